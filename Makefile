@@ -1,0 +1,44 @@
+# Everything happens in one virtual environment, from the versions pinned in constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+
+.PHONY: help quickstart check test format clean
+
+help:
+	@echo "make quickstart   install, then train, serve and use a judge on this machine"
+	@echo "make test         every test that needs no GPU and no network"
+	@echo "make check        lint, types, import layers"
+	@echo "make format       let ruff rewrite the sources"
+	@echo "make clean        remove the virtual environment and what tools left behind"
+
+quickstart: $(VENV)/.installed
+	$(BIN)/prefrm quickstart
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# torch goes first and alone, so that no other requirement can ask for another build of it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e '.[all]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
+	touch $@
