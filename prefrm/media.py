@@ -1,0 +1,120 @@
+"""Images at the border: from a reference to checked bytes, a digest and decoded pixels.
+
+An image that came from outside is checked before it is decoded: its byte size, then (from the file's
+header alone) its format and its pixel count. This module fetches nothing over a network.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from prefrm.errors import MediaError
+
+__all__ = ["DEFAULT_LIMITS", "ImageInfo", "ImageLimits", "decode", "digest", "encode_png", "probe", "read"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLimits:
+    """What an untrusted image may be: bytes as encoded, pixels as decoded, Pillow format names."""
+
+    max_bytes: int = 20 * 2**20
+    max_pixels: int = 64 * 10**6
+    formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP")
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageInfo:
+    """What the header of an encoded image says: Pillow's format name, width and height in pixels."""
+
+    format: str
+    width: int
+    height: int
+
+
+def digest(data: bytes) -> str:
+    """The sha256 of an encoded image, in hex: its identity in caches and manifests."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """The encoded bytes of an image file, after `probe`. Raises `MediaError` that names the file."""
+    file = Path(path)
+    try:
+        if file.stat().st_size > limits.max_bytes:
+            raise MediaError(_too_many_bytes(file.stat().st_size, limits))
+        data = file.read_bytes()
+        probe(data, limits)
+    except OSError as error:
+        raise MediaError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except MediaError as error:
+        raise MediaError(f"{file}: {error}") from error
+    return data
+
+
+def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo:
+    """Check an encoded image without decoding its pixels.
+
+    Raises:
+        MediaError: it is empty, too long, of a format not in `limits.formats`, or has too many pixels.
+    """
+    with _opened(data, limits) as image:
+        return ImageInfo(format=str(image.format), width=image.width, height=image.height)
+
+
+def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
+    """The image as RGB, upright (EXIF orientation applied), transparency laid over white.
+
+    Raises:
+        MediaError: as `probe`, or the pixel data is truncated or corrupt.
+    """
+    with _opened(data, limits) as image:
+        try:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if not upright.has_transparency_data:
+                return upright.convert("RGB")
+            rgba = upright.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        # Pillow's decoders raise many kinds on hostile input; all of them mean "unreadable".
+        except Exception as error:
+            raise MediaError(f"the image's pixel data is truncated or corrupt: {error}") from error
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Lossless PNG bytes, for images that this process made."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _opened(data: bytes, limits: ImageLimits) -> Image.Image:
+    if not data:
+        raise MediaError("the image is empty (0 bytes)")
+    if len(data) > limits.max_bytes:
+        raise MediaError(_too_many_bytes(len(data), limits))
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of a bomb by its own bound; ours is checked just below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=limits.formats)
+    except UnidentifiedImageError as error:
+        raise MediaError(f"the bytes are no {', '.join(limits.formats)} image") from error
+    except Exception as error:
+        raise MediaError(f"the image's header cannot be read: {error}") from error
+    if image.width * image.height > limits.max_pixels:
+        raise MediaError(
+            f"the image has {image.width} x {image.height} pixels; the limit is {limits.max_pixels}"
+        )
+    return image
+
+
+def _too_many_bytes(size: int, limits: ImageLimits) -> str:
+    return f"the image has {size} bytes; the limit is {limits.max_bytes}"
