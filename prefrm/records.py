@@ -1,0 +1,294 @@
+"""Preference groups: the one record of a preference dataset, its rules, and parquet on disk.
+
+Polarity is written here and nowhere else: `Comparison.p` is the probability that candidate `i` is
+preferred to candidate `j`. Recipes build comparisons with the constructors below, so none of them
+decides for itself which way round a label goes.
+
+A dataset is a folder with one parquet file for each split and a `dataset.json` that says where it
+came from. Images are embedded as encoded bytes in a column that `datasets.Image` reads as it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefrm.errors import DatasetError, RecordError, missing_extra
+from prefrm.winmatrix import Group
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "SPLITS",
+    "Comparison",
+    "DatasetInfo",
+    "PreferenceGroup",
+    "comparisons_from_ranking",
+    "comparisons_from_scores",
+    "fingerprint",
+    "read_groups",
+    "read_info",
+    "write_groups",
+    "write_info",
+]
+
+SPLITS = ("train", "validation", "test")
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One statement about two candidates of a group.
+
+    Attributes:
+        i: index of the first candidate.
+        j: index of the second candidate, not `i`.
+        p: probability in [0, 1] that candidate i is preferred to candidate j; 0.5 is a tie.
+        weight: > 0; how much this comparison counts in a loss or a mean.
+    """
+
+    i: int
+    j: int
+    p: float
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.i == self.j or min(self.i, self.j) < 0:
+            raise RecordError(f"a comparison needs two different candidates; received i={self.i}, j={self.j}")
+        if not 0.0 <= self.p <= 1.0:
+            raise RecordError(f"p is the probability that i is preferred, in [0, 1]; received {self.p}")
+        if not 0.0 < self.weight < float("inf"):
+            raise RecordError(f"weight must be positive and finite; received {self.weight}")
+
+    @classmethod
+    def preferred(cls, winner: int, loser: int, *, weight: float = 1.0) -> "Comparison":
+        """`winner` was preferred to `loser`, with certainty."""
+        return cls(i=winner, j=loser, p=1.0, weight=weight)
+
+    @classmethod
+    def tie(cls, i: int, j: int, *, weight: float = 1.0) -> "Comparison":
+        """Neither was preferred."""
+        return cls(i=i, j=j, p=0.5, weight=weight)
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether one of the two is preferred (p is not 0.5)."""
+        return self.p != 0.5
+
+    def swapped(self) -> "Comparison":
+        """The same statement with the candidates named the other way round; p becomes 1 - p."""
+        return replace(self, i=self.j, j=self.i, p=1.0 - self.p)
+
+    def flipped(self) -> "Comparison":
+        """The opposite statement about the same candidates: label noise."""
+        return replace(self, p=1.0 - self.p)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceGroup:
+    """A prompt, its candidates and what somebody preferred: one record of a preference dataset.
+
+    Attributes:
+        id: unique in its dataset; errors name it.
+        prompt: what the candidates answer.
+        images: K >= 2 encoded images; None where a candidate is missing.
+        comparisons: statements about pairs of candidates; none may be about a missing one.
+        quality: length K, the candidates' true quality where the source knows it (higher is better,
+            comparable inside the group only), or None.
+        tags: what reports break results down by, such as {"skill": "counting"}.
+    """
+
+    id: str
+    prompt: str
+    images: tuple[bytes | None, ...]
+    comparisons: tuple[Comparison, ...]
+    quality: tuple[float, ...] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        size = len(self.images)
+        if size < 2:
+            raise RecordError(f"record {self.id!r} has {size} candidates; a group needs at least 2")
+        if self.quality is not None and len(self.quality) != size:
+            raise RecordError(f"record {self.id!r} has {size} candidates but {len(self.quality)} qualities")
+        for c in self.comparisons:
+            if max(c.i, c.j) >= size:
+                raise RecordError(
+                    f"record {self.id!r} compares candidates {c.i} and {c.j} but has {size}, numbered from 0"
+                )
+            if self.images[c.i] is None or self.images[c.j] is None:
+                raise RecordError(
+                    f"record {self.id!r} compares candidates {c.i} and {c.j}, one of which is missing"
+                )
+
+    def group(self) -> Group:
+        """What a scorer sees: the prompt and the candidates, without any label."""
+        return Group(prompt=self.prompt, images=self.images)
+
+
+def comparisons_from_scores(scores: Sequence[float | None]) -> tuple[Comparison, ...]:
+    """Every pair of scored candidates, lower index first; a higher score is preferred, equal ones tie."""
+    return tuple(
+        Comparison.tie(i, j)
+        if a == b
+        else (Comparison.preferred(i, j) if a > b else Comparison.preferred(i, j).flipped())
+        for (i, a), (j, b) in combinations(((n, s) for n, s in enumerate(scores) if s is not None), 2)
+    )
+
+
+def comparisons_from_ranking(ranks: Sequence[float | None]) -> tuple[Comparison, ...]:
+    """Every pair of ranked candidates, lower index first; rank 1 is the best, equal ranks tie."""
+    return comparisons_from_scores([None if rank is None else -rank for rank in ranks])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetInfo:
+    """Where a dataset folder came from: the recipe, its options, and the fingerprint of each split."""
+
+    recipe: str
+    options: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+
+
+def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: str) -> int:
+    """Write one split as `folder/split.parquet`, whole or not at all; returns the number of groups.
+
+    Raises:
+        DatasetError: two groups share an id.
+    """
+    pa, pq = _pyarrow()
+    target = Path(folder) / f"{split}.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    seen: set[str] = set()
+    with pq.ParquetWriter(partial, _schema(pa)) as writer:
+        for batch in _batches(groups, 256):
+            for group in batch:
+                if group.id in seen:
+                    raise DatasetError(f"{target}: two records have the id {group.id!r}; ids must be unique")
+                seen.add(group.id)
+            writer.write_table(pa.Table.from_pylist([_to_row(group) for group in batch], schema=_schema(pa)))
+    partial.replace(target)
+    return len(seen)
+
+
+def read_groups(folder: Path | str, split: str) -> Iterator[PreferenceGroup]:
+    """The groups of one split, in order, read as a stream.
+
+    Raises:
+        DatasetError: there is no such split, or the file is truncated or of another format; it is named.
+        RecordError: a record breaks its own rules; its id is named.
+    """
+    pa, pq = _pyarrow()
+    path = Path(folder) / f"{split}.parquet"
+    if not path.is_file():
+        found = sorted(p.stem for p in Path(folder).glob("*.parquet"))
+        raise DatasetError(f"{path} does not exist; splits found in {folder}: {', '.join(found) or 'none'}")
+    try:
+        with pq.ParquetFile(path) as file:
+            if missing := set(_schema(pa).names) - set(file.schema_arrow.names):
+                raise DatasetError(f"{path} is no preference dataset: it lacks the columns {sorted(missing)}")
+            for batch in file.iter_batches(batch_size=64, columns=_schema(pa).names):
+                for row in batch.to_pylist():
+                    yield _from_row(row)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} cannot be read; it is truncated or no parquet file: {error}") from error
+
+
+def write_info(folder: Path | str, info: DatasetInfo) -> None:
+    """Write `folder/dataset.json`."""
+    text = json.dumps(
+        {
+            "format_version": FORMAT_VERSION,
+            "recipe": info.recipe,
+            "options": dict(info.options),
+            "fingerprints": dict(info.fingerprints),
+        },
+        indent=2,
+    )
+    (Path(folder) / "dataset.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_info(folder: Path | str) -> DatasetInfo:
+    """Read `folder/dataset.json`. Raises `DatasetError` if it is absent or malformed."""
+    path = Path(folder) / "dataset.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return DatasetInfo(recipe=raw["recipe"], options=raw["options"], fingerprints=raw["fingerprints"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path} is absent or malformed ({error}); build the dataset again") from error
+
+
+def fingerprint(groups: Iterable[PreferenceGroup]) -> str:
+    """A sha256 over the content of the groups, in order: equal content gives an equal fingerprint."""
+    total = hashlib.sha256()
+    for group in groups:
+        row = _to_row(group)
+        row["images"] = [hashlib.sha256(i["bytes"] or b"").hexdigest() for i in row["images"]]
+        total.update(json.dumps(row, sort_keys=True).encode())
+    return total.hexdigest()
+
+
+def _schema(pa: Any) -> "pa.Schema":
+    comparison = pa.struct(
+        [("i", pa.int32()), ("j", pa.int32()), ("p", pa.float64()), ("weight", pa.float64())]
+    )
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("prompt", pa.string()),
+            ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
+            ("comparisons", pa.list_(comparison)),
+            ("quality", pa.list_(pa.float64())),
+            ("tags", pa.string()),
+        ]
+    )
+
+
+def _to_row(group: PreferenceGroup) -> dict[str, Any]:
+    return {
+        "id": group.id,
+        "prompt": group.prompt,
+        "images": [{"bytes": image, "path": None} for image in group.images],
+        "comparisons": [{"i": c.i, "j": c.j, "p": c.p, "weight": c.weight} for c in group.comparisons],
+        "quality": None if group.quality is None else list(group.quality),
+        "tags": json.dumps(dict(group.tags), sort_keys=True),
+    }
+
+
+def _from_row(row: dict[str, Any]) -> PreferenceGroup:
+    try:
+        return PreferenceGroup(
+            id=row["id"],
+            prompt=row["prompt"],
+            images=tuple(image["bytes"] for image in row["images"]),
+            comparisons=tuple(Comparison(**c) for c in row["comparisons"]),
+            quality=None if row["quality"] is None else tuple(row["quality"]),
+            tags=json.loads(row["tags"]),
+        )
+    except RecordError as error:
+        raise RecordError(f"record {row['id']!r}: {error}") from error
+
+
+def _batches(groups: Iterable[PreferenceGroup], size: int) -> Iterator[list[PreferenceGroup]]:
+    batch: list[PreferenceGroup] = []
+    for group in groups:
+        batch.append(group)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_extra("pyarrow", "data") from error
+    return pyarrow, pyarrow.parquet
