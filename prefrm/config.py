@@ -1,0 +1,151 @@
+"""Settings: a YAML file and `a.b=c` overrides become a dataclass; every mistake is reported at once.
+
+Configuration is data. Nothing in it is executed, and nothing but this module's callers sees it: the
+classes that do the work take plain arguments.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from prefrm.errors import ConfigError
+
+__all__ = ["from_mapping", "load_config", "to_mapping"]
+
+T = TypeVar("T")
+
+
+def load_config(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> T:
+    """Read a YAML file into the dataclass `cls`, after applying overrides of the form "a.b=value".
+
+    Values of overrides are read as YAML, so `lr=1e-4`, `skills=[a, b]` and `adapter=null` do what they say.
+
+    Raises:
+        ConfigError: the file is absent or no YAML, or any key is unknown, missing or of the wrong type;
+            the message lists all of them, each with what would be accepted.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    if raw is not None and not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold keys and values; received a {type(raw).__name__}")
+    tree = raw or {}
+    for override in overrides:
+        _apply(tree, override)
+    return from_mapping(cls, tree, source=str(path))
+
+
+def from_mapping(cls: type[T], tree: Mapping[str, Any], *, source: str = "configuration") -> T:
+    """Build the dataclass `cls`, nested ones included, from plain data. Raises `ConfigError` as above."""
+    problems: list[str] = []
+    value = _build(cls, tree, "", problems)
+    if problems:
+        raise ConfigError(f"{source}: " + "; ".join(problems))
+    return typing.cast(T, value)
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The plain data that `from_mapping` reads back: nested dicts, lists, strings and numbers."""
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_mapping(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set takes key=value, such as optim.lr=1e-4; received {override!r}")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {parent!r} is a value, not a section")
+        tree = child
+    try:
+        tree[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is no valid YAML") from error
+
+
+def _build(cls: Any, tree: Any, where: str, problems: list[str]) -> Any:
+    """Returns None, having added to `problems`, where the data does not fit."""
+    if not isinstance(tree, Mapping):
+        problems.append(f"{where.rstrip('.')} must be a section with keys, received {tree!r}")
+        return None
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    before = len(problems)
+    for key in tree:
+        if key not in fields:
+            problems.append(f"unknown key {where}{key} (known: {', '.join(fields)})")
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in tree:
+            values[name] = _convert(hints[name], tree[name], where + name, problems)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            problems.append(f"missing key {where}{name}")
+    if len(problems) > before:
+        return None
+    try:
+        return cls(**values)
+    except ValueError as error:
+        problems.append(f"{where.rstrip('.')}: {error}" if where else str(error))
+        return None
+
+
+def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where + ".", problems)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        (kind,) = [a for a in args if a is not type(None)]
+        return _convert(kind, value, where, problems)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(args[0], item, f"{where}[{n}]", problems) for n, item in enumerate(value))
+    if origin is typing.Literal:
+        if value in args:
+            return value
+        problems.append(f"{where} must be one of {', '.join(map(str, args))}, received {value!r}")
+        return None
+    scalar = _scalar(kind, value)
+    if scalar is None:
+        problems.append(f"{where} must be {_name(kind)}, received {value!r}")
+    return scalar
+
+
+def _scalar(kind: Any, value: Any) -> Any:
+    """`value` as `kind`, or None where that would be a guess."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    # YAML 1.1 reads 1e-4 (no dot) as a string.
+    if kind is float and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return value if type(value) is kind else None
+
+
+def _name(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return f"a list of {_name(typing.get_args(kind)[0])}"
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+    return names.get(kind, str(kind))
