@@ -1,0 +1,191 @@
+"""Vision-language backbones: the facts of each model family, and how one is found and loaded.
+
+Everything that differs from family to family stands here and nowhere else. A family is one entry of
+`FAMILIES`, by the `model_type` of its configuration.
+
+Shapes: N images, P patches of all images, C numbers of a patch, T tokens of an image, D hidden,
+L positions.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from prefrm.errors import ConfigError
+from prefrm.judge.spec import JudgeSpec
+
+__all__ = [
+    "FAMILIES",
+    "BaseModel",
+    "Family",
+    "Grid",
+    "family_of",
+    "find_base",
+    "load_backbone",
+    "mrope_positions",
+]
+
+Grid = tuple[int, int, int]
+"""Patches of an image in time, height and width, before the vision tower merges them."""
+
+# What a judge reads of a hub repository: weights, configurations, tokenizer and chat template.
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What prefrm needs to know of a model family.
+
+    Attributes:
+        model_type: as in the checkpoint's `config.json`.
+        vision_tower: module path of the vision tower inside the backbone.
+        lora_targets: a regular expression over whole module paths, as PEFT's `target_modules` takes
+            it: the linear layers of the language model, none of the vision tower.
+        pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
+        merge: how many patches along each side of an image become one token.
+        encode: (backbone, pixels [P, C], grids [N, 3]) -> N features [T, D] in the language model's space.
+        positions: (text lengths and grids in order, merge) -> position ids [3, L].
+    """
+
+    model_type: str
+    vision_tower: str
+    lora_targets: str
+    pixel_budget: Callable[[Any, int | None, int | None], None]
+    merge: Callable[[Any], int]
+    encode: Callable[[Any, torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]
+    positions: Callable[[Sequence[int | Grid], int], torch.Tensor]
+
+
+def mrope_positions(parts: Sequence[int | Grid], merge: int) -> torch.Tensor:
+    """Multimodal rotary positions of Qwen2-VL (arXiv 2409.12191, section 2.1), int64 [3, L].
+
+    The three rows are time, height and width. Text counts up in all three; an image spans a grid that
+    starts where the text stopped, and what follows starts after the grid's longer side.
+
+    Args:
+        parts: in reading order, the length of a run of text or the grid of an image.
+        merge: patches along each side of a token.
+    """
+    blocks, start = [], 0
+    for part in parts:
+        if isinstance(part, int):
+            block, extent = torch.arange(part).expand(3, -1), part
+        else:
+            sides = (part[0], part[1] // merge, part[2] // merge)
+            axes = torch.meshgrid(*(torch.arange(side) for side in sides), indexing="ij")
+            block, extent = torch.stack(axes).reshape(3, -1), max(sides[1:])
+        blocks.append(block + start)
+        start += extent
+    return torch.cat(blocks, dim=1)
+
+
+def _encode_qwen(backbone: Any, pixels_PC: torch.Tensor, grid_N3: torch.Tensor) -> Sequence[torch.Tensor]:
+    features: Sequence[torch.Tensor] = backbone.model.get_image_features(pixels_PC, grid_N3).pooler_output
+    return features
+
+
+def _qwen_pixel_budget(image_processor: Any, least: int | None, most: int | None) -> None:
+    size = image_processor.size
+    image_processor.size = {
+        "shortest_edge": size["shortest_edge"] if least is None else least,
+        "longest_edge": size["longest_edge"] if most is None else most,
+    }
+
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        Family(
+            model_type="qwen2_5_vl",
+            vision_tower="model.visual",
+            lora_targets=(
+                r"model\.language_model\.layers\.\d+\."
+                r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+            ),
+            pixel_budget=_qwen_pixel_budget,
+            merge=lambda config: int(config.vision_config.spatial_merge_size),
+            encode=_encode_qwen,
+            positions=mrope_positions,
+        ),
+    )
+}
+
+
+def family_of(config: Any) -> Family:
+    """The family of a checkpoint's configuration. Raises `ConfigError` that lists the supported ones."""
+    if config.model_type not in FAMILIES:
+        raise ConfigError(
+            f"the base model is a {config.model_type!r}, which is not supported; "
+            f"supported model types: {', '.join(sorted(FAMILIES))}"
+        )
+    return FAMILIES[config.model_type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModel:
+    """A base model on this machine.
+
+    Attributes:
+        folder: where its checkpoint lies.
+        revision: the hub's commit, or None for a folder.
+        weights_sha256: one hash, in hex, over the names and contents of its safetensors files.
+    """
+
+    folder: Path
+    revision: str | None
+    weights_sha256: str
+
+
+def find_base(spec: JudgeSpec) -> BaseModel:
+    """The base model's folder: itself, or the snapshot of a hub id, downloaded if it is not cached.
+
+    Raises:
+        ConfigError: there is no such folder and no such model on the hub or in its cache.
+    """
+    if Path(spec.base_model).is_dir():
+        folder = Path(spec.base_model)
+        return BaseModel(folder=folder, revision=None, weights_sha256=_weights_sha256(folder))
+    try:
+        folder = Path(snapshot_download(spec.base_model, revision=spec.revision, allow_patterns=HUB_FILES))
+    except (OSError, ValueError) as error:
+        at = f" at revision {spec.revision!r}" if spec.revision else ""
+        raise ConfigError(
+            f"base_model {spec.base_model!r}{at} is no folder here and could not be had from the hub "
+            f"({type(error).__name__}: {_first_line(error)})"
+        ) from error
+    return BaseModel(folder=folder, revision=folder.name, weights_sha256=_weights_sha256(folder))
+
+
+def load_backbone(folder: Path, *, dtype: torch.dtype) -> Any:
+    """The checkpoint in `folder` as a `transformers` model, in evaluation mode, on the CPU.
+
+    Raises:
+        ConfigError: the folder holds no checkpoint, one without safetensors, or an unsupported family.
+    """
+    try:
+        family_of(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        return AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{folder} holds no usable checkpoint: {_first_line(error)}") from error
+
+
+def _weights_sha256(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

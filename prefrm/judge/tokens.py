@@ -1,0 +1,96 @@
+"""Text to token ids: a template rendered once with the tokenizer's own chat template, prompts put in later.
+
+A prompt comes from outside, so nothing in it may become a control token: text that spells one, such
+as an image placeholder, is cut inside the spelling and tokenized as ordinary text.
+"""
+
+import re
+from itertools import pairwise
+from typing import Any
+
+from prefrm.errors import ConfigError, RecordError
+from prefrm.prompts import Template
+
+__all__ = ["TokenLayout"]
+
+# A private-use character that no chat template touches; it marks the prompt's place while rendering.
+PROMPT_MARK = "\ue000"
+
+
+class TokenLayout:
+    """The fixed runs of tokens around a prompt and two images, and the ids of the two answers.
+
+    In reading order: `instruction`, the prompt, `first`, image, `second`, image, `question`. The
+    chat template's own text (roles, system prompt, image delimiters) is part of these runs.
+
+    Args:
+        tokenizer: of `transformers`, with a chat template that renders image items.
+        template: the wording.
+        image_token_id: the placeholder that stands for an image.
+
+    Raises:
+        ConfigError: the chat template is absent, does not render the message as expected, or an
+            answer is not a single token.
+    """
+
+    def __init__(self, tokenizer: Any, template: Template, image_token_id: int) -> None:
+        self.template = template
+        self.image_token_id = image_token_id
+        self._tokenizer = tokenizer
+        image_token = tokenizer.convert_ids_to_tokens(image_token_id)
+        before, after = _render(tokenizer, template, image_token)
+        self.instruction = self._encode(before)
+        self.first, self.second, self.question = (self._encode(text) for text in after)
+        self.answers = (self._answer(template.answers[0]), self._answer(template.answers[1]))
+        added = tokenizer.added_tokens_decoder
+        self._control = {index for index, token in added.items() if token.special} | {image_token_id}
+        spellings = {re.escape(token.content) for token in added.values() if len(token.content) > 1}
+        # A lookahead finds spellings that overlap, too.
+        self._spelling = re.compile(f"(?={'|'.join(sorted(spellings | {re.escape(image_token)}))})")
+
+    def prompt(self, text: str) -> list[int]:
+        """The ids of a prompt, none of which is a control token, whatever the text spells.
+
+        Raises:
+            RecordError: the text is not valid Unicode, or cannot be kept free of control tokens.
+        """
+        cuts = [0, *(match.start() + 1 for match in self._spelling.finditer(text)), len(text)]
+        try:
+            ids = [index for start, end in pairwise(cuts) for index in self._encode(text[start:end])]
+        except (TypeError, UnicodeError) as error:
+            raise RecordError(f"the prompt is not valid Unicode text: {text[:60]!r}") from error
+        if self._control.intersection(ids):
+            raise RecordError(f"the prompt spells control tokens of the model: {text[:60]!r}")
+        return ids
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _answer(self, text: str) -> int:
+        ids = self._encode(text)
+        if len(ids) != 1:
+            raise ConfigError(
+                f"the answer {text!r} of template {self.template.id!r} is {len(ids)} tokens for this "
+                "tokenizer; a verdict is read from one token, so use a template with other answers"
+            )
+        return ids[0]
+
+
+def _render(tokenizer: Any, template: Template, image_token: str) -> tuple[str, list[str]]:
+    """The rendered text before the prompt, and the three texts between and after the images."""
+    try:
+        text: str = tokenizer.apply_chat_template(
+            template.messages(PROMPT_MARK), tokenize=False, add_generation_prompt=True
+        )
+    # Chat templates are programs of the checkpoint and raise what they like.
+    except Exception as error:
+        raise ConfigError(f"the tokenizer's chat template cannot render a comparison: {error}") from error
+    before, _, after = text.partition(PROMPT_MARK)
+    runs = after.split(image_token)
+    if len(runs) != 3 or image_token in before or PROMPT_MARK in after:
+        raise ConfigError(
+            f"the tokenizer's chat template should render the prompt once and then 2 images as "
+            f"{image_token!r}; it rendered {text.replace(PROMPT_MARK, '<prompt>')!r}"
+        )
+    return before, runs

@@ -1,0 +1,122 @@
+"""The judge against `transformers` itself, and what must not change a verdict."""
+
+import pytest
+import torch
+
+from prefrm.errors import ConfigError
+from prefrm.judge import ImageInput, Judge, JudgeBatch, verdict_cross_entropy
+from prefrm.media import decode
+
+PROMPT = "a red circle left of a blue square"
+
+
+@pytest.fixture
+def images(judge: Judge, png) -> list[ImageInput]:
+    sizes = [(48, 32), (32, 32), (16, 64)]
+    return [
+        judge.processor.prepare_image(decode(png(seed, width=width, height=height)))
+        for seed, (width, height) in enumerate(sizes)
+    ]
+
+
+def collate(judge: Judge, images: list[ImageInput], prompts: list[str]) -> JudgeBatch:
+    ordered = [(a, b) for a in images for b in images if a is not b]
+    return judge.processor.collate(
+        [judge.processor.prepare_pair(prompts[n % len(prompts)], a, b) for n, (a, b) in enumerate(ordered)]
+    )
+
+
+def reference(judge: Judge, batch: JudgeBatch) -> torch.Tensor:
+    """The log-odds as `transformers` computes them: its own positions, its own images, every logit."""
+    shown = [image for pair in batch.images for image in pair]
+    logits_BLV = judge.model(
+        input_ids=batch.ids_BL,
+        attention_mask=batch.mask_BL,
+        pixel_values=torch.cat([image.pixels_PC for image in shown]),
+        image_grid_thw=torch.tensor([image.grid for image in shown]),
+        mm_token_type_ids=(batch.ids_BL == judge.processor.layout.image_token_id).int(),
+    ).logits
+    last_BV = logits_BLV[torch.arange(len(batch)), batch.mask_BL.sum(dim=1) - 1]
+    first, second = judge.processor.layout.answers
+    return (last_BV[:, first] - last_BV[:, second]) * judge.head.log_scale.exp()
+
+
+@pytest.mark.parametrize("fixture", ["judge", "adapted"])
+@torch.inference_mode()
+def test_the_joint_layout_equals_the_forward_pass_of_transformers(fixture, images, request):
+    judge = request.getfixturevalue(fixture)
+    batch = collate(judge, images, [PROMPT, "x"])
+    expected = reference(judge, batch)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(judge(batch), expected, atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_padding_changes_no_verdict(judge: Judge, images):
+    batch = collate(judge, images, [PROMPT, "x"])
+    alone = [
+        judge(judge.processor.collate([judge.processor.prepare_pair([PROMPT, "x"][n % 2], *pair)]))
+        for n, pair in enumerate(batch.images)
+    ]
+    torch.testing.assert_close(judge(batch), torch.cat(alone), atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_bfloat16_says_about_the_same(judge: Judge, images):
+    half = Judge.from_base(judge.spec, "cpu", "bfloat16")
+    expected = judge(collate(judge, images, [PROMPT]))
+    verdict = half(collate(half, images, [PROMPT]))
+    assert verdict.dtype == torch.float32
+    torch.testing.assert_close(verdict, expected, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "nope", "nn"])
+def test_a_dtype_that_is_none_is_refused(judge: Judge, dtype: str):
+    with pytest.raises(ConfigError, match=f"dtype must be .* received '{dtype}'"):
+        Judge.from_base(judge.spec, "cpu", dtype)
+
+
+@torch.inference_mode()
+def test_prompt_and_order_matter_and_repetition_does_not(judge: Judge, images):
+    pair = judge.processor.prepare_pair
+    a, b = images[:2]
+    batch = judge.processor.collate([pair(PROMPT, a, b), pair(PROMPT, b, a), pair("x", a, b)])
+    here, swapped, other = judge(batch).tolist()
+    assert here != swapped and here != other
+    assert torch.equal(judge(batch), judge(batch))
+
+
+@torch.inference_mode()
+def test_each_distinct_image_is_encoded_once(judge: Judge, images):
+    seen = []
+    tower = judge.model.get_submodule(judge.family.vision_tower)
+    handle = tower.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    judge(collate(judge, images, [PROMPT]))
+    handle.remove()
+    assert seen == [sum(len(image.pixels_PC) for image in images)]
+
+
+@torch.inference_mode()
+def test_the_logits_of_the_vocabulary_are_never_computed(judge: Judge, images):
+    calls = []
+    handle = judge.model.get_output_embeddings().register_forward_hook(lambda *args: calls.append(args))
+    judge(collate(judge, images, [PROMPT]))
+    handle.remove()
+    assert not calls
+
+
+def test_a_few_steps_teach_adapter_and_head_a_preference(adapted: Judge, images):
+    batch = collate(adapted, images[:2], [PROMPT])
+    target = torch.tensor([1.0, 0.0])
+    trainable = [p for p in adapted.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-2)
+    before = adapted.head.log_scale.item()
+    for _ in range(20):
+        loss = verdict_cross_entropy(adapted.train()(batch), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.inference_mode():
+        first, second = adapted.eval()(batch).tolist()
+    assert first > 1 and second < -1
+    assert adapted.head.log_scale.item() != before

@@ -1,0 +1,102 @@
+"""Images and pairs to tensors."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from prefrm.errors import ConfigError, MediaError, RecordError
+from prefrm.judge import Judge, JudgeProcessor, JudgeSpec
+from prefrm.media import decode
+
+
+def prepare(judge: Judge, png, seed: int, **size: int):
+    return judge.processor.prepare_image(decode(png(seed, **size)))
+
+
+def test_an_image_becomes_one_token_for_each_16_by_16_pixels(judge: Judge, png):
+    image = prepare(judge, png, 0, width=48, height=32)
+    assert image.grid == (1, 4, 6)
+    assert image.tokens == 3 * 2
+    assert image.pixels_PC.shape == (24, 3 * 2 * 8 * 8)
+
+
+def test_the_pixel_budget_of_the_spec_is_kept(tiny_checkpoint: Path, png):
+    spec = JudgeSpec(base_model=str(tiny_checkpoint), min_pixels=32 * 32, max_pixels=48 * 48)
+    judge = Judge.from_base(spec, "cpu")
+    assert prepare(judge, png, 0, width=16, height=16).tokens == 4
+    assert prepare(judge, png, 0, width=160, height=160).tokens == 9
+
+
+def test_an_impossible_aspect_ratio_is_refused(judge: Judge):
+    with pytest.raises(MediaError, match="cannot be prepared"):
+        judge.processor.prepare_image(Image.new("RGB", (401, 1)))
+
+
+def test_a_comparison_longer_than_the_model_reads_is_refused(judge: Judge, png):
+    image = prepare(judge, png, 0)
+    with pytest.raises(RecordError, match=r"the model reads 512: the prompt has 1000 characters"):
+        judge.processor.prepare_pair("x" * 1000, image, image)
+
+
+def test_collation_pads_on_the_right_and_keeps_the_order_shown(judge: Judge, png):
+    wide, tall = prepare(judge, png, 0), prepare(judge, png, 1, width=16, height=64)
+    pairs = [judge.processor.prepare_pair(text, wide, tall) for text in ("short", "a longer prompt")]
+    batch = judge.processor.collate(pairs)
+    assert len(batch) == 2
+    assert batch.images == ((wide, tall), (wide, tall))
+    assert batch.distinct_images == [wide, tall]
+    lengths = [len(pair.ids_L) for pair in pairs]
+    assert batch.mask_BL.sum(dim=1).tolist() == lengths
+    for row, pair in enumerate(pairs):
+        n = lengths[row]
+        assert torch.equal(batch.ids_BL[row, :n], pair.ids_L)
+        assert torch.equal(batch.positions_3BL[:, row, :n], pair.positions_3L)
+        assert batch.mask_BL[row, :n].all() and not batch.mask_BL[row, n:].any()
+    assert not (batch.ids_BL[0, lengths[0] :] == judge.processor.layout.image_token_id).any()
+
+
+def test_saved_files_prepare_the_same_tensors(tiny_checkpoint: Path, tmp_path: Path, png):
+    spec = JudgeSpec(base_model=str(tiny_checkpoint), max_pixels=32 * 32)
+    judge = Judge.from_base(spec, "cpu")
+    judge.processor.save(tmp_path)
+    again = type(judge.processor).load(tmp_path, judge.model.config, spec, judge.processor.template)
+    image, same = prepare(judge, png, 0), again.prepare_image(decode(png(0)))
+    assert torch.equal(image.pixels_PC, same.pixels_PC) and image.grid == same.grid
+    assert torch.equal(
+        judge.processor.prepare_pair("a", image, image).ids_L, again.prepare_pair("a", same, same).ids_L
+    )
+
+
+def test_the_files_of_an_older_checkpoint_are_understood(tiny_checkpoint: Path, tmp_path: Path, png):
+    """As hubs hold Qwen2.5-VL: old names of the pixel bounds, and a chat template in a file of its own."""
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "older")
+    config = json.loads((folder / "preprocessor_config.json").read_text())
+    del config["size"]
+    config |= {
+        "min_pixels": 32 * 32,
+        "max_pixels": 48 * 48,
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(config))
+    with_images = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.json").write_text(
+        json.dumps({"chat_template": "<|im_start|>system\n" + with_images})
+    )
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] + 'text only' }}")
+    judge = Judge.from_base(JudgeSpec(base_model=str(folder)), "cpu")
+    assert prepare(judge, png, 0, width=160, height=160).tokens == 9
+    assert prepare(judge, png, 0, width=16, height=16).tokens == 4
+    opening = judge.processor.tokenizer.decode(judge.processor.layout.instruction)
+    assert opening == "<|im_start|>system\n<|im_start|>user\nPrompt:\n"
+    judge.processor.save(tmp_path / "saved")
+    (folder / "chat_template.json").unlink()
+    with pytest.raises(ConfigError, match="cannot render"):
+        Judge.from_base(JudgeSpec(base_model=str(folder)), "cpu")
+    spec = JudgeSpec(base_model="saved", max_pixels=32 * 32)
+    saved = JudgeProcessor.load(tmp_path / "saved", judge.model.config, spec, judge.processor.template)
+    assert saved.layout.instruction == judge.processor.layout.instruction
+    assert saved.prepare_image(decode(png(0, width=160, height=160))).tokens == 4

@@ -1,0 +1,23 @@
+"""A judge's specification refuses what no judge can be built from."""
+
+import pytest
+
+from prefrm.errors import ConfigError
+from prefrm.judge import JudgeSpec
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"base_model": ""}, "base_model is empty"),
+        ({"head": "nope"}, "head must be one of verdict; received 'nope'"),
+        ({"attention": "nope"}, "attention must be one of joint; received 'nope'"),
+        ({"template": "nope"}, "no template 'nope'"),
+        ({"min_pixels": 0}, "min_pixels must be at least 1; received 0"),
+        ({"max_pixels": -1}, "max_pixels must be at least 1; received -1"),
+        ({"min_pixels": 9, "max_pixels": 8}, r"min_pixels \(9\) is larger than max_pixels \(8\)"),
+    ],
+)
+def test_bad_values_are_named(fields: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        JudgeSpec(**{"base_model": "some/model", **fields})

@@ -1,0 +1,39 @@
+"""Templates: the order in which a judge reads, and that a published wording never changes."""
+
+import hashlib
+import json
+from dataclasses import asdict
+
+import pytest
+
+from prefrm.errors import ConfigError
+from prefrm.prompts import DEFAULT_TEMPLATE, TEMPLATES, get_template
+
+# A trained judge depends on every letter of its template: a new wording needs a new id.
+PUBLISHED = {"match-v1": "4e1e1b3cbaa48625"}
+
+
+def test_the_prompt_stands_before_the_images_and_the_question_after_them():
+    template = get_template(DEFAULT_TEMPLATE)
+    (message,) = template.messages("a red circle")
+    assert message["role"] == "user"
+    kinds = [item["type"] for item in message["content"]]
+    assert kinds == ["text", "image", "text", "image", "text"]
+    first, _, second, _, question = (item.get("text") for item in message["content"])
+    assert first == "Prompt:\na red circle\nImage 1:"
+    assert second == "\nImage 2:"
+    assert question.endswith("1 or 2?")
+    assert template.answers == ("1", "2")
+
+
+def test_an_unknown_template_is_refused_with_the_list_of_ids():
+    with pytest.raises(ConfigError, match=r"no template 'nope'; templates: match-v1"):
+        get_template("nope")
+
+
+def test_published_templates_keep_their_wording():
+    hashes = {
+        name: hashlib.sha256(json.dumps(asdict(template), sort_keys=True).encode()).hexdigest()[:16]
+        for name, template in TEMPLATES.items()
+    }
+    assert hashes == PUBLISHED
