@@ -1,0 +1,26 @@
+"""Bundles: the folder that a training run exports and everything else loads.
+
+    manifest.json       what the judge is, where it came from, and the sha256 of every other file
+    model/              the whole backbone, or
+    adapter/            a PEFT adapter, for which the base model itself is needed, too
+    head.safetensors    the readout
+    processor/          tokenizer, chat template and image processor
+    README.md           the model card
+
+Every file is checked before any is loaded, and none can be a pickle. This module decides nothing
+about training or calibration; it records what it is told.
+"""
+
+from prefrm.bundle.loading import Bundle, load_bundle
+from prefrm.bundle.manifest import MANIFEST, Calibration, Manifest, read_manifest
+from prefrm.bundle.writing import write_bundle
+
+__all__ = [
+    "MANIFEST",
+    "Bundle",
+    "Calibration",
+    "Manifest",
+    "load_bundle",
+    "read_manifest",
+    "write_bundle",
+]

@@ -1,0 +1,75 @@
+"""Loading a bundle: every file is checked before any is read."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from prefrm.bundle.manifest import Manifest, read_manifest, verify_files
+from prefrm.errors import BundleError, ConfigError
+from prefrm.judge import Judge, JudgeProcessor, VerdictHead
+from prefrm.judge.backbones import BaseModel, find_base, load_backbone
+from prefrm.judge.model import resolve_device, resolve_dtype
+
+__all__ = ["Bundle", "load_bundle"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A loaded bundle: the judge in evaluation mode, and what its manifest says."""
+
+    judge: Judge
+    manifest: Manifest
+
+
+def load_bundle(
+    folder: Path | str, device: torch.device | str = "auto", dtype: torch.dtype | str = "auto"
+) -> Bundle:
+    """Check every file of a bundle against its manifest, then load the judge.
+
+    Args:
+        device: as in `Judge.from_base`.
+        dtype: as in `Judge.from_base`.
+
+    Raises:
+        BundleError: a file is missing, altered, not listed or of a refused kind, or the base model of an
+            adapter is absent or has other weights.
+    """
+    root = Path(folder)
+    manifest = read_manifest(root)
+    verify_files(root, manifest)
+    device = resolve_device(device)
+    dtype = resolve_dtype(dtype, device)
+    try:
+        base = _find_weights(root, manifest)
+        backbone = load_backbone(base.folder, dtype=dtype)
+        processor = JudgeProcessor.load(root / "processor", backbone.config, manifest.spec, manifest.template)
+        if manifest.weights == "adapter":
+            backbone = PeftModel.from_pretrained(backbone, root / "adapter")
+        head = VerdictHead()
+        head.load_state_dict(load_file(root / "head.safetensors"))
+    except (ConfigError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+        raise BundleError(f"{root}: {error}") from error
+    judge = Judge(backbone, head, processor, manifest.spec, base).to(device).eval()
+    return Bundle(judge=judge, manifest=manifest)
+
+
+def _find_weights(root: Path, manifest: Manifest) -> BaseModel:
+    if manifest.weights == "model":
+        return BaseModel(
+            folder=root / "model", revision=manifest.base_revision, weights_sha256=manifest.base_sha256
+        )
+    name = manifest.spec.base_model
+    if manifest.base_revision is None and not Path(name).is_dir():
+        # Trained on a folder: a hub's model of the same name would be another model.
+        raise BundleError(f"its adapter needs the base model in the folder {name}, which is not there")
+    base = find_base(replace(manifest.spec, revision=manifest.base_revision))
+    if base.weights_sha256 != manifest.base_sha256:
+        raise BundleError(
+            f"the base model {name} has weights {base.weights_sha256[:12]}; "
+            f"the adapter was trained on {manifest.base_sha256[:12]}"
+        )
+    return base

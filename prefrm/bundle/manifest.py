@@ -1,0 +1,169 @@
+"""What a bundle says of itself, and the hashes that guard its files. Loads no weights."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from prefrm.errors import BundleError, ConfigError
+from prefrm.judge.spec import JudgeSpec
+from prefrm.prompts import Template
+
+__all__ = ["MANIFEST", "Calibration", "Manifest", "hash_files", "read_manifest", "verify_files"]
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+# Weights, plain text and pictures; nothing that a loader would unpickle or run.
+ALLOWED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model", ".md", ".png", ".svg"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """One temperature, fitted on data that the judge was not trained on.
+
+    Attributes:
+        temperature: > 0; log-odds are divided by it.
+        split: the split on which it was fitted.
+        n: how many comparisons that was.
+    """
+
+    temperature: float
+    split: str
+    n: int
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.temperature < float("inf"):
+            raise ConfigError(f"a temperature is positive and finite; received {self.temperature}")
+        if self.n < 1:
+            raise ConfigError(f"a calibration needs at least one comparison; received n={self.n}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes:
+        spec: the choices that made the judge.
+        template: the wording with which it was trained, whatever the library's template is today.
+        weights: "model" or "adapter".
+        base_revision: the hub's commit of the base model, or None for a folder.
+        base_sha256: hash of the base model's weights.
+        calibration: None if the judge was not calibrated.
+        data_fingerprint: of the training data.
+        metrics: held-out metrics, as the caller measured them.
+        versions: of prefrm and what it was built with.
+        files: sha256 of every other file, by its path inside the folder.
+    """
+
+    spec: JudgeSpec
+    template: Template
+    weights: str
+    base_revision: str | None
+    base_sha256: str
+    calibration: Calibration | None
+    data_fingerprint: str
+    metrics: Mapping[str, Any]
+    versions: Mapping[str, str]
+    files: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """A sha256 over all the rest, file hashes included: the identity of the bundle."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def describe(self) -> str:
+        """One line for a terminal or a log; an uncalibrated judge is called so."""
+        state = "uncalibrated"
+        if self.calibration is not None:
+            state = f"calibrated on {self.calibration.split} (T = {self.calibration.temperature:.3g})"
+        spec = self.spec
+        return f"{spec.head} judge ({spec.attention}) on {spec.base_model}, {state}, {self.digest[:12]}"
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`; its own digest guards it."""
+        content = {"format_version": FORMAT_VERSION, "digest": self.digest, **asdict(self)}
+        return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Parse and check `manifest.json`. Raises `BundleError`."""
+        try:
+            raw = json.loads(text)
+            if (found := raw.pop("format_version")) != FORMAT_VERSION:
+                raise BundleError(
+                    f"its format version is {found} and this prefrm reads {FORMAT_VERSION}; "
+                    "use the prefrm version that wrote it"
+                )
+            raw.pop("digest")
+            calibration = raw.pop("calibration")
+            manifest = cls(
+                spec=JudgeSpec(**raw.pop("spec")),
+                template=_template(raw.pop("template")),
+                calibration=None if calibration is None else Calibration(**calibration),
+                **raw,
+            )
+            same = manifest.to_json() == text
+        except BundleError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{MANIFEST} is malformed ({type(error).__name__}: {error})") from error
+        if not same:
+            raise BundleError(f"{MANIFEST} was altered after it was written")
+        if manifest.weights not in ("model", "adapter"):
+            raise BundleError(f"weights must be model or adapter; {MANIFEST} says {manifest.weights!r}")
+        for path in manifest.files:
+            _check_path(path)
+        return manifest
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    """The manifest alone; the other files are not looked at. Raises `BundleError`."""
+    path = Path(folder) / MANIFEST
+    try:
+        return Manifest.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{folder} is no bundle: {MANIFEST} cannot be read ({error})") from error
+    except BundleError as error:
+        raise BundleError(f"{folder}: {error}") from error
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """The sha256 of every file in the folder but the manifest, by its path inside the folder."""
+    return {path: _sha256(folder / path) for path in _files(folder)}
+
+
+def verify_files(root: Path, manifest: Manifest) -> None:
+    """Raise `BundleError` that names the first file that is missing, altered or not listed."""
+    for path, expected in manifest.files.items():
+        if not (root / path).is_file():
+            raise BundleError(f"{root}: {path} is listed in {MANIFEST} and is missing")
+        if _sha256(root / path) != expected:
+            raise BundleError(f"{root}: {path} was altered: its sha256 is not the one in {MANIFEST}")
+    if extra := set(_files(root)) - set(manifest.files):
+        raise BundleError(f"{root}: {min(extra)} is not listed in {MANIFEST}; remove it")
+
+
+def _check_path(path: str) -> None:
+    parts = PurePosixPath(path).parts
+    if PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path or ":" in path:
+        raise BundleError(f"{MANIFEST} lists {path!r}, which is outside the folder")
+    if PurePosixPath(path).suffix not in ALLOWED_SUFFIXES:
+        raise BundleError(
+            f"{MANIFEST} lists {path!r}; a bundle holds only {', '.join(sorted(ALLOWED_SUFFIXES))} files"
+        )
+
+
+def _files(root: Path) -> list[str]:
+    found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return sorted(set(found) - {MANIFEST})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _template(raw: dict[str, Any]) -> Template:
+    return Template(**{**raw, "answers": tuple(raw["answers"])})

@@ -1,0 +1,286 @@
+"""Bundles: what was written is what is loaded, and anything else is refused by the name of the file."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from prefrm.bundle import MANIFEST, Calibration, Manifest, load_bundle, read_manifest, write_bundle
+from prefrm.errors import BundleError, ConfigError
+from prefrm.judge import Judge, JudgeSpec
+from prefrm.media import decode
+
+CALIBRATION = Calibration(temperature=1.7, split="validation", n=200)
+
+
+def write(folder: Path, judge: Judge, **changes) -> Manifest:
+    settings = {
+        "calibration": CALIBRATION,
+        "data_fingerprint": "f" * 64,
+        "metrics": {"pair_accuracy": 0.8, "by_skill": {"counting": [0.7, 0.9]}},
+        "card": "# A judge\n",
+    }
+    return write_bundle(folder, judge, **{**settings, **changes})
+
+
+def verdicts(judge: Judge, png: Callable[..., bytes]) -> torch.Tensor:
+    images = [judge.processor.prepare_image(decode(png(seed))) for seed in range(3)]
+    pairs = [judge.processor.prepare_pair("a cat", a, b) for a in images for b in images if a is not b]
+    with torch.inference_mode():
+        return judge(judge.processor.collate(pairs))
+
+
+@pytest.fixture
+def bundle(judge: Judge, tmp_path: Path) -> Path:
+    write(tmp_path / "bundle", judge)
+    return tmp_path / "bundle"
+
+
+def test_an_adapter_comes_back_to_the_last_bit(adapted: Judge, tmp_path: Path, png):
+    before = verdicts(adapted, png)
+    manifest = write(tmp_path / "b", adapted)
+    loaded = load_bundle(tmp_path / "b", "cpu")
+    assert manifest.weights == "adapter" and not (tmp_path / "b" / "model").exists()
+    assert isinstance(loaded.judge.backbone, PeftModel)
+    assert loaded.manifest == manifest == read_manifest(tmp_path / "b")
+    assert torch.equal(verdicts(loaded.judge, png), before)
+    assert not any(p.requires_grad for p in loaded.judge.backbone.parameters())
+
+
+def test_a_merged_bundle_stands_alone_and_leaves_the_judge_as_it_was(adapted: Judge, tmp_path: Path, png):
+    base = Path(adapted.spec.base_model)
+    before = verdicts(adapted, png)
+    manifest = write(tmp_path / "b", adapted, merge=True)
+    assert torch.equal(verdicts(adapted, png), before)
+    assert isinstance(adapted.backbone, PeftModel)
+    assert manifest.weights == "model" and not (tmp_path / "b" / "adapter").exists()
+    hidden = base.rename(base.with_name("hidden"))
+    try:
+        loaded = load_bundle(tmp_path / "b", "cpu").judge
+    finally:
+        hidden.rename(base)
+    torch.testing.assert_close(verdicts(loaded, png), before, atol=1e-4, rtol=0)
+    write(tmp_path / "again", loaded)
+    again = load_bundle(tmp_path / "again", "cpu")
+    assert torch.equal(verdicts(again.judge, png), verdicts(loaded, png))
+    assert again.manifest.base_sha256 == manifest.base_sha256
+
+
+def test_a_judge_without_an_adapter_is_written_whole(judge: Judge, bundle: Path, png):
+    assert torch.equal(verdicts(load_bundle(bundle, "cpu").judge, png), verdicts(judge, png))
+    assert load_bundle(bundle, "cpu", "bfloat16").judge.model.dtype == torch.bfloat16
+
+
+def test_the_manifest_says_what_the_bundle_is(judge: Judge, bundle: Path):
+    manifest = read_manifest(bundle)
+    assert manifest.spec == judge.spec
+    assert manifest.template == judge.processor.template
+    assert manifest.calibration == CALIBRATION
+    assert manifest.data_fingerprint == "f" * 64
+    assert manifest.metrics == {"pair_accuracy": 0.8, "by_skill": {"counting": [0.7, 0.9]}}
+    assert set(manifest.versions) == {"prefrm", "torch", "transformers", "peft", "python"}
+    assert (bundle / "README.md").read_text() == "# A judge\n"
+    assert set(manifest.files) == {
+        path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()
+    } - {MANIFEST}
+    assert "calibrated on validation (T = 1.7)" in manifest.describe()
+
+
+def test_an_uncalibrated_bundle_says_so(judge: Judge, tmp_path: Path):
+    manifest = write(tmp_path / "b", judge, calibration=None)
+    assert load_bundle(tmp_path / "b", "cpu").manifest.calibration is None
+    assert "uncalibrated" in manifest.describe()
+
+
+def test_no_file_of_a_bundle_is_a_pickle(adapted: Judge, tmp_path: Path):
+    for merge in (False, True):
+        write(tmp_path / "b", adapted, merge=merge)
+        kinds = {path.suffix for path in (tmp_path / "b").rglob("*") if path.is_file()}
+        assert kinds == {".safetensors", ".json", ".jinja", ".md"}
+
+
+def test_one_altered_byte_in_any_file_is_refused_by_its_name(adapted: Judge, tmp_path: Path):
+    manifest = write(tmp_path / "b", adapted)
+    for name in [*manifest.files, MANIFEST]:
+        path = tmp_path / "b" / name
+        data = path.read_bytes()
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+        with pytest.raises(BundleError, match=name):
+            load_bundle(tmp_path / "b", "cpu")
+        path.write_bytes(data)
+    load_bundle(tmp_path / "b", "cpu")
+
+
+@pytest.mark.parametrize("cut", [0.0, 0.5, 0.99])
+def test_a_truncated_file_is_refused(bundle: Path, cut: float):
+    for name in ("model/model.safetensors", MANIFEST):
+        data = (bundle / name).read_bytes()
+        (bundle / name).write_bytes(data[: int(len(data) * cut)])
+        with pytest.raises(BundleError, match=name):
+            load_bundle(bundle, "cpu")
+        (bundle / name).write_bytes(data)
+
+
+def test_a_missing_file_is_named(bundle: Path):
+    (bundle / "head.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"head\.safetensors is listed in manifest\.json and is missing"):
+        load_bundle(bundle, "cpu")
+
+
+def test_a_file_that_is_not_listed_is_named(bundle: Path):
+    (bundle / "model" / "adapter_config.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"model/adapter_config\.json is not listed"):
+        load_bundle(bundle, "cpu")
+
+
+def test_a_manifest_with_a_changed_number_is_refused(bundle: Path):
+    text = (bundle / MANIFEST).read_text()
+    assert '"temperature": 1.7' in text
+    (bundle / MANIFEST).write_text(text.replace('"temperature": 1.7', '"temperature": 9.7'))
+    with pytest.raises(BundleError, match="was altered"):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside.json", "/etc/passwd.json", "model/../../x.json", "..\\x.json", "C:x.json"]
+)
+def test_a_path_outside_the_folder_is_refused(bundle: Path, path: str):
+    with pytest.raises(BundleError, match="outside the folder"):
+        Manifest.from_json(listing(bundle, path))
+
+
+@pytest.mark.parametrize(
+    "path", ["model/pytorch_model.bin", "training_args.pt", "x.py", "data.pkl", "noending"]
+)
+def test_a_pickle_is_refused_even_if_it_is_listed(bundle: Path, path: str):
+    with pytest.raises(BundleError, match="a bundle holds only"):
+        Manifest.from_json(listing(bundle, path))
+
+
+def listing(bundle: Path, path: str) -> str:
+    """A manifest of the right digest that lists one more path."""
+    manifest = read_manifest(bundle)
+    return replace(manifest, files={**manifest.files, path: "0" * 64}).to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "format version is 2 and this prefrm reads 1"),
+        ({"format_version": None}, "format version is None"),
+        ({"spec": {"base_model": "x", "head": "nope"}}, "head must be one of verdict"),
+        ({"calibration": {"temperature": -1.0, "split": "test", "n": 1}}, "temperature is positive"),
+        ({"files": []}, "malformed|altered"),
+        ({"unknown": 1}, "malformed"),
+        ({"template": {}}, "malformed"),
+    ],
+)
+def test_a_manifest_of_another_kind_is_refused(bundle: Path, change: dict, message: str):
+    raw = json.loads((bundle / MANIFEST).read_text())
+    (bundle / MANIFEST).write_text(json.dumps({**raw, **change}))
+    with pytest.raises(BundleError, match=message):
+        read_manifest(bundle)
+
+
+def test_weights_of_an_unknown_kind_are_refused(bundle: Path):
+    text = replace(read_manifest(bundle), weights="tea").to_json()
+    with pytest.raises(BundleError, match="weights must be model or adapter"):
+        Manifest.from_json(text)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "{}", "\x00"])
+def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, text: str):
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(BundleError, match="malformed"):
+        read_manifest(tmp_path)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path):
+    with pytest.raises(BundleError, match="is no bundle"):
+        load_bundle(tmp_path / "absent", "cpu")
+
+
+def test_an_adapter_refuses_a_base_model_with_other_weights(
+    adapted: Judge, tiny_checkpoint: Path, tmp_path: Path
+):
+    write(tmp_path / "b", adapted)
+    weights = tiny_checkpoint / "model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    try:
+        with pytest.raises(BundleError, match="the adapter was trained on"):
+            load_bundle(tmp_path / "b", "cpu")
+    finally:
+        weights.write_bytes(data)
+
+
+def test_an_adapter_without_its_base_model_is_refused(adapted: Judge, tmp_path: Path):
+    base = shutil.copytree(adapted.spec.base_model, tmp_path / "base")
+    adapted.spec = replace(adapted.spec, base_model=str(base))
+    write(tmp_path / "b", adapted)
+    shutil.rmtree(base)
+    with pytest.raises(BundleError, match=f"needs the base model in the folder {base}"):
+        load_bundle(tmp_path / "b", "cpu")
+
+
+def test_an_adapter_on_a_hub_model_finds_the_commit_it_was_trained_on(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch, png
+):
+    hub, commit = tmp_path / "hub", "0123456789abcdef0123456789abcdef01234567"
+    repository = hub / "models--some-org--tiny"
+    shutil.copytree(tiny_checkpoint, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    judge = Judge.from_base(JudgeSpec(base_model="some-org/tiny"), "cpu")
+    judge.backbone = get_peft_model(judge.backbone, LoraConfig(r=2, target_modules=judge.family.lora_targets))
+    assert write(tmp_path / "b", judge).base_revision == commit
+    adapter = json.loads((tmp_path / "b" / "adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "some-org/tiny"
+    (repository / "refs" / "main").write_text("f" * 40)
+    assert torch.equal(verdicts(load_bundle(tmp_path / "b", "cpu").judge, png), verdicts(judge.eval(), png))
+
+
+def test_writing_replaces_a_bundle_and_nothing_else(judge: Judge, bundle: Path, tmp_path: Path):
+    with torch.no_grad():
+        judge.head.log_scale.fill_(0.5)
+    write(bundle, judge, card="second")
+    assert (bundle / "README.md").read_text() == "second"
+    assert load_bundle(bundle, "cpu").judge.head.log_scale.item() == 0.5
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter.md").write_text("years of work")
+    with pytest.raises(BundleError, match="exists and is no bundle"):
+        write(other, judge)
+    assert (other / "chapter.md").read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "thesis"]
+
+
+def test_a_failed_write_leaves_the_old_bundle_and_no_rubbish(judge: Judge, bundle: Path, tmp_path: Path):
+    before = read_manifest(bundle)
+    del judge.processor.image_processor
+    with pytest.raises(AttributeError):
+        write(bundle, judge)
+    assert load_bundle(bundle, "cpu").manifest == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("metrics", [{"accuracy": float("nan")}, {"accuracy": object()}])
+def test_metrics_that_are_no_json_are_refused(judge: Judge, tmp_path: Path, metrics: dict):
+    with pytest.raises(BundleError, match="metrics cannot be written as JSON"):
+        write(tmp_path / "b", judge, metrics=metrics)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("fields", [{"temperature": 0.0}, {"temperature": float("nan")}, {"n": 0}])
+def test_a_calibration_that_cannot_be_is_refused(fields: dict):
+    with pytest.raises(ConfigError):
+        Calibration(**{"temperature": 1.0, "split": "validation", "n": 1, **fields})
