@@ -1,0 +1,4 @@
+"""Recipes: from a source of preferences to a dataset of `prefrm.records`.
+
+Of prefrm this package imports `records`, `media` and `errors` only. `registry` lists the recipes.
+"""

@@ -100,6 +100,8 @@ class PreferenceGroup:
         quality: length K, the candidates' true quality where the source knows it (higher is better,
             comparable inside the group only), or None.
         tags: what reports break results down by, such as {"skill": "counting"}.
+        texts: length K, what each candidate was made from where the source knows it (a drawing program,
+            an SVG, a completion), None where it does not. No judge sees them; text policies train on them.
     """
 
     id: str
@@ -108,6 +110,7 @@ class PreferenceGroup:
     comparisons: tuple[Comparison, ...]
     quality: tuple[float, ...] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    texts: tuple[str | None, ...] | None = None
 
     def __post_init__(self) -> None:
         size = len(self.images)
@@ -115,6 +118,8 @@ class PreferenceGroup:
             raise RecordError(f"record {self.id!r} has {size} candidates; a group needs at least 2")
         if self.quality is not None and len(self.quality) != size:
             raise RecordError(f"record {self.id!r} has {size} candidates but {len(self.quality)} qualities")
+        if self.texts is not None and len(self.texts) != size:
+            raise RecordError(f"record {self.id!r} has {size} candidates but {len(self.texts)} texts")
         for c in self.comparisons:
             if max(c.i, c.j) >= size:
                 raise RecordError(
@@ -131,7 +136,13 @@ class PreferenceGroup:
 
 
 def comparisons_from_scores(scores: Sequence[float | None]) -> tuple[Comparison, ...]:
-    """Every pair of scored candidates, lower index first; a higher score is preferred, equal ones tie."""
+    """Every pair of scored candidates, lower index first; a higher score is preferred, equal ones tie.
+
+    Raises:
+        RecordError: a score is NaN, which is neither higher nor lower; None is what was not scored.
+    """
+    if any(score is not None and score != score for score in scores):
+        raise RecordError(f"a score is NaN; use None for a candidate without one: {list(scores)}")
     return tuple(
         Comparison.tie(i, j)
         if a == b
@@ -158,22 +169,23 @@ def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: s
     """Write one split as `folder/split.parquet`, whole or not at all; returns the number of groups.
 
     Raises:
-        DatasetError: two groups share an id.
+        DatasetError: two groups share an id. Nothing is left behind, and an earlier file stays as it was.
     """
     pa, pq = _pyarrow()
     target = Path(folder) / f"{split}.parquet"
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
-    seen: set[str] = set()
-    with pq.ParquetWriter(partial, _schema(pa)) as writer:
-        for batch in _batches(groups, 256):
-            for group in batch:
-                if group.id in seen:
-                    raise DatasetError(f"{target}: two records have the id {group.id!r}; ids must be unique")
-                seen.add(group.id)
-            writer.write_table(pa.Table.from_pylist([_to_row(group) for group in batch], schema=_schema(pa)))
-    partial.replace(target)
-    return len(seen)
+    count = 0
+    try:
+        with pq.ParquetWriter(partial, _schema(pa)) as writer:
+            for batch in _batches(_unique(groups, target), 256):
+                rows = [_to_row(group) for group in batch]
+                writer.write_table(pa.Table.from_pylist(rows, schema=_schema(pa)))
+                count += len(rows)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
 
 
 def read_groups(folder: Path | str, split: str) -> Iterator[PreferenceGroup]:
@@ -214,10 +226,12 @@ def write_info(folder: Path | str, info: DatasetInfo) -> None:
 
 
 def read_info(folder: Path | str) -> DatasetInfo:
-    """Read `folder/dataset.json`. Raises `DatasetError` if it is absent or malformed."""
+    """Read `folder/dataset.json`. Raises `DatasetError` if it is absent, malformed or of another version."""
     path = Path(folder) / "dataset.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"its format is version {raw['format_version']}; this is {FORMAT_VERSION}")
         return DatasetInfo(recipe=raw["recipe"], options=raw["options"], fingerprints=raw["fingerprints"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} is absent or malformed ({error}); build the dataset again") from error
@@ -228,7 +242,7 @@ def fingerprint(groups: Iterable[PreferenceGroup]) -> str:
     total = hashlib.sha256()
     for group in groups:
         row = _to_row(group)
-        row["images"] = [hashlib.sha256(i["bytes"] or b"").hexdigest() for i in row["images"]]
+        row["images"] = [None if i is None else hashlib.sha256(i).hexdigest() for i in group.images]
         total.update(json.dumps(row, sort_keys=True).encode())
     return total.hexdigest()
 
@@ -245,6 +259,7 @@ def _schema(pa: Any) -> "pa.Schema":
             ("comparisons", pa.list_(comparison)),
             ("quality", pa.list_(pa.float64())),
             ("tags", pa.string()),
+            ("texts", pa.list_(pa.string())),
         ]
     )
 
@@ -257,21 +272,34 @@ def _to_row(group: PreferenceGroup) -> dict[str, Any]:
         "comparisons": [{"i": c.i, "j": c.j, "p": c.p, "weight": c.weight} for c in group.comparisons],
         "quality": None if group.quality is None else list(group.quality),
         "tags": json.dumps(dict(group.tags), sort_keys=True),
+        "texts": None if group.texts is None else list(group.texts),
     }
 
 
 def _from_row(row: dict[str, Any]) -> PreferenceGroup:
     try:
-        return PreferenceGroup(
-            id=row["id"],
-            prompt=row["prompt"],
-            images=tuple(image["bytes"] for image in row["images"]),
-            comparisons=tuple(Comparison(**c) for c in row["comparisons"]),
-            quality=None if row["quality"] is None else tuple(row["quality"]),
-            tags=json.loads(row["tags"]),
-        )
-    except RecordError as error:
+        if row["id"] is None or row["prompt"] is None:
+            raise ValueError("its id or its prompt is null")
+        parts: dict[str, Any] = {
+            "images": tuple(image["bytes"] for image in row["images"]),
+            "comparisons": tuple(Comparison(**c) for c in row["comparisons"]),
+            "quality": None if row["quality"] is None else tuple(row["quality"]),
+            "tags": json.loads(row["tags"]),
+            "texts": None if row["texts"] is None else tuple(row["texts"]),
+        }
+    # A null or a value of another type where a list, a number or JSON belongs, or a broken comparison.
+    except (TypeError, ValueError) as error:
         raise RecordError(f"record {row['id']!r}: {error}") from error
+    return PreferenceGroup(id=row["id"], prompt=row["prompt"], **parts)
+
+
+def _unique(groups: Iterable[PreferenceGroup], target: Path) -> Iterator[PreferenceGroup]:
+    seen: set[str] = set()
+    for group in groups:
+        if group.id in seen:
+            raise DatasetError(f"{target}: two records have the id {group.id!r}; ids must be unique")
+        seen.add(group.id)
+        yield group
 
 
 def _batches(groups: Iterable[PreferenceGroup], size: int) -> Iterator[list[PreferenceGroup]]:

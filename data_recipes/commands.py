@@ -1,0 +1,200 @@
+"""The commands `prefrm data list | build | inspect`: words in, words out; the work is done elsewhere.
+
+Results go to standard output, progress and warnings to standard error. A user's mistake is raised as a
+`PrefrmError`; the top-level application prints it.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from data_recipes.inspection import DatasetSummary, SplitSummary, contact_sheet, inspect_dataset
+from data_recipes.recipe import Progress, Recipe
+from data_recipes.registry import RECIPES, get_recipe
+from prefrm.errors import ConfigError
+from prefrm.records import read_groups
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Recipes: a source's own files -> preference groups.")
+
+_SHOWN = 5  # lines of a list that are printed; the rest are counted
+_TAGS_SHOWN = 12  # values of one tag that are printed
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+@app.command("list")
+def list_recipes(as_json: Json = False) -> None:
+    """Show the recipes and their options."""
+    if as_json:
+        print(json.dumps([_recipe_json(recipe) for recipe in RECIPES.values()], indent=2))
+        return
+    console = Console()
+    for recipe in RECIPES.values():
+        table = Table("option", "type", "default", "meaning", title=f"{recipe.name}: {recipe.summary}")
+        table.title_justify = "left"
+        for each in recipe.options:
+            table.add_row(each.name, each.type.__name__, _default(each.required, each.default), each.help)
+        console.print(table)
+
+
+@app.command("build")
+def build(
+    recipe: Annotated[str, typer.Argument(help="A name from `prefrm data list`.")],
+    out: Annotated[Path, typer.Option(help="The folder to build.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="One option; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds build equal datasets.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build a dataset folder."""
+    chosen, options = get_recipe(recipe), _settings(settings or [])
+    with _progress() as progress:
+        built = chosen.build(out, seed=seed, overwrite=overwrite, progress=progress, **options)
+    for line in built.left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"out": str(out), **asdict(built)}, indent=2))
+        return
+    counts = ", ".join(f"{n} {split}" for split, n in built.groups.items())
+    left_out = f"; {len(built.left_out)} images left out" if built.left_out else ""
+    print(f"{out}: {counts} groups{left_out}")
+
+
+@app.command("inspect")
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder.")],
+    split: Annotated[str | None, typer.Option(help="Only this split: train, validation or test.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture of a few groups here (PNG).")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Groups on the picture.")] = 12,
+    as_json: Json = False,
+) -> None:
+    """Say what is in a dataset, and what is wrong with it."""
+    summary = inspect_dataset(folder, split)
+    if plot is not None:
+        if plot.suffix.lower() != ".png":
+            raise ConfigError(f"--plot must name a .png file; received {plot}")
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(islice(read_groups(folder, next(iter(summary.splits))), rows)).save(plot)
+    if as_json:
+        print(json.dumps(asdict(summary), indent=2))
+        return
+    _print_summary(summary)
+    if plot is not None:
+        print(f"wrote {plot}")
+
+
+def _recipe_json(recipe: Recipe) -> dict[str, object]:
+    return {
+        "name": recipe.name,
+        "summary": recipe.summary,
+        "options": [{**asdict(each), "type": each.type.__name__} for each in recipe.options],
+    }
+
+
+def _default(required: bool, default: object) -> str:
+    return "(must be given)" if required else str(default)
+
+
+def _settings(pairs: list[str]) -> dict[str, str]:
+    """`["a=1"]` -> `{"a": "1"}`."""
+    settings: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set takes option=value; received {pair!r}")
+        if name in settings:
+            raise ConfigError(f"--set {name} is given twice")
+        settings[name] = value
+    return settings
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Bars on a terminal; elsewhere a line at each tenth of a split. On standard error both."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain_progress
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console) as bars:
+        tasks = {}
+
+        def show(split: str, done: int, total: int) -> None:
+            if split not in tasks:
+                tasks[split] = bars.add_task(split, total=total)
+            bars.update(tasks[split], completed=done)
+
+        yield show
+
+
+def _plain_progress(split: str, done: int, total: int) -> None:
+    if done == total or (done and done % max(1, total // 10) == 0):
+        print(f"{split}: {done}/{total} groups", file=sys.stderr, flush=True)
+
+
+def _print_summary(summary: DatasetSummary) -> None:
+    options = ", ".join(f"{k}={v}" for k, v in summary.info.options.items())
+    print(f"recipe {summary.info.recipe} ({options})")
+    table = Table("", *summary.splits)
+    columns = [_cells(split) for split in summary.splits.values()]
+    for name in dict.fromkeys(name for column in columns for name in column):
+        table.add_row(name, *(column.get(name, "") for column in columns))
+    Console().print(table)
+    _print_lines("prompts in more than one split", [repr(text) for text in summary.shared_prompts])
+    for name, split in summary.splits.items():
+        _print_lines(f"unreadable images in {name}", split.unreadable)
+
+
+def _cells(split: SplitSummary) -> dict[str, str]:
+    """A column of the table: row -> text."""
+    matches = {True: "as built", False: "NOT as in dataset.json", None: "not in dataset.json"}
+    return {
+        "groups": str(split.groups),
+        "distinct prompts": str(split.prompts),
+        "candidates in a group": _counts(split.group_sizes),
+        "missing candidates": str(split.missing),
+        "comparisons": str(split.comparisons),
+        "ties": _share(split.ties, split.comparisons),
+        "against the known quality": _share(split.against_quality, split.comparisons - split.ties),
+        "image sizes": _counts(split.image_sizes),
+        "unreadable images": str(len(split.unreadable)),
+        "fingerprint": f"{split.fingerprint[:12]}\n{matches[split.fingerprint_matches]}",
+        **{
+            f"{name}: {value}": f"{tagged.groups}, ties {_share(tagged.ties, tagged.comparisons)}"
+            for name, values in split.tags.items()
+            for value, tagged in islice(values.items(), _TAGS_SHOWN)
+        },
+    }
+
+
+def _counts(counts: Mapping[str, int] | Mapping[int, int]) -> str:
+    shown = [f"{name}: {n}" for name, n in counts.items()]
+    more = [f"and {len(shown) - 2 * _SHOWN} more"] if len(shown) > 2 * _SHOWN else []
+    return "\n".join(shown[: 2 * _SHOWN] + more) or "none"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} ({part / whole:.1%})" if whole else "0"
+
+
+def _print_lines(title: str, lines: tuple[str, ...] | list[str]) -> None:
+    print(f"{title}: {len(lines) or 'none'}")
+    for line in lines[:_SHOWN]:
+        print(f"  {line}")
+    if len(lines) > _SHOWN:
+        print(f"  and {len(lines) - _SHOWN} more")

@@ -1,0 +1,200 @@
+"""What is in a dataset folder: counts, ties, image sizes, and what is wrong with it. It changes nothing.
+
+Works on any dataset of `prefrm.records`, whichever recipe or hand made it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from prefrm import media
+from prefrm.errors import ConfigError, DatasetError, MediaError
+from prefrm.records import SPLITS, DatasetInfo, PreferenceGroup, fingerprint, read_groups, read_info
+
+__all__ = ["DatasetSummary", "SplitSummary", "TagSummary", "contact_sheet", "inspect_dataset", "summarize"]
+
+_TILE = 128  # pixels along each side of a candidate on a contact sheet
+_MARGIN = 8
+_LINE = 16  # pixels of a line of text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagSummary:
+    """The groups of a split that carry one value of a tag."""
+
+    groups: int
+    comparisons: int
+    ties: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSummary:
+    """One split.
+
+    Attributes:
+        groups: preference groups.
+        prompts: distinct prompt texts.
+        comparisons: statements about pairs of candidates.
+        ties: those of them with p = 0.5.
+        against_quality: strict comparisons that contradict the group's `quality`: label noise.
+        group_sizes: candidates (present or missing) in a group -> groups.
+        image_sizes: "width x height" -> images.
+        tags: name of a tag -> its value -> the groups that carry it.
+        missing: candidates without an image.
+        unreadable: record id, candidate and reason, for each image that cannot be decoded.
+        fingerprint: of the content.
+        fingerprint_matches: whether `dataset.json` has the same; None where it says nothing.
+    """
+
+    groups: int
+    prompts: int
+    comparisons: int
+    ties: int
+    against_quality: int
+    group_sizes: Mapping[int, int]
+    image_sizes: Mapping[str, int]
+    tags: Mapping[str, Mapping[str, TagSummary]]
+    missing: int
+    unreadable: tuple[str, ...]
+    fingerprint: str
+    fingerprint_matches: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSummary:
+    """A folder: its info, its splits by name, and the prompts that are in more than one of them."""
+
+    info: DatasetInfo
+    splits: Mapping[str, SplitSummary]
+    shared_prompts: tuple[str, ...]
+
+
+def inspect_dataset(folder: Path | str, split: str | None = None) -> DatasetSummary:
+    """Summarize the splits of a folder, or one; leakage is looked for among all.
+
+    Raises:
+        ConfigError: the split's name is none of `SPLITS`.
+        DatasetError: the folder holds no dataset, or a split that was asked for is absent.
+        RecordError: a record breaks its own rules.
+    """
+    if split is not None and split not in SPLITS:
+        raise ConfigError(f"unknown split {split!r}; it must be one of {', '.join(SPLITS)}")
+    info = read_info(folder)
+    found = [name for name in SPLITS if (Path(folder) / f"{name}.parquet").is_file()]
+    if not found:
+        raise DatasetError(f"{folder} holds no split; build the dataset again")
+    prompts = {name: {group.prompt for group in read_groups(folder, name)} for name in found}
+    uses = Counter(prompt for texts in prompts.values() for prompt in texts)
+    return DatasetSummary(
+        info=info,
+        splits={
+            name: summarize(list(read_groups(folder, name)), info.fingerprints.get(name))
+            for name in ([split] if split else found)
+        },
+        shared_prompts=tuple(sorted(prompt for prompt, n in uses.items() if n > 1)),
+    )
+
+
+def summarize(groups: Iterable[PreferenceGroup], expected_fingerprint: str | None = None) -> SplitSummary:
+    """Summarize the groups of one split; every image is decoded."""
+    groups = tuple(groups)
+    comparisons = [(group, c) for group in groups for c in group.comparisons]
+    sizes: Counter[str] = Counter()
+    unreadable = []
+    for group in groups:
+        for n, image in enumerate(group.images):
+            if image is None:
+                continue
+            try:
+                width, height = media.decode(image).size
+                sizes[f"{width} x {height}"] += 1
+            except MediaError as error:
+                unreadable.append(f"record {group.id}, candidate {n}: {error}")
+    actual = fingerprint(groups)
+    return SplitSummary(
+        groups=len(groups),
+        prompts=len({group.prompt for group in groups}),
+        comparisons=len(comparisons),
+        ties=sum(not c.is_strict for _, c in comparisons),
+        against_quality=sum(
+            (c.p - 0.5) * (group.quality[c.i] - group.quality[c.j]) < 0
+            for group, c in comparisons
+            if group.quality is not None
+        ),
+        group_sizes=dict(sorted(Counter(len(group.images) for group in groups).items())),
+        image_sizes=dict(sizes.most_common()),
+        tags=_by_tag(groups),
+        missing=sum(image is None for group in groups for image in group.images),
+        unreadable=tuple(unreadable),
+        fingerprint=actual,
+        fingerprint_matches=None if expected_fingerprint is None else actual == expected_fingerprint,
+    )
+
+
+def _by_tag(groups: Sequence[PreferenceGroup]) -> dict[str, dict[str, TagSummary]]:
+    carriers: dict[tuple[str, str], list[PreferenceGroup]] = {}
+    for group in groups:
+        for tag in group.tags.items():
+            carriers.setdefault(tag, []).append(group)
+    summaries: dict[str, dict[str, TagSummary]] = {}
+    for (name, value), tagged in sorted(carriers.items()):
+        comparisons = [c for group in tagged for c in group.comparisons]
+        summaries.setdefault(name, {})[value] = TagSummary(
+            groups=len(tagged),
+            comparisons=len(comparisons),
+            ties=sum(not c.is_strict for c in comparisons),
+        )
+    return summaries
+
+
+def contact_sheet(groups: Iterable[PreferenceGroup]) -> Image.Image:
+    """A picture with a row for each group: its prompt, its candidates and, below each, what is known.
+
+    "wins" is the mean probability, over the comparisons that name a candidate, that it is preferred. An
+    image that is missing or unreadable is a grey tile that says so.
+    """
+    groups = tuple(groups)
+    columns = max(len(group.images) for group in groups)
+    row = _TILE + 2 * _LINE + 2 * _MARGIN
+    sheet = Image.new("RGB", (_MARGIN + columns * (_TILE + _MARGIN), len(groups) * row + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    for n, group in enumerate(groups):
+        top = n * row + _MARGIN
+        draw.text((_MARGIN, top), f"{group.prompt}   [{group.id}]", fill="black")
+        for k, image in enumerate(group.images):
+            left = _MARGIN + k * (_TILE + _MARGIN)
+            sheet.paste(_tile(image), (left, top + _LINE))
+            box = (left - 1, top + _LINE - 1, left + _TILE, top + _LINE + _TILE)
+            draw.rectangle(box, outline="lightgray")
+            draw.text((left, top + _LINE + _TILE + 2), _known(group, k), fill="black")
+    return sheet
+
+
+def _tile(image: bytes | None) -> Image.Image:
+    tile = Image.new("RGB", (_TILE, _TILE), "lightgray")
+    if image is None:
+        ImageDraw.Draw(tile).text((_MARGIN, _MARGIN), "missing", fill="black")
+        return tile
+    try:
+        picture = media.decode(image)
+    except MediaError:
+        ImageDraw.Draw(tile).text((_MARGIN, _MARGIN), "unreadable", fill="black")
+        return tile
+    scale = _TILE / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    # Small pictures are shown pixel by pixel, large ones smoothly.
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    tile.paste(picture.resize(size, method), ((_TILE - size[0]) // 2, (_TILE - size[1]) // 2))
+    return tile
+
+
+def _known(group: PreferenceGroup, k: int) -> str:
+    """What the record says of candidate k."""
+    wins = [c.p if c.i == k else 1 - c.p for c in group.comparisons if k in (c.i, c.j)]
+    parts = [f"wins {sum(wins) / len(wins):.2f}"] if wins else ["not compared"]
+    if group.quality is not None:
+        parts.append(f"quality {group.quality[k]:.2f}")
+    return "  ".join(parts)

@@ -1,0 +1,246 @@
+"""The recipe `pairs`: one's own judged pairs of images, from a CSV or JSONL file.
+
+Each row (or each line's JSON object) is one judgement and has at least
+
+    prompt      what both images answer
+    image_1     path of an image file, relative to the folder of the CSV or JSONL file
+    image_2     path of another
+    preferred   1, 2 or tie
+
+Other columns are ignored. Pairs of one prompt that share images, directly or through others, become one
+group. The split of a prompt is decided by its hash, so it does not change as rows are added.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from data_recipes.recipe import Plan, Recipe, Split
+from prefrm import media
+from prefrm.errors import ConfigError, DataError, DatasetError, MediaError
+from prefrm.records import SPLITS, Comparison, PreferenceGroup
+
+__all__ = ["COLUMNS", "RECIPE", "Pair", "PairsOptions", "group_pairs", "read_pairs", "split_of"]
+
+COLUMNS = ("prompt", "image_1", "image_2", "preferred")
+
+_NAMED = 5  # bad rows that an error describes; the rest are counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairsOptions:
+    """Where the pairs are, and the shares of prompts that are held out; 0 leaves the split out."""
+
+    source: Annotated[Path, "the CSV or JSONL file; image paths in it are relative to its folder"]
+    validation: Annotated[float, "share of the prompts in the validation split"] = 0.05
+    test: Annotated[float, "share of the prompts in the test split"] = 0.1
+
+    def __post_init__(self) -> None:
+        if not (self.validation >= 0 and self.test >= 0 and self.validation + self.test < 1):
+            raise ConfigError(
+                "validation and test must be at least 0 and leave something for train; "
+                f"received validation={self.validation}, test={self.test}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One judgement; `id` is the file's name and line, `preferred` is "1", "2" or "tie"."""
+
+    id: str
+    prompt: str
+    image_1: Path
+    image_2: Path
+    preferred: str
+
+
+def read_pairs(source: Path) -> list[Pair]:
+    """Every row of the file, checked; images are not opened yet.
+
+    Raises:
+        DatasetError: the file is absent, empty, of another format, or has bad rows, named by line.
+    """
+    pairs, problems = [], []
+    for line, row in _rows(source):
+        try:
+            pairs.append(_pair(row, source, line))
+        except DataError as error:
+            problems.append(f"line {line}: {error}")
+    if problems:
+        more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        raise DatasetError(f"{source} has {len(problems)} bad rows: {'; '.join(problems[:_NAMED])}{more}")
+    if not pairs:
+        raise DatasetError(f"{source} has no rows; each needs {', '.join(COLUMNS)}")
+    return pairs
+
+
+def split_of(prompt: str, options: PairsOptions, seed: int) -> str:
+    """The split of a prompt, by its hash."""
+    raw = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
+    place = int.from_bytes(raw[:8], "big") / 2**64
+    if place < options.test:
+        return "test"
+    return "validation" if place < options.test + options.validation else "train"
+
+
+def group_pairs(pairs: Sequence[Pair], left_out: list[str]) -> Iterator[PreferenceGroup]:
+    """One group for each set of linked pairs of a prompt, as read from the images.
+
+    Candidates stand in the order of their digests, so an image's place says nothing of its label. A pair
+    with an unreadable image is left out, with a line in `left_out`, and takes nothing else with it.
+    """
+    for linked in _linked(pairs):
+        images: dict[Path, bytes | MediaError] = {}
+        usable = []
+        for pair in linked:
+            problems = [e for e in (_read(pair.image_1, images), _read(pair.image_2, images)) if e]
+            left_out.extend(f"record {pair.id}: {error}" for error in problems)
+            usable += [] if problems else [pair]
+        # What is left may have fallen into several groups.
+        yield from (_group(part, images) for part in _linked(usable))
+
+
+def _plan(options: PairsOptions, seed: int) -> Plan:
+    by_split: dict[str, list[Pair]] = {split: [] for split in SPLITS}
+    for pair in read_pairs(options.source):
+        by_split[split_of(pair.prompt, options, seed)].append(pair)
+    wanted = {"train": 1.0, "validation": options.validation, "test": options.test}
+    for split, pairs in by_split.items():
+        if wanted[split] > 0 and not pairs:
+            raise DatasetError(
+                f"{options.source} has too few prompts: none falls into the {split} split; "
+                f"set {split} higher, or to 0 to do without, or try another seed"
+            )
+    plan = Plan(splits={})
+    splits = {
+        split: Split(groups=group_pairs(pairs, plan.left_out), total=len(_linked(pairs)))
+        for split, pairs in by_split.items()
+        if pairs
+    }
+    return Plan(splits=splits, left_out=plan.left_out)
+
+
+def _rows(source: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """(line, row) of a CSV file with a header, or of a JSONL file; blank lines are skipped."""
+    kind = source.suffix.lower()
+    if kind not in (".csv", ".jsonl"):
+        raise DatasetError(f"{source} must be a .csv or a .jsonl file")
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as file:
+            yield from _csv_rows(source, file) if kind == ".csv" else _json_rows(source, file)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{source} cannot be read as UTF-8 text: {error}") from error
+
+
+def _csv_rows(source: Path, file: Iterable[str]) -> Iterator[tuple[int, dict[Any, Any]]]:
+    reader = csv.DictReader(file, strict=True)
+    if missing := [c for c in COLUMNS if c not in (reader.fieldnames or ())]:
+        found = ", ".join(reader.fieldnames or ()) or "nothing"
+        raise DatasetError(f"{source} lacks the columns {', '.join(missing)}; its header has {found}")
+    for row in reader:
+        yield reader.line_num, row
+
+
+def _json_rows(source: Path, file: Iterable[str]) -> Iterator[tuple[int, dict[Any, Any]]]:
+    for line, text in enumerate(file, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            raise DatasetError(f"{source} line {line} is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DatasetError(f"{source} line {line} is no JSON object: {text.strip()[:60]}")
+        yield line, row
+
+
+def _pair(row: dict[Any, Any], source: Path, line: int) -> Pair:
+    if None in row:
+        raise DataError("more fields than the header has; put quotes around text with commas")
+    text = {}
+    for column in COLUMNS:
+        value = row.get(column)
+        # JSON writes 1 and 2 as numbers; CSV knows text only.
+        text[column] = str(value).strip() if isinstance(value, str | int) else ""
+        if not text[column]:
+            raise DataError(f"{column} is missing or empty")
+    preferred = text["preferred"].lower()
+    if preferred not in ("1", "2", "tie"):
+        raise DataError(f"preferred must be 1, 2 or tie; received {row['preferred']!r}")
+    if text["image_1"] == text["image_2"]:
+        raise DataError(f"image_1 and image_2 are the same file, {text['image_1']}")
+    return Pair(
+        id=f"{source.name}:{line}",
+        prompt=text["prompt"],
+        image_1=source.parent / text["image_1"],
+        image_2=source.parent / text["image_2"],
+        preferred=preferred,
+    )
+
+
+def _linked(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Pairs of one prompt that share images, directly or through others; in order of first appearance."""
+    above: dict[tuple[str, Path], tuple[str, Path]] = {}
+
+    def top(node: tuple[str, Path]) -> tuple[str, Path]:
+        while (parent := above.setdefault(node, node)) != node:
+            above[node] = node = above[parent]
+        return node
+
+    for pair in pairs:
+        above[top((pair.prompt, pair.image_1))] = top((pair.prompt, pair.image_2))
+    clusters: dict[tuple[str, Path], list[Pair]] = {}
+    for pair in pairs:
+        clusters.setdefault(top((pair.prompt, pair.image_1)), []).append(pair)
+    return list(clusters.values())
+
+
+def _read(path: Path, images: dict[Path, bytes | MediaError]) -> MediaError | None:
+    """Read and decode an image once; returns why it cannot be used, if so."""
+    if path not in images:
+        try:
+            data = media.read(path)
+            media.decode(data)
+            images[path] = data
+        except MediaError as error:
+            named = str(error) if str(path) in str(error) else f"{path}: {error}"
+            images[path] = MediaError(named)
+    found = images[path]
+    return found if isinstance(found, MediaError) else None
+
+
+def _group(pairs: list[Pair], images: dict[Path, bytes | MediaError]) -> PreferenceGroup:
+    used = {path for pair in pairs for path in (pair.image_1, pair.image_2)}
+    data = {path: image for path, image in images.items() if path in used and isinstance(image, bytes)}
+    order = sorted(data, key=lambda path: (media.digest(data[path]), path))
+    place = {path: n for n, path in enumerate(order)}
+    return PreferenceGroup(
+        id=pairs[0].id,
+        prompt=pairs[0].prompt,
+        images=tuple(data[path] for path in order),
+        comparisons=tuple(_comparison(pair, place) for pair in pairs),
+    )
+
+
+def _comparison(pair: Pair, place: dict[Path, int]) -> Comparison:
+    """Lower place first."""
+    first, second = place[pair.image_1], place[pair.image_2]
+    if pair.preferred == "tie":
+        comparison = Comparison.tie(first, second)
+    elif pair.preferred == "1":
+        comparison = Comparison.preferred(first, second)
+    else:
+        comparison = Comparison.preferred(second, first)
+    return comparison if comparison.i < comparison.j else comparison.swapped()
+
+
+RECIPE = Recipe(
+    name="pairs",
+    summary="your own pairs, from a CSV or JSONL file: prompt, image_1, image_2, preferred (1, 2 or tie)",
+    options_type=PairsOptions,
+    plan=_plan,
+)

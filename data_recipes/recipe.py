@@ -1,0 +1,217 @@
+"""What a recipe is, how its options are read, and how the folder that it describes is written.
+
+A recipe turns a source (files on disk, or nothing but a seed) into splits of preference groups. It says
+what is in each split; `Recipe.build` draws the groups, proves that no prompt is in two splits, and
+writes the dataset. Which recipes exist is in `registry`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, get_type_hints
+
+from prefrm.errors import ConfigError, DataError
+from prefrm.records import (
+    SPLITS,
+    DatasetInfo,
+    PreferenceGroup,
+    fingerprint,
+    read_groups,
+    write_groups,
+    write_info,
+)
+
+__all__ = ["Built", "Option", "Plan", "Progress", "Recipe", "Split", "prove_disjoint", "silent"]
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with the split being built, how many of its groups are done, and how many there are."""
+
+_NAMED = 3  # offenders that an error names; the rest are counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One setting of a recipe; one without a default (`required`) must be given."""
+
+    name: str
+    type: type
+    default: Any
+    required: bool
+    help: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The groups of one split, drawn once, and how many there are at most."""
+
+    groups: Iterable[PreferenceGroup]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a recipe will build.
+
+    Attributes:
+        splits: by name, one of `SPLITS`.
+        left_out: a line for each record that cannot be used, naming it; it grows as groups are drawn.
+    """
+
+    splits: Mapping[str, Split]
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What was written: the dataset's info, groups by split, and a line for each record left out."""
+
+    info: DatasetInfo
+    groups: Mapping[str, int]
+    left_out: tuple[str, ...]
+
+
+def silent(split: str, done: int, total: int) -> None:
+    """A `Progress` that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One way to make a dataset.
+
+    Attributes:
+        name: what the command line calls it.
+        summary: one line about it.
+        options_type: a frozen dataclass that checks its own ranges and raises `ConfigError`. Each field
+            is `name: Annotated[type, "a line of help"]`, of type int, float, str or Path; one without a
+            default must be given.
+        plan: from checked options and a seed to the splits; equal arguments give equal groups.
+    """
+
+    name: str
+    summary: str
+    options_type: type
+    plan: Callable[[Any, int], Plan]
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The settings, in order."""
+        hints = get_type_hints(self.options_type, include_extras=True)
+        return tuple(
+            Option(
+                name=f.name,
+                type=hints[f.name].__origin__,
+                default=None if f.default is dataclasses.MISSING else f.default,
+                required=f.default is dataclasses.MISSING,
+                help=hints[f.name].__metadata__[0],
+            )
+            for f in dataclasses.fields(self.options_type)
+        )
+
+    def build(
+        self,
+        out: Path | str,
+        *,
+        seed: int = 0,
+        overwrite: bool = False,
+        progress: Progress = silent,
+        **options: Any,
+    ) -> Built:
+        """Build the dataset into a folder; `dataset.json` comes last, so a folder with it is complete.
+
+        Option values may be of their type or text, as from a command line.
+
+        Raises:
+            ConfigError: an option is unknown, missing, ill-typed or out of range.
+            DataError: the source is not what it should be, a prompt is in two splits, or the folder
+                holds a dataset and `overwrite` is not set.
+        """
+        folder = Path(out)
+        checked = self.read_options(options)
+        plan = self.plan(checked, seed)
+        _make_room(folder, overwrite)
+        counts, fingerprints, prompts = {}, {}, {}
+        for name, split in plan.splits.items():
+            counts[name] = write_groups(_watched(name, split, progress), folder, name)
+            if not counts[name]:
+                raise DataError(f"the {name} split has no usable group; left out: {_some(plan.left_out)}")
+            fingerprints[name] = fingerprint(read_groups(folder, name))
+            prompts[name] = {group.prompt for group in read_groups(folder, name)}
+        prove_disjoint(prompts)
+        recorded = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(checked).items()}
+        info = DatasetInfo(recipe=self.name, options={"seed": seed, **recorded}, fingerprints=fingerprints)
+        write_info(folder, info)
+        return Built(info=info, groups=counts, left_out=tuple(plan.left_out))
+
+    def read_options(self, given: Mapping[str, Any]) -> Any:
+        """The options object; every unknown, missing and ill-typed option is named in one error."""
+        known = {each.name: each for each in self.options}
+        problems = [f"unknown option {name!r}" for name in given if name not in known]
+        problems += [
+            f"option {each.name!r} must be given ({each.help})"
+            for each in known.values()
+            if each.required and each.name not in given
+        ]
+        values = {}
+        for name in given.keys() & known.keys():
+            try:
+                values[name] = _convert(given[name], known[name])
+            except ConfigError as error:
+                problems.append(str(error))
+        if problems:
+            listed = ", ".join(known)
+            raise ConfigError(f"recipe {self.name}: {'; '.join(sorted(problems))}; its options are {listed}")
+        return self.options_type(**values)
+
+
+def prove_disjoint(prompts: Mapping[str, Iterable[str]]) -> None:
+    """Prove that no prompt text is in two splits; `prompts` is by split.
+
+    Raises:
+        DataError: one is; it and its splits are named.
+    """
+    home: dict[str, str] = {}
+    shared = []
+    for split, texts in prompts.items():
+        for text in sorted(set(texts)):
+            if home.setdefault(text, split) != split:
+                shared.append(f"{text!r} in {home[text]} and {split}")
+    if shared:
+        raise DataError(
+            f"{len(shared)} prompts are in two splits: {_some(shared)}; "
+            "results on a split that shares prompts with train mean nothing"
+        )
+
+
+def _some(lines: Sequence[str]) -> str:
+    more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+    return "; ".join(lines[:_NAMED]) + more
+
+
+def _convert(value: Any, to: Option) -> Any:
+    """The value as the option's type: it has it, or is an int for a float, or text of a command line."""
+    accepted = (to.type, str, int) if to.type is float else (to.type, str)
+    # A bool is an int to Python and a mistake to us.
+    if isinstance(value, accepted) and not isinstance(value, bool):
+        try:
+            return to.type(value)
+        except ValueError:
+            pass
+    raise ConfigError(f"option {to.name!r} must be of type {to.type.__name__}, received {value!r}")
+
+
+def _make_room(folder: Path, overwrite: bool) -> None:
+    """Take away what an earlier build left, so that no stale split outlives it."""
+    if (folder / "dataset.json").exists() and not overwrite:
+        raise DataError(
+            f"{folder} already holds a dataset; choose another folder, or pass overwrite (--overwrite)"
+        )
+    for name in ("dataset.json", *(f"{split}.parquet" for split in SPLITS)):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _watched(name: str, split: Split, progress: Progress) -> Iterator[PreferenceGroup]:
+    progress(name, 0, split.total)
+    for done, group in enumerate(split.groups, 1):
+        yield group
+        progress(name, done, split.total)

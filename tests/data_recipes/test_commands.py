@@ -1,0 +1,118 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from data_recipes.commands import app
+from prefrm.errors import ConfigError, DataError, DatasetError, PrefrmError
+
+TINY = ["--set", "train=12", "--set", "validation=6", "--set", "test=6"]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def error_of(*arguments: str | Path) -> PrefrmError:
+    """The error that the top-level application will print."""
+    error = run(*arguments).exception
+    assert isinstance(error, PrefrmError)
+    return error
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "shapes"
+    result = run("build", "shapes", "--out", out, "--seed", "3", *TINY)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{out}: 12 train, 6 validation, 6 test groups\n"
+    assert "train: 12/12 groups" in result.stderr.splitlines()
+    return out
+
+
+def test_list_shows_recipes_and_options() -> None:
+    result = run("list")
+    assert result.exit_code == 0
+    for word in ("shapes", "group_size", "0.1", "pairs", "source", "(must be given)"):
+        assert word in result.stdout
+
+
+def test_list_as_json() -> None:
+    recipes = {recipe["name"]: recipe for recipe in json.loads(run("list", "--json").stdout)}
+    assert list(recipes) == ["shapes", "pairs"]
+    assert recipes["pairs"]["options"][0]["required"] is True
+    assert recipes["shapes"]["options"][0] == {
+        "name": "train",
+        "type": "int",
+        "default": 1500,
+        "required": False,
+        "help": "groups in the train split",
+    }
+
+
+def test_build_as_json_prints_json_only(tmp_path: Path) -> None:
+    result = run("build", "shapes", "--out", tmp_path / "d", "--json", *TINY)
+    built = json.loads(result.stdout)
+    assert built["groups"] == {"train": 12, "validation": 6, "test": 6}
+    assert built["info"]["options"]["train"] == 12
+    assert built["left_out"] == []
+
+
+def test_inspect_tells_what_is_there(dataset: Path) -> None:
+    result = run("inspect", dataset)
+    assert result.exit_code == 0, result.output
+    for words in ("recipe shapes (seed=3, train=12", "64 x 64: 48", "prompts in more than one split: none"):
+        assert words in result.stdout
+
+
+def test_inspect_as_json_of_one_split_with_a_picture(dataset: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "new" / "sheet.png"
+    result = run("inspect", dataset, "--split", "test", "--json", "--plot", plot, "--rows", "3")
+    summary = json.loads(result.stdout)
+    assert list(summary["splits"]) == ["test"]
+    assert summary["splits"]["test"]["tags"]["skill"]["counting"]["groups"] == 1
+    assert summary["splits"]["test"]["against_quality"] == 0
+    with Image.open(plot) as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.height > 3 * 128
+
+
+def test_pairs_report_what_was_left_out(tmp_path: Path) -> None:
+    for name, color in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (8, 8), color).save(tmp_path / f"{name}.png")
+    rows = [
+        ["prompt", "image_1", "image_2", "preferred"],
+        ["x", "a.png", "b.png", "1"],
+        ["y", "a.png", "c.png", "2"],
+    ]
+    with (tmp_path / "mine.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    settings = ("--set", f"source={tmp_path / 'mine.csv'}", "--set", "validation=0", "--set", "test=0")
+    result = run("build", "pairs", "--out", tmp_path / "out", *settings)
+    assert result.stdout == f"{tmp_path / 'out'}: 1 train groups; 1 images left out\n"
+    assert "left out: record mine.csv:3: " in result.stderr
+    assert "c.png" in result.stderr
+
+
+def test_mistakes_are_raised_as_errors_of_ours(dataset: Path, tmp_path: Path) -> None:
+    assert "unknown recipe 'shape'" in str(error_of("build", "shape", "--out", tmp_path))
+    assert "--set takes option=value; received 'train'" in str(
+        error_of("build", "shapes", "--out", tmp_path, "--set", "train")
+    )
+    assert "--set train is given twice" in str(error_of("build", "shapes", "--out", tmp_path, *TINY, *TINY))
+    assert isinstance(error_of("build", "shapes", "--out", tmp_path, "--set", "flip=x"), ConfigError)
+    assert isinstance(error_of("build", "shapes", "--out", dataset, *TINY), DataError)
+    assert isinstance(error_of("inspect", tmp_path), DatasetError)
+    assert "--plot must name a .png file" in str(error_of("inspect", dataset, "--plot", tmp_path / "x.gif"))
+
+
+def test_the_commands_load_without_what_an_extra_brings() -> None:
+    """`prefrm --help` imports every command, on a client's machine too."""
+    code = "import sys, data_recipes.commands; print({'torch', 'scipy', 'pyarrow'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_recipes.inspection import TagSummary, contact_sheet, inspect_dataset, summarize
+from prefrm import media
+from prefrm.errors import ConfigError, DatasetError
+from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, fingerprint, write_groups, write_info
+
+SMALL, WIDE = (media.encode_png(Image.new("RGB", size, "red")) for size in ((8, 8), (300, 100)))
+
+FULL = PreferenceGroup(
+    id="full",
+    prompt="a red square",
+    images=(SMALL, WIDE, SMALL),
+    comparisons=(
+        Comparison(i=0, j=1, p=1.0),  # agrees with the quality
+        Comparison(i=0, j=2, p=0.0),  # contradicts it
+        Comparison(i=1, j=2, p=0.5),
+    ),
+    quality=(1.0, 0.5, 0.5),
+    tags={"skill": "colors"},
+)
+BROKEN = PreferenceGroup(
+    id="broken",
+    prompt="a blue square",
+    images=(b"junk", SMALL, None),
+    comparisons=(),
+    tags={"skill": "colors"},
+)
+
+
+def write(folder: Path, **splits: list[PreferenceGroup]) -> None:
+    for split, groups in splits.items():
+        write_groups(groups, folder, split)
+    prints = {split: fingerprint(groups) for split, groups in splits.items()}
+    write_info(folder, DatasetInfo(recipe="hand", options={}, fingerprints=prints))
+
+
+def test_a_split_is_counted() -> None:
+    summary = summarize([FULL, BROKEN], expected_fingerprint="another")
+    assert (summary.groups, summary.prompts, summary.comparisons) == (2, 2, 3)
+    assert (summary.ties, summary.against_quality, summary.missing) == (1, 1, 1)
+    assert summary.group_sizes == {3: 2}
+    assert summary.image_sizes == {"8 x 8": 3, "300 x 100": 1}
+    assert summary.tags == {"skill": {"colors": TagSummary(groups=2, comparisons=3, ties=1)}}
+    assert summary.fingerprint_matches is False
+    (line,) = summary.unreadable
+    assert line.startswith("record broken, candidate 0: ")
+
+
+def test_a_folder_is_summarized_and_leaks_are_found(tmp_path: Path) -> None:
+    write(tmp_path, train=[FULL], test=[BROKEN])
+    clean = inspect_dataset(tmp_path)
+    assert list(clean.splits) == ["train", "test"]
+    assert clean.shared_prompts == ()
+    assert clean.splits["train"].fingerprint_matches is True
+
+    write(tmp_path, train=[FULL], test=[FULL])
+    leaking = inspect_dataset(tmp_path, split="test")
+    assert list(leaking.splits) == ["test"]
+    assert leaking.shared_prompts == ("a red square",)
+
+
+def test_an_altered_split_is_noticed(tmp_path: Path) -> None:
+    write(tmp_path, train=[FULL])
+    write_groups([BROKEN], tmp_path, "train")
+    assert inspect_dataset(tmp_path).splits["train"].fingerprint_matches is False
+
+
+def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="absent or malformed"):
+        inspect_dataset(tmp_path)
+    write(tmp_path)
+    with pytest.raises(DatasetError, match="holds no split"):
+        inspect_dataset(tmp_path)
+    write(tmp_path, train=[FULL])
+    with pytest.raises(DatasetError, match=r"splits found in .*: train"):
+        inspect_dataset(tmp_path, split="test")
+    with pytest.raises(ConfigError, match="unknown split 'dev'; it must be one of train, validation, test"):
+        inspect_dataset(tmp_path, split="dev")
+
+
+def test_a_contact_sheet_shows_every_candidate() -> None:
+    sheet = contact_sheet([FULL, BROKEN])
+    pixels = np.asarray(sheet).reshape(-1, 3)
+    # Two 8 x 8 tiles in FULL, one in BROKEN, and one of 300 x 100: all red.
+    red = (pixels == (255, 0, 0)).all(axis=1).sum()
+    assert red == pytest.approx(3 * 128 * 128 + 128 * 43, rel=0.02)
+    assert sheet.width < 3 * 140

@@ -1,0 +1,211 @@
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data_recipes.pairs import COLUMNS, PairsOptions, group_pairs, read_pairs, split_of
+from data_recipes.registry import RECIPES
+from prefrm import media
+from prefrm.errors import ConfigError, DatasetError
+from prefrm.records import Comparison, PreferenceGroup, read_groups
+
+WHOLE = {"validation": 0.0, "test": 0.0}  # everything in train
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images a.png .. f.png, each of another color, and bad.png, which is none."""
+    for n, name in enumerate("abcdef"):
+        Image.new("RGB", (8, 8), (40 * n, 0, 0)).save(tmp_path / f"{name}.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def write_csv(folder: Path, rows: Sequence[Sequence[str]], header: Sequence[str] = COLUMNS) -> Path:
+    path = folder / "pairs.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def write_jsonl(folder: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def grouped(source: Path) -> tuple[list[PreferenceGroup], list[str]]:
+    left_out: list[str] = []
+    return list(group_pairs(read_pairs(source), left_out)), left_out
+
+
+def judged(group: PreferenceGroup, folder: Path, name_1: str, name_2: str) -> list[float]:
+    """What the group's comparisons say of P(name_1 is preferred to name_2)."""
+    i, j = (group.images.index((folder / f"{name}.png").read_bytes()) for name in (name_1, name_2))
+    both = [c if c.i == i else c.swapped() for c in group.comparisons]
+    return [c.p for c in both if (c.i, c.j) == (i, j)]
+
+
+@pytest.mark.parametrize(("preferred", "p"), [("1", 1.0), ("2", 0.0), ("tie", 0.5)])
+def test_polarity_on_a_literal_row(folder: Path, preferred: str, p: float) -> None:
+    """`preferred` 1 means that image_1 is preferred to image_2, so P(image_1 over image_2) is 1."""
+    (group,), _ = grouped(write_csv(folder, [("a cat", "a.png", "b.png", preferred)]))
+    assert judged(group, folder, "a", "b") == [p]
+    (comparison,) = group.comparisons
+    assert (comparison.i, comparison.j) == (0, 1)
+
+
+def test_csv_and_jsonl_say_the_same(folder: Path) -> None:
+    rows = [("a cat, black", "a.png", "b.png", "1"), ("a dog", "c.png", "d.png", "TIE")]
+    from_csv, _ = grouped(write_csv(folder, rows))
+    objects = [
+        {"prompt": "a cat, black", "image_1": "a.png", "image_2": "b.png", "preferred": 1, "annotator": 7},
+        {"prompt": "a dog", "image_1": "c.png", "image_2": "d.png", "preferred": "tie"},
+    ]
+    from_jsonl, _ = grouped(write_jsonl(folder, objects))
+    assert [g.id for g in from_csv] == ["pairs.csv:2", "pairs.csv:3"]
+    assert [g.id for g in from_jsonl] == ["pairs.jsonl:1", "pairs.jsonl:2"]
+    assert [(g.prompt, g.images, g.comparisons) for g in from_csv] == [
+        (g.prompt, g.images, g.comparisons) for g in from_jsonl
+    ]
+
+
+def test_pairs_of_a_prompt_that_share_images_become_one_group(folder: Path) -> None:
+    rows = [
+        ("a cat", "a.png", "b.png", "1"),
+        ("a cat", "d.png", "e.png", "1"),
+        ("a cat", "b.png", "c.png", "2"),
+        ("a dog", "a.png", "c.png", "1"),
+        ("a cat", "a.png", "b.png", "2"),
+    ]
+    groups, _ = grouped(write_csv(folder, rows))
+    assert [(g.id, g.prompt, len(g.images), len(g.comparisons)) for g in groups] == [
+        ("pairs.csv:2", "a cat", 3, 3),
+        ("pairs.csv:3", "a cat", 2, 1),
+        ("pairs.csv:5", "a dog", 2, 1),
+    ]
+    assert judged(groups[0], folder, "a", "b") == [1.0, 0.0]
+    assert judged(groups[0], folder, "b", "c") == [0.0]
+
+
+def test_the_place_of_a_candidate_says_nothing_of_its_label(folder: Path) -> None:
+    """The same pairs written the other way round give the same groups."""
+    forward, _ = grouped(write_csv(folder, [(n, "a.png", f"{n}.png", "1") for n in "bcdef"]))
+    backward, _ = grouped(write_csv(folder, [(n, f"{n}.png", "a.png", "2") for n in "bcdef"]))
+    assert forward == backward
+    assert {c.p for g in forward for c in g.comparisons} == {0.0, 1.0}
+
+
+def test_an_unreadable_image_is_named_by_record_and_takes_nothing_else_with_it(folder: Path) -> None:
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:40])
+    rows = [
+        ("a cat", "a.png", "b.png", "1"),
+        ("a cat", "b.png", "bad.png", "1"),
+        ("a cat", "bad.png", "c.png", "1"),
+        ("a cat", "c.png", "d.png", "1"),
+        ("a dog", "cut.png", "gone.png", "1"),
+    ]
+    groups, left_out = grouped(write_csv(folder, rows))
+    # What held a, b, c and d together is gone, so two groups remain.
+    assert [(g.id, len(g.images)) for g in groups] == [("pairs.csv:2", 2), ("pairs.csv:5", 2)]
+    assert [line.split(": ")[0] for line in left_out] == [
+        "record pairs.csv:3",
+        "record pairs.csv:4",
+        "record pairs.csv:6",
+        "record pairs.csv:6",
+    ]
+    assert str(folder / "bad.png") in left_out[0]
+    assert "cut.png" in left_out[2]
+    assert "gone.png" in left_out[3]
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        (("a cat", "a.png", "b.png", "3"), "line 2: preferred must be 1, 2 or tie; received '3'"),
+        (("a cat", "a.png", "b.png"), "line 2: preferred is missing or empty"),
+        ((" ", "a.png", "b.png", "1"), "line 2: prompt is missing or empty"),
+        (("a cat", "a.png", "a.png", "1"), "line 2: image_1 and image_2 are the same file, a.png"),
+        (("a cat", "a.png", "b.png", "1", "x"), "line 2: more fields than the header has"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_line(folder: Path, row: Sequence[str], complaint: str) -> None:
+    source = write_csv(folder, [row, ("a dog", "a.png", "b.png", "1")])
+    with pytest.raises(DatasetError) as caught:
+        read_pairs(source)
+    assert complaint in str(caught.value)
+
+
+def test_many_bad_rows_are_counted(folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r"has 9 bad rows: line 2: .*; and 4 more"):
+        read_pairs(write_csv(folder, [("a cat", "a.png", "b.png", "?")] * 9))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("p.csv", b"", "lacks the columns prompt, image_1, image_2, preferred; its header has nothing"),
+        ("p.csv", b"prompt,image_1,image_2,label\n", "lacks the columns preferred; its header has prompt"),
+        ("p.csv", b"prompt,image_1,image_2,preferred\n", "has no rows"),
+        ("p.csv", b"\xff\xfe\x00", "cannot be read as UTF-8"),
+        ("p.csv", b'prompt,image_1,image_2,preferred\n"a cat,a,b,1\n', "cannot be read"),
+        ("p.jsonl", b"{", "line 1 is no JSON"),
+        ("p.jsonl", b"\n[1]", "line 2 is no JSON object"),
+        ("p.jsonl", b'{"prompt": {}, "image_1": 1}', "prompt is missing or empty"),
+        ("p.txt", b"", "must be a .csv or a .jsonl file"),
+    ],
+)
+def test_a_file_of_another_format_is_refused(
+    tmp_path: Path, name: str, content: bytes, complaint: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError) as caught:
+        read_pairs(tmp_path / name)
+    assert complaint in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_an_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"nothing\.csv cannot be read"):
+        read_pairs(tmp_path / "nothing.csv")
+
+
+def test_splits_follow_the_prompt_and_their_shares() -> None:
+    options = PairsOptions(source=Path("x"), validation=0.1, test=0.2)
+    splits = [split_of(f"prompt {n}", options, seed=0) for n in range(2000)]
+    assert splits.count("test") / 2000 == pytest.approx(0.2, abs=0.03)
+    assert splits.count("validation") / 2000 == pytest.approx(0.1, abs=0.03)
+    assert splits == [split_of(f"prompt {n}", options, seed=0) for n in range(2000)]
+    assert splits != [split_of(f"prompt {n}", options, seed=1) for n in range(2000)]
+
+
+def test_a_build_reads_back(folder: Path, tmp_path: Path) -> None:
+    rows = [(f"prompt {n}", "a.png", "bcdef"[n % 5] + ".png", "12"[n % 2]) for n in range(40)]
+    rows.append(("prompt 0", "a.png", "bad.png", "1"))
+    out = tmp_path / "out"
+    built = RECIPES["pairs"].build(out, source=write_csv(folder, rows), validation="0.2", test="0.3")
+    assert sum(built.groups.values()) == 40
+    assert [line.split(": ")[0] for line in built.left_out] == ["record pairs.csv:42"]
+    groups = [g for split in built.groups for g in read_groups(out, split)]
+    assert {g.prompt for g in groups} == {f"prompt {n}" for n in range(40)}
+    assert all(media.decode(image or b"").size == (8, 8) for g in groups for image in g.images)
+    assert {c for g in groups for c in g.comparisons} == {
+        Comparison(i=0, j=1, p=1.0),
+        Comparison(i=0, j=1, p=0.0),
+    }
+
+
+def test_too_few_prompts_for_a_split_is_an_error_that_helps(folder: Path, tmp_path: Path) -> None:
+    source = write_csv(folder, [("a cat", "a.png", "b.png", "1")])
+    with pytest.raises(DatasetError, match="too few prompts: none falls into the validation split; set"):
+        RECIPES["pairs"].build(tmp_path / "out", source=source, test=0.0)
+    assert RECIPES["pairs"].build(tmp_path / "out", source=source, **WHOLE).groups == {"train": 1}
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.5, 0.5), (-0.1, 0.2), (float("nan"), 0.1)])
+def test_shares_out_of_range_are_refused(tmp_path: Path, validation: float, test: float) -> None:
+    with pytest.raises(ConfigError, match=f"received validation={validation}, test={test}"):
+        RECIPES["pairs"].build(tmp_path, source="x.csv", validation=validation, test=test)
