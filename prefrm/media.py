@@ -11,6 +11,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from prefrm.errors import MediaError
@@ -78,7 +79,7 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
     with _opened(data, limits) as image:
         try:
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            upright = _eight_bit(ImageOps.exif_transpose(image))
             if not upright.has_transparency_data:
                 return upright.convert("RGB")
             rgba = upright.convert("RGBA")
@@ -114,6 +115,13 @@ def _opened(data: bytes, limits: ImageLimits) -> Image.Image:
             f"the image has {image.width} x {image.height} pixels; the limit is {limits.max_pixels}"
         )
     return image
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion of 16-bit grey clips at 255 and so turns most of it white.
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def _too_many_bytes(size: int, limits: ImageLimits) -> str:

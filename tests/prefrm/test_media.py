@@ -1,0 +1,160 @@
+"""Untrusted images: checked before they are decoded, then upright RGB over white."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from prefrm.errors import MediaError
+from prefrm.media import ImageInfo, ImageLimits, decode, digest, encode_png, probe, read
+
+
+def encoded(image, format="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_header(width, height):
+    """A PNG that claims a size and holds no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+GRADIENT = Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_probe_reads_format_and_size_from_the_header(format):
+    assert probe(encoded(GRADIENT, format)) == ImageInfo(format=format, width=7, height=5)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.binary(min_size=243, max_size=243))
+def test_png_is_lossless(width, height, noise):
+    pixels = np.frombuffer(noise, np.uint8)[: width * height * 3].reshape(height, width, 3)
+    data = encode_png(Image.fromarray(pixels))
+    assert np.array_equal(np.asarray(decode(data)), pixels)
+    assert digest(data) == digest(bytes(data))
+
+
+def test_digest_is_sha256():
+    assert digest(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.mark.parametrize("check", [probe, decode])
+class TestRefusals:
+    def test_empty(self, check):
+        with pytest.raises(MediaError, match="0 bytes"):
+            check(b"")
+
+    def test_too_many_bytes(self, check):
+        data = encoded(GRADIENT)
+        assert check(data, ImageLimits(max_bytes=len(data)))
+        with pytest.raises(MediaError, match=f"has {len(data)} bytes; the limit is {len(data) - 1}"):
+            check(data, ImageLimits(max_bytes=len(data) - 1))
+
+    def test_too_many_pixels(self, check):
+        assert check(encoded(GRADIENT), ImageLimits(max_pixels=35))
+        with pytest.raises(MediaError, match="7 x 5 pixels; the limit is 34"):
+            check(encoded(GRADIENT), ImageLimits(max_pixels=34))
+
+    @pytest.mark.parametrize("side", [8001, 100_000])
+    def test_a_bomb_is_refused_by_its_header_alone(self, check, side):
+        # 100,000 x 100,000 is beyond Pillow's own bound; 8,001 x 8,001 is beyond ours.
+        with pytest.raises(MediaError, match="pixels"):
+            check(png_header(side, side))
+
+    def test_a_format_that_was_not_asked_for(self, check):
+        with pytest.raises(MediaError, match="no PNG, JPEG, WEBP image"):
+            check(encoded(GRADIENT, "GIF"))
+        with pytest.raises(MediaError, match="no PNG image"):
+            check(encoded(GRADIENT, "JPEG"), ImageLimits(formats=("PNG",)))
+
+    @given(
+        noise=st.binary(min_size=1, max_size=200), magic=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"RIFF"])
+    )
+    def test_noise(self, check, noise, magic):
+        with pytest.raises(MediaError):
+            check(magic + noise)
+
+
+@given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
+def test_a_corrupted_image_decodes_or_is_refused(format, data):
+    whole = bytearray(encoded(GRADIENT, format))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        image = decode(bytes(whole), ImageLimits(max_pixels=10**6))
+    except MediaError:
+        return
+    assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_a_truncated_image_passes_no_decoding(format):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = encoded(Image.fromarray(noise), format)
+    with pytest.raises(MediaError):
+        decode(whole[: len(whole) // 2])
+
+
+def test_transparency_is_laid_over_white():
+    clear, half = (255, 0, 0, 0), (255, 0, 0, 128)
+    image = Image.new("RGBA", (2, 1), clear)
+    image.putpixel((1, 0), half)
+    decoded = decode(encoded(image))
+    assert decoded.mode == "RGB"
+    assert decoded.getpixel((0, 0)) == (255, 255, 255)
+    assert decoded.getpixel((1, 0)) == (255, 127, 127)
+
+
+def test_a_transparent_palette_entry_is_white():
+    image = Image.new("P", (1, 1), 0)
+    image.putpalette([255, 0, 0])
+    assert decode(encoded(image, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+    assert decode(encoded(image)).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    image = Image.new("RGB", (2, 1), "red")
+    image.putpixel((1, 0), (0, 0, 255))
+    upright = decode(encoded(image, exif=exif))
+    assert upright.size == (1, 2)
+    assert [upright.getpixel((0, y)) for y in (0, 1)] == [(255, 0, 0), (0, 0, 255)]
+    deep = Image.fromarray(np.array([[0, 0xFFFF]], dtype=np.uint16))
+    assert np.asarray(decode(encoded(deep, exif=exif)))[:, 0, 0].tolist() == [0, 255]
+
+
+def test_sixteen_bit_grey_keeps_its_range():
+    ramp = np.array([[0, 0x7FFF, 0x8000, 0xFFFF]], dtype=np.uint16)
+    assert np.asarray(decode(encoded(Image.fromarray(ramp))))[0, :, 0].tolist() == [0, 0x7F, 0x80, 0xFF]
+
+
+@pytest.mark.parametrize(("mode", "color"), [("L", 7), ("1", 0), ("CMYK", (0, 0, 0, 0))])
+def test_every_mode_becomes_rgb(mode, color):
+    image = decode(encoded(Image.new(mode, (3, 2), color), "JPEG" if mode == "CMYK" else "PNG"))
+    assert (image.mode, image.size) == ("RGB", (3, 2))
+
+
+def test_read_checks_and_names_the_file(tmp_path):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(encoded(GRADIENT))
+    bad.write_bytes(b"not an image")
+    assert read(good) == encoded(GRADIENT)
+    with pytest.raises(MediaError, match=r"bad\.png: the bytes are no PNG, JPEG, WEBP image"):
+        read(bad)
+    with pytest.raises(MediaError, match=r"good\.png: the image has \d+ bytes; the limit is 10"):
+        read(good, ImageLimits(max_bytes=10))
+    with pytest.raises(MediaError, match=r"absent\.png: cannot be read: No such file"):
+        read(tmp_path / "absent.png")
