@@ -5,6 +5,7 @@ What happens to a matrix afterwards (advantages, pairs, rankings) lives in `pref
 Shapes: K candidates of a group.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -86,11 +87,18 @@ class WinMatrix:
     def _check(self) -> None:
         if not np.array_equal(self.valid, self.valid.T):
             raise RecordError("valid is not symmetric: a pair is judged in both directions or in none")
-        if not np.array_equal(np.isfinite(self.p), self.valid):
-            raise RecordError("p must be finite exactly where valid is true, and NaN elsewhere")
+        if not np.array_equal(~np.isnan(self.p), self.valid):
+            raise RecordError("p must be a number exactly where valid is true, and NaN elsewhere")
         p = self.p[self.valid]
         if np.any((p < 0) | (p > 1)) or np.any(p + self.p.T[self.valid] != 1):
             raise RecordError("p must lie in [0, 1] with p[i, j] + p[j, i] == 1 exactly")
+        usable = np.array([not error for error in self.errors])
+        if not np.array_equal(self.valid.diagonal(), usable) or self.valid[~usable].any():
+            raise RecordError("valid must be false all along the row of a candidate with an error")
+        for name in ("tie", "order_gap"):
+            values = getattr(self, name)
+            if not np.all(np.isnan(values) | (self.valid & (values >= 0) & (values <= 1))):
+                raise RecordError(f"{name} must lie in [0, 1] where a pair was judged, or be NaN")
 
     @classmethod
     def from_order_logits(
@@ -110,18 +118,26 @@ class WinMatrix:
             tie: [K, K] P(tie), or None if the judge does not model ties.
             order_free: the judge has no presentation order (`logits` is skew-symmetric), hence no order gap.
 
+        Raises:
+            RecordError: `logits`, `errors` and `tie` are not of one group size, or `tie` is out of range.
+
         The two orders are averaged in logit space. The larger side of each pair is computed and the
         smaller one is its complement, which float32 holds exactly: so p + p.T is exactly 1, and a
         permutation of the candidates permutes the matrix to the last bit.
         """
         z = np.array(logits, dtype=np.float64)
-        size = z.shape[0]
-        reasons = tuple(errors) if errors is not None else ("",) * size
+        reasons = tuple(errors) if errors is not None else ("",) * len(z)
+        for name, array in (("logits", z), ("tie", z if tie is None else tie)):
+            if np.shape(array) != (len(reasons), len(reasons)):
+                raise RecordError(
+                    f"{name} has shape {list(np.shape(array))}; "
+                    f"{len(reasons)} candidates need {[len(reasons)] * 2}"
+                )
         usable = np.array([not reason for reason in reasons])
         np.fill_diagonal(z, 0.0)
         valid = np.isfinite(z) & np.isfinite(z.T) & usable[:, None] & usable[None, :]
         z = np.where(valid, z, 0.0)
-        merged = (z - z.T) / 2
+        merged = z / 2 - z.T / 2
         high = _sigmoid(np.abs(merged)).astype(np.float32)
         p = np.where(merged >= 0, high, np.float32(1) - high)
         gap = np.full(z.shape, np.nan) if order_free else np.abs(_sigmoid(z) - _sigmoid(-z.T))
@@ -188,13 +204,23 @@ class WinMatrix:
 
     def permuted(self, order: Sequence[int]) -> "WinMatrix":
         """The matrix of the group in which candidate `order[n]` stands in place n."""
-        index = np.ix_(_permutation(order, self.size), order)
+        return self.subset(_permutation(order, self.size))
+
+    def subset(self, candidates: Sequence[int]) -> "WinMatrix":
+        """The matrix of these candidates alone, in the order given.
+
+        Raises:
+            RecordError: a candidate is named twice (it would tie with itself) or does not exist.
+        """
+        if len(set(candidates)) < len(candidates) or not set(candidates) <= set(range(self.size)):
+            raise RecordError(f"{list(candidates)} are not different candidates of 0..{self.size - 1}")
+        index = np.ix_(candidates, candidates)
         return WinMatrix(
             p=self.p[index],
             valid=self.valid[index],
             tie=self.tie[index],
             order_gap=self.order_gap[index],
-            errors=tuple(self.errors[i] for i in order),
+            errors=tuple(self.errors[i] for i in candidates),
         )
 
     def equals(self, other: "WinMatrix") -> bool:
@@ -235,19 +261,19 @@ class FakeScorer:
         return [self._score(group) for group in groups]
 
     def _score(self, group: Group) -> WinMatrix:
-        utilities, errors = [], []
-        for image in group.images:
-            value, error = float("nan"), ""
-            try:
-                if not image:
-                    raise ValueError("the candidate is missing")
-                value = self._utility(group.prompt, image)
-            except ValueError as reason:
-                error = str(reason)
-            utilities.append(value)
-            errors.append(error)
-        u = np.array(utilities)
-        return WinMatrix.from_order_logits(u[:, None] - u[None, :] + self._first_bonus, errors=errors)
+        judged = [self._judge(group.prompt, image) for image in group.images]
+        u = np.array([utility for utility, _ in judged])
+        logits = u[:, None] - u[None, :] + self._first_bonus
+        return WinMatrix.from_order_logits(logits, errors=[error for _, error in judged])
+
+    def _judge(self, prompt: str, image: bytes | None) -> tuple[float, str]:
+        if not image:
+            return math.nan, "the candidate is missing"
+        try:
+            utility = self._utility(prompt, image)
+        except ValueError as error:
+            return math.nan, str(error)
+        return (utility, "") if math.isfinite(utility) else (math.nan, f"the utility is {utility}")
 
 
 def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

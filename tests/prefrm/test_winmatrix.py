@@ -1,0 +1,285 @@
+"""The matrix's invariants: exact complements, exact permutation, and nothing invented."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from prefrm.errors import IncompleteMatrixError, RecordError
+from prefrm.winmatrix import FakeScorer, Group, Scorer, WinMatrix
+
+ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
+
+
+@st.composite
+def order_logits(draw, elements=ANY_FLOAT, max_size=6):
+    size = draw(st.integers(2, max_size))
+    return draw(hnp.arrays(np.float64, (size, size), elements=elements))
+
+
+@st.composite
+def matrices(draw):
+    """Matrices with unjudged pairs and missing candidates among them."""
+    logits = draw(order_logits())
+    errors = draw(
+        st.lists(st.sampled_from(["", "", "unreadable"]), min_size=len(logits), max_size=len(logits))
+    )
+    tie = draw(st.none() | st.just(np.full(logits.shape, 0.25)))
+    return WinMatrix.from_order_logits(logits, errors=errors, tie=tie, order_free=draw(st.booleans()))
+
+
+@st.composite
+def shuffled(draw, strategy):
+    value = draw(strategy)
+    return value, draw(st.permutations(range(len(value))))
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+@given(matrices())
+def test_complements_are_exact(matrix):
+    p, valid = matrix.p, matrix.valid
+    assert p.dtype == np.float32
+    assert np.array_equal((p + p.T)[valid], np.ones(valid.sum(), np.float32))
+    diagonal = p.diagonal()[valid.diagonal()]
+    assert np.array_equal(diagonal, np.full(len(diagonal), 0.5, np.float32))
+
+
+@given(matrices())
+def test_what_was_not_judged_is_nan_and_has_a_reason(matrix):
+    assert np.isnan(matrix.p[~matrix.valid]).all()
+    assert np.isnan(matrix.tie[~matrix.valid]).all()
+    assert np.isnan(matrix.order_gap[~matrix.valid]).all()
+    for i, j in np.ndindex(matrix.size, matrix.size):
+        assert bool(matrix.reason(i, j)) == (not matrix.valid[i, j])
+
+
+@given(shuffled(order_logits()))
+def test_permuting_the_candidates_permutes_the_matrix_to_the_last_bit(case):
+    logits, order = case
+    direct = WinMatrix.from_order_logits(logits[np.ix_(order, order)])
+    assert direct.equals(WinMatrix.from_order_logits(logits).permuted(order))
+
+
+@given(shuffled(st.lists(st.floats(-30, 30) | st.none(), min_size=2, max_size=6)))
+def test_permuting_a_group_permutes_its_matrix(case):
+    utilities, order = case
+    images = tuple(None if u is None else repr(u).encode() for u in utilities)
+    group = Group(prompt="a cat", images=images)
+    scorer = FakeScorer(lambda prompt, image: float(image), first_bonus=0.7)
+    before, after = scorer.score([group, group.permuted(order)])
+    assert after.equals(before.permuted(order))
+
+
+@given(matrices())
+def test_win_rate_is_a_mean_over_valid_opponents(matrix):
+    for hard in (False, True):
+        rates = matrix.win_rate(hard=hard, on_missing="drop")
+        assert rates.dtype == np.float32
+        for i in range(matrix.size):
+            row = [float(matrix.p[i, j]) for j in range(matrix.size) if j != i and matrix.valid[i, j]]
+            if hard:
+                row = [1.0 if p > 0.5 else 0.5 if p == 0.5 else 0.0 for p in row]
+            assert matrix.judged[i] == bool(row)
+            if row:
+                assert rates[i] == pytest.approx(sum(row) / len(row), rel=1e-6, abs=1e-37)
+            else:
+                assert np.isnan(rates[i])
+
+
+@given(order_logits(elements=st.floats(-50, 50)))
+def test_the_win_rates_of_a_complete_matrix_average_one_half(logits):
+    assert WinMatrix.from_order_logits(logits).win_rate().mean(dtype=np.float64) == pytest.approx(
+        0.5, abs=1e-6
+    )
+
+
+@given(matrices())
+def test_win_rate_refuses_an_incomplete_matrix_by_default(matrix):
+    if matrix.valid.all():
+        assert np.isfinite(matrix.win_rate()).all()
+    else:
+        with pytest.raises(IncompleteMatrixError, match='on_missing="drop"'):
+            matrix.win_rate()
+
+
+def test_both_orders_are_averaged_in_logit_space():
+    # Shown first, candidate 0 beats 1 with log-odds 3; shown first, candidate 1 beats 0 with log-odds 1.
+    matrix = WinMatrix.from_order_logits(np.array([[9.0, 3.0], [1.0, 9.0]]))
+    assert matrix.p[0, 1] == np.float32(sigmoid(1.0))
+    assert matrix.p[1, 0] == 1 - np.float32(sigmoid(1.0))
+    # P(0 beats 1 | 0 first) = sigmoid(3), P(0 beats 1 | 1 first) = 1 - sigmoid(1).
+    assert matrix.order_gap[0, 1] == pytest.approx(sigmoid(3.0) - (1 - sigmoid(1.0)), abs=1e-7)
+    assert matrix.order_gap[1, 0] == pytest.approx(matrix.order_gap[0, 1], abs=1e-7)
+    assert matrix.order_gap.diagonal().tolist() == [0.0, 0.0]
+    assert np.isnan(matrix.tie).all()
+
+
+def test_a_constant_bonus_for_the_first_place_cancels_in_p_and_shows_in_the_gap():
+    group = Group(prompt="a cat", images=(b"1", b"0"))
+    plain, biased = (
+        FakeScorer(lambda prompt, image: float(image), first_bonus=b).score([group])[0] for b in (0.0, 2.0)
+    )
+    assert np.array_equal(plain.p, biased.p)
+    assert plain.order_gap[0, 1] == pytest.approx(0, abs=1e-7)
+    assert biased.order_gap[0, 1] == pytest.approx(sigmoid(3.0) - sigmoid(-1.0), abs=1e-7)
+
+
+def test_an_order_free_judge_has_no_order_gap():
+    matrix = WinMatrix.from_order_logits(np.array([[0.0, 1.0], [-1.0, 0.0]]), order_free=True)
+    assert matrix.order_gap[0, 0] == 0
+    assert np.isnan(matrix.order_gap[0, 1])
+
+
+def test_extreme_log_odds_saturate():
+    big = np.finfo(np.float64).max
+    matrix = WinMatrix.from_order_logits(np.array([[0.0, big], [-big, 0.0]]))
+    assert matrix.p.tolist() == [[0.5, 1.0], [0.0, 0.5]]
+
+
+def test_one_infinite_order_is_enough_to_leave_a_pair_unjudged():
+    matrix = WinMatrix.from_order_logits(np.array([[0.0, np.inf], [1.0, 0.0]]))
+    assert not matrix.valid[0, 1]
+    assert not matrix.valid[1, 0]
+    assert matrix.reason(0, 1) == "the judge gave no finite answer for this pair"
+
+
+def test_hard_win_rate_by_hand():
+    # 0 beats 1, ties with 2; 1 loses to 0, beats 2.
+    logits = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.2], [0.0, -0.2, 0.0]])
+    matrix = WinMatrix.from_order_logits(logits)
+    assert matrix.win_rate(hard=True).tolist() == [0.75, 0.5, 0.25]
+    assert matrix.win_rate()[0] == pytest.approx((sigmoid(1.0) + 0.5) / 2)
+
+
+def test_a_missing_candidate_drops_out_of_the_others_win_rates():
+    group = Group(prompt="a cat", images=(b"2", None, b"0"))
+    (matrix,) = FakeScorer(lambda prompt, image: float(image)).score([group])
+    assert matrix.errors == ("", "the candidate is missing", "")
+    assert matrix.valid.tolist() == [[True, False, True], [False, False, False], [True, False, True]]
+    assert matrix.judged.tolist() == [True, False, True]
+    rates = matrix.win_rate(on_missing="drop")
+    assert rates[[0, 2]].tolist() == [matrix.p[0, 2], matrix.p[2, 0]]
+    assert np.isnan(rates[1])
+    with pytest.raises(IncompleteMatrixError, match=r"\(0, 1\): the candidate is missing"):
+        matrix.require_complete()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_fake_utility_that_is_no_number_makes_its_candidate_missing(value):
+    group = Group(prompt="a cat", images=(b"2", b"x"))
+    (matrix,) = FakeScorer(lambda prompt, image: value if image == b"x" else 1.0).score([group])
+    assert matrix.errors == ("", f"the utility is {value}")
+
+
+def test_a_matrix_in_which_nothing_was_judged():
+    matrix = WinMatrix.missing(["no image", "too large"])
+    assert not matrix.valid.any()
+    assert np.isnan(matrix.win_rate(on_missing="drop")).all()
+    assert matrix.reason(0, 1) == "no image"
+
+
+def test_subset_keeps_the_order_given():
+    logits = np.arange(9.0).reshape(3, 3)
+    matrix = WinMatrix.from_order_logits(logits, errors=["", "", "gone"])
+    assert matrix.subset([2, 0]).equals(matrix.permuted([2, 0, 1]).subset([0, 1]))
+    assert matrix.subset([2, 0]).errors == ("gone", "")
+
+
+@pytest.mark.parametrize("candidates", [[0, 0], [2], [-1]])
+def test_a_subset_names_each_candidate_once(candidates):
+    with pytest.raises(RecordError, match=r"different candidates of 0\.\.1"):
+        WinMatrix.missing(["", ""]).subset(candidates)
+
+
+def test_arrays_are_copies_and_read_only():
+    logits = np.zeros((2, 2))
+    matrix = WinMatrix.from_order_logits(logits)
+    with pytest.raises(ValueError, match="read-only"):
+        matrix.p[0, 1] = 1
+    valid = np.ones((2, 2), bool)
+    other = WinMatrix(p=matrix.p, valid=valid, tie=matrix.tie, order_gap=matrix.order_gap, errors=("", ""))
+    valid[:] = False
+    assert other.equals(matrix)
+
+
+def test_equals_sees_every_field():
+    matrix = WinMatrix.from_order_logits(np.array([[0.0, 1.0], [1.0, 0.0]]), tie=np.full((2, 2), 0.1))
+    fields = {name: getattr(matrix, name) for name in ("p", "valid", "tie", "order_gap", "errors")}
+    assert matrix.equals(WinMatrix(**fields))
+    half = np.full((2, 2), 0.5)
+    for name in ("tie", "order_gap"):
+        assert not matrix.equals(WinMatrix(**{**fields, name: half}))
+    assert not matrix.equals(WinMatrix.from_order_logits(np.array([[0.0, 3.0], [1.0, 0.0]])))
+    assert not matrix.equals(WinMatrix.missing(["", "gone"]))
+
+
+def sound(**changes):
+    p = np.array([[0.5, 0.75], [0.25, 0.5]])
+    fields = dict(p=p, valid=~np.isnan(p), tie=p * 0, order_gap=p * 0, errors=("", ""))
+    return WinMatrix(**{**fields, **changes})
+
+
+nan = math.nan
+BROKEN = {
+    "p has shape": dict(p=np.full((3, 3), 0.5)),
+    "valid is not symmetric": dict(valid=np.array([[True, True], [False, True]])),
+    "p must be a number exactly where": dict(p=np.array([[0.5, nan], [nan, 0.5]])),
+    r"p\[i, j\] \+ p\[j, i\] == 1": dict(p=np.array([[0.5, 0.75], [0.3, 0.5]])),
+    "p must lie in": dict(p=np.array([[0.5, 1.5], [-0.5, 0.5]])),
+    "row of a candidate with an error": dict(errors=("gone", "")),
+    "tie must lie in": dict(tie=np.array([[0.5, 1.5], [1.5, 0.5]])),
+    "order_gap must lie in": dict(order_gap=np.array([[0.5, np.inf], [np.inf, 0.5]])),
+}
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_an_unsound_matrix_is_refused(message):
+    sound()
+    with pytest.raises(RecordError, match=message):
+        sound(**BROKEN[message])
+
+
+def test_a_number_where_nothing_was_judged_is_refused():
+    p = np.array([[0.5, nan], [nan, 0.5]])
+    with pytest.raises(RecordError, match="p must be a number exactly where"):
+        sound(p=np.array([[0.5, np.inf], [np.inf, 0.5]]), valid=~np.isnan(p))
+    with pytest.raises(RecordError, match="order_gap"):
+        sound(p=p, valid=~np.isnan(p), tie=p, order_gap=np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("logits", "options"),
+    [
+        (np.zeros((2, 3)), {}),
+        (np.zeros(2), {}),
+        (np.zeros((2, 2)), {"errors": [""] * 3}),
+        (np.zeros((2, 2)), {"tie": np.zeros((3, 3))}),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(logits, options):
+    with pytest.raises(RecordError, match="has shape"):
+        WinMatrix.from_order_logits(logits, **options)
+
+
+def test_a_group_needs_two_candidates():
+    with pytest.raises(RecordError, match="received 1 for the prompt 'a cat'"):
+        Group(prompt="a cat", images=(b"x",))
+
+
+@pytest.mark.parametrize("order", [[0, 0], [0], [0, 2], [0, 1, 2]])
+def test_what_is_no_permutation_is_refused(order):
+    group = Group(prompt="a cat", images=(b"x", None))
+    for permuted in (group.permuted, WinMatrix.missing(["", ""]).permuted):
+        with pytest.raises(RecordError, match=r"not a permutation of 0\.\.1"):
+            permuted(order)
+
+
+def test_the_fake_is_a_scorer():
+    assert isinstance(FakeScorer(lambda prompt, image: 0.0), Scorer)
+    assert not isinstance(object(), Scorer)
