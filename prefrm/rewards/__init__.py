@@ -1,0 +1,43 @@
+"""What a win matrix turns into: rewards, group advantages, and the pairs and selections of other trainers.
+
+Numpy only. A reward that does not exist is NaN and stays NaN; nothing here puts a number in its place.
+"""
+
+from prefrm.rewards.advantages import (
+    DANCE_GRPO,
+    FLOW_GRPO,
+    PREF_GRPO,
+    AdvantageRule,
+    group_advantages,
+    weighted_advantages,
+)
+from prefrm.rewards.selection import PreferencePair, best_fraction, diffusion_nft_rewards, dpo_pairs
+from prefrm.rewards.utilities import (
+    REWARDS,
+    RewardFunction,
+    bradley_terry,
+    copeland,
+    hard_win_rate,
+    pref_grpo_rewards,
+    win_rate,
+)
+
+__all__ = [
+    "DANCE_GRPO",
+    "FLOW_GRPO",
+    "PREF_GRPO",
+    "REWARDS",
+    "AdvantageRule",
+    "PreferencePair",
+    "RewardFunction",
+    "best_fraction",
+    "bradley_terry",
+    "copeland",
+    "diffusion_nft_rewards",
+    "dpo_pairs",
+    "group_advantages",
+    "hard_win_rate",
+    "pref_grpo_rewards",
+    "weighted_advantages",
+    "win_rate",
+]

@@ -1,0 +1,174 @@
+"""One reward for each candidate of a win matrix: win rate, Copeland score, Bradley-Terry utility.
+
+All of them are higher for better candidates, give NaN to a candidate without a valid opponent, and take
+`on_missing`: "raise" refuses a matrix with any invalid pair, "drop" uses the judged pairs only.
+
+Shapes: K candidates, J of them judged.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prefrm.errors import ConfigError, IncompleteMatrixError
+from prefrm.winmatrix import Bools, Floats, OnMissing, WinMatrix
+
+__all__ = [
+    "REWARDS",
+    "RewardFunction",
+    "bradley_terry",
+    "copeland",
+    "hard_win_rate",
+    "pref_grpo_rewards",
+    "win_rate",
+]
+
+Doubles = npt.NDArray[np.float64]
+
+# The smallest probability that a float32 complement (1 - p, for p near 1) tells from 0.
+CERTAIN = 2.0**-24
+# Below this a prior cannot hold a separated utility within what float64 resolves.
+WEAKEST_PRIOR = 1e-6
+UTILITY_TOLERANCE = 1e-9
+MAX_NEWTON_STEPS = 1000
+
+
+class RewardFunction(Protocol):
+    """Turns a matrix of K candidates into float32 [K], NaN for a candidate without a valid opponent."""
+
+    def __call__(self, matrix: WinMatrix, /, *, on_missing: OnMissing = "raise") -> Floats: ...
+
+
+def win_rate(matrix: WinMatrix, *, on_missing: OnMissing = "raise") -> Floats:
+    """The mean probability of beating a valid opponent, float32 [K] in [0, 1]; see `WinMatrix.win_rate`."""
+    return matrix.win_rate(on_missing=on_missing)
+
+
+def hard_win_rate(matrix: WinMatrix, *, on_missing: OnMissing = "raise") -> Floats:
+    """The share of valid opponents beaten (p > 0.5), an exact tie counting half: float32 [K] in [0, 1]."""
+    return matrix.win_rate(hard=True, on_missing=on_missing)
+
+
+def pref_grpo_rewards(matrix: WinMatrix) -> Doubles:
+    """The hard win rate rounded to 3 places: the reward of Pref-GRPO (arXiv 2508.20751). Float64 [K].
+
+    Pref-GRPO asks each pair once, lower index first. A matrix that holds those verdicts gives its rewards to
+    the last digit; a matrix of prefrm's own scorers merges both orders. Pref-GRPO counts an unreadable answer
+    as half a win for each side, which would invent a tie; here it raises.
+
+    Raises:
+        IncompleteMatrixError: a pair was not judged.
+    """
+    matrix.require_complete()
+    wins = (np.sign(matrix.p - np.float32(0.5)) + 1).sum(axis=1, dtype=np.float64) / 2 - 0.5
+    # Python's round, as the reference uses; numpy's scales by 1000 first and differs on some ties.
+    return np.array([round(float(w) / (matrix.size - 1), 3) for w in wins])
+
+
+def copeland(matrix: WinMatrix, *, on_missing: OnMissing = "raise") -> Floats:
+    """Opponents beaten minus opponents lost to, over the valid ones: float32 [K] in [-(K - 1), K - 1]."""
+    if on_missing == "raise":
+        matrix.require_complete()
+    score = np.where(matrix.valid, np.sign(matrix.p - np.float32(0.5)), 0).sum(axis=1)
+    return np.where(matrix.judged, score, np.nan).astype(np.float32)
+
+
+def bradley_terry(
+    matrix: WinMatrix, *, prior_precision: float = 0.0, on_missing: OnMissing = "raise"
+) -> Floats:
+    """Maximum-likelihood utilities u with `P(i beats j) = sigmoid(u_i - u_j)`: float32 [K], mean 0, in nats.
+
+    Every valid pair counts once, with its soft p as the target: the u that minimise the cross-entropy
+    `-sum_ij p_ij ln sigmoid(u_i - u_j)`, by Newton's method (Bradley and Terry, 1952).
+
+    Args:
+        prior_precision: 0, or the precision (1 / variance, at least 1e-6) of a Gaussian prior of mean 0 on
+            each utility. With a prior the utilities always exist; candidates that no chain of comparisons
+            connects are then comparable through the prior alone, each connected part having mean 0.
+
+    Raises:
+        IncompleteMatrixError: a pair is invalid and `on_missing` is "raise"; or, without a prior, the
+            valid pairs leave the candidates in parts that were never compared with each other.
+        ConfigError: without a prior, some candidates beat all the others with certainty, so that no finite
+            utilities fit best (Ford, 1957); or `prior_precision` is out of range.
+    """
+    if prior_precision != 0 and not WEAKEST_PRIOR <= prior_precision < float("inf"):
+        raise ConfigError(
+            f"prior_precision must be 0 or at least {WEAKEST_PRIOR}; received {prior_precision}"
+        )
+    if on_missing == "raise":
+        matrix.require_complete()
+    judged = np.flatnonzero(matrix.judged)
+    inner = np.ix_(judged, judged)
+    pairs = matrix.valid[inner] & ~np.eye(len(judged), dtype=bool)
+    p = np.where(pairs, matrix.p[inner], 0).astype(np.float64)
+    if prior_precision == 0 and len(judged):
+        _require_finite(p, pairs, judged)
+    utilities = np.full(matrix.size, np.nan)
+    utilities[judged] = _fit(p, pairs, prior_precision)
+    return utilities.astype(np.float32)
+
+
+REWARDS: Mapping[str, RewardFunction] = MappingProxyType(
+    {
+        "win_rate": win_rate,
+        "hard_win_rate": hard_win_rate,
+        "copeland": copeland,
+        "bradley_terry": bradley_terry,
+    }
+)
+
+
+def _fit(p_JJ: Doubles, pairs_JJ: Bools, precision: float) -> Doubles:
+    size = len(p_JJ)
+    u = np.zeros(size)
+    for _ in range(MAX_NEWTON_STEPS):
+        slope = _slope(u, p_JJ, pairs_JJ, precision)
+        curvature = _win(u) * _win(-u) * pairs_JJ
+        hessian = np.diag(curvature.sum(axis=1) + precision) - curvature
+        # The likelihood does not see a common shift; the added rank-one term fixes it at mean 0.
+        step = np.linalg.solve(hessian + hessian.max(initial=0.0) / max(size, 1), slope)
+        # Halve a step that passes the maximum far enough to come out as steep on the other side.
+        while _slope(u + step, p_JJ, pairs_JJ, precision) @ step < -0.9 * (slope @ step):
+            step /= 2
+        u = u + step
+        if np.abs(step).max(initial=0.0) < UTILITY_TOLERANCE:
+            return u - u.mean() if size else u
+    raise AssertionError("Newton's method did not converge on a strictly concave likelihood")
+
+
+def _slope(u: Doubles, p_JJ: Doubles, pairs_JJ: Bools, precision: float) -> Doubles:
+    return np.asarray(np.where(pairs_JJ, p_JJ - _win(u), 0).sum(axis=1) - precision * u)
+
+
+def _win(u: Doubles) -> Doubles:
+    gap = u[:, None] - u[None, :]
+    small = np.exp(-np.abs(gap))
+    return np.where(gap >= 0, 1.0, small) / (1.0 + small)
+
+
+def _require_finite(p_JJ: Doubles, pairs_JJ: Bools, names: npt.NDArray[np.intp]) -> None:
+    connected = _reachable(pairs_JJ)[0]
+    if not connected.all():
+        raise IncompleteMatrixError(
+            f"candidates {names[connected].tolist()} and {names[~connected].tolist()} were not compared, "
+            "even indirectly, so their utilities have no common scale; pass prior_precision=0.1 for instance"
+        )
+    # Finite utilities exist exactly if every candidate beats every other along some chain (Ford, 1957).
+    reach = _reachable(pairs_JJ & (p_JJ >= CERTAIN))
+    if not reach.all():
+        below = reach[np.argmin(reach.sum(axis=1))]
+        raise ConfigError(
+            f"candidates {names[~below].tolist()} beat candidates {names[below].tolist()} with certainty, "
+            "so no finite Bradley-Terry utilities exist; pass prior_precision=0.1 for instance"
+        )
+
+
+def _reachable(edges_JJ: Bools) -> Bools:
+    reach = edges_JJ | np.eye(len(edges_JJ), dtype=bool)
+    for _ in range(len(edges_JJ).bit_length()):
+        reach = (reach.astype(np.float64) @ reach.astype(np.float64)) > 0
+    return np.asarray(reach)
