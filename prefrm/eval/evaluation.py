@@ -1,0 +1,138 @@
+"""Evaluate any scorer on preference groups.
+
+Scores each group once. An `Evaluation` keeps the matrices, so that measuring again at another
+temperature costs nothing. Writes nothing; that is `prefrm.eval.report`.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import Any
+
+from prefrm.errors import DatasetError
+from prefrm.eval.calibration import Calibration, calibrate, fit_temperature, tempered
+from prefrm.eval.metrics import Metrics, measure
+from prefrm.eval.pairs import JudgedGroup, pairs_of
+from prefrm.progress import Advance
+from prefrm.records import PreferenceGroup
+from prefrm.winmatrix import Scorer, WinMatrix
+
+__all__ = ["Evaluation", "Unreadable", "evaluate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A candidate that is in the dataset and could not be judged: its record's id, its index, the reason."""
+
+    id: str
+    candidate: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a scorer said of a dataset, measured.
+
+    Attributes:
+        judged: every group's labels and matrix, in the dataset's order.
+        unreadable: the candidates that were left out, and why; the rest of their group was judged.
+        metrics: agreement with the labels.
+        calibration: what the probabilities are worth.
+        temperature: what the scorer's log-odds were divided by afterwards; 1 is the scorer as it is.
+    """
+
+    judged: tuple[JudgedGroup, ...]
+    unreadable: tuple[Unreadable, ...]
+    metrics: Metrics
+    calibration: Calibration
+    temperature: float = 1.0
+
+    def fitted_temperature(self) -> float:
+        """The temperature that these very labels ask for; fit on validation data, not on the test split."""
+        pairs = pairs_of(self.judged)
+        return fit_temperature(pairs.p, pairs.target, pairs.weight)
+
+    def tempered(self, temperature: float) -> "Evaluation":
+        """The evaluation of the same scorer at another temperature (on top of its own); nothing is scored."""
+        judged = tuple(replace(group, matrix=tempered(group.matrix, temperature)) for group in self.judged)
+        return _evaluation(judged, self.unreadable, self.temperature * temperature)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, ready for JSON: no matrices, and None where there was no data."""
+        numbers: dict[str, Any] = _finite(
+            {
+                "temperature": self.temperature,
+                "metrics": asdict(self.metrics),
+                "calibration": asdict(self.calibration),
+                "unreadable": [asdict(entry) for entry in self.unreadable],
+            }
+        )
+        return numbers
+
+
+def evaluate(
+    scorer: Scorer,
+    groups: Iterable[PreferenceGroup],
+    *,
+    batch: int = 8,
+    progress: Advance | None = None,
+) -> Evaluation:
+    """Score every group, `batch` groups a call, and measure.
+
+    `progress` is called with the number of groups done. An image that the scorer cannot read costs
+    its own candidate and nothing else; it is listed in `unreadable`.
+
+    Raises:
+        DatasetError: there is no group.
+        ScoringError: the scorer cannot answer at all.
+    """
+    judged: list[JudgedGroup] = []
+    unreadable: list[Unreadable] = []
+    for part in _parts(groups, batch):
+        matrices = scorer.score([group.group() for group in part])
+        for group, matrix in zip(part, matrices, strict=True):
+            judged.append(JudgedGroup.of(group, matrix))
+            unreadable += _unreadable(group, matrix)
+        if progress is not None:
+            progress(len(judged))
+    if not judged:
+        raise DatasetError("there is nothing to evaluate: the dataset split holds no group")
+    return _evaluation(tuple(judged), tuple(unreadable), 1.0)
+
+
+def _evaluation(
+    judged: tuple[JudgedGroup, ...], unreadable: tuple[Unreadable, ...], temperature: float
+) -> Evaluation:
+    return Evaluation(
+        judged=judged,
+        unreadable=unreadable,
+        metrics=measure(judged),
+        calibration=calibrate(pairs_of(judged)),
+        temperature=temperature,
+    )
+
+
+def _unreadable(group: PreferenceGroup, matrix: WinMatrix) -> list[Unreadable]:
+    # A candidate that the dataset itself lacks (None) is no news.
+    return [
+        Unreadable(id=group.id, candidate=n, reason=reason)
+        for n, (image, reason) in enumerate(zip(group.images, matrix.errors, strict=True))
+        if reason and image is not None
+    ]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value
+
+
+def _parts(groups: Iterable[PreferenceGroup], size: int) -> Iterator[list[PreferenceGroup]]:
+    stream = iter(groups)
+    while part := list(islice(stream, size)):
+        yield part

@@ -1,0 +1,10 @@
+"""Figures: the win matrix with its images, and the plots of evaluation and training reports.
+
+Each function returns a matplotlib `Figure`; `figure.savefig(path)` writes it. Only matplotlib's object
+interface is used, so there is no global state and no display.
+"""
+
+from prefrm.plots.charts import bars, learning_curve, order_gap_figure, reliability_figure
+from prefrm.plots.matrix import win_matrix_figure
+
+__all__ = ["bars", "learning_curve", "order_gap_figure", "reliability_figure", "win_matrix_figure"]

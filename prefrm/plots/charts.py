@@ -1,0 +1,171 @@
+"""Plots of reports: reliability, accuracy bars, order gaps, learning curves."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prefrm.plots.style import DASHES, INK, SERIES, SOFT, new_figure, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["bars", "learning_curve", "order_gap_figure", "reliability_figure"]
+
+MANY_POINTS = 60
+
+
+class Bin(Protocol):
+    """A row of a reliability table; `prefrm.eval.Reliability` is one and says what the numbers are."""
+
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def pairs(self) -> int: ...
+    @property
+    def share(self) -> float: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def agreement(self) -> float: ...
+
+
+def reliability_figure(curves: Mapping[str, Sequence["Bin"]]) -> "Figure":
+    """Agreement against confidence for each named table, over the share of pairs in each bin.
+
+    The diagonal is perfect calibration; below it a judge is more confident than right.
+    """
+    figure = new_figure(5.2, 5.6)
+    upper, lower = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
+    figure.subplots_adjust(left=0.13, right=0.97, top=0.91, bottom=0.1, hspace=0.08)
+    upper.plot([0.5, 1], [0.5, 1], color=SOFT, linewidth=1, linestyle=DASHES)
+    upper.text(0.985, 0.955, "perfect", color=SOFT, fontsize=8, ha="right", va="top", rotation=45)
+    bottom = 0.5
+    for n, (name, table) in enumerate(curves.items()):
+        rows = [row for row in table if row.pairs]
+        color = SERIES[n % len(SERIES)]
+        upper.plot(
+            [row.confidence for row in rows],
+            [row.agreement for row in rows],
+            color=color,
+            marker="os^D"[n % 4],
+            markersize=6,
+            markeredgecolor="white",
+            linewidth=1.8,
+            label=name,
+        )
+        bottom = min([bottom, *(row.agreement for row in rows)])
+        span = (table[0].high - table[0].low) / len(curves)
+        lower.bar(
+            [row.low + span * (n + 0.5) for row in table],
+            [row.share for row in table],
+            width=span * 0.86,
+            color=color,
+        )
+    upper.set(xlim=(0.495, 1.005), ylim=(max(0.0, bottom - 0.05), 1.02), ylabel="agreement with the data")
+    lower.set(xlabel="confidence, max(p, 1 - p)", ylabel="share")
+    if len(curves) > 1:
+        upper.legend(loc="upper left", frameon=False, fontsize=9)
+    style(upper, "Reliability")
+    style(lower)
+    return figure
+
+
+def bars(
+    values: Mapping[str, float],
+    *,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    title: str = "",
+    reference: float | None = None,
+) -> "Figure":
+    """Horizontal bars on [0, 1], one for each name, with the number beside it.
+
+    `intervals` are (low, high) error bars; `reference` is a dashed line, such as chance.
+    """
+    names = list(values)
+    figure = new_figure(6.4, 0.95 + 0.42 * len(names))
+    axes = figure.subplots()
+    place = np.arange(len(names))
+    numbers = np.array([values[name] for name in names], dtype=np.float64)
+    axes.barh(place, numbers, height=0.62, color=SERIES[0], zorder=2)
+    if reference is not None:
+        axes.axvline(reference, color=INK, linewidth=1, linestyle=DASHES, zorder=3)
+    ends = numbers.copy()
+    if intervals is not None:
+        low, high = (np.array([intervals[name][side] for name in names]) for side in (0, 1))
+        reach = np.abs([numbers - low, high - numbers])
+        axes.errorbar(numbers, place, xerr=reach, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3, zorder=4)
+        ends = np.fmax(ends, high)
+    for y, (end, number) in enumerate(zip(ends, numbers, strict=True)):
+        axes.text(end + 0.015, y, f"{number:.3f}", va="center", fontsize=9, color=INK)
+    axes.set_yticks(place, [textwrap.shorten(name, 32, placeholder="...") for name in names])
+    axes.set(xlim=(0, 1.12), ylim=(len(names) - 0.45, -0.55), xticks=np.linspace(0, 1, 6))
+    style(axes, title, grid="x")
+    figure.tight_layout()
+    return figure
+
+
+def order_gap_figure(gaps: npt.NDArray[np.floating]) -> "Figure":
+    """Histogram of order gaps, in [0, 1], with their mean."""
+    figure = new_figure(6.4, 3.2)
+    axes = figure.subplots()
+    top = max(0.1, float(np.ceil(gaps.max() * 10) / 10))
+    edges = np.linspace(0, top, 21).tolist()
+    weights = np.full(len(gaps), 1 / len(gaps))
+    axes.hist(gaps, bins=edges, weights=weights, color=SERIES[0], rwidth=0.92, zorder=2)
+    mean = float(gaps.mean())
+    axes.axvline(mean, color=SERIES[1], linewidth=1.8, zorder=3)
+    axes.text(
+        mean,
+        1.02,
+        f"mean {mean:.3f}",
+        transform=axes.get_xaxis_transform(),
+        color=SERIES[1],
+        fontsize=9,
+        ha="left" if mean < top * 0.8 else "right",
+        va="bottom",
+    )
+    axes.set(xlim=(0, top), xlabel="|P(i beats j) shown i, j  -  shown j, i|", ylabel="share of pairs")
+    style(axes, "Order gap\n", grid="y")
+    figure.tight_layout()
+    return figure
+
+
+def learning_curve(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    title: str = "",
+    xlabel: str = "step",
+    ylabel: str = "",
+) -> "Figure":
+    """A line of (x, y) points for each name, with its last value; a long one with its running mean."""
+    figure = new_figure(6.8, 3.8)
+    axes = figure.subplots()
+    for color, (name, points) in zip(cycle(SERIES), curves.items(), strict=False):
+        x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
+        few = len(x) <= MANY_POINTS
+        if not few:
+            axes.plot(x, y, color=color, linewidth=0.8, alpha=0.3)
+            y = _running_mean(y, len(y) // 30)
+        label = f"{name}: {y[-1]:.3g}" if len(y) else name
+        marker: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markeredgecolor": "white"} if few else {}
+        axes.plot(x, y, color=color, linewidth=2, label=label, **marker)
+    if curves:
+        axes.legend(frameon=False, fontsize=9)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    style(axes, title, grid="y")
+    figure.tight_layout()
+    return figure
+
+
+def _running_mean(y: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
+    """The mean of the last `window` values up to each point (of fewer at the start)."""
+    total = np.cumsum(np.concatenate([[0.0], y]))
+    end = np.arange(1, len(y) + 1)
+    start = np.maximum(end - window, 0)
+    return np.asarray((total[end] - total[start]) / (end - start))

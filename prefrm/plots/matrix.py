@@ -1,0 +1,216 @@
+"""The win matrix as a picture: a heat map with the candidates' images along both axes.
+
+Everything is drawn in one coordinate system whose unit is a cell, so that images, cells and win
+rates line up at every group size.
+
+Shapes: K candidates of a group.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prefrm import media
+from prefrm.errors import MediaError
+from prefrm.plots.style import EDGE, GRID, HATCH, INK, LOSS_TO_WIN, MISSING, SERIES, SOFT, new_figure
+from prefrm.winmatrix import WinMatrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+__all__ = ["win_matrix_figure"]
+
+THUMBNAIL_PIXELS = 256
+POINTS_PER_INCH = 72
+# In cells: what stands left of and above the matrix (names, with images or without), right of it
+# (win rates) and below it.
+BEFORE, BEFORE_NO_IMAGES, AFTER, BELOW = 1.35, 0.42, 1.65, 0.05
+# In inches: margins, a line of the title, of the legend and of the notes.
+MARGIN, TITLE_LINE, LEGEND_LINE, NOTE_LINE = 0.22, 0.25, 0.36, 0.17
+
+
+def win_matrix_figure(
+    matrix: WinMatrix,
+    images: Sequence[bytes | None] | None = None,
+    prompt: str = "",
+    *,
+    labels: Sequence[str] | None = None,
+) -> "Figure":
+    """The heat map of `matrix`: row beats column, its images along both axes, win rates at the right.
+
+    Args:
+        matrix: K x K; a pair that was not judged is grey and hatched, with its reason below.
+        images: K encoded images, or None for none; one that cannot be read shows as a grey box.
+        prompt: the title.
+        labels: K names for the candidates, such as file names; their indices if None.
+    """
+    names = [str(n) for n in range(matrix.size)] if labels is None else list(labels)
+    cell = float(np.clip(8.4 / (matrix.size + 2.6), 0.52, 1.15))
+    before = BEFORE_NO_IMAGES if images is None else BEFORE
+    width = max(cell * (before + matrix.size + AFTER), 4.4)
+    title = textwrap.wrap(prompt, int(width * 8.5))[:3]
+    notes = _notes(matrix, names, int(width * 15))
+    below = MARGIN + NOTE_LINE * len(notes) + LEGEND_LINE
+    height = cell * (before + matrix.size + BELOW)
+    total = (width + 2 * MARGIN, below + height + TITLE_LINE * len(title) + MARGIN)
+
+    figure = new_figure(*total)
+    axes = figure.add_axes((MARGIN / total[0], below / total[1], width / total[0], height / total[1]))
+    _draw_cells(axes, matrix, cell)
+    _draw_candidates(axes, images, names, cell)
+    _draw_win_rates(axes, matrix, cell)
+    axes.set(
+        xlim=(-before, width / cell - before), ylim=(matrix.size + BELOW, -before), aspect="equal", anchor="W"
+    )
+    axes.axis("off")
+    _write_lines(
+        figure, title, total[1] - MARGIN - TITLE_LINE / 2, TITLE_LINE, fontsize=12, weight="bold", color=INK
+    )
+    _write_lines(figure, notes, below - LEGEND_LINE - NOTE_LINE / 2, NOTE_LINE, fontsize=7.5, color=SOFT)
+    _draw_legend(figure, below - LEGEND_LINE / 2)
+    return figure
+
+
+def _draw_cells(axes: "Axes", matrix: WinMatrix, cell: float) -> None:
+    scale = _scale()
+    for i, j in np.ndindex(matrix.size, matrix.size):
+        p = float(matrix.p[i, j])
+        if not matrix.valid[i, j]:
+            _box(axes, j, i, 0.96, face=MISSING, edge=EDGE, hatch=HATCH)
+        elif i == j:
+            _box(axes, j, i, 0.96, face="white", edge=GRID)
+        else:
+            _box(axes, j, i, 0.96, face=scale(p))
+            axes.text(
+                j + 0.5,
+                i + 0.5,
+                _short(p),
+                ha="center",
+                va="center",
+                fontsize=min(13.0, 15.5 * cell),
+                color="white" if abs(p - 0.5) > 0.28 else INK,
+            )
+
+
+def _draw_candidates(
+    axes: "Axes", images: Sequence[bytes | None] | None, names: Sequence[str], cell: float
+) -> None:
+    points = min(9.0, 11 * cell)
+    text: dict[str, Any] = {"fontsize": points, "color": INK, "ha": "center", "va": "center"}
+    room = int(cell * POINTS_PER_INCH / (points * 0.6))
+    where = 0.2 if images is None else 1.19
+    for n, short in enumerate(_shortened(names, room)):
+        axes.text(-where, n + 0.5, short, rotation=90 if len(short) > 2 else 0, **text)
+        axes.text(n + 0.5, -where, short, **text)
+        if images is None:
+            continue
+        picture = _thumbnail(images[n])
+        for x, y in ((-1.04, float(n)), (float(n), -1.04)):
+            if picture is None:
+                _box(axes, x, y, 0.92, face=MISSING, edge=EDGE, hatch=HATCH)
+            else:
+                extent = (x + 0.04, x + 0.96, y + 0.96, y + 0.04)
+                axes.imshow(picture, extent=extent, interpolation="antialiased")
+                _box(axes, x, y, 0.92, face="none", edge=EDGE)
+
+
+def _draw_win_rates(axes: "Axes", matrix: WinMatrix, cell: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    rates, left = matrix.win_rate(on_missing="drop"), matrix.size + 0.22
+    best = np.nanmax(rates) if np.isfinite(rates).any() else np.nan
+    axes.text(left, -0.08, "win rate", fontsize=min(9.0, 11 * cell), color=SOFT, va="bottom")
+    for n, rate in enumerate(rates):
+        judged = bool(np.isfinite(rate))
+        axes.add_patch(Rectangle((left, n + 0.62), 1.3, 0.16, facecolor=GRID))
+        if judged:
+            axes.add_patch(Rectangle((left, n + 0.62), 1.3 * float(rate), 0.16, facecolor=SERIES[0]))
+        axes.text(
+            left,
+            n + 0.53,
+            f"{rate:.3f}" if judged else "not judged",
+            fontsize=min(11.0, 13 * cell) if judged else min(8.0, 10 * cell),
+            weight="bold" if rate == best else "normal",
+            color=INK if judged else SOFT,
+            va="bottom",
+        )
+
+
+def _draw_legend(figure: "Figure", y: float) -> None:
+    """The colour scale, centred at y inches, with what its ends mean."""
+    width, height = (float(x) for x in figure.get_size_inches())
+    text: dict[str, Any] = {"fontsize": 8, "color": SOFT, "va": "center"}
+    figure.text(MARGIN / width, y / height, "row loses", **text)
+    axes = figure.add_axes(((MARGIN + 0.66) / width, (y - 0.06) / height, 1.5 / width, 0.12 / height))
+    axes.imshow(np.linspace(0, 1, 256)[None, :], aspect="auto", cmap=_scale())
+    axes.axis("off")
+    figure.text((MARGIN + 2.24) / width, y / height, "row wins", **text)
+
+
+def _write_lines(figure: "Figure", lines: Sequence[str], top: float, step: float, **text: Any) -> None:
+    """Lines of text at the left margin, the first at `top` inches, `step` inches apart."""
+    width, height = (float(x) for x in figure.get_size_inches())
+    for n, line in enumerate(lines):
+        figure.text(MARGIN / width, (top - n * step) / height, line, va="center", **text)
+
+
+def _box(
+    axes: "Axes", x: float, y: float, side: float, *, face: Any, edge: str = "none", hatch: str | None = None
+) -> None:
+    """A square of `side` cells in the middle of the cell whose corner is (x, y)."""
+    from matplotlib.patches import Rectangle
+
+    gap = (1 - side) / 2
+    axes.add_patch(
+        Rectangle((x + gap, y + gap), side, side, facecolor=face, edgecolor=edge, hatch=hatch, linewidth=0.6)
+    )
+
+
+def _scale() -> "Colormap":
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("loss_to_win", LOSS_TO_WIN)
+
+
+def _notes(matrix: WinMatrix, names: Sequence[str], width: int) -> list[str]:
+    """One line for each reason why something was not judged."""
+    notes = [f"{name}: {error}" for name, error in zip(names, matrix.errors, strict=True) if error]
+    readable = np.array([not error for error in matrix.errors])
+    silent = np.argwhere(np.triu(~matrix.valid & readable[:, None] & readable[None, :]))
+    if len(silent):
+        i, j = (int(x) for x in silent[0])
+        more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
+        notes.append(f"{names[i]} against {names[j]}{more}: {matrix.reason(i, j)}")
+    return [textwrap.shorten(note, width, placeholder=" ...") for note in notes]
+
+
+def _shortened(names: Sequence[str], room: int) -> list[str]:
+    """Names of at most `room` characters: their ends, or indices where ends do not tell them apart."""
+    short = [name if len(name) <= room else f"...{name[3 - room :]}" for name in names]
+    return short if len(set(short)) == len(set(names)) else [str(n) for n in range(len(names))]
+
+
+def _thumbnail(data: bytes | None) -> npt.NDArray[np.uint8] | None:
+    """The image as uint8 [S, S, 3], padded to a square with white; None if it cannot be read."""
+    try:
+        image = media.decode(data or b"")
+    except MediaError:
+        return None
+    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
+    square = np.full((max(height, width), max(height, width), 3), 255, dtype=np.uint8)
+    top, left = (square.shape[0] - height) // 2, (square.shape[0] - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square
+
+
+def _short(p: float) -> str:
+    """A probability in the least space: .50, 1.00."""
+    text = f"{p:.2f}"
+    return text.removeprefix("0")

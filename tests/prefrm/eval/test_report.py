@@ -1,0 +1,121 @@
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prefrm.errors import DatasetError
+from prefrm.eval import evaluate, write_report
+from prefrm.winmatrix import FakeScorer
+
+
+@pytest.fixture
+def groups(make_group):
+    generator = np.random.default_rng(0)
+    return [
+        make_group(f"g{n}", generator.integers(0, 256, size=4).tolist(), skill=("colors", "counting")[n % 2])
+        for n in range(12)
+    ]
+
+
+class CountingScorer:
+    """A scorer that knows how often it was asked for how many groups."""
+
+    def __init__(self, inner):
+        self.inner, self.calls = inner, []
+
+    def score(self, groups):
+        self.calls.append(len(groups))
+        return self.inner.score(groups)
+
+
+def test_a_judge_that_sees_what_the_labels_see_is_always_right(bright_scorer, groups):
+    seen = []
+    evaluation = evaluate(bright_scorer, iter(groups), batch=5, progress=seen.append)
+    assert seen == [5, 10, 12]
+    assert evaluation.metrics.groups == 12
+    assert evaluation.metrics.accuracy.value == 1.0
+    assert evaluation.metrics.kendall_tau == 1.0
+    assert evaluation.metrics.best_of_k_regret == 0.0
+    assert set(evaluation.metrics.by_tag["skill"]) == {"colors", "counting"}
+    assert evaluation.metrics.mean_order_gap > 0
+
+
+def test_an_unreadable_image_costs_its_own_candidate_only(bright_scorer, groups):
+    broken = replace(groups[3], images=(*groups[3].images[:2], b"GIF89a", groups[3].images[3]))
+    evaluation = evaluate(bright_scorer, [*groups[:3], broken, *groups[4:]])
+    (entry,) = evaluation.unreadable
+    assert (entry.id, entry.candidate) == ("g3", 2)
+    assert "no PNG, JPEG, WEBP image" in entry.reason
+    # Three of the group's six pairs are gone and everything else is there.
+    assert evaluation.metrics.unjudged == 3
+    assert evaluation.metrics.comparisons == 72
+    assert evaluation.metrics.accuracy.value == 1.0
+
+
+def test_a_candidate_that_the_dataset_lacks_is_not_reported(bright_scorer, make_group):
+    evaluation = evaluate(bright_scorer, [make_group("a", [10, None, 200])])
+    assert evaluation.unreadable == ()
+    assert evaluation.metrics.unjudged == 0
+
+
+def test_evaluating_at_another_temperature_asks_nobody(groups):
+    scorer = CountingScorer(FakeScorer(lambda prompt, image: float(len(image) % 7)))
+    evaluation = evaluate(scorer, groups, batch=12)
+    softer = evaluation.tempered(2.0).tempered(3.0)
+    assert scorer.calls == [12]
+    assert softer.temperature == 6.0
+    assert softer.metrics.accuracy.value == evaluation.metrics.accuracy.value
+    expected = evaluate(FakeScorer(lambda prompt, image: (len(image) % 7) / 6), groups)
+    assert softer.metrics.log_loss == pytest.approx(expected.metrics.log_loss, rel=1e-5)
+    assert softer.calibration.ece == pytest.approx(expected.calibration.ece, rel=1e-4)
+
+
+def test_the_fitted_temperature_has_the_least_log_loss(bright_scorer, groups, make_group):
+    noisy = [replace(g, comparisons=tuple(c.flipped() for c in g.comparisons)) if n % 4 == 0 else g
+             for n, g in enumerate(groups)]  # fmt: skip
+    evaluation = evaluate(bright_scorer, noisy)
+    best = evaluation.fitted_temperature()
+    losses = [evaluation.tempered(best * factor).metrics.log_loss for factor in (0.8, 1.0, 1.25)]
+    assert losses[1] == min(losses)
+
+
+def test_nothing_to_evaluate_is_an_error(bright_scorer):
+    with pytest.raises(DatasetError, match="holds no group"):
+        evaluate(bright_scorer, [])
+
+
+def test_the_report_holds_the_numbers_and_the_plots(bright_scorer, groups, tmp_path):
+    broken = replace(groups[3], images=(*groups[3].images[:2], b"GIF89a", groups[3].images[3]))
+    before = evaluate(bright_scorer, [*groups[:3], broken, *groups[4:]])
+    after = before.tempered(1.7)
+    write_report(after, tmp_path / "report", before=before)
+    folder = tmp_path / "report"
+    numbers = json.loads((folder / "report.json").read_text())
+    assert numbers == json.loads(json.dumps(after.to_dict() | {"before": before.to_dict()}))
+    assert numbers["temperature"] == 1.7 and numbers["before"]["temperature"] == 1.0
+    text = (folder / "report.md").read_text()
+    assert "| pair accuracy | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in text
+    assert f"| log loss (nats) | {before.metrics.log_loss:.3f} | {after.metrics.log_loss:.3f} |" in text
+    assert "record `g3`, candidate 2: " in text
+    pictures = sorted(path.name for path in folder.glob("*.png"))
+    assert pictures == ["accuracy_by_skill.png", "order_gap.png", "reliability.png"]
+    for name in pictures:
+        assert f"]({name})" in text
+        with Image.open(folder / name) as image:
+            assert image.width > 500
+
+
+def test_a_report_without_judged_pairs_has_no_plots_and_no_numbers(groups, tmp_path):
+    def blind(prompt, image):
+        raise ValueError("cannot see")
+
+    evaluation = evaluate(FakeScorer(blind), groups[:2])
+    assert math.isnan(evaluation.metrics.accuracy.value)
+    assert len(evaluation.unreadable) == 8
+    write_report(evaluation, tmp_path)
+    assert not list(tmp_path.glob("*.png"))
+    assert json.loads((tmp_path / "report.json").read_text())["metrics"]["accuracy"]["value"] is None
+    assert "| pair accuracy | - (-) |" in (tmp_path / "report.md").read_text()

@@ -1,0 +1,154 @@
+import io
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from prefrm import media, plots
+from prefrm.eval import Pairs, calibrate
+from prefrm.winmatrix import WinMatrix
+
+LINES = (2, 3, 9, 16)
+
+
+def pictures(size):
+    return [media.encode_png(Image.new("RGB", (20 + 3 * n, 30), (10 * n, 200, 90))) for n in range(size)]
+
+
+def matrix(size, errors=None):
+    u = np.arange(size, dtype=float)
+    return WinMatrix.from_order_logits(u[:, None] - u[None, :], errors=errors)
+
+
+def rendered(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    with Image.open(buffer) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+@pytest.mark.parametrize("size", LINES)
+def test_every_cell_shows_its_number_and_nothing_leaves_the_picture(size):
+    figure = plots.win_matrix_figure(matrix(size), pictures(size), "a red circle above a blue square " * 3)
+    pixels = rendered(figure)
+    shown = [text for text in texts(figure.axes[0]) if text in ("1.00",) or text.startswith(".")]
+    assert len(shown) == size * (size - 1)
+    edge = np.concatenate(
+        [pixels[:8].reshape(-1, 3), pixels[-8:].reshape(-1, 3), pixels[:, :8].reshape(-1, 3)]
+    )
+    assert (edge == 255).all()
+
+
+def test_a_win_is_blue_a_loss_is_orange_and_a_tie_is_neither():
+    figure = plots.win_matrix_figure(
+        WinMatrix.from_order_logits(np.array([[0, 4, 0], [-4, 0, 0], [0, 0, 0.0]]))
+    )
+    faces = {
+        (round(box.get_y()), round(box.get_x())): box.get_facecolor()[:3]
+        for box in figure.axes[0].patches
+        if isinstance(box, Rectangle) and 0 <= box.get_x() < 3 and box.get_height() > 0.5
+    }
+    assert faces[0, 1][2] > 2 * faces[0, 1][0]
+    assert faces[1, 0][0] > 2 * faces[1, 0][2]
+    assert max(faces[0, 2]) - min(faces[0, 2]) < 0.03
+
+
+def test_what_was_not_judged_is_hatched_and_says_why():
+    figure = plots.win_matrix_figure(
+        matrix(4, ("", "", "the image is empty (0 bytes)", "")), [*pictures(2), b"", pictures(1)[0]]
+    )
+    hatched = [box for box in figure.axes[0].patches if box.get_hatch()]
+    # Seven cells, and the place of the image in the row and in the column.
+    assert len(hatched) == 7 + 2
+    assert [text.get_text() for text in figure.texts if "empty" in text.get_text()] == [
+        "2: the image is empty (0 bytes)"
+    ]
+    assert "not judged" in texts(figure.axes[0])
+    rendered(figure)
+
+
+def test_a_silent_pair_is_noted_once():
+    z = np.zeros((3, 3))
+    z[0, 2] = np.nan
+    figure = plots.win_matrix_figure(WinMatrix.from_order_logits(z), labels=["a.png", "b.png", "c.png"])
+    notes = [text.get_text() for text in figure.texts]
+    assert "a.png against c.png: the judge gave no finite answer for this pair" in notes
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("long_name_of_image_{}.png", "..._image_0.png"), ("{}_of_one_long_run.png", "0")],
+)
+def test_a_long_name_keeps_its_end_unless_all_ends_are_the_same(name, shown):
+    figure = plots.win_matrix_figure(matrix(4), labels=[name.format(n) for n in range(4)])
+    assert shown in texts(figure.axes[0])
+
+
+def test_the_win_rates_stand_beside_the_rows():
+    judged = matrix(3)
+    figure = plots.win_matrix_figure(judged)
+    assert [t for t in texts(figure.axes[0]) if t.startswith("0.")] == [f"{r:.3f}" for r in judged.win_rate()]
+
+
+def table(p, target):
+    n = len(p)
+    ones = np.ones(n)
+    columns = Pairs(
+        p=np.array(p),
+        order_gap=ones,
+        target=np.array(target),
+        weight=ones,
+        prompt=np.arange(n),
+        lower_first=ones > 0,
+    )
+    return calibrate(columns).table
+
+
+def test_the_reliability_figure_draws_the_bins_that_hold_pairs():
+    figure = plots.reliability_figure({"raw": table([0.9, 0.9, 0.6], [1.0, 0.0, 1.0])})
+    curve = figure.axes[0].lines[1]
+    np.testing.assert_allclose(curve.get_xdata(), [0.6, 0.9])
+    np.testing.assert_allclose(curve.get_ydata(), [1.0, 0.5])
+    assert sum(bar.get_height() for bar in figure.axes[1].patches) == pytest.approx(1.0)
+    rendered(figure)
+
+
+def test_bars_are_as_long_as_their_values():
+    figure = plots.bars(
+        {"one": 0.25, "two": 1.0}, intervals={"one": (0.1, 0.5), "two": (0.9, 1.0)}, reference=0.5
+    )
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [0.25, 1.0]
+    assert texts(figure.axes[0]) == ["0.250", "1.000"]
+    rendered(figure)
+
+
+def test_the_order_gap_histogram_holds_every_pair():
+    figure = plots.order_gap_figure(np.array([0.0, 0.01, 0.2, 1.0]))
+    assert sum(bar.get_height() for bar in figure.axes[0].patches) == pytest.approx(1.0)
+    assert "mean 0.303" in texts(figure.axes[0]) or "mean 0.302" in texts(figure.axes[0])
+    rendered(figure)
+
+
+def test_a_long_learning_curve_is_shown_with_its_running_mean():
+    long = [(float(n), float(n % 2)) for n in range(90)]
+    figure = plots.learning_curve({"loss": long, "validation": [(0, 1.0), (89, 0.5)]}, title="Loss")
+    raw, mean, validation = figure.axes[0].lines
+    assert len(raw.get_ydata()) == len(mean.get_ydata()) == 90
+    # The mean of the last three values: 1, 0, 1 or 0, 1, 0.
+    assert mean.get_ydata()[-1] == pytest.approx(2 / 3)
+    assert validation.get_label() == "validation: 0.5"
+    assert to_rgb(raw.get_color()) != to_rgb(validation.get_color())
+    rendered(figure)
+
+
+def test_no_figure_touches_the_global_state():
+    from matplotlib import _pylab_helpers
+
+    plots.win_matrix_figure(matrix(2), pictures(2), "x")
+    assert not _pylab_helpers.Gcf.figs

@@ -1,0 +1,70 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from prefrm.errors import MediaError, RecordError
+from prefrm.scoring import matrix_to_json, ranking, read_group, score_files
+from prefrm.winmatrix import FakeScorer, WinMatrix
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = []
+    for n, side in enumerate((4, 9, 6)):
+        paths.append(tmp_path / f"image_{n}.png")
+        Image.new("RGB", (side, side)).save(paths[-1])
+    return paths
+
+
+def width(prompt, image):
+    return float(image[19])  # the last byte of the width in a PNG header
+
+
+def test_files_are_scored_in_the_order_in_which_they_are_named(files):
+    matrix = score_files(FakeScorer(width), "the widest", files)
+    assert ranking(matrix) == [1, 2, 0]
+    assert read_group("the widest", files).images == tuple(path.read_bytes() for path in files)
+
+
+def test_every_unreadable_file_is_named(files, tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("no image")
+    with pytest.raises(MediaError) as caught:
+        read_group("x", [files[0], text, tmp_path / "absent.png"])
+    message = str(caught.value)
+    assert f"{text}: the bytes are no PNG, JPEG, WEBP image" in message
+    assert f"{tmp_path / 'absent.png'}: cannot be read: No such file or directory" in message
+
+
+def test_one_file_is_no_group(files):
+    with pytest.raises(RecordError, match="at least 2"):
+        read_group("x", files[:1])
+
+
+def test_json_has_null_where_there_is_no_value():
+    z = np.array([[0, 1.0, 2.0], [-1.0, 0, 0], [-2.0, 0, 0]])
+    matrix = WinMatrix.from_order_logits(z, errors=("", "", "unreadable"), order_free=True)
+    value = json.loads(json.dumps(matrix_to_json(matrix), allow_nan=False))
+    p = float(matrix.p[0, 1])
+    assert value == {
+        "win_matrix": [[0.5, p, None], [1 - p, 0.5, None], [None, None, None]],
+        "win_rate": [p, 1 - p, None],
+        "ranking": [0, 1],
+        "order_gap": [[0, None, None], [None, 0, None], [None, None, None]],
+        "tie": [[None] * 3] * 3,
+        "valid": [[True, True, False], [True, True, False], [False, False, False]],
+        "errors": ["", "", "unreadable"],
+    }
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=8))
+def test_a_ranking_is_stable_and_holds_everyone_once(utilities):
+    u = np.array(utilities, float)
+    order = ranking(WinMatrix.from_order_logits(u[:, None] - u[None, :]))
+    assert sorted(order) == list(range(len(u)))
+    assert order == sorted(range(len(u)), key=lambda n: (-utilities[n], n))
