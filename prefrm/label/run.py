@@ -1,0 +1,106 @@
+"""Ask a scorer about every group of a dataset, shard by shard, and go on where an earlier run stopped."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from prefrm.errors import DatasetError, IncompleteMatrixError
+from prefrm.label.shards import Summary, check_shard, claim_folder, labelled_shards, shard_path, write_shard
+from prefrm.progress import Advance
+from prefrm.records import PreferenceGroup
+from prefrm.winmatrix import OnMissing, Scorer, WinMatrix
+
+__all__ = ["label"]
+
+SHARD_SIZE = 128
+
+
+def label(
+    scorer: Scorer,
+    groups: Iterable[PreferenceGroup],
+    out: Path | str,
+    *,
+    judge: str,
+    batch: int = 8,
+    on_missing: OnMissing = "drop",
+    shard_size: int = SHARD_SIZE,
+    progress: Advance | None = None,
+) -> Summary:
+    """Write the win matrix of every group into `out/win_matrices/`; returns what is there in the end.
+
+    May be stopped at any moment, by SIGKILL too: a shard is written whole or not at all, so at most
+    `shard_size` groups are judged again, and the files end up the same as without the stop.
+
+    Args:
+        scorer: any scorer.
+        groups: what to label, in the same order each time; their comparisons are not looked at.
+        out: the output folder.
+        judge: says who judges, such as a bundle's hash; a folder belongs to one judge.
+        batch: groups a call of the scorer.
+        on_missing: "drop" writes a pair that was not judged as invalid, with its reason; "raise" stops at it.
+        shard_size: groups a file.
+        progress: called with the number of groups done.
+
+    Raises:
+        DatasetError: there is no group, or `out` was labelled from other data or by another judge.
+        IncompleteMatrixError: a pair was not judged and `on_missing` is "raise"; the record is named.
+        ScoringError: the scorer cannot answer; the shards that are complete stay.
+    """
+    folder = Path(out)
+    claim_folder(folder, judge=judge, shard_size=shard_size)
+    total, count = Summary(), 0
+    for count, part in enumerate(_parts(groups, shard_size), start=1):
+        path = shard_path(folder, count - 1)
+        if path.exists():
+            done = check_shard(path, part)
+            if on_missing == "raise" and done.unjudged_pairs:
+                raise IncompleteMatrixError(
+                    f"{path} holds {done.unjudged_pairs} pairs that were not judged; "
+                    'pass on_missing="drop" to keep them as invalid'
+                )
+        else:
+            matrices = _score(scorer, part, batch, on_missing, progress, total.groups)
+            done = write_shard(path, part, matrices)
+        total += done
+        if progress is not None:
+            progress(total.groups)
+    if not count:
+        raise DatasetError("there is nothing to label: the dataset split holds no group")
+    if len(found := labelled_shards(folder)) > count:
+        raise DatasetError(
+            f"{folder} holds {len(found)} shards, but these {total.groups} groups fill {count}: it was "
+            "labelled from other data; give another output folder, or delete this one to label again"
+        )
+    return total
+
+
+def _score(
+    scorer: Scorer,
+    groups: list[PreferenceGroup],
+    batch: int,
+    on_missing: OnMissing,
+    progress: Advance | None,
+    before: int,
+) -> list[WinMatrix]:
+    matrices: list[WinMatrix] = []
+    for part in _parts(groups, batch):
+        matrices += scorer.score([group.group() for group in part])
+        if on_missing == "raise":
+            for group, matrix in zip(part, matrices[-len(part) :], strict=True):
+                _require_complete(group, matrix)
+        if progress is not None:
+            progress(before + len(matrices))
+    return matrices
+
+
+def _require_complete(group: PreferenceGroup, matrix: WinMatrix) -> None:
+    try:
+        matrix.require_complete()
+    except IncompleteMatrixError as error:
+        raise IncompleteMatrixError(f"record {group.id!r}: {error}") from error
+
+
+def _parts(groups: Iterable[PreferenceGroup], size: int) -> Iterator[list[PreferenceGroup]]:
+    stream = iter(groups)
+    while part := list(islice(stream, size)):
+        yield part

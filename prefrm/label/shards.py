@@ -1,0 +1,275 @@
+"""Win matrices on disk: parquet shards, each whole or absent, and the `label.json` that says whose they are.
+
+    out/label.json                        format version, judge, shard size
+    out/win_matrices/part-00000.parquet   one row for each group, in the dataset's order
+
+A row has `id`, `prompt`, the matrices `win_matrix`, `order_gap`, `tie` (K lists of K, NaN where there is
+no value) and `valid`, and for each candidate `win_rate` (NaN where it has no valid opponent) and `errors`;
+`ranking` holds the judged candidates' indices, highest win rate first. A shard's parquet metadata carries
+the fingerprint of the groups that it was made from, so that it is never taken for that of other data.
+
+Shapes: K candidates of a group.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prefrm.errors import DatasetError, missing_extra
+from prefrm.records import PreferenceGroup, fingerprint
+from prefrm.scoring import ranking
+from prefrm.winmatrix import WinMatrix
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "LabelledGroup",
+    "ShardMetadata",
+    "Summary",
+    "check_shard",
+    "claim_folder",
+    "labelled_shards",
+    "pyarrow",
+    "read_matrices",
+    "read_metadata",
+    "read_shard",
+    "shard_path",
+    "write_shard",
+]
+
+FORMAT_VERSION = 1
+FOLDER = "win_matrices"
+METADATA_KEY = b"prefrm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What was labelled.
+
+    Attributes:
+        groups: number of groups.
+        pairs: number of unordered pairs in them.
+        unjudged_pairs: how many of these the judge gave no answer to.
+        unreadable: number of candidates that could not be judged although the dataset has them.
+        with_texts: number of groups whose candidates carry their texts.
+    """
+
+    groups: int = 0
+    pairs: int = 0
+    unjudged_pairs: int = 0
+    unreadable: int = 0
+    with_texts: int = 0
+
+    def __add__(self, other: "Summary") -> "Summary":
+        mine, theirs = asdict(self), asdict(other)
+        return Summary(**{name: mine[name] + theirs[name] for name in mine})
+
+    @classmethod
+    def of(cls, group: PreferenceGroup, matrix: WinMatrix) -> "Summary":
+        """The summary of one group."""
+        size = matrix.size
+        lost = zip(group.images, matrix.errors, strict=True)
+        return cls(
+            groups=1,
+            pairs=size * (size - 1) // 2,
+            unjudged_pairs=int(np.triu(~matrix.valid, 1).sum()),
+            unreadable=sum(bool(error) and image is not None for image, error in lost),
+            with_texts=int(group.texts is not None),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledGroup:
+    """One row of a shard: the group's id, its prompt, and what the judge said."""
+
+    id: str
+    prompt: str
+    matrix: WinMatrix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardMetadata:
+    """What a shard's parquet metadata says: the fingerprint of its groups, and their summary."""
+
+    fingerprint: str
+    summary: Summary
+
+
+def claim_folder(out: Path, *, judge: str, shard_size: int) -> None:
+    """Write `label.json`, or check that the one that is there says the same.
+
+    Raises:
+        DatasetError: the folder was labelled by another judge, or with another shard size or format.
+    """
+    path, mine = (
+        out / "label.json",
+        {"format_version": FORMAT_VERSION, "judge": judge, "shard_size": shard_size},
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        _write_whole(path, json.dumps(mine, indent=2) + "\n")
+        return
+    theirs = _read_json(path)
+    for key, value in mine.items():
+        if theirs.get(key) != value:
+            raise DatasetError(
+                f"{out} was labelled with {key} {theirs.get(key)!r}, not {value!r}; "
+                "give another output folder, or delete this one to label again"
+            )
+
+
+def labelled_shards(out: Path) -> list[Path]:
+    """The shards that are complete, in order. Raises `DatasetError` if there is none."""
+    found = sorted((out / FOLDER).glob("part-*.parquet"))
+    if not found:
+        raise DatasetError(f"{out / FOLDER} holds no win matrices; label a dataset into {out} first")
+    return found
+
+
+def shard_path(out: Path, number: int) -> Path:
+    """Where shard `number` is, or will be."""
+    return out / FOLDER / f"part-{number:05d}.parquet"
+
+
+def write_shard(path: Path, groups: Sequence[PreferenceGroup], matrices: Sequence[WinMatrix]) -> Summary:
+    """Write one shard, whole or not at all."""
+    pa, pq = pyarrow()
+    total = Summary()
+    for group, matrix in zip(groups, matrices, strict=True):
+        total += Summary.of(group, matrix)
+    metadata = json.dumps({"fingerprint": fingerprint(groups), "summary": asdict(total)})
+    schema = _schema(pa).with_metadata({METADATA_KEY: metadata})
+    rows = [_to_row(group, matrix) for group, matrix in zip(groups, matrices, strict=True)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
+    partial.replace(path)
+    return total
+
+
+def check_shard(path: Path, groups: Sequence[PreferenceGroup]) -> Summary:
+    """The summary of a shard that is there. Raises `DatasetError` if it was made from other groups."""
+    found = read_metadata(path)
+    if found.fingerprint != fingerprint(groups):
+        received = (
+            f"the {len(groups)} groups from {groups[0].id!r} on"
+            if groups
+            else "a dataset that ends before it"
+        )
+        raise DatasetError(
+            f"{path} was labelled from other data than {received}; "
+            "give the same data in the same order, or another output folder"
+        )
+    return found.summary
+
+
+def read_metadata(path: Path) -> ShardMetadata:
+    """What a shard says of itself. Raises `DatasetError` if it is damaged or no shard."""
+    pa, pq = pyarrow()
+    try:
+        raw = json.loads(pq.read_schema(path).metadata[METADATA_KEY])
+        return ShardMetadata(fingerprint=raw["fingerprint"], summary=Summary(**raw["summary"]))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_shard(path: Path) -> Iterator[LabelledGroup]:
+    """A shard's rows, in order. Raises `DatasetError` if it is damaged."""
+    pa, pq = pyarrow()
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=64):
+                yield from map(_from_row, batch.to_pylist())
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_matrices(out: Path | str) -> Iterator[LabelledGroup]:
+    """Everything that was labelled into `out` so far, in order, read as a stream.
+
+    Raises:
+        DatasetError: nothing was, or a shard is damaged.
+    """
+    for path in labelled_shards(Path(out)):
+        yield from read_shard(path)
+
+
+def pyarrow() -> tuple[Any, Any]:
+    """pyarrow and pyarrow.parquet. Raises `MissingExtraError` without them."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise missing_extra("pyarrow", "data") from error
+    return pa, pq
+
+
+def _schema(pa: Any) -> "pa.Schema":
+    floats, square = pa.list_(pa.float32()), pa.list_(pa.list_(pa.float32()))
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("prompt", pa.string()),
+            ("win_matrix", square),
+            ("valid", pa.list_(pa.list_(pa.bool_()))),
+            ("order_gap", square),
+            ("tie", square),
+            ("win_rate", floats),
+            ("ranking", pa.list_(pa.int32())),
+            ("errors", pa.list_(pa.string())),
+        ]
+    )
+
+
+def _to_row(group: PreferenceGroup, matrix: WinMatrix) -> dict[str, Any]:
+    return {
+        "id": group.id,
+        "prompt": group.prompt,
+        "win_matrix": matrix.p.tolist(),
+        "valid": matrix.valid.tolist(),
+        "order_gap": matrix.order_gap.tolist(),
+        "tie": matrix.tie.tolist(),
+        "win_rate": matrix.win_rate(on_missing="drop").tolist(),
+        "ranking": ranking(matrix),
+        "errors": list(matrix.errors),
+    }
+
+
+def _from_row(row: dict[str, Any]) -> LabelledGroup:
+    matrix = WinMatrix(
+        p=np.array(row["win_matrix"], np.float32),
+        valid=np.array(row["valid"], np.bool_),
+        tie=np.array(row["tie"], np.float32),
+        order_gap=np.array(row["order_gap"], np.float32),
+        errors=tuple(row["errors"]),
+    )
+    return LabelledGroup(id=row["id"], prompt=row["prompt"], matrix=matrix)
+
+
+def _damaged(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"{path} is damaged or no shard of win matrices ({error}); delete it to label it again"
+    )
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{path} is malformed ({error}); this is no folder that prefrm labelled"
+        ) from error
+    if not isinstance(value, dict):
+        raise DatasetError(f"{path} is malformed; this is no folder that prefrm labelled")
+    return value

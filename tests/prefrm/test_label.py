@@ -1,0 +1,218 @@
+"""Offline labelling: what is written, and that stopping and starting again changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from prefrm import media
+from prefrm.errors import DatasetError, IncompleteMatrixError, ScoringError
+from prefrm.label import Summary, label, read_matrices
+from prefrm.records import PreferenceGroup, write_groups
+from prefrm.winmatrix import FakeScorer
+
+
+def picture(level):
+    return media.encode_png(Image.new("RGB", (2, 2), (level, level, level)))
+
+
+def brightness(prompt, image):
+    return media.decode(image).getpixel((0, 0))[0] / 40
+
+
+def make_groups(count, texts=False):
+    return [
+        PreferenceGroup(
+            id=f"g{n}",
+            prompt=f"prompt {n}",
+            images=tuple(picture((31 * n + 60 * k) % 256) for k in range(3)),
+            comparisons=(),
+            texts=tuple(f"fill {(31 * n + 60 * k) % 256}" for k in range(3)) if texts else None,
+        )
+        for n in range(count)
+    ]
+
+
+class Scorer:
+    """`FakeScorer` that counts the groups it judged, and raises `error` after `fail_at` of them."""
+
+    def __init__(self, fail_at=None, error=KeyboardInterrupt):
+        self.judged, self.fail_at, self.error = 0, fail_at, error
+
+    def score(self, groups):
+        if self.fail_at is not None and self.judged + len(groups) > self.fail_at:
+            raise self.error("stopped")
+        self.judged += len(groups)
+        return FakeScorer(brightness, first_bonus=0.3).score(groups)
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_every_group_is_written_with_its_matrix(tmp_path):
+    groups, seen = make_groups(5), []
+    summary = label(Scorer(), iter(groups), tmp_path, judge="j", batch=2, shard_size=3, progress=seen.append)
+    assert summary == Summary(groups=5, pairs=15)
+    assert seen == [2, 3, 3, 5, 5]
+    assert sorted(contents(tmp_path)) == [
+        "label.json",
+        "win_matrices/part-00000.parquet",
+        "win_matrices/part-00001.parquet",
+    ]
+    expected = FakeScorer(brightness, first_bonus=0.3).score([group.group() for group in groups])
+    labelled = list(read_matrices(tmp_path))
+    assert [(entry.id, entry.prompt) for entry in labelled] == [(g.id, g.prompt) for g in groups]
+    assert all(entry.matrix.equals(matrix) for entry, matrix in zip(labelled, expected, strict=True))
+
+
+def test_a_row_reads_without_prefrm(tmp_path):
+    broken = replace(make_groups(1)[0], images=(picture(10), picture(200), b"GIF89a", picture(90)))
+    summary = label(Scorer(), [broken], tmp_path, judge="j")
+    assert summary == Summary(groups=1, pairs=6, unjudged_pairs=3, unreadable=1)
+    (row,) = pq.read_table(tmp_path / "win_matrices").to_pylist()
+    matrix = np.array(row["win_matrix"])
+    np.testing.assert_allclose(matrix[0, 1], 1 / (1 + np.exp(190 / 40)), rtol=1e-5)
+    assert np.isnan(matrix[2]).all() and np.isnan(matrix[:, 2]).all()
+    assert row["valid"][2] == [False] * 4
+    assert row["ranking"] == [1, 3, 0]
+    np.testing.assert_allclose(row["win_rate"][0], (matrix[0, 1] + matrix[0, 3]) / 2, rtol=1e-6)
+    assert row["errors"][0] == "" and "no PNG, JPEG, WEBP image" in row["errors"][2]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ScoringError])
+def test_what_was_stopped_goes_on_without_judging_a_finished_shard_again(tmp_path, error):
+    groups = make_groups(10)
+    label(Scorer(), groups, tmp_path / "whole", judge="j", batch=2, shard_size=4)
+    out = tmp_path / "stopped"
+    with pytest.raises(error):
+        label(Scorer(fail_at=7, error=error), groups, out, judge="j", batch=2, shard_size=4)
+    assert [path.name for path in (out / "win_matrices").iterdir()] == ["part-00000.parquet"]
+    again = Scorer()
+    assert label(again, groups, out, judge="j", batch=2, shard_size=4).groups == 10
+    assert again.judged == 6
+    assert contents(out) == contents(tmp_path / "whole")
+    third = Scorer(fail_at=0)
+    assert label(third, groups, out, judge="j", batch=2, shard_size=4).groups == 10
+
+
+CHILD = """
+import sys, time
+from prefrm.label import label
+from prefrm.records import read_groups
+from prefrm.winmatrix import FakeScorer
+
+def slowly(prompt, image):
+    time.sleep(0.004)
+    return float(image[-20])
+
+label(FakeScorer(slowly), read_groups(sys.argv[1], "test"), sys.argv[2], judge="j", batch=1, shard_size=5)
+"""
+
+
+def test_a_killed_process_leaves_whole_shards_only(tmp_path):
+    """SIGKILL, which no handler sees, at a moment that nothing chose; then the same command again."""
+    groups = make_groups(60)
+    write_groups(groups, tmp_path / "data", "test")
+
+    def utility(prompt, image):
+        return float(image[-20])
+
+    label(FakeScorer(utility), groups, tmp_path / "whole", judge="j", shard_size=5)
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "data"), str(out)]
+    child = subprocess.Popen(command)
+    deadline = time.monotonic() + 60
+    while not (out / "win_matrices" / "part-00001.parquet").exists():
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    done = len(list((out / "win_matrices").glob("part-*.parquet")))
+    assert 2 <= done < 12
+    assert len(list(read_matrices(out))) == done * 5
+    subprocess.run(command, check=True, timeout=60)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_another_judge_is_refused(tmp_path):
+    label(Scorer(), make_groups(2), tmp_path, judge="bundle a")
+    before = contents(tmp_path)
+    with pytest.raises(DatasetError, match="labelled with judge 'bundle a', not 'bundle b'"):
+        label(Scorer(), make_groups(2), tmp_path, judge="bundle b")
+    assert contents(tmp_path) == before
+
+
+def test_other_data_is_refused(tmp_path):
+    groups = make_groups(4)
+    label(Scorer(), groups, tmp_path, judge="j", shard_size=2)
+    changed = [*groups[:3], replace(groups[3], prompt="another prompt")]
+    scorer = Scorer()
+    with pytest.raises(DatasetError, match=r"part-00001\.parquet was labelled from other data.*'g2' on"):
+        label(scorer, changed, tmp_path, judge="j", shard_size=2)
+    assert scorer.judged == 0
+
+
+def test_a_longer_dataset_that_was_labelled_before_is_refused(tmp_path):
+    label(Scorer(), make_groups(6), tmp_path, judge="j", shard_size=2)
+    with pytest.raises(DatasetError, match="holds 3 shards, but these 4 groups fill 2"):
+        label(Scorer(), make_groups(4), tmp_path, judge="j", shard_size=2)
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    label(Scorer(), make_groups(2), tmp_path, judge="j")
+    shard = tmp_path / "win_matrices" / "part-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:100])
+    for read in (
+        lambda: label(Scorer(), make_groups(2), tmp_path, judge="j"),
+        lambda: list(read_matrices(tmp_path)),
+    ):
+        with pytest.raises(DatasetError, match=r"part-00000\.parquet is damaged"):
+            read()
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_folder_with_another_label_json_is_refused(tmp_path, text):
+    (tmp_path / "label.json").write_text(text)
+    with pytest.raises(DatasetError, match="malformed"):
+        label(Scorer(), make_groups(2), tmp_path, judge="j")
+
+
+def test_raise_stops_at_a_pair_that_was_not_judged_and_names_the_record(tmp_path):
+    groups = make_groups(4)
+    groups[2] = replace(groups[2], images=(*groups[2].images[:2], b"GIF89a"))
+    with pytest.raises(IncompleteMatrixError, match=r"record 'g2': .*no PNG, JPEG, WEBP image"):
+        label(Scorer(), groups, tmp_path, judge="j", on_missing="raise", shard_size=2)
+    assert len(list(read_matrices(tmp_path))) == 2
+    assert label(Scorer(), groups, tmp_path, judge="j", shard_size=2).unjudged_pairs == 2
+    with pytest.raises(IncompleteMatrixError, match="holds 2 pairs that were not judged"):
+        label(Scorer(), groups, tmp_path, judge="j", on_missing="raise", shard_size=2)
+
+
+def test_nothing_to_label_is_an_error(tmp_path):
+    with pytest.raises(DatasetError, match="holds no group"):
+        label(Scorer(), [], tmp_path, judge="j")
+    with pytest.raises(DatasetError, match="holds no win matrices"):
+        list(read_matrices(tmp_path))
+
+
+def test_label_json_says_whose_labels_these_are(tmp_path):
+    label(Scorer(), make_groups(1), tmp_path, judge="sha256:abc", shard_size=7)
+    assert json.loads(Path(tmp_path / "label.json").read_text()) == {
+        "format_version": 1,
+        "judge": "sha256:abc",
+        "shard_size": 7,
+    }
