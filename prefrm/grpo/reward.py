@@ -1,0 +1,302 @@
+"""A scorer as a reward function of TRL's `GRPOTrainer`, right however its groups lie over processes.
+
+A candidate without a reward gets None, which TRL leaves out of the group's mean and standard deviation and
+gives no advantage. That holds for a single reward function: of several, TRL adds up those that are there,
+so a None counts as 0 in the sum. `CombinedReward` adds them up without that.
+
+Knows nothing of models: a scorer is the local engine, a remote client or a fake.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from prefrm.errors import ConfigError, DataError, ProtocolError
+from prefrm.grpo.layout import Candidate, Layout, pack, unpack
+from prefrm.grpo.ranks import Ranks, attempt
+from prefrm.media import encode_png
+from prefrm.rewards import REWARDS, RewardFunction
+from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix
+
+__all__ = ["AsyncPreferenceReward", "AsyncScorer", "PreferenceReward", "last_user_text"]
+
+Rewards = list[float | None]
+LogMetric = Callable[[str, float], None]
+S = TypeVar("S")
+
+
+class AsyncScorer(Protocol):
+    """A scorer whose `score` is awaited."""
+
+    async def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        """One matrix for each group, in order. Raises `ScoringError` when it cannot answer at all."""
+        ...
+
+
+def last_user_text(prompt: Any, **columns: Any) -> str:
+    """The prompt that a judge sees, by default: a plain prompt itself, or the last user message's text.
+
+    Raises:
+        ConfigError: a conversation has no user message with text.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    for message in reversed(prompt):
+        if message["role"] == "user":
+            content = message["content"]
+            blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            if text := "\n".join(block["text"] for block in blocks if block["type"] == "text"):
+                return text
+    raise ConfigError("a prompt has no user message with text to judge by; pass to_prompt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    """One call: where everything lies, and the groups that this process scores."""
+
+    layout: Layout
+    groups: list[list[Candidate]]
+    log_metric: LogMetric | None
+
+
+class _GroupReward(Generic[S]):
+    """What the two reward functions share: everything but the call of the scorer."""
+
+    def __init__(
+        self,
+        scorer: S,
+        to_image: Callable[..., bytes | Image.Image | None],
+        *,
+        num_generations: int | None = None,
+        reward: str | RewardFunction = "win_rate",
+        on_missing: OnMissing = "raise",
+        to_prompt: Callable[..., str] = last_user_text,
+        name: str = "preference",
+    ) -> None:
+        if isinstance(reward, str) and reward not in REWARDS:
+            raise ConfigError(
+                f"reward must be one of {', '.join(REWARDS)} or a function; received {reward!r}"
+            )
+        if on_missing not in ("raise", "drop"):
+            raise ConfigError(f'on_missing must be "raise" or "drop"; received {on_missing!r}')
+        if num_generations is not None and num_generations < 2:
+            raise ConfigError(
+                f"a group needs at least 2 candidates; received num_generations={num_generations}"
+            )
+        self.__name__ = name
+        self._scorer = scorer
+        self._to_image = to_image
+        self._num_generations = num_generations
+        self._reward = REWARDS[reward] if isinstance(reward, str) else reward
+        self._on_missing = on_missing
+        self._to_prompt = to_prompt
+        self._ranks = Ranks()
+
+    def _open(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        columns: Mapping[str, Sequence[Any]],
+        log_metric: LogMetric | None,
+    ) -> _Turn:
+        """Bring each group together on one process."""
+        local: list[Candidate] = []
+
+        def counted() -> bytes:
+            size = self._group_size(log_metric)
+            local.extend(self._candidates(prompts, completions, columns))
+            return json.dumps([len(local), size]).encode()
+
+        counts, sizes = zip(*map(json.loads, self._ranks.share(attempt(counted))), strict=True)
+        layout = Layout(counts=counts, size=sizes[0], rank=self._ranks.join())
+        heads = [unpack(head) for head in self._ranks.share(pack(local[: layout.head]))]
+        return _Turn(layout=layout, groups=layout.collect(local, heads), log_metric=log_metric)
+
+    def _close(self, turn: _Turn, rewards: bytes | Exception) -> Rewards:
+        """Bring each candidate's reward back to the process that holds it."""
+        shared = self._ranks.share(rewards)
+        return turn.layout.own([reward for part in shared for reward in json.loads(part)])
+
+    def _group_size(self, log_metric: LogMetric | None) -> int:
+        # TRL tells a reward function neither the group size nor whether it evaluates; the trainer that owns
+        # `log_metric` knows both, and asks `model.training` as it does here.
+        trainer: Any = getattr(log_metric, "__self__", None)
+        if not hasattr(trainer, "num_generations_eval"):
+            if self._num_generations is None:
+                raise ConfigError("the trainer does not say how large its groups are; pass num_generations")
+            return self._num_generations
+        training = trainer.model.training
+        size = int(trainer.num_generations if training else trainer.num_generations_eval)
+        if self._num_generations not in (None, size):
+            raise ConfigError(
+                f"num_generations is {self._num_generations}, but the trainer's groups have {size} "
+                f"{'in training' if training else 'in evaluation'}; leave it out and the trainer is asked"
+            )
+        return size
+
+    def _candidates(
+        self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Sequence[Any]]
+    ) -> list[Candidate]:
+        candidates = []
+        for n, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            row = {name: values[n] for name, values in columns.items()}
+            text = self._to_prompt(prompt, **row)
+            if not isinstance(text, str):
+                raise ConfigError(f"to_prompt must return a string; it returned {type(text).__name__}")
+            candidates.append(Candidate(prompt=text, image=self._image(completion, row)))
+        return candidates
+
+    def _image(self, completion: Any, row: Mapping[str, Any]) -> bytes | None:
+        try:
+            image = self._to_image(completion, **row)
+        except DataError:
+            return None
+        if isinstance(image, Image.Image):
+            return encode_png(image)
+        if image is not None and not isinstance(image, bytes):
+            raise ConfigError(
+                f"to_image must return bytes, an image or None; it returned {type(image).__name__}"
+            )
+        return image or None
+
+    def _scorable(self, turn: _Turn) -> list[Group]:
+        """The groups to score: those with two readable candidates at least."""
+        for rows in turn.groups:
+            if different := sorted({row.prompt for row in rows} - {rows[0].prompt}):
+                raise ConfigError(
+                    f"a group of {len(rows)} completions has more than one prompt, {rows[0].prompt[:60]!r} "
+                    f"and {different[0][:60]!r}; num_generations must be the trainer's own, and to_prompt "
+                    "must give one text for all completions of a prompt"
+                )
+        return [_group(rows) for rows in turn.groups if len(_present(rows)) > 1]
+
+    def _settle(self, turn: _Turn, groups: Sequence[Group], matrices: Sequence[WinMatrix]) -> bytes:
+        """The rewards of all candidates of the groups scored here, in order, as JSON."""
+        if [matrix.size for matrix in matrices] != [group.size for group in groups]:
+            raise ProtocolError(
+                f"the scorer was given groups of {[group.size for group in groups]} candidates and answered "
+                f"with matrices of {[matrix.size for matrix in matrices]}"
+            )
+        answers = iter(matrices)
+        rewards: Rewards = []
+        for rows in turn.groups:
+            present = _present(rows)
+            matrix = next(answers) if len(present) > 1 else WinMatrix.missing(["not scored"] * len(rows))
+            self._log(matrix, turn.log_metric)
+            rewards += self._group_rewards(matrix, present)
+        return json.dumps(rewards).encode()
+
+    def _group_rewards(self, matrix: WinMatrix, present: list[int]) -> Rewards:
+        rewards: Rewards = [None] * matrix.size
+        if len(present) > 1:
+            # A candidate that the policy failed to make is no gap in the scorer's answer.
+            values = self._reward(matrix.subset(present), on_missing=self._on_missing)
+            for n, value in zip(present, values, strict=True):
+                rewards[n] = None if np.isnan(value) else float(value)
+        return rewards
+
+    def _log(self, matrix: WinMatrix, log_metric: LogMetric | None) -> None:
+        # Called once for each group, on the one process that scored it: TRL's mean over calls and processes
+        # is then the mean over groups.
+        if log_metric is None or matrix.size < 2:
+            return
+        pairs = ~np.eye(matrix.size, dtype=bool)
+        log_metric(f"{self.__name__}/invalid_pairs", float(1 - matrix.valid[pairs].mean()))
+        if matrix.judged.any():
+            win_rate = matrix.win_rate(on_missing="drop").astype(np.float64)
+            log_metric(f"{self.__name__}/win_rate_std", float(np.nanstd(win_rate)))
+        gaps = matrix.order_gap[pairs & np.isfinite(matrix.order_gap)]
+        if gaps.size:
+            log_metric(f"{self.__name__}/order_gap", float(gaps.mean(dtype=np.float64)))
+
+
+class PreferenceReward(_GroupReward[Scorer]):
+    """A reward function for `GRPOTrainer`: each completion's standing among those of its own group.
+
+    Every process of the run calls it with its own completions; groups that are split over processes are
+    brought together, each is scored once, and a failure on one process is raised on all. Repeated prompts
+    are told apart by their place, as the trainer does.
+
+    Args:
+        scorer: what judges the groups.
+        to_image: `to_image(completion, **columns)` gives the image that a completion stands for, encoded or
+            as a Pillow image; None, or a `DataError` that it raises, if there is none. `completion` is what
+            the trainer passes: a string, or messages if the prompts are conversations. `columns` are the
+            dataset's other columns of that row.
+        num_generations: the group size, K. Leave it out under `GRPOTrainer`, which is asked, in evaluation
+            too; TRL's experimental `AsyncGRPOTrainer` and others do not say, so it must be given there.
+        reward: a name in `prefrm.rewards.REWARDS`, or such a function.
+        on_missing: what to do about a pair that the scorer could not judge: "raise" stops the run, "drop"
+            uses the other pairs. A candidate without an image is not such a pair: its reward is None, and
+            the others are compared without it.
+        to_prompt: `to_prompt(prompt, **columns)` gives the text that the images are judged by.
+        name: names the reward and its metrics in the logs: `name/win_rate_std` (the spread of a group's win
+            rates), `name/invalid_pairs` (the share of a group's pairs that were not judged) and
+            `name/order_gap`, each the mean over groups.
+
+    Raises:
+        ConfigError: a setting is wrong, or the completions are no groups of one prompt each.
+        ScoringError: the scorer could not answer, here or on another process.
+        IncompleteMatrixError: a pair was not judged and `on_missing` is "raise".
+    """
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        *,
+        completion_ids: object = None,
+        trainer_state: object = None,
+        log_extra: object = None,
+        log_metric: LogMetric | None = None,
+        **columns: Sequence[Any],
+    ) -> Rewards:
+        """One reward for each completion; None where its candidate is missing or has no judged opponent."""
+        turn = self._open(prompts, completions, columns, log_metric)
+
+        def scored() -> bytes:
+            groups = self._scorable(turn)
+            return self._settle(turn, groups, self._scorer.score(groups) if groups else [])
+
+        return self._close(turn, attempt(scored))
+
+
+class AsyncPreferenceReward(_GroupReward[AsyncScorer]):
+    """`PreferenceReward` over an asynchronous scorer; TRL awaits it together with its other async rewards."""
+
+    async def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        *,
+        completion_ids: object = None,
+        trainer_state: object = None,
+        log_extra: object = None,
+        log_metric: LogMetric | None = None,
+        **columns: Sequence[Any],
+    ) -> Rewards:
+        """One reward for each completion; None where its candidate is missing or has no judged opponent."""
+        # Before the first await, where all processes still agree on the order of their async rewards.
+        self._ranks.join()
+        # On threads: a process that waits for the others here must not hold up the loop they may wait for.
+        turn = await asyncio.to_thread(self._open, prompts, completions, columns, log_metric)
+        rewards: bytes | Exception
+        try:
+            groups = self._scorable(turn)
+            rewards = self._settle(turn, groups, await self._scorer.score(groups) if groups else [])
+        except Exception as error:
+            rewards = error
+        return await asyncio.to_thread(self._close, turn, rewards)
+
+
+def _present(rows: Sequence[Candidate]) -> list[int]:
+    return [n for n, row in enumerate(rows) if row.image is not None]
+
+
+def _group(rows: Sequence[Candidate]) -> Group:
+    return Group(prompt=rows[0].prompt, images=tuple(row.image for row in rows))

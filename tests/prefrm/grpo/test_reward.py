@@ -1,0 +1,319 @@
+"""The reward functions in one process, against the matrices they stand on."""
+
+import asyncio
+import io
+import math
+import pickle
+import subprocess
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prefrm.errors import ConfigError, DataError, IncompleteMatrixError, ProtocolError
+from prefrm.grpo import AsyncPreferenceReward, CombinedReward, PreferenceReward, last_user_text
+from prefrm.rewards import bradley_terry
+from prefrm.winmatrix import FakeScorer, Group
+
+
+def to_image(completion, **columns):
+    """The completion's own text is the image; "-" is a completion without one."""
+    if completion == "!":
+        raise DataError("this completion draws nothing")
+    return None if completion == "-" else completion.encode()
+
+
+def written_utility(prompt, image):
+    return float(image)
+
+
+def make(scorer, **options):
+    return PreferenceReward(scorer, to_image, num_generations=3, **options)
+
+
+class Trainer:
+    """What a reward can see of a TRL trainer: the owner of `log_metric`."""
+
+    def __init__(self, training=True, num_generations=3, num_generations_eval=2):
+        self.model = SimpleNamespace(training=training)
+        self.num_generations = num_generations
+        self.num_generations_eval = num_generations_eval
+        self.metrics = {}
+
+    def log_metric(self, name, value):
+        self.metrics.setdefault(name, []).append(value)
+
+
+def expected(prompt, *images):
+    (matrix,) = FakeScorer(written_utility).score([Group(prompt=prompt, images=images)])
+    return matrix.win_rate().tolist()
+
+
+def test_each_group_is_scored_by_itself(scorer):
+    rewards = make(scorer)(["a", "a", "a", "b", "b", "b"], ["0", "1", "2", "5", "5", "-5"])
+    assert rewards == expected("a", b"0", b"1", b"2") + expected("b", b"5", b"5", b"-5")
+    assert scorer.groups == [
+        Group(prompt="a", images=(b"0", b"1", b"2")),
+        Group(prompt="b", images=(b"5", b"5", b"-5")),
+    ]
+
+
+def test_a_prompt_sampled_twice_is_two_groups(scorer):
+    rewards = make(scorer)(["a"] * 6, ["0", "1", "2", "7", "8", "9"])
+    assert len(scorer.groups) == 2
+    assert rewards[:3] == pytest.approx(rewards[3:])
+
+
+@pytest.mark.parametrize("gone", ["-", "!"])
+def test_a_missing_candidate_gets_none_and_the_others_are_compared_without_it(scorer, gone):
+    rewards = make(scorer)(["a"] * 3, ["1", gone, "0"])
+    assert rewards[1] is None
+    assert [rewards[0], rewards[2]] == expected("a", b"1", b"0")
+    assert scorer.groups == [Group(prompt="a", images=(b"1", None, b"0"))]
+
+
+def test_a_group_of_fewer_than_two_images_is_not_scored(scorer):
+    rewards = make(scorer)(["a"] * 3 + ["b"] * 3, ["-", "1", "!", "-", "-", "-"])
+    assert rewards == [None] * 6
+    assert scorer.groups == []
+
+
+def test_a_pair_that_the_scorer_could_not_judge_is_the_callers_choice(scorer):
+    completions = ["1", "unreadable", "0"]
+    with pytest.raises(IncompleteMatrixError, match="could not convert"):
+        make(scorer)(["a"] * 3, completions)
+    rewards = make(scorer, on_missing="drop")(["a"] * 3, completions)
+    assert rewards[1] is None
+    assert [rewards[0], rewards[2]] == expected("a", b"1", b"0")
+
+
+def test_the_reward_can_be_chosen(scorer):
+    prompts, completions = ["a"] * 3, ["0", "1", "3"]
+    assert make(scorer, reward="hard_win_rate")(prompts, completions) == [0.0, 0.5, 1.0]
+    assert make(scorer, reward="copeland")(prompts, completions) == [-2.0, 0.0, 2.0]
+    utilities = [0 - 4 / 3, 1 - 4 / 3, 3 - 4 / 3]
+    assert make(scorer, reward="bradley_terry")(prompts, completions) == pytest.approx(utilities, abs=1e-5)
+    shrunk = make(scorer, reward=partial(bradley_terry, prior_precision=1.0))(prompts, completions)
+    assert 0 < shrunk[2] < utilities[2]
+
+
+def test_columns_reach_the_callables_row_by_row(scorer):
+    def draw(completion, **columns):
+        assert columns.keys() == {"caption", "shift"}
+        return str(float(completion) + columns["shift"]).encode()
+
+    reward = PreferenceReward(
+        scorer, draw, num_generations=2, to_prompt=lambda prompt, caption, **_: f"{caption}, please"
+    )
+    reward(
+        prompts=["draw it"] * 4,
+        completions=["0", "1", "2", "3"],
+        completion_ids=[[1]] * 4,
+        trainer_state=object(),
+        log_extra=None,
+        caption=["a cat", "a cat", "a dog", "a dog"],
+        shift=[0, 10, 20, 30],
+    )
+    assert scorer.groups == [
+        Group(prompt="a cat, please", images=(b"0.0", b"11.0")),
+        Group(prompt="a dog, please", images=(b"22.0", b"33.0")),
+    ]
+
+
+def test_a_pillow_image_is_sent_as_png():
+    seen = []
+
+    def brightness(prompt, image):
+        seen.append(image)
+        return float(np.asarray(Image.open(io.BytesIO(image))).mean())
+
+    reward = PreferenceReward(
+        FakeScorer(brightness), lambda c, **_: Image.new("RGB", (2, 2), c), num_generations=2
+    )
+    rewards = reward(["a"] * 2, ["white", "black"])
+    assert rewards == [1.0, 0.0]
+    assert seen[0].startswith(b"\x89PNG")
+
+
+def test_what_is_no_image_is_refused(scorer):
+    reward = PreferenceReward(scorer, lambda completion, **_: completion, num_generations=2)
+    with pytest.raises(ConfigError, match="to_image must return bytes, an image or None; it returned str"):
+        reward(["a"] * 2, ["0", "1"])
+
+
+class TestPrompts:
+    def test_a_plain_prompt_is_itself(self):
+        assert last_user_text("a cat") == "a cat"
+
+    def test_of_a_conversation_the_last_user_message(self):
+        conversation = [
+            {"role": "system", "content": "You draw."},
+            {"role": "user", "content": "a dog"},
+            {"role": "assistant", "content": "<svg/>"},
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "now a cat"}]},
+        ]
+        assert last_user_text(conversation, column=1) == "now a cat"
+
+    @pytest.mark.parametrize("conversation", [[], [{"role": "system", "content": "You draw."}]])
+    def test_a_conversation_without_one_is_refused(self, conversation):
+        with pytest.raises(ConfigError, match="pass to_prompt"):
+            last_user_text(conversation)
+
+    def test_what_is_no_text_is_refused(self, scorer):
+        with pytest.raises(ConfigError, match="to_prompt must return a string; it returned bytes"):
+            make(scorer, to_prompt=lambda prompt, **_: b"a")(["a"] * 3, list("012"))
+
+    def test_conversations_are_scored_by_their_text(self, scorer):
+        prompt = [{"role": "user", "content": "a cat"}]
+        reward = PreferenceReward(
+            scorer, lambda completion, **_: completion[0]["content"].encode(), num_generations=2
+        )
+        completions = [[{"role": "assistant", "content": text}] for text in ("0", "1")]
+        assert reward([prompt] * 2, completions) == expected("a cat", b"0", b"1")
+
+    def test_a_group_of_two_prompts_is_refused(self, scorer):
+        with pytest.raises(ConfigError, match="more than one prompt, 'a' and 'b'; num_generations must be"):
+            make(scorer)(["a", "a", "b"], ["0", "1", "2"])
+
+    def test_a_part_of_a_group_is_refused(self, scorer):
+        with pytest.raises(ConfigError, match=r"4 completions .* are no whole groups of 3"):
+            make(scorer)(["a"] * 4, ["0", "1", "2", "3"])
+
+
+class TestGroupSize:
+    def test_the_trainer_is_asked(self, scorer):
+        reward = PreferenceReward(scorer, to_image)
+        for training, sizes in ((True, [3, 3]), (False, [2, 2, 2])):
+            scorer.groups.clear()
+            reward(["a"] * 6, list("012345"), log_metric=Trainer(training).log_metric)
+            assert [group.size for group in scorer.groups] == sizes
+
+    def test_a_number_that_is_not_the_trainers_is_refused(self, scorer):
+        reward = make(scorer)
+        reward(["a"] * 3, list("012"), log_metric=Trainer().log_metric)
+        with pytest.raises(
+            ConfigError, match="num_generations is 3, but the trainer's groups have 2 in eval"
+        ):
+            reward(["a"] * 6, list("012345"), log_metric=Trainer(training=False).log_metric)
+
+    def test_evaluation_with_one_generation_has_nothing_to_compare(self, scorer):
+        trainer = Trainer(training=False, num_generations_eval=1)
+        reward = PreferenceReward(scorer, to_image)
+        assert reward(["a", "b"], ["0", "1"], log_metric=trainer.log_metric) == [None, None]
+
+    @pytest.mark.parametrize("log_metric", [None, lambda name, value: None])
+    def test_without_a_trainer_it_must_be_given(self, scorer, log_metric):
+        with pytest.raises(ConfigError, match="pass num_generations"):
+            PreferenceReward(scorer, to_image)(["a"] * 2, ["0", "1"], log_metric=log_metric)
+
+
+class TestMetrics:
+    def test_one_value_for_each_group(self, scorer):
+        trainer = Trainer()
+        make(scorer, name="judge")(
+            ["a"] * 3 + ["b"] * 3 + ["c"] * 3,
+            ["0", "0", "0", "4", "-", "4", "-", "-", "1"],
+            log_metric=trainer.log_metric,
+        )
+        assert trainer.metrics["judge/invalid_pairs"] == pytest.approx([0, 2 / 3, 1])
+        # Three equal candidates, then two: everybody's win rate is 1/2. The third group has none.
+        assert trainer.metrics["judge/win_rate_std"] == [0.0, 0.0]
+        gap = 1 / (1 + math.exp(-0.5)) - 1 / (1 + math.exp(0.5))
+        assert trainer.metrics["judge/order_gap"] == pytest.approx([gap, gap], abs=1e-6)
+
+    def test_the_spread_is_that_of_the_win_rates(self, scorer):
+        trainer = Trainer(num_generations=2)
+        PreferenceReward(scorer, to_image, reward="copeland")(
+            ["a"] * 2, ["2", "0"], log_metric=trainer.log_metric
+        )
+        win = 1 / (1 + math.exp(-2))
+        assert trainer.metrics["preference/win_rate_std"] == pytest.approx([win - 0.5], abs=1e-6)
+
+
+class TestAsync:
+    def test_it_gives_what_the_synchronous_one_gives(self, scorer, async_scorer):
+        call = dict(prompts=["a"] * 3 + ["b"] * 3, completions=["0", "-", "2", "5", "!", "x"])
+        options = dict(num_generations=3, on_missing="drop")
+        expected = PreferenceReward(scorer, to_image, **options)(**call)
+        reward = AsyncPreferenceReward(async_scorer, to_image, **options)
+        assert asyncio.run(reward(**call)) == expected == [expected[0], None, expected[2], None, None, None]
+        assert async_scorer.groups == scorer.groups
+
+    def test_errors_come_through(self, async_scorer):
+        reward = AsyncPreferenceReward(async_scorer, to_image, num_generations=2)
+        with pytest.raises(IncompleteMatrixError):
+            asyncio.run(reward(["a"] * 2, ["0", "unreadable"]))
+        with pytest.raises(ConfigError, match="more than one prompt"):
+            asyncio.run(reward(["a", "b"], ["0", "1"]))
+
+
+def test_a_scorer_that_answers_amiss_is_found_out():
+    class Short(FakeScorer):
+        def score(self, groups):
+            return super().score(groups)[1:]
+
+    with pytest.raises(ProtocolError, match=r"groups of \[3\] candidates and answered with matrices of \[\]"):
+        make(Short(written_utility))(["a"] * 3, ["0", "1", "2"])
+
+
+@pytest.mark.parametrize(
+    "setting", [dict(reward="elo"), dict(on_missing="zero"), dict(num_generations=1)], ids=str
+)
+@pytest.mark.parametrize("kind", [PreferenceReward, AsyncPreferenceReward])
+def test_a_bad_setting_is_refused(scorer, kind, setting):
+    with pytest.raises(ConfigError, match=f"{next(iter(setting.values()))}"):
+        kind(scorer, to_image, **setting)
+
+
+def test_it_crosses_to_another_process():
+    # TRL's AsyncGRPO sends its reward functions to a worker that it spawns.
+    reward = pickle.loads(pickle.dumps(make(FakeScorer(written_utility))))  # noqa: S301
+    assert reward.__name__ == "preference"
+    assert reward(["a"] * 3, ["0", "1", "2"]) == expected("a", b"0", b"1", b"2")
+
+
+def test_it_needs_no_torch_in_one_process():
+    code = (
+        "import sys\n"
+        "from prefrm.grpo import PreferenceReward\n"
+        "from prefrm.winmatrix import FakeScorer\n"
+        "scorer = FakeScorer(lambda prompt, image: float(image))\n"
+        "reward = PreferenceReward(scorer, lambda c, **_: c.encode(), num_generations=2)\n"
+        "assert reward(['a', 'a'], ['0', '100']) == [0.0, 1.0]\n"
+        "assert not {'torch', 'trl', 'transformers'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+class TestCombined:
+    @staticmethod
+    def length(completions, **_):
+        return [float(len(completion)) for completion in completions]
+
+    def test_it_sums_and_keeps_none(self, scorer):
+        trainer = Trainer()
+        combined = CombinedReward([make(scorer, reward="hard_win_rate"), self.length], [2.0, 0.1])
+        rewards = combined(
+            prompts=["a"] * 3, completions=["10", "-", "0"], log_metric=trainer.log_metric, completion_ids=[]
+        )
+        assert rewards == [pytest.approx(2.2), None, pytest.approx(0.1)]
+        assert trainer.metrics["combined/preference"] == [0.5]
+        assert trainer.metrics["combined/length"] == pytest.approx([4 / 3])
+        assert trainer.metrics["preference/invalid_pairs"] == pytest.approx([2 / 3])
+
+    def test_it_needs_no_log(self, scorer):
+        combined = CombinedReward([self.length], [1.0], name="size")
+        assert combined(prompts=["a"], completions=["abc"]) == [3.0]
+        assert combined.__name__ == "size"
+
+    @pytest.mark.parametrize(("functions", "weights"), [([], []), ([length], []), ([length], [1.0, 2.0])])
+    def test_every_function_needs_its_weight(self, functions, weights):
+        with pytest.raises(ConfigError, match="each function needs a weight"):
+            CombinedReward(functions, weights)
+
+    def test_an_asynchronous_function_is_refused(self, async_scorer):
+        with pytest.raises(ConfigError, match="preference is asynchronous"):
+            CombinedReward([AsyncPreferenceReward(async_scorer, to_image)], [1.0])
