@@ -1,0 +1,259 @@
+"""Groups and win matrices as named tensors: what travels between client and server. Numpy only.
+
+The names, datatypes and shapes stand here once; the server's metadata, both sides' validation and the
+clients read them. This module knows no network, no HTTP, no gRPC and no tritonclient.
+
+Shapes: B groups of one request, all of one size; K candidates of a group.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prefrm.errors import ProtocolError, RecordError
+from prefrm.winmatrix import Group, WinMatrix
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "GRPC_PORT",
+    "HTTP_PORT",
+    "INPUTS",
+    "MATRIX_OUTPUTS",
+    "MAX_REQUEST_BYTES",
+    "MAX_REQUEST_GROUPS",
+    "METRICS_PORT",
+    "OUTPUTS",
+    "Part",
+    "TensorSpec",
+    "Tensors",
+    "decode_groups",
+    "decode_matrices",
+    "encode_groups",
+    "encode_matrices",
+    "partition",
+    "reassemble",
+]
+
+# The ports of the Open Inference Protocol's reference server.
+HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
+DEFAULT_MODEL = "judge"
+
+# What a client puts into one request at most; a server accepts more by default.
+MAX_REQUEST_BYTES = 32 * 2**20
+MAX_REQUEST_GROUPS = 64
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """A tensor of the protocol: its name, Open Inference Protocol datatype, and shape with -1 for any extent.
+
+    A BYTES tensor is a numpy array of dtype object whose elements are `bytes`.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def check(self, array: npt.NDArray[Any]) -> None:
+        """Raise `ProtocolError` unless the array has this datatype and this shape."""
+        if array.dtype != _DTYPES[self.datatype]:
+            raise ProtocolError(f"tensor {self.name!r} must be {self.datatype}; received dtype {array.dtype}")
+        if not self.admits(array.shape):
+            raise ProtocolError(
+                f"tensor {self.name!r} must have the shape {list(self.shape)}; received {list(array.shape)}"
+            )
+        if self.datatype == "BYTES" and not all(isinstance(element, bytes) for element in array.flat):
+            raise ProtocolError(f"tensor {self.name!r} holds an element that is not bytes")
+
+    def admits(self, shape: Sequence[int]) -> bool:
+        """Whether a concrete shape fits this one."""
+        return len(shape) == len(self.shape) and all(
+            want in (-1, have) for want, have in zip(self.shape, shape, strict=True)
+        )
+
+
+_DTYPES = {"BYTES": np.dtype(object), "FP32": np.dtype(np.float32), "BOOL": np.dtype(np.bool_)}
+
+PROMPT = TensorSpec(name="prompt", datatype="BYTES", shape=(-1, 1))
+IMAGES = TensorSpec(name="images", datatype="BYTES", shape=(-1, -1))
+WIN_MATRIX = TensorSpec(name="win_matrix", datatype="FP32", shape=(-1, -1, -1))
+WIN_RATE = TensorSpec(name="win_rate", datatype="FP32", shape=(-1, -1))
+ORDER_GAP = TensorSpec(name="order_gap", datatype="FP32", shape=(-1, -1, -1))
+TIE = TensorSpec(name="tie", datatype="FP32", shape=(-1, -1, -1))
+VALID = TensorSpec(name="valid", datatype="BOOL", shape=(-1, -1, -1))
+ERROR = TensorSpec(name="error", datatype="BYTES", shape=(-1, -1))
+
+INPUTS = (PROMPT, IMAGES)
+OUTPUTS = (WIN_MATRIX, WIN_RATE, ORDER_GAP, TIE, VALID, ERROR)
+
+# A client rebuilds the whole `WinMatrix` from these; the win rate follows from them.
+MATRIX_OUTPUTS = (WIN_MATRIX, ORDER_GAP, TIE, VALID, ERROR)
+
+
+def encode_groups(groups: Sequence[Group]) -> dict[str, npt.NDArray[Any]]:
+    """The input tensors of one request: `prompt` BYTES [B, 1] and `images` BYTES [B, K].
+
+    A missing candidate becomes an empty element.
+
+    Raises:
+        ProtocolError: there is no group, the groups differ in size, or a prompt is no valid Unicode.
+    """
+    sizes = sorted({group.size for group in groups})
+    if len(sizes) != 1:
+        raise ProtocolError(f"a request carries groups of one size; received the sizes {sizes}")
+    return {
+        PROMPT.name: _bytes_array([[_utf8(group.prompt)] for group in groups]),
+        IMAGES.name: _bytes_array([[image or b"" for image in group.images] for group in groups]),
+    }
+
+
+def decode_groups(tensors: Tensors) -> list[Group]:
+    """The groups of one request, from untrusted tensors; an empty image element becomes None.
+
+    Raises:
+        ProtocolError: a tensor is missing, unknown, or of another datatype or shape; the two disagree on
+            B; K < 2; or a prompt is not UTF-8.
+    """
+    _check_all(tensors, INPUTS)
+    prompt, images = tensors[PROMPT.name], tensors[IMAGES.name]
+    if len(prompt) != len(images) or not len(prompt):
+        raise ProtocolError(
+            f"prompt and images need the same number of groups, at least 1; "
+            f"received {len(prompt)} and {len(images)}"
+        )
+    try:
+        return [
+            Group(prompt=text.decode("utf-8"), images=tuple(image or None for image in row))
+            for text, row in zip(prompt[:, 0], images, strict=True)
+        ]
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"a prompt is not UTF-8: {error.reason} at byte {error.start}") from error
+    except RecordError as error:
+        raise ProtocolError(str(error)) from error
+
+
+def encode_matrices(matrices: Sequence[WinMatrix]) -> dict[str, npt.NDArray[Any]]:
+    """The output tensors of one request, from at least one matrix; all have the same K."""
+    return {
+        WIN_MATRIX.name: np.stack([matrix.p for matrix in matrices]),
+        WIN_RATE.name: np.stack([matrix.win_rate(on_missing="drop") for matrix in matrices]),
+        ORDER_GAP.name: np.stack([matrix.order_gap for matrix in matrices]),
+        TIE.name: np.stack([matrix.tie for matrix in matrices]),
+        VALID.name: np.stack([matrix.valid for matrix in matrices]),
+        ERROR.name: _bytes_array([[_utf8(error) for error in matrix.errors] for matrix in matrices]),
+    }
+
+
+def decode_matrices(tensors: Tensors, *, count: int, size: int) -> list[WinMatrix]:
+    """The matrices of one response, from untrusted tensors; `win_rate` is not needed.
+
+    Args:
+        tensors: the named outputs.
+        count: B, the number of groups that were sent.
+        size: K, their size.
+
+    Raises:
+        ProtocolError: a tensor is missing, of another datatype or shape, or holds no win matrix.
+    """
+    wanted = {spec.name: tensors[spec.name] for spec in MATRIX_OUTPUTS if spec.name in tensors}
+    _check_all(wanted, MATRIX_OUTPUTS)
+    for name, array in wanted.items():
+        if array.shape[0] != count or set(array.shape[1:]) != {size}:
+            raise ProtocolError(
+                f"tensor {name!r} has the shape {list(array.shape)}, "
+                f"but {count} groups of {size} candidates were sent"
+            )
+    try:
+        return [
+            WinMatrix(
+                p=wanted[WIN_MATRIX.name][b],
+                valid=wanted[VALID.name][b],
+                tie=wanted[TIE.name][b],
+                order_gap=wanted[ORDER_GAP.name][b],
+                errors=tuple(reason.decode("utf-8") for reason in wanted[ERROR.name][b]),
+            )
+            for b in range(count)
+        ]
+    except (RecordError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"the tensors are no win matrix: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One request's worth of groups, all of one size, and their places in the caller's list."""
+
+    places: tuple[int, ...]
+    groups: tuple[Group, ...]
+
+
+def partition(
+    groups: Sequence[Group],
+    *,
+    max_bytes: int = MAX_REQUEST_BYTES,
+    max_groups: int = MAX_REQUEST_GROUPS,
+) -> list[Part]:
+    """Split groups of any sizes into requests; `reassemble` puts the answers back in order.
+
+    Each part has groups of one size, at most `max_groups` of them and at most `max_bytes` of content. A
+    group that alone exceeds `max_bytes` travels alone, and the server decides.
+    """
+    by_size: dict[int, list[int]] = {}
+    for place, group in enumerate(groups):
+        by_size.setdefault(group.size, []).append(place)
+    runs: list[list[int]] = []
+    for places in by_size.values():
+        run, total = list[int](), 0
+        for place in places:
+            cost = _content_bytes(groups[place])
+            if run and (len(run) == max_groups or total + cost > max_bytes):
+                runs.append(run)
+                run, total = [], 0
+            run.append(place)
+            total += cost
+        runs.append(run)
+    return [Part(places=tuple(run), groups=tuple(groups[place] for place in run)) for run in runs]
+
+
+def reassemble(parts: Sequence[Part], answers: Sequence[Sequence[WinMatrix]]) -> list[WinMatrix]:
+    """The answers to `partition`'s parts, in the order of the groups it was given."""
+    placed = {
+        place: matrix
+        for part, matrices in zip(parts, answers, strict=True)
+        for place, matrix in zip(part.places, matrices, strict=True)
+    }
+    return [placed[place] for place in range(len(placed))]
+
+
+def _check_all(tensors: Tensors, specs: Sequence[TensorSpec]) -> None:
+    names = [spec.name for spec in specs]
+    if missing := [name for name in names if name not in tensors]:
+        raise ProtocolError(f"missing tensors: {', '.join(missing)}; expected {', '.join(names)}")
+    if unknown := sorted(set(tensors) - set(names)):
+        raise ProtocolError(f"unknown tensors: {', '.join(unknown)}; expected {', '.join(names)}")
+    for spec in specs:
+        spec.check(tensors[spec.name])
+
+
+def _content_bytes(group: Group) -> int:
+    return len(_utf8(group.prompt)) + sum(len(image or b"") for image in group.images)
+
+
+def _bytes_array(rows: Sequence[Sequence[bytes]]) -> npt.NDArray[np.object_]:
+    # Filled element by element: np.array would read a row of bytes as numpy's S dtype, which strips NULs.
+    array = np.empty((len(rows), len(rows[0])), dtype=object)
+    for b, row in enumerate(rows):
+        for k, element in enumerate(row):
+            array[b, k] = element
+    return array
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ProtocolError(f"{text[:60]!r} is no valid Unicode text: {error.reason}") from error

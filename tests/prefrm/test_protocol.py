@@ -1,0 +1,161 @@
+"""Round trips of groups and matrices through named tensors, and what is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prefrm.errors import ProtocolError
+from prefrm.protocol import (
+    INPUTS,
+    OUTPUTS,
+    decode_groups,
+    decode_matrices,
+    encode_groups,
+    encode_matrices,
+    partition,
+    reassemble,
+)
+from prefrm.winmatrix import Group, WinMatrix
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+# Trailing NULs are what numpy's own byte strings lose.
+IMAGE = st.none() | st.binary(min_size=1, max_size=20) | st.just(b"\x89PNG\x00\x00")
+SIZE = st.integers(2, 5)
+
+
+@st.composite
+def groups_of(draw: st.DrawFn, size: st.SearchStrategy[int] = SIZE) -> Group:
+    k = draw(size)
+    return Group(prompt=draw(TEXT), images=tuple(draw(st.lists(IMAGE, min_size=k, max_size=k))))
+
+
+@st.composite
+def matrices_of(draw: st.DrawFn, size: st.SearchStrategy[int] = SIZE) -> WinMatrix:
+    k = draw(size)
+    logit = st.floats(-50, 50) | st.just(float("nan"))
+    logits = np.array(draw(st.lists(logit, min_size=k * k, max_size=k * k))).reshape(k, k)
+    tie = None
+    if draw(st.booleans()):
+        tie = np.full((k, k), draw(st.floats(0, 1, width=32)))
+    errors = draw(st.lists(st.just("") | TEXT, min_size=k, max_size=k))
+    return WinMatrix.from_order_logits(logits, errors=errors, tie=tie)
+
+
+@st.composite
+def several(draw: st.DrawFn, make) -> list:
+    size = st.just(draw(SIZE))
+    return draw(st.lists(make(size), min_size=1, max_size=4))
+
+
+@settings(deadline=None)
+@given(several(groups_of))
+def test_groups_survive_the_round_trip(groups):
+    tensors = encode_groups(groups)
+    assert decode_groups(tensors) == groups
+    for spec in INPUTS:
+        spec.check(tensors[spec.name])
+
+
+@settings(deadline=None)
+@given(several(matrices_of))
+def test_matrices_survive_the_round_trip_bit_by_bit(matrices):
+    tensors = encode_matrices(matrices)
+    decoded = decode_matrices(tensors, count=len(matrices), size=matrices[0].size)
+    assert all(a.equals(b) for a, b in zip(matrices, decoded, strict=True))
+    for spec in OUTPUTS:
+        spec.check(tensors[spec.name])
+
+
+@settings(deadline=None)
+@given(several(matrices_of))
+def test_the_win_rate_travels_with_nan_where_there_is_no_opponent(matrices):
+    rates = encode_matrices(matrices)["win_rate"]
+    for rate, matrix in zip(rates, matrices, strict=True):
+        np.testing.assert_array_equal(rate, matrix.win_rate(on_missing="drop"))
+        np.testing.assert_array_equal(np.isfinite(rate), matrix.judged)
+
+
+@settings(deadline=None)
+@given(st.lists(groups_of(), max_size=12), st.integers(1, 80), st.integers(1, 4))
+def test_parts_hold_one_size_within_bounds_and_come_back_in_order(groups, max_bytes, max_groups):
+    parts = partition(groups, max_bytes=max_bytes, max_groups=max_groups)
+    for part in parts:
+        assert len({group.size for group in part.groups}) == 1
+        assert len(part.groups) <= max_groups
+        content = sum(len(g.prompt.encode()) + sum(len(i or b"") for i in g.images) for g in part.groups)
+        assert content <= max_bytes or len(part.groups) == 1
+        assert [groups[place] for place in part.places] == list(part.groups)
+    answers = [[WinMatrix.missing([str(place)] * groups[place].size) for place in p.places] for p in parts]
+    places = [matrix.errors[0] for matrix in reassemble(parts, answers)]
+    assert places == [str(n) for n in range(len(groups))]
+
+
+def test_few_groups_of_one_size_are_one_request():
+    groups = [Group(prompt="p", images=(b"a", b"b"))] * 5
+    assert [part.places for part in partition(groups)] == [(0, 1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([], "one size"),
+        ([Group(prompt="", images=(b"a",) * k) for k in (2, 3)], r"\[2, 3\]"),
+        ([Group(prompt="\ud800", images=(b"a", b"b"))], "Unicode"),
+    ],
+)
+def test_what_cannot_be_one_request_is_refused(groups, message):
+    with pytest.raises(ProtocolError, match=message):
+        encode_groups(groups)
+
+
+def objects(rows) -> np.ndarray:
+    array = np.empty((len(rows), len(rows[0])), dtype=object)
+    for b, row in enumerate(rows):
+        for k, element in enumerate(row):
+            array[b, k] = element
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt": None}, "missing tensors: prompt"),
+        ({"extra": objects([[b"x"]])}, "unknown tensors: extra"),
+        ({"prompt": np.zeros((1, 1), np.float32)}, "'prompt' must be BYTES"),
+        ({"images": np.array([[b"a", b"b"]])}, "'images' must be BYTES; received dtype"),
+        ({"prompt": objects([[b"a", b"b"]])}, r"shape \[-1, 1\]; received \[1, 2\]"),
+        ({"images": objects([[b"a", b"b"]])[0]}, r"received \[2\]"),
+        ({"images": objects([["a", "b"]])}, "not bytes"),
+        ({"images": objects([[b"a", b"b"], [b"a", b"b"]])}, "received 1 and 2"),
+        ({"images": objects([[b"a"]])}, "at least 2 candidates"),
+        ({"prompt": objects([[b"\xff"]])}, "not UTF-8"),
+        ({"prompt": np.empty((0, 1), object), "images": np.empty((0, 2), object)}, "at least 1"),
+    ],
+)
+def test_malformed_inputs_are_refused(change, message):
+    tensors = encode_groups([Group(prompt="p", images=(b"a", b"b"))]) | change
+    with pytest.raises(ProtocolError, match=message):
+        decode_groups({name: array for name, array in tensors.items() if array is not None})
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("tie", None, "missing tensors: tie"),
+        ("win_matrix", np.full((1, 2, 2), 0.5), "must be FP32"),
+        ("win_matrix", np.full((1, 2, 2), 0.6, np.float32), "exactly"),
+        ("win_matrix", np.array([[[0.5, np.nan], [np.nan, 0.5]]], np.float32), "a number exactly where"),
+        ("win_matrix", np.full((1, 3, 3), 0.5, np.float32), "1 groups of 2 candidates"),
+        ("valid", np.ones((2, 2, 2), bool), "1 groups of 2 candidates"),
+        ("valid", np.array([[[True, False], [True, True]]]), "not symmetric"),
+        ("error", objects([[b"", b"\xff"]]), "no win matrix"),
+    ],
+)
+def test_a_malformed_answer_is_never_a_matrix(name, array, message):
+    tensors = encode_matrices([WinMatrix.from_order_logits(np.zeros((2, 2)))])
+    tensors.pop(name)
+    if array is not None:
+        tensors[name] = array
+    with pytest.raises(ProtocolError, match=message):
+        decode_matrices(tensors, count=1, size=2)
