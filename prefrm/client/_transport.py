@@ -1,0 +1,73 @@
+"""What both wires share: the transport protocols, and tensors in and out of the stock client's objects."""
+
+from typing import Any, Protocol
+
+from prefrm.client._endpoint import Endpoint
+from prefrm.errors import DeadlineError, ProtocolError, ServerUnavailableError
+from prefrm.protocol import INPUTS, MATRIX_OUTPUTS, Tensors
+
+__all__ = ["AsyncTransport", "Transport", "inputs_of", "late", "one_line", "outputs_of", "unavailable"]
+
+
+class Transport(Protocol):
+    """Sends one request and returns the named tensors of its answer."""
+
+    def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
+        """One attempt of at most `timeout` seconds. Raises only subclasses of `ScoringError`."""
+        ...
+
+    def close(self) -> None:
+        """Release the connections."""
+        ...
+
+
+class AsyncTransport(Protocol):
+    """The asyncio form of `Transport`."""
+
+    async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
+        """One attempt of at most `timeout` seconds. Raises only subclasses of `ScoringError`."""
+        ...
+
+    async def close(self) -> None:
+        """Release the connections."""
+        ...
+
+
+def inputs_of(tensors: Tensors, input_class: Any) -> list[Any]:
+    """The tensors as the wire's `InferInput` objects."""
+    inputs = []
+    for spec in INPUTS:
+        array = tensors[spec.name]
+        tensor = input_class(spec.name, list(array.shape), spec.datatype)
+        tensor.set_data_from_numpy(array)
+        inputs.append(tensor)
+    return inputs
+
+
+def outputs_of(result: Any, endpoint: Endpoint) -> Tensors:
+    """The named arrays of an `InferResult`. Raises `ProtocolError` where they cannot be read."""
+    try:
+        arrays = {spec.name: result.as_numpy(spec.name) for spec in MATRIX_OUTPUTS}
+    # The stock client parses the answer without checking it, so a malformed one raises whatever it meets.
+    except Exception as error:
+        raise ProtocolError(f"{endpoint.url} sent tensors that cannot be read: {one_line(error)}") from error
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def unavailable(endpoint: Endpoint, reason: object) -> ServerUnavailableError:
+    """The error for a server that did not answer or is not ready."""
+    return ServerUnavailableError(f"{endpoint.url} is not available: {one_line(reason)}")
+
+
+def late(endpoint: Endpoint, timeout: float) -> DeadlineError:
+    """The error for an attempt that ran out of time."""
+    return DeadlineError(
+        f"{endpoint.url} did not answer within {timeout:.3g} s; "
+        "raise `deadline` or score fewer groups at a time"
+    )
+
+
+def one_line(reason: object, *, longest: int = 300) -> str:
+    """A message of another library, on one line and of bounded length."""
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    return text if len(text) <= longest else text[:longest] + "..."

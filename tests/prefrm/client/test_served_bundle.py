@@ -1,0 +1,78 @@
+"""`prefrm serve` on a real bundle: whichever way it is asked, the judge's matrices are the local engine's."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from prefrm.bundle import read_manifest, write_bundle
+from prefrm.client import connect, connect_async
+from prefrm.engine import Engine
+from prefrm.winmatrix import Group
+from serving.server import Addresses
+
+
+@pytest.fixture
+def bundle(judge, tmp_path):
+    folder = tmp_path / "bundle"
+    write_bundle(folder, judge, calibration=None, data_fingerprint="f" * 64, metrics={}, card="# A judge\n")
+    return folder
+
+
+@pytest.fixture
+def process(bundle, tmp_path, until):
+    """`prefrm serve` in a process of its own, and where it listens."""
+    file = tmp_path / "address.json"
+    ports = [f"--{which}-port=0" for which in ("http", "grpc", "metrics")]
+    command = [sys.executable, "-m", "prefrm", "serve", str(bundle), *ports, f"--address-file={file}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            until(lambda: file.exists() or running.poll() is not None)
+            yield running, Addresses(**json.loads(file.read_text()))
+        finally:
+            running.kill()
+
+
+@pytest.mark.slow
+def test_local_engine_grpc_and_http_agree_bit_by_bit(bundle, process, png):
+    running, addresses = process
+    groups = [
+        Group(prompt="two dogs", images=(png(1), png(2), png(3))),
+        Group(prompt="a red kite", images=(png(4, 16, 64), None)),
+        Group(prompt="über", images=(png(5), b"no image", png(6), png(1))),
+        # The header is sound, so only decoding finds it out.
+        Group(prompt="cut", images=(png(5), png(6)[:200], png(7))),
+    ]
+    local = Engine.from_bundle(bundle).score(groups)
+    assert [bool(matrix.valid.all()) for matrix in local] == [True, False, False, False]
+
+    async def ask(url):
+        async with connect_async(url) as judge:
+            return await judge.score(groups)
+
+    for url in (addresses.grpc_url, addresses.http_url):
+        with connect(url) as judge:
+            answers = [judge.score(groups), asyncio.run(ask(url))]
+        for matrices in answers:
+            for remote, own in zip(matrices, local, strict=True):
+                assert remote.errors == own.errors
+                assert remote.equals(own)
+    config = httpx.get(f"http://{addresses.http}/v2/models/judge/config").json()
+    assert config["parameters"]["judge"]["string_value"] == read_manifest(bundle).describe()
+    running.terminate()
+    out, _ = running.communicate(timeout=20)
+    assert running.returncode == 0
+    assert out.startswith("ready: grpc://")
+
+
+def test_a_folder_that_is_not_there_is_one_line_and_status_2(tmp_path):
+    command = [sys.executable, "-m", "prefrm", "serve", str(tmp_path / "nothing")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "is no folder" in done.stderr
