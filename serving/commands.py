@@ -1,0 +1,68 @@
+"""The command `prefrm serve`. Imports the server and the engine only when it runs."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prefrm.errors import BundleError, missing_extra
+from prefrm.protocol import DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
+
+if TYPE_CHECKING:
+    from serving.server import Addresses
+
+__all__ = ["serve"]
+
+
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="The folder that a training run exported.")],
+    host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="0 for any free port.")] = HTTP_PORT,
+    grpc_port: Annotated[int, typer.Option(help="0 for any free port.")] = GRPC_PORT,
+    metrics_port: Annotated[int, typer.Option(help="0 for any free port.")] = METRICS_PORT,
+    model_name: Annotated[str, typer.Option(help="The name that clients ask for.")] = DEFAULT_MODEL,
+    address_file: Annotated[
+        Path | None, typer.Option(help="Write the addresses there, as JSON, once the server is ready.")
+    ] = None,
+) -> None:
+    """Serve a bundle over gRPC and HTTP, for prefrm's clients and the stock tritonclient."""
+    # Said before torch is imported, which takes seconds.
+    if not bundle.is_dir():
+        raise BundleError(f"{bundle} is no folder; give the folder that `prefrm train` exported")
+    try:
+        from serving.dataplane import ModelInfo
+        from serving.server import JudgeServer, run
+    except ModuleNotFoundError as error:
+        raise missing_extra(str(error.name), "serve") from error
+    from prefrm.bundle import read_manifest
+    from prefrm.engine import Engine
+
+    manifest = read_manifest(bundle)
+    server = JudgeServer(
+        Engine.from_bundle(bundle),
+        ModelInfo(name=model_name, facts={"judge": manifest.describe(), "bundle": manifest.digest}),
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+    )
+    run(server, on_ready=lambda addresses: announce(addresses, address_file))
+
+
+def announce(addresses: "Addresses", address_file: Path | None) -> None:
+    """Print where the server is, on one line, and write it to a file that is there whole or not at all."""
+    if address_file is not None:
+        text = json.dumps(
+            {
+                "http": addresses.http,
+                "grpc": addresses.grpc,
+                "metrics": addresses.metrics,
+                "model": addresses.model,
+            }
+        )
+        partial = address_file.with_name(f".{address_file.name}.{os.getpid()}")
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(address_file)
+    typer.echo(f"ready: {addresses.grpc_url} {addresses.http_url} metrics http://{addresses.metrics}/metrics")

@@ -1,0 +1,100 @@
+"""Why a request was not answered, and what each wire says then. The only table of status codes.
+
+ServingError (PrefrmError)
+├── InvalidRequestError     the request is malformed or breaks a limit
+├── UnknownModelError       no such model or version
+├── TooLargeError           the body exceeds the limit on its bytes
+├── OverloadedError         the queue is full
+├── ClientGoneError         the client left before its answer was ready
+├── FailedError             the scorer failed
+├── UnsupportedError        a part of the protocol that this server does not have
+├── NotReadyError           the server is starting or stopping
+└── ExpiredError            the request waited longer than its own timeout
+"""
+
+from typing import ClassVar
+
+from prefrm.errors import PrefrmError
+
+__all__ = [
+    "ClientGoneError",
+    "ExpiredError",
+    "FailedError",
+    "InvalidRequestError",
+    "NotReadyError",
+    "OverloadedError",
+    "ServingError",
+    "TooLargeError",
+    "UnknownModelError",
+    "UnsupportedError",
+]
+
+
+class ServingError(PrefrmError):
+    """Base of all. `http_status` is what HTTP answers, `grpc_status` the name of gRPC's code."""
+
+    http_status: ClassVar[int] = 500
+    grpc_status: ClassVar[str] = "INTERNAL"
+
+
+class InvalidRequestError(ServingError):
+    """The request is malformed or breaks a limit."""
+
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class UnknownModelError(ServingError):
+    """No such model or version is served."""
+
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+
+
+class TooLargeError(ServingError):
+    """The body exceeds the limit on its bytes."""
+
+    http_status = 413
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class OverloadedError(ServingError):
+    """The queue is full. Not 503: proxies take a replica out of service for that."""
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class ClientGoneError(ServingError):
+    """The client left before its answer was ready."""
+
+    http_status = 499
+    grpc_status = "CANCELLED"
+
+
+class FailedError(ServingError):
+    """The scorer failed, or answered with something that is no answer."""
+
+    http_status = 500
+    grpc_status = "INTERNAL"
+
+
+class UnsupportedError(ServingError):
+    """A part of the protocol that this server does not have."""
+
+    http_status = 501
+    grpc_status = "UNIMPLEMENTED"
+
+
+class NotReadyError(ServingError):
+    """The server is starting or stopping."""
+
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+
+
+class ExpiredError(ServingError):
+    """The request waited longer than its own timeout."""
+
+    http_status = 504
+    grpc_status = "DEADLINE_EXCEEDED"

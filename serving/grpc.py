@@ -1,0 +1,168 @@
+"""The gRPC wire: messages of the Open Inference Protocol onto the data plane. Decides nothing.
+
+The messages are tritonclient's own: a second copy of their descriptors could not be imported beside it.
+"""
+
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.json_format import ParseDict
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceServicer
+
+from prefrm.protocol import OUTPUTS
+from serving.dataplane import DataPlane, InferRequest, InferResponse
+from serving.errors import InvalidRequestError, ServingError, UnknownModelError, UnsupportedError
+from serving.tensors import InputTensor, pack
+
+__all__ = ["InferenceService"]
+
+logger = logging.getLogger(__name__)
+
+STREAM_UNSUPPORTED = "streaming inference is not supported; send the request with ModelInfer"
+
+Method = Callable[[Any, Any, Any], Awaitable[Any]]
+
+_DATATYPES = {spec.name: spec.datatype for spec in OUTPUTS}
+
+
+def _translating(method: Method) -> Method:
+    """End the call in the status of the error that the method raises."""
+
+    @functools.wraps(method)
+    async def call(service: Any, request: Any, context: Any) -> Any:
+        try:
+            return await method(service, request, context)
+        except ServingError as error:
+            await context.abort(grpc.StatusCode[error.grpc_status], str(error))
+        except Exception as error:
+            logger.exception("%s crashed", method.__name__)
+            await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {type(error).__name__}")
+
+    return call
+
+
+class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """The servicer of one data plane, for `grpc.aio`. Its methods are the protocol's."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+
+    @_translating
+    async def ServerLive(self, request: Any, context: Any) -> Any:
+        return pb.ServerLiveResponse(live=True)
+
+    @_translating
+    async def ServerReady(self, request: Any, context: Any) -> Any:
+        return pb.ServerReadyResponse(ready=self._plane.ready)
+
+    @_translating
+    async def ModelReady(self, request: Any, context: Any) -> Any:
+        try:
+            ready = self._plane.model_ready(request.name, request.version)
+        except UnknownModelError:
+            ready = False
+        return pb.ModelReadyResponse(ready=ready)
+
+    @_translating
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:
+        return ParseDict(self._plane.server_metadata(), pb.ServerMetadataResponse())
+
+    @_translating
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:
+        return ParseDict(
+            self._plane.model_metadata(request.name, request.version), pb.ModelMetadataResponse()
+        )
+
+    @_translating
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
+        config = self._plane.model_config(request.name, request.version)
+        return ParseDict({"config": config}, pb.ModelConfigResponse())
+
+    @_translating
+    async def ModelStatistics(self, request: Any, context: Any) -> Any:
+        return ParseDict(self._plane.statistics(request.name, request.version), pb.ModelStatisticsResponse())
+
+    @_translating
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:
+        models = self._plane.repository_index(ready_only=request.ready)
+        return ParseDict({"models": models}, pb.RepositoryIndexResponse())
+
+    @_translating
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        with self._plane.stats.request("grpc"):
+            answer = await self._plane.infer(_parsed(request, context.time_remaining()))
+            return _message(answer)
+
+    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        # The stock client's stop_stream hangs on a stream that ended in an error, so it travels inside.
+        async for _ in requests:
+            yield pb.ModelStreamInferResponse(error_message=STREAM_UNSUPPORTED)
+
+    @_translating
+    async def _unsupported(self, request: Any, context: Any) -> Any:
+        raise UnsupportedError("this call is not supported")
+
+    RepositoryModelLoad = RepositoryModelUnload = _unsupported
+    SystemSharedMemoryStatus = SystemSharedMemoryRegister = SystemSharedMemoryUnregister = _unsupported
+    CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _unsupported
+    TraceSetting = LogSettings = _unsupported
+
+
+def _parsed(request: Any, time_remaining: float | None) -> InferRequest:
+    for output in request.outputs:
+        if "shared_memory_region" in output.parameters:
+            raise UnsupportedError("shared memory is not supported; take the tensors from the answer")
+        if "classification" in output.parameters:
+            raise UnsupportedError("the classification extension is not supported")
+    timeouts = [time_remaining, _timeout(request)]
+    return InferRequest(
+        model=request.model_name,
+        version=request.model_version,
+        id=request.id,
+        inputs=_inputs(request),
+        outputs=[output.name for output in request.outputs],
+        timeout=min((seconds for seconds in timeouts if seconds is not None), default=None),
+    )
+
+
+def _timeout(request: Any) -> float | None:
+    if "timeout" not in request.parameters:
+        return None
+    parameter = request.parameters["timeout"]
+    if parameter.WhichOneof("parameter_choice") not in ("int64_param", "uint64_param"):
+        raise InvalidRequestError("the parameter 'timeout' must be an integer of microseconds")
+    microseconds = parameter.int64_param or parameter.uint64_param
+    return microseconds / 1e6 if microseconds > 0 else None
+
+
+def _inputs(request: Any) -> list[InputTensor]:
+    if any("shared_memory_region" in tensor.parameters for tensor in request.inputs):
+        raise UnsupportedError("shared memory is not supported; send the tensors in the request")
+    raws: list[bytes | None] = list(request.raw_input_contents)
+    if raws and len(raws) != len(request.inputs):
+        raise InvalidRequestError(f"{len(raws)} raw_input_contents for {len(request.inputs)} inputs")
+    if raws and any(tensor.HasField("contents") for tensor in request.inputs):
+        raise InvalidRequestError("the inputs are in raw_input_contents or in contents, not in both")
+    return [
+        InputTensor(
+            name=tensor.name,
+            datatype=tensor.datatype,
+            shape=tuple(tensor.shape),
+            raw=raw,
+            elements=list(tensor.contents.bytes_contents),
+        )
+        for tensor, raw in zip(request.inputs, raws or [None] * len(request.inputs), strict=True)
+    ]
+
+
+def _message(answer: InferResponse) -> Any:
+    response = pb.ModelInferResponse(model_name=answer.model, model_version=answer.version, id=answer.id)
+    for name, array in answer.outputs.items():
+        response.outputs.add(name=name, datatype=_DATATYPES[name], shape=array.shape)
+        # Raw, always: the stock client cannot read typed contents.
+        response.raw_output_contents.append(pack(array))
+    return response

@@ -1,0 +1,194 @@
+"""The HTTP wire: routes of the Open Inference Protocol onto the data plane. Decides nothing.
+
+Every answer other than 200 is `{"error": "..."}`, unknown routes included. Bodies are read raw, since the
+stock clients send no usable Content-Type.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from serving.dataplane import DataPlane
+from serving.errors import (
+    ClientGoneError,
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    ServingError,
+    TooLargeError,
+    UnsupportedError,
+)
+from serving.http_codec import compress, decompress, parse_request, render_response
+
+__all__ = ["create_app"]
+
+Answer = TypeVar("Answer")
+
+# Seconds after which a client that met a full queue may come back.
+RETRY_AFTER_S = 1
+
+UNSUPPORTED_PATHS = (
+    "/v2/systemsharedmemory/{rest:path}",
+    "/v2/cudasharedmemory/{rest:path}",
+    "/v2/repository/models/{model}/{action}",
+    "/v2/models/{model}/generate",
+    "/v2/models/{model}/generate_stream",
+    "/v2/models/{model}/trace/setting",
+    "/v2/trace/setting",
+    "/v2/logging",
+)
+
+
+def create_app(plane: DataPlane) -> FastAPI:
+    """The ASGI application of one data plane."""
+    app = FastAPI(title="prefrm", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_exception_handler(ServingError, _on_serving_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_crash)
+    wire = _Routes(plane)
+    get, post = ["GET"], ["POST"]
+    app.add_api_route("/v2", wire.server_metadata, methods=get)
+    app.add_api_route("/v2/health/live", wire.live, methods=get)
+    app.add_api_route("/v2/health/ready", wire.ready, methods=get)
+    app.add_api_route("/v2/models/stats", wire.statistics, methods=get)
+    app.add_api_route("/v2/repository/index", wire.repository_index, methods=post)
+    for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+        app.add_api_route(path, wire.model_metadata, methods=get)
+        app.add_api_route(f"{path}/ready", wire.model_ready, methods=get)
+        app.add_api_route(f"{path}/config", wire.model_config, methods=get)
+        app.add_api_route(f"{path}/stats", wire.statistics, methods=get)
+        app.add_api_route(f"{path}/infer", wire.infer, methods=post)
+    for path in UNSUPPORTED_PATHS:
+        app.add_api_route(path, wire.unsupported, methods=get + post)
+    return app
+
+
+class _Routes:
+    """One method for each route. FastAPI fills `model` and `version` from the path."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+
+    async def live(self) -> Response:
+        return _yes()
+
+    async def ready(self) -> Response:
+        if not self._plane.ready:
+            raise NotReadyError("the server is not ready")
+        return _yes()
+
+    async def server_metadata(self) -> Response:
+        return JSONResponse(self._plane.server_metadata())
+
+    async def model_metadata(self, model: str, version: str = "") -> Response:
+        return JSONResponse(self._plane.model_metadata(model, version))
+
+    async def model_ready(self, model: str, version: str = "") -> Response:
+        if not self._plane.model_ready(model, version):
+            raise NotReadyError(f"the model {model!r} is not ready")
+        return _yes()
+
+    async def model_config(self, model: str, version: str = "") -> Response:
+        return JSONResponse(self._plane.model_config(model, version))
+
+    async def statistics(self, model: str = "", version: str = "") -> Response:
+        return JSONResponse(self._plane.statistics(model, version))
+
+    async def repository_index(self, request: Request) -> Response:
+        body = await _body(request, self._plane.limits.request_bytes)
+        try:
+            ready_only = bool(json.loads(body or b"{}").get("ready", False))
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise InvalidRequestError(f"the request is no JSON object: {error}") from error
+        return JSONResponse(self._plane.repository_index(ready_only=ready_only))
+
+    async def unsupported(self, request: Request) -> Response:
+        raise UnsupportedError(f"{request.url.path} is not supported")
+
+    async def infer(self, request: Request, model: str, version: str = "") -> Response:
+        with self._plane.stats.request("http"):
+            limit = self._plane.limits.request_bytes
+            body = await _body(request, limit)
+            encoding = request.headers.get("content-encoding", "").strip().lower()
+            if encoding:
+                body = await asyncio.to_thread(decompress, body, encoding, limit=limit)
+            header_length = request.headers.get("inference-header-content-length")
+            parsed, binary = parse_request(body, header_length, model=model, version=version)
+            answer = await _unless_gone(request, self._plane.infer(parsed))
+            content, json_length = render_response(answer, binary)
+        headers = {}
+        if json_length is not None:
+            headers["Inference-Header-Content-Length"] = str(json_length)
+        content, content_encoding = compress(content, request.headers.get("accept-encoding", ""))
+        if content_encoding is not None:
+            headers["Content-Encoding"] = content_encoding
+        media_type = "application/json" if json_length is None else "application/octet-stream"
+        return Response(content, media_type=media_type, headers=headers)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    # What is too large is still read, and dropped: a client that is cut off while it sends sees a broken
+    # connection instead of the reason.
+    chunks, size = [], 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size <= limit:
+                chunks.append(chunk)
+            else:
+                chunks.clear()
+    except ClientDisconnect as error:
+        raise ClientGoneError("the client left while it was sending") from error
+    if size > limit:
+        raise TooLargeError(f"the request has {size} bytes; the limit is {limit}")
+    return b"".join(chunks)
+
+
+async def _unless_gone(request: Request, answer: Awaitable[Answer]) -> Answer:
+    """The answer, unless the client hangs up first; then the work is cancelled."""
+    work = asyncio.ensure_future(answer)
+    gone = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientGoneError("the client left before the answer was ready")
+        return work.result()
+    finally:
+        work.cancel()
+        gone.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _yes() -> Response:
+    # Without a body, as Triton has it: the stock aio client never reads one here, and leaks the connection.
+    return Response()
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": message}, status_code=status, headers=headers)
+
+
+async def _on_serving_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ServingError)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, OverloadedError) else None
+    return _error(error.http_status, str(error), headers)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return _error(error.status_code, message, dict(error.headers or {}))
+
+
+async def _on_crash(_: Request, error: Exception) -> Response:
+    return _error(500, f"internal error: {type(error).__name__}")

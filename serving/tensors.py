@@ -1,0 +1,114 @@
+"""Tensors as the wires carry them, to and from numpy: raw bytes, and lists of elements.
+
+Knows which inputs the protocol has; decides nothing about models or limits. The layout is the Open
+Inference Protocol's: little-endian, row-major; a BYTES element is a uint32 length and that many bytes.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prefrm.protocol import INPUTS, TensorSpec
+from serving.errors import InvalidRequestError
+
+__all__ = ["InputTensor", "pack", "read_inputs", "to_elements"]
+
+_SPECS = {spec.name: spec for spec in INPUTS}
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputTensor:
+    """An input as it was received, unchecked: either `raw` bytes or a flat list of `elements`."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    raw: bytes | None = None
+    elements: Sequence[object] | None = None
+
+
+def read_inputs(tensors: Sequence[InputTensor]) -> dict[str, npt.NDArray[Any]]:
+    """The named arrays of a request.
+
+    Raises:
+        InvalidRequestError: an input is missing, unknown, sent twice, of another datatype or shape, or its
+            content does not fill its shape.
+    """
+    names = [tensor.name for tensor in tensors]
+    expected = ", ".join(_SPECS)
+    if unknown := [name for name in names if name not in _SPECS]:
+        raise InvalidRequestError(f"unknown input {unknown[0]!r}; the inputs are {expected}")
+    if missing := [name for name in _SPECS if name not in names]:
+        raise InvalidRequestError(f"missing input {missing[0]!r}; the inputs are {expected}")
+    if len(set(names)) < len(names):
+        raise InvalidRequestError(f"an input was sent twice: {', '.join(names)}")
+    return {tensor.name: _read(tensor, _SPECS[tensor.name]) for tensor in tensors}
+
+
+def _read(tensor: InputTensor, spec: TensorSpec) -> npt.NDArray[np.object_]:
+    if tensor.datatype != spec.datatype:
+        raise InvalidRequestError(
+            f"input {spec.name!r} must have the datatype {spec.datatype}; received {tensor.datatype!r}"
+        )
+    if not spec.admits(tensor.shape) or min(tensor.shape) < 0:
+        raise InvalidRequestError(
+            f"input {spec.name!r} must have the shape {list(spec.shape)}; received {list(tensor.shape)}"
+        )
+    if tensor.raw is not None:
+        elements = list(_split(tensor.raw, spec.name))
+    else:
+        elements = [_element(value, spec.name) for value in tensor.elements or ()]
+    if len(elements) != prod(tensor.shape):
+        raise InvalidRequestError(
+            f"input {spec.name!r} has {len(elements)} elements; "
+            f"its shape {list(tensor.shape)} needs {prod(tensor.shape)}"
+        )
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array.reshape(tensor.shape)
+
+
+def _split(raw: bytes, name: str) -> Iterator[bytes]:
+    offset = 0
+    while offset < len(raw):
+        start = offset + _LENGTH.size
+        if start > len(raw):
+            raise InvalidRequestError(f"input {name!r} ends inside the length of an element")
+        offset = start + _LENGTH.unpack_from(raw, offset)[0]
+        if offset > len(raw):
+            raise InvalidRequestError(f"input {name!r} ends inside an element")
+        yield raw[start:offset]
+
+
+def _element(value: object, name: str) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise InvalidRequestError(f"input {name!r} has an element that is no string: {type(value).__name__}")
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"input {name!r} has an element that is no valid text: {error.reason}"
+        ) from error
+
+
+def pack(array: npt.NDArray[Any]) -> bytes:
+    """The raw bytes of an output."""
+    if array.dtype == object:
+        return b"".join(_LENGTH.pack(len(element)) + element for element in array.flat)
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def to_elements(array: npt.NDArray[Any]) -> list[object]:
+    """The flat JSON elements of an output: text for BYTES, null for NaN (which JSON does not have)."""
+    if array.dtype == object:
+        return [element.decode("utf-8") for element in array.flat]
+    values = array.ravel().tolist()
+    return [None if value != value else value for value in values]

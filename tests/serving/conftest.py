@@ -1,0 +1,110 @@
+"""A real server on loopback with a scorer that reads the images, and a scorer that waits to be let go."""
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from prefrm.media import decode
+from prefrm.winmatrix import FakeScorer, Group, WinMatrix
+from serving.dataplane import ModelInfo
+from serving.limits import Limits
+from serving.server import Addresses, JudgeServer, background
+
+
+def brightness(prompt: str, image: bytes) -> float:
+    return float(np.asarray(decode(image)).mean()) / 50 + len(prompt) / 10
+
+
+class GatedScorer:
+    """Judges by brightness, but only once `gate` is set; `calls` holds the group prompts of each call."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.calls: list[list[str]] = []
+        self._inner = FakeScorer(brightness)
+
+    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        self.calls.append([group.prompt for group in groups])
+        if not self.gate.wait(30):
+            raise RuntimeError("the test never opened the gate")
+        if any(group.prompt == "poison" for group in groups):
+            raise ValueError("this prompt breaks the judge")
+        return self._inner.score(groups)
+
+
+@pytest.fixture(scope="session")
+def png() -> Callable[[int], bytes]:
+    """An encoded image of one shade, 0 to 255."""
+
+    def make(shade: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (6, 5), (shade, shade // 2, 255 - shade)).save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def group(png: Callable[[int], bytes]) -> Callable[[str], Group]:
+    """A group of two with the given prompt."""
+    return lambda prompt: Group(prompt=prompt, images=(png(3), png(200)))
+
+
+@pytest.fixture(scope="session")
+def groups(png: Callable[[int], bytes]) -> list[Group]:
+    """Three groups of four: whole, with a missing candidate, and with an unreadable one."""
+    return [
+        Group(prompt="a red cube", images=(png(10), png(90), png(200), png(90))),
+        Group(prompt="zwei Äpfel \U0001f34e", images=(png(1), None, png(3), png(4))),
+        Group(prompt="", images=(png(1), b"not an image\x00", png(30), png(255))),
+    ]
+
+
+@pytest.fixture(scope="session")
+def scorer() -> FakeScorer:
+    return FakeScorer(brightness, first_bonus=0.3)
+
+
+@pytest.fixture(scope="session")
+def served(scorer: FakeScorer) -> Iterator[Addresses]:
+    """The addresses of a server that judges by brightness."""
+    model = ModelInfo(name="judge", facts={"base_model": "none"})
+    with background(JudgeServer(scorer, model, limits=Limits(group_size=8, request_groups=4))) as addresses:
+        yield addresses
+
+
+@pytest.fixture
+def gated() -> Iterator[GatedScorer]:
+    scorer = GatedScorer()
+    yield scorer
+    scorer.gate.set()
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], bool]], None]:
+    """Wait for a condition that another thread or process brings about."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end, "it never came about"
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def metric() -> Callable[[Addresses, str], float]:
+    """The value of a Prometheus sample such as 'prefrm_requests_in_flight'."""
+
+    def read(addresses: Addresses, sample: str) -> float:
+        lines = httpx.get(f"http://{addresses.metrics}/metrics").text.splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(sample + " ")), 0.0)
+
+    return read

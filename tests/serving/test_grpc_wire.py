@@ -1,0 +1,120 @@
+"""What the stock clients do not send, streams, and the health service."""
+
+import queue
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from prefrm.protocol import encode_groups
+from prefrm.winmatrix import Group
+from serving.dataplane import ModelInfo
+from serving.limits import Limits
+from serving.server import JudgeServer, background
+
+
+@pytest.fixture
+def channel(served):
+    with grpc.insecure_channel(served.grpc) as channel:
+        yield channel
+
+
+@pytest.fixture
+def stub(channel):
+    return GRPCInferenceServiceStub(channel)
+
+
+def typed_request(**fields) -> pb.ModelInferRequest:
+    """One group of two, in typed contents."""
+    request = pb.ModelInferRequest(model_name="judge", **fields)
+    for name, shape, elements in (("prompt", [1, 1], [b"a cat"]), ("images", [1, 2], [b"x", b"y\x00"])):
+        tensor = request.inputs.add(name=name, datatype="BYTES", shape=shape)
+        tensor.contents.bytes_contents.extend(elements)
+    return request
+
+
+def test_typed_contents_are_read_and_raw_ones_are_sent(stub):
+    response = stub.ModelInfer(typed_request(id="9"))
+    assert response.id == "9"
+    assert len(response.raw_output_contents) == len(response.outputs) == 6
+    assert not any(output.HasField("contents") for output in response.outputs)
+    assert triton.InferResult(response).as_numpy("error").tolist() == [
+        [b"the bytes are no PNG, JPEG, WEBP image"] * 2
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (lambda r: r.raw_input_contents.append(b""), "INVALID_ARGUMENT", "1 raw_input_contents for 2"),
+        (lambda r: r.raw_input_contents.extend([b"", b""]), "INVALID_ARGUMENT", "not in both"),
+        (lambda r: r.inputs[0].ClearField("contents"), "INVALID_ARGUMENT", "has 0 elements"),
+        (lambda r: r.inputs.pop(), "INVALID_ARGUMENT", "missing input 'images'"),
+        (lambda r: r.ClearField("inputs"), "INVALID_ARGUMENT", "missing input 'prompt'"),
+        (lambda r: r.inputs[1].shape.append(2**62), "INVALID_ARGUMENT", "must have the shape"),
+        (
+            lambda r: r.parameters["timeout"].MergeFrom(pb.InferParameter(string_param="1")),
+            "INVALID_ARGUMENT",
+            "'timeout'",
+        ),
+        (
+            lambda r: r.MergeFrom(pb.ModelInferRequest(model_name="other")),
+            "NOT_FOUND",
+            "unknown model 'other'",
+        ),
+    ],
+)
+def test_a_malformed_request_ends_in_its_status(stub, change, code, message):
+    request = typed_request()
+    change(request)
+    with pytest.raises(grpc.RpcError, match=message) as caught:
+        stub.ModelInfer(request)
+    assert caught.value.code() == grpc.StatusCode[code]
+
+
+def test_a_message_beyond_the_limit_is_refused(scorer):
+    limits = Limits(request_bytes=2000)
+    big = encode_groups([Group(prompt="p", images=(b"\x00" * 5000, b"x"))])
+    with (
+        background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served,
+        triton.InferenceServerClient(served.grpc) as client,
+    ):
+        sent = []
+        for name, array in big.items():
+            sent.append(triton.InferInput(name, list(array.shape), "BYTES").set_data_from_numpy(array))
+        with pytest.raises(triton.InferenceServerException, match="larger than max"):
+            client.infer("judge", sent)
+        assert client.is_server_live()
+
+
+def test_a_stream_says_that_it_is_not_supported_and_stays_open(served):
+    answers = queue.Queue()
+    tensor = triton.InferInput("prompt", [1, 1], "BYTES").set_data_from_numpy(
+        np.array([[b"x"]], dtype=object)
+    )
+    with triton.InferenceServerClient(served.grpc) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        for _ in range(2):
+            client.async_stream_infer("judge", [tensor])
+            result, error = answers.get(timeout=10)
+            assert result is None
+            assert "streaming inference is not supported" in str(error)
+        # Blocks for ever where a stream ended in an error.
+        client.stop_stream()
+
+
+@pytest.mark.parametrize("service", ["", "inference.GRPCInferenceService"])
+def test_the_health_service_says_serving(channel, service):
+    health = health_pb2_grpc.HealthStub(channel)
+    response = health.Check(health_pb2.HealthCheckRequest(service=service))
+    assert response.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_the_health_service_does_not_know_other_services(channel):
+    with pytest.raises(grpc.RpcError) as caught:
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="other"))
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND

@@ -1,0 +1,259 @@
+"""Starting and stopping: ports, signals, the address file and the command."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import tritonclient.grpc as triton
+import typer
+from grpc_health.v1 import health_pb2
+from typer.testing import CliRunner
+
+from prefrm.client import connect
+from prefrm.errors import BundleError, ConfigError
+from prefrm.winmatrix import FakeScorer, Group
+from serving.commands import announce, serve
+from serving.dataplane import ModelInfo
+from serving.limits import Limits
+from serving.server import Addresses, JudgeServer, background
+
+# A server process whose scorer judges by length and takes as long as its prompt says.
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from prefrm.winmatrix import FakeScorer
+from serving.commands import announce
+from serving.dataplane import ModelInfo
+from serving.server import JudgeServer, run
+
+def utility(prompt, image):
+    time.sleep(float(prompt))
+    return float(len(image))
+
+server = JudgeServer(FakeScorer(utility), ModelInfo(name="judge"))
+run(server, on_ready=lambda addresses: announce(addresses, Path(sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def process(tmp_path, until):
+    """A server process and where it listens."""
+    file = tmp_path / "address.json"
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            until(file.exists)
+            yield running, Addresses(**json.loads(file.read_text()))
+        finally:
+            running.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_what_was_accepted_and_ends_quickly(process, number, png, until):
+    running, addresses = process
+    results = []
+    group = Group(prompt="0.4", images=(png(1), png(2)))
+
+    def score(url):
+        with connect(url) as judge:
+            results.extend(judge.score([group]))
+
+    threads = [
+        threading.Thread(target=score, args=(url,)) for url in (addresses.grpc_url, addresses.http_url)
+    ]
+    for thread in threads:
+        thread.start()
+    until(lambda: "in_flight 2.0" in httpx.get(f"http://{addresses.metrics}/metrics").text)
+    running.send_signal(number)
+    # Stopping, but still there to say so.
+    until(lambda: httpx.get(f"http://{addresses.http}/v2/health/ready").status_code == 503)
+    response = httpx.get(f"http://{addresses.http}/v2/models/judge/ready")
+    assert (response.status_code, list(response.json())) == (503, ["error"])
+    with triton.InferenceServerClient(addresses.grpc) as client:
+        assert client.is_server_live()
+        assert not client.is_server_ready()
+        assert not client.is_model_ready("judge")
+    for thread in threads:
+        thread.join()
+    finished = time.monotonic()
+    assert running.wait(timeout=10) == 0
+    assert time.monotonic() - finished < 3
+    assert [matrix.valid.all() for matrix in results] == [True, True]
+    assert running.stderr.read() == ""
+
+
+def test_an_idle_server_with_an_open_connection_ends_at_once(process):
+    running, addresses = process
+    host, port = addresses.http.split(":")
+    with socket.create_connection((host, int(port))), httpx.Client() as client:
+        client.get(f"http://{addresses.http}/v2")
+        started = time.monotonic()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=10) == 0
+        assert time.monotonic() - started < 3
+
+
+def test_it_says_where_it_is_on_one_line(process):
+    running, addresses = process
+    running.send_signal(signal.SIGTERM)
+    out, err = running.communicate(timeout=10)
+    assert out == (
+        f"ready: grpc://{addresses.grpc}/judge http://{addresses.http}/judge "
+        f"metrics http://{addresses.metrics}/metrics\n"
+    )
+    assert err == ""
+
+
+def test_the_address_file_is_whole_or_absent(tmp_path, capsys):
+    addresses = Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", model="m")
+    file = tmp_path / "address.json"
+    file.write_text("an older and much longer address file that is replaced" * 9)
+    announce(addresses, file)
+    assert json.loads(file.read_text()) == {
+        "http": "127.0.0.1:1",
+        "grpc": "127.0.0.1:2",
+        "metrics": "127.0.0.1:3",
+        "model": "m",
+    }
+    assert os.listdir(tmp_path) == ["address.json"]
+    assert "grpc://127.0.0.1:2/m http://127.0.0.1:1/m" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("which", ["http", "grpc", "metrics"])
+def test_a_port_in_use_is_one_line_and_leaves_nothing_behind(which, scorer, capfd):
+    threads = threading.enumerate()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = JudgeServer(scorer, ModelInfo(name="judge"), **{f"{which}_port": port})
+        with pytest.raises(ConfigError) as caught, background(server):
+            pass
+    message = str(caught.value)
+    assert f"127.0.0.1:{port} for {which}: Address already in use" in message
+    assert f"--{which}-port" in message
+    assert "\n" not in message
+    assert capfd.readouterr().err == ""
+    assert set(threading.enumerate()) <= set(threads)
+
+
+def test_two_servers_do_not_share_a_grpc_port(scorer):
+    with background(JudgeServer(scorer, ModelInfo(name="judge"))) as first:
+        port = int(first.grpc.split(":")[1])
+        second = JudgeServer(scorer, ModelInfo(name="judge"), grpc_port=port)
+        with pytest.raises(ConfigError, match="in use"), background(second):
+            pass
+
+
+def test_a_port_is_free_again_after_stopping(scorer):
+    with background(JudgeServer(scorer, ModelInfo(name="judge"))) as first:
+        with triton.InferenceServerClient(first.grpc) as client:
+            assert client.is_server_live()
+        httpx.get(f"http://{first.http}/v2")
+    ports = {f"{w}_port": int(getattr(first, w).split(":")[1]) for w in ("http", "grpc", "metrics")}
+    with background(JudgeServer(scorer, ModelInfo(name="judge"), **ports)) as second:
+        assert second == first
+
+
+def test_an_exception_in_the_block_stops_the_server(scorer):
+    with pytest.raises(KeyError), background(JudgeServer(scorer, ModelInfo(name="judge"))) as served:
+        raise KeyError("the caller's own")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://{served.http}/v2")
+
+
+def test_the_health_service_hears_of_the_end(scorer):
+    import grpc
+    from grpc_health.v1 import health_pb2_grpc
+
+    async def main():
+        server = JudgeServer(scorer, ModelInfo(name="judge"))
+        addresses = await server.start()
+        async with grpc.aio.insecure_channel(addresses.grpc) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            states = [(await watch.read()).status]
+            stopping = asyncio.ensure_future(server.stop())
+            states.append((await watch.read()).status)
+            watch.cancel()
+            await stopping
+        return states
+
+    serving, not_serving = asyncio.run(main())
+    assert serving == health_pb2.HealthCheckResponse.SERVING
+    assert not_serving == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def test_a_queue_without_room_for_a_request_is_a_mistake():
+    with pytest.raises(ConfigError, match="10 < 20"):
+        Limits(queued_groups=10, request_groups=20)
+
+
+def test_http_answers_do_not_wait_for_acknowledgements(served, png):
+    # With Nagle's algorithm on, each answer takes the 40 ms of the client's delayed acknowledgement.
+    group = Group(prompt="p", images=(png(1), png(2)))
+    seconds = []
+    with connect(served.http_url) as judge:
+        for _ in range(20):
+            started = time.perf_counter()
+            judge.score([group])
+            seconds.append(time.perf_counter() - started)
+    assert min(seconds[1:]) < 0.03
+
+
+def test_a_server_on_ipv6(png):
+    with background(
+        JudgeServer(FakeScorer(lambda p, i: 0.0), ModelInfo(name="judge"), host="::1")
+    ) as addresses:
+        assert addresses.http.startswith("[::1]:")
+        for url in (addresses.grpc_url, addresses.http_url):
+            with connect(url) as judge:
+                assert judge.score([Group(prompt="p", images=(png(1), png(2)))])[0].p[0, 1] == 0.5
+
+
+class TestCommand:
+    @pytest.fixture
+    def app(self):
+        app = typer.Typer()
+        app.command("serve")(serve)
+        app.command("other")(lambda: None)
+        return app
+
+    def test_it_documents_its_options(self, app):
+        result = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+        assert result.exit_code == 0
+        for option in (
+            "--host",
+            "--http-port",
+            "--grpc-port",
+            "--metrics-port",
+            "--model-name",
+            "--address-file",
+        ):
+            assert option in result.output
+
+    def test_a_bundle_that_is_not_there_is_a_prefrm_error(self, app, tmp_path):
+        arguments = ["serve", str(tmp_path / "nothing"), "--http-port", "0"]
+        result = CliRunner().invoke(app, arguments)
+        assert isinstance(result.exception, BundleError)
+
+    def test_the_module_is_light(self):
+        program = (
+            "import sys, serving.commands; "
+            "print([m for m in ('torch', 'fastapi', 'grpc') if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
+
+    def test_the_entry_point_names_it(self):
+        import tomllib
+
+        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+        assert project["entry-points"]["prefrm.commands"]["serve"] == "serving.commands:serve"
