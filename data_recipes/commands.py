@@ -7,7 +7,7 @@ Results go to standard output, progress and warnings to standard error. A user's
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -15,14 +15,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from data_recipes.inspection import DatasetSummary, SplitSummary, contact_sheet, inspect_dataset
 from data_recipes.recipe import Progress, Recipe
 from data_recipes.registry import RECIPES, get_recipe
 from prefrm.errors import ConfigError
+from prefrm.progress import Advance, track
 from prefrm.records import read_groups
 
 __all__ = ["app"]
@@ -125,26 +124,17 @@ def _settings(pairs: list[str]) -> dict[str, str]:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Bars on a terminal; elsewhere a line at each tenth of a split. On standard error both."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _plain_progress
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=console) as bars:
-        tasks = {}
+    """The progress of one split after another."""
+    with ExitStack() as current:
+        advance: dict[str, Advance] = {}
 
         def show(split: str, done: int, total: int) -> None:
-            if split not in tasks:
-                tasks[split] = bars.add_task(split, total=total)
-            bars.update(tasks[split], completed=done)
+            if split not in advance:
+                current.close()  # the split before is done
+                advance[split] = current.enter_context(track(split, total))
+            advance[split](done)
 
         yield show
-
-
-def _plain_progress(split: str, done: int, total: int) -> None:
-    if done == total or (done and done % max(1, total // 10) == 0):
-        print(f"{split}: {done}/{total} groups", file=sys.stderr, flush=True)
 
 
 def _print_summary(summary: DatasetSummary) -> None:
@@ -156,6 +146,7 @@ def _print_summary(summary: DatasetSummary) -> None:
         table.add_row(name, *(column.get(name, "") for column in columns))
     Console().print(table)
     _print_lines("prompts in more than one split", [repr(text) for text in summary.shared_prompts])
+    print(f"images in more than one split: {summary.shared_images or 'none'}")
     for name, split in summary.splits.items():
         _print_lines(f"unreadable images in {name}", split.unreadable)
 

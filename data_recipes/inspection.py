@@ -12,7 +12,15 @@ from PIL import Image, ImageDraw
 
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError, MediaError
-from prefrm.records import SPLITS, DatasetInfo, PreferenceGroup, fingerprint, read_groups, read_info
+from prefrm.records import (
+    SPLITS,
+    DatasetInfo,
+    PreferenceGroup,
+    fingerprint,
+    prompt_key,
+    read_groups,
+    read_info,
+)
 
 __all__ = ["DatasetSummary", "SplitSummary", "TagSummary", "contact_sheet", "inspect_dataset", "summarize"]
 
@@ -65,11 +73,19 @@ class SplitSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSummary:
-    """A folder: its info, its splits by name, and the prompts that are in more than one of them."""
+    """A folder.
+
+    Attributes:
+        info: where it came from.
+        splits: by name.
+        shared_prompts: those in more than one split, in lower case and with single spaces.
+        shared_images: how many distinct images are in more than one split.
+    """
 
     info: DatasetInfo
     splits: Mapping[str, SplitSummary]
     shared_prompts: tuple[str, ...]
+    shared_images: int
 
 
 def inspect_dataset(folder: Path | str, split: str | None = None) -> DatasetSummary:
@@ -86,15 +102,20 @@ def inspect_dataset(folder: Path | str, split: str | None = None) -> DatasetSumm
     found = [name for name in SPLITS if (Path(folder) / f"{name}.parquet").is_file()]
     if not found:
         raise DatasetError(f"{folder} holds no split; build the dataset again")
-    prompts = {name: {group.prompt for group in read_groups(folder, name)} for name in found}
-    uses = Counter(prompt for texts in prompts.values() for prompt in texts)
+    prompts: Counter[str] = Counter()
+    images: Counter[str] = Counter()
+    for name in found:
+        groups = list(read_groups(folder, name))
+        prompts.update({prompt_key(group.prompt) for group in groups})
+        images.update({media.digest(image) for group in groups for image in group.images if image})
     return DatasetSummary(
         info=info,
         splits={
             name: summarize(list(read_groups(folder, name)), info.fingerprints.get(name))
             for name in ([split] if split else found)
         },
-        shared_prompts=tuple(sorted(prompt for prompt, n in uses.items() if n > 1)),
+        shared_prompts=tuple(sorted(prompt for prompt, n in prompts.items() if n > 1)),
+        shared_images=sum(n > 1 for n in images.values()),
     )
 
 

@@ -8,13 +8,16 @@ Each row (or each line's JSON object) is one judgement and has at least
     preferred   1, 2 or tie
 
 Other columns are ignored. Pairs of one prompt that share images, directly or through others, become one
-group. The split of a prompt is decided by its hash, so it does not change as rows are added.
+group, or several where there are more than `MAX_CANDIDATES` images; no pair is lost.
+
+The split of a prompt is decided by its hash, whatever its letter case and spacing, so it does not change
+as rows are added. Prompts that share an image stay in one split: that of the first in the alphabet.
 """
 
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,11 +25,22 @@ from typing import Annotated, Any
 from data_recipes.recipe import Plan, Recipe, Split
 from prefrm import media
 from prefrm.errors import ConfigError, DataError, DatasetError, MediaError
-from prefrm.records import SPLITS, Comparison, PreferenceGroup
+from prefrm.records import SPLITS, Comparison, PreferenceGroup, prompt_key
 
-__all__ = ["COLUMNS", "RECIPE", "Pair", "PairsOptions", "group_pairs", "read_pairs", "split_of"]
+__all__ = [
+    "COLUMNS",
+    "MAX_CANDIDATES",
+    "RECIPE",
+    "Pair",
+    "PairsOptions",
+    "group_pairs",
+    "read_pairs",
+    "split_of",
+    "split_pairs",
+]
 
 COLUMNS = ("prompt", "image_1", "image_2", "preferred")
+MAX_CANDIDATES = 8  # a judge compares every two candidates of a group, in both orders
 
 _NAMED = 5  # bad rows that an error describes; the rest are counted
 
@@ -79,45 +93,59 @@ def read_pairs(source: Path) -> list[Pair]:
 
 
 def split_of(prompt: str, options: PairsOptions, seed: int) -> str:
-    """The split of a prompt, by its hash."""
-    raw = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
+    """The split of a prompt, by the hash of its `prompt_key`."""
+    raw = hashlib.sha256(f"{seed}\n{prompt_key(prompt)}".encode()).digest()
     place = int.from_bytes(raw[:8], "big") / 2**64
     if place < options.test:
         return "test"
     return "validation" if place < options.test + options.validation else "train"
 
 
+def split_pairs(pairs: Sequence[Pair], options: PairsOptions, seed: int) -> dict[str, list[Pair]]:
+    """The pairs by split; neither a prompt nor an image, by its content, is in two."""
+    paths = {path for pair in pairs for path in (pair.image_1, pair.image_2)}
+    image = {path: _identity(path) for path in paths}
+
+    def ends(pair: Pair) -> tuple[Hashable, ...]:
+        return ("prompt", prompt_key(pair.prompt)), image[pair.image_1], image[pair.image_2]
+
+    by_split: dict[str, list[Pair]] = {split: [] for split in SPLITS}
+    for together in _clusters(pairs, ends):
+        first = min(prompt_key(pair.prompt) for pair in together)
+        by_split[split_of(first, options, seed)] += together
+    return by_split
+
+
 def group_pairs(pairs: Sequence[Pair], left_out: list[str]) -> Iterator[PreferenceGroup]:
-    """One group for each set of linked pairs of a prompt, as read from the images.
+    """The groups of linked pairs of each prompt, of at most `MAX_CANDIDATES`, as read from the images.
 
     Candidates stand in the order of their digests, so an image's place says nothing of its label. A pair
     with an unreadable image is left out, with a line in `left_out`, and takes nothing else with it.
     """
-    for linked in _linked(pairs):
+    for part in _parts(pairs):
         images: dict[Path, bytes | MediaError] = {}
         usable = []
-        for pair in linked:
+        for pair in part:
             problems = [e for e in (_read(pair.image_1, images), _read(pair.image_2, images)) if e]
             left_out.extend(f"record {pair.id}: {error}" for error in problems)
             usable += [] if problems else [pair]
         # What is left may have fallen into several groups.
-        yield from (_group(part, images) for part in _linked(usable))
+        yield from (_group(linked, images) for linked in _linked(usable))
 
 
 def _plan(options: PairsOptions, seed: int) -> Plan:
-    by_split: dict[str, list[Pair]] = {split: [] for split in SPLITS}
-    for pair in read_pairs(options.source):
-        by_split[split_of(pair.prompt, options, seed)].append(pair)
+    by_split = split_pairs(read_pairs(options.source), options, seed)
     wanted = {"train": 1.0, "validation": options.validation, "test": options.test}
     for split, pairs in by_split.items():
         if wanted[split] > 0 and not pairs:
             raise DatasetError(
                 f"{options.source} has too few prompts: none falls into the {split} split; "
-                f"set {split} higher, or to 0 to do without, or try another seed"
+                f"set {split} higher, or to 0 to do without, or try another seed "
+                "(prompts that share an image stay together)"
             )
     plan = Plan(splits={})
     splits = {
-        split: Split(groups=group_pairs(pairs, plan.left_out), total=len(_linked(pairs)))
+        split: Split(groups=group_pairs(pairs, plan.left_out), total=len(_parts(pairs)))
         for split, pairs in by_split.items()
         if pairs
     }
@@ -171,32 +199,68 @@ def _pair(row: dict[Any, Any], source: Path, line: int) -> Pair:
     preferred = text["preferred"].lower()
     if preferred not in ("1", "2", "tie"):
         raise DataError(f"preferred must be 1, 2 or tie; received {row['preferred']!r}")
-    if text["image_1"] == text["image_2"]:
+    image_1, image_2 = ((source.parent / text[name]).resolve() for name in ("image_1", "image_2"))
+    if image_1 == image_2:
         raise DataError(f"image_1 and image_2 are the same file, {text['image_1']}")
     return Pair(
         id=f"{source.name}:{line}",
         prompt=text["prompt"],
-        image_1=source.parent / text["image_1"],
-        image_2=source.parent / text["image_2"],
+        image_1=image_1,
+        image_2=image_2,
         preferred=preferred,
     )
 
 
+def _parts(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Linked pairs, in parts of at most `MAX_CANDIDATES` images; each pair is in one."""
+    return [part for linked in _linked(pairs) for part in _bounded(linked)]
+
+
+def _bounded(pairs: list[Pair]) -> Iterator[list[Pair]]:
+    """Part after part takes, in order, each remaining pair that shares an image with it and still fits."""
+    while pairs:
+        images, part, rest = {pairs[0].image_1}, [], []
+        for pair in pairs:
+            both = {pair.image_1, pair.image_2}
+            if images & both and len(images | both) <= MAX_CANDIDATES:
+                images |= both
+                part.append(pair)
+            else:
+                rest.append(pair)
+        yield part
+        pairs = rest
+
+
 def _linked(pairs: Sequence[Pair]) -> list[list[Pair]]:
     """Pairs of one prompt that share images, directly or through others; in order of first appearance."""
-    above: dict[tuple[str, Path], tuple[str, Path]] = {}
+    return _clusters(pairs, lambda pair: ((pair.prompt, pair.image_1), (pair.prompt, pair.image_2)))
 
-    def top(node: tuple[str, Path]) -> tuple[str, Path]:
+
+def _clusters(pairs: Sequence[Pair], ends: Callable[[Pair], tuple[Hashable, ...]]) -> list[list[Pair]]:
+    """Pairs that share an end, directly or through others; in order of first appearance."""
+    above: dict[Hashable, Hashable] = {}
+
+    def top(node: Hashable) -> Hashable:
         while (parent := above.setdefault(node, node)) != node:
             above[node] = node = above[parent]
         return node
 
     for pair in pairs:
-        above[top((pair.prompt, pair.image_1))] = top((pair.prompt, pair.image_2))
-    clusters: dict[tuple[str, Path], list[Pair]] = {}
+        first, *others = ends(pair)
+        for other in others:
+            above[top(first)] = top(other)
+    clusters: dict[Hashable, list[Pair]] = {}
     for pair in pairs:
-        clusters.setdefault(top((pair.prompt, pair.image_1)), []).append(pair)
+        clusters.setdefault(top(ends(pair)[0]), []).append(pair)
     return list(clusters.values())
+
+
+def _identity(path: Path) -> str:
+    """What tells images apart: the digest of the content; the path of a file that is no image."""
+    try:
+        return media.digest(media.read(path))
+    except MediaError:
+        return str(path)
 
 
 def _read(path: Path, images: dict[Path, bytes | MediaError]) -> MediaError | None:

@@ -6,6 +6,7 @@ writes the dataset. Which recipes exist is in `registry`.
 """
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from prefrm.records import (
     DatasetInfo,
     PreferenceGroup,
     fingerprint,
+    prompt_key,
     read_groups,
     write_groups,
     write_info,
@@ -28,6 +30,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with the split being built, how many of its groups are done, and how many there are."""
 
 _NAMED = 3  # offenders that an error names; the rest are counted
+_FILES = ("dataset.json", *(f"{split}.parquet" for split in SPLITS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,17 +122,29 @@ class Recipe:
     ) -> Built:
         """Build the dataset into a folder; `dataset.json` comes last, so a folder with it is complete.
 
+        What the folder holds is replaced only when the new dataset is whole; other files there stay.
         Option values may be of their type or text, as from a command line.
 
         Raises:
-            ConfigError: an option is unknown, missing, ill-typed or out of range.
+            ConfigError: an option is unknown, missing, ill-typed or out of range, or the seed is negative.
             DataError: the source is not what it should be, a prompt is in two splits, or the folder
-                holds a dataset and `overwrite` is not set.
+                holds a split or a `dataset.json` and `overwrite` is not set.
         """
         folder = Path(out)
         checked = self.read_options(options)
+        if seed < 0:
+            raise ConfigError(f"seed must be a whole number of at least 0; received {seed}")
+        if not overwrite:
+            _require_room(folder)
         plan = self.plan(checked, seed)
-        _make_room(folder, overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Inside the folder, so that what is done can be moved and need not be copied.
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as unfinished:
+            built = self._write(plan, Path(unfinished), {"seed": seed, **_plain(checked)}, progress)
+            _move(Path(unfinished), folder)
+        return built
+
+    def _write(self, plan: Plan, folder: Path, options: Mapping[str, Any], progress: Progress) -> Built:
         counts, fingerprints, prompts = {}, {}, {}
         for name, split in plan.splits.items():
             counts[name] = write_groups(_watched(name, split, progress), folder, name)
@@ -138,8 +153,7 @@ class Recipe:
             fingerprints[name] = fingerprint(read_groups(folder, name))
             prompts[name] = {group.prompt for group in read_groups(folder, name)}
         prove_disjoint(prompts)
-        recorded = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(checked).items()}
-        info = DatasetInfo(recipe=self.name, options={"seed": seed, **recorded}, fingerprints=fingerprints)
+        info = DatasetInfo(recipe=self.name, options=options, fingerprints=fingerprints)
         write_info(folder, info)
         return Built(info=info, groups=counts, left_out=tuple(plan.left_out))
 
@@ -165,7 +179,7 @@ class Recipe:
 
 
 def prove_disjoint(prompts: Mapping[str, Iterable[str]]) -> None:
-    """Prove that no prompt text is in two splits; `prompts` is by split.
+    """Prove that no prompt is in two splits, in whatever letter case and spacing; `prompts` is by split.
 
     Raises:
         DataError: one is; it and its splits are named.
@@ -174,8 +188,8 @@ def prove_disjoint(prompts: Mapping[str, Iterable[str]]) -> None:
     shared = []
     for split, texts in prompts.items():
         for text in sorted(set(texts)):
-            if home.setdefault(text, split) != split:
-                shared.append(f"{text!r} in {home[text]} and {split}")
+            if (first := home.setdefault(prompt_key(text), split)) != split:
+                shared.append(f"{text!r} in {first} and {split}")
     if shared:
         raise DataError(
             f"{len(shared)} prompts are in two splits: {_some(shared)}; "
@@ -200,14 +214,25 @@ def _convert(value: Any, to: Option) -> Any:
     raise ConfigError(f"option {to.name!r} must be of type {to.type.__name__}, received {value!r}")
 
 
-def _make_room(folder: Path, overwrite: bool) -> None:
-    """Take away what an earlier build left, so that no stale split outlives it."""
-    if (folder / "dataset.json").exists() and not overwrite:
+def _plain(options: Any) -> dict[str, Any]:
+    """The options as `dataset.json` records them."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()}
+
+
+def _require_room(folder: Path) -> None:
+    if found := [name for name in _FILES if (folder / name).exists()]:
         raise DataError(
-            f"{folder} already holds a dataset; choose another folder, or pass overwrite (--overwrite)"
+            f"{folder} already holds {', '.join(found)}; choose another folder, or pass --overwrite"
         )
-    for name in ("dataset.json", *(f"{split}.parquet" for split in SPLITS)):
+
+
+def _move(dataset: Path, folder: Path) -> None:
+    """Put a whole dataset in the place of what the folder holds, so that no stale split outlives it."""
+    for name in _FILES:
         (folder / name).unlink(missing_ok=True)
+    for name in reversed(_FILES):
+        if (dataset / name).exists():
+            (dataset / name).replace(folder / name)
 
 
 def _watched(name: str, split: Split, progress: Progress) -> Iterator[PreferenceGroup]:

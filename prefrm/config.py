@@ -71,7 +71,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set takes key=value, such as optim.lr=1e-4; received {override!r}")
     *parents, last = key.split(".")
     for parent in parents:
-        child = tree.setdefault(parent, {})
+        # A section that is set to null is absent; naming a key of it brings it back.
+        if tree.get(parent) is None:
+            tree[parent] = {}
+        child = tree[parent]
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override}: {parent!r} is a value, not a section")
         tree = child

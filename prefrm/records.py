@@ -11,16 +11,19 @@ came from. Images are embedded as encoded bytes in a column that `datasets.Image
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefrm.chunks import chunks
 from prefrm.errors import DatasetError, RecordError, missing_extra
 from prefrm.winmatrix import Group
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 __all__ = [
     "SPLITS",
@@ -29,7 +32,9 @@ __all__ = [
     "PreferenceGroup",
     "comparisons_from_ranking",
     "comparisons_from_scores",
+    "count_groups",
     "fingerprint",
+    "prompt_key",
     "read_groups",
     "read_info",
     "write_groups",
@@ -178,7 +183,7 @@ def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: s
     count = 0
     try:
         with pq.ParquetWriter(partial, _schema(pa)) as writer:
-            for batch in _batches(_unique(groups, target), 256):
+            for batch in chunks(_unique(groups, target), 256):
                 rows = [_to_row(group) for group in batch]
                 writer.write_table(pa.Table.from_pylist(rows, schema=_schema(pa)))
                 count += len(rows)
@@ -195,6 +200,21 @@ def read_groups(folder: Path | str, split: str) -> Iterator[PreferenceGroup]:
         DatasetError: there is no such split, or the file is truncated or of another format; it is named.
         RecordError: a record breaks its own rules; its id is named.
     """
+    pa, _ = _pyarrow()
+    with _open_split(folder, split) as file:
+        for batch in file.iter_batches(batch_size=64, columns=_schema(pa).names):
+            for row in batch.to_pylist():
+                yield _from_row(row)
+
+
+def count_groups(folder: Path | str, split: str) -> int:
+    """How many groups a split holds, from the file's footer. Raises `DatasetError` as `read_groups`."""
+    with _open_split(folder, split) as file:
+        return int(file.metadata.num_rows)
+
+
+@contextmanager
+def _open_split(folder: Path | str, split: str) -> "Iterator[pq.ParquetFile]":
     pa, pq = _pyarrow()
     path = Path(folder) / f"{split}.parquet"
     if not path.is_file():
@@ -204,9 +224,7 @@ def read_groups(folder: Path | str, split: str) -> Iterator[PreferenceGroup]:
         with pq.ParquetFile(path) as file:
             if missing := set(_schema(pa).names) - set(file.schema_arrow.names):
                 raise DatasetError(f"{path} is no preference dataset: it lacks the columns {sorted(missing)}")
-            for batch in file.iter_batches(batch_size=64, columns=_schema(pa).names):
-                for row in batch.to_pylist():
-                    yield _from_row(row)
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} cannot be read; it is truncated or no parquet file: {error}") from error
 
@@ -245,6 +263,11 @@ def fingerprint(groups: Iterable[PreferenceGroup]) -> str:
         row["images"] = [None if i is None else hashlib.sha256(i).hexdigest() for i in group.images]
         total.update(json.dumps(row, sort_keys=True).encode())
     return total.hexdigest()
+
+
+def prompt_key(prompt: str) -> str:
+    """What tells prompts apart when splits are compared: neither letter case nor white space counts."""
+    return " ".join(prompt.casefold().split())
 
 
 def _schema(pa: Any) -> "pa.Schema":
@@ -300,17 +323,6 @@ def _unique(groups: Iterable[PreferenceGroup], target: Path) -> Iterator[Prefere
             raise DatasetError(f"{target}: two records have the id {group.id!r}; ids must be unique")
         seen.add(group.id)
         yield group
-
-
-def _batches(groups: Iterable[PreferenceGroup], size: int) -> Iterator[list[PreferenceGroup]]:
-    batch: list[PreferenceGroup] = []
-    for group in groups:
-        batch.append(group)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -1,5 +1,12 @@
 """The engine: win matrices from a judge on this machine. Needs torch."""
 
+from prefrm.errors import missing_extra
+
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise missing_extra(error.name or "torch", "judge") from error
+
 from prefrm.engine.engine import DEFAULT_BATCH_SIZE, Engine
 
 __all__ = ["DEFAULT_BATCH_SIZE", "Engine"]

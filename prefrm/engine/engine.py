@@ -4,21 +4,27 @@ Both orders of every pair are read. A group is computed from its own content alo
 hold nothing of another group, so what else is in a call changes no bit of its matrix.
 """
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from prefrm.bundle import load_bundle
-from prefrm.engine.plan import GroupPlan, chunks, plan_group
-from prefrm.errors import ConfigError, DataError, MediaError, ScoringError
-from prefrm.judge import ImageInput, Judge
+from prefrm.chunks import chunks
+from prefrm.engine.plan import GroupPlan, plan_group
+from prefrm.errors import ConfigError, MediaError, RecordError, ScoringError
+from prefrm.judge import ImageInput, Judge, PairInput
 from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode
 from prefrm.winmatrix import Group, WinMatrix
 
 __all__ = ["DEFAULT_BATCH_SIZE", "Engine"]
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_BATCH_SIZE = 32
+Pair = tuple[str, str]
+"""Two images by their digests, in the order shown."""
 
 
 class Engine:
@@ -64,7 +70,7 @@ class Engine:
         """The engine of a bundle, with the temperature of its calibration (1 if it has none).
 
         Raises:
-            BundleError: as `prefrm.bundle.load_bundle`.
+            BundleError, ConfigError: as `prefrm.bundle.load_bundle`.
         """
         bundle = load_bundle(path, device, dtype)
         calibration = bundle.manifest.calibration
@@ -79,8 +85,9 @@ class Engine:
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order.
 
-        A candidate that is missing or unreadable costs its own pairs, and a prompt that cannot be
-        read those of its group; `WinMatrix.errors` says why.
+        A candidate that is missing or unreadable costs its own pairs, two images that are too large
+        to be read together cost theirs, and a prompt that cannot be read costs those of its group.
+        `WinMatrix.errors` says why, for each candidate that is in no pair that could be read.
 
         Raises:
             ScoringError: the device ran out of memory.
@@ -95,15 +102,15 @@ class Engine:
 
     def _score(self, group: Group) -> WinMatrix:
         plan = plan_group(group)
-        images, reasons = self._prepare(plan)
+        images, unreadable = self._prepare_images(plan)
+        inputs, alone = self._prepare_pairs(group.prompt, images, plan.pairs(list(images)))
+        reasons = unreadable | alone
         errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in plan.places]
-        try:
-            log_odds = self._compare(group.prompt, images, plan.pairs(list(images)))
-        except DataError as error:
-            return WinMatrix.missing([reason or str(error) for reason in errors])
-        return WinMatrix.from_order_logits(plan.spread(log_odds) / self.temperature, errors=errors)
+        log_odds = plan.spread(self._compare(images, inputs))
+        return WinMatrix.from_order_logits(log_odds / self.temperature, errors=errors)
 
-    def _prepare(self, plan: GroupPlan) -> tuple[dict[str, ImageInput], dict[str, str]]:
+    def _prepare_images(self, plan: GroupPlan) -> tuple[dict[str, ImageInput], dict[str, str]]:
+        """The images that can be read, and why each of the others cannot."""
         images, reasons = {}, {}
         for key, data in plan.images.items():
             try:
@@ -112,16 +119,30 @@ class Engine:
                 reasons[key] = str(error)
         return images, reasons
 
+    def _prepare_pairs(
+        self, prompt: str, images: Mapping[str, ImageInput], pairs: Sequence[Pair]
+    ) -> tuple[dict[Pair, PairInput], dict[str, str]]:
+        """The pairs that can be read, and why each image that is in none of them is in none."""
+        inputs: dict[Pair, PairInput] = {}
+        refused: dict[str, str] = {}
+        for a, b in pairs:
+            try:
+                inputs[a, b] = self.judge.processor.prepare_pair(prompt, images[a], images[b])
+            except RecordError as error:
+                refused |= {a: str(error), b: str(error)}
+        paired = {key for pair in inputs for key in pair}
+        if inputs and refused:
+            logger.warning("some pairs of a group are not judged: %s", next(iter(refused.values())))
+        return inputs, {key: reason for key, reason in refused.items() if key not in paired}
+
     def _compare(
-        self, prompt: str, images: dict[str, ImageInput], pairs: Sequence[tuple[str, str]]
-    ) -> dict[tuple[str, str], float]:
-        prepare = self.judge.processor.prepare_pair
-        inputs = [prepare(prompt, images[a], images[b]) for a, b in pairs]
+        self, images: Mapping[str, ImageInput], inputs: Mapping[Pair, PairInput]
+    ) -> dict[Pair, float]:
+        paired = {key for pair in inputs for key in pair}
         features: dict[ImageInput, torch.Tensor] = {}
-        if pairs:
-            for run in chunks(list(images.values()), self._batch_size):
-                features |= self.judge.encode(run)
+        for run in chunks([image for key, image in images.items() if key in paired], self._batch_size):
+            features |= self.judge.encode(run)
         log_odds: list[float] = []
-        for batch in chunks(inputs, self._batch_size):
+        for batch in chunks(list(inputs.values()), self._batch_size):
             log_odds += self.judge.compare(self.judge.processor.collate(batch), features).tolist()
-        return dict(zip(pairs, log_odds, strict=True))
+        return dict(zip(inputs, log_odds, strict=True))

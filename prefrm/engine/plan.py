@@ -6,10 +6,8 @@ order of the candidates nor anything outside the group has a say in what is comp
 Shapes: K candidates, U distinct readable images.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +15,7 @@ import numpy.typing as npt
 from prefrm.media import digest
 from prefrm.winmatrix import Group
 
-__all__ = ["GroupPlan", "chunks", "plan_group"]
-
-T = TypeVar("T")
+__all__ = ["GroupPlan", "plan_group"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +50,3 @@ def plan_group(group: Group) -> GroupPlan:
     places = tuple(digest(image) if image else None for image in group.images)
     found = {key: image for key, image in zip(places, group.images, strict=True) if key and image}
     return GroupPlan(images=dict(sorted(found.items())), places=places)
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    """The items in runs of `size`, the last one shorter."""
-    rest = iter(items)
-    while run := list(islice(rest, size)):
-        yield run

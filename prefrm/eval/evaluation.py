@@ -5,11 +5,11 @@ temperature costs nothing. Writes nothing; that is `prefrm.eval.report`.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from typing import Any
 
+from prefrm.chunks import chunks
 from prefrm.errors import DatasetError
 from prefrm.eval.calibration import Calibration, calibrate, fit_temperature, tempered
 from prefrm.eval.metrics import Metrics, measure
@@ -80,16 +80,18 @@ def evaluate(
 ) -> Evaluation:
     """Score every group, `batch` groups a call, and measure.
 
+    `groups` may be a stream: of those that are done only labels and matrices stay in memory.
     `progress` is called with the number of groups done. An image that the scorer cannot read costs
     its own candidate and nothing else; it is listed in `unreadable`.
 
     Raises:
+        ConfigError: `batch` is less than 1.
         DatasetError: there is no group.
         ScoringError: the scorer cannot answer at all.
     """
     judged: list[JudgedGroup] = []
     unreadable: list[Unreadable] = []
-    for part in _parts(groups, batch):
+    for part in chunks(groups, batch):
         matrices = scorer.score([group.group() for group in part])
         for group, matrix in zip(part, matrices, strict=True):
             judged.append(JudgedGroup.of(group, matrix))
@@ -130,9 +132,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(entry) for entry in value]
     return value
-
-
-def _parts(groups: Iterable[PreferenceGroup], size: int) -> Iterator[list[PreferenceGroup]]:
-    stream = iter(groups)
-    while part := list(islice(stream, size)):
-        yield part

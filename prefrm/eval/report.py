@@ -20,6 +20,7 @@ __all__ = ["write_report"]
 
 UNREADABLE_SHOWN = 20
 MOST_BARS = 40
+PLOTS = ("reliability.png", "accuracy_by_*.png", "order_gap.png")
 DEFINITIONS = """\
 Pair accuracy is micro over the pairs of which the dataset prefers one image; a judge that answers
 exactly 0.5 is wrong, and a pair that was not judged counts neither way. Its interval is a 95%
@@ -31,6 +32,7 @@ other way round. The regret of best-of-K is in the dataset's unit of quality."""
 def write_report(evaluation: Evaluation, folder: Path | str, *, before: Evaluation | None = None) -> None:
     """Write report.md, report.json and the plots that report.md shows into `folder`, which is made.
 
+    The plots of an earlier report there are removed, so that none outlives its numbers.
     `before` is an evaluation of the same groups to stand beside it, such as the uncalibrated one.
     """
     target = Path(folder)
@@ -39,6 +41,9 @@ def write_report(evaluation: Evaluation, folder: Path | str, *, before: Evaluati
     (target / "report.json").write_text(
         json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
+    for pattern in PLOTS:
+        for stale in target.glob(pattern):
+            stale.unlink()
     pictures = _write_plots(evaluation, target, before)
     (target / "report.md").write_text(_markdown(evaluation, before, pictures), encoding="utf-8")
 

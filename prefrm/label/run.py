@@ -1,9 +1,9 @@
 """Ask a scorer about every group of a dataset, shard by shard, and go on where an earlier run stopped."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
 
+from prefrm.chunks import chunks
 from prefrm.errors import DatasetError, IncompleteMatrixError
 from prefrm.label.shards import Summary, check_shard, claim_folder, labelled_shards, shard_path, write_shard
 from prefrm.progress import Advance
@@ -49,7 +49,7 @@ def label(
     folder = Path(out)
     claim_folder(folder, judge=judge, shard_size=shard_size)
     total, count = Summary(), 0
-    for count, part in enumerate(_parts(groups, shard_size), start=1):
+    for count, part in enumerate(chunks(groups, shard_size), start=1):
         path = shard_path(folder, count - 1)
         if path.exists():
             done = check_shard(path, part)
@@ -83,7 +83,7 @@ def _score(
     before: int,
 ) -> list[WinMatrix]:
     matrices: list[WinMatrix] = []
-    for part in _parts(groups, batch):
+    for part in chunks(groups, batch):
         matrices += scorer.score([group.group() for group in part])
         if on_missing == "raise":
             for group, matrix in zip(part, matrices[-len(part) :], strict=True):
@@ -98,9 +98,3 @@ def _require_complete(group: PreferenceGroup, matrix: WinMatrix) -> None:
         matrix.require_complete()
     except IncompleteMatrixError as error:
         raise IncompleteMatrixError(f"record {group.id!r}: {error}") from error
-
-
-def _parts(groups: Iterable[PreferenceGroup], size: int) -> Iterator[list[PreferenceGroup]]:
-    stream = iter(groups)
-    while part := list(islice(stream, size)):
-        yield part

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from prefrm.errors import DataError
 from prefrm.plots.style import DASHES, INK, SERIES, SOFT, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["bars", "learning_curve", "order_gap_figure", "reliability_figure"]
+__all__ = ["Bin", "bars", "learning_curve", "order_gap_figure", "reliability_figure"]
 
 MANY_POINTS = 60
 
@@ -88,7 +89,7 @@ def bars(
     `intervals` are (low, high) error bars; `reference` is a dashed line, such as chance.
     """
     names = list(values)
-    figure = new_figure(6.4, 0.95 + 0.42 * len(names))
+    figure = new_figure(6.4, 0.95 + 0.42 * len(names), layout="tight")
     axes = figure.subplots()
     place = np.arange(len(names))
     numbers = np.array([values[name] for name in names], dtype=np.float64)
@@ -106,13 +107,14 @@ def bars(
     axes.set_yticks(place, [textwrap.shorten(name, 32, placeholder="...") for name in names])
     axes.set(xlim=(0, 1.12), ylim=(len(names) - 0.45, -0.55), xticks=np.linspace(0, 1, 6))
     style(axes, title, grid="x")
-    figure.tight_layout()
     return figure
 
 
 def order_gap_figure(gaps: npt.NDArray[np.floating]) -> "Figure":
-    """Histogram of order gaps, in [0, 1], with their mean."""
-    figure = new_figure(6.4, 3.2)
+    """Histogram of order gaps, in [0, 1], with their mean. Raises `DataError` if there is none."""
+    if not len(gaps):
+        raise DataError("there is no order gap to draw: no pair was judged in both orders")
+    figure = new_figure(6.4, 3.2, layout="tight")
     axes = figure.subplots()
     top = max(0.1, float(np.ceil(gaps.max() * 10) / 10))
     edges = np.linspace(0, top, 21).tolist()
@@ -132,7 +134,6 @@ def order_gap_figure(gaps: npt.NDArray[np.floating]) -> "Figure":
     )
     axes.set(xlim=(0, top), xlabel="|P(i beats j) shown i, j  -  shown j, i|", ylabel="share of pairs")
     style(axes, "Order gap\n", grid="y")
-    figure.tight_layout()
     return figure
 
 
@@ -144,7 +145,7 @@ def learning_curve(
     ylabel: str = "",
 ) -> "Figure":
     """A line of (x, y) points for each name, with its last value; a long one with its running mean."""
-    figure = new_figure(6.8, 3.8)
+    figure = new_figure(6.8, 3.8, layout="tight")
     axes = figure.subplots()
     for color, (name, points) in zip(cycle(SERIES), curves.items(), strict=False):
         x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
@@ -159,7 +160,6 @@ def learning_curve(
         axes.legend(frameon=False, fontsize=9)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     style(axes, title, grid="y")
-    figure.tight_layout()
     return figure
 
 

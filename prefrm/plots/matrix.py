@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm import media
-from prefrm.errors import MediaError
+from prefrm.errors import DataError, MediaError
 from prefrm.plots.style import EDGE, GRID, HATCH, INK, LOSS_TO_WIN, MISSING, SERIES, SOFT, new_figure
 from prefrm.winmatrix import WinMatrix
 
@@ -48,7 +48,15 @@ def win_matrix_figure(
         images: K encoded images, or None for none; one that cannot be read shows as a grey box.
         prompt: the title.
         labels: K names for the candidates, such as file names; their indices if None.
+
+    Raises:
+        DataError: there are not K images or not K labels.
     """
+    for what, given in (("images", images), ("labels", labels)):
+        if given is not None and len(given) != matrix.size:
+            raise DataError(
+                f"a matrix of {matrix.size} candidates needs as many {what}; received {len(given)}"
+            )
     names = [str(n) for n in range(matrix.size)] if labels is None else list(labels)
     cell = float(np.clip(8.4 / (matrix.size + 2.6), 0.52, 1.15))
     before = BEFORE_NO_IMAGES if images is None else BEFORE

@@ -37,13 +37,16 @@ MISSING, EDGE, HATCH = "#e4e4e7", "#b6b8be", "/////"
 DASHES = (0, (4, 3))
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of that size in inches. Raises `MissingExtraError` without matplotlib."""
+def new_figure(width: float, height: float, layout: Literal["tight"] | None = None) -> "Figure":
+    """An empty figure of that size in inches; a tight layout fits its axes to their labels.
+
+    Raises `MissingExtraError` without matplotlib.
+    """
     try:
-        from matplotlib.figure import Figure
+        from prefrm.plots.figure import PlainFigure
     except ImportError as error:
         raise missing_extra("matplotlib", "data") from error
-    return Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    return PlainFigure(figsize=(width, height), dpi=DPI, facecolor="white", layout=layout)
 
 
 def style(axes: "Axes", title: str = "", *, grid: Literal["both", "x", "y"] = "both") -> None:

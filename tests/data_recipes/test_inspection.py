@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,15 @@ def test_a_folder_is_summarized_and_leaks_are_found(tmp_path: Path) -> None:
     clean = inspect_dataset(tmp_path)
     assert list(clean.splits) == ["train", "test"]
     assert clean.shared_prompts == ()
+    # Both groups hold SMALL.
+    assert clean.shared_images == 1
     assert clean.splits["train"].fingerprint_matches is True
 
-    write(tmp_path, train=[FULL], test=[FULL])
+    write(tmp_path, train=[FULL], test=[replace(FULL, prompt="A red  square")])
     leaking = inspect_dataset(tmp_path, split="test")
     assert list(leaking.splits) == ["test"]
     assert leaking.shared_prompts == ("a red square",)
+    assert leaking.shared_images == 2
 
 
 def test_an_altered_split_is_noticed(tmp_path: Path) -> None:

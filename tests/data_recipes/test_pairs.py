@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +7,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_recipes.pairs import COLUMNS, PairsOptions, group_pairs, read_pairs, split_of
+from data_recipes.pairs import (
+    COLUMNS,
+    MAX_CANDIDATES,
+    PairsOptions,
+    group_pairs,
+    read_pairs,
+    split_of,
+    split_pairs,
+)
 from data_recipes.registry import RECIPES
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError
@@ -91,6 +100,32 @@ def test_pairs_of_a_prompt_that_share_images_become_one_group(folder: Path) -> N
     assert judged(groups[0], folder, "b", "c") == [0.0]
 
 
+@pytest.mark.parametrize("shape", ["chain", "star", "all"])
+def test_many_linked_pairs_become_groups_of_bounded_size_and_none_is_lost(tmp_path: Path, shape: str) -> None:
+    for n in range(20):
+        Image.new("RGB", (4, 4), (n, 0, 0)).save(tmp_path / f"{n}.png")
+    edges = {
+        "chain": [(n, n + 1) for n in range(19)],
+        "star": [(0, n) for n in range(1, 20)],
+        "all": list(itertools.combinations(range(20), 2)),
+    }[shape]
+    groups, _ = grouped(write_csv(tmp_path, [("a cat", f"{i}.png", f"{j}.png", "1") for i, j in edges]))
+    assert max(len(group.images) for group in groups) == MAX_CANDIDATES
+    place = {(tmp_path / f"{n}.png").read_bytes(): n for n in range(20)}
+    found = []
+    for group in groups:
+        winners = [c if c.p == 1.0 else c.swapped() for c in group.comparisons]
+        found += [(place[group.images[c.i] or b""], place[group.images[c.j] or b""]) for c in winners]
+    assert sorted(found) == edges
+
+
+def test_one_file_by_two_names_is_one_candidate(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    rows = [("a cat", "a.png", "b.png", "1"), ("a cat", "./sub/../b.png", "c.png", "1")]
+    (group,), _ = grouped(write_csv(folder, rows))
+    assert len(group.images) == 3
+
+
 def test_the_place_of_a_candidate_says_nothing_of_its_label(folder: Path) -> None:
     """The same pairs written the other way round give the same groups."""
     forward, _ = grouped(write_csv(folder, [(n, "a.png", f"{n}.png", "1") for n in "bcdef"]))
@@ -129,6 +164,7 @@ def test_an_unreadable_image_is_named_by_record_and_takes_nothing_else_with_it(f
         (("a cat", "a.png", "b.png"), "line 2: preferred is missing or empty"),
         ((" ", "a.png", "b.png", "1"), "line 2: prompt is missing or empty"),
         (("a cat", "a.png", "a.png", "1"), "line 2: image_1 and image_2 are the same file, a.png"),
+        (("a cat", "a.png", "./a.png", "1"), "line 2: image_1 and image_2 are the same file, a.png"),
         (("a cat", "a.png", "b.png", "1", "x"), "line 2: more fields than the header has"),
     ],
 )
@@ -182,9 +218,40 @@ def test_splits_follow_the_prompt_and_their_shares() -> None:
     assert splits != [split_of(f"prompt {n}", options, seed=1) for n in range(2000)]
 
 
+def test_letter_case_and_spacing_do_not_move_a_prompt() -> None:
+    options = PairsOptions(source=Path("x"), validation=0.3, test=0.3)
+    for n in range(50):
+        assert split_of(f"A  red CAT {n} ", options, 0) == split_of(f"a red cat {n}", options, 0)
+
+
+def test_neither_a_prompt_nor_an_image_is_in_two_splits(tmp_path: Path) -> None:
+    """Each prompt shares one picture with the next of its ten; a copy of a picture is that picture."""
+    rows = []
+    for n in range(100):
+        shared = n if n % 10 else n + 1
+        for name, color in ((f"{n}.png", (n, 0, 0)), (f"copy {n}.png", (shared, 0, 9))):
+            Image.new("RGB", (4, 4), color).save(tmp_path / name)
+        Image.new("RGB", (4, 4), (n + 1, 0, 9)).save(tmp_path / f"next {n}.png")
+        rows.append((f"prompt {n}", f"{n}.png", f"copy {n}.png", "1"))
+        rows += [(f"Prompt  {n}", f"{n}.png", f"next {n}.png", "1")] if n % 10 < 9 else []
+    options = PairsOptions(source=write_csv(tmp_path, rows), validation=0.3, test=0.3)
+    splits = split_pairs(read_pairs(options.source), options, seed=0)
+    assert min(map(len, splits.values())) > 0
+    assert sum(len(pairs) for pairs in splits.values()) == len(rows)
+    images = [
+        {path.read_bytes() for pair in pairs for path in (pair.image_1, pair.image_2)}
+        for pairs in splits.values()
+    ]
+    assert sum(map(len, images)) == len(set().union(*images))
+    numbers = [{pair.prompt.split()[1] for pair in pairs} for pairs in splits.values()]
+    assert sum(map(len, numbers)) == 100
+
+
 def test_a_build_reads_back(folder: Path, tmp_path: Path) -> None:
-    rows = [(f"prompt {n}", "a.png", "bcdef"[n % 5] + ".png", "12"[n % 2]) for n in range(40)]
-    rows.append(("prompt 0", "a.png", "bad.png", "1"))
+    for n in range(80):
+        Image.new("RGB", (8, 8), (n, 0, 99)).save(folder / f"{n}.png")
+    rows = [(f"prompt {n}", f"{2 * n}.png", f"{2 * n + 1}.png", "12"[n % 2]) for n in range(40)]
+    rows.append(("prompt 0", "0.png", "bad.png", "1"))
     out = tmp_path / "out"
     built = RECIPES["pairs"].build(out, source=write_csv(folder, rows), validation="0.2", test="0.3")
     assert sum(built.groups.values()) == 40

@@ -85,16 +85,33 @@ def test_a_build_writes_splits_fingerprints_and_options(tmp_path: Path) -> None:
 def test_a_dataset_is_not_overwritten_by_accident_and_no_stale_split_survives(tmp_path: Path) -> None:
     toy_recipe().build(tmp_path, where="x")
     (tmp_path / "validation.parquet").write_bytes(b"stale")
-    with pytest.raises(DataError, match="already holds a dataset"):
+    with pytest.raises(DataError, match=r"already holds dataset\.json, train\.parquet"):
         toy_recipe().build(tmp_path, where="x", n=1)
     assert toy_recipe().build(tmp_path, where="x", n=1, overwrite=True).groups["train"] == 1
     assert not (tmp_path / "validation.parquet").exists()
 
 
-def test_a_prompt_in_two_splits_stops_the_build_before_the_dataset_is_complete(tmp_path: Path) -> None:
+def test_a_split_without_a_dataset_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    (tmp_path / "train.parquet").write_bytes(b"foreign")
+    with pytest.raises(DataError, match=r"already holds train\.parquet; choose another folder"):
+        toy_recipe().build(tmp_path, where="x")
+    assert (tmp_path / "train.parquet").read_bytes() == b"foreign"
+
+
+def test_a_build_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    toy_recipe().build(tmp_path, where="x")
+    (tmp_path / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(DataError, match="1 prompts are in two splits: 'the same' in train and test"):
-        toy_recipe(leak=True).build(tmp_path, where="x")
-    assert not (tmp_path / "dataset.json").exists()
+        toy_recipe(leak=True).build(tmp_path, where="x", overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    toy_recipe().build(tmp_path, where="x", n=1, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == before.keys()
+
+
+def test_a_negative_seed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="seed must be a whole number of at least 0; received -1"):
+        toy_recipe().build(tmp_path, where="x", seed=-1)
 
 
 def test_a_split_without_a_group_is_an_error_that_says_what_was_left_out(tmp_path: Path) -> None:
@@ -106,6 +123,8 @@ def test_a_split_without_a_group_is_an_error_that_says_what_was_left_out(tmp_pat
 
 def test_disjoint_splits_are_proved_and_leaks_are_counted() -> None:
     prove_disjoint({"train": ["a", "a", "b"], "test": ["c"]})
+    with pytest.raises(DataError, match="1 prompts are in two splits: 'a  Cat ' in train and test"):
+        prove_disjoint({"train": ["A cat"], "test": ["a  Cat "]})
     with pytest.raises(DataError, match=r"5 prompts are in two splits: 'a' in train and test; .* and 2 more"):
         prove_disjoint({"train": "abcde", "test": "edcbaf"})
 

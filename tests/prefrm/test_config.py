@@ -47,6 +47,12 @@ def test_overrides_win_and_are_yaml(tmp_path: Path) -> None:
     assert config == Config(name="a=b", tags=("z",), fast=True, optim=Optim(lr=0.5))
 
 
+def test_a_section_set_to_null_comes_back_with_a_key(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: x\noptim: {steps: 3}\n")
+    config = load_config(Config, path, ["optim=null", "optim.lr=0.5"])
+    assert config.optim == Optim(lr=0.5, steps=10)
+
+
 def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, "nmae: x\nkind: c\nlimit: many\noptim: {lr: -1, momentum: 2}\n")
     with pytest.raises(ConfigError) as caught:

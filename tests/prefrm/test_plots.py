@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from PIL import Image
 
 from prefrm import media, plots
+from prefrm.errors import DataError
 from prefrm.eval import Pairs, calibrate
 from prefrm.winmatrix import WinMatrix
 
@@ -145,6 +147,26 @@ def test_a_long_learning_curve_is_shown_with_its_running_mean():
     assert validation.get_label() == "validation: 0.5"
     assert to_rgb(raw.get_color()) != to_rgb(validation.get_color())
     rendered(figure)
+
+
+@pytest.mark.parametrize("text", ["costs $5 or $6", "$\\frac{1}$ and a_b", "一只红色的猫"])
+def test_text_is_shown_as_it_is_written(text):
+    """Warnings are errors here, so a glyph that the font lacks must not warn."""
+    rendered(plots.win_matrix_figure(matrix(2), pictures(2), text, labels=[text, "b"]))
+    rendered(plots.bars({text: 0.5}, title=text))
+    rendered(plots.learning_curve({text: [(0, 1.0)]}, title=text, ylabel=text))
+    figure = plots.win_matrix_figure(matrix(2), prompt=text)
+    figure.savefig(io.BytesIO(), format="svg")
+    assert not any(shown.get_parse_math() for shown in figure.findobj(Text))
+
+
+def test_what_cannot_be_drawn_is_an_error_that_says_so():
+    with pytest.raises(DataError, match="a matrix of 3 candidates needs as many images; received 2"):
+        plots.win_matrix_figure(matrix(3), pictures(2))
+    with pytest.raises(DataError, match="a matrix of 3 candidates needs as many labels; received 4"):
+        plots.win_matrix_figure(matrix(3), labels=list("abcd"))
+    with pytest.raises(DataError, match="no order gap to draw"):
+        plots.order_gap_figure(np.array([]))
 
 
 def test_no_figure_touches_the_global_state():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prefrm.errors import DatasetError
+from prefrm.errors import ConfigError, DatasetError
 from prefrm.eval import evaluate, write_report
 from prefrm.winmatrix import FakeScorer
 
@@ -82,9 +82,11 @@ def test_the_fitted_temperature_has_the_least_log_loss(bright_scorer, groups, ma
     assert losses[1] == min(losses)
 
 
-def test_nothing_to_evaluate_is_an_error(bright_scorer):
+def test_nothing_to_evaluate_is_an_error(bright_scorer, groups):
     with pytest.raises(DatasetError, match="holds no group"):
         evaluate(bright_scorer, [])
+    with pytest.raises(ConfigError, match="a batch must hold at least 1 item; received 0"):
+        evaluate(bright_scorer, groups, batch=0)
 
 
 def test_the_report_holds_the_numbers_and_the_plots(bright_scorer, groups, tmp_path):
@@ -106,6 +108,14 @@ def test_the_report_holds_the_numbers_and_the_plots(bright_scorer, groups, tmp_p
         assert f"]({name})" in text
         with Image.open(folder / name) as image:
             assert image.width > 500
+
+
+def test_no_plot_of_an_earlier_report_outlives_its_numbers(bright_scorer, groups, tmp_path):
+    write_report(evaluate(bright_scorer, groups), tmp_path)
+    (tmp_path / "mine.png").write_bytes(b"")
+    write_report(evaluate(bright_scorer, [replace(group, tags={}) for group in groups]), tmp_path)
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == ["mine.png", "order_gap.png", "reliability.png"]
 
 
 def test_a_report_without_judged_pairs_has_no_plots_and_no_numbers(groups, tmp_path):

@@ -1,0 +1,24 @@
+"""Work in runs of a bounded size."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+from prefrm.errors import ConfigError
+
+__all__ = ["chunks"]
+
+T = TypeVar("T")
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in runs of `size`, the last one shorter; the items are drawn as they are needed.
+
+    Raises:
+        ConfigError: `size` is less than 1.
+    """
+    if size < 1:
+        raise ConfigError(f"a batch must hold at least 1 item; received {size}")
+    rest = iter(items)
+    while run := list(islice(rest, size)):
+        yield run
