@@ -5,15 +5,27 @@ belong to other packages (`data`, `serve`) arrive through the entry point group 
 Heavy libraries are imported inside the commands, so that `prefrm --help` is quick.
 """
 
+import json
+import logging
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 from typer.exceptions import Abort, TyperException
 
-from prefrm.errors import PrefrmError
+from prefrm.errors import ConfigError, PrefrmError
+
+if TYPE_CHECKING:
+    from prefrm.winmatrix import Scorer
 
 __all__ = ["app", "main"]
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+# What a shell reports of a program that Ctrl-C ended: 128 + SIGINT.
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="prefrm",
@@ -23,6 +35,11 @@ app = typer.Typer(
     add_completion=False,
 )
 
+Target = Annotated[str, typer.Argument(metavar="BUNDLE|URL", help="a bundle, or grpc://host:port/model")]
+Data = Annotated[Path, typer.Argument(help="a dataset folder, as `prefrm data build` writes it")]
+Split = Annotated[str, typer.Option(help="which split of the dataset")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
+
 
 def main() -> None:
     """Run the command line; the process's exit status is 0, 2 (a mistake) or 130 (interrupted)."""
@@ -31,16 +48,174 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status."""
+    # On machines without its optional kernels it warns whenever it is imported, 4-bit weights or not.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
-        return app(arguments, prog_name="prefrm", standalone_mode=False) or 0
-    except (KeyboardInterrupt, Abort):
-        print("prefrm: interrupted", file=sys.stderr)
-        return 130
+        status = app(arguments, prog_name="prefrm", standalone_mode=False) or 0
+    except Abort:
+        status = INTERRUPTED
     except TyperException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "prefrm")
         return _fail(f"{error.format_message()} See `{command} --help`.")
     except PrefrmError as error:
         return _fail(str(error))
+    # A file where a folder should be, a folder that is read-only, a full disk.
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    if status == INTERRUPTED:
+        print("prefrm: interrupted", file=sys.stderr)
+    return int(status)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="where the run is written")] = Path("runs/quickstart"),
+    seed: Annotated[int, typer.Option(help="of everything that is drawn at random")] = 0,
+) -> None:
+    """Train a judge, serve it, rank images with it and train a policy on its rewards, in minutes."""
+    from prefrm.quickstart import tell
+
+    tell(out, seed=seed)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="a YAML file, such as configs/train/shapes.yaml")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="override a setting; may be repeated"),
+    ] = None,
+) -> None:
+    """Train a judge from a preference dataset and export it as a bundle."""
+    from prefrm.config import load_config
+    from prefrm.train import TrainConfig
+    from prefrm.train import run as run_training
+
+    result = run_training(load_config(TrainConfig, config, set_ or []))
+    for record, reason in result.left_out.items():
+        print(f"record {record!r}: comparisons were left out: {reason}", file=sys.stderr)
+    if result.evaluation is not None:
+        accuracy = result.evaluation.metrics.accuracy
+        print(f"pair accuracy {accuracy.value:.3f} ({accuracy.low:.3f} to {accuracy.high:.3f})", end=", ")
+        print(f"calibration error {result.evaluation.calibration.ece:.3f}")
+    print(f"bundle: {result.bundle}")
+
+
+@app.command(name="eval")
+def evaluate(
+    target: Target,
+    data: Data,
+    split: Split = "test",
+    out: Annotated[Path, typer.Option(help="where report.md, report.json and the plots go")] = Path(
+        "runs/eval"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Measure a judge on a preference dataset: tables, plots, JSON."""
+    from prefrm import eval as evaluation
+    from prefrm.progress import track
+    from prefrm.records import count_groups, read_groups
+
+    total = count_groups(data, split)
+    with track("scoring", total) as advance:
+        result = evaluation.evaluate(_scorer(target), read_groups(data, split), progress=advance)
+    evaluation.write_report(result, out)
+    for left_out in result.unreadable:
+        where = f"record {left_out.id!r}, candidate {left_out.candidate}"
+        print(f"{where} was left out: {left_out.reason}", file=sys.stderr)
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    accuracy = result.metrics.accuracy
+    print(f"pair accuracy {accuracy.value:.3f} ({accuracy.low:.3f} to {accuracy.high:.3f})", end=", ")
+    print(f"order gap {result.metrics.mean_order_gap:.3f}, calibration error {result.calibration.ece:.3f}")
+    print(f"report: {out / 'report.md'}")
+
+
+@app.command()
+def score(
+    target: Target,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE IMAGE ...", help="two image files or more")],
+    prompt: Annotated[str, typer.Option(help="what the images answer")],
+    plot: Annotated[Path | None, typer.Option(help="also draw the matrix into this file")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare image files with each other: the win matrix, in the terminal."""
+    from prefrm.heatmap import terminal_matrix
+    from prefrm.scoring import matrix_to_json, read_group
+
+    if plot is not None and plot.suffix not in PLOT_SUFFIXES:
+        raise ConfigError(f"--plot writes {', '.join(PLOT_SUFFIXES)} files; received {plot}")
+    group = read_group(prompt, images)
+    (matrix,) = _scorer(target).score([group])
+    labels = [image.name for image in images]
+    if plot is not None:
+        from prefrm.plots import win_matrix_figure
+
+        win_matrix_figure(matrix, group.images, prompt, labels=labels).savefig(plot)
+    if as_json:
+        _print_json({"prompt": prompt, "images": [str(image) for image in images], **matrix_to_json(matrix)})
+        return
+    Console().print(terminal_matrix(matrix, labels))
+
+
+@app.command()
+def label(
+    target: Target,
+    data: Data,
+    out: Annotated[
+        Path, typer.Option(help="where the labels are written; an interrupted run continues there")
+    ],
+    split: Split = "train",
+    select: Annotated[
+        Literal["best_worst", "all"], typer.Option(help="one pair from each group, or every pair")
+    ] = "best_worst",
+    min_margin: Annotated[
+        float, typer.Option(help="the least 2 P(chosen wins) - 1 of a pair, in [0, 1]")
+    ] = 0.0,
+    conversational: Annotated[bool, typer.Option(help="write prompts and texts as chat messages")] = False,
+) -> None:
+    """Label a dataset offline: win matrices, win rates, rankings, and chosen/rejected pairs."""
+    from prefrm import label as labelling
+    from prefrm.progress import track
+    from prefrm.records import read_groups
+
+    scorer, identity = _scorer(target), _identity(target)
+    total = sum(1 for _ in read_groups(data, split))
+    with track("labelling", total) as advance:
+        summary = labelling.label(scorer, read_groups(data, split), out, judge=identity, progress=advance)
+    pairs = labelling.write_pairs(
+        read_groups(data, split),
+        out,
+        select=select,
+        min_margin=min_margin,
+        conversational=conversational,
+    )
+    print(f"{summary.groups} groups, {summary.pairs} pairs judged, {summary.unjudged_pairs} not judged")
+    print(f"{pairs.pairs} chosen/rejected pairs: {out / 'pairs.parquet'}")
+
+
+def _scorer(target: str) -> "Scorer":
+    if "://" in target:
+        from prefrm.client import connect
+
+        return connect(target)
+    from prefrm.engine import Engine
+
+    return Engine.from_bundle(target)
+
+
+def _identity(target: str) -> str:
+    """What tells a judge from another: a bundle's manifest, or the address and the model served there."""
+    if "://" in target:
+        return target
+    from prefrm.bundle import read_manifest
+
+    return read_manifest(target).digest
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def _fail(message: str) -> int:
@@ -48,5 +223,14 @@ def _fail(message: str) -> int:
     return 2
 
 
-for _plugin in entry_points(group="prefrm.commands"):
-    app.add_typer(_plugin.load(), name=_plugin.name)
+def _add_commands() -> None:
+    """Mount what other packages offer: an app becomes a group of commands, a function a command."""
+    for plugin in entry_points(group="prefrm.commands"):
+        loaded = plugin.load()
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=plugin.name)
+        else:
+            app.command(name=plugin.name)(loaded)
+
+
+_add_commands()

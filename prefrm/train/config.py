@@ -1,0 +1,122 @@
+"""The settings of one training run, as `prefrm train` reads them from YAML."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from prefrm.judge.spec import JudgeSpec
+
+__all__ = ["AdapterConfig", "DataConfig", "OptimConfig", "TrainConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Which preference dataset, and which of its splits serve for what.
+
+    Attributes:
+        path: a dataset folder, as `prefrm data build` writes it.
+        train: the split that the judge learns from.
+        validation: the split that the temperature is fitted on; null leaves the judge uncalibrated.
+        test: the split that the bundle's held-out metrics come from; null leaves them out.
+    """
+
+    path: Path
+    train: str = "train"
+    validation: str | None = "validation"
+    test: str | None = "test"
+
+    def __post_init__(self) -> None:
+        if self.train in (self.validation, self.test) or (self.test and self.test == self.validation):
+            raise ValueError(
+                f"train, validation and test must be different splits; received "
+                f"{self.train!r}, {self.validation!r} and {self.test!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterConfig:
+    """LoRA (arXiv 2106.09685) on the linear layers of the language model.
+
+    Attributes:
+        rank: inner width of the update.
+        alpha: the update is scaled by alpha / rank.
+        dropout: in [0, 1), on the adapter's input.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                "rank must be at least 1, alpha positive and dropout in [0, 1); received "
+                f"rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimConfig:
+    """AdamW with a linear warm-up and a cosine decay to zero.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: comparisons on one device in one forward pass; the two presentation orders of a
+            comparison count as two.
+        accumulation: forward passes that one optimizer step averages over. Each is the weighted mean of
+            its own comparisons and all count alike, so with unequal weights it is not quite one larger batch.
+        lr: peak learning rate.
+        warmup: share of the steps, in [0, 1), over which the rate rises.
+        weight_decay: decoupled weight decay of the matrices.
+        max_grad_norm: gradients are clipped to this norm.
+    """
+
+    steps: int = 200
+    batch_size: int = 64
+    accumulation: int = 1
+    lr: float = 2e-4
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "lr", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite; received {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be finite and not negative; received {self.weight_decay}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is a share of the steps, in [0, 1); received {self.warmup}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One run: a judge, its data, how it learns, and where the results go.
+
+    Attributes:
+        output: the run's folder: `bundle/`, `metrics.jsonl`, and the evaluation's report.
+        judge: the base model and what the judge is.
+        data: the preference dataset.
+        adapter: LoRA, or null to train every weight.
+        optim: the optimizer.
+        export: "merged" writes a self-contained bundle, "adapter" one that needs the base model to load.
+        device: "auto", or a torch device.
+        dtype: the floating-point type of the backbone, as in `Judge.from_base`.
+        seed: in [0, 2**32), of initialisation, shuffling and dropout.
+    """
+
+    output: Path
+    judge: JudgeSpec
+    data: DataConfig
+    adapter: AdapterConfig | None = field(default_factory=AdapterConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    export: Literal["merged", "adapter"] = "merged"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        # What numpy's generator accepts.
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2**32); received {self.seed}")

@@ -1,0 +1,32 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from prefrm.media import encode_png
+from prefrm.records import PreferenceGroup, comparisons_from_scores, write_groups
+
+GREYS = (20, 120, 230)
+
+
+@pytest.fixture
+def brightness(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a dataset in which the brighter of the images is preferred, whatever the prompt."""
+
+    def write(**sizes: int) -> Path:
+        for split, size in sizes.items():
+            write_groups((group(split, n) for n in range(size)), tmp_path / "data", split)
+        return tmp_path / "data"
+
+    return write
+
+
+def group(split: str, n: int) -> PreferenceGroup:
+    levels = [GREYS[(n + k) % len(GREYS)] for k in range(len(GREYS))]
+    return PreferenceGroup(
+        id=f"{split}-{n}",
+        prompt=f"{split} {n}",
+        images=tuple(encode_png(Image.new("RGB", (32, 32), (level, level, level))) for level in levels),
+        comparisons=comparisons_from_scores(levels),
+    )
