@@ -8,7 +8,8 @@ Heavy libraries are imported inside the commands, so that `prefrm --help` is qui
 import json
 import logging
 import sys
-from importlib.metadata import entry_points
+from collections.abc import Iterable
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +20,8 @@ from typer.exceptions import Abort, TyperException
 from prefrm.errors import ConfigError, PrefrmError
 
 if TYPE_CHECKING:
+    from prefrm.label import LabelledGroup, PairSummary, Summary
+    from prefrm.records import PreferenceGroup
     from prefrm.winmatrix import Scorer
 
 __all__ = ["app", "main"]
@@ -39,6 +42,21 @@ Target = Annotated[str, typer.Argument(metavar="BUNDLE|URL", help="a bundle, or 
 Data = Annotated[Path, typer.Argument(help="a dataset folder, as `prefrm data build` writes it")]
 Split = Annotated[str, typer.Option(help="which split of the dataset")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"prefrm {version('prefrm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 def main() -> None:
@@ -144,8 +162,10 @@ def score(
     from prefrm.heatmap import terminal_matrix
     from prefrm.scoring import matrix_to_json, read_group
 
-    if plot is not None and plot.suffix not in PLOT_SUFFIXES:
+    if plot is not None and plot.suffix.lower() not in PLOT_SUFFIXES:
         raise ConfigError(f"--plot writes {', '.join(PLOT_SUFFIXES)} files; received {plot}")
+    if plot is not None and not plot.parent.is_dir():
+        raise ConfigError(f"--plot {plot}: {plot.parent} is no folder; make it first")
     group = read_group(prompt, images)
     (matrix,) = _scorer(target).score([group])
     labels = [image.name for image in images]
@@ -171,19 +191,25 @@ def label(
         Literal["best_worst", "all"], typer.Option(help="one pair from each group, or every pair")
     ] = "best_worst",
     min_margin: Annotated[
-        float, typer.Option(help="the least 2 P(chosen wins) - 1 of a pair, in [0, 1]")
+        float, typer.Option(help="a pair's 2 P(chosen wins) - 1 is more than this, in [0, 1)")
     ] = 0.0,
     conversational: Annotated[bool, typer.Option(help="write prompts and texts as chat messages")] = False,
 ) -> None:
     """Label a dataset offline: win matrices, win rates, rankings, and chosen/rejected pairs."""
     from prefrm import label as labelling
     from prefrm.progress import track
-    from prefrm.records import read_groups
+    from prefrm.records import count_groups, read_groups
 
-    scorer, identity = _scorer(target), _identity(target)
-    total = sum(1 for _ in read_groups(data, split))
+    # The library says it, too, but only once everything is judged.
+    if not 0 <= min_margin < 1:
+        raise ConfigError(f"--min-margin must be in [0, 1); received {min_margin}")
+    total = count_groups(data, split)
+    scorer = _scorer(target)
+    identity = _identity(target, scorer)
     with track("labelling", total) as advance:
         summary = labelling.label(scorer, read_groups(data, split), out, judge=identity, progress=advance)
+    if summary.unreadable:
+        _name_unreadable(read_groups(data, split), labelling.read_matrices(out))
     pairs = labelling.write_pairs(
         read_groups(data, split),
         out,
@@ -191,8 +217,29 @@ def label(
         min_margin=min_margin,
         conversational=conversational,
     )
-    print(f"{summary.groups} groups, {summary.pairs} pairs judged, {summary.unjudged_pairs} not judged")
-    print(f"{pairs.pairs} chosen/rejected pairs: {out / 'pairs.parquet'}")
+    _print_labels(summary, pairs, out / "pairs.parquet")
+
+
+def _name_unreadable(groups: "Iterable[PreferenceGroup]", labelled: "Iterable[LabelledGroup]") -> None:
+    for group, entry in zip(groups, labelled, strict=True):
+        for n, (image, reason) in enumerate(zip(group.images, entry.matrix.errors, strict=True)):
+            if reason and image is not None:
+                print(f"record {group.id!r}, candidate {n} was not judged: {reason}", file=sys.stderr)
+
+
+def _print_labels(summary: "Summary", pairs: "PairSummary", path: Path) -> None:
+    judged = summary.pairs - summary.unjudged_pairs
+    print(f"{summary.groups} groups, {judged} pairs judged, {summary.unjudged_pairs} not judged")
+    print(f"{pairs.pairs} chosen/rejected pairs: {path}")
+    reasons = {
+        "not judged": pairs.unjudged,
+        "not beyond the margin": pairs.below_margin,
+        "without a text": pairs.without_text,
+    }
+    if any(reasons.values()):
+        print("left out: " + ", ".join(f"{count} {why}" for why, count in reasons.items() if count))
+    if not summary.with_texts:
+        print("the dataset has no texts, so the columns chosen and rejected are absent; the images are there")
 
 
 def _scorer(target: str) -> "Scorer":
@@ -200,15 +247,19 @@ def _scorer(target: str) -> "Scorer":
         from prefrm.client import connect
 
         return connect(target)
+    from prefrm.bundle import read_manifest
     from prefrm.engine import Engine
 
+    print(f"judge: {read_manifest(target).describe()}", file=sys.stderr)
     return Engine.from_bundle(target)
 
 
-def _identity(target: str) -> str:
-    """What tells a judge from another: a bundle's manifest, or the address and the model served there."""
-    if "://" in target:
-        return target
+def _identity(target: str, scorer: "Scorer") -> str:
+    """What tells a judge from another, here or behind whatever URL: the digest of its bundle."""
+    from prefrm.client import RemoteScorer
+
+    if isinstance(scorer, RemoteScorer):
+        return scorer.identity()
     from prefrm.bundle import read_manifest
 
     return read_manifest(target).digest

@@ -24,7 +24,10 @@ class Template:
         instruction: what stands before the prompt.
         first: what stands between the prompt and the image shown first.
         second: what stands between the two images.
-        question: what stands after the second image; its answer is one of `answers`.
+        again: what stands between the second image and the prompt, where it is stated a second time;
+            None states it once. A causal model reads the first statement before it has seen an image;
+            the tokens of the second can look at both, which small models need.
+        question: what stands last; its answer is one of `answers`.
         answers: the answer that names the image shown first, and the one that names the second.
             Each must be a single token.
     """
@@ -33,6 +36,7 @@ class Template:
     instruction: str
     first: str
     second: str
+    again: str | None = None
     question: str
     answers: tuple[str, str]
 
@@ -43,7 +47,10 @@ class Template:
             {"type": "image"},
             {"type": "text", "text": self.second},
             {"type": "image"},
-            {"type": "text", "text": self.question},
+            {
+                "type": "text",
+                "text": self.question if self.again is None else self.again + prompt + self.question,
+            },
         ]
         return [{"role": "user", "content": content}]
 
@@ -57,6 +64,15 @@ TEMPLATES: dict[str, Template] = {
             first="\nImage 1:",
             second="\nImage 2:",
             question="\nWhich image matches the prompt better, 1 or 2?",
+            answers=("1", "2"),
+        ),
+        Template(
+            id="match-twice-v1",
+            instruction="Prompt:\n",
+            first="\nImage 1:",
+            second="\nImage 2:",
+            again="\nPrompt:\n",
+            question="\nWhich image matches better, 1 or 2?",
             answers=("1", "2"),
         ),
     )

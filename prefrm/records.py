@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefrm.chunks import chunks
-from prefrm.errors import DatasetError, RecordError, missing_extra
+from prefrm.errors import DataError, DatasetError, RecordError, missing_extra
 from prefrm.winmatrix import Group
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Comparison:
         return self.p != 0.5
 
     def swapped(self) -> "Comparison":
-        """The same statement with the candidates named the other way round; p becomes 1 - p."""
+        """The same statement with the candidates named the other way round; p becomes 1 - p, rounded."""
         return replace(self, i=self.j, j=self.i, p=1.0 - self.p)
 
     def flipped(self) -> "Comparison":
@@ -182,7 +182,7 @@ def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: s
     partial = target.with_suffix(".partial")
     count = 0
     try:
-        with pq.ParquetWriter(partial, _schema(pa)) as writer:
+        with pq.ParquetWriter(partial, _schema(pa), write_page_checksum=True) as writer:
             for batch in chunks(_unique(groups, target), 256):
                 rows = [_to_row(group) for group in batch]
                 writer.write_table(pa.Table.from_pylist(rows, schema=_schema(pa)))
@@ -197,14 +197,23 @@ def read_groups(folder: Path | str, split: str) -> Iterator[PreferenceGroup]:
     """The groups of one split, in order, read as a stream.
 
     Raises:
-        DatasetError: there is no such split, or the file is truncated or of another format; it is named.
+        DatasetError: there is no such split, the file is damaged or of another format, or two records have
+            one id; the file is named.
         RecordError: a record breaks its own rules; its id is named.
     """
+    return _unique(_read(folder, split), Path(folder) / f"{split}.parquet")
+
+
+def _read(folder: Path | str, split: str) -> Iterator[PreferenceGroup]:
     pa, _ = _pyarrow()
     with _open_split(folder, split) as file:
+        count = 0
         for batch in file.iter_batches(batch_size=64, columns=_schema(pa).names):
             for row in batch.to_pylist():
+                count += 1
                 yield _from_row(row)
+        if count != file.metadata.num_rows:
+            raise ValueError(f"it holds {count} rows instead of {file.metadata.num_rows}")
 
 
 def count_groups(folder: Path | str, split: str) -> int:
@@ -221,12 +230,15 @@ def _open_split(folder: Path | str, split: str) -> "Iterator[pq.ParquetFile]":
         found = sorted(p.stem for p in Path(folder).glob("*.parquet"))
         raise DatasetError(f"{path} does not exist; splits found in {folder}: {', '.join(found) or 'none'}")
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if missing := set(_schema(pa).names) - set(file.schema_arrow.names):
                 raise DatasetError(f"{path} is no preference dataset: it lacks the columns {sorted(missing)}")
             yield file
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} cannot be read; it is truncated or no parquet file: {error}") from error
+    except DataError:
+        raise
+    # pyarrow raises many kinds on a damaged file; all of them mean that it cannot be read.
+    except Exception as error:
+        raise DatasetError(f"{path} cannot be read; it is damaged or no parquet file: {error}") from error
 
 
 def write_info(folder: Path | str, info: DatasetInfo) -> None:
@@ -301,19 +313,38 @@ def _to_row(group: PreferenceGroup) -> dict[str, Any]:
 
 def _from_row(row: dict[str, Any]) -> PreferenceGroup:
     try:
-        if row["id"] is None or row["prompt"] is None:
-            raise ValueError("its id or its prompt is null")
+        for name in ("id", "prompt", "tags"):
+            _require_text(row[name], name)
+        if not isinstance(tags := json.loads(row["tags"]), dict):
+            raise ValueError(f"tags must be a JSON object; received {row['tags'][:60]}")
         parts: dict[str, Any] = {
-            "images": tuple(image["bytes"] for image in row["images"]),
+            "images": tuple(map(_image, row["images"])),
             "comparisons": tuple(Comparison(**c) for c in row["comparisons"]),
-            "quality": None if row["quality"] is None else tuple(row["quality"]),
-            "tags": json.loads(row["tags"]),
+            "quality": None if row["quality"] is None else tuple(map(float, row["quality"])),
+            "tags": tags,
             "texts": None if row["texts"] is None else tuple(row["texts"]),
         }
+        for text in parts["texts"] or ():
+            if text is not None:
+                _require_text(text, "a text")
     # A null or a value of another type where a list, a number or JSON belongs, or a broken comparison.
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"record {row['id']!r}: {error}") from error
     return PreferenceGroup(id=row["id"], prompt=row["prompt"], **parts)
+
+
+def _require_text(value: object, name: str) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text; received {value!r:.60}")
+
+
+def _image(entry: dict[str, Any]) -> bytes | None:
+    data, path = entry["bytes"], entry.get("path")
+    if data is None and path is not None:
+        raise ValueError(f"the image {path!r} is a path without bytes; a dataset embeds its images")
+    if not isinstance(data, bytes | None):
+        raise ValueError(f"an image must be bytes; received {type(data).__name__}")
+    return data
 
 
 def _unique(groups: Iterable[PreferenceGroup], target: Path) -> Iterator[PreferenceGroup]:

@@ -6,20 +6,32 @@
     head.safetensors    the readout
     processor/          tokenizer, chat template and image processor
     README.md           the model card
+    plots/              the pictures that the card shows
 
 Every file is checked before any is loaded, and none can be a pickle. This module decides nothing
 about training or calibration; it records what it is told.
 """
 
+from prefrm.errors import missing_extra
+
+try:
+    import peft  # noqa: F401
+    import safetensors  # noqa: F401
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+except ImportError as error:
+    raise missing_extra(error.name or "torch", "judge") from error
+
 from prefrm.bundle.loading import Bundle, load_bundle
 from prefrm.bundle.manifest import MANIFEST, Calibration, Manifest, read_manifest
-from prefrm.bundle.writing import write_bundle
+from prefrm.bundle.writing import amend_bundle, write_bundle
 
 __all__ = [
     "MANIFEST",
     "Bundle",
     "Calibration",
     "Manifest",
+    "amend_bundle",
     "load_bundle",
     "read_manifest",
     "write_bundle",

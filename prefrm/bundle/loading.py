@@ -37,6 +37,7 @@ def load_bundle(
     Raises:
         BundleError: a file is missing, altered, not listed or of a refused kind, or the base model of an
             adapter is absent or has other weights.
+        ConfigError: the device is not there, or `dtype` is none.
     """
     root = Path(folder)
     manifest = read_manifest(root)
@@ -60,7 +61,10 @@ def load_bundle(
 def _find_weights(root: Path, manifest: Manifest) -> BaseModel:
     if manifest.weights == "model":
         return BaseModel(
-            folder=root / "model", revision=manifest.base_revision, weights_sha256=manifest.base_sha256
+            folder=root / "model",
+            revision=manifest.base_revision,
+            weights_sha256=manifest.base_sha256,
+            trained=True,
         )
     name = manifest.spec.base_model
     if manifest.base_revision is None and not Path(name).is_dir():

@@ -11,7 +11,16 @@ from prefrm.errors import BundleError, ConfigError
 from prefrm.judge.spec import JudgeSpec
 from prefrm.prompts import Template
 
-__all__ = ["MANIFEST", "Calibration", "Manifest", "hash_files", "read_manifest", "verify_files"]
+__all__ = [
+    "MANIFEST",
+    "Calibration",
+    "Manifest",
+    "check_path",
+    "hash_files",
+    "read_manifest",
+    "unlisted_files",
+    "verify_files",
+]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -114,7 +123,7 @@ class Manifest:
         if manifest.weights not in ("model", "adapter"):
             raise BundleError(f"weights must be model or adapter; {MANIFEST} says {manifest.weights!r}")
         for path in manifest.files:
-            _check_path(path)
+            check_path(path)
         return manifest
 
 
@@ -141,17 +150,23 @@ def verify_files(root: Path, manifest: Manifest) -> None:
             raise BundleError(f"{root}: {path} is listed in {MANIFEST} and is missing")
         if _sha256(root / path) != expected:
             raise BundleError(f"{root}: {path} was altered: its sha256 is not the one in {MANIFEST}")
-    if extra := set(_files(root)) - set(manifest.files):
-        raise BundleError(f"{root}: {min(extra)} is not listed in {MANIFEST}; remove it")
+    if extra := unlisted_files(root, manifest):
+        raise BundleError(f"{root}: {extra[0]} is not listed in {MANIFEST}; remove it")
 
 
-def _check_path(path: str) -> None:
+def unlisted_files(root: Path, manifest: Manifest) -> list[str]:
+    """The files in the folder that are not the bundle's, sorted."""
+    return sorted(set(_files(root)) - set(manifest.files))
+
+
+def check_path(path: str) -> None:
+    """Raise `BundleError` if a bundle may not hold a file of that path, relative to its folder."""
     parts = PurePosixPath(path).parts
     if PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path or ":" in path:
-        raise BundleError(f"{MANIFEST} lists {path!r}, which is outside the folder")
+        raise BundleError(f"{path!r} is outside the folder of the bundle")
     if PurePosixPath(path).suffix not in ALLOWED_SUFFIXES:
         raise BundleError(
-            f"{MANIFEST} lists {path!r}; a bundle holds only {', '.join(sorted(ALLOWED_SUFFIXES))} files"
+            f"{path!r} is refused: a bundle holds only {', '.join(sorted(ALLOWED_SUFFIXES))} files"
         )
 
 

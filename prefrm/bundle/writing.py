@@ -5,7 +5,9 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,24 @@ from typing import Any
 from peft import PeftModel
 from safetensors.torch import save_file
 
-from prefrm.bundle.manifest import MANIFEST, Calibration, Manifest, hash_files
+from prefrm.bundle.manifest import (
+    MANIFEST,
+    Calibration,
+    Manifest,
+    check_path,
+    hash_files,
+    read_manifest,
+    unlisted_files,
+    verify_files,
+)
 from prefrm.errors import BundleError
-from prefrm.judge import Judge
+from prefrm.judge import Judge, JudgeSpec
 
-__all__ = ["write_bundle"]
+__all__ = ["amend_bundle", "write_bundle"]
+
+CARD = "README.md"
+PLOTS = "plots"
+NO_PLOTS: Mapping[str, bytes] = {}
 
 
 def write_bundle(
@@ -28,6 +43,7 @@ def write_bundle(
     data_fingerprint: str,
     metrics: Mapping[str, Any],
     card: str,
+    plots: Mapping[str, bytes] = NO_PLOTS,
     merge: bool = False,
 ) -> Manifest:
     """Write `judge` as a bundle, whole or not at all; an earlier bundle in `folder` is replaced.
@@ -39,22 +55,28 @@ def write_bundle(
     Args:
         metrics: held-out metrics, finite numbers and text in dicts and lists.
         card: the text of `README.md`.
+        plots: encoded pictures by file name; the card finds them in `plots/`.
 
     Raises:
-        BundleError: `folder` holds something that is no bundle, or `metrics` are no JSON.
+        BundleError: `folder` holds something that is no bundle, `metrics` are no JSON, a plot is no
+            picture, or an adapter without `merge` was trained on a merged bundle and not on its base model.
     """
     target = Path(folder)
-    if target.exists() and not (target / MANIFEST).is_file():
-        raise BundleError(f"{target} exists and is no bundle; choose another folder or remove it")
+    _check_replaceable(target)
+    merge = merge or not isinstance(judge.backbone, PeftModel)
+    if not merge and judge.base.trained:
+        raise BundleError(
+            "this adapter was trained on the weights of a bundle, which are no base model that loading could "
+            "find again; pass merge=True"
+        )
     plain = _plain(metrics)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with _replacing(target) as partial:
+        _write_weights(judge, partial, merge=merge)
+        _write_card(partial, card, plots)
         manifest = Manifest(
-            spec=judge.spec,
+            spec=judge.spec if merge else _found_from_anywhere(judge.spec),
             template=judge.processor.template,
-            weights=_write_parts(judge, partial, merge=merge, card=card),
+            weights="model" if merge else "adapter",
             base_revision=judge.base.revision,
             base_sha256=judge.base.weights_sha256,
             calibration=calibration,
@@ -64,27 +86,100 @@ def write_bundle(
             files=hash_files(partial),
         )
         (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        _move(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest
 
 
-def _write_parts(judge: Judge, folder: Path, *, merge: bool, card: str) -> str:
-    adapted = isinstance(judge.backbone, PeftModel)
+def amend_bundle(
+    folder: Path | str,
+    *,
+    calibration: Calibration | None,
+    metrics: Mapping[str, Any],
+    card: str,
+    plots: Mapping[str, bytes] = NO_PLOTS,
+) -> Manifest:
+    """Replace what a bundle says of itself; its weights stay. Whole or not at all, as `write_bundle`.
+
+    Raises:
+        BundleError: `folder` holds no intact bundle, `metrics` are no JSON, or a plot is no picture.
+    """
+    target = Path(folder)
+    before = read_manifest(target)
+    verify_files(target, before)
+    plain = _plain(metrics)
+    with _replacing(target) as partial:
+        for path in before.files:
+            if path != CARD and not path.startswith(f"{PLOTS}/"):
+                _link(target / path, partial / path)
+        _write_card(partial, card, plots)
+        manifest = replace(before, calibration=calibration, metrics=plain, files=hash_files(partial))
+        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def _check_replaceable(target: Path) -> None:
+    if not target.exists():
+        return
+    try:
+        foreign = unlisted_files(target, read_manifest(target))
+    except BundleError as error:
+        raise BundleError(f"{target} exists and is no bundle; choose another folder or remove it") from error
+    if foreign:
+        raise BundleError(
+            f"{target} holds {foreign[0]}, which is not part of the bundle there and would be lost; "
+            "choose another folder or move the file"
+        )
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` that takes its place if the block succeeds and is gone if it does not."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        _move(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _found_from_anywhere(spec: JudgeSpec) -> JudgeSpec:
+    """The specification with a base model's folder as an absolute path."""
+    folder = Path(spec.base_model)
+    return replace(spec, base_model=str(folder.absolute())) if folder.is_dir() else spec
+
+
+def _write_weights(judge: Judge, folder: Path, *, merge: bool) -> None:
     backbone: Any = judge.backbone
-    if adapted and not merge:
+    if merge:
+        adapted = isinstance(backbone, PeftModel)
+        whole = copy.deepcopy(backbone).merge_and_unload() if adapted else backbone
+        whole.save_pretrained(folder / "model")
+    else:
         # Adapters touch no embeddings, so PEFT need not ask the hub whether the vocabulary changed.
         backbone.save_pretrained(folder / "adapter", save_embedding_layers=False)
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
-    else:
-        whole = copy.deepcopy(backbone).merge_and_unload() if adapted else backbone
-        whole.save_pretrained(folder / "model")
     judge.processor.save(folder / "processor")
     head = {name: tensor.detach().cpu().contiguous() for name, tensor in judge.head.state_dict().items()}
     save_file(head, folder / "head.safetensors")
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    return "adapter" if adapted and not merge else "model"
+
+
+def _write_card(folder: Path, card: str, plots: Mapping[str, bytes]) -> None:
+    (folder / CARD).write_text(card, encoding="utf-8")
+    for name, data in plots.items():
+        path = f"{PLOTS}/{name}"
+        check_path(path)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ therefore changes nothing.
 Shapes: N comparisons, K candidates.
 """
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ from prefrm.eval.pairs import Doubles, Pairs
 from prefrm.winmatrix import WinMatrix
 
 __all__ = ["Calibration", "Reliability", "apply_temperature", "calibrate", "fit_temperature", "tempered"]
+
+logger = logging.getLogger(__name__)
 
 BINS = 10
 EDGE = 1e-6
@@ -101,6 +104,8 @@ def fit_temperature(p: npt.ArrayLike, target: npt.ArrayLike, weight: npt.ArrayLi
     On data that the judge separates perfectly the cross-entropy has no minimum. As in Platt scaling
     (Platt 1999), targets are therefore drawn towards 1/2 by 1/(n + 2), n the effective number of
     pairs; for large n this changes nothing. T stays in [0.02, 50], and is 1 where no pair decides it.
+    A warning is logged where the best T would lie beyond that range: at 50 the judge contradicts the
+    labels, and no temperature makes its probabilities mean anything.
 
     Raises:
         ConfigError: the lengths differ, or no pair was judged.
@@ -118,7 +123,15 @@ def fit_temperature(p: npt.ArrayLike, target: npt.ArrayLike, weight: npt.ArrayLi
     x, t, w = _logit(judged[keep]), t[keep], w[keep]
     effective = w.sum() ** 2 / np.sum(w**2)
     t = t + (0.5 - t) * 2 / (effective + 2)
-    return _minimise(x, t, w / w.sum()) if np.any(x) else 1.0
+    temperature = _minimise(x, t, w / w.sum()) if np.any(x) else 1.0
+    low, high = TEMPERATURE_RANGE
+    if not low * (1 + EDGE) < temperature < high * (1 - EDGE):
+        logger.warning(
+            "the fitted temperature, %.3g, is at the end of its range: %s",
+            temperature,
+            "the judge contradicts these labels" if temperature > 1 else "its log-odds are close to zero",
+        )
+    return temperature
 
 
 def apply_temperature(p: npt.ArrayLike, temperature: float) -> Doubles:
@@ -132,6 +145,9 @@ def tempered(matrix: WinMatrix, temperature: float) -> WinMatrix:
 
     The log-odds of both presentation orders follow from p and the order gap, so this needs no
     scorer. `tie` becomes NaN: a two-way temperature does not say what becomes of a third outcome.
+
+    Exact up to the precision of float32 probabilities: log-odds beyond about 16 are all the same
+    p = 1, so a judge so certain comes out less certain than its own log-odds, divided, would be.
     """
     _check_temperature(temperature)
     mean = _logit(matrix.p.astype(np.float64))

@@ -3,8 +3,8 @@
 Everything that differs from family to family stands here and nowhere else. A family is one entry of
 `FAMILIES`, by the `model_type` of its configuration.
 
-Shapes: N images, P patches of all images, C numbers of a patch, T tokens of an image, D hidden,
-L positions.
+Shapes: B pairs, N images, P patches of all images, C numbers of a patch, T tokens of an image,
+D hidden, L positions.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from prefrm.errors import ConfigError
@@ -47,19 +48,26 @@ class Family:
         vision_tower: module path of the vision tower inside the backbone.
         lora_targets: a regular expression over whole module paths, as PEFT's `target_modules` takes
             it: the linear layers of the language model, none of the vision tower.
+        max_length: how many positions a model of that configuration reads.
         pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
+        patches: (image processor, image) -> pixels [P, C] and the grid of one image.
         merge: how many patches along each side of an image become one token.
         encode: (backbone, pixels [P, C], grids [N, 3]) -> N features [T, D] in the language model's space.
         positions: (text lengths and grids in order, merge) -> position ids [3, L].
+        read: (backbone, embeddings [B, L, D], mask [B, L], positions [3, B, L]) -> the last hidden
+            state [B, L, D], after the final norm.
     """
 
     model_type: str
     vision_tower: str
     lora_targets: str
+    max_length: Callable[[Any], int]
     pixel_budget: Callable[[Any, int | None, int | None], None]
+    patches: Callable[[Any, Image.Image], tuple[torch.Tensor, Grid]]
     merge: Callable[[Any], int]
     encode: Callable[[Any, torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]
     positions: Callable[[Sequence[int | Grid], int], torch.Tensor]
+    read: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def mrope_positions(parts: Sequence[int | Grid], merge: int) -> torch.Tensor:
@@ -90,12 +98,31 @@ def _encode_qwen(backbone: Any, pixels_PC: torch.Tensor, grid_N3: torch.Tensor) 
     return features
 
 
+def _read_qwen(
+    backbone: Any, embeds_BLD: torch.Tensor, mask_BL: torch.Tensor, positions_3BL: torch.Tensor
+) -> torch.Tensor:
+    hidden_BLD: torch.Tensor = backbone.model(
+        inputs_embeds=embeds_BLD, attention_mask=mask_BL, position_ids=positions_3BL, use_cache=False
+    ).last_hidden_state
+    return hidden_BLD
+
+
+def _qwen_patches(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, Grid]:
+    data = image_processor(images=image, return_tensors="pt")
+    time, height, width = (int(side) for side in data["image_grid_thw"][0])
+    return data["pixel_values"], (time, height, width)
+
+
 def _qwen_pixel_budget(image_processor: Any, least: int | None, most: int | None) -> None:
     size = image_processor.size
-    image_processor.size = {
-        "shortest_edge": size["shortest_edge"] if least is None else least,
-        "longest_edge": size["longest_edge"] if most is None else most,
-    }
+    least = size["shortest_edge"] if least is None else least
+    most = size["longest_edge"] if most is None else most
+    if least > most:
+        raise ConfigError(
+            f"min_pixels ({least}) is larger than max_pixels ({most}); a bound that is not set is the "
+            "base model's own, so set both"
+        )
+    image_processor.size = {"shortest_edge": least, "longest_edge": most}
 
 
 FAMILIES: dict[str, Family] = {
@@ -108,10 +135,13 @@ FAMILIES: dict[str, Family] = {
                 r"model\.language_model\.layers\.\d+\."
                 r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
             ),
+            max_length=lambda config: int(config.text_config.max_position_embeddings),
             pixel_budget=_qwen_pixel_budget,
+            patches=_qwen_patches,
             merge=lambda config: int(config.vision_config.spatial_merge_size),
             encode=_encode_qwen,
             positions=mrope_positions,
+            read=_read_qwen,
         ),
     )
 }
@@ -135,20 +165,29 @@ class BaseModel:
         folder: where its checkpoint lies.
         revision: the hub's commit, or None for a folder.
         weights_sha256: one hash, in hex, over the names and contents of its safetensors files.
+        trained: whether the folder holds weights that were trained further, such as a merged bundle's;
+            the revision and the hash are then those of the model from which they came.
     """
 
     folder: Path
     revision: str | None
     weights_sha256: str
+    trained: bool = False
 
 
 def find_base(spec: JudgeSpec) -> BaseModel:
     """The base model's folder: itself, or the snapshot of a hub id, downloaded if it is not cached.
 
     Raises:
-        ConfigError: there is no such folder and no such model on the hub or in its cache.
+        ConfigError: there is no such folder and no such model on the hub or in its cache, or a folder
+            was given with a revision.
     """
     if Path(spec.base_model).is_dir():
+        if spec.revision is not None:
+            raise ConfigError(
+                f"base_model {spec.base_model!r} is a folder, which has no revision {spec.revision!r}; "
+                "leave the revision out"
+            )
         folder = Path(spec.base_model)
         return BaseModel(folder=folder, revision=None, weights_sha256=_weights_sha256(folder))
     try:

@@ -62,7 +62,8 @@ class Judge(nn.Module):
                 head is float32 always.
 
         Raises:
-            ConfigError: the base model is not to be found, or is of no supported family.
+            ConfigError: the base model is not to be found, or is of no supported family, or the device is
+                not there.
         """
         device = resolve_device(device)
         base = find_base(spec)
@@ -104,12 +105,8 @@ class Judge(nn.Module):
         embeds_BLD = self.model.get_input_embeddings()(batch.ids_BL)
         images_ND = torch.cat([features[image] for pair in batch.images for image in pair])
         placeholder_BL1 = (batch.ids_BL == self.processor.layout.image_token_id)[..., None]
-        hidden_BLD = self.model.model(
-            inputs_embeds=embeds_BLD.masked_scatter(placeholder_BL1, images_ND.to(embeds_BLD.dtype)),
-            attention_mask=batch.mask_BL,
-            position_ids=batch.positions_3BL,
-            use_cache=False,
-        ).last_hidden_state
+        embeds_BLD = embeds_BLD.masked_scatter(placeholder_BL1, images_ND.to(embeds_BLD.dtype))
+        hidden_BLD = self.family.read(self.model, embeds_BLD, batch.mask_BL, batch.positions_3BL)
         last_B = batch.mask_BL.sum(dim=1) - 1
         first, second = self.processor.layout.answers
         rows = self.model.get_output_embeddings().weight
@@ -119,9 +116,20 @@ class Judge(nn.Module):
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
-    """A device; "auto" is the first accelerator, or the CPU without one."""
+    """A device that is there; "auto" is the first accelerator, or the CPU without one.
+
+    Raises:
+        ConfigError: this machine, or this build of torch, has no such device.
+    """
     if device != "auto":
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        # torch without CUDA answers a CUDA device with an AssertionError.
+        except (AssertionError, RuntimeError) as error:
+            reason = str(error).strip().split("\n", 1)[0]
+            raise ConfigError(
+                f"device {str(device)!r} cannot be used ({reason}); give auto, cpu or cuda:0"
+            ) from error
     if torch.accelerator.is_available():
         return torch.device(torch.accelerator.current_accelerator() or "cpu")
     return torch.device("cpu")

@@ -6,6 +6,7 @@ Shapes: B pairs, L positions, P patches of an image, C numbers of a patch.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +104,8 @@ class JudgeProcessor:
         self.image_processor = image_processor
         self.template = template
         self.layout = TokenLayout(tokenizer, template, config.image_token_id)
-        self.max_length = int(config.text_config.max_position_embeddings)
         self._family = family_of(config)
+        self.max_length = self._family.max_length(config)
         self._merge = self._family.merge(config)
 
     @classmethod
@@ -112,7 +113,7 @@ class JudgeProcessor:
         """From the tokenizer and image-processor files in `folder`, with the pixel budget of `spec`.
 
         Raises:
-            ConfigError: the files are absent or unusable.
+            ConfigError: the files are absent or unusable, or the pixel budget is empty.
         """
         try:
             tokenizer = _tokenizer(folder)
@@ -134,15 +135,10 @@ class JudgeProcessor:
             MediaError: the image cannot be resized into the budget, such as an extreme aspect ratio.
         """
         try:
-            data = self.image_processor(images=image, return_tensors="pt")
+            pixels_PC, grid = self._family.patches(self.image_processor, image)
         except ValueError as error:
             raise MediaError(f"the image cannot be prepared for this judge: {error}") from error
-        time, height, width = (int(side) for side in data["image_grid_thw"][0])
-        return ImageInput(
-            pixels_PC=data["pixel_values"],
-            grid=(time, height, width),
-            tokens=time * height * width // self._merge**2,
-        )
+        return ImageInput(pixels_PC=pixels_PC, grid=grid, tokens=math.prod(grid) // self._merge**2)
 
     def prepare_pair(self, prompt: str, first: ImageInput, second: ImageInput) -> PairInput:
         """One comparison, `first` shown before `second`.
@@ -151,16 +147,17 @@ class JudgeProcessor:
             RecordError: the prompt is no valid text, or the comparison is longer than the model can read.
         """
         layout = self.layout
-        opening = [*layout.instruction, *layout.prompt(prompt), *layout.first]
+        asked = layout.prompt(prompt)
+        opening, readout = [*layout.instruction, *asked, *layout.first], layout.readout(asked)
         image = layout.image_token_id
-        ids = [*opening, *[image] * first.tokens, *layout.second, *[image] * second.tokens, *layout.question]
+        ids = [*opening, *[image] * first.tokens, *layout.second, *[image] * second.tokens, *readout]
         if len(ids) > self.max_length:
             raise RecordError(
                 f"the comparison has {len(ids)} tokens and the model reads {self.max_length}: the prompt has "
                 f"{len(prompt)} characters and the images {first.tokens} and {second.tokens} tokens; "
                 "shorten the prompt or lower max_pixels"
             )
-        parts = (len(opening), first.grid, len(layout.second), second.grid, len(layout.question))
+        parts = (len(opening), first.grid, len(layout.second), second.grid, len(readout))
         return PairInput(
             ids_L=torch.tensor(ids),
             positions_3L=self._family.positions(parts, self._merge),

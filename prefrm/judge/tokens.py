@@ -20,7 +20,8 @@ PROMPT_MARK = "\ue000"
 class TokenLayout:
     """The fixed runs of tokens around a prompt and two images, and the ids of the two answers.
 
-    In reading order: `instruction`, the prompt, `first`, image, `second`, image, `question`. The
+    In reading order: `instruction`, the prompt, `first`, image, `second`, image, the readout. The readout
+    is `question`, or, where the template states the prompt twice, `again`, the prompt, `question`. The
     chat template's own text (roles, system prompt, image delimiters) is part of these runs.
 
     Args:
@@ -38,9 +39,10 @@ class TokenLayout:
         self.image_token_id = image_token_id
         self._tokenizer = tokenizer
         image_token = tokenizer.convert_ids_to_tokens(image_token_id)
-        before, after = _render(tokenizer, template, image_token)
+        before, between, after = _render(tokenizer, template, image_token)
         self.instruction = self._encode(before)
-        self.first, self.second, self.question = (self._encode(text) for text in after)
+        self.first, self.second, last = (self._encode(text) for text in between)
+        self.again, self.question = ([], last) if after is None else (last, self._encode(after))
         self.answers = (self._answer(template.answers[0]), self._answer(template.answers[1]))
         added = tokenizer.added_tokens_decoder
         self._control = {index for index, token in added.items() if token.special} | {image_token_id}
@@ -63,6 +65,10 @@ class TokenLayout:
             raise RecordError(f"the prompt spells control tokens of the model: {text[:60]!r}")
         return ids
 
+    def readout(self, prompt: list[int]) -> list[int]:
+        """What follows the second image, from the ids of the prompt."""
+        return [*self.again, *prompt, *self.question] if self.template.again is not None else self.question
+
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
@@ -77,8 +83,9 @@ class TokenLayout:
         return ids[0]
 
 
-def _render(tokenizer: Any, template: Template, image_token: str) -> tuple[str, list[str]]:
-    """The rendered text before the prompt, and the three texts between and after the images."""
+def _render(tokenizer: Any, template: Template, image_token: str) -> tuple[str, list[str], str | None]:
+    """The rendered text before the prompt, the three texts around the images, and what follows a
+    second statement of the prompt (None if there is none)."""
     try:
         text: str = tokenizer.apply_chat_template(
             template.messages(PROMPT_MARK), tokenize=False, add_generation_prompt=True
@@ -86,11 +93,12 @@ def _render(tokenizer: Any, template: Template, image_token: str) -> tuple[str, 
     # Chat templates are programs of the checkpoint and raise what they like.
     except Exception as error:
         raise ConfigError(f"the tokenizer's chat template cannot render a comparison: {error}") from error
-    before, _, after = text.partition(PROMPT_MARK)
-    runs = after.split(image_token)
-    if len(runs) != 3 or image_token in before or PROMPT_MARK in after:
+    before, *rest = text.split(PROMPT_MARK)
+    times = 1 if template.again is None else 2
+    between = rest[0].split(image_token) if rest else []
+    if len(rest) != times or len(between) != 3 or text.count(image_token) != 2:
         raise ConfigError(
-            f"the tokenizer's chat template should render the prompt once and then 2 images as "
-            f"{image_token!r}; it rendered {text.replace(PROMPT_MARK, '<prompt>')!r}"
+            f"the tokenizer's chat template should render the prompt {('once', 'twice')[times - 1]} and "
+            f"2 images after it as {image_token!r}; it rendered {text.replace(PROMPT_MARK, '<prompt>')!r}"
         )
-    return before, runs
+    return before, between, rest[1] if times == 2 else None

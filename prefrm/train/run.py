@@ -23,7 +23,7 @@ from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
 from prefrm.train.config import DataConfig, OptimConfig, TrainConfig
 from prefrm.train.data import ComparisonCollator, load_comparisons
-from prefrm.train.trainer import JudgeTrainer, MetricsFile, ReportProgress, StopAtNonFinite, keep_to_device
+from prefrm.train.trainer import JudgeTrainer, MetricsFile, ReportProgress, StopAtNonFinite
 
 __all__ = ["TrainResult", "fit", "run"]
 
@@ -170,7 +170,6 @@ def fit(
         dataloader_pin_memory=False,
         seed=seed,
     )
-    keep_to_device(arguments, judge.device)
     with tempfile.TemporaryDirectory() as cache, track("training", optim.steps) as advance:
         trainer = JudgeTrainer(
             model=judge,

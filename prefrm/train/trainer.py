@@ -12,14 +12,25 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from prefrm.errors import ConfigError
-from prefrm.judge import verdict_cross_entropy
+from prefrm.judge import Judge, verdict_cross_entropy
 from prefrm.progress import Advance
 
-__all__ = ["JudgeTrainer", "MetricsFile", "ReportProgress", "StopAtNonFinite", "keep_to_device"]
+__all__ = ["JudgeTrainer", "MetricsFile", "ReportProgress", "StopAtNonFinite"]
 
 
 class JudgeTrainer(Trainer):
-    """Minimises the soft-target cross-entropy of verdicts, over batches of `ComparisonCollator`."""
+    """Minimises the soft-target cross-entropy of verdicts, over batches of `ComparisonCollator`.
+
+    Trains on the judge's device and on no other: `transformers` alone would take the first accelerator
+    and split each batch over all of them, which a `JudgeBatch` cannot be.
+    """
+
+    def __init__(self, *, model: Judge, args: TrainingArguments, **settings: Any) -> None:
+        args._n_gpu = min(args.n_gpu, 1)
+        args.distributed_state.device = model.device
+        # A cached property, which the first line has computed.
+        args.__dict__["_setup_devices"] = model.device
+        super().__init__(model=model, args=args, **settings)
 
     def compute_loss(
         self,
@@ -38,18 +49,6 @@ class JudgeTrainer(Trainer):
         log_odds_B = model(inputs["batch"])
         loss = verdict_cross_entropy(log_odds_B, inputs["p_B"], inputs["weight_B"])
         return (loss, {"log_odds_B": log_odds_B}) if return_outputs else loss
-
-
-def keep_to_device(arguments: TrainingArguments, device: torch.device) -> None:
-    """Make `arguments` train on `device` and on nothing else.
-
-    `transformers` would take the first accelerator and split each batch over all of them, which a
-    `JudgeBatch` cannot be.
-    """
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    arguments.distributed_state.device = device
-    # A cached property, which the line above has computed.
-    arguments.__dict__["_setup_devices"] = device
 
 
 class ReportProgress(TrainerCallback):

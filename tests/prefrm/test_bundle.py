@@ -11,7 +11,15 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from prefrm.bundle import MANIFEST, Calibration, Manifest, load_bundle, read_manifest, write_bundle
+from prefrm.bundle import (
+    MANIFEST,
+    Calibration,
+    Manifest,
+    amend_bundle,
+    load_bundle,
+    read_manifest,
+    write_bundle,
+)
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode
@@ -262,6 +270,83 @@ def test_writing_replaces_a_bundle_and_nothing_else(judge: Judge, bundle: Path, 
         write(other, judge)
     assert (other / "chapter.md").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "thesis"]
+
+
+@pytest.mark.parametrize("file", ["notes.txt", "model/chapter.md", "plots/figure.png"])
+def test_a_bundle_with_somebody_elses_file_is_not_replaced(judge: Judge, bundle: Path, file: str):
+    (bundle / file).parent.mkdir(exist_ok=True)
+    (bundle / file).write_text("years of work")
+    with pytest.raises(BundleError, match=f"holds {file}, which is not part of the bundle"):
+        write(bundle, judge)
+    assert (bundle / file).read_text() == "years of work"
+
+
+def test_a_folder_with_a_manifest_of_something_else_is_not_replaced(judge: Judge, tmp_path: Path):
+    other = tmp_path / "extension"
+    other.mkdir()
+    (other / MANIFEST).write_text('{"name": "a browser extension"}')
+    with pytest.raises(BundleError, match="exists and is no bundle"):
+        write(other, judge)
+    assert json.loads((other / MANIFEST).read_text()) == {"name": "a browser extension"}
+
+
+def test_an_adapter_on_a_bundles_own_weights_is_only_written_merged(adapted: Judge, tmp_path: Path, png):
+    write(tmp_path / "first", adapted, merge=True)
+    judge = load_bundle(tmp_path / "first", "cpu").judge
+    lora = LoraConfig(r=2, target_modules=judge.family.lora_targets, init_lora_weights=False)
+    judge.backbone = get_peft_model(judge.backbone, lora).eval()
+    with pytest.raises(BundleError, match="merge=True"):
+        write(tmp_path / "second", judge)
+    write(tmp_path / "second", judge, merge=True)
+    loaded = load_bundle(tmp_path / "second", "cpu").judge
+    torch.testing.assert_close(verdicts(loaded, png), verdicts(judge, png), atol=1e-4, rtol=0)
+
+
+def test_an_adapter_finds_a_base_model_that_was_named_from_another_folder(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch, png
+):
+    monkeypatch.chdir(tiny_checkpoint.parent)
+    judge = Judge.from_base(JudgeSpec(base_model=tiny_checkpoint.name), "cpu")
+    lora = LoraConfig(r=2, target_modules=judge.family.lora_targets, init_lora_weights=False)
+    judge.backbone = get_peft_model(judge.backbone, lora).eval()
+    assert write(tmp_path / "b", judge).spec.base_model == str(tiny_checkpoint)
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(verdicts(load_bundle("b", "cpu").judge, png), verdicts(judge, png))
+
+
+def test_amending_changes_what_is_said_and_not_what_is_judged(judge: Judge, tmp_path: Path, png):
+    folder = tmp_path / "b"
+    before = write(folder, judge, calibration=None, metrics={}, plots={"old.png": png(0)})
+    after = amend_bundle(
+        folder, calibration=CALIBRATION, metrics={"accuracy": 0.9}, card="# Now\n", plots={"new.png": png(1)}
+    )
+    loaded = load_bundle(folder, "cpu")
+    assert loaded.manifest == after != before
+    assert after.calibration == CALIBRATION and after.metrics == {"accuracy": 0.9}
+    assert (folder / "README.md").read_text() == "# Now\n"
+    assert [path.name for path in (folder / "plots").iterdir()] == ["new.png"]
+    assert (folder / "plots" / "new.png").read_bytes() == png(1)
+    assert torch.equal(verdicts(loaded.judge, png), verdicts(judge, png))
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"metrics": {"accuracy": float("nan")}}, {"plots": {"x.py": b""}}, {"plots": {"../../x.png": b""}}],
+)
+def test_an_amendment_that_is_refused_leaves_the_bundle_as_it_was(bundle: Path, tmp_path: Path, change: dict):
+    before = read_manifest(bundle)
+    with pytest.raises(BundleError):
+        amend_bundle(bundle, **{"calibration": None, "metrics": {}, "card": "new", **change})
+    assert load_bundle(bundle, "cpu").manifest == before
+    assert (bundle / "README.md").read_text() == "# A judge\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_altered_bundle_is_not_amended(bundle: Path):
+    (bundle / "head.safetensors").write_bytes(b"other")
+    with pytest.raises(BundleError, match=r"head\.safetensors was altered"):
+        amend_bundle(bundle, calibration=None, metrics={}, card="new")
 
 
 def test_a_failed_write_leaves_the_old_bundle_and_no_rubbish(judge: Judge, bundle: Path, tmp_path: Path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from prefrm.errors import ConfigError
 from prefrm.heatmap import terminal_matrix
 from prefrm.winmatrix import WinMatrix
 
@@ -77,3 +78,17 @@ def test_an_even_pair_is_nearly_white():
 def test_a_terminal_without_colour_gets_the_plain_table():
     plain = printed(terminal_matrix(matrix(3)))
     assert printed(terminal_matrix(matrix(3)), force_terminal=True, color_system=None) == plain
+
+
+def test_a_long_reason_is_wrapped_and_not_cut_off():
+    reason = " ".join(f"word{n}" for n in range(40)) + " the-end"
+    made = WinMatrix.from_order_logits(np.zeros((2, 2)), errors=("", reason))
+    text = printed(terminal_matrix(made, ["a", "b"]), width=40)
+    assert "the-end" in text
+    assert max(len(line) for line in text.splitlines()) <= 40
+
+
+@pytest.mark.parametrize("labels", [[], ["a"], ["a", "b", "c"]])
+def test_labels_are_one_for_each_candidate(labels):
+    with pytest.raises(ConfigError, match=f"2 candidates need as many labels; received {len(labels)}"):
+        terminal_matrix(matrix(2), labels)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from prefrm import media
-from prefrm.errors import DatasetError, IncompleteMatrixError, ScoringError
+from prefrm.errors import DatasetError, IncompleteMatrixError, PrefrmError, ScoringError
 from prefrm.label import Summary, label, read_matrices
 from prefrm.records import PreferenceGroup, write_groups
 from prefrm.winmatrix import FakeScorer
@@ -216,3 +216,46 @@ def test_label_json_says_whose_labels_these_are(tmp_path):
         "judge": "sha256:abc",
         "shard_size": 7,
     }
+
+
+class Short:
+    """A scorer that forgets the last group of each call."""
+
+    def score(self, groups):
+        return Scorer().score(groups)[:-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(batch=0), "batch must be at least 1; received 0"),
+        (dict(shard_size=0), "must hold at least 1 item; received 0"),
+        (dict(on_missing="dorp"), "received 'dorp'"),
+        (dict(groups=[]), "holds no group"),
+        (dict(scorer=Short()), "answered with matrices of"),
+        (dict(scorer=Scorer(fail_at=0, error=ScoringError)), "stopped"),
+    ],
+)
+def test_a_call_that_labels_nothing_leaves_nothing(tmp_path, options, message):
+    scorer, groups = options.pop("scorer", Scorer()), options.pop("groups", make_groups(2))
+    with pytest.raises(PrefrmError, match=message):
+        label(scorer, groups, tmp_path / "out", judge="a", **options)
+    assert not (tmp_path / "out").exists()
+    label(Scorer(), make_groups(2), tmp_path / "out", judge="b")
+
+
+def test_a_flipped_bit_in_a_shard_is_never_another_matrix(tmp_path):
+    label(Scorer(), make_groups(3), tmp_path, judge="j")
+    shard = tmp_path / "win_matrices" / "part-00000.parquet"
+    whole, before = shard.read_bytes(), list(read_matrices(tmp_path))
+    for place in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        shard.write_bytes(damaged)
+        try:
+            after = list(read_matrices(tmp_path))
+        except DatasetError as error:
+            assert "part-00000.parquet is damaged" in str(error)
+        else:
+            assert [entry.id for entry in after] == [entry.id for entry in before]
+            assert all(a.matrix.equals(b.matrix) for a, b in zip(after, before, strict=True))

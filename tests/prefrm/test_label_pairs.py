@@ -285,3 +285,16 @@ def test_the_features_are_those_that_datasets_itself_would_write(tmp_path):
             }
         )
         assert written["info"]["features"] == expected.to_dict()
+
+
+def test_rows_are_written_in_large_groups(tmp_path):
+    groups = labelled(tmp_path, [make_group(str(n)) for n in range(90)])
+    assert write_pairs(groups, tmp_path, select="all").pairs == 270
+    with pq.ParquetFile(tmp_path / "pairs.parquet") as file:
+        assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [256, 14]
+
+
+def test_a_typo_in_select_is_a_mistake(tmp_path):
+    groups = labelled(tmp_path, [make_group()])
+    with pytest.raises(ConfigError, match="one of best_worst, all; received 'best-worst'"):
+        write_pairs(groups, tmp_path, select="best-worst")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from prefrm.errors import MediaError
+from prefrm.errors import ConfigError, MediaError
 from prefrm.media import ImageInfo, ImageLimits, decode, digest, encode_png, probe, read
 
 
@@ -158,3 +158,46 @@ def test_read_checks_and_names_the_file(tmp_path):
         read(good, ImageLimits(max_bytes=10))
     with pytest.raises(MediaError, match=r"absent\.png: cannot be read: No such file"):
         read(tmp_path / "absent.png")
+
+
+def test_an_oversized_file_is_never_read(tmp_path):
+    # A terabyte that is nowhere: reading it could not succeed, with any other error.
+    file = tmp_path / "huge.png"
+    with file.open("wb") as huge:
+        huge.write(encoded(GRADIENT))
+        huge.truncate(2**40)
+    with pytest.raises(MediaError, match=f"huge.png: the image has {2**40} bytes"):
+        read(file)
+
+
+def test_a_path_that_cannot_be_one_is_unreadable():
+    with pytest.raises(MediaError, match="cannot be read: embedded null"):
+        read("a\0b")
+
+
+def test_more_pixels_than_pillow_opens_cannot_be_allowed():
+    most = 2 * Image.MAX_IMAGE_PIXELS
+    assert ImageLimits(max_pixels=most).max_pixels == most
+    with pytest.raises(ConfigError, match=f"Pillow opens no image of more than {most}"):
+        ImageLimits(max_pixels=10**9)
+
+
+@pytest.mark.parametrize(
+    "mode", ["CMYK", "F", "YCbCr", "HSV", "LAB", "RGBX", "RGBa", "PA", "I", "I;16", "LA"]
+)
+def test_every_mode_is_encoded(mode):
+    image = decode(encode_png(Image.new(mode, (3, 2))))
+    assert (image.mode, image.size) == ("RGB", (3, 2))
+
+
+def test_conversions_for_png_keep_the_picture():
+    assert decode(encode_png(GRADIENT.convert("CMYK"))).getpixel((6, 4)) == GRADIENT.getpixel((6, 4))
+    clear = Image.new("RGBA", (1, 1), (255, 0, 0, 0)).convert("RGBa")
+    assert decode(encode_png(clear)).getpixel((0, 0)) == (255, 255, 255)
+    deep = Image.fromarray(np.array([[0x80FF]], dtype=np.int32))
+    assert decode(encode_png(deep)).getpixel((0, 0)) == (0x80, 0x80, 0x80)
+
+
+def test_a_mode_without_a_conversion_is_an_error():
+    with pytest.raises(MediaError, match="an image of mode La cannot be encoded"):
+        encode_png(Image.new("La", (1, 1)))

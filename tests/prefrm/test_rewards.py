@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from functools import partial
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from prefrm.rewards import (
     group_advantages,
     hard_win_rate,
     pref_grpo_rewards,
+    ranking,
     weighted_advantages,
     win_rate,
 )
@@ -63,7 +63,7 @@ def matrices(draw):
     return WinMatrix.from_order_logits(logits)
 
 
-EVERY_REWARD = {**REWARDS, "bradley_terry": partial(bradley_terry, prior_precision=0.1)}
+EVERY_REWARD = REWARDS
 
 # K <= 6 candidates or G groups of K, with NaN here and there.
 REWARDS_GK = hnp.arrays(
@@ -427,3 +427,33 @@ class TestSelection:
         assert np.isnan(diffusion_nft_rewards([NAN])).all()
         with pytest.raises(ConfigError, match="max_advantage"):
             diffusion_nft_rewards([0.0], max_advantage=0.0)
+
+
+def test_the_named_bradley_terry_reward_survives_a_certain_judge():
+    certain = from_utilities([0.0, 1000.0, 2000.0])
+    with pytest.raises(ConfigError, match="with certainty"):
+        bradley_terry(certain)
+    utilities = REWARDS["bradley_terry"](certain)
+    assert np.isfinite(utilities).all()
+    assert (np.diff(utilities) > 1).all()
+
+
+def test_the_named_prior_hardly_shrinks_what_an_uncertain_judge_says():
+    matrix = from_utilities([0.0, 0.5, 1.0, 2.0])
+    np.testing.assert_allclose(REWARDS["bradley_terry"](matrix), bradley_terry(matrix), rtol=0.03, atol=0.01)
+
+
+@pytest.mark.parametrize("reward", [*EVERY_REWARD.values(), dpo_pairs])
+def test_a_typo_in_on_missing_is_a_mistake(reward):
+    with pytest.raises(ConfigError, match="received 'dorp'"):
+        reward(from_utilities([0.0, 1.0]), on_missing="dorp")
+
+
+def test_a_single_candidate_has_no_pref_grpo_reward():
+    assert np.isnan(pref_grpo_rewards(from_utilities([0.0, 1.0]).subset([0]))).tolist() == [True]
+
+
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=8))
+def test_a_ranking_is_stable_and_holds_everyone_once(utilities):
+    order = ranking(from_utilities(np.array(utilities, float)))
+    assert order == sorted(range(len(utilities)), key=lambda n: (-utilities[n], n))

@@ -1,6 +1,8 @@
 """The matrix's invariants: exact complements, exact permutation, and nothing invented."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -8,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from prefrm.errors import IncompleteMatrixError, RecordError
-from prefrm.winmatrix import FakeScorer, Group, Scorer, WinMatrix
+from prefrm.errors import ConfigError, IncompleteMatrixError, ProtocolError, RecordError
+from prefrm.winmatrix import FakeScorer, Group, Scorer, WinMatrix, check_answer
 
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -212,7 +214,7 @@ def test_equals_sees_every_field():
     matrix = WinMatrix.from_order_logits(np.array([[0.0, 1.0], [1.0, 0.0]]), tie=np.full((2, 2), 0.1))
     fields = {name: getattr(matrix, name) for name in ("p", "valid", "tie", "order_gap", "errors")}
     assert matrix.equals(WinMatrix(**fields))
-    half = np.full((2, 2), 0.5)
+    half = np.array([[0.0, 0.5], [0.5, 0.0]])
     for name in ("tie", "order_gap"):
         assert not matrix.equals(WinMatrix(**{**fields, name: half}))
     assert not matrix.equals(WinMatrix.from_order_logits(np.array([[0.0, 3.0], [1.0, 0.0]])))
@@ -235,6 +237,9 @@ BROKEN = {
     "row of a candidate with an error": dict(errors=("gone", "")),
     "tie must lie in": dict(tie=np.array([[0.5, 1.5], [1.5, 0.5]])),
     "order_gap must lie in": dict(order_gap=np.array([[0.5, np.inf], [np.inf, 0.5]])),
+    "tie is not symmetric": dict(tie=np.array([[0.0, 0.2], [0.3, 0.0]])),
+    "order_gap is not symmetric": dict(order_gap=np.array([[0.0, 0.2], [nan, 0.0]])),
+    "order_gap must be 0 on the diagonal": dict(order_gap=np.full((2, 2), 0.5)),
 }
 
 
@@ -283,3 +288,38 @@ def test_what_is_no_permutation_is_refused(order):
 def test_the_fake_is_a_scorer():
     assert isinstance(FakeScorer(lambda prompt, image: 0.0), Scorer)
     assert not isinstance(object(), Scorer)
+
+
+@given(matrices())
+def test_a_gap_and_a_tie_are_one_number_for_each_pair(matrix):
+    assert np.array_equal(matrix.order_gap, matrix.order_gap.T, equal_nan=True)
+    assert np.array_equal(matrix.tie, matrix.tie.T, equal_nan=True)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])  # noqa: S301
+def test_a_copy_is_as_read_only_as_the_original(copied):
+    matrix = WinMatrix.from_order_logits(np.zeros((2, 2)), errors=("", "gone"))
+    again = copied(matrix)
+    assert again.equals(matrix)
+    for name in ("p", "valid", "tie", "order_gap"):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(again, name)[0, 0] = 0
+
+
+def test_a_typo_in_on_missing_is_a_mistake_and_not_a_drop():
+    for matrix in (WinMatrix.missing(["", "gone"]), WinMatrix.from_order_logits(np.zeros((2, 2)))):
+        with pytest.raises(ConfigError, match='"raise" or "drop"; received \'rasie\''):
+            matrix.win_rate(on_missing="rasie")
+
+
+def test_no_candidate_is_no_matrix():
+    with pytest.raises(RecordError, match="none was named"):
+        sound().subset([])
+
+
+def test_an_answer_is_one_matrix_of_its_size_for_each_group():
+    groups = [Group(prompt="p", images=(b"x", b"y"))] * 2
+    check_answer([sound(), sound()], groups)
+    for answer in ([sound()], [sound(), sound().subset([0])], [sound()] * 3):
+        with pytest.raises(ProtocolError, match=r"groups of \[2, 2\] candidates and answered with matrices"):
+            check_answer(answer, groups)

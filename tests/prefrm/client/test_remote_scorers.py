@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from prefrm.client import connect, connect_async
+from prefrm.client._endpoint import Endpoint
+from prefrm.client._http import HttpTransport
 from prefrm.errors import (
     DeadlineError,
     OverloadedError,
@@ -23,6 +25,7 @@ from prefrm.errors import (
     ScoringError,
     ServerUnavailableError,
 )
+from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.winmatrix import Group, Scorer
 from serving.dataplane import ModelInfo
 from serving.limits import Limits
@@ -278,3 +281,41 @@ def test_workers_forked_or_spawned_use_the_scorer_they_were_given(wire, served, 
     command = [sys.executable, str(script), getattr(served, f"{wire}_url")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "all agree\n"), done.stderr
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+class TestIdentity:
+    def test_a_judge_is_the_same_wherever_it_is_served(self, wire, scorer):
+        found = []
+        for digest in ("a" * 64, "a" * 64, "b" * 64):
+            model = ModelInfo(name="judge", facts={BUNDLE_PARAMETER: digest})
+            with (
+                background(JudgeServer(scorer, model)) as served,
+                connect(url_of(wire, served)) as judge,
+            ):
+                found.append(judge.identity())
+        assert found == ["a" * 64, "a" * 64, "b" * 64]
+
+    def test_a_server_without_a_bundle_is_known_by_its_url(self, wire, served):
+        with connect(url_of(wire, served)) as judge:
+            assert judge.identity() == judge.url
+
+    def test_it_fails_as_scoring_does(self, wire, served):
+        with connect(f"{wire}://{getattr(served, wire)}/other") as judge, pytest.raises(RequestError):
+            judge.identity()
+        with (
+            connect(f"{wire}://127.0.0.1:{free_port()}/judge", patience=0) as judge,
+            pytest.raises(ServerUnavailableError),
+        ):
+            judge.identity()
+
+
+def test_a_transport_that_is_closed_while_it_asks_says_what_went_wrong(served, pair):
+    """Closing replaces the per-thread connections, of which a failing request then discards its own."""
+    transport = HttpTransport(Endpoint.parse(f"http://{served.http}/other"))
+    client = transport._client()
+    transport.close()
+    transport._discard(client)
+    with pytest.raises(RequestError):
+        transport.bundle(timeout=5)
+    transport.close()

@@ -30,7 +30,9 @@ def process(bundle, tmp_path, until):
     ports = [f"--{which}-port=0" for which in ("http", "grpc", "metrics")]
     command = [sys.executable, "-m", "prefrm", "serve", str(bundle), *ports, f"--address-file={file}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
         try:
             until(lambda: file.exists() or running.poll() is not None)
             yield running, Addresses(**json.loads(file.read_text()))
@@ -64,9 +66,12 @@ def test_local_engine_grpc_and_http_agree_bit_by_bit(bundle, process, png):
                 assert remote.equals(own)
     config = httpx.get(f"http://{addresses.http}/v2/models/judge/config").json()
     assert config["parameters"]["judge"]["string_value"] == read_manifest(bundle).describe()
+    with connect(addresses.grpc_url) as judge:
+        assert judge.identity() == read_manifest(bundle).digest
     running.terminate()
-    out, _ = running.communicate(timeout=20)
+    out, err = running.communicate(timeout=20)
     assert running.returncode == 0
+    assert "judge: " in err and "uncalibrated" in err
     assert out.startswith("ready: grpc://")
 
 

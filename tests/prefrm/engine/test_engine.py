@@ -1,6 +1,8 @@
 """The local scorer: matrices, what must not change them, and candidates that cannot be read."""
 
 import gc
+import importlib
+import sys
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ import torch
 
 from prefrm.bundle import Calibration, write_bundle
 from prefrm.engine import Engine
-from prefrm.errors import ConfigError, ScoringError
+from prefrm.errors import ConfigError, MissingExtraError, ScoringError
 from prefrm.judge import ImageInput, Judge
 from prefrm.media import ImageLimits, decode
 from prefrm.winmatrix import Group, Scorer
@@ -121,6 +123,25 @@ def test_an_image_that_the_judge_cannot_prepare_is_an_error_of_its_own(engine: E
     assert matrix.valid[:2, :2].all()
 
 
+def test_images_too_large_to_be_read_together_cost_their_own_pair_only(judge: Judge, png):
+    big, small, huge = (png(n, side, side) for n, side in enumerate((48, 16, 64)))
+    shown = [judge.processor.prepare_image(decode(image)) for image in (small, huge)]
+    judge.processor.max_length = len(judge.processor.prepare_pair(PROMPT, *shown).ids_L)
+    engine = Engine(judge)
+    matrix, pair = engine.score(
+        [Group(prompt=PROMPT, images=(big, small, huge)), Group(prompt=PROMPT, images=(big, huge))]
+    )
+    expected = np.ones((3, 3), bool)
+    expected[0, 2] = expected[2, 0] = False
+    assert np.array_equal(matrix.valid, expected)
+    assert matrix.errors == ("", "", "")
+    without = engine.score([Group(prompt=PROMPT, images=(big, small))])[0]
+    assert matrix.p[0, 1] == pytest.approx(without.p[0, 1], abs=1e-5)
+    # Nothing else can be said of these two, so the reason is theirs.
+    assert not pair.valid.any()
+    assert all("tokens and the model reads" in error for error in pair.errors)
+
+
 @pytest.mark.parametrize("prompt", ["x" * 2000, "\ud800"])
 def test_a_prompt_that_cannot_be_read_costs_its_group_only(engine: Engine, make_group, prompt: str):
     bad, good = engine.score([make_group(0, 1, prompt=prompt), make_group(0, 1)])
@@ -209,3 +230,19 @@ def test_the_temperature_of_a_bundle_is_applied(adapted: Judge, make_group, tmp_
 def test_settings_out_of_range_are_refused(judge: Judge, settings: dict):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         Engine(judge, **settings)
+
+
+def test_a_device_that_is_not_there_is_refused(adapted: Judge, tmp_path: Path):
+    write_bundle(tmp_path / "b", adapted, calibration=None, data_fingerprint="f", metrics={}, card="")
+    with pytest.raises(ConfigError, match="device 'gpu' cannot be used"):
+        Engine.from_bundle(tmp_path / "b", device="gpu")
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "peft", "safetensors"])
+def test_a_missing_package_names_its_extra(package: str, monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in sys.modules if name.startswith(("prefrm.engine", "prefrm.bundle"))]:
+        monkeypatch.delitem(sys.modules, name)
+    # What `import` finds of a package that is not installed.
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=rf"^{package} is not installed.*prefrm\[judge\]"):
+        importlib.import_module("prefrm.engine")

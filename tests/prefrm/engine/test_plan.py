@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefrm.engine.plan import chunks, plan_group
+from prefrm.engine.plan import plan_group
 from prefrm.winmatrix import Group
 
 images = st.lists(st.sampled_from([b"a", b"b", b"c", b"", None]), min_size=2, max_size=7)
@@ -38,8 +38,3 @@ def test_distinct_images_are_compared_in_both_orders_and_never_with_themselves()
     plan = plan_group(Group(prompt="x", images=(b"a", b"b", b"c")))
     pairs = plan.pairs(list(plan.images))
     assert len(pairs) == 6 and all(a != b and (b, a) in pairs for a, b in pairs)
-
-
-def test_chunks():
-    assert list(chunks([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
-    assert list(chunks([], 2)) == []

@@ -117,8 +117,14 @@ def test_exact_zeros_and_ones_are_finite():
     assert 0 < fit_temperature([0.0, 1.0, 1.0, 0.7], [0, 1, 0, 1]) < math.inf
 
 
-def test_a_judge_that_is_always_wrong_gets_the_highest_temperature():
+def test_a_judge_that_is_always_wrong_gets_the_highest_temperature_and_a_warning(caplog):
     assert fit_temperature([0.9] * 50, [0] * 50) == pytest.approx(50, rel=1e-6)
+    assert "the judge contradicts these labels" in caplog.text
+
+
+def test_a_temperature_inside_the_range_is_no_cause_for_a_warning(caplog):
+    fit_temperature([0.9, 0.8, 0.3], [1, 0, 0])
+    assert not caplog.records
 
 
 def test_undecided_pairs_leave_the_temperature_alone():

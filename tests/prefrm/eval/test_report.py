@@ -43,6 +43,14 @@ def test_a_judge_that_sees_what_the_labels_see_is_always_right(bright_scorer, gr
     assert evaluation.metrics.mean_order_gap > 0
 
 
+def test_groups_are_drawn_as_they_are_scored(groups):
+    drawn = []
+    scorer = CountingScorer(FakeScorer(lambda prompt, image: 0.0))
+    stream = (drawn.append(len(scorer.calls)) or group for group in groups)
+    evaluate(scorer, stream, batch=4)
+    assert drawn == [0] * 4 + [1] * 4 + [2] * 4
+
+
 def test_an_unreadable_image_costs_its_own_candidate_only(bright_scorer, groups):
     broken = replace(groups[3], images=(*groups[3].images[:2], b"GIF89a", groups[3].images[3]))
     evaluation = evaluate(bright_scorer, [*groups[:3], broken, *groups[4:]])

@@ -60,6 +60,11 @@ def test_an_unsupported_family_is_refused_by_name(tmp_path: Path):
         Judge.from_base(JudgeSpec(base_model=str(tmp_path)), "cpu")
 
 
+def test_a_folder_has_no_revision(tiny_checkpoint: Path):
+    with pytest.raises(ConfigError, match="is a folder, which has no revision 'v2'"):
+        find_base(JudgeSpec(base_model=str(tiny_checkpoint), revision="v2"))
+
+
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="holds no usable checkpoint"):
         Judge.from_base(JudgeSpec(base_model=str(tmp_path)), "cpu")

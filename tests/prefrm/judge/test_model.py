@@ -4,10 +4,16 @@ import pytest
 import torch
 
 from prefrm.errors import ConfigError
-from prefrm.judge import ImageInput, Judge, JudgeBatch, verdict_cross_entropy
+from prefrm.judge import ImageInput, Judge, JudgeBatch, JudgeSpec, verdict_cross_entropy
 from prefrm.media import decode
+from prefrm.prompts import TEMPLATES
 
 PROMPT = "a red circle left of a blue square"
+
+
+@pytest.fixture(params=sorted(TEMPLATES))
+def judge(tiny_checkpoint, request) -> Judge:
+    return Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), template=request.param), "cpu")
 
 
 @pytest.fixture
@@ -76,6 +82,12 @@ def test_a_dtype_that_is_none_is_refused(judge: Judge, dtype: str):
         Judge.from_base(judge.spec, "cpu", dtype)
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:77", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused(judge: Judge, device: str):
+    with pytest.raises(ConfigError, match=f"device '{device}' cannot be used"):
+        Judge.from_base(judge.spec, device)
+
+
 @torch.inference_mode()
 def test_prompt_and_order_matter_and_repetition_does_not(judge: Judge, images):
     pair = judge.processor.prepare_pair
@@ -111,7 +123,7 @@ def test_a_few_steps_teach_adapter_and_head_a_preference(adapted: Judge, images)
     trainable = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1e-2)
     before = adapted.head.log_scale.item()
-    for _ in range(20):
+    for _ in range(60):
         loss = verdict_cross_entropy(adapted.train()(batch), target)
         optimizer.zero_grad()
         loss.backward()

@@ -31,6 +31,12 @@ def test_the_pixel_budget_of_the_spec_is_kept(tiny_checkpoint: Path, png):
     assert prepare(judge, png, 0, width=160, height=160).tokens == 9
 
 
+def test_a_budget_that_contradicts_the_base_model_is_refused(tiny_checkpoint: Path):
+    spec = JudgeSpec(base_model=str(tiny_checkpoint), min_pixels=65 * 65)
+    with pytest.raises(ConfigError, match=r"min_pixels \(4225\) is larger than max_pixels \(4096\)"):
+        Judge.from_base(spec, "cpu")
+
+
 def test_an_impossible_aspect_ratio_is_refused(judge: Judge):
     with pytest.raises(MediaError, match="cannot be prepared"):
         judge.processor.prepare_image(Image.new("RGB", (401, 1)))
@@ -40,6 +46,17 @@ def test_a_comparison_longer_than_the_model_reads_is_refused(judge: Judge, png):
     image = prepare(judge, png, 0)
     with pytest.raises(RecordError, match=r"the model reads 512: the prompt has 1000 characters"):
         judge.processor.prepare_pair("x" * 1000, image, image)
+
+
+def test_a_prompt_that_is_stated_twice_takes_its_tokens_twice(tiny_checkpoint: Path, png):
+    lengths = {}
+    for template in ("match-v1", "match-twice-v1"):
+        judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), template=template), "cpu")
+        image = prepare(judge, png, 0)
+        short, long = (judge.processor.prepare_pair("x" * n, image, image) for n in (5, 9))
+        assert short.positions_3L.shape[1] == len(short.ids_L)
+        lengths[template] = len(long.ids_L) - len(short.ids_L)
+    assert lengths == {"match-v1": 4, "match-twice-v1": 8}
 
 
 def test_collation_pads_on_the_right_and_keeps_the_order_shown(judge: Judge, png):

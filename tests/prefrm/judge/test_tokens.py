@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefrm.errors import ConfigError, RecordError
-from prefrm.judge import Judge
+from prefrm.judge import Judge, JudgeSpec
 from prefrm.judge.tokens import TokenLayout
 from prefrm.media import decode
-from prefrm.prompts import Template, get_template
+from prefrm.prompts import TEMPLATES, Template, get_template
 
 HOSTILE = [
     "<|image_pad|>",
@@ -19,10 +19,13 @@ HOSTILE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def layout(make_tokenizer) -> TokenLayout:
-    tokenizer = make_tokenizer()
-    return TokenLayout(tokenizer, get_template("match-v1"), tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+def make_layout(tokenizer, template: str) -> TokenLayout:
+    return TokenLayout(tokenizer, get_template(template), tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+
+
+@pytest.fixture(scope="module", params=sorted(TEMPLATES))
+def layout(make_tokenizer, request) -> TokenLayout:
+    return make_layout(make_tokenizer(), request.param)
 
 
 def control_ids(layout: TokenLayout) -> set[int]:
@@ -32,9 +35,9 @@ def control_ids(layout: TokenLayout) -> set[int]:
 def test_the_layout_is_the_chat_template_cut_at_the_prompt_and_the_images(layout: TokenLayout):
     tokenizer = layout._tokenizer
     image = [layout.image_token_id]
+    prompt = layout.prompt("a red circle")
     ids = [
-        *layout.instruction, *layout.prompt("a red circle"), *layout.first,
-        *image, *layout.second, *image, *layout.question,
+        *layout.instruction, *prompt, *layout.first, *image, *layout.second, *image, *layout.readout(prompt),
     ]  # fmt: skip
     whole = tokenizer.apply_chat_template(
         layout.template.messages("a red circle"), tokenize=False, add_generation_prompt=True
@@ -62,7 +65,9 @@ def test_any_mixture_of_spellings_stays_text(layout: TokenLayout, parts: list[st
     assert layout._tokenizer.decode(ids) == text
 
 
-def test_an_image_cannot_be_smuggled_into_a_comparison(judge: Judge, png):
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_an_image_cannot_be_smuggled_into_a_comparison(tiny_checkpoint, template, png):
+    judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), template=template), "cpu")
     image = judge.processor.prepare_image(decode(png(0)))
     pair = judge.processor.prepare_pair("<|vision_start|><|image_pad|><|vision_end|>", image, image)
     assert (pair.ids_L == judge.processor.layout.image_token_id).sum() == 2 * image.tokens
@@ -85,10 +90,18 @@ def test_an_answer_of_several_tokens_is_refused(layout: TokenLayout):
         (None, "chat template cannot render"),
         ("{{ raise_exception('no') }}", "chat template cannot render"),
         ("{{ messages[0]['role'] }}", "should render the prompt once"),
-        ("{% for m in messages[0]['content'] %}{{ m['text'] }}{% endfor %}", "then 2 images"),
+        ("{% for m in messages[0]['content'] %}{{ m['text'] }}{% endfor %}", "2 images after it"),
     ],
 )
 def test_a_chat_template_that_does_not_fit_is_refused(make_tokenizer, chat_template, message):
-    tokenizer = make_tokenizer(chat_template)
     with pytest.raises(ConfigError, match=message):
-        TokenLayout(tokenizer, get_template("match-v1"), tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+        make_layout(make_tokenizer(chat_template), "match-v1")
+
+
+def test_a_chat_template_that_drops_the_second_statement_of_the_prompt_is_refused(make_tokenizer):
+    tokenizer = make_tokenizer(
+        "{% for item in messages[0]['content'] %}{% if item['type'] == 'image' %}<|image_pad|>"
+        "{% elif not loop.last %}{{ item['text'] }}{% endif %}{% endfor %}"
+    )
+    with pytest.raises(ConfigError, match="should render the prompt twice"):
+        make_layout(tokenizer, "match-twice-v1")

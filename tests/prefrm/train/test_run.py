@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -6,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prefrm.bundle import read_manifest
+from prefrm.bundle import load_bundle, read_manifest
 from prefrm.config import from_mapping, load_config, to_mapping
 from prefrm.engine import Engine
-from prefrm.errors import ConfigError
-from prefrm.judge import JudgeSpec
-from prefrm.records import read_groups
-from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig, run
+from prefrm.errors import ConfigError, DatasetError
+from prefrm.judge import Judge, JudgeSpec
+from prefrm.media import decode
+from prefrm.records import Comparison, PreferenceGroup, read_groups, write_groups
+from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig, fit, run
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
 
@@ -41,11 +43,56 @@ def test_a_judge_learns_and_its_bundle_says_so(config: TrainConfig) -> None:
     assert manifest.calibration.n == 9
     assert manifest.metrics["metrics"]["accuracy"]["value"] == 1.0
     assert (config.output / "evaluation" / "report.md").is_file()
+    card = (result.bundle / "README.md").read_text()
+    assert "| pair accuracy | 1.000 (1.000 to 1.000) |" in card
+    assert f"temperature {manifest.calibration.temperature:.3f}" in card
+    shown = re.findall(r"\]\((plots/.*?)\)", card)
+    assert shown == ["plots/order_gap.png", "plots/reliability.png"]
+    assert all(decode((result.bundle / path).read_bytes()).width > 500 for path in shown)
     groups = [group.group() for group in read_groups(config.data.path, "test")]
     for matrix, judged in zip(
         Engine.from_bundle(result.bundle, device="cpu").score(groups), result.held_out.judged, strict=True
     ):
         np.testing.assert_allclose(matrix.p, judged.matrix.p, atol=1e-5)
+
+
+def test_what_is_reported_is_what_the_exported_bundle_says(config: TrainConfig) -> None:
+    """In bfloat16 the merged weights are not the adapter on its base model."""
+    short = replace(config, dtype="bfloat16", optim=replace(config.optim, steps=3))
+    result = run(replace(short, data=replace(config.data, validation=None)))
+    groups = [group.group() for group in read_groups(config.data.path, "test")]
+    matrices = Engine.from_bundle(result.bundle, device="cpu", dtype="bfloat16").score(groups)
+    assert all(
+        matrix.equals(judged.matrix) for matrix, judged in zip(matrices, result.held_out.judged, strict=True)
+    )
+
+
+def test_a_measurement_that_fails_costs_no_training(config: TrainConfig) -> None:
+    config.output.mkdir()
+    (config.output / "evaluation").write_text("a file where the report's folder belongs")
+    with pytest.raises(FileExistsError):
+        run(replace(config, optim=replace(config.optim, steps=1)))
+    bundle = load_bundle(config.output / "bundle", "cpu")
+    assert bundle.manifest.calibration is None
+    assert "not calibrated" in (config.output / "bundle" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("role", ["train", "validation", "test"])
+@pytest.mark.parametrize("trouble", ["missing", "truncated", "without comparisons"])
+def test_the_splits_are_checked_before_anything_is_loaded(
+    config: TrainConfig, role: str, trouble: str
+) -> None:
+    path = config.data.path / f"{role}.parquet"
+    if trouble == "missing":
+        path.unlink()
+    elif trouble == "truncated":
+        path.write_bytes(path.read_bytes()[:-20])
+    else:
+        groups = [replace(group, comparisons=()) for group in read_groups(config.data.path, role)]
+        write_groups(groups, config.data.path, role)
+    with pytest.raises(DatasetError, match=f"data.{role}: ") as error:
+        run(replace(config, judge=JudgeSpec(base_model="no/model")))
+    assert (f"set data.{role}=null" in str(error.value)) == (role != "train")
 
 
 def losses(output: Path) -> list[float]:
@@ -60,6 +107,65 @@ def test_the_trajectory_is_pinned(config: TrainConfig) -> None:
     result = run(short)
     assert result.evaluation is None
     assert losses(config.output) == pytest.approx(PINNED, abs=2e-3)
+
+
+def test_soft_targets_and_weights_reach_the_loss(config: TrainConfig, png) -> None:
+    comparisons = (Comparison(i=0, j=1, p=0.8, weight=3.0), Comparison(i=2, j=1, p=0.35, weight=0.5))
+    group = PreferenceGroup(id="a", prompt="p", images=(png(0), png(1), png(2)), comparisons=comparisons)
+    write_groups([group], config.data.path, "train")
+    judge = Judge.from_base(config.judge, "cpu")
+    images = [judge.processor.prepare_image(decode(image)) for image in group.images if image]
+    total = 0.0
+    for c in comparisons:
+        for shown in (c, c.swapped()):
+            pair = judge.processor.prepare_pair("p", images[shown.i], images[shown.j])
+            z = judge(judge.processor.collate([pair])).item()
+            total += c.weight * (shown.p * np.log1p(np.exp(-z)) + (1 - shown.p) * np.log1p(np.exp(z)))
+    # A LoRA adapter changes nothing before the first step, and one batch holds all four rows.
+    optim = OptimConfig(steps=1, batch_size=4)
+    run(replace(config, optim=optim, data=replace(config.data, validation=None, test=None)))
+    assert losses(config.output) == [pytest.approx(total / (2 * 3.5), abs=1e-4)]
+
+
+def broken(id: str, png) -> PreferenceGroup:
+    return PreferenceGroup(
+        id=id, prompt="p", images=(png(0), png(1)[:40]), comparisons=(Comparison.preferred(0, 1),)
+    )
+
+
+def test_an_unreadable_image_does_not_end_a_training(config: TrainConfig, judge, png) -> None:
+    good = next(read_groups(config.data.path, "train"))
+    write_groups([broken("truncated", png), good], config.data.path, "train")
+    config.output.mkdir()
+    optim = OptimConfig(steps=8, batch_size=1)
+    left_out = fit(judge, config.data.path, "train", optim, output=config.output, seed=0)
+    assert list(left_out) == ["truncated"]
+    # Eight rows, each seen once: two of them could not be read and taught nothing.
+    assert losses(config.output).count(0.0) == 2
+    assert len(losses(config.output)) == 8
+
+
+def test_data_of_which_nothing_can_be_read_is_an_error(config: TrainConfig, judge, png) -> None:
+    write_groups([broken("a", png)], config.data.path, "train")
+    config.output.mkdir()
+    optim = OptimConfig(steps=1, batch_size=1)
+    with pytest.raises(DatasetError, match="no comparison could be read, such as that of record 'a'"):
+        fit(judge, config.data.path, "train", optim, output=config.output, seed=0)
+
+
+def test_a_training_that_diverges_ends_at_once_and_says_what_to_do(config: TrainConfig) -> None:
+    with pytest.raises(ConfigError, match=r"diverged: \w+ is (nan|inf) at step [123]; lower optim\.lr"):
+        run(replace(config, optim=replace(config.optim, lr=1e30, warmup=0.0)))
+    assert not (config.output / "bundle").exists()
+    assert np.isfinite(losses(config.output)).all()
+
+
+def test_metrics_of_an_earlier_attempt_are_replaced(config: TrainConfig, judge) -> None:
+    config.output.mkdir()
+    for steps in (3, 2):
+        optim = OptimConfig(steps=steps, batch_size=2)
+        fit(judge, config.data.path, "train", optim, output=config.output, seed=0)
+    assert len(losses(config.output)) == 2
 
 
 def test_accumulation_is_one_larger_batch(config: TrainConfig, tmp_path: Path) -> None:
@@ -87,6 +193,19 @@ def test_a_finished_run_is_not_overwritten(config: TrainConfig) -> None:
         run(config)
 
 
+def test_an_output_that_is_a_file_is_refused(config: TrainConfig) -> None:
+    config.output.write_text("something else")
+    with pytest.raises(ConfigError, match="cannot be a folder"):
+        run(config)
+
+
+def test_several_processes_are_refused(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="in one process on one device, and 2 were started"):
+        run(config)
+    assert not config.output.exists()
+
+
 def test_settings_survive_plain_data(config: TrainConfig) -> None:
     assert from_mapping(TrainConfig, to_mapping(config)) == config
 
@@ -102,6 +221,11 @@ def test_shipped_configs_load_and_name_their_command(path: Path) -> None:
     [
         ("optim.steps=0", "steps must be positive"),
         ("optim.warmup=1", "warmup is a share"),
+        ("optim.lr=.inf", "lr must be positive and finite"),
+        ("optim.lr=.nan", "lr must be positive and finite"),
+        ("optim.weight_decay=-1", "weight_decay must be finite and not negative"),
+        ("seed=-1", "seed must be in"),
+        ("dtype=int8", "dtype must be one of auto"),
         ("adapter.rank=0", "rank must be at least 1"),
         ("data.test=train", "different splits"),
         ("judge.head=scaler", "head must be one of"),

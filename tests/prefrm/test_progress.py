@@ -1,0 +1,54 @@
+"""What long work shows: a bar on a terminal, plain lines elsewhere, and nothing on standard output."""
+
+import io
+import sys
+
+import pytest
+
+from prefrm import progress
+from prefrm.progress import track
+
+
+class Clock:
+    """Time that passes only when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_elsewhere_a_line_every_ten_seconds_estimates_what_is_left(monkeypatch, capsys):
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    with track("scoring", 100) as advance:
+        for done, seconds in ((0, 30.0), (10, 5.0), (20, 5.0), (25, 1.0), (50, 9.0)):
+            clock.now += seconds
+            advance(done)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    # 10 of 100 after 35 s, and 50 of 100 after 50 s.
+    assert captured.err == "scoring: 10/100, about 315 s left\nscoring: 50/100, about 50 s left\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar(monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with track("scoring", 4) as advance:
+        advance(3)
+        advance(4)
+    assert "scoring" in terminal.getvalue()
+    assert "4/4" in terminal.getvalue()
+    assert capsys.readouterr().out == ""
+
+
+def test_an_error_passes_through():
+    with pytest.raises(KeyError), track("scoring", 4):
+        raise KeyError("the caller's own")
