@@ -1,0 +1,84 @@
+"""Stages 1 to 4: build the data, train the judge, measure it before and after, export and load it again."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_recipes.recipe import prove_disjoint
+from data_recipes.shapes.captioner import CHECKPOINT
+from data_recipes.shapes.recipe import RECIPE, ShapesOptions
+from prefrm.engine import Engine
+from prefrm.eval import Evaluation, evaluate
+from prefrm.judge import Judge, JudgeSpec
+from prefrm.progress import track
+from prefrm.records import SPLITS, PreferenceGroup, read_groups
+from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig
+from prefrm.winmatrix import WinMatrix
+
+__all__ = ["DataSummary", "largest_difference", "make_data", "training_settings", "untrained"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSummary:
+    """What was built: groups and distinct prompts by split, comparisons and ties of the training split."""
+
+    groups: dict[str, int]
+    prompts: dict[str, int]
+    comparisons: int
+    ties: int
+
+
+def make_data(folder: Path, sizes: ShapesOptions, *, seed: int) -> DataSummary:
+    """Build the shapes dataset and prove, on what was written, that no prompt is in two splits."""
+    done = dict.fromkeys(SPLITS, 0)
+    with track("rendering", sizes.train + sizes.validation + sizes.test) as advance:
+
+        def progress(split: str, groups: int, total: int) -> None:
+            done[split] = groups
+            advance(sum(done.values()))
+
+        built = RECIPE.build(folder, seed=seed, overwrite=True, progress=progress, **asdict(sizes))
+    prompts = {split: {group.prompt for group in read_groups(folder, split)} for split in SPLITS}
+    prove_disjoint(prompts)
+    comparisons = [c for group in read_groups(folder, "train") for c in group.comparisons]
+    return DataSummary(
+        groups=dict(built.groups),
+        prompts={split: len(texts) for split, texts in prompts.items()},
+        comparisons=len(comparisons),
+        ties=sum(not c.is_strict for c in comparisons),
+    )
+
+
+def training_settings(data: Path, output: Path, optim: OptimConfig, *, seed: int) -> TrainConfig:
+    """What the quickstart trains; `configs/train/shapes.yaml` says the same."""
+    return TrainConfig(
+        output=output,
+        judge=JudgeSpec(base_model=str(CHECKPOINT), template="match-twice-v1"),
+        data=DataConfig(path=data),
+        adapter=AdapterConfig(rank=16, alpha=32),
+        optim=optim,
+        export="merged",
+        device="cpu",
+        seed=seed,
+    )
+
+
+def untrained(settings: TrainConfig) -> Evaluation:
+    """The base model as a judge, before it learned to compare, on the test split."""
+    groups = list(read_groups(settings.data.path, "test"))
+    judge = Judge.from_base(settings.judge, device=settings.device)
+    with track("scoring with the untrained judge", len(groups)) as advance:
+        return evaluate(Engine(judge), groups, progress=advance)
+
+
+def largest_difference(
+    evaluation: Evaluation, groups: Sequence[PreferenceGroup], matrices: Sequence[WinMatrix]
+) -> float:
+    """The largest difference of p between `matrices` and what was evaluated of the same groups."""
+    evaluated = {judged.id: judged.matrix for judged in evaluation.judged}
+    return max(
+        float(np.abs(matrix.p - evaluated[group.id].p).max())
+        for group, matrix in zip(groups, matrices, strict=True)
+    )

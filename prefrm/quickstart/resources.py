@@ -1,0 +1,63 @@
+"""What a run costs: wall-clock seconds of each stage, and the most memory that it and its children held."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+import psutil
+
+__all__ = ["Resources"]
+
+SECONDS_BETWEEN_SAMPLES = 0.25
+MEBIBYTE = 2**20
+
+
+class Resources:
+    """Measures while its block runs; memory is sampled over this process and all its descendants.
+
+    Attributes:
+        seconds: of each finished stage, by name.
+        peak_rss_mb: the largest sum of resident set sizes seen, in MiB; pages that processes share
+            count once for each.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.peak_rss_mb = 0.0
+        self._process = psutil.Process()
+        self._done = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> "Resources":
+        self._sampler.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._sampler.join()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the seconds of a block."""
+        started = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - started
+
+    @property
+    def total_seconds(self) -> float:
+        """Since this process started, imports included."""
+        return time.time() - float(self._process.create_time())
+
+    def _sample(self) -> None:
+        while not self._done.wait(SECONDS_BETWEEN_SAMPLES):
+            total = 0
+            for process in (self._process, *self._process.children(recursive=True)):
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.peak_rss_mb = max(self.peak_rss_mb, total / MEBIBYTE)

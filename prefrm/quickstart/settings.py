@@ -1,0 +1,40 @@
+"""How much the quickstart does. The defaults fit into ten minutes on two cores; tests ask for less."""
+
+from dataclasses import dataclass, field
+
+from data_recipes.shapes.recipe import ShapesOptions
+from prefrm.train import OptimConfig
+
+__all__ = ["PolicySettings", "Settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """GRPO on the painter.
+
+    Attributes:
+        steps: optimizer steps.
+        prompts: prompts in a step.
+        group_size: programs sampled for each of them, and compared with each other.
+        lr: peak learning rate; it rises over three steps and falls linearly to 0.
+        samples: programs that the oracle looks at for every held-out prompt.
+        watch_every: steps between two looks.
+    """
+
+    steps: int = 60
+    prompts: int = 16
+    group_size: int = 8
+    lr: float = 1e-3
+    samples: int = 4
+    watch_every: int = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All of it: what to build, how long the judge and the policy learn, and how many groups are compared
+    between the engine and the server."""
+
+    data: ShapesOptions = field(default_factory=ShapesOptions)
+    judge: OptimConfig = field(default_factory=lambda: OptimConfig(steps=300, batch_size=64, lr=2e-3))
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    parity_groups: int = 24

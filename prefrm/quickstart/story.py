@@ -1,0 +1,133 @@
+"""The seven stages in order, and the line that says what each showed."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import tritonclient.grpc
+import tritonclient.http
+
+from data_recipes.shapes.prompts import split_prompts
+from prefrm.bundle import read_manifest
+from prefrm.client import connect
+from prefrm.engine import Engine
+from prefrm.progress import track
+from prefrm.quickstart import judging, policy, serving
+from prefrm.quickstart.narrator import Narrator, quiet
+from prefrm.quickstart.report import Judged, Used, make_room, write_report
+from prefrm.quickstart.resources import Resources
+from prefrm.quickstart.settings import PolicySettings, Settings
+from prefrm.records import read_groups
+from prefrm.train import run
+
+__all__ = ["tell"]
+
+STAGES = 7
+DEFAULTS = Settings()
+
+
+def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS) -> None:
+    """Run every stage and write `report.md` and `report.json` into `out`; an earlier run there is replaced.
+
+    Raises:
+        ConfigError: `out` holds something that no quickstart wrote.
+    """
+    quiet()
+    make_room(out)
+    with Resources() as resources:
+        narrator = Narrator(STAGES, resources)
+        judged = _make_judge(narrator, out, settings, seed)
+        used = _use_judge(narrator, out, judged, settings.policy, seed)
+        with narrator.stage("Report", "tables, heat maps, pictures"):
+            write_report(out, judged, used, resources, seed=seed)
+            narrator.say(
+                f"{resources.total_seconds:.0f} s in all, {resources.peak_rss_mb:.0f} MB at the peak"
+            )
+    for name, path in (
+        ("report", out / "report.md"),
+        ("numbers", out / "report.json"),
+        ("bundle", judged.bundle),
+        ("policy", out / "policy"),
+        ("data", out / "data"),
+    ):
+        narrator.say(f"{name + ':':<9}{path}")
+
+
+def _make_judge(narrator: Narrator, out: Path, settings: Settings, seed: int) -> Judged:
+    """Stages 1 to 4: the data, the judge, what it is worth, its bundle."""
+    with narrator.stage("Data", "preference groups of the shapes world, labelled by its oracle"):
+        data = judging.make_data(out / "data", settings.data, seed=seed)
+        narrator.say(
+            f"{data.groups['train']} groups, {data.comparisons} comparisons to learn from, {data.ties} ties; "
+            f"none of the {data.prompts['test']} held-out prompts is among them"
+        )
+    config = judging.training_settings(out / "data", out / "judge", settings.judge, seed=seed)
+    with narrator.stage("Judge", "a LoRA adapter on a small Qwen2.5-VL learns from noisy comparisons"):
+        trained = run(config)
+        narrator.say(
+            f"{trained.trainable:,} weights trained in {config.optim.steps} steps of "
+            f"{config.optim.batch_size} comparisons, both presentation orders"
+        )
+    with narrator.stage("Evaluation", "held-out prompts and clean labels, before and after"):
+        before, after = judging.untrained(config), trained.held_out
+        accuracy = (before.metrics.accuracy.value, after.metrics.accuracy.value)
+        narrator.say(f"pair accuracy {accuracy[0]:.3f} before, {accuracy[1]:.3f} after")
+        narrator.say(
+            f"calibration error {after.calibration.ece:.3f} at temperature {after.temperature:.2f}, "
+            f"order gap {after.metrics.mean_order_gap:.3f}"
+        )
+    with narrator.stage("Bundle", "exported, hashed, loaded again"):
+        groups = list(read_groups(out / "data", "test"))[: settings.parity_groups]
+        matrices = Engine.from_bundle(trained.bundle, device="cpu").score([g.group() for g in groups])
+        difference = judging.largest_difference(after, groups, matrices)
+        digest = read_manifest(trained.bundle).digest
+        narrator.say(f"{digest[:12]}, within {difference:.0e} of the judge that was trained")
+    return Judged(
+        data=data,
+        before=before,
+        after=after,
+        bundle=trained.bundle,
+        digest=digest,
+        reload_difference=difference,
+        groups=groups,
+        matrices=matrices,
+    )
+
+
+def _use_judge(narrator: Narrator, out: Path, judged: Judged, settings: PolicySettings, seed: int) -> Used:
+    """Stages 5 and 6: serve the bundle, hold the wires against the engine, train a policy over one."""
+    asked = [group.group() for group in judged.groups]
+    with ExitStack() as running:
+        with narrator.stage("Server", "`prefrm serve` in another process, asked by the stock Triton clients"):
+            server = running.enter_context(serving.served(judged.bundle, out / "server"))
+            over_grpc = serving.largest_difference(
+                tritonclient.grpc, server.grpc, server.model, asked, judged.matrices
+            )
+            over_http = serving.largest_difference(
+                tritonclient.http, server.http, server.model, asked, judged.matrices
+            )
+            narrator.say(
+                f"{len(asked)} groups differ from the local engine by {over_grpc:.0e} at most over gRPC "
+                f"and {over_http:.0e} over HTTP"
+            )
+        with narrator.stage(
+            "Policy", "a language model that draws learns by GRPO from the judge's win rates"
+        ):
+            judge = running.enter_context(connect(f"grpc://{server.grpc}/{server.model}"))
+            painter = policy.Painter()
+            with track("training the policy", settings.steps) as advance:
+                result = policy.improve(
+                    painter,
+                    judge,
+                    train=split_prompts("train"),
+                    held_out=split_prompts("test"),
+                    folder=out / "policy",
+                    settings=settings,
+                    seed=seed,
+                    advance=advance,
+                )
+            painter.save(out / "policy")
+            narrator.say(
+                f"oracle {policy.mean_oracle(result.before):.3f} before, "
+                f"{policy.mean_oracle(result.after):.3f} after {settings.steps} steps of GRPO"
+            )
+    return Used(grpc_difference=over_grpc, http_difference=over_http, policy=result)
