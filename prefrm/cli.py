@@ -8,7 +8,8 @@ Heavy libraries are imported inside the commands, so that `prefrm --help` is qui
 import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -135,8 +136,8 @@ def evaluate(
     from prefrm.records import count_groups, read_groups
 
     total = count_groups(data, split)
-    with track("scoring", total) as advance:
-        result = evaluation.evaluate(_scorer(target), read_groups(data, split), progress=advance)
+    with _scorer(target) as scorer, track("scoring", total) as advance:
+        result = evaluation.evaluate(scorer, read_groups(data, split), progress=advance)
     evaluation.write_report(result, out)
     for left_out in result.unreadable:
         where = f"record {left_out.id!r}, candidate {left_out.candidate}"
@@ -167,7 +168,8 @@ def score(
     if plot is not None and not plot.parent.is_dir():
         raise ConfigError(f"--plot {plot}: {plot.parent} is no folder; make it first")
     group = read_group(prompt, images)
-    (matrix,) = _scorer(target).score([group])
+    with _scorer(target) as scorer:
+        (matrix,) = scorer.score([group])
     labels = [image.name for image in images]
     if plot is not None:
         from prefrm.plots import win_matrix_figure
@@ -204,9 +206,8 @@ def label(
     if not 0 <= min_margin < 1:
         raise ConfigError(f"--min-margin must be in [0, 1); received {min_margin}")
     total = count_groups(data, split)
-    scorer = _scorer(target)
-    identity = _identity(target, scorer)
-    with track("labelling", total) as advance:
+    with _scorer(target) as scorer, track("labelling", total) as advance:
+        identity = _identity(target, scorer)
         summary = labelling.label(scorer, read_groups(data, split), out, judge=identity, progress=advance)
     if summary.unreadable:
         _name_unreadable(read_groups(data, split), labelling.read_matrices(out))
@@ -242,16 +243,19 @@ def _print_labels(summary: "Summary", pairs: "PairSummary", path: Path) -> None:
         print("the dataset has no texts, so the columns chosen and rejected are absent; the images are there")
 
 
-def _scorer(target: str) -> "Scorer":
+@contextmanager
+def _scorer(target: str) -> "Iterator[Scorer]":
     if "://" in target:
         from prefrm.client import connect
 
-        return connect(target)
+        with connect(target) as remote:
+            yield remote
+        return
     from prefrm.bundle import read_manifest
     from prefrm.engine import Engine
 
     print(f"judge: {read_manifest(target).describe()}", file=sys.stderr)
-    return Engine.from_bundle(target)
+    yield Engine.from_bundle(target)
 
 
 def _identity(target: str, scorer: "Scorer") -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from prefrm.errors import ConfigError
 from prefrm.winmatrix import WinMatrix
 
 __all__ = ["TerminalMatrix", "terminal_matrix"]
@@ -27,7 +28,12 @@ def terminal_matrix(matrix: WinMatrix, labels: Sequence[str] | None = None) -> "
 
     `labels` name the rows, shortened to the room there is; the columns carry the candidates' indices.
     With colour or without, every cell says its number; a pair that was not judged is "?".
+
+    Raises:
+        ConfigError: there is not one label for each candidate.
     """
+    if labels is not None and len(labels) != matrix.size:
+        raise ConfigError(f"{matrix.size} candidates need as many labels; received {len(labels)}")
     return TerminalMatrix(matrix, [""] * matrix.size if labels is None else list(labels))
 
 
@@ -55,7 +61,7 @@ class TerminalMatrix:
             row.append_text(Text().join(self._cell(i, j, cell, colored) for j in range(matrix.size)))
             row.append_text(_rate(rates, i, colored))
             yield _line(row)
-        yield from (_line(Text(f"? {note}")) for note in self._notes())
+        yield from (Text(f"? {note}") for note in self._notes())
 
     def _cell(self, i: int, j: int, width: int, colored: bool) -> Text:
         if not self._matrix.valid[i, j]:

@@ -14,21 +14,33 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from prefrm.errors import MediaError
+from prefrm.errors import ConfigError, MediaError
 
 __all__ = ["DEFAULT_LIMITS", "ImageInfo", "ImageLimits", "decode", "digest", "encode_png", "probe", "read"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageLimits:
-    """What an untrusted image may be: bytes as encoded, pixels as decoded, Pillow format names."""
+    """What an untrusted image may be: bytes as encoded, pixels as decoded, Pillow format names.
+
+    Raises:
+        ConfigError: more pixels are allowed than Pillow opens, which is twice `Image.MAX_IMAGE_PIXELS`.
+    """
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 64 * 10**6
     formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP")
 
+    def __post_init__(self) -> None:
+        if Image.MAX_IMAGE_PIXELS is not None and self.max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+            raise ConfigError(
+                f"max_pixels is {self.max_pixels}, but Pillow opens no image of more than "
+                f"{2 * Image.MAX_IMAGE_PIXELS}; raise PIL.Image.MAX_IMAGE_PIXELS first"
+            )
+
 
 DEFAULT_LIMITS = ImageLimits()
+PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +65,11 @@ def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> 
             raise MediaError(_too_many_bytes(file.stat().st_size, limits))
         data = file.read_bytes()
         probe(data, limits)
-    except OSError as error:
-        raise MediaError(f"{file}: cannot be read: {error.strerror or error}") from error
     except MediaError as error:
         raise MediaError(f"{file}: {error}") from error
+    # A path with a NUL in it is a ValueError.
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return data
 
 
@@ -90,7 +103,18 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Lossless PNG bytes, for images that this process made."""
+    """PNG bytes, for images that this process made; a mode that PNG does not have is converted to one it has.
+
+    Raises:
+        MediaError: Pillow cannot convert the mode.
+    """
+    if image.mode not in PNG_MODES:
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+        try:
+            # 32-bit grey holds 16-bit samples, which RGB would clip at 255.
+            image = image.convert("I;16" if image.mode == "I" else mode)
+        except ValueError as error:
+            raise MediaError(f"an image of mode {image.mode} cannot be encoded as PNG: {error}") from error
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()

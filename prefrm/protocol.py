@@ -17,6 +17,7 @@ from prefrm.errors import ProtocolError, RecordError
 from prefrm.winmatrix import Group, WinMatrix
 
 __all__ = [
+    "BUNDLE_PARAMETER",
     "DEFAULT_MODEL",
     "GRPC_PORT",
     "HTTP_PORT",
@@ -40,6 +41,8 @@ __all__ = [
 # The ports of the Open Inference Protocol's reference server.
 HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
 DEFAULT_MODEL = "judge"
+# The parameter of a model's configuration that holds the digest of the bundle that is served.
+BUNDLE_PARAMETER = "bundle"
 
 # What a client puts into one request at most; a server accepts more by default.
 MAX_REQUEST_BYTES = 32 * 2**20

@@ -12,6 +12,7 @@ import numpy as np
 
 from prefrm import media
 from prefrm.errors import MediaError
+from prefrm.rewards import ranking
 from prefrm.winmatrix import Group, Scorer, WinMatrix
 
 __all__ = ["matrix_to_json", "read_group", "score_files"]
@@ -62,13 +63,6 @@ def matrix_to_json(matrix: WinMatrix) -> dict[str, Any]:
         "valid": matrix.valid.tolist(),
         "errors": list(matrix.errors),
     }
-
-
-def ranking(matrix: WinMatrix) -> list[int]:
-    """The judged candidates, highest win rate first; equal ones in the order of their indices."""
-    rate = matrix.win_rate(on_missing="drop")
-    order = np.argsort(-rate, kind="stable")
-    return [int(n) for n in order if math.isfinite(rate[n])]
 
 
 def _nullable(values: Any) -> Any:

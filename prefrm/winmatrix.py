@@ -8,14 +8,14 @@ Shapes: K candidates of a group.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from prefrm.errors import IncompleteMatrixError, RecordError
+from prefrm.errors import ConfigError, IncompleteMatrixError, ProtocolError, RecordError
 
-__all__ = ["FakeScorer", "Group", "OnMissing", "Scorer", "WinMatrix"]
+__all__ = ["FakeScorer", "Group", "OnMissing", "Scorer", "WinMatrix", "check_answer", "check_on_missing"]
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -55,8 +55,9 @@ class WinMatrix:
         p: float32 [K, K]; `p[i, j]` is P(candidate i beats candidate j), a tie counting half to each.
             `p[i, j] + p[j, i] == 1` and `p[i, i] == 0.5`, exactly. NaN where the pair was not judged.
         valid: bool [K, K]; whether the pair was judged. A missing candidate is invalid on its diagonal too.
-        tie: float32 [K, K]; P(tie), NaN where the judge does not model ties or the pair was not judged.
-        order_gap: float32 [K, K]; `|P(i beats j | i shown first) - P(i beats j | j shown first)|`,
+        tie: float32 [K, K], symmetric; P(tie), NaN where the judge does not model ties or the pair was not
+            judged.
+        order_gap: float32 [K, K], symmetric; `|P(i beats j | i shown first) - P(i beats j | j shown first)|`,
             0 on the diagonal, NaN where not judged or where the judge has no presentation order.
         errors: length K; why a candidate could not be judged, "" where it could.
     """
@@ -99,6 +100,10 @@ class WinMatrix:
             values = getattr(self, name)
             if not np.all(np.isnan(values) | (self.valid & (values >= 0) & (values <= 1))):
                 raise RecordError(f"{name} must lie in [0, 1] where a pair was judged, or be NaN")
+            if not np.array_equal(values, values.T, equal_nan=True):
+                raise RecordError(f"{name} is not symmetric: it is one number for each pair")
+        if np.any(self.order_gap.diagonal() > 0):
+            raise RecordError("order_gap must be 0 on the diagonal: a candidate meets itself in one order")
 
     @classmethod
     def from_order_logits(
@@ -119,7 +124,8 @@ class WinMatrix:
             order_free: the judge has no presentation order (`logits` is skew-symmetric), hence no order gap.
 
         Raises:
-            RecordError: `logits`, `errors` and `tie` are not of one group size, or `tie` is out of range.
+            RecordError: `logits`, `errors` and `tie` are not of one group size, or `tie` is out of range
+                or not symmetric.
 
         The two orders are averaged in logit space. The larger side of each pair is computed and the
         smaller one is its complement, which float32 holds exactly: so p + p.T is exactly 1, and a
@@ -141,6 +147,8 @@ class WinMatrix:
         high = _sigmoid(np.abs(merged)).astype(np.float32)
         p = np.where(merged >= 0, high, np.float32(1) - high)
         gap = np.full(z.shape, np.nan) if order_free else np.abs(_sigmoid(z) - _sigmoid(-z.T))
+        # The same number from either side, but for rounding.
+        gap = np.maximum(gap, gap.T)
         if order_free:
             np.fill_diagonal(gap, 0.0)
         return cls(
@@ -184,18 +192,18 @@ class WinMatrix:
         Raises:
             IncompleteMatrixError: a pair is invalid and `on_missing` is "raise".
         """
-        if on_missing == "raise":
-            self.require_complete()
+        self.require_complete(on_missing)
         opponents = self._opponents()
         score = (np.sign(self.p - np.float32(0.5)) + 1) / 2 if hard else self.p
         wins = np.where(opponents, score, 0).sum(axis=1, dtype=np.float64)
         count = opponents.sum(axis=1)
         return np.where(count > 0, wins / np.maximum(count, 1), np.nan).astype(np.float32)
 
-    def require_complete(self) -> None:
-        """Raise `IncompleteMatrixError` that names the first invalid pair, if there is one."""
+    def require_complete(self, on_missing: OnMissing = "raise") -> None:
+        """Raise `IncompleteMatrixError` that names the first invalid pair, unless `on_missing` is "drop"."""
+        check_on_missing(on_missing)
         bad = np.argwhere(~self.valid)
-        if len(bad):
+        if len(bad) and on_missing == "raise":
             i, j = (int(x) for x in bad[0])
             raise IncompleteMatrixError(
                 f"{len(bad)} of {self.size**2} entries were not judged; ({i}, {j}): {self.reason(i, j)}; "
@@ -210,8 +218,10 @@ class WinMatrix:
         """The matrix of these candidates alone, in the order given.
 
         Raises:
-            RecordError: a candidate is named twice (it would tie with itself) or does not exist.
+            RecordError: none is named, or one is named twice (it would tie with itself) or does not exist.
         """
+        if not len(candidates):
+            raise RecordError("a matrix has at least one candidate; none was named")
         if len(set(candidates)) < len(candidates) or not set(candidates) <= set(range(self.size)):
             raise RecordError(f"{list(candidates)} are not different candidates of 0..{self.size - 1}")
         index = np.ix_(candidates, candidates)
@@ -229,6 +239,10 @@ class WinMatrix:
             np.array_equal(getattr(self, name), getattr(other, name), equal_nan=name != "valid")
             for name in _ARRAYS
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor: a copy that numpy made of an array would be writable.
+        return _rebuilt, (self.p, self.valid, self.tie, self.order_gap, self.errors)
 
     def _opponents(self) -> Bools:
         return self.valid & ~np.eye(self.size, dtype=bool)
@@ -274,6 +288,25 @@ class FakeScorer:
         except ValueError as error:
             return math.nan, str(error)
         return (utility, "") if math.isfinite(utility) else (math.nan, f"the utility is {utility}")
+
+
+def check_on_missing(on_missing: str) -> None:
+    """Raise `ConfigError` unless it says what `OnMissing` allows."""
+    if on_missing not in get_args(OnMissing):
+        raise ConfigError(f'on_missing must be "raise" or "drop"; received {on_missing!r}')
+
+
+def check_answer(matrices: Sequence[WinMatrix], groups: Sequence[Group]) -> None:
+    """Raise `ProtocolError` unless a scorer gave each group one matrix, of its size."""
+    received, wanted = [matrix.size for matrix in matrices], [group.size for group in groups]
+    if received != wanted:
+        raise ProtocolError(
+            f"the scorer was given groups of {wanted} candidates and answered with matrices of {received}"
+        )
+
+
+def _rebuilt(p: Floats, valid: Bools, tie: Floats, order_gap: Floats, errors: tuple[str, ...]) -> WinMatrix:
+    return WinMatrix(p=p, valid=valid, tie=tie, order_gap=order_gap, errors=errors)
 
 
 def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,19 +1,22 @@
 """A bounded queue in front of a scorer: what has gathered while it worked is scored together.
 
 The scorer runs in one thread of its own, one call at a time, and gets work the moment it is idle. The
-batcher waits for nobody and looks into no group.
+batcher waits for nobody and looks into no group. Nobody waits for the thread either: a process ends though
+its scorer is still busy.
 """
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 from prefrm.errors import PrefrmError
-from prefrm.winmatrix import Group, Scorer, WinMatrix
+from prefrm.winmatrix import Group, Scorer, WinMatrix, check_answer
 from serving.errors import ExpiredError, FailedError, NotReadyError, OverloadedError
 from serving.limits import Limits
 from serving.stats import Stats
@@ -42,17 +45,17 @@ class Batcher:
     """
 
     def __init__(self, scorer: Scorer, limits: Limits, stats: Stats) -> None:
-        self._scorer = scorer
+        self._worker = _Worker(scorer)
         self._limits = limits
         self._stats = stats
         self._queue: deque[_Work] = deque()
         self._wake = asyncio.Event()
         self._stopping = False
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to work off the queue, on the running event loop."""
+        self._worker.start()
         self._task = asyncio.create_task(self._run(), name="batcher")
 
     async def submit(self, groups: Sequence[Group], *, timeout: float | None = None) -> list[WinMatrix]:
@@ -83,11 +86,13 @@ class Batcher:
         self._stopping = True
         self._wake.set()
         if self._task is not None:
-            await asyncio.wait([self._task], timeout=timeout)
+            _, late = await asyncio.wait([self._task], timeout=timeout)
+            if late:
+                logger.warning("the scorer was still busy after %g s; its requests are turned away", timeout)
             self._task.cancel()
         for work in self._queue:
             _fail(work, NotReadyError("the server stopped before this request's turn"))
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._worker.stop()
 
     def _admit(self, groups: int, content_bytes: int) -> None:
         if self._stopping:
@@ -129,11 +134,10 @@ class Batcher:
 
     async def _score(self, batch: list[_Work]) -> None:
         groups = [group for work in batch for group in work.groups]
-        loop = asyncio.get_running_loop()
         started = time.monotonic()
         try:
-            matrices = await loop.run_in_executor(self._executor, self._scorer.score, groups)
-            _require_match(matrices, groups)
+            matrices = await asyncio.wrap_future(self._worker.submit(groups))
+            check_answer(matrices, groups)
         except asyncio.CancelledError:
             for work in batch:
                 _fail(work, NotReadyError("the server stopped before this request was scored"))
@@ -153,15 +157,38 @@ class Batcher:
                 work.answer.set_result(own)
 
 
+class _Worker:
+    """The scorer's thread. A daemon, unlike an executor's, so that a busy one holds up nobody's end."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._inbox: SimpleQueue[tuple[Sequence[Group], Future[list[WinMatrix]]] | None] = SimpleQueue()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="scorer", daemon=True).start()
+
+    def submit(self, groups: Sequence[Group]) -> Future[list[WinMatrix]]:
+        answer: Future[list[WinMatrix]] = Future()
+        self._inbox.put((groups, answer))
+        return answer
+
+    def stop(self) -> None:
+        """End the thread once it is idle."""
+        self._inbox.put(None)
+
+    def _run(self) -> None:
+        while (work := self._inbox.get()) is not None:
+            groups, answer = work
+            if answer.set_running_or_notify_cancel():
+                try:
+                    answer.set_result(self._scorer.score(groups))
+                except BaseException as error:
+                    answer.set_exception(error)
+
+
 def _fail(work: _Work, error: PrefrmError) -> None:
     if not work.answer.done():
         work.answer.set_exception(error)
-
-
-def _require_match(matrices: Sequence[WinMatrix], groups: Sequence[Group]) -> None:
-    received, wanted = [matrix.size for matrix in matrices], [group.size for group in groups]
-    if received != wanted:
-        raise FailedError(f"the scorer returned matrices of the sizes {received} for groups of {wanted}")
 
 
 def _described(error: Exception) -> str:

@@ -7,30 +7,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prefrm.errors import BundleError, missing_extra
-from prefrm.protocol import DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
+from prefrm.errors import BundleError, ConfigError, missing_extra
+from prefrm.protocol import BUNDLE_PARAMETER, DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
 
 if TYPE_CHECKING:
     from serving.server import Addresses
 
 __all__ = ["serve"]
 
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port.")]
+
 
 def serve(
     bundle: Annotated[Path, typer.Argument(help="The folder that a training run exported.")],
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(help="0 for any free port.")] = HTTP_PORT,
-    grpc_port: Annotated[int, typer.Option(help="0 for any free port.")] = GRPC_PORT,
-    metrics_port: Annotated[int, typer.Option(help="0 for any free port.")] = METRICS_PORT,
+    http_port: Port = HTTP_PORT,
+    grpc_port: Port = GRPC_PORT,
+    metrics_port: Port = METRICS_PORT,
     model_name: Annotated[str, typer.Option(help="The name that clients ask for.")] = DEFAULT_MODEL,
     address_file: Annotated[
         Path | None, typer.Option(help="Write the addresses there, as JSON, once the server is ready.")
     ] = None,
 ) -> None:
     """Serve a bundle over gRPC and HTTP, for prefrm's clients and the stock tritonclient."""
-    # Said before torch is imported, which takes seconds.
+    # Mistakes are said before torch is imported and the judge loaded, which takes a while.
     if not bundle.is_dir():
         raise BundleError(f"{bundle} is no folder; give the folder that `prefrm train` exported")
+    if address_file is not None and not address_file.parent.is_dir():
+        raise ConfigError(f"--address-file {address_file}: {address_file.parent} is no folder")
     try:
         from serving.dataplane import ModelInfo
         from serving.server import JudgeServer, run
@@ -40,9 +44,12 @@ def serve(
     from prefrm.engine import Engine
 
     manifest = read_manifest(bundle)
+    facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: manifest.digest}
+    model = ModelInfo(name=model_name, facts=facts)
+    typer.echo(f"judge: {manifest.describe()}", err=True)
     server = JudgeServer(
         Engine.from_bundle(bundle),
-        ModelInfo(name=model_name, facts={"judge": manifest.describe(), "bundle": manifest.digest}),
+        model,
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,

@@ -4,6 +4,7 @@ Answers are plain values in the shape of the Open Inference Protocol's JSON, fro
 are filled as well. Knows no HTTP and no gRPC.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as package_version
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from prefrm.errors import ProtocolError
+from prefrm.errors import ConfigError, ProtocolError
 from prefrm.protocol import INPUTS, OUTPUTS, TensorSpec, decode_groups, encode_matrices
 from prefrm.winmatrix import Group, Scorer
 from serving.batcher import Batcher
@@ -28,11 +29,21 @@ CONFIG_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "BOOL": "TYPE_BOOL"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """What the served model is called, and facts to display with it (the bundle's path, its base model)."""
+    """What the served model is called, and facts about it that its configuration shows as parameters.
+
+    Raises:
+        ConfigError: the name does not fit into a URL as it is.
+    """
 
     name: str
     version: str = "1"
     facts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
+            raise ConfigError(
+                f"a model's name is made of letters, digits, '.', '_' and '-'; received {self.name!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,20 +1,22 @@
 """Why a request was not answered, and what each wire says then. The only table of status codes.
 
 ServingError (PrefrmError)
-├── InvalidRequestError     the request is malformed or breaks a limit
-├── UnknownModelError       no such model or version
-├── TooLargeError           the body exceeds the limit on its bytes
-├── OverloadedError         the queue is full
-├── ClientGoneError         the client left before its answer was ready
-├── FailedError             the scorer failed
-├── UnsupportedError        a part of the protocol that this server does not have
-├── NotReadyError           the server is starting or stopping
-└── ExpiredError            the request waited longer than its own timeout
+├── InvalidRequestError (RequestError)       the request is malformed or breaks a limit
+├── UnknownModelError (RequestError)         no such model or version
+├── TooLargeError (RequestError)             the body exceeds the limit on its bytes
+├── OverloadedError (OverloadedError)        the queue is full
+├── ClientGoneError                          the client left before its answer was ready
+├── FailedError (ScoringError)               the scorer failed
+├── UnsupportedError (RequestError)          a part of the protocol that this server does not have
+├── NotReadyError (ServerUnavailableError)   the server is starting or stopping
+└── ExpiredError (DeadlineError)             the request waited longer than its own timeout
+
+In brackets: the error of `prefrm.errors` that it also is, which a remote scorer raises for it.
 """
 
 from typing import ClassVar
 
-from prefrm.errors import PrefrmError
+from prefrm import errors
 
 __all__ = [
     "ClientGoneError",
@@ -30,35 +32,35 @@ __all__ = [
 ]
 
 
-class ServingError(PrefrmError):
+class ServingError(errors.PrefrmError):
     """Base of all. `http_status` is what HTTP answers, `grpc_status` the name of gRPC's code."""
 
     http_status: ClassVar[int] = 500
     grpc_status: ClassVar[str] = "INTERNAL"
 
 
-class InvalidRequestError(ServingError):
+class InvalidRequestError(ServingError, errors.RequestError):
     """The request is malformed or breaks a limit."""
 
     http_status = 400
     grpc_status = "INVALID_ARGUMENT"
 
 
-class UnknownModelError(ServingError):
+class UnknownModelError(ServingError, errors.RequestError):
     """No such model or version is served."""
 
     http_status = 404
     grpc_status = "NOT_FOUND"
 
 
-class TooLargeError(ServingError):
+class TooLargeError(ServingError, errors.RequestError):
     """The body exceeds the limit on its bytes."""
 
     http_status = 413
     grpc_status = "INVALID_ARGUMENT"
 
 
-class OverloadedError(ServingError):
+class OverloadedError(ServingError, errors.OverloadedError):
     """The queue is full. Not 503: proxies take a replica out of service for that."""
 
     http_status = 429
@@ -72,28 +74,28 @@ class ClientGoneError(ServingError):
     grpc_status = "CANCELLED"
 
 
-class FailedError(ServingError):
+class FailedError(ServingError, errors.ScoringError):
     """The scorer failed, or answered with something that is no answer."""
 
     http_status = 500
     grpc_status = "INTERNAL"
 
 
-class UnsupportedError(ServingError):
+class UnsupportedError(ServingError, errors.RequestError):
     """A part of the protocol that this server does not have."""
 
     http_status = 501
     grpc_status = "UNIMPLEMENTED"
 
 
-class NotReadyError(ServingError):
+class NotReadyError(ServingError, errors.ServerUnavailableError):
     """The server is starting or stopping."""
 
     http_status = 503
     grpc_status = "UNAVAILABLE"
 
 
-class ExpiredError(ServingError):
+class ExpiredError(ServingError, errors.DeadlineError):
     """The request waited longer than its own timeout."""
 
     http_status = 504

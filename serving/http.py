@@ -47,7 +47,7 @@ UNSUPPORTED_PATHS = (
 
 def create_app(plane: DataPlane) -> FastAPI:
     """The ASGI application of one data plane."""
-    app = FastAPI(title="prefrm", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="prefrm", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(ServingError, _on_serving_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_crash)

@@ -28,7 +28,8 @@ from serving.limits import Limits
 
 __all__ = ["Addresses", "JudgeServer", "background", "run"]
 
-# How long accepted requests may take to finish once the server is asked to stop, and then their answers.
+# Bounds on how long accepted requests may take to finish once the server is asked to stop, and then their
+# answers to arrive.
 DRAIN_S = 30.0
 GRACE_S = 1.0
 # Longer than the pause between two steps of most trainers, so that a client's connection survives it.
@@ -98,7 +99,7 @@ class JudgeServer:
         return Addresses(http=http, grpc=grpc_address, metrics=metrics, model=self._plane.model_name)
 
     async def stop(self) -> None:
-        """Say that it is not ready, finish what was accepted, and close the ports."""
+        """Say that it is not ready, finish what was accepted (within `DRAIN_S`), and close the ports."""
         await self._health.enter_graceful_shutdown()
         await self._plane.drain(DRAIN_S)
         # Both at once, since each takes a moment to notice.
@@ -168,7 +169,7 @@ class _HttpServer(uvicorn.Server):
 
 
 def run(server: JudgeServer, *, on_ready: Callable[[Addresses], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then finish what was accepted. A second signal ends at once.
+    """Serve until SIGINT or SIGTERM, then finish what was accepted. A second signal kills the process.
 
     Args:
         server: not yet started.
@@ -182,17 +183,26 @@ def run(server: JudgeServer, *, on_ready: Callable[[Addresses], None]) -> None:
 
 async def _until_signal(server: JudgeServer, on_ready: Callable[[Addresses], None]) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal() -> None:
+        stop.set()
+        for number in before:
+            loop.remove_signal_handler(number)
+            # The system's own action, which no busy thread delays.
+            signal.signal(number, signal.SIG_DFL)
+
     addresses = await server.start()
-    for number in signals:
-        loop.add_signal_handler(number, stop.set)
+    for number in before:
+        loop.add_signal_handler(number, on_signal)
     try:
         on_ready(addresses)
         await stop.wait()
     finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
         await server.stop()
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -236,9 +246,9 @@ def _bound(host: str, port: int, which: str) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen()
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listener.close()
-        raise _port_in_use(host, port, which, str(error.strerror or error)) from error
+        raise _port_in_use(host, port, which, getattr(error, "strerror", None) or str(error)) from error
     return listener
 
 

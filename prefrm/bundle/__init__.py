@@ -15,9 +15,10 @@ about training or calibration; it records what it is told.
 from prefrm.errors import missing_extra
 
 try:
+    # First: without it, peft and transformers would print advice of their own.
+    import torch  # noqa: F401, I001
     import peft  # noqa: F401
     import safetensors  # noqa: F401
-    import torch  # noqa: F401
     import transformers  # noqa: F401
 except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error

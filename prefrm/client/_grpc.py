@@ -5,7 +5,7 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from prefrm.client._endpoint import Endpoint
-from prefrm.client._transport import inputs_of, late, one_line, outputs_of, unavailable
+from prefrm.client._transport import bundle_of, inputs_of, late, one_line, outputs_of, unavailable
 from prefrm.errors import OverloadedError, RequestError, ScoringError
 from prefrm.protocol import MATRIX_OUTPUTS, Tensors
 
@@ -55,6 +55,14 @@ class GrpcTransport:
         except InferenceServerException as error:
             raise _translated(error, self._endpoint, timeout) from error
         return outputs_of(result, self._endpoint)
+
+    def bundle(self, *, timeout: float) -> str | None:
+        """As `prefrm.client._transport.Transport` says."""
+        try:
+            answer = self._client.get_model_config(self._endpoint.model, as_json=True, client_timeout=timeout)
+        except InferenceServerException as error:
+            raise _translated(error, self._endpoint, timeout) from error
+        return bundle_of(answer.get("config"))
 
     def close(self) -> None:
         """Close the channel."""

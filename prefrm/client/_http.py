@@ -10,6 +10,7 @@ import gzip
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -20,7 +21,7 @@ from geventhttpclient.response import HTTPParseError
 from tritonclient.utils import InferenceServerException
 
 from prefrm.client._endpoint import Endpoint
-from prefrm.client._transport import inputs_of, late, one_line, outputs_of, unavailable
+from prefrm.client._transport import bundle_of, inputs_of, late, one_line, outputs_of, unavailable
 from prefrm.errors import DeadlineError, OverloadedError, ProtocolError, RequestError, ScoringError
 from prefrm.protocol import MATRIX_OUTPUTS, Tensors
 
@@ -41,15 +42,24 @@ class HttpTransport:
 
     def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.Transport` says."""
+        inputs = inputs_of(tensors, triton.InferInput)
+        result = self._ask(
+            lambda client: client.infer(
+                self._endpoint.model, inputs, outputs=self._outputs, timeout=_microseconds(timeout)
+            ),
+            timeout,
+        )
+        return outputs_of(result, self._endpoint)
+
+    def bundle(self, *, timeout: float) -> str | None:
+        """As `prefrm.client._transport.Transport` says."""
+        return bundle_of(self._ask(lambda client: client.get_model_config(self._endpoint.model), timeout))
+
+    def _ask(self, call: Callable[[Any], Any], timeout: float) -> Any:
         client = self._client()
         timer = gevent.Timeout.start_new(timeout)
         try:
-            result = client.infer(
-                self._endpoint.model,
-                inputs_of(tensors, triton.InferInput),
-                outputs=self._outputs,
-                timeout=_microseconds(timeout),
-            )
+            return call(client)
         except BaseException as error:
             self._discard(client)
             if error is timer:
@@ -59,7 +69,6 @@ class HttpTransport:
             raise
         finally:
             timer.close()
-        return outputs_of(result, self._endpoint)
 
     def close(self) -> None:
         """Close the connections of all threads."""
@@ -69,16 +78,21 @@ class HttpTransport:
         self._local = threading.local()
 
     def _client(self) -> Any:
-        if not hasattr(self._local, "client"):
+        # Another thread may close this transport meanwhile, which replaces `_local`.
+        local = self._local
+        if not hasattr(local, "client"):
             _renew_after_fork()
-            self._local.client = triton.InferenceServerClient(
+            _silence_interruptions()
+            local.client = triton.InferenceServerClient(
                 self._endpoint.address, connection_timeout=None, network_timeout=None
             )
-            self._clients.add(self._local.client)
-        return self._local.client
+            self._clients.add(local.client)
+        return local.client
 
     def _discard(self, client: Any) -> None:
-        del self._local.client
+        local = self._local
+        if getattr(local, "client", None) is client:
+            del local.client
         self._clients.discard(client)
         client.close()
 
@@ -122,6 +136,13 @@ def _renew_after_fork() -> None:
     if _gevent_pid != os.getpid():
         gevent.reinit()
         _gevent_pid = os.getpid()
+
+
+def _silence_interruptions() -> None:
+    # gevent prints a KeyboardInterrupt before it raises it in the caller, who says it again.
+    hub = gevent.get_hub()
+    if KeyboardInterrupt not in hub.NOT_ERROR:
+        hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
 
 
 def _translated(error: Exception, endpoint: Endpoint) -> ScoringError:

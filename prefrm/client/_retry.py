@@ -19,6 +19,8 @@ DEFAULT_PATIENCE_S = 3.0
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
+# An attempt with less time than this would end late, and hide why the ones before it failed.
+SHORTEST_ATTEMPT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ class Attempts:
         now = self._clock()
         delay = self._uniform(0.5, 1.0) * min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0**self._failures)
         self._failures += 1
-        give_up = self._end
+        give_up = self._end - SHORTEST_ATTEMPT_S
         if isinstance(error, ServerUnavailableError):
             self._silent_since = now if self._silent_since is None else self._silent_since
             give_up = min(give_up, self._silent_since + self._policy.patience)

@@ -8,8 +8,9 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import TypeVar
 
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._retry import Attempts, RetryPolicy
@@ -19,6 +20,8 @@ from prefrm.protocol import Part, Tensors, decode_matrices, encode_groups, parti
 from prefrm.winmatrix import Group, WinMatrix
 
 __all__ = ["AsyncRemoteScorer", "RemoteScorer"]
+
+Answer = TypeVar("Answer")
 
 
 class RemoteScorer:
@@ -54,6 +57,14 @@ class RemoteScorer:
         parts = partition(groups)
         return reassemble(parts, [self._score_part(part, attempts) for part in parts])
 
+    def identity(self) -> str:
+        """What tells this judge from another, wherever it is served: the digest of its bundle.
+
+        Of a server that names no bundle, the URL. Raises as `score`.
+        """
+        found = self._retried(lambda wire, timeout: wire.bundle(timeout=timeout), Attempts(self._policy))
+        return found or self.url
+
     def close(self) -> None:
         """Release the connections; scoring again would open new ones."""
         with self._lock:
@@ -63,11 +74,15 @@ class RemoteScorer:
 
     def _score_part(self, part: Part, attempts: Attempts) -> list[WinMatrix]:
         tensors = encode_groups(part.groups)
+        answer = self._retried(lambda wire, timeout: wire.infer(tensors, timeout=timeout), attempts)
+        return _decoded(answer, part, self._endpoint)
+
+    def _retried(self, ask: Callable[[Transport, float], Answer], attempts: Attempts) -> Answer:
         while True:
             try:
-                answer = self._connected().infer(tensors, timeout=attempts.remaining())
+                answer = ask(self._connected(), attempts.remaining())
                 attempts.answered()
-                return _decoded(answer, part, self._endpoint)
+                return answer
             except (ServerUnavailableError, OverloadedError) as error:
                 time.sleep(attempts.delay_after(error))
 

@@ -4,9 +4,18 @@ from typing import Any, Protocol
 
 from prefrm.client._endpoint import Endpoint
 from prefrm.errors import DeadlineError, ProtocolError, ServerUnavailableError
-from prefrm.protocol import INPUTS, MATRIX_OUTPUTS, Tensors
+from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, Tensors
 
-__all__ = ["AsyncTransport", "Transport", "inputs_of", "late", "one_line", "outputs_of", "unavailable"]
+__all__ = [
+    "AsyncTransport",
+    "Transport",
+    "bundle_of",
+    "inputs_of",
+    "late",
+    "one_line",
+    "outputs_of",
+    "unavailable",
+]
 
 
 class Transport(Protocol):
@@ -14,6 +23,10 @@ class Transport(Protocol):
 
     def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt of at most `timeout` seconds. Raises only subclasses of `ScoringError`."""
+        ...
+
+    def bundle(self, *, timeout: float) -> str | None:
+        """The digest of the served bundle, or None if the server names none. Raises as `infer`."""
         ...
 
     def close(self) -> None:
@@ -52,6 +65,14 @@ def outputs_of(result: Any, endpoint: Endpoint) -> Tensors:
     except Exception as error:
         raise ProtocolError(f"{endpoint.url} sent tensors that cannot be read: {one_line(error)}") from error
     return {name: array for name, array in arrays.items() if array is not None}
+
+
+def bundle_of(config: Any) -> str | None:
+    """The digest of the bundle in a model's configuration as JSON, or None if it names none."""
+    try:
+        return str(config["parameters"][BUNDLE_PARAMETER]["string_value"]) or None
+    except (KeyError, TypeError):
+        return None
 
 
 def unavailable(endpoint: Endpoint, reason: object) -> ServerUnavailableError:

@@ -16,12 +16,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
-from prefrm.errors import ConfigError, DataError, ProtocolError
+from prefrm.errors import ConfigError, DataError
 from prefrm.grpo.layout import Candidate, Layout, pack, unpack
 from prefrm.grpo.ranks import Ranks, attempt
 from prefrm.media import encode_png
 from prefrm.rewards import REWARDS, RewardFunction
-from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix
+from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix, check_answer, check_on_missing
 
 __all__ = ["AsyncPreferenceReward", "AsyncScorer", "PreferenceReward", "last_user_text"]
 
@@ -82,8 +82,7 @@ class _GroupReward(Generic[S]):
             raise ConfigError(
                 f"reward must be one of {', '.join(REWARDS)} or a function; received {reward!r}"
             )
-        if on_missing not in ("raise", "drop"):
-            raise ConfigError(f'on_missing must be "raise" or "drop"; received {on_missing!r}')
+        check_on_missing(on_missing)
         if num_generations is not None and num_generations < 2:
             raise ConfigError(
                 f"a group needs at least 2 candidates; received num_generations={num_generations}"
@@ -177,11 +176,7 @@ class _GroupReward(Generic[S]):
 
     def _settle(self, turn: _Turn, groups: Sequence[Group], matrices: Sequence[WinMatrix]) -> bytes:
         """The rewards of all candidates of the groups scored here, in order, as JSON."""
-        if [matrix.size for matrix in matrices] != [group.size for group in groups]:
-            raise ProtocolError(
-                f"the scorer was given groups of {[group.size for group in groups]} candidates and answered "
-                f"with matrices of {[matrix.size for matrix in matrices]}"
-            )
+        check_answer(matrices, groups)
         answers = iter(matrices)
         rewards: Rewards = []
         for rows in turn.groups:

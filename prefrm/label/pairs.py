@@ -24,11 +24,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from prefrm.errors import DatasetError
+from prefrm.chunks import chunks
+from prefrm.errors import ConfigError, DatasetError
 from prefrm.label.shards import (
     LabelledGroup,
     check_shard,
@@ -38,8 +39,7 @@ from prefrm.label.shards import (
     read_shard,
 )
 from prefrm.records import PreferenceGroup
-from prefrm.rewards import PreferencePair, dpo_pairs
-from prefrm.scoring import ranking
+from prefrm.rewards import PreferencePair, dpo_pairs, ranking
 from prefrm.winmatrix import WinMatrix
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["PairSummary", "Select", "write_pairs"]
 
 Select = Literal["best_worst", "all"]
+
+ROW_GROUP = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +94,29 @@ def write_pairs(
 
     Raises:
         DatasetError: nothing was labelled into `out`, or it was labelled from other groups.
-        ConfigError: `min_margin` is out of its range.
+        ConfigError: `select` or `min_margin` is not as described.
     """
+    if select not in get_args(Select):
+        raise ConfigError(f"select must be one of {', '.join(get_args(Select))}; received {select!r}")
     pa, pq = pyarrow()
     folder = Path(out)
     partial = folder / "pairs.partial"
     with_texts = any(read_metadata(path).summary.with_texts for path in labelled_shards(folder))
     schema = _schema(pa, with_texts, conversational)
     total = PairSummary()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal total
+        for group, labelled in _matched(groups, folder):
+            kept, summary = _select(labelled.matrix, select, min_margin)
+            told = [pair for pair in kept if not with_texts or _has_texts(group, pair)]
+            total += summary + PairSummary(groups=1, pairs=len(told), without_text=len(kept) - len(told))
+            yield from (_to_row(group, labelled, pair, conversational) for pair in told)
+
     try:
         with pq.ParquetWriter(partial, schema) as writer:
-            for group, labelled in _matched(groups, folder):
-                kept, summary = _select(labelled.matrix, select, min_margin)
-                told = [pair for pair in kept if not with_texts or _has_texts(group, pair)]
-                total += summary + PairSummary(groups=1, pairs=len(told), without_text=len(kept) - len(told))
-                rows = [_to_row(group, labelled, pair, conversational) for pair in told]
-                writer.write(pa.RecordBatch.from_pylist(rows, schema=schema))
+            for batch in chunks(rows(), ROW_GROUP):
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
         partial.replace(folder / "pairs.parquet")
     finally:
         partial.unlink(missing_ok=True)

@@ -1,14 +1,23 @@
 """Ask a scorer about every group of a dataset, shard by shard, and go on where an earlier run stopped."""
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from prefrm.chunks import chunks
-from prefrm.errors import DatasetError, IncompleteMatrixError
-from prefrm.label.shards import Summary, check_shard, claim_folder, labelled_shards, shard_path, write_shard
+from prefrm.errors import ConfigError, DatasetError, IncompleteMatrixError
+from prefrm.label.shards import (
+    Summary,
+    check_folder,
+    check_shard,
+    claim_folder,
+    labelled_shards,
+    shard_path,
+    write_shard,
+)
 from prefrm.progress import Advance
 from prefrm.records import PreferenceGroup
-from prefrm.winmatrix import OnMissing, Scorer, WinMatrix
+from prefrm.winmatrix import OnMissing, Scorer, WinMatrix, check_answer, check_on_missing
 
 __all__ = ["label"]
 
@@ -42,14 +51,22 @@ def label(
         progress: called with the number of groups done.
 
     Raises:
+        ConfigError: `batch`, `shard_size` or `on_missing` is not as described.
         DatasetError: there is no group, or `out` was labelled from other data or by another judge.
         IncompleteMatrixError: a pair was not judged and `on_missing` is "raise"; the record is named.
-        ScoringError: the scorer cannot answer; the shards that are complete stay.
+        ScoringError: the scorer cannot answer, or not with one matrix for each group; the shards that are
+            complete stay.
     """
+    check_on_missing(on_missing)
+    if batch < 1:
+        raise ConfigError(f"batch must be at least 1; received {batch}")
+    parts = chunks(groups, shard_size)
+    if (first := next(parts, None)) is None:
+        raise DatasetError("there is nothing to label: the dataset split holds no group")
     folder = Path(out)
-    claim_folder(folder, judge=judge, shard_size=shard_size)
+    check_folder(folder, judge=judge, shard_size=shard_size)
     total, count = Summary(), 0
-    for count, part in enumerate(chunks(groups, shard_size), start=1):
+    for count, part in enumerate(chain([first], parts), start=1):
         path = shard_path(folder, count - 1)
         if path.exists():
             done = check_shard(path, part)
@@ -60,12 +77,11 @@ def label(
                 )
         else:
             matrices = _score(scorer, part, batch, on_missing, progress, total.groups)
+            claim_folder(folder, judge=judge, shard_size=shard_size)
             done = write_shard(path, part, matrices)
         total += done
         if progress is not None:
             progress(total.groups)
-    if not count:
-        raise DatasetError("there is nothing to label: the dataset split holds no group")
     if len(found := labelled_shards(folder)) > count:
         raise DatasetError(
             f"{folder} holds {len(found)} shards, but these {total.groups} groups fill {count}: it was "
@@ -84,17 +100,19 @@ def _score(
 ) -> list[WinMatrix]:
     matrices: list[WinMatrix] = []
     for part in chunks(groups, batch):
-        matrices += scorer.score([group.group() for group in part])
-        if on_missing == "raise":
-            for group, matrix in zip(part, matrices[-len(part) :], strict=True):
-                _require_complete(group, matrix)
+        asked = [group.group() for group in part]
+        answer = scorer.score(asked)
+        check_answer(answer, asked)
+        for group, matrix in zip(part, answer, strict=True):
+            _require_complete(group, matrix, on_missing)
+        matrices += answer
         if progress is not None:
             progress(before + len(matrices))
     return matrices
 
 
-def _require_complete(group: PreferenceGroup, matrix: WinMatrix) -> None:
+def _require_complete(group: PreferenceGroup, matrix: WinMatrix, on_missing: OnMissing) -> None:
     try:
-        matrix.require_complete()
+        matrix.require_complete(on_missing)
     except IncompleteMatrixError as error:
         raise IncompleteMatrixError(f"record {group.id!r}: {error}") from error

@@ -21,7 +21,7 @@ import numpy as np
 
 from prefrm.errors import DatasetError, missing_extra
 from prefrm.records import PreferenceGroup, fingerprint
-from prefrm.scoring import ranking
+from prefrm.rewards import ranking
 from prefrm.winmatrix import WinMatrix
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "LabelledGroup",
     "ShardMetadata",
     "Summary",
+    "check_folder",
     "check_shard",
     "claim_folder",
     "labelled_shards",
@@ -101,21 +102,24 @@ class ShardMetadata:
 
 
 def claim_folder(out: Path, *, judge: str, shard_size: int) -> None:
-    """Write `label.json`, or check that the one that is there says the same.
+    """Write `label.json`, if there is none."""
+    path = out / "label.json"
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, json.dumps(_claim(judge, shard_size), indent=2) + "\n")
+
+
+def check_folder(out: Path, *, judge: str, shard_size: int) -> None:
+    """Check what `label.json` says, if there is one.
 
     Raises:
         DatasetError: the folder was labelled by another judge, or with another shard size or format.
     """
-    path, mine = (
-        out / "label.json",
-        {"format_version": FORMAT_VERSION, "judge": judge, "shard_size": shard_size},
-    )
-    out.mkdir(parents=True, exist_ok=True)
+    path = out / "label.json"
     if not path.exists():
-        _write_whole(path, json.dumps(mine, indent=2) + "\n")
         return
     theirs = _read_json(path)
-    for key, value in mine.items():
+    for key, value in _claim(judge, shard_size).items():
         if theirs.get(key) != value:
             raise DatasetError(
                 f"{out} was labelled with {key} {theirs.get(key)!r}, not {value!r}; "
@@ -147,7 +151,7 @@ def write_shard(path: Path, groups: Sequence[PreferenceGroup], matrices: Sequenc
     rows = [_to_row(group, matrix) for group, matrix in zip(groups, matrices, strict=True)]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial, write_page_checksum=True)
     partial.replace(path)
     return total
 
@@ -170,22 +174,30 @@ def check_shard(path: Path, groups: Sequence[PreferenceGroup]) -> Summary:
 
 def read_metadata(path: Path) -> ShardMetadata:
     """What a shard says of itself. Raises `DatasetError` if it is damaged or no shard."""
-    pa, pq = pyarrow()
+    _, pq = pyarrow()
     try:
         raw = json.loads(pq.read_schema(path).metadata[METADATA_KEY])
         return ShardMetadata(fingerprint=raw["fingerprint"], summary=Summary(**raw["summary"]))
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+    # pyarrow raises many kinds on a damaged file, here and below.
+    except Exception as error:
         raise _damaged(path, error) from error
 
 
 def read_shard(path: Path) -> Iterator[LabelledGroup]:
     """A shard's rows, in order. Raises `DatasetError` if it is damaged."""
     pa, pq = pyarrow()
+    expected, count = read_metadata(path).summary.groups, 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if not file.schema_arrow.equals(_schema(pa)):
+                raise ValueError("its columns are others")
             for batch in file.iter_batches(batch_size=64):
-                yield from map(_from_row, batch.to_pylist())
-    except (pa.ArrowException, OSError, KeyError) as error:
+                for row in batch.to_pylist():
+                    count += 1
+                    yield _from_row(row)
+        if count != expected:
+            raise ValueError(f"it holds {count} rows instead of {expected}")
+    except Exception as error:
         raise _damaged(path, error) from error
 
 
@@ -255,6 +267,10 @@ def _damaged(path: Path, error: Exception) -> DatasetError:
     return DatasetError(
         f"{path} is damaged or no shard of win matrices ({error}); delete it to label it again"
     )
+
+
+def _claim(judge: str, shard_size: int) -> dict[str, Any]:
+    return {"format_version": FORMAT_VERSION, "judge": judge, "shard_size": shard_size}
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -11,7 +11,13 @@ from prefrm.rewards.advantages import (
     group_advantages,
     weighted_advantages,
 )
-from prefrm.rewards.selection import PreferencePair, best_fraction, diffusion_nft_rewards, dpo_pairs
+from prefrm.rewards.selection import (
+    PreferencePair,
+    best_fraction,
+    diffusion_nft_rewards,
+    dpo_pairs,
+    ranking,
+)
 from prefrm.rewards.utilities import (
     REWARDS,
     RewardFunction,
@@ -38,6 +44,7 @@ __all__ = [
     "group_advantages",
     "hard_win_rate",
     "pref_grpo_rewards",
+    "ranking",
     "weighted_advantages",
     "win_rate",
 ]

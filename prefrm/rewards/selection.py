@@ -1,4 +1,4 @@
-"""The small conversions that trainers outside the GRPO family ask for.
+"""Who is best: rankings, and the small conversions that trainers outside the GRPO family ask for.
 
 Shapes: K candidates of a group.
 """
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from prefrm.errors import ConfigError
 from prefrm.winmatrix import OnMissing, WinMatrix
 
-__all__ = ["PreferencePair", "best_fraction", "diffusion_nft_rewards", "dpo_pairs"]
+__all__ = ["PreferencePair", "best_fraction", "diffusion_nft_rewards", "dpo_pairs", "ranking"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -23,6 +23,12 @@ class PreferencePair:
     chosen: int
     rejected: int
     margin: float
+
+
+def ranking(matrix: WinMatrix) -> list[int]:
+    """The judged candidates, highest win rate first; equal ones in the order of their indices."""
+    rate = matrix.win_rate(on_missing="drop")
+    return [int(n) for n in np.argsort(-rate, kind="stable") if not np.isnan(rate[n])]
 
 
 def dpo_pairs(
@@ -38,8 +44,7 @@ def dpo_pairs(
     """
     if not 0 <= min_margin < 1:
         raise ConfigError(f"min_margin must be in [0, 1); received {min_margin}")
-    if on_missing == "raise":
-        matrix.require_complete()
+    matrix.require_complete(on_missing)
     margin = 2 * matrix.p.astype(np.float64) - 1
     pairs = [
         PreferencePair(chosen=int(i), rejected=int(j), margin=float(margin[i, j]))

@@ -7,6 +7,7 @@ Shapes: K candidates, J of them judged.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
@@ -34,6 +35,8 @@ CERTAIN = 2.0**-24
 WEAKEST_PRIOR = 1e-6
 UTILITY_TOLERANCE = 1e-9
 MAX_NEWTON_STEPS = 1000
+# A standard deviation of 32 nats: utilities exist however certain the judge is, and others hardly shrink.
+NAMED_PRIOR_PRECISION = 0.001
 
 
 class RewardFunction(Protocol):
@@ -57,12 +60,15 @@ def pref_grpo_rewards(matrix: WinMatrix) -> Doubles:
 
     Pref-GRPO asks each pair once, lower index first. A matrix that holds those verdicts gives its rewards to
     the last digit; a matrix of prefrm's own scorers merges both orders. Pref-GRPO counts an unreadable answer
-    as half a win for each side, which would invent a tie; here it raises.
+    as half a win for each side, which would invent a tie; here it raises. A single candidate has no opponent
+    and gets NaN.
 
     Raises:
         IncompleteMatrixError: a pair was not judged.
     """
     matrix.require_complete()
+    if matrix.size == 1:
+        return np.array([np.nan])
     wins = (np.sign(matrix.p - np.float32(0.5)) + 1).sum(axis=1, dtype=np.float64) / 2 - 0.5
     # Python's round, as the reference uses; numpy's scales by 1000 first and differs on some ties.
     return np.array([round(float(w) / (matrix.size - 1), 3) for w in wins])
@@ -70,8 +76,7 @@ def pref_grpo_rewards(matrix: WinMatrix) -> Doubles:
 
 def copeland(matrix: WinMatrix, *, on_missing: OnMissing = "raise") -> Floats:
     """Opponents beaten minus opponents lost to, over the valid ones: float32 [K] in [-(K - 1), K - 1]."""
-    if on_missing == "raise":
-        matrix.require_complete()
+    matrix.require_complete(on_missing)
     score = np.where(matrix.valid, np.sign(matrix.p - np.float32(0.5)), 0).sum(axis=1)
     return np.where(matrix.judged, score, np.nan).astype(np.float32)
 
@@ -99,8 +104,7 @@ def bradley_terry(
         raise ConfigError(
             f"prior_precision must be 0 or at least {WEAKEST_PRIOR}; received {prior_precision}"
         )
-    if on_missing == "raise":
-        matrix.require_complete()
+    matrix.require_complete(on_missing)
     judged = np.flatnonzero(matrix.judged)
     inner = np.ix_(judged, judged)
     pairs = matrix.valid[inner] & ~np.eye(len(judged), dtype=bool)
@@ -117,9 +121,11 @@ REWARDS: Mapping[str, RewardFunction] = MappingProxyType(
         "win_rate": win_rate,
         "hard_win_rate": hard_win_rate,
         "copeland": copeland,
-        "bradley_terry": bradley_terry,
+        "bradley_terry": partial(bradley_terry, prior_precision=NAMED_PRIOR_PRECISION),
     }
 )
+"""Rewards by name, for configurations. `bradley_terry` has a weak prior (precision 0.001) here, since a run
+must not end at the first pair of which the judge is certain; the function itself has none."""
 
 
 def _fit(p_JJ: Doubles, pairs_JJ: Bools, precision: float) -> Doubles:

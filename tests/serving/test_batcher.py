@@ -105,8 +105,11 @@ class TestBatcher:
     @pytest.mark.parametrize(
         ("answer", "message"),
         [
-            (lambda groups: [], r"sizes \[\] for groups of \[2\]"),
-            (lambda groups: [WinMatrix.missing(["", "", ""])], r"sizes \[3\] for groups of \[2\]"),
+            (lambda groups: [], r"groups of \[2\] candidates and answered with matrices of \[\]"),
+            (
+                lambda groups: [WinMatrix.missing(["", "", ""])],
+                r"groups of \[2\] candidates and answered with matrices of \[3\]",
+            ),
             (lambda groups: 1 / 0, "ZeroDivisionError: division by zero"),
         ],
     )

@@ -310,3 +310,10 @@ def test_accept_encoding(accepted, encoding):
 def test_an_unknown_content_encoding_is_named():
     with pytest.raises(InvalidRequestError, match="'br'"):
         decompress(b"", "br", limit=10)
+
+
+@pytest.mark.parametrize("path", ["v2/", "v2/models/judge/", "v2/health/ready/"])
+def test_a_trailing_slash_is_another_path(served, path):
+    response = httpx.get(f"http://{served.http}/{path}")
+    assert response.status_code == 404
+    assert "Not Found" in refused(response)

@@ -1,6 +1,7 @@
 """Starting and stopping: ports, signals, the address file and the command."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from grpc_health.v1 import health_pb2
 from typer.testing import CliRunner
 
 from prefrm.client import connect
-from prefrm.errors import BundleError, ConfigError
+from prefrm.errors import BundleError, ConfigError, ServerUnavailableError
 from prefrm.winmatrix import FakeScorer, Group
 from serving.commands import announce, serve
 from serving.dataplane import ModelInfo
@@ -39,17 +40,25 @@ def utility(prompt, image):
     time.sleep(float(prompt))
     return float(len(image))
 
+if len(sys.argv) > 2:
+    import serving.server
+
+    serving.server.DRAIN_S = float(sys.argv[2])
 server = JudgeServer(FakeScorer(utility), ModelInfo(name="judge"))
 run(server, on_ready=lambda addresses: announce(addresses, Path(sys.argv[1])))
 """
 
 
 @pytest.fixture
-def process(tmp_path, until):
-    """A server process and where it listens."""
+def process(tmp_path, until, request):
+    """A server process and where it listens; a parameter is the seconds it drains for."""
     file = tmp_path / "address.json"
+    drain = [str(request.param)] if hasattr(request, "param") else []
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM, str(file), *drain],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as running:
         try:
             until(file.exists)
@@ -90,6 +99,46 @@ def test_a_signal_finishes_what_was_accepted_and_ends_quickly(process, number, p
     assert time.monotonic() - finished < 3
     assert [matrix.valid.all() for matrix in results] == [True, True]
     assert running.stderr.read() == ""
+
+
+@contextlib.contextmanager
+def busy_for_long(addresses, png, until):
+    """While the block runs, the scorer is at work for a minute; yields how its client was answered."""
+    answers = []
+
+    def score():
+        try:
+            with connect(addresses.http_url, patience=0) as judge:
+                judge.score([Group(prompt="60", images=(png(1), png(2)))])
+        except ServerUnavailableError as error:
+            answers.append(str(error))
+
+    thread = threading.Thread(target=score)
+    thread.start()
+    until(lambda: "in_flight 1.0" in httpx.get(f"http://{addresses.metrics}/metrics").text)
+    yield answers
+    thread.join()
+
+
+@pytest.mark.parametrize("process", [0.3], indirect=True)
+def test_draining_is_a_bound_though_the_scorer_is_busy(process, png, until):
+    running, addresses = process
+    with busy_for_long(addresses, png, until) as answers:
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=10) == 0
+    assert ["the server stopped before this request was scored" in answer for answer in answers] == [True]
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(process, first, second, png, until):
+    running, addresses = process
+    with busy_for_long(addresses, png, until) as answers:
+        running.send_signal(first)
+        until(lambda: httpx.get(f"http://{addresses.http}/v2/health/ready").status_code == 503)
+        running.send_signal(second)
+        assert running.wait(timeout=10) == -second
+    assert len(answers) == 1
 
 
 def test_an_idle_server_with_an_open_connection_ends_at_once(process):
@@ -143,6 +192,21 @@ def test_a_port_in_use_is_one_line_and_leaves_nothing_behind(which, scorer, capf
     assert "\n" not in message
     assert capfd.readouterr().err == ""
     assert set(threading.enumerate()) <= set(threads)
+
+
+@pytest.mark.parametrize("port", [-1, 99999])
+def test_a_port_that_is_none_is_a_mistake(scorer, port):
+    with (
+        pytest.raises(ConfigError, match=rf"cannot listen on 127\.0\.0\.1:{port} for http: .*0-65535"),
+        background(JudgeServer(scorer, ModelInfo(name="judge"), http_port=port)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b", "a?b", "ünter"])
+def test_a_name_that_does_not_fit_into_a_url_is_refused(name):
+    with pytest.raises(ConfigError, match="a model's name is made of letters"):
+        ModelInfo(name=name)
 
 
 def test_two_servers_do_not_share_a_grpc_port(scorer):
@@ -243,6 +307,18 @@ class TestCommand:
         arguments = ["serve", str(tmp_path / "nothing"), "--http-port", "0"]
         result = CliRunner().invoke(app, arguments)
         assert isinstance(result.exception, BundleError)
+
+    def test_an_address_file_in_no_folder_is_said_before_anything_starts(self, app, tmp_path):
+        arguments = ["serve", str(tmp_path), "--address-file", str(tmp_path / "nowhere" / "a.json")]
+        result = CliRunner().invoke(app, arguments)
+        assert isinstance(result.exception, ConfigError)
+        assert f"{tmp_path / 'nowhere'} is no folder" in str(result.exception)
+
+    @pytest.mark.parametrize("port", ["-1", "99999"])
+    def test_a_port_out_of_range_is_a_usage_error(self, app, tmp_path, port):
+        result = CliRunner().invoke(app, ["serve", str(tmp_path), f"--http-port={port}"])
+        assert result.exit_code == 2
+        assert f"{'greater' if port == '-1' else 'less'} than or equal to" in result.output
 
     def test_the_module_is_light(self):
         program = (

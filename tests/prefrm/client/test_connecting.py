@@ -101,6 +101,13 @@ def test_patience_never_outlasts_the_deadline():
     assert sum(delays(clock.attempts(deadline=1, patience=60), clock, ServerUnavailableError("x"))) < 1
 
 
+def test_no_attempt_is_made_that_has_no_time_for_an_answer():
+    clock = Clock()
+    # A second delay, of 0.2 s, would leave 10 ms.
+    waited = delays(clock.attempts(deadline=0.31, patience=9), clock, OverloadedError("full"))
+    assert waited == pytest.approx([FIRST_DELAY_S])
+
+
 def test_no_patience_is_one_attempt():
     clock = Clock()
     assert delays(clock.attempts(deadline=9, patience=0), clock, ServerUnavailableError("x")) == []

@@ -108,10 +108,10 @@ def test_an_attempt_cut_short_while_sending_leaves_a_usable_scorer(pair):
         warnings.simplefilter("ignore", ResourceWarning)
         with pytest.raises(DeadlineError):
             judge.score([big])
-        gc.collect()
         hold.set()
         with pytest.raises(RequestError, match="read it all"):
             judge.score([pair])
+        gc.collect()
 
 
 def answer(p=((0.5, 0.5), (0.5, 0.5)), shape=(1, 2, 2), raw=True, dtype=np.float32):

@@ -95,7 +95,9 @@ def test_the_reward_can_be_chosen(scorer):
     assert make(scorer, reward="hard_win_rate")(prompts, completions) == [0.0, 0.5, 1.0]
     assert make(scorer, reward="copeland")(prompts, completions) == [-2.0, 0.0, 2.0]
     utilities = [0 - 4 / 3, 1 - 4 / 3, 3 - 4 / 3]
-    assert make(scorer, reward="bradley_terry")(prompts, completions) == pytest.approx(utilities, abs=1e-5)
+    # By name it has a weak prior.
+    assert make(scorer, reward="bradley_terry")(prompts, completions) == pytest.approx(utilities, abs=0.01)
+    assert make(scorer, reward=bradley_terry)(prompts, completions) == pytest.approx(utilities, abs=1e-5)
     shrunk = make(scorer, reward=partial(bradley_terry, prior_precision=1.0))(prompts, completions)
     assert 0 < shrunk[2] < utilities[2]
 

@@ -1,0 +1,224 @@
+"""`prefrm score`, `eval` and `label` over a URL, and what they say when things go wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from prefrm.bundle import read_manifest, write_bundle
+from prefrm.cli import run
+from prefrm.protocol import BUNDLE_PARAMETER
+from prefrm.records import Comparison, PreferenceGroup, write_groups
+from prefrm.winmatrix import FakeScorer, Group, WinMatrix
+from serving.dataplane import ModelInfo
+from serving.server import Addresses, JudgeServer, background
+
+
+def brightness(prompt: str, image: bytes) -> float:
+    if image == b"broken":
+        raise ValueError("the image cannot be read")
+    return sum(image) % 101 / 30
+
+
+def serving(digest: str) -> JudgeServer:
+    return JudgeServer(FakeScorer(brightness), ModelInfo(name="judge", facts={BUNDLE_PARAMETER: digest}))
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Addresses]:
+    with background(serving("a" * 64)) as addresses:
+        yield addresses
+
+
+@pytest.fixture
+def groups(png: Callable[..., bytes]) -> list[PreferenceGroup]:
+    return [
+        PreferenceGroup(
+            id=f"g{n}",
+            prompt="p",
+            images=(png(n), png(n + 10), png(n + 20)),
+            comparisons=(Comparison.preferred(0, 1),),
+        )
+        for n in range(3)
+    ]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, groups: list[PreferenceGroup]) -> Path:
+    write_groups(groups, tmp_path / "data", "test")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def images(tmp_path: Path, png: Callable[..., bytes]) -> list[str]:
+    paths = [tmp_path / f"{n}.png" for n in range(2)]
+    for n, path in enumerate(paths):
+        path.write_bytes(png(n))
+    return [str(path) for path in paths]
+
+
+def label(url: str, dataset: Path, out: Path, *options: str) -> int:
+    return run(["label", url, str(dataset), "--split", "test", "--out", str(out), *options])
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+def test_eval_over_a_url(
+    served: Addresses, wire: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = getattr(served, f"{wire}_url")
+    assert run(["eval", url, str(dataset), "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["accuracy"]["pairs"] == 3
+
+
+def test_labelling_goes_on_at_another_address_of_the_same_judge(
+    served: Addresses, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "labels"
+    assert label(served.grpc_url, dataset, out) == 0
+    assert json.loads((out / "label.json").read_text())["judge"] == "a" * 64
+    first = capsys.readouterr().out
+    with background(serving("a" * 64)) as moved:
+        assert label(moved.http_url, dataset, out) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_labelling_refuses_another_judge_at_the_same_address(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with background(serving("a" * 64)) as before:
+        assert label(before.grpc_url, dataset, tmp_path / "labels") == 0
+    port = int(before.grpc.rpartition(":")[2])
+    other = JudgeServer(
+        FakeScorer(brightness), ModelInfo(name="judge", facts={BUNDLE_PARAMETER: "b" * 64}), grpc_port=port
+    )
+    with background(other) as after:
+        assert after.grpc_url == before.grpc_url
+        assert label(after.grpc_url, dataset, tmp_path / "labels") == 2
+    assert "was labelled with judge 'aaa" in capsys.readouterr().err
+
+
+def test_labelling_counts_and_names_what_was_not_judged(
+    served: Addresses,
+    dataset: Path,
+    groups: list[PreferenceGroup],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = replace(groups[0], images=(groups[0].images[0], groups[0].images[1], b"GIF89a"))
+    missing = replace(groups[1], images=(groups[1].images[0], groups[1].images[1], None))
+    write_groups([first, missing, groups[2]], dataset, "test")
+    assert label(served.grpc_url, dataset, tmp_path / "labels", "--select", "all") == 0
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "record 'g0', candidate 2 was not judged: the bytes are no PNG, JPEG, WEBP image\n"
+    )
+    out = captured.out.splitlines()
+    assert out[0] == "3 groups, 5 pairs judged, 4 not judged"
+    assert out[1].startswith("5 chosen/rejected pairs: ")
+    assert out[2] == "left out: 4 not judged"
+    assert out[3].startswith("the dataset has no texts, so the columns chosen and rejected are absent")
+    assert "chosen" not in pq.read_schema(tmp_path / "labels" / "pairs.parquet").names
+
+
+def test_labelling_says_how_many_pairs_are_within_the_margin(
+    served: Addresses, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert label(served.grpc_url, dataset, tmp_path / "labels", "--min-margin", "0.99") == 0
+    assert "left out: 3 not beyond the margin\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("margin", ["1", "-0.1", "nan"])
+def test_a_margin_out_of_range_is_said_before_anything_is_judged(
+    margin: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nobody = "grpc://127.0.0.1:9/judge"
+    assert label(nobody, dataset, tmp_path / "labels", f"--min-margin={margin}") == 2
+    assert "--min-margin must be in [0, 1)" in capsys.readouterr().err
+    assert not (tmp_path / "labels").exists()
+
+
+def test_a_plot_into_no_folder_is_said_before_anything_is_judged(
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "nowhere" / "x.png"
+    assert run(["score", "grpc://127.0.0.1:9/judge", "--prompt", "p", *images, "--plot", str(plot)]) == 2
+    assert f"{plot.parent} is no folder" in capsys.readouterr().err
+
+
+def test_a_plot_may_have_a_suffix_in_capitals(served: Addresses, images: list[str], tmp_path: Path) -> None:
+    plot = tmp_path / "X.PNG"
+    assert run(["score", served.http_url, "--prompt", "p", *images, "--plot", str(plot)]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_uncalibrated_judge_is_called_so(
+    judge: object, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bundle"
+    write_bundle(folder, judge, calibration=None, data_fingerprint="none", metrics={}, card="# A judge\n")
+    assert run(["score", str(folder), "--prompt", "p", *images, "--json"]) == 0
+    captured = capsys.readouterr()
+    json.loads(captured.out)
+    assert f"judge: {read_manifest(folder).describe()}\n" in captured.err
+    assert "uncalibrated" in captured.err
+
+
+def test_a_missing_extra_is_one_line(images: list[str], tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; from prefrm.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "score", str(tmp_path), "--prompt", "p", *images]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "torch is not installed" in done.stderr
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("prefrm ")
+
+
+class Sleepy:
+    """Says when it was asked, and takes a minute."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        self.asked = True
+        time.sleep(60)
+        return []
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+def test_ctrl_c_ends_a_client_with_one_line(
+    wire: str, images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.server.DRAIN_S", 0.1)
+    scorer = Sleepy()
+    with background(JudgeServer(scorer, ModelInfo(name="judge"))) as addresses:
+        url = getattr(addresses, f"{wire}_url")
+        command = [sys.executable, "-m", "prefrm", "score", url, "--prompt", "p", *images]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as running:
+            try:
+                end = time.monotonic() + 60
+                while not scorer.asked:
+                    assert running.poll() is None and time.monotonic() < end
+                    time.sleep(0.01)
+                running.send_signal(signal.SIGINT)
+                out, err = running.communicate(timeout=20)
+            finally:
+                running.kill()
+    assert (running.returncode, out, err) == (130, "", "prefrm: interrupted\n")
