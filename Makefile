@@ -35,7 +35,7 @@ clean:
 # torch goes first and alone, so that no other requirement can ask for another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch
+	$(PIP) $$(grep '^torch==' constraints.txt)
 	$(PIP) -e '.[all]'
 	touch $@
 

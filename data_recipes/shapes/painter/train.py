@@ -26,7 +26,7 @@ from data_recipes.shapes.prompts import Prompt, solve, split_prompts
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import ProgramError, Scene
 
-__all__ = ["Programs", "Report", "evaluate", "main", "paint", "score", "train"]
+__all__ = ["Collator", "Programs", "Report", "evaluate", "faulty_program", "main", "paint", "score", "train"]
 
 FAULT_COUNTS = (0.2, 0.3, 0.3, 0.2)
 """The probability that a program to learn from has 0, 1, 2 or 3 faults."""
