@@ -1,6 +1,7 @@
 """Stage 5: `prefrm serve` as a separate process, and the stock Triton clients against the local engine."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import numpy as np
 
 from prefrm.errors import ServerUnavailableError
 from prefrm.protocol import encode_groups
+from prefrm.quickstart.settings import THREADS
 from prefrm.winmatrix import Group, WinMatrix
 
 __all__ = ["Address", "largest_difference", "served"]
@@ -45,7 +47,12 @@ def served(bundle: Path, folder: Path) -> Iterator[Address]:
     ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
     command = [sys.executable, "-m", "prefrm", "serve", str(bundle), *ports, f"--address-file={file}"]
     with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": str(THREADS)},
+        )
     try:
         yield _wait(process, file, log)
     finally:

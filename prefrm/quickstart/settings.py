@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 from data_recipes.shapes.recipe import ShapesOptions
 from prefrm.train import OptimConfig
 
-__all__ = ["PolicySettings", "Settings"]
+__all__ = ["THREADS", "PolicySettings", "Settings"]
+
+THREADS = 1
+"""Of each process. More are hardly faster for models this small, many times slower where anything else
+runs, and add up in another order on every machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+import torch
 import tritonclient.grpc
 import tritonclient.http
 
@@ -15,7 +16,7 @@ from prefrm.quickstart import judging, policy, serving
 from prefrm.quickstart.narrator import Narrator, quiet
 from prefrm.quickstart.report import Judged, Used, make_room, write_report
 from prefrm.quickstart.resources import Resources
-from prefrm.quickstart.settings import PolicySettings, Settings
+from prefrm.quickstart.settings import THREADS, PolicySettings, Settings
 from prefrm.records import read_groups
 from prefrm.train import run
 
@@ -33,6 +34,7 @@ def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS) -> None:
     """
     quiet()
     make_room(out)
+    torch.set_num_threads(THREADS)
     with Resources() as resources:
         narrator = Narrator(STAGES, resources)
         judged = _make_judge(narrator, out, settings, seed)

@@ -24,6 +24,7 @@ __all__ = [
     "about_picture",
     "about_prompt",
     "claim_text",
+    "coin",
     "describe",
     "random_scene",
     "vocabulary",
