@@ -17,6 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from data_recipes.shapes.oracle import assess
 from data_recipes.shapes.painter import CHECKPOINT
+from data_recipes.shapes.painter.train import MAX_PROGRAM_TOKENS, paint
 from data_recipes.shapes.prompts import Prompt
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import ProgramError, Scene
@@ -28,7 +29,6 @@ from prefrm.winmatrix import Scorer
 
 __all__ = ["Painter", "PolicyResult", "Sample", "draw", "improve", "mean_oracle"]
 
-MAX_TOKENS = 40  # five shapes take 25
 WARMUP_STEPS = 3
 
 
@@ -55,22 +55,14 @@ class Painter:
         self.model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 
-    @torch.inference_mode()
     def sample(self, prompts: Sequence[Prompt], *, each: int, seed: int) -> list[Sample]:
         """`each` samples for every prompt, at temperature 1; leaves the global random state as it was."""
         repeated = [prompt for prompt in prompts for _ in range(each)]
-        inputs = self.tokenizer(
-            [prompt.text for prompt in repeated], return_tensors="pt", padding=True, padding_side="left"
-        )
         training = self.model.training
-        self.model.eval()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            ids = self.model.generate(**inputs, do_sample=True, top_k=0, max_new_tokens=MAX_TOKENS)
+            programs = paint(self.model, self.tokenizer, [prompt.text for prompt in repeated])
         self.model.train(training)
-        programs = self.tokenizer.batch_decode(
-            ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
         return [_seen(prompt, program) for prompt, program in zip(repeated, programs, strict=True)]
 
     def save(self, folder: Path) -> None:
@@ -156,7 +148,7 @@ def _grpo_config(settings: PolicySettings, folder: Path, seed: int) -> GRPOConfi
         max_steps=settings.steps,
         per_device_train_batch_size=settings.prompts * settings.group_size,
         num_generations=settings.group_size,
-        max_completion_length=MAX_TOKENS,
+        max_completion_length=MAX_PROGRAM_TOKENS,
         temperature=1.0,
         learning_rate=settings.lr,
         lr_scheduler_type="linear",

@@ -8,22 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from data_recipes.shapes.claims import Seen
-from data_recipes.shapes.scene import COLORS, GRID, MAX_SHAPES, SHAPES, Scene, Shape
-
-
-def random_scene(rng: np.random.Generator) -> Scene:
-    cells = rng.choice(GRID * GRID, size=rng.integers(1, MAX_SHAPES + 1), replace=False)
-    return Scene(
-        shapes=tuple(
-            Shape(
-                kind=SHAPES[rng.integers(len(SHAPES))],
-                color=COLORS[rng.integers(len(COLORS))],
-                x=int(cell) % GRID,
-                y=int(cell) // GRID,
-            )
-            for cell in cells
-        )
-    )
+from data_recipes.shapes.scene import COLORS, GRID, SHAPES
 
 
 def cells_of(seen: tuple[Seen, ...], grid: int = GRID) -> list[tuple[str, str, int, int]]:

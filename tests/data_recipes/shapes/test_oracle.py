@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from data_recipes.shapes.captioner.lessons import random_scene
 from data_recipes.shapes.claims import seen_in
 from data_recipes.shapes.oracle import assess, read
 from data_recipes.shapes.prompts import parse_prompt
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import Scene
 from prefrm.errors import MissingExtraError
-from tests.data_recipes.shapes.pictures import CORRUPTIONS, cells_of, foreign_picture, random_scene
+from tests.data_recipes.shapes.pictures import CORRUPTIONS, cells_of, foreign_picture
 
 SCENES = 300
 # Share of scenes read exactly; measured: 1 except for blur 1.3 and JPEG 30 and the mix of all three.
