@@ -153,7 +153,7 @@ def _grpo_config(settings: PolicySettings, folder: Path, seed: int) -> GRPOConfi
         learning_rate=settings.lr,
         lr_scheduler_type="linear",
         warmup_steps=WARMUP_STEPS,
-        beta=0.0,
+        beta=settings.beta,
         logging_steps=1,
         save_strategy="no",
         report_to="none",

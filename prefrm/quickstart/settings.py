@@ -21,14 +21,17 @@ class PolicySettings:
         prompts: prompts in a step.
         group_size: programs sampled for each of them, and compared with each other.
         lr: peak learning rate; it rises over three steps and falls linearly to 0.
+        beta: weight of the divergence from the policy that it started as. What has no image has no
+            reward and so no advantage: nothing else keeps the policy from programs that draw nothing.
         samples: programs that the oracle looks at for every held-out prompt.
         watch_every: steps between two looks.
     """
 
-    steps: int = 60
+    steps: int = 40
     prompts: int = 16
     group_size: int = 8
-    lr: float = 1e-3
+    lr: float = 5e-4
+    beta: float = 0.05
     samples: int = 4
     watch_every: int = 10
 
