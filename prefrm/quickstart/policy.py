@@ -87,13 +87,11 @@ class PolicyResult:
         before: samples for held-out prompts, before training.
         after: samples for the same prompts, after it.
         watched: (step, mean oracle score on held-out prompts), the first at step 0.
-        log: what TRL logged at each step, `reward` and the judge's metrics among it.
     """
 
     before: list[Sample]
     after: list[Sample]
     watched: list[tuple[int, float]]
-    log: list[dict[str, float]]
 
 
 def improve(
@@ -133,8 +131,7 @@ def improve(
     after = watch()
     if watched[-1][0] != settings.steps:
         watched.append((settings.steps, mean_oracle(after)))
-    log = [entry for entry in trainer.state.log_history if "reward" in entry]
-    return PolicyResult(before=before, after=after, watched=watched, log=log)
+    return PolicyResult(before=before, after=after, watched=watched)
 
 
 def mean_oracle(samples: Sequence[Sample]) -> float:
