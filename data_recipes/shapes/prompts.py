@@ -129,8 +129,7 @@ def caption(scene: Scene) -> str:
 
     For example "red circle top left ; blue square bottom right". `scene.program()` is the exact form.
     """
-    ordered = sorted(scene.shapes, key=lambda s: (s.y, s.x))
-    return " ; ".join(f"{s.color} {s.kind} {_quarter(s)}" for s in ordered)
+    return " ; ".join(f"{s.color} {s.kind} {_quarter(s)}" for s in scene.in_reading_order().shapes)
 
 
 def _quarter(shape: Shape) -> str:

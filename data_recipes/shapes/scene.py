@@ -66,6 +66,10 @@ class Scene:
                 )
             taken[shape.x, shape.y] = shape
 
+    def in_reading_order(self) -> "Scene":
+        """The same picture, its shapes row by row from the top left."""
+        return Scene(shapes=tuple(sorted(self.shapes, key=lambda s: (s.y, s.x))))
+
     def program(self) -> str:
         """The scene as one line of text; `Scene.parse` is its inverse."""
         return " ; ".join(f"{s.color} {s.kind} {s.x} {s.y}" for s in self.shapes)

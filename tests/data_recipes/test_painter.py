@@ -43,7 +43,7 @@ def test_tokenizer_knows_every_prompt_and_program_and_pads_on_the_left(shipped):
 def test_painter_starts_imperfect_and_within_reach_of_better(shipped):
     report = painter.evaluate(*shipped, per_skill=40)
     assert 0.45 < report.mean < 0.7
-    assert 0 < report.unparsable < 0.2
+    assert report.unparsable < 0.05
     assert all(0.3 < mean < 0.85 for mean in report.by_skill.values())
 
 

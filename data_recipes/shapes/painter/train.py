@@ -53,11 +53,14 @@ class Programs(IterableDataset[Example]):
 
 
 def faulty_program(prompt: Prompt, rng: np.random.Generator) -> str:
-    """A program that solves the prompt, but for some faults."""
+    """A program that solves the prompt, but for some faults.
+
+    Shapes are written row by row: a model that writes them in any order often puts two into one cell.
+    """
     scene = solve(prompt, rng)
     for _ in range(rng.choice(len(FAULT_COUNTS), p=FAULT_COUNTS)):
         scene = with_fault(scene, rng)
-    return scene.program()
+    return scene.in_reading_order().program()
 
 
 class Collator:

@@ -28,6 +28,14 @@ def test_parse_is_the_inverse_of_program(scene: Scene) -> None:
     assert program == " ".join(program.split())
 
 
+@given(scenes)
+def test_reading_order_moves_no_shape(scene: Scene) -> None:
+    ordered = scene.in_reading_order()
+    assert set(ordered.shapes) == set(scene.shapes)
+    cells = [shape.y * GRID + shape.x for shape in ordered.shapes]
+    assert cells == sorted(cells)
+
+
 @pytest.mark.parametrize(
     ("program", "complaint"),
     [
