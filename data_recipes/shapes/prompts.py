@@ -24,6 +24,7 @@ __all__ = [
     "PromptError",
     "all_prompts",
     "caption",
+    "named",
     "parse_prompt",
     "sample_prompt",
     "solve",
@@ -109,7 +110,7 @@ def split_prompts(split: str) -> tuple[Prompt, ...]:
 
 def solve(prompt: Prompt, rng: np.random.Generator) -> Scene:
     """A scene in which every claim holds; colors and cells that the prompt leaves open are drawn."""
-    nouns = _named(prompt)
+    nouns = named(prompt)
     kinds_colors = [(noun.kind, noun.color or COLORS[rng.integers(len(COLORS))]) for noun in nouns]
     # One layout in four suits the narrowest prompt (a corner), so this ends after a few draws.
     while True:
@@ -137,7 +138,7 @@ def _quarter(shape: Shape) -> str:
     return f"{vertical} {'left' if shape.x < GRID // 2 else 'right'}"
 
 
-def _named(prompt: Prompt) -> list[Noun]:
+def named(prompt: Prompt) -> list[Noun]:
     """The things that the prompt names, one entry each, in the order of its text."""
     counts = {
         claim.noun: claim.n if isinstance(claim, Count) else 1

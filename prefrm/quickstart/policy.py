@@ -17,7 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from data_recipes.shapes.oracle import assess
 from data_recipes.shapes.painter import CHECKPOINT
-from data_recipes.shapes.painter.train import MAX_PROGRAM_TOKENS, paint
+from data_recipes.shapes.painter.model import MAX_PROGRAM_TOKENS, paint
 from data_recipes.shapes.prompts import Prompt
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import ProgramError, Scene

@@ -16,13 +16,13 @@ from data_recipes.shapes.captioner import lessons
 from data_recipes.shapes.captioner import train as script
 from data_recipes.shapes.captioner.dialogue import IGNORED, Collator, Turn
 from data_recipes.shapes.captioner.model import Architecture
-from data_recipes.shapes.claims import Before, Count, Exists, Noun, Only, Within
-from data_recipes.shapes.prompts import all_prompts, solve, split_prompts
+from data_recipes.shapes.oracle import assess, read
+from data_recipes.shapes.prompts import Prompt, all_prompts, named, parse_prompt, solve, split_prompts
 from data_recipes.shapes.render import render
-from data_recipes.shapes.scene import Scene
+from data_recipes.shapes.scene import GRID, Scene
+from prefrm.prompts import get_template
 
 CHECKPOINT = captioner.CHECKPOINT
-QUESTION = "\nWhich image matches better, 1 or 2?"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,17 @@ def test_tokenizer_encodes_any_text_and_each_digit_as_one_token(shipped):
 
 
 def test_captions_of_held_out_pictures_are_mostly_exact(shipped):
-    assert script.exact_captions(*shipped, pictures=40) >= 0.85
+    assert script.exact_captions(*shipped, pictures=40) >= 0.95
+
+
+@pytest.mark.parametrize("lesson", ["locate", "count", "count nearly"])
+def test_it_answers_what_it_was_taught(lesson, shipped, collate):
+    model, tokenizer, _ = shipped
+    rng = np.random.default_rng(7)
+    batch = collate([LESSONS[lesson](rng) for _ in range(64)])
+    with torch.inference_mode():
+        _, right = script.weighted_loss(model, batch, script.first_tokens(tokenizer, lessons.KEYWORDS))
+    assert right > 0.93
 
 
 def test_it_describes_an_imperfect_scene(shipped):
@@ -88,7 +98,7 @@ def test_it_has_learnt_no_preference(shipped, collate):
         good, bad = solve(prompt, rng), with_fault(with_fault(solve(prompt, rng), rng), rng)
         better = 0.0
         for first, second, sign in ((good, bad, 1), (bad, good, -1)):
-            batch = collate([[Turn(question=judged(prompt.text, first, second), answer="")]])
+            batch = collate([Turn(question=judged(prompt.text, first, second), answer="")])
             del batch["labels"]
             with torch.inference_mode():
                 # The last token ends the empty answer; the one before it has the verdict.
@@ -100,89 +110,115 @@ def test_it_has_learnt_no_preference(shipped, collate):
 
 
 def judged(prompt: str, first: Scene, second: Scene) -> tuple[str | Image.Image, ...]:
-    again = f"\nPrompt:\n{prompt}{QUESTION}"
-    return (f"Prompt:\n{prompt}\nImage 1:", render(first), "\nImage 2:", render(second), again)
+    pictures = iter([render(first), render(second)])
+    (message,) = get_template("match-twice-v1").messages(prompt)
+    return tuple(item.get("text") or next(pictures) for item in message["content"])
 
 
 def test_collator_lets_only_answers_be_learnt(shipped, collate):
     _, tokenizer, processor = shipped
     picture = render(Scene.parse("red circle 0 0"))
-    dialogue = [
-        Turn(question=("a", picture, "b", picture, "c"), answer="red circle"),
-        Turn(question=("d",), answer="yes"),
-    ]
-    batch = collate([dialogue, [Turn(question=(picture,), answer="no")]])
+    batch = collate(
+        [
+            Turn(question=("a", picture, "b", picture, "c"), answer="red circle"),
+            Turn(question=(picture,), answer="no"),
+        ]
+    )
     learnt = [[token for token in row if token != IGNORED] for row in batch["labels"].tolist()]
-    assert [tokenizer.decode(row) for row in learnt] == ["red circle<|im_end|>yes<|im_end|>", "no<|im_end|>"]
-    text = tokenizer.decode(batch["input_ids"][0])
+    assert [tokenizer.decode(row) for row in learnt] == ["red circle<|im_end|>", "no<|im_end|>"]
     image = "<|vision_start|>" + "<|image_pad|>" * 16 + "<|vision_end|>"
-    assert text == (
-        f"<|im_start|>user\na{image}b{image}c<|im_end|>\n<|im_start|>assistant\nred circle<|im_end|>\n"
-        "<|im_start|>user\nd<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>"
+    assert tokenizer.decode(batch["input_ids"][0]) == (
+        f"<|im_start|>user\na{image}b{image}c<|im_end|>\n<|im_start|>assistant\nred circle<|im_end|>"
     )
     assert batch["mm_token_type_ids"].sum() == 3 * 16
     assert batch["pixel_values"].shape[0] == 3 * 16 * processor.merge_size**2
     assert batch["image_grid_thw"].tolist() == [[1, 8, 8]] * 3
 
 
-def dialogue_about(pictures: int, rng: np.random.Generator) -> list[Turn]:
-    return lessons.about_prompt(pictures, rng, by_skill=True, details=4)
+LESSONS = {
+    "describe": lessons.describe_any,
+    "locate": lambda rng: lessons.locate(2, rng),
+    "count": lessons.count_missed,
+    "count nearly": lessons.count_nearly,
+}
+
+
+def test_a_coin_is_tossed_over_the_very_question_of_a_judge():
+    rng = np.random.default_rng(6)
+    turn = lessons.coin(rng)
+    prompt, pictures, _ = asked(turn)
+    (message,) = get_template("match-twice-v1").messages(prompt.text)
+    items = ["<image>" if item["type"] == "image" else item["text"] for item in message["content"]]
+    assert "".join(part if isinstance(part, str) else "<image>" for part in turn.question) == "".join(items)
+    assert len(pictures) == 2
 
 
 def test_a_coin_gives_either_verdict():
     rng = np.random.default_rng(3)
-    answers = [lessons.coin(rng)[0].answer for _ in range(200)]
+    answers = [lessons.coin(rng).answer for _ in range(200)]
     assert 0.4 < answers.count("1") / len(answers) < 0.6
     assert set(answers) == {"1", "2"}
 
 
-def test_no_other_lesson_compares_or_is_answered_by_a_verdict():
+@pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
+def test_no_other_lesson_compares_or_is_answered_by_a_verdict(lesson):
     rng = np.random.default_rng(0)
-    turns = [turn for _ in range(50) for pictures in (1, 2) for turn in dialogue_about(pictures, rng)]
-    turns += [turn for _ in range(50) for turn in lessons.about_picture(rng)]
-    assert not any("1" in turn.answer or "2" in turn.answer for turn in turns)
-    assert not any("better" in part for turn in turns for part in turn.question if isinstance(part, str))
-    assert (len(dialogue_about(1, rng)), len(dialogue_about(2, rng))) == (3, 5)
+    for turn in (lesson(rng) for _ in range(100)):
+        assert not {"1", "2"} & set(turn.answer)
+        assert not any("better" in part for part in turn.question if isinstance(part, str))
 
 
-def test_a_check_agrees_with_the_number_of_claims_missed():
+@pytest.mark.parametrize("lesson", ["count", "count nearly"])
+def test_a_count_is_of_the_claims_that_the_oracle_finds_missed(lesson):
     rng = np.random.default_rng(1)
     for _ in range(50):
-        first, *details = dialogue_about(2, rng)
-        checks = {turn.question[0]: turn.answer for turn in details}
-        for number, missed in enumerate(first.answer.split(), 1):
-            verdicts = [line.split()[-1] for line in checks[f"Check image {number}."].split(" ; ")]
-            assert lessons.NUMBERS[verdicts.count("no")] == missed
+        prompt, pictures, answer = asked(LESSONS[lesson](rng))
+        held = [assess(prompt, picture) for picture in pictures]
+        assert answer.split() == [lessons.NUMBERS[a.total - a.held] for a in held]
+
+
+def test_half_of_the_near_misses_miss_nothing_and_most_others_one_claim():
+    rng = np.random.default_rng(2)
+    answers = [word for _ in range(300) for word in lessons.count_nearly(rng).answer.split()]
+    assert 0.42 < answers.count("none") / len(answers) < 0.6
+    assert answers.count("one") / len(answers) > 0.38
+
+
+def test_what_is_to_be_found_is_where_the_answer_says_and_nowhere_else():
+    rng = np.random.default_rng(3)
+    absent = 0
+    for _ in range(100):
+        prompt, pictures, answer = asked(lessons.locate(2, rng))
+        for picture, places in zip(pictures, answer.split(" ; "), strict=True):
+            for noun, place in zip(named(prompt), places.split(" and "), strict=True):
+                cells = [
+                    f"{lessons.CELLS[int(thing.x * GRID)]} {lessons.CELLS[int(thing.y * GRID)]}"
+                    for thing in noun.among(read(picture))
+                ]
+                assert cells == ([] if place == "none" else [place])
+                absent += not cells
+    assert absent > 20
 
 
 def test_only_prompts_of_the_train_split_are_taught():
-    rng = np.random.default_rng(2)
-    held_out = {prompt.text for prompt in (*split_prompts("validation"), *split_prompts("test"))}
-    taught = {str(dialogue_about(1, rng)[0].question[0]).removeprefix("Prompt:\n") for _ in range(200)}
-    assert len(taught) > 50
-    assert not taught & held_out
+    rng = np.random.default_rng(4)
+    lessons_about_prompts = (LESSONS["locate"], LESSONS["count"], LESSONS["count nearly"], lessons.coin)
+    taught = {asked(lesson(rng))[0].text for _ in range(60) for lesson in lessons_about_prompts}
+    assert len(taught) > 100
+    assert taught <= {prompt.text for prompt in split_prompts("train")}
 
 
-@pytest.mark.parametrize(
-    ("claim", "text"),
-    [
-        (Exists(noun=Noun(kind="star", color="red")), "a red star"),
-        (Count(noun=Noun(kind="star"), n=3), "exactly three stars"),
-        (Only(n=2), "two in all"),
-        (Before(first=Noun(kind="star"), second=Noun(kind="circle"), axis="x"), "a star left of a circle"),
-        (Before(first=Noun(kind="star"), second=Noun(kind="circle"), axis="y"), "a star above a circle"),
-        (Within(noun=Noun(kind="star"), axis="y", low=False), "a star at the bottom"),
-    ],
-)
-def test_claims_in_english(claim, text):
-    assert lessons.claim_text(claim) == text
+def asked(turn: Turn) -> tuple[Prompt, list[Image.Image], str]:
+    """The prompt, the pictures and the answer of a lesson."""
+    text = str(turn.question[0]).removeprefix("Prompt:\n")
+    return parse_prompt(text), [part for part in turn.question if not isinstance(part, str)], turn.answer
 
 
 def test_script_is_deterministic_in_its_seed(tmp_path):
     tiny = Architecture(
         text_width=128, text_layers=1, text_mlp=32, vision_width=32, vision_layers=1, vision_mlp=32
     )
-    short = [replace(course, steps=3) for course in script.COURSES]
+    short = [replace(course, steps=6) for course in script.COURSES]
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         script.train(tmp_path / name, seed=seed, batch_size=2, courses=short, architecture=tiny)
     assert weights_of(tmp_path / "a") == weights_of(tmp_path / "b") != weights_of(tmp_path / "c")

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_recipes.shapes.painter import CHECKPOINT
 from data_recipes.shapes.painter import train as painter
+from data_recipes.shapes.painter.model import paint
 from data_recipes.shapes.prompts import all_prompts, parse_prompt, split_prompts
 from data_recipes.shapes.scene import Scene
 
@@ -53,7 +54,7 @@ def test_samples_for_one_prompt_differ_in_score(shipped):
     prompts = [prompt for prompt in split_prompts("test") if prompt.skill == "color_attribution"][:20]
     spread = 0
     for prompt in prompts:
-        programs = painter.paint(model, tokenizer, [prompt.text] * 8)
+        programs = paint(model, tokenizer, [prompt.text] * 8)
         spread += len({painter.score(prompt, program) for program in programs}) > 1
     assert spread >= 18
 
@@ -71,6 +72,7 @@ def test_programs_to_learn_from_parse_and_are_often_wrong():
     scores = [painter.score(parse_prompt(text), program) for text, program in examples]
     assert all(Scene.parse(program) for _, program in examples)
     assert 0.5 < sum(scores) / len(scores) < 0.75
+    assert {text for text, _ in examples} <= {prompt.text for prompt in split_prompts("train")}
     assert examples == list(painter.Programs(examples=300, seed=0))
     assert examples != list(painter.Programs(examples=300, seed=1))
 

@@ -1,7 +1,7 @@
 """A vision-language model of a real architecture and of toy size that has learnt to see the shapes world.
 
 It is a `Qwen2_5_VLForConditionalGeneration` of about a million parameters, trained from scratch by
-`python -m data_recipes.shapes.captioner.train` to describe scenes and to say what is in them. It was
+`python -m data_recipes.shapes.captioner.train` to describe scenes and to hold them against prompts. It was
 never shown a preference: asked which of two images is better, it answers by chance until it is
 fine-tuned into a judge. Importing this package imports neither torch nor transformers.
 """

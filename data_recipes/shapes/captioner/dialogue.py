@@ -1,7 +1,6 @@
-"""Dialogues about images, and the tensors a Qwen2.5-VL is trained on.
+"""Questions about images, their answers, and the tensors a Qwen2.5-VL is trained on.
 
-A dialogue is a list of turns; a question mixes text and images. Only the answers are learnt. Knows
-nothing of what the images show.
+A question mixes text and images. Only the answers are learnt. Knows nothing of what the images show.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from data_recipes.shapes.captioner.tokenizer import IM_END, IMAGE_PAD
 
 __all__ = ["IGNORED", "Batch", "Collator", "Turn"]
 
-# B dialogues, T tokens, N image patches, P values of a patch, M images
+# B turns, T tokens, N image patches, P values of a patch, M images
 IGNORED = -100
 
 Batch = dict[str, torch.Tensor]
@@ -30,25 +29,19 @@ class Turn:
 
 
 class Collator:
-    """Turns dialogues into one padded batch."""
+    """Makes one padded batch of turns, each a conversation of its own."""
 
     def __init__(self, tokenizer: Any, processor: Any) -> None:
         self.tokenizer = tokenizer
         self.processor = processor
 
-    def __call__(self, dialogues: Sequence[Sequence[Turn]]) -> Batch:
+    def __call__(self, turns: Sequence[Turn]) -> Batch:
         """`input_ids`, `attention_mask`, `mm_token_type_ids`, `labels` [B, T], padded on the right;
         `pixel_values` [N, P]; `image_grid_thw` [M, 3]."""
-        images = [
-            part
-            for turns in dialogues
-            for turn in turns
-            for part in turn.question
-            if not isinstance(part, str)
-        ]
+        images = [part for turn in turns for part in turn.question if not isinstance(part, str)]
         pixels = self.processor(images=images, return_tensors="pt")
         sizes = iter((pixels["image_grid_thw"].prod(-1) // self.processor.merge_size**2).tolist())
-        rows = [self._encoded(turns, sizes) for turns in dialogues]
+        rows = [self._encoded(turn, sizes) for turn in turns]
         ids_BT = _padded([ids for ids, _ in rows], self.tokenizer.pad_token_id)
         return {
             "input_ids": ids_BT,
@@ -58,17 +51,12 @@ class Collator:
             **pixels,
         }
 
-    def _encoded(self, turns: Sequence[Turn], sizes: Iterator[int]) -> tuple[list[int], list[int]]:
-        ids: list[int] = []
-        labels: list[int] = []
-        for turn in turns:
-            question = self._chat(turn, sizes, first=not ids)
-            answer = self.tokenizer(turn.answer + IM_END)["input_ids"]
-            ids += question + answer
-            labels += [IGNORED] * len(question) + answer
-        return ids, labels
+    def _encoded(self, turn: Turn, sizes: Iterator[int]) -> tuple[list[int], list[int]]:
+        question = self._asked(turn, sizes)
+        answer: list[int] = self.tokenizer(turn.answer + IM_END)["input_ids"]
+        return question + answer, [IGNORED] * len(question) + answer
 
-    def _chat(self, turn: Turn, sizes: Iterator[int], *, first: bool) -> list[int]:
+    def _asked(self, turn: Turn, sizes: Iterator[int]) -> list[int]:
         content = [
             {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
             for part in turn.question
@@ -78,7 +66,7 @@ class Collator:
         )
         head, *rest = text.split(IMAGE_PAD)
         whole = head + "".join(IMAGE_PAD * next(sizes) + tail for tail in rest)
-        ids: list[int] = self.tokenizer(whole if first else "\n" + whole)["input_ids"]
+        ids: list[int] = self.tokenizer(whole)["input_ids"]
         return ids
 
 

@@ -1,68 +1,100 @@
-"""What the captioner is taught: to describe a picture, and to hold it against a prompt, claim by claim.
+"""What the captioner is taught: to describe a picture, and to hold it against a prompt.
 
-Dialogues about a prompt are laid out as a judge's question is: the prompt, "Image 1:", "Image 2:", the
-prompt again, a question. Every answer is about each picture by itself and none compares two: which
+Questions about a prompt are laid out as a judge's question is: the prompt, "Image 1:", "Image 2:", the
+prompt again, what is asked. Every answer is about each picture by itself and none compares two: which
 picture is better stays to be learnt from preferences. A judge's own question is answered by a coin, so
 that a verdict has its form and no content. Only prompts of the train split are used.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from PIL import Image
 
-from data_recipes.shapes.candidates import make_candidates
+from data_recipes.shapes.candidates import make_candidates, with_fault
 from data_recipes.shapes.captioner.dialogue import Turn
-from data_recipes.shapes.claims import Before, Claim, Count, Exists, Noun, Only, seen_in
-from data_recipes.shapes.prompts import SKILLS, Prompt, caption, split_prompts
+from data_recipes.shapes.claims import Noun, seen_in
+from data_recipes.shapes.prompts import SKILLS, Prompt, caption, named, solve, split_prompts
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import COLORS, GRID, MAX_SHAPES, SHAPES, Scene, Shape
 
 __all__ = [
     "KEYWORDS",
-    "about_picture",
-    "about_prompt",
-    "claim_text",
     "coin",
+    "count_missed",
+    "count_nearly",
     "describe",
+    "describe_any",
+    "locate",
     "random_scene",
     "vocabulary",
 ]
 
 NUMBERS = ("none", "one", "two", "three", "four", "five")
-KEYWORDS = (*NUMBERS, "yes", "no")
+CELLS = ("zero", "one", "two", "three")
+KEYWORDS = (*NUMBERS, "zero")
 """The words of an answer that cannot be guessed from the words before them."""
 
-# A judge's wording around the prompt and the images.
+_MISSED = "\nHow many claims does each image miss?"
+_WHERE = "\nWhere is it in each image?"
+# The wording of the judges' template match-twice-v1.
 _PROMPT = "Prompt:\n"
 _SLOTS = ("\nImage 1:", "\nImage 2:")
 _VERDICT = "\nWhich image matches better, 1 or 2?"
+_DROPPED = 0.25  # of the things that a prompt names, in a picture where they are to be found
+_DISTRACTORS = 3  # at most, in such a picture
+_TRIES = 8
 
 
-def about_picture(rng: np.random.Generator) -> list[Turn]:
+def describe_any(rng: np.random.Generator) -> Turn:
     """One picture and its caption: half the time anything, otherwise a candidate for a prompt."""
     scene = random_scene(rng) if rng.random() < 0.5 else make_candidates(_train_prompt(rng), 1, rng)[0]
-    return [replace(describe(render(scene)), answer=caption(scene))]
+    return replace(describe(render(scene)), answer=caption(scene))
 
 
-def about_prompt(pictures: int, rng: np.random.Generator, *, by_skill: bool, details: int) -> list[Turn]:
-    """A prompt and one or two candidates for it: how many claims each misses, then some `details`.
+def describe(image: Image.Image) -> Turn:
+    """Ask for the caption of one picture; the answer is left empty."""
+    return Turn(question=(_SLOTS[0], image, "\nDescribe image 1."), answer="")
 
-    `by_skill` draws every skill equally often, otherwise every prompt.
+
+def locate(pictures: int, rng: np.random.Generator) -> Turn:
+    """A prompt, and the column and row in each picture of each thing that it names, or "none".
+
+    The pictures also show things that are like those named in kind or in color, but are not them. To
+    find a thing by its color and kind is what every claim takes; asked only how many claims hold, a
+    model stays blind to color for thousands of steps. Prompts that count are left out: each thing is in
+    one place.
     """
-    prompt = _train_prompt(rng, by_skill=by_skill)
-    scenes = make_candidates(prompt, pictures, rng)
-    missed = " ".join(NUMBERS[_holds(prompt, scene).count(False)] for scene in scenes)
-    first = _asked(prompt, scenes, "\nHow many claims does each image miss?", missed)
-    further = [turn for number, scene in enumerate(scenes, 1) for turn in _details(prompt, scene, number)]
-    return [first, *(further[n] for n in rng.permutation(len(further))[:details])]
+    prompt = _train_prompt(rng)
+    while _names_twice(prompt):
+        prompt = _train_prompt(rng)
+    nouns = named(prompt)
+    scenes = [_hidden(prompt, nouns, rng) for _ in range(pictures)]
+    return _asked(prompt, scenes, _WHERE, " ; ".join(_places(nouns, scene) for scene in scenes))
 
 
-def coin(rng: np.random.Generator) -> list[Turn]:
+def count_missed(rng: np.random.Generator) -> Turn:
+    """A prompt, two candidates for it, and how many claims each misses."""
+    prompt = _train_prompt(rng)
+    return _counted(prompt, make_candidates(prompt, 2, rng))
+
+
+def count_nearly(rng: np.random.Generator) -> Turn:
+    """The same about two pictures that miss no claim or, mostly, one."""
+    prompt = _train_prompt(rng)
+    return _counted(prompt, [_nearly_right(prompt, rng) for _ in range(2)])
+
+
+def coin(rng: np.random.Generator) -> Turn:
     """A judge's question about two candidates, answered by a coin."""
-    prompt = _train_prompt(rng, by_skill=True)
-    return [_asked(prompt, make_candidates(prompt, 2, rng), _VERDICT, "12"[rng.integers(2)])]
+    prompt = _train_prompt(rng)
+    return _asked(prompt, make_candidates(prompt, 2, rng), _VERDICT, "12"[rng.integers(2)])
+
+
+def _counted(prompt: Prompt, scenes: Sequence[Scene]) -> Turn:
+    return _asked(prompt, scenes, _MISSED, " ".join(NUMBERS[_missed(prompt, scene)] for scene in scenes))
 
 
 def _asked(prompt: Prompt, scenes: Sequence[Scene], question: str, answer: str) -> Turn:
@@ -71,24 +103,55 @@ def _asked(prompt: Prompt, scenes: Sequence[Scene], question: str, answer: str) 
     return Turn(question=(_PROMPT + prompt.text, *shown, again), answer=answer)
 
 
-def describe(image: Image.Image) -> Turn:
-    """Ask for the caption of one picture; the answer is left empty."""
-    return Turn(question=(_SLOTS[0], image, "\nDescribe image 1."), answer="")
-
-
-def _holds(prompt: Prompt, scene: Scene) -> list[bool]:
+def _missed(prompt: Prompt, scene: Scene) -> int:
     seen = seen_in(scene)
-    return [claim.holds(seen) for claim in prompt.claims]
+    return sum(not claim.holds(seen) for claim in prompt.claims)
 
 
-def _details(prompt: Prompt, scene: Scene, number: int) -> Iterator[Turn]:
-    """What can be asked of one picture, each with the answer."""
-    verdicts = (
-        f"{claim_text(claim)} {'yes' if holds else 'no'}"
-        for claim, holds in zip(prompt.claims, _holds(prompt, scene), strict=True)
-    )
-    yield Turn(question=(f"Check image {number}.",), answer=" ; ".join(verdicts))
-    yield Turn(question=(f"Describe image {number}.",), answer=caption(scene))
+def _nearly_right(prompt: Prompt, rng: np.random.Generator) -> Scene:
+    """Half the time a scene that misses nothing; otherwise one with a fault that misses one claim, if it
+    turns up in a few tries."""
+    if rng.random() >= 0.5:
+        return solve(prompt, rng)
+    for _ in range(_TRIES):
+        scene = with_fault(solve(prompt, rng), rng)
+        if _missed(prompt, scene) == 1:
+            break
+    return scene
+
+
+def _names_twice(prompt: Prompt) -> bool:
+    nouns = named(prompt)
+    return len(set(nouns)) < len(nouns)
+
+
+def _hidden(prompt: Prompt, nouns: Sequence[Noun], rng: np.random.Generator) -> Scene:
+    """Most of what the nouns name, among things that share a kind or a color with them."""
+    shown = [shape for shape in solve(prompt, rng).shapes if rng.random() >= _DROPPED]
+    free = [
+        cell for cell in range(GRID * GRID) if (cell % GRID, cell // GRID) not in {(s.x, s.y) for s in shown}
+    ]
+    fewest = 0 if shown else 1
+    for cell in rng.permutation(free)[: rng.integers(fewest, _DISTRACTORS + 1)]:
+        shown.append(_distractor(nouns, int(cell), rng))
+    return Scene(shapes=tuple(shown))
+
+
+def _distractor(nouns: Sequence[Noun], cell: int, rng: np.random.Generator) -> Shape:
+    while True:
+        model = nouns[int(rng.integers(len(nouns)))]
+        kind, color = SHAPES[rng.integers(len(SHAPES))], COLORS[rng.integers(len(COLORS))]
+        if model.color and rng.random() < 0.7:
+            kind, color = (model.kind, color) if rng.random() < 0.5 else (kind, model.color)
+        shape = Shape(kind=kind, color=color, x=cell % GRID, y=cell // GRID)
+        if not any(noun.among(seen_in(Scene(shapes=(shape,)))) for noun in nouns):
+            return shape
+
+
+def _places(nouns: Sequence[Noun], scene: Scene) -> str:
+    where = {seen: f"{CELLS[s.x]} {CELLS[s.y]}" for s, seen in zip(scene.shapes, seen_in(scene), strict=True)}
+    found = ([where[seen] for seen in noun.among(tuple(where))] for noun in nouns)
+    return " and ".join(places[0] if places else NUMBERS[0] for places in found)
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
@@ -107,38 +170,21 @@ def random_scene(rng: np.random.Generator) -> Scene:
     )
 
 
-def claim_text(claim: Claim) -> str:
-    """The claim in English, such as "a circle left of a star" or "two in all"."""
-    if isinstance(claim, Exists):
-        return _counted(claim.noun, 1)
-    if isinstance(claim, Count):
-        return f"exactly {_counted(claim.noun, claim.n)}"
-    if isinstance(claim, Only):
-        return f"{NUMBERS[claim.n]} in all"
-    if isinstance(claim, Before):
-        relation = "left of" if claim.axis == "x" else "above"
-        return f"{_counted(claim.first, 1)} {relation} {_counted(claim.second, 1)}"
-    low, high = ("left", "right") if claim.axis == "x" else ("top", "bottom")
-    return f"{_counted(claim.noun, 1)} at the {low if claim.low else high}"
-
-
-def _counted(noun: Noun, n: int) -> str:
-    name = f"{noun.color} {noun.kind}" if noun.color else noun.kind
-    return f"a {name}" if n == 1 else f"{NUMBERS[n]} {name}s"
-
-
 def vocabulary(rng: np.random.Generator) -> Iterator[str]:
     """Texts that hold every word of the world, of the lessons and of a judge's prompt, many times."""
     frame = f"user assistant system {_PROMPT}{''.join(_SLOTS)}{_VERDICT} {' '.join(KEYWORDS)}"
     for prompt in split_prompts("train"):
         yield f"{frame} {prompt.text}"
-        for turn in (*about_picture(rng), *about_prompt(2, rng, by_skill=False, details=2)):
+        for turn in (describe_any(rng), locate(2, rng), count_missed(rng)):
             yield " ".join([part for part in turn.question if isinstance(part, str)] + [turn.answer])
 
 
-def _train_prompt(rng: np.random.Generator, *, by_skill: bool = False) -> Prompt:
-    prompts = split_prompts("train")
-    if by_skill:
-        skill = SKILLS[rng.integers(len(SKILLS))]
-        prompts = tuple(prompt for prompt in prompts if prompt.skill == skill)
+def _train_prompt(rng: np.random.Generator) -> Prompt:
+    """Of any skill with equal odds; some skills have ten times as many prompts as others."""
+    prompts = _train_prompts(SKILLS[rng.integers(len(SKILLS))])
     return prompts[rng.integers(len(prompts))]
+
+
+@cache
+def _train_prompts(skill: str) -> tuple[Prompt, ...]:
+    return tuple(prompt for prompt in split_prompts("train") if prompt.skill == skill)

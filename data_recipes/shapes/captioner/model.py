@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from data_recipes.shapes.captioner.tokenizer import IM_END, IMAGE_PAD
+from data_recipes.shapes.checkpoints import store_in_half
 
 __all__ = ["IMAGE_SIZE", "Architecture", "image_processor", "save", "untrained"]
 
@@ -124,7 +124,4 @@ def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer: Any, processor: A
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)
-    # The configuration keeps dtype float32, which is what `from_pretrained` gives the weights.
-    weights = folder / "model.safetensors"
-    halves = {name: tensor.to(torch.float16) for name, tensor in load_file(weights).items()}
-    save_file(halves, weights, metadata={"format": "pt"})
+    store_in_half(folder)

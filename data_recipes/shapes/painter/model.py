@@ -1,26 +1,29 @@
-"""The painter's parts: a tokenizer of the world's words and a Llama of toy size.
+"""The painter's parts: a tokenizer of the world's words, a Llama of toy size, and how programs are sampled.
 
 A prompt is plain text; the answer that follows it is a program of `scene` and an end token. Nothing
 here trains or draws.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from data_recipes.shapes.checkpoints import store_in_half
 from data_recipes.shapes.prompts import all_prompts
 from data_recipes.shapes.scene import COLORS, GRID, SHAPES
 
-__all__ = ["build_tokenizer", "save", "untrained"]
+__all__ = ["MAX_PROGRAM_TOKENS", "build_tokenizer", "paint", "save", "untrained"]
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 # About 1 / sqrt(width); the usual 0.02 is made for wide models.
 INITIALIZER_RANGE = 0.08
 MAX_POSITIONS = 128
+MAX_PROGRAM_TOKENS = 40
+"""More than a program takes: five shapes are 25 tokens."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -67,6 +70,24 @@ def untrained(tokenizer: PreTrainedTokenizerFast, *, width: int, layers: int) ->
     return LlamaForCausalLM(config)
 
 
+def paint(model: Any, tokenizer: Any, prompts: Sequence[str], *, temperature: float = 1.0) -> list[str]:
+    """One sampled program for each prompt; draws from torch's global generator."""
+    asked = tokenizer(list(prompts), return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        tokens = model.eval().generate(
+            input_ids=asked["input_ids"],
+            attention_mask=asked["attention_mask"],
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            max_new_tokens=MAX_PROGRAM_TOKENS,
+        )
+    programs: list[str] = tokenizer.batch_decode(
+        tokens[:, asked["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    return programs
+
+
 def save(model: LlamaForCausalLM, tokenizer: Any, folder: Path) -> None:
     """Write a checkpoint folder. Weights are stored in half precision and load in single precision."""
     model.generation_config = GenerationConfig(
@@ -76,7 +97,4 @@ def save(model: LlamaForCausalLM, tokenizer: Any, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # The configuration keeps dtype float32, which is what `from_pretrained` gives the weights.
-    weights = folder / "model.safetensors"
-    halves = {name: tensor.to(torch.float16) for name, tensor in load_file(weights).items()}
-    save_file(halves, weights, metadata={"format": "pt"})
+    store_in_half(folder)

@@ -21,17 +21,16 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from data_recipes.shapes.candidates import with_fault
 from data_recipes.shapes.oracle import assess
-from data_recipes.shapes.painter.model import build_tokenizer, save, untrained
+from data_recipes.shapes.painter.model import build_tokenizer, paint, save, untrained
 from data_recipes.shapes.prompts import Prompt, solve, split_prompts
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import ProgramError, Scene
 
-__all__ = ["Collator", "Programs", "Report", "evaluate", "faulty_program", "main", "paint", "score", "train"]
+__all__ = ["Collator", "Programs", "Report", "evaluate", "faulty_program", "main", "score", "train"]
 
 FAULT_COUNTS = (0.2, 0.3, 0.3, 0.2)
 """The probability that a program to learn from has 0, 1, 2 or 3 faults."""
 LEARNING_RATE = 3e-3
-MAX_PROGRAM_TOKENS = 40  # five shapes take 25
 IGNORED = -100
 
 Example = tuple[str, str]
@@ -119,24 +118,6 @@ def train(
     return model, tokenizer
 
 
-def paint(model: Any, tokenizer: Any, prompts: Sequence[str], *, temperature: float = 1.0) -> list[str]:
-    """One sampled program for each prompt; draws from torch's global generator."""
-    asked = tokenizer(list(prompts), return_tensors="pt", padding=True)
-    with torch.inference_mode():
-        tokens = model.eval().generate(
-            input_ids=asked["input_ids"],
-            attention_mask=asked["attention_mask"],
-            do_sample=True,
-            temperature=temperature,
-            top_k=0,
-            max_new_tokens=MAX_PROGRAM_TOKENS,
-        )
-    programs: list[str] = tokenizer.batch_decode(
-        tokens[:, asked["input_ids"].shape[1] :], skip_special_tokens=True
-    )
-    return programs
-
-
 def score(prompt: Prompt, program: str) -> float | None:
     """The oracle's score in [0, 1] of what a program draws; None if it is no program."""
     try:
@@ -197,6 +178,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch-size", type=int, default=64)
     arguments = vars(parser.parse_args())
+    # Several threads add up in another order, and are slower for a model this small.
+    torch.set_num_threads(1)
     model, tokenizer = train(arguments.pop("out"), **arguments)
     print(evaluate(model, tokenizer, per_skill=100))
 
