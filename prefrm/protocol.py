@@ -6,6 +6,7 @@ clients read them. This module knows no network, no HTTP, no gRPC and no tritonc
 Shapes: B groups of one request, all of one size; K candidates of a group.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ __all__ = [
     "decode_matrices",
     "encode_groups",
     "encode_matrices",
+    "largest_difference",
     "partition",
     "reassemble",
 ]
@@ -186,6 +188,18 @@ def decode_matrices(tensors: Tensors, *, count: int, size: int) -> list[WinMatri
         raise ProtocolError(f"the tensors are no win matrix: {error}") from error
 
 
+def largest_difference(tensors: Tensors, others: Tensors) -> float:
+    """How far two answers to the same groups are apart: the largest difference of a number in them.
+
+    Infinite if anything else differs: the names, types or shapes of the tensors, where they hold NaN, which
+    pairs are valid, a reason. So NaN agrees with NaN in the same place, and with nothing else.
+    """
+    if tensors.keys() != others.keys():
+        return math.inf
+    # Python's max would lose a NaN.
+    return float(np.max([_difference(array, others[name]) for name, array in tensors.items()], initial=0.0))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One request's worth of groups, all of one size, and their places in the caller's list."""
@@ -240,6 +254,17 @@ def _check_all(tensors: Tensors, specs: Sequence[TensorSpec]) -> None:
         raise ProtocolError(f"unknown tensors: {', '.join(unknown)}; expected {', '.join(names)}")
     for spec in specs:
         spec.check(tensors[spec.name])
+
+
+def _difference(array: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    if array.dtype != other.dtype or array.shape != other.shape:
+        return math.inf
+    if array.dtype.kind != "f":
+        return 0.0 if np.array_equal(array, other) else math.inf
+    known = ~np.isnan(array)
+    if not np.array_equal(known, ~np.isnan(other)):
+        return math.inf
+    return float(np.abs(array[known] - other[known]).max(initial=0.0))
 
 
 def _content_bytes(group: Group) -> int:

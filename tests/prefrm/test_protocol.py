@@ -13,6 +13,7 @@ from prefrm.protocol import (
     decode_matrices,
     encode_groups,
     encode_matrices,
+    largest_difference,
     partition,
     reassemble,
 )
@@ -159,3 +160,48 @@ def test_a_malformed_answer_is_never_a_matrix(name, array, message):
         tensors[name] = array
     with pytest.raises(ProtocolError, match=message):
         decode_matrices(tensors, count=1, size=2)
+
+
+def answer(**changes: object) -> dict[str, np.ndarray]:
+    """The tensors of one matrix of three candidates, the last of which is missing, with elements replaced."""
+    logits = np.array([[0.0, 1.0, 0.0], [-0.5, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    tensors = encode_matrices([WinMatrix.from_order_logits(logits, errors=["", "", "it is missing"])])
+    for name, value in changes.items():
+        tensors[name].flat[1] = value
+    return tensors
+
+
+def test_an_answer_is_not_apart_from_itself_where_it_holds_nan():
+    assert np.isnan(answer()["win_matrix"]).any()
+    assert largest_difference(answer(), answer()) == 0.0
+
+
+def test_answers_are_as_far_apart_as_their_numbers_at_most():
+    p, gap = answer()["win_matrix"].flat[1], answer()["order_gap"].flat[1]
+    apart = largest_difference(answer(win_matrix=p + 0.25, order_gap=gap - 0.125), answer())
+    assert apart == pytest.approx(0.25, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"win_matrix": np.nan},
+        {"order_gap": np.nan},
+        {"win_rate": np.inf},
+        {"tie": 0.5},
+        {"valid": False},
+        {"error": b"it is large"},
+    ],
+)
+def test_answers_that_differ_in_more_than_numbers_are_infinitely_far_apart(changes: dict[str, object]):
+    assert largest_difference(answer(**changes), answer()) == np.inf
+    assert largest_difference(answer(), answer(**changes)) == np.inf
+
+
+def test_so_are_answers_of_other_tensors():
+    tensors = answer()
+    less = {name: array for name, array in tensors.items() if name != "tie"}
+    wide = tensors | {"win_rate": tensors["win_rate"].astype(np.float64)}
+    small = tensors | {"win_rate": tensors["win_rate"][:, :2]}
+    for other in (less, wide, small):
+        assert largest_difference(tensors, other) == np.inf

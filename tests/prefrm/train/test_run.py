@@ -3,18 +3,21 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from prefrm.bundle import load_bundle, read_manifest
 from prefrm.config import from_mapping, load_config, to_mapping
 from prefrm.engine import Engine
-from prefrm.errors import ConfigError, DatasetError
+from prefrm.errors import BundleError, ConfigError, DatasetError
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode
 from prefrm.records import Comparison, PreferenceGroup, read_groups, write_groups
 from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig, fit, run
+from prefrm.train.run import EXPORT_GROUPS
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
 
@@ -65,6 +68,43 @@ def test_what_is_reported_is_what_the_exported_bundle_says(config: TrainConfig) 
     assert all(
         matrix.equals(judged.matrix) for matrix, judged in zip(matrices, result.held_out.judged, strict=True)
     )
+
+
+def test_the_export_is_held_against_the_judge_in_memory(config: TrainConfig) -> None:
+    """Merging alone may differ from the adapter, and in float32 by rounding."""
+    result = run(replace(config, optim=replace(config.optim, steps=3)))
+    assert 0.0 <= result.export_difference < 1e-5
+    # Without an adapter nothing is merged, and what is loaded is what was written.
+    whole = replace(config, output=config.output / "whole", adapter=None)
+    assert run(replace(whole, optim=replace(config.optim, steps=1))).export_difference == 0.0
+
+
+@pytest.mark.parametrize("validation", ["validation", None])
+@pytest.mark.parametrize("damage", ["lost", "nan"])
+def test_an_export_that_is_another_judge_is_an_error(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, damage: str, validation: str | None
+) -> None:
+    load = Engine.from_bundle
+
+    def damaged(*arguments: Any, **options: Any) -> Engine:
+        engine = load(*arguments, **options)
+        with torch.no_grad():
+            engine.judge.head.log_scale.fill_(-20.0 if damage == "lost" else torch.nan)
+        return engine
+
+    monkeypatch.setattr(Engine, "from_bundle", damaged)
+    short = replace(config, optim=replace(config.optim, steps=1))
+    with pytest.raises(BundleError, match=r"is not the judge that was trained: on \d groups .* by (0\.|inf)"):
+        run(replace(short, data=replace(config.data, validation=validation)))
+    assert load_bundle(config.output / "bundle", "cpu").manifest.calibration is None
+
+
+def test_an_export_of_which_nothing_could_be_asked_is_not_called_equal(config: TrainConfig, png) -> None:
+    unreadable = [broken(f"broken-{n}", png) for n in range(EXPORT_GROUPS)]
+    write_groups([*unreadable, *read_groups(config.data.path, "test")], config.data.path, "train")
+    short = replace(config, optim=replace(config.optim, steps=2))
+    result = run(replace(short, data=replace(config.data, validation=None, test=None)))
+    assert np.isnan(result.export_difference)
 
 
 def test_a_measurement_that_fails_costs_no_training(config: TrainConfig) -> None:
