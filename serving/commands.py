@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
+import sys
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,9 +28,22 @@ def serve(
     grpc_port: Port = GRPC_PORT,
     metrics_port: Port = METRICS_PORT,
     model_name: Annotated[str, typer.Option(help="The name that clients ask for.")] = DEFAULT_MODEL,
+    device: Annotated[
+        str, typer.Option(help="auto (the first accelerator, or else the CPU), cpu, cuda:0, ...")
+    ] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Of the backbone; auto is float32 on the CPU and bfloat16 elsewhere."),
+    ] = "auto",
     address_file: Annotated[
         Path | None, typer.Option(help="Write the addresses there, as JSON, once the server is ready.")
     ] = None,
+    stop_with_stdin: Annotated[
+        bool,
+        typer.Option(
+            "--stop-with-stdin", help="Stop when standard input ends, as with the program behind it."
+        ),
+    ] = False,
 ) -> None:
     """Serve a bundle over gRPC and HTTP, for prefrm's clients and the stock tritonclient."""
     # Mistakes are said before torch is imported and the judge loaded, which takes a while.
@@ -35,6 +51,8 @@ def serve(
         raise BundleError(f"{bundle} is no folder; give the folder that `prefrm train` exported")
     if address_file is not None and not address_file.parent.is_dir():
         raise ConfigError(f"--address-file {address_file}: {address_file.parent} is no folder")
+    if stop_with_stdin:
+        stop_at_end(sys.stdin.fileno())
     try:
         from serving.dataplane import ModelInfo
         from serving.server import JudgeServer, run
@@ -48,7 +66,7 @@ def serve(
     model = ModelInfo(name=model_name, facts=facts)
     typer.echo(f"judge: {manifest.describe()}", err=True)
     server = JudgeServer(
-        Engine.from_bundle(bundle),
+        Engine.from_bundle(bundle, device=device, dtype=dtype),
         model,
         host=host,
         http_port=http_port,
@@ -56,6 +74,18 @@ def serve(
         metrics_port=metrics_port,
     )
     run(server, on_ready=lambda addresses: announce(addresses, address_file))
+
+
+def stop_at_end(descriptor: int) -> None:
+    """Send this process SIGTERM once the open file ends; a pipe does when all who hold its other end died."""
+
+    def watch() -> None:
+        # Not through `sys.stdin`, whose lock would be held when the interpreter shuts down.
+        while os.read(descriptor, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end-of-input", daemon=True).start()
 
 
 def announce(addresses: "Addresses", address_file: Path | None) -> None:

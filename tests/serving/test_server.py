@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -299,7 +300,10 @@ class TestCommand:
             "--grpc-port",
             "--metrics-port",
             "--model-name",
+            "--device",
+            "--dtype",
             "--address-file",
+            "--stop-with-stdin",
         ):
             assert option in result.output
 
@@ -313,6 +317,43 @@ class TestCommand:
         result = CliRunner().invoke(app, arguments)
         assert isinstance(result.exception, ConfigError)
         assert f"{tmp_path / 'nowhere'} is no folder" in str(result.exception)
+
+    @pytest.mark.parametrize(
+        ("options", "asked"),
+        [([], ("auto", "auto")), (["--device=cpu", "--dtype=float16"], ("cpu", "float16"))],
+    )
+    def test_the_engine_is_loaded_where_and_as_the_options_say(
+        self, app, tmp_path, monkeypatch, options, asked
+    ):
+        manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+        monkeypatch.setattr("prefrm.bundle.read_manifest", lambda folder: manifest)
+        received = []
+
+        def load(folder, *, device, dtype):
+            received.append((device, dtype))
+            raise BundleError("far enough")
+
+        monkeypatch.setattr("prefrm.engine.Engine.from_bundle", load)
+        result = CliRunner().invoke(app, ["serve", str(tmp_path), *options])
+        assert isinstance(result.exception, BundleError)
+        assert received == [asked]
+
+    def test_a_type_that_is_none_is_a_usage_error(self, app, tmp_path):
+        result = CliRunner().invoke(app, ["serve", str(tmp_path), "--dtype=int8"])
+        assert result.exit_code == 2
+
+    def test_the_process_ends_when_its_input_does(self):
+        program = "import time; from serving.commands import stop_at_end; stop_at_end(0); time.sleep(60)"
+        with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as running:
+            try:
+                running.stdin.write(b"what is written there says nothing")
+                running.stdin.flush()
+                with pytest.raises(subprocess.TimeoutExpired):
+                    running.wait(1)
+                running.stdin.close()
+                assert running.wait(20) == -signal.SIGTERM
+            finally:
+                running.kill()
 
     @pytest.mark.parametrize("port", ["-1", "99999"])
     def test_a_port_out_of_range_is_a_usage_error(self, app, tmp_path, port):
