@@ -1,5 +1,6 @@
 """Where a judge is: the URL of a remote scorer, read and checked."""
 
+import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -43,6 +44,15 @@ class Endpoint:
     def url(self) -> str:
         """The URL that names this endpoint, with its port."""
         return f"{self.wire}://{self.address}/{self.model}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine, by its name or address, where no proxy leads."""
+        host = self.address.rpartition(":")[0].strip("[]")
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
 
 def _not_understood(url: str, reason: str) -> ConfigError:

@@ -41,7 +41,7 @@ class GrpcTransport:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._outputs = [triton.InferRequestedOutput(spec.name) for spec in MATRIX_OUTPUTS]
-        self._client = triton.InferenceServerClient(endpoint.address, channel_args=CHANNEL_ARGS)
+        self._client = triton.InferenceServerClient(endpoint.address, channel_args=_channel_args(endpoint))
 
     def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.Transport` says."""
@@ -75,7 +75,9 @@ class AsyncGrpcTransport:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._outputs = [triton.InferRequestedOutput(spec.name) for spec in MATRIX_OUTPUTS]
-        self._client = triton_aio.InferenceServerClient(endpoint.address, channel_args=CHANNEL_ARGS)
+        self._client = triton_aio.InferenceServerClient(
+            endpoint.address, channel_args=_channel_args(endpoint)
+        )
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.AsyncTransport` says."""
@@ -93,6 +95,11 @@ class AsyncGrpcTransport:
     async def close(self) -> None:
         """Close the channel."""
         await self._client.close()
+
+
+def _channel_args(endpoint: Endpoint) -> list[tuple[str, int]]:
+    # gRPC would take a proxy that the environment names even to this machine; the HTTP clients never do.
+    return [*CHANNEL_ARGS, ("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else CHANNEL_ARGS
 
 
 def _translated(error: InferenceServerException, endpoint: Endpoint, timeout: float) -> ScoringError:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from prefrm.client import connect, connect_async
+from prefrm.client._endpoint import Endpoint
 from prefrm.client._retry import FIRST_DELAY_S, LONGEST_DELAY_S, Attempts, RetryPolicy
 from prefrm.errors import ConfigError, DeadlineError, OverloadedError, ServerUnavailableError
 
@@ -53,6 +54,23 @@ def test_what_is_no_address_of_a_judge_says_how_to_write_one(url, reason):
 def test_a_policy_out_of_range_is_a_mistake(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         connect("grpc://host/judge", **options)
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        *[
+            ("127.0.0.1", True),
+            ("127.8.0.1", True),
+            ("[::1]", True),
+            ("localhost", True),
+            ("LOCALHOST", True),
+        ],
+        *[("gpu-7", False), ("10.0.0.7", False), ("[2001:db8::1]", False), ("localhost.example", False)],
+    ],
+)
+def test_which_hosts_are_this_machine(host, here):
+    assert Endpoint.parse(f"grpc://{host}/judge").is_loopback is here
 
 
 class Clock:

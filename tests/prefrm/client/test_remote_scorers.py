@@ -53,6 +53,14 @@ class TestEveryWay:
     def test_matrices_are_those_of_the_local_scorer_bit_by_bit(self, ask, way, served, scorer, mixed):
         assert agree(ask(way, url_of(way, served), mixed), scorer.score(mixed))
 
+    def test_no_proxy_leads_to_this_machine(self, ask, way, served, scorer, pair, monkeypatch):
+        for name in ("grpc_proxy", "http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+        for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        url = url_of(way, served)
+        assert agree(ask(way, url, [pair], deadline=10, patience=0), scorer.score([pair]))
+
     def test_no_groups_are_no_matrices(self, ask, way, served):
         assert ask(way, url_of(way, served), []) == []
 
