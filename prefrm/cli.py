@@ -89,7 +89,9 @@ def run(arguments: list[str]) -> int:
 @app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="where the run is written")] = Path("runs/quickstart"),
-    seed: Annotated[int, typer.Option(help="of everything that is drawn at random")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="of everything that is drawn at random")
+    ] = 0,
 ) -> None:
     """Train a judge, serve it, rank images with it and train a policy on its rewards, in minutes."""
     from prefrm.quickstart import tell

@@ -1,23 +1,18 @@
 """Stages 1 to 4: build the data, train the judge, measure it before and after, export and load it again."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
-from data_recipes.recipe import prove_disjoint
 from data_recipes.shapes.captioner import CHECKPOINT
 from data_recipes.shapes.recipe import RECIPE, ShapesOptions
 from prefrm.engine import Engine
 from prefrm.eval import Evaluation, evaluate
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.progress import track
-from prefrm.records import SPLITS, PreferenceGroup, read_groups
+from prefrm.records import SPLITS, Comparison, read_groups
 from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig
-from prefrm.winmatrix import WinMatrix
 
-__all__ = ["DataSummary", "largest_difference", "make_data", "training_settings", "untrained"]
+__all__ = ["DataSummary", "make_data", "training_settings", "untrained"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +26,7 @@ class DataSummary:
 
 
 def make_data(folder: Path, sizes: ShapesOptions, *, seed: int) -> DataSummary:
-    """Build the shapes dataset and prove, on what was written, that no prompt is in two splits."""
+    """Build the shapes dataset, which proves that no prompt is in two splits, and count what was written."""
     done = dict.fromkeys(SPLITS, 0)
     with track("rendering", sizes.train + sizes.validation + sizes.test) as advance:
 
@@ -40,9 +35,13 @@ def make_data(folder: Path, sizes: ShapesOptions, *, seed: int) -> DataSummary:
             advance(sum(done.values()))
 
         built = RECIPE.build(folder, seed=seed, overwrite=True, progress=progress, **asdict(sizes))
-    prompts = {split: {group.prompt for group in read_groups(folder, split)} for split in SPLITS}
-    prove_disjoint(prompts)
-    comparisons = [c for group in read_groups(folder, "train") for c in group.comparisons]
+    prompts: dict[str, set[str]] = {split: set() for split in SPLITS}
+    comparisons: list[Comparison] = []
+    for split in SPLITS:
+        for group in read_groups(folder, split):
+            prompts[split].add(group.prompt)
+            if split == "train":
+                comparisons.extend(group.comparisons)
     return DataSummary(
         groups=dict(built.groups),
         prompts={split: len(texts) for split, texts in prompts.items()},
@@ -71,14 +70,3 @@ def untrained(settings: TrainConfig) -> Evaluation:
     judge = Judge.from_base(settings.judge, device=settings.device)
     with track("scoring with the untrained judge", len(groups)) as advance:
         return evaluate(Engine(judge), groups, progress=advance)
-
-
-def largest_difference(
-    evaluation: Evaluation, groups: Sequence[PreferenceGroup], matrices: Sequence[WinMatrix]
-) -> float:
-    """The largest difference of p between `matrices` and what was evaluated of the same groups."""
-    evaluated = {judged.id: judged.matrix for judged in evaluation.judged}
-    return max(
-        float(np.abs(matrix.p - evaluated[group.id].p).max())
-        for group, matrix in zip(groups, matrices, strict=True)
-    )

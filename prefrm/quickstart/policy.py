@@ -129,8 +129,7 @@ def improve(
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     after = watch()
-    if watched[-1][0] != settings.steps:
-        watched.append((settings.steps, mean_oracle(after)))
+    watched.append((settings.steps, mean_oracle(after)))
     return PolicyResult(before=before, after=after, watched=watched)
 
 
@@ -145,6 +144,9 @@ def _grpo_config(settings: PolicySettings, folder: Path, seed: int) -> GRPOConfi
         max_steps=settings.steps,
         per_device_train_batch_size=settings.prompts * settings.group_size,
         num_generations=settings.group_size,
+        num_iterations=settings.iterations,
+        # By each group's own deviation, candidates that are all as good would be told far apart.
+        scale_rewards="batch",
         max_completion_length=MAX_PROGRAM_TOKENS,
         temperature=1.0,
         learning_rate=settings.lr,
@@ -164,11 +166,11 @@ def _grpo_config(settings: PolicySettings, folder: Path, seed: int) -> GRPOConfi
 
 
 class _Watch(TrainerCallback):
-    """Calls a function with the step, every few steps."""
+    """Calls a function with the step, every few steps but not after the last."""
 
     def __init__(self, look: Callable[[int], None], every: int) -> None:
         self._look, self._every = look, every
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self._every == 0:
+        if state.global_step % self._every == 0 and state.global_step < state.max_steps:
             self._look(state.global_step)

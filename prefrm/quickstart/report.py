@@ -1,7 +1,7 @@
 """Stage 7: `report.json`, and `report.md` with its pictures."""
 
 import json
-import shutil
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from prefrm import plots
-from prefrm.errors import ConfigError
 from prefrm.eval import Evaluation
 from prefrm.quickstart.gallery import gallery
 from prefrm.quickstart.judging import DataSummary
@@ -18,11 +17,10 @@ from prefrm.quickstart.resources import Resources
 from prefrm.records import PreferenceGroup
 from prefrm.winmatrix import WinMatrix
 
-__all__ = ["Judged", "Used", "make_room", "numbers", "write_report"]
+__all__ = ["Judged", "Used", "draw", "most_telling", "numbers", "write_report"]
 
-NUMBERS = "report.json"
 SHOWN_GROUPS = 3
-SHOWN_PROMPTS = 6
+NOTHING = "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +33,8 @@ class Judged:
         after: the trained, calibrated judge on the test split.
         bundle: the exported folder.
         digest: its identity.
-        reload_difference: largest difference of p between the trained judge and the bundle.
+        reload_difference: largest difference between the win matrices of the trained judge and those of its
+            bundle, loaded again, on the first validation groups.
         groups: the first groups of the test split.
         matrices: theirs, by the bundle.
     """
@@ -59,20 +58,10 @@ class Used:
     policy: PolicyResult
 
 
-def make_room(out: Path) -> None:
-    """Remove what an earlier quickstart left in `out`. Raises `ConfigError` if something else is there."""
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / "data" / "dataset.json").exists() and not (out / NUMBERS).exists():
-            raise ConfigError(
-                f"{out} holds something that no quickstart wrote; choose another folder with --out"
-            )
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-
-
 def numbers(judged: Judged, used: Used, resources: Resources, *, seed: int) -> dict[str, Any]:
-    """The content of `report.json`."""
+    """The content of `report.json`, with NaN where nothing could be measured."""
     before, after, policy = judged.before, judged.after, used.policy
+    uncalibrated = _uncalibrated(after)
     return {
         "seed": seed,
         "data": asdict(judged.data),
@@ -83,8 +72,11 @@ def numbers(judged: Judged, used: Used, resources: Resources, *, seed: int) -> d
             "strict_pairs": after.metrics.accuracy.pairs,
             "by_skill": _joined(_accuracies(before), _accuracies(after)),
             "temperature": after.temperature,
-            "ece_uncalibrated": _uncalibrated(after).calibration.ece,
+            "ece_before": before.calibration.ece,
+            "ece_uncalibrated": uncalibrated.calibration.ece,
             "ece": after.calibration.ece,
+            "order_gap_before": before.metrics.mean_order_gap,
+            "order_gap_uncalibrated": uncalibrated.metrics.mean_order_gap,
             "order_gap": after.metrics.mean_order_gap,
             "kendall_tau": after.metrics.kendall_tau,
         },
@@ -101,22 +93,28 @@ def numbers(judged: Judged, used: Used, resources: Resources, *, seed: int) -> d
             "by_skill": _joined(_by_skill(policy.before), _by_skill(policy.after)),
             "rendered_before": _rendered(policy.before),
             "rendered_after": _rendered(policy.after),
+            "held_out_prompts": len({sample.prompt.text for sample in policy.after}),
             "held_out_samples": len(policy.after),
+            "shown": [
+                {"prompt": old.prompt.text, "before": _written(old), "after": _written(new)}
+                for old, new in _shown_samples(policy)
+            ],
         },
         "seconds": {**resources.seconds, "total": resources.total_seconds},
         "peak_rss_mb": resources.peak_rss_mb,
     }
 
 
-def write_report(out: Path, judged: Judged, used: Used, resources: Resources, *, seed: int) -> None:
-    """Draw the pictures, then write `report.md` and, last, `report.json`."""
-    pictures = _draw(out / "pictures", judged, used.policy)
-    facts = numbers(judged, used, resources, seed=seed)
-    (out / "report.md").write_text(_markdown(facts, pictures), encoding="utf-8")
-    (out / NUMBERS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+def write_report(out: Path, facts: dict[str, Any], pictures: dict[str, list[str]]) -> None:
+    """Write `report.md` and, last, `report.json`, of which every NaN is a null."""
+    evaluation = Path("judge", "evaluation", "report.md")
+    more = evaluation if (out / evaluation).is_file() else None
+    (out / "report.md").write_text(_markdown(facts, pictures, more), encoding="utf-8")
+    valid = json.loads(json.dumps(facts), parse_constant=lambda name: None)
+    (out / "report.json").write_text(json.dumps(valid, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _draw(folder: Path, judged: Judged, policy: PolicyResult) -> dict[str, list[str]]:
+def draw(folder: Path, judged: Judged, policy: PolicyResult) -> dict[str, list[str]]:
     """Pictures by the section of the report that shows them, as paths beside `report.md`."""
     folder.mkdir()
     figures = {
@@ -131,7 +129,7 @@ def _draw(folder: Path, judged: Judged, policy: PolicyResult) -> dict[str, list[
         ],
         "groups": [
             plots.win_matrix_figure(matrix, group.images, group.prompt)
-            for group, matrix in _telling(judged.groups, judged.matrices)
+            for group, matrix in most_telling(judged.groups, judged.matrices)
         ],
         "policy": [
             plots.learning_curve(
@@ -139,7 +137,7 @@ def _draw(folder: Path, judged: Judged, policy: PolicyResult) -> dict[str, list[
                 title="The policy, by the oracle that it never sees",
                 ylabel="share of claims that hold",
             ),
-            gallery(_first_of_each_prompt(policy.before), _first_of_each_prompt(policy.after)),
+            gallery(*zip(*_shown_samples(policy), strict=True)),
         ],
     }
     shown: dict[str, list[str]] = {}
@@ -150,24 +148,32 @@ def _draw(folder: Path, judged: Judged, policy: PolicyResult) -> dict[str, list[
     return shown
 
 
-def _telling(
+def most_telling(
     groups: Sequence[PreferenceGroup], matrices: Sequence[WinMatrix]
 ) -> list[tuple[PreferenceGroup, WinMatrix]]:
-    """The groups whose candidates differ most in true quality, of different skills."""
-    spread = sorted(
-        zip(groups, matrices, strict=True),
-        key=lambda pair: -len(set(pair[0].quality or ())),
-    )
-    by_skill = {group.tags["skill"]: (group, matrix) for group, matrix in reversed(spread)}
+    """The groups whose candidates differ most, each of another skill: of the most different qualities, and
+    of these the farthest apart."""
+
+    def difference(pair: tuple[PreferenceGroup, WinMatrix]) -> tuple[int, float]:
+        quality = pair[0].quality or (0.0,)
+        return len(set(quality)), max(quality) - min(quality)
+
+    by_skill: dict[str, tuple[PreferenceGroup, WinMatrix]] = {}
+    for group, matrix in sorted(zip(groups, matrices, strict=True), key=difference, reverse=True):
+        by_skill.setdefault(group.tags["skill"], (group, matrix))
     return list(by_skill.values())[:SHOWN_GROUPS]
 
 
-def _first_of_each_prompt(samples: Sequence[Sample]) -> list[Sample]:
-    """One sample for one prompt of each skill."""
-    chosen: dict[str, Sample] = {}
-    for sample in samples:
-        chosen.setdefault(sample.prompt.skill, sample)
-    return list(chosen.values())
+def _shown_samples(policy: PolicyResult) -> list[tuple[Sample, Sample]]:
+    """A sample for one prompt of each skill, and one for the same prompt after training."""
+    by_skill: dict[str, tuple[Sample, Sample]] = {}
+    for before, after in zip(policy.before, policy.after, strict=True):
+        by_skill.setdefault(before.prompt.skill, (before, after))
+    return list(by_skill.values())
+
+
+def _written(sample: Sample) -> dict[str, Any]:
+    return {"program": sample.program, "oracle": sample.oracle}
 
 
 def _by_skill(samples: Sequence[Sample]) -> dict[str, float]:
@@ -186,7 +192,10 @@ def _uncalibrated(evaluation: Evaluation) -> Evaluation:
 
 
 def _joined(before: dict[str, float], after: dict[str, float]) -> dict[str, dict[str, float]]:
-    return {name: {"before": value, "after": after[name]} for name, value in before.items()}
+    return {
+        name: {"before": before.get(name, math.nan), "after": after.get(name, math.nan)}
+        for name in before | after
+    }
 
 
 def _rendered(samples: Sequence[Sample]) -> float:
@@ -194,21 +203,34 @@ def _rendered(samples: Sequence[Sample]) -> float:
     return sum(sample.image is not None for sample in samples) / len(samples)
 
 
-def _markdown(facts: dict[str, Any], pictures: dict[str, list[str]]) -> str:
+def _markdown(facts: dict[str, Any], pictures: dict[str, list[str]], more: Path | None) -> str:
     seconds = facts["seconds"]
     sections = [
         "# Quickstart",
         f"Seed {facts['seed']}; {seconds['total']:.0f} s; {facts['peak_rss_mb']:.0f} MB at the peak.",
+        *_data_section(facts["data"]),
         *_judge_section(facts["judge"], facts["data"]),
         *_shown(pictures["judge"]),
+        *([f"[Everything that was measured of it]({more.as_posix()})"] if more else []),
         *_server_section(facts["bundle"], facts["parity"]),
         *_shown(pictures["groups"]),
         *_policy_section(facts["policy"]),
         *_shown(pictures["policy"]),
+        *_programs(facts["policy"]["shown"]),
         "## What it cost",
         _table(["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in seconds.items()]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _data_section(data: dict[str, Any]) -> list[str]:
+    rows = [[split, str(groups), str(data["prompts"][split])] for split, groups in data["groups"].items()]
+    return [
+        "## The data",
+        _table(["split", "groups", "prompts"], rows),
+        f"No prompt is in two splits. The train split has {data['comparisons']} comparisons, of which "
+        f"{data['ties']} are ties.",
+    ]
 
 
 def _judge_section(judge: dict[str, Any], data: dict[str, Any]) -> list[str]:
@@ -217,44 +239,71 @@ def _judge_section(judge: dict[str, Any], data: dict[str, Any]) -> list[str]:
         "## The judge",
         f"Trained on {data['comparisons']} noisy comparisons of {data['groups']['train']} groups, measured "
         f"on {judge['strict_pairs']} strict pairs of {data['prompts']['test']} unseen prompts, with "
-        f"clean labels; the 95% interval of the pair accuracy is {low:.3f} to {high:.3f}.",
+        f"clean labels; the 95% interval of the pair accuracy is {_number(low)} to {_number(high)}.",
         _before_after(
             "pair accuracy", judge["pair_accuracy_before"], judge["pair_accuracy"], judge["by_skill"]
         ),
-        f"Expected calibration error: {judge['ece_uncalibrated']:.3f} as trained, {judge['ece']:.3f} at the "
-        f"temperature {judge['temperature']:.2f} that was fitted on the validation split. Mean order gap: "
-        f"{judge['order_gap']:.3f}.",
+        _table(
+            ["", "before", "as trained", "calibrated"],
+            [
+                [name, *(_number(judge[f"{key}{when}"]) for when in ("_before", "_uncalibrated", ""))]
+                for name, key in (("expected calibration error", "ece"), ("mean order gap", "order_gap"))
+            ],
+        ),
+        f"Calibrated is at the temperature {judge['temperature']:.2f}, fitted on the validation split.",
     ]
 
 
 def _server_section(bundle: dict[str, Any], parity: dict[str, Any]) -> list[str]:
     return [
         "## The bundle and the server",
-        f"The bundle `{bundle['sha256'][:12]}`, loaded from disk, differs from the judge in memory by "
-        f"{bundle['reload_max_abs_diff']:.0e} at most. {parity['groups']} groups, scored through the stock "
+        f"The bundle `{bundle['sha256'][:12]}`, loaded again, differs from the judge that was trained, in "
+        f"memory, by {bundle['reload_max_abs_diff']:.0e} at most in the win matrices of a few validation "
+        f"groups. {parity['groups']} test groups, scored through the stock "
         f"Triton clients, differ from the local engine by {parity['grpc_max_abs_diff']:.0e} (gRPC) and "
         f"{parity['http_max_abs_diff']:.0e} (HTTP) at most.",
-        "Three of these groups: row beats column, and the win rate at the right is a candidate's reward.",
+        "Those whose candidates differ most, each of another skill: row beats column, and the win rate at "
+        "the right is a candidate's reward.",
     ]
 
 
 def _policy_section(policy: dict[str, Any]) -> list[str]:
+    prompts, samples = policy["held_out_prompts"], policy["held_out_samples"]
     return [
         "## The policy",
         "Trained by TRL's `GRPOTrainer` on the judge's win rates, each of which crossed the wire. The oracle "
         "reads the pictures and says which share of a prompt's claims holds; it gave no reward. A program "
         f"that draws nothing holds none: {policy['rendered_before']:.1%} of the programs drew something "
         f"before, {policy['rendered_after']:.1%} after.",
+        f"Before, while and after it trains, it is watched on all {prompts} held-out prompts, with "
+        f"{samples} programs each time; it trains on none of them.",
         _before_after("oracle", policy["oracle_before"], policy["oracle_after"], policy["by_skill"]),
     ]
+
+
+def _programs(shown: Sequence[dict[str, Any]]) -> list[str]:
+    """What was written for the prompts of the gallery."""
+    rows = [
+        [entry["prompt"], *(_code(entry[when]["program"]) for when in ("before", "after"))] for entry in shown
+    ]
+    return ["The programs that drew these:", _table(["prompt", "before", "after"], rows)]
+
+
+def _code(program: str) -> str:
+    """In a cell of a table: a policy may write anything, such as a line break or nothing."""
+    return f"`{' '.join(program.split())}`" if program.strip() else NOTHING
 
 
 def _before_after(name: str, before: float, after: float, by_skill: dict[str, dict[str, float]]) -> str:
     rows = {"all": {"before": before, "after": after}, **by_skill}
     return _table(
         [name, "before", "after"],
-        [[row, f"{entry['before']:.3f}", f"{entry['after']:.3f}"] for row, entry in rows.items()],
+        [[row, _number(entry["before"]), _number(entry["after"])] for row, entry in rows.items()],
     )
+
+
+def _number(value: float) -> str:
+    return NOTHING if math.isnan(value) else f"{value:.3f}"
 
 
 def _shown(paths: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 import psutil
@@ -26,6 +26,7 @@ class Resources:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.peak_rss_mb = 0.0
+        self._started = time.monotonic()
         self._process = psutil.Process()
         self._done = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
@@ -49,15 +50,20 @@ class Resources:
 
     @property
     def total_seconds(self) -> float:
-        """Since this process started, imports included."""
-        return time.time() - float(self._process.create_time())
+        """Since this object was made."""
+        return time.monotonic() - self._started
 
     def _sample(self) -> None:
         while not self._done.wait(SECONDS_BETWEEN_SAMPLES):
-            total = 0
-            for process in (self._process, *self._process.children(recursive=True)):
-                try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.peak_rss_mb = max(self.peak_rss_mb, total / MEBIBYTE)
+            self.peak_rss_mb = max(self.peak_rss_mb, self._resident_bytes() / MEBIBYTE)
+
+    def _resident_bytes(self) -> int:
+        """Of all processes that can be asked: one may end in between, or belong to somebody else."""
+        processes = [self._process]
+        with suppress(psutil.Error):
+            processes += self._process.children(recursive=True)
+        total = 0
+        for process in processes:
+            with suppress(psutil.Error):
+                total += process.memory_info().rss
+        return total

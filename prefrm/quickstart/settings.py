@@ -20,6 +20,7 @@ class PolicySettings:
         steps: optimizer steps.
         prompts: prompts in a step.
         group_size: programs sampled for each of them, and compared with each other.
+        iterations: steps on the same samples; scoring them costs more than a step.
         lr: peak learning rate; it rises over three steps and falls linearly to 0.
         beta: weight of the divergence from the policy that it started as. What has no image has no
             reward and so no advantage: nothing else keeps the policy from programs that draw nothing.
@@ -27,11 +28,12 @@ class PolicySettings:
         watch_every: steps between two looks.
     """
 
-    steps: int = 40
+    steps: int = 80
     prompts: int = 16
     group_size: int = 8
-    lr: float = 5e-4
-    beta: float = 0.05
+    iterations: int = 2
+    lr: float = 1e-3
+    beta: float = 0.1
     samples: int = 4
     watch_every: int = 10
 
@@ -42,6 +44,6 @@ class Settings:
     between the engine and the server."""
 
     data: ShapesOptions = field(default_factory=ShapesOptions)
-    judge: OptimConfig = field(default_factory=lambda: OptimConfig(steps=400, batch_size=64, lr=2e-3))
+    judge: OptimConfig = field(default_factory=lambda: OptimConfig(steps=200, batch_size=64, lr=2e-3))
     policy: PolicySettings = field(default_factory=PolicySettings)
     parity_groups: int = 24

@@ -4,21 +4,21 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-import tritonclient.grpc
-import tritonclient.http
 
 from data_recipes.shapes.prompts import split_prompts
 from prefrm.bundle import read_manifest
 from prefrm.client import connect
 from prefrm.engine import Engine
+from prefrm.errors import ConfigError
 from prefrm.progress import track
 from prefrm.quickstart import judging, policy, serving
+from prefrm.quickstart.folder import make_room
 from prefrm.quickstart.narrator import Narrator, quiet
-from prefrm.quickstart.report import Judged, Used, make_room, write_report
+from prefrm.quickstart.report import Judged, Used, draw, numbers, write_report
 from prefrm.quickstart.resources import Resources
 from prefrm.quickstart.settings import THREADS, PolicySettings, Settings
 from prefrm.records import read_groups
-from prefrm.train import run
+from prefrm.train import TrainConfig, run
 
 __all__ = ["tell"]
 
@@ -29,21 +29,29 @@ DEFAULTS = Settings()
 def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS) -> None:
     """Run every stage and write `report.md` and `report.json` into `out`; an earlier run there is replaced.
 
+    Other files in `out` stay. Equal seeds give equal numbers on one machine, seconds and memory aside.
+
     Raises:
-        ConfigError: `out` holds something that no quickstart wrote.
+        ConfigError: `seed` is not in [0, 2**32), or `out` holds something that no quickstart wrote.
     """
-    quiet()
+    resources = Resources()
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed must be in [0, 2**32); received {seed}")
+    config = judging.training_settings(out / "data", out / "judge", settings.judge, seed=seed)
+    # Everything that can be refused was, so that a mistake does not cost an earlier run.
     make_room(out)
+    quiet()
     torch.set_num_threads(THREADS)
-    with Resources() as resources:
+    with resources:
         narrator = Narrator(STAGES, resources)
-        judged = _make_judge(narrator, out, settings, seed)
+        judged = _make_judge(narrator, out, config, settings, seed)
         used = _use_judge(narrator, out, judged, settings.policy, seed)
         with narrator.stage("Report", "tables, heat maps, pictures"):
-            write_report(out, judged, used, resources, seed=seed)
-            narrator.say(
-                f"{resources.total_seconds:.0f} s in all, {resources.peak_rss_mb:.0f} MB at the peak"
-            )
+            pictures = draw(out / "pictures", judged, used.policy)
+        # After the stage, so that its seconds are among them.
+        facts = numbers(judged, used, resources, seed=seed)
+        write_report(out, facts, pictures)
+        narrator.say(f"{facts['seconds']['total']:.0f} s in all, {facts['peak_rss_mb']:.0f} MB at the peak")
     for name, path in (
         ("report", out / "report.md"),
         ("numbers", out / "report.json"),
@@ -54,7 +62,7 @@ def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS) -> None:
         narrator.say(f"{name + ':':<9}{path}")
 
 
-def _make_judge(narrator: Narrator, out: Path, settings: Settings, seed: int) -> Judged:
+def _make_judge(narrator: Narrator, out: Path, config: TrainConfig, settings: Settings, seed: int) -> Judged:
     """Stages 1 to 4: the data, the judge, what it is worth, its bundle."""
     with narrator.stage("Data", "preference groups of the shapes world, labelled by its oracle"):
         data = judging.make_data(out / "data", settings.data, seed=seed)
@@ -62,7 +70,6 @@ def _make_judge(narrator: Narrator, out: Path, settings: Settings, seed: int) ->
             f"{data.groups['train']} groups, {data.comparisons} comparisons to learn from, {data.ties} ties; "
             f"none of the {data.prompts['test']} held-out prompts is among them"
         )
-    config = judging.training_settings(out / "data", out / "judge", settings.judge, seed=seed)
     with narrator.stage("Judge", "a LoRA adapter on a small Qwen2.5-VL learns from noisy comparisons"):
         trained = run(config)
         narrator.say(
@@ -80,16 +87,15 @@ def _make_judge(narrator: Narrator, out: Path, settings: Settings, seed: int) ->
     with narrator.stage("Bundle", "exported, hashed, loaded again"):
         groups = list(read_groups(out / "data", "test"))[: settings.parity_groups]
         matrices = Engine.from_bundle(trained.bundle, device="cpu").score([g.group() for g in groups])
-        difference = judging.largest_difference(after, groups, matrices)
         digest = read_manifest(trained.bundle).digest
-        narrator.say(f"{digest[:12]}, within {difference:.0e} of the judge that was trained")
+        narrator.say(f"{digest[:12]}, within {trained.export_difference:.0e} of the judge in memory")
     return Judged(
         data=data,
         before=before,
         after=after,
         bundle=trained.bundle,
         digest=digest,
-        reload_difference=difference,
+        reload_difference=trained.export_difference,
         groups=groups,
         matrices=matrices,
     )
@@ -101,12 +107,8 @@ def _use_judge(narrator: Narrator, out: Path, judged: Judged, settings: PolicySe
     with ExitStack() as running:
         with narrator.stage("Server", "`prefrm serve` in another process, asked by the stock Triton clients"):
             server = running.enter_context(serving.served(judged.bundle, out / "server"))
-            over_grpc = serving.largest_difference(
-                tritonclient.grpc, server.grpc, server.model, asked, judged.matrices
-            )
-            over_http = serving.largest_difference(
-                tritonclient.http, server.http, server.model, asked, judged.matrices
-            )
+            over_grpc = serving.over_grpc(server, asked, judged.matrices)
+            over_http = serving.over_http(server, asked, judged.matrices)
             narrator.say(
                 f"{len(asked)} groups differ from the local engine by {over_grpc:.0e} at most over gRPC "
                 f"and {over_http:.0e} over HTTP"
@@ -115,13 +117,17 @@ def _use_judge(narrator: Narrator, out: Path, judged: Judged, settings: PolicySe
             "Policy", "a language model that draws learns by GRPO from the judge's win rates"
         ):
             judge = running.enter_context(connect(f"grpc://{server.grpc}/{server.model}"))
-            painter = policy.Painter()
+            painter, held_out = policy.Painter(), split_prompts("test")
+            narrator.say(
+                f"watched on all {len(held_out)} held-out prompts, {settings.samples * len(held_out)} "
+                f"programs each time: before, every {settings.watch_every} steps, and after"
+            )
             with track("training the policy", settings.steps) as advance:
                 result = policy.improve(
                     painter,
                     judge,
                     train=split_prompts("train"),
-                    held_out=split_prompts("test"),
+                    held_out=held_out,
                     folder=out / "policy",
                     settings=settings,
                     seed=seed,

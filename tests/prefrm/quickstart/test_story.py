@@ -1,16 +1,20 @@
+import io
 import json
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from data_recipes.shapes.prompts import split_prompts
 from data_recipes.shapes.recipe import ShapesOptions
-from prefrm.config import load_config
 from prefrm.errors import ConfigError, ServerUnavailableError
-from prefrm.quickstart.judging import training_settings
+from prefrm.quickstart.folder import make_room
 from prefrm.quickstart.serving import served
 from prefrm.quickstart.settings import PolicySettings, Settings
 from prefrm.quickstart.story import tell
-from prefrm.train import OptimConfig, TrainConfig
+from prefrm.train import OptimConfig
 
 SHORT = Settings(
     data=ShapesOptions(train=60, validation=12, test=24),
@@ -20,12 +24,32 @@ SHORT = Settings(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A run: its folder, what it printed, its numbers."""
+
+    out: Path
+    printed: str
+    facts: dict[str, Any]
+
+
+def told_in_short(out: Path) -> Told:
+    with redirect_stdout(io.StringIO()) as printed:
+        tell(out, seed=3, settings=SHORT)
+    return Told(
+        out=out, printed=printed.getvalue(), facts=json.loads((out / "report.json").read_text("utf-8"))
+    )
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    return told_in_short(tmp_path_factory.mktemp("quickstart") / "run")
+
+
 @pytest.mark.slow
-def test_the_whole_story_in_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tell(tmp_path / "run", seed=3, settings=SHORT)
-    told = capsys.readouterr().out
-    facts = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert [f"{n}/7" in told for n in range(1, 8)] == [True] * 7
+def test_the_whole_story_in_short(told: Told) -> None:
+    facts = told.facts
+    assert [f"{n}/7" in told.printed for n in range(1, 8)] == [True] * 7
     assert facts["seed"] == 3
     assert 0.25 < facts["judge"]["pair_accuracy_before"] < 0.75
     assert facts["parity"] == {
@@ -35,14 +59,40 @@ def test_the_whole_story_in_short(tmp_path: Path, capsys: pytest.CaptureFixture[
     }
     assert [step for step, _ in facts["policy"]["oracle_during"]] == [0, 1, 2]
     assert set(facts["policy"]["by_skill"]) == set(facts["judge"]["by_skill"])
-    assert facts["seconds"]["total"] > facts["seconds"]["policy"] > 0
+    assert facts["policy"]["held_out_prompts"] == len(split_prompts("test"))
+    seconds = dict(facts["seconds"])
+    total = seconds.pop("total")
+    assert list(seconds) == ["data", "judge", "evaluation", "bundle", "server", "policy", "report"]
+    assert 0 < total - sum(seconds.values()) < 5
     assert 100 < facts["peak_rss_mb"] < 4096
-    report = (tmp_path / "run" / "report.md").read_text()
-    pictures = list((tmp_path / "run" / "pictures").glob("*.png"))
+    report = (told.out / "report.md").read_text()
+    pictures = list((told.out / "pictures").glob("*.png"))
     assert len(pictures) == 7
     assert all(f"(pictures/{picture.name})" in report for picture in pictures)
     for name in ("data/dataset.json", "judge/bundle/manifest.json", "policy/model.safetensors"):
-        assert (tmp_path / "run" / name).is_file()
+        assert (told.out / name).is_file()
+
+
+@pytest.mark.slow
+def test_a_second_run_replaces_the_first_and_an_equal_seed_gives_equal_numbers(told: Told) -> None:
+    (told.out / "notes.txt").write_text("the only copy")
+    (told.out / "policy" / "stale").write_text("of the first run")
+    again = told_in_short(told.out).facts
+    measured = {"seconds", "peak_rss_mb"}
+    assert {key: value for key, value in again.items() if key not in measured} == {
+        key: value for key, value in told.facts.items() if key not in measured
+    }
+    assert (told.out / "notes.txt").read_text() == "the only copy"
+    assert not (told.out / "policy" / "stale").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_refused_before_anything_is_deleted(seed: int, tmp_path: Path) -> None:
+    make_room(tmp_path)
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(ConfigError, match=f"received {seed}"):
+        tell(tmp_path, seed=seed, settings=SHORT)
+    assert (tmp_path / "report.json").is_file()
 
 
 def test_something_else_is_not_overwritten(tmp_path: Path) -> None:
@@ -58,13 +108,3 @@ def test_a_server_that_does_not_start_is_one_error(tmp_path: Path) -> None:
         served(tmp_path / "no-bundle", tmp_path / "server"),
     ):
         pass
-
-
-def test_the_shipped_config_trains_what_the_quickstart_trains(tmp_path: Path) -> None:
-    root = Path(__file__).parents[3]
-    shipped = load_config(TrainConfig, root / "configs" / "train" / "shapes.yaml")
-    told = training_settings(tmp_path, tmp_path, Settings().judge, seed=0)
-    assert shipped.optim == told.optim
-    assert shipped.adapter == told.adapter
-    assert shipped.export == told.export
-    assert (root / shipped.judge.base_model).resolve() == Path(told.judge.base_model).resolve()

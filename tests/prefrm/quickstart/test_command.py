@@ -1,0 +1,64 @@
+"""`prefrm quickstart` on the command line: what it refuses, and how it is stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prefrm.cli import run
+from prefrm.quickstart.folder import MARKER, make_room
+
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+def test_a_seed_out_of_range_costs_no_earlier_run(
+    seed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_room(tmp_path)
+    (tmp_path / "report.json").write_text("{}")
+    assert run(["quickstart", "--out", str(tmp_path), "--seed", seed]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("prefrm: ") and captured.err.count("\n") == 1
+    assert "--seed" in captured.err
+    assert (tmp_path / "report.json").is_file()
+
+
+@pytest.mark.parametrize("package", ["torch", "trl", "psutil", "fastapi"])
+def test_a_missing_extra_is_one_line(package: str, tmp_path: Path) -> None:
+    program = f"import sys; sys.modules['{package}'] = None; from prefrm.cli import main; main()"
+    command = [sys.executable, "-c", program, "quickstart", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"prefrm: {package} is not installed. Install it with `pip install 'prefrm[all]'`.\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line_and_the_next_run_takes_the_folder(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "prefrm", "quickstart", "--out", str(out)]
+    with subprocess.Popen(
+        command, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            end = time.monotonic() + 120
+            while not list(out.glob("data/.building-*/*")):
+                assert running.poll() is None and time.monotonic() < end
+                time.sleep(0.01)
+            running.send_signal(signal.SIGINT)
+            told, error = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert running.returncode == 130
+    assert told.startswith("1/7 Data") and told.count("\n") == 1
+    assert error == "prefrm: interrupted\n"
+    make_room(out)
+    assert [path.name for path in out.iterdir()] == [MARKER]

@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+
+from prefrm.errors import ConfigError
+from prefrm.quickstart.folder import MARKER, make_room
+
+
+def killed_run(out: Path) -> None:
+    """What is there when a run is killed while it builds its data."""
+    make_room(out)
+    (out / "data" / ".building-x").mkdir(parents=True)
+    (out / "data" / ".building-x" / "train.parquet").write_text("half")
+
+
+def test_a_new_and_an_empty_folder_are_marked(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "new" / "run", tmp_path / "empty"):
+        make_room(out)
+        assert [path.name for path in out.iterdir()] == [MARKER]
+
+
+def test_a_run_that_was_killed_is_replaced_and_what_is_foreign_stays(tmp_path: Path) -> None:
+    killed_run(tmp_path)
+    (tmp_path / "report.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("the only copy")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "report.json").write_text("{}")
+    make_room(tmp_path)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == [MARKER, "labels", "labels/report.json", "notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["report.json", "data/dataset.json", "thesis.tex"])
+def test_what_no_quickstart_wrote_is_refused_and_stays(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("the only copy")
+    with pytest.raises(ConfigError, match="--out"):
+        make_room(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
+def test_a_linked_folder_keeps_its_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    out = tmp_path / "run"
+    out.symlink_to("disk")
+    killed_run(out)
+    make_room(out)
+    assert out.is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == [MARKER]
+
+
+def test_a_linked_part_loses_only_its_link(tmp_path: Path) -> None:
+    make_room(tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "photos").write_text("mine")
+    (tmp_path / "run" / "data").symlink_to(tmp_path / "elsewhere")
+    make_room(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [MARKER]
+    assert (tmp_path / "elsewhere" / "photos").read_text() == "mine"
+
+
+def test_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    killed_run(Path("."))
+    make_room(Path("."))
+    assert [path.name for path in tmp_path.iterdir()] == [MARKER]
+
+
+def test_a_file_or_a_link_to_nothing_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nothing")
+    for name in ("file", "link"):
+        with pytest.raises(ConfigError, match="is no folder"):
+            make_room(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine"
