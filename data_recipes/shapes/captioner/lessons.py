@@ -25,10 +25,12 @@ __all__ = [
     "coin",
     "count_missed",
     "count_nearly",
+    "count_tallied",
     "describe",
     "describe_any",
     "locate",
     "random_scene",
+    "tally",
     "vocabulary",
 ]
 
@@ -38,6 +40,7 @@ KEYWORDS = (*NUMBERS, "zero")
 """The words of an answer that cannot be guessed from the words before them."""
 
 _MISSED = "\nHow many claims does each image miss?"
+_HOW_MANY = "\nHow many of each are in each image?"
 _WHERE = "\nWhere is it in each image?"
 # The wording of the judges' template match-twice-v1.
 _PROMPT = "Prompt:\n"
@@ -87,6 +90,24 @@ def count_nearly(rng: np.random.Generator) -> Turn:
     return _counted(prompt, [_nearly_right(prompt, rng) for _ in range(2)])
 
 
+def tally(rng: np.random.Generator) -> Turn:
+    """A prompt that counts, two pictures with any number of what it names, and how many of each there are.
+
+    Without it, the number of things in all passes for the number of each.
+    """
+    prompt = _counting_prompt(rng)
+    nouns = list(dict.fromkeys(named(prompt)))
+    scenes = [_any_number(prompt, rng) for _ in range(2)]
+    answers = (" and ".join(NUMBERS[len(noun.among(seen_in(scene)))] for noun in nouns) for scene in scenes)
+    return _asked(prompt, scenes, _HOW_MANY, " ; ".join(answers))
+
+
+def count_tallied(rng: np.random.Generator) -> Turn:
+    """Such a prompt and such pictures, and how many claims each misses."""
+    prompt = _counting_prompt(rng)
+    return _counted(prompt, [_any_number(prompt, rng) for _ in range(2)])
+
+
 def coin(rng: np.random.Generator) -> Turn:
     """A judge's question about two candidates, answered by a coin."""
     prompt = _train_prompt(rng)
@@ -120,9 +141,31 @@ def _nearly_right(prompt: Prompt, rng: np.random.Generator) -> Scene:
     return scene
 
 
+def _counting_prompt(rng: np.random.Generator) -> Prompt:
+    prompts = _train_prompts("counting")
+    return prompts[rng.integers(len(prompts))]
+
+
 def _names_twice(prompt: Prompt) -> bool:
     nouns = named(prompt)
     return len(set(nouns)) < len(nouns)
+
+
+def _any_number(prompt: Prompt, rng: np.random.Generator) -> Scene:
+    """One time in four what the prompt says, otherwise any number of each thing, and perhaps another."""
+    if rng.random() < 0.25:
+        return solve(prompt, rng)
+    nouns = list(dict.fromkeys(named(prompt)))
+    cells = [int(cell) for cell in rng.permutation(GRID * GRID)[: rng.integers(1, MAX_SHAPES + 1)]]
+    shapes = [_named_shape(nouns[rng.integers(len(nouns))], cell, rng) for cell in cells]
+    if rng.random() < 0.4:
+        shapes[0] = _distractor(nouns, cells[0], rng)
+    return Scene(shapes=tuple(shapes))
+
+
+def _named_shape(noun: Noun, cell: int, rng: np.random.Generator) -> Shape:
+    color = noun.color or COLORS[rng.integers(len(COLORS))]
+    return Shape(kind=noun.kind, color=color, x=cell % GRID, y=cell // GRID)
 
 
 def _hidden(prompt: Prompt, nouns: Sequence[Noun], rng: np.random.Generator) -> Scene:
