@@ -144,10 +144,16 @@ def train(
     for number, course in enumerate(courses, 1):
         rng = np.random.default_rng([seed, number])
         _attend(model, course, collator, keywords, rng, batch_size=batch_size)
-        # As it is saved, so that what is measured is what is shipped.
-        model.half().float()
+        _round(model)
     save(model, tokenizer, processor, out)
     return model, tokenizer, processor
+
+
+@torch.no_grad()
+def _round(model: Any) -> None:
+    """To half precision, in which it is saved, so that what is measured is what is shipped."""
+    for parameter in model.parameters():
+        parameter.copy_(parameter.half())
 
 
 def _attend(
