@@ -33,7 +33,7 @@ class Judged:
         after: the trained, calibrated judge on the test split.
         bundle: the exported folder.
         digest: its identity.
-        reload_difference: largest difference between the win matrices of the trained judge and those of its
+        export_difference: largest difference between the win matrices of the trained judge and those of its
             bundle, loaded again, on the first validation groups.
         groups: the first groups of the test split.
         matrices: theirs, by the bundle.
@@ -44,7 +44,7 @@ class Judged:
     after: Evaluation
     bundle: Path
     digest: str
-    reload_difference: float
+    export_difference: float
     groups: list[PreferenceGroup]
     matrices: list[WinMatrix]
 
@@ -80,7 +80,7 @@ def numbers(judged: Judged, used: Used, resources: Resources, *, seed: int) -> d
             "order_gap": after.metrics.mean_order_gap,
             "kendall_tau": after.metrics.kendall_tau,
         },
-        "bundle": {"sha256": judged.digest, "reload_max_abs_diff": judged.reload_difference},
+        "bundle": {"sha256": judged.digest, "export_max_abs_diff": judged.export_difference},
         "parity": {
             "groups": len(judged.groups),
             "grpc_max_abs_diff": used.grpc_difference,
@@ -258,7 +258,7 @@ def _server_section(bundle: dict[str, Any], parity: dict[str, Any]) -> list[str]
     return [
         "## The bundle and the server",
         f"The bundle `{bundle['sha256'][:12]}`, loaded again, differs from the judge that was trained, in "
-        f"memory, by {bundle['reload_max_abs_diff']:.0e} at most in the win matrices of a few validation "
+        f"memory, by {bundle['export_max_abs_diff']:.0e} at most in the win matrices of a few validation "
         f"groups. {parity['groups']} test groups, scored through the stock "
         f"Triton clients, differ from the local engine by {parity['grpc_max_abs_diff']:.0e} (gRPC) and "
         f"{parity['http_max_abs_diff']:.0e} (HTTP) at most.",

@@ -29,7 +29,8 @@ DEFAULTS = Settings()
 def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS) -> None:
     """Run every stage and write `report.md` and `report.json` into `out`; an earlier run there is replaced.
 
-    Other files in `out` stay. Equal seeds give equal numbers on one machine, seconds and memory aside.
+    What no quickstart writes into `out` stays. Equal seeds give equal numbers on one machine, seconds and
+    memory aside.
 
     Raises:
         ConfigError: `seed` is not in [0, 2**32), or `out` holds something that no quickstart wrote.
@@ -95,7 +96,7 @@ def _make_judge(narrator: Narrator, out: Path, config: TrainConfig, settings: Se
         after=after,
         bundle=trained.bundle,
         digest=digest,
-        reload_difference=trained.export_difference,
+        export_difference=trained.export_difference,
         groups=groups,
         matrices=matrices,
     )

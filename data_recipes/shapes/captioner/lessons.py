@@ -171,9 +171,8 @@ def _named_shape(noun: Noun, cell: int, rng: np.random.Generator) -> Shape:
 def _hidden(prompt: Prompt, nouns: Sequence[Noun], rng: np.random.Generator) -> Scene:
     """Most of what the nouns name, among things that share a kind or a color with them."""
     shown = [shape for shape in solve(prompt, rng).shapes if rng.random() >= _DROPPED]
-    free = [
-        cell for cell in range(GRID * GRID) if (cell % GRID, cell // GRID) not in {(s.x, s.y) for s in shown}
-    ]
+    taken = {shape.y * GRID + shape.x for shape in shown}
+    free = [cell for cell in range(GRID * GRID) if cell not in taken]
     fewest = 0 if shown else 1
     for cell in rng.permutation(free)[: rng.integers(fewest, _DISTRACTORS + 1)]:
         shown.append(_distractor(nouns, int(cell), rng))

@@ -10,7 +10,7 @@ from data_recipes.shapes.claims import seen_in
 from data_recipes.shapes.oracle import assess, read
 from data_recipes.shapes.prompts import parse_prompt
 from data_recipes.shapes.render import render
-from data_recipes.shapes.scene import Scene
+from data_recipes.shapes.scene import COLORS, SHAPES, Scene
 from prefrm.errors import MissingExtraError
 from tests.data_recipes.shapes.pictures import CORRUPTIONS, cells_of, foreign_picture
 
@@ -71,14 +71,16 @@ def test_an_empty_canvas_of_any_mode_has_nothing_on_it(mode: str) -> None:
     assert read(Image.new(mode, (64, 64))) == ()
 
 
-def test_junk_is_read_without_an_error() -> None:
+def test_junk_is_read_as_things_of_this_world_on_the_canvas() -> None:
     rng = np.random.default_rng(3)
     for _ in range(200):
         height, width = rng.integers(1, 90, size=2)
         pixels = np.full((height, width, 3), 255)
         pixels[rng.random((height, width)) < rng.random()] = rng.integers(0, 256, 3)
         pixels[rng.integers(height)] = rng.integers(0, 256, 3)
-        read(Image.fromarray(pixels.astype(np.uint8)))
+        for thing in read(Image.fromarray(pixels.astype(np.uint8))):
+            assert thing.kind in SHAPES and thing.color in COLORS
+            assert 0 <= thing.x <= 1 and 0 <= thing.y <= 1
 
 
 @pytest.mark.parametrize(

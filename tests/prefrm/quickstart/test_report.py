@@ -71,7 +71,7 @@ def reported(out: Path, prompts: Sequence[Any], *, silent: Sequence[str]) -> tup
         after=evaluate(after, groups),
         bundle=out,
         digest="0" * 64,
-        reload_difference=0.0,
+        export_difference=0.0,
         groups=groups,
         matrices=after.score([group.group() for group in groups]),
     )
