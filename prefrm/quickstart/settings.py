@@ -32,7 +32,7 @@ class PolicySettings:
     prompts: int = 24
     group_size: int = 8
     iterations: int = 2
-    lr: float = 1.5e-3
+    lr: float = 1e-3
     beta: float = 0.1
     samples: int = 4
     watch_every: int = 10
