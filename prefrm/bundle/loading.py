@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from prefrm.bundle.manifest import Manifest, read_manifest, verify_files
 from prefrm.errors import BundleError, ConfigError
-from prefrm.judge import Judge, JudgeProcessor, VerdictHead
+from prefrm.judge import Judge, JudgeProcessor, build_head
 from prefrm.judge.backbones import BaseModel, find_base, load_backbone
 from prefrm.judge.model import resolve_device, resolve_dtype
 
@@ -47,10 +47,12 @@ def load_bundle(
     try:
         base = _find_weights(root, manifest)
         backbone = load_backbone(base.folder, dtype=dtype)
-        processor = JudgeProcessor.load(root / "processor", backbone.config, manifest.spec, manifest.template)
+        processor = JudgeProcessor.load(
+            root / "processor", backbone.config, manifest.spec, manifest.template, manifest.stride
+        )
+        head = build_head(manifest.spec, backbone.get_output_embeddings().in_features)
         if manifest.weights == "adapter":
             backbone = PeftModel.from_pretrained(backbone, root / "adapter")
-        head = VerdictHead()
         head.load_state_dict(load_file(root / "head.safetensors"))
     except (ConfigError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise BundleError(f"{root}: {error}") from error

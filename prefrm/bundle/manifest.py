@@ -56,6 +56,7 @@ class Manifest:
     Attributes:
         spec: the choices that made the judge.
         template: the wording with which it was trained, whatever the library's template is today.
+        stride: the positions that a slot of the isolated attention takes.
         weights: "model" or "adapter".
         base_revision: the hub's commit of the base model, or None for a folder.
         base_sha256: hash of the base model's weights.
@@ -68,6 +69,7 @@ class Manifest:
 
     spec: JudgeSpec
     template: Template
+    stride: int
     weights: str
     base_revision: str | None
     base_sha256: str
@@ -88,7 +90,8 @@ class Manifest:
         if self.calibration is not None:
             state = f"calibrated on {self.calibration.split} (T = {self.calibration.temperature:.3g})"
         spec = self.spec
-        return f"{spec.head} judge ({spec.attention}) on {spec.base_model}, {state}, {self.digest[:12]}"
+        kind = f"{spec.head} judge ({spec.attention})" if spec.is_pairwise else f"{spec.head} judge"
+        return f"{kind} on {spec.base_model}, {state}, {self.digest[:12]}"
 
     def to_json(self) -> str:
         """The text of `manifest.json`; its own digest guards it."""

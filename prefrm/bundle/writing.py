@@ -76,6 +76,7 @@ def write_bundle(
         manifest = Manifest(
             spec=judge.spec if merge else _found_from_anywhere(judge.spec),
             template=judge.processor.template,
+            stride=judge.processor.stride,
             weights="model" if merge else "adapter",
             base_revision=judge.base.revision,
             base_sha256=judge.base.weights_sha256,

@@ -1,6 +1,7 @@
 """The local scorer: a judge, and groups in, win matrices out.
 
-Both orders of every pair are read. A group is computed from its own content alone: its micro-batches
+A judge that looks at two images reads both orders of every pair; one that looks at one reads each image
+once. A group is computed from its own content alone: its micro-batches
 hold nothing of another group, so what else is in a call changes no bit of its matrix.
 """
 
@@ -8,13 +9,15 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from prefrm.bundle import load_bundle
 from prefrm.chunks import chunks
 from prefrm.engine.plan import GroupPlan, plan_group
 from prefrm.errors import ConfigError, MediaError, RecordError, ScoringError
-from prefrm.judge import ImageInput, Judge, PairInput
+from prefrm.judge import ImageInput, Judge, SequenceInput, log_odds
 from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode
 from prefrm.winmatrix import Group, WinMatrix
 
@@ -25,6 +28,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_BATCH_SIZE = 32
 Pair = tuple[str, str]
 """Two images by their digests, in the order shown."""
+Outcome = tuple[float, float | None]
+"""Log-odds that the first is preferred, and P(tie) of a judge with ties."""
 
 
 class Engine:
@@ -103,11 +108,24 @@ class Engine:
     def _score(self, group: Group) -> WinMatrix:
         plan = plan_group(group)
         images, unreadable = self._prepare_images(plan)
-        inputs, alone = self._prepare_pairs(group.prompt, images, plan.pairs(list(images)))
+        pairs = plan.pairs(list(images))
+        compare = self._compare_pairs if self.judge.spec.is_pairwise else self._compare_singles
+        outcomes, alone = compare(group.prompt, images, pairs)
         reasons = unreadable | alone
         errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in plan.places]
-        log_odds = plan.spread(self._compare(images, inputs))
-        return WinMatrix.from_order_logits(log_odds / self.temperature, errors=errors)
+        return self._matrix(plan, outcomes, errors)
+
+    def _matrix(self, plan: GroupPlan, outcomes: Mapping[Pair, Outcome], errors: list[str]) -> WinMatrix:
+        log_odds = plan.spread({pair: z for pair, (z, _) in outcomes.items()})
+        tie = None
+        if any(share is not None for _, share in outcomes.values()):
+            tie = plan.spread({pair: share for pair, (_, share) in outcomes.items() if share is not None})
+        return WinMatrix.from_order_logits(
+            log_odds / self.temperature,
+            errors=errors,
+            tie=None if tie is None else _tempered_ties(tie, log_odds, self.temperature),
+            order_free=not self.judge.spec.is_pairwise,
+        )
 
     def _prepare_images(self, plan: GroupPlan) -> tuple[dict[str, ImageInput], dict[str, str]]:
         """The images that can be read, and why each of the others cannot."""
@@ -119,11 +137,11 @@ class Engine:
                 reasons[key] = str(error)
         return images, reasons
 
-    def _prepare_pairs(
+    def _compare_pairs(
         self, prompt: str, images: Mapping[str, ImageInput], pairs: Sequence[Pair]
-    ) -> tuple[dict[Pair, PairInput], dict[str, str]]:
-        """The pairs that can be read, and why each image that is in none of them is in none."""
-        inputs: dict[Pair, PairInput] = {}
+    ) -> tuple[dict[Pair, Outcome], dict[str, str]]:
+        """What the judge says of each pair that it can read, and why each image in none is in none."""
+        inputs: dict[Pair, SequenceInput] = {}
         refused: dict[str, str] = {}
         for a, b in pairs:
             try:
@@ -133,16 +151,62 @@ class Engine:
         paired = {key for pair in inputs for key in pair}
         if inputs and refused:
             logger.warning("some pairs of a group are not judged: %s", next(iter(refused.values())))
-        return inputs, {key: reason for key, reason in refused.items() if key not in paired}
+        readings = self._read({key: images[key] for key in images if key in paired}, list(inputs.values()))
+        alone = {key: reason for key, reason in refused.items() if key not in paired}
+        return self._outcomes(readings, {pair: (n, n) for n, pair in enumerate(inputs)}), alone
 
-    def _compare(
-        self, images: Mapping[str, ImageInput], inputs: Mapping[Pair, PairInput]
-    ) -> dict[Pair, float]:
-        paired = {key for pair in inputs for key in pair}
+    def _compare_singles(
+        self, prompt: str, images: Mapping[str, ImageInput], pairs: Sequence[Pair]
+    ) -> tuple[dict[Pair, Outcome], dict[str, str]]:
+        """The same of a judge that reads one image at a time: each pair is compared once and turned round."""
+        inputs: dict[str, SequenceInput] = {}
+        refused: dict[str, str] = {}
+        for key, image in images.items():
+            try:
+                inputs[key] = self.judge.processor.prepare_single(prompt, image)
+            except RecordError as error:
+                refused[key] = str(error)
+        readings = self._read({key: images[key] for key in inputs}, list(inputs.values()))
+        place = {key: n for n, key in enumerate(inputs)}
+        compared = {(a, b): (place[a], place[b]) for a, b in pairs if a <= b and a in place and b in place}
+        outcomes = self._outcomes(readings, compared)
+        return {(b, a): (-z, share) for (a, b), (z, share) in outcomes.items()} | outcomes, refused
+
+    def _read(
+        self, images: Mapping[str, ImageInput], sequences: Sequence[SequenceInput]
+    ) -> torch.Tensor | None:
+        """The head's readings of the sequences, in order; None of none."""
         features: dict[ImageInput, torch.Tensor] = {}
-        for run in chunks([image for key, image in images.items() if key in paired], self._batch_size):
+        for run in chunks(list(images.values()), self._batch_size):
             features |= self.judge.encode(run)
-        log_odds: list[float] = []
-        for batch in chunks(list(inputs.values()), self._batch_size):
-            log_odds += self.judge.compare(self.judge.processor.collate(batch), features).tolist()
-        return dict(zip(inputs, log_odds, strict=True))
+        readings = [
+            self.judge.read(self.judge.processor.collate(batch), features)
+            for batch in chunks(sequences, self._batch_size)
+        ]
+        return torch.cat(readings) if readings else None
+
+    def _outcomes(
+        self, readings: torch.Tensor | None, pairs: Mapping[Pair, tuple[int, int]]
+    ) -> dict[Pair, Outcome]:
+        if readings is None or not pairs:
+            return {}
+        outcomes = self.judge.outcomes(readings, torch.tensor(list(pairs.values())))
+        z, share = log_odds(outcomes)
+        shares = [None] * len(pairs) if share is None else share.tolist()
+        return dict(zip(pairs, zip(z.tolist(), shares, strict=True), strict=True))
+
+
+def _tempered_ties(
+    tie: npt.NDArray[np.float64], log_odds: npt.NDArray[np.float64], temperature: float
+) -> npt.NDArray[np.float64]:
+    """P(tie) of both orders together, under a temperature that was fitted on who wins.
+
+    A tie counts half to each, so P(tie) is at most twice the smaller of p and 1 - p. The temperature keeps
+    what share of that bound it is; at 1 nothing changes.
+    """
+    both = (tie + tie.T) / 2
+    merged = np.abs(log_odds - log_odds.T) / 2
+    bound = 1 / (1 + np.exp(merged))
+    tempered = both * (1 / (1 + np.exp(merged / temperature))) / bound
+    np.fill_diagonal(tempered, 1.0)
+    return np.minimum(tempered, 1.0)

@@ -9,22 +9,40 @@ except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
 from prefrm.judge.backbones import FAMILIES, Family, family_of
-from prefrm.judge.heads import VerdictHead
-from prefrm.judge.losses import verdict_cross_entropy
+from prefrm.judge.heads import EmbeddingHead, Head, ScalarHead, VerdictHead, build_head, log_odds
+from prefrm.judge.images import ImageInput
+from prefrm.judge.layout import SequenceInput
+from prefrm.judge.losses import (
+    bradley_terry,
+    bradley_terry_ties,
+    general_preference,
+    loss_of,
+    verdict_cross_entropy,
+)
 from prefrm.judge.model import Judge
-from prefrm.judge.processor import ImageInput, JudgeBatch, JudgeProcessor, PairInput
+from prefrm.judge.processor import GroupInput, JudgeBatch, JudgeProcessor
 from prefrm.judge.spec import JudgeSpec
 
 __all__ = [
     "FAMILIES",
+    "EmbeddingHead",
     "Family",
+    "GroupInput",
+    "Head",
     "ImageInput",
     "Judge",
     "JudgeBatch",
     "JudgeProcessor",
     "JudgeSpec",
-    "PairInput",
+    "ScalarHead",
+    "SequenceInput",
     "VerdictHead",
+    "bradley_terry",
+    "bradley_terry_ties",
+    "build_head",
     "family_of",
+    "general_preference",
+    "log_odds",
+    "loss_of",
     "verdict_cross_entropy",
 ]

@@ -3,11 +3,12 @@
 Everything that differs from family to family stands here and nowhere else. A family is one entry of
 `FAMILIES`, by the `model_type` of its configuration.
 
-Shapes: B pairs, N images, P patches of all images, C numbers of a patch, T tokens of an image,
-D hidden, L positions.
+Shapes: B sequences, N images, P patches of all images, C numbers of a patch, T tokens of an image,
+V depths at which features enter the language model, D hidden, A axes of a position, L positions.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +20,21 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from prefrm.errors import ConfigError
+from prefrm.judge.images import ImageInput
 from prefrm.judge.spec import JudgeSpec
 
 __all__ = [
     "FAMILIES",
     "BaseModel",
     "Family",
-    "Grid",
     "family_of",
     "find_base",
     "load_backbone",
     "mrope_positions",
 ]
 
-Grid = tuple[int, int, int]
-"""Patches of an image in time, height and width, before the vision tower merges them."""
-
+# Of image sides, beyond which the image processor refuses (Qwen2-VL's `smart_resize`).
+QWEN_ASPECT_RATIO = 200
 # What a judge reads of a hub repository: weights, configurations, tokenizer and chat template.
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
 
@@ -50,12 +50,15 @@ class Family:
             it: the linear layers of the language model, none of the vision tower.
         max_length: how many positions a model of that configuration reads.
         pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
-        patches: (image processor, image) -> pixels [P, C] and the grid of one image.
-        merge: how many patches along each side of an image become one token.
-        encode: (backbone, pixels [P, C], grids [N, 3]) -> N features [T, D] in the language model's space.
-        positions: (text lengths and grids in order, merge) -> position ids [3, L].
-        read: (backbone, embeddings [B, L, D], mask [B, L], positions [3, B, L]) -> the last hidden
-            state [B, L, D], after the final norm.
+        prepare: (image processor, image) -> its pixels and its grid.
+        spell: (tokenizer, configuration, grid) -> the token ids that stand for an image.
+        encode: (backbone, N images) -> N features [V, T, D]: what enters the language model in the
+            place of the image's tokens, and, of families that have it, what is added at deeper layers.
+        positions: (configuration, text lengths and images in order) -> position ids [A, L] from 0.
+        extent: (configuration, image processor) -> the most positions that one image can advance.
+        read: (backbone, embeddings [B, L, D], mask [B, L] or [B, 1, L, L], positions [A, B, L], features
+            of all images [V, N * T, D], where they stand [B, L]) -> the last hidden state [B, L, D],
+            after the final norm.
     """
 
     model_type: str
@@ -63,21 +66,22 @@ class Family:
     lora_targets: str
     max_length: Callable[[Any], int]
     pixel_budget: Callable[[Any, int | None, int | None], None]
-    patches: Callable[[Any, Image.Image], tuple[torch.Tensor, Grid]]
-    merge: Callable[[Any], int]
-    encode: Callable[[Any, torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]
-    positions: Callable[[Sequence[int | Grid], int], torch.Tensor]
-    read: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    prepare: Callable[[Any, Image.Image], tuple[torch.Tensor, tuple[int, ...]]]
+    spell: Callable[[Any, Any, tuple[int, ...]], list[int]]
+    encode: Callable[[Any, Sequence[ImageInput]], Sequence[torch.Tensor]]
+    positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor]
+    extent: Callable[[Any, Any], int]
+    read: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def mrope_positions(parts: Sequence[int | Grid], merge: int) -> torch.Tensor:
+def mrope_positions(parts: Sequence[int | tuple[int, int, int]], merge: int) -> torch.Tensor:
     """Multimodal rotary positions of Qwen2-VL (arXiv 2409.12191, section 2.1), int64 [3, L].
 
     The three rows are time, height and width. Text counts up in all three; an image spans a grid that
     starts where the text stopped, and what follows starts after the grid's longer side.
 
     Args:
-        parts: in reading order, the length of a run of text or the grid of an image.
+        parts: in reading order, the length of a run of text or the grid of an image, in patches.
         merge: patches along each side of a token.
     """
     blocks, start = [], 0
@@ -93,21 +97,49 @@ def mrope_positions(parts: Sequence[int | Grid], merge: int) -> torch.Tensor:
     return torch.cat(blocks, dim=1)
 
 
-def _encode_qwen(backbone: Any, pixels_PC: torch.Tensor, grid_N3: torch.Tensor) -> Sequence[torch.Tensor]:
-    features: Sequence[torch.Tensor] = backbone.model.get_image_features(pixels_PC, grid_N3).pooler_output
-    return features
+def _qwen_positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
+    plain = [part if isinstance(part, int) else (part.grid[0], part.grid[1], part.grid[2]) for part in parts]
+    return mrope_positions(plain, config.vision_config.spatial_merge_size)
 
 
-def _read_qwen(
-    backbone: Any, embeds_BLD: torch.Tensor, mask_BL: torch.Tensor, positions_3BL: torch.Tensor
+def _qwen_extent(config: Any, image_processor: Any) -> int:
+    """Tokens along the longer side of the longest strip that the image processor lets through.
+
+    Rounding to whole tokens takes away up to a third of the shorter side, hence the factor.
+    """
+    side: int = config.vision_config.spatial_merge_size * config.vision_config.patch_size
+    most: float = max(image_processor.size.values()) / side**2
+    return min(math.ceil(most), math.ceil(math.sqrt(1.5 * most * QWEN_ASPECT_RATIO))) + 1
+
+
+def _qwen_spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
+    tokens: int = math.prod(grid) // config.vision_config.spatial_merge_size**2
+    return [config.image_token_id] * tokens
+
+
+def _qwen_encode(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tensor]:
+    device = backbone.device
+    pixels_PC = torch.cat([image.pixels for image in images]).to(device)
+    grid_N3 = torch.tensor([image.grid for image in images], device=device)
+    features = backbone.model.get_image_features(pixels_PC, grid_N3).pooler_output
+    return [feature_TD[None] for feature_TD in features]
+
+
+def _read_embeds(
+    backbone: Any,
+    embeds_BLD: torch.Tensor,
+    mask: torch.Tensor,
+    positions_ABL: torch.Tensor,
+    features_VND: torch.Tensor,
+    where_BL: torch.Tensor,
 ) -> torch.Tensor:
     hidden_BLD: torch.Tensor = backbone.model(
-        inputs_embeds=embeds_BLD, attention_mask=mask_BL, position_ids=positions_3BL, use_cache=False
+        inputs_embeds=embeds_BLD, attention_mask=mask, position_ids=positions_ABL, use_cache=False
     ).last_hidden_state
     return hidden_BLD
 
 
-def _qwen_patches(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, Grid]:
+def _qwen_prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tuple[int, ...]]:
     data = image_processor(images=image, return_tensors="pt")
     time, height, width = (int(side) for side in data["image_grid_thw"][0])
     return data["pixel_values"], (time, height, width)
@@ -137,11 +169,12 @@ FAMILIES: dict[str, Family] = {
             ),
             max_length=lambda config: int(config.text_config.max_position_embeddings),
             pixel_budget=_qwen_pixel_budget,
-            patches=_qwen_patches,
-            merge=lambda config: int(config.vision_config.spatial_merge_size),
-            encode=_encode_qwen,
-            positions=mrope_positions,
-            read=_read_qwen,
+            prepare=_qwen_prepare,
+            spell=_qwen_spell,
+            encode=_qwen_encode,
+            positions=_qwen_positions,
+            extent=_qwen_extent,
+            read=_read_embeds,
         ),
     )
 }

@@ -1,10 +1,10 @@
-"""The judge: a vision-language backbone and a head that compares two images for a prompt.
+"""The judge: a vision-language backbone and a head that compares images for a prompt.
 
-One pair, one presentation order, one number. Reading both orders, batching and matrices belong to
-`prefrm.engine`; saving and loading belong to `prefrm.bundle`.
+One presentation order, one outcome for each comparison. Reading both orders, batching and matrices belong
+to `prefrm.engine`; saving and loading belong to `prefrm.bundle`.
 
-Shapes: B pairs, N images, L positions, P patches of all images, C numbers of a patch, T tokens of
-an image, D hidden.
+Shapes: B sequences, N comparisons, R readouts, L positions, V depths of image features, T tokens of an
+image, D hidden.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,10 @@ from torch import nn
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones import BaseModel, Family, family_of, find_base, load_backbone
-from prefrm.judge.heads import VerdictHead
-from prefrm.judge.processor import ImageInput, JudgeBatch, JudgeProcessor
+from prefrm.judge.heads import Head, build_head
+from prefrm.judge.images import ImageInput
+from prefrm.judge.losses import loss_of
+from prefrm.judge.processor import JudgeBatch, JudgeProcessor
 from prefrm.judge.spec import JudgeSpec
 from prefrm.prompts import get_template
 
@@ -24,7 +26,7 @@ __all__ = ["Judge", "resolve_device", "resolve_dtype"]
 
 
 class Judge(nn.Module):
-    """Says by how much the image shown first is preferred to the one shown second.
+    """Says which of two images is preferred, and by how much.
 
     Attributes:
         backbone: the `transformers` model; it may be replaced by a PEFT model around it.
@@ -37,7 +39,7 @@ class Judge(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        head: VerdictHead,
+        head: Head,
         processor: JudgeProcessor,
         spec: JudgeSpec,
         base: BaseModel,
@@ -71,7 +73,8 @@ class Judge(nn.Module):
         # PEFT writes this name into an adapter; the hub's id says more than a folder of its cache.
         backbone.name_or_path = spec.base_model
         processor = JudgeProcessor.load(base.folder, backbone.config, spec, get_template(spec.template))
-        return cls(backbone, VerdictHead(), processor, spec, base).to(device).eval()
+        head = build_head(spec, backbone.get_output_embeddings().in_features)
+        return cls(backbone, head, processor, spec, base).to(device).eval()
 
     @property
     def model(self) -> Any:
@@ -90,29 +93,47 @@ class Judge(nn.Module):
         return self.head.log_scale.device
 
     def forward(self, batch: JudgeBatch) -> torch.Tensor:
-        """Log-odds [B], float32, that the image shown first is preferred."""
-        return self.compare(batch, self.encode(batch.distinct_images))
+        """The outcomes of the batch's comparisons: log-odds [N] or, with ties, log-probabilities [N, 3]."""
+        return self.outcomes(self.read(batch, self.encode(batch.distinct_images)), batch.pairs_N2)
 
     def encode(self, images: Sequence[ImageInput]) -> dict[ImageInput, torch.Tensor]:
-        """Run the vision tower once over all of `images`: features [T, D] for each."""
-        pixels_PC = torch.cat([image.pixels_PC for image in images]).to(self.device)
-        grid_N3 = torch.tensor([image.grid for image in images], device=self.device)
-        return dict(zip(images, self.family.encode(self.model, pixels_PC, grid_N3), strict=True))
+        """Run the vision tower once over all of `images`: features [V, T, D] for each."""
+        return dict(zip(images, self.family.encode(self.model, images), strict=True))
 
-    def compare(self, batch: JudgeBatch, features: Mapping[ImageInput, torch.Tensor]) -> torch.Tensor:
-        """Log-odds [B], float32, from features that `encode` made earlier."""
+    def read(self, batch: JudgeBatch, features: Mapping[ImageInput, torch.Tensor]) -> torch.Tensor:
+        """The head's readings [R, ...] from features that `encode` made earlier."""
         batch = batch.to(self.device)
-        embeds_BLD = self.model.get_input_embeddings()(batch.ids_BL)
-        images_ND = torch.cat([features[image] for pair in batch.images for image in pair])
-        placeholder_BL1 = (batch.ids_BL == self.processor.layout.image_token_id)[..., None]
-        embeds_BLD = embeds_BLD.masked_scatter(placeholder_BL1, images_ND.to(embeds_BLD.dtype))
-        hidden_BLD = self.family.read(self.model, embeds_BLD, batch.mask_BL, batch.positions_3BL)
-        last_B = batch.mask_BL.sum(dim=1) - 1
-        first, second = self.processor.layout.answers
-        rows = self.model.get_output_embeddings().weight
-        hidden_BD = hidden_BLD[torch.arange(len(batch), device=self.device), last_B]
-        log_odds_B: torch.Tensor = self.head(hidden_BD, rows[first], rows[second])
-        return log_odds_B
+        model = self.model
+        embeds_BLD = model.get_input_embeddings()(batch.ids_BL)
+        features_VND = torch.cat([features[image] for row in batch.images for image in row], dim=1)
+        features_VND = features_VND.to(embeds_BLD.dtype)
+        where_BL = batch.ids_BL == self.processor.layout.image_token_id
+        embeds_BLD = embeds_BLD.masked_scatter(where_BL[..., None], features_VND[0])
+        mask = batch.mask if batch.mask.ndim == 2 else _additive(batch.mask, embeds_BLD.dtype)
+        hidden_BLD = self.family.read(model, embeds_BLD, mask, batch.positions_ABL, features_VND, where_BL)
+        hidden_RD = hidden_BLD[batch.reads_R2[:, 0], batch.reads_R2[:, 1]]
+        answers = list(self.processor.layout.answers)
+        return self.head.read(hidden_RD, model.get_output_embeddings().weight[answers])
+
+    def outcomes(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor:
+        """What `readings` say of comparisons between them, as `forward`."""
+        pairs_N2 = pairs_N2.to(readings.device)
+        if self.spec.is_pairwise:
+            return readings[pairs_N2[:, 0]]
+        return self.head.compare(readings[pairs_N2[:, 0]], readings[pairs_N2[:, 1]])
+
+    def loss(
+        self, outcomes: torch.Tensor, p_N: torch.Tensor, weight_N: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The loss that trains this judge's head, as in `prefrm.judge.losses`."""
+        return loss_of(self.spec.head, ties=self.spec.ties)(outcomes, p_N, weight_N)
+
+
+def _additive(mask_B1LL: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """0 where attention is allowed and the lowest number elsewhere: what is added to the scores."""
+    return torch.zeros(mask_B1LL.shape, dtype=dtype, device=mask_B1LL.device).masked_fill(
+        ~mask_B1LL, torch.finfo(dtype).min
+    )
 
 
 def resolve_device(device: torch.device | str) -> torch.device:

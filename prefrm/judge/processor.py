@@ -1,14 +1,15 @@
-"""From a prompt and two images to the tensors that a backbone reads. Runs on the CPU, holds no weights.
+"""From a prompt and images to the tensors that a backbone reads. Runs on the CPU, holds no weights.
 
-An image is prepared once and may then stand in any number of pairs, in either slot.
+An image is prepared once and may then stand in any number of sequences, in either slot.
 
-Shapes: B pairs, L positions, P patches of an image, C numbers of a patch.
+Shapes: B sequences, L positions, A axes of a position, R readouts, N comparisons, S segments.
 """
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,72 +19,64 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from prefrm.errors import ConfigError, MediaError, RecordError
-from prefrm.judge.backbones import Grid, family_of
+from prefrm.judge.backbones import family_of
+from prefrm.judge.images import ImageInput
+from prefrm.judge.layout import Segment, SequenceInput, arrange
 from prefrm.judge.spec import JudgeSpec
 from prefrm.judge.tokens import TokenLayout
 from prefrm.prompts import Template
 
-__all__ = ["ImageInput", "JudgeBatch", "JudgeProcessor", "PairInput"]
+__all__ = ["GroupInput", "JudgeBatch", "JudgeProcessor"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ImageInput:
-    """A prepared image. Two of them are equal only if they are the same object.
+class GroupInput:
+    """Comparisons of one prompt's images, ready to be read together.
 
     Attributes:
-        pixels_PC: float32, normalized patches.
-        grid: patches in time, height and width.
-        tokens: how many positions the image takes in a sequence.
+        sequences: what the backbone reads.
+        pairs: for each comparison the two readouts that it is between, numbered over all `sequences`;
+            of a pairwise head, whose readout is a comparison, twice that readout.
     """
 
-    pixels_PC: torch.Tensor
-    grid: Grid
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PairInput:
-    """A tokenized comparison: int64 ids [L], positions [3, L], and the images in the order shown."""
-
-    ids_L: torch.Tensor
-    positions_3L: torch.Tensor
-    images: tuple[ImageInput, ImageInput]
+    sequences: tuple[SequenceInput, ...]
+    pairs: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JudgeBatch:
-    """Comparisons padded on the right to one length.
-
-    Attention is causal, so no position of a comparison sees the padding after it.
+    """Sequences padded on the right to one length.
 
     Attributes:
         ids_BL: int64.
-        mask_BL: int64, 1 where a position is real and 0 where it is padding.
-        positions_3BL: int64.
-        images: each row's two images, in the order shown; an image in several rows is one object.
+        mask: what may be attended to. int64 [B, L], 1 where a position is real, where attention is
+            causal: no position sees the padding after it. Otherwise bool [B, 1, L, L], query before key.
+        positions_ABL: int64.
+        reads_R2: int64, row and position of each readout.
+        pairs_N2: int64, for each comparison the two readouts that it is between.
+        images: each row's images, in order; an image in several places is one object.
     """
 
     ids_BL: torch.Tensor
-    mask_BL: torch.Tensor
-    positions_3BL: torch.Tensor
-    images: tuple[tuple[ImageInput, ImageInput], ...]
+    mask: torch.Tensor
+    positions_ABL: torch.Tensor
+    reads_R2: torch.Tensor
+    pairs_N2: torch.Tensor
+    images: tuple[tuple[ImageInput, ...], ...]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pairs_N2)
 
     @property
     def distinct_images(self) -> list[ImageInput]:
         """Every image of the batch once, in order of first appearance."""
-        return list(dict.fromkeys(image for pair in self.images for image in pair))
+        return list(dict.fromkeys(chain.from_iterable(self.images)))
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "JudgeBatch":
-        """The same batch with its ids, mask and positions on `device`; pixels move when they are encoded."""
-        return JudgeBatch(
-            ids_BL=self.ids_BL.to(device, non_blocking=non_blocking),
-            mask_BL=self.mask_BL.to(device, non_blocking=non_blocking),
-            positions_3BL=self.positions_3BL.to(device, non_blocking=non_blocking),
-            images=self.images,
-        )
+        """The same batch on `device`; pixels move when they are encoded."""
+        names = ("ids_BL", "mask", "positions_ABL", "reads_R2", "pairs_N2")
+        moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
+        return replace(self, **moved)
 
 
 class JudgeProcessor:
@@ -96,20 +89,36 @@ class JudgeProcessor:
         tokenizer: of `transformers`.
         image_processor: of `transformers`.
         config: the backbone's configuration.
+        spec: what the judge is.
         template: the wording.
+        stride: the positions that a slot of the isolated attention takes; None computes it from the
+            pixel budget.
     """
 
-    def __init__(self, tokenizer: Any, image_processor: Any, config: Any, template: Template) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        image_processor: Any,
+        config: Any,
+        spec: JudgeSpec,
+        template: Template,
+        stride: int | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.template = template
+        self.spec = spec
         self.layout = TokenLayout(tokenizer, template, config.image_token_id)
+        self._config = config
         self._family = family_of(config)
         self.max_length = self._family.max_length(config)
-        self._merge = self._family.merge(config)
+        self._positions = partial(self._family.positions, config)
+        self.stride = self._longest_slot() if stride is None else stride
 
     @classmethod
-    def load(cls, folder: Path, config: Any, spec: JudgeSpec, template: Template) -> "JudgeProcessor":
+    def load(
+        cls, folder: Path, config: Any, spec: JudgeSpec, template: Template, stride: int | None = None
+    ) -> "JudgeProcessor":
         """From the tokenizer and image-processor files in `folder`, with the pixel budget of `spec`.
 
         Raises:
@@ -121,7 +130,7 @@ class JudgeProcessor:
         except (KeyError, OSError, ValueError) as error:
             raise ConfigError(f"{folder} holds no usable tokenizer and image processor: {error}") from error
         family_of(config).pixel_budget(image_processor, spec.min_pixels, spec.max_pixels)
-        return cls(tokenizer, image_processor, config, template)
+        return cls(tokenizer, image_processor, config, spec, template, stride)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer and image-processor files, chat template included."""
@@ -129,56 +138,151 @@ class JudgeProcessor:
         self.image_processor.save_pretrained(folder)
 
     def prepare_image(self, image: Image.Image) -> ImageInput:
-        """Resize into the pixel budget, normalize and cut into patches.
+        """Resize into the pixel budget, normalize and cut as the vision tower takes it.
 
         Raises:
             MediaError: the image cannot be resized into the budget, such as an extreme aspect ratio.
         """
         try:
-            pixels_PC, grid = self._family.patches(self.image_processor, image)
+            pixels, grid = self._family.prepare(self.image_processor, image)
         except ValueError as error:
             raise MediaError(f"the image cannot be prepared for this judge: {error}") from error
-        return ImageInput(pixels_PC=pixels_PC, grid=grid, tokens=math.prod(grid) // self._merge**2)
+        return ImageInput(
+            pixels=pixels, grid=grid, ids=self._family.spell(self.tokenizer, self._config, grid)
+        )
 
-    def prepare_pair(self, prompt: str, first: ImageInput, second: ImageInput) -> PairInput:
-        """One comparison, `first` shown before `second`.
+    def prepare_pair(self, prompt: str, first: ImageInput, second: ImageInput) -> SequenceInput:
+        """One comparison by a pairwise head, `first` shown before `second`. Raises as `prepare_group`."""
+        return self.prepare_group(prompt, (first, second), ((0, 1),)).sequences[0]
+
+    def prepare_single(self, prompt: str, image: ImageInput) -> SequenceInput:
+        """One image, for a head that reads them one at a time.
 
         Raises:
-            RecordError: the prompt is no valid text, or the comparison is longer than the model can read.
+            RecordError: the prompt is no valid text, or the sequence is longer than the model can read.
         """
-        layout = self.layout
-        asked = layout.prompt(prompt)
-        opening, readout = [*layout.instruction, *asked, *layout.first], layout.readout(asked)
-        image = layout.image_token_id
-        ids = [*opening, *[image] * first.tokens, *layout.second, *[image] * second.tokens, *readout]
-        if len(ids) > self.max_length:
-            raise RecordError(
-                f"the comparison has {len(ids)} tokens and the model reads {self.max_length}: the prompt has "
-                f"{len(prompt)} characters and the images {first.tokens} and {second.tokens} tokens; "
-                "shorten the prompt or lower max_pixels"
-            )
-        parts = (len(opening), first.grid, len(layout.second), second.grid, len(readout))
-        return PairInput(
-            ids_L=torch.tensor(ids),
-            positions_3L=self._family.positions(parts, self._merge),
-            images=(first, second),
+        opening, readout = self._frame(prompt)
+        return self._checked(
+            [Segment(parts=(opening + self.layout.first, image, readout), read=True)], prompt
         )
 
-    def collate(self, pairs: Sequence[PairInput]) -> JudgeBatch:
-        """One batch of the pairs, in order."""
-        ids = [pair.ids_L for pair in pairs]
-        positions_BL3 = pad_sequence([pair.positions_3L.T for pair in pairs], batch_first=True)
-        return JudgeBatch(
-            ids_BL=pad_sequence(ids, batch_first=True, padding_value=self._pad_id),
-            mask_BL=pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-            positions_3BL=positions_BL3.permute(2, 0, 1),
-            images=tuple(pair.images for pair in pairs),
+    def prepare_group(
+        self, prompt: str, images: Sequence[ImageInput], pairs: Sequence[tuple[int, int]]
+    ) -> GroupInput:
+        """Comparisons of one prompt's images.
+
+        Joint: a sequence for each pair. Isolated: one sequence for all pairs, in which each image stands
+        once in each slot that it is shown in. Other heads: a sequence for each image that is compared.
+
+        Args:
+            prompt: what the images answer.
+            images: the candidates.
+            pairs: the places of each comparison's images, the one shown first before the other.
+
+        Raises:
+            RecordError: the prompt is no valid text, or a sequence is longer than the model can read.
+        """
+        if not self.spec.is_pairwise:
+            shown = sorted({n for pair in pairs for n in pair})
+            return GroupInput(
+                sequences=tuple(self.prepare_single(prompt, images[n]) for n in shown),
+                pairs=tuple((shown.index(i), shown.index(j)) for i, j in pairs),
+            )
+        if self.spec.attention == "isolated":
+            sequences: tuple[SequenceInput, ...] = (self._isolated(prompt, images, pairs),)
+        else:
+            sequences = tuple(self._joint(prompt, images[i], images[j]) for i, j in pairs)
+        return GroupInput(sequences=sequences, pairs=tuple((n, n) for n in range(len(pairs))))
+
+    def collate(self, sequences: Sequence[SequenceInput]) -> JudgeBatch:
+        """One batch of sequences, whose comparisons are their readouts (of a pairwise head), in order."""
+        count = sum(len(sequence.reads) for sequence in sequences)
+        return self.collate_groups(
+            [GroupInput(sequences=tuple(sequences), pairs=tuple((n, n) for n in range(count)))]
         )
+
+    def collate_groups(self, groups: Sequence[GroupInput]) -> JudgeBatch:
+        """One batch of the groups' comparisons, in order."""
+        rows = [sequence for group in groups for sequence in group.sequences]
+        pairs, before = [], 0
+        for group in groups:
+            pairs += [(before + i, before + j) for i, j in group.pairs]
+            before += sum(len(sequence.reads) for sequence in group.sequences)
+        positions_BLA = pad_sequence([row.positions_AL.T for row in rows], batch_first=True)
+        return JudgeBatch(
+            ids_BL=pad_sequence([row.ids_L for row in rows], batch_first=True, padding_value=self._pad_id),
+            mask=_causal_mask(rows) if all(row.sees_SS is None for row in rows) else _segment_mask(rows),
+            positions_ABL=positions_BLA.permute(2, 0, 1),
+            reads_R2=torch.tensor([(n, read) for n, row in enumerate(rows) for read in row.reads]),
+            pairs_N2=torch.tensor(pairs).reshape(-1, 2),
+            images=tuple(row.images for row in rows),
+        )
+
+    def _frame(self, prompt: str) -> tuple[list[int], list[int]]:
+        """What stands before "Image 1" and after the last image."""
+        asked = self.layout.prompt(prompt)
+        return [*self.layout.instruction, *asked], self.layout.readout(asked)
+
+    def _joint(self, prompt: str, first: ImageInput, second: ImageInput) -> SequenceInput:
+        opening, readout = self._frame(prompt)
+        parts = (opening + self.layout.first, first, self.layout.second, second, readout)
+        return self._checked([Segment(parts=parts, read=True)], prompt)
+
+    def _isolated(
+        self, prompt: str, images: Sequence[ImageInput], pairs: Sequence[tuple[int, int]]
+    ) -> SequenceInput:
+        opening, readout = self._frame(prompt)
+        segments = [Segment(parts=(opening,))]
+        start = len(opening)
+        place: dict[tuple[int, int], int] = {}
+        for slot, text in enumerate((self.layout.first, self.layout.second)):
+            for n in dict.fromkeys(pair[slot] for pair in pairs):
+                place[n, slot] = len(segments)
+                at = start + slot * self.stride
+                segments.append(Segment(parts=(text, images[n]), start=at, sees=(0,)))
+        for i, j in pairs:
+            sees = (0, place[i, 0], place[j, 1])
+            segments.append(Segment(parts=(readout,), start=start + 2 * self.stride, sees=sees, read=True))
+        return self._checked(segments, prompt)
+
+    def _checked(self, segments: Sequence[Segment], prompt: str) -> SequenceInput:
+        """The sequence, if no position is beyond what the model reads."""
+        sequence = arrange(segments, self._positions)
+        reach = int(sequence.positions_AL.max()) + 1 if len(segments) > 1 else len(sequence)
+        if reach > self.max_length:
+            sizes = " and ".join(str(image.tokens) for image in sequence.images)
+            raise RecordError(
+                f"the comparison has {reach} tokens and the model reads {self.max_length}: the prompt has "
+                f"{len(prompt)} characters and the images {sizes} tokens; "
+                "shorten the prompt or lower max_pixels"
+            )
+        return sequence
+
+    def _longest_slot(self) -> int:
+        """The text before an image and the longest image under the pixel budget, in positions."""
+        text = max(len(self.layout.first), len(self.layout.second))
+        return text + self._family.extent(self._config, self.image_processor)
 
     @property
     def _pad_id(self) -> int:
         # Any id but the image placeholder will do: padding is masked and never read.
-        return int(self.layout.answers[0])
+        return self.layout.question[-1]
+
+
+def _causal_mask(rows: Sequence[SequenceInput]) -> torch.Tensor:
+    return pad_sequence([torch.ones_like(row.ids_L) for row in rows], batch_first=True)
+
+
+def _segment_mask(rows: Sequence[SequenceInput]) -> torch.Tensor:
+    length = max(map(len, rows))
+    mask_BLL = torch.zeros(len(rows), length, length, dtype=torch.bool)
+    for n, row in enumerate(rows):
+        sees_SS = torch.ones(1, 1, dtype=torch.bool) if row.sees_SS is None else row.sees_SS
+        allowed_LL = sees_SS[row.segment_L[:, None], row.segment_L[None, :]].tril()
+        mask_BLL[n, : len(row), : len(row)] = allowed_LL
+    # Padding sees itself: attention to nothing would be NaN.
+    mask_BLL |= torch.eye(length, dtype=torch.bool)
+    return mask_BLL[:, None]
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -18,11 +18,12 @@ PROMPT_MARK = "\ue000"
 
 
 class TokenLayout:
-    """The fixed runs of tokens around a prompt and two images, and the ids of the two answers.
+    """The fixed runs of tokens around a prompt and its images, and the ids of the answers.
 
-    In reading order: `instruction`, the prompt, `first`, image, `second`, image, the readout. The readout
-    is `question`, or, where the template states the prompt twice, `again`, the prompt, `question`. The
-    chat template's own text (roles, system prompt, image delimiters) is part of these runs.
+    In reading order: `instruction`, the prompt, `first`, image, `second`, image, the readout; `second` and
+    its image are absent where the template shows one image. The readout is `question`, or, where the
+    template states the prompt twice, `again`, the prompt, `question`. The chat template's own text
+    (roles, system prompt, image delimiters) is part of these runs.
 
     Args:
         tokenizer: of `transformers`, with a chat template that renders image items.
@@ -41,9 +42,10 @@ class TokenLayout:
         image_token = tokenizer.convert_ids_to_tokens(image_token_id)
         before, between, after = _render(tokenizer, template, image_token)
         self.instruction = self._encode(before)
-        self.first, self.second, last = (self._encode(text) for text in between)
+        self.first, *second, last = (self._encode(text) for text in between)
+        self.second = second[0] if second else []
         self.again, self.question = ([], last) if after is None else (last, self._encode(after))
-        self.answers = (self._answer(template.answers[0]), self._answer(template.answers[1]))
+        self.answers = tuple(self._answer(answer) for answer in template.answers)
         added = tokenizer.added_tokens_decoder
         self._control = {index for index, token in added.items() if token.special} | {image_token_id}
         spellings = {re.escape(token.content) for token in added.values() if len(token.content) > 1}
@@ -84,8 +86,8 @@ class TokenLayout:
 
 
 def _render(tokenizer: Any, template: Template, image_token: str) -> tuple[str, list[str], str | None]:
-    """The rendered text before the prompt, the three texts around the images, and what follows a
-    second statement of the prompt (None if there is none)."""
+    """The rendered text before the prompt, the texts around the images, and what follows a second
+    statement of the prompt (None if there is none)."""
     try:
         text: str = tokenizer.apply_chat_template(
             template.messages(PROMPT_MARK), tokenize=False, add_generation_prompt=True
@@ -96,9 +98,11 @@ def _render(tokenizer: Any, template: Template, image_token: str) -> tuple[str, 
     before, *rest = text.split(PROMPT_MARK)
     times = 1 if template.again is None else 2
     between = rest[0].split(image_token) if rest else []
-    if len(rest) != times or len(between) != 3 or text.count(image_token) != 2:
+    shown = template.images
+    images = "1 image" if shown == 1 else f"{shown} images"
+    if len(rest) != times or len(between) != shown + 1 or text.count(image_token) != shown:
         raise ConfigError(
             f"the tokenizer's chat template should render the prompt {('once', 'twice')[times - 1]} and "
-            f"2 images after it as {image_token!r}; it rendered {text.replace(PROMPT_MARK, '<prompt>')!r}"
+            f"{images} after it as {image_token!r}; it rendered {text.replace(PROMPT_MARK, '<prompt>')!r}"
         )
     return before, between, rest[1] if times == 2 else None

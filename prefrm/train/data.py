@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 
 from prefrm.errors import DatasetError, MediaError, RecordError
-from prefrm.judge import ImageInput, JudgeProcessor, PairInput
+from prefrm.judge import ImageInput, JudgeProcessor, SequenceInput
 from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode
 from prefrm.records import PreferenceGroup, read_groups
 
@@ -108,7 +108,7 @@ class ComparisonCollator:
             "weight_B": torch.tensor(weight, dtype=torch.float32),
         }
 
-    def _pair(self, row: Mapping[str, Any], images: dict[bytes, ImageInput]) -> PairInput:
+    def _pair(self, row: Mapping[str, Any], images: dict[bytes, ImageInput]) -> SequenceInput:
         for data in (row["first"], row["second"]):
             if data not in images:
                 images[data] = self._processor.prepare_image(decode(data, self._limits))

@@ -12,7 +12,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from prefrm.errors import ConfigError
-from prefrm.judge import Judge, verdict_cross_entropy
+from prefrm.judge import Judge
 from prefrm.progress import Advance
 
 __all__ = ["JudgeTrainer", "MetricsFile", "ReportProgress", "StopAtNonFinite"]
@@ -39,16 +39,16 @@ class JudgeTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The mean loss of the batch, in nats; with `return_outputs` also the log-odds [B].
+        """The mean loss of the batch, in nats; with `return_outputs` also the outcomes of its comparisons.
 
         A batch of which nothing could be read has the loss 0 and changes nothing.
         """
         if inputs["batch"] is None:
             loss = 0.0 * sum(p.sum() for p in model.parameters() if p.requires_grad)
-            return (loss, {"log_odds_B": inputs["p_B"]}) if return_outputs else loss
-        log_odds_B = model(inputs["batch"])
-        loss = verdict_cross_entropy(log_odds_B, inputs["p_B"], inputs["weight_B"])
-        return (loss, {"log_odds_B": log_odds_B}) if return_outputs else loss
+            return (loss, {"outcomes": inputs["p_B"]}) if return_outputs else loss
+        outcomes = model(inputs["batch"])
+        loss = self.accelerator.unwrap_model(model).loss(outcomes, inputs["p_B"], inputs["weight_B"])
+        return (loss, {"outcomes": outcomes}) if return_outputs else loss
 
 
 class ReportProgress(TrainerCallback):

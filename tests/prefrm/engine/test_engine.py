@@ -183,7 +183,7 @@ def test_memory_is_bounded_by_the_batch_size_and_nothing_is_kept(judge: Judge, m
 
     def watched(image) -> ImageInput:
         prepared = prepare(image)
-        alive.append(weakref.ref(prepared.pixels_PC))
+        alive.append(weakref.ref(prepared.pixels))
         return prepared
 
     monkeypatch.setattr(judge.processor, "prepare_image", watched)

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from prefrm.judge import verdict_cross_entropy
+from prefrm.judge import (
+    EmbeddingHead,
+    ScalarHead,
+    bradley_terry,
+    bradley_terry_ties,
+    general_preference,
+    loss_of,
+    verdict_cross_entropy,
+)
 
 
 def loss(log_odds: list[float], p: list[float], weight: list[float] | None = None) -> float:
@@ -48,3 +56,55 @@ def test_half_precision_log_odds_are_reduced_in_float32():
     value = verdict_cross_entropy(torch.tensor([20.0], dtype=torch.bfloat16), torch.tensor([1.0]))
     assert value.dtype == torch.float32
     assert value.item() == pytest.approx(math.log1p(math.exp(-20.0)), rel=1e-4)
+
+
+def outcomes(d: list[float]) -> torch.Tensor:
+    d_N = torch.tensor(d)
+    return ScalarHead(hidden=1, ties=True).compare(d_N, torch.zeros_like(d_N))
+
+
+def test_ties_as_the_paper_writes_them():
+    d, bar = 0.7, math.log(5)
+    win, lose = (-math.log(1 / (1 + math.exp(-(sign * d - bar)))) for sign in (1, -1))
+    tie = win + lose - math.log(5**2 - 1)
+    for p, expected in ((1.0, win), (0.0, lose), (0.5, tie), (0.75, (win + tie) / 2)):
+        found = bradley_terry_ties(outcomes([d]), torch.tensor([p])).item()
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_tie_is_cheapest_between_equals_and_a_win_is_not():
+    cost = [bradley_terry_ties(outcomes([d]), torch.tensor([0.5])).item() for d in (-1.0, 0.0, 1.0)]
+    assert cost[1] < cost[0] == pytest.approx(cost[2])
+    wins = [bradley_terry_ties(outcomes([d]), torch.tensor([1.0])).item() for d in (0.0, 1.0, 5.0)]
+    assert wins[0] > wins[1] > wins[2]
+
+
+def test_three_answers_cost_the_language_models_cross_entropy():
+    logits = torch.randn(4, 3)
+    target = torch.tensor([0, 1, 2, 0])
+    p = torch.tensor([1.0, 0.0, 0.5, 1.0])
+    expected = torch.nn.functional.cross_entropy(logits, target)
+    torch.testing.assert_close(verdict_cross_entropy(logits.log_softmax(-1), p), expected)
+
+
+def test_a_general_preference_at_temperature_one_tenth():
+    head = EmbeddingHead(hidden=2, size=2)
+    a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
+    # <R a, b> = 1 * 0.8 - 0 * 0.6, over T = 0.1.
+    assert general_preference(head.compare(a, b), torch.ones(1)).item() == pytest.approx(
+        -math.log(1 / (1 + math.exp(-8.0))), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "ties", "loss"),
+    [
+        ("verdict", False, verdict_cross_entropy),
+        ("verdict", True, verdict_cross_entropy),
+        ("scalar", False, bradley_terry),
+        ("scalar", True, bradley_terry_ties),
+        ("embedding", False, general_preference),
+    ],
+)
+def test_each_head_has_its_loss(head: str, ties: bool, loss: object):
+    assert loss_of(head, ties=ties) is loss

@@ -21,7 +21,7 @@ def test_an_image_becomes_one_token_for_each_16_by_16_pixels(judge: Judge, png):
     image = prepare(judge, png, 0, width=48, height=32)
     assert image.grid == (1, 4, 6)
     assert image.tokens == 3 * 2
-    assert image.pixels_PC.shape == (24, 3 * 2 * 8 * 8)
+    assert image.pixels.shape == (24, 3 * 2 * 8 * 8)
 
 
 def test_the_pixel_budget_of_the_spec_is_kept(tiny_checkpoint: Path, png):
@@ -54,7 +54,7 @@ def test_a_prompt_that_is_stated_twice_takes_its_tokens_twice(tiny_checkpoint: P
         judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), template=template), "cpu")
         image = prepare(judge, png, 0)
         short, long = (judge.processor.prepare_pair("x" * n, image, image) for n in (5, 9))
-        assert short.positions_3L.shape[1] == len(short.ids_L)
+        assert short.positions_AL.shape[1] == len(short.ids_L)
         lengths[template] = len(long.ids_L) - len(short.ids_L)
     assert lengths == {"match-v1": 4, "match-twice-v1": 8}
 
@@ -67,12 +67,12 @@ def test_collation_pads_on_the_right_and_keeps_the_order_shown(judge: Judge, png
     assert batch.images == ((wide, tall), (wide, tall))
     assert batch.distinct_images == [wide, tall]
     lengths = [len(pair.ids_L) for pair in pairs]
-    assert batch.mask_BL.sum(dim=1).tolist() == lengths
+    assert batch.mask.sum(dim=1).tolist() == lengths
     for row, pair in enumerate(pairs):
         n = lengths[row]
         assert torch.equal(batch.ids_BL[row, :n], pair.ids_L)
-        assert torch.equal(batch.positions_3BL[:, row, :n], pair.positions_3L)
-        assert batch.mask_BL[row, :n].all() and not batch.mask_BL[row, n:].any()
+        assert torch.equal(batch.positions_ABL[:, row, :n], pair.positions_AL)
+        assert batch.mask[row, :n].all() and not batch.mask[row, n:].any()
     assert not (batch.ids_BL[0, lengths[0] :] == judge.processor.layout.image_token_id).any()
 
 
@@ -82,7 +82,7 @@ def test_saved_files_prepare_the_same_tensors(tiny_checkpoint: Path, tmp_path: P
     judge.processor.save(tmp_path)
     again = type(judge.processor).load(tmp_path, judge.model.config, spec, judge.processor.template)
     image, same = prepare(judge, png, 0), again.prepare_image(decode(png(0)))
-    assert torch.equal(image.pixels_PC, same.pixels_PC) and image.grid == same.grid
+    assert torch.equal(image.pixels, same.pixels) and image.grid == same.grid
     assert torch.equal(
         judge.processor.prepare_pair("a", image, image).ids_L, again.prepare_pair("a", same, same).ids_L
     )

@@ -1,0 +1,27 @@
+"""A prepared image: what a vision tower reads, and the tokens that stand for it in a sequence."""
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["ImageInput"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageInput:
+    """A prepared image. Two of them are equal only if they are the same object.
+
+    Attributes:
+        pixels: float32, normalized; the first axis is patches or tiles, the others are the family's.
+        grid: the family's facts about the image's shape, such as patches in time, height and width.
+        ids: the tokens that stand for it, placeholders and whatever the family writes between them.
+    """
+
+    pixels: torch.Tensor
+    grid: tuple[int, ...]
+    ids: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """How many positions the image takes in a sequence."""
+        return len(self.ids)

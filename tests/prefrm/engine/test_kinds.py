@@ -1,0 +1,128 @@
+"""Every kind of judge behind one engine and in one bundle format: what holds for all, and what tells them
+apart."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from prefrm.bundle import load_bundle, write_bundle
+from prefrm.engine import Engine
+from prefrm.judge import Judge, JudgeSpec, build_head
+from prefrm.winmatrix import Group
+
+PROMPT = "two dogs and a red kite"
+KINDS = {
+    "verdict joint": {},
+    "verdict isolated": {"attention": "isolated"},
+    "verdict with ties": {"ties": True, "attention": "isolated"},
+    "scalar": {"head": "scalar"},
+    "scalar with ties": {"head": "scalar", "ties": True, "template": "rate-twice-v1"},
+    "embedding": {"head": "embedding", "embedding_dim": 4},
+}
+
+
+@pytest.fixture(params=KINDS)
+def judge(tiny_checkpoint, request) -> Judge:
+    torch.manual_seed(0)
+    return Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), **KINDS[request.param]), "cpu")
+
+
+@pytest.fixture
+def group(png) -> Group:
+    sizes = [(48, 32), (32, 32), (16, 64)]
+    return Group(prompt=PROMPT, images=tuple(png(n, *sizes[n % 3]) for n in range(4)))
+
+
+def test_a_matrix_is_exact_and_its_extras_are_what_the_judge_knows(judge: Judge, group: Group):
+    matrix = Engine(judge).score([group])[0]
+    off = ~np.eye(4, dtype=bool)
+    assert matrix.valid.all()
+    assert np.array_equal(matrix.p + matrix.p.T, np.ones((4, 4), np.float32))
+    assert matrix.p[off].std() > 1e-3
+    assert np.isfinite(matrix.order_gap[off]).all() == judge.spec.is_pairwise
+    assert np.isfinite(matrix.tie[off]).all() == judge.spec.ties
+    if judge.spec.ties:
+        # A tie counts half to each, so it is at most twice the smaller side.
+        assert np.all(matrix.tie[off] <= 2 * np.minimum(matrix.p, matrix.p.T)[off] + 0.05)
+
+
+def test_permutations_companions_and_duplicates_change_no_bit(judge: Judge, group: Group):
+    engine = Engine(judge, batch_size=3)
+    other = Group(prompt="x" * 50, images=group.images[:2])
+    order = [2, 0, 3, 1]
+    matrix, permuted, _ = engine.score([group, group.permuted(order), other])
+    assert permuted.equals(matrix.permuted(order))
+    assert engine.score([other, group])[1].equals(matrix)
+    twice = engine.score([Group(prompt=PROMPT, images=(*group.images[:2], group.images[0]))])[0]
+    assert twice.p[0, 2] == 0.5 and twice.p[0, 1] == twice.p[2, 1]
+
+
+def test_what_cannot_be_read_costs_its_own_pairs(judge: Judge, group: Group):
+    a, b, c, _ = group.images
+    matrix = Engine(judge).score([Group(prompt=PROMPT, images=(a, None, b, b"no image", c))])[0]
+    keep = np.ix_([0, 2, 4], [0, 2, 4])
+    assert matrix.valid.sum() == 9 and matrix.valid[keep].all()
+    unread = Engine(judge).score([Group(prompt="x" * 2000, images=(a, b))])[0]
+    assert not unread.valid.any() and all("the model reads" in error for error in unread.errors)
+
+
+def test_a_temperature_flattens_and_turns_nothing_round(judge: Judge, group: Group):
+    sharp, flat = (Engine(judge, temperature=t).score([group])[0] for t in (1.0, 4.0))
+    assert np.array_equal(np.sign(sharp.p - 0.5), np.sign(flat.p - 0.5))
+    assert np.abs(flat.p - 0.5).sum() < np.abs(sharp.p - 0.5).sum()
+    logit = [np.log(m.p) - np.log(1 - m.p) for m in (sharp, flat)]
+    np.testing.assert_allclose(logit[1] * 4, logit[0], atol=1e-4)
+
+
+def test_a_bundle_holds_every_kind(judge: Judge, group: Group, tmp_path):
+    with torch.no_grad():
+        judge.head.log_scale.add_(0.3)
+    write_bundle(
+        tmp_path / "b", judge, calibration=None, data_fingerprint="f" * 64, metrics={}, card="# A judge\n"
+    )
+    loaded = load_bundle(tmp_path / "b", "cpu")
+    assert loaded.judge.spec == judge.spec
+    assert loaded.judge.processor.stride == judge.processor.stride
+    assert Engine(loaded.judge).score([group])[0].equals(Engine(judge).score([group])[0])
+
+
+def test_a_bundle_keeps_its_stride_whatever_would_be_computed_today(judge: Judge, group: Group, tmp_path):
+    judge.processor.stride += 7
+    before = Engine(judge).score([group])[0]
+    write_bundle(
+        tmp_path / "b", judge, calibration=None, data_fingerprint="f" * 64, metrics={}, card="# A judge\n"
+    )
+    loaded = load_bundle(tmp_path / "b", "cpu").judge
+    assert loaded.processor.stride == judge.processor.stride
+    assert Engine(loaded).score([group])[0].equals(before)
+
+
+def test_a_group_learns_in_one_pass(judge: Judge, group: Group):
+    """Every kind is trained by the same call: a group's comparisons in, one loss out."""
+    from prefrm.media import decode
+
+    images = [judge.processor.prepare_image(decode(image)) for image in group.images if image]
+    pairs = [(0, 1), (2, 1), (3, 0), (2, 3)]
+    batch = judge.processor.collate_groups([judge.processor.prepare_group(PROMPT, images, pairs)] * 2)
+    p = torch.tensor([1.0, 0.0, 0.5, 1.0] * 2)
+    parameters = [parameter for parameter in judge.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3)
+    losses = []
+    for _ in range(12):
+        loss = judge.loss(judge.train()(batch), p, torch.ones(8))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_a_heads_weights_must_be_those_of_its_kind(tiny_checkpoint):
+    spec = JudgeSpec(base_model=str(tiny_checkpoint), head="scalar")
+    scalar, embedding = (
+        build_head(replace(spec, head=head, template=""), 8) for head in ("scalar", "embedding")
+    )
+    with pytest.raises(RuntimeError, match="weight_D"):
+        embedding.load_state_dict(scalar.state_dict())
