@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from prefrm.errors import ConfigError
 from prefrm.prompts import DEFAULT_TEMPLATE, get_template
 
-__all__ = ["ATTENTIONS", "HEADS", "JudgeSpec"]
+__all__ = ["ATTENTIONS", "HEADS", "QUANTIZATIONS", "JudgeSpec"]
 
 HEADS = ("verdict",)
 ATTENTIONS = ("joint",)
+QUANTIZATIONS = ("nf4",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class JudgeSpec:
         template: the id of a prompt template.
         min_pixels: an image is enlarged to at least so many pixels; None keeps the base model's own bound.
         max_pixels: an image is reduced to at most so many pixels; None keeps the base model's own bound.
+        quantize: how the language model's linear layers are stored, one of `QUANTIZATIONS`; None keeps them
+            as they are.
     """
 
     base_model: str
@@ -32,6 +35,7 @@ class JudgeSpec:
     template: str = DEFAULT_TEMPLATE
     min_pixels: int | None = None
     max_pixels: int | None = None
+    quantize: str | None = None
 
     def __post_init__(self) -> None:
         if not self.base_model:
@@ -39,6 +43,10 @@ class JudgeSpec:
         for name, value, known in (("head", self.head, HEADS), ("attention", self.attention, ATTENTIONS)):
             if value not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}; received {value!r}")
+        if self.quantize is not None and self.quantize not in QUANTIZATIONS:
+            raise ConfigError(
+                f"quantize must be {', '.join(QUANTIZATIONS)} or null; received {self.quantize!r}"
+            )
         get_template(self.template)
         for name in ("min_pixels", "max_pixels"):
             if (pixels := getattr(self, name)) is not None and pixels < 1:

@@ -13,6 +13,7 @@ from prefrm.judge import JudgeSpec
         ({"head": "nope"}, "head must be one of verdict; received 'nope'"),
         ({"attention": "nope"}, "attention must be one of joint; received 'nope'"),
         ({"template": "nope"}, "no template 'nope'"),
+        ({"quantize": "int3"}, "quantize must be nf4 or null; received 'int3'"),
         ({"min_pixels": 0}, "min_pixels must be at least 1; received 0"),
         ({"max_pixels": -1}, "max_pixels must be at least 1; received -1"),
         ({"min_pixels": 9, "max_pixels": 8}, r"min_pixels \(9\) is larger than max_pixels \(8\)"),
