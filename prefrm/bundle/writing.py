@@ -83,7 +83,7 @@ def write_bundle(
             calibration=calibration,
             data_fingerprint=data_fingerprint,
             metrics=plain,
-            versions=_versions(),
+            versions=_versions(quantized=not merge and judge.spec.quantize is not None),
             files=hash_files(partial),
         )
         (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
@@ -220,6 +220,8 @@ def _move(partial: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _versions() -> dict[str, str]:
-    packages = ("prefrm", "torch", "transformers", "peft")
+def _versions(*, quantized: bool) -> dict[str, str]:
+    packages = ["prefrm", "torch", "transformers", "peft"]
+    if quantized:
+        packages.append("bitsandbytes")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -62,6 +62,7 @@ def test_an_adapter_comes_back_on_the_same_base_to_the_last_bit(
     loaded = load_bundle(tmp_path / "b", "cpu", dtype).judge
     assert manifest.spec.quantize == read_manifest(tmp_path / "b").spec.quantize == "nf4"
     assert quantized_layers(loaded) == quantized_layers(judge) == 14
+    assert "bitsandbytes" in manifest.versions
     assert torch.equal(verdicts(loaded, png), verdicts(judge, png))
 
 
@@ -80,6 +81,7 @@ def test_a_merged_bundle_is_plain_and_differs_by_rounding(adapted: Judge, tmp_pa
     assert torch.equal(verdicts(adapted, png), before)
     assert quantized_layers(adapted) == 14
     assert manifest.weights == "model" and manifest.spec.quantize is None
+    assert "bitsandbytes" not in manifest.versions
     assert "quantization_config" not in json.loads((tmp_path / "b" / "model" / "config.json").read_text())
     loaded = load_bundle(tmp_path / "b", "cpu").judge
     assert quantized_layers(loaded) == 0
