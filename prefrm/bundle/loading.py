@@ -38,6 +38,7 @@ def load_bundle(
         BundleError: a file is missing, altered, not listed or of a refused kind, or the base model of an
             adapter is absent or has other weights.
         ConfigError: the device is not there, or `dtype` is none.
+        MissingExtraError: its base model is quantized and bitsandbytes is not installed.
     """
     root = Path(folder)
     manifest = read_manifest(root)
@@ -46,7 +47,7 @@ def load_bundle(
     dtype = resolve_dtype(dtype, device)
     try:
         base = _find_weights(root, manifest)
-        backbone = load_backbone(base.folder, dtype=dtype)
+        backbone = load_backbone(base.folder, dtype=dtype, quantize=manifest.spec.quantize)
         processor = JudgeProcessor.load(
             root / "processor", backbone.config, manifest.spec, manifest.template, manifest.stride
         )

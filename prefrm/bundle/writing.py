@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 
 from prefrm.bundle.manifest import (
@@ -27,6 +27,7 @@ from prefrm.bundle.manifest import (
 )
 from prefrm.errors import BundleError
 from prefrm.judge import Judge, JudgeSpec
+from prefrm.judge.quantization import dequantize, is_quantized
 
 __all__ = ["amend_bundle", "write_bundle"]
 
@@ -50,7 +51,7 @@ def write_bundle(
 
     A PEFT adapter is written alone, and loading then needs the same base model; with `merge` it is
     merged into a copy of the backbone, and the bundle stands alone. A judge without an adapter is
-    written whole. The judge itself is not changed.
+    written whole. What is whole is never quantized. The judge itself is not changed.
 
     Args:
         metrics: held-out metrics, finite numbers and text in dicts and lists.
@@ -74,7 +75,7 @@ def write_bundle(
         _write_weights(judge, partial, merge=merge)
         _write_card(partial, card, plots)
         manifest = Manifest(
-            spec=judge.spec if merge else _found_from_anywhere(judge.spec),
+            spec=replace(judge.spec, quantize=None) if merge else _found_from_anywhere(judge.spec),
             template=judge.processor.template,
             stride=judge.processor.stride,
             weights="model" if merge else "adapter",
@@ -83,7 +84,7 @@ def write_bundle(
             calibration=calibration,
             data_fingerprint=data_fingerprint,
             metrics=plain,
-            versions=_versions(),
+            versions=_versions(quantized=not merge and judge.spec.quantize is not None),
             files=hash_files(partial),
         )
         (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
@@ -151,18 +152,38 @@ def _found_from_anywhere(spec: JudgeSpec) -> JudgeSpec:
 
 
 def _write_weights(judge: Judge, folder: Path, *, merge: bool) -> None:
-    backbone: Any = judge.backbone
     if merge:
-        adapted = isinstance(backbone, PeftModel)
-        whole = copy.deepcopy(backbone).merge_and_unload() if adapted else backbone
-        whole.save_pretrained(folder / "model")
+        _whole(judge).save_pretrained(folder / "model")
     else:
         # Adapters touch no embeddings, so PEFT need not ask the hub whether the vocabulary changed.
-        backbone.save_pretrained(folder / "adapter", save_embedding_layers=False)
+        adapted: Any = judge.backbone
+        adapted.save_pretrained(folder / "adapter", save_embedding_layers=False)
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
     judge.processor.save(folder / "processor")
     head = {name: tensor.detach().cpu().contiguous() for name, tensor in judge.head.state_dict().items()}
     save_file(head, folder / "head.safetensors")
+
+
+def _whole(judge: Judge) -> Any:
+    """The backbone as a plain `transformers` model in the judge's dtype, the adapter merged into it."""
+    backbone: Any = judge.backbone
+    adapted = isinstance(backbone, PeftModel)
+    if is_quantized(judge.model):
+        # On the CPU: what fits an accelerator in four bits need not fit there in sixteen.
+        copied = copy.deepcopy(backbone).to("cpu")
+        return _plain_base(copied).merge_and_unload() if adapted else dequantize(copied)
+    return copy.deepcopy(backbone).merge_and_unload() if adapted else backbone
+
+
+def _plain_base(adapted: Any) -> Any:
+    """The same adapter on the dequantized base; PEFT would quantize again what it merges.
+
+    Takes `adapted` apart.
+    """
+    weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    plain = PeftModel(dequantize(adapted.unload()), adapted.active_peft_config)
+    set_peft_model_state_dict(plain, weights)
+    return plain
 
 
 def _write_card(folder: Path, card: str, plots: Mapping[str, bytes]) -> None:
@@ -200,6 +221,8 @@ def _move(partial: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _versions() -> dict[str, str]:
-    packages = ("prefrm", "torch", "transformers", "peft")
+def _versions(*, quantized: bool) -> dict[str, str]:
+    packages = ["prefrm", "torch", "transformers", "peft"]
+    if quantized:
+        packages.append("bitsandbytes")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from prefrm.errors import ConfigError
 from prefrm.judge.images import ImageInput
+from prefrm.judge.quantization import keep_layout, nf4_settings
 from prefrm.judge.spec import JudgeSpec
 
 __all__ = [
@@ -234,17 +235,29 @@ def find_base(spec: JudgeSpec) -> BaseModel:
     return BaseModel(folder=folder, revision=folder.name, weights_sha256=_weights_sha256(folder))
 
 
-def load_backbone(folder: Path, *, dtype: torch.dtype) -> Any:
+def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = None) -> Any:
     """The checkpoint in `folder` as a `transformers` model, in evaluation mode, on the CPU.
 
+    With `quantize` the layers that the family's `lora_targets` match are stored that way. They are
+    quantized on the CPU always, so that every machine gets the same ones.
+
     Raises:
-        ConfigError: the folder holds no checkpoint, one without safetensors, or an unsupported family.
+        ConfigError: the folder holds no checkpoint, one without safetensors, an unsupported family, or
+            layers that cannot be quantized.
+        MissingExtraError: `quantize` is set and bitsandbytes is not installed.
     """
     try:
-        family_of(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-        return AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        targets = family_of(config).lora_targets
+        stored: dict[str, Any] = {}
+        if quantize is not None:
+            settings = nf4_settings(config, targets, dtype=dtype)
+            stored = {"quantization_config": settings, "device_map": {"": "cpu"}}
+        backbone = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **stored
         )
+        keep_layout(backbone)
+        return backbone
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise

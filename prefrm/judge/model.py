@@ -64,12 +64,13 @@ class Judge(nn.Module):
                 head is float32 always.
 
         Raises:
-            ConfigError: the base model is not to be found, or is of no supported family, or the device is
-                not there.
+            ConfigError: the base model is not to be found, or is of no supported family, or cannot be
+                quantized, or the device is not there.
+            MissingExtraError: the base model is to be quantized and bitsandbytes is not installed.
         """
         device = resolve_device(device)
         base = find_base(spec)
-        backbone = load_backbone(base.folder, dtype=resolve_dtype(dtype, device))
+        backbone = load_backbone(base.folder, dtype=resolve_dtype(dtype, device), quantize=spec.quantize)
         # PEFT writes this name into an adapter; the hub's id says more than a folder of its cache.
         backbone.name_or_path = spec.base_model
         processor = JudgeProcessor.load(base.folder, backbone.config, spec, get_template(spec.template))

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from prefrm.errors import ConfigError
 from prefrm.prompts import Template, default_template, get_template
 
-__all__ = ["ATTENTIONS", "HEADS", "JudgeSpec"]
+__all__ = ["ATTENTIONS", "HEADS", "QUANTIZATIONS", "JudgeSpec"]
 
 HEADS = ("verdict", "scalar", "embedding")
 ATTENTIONS = ("joint", "isolated")
+QUANTIZATIONS = ("nf4",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class JudgeSpec:
         embedding_dim: even; how many numbers an embedding has.
         min_pixels: an image is enlarged to at least so many pixels; None keeps the base model's own bound.
         max_pixels: an image is reduced to at most so many pixels; None keeps the base model's own bound.
+        quantize: how the language model's linear layers are stored, one of `QUANTIZATIONS`; None keeps them
+            as they are.
     """
 
     base_model: str
@@ -40,6 +43,7 @@ class JudgeSpec:
     embedding_dim: int = 8
     min_pixels: int | None = None
     max_pixels: int | None = None
+    quantize: str | None = None
 
     def __post_init__(self) -> None:
         if not self.base_model:
@@ -58,6 +62,10 @@ class JudgeSpec:
             raise ConfigError(f"embedding_dim must be even and at least 2; received {self.embedding_dim}")
         if not self.template:
             object.__setattr__(self, "template", self._fitting_template)
+        if self.quantize is not None and self.quantize not in QUANTIZATIONS:
+            raise ConfigError(
+                f"quantize must be {', '.join(QUANTIZATIONS)} or null; received {self.quantize!r}"
+            )
         self._check_template(get_template(self.template))
         for name in ("min_pixels", "max_pixels"):
             if (pixels := getattr(self, name)) is not None and pixels < 1:

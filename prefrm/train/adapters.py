@@ -11,6 +11,10 @@ def add_lora(judge: Judge, *, rank: int, alpha: int, dropout: float) -> None:
     """Wrap the judge's backbone in a LoRA adapter (arXiv 2106.09685); all other backbone weights freeze.
 
     The layers that it adapts are the family's own (`judge.family.lora_targets`). The head stays trainable.
+    On a judge with `spec.quantize` this is QLoRA (arXiv 2305.14314). PEFT's `prepare_model_for_kbit_training`
+    is not needed: PEFT freezes the base and keeps the adapter in float32 anyhow, the norms compute in
+    float32 and so need not be stored in it, and only reentrant gradient checkpointing asks for inputs
+    with a gradient.
     """
     judge.backbone = get_peft_model(
         judge.model,

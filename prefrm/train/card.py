@@ -22,6 +22,8 @@ def model_card(
     `plots` are the files in `plots/` that it shows.
     """
     adapter = "every weight" if config.adapter is None else f"LoRA, rank {config.adapter.rank}"
+    if config.judge.quantize is not None:
+        adapter += f", on a base in {config.judge.quantize}"
     temperature = (
         "not calibrated: its probabilities order pairs, and mean no more than that"
         if calibration is None

@@ -36,7 +36,7 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterConfig:
-    """LoRA (arXiv 2106.09685) on the linear layers of the language model.
+    """LoRA (arXiv 2106.09685) on the linear layers of the language model; with `judge.quantize`, QLoRA.
 
     Attributes:
         rank: inner width of the update.
@@ -120,3 +120,8 @@ class TrainConfig:
         # What numpy's generator accepts.
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32); received {self.seed}")
+        if self.judge.quantize is not None and self.adapter is None:
+            raise ValueError(
+                f"judge.quantize={self.judge.quantize} needs an adapter, since the weights that it stores "
+                "cannot learn, and adapter is null; set one, or leave judge.quantize out"
+            )

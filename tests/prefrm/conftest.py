@@ -48,8 +48,8 @@ def build_tokenizer(chat_template: str | None = CHAT_TEMPLATE):
     return tokenizer
 
 
-def build_model(tokenizer):
-    """Two layers everywhere; image tokens are 16 x 16 pixels."""
+def build_model(tokenizer, width: int = 32):
+    """Two layers everywhere, the language model's of that width; image tokens are 16 x 16 pixels."""
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -57,10 +57,10 @@ def build_model(tokenizer):
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
-            "hidden_size": 32,
-            "intermediate_size": 64,
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
             "num_hidden_layers": 2,
-            "num_attention_heads": 4,
+            "num_attention_heads": width // 8,
             "num_key_value_heads": 2,
             "max_position_embeddings": 512,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
@@ -70,7 +70,7 @@ def build_model(tokenizer):
             "hidden_size": 32,
             "intermediate_size": 64,
             "num_heads": 2,
-            "out_hidden_size": 32,
+            "out_hidden_size": width,
             "patch_size": 8,
             "spatial_merge_size": 2,
             "window_size": 32,
@@ -91,19 +91,28 @@ def build_model(tokenizer):
     return model
 
 
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as `save_pretrained` makes it: weights, configuration, tokenizer, image processor."""
+def save_checkpoint(folder: Path, width: int = 32) -> Path:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    folder = tmp_path_factory.mktemp("tiny")
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder)
-    build_model(tokenizer).save_pretrained(folder)
+    build_model(tokenizer, width).save_pretrained(folder)
     Qwen2VLImageProcessorPil(
         patch_size=8, merge_size=2, min_pixels=16 * 16, max_pixels=64 * 64
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `save_pretrained` makes it: weights, configuration, tokenizer, image processor."""
+    return save_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def wide_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint with layers of 64 inputs and more, which can be stored in four bits."""
+    return save_checkpoint(tmp_path_factory.mktemp("wide"), width=64)
 
 
 @pytest.fixture(scope="session")

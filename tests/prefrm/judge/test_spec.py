@@ -19,6 +19,7 @@ from prefrm.judge import JudgeSpec
         ({"head": "scalar", "attention": "isolated"}, "reads one image at a time; leave attention out"),
         ({"head": "embedding", "ties": True}, "the embedding head has no ties"),
         ({"embedding_dim": 3}, "embedding_dim must be even and at least 2; received 3"),
+        ({"quantize": "int3"}, "quantize must be nf4 or null; received 'int3'"),
         ({"min_pixels": 0}, "min_pixels must be at least 1; received 0"),
         ({"max_pixels": -1}, "max_pixels must be at least 1; received -1"),
         ({"min_pixels": 9, "max_pixels": 8}, r"min_pixels \(9\) is larger than max_pixels \(8\)"),
