@@ -58,7 +58,11 @@ _HELD_OUT = (0.1, 0.2)  # shares of the prompts in validation and test
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CyclicOptions:
-    """How much to build. Sizes are in groups."""
+    """How much to build, sizes in groups, and how hard.
+
+    With bystanders a judge must tie a kind to a color before any of it makes sense; a small one then needs
+    several times as many steps.
+    """
 
     train: Annotated[int, "groups in the train split"] = 1200
     validation: Annotated[int, "groups in the validation split"] = 60
