@@ -1,13 +1,13 @@
 """The recipes that exist. To add one: write one file that defines a `Recipe`, and name it here."""
 
-from data_recipes import pairs
+from data_recipes import cyclic, pairs
 from data_recipes.recipe import Recipe
 from data_recipes.shapes import recipe as shapes
 from prefrm.errors import ConfigError
 
 __all__ = ["RECIPES", "get_recipe"]
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (shapes.RECIPE, pairs.RECIPE)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (shapes.RECIPE, cyclic.RECIPE, pairs.RECIPE)}
 
 
 def get_recipe(name: str) -> Recipe:

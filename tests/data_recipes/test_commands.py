@@ -43,7 +43,7 @@ def test_list_shows_recipes_and_options() -> None:
 
 def test_list_as_json() -> None:
     recipes = {recipe["name"]: recipe for recipe in json.loads(run("list", "--json").stdout)}
-    assert list(recipes) == ["shapes", "pairs"]
+    assert list(recipes) == ["shapes", "cyclic", "pairs"]
     assert recipes["pairs"]["options"][0]["required"] is True
     assert recipes["shapes"]["options"][0] == {
         "name": "train",

@@ -130,7 +130,7 @@ def test_disjoint_splits_are_proved_and_leaks_are_counted() -> None:
 
 
 def test_the_registry_knows_its_recipes() -> None:
-    assert list(RECIPES) == ["shapes", "pairs"]
+    assert list(RECIPES) == ["shapes", "cyclic", "pairs"]
     assert get_recipe("pairs") is RECIPES["pairs"]
-    with pytest.raises(ConfigError, match="unknown recipe 'shape'; the recipes are shapes, pairs"):
+    with pytest.raises(ConfigError, match="unknown recipe 'shape'; the recipes are shapes, cyclic, pairs"):
         get_recipe("shape")

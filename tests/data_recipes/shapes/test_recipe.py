@@ -1,13 +1,11 @@
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from data_recipes.registry import RECIPES
 from data_recipes.shapes.oracle import assess
 from data_recipes.shapes.prompts import SKILLS, parse_prompt, split_prompts
-from data_recipes.shapes.recipe import label, with_noise
+from data_recipes.shapes.recipe import label
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import Scene
 from prefrm import media
@@ -39,23 +37,6 @@ def test_polarity_on_a_literal_row() -> None:
         Comparison(i=1, j=2, p=0.5),
     )
     assert (group.prompt, group.tags) == ("a red circle", {"skill": "colors"})
-
-
-def test_noise_flips_strict_comparisons_only_and_leaves_the_quality() -> None:
-    strict = tuple(Comparison.preferred(0, n) for n in range(1, 1000))
-    group = PreferenceGroup(
-        id="g",
-        prompt="p",
-        images=(b"x",) * 1000,
-        comparisons=(*strict, Comparison.tie(1, 2)),
-        quality=(0.5,) * 1000,
-    )
-    noisy = with_noise(group, 0.1, np.random.default_rng(0))
-    flipped = sum(c.p == 0.0 for c in noisy.comparisons)
-    assert 70 < flipped < 130
-    assert noisy.comparisons[-1] == Comparison.tie(1, 2)
-    assert replace(noisy, comparisons=group.comparisons) == group
-    assert with_noise(group, 0.0, np.random.default_rng(0)) == group
 
 
 def test_sizes_balance_and_all_pairs(dataset: dict[str, list[PreferenceGroup]]) -> None:
