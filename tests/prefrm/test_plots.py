@@ -104,6 +104,7 @@ def table(p, target):
     columns = Pairs(
         p=np.array(p),
         order_gap=ones,
+        tie=ones * np.nan,
         target=np.array(target),
         weight=ones,
         prompt=np.arange(n),
