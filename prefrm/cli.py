@@ -21,7 +21,7 @@ from typer.exceptions import Abort, TyperException
 from prefrm.errors import ConfigError, PrefrmError
 
 if TYPE_CHECKING:
-    from prefrm.eval import Evaluation
+    from prefrm.eval import Evaluation, Splits, Study
     from prefrm.label import LabelledGroup, PairSummary, Summary
     from prefrm.records import PreferenceGroup
     from prefrm.winmatrix import Scorer
@@ -155,14 +155,10 @@ def evaluate(
     splits = evaluation.find_splits(data, split, validation)
     if against is not None:
         _require_judge(against)
-    with _scorer(target) as scorer:
-        result = evaluation.evaluate_splits(scorer, data, splits)
+    result = _study(target, data, splits)
     opponent = None
     if against is not None:
-        with _scorer(against) as scorer:
-            opponent = evaluation.Opponent.of(
-                against, evaluation.evaluate_splits(scorer, data, splits), result
-            )
+        opponent = evaluation.Opponent.of(against, _study(against, data, splits), result)
     plots = evaluation.write_report(
         result.evaluation,
         out,
@@ -174,12 +170,21 @@ def evaluate(
         where = f"record {left_out.id!r}, candidate {left_out.candidate}"
         print(f"{where} was left out: {left_out.reason}", file=sys.stderr)
     if amend:
-        _amend(Path(target), split, result.evaluation, {name: (out / name).read_bytes() for name in plots})
+        # The other judge is nothing that this one's bundle should speak of.
+        own = {name: (out / name).read_bytes() for name in plots if name != evaluation.AGAINST}
+        _amend(Path(target), split, result.evaluation, own)
     if as_json:
         print((out / "report.json").read_text(encoding="utf-8"), end="")
         return
     print("\n".join(evaluation.summary(result, opponent)))
     print(f"report: {out / 'report.md'}")
+
+
+def _study(target: str, data: Path, splits: "Splits") -> "Study":
+    from prefrm.eval import evaluate_splits
+
+    with _scorer(target) as scorer:
+        return evaluate_splits(scorer, data, splits)
 
 
 def _amend(bundle: Path, split: str, evaluation: "Evaluation", plots: dict[str, bytes]) -> None:

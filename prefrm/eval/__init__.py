@@ -24,6 +24,7 @@ from prefrm.eval.calibration import (
 )
 from prefrm.eval.card import results_section, with_results
 from prefrm.eval.evaluation import Evaluation, Unreadable, evaluate
+from prefrm.eval.figures import AGAINST
 from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
 from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.paired import Difference, SideBySide, compare
@@ -34,6 +35,7 @@ from prefrm.eval.study import Splits, Study, evaluate_splits, find_splits
 from prefrm.eval.thresholds import Thresholds, fit_half_tie_threshold, fit_tie_threshold
 
 __all__ = [
+    "AGAINST",
     "Accuracy",
     "Breakdown",
     "Calibration",

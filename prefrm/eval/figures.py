@@ -12,13 +12,14 @@ from prefrm.eval.metrics import Metrics
 from prefrm.eval.pairs import pairs_of
 from prefrm.eval.tables import name, words
 
-__all__ = ["draw", "remove_stale"]
+__all__ = ["AGAINST", "draw", "remove_stale"]
 
 MOST_BARS = 40
+AGAINST = "against.png"
 FILES = (
     "accuracy.png",
     "accuracy_by_*.png",
-    "against.png",
+    AGAINST,
     "illusory_advantage.png",
     "order_gap.png",
     "reliability.png",
@@ -129,8 +130,8 @@ def _against(first: Metrics, second: Metrics, folder: Path) -> dict[str, str]:
         title="Two judges, the same groups",
         xlabel="accuracy",
     )
-    figure.savefig(folder / "against.png")
-    return {"against.png": "Both judges by each definition, with 95% intervals of each by itself."}
+    figure.savefig(folder / AGAINST)
+    return {AGAINST: "Both judges by each definition, with 95% intervals of each by itself."}
 
 
 def _file_part(tag: str) -> str:

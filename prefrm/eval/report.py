@@ -55,13 +55,13 @@ DEFINITIONS = """\
   dataset's unit of quality.
 - **illusory advantage**: each set of candidates of equal quality in a group, taken as a group of its own.
   The right advantage is 0. Divided by the set's own standard deviation it is 0.7 to 0.9 however small the
-  differences are, for any reward; divided by the reward's usual spread over all groups it shows how large
-  they are beside those that the reward makes elsewhere; the **amplification** is the one over the other. A
-  win rate over few opponents is noisy, which small sets show. All three rewards come from the same matrix:
-  Bradley-Terry utilities (the pointwise view, in nats), mean probabilities of winning, and shares of
-  opponents beaten. **Noise to signal** is, in the groups as they are, the difference in reward of two
-  equally good candidates over that of two unequal ones, rewards divided by their group's standard
-  deviation; 0 is right, 1 is a guess."""
+  differences are, for any reward, and 0 only where they are exactly 0; divided by the reward's usual
+  spread over all groups it shows how large they are beside those that the reward makes elsewhere; the
+  **amplification** is the one over the other. A win rate over few opponents is noisy, which small sets
+  show. All three rewards come from the same matrix: Bradley-Terry utilities (the pointwise view, in
+  nats), mean probabilities of winning, and shares of opponents beaten. **Noise to signal** is, in the
+  groups as they are, the difference in reward of two equally good candidates over that of two unequal
+  ones, rewards divided by their group's standard deviation; 0 is right, 1 is a guess."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

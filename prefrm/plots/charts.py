@@ -108,17 +108,13 @@ def bars(
         ends = np.fmax(ends, high)
     for n, (what, points) in enumerate((marks or {}).items()):
         x = [points[name] for name in names]
-        axes.scatter(
-            x,
-            place,
-            marker="o^D"[n % 3],
-            s=34,
-            color=SERIES[n + 1],
-            edgecolors="white",
-            zorder=5,
-            clip_on=False,
-            label=what,
-        )
+        # Ever smaller, so that marks at one place are all seen.
+        look: dict[str, Any] = {
+            "marker": "o^D"[n % 3],
+            "s": 72 - 18 * (n % 3),
+            "color": SERIES[(n + 1) % len(SERIES)],
+        }
+        axes.scatter(x, place, **look, edgecolors="white", zorder=5, clip_on=False, label=what)
         ends = np.fmax(ends, x)
     if marks:
         axes.legend(**BELOW, borderaxespad=2.2, ncols=len(marks), frameon=False, fontsize=9)

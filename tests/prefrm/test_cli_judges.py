@@ -147,7 +147,11 @@ def test_a_mistake_is_said_before_anything_is_judged(
 
 
 def test_eval_amends_a_bundle_and_leaves_its_weights(
-    judge: object, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    served: Addresses,
+    judge: object,
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "bundle"
     before = write_bundle(
@@ -170,8 +174,11 @@ def test_eval_amends_a_bundle_and_leaves_its_weights(
     weights = {path: digest for path, digest in before.files.items() if not path.startswith(said)}
     assert {path: digest for path, digest in after.files.items() if not path.startswith(said)} == weights
     assert f"amended: {after.describe()}\n" in capsys.readouterr().err
-    assert run(["eval", str(folder), str(dataset), "--out", str(out), "--amend"]) == 0
+    again = ["eval", str(folder), str(dataset), "--out", str(out), "--amend", "--against", served.grpc_url]
+    assert run(again) == 0
+    assert (out / "against.png").is_file()
     assert (folder / "README.md").read_text() == card
+    assert read_manifest(folder) == after
 
 
 def test_labelling_goes_on_at_another_address_of_the_same_judge(
