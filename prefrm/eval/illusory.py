@@ -72,11 +72,11 @@ def illusory_advantages(judged: Sequence[JudgedGroup]) -> dict[str, IllusoryAdva
 
 
 def equal_sets(group: JudgedGroup) -> Iterator[WinMatrix]:
-    """The matrix of each largest set of at least two candidates of the same quality."""
+    """The matrix of each largest set of at least two candidates of the same quality, judged or not."""
     if group.quality is None:
         return
     for level in sorted({value for value in group.quality if np.isfinite(value)}):
-        same = [n for n, value in enumerate(group.quality) if value == level and not group.matrix.errors[n]]
+        same = [n for n, value in enumerate(group.quality) if value == level]
         if len(same) >= 2:
             yield group.matrix.subset(same)
 
