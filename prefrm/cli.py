@@ -21,6 +21,7 @@ from typer.exceptions import Abort, TyperException
 from prefrm.errors import ConfigError, PrefrmError
 
 if TYPE_CHECKING:
+    from prefrm.eval import Evaluation, Splits, Study
     from prefrm.label import LabelledGroup, PairSummary, Summary
     from prefrm.records import PreferenceGroup
     from prefrm.winmatrix import Scorer
@@ -127,6 +128,20 @@ def evaluate(
     target: Target,
     data: Data,
     split: Split = "test",
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            help="the split on which temperature and tie thresholds are fitted; `none` fits nothing",
+            show_default="validation, if the dataset has it",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="BUNDLE|URL", help="another judge, compared on the same groups")
+    ] = None,
+    amend: Annotated[
+        bool,
+        typer.Option("--amend", help="put card, numbers and plots into the bundle, whose digest changes"),
+    ] = False,
     out: Annotated[Path, typer.Option(help="where report.md, report.json and the plots go")] = Path(
         "runs/eval"
     ),
@@ -134,23 +149,57 @@ def evaluate(
 ) -> None:
     """Measure a judge on a preference dataset: tables, plots, JSON."""
     from prefrm import eval as evaluation
-    from prefrm.progress import track
-    from prefrm.records import count_groups, read_groups
 
-    total = count_groups(data, split)
-    with _scorer(target) as scorer, track("scoring", total) as advance:
-        result = evaluation.evaluate(scorer, read_groups(data, split), progress=advance)
-    evaluation.write_report(result, out)
-    for left_out in result.unreadable:
+    if amend and "://" in target:
+        raise ConfigError(f"--amend writes into a bundle's folder; received the URL {target}")
+    splits = evaluation.find_splits(data, split, validation)
+    if against is not None:
+        _require_judge(against)
+    result = _study(target, data, splits)
+    opponent = None
+    if against is not None:
+        opponent = evaluation.Opponent.of(against, _study(against, data, splits), result)
+    plots = evaluation.write_report(
+        result.evaluation,
+        out,
+        recalibrated=result.recalibrated,
+        against=opponent,
+        why_no_thresholds=splits.why,
+    )
+    for left_out in result.evaluation.unreadable:
         where = f"record {left_out.id!r}, candidate {left_out.candidate}"
         print(f"{where} was left out: {left_out.reason}", file=sys.stderr)
+    if amend:
+        # The other judge is nothing that this one's bundle should speak of.
+        own = {name: (out / name).read_bytes() for name in plots if name != evaluation.AGAINST}
+        _amend(Path(target), split, result.evaluation, own)
     if as_json:
-        _print_json(result.to_dict())
+        print((out / "report.json").read_text(encoding="utf-8"), end="")
         return
-    accuracy = result.metrics.accuracy
-    print(f"pair accuracy {accuracy.value:.3f} ({accuracy.low:.3f} to {accuracy.high:.3f})", end=", ")
-    print(f"order gap {result.metrics.mean_order_gap:.3f}, calibration error {result.calibration.ece:.3f}")
+    print("\n".join(evaluation.summary(result, opponent)))
     print(f"report: {out / 'report.md'}")
+
+
+def _study(target: str, data: Path, splits: "Splits") -> "Study":
+    from prefrm.eval import evaluate_splits
+
+    with _scorer(target) as scorer:
+        return evaluate_splits(scorer, data, splits)
+
+
+def _amend(bundle: Path, split: str, evaluation: "Evaluation", plots: dict[str, bytes]) -> None:
+    from prefrm.bundle import amend_bundle, read_manifest
+    from prefrm.eval import results_section, with_results
+
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    amended = amend_bundle(
+        bundle,
+        calibration=read_manifest(bundle).calibration,
+        metrics=evaluation.to_dict(),
+        card=with_results(card, results_section(split, evaluation, list(plots))),
+        plots=plots,
+    )
+    print(f"amended: {amended.describe()}", file=sys.stderr)
 
 
 @app.command()
@@ -258,6 +307,16 @@ def _scorer(target: str) -> "Iterator[Scorer]":
 
     print(f"judge: {read_manifest(target).describe()}", file=sys.stderr)
     yield Engine.from_bundle(target)
+
+
+def _require_judge(target: str) -> None:
+    """Raise before anything else is scored if `target` is no bundle, or if nobody answers there."""
+    if "://" in target:
+        with _scorer(target):
+            return
+    from prefrm.bundle import read_manifest
+
+    read_manifest(target)
 
 
 def _identity(target: str, scorer: "Scorer") -> str:

@@ -1,9 +1,19 @@
 """How good a scorer is: agreement with a preference dataset, calibration, and a report with plots.
 
 Sees any `prefrm.winmatrix.Scorer`; knows no engine and imports no torch. Nothing here draws a
-conclusion from a pair that was not judged: such pairs are left out and counted.
+conclusion from a pair that was not judged: such pairs are left out and counted. Nothing that is fitted,
+a temperature or a tie threshold, is fitted on what it is measured on.
 """
 
+from prefrm.eval.accuracies import (
+    Accuracy,
+    Breakdown,
+    half_tie_accuracy,
+    pair_accuracy,
+    prompt_accuracy,
+    three_label_accuracy,
+    tie_calibrated_accuracy,
+)
 from prefrm.eval.calibration import (
     Calibration,
     Reliability,
@@ -12,28 +22,59 @@ from prefrm.eval.calibration import (
     fit_temperature,
     tempered,
 )
+from prefrm.eval.card import results_section, with_results
 from prefrm.eval.evaluation import Evaluation, Unreadable, evaluate
-from prefrm.eval.metrics import Accuracy, Metrics, accuracy, kendall_tau, measure
+from prefrm.eval.figures import AGAINST
+from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
+from prefrm.eval.metrics import Metrics, measure
+from prefrm.eval.paired import Difference, SideBySide, compare
 from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
-from prefrm.eval.report import write_report
+from prefrm.eval.ranking import intransitive_triples, kendall_tau, spearman_rho
+from prefrm.eval.report import Opponent, summary, write_report
+from prefrm.eval.study import Splits, Study, evaluate_splits, find_splits
+from prefrm.eval.thresholds import Thresholds, fit_half_tie_threshold, fit_tie_threshold
 
 __all__ = [
+    "AGAINST",
     "Accuracy",
+    "Breakdown",
     "Calibration",
+    "Difference",
     "Evaluation",
+    "IllusoryAdvantage",
     "JudgedGroup",
     "Metrics",
+    "Opponent",
     "Pairs",
     "Reliability",
+    "SideBySide",
+    "Splits",
+    "Study",
+    "Thresholds",
     "Unreadable",
-    "accuracy",
     "apply_temperature",
     "calibrate",
+    "compare",
     "evaluate",
+    "evaluate_splits",
+    "find_splits",
+    "fit_half_tie_threshold",
     "fit_temperature",
+    "fit_tie_threshold",
+    "half_tie_accuracy",
+    "illusory_advantages",
+    "intransitive_triples",
     "kendall_tau",
     "measure",
+    "pair_accuracy",
     "pairs_of",
+    "prompt_accuracy",
+    "results_section",
+    "spearman_rho",
+    "summary",
     "tempered",
+    "three_label_accuracy",
+    "tie_calibrated_accuracy",
+    "with_results",
     "write_report",
 ]

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError
-from prefrm.eval.metrics import P_EPSILON, weighted_mean
 from prefrm.eval.pairs import Doubles, Pairs
+from prefrm.eval.statistics import P_EPSILON, weighted_mean
 from prefrm.winmatrix import WinMatrix
 
 __all__ = ["Calibration", "Reliability", "apply_temperature", "calibrate", "fit_temperature", "tempered"]

@@ -14,11 +14,12 @@ from prefrm.errors import DatasetError
 from prefrm.eval.calibration import Calibration, calibrate, fit_temperature, tempered
 from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.pairs import JudgedGroup, pairs_of
+from prefrm.eval.thresholds import Thresholds
 from prefrm.progress import Advance
 from prefrm.records import PreferenceGroup
 from prefrm.winmatrix import Scorer, WinMatrix
 
-__all__ = ["Evaluation", "Unreadable", "evaluate"]
+__all__ = ["Evaluation", "Unreadable", "evaluate", "to_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class Evaluation:
         metrics: agreement with the labels.
         calibration: what the probabilities are worth.
         temperature: what the scorer's log-odds were divided by afterwards; 1 is the scorer as it is.
+        thresholds: the tie thresholds of another split; None leaves out the accuracies that need them.
     """
 
     judged: tuple[JudgedGroup, ...]
@@ -47,22 +49,32 @@ class Evaluation:
     metrics: Metrics
     calibration: Calibration
     temperature: float = 1.0
+    thresholds: Thresholds | None = None
 
     def fitted_temperature(self) -> float:
         """The temperature that these very labels ask for; fit on validation data, not on the test split."""
         pairs = pairs_of(self.judged)
         return fit_temperature(pairs.p, pairs.target, pairs.weight)
 
+    def fitted_thresholds(self, split: str) -> Thresholds:
+        """The tie thresholds that these very labels ask for; for `evaluate` on another split than `split`."""
+        return Thresholds.fit(pairs_of(self.judged), split)
+
     def tempered(self, temperature: float) -> "Evaluation":
-        """The evaluation of the same scorer at another temperature (on top of its own); nothing is scored."""
+        """The evaluation of the same scorer at another temperature (on top of its own); nothing is scored.
+
+        No verdict changes, ties by threshold included, and so no accuracy does.
+        """
         judged = tuple(replace(group, matrix=tempered(group.matrix, temperature)) for group in self.judged)
-        return _evaluation(judged, self.unreadable, self.temperature * temperature)
+        thresholds = None if self.thresholds is None else self.thresholds.tempered(temperature)
+        return _evaluation(judged, self.unreadable, self.temperature * temperature, thresholds)
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON: no matrices, and None where there was no data."""
-        numbers: dict[str, Any] = _finite(
+        numbers: dict[str, Any] = to_json(
             {
                 "temperature": self.temperature,
+                "thresholds": None if self.thresholds is None else asdict(self.thresholds),
                 "metrics": asdict(self.metrics),
                 "calibration": asdict(self.calibration),
                 "unreadable": [asdict(entry) for entry in self.unreadable],
@@ -77,12 +89,14 @@ def evaluate(
     *,
     batch: int = 8,
     progress: Advance | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Evaluation:
     """Score every group, `batch` groups a call, and measure.
 
     `groups` may be a stream: of those that are done only labels and matrices stay in memory.
     `progress` is called with the number of groups done. An image that the scorer cannot read costs
-    its own candidate and nothing else; it is listed in `unreadable`.
+    its own candidate and nothing else; it is listed in `unreadable`. `thresholds` come from another split
+    (`Evaluation.fitted_thresholds`).
 
     Raises:
         ConfigError: `batch` is less than 1.
@@ -100,18 +114,33 @@ def evaluate(
             progress(len(judged))
     if not judged:
         raise DatasetError("there is nothing to evaluate: the dataset split holds no group")
-    return _evaluation(tuple(judged), tuple(unreadable), 1.0)
+    return _evaluation(tuple(judged), tuple(unreadable), 1.0, thresholds)
+
+
+def to_json(value: Any) -> Any:
+    """Dictionaries and lists as they are, and None for a number that is NaN or infinite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: to_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(entry) for entry in value]
+    return value
 
 
 def _evaluation(
-    judged: tuple[JudgedGroup, ...], unreadable: tuple[Unreadable, ...], temperature: float
+    judged: tuple[JudgedGroup, ...],
+    unreadable: tuple[Unreadable, ...],
+    temperature: float,
+    thresholds: Thresholds | None,
 ) -> Evaluation:
     return Evaluation(
         judged=judged,
         unreadable=unreadable,
-        metrics=measure(judged),
+        metrics=measure(judged, thresholds),
         calibration=calibrate(pairs_of(judged)),
         temperature=temperature,
+        thresholds=thresholds,
     )
 
 
@@ -122,13 +151,3 @@ def _unreadable(group: PreferenceGroup, matrix: WinMatrix) -> list[Unreadable]:
         for n, (image, reason) in enumerate(zip(group.images, matrix.errors, strict=True))
         if reason and image is not None
     ]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return value

@@ -50,6 +50,7 @@ class Pairs:
     Attributes:
         p: what the judge says, P(i beats j); NaN where the pair was not judged.
         order_gap: the judge's order gap; NaN where it has none.
+        tie: the judge's P(tie); NaN where it gives none.
         target: what the dataset says, the probability that i is preferred; 0.5 is a tie.
         weight: the comparison's weight.
         prompt: int, the same for comparisons of the same prompt: what a bootstrap draws.
@@ -58,6 +59,7 @@ class Pairs:
 
     p: Doubles
     order_gap: Doubles
+    tie: Doubles
     target: Doubles
     weight: Doubles
     prompt: npt.NDArray[np.int64]
@@ -83,18 +85,22 @@ class Pairs:
 
 def pairs_of(judged: Iterable[JudgedGroup]) -> Pairs:
     """Every comparison of the groups, in order."""
-    rows: list[tuple[float, float, float, float, int, bool]] = []
+    rows: list[tuple[float, float, float, float, float, int, bool]] = []
     prompts: dict[str, int] = {}
     for group in judged:
         prompt = prompts.setdefault(group.prompt, len(prompts))
-        p, gap = group.matrix.p, group.matrix.order_gap
-        rows += [(p[c.i, c.j], gap[c.i, c.j], c.p, c.weight, prompt, c.i < c.j) for c in group.comparisons]
-    columns = np.array(rows, dtype=np.float64).reshape(-1, 6).T
+        p, gap, tie = group.matrix.p, group.matrix.order_gap, group.matrix.tie
+        rows += [
+            (p[c.i, c.j], gap[c.i, c.j], tie[c.i, c.j], c.p, c.weight, prompt, c.i < c.j)
+            for c in group.comparisons
+        ]
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 7).T
     return Pairs(
         p=columns[0],
         order_gap=columns[1],
-        target=columns[2],
-        weight=columns[3],
-        prompt=columns[4].astype(np.int64),
-        lower_first=columns[5].astype(np.bool_),
+        tie=columns[2],
+        target=columns[3],
+        weight=columns[4],
+        prompt=columns[5].astype(np.int64),
+        lower_first=columns[6].astype(np.bool_),
     )

@@ -4,166 +4,183 @@ Decides nothing about a judge and computes nothing; it shows what `prefrm.eval.e
 """
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from prefrm.eval.evaluation import Evaluation, to_json
+from prefrm.eval.figures import draw, remove_stale
+from prefrm.eval.paired import SideBySide, compare
+from prefrm.eval.study import Study
+from prefrm.eval.tables import (
+    accuracy_text,
+    against_tables,
+    definition_table,
+    headline,
+    illusory_table,
+    left_out,
+    name,
+    number,
+    reliability_table,
+    table,
+    tag_table,
+    turned,
+    words,
+)
 
-from prefrm import plots
-from prefrm.eval.calibration import Calibration
-from prefrm.eval.evaluation import Evaluation
-from prefrm.eval.metrics import Accuracy
-from prefrm.eval.pairs import pairs_of
+__all__ = ["Opponent", "summary", "write_report"]
 
-__all__ = ["write_report"]
-
-UNREADABLE_SHOWN = 20
-MOST_BARS = 40
-PLOTS = ("reliability.png", "accuracy_by_*.png", "order_gap.png")
 DEFINITIONS = """\
-Pair accuracy is micro over the pairs of which the dataset prefers one image; a judge that answers
-exactly 0.5 is wrong, and a pair that was not judged counts neither way. Its interval is a 95%
-bootstrap over prompts. The expected calibration error has ten bins of equal width over the
-confidence max(p, 1 - p). The order gap is the change of P(i beats j) when the two are presented the
-other way round. The regret of best-of-K is in the dataset's unit of quality."""
+- **pair accuracy** (ImageReward): the share of strict pairs, those of which the dataset prefers one image,
+  with the right verdict; a judge that answers exactly 0.5 is wrong.
+- **prompt accuracy** (HPSv2): the pair accuracy of each prompt, then the mean over prompts.
+- **half tie accuracy** (PickScore): over all pairs, 1 for the right verdict and 1/2 where only one side
+  says tie; the judge says tie where |p - (1 - p)| is at most a threshold.
+- **tie calibrated accuracy** (Deutsch et al., arXiv 2305.14324): the share of all pairs on which verdict
+  and label are the same of win, lose and tie; again with a threshold.
+- **three label accuracy**: the same without a threshold, by the judge's own most probable outcome; a judge
+  without P(tie) says tie only at exactly 0.5. GenAI-Bench has a fourth label, "both bad", which a
+  comparison cannot carry, so this is not its number.
+- Both thresholds, and the temperature, are fitted on the validation split and never on what is measured.
+- A pair that was not judged counts neither way. Intervals are 95% bootstraps over prompts; they do not
+  hold the uncertainty of a fitted threshold.
+- **always first** prefers the lower index, **chance** tosses a coin between the two, **always tie** says
+  tie. A judge that does not beat all three has not looked.
+- **expected calibration error**: ten bins of equal width over the confidence max(p, 1 - p).
+- **order gap**: the change of P(i beats j) when the two are presented the other way round.
+- **intransitive triples**: three candidates whose verdicts no ranking explains, ties allowed; 0.25 of
+  those of a coin.
+- **regret of best-of-K**: what the candidate with the highest win rate lacks to the best one, in the
+  dataset's unit of quality.
+- **illusory advantage**: each set of candidates of equal quality in a group, taken as a group of its own.
+  The right advantage is 0. Divided by the set's own standard deviation it is 0.7 to 0.9 however small the
+  differences are, for any reward, and 0 only where they are exactly 0; divided by the reward's usual
+  spread over all groups it shows how large they are beside those that the reward makes elsewhere; the
+  **amplification** is the one over the other. A win rate over few opponents is noisy, which small sets
+  show. All three rewards come from the same matrix: Bradley-Terry utilities (the pointwise view, in
+  nats), mean probabilities of winning, and shares of opponents beaten. **Noise to signal** is, in the
+  groups as they are, the difference in reward of two equally good candidates over that of two unequal
+  ones, rewards divided by their group's standard deviation; 0 is right, 1 is a guess."""
 
 
-def write_report(evaluation: Evaluation, folder: Path | str, *, before: Evaluation | None = None) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opponent:
+    """Another judge on the same groups: what it is called, its numbers, and the first judge against it."""
+
+    name: str
+    evaluation: Evaluation
+    difference: SideBySide
+
+    @classmethod
+    def of(cls, name: str, study: Study, first: Study) -> "Opponent":
+        """The judge of `study`, compared with that of `first`. Raises `DatasetError` as `compare`."""
+        difference = compare(first.evaluation.judged, study.evaluation.judged)
+        return cls(name=name, evaluation=study.evaluation, difference=difference)
+
+
+def write_report(
+    evaluation: Evaluation,
+    folder: Path | str,
+    *,
+    before: Evaluation | None = None,
+    recalibrated: Evaluation | None = None,
+    against: Opponent | None = None,
+    why_no_thresholds: str = "",
+) -> list[str]:
     """Write report.md, report.json and the plots that report.md shows into `folder`, which is made.
 
-    The plots of an earlier report there are removed, so that none outlives its numbers.
-    `before` is an evaluation of the same groups to stand beside it, such as the uncalibrated one.
+    Returns the names of these plots. Those of an earlier report there are removed, so that none outlives its
+    numbers.
+
+    Args:
+        before: the same judge on the same groups, uncalibrated, if `evaluation` is not.
+        recalibrated: the same judge at the temperature that a validation split asks for.
+        against: another judge on the same groups.
+        why_no_thresholds: a clause, if `evaluation` has no tie thresholds.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    numbers = evaluation.to_dict() | ({} if before is None else {"before": before.to_dict()})
+    numbers: dict[str, Any] = evaluation.to_dict()
+    for key, other in (("before", before), ("recalibrated", recalibrated)):
+        if other is not None:
+            numbers[key] = other.to_dict()
+    if against is not None:
+        numbers["against"] = {
+            "judge": against.name,
+            **to_json(asdict(against.difference)),
+            "evaluation": against.evaluation.to_dict(),
+        }
     (target / "report.json").write_text(
         json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
-    for pattern in PLOTS:
-        for stale in target.glob(pattern):
-            stale.unlink()
-    pictures = _write_plots(evaluation, target, before)
-    (target / "report.md").write_text(_markdown(evaluation, before, pictures), encoding="utf-8")
+    remove_stale(target)
+    opponent = None if against is None else against.evaluation
+    pictures = draw(evaluation, target, other=before or recalibrated, opponent=opponent)
+    columns = [entry for entry in (before, evaluation, recalibrated) if entry is not None]
+    text = _markdown(evaluation, columns, against, pictures, why_no_thresholds)
+    (target / "report.md").write_text(text, encoding="utf-8")
+    return list(pictures)
 
 
-def _write_plots(evaluation: Evaluation, folder: Path, before: Evaluation | None) -> dict[str, str]:
-    """Draw what there is data for; returns file name -> what it shows."""
-    metrics, shown = evaluation.metrics, {}
-    curves = {_name(e): e.calibration.table for e in (before, evaluation) if e is not None}
-    if metrics.comparisons > metrics.unjudged:
-        plots.reliability_figure(curves).savefig(folder / "reliability.png")
-        shown["reliability.png"] = "Reliability: how often the judge is right at each confidence."
-    for name, values in metrics.by_tag.items():
-        scored = {value: entry for value, entry in values.items() if entry.pairs}
-        if not 1 <= len(scored) <= MOST_BARS:
-            continue
-        file = f"accuracy_by_{_file_part(name)}.png"
-        plots.bars(
-            {value: entry.value for value, entry in scored.items()},
-            intervals={value: (entry.low, entry.high) for value, entry in scored.items()},
-            title=f"Pair accuracy by {name}",
-            reference=0.5,
-        ).savefig(folder / file)
-        shown[file] = f"Pair accuracy by {name}, with 95% intervals."
-    gaps = pairs_of(evaluation.judged).judged.order_gap
-    if len(gaps := gaps[np.isfinite(gaps)]):
-        plots.order_gap_figure(gaps).savefig(folder / "order_gap.png")
-        shown["order_gap.png"] = "Order gap: how far a verdict moves when the two images change places."
-    return shown
-
-
-def _markdown(evaluation: Evaluation, before: Evaluation | None, pictures: Mapping[str, str]) -> str:
-    columns = [evaluation] if before is None else [before, evaluation]
-    rows = [_headline(column) for column in columns]
-    lines = ["# Evaluation", "", _table(["", *map(_name, columns)], _turned(rows))]
-    for name, values in evaluation.metrics.by_tag.items():
-        body = [[value, *_accuracy_cells(entry)] for value, entry in values.items()]
-        lines += [
-            "",
-            f"## By {name}",
-            "",
-            _table([name, "accuracy", "95% interval", "pairs", "unjudged"], body),
-        ]
-    lines += ["", "## Reliability", "", _reliability_table(evaluation.calibration)]
+def _markdown(
+    evaluation: Evaluation,
+    columns: list[Evaluation],
+    against: Opponent | None,
+    pictures: Mapping[str, str],
+    why: str,
+) -> str:
+    heads = ["", *map(name, columns)]
+    parts = ["# Evaluation", table(heads, turned([headline(column) for column in columns]))]
+    if against is not None:
+        parts += [f"## Against `{against.name}`"]
+        parts += against_tables(evaluation, against.evaluation, against.difference)
+    parts += ["## Accuracy, by each definition", definition_table(evaluation), _fitted(evaluation, why)]
+    for tag in evaluation.metrics.by_tag:
+        parts += [f"## By {tag}", tag_table(evaluation.metrics, tag)]
+    parts += ["## Illusory advantage", illusory_table(evaluation.metrics)]
+    for column in columns:
+        parts += [f"## Reliability, {name(column)}", reliability_table(column.calibration)]
     for file, caption in pictures.items():
-        lines += ["", f"![{caption}]({file})", "", caption]
+        parts += [f"![{caption}]({file})", caption]
     if evaluation.unreadable:
-        lines += ["", "## Left out", "", *_left_out(evaluation)]
-    lines += ["", "## What the words mean", "", DEFINITIONS]
-    return "\n".join(lines) + "\n"
+        parts += ["## Left out", "\n".join(left_out(evaluation))]
+    parts += ["## What the words mean", DEFINITIONS]
+    return "\n\n".join(parts) + "\n"
 
 
-def _name(evaluation: Evaluation) -> str:
-    """What heads a column: the scorer as it is, or at a further temperature."""
-    return "as scored" if evaluation.temperature == 1 else f"at temperature {evaluation.temperature:.3g}"
+def _fitted(evaluation: Evaluation, why: str) -> str:
+    if (fitted := evaluation.thresholds) is not None:
+        return f"Tie thresholds are those that {fitted.pairs} pairs of the split `{fitted.split}` ask for."
+    reason = f": {why}" if why else ""
+    return (
+        "Half tie and tie calibrated accuracy are left out. They need a tie threshold, which is fitted on a "
+        f"validation split and never on the one that is measured, and there is none{reason}."
+    )
 
 
-def _headline(evaluation: Evaluation) -> dict[str, str]:
-    m, c = evaluation.metrics, evaluation.calibration
-    value, interval, pairs, _ = _accuracy_cells(m.accuracy)
-    return {
-        "pair accuracy": f"{value} ({interval})",
-        "strict pairs": pairs,
-        "groups": str(m.groups),
-        "comparisons (ties)": f"{m.comparisons} ({m.ties})",
-        "not judged": str(m.unjudged),
-        "accuracy of always the lower index": _number(m.lower_index_accuracy),
-        "log loss (nats)": _number(m.log_loss),
-        "expected calibration error": _number(c.ece),
-        "Brier score": _number(c.brier),
-        "order gap, mean": _number(m.mean_order_gap),
-        "order gap, largest": _number(m.max_order_gap),
-        "same verdict in both orders": _number(m.swap_consistency),
-        "Kendall's tau with quality": _number(m.kendall_tau),
-        "regret of best-of-K": _number(m.best_of_k_regret),
-        "regret of a random pick": _number(m.random_regret),
-        "win-rate spread": _number(m.win_rate_spread),
-    }
-
-
-def _turned(rows: list[dict[str, str]]) -> list[list[str]]:
-    return [[name, *(row[name] for row in rows)] for name in rows[0]]
-
-
-def _accuracy_cells(entry: Accuracy) -> list[str]:
-    interval = f"{_number(entry.low)} to {_number(entry.high)}" if entry.pairs else "-"
-    return [_number(entry.value), interval, str(entry.pairs), str(entry.unjudged)]
-
-
-def _reliability_table(calibration: Calibration) -> str:
-    body = [
-        [
-            f"{row.low:.2f} to {row.high:.2f}",
-            str(row.pairs),
-            _number(row.share),
-            _number(row.confidence),
-            _number(row.agreement),
-        ]
-        for row in calibration.table
+def summary(study: Study, against: Opponent | None = None) -> list[str]:
+    """What a terminal shows: a few lines, the most telling numbers first."""
+    metrics, calibration = study.evaluation.metrics, study.evaluation.calibration
+    lines = [
+        f"pair accuracy {accuracy_text(metrics.accuracy)}, chance {number(metrics.accuracy.chance)}, "
+        f"always first {number(metrics.accuracy.always_first)}"
     ]
-    return _table(["confidence", "pairs", "share", "mean confidence", "agreement"], body)
-
-
-def _left_out(evaluation: Evaluation) -> Iterator[str]:
-    count = len(evaluation.unreadable)
-    yield f"{count} candidate{'s' if count > 1 else ''} could not be judged; the rest of each group was."
-    yield ""
-    for entry in evaluation.unreadable[:UNREADABLE_SHOWN]:
-        yield f"- record `{entry.id}`, candidate {entry.candidate}: {' '.join(entry.reason.split())}"
-    if count > UNREADABLE_SHOWN:
-        yield f"- and {count - UNREADABLE_SHOWN} more in report.json"
-
-
-def _table(header: list[str], body: list[list[str]]) -> str:
-    rows = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def _file_part(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+    others = (key for key in metrics.accuracies if key != "pair_accuracy")
+    lines += [", ".join(f"{words(key)} {number(metrics.accuracies[key].overall.value)}" for key in others)]
+    after = ""
+    if (other := study.recalibrated) is not None:
+        after = f" ({number(other.calibration.ece)} at temperature {other.temperature:.3g})"
+    lines += [
+        f"order gap {number(metrics.mean_order_gap)}, calibration error {number(calibration.ece)}{after}, "
+        f"intransitive triples {number(metrics.intransitive_share)}"
+    ]
+    if against is not None:
+        gap = against.difference.pair_accuracy
+        lines += [
+            f"against {against.name}: pair accuracy {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), "
+            f"verdicts differ on {against.difference.differ} of {against.difference.pairs} pairs"
+        ]
+    if study.splits.validation is None:
+        lines += [f"nothing was fitted: {study.splits.why}"]
+    return lines

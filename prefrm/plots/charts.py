@@ -14,9 +14,11 @@ from prefrm.plots.style import DASHES, INK, SERIES, SOFT, new_figure, style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Bin", "bars", "learning_curve", "order_gap_figure", "reliability_figure"]
+__all__ = ["Bin", "bars", "grouped_bars", "learning_curve", "order_gap_figure", "reliability_figure"]
 
 MANY_POINTS = 60
+# A legend under the axes; how far, in letters, is `borderaxespad`.
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
 
 
 class Bin(Protocol):
@@ -83,13 +85,15 @@ def bars(
     intervals: Mapping[str, tuple[float, float]] | None = None,
     title: str = "",
     reference: float | None = None,
+    marks: Mapping[str, Mapping[str, float]] | None = None,
 ) -> "Figure":
     """Horizontal bars on [0, 1], one for each name, with the number beside it.
 
-    `intervals` are (low, high) error bars; `reference` is a dashed line, such as chance.
+    `intervals` are (low, high) error bars; `reference` is a dashed line, such as chance; `marks` are
+    points on each bar, by what the legend calls them, such as baselines.
     """
     names = list(values)
-    figure = new_figure(6.4, 0.95 + 0.42 * len(names), layout="tight")
+    figure = new_figure(6.4, 0.95 + 0.42 * len(names) + (0.5 if marks else 0), layout="tight")
     axes = figure.subplots()
     place = np.arange(len(names))
     numbers = np.array([values[name] for name in names], dtype=np.float64)
@@ -102,10 +106,67 @@ def bars(
         reach = np.abs([numbers - low, high - numbers])
         axes.errorbar(numbers, place, xerr=reach, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3, zorder=4)
         ends = np.fmax(ends, high)
+    for n, (what, points) in enumerate((marks or {}).items()):
+        x = [points[name] for name in names]
+        # Ever smaller, so that marks at one place are all seen.
+        look: dict[str, Any] = {
+            "marker": "o^D"[n % 3],
+            "s": 72 - 18 * (n % 3),
+            "color": SERIES[(n + 1) % len(SERIES)],
+        }
+        axes.scatter(x, place, **look, edgecolors="white", zorder=5, clip_on=False, label=what)
+        ends = np.fmax(ends, x)
+    if marks:
+        axes.legend(**BELOW, borderaxespad=2.2, ncols=len(marks), frameon=False, fontsize=9)
     for y, (end, number) in enumerate(zip(ends, numbers, strict=True)):
         axes.text(end + 0.015, y, f"{number:.3f}", va="center", fontsize=9, color=INK)
     axes.set_yticks(place, [textwrap.shorten(name, 32, placeholder="...") for name in names])
     axes.set(xlim=(0, 1.12), ylim=(len(names) - 0.45, -0.55), xticks=np.linspace(0, 1, 6))
+    style(axes, title, grid="x")
+    return figure
+
+
+def grouped_bars(
+    series: Mapping[str, Mapping[str, float]],
+    *,
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    title: str = "",
+    xlabel: str = "",
+) -> "Figure":
+    """Horizontal bars from 0, one for each series under each name, with the number beside it.
+
+    `series` maps what the legend says to the value of each name; `intervals` are (low, high) error bars.
+    """
+    names = list(next(iter(series.values())))
+    figure = new_figure(6.4, 1.5 + 0.28 * len(series) * len(names) + 0.14 * len(names), layout="tight")
+    axes = figure.subplots()
+    height, top = 0.8 / len(series), 0.0
+    for n, (label, values) in enumerate(series.items()):
+        place = np.arange(len(names)) + height * (n - (len(series) - 1) / 2)
+        numbers = np.array([values[name] for name in names], dtype=np.float64)
+        axes.barh(place, numbers, height=height * 0.86, color=SERIES[n % len(SERIES)], label=label, zorder=2)
+        ends = numbers
+        if intervals is not None:
+            low, high = (np.array([intervals[label][name][side] for name in names]) for side in (0, 1))
+            reach = np.abs([numbers - low, high - numbers])
+            axes.errorbar(
+                numbers, place, xerr=reach, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3, zorder=4
+            )
+            ends = np.fmax(numbers, high)
+        top = max(top, float(np.nanmax(ends, initial=0.0)))
+        for y, end, number in zip(place, ends, numbers, strict=True):
+            axes.annotate(
+                f"{number:.3f}",
+                (end, y),
+                (5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                color=INK,
+            )
+    axes.set_yticks(np.arange(len(names)), [textwrap.shorten(name, 32, placeholder="...") for name in names])
+    axes.set(xlim=(0, top * 1.16 or 1), ylim=(len(names) - 0.45, -0.55), xlabel=xlabel)
+    axes.legend(**BELOW, borderaxespad=4.0, ncols=len(series), frameon=False, fontsize=9)
     style(axes, title, grid="x")
     return figure
 

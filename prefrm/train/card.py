@@ -1,10 +1,9 @@
 """The model card that a bundle carries as its README.md."""
 
-import math
 from collections.abc import Sequence
 
 from prefrm.bundle import Calibration
-from prefrm.eval import Accuracy, Evaluation
+from prefrm.eval import Evaluation, results_section
 from prefrm.train.config import TrainConfig
 
 __all__ = ["model_card"]
@@ -40,8 +39,9 @@ def model_card(
         f"{config.optim.batch_size * config.optim.accumulation} comparisons, seed {config.seed}",
         f"- calibration: {temperature}",
         "",
-        *_results(config.data.test, evaluation),
-        *(line for name in plots for line in (f"![{_caption(name)}](plots/{name})", "")),
+        results_section(config.data.test, evaluation, plots),
+        "## Use",
+        "",
         "```python",
         "from prefrm.engine import Engine",
         "",
@@ -49,34 +49,3 @@ def model_card(
         "```",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _results(split: str | None, evaluation: Evaluation | None) -> list[str]:
-    if evaluation is None:
-        return ["It was not evaluated on held-out data.", ""]
-    metrics = evaluation.metrics
-    rows = [
-        ("pair accuracy", _accuracy(metrics.accuracy)),
-        ("strict pairs", str(metrics.accuracy.pairs)),
-        ("expected calibration error", _number(evaluation.calibration.ece)),
-        ("mean order gap", _number(metrics.mean_order_gap)),
-    ]
-    rows += [
-        (f"pair accuracy, {tag} {value}", _accuracy(entry))
-        for tag, values in metrics.by_tag.items()
-        for value, entry in values.items()
-    ]
-    table = [f"| {name} | {value} |" for name, value in rows]
-    return [f"On the split `{split}`:", "", "| | |", "|---|---:|", *table, ""]
-
-
-def _accuracy(entry: Accuracy) -> str:
-    return f"{_number(entry.value)} ({_number(entry.low)} to {_number(entry.high)})" if entry.pairs else "-"
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def _caption(name: str) -> str:
-    return name.removesuffix(".png").replace("_", " ")

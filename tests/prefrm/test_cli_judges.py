@@ -78,6 +78,109 @@ def test_eval_over_a_url(
     assert json.loads(capsys.readouterr().out)["metrics"]["accuracy"]["pairs"] == 3
 
 
+def test_eval_against_another_judge(
+    served: Addresses, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other judge prefers what this one does not, and both are served."""
+    darkness = JudgeServer(FakeScorer(lambda p, i: -brightness(p, i)), ModelInfo(name="judge"))
+    out = tmp_path / "out"
+    with background(darkness) as other:
+        assert (
+            run(["eval", served.grpc_url, str(dataset), "--against", other.http_url, "--out", str(out)]) == 0
+        )
+    numbers = json.loads((out / "report.json").read_text())
+    against = numbers["against"]
+    assert against["judge"] == other.http_url
+    mine = numbers["metrics"]["accuracy"]["value"]
+    theirs = against["evaluation"]["metrics"]["accuracy"]["value"]
+    assert against["pair_accuracy"]["value"] == pytest.approx(mine - theirs)
+    assert against["differ"] == against["pairs"] == 3
+    text = (out / "report.md").read_text()
+    assert f"## Against `{other.http_url}`" in text
+    assert "Their verdicts differ on 3 of 3 pairs." in text
+    assert (out / "against.png").is_file()
+    assert f"against {other.http_url}: pair accuracy " in capsys.readouterr().out
+
+
+def test_eval_fits_on_the_validation_split_and_says_where_there_is_none(
+    served: Addresses,
+    dataset: Path,
+    groups: list[PreferenceGroup],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["eval", served.grpc_url, str(dataset), "--out", str(tmp_path / "out")]
+    assert run(command) == 0
+    assert "nothing was fitted: the dataset has no split 'validation'" in capsys.readouterr().out
+    numbers = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert numbers["thresholds"] is None and "recalibrated" not in numbers
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "there is none: the dataset has no split 'validation'." in text
+    write_groups([replace(group, prompt="another") for group in groups], dataset, "validation")
+    assert run(command) == 0
+    assert "tie calibrated accuracy" in capsys.readouterr().out
+    numbers = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert numbers["thresholds"]["split"] == "validation" and numbers["thresholds"]["pairs"] == 3
+    assert numbers["recalibrated"]["temperature"] > 0
+
+
+EVAL_MISTAKES = {
+    "no such split": (["--split", "nowhere"], "nowhere.parquet does not exist; splits found"),
+    "no such validation split": (["--validation", "nowhere"], "nowhere.parquet does not exist; splits found"),
+    "fitted on the test split": (["--validation", "test"], "cannot be fitted on 'test'"),
+    "against no bundle": (["--against", "nowhere"], "nowhere is no bundle"),
+    "against nobody": (["--against", "grpc://127.0.0.1:9/judge"], "127.0.0.1:9"),
+    "a served judge has no card": (["--amend"], "--amend writes into a bundle's folder"),
+}
+
+
+@pytest.mark.parametrize("name", EVAL_MISTAKES)
+def test_a_mistake_is_said_before_anything_is_judged(
+    served: Addresses, name: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, message = EVAL_MISTAKES[name]
+    assert run(["eval", served.grpc_url, str(dataset), "--out", str(tmp_path / "out"), *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert message in captured.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_eval_amends_a_bundle_and_leaves_its_weights(
+    served: Addresses,
+    judge: object,
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "bundle"
+    before = write_bundle(
+        folder, judge, calibration=None, data_fingerprint="none", metrics={}, card="# A judge\n\nfacts\n"
+    )
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.png").write_bytes(b"no plot of this report")
+    assert run(["eval", str(folder), str(dataset), "--out", str(out), "--amend"]) == 0
+    after = read_manifest(folder)
+    assert after.metrics["metrics"]["accuracy"]["pairs"] == 3
+    card = (folder / "README.md").read_text()
+    assert card.startswith("# A judge\n\nfacts\n\n## Results\n\nOn the split `test`:")
+    assert {path.name for path in (folder / "plots").iterdir()} == {
+        "accuracy.png",
+        "order_gap.png",
+        "reliability.png",
+    }
+    said = ("README.md", "plots/")
+    weights = {path: digest for path, digest in before.files.items() if not path.startswith(said)}
+    assert {path: digest for path, digest in after.files.items() if not path.startswith(said)} == weights
+    assert f"amended: {after.describe()}\n" in capsys.readouterr().err
+    again = ["eval", str(folder), str(dataset), "--out", str(out), "--amend", "--against", served.grpc_url]
+    assert run(again) == 0
+    assert (out / "against.png").is_file()
+    assert (folder / "README.md").read_text() == card
+    assert read_manifest(folder) == after
+
+
 def test_labelling_goes_on_at_another_address_of_the_same_judge(
     served: Addresses, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

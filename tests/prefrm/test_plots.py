@@ -104,6 +104,7 @@ def table(p, target):
     columns = Pairs(
         p=np.array(p),
         order_gap=ones,
+        tie=ones * np.nan,
         target=np.array(target),
         weight=ones,
         prompt=np.arange(n),
@@ -127,6 +128,24 @@ def test_bars_are_as_long_as_their_values():
     )
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0.25, 1.0]
     assert texts(figure.axes[0]) == ["0.250", "1.000"]
+    rendered(figure)
+
+
+def test_marks_lie_on_the_bars_that_they_belong_to():
+    figure = plots.bars({"one": 0.25, "two": 1.0}, marks={"chance": {"one": 0.5, "two": 0.3}})
+    (marks,) = figure.axes[0].collections
+    np.testing.assert_allclose(marks.get_offsets(), [[0.5, 0], [0.3, 1]])
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["chance"]
+    rendered(figure)
+
+
+def test_grouped_bars_stand_in_order_under_each_name():
+    series = {"first": {"a": 0.2, "b": 1.5}, "second": {"a": 0.4, "b": 0.0}}
+    figure = plots.grouped_bars(series, intervals={k: {"a": (0.1, 0.5), "b": (0, 2)} for k in series})
+    bars = sorted((bar.get_y(), bar.get_width()) for bar in figure.axes[0].patches)
+    assert [width for _, width in bars] == [0.2, 0.4, 1.5, 0.0]
+    assert texts(figure.axes[0]) == ["0.200", "1.500", "0.400", "0.000"]
+    assert figure.axes[0].get_xlim()[1] > 2
     rendered(figure)
 
 

@@ -16,6 +16,7 @@ def pair_columns(p, target, weight=None):
     return Pairs(
         p=np.array(p, float),
         order_gap=np.zeros(n),
+        tie=np.full(n, np.nan),
         target=np.array(target, float),
         weight=np.ones(n) if weight is None else np.array(weight, float),
         prompt=np.arange(n),

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from prefrm.eval import JudgedGroup, Pairs, accuracy, kendall_tau, measure, pairs_of
+from prefrm.eval import JudgedGroup, Pairs, Thresholds, kendall_tau, measure, pair_accuracy, pairs_of
 from prefrm.records import Comparison, comparisons_from_scores
 from prefrm.winmatrix import WinMatrix
 
@@ -33,6 +33,7 @@ def pair_columns(p, target, *, weight=None, prompt=None):
     return Pairs(
         p=np.array(p, float),
         order_gap=np.zeros(n),
+        tie=np.full(n, np.nan),
         target=np.array(target, float),
         weight=np.ones(n) if weight is None else np.array(weight, float),
         prompt=np.arange(n) if prompt is None else np.array(prompt),
@@ -41,28 +42,28 @@ def pair_columns(p, target, *, weight=None, prompt=None):
 
 
 def test_accuracy_counts_strict_pairs_and_a_judge_that_says_half_is_wrong():
-    result = accuracy(pair_columns([0.9, 0.2, 0.5, 0.5, 0.9], [1, 1, 1, 0, 0.5]))
+    result = pair_accuracy(pair_columns([0.9, 0.2, 0.5, 0.5, 0.9], [1, 1, 1, 0, 0.5]))
     # Right, wrong, undecided twice; the fifth is a tie in the data and no strict pair.
     assert result.value == 1 / 4
     assert result.pairs == 4
 
 
 def test_unjudged_pairs_are_neither_right_nor_wrong():
-    result = accuracy(pair_columns([0.9, np.nan, 0.1], [1, 1, 1]))
+    result = pair_accuracy(pair_columns([0.9, np.nan, 0.1], [1, 1, 1]))
     assert (result.value, result.pairs, result.unjudged) == (0.5, 2, 1)
 
 
 def test_accuracy_is_weighted():
-    assert accuracy(pair_columns([0.9, 0.1], [1, 1], weight=[3, 1])).value == 0.75
+    assert pair_accuracy(pair_columns([0.9, 0.1], [1, 1], weight=[3, 1])).value == 0.75
 
 
 def test_accuracy_of_nothing_is_nan():
-    result = accuracy(pair_columns([0.9], [0.5]))
+    result = pair_accuracy(pair_columns([0.9], [0.5]))
     assert math.isnan(result.value) and math.isnan(result.low) and result.pairs == 0
 
 
 def test_soft_targets_count_as_the_side_they_lean_to():
-    assert accuracy(pair_columns([0.6, 0.6], [0.7, 0.3])).value == 0.5
+    assert pair_accuracy(pair_columns([0.6, 0.6], [0.7, 0.3])).value == 0.5
 
 
 def test_a_judge_that_always_says_the_first_scores_the_share_of_labels_that_do():
@@ -79,11 +80,11 @@ def test_a_judge_that_always_says_the_first_scores_the_share_of_labels_that_do()
 def test_the_interval_draws_prompts_not_pairs():
     """Ten pairs of one prompt are one observation: with two prompts of opposite outcome all is possible."""
     p, target = [0.9] * 10 + [0.1] * 10, [1] * 20
-    clustered = accuracy(pair_columns(p, target, prompt=[0] * 10 + [1] * 10))
-    single = accuracy(pair_columns(p, target))
+    clustered = pair_accuracy(pair_columns(p, target, prompt=[0] * 10 + [1] * 10))
+    single = pair_accuracy(pair_columns(p, target))
     assert (clustered.low, clustered.high) == (0.0, 1.0)
     assert 0.2 < single.low < 0.4 and 0.6 < single.high < 0.8
-    assert accuracy(pair_columns(p, target)) == single
+    assert pair_accuracy(pair_columns(p, target)) == single
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -91,7 +92,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     hits = 0
     for _ in range(100):
         p = np.where(generator.random(200) < 0.7, 0.9, 0.1)
-        interval = accuracy(pair_columns(p, np.ones(200)))
+        interval = pair_accuracy(pair_columns(p, np.ones(200)))
         hits += interval.low <= 0.7 <= interval.high
     assert 88 <= hits <= 100
 
@@ -201,10 +202,19 @@ def test_renumbering_the_candidates_changes_no_metric(order, seed):
         tags={},
         matrix=before.matrix.permuted(order),
     )
-    one, other = measure([before]), measure([after])
-    np.testing.assert_equal(asdict(one.accuracy), asdict(other.accuracy))
-    for name in ("log_loss", "mean_order_gap", "swap_consistency", "kendall_tau", "best_of_k_regret"):
+    thresholds = Thresholds(split="other", pairs=1, half_tie=0.3, tie_calibrated=0.25)
+    one, other = measure([before], thresholds), measure([after], thresholds)
+    for name in one.accuracies:
+        # "Always first" is about the numbering, and is all that may change.
+        parts = (asdict(metrics.accuracies[name].overall) for metrics in (one, other))
+        np.testing.assert_equal(*({k: v for k, v in part.items() if k != "always_first"} for part in parts))
+    names = "log_loss mean_order_gap swap_consistency triples intransitive_share spearman_rho kendall_tau"
+    for name in (*names.split(), "best_of_k_regret", "random_regret", "win_rate_spread"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-9)
+    for name, entry in one.illusory_advantage.items():
+        parts = (list(asdict(part).values()) for part in (entry, other.illusory_advantage[name]))
+        # Rewards are float32, and a fit stops at some tolerance.
+        np.testing.assert_allclose(*parts, rtol=1e-3, atol=1e-5)
 
 
 def test_pairs_of_the_same_prompt_share_a_number():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from prefrm.errors import ConfigError, DatasetError
-from prefrm.eval import evaluate, write_report
+from prefrm.eval import Opponent, Splits, Study, evaluate, summary, write_report
 from prefrm.winmatrix import FakeScorer
 
 
@@ -111,7 +111,7 @@ def test_the_report_holds_the_numbers_and_the_plots(bright_scorer, groups, tmp_p
     assert f"| log loss (nats) | {before.metrics.log_loss:.3f} | {after.metrics.log_loss:.3f} |" in text
     assert "record `g3`, candidate 2: " in text
     pictures = sorted(path.name for path in folder.glob("*.png"))
-    assert pictures == ["accuracy_by_skill.png", "order_gap.png", "reliability.png"]
+    assert pictures == ["accuracy.png", "accuracy_by_skill.png", "order_gap.png", "reliability.png"]
     for name in pictures:
         assert f"]({name})" in text
         with Image.open(folder / name) as image:
@@ -123,7 +123,7 @@ def test_no_plot_of_an_earlier_report_outlives_its_numbers(bright_scorer, groups
     (tmp_path / "mine.png").write_bytes(b"")
     write_report(evaluate(bright_scorer, [replace(group, tags={}) for group in groups]), tmp_path)
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
-    assert pictures == ["mine.png", "order_gap.png", "reliability.png"]
+    assert pictures == ["accuracy.png", "mine.png", "order_gap.png", "reliability.png"]
 
 
 def test_a_report_without_judged_pairs_has_no_plots_and_no_numbers(groups, tmp_path):
@@ -136,4 +136,36 @@ def test_a_report_without_judged_pairs_has_no_plots_and_no_numbers(groups, tmp_p
     write_report(evaluation, tmp_path)
     assert not list(tmp_path.glob("*.png"))
     assert json.loads((tmp_path / "report.json").read_text())["metrics"]["accuracy"]["value"] is None
-    assert "| pair accuracy | - (-) |" in (tmp_path / "report.md").read_text()
+    assert "| pair accuracy | - |" in (tmp_path / "report.md").read_text()
+
+
+def test_another_judge_and_another_temperature_stand_beside_it(bright_scorer, groups, tmp_path):
+    study = Study(
+        splits=Splits(test="test", validation="validation"),
+        evaluation=evaluate(bright_scorer, groups),
+        recalibrated=evaluate(bright_scorer, groups).tempered(0.5),
+    )
+    blind = replace(study, evaluation=evaluate(FakeScorer(lambda prompt, image: 0.0), groups))
+    opponent = Opponent.of("blind|judge", blind, study)
+    shown = write_report(study.evaluation, tmp_path, recalibrated=study.recalibrated, against=opponent)
+    assert "against.png" in shown and set(shown) == {path.name for path in tmp_path.glob("*.png")}
+    numbers = json.loads((tmp_path / "report.json").read_text())
+    assert numbers["recalibrated"]["temperature"] == 0.5
+    # A judge that says 0.5 to everything is wrong everywhere, by ImageReward's definition.
+    assert numbers["against"]["pair_accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    text = (tmp_path / "report.md").read_text()
+    assert "|  | as scored | at temperature 0.5 |" in text
+    assert "| pair accuracy | +1.000 | +1.000 to +1.000 |" in text
+    assert "against blind|judge: pair accuracy +1.000 (+1.000 to +1.000)" in summary(study, opponent)[-1]
+
+
+def test_equally_good_candidates_are_shown_and_drawn(bright_scorer, make_group, tmp_path):
+    same = [make_group(f"g{n}", [10, 10, 200]) for n in range(3)]
+    assert "illusory_advantage.png" in write_report(evaluate(bright_scorer, same), tmp_path)
+    assert (
+        "Mean |advantage| of 6 candidates in 3 sets of equal quality:" in (tmp_path / "report.md").read_text()
+    )
+    unknown = [replace(group, quality=None) for group in same]
+    assert "illusory_advantage.png" not in write_report(evaluate(bright_scorer, unknown), tmp_path)
+    assert "- (the dataset does not say how good its candidates are)" in (tmp_path / "report.md").read_text()
+    assert not (tmp_path / "illusory_advantage.png").exists()

@@ -50,7 +50,7 @@ def test_a_judge_learns_and_its_bundle_says_so(config: TrainConfig) -> None:
     assert "| pair accuracy | 1.000 (1.000 to 1.000) |" in card
     assert f"temperature {manifest.calibration.temperature:.3f}" in card
     shown = re.findall(r"\]\((plots/.*?)\)", card)
-    assert shown == ["plots/order_gap.png", "plots/reliability.png"]
+    assert shown == ["plots/accuracy.png", "plots/order_gap.png", "plots/reliability.png"]
     assert all(decode((result.bundle / path).read_bytes()).width > 500 for path in shown)
     groups = [group.group() for group in read_groups(config.data.path, "test")]
     for matrix, judged in zip(

@@ -1,0 +1,189 @@
+"""What "accuracy" means: the literature's incompatible definitions, each under a name of its own.
+
+A definition turns p into a verdict (i wins, j wins, tie), gives each verdict a credit in [0, 1] against
+the label, and says over which pairs, and how, the mean is taken. Everything is weighted by
+`Comparison.weight`; a soft target counts as the side that it leans to. A pair that was not judged is
+neither right nor wrong; it is counted as `unjudged`.
+
+| name | pairs | a tie of the judge | mean |
+|---|---|---|---|
+| `pair_accuracy` | strict | is wrong | over pairs |
+| `prompt_accuracy` | strict | is wrong | over prompts |
+| `half_tie_accuracy` | all | below a tuned threshold; half right if only one side ties | over pairs |
+| `tie_calibrated_accuracy` | all | below a fitted threshold; right if both tie | over pairs |
+| `three_label_accuracy` | all | its most probable outcome; right if both tie | over pairs |
+
+Shapes: N comparisons.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
+from prefrm.eval.statistics import SEED, by_prompt, interval, ratio
+from prefrm.eval.thresholds import Thresholds, half_tie_credit, label, same_credit, verdict
+
+__all__ = [
+    "Accuracy",
+    "Breakdown",
+    "accuracies",
+    "half_tie_accuracy",
+    "pair_accuracy",
+    "prompt_accuracy",
+    "three_label_accuracy",
+    "tie_calibrated_accuracy",
+]
+
+Credit = Callable[[Doubles, Doubles], Doubles]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """One accuracy, what it counts, and what a judge that looks at nothing would get.
+
+    Attributes:
+        value: in [0, 1].
+        low: lower end of its 95% bootstrap interval over prompts.
+        high: upper end.
+        pairs: number of pairs that count and were judged.
+        unjudged: number of pairs that would count and were not.
+        always_first: what always preferring the candidate with the lower index gets on the same pairs;
+            far from `chance`, the dataset's order gives its labels away.
+        chance: what a fair coin between the two gets on average.
+        always_tie: what always answering "tie" gets.
+    """
+
+    value: float
+    low: float
+    high: float
+    pairs: int
+    unjudged: int
+    always_first: float
+    chance: float
+    always_tie: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breakdown:
+    """One definition over all groups, and tag name -> tag value -> over the groups that carry it."""
+
+    overall: Accuracy
+    by_tag: Mapping[str, Mapping[str, Accuracy]]
+
+
+def pair_accuracy(pairs: Pairs, *, seed: int = SEED) -> Accuracy:
+    """The share of strict pairs with the label's verdict; a judge that says exactly 0.5 is wrong.
+
+    Micro over pairs, as ImageReward reports it (arXiv 2304.05977).
+    """
+    strict = pairs.strict
+    return _accuracy(strict, verdict(strict.p), same_credit, seed=seed)
+
+
+def prompt_accuracy(pairs: Pairs, *, seed: int = SEED) -> Accuracy:
+    """`pair_accuracy` of each prompt's strict pairs, then the mean over prompts.
+
+    As HPSv2 reports it on ImageReward's and its own test set (arXiv 2306.09341): a prompt with many
+    pairs counts as much as one with few.
+    """
+    strict = pairs.strict
+    return _accuracy(strict, verdict(strict.p), same_credit, seed=seed, over_prompts=True)
+
+
+def half_tie_accuracy(pairs: Pairs, threshold: float, *, seed: int = SEED) -> Accuracy:
+    """1 for the label's verdict, 1/2 where either side says tie and the other does not, else 0.
+
+    PickScore's (arXiv 2305.01569, its `eval_preference_predictor.py`); the judge says tie where
+    `|p - (1 - p)| <= threshold`, and `fit_half_tie_threshold` tunes that on validation.
+    """
+    return _accuracy(pairs, verdict(pairs.p, threshold), half_tie_credit, seed=seed)
+
+
+def tie_calibrated_accuracy(pairs: Pairs, threshold: float, *, seed: int = SEED) -> Accuracy:
+    """The share of pairs, ties included, on which verdict and label are the same of win, lose, tie.
+
+    Deutsch et al., "Ties Matter" (arXiv 2305.14324): pairwise accuracy with ties, after tie
+    calibration. `fit_tie_threshold` finds the threshold, never on the pairs that are measured.
+    """
+    return _accuracy(pairs, verdict(pairs.p, threshold), same_credit, seed=seed)
+
+
+def three_label_accuracy(pairs: Pairs, *, seed: int = SEED) -> Accuracy:
+    """Exact match over win, lose and tie of the judge's own most probable outcome; no threshold.
+
+    GenAI-Bench (arXiv 2406.04485) matches four labels: left, right, tie, both bad. A comparison says
+    which candidate is preferred and not whether either is any good, so its two kinds of tie are one
+    here, and this number is no four-label one wherever "both bad" occurs. A judge that gives no P(tie)
+    says tie only at exactly 0.5.
+    """
+    even = np.nan_to_num(pairs.tie) / 2
+    ties = pairs.tie >= np.maximum(pairs.p - even, 1 - pairs.p - even)
+    return _accuracy(pairs, np.where(ties, 0.0, verdict(pairs.p)), same_credit, seed=seed)
+
+
+def accuracies(
+    judged: Sequence[JudgedGroup], thresholds: Thresholds | None, *, seed: int = SEED
+) -> dict[str, Breakdown]:
+    """Every definition by its name; without `thresholds`, the two that need one are left out."""
+    definitions: dict[str, Callable[[Pairs], Accuracy]] = {
+        "pair_accuracy": lambda pairs: pair_accuracy(pairs, seed=seed),
+        "prompt_accuracy": lambda pairs: prompt_accuracy(pairs, seed=seed),
+    }
+    if thresholds is not None:
+        half, calibrated = thresholds.half_tie, thresholds.tie_calibrated
+        definitions["half_tie_accuracy"] = lambda pairs: half_tie_accuracy(pairs, half, seed=seed)
+        definitions["tie_calibrated_accuracy"] = lambda pairs: tie_calibrated_accuracy(
+            pairs, calibrated, seed=seed
+        )
+    definitions["three_label_accuracy"] = lambda pairs: three_label_accuracy(pairs, seed=seed)
+    every, tagged = pairs_of(judged), _tagged(judged)
+    return {
+        name: Breakdown(
+            overall=define(every),
+            by_tag={
+                tag: {value: define(pairs) for value, pairs in values.items()}
+                for tag, values in tagged.items()
+            },
+        )
+        for name, define in definitions.items()
+    }
+
+
+def _accuracy(
+    pairs: Pairs, verdicts: Doubles, credit: Credit, *, seed: int, over_prompts: bool = False
+) -> Accuracy:
+    judged = np.isfinite(pairs.p)
+    scored, labels = pairs.where(judged), label(pairs.target[judged])
+
+    def sums(said: npt.ArrayLike) -> tuple[Doubles, Doubles]:
+        won, total = by_prompt(
+            credit(np.broadcast_to(said, labels.shape), labels), scored.weight, scored.prompt
+        )
+        return (won / total, np.ones_like(total)) if over_prompts else (won, total)
+
+    right = sums(verdicts[judged])
+    low, high = interval(*right, seed=seed)
+    return Accuracy(
+        value=ratio(*right),
+        low=low,
+        high=high,
+        pairs=len(scored),
+        unjudged=len(pairs) - len(scored),
+        always_first=ratio(*sums(np.where(scored.lower_first, 1.0, -1.0))),
+        chance=(ratio(*sums(1.0)) + ratio(*sums(-1.0))) / 2,
+        always_tie=ratio(*sums(0.0)),
+    )
+
+
+def _tagged(judged: Sequence[JudgedGroup]) -> dict[str, dict[str, Pairs]]:
+    tagged: dict[str, dict[str, list[JudgedGroup]]] = {}
+    for group in judged:
+        for name, value in group.tags.items():
+            tagged.setdefault(name, {}).setdefault(value, []).append(group)
+    return {
+        name: {value: pairs_of(groups) for value, groups in sorted(values.items())}
+        for name, values in sorted(tagged.items())
+    }

@@ -1,0 +1,56 @@
+"""The part of a bundle's card that says how well its judge agrees with held-out labels."""
+
+import re
+from collections.abc import Sequence
+
+from prefrm.eval.evaluation import Evaluation
+from prefrm.eval.tables import accuracy_text, headline, illusory_table, number, table, words
+
+__all__ = ["RESULTS", "results_section", "with_results"]
+
+RESULTS = "## Results"
+SHOWN = (
+    "expected calibration error",
+    "Brier score",
+    "log loss (nats)",
+    "order gap, mean",
+    "same verdict in both orders",
+    "intransitive triples",
+    "Kendall's tau with quality",
+    "regret of best-of-K",
+    "regret of a random pick",
+)
+
+
+def results_section(split: str | None, evaluation: Evaluation | None, plots: Sequence[str] = ()) -> str:
+    """Markdown under the heading "Results"; `plots` are the files in `plots/` that it shows."""
+    told = ["It was not evaluated on held-out data."] if evaluation is None else _results(split, evaluation)
+    pictures = (f"![{name.removesuffix('.png').replace('_', ' ')}](plots/{name})" for name in plots)
+    return "\n\n".join([RESULTS, *told, *pictures]) + "\n"
+
+
+def with_results(card: str, results: str) -> str:
+    """`card` with its section "Results" replaced by `results`, at the end if it has none."""
+    section = re.compile(rf"^{re.escape(RESULTS)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+    if section.search(card):
+        return section.sub(lambda _: f"{results}\n", card, count=1).rstrip("\n") + "\n"
+    return f"{card.rstrip()}\n\n{results}"
+
+
+def _results(split: str | None, evaluation: Evaluation) -> list[str]:
+    metrics, first = evaluation.metrics, headline(evaluation)
+    rows = [
+        [words(key), accuracy_text(entry.overall), number(entry.overall.chance)]
+        for key, entry in metrics.accuracies.items()
+    ]
+    rows += [
+        [f"pair accuracy, {tag} {value}", accuracy_text(entry), number(entry.chance)]
+        for tag, values in metrics.by_tag.items()
+        for value, entry in values.items()
+    ]
+    rows += [["strict pairs", first["strict pairs"], ""], *([name, first[name], ""] for name in SHOWN)]
+    return [
+        f"On the split `{split}`:",
+        table(["", "", "chance"], rows),
+        f"Illusory advantage. {illusory_table(metrics)}",
+    ]

@@ -1,0 +1,102 @@
+"""A judge on a dataset folder: what may be fitted comes from one split, what is measured from another.
+
+Scores and shows its progress; writes nothing.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefrm.errors import ConfigError, DatasetError
+from prefrm.eval.evaluation import Evaluation, evaluate
+from prefrm.eval.pairs import pairs_of
+from prefrm.eval.thresholds import Thresholds
+from prefrm.progress import track
+from prefrm.records import count_groups, read_groups
+from prefrm.winmatrix import Scorer
+
+__all__ = ["NO_VALIDATION", "Splits", "Study", "evaluate_splits", "find_splits"]
+
+VALIDATION = "validation"
+NO_VALIDATION = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """What is measured, and on what temperature and tie thresholds are fitted: None, and why.
+
+    `why` is a clause such as "the dataset has no split 'validation'", "" where there is a validation split.
+    """
+
+    test: str
+    validation: str | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """One judge on one dataset.
+
+    Attributes:
+        splits: where the numbers come from.
+        evaluation: the judge as it is, on the test split.
+        recalibrated: the same at the temperature that the validation split asks for; None without one.
+    """
+
+    splits: Splits
+    evaluation: Evaluation
+    recalibrated: Evaluation | None
+
+
+def find_splits(data: Path | str, test: str, validation: str | None = None) -> Splits:
+    """The splits of the folder `data` to use; nothing is scored, only looked for.
+
+    Args:
+        test: what is measured.
+        validation: what is fitted on; None for "validation" if the dataset has it, "none" for nothing.
+
+    Raises:
+        DatasetError: a split that was asked for is absent or no dataset.
+        ConfigError: both are the same.
+    """
+    count_groups(data, test)
+    if validation == NO_VALIDATION:
+        return Splits(test=test, validation=None, why="none was asked for")
+    if validation == test:
+        raise ConfigError(
+            f"temperature and tie thresholds cannot be fitted on {test!r}, on which they are measured; "
+            f"choose another validation split, or {NO_VALIDATION!r}"
+        )
+    if validation is None and test == VALIDATION:
+        return Splits(test=test, validation=None, why=f"{test!r} itself is measured")
+    if validation is None and not (Path(data) / f"{VALIDATION}.parquet").is_file():
+        return Splits(test=test, validation=None, why=f"the dataset has no split {VALIDATION!r}")
+    chosen = validation or VALIDATION
+    count_groups(data, chosen)
+    return Splits(test=test, validation=chosen)
+
+
+def evaluate_splits(scorer: Scorer, data: Path | str, splits: Splits) -> Study:
+    """Score the splits; fit temperature and tie thresholds on the one and measure on the other.
+
+    Raises: as `evaluate`, and DatasetError if no pair of the validation split was judged.
+    """
+    if splits.validation is None:
+        return Study(splits=splits, evaluation=_evaluate(scorer, data, splits.test), recalibrated=None)
+    held_out = _evaluate(scorer, data, splits.validation)
+    if not len(pairs_of(held_out.judged).judged):
+        raise DatasetError(
+            f"no pair of the split {splits.validation!r} was compared and judged, so nothing can be fitted "
+            f"on it; choose another validation split, or {NO_VALIDATION!r}"
+        )
+    thresholds = held_out.fitted_thresholds(splits.validation)
+    evaluation = _evaluate(scorer, data, splits.test, thresholds)
+    return Study(
+        splits=splits, evaluation=evaluation, recalibrated=evaluation.tempered(held_out.fitted_temperature())
+    )
+
+
+def _evaluate(
+    scorer: Scorer, data: Path | str, split: str, thresholds: Thresholds | None = None
+) -> Evaluation:
+    with track(f"scoring {split}", count_groups(data, split)) as advance:
+        return evaluate(scorer, read_groups(data, split), progress=advance, thresholds=thresholds)

@@ -1,0 +1,230 @@
+"""An evaluation's numbers as Markdown tables. Computes nothing; what has no data is "-"."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from prefrm.eval.accuracies import Accuracy
+from prefrm.eval.calibration import Calibration
+from prefrm.eval.evaluation import Evaluation
+from prefrm.eval.metrics import Metrics
+from prefrm.eval.paired import SideBySide
+
+__all__ = [
+    "accuracy_text",
+    "against_tables",
+    "definition_table",
+    "headline",
+    "illusory_table",
+    "left_out",
+    "name",
+    "number",
+    "reliability_table",
+    "table",
+    "tag_table",
+    "turned",
+    "words",
+]
+
+UNREADABLE_SHOWN = 20
+
+
+def headline(evaluation: Evaluation) -> dict[str, str]:
+    """What stands first: one cell for each row of the table."""
+    m, c = evaluation.metrics, evaluation.calibration
+    return {
+        "pair accuracy": accuracy_text(m.accuracy),
+        "always the lower index": number(m.lower_index_accuracy),
+        "chance": number(m.accuracy.chance),
+        "strict pairs": str(m.accuracy.pairs),
+        "groups": str(m.groups),
+        "comparisons (ties)": f"{m.comparisons} ({m.ties})",
+        "not judged": str(m.unjudged),
+        "log loss (nats)": number(m.log_loss),
+        "expected calibration error": number(c.ece),
+        "Brier score": number(c.brier),
+        "order gap, mean": number(m.mean_order_gap),
+        "order gap, largest": number(m.max_order_gap),
+        "same verdict in both orders": number(m.swap_consistency),
+        "intransitive triples": f"{number(m.intransitive_share)} of {m.triples}",
+        "Kendall's tau with quality": number(m.kendall_tau),
+        "Spearman's rho with quality": number(m.spearman_rho),
+        "regret of best-of-K": number(m.best_of_k_regret),
+        "regret of a random pick": number(m.random_regret),
+        "win-rate spread": number(m.win_rate_spread),
+    }
+
+
+def definition_table(evaluation: Evaluation) -> str:
+    """Every definition of accuracy, beside what a judge that looks at nothing gets."""
+    thresholds = evaluation.thresholds
+    fitted = (
+        {}
+        if thresholds is None
+        else {
+            "half_tie_accuracy": number(thresholds.half_tie),
+            "tie_calibrated_accuracy": number(thresholds.tie_calibrated),
+        }
+    )
+    body = [
+        [
+            words(entry),
+            *_accuracy_cells(breakdown.overall),
+            *map(number, _baselines(breakdown.overall)),
+            fitted.get(entry, "-"),
+        ]
+        for entry, breakdown in evaluation.metrics.accuracies.items()
+    ]
+    columns = ["value", "95% interval", "pairs", "unjudged"]
+    baselines = ["always first", "chance", "always tie"]
+    return table(["definition", *columns, *baselines, "tie threshold"], body)
+
+
+def tag_table(metrics: Metrics, tag: str) -> str:
+    """One tag: pair accuracy in full, and the value of every other definition."""
+    others = {
+        words(entry): breakdown.by_tag[tag]
+        for entry, breakdown in metrics.accuracies.items()
+        if entry != "pair_accuracy"
+    }
+    body = [
+        [
+            value,
+            *_accuracy_cells(entry),
+            number(entry.always_first),
+            *(number(by[value].value) for by in others.values()),
+        ]
+        for value, entry in metrics.by_tag[tag].items()
+    ]
+    columns = ["pair accuracy", "95% interval", "pairs", "unjudged", "always first"]
+    return table([tag, *columns, *others], body)
+
+
+def illusory_table(metrics: Metrics) -> str:
+    """What equally good candidates are given, or the reason why nobody knows."""
+    views = metrics.illusory_advantage
+    if not views:
+        return "- (the dataset does not say how good its candidates are)"
+    if not (sets := next(iter(views.values())).sets):
+        return "- (no group has two judged candidates of equal quality)"
+    candidates = next(iter(views.values())).candidates
+    body = [
+        [
+            words(view),
+            number(entry.group_advantage),
+            number(entry.batch_advantage),
+            number(entry.amplification),
+            number(entry.spread),
+            number(entry.usual_spread),
+            number(entry.noise_to_signal),
+        ]
+        for view, entry in views.items()
+    ]
+    columns = [
+        "by the set's own std",
+        "by the std of all groups",
+        "amplification",
+        "spread in a set",
+        "usual spread",
+    ]
+    rows = table(["reward", *columns, "noise to signal"], body)
+    return f"Mean |advantage| of {candidates} candidates in {sets} sets of equal quality:\n\n{rows}"
+
+
+def reliability_table(calibration: Calibration) -> str:
+    """The bins of the reliability plot."""
+    body = [
+        [
+            f"{row.low:.2f} to {row.high:.2f}",
+            str(row.pairs),
+            number(row.share),
+            number(row.confidence),
+            number(row.agreement),
+        ]
+        for row in calibration.table
+    ]
+    return table(["confidence", "pairs", "share", "mean confidence", "agreement"], body)
+
+
+def against_tables(first: Evaluation, second: Evaluation, both: SideBySide) -> list[str]:
+    """Two judges beside each other: the paired differences, a sentence on verdicts, then every number."""
+    body = [
+        [what, f"{entry.value:+.3f}", f"{entry.low:+.3f} to {entry.high:+.3f}", str(pairs)]
+        if pairs
+        else [what, "-", "-", "0"]
+        for what, entry, pairs in (
+            ("pair accuracy", both.pair_accuracy, both.strict_pairs),
+            ("log loss (nats)", both.log_loss, both.pairs),
+        )
+    ]
+    verdicts = (
+        f"Their verdicts differ on {both.differ} of {both.pairs} pairs. Of the strict ones, this judge alone "
+        f"is right on {both.first_alone} and the other alone on {both.second_alone}. "
+        f"{both.left_out} pairs that not both of them judged are left out."
+    )
+    rows = [_all_numbers(entry) for entry in (first, second)]
+    return [
+        table(["this judge minus the other", "difference", "95% interval", "pairs"], body),
+        verdicts,
+        table(["", "this judge", "the other"], turned(rows)),
+    ]
+
+
+def left_out(evaluation: Evaluation) -> Iterator[str]:
+    """A line for each candidate that could not be judged, up to a limit."""
+    count = len(evaluation.unreadable)
+    yield f"{count} candidate{'s' if count > 1 else ''} could not be judged; the rest of each group was."
+    yield ""
+    for entry in evaluation.unreadable[:UNREADABLE_SHOWN]:
+        yield f"- record `{entry.id}`, candidate {entry.candidate}: {' '.join(entry.reason.split())}"
+    if count > UNREADABLE_SHOWN:
+        yield f"- and {count - UNREADABLE_SHOWN} more in report.json"
+
+
+def name(evaluation: Evaluation) -> str:
+    """What heads a column: the scorer as it is, or at a further temperature."""
+    return "as scored" if evaluation.temperature == 1 else f"at temperature {evaluation.temperature:.3g}"
+
+
+def turned(rows: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    """Columns of named cells as the rows of a table; a cell that a column lacks is "-"."""
+    names = dict.fromkeys(key for row in rows for key in row)
+    return [[key, *(row.get(key, "-") for row in rows)] for key in names]
+
+
+def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its first column to the left and all others to the right."""
+    rows = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def accuracy_text(entry: Accuracy) -> str:
+    """The value and its interval, "-" where nothing counts."""
+    value, between, *_ = _accuracy_cells(entry)
+    return f"{value} ({between})" if entry.pairs else "-"
+
+
+def words(identifier: str) -> str:
+    """A name of the code as people write it."""
+    return identifier.replace("_", " ")
+
+
+def number(value: float) -> str:
+    """Three places, "-" where there is none."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _all_numbers(evaluation: Evaluation) -> dict[str, str]:
+    named = {
+        words(entry): accuracy_text(breakdown.overall)
+        for entry, breakdown in evaluation.metrics.accuracies.items()
+    }
+    return named | headline(evaluation)
+
+
+def _accuracy_cells(entry: Accuracy) -> list[str]:
+    between = f"{number(entry.low)} to {number(entry.high)}" if entry.pairs else "-"
+    return [number(entry.value), between, str(entry.pairs), str(entry.unjudged)]
+
+
+def _baselines(entry: Accuracy) -> tuple[float, float, float]:
+    return entry.always_first, entry.chance, entry.always_tie
