@@ -14,7 +14,7 @@ from prefrm.progress import track
 from prefrm.quickstart import judging, policy, serving
 from prefrm.quickstart.folder import make_room
 from prefrm.quickstart.narrator import Narrator, quiet
-from prefrm.quickstart.report import Judged, Used, draw, numbers, write_report
+from prefrm.quickstart.report import Judged, Used, draw, magnitude, numbers, write_report
 from prefrm.quickstart.resources import Resources
 from prefrm.quickstart.settings import THREADS, PolicySettings, Settings
 from prefrm.records import read_groups
@@ -89,7 +89,7 @@ def _make_judge(narrator: Narrator, out: Path, config: TrainConfig, settings: Se
         groups = list(read_groups(out / "data", "test"))[: settings.parity_groups]
         matrices = Engine.from_bundle(trained.bundle, device="cpu").score([g.group() for g in groups])
         digest = read_manifest(trained.bundle).digest
-        narrator.say(f"{digest[:12]}, within {trained.export_difference:.0e} of the judge in memory")
+        narrator.say(f"{digest[:12]}, within {magnitude(trained.export_difference)} of the judge in memory")
     return Judged(
         data=data,
         before=before,
@@ -111,8 +111,8 @@ def _use_judge(narrator: Narrator, out: Path, judged: Judged, settings: PolicySe
             over_grpc = serving.over_grpc(server, asked, judged.matrices)
             over_http = serving.over_http(server, asked, judged.matrices)
             narrator.say(
-                f"{len(asked)} groups differ from the local engine by {over_grpc:.0e} at most over gRPC "
-                f"and {over_http:.0e} over HTTP"
+                f"{len(asked)} groups differ from the local engine by {magnitude(over_grpc)} at most over "
+                f"gRPC and {magnitude(over_http)} over HTTP"
             )
         with narrator.stage(
             "Policy", "a language model that draws learns by GRPO from the judge's win rates"
