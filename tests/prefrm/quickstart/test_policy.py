@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +37,24 @@ class Recorder(FakeScorer):
         return super().score(groups)
 
 
-def run(folder: Path, scorer: FakeScorer, held_out: Sequence[Prompt], steps: list[int]) -> PolicyResult:
+def run(
+    folder: Path,
+    scorer: FakeScorer,
+    held_out: Sequence[Prompt],
+    steps: list[int],
+    *,
+    painter: Painter | None = None,
+    settings: PolicySettings = SETTINGS,
+) -> PolicyResult:
     advance: Advance = steps.append
     train = split_prompts("train")[:20]
     return improve(
-        Painter(),
+        painter or Painter(),
         scorer,
         train=train,
         held_out=held_out,
         folder=folder,
-        settings=SETTINGS,
+        settings=settings,
         seed=5,
         advance=advance,
     )
@@ -87,17 +96,15 @@ def ink(image: Image.Image) -> float:
 def test_the_policy_learns_what_the_scorer_prefers(sign: int, tmp_path: Path) -> None:
     painter = Painter()
     untrained = {name: tensor.clone() for name, tensor in painter.model.state_dict().items()}
-    result = improve(
-        painter,
+    result = run(
+        tmp_path,
         FakeScorer(lambda prompt, image: sign * 40 * ink(Image.open(io.BytesIO(image)))),
-        train=split_prompts("train")[:20],
-        held_out=split_prompts("validation")[:8],
-        folder=tmp_path,
+        split_prompts("validation")[:8],
+        [],
+        painter=painter,
         settings=PolicySettings(
             steps=10, prompts=4, group_size=8, iterations=1, lr=1e-3, samples=8, watch_every=10
         ),
-        seed=5,
-        advance=lambda step: None,
     )
     before, after = (
         np.mean([ink(sample.image) for sample in samples if sample.image is not None])
@@ -107,6 +114,18 @@ def test_the_policy_learns_what_the_scorer_prefers(sign: int, tmp_path: Path) ->
     assert sign * (after - before) > 0.01
     trained = painter.model.state_dict()
     assert any(not torch.equal(tensor, trained[name]) for name, tensor in untrained.items())
+
+
+def test_a_rate_that_still_rises_changes_less(tmp_path: Path) -> None:
+    changes = []
+    for warmup_steps in (1, 1000):
+        painter = Painter()
+        weight = painter.model.lm_head.weight.detach()
+        start = weight.clone()
+        settings = replace(SETTINGS, warmup_steps=warmup_steps)
+        run(tmp_path, Recorder(), split_prompts("validation")[:1], [], painter=painter, settings=settings)
+        changes.append(float((weight - start).abs().max()))
+    assert 0 < changes[1] < changes[0] / 100
 
 
 @pytest.mark.parametrize("training", [False, True])
