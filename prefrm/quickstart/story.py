@@ -26,16 +26,16 @@ STAGES = 7
 DEFAULTS = Settings()
 
 
-def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS) -> None:
+def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS, started: float | None = None) -> None:
     """Run every stage and write `report.md` and `report.json` into `out`; an earlier run there is replaced.
 
     What no quickstart writes into `out` stays. Equal seeds give equal numbers on one machine, seconds and
-    memory aside.
+    memory aside. The total counts from `started`, a `time.monotonic()`, or else from now.
 
     Raises:
         ConfigError: `seed` is not in [0, 2**32), or `out` holds something that no quickstart wrote.
     """
-    resources = Resources()
+    resources = Resources(started)
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed must be in [0, 2**32); received {seed}")
     config = judging.training_settings(out / "data", out / "judge", settings.judge, seed=seed)

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -39,6 +41,20 @@ def test_a_missing_extra_is_one_line(package: str, tmp_path: Path) -> None:
         f"prefrm: {package} is not installed. Install it with `pip install 'prefrm[all]'`.\n"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_the_time_that_the_imports_take_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
+
+    class SlowToImport(ModuleType):
+        @property
+        def tell(self) -> Callable[..., None]:
+            time.sleep(0.2)
+            return lambda out, *, seed, started: waited.append(time.monotonic() - started)
+
+    monkeypatch.setitem(sys.modules, "prefrm.quickstart", SlowToImport("prefrm.quickstart"))
+    assert run(["quickstart", "--out", str(tmp_path)]) == 0
+    assert waited[0] >= 0.2
 
 
 @pytest.mark.slow
