@@ -179,6 +179,14 @@ def test_the_address_file_is_whole_or_absent(tmp_path, capsys):
     assert "grpc://127.0.0.1:2/m http://127.0.0.1:1/m" in capsys.readouterr().out
 
 
+def test_an_address_file_that_cannot_be_written_leaves_no_part_of_it(tmp_path):
+    addresses = Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", model="m")
+    (tmp_path / "address.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        announce(addresses, tmp_path / "address.json")
+    assert os.listdir(tmp_path) == ["address.json"]
+
+
 @pytest.mark.parametrize("which", ["http", "grpc", "metrics"])
 def test_a_port_in_use_is_one_line_and_leaves_nothing_behind(which, scorer, capfd):
     threads = threading.enumerate()
@@ -318,6 +326,20 @@ class TestCommand:
         assert isinstance(result.exception, ConfigError)
         assert f"{tmp_path / 'nowhere'} is no folder" in str(result.exception)
 
+    def test_an_address_file_that_is_a_folder_is_said_before_anything_starts(self, app, tmp_path):
+        (tmp_path / "a.json").mkdir()
+        arguments = ["serve", str(tmp_path), "--address-file", str(tmp_path / "a.json")]
+        result = CliRunner().invoke(app, arguments)
+        assert isinstance(result.exception, ConfigError)
+        assert f"{tmp_path / 'a.json'} is a folder" in str(result.exception)
+
+    def test_the_addresses_of_an_earlier_server_do_not_outlive_the_start(self, app, tmp_path):
+        file = tmp_path / "a.json"
+        file.write_text("where nobody listens any more")
+        result = CliRunner().invoke(app, ["serve", str(tmp_path), "--address-file", str(file)])
+        assert isinstance(result.exception, BundleError)
+        assert not file.exists()
+
     @pytest.mark.parametrize(
         ("options", "asked"),
         [([], ("auto", "auto")), (["--device=cpu", "--dtype=float16"], ("cpu", "float16"))],
@@ -354,6 +376,21 @@ class TestCommand:
                 assert running.wait(20) == -signal.SIGTERM
             finally:
                 running.kill()
+
+    def test_the_process_ends_when_its_input_cannot_be_read(self):
+        program = (
+            "import os, time; from serving.commands import stop_at_end; "
+            "stop_at_end(os.open('.', os.O_RDONLY)); time.sleep(60)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+        assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
+
+    def test_a_closed_input_is_one_line(self, tmp_path):
+        command = f"exec '{sys.executable}' -m prefrm serve '{tmp_path}' --stop-with-stdin <&-"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert done.stderr.startswith("prefrm: --stop-with-stdin: standard input is closed")
+        assert done.stderr.count("\n") == 1
 
     @pytest.mark.parametrize("port", ["-1", "99999"])
     def test_a_port_out_of_range_is_a_usage_error(self, app, tmp_path, port):
