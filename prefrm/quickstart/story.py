@@ -33,17 +33,17 @@ def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS, started: float 
     memory aside. The total counts from `started`, a `time.monotonic()`, or else from now.
 
     Raises:
-        ConfigError: `seed` is not in [0, 2**32), or `out` holds something that no quickstart wrote.
+        ConfigError: `seed` is not in [0, 2**32), `out` holds something that no quickstart wrote, or another
+            quickstart is writing there.
     """
     resources = Resources(started)
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed must be in [0, 2**32); received {seed}")
     config = judging.training_settings(out / "data", out / "judge", settings.judge, seed=seed)
-    # Everything that can be refused was, so that a mistake does not cost an earlier run.
-    make_room(out)
     quiet()
     torch.set_num_threads(THREADS)
-    with resources:
+    # Last, when nothing else can be refused, so that a mistake does not cost an earlier run.
+    with make_room(out), resources:
         narrator = Narrator(STAGES, resources)
         judged = _make_judge(narrator, out, config, settings, seed)
         used = _use_judge(narrator, out, judged, settings.policy, seed)

@@ -21,7 +21,8 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 def test_a_seed_out_of_range_costs_no_earlier_run(
     seed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_room(tmp_path)
+    with make_room(tmp_path):
+        pass
     (tmp_path / "report.json").write_text("{}")
     assert run(["quickstart", "--out", str(tmp_path), "--seed", seed]) == 2
     captured = capsys.readouterr()
@@ -76,5 +77,6 @@ def test_ctrl_c_is_one_line_and_the_next_run_takes_the_folder(tmp_path: Path) ->
     assert running.returncode == 130
     assert told.startswith("1/7 Data") and told.count("\n") == 1
     assert error == "prefrm: interrupted\n"
-    make_room(out)
+    with make_room(out):
+        pass
     assert [path.name for path in out.iterdir()] == [MARKER]
