@@ -59,7 +59,7 @@ def serve(
         stop_at_end(sys.stdin.fileno())
     try:
         from serving.dataplane import ModelInfo
-        from serving.server import JudgeServer, run
+        from serving.server import JudgeServer, check_ports, run
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "serve") from error
     from prefrm.bundle import read_manifest
@@ -68,6 +68,7 @@ def serve(
     manifest = read_manifest(bundle)
     facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: manifest.digest}
     model = ModelInfo(name=model_name, facts=facts)
+    check_ports(host, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port})
     typer.echo(f"judge: {manifest.describe()}", err=True)
     server = JudgeServer(
         Engine.from_bundle(bundle, device=device, dtype=dtype),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -349,6 +350,7 @@ class TestCommand:
     ):
         manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
         monkeypatch.setattr("prefrm.bundle.read_manifest", lambda folder: manifest)
+        monkeypatch.setattr("serving.server.check_ports", lambda host, ports: None)
         received = []
 
         def load(folder, *, device, dtype):
@@ -359,6 +361,30 @@ class TestCommand:
         result = CliRunner().invoke(app, ["serve", str(tmp_path), *options])
         assert isinstance(result.exception, BundleError)
         assert received == [asked]
+
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            (["--host="], "--host is empty"),
+            (["--host=no.invalid"], r"cannot listen on no\.invalid"),
+            (["--http-port={taken}"], "for http: Address already in use.*--http-port"),
+            (["--grpc-port={free}", "--metrics-port={free}"], "for metrics: Address already in use"),
+        ],
+    )
+    def test_a_port_that_cannot_be_had_is_said_before_the_judge_is_loaded(
+        self, app, tmp_path, monkeypatch, options, reason
+    ):
+        manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+        monkeypatch.setattr("prefrm.bundle.read_manifest", lambda folder: manifest)
+        with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
+            ports = {"taken": taken.getsockname()[1], "free": probe.getsockname()[1]}
+            probe.close()
+            any_port = [f"--{which}-port=0" for which in ("http", "grpc", "metrics")]
+            given = [option.format(**ports) for option in options]
+            # No bundle is there to load, which would be a BundleError.
+            result = CliRunner().invoke(app, ["serve", str(tmp_path), *any_port, *given])
+        assert isinstance(result.exception, ConfigError)
+        assert re.search(reason, str(result.exception))
 
     def test_a_type_that_is_none_is_a_usage_error(self, app, tmp_path):
         result = CliRunner().invoke(app, ["serve", str(tmp_path), "--dtype=int8"])
