@@ -8,6 +8,7 @@ Heavy libraries are imported inside the commands, so that `prefrm --help` is qui
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points, version
@@ -95,9 +96,11 @@ def quickstart(
     ] = 0,
 ) -> None:
     """Train a judge, serve it, rank images with it and train a policy on its rewards, in minutes."""
+    # The imports are seconds that its user waits, too.
+    started = time.monotonic()
     from prefrm.quickstart import tell
 
-    tell(out, seed=seed)
+    tell(out, seed=seed, started=started)
 
 
 @app.command()

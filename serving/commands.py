@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -49,13 +50,16 @@ def serve(
     # Mistakes are said before torch is imported and the judge loaded, which takes a while.
     if not bundle.is_dir():
         raise BundleError(f"{bundle} is no folder; give the folder that `prefrm train` exported")
-    if address_file is not None and not address_file.parent.is_dir():
-        raise ConfigError(f"--address-file {address_file}: {address_file.parent} is no folder")
+    if address_file is not None:
+        _make_way(address_file)
     if stop_with_stdin:
+        # It is None in a process that was started without one.
+        if sys.stdin is None:
+            raise ConfigError("--stop-with-stdin: standard input is closed; open it, or leave the option out")
         stop_at_end(sys.stdin.fileno())
     try:
         from serving.dataplane import ModelInfo
-        from serving.server import JudgeServer, run
+        from serving.server import JudgeServer, check_ports, run
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "serve") from error
     from prefrm.bundle import read_manifest
@@ -64,6 +68,7 @@ def serve(
     manifest = read_manifest(bundle)
     facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: manifest.digest}
     model = ModelInfo(name=model_name, facts=facts)
+    check_ports(host, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port})
     typer.echo(f"judge: {manifest.describe()}", err=True)
     server = JudgeServer(
         Engine.from_bundle(bundle, device=device, dtype=dtype),
@@ -76,14 +81,29 @@ def serve(
     run(server, on_ready=lambda addresses: announce(addresses, address_file))
 
 
+def _make_way(address_file: Path) -> None:
+    """Remove the addresses of an earlier server, which must not pass for this one's."""
+    if not address_file.parent.is_dir():
+        raise ConfigError(f"--address-file {address_file}: {address_file.parent} is no folder")
+    if address_file.is_dir():
+        raise ConfigError(f"--address-file {address_file} is a folder; name a file")
+    address_file.unlink(missing_ok=True)
+
+
 def stop_at_end(descriptor: int) -> None:
-    """Send this process SIGTERM once the open file ends; a pipe does when all who hold its other end died."""
+    """Send this process SIGTERM once the open file ends; a pipe does when all who hold its other end died.
+
+    What cannot be read has ended, too.
+    """
 
     def watch() -> None:
-        # Not through `sys.stdin`, whose lock would be held when the interpreter shuts down.
-        while os.read(descriptor, 4096):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            # Not through `sys.stdin`, whose lock would be held when the interpreter shuts down.
+            with suppress(OSError):
+                while os.read(descriptor, 4096):
+                    pass
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="end-of-input", daemon=True).start()
 
@@ -100,6 +120,9 @@ def announce(addresses: "Addresses", address_file: Path | None) -> None:
             }
         )
         partial = address_file.with_name(f".{address_file.name}.{os.getpid()}")
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(address_file)
+        try:
+            partial.write_text(text + "\n", encoding="utf-8")
+            partial.replace(address_file)
+        finally:
+            partial.unlink(missing_ok=True)
     typer.echo(f"ready: {addresses.grpc_url} {addresses.http_url} metrics http://{addresses.metrics}/metrics")

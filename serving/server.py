@@ -7,9 +7,9 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from serving.grpc import InferenceService
 from serving.http import create_app
 from serving.limits import Limits
 
-__all__ = ["Addresses", "JudgeServer", "background", "run"]
+__all__ = ["Addresses", "JudgeServer", "background", "check_ports", "run"]
 
 # Bounds on how long accepted requests may take to finish once the server is asked to stop, and then their
 # answers to arrive.
@@ -237,7 +237,18 @@ def background(server: JudgeServer) -> Iterator[Addresses]:
         thread.join()
 
 
+def check_ports(host: str, ports: Mapping[str, int]) -> None:
+    """Raise `ConfigError` unless these ports, by their wire, can all be had at this moment; 0 is any."""
+    with ExitStack() as held:
+        for which, port in ports.items():
+            held.enter_context(_bound(host, port, which))
+
+
 def _bound(host: str, port: int, which: str) -> socket.socket:
+    if not host:
+        raise ConfigError(
+            "--host is empty; give 127.0.0.1 for this machine alone, 0.0.0.0 for all others too"
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio turns Nagle's algorithm off on each connection; without it, every
     # answer would wait 40 ms for the client's delayed acknowledgement.

@@ -5,9 +5,11 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import data_recipes
 import prefrm
@@ -98,3 +100,20 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
         "'fastapi'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("extra", "package", "version"),
+    [
+        ("judge", "torch", "2.8.0"),  # has no torch.optim.Muon
+        ("train", "trl", "1.5.1"),  # a missing reward counts as 0 in a group's baseline
+        ("train", "trl", "1.6.0"),  # fails the tests of the reward functions
+    ],
+)
+def test_a_version_that_would_go_wrong_is_refused(extra: str, package: str, version: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {r.name: r for r in map(Requirement, project["optional-dependencies"][extra])}[package]
+    pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    (pinned,) = [next(iter(pin.specifier)).version for pin in pins if pin.name == package]
+    assert wanted.specifier.contains(pinned)
+    assert not wanted.specifier.contains(version)

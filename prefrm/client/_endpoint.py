@@ -30,6 +30,8 @@ class Endpoint:
             raise _not_understood(url, str(error)) from error
         if parts.scheme not in _PORTS:
             raise _not_understood(url, f"the scheme is {parts.scheme!r}")
+        if port == 0:
+            raise _not_understood(url, "nobody listens on port 0")
         if not parts.hostname:
             raise _not_understood(url, "it names no host")
         if parts.username is not None or parts.query or parts.fragment:
@@ -47,12 +49,17 @@ class Endpoint:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is on this machine, by its name or address, where no proxy leads."""
-        host = self.address.rpartition(":")[0].strip("[]")
+        """Whether it is on this machine, by its name or address, where no proxy leads.
+
+        The unspecified address is: whoever connects to it reaches their own machine.
+        """
+        host = self.address.rpartition(":")[0].strip("[]").removesuffix(".")
         try:
-            return ipaddress.ip_address(host).is_loopback
+            ip = ipaddress.ip_address(host)
         except ValueError:
             return host == "localhost"
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        return ip.is_loopback or ip.is_unspecified
 
 
 def _not_understood(url: str, reason: str) -> ConfigError:

@@ -1,7 +1,10 @@
 """The folder of a run: what an earlier quickstart left there is replaced, and nothing else is touched."""
 
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from prefrm.errors import ConfigError
@@ -14,11 +17,15 @@ MARKER = ".prefrm-quickstart"
 WRITTEN = ("report.json", "report.md", "pictures", "policy", "server", "judge", "data")
 
 
-def make_room(out: Path) -> None:
+@contextmanager
+def make_room(out: Path) -> Iterator[None]:
     """Mark `out` as a quickstart's, and remove from it what an earlier one wrote, finished or not.
 
+    While the block runs, no other quickstart may have the folder; a process that dies gives it back.
+
     Raises:
-        ConfigError: `out` is no folder, or a quickstart never marked it and it holds something.
+        ConfigError: `out` is no folder, or another quickstart has it, or a quickstart never marked it and
+            it holds something.
     """
     if os.path.lexists(out) and not out.is_dir():
         raise ConfigError(f"{out} is no folder; choose another with --out")
@@ -26,7 +33,18 @@ def make_room(out: Path) -> None:
         raise ConfigError(f"{out} holds something that no quickstart wrote; choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     # Before anything else: a run that is killed at any moment leaves a folder that the next one accepts.
-    (out / MARKER).touch()
+    with (out / MARKER).open("a") as marker:
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another quickstart is writing into {out}; wait for it, or choose another folder with --out"
+            ) from error
+        _clear(out)
+        yield
+
+
+def _clear(out: Path) -> None:
     for name in WRITTEN:
         path = out / name
         if path.is_dir() and not path.is_symlink():

@@ -29,8 +29,6 @@ from prefrm.winmatrix import Scorer
 
 __all__ = ["Painter", "PolicyResult", "Sample", "draw", "improve", "mean_oracle"]
 
-WARMUP_STEPS = 3
-
 
 def draw(program: str) -> Image.Image:
     """The picture that a program draws. Raises `ProgramError` (a `DataError`) if it draws none."""
@@ -151,7 +149,7 @@ def _grpo_config(settings: PolicySettings, folder: Path, seed: int) -> GRPOConfi
         temperature=1.0,
         learning_rate=settings.lr,
         lr_scheduler_type="linear",
-        warmup_steps=WARMUP_STEPS,
+        warmup_steps=settings.warmup_steps,
         beta=settings.beta,
         logging_steps=1,
         save_strategy="no",

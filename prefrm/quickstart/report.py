@@ -17,7 +17,7 @@ from prefrm.quickstart.resources import Resources
 from prefrm.records import PreferenceGroup
 from prefrm.winmatrix import WinMatrix
 
-__all__ = ["Judged", "Used", "draw", "most_telling", "numbers", "write_report"]
+__all__ = ["Judged", "Used", "draw", "magnitude", "most_telling", "numbers", "write_report"]
 
 SHOWN_GROUPS = 3
 NOTHING = "-"
@@ -258,10 +258,10 @@ def _server_section(bundle: dict[str, Any], parity: dict[str, Any]) -> list[str]
     return [
         "## The bundle and the server",
         f"The bundle `{bundle['sha256'][:12]}`, loaded again, differs from the judge that was trained, in "
-        f"memory, by {bundle['export_max_abs_diff']:.0e} at most in the win matrices of a few validation "
-        f"groups. {parity['groups']} test groups, scored through the stock "
-        f"Triton clients, differ from the local engine by {parity['grpc_max_abs_diff']:.0e} (gRPC) and "
-        f"{parity['http_max_abs_diff']:.0e} (HTTP) at most.",
+        f"memory, by {magnitude(bundle['export_max_abs_diff'])} at most in the win matrices of a few "
+        f"validation groups. {parity['groups']} test groups, scored through the stock Triton clients, "
+        f"differ from the local engine by {magnitude(parity['grpc_max_abs_diff'])} (gRPC) "
+        f"and {magnitude(parity['http_max_abs_diff'])} (HTTP) at most.",
         "Those whose candidates differ most, each of another skill: row beats column, and the win rate at "
         "the right is a candidate's reward.",
     ]
@@ -300,6 +300,11 @@ def _before_after(name: str, before: float, after: float, by_skill: dict[str, di
         [name, "before", "after"],
         [[row, _number(entry["before"]), _number(entry["after"])] for row, entry in rows.items()],
     )
+
+
+def magnitude(value: float) -> str:
+    """A small difference to one digit, or a dash where it could not be measured (NaN)."""
+    return NOTHING if math.isnan(value) else f"{value:.0e}"
 
 
 def _number(value: float) -> str:

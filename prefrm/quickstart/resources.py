@@ -17,16 +17,19 @@ MEBIBYTE = 2**20
 class Resources:
     """Measures while its block runs; memory is sampled over this process and all its descendants.
 
+    Args:
+        started: `time.monotonic()` when the run began, if that was before this object was made.
+
     Attributes:
         seconds: of each finished stage, by name.
         peak_rss_mb: the largest sum of resident set sizes seen, in MiB; pages that processes share
             count once for each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, started: float | None = None) -> None:
         self.seconds: dict[str, float] = {}
         self.peak_rss_mb = 0.0
-        self._started = time.monotonic()
+        self._started = time.monotonic() if started is None else started
         self._process = psutil.Process()
         self._done = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
@@ -50,7 +53,7 @@ class Resources:
 
     @property
     def total_seconds(self) -> float:
-        """Since this object was made."""
+        """Since the run began."""
         return time.monotonic() - self._started
 
     def _sample(self) -> None:

@@ -21,7 +21,8 @@ class PolicySettings:
         prompts: prompts in a step.
         group_size: programs sampled for each of them, and compared with each other.
         iterations: steps on the same samples; scoring them costs more than a step.
-        lr: peak learning rate; it rises over three steps and falls linearly to 0.
+        lr: peak learning rate; it rises over the first `warmup_steps` and falls linearly to 0.
+        warmup_steps: see `lr`.
         beta: weight of the divergence from the policy that it started as. What has no image has no
             reward and so no advantage: nothing else keeps the policy from programs that draw nothing.
         samples: programs that the oracle looks at for every held-out prompt.
@@ -33,6 +34,7 @@ class PolicySettings:
     group_size: int = 8
     iterations: int = 2
     lr: float = 1e-3
+    warmup_steps: int = 3
     beta: float = 0.1
     samples: int = 4
     watch_every: int = 10

@@ -14,7 +14,7 @@ from prefrm.progress import track
 from prefrm.quickstart import judging, policy, serving
 from prefrm.quickstart.folder import make_room
 from prefrm.quickstart.narrator import Narrator, quiet
-from prefrm.quickstart.report import Judged, Used, draw, numbers, write_report
+from prefrm.quickstart.report import Judged, Used, draw, magnitude, numbers, write_report
 from prefrm.quickstart.resources import Resources
 from prefrm.quickstart.settings import THREADS, PolicySettings, Settings
 from prefrm.records import read_groups
@@ -26,24 +26,24 @@ STAGES = 7
 DEFAULTS = Settings()
 
 
-def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS) -> None:
+def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS, started: float | None = None) -> None:
     """Run every stage and write `report.md` and `report.json` into `out`; an earlier run there is replaced.
 
     What no quickstart writes into `out` stays. Equal seeds give equal numbers on one machine, seconds and
-    memory aside.
+    memory aside. The total counts from `started`, a `time.monotonic()`, or else from now.
 
     Raises:
-        ConfigError: `seed` is not in [0, 2**32), or `out` holds something that no quickstart wrote.
+        ConfigError: `seed` is not in [0, 2**32), `out` holds something that no quickstart wrote, or another
+            quickstart is writing there.
     """
-    resources = Resources()
+    resources = Resources(started)
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed must be in [0, 2**32); received {seed}")
     config = judging.training_settings(out / "data", out / "judge", settings.judge, seed=seed)
-    # Everything that can be refused was, so that a mistake does not cost an earlier run.
-    make_room(out)
     quiet()
     torch.set_num_threads(THREADS)
-    with resources:
+    # Last, when nothing else can be refused, so that a mistake does not cost an earlier run.
+    with make_room(out), resources:
         narrator = Narrator(STAGES, resources)
         judged = _make_judge(narrator, out, config, settings, seed)
         used = _use_judge(narrator, out, judged, settings.policy, seed)
@@ -89,7 +89,7 @@ def _make_judge(narrator: Narrator, out: Path, config: TrainConfig, settings: Se
         groups = list(read_groups(out / "data", "test"))[: settings.parity_groups]
         matrices = Engine.from_bundle(trained.bundle, device="cpu").score([g.group() for g in groups])
         digest = read_manifest(trained.bundle).digest
-        narrator.say(f"{digest[:12]}, within {trained.export_difference:.0e} of the judge in memory")
+        narrator.say(f"{digest[:12]}, within {magnitude(trained.export_difference)} of the judge in memory")
     return Judged(
         data=data,
         before=before,
@@ -111,8 +111,8 @@ def _use_judge(narrator: Narrator, out: Path, judged: Judged, settings: PolicySe
             over_grpc = serving.over_grpc(server, asked, judged.matrices)
             over_http = serving.over_http(server, asked, judged.matrices)
             narrator.say(
-                f"{len(asked)} groups differ from the local engine by {over_grpc:.0e} at most over gRPC "
-                f"and {over_http:.0e} over HTTP"
+                f"{len(asked)} groups differ from the local engine by {magnitude(over_grpc)} at most over "
+                f"gRPC and {magnitude(over_http)} over HTTP"
             )
         with narrator.stage(
             "Policy", "a language model that draws learns by GRPO from the judge's win rates"

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -179,6 +180,14 @@ def test_the_address_file_is_whole_or_absent(tmp_path, capsys):
     assert "grpc://127.0.0.1:2/m http://127.0.0.1:1/m" in capsys.readouterr().out
 
 
+def test_an_address_file_that_cannot_be_written_leaves_no_part_of_it(tmp_path):
+    addresses = Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", model="m")
+    (tmp_path / "address.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        announce(addresses, tmp_path / "address.json")
+    assert os.listdir(tmp_path) == ["address.json"]
+
+
 @pytest.mark.parametrize("which", ["http", "grpc", "metrics"])
 def test_a_port_in_use_is_one_line_and_leaves_nothing_behind(which, scorer, capfd):
     threads = threading.enumerate()
@@ -318,6 +327,20 @@ class TestCommand:
         assert isinstance(result.exception, ConfigError)
         assert f"{tmp_path / 'nowhere'} is no folder" in str(result.exception)
 
+    def test_an_address_file_that_is_a_folder_is_said_before_anything_starts(self, app, tmp_path):
+        (tmp_path / "a.json").mkdir()
+        arguments = ["serve", str(tmp_path), "--address-file", str(tmp_path / "a.json")]
+        result = CliRunner().invoke(app, arguments)
+        assert isinstance(result.exception, ConfigError)
+        assert f"{tmp_path / 'a.json'} is a folder" in str(result.exception)
+
+    def test_the_addresses_of_an_earlier_server_do_not_outlive_the_start(self, app, tmp_path):
+        file = tmp_path / "a.json"
+        file.write_text("where nobody listens any more")
+        result = CliRunner().invoke(app, ["serve", str(tmp_path), "--address-file", str(file)])
+        assert isinstance(result.exception, BundleError)
+        assert not file.exists()
+
     @pytest.mark.parametrize(
         ("options", "asked"),
         [([], ("auto", "auto")), (["--device=cpu", "--dtype=float16"], ("cpu", "float16"))],
@@ -327,6 +350,7 @@ class TestCommand:
     ):
         manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
         monkeypatch.setattr("prefrm.bundle.read_manifest", lambda folder: manifest)
+        monkeypatch.setattr("serving.server.check_ports", lambda host, ports: None)
         received = []
 
         def load(folder, *, device, dtype):
@@ -337,6 +361,30 @@ class TestCommand:
         result = CliRunner().invoke(app, ["serve", str(tmp_path), *options])
         assert isinstance(result.exception, BundleError)
         assert received == [asked]
+
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            (["--host="], "--host is empty"),
+            (["--host=no.invalid"], r"cannot listen on no\.invalid"),
+            (["--http-port={taken}"], "for http: Address already in use.*--http-port"),
+            (["--grpc-port={free}", "--metrics-port={free}"], "for metrics: Address already in use"),
+        ],
+    )
+    def test_a_port_that_cannot_be_had_is_said_before_the_judge_is_loaded(
+        self, app, tmp_path, monkeypatch, options, reason
+    ):
+        manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+        monkeypatch.setattr("prefrm.bundle.read_manifest", lambda folder: manifest)
+        with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
+            ports = {"taken": taken.getsockname()[1], "free": probe.getsockname()[1]}
+            probe.close()
+            any_port = [f"--{which}-port=0" for which in ("http", "grpc", "metrics")]
+            given = [option.format(**ports) for option in options]
+            # No bundle is there to load, which would be a BundleError.
+            result = CliRunner().invoke(app, ["serve", str(tmp_path), *any_port, *given])
+        assert isinstance(result.exception, ConfigError)
+        assert re.search(reason, str(result.exception))
 
     def test_a_type_that_is_none_is_a_usage_error(self, app, tmp_path):
         result = CliRunner().invoke(app, ["serve", str(tmp_path), "--dtype=int8"])
@@ -354,6 +402,21 @@ class TestCommand:
                 assert running.wait(20) == -signal.SIGTERM
             finally:
                 running.kill()
+
+    def test_the_process_ends_when_its_input_cannot_be_read(self):
+        program = (
+            "import os, time; from serving.commands import stop_at_end; "
+            "stop_at_end(os.open('.', os.O_RDONLY)); time.sleep(60)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+        assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
+
+    def test_a_closed_input_is_one_line(self, tmp_path):
+        command = f"exec '{sys.executable}' -m prefrm serve '{tmp_path}' --stop-with-stdin <&-"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert done.stderr.startswith("prefrm: --stop-with-stdin: standard input is closed")
+        assert done.stderr.count("\n") == 1
 
     @pytest.mark.parametrize("port", ["-1", "99999"])
     def test_a_port_out_of_range_is_a_usage_error(self, app, tmp_path, port):

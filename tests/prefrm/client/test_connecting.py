@@ -37,6 +37,7 @@ def test_urls(url, read):
         ("grpc://host:8001/a/b", "the name of one model"),
         ("grpc://host:port/judge", "[Pp]ort"),
         ("grpc://host:99999/judge", "[Pp]ort"),
+        ("grpc://host:0/judge", "port 0"),
         ("grpc://user@host/judge", "mean nothing"),
         ("http://host/judge?x=1", "mean nothing"),
     ],
@@ -65,8 +66,14 @@ def test_a_policy_out_of_range_is_a_mistake(options):
             ("[::1]", True),
             ("localhost", True),
             ("LOCALHOST", True),
+            ("localhost.", True),
+            ("0.0.0.0", True),
+            ("[::]", True),
+            ("[::ffff:127.0.0.1]", True),
+            ("[::ffff:0.0.0.0]", True),
         ],
         *[("gpu-7", False), ("10.0.0.7", False), ("[2001:db8::1]", False), ("localhost.example", False)],
+        *[("gpu-7.", False), ("[::ffff:10.0.0.7]", False), ("0.0.0.1", False)],
     ],
 )
 def test_which_hosts_are_this_machine(host, here):

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,7 +21,8 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 def test_a_seed_out_of_range_costs_no_earlier_run(
     seed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_room(tmp_path)
+    with make_room(tmp_path):
+        pass
     (tmp_path / "report.json").write_text("{}")
     assert run(["quickstart", "--out", str(tmp_path), "--seed", seed]) == 2
     captured = capsys.readouterr()
@@ -41,6 +44,20 @@ def test_a_missing_extra_is_one_line(package: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_the_time_that_the_imports_take_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
+
+    class SlowToImport(ModuleType):
+        @property
+        def tell(self) -> Callable[..., None]:
+            time.sleep(0.2)
+            return lambda out, *, seed, started: waited.append(time.monotonic() - started)
+
+    monkeypatch.setitem(sys.modules, "prefrm.quickstart", SlowToImport("prefrm.quickstart"))
+    assert run(["quickstart", "--out", str(tmp_path)]) == 0
+    assert waited[0] >= 0.2
+
+
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_and_the_next_run_takes_the_folder(tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -60,5 +77,6 @@ def test_ctrl_c_is_one_line_and_the_next_run_takes_the_folder(tmp_path: Path) ->
     assert running.returncode == 130
     assert told.startswith("1/7 Data") and told.count("\n") == 1
     assert error == "prefrm: interrupted\n"
-    make_room(out)
+    with make_room(out):
+        pass
     assert [path.name for path in out.iterdir()] == [MARKER]

@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from prefrm.eval import evaluate
 from prefrm.media import encode_png
 from prefrm.quickstart.judging import DataSummary
 from prefrm.quickstart.policy import PolicyResult, Sample
-from prefrm.quickstart.report import Judged, Used, draw, most_telling, numbers, write_report
+from prefrm.quickstart.report import Judged, Used, draw, magnitude, most_telling, numbers, write_report
 from prefrm.quickstart.resources import Resources
 from prefrm.records import PreferenceGroup
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
@@ -61,7 +62,9 @@ def result(prompts: Sequence[Any]) -> PolicyResult:
     return PolicyResult(before=before, after=after, watched=[(0, 0.0), (4, 0.5)])
 
 
-def reported(out: Path, prompts: Sequence[Any], *, silent: Sequence[str]) -> tuple[dict[str, Any], str]:
+def reported(
+    out: Path, prompts: Sequence[Any], *, silent: Sequence[str], export_difference: float = 0.0
+) -> tuple[dict[str, Any], str]:
     """The report about a judge that says nothing of some prompts, once it is trained."""
     groups = [label(str(n), prompt, PICTURES) for n, prompt in enumerate(prompts)]
     after = Mute(silent)
@@ -71,7 +74,7 @@ def reported(out: Path, prompts: Sequence[Any], *, silent: Sequence[str]) -> tup
         after=evaluate(after, groups),
         bundle=out,
         digest="0" * 64,
-        export_difference=0.0,
+        export_difference=export_difference,
         groups=groups,
         matrices=after.score([group.group() for group in groups]),
     )
@@ -82,12 +85,20 @@ def reported(out: Path, prompts: Sequence[Any], *, silent: Sequence[str]) -> tup
 
 
 def test_what_could_not_be_measured_is_null(tmp_path: Path, prompts: list[Any]) -> None:
-    facts, report = reported(tmp_path, prompts, silent=[prompt.text for prompt in prompts])
+    facts, report = reported(
+        tmp_path, prompts, silent=[prompt.text for prompt in prompts], export_difference=math.nan
+    )
     judge = facts["judge"]
     assert judge["pair_accuracy"] is None and judge["order_gap"] is None
     assert judge["pair_accuracy_before"] is not None and judge["order_gap_before"] == 0
     assert [entry["after"] for entry in judge["by_skill"].values()] == [None] * len(SKILLS)
+    assert facts["bundle"]["export_max_abs_diff"] is None
     assert "nan" not in report
+    assert "from the judge that was trained, in memory, by - at most" in report
+
+
+def test_a_difference_has_one_digit_or_is_a_dash() -> None:
+    assert [magnitude(value) for value in (3.4e-7, 0.0, math.nan)] == ["3e-07", "0e+00", "-"]
 
 
 def test_the_report_holds_before_and_after(tmp_path: Path, prompts: list[Any]) -> None:

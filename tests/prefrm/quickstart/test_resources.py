@@ -34,3 +34,7 @@ def test_the_total_is_more_than_the_stages() -> None:
         time.sleep(0.01)
     assert list(measured.seconds) == ["one"]
     assert 0.01 <= measured.seconds["one"] <= measured.total_seconds - 0.02
+
+
+def test_the_total_counts_from_the_start_of_the_run() -> None:
+    assert 60 <= Resources(time.monotonic() - 60).total_seconds < 70

@@ -171,18 +171,22 @@ def bundle(judge, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_a_real_server_ends_with_the_process_that_started_it(
     bundle: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     command = [sys.executable, "-c", PARENT, str(bundle), str(tmp_path / "server")]
     children: list[psutil.Process] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as parent:
         try:
             assert parent.stdout is not None
             assert parent.stdout.readline() == "serving\n"
             children = psutil.Process(parent.pid).children()
-            parent.send_signal(number)
+            # A terminal sends Ctrl-C to the server as well.
+            to = os.killpg if number is signal.SIGINT else os.kill
+            to(parent.pid, number)
             assert parent.wait(30) == (143 if number is signal.SIGTERM else -number)
             _, alive = psutil.wait_procs(children, timeout=30)
             assert len(children) == 1

@@ -88,7 +88,8 @@ def test_a_second_run_replaces_the_first_and_an_equal_seed_gives_equal_numbers(t
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_out_of_range_is_refused_before_anything_is_deleted(seed: int, tmp_path: Path) -> None:
-    make_room(tmp_path)
+    with make_room(tmp_path):
+        pass
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(ConfigError, match=f"received {seed}"):
         tell(tmp_path, seed=seed, settings=SHORT)
