@@ -7,7 +7,7 @@ from typing import Literal
 
 from prefrm.judge.spec import JudgeSpec
 
-__all__ = ["AdapterConfig", "DataConfig", "OptimConfig", "TrainConfig"]
+__all__ = ["AdapterConfig", "CheckpointConfig", "DataConfig", "OptimConfig", "TrainConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +64,8 @@ class OptimConfig:
         steps: optimizer steps.
         batch_size: comparisons on one device in one forward pass; the two presentation orders of a
             comparison count as two.
-        accumulation: forward passes that one optimizer step averages over. Each is the weighted mean of
-            its own comparisons and all count alike, so with unequal weights it is not quite one larger batch.
+        accumulation: forward passes of each device in one optimizer step. The loss is the weighted mean over
+            all comparisons of the step, so it is as if they were one larger batch.
         lr: peak learning rate.
         warmup: share of the steps, in [0, 1), over which the rate rises.
         weight_decay: decoupled weight decay of the matrices.
@@ -91,6 +91,25 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """What an interrupted run continues from.
+
+    Attributes:
+        save_every: a checkpoint after so many steps, and one at the end.
+        keep: how many of the newest stay while the run lasts.
+    """
+
+    save_every: int = 100
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.save_every < 1 or self.keep < 1:
+            raise ValueError(
+                f"save_every and keep must be at least 1; received {self.save_every} and {self.keep}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """One run: a judge, its data, how it learns, and where the results go.
 
@@ -100,6 +119,7 @@ class TrainConfig:
         data: the preference dataset.
         adapter: LoRA, or null to train every weight.
         optim: the optimizer.
+        checkpoint: what an interrupted run continues from.
         export: "merged" writes a self-contained bundle, "adapter" one that needs the base model to load.
         device: "auto", or a torch device.
         dtype: the floating-point type of the backbone, as in `Judge.from_base`.
@@ -111,6 +131,7 @@ class TrainConfig:
     data: DataConfig
     adapter: AdapterConfig | None = field(default_factory=AdapterConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     export: Literal["merged", "adapter"] = "merged"
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
