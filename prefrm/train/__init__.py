@@ -8,7 +8,14 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "datasets", "train") from error
 
-from prefrm.train.config import AdapterConfig, CheckpointConfig, DataConfig, OptimConfig, TrainConfig
+from prefrm.train.config import (
+    AdapterConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    OptimConfig,
+    TrainConfig,
+)
 from prefrm.train.fit import fit
 from prefrm.train.run import TrainResult, run
 
@@ -16,6 +23,7 @@ __all__ = [
     "AdapterConfig",
     "CheckpointConfig",
     "DataConfig",
+    "EvaluationConfig",
     "OptimConfig",
     "TrainConfig",
     "TrainResult",

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Checkpoints"]
+__all__ = ["Checkpoints", "step_of"]
 
 logger = logging.getLogger(__name__)
 

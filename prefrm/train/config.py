@@ -7,7 +7,14 @@ from typing import Literal
 
 from prefrm.judge.spec import JudgeSpec
 
-__all__ = ["AdapterConfig", "CheckpointConfig", "DataConfig", "OptimConfig", "TrainConfig"]
+__all__ = [
+    "AdapterConfig",
+    "CheckpointConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "OptimConfig",
+    "TrainConfig",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,9 @@ class OptimConfig:
         warmup: share of the steps, in [0, 1), over which the rate rises.
         weight_decay: decoupled weight decay of the matrices.
         max_grad_norm: gradients are clipped to this norm.
+        precision: "bf16" and "fp16" run the forward pass under autocast (arXiv 1710.03740); weights stay of
+            their own type, the run's `dtype`, which "fp16" needs to be float32.
+        gradient_checkpointing: compute activations twice instead of keeping them: less memory, more time.
     """
 
     steps: int = 200
@@ -79,6 +89,8 @@ class OptimConfig:
     warmup: float = 0.05
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "lr", "max_grad_norm"):
@@ -110,6 +122,27 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """Validation while the judge learns.
+
+    Attributes:
+        every: steps from one validation to the next; there is one after the last step, too.
+        patience: end after so many validations without a lower log loss, and export the weights of the
+            lowest one; null trains to the end and exports the last ones.
+        groups: how many groups of the validation split; null takes all.
+    """
+
+    every: int = 50
+    patience: int | None = None
+    groups: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("every", "patience", "groups"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1; received {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """One run: a judge, its data, how it learns, and where the results go.
 
@@ -120,6 +153,8 @@ class TrainConfig:
         adapter: LoRA, or null to train every weight.
         optim: the optimizer.
         checkpoint: what an interrupted run continues from.
+        evaluation: validation during the training, or null for none.
+        tensorboard: also write the metrics into `output/tensorboard`.
         export: "merged" writes a self-contained bundle, "adapter" one that needs the base model to load.
         device: "auto", or a torch device.
         dtype: the floating-point type of the backbone, as in `Judge.from_base`.
@@ -132,6 +167,8 @@ class TrainConfig:
     adapter: AdapterConfig | None = field(default_factory=AdapterConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig | None = None
+    tensorboard: bool = False
     export: Literal["merged", "adapter"] = "merged"
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -141,3 +178,5 @@ class TrainConfig:
         # What numpy's generator accepts.
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32); received {self.seed}")
+        if self.evaluation is not None and self.data.validation is None:
+            raise ValueError("evaluation needs a validation split, and data.validation is null")

@@ -15,7 +15,7 @@ from prefrm.train.trainer import read_state
 __all__ = ["check_output", "check_same_run", "check_splits", "find_checkpoint", "what_matters"]
 
 # Where a run is, how it is shown and what is made of its weights changes none of them.
-OF_NO_MATTER = ("output", "device", "export", "checkpoint", "data.path")
+OF_NO_MATTER = ("output", "device", "export", "checkpoint", "tensorboard", "data.path")
 
 
 def check_output(output: Path, checkpoints: Checkpoints, *, resume: bool) -> None:

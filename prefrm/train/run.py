@@ -2,16 +2,20 @@
 
 output/metrics.jsonl   one line for each optimizer step
 output/checkpoints/    what `--resume` continues from; gone once the run is over
+output/tensorboard/    the same for TensorBoard, where that is asked for
 output/evaluation/     report and plots on the test split
 output/bundle/         what everything else loads
 """
 
 import math
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from prefrm.bundle import Calibration, amend_bundle, read_manifest, write_bundle
 from prefrm.engine import Engine
@@ -24,11 +28,15 @@ from prefrm.train.card import model_card
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
 from prefrm.train.examples import load_examples
-from prefrm.train.fit import fit
+from prefrm.train.fit import fit, take_over
 from prefrm.train.guards import check_output, check_same_run, check_splits, find_checkpoint, what_matters
 from prefrm.train.measure import check_export, first_groups, measure, pictures
+from prefrm.train.memory import explaining_memory
 from prefrm.train.mixing import Mixture
 from prefrm.train.processes import is_first, join, leave
+from prefrm.train.tensorboard import TensorBoard
+from prefrm.train.trainer import read_state
+from prefrm.train.validation import Validation
 
 __all__ = ["TrainResult", "run"]
 
@@ -91,24 +99,17 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     checkpoint = find_checkpoint(checkpoints) if resume else None
     if checkpoint is not None:
         check_same_run(checkpoint, settings)
+    callbacks = [TensorBoard(config.output / "tensorboard")] if config.tensorboard else []
     set_seed(config.seed)
     judge = Judge.from_base(config.judge, device=device, dtype=config.dtype)
     if config.adapter is not None:
         add_lora(judge, **asdict(config.adapter))
     trainable = trainable_parameters(judge)
-    with tempfile.TemporaryDirectory() as cache:
-        examples = load_examples(config.data.path, config.data.train, unit="pair", cache=Path(cache))
-        left_out = fit(
-            judge,
-            Mixture([examples], seed=config.seed),
-            config.optim,
-            output=config.output,
-            seed=config.seed,
-            checkpoints=checkpoints,
-            save_every=config.checkpoint.save_every,
-            resume_from=checkpoint,
-            settings=settings,
-        )
+    if checkpoint is not None and read_state(checkpoint)["finished"]:
+        left_out = take_over(judge, checkpoint)
+    else:
+        with explaining_memory(config):
+            left_out = _fit(judge, config, checkpoints, checkpoint, settings, callbacks)
     bundle = config.output / "bundle"
     evaluation, difference = None, math.nan
     if is_first():
@@ -124,6 +125,43 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         left_out=left_out,
         export_difference=difference,
         main=main,
+    )
+
+
+def _fit(
+    judge: Judge,
+    config: TrainConfig,
+    checkpoints: Checkpoints,
+    resume_from: Path | None,
+    settings: Mapping[str, Any],
+    callbacks: Sequence[TrainerCallback],
+) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as cache:
+        examples = load_examples(config.data.path, config.data.train, unit="pair", cache=Path(cache))
+        return fit(
+            judge,
+            Mixture([examples], seed=config.seed),
+            config.optim,
+            output=config.output,
+            seed=config.seed,
+            checkpoints=checkpoints,
+            save_every=config.checkpoint.save_every,
+            resume_from=resume_from,
+            settings=settings,
+            validation=_validation(judge, config),
+            callbacks=callbacks,
+        )
+
+
+def _validation(judge: Judge, config: TrainConfig) -> Validation | None:
+    wanted, split = config.evaluation, config.data.validation
+    if wanted is None or split is None:
+        return None
+    return Validation(
+        judge,
+        lambda: islice(read_groups(config.data.path, split), wanted.groups),
+        every=wanted.every,
+        patience=wanted.patience,
     )
 
 

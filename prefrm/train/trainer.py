@@ -3,11 +3,13 @@
 The checkpoints of `transformers` are pickles; these are safetensors and JSON (`prefrm.train.state`):
 
 weights.safetensors, optimizer.safetensors   see there
+best.safetensors     the weights of the lowest validation loss so far, with early stopping
 state.json           the step, the settings, the scheduler, and each process's random numbers and collator
 trainer_state.json   what `transformers` reads when it continues
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,12 @@ from prefrm.train.state import (
     set_random_state,
     write_tensors,
 )
+from prefrm.train.validation import Validation
 
-__all__ = ["JudgeTrainer", "read_state"]
+__all__ = ["JudgeTrainer", "final_weights", "read_state"]
+
+WEIGHTS = "weights.safetensors"
+BEST = "best.safetensors"
 
 
 class JudgeTrainer(Trainer):
@@ -48,6 +54,7 @@ class JudgeTrainer(Trainer):
         blank: a batch that any process can push through the judge when it has nothing to read, so that
             processes keep in step; None for a single process.
         checkpoints: where they go.
+        validation: one of the callbacks, if there is one; its state is kept in every checkpoint.
         settings: what tells this run from another, as JSON; it is kept in every checkpoint.
         parent: all other arguments are of `Trainer`.
     """
@@ -68,6 +75,7 @@ class JudgeTrainer(Trainer):
         args: TrainingArguments,
         blank: Any = None,
         checkpoints: Checkpoints | None = None,
+        validation: Validation | None = None,
         settings: Mapping[str, Any] | None = None,
         **parent: Any,
     ) -> None:
@@ -77,6 +85,7 @@ class JudgeTrainer(Trainer):
         args.__dict__["_setup_devices"] = model.device
         self._blank = blank
         self._checkpoints = checkpoints
+        self._validation = validation
         self._settings = dict(settings or {})
         super().__init__(model=model, args=args, **parent)
 
@@ -122,6 +131,9 @@ class JudgeTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As `Trainer.log`, with the epochs of the data: to the loop, a run is one."""
+        # The scaler skips such a step and lowers its scale; nothing has diverged.
+        if self._scaler is not None and not math.isfinite(logs.get("grad_norm", 0.0)):
+            del logs["grad_norm"]
         self.state.epoch = self.train_dataset.epochs(self.state.global_step)
         super().log(logs, start_time)
 
@@ -137,21 +149,29 @@ class JudgeTrainer(Trainer):
             "scheduler": self.lr_scheduler.state_dict(),
             "optimizer": groups,
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
+            "validation": None if self._validation is None else self._validation.state_dict(),
             "processes": gather({"random": random_state(), "collator": self.data_collator.state_dict()}),
         }
         if is_first() and self._checkpoints is not None:
             with self._checkpoints.writing(self.state.global_step) as folder:
-                write_tensors(folder / "weights.safetensors", weights)
+                write_tensors(folder / WEIGHTS, weights)
                 write_tensors(folder / "optimizer.safetensors", optimizer)
+                if self._validation is not None and self._validation.best_weights is not None:
+                    write_tensors(folder / BEST, self._validation.best_weights)
                 _write_json(folder / "state.json", state)
                 _write_json(folder / "trainer_state.json", {**vars(self.state), "log_history": []})
         wait()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
-        load_weights(self.model if model is None else model, read_tensors(folder / "weights.safetensors"))
+        load_weights(self.model if model is None else model, read_tensors(folder / WEIGHTS))
         state = read_state(folder)
         self.train_dataset.start = state["step"]
+        if self._validation is not None:
+            best = folder / BEST
+            self._validation.load_state_dict(
+                state["validation"], read_tensors(best) if best.exists() else None
+            )
         self.data_collator.load_state_dict(state["processes"][rank()]["collator"])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -184,6 +204,12 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """The JSON of a checkpoint: its `step`, whether the training is `finished`, its `settings`, and so on."""
     state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     return state
+
+
+def final_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The trained weights, of a checkpoint of a finished training."""
+    best = checkpoint / BEST
+    return read_tensors(best if best.exists() else checkpoint / WEIGHTS)
 
 
 def _write_json(path: Path, value: Any) -> None:

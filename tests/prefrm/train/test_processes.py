@@ -21,7 +21,7 @@ from prefrm.train import AdapterConfig, CheckpointConfig, DataConfig, OptimConfi
 
 @pytest.fixture
 def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path]) -> TrainConfig:
-    """72 comparisons of unequal weight, some of them unreadable; an epoch is five steps, the last one of 8."""
+    """72 comparisons of unequal weight, some unreadable; an epoch is five steps, the last one of 8."""
     data = brightness(train=12, validation=2)
     groups = [weighed(n, group) for n, group in enumerate(read_groups(data, "train"))]
     broken = groups[5]
