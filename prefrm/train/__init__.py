@@ -13,6 +13,7 @@ from prefrm.train.config import (
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
+    MixConfig,
     OptimConfig,
     TrainConfig,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "CheckpointConfig",
     "DataConfig",
     "EvaluationConfig",
+    "MixConfig",
     "OptimConfig",
     "TrainConfig",
     "TrainResult",

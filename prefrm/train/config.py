@@ -12,33 +12,68 @@ __all__ = [
     "CheckpointConfig",
     "DataConfig",
     "EvaluationConfig",
+    "MixConfig",
     "OptimConfig",
     "TrainConfig",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MixConfig:
+    """One more dataset to learn from.
+
+    Attributes:
+        path: a dataset folder.
+        weight: > 0; examples are drawn from the datasets in proportion to their weights.
+        train: the split that the judge learns from.
+    """
+
+    path: Path
+    weight: float = 1.0
+    train: str = "train"
+
+    def __post_init__(self) -> None:
+        _check_weight(self.weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """Which preference dataset, and which of its splits serve for what.
+    """Which preference datasets, and which of their splits serve for what.
 
     Attributes:
         path: a dataset folder, as `prefrm data build` writes it.
         train: the split that the judge learns from.
         validation: the split that the temperature is fitted on; null leaves the judge uncalibrated.
         test: the split that the bundle's held-out metrics come from; null leaves them out.
+        weight: > 0; how often examples are drawn from this dataset, relative to those of `mix`.
+        mix: further datasets to learn from; validation and test are of the first one alone.
+        stream: read the training data lazily, where it does not fit into memory or onto the disk twice.
+        shuffle_buffer: of a stream, how many examples wait at once; the next one is drawn from them.
     """
 
     path: Path
     train: str = "train"
     validation: str | None = "validation"
     test: str | None = "test"
+    weight: float = 1.0
+    mix: tuple[MixConfig, ...] = ()
+    stream: bool = False
+    shuffle_buffer: int = 1024
 
     def __post_init__(self) -> None:
+        _check_weight(self.weight)
+        if self.shuffle_buffer < 1:
+            raise ValueError(f"shuffle_buffer must be at least 1; received {self.shuffle_buffer}")
         if self.train in (self.validation, self.test) or (self.test and self.test == self.validation):
             raise ValueError(
                 f"train, validation and test must be different splits; received "
                 f"{self.train!r}, {self.validation!r} and {self.test!r}"
             )
+
+
+def _check_weight(weight: float) -> None:
+    if not 0 < weight < math.inf:
+        raise ValueError(f"weight must be positive and finite; received {weight}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

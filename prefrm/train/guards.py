@@ -1,18 +1,17 @@
-"""What is refused before anything is loaded: a folder that is taken, unfit data, other settings."""
+"""What is refused before anything is loaded: a folder that is taken, other settings."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prefrm.config import to_mapping
-from prefrm.errors import ConfigError, DatasetError
-from prefrm.records import read_groups
+from prefrm.errors import ConfigError
 from prefrm.train.checkpoints import Checkpoints
-from prefrm.train.config import DataConfig, TrainConfig
+from prefrm.train.config import TrainConfig
 from prefrm.train.processes import gather, is_first, processes
 from prefrm.train.trainer import read_state
 
-__all__ = ["check_output", "check_same_run", "check_splits", "find_checkpoint", "what_matters"]
+__all__ = ["check_output", "check_same_run", "find_checkpoint", "what_matters"]
 
 # Where a run is, how it is shown and what is made of its weights changes none of them.
 OF_NO_MATTER = ("output", "device", "export", "checkpoint", "tensorboard", "data.path")
@@ -45,21 +44,6 @@ def find_checkpoint(checkpoints: Checkpoints) -> Path | None:
     return Path(found)
 
 
-def check_splits(data: DataConfig) -> None:
-    """Read every split once, so that a mistake in the last of them is found before the first is used."""
-    for role in ("train", "validation", "test"):
-        split = getattr(data, role)
-        if split is None:
-            continue
-        advice = "" if role == "train" else f"; or set data.{role}=null to do without"
-        try:
-            comparisons = sum(len(group.comparisons) for group in read_groups(data.path, split))
-        except DatasetError as error:
-            raise DatasetError(f"data.{role}: {error}{advice}") from error
-        if not comparisons:
-            raise DatasetError(f"data.{role}: {data.path}/{split}.parquet holds no comparison{advice}")
-
-
 def what_matters(config: TrainConfig, data_fingerprint: str) -> dict[str, Any]:
     """Everything that the weights of a run depend on, as flat JSON."""
     settings = {
@@ -90,4 +74,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value
+            # What a list of datasets says of their places does not matter either.
+            yield f"{prefix}{key}", _without_paths(value) if isinstance(value, list) else value
+
+
+def _without_paths(entries: list[Any]) -> list[Any]:
+    return [
+        {key: value for key, value in entry.items() if key != "path"} if isinstance(entry, dict) else entry
+        for entry in entries
+    ]

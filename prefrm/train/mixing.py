@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch.utils.data import IterableDataset
 
 from prefrm.train.examples import Example
@@ -34,15 +36,28 @@ class Examples(Protocol):
 class Mixture:
     """The examples of each step, in epochs that are shuffled anew with the seeds seed, seed + 1, ...
 
-    An epoch's last step has what is left.
+    Of a single dataset, an epoch's last step has what is left. Of several, every step is full, each of its
+    examples is of a dataset drawn with probability proportional to the weights, and each dataset has
+    epochs of its own.
+
+    Args:
+        datasets: at least one, none of them empty.
+        weights: > 0, one for each dataset; None counts them alike.
+        seed: of all that is drawn.
     """
 
-    def __init__(self, datasets: Sequence[Examples], *, seed: int) -> None:
+    def __init__(
+        self, datasets: Sequence[Examples], *, seed: int, weights: Sequence[float] | None = None
+    ) -> None:
         self._datasets = datasets
         self._seed = seed
+        self._shares = np.array(weights or [1.0] * len(datasets)) / sum(weights or [len(datasets)])
 
     def steps(self, size: int, start: int = 0) -> Iterator[list[Draw]]:
         """What each step learns from, `size` examples a step, without an end; from step `start` on."""
+        return self._one(size, start) if len(self._datasets) == 1 else self._several(size, start)
+
+    def _one(self, size: int, start: int) -> Iterator[list[Draw]]:
         (dataset,) = self._datasets
         first, done = divmod(start, -(-len(dataset) // size))
         for epoch in count(first):
@@ -51,9 +66,33 @@ class Mixture:
                 yield draws
             done = 0
 
+    def _several(self, size: int, start: int) -> Iterator[list[Draw]]:
+        drawn = np.zeros(len(self._datasets), dtype=np.int64)
+        for step in range(start):
+            drawn += np.bincount(self._chosen(step, size), minlength=len(drawn))
+        orders = [
+            self._endless(dataset, int(done)) for dataset, done in zip(self._datasets, drawn, strict=True)
+        ]
+        for step in count(start):
+            yield [(number, next(orders[number])) for number in self._chosen(step, size).tolist()]
+
+    def _chosen(self, step: int, size: int) -> npt.NDArray[np.int64]:
+        """Which dataset each example of a step is of; every step has a generator of its own."""
+        generator = np.random.default_rng([self._seed, step])
+        return generator.choice(len(self._shares), size=size, p=self._shares)
+
+    def _endless(self, dataset: Examples, drawn: int) -> Iterator[Any]:
+        first, done = divmod(drawn, len(dataset))
+        for epoch in count(first):
+            yield from dataset.order(self._seed + epoch, skip=done)
+            done = 0
+
     def epochs(self, step: int, size: int) -> float:
-        """How often the first dataset was seen in `step` steps."""
-        return step / -(-len(self._datasets[0]) // size)
+        """How often the first dataset was seen in `step` steps; of several datasets, on average."""
+        examples = len(self._datasets[0])
+        if len(self._datasets) == 1:
+            return step / -(-examples // size)
+        return float(step * size * self._shares[0] / examples)
 
     def fetch(self, draws: Sequence[Draw]) -> list[Example]:
         """The examples of those draws, in order."""

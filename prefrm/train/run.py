@@ -22,17 +22,16 @@ from prefrm.engine import Engine
 from prefrm.errors import ConfigError
 from prefrm.eval import Evaluation
 from prefrm.judge import Judge
-from prefrm.records import fingerprint, read_groups
+from prefrm.records import read_groups
 from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
-from prefrm.train.examples import load_examples
+from prefrm.train.datasets import Survey, data_fingerprint, open_mixture, survey_data
 from prefrm.train.fit import fit, take_over
-from prefrm.train.guards import check_output, check_same_run, check_splits, find_checkpoint, what_matters
+from prefrm.train.guards import check_output, check_same_run, find_checkpoint, what_matters
 from prefrm.train.measure import check_export, first_groups, measure, pictures
 from prefrm.train.memory import explaining_memory
-from prefrm.train.mixing import Mixture
 from prefrm.train.processes import is_first, join, leave
 from prefrm.train.tensorboard import TensorBoard
 from prefrm.train.trainer import read_state
@@ -93,9 +92,9 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     device = join(config.device)
     checkpoints = Checkpoints(config.output / "checkpoints", keep=config.checkpoint.keep)
     check_output(config.output, checkpoints, resume=resume)
-    check_splits(config.data)
-    data_fingerprint = fingerprint(read_groups(config.data.path, config.data.train))
-    settings = what_matters(config, data_fingerprint)
+    surveys = survey_data(config.data)
+    learned_from = data_fingerprint(config.data, surveys)
+    settings = what_matters(config, learned_from)
     checkpoint = find_checkpoint(checkpoints) if resume else None
     if checkpoint is not None:
         check_same_run(checkpoint, settings)
@@ -109,11 +108,11 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         left_out = take_over(judge, checkpoint)
     else:
         with explaining_memory(config):
-            left_out = _fit(judge, config, checkpoints, checkpoint, settings, callbacks)
+            left_out = _fit(judge, config, surveys, checkpoints, checkpoint, settings, callbacks)
     bundle = config.output / "bundle"
     evaluation, difference = None, math.nan
     if is_first():
-        evaluation, difference = _export(judge, config, bundle, data_fingerprint, device)
+        evaluation, difference = _export(judge, config, bundle, learned_from, device)
         checkpoints.remove()
     main = is_first()
     leave()
@@ -131,16 +130,16 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 def _fit(
     judge: Judge,
     config: TrainConfig,
+    surveys: Sequence[Survey],
     checkpoints: Checkpoints,
     resume_from: Path | None,
     settings: Mapping[str, Any],
     callbacks: Sequence[TrainerCallback],
 ) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as cache:
-        examples = load_examples(config.data.path, config.data.train, unit="pair", cache=Path(cache))
         return fit(
             judge,
-            Mixture([examples], seed=config.seed),
+            open_mixture(config.data, surveys, unit="pair", seed=config.seed, cache=Path(cache)),
             config.optim,
             output=config.output,
             seed=config.seed,
@@ -166,14 +165,14 @@ def _validation(judge: Judge, config: TrainConfig) -> Validation | None:
 
 
 def _export(
-    judge: Judge, config: TrainConfig, bundle: Path, data_fingerprint: str, device: str
+    judge: Judge, config: TrainConfig, bundle: Path, learned_from: str, device: str
 ) -> tuple[Evaluation | None, float]:
     """Write the bundle, load it again, measure it, and write down what was measured."""
     write_bundle(
         bundle,
         judge,
         calibration=None,
-        data_fingerprint=data_fingerprint,
+        data_fingerprint=learned_from,
         metrics={},
         card=model_card(config, None, None),
         merge=config.export == "merged",
