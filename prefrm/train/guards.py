@@ -8,10 +8,10 @@ from prefrm.config import to_mapping
 from prefrm.errors import ConfigError
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
-from prefrm.train.processes import gather, is_first, processes
+from prefrm.train.processes import gather, is_first, processes, sharding
 from prefrm.train.trainer import read_state
 
-__all__ = ["check_output", "check_same_run", "find_checkpoint", "what_matters"]
+__all__ = ["check_output", "check_same_run", "check_sharding", "find_checkpoint", "what_matters"]
 
 # Where a run is, how it is shown and what is made of its weights changes none of them.
 OF_NO_MATTER = ("output", "device", "export", "checkpoint", "tensorboard", "data.path")
@@ -52,6 +52,14 @@ def what_matters(config: TrainConfig, data_fingerprint: str) -> dict[str, Any]:
         if not any(key == name or key.startswith(f"{name}.") for name in OF_NO_MATTER)
     }
     return {**settings, "data fingerprint": data_fingerprint, "processes": processes()}
+
+
+def check_sharding(config: TrainConfig) -> None:
+    """Raise `ConfigError` if the weights are to be sharded and the settings ask for them in one piece."""
+    if sharding() and config.evaluation is not None:
+        raise ConfigError(
+            "evaluation asks one process to judge with weights that FSDP spreads; set evaluation=null"
+        )
 
 
 def check_same_run(checkpoint: Path, settings: Mapping[str, Any]) -> None:

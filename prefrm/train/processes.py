@@ -14,7 +14,7 @@ from torch import distributed
 
 from prefrm.errors import ConfigError
 
-__all__ = ["gather", "is_first", "join", "leave", "processes", "rank", "total", "wait"]
+__all__ = ["gather", "is_first", "join", "leave", "processes", "rank", "sharding", "total", "wait"]
 
 # How long processes wait for the first one, which alone evaluates and exports.
 PATIENCE = timedelta(hours=24)
@@ -35,6 +35,11 @@ def join(device: str) -> str:
         )
     on_cpu = device == "cpu" or not torch.accelerator.is_available()
     return str(PartialState(cpu=on_cpu, timeout=PATIENCE).device)
+
+
+def sharding() -> bool:
+    """Whether the processes were started to share one judge's weights (FSDP), as accelerate says it."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def processes() -> int:

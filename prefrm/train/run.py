@@ -29,10 +29,11 @@ from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
 from prefrm.train.datasets import Survey, data_fingerprint, open_mixture, survey_data
 from prefrm.train.fit import fit, take_over
-from prefrm.train.guards import check_output, check_same_run, find_checkpoint, what_matters
+from prefrm.train.guards import check_output, check_same_run, check_sharding, find_checkpoint, what_matters
 from prefrm.train.measure import check_export, first_groups, measure, pictures
 from prefrm.train.memory import explaining_memory
-from prefrm.train.processes import is_first, join, leave
+from prefrm.train.processes import is_first, join, leave, sharding
+from prefrm.train.state import is_sharded
 from prefrm.train.tensorboard import TensorBoard
 from prefrm.train.trainer import read_state
 from prefrm.train.validation import Validation
@@ -90,6 +91,7 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         DatasetError, RecordError: a split is absent, breaks its own rules, or compares nothing.
     """
     device = join(config.device)
+    check_sharding(config)
     checkpoints = Checkpoints(config.output / "checkpoints", keep=config.checkpoint.keep)
     check_output(config.output, checkpoints, resume=resume)
     surveys = survey_data(config.data)
@@ -100,9 +102,8 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         check_same_run(checkpoint, settings)
     callbacks = [TensorBoard(config.output / "tensorboard")] if config.tensorboard else []
     set_seed(config.seed)
-    judge = Judge.from_base(config.judge, device=device, dtype=config.dtype)
-    if config.adapter is not None:
-        add_lora(judge, **asdict(config.adapter))
+    # Whole, it may be too large for one device.
+    judge = _new_judge(config, "cpu" if sharding() else device)
     trainable = trainable_parameters(judge)
     if checkpoint is not None and read_state(checkpoint)["finished"]:
         left_out = take_over(judge, checkpoint)
@@ -112,6 +113,9 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     bundle = config.output / "bundle"
     evaluation, difference = None, math.nan
     if is_first():
+        if is_sharded(judge):
+            judge = _new_judge(config, device)
+            take_over(judge, checkpoints.found()[0])
         evaluation, difference = _export(judge, config, bundle, learned_from, device)
         checkpoints.remove()
     main = is_first()
@@ -125,6 +129,13 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         export_difference=difference,
         main=main,
     )
+
+
+def _new_judge(config: TrainConfig, device: str) -> Judge:
+    judge = Judge.from_base(config.judge, device=device, dtype=config.dtype)
+    if config.adapter is not None:
+        add_lora(judge, **asdict(config.adapter))
+    return judge
 
 
 def _fit(

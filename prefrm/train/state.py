@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import distributed
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 __all__ = [
+    "average_gradients",
     "gather_optimizer",
     "gather_weights",
     "is_sharded",
@@ -34,6 +36,14 @@ Tensors = dict[str, torch.Tensor]
 def is_sharded(model: torch.nn.Module) -> bool:
     """Whether some parameters are spread over processes."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def average_gradients(model: torch.nn.Module) -> None:
+    """Over all processes, of the trainable parameters that are not sharded."""
+    for _, parameter in _trainable(model):
+        if not isinstance(parameter, DTensor) and parameter.grad is not None:
+            distributed.all_reduce(parameter.grad)
+            parameter.grad /= distributed.get_world_size()
 
 
 def gather_weights(model: torch.nn.Module) -> Tensors:

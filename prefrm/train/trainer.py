@@ -20,8 +20,9 @@ from transformers import Trainer, TrainingArguments
 
 from prefrm.judge import Judge, verdict_cross_entropy
 from prefrm.train.checkpoints import Checkpoints
-from prefrm.train.processes import gather, is_first, processes, rank, total, wait
+from prefrm.train.processes import gather, is_first, processes, rank, sharding, total, wait
 from prefrm.train.state import (
+    average_gradients,
     gather_optimizer,
     gather_weights,
     load_optimizer,
@@ -80,14 +81,35 @@ class JudgeTrainer(Trainer):
         **parent: Any,
     ) -> None:
         args._n_gpu = min(args.n_gpu, 1)
-        args.distributed_state.device = model.device
-        # A cached property, which the first line has computed.
-        args.__dict__["_setup_devices"] = model.device
+        # A judge that is to be sharded comes on the CPU, and goes to where `accelerate` puts it.
+        if not sharding():
+            args.distributed_state.device = model.device
+            # A cached property, which the first line has computed.
+            args.__dict__["_setup_devices"] = model.device
         self._blank = blank
         self._checkpoints = checkpoints
         self._validation = validation
         self._settings = dict(settings or {})
         super().__init__(model=model, args=args, **parent)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As `Trainer`; where the judge is sharded, the head, which is not, has a group of its own."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if self.is_fsdp_enabled:
+            whole = {id(parameter) for parameter in self.model.head.parameters()}
+            for group in list(optimizer.param_groups):
+                apart = [parameter for parameter in group["params"] if id(parameter) in whole]
+                if apart and len(apart) < len(group["params"]):
+                    group["params"] = [p for p in group["params"] if id(p) not in whole]
+                    optimizer.param_groups.append({**group, "params": apart})
+        return optimizer
+
+    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """As `Trainer`; where the judge is sharded, the gradients of what is not are averaged here."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.is_fsdp_enabled and self.accelerator.sync_gradients:
+            average_gradients(self.model)
+        return loss
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of this process's share; the generator keeps the loader off the global random numbers."""
