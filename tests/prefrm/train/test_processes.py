@@ -16,7 +16,15 @@ from prefrm.bundle import read_manifest
 from prefrm.config import to_mapping
 from prefrm.judge import JudgeSpec
 from prefrm.records import PreferenceGroup, read_groups, write_groups
-from prefrm.train import AdapterConfig, CheckpointConfig, DataConfig, OptimConfig, TrainConfig, run
+from prefrm.train import (
+    AdapterConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    OptimConfig,
+    TrainConfig,
+    run,
+)
 
 
 @pytest.fixture
@@ -34,6 +42,7 @@ def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path
         adapter=AdapterConfig(rank=4, alpha=8),
         optim=OptimConfig(steps=7, batch_size=16, lr=1e-3),
         checkpoint=CheckpointConfig(save_every=4),
+        evaluation=EvaluationConfig(every=3, patience=9),
         device="cpu",
     )
 
@@ -56,10 +65,11 @@ def launch(config: TrainConfig, *arguments: str) -> subprocess.CompletedProcess[
     )
 
 
-def losses(config: TrainConfig) -> list[float]:
-    return [json.loads(line)["loss"] for line in (config.output / "metrics.jsonl").read_text().splitlines()]
+def curve(config: TrainConfig, name: str = "loss") -> list[float | None]:
+    return [json.loads(line).get(name) for line in (config.output / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(config: TrainConfig) -> None:
     two = replace(
         config,
@@ -69,7 +79,10 @@ def test_two_processes_learn_what_one_does(config: TrainConfig) -> None:
     done = launch(two)
     assert done.returncode == 0, done.stderr
     result = run(config)
-    assert losses(two) == pytest.approx(losses(config), abs=1e-5)
+    assert curve(two) == pytest.approx(curve(config), abs=1e-5)
+    looked = curve(two, "validation_log_loss")
+    assert [value is not None for value in looked] == [False, False, True, False, False, True, True]
+    assert looked[2] == pytest.approx(curve(config, "validation_log_loss")[2], abs=1e-4)
     weights, expected = (
         load_file(one.output / "bundle" / "model" / "model.safetensors") for one in (two, config)
     )
@@ -85,6 +98,7 @@ def test_two_processes_learn_what_one_does(config: TrainConfig) -> None:
     assert not (two.output / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_the_run(config: TrainConfig) -> None:
     """Only the first process writes a report."""
     config.output.mkdir()

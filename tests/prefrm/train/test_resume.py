@@ -59,6 +59,7 @@ def metrics(config: TrainConfig) -> list[dict[str, float]]:
     return [json.loads(line) for line in (config.output / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_where_the_uninterrupted_one_ends(config: TrainConfig) -> None:
     # After step 8, the newest checkpoint is of step 6. A checkpoint has five files and its folder, then the
     # folder around it: the fourth file of the third checkpoint is number 18.

@@ -66,6 +66,7 @@ def test_validation_of_a_sharded_judge_is_refused(environment: dict[str, str], t
         run(replace(config, evaluation=EvaluationConfig()))
 
 
+@pytest.mark.slow
 def test_the_state_of_a_sharded_judge_is_whole(tiny_checkpoint: Path) -> None:
     script = Path(__file__).with_name("sharded.py")
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
