@@ -110,13 +110,26 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="override a setting; may be repeated"),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue an interrupted run from its newest checkpoint")
+    ] = False,
 ) -> None:
-    """Train a judge from a preference dataset and export it as a bundle."""
+    """Train a judge from a preference dataset and export it as a bundle.
+
+    On several devices: `accelerate launch -m prefrm train CONFIG`, or torchrun.
+    """
     from prefrm.config import load_config
     from prefrm.train import TrainConfig
     from prefrm.train import run as run_training
 
-    result = run_training(load_config(TrainConfig, config, set_ or []))
+    settings = load_config(TrainConfig, config, set_ or [])
+    try:
+        result = run_training(settings, resume=resume)
+    except KeyboardInterrupt:
+        print("the same command with --resume continues from the newest checkpoint", file=sys.stderr)
+        raise
+    if not result.main:
+        return
     for record, reason in result.left_out.items():
         print(f"record {record!r}: comparisons were left out: {reason}", file=sys.stderr)
     if result.evaluation is not None:

@@ -150,5 +150,7 @@ def _scalar(kind: Any, value: Any) -> Any:
 def _name(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return f"a list of {_name(typing.get_args(kind)[0])}"
+    if dataclasses.is_dataclass(kind):
+        return "sections"
     names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
     return names.get(kind, str(kind))

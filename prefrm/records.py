@@ -33,10 +33,12 @@ __all__ = [
     "comparisons_from_ranking",
     "comparisons_from_scores",
     "count_groups",
+    "count_row_groups",
     "fingerprint",
     "prompt_key",
     "read_groups",
     "read_info",
+    "read_row_groups",
     "write_groups",
     "write_info",
 ]
@@ -204,16 +206,34 @@ def read_groups(folder: Path | str, split: str) -> Iterator[PreferenceGroup]:
     return _unique(_read(folder, split), Path(folder) / f"{split}.parquet")
 
 
-def _read(folder: Path | str, split: str) -> Iterator[PreferenceGroup]:
+def read_row_groups(folder: Path | str, split: str, numbers: Iterable[int]) -> Iterator[PreferenceGroup]:
+    """The groups of those row groups of the file, numbered from 0, one row group at a time, in that order.
+
+    Raises:
+        DatasetError, RecordError: as `read_groups`, but ids are not compared.
+    """
+    return _read(folder, split, numbers)
+
+
+def _read(
+    folder: Path | str, split: str, row_groups: Iterable[int] | None = None
+) -> Iterator[PreferenceGroup]:
     pa, _ = _pyarrow()
     with _open_split(folder, split) as file:
-        count = 0
-        for batch in file.iter_batches(batch_size=64, columns=_schema(pa).names):
-            for row in batch.to_pylist():
-                count += 1
-                yield _from_row(row)
-        if count != file.metadata.num_rows:
-            raise ValueError(f"it holds {count} rows instead of {file.metadata.num_rows}")
+        for number in range(file.num_row_groups) if row_groups is None else row_groups:
+            count, rows = 0, file.metadata.row_group(number).num_rows
+            for batch in file.iter_batches(64, row_groups=[number], columns=_schema(pa).names):
+                for row in batch.to_pylist():
+                    count += 1
+                    yield _from_row(row)
+            if count != rows:
+                raise ValueError(f"row group {number} holds {count} rows instead of {rows}")
+
+
+def count_row_groups(folder: Path | str, split: str) -> int:
+    """How many row groups the file of a split has. Raises `DatasetError` as `read_groups`."""
+    with _open_split(folder, split) as file:
+        return int(file.num_row_groups)
 
 
 def count_groups(folder: Path | str, split: str) -> int:

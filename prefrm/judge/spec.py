@@ -79,6 +79,11 @@ class JudgeSpec:
         return self.head == "verdict"
 
     @property
+    def reads_groups(self) -> bool:
+        """Whether all comparisons of a group are read at the cost of its images, not of its pairs."""
+        return not self.is_pairwise or self.attention == "isolated"
+
+    @property
     def images_shown(self) -> int:
         """How many images the judge looks at at once: 2 or 1."""
         return 2 if self.is_pairwise else 1

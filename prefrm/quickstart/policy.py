@@ -24,7 +24,7 @@ from data_recipes.shapes.scene import ProgramError, Scene
 from prefrm.grpo import PreferenceReward
 from prefrm.progress import Advance
 from prefrm.quickstart.settings import PolicySettings
-from prefrm.train.trainer import ReportProgress
+from prefrm.train.callbacks import ReportProgress
 from prefrm.winmatrix import Scorer
 
 __all__ = ["Painter", "PolicyResult", "Sample", "draw", "improve", "mean_oracle"]

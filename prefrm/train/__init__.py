@@ -8,7 +8,27 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "datasets", "train") from error
 
-from prefrm.train.config import AdapterConfig, DataConfig, OptimConfig, TrainConfig
-from prefrm.train.run import TrainResult, fit, run
+from prefrm.train.config import (
+    AdapterConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    MixConfig,
+    OptimConfig,
+    TrainConfig,
+)
+from prefrm.train.fit import fit
+from prefrm.train.run import TrainResult, run
 
-__all__ = ["AdapterConfig", "DataConfig", "OptimConfig", "TrainConfig", "TrainResult", "fit", "run"]
+__all__ = [
+    "AdapterConfig",
+    "CheckpointConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "MixConfig",
+    "OptimConfig",
+    "TrainConfig",
+    "TrainResult",
+    "fit",
+    "run",
+]

@@ -7,31 +7,73 @@ from typing import Literal
 
 from prefrm.judge.spec import JudgeSpec
 
-__all__ = ["AdapterConfig", "DataConfig", "OptimConfig", "TrainConfig"]
+__all__ = [
+    "AdapterConfig",
+    "CheckpointConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "MixConfig",
+    "OptimConfig",
+    "TrainConfig",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixConfig:
+    """One more dataset to learn from.
+
+    Attributes:
+        path: a dataset folder.
+        weight: > 0; examples are drawn from the datasets in proportion to their weights.
+        train: the split that the judge learns from.
+    """
+
+    path: Path
+    weight: float = 1.0
+    train: str = "train"
+
+    def __post_init__(self) -> None:
+        _check_weight(self.weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """Which preference dataset, and which of its splits serve for what.
+    """Which preference datasets, and which of their splits serve for what.
 
     Attributes:
         path: a dataset folder, as `prefrm data build` writes it.
         train: the split that the judge learns from.
         validation: the split that the temperature is fitted on; null leaves the judge uncalibrated.
         test: the split that the bundle's held-out metrics come from; null leaves them out.
+        weight: > 0; how often examples are drawn from this dataset, relative to those of `mix`.
+        mix: further datasets to learn from; validation and test are of the first one alone.
+        stream: read the training data lazily, where it does not fit into memory or onto the disk twice.
+        shuffle_buffer: of a stream, how many examples wait at once; the next one is drawn from them.
     """
 
     path: Path
     train: str = "train"
     validation: str | None = "validation"
     test: str | None = "test"
+    weight: float = 1.0
+    mix: tuple[MixConfig, ...] = ()
+    stream: bool = False
+    shuffle_buffer: int = 1024
 
     def __post_init__(self) -> None:
+        _check_weight(self.weight)
+        if self.shuffle_buffer < 1:
+            raise ValueError(f"shuffle_buffer must be at least 1; received {self.shuffle_buffer}")
         if self.train in (self.validation, self.test) or (self.test and self.test == self.validation):
             raise ValueError(
                 f"train, validation and test must be different splits; received "
                 f"{self.train!r}, {self.validation!r} and {self.test!r}"
             )
+
+
+def _check_weight(weight: float) -> None:
+    if not 0 < weight < math.inf:
+        raise ValueError(f"weight must be positive and finite; received {weight}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +104,18 @@ class OptimConfig:
 
     Attributes:
         steps: optimizer steps.
-        batch_size: comparisons on one device in one forward pass; the two presentation orders of a
-            comparison count as two.
-        accumulation: forward passes that one optimizer step averages over. Each is the weighted mean of
-            its own comparisons and all count alike, so with unequal weights it is not quite one larger batch.
+        batch_size: examples on one device in one forward pass. Of a joint verdict an example is a
+            comparison in one presentation order; of every other judge, which reads a group at the cost of
+            its images, it is a group with all its comparisons.
+        accumulation: forward passes of each device in one optimizer step. The loss is the weighted mean over
+            all comparisons of the step, so it is as if they were one larger batch.
         lr: peak learning rate.
         warmup: share of the steps, in [0, 1), over which the rate rises.
         weight_decay: decoupled weight decay of the matrices.
         max_grad_norm: gradients are clipped to this norm.
+        precision: "bf16" and "fp16" run the forward pass under autocast (arXiv 1710.03740); weights stay of
+            their own type, the run's `dtype`, which "fp16" needs to be float32.
+        gradient_checkpointing: compute activations twice instead of keeping them: less memory, more time.
     """
 
     steps: int = 200
@@ -79,6 +125,8 @@ class OptimConfig:
     warmup: float = 0.05
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "lr", "max_grad_norm"):
@@ -91,6 +139,46 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """What an interrupted run continues from.
+
+    Attributes:
+        save_every: a checkpoint after so many steps, and one at the end.
+        keep: how many of the newest stay while the run lasts.
+    """
+
+    save_every: int = 100
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.save_every < 1 or self.keep < 1:
+            raise ValueError(
+                f"save_every and keep must be at least 1; received {self.save_every} and {self.keep}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """Validation while the judge learns.
+
+    Attributes:
+        every: steps from one validation to the next; there is one after the last step, too.
+        patience: end after so many validations without a lower log loss, and export the weights of the
+            lowest one; null trains to the end and exports the last ones.
+        groups: how many groups of the validation split; null takes all.
+    """
+
+    every: int = 50
+    patience: int | None = None
+    groups: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("every", "patience", "groups"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1; received {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """One run: a judge, its data, how it learns, and where the results go.
 
@@ -100,6 +188,9 @@ class TrainConfig:
         data: the preference dataset.
         adapter: LoRA, or null to train every weight.
         optim: the optimizer.
+        checkpoint: what an interrupted run continues from.
+        evaluation: validation during the training, or null for none.
+        tensorboard: also write the metrics into `output/tensorboard`.
         export: "merged" writes a self-contained bundle, "adapter" one that needs the base model to load.
         device: "auto", or a torch device.
         dtype: the floating-point type of the backbone, as in `Judge.from_base`.
@@ -111,6 +202,9 @@ class TrainConfig:
     data: DataConfig
     adapter: AdapterConfig | None = field(default_factory=AdapterConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig | None = None
+    tensorboard: bool = False
     export: Literal["merged", "adapter"] = "merged"
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -125,3 +219,5 @@ class TrainConfig:
                 f"judge.quantize={self.judge.quantize} needs an adapter, since the weights that it stores "
                 "cannot learn, and adapter is null; set one, or leave judge.quantize out"
             )
+        if self.evaluation is not None and self.data.validation is None:
+            raise ValueError("evaluation needs a validation split, and data.validation is null")

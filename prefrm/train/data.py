@@ -1,87 +1,34 @@
-"""Comparisons as a `datasets.Dataset`, and batches of them as a judge reads them.
-
-A row of the dataset is one comparison in one presentation order, so a shuffled epoch shows both
-orders of every comparison. Images stay in a memory-mapped table, once each.
-
-Shapes: B comparisons.
-"""
+"""Batches of examples as a judge reads them. Shapes: N comparisons."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from datasets import Dataset
+from PIL import Image
 
-from prefrm.errors import DatasetError, MediaError, RecordError
-from prefrm.judge import ImageInput, JudgeProcessor, SequenceInput
-from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode
-from prefrm.records import PreferenceGroup, read_groups
+from prefrm.errors import MediaError, RecordError
+from prefrm.judge import GroupInput, ImageInput, JudgeProcessor
+from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode, encode_png
+from prefrm.train.examples import Example
 
-__all__ = ["ComparisonCollator", "load_comparisons"]
+__all__ = ["ComparisonCollator", "blank_batch"]
 
 logger = logging.getLogger(__name__)
 
 
-def load_comparisons(folder: Path, split: str, *, cache: Path) -> Dataset:
-    """Every comparison of a split in both presentation orders.
-
-    Args:
-        folder: a dataset folder.
-        split: one of its splits.
-        cache: where the memory-mapped table is kept; the caller deletes it.
-
-    Returns:
-        Rows of id, prompt, first and second (encoded images, in the order shown), p (that the image
-        shown first is preferred) and weight.
-
-    Raises:
-        DatasetError: the split is absent, unreadable, or compares nothing.
-        RecordError: a record breaks its own rules.
-    """
-    index = list(_index(read_groups(folder, split)))
-    if not index:
-        raise DatasetError(f"{folder}/{split}.parquet holds no comparison, so there is nothing to learn from")
-    groups = Dataset.from_parquet(str(folder / f"{split}.parquet"), cache_dir=str(cache))
-
-    def fetch(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        records = groups[rows["record"]]
-        images = [[image["bytes"] for image in images] for images in records["images"]]
-        return {
-            "id": records["id"],
-            "prompt": records["prompt"],
-            "first": [images[n][i] for n, i in enumerate(rows["first"])],
-            "second": [images[n][i] for n, i in enumerate(rows["second"])],
-            "p": rows["p"],
-            "weight": rows["weight"],
-        }
-
-    return Dataset.from_list(index).with_transform(fetch)
-
-
-def _index(groups: Iterator[PreferenceGroup]) -> Iterator[dict[str, float]]:
-    for record, group in enumerate(groups):
-        for comparison in group.comparisons:
-            for shown in (comparison, comparison.swapped()):
-                yield {
-                    "record": record,
-                    "first": shown.i,
-                    "second": shown.j,
-                    "p": shown.p,
-                    "weight": shown.weight,
-                }
-
-
 class ComparisonCollator:
-    """Turns rows of `load_comparisons` into a batch: a `JudgeBatch`, targets p_B and weights weight_B.
+    """Turns examples into a batch: a `JudgeBatch`, targets p_N and weights weight_N, one for each comparison.
 
-    A row whose image or prompt cannot be read is left out of its batch, and its record's id is logged
-    and kept in `left_out` with the reason. The batch is None if that is all of them.
+    A judge that reads whole groups and has a presentation order is shown each comparison in both; one that
+    reads pairs is shown an example as it is, and the dataset has its other order, too.
+
+    A comparison whose image or prompt cannot be read is left out of its batch, and its record's id is
+    logged and kept in `left_out` with the reason. The batch is None if that is all of them.
 
     Attributes:
-        left_out: why a row was left out, by its record's id; for the first of a record's rows.
-        read: how many rows were put into batches.
+        left_out: why a comparison was left out, by its record's id; for the first of a record's comparisons.
+        read: how many comparisons were put into batches.
     """
 
     def __init__(self, processor: JudgeProcessor, limits: ImageLimits = DEFAULT_LIMITS) -> None:
@@ -89,32 +36,83 @@ class ComparisonCollator:
         self.read = 0
         self._processor = processor
         self._limits = limits
+        self._both_orders = processor.spec.reads_groups and processor.spec.is_pairwise
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[Example]) -> dict[str, Any]:
         images: dict[bytes, ImageInput] = {}
-        pairs, p, weight = [], [], []
+        groups: list[GroupInput] = []
+        p: list[float] = []
+        weight: list[float] = []
         for row in rows:
+            shown = self._shown(row, images)
             try:
-                pairs.append(self._pair(row, images))
-            except (MediaError, RecordError) as error:
+                group = self._group(row, shown, images)
+            except RecordError as error:
                 self._leave_out(row["id"], error)
                 continue
-            p.append(row["p"])
-            weight.append(row["weight"])
-        self.read += len(pairs)
+            if group is not None:
+                groups.append(group)
+                p += [target for _, _, target, _ in shown]
+                weight += [share for *_, share in shown]
+        self.read += len(p)
         return {
-            "batch": self._processor.collate(pairs) if pairs else None,
-            "p_B": torch.tensor(p, dtype=torch.float32),
-            "weight_B": torch.tensor(weight, dtype=torch.float32),
+            "batch": self._processor.collate_groups(groups) if groups else None,
+            "p_N": torch.tensor(p, dtype=torch.float32),
+            "weight_N": torch.tensor(weight, dtype=torch.float32),
         }
 
-    def _pair(self, row: Mapping[str, Any], images: dict[bytes, ImageInput]) -> SequenceInput:
-        for data in (row["first"], row["second"]):
-            if data not in images:
-                images[data] = self._processor.prepare_image(decode(data, self._limits))
-        return self._processor.prepare_pair(row["prompt"], images[row["first"]], images[row["second"]])
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know of the batches so far, as JSON."""
+        return {"left_out": self.left_out, "read": self.read}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.left_out, self.read = dict(state["left_out"]), int(state["read"])
+
+    def _shown(self, row: Example, images: dict[bytes, ImageInput]) -> list[tuple[int, int, float, float]]:
+        """The comparisons whose images can be read: first, second, p and weight of each, as shown."""
+        shown = []
+        for first, second, p, weight in zip(
+            row["first"], row["second"], row["p"], row["weight"], strict=True
+        ):
+            try:
+                for place in (first, second):
+                    self._prepare(row["images"][place], images)
+            except MediaError as error:
+                self._leave_out(row["id"], error)
+                continue
+            shown.append((first, second, p, weight))
+        if self._both_orders:
+            shown += [(second, first, 1.0 - p, weight) for first, second, p, weight in shown]
+        return shown
+
+    def _group(
+        self,
+        row: Example,
+        shown: Sequence[tuple[int, int, float, float]],
+        images: dict[bytes, ImageInput],
+    ) -> GroupInput | None:
+        if not shown:
+            return None
+        places = sorted({place for first, second, *_ in shown for place in (first, second)})
+        return self._processor.prepare_group(
+            row["prompt"],
+            [images[row["images"][place]] for place in places],
+            [(places.index(first), places.index(second)) for first, second, *_ in shown],
+        )
+
+    def _prepare(self, data: bytes, images: dict[bytes, ImageInput]) -> None:
+        if data not in images:
+            images[data] = self._processor.prepare_image(decode(data, self._limits))
 
     def _leave_out(self, record: str, error: Exception) -> None:
         if record not in self.left_out:
             logger.warning("a comparison of record %r is left out: %s", record, error)
             self.left_out[record] = str(error)
+
+
+def blank_batch(processor: JudgeProcessor) -> Any:
+    """A batch that says nothing of any data: one comparison of a black image with itself."""
+    image = encode_png(Image.new("RGB", (64, 64)))
+    example = Example(id="", prompt="", images=[image, image], first=[0], second=[1], p=[0.5], weight=[1.0])
+    return ComparisonCollator(processor)([example])["batch"]

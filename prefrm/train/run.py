@@ -1,39 +1,46 @@
 """One training run from its settings to a calibrated, evaluated bundle.
 
 output/metrics.jsonl   one line for each optimizer step
+output/checkpoints/    what `--resume` continues from; gone once the run is over
+output/tensorboard/    the same for TensorBoard, where that is asked for
 output/evaluation/     report and plots on the test split
 output/bundle/         what everything else loads
 """
 
 import math
-import os
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import TrainerCallback, set_seed
 
-from prefrm.bundle import Calibration, amend_bundle, write_bundle
+from prefrm.bundle import Calibration, amend_bundle, read_manifest, write_bundle
 from prefrm.engine import Engine
-from prefrm.errors import BundleError, ConfigError, DatasetError
-from prefrm.eval import Evaluation, evaluate, write_report
+from prefrm.errors import ConfigError
+from prefrm.eval import Evaluation
 from prefrm.judge import Judge
-from prefrm.progress import track
-from prefrm.protocol import encode_matrices, largest_difference
-from prefrm.records import count_groups, fingerprint, read_groups
+from prefrm.records import read_groups
 from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
-from prefrm.train.config import DataConfig, OptimConfig, TrainConfig
-from prefrm.train.data import ComparisonCollator, load_comparisons
-from prefrm.train.trainer import JudgeTrainer, MetricsFile, ReportProgress, StopAtNonFinite
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.train.checkpoints import Checkpoints
+from prefrm.train.config import TrainConfig
+from prefrm.train.datasets import Survey, data_fingerprint, open_mixture, survey_data
+from prefrm.train.examples import Unit
+from prefrm.train.fit import fit, take_over
+from prefrm.train.guards import check_output, check_same_run, check_sharding, find_checkpoint, what_matters
+from prefrm.train.measure import check_export, first_groups, measure, pictures
+from prefrm.train.memory import explaining_memory
+from prefrm.train.processes import is_first, join, leave, sharding
+from prefrm.train.state import is_sharded
+from prefrm.train.tensorboard import TensorBoard
+from prefrm.train.trainer import read_state
+from prefrm.train.validation import Validation
 
-__all__ = ["TrainResult", "fit", "run"]
-
-EXPORT_GROUPS = 8
+__all__ = ["TrainResult", "run"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +49,15 @@ class TrainResult:
 
     Attributes:
         bundle: the exported folder.
-        evaluation: calibrated, on the test split; None without one.
+        evaluation: calibrated, on the test split; None without one, and in every process but the first.
         calibration: the fitted temperature; None if the judge was not calibrated.
         trainable: how many numbers the optimizer changed.
         left_out: records of which a comparison could not be read while training, with the reason.
         export_difference: how far the bundle, loaded again, is from the judge that was trained: the largest
             difference of a number in their win matrices of the first 8 validation (or else training)
-            groups. NaN if no pair of these could be judged.
+            groups. NaN if no pair of these could be judged, and in every process but the first.
+        seconds: that the training took in this process; of a resumed run, since it was resumed.
+        main: whether this is the process that exported and measured; with several, the first one.
     """
 
     bundle: Path
@@ -57,6 +66,8 @@ class TrainResult:
     trainable: int
     left_out: dict[str, str]
     export_difference: float
+    seconds: float
+    main: bool = True
 
     @property
     def held_out(self) -> Evaluation:
@@ -66,47 +77,133 @@ class TrainResult:
         return self.evaluation
 
 
-def run(config: TrainConfig) -> TrainResult:
+def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Train, export, and measure what was exported; shows its progress.
 
     What can be refused is refused before the training, and the bundle is written before anything is
-    measured, so that no error costs a finished training.
+    measured, so that no error costs a finished training. In several processes, all train, and the
+    others wait while the first one exports and measures.
+
+    Args:
+        config: the settings.
+        resume: continue from the newest checkpoint in the output folder, if there is one.
 
     Raises:
-        ConfigError: the base model cannot be loaded, the output folder is none or holds a finished run,
-            the training diverged, or several processes were started.
+        ConfigError: the base model cannot be loaded, the output folder is none or holds another run, the
+            checkpoint is of other settings, or the training diverged.
         BundleError: the bundle, loaded again, judges otherwise than what was trained; it stays there.
         DatasetError, RecordError: a split is absent, breaks its own rules, or compares nothing.
     """
-    bundle = config.output / "bundle"
-    _check_launch(config.output, bundle)
-    _check_splits(config.data)
-    data_fingerprint = fingerprint(read_groups(config.data.path, config.data.train))
+    device = join(config.device)
+    check_sharding(config)
+    checkpoints = Checkpoints(config.output / "checkpoints", keep=config.checkpoint.keep)
+    check_output(config.output, checkpoints, resume=resume)
+    surveys = survey_data(config.data)
+    learned_from = data_fingerprint(config.data, surveys)
+    settings = what_matters(config, learned_from)
+    checkpoint = find_checkpoint(checkpoints) if resume else None
+    if checkpoint is not None:
+        check_same_run(checkpoint, settings)
+    callbacks = [TensorBoard(config.output / "tensorboard")] if config.tensorboard else []
     set_seed(config.seed)
-    judge = Judge.from_base(config.judge, device=config.device, dtype=config.dtype)
+    # Whole, it may be too large for one device.
+    judge = _new_judge(config, "cpu" if sharding() else device)
+    trainable = trainable_parameters(judge)
+    started = time.monotonic()
+    if checkpoint is not None and read_state(checkpoint)["finished"]:
+        left_out = take_over(judge, checkpoint)
+    else:
+        with explaining_memory(config):
+            left_out = _fit(judge, config, surveys, checkpoints, checkpoint, settings, callbacks)
+    seconds = time.monotonic() - started
+    bundle = config.output / "bundle"
+    evaluation, difference = None, math.nan
+    if is_first():
+        if is_sharded(judge):
+            judge = _new_judge(config, device)
+            take_over(judge, checkpoints.found()[0])
+        evaluation, difference = _export(judge, config, bundle, learned_from, device)
+        checkpoints.remove()
+    main = is_first()
+    leave()
+    return TrainResult(
+        bundle=bundle,
+        evaluation=evaluation,
+        calibration=read_manifest(bundle).calibration,
+        trainable=trainable,
+        left_out=left_out,
+        export_difference=difference,
+        seconds=seconds,
+        main=main,
+    )
+
+
+def _new_judge(config: TrainConfig, device: str) -> Judge:
+    judge = Judge.from_base(config.judge, device=device, dtype=config.dtype)
     if config.adapter is not None:
         add_lora(judge, **asdict(config.adapter))
-    trainable = trainable_parameters(judge)
-    left_out = fit(
-        judge, config.data.path, config.data.train, config.optim, output=config.output, seed=config.seed
+    return judge
+
+
+def _fit(
+    judge: Judge,
+    config: TrainConfig,
+    surveys: Sequence[Survey],
+    checkpoints: Checkpoints,
+    resume_from: Path | None,
+    settings: Mapping[str, Any],
+    callbacks: Sequence[TrainerCallback],
+) -> dict[str, str]:
+    unit: Unit = "group" if config.judge.reads_groups else "pair"
+    with tempfile.TemporaryDirectory() as cache:
+        return fit(
+            judge,
+            open_mixture(config.data, surveys, unit=unit, seed=config.seed, cache=Path(cache)),
+            config.optim,
+            output=config.output,
+            seed=config.seed,
+            checkpoints=checkpoints,
+            save_every=config.checkpoint.save_every,
+            resume_from=resume_from,
+            settings=settings,
+            validation=_validation(judge, config),
+            callbacks=callbacks,
+        )
+
+
+def _validation(judge: Judge, config: TrainConfig) -> Validation | None:
+    wanted, split = config.evaluation, config.data.validation
+    if wanted is None or split is None:
+        return None
+    return Validation(
+        judge,
+        lambda: islice(read_groups(config.data.path, split), wanted.groups),
+        every=wanted.every,
+        patience=wanted.patience,
     )
+
+
+def _export(
+    judge: Judge, config: TrainConfig, bundle: Path, learned_from: str, device: str
+) -> tuple[Evaluation | None, float]:
+    """Write the bundle, load it again, measure it, and write down what was measured."""
     write_bundle(
         bundle,
         judge,
         calibration=None,
-        data_fingerprint=data_fingerprint,
+        data_fingerprint=learned_from,
         metrics={},
         card=model_card(config, None, None),
         merge=config.export == "merged",
     )
-    asked = _first_groups(config.data)
+    asked = first_groups(config.data)
     trained = Engine(judge).score(asked)
     # The exported judge is measured and not this one: merging and loading round its weights.
     del judge
-    exported = Engine.from_bundle(bundle, device=config.device, dtype=config.dtype)
-    export_difference = _check_export(bundle, exported.judge.model.dtype, trained, exported.score(asked))
-    calibration, evaluation = _measure(exported, config)
-    plots = {} if evaluation is None else _pictures(config.output / "evaluation")
+    exported = Engine.from_bundle(bundle, device=device, dtype=config.dtype)
+    difference = check_export(bundle, exported.judge.model.dtype, trained, exported.score(asked))
+    calibration, evaluation = measure(exported, config.data, config.output / "evaluation")
+    plots = {} if evaluation is None else pictures(config.output / "evaluation")
     amend_bundle(
         bundle,
         calibration=calibration,
@@ -114,157 +211,4 @@ def run(config: TrainConfig) -> TrainResult:
         card=model_card(config, calibration, evaluation, plots=list(plots)),
         plots=plots,
     )
-    return TrainResult(
-        bundle=bundle,
-        evaluation=evaluation,
-        calibration=calibration,
-        trainable=trainable,
-        left_out=left_out,
-        export_difference=export_difference,
-    )
-
-
-def _check_launch(output: Path, bundle: Path) -> None:
-    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
-        raise ConfigError(
-            f"training runs in one process on one device, and {processes} were started; "
-            "start it with `prefrm train`, without torchrun or accelerate"
-        )
-    if bundle.exists():
-        raise ConfigError(f"{bundle} exists already; choose another output, or delete it to train again")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output {output} cannot be a folder: {error.strerror}") from error
-
-
-def _check_splits(data: DataConfig) -> None:
-    """Read every split once, so that a mistake in the last of them is found before the first is used."""
-    for role in ("train", "validation", "test"):
-        split = getattr(data, role)
-        if split is None:
-            continue
-        advice = "" if role == "train" else f"; or set data.{role}=null to do without"
-        try:
-            comparisons = sum(len(group.comparisons) for group in read_groups(data.path, split))
-        except DatasetError as error:
-            raise DatasetError(f"data.{role}: {error}{advice}") from error
-        if not comparisons:
-            raise DatasetError(f"data.{role}: {data.path}/{split}.parquet holds no comparison{advice}")
-
-
-def fit(
-    judge: Judge, folder: Path, split: str, optim: OptimConfig, *, output: Path, seed: int
-) -> dict[str, str]:
-    """Train `judge` in place and leave it in evaluation mode.
-
-    Returns:
-        The ids of records of which a comparison could not be read, with the reason.
-
-    Raises:
-        ConfigError: the training diverged.
-        DatasetError: no comparison could be read.
-    """
-    collator = ComparisonCollator(judge.processor)
-    arguments = TrainingArguments(
-        output_dir=str(output),
-        max_steps=optim.steps,
-        per_device_train_batch_size=optim.batch_size,
-        gradient_accumulation_steps=optim.accumulation,
-        learning_rate=optim.lr,
-        lr_scheduler_type="cosine",
-        warmup_steps=round(optim.warmup * optim.steps),
-        weight_decay=optim.weight_decay,
-        max_grad_norm=optim.max_grad_norm,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        use_cpu=judge.device.type == "cpu",
-        dataloader_pin_memory=False,
-        seed=seed,
-    )
-    with tempfile.TemporaryDirectory() as cache, track("training", optim.steps) as advance:
-        trainer = JudgeTrainer(
-            model=judge,
-            args=arguments,
-            train_dataset=load_comparisons(folder, split, cache=Path(cache)),
-            data_collator=collator,
-            callbacks=[
-                ReportProgress(advance),
-                StopAtNonFinite(),
-                MetricsFile(output / "metrics.jsonl"),
-            ],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    judge.eval()
-    if not collator.read:
-        record, reason = next(iter(collator.left_out.items()))
-        raise DatasetError(f"no comparison could be read, such as that of record {record!r}: {reason}")
-    return collator.left_out
-
-
-def _first_groups(data: DataConfig) -> list[Group]:
-    groups = read_groups(data.path, data.validation or data.train)
-    return [group.group() for group in islice(groups, EXPORT_GROUPS)]
-
-
-def _check_export(
-    bundle: Path, dtype: torch.dtype, trained: Sequence[WinMatrix], exported: Sequence[WinMatrix]
-) -> float:
-    """How far the matrices are apart. Raises `BundleError` if that is more than `dtype` explains."""
-    difference = max(
-        largest_difference(encode_matrices([one]), encode_matrices([other]))
-        for one, other in zip(trained, exported, strict=True)
-    )
-    tolerance = _explained(dtype)
-    if not difference <= tolerance:
-        raise BundleError(
-            f"{bundle} is not the judge that was trained: on {len(trained)} groups their win matrices differ "
-            f"by {difference:.3g}, and rounding to {str(dtype).removeprefix('torch.')} explains "
-            f"{tolerance:.3g}; do not use it: export=adapter merges nothing, dtype=float32 rounds less"
-        )
-    return difference if any(matrix.judged.any() for matrix in trained) else math.nan
-
-
-def _explained(dtype: torch.dtype) -> float:
-    """The largest difference of a probability that is put down to rounding.
-
-    Merging and loading round every weight once, by a relative error of `eps` at most. Through the layers that
-    may cost half of the digits, hence the square root, and the factor leaves room for the largest of
-    hundreds of pairs: 7e-4 in float32, 0.06 in float16, 0.18 in bfloat16.
-    """
-    return 2 * math.sqrt(torch.finfo(dtype).eps)
-
-
-def _measure(engine: Engine, config: TrainConfig) -> tuple[Calibration | None, Evaluation | None]:
-    """Fit the temperature on the validation split, then report on the test split with it."""
-    calibration = None
-    if config.data.validation is not None:
-        validation = _evaluate(engine, config.data.path, config.data.validation)
-        calibration = Calibration(
-            temperature=validation.fitted_temperature(),
-            split=config.data.validation,
-            n=validation.metrics.comparisons - validation.metrics.unjudged,
-        )
-    if config.data.test is None:
-        return calibration, None
-    raw = _evaluate(engine, config.data.path, config.data.test)
-    if calibration is None:
-        write_report(raw, config.output / "evaluation")
-        return None, raw
-    evaluation = raw.tempered(calibration.temperature)
-    write_report(evaluation, config.output / "evaluation", before=raw)
-    return calibration, evaluation
-
-
-def _evaluate(engine: Engine, folder: Path, split: str) -> Evaluation:
-    with track(f"scoring {split}", count_groups(folder, split)) as advance:
-        return evaluate(engine, read_groups(folder, split), progress=advance)
-
-
-def _pictures(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    return evaluation, difference

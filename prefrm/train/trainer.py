@@ -1,36 +1,128 @@
-"""The training loop: `transformers.Trainer` with a judge's loss, and the callbacks that report on it.
+"""The training loop: `transformers.Trainer` with a judge's loss, its own order of examples and checkpoints.
 
-The loop writes no checkpoint of its own: its optimizer states would be pickles.
+The checkpoints of `transformers` are pickles; these are safetensors and JSON (`prefrm.train.state`):
+
+weights.safetensors, optimizer.safetensors   see there
+best.safetensors     the weights of the lowest validation loss so far, with early stopping
+state.json           the step, the settings, the scheduler, and each process's random numbers and collator
+trainer_state.json   what `transformers` reads when it continues
 """
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
 
-from prefrm.errors import ConfigError
 from prefrm.judge import Judge
-from prefrm.progress import Advance
+from prefrm.train.checkpoints import Checkpoints
+from prefrm.train.processes import gather, is_first, processes, rank, sharding, total, wait
+from prefrm.train.state import (
+    average_gradients,
+    gather_optimizer,
+    gather_weights,
+    load_optimizer,
+    load_weights,
+    random_state,
+    read_tensors,
+    set_random_state,
+    write_tensors,
+)
+from prefrm.train.validation import Validation
 
-__all__ = ["JudgeTrainer", "MetricsFile", "ReportProgress", "StopAtNonFinite"]
+__all__ = ["JudgeTrainer", "final_weights", "read_state"]
+
+WEIGHTS = "weights.safetensors"
+BEST = "best.safetensors"
 
 
 class JudgeTrainer(Trainer):
     """Minimises the soft-target cross-entropy of verdicts, over batches of `ComparisonCollator`.
 
+    The loss of a step is the weighted mean over all comparisons of the step, however many forward
+    passes and processes share them.
+
     Trains on the judge's device and on no other: `transformers` alone would take the first accelerator
     and split each batch over all of them, which a `JudgeBatch` cannot be.
+
+    Args:
+        model: the judge.
+        args: of `transformers`.
+        blank: a batch that any process can push through the judge when it has nothing to read, so that
+            processes keep in step; None for a single process.
+        checkpoints: where they go.
+        validation: one of the callbacks, if there is one; its state is kept in every checkpoint.
+        settings: what tells this run from another, as JSON; it is kept in every checkpoint.
+        parent: all other arguments are of `Trainer`.
     """
 
-    def __init__(self, *, model: Judge, args: TrainingArguments, **settings: Any) -> None:
+    # `compute_loss` has divided by the weight of the whole step already.
+    loss_is_scaled_for_ga = True
+    # Narrower than `Trainer` knows: a `Judge`, `Shares`, a `ComparisonCollator`.
+    model: Any
+    train_dataset: Any
+    data_collator: Any
+    optimizer: Any
+    lr_scheduler: Any
+
+    def __init__(
+        self,
+        *,
+        model: Judge,
+        args: TrainingArguments,
+        blank: Any = None,
+        checkpoints: Checkpoints | None = None,
+        validation: Validation | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **parent: Any,
+    ) -> None:
         args._n_gpu = min(args.n_gpu, 1)
-        args.distributed_state.device = model.device
-        # A cached property, which the first line has computed.
-        args.__dict__["_setup_devices"] = model.device
-        super().__init__(model=model, args=args, **settings)
+        # A judge that is to be sharded comes on the CPU, and goes to where `accelerate` puts it.
+        if not sharding():
+            args.distributed_state.device = model.device
+            # A cached property, which the first line has computed.
+            args.__dict__["_setup_devices"] = model.device
+        self._blank = blank
+        self._checkpoints = checkpoints
+        self._validation = validation
+        self._settings = dict(settings or {})
+        super().__init__(model=model, args=args, **parent)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As `Trainer`; where the judge is sharded, the head, which is not, has a group of its own."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if self.is_fsdp_enabled:
+            whole = {id(parameter) for parameter in self.model.head.parameters()}
+            for group in list(optimizer.param_groups):
+                apart = [parameter for parameter in group["params"] if id(parameter) in whole]
+                if apart and len(apart) < len(group["params"]):
+                    group["params"] = [p for p in group["params"] if id(p) not in whole]
+                    optimizer.param_groups.append({**group, "params": apart})
+        return optimizer
+
+    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """As `Trainer`; where the judge is sharded, the gradients of what is not are averaged here."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.is_fsdp_enabled and self.accelerator.sync_gradients:
+            average_gradients(self.model)
+        return loss
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of this process's share; the generator keeps the loader off the global random numbers."""
+        return DataLoader(
+            self.train_dataset, batch_size=None, collate_fn=self.data_collator, generator=torch.Generator()
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], torch.Tensor]:
+        """The batches of one optimizer step, and the weight of all comparisons of the step, everywhere."""
+        batches = [next(epoch_iterator) for _ in range(num_batches)]
+        return batches, total(torch.stack([batch["weight_N"].sum() for batch in batches]).sum().to(device))
 
     def compute_loss(
         self,
@@ -39,70 +131,108 @@ class JudgeTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The mean loss of the batch, in nats; with `return_outputs` also the outcomes of its comparisons.
+        """The batch's part of the step's mean loss, in nats; with `return_outputs` also its outcomes.
 
-        A batch of which nothing could be read has the loss 0 and changes nothing.
+        Without `num_items_in_batch`, the weight of the whole step, it is the mean loss of the batch. A
+        batch of which nothing could be read has the loss 0 and changes nothing.
         """
         if inputs["batch"] is None:
-            loss = 0.0 * sum(p.sum() for p in model.parameters() if p.requires_grad)
-            return (loss, {"outcomes": inputs["p_B"]}) if return_outputs else loss
+            loss = self._nothing(model)
+            return (loss, {"outcomes": inputs["p_N"]}) if return_outputs else loss
         outcomes = model(inputs["batch"])
-        loss = self.accelerator.unwrap_model(model).loss(outcomes, inputs["p_B"], inputs["weight_B"])
+        loss = self.model.loss(outcomes, inputs["p_N"], inputs["weight_N"])
+        if num_items_in_batch is not None:
+            # Gradients are averaged over processes, and the loss that is logged, too.
+            loss = loss * (inputs["weight_N"].sum() / num_items_in_batch * processes())
         return (loss, {"outcomes": outcomes}) if return_outputs else loss
 
+    def _nothing(self, model: torch.nn.Module) -> Any:
+        if self._blank is not None:
+            return 0.0 * model(self._blank).sum()
+        return 0.0 * sum(p.sum() for p in model.parameters() if p.requires_grad)
 
-class ReportProgress(TrainerCallback):
-    """Reports the optimizer step to a progress bar."""
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As `Trainer.log`, with the epochs of the data: to the loop, a run is one."""
+        # The scaler skips such a step and lowers its scale; nothing has diverged.
+        if self._scaler is not None and not math.isfinite(logs.get("grad_norm", 0.0)):
+            del logs["grad_norm"]
+        self.state.epoch = self.train_dataset.epochs(self.state.global_step)
+        super().log(logs, start_time)
 
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
+        """All processes gather what the first one writes."""
+        inner = self._inner_optimizer
+        weights = gather_weights(self.model)
+        optimizer, groups = gather_optimizer(self.model, inner)
+        state = {
+            "step": self.state.global_step,
+            "finished": self.control.should_training_stop,
+            "settings": self._settings,
+            "scheduler": self.lr_scheduler.state_dict(),
+            "optimizer": groups,
+            "scaler": None if self._scaler is None else self._scaler.state_dict(),
+            "validation": None if self._validation is None else self._validation.state_dict(),
+            "processes": gather({"random": random_state(), "collator": self.data_collator.state_dict()}),
+        }
+        if is_first() and self._checkpoints is not None:
+            with self._checkpoints.writing(self.state.global_step) as folder:
+                write_tensors(folder / WEIGHTS, weights)
+                write_tensors(folder / "optimizer.safetensors", optimizer)
+                if self._validation is not None and self._validation.best_weights is not None:
+                    write_tensors(folder / BEST, self._validation.best_weights)
+                _write_json(folder / "state.json", state)
+                _write_json(folder / "trainer_state.json", {**vars(self.state), "log_history": []})
+        wait()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._advance(state.global_step)
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        load_weights(self.model if model is None else model, read_tensors(folder / WEIGHTS))
+        state = read_state(folder)
+        self.train_dataset.start = state["step"]
+        if self._validation is not None:
+            best = folder / BEST
+            self._validation.load_state_dict(
+                state["validation"], read_tensors(best) if best.exists() else None
+            )
+        self.data_collator.load_state_dict(state["processes"][rank()]["collator"])
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        state = read_state(Path(checkpoint))
+        tensors = read_tensors(Path(checkpoint) / "optimizer.safetensors")
+        load_optimizer(self.model, self._inner_optimizer, tensors, state["optimizer"])
+        self.lr_scheduler.load_state_dict(state["scheduler"])
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self._scaler is not None:
+            self._scaler.load_state_dict(read_state(Path(checkpoint))["scaler"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            set_random_state(read_state(Path(checkpoint))["processes"][rank()]["random"])
+
+    @property
+    def _inner_optimizer(self) -> torch.optim.Optimizer:
+        inner: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return inner
+
+    @property
+    def _scaler(self) -> Any:
+        return getattr(self.accelerator, "scaler", None)
 
 
-class StopAtNonFinite(TrainerCallback):
-    """Ends a training that cannot recover."""
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Raise `ConfigError` that names the step, if a logged number is no finite one."""
-        for name, value in (logs or {}).items():
-            if not math.isfinite(value):
-                raise ConfigError(
-                    f"the training diverged: {name} is {value} at step {state.global_step}; "
-                    "lower optim.lr, lengthen optim.warmup, or set dtype to float32"
-                )
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The JSON of a checkpoint: its `step`, whether the training is `finished`, its `settings`, and so on."""
+    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    return state
 
 
-class MetricsFile(TrainerCallback):
-    """Writes one JSON line to a file for each log of the trainer: step, loss, grad_norm, learning_rate."""
+def final_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The trained weights, of a checkpoint of a finished training."""
+    best = checkpoint / BEST
+    return read_tensors(best if best.exists() else checkpoint / WEIGHTS)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Start the file anew."""
-        self._path.write_text("", encoding="utf-8")
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if logs:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}, allow_nan=False) + "\n")
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")

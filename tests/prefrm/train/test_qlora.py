@@ -18,6 +18,8 @@ from prefrm.media import decode
 from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig, fit, run
 from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
+from prefrm.train.examples import load_examples
+from prefrm.train.mixing import Mixture
 
 ROOT = Path(__file__).parents[3]
 CAPTIONER = ROOT / "data_recipes" / "shapes" / "captioner" / "checkpoint"
@@ -58,7 +60,8 @@ def test_the_loss_falls_and_the_base_stays(config: TrainConfig, base: str, steps
     optim = replace(config.optim, steps=steps)
     before = stored(judge)
     config.output.mkdir()
-    fit(judge, config.data.path, "train", optim, output=config.output, seed=0)
+    examples = load_examples(config.data.path, "train", unit="pair", cache=config.output / "cache")
+    fit(judge, Mixture([examples], seed=0), optim, output=config.output, seed=0)
     history = losses(config.output)
     assert len(history) == steps
     assert fmean(history[-5:]) < 0.5 * fmean(history[:5]), history

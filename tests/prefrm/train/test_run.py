@@ -17,7 +17,9 @@ from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode
 from prefrm.records import Comparison, PreferenceGroup, read_groups, write_groups
 from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig, fit, run
-from prefrm.train.run import EXPORT_GROUPS
+from prefrm.train.examples import load_examples
+from prefrm.train.measure import EXPORT_GROUPS
+from prefrm.train.mixing import Mixture
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
 
@@ -167,6 +169,12 @@ def test_soft_targets_and_weights_reach_the_loss(config: TrainConfig, png) -> No
     assert losses(config.output) == [pytest.approx(total / (2 * 3.5), abs=1e-4)]
 
 
+def learn(judge: Judge, config: TrainConfig, optim: OptimConfig) -> dict[str, str]:
+    config.output.mkdir(exist_ok=True)
+    examples = load_examples(config.data.path, "train", unit="pair", cache=config.output / "cache")
+    return fit(judge, Mixture([examples], seed=0), optim, output=config.output, seed=0)
+
+
 def broken(id: str, png) -> PreferenceGroup:
     return PreferenceGroup(
         id=id, prompt="p", images=(png(0), png(1)[:40]), comparisons=(Comparison.preferred(0, 1),)
@@ -176,21 +184,19 @@ def broken(id: str, png) -> PreferenceGroup:
 def test_an_unreadable_image_does_not_end_a_training(config: TrainConfig, judge, png) -> None:
     good = next(read_groups(config.data.path, "train"))
     write_groups([broken("truncated", png), good], config.data.path, "train")
-    config.output.mkdir()
-    optim = OptimConfig(steps=8, batch_size=1)
-    left_out = fit(judge, config.data.path, "train", optim, output=config.output, seed=0)
+    left_out = learn(judge, config, OptimConfig(steps=8, batch_size=1))
     assert list(left_out) == ["truncated"]
     # Eight rows, each seen once: two of them could not be read and taught nothing.
     assert losses(config.output).count(0.0) == 2
     assert len(losses(config.output)) == 8
+    # One line for each step, and no summary.
+    assert len((config.output / "metrics.jsonl").read_text().splitlines()) == 8
 
 
 def test_data_of_which_nothing_can_be_read_is_an_error(config: TrainConfig, judge, png) -> None:
     write_groups([broken("a", png)], config.data.path, "train")
-    config.output.mkdir()
-    optim = OptimConfig(steps=1, batch_size=1)
     with pytest.raises(DatasetError, match="no comparison could be read, such as that of record 'a'"):
-        fit(judge, config.data.path, "train", optim, output=config.output, seed=0)
+        learn(judge, config, OptimConfig(steps=1, batch_size=1))
 
 
 def test_a_training_that_diverges_ends_at_once_and_says_what_to_do(config: TrainConfig) -> None:
@@ -201,19 +207,36 @@ def test_a_training_that_diverges_ends_at_once_and_says_what_to_do(config: Train
 
 
 def test_metrics_of_an_earlier_attempt_are_replaced(config: TrainConfig, judge) -> None:
-    config.output.mkdir()
     for steps in (3, 2):
-        optim = OptimConfig(steps=steps, batch_size=2)
-        fit(judge, config.data.path, "train", optim, output=config.output, seed=0)
+        learn(judge, config, OptimConfig(steps=steps, batch_size=2))
     assert len(losses(config.output)) == 2
 
 
-def test_accumulation_is_one_larger_batch(config: TrainConfig, tmp_path: Path) -> None:
-    whole = replace(config.optim, steps=3, batch_size=16)
-    parts = replace(config.optim, steps=3, batch_size=4, accumulation=4)
+def test_accumulation_is_one_larger_batch_even_where_weights_differ(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    """An epoch of 72 examples: its last step has 8, of which the second forward pass gets none."""
+    weigh(config.data.path)
+    data = replace(config.data, validation=None, test=None)
+    whole = replace(config.optim, steps=6, batch_size=16)
+    parts = replace(config.optim, steps=6, batch_size=8, accumulation=2)
     for name, optim in (("whole", whole), ("parts", parts)):
-        run(replace(config, output=tmp_path / name, optim=optim, data=replace(config.data, test=None)))
-    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+        run(replace(config, output=tmp_path / name, optim=optim, data=data))
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-5)
+
+
+def weigh(folder: Path) -> None:
+    """Give every comparison of the training split a weight of its own."""
+    groups = [
+        replace(
+            group,
+            comparisons=tuple(
+                replace(c, weight=0.1 + (7 * n + 3 * k) % 11) for k, c in enumerate(group.comparisons)
+            ),
+        )
+        for n, group in enumerate(read_groups(folder, "train"))
+    ]
+    write_groups(groups, folder, "train")
 
 
 def test_without_an_adapter_every_weight_learns(config: TrainConfig) -> None:
@@ -239,10 +262,12 @@ def test_an_output_that_is_a_file_is_refused(config: TrainConfig) -> None:
         run(config)
 
 
-def test_several_processes_are_refused(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_device_for_several_processes_is_refused(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="in one process on one device, and 2 were started"):
-        run(config)
+    with pytest.raises(ConfigError, match="2 processes were started and device is 'cuda:1'"):
+        run(replace(config, device="cuda:1"))
     assert not config.output.exists()
 
 
@@ -268,7 +293,14 @@ def test_shipped_configs_load_and_name_their_command(path: Path) -> None:
         ("dtype=int8", "dtype must be one of auto"),
         ("adapter.rank=0", "rank must be at least 1"),
         ("data.test=train", "different splits"),
+        ("data.weight=0", "weight must be positive"),
+        ("data.shuffle_buffer=0", "shuffle_buffer must be at least 1"),
+        ("data.mix=[{weight: 2}]", r"missing key data.mix\[0\].path"),
+        ("data.mix=[{path: x, weight: -1}]", r"data.mix\[0\]: weight must be positive"),
+        ("data.mix=x", "data.mix must be a list of sections, received 'x'"),
+        ("evaluation.patience=0", "patience must be at least 1"),
         ("judge.head=scaler", "head must be one of"),
+        ("checkpoint.save_every=0", "save_every and keep must be at least 1"),
         ("export=zip", "export must be one of merged, adapter"),
     ],
 )

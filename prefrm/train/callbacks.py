@@ -1,0 +1,86 @@
+"""What happens beside the training loop: progress, the metrics file, and an end to a hopeless training."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from prefrm.errors import ConfigError
+from prefrm.progress import Advance
+
+__all__ = ["MetricsFile", "ReportProgress", "StopAtNonFinite"]
+
+
+class ReportProgress(TrainerCallback):
+    """Reports the optimizer step to a progress bar."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._advance(state.global_step)
+
+
+class StopAtNonFinite(TrainerCallback):
+    """Ends a training that cannot recover."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Raise `ConfigError` that names the step, if a logged number is no finite one."""
+        for name, value in (logs or {}).items():
+            if not math.isfinite(value):
+                raise ConfigError(
+                    f"the training diverged: {name} is {value} at step {state.global_step}; "
+                    "lower optim.lr, lengthen optim.warmup, or set dtype to float32"
+                )
+
+
+class MetricsFile(TrainerCallback):
+    """Writes one JSON line to a file for each optimizer step: step, loss, grad_norm, learning_rate, epoch.
+
+    After a training is resumed, the lines of the steps that are done again are gone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the file anew, or after the step that the run continues from."""
+        if not state.is_world_process_zero:
+            return
+        before = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        # Step n is line n; one that was cut short by a kill is never of a step that a checkpoint knows.
+        kept = "".join(f"{line}\n" for line in before[: state.global_step])
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(kept, encoding="utf-8")
+        partial.replace(self._path)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # The loop's last log is a summary, and of no step.
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, **logs}, allow_nan=False) + "\n")
+            if control.should_save:
+                file.flush()
+                os.fsync(file.fileno())

@@ -1,0 +1,105 @@
+"""Folders of an unfinished run, each written whole or not at all; `prefrm.train.trainer` fills them.
+
+checkpoints/step-00000100/manifest.json   the sha256 of every other file in the folder
+
+A checkpoint is filled under another name, forced to the disk and then renamed, so that a run may be
+killed at any moment. One whose files are not those of its manifest counts as absent.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["Checkpoints", "step_of"]
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+PREFIX = "step-"
+
+
+class Checkpoints:
+    """The checkpoints in a folder.
+
+    Args:
+        folder: need not exist.
+        keep: at least 1; how many of the newest stay.
+    """
+
+    def __init__(self, folder: Path, *, keep: int) -> None:
+        self.folder = folder
+        self._keep = keep
+
+    def found(self) -> list[Path]:
+        """Every checkpoint, whole or not, the newest first."""
+        return sorted(self.folder.glob(f"{PREFIX}*"), key=step_of, reverse=True)
+
+    def newest(self) -> Path | None:
+        """The newest whole checkpoint; says so where it is not the newest one."""
+        for path in self.found():
+            if (damage := _damage(path)) is None:
+                return path
+            logger.warning("%s is passed over: %s", path, damage)
+        return None
+
+    @contextmanager
+    def writing(self, step: int) -> Iterator[Path]:
+        """A folder to fill, which is the newest checkpoint once the block ends; older ones go."""
+        target = self.folder / f"{PREFIX}{step:08d}"
+        partial = self.folder / f".{target.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        files = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+        (partial / MANIFEST).write_text(json.dumps({"files": files}, indent=2), encoding="utf-8")
+        for path in (*partial.iterdir(), partial):
+            _force_to_disk(path)
+        # After a fall back to an older one, the broken one is still there.
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        _force_to_disk(self.folder)
+        for old in self.found()[self._keep :]:
+            shutil.rmtree(old)
+
+    def drop_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps, and what was never finished."""
+        later = [path for path in self.found() if step_of(path) > step]
+        for path in (*later, *self.folder.glob(".*.partial")):
+            shutil.rmtree(path)
+
+    def remove(self) -> None:
+        """Remove them all."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which it was written; -1 if its name says none."""
+    number = checkpoint.name.removeprefix(PREFIX)
+    return int(number) if number.isdecimal() else -1
+
+
+def _damage(checkpoint: Path) -> str | None:
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
+        altered = [name for name, expected in files.items() if _sha256(checkpoint / name) != expected]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"it is incomplete ({error})"
+    return f"{altered[0]} was altered" if altered else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _force_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

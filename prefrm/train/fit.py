@@ -1,0 +1,147 @@
+"""Training itself: a judge, a mixture of examples, and what the loop needs to bring them together."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+
+from prefrm.errors import ConfigError, DatasetError
+from prefrm.judge import Judge
+from prefrm.progress import track
+from prefrm.train.callbacks import MetricsFile, ReportProgress, StopAtNonFinite
+from prefrm.train.checkpoints import Checkpoints
+from prefrm.train.config import OptimConfig
+from prefrm.train.data import ComparisonCollator, blank_batch
+from prefrm.train.memory import activation_checkpointing
+from prefrm.train.mixing import Mixture, Shares
+from prefrm.train.processes import gather, processes, rank
+from prefrm.train.state import load_weights
+from prefrm.train.trainer import JudgeTrainer, final_weights, read_state
+from prefrm.train.validation import Validation
+
+__all__ = ["fit", "take_over"]
+
+
+def fit(
+    judge: Judge,
+    mixture: Mixture,
+    optim: OptimConfig,
+    *,
+    output: Path,
+    seed: int,
+    checkpoints: Checkpoints | None = None,
+    save_every: int = 100,
+    resume_from: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    validation: Validation | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> dict[str, str]:
+    """Train `judge` in place and leave it in evaluation mode.
+
+    Args:
+        checkpoints: where checkpoints go, every `save_every` steps and at the end; None writes none.
+        resume_from: a checkpoint of this very run, to continue from.
+        settings: what each checkpoint says of the run.
+        validation: of this judge; with patience, the judge ends with its best weights.
+        callbacks: more of them.
+
+    Returns:
+        The ids of records of which a comparison could not be read, with the reason; of all processes.
+
+    Raises:
+        ConfigError: the training diverged, or this device cannot train in that precision.
+        DatasetError: no comparison could be read.
+    """
+    _check_precision(judge, optim.precision)
+    collator = ComparisonCollator(judge.processor)
+    trainer = JudgeTrainer(
+        model=judge,
+        args=_arguments(optim, output, judge, seed, None if checkpoints is None else save_every),
+        blank=blank_batch(judge.processor) if processes() > 1 else None,
+        checkpoints=checkpoints,
+        validation=validation,
+        settings=settings,
+        train_dataset=Shares(
+            mixture,
+            batch_size=optim.batch_size,
+            accumulation=optim.accumulation,
+            processes=processes(),
+            process=rank(),
+        ),
+        data_collator=collator,
+        callbacks=[
+            *([] if validation is None else [validation]),
+            StopAtNonFinite(),
+            MetricsFile(output / "metrics.jsonl"),
+            *callbacks,
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    with (
+        track("training", optim.steps) as advance,
+        activation_checkpointing(judge, optim.gradient_checkpointing),
+    ):
+        trainer.add_callback(ReportProgress(advance))
+        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    # Autocast is around the judge's forward pass until it is unwrapped.
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    if validation is not None and validation.best_weights is not None:
+        load_weights(judge, validation.best_weights)
+    judge.eval()
+    return _left_out(gather(collator.state_dict()))
+
+
+def take_over(judge: Judge, checkpoint: Path) -> dict[str, str]:
+    """What `fit` did and gave, from a checkpoint of a training that is finished."""
+    load_weights(judge, final_weights(checkpoint))
+    return _left_out([process["collator"] for process in read_state(checkpoint)["processes"]])
+
+
+def _left_out(seen: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Merges what each process's collator says. Raises `DatasetError` if none of them could read anything."""
+    left_out: dict[str, str] = {record: reason for one in seen for record, reason in one["left_out"].items()}
+    if not sum(one["read"] for one in seen):
+        record, reason = next(iter(left_out.items()))
+        raise DatasetError(f"no comparison could be read, such as that of record {record!r}: {reason}")
+    return left_out
+
+
+def _check_precision(judge: Judge, precision: str) -> None:
+    if precision != "fp16":
+        return
+    if judge.device.type == "cpu":
+        raise ConfigError("optim.precision=fp16 needs an accelerator, and the judge is on the CPU; use bf16")
+    if any(p.dtype == torch.float16 for p in judge.parameters() if p.requires_grad):
+        raise ConfigError("optim.precision=fp16 needs weights of another type to learn; set dtype=float32")
+
+
+def _arguments(
+    optim: OptimConfig, output: Path, judge: Judge, seed: int, save_every: int | None
+) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(output),
+        max_steps=optim.steps,
+        per_device_train_batch_size=optim.batch_size,
+        gradient_accumulation_steps=optim.accumulation,
+        learning_rate=optim.lr,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(optim.warmup * optim.steps),
+        weight_decay=optim.weight_decay,
+        max_grad_norm=optim.max_grad_norm,
+        bf16=optim.precision == "bf16",
+        fp16=optim.precision == "fp16",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no" if save_every is None else "steps",
+        save_steps=save_every or optim.steps,
+        # The examples of the steps that are over are skipped where they are drawn.
+        ignore_data_skip=True,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=judge.device.type == "cpu",
+        dataloader_pin_memory=False,
+        seed=seed,
+    )

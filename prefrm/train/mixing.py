@@ -1,0 +1,133 @@
+"""Which examples each optimizer step learns from, and which of them each process reads.
+
+The order depends on the seed, the datasets and the number of examples in a step, and on nothing else:
+not on how many processes or forward passes share the step, nor on where a run was interrupted.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import IterableDataset
+
+from prefrm.train.examples import Example
+
+__all__ = ["Examples", "Mixture", "Shares"]
+
+Draw = tuple[int, Any]
+"""The number of a dataset and what its `fetch` takes."""
+
+
+class Examples(Protocol):
+    """A dataset that can be read in a shuffled order, again and again."""
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    def order(self, seed: int, skip: int = 0) -> Iterator[Any]:
+        """Something for every example once, shuffled by `seed`, from the place `skip` on."""
+
+    def fetch(self, entries: Sequence[Any]) -> list[Example]:
+        """The examples that entries of `order` stand for."""
+
+
+class Mixture:
+    """The examples of each step, in epochs that are shuffled anew with the seeds seed, seed + 1, ...
+
+    Of a single dataset, an epoch's last step has what is left. Of several, every step is full, each of its
+    examples is of a dataset drawn with probability proportional to the weights, and each dataset has
+    epochs of its own.
+
+    Args:
+        datasets: at least one, none of them empty.
+        weights: > 0, one for each dataset; None counts them alike.
+        seed: of all that is drawn.
+    """
+
+    def __init__(
+        self, datasets: Sequence[Examples], *, seed: int, weights: Sequence[float] | None = None
+    ) -> None:
+        self._datasets = datasets
+        self._seed = seed
+        self._shares = np.array(weights or [1.0] * len(datasets)) / sum(weights or [len(datasets)])
+
+    def steps(self, size: int, start: int = 0) -> Iterator[list[Draw]]:
+        """What each step learns from, `size` examples a step, without an end; from step `start` on."""
+        return self._one(size, start) if len(self._datasets) == 1 else self._several(size, start)
+
+    def _one(self, size: int, start: int) -> Iterator[list[Draw]]:
+        (dataset,) = self._datasets
+        first, done = divmod(start, -(-len(dataset) // size))
+        for epoch in count(first):
+            order = dataset.order(self._seed + epoch, skip=done * size)
+            while draws := [(0, entry) for entry in islice(order, size)]:
+                yield draws
+            done = 0
+
+    def _several(self, size: int, start: int) -> Iterator[list[Draw]]:
+        drawn = np.zeros(len(self._datasets), dtype=np.int64)
+        for step in range(start):
+            drawn += np.bincount(self._chosen(step, size), minlength=len(drawn))
+        orders = [
+            self._endless(dataset, int(done)) for dataset, done in zip(self._datasets, drawn, strict=True)
+        ]
+        for step in count(start):
+            yield [(number, next(orders[number])) for number in self._chosen(step, size).tolist()]
+
+    def _chosen(self, step: int, size: int) -> npt.NDArray[np.int64]:
+        """Which dataset each example of a step is of; every step has a generator of its own."""
+        generator = np.random.default_rng([self._seed, step])
+        return generator.choice(len(self._shares), size=size, p=self._shares)
+
+    def _endless(self, dataset: Examples, drawn: int) -> Iterator[Any]:
+        first, done = divmod(drawn, len(dataset))
+        for epoch in count(first):
+            yield from dataset.order(self._seed + epoch, skip=done)
+            done = 0
+
+    def epochs(self, step: int, size: int) -> float:
+        """How often the first dataset was seen in `step` steps; of several datasets, on average."""
+        examples = len(self._datasets[0])
+        if len(self._datasets) == 1:
+            return step / -(-examples // size)
+        return float(step * size * self._shares[0] / examples)
+
+    def fetch(self, draws: Sequence[Draw]) -> list[Example]:
+        """The examples of those draws, in order."""
+        fetched = [
+            iter(dataset.fetch([entry for number, entry in draws if number == n]))
+            for n, dataset in enumerate(self._datasets)
+        ]
+        return [next(fetched[number]) for number, _ in draws]
+
+
+class Shares(IterableDataset):  # type: ignore[type-arg]
+    """What one process reads: a list of examples for each forward pass, `accumulation` of them a step.
+
+    A step's examples are dealt out in runs of `batch_size`, to each process in turn; where a step is
+    smaller than that, lists are shorter, or empty.
+
+    Attributes:
+        start: how many steps are over.
+    """
+
+    def __init__(
+        self, mixture: Mixture, *, batch_size: int, accumulation: int, processes: int = 1, process: int = 0
+    ) -> None:
+        super().__init__()
+        self.start = 0
+        self._mixture = mixture
+        self._batch_size = batch_size
+        self._size = batch_size * accumulation * processes
+        self._offsets = range(process * batch_size, self._size, processes * batch_size)
+
+    def __iter__(self) -> Iterator[list[Example]]:
+        for draws in self._mixture.steps(self._size, self.start):
+            for offset in self._offsets:
+                yield self._mixture.fetch(draws[offset : offset + self._batch_size])
+
+    def epochs(self, step: int) -> float:
+        """How often the first dataset was seen in `step` steps."""
+        return self._mixture.epochs(step, self._size)

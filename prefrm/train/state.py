@@ -1,0 +1,162 @@
+"""What a run is made of at a step, as tensors and JSON: weights that learn, optimizer, random numbers.
+
+weights.safetensors     every trainable parameter, by its name
+optimizer.safetensors   what the optimizer keeps for each: `name/exp_avg` and so on
+
+Sharded parameters are gathered, so a checkpoint does not depend on how they were spread.
+"""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import distributed
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+__all__ = [
+    "average_gradients",
+    "gather_optimizer",
+    "gather_weights",
+    "is_sharded",
+    "load_optimizer",
+    "load_weights",
+    "random_state",
+    "read_tensors",
+    "set_random_state",
+    "write_tensors",
+]
+
+Tensors = dict[str, torch.Tensor]
+
+
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Whether some parameters are spread over processes."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def average_gradients(model: torch.nn.Module) -> None:
+    """Over all processes, of the trainable parameters that are not sharded."""
+    for _, parameter in _trainable(model):
+        if not isinstance(parameter, DTensor) and parameter.grad is not None:
+            distributed.all_reduce(parameter.grad)
+            parameter.grad /= distributed.get_world_size()
+
+
+def gather_weights(model: torch.nn.Module) -> Tensors:
+    """A copy on the CPU of every trainable parameter, whole. All processes must call it."""
+    return {name: _whole(parameter) for name, parameter in _trainable(model)}
+
+
+def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `gather_weights` gave."""
+    with torch.no_grad():
+        for name, parameter in _trainable(model):
+            parameter.copy_(_spread(weights[name].to(parameter.device), parameter))
+
+
+def gather_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Tensors, list[Any]]:
+    """What the optimizer remembers of each parameter, by `name/what`, and its groups' settings as JSON."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = optimizer.param_groups
+    tensors = {
+        f"{names[id(parameter)]}/{what}": _whole(value)
+        for group in groups
+        for parameter in group["params"]
+        for what, value in optimizer.state.get(parameter, {}).items()
+    }
+    return tensors, [{key: value for key, value in group.items() if key != "params"} for group in groups]
+
+
+def load_optimizer(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, torch.Tensor],
+    groups: list[dict[str, Any]],
+) -> None:
+    """Put back what `gather_optimizer` gave."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    remembered: dict[str, Tensors] = {}
+    for key, value in tensors.items():
+        name, what = key.rsplit("/", 1)
+        remembered.setdefault(name, {})[what] = value
+    state, number = {}, 0
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            found = remembered.get(names[id(parameter)], {})
+            state[number] = {what: _spread(value, parameter) for what, value in found.items()}
+            number += 1
+    plain = optimizer.state_dict()["param_groups"]
+    merged = [{**old, **_tuples(saved)} for old, saved in zip(plain, groups, strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": merged})
+
+
+def random_state() -> dict[str, Any]:
+    """Where the random number generators of Python, numpy, torch and the accelerator are, as JSON."""
+    version, words, gauss = random.getstate()
+    numpy_state: Any = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = numpy_state
+    state = {
+        "python": [version, list(words), gauss],
+        "numpy": [name, keys.tolist(), position, has_gauss, cached],
+        "torch": _hex(torch.get_rng_state()),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = _hex(torch.cuda.get_rng_state())
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put back what `random_state` gave."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(_from_hex(state["torch"]))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(_from_hex(state["cuda"]))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """As safetensors."""
+    save_file(dict(tensors), path)
+
+
+def read_tensors(path: Path) -> Tensors:
+    """From safetensors, on the CPU."""
+    tensors: Tensors = load_file(path)
+    return tensors
+
+
+def _trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    whole = tensor.detach()
+    if isinstance(whole, DTensor):
+        whole = whole.full_tensor()
+    return whole.to("cpu", copy=True).contiguous()
+
+
+def _spread(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`tensor` over processes as `like` is, where it is of the same shape."""
+    if isinstance(like, DTensor) and tensor.shape == like.shape:
+        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+    return tensor
+
+
+def _tuples(group: Mapping[str, Any]) -> dict[str, Any]:
+    # JSON has no tuples, and the optimizer's betas are one.
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
+
+
+def _hex(state: torch.Tensor) -> str:
+    return bytes(state.tolist()).hex()
+
+
+def _from_hex(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

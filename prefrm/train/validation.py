@@ -1,0 +1,100 @@
+"""What a judge is worth while it still learns: validation metrics, early stopping, and the best weights."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from prefrm.engine import Engine
+from prefrm.errors import DatasetError
+from prefrm.eval import evaluate
+from prefrm.judge import Judge
+from prefrm.records import PreferenceGroup
+from prefrm.train.processes import gather, is_first
+from prefrm.train.state import gather_weights
+
+__all__ = ["Validation"]
+
+
+class Validation(TrainerCallback):
+    """Scores validation groups every few steps and after the last one; the log loss decides what is best.
+
+    The numbers, of the judge as it is (no temperature is fitted), go into the log of their step:
+    `validation_accuracy` (absent if no comparison is strict) and `validation_log_loss`, in nats.
+
+    Args:
+        judge: what is trained.
+        groups: gives the groups, as often as it is called.
+        every: steps from one validation to the next.
+        patience: the training ends after so many validations without a lower log loss, and the weights of
+            the lowest one are remembered; None does neither.
+
+    Attributes:
+        best_weights: of the lowest log loss so far, on the CPU; None without patience.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        groups: Callable[[], Iterator[PreferenceGroup]],
+        *,
+        every: int,
+        patience: int | None = None,
+    ) -> None:
+        self.best_weights: dict[str, torch.Tensor] | None = None
+        self._judge = judge
+        self._groups = groups
+        self._every = every
+        self._patience = patience
+        self._lowest = float("inf")
+        self._waited = 0
+        self._numbers: dict[str, float] = {}
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step % self._every and state.global_step < state.max_steps:
+            return
+        self._numbers = gather(self._measure() if is_first() else None)[0]
+        if self._patience is None:
+            return
+        if (log_loss := self._numbers["validation_log_loss"]) < self._lowest:
+            self._lowest, self._waited = log_loss, 0
+            self.best_weights = gather_weights(self._judge)
+            return
+        self._waited += 1
+        if self._waited >= self._patience:
+            control.should_training_stop = control.should_save = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the numbers to the log of their step."""
+        if logs is not None and "loss" in logs:
+            logs.update(self._numbers)
+            self._numbers = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know beside `best_weights`, as JSON."""
+        return {"lowest": None if self._lowest == float("inf") else self._lowest, "waited": self._waited}
+
+    def load_state_dict(self, state: Mapping[str, Any], best_weights: dict[str, torch.Tensor] | None) -> None:
+        """Put back what `state_dict` gave."""
+        self._lowest = float("inf") if state["lowest"] is None else state["lowest"]
+        self._waited = state["waited"]
+        self.best_weights = best_weights
+
+    def _measure(self) -> dict[str, float]:
+        metrics = evaluate(Engine(self._judge), self._groups()).metrics
+        if metrics.unjudged == metrics.comparisons:
+            raise DatasetError("no validation pair could be judged, so the training cannot be followed")
+        numbers = {"validation_log_loss": metrics.log_loss}
+        if metrics.accuracy.pairs:
+            numbers["validation_accuracy"] = metrics.accuracy.value
+        return numbers

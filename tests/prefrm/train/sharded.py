@@ -1,0 +1,71 @@
+"""Run by two processes: FSDP2 spreads a judge, whose state is gathered, put back, and trained on."""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from prefrm.judge import Judge, JudgeSpec
+from prefrm.train.data import blank_batch
+from prefrm.train.state import (
+    average_gradients,
+    gather_optimizer,
+    gather_weights,
+    is_sharded,
+    load_optimizer,
+    load_weights,
+)
+
+
+def make(checkpoint: Path) -> Judge:
+    return Judge.from_base(JudgeSpec(base_model=str(checkpoint)), "cpu")
+
+
+def shard(judge: Judge) -> tuple[Judge, torch.optim.Optimizer]:
+    mesh = init_device_mesh("cpu", (2,))
+    apart = set(judge.head.parameters())
+    for layer in judge.model.model.language_model.layers:
+        fully_shard(layer, mesh=mesh, ignored_params=apart)
+    fully_shard(judge, mesh=mesh, ignored_params=apart)
+    spread = [parameter for parameter in judge.parameters() if parameter not in apart]
+    return judge, torch.optim.AdamW([{"params": spread}, {"params": list(apart)}], lr=1e-3)
+
+
+def step(judge: Judge, optimizer: torch.optim.Optimizer) -> None:
+    """Each process has a loss of its own."""
+    optimizer.zero_grad()
+    (judge(blank_batch(judge.processor)).sum() * (1 + distributed.get_rank())).backward()
+    average_gradients(judge)
+    optimizer.step()
+
+
+if __name__ == "__main__":
+    distributed.init_process_group("gloo")
+    folder = Path(sys.argv[1])
+    judge, optimizer = shard(make(folder))
+    assert is_sharded(judge)
+    step(judge, optimizer)
+    weights, (tensors, groups) = gather_weights(judge), gather_optimizer(judge, optimizer)
+
+    whole = make(folder)
+    assert not is_sharded(whole)
+    load_weights(whole, weights)
+    batch = blank_batch(whole.processor)
+    assert whole(batch).allclose(judge(batch), atol=1e-5)
+
+    other, again = shard(make(folder))
+    load_weights(other, weights)
+    load_optimizer(other, again, tensors, groups)
+    for one in ((judge, optimizer), (other, again)):
+        step(*one)
+    expected, found = gather_weights(judge), gather_weights(other)
+    assert all(found[name].equal(tensor) for name, tensor in expected.items())
+    assert not all(weights[name].equal(tensor) for name, tensor in expected.items())
+    # What is not sharded is the same everywhere.
+    scale = expected["head.log_scale"].clone()
+    distributed.broadcast(scale, src=0)
+    assert scale.equal(expected["head.log_scale"])
+    distributed.destroy_process_group()

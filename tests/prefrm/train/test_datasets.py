@@ -1,0 +1,148 @@
+"""Runs that learn from several datasets, or from a stream."""
+
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefrm.bundle import read_manifest
+from prefrm.errors import ConfigError, DatasetError
+from prefrm.judge import JudgeSpec
+from prefrm.records import PreferenceGroup, comparisons_from_ranking, fingerprint, read_groups, write_groups
+from prefrm.train import (
+    AdapterConfig,
+    CheckpointConfig,
+    DataConfig,
+    MixConfig,
+    OptimConfig,
+    TrainConfig,
+    run,
+)
+from prefrm.train.data import ComparisonCollator
+from prefrm.train.trainer import JudgeTrainer
+
+
+@pytest.fixture
+def pairs(tmp_path: Path, brightness: Callable[..., Path]) -> Path:
+    """The same world as pairs: of each group, two candidates and one comparison."""
+    groups = [
+        PreferenceGroup(
+            id=f"pair-{n}",
+            prompt=group.prompt,
+            images=group.images[:2],
+            comparisons=group.comparisons[:1],
+        )
+        for n, group in enumerate(read_groups(brightness(train=9), "train"))
+    ]
+    write_groups(groups, tmp_path / "pairs", "learn")
+    return tmp_path / "pairs"
+
+
+@pytest.fixture
+def config(
+    tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path], pairs: Path
+) -> TrainConfig:
+    """Rankings of three, with a tie in each, and pairs, twice as often."""
+    folder = brightness(train=8, validation=3, test=3)
+    ranked = [
+        replace(group, comparisons=comparisons_from_ranking([1, 2, 2]))
+        for group in read_groups(folder, "train")
+    ]
+    write_groups(ranked, folder, "train")
+    return TrainConfig(
+        output=tmp_path / "run",
+        judge=JudgeSpec(base_model=str(tiny_checkpoint)),
+        data=DataConfig(path=folder, test=None, mix=(MixConfig(path=pairs, weight=2.0, train="learn"),)),
+        adapter=AdapterConfig(rank=4, alpha=8, dropout=0.1),
+        optim=OptimConfig(steps=6, batch_size=16, lr=1e-3),
+        checkpoint=CheckpointConfig(save_every=2),
+        device="cpu",
+    )
+
+
+def losses(config: TrainConfig) -> list[float]:
+    return [json.loads(line)["loss"] for line in (config.output / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["stored", "streamed"])
+def test_pairs_and_rankings_are_learned_together_and_resumed(
+    config: TrainConfig, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = replace(config, data=replace(config.data, stream=stream, shuffle_buffer=5))
+    seen: list[str] = []
+    collate = ComparisonCollator.__call__
+
+    def noted(self: ComparisonCollator, rows: Any) -> Any:
+        seen.extend(row["id"].split("-")[0] for row in rows)
+        return collate(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ComparisonCollator, "__call__", noted)
+        result = run(whole)
+    assert len(seen) == 6 * 16
+    assert seen.count("pair") / len(seen) == pytest.approx(2 / 3, abs=0.15)
+    assert set(seen) == {"pair", "train"}
+    assert result.calibration is not None
+    assert result.calibration.n == 9
+    killed = replace(whole, output=whole.output.with_name("killed"))
+    step = JudgeTrainer.training_step
+    calls = 0
+
+    def interrupted(self: JudgeTrainer, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JudgeTrainer, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(killed)
+    run(killed, resume=True)
+    assert losses(killed) == losses(whole)
+
+
+def test_the_fingerprint_covers_every_dataset(config: TrainConfig, pairs: Path) -> None:
+    found = set()
+
+    def fingerprint_of(name: str, data: DataConfig) -> str:
+        short = replace(
+            config, output=config.output / name, data=data, optim=OptimConfig(steps=1, batch_size=2)
+        )
+        found.add(digest := read_manifest(run(short).bundle).data_fingerprint)
+        return digest
+
+    data = replace(config.data, validation=None)
+    alone = fingerprint_of("alone", replace(data, mix=()))
+    assert alone == fingerprint(read_groups(data.path, "train"))
+    fingerprint_of("mixed", data)
+    (mix,) = data.mix
+    fingerprint_of("otherwise", replace(data, mix=(replace(mix, weight=1.0),)))
+    groups = list(read_groups(pairs, "learn"))
+    write_groups(groups[:-1], pairs, "learn")
+    fingerprint_of("less", data)
+    assert len(found) == 4
+
+
+def test_a_mistake_in_the_mix_is_found_before_anything_is_loaded(config: TrainConfig, pairs: Path) -> None:
+    (pairs / "learn.parquet").unlink()
+    with pytest.raises(DatasetError, match=r"data\.mix\[0\]\.train: .*learn\.parquet does not exist"):
+        run(replace(config, judge=JudgeSpec(base_model="no/model")))
+
+
+def test_another_mix_is_another_run(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.import_module("prefrm.train.run"), "_export", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    (mix,) = config.data.mix
+    with pytest.raises(ConfigError, match=r"data\.mix was .*'weight': 2\.0.* and is .*'weight': 1\.0"):
+        run(replace(config, data=replace(config.data, mix=(replace(mix, weight=1.0),))), resume=True)

@@ -1,0 +1,173 @@
+"""A run that is killed and resumed ends where the uninterrupted run ends."""
+
+import hashlib
+import importlib
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prefrm.config import to_mapping
+from prefrm.errors import ConfigError
+from prefrm.judge import JudgeSpec
+from prefrm.train import AdapterConfig, CheckpointConfig, DataConfig, OptimConfig, TrainConfig, run
+from prefrm.train.checkpoints import Checkpoints
+
+STEPS = 11
+# The package has a function of that name.
+RUN = importlib.import_module("prefrm.train.run")
+
+
+@pytest.fixture
+def config(tiny_checkpoint: Path, tmp_path: Path, brightness) -> TrainConfig:
+    """Five steps are an epoch; dropout draws random numbers at every one."""
+    return TrainConfig(
+        output=tmp_path / "whole",
+        judge=JudgeSpec(base_model=str(tiny_checkpoint)),
+        data=DataConfig(path=brightness(train=12, validation=3), test=None),
+        adapter=AdapterConfig(rank=4, alpha=8, dropout=0.2),
+        optim=OptimConfig(steps=STEPS, batch_size=8, accumulation=2, lr=1e-2, weight_decay=0.1),
+        checkpoint=CheckpointConfig(save_every=3),
+        device="cpu",
+    )
+
+
+def start_and_kill(config: TrainConfig, name: str, *arguments: str) -> tuple[TrainConfig, subprocess.Popen]:
+    mine = replace(config, output=config.output.with_name(name))
+    path = mine.output.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(to_mapping(mine)))
+    script = Path(__file__).with_name("killed.py")
+    return mine, subprocess.Popen(
+        [sys.executable, str(script), str(path), *arguments], stderr=subprocess.DEVNULL
+    )
+
+
+def hashes(config: TrainConfig) -> dict[str, str]:
+    bundle = config.output / "bundle"
+    return {
+        str(path.relative_to(bundle)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in bundle.rglob("*.safetensors")
+    }
+
+
+def metrics(config: TrainConfig) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (config.output / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_where_the_uninterrupted_one_ends(config: TrainConfig) -> None:
+    # After step 8, the newest checkpoint is of step 6. A checkpoint has five files and its folder, then the
+    # folder around it: the fourth file of the third checkpoint is number 18.
+    started = [
+        start_and_kill(config, "at a step", "step", "8"),
+        start_and_kill(config, "at a file", "file", "18"),
+    ]
+    run(config)
+    assert [line["step"] for line in metrics(config)] == list(range(1, STEPS + 1))
+    for (killed, process), known in zip(started, (8, 9), strict=True):
+        assert process.wait() == -signal.SIGKILL
+        left = Checkpoints(killed.output / "checkpoints", keep=2)
+        assert [path.name for path in left.found()] == ["step-00000006", "step-00000003"]
+        assert len(metrics(killed)) in (known - 1, known)
+        run(killed, resume=True)
+        assert hashes(killed) == hashes(config)
+        assert metrics(killed) == metrics(config)
+        assert not left.folder.exists()
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def unfinished(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+    """A run that was trained and not exported."""
+
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise Interrupted
+
+    short = replace(config, optim=replace(config.optim, steps=4))
+    with monkeypatch.context() as patch:
+        patch.setattr(RUN, "_export", interrupt)
+        with pytest.raises(Interrupted):
+            run(short)
+    return short
+
+
+def test_a_trained_judge_is_not_trained_again(
+    unfinished: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = metrics(unfinished)
+    with monkeypatch.context() as patch:
+        patch.setattr("prefrm.train.trainer.JudgeTrainer.compute_loss", None)
+        run(unfinished, resume=True)
+    resumed = hashes(unfinished)
+    assert metrics(unfinished) == before
+    whole = replace(unfinished, output=unfinished.output.with_name("again"))
+    run(whole)
+    assert resumed == hashes(whole)
+
+
+def test_a_broken_checkpoint_costs_only_its_own_steps(unfinished: TrainConfig) -> None:
+    newest, older = sorted((unfinished.output / "checkpoints").iterdir(), reverse=True)
+    (newest / "weights.safetensors").write_bytes(b"")
+    assert older.name == "step-00000003"
+    run(unfinished, resume=True)
+    assert [line["step"] for line in metrics(unfinished)] == [1, 2, 3, 4]
+    whole = replace(unfinished, output=unfinished.output.with_name("again"))
+    run(whole)
+    assert hashes(unfinished) == hashes(whole)
+
+
+def test_an_unfinished_run_is_not_overwritten(unfinished: TrainConfig) -> None:
+    with pytest.raises(
+        ConfigError, match=r"unfinished run, such as step-00000004; continue it with --resume"
+    ):
+        run(unfinished)
+
+
+def test_other_settings_are_named(unfinished: TrainConfig) -> None:
+    other = replace(unfinished, seed=1, optim=replace(unfinished.optim, lr=0.5))
+    with pytest.raises(ConfigError, match=r"optim\.lr was 0\.01 and is 0\.5; seed was 0 and is 1; resume"):
+        run(other, resume=True)
+    data = unfinished.data.path
+    (data / "train.parquet").write_bytes((data / "validation.parquet").read_bytes())
+    with pytest.raises(ConfigError, match=r"data fingerprint was '\w+' and is '\w+'; resume"):
+        run(unfinished, resume=True)
+
+
+def test_what_does_not_matter_may_change(unfinished: TrainConfig) -> None:
+    run(replace(unfinished, export="adapter", checkpoint=CheckpointConfig(keep=1)), resume=True)
+    assert (unfinished.output / "bundle" / "adapter").is_dir()
+
+
+def test_there_may_be_nothing_to_resume(config: TrainConfig) -> None:
+    short = replace(config, optim=replace(config.optim, steps=1))
+    run(short, resume=True)
+    with pytest.raises(ConfigError, match="exists already"):
+        run(short, resume=True)
+
+
+def test_a_run_whose_measurement_failed_can_be_resumed(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise Interrupted
+
+    short = replace(config, optim=replace(config.optim, steps=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(RUN, "measure", interrupt)
+        with pytest.raises(Interrupted):
+            run(short)
+    assert (short.output / "bundle").is_dir()
+    assert run(short, resume=True).calibration is not None
+
+
+def test_no_checkpoint_holds_a_pickle(unfinished: TrainConfig) -> None:
+    suffixes = {path.suffix for path in (unfinished.output / "checkpoints").rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".safetensors"}
