@@ -39,6 +39,7 @@ from prefrm.train.state import is_sharded
 from prefrm.train.tensorboard import TensorBoard
 from prefrm.train.trainer import read_state
 from prefrm.train.validation import Validation
+from prefrm.winmatrix import WinMatrix
 
 __all__ = ["TrainResult", "run"]
 
@@ -122,7 +123,10 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         if is_sharded(judge):
             judge = _new_judge(config, device)
             take_over(judge, checkpoints.found()[0])
-        evaluation, difference = _export(judge, config, bundle, learned_from, device)
+        trained = _export(judge, config, bundle, learned_from)
+        # The exported judge is measured and not this one: merging and loading round its weights.
+        del judge
+        evaluation, difference = _measure(config, bundle, device, trained)
         checkpoints.remove()
     main = is_first()
     leave()
@@ -183,10 +187,8 @@ def _validation(judge: Judge, config: TrainConfig) -> Validation | None:
     )
 
 
-def _export(
-    judge: Judge, config: TrainConfig, bundle: Path, learned_from: str, device: str
-) -> tuple[Evaluation | None, float]:
-    """Write the bundle, load it again, measure it, and write down what was measured."""
+def _export(judge: Judge, config: TrainConfig, bundle: Path, learned_from: str) -> list[WinMatrix]:
+    """Write the bundle; returns what the judge says of the first groups, for comparison."""
     write_bundle(
         bundle,
         judge,
@@ -196,12 +198,16 @@ def _export(
         card=model_card(config, None, None),
         merge=config.export == "merged",
     )
-    asked = first_groups(config.data)
-    trained = Engine(judge).score(asked)
-    # The exported judge is measured and not this one: merging and loading round its weights.
-    del judge
+    return Engine(judge).score(first_groups(config.data))
+
+
+def _measure(
+    config: TrainConfig, bundle: Path, device: str, trained: Sequence[WinMatrix]
+) -> tuple[Evaluation | None, float]:
+    """Load the bundle again, hold it against what was trained, and write down how good it is."""
     exported = Engine.from_bundle(bundle, device=device, dtype=config.dtype)
-    difference = check_export(bundle, exported.judge.model.dtype, trained, exported.score(asked))
+    asked = exported.score(first_groups(config.data))
+    difference = check_export(bundle, exported.judge.model.dtype, trained, asked)
     calibration, evaluation = measure(exported, config.data, config.output / "evaluation")
     plots = {} if evaluation is None else pictures(config.output / "evaluation")
     amend_bundle(
