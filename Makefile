@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: help quickstart check test format clean
+.PHONY: help quickstart check test bench-judges format clean
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
 	@echo "make test         every test that needs no GPU and no network"
 	@echo "make check        lint, types, import layers"
+	@echo "make bench-judges train every kind of judge and write docs/judges.md (about half an hour)"
 	@echo "make format       let ruff rewrite the sources"
 	@echo "make clean        remove the virtual environment and what tools left behind"
 
@@ -24,6 +25,9 @@ check: $(VENV)/.installed-dev
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest
+
+bench-judges: $(VENV)/.installed
+	$(BIN)/prefrm bench judges
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefrm.errors import DatasetError, missing_extra
+from prefrm.files import write_whole
 from prefrm.records import PreferenceGroup, fingerprint
 from prefrm.rewards import ranking
 from prefrm.winmatrix import WinMatrix
@@ -106,7 +107,7 @@ def claim_folder(out: Path, *, judge: str, shard_size: int) -> None:
     path = out / "label.json"
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, json.dumps(_claim(judge, shard_size), indent=2) + "\n")
+        write_whole(path, json.dumps(_claim(judge, shard_size), indent=2) + "\n")
 
 
 def check_folder(out: Path, *, judge: str, shard_size: int) -> None:
@@ -271,12 +272,6 @@ def _damaged(path: Path, error: Exception) -> DatasetError:
 
 def _claim(judge: str, shard_size: int) -> dict[str, Any]:
     return {"format_version": FORMAT_VERSION, "judge": judge, "shard_size": shard_size}
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

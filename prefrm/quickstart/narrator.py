@@ -9,7 +9,7 @@ import datasets
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from prefrm.quickstart.resources import Resources
+from prefrm.resources import Resources
 
 __all__ = ["Narrator", "quiet"]
 

@@ -13,8 +13,8 @@ from prefrm.eval import Evaluation
 from prefrm.quickstart.gallery import gallery
 from prefrm.quickstart.judging import DataSummary
 from prefrm.quickstart.policy import PolicyResult, Sample, mean_oracle
-from prefrm.quickstart.resources import Resources
 from prefrm.records import PreferenceGroup
+from prefrm.resources import Resources
 from prefrm.winmatrix import WinMatrix
 
 __all__ = ["Judged", "Used", "draw", "magnitude", "most_telling", "numbers", "write_report"]

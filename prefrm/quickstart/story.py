@@ -15,9 +15,9 @@ from prefrm.quickstart import judging, policy, serving
 from prefrm.quickstart.folder import make_room
 from prefrm.quickstart.narrator import Narrator, quiet
 from prefrm.quickstart.report import Judged, Used, draw, magnitude, numbers, write_report
-from prefrm.quickstart.resources import Resources
 from prefrm.quickstart.settings import THREADS, PolicySettings, Settings
 from prefrm.records import read_groups
+from prefrm.resources import Resources
 from prefrm.train import TrainConfig, run
 
 __all__ = ["tell"]

@@ -15,8 +15,8 @@ from prefrm.media import encode_png
 from prefrm.quickstart.judging import DataSummary
 from prefrm.quickstart.policy import PolicyResult, Sample
 from prefrm.quickstart.report import Judged, Used, draw, magnitude, most_telling, numbers, write_report
-from prefrm.quickstart.resources import Resources
 from prefrm.records import PreferenceGroup
+from prefrm.resources import Resources
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 
 SPLITS = {"train": 60, "validation": 12, "test": 4}

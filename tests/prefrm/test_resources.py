@@ -3,8 +3,8 @@ import time
 import psutil
 import pytest
 
-from prefrm.quickstart import resources
-from prefrm.quickstart.resources import Resources
+from prefrm import resources
+from prefrm.resources import Resources
 
 
 def denied(*_: object, **__: object) -> None:

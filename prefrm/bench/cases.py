@@ -1,0 +1,97 @@
+"""What the benchmark of judges trains: each case is a judge, a world, its label noise and a seed. No torch.
+
+All cases take the same number of optimizer steps. A step of a judge that reads pairs has PAIRS of them; a
+step of one that reads whole groups has GROUPS groups with all their comparisons.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+__all__ = ["CASES", "FLIP", "GROUPS", "JUDGES", "PAIRS", "STEPS", "Case", "Kind"]
+
+STEPS = 300
+PAIRS = 64
+GROUPS = 8
+FLIP = 0.1
+"""The share of training labels that are flipped, where nothing else is said."""
+SEEDS = (0, 1, 2)
+NOISE = (0.0, 0.1, 0.2, 0.3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of judge, by the fields of `JudgeSpec` that make it."""
+
+    head: str
+    attention: str = "joint"
+    quantize: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For tables and folders, such as "verdict-isolated-nf4"."""
+        attention = self.attention if self.head == "verdict" else None
+        return "-".join(part for part in (self.head, attention, self.quantize) if part)
+
+    @property
+    def reads_groups(self) -> bool:
+        """As `JudgeSpec.reads_groups`."""
+        return self.head != "verdict" or self.attention == "isolated"
+
+    @property
+    def template(self) -> str:
+        """The shapes world's captioner is small: it needs the prompt stated again after the images."""
+        return "match-twice-v1" if self.head == "verdict" else "rate-twice-v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One training: what learns, from what, with which seed.
+
+    Attributes:
+        part: which table or curve it belongs to.
+        kind: the judge.
+        flip: the share of training labels that are flipped.
+        seed: of the training; the data are always the same.
+    """
+
+    part: Literal["shapes", "cyclic", "noise"]
+    kind: Kind
+    flip: float = FLIP
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Unique; the case's folder."""
+        return f"{self.world}-flip{round(100 * self.flip):02d}-{self.kind.name}-seed{self.seed}"
+
+    @property
+    def world(self) -> str:
+        """The recipe of its data."""
+        return "cyclic" if self.part == "cyclic" else "shapes"
+
+    @property
+    def data(self) -> str:
+        """The folder of its data, among the benchmark's."""
+        return f"{self.world}-flip{round(100 * self.flip):02d}"
+
+
+JOINT, ISOLATED = Kind(head="verdict"), Kind(head="verdict", attention="isolated")
+SCALAR, EMBEDDING = Kind(head="scalar"), Kind(head="embedding")
+JUDGES = (JOINT, ISOLATED, SCALAR, EMBEDDING, Kind(head="verdict", attention="isolated", quantize="nf4"))
+
+
+def _cases() -> Iterator[Case]:
+    for seed, kind in product(SEEDS, JUDGES):
+        yield Case(part="shapes", kind=kind, seed=seed)
+    for kind in (JOINT, EMBEDDING, SCALAR):
+        yield Case(part="cyclic", kind=kind, flip=0.0)
+    for flip in NOISE:
+        # The curve's point at FLIP is a case of the table already.
+        if flip != FLIP:
+            yield Case(part="noise", kind=JOINT, flip=flip)
+
+
+CASES: tuple[Case, ...] = tuple(_cases())
+"""In the order in which they run: one seed of everything first."""

@@ -1,0 +1,127 @@
+"""The benchmark of judges: every case in a process of its own, as many side by side as there are cores.
+
+    runs/data/       the worlds, built once
+    runs/CASE/       one training: its checkpoints, bundle, evaluation and row.json
+    runs/speed.json  prefrm against a plain trainer
+
+What is there already is not done again, so an interrupted benchmark goes on where it was.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from data_recipes.registry import get_recipe
+from prefrm.bench.cases import CASES, STEPS, Case
+from prefrm.bench.report import write_judges_report
+from prefrm.bench.speed import measure_speeds
+from prefrm.bench.training import Row, read_row
+from prefrm.errors import PrefrmError
+from prefrm.progress import track
+
+__all__ = ["BenchError", "bench_judges"]
+
+DATA_SEED = 0
+POLL_SECONDS = 0.5
+QUOTED_LINES = 5
+Running = dict[Case, "subprocess.Popen[bytes]"]
+
+
+class BenchError(PrefrmError):
+    """A case of a benchmark ended in an error."""
+
+
+def bench_judges(
+    runs: Path, docs: Path, *, steps: int = STEPS, device: str = "auto", workers: int | None = None
+) -> list[Row]:
+    """Train and measure every case, then write `judges.md`, `judges.json` and their plots into `docs`.
+
+    Args:
+        runs: where the trainings are kept; an interrupted benchmark goes on from there.
+        docs: where the report goes.
+        steps: optimizer steps of each case.
+        device: as in `Judge.from_base`.
+        workers: cases side by side; None is one on an accelerator, and otherwise one for each core.
+
+    Raises:
+        BenchError: a case failed; the end of its log is quoted.
+    """
+    on_gpu = device != "cpu" and torch.accelerator.is_available()
+    workers = workers or (1 if on_gpu else os.cpu_count() or 1)
+    _build_data(runs)
+    _train_all(runs, steps=steps, device=device, workers=workers)
+    rows = [row for case in CASES if (row := read_row(runs / case.name)) is not None]
+    speeds = measure_speeds(runs / "data" / CASES[0].data, runs / "speed.json", device=device)
+    write_judges_report(rows, speeds, docs, steps=steps)
+    return rows
+
+
+def _build_data(runs: Path) -> None:
+    for case in {case.data: case for case in CASES}.values():
+        folder = runs / "data" / case.data
+        if not (folder / "dataset.json").exists():
+            get_recipe(case.world).build(folder, seed=DATA_SEED, overwrite=True, flip=case.flip)
+
+
+def _train_all(runs: Path, *, steps: int, device: str, workers: int) -> None:
+    waiting = [case for case in CASES if read_row(runs / case.name) is None]
+    done = len(CASES) - len(waiting)
+    with track("training judges", len(CASES)) as advance, _children() as running:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                case = waiting.pop(0)
+                running[case] = _start(case, runs, steps, device)
+            done += _collect(running, runs)
+            advance(done)
+
+
+def _start(case: Case, runs: Path, steps: int, device: str) -> "subprocess.Popen[bytes]":
+    arguments = [case.name, "--runs", str(runs), "--steps", str(steps), "--device", device]
+    with _log(case, runs).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "prefrm.bench.training", *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+
+
+def _collect(running: Running, runs: Path) -> int:
+    """Wait a little, and take out the cases that ended; returns how many."""
+    with suppress(subprocess.TimeoutExpired):
+        next(iter(running.values())).wait(POLL_SECONDS)
+    ended = [case for case, process in running.items() if process.poll() is not None]
+    for case in ended:
+        status = running.pop(case).returncode
+        row = read_row(runs / case.name)
+        if status or row is None:
+            raise BenchError(f"{case.name} ended with status {status}: {_end_of(_log(case, runs))}")
+        print(f"{case.name}: pair accuracy {row.pair_accuracy:.3f}, {row.seconds:.0f} s", flush=True)
+    return len(ended)
+
+
+@contextmanager
+def _children() -> Iterator[Running]:
+    """Processes that end with the block, however it ends."""
+    running: Running = {}
+    try:
+        yield running
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def _log(case: Case, runs: Path) -> Path:
+    return runs / f"{case.name}.log"
+
+
+def _end_of(log: Path) -> str:
+    lines: Sequence[str] = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return " | ".join(lines[-QUOTED_LINES:])

@@ -1,0 +1,173 @@
+"""The benchmark of judges in words, numbers and pictures; decides nothing and trains nothing."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from prefrm import plots
+from prefrm.bench.cases import FLIP, GROUPS, PAIRS
+from prefrm.bench.speed import Speed
+from prefrm.bench.training import Row
+from prefrm.files import write_whole
+
+__all__ = ["write_judges_report"]
+
+FOLDER = "judges"
+INTRODUCTION = """\
+# Judges
+
+What each kind of judge is worth and what it costs, as `make bench-judges` measured it on the shapes world
+({device}). Every judge is a LoRA adapter of rank 16 on the shipped captioner, trained for {steps} optimizer
+steps on the same 1,500 groups of four, of whose labels {flip:.0%} are flipped. A step of the joint verdict
+has {pairs} comparisons, each in one presentation order; a step of every other judge has {groups} groups with
+all their comparisons, from one forward pass over each. Accuracy is over strict pairs of held-out prompts,
+against clean labels; calibration is after temperature scaling on the validation split.
+"""
+CYCLIC = """\
+Circle beats square, square beats triangle, triangle beats circle (`prefrm data build cyclic`). Utilities
+cannot go round in circles: whatever a scalar judge learns, it can have at most two of the three right.
+"""
+NOISE = """\
+The joint verdict, trained on labels of which a share is flipped, against clean labels.
+"""
+SPEED = """\
+Comparisons a second in training, against the same adapter and loss in a plain `transformers.Trainer` over
+single pairs: each pair is a whole prompt for the model's own forward pass. Each presentation order counts
+as one. Medians of alternating runs in one process on one thread.
+"""
+
+
+def write_judges_report(rows: Sequence[Row], speeds: Sequence[Speed], docs: Path, *, steps: int) -> None:
+    """Write `judges.md`, `judges.json` (a list of rows) and the plots in `judges/` into `docs`."""
+    pictures = docs / FOLDER
+    pictures.mkdir(parents=True, exist_ok=True)
+    rates = {speed.judge: speed for speed in speeds}
+    entries = [asdict(row) | _rates(rates.get(_name(row))) for row in rows]
+    write_whole(docs / "judges.json", json.dumps(entries, indent=2, allow_nan=False) + "\n")
+    _draw(rows, pictures)
+    device = " and ".join(sorted({row.device for row in rows}))
+    text = INTRODUCTION.format(device=device, steps=steps, flip=FLIP, pairs=PAIRS, groups=GROUPS)
+    sections = [
+        text,
+        _table(_shapes_header(), _shapes_table(rows)),
+        f"![Pair accuracy by judge]({FOLDER}/accuracy.png)",
+        "## Every seed",
+        _table(["judge", "seed", "pair accuracy", "95% interval"], _seeds_table(rows)),
+        "## Preferences that go round in circles",
+        CYCLIC,
+        _table(["judge", "pair accuracy", "95% interval"], _part_table(rows, "cyclic")),
+        "## Label noise",
+        NOISE,
+        _table(["flipped", "pair accuracy", "95% interval", "calibration error"], _noise_table(rows)),
+        f"![Pair accuracy against label noise]({FOLDER}/label_noise.png)",
+        "## Speed",
+        SPEED,
+        _table(["judge", "prefrm", "plain", "times"], _speed_table(speeds)),
+    ]
+    write_whole(docs / "judges.md", "\n\n".join(section.strip() for section in sections) + "\n")
+
+
+def _name(row: Row) -> str:
+    return "-".join(part for part in (row.judge, row.attention, row.quantised) if part)
+
+
+def _rates(speed: Speed | None) -> dict[str, float | None]:
+    if speed is None:
+        return {"comparisons_per_second": None, "plain_comparisons_per_second": None}
+    return {"comparisons_per_second": speed.prefrm, "plain_comparisons_per_second": speed.plain}
+
+
+def _by_judge(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.part == "shapes":
+            found.setdefault(_name(row), []).append(row)
+    return found
+
+
+def _noise_rows(rows: Sequence[Row]) -> list[Row]:
+    """The curve, with the case of the table that lies on it."""
+    noise = [row for row in rows if row.part == "noise"]
+    kinds = {_name(row) for row in noise}
+    shared = [row for row in rows if row.part == "shapes" and row.seed == 0 and _name(row) in kinds]
+    return sorted([*noise, *shared], key=lambda row: row.flip)
+
+
+def _shapes_header() -> list[str]:
+    return ["judge", "pair accuracy", "calibration error", "order gap", "seconds", "peak MB"]
+
+
+def _shapes_table(rows: Sequence[Row]) -> list[list[str]]:
+    table = []
+    for name, seeds in _by_judge(rows).items():
+        gaps = [row.order_gap for row in seeds if row.order_gap is not None]
+        table.append(
+            [
+                name,
+                _spread([row.pair_accuracy for row in seeds]),
+                _spread([row.ece for row in seeds]),
+                _spread(gaps) if gaps else "-",
+                f"{statistics.median(row.seconds for row in seeds):.0f}",
+                f"{statistics.median(row.peak_mb for row in seeds):.0f}",
+            ]
+        )
+    return table
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean, and the lowest and highest seed."""
+    mean = statistics.fmean(values)
+    return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def _seeds_table(rows: Sequence[Row]) -> list[list[str]]:
+    return [
+        [name, str(row.seed), f"{row.pair_accuracy:.3f}", _interval(row)]
+        for name, seeds in _by_judge(rows).items()
+        for row in seeds
+    ]
+
+
+def _part_table(rows: Sequence[Row], part: str) -> list[list[str]]:
+    return [[_name(row), f"{row.pair_accuracy:.3f}", _interval(row)] for row in rows if row.part == part]
+
+
+def _noise_table(rows: Sequence[Row]) -> list[list[str]]:
+    return [
+        [f"{row.flip:.0%}", f"{row.pair_accuracy:.3f}", _interval(row), f"{row.ece:.3f}"]
+        for row in _noise_rows(rows)
+    ]
+
+
+def _speed_table(speeds: Sequence[Speed]) -> list[list[str]]:
+    return [[s.judge, f"{s.prefrm:.0f}", f"{s.plain:.0f}", f"{s.ratio:.2f}"] for s in speeds]
+
+
+def _interval(row: Row) -> str:
+    return f"{row.low:.3f} to {row.high:.3f}"
+
+
+def _draw(rows: Sequence[Row], folder: Path) -> None:
+    judges = _by_judge(rows)
+    means = {name: statistics.fmean(row.pair_accuracy for row in seeds) for name, seeds in judges.items()}
+    ranges = {
+        name: (min(row.pair_accuracy for row in seeds), max(row.pair_accuracy for row in seeds))
+        for name, seeds in judges.items()
+    }
+    plots.bars(
+        means, intervals=ranges, title="Pair accuracy on held-out prompts, all seeds", reference=0.5
+    ).savefig(folder / "accuracy.png")
+    curve = [(100 * row.flip, row.pair_accuracy) for row in _noise_rows(rows)]
+    plots.learning_curve(
+        {"joint verdict": curve},
+        title="Pair accuracy against clean labels",
+        xlabel="training labels flipped (%)",
+        ylabel="pair accuracy",
+    ).savefig(folder / "label_noise.png")
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rows = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -1,0 +1,97 @@
+"""Comparisons a second in training: `prefrm.train` and the same loss in a plain `transformers.Trainer`.
+
+Both in one process and in turn, because machines are noisy; a rate is the median of the rounds.
+"""
+
+import json
+import statistics
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from prefrm.bench.cases import GROUPS, JUDGES, PAIRS, Kind
+from prefrm.bench.plain import StepClock, plain_rate, single_pairs
+from prefrm.bench.training import ADAPTER, LR, spec_of
+from prefrm.files import write_whole
+from prefrm.judge import Judge
+from prefrm.records import read_groups
+from prefrm.train import OptimConfig
+from prefrm.train.adapters import add_lora
+from prefrm.train.examples import load_examples
+from prefrm.train.fit import fit
+from prefrm.train.mixing import Mixture
+
+__all__ = ["Speed", "measure_speeds"]
+
+ROUNDS = 3
+TIMED_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Comparisons a second of one kind of judge; each presentation order of a verdict counts as one."""
+
+    judge: str
+    prefrm: float
+    plain: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast."""
+        return self.prefrm / self.plain
+
+
+def measure_speeds(data: Path, target: Path, *, device: str = "auto") -> list[Speed]:
+    """Of every kind of judge, in the order of `JUDGES`; kept in `target`, and read from there if they are."""
+    if target.is_file():
+        return [Speed(**entry) for entry in json.loads(target.read_text(encoding="utf-8"))]
+    speeds = [_speed(kind, data, device) for kind in JUDGES]
+    write_whole(target, json.dumps([asdict(speed) for speed in speeds], indent=2) + "\n")
+    return speeds
+
+
+def _speed(kind: Kind, data: Path, device: str) -> Speed:
+    ours, plain = [], []
+    for _ in range(ROUNDS):
+        ours.append(_prefrm_rate(_adapted(kind, device), data))
+        # A plain forward pass has no isolated images.
+        joint = _adapted(replace(kind, attention="joint"), device)
+        with tempfile.TemporaryDirectory() as output:
+            pairs = single_pairs(data, "train", PAIRS * (TIMED_STEPS + 1))
+            rate = plain_rate(joint, pairs, batch_size=PAIRS, steps=TIMED_STEPS + 1, output=Path(output))
+        plain.append(rate)
+    return Speed(judge=kind.name, prefrm=statistics.median(ours), plain=statistics.median(plain))
+
+
+def _adapted(kind: Kind, device: str) -> Judge:
+    torch.manual_seed(0)
+    judge = Judge.from_base(spec_of(kind), device=device)
+    add_lora(judge, **asdict(ADAPTER))
+    return judge
+
+
+def _prefrm_rate(judge: Judge, data: Path) -> float:
+    spec, clock = judge.spec, StepClock()
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        examples = load_examples(
+            data, "train", unit="group" if spec.reads_groups else "pair", cache=output / "cache"
+        )
+        fit(
+            judge,
+            Mixture([examples], seed=0),
+            OptimConfig(steps=TIMED_STEPS + 1, batch_size=GROUPS if spec.reads_groups else PAIRS, lr=LR),
+            output=output,
+            seed=0,
+            callbacks=[clock],
+        )
+    if not spec.reads_groups:
+        return PAIRS / clock.median
+    orders = 2 if spec.is_pairwise else 1
+    return orders * GROUPS * _comparisons_a_group(data) / clock.median
+
+
+def _comparisons_a_group(data: Path) -> float:
+    return statistics.fmean(len(group.comparisons) for group in read_groups(data, "train"))
