@@ -1,0 +1,106 @@
+"""The families of Qwen: an image is a grid of tokens, with multimodal rotary positions.
+
+Shapes: N images, P patches of all images, C numbers of a patch, T tokens of an image, D hidden.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from prefrm.errors import ConfigError
+from prefrm.judge.backbones.family import Family, language_layers, most_positions, read_embeds
+from prefrm.judge.images import ImageInput
+
+__all__ = ["QWEN2_5_VL", "QWEN2_VL", "mrope_positions"]
+
+# Of image sides, beyond which the image processor refuses (Qwen2-VL's `smart_resize`).
+QWEN_ASPECT_RATIO = 200
+
+
+def mrope_positions(parts: Sequence[int | tuple[int, int, int]], merge: int) -> torch.Tensor:
+    """Multimodal rotary positions of Qwen2-VL (arXiv 2409.12191, section 2.1), int64 [3, L].
+
+    The three rows are time, height and width. Text counts up in all three; an image spans a grid that
+    starts where the text stopped, and what follows starts after the grid's longer side.
+
+    Args:
+        parts: in reading order, the length of a run of text or the grid of an image, in patches.
+        merge: patches along each side of a token.
+    """
+    blocks, start = [], 0
+    for part in parts:
+        if isinstance(part, int):
+            block, extent = torch.arange(part).expand(3, -1), part
+        else:
+            sides = (part[0], part[1] // merge, part[2] // merge)
+            axes = torch.meshgrid(*(torch.arange(side) for side in sides), indexing="ij")
+            block, extent = torch.stack(axes).reshape(3, -1), max(sides[1:])
+        blocks.append(block + start)
+        start += extent
+    return torch.cat(blocks, dim=1)
+
+
+def _positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
+    plain = [part if isinstance(part, int) else (part.grid[0], part.grid[1], part.grid[2]) for part in parts]
+    return mrope_positions(plain, config.vision_config.spatial_merge_size)
+
+
+def _extent(config: Any, image_processor: Any) -> int:
+    """Tokens along the longer side of the longest strip that the image processor lets through.
+
+    Rounding to whole tokens takes away up to a third of the shorter side, hence the factor.
+    """
+    side: int = config.vision_config.spatial_merge_size * config.vision_config.patch_size
+    most: float = max(image_processor.size.values()) / side**2
+    return min(math.ceil(most), math.ceil(math.sqrt(1.5 * most * QWEN_ASPECT_RATIO))) + 1
+
+
+def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
+    tokens: int = math.prod(grid) // config.vision_config.spatial_merge_size**2
+    return [config.image_token_id] * tokens
+
+
+def _encode(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tensor]:
+    device = backbone.device
+    pixels_PC = torch.cat([image.pixels for image in images]).to(device)
+    grid_N3 = torch.tensor([image.grid for image in images], device=device)
+    features = backbone.model.get_image_features(pixels_PC, grid_N3).pooler_output
+    return [feature_TD[None] for feature_TD in features]
+
+
+def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tuple[int, ...]]:
+    data = image_processor(images=image, return_tensors="pt")
+    time, height, width = (int(side) for side in data["image_grid_thw"][0])
+    return data["pixel_values"], (time, height, width)
+
+
+def _pixel_budget(image_processor: Any, least: int | None, most: int | None) -> None:
+    size = image_processor.size
+    least = size["shortest_edge"] if least is None else least
+    most = size["longest_edge"] if most is None else most
+    if least > most:
+        raise ConfigError(
+            f"min_pixels ({least}) is larger than max_pixels ({most}); a bound that is not set is the "
+            "base model's own, so set both"
+        )
+    image_processor.size = {"shortest_edge": least, "longest_edge": most}
+
+
+QWEN2_VL = Family(
+    model_type="qwen2_vl",
+    vision_tower="model.visual",
+    lora_targets=language_layers("model.language_model"),
+    max_length=most_positions,
+    pixel_budget=_pixel_budget,
+    prepare=_prepare,
+    spell=_spell,
+    encode=_encode,
+    positions=_positions,
+    extent=_extent,
+    read=read_embeds,
+)
+QWEN2_5_VL = replace(QWEN2_VL, model_type="qwen2_5_vl")
