@@ -1,6 +1,7 @@
 """The families of Qwen: an image is a grid of tokens, with multimodal rotary positions.
 
-Shapes: N images, P patches of all images, C numbers of a patch, T tokens of an image, D hidden.
+Shapes: B sequences, N images (or tokens of all images), P patches of all images, C numbers of a patch,
+T tokens of an image, V depths of features, D hidden, A axes of a position, L positions.
 """
 
 import math
@@ -15,7 +16,7 @@ from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, language_layers, most_positions, read_embeds
 from prefrm.judge.images import ImageInput
 
-__all__ = ["QWEN2_5_VL", "QWEN2_VL", "mrope_positions"]
+__all__ = ["QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL", "mrope_positions"]
 
 # Of image sides, beyond which the image processor refuses (Qwen2-VL's `smart_resize`).
 QWEN_ASPECT_RATIO = 200
@@ -64,12 +65,45 @@ def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
     return [config.image_token_id] * tokens
 
 
-def _encode(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tensor]:
+def _tower(backbone: Any, images: Sequence[ImageInput]) -> Any:
+    """What the vision tower says of all images, in one pass; each of its fields is split by image."""
     device = backbone.device
     pixels_PC = torch.cat([image.pixels for image in images]).to(device)
     grid_N3 = torch.tensor([image.grid for image in images], device=device)
-    features = backbone.model.get_image_features(pixels_PC, grid_N3).pooler_output
-    return [feature_TD[None] for feature_TD in features]
+    return backbone.model.get_image_features(pixels_PC, grid_N3)
+
+
+def _encode(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tensor]:
+    return [features_TD[None] for features_TD in _tower(backbone, images).pooler_output]
+
+
+def _encode_deep(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tensor]:
+    output = _tower(backbone, images)
+    depths = (output.pooler_output, *output.deepstack_features)
+    return [torch.stack(features_TD) for features_TD in zip(*depths, strict=True)]
+
+
+def _read_deep(
+    backbone: Any,
+    embeds_BLD: torch.Tensor,
+    mask: torch.Tensor,
+    positions_ABL: torch.Tensor,
+    features_VND: torch.Tensor,
+    where_BL: torch.Tensor,
+) -> torch.Tensor:
+    """Features of earlier layers of the vision tower are added after the first layers of the language model.
+
+    That is DeepStack (arXiv 2406.04334).
+    """
+    hidden_BLD: torch.Tensor = backbone.model.language_model(
+        inputs_embeds=embeds_BLD,
+        attention_mask=mask,
+        position_ids=positions_ABL,
+        visual_pos_masks=where_BL,
+        deepstack_visual_embeds=list(features_VND[1:]),
+        use_cache=False,
+    ).last_hidden_state
+    return hidden_BLD
 
 
 def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tuple[int, ...]]:
@@ -104,3 +138,4 @@ QWEN2_VL = Family(
     read=read_embeds,
 )
 QWEN2_5_VL = replace(QWEN2_VL, model_type="qwen2_5_vl")
+QWEN3_VL = replace(QWEN2_VL, model_type="qwen3_vl", encode=_encode_deep, read=_read_deep)

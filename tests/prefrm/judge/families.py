@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2VLConfig,
+    Qwen3VLConfig,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -132,6 +133,25 @@ def _qwen2_vl(tokenizer: Any, width: int) -> PreTrainedConfig:
     )
 
 
+def _qwen3_vl(tokenizer: Any, width: int) -> PreTrainedConfig:
+    return Qwen3VLConfig(
+        text_config=_text(tokenizer, width, head_dim=8, rope_parameters=_mrope(mrope_interleaved=True)),
+        vision_config={
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": width,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0, 1],
+        },
+        tie_word_embeddings=True,
+        **_qwen_ids(tokenizer),
+    )
+
+
 def _qwen_images() -> Any:
     """An image token is 16 x 16 pixels."""
     return Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, min_pixels=16 * 16, max_pixels=64 * 64)
@@ -140,6 +160,7 @@ def _qwen_images() -> Any:
 TINY: dict[str, Tiny] = {
     "qwen2_vl": Tiny(config=_qwen2_vl, image_processor=_qwen_images),
     "qwen2_5_vl": Tiny(config=_qwen2_5_vl, image_processor=_qwen_images),
+    "qwen3_vl": Tiny(config=_qwen3_vl, image_processor=_qwen_images),
 }
 
 

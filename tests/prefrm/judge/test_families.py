@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from transformers.processing_utils import ProcessorMixin
 
 from prefrm.bundle import load_bundle, write_bundle
@@ -25,7 +26,7 @@ from tests.prefrm.judge.families import TINY, save_checkpoint
 
 PROMPTS = ("a red circle left of a blue square", "x")
 SIZES = ((48, 32), (32, 32), (16, 64), (100, 70))
-PROCESSORS = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}
+PROCESSORS = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}
 
 
 @pytest.fixture(scope="module", params=sorted(TINY))
