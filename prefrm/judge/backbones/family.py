@@ -14,7 +14,7 @@ from PIL import Image
 
 from prefrm.judge.images import ImageInput
 
-__all__ = ["Family", "language_layers", "most_positions", "read_embeds"]
+__all__ = ["Family", "language_layers", "most_positions", "plain_positions", "read_embeds"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,8 @@ class Family:
         read: (backbone, embeddings [B, L, D], mask [B, L] or [B, 1, L, L], positions [A, B, L], features
             of all images [V, N * T, D], where they stand [B, L]) -> the last hidden state [B, L, D],
             after the final norm.
+        images_in_text: whether images are written into a message's text as their token, because the
+            family's chat templates put all images before all text.
     """
 
     model_type: str
@@ -50,6 +52,7 @@ class Family:
     positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor]
     extent: Callable[[Any, Any], int]
     read: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    images_in_text: bool = False
 
 
 def language_layers(path: str) -> str:
@@ -65,6 +68,11 @@ def most_positions(config: Any) -> int:
     return int(config.text_config.max_position_embeddings)
 
 
+def plain_positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
+    """The `positions` of families that count the tokens of images as those of text, int64 [1, L]."""
+    return torch.arange(sum(part if isinstance(part, int) else part.tokens for part in parts))[None]
+
+
 def read_embeds(
     backbone: Any,
     embeds_BLD: torch.Tensor,
@@ -74,7 +82,8 @@ def read_embeds(
     where_BL: torch.Tensor,
 ) -> torch.Tensor:
     """The `read` of families of which an image's features enter as embeddings alone."""
+    positions = positions_ABL if len(positions_ABL) > 1 else positions_ABL[0]
     hidden_BLD: torch.Tensor = backbone.model(
-        inputs_embeds=embeds_BLD, attention_mask=mask, position_ids=positions_ABL, use_cache=False
+        inputs_embeds=embeds_BLD, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state
     return hidden_BLD

@@ -9,11 +9,15 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForImageTextToText,
+    LlavaOnevisionConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2VLConfig,
     Qwen3VLConfig,
+)
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -34,6 +38,15 @@ QWEN_TEMPLATE = (
     "{% if item['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% else %}{{ item['text'] }}{% endif %}"
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+# As the published one: all images of a message first, then each of its texts on a new line.
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }} "
+    "{% for item in message['content'] if item['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for item in message['content'] if item['type'] == 'text' %}\n{{ item['text'] }}{% endfor %}"
+    "<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -152,15 +165,49 @@ def _qwen3_vl(tokenizer: Any, width: int) -> PreTrainedConfig:
     )
 
 
+def _llava_onevision(tokenizer: Any, width: int) -> PreTrainedConfig:
+    return LlavaOnevisionConfig(
+        text_config=_text(tokenizer, width, model_type="qwen2"),
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 16,
+            "patch_size": 4,
+            "vision_use_head": False,
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=GRIDS,
+        # So small that large images are shrunk.
+        vision_aspect_ratio="anyres_max_3",
+        tie_word_embeddings=True,
+    )
+
+
+def _llava_images() -> Any:
+    """An image token is 4 x 4 pixels."""
+    return LlavaOnevisionImageProcessorPil(size={"height": 16, "width": 16}, image_grid_pinpoints=GRIDS)
+
+
 def _qwen_images() -> Any:
     """An image token is 16 x 16 pixels."""
     return Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, min_pixels=16 * 16, max_pixels=64 * 64)
 
 
+GRIDS = [[16 * rows, 16 * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)]
 TINY: dict[str, Tiny] = {
     "qwen2_vl": Tiny(config=_qwen2_vl, image_processor=_qwen_images),
     "qwen2_5_vl": Tiny(config=_qwen2_5_vl, image_processor=_qwen_images),
     "qwen3_vl": Tiny(config=_qwen3_vl, image_processor=_qwen_images),
+    "llava_onevision": Tiny(
+        config=_llava_onevision,
+        image_processor=_llava_images,
+        specials=("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"),
+        chat_template=LLAVA_TEMPLATE,
+    ),
 }
 
 

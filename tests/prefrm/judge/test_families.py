@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
@@ -26,7 +27,20 @@ from tests.prefrm.judge.families import TINY, save_checkpoint
 
 PROMPTS = ("a red circle left of a blue square", "x")
 SIZES = ((48, 32), (32, 32), (16, 64), (100, 70))
-PROCESSORS = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}
+# With what else the published `processor_config.json` says.
+PROCESSORS = {
+    "qwen2_vl": (Qwen2VLProcessor, {}),
+    "qwen2_5_vl": (Qwen2_5_VLProcessor, {}),
+    "qwen3_vl": (Qwen3VLProcessor, {}),
+    "llava_onevision": (
+        LlavaOnevisionProcessor,
+        {
+            "num_image_tokens": 16,
+            "vision_aspect_ratio": "anyres_max_3",
+            "vision_feature_select_strategy": "full",
+        },
+    ),
+}
 
 
 @pytest.fixture(scope="module", params=sorted(TINY))
@@ -73,13 +87,18 @@ def own_processor(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The family's processor of `transformers`, without the video processor that would need torchvision."""
     monkeypatch.setattr(ProcessorMixin, "check_argument_for_proper_class", lambda *args: None)
     parts = {"image_processor": judge.processor.image_processor, "tokenizer": judge.processor.tokenizer}
-    return PROCESSORS[judge.model.config.model_type](**parts, video_processor=None)
+    kind, settings = PROCESSORS[judge.model.config.model_type]
+    return kind(**parts, **settings, video_processor=None)
 
 
 def own_inputs(judge: Judge, processor: Any, prompt: str, shown: list[Image.Image]) -> Any:
     """What the family's own processor makes of a comparison."""
+    (message,) = judge.processor.template.messages(prompt)
+    if judge.family.images_in_text:
+        text = "".join(item.get("text", "<image>") for item in message["content"])
+        message["content"] = [{"type": "text", "text": text}]
     text = judge.processor.tokenizer.apply_chat_template(
-        judge.processor.template.messages(prompt), tokenize=False, add_generation_prompt=True
+        [message], tokenize=False, add_generation_prompt=True
     )
     return processor(text=[text], images=shown, return_tensors="pt")
 
