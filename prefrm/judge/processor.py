@@ -263,7 +263,7 @@ class JudgeProcessor:
     def _longest_slot(self) -> int:
         """The text before an image and the longest image under the pixel budget, in positions."""
         text = max(len(self.layout.first), len(self.layout.second))
-        return text + self._family.extent(self._config, self.image_processor)
+        return text + self._family.extent(self.tokenizer, self._config, self.image_processor)
 
     @property
     def _pad_id(self) -> int:

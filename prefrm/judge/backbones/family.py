@@ -33,7 +33,7 @@ class Family:
         encode: (backbone, N images) -> N features [V, T, D]: what enters the language model in the
             place of the image's tokens, and, of families that have it, what is added at deeper layers.
         positions: (configuration, text lengths and images in order) -> position ids [A, L] from 0.
-        extent: (configuration, image processor) -> the most positions that one image can advance.
+        extent: (tokenizer, configuration, image processor) -> the most positions that one image can advance.
         read: (backbone, embeddings [B, L, D], mask [B, L] or [B, 1, L, L], positions [A, B, L], features
             of all images [V, N * T, D], where they stand [B, L]) -> the last hidden state [B, L, D],
             after the final norm.
@@ -50,7 +50,7 @@ class Family:
     spell: Callable[[Any, Any, tuple[int, ...]], list[int]]
     encode: Callable[[Any, Sequence[ImageInput]], Sequence[torch.Tensor]]
     positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor]
-    extent: Callable[[Any, Any], int]
+    extent: Callable[[Any, Any, Any], int]
     read: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     images_in_text: bool = False
 

@@ -116,7 +116,7 @@ def _packed(backbone: Any, grid: tuple[int, ...], parts_KTD: torch.Tensor) -> to
     return torch.cat([parts_KTD[0], rows_DHW.flatten(1).T])
 
 
-def _extent(config: Any, image_processor: Any) -> int:
+def _extent(tokenizer: Any, config: Any, image_processor: Any) -> int:
     """Tiles whose padding is cut off may have up to so many features more than tiles that were shrunk."""
     tile, side = image_processor.size["height"], _side(config)
     most = int(TOLERANCE**2 * _most_features(config))

@@ -50,7 +50,7 @@ def _positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
     return mrope_positions(plain, config.vision_config.spatial_merge_size)
 
 
-def _extent(config: Any, image_processor: Any) -> int:
+def _extent(tokenizer: Any, config: Any, image_processor: Any) -> int:
     """Tokens along the longer side of the longest strip that the image processor lets through.
 
     Rounding to whole tokens takes away up to a third of the shorter side, hence the factor.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,21 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForImageTextToText,
+    Idefics3Config,
     LlavaOnevisionConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2VLConfig,
     Qwen3VLConfig,
+    SmolVLMConfig,
 )
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 QWEN_SPECIALS = (
     "<|endoftext|>",
@@ -39,6 +44,25 @@ QWEN_TEMPLATE = (
     "{% else %}{{ item['text'] }}{% endif %}"
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+IDEFICS_SPECIALS = (
+    "<|pad|>",
+    "<|im_start|>",
+    "<end_of_utterance>",
+    "<fake_token_around_image>",
+    "<image>",
+    "<global-img>",
+    *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
+)
+
+# As the published one: a role is a word, and an image at the start of a message needs no space before it.
+IDEFICS_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{{ ':' if message['content'][0]['type'] == 'image' else ': ' }}"
+    "{% for item in message['content'] %}"
+    "{% if item['type'] == 'image' %}<image>{% else %}{{ item['text'] }}{% endif %}"
+    "{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
 # As the published one: all images of a message first, then each of its texts on a new line.
@@ -165,6 +189,28 @@ def _qwen3_vl(tokenizer: Any, width: int) -> PreTrainedConfig:
     )
 
 
+def _idefics(kind: type[PreTrainedConfig], tokenizer: Any, width: int) -> PreTrainedConfig:
+    return kind(
+        text_config=_text(tokenizer, width, model_type="llama"),
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 16,
+            "patch_size": 4,
+        },
+        scale_factor=2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        tie_word_embeddings=True,
+    )
+
+
+def _idefics_images(kind: type) -> Any:
+    """An image token is 8 x 8 pixels, a tile 16 x 16, and an image at most 3 x 3 tiles and itself."""
+    return kind(size={"longest_edge": 48}, max_image_size={"longest_edge": 16})
+
+
 def _llava_onevision(tokenizer: Any, width: int) -> PreTrainedConfig:
     return LlavaOnevisionConfig(
         text_config=_text(tokenizer, width, model_type="qwen2"),
@@ -207,6 +253,18 @@ TINY: dict[str, Tiny] = {
         image_processor=_llava_images,
         specials=("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"),
         chat_template=LLAVA_TEMPLATE,
+    ),
+    "idefics3": Tiny(
+        config=partial(_idefics, Idefics3Config),
+        image_processor=partial(_idefics_images, Idefics3ImageProcessorPil),
+        specials=IDEFICS_SPECIALS,
+        chat_template=IDEFICS_TEMPLATE,
+    ),
+    "smolvlm": Tiny(
+        config=partial(_idefics, SmolVLMConfig),
+        image_processor=partial(_idefics_images, SmolVLMImageProcessorPil),
+        specials=IDEFICS_SPECIALS,
+        chat_template=IDEFICS_TEMPLATE,
     ),
 }
 

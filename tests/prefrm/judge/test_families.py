@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+from transformers.models.smolvlm import processing_smolvlm
+from transformers.models.smolvlm.processing_smolvlm import SmolVLMProcessor
 from transformers.processing_utils import ProcessorMixin
 
 from prefrm.bundle import load_bundle, write_bundle
@@ -29,9 +32,11 @@ PROMPTS = ("a red circle left of a blue square", "x")
 SIZES = ((48, 32), (32, 32), (16, 64), (100, 70))
 # With what else the published `processor_config.json` says.
 PROCESSORS = {
-    "qwen2_vl": (Qwen2VLProcessor, {}),
-    "qwen2_5_vl": (Qwen2_5_VLProcessor, {}),
-    "qwen3_vl": (Qwen3VLProcessor, {}),
+    "idefics3": (Idefics3Processor, {"image_seq_len": 4}),
+    "smolvlm": (SmolVLMProcessor, {"image_seq_len": 4, "video_processor": None}),
+    "qwen2_vl": (Qwen2VLProcessor, {"video_processor": None}),
+    "qwen2_5_vl": (Qwen2_5_VLProcessor, {"video_processor": None}),
+    "qwen3_vl": (Qwen3VLProcessor, {"video_processor": None}),
     "llava_onevision": (
         LlavaOnevisionProcessor,
         {
@@ -84,11 +89,12 @@ def lora(judge: Judge) -> Judge:
 
 
 def own_processor(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The family's processor of `transformers`, without the video processor that would need torchvision."""
+    """The family's processor of `transformers`, without what only videos need."""
     monkeypatch.setattr(ProcessorMixin, "check_argument_for_proper_class", lambda *args: None)
+    monkeypatch.setattr(processing_smolvlm, "num2words", str)
     parts = {"image_processor": judge.processor.image_processor, "tokenizer": judge.processor.tokenizer}
     kind, settings = PROCESSORS[judge.model.config.model_type]
-    return kind(**parts, **settings, video_processor=None)
+    return kind(**parts, **settings)
 
 
 def own_inputs(judge: Judge, processor: Any, prompt: str, shown: list[Image.Image]) -> Any:
