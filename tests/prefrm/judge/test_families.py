@@ -1,24 +1,14 @@
 """Every model family, on a tiny checkpoint of its own: against `transformers`, and through all of prefrm.
 
-The reference is the family's own processor and forward pass, one call for each pair: its own tokens, its own
-positions and its own merging of image features.
+How families take images, and how many of them, is in `test_families_images`.
 """
 
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
-from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
-from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
-from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
-from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
-from transformers.models.smolvlm import processing_smolvlm
-from transformers.models.smolvlm.processing_smolvlm import SmolVLMProcessor
-from transformers.processing_utils import ProcessorMixin
 
 from prefrm.bundle import load_bundle, write_bundle
 from prefrm.engine import Engine
@@ -27,25 +17,10 @@ from prefrm.media import decode
 from prefrm.train.adapters import add_lora
 from prefrm.winmatrix import Group
 from tests.prefrm.judge.families import TINY, save_checkpoint
+from tests.prefrm.judge.references import PROCESSORS, own_reading
 
 PROMPTS = ("a red circle left of a blue square", "x")
 SIZES = ((48, 32), (32, 32), (16, 64), (100, 70))
-# With what else the published `processor_config.json` says.
-PROCESSORS = {
-    "idefics3": (Idefics3Processor, {"image_seq_len": 4}),
-    "smolvlm": (SmolVLMProcessor, {"image_seq_len": 4, "video_processor": None}),
-    "qwen2_vl": (Qwen2VLProcessor, {"video_processor": None}),
-    "qwen2_5_vl": (Qwen2_5_VLProcessor, {"video_processor": None}),
-    "qwen3_vl": (Qwen3VLProcessor, {"video_processor": None}),
-    "llava_onevision": (
-        LlavaOnevisionProcessor,
-        {
-            "num_image_tokens": 16,
-            "vision_aspect_ratio": "anyres_max_3",
-            "vision_feature_select_strategy": "full",
-        },
-    ),
-}
 
 
 @pytest.fixture(scope="module", params=sorted(TINY))
@@ -88,27 +63,6 @@ def lora(judge: Judge) -> Judge:
     return judge.eval()
 
 
-def own_processor(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The family's processor of `transformers`, without what only videos need."""
-    monkeypatch.setattr(ProcessorMixin, "check_argument_for_proper_class", lambda *args: None)
-    monkeypatch.setattr(processing_smolvlm, "num2words", str)
-    parts = {"image_processor": judge.processor.image_processor, "tokenizer": judge.processor.tokenizer}
-    kind, settings = PROCESSORS[judge.model.config.model_type]
-    return kind(**parts, **settings)
-
-
-def own_inputs(judge: Judge, processor: Any, prompt: str, shown: list[Image.Image]) -> Any:
-    """What the family's own processor makes of a comparison."""
-    (message,) = judge.processor.template.messages(prompt)
-    if judge.family.images_in_text:
-        text = "".join(item.get("text", "<image>") for item in message["content"])
-        message["content"] = [{"type": "text", "text": text}]
-    text = judge.processor.tokenizer.apply_chat_template(
-        [message], tokenize=False, add_generation_prompt=True
-    )
-    return processor(text=[text], images=shown, return_tensors="pt")
-
-
 def test_every_family_has_a_checkpoint_here():
     assert set(TINY) == set(FAMILIES) == set(PROCESSORS)
 
@@ -116,22 +70,19 @@ def test_every_family_has_a_checkpoint_here():
 @pytest.mark.parametrize(("template", "adapted"), [("match-v1", False), ("match-twice-v1", True)])
 @torch.inference_mode()
 def test_the_joint_layout_equals_the_forward_pass_of_transformers(
-    checkpoint: Path, pictures, monkeypatch, template: str, adapted: bool
+    checkpoint: Path, pictures, template: str, adapted: bool
 ):
     judge = Judge.from_base(JudgeSpec(base_model=str(checkpoint), template=template), "cpu")
     if adapted:
         lora(judge)
-    processor = own_processor(judge, monkeypatch)
     images = [judge.processor.prepare_image(picture) for picture in pictures]
-    first, second = judge.processor.layout.answers
     sequences, expected = [], []
     for n, (i, j) in enumerate(permutations(range(len(SIZES)), 2)):
         prompt = PROMPTS[n % 2]
         sequences.append(judge.processor.prepare_pair(prompt, images[i], images[j]))
-        inputs = own_inputs(judge, processor, prompt, [pictures[i], pictures[j]])
-        assert inputs["input_ids"][0].tolist() == sequences[-1].ids_L.tolist()
-        logits_V = judge.model(**inputs).logits[0, -1]
-        expected.append(logits_V[first] - logits_V[second])
+        ids, log_odds = own_reading(judge, prompt, [pictures[i], pictures[j]])
+        assert sequences[-1].ids_L.tolist() == ids
+        expected.append(log_odds)
     expected_N = torch.stack(expected)
     assert expected_N.std() > 0.01
     verdicts_N = judge(judge.processor.collate(sequences))
@@ -142,12 +93,15 @@ def test_the_joint_layout_equals_the_forward_pass_of_transformers(
 
 
 @torch.inference_mode()
-def test_no_image_takes_more_positions_than_a_slot_has(judge: Judge):
-    before = max(len(judge.processor.layout.first), len(judge.processor.layout.second))
-    for width, height in ((16, 16), (400, 400), (400, 20), (20, 400), (63, 127), (3, 401)):
-        image = judge.processor.prepare_image(Image.new("RGB", (width, height)))
-        positions = judge.family.positions(judge.model.config, [before, image, 1])
-        assert int(positions.max()) <= judge.processor.stride
+def test_bfloat16_says_about_the_same(judge: Judge, pictures):
+    half = Judge.from_base(judge.spec, "cpu", "bfloat16")
+    verdicts = []
+    for each in (judge, half):
+        images = [each.processor.prepare_image(picture) for picture in pictures]
+        pairs = [each.processor.prepare_pair(PROMPTS[0], a, b) for a, b in permutations(images, 2)]
+        verdicts.append(each(each.processor.collate(pairs)))
+    assert verdicts[1].dtype == torch.float32
+    torch.testing.assert_close(verdicts[1], verdicts[0], atol=0.1, rtol=0)
 
 
 def test_the_vision_tower_is_where_the_family_says(judge: Judge):

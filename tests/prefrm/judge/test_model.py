@@ -42,15 +42,6 @@ def test_padding_changes_no_verdict(judge: Judge, images):
     torch.testing.assert_close(judge(batch), torch.cat(alone), atol=1e-5, rtol=0)
 
 
-@torch.inference_mode()
-def test_bfloat16_says_about_the_same(judge: Judge, images):
-    half = Judge.from_base(judge.spec, "cpu", "bfloat16")
-    expected = judge(collate(judge, images, [PROMPT]))
-    verdict = half(collate(half, images, [PROMPT]))
-    assert verdict.dtype == torch.float32
-    torch.testing.assert_close(verdict, expected, atol=0.1, rtol=0)
-
-
 @pytest.mark.parametrize("dtype", ["int8", "nope", "nn"])
 def test_a_dtype_that_is_none_is_refused(judge: Judge, dtype: str):
     with pytest.raises(ConfigError, match=f"dtype must be .* received '{dtype}'"):
