@@ -108,9 +108,11 @@ class JudgeProcessor:
         self.image_processor = image_processor
         self.template = template
         self.spec = spec
-        self.layout = TokenLayout(tokenizer, template, config.image_token_id)
         self._config = config
         self._family = family_of(config)
+        self.layout = TokenLayout(
+            tokenizer, template, config.image_token_id, images_in_text=self._family.images_in_text
+        )
         self.max_length = self._family.max_length(config)
         self._positions = partial(self._family.positions, config)
         self.stride = self._longest_slot() if stride is None else stride
@@ -261,7 +263,7 @@ class JudgeProcessor:
     def _longest_slot(self) -> int:
         """The text before an image and the longest image under the pixel budget, in positions."""
         text = max(len(self.layout.first), len(self.layout.second))
-        return text + self._family.extent(self._config, self.image_processor)
+        return text + self._family.extent(self.tokenizer, self._config, self.image_processor)
 
     @property
     def _pad_id(self) -> int:

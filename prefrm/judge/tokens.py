@@ -29,18 +29,25 @@ class TokenLayout:
         tokenizer: of `transformers`, with a chat template that renders image items.
         template: the wording.
         image_token_id: the placeholder that stands for an image.
+        images_in_text: whether to write images into the text as that placeholder, for chat templates
+            that put image items before all text.
 
     Raises:
         ConfigError: the chat template is absent, does not render the message as expected, or an
             answer is not a single token.
     """
 
-    def __init__(self, tokenizer: Any, template: Template, image_token_id: int) -> None:
+    def __init__(
+        self, tokenizer: Any, template: Template, image_token_id: int, *, images_in_text: bool = False
+    ) -> None:
         self.template = template
         self.image_token_id = image_token_id
         self._tokenizer = tokenizer
         image_token = tokenizer.convert_ids_to_tokens(image_token_id)
-        before, between, after = _render(tokenizer, template, image_token)
+        messages = template.messages(PROMPT_MARK)
+        if images_in_text:
+            messages = _written(messages, image_token)
+        before, between, after = _render(tokenizer, template, messages, image_token)
         self.instruction = self._encode(before)
         self.first, *second, last = (self._encode(text) for text in between)
         self.second = second[0] if second else []
@@ -85,13 +92,22 @@ class TokenLayout:
         return ids[0]
 
 
-def _render(tokenizer: Any, template: Template, image_token: str) -> tuple[str, list[str], str | None]:
+def _written(messages: list[dict[str, Any]], image_token: str) -> list[dict[str, Any]]:
+    """The same messages with each image as a token of the text that it stands in."""
+    texts = ["".join(item.get("text", image_token) for item in turn["content"]) for turn in messages]
+    return [
+        turn | {"content": [{"type": "text", "text": text}]}
+        for turn, text in zip(messages, texts, strict=True)
+    ]
+
+
+def _render(
+    tokenizer: Any, template: Template, messages: list[dict[str, Any]], image_token: str
+) -> tuple[str, list[str], str | None]:
     """The rendered text before the prompt, the texts around the images, and what follows a second
     statement of the prompt (None if there is none)."""
     try:
-        text: str = tokenizer.apply_chat_template(
-            template.messages(PROMPT_MARK), tokenize=False, add_generation_prompt=True
-        )
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     # Chat templates are programs of the checkpoint and raise what they like.
     except Exception as error:
         raise ConfigError(f"the tokenizer's chat template cannot render a comparison: {error}") from error

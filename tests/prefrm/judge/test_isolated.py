@@ -1,7 +1,10 @@
 """The isolated attention: what each slot sees, where it stands, and that a group shares what pairs repeat."""
 
+import re
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +13,19 @@ from transformers import DynamicCache
 from prefrm.errors import RecordError
 from prefrm.judge import ImageInput, Judge, JudgeSpec
 from prefrm.media import decode
+from tests.prefrm.judge.families import TINY, save_checkpoint
 
 PROMPT = "a red circle left of a blue square"
 
 
+@pytest.fixture(scope="module", params=sorted(TINY))
+def checkpoint(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+
+
 @pytest.fixture(params=["match-v1", "match-twice-v1"])
-def judge(tiny_checkpoint, request) -> Judge:
-    spec = JudgeSpec(base_model=str(tiny_checkpoint), template=request.param, attention="isolated")
+def judge(checkpoint: Path, request) -> Judge:
+    spec = JudgeSpec(base_model=str(checkpoint), template=request.param, attention="isolated")
     return Judge.from_base(spec, "cpu")
 
 
@@ -35,7 +44,7 @@ def keys_and_values(judge: Judge, *shown: ImageInput) -> tuple[torch.Tensor, tor
     hooks = [
         module.register_forward_hook(lambda module, args, out: seen.append(out[0]))
         for name, module in judge.model.named_modules()
-        if "language_model" in name and name.endswith(("k_proj", "v_proj"))
+        if re.fullmatch(judge.family.lora_targets, name) and name.endswith(("k_proj", "v_proj"))
     ]
     sequence = judge.processor.prepare_pair(PROMPT, *shown)
     judge(judge.processor.collate([sequence]))
@@ -89,7 +98,17 @@ def test_a_verdict_is_what_the_models_own_cache_gives(judge: Judge, images):
     features = judge.encode([a, b])
     embeds = judge.model.get_input_embeddings()(sequence.ids_L[None])
     where = sequence.ids_L == judge.processor.layout.image_token_id
-    embeds[0, where] = torch.cat([features[a][0], features[b][0]])
+    features_VND = torch.cat([features[a], features[b]], dim=1)
+    embeds[0, where] = features_VND[0]
+
+    def deeper(here: torch.Tensor) -> dict[str, Any]:
+        """What of the features a family adds to deeper layers, at these positions."""
+        if len(features_VND) == 1:
+            return {}
+        return {
+            "visual_pos_masks": where[None, here],
+            "deepstack_visual_embeds": list(features_VND[1:, here[where]]),
+        }
 
     def run(segment: int, past: list[tuple[torch.Tensor, torch.Tensor]]):
         here = sequence.segment_L == segment
@@ -97,12 +116,14 @@ def test_a_verdict_is_what_the_models_own_cache_gives(judge: Judge, images):
         for layer, (key, value) in enumerate(past):
             cache.update(key.clone(), value.clone(), layer)
         seen = past[0][0].shape[2] if past else 0
-        out = judge.model.model.language_model(
+        positions_ABL = sequence.positions_AL[:, None, here]
+        out = judge.model.get_decoder()(
             inputs_embeds=embeds[:, here],
-            position_ids=sequence.positions_AL[:, None, here],
+            position_ids=positions_ABL if len(positions_ABL) > 1 else positions_ABL[0],
             attention_mask=torch.ones(1, seen + int(here.sum()), dtype=torch.long),
             past_key_values=cache,
             use_cache=True,
+            **deeper(here),
         )
         grown = [(layer.keys[:, :, seen:], layer.values[:, :, seen:]) for layer in cache.layers]
         return out.last_hidden_state, grown

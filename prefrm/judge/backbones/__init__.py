@@ -1,0 +1,20 @@
+"""Vision-language backbones: the facts of each model family, and how one is found and loaded.
+
+Everything that differs from family to family stands here and nowhere else: a file for each kin of
+families, and one line for each family in `registry`.
+"""
+
+from prefrm.judge.backbones.family import Family
+from prefrm.judge.backbones.loading import BaseModel, find_base, load_backbone
+from prefrm.judge.backbones.qwen import mrope_positions
+from prefrm.judge.backbones.registry import FAMILIES, family_of
+
+__all__ = [
+    "FAMILIES",
+    "BaseModel",
+    "Family",
+    "family_of",
+    "find_base",
+    "load_backbone",
+    "mrope_positions",
+]

@@ -1,0 +1,89 @@
+"""What prefrm needs to know of a model family, and what several families share.
+
+Shapes: B sequences, N images, P patches of all images, C numbers of a patch, T tokens of an image,
+V depths at which features enter the language model, D hidden, A axes of a position, L positions.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from prefrm.judge.images import ImageInput
+
+__all__ = ["Family", "language_layers", "most_positions", "plain_positions", "read_embeds"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What prefrm needs to know of a model family.
+
+    Attributes:
+        model_type: as in the checkpoint's `config.json`.
+        vision_tower: module path of the vision tower inside the backbone.
+        lora_targets: a regular expression over whole module paths, as PEFT's `target_modules` takes
+            it: the linear layers of the language model, none of the vision tower.
+        max_length: how many positions a model of that configuration reads.
+        pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
+        prepare: (image processor, image) -> its pixels and its grid.
+        spell: (tokenizer, configuration, grid) -> the token ids that stand for an image.
+        encode: (backbone, N images) -> N features [V, T, D]: what enters the language model in the
+            place of the image's tokens, and, of families that have it, what is added at deeper layers.
+        positions: (configuration, text lengths and images in order) -> position ids [A, L] from 0.
+        extent: (tokenizer, configuration, image processor) -> the most positions that one image can advance.
+        read: (backbone, embeddings [B, L, D], mask [B, L] or [B, 1, L, L], positions [A, B, L], features
+            of all images [V, N * T, D], where they stand [B, L]) -> the last hidden state [B, L, D],
+            after the final norm.
+        images_in_text: whether images are written into a message's text as their token, because the
+            family's chat templates put all images before all text.
+    """
+
+    model_type: str
+    vision_tower: str
+    lora_targets: str
+    max_length: Callable[[Any], int]
+    pixel_budget: Callable[[Any, int | None, int | None], None]
+    prepare: Callable[[Any, Image.Image], tuple[torch.Tensor, tuple[int, ...]]]
+    spell: Callable[[Any, Any, tuple[int, ...]], list[int]]
+    encode: Callable[[Any, Sequence[ImageInput]], Sequence[torch.Tensor]]
+    positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor]
+    extent: Callable[[Any, Any, Any], int]
+    read: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    images_in_text: bool = False
+
+
+def language_layers(path: str) -> str:
+    """A regular expression over module paths: the linear layers of the language model at `path`.
+
+    All families build theirs as Llama does, in attention and feed-forward layers of these names.
+    """
+    return re.escape(path) + r"\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+
+
+def most_positions(config: Any) -> int:
+    """How many positions the language model of that configuration reads."""
+    return int(config.text_config.max_position_embeddings)
+
+
+def plain_positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
+    """The `positions` of families that count the tokens of images as those of text, int64 [1, L]."""
+    return torch.arange(sum(part if isinstance(part, int) else part.tokens for part in parts))[None]
+
+
+def read_embeds(
+    backbone: Any,
+    embeds_BLD: torch.Tensor,
+    mask: torch.Tensor,
+    positions_ABL: torch.Tensor,
+    features_VND: torch.Tensor,
+    where_BL: torch.Tensor,
+) -> torch.Tensor:
+    """The `read` of families of which an image's features enter as embeddings alone."""
+    positions = positions_ABL if len(positions_ABL) > 1 else positions_ABL[0]
+    hidden_BLD: torch.Tensor = backbone.model(
+        inputs_embeds=embeds_BLD, attention_mask=mask, position_ids=positions, use_cache=False
+    ).last_hidden_state
+    return hidden_BLD

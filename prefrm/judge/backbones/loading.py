@@ -1,0 +1,105 @@
+"""Where a base model is found, and how its checkpoint becomes a `transformers` model."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from prefrm.errors import ConfigError
+from prefrm.judge.backbones.registry import family_of
+from prefrm.judge.quantization import keep_layout, nf4_settings
+from prefrm.judge.spec import JudgeSpec
+
+__all__ = ["BaseModel", "find_base", "load_backbone"]
+
+# What a judge reads of a hub repository: weights, configurations, tokenizer and chat template.
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModel:
+    """A base model on this machine.
+
+    Attributes:
+        folder: where its checkpoint lies.
+        revision: the hub's commit, or None for a folder.
+        weights_sha256: one hash, in hex, over the names and contents of its safetensors files.
+        trained: whether the folder holds weights that were trained further, such as a merged bundle's;
+            the revision and the hash are then those of the model from which they came.
+    """
+
+    folder: Path
+    revision: str | None
+    weights_sha256: str
+    trained: bool = False
+
+
+def find_base(spec: JudgeSpec) -> BaseModel:
+    """The base model's folder: itself, or the snapshot of a hub id, downloaded if it is not cached.
+
+    Raises:
+        ConfigError: there is no such folder and no such model on the hub or in its cache, or a folder
+            was given with a revision.
+    """
+    if Path(spec.base_model).is_dir():
+        if spec.revision is not None:
+            raise ConfigError(
+                f"base_model {spec.base_model!r} is a folder, which has no revision {spec.revision!r}; "
+                "leave the revision out"
+            )
+        folder = Path(spec.base_model)
+        return BaseModel(folder=folder, revision=None, weights_sha256=_weights_sha256(folder))
+    try:
+        folder = Path(snapshot_download(spec.base_model, revision=spec.revision, allow_patterns=HUB_FILES))
+    except (OSError, ValueError) as error:
+        at = f" at revision {spec.revision!r}" if spec.revision else ""
+        raise ConfigError(
+            f"base_model {spec.base_model!r}{at} is no folder here and could not be had from the hub "
+            f"({type(error).__name__}: {_first_line(error)})"
+        ) from error
+    return BaseModel(folder=folder, revision=folder.name, weights_sha256=_weights_sha256(folder))
+
+
+def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = None) -> Any:
+    """The checkpoint in `folder` as a `transformers` model, in evaluation mode, on the CPU.
+
+    With `quantize` the layers that the family's `lora_targets` match are stored that way. They are
+    quantized on the CPU always, so that every machine gets the same ones.
+
+    Raises:
+        ConfigError: the folder holds no checkpoint, one without safetensors, an unsupported family, or
+            layers that cannot be quantized.
+        MissingExtraError: `quantize` is set and bitsandbytes is not installed.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        targets = family_of(config).lora_targets
+        stored: dict[str, Any] = {}
+        if quantize is not None:
+            settings = nf4_settings(config, targets, dtype=dtype)
+            stored = {"quantization_config": settings, "device_map": {"": "cpu"}}
+        backbone = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **stored
+        )
+        keep_layout(backbone)
+        return backbone
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{folder} holds no usable checkpoint: {_first_line(error)}") from error
+
+
+def _weights_sha256(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,141 @@
+"""The families of Qwen: an image is a grid of tokens, with multimodal rotary positions.
+
+Shapes: B sequences, N images (or tokens of all images), P patches of all images, C numbers of a patch,
+T tokens of an image, V depths of features, D hidden, A axes of a position, L positions.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from prefrm.errors import ConfigError
+from prefrm.judge.backbones.family import Family, language_layers, most_positions, read_embeds
+from prefrm.judge.images import ImageInput
+
+__all__ = ["QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL", "mrope_positions"]
+
+# Of image sides, beyond which the image processor refuses (Qwen2-VL's `smart_resize`).
+QWEN_ASPECT_RATIO = 200
+
+
+def mrope_positions(parts: Sequence[int | tuple[int, int, int]], merge: int) -> torch.Tensor:
+    """Multimodal rotary positions of Qwen2-VL (arXiv 2409.12191, section 2.1), int64 [3, L].
+
+    The three rows are time, height and width. Text counts up in all three; an image spans a grid that
+    starts where the text stopped, and what follows starts after the grid's longer side.
+
+    Args:
+        parts: in reading order, the length of a run of text or the grid of an image, in patches.
+        merge: patches along each side of a token.
+    """
+    blocks, start = [], 0
+    for part in parts:
+        if isinstance(part, int):
+            block, extent = torch.arange(part).expand(3, -1), part
+        else:
+            sides = (part[0], part[1] // merge, part[2] // merge)
+            axes = torch.meshgrid(*(torch.arange(side) for side in sides), indexing="ij")
+            block, extent = torch.stack(axes).reshape(3, -1), max(sides[1:])
+        blocks.append(block + start)
+        start += extent
+    return torch.cat(blocks, dim=1)
+
+
+def _positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
+    plain = [part if isinstance(part, int) else (part.grid[0], part.grid[1], part.grid[2]) for part in parts]
+    return mrope_positions(plain, config.vision_config.spatial_merge_size)
+
+
+def _extent(tokenizer: Any, config: Any, image_processor: Any) -> int:
+    """Tokens along the longer side of the longest strip that the image processor lets through.
+
+    Rounding to whole tokens takes away up to a third of the shorter side, hence the factor.
+    """
+    side: int = config.vision_config.spatial_merge_size * config.vision_config.patch_size
+    most: float = max(image_processor.size.values()) / side**2
+    return min(math.ceil(most), math.ceil(math.sqrt(1.5 * most * QWEN_ASPECT_RATIO))) + 1
+
+
+def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
+    tokens: int = math.prod(grid) // config.vision_config.spatial_merge_size**2
+    return [config.image_token_id] * tokens
+
+
+def _tower(backbone: Any, images: Sequence[ImageInput]) -> Any:
+    """What the vision tower says of all images, in one pass; each of its fields is split by image."""
+    device = backbone.device
+    pixels_PC = torch.cat([image.pixels for image in images]).to(device)
+    grid_N3 = torch.tensor([image.grid for image in images], device=device)
+    return backbone.model.get_image_features(pixels_PC, grid_N3)
+
+
+def _encode(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tensor]:
+    return [features_TD[None] for features_TD in _tower(backbone, images).pooler_output]
+
+
+def _encode_deep(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tensor]:
+    output = _tower(backbone, images)
+    depths = (output.pooler_output, *output.deepstack_features)
+    return [torch.stack(features_TD) for features_TD in zip(*depths, strict=True)]
+
+
+def _read_deep(
+    backbone: Any,
+    embeds_BLD: torch.Tensor,
+    mask: torch.Tensor,
+    positions_ABL: torch.Tensor,
+    features_VND: torch.Tensor,
+    where_BL: torch.Tensor,
+) -> torch.Tensor:
+    """Features of earlier layers of the vision tower are added after the first layers of the language model.
+
+    That is DeepStack (arXiv 2406.04334).
+    """
+    hidden_BLD: torch.Tensor = backbone.model.language_model(
+        inputs_embeds=embeds_BLD,
+        attention_mask=mask,
+        position_ids=positions_ABL,
+        visual_pos_masks=where_BL,
+        deepstack_visual_embeds=list(features_VND[1:]),
+        use_cache=False,
+    ).last_hidden_state
+    return hidden_BLD
+
+
+def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tuple[int, ...]]:
+    data = image_processor(images=image, return_tensors="pt")
+    time, height, width = (int(side) for side in data["image_grid_thw"][0])
+    return data["pixel_values"], (time, height, width)
+
+
+def _pixel_budget(image_processor: Any, least: int | None, most: int | None) -> None:
+    size = image_processor.size
+    least = size["shortest_edge"] if least is None else least
+    most = size["longest_edge"] if most is None else most
+    if least > most:
+        raise ConfigError(
+            f"min_pixels ({least}) is larger than max_pixels ({most}); a bound that is not set is the "
+            "base model's own, so set both"
+        )
+    image_processor.size = {"shortest_edge": least, "longest_edge": most}
+
+
+QWEN2_VL = Family(
+    model_type="qwen2_vl",
+    vision_tower="model.visual",
+    lora_targets=language_layers("model.language_model"),
+    max_length=most_positions,
+    pixel_budget=_pixel_budget,
+    prepare=_prepare,
+    spell=_spell,
+    encode=_encode,
+    positions=_positions,
+    extent=_extent,
+    read=read_embeds,
+)
+QWEN2_5_VL = replace(QWEN2_VL, model_type="qwen2_5_vl")
+QWEN3_VL = replace(QWEN2_VL, model_type="qwen3_vl", encode=_encode_deep, read=_read_deep)

@@ -1,0 +1,163 @@
+"""Every model family, on a tiny checkpoint of its own: against `transformers`, and through all of prefrm.
+
+How families take images, and how many of them, is in `test_families_images`.
+"""
+
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from prefrm.bundle import load_bundle, write_bundle
+from prefrm.engine import Engine
+from prefrm.judge import FAMILIES, Judge, JudgeSpec
+from prefrm.media import decode
+from prefrm.train.adapters import add_lora
+from prefrm.winmatrix import Group
+from tests.prefrm.judge.families import TINY, save_checkpoint
+from tests.prefrm.judge.references import PROCESSORS, own_reading
+
+PROMPTS = ("a red circle left of a blue square", "x")
+SIZES = ((48, 32), (32, 32), (16, 64), (100, 70))
+
+
+@pytest.fixture(scope="module", params=sorted(TINY))
+def checkpoint(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture
+def judge(checkpoint: Path) -> Judge:
+    return Judge.from_base(JudgeSpec(base_model=str(checkpoint)), "cpu")
+
+
+@pytest.fixture
+def encoded(png) -> list[bytes]:
+    """Images of different sizes and brightness, so that each means something else to a random model."""
+    return [
+        png(seed, width=width, height=height, top=64 * seed + 63)
+        for seed, (width, height) in enumerate(SIZES)
+    ]
+
+
+@pytest.fixture
+def pictures(encoded: list[bytes]) -> list[Image.Image]:
+    return [decode(data) for data in encoded]
+
+
+@pytest.fixture
+def groups(encoded: list[bytes]) -> list[Group]:
+    return [Group(prompt=prompt, images=tuple(encoded)) for prompt in PROMPTS]
+
+
+def lora(judge: Judge) -> Judge:
+    """The judge with an adapter that changes every verdict."""
+    torch.manual_seed(1)
+    add_lora(judge, rank=4, alpha=8, dropout=0.0)
+    with torch.no_grad():
+        for name, parameter in judge.backbone.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    return judge.eval()
+
+
+def test_every_family_has_a_checkpoint_here():
+    assert set(TINY) == set(FAMILIES) == set(PROCESSORS)
+
+
+@pytest.mark.parametrize(("template", "adapted"), [("match-v1", False), ("match-twice-v1", True)])
+@torch.inference_mode()
+def test_the_joint_layout_equals_the_forward_pass_of_transformers(
+    checkpoint: Path, pictures, template: str, adapted: bool
+):
+    judge = Judge.from_base(JudgeSpec(base_model=str(checkpoint), template=template), "cpu")
+    if adapted:
+        lora(judge)
+    images = [judge.processor.prepare_image(picture) for picture in pictures]
+    sequences, expected = [], []
+    for n, (i, j) in enumerate(permutations(range(len(SIZES)), 2)):
+        prompt = PROMPTS[n % 2]
+        sequences.append(judge.processor.prepare_pair(prompt, images[i], images[j]))
+        ids, log_odds = own_reading(judge, prompt, [pictures[i], pictures[j]])
+        assert sequences[-1].ids_L.tolist() == ids
+        expected.append(log_odds)
+    expected_N = torch.stack(expected)
+    assert expected_N.std() > 0.01
+    verdicts_N = judge(judge.processor.collate(sequences))
+    torch.testing.assert_close(verdicts_N, expected_N, atol=1e-5, rtol=0)
+    swapped = [judge.processor.prepare_pair(PROMPTS[0], images[i], images[j]) for i, j in ((0, 1), (1, 0))]
+    there, back = judge(judge.processor.collate(swapped)).tolist()
+    assert abs(there - back) > 1e-3
+
+
+@torch.inference_mode()
+def test_bfloat16_says_about_the_same(judge: Judge, pictures):
+    half = Judge.from_base(judge.spec, "cpu", "bfloat16")
+    verdicts = []
+    for each in (judge, half):
+        images = [each.processor.prepare_image(picture) for picture in pictures]
+        pairs = [each.processor.prepare_pair(PROMPTS[0], a, b) for a, b in permutations(images, 2)]
+        verdicts.append(each(each.processor.collate(pairs)))
+    assert verdicts[1].dtype == torch.float32
+    torch.testing.assert_close(verdicts[1], verdicts[0], atol=0.1, rtol=0)
+
+
+def test_the_vision_tower_is_where_the_family_says(judge: Judge):
+    tower = judge.model.get_submodule(judge.family.vision_tower)
+    seen = []
+    tower.register_forward_pre_hook(lambda module, args, kwargs: seen.append(module), with_kwargs=True)
+    (features_VTD,) = judge.family.encode(
+        judge.model, [judge.processor.prepare_image(Image.new("RGB", (32, 32)))]
+    )
+    assert seen == [tower]
+    assert sum(parameter.numel() for parameter in tower.parameters()) > 0
+    assert features_VTD.shape[-1] == judge.model.get_output_embeddings().in_features
+
+
+def test_lora_finds_every_linear_layer_of_the_language_model_and_nothing_else(judge: Judge):
+    decoder = judge.model.get_decoder()
+    expected = {id(layer) for layer in decoder.modules() if type(layer) is torch.nn.Linear}
+    assert len(expected) == 2 * 7
+    add_lora(judge, rank=2, alpha=4, dropout=0.0)
+    found = {id(layer.base_layer) for layer in judge.model.modules() if hasattr(layer, "lora_A")}
+    assert found == expected
+    trainable = {name for name, parameter in judge.backbone.named_parameters() if parameter.requires_grad}
+    assert len(trainable) == 2 * len(expected)
+    assert not any(judge.family.vision_tower in name for name in trainable)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_bundle_scores_to_the_last_bit_as_the_judge_did(judge: Judge, groups, tmp_path: Path, merge: bool):
+    if not merge:
+        lora(judge)
+    before = Engine(judge).score(groups)
+    write_bundle(
+        tmp_path / "b", judge, calibration=None, data_fingerprint="f" * 64, metrics={}, card="#", merge=merge
+    )
+    after = Engine(load_bundle(tmp_path / "b", "cpu").judge).score(groups)
+    for matrix, same in zip(before, after, strict=True):
+        assert matrix.valid[~torch.eye(len(SIZES), dtype=torch.bool).numpy()].all()
+        assert matrix.p.tobytes() == same.p.tobytes()
+        assert matrix.order_gap.tobytes() == same.order_gap.tobytes()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"attention": "isolated"}, {"ties": True}, {"head": "scalar"}, {"head": "embedding"}],
+    ids=lambda fields: "-".join(map(str, fields.values())) or "verdict",
+)
+def test_a_training_step_of_every_head_has_finite_gradients(checkpoint: Path, pictures, fields: dict):
+    judge = Judge.from_base(JudgeSpec(base_model=str(checkpoint), **fields), "cpu")
+    add_lora(judge, rank=2, alpha=4, dropout=0.0)
+    images = [judge.processor.prepare_image(picture) for picture in pictures[:3]]
+    pairs = list(permutations(range(3), 2))
+    batch = judge.processor.collate_groups([judge.processor.prepare_group(PROMPTS[0], images, pairs)])
+    outcomes = judge.train()(batch)
+    assert len(outcomes) == 6 and outcomes.isfinite().all()
+    judge.loss(outcomes, torch.tensor([1.0, 0.0, 1.0, 0.0, 0.9, 0.2])).backward()
+    grads = {name: p.grad for name, p in judge.named_parameters() if p.requires_grad}
+    assert all(grad is not None and grad.isfinite().all() for grad in grads.values())
+    learning = [name for name, grad in grads.items() if "lora_B" in name and grad.abs().max() > 0]
+    assert len(learning) == 2 * 7
