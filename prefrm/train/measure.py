@@ -10,7 +10,7 @@ import torch
 from prefrm.bundle import Calibration
 from prefrm.engine import Engine
 from prefrm.errors import BundleError
-from prefrm.eval import Evaluation, evaluate, write_report
+from prefrm.eval import Evaluation, Thresholds, evaluate, write_report
 from prefrm.progress import track
 from prefrm.protocol import encode_matrices, largest_difference
 from prefrm.records import count_groups, read_groups
@@ -57,8 +57,8 @@ def _explained(dtype: torch.dtype) -> float:
 
 
 def measure(engine: Engine, data: DataConfig, report: Path) -> tuple[Calibration | None, Evaluation | None]:
-    """Fit the temperature on the validation split, then report on the test split with it."""
-    calibration = None
+    """Fit temperature and thresholds on the validation split, then report on the test split with them."""
+    calibration, thresholds = None, None
     if data.validation is not None:
         validation = _evaluate(engine, data.path, data.validation)
         calibration = Calibration(
@@ -66,9 +66,10 @@ def measure(engine: Engine, data: DataConfig, report: Path) -> tuple[Calibration
             split=data.validation,
             n=validation.metrics.comparisons - validation.metrics.unjudged,
         )
+        thresholds = validation.fitted_thresholds(data.validation)
     if data.test is None:
         return calibration, None
-    raw = _evaluate(engine, data.path, data.test)
+    raw = _evaluate(engine, data.path, data.test, thresholds)
     if calibration is None:
         write_report(raw, report)
         return None, raw
@@ -82,6 +83,6 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
 
 
-def _evaluate(engine: Engine, folder: Path, split: str) -> Evaluation:
+def _evaluate(engine: Engine, folder: Path, split: str, thresholds: Thresholds | None = None) -> Evaluation:
     with track(f"scoring {split}", count_groups(folder, split)) as advance:
-        return evaluate(engine, read_groups(folder, split), progress=advance)
+        return evaluate(engine, read_groups(folder, split), thresholds=thresholds, progress=advance)

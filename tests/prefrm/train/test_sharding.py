@@ -40,7 +40,7 @@ def test_accelerate_reads_the_shipped_configuration() -> None:
     assert (config.num_processes, config.distributed_type) == (8, "FSDP")
     assert CONFIG.read_text().splitlines()[0] == (
         "# accelerate launch --config_file configs/accelerate/fsdp.yaml "
-        "-m prefrm train configs/train/qwen2_5_vl_3b.yaml"
+        "-m prefrm train configs/train/qwen2_5_vl_7b_fsdp.yaml"
     )
 
 
