@@ -87,6 +87,14 @@ def test_only_the_program_and_its_end_are_learnt(shipped):
     assert ((batch["labels"] == batch["input_ids"]) | (batch["labels"] == painter.IGNORED)).all()
 
 
+def test_the_shipped_files_are_those_that_the_script_writes(tmp_path):
+    painter.train(tmp_path, seed=0, steps=1, batch_size=2)
+    assert {path.name for path in CHECKPOINT.iterdir()} <= {path.name for path in tmp_path.iterdir()}
+    for path in CHECKPOINT.iterdir():
+        if path.suffix != ".safetensors":
+            assert path.read_text() == (tmp_path / path.name).read_text(), path.name
+
+
 def test_script_is_deterministic_in_its_seed(tmp_path):
     tiny = {"steps": 3, "batch_size": 4, "width": 32, "layers": 1}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

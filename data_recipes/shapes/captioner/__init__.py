@@ -2,8 +2,8 @@
 
 It is a `Qwen2_5_VLForConditionalGeneration` of about a million parameters, trained from scratch by
 `python -m data_recipes.shapes.captioner.train` to describe scenes and to hold them against prompts. It was
-never shown a preference: asked which of two images is better, it answers by chance until it is
-fine-tuned into a judge. Importing this package imports neither torch nor transformers.
+never shown a preference: asked which of two images is better, it says about 50 to 50 until it is fine-tuned
+into a judge. Importing this package imports neither torch nor transformers.
 """
 
 from pathlib import Path

@@ -25,6 +25,7 @@ __all__ = [
     "coin",
     "count_missed",
     "count_nearly",
+    "count_one",
     "count_tallied",
     "describe",
     "describe_any",
@@ -82,6 +83,12 @@ def count_missed(rng: np.random.Generator) -> Turn:
     """A prompt, two candidates for it, and how many claims each misses."""
     prompt = _train_prompt(rng)
     return _counted(prompt, make_candidates(prompt, 2, rng))
+
+
+def count_one(rng: np.random.Generator) -> Turn:
+    """A prompt, one candidate for it, and how many claims it misses."""
+    prompt = _train_prompt(rng)
+    return _counted(prompt, make_candidates(prompt, 1, rng))
 
 
 def count_nearly(rng: np.random.Generator) -> Turn:

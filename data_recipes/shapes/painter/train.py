@@ -20,6 +20,7 @@ from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainingArguments, set_seed
 
 from data_recipes.shapes.candidates import with_fault
+from data_recipes.shapes.checkpoints import round_to_half
 from data_recipes.shapes.oracle import assess
 from data_recipes.shapes.painter.model import build_tokenizer, paint, save, untrained
 from data_recipes.shapes.prompts import Prompt, solve, split_prompts
@@ -114,6 +115,7 @@ def train(
     )
     data = Programs(examples=steps * batch_size, seed=seed)
     Trainer(model=model, args=arguments, train_dataset=data, data_collator=Collator(tokenizer)).train()
+    round_to_half(model)
     save(model, tokenizer, out)
     return model, tokenizer
 
