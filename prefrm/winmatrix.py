@@ -15,7 +15,16 @@ import numpy.typing as npt
 
 from prefrm.errors import ConfigError, IncompleteMatrixError, ProtocolError, RecordError
 
-__all__ = ["FakeScorer", "Group", "OnMissing", "Scorer", "WinMatrix", "check_answer", "check_on_missing"]
+__all__ = [
+    "FakeScorer",
+    "Group",
+    "OnMissing",
+    "Scorer",
+    "WinMatrix",
+    "check_answer",
+    "check_on_missing",
+    "temper_ties",
+]
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -288,6 +297,24 @@ class FakeScorer:
         except ValueError as error:
             return math.nan, str(error)
         return (utility, "") if math.isfinite(utility) else (math.nan, f"the utility is {utility}")
+
+
+def temper_ties(
+    tie: npt.NDArray[np.floating], log_odds: npt.NDArray[np.floating], temperature: float
+) -> npt.NDArray[np.float64]:
+    """P(tie) where log-odds are divided by a temperature, which was fitted on who wins.
+
+    A tie counts half to each, so P(tie) is at most twice the smaller of p and 1 - p. It keeps the share of
+    that bound which it has; what is beyond the bound, because two orders were averaged, is cut.
+
+    Args:
+        tie: P(tie) of each pair, symmetric; NaN stays NaN.
+        log_odds: of p, both presentation orders merged: skew-symmetric.
+        temperature: > 0; 1 only cuts.
+    """
+    distance = np.abs(np.asarray(log_odds, dtype=np.float64))
+    share = np.minimum(np.asarray(tie, dtype=np.float64) / (2 * _sigmoid(-distance)), 1.0)
+    return np.asarray(share * 2 * _sigmoid(-distance / temperature))
 
 
 def check_on_missing(on_missing: str) -> None:

@@ -19,7 +19,7 @@ from prefrm.engine.plan import GroupPlan, plan_group
 from prefrm.errors import ConfigError, MediaError, RecordError, ScoringError
 from prefrm.judge import ImageInput, Judge, SequenceInput, log_odds
 from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.winmatrix import Group, WinMatrix, temper_ties
 
 __all__ = ["DEFAULT_BATCH_SIZE", "Engine"]
 
@@ -117,15 +117,21 @@ class Engine:
 
     def _matrix(self, plan: GroupPlan, outcomes: Mapping[Pair, Outcome], errors: list[str]) -> WinMatrix:
         log_odds = plan.spread({pair: z for pair, (z, _) in outcomes.items()})
-        tie = None
-        if any(share is not None for _, share in outcomes.values()):
-            tie = plan.spread({pair: share for pair, (_, share) in outcomes.items() if share is not None})
+        ties = {pair: share for pair, (_, share) in outcomes.items() if share is not None}
         return WinMatrix.from_order_logits(
             log_odds / self.temperature,
             errors=errors,
-            tie=None if tie is None else _tempered_ties(tie, log_odds, self.temperature),
+            tie=self._ties(plan.spread(ties), log_odds) if ties else None,
             order_free=not self.judge.spec.is_pairwise,
         )
+
+    def _ties(
+        self, tie: npt.NDArray[np.float64], log_odds: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """P(tie) of both presentation orders together; a candidate ties with itself."""
+        merged = temper_ties((tie + tie.T) / 2, (log_odds - log_odds.T) / 2, self.temperature)
+        np.fill_diagonal(merged, 1.0)
+        return merged
 
     def _prepare_images(self, plan: GroupPlan) -> tuple[dict[str, ImageInput], dict[str, str]]:
         """The images that can be read, and why each of the others cannot."""
@@ -194,19 +200,3 @@ class Engine:
         z, share = log_odds(outcomes)
         shares = [None] * len(pairs) if share is None else share.tolist()
         return dict(zip(pairs, zip(z.tolist(), shares, strict=True), strict=True))
-
-
-def _tempered_ties(
-    tie: npt.NDArray[np.float64], log_odds: npt.NDArray[np.float64], temperature: float
-) -> npt.NDArray[np.float64]:
-    """P(tie) of both orders together, under a temperature that was fitted on who wins.
-
-    A tie counts half to each, so P(tie) is at most twice the smaller of p and 1 - p. The temperature keeps
-    what share of that bound it is; at 1 nothing changes.
-    """
-    both = (tie + tie.T) / 2
-    merged = np.abs(log_odds - log_odds.T) / 2
-    bound = 1 / (1 + np.exp(merged))
-    tempered = both * (1 / (1 + np.exp(merged / temperature))) / bound
-    np.fill_diagonal(tempered, 1.0)
-    return np.minimum(tempered, 1.0)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from prefrm.errors import ConfigError
 from prefrm.eval.pairs import Doubles, Pairs
 from prefrm.eval.statistics import P_EPSILON, weighted_mean
-from prefrm.winmatrix import WinMatrix
+from prefrm.winmatrix import WinMatrix, temper_ties
 
 __all__ = ["Calibration", "Reliability", "apply_temperature", "calibrate", "fit_temperature", "tempered"]
 
@@ -144,7 +144,7 @@ def tempered(matrix: WinMatrix, temperature: float) -> WinMatrix:
     """The matrix that the judge would have given with its log-odds divided by `temperature`.
 
     The log-odds of both presentation orders follow from p and the order gap, so this needs no
-    scorer. `tie` becomes NaN: a two-way temperature does not say what becomes of a third outcome.
+    scorer; P(tie) follows as `prefrm.winmatrix.temper_ties` says.
 
     Exact up to the precision of float32 probabilities: log-odds beyond about 16 are all the same
     p = 1, so a judge so certain comes out less certain than its own log-odds, divided, would be.
@@ -156,7 +156,10 @@ def tempered(matrix: WinMatrix, temperature: float) -> WinMatrix:
     # Which order favours the first image is not kept, nor needed: p and the gap are the same for either.
     logits = (mean + _half_difference(mean, gap)) / temperature
     return WinMatrix.from_order_logits(
-        np.where(matrix.valid, logits, np.nan), errors=matrix.errors, order_free=order_free
+        np.where(matrix.valid, logits, np.nan),
+        errors=matrix.errors,
+        tie=temper_ties(matrix.tie, mean, temperature),
+        order_free=order_free,
     )
 
 

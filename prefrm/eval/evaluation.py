@@ -63,7 +63,8 @@ class Evaluation:
     def tempered(self, temperature: float) -> "Evaluation":
         """The evaluation of the same scorer at another temperature (on top of its own); nothing is scored.
 
-        No verdict changes, ties by threshold included, and so no accuracy does.
+        No verdict on who wins changes, nor do ties by threshold. Whether a judge that models ties says
+        tie may change: it does not decide that by log-odds alone.
         """
         judged = tuple(replace(group, matrix=tempered(group.matrix, temperature)) for group in self.judged)
         thresholds = None if self.thresholds is None else self.thresholds.tempered(temperature)

@@ -11,8 +11,9 @@ its own, its matrix cut out of the group's, and rewarded in three ways:
 
 All of them come from the same matrix, so what differs is the form of the reward and not what the judge
 saw. The right advantage is 0 throughout. Dividing by the set's own standard deviation gives a mean
-|advantage| of 0.7 to 0.9 whatever the differences are, for each of the three, unless they are exactly 0,
-which hard win rates now and then are: under that rule no reward is safe from it. Dividing by the
+|advantage| of about 0.8 whatever the size of the differences is (if they are roughly normal; less if few
+stand out), for each of the three, unless they are exactly 0, which hard win rates now and then are: under
+that rule no reward is safe from it. Dividing by the
 standard deviation of all groups (`scope="batch"`) shows how large the differences are beside those that
 the same reward makes elsewhere; there a judge that sees equals as equals gives 0, and one that guesses
 as much as to anybody else. The one over the other is what the normalisation inside the group amplifies.

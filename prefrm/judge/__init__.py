@@ -9,6 +9,7 @@ except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
 from prefrm.judge.backbones import FAMILIES, Family, family_of
+from prefrm.judge.batch import GroupInput, JudgeBatch
 from prefrm.judge.heads import EmbeddingHead, Head, ScalarHead, VerdictHead, build_head, log_odds
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import SequenceInput
@@ -20,7 +21,7 @@ from prefrm.judge.losses import (
     verdict_cross_entropy,
 )
 from prefrm.judge.model import Judge
-from prefrm.judge.processor import GroupInput, JudgeBatch, JudgeProcessor
+from prefrm.judge.processor import JudgeProcessor
 from prefrm.judge.spec import JudgeSpec
 
 __all__ = [

@@ -15,10 +15,11 @@ from torch import nn
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones import BaseModel, Family, family_of, find_base, load_backbone
+from prefrm.judge.batch import JudgeBatch
 from prefrm.judge.heads import Head, build_head
 from prefrm.judge.images import ImageInput
 from prefrm.judge.losses import loss_of
-from prefrm.judge.processor import JudgeBatch, JudgeProcessor
+from prefrm.judge.processor import JudgeProcessor
 from prefrm.judge.spec import JudgeSpec
 from prefrm.prompts import get_template
 

@@ -1,82 +1,27 @@
 """From a prompt and images to the tensors that a backbone reads. Runs on the CPU, holds no weights.
 
 An image is prepared once and may then stand in any number of sequences, in either slot.
-
-Shapes: B sequences, L positions, A axes of a position, R readouts, N comparisons, S segments.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.judge.backbones import family_of
+from prefrm.judge.batch import GroupInput, JudgeBatch, batch_of
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import Segment, SequenceInput, arrange
 from prefrm.judge.spec import JudgeSpec
 from prefrm.judge.tokens import TokenLayout
 from prefrm.prompts import Template
 
-__all__ = ["GroupInput", "JudgeBatch", "JudgeProcessor"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GroupInput:
-    """Comparisons of one prompt's images, ready to be read together.
-
-    Attributes:
-        sequences: what the backbone reads.
-        pairs: for each comparison the two readouts that it is between, numbered over all `sequences`;
-            of a pairwise head, whose readout is a comparison, twice that readout.
-    """
-
-    sequences: tuple[SequenceInput, ...]
-    pairs: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class JudgeBatch:
-    """Sequences padded on the right to one length.
-
-    Attributes:
-        ids_BL: int64.
-        mask: what may be attended to. int64 [B, L], 1 where a position is real, where attention is
-            causal: no position sees the padding after it. Otherwise bool [B, 1, L, L], query before key.
-        positions_ABL: int64.
-        reads_R2: int64, row and position of each readout.
-        pairs_N2: int64, for each comparison the two readouts that it is between.
-        images: each row's images, in order; an image in several places is one object.
-    """
-
-    ids_BL: torch.Tensor
-    mask: torch.Tensor
-    positions_ABL: torch.Tensor
-    reads_R2: torch.Tensor
-    pairs_N2: torch.Tensor
-    images: tuple[tuple[ImageInput, ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.pairs_N2)
-
-    @property
-    def distinct_images(self) -> list[ImageInput]:
-        """Every image of the batch once, in order of first appearance."""
-        return list(dict.fromkeys(chain.from_iterable(self.images)))
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "JudgeBatch":
-        """The same batch on `device`; pixels move when they are encoded."""
-        names = ("ids_BL", "mask", "positions_ABL", "reads_R2", "pairs_N2")
-        moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
-        return replace(self, **moved)
+__all__ = ["JudgeProcessor"]
 
 
 class JudgeProcessor:
@@ -205,20 +150,8 @@ class JudgeProcessor:
 
     def collate_groups(self, groups: Sequence[GroupInput]) -> JudgeBatch:
         """One batch of the groups' comparisons, in order."""
-        rows = [sequence for group in groups for sequence in group.sequences]
-        pairs, before = [], 0
-        for group in groups:
-            pairs += [(before + i, before + j) for i, j in group.pairs]
-            before += sum(len(sequence.reads) for sequence in group.sequences)
-        positions_BLA = pad_sequence([row.positions_AL.T for row in rows], batch_first=True)
-        return JudgeBatch(
-            ids_BL=pad_sequence([row.ids_L for row in rows], batch_first=True, padding_value=self._pad_id),
-            mask=_causal_mask(rows) if all(row.sees_SS is None for row in rows) else _segment_mask(rows),
-            positions_ABL=positions_BLA.permute(2, 0, 1),
-            reads_R2=torch.tensor([(n, read) for n, row in enumerate(rows) for read in row.reads]),
-            pairs_N2=torch.tensor(pairs).reshape(-1, 2),
-            images=tuple(row.images for row in rows),
-        )
+        # Any id but the image placeholder will do: padding is masked and never read.
+        return batch_of(groups, pad_id=self.layout.question[-1])
 
     def _frame(self, prompt: str) -> tuple[list[int], list[int]]:
         """What stands before "Image 1" and after the last image."""
@@ -239,6 +172,7 @@ class JudgeProcessor:
         place: dict[tuple[int, int], int] = {}
         for slot, text in enumerate((self.layout.first, self.layout.second)):
             for n in dict.fromkeys(pair[slot] for pair in pairs):
+                self._check_slot(text, images[n])
                 place[n, slot] = len(segments)
                 at = start + slot * self.stride
                 segments.append(Segment(parts=(text, images[n]), start=at, sees=(0,)))
@@ -246,6 +180,15 @@ class JudgeProcessor:
             sees = (0, place[i, 0], place[j, 1])
             segments.append(Segment(parts=(readout,), start=start + 2 * self.stride, sees=sees, read=True))
         return self._checked(segments, prompt)
+
+    def _check_slot(self, text: list[int], image: ImageInput) -> None:
+        """What reaches into the next slot would be read as part of it."""
+        reach = int(self._positions([len(text), image]).max()) + 1
+        if reach > self.stride:
+            raise RecordError(
+                f"an image of {image.tokens} tokens takes {reach} positions and this judge keeps "
+                f"{self.stride} for each; crop the image to a less extreme aspect ratio"
+            )
 
     def _checked(self, segments: Sequence[Segment], prompt: str) -> SequenceInput:
         """The sequence, if no position is beyond what the model reads."""
@@ -264,27 +207,6 @@ class JudgeProcessor:
         """The text before an image and the longest image under the pixel budget, in positions."""
         text = max(len(self.layout.first), len(self.layout.second))
         return text + self._family.extent(self.tokenizer, self._config, self.image_processor)
-
-    @property
-    def _pad_id(self) -> int:
-        # Any id but the image placeholder will do: padding is masked and never read.
-        return self.layout.question[-1]
-
-
-def _causal_mask(rows: Sequence[SequenceInput]) -> torch.Tensor:
-    return pad_sequence([torch.ones_like(row.ids_L) for row in rows], batch_first=True)
-
-
-def _segment_mask(rows: Sequence[SequenceInput]) -> torch.Tensor:
-    length = max(map(len, rows))
-    mask_BLL = torch.zeros(len(rows), length, length, dtype=torch.bool)
-    for n, row in enumerate(rows):
-        sees_SS = torch.ones(1, 1, dtype=torch.bool) if row.sees_SS is None else row.sees_SS
-        allowed_LL = sees_SS[row.segment_L[:, None], row.segment_L[None, :]].tril()
-        mask_BLL[n, : len(row), : len(row)] = allowed_LL
-    # Padding sees itself: attention to nothing would be NaN.
-    mask_BLL |= torch.eye(length, dtype=torch.bool)
-    return mask_BLL[:, None]
 
 
 def _tokenizer(folder: Path) -> Any:

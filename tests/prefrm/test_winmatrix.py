@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prefrm.errors import ConfigError, IncompleteMatrixError, ProtocolError, RecordError
-from prefrm.winmatrix import FakeScorer, Group, Scorer, WinMatrix, check_answer
+from prefrm.winmatrix import FakeScorer, Group, Scorer, WinMatrix, check_answer, temper_ties
 
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -323,3 +323,14 @@ def test_an_answer_is_one_matrix_of_its_size_for_each_group():
     for answer in ([sound()], [sound(), sound().subset([0])], [sound()] * 3):
         with pytest.raises(ProtocolError, match=r"groups of \[2, 2\] candidates and answered with matrices"):
             check_answer(answer, groups)
+
+
+def test_ties_keep_their_share_of_what_a_temperature_leaves_open():
+    # p = 3/4 leaves 1/2 open, of which 1/4 is half; at temperature 1/2 p is 9/10, which leaves 1/5.
+    z = np.array([[0.0, np.log(3)], [-np.log(3), 0.0]])
+    tie = np.array([[1.0, 0.25], [0.25, 1.0]])
+    assert temper_ties(tie, z, 1.0) == pytest.approx(tie)
+    assert temper_ties(tie, z, 0.5) == pytest.approx(np.array([[1.0, 0.1], [0.1, 1.0]]))
+    # More than is open cannot be a tie; what is not known stays so.
+    assert temper_ties(np.full((2, 2), 0.9), z, 1.0)[0, 1] == pytest.approx(0.5)
+    assert np.isnan(temper_ties(np.full((2, 2), np.nan), z, 2.0)).all()

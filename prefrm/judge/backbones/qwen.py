@@ -53,11 +53,12 @@ def _positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
 def _extent(tokenizer: Any, config: Any, image_processor: Any) -> int:
     """Tokens along the longer side of the longest strip that the image processor lets through.
 
-    Rounding to whole tokens takes away up to a third of the shorter side, hence the factor.
+    Rounding to whole tokens takes away up to a third of the shorter side, hence the factor. A strip may
+    even have more tokens than the budget: its shorter side is never less than one.
     """
     side: int = config.vision_config.spatial_merge_size * config.vision_config.patch_size
     most: float = max(image_processor.size.values()) / side**2
-    return min(math.ceil(most), math.ceil(math.sqrt(1.5 * most * QWEN_ASPECT_RATIO))) + 1
+    return math.ceil(math.sqrt(1.5 * most * QWEN_ASPECT_RATIO)) + 1
 
 
 def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:

@@ -25,7 +25,8 @@ def test_no_image_takes_more_positions_than_a_slot_has(checkpoints, model_type: 
     judge = Judge.from_base(JudgeSpec(base_model=str(checkpoints[model_type])), "cpu")
     before = max(len(judge.processor.layout.first), len(judge.processor.layout.second))
     reached = []
-    for width, height in ((16, 16), (400, 400), (400, 20), (20, 400), (63, 127), (100, 88), (3, 401)):
+    sizes = ((16, 16), (400, 400), (400, 20), (20, 400), (63, 127), (100, 88), (3, 401), (800, 4), (32, 6400))
+    for width, height in sizes:
         image = judge.processor.prepare_image(Image.new("RGB", (width, height)))
         reached.append(int(judge.family.positions(judge.model.config, [before, image, 1]).max()))
     assert judge.processor.stride / 2 < max(reached) <= judge.processor.stride

@@ -186,3 +186,9 @@ def test_what_reaches_beyond_the_models_positions_is_refused(judge: Judge, image
     judge.processor.max_length = 20 + 2 * judge.processor.stride
     with pytest.raises(RecordError, match=r"the comparison has .* tokens and the model reads"):
         judge.processor.prepare_pair(PROMPT * 3, *images[:2])
+
+
+def test_an_image_that_reaches_into_the_next_slot_is_refused(judge: Judge, images):
+    judge.processor.stride = images[0].tokens
+    with pytest.raises(RecordError, match=r"takes \d+ positions and this judge keeps"):
+        judge.processor.prepare_pair(PROMPT, *images[:2])
