@@ -92,6 +92,11 @@ class JudgeTrainer(Trainer):
         self._settings = dict(settings or {})
         super().__init__(model=model, args=args, **parent)
 
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """As `Trainer`, matrices only: a scale that decays is a temperature that drifts."""
+        matrices = {name for name, parameter in model.named_parameters() if parameter.ndim >= 2}
+        return [name for name in super().get_decay_parameter_names(model) if name in matrices]
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As `Trainer`; where the judge is sharded, the head, which is not, has a group of its own."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
@@ -134,7 +139,8 @@ class JudgeTrainer(Trainer):
         """The batch's part of the step's mean loss, in nats; with `return_outputs` also its outcomes.
 
         Without `num_items_in_batch`, the weight of the whole step, it is the mean loss of the batch. A
-        batch of which nothing could be read has the loss 0 and changes nothing.
+        batch of which nothing could be read has the loss 0 and no gradient; where that is a whole step, the
+        optimizer's momentum and its decay still move the weights.
         """
         if inputs["batch"] is None:
             loss = self._nothing(model)
