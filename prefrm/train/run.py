@@ -57,7 +57,7 @@ class TrainResult:
         export_difference: how far the bundle, loaded again, is from the judge that was trained: the largest
             difference of a number in their win matrices of the first 8 validation (or else training)
             groups. NaN if no pair of these could be judged, and in every process but the first.
-        seconds: that the training took in this process; of a resumed run, since it was resumed.
+        seconds: that the training took in this process; of a resumed run, with those up to the checkpoint.
         main: whether this is the process that exported and measured; with several, the first one.
     """
 
@@ -110,8 +110,9 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     # Whole, it may be too large for one device.
     judge = _new_judge(config, "cpu" if sharding() else device)
     trainable = trainable_parameters(judge)
-    started = time.monotonic()
-    if checkpoint is not None and read_state(checkpoint)["finished"]:
+    before = {} if checkpoint is None else read_state(checkpoint)
+    started = time.monotonic() - before.get("seconds", 0.0)
+    if checkpoint is not None and before["finished"]:
         left_out = take_over(judge, checkpoint)
     else:
         with explaining_memory(config):
