@@ -126,7 +126,7 @@ def test_speeds_are_kept_for_their_device_and_measured_on_one_thread(tmp_path, m
     assert len(measured) == 2 * len(JUDGES)
 
 
-def test_threads_are_those_of_the_device(monkeypatch):
+def test_threads_are_those_of_the_device():
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
