@@ -7,15 +7,17 @@ step of one that reads whole groups has GROUPS groups with all their comparisons
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["CASES", "FLIP", "GROUPS", "JUDGES", "PAIRS", "STEPS", "Case", "Kind"]
+__all__ = ["CASES", "FLIP", "GROUPS", "JUDGES", "PAIRS", "SIZES", "STEPS", "Case", "Kind"]
 
 STEPS = 300
 PAIRS = 64
 GROUPS = 8
 FLIP = 0.1
 """The share of training labels that are flipped, where nothing else is said."""
+SIZES: dict[str, dict[str, int]] = {"shapes": {"validation": 300, "test": 600}, "cyclic": {}}
+"""Options of the recipes: a calibration error needs more groups than a recipe has by default."""
 SEEDS = (0, 1, 2)
 NOISE = (0.0, 0.1, 0.2, 0.3)
 
@@ -33,11 +35,6 @@ class Kind:
         """For tables and folders, such as "verdict-isolated-nf4"."""
         attention = self.attention if self.head == "verdict" else None
         return "-".join(part for part in (self.head, attention, self.quantize) if part)
-
-    @property
-    def reads_groups(self) -> bool:
-        """As `JudgeSpec.reads_groups`."""
-        return self.head != "verdict" or self.attention == "isolated"
 
     @property
     def template(self) -> str:
@@ -75,6 +72,11 @@ class Case:
     def data(self) -> str:
         """The folder of its data, among the benchmark's."""
         return f"{self.world}-flip{round(100 * self.flip):02d}"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the recipe of its data."""
+        return {**SIZES[self.world], "flip": self.flip}
 
 
 JOINT, ISOLATED = Kind(head="verdict"), Kind(head="verdict", attention="isolated")

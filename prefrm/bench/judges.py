@@ -4,25 +4,28 @@
     runs/CASE/       one training: its checkpoints, bundle, evaluation and row.json
     runs/speed.json  prefrm against a plain trainer
 
-What is there already is not done again, so an interrupted benchmark goes on where it was.
+What is there already is not done again, so an interrupted benchmark goes on where it was; what is of other
+data, of another number of steps or of another device is.
 """
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from data_recipes.registry import get_recipe
 from prefrm.bench.cases import CASES, STEPS, Case
 from prefrm.bench.report import write_judges_report
 from prefrm.bench.speed import measure_speeds
-from prefrm.bench.training import Row, read_row
-from prefrm.errors import PrefrmError
+from prefrm.bench.training import CPU, Row, device_name, read_row
+from prefrm.errors import DatasetError, PrefrmError
 from prefrm.progress import track
+from prefrm.records import DatasetInfo, read_info
 
 __all__ = ["BenchError", "bench_judges"]
 
@@ -51,32 +54,51 @@ def bench_judges(
     Raises:
         BenchError: a case failed; the end of its log is quoted.
     """
-    on_gpu = device != "cpu" and torch.accelerator.is_available()
-    workers = workers or (1 if on_gpu else os.cpu_count() or 1)
+    workers = workers or (os.cpu_count() or 1 if device_name(device) == CPU else 1)
     _build_data(runs)
     _train_all(runs, steps=steps, device=device, workers=workers)
-    rows = [row for case in CASES if (row := read_row(runs / case.name)) is not None]
+    rows = [row for case in CASES if (row := _row(case, runs, steps, device)) is not None]
     speeds = measure_speeds(runs / "data" / CASES[0].data, runs / "speed.json", device=device)
-    write_judges_report(rows, speeds, docs, steps=steps)
+    worlds: dict[str, Mapping[str, Any]] = {
+        case.part: read_info(runs / "data" / case.data).options for case in CASES
+    }
+    write_judges_report(rows, speeds, docs, steps=steps, worlds=worlds)
     return rows
 
 
 def _build_data(runs: Path) -> None:
+    """Build what is not there as it is wanted; what was measured on other data goes first."""
     for case in {case.data: case for case in CASES}.values():
-        folder = runs / "data" / case.data
-        if not (folder / "dataset.json").exists():
-            get_recipe(case.world).build(folder, seed=DATA_SEED, overwrite=True, flip=case.flip)
+        folder, recipe = runs / "data" / case.data, get_recipe(case.world)
+        wanted = {"seed": DATA_SEED, **asdict(recipe.read_options(case.options))}
+        if (info := _info(folder)) is not None and info.options == wanted:
+            continue
+        for other in CASES:
+            if other.data == case.data:
+                shutil.rmtree(runs / other.name, ignore_errors=True)
+        (runs / "speed.json").unlink(missing_ok=True)
+        recipe.build(folder, seed=DATA_SEED, overwrite=True, **case.options)
+
+
+def _info(folder: Path) -> DatasetInfo | None:
+    with suppress(DatasetError):
+        return read_info(folder)
+    return None
+
+
+def _row(case: Case, runs: Path, steps: int, device: str) -> Row | None:
+    return read_row(runs / case.name, steps=steps, device=device)
 
 
 def _train_all(runs: Path, *, steps: int, device: str, workers: int) -> None:
-    waiting = [case for case in CASES if read_row(runs / case.name) is None]
+    waiting = [case for case in CASES if _row(case, runs, steps, device) is None]
     done = len(CASES) - len(waiting)
     with track("training judges", len(CASES)) as advance, _children() as running:
         while waiting or running:
             while waiting and len(running) < workers:
                 case = waiting.pop(0)
                 running[case] = _start(case, runs, steps, device)
-            done += _collect(running, runs)
+            done += _collect(running, runs, steps, device)
             advance(done)
 
 
@@ -91,14 +113,14 @@ def _start(case: Case, runs: Path, steps: int, device: str) -> "subprocess.Popen
         )
 
 
-def _collect(running: Running, runs: Path) -> int:
+def _collect(running: Running, runs: Path, steps: int, device: str) -> int:
     """Wait a little, and take out the cases that ended; returns how many."""
     with suppress(subprocess.TimeoutExpired):
         next(iter(running.values())).wait(POLL_SECONDS)
     ended = [case for case, process in running.items() if process.poll() is not None]
     for case in ended:
         status = running.pop(case).returncode
-        row = read_row(runs / case.name)
+        row = _row(case, runs, steps, device)
         if status or row is None:
             raise BenchError(f"{case.name} ended with status {status}: {_end_of(_log(case, runs))}")
         print(f"{case.name}: pair accuracy {row.pair_accuracy:.3f}, {row.seconds:.0f} s", flush=True)

@@ -2,14 +2,15 @@
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from prefrm import plots
-from prefrm.bench.cases import FLIP, GROUPS, PAIRS
+from prefrm.bench.cases import GROUPS, PAIRS
 from prefrm.bench.speed import Speed
-from prefrm.bench.training import Row
+from prefrm.bench.training import CPU, Row
 from prefrm.files import write_whole
 
 __all__ = ["write_judges_report"]
@@ -18,12 +19,19 @@ FOLDER = "judges"
 INTRODUCTION = """\
 # Judges
 
-What each kind of judge is worth and what it costs, as `make bench-judges` measured it on the shapes world
-({device}). Every judge is a LoRA adapter of rank 16 on the shipped captioner, trained for {steps} optimizer
-steps on the same 1,500 groups of four, of whose labels {flip:.0%} are flipped. A step of the joint verdict
-has {pairs} comparisons, each in one presentation order; a step of every other judge has {groups} groups with
-all their comparisons, from one forward pass over each. Accuracy is over strict pairs of held-out prompts,
-against clean labels; calibration is after temperature scaling on the validation split.
+What each kind of judge is worth and what it costs, as `make bench-judges` measured it ({device}). Every
+judge is a LoRA adapter of rank 16 on the shipped captioner, trained for {steps} optimizer steps. A step of
+the joint verdict has {pairs} comparisons, each in one presentation order; a step of every other judge has
+{groups} groups with all their comparisons, from one forward pass over each. Accuracy is over strict pairs of
+held-out prompts, against clean labels; calibration is after temperature scaling on the validation split.
+"""
+SIZES = """\
+Trained on {train:,} groups of {group_size}, {labels}; calibrated on {validation:,} groups and measured on
+{test:,}.
+"""
+SHAPES = """\
+Every judge on the shapes world (`prefrm data build shapes`), with several seeds: their mean, the lowest and
+the highest.
 """
 CYCLIC = """\
 Circle beats square, square beats triangle, triangle beats circle (`prefrm data build cyclic`). Utilities
@@ -35,12 +43,22 @@ The joint verdict, trained on labels of which a share is flipped, against clean 
 SPEED = """\
 Comparisons a second in training, against the same adapter and loss in a plain `transformers.Trainer` over
 single pairs: each pair is a whole prompt for the model's own forward pass. Each presentation order counts
-as one. Medians of alternating runs in one process on one thread.
+as one. Medians of alternating runs in one process{threads}.
 """
 
 
-def write_judges_report(rows: Sequence[Row], speeds: Sequence[Speed], docs: Path, *, steps: int) -> None:
-    """Write `judges.md`, `judges.json` (a list of rows) and the plots in `judges/` into `docs`."""
+def write_judges_report(
+    rows: Sequence[Row],
+    speeds: Sequence[Speed],
+    docs: Path,
+    *,
+    steps: int,
+    worlds: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Write `judges.md`, `judges.json` (a list of rows) and the plots in `judges/` into `docs`.
+
+    `worlds` has, for each part, the options of its recipe.
+    """
     pictures = docs / FOLDER
     pictures.mkdir(parents=True, exist_ok=True)
     rates = {speed.judge: speed for speed in speeds}
@@ -48,25 +66,35 @@ def write_judges_report(rows: Sequence[Row], speeds: Sequence[Speed], docs: Path
     write_whole(docs / "judges.json", json.dumps(entries, indent=2, allow_nan=False) + "\n")
     _draw(rows, pictures)
     device = " and ".join(sorted({row.device for row in rows}))
-    text = INTRODUCTION.format(device=device, steps=steps, flip=FLIP, pairs=PAIRS, groups=GROUPS)
+    one_thread = all(speed.device == CPU for speed in speeds)
     sections = [
-        text,
+        INTRODUCTION.format(device=device, steps=steps, pairs=PAIRS, groups=GROUPS),
+        "## Every judge",
+        SHAPES + _sizes(worlds["shapes"]),
         _table(_shapes_header(), _shapes_table(rows)),
         f"![Pair accuracy by judge]({FOLDER}/accuracy.png)",
         "## Every seed",
         _table(["judge", "seed", "pair accuracy", "95% interval"], _seeds_table(rows)),
         "## Preferences that go round in circles",
-        CYCLIC,
+        CYCLIC + _sizes(worlds["cyclic"]),
         _table(["judge", "pair accuracy", "95% interval"], _part_table(rows, "cyclic")),
         "## Label noise",
-        NOISE,
+        NOISE + _sizes(worlds["noise"], "of whose labels the share in the table is flipped"),
         _table(["flipped", "pair accuracy", "95% interval", "calibration error"], _noise_table(rows)),
         f"![Pair accuracy against label noise]({FOLDER}/label_noise.png)",
         "## Speed",
-        SPEED,
+        SPEED.format(threads=" on one thread" if one_thread else ""),
         _table(["judge", "prefrm", "plain", "times"], _speed_table(speeds)),
     ]
     write_whole(docs / "judges.md", "\n\n".join(section.strip() for section in sections) + "\n")
+
+
+def _sizes(options: Mapping[str, Any], labels: str | None = None) -> str:
+    flip = options["flip"]
+    labels = labels or (
+        f"of whose labels {flip:.0%} are flipped" if flip else "none of whose labels is flipped"
+    )
+    return SIZES.format(**options, labels=labels)
 
 
 def _name(row: Row) -> str:

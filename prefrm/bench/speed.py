@@ -8,12 +8,13 @@ import statistics
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from prefrm.bench.cases import GROUPS, JUDGES, PAIRS, Kind
 from prefrm.bench.plain import StepClock, plain_rate, single_pairs
-from prefrm.bench.training import ADAPTER, LR, spec_of
+from prefrm.bench.training import ADAPTER, LR, device_name, one_thread_on_cpu, spec_of
 from prefrm.files import write_whole
 from prefrm.judge import Judge
 from prefrm.records import read_groups
@@ -31,11 +32,18 @@ TIMED_STEPS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """Comparisons a second of one kind of judge; each presentation order of a verdict counts as one."""
+    """Comparisons a second of one kind of judge; each presentation order of a verdict counts as one.
+
+    Attributes:
+        steps: that are timed in each round.
+        device: what they ran on; on a CPU, on one thread.
+    """
 
     judge: str
     prefrm: float
     plain: float
+    steps: int
+    device: str
 
     @property
     def ratio(self) -> float:
@@ -44,10 +52,15 @@ class Speed:
 
 
 def measure_speeds(data: Path, target: Path, *, device: str = "auto") -> list[Speed]:
-    """Of every kind of judge, in the order of `JUDGES`; kept in `target`, and read from there if they are."""
-    if target.is_file():
-        return [Speed(**entry) for entry in json.loads(target.read_text(encoding="utf-8"))]
-    speeds = [_speed(kind, data, device) for kind in JUDGES]
+    """Of every kind of judge, in the order of `JUDGES`; kept in `target` for the next call on this device."""
+    asked = [{"judge": kind.name, "steps": TIMED_STEPS, "device": device_name(device)} for kind in JUDGES]
+    kept: list[dict[str, Any]] = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else []
+    if len(kept) == len(asked) and all(
+        one.items() <= entry.items() for one, entry in zip(asked, kept, strict=True)
+    ):
+        return [Speed(**entry) for entry in kept]
+    with one_thread_on_cpu(device):
+        speeds = [_speed(kind, data, device) for kind in JUDGES]
     write_whole(target, json.dumps([asdict(speed) for speed in speeds], indent=2) + "\n")
     return speeds
 
@@ -62,7 +75,13 @@ def _speed(kind: Kind, data: Path, device: str) -> Speed:
             pairs = single_pairs(data, "train", PAIRS * (TIMED_STEPS + 1))
             rate = plain_rate(joint, pairs, batch_size=PAIRS, steps=TIMED_STEPS + 1, output=Path(output))
         plain.append(rate)
-    return Speed(judge=kind.name, prefrm=statistics.median(ours), plain=statistics.median(plain))
+    return Speed(
+        judge=kind.name,
+        prefrm=statistics.median(ours),
+        plain=statistics.median(plain),
+        steps=TIMED_STEPS,
+        device=device_name(device),
+    )
 
 
 def _adapted(kind: Kind, device: str) -> Judge:

@@ -1,9 +1,15 @@
-"""One case of the benchmark: train it with `prefrm.train`, as a user would, and keep a row of numbers."""
+"""One case of the benchmark: train it with `prefrm.train`, as a user would, and keep a row of numbers.
+
+CASE/asked.json   the steps and the device of the training in this folder
+CASE/row.json     what it gave
+"""
 
 import argparse
 import json
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +20,28 @@ from data_recipes.shapes.captioner import CHECKPOINT
 from prefrm.bench.cases import CASES, GROUPS, PAIRS, STEPS, Case, Kind
 from prefrm.files import write_whole
 from prefrm.judge import JudgeSpec
+from prefrm.judge.model import resolve_device
 from prefrm.resources import MEBIBYTE, Resources
 from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig, run
 
-__all__ = ["ADAPTER", "LR", "Row", "main", "read_row", "spec_of", "train_case"]
+__all__ = [
+    "ADAPTER",
+    "CPU",
+    "LR",
+    "Row",
+    "device_name",
+    "main",
+    "one_thread_on_cpu",
+    "read_row",
+    "spec_of",
+    "train_case",
+]
 
 LR = 2e-3
 ADAPTER = AdapterConfig(rank=16, alpha=32)
 ROW = "row.json"
+ASKED = "asked.json"
+CPU = "CPU"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +55,7 @@ class Row:
         quantised: "nf4", or None.
         flip: the share of flipped training labels.
         seed: of the training.
+        steps: of the optimizer.
         pair_accuracy: over strict pairs; `low` and `high` are its 95% interval.
         ece: expected calibration error.
         order_gap: mean; None without presentation order.
@@ -49,6 +70,7 @@ class Row:
     quantised: str | None
     flip: float
     seed: int
+    steps: int
     pair_accuracy: float
     low: float
     high: float
@@ -72,16 +94,14 @@ def spec_of(kind: Kind) -> JudgeSpec:
 
 def train_case(case: Case, runs: Path, *, steps: int = STEPS, device: str = "auto") -> Row:
     """Train, measure, write `row.json`; an interrupted case goes on from its newest checkpoint."""
-    folder = runs / case.name
-    if (folder / "bundle").exists():
-        # Killed between its bundle and its row: what the training took is lost.
-        shutil.rmtree(folder)
+    folder, spec = runs / case.name, spec_of(case.kind)
+    _make_room(folder, {"steps": steps, "device": device_name(device)})
     config = TrainConfig(
         output=folder,
-        judge=spec_of(case.kind),
+        judge=spec,
         data=DataConfig(path=runs / "data" / case.data),
         adapter=ADAPTER,
-        optim=OptimConfig(steps=steps, batch_size=GROUPS if case.kind.reads_groups else PAIRS, lr=LR),
+        optim=OptimConfig(steps=steps, batch_size=GROUPS if spec.reads_groups else PAIRS, lr=LR),
         device=device,
         seed=case.seed,
     )
@@ -96,6 +116,7 @@ def train_case(case: Case, runs: Path, *, steps: int = STEPS, device: str = "aut
         quantised=case.kind.quantize,
         flip=case.flip,
         seed=case.seed,
+        steps=steps,
         pair_accuracy=accuracy.value,
         low=accuracy.low,
         high=accuracy.high,
@@ -103,20 +124,51 @@ def train_case(case: Case, runs: Path, *, steps: int = STEPS, device: str = "aut
         order_gap=None if math.isnan(gap) else gap,
         seconds=result.seconds,
         peak_mb=_peak_mb(resources),
-        device=_device_name(device),
+        device=device_name(device),
     )
     write_whole(folder / ROW, json.dumps(asdict(row), indent=2) + "\n")
     return row
 
 
-def read_row(folder: Path) -> Row | None:
-    """The row of a finished case, or None."""
-    path = folder / ROW
-    return Row(**_numbers(path)) if path.is_file() else None
+def read_row(folder: Path, *, steps: int, device: str) -> Row | None:
+    """The row of a case that was trained for so many steps on this device, or None."""
+    numbers, asked = _read(folder / ROW), {"steps": steps, "device": device_name(device)}
+    return Row(**numbers) if asked.items() <= numbers.items() else None
 
 
-def _numbers(path: Path) -> dict[str, Any]:
-    numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def device_name(device: str) -> str:
+    """What "auto", "cpu" or "cuda:0" is on this machine, for people to read."""
+    found = resolve_device(device)
+    if found.type == "cuda":
+        return torch.cuda.get_device_name(found)
+    return found.type.upper()
+
+
+@contextmanager
+def one_thread_on_cpu(device: str) -> Iterator[None]:
+    """As many cases run side by side as there are cores; on an accelerator nothing changes."""
+    threads = torch.get_num_threads()
+    if device_name(device) == CPU:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _make_room(folder: Path, asked: dict[str, Any]) -> None:
+    """Delete a training that cannot be continued: of something else, or killed after its last checkpoint.
+
+    Of one that was killed between its bundle and its row, the peak of memory is lost.
+    """
+    if _read(folder / ASKED) != asked or (folder / "bundle").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / ASKED, json.dumps(asked) + "\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return numbers
 
 
@@ -124,12 +176,6 @@ def _peak_mb(resources: Resources) -> float:
     if torch.cuda.is_available() and (peak := torch.cuda.max_memory_allocated()):
         return peak / MEBIBYTE
     return resources.peak_rss_mb
-
-
-def _device_name(device: str) -> str:
-    if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return "CPU"
 
 
 def main() -> None:
@@ -141,10 +187,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     case = next(case for case in CASES if case.name == arguments.name)
-    if not torch.cuda.is_available():
-        # As many cases run side by side as there are cores.
-        torch.set_num_threads(1)
-    train_case(case, arguments.runs, steps=arguments.steps, device=arguments.device)
+    with one_thread_on_cpu(arguments.device):
+        train_case(case, arguments.runs, steps=arguments.steps, device=arguments.device)
 
 
 if __name__ == "__main__":

@@ -73,8 +73,12 @@ class Checkpoints:
             shutil.rmtree(path)
 
     def remove(self) -> None:
-        """Remove them all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove them all at once: a kill leaves nothing that could be taken for a run to continue."""
+        going = self.folder.with_name(f".{self.folder.name}.removed")
+        shutil.rmtree(going, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(going)
+        shutil.rmtree(going, ignore_errors=True)
 
 
 def step_of(checkpoint: Path) -> int:

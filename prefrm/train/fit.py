@@ -1,5 +1,6 @@
 """Training itself: a judge, a mixture of examples, and what the loop needs to bring them together."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from prefrm.train.trainer import JudgeTrainer, final_weights, read_state
 from prefrm.train.validation import Validation
 
 __all__ = ["fit", "take_over"]
+
+logger = logging.getLogger(__name__)
 
 
 def fit(
@@ -55,6 +58,7 @@ def fit(
         DatasetError: no comparison could be read.
     """
     _check_precision(judge, optim.precision)
+    _warn_of_short_weights(judge)
     collator = ComparisonCollator(judge.processor)
     trainer = JudgeTrainer(
         model=judge,
@@ -113,8 +117,26 @@ def _check_precision(judge: Judge, precision: str) -> None:
         return
     if judge.device.type == "cpu":
         raise ConfigError("optim.precision=fp16 needs an accelerator, and the judge is on the CPU; use bf16")
-    if any(p.dtype == torch.float16 for p in judge.parameters() if p.requires_grad):
-        raise ConfigError("optim.precision=fp16 needs weights of another type to learn; set dtype=float32")
+    if (dtype := judge.model.dtype) != torch.float32:
+        raise ConfigError(
+            f"optim.precision=fp16 needs weights of float32, and the judge's are of {_name(dtype)}; "
+            "set dtype=float32"
+        )
+
+
+def _warn_of_short_weights(judge: Judge) -> None:
+    """A step that is small beside a weight is rounded away where the weight has few digits."""
+    learning = {p.dtype for p in judge.parameters() if p.requires_grad}
+    if short := sorted(_name(dtype) for dtype in learning - {torch.float32, torch.float64}):
+        logger.warning(
+            "weights that learn are %s, which rounds small steps away: they may not move at all; set "
+            "dtype=float32, with optim.precision=bf16 to save time and memory, or train an adapter",
+            " and ".join(short),
+        )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _arguments(

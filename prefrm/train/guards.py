@@ -13,8 +13,19 @@ from prefrm.train.trainer import read_state
 
 __all__ = ["check_output", "check_same_run", "check_sharding", "find_checkpoint", "what_matters"]
 
-# Where a run is, how it is shown and what is made of its weights changes none of them.
-OF_NO_MATTER = ("output", "device", "export", "checkpoint", "tensorboard", "data.path")
+# Where a run is, how it is shown and what is made of its weights changes none of them; nor does how often an
+# activation is computed.
+OF_NO_MATTER = (
+    "output",
+    "device",
+    "export",
+    "checkpoint",
+    "tensorboard",
+    "data.path",
+    "optim.gradient_checkpointing",
+)
+# A step learns from the same examples, with the same loss, however many forward passes share them.
+FACTORS = ("optim.batch_size", "optim.accumulation")
 
 
 def check_output(output: Path, checkpoints: Checkpoints, *, resume: bool) -> None:
@@ -35,23 +46,41 @@ def check_output(output: Path, checkpoints: Checkpoints, *, resume: bool) -> Non
 
 
 def find_checkpoint(checkpoints: Checkpoints) -> Path | None:
-    """The newest whole checkpoint, the same one for every process; later ones, which are broken, go."""
-    found = gather(str(checkpoints.newest() or "") if is_first() else "")[0]
-    if not found:
+    """The newest whole checkpoint, the same one for every process; later ones, which are broken, go.
+
+    Raises:
+        ConfigError: there are checkpoints, and each is broken.
+    """
+    whole, any_at_all = gather(_look_for(checkpoints) if is_first() else None)[0]
+    if not whole:
+        if any_at_all:
+            raise ConfigError(
+                f"{checkpoints.folder} holds checkpoints and none is whole, so there is nothing to resume "
+                "from; restore one of them, or delete the folder to start over"
+            )
         return None
     if is_first():
-        checkpoints.drop_after(read_state(Path(found))["step"])
-    return Path(found)
+        checkpoints.drop_after(read_state(Path(whole))["step"])
+    return Path(whole)
+
+
+def _look_for(checkpoints: Checkpoints) -> tuple[str, bool]:
+    return str(checkpoints.newest() or ""), bool(checkpoints.found())
 
 
 def what_matters(config: TrainConfig, data_fingerprint: str) -> dict[str, Any]:
-    """Everything that the weights of a run depend on, as flat JSON."""
+    """Everything that the weights of a run depend on but for rounding, as flat JSON."""
     settings = {
         key: value
         for key, value in _flat(to_mapping(config))
-        if not any(key == name or key.startswith(f"{name}.") for name in OF_NO_MATTER)
+        if not any(key == name or key.startswith(f"{name}.") for name in (*OF_NO_MATTER, *FACTORS))
     }
-    return {**settings, "data fingerprint": data_fingerprint, "processes": processes()}
+    return {
+        **settings,
+        " x ".join(FACTORS): config.optim.batch_size * config.optim.accumulation,
+        "data fingerprint": data_fingerprint,
+        "processes": processes(),
+    }
 
 
 def check_sharding(config: TrainConfig) -> None:

@@ -5,25 +5,39 @@ from contextlib import contextmanager
 
 import torch
 
-from prefrm.errors import ConfigError
+from prefrm.engine import DEFAULT_BATCH_SIZE
+from prefrm.errors import ConfigError, ScoringError
 from prefrm.judge import Judge
 from prefrm.train.config import TrainConfig
 
-__all__ = ["activation_checkpointing", "explaining_memory"]
+__all__ = ["activation_checkpointing", "explaining_memory", "scored_at_once"]
 
 # What torch says when the memory of the CPU is not enough, which it calls a RuntimeError.
 CPU_SAYS = ("not enough memory", "can't allocate memory")
 
 
+def scored_at_once(config: TrainConfig) -> int:
+    """How many comparisons or images an engine of the run reads at once: no more than a training step."""
+    return min(DEFAULT_BATCH_SIZE, config.optim.batch_size)
+
+
 @contextmanager
-def explaining_memory(config: TrainConfig) -> Iterator[None]:
-    """Turn an out-of-memory error of the block into a `ConfigError` that names what to lower."""
+def explaining_memory(config: TrainConfig, *, training: bool = True) -> Iterator[None]:
+    """Turn an out-of-memory error of the block into a `ConfigError` that names what to lower.
+
+    Args:
+        training: whether the block trains, and validates; if not, the training is over.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-        raise ConfigError(f"the device ran out of memory while training; {_advice(config)}") from error
+        if training and not isinstance(error, ScoringError):
+            text = f"while training; {_advice(config)}"
+        else:
+            text = f"while measuring the judge; {_scoring_advice(config, training)}"
+        raise ConfigError(f"the device ran out of memory {text}") from error
 
 
 @contextmanager
@@ -39,27 +53,64 @@ def activation_checkpointing(judge: Judge, wanted: bool) -> Iterator[None]:
         judge.model.activation_checkpointing_disable()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
+    # An engine gives its own error, and torch's as the cause.
+    if isinstance(error, ScoringError):
+        return error.__cause__ is not None and _is_out_of_memory(error.__cause__)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         text in str(error) for text in CPU_SAYS
     )
 
 
 def _advice(config: TrainConfig) -> str:
-    optim, pixels = config.optim, config.judge.max_pixels
+    kept, changed = _same_run(config), _another_run(config)
+    if not kept:
+        return f"start over and {changed}"
+    return f"{kept}, and go on with --resume; or start over and {changed}"
+
+
+def _scoring_advice(config: TrainConfig, training: bool) -> str:
+    """A batch of scoring is the training's, up to a bound; what is lowered must be below that."""
     advice = []
-    if optim.batch_size > 1:
-        advice.append(
-            f"lower optim.batch_size (now {optim.batch_size}) and raise optim.accumulation (now "
-            f"{optim.accumulation}) by the same factor, which changes nothing else"
-        )
-    if not optim.gradient_checkpointing:
+    if config.optim.batch_size > 1:
+        advice.append(f"{_smaller_batches(config)}, below the {scored_at_once(config)} that are read at once")
+    if not training and config.device != "cpu":
+        advice.append(f"set device=cpu (now {config.device})")
+    if not advice:
+        return f"start over and {_fewer_pixels(config)}"
+    return f"{' or '.join(advice)}, and go on with --resume"
+
+
+def _smaller_batches(config: TrainConfig) -> str:
+    optim = config.optim
+    return (
+        f"lower optim.batch_size (now {optim.batch_size}) and raise optim.accumulation (now "
+        f"{optim.accumulation}) by the same factor, which changes nothing else"
+    )
+
+
+def _fewer_pixels(config: TrainConfig) -> str:
+    pixels = config.judge.max_pixels
+    return f"lower judge.max_pixels (now {'that of the base model' if pixels is None else pixels})"
+
+
+def _same_run(config: TrainConfig) -> str:
+    """What a resumed run may change."""
+    advice = []
+    if config.optim.batch_size > 1:
+        advice.append(_smaller_batches(config))
+    if not config.optim.gradient_checkpointing:
         advice.append("set optim.gradient_checkpointing=true (now false)")
-    advice.append(f"lower judge.max_pixels (now {'that of the base model' if pixels is None else pixels})")
+    return " or ".join(advice)
+
+
+def _another_run(config: TrainConfig) -> str:
+    advice = [_fewer_pixels(config)]
     if config.adapter is None:
         advice.append("train an adapter (adapter is null, so every weight has an optimizer state)")
     else:
         advice.append(f"lower adapter.rank (now {config.adapter.rank})")
-    if config.dtype in ("auto", "float32"):
-        advice.append(f"set dtype=bfloat16 (now {config.dtype})")
-    return "; or ".join(advice)
+    # Weights that learn need more digits, fp16 needs float32, and on an accelerator "auto" is bfloat16.
+    if config.adapter and config.optim.precision != "fp16" and config.dtype == "float32":
+        advice.append("set dtype=bfloat16 (now float32)")
+    return " or ".join(advice)

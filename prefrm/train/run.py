@@ -33,7 +33,7 @@ from prefrm.train.examples import Unit
 from prefrm.train.fit import fit, take_over
 from prefrm.train.guards import check_output, check_same_run, check_sharding, find_checkpoint, what_matters
 from prefrm.train.measure import check_export, first_groups, measure, pictures
-from prefrm.train.memory import explaining_memory
+from prefrm.train.memory import explaining_memory, scored_at_once
 from prefrm.train.processes import is_first, join, leave, sharding
 from prefrm.train.state import is_sharded
 from prefrm.train.tensorboard import TensorBoard
@@ -57,7 +57,7 @@ class TrainResult:
         export_difference: how far the bundle, loaded again, is from the judge that was trained: the largest
             difference of a number in their win matrices of the first 8 validation (or else training)
             groups. NaN if no pair of these could be judged, and in every process but the first.
-        seconds: that the training took in this process; of a resumed run, since it was resumed.
+        seconds: that the training took in this process; of a resumed run, with those up to the checkpoint.
         main: whether this is the process that exported and measured; with several, the first one.
     """
 
@@ -91,7 +91,8 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
     Raises:
         ConfigError: the base model cannot be loaded, the output folder is none or holds another run, the
-            checkpoint is of other settings, or the training diverged.
+            checkpoint is of other settings, no checkpoint is whole, the training diverged, or the device
+            has too little memory.
         BundleError: the bundle, loaded again, judges otherwise than what was trained; it stays there.
         DatasetError, RecordError: a split is absent, breaks its own rules, or compares nothing.
     """
@@ -110,8 +111,9 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     # Whole, it may be too large for one device.
     judge = _new_judge(config, "cpu" if sharding() else device)
     trainable = trainable_parameters(judge)
-    started = time.monotonic()
-    if checkpoint is not None and read_state(checkpoint)["finished"]:
+    before = {} if checkpoint is None else read_state(checkpoint)
+    started = time.monotonic() - before.get("seconds", 0.0)
+    if checkpoint is not None and before["finished"]:
         left_out = take_over(judge, checkpoint)
     else:
         with explaining_memory(config):
@@ -120,13 +122,14 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     bundle = config.output / "bundle"
     evaluation, difference = None, math.nan
     if is_first():
-        if is_sharded(judge):
-            judge = _new_judge(config, device)
-            take_over(judge, checkpoints.found()[0])
-        trained = _export(judge, config, bundle, learned_from)
-        # The exported judge is measured and not this one: merging and loading round its weights.
-        del judge
-        evaluation, difference = _measure(config, bundle, device, trained)
+        with explaining_memory(config, training=False):
+            if is_sharded(judge):
+                judge = _new_judge(config, device)
+                take_over(judge, checkpoints.found()[0])
+            trained = _export(judge, config, bundle, learned_from)
+            # The exported judge is measured and not this one: merging and loading round its weights.
+            del judge
+            evaluation, difference = _measure(config, bundle, device, trained)
         checkpoints.remove()
     main = is_first()
     leave()
@@ -184,6 +187,7 @@ def _validation(judge: Judge, config: TrainConfig) -> Validation | None:
         lambda: islice(read_groups(config.data.path, split), wanted.groups),
         every=wanted.every,
         patience=wanted.patience,
+        batch_size=scored_at_once(config),
     )
 
 
@@ -198,14 +202,16 @@ def _export(judge: Judge, config: TrainConfig, bundle: Path, learned_from: str) 
         card=model_card(config, None, None),
         merge=config.export == "merged",
     )
-    return Engine(judge).score(first_groups(config.data))
+    return Engine(judge, batch_size=scored_at_once(config)).score(first_groups(config.data))
 
 
 def _measure(
     config: TrainConfig, bundle: Path, device: str, trained: Sequence[WinMatrix]
 ) -> tuple[Evaluation | None, float]:
     """Load the bundle again, hold it against what was trained, and write down how good it is."""
-    exported = Engine.from_bundle(bundle, device=device, dtype=config.dtype)
+    exported = Engine.from_bundle(
+        bundle, device=device, dtype=config.dtype, batch_size=scored_at_once(config)
+    )
     asked = exported.score(first_groups(config.data))
     difference = check_export(bundle, exported.judge.model.dtype, trained, asked)
     calibration, evaluation = measure(exported, config.data, config.output / "evaluation")

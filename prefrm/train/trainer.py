@@ -4,12 +4,14 @@ The checkpoints of `transformers` are pickles; these are safetensors and JSON (`
 
 weights.safetensors, optimizer.safetensors   see there
 best.safetensors     the weights of the lowest validation loss so far, with early stopping
-state.json           the step, the settings, the scheduler, and each process's random numbers and collator
+state.json           the step, the settings, the seconds so far, the scheduler, and each process's random
+                     numbers and collator
 trainer_state.json   what `transformers` reads when it continues
 """
 
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,7 +92,14 @@ class JudgeTrainer(Trainer):
         self._checkpoints = checkpoints
         self._validation = validation
         self._settings = dict(settings or {})
+        self._started = time.monotonic()
+        self._seconds_before = 0.0
         super().__init__(model=model, args=args, **parent)
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """As `Trainer`, matrices only: a scale that decays is a temperature that drifts."""
+        matrices = {name for name, parameter in model.named_parameters() if parameter.ndim >= 2}
+        return [name for name in super().get_decay_parameter_names(model) if name in matrices]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As `Trainer`; where the judge is sharded, the head, which is not, has a group of its own."""
@@ -134,7 +143,8 @@ class JudgeTrainer(Trainer):
         """The batch's part of the step's mean loss, in nats; with `return_outputs` also its outcomes.
 
         Without `num_items_in_batch`, the weight of the whole step, it is the mean loss of the batch. A
-        batch of which nothing could be read has the loss 0 and changes nothing.
+        batch of which nothing could be read has the loss 0 and no gradient; where that is a whole step, the
+        optimizer's momentum and its decay still move the weights.
         """
         if inputs["batch"] is None:
             loss = self._nothing(model)
@@ -167,6 +177,7 @@ class JudgeTrainer(Trainer):
         state = {
             "step": self.state.global_step,
             "finished": self.control.should_training_stop,
+            "seconds": self._seconds_before + time.monotonic() - self._started,
             "settings": self._settings,
             "scheduler": self.lr_scheduler.state_dict(),
             "optimizer": groups,
@@ -189,6 +200,7 @@ class JudgeTrainer(Trainer):
         load_weights(self.model if model is None else model, read_tensors(folder / WEIGHTS))
         state = read_state(folder)
         self.train_dataset.start = state["step"]
+        self._seconds_before = state["seconds"]
         if self._validation is not None:
             best = folder / BEST
             self._validation.load_state_dict(
@@ -223,7 +235,7 @@ class JudgeTrainer(Trainer):
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The JSON of a checkpoint: its `step`, whether the training is `finished`, its `settings`, and so on."""
+    """The JSON of a checkpoint: `step`, whether it is `finished`, `seconds` so far, `settings`, and so on."""
     state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     return state
 

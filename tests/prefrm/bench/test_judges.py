@@ -1,24 +1,30 @@
 """The benchmark of judges: its cases, one of them for real, and what it writes."""
 
 import json
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_recipes.recipe import Recipe
 from data_recipes.shapes.recipe import RECIPE
-from prefrm.bench import judges
+from prefrm.bench import cases, judges, speed, training
 from prefrm.bench.cases import CASES, JUDGES, SCALAR, Case
 from prefrm.bench.judges import BenchError, bench_judges
 from prefrm.bench.plain import PlainCollator, PlainJudge, single_pairs
 from prefrm.bench.report import write_judges_report
-from prefrm.bench.speed import Speed
-from prefrm.bench.training import Row, read_row, spec_of
+from prefrm.bench.speed import Speed, measure_speeds
+from prefrm.bench.training import Row, one_thread_on_cpu, read_row, spec_of, train_case
 from prefrm.judge import Judge
 from prefrm.media import decode
+from prefrm.records import read_info
 
 CASE = Case(part="shapes", kind=SCALAR)
+SHAPES = {"train": 1500, "validation": 300, "test": 600, "group_size": 4, "flip": 0.1}
+CYCLIC = {"train": 1200, "validation": 60, "test": 120, "group_size": 6, "flip": 0.0}
+WORLDS = {"shapes": SHAPES, "cyclic": CYCLIC, "noise": SHAPES | {"flip": 0.3}}
 
 
 def small_data(runs: Path) -> Path:
@@ -37,15 +43,12 @@ def test_every_case_has_a_folder_of_its_own_and_every_judge_three_seeds():
     assert {case.flip for case in CASES if case.part == "cyclic"} == {0.0}
 
 
-@pytest.mark.parametrize("kind", JUDGES, ids=lambda kind: kind.name)
-def test_the_kinds_of_the_cases_are_those_of_their_judges(kind):
-    assert kind.reads_groups == spec_of(kind).reads_groups
-
-
 @pytest.mark.slow
 def test_a_case_is_trained_for_real_and_never_twice(tmp_path, monkeypatch, capsys):
     small_data(tmp_path / "runs")
     monkeypatch.setattr(judges, "CASES", (CASE,))
+    monkeypatch.setattr(judges, "_build_data", lambda runs: None)
+    monkeypatch.setattr(judges, "write_judges_report", every_part)
     monkeypatch.setattr(judges, "measure_speeds", lambda *args, **kwargs: [])
     rows = bench_judges(tmp_path / "runs", tmp_path / "docs", steps=2, device="cpu", workers=1)
     (row,) = rows
@@ -57,6 +60,106 @@ def test_a_case_is_trained_for_real_and_never_twice(tmp_path, monkeypatch, capsy
     assert bench_judges(tmp_path / "runs", tmp_path / "docs", steps=2, device="cpu", workers=1) == rows
     assert (tmp_path / "runs" / CASE.name / "row.json").stat().st_mtime_ns == made
     assert capsys.readouterr().out.count("pair accuracy") == 1
+    # Of other steps it is another training, and nothing of the old one is continued.
+    (other,) = bench_judges(tmp_path / "runs", tmp_path / "docs", steps=1, device="cpu", workers=1)
+    assert other.steps == 1
+    assert len((tmp_path / "runs" / CASE.name / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def every_part(*args, worlds, **options) -> None:
+    """The report, of a benchmark with a single case."""
+    write_judges_report(*args, worlds=dict.fromkeys(WORLDS, worlds["shapes"]), **options)
+
+
+@pytest.mark.parametrize(("steps", "device"), [(3, "CPU"), (2, "NVIDIA H100")])
+def test_a_training_of_something_else_is_not_continued(tmp_path, steps, device, monkeypatch):
+    """Not finished, of other steps or on another device: the folder goes, checkpoints and all."""
+    folder = tmp_path / CASE.name
+    folder.mkdir()
+    (folder / "asked.json").write_text(json.dumps({"steps": steps, "device": device}))
+    (folder / "checkpoints").mkdir()
+
+    def look(config, *, resume):
+        assert resume and not (folder / "checkpoints").exists()
+        assert json.loads((folder / "asked.json").read_text()) == {"steps": 2, "device": "CPU"}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "run", look)
+    with pytest.raises(KeyboardInterrupt):
+        train_case(CASE, tmp_path, steps=2, device="cpu")
+    (folder / "checkpoints").mkdir()
+    # Of the same it is.
+    monkeypatch.setattr(training, "run", lambda config, *, resume: 1 / len(list(folder.glob("missing"))))
+    with pytest.raises(ZeroDivisionError):
+        train_case(CASE, tmp_path, steps=2, device="cpu")
+    assert (folder / "checkpoints").exists()
+
+
+def test_a_row_is_of_its_steps_and_its_device(tmp_path):
+    (tmp_path / "row.json").write_text(json.dumps(asdict(row())))
+    assert read_row(tmp_path, steps=300, device="cpu") == row()
+    assert read_row(tmp_path, steps=200, device="cpu") is None
+    (tmp_path / "row.json").write_text(json.dumps(asdict(row(device="NVIDIA H100"))))
+    assert read_row(tmp_path, steps=300, device="cpu") is None
+
+
+def test_speeds_are_kept_for_their_device_and_measured_on_one_thread(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(kind, data, device):
+        measured.append(torch.get_num_threads())
+        return Speed(judge=kind.name, prefrm=2.0, plain=1.0, steps=speed.TIMED_STEPS, device="CPU")
+
+    monkeypatch.setattr(speed, "_speed", measure)
+    target, threads = tmp_path / "speed.json", torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first = measure_speeds(tmp_path, target, device="cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert measured == [1] * len(JUDGES)
+    assert measure_speeds(tmp_path, target, device="cpu") == first
+    assert len(measured) == len(JUDGES)
+    target.write_text(target.read_text().replace("CPU", "NVIDIA H100"))
+    assert measure_speeds(tmp_path, target, device="cpu") == first
+    assert len(measured) == 2 * len(JUDGES)
+
+
+def test_threads_are_those_of_the_device():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with one_thread_on_cpu("cpu"):
+            assert torch.get_num_threads() == 1
+        with one_thread_on_cpu("meta"):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_data_of_other_sizes_are_built_again_and_measured_again(tmp_path, monkeypatch):
+    built = []
+    monkeypatch.setattr(judges, "CASES", (CASE,))
+    monkeypatch.setattr(cases, "SIZES", {"shapes": {"train": 2, "validation": 2, "test": 2}})
+    monkeypatch.setattr(Recipe, "build", watched(Recipe.build, built))
+    folder = tmp_path / CASE.name
+    for test, again in ((2, True), (2, False), (3, True), (3, False)):
+        folder.mkdir(exist_ok=True)
+        before = len(built)
+        cases.SIZES["shapes"]["test"] = test
+        judges._build_data(tmp_path)
+        assert read_info(tmp_path / "data" / CASE.data).options["test"] == test
+        assert (len(built) > before) == again
+        assert folder.exists() == (not again)
+
+
+def watched(build, built):
+    def building(*args, **options):
+        built.append(options)
+        return build(*args, **options)
+
+    return building
 
 
 def test_a_case_that_fails_is_named_with_the_end_of_its_log(tmp_path, monkeypatch):
@@ -65,7 +168,7 @@ def test_a_case_that_fails_is_named_with_the_end_of_its_log(tmp_path, monkeypatc
     (tmp_path / "runs").mkdir()
     with pytest.raises(BenchError, match=f"{CASE.name} ended with status 1: .*does not exist"):
         bench_judges(tmp_path / "runs", tmp_path / "docs", steps=2, device="cpu", workers=1)
-    assert read_row(tmp_path / "runs" / CASE.name) is None
+    assert read_row(tmp_path / "runs" / CASE.name, steps=2, device="cpu") is None
     assert not (tmp_path / "docs").exists()
 
 
@@ -98,6 +201,7 @@ def row(**changes) -> Row:
         "quantised": None,
         "flip": 0.1,
         "seed": 0,
+        "steps": 300,
         "pair_accuracy": 0.95,
         "low": 0.94,
         "high": 0.96,
@@ -118,12 +222,25 @@ def test_the_report_shows_every_table(tmp_path):
         row(part="cyclic", judge="scalar", attention=None, order_gap=None, pair_accuracy=0.66, flip=0.0),
         row(part="noise", flip=0.3, pair_accuracy=0.85),
     ]
-    write_judges_report(rows, [Speed(judge="verdict-joint", prefrm=90.0, plain=30.0)], tmp_path, steps=300)
+    speeds = [Speed(judge="verdict-joint", prefrm=90.0, plain=30.0, steps=3, device="CPU")]
+    write_judges_report(rows, speeds, tmp_path, steps=300, worlds=WORLDS)
     text = (tmp_path / "judges.md").read_text()
     assert "| verdict-joint | 0.960 (0.950 to 0.970) |" in text
     assert "| verdict-joint | 90 | 30 | 3.00 |" in text
     assert "| 10% | 0.950 |" in text and "| 30% | 0.850 |" in text
     assert "| scalar | 0.660 |" in text
+    assert re.findall(r"Trained on .*? measured on \S+", " ".join(text.split())) == [
+        "Trained on 1,500 groups of 4, of whose labels 10% are flipped; "
+        "calibrated on 300 groups and measured on 600.",
+        "Trained on 1,200 groups of 6, none of whose labels is flipped; "
+        "calibrated on 60 groups and measured on 120.",
+        "Trained on 1,500 groups of 4, of whose labels the share in the table is flipped; "
+        "calibrated on 300 groups and measured on 600.",
+    ]
+    assert "in one process on one thread." in text
+    on_gpu = [replace(one, device="NVIDIA H100") for one in speeds]
+    write_judges_report(rows, on_gpu, tmp_path, steps=300, worlds=WORLDS)
+    assert "one thread" not in (tmp_path / "judges.md").read_text()
     entries = json.loads((tmp_path / "judges.json").read_text())
     assert len(entries) == 5 and entries[0]["plain_comparisons_per_second"] == 30.0
     for picture in ("accuracy.png", "label_noise.png"):

@@ -1,4 +1,5 @@
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,25 @@ def test_later_checkpoints_can_be_dropped(checkpoints: Checkpoints) -> None:
     write(checkpoints, 2)
     checkpoints.drop_after(1)
     assert steps(checkpoints) == [1]
+
+
+def test_a_kill_while_they_are_removed_leaves_none(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(checkpoints, 1)
+    write(checkpoints, 2)
+    remove = shutil.rmtree
+
+    def killed(path: Path, **options: object) -> None:
+        if path.exists():
+            remove(path / "step-00000002")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.remove()
+    assert checkpoints.found() == []
+    write(checkpoints, 3)
+    checkpoints.remove()
+    assert list(checkpoints.folder.parent.iterdir()) == []

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from prefrm.engine import Engine
-from prefrm.errors import ConfigError
+from prefrm.errors import ConfigError, ScoringError
 from prefrm.eval import evaluate
-from prefrm.judge import Judge, JudgeSpec
+from prefrm.judge import Judge, JudgeProcessor, JudgeSpec
 from prefrm.records import read_groups
 from prefrm.train import (
     AdapterConfig,
@@ -22,9 +22,11 @@ from prefrm.train import (
     EvaluationConfig,
     OptimConfig,
     TrainConfig,
+    fit,
     run,
 )
 from prefrm.train.memory import explaining_memory
+from prefrm.train.mixing import Mixture
 from prefrm.train.trainer import JudgeTrainer
 from prefrm.train.validation import Validation
 
@@ -175,6 +177,27 @@ def test_fp16_on_the_cpu_is_refused(config: TrainConfig) -> None:
         run(replace(config, optim=replace(config.optim, precision="fp16")))
 
 
+def test_fp16_is_refused_with_weights_of_any_other_type(judge: Judge, config: TrainConfig) -> None:
+    """On a device that computes nothing: it is refused before anything is computed."""
+    half = replace(config.optim, precision="fp16")
+    for dtype in (torch.bfloat16, torch.float16):
+        judge.to("meta").model.to(dtype)
+        with pytest.raises(
+            ConfigError, match=f"fp16 needs weights of float32, and .* {dtype}".replace("torch.", "")
+        ):
+            fit(judge, Mixture([], seed=0, weights=[1.0]), half, output=config.output, seed=0)
+
+
+def test_weights_of_few_digits_that_learn_are_warned_of(
+    config: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = replace(config, dtype="bfloat16", optim=replace(config.optim, steps=1))
+    run(short)
+    assert "round" not in caplog.text
+    run(replace(short, output=config.output / "whole", adapter=None))
+    assert "weights that learn are bfloat16, which rounds small steps away" in caplog.text
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -212,8 +235,62 @@ def test_advice_is_of_what_is_set(config: TrainConfig) -> None:
     ):
         raise MemoryError
     message = str(caught.value)
-    assert "lower judge.max_pixels (now 4096); or train an adapter" in message
+    assert "start over and lower judge.max_pixels (now 4096) or train an adapter" in message
     assert "batch_size" not in message and "gradient_checkpointing" not in message and "dtype" not in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "given"),
+    [
+        ({"dtype": "float32"}, True),
+        # On an accelerator that is bfloat16 already.
+        ({"dtype": "auto"}, False),
+        # A weight of 8 bits does not move by a small step.
+        ({"dtype": "float32", "adapter": None}, False),
+        ({"dtype": "float32", "optim": OptimConfig(precision="fp16")}, False),
+    ],
+    ids=["float32", "auto", "no adapter", "fp16"],
+)
+def test_bfloat16_is_advised_where_it_helps(
+    config: TrainConfig, changes: dict[str, Any], given: bool
+) -> None:
+    with pytest.raises(ConfigError) as caught, explaining_memory(replace(config, **changes)):
+        raise MemoryError
+    assert ("set dtype=bfloat16" in str(caught.value)) == given
+
+
+@pytest.mark.parametrize("place", ["validation", "export"])
+def test_too_little_memory_to_score_names_a_setting_that_there_is(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """An engine reads no more at once than a training step, so the training's setting lowers both."""
+    sizes: list[int] = []
+    collate = JudgeProcessor.collate
+
+    def full(self: JudgeProcessor, sequences: Any) -> Any:
+        sizes.append(len(sequences))
+        if len(sequences) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return collate(self, sequences)
+
+    monkeypatch.setattr(JudgeProcessor, "collate", full)
+    evaluation = EvaluationConfig(every=2) if place == "validation" else None
+    one = replace(config, device="auto", evaluation=evaluation, checkpoint=CheckpointConfig(save_every=1))
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    with pytest.raises(
+        ConfigError, match="ran out of memory while measuring the judge; lower optim"
+    ) as caught:
+        run(one)
+    assert ("device=cpu (now auto)" in str(caught.value)) == (place == "export")
+    less = replace(one.optim, batch_size=4, accumulation=2)
+    assert "--resume" in str(caught.value)
+    assert run(replace(one, optim=less), resume=True).bundle.is_dir()
+    assert max(sizes) > 4 and sizes[-1] <= 4
+
+
+def test_a_scorer_that_fails_otherwise_is_not_out_of_memory(config: TrainConfig) -> None:
+    with pytest.raises(ScoringError, match="no answer"), explaining_memory(config):
+        raise ScoringError("no answer") from ConnectionError("reset")
 
 
 def test_other_errors_stay_what_they_are(config: TrainConfig) -> None:

@@ -17,6 +17,7 @@ from prefrm.errors import ConfigError
 from prefrm.judge import JudgeSpec
 from prefrm.train import AdapterConfig, CheckpointConfig, DataConfig, OptimConfig, TrainConfig, run
 from prefrm.train.checkpoints import Checkpoints
+from prefrm.train.trainer import read_state
 
 STEPS = 11
 # The package has a function of that name.
@@ -85,18 +86,22 @@ class Interrupted(Exception):
 
 
 @pytest.fixture
-def unfinished(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+def unfinished(config: TrainConfig) -> TrainConfig:
     """A run that was trained and not exported."""
 
+    short = replace(config, optim=replace(config.optim, steps=4))
+    interrupt_export(short)
+    return short
+
+
+def interrupt_export(config: TrainConfig) -> None:
     def interrupt(*args: object, **kwargs: object) -> None:
         raise Interrupted
 
-    short = replace(config, optim=replace(config.optim, steps=4))
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RUN, "_export", interrupt)
         with pytest.raises(Interrupted):
-            run(short)
-    return short
+            run(config)
 
 
 def test_a_trained_judge_is_not_trained_again(
@@ -122,6 +127,60 @@ def test_a_broken_checkpoint_costs_only_its_own_steps(unfinished: TrainConfig) -
     whole = replace(unfinished, output=unfinished.output.with_name("again"))
     run(whole)
     assert hashes(unfinished) == hashes(whole)
+
+
+def test_where_no_checkpoint_is_whole_nothing_starts_over(unfinished: TrainConfig) -> None:
+    folder = unfinished.output / "checkpoints"
+    for checkpoint in folder.iterdir():
+        (checkpoint / "weights.safetensors").write_bytes(b"")
+    before = metrics(unfinished)
+    with pytest.raises(ConfigError, match="checkpoints holds checkpoints and none is whole") as caught:
+        run(unfinished, resume=True)
+    assert str(folder) in str(caught.value)
+    assert metrics(unfinished) == before
+
+
+def test_a_resumed_run_took_the_seconds_before_it_too(unfinished: TrainConfig) -> None:
+    newest, older = sorted((unfinished.output / "checkpoints").iterdir(), reverse=True)
+    took = [read_state(checkpoint)["seconds"] for checkpoint in (older, newest)]
+    assert 0 < took[0] < took[1]
+    # As if the training up to the older one had taken an hour more.
+    rewrite(older, seconds=took[0] + 3600)
+    (newest / "weights.safetensors").write_bytes(b"")
+    assert 3600 + took[0] < run(unfinished, resume=True).seconds < 3600 + took[0] + 120
+
+
+def rewrite(checkpoint: Path, **changes: object) -> None:
+    """Change the state of a checkpoint, which stays whole."""
+    path, manifest = checkpoint / "state.json", checkpoint / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    files = json.loads(manifest.read_text())["files"]
+    manifest.write_text(
+        json.dumps({"files": files | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}})
+    )
+
+
+def test_memory_can_be_saved_from_a_checkpoint_on(config: TrainConfig) -> None:
+    """Other forward passes over the same examples: without dropout only rounding differs."""
+    plain = replace(
+        config, adapter=AdapterConfig(rank=4, alpha=8), optim=replace(config.optim, steps=4, lr=1e-3)
+    )
+    less = replace(plain.optim, batch_size=4, accumulation=4, gradient_checkpointing=True)
+    run(plain)
+    saved = replace(plain, output=config.output.with_name("saved"))
+    interrupt_export(saved)
+    (saved.output / "checkpoints" / "step-00000004" / "weights.safetensors").write_bytes(b"")
+    run(replace(saved, optim=less), resume=True)
+    losses, expected = ([line["loss"] for line in metrics(one)] for one in (saved, plain))
+    assert losses[:3] == expected[:3]
+    assert losses[3] == pytest.approx(expected[3], abs=1e-5)
+    assert losses[3] != expected[3]
+
+
+def test_a_larger_step_is_another_run(unfinished: TrainConfig) -> None:
+    larger = replace(unfinished, optim=replace(unfinished.optim, batch_size=16))
+    with pytest.raises(ConfigError, match=r"optim\.batch_size x optim\.accumulation was 16 and is 32"):
+        run(larger, resume=True)
 
 
 def test_an_unfinished_run_is_not_overwritten(unfinished: TrainConfig) -> None:

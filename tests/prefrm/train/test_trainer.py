@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import TrainingArguments
 
+from prefrm.judge import Judge, JudgeSpec
 from prefrm.train.trainer import JudgeTrainer
 
 
@@ -13,3 +15,25 @@ def test_a_judge_is_trained_on_its_own_device_and_on_no_other(judge, tmp_path: P
     trainer = JudgeTrainer(model=judge.to("meta"), args=arguments)
     assert trainer.args.n_gpu == 1
     assert trainer.args.device == trainer.accelerator.device == judge.device == torch.device("meta")
+
+
+@pytest.mark.parametrize("head", ["verdict", "scalar", "embedding"])
+def test_weights_that_are_no_matrices_do_not_decay(tiny_checkpoint: Path, tmp_path: Path, head: str) -> None:
+    """With decay, the scale of the head would be pulled to 1 whatever the data say."""
+    judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), head=head), "cpu")
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), report_to="none", use_cpu=True, weight_decay=0.1, learning_rate=1.0
+    )
+    optimizer = JudgeTrainer(model=judge, args=arguments).create_optimizer()
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in judge.named_parameters():
+        if parameter.ndim < 2:
+            assert decay[id(parameter)] == 0.0, name
+    assert sum(decay.values()) > 0
+    # Without a gradient, decay is all that moves a weight.
+    with torch.no_grad():
+        judge.head.log_scale.fill_(0.7)
+    for parameter in judge.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert judge.head.log_scale.item() == pytest.approx(0.7)
