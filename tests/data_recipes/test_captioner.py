@@ -96,7 +96,8 @@ def test_it_has_learnt_no_preference(shipped, collate):
     model, tokenizer, _ = shipped
     one, two = (tokenizer(answer)["input_ids"][0] for answer in "12")
     rng = np.random.default_rng(0)
-    for prompt in rng.permutation(np.array(split_prompts("test"), dtype=object))[:60]:
+    right = []
+    for prompt in rng.choice(np.array(split_prompts("test"), dtype=object), size=300):
         good, bad = solve(prompt, rng), with_fault(with_fault(solve(prompt, rng), rng), rng)
         better = 0.0
         for first, second, sign in ((good, bad, 1), (bad, good, -1)):
@@ -109,6 +110,8 @@ def test_it_has_learnt_no_preference(shipped, collate):
             better += sign * float(logits[one] - logits[two]) / 2
         # In log-odds; a judge that was trained on preferences says 2 and more.
         assert abs(better) < 0.1
+        right.append(better > 0)
+    assert 0.3 < np.mean(right) < 0.7
 
 
 def judged(prompt: str, first: Scene, second: Scene) -> tuple[str | Image.Image, ...]:

@@ -37,11 +37,14 @@ def group(png) -> Group:
 
 
 def test_a_matrix_is_exact_and_its_extras_are_what_the_judge_knows(judge: Judge, group: Group):
+    with torch.no_grad():
+        # Random weights have faint opinions of images that lie far apart.
+        judge.head.log_scale.add_(1.5)
     matrix = Engine(judge).score([group])[0]
     off = ~np.eye(4, dtype=bool)
     assert matrix.valid.all()
     assert np.array_equal(matrix.p + matrix.p.T, np.ones((4, 4), np.float32))
-    assert matrix.p[off].std() > 3e-4
+    assert matrix.p[off].std() > 1e-3
     assert np.isfinite(matrix.order_gap[off]).all() == judge.spec.is_pairwise
     assert np.isfinite(matrix.tie[off]).all() == judge.spec.ties
     if judge.spec.ties:
