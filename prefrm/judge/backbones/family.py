@@ -33,7 +33,8 @@ class Family:
         encode: (backbone, N images) -> N features [V, T, D]: what enters the language model in the
             place of the image's tokens, and, of families that have it, what is added at deeper layers.
         positions: (configuration, text lengths and images in order) -> position ids [A, L] from 0.
-        extent: (tokenizer, configuration, image processor) -> the most positions that one image can advance.
+        extent: (tokenizer, configuration, image processor) -> the most positions that one image can advance,
+            or of families with images of any shape, one whose sides are no more apart than 4 : 1.
         read: (backbone, embeddings [B, L, D], mask [B, L] or [B, 1, L, L], positions [A, B, L], features
             of all images [V, N * T, D], where they stand [B, L]) -> the last hidden state [B, L, D],
             after the final norm.

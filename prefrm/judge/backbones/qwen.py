@@ -18,8 +18,9 @@ from prefrm.judge.images import ImageInput
 
 __all__ = ["QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL", "mrope_positions"]
 
-# Of image sides, beyond which the image processor refuses (Qwen2-VL's `smart_resize`).
-QWEN_ASPECT_RATIO = 200
+# Of image sides, up to which an image fits into a slot of the isolated attention. The image processor lets
+# 200 through, but so long a stride would move every readout far away from the images that it reads.
+SLOT_ASPECT_RATIO = 4
 
 
 def mrope_positions(parts: Sequence[int | tuple[int, int, int]], merge: int) -> torch.Tensor:
@@ -51,14 +52,13 @@ def _positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
 
 
 def _extent(tokenizer: Any, config: Any, image_processor: Any) -> int:
-    """Tokens along the longer side of the longest strip that the image processor lets through.
+    """Tokens along the longer side of the longest image that a slot takes.
 
-    Rounding to whole tokens takes away up to a third of the shorter side, hence the factor. A strip may
-    even have more tokens than the budget: its shorter side is never less than one.
+    One more than sides in proportion would have: the shorter side may be rounded down, the longer one up.
     """
     side: int = config.vision_config.spatial_merge_size * config.vision_config.patch_size
     most: float = max(image_processor.size.values()) / side**2
-    return math.ceil(math.sqrt(1.5 * most * QWEN_ASPECT_RATIO)) + 1
+    return math.ceil(math.sqrt(most * SLOT_ASPECT_RATIO)) + 1
 
 
 def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-from prefrm.errors import ConfigError
+from prefrm.errors import ConfigError, RecordError
 from prefrm.judge import FAMILIES, Judge, JudgeSpec
 from prefrm.media import decode
 from tests.prefrm.judge.families import IDEFICS_SPECIALS, TINY, build_tokenizer, save_checkpoint
@@ -25,11 +25,24 @@ def test_no_image_takes_more_positions_than_a_slot_has(checkpoints, model_type: 
     judge = Judge.from_base(JudgeSpec(base_model=str(checkpoints[model_type])), "cpu")
     before = max(len(judge.processor.layout.first), len(judge.processor.layout.second))
     reached = []
-    sizes = ((16, 16), (400, 400), (400, 20), (20, 400), (63, 127), (100, 88), (3, 401), (800, 4), (32, 6400))
+    sizes = ((16, 16), (400, 400), (400, 100), (100, 400), (63, 127), (100, 88), (31, 120), (800, 200))
     for width, height in sizes:
         image = judge.processor.prepare_image(Image.new("RGB", (width, height)))
         reached.append(int(judge.family.positions(judge.model.config, [before, image, 1]).max()))
     assert judge.processor.stride / 2 < max(reached) <= judge.processor.stride
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_an_image_that_is_too_long_for_a_slot_is_refused_there_alone(checkpoints, model_type: str):
+    """A stride for the most extreme strip that an image processor takes would help nobody else."""
+    joint, isolated = (
+        Judge.from_base(JudgeSpec(base_model=str(checkpoints[model_type]), attention=attention), "cpu")
+        for attention in ("joint", "isolated")
+    )
+    strip = joint.processor.prepare_image(Image.new("RGB", (6400, 32)))
+    assert joint.processor.prepare_pair("a cat", strip, strip).images == (strip, strip)
+    with pytest.raises(RecordError, match="crop the image to a less extreme aspect ratio"):
+        isolated.processor.prepare_pair("a cat", strip, strip)
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,8 @@ def test_isolated_and_joint_are_different_judges(judge: Judge, images):
     verdicts = [
         j(j.processor.collate([j.processor.prepare_pair(PROMPT, *images[:2])])) for j in (judge, joint)
     ]
-    assert abs(verdicts[0] - verdicts[1]).item() > 1e-4
+    # Float32 rounds log-odds near 1 by less than 1e-6.
+    assert abs(verdicts[0] - verdicts[1]).item() > 1e-5
 
 
 def test_a_group_pass_has_gradients_for_every_verdict(judge: Judge, images):
