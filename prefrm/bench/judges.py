@@ -5,7 +5,7 @@
     runs/speed.json  prefrm against a plain trainer
 
 What is there already is not done again, so an interrupted benchmark goes on where it was; what is of other
-data, of another number of steps or of another device is.
+data, of other settings, of another version or of another device is. Who changes prefrm itself deletes runs.
 """
 
 import os
@@ -57,7 +57,7 @@ def bench_judges(
     workers = workers or (os.cpu_count() or 1 if device_name(device) == CPU else 1)
     _build_data(runs)
     _train_all(runs, steps=steps, device=device, workers=workers)
-    rows = [row for case in CASES if (row := _row(case, runs, steps, device)) is not None]
+    rows = [row for case in CASES if (row := read_row(case, runs, steps=steps, device=device)) is not None]
     speeds = measure_speeds(runs / "data" / CASES[0].data, runs / "speed.json", device=device)
     worlds: dict[str, Mapping[str, Any]] = {
         case.part: read_info(runs / "data" / case.data).options for case in CASES
@@ -86,12 +86,8 @@ def _info(folder: Path) -> DatasetInfo | None:
     return None
 
 
-def _row(case: Case, runs: Path, steps: int, device: str) -> Row | None:
-    return read_row(runs / case.name, steps=steps, device=device)
-
-
 def _train_all(runs: Path, *, steps: int, device: str, workers: int) -> None:
-    waiting = [case for case in CASES if _row(case, runs, steps, device) is None]
+    waiting = [case for case in CASES if read_row(case, runs, steps=steps, device=device) is None]
     done = len(CASES) - len(waiting)
     with track("training judges", len(CASES)) as advance, _children() as running:
         while waiting or running:
@@ -120,7 +116,7 @@ def _collect(running: Running, runs: Path, steps: int, device: str) -> int:
     ended = [case for case, process in running.items() if process.poll() is not None]
     for case in ended:
         status = running.pop(case).returncode
-        row = _row(case, runs, steps, device)
+        row = read_row(case, runs, steps=steps, device=device)
         if status or row is None:
             raise BenchError(f"{case.name} ended with status {status}: {_end_of(_log(case, runs))}")
         print(f"{case.name}: pair accuracy {row.pair_accuracy:.3f}, {row.seconds:.0f} s", flush=True)

@@ -16,14 +16,16 @@ from prefrm.files import write_whole
 __all__ = ["write_judges_report"]
 
 FOLDER = "judges"
+NOTES = "notes.md"
 INTRODUCTION = """\
 # Judges
 
 What each kind of judge is worth and what it costs, as `make bench-judges` measured it ({device}). Every
 judge is a LoRA adapter of rank 16 on the shipped captioner, trained for {steps} optimizer steps. A step of
 the joint verdict has {pairs} comparisons, each in one presentation order; a step of every other judge has
-{groups} groups with all their comparisons, from one forward pass over each. Accuracy is over strict pairs of
-held-out prompts, against clean labels; calibration is after temperature scaling on the validation split.
+{groups} groups with all their comparisons, of a verdict in both orders, from one forward pass over each.
+Accuracy is over strict pairs of held-out prompts, against clean labels. The calibration error is over all
+pairs, ties included, after temperature scaling on the validation split.
 """
 SIZES = """\
 Trained on {train:,} groups of {group_size}, {labels}; calibrated on {validation:,} groups and measured on
@@ -57,12 +59,16 @@ def write_judges_report(
 ) -> None:
     """Write `judges.md`, `judges.json` (a list of rows) and the plots in `judges/` into `docs`.
 
-    `worlds` has, for each part, the options of its recipe.
+    What somebody wrote into `judges/notes.md` closes the report.
+
+    Args:
+        worlds: for each part, the options of its recipe.
     """
     pictures = docs / FOLDER
     pictures.mkdir(parents=True, exist_ok=True)
     rates = {speed.judge: speed for speed in speeds}
-    entries = [asdict(row) | _rates(rates.get(_name(row))) for row in rows]
+    # Speed is measured on the shapes world.
+    entries = [asdict(row) | _rates(None if row.part == "cyclic" else rates.get(_name(row))) for row in rows]
     write_whole(docs / "judges.json", json.dumps(entries, indent=2, allow_nan=False) + "\n")
     _draw(rows, pictures)
     device = " and ".join(sorted({row.device for row in rows}))
@@ -85,8 +91,13 @@ def write_judges_report(
         "## Speed",
         SPEED.format(threads=" on one thread" if one_thread else ""),
         _table(["judge", "prefrm", "plain", "times"], _speed_table(speeds)),
+        *_notes(pictures / NOTES),
     ]
     write_whole(docs / "judges.md", "\n\n".join(section.strip() for section in sections) + "\n")
+
+
+def _notes(path: Path) -> list[str]:
+    return ["## Notes", path.read_text(encoding="utf-8")] if path.is_file() else []
 
 
 def _sizes(options: Mapping[str, Any], labels: str | None = None) -> str:

@@ -1,6 +1,6 @@
 """One case of the benchmark: train it with `prefrm.train`, as a user would, and keep a row of numbers.
 
-CASE/asked.json   the steps and the device of the training in this folder
+CASE/asked.json   what the training in this folder is of: a row of anything else is not taken for it
 CASE/row.json     what it gave
 """
 
@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +95,8 @@ def spec_of(kind: Kind) -> JudgeSpec:
 
 def train_case(case: Case, runs: Path, *, steps: int = STEPS, device: str = "auto") -> Row:
     """Train, measure, write `row.json`; an interrupted case goes on from its newest checkpoint."""
-    folder, spec = runs / case.name, spec_of(case.kind)
-    _make_room(folder, {"steps": steps, "device": device_name(device)})
-    config = TrainConfig(
-        output=folder,
-        judge=spec,
-        data=DataConfig(path=runs / "data" / case.data),
-        adapter=ADAPTER,
-        optim=OptimConfig(steps=steps, batch_size=GROUPS if spec.reads_groups else PAIRS, lr=LR),
-        device=device,
-        seed=case.seed,
-    )
+    folder, config = runs / case.name, _config(case, runs, steps, device)
+    _make_room(folder, _asked(config))
     with Resources() as resources:
         result = run(config, resume=True)
     evaluation = result.held_out
@@ -130,10 +122,37 @@ def train_case(case: Case, runs: Path, *, steps: int = STEPS, device: str = "aut
     return row
 
 
-def read_row(folder: Path, *, steps: int, device: str) -> Row | None:
-    """The row of a case that was trained for so many steps on this device, or None."""
-    numbers, asked = _read(folder / ROW), {"steps": steps, "device": device_name(device)}
-    return Row(**numbers) if asked.items() <= numbers.items() else None
+def read_row(case: Case, runs: Path, *, steps: int, device: str) -> Row | None:
+    """The row of a case that was trained by this version as it would be now, on this device, or None."""
+    folder = runs / case.name
+    if _read(folder / ASKED) != _asked(_config(case, runs, steps, device)):
+        return None
+    return Row(**numbers) if (numbers := _read(folder / ROW)) else None
+
+
+def _config(case: Case, runs: Path, steps: int, device: str) -> TrainConfig:
+    spec = spec_of(case.kind)
+    return TrainConfig(
+        output=runs / case.name,
+        judge=spec,
+        data=DataConfig(path=runs / "data" / case.data),
+        adapter=ADAPTER,
+        optim=OptimConfig(steps=steps, batch_size=GROUPS if spec.reads_groups else PAIRS, lr=LR),
+        device=device,
+        seed=case.seed,
+    )
+
+
+def _asked(config: TrainConfig) -> dict[str, Any]:
+    """What two trainings have in common if their rows may stand for each other, as JSON."""
+    settings = asdict(config)
+    for place in ("output", "data"):
+        del settings[place]
+    # A checkout of the same version may lie elsewhere.
+    del settings["judge"]["base_model"]
+    asked = settings | {"device": device_name(config.device), "version": version("prefrm")}
+    same: dict[str, Any] = json.loads(json.dumps(asked))
+    return same
 
 
 def device_name(device: str) -> str:

@@ -71,36 +71,59 @@ def every_part(*args, worlds, **options) -> None:
     write_judges_report(*args, worlds=dict.fromkeys(WORLDS, worlds["shapes"]), **options)
 
 
-@pytest.mark.parametrize(("steps", "device"), [(3, "CPU"), (2, "NVIDIA H100")])
-def test_a_training_of_something_else_is_not_continued(tmp_path, steps, device, monkeypatch):
-    """Not finished, of other steps or on another device: the folder goes, checkpoints and all."""
+@pytest.fixture
+def finished(tmp_path, monkeypatch) -> dict:
+    """What was asked of a training of two steps on the CPU, of which there are a checkpoint and a row."""
     folder = tmp_path / CASE.name
-    folder.mkdir()
-    (folder / "asked.json").write_text(json.dumps({"steps": steps, "device": device}))
-    (folder / "checkpoints").mkdir()
+
+    def finish(config, *, resume):
+        (folder / "checkpoints").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "run", finish)
+    with pytest.raises(KeyboardInterrupt):
+        train_case(CASE, tmp_path, steps=2, device="cpu")
+    (folder / "row.json").write_text(json.dumps(asdict(row(steps=2))))
+    asked: dict = json.loads((folder / "asked.json").read_text())
+    return asked
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"device": "NVIDIA H100"},
+        {"version": "0.0.1"},
+        {"seed": 1},
+        {"optim": {"steps": 3}},
+        {"judge": {"template": "rate-v1"}},
+    ],
+)
+def test_a_training_of_something_else_is_neither_counted_nor_continued(
+    tmp_path, finished, change, monkeypatch
+):
+    """Of other settings, another device or another version, the folder goes, checkpoints and all."""
+    folder = tmp_path / CASE.name
+    nested = {key: finished[key] | value for key, value in change.items() if isinstance(value, dict)}
+    (folder / "asked.json").write_text(json.dumps(finished | change | nested))
+    kept = read_row(CASE, tmp_path, steps=2, device="cpu")
+    assert kept == (None if change else row(steps=2))
 
     def look(config, *, resume):
-        assert resume and not (folder / "checkpoints").exists()
-        assert json.loads((folder / "asked.json").read_text()) == {"steps": 2, "device": "CPU"}
+        assert resume and (folder / "checkpoints").exists() == (not change)
+        assert json.loads((folder / "asked.json").read_text()) == finished
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "run", look)
     with pytest.raises(KeyboardInterrupt):
         train_case(CASE, tmp_path, steps=2, device="cpu")
-    (folder / "checkpoints").mkdir()
-    # Of the same it is.
-    monkeypatch.setattr(training, "run", lambda config, *, resume: 1 / len(list(folder.glob("missing"))))
-    with pytest.raises(ZeroDivisionError):
-        train_case(CASE, tmp_path, steps=2, device="cpu")
-    assert (folder / "checkpoints").exists()
 
 
-def test_a_row_is_of_its_steps_and_its_device(tmp_path):
-    (tmp_path / "row.json").write_text(json.dumps(asdict(row())))
-    assert read_row(tmp_path, steps=300, device="cpu") == row()
-    assert read_row(tmp_path, steps=200, device="cpu") is None
-    (tmp_path / "row.json").write_text(json.dumps(asdict(row(device="NVIDIA H100"))))
-    assert read_row(tmp_path, steps=300, device="cpu") is None
+def test_a_row_may_have_been_made_in_another_folder(tmp_path, finished):
+    (tmp_path / CASE.name).rename(tmp_path / "moved")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "moved").rename(tmp_path / "runs" / CASE.name)
+    assert read_row(CASE, tmp_path / "runs", steps=2, device="cpu") == row(steps=2)
 
 
 def test_speeds_are_kept_for_their_device_and_measured_on_one_thread(tmp_path, monkeypatch):
@@ -168,7 +191,7 @@ def test_a_case_that_fails_is_named_with_the_end_of_its_log(tmp_path, monkeypatc
     (tmp_path / "runs").mkdir()
     with pytest.raises(BenchError, match=f"{CASE.name} ended with status 1: .*does not exist"):
         bench_judges(tmp_path / "runs", tmp_path / "docs", steps=2, device="cpu", workers=1)
-    assert read_row(tmp_path / "runs" / CASE.name, steps=2, device="cpu") is None
+    assert read_row(CASE, tmp_path / "runs", steps=2, device="cpu") is None
     assert not (tmp_path / "docs").exists()
 
 
@@ -222,7 +245,12 @@ def test_the_report_shows_every_table(tmp_path):
         row(part="cyclic", judge="scalar", attention=None, order_gap=None, pair_accuracy=0.66, flip=0.0),
         row(part="noise", flip=0.3, pair_accuracy=0.85),
     ]
-    speeds = [Speed(judge="verdict-joint", prefrm=90.0, plain=30.0, steps=3, device="CPU")]
+    speeds = [
+        Speed(judge=name, prefrm=90.0, plain=30.0, steps=3, device="CPU")
+        for name in ("verdict-joint", "scalar")
+    ]
+    (tmp_path / "judges").mkdir()
+    (tmp_path / "judges" / "notes.md").write_text("Three other rates were tried.\n")
     write_judges_report(rows, speeds, tmp_path, steps=300, worlds=WORLDS)
     text = (tmp_path / "judges.md").read_text()
     assert "| verdict-joint | 0.960 (0.950 to 0.970) |" in text
@@ -238,11 +266,13 @@ def test_the_report_shows_every_table(tmp_path):
         "calibrated on 300 groups and measured on 600.",
     ]
     assert "in one process on one thread." in text
+    assert text.endswith("## Notes\n\nThree other rates were tried.\n")
     on_gpu = [replace(one, device="NVIDIA H100") for one in speeds]
     write_judges_report(rows, on_gpu, tmp_path, steps=300, worlds=WORLDS)
     assert "one thread" not in (tmp_path / "judges.md").read_text()
     entries = json.loads((tmp_path / "judges.json").read_text())
-    assert len(entries) == 5 and entries[0]["plain_comparisons_per_second"] == 30.0
+    # No speed was measured on the cyclic world.
+    assert [entry["plain_comparisons_per_second"] for entry in entries] == [30.0, 30.0, 30.0, None, 30.0]
     for picture in ("accuracy.png", "label_noise.png"):
         assert (tmp_path / "judges" / picture).read_bytes().startswith(b"\x89PNG")
         assert f"judges/{picture}" in text
