@@ -17,13 +17,7 @@ from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_onevision.modeling_llava_onevision import unpad_image
 
 from prefrm.errors import ConfigError
-from prefrm.judge.backbones.family import (
-    Family,
-    language_layers,
-    most_positions,
-    plain_positions,
-    read_embeds,
-)
+from prefrm.judge.backbones.family import Family, language_layers
 from prefrm.judge.images import ImageInput
 
 __all__ = ["LLAVA_ONEVISION"]
@@ -131,13 +125,10 @@ LLAVA_ONEVISION = Family(
     model_type="llava_onevision",
     vision_tower="model.vision_tower",
     lora_targets=language_layers("model.language_model"),
-    max_length=most_positions,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
     spell=_spell,
     encode=_encode,
-    positions=plain_positions,
     extent=_extent,
-    read=read_embeds,
     images_in_text=True,
 )

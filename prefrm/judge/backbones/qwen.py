@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from prefrm.errors import ConfigError
-from prefrm.judge.backbones.family import Family, language_layers, most_positions, read_embeds
+from prefrm.judge.backbones.family import Family, language_layers
 from prefrm.judge.images import ImageInput
 
 __all__ = ["QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL", "mrope_positions"]
@@ -129,14 +129,12 @@ QWEN2_VL = Family(
     model_type="qwen2_vl",
     vision_tower="model.visual",
     lora_targets=language_layers("model.language_model"),
-    max_length=most_positions,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
     spell=_spell,
     encode=_encode,
-    positions=_positions,
     extent=_extent,
-    read=read_embeds,
+    positions=_positions,
 )
 QWEN2_5_VL = replace(QWEN2_VL, model_type="qwen2_5_vl")
 QWEN3_VL = replace(QWEN2_VL, model_type="qwen3_vl", encode=_encode_deep, read=_read_deep)
