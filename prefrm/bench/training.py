@@ -83,13 +83,14 @@ class Row:
 
 
 def spec_of(kind: Kind) -> JudgeSpec:
-    """The judge of a case, on the shapes world's captioner."""
+    """The judge of a case, on the shapes world's captioner; all its pictures are square."""
     return JudgeSpec(
         base_model=str(CHECKPOINT),
         head=kind.head,
         attention=kind.attention,
         quantize=kind.quantize,
         template=kind.template,
+        max_aspect_ratio=1.0,
     )
 
 

@@ -31,7 +31,7 @@ from prefrm.eval.paired import Difference, SideBySide, compare
 from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
 from prefrm.eval.ranking import intransitive_triples, kendall_tau, spearman_rho
 from prefrm.eval.report import Opponent, summary, write_report
-from prefrm.eval.study import Splits, Study, evaluate_splits, find_splits
+from prefrm.eval.study import Fitted, Splits, Study, evaluate_splits, find_splits, fit_split
 from prefrm.eval.thresholds import Thresholds, fit_half_tie_threshold, fit_tie_threshold
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Calibration",
     "Difference",
     "Evaluation",
+    "Fitted",
     "IllusoryAdvantage",
     "JudgedGroup",
     "Metrics",
@@ -59,6 +60,7 @@ __all__ = [
     "evaluate_splits",
     "find_splits",
     "fit_half_tie_threshold",
+    "fit_split",
     "fit_temperature",
     "fit_tie_threshold",
     "half_tie_accuracy",

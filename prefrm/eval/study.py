@@ -14,7 +14,7 @@ from prefrm.progress import track
 from prefrm.records import count_groups, read_groups
 from prefrm.winmatrix import Scorer
 
-__all__ = ["NO_VALIDATION", "Splits", "Study", "evaluate_splits", "find_splits"]
+__all__ = ["NO_VALIDATION", "Fitted", "Splits", "Study", "evaluate_splits", "find_splits", "fit_split"]
 
 VALIDATION = "validation"
 NO_VALIDATION = "none"
@@ -33,16 +33,31 @@ class Splits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What the labels of a split ask of a judge.
+
+    Attributes:
+        temperature: > 0; log-odds divided by it agree best.
+        thresholds: for ties; they name the split and how many judged pairs it has.
+    """
+
+    temperature: float
+    thresholds: Thresholds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
     """One judge on one dataset.
 
     Attributes:
         splits: where the numbers come from.
+        fitted: what the validation split asks for; None without one.
         evaluation: the judge as it is, on the test split.
-        recalibrated: the same at the temperature that the validation split asks for; None without one.
+        recalibrated: the same at the fitted temperature; None if nothing was fitted.
     """
 
     splits: Splits
+    fitted: Fitted | None
     evaluation: Evaluation
     recalibrated: Evaluation | None
 
@@ -75,23 +90,29 @@ def find_splits(data: Path | str, test: str, validation: str | None = None) -> S
     return Splits(test=test, validation=chosen)
 
 
-def evaluate_splits(scorer: Scorer, data: Path | str, splits: Splits) -> Study:
-    """Score the splits; fit temperature and tie thresholds on the one and measure on the other.
+def fit_split(scorer: Scorer, data: Path | str, split: str) -> Fitted:
+    """Score a split that is not the one to be measured, and fit temperature and tie thresholds on it.
 
-    Raises: as `evaluate`, and DatasetError if no pair of the validation split was judged.
+    Raises: as `evaluate`, and DatasetError if no pair was judged.
     """
-    if splits.validation is None:
-        return Study(splits=splits, evaluation=_evaluate(scorer, data, splits.test), recalibrated=None)
-    held_out = _evaluate(scorer, data, splits.validation)
+    held_out = _evaluate(scorer, data, split)
     if not len(pairs_of(held_out.judged).judged):
         raise DatasetError(
-            f"no pair of the split {splits.validation!r} was compared and judged, so nothing can be fitted "
-            f"on it; choose another validation split, or {NO_VALIDATION!r}"
+            f"no pair of the split {split!r} was compared and judged, so nothing can be fitted on it; "
+            "choose another validation split, or none"
         )
-    thresholds = held_out.fitted_thresholds(splits.validation)
-    evaluation = _evaluate(scorer, data, splits.test, thresholds)
+    return Fitted(temperature=held_out.fitted_temperature(), thresholds=held_out.fitted_thresholds(split))
+
+
+def evaluate_splits(scorer: Scorer, data: Path | str, splits: Splits) -> Study:
+    """Score the splits; fit on the one, if there is one, and measure on the other. Raises as `fit_split`."""
+    fitted = None if splits.validation is None else fit_split(scorer, data, splits.validation)
+    evaluation = _evaluate(scorer, data, splits.test, None if fitted is None else fitted.thresholds)
     return Study(
-        splits=splits, evaluation=evaluation, recalibrated=evaluation.tempered(held_out.fitted_temperature())
+        splits=splits,
+        fitted=fitted,
+        evaluation=evaluation,
+        recalibrated=None if fitted is None else evaluation.tempered(fitted.temperature),
     )
 
 

@@ -187,7 +187,8 @@ class JudgeProcessor:
         if reach > self.stride:
             raise RecordError(
                 f"an image of {image.tokens} tokens takes {reach} positions and this judge keeps "
-                f"{self.stride} for each; crop the image to a less extreme aspect ratio"
+                f"{self.stride} for each; crop the image to a less extreme aspect ratio, or train the judge "
+                f"with a larger one (max_aspect_ratio is {self.spec.max_aspect_ratio:g})"
             )
 
     def _checked(self, segments: Sequence[Segment], prompt: str) -> SequenceInput:
@@ -206,7 +207,8 @@ class JudgeProcessor:
     def _longest_slot(self) -> int:
         """The text before an image and the longest image under the pixel budget, in positions."""
         text = max(len(self.layout.first), len(self.layout.second))
-        return text + self._family.extent(self.tokenizer, self._config, self.image_processor)
+        ratio = self.spec.max_aspect_ratio
+        return text + self._family.extent(self.tokenizer, self._config, self.image_processor, ratio)
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -1,5 +1,6 @@
 """What a judge is, in plain data: enough to build one from a base model."""
 
+import math
 from dataclasses import dataclass
 
 from prefrm.errors import ConfigError
@@ -30,6 +31,9 @@ class JudgeSpec:
         embedding_dim: even; how many numbers an embedding has.
         min_pixels: an image is enlarged to at least so many pixels; None keeps the base model's own bound.
         max_pixels: an image is reduced to at most so many pixels; None keeps the base model's own bound.
+        max_aspect_ratio: at least 1; of the isolated attention and models that keep an image's shape, the
+            most extreme ratio of an image's sides that fits into a slot: 1 for square images alone. Slots
+            stand as far apart as that takes; the closer, the faster a small model learns to compare them.
         quantize: how the language model's linear layers are stored, one of `QUANTIZATIONS`; None keeps them
             as they are.
     """
@@ -43,6 +47,7 @@ class JudgeSpec:
     embedding_dim: int = 8
     min_pixels: int | None = None
     max_pixels: int | None = None
+    max_aspect_ratio: float = 4.0
     quantize: str | None = None
 
     def __post_init__(self) -> None:
@@ -70,6 +75,8 @@ class JudgeSpec:
         for name in ("min_pixels", "max_pixels"):
             if (pixels := getattr(self, name)) is not None and pixels < 1:
                 raise ConfigError(f"{name} must be at least 1; received {pixels}")
+        if not 1 <= self.max_aspect_ratio < math.inf:
+            raise ConfigError(f"max_aspect_ratio must be at least 1; received {self.max_aspect_ratio}")
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
             raise ConfigError(f"min_pixels ({self.min_pixels}) is larger than max_pixels ({self.max_pixels})")
 

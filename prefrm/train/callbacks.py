@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from prefrm.errors import ConfigError
 from prefrm.progress import Advance
 
-__all__ = ["MetricsFile", "ReportProgress", "StopAtNonFinite"]
+__all__ = ["MetricsFile", "ReportProgress", "StepLogs", "StopAtNonFinite"]
 
 
 class ReportProgress(TrainerCallback):
@@ -46,7 +46,26 @@ class StopAtNonFinite(TrainerCallback):
                 )
 
 
-class MetricsFile(TrainerCallback):
+class StepLogs(TrainerCallback):
+    """Passes on the numbers of each step; the loop's last log is a summary, and of no step."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs and "loss" in logs:
+            self.on_step_log(state, control, logs)
+
+    def on_step_log(self, state: TrainerState, control: TrainerControl, logs: dict[str, float]) -> None:
+        """What is done with the numbers; others may be added to them."""
+        raise NotImplementedError
+
+
+class MetricsFile(StepLogs):
     """Writes one JSON line to a file for each optimizer step: step, loss, grad_norm, learning_rate, epoch.
 
     After a training is resumed, the lines of the steps that are done again are gone.
@@ -68,16 +87,8 @@ class MetricsFile(TrainerCallback):
         partial.write_text(kept, encoding="utf-8")
         partial.replace(self._path)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        # The loop's last log is a summary, and of no step.
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
+    def on_step_log(self, state: TrainerState, control: TrainerControl, logs: dict[str, float]) -> None:
+        if not state.is_world_process_zero:
             return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step, **logs}, allow_nan=False) + "\n")

@@ -8,14 +8,12 @@ from pathlib import Path
 import torch
 
 from prefrm.bundle import Calibration
-from prefrm.engine import Engine
 from prefrm.errors import BundleError
-from prefrm.eval import Evaluation, Thresholds, evaluate, write_report
-from prefrm.progress import track
+from prefrm.eval import Evaluation, Fitted, Splits, evaluate_splits, fit_split, write_report
 from prefrm.protocol import encode_matrices, largest_difference
-from prefrm.records import count_groups, read_groups
+from prefrm.records import read_groups
 from prefrm.train.config import DataConfig
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.winmatrix import Group, Scorer, WinMatrix
 
 __all__ = ["EXPORT_GROUPS", "check_export", "first_groups", "measure", "pictures"]
 
@@ -56,33 +54,28 @@ def _explained(dtype: torch.dtype) -> float:
     return 2 * math.sqrt(torch.finfo(dtype).eps)
 
 
-def measure(engine: Engine, data: DataConfig, report: Path) -> tuple[Calibration | None, Evaluation | None]:
+def measure(scorer: Scorer, data: DataConfig, report: Path) -> tuple[Calibration | None, Evaluation | None]:
     """Fit temperature and thresholds on the validation split, then report on the test split with them."""
-    calibration, thresholds = None, None
-    if data.validation is not None:
-        validation = _evaluate(engine, data.path, data.validation)
-        calibration = Calibration(
-            temperature=validation.fitted_temperature(),
-            split=data.validation,
-            n=validation.metrics.comparisons - validation.metrics.unjudged,
-        )
-        thresholds = validation.fitted_thresholds(data.validation)
     if data.test is None:
-        return calibration, None
-    raw = _evaluate(engine, data.path, data.test, thresholds)
-    if calibration is None:
-        write_report(raw, report)
-        return None, raw
-    evaluation = raw.tempered(calibration.temperature)
-    write_report(evaluation, report, before=raw)
-    return calibration, evaluation
+        fitted = None if data.validation is None else fit_split(scorer, data.path, data.validation)
+        return _calibration(fitted), None
+    why = "data.validation is null" if data.validation is None else ""
+    splits = Splits(test=data.test, validation=data.validation, why=why)
+    study = evaluate_splits(scorer, data.path, splits)
+    if study.recalibrated is None:
+        write_report(study.evaluation, report, why_no_thresholds=why)
+        return None, study.evaluation
+    write_report(study.recalibrated, report, before=study.evaluation)
+    return _calibration(study.fitted), study.recalibrated
+
+
+def _calibration(fitted: Fitted | None) -> Calibration | None:
+    if fitted is None:
+        return None
+    thresholds = fitted.thresholds
+    return Calibration(temperature=fitted.temperature, split=thresholds.split, n=thresholds.pairs)
 
 
 def pictures(folder: Path) -> dict[str, bytes]:
     """The plots of a report, encoded, by file name."""
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
-
-
-def _evaluate(engine: Engine, folder: Path, split: str, thresholds: Thresholds | None = None) -> Evaluation:
-    with track(f"scoring {split}", count_groups(folder, split)) as advance:
-        return evaluate(engine, read_groups(folder, split), thresholds=thresholds, progress=advance)

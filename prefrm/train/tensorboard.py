@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from prefrm.errors import missing_extra
+from prefrm.train.callbacks import StepLogs
 
 __all__ = ["TensorBoard"]
 
 
-class TensorBoard(TrainerCallback):
+class TensorBoard(StepLogs):
     """Writes every logged number into an event file in a folder; a resumed run takes back later steps.
 
     Raises:
@@ -32,15 +33,8 @@ class TensorBoard(TrainerCallback):
         if state.is_world_process_zero:
             self._writer = self._open(str(self._folder), purge_step=state.global_step + 1)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if self._writer is None or not logs or "loss" not in logs:
+    def on_step_log(self, state: TrainerState, control: TrainerControl, logs: dict[str, float]) -> None:
+        if self._writer is None:
             return
         for name, value in logs.items():
             self._writer.add_scalar(name, value, state.global_step)

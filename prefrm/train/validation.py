@@ -4,20 +4,21 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from prefrm.engine import DEFAULT_BATCH_SIZE, Engine
 from prefrm.errors import DatasetError
 from prefrm.eval import evaluate
 from prefrm.judge import Judge
 from prefrm.records import PreferenceGroup
+from prefrm.train.callbacks import StepLogs
 from prefrm.train.processes import gather, is_first
 from prefrm.train.state import gather_weights
 
 __all__ = ["Validation"]
 
 
-class Validation(TrainerCallback):
+class Validation(StepLogs):
     """Scores validation groups every few steps and after the last one; the log loss decides what is best.
 
     The numbers, of the judge as it is (no temperature is fitted), go into the log of their step:
@@ -70,18 +71,10 @@ class Validation(TrainerCallback):
         if self._waited >= self._patience:
             control.should_training_stop = control.should_save = True
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_step_log(self, state: TrainerState, control: TrainerControl, logs: dict[str, float]) -> None:
         """Add the numbers to the log of their step."""
-        if logs is not None and "loss" in logs:
-            logs.update(self._numbers)
-            self._numbers = {}
+        logs.update(self._numbers)
+        self._numbers = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know beside `best_weights`, as JSON."""

@@ -17,45 +17,6 @@ from prefrm.judge.images import ImageInput
 __all__ = ["Family", "language_layers", "most_positions", "plain_positions", "read_embeds"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """What prefrm needs to know of a model family.
-
-    Attributes:
-        model_type: as in the checkpoint's `config.json`.
-        vision_tower: module path of the vision tower inside the backbone.
-        lora_targets: a regular expression over whole module paths, as PEFT's `target_modules` takes
-            it: the linear layers of the language model, none of the vision tower.
-        max_length: how many positions a model of that configuration reads.
-        pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
-        prepare: (image processor, image) -> its pixels and its grid.
-        spell: (tokenizer, configuration, grid) -> the token ids that stand for an image.
-        encode: (backbone, N images) -> N features [V, T, D]: what enters the language model in the
-            place of the image's tokens, and, of families that have it, what is added at deeper layers.
-        positions: (configuration, text lengths and images in order) -> position ids [A, L] from 0.
-        extent: (tokenizer, configuration, image processor) -> the most positions that one image can advance,
-            or of families with images of any shape, one whose sides are no more apart than 4 : 1.
-        read: (backbone, embeddings [B, L, D], mask [B, L] or [B, 1, L, L], positions [A, B, L], features
-            of all images [V, N * T, D], where they stand [B, L]) -> the last hidden state [B, L, D],
-            after the final norm.
-        images_in_text: whether images are written into a message's text as their token, because the
-            family's chat templates put all images before all text.
-    """
-
-    model_type: str
-    vision_tower: str
-    lora_targets: str
-    max_length: Callable[[Any], int]
-    pixel_budget: Callable[[Any, int | None, int | None], None]
-    prepare: Callable[[Any, Image.Image], tuple[torch.Tensor, tuple[int, ...]]]
-    spell: Callable[[Any, Any, tuple[int, ...]], list[int]]
-    encode: Callable[[Any, Sequence[ImageInput]], Sequence[torch.Tensor]]
-    positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor]
-    extent: Callable[[Any, Any, Any], int]
-    read: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-    images_in_text: bool = False
-
-
 def language_layers(path: str) -> str:
     """A regular expression over module paths: the linear layers of the language model at `path`.
 
@@ -88,3 +49,44 @@ def read_embeds(
         inputs_embeds=embeds_BLD, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state
     return hidden_BLD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What prefrm needs to know of a model family; what several share is the default.
+
+    Attributes:
+        model_type: as in the checkpoint's `config.json`.
+        vision_tower: module path of the vision tower inside the backbone.
+        lora_targets: a regular expression over whole module paths, as PEFT's `target_modules` takes
+            it: the linear layers of the language model, none of the vision tower.
+        pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
+        prepare: (image processor, image) -> its pixels and its grid.
+        spell: (tokenizer, configuration, grid) -> the token ids that stand for an image.
+        encode: (backbone, N images) -> N features [V, T, D]: what enters the language model in the
+            place of the image's tokens, and, of families that have it, what is added at deeper layers.
+        extent: (tokenizer, configuration, image processor, ratio) -> the most positions that one image can
+            advance, of families that keep an image's shape one whose sides are no further apart than `ratio`.
+        max_length: how many positions a model of that configuration reads.
+        positions: (configuration, text lengths and images in order) -> position ids [A, L] from 0.
+        read: (backbone, embeddings [B, L, D], mask [B, L] or [B, 1, L, L], positions [A, B, L], features
+            of all images [V, N * T, D], where they stand [B, L]) -> the last hidden state [B, L, D],
+            after the final norm.
+        images_in_text: whether images are written into a message's text as their token, because the
+            family's chat templates put all images before all text.
+    """
+
+    model_type: str
+    vision_tower: str
+    lora_targets: str
+    pixel_budget: Callable[[Any, int | None, int | None], None]
+    prepare: Callable[[Any, Image.Image], tuple[torch.Tensor, tuple[int, ...]]]
+    spell: Callable[[Any, Any, tuple[int, ...]], list[int]]
+    encode: Callable[[Any, Sequence[ImageInput]], Sequence[torch.Tensor]]
+    extent: Callable[[Any, Any, Any, float], int]
+    max_length: Callable[[Any], int] = most_positions
+    positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor] = plain_positions
+    read: Callable[
+        [Any, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
+    ] = read_embeds
+    images_in_text: bool = False

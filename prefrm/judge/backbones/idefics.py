@@ -12,13 +12,7 @@ import torch
 from PIL import Image
 
 from prefrm.errors import ConfigError
-from prefrm.judge.backbones.family import (
-    Family,
-    language_layers,
-    most_positions,
-    plain_positions,
-    read_embeds,
-)
+from prefrm.judge.backbones.family import Family, language_layers
 from prefrm.judge.images import ImageInput
 
 __all__ = ["IDEFICS3", "SMOLVLM"]
@@ -78,7 +72,7 @@ def _encode(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tenso
     return [part_KTD.flatten(0, 1)[None] for part_KTD in parts]
 
 
-def _extent(tokenizer: Any, config: Any, image_processor: Any) -> int:
+def _extent(tokenizer: Any, config: Any, image_processor: Any, ratio: float) -> int:
     edge = image_processor.size["longest_edge"]
     count = math.ceil((edge + edge % 2) / image_processor.max_image_size["longest_edge"])
     whole = count == 1 or not image_processor.do_image_splitting
@@ -89,13 +83,10 @@ IDEFICS3 = Family(
     model_type="idefics3",
     vision_tower="model.vision_model",
     lora_targets=language_layers("model.text_model"),
-    max_length=most_positions,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
     spell=_spell,
     encode=_encode,
-    positions=plain_positions,
     extent=_extent,
-    read=read_embeds,
 )
 SMOLVLM = replace(IDEFICS3, model_type="smolvlm")

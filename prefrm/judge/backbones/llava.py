@@ -17,13 +17,7 @@ from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_onevision.modeling_llava_onevision import unpad_image
 
 from prefrm.errors import ConfigError
-from prefrm.judge.backbones.family import (
-    Family,
-    language_layers,
-    most_positions,
-    plain_positions,
-    read_embeds,
-)
+from prefrm.judge.backbones.family import Family, language_layers
 from prefrm.judge.images import ImageInput
 
 __all__ = ["LLAVA_ONEVISION"]
@@ -116,7 +110,7 @@ def _packed(backbone: Any, grid: tuple[int, ...], parts_KTD: torch.Tensor) -> to
     return torch.cat([parts_KTD[0], rows_DHW.flatten(1).T])
 
 
-def _extent(tokenizer: Any, config: Any, image_processor: Any) -> int:
+def _extent(tokenizer: Any, config: Any, image_processor: Any, ratio: float) -> int:
     """Tiles whose padding is cut off may have up to so many features more than tiles that were shrunk."""
     tile, side = image_processor.size["height"], _side(config)
     most = int(TOLERANCE**2 * _most_features(config))
@@ -131,13 +125,10 @@ LLAVA_ONEVISION = Family(
     model_type="llava_onevision",
     vision_tower="model.vision_tower",
     lora_targets=language_layers("model.language_model"),
-    max_length=most_positions,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
     spell=_spell,
     encode=_encode,
-    positions=plain_positions,
     extent=_extent,
-    read=read_embeds,
     images_in_text=True,
 )

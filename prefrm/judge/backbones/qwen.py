@@ -13,14 +13,10 @@ import torch
 from PIL import Image
 
 from prefrm.errors import ConfigError
-from prefrm.judge.backbones.family import Family, language_layers, most_positions, read_embeds
+from prefrm.judge.backbones.family import Family, language_layers
 from prefrm.judge.images import ImageInput
 
 __all__ = ["QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL", "mrope_positions"]
-
-# Of image sides, up to which an image fits into a slot of the isolated attention. The image processor lets
-# 200 through, but so long a stride would move every readout far away from the images that it reads.
-SLOT_ASPECT_RATIO = 4
 
 
 def mrope_positions(parts: Sequence[int | tuple[int, int, int]], merge: int) -> torch.Tensor:
@@ -51,14 +47,15 @@ def _positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
     return mrope_positions(plain, config.vision_config.spatial_merge_size)
 
 
-def _extent(tokenizer: Any, config: Any, image_processor: Any) -> int:
-    """Tokens along the longer side of the longest image that a slot takes.
+def _extent(tokenizer: Any, config: Any, image_processor: Any, ratio: float) -> int:
+    """Tokens along the longer side of the longest image.
 
-    One more than sides in proportion would have: the shorter side may be rounded down, the longer one up.
+    Unless it is square, one more than sides in proportion would have: the shorter one may be rounded down
+    and the longer one up.
     """
     side: int = config.vision_config.spatial_merge_size * config.vision_config.patch_size
     most: float = max(image_processor.size.values()) / side**2
-    return math.ceil(math.sqrt(most * SLOT_ASPECT_RATIO)) + 1
+    return math.ceil(math.sqrt(most * ratio)) + (ratio > 1)
 
 
 def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
@@ -129,14 +126,12 @@ QWEN2_VL = Family(
     model_type="qwen2_vl",
     vision_tower="model.visual",
     lora_targets=language_layers("model.language_model"),
-    max_length=most_positions,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
     spell=_spell,
     encode=_encode,
-    positions=_positions,
     extent=_extent,
-    read=read_embeds,
+    positions=_positions,
 )
 QWEN2_5_VL = replace(QWEN2_VL, model_type="qwen2_5_vl")
 QWEN3_VL = replace(QWEN2_VL, model_type="qwen3_vl", encode=_encode_deep, read=_read_deep)

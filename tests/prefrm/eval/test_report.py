@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from prefrm.errors import ConfigError, DatasetError
-from prefrm.eval import Opponent, Splits, Study, evaluate, summary, write_report
+from prefrm.eval import Fitted, Opponent, Splits, Study, Thresholds, evaluate, summary, write_report
 from prefrm.winmatrix import FakeScorer
 
 
@@ -140,8 +140,10 @@ def test_a_report_without_judged_pairs_has_no_plots_and_no_numbers(groups, tmp_p
 
 
 def test_another_judge_and_another_temperature_stand_beside_it(bright_scorer, groups, tmp_path):
+    thresholds = Thresholds(split="validation", pairs=9, half_tie=0.0, tie_calibrated=0.0)
     study = Study(
         splits=Splits(test="test", validation="validation"),
+        fitted=Fitted(temperature=0.5, thresholds=thresholds),
         evaluation=evaluate(bright_scorer, groups),
         recalibrated=evaluate(bright_scorer, groups).tempered(0.5),
     )

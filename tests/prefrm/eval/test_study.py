@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from prefrm.errors import ConfigError, DatasetError
-from prefrm.eval import evaluate_splits, find_splits
+from prefrm.eval import evaluate_splits, find_splits, fit_split
 from prefrm.records import Comparison, write_groups
 
 
@@ -61,6 +61,13 @@ def test_the_thresholds_separate_the_ties_of_the_validation_split(bright_scorer,
     assert done.evaluation.metrics.accuracies["half_tie_accuracy"].overall.value == 1.0
 
 
+def test_what_was_fitted_is_what_is_measured_with(bright_scorer, data):
+    done = evaluate_splits(bright_scorer, data, find_splits(data, "test"))
+    assert done.fitted == fit_split(bright_scorer, data, "validation")
+    assert done.fitted.temperature == done.recalibrated.temperature
+    assert done.fitted.thresholds == done.evaluation.thresholds
+
+
 def test_what_is_measured_does_not_move_what_is_fitted(bright_scorer, data, make_group):
     splits = find_splits(data, "test")
     before = evaluate_splits(bright_scorer, data, splits)
@@ -80,7 +87,7 @@ def test_no_accuracy_depends_on_the_temperature(bright_scorer, data):
 
 def test_without_a_validation_split_only_what_needs_it_is_missing(bright_scorer, data):
     done = evaluate_splits(bright_scorer, data, find_splits(data, "test", "none"))
-    assert done.recalibrated is None
+    assert done.fitted is done.recalibrated is None
     assert list(done.evaluation.metrics.accuracies) == [
         "pair_accuracy",
         "prompt_accuracy",

@@ -33,6 +33,17 @@ def test_no_image_takes_more_positions_than_a_slot_has(checkpoints, model_type: 
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_slots_for_square_images_have_no_room_to_spare(checkpoints, model_type: str):
+    spec = JudgeSpec(base_model=str(checkpoints[model_type]), max_aspect_ratio=1.0)
+    judge = Judge.from_base(spec, "cpu")
+    before = max(len(judge.processor.layout.first), len(judge.processor.layout.second))
+    image = judge.processor.prepare_image(Image.new("RGB", (400, 400)))
+    assert (
+        int(judge.family.positions(judge.model.config, [before, image]).max()) + 1 == judge.processor.stride
+    )
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_an_image_that_is_too_long_for_a_slot_is_refused_there_alone(checkpoints, model_type: str):
     """A stride for the most extreme strip that an image processor takes would help nobody else."""
     joint, isolated = (
@@ -129,4 +140,4 @@ def test_tags_may_be_ordinary_text_to_a_tokenizer(grid: tuple[int, int]):
     processor = own_processor("idefics3", tokenizer, image_processor)
     text = processor.replace_image_token({"rows": [[grid[0]]], "cols": [[grid[1]]]}, 0)
     assert ids(grid) == tokenizer(text)["input_ids"]
-    assert FAMILIES["idefics3"].extent(tokenizer, config, image_processor) == len(ids((3, 3)))
+    assert FAMILIES["idefics3"].extent(tokenizer, config, image_processor, 1.0) == len(ids((3, 3)))

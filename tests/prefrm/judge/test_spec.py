@@ -22,6 +22,7 @@ from prefrm.judge import JudgeSpec
         ({"quantize": "int3"}, "quantize must be nf4 or null; received 'int3'"),
         ({"min_pixels": 0}, "min_pixels must be at least 1; received 0"),
         ({"max_pixels": -1}, "max_pixels must be at least 1; received -1"),
+        ({"max_aspect_ratio": 0.5}, "max_aspect_ratio must be at least 1; received 0.5"),
         ({"min_pixels": 9, "max_pixels": 8}, r"min_pixels \(9\) is larger than max_pixels \(8\)"),
     ],
 )

@@ -1,0 +1,93 @@
+"""`prefrm eval`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prefrm.cli.shared import AsJson, Data, Split, Target, open_scorer, require_judge
+from prefrm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prefrm.eval import Evaluation, Splits, Study
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    target: Target,
+    data: Data,
+    split: Split = "test",
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            help="the split on which temperature and tie thresholds are fitted; `none` fits nothing",
+            show_default="validation, if the dataset has it",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="BUNDLE|URL", help="another judge, compared on the same groups")
+    ] = None,
+    amend: Annotated[
+        bool,
+        typer.Option("--amend", help="put card, numbers and plots into the bundle, whose digest changes"),
+    ] = False,
+    out: Annotated[Path, typer.Option(help="where report.md, report.json and the plots go")] = Path(
+        "runs/eval"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Measure a judge on a preference dataset: tables, plots, JSON."""
+    from prefrm import eval as evaluation
+
+    if amend and "://" in target:
+        raise ConfigError(f"--amend writes into a bundle's folder; received the URL {target}")
+    splits = evaluation.find_splits(data, split, validation)
+    if against is not None:
+        require_judge(against)
+    result = _study(target, data, splits)
+    opponent = None
+    if against is not None:
+        opponent = evaluation.Opponent.of(against, _study(against, data, splits), result)
+    plots = evaluation.write_report(
+        result.evaluation,
+        out,
+        recalibrated=result.recalibrated,
+        against=opponent,
+        why_no_thresholds=splits.why,
+    )
+    for left_out in result.evaluation.unreadable:
+        where = f"record {left_out.id!r}, candidate {left_out.candidate}"
+        print(f"{where} was left out: {left_out.reason}", file=sys.stderr)
+    if amend:
+        # The other judge is nothing that this one's bundle should speak of.
+        own = {name: (out / name).read_bytes() for name in plots if name != evaluation.AGAINST}
+        _amend(Path(target), split, result.evaluation, own)
+    if as_json:
+        print((out / "report.json").read_text(encoding="utf-8"), end="")
+        return
+    print("\n".join(evaluation.summary(result, opponent)))
+    print(f"report: {out / 'report.md'}")
+
+
+def _study(target: str, data: Path, splits: "Splits") -> "Study":
+    from prefrm.eval import evaluate_splits
+
+    with open_scorer(target) as scorer:
+        return evaluate_splits(scorer, data, splits)
+
+
+def _amend(bundle: Path, split: str, evaluation: "Evaluation", plots: dict[str, bytes]) -> None:
+    from prefrm.bundle import amend_bundle, read_manifest
+    from prefrm.eval import results_section, with_results
+
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    amended = amend_bundle(
+        bundle,
+        calibration=read_manifest(bundle).calibration,
+        metrics=evaluation.to_dict(),
+        card=with_results(card, results_section(split, evaluation, list(plots))),
+        plots=plots,
+    )
+    print(f"amended: {amended.describe()}", file=sys.stderr)

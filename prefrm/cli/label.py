@@ -1,0 +1,78 @@
+"""`prefrm label`."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from prefrm.cli.shared import Data, Split, Target, identity, open_scorer
+from prefrm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prefrm.label import LabelledGroup, PairSummary, Summary
+    from prefrm.records import PreferenceGroup
+
+__all__ = ["label"]
+
+
+def label(
+    target: Target,
+    data: Data,
+    out: Annotated[
+        Path, typer.Option(help="where the labels are written; an interrupted run continues there")
+    ],
+    split: Split = "train",
+    select: Annotated[
+        Literal["best_worst", "all"], typer.Option(help="one pair from each group, or every pair")
+    ] = "best_worst",
+    min_margin: Annotated[
+        float, typer.Option(help="a pair's 2 P(chosen wins) - 1 is more than this, in [0, 1)")
+    ] = 0.0,
+    conversational: Annotated[bool, typer.Option(help="write prompts and texts as chat messages")] = False,
+) -> None:
+    """Label a dataset offline: win matrices, win rates, rankings, and chosen/rejected pairs."""
+    from prefrm import label as labelling
+    from prefrm.progress import track
+    from prefrm.records import count_groups, read_groups
+
+    # The library says it, too, but only once everything is judged.
+    if not 0 <= min_margin < 1:
+        raise ConfigError(f"--min-margin must be in [0, 1); received {min_margin}")
+    total = count_groups(data, split)
+    with open_scorer(target) as scorer, track("labelling", total) as advance:
+        judge = identity(target, scorer)
+        summary = labelling.label(scorer, read_groups(data, split), out, judge=judge, progress=advance)
+    if summary.unreadable:
+        _name_unreadable(read_groups(data, split), labelling.read_matrices(out))
+    pairs = labelling.write_pairs(
+        read_groups(data, split),
+        out,
+        select=select,
+        min_margin=min_margin,
+        conversational=conversational,
+    )
+    _print_labels(summary, pairs, out / "pairs.parquet")
+
+
+def _name_unreadable(groups: "Iterable[PreferenceGroup]", labelled: "Iterable[LabelledGroup]") -> None:
+    for group, entry in zip(groups, labelled, strict=True):
+        for n, (image, reason) in enumerate(zip(group.images, entry.matrix.errors, strict=True)):
+            if reason and image is not None:
+                print(f"record {group.id!r}, candidate {n} was not judged: {reason}", file=sys.stderr)
+
+
+def _print_labels(summary: "Summary", pairs: "PairSummary", path: Path) -> None:
+    judged = summary.pairs - summary.unjudged_pairs
+    print(f"{summary.groups} groups, {judged} pairs judged, {summary.unjudged_pairs} not judged")
+    print(f"{pairs.pairs} chosen/rejected pairs: {path}")
+    reasons = {
+        "not judged": pairs.unjudged,
+        "not beyond the margin": pairs.below_margin,
+        "without a text": pairs.without_text,
+    }
+    if any(reasons.values()):
+        print("left out: " + ", ".join(f"{count} {why}" for why, count in reasons.items() if count))
+    if not summary.with_texts:
+        print("the dataset has no texts, so the columns chosen and rejected are absent; the images are there")

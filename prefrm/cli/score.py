@@ -1,0 +1,45 @@
+"""`prefrm score`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from prefrm.cli.shared import AsJson, Target, open_scorer
+from prefrm.errors import ConfigError
+
+__all__ = ["score"]
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def score(
+    target: Target,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE IMAGE ...", help="two image files or more")],
+    prompt: Annotated[str, typer.Option(help="what the images answer")],
+    plot: Annotated[Path | None, typer.Option(help="also draw the matrix into this file")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare image files with each other: the win matrix, in the terminal."""
+    from prefrm.heatmap import terminal_matrix
+    from prefrm.scoring import matrix_to_json, read_group
+
+    if plot is not None and plot.suffix.lower() not in PLOT_SUFFIXES:
+        raise ConfigError(f"--plot writes {', '.join(PLOT_SUFFIXES)} files; received {plot}")
+    if plot is not None and not plot.parent.is_dir():
+        raise ConfigError(f"--plot {plot}: {plot.parent} is no folder; make it first")
+    group = read_group(prompt, images)
+    with open_scorer(target) as scorer:
+        (matrix,) = scorer.score([group])
+    labels = [image.name for image in images]
+    if plot is not None:
+        from prefrm.plots import win_matrix_figure
+
+        win_matrix_figure(matrix, group.images, prompt, labels=labels).savefig(plot)
+    if as_json:
+        answer = {"prompt": prompt, "images": [str(image) for image in images], **matrix_to_json(matrix)}
+        print(json.dumps(answer, indent=2, allow_nan=False))
+        return
+    Console().print(terminal_matrix(matrix, labels))

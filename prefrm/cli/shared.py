@@ -1,0 +1,56 @@
+"""What several commands share: their arguments, and the judge behind `BUNDLE|URL`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from prefrm.winmatrix import Scorer
+
+__all__ = ["AsJson", "Data", "Split", "Target", "identity", "open_scorer", "require_judge"]
+
+Target = Annotated[str, typer.Argument(metavar="BUNDLE|URL", help="a bundle, or grpc://host:port/model")]
+Data = Annotated[Path, typer.Argument(help="a dataset folder, as `prefrm data build` writes it")]
+Split = Annotated[str, typer.Option(help="which split of the dataset")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
+
+
+@contextmanager
+def open_scorer(target: str) -> "Iterator[Scorer]":
+    """The judge of a bundle, on this machine, or the one behind a URL, until the block ends."""
+    if "://" in target:
+        from prefrm.client import connect
+
+        with connect(target) as remote:
+            yield remote
+        return
+    from prefrm.bundle import read_manifest
+    from prefrm.engine import Engine
+
+    print(f"judge: {read_manifest(target).describe()}", file=sys.stderr)
+    yield Engine.from_bundle(target)
+
+
+def require_judge(target: str) -> None:
+    """Raise before anything else is scored if `target` is no bundle, or if nobody answers there."""
+    if "://" in target:
+        with open_scorer(target):
+            return
+    from prefrm.bundle import read_manifest
+
+    read_manifest(target)
+
+
+def identity(target: str, scorer: "Scorer") -> str:
+    """What tells a judge from another, here or behind whatever URL: the digest of its bundle."""
+    from prefrm.client import RemoteScorer
+
+    if isinstance(scorer, RemoteScorer):
+        return scorer.identity()
+    from prefrm.bundle import read_manifest
+
+    return read_manifest(target).digest

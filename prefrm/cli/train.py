@@ -1,0 +1,44 @@
+"""`prefrm train`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["train"]
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="a YAML file, such as configs/train/shapes.yaml")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="override a setting; may be repeated"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue an interrupted run from its newest checkpoint")
+    ] = False,
+) -> None:
+    """Train a judge from a preference dataset and export it as a bundle.
+
+    On several devices: `accelerate launch -m prefrm train CONFIG`, or torchrun.
+    """
+    from prefrm.config import load_config
+    from prefrm.train import TrainConfig
+    from prefrm.train import run as run_training
+
+    settings = load_config(TrainConfig, config, set_ or [])
+    try:
+        result = run_training(settings, resume=resume)
+    except KeyboardInterrupt:
+        print("the same command with --resume continues from the newest checkpoint", file=sys.stderr)
+        raise
+    if not result.main:
+        return
+    for record, reason in result.left_out.items():
+        print(f"record {record!r}: comparisons were left out: {reason}", file=sys.stderr)
+    if result.evaluation is not None:
+        accuracy = result.evaluation.metrics.accuracy
+        print(f"pair accuracy {accuracy.value:.3f} ({accuracy.low:.3f} to {accuracy.high:.3f})", end=", ")
+        print(f"calibration error {result.evaluation.calibration.ece:.3f}")
+    print(f"bundle: {result.bundle}")

@@ -1,0 +1,41 @@
+"""Preference groups: the one record of a preference dataset, its rules, and the folder on disk.
+
+A dataset is a folder with one parquet file for each split and a `dataset.json` that says where it
+came from.
+"""
+
+from prefrm.records.info import DatasetInfo, read_info, write_info
+from prefrm.records.parquet import (
+    SPLITS,
+    count_groups,
+    count_row_groups,
+    read_groups,
+    read_row_groups,
+    write_groups,
+)
+from prefrm.records.record import (
+    Comparison,
+    PreferenceGroup,
+    comparisons_from_ranking,
+    comparisons_from_scores,
+    prompt_key,
+)
+from prefrm.records.row import fingerprint
+
+__all__ = [
+    "SPLITS",
+    "Comparison",
+    "DatasetInfo",
+    "PreferenceGroup",
+    "comparisons_from_ranking",
+    "comparisons_from_scores",
+    "count_groups",
+    "count_row_groups",
+    "fingerprint",
+    "prompt_key",
+    "read_groups",
+    "read_info",
+    "read_row_groups",
+    "write_groups",
+    "write_info",
+]

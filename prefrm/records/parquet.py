@@ -1,0 +1,153 @@
+"""The parquet files of a dataset folder, one for each split.
+
+Images are embedded as encoded bytes in a column that `datasets.Image` reads as it is.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefrm.chunks import chunks
+from prefrm.errors import DataError, DatasetError, missing_extra
+from prefrm.records.record import PreferenceGroup
+from prefrm.records.row import from_row, to_row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+__all__ = [
+    "SPLITS",
+    "count_groups",
+    "count_row_groups",
+    "read_groups",
+    "read_row_groups",
+    "write_groups",
+]
+
+SPLITS = ("train", "validation", "test")
+
+
+def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: str) -> int:
+    """Write one split as `folder/split.parquet`, whole or not at all; returns the number of groups.
+
+    Raises:
+        DatasetError: two groups share an id. Nothing is left behind, and an earlier file stays as it was.
+    """
+    pa, pq = _pyarrow()
+    target = Path(folder) / f"{split}.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    count = 0
+    try:
+        with pq.ParquetWriter(partial, _schema(pa), write_page_checksum=True) as writer:
+            for batch in chunks(_unique(groups, target), 256):
+                rows = [to_row(group) for group in batch]
+                writer.write_table(pa.Table.from_pylist(rows, schema=_schema(pa)))
+                count += len(rows)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def read_groups(folder: Path | str, split: str) -> Iterator[PreferenceGroup]:
+    """The groups of one split, in order, read as a stream.
+
+    Raises:
+        DatasetError: there is no such split, the file is damaged or of another format, or two records have
+            one id; the file is named.
+        RecordError: a record breaks its own rules; its id is named.
+    """
+    return _unique(_read(folder, split), Path(folder) / f"{split}.parquet")
+
+
+def read_row_groups(folder: Path | str, split: str, numbers: Iterable[int]) -> Iterator[PreferenceGroup]:
+    """The groups of those row groups of the file, numbered from 0, one row group at a time, in that order.
+
+    Raises:
+        DatasetError, RecordError: as `read_groups`, but ids are not compared.
+    """
+    return _read(folder, split, numbers)
+
+
+def _read(
+    folder: Path | str, split: str, row_groups: Iterable[int] | None = None
+) -> Iterator[PreferenceGroup]:
+    pa, _ = _pyarrow()
+    with _open_split(folder, split) as file:
+        for number in range(file.num_row_groups) if row_groups is None else row_groups:
+            count, rows = 0, file.metadata.row_group(number).num_rows
+            for batch in file.iter_batches(64, row_groups=[number], columns=_schema(pa).names):
+                for row in batch.to_pylist():
+                    count += 1
+                    yield from_row(row)
+            if count != rows:
+                raise ValueError(f"row group {number} holds {count} rows instead of {rows}")
+
+
+def count_row_groups(folder: Path | str, split: str) -> int:
+    """How many row groups the file of a split has. Raises `DatasetError` as `read_groups`."""
+    with _open_split(folder, split) as file:
+        return int(file.num_row_groups)
+
+
+def count_groups(folder: Path | str, split: str) -> int:
+    """How many groups a split holds, from the file's footer. Raises `DatasetError` as `read_groups`."""
+    with _open_split(folder, split) as file:
+        return int(file.metadata.num_rows)
+
+
+@contextmanager
+def _open_split(folder: Path | str, split: str) -> "Iterator[pq.ParquetFile]":
+    pa, pq = _pyarrow()
+    path = Path(folder) / f"{split}.parquet"
+    if not path.is_file():
+        found = sorted(p.stem for p in Path(folder).glob("*.parquet"))
+        raise DatasetError(f"{path} does not exist; splits found in {folder}: {', '.join(found) or 'none'}")
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if missing := set(_schema(pa).names) - set(file.schema_arrow.names):
+                raise DatasetError(f"{path} is no preference dataset: it lacks the columns {sorted(missing)}")
+            yield file
+    except DataError:
+        raise
+    # pyarrow raises many kinds on a damaged file; all of them mean that it cannot be read.
+    except Exception as error:
+        raise DatasetError(f"{path} cannot be read; it is damaged or no parquet file: {error}") from error
+
+
+def _schema(pa: Any) -> "pa.Schema":
+    comparison = pa.struct(
+        [("i", pa.int32()), ("j", pa.int32()), ("p", pa.float64()), ("weight", pa.float64())]
+    )
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("prompt", pa.string()),
+            ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
+            ("comparisons", pa.list_(comparison)),
+            ("quality", pa.list_(pa.float64())),
+            ("tags", pa.string()),
+            ("texts", pa.list_(pa.string())),
+        ]
+    )
+
+
+def _unique(groups: Iterable[PreferenceGroup], target: Path) -> Iterator[PreferenceGroup]:
+    seen: set[str] = set()
+    for group in groups:
+        if group.id in seen:
+            raise DatasetError(f"{target}: two records have the id {group.id!r}; ids must be unique")
+        seen.add(group.id)
+        yield group
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_extra("pyarrow", "data") from error
+    return pyarrow, pyarrow.parquet

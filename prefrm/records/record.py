@@ -1,0 +1,142 @@
+"""A preference group and its comparisons: the one record of a preference dataset, and its rules.
+
+Polarity is written here and nowhere else: `Comparison.p` is the probability that candidate `i` is
+preferred to candidate `j`. Recipes build comparisons with the constructors below, so none of them
+decides for itself which way round a label goes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+from prefrm.errors import RecordError
+from prefrm.winmatrix import Group
+
+__all__ = [
+    "Comparison",
+    "PreferenceGroup",
+    "comparisons_from_ranking",
+    "comparisons_from_scores",
+    "prompt_key",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One statement about two candidates of a group.
+
+    Attributes:
+        i: index of the first candidate.
+        j: index of the second candidate, not `i`.
+        p: probability in [0, 1] that candidate i is preferred to candidate j; 0.5 is a tie.
+        weight: > 0; how much this comparison counts in a loss or a mean.
+    """
+
+    i: int
+    j: int
+    p: float
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.i == self.j or min(self.i, self.j) < 0:
+            raise RecordError(f"a comparison needs two different candidates; received i={self.i}, j={self.j}")
+        if not 0.0 <= self.p <= 1.0:
+            raise RecordError(f"p is the probability that i is preferred, in [0, 1]; received {self.p}")
+        if not 0.0 < self.weight < float("inf"):
+            raise RecordError(f"weight must be positive and finite; received {self.weight}")
+
+    @classmethod
+    def preferred(cls, winner: int, loser: int, *, weight: float = 1.0) -> "Comparison":
+        """`winner` was preferred to `loser`, with certainty."""
+        return cls(i=winner, j=loser, p=1.0, weight=weight)
+
+    @classmethod
+    def tie(cls, i: int, j: int, *, weight: float = 1.0) -> "Comparison":
+        """Neither was preferred."""
+        return cls(i=i, j=j, p=0.5, weight=weight)
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether one of the two is preferred (p is not 0.5)."""
+        return self.p != 0.5
+
+    def swapped(self) -> "Comparison":
+        """The same statement with the candidates named the other way round; p becomes 1 - p, rounded."""
+        return replace(self, i=self.j, j=self.i, p=1.0 - self.p)
+
+    def flipped(self) -> "Comparison":
+        """The opposite statement about the same candidates: label noise."""
+        return replace(self, p=1.0 - self.p)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceGroup:
+    """A prompt, its candidates and what somebody preferred: one record of a preference dataset.
+
+    Attributes:
+        id: unique in its dataset; errors name it.
+        prompt: what the candidates answer.
+        images: K >= 2 encoded images; None where a candidate is missing.
+        comparisons: statements about pairs of candidates; none may be about a missing one.
+        quality: length K, the candidates' true quality where the source knows it (higher is better,
+            comparable inside the group only), or None.
+        tags: what reports break results down by, such as {"skill": "counting"}.
+        texts: length K, what each candidate was made from where the source knows it (a drawing program,
+            an SVG, a completion), None where it does not. No judge sees them; text policies train on them.
+    """
+
+    id: str
+    prompt: str
+    images: tuple[bytes | None, ...]
+    comparisons: tuple[Comparison, ...]
+    quality: tuple[float, ...] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    texts: tuple[str | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        size = len(self.images)
+        if size < 2:
+            raise RecordError(f"record {self.id!r} has {size} candidates; a group needs at least 2")
+        if self.quality is not None and len(self.quality) != size:
+            raise RecordError(f"record {self.id!r} has {size} candidates but {len(self.quality)} qualities")
+        if self.texts is not None and len(self.texts) != size:
+            raise RecordError(f"record {self.id!r} has {size} candidates but {len(self.texts)} texts")
+        for c in self.comparisons:
+            if max(c.i, c.j) >= size:
+                raise RecordError(
+                    f"record {self.id!r} compares candidates {c.i} and {c.j} but has {size}, numbered from 0"
+                )
+            if self.images[c.i] is None or self.images[c.j] is None:
+                raise RecordError(
+                    f"record {self.id!r} compares candidates {c.i} and {c.j}, one of which is missing"
+                )
+
+    def group(self) -> Group:
+        """What a scorer sees: the prompt and the candidates, without any label."""
+        return Group(prompt=self.prompt, images=self.images)
+
+
+def comparisons_from_scores(scores: Sequence[float | None]) -> tuple[Comparison, ...]:
+    """Every pair of scored candidates, lower index first; a higher score is preferred, equal ones tie.
+
+    Raises:
+        RecordError: a score is NaN, which is neither higher nor lower; None is what was not scored.
+    """
+    if any(score is not None and score != score for score in scores):
+        raise RecordError(f"a score is NaN; use None for a candidate without one: {list(scores)}")
+    return tuple(
+        Comparison.tie(i, j)
+        if a == b
+        else (Comparison.preferred(i, j) if a > b else Comparison.preferred(i, j).flipped())
+        for (i, a), (j, b) in combinations(((n, s) for n, s in enumerate(scores) if s is not None), 2)
+    )
+
+
+def comparisons_from_ranking(ranks: Sequence[float | None]) -> tuple[Comparison, ...]:
+    """Every pair of ranked candidates, lower index first; rank 1 is the best, equal ranks tie."""
+    return comparisons_from_scores([None if rank is None else -rank for rank in ranks])
+
+
+def prompt_key(prompt: str) -> str:
+    """What tells prompts apart when splits are compared: neither letter case nor white space counts."""
+    return " ".join(prompt.casefold().split())

@@ -1,0 +1,71 @@
+"""A record as a row of plain values, and back; what a row may hold is checked here. Touches no disk."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from prefrm.errors import RecordError
+from prefrm.records.record import Comparison, PreferenceGroup
+
+__all__ = ["fingerprint", "from_row", "to_row"]
+
+
+def to_row(group: PreferenceGroup) -> dict[str, Any]:
+    """The record as a row of the parquet file: lists and dictionaries, the tags as JSON."""
+    return {
+        "id": group.id,
+        "prompt": group.prompt,
+        "images": [{"bytes": image, "path": None} for image in group.images],
+        "comparisons": [{"i": c.i, "j": c.j, "p": c.p, "weight": c.weight} for c in group.comparisons],
+        "quality": None if group.quality is None else list(group.quality),
+        "tags": json.dumps(dict(group.tags), sort_keys=True),
+        "texts": None if group.texts is None else list(group.texts),
+    }
+
+
+def from_row(row: dict[str, Any]) -> PreferenceGroup:
+    """The record of a row that somebody wrote. Raises `RecordError`, which names its id, if it is none."""
+    try:
+        for name in ("id", "prompt", "tags"):
+            _require_text(row[name], name)
+        if not isinstance(tags := json.loads(row["tags"]), dict):
+            raise ValueError(f"tags must be a JSON object; received {row['tags'][:60]}")
+        parts: dict[str, Any] = {
+            "images": tuple(map(_image, row["images"])),
+            "comparisons": tuple(Comparison(**c) for c in row["comparisons"]),
+            "quality": None if row["quality"] is None else tuple(map(float, row["quality"])),
+            "tags": tags,
+            "texts": None if row["texts"] is None else tuple(row["texts"]),
+        }
+        for text in parts["texts"] or ():
+            if text is not None:
+                _require_text(text, "a text")
+    # A null or a value of another type where a list, a number or JSON belongs, or a broken comparison.
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"record {row['id']!r}: {error}") from error
+    return PreferenceGroup(id=row["id"], prompt=row["prompt"], **parts)
+
+
+def fingerprint(groups: Iterable[PreferenceGroup]) -> str:
+    """A sha256 over the content of the groups, in order: equal content gives an equal fingerprint."""
+    total = hashlib.sha256()
+    for group in groups:
+        row = to_row(group)
+        row["images"] = [None if i is None else hashlib.sha256(i).hexdigest() for i in group.images]
+        total.update(json.dumps(row, sort_keys=True).encode())
+    return total.hexdigest()
+
+
+def _require_text(value: object, name: str) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text; received {value!r:.60}")
+
+
+def _image(entry: dict[str, Any]) -> bytes | None:
+    data, path = entry["bytes"], entry.get("path")
+    if data is None and path is not None:
+        raise ValueError(f"the image {path!r} is a path without bytes; a dataset embeds its images")
+    if not isinstance(data, bytes | None):
+        raise ValueError(f"an image must be bytes; received {type(data).__name__}")
+    return data
