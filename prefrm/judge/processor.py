@@ -114,17 +114,24 @@ class JudgeProcessor:
         )
 
     def prepare_group(
-        self, prompt: str, images: Sequence[ImageInput], pairs: Sequence[tuple[int, int]]
+        self,
+        prompt: str,
+        images: Sequence[ImageInput],
+        pairs: Sequence[tuple[int, int]],
+        most: int | None = None,
     ) -> GroupInput:
         """Comparisons of one prompt's images.
 
-        Joint: a sequence for each pair. Isolated: one sequence for all pairs, in which each image stands
-        once in each slot that it is shown in. Other heads: a sequence for each image that is compared.
+        Joint: a sequence for each pair. Isolated: a sequence for as many pairs as `most` allows, in which
+        each image stands once in each slot that it is shown in. Other heads: a sequence for each image that
+        is compared.
 
         Args:
             prompt: what the images answer.
             images: the candidates.
             pairs: the places of each comparison's images, the one shown first before the other.
+            most: how many tokens a sequence of several isolated pairs may have; None for any number. The
+                outcomes are the same.
 
         Raises:
             RecordError: the prompt is no valid text, or a sequence is longer than the model can read.
@@ -136,7 +143,8 @@ class JudgeProcessor:
                 pairs=tuple((shown.index(i), shown.index(j)) for i, j in pairs),
             )
         if self.spec.attention == "isolated":
-            sequences: tuple[SequenceInput, ...] = (self._isolated(prompt, images, pairs),)
+            runs = [pairs] if most is None else self._runs(prompt, images, pairs, most)
+            sequences = tuple(self._isolated(prompt, images, run) for run in runs)
         else:
             sequences = tuple(self._joint(prompt, images[i], images[j]) for i, j in pairs)
         return GroupInput(sequences=sequences, pairs=tuple((n, n) for n in range(len(pairs))))
@@ -162,6 +170,24 @@ class JudgeProcessor:
         opening, readout = self._frame(prompt)
         parts = (opening + self.layout.first, first, self.layout.second, second, readout)
         return self._checked([Segment(parts=parts, read=True)], prompt)
+
+    def _runs(
+        self, prompt: str, images: Sequence[ImageInput], pairs: Sequence[tuple[int, int]], most: int
+    ) -> list[list[tuple[int, int]]]:
+        """Consecutive pairs whose sequence has at most `most` tokens; a single pair may have more."""
+        opening, readout = self._frame(prompt)
+        texts = (self.layout.first, self.layout.second)
+        runs: list[list[tuple[int, int]]] = []
+        placed: set[tuple[int, int]] = set()
+        for pair in pairs:
+            together = placed | set(enumerate(pair))
+            length = sum(len(texts[slot]) + images[n].tokens for slot, n in together)
+            if not runs or length + len(opening) + (len(runs[-1]) + 1) * len(readout) > most:
+                runs.append([])
+                together = set(enumerate(pair))
+            runs[-1].append(pair)
+            placed = together
+        return runs
 
     def _isolated(
         self, prompt: str, images: Sequence[ImageInput], pairs: Sequence[tuple[int, int]]

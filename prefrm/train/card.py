@@ -14,15 +14,24 @@ def model_card(
     calibration: Calibration | None,
     evaluation: Evaluation | None,
     *,
+    steps: int,
+    processes: int = 1,
     plots: Sequence[str] = (),
 ) -> str:
     """Markdown: what the judge is, what it learned from, and how well it agrees with held-out labels.
 
-    `plots` are the files in `plots/` that it shows.
+    Args:
+        config: the settings of the run.
+        calibration: what the bundle has.
+        evaluation: on the test split.
+        steps: that were done, which with early stopping may be fewer than the settings say.
+        processes: that shared each step.
+        plots: the files in `plots/` that it shows.
     """
     adapter = "every weight" if config.adapter is None else f"LoRA, rank {config.adapter.rank}"
     if config.judge.quantize is not None:
         adapter += f", on a base in {config.judge.quantize}"
+    attention = f"attention {config.judge.attention}, " if config.judge.is_pairwise else ""
     temperature = (
         "not calibrated: its probabilities order pairs, and mean no more than that"
         if calibration is None
@@ -34,9 +43,8 @@ def model_card(
         "Says which of two images answers a prompt better. Made with prefrm.",
         "",
         f"- base model: `{config.judge.base_model}`",
-        f"- head {config.judge.head}, attention {config.judge.attention}, template {config.judge.template}",
-        f"- trained: {adapter}, {config.optim.steps} steps of "
-        f"{config.optim.batch_size * config.optim.accumulation} comparisons, seed {config.seed}",
+        f"- head {config.judge.head}, {attention}template {config.judge.template}",
+        f"- trained: {adapter}, {_steps(config, steps, processes)}, seed {config.seed}",
         f"- calibration: {temperature}",
         "",
         results_section(config.data.test, evaluation, plots),
@@ -49,3 +57,10 @@ def model_card(
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _steps(config: TrainConfig, done: int, processes: int) -> str:
+    size = config.optim.batch_size * config.optim.accumulation * processes
+    unit = "groups with all their comparisons" if config.judge.reads_groups else "comparisons"
+    early = f" (stopped early, of {config.optim.steps})" if done < config.optim.steps else ""
+    return f"{done} steps{early} of {size} {unit}"

@@ -109,6 +109,10 @@ class OptimConfig:
             its images, it is a group with all its comparisons.
         accumulation: forward passes of each device in one optimizer step. The loss is the weighted mean over
             all comparisons of the step, so it is as if they were one larger batch.
+        group_tokens: of an isolated verdict, how many tokens one sequence may have. Attention takes memory
+            with the square of that; comparisons of a larger group are spread over several sequences, which
+            state the prompt and their images again and change no loss. Two images that are larger by
+            themselves are one sequence.
         lr: peak learning rate.
         warmup: share of the steps, in [0, 1), over which the rate rises.
         weight_decay: decoupled weight decay of the matrices.
@@ -121,6 +125,7 @@ class OptimConfig:
     steps: int = 200
     batch_size: int = 64
     accumulation: int = 1
+    group_tokens: int = 4096
     lr: float = 2e-4
     warmup: float = 0.05
     weight_decay: float = 0.0
@@ -129,7 +134,7 @@ class OptimConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "lr", "max_grad_norm"):
+        for name in ("steps", "batch_size", "accumulation", "group_tokens", "lr", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite; received {getattr(self, name)}")
         if not 0 <= self.weight_decay < math.inf:

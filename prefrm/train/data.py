@@ -9,12 +9,17 @@ from PIL import Image
 
 from prefrm.errors import MediaError, RecordError
 from prefrm.judge import GroupInput, ImageInput, JudgeProcessor
-from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode, encode_png
+from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode, digest, encode_png
 from prefrm.train.examples import Example
 
 __all__ = ["ComparisonCollator", "blank_batch"]
 
 logger = logging.getLogger(__name__)
+
+Shown = tuple[int, int, float, float]
+"""A comparison as shown: the places of its first and second image, p and weight."""
+# Of an image's digest: enough to tell it from all others, where a place alone does not say which it is.
+DIGITS = 12
 
 
 class ComparisonCollator:
@@ -23,19 +28,32 @@ class ComparisonCollator:
     A judge that reads whole groups and has a presentation order is shown each comparison in both; one that
     reads pairs is shown an example as it is, and the dataset has its other order, too.
 
-    A comparison whose image or prompt cannot be read is left out of its batch, and its record's id is
-    logged and kept in `left_out` with the reason. The batch is None if that is all of them.
+    A comparison whose image or prompt cannot be read is left out of its batch, and the others of its record
+    are not; which image of which record that was, and why, is logged and kept in `left_out`. The batch is
+    None if nothing is left.
+
+    Args:
+        processor: of the judge.
+        limits: what an encoded image may be.
+        group_tokens: as in `OptimConfig`; None reads each group as one sequence.
 
     Attributes:
-        left_out: why a comparison was left out, by its record's id; for the first of a record's comparisons.
+        left_out: which images could not be read or compared, and why, by their record's id.
         read: how many comparisons were put into batches.
     """
 
-    def __init__(self, processor: JudgeProcessor, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        processor: JudgeProcessor,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        *,
+        group_tokens: int | None = None,
+    ) -> None:
         self.left_out: dict[str, str] = {}
         self.read = 0
         self._processor = processor
         self._limits = limits
+        self._group_tokens = group_tokens
         self._both_orders = processor.spec.reads_groups and processor.spec.is_pairwise
 
     def __call__(self, rows: Sequence[Example]) -> dict[str, Any]:
@@ -47,9 +65,9 @@ class ComparisonCollator:
             shown = self._shown(row, images)
             try:
                 group = self._group(row, shown, images)
-            except RecordError as error:
-                self._leave_out(row["id"], error)
-                continue
+            except RecordError:
+                shown = self._readable(row, shown, images)
+                group = self._group(row, shown, images)
             if group is not None:
                 groups.append(group)
                 p += [target for _, _, target, _ in shown]
@@ -69,19 +87,14 @@ class ComparisonCollator:
         """Put back what `state_dict` gave."""
         self.left_out, self.read = dict(state["left_out"]), int(state["read"])
 
-    def _shown(self, row: Example, images: dict[bytes, ImageInput]) -> list[tuple[int, int, float, float]]:
-        """The comparisons whose images can be read: first, second, p and weight of each, as shown."""
+    def _shown(self, row: Example, images: dict[bytes, ImageInput]) -> list[Shown]:
+        """The comparisons whose images can be decoded."""
         shown = []
         for first, second, p, weight in zip(
             row["first"], row["second"], row["p"], row["weight"], strict=True
         ):
-            try:
-                for place in (first, second):
-                    self._prepare(row["images"][place], images)
-            except MediaError as error:
-                self._leave_out(row["id"], error)
-                continue
-            shown.append((first, second, p, weight))
+            if all([self._can_be_decoded(row, place, images) for place in (first, second)]):
+                shown.append((first, second, p, weight))
         if self._both_orders:
             shown += [(second, first, 1.0 - p, weight) for first, second, p, weight in shown]
         return shown
@@ -89,7 +102,7 @@ class ComparisonCollator:
     def _group(
         self,
         row: Example,
-        shown: Sequence[tuple[int, int, float, float]],
+        shown: Sequence[Shown],
         images: dict[bytes, ImageInput],
     ) -> GroupInput | None:
         if not shown:
@@ -99,16 +112,67 @@ class ComparisonCollator:
             row["prompt"],
             [images[row["images"][place]] for place in places],
             [(places.index(first), places.index(second)) for first, second, *_ in shown],
+            self._group_tokens,
         )
 
-    def _prepare(self, data: bytes, images: dict[bytes, ImageInput]) -> None:
-        if data not in images:
-            images[data] = self._processor.prepare_image(decode(data, self._limits))
+    def _can_be_decoded(self, row: Example, place: int, images: dict[bytes, ImageInput]) -> bool:
+        """Whether the image at that place can be prepared, which it is; says so where it cannot."""
+        data = row["images"][place]
+        try:
+            if data not in images:
+                images[data] = self._processor.prepare_image(decode(data, self._limits))
+        except MediaError as error:
+            self._leave_out(row, [place], error)
+            return False
+        return True
 
-    def _leave_out(self, record: str, error: Exception) -> None:
-        if record not in self.left_out:
-            logger.warning("a comparison of record %r is left out: %s", record, error)
-            self.left_out[record] = str(error)
+    def _readable(self, row: Example, shown: Sequence[Shown], images: dict[bytes, ImageInput]) -> list[Shown]:
+        """Those comparisons that can be read by themselves; says which images cost the others."""
+        places = sorted({place for first, second, *_ in shown for place in (first, second)})
+        refusals = {place: self._refusal(row, (place, place), images) for place in places}
+        refused = {place: error for place, error in refusals.items() if error is not None}
+        if len(refused) == len(places):
+            self._leave_out(row, places, refused[places[0]])
+            return []
+        kept = []
+        for one in shown:
+            if (error := self._refusal(row, one[:2], images)) is None:
+                kept.append(one)
+                continue
+            blamed = [place for place in one[:2] if place in refused]
+            for place in blamed:
+                self._leave_out(row, [place], refused[place])
+            if not blamed:
+                self._leave_out(row, one[:2], error)
+        return kept
+
+    def _refusal(
+        self, row: Example, pair: tuple[int, int], images: dict[bytes, ImageInput]
+    ) -> RecordError | None:
+        try:
+            self._group(row, [(*pair, 0.5, 1.0)], images)
+        except RecordError as error:
+            return error
+        return None
+
+    def _leave_out(self, row: Example, places: Sequence[int], error: Exception) -> None:
+        """Log and keep it, once for each reason."""
+        reason = f"{_named(row, places)}: {error}"
+        before = self.left_out.get(row["id"])
+        if before is None or reason not in before:
+            logger.warning("of record %r is left out what compares %s", row["id"], reason)
+            self.left_out[row["id"]] = reason if before is None else f"{before}; {reason}"
+
+
+def _named(row: Example, places: Sequence[int]) -> str:
+    """Images of an example by their digests; and by their places, which of two are the order shown."""
+    count = len(row["images"])
+    if len(places) == count > 1:
+        return "its images"
+    names = [f"sha256 {digest(row['images'][place])[:DIGITS]}" for place in places]
+    if count > 2:
+        names = [f"{place + 1} of {count}, {name}" for place, name in zip(places, names, strict=True)]
+    return " with ".join(f"image {name}" for name in names)
 
 
 def blank_batch(processor: JudgeProcessor) -> Any:

@@ -59,7 +59,7 @@ def fit(
     """
     _check_precision(judge, optim.precision)
     _warn_of_short_weights(judge)
-    collator = ComparisonCollator(judge.processor)
+    collator = ComparisonCollator(judge.processor, group_tokens=optim.group_tokens)
     trainer = JudgeTrainer(
         model=judge,
         args=_arguments(optim, output, judge, seed, None if checkpoints is None else save_every),

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from prefrm.config import to_mapping
 from prefrm.errors import ConfigError
 from prefrm.train.checkpoints import Checkpoints
@@ -14,7 +16,7 @@ from prefrm.train.trainer import read_state
 __all__ = ["check_output", "check_same_run", "check_sharding", "find_checkpoint", "what_matters"]
 
 # Where a run is, how it is shown and what is made of its weights changes none of them; nor does how often an
-# activation is computed.
+# activation is computed, nor, as with FACTORS, how many sequences share a group.
 OF_NO_MATTER = (
     "output",
     "device",
@@ -23,8 +25,10 @@ OF_NO_MATTER = (
     "tensorboard",
     "data.path",
     "optim.gradient_checkpointing",
+    "optim.group_tokens",
 )
-# A step learns from the same examples, with the same loss, however many forward passes share them.
+# A step learns from the same examples, with the same loss, however many forward passes and sequences share
+# them. What an adapter's dropout drops is drawn for each pass, though, and rounding is of each sum.
 FACTORS = ("optim.batch_size", "optim.accumulation")
 
 
@@ -68,8 +72,17 @@ def _look_for(checkpoints: Checkpoints) -> tuple[str, bool]:
     return str(checkpoints.newest() or ""), bool(checkpoints.found())
 
 
-def what_matters(config: TrainConfig, data_fingerprint: str) -> dict[str, Any]:
-    """Everything that the weights of a run depend on but for rounding, as flat JSON."""
+def what_matters(config: TrainConfig, data_fingerprint: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Everything that the weights of a run depend on, as flat JSON.
+
+    But for rounding and for what an adapter's dropout drops: both differ with how the examples of a step are
+    shared by forward passes and sequences, which a resumed run may change.
+
+    Args:
+        config: the settings.
+        data_fingerprint: of what is learned from.
+        dtype: of the backbone; "auto" is another one on another device.
+    """
     settings = {
         key: value
         for key, value in _flat(to_mapping(config))
@@ -77,6 +90,7 @@ def what_matters(config: TrainConfig, data_fingerprint: str) -> dict[str, Any]:
     }
     return {
         **settings,
+        "dtype": str(dtype).removeprefix("torch."),
         " x ".join(FACTORS): config.optim.batch_size * config.optim.accumulation,
         "data fingerprint": data_fingerprint,
         "processes": processes(),

@@ -85,8 +85,14 @@ def _smaller_batches(config: TrainConfig) -> str:
     optim = config.optim
     return (
         f"lower optim.batch_size (now {optim.batch_size}) and raise optim.accumulation (now "
-        f"{optim.accumulation}) by the same factor, which changes nothing else"
+        f"{optim.accumulation}) by the same factor, which changes {_what_changes(config)}"
     )
+
+
+def _what_changes(config: TrainConfig) -> str:
+    """Of a run that reads the same examples in other forward passes."""
+    dropout = 0.0 if config.adapter is None else config.adapter.dropout
+    return f"what adapter.dropout (now {dropout}) drops, and rounding" if dropout else "nothing but rounding"
 
 
 def _fewer_pixels(config: TrainConfig) -> str:
@@ -101,6 +107,11 @@ def _same_run(config: TrainConfig) -> str:
         advice.append(_smaller_batches(config))
     if not config.optim.gradient_checkpointing:
         advice.append("set optim.gradient_checkpointing=true (now false)")
+    if config.judge.attention == "isolated":
+        advice.append(
+            f"lower optim.group_tokens (now {config.optim.group_tokens}), where groups are large, which "
+            f"changes {_what_changes(config)}"
+        )
     return " or ".join(advice)
 
 

@@ -34,7 +34,7 @@ class Examples(Protocol):
 
 
 class Mixture:
-    """The examples of each step, in epochs that are shuffled anew with the seeds seed, seed + 1, ...
+    """The examples of each step, in epochs that are shuffled anew: each with a seed of its own.
 
     Of a single dataset, an epoch's last step has what is left. Of several, every step is full, each of its
     examples is of a dataset drawn with probability proportional to the weights, and each dataset has
@@ -61,7 +61,7 @@ class Mixture:
         (dataset,) = self._datasets
         first, done = divmod(start, -(-len(dataset) // size))
         for epoch in count(first):
-            order = dataset.order(self._seed + epoch, skip=done * size)
+            order = dataset.order(self._seed_of(epoch), skip=done * size)
             while draws := [(0, entry) for entry in islice(order, size)]:
                 yield draws
             done = 0
@@ -84,8 +84,12 @@ class Mixture:
     def _endless(self, dataset: Examples, drawn: int) -> Iterator[Any]:
         first, done = divmod(drawn, len(dataset))
         for epoch in count(first):
-            yield from dataset.order(self._seed + epoch, skip=done)
+            yield from dataset.order(self._seed_of(epoch), skip=done)
             done = 0
+
+    def _seed_of(self, epoch: int) -> int:
+        """Not the sum of the two, which would make an epoch of one seed another epoch of the next."""
+        return int(np.random.SeedSequence([self._seed, epoch]).generate_state(1, np.uint64)[0])
 
     def epochs(self, step: int, size: int) -> float:
         """How often the first dataset was seen in `step` steps; of several datasets, on average."""

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, set_seed
 
 from prefrm.bundle import Calibration, amend_bundle, read_manifest, write_bundle
@@ -23,6 +24,7 @@ from prefrm.engine import Engine
 from prefrm.errors import ConfigError
 from prefrm.eval import Evaluation
 from prefrm.judge import Judge
+from prefrm.judge.model import resolve_device, resolve_dtype
 from prefrm.records import read_groups
 from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
@@ -34,7 +36,7 @@ from prefrm.train.fit import fit, take_over
 from prefrm.train.guards import check_output, check_same_run, check_sharding, find_checkpoint, what_matters
 from prefrm.train.measure import check_export, first_groups, measure, pictures
 from prefrm.train.memory import explaining_memory, scored_at_once
-from prefrm.train.processes import is_first, join, leave, sharding
+from prefrm.train.processes import is_first, join, leave, processes, sharding
 from prefrm.train.state import is_sharded
 from prefrm.train.tensorboard import TensorBoard
 from prefrm.train.trainer import read_state
@@ -102,14 +104,15 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     check_output(config.output, checkpoints, resume=resume)
     surveys = survey_data(config.data)
     learned_from = data_fingerprint(config.data, surveys)
-    settings = what_matters(config, learned_from)
+    # Whole, a judge that is to be spread may be too large for one device.
+    home = resolve_device("cpu" if sharding() else device)
+    settings = what_matters(config, learned_from, resolve_dtype(config.dtype, home))
     checkpoint = find_checkpoint(checkpoints) if resume else None
     if checkpoint is not None:
         check_same_run(checkpoint, settings)
     callbacks = [TensorBoard(config.output / "tensorboard")] if config.tensorboard else []
     set_seed(config.seed)
-    # Whole, it may be too large for one device.
-    judge = _new_judge(config, "cpu" if sharding() else device)
+    judge = _new_judge(config, home)
     trainable = trainable_parameters(judge)
     before = {} if checkpoint is None else read_state(checkpoint)
     started = time.monotonic() - before.get("seconds", 0.0)
@@ -126,10 +129,11 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
             if is_sharded(judge):
                 judge = _new_judge(config, device)
                 take_over(judge, checkpoints.found()[0])
-            trained = _export(judge, config, bundle, learned_from)
+            steps = read_state(checkpoints.found()[0])["step"]
+            trained = _export(judge, config, bundle, learned_from, steps)
             # The exported judge is measured and not this one: merging and loading round its weights.
             del judge
-            evaluation, difference = _measure(config, bundle, device, trained)
+            evaluation, difference = _measure(config, bundle, device, trained, steps)
         checkpoints.remove()
     main = is_first()
     leave()
@@ -145,7 +149,7 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     )
 
 
-def _new_judge(config: TrainConfig, device: str) -> Judge:
+def _new_judge(config: TrainConfig, device: torch.device | str) -> Judge:
     judge = Judge.from_base(config.judge, device=device, dtype=config.dtype)
     if config.adapter is not None:
         add_lora(judge, **asdict(config.adapter))
@@ -191,7 +195,9 @@ def _validation(judge: Judge, config: TrainConfig) -> Validation | None:
     )
 
 
-def _export(judge: Judge, config: TrainConfig, bundle: Path, learned_from: str) -> list[WinMatrix]:
+def _export(
+    judge: Judge, config: TrainConfig, bundle: Path, learned_from: str, steps: int
+) -> list[WinMatrix]:
     """Write the bundle; returns what the judge says of the first groups, for comparison."""
     write_bundle(
         bundle,
@@ -199,14 +205,14 @@ def _export(judge: Judge, config: TrainConfig, bundle: Path, learned_from: str) 
         calibration=None,
         data_fingerprint=learned_from,
         metrics={},
-        card=model_card(config, None, None),
+        card=model_card(config, None, None, steps=steps, processes=processes()),
         merge=config.export == "merged",
     )
     return Engine(judge, batch_size=scored_at_once(config)).score(first_groups(config.data))
 
 
 def _measure(
-    config: TrainConfig, bundle: Path, device: str, trained: Sequence[WinMatrix]
+    config: TrainConfig, bundle: Path, device: str, trained: Sequence[WinMatrix], steps: int
 ) -> tuple[Evaluation | None, float]:
     """Load the bundle again, hold it against what was trained, and write down how good it is."""
     exported = Engine.from_bundle(
@@ -220,7 +226,9 @@ def _measure(
         bundle,
         calibration=calibration,
         metrics={} if evaluation is None else evaluation.to_dict(),
-        card=model_card(config, calibration, evaluation, plots=list(plots)),
+        card=model_card(
+            config, calibration, evaluation, steps=steps, processes=processes(), plots=list(plots)
+        ),
         plots=plots,
     )
     return evaluation, difference

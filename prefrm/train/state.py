@@ -7,7 +7,7 @@ Sharded parameters are gathered, so a checkpoint does not depend on how they wer
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,12 @@ def average_gradients(model: torch.nn.Module) -> None:
             parameter.grad /= distributed.get_world_size()
 
 
-def gather_weights(model: torch.nn.Module) -> Tensors:
-    """A copy on the CPU of every trainable parameter, whole. All processes must call it."""
-    return {name: _whole(parameter) for name, parameter in _trainable(model)}
+def gather_weights(model: torch.nn.Module, *, keep: bool = True) -> Tensors:
+    """A copy on the CPU of every trainable parameter, whole. All processes must call it.
+
+    Without `keep` a process only takes part: it holds no more than one whole parameter at once.
+    """
+    return _gathered(_trainable(model), keep)
 
 
 def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
@@ -58,17 +61,24 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) ->
             parameter.copy_(_spread(weights[name].to(parameter.device), parameter))
 
 
-def gather_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Tensors, list[Any]]:
-    """What the optimizer remembers of each parameter, by `name/what`, and its groups' settings as JSON."""
+def gather_optimizer(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, keep: bool = True
+) -> tuple[Tensors, list[Any]]:
+    """What the optimizer remembers of each parameter, by `name/what`, and its groups' settings as JSON.
+
+    `keep` is as in `gather_weights`.
+    """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = optimizer.param_groups
-    tensors = {
-        f"{names[id(parameter)]}/{what}": _whole(value)
+    remembered = (
+        (f"{names[id(parameter)]}/{what}", value)
         for group in groups
         for parameter in group["params"]
         for what, value in optimizer.state.get(parameter, {}).items()
-    }
-    return tensors, [{key: value for key, value in group.items() if key != "params"} for group in groups]
+    )
+    return _gathered(remembered, keep), [
+        {key: value for key, value in group.items() if key != "params"} for group in groups
+    ]
 
 
 def load_optimizer(
@@ -135,11 +145,16 @@ def _trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    whole = tensor.detach()
-    if isinstance(whole, DTensor):
-        whole = whole.full_tensor()
-    return whole.to("cpu", copy=True).contiguous()
+def _gathered(tensors: Iterable[tuple[str, torch.Tensor]], keep: bool) -> Tensors:
+    """Whole copies on the CPU, by name; none of them without `keep`."""
+    copies = {}
+    for name, tensor in tensors:
+        whole = tensor.detach()
+        if isinstance(whole, DTensor):
+            whole = whole.full_tensor()
+        if keep:
+            copies[name] = whole.to("cpu", copy=True).contiguous()
+    return copies
 
 
 def _spread(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,9 @@ class TensorBoard(StepLogs):
             return
         for name, value in logs.items():
             self._writer.add_scalar(name, value, state.global_step)
+        # As the metrics file, it has what a checkpoint knows, whatever comes then.
+        if control.should_save:
+            self._writer.flush()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

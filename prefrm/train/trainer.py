@@ -170,10 +170,10 @@ class JudgeTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
-        """All processes gather what the first one writes."""
+        """All processes gather what the first one keeps and writes."""
         inner = self._inner_optimizer
-        weights = gather_weights(self.model)
-        optimizer, groups = gather_optimizer(self.model, inner)
+        weights = gather_weights(self.model, keep=is_first())
+        optimizer, groups = gather_optimizer(self.model, inner, keep=is_first())
         state = {
             "step": self.state.global_step,
             "finished": self.control.should_training_stop,

@@ -49,6 +49,13 @@ if __name__ == "__main__":
     assert is_sharded(judge)
     step(judge, optimizer)
     weights, (tensors, groups) = gather_weights(judge), gather_optimizer(judge, optimizer)
+    # Where one process keeps what all gather, the others copy nothing.
+    first = distributed.get_rank() == 0
+    kept = gather_weights(judge, keep=first)
+    remembered, _ = gather_optimizer(judge, optimizer, keep=first)
+    for some, every in ((kept, weights), (remembered, tensors)):
+        assert some.keys() == (every.keys() if first else set())
+        assert all(every[name].equal(tensor) for name, tensor in some.items())
 
     whole = make(folder)
     assert not is_sharded(whole)

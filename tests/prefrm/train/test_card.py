@@ -1,9 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from prefrm.eval import evaluate
 from prefrm.judge import JudgeSpec
 from prefrm.records import Comparison, PreferenceGroup
-from prefrm.train import DataConfig, TrainConfig
+from prefrm.train import DataConfig, OptimConfig, TrainConfig
 from prefrm.train.card import model_card
 from prefrm.winmatrix import FakeScorer
 
@@ -13,7 +16,7 @@ CONFIG = TrainConfig(
 
 
 def test_a_card_without_results_says_so() -> None:
-    card = model_card(CONFIG, None, None)
+    card = model_card(CONFIG, None, None, steps=200)
     assert "not calibrated" in card
     assert "not evaluated" in card
     assert "plots/" not in card
@@ -23,12 +26,47 @@ def test_where_there_is_no_number_there_is_none() -> None:
     group = PreferenceGroup(
         id="a", prompt="p", images=(b"x", b"y"), comparisons=(Comparison.tie(0, 1),), tags={"skill": "size"}
     )
-    card = model_card(CONFIG, None, evaluate(FakeScorer(lambda prompt, image: 0.0), [group]))
+    card = model_card(CONFIG, None, evaluate(FakeScorer(lambda prompt, image: 0.0), [group]), steps=200)
     assert "| pair accuracy | - |" in card
     assert "| pair accuracy, skill size | - |" in card
     assert "nan" not in card
 
 
 def test_plots_are_shown_by_what_they_are_called() -> None:
-    card = model_card(CONFIG, None, None, plots=["order_gap.png"])
+    card = model_card(CONFIG, None, None, steps=200, plots=["order_gap.png"])
     assert "![order gap](plots/order_gap.png)" in card
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps", "processes", "head", "trained"),
+    [
+        ({}, 50, 1, "head verdict, attention joint, template", "50 steps of 24 comparisons, seed"),
+        ({}, 50, 4, "head verdict, attention joint, template", "50 steps of 96 comparisons, seed"),
+        (
+            {"attention": "isolated"},
+            50,
+            1,
+            "head verdict, attention isolated, template",
+            "50 steps of 24 groups with all their comparisons, seed",
+        ),
+        (
+            {"head": "scalar"},
+            30,
+            2,
+            "head scalar, template",
+            "30 steps (stopped early, of 50) of 48 groups with all their comparisons, seed",
+        ),
+    ],
+    ids=["pairs", "processes", "groups", "early stopping"],
+)
+def test_what_a_step_was_is_said_as_it_was(
+    fields: dict[str, str], steps: int, processes: int, head: str, trained: str
+) -> None:
+    config = replace(
+        CONFIG,
+        judge=JudgeSpec(base_model="some/model", **fields),
+        optim=OptimConfig(steps=50, batch_size=8, accumulation=3),
+    )
+    lines = model_card(config, None, None, steps=steps, processes=processes).splitlines()
+    assert any(line.startswith(f"- {head} ") for line in lines)
+    assert any(line.startswith(f"- trained: LoRA, rank 16, {trained} ") for line in lines)

@@ -1,11 +1,15 @@
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import pytest
+import torch
 
+from prefrm.judge import Judge, JudgeSpec
+from prefrm.media import decode, digest
 from prefrm.records import Comparison, PreferenceGroup, read_groups, write_groups
 from prefrm.train.data import ComparisonCollator, blank_batch
-from prefrm.train.examples import load_examples
+from prefrm.train.examples import Example, group_example, load_examples, pair_example
 
 
 def test_a_batch_has_the_targets_of_its_rows(judge, tmp_path: Path, brightness: Callable[..., Path]) -> None:
@@ -45,7 +49,10 @@ def test_an_unreadable_image_costs_its_own_rows_and_names_its_record(
     batch = collator(rows)
     assert len(batch["batch"]) == len(batch["p_N"]) == 6
     assert list(collator.left_out) == ["broken"]
-    assert "a comparison of record 'broken' is left out" in caplog.text
+    assert (
+        f"of record 'broken' is left out what compares image sha256 {digest(b'no image')[:12]}: "
+        in caplog.text
+    )
     assert collator.read == 6
     assert collator([rows[6], rows[7]])["batch"] is None
     assert collator([])["batch"] is None
@@ -54,3 +61,77 @@ def test_an_unreadable_image_costs_its_own_rows_and_names_its_record(
 
 def test_a_blank_batch_can_be_judged(judge) -> None:
     assert judge(blank_batch(judge.processor)).shape == (1,)
+
+
+def five(images: list[bytes]) -> Example:
+    """All ten comparisons of five images, none of which has the same target or weight as another."""
+    compared = [Comparison(i=i, j=j, p=0.1 * i + 0.01 * j, weight=1.0 + n) for n, (i, j) in enumerate(TEN)]
+    return group_example("g", "p", images, compared)
+
+
+TEN = list(combinations(range(5), 2))
+
+
+@pytest.mark.parametrize("trouble", ["too long for a slot", "no image", "too long for the model"])
+def test_an_image_that_cannot_be_read_costs_its_own_comparisons(
+    tiny_checkpoint: Path, png, trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Four of ten, of whatever reads groups; the reason names the image."""
+    alone = trouble == "too long for the model"
+    fields = {"head": "scalar"} if alone else {"attention": "isolated"}
+    judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), **fields), "cpu")
+    images = [png(n, width=32, height=32) for n in range(5)]
+    small = judge.processor.prepare_image(decode(images[0]))
+    images[3] = b"no image" if trouble == "no image" else png(3, width=640, height=64)
+    if alone:
+        judge.processor.max_length = len(judge.processor.prepare_single("p", small))
+    collator = ComparisonCollator(judge.processor)
+    batch = collator([five(images)])
+    kept = [n for n, pair in enumerate(TEN) if 3 not in pair]
+    orders = 1 if alone else 2
+    assert len(batch["batch"]) == collator.read == orders * len(kept)
+    assert batch["weight_N"].tolist() == orders * [1.0 + n for n in kept]
+    targets = [0.1 * i + 0.01 * j for i, j in TEN if 3 not in (i, j)]
+    assert batch["p_N"][: len(kept)].tolist() == pytest.approx(targets)
+    (reason,) = collator.left_out.values()
+    assert reason.startswith(f"image 4 of 5, sha256 {digest(images[3])[:12]}: ")
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message == f"of record 'g' is left out what compares {reason}"
+    # What is left is read as if nothing else had been there.
+    expected = ComparisonCollator(judge.processor)([{**five(images), **without(five(images), 3)}])
+    assert judge(batch["batch"]).equal(judge(expected["batch"]))
+
+
+def without(row: Example, place: int) -> Example:
+    kept = [n for n, pair in enumerate(zip(row["first"], row["second"], strict=True)) if place not in pair]
+    return {key: [row[key][n] for n in kept] for key in ("first", "second", "p", "weight")}
+
+
+def test_two_images_that_are_too_long_together_cost_their_comparison(judge, png) -> None:
+    images = [png(n, width=32, height=32) for n in range(2)]
+    one, other = (judge.processor.prepare_image(decode(image)) for image in images)
+    judge.processor.max_length = len(judge.processor.prepare_pair("p", one, other)) - 1
+    collator = ComparisonCollator(judge.processor)
+    row = pair_example("g", "p", images, Comparison.preferred(0, 1))
+    assert collator([row])["batch"] is None
+    assert collator.left_out["g"].startswith("its images: the comparison has")
+
+
+def test_a_large_group_is_read_in_sequences_of_bounded_length(tiny_checkpoint: Path, png) -> None:
+    """With the same outcomes and the same loss, however many they are."""
+    spec = JudgeSpec(base_model=str(tiny_checkpoint), attention="isolated")
+    judge = Judge.from_base(spec, "cpu")
+    row = five([png(n, width=32 + 16 * (n % 3), height=32) for n in range(5)])
+    outcomes, losses, rows = [], [], []
+    for most in (None, 800, 300, 1):
+        batch = ComparisonCollator(judge.processor, group_tokens=most)([row])
+        rows.append(len(batch["batch"].ids_BL))
+        assert most in (None, 1) or batch["batch"].ids_BL.shape[1] <= most
+        with torch.inference_mode():
+            outcomes.append(judge(batch["batch"]))
+        losses.append(judge.loss(outcomes[-1], batch["p_N"], batch["weight_N"]))
+    assert rows[0] == 1 < rows[1] < rows[2] < rows[3] == 20
+    assert outcomes[0].std() > 0.01
+    for split, loss in zip(outcomes, losses, strict=True):
+        torch.testing.assert_close(split, outcomes[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(loss, losses[0], atol=1e-5, rtol=0)

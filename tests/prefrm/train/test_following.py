@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError, ScoringError
@@ -27,6 +28,7 @@ from prefrm.train import (
 )
 from prefrm.train.memory import explaining_memory
 from prefrm.train.mixing import Mixture
+from prefrm.train.tensorboard import TensorBoard
 from prefrm.train.trainer import JudgeTrainer
 from prefrm.train.validation import Validation
 
@@ -88,6 +90,7 @@ def test_patience_ends_the_training_and_the_best_weights_are_exported(
     # The fourth is as low as the second, which is not lower.
     assert [line["step"] for line in metrics(config)] == [1, 2, 3, 4]
     assert head_of(result.bundle).equal(seen[1])
+    assert "4 steps (stopped early, of 6) of 8 comparisons" in (result.bundle / "README.md").read_text()
     assert not seen[1].equal(seen[3])
 
 
@@ -132,6 +135,24 @@ def test_tensorboard_has_every_step(config: TrainConfig) -> None:
     events = EventAccumulator(str(config.output / "tensorboard")).Reload().Scalars("loss")
     assert [event.step for event in events] == list(range(1, 7))
     assert [event.value for event in events] == pytest.approx([line["loss"] for line in metrics(config)])
+
+
+def test_tensorboard_has_what_a_checkpoint_knows(tmp_path: Path) -> None:
+    """Read beside the writer, which is not closed, as after a kill."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    callback = TensorBoard(tmp_path)
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    state, control = TrainerState(), TrainerControl()
+    callback.on_train_begin(arguments, state, control)
+    for step in range(1, 7):
+        state.global_step = step
+        control.should_save = step == 6
+        callback.on_log(arguments, state, control, logs={"loss": float(step)})
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [event.step for event in events] == [1, 2, 3, 4, 5, 6]
+    callback.on_train_end(arguments, state, control)
 
 
 def test_gradient_checkpointing_computes_layers_twice_and_changes_nothing(
@@ -224,6 +245,26 @@ def test_too_little_memory_names_what_to_lower(
     ):
         assert text in str(caught.value)
     assert caught.value.__cause__ is error
+
+
+def advice(config: TrainConfig) -> str:
+    with pytest.raises(ConfigError) as caught, explaining_memory(config):
+        raise MemoryError
+    return str(caught.value)
+
+
+def test_large_groups_are_named_where_they_are_read_as_one(config: TrainConfig) -> None:
+    isolated = replace(config.judge, attention="isolated")
+    assert "lower optim.group_tokens (now 4096), where groups are large" in advice(
+        replace(config, judge=isolated)
+    )
+    assert "group_tokens" not in advice(config)
+
+
+def test_what_smaller_batches_change_is_said(config: TrainConfig) -> None:
+    assert "by the same factor, which changes nothing but rounding" in advice(config)
+    dropping = replace(config, adapter=AdapterConfig(dropout=0.1))
+    assert "which changes what adapter.dropout (now 0.1) drops, and rounding" in advice(dropping)
 
 
 def test_advice_is_of_what_is_set(config: TrainConfig) -> None:

@@ -97,3 +97,14 @@ def test_a_step_is_the_same_however_it_is_shared(processes: int, accumulation: i
 def test_epochs_are_of_the_first_dataset() -> None:
     assert Mixture([Letters("a", 20)], seed=0).epochs(6, size=8) == 2.0
     assert two().epochs(7, size=8) == 7 * 8 / 4 / 7
+
+
+@pytest.mark.parametrize("names", ["a", "ab"])
+def test_an_epoch_of_one_seed_is_no_epoch_of_another(names: str) -> None:
+    """Were they shuffled by the sum, the second epoch of seed 0 would be the first of seed 1."""
+    epochs = set()
+    for seed in range(4):
+        mixture = Mixture([Letters(name, 20) for name in names], seed=seed)
+        drawn = [e for step in examples(mixture, 10, 4 * len(names) * 3) for e in step if e[0] == "a"]
+        epochs |= {tuple(drawn[n : n + 20]) for n in (0, 20, 40)}
+    assert len(epochs) == 4 * 3

@@ -113,7 +113,7 @@ def test_a_run_exports_the_judge_that_it_trained(config: TrainConfig, export: st
 
 
 def test_the_card_says_on_what_the_adapter_learned(config: TrainConfig) -> None:
-    assert "- trained: LoRA, rank 4, on a base in nf4, 20 steps" in model_card(config, None, None)
+    assert "- trained: LoRA, rank 4, on a base in nf4, 20 steps" in model_card(config, None, None, steps=20)
 
 
 def test_weights_in_four_bits_do_not_learn_without_an_adapter() -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from prefrm.config import to_mapping
@@ -230,3 +231,15 @@ def test_a_run_whose_measurement_failed_can_be_resumed(
 def test_no_checkpoint_holds_a_pickle(unfinished: TrainConfig) -> None:
     suffixes = {path.suffix for path in (unfinished.output / "checkpoints").rglob("*") if path.is_file()}
     assert suffixes == {".json", ".safetensors"}
+
+
+def test_another_device_may_not_change_the_type_of_the_weights(
+    unfinished: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dtype=auto is bfloat16 on an accelerator; named, it is the same everywhere."""
+    assert unfinished.dtype == "auto"
+    with monkeypatch.context() as patch:
+        patch.setattr(RUN, "resolve_dtype", lambda dtype, device: torch.bfloat16)
+        with pytest.raises(ConfigError, match="dtype was 'float32' and is 'bfloat16'; resume"):
+            run(unfinished, resume=True)
+    run(replace(unfinished, dtype="float32"), resume=True)
