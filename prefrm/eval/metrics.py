@@ -15,7 +15,14 @@ import numpy as np
 from prefrm.eval.accuracies import Accuracy, Breakdown, accuracies
 from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
 from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
-from prefrm.eval.ranking import intransitive_triples, judged_quality, kendall_tau, spearman_rho, win_rates
+from prefrm.eval.ranking import (
+    best_of_k_regret,
+    intransitive_triples,
+    judged_quality,
+    kendall_tau,
+    spearman_rho,
+    win_rates,
+)
 from prefrm.eval.statistics import SEED, cross_entropy, mean, weighted_mean
 from prefrm.eval.thresholds import Thresholds
 
@@ -46,7 +53,7 @@ class Metrics:
         kendall_tau: Kendall's tau-b between win rates and `quality`, mean over groups that have it.
         spearman_rho: Spearman's rho of the same.
         best_of_k_regret: `max(quality) - quality[candidate with the highest win rate]`, mean over groups,
-            in the dataset's unit of quality.
+            in the dataset's unit of quality; of candidates that share the highest win rate, their mean.
         random_regret: the same for a candidate drawn at random.
         win_rate_spread: highest minus lowest win rate, mean over groups; 0 for a judge that tells
             nothing apart.
@@ -106,7 +113,7 @@ def measure(
         intransitive_share=cycles / triples if triples else float("nan"),
         kendall_tau=mean([kendall_tau(rate, quality) for rate, quality in ranked]),
         spearman_rho=mean([spearman_rho(rate, quality) for rate, quality in ranked]),
-        best_of_k_regret=mean([quality.max() - quality[rate.argmax()] for rate, quality in ranked]),
+        best_of_k_regret=mean([best_of_k_regret(rate, quality) for rate, quality in ranked]),
         random_regret=mean([quality.max() - quality.mean() for _, quality in ranked]),
         win_rate_spread=mean([np.ptp(rate) for group in judged if len(rate := win_rates(group))]),
         illusory_advantage=illusory_advantages(judged),

@@ -177,6 +177,18 @@ def test_ranking_metrics_by_hand():
     assert metrics.win_rate_spread == pytest.approx(rates.max() - rates.min(), rel=1e-6)
 
 
+@pytest.mark.parametrize("quality", [(2.0, 1.0, 0.0), (0.0, 1.0, 2.0), (0.0, 2.0, 1.0)])
+def test_a_judge_that_tells_nothing_apart_picks_as_well_as_a_coin(quality):
+    metrics = measure([judged(np.zeros((3, 3)), [], quality=quality)])
+    assert metrics.best_of_k_regret == metrics.random_regret == 1.0
+
+
+def test_of_several_favourites_any_may_be_picked():
+    # 0 and 2 beat 1 and tie with each other: (9 + 5) / 2 against the best, 9.
+    metrics = measure([judged(utilities(1.0, 0.0, 1.0), [], quality=(9.0, 7.0, 5.0))])
+    assert metrics.best_of_k_regret == 2.0
+
+
 def test_a_candidate_that_was_not_judged_leaves_the_ranking():
     matrix = WinMatrix.from_order_logits(utilities(1.0, 0.0, 2.0), errors=("", "", "unreadable"))
     group = JudgedGroup(id="a", prompt="a", comparisons=(), quality=(1.0, 0.0, 9.0), tags={}, matrix=matrix)
