@@ -7,14 +7,14 @@ by `Comparison.weight`. What has no data is NaN.
 Says nothing about calibration; that is `prefrm.eval.calibration`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from prefrm.eval.accuracies import Accuracy, Breakdown, accuracies
 from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
-from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
+from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
 from prefrm.eval.ranking import (
     best_of_k_regret,
     intransitive_triples,
@@ -50,7 +50,8 @@ class Metrics:
         swap_consistency: share of judged pairs with the same verdict in both presentation orders.
         triples: number of triples of candidates whose three pairs were judged, labelled or not.
         intransitive_share: the share of them whose verdicts no ranking explains.
-        kendall_tau: Kendall's tau-b between win rates and `quality`, mean over groups that have it.
+        kendall_tau: Kendall's tau-b between win rates and `quality`, mean over groups in which it differs;
+            0 for a group whose win rates are all the same.
         spearman_rho: Spearman's rho of the same.
         best_of_k_regret: `max(quality) - quality[candidate with the highest win rate]`, mean over groups,
             in the dataset's unit of quality; of candidates that share the highest win rate, their mean.
@@ -111,13 +112,18 @@ def measure(
         swap_consistency=_swap_consistency(answered),
         triples=triples,
         intransitive_share=cycles / triples if triples else float("nan"),
-        kendall_tau=mean([kendall_tau(rate, quality) for rate, quality in ranked]),
-        spearman_rho=mean([spearman_rho(rate, quality) for rate, quality in ranked]),
+        kendall_tau=mean([_agreement(kendall_tau, *ranking) for ranking in ranked]),
+        spearman_rho=mean([_agreement(spearman_rho, *ranking) for ranking in ranked]),
         best_of_k_regret=mean([best_of_k_regret(rate, quality) for rate, quality in ranked]),
         random_regret=mean([quality.max() - quality.mean() for _, quality in ranked]),
         win_rate_spread=mean([np.ptp(rate) for group in judged if len(rate := win_rates(group))]),
         illusory_advantage=illusory_advantages(judged),
     )
+
+
+def _agreement(correlation: Callable[[Doubles, Doubles], float], rate: Doubles, quality: Doubles) -> float:
+    """The correlation; 0 for a judge that tells nothing apart where there is something to tell apart."""
+    return 0.0 if np.ptp(rate) == 0 < np.ptp(quality) else correlation(rate, quality)
 
 
 def _swap_consistency(pairs: Pairs) -> float:

@@ -183,6 +183,18 @@ def test_a_judge_that_tells_nothing_apart_picks_as_well_as_a_coin(quality):
     assert metrics.best_of_k_regret == metrics.random_regret == 1.0
 
 
+def test_a_group_that_the_judge_tells_nothing_apart_in_counts_as_no_correlation():
+    perfect, silent = utilities(2.0, 1.0, 0.0), np.zeros((3, 3))
+    metrics = measure([judged(perfect, [], quality=(2, 1, 0))] + [judged(silent, [], quality=(2, 1, 0))] * 9)
+    assert (metrics.kendall_tau, metrics.spearman_rho) == pytest.approx((0.1, 0.1))
+
+
+def test_a_group_of_equals_says_nothing_about_correlation():
+    groups = [judged(utilities(*u), [], quality=q) for u, q in (((1, 0), (1, 0)), ((0, 0), (1, 1)))]
+    metrics = measure([*groups, judged(utilities(1, 0), [], quality=(3, 3))])
+    assert (metrics.kendall_tau, metrics.spearman_rho) == (1.0, 1.0)
+
+
 def test_of_several_favourites_any_may_be_picked():
     # 0 and 2 beat 1 and tie with each other: (9 + 5) / 2 against the best, 9.
     metrics = measure([judged(utilities(1.0, 0.0, 1.0), [], quality=(9.0, 7.0, 5.0))])
