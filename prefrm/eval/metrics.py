@@ -92,7 +92,7 @@ def measure(
     """
     every = pairs_of(judged)
     answered = every.judged
-    gap = answered.order_gap[np.isfinite(answered.order_gap)]
+    ordered = answered.ordered
     ranked = [ranking for group in judged if (ranking := judged_quality(group)) is not None]
     named = accuracies(judged, thresholds, seed=seed)
     strict = named["pair_accuracy"]
@@ -107,9 +107,9 @@ def measure(
         accuracies=named,
         lower_index_accuracy=strict.overall.always_first,
         log_loss=weighted_mean(cross_entropy(answered.p, answered.target), answered.weight),
-        mean_order_gap=mean(gap),
-        max_order_gap=float(gap.max()) if len(gap) else float("nan"),
-        swap_consistency=_swap_consistency(answered),
+        mean_order_gap=weighted_mean(ordered.order_gap, ordered.weight),
+        max_order_gap=float(ordered.order_gap.max()) if len(ordered) else float("nan"),
+        swap_consistency=_swap_consistency(ordered),
         triples=triples,
         intransitive_share=cycles / triples if triples else float("nan"),
         kendall_tau=mean([_agreement(kendall_tau, *ranking) for ranking in ranked]),
@@ -134,7 +134,6 @@ def _swap_consistency(pairs: Pairs) -> float:
     gap is below its value at d = |m|, sigmoid(2|m|) - 1/2 with sigmoid(2m) = p^2 / (p^2 + (1 - p)^2).
     An order that answers exactly 0.5 agrees with nothing.
     """
-    ordered = pairs.where(np.isfinite(pairs.order_gap))
-    square = ordered.p**2
-    edge = np.abs(square / (square + (1 - ordered.p) ** 2) - 0.5)
-    return weighted_mean(ordered.order_gap < edge, ordered.weight)
+    square = pairs.p**2
+    edge = np.abs(square / (square + (1 - pairs.p) ** 2) - 0.5)
+    return weighted_mean(pairs.order_gap < edge, pairs.weight)

@@ -1,5 +1,5 @@
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -137,6 +137,18 @@ def test_order_gap_and_swap_consistency_by_hand():
     assert metrics.mean_order_gap == pytest.approx(sum(gaps) / 2, rel=1e-6)
     assert metrics.max_order_gap == pytest.approx(gaps[1], rel=1e-6)
     assert metrics.swap_consistency == 0.5
+
+
+def test_every_mean_over_comparisons_counts_by_weight():
+    """A weight of 3 is three comparisons of weight 1, whatever is measured."""
+    logits = [[0, 2.0, 3.0], [-1.0, 0, 0.5], [1.0, 0, 0]]
+    pairs = (Comparison.preferred(0, 1), Comparison.preferred(2, 0), Comparison.tie(1, 2))
+    heavy = replace(pairs[1], weight=3.0)
+    one, other = (measure([judged(logits, c)]) for c in ([*pairs, pairs[1], pairs[1]], [*pairs[::2], heavy]))
+    for name in ("log_loss", "mean_order_gap", "swap_consistency", "lower_index_accuracy"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-12)
+        assert getattr(one, name) != pytest.approx(getattr(measure([judged(logits, pairs)]), name), rel=1e-3)
+    assert one.accuracy.value == other.accuracy.value == 1 / 4
 
 
 def test_a_judge_without_presentation_order_has_no_order_gap():
