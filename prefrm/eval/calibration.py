@@ -11,6 +11,7 @@ Shapes: N comparisons, K candidates.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,12 +53,16 @@ class Calibration:
 
     Attributes:
         ece: expected calibration error, `sum over bins of share * |agreement - confidence|`
-            (Naeini et al. 2015; Guo et al., arXiv 1706.04599), over 10 bins of equal width on [0.5, 1].
-        brier: mean squared difference of p and the target (Brier 1950), in [0, 1].
-        table: the bins, lowest confidence first.
+            (Naeini et al. 2015; Guo et al., arXiv 1706.04599), over 10 bins of equal width on [0.5, 1]; over
+            all pairs, where a tie of the dataset agrees by 0.5 with either winner.
+        ece_strict: the same over the strict pairs alone; a temperature that was fitted to ties as well leaves
+            a judge less sure than right here.
+        brier: mean squared difference of p and the target (Brier 1950), in [0, 1]; over all pairs.
+        table: the bins of `ece`, lowest confidence first.
     """
 
     ece: float
+    ece_strict: float
     brier: float
     table: tuple[Reliability, ...]
 
@@ -65,13 +70,23 @@ class Calibration:
 def calibrate(pairs: Pairs, *, bins: int = BINS) -> Calibration:
     """The calibration of `pairs`; those that were not judged do not count."""
     pairs = pairs.judged
+    table = _table(pairs, bins)
+    return Calibration(
+        ece=_error(table),
+        ece_strict=_error(_table(pairs.strict, bins)),
+        brier=weighted_mean((pairs.p - pairs.target) ** 2, pairs.weight),
+        table=table,
+    )
+
+
+def _table(pairs: Pairs, bins: int) -> tuple[Reliability, ...]:
     sign = np.sign(pairs.p - 0.5)
     confidence = 0.5 + np.abs(pairs.p - 0.5)
     agreement = 0.5 + sign * (pairs.target - 0.5)
     # The float32 of 0.7 is a little less than 0.7, and yet belongs to the bin that starts there.
     place = np.minimum(((confidence - 0.5) * 2 * bins + EDGE).astype(np.int64), bins - 1)
     total = pairs.weight.sum()
-    table = tuple(
+    return tuple(
         Reliability(
             low=0.5 + b / (2 * bins),
             high=0.5 + (b + 1) / (2 * bins),
@@ -82,12 +97,11 @@ def calibrate(pairs: Pairs, *, bins: int = BINS) -> Calibration:
         )
         for b, inside in ((b, place == b) for b in range(bins))
     )
+
+
+def _error(table: Sequence[Reliability]) -> float:
     gaps = [row.share * abs(row.agreement - row.confidence) for row in table if row.pairs]
-    return Calibration(
-        ece=float(sum(gaps)) if gaps else float("nan"),
-        brier=weighted_mean((pairs.p - pairs.target) ** 2, pairs.weight),
-        table=table,
-    )
+    return float(sum(gaps)) if gaps else float("nan")
 
 
 def fit_temperature(p: npt.ArrayLike, target: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> float:

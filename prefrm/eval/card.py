@@ -11,6 +11,7 @@ __all__ = ["RESULTS", "results_section", "with_results"]
 RESULTS = "## Results"
 SHOWN = (
     "expected calibration error",
+    "expected calibration error, strict pairs alone",
     "Brier score",
     "log loss (nats)",
     "order gap, mean",

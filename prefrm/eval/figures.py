@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from prefrm import plots
 from prefrm.eval.accuracies import Accuracy
 from prefrm.eval.evaluation import Evaluation
@@ -53,9 +51,8 @@ def draw(
     for tag, values in metrics.by_tag.items():
         shown |= _by_tag(tag, values, folder)
     shown |= _illusory(metrics, folder)
-    gaps = pairs_of(evaluation.judged).judged.order_gap
-    if len(gaps := gaps[np.isfinite(gaps)]):
-        plots.order_gap_figure(gaps).savefig(folder / "order_gap.png")
+    if len(ordered := pairs_of(evaluation.judged).ordered):
+        plots.order_gap_figure(ordered.order_gap, ordered.weight).savefig(folder / "order_gap.png")
         shown["order_gap.png"] = "Order gap: how far a verdict moves when the two images change places."
     if opponent is not None:
         shown |= _against(metrics, opponent.metrics, folder)

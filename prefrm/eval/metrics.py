@@ -7,15 +7,22 @@ by `Comparison.weight`. What has no data is NaN.
 Says nothing about calibration; that is `prefrm.eval.calibration`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from prefrm.eval.accuracies import Accuracy, Breakdown, accuracies
 from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
-from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
-from prefrm.eval.ranking import intransitive_triples, judged_quality, kendall_tau, spearman_rho, win_rates
+from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
+from prefrm.eval.ranking import (
+    best_of_k_regret,
+    intransitive_triples,
+    judged_quality,
+    kendall_tau,
+    spearman_rho,
+    win_rates,
+)
 from prefrm.eval.statistics import SEED, cross_entropy, mean, weighted_mean
 from prefrm.eval.thresholds import Thresholds
 
@@ -43,10 +50,11 @@ class Metrics:
         swap_consistency: share of judged pairs with the same verdict in both presentation orders.
         triples: number of triples of candidates whose three pairs were judged, labelled or not.
         intransitive_share: the share of them whose verdicts no ranking explains.
-        kendall_tau: Kendall's tau-b between win rates and `quality`, mean over groups that have it.
+        kendall_tau: Kendall's tau-b between win rates and `quality`, mean over groups in which it differs;
+            0 for a group whose win rates are all the same.
         spearman_rho: Spearman's rho of the same.
         best_of_k_regret: `max(quality) - quality[candidate with the highest win rate]`, mean over groups,
-            in the dataset's unit of quality.
+            in the dataset's unit of quality; of candidates that share the highest win rate, their mean.
         random_regret: the same for a candidate drawn at random.
         win_rate_spread: highest minus lowest win rate, mean over groups; 0 for a judge that tells
             nothing apart.
@@ -84,7 +92,7 @@ def measure(
     """
     every = pairs_of(judged)
     answered = every.judged
-    gap = answered.order_gap[np.isfinite(answered.order_gap)]
+    ordered = answered.ordered
     ranked = [ranking for group in judged if (ranking := judged_quality(group)) is not None]
     named = accuracies(judged, thresholds, seed=seed)
     strict = named["pair_accuracy"]
@@ -99,18 +107,23 @@ def measure(
         accuracies=named,
         lower_index_accuracy=strict.overall.always_first,
         log_loss=weighted_mean(cross_entropy(answered.p, answered.target), answered.weight),
-        mean_order_gap=mean(gap),
-        max_order_gap=float(gap.max()) if len(gap) else float("nan"),
-        swap_consistency=_swap_consistency(answered),
+        mean_order_gap=weighted_mean(ordered.order_gap, ordered.weight),
+        max_order_gap=float(ordered.order_gap.max()) if len(ordered) else float("nan"),
+        swap_consistency=_swap_consistency(ordered),
         triples=triples,
         intransitive_share=cycles / triples if triples else float("nan"),
-        kendall_tau=mean([kendall_tau(rate, quality) for rate, quality in ranked]),
-        spearman_rho=mean([spearman_rho(rate, quality) for rate, quality in ranked]),
-        best_of_k_regret=mean([quality.max() - quality[rate.argmax()] for rate, quality in ranked]),
+        kendall_tau=mean([_agreement(kendall_tau, *ranking) for ranking in ranked]),
+        spearman_rho=mean([_agreement(spearman_rho, *ranking) for ranking in ranked]),
+        best_of_k_regret=mean([best_of_k_regret(rate, quality) for rate, quality in ranked]),
         random_regret=mean([quality.max() - quality.mean() for _, quality in ranked]),
         win_rate_spread=mean([np.ptp(rate) for group in judged if len(rate := win_rates(group))]),
         illusory_advantage=illusory_advantages(judged),
     )
+
+
+def _agreement(correlation: Callable[[Doubles, Doubles], float], rate: Doubles, quality: Doubles) -> float:
+    """The correlation; 0 for a judge that tells nothing apart where there is something to tell apart."""
+    return 0.0 if np.ptp(rate) == 0 < np.ptp(quality) else correlation(rate, quality)
 
 
 def _swap_consistency(pairs: Pairs) -> float:
@@ -121,7 +134,6 @@ def _swap_consistency(pairs: Pairs) -> float:
     gap is below its value at d = |m|, sigmoid(2|m|) - 1/2 with sigmoid(2m) = p^2 / (p^2 + (1 - p)^2).
     An order that answers exactly 0.5 agrees with nothing.
     """
-    ordered = pairs.where(np.isfinite(pairs.order_gap))
-    square = ordered.p**2
-    edge = np.abs(square / (square + (1 - ordered.p) ** 2) - 0.5)
-    return weighted_mean(ordered.order_gap < edge, ordered.weight)
+    square = pairs.p**2
+    edge = np.abs(square / (square + (1 - pairs.p) ** 2) - 0.5)
+    return weighted_mean(pairs.order_gap < edge, pairs.weight)

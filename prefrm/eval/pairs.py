@@ -75,6 +75,11 @@ class Pairs:
         """Only the pairs of which the dataset prefers one candidate."""
         return self.where(self.target != 0.5)
 
+    @property
+    def ordered(self) -> "Pairs":
+        """Only the pairs that the judge answered in both presentation orders."""
+        return self.where(np.isfinite(self.order_gap))
+
     def where(self, keep: npt.NDArray[np.bool_]) -> "Pairs":
         """The rows at which `keep`, bool [N], is true."""
         return Pairs(**{name: getattr(self, name)[keep] for name in self.__slots__})

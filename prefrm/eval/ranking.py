@@ -12,7 +12,14 @@ import numpy.typing as npt
 from prefrm.eval.pairs import Doubles, JudgedGroup
 from prefrm.winmatrix import WinMatrix
 
-__all__ = ["intransitive_triples", "judged_quality", "kendall_tau", "spearman_rho", "win_rates"]
+__all__ = [
+    "best_of_k_regret",
+    "intransitive_triples",
+    "judged_quality",
+    "kendall_tau",
+    "spearman_rho",
+    "win_rates",
+]
 
 
 def kendall_tau(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
@@ -36,6 +43,15 @@ def spearman_rho(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     rank_a, rank_b = (np.sign(np.subtract.outer(x, x)).sum(axis=1) for x in (np.asarray(a), np.asarray(b)))
     norm = np.sqrt(np.sum(rank_a**2) * np.sum(rank_b**2))
     return float(np.sum(rank_a * rank_b) / norm) if norm else float("nan")
+
+
+def best_of_k_regret(rate: Doubles, quality: Doubles) -> float:
+    """What the candidate with the highest win rate, of [K], lacks to the best `quality`, of [K].
+
+    Where several share the highest win rate, any of them may be picked: their mean. So a judge that tells
+    nothing apart has the regret of a random pick, however the candidates are numbered.
+    """
+    return float(quality.max() - quality[rate == rate.max()].mean())
 
 
 def intransitive_triples(matrices: Sequence[WinMatrix]) -> tuple[int, int]:

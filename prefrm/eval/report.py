@@ -47,7 +47,9 @@ DEFINITIONS = """\
   hold the uncertainty of a fitted threshold.
 - **always first** prefers the lower index, **chance** tosses a coin between the two, **always tie** says
   tie. A judge that does not beat all three has not looked.
-- **expected calibration error**: ten bins of equal width over the confidence max(p, 1 - p).
+- **expected calibration error**: ten bins of equal width over the confidence max(p, 1 - p). Over all
+  pairs: a tie of the dataset is half right, whichever image the judge prefers. **Strict pairs alone** leaves
+  those ties out, at the same temperature, which was fitted on ties too. The bins below are of all pairs.
 - **order gap**: the change of P(i beats j) when the two are presented the other way round.
 - **intransitive triples**: three candidates whose verdicts no ranking explains, ties allowed; 0.25 of
   those of a coin.

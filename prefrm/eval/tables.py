@@ -41,6 +41,7 @@ def headline(evaluation: Evaluation) -> dict[str, str]:
         "not judged": str(m.unjudged),
         "log loss (nats)": number(m.log_loss),
         "expected calibration error": number(c.ece),
+        "expected calibration error, strict pairs alone": number(c.ece_strict),
         "Brier score": number(c.brier),
         "order gap, mean": number(m.mean_order_gap),
         "order gap, largest": number(m.max_order_gap),

@@ -171,17 +171,22 @@ def grouped_bars(
     return figure
 
 
-def order_gap_figure(gaps: npt.NDArray[np.floating]) -> "Figure":
-    """Histogram of order gaps, in [0, 1], with their mean. Raises `DataError` if there is none."""
+def order_gap_figure(
+    gaps: npt.NDArray[np.floating], weight: npt.NDArray[np.floating] | None = None
+) -> "Figure":
+    """Histogram of order gaps, [N] in [0, 1], with their mean; `weight`, [N], is 1 for each if None.
+
+    Raises `DataError` if there is none.
+    """
     if not len(gaps):
         raise DataError("there is no order gap to draw: no pair was judged in both orders")
     figure = new_figure(6.4, 3.2, layout="tight")
     axes = figure.subplots()
     top = max(0.1, float(np.ceil(gaps.max() * 10) / 10))
     edges = np.linspace(0, top, 21).tolist()
-    weights = np.full(len(gaps), 1 / len(gaps))
-    axes.hist(gaps, bins=edges, weights=weights, color=SERIES[0], rwidth=0.92, zorder=2)
-    mean = float(gaps.mean())
+    share = np.full(len(gaps), 1 / len(gaps)) if weight is None else weight / weight.sum()
+    axes.hist(gaps, bins=edges, weights=share, color=SERIES[0], rwidth=0.92, zorder=2)
+    mean = float(share @ gaps)
     axes.axvline(mean, color=SERIES[1], linewidth=1.8, zorder=3)
     axes.text(
         mean,

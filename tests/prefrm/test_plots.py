@@ -156,6 +156,12 @@ def test_the_order_gap_histogram_holds_every_pair():
     rendered(figure)
 
 
+def test_the_order_gap_histogram_counts_by_weight():
+    figure = plots.order_gap_figure(np.array([0.01, 0.91]), np.array([1.0, 99.0]))
+    assert [bar.get_height() for bar in figure.axes[0].patches if bar.get_height()] == [0.01, 0.99]
+    assert texts(figure.axes[0]) == ["mean 0.901"]
+
+
 def test_a_long_learning_curve_is_shown_with_its_running_mean():
     long = [(float(n), float(n % 2)) for n in range(90)]
     figure = plots.learning_curve({"loss": long, "validation": [(0, 1.0), (89, 0.5)]}, title="Loss")

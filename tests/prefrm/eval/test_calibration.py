@@ -44,6 +44,16 @@ def test_a_tie_in_the_data_is_half_right():
     assert calibrate(pair_columns([0.8], [0.5])).table[6].agreement == 0.5
 
 
+def test_ties_count_for_one_error_and_not_for_the_other():
+    """At confidence 0.8: three strict pairs, all right, and one tie, half right; weights 1, 1, 1 and 3."""
+    result = calibrate(pair_columns([0.8, 0.2, 0.8, 0.8], [1, 0, 1, 0.5], weight=[1, 1, 1, 3]))
+    assert result.ece == pytest.approx(abs((3 + 1.5) / 6 - 0.8))
+    assert result.ece_strict == pytest.approx(1 - 0.8)
+    assert sum(row.pairs for row in result.table) == 4
+    ties = calibrate(pair_columns([0.8], [0.5]))
+    assert ties.ece == pytest.approx(0.3) and math.isnan(ties.ece_strict)
+
+
 def test_a_certain_pair_falls_into_the_last_bin_and_an_undecided_one_into_the_first():
     table = calibrate(pair_columns([1.0, 0.0, 0.5], [1, 1, 1])).table
     assert (table[-1].pairs, table[-1].agreement) == (2, 0.5)

@@ -5,6 +5,7 @@ import pytest
 
 from prefrm.eval import JudgedGroup, illusory_advantages, measure
 from prefrm.eval.illusory import equal_sets
+from prefrm.rewards import FLOW_GRPO
 from prefrm.winmatrix import WinMatrix
 
 
@@ -56,7 +57,26 @@ def test_the_sets_own_deviation_hides_how_small_the_differences_are(noise):
     views = illusory_advantages(groups)
     for view in ("bradley_terry", "win_rate"):
         assert 0.7 < views[view].group_advantage < 0.9
-        assert views[view].batch_advantage < 0.5 * noise + 1e-3
+    # Candidates 0 to 5 are equals, and so are 6 to 11; win rates have the mean 1/2 in every matrix.
+    p = np.stack([group.matrix.p for group in groups]).astype(np.float64)
+    equal = np.concatenate([p[:, :6, :6], p[:, 6:, 6:]])
+    inside, usual = ((m.sum(axis=-1) - 0.5) / (m.shape[-1] - 1) - 0.5 for m in (equal, p))
+    expected = np.abs(inside).mean() / (np.sqrt(np.mean(usual**2)) + FLOW_GRPO.eps)
+    assert views["win_rate"].batch_advantage == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("noise", [1e-3, 0.1])
+def test_beside_the_usual_spread_small_differences_are_as_small_as_they_are(noise):
+    """While p is linear in it, noise of s in a pair is sqrt(5 / 36) s in the utility of one of 6 equals.
+
+    Least squares: a utility is the mean of its 6 log-odds, its own 0 among them. The usual utilities are
+    1 and -1, and the mean |x| of a normal x is sqrt(2 / pi) of its deviation.
+    """
+    generator = np.random.default_rng(0)
+    groups = [noisy(generator, [1.0] * 6 + [0.0] * 6, 2.0, noise) for _ in range(30)]
+    size = illusory_advantages(groups)["bradley_terry"].batch_advantage
+    # 360 utilities estimate a mean to 4%; the bound is two of that.
+    assert size == pytest.approx(math.sqrt(2 / math.pi) * math.sqrt(5 / 36) * noise, rel=0.08)
 
 
 def test_less_noise_is_amplified_more():

@@ -1,5 +1,5 @@
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -139,6 +139,18 @@ def test_order_gap_and_swap_consistency_by_hand():
     assert metrics.swap_consistency == 0.5
 
 
+def test_every_mean_over_comparisons_counts_by_weight():
+    """A weight of 3 is three comparisons of weight 1, whatever is measured."""
+    logits = [[0, 2.0, 3.0], [-1.0, 0, 0.5], [1.0, 0, 0]]
+    pairs = (Comparison.preferred(0, 1), Comparison.preferred(2, 0), Comparison.tie(1, 2))
+    heavy = replace(pairs[1], weight=3.0)
+    one, other = (measure([judged(logits, c)]) for c in ([*pairs, pairs[1], pairs[1]], [*pairs[::2], heavy]))
+    for name in ("log_loss", "mean_order_gap", "swap_consistency", "lower_index_accuracy"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-12)
+        assert getattr(one, name) != pytest.approx(getattr(measure([judged(logits, pairs)]), name), rel=1e-3)
+    assert one.accuracy.value == other.accuracy.value == 1 / 4
+
+
 def test_a_judge_without_presentation_order_has_no_order_gap():
     metrics = measure([judged([[0, 1.0], [-1.0, 0]], [Comparison.preferred(0, 1)], order_free=True)])
     assert math.isnan(metrics.mean_order_gap) and math.isnan(metrics.swap_consistency)
@@ -175,6 +187,30 @@ def test_ranking_metrics_by_hand():
     p = 1 / (1 + np.exp(-utilities(1.0, 0.0, 2.0)))
     rates = (p.sum(axis=1) - 0.5) / 2
     assert metrics.win_rate_spread == pytest.approx(rates.max() - rates.min(), rel=1e-6)
+
+
+@pytest.mark.parametrize("quality", [(2.0, 1.0, 0.0), (0.0, 1.0, 2.0), (0.0, 2.0, 1.0)])
+def test_a_judge_that_tells_nothing_apart_picks_as_well_as_a_coin(quality):
+    metrics = measure([judged(np.zeros((3, 3)), [], quality=quality)])
+    assert metrics.best_of_k_regret == metrics.random_regret == 1.0
+
+
+def test_a_group_that_the_judge_tells_nothing_apart_in_counts_as_no_correlation():
+    perfect, silent = utilities(2.0, 1.0, 0.0), np.zeros((3, 3))
+    metrics = measure([judged(perfect, [], quality=(2, 1, 0))] + [judged(silent, [], quality=(2, 1, 0))] * 9)
+    assert (metrics.kendall_tau, metrics.spearman_rho) == pytest.approx((0.1, 0.1))
+
+
+def test_a_group_of_equals_says_nothing_about_correlation():
+    groups = [judged(utilities(*u), [], quality=q) for u, q in (((1, 0), (1, 0)), ((0, 0), (1, 1)))]
+    metrics = measure([*groups, judged(utilities(1, 0), [], quality=(3, 3))])
+    assert (metrics.kendall_tau, metrics.spearman_rho) == (1.0, 1.0)
+
+
+def test_of_several_favourites_any_may_be_picked():
+    # 0 and 2 beat 1 and tie with each other: (9 + 5) / 2 against the best, 9.
+    metrics = measure([judged(utilities(1.0, 0.0, 1.0), [], quality=(9.0, 7.0, 5.0))])
+    assert metrics.best_of_k_regret == 2.0
 
 
 def test_a_candidate_that_was_not_judged_leaves_the_ranking():

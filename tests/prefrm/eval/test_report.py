@@ -109,6 +109,9 @@ def test_the_report_holds_the_numbers_and_the_plots(bright_scorer, groups, tmp_p
     text = (folder / "report.md").read_text()
     assert "| pair accuracy | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in text
     assert f"| log loss (nats) | {before.metrics.log_loss:.3f} | {after.metrics.log_loss:.3f} |" in text
+    ece = (f"{entry.calibration.ece_strict:.3f}" for entry in (before, after))
+    assert f"| expected calibration error, strict pairs alone | {' | '.join(ece)} |" in text
+    assert numbers["calibration"]["ece_strict"] == after.calibration.ece_strict
     assert "record `g3`, candidate 2: " in text
     pictures = sorted(path.name for path in folder.glob("*.png"))
     assert pictures == ["accuracy.png", "accuracy_by_skill.png", "order_gap.png", "reliability.png"]
