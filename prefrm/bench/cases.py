@@ -13,7 +13,7 @@ __all__ = ["CASES", "FLIP", "GROUPS", "JUDGES", "PAIRS", "SIZES", "STEPS", "Case
 
 STEPS = 300
 PAIRS = 64
-GROUPS = 16
+GROUPS = 8
 FLIP = 0.1
 """The share of training labels that are flipped, where nothing else is said."""
 SIZES: dict[str, dict[str, int]] = {"shapes": {"validation": 300, "test": 600}, "cyclic": {}}
