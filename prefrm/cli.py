@@ -171,6 +171,7 @@ def evaluate(
     splits = evaluation.find_splits(data, split, validation)
     if against is not None:
         _require_judge(against)
+    evaluation.make_report_folder(out)
     result = _study(target, data, splits)
     opponent = None
     if against is not None:
@@ -328,7 +329,8 @@ def _scorer(target: str) -> "Iterator[Scorer]":
 def _require_judge(target: str) -> None:
     """Raise before anything else is scored if `target` is no bundle, or if nobody answers there."""
     if "://" in target:
-        with _scorer(target):
+        with _scorer(target) as scorer:
+            _identity(target, scorer)
             return
     from prefrm.bundle import read_manifest
 
