@@ -189,9 +189,12 @@ def test_eval_amends_a_bundle_and_leaves_its_weights(
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.png").write_bytes(b"no plot of this report")
+    assert run(["eval", str(folder), str(dataset), "--out", str(out)]) == 0
+    assert read_manifest(folder) == before
     assert run(["eval", str(folder), str(dataset), "--out", str(out), "--amend"]) == 0
     after = read_manifest(folder)
     assert after.metrics["metrics"]["accuracy"]["pairs"] == 3
+    assert after.digest != before.digest
     card = (folder / "README.md").read_text()
     assert card.startswith("# A judge\n\nfacts\n\n## Results\n\nOn the split `test`:")
     assert {path.name for path in (folder / "plots").iterdir()} == {
