@@ -1,6 +1,5 @@
 """Plots of reports: reliability, accuracy bars, order gaps, learning curves."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Bin", "bars", "grouped_bars", "learning_curve", "order_gap_figure", "reliability_figure"]
 
 MANY_POINTS = 60
+LONGEST_NAME = 32
 # A legend under the axes; how far, in letters, is `borderaxespad`.
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
 # A number to the right of a bar; how far, in points, is `xytext`.
@@ -130,7 +130,7 @@ def bars(
         axes.legend(**BELOW, borderaxespad=2.2, ncols=explained, frameon=False, fontsize=9)
     for y, (end, number) in enumerate(zip(ends, numbers, strict=True)):
         axes.annotate(f"{number:.3f}", (end, y), (10 if marks else 6, 0), **BESIDE)
-    axes.set_yticks(place, [textwrap.shorten(name, 32, placeholder="...") for name in names])
+    axes.set_yticks(place, [_short(name) for name in names])
     axes.set(xlim=(0, 1.14), ylim=(len(names) - 0.45, -0.55), xticks=np.linspace(0, 1, 6))
     style(axes, title, grid="x")
     return figure
@@ -166,7 +166,7 @@ def grouped_bars(
         top = max(top, float(np.nanmax(ends, initial=0.0)))
         for y, end, number in zip(place, ends, numbers, strict=True):
             axes.annotate(f"{number:.3f}", (end, y), (6, 0), **BESIDE)
-    axes.set_yticks(np.arange(len(names)), [textwrap.shorten(name, 32, placeholder="...") for name in names])
+    axes.set_yticks(np.arange(len(names)), [_short(name) for name in names])
     axes.set(xlim=(0, top * 1.16 or 1), ylim=(len(names) - 0.45, -0.55), xlabel=xlabel)
     axes.legend(**BELOW, borderaxespad=4.0, ncols=len(series), frameon=False, fontsize=9)
     style(axes, title, grid="x")
@@ -233,6 +233,13 @@ def learning_curve(
     axes.set(xlabel=xlabel, ylabel=ylabel)
     style(axes, title, grid="y")
     return figure
+
+
+def _short(name: str) -> str:
+    """At most `LONGEST_NAME` characters: of a longer name, its beginning and its end."""
+    line = " ".join(name.split())
+    half = (LONGEST_NAME - 3) // 2
+    return line if len(line) <= LONGEST_NAME else f"{line[:half].rstrip()}...{line[-half:].lstrip()}"
 
 
 def _running_mean(y: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:

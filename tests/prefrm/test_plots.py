@@ -145,6 +145,17 @@ def test_bars_are_as_long_as_their_values():
     rendered(figure)
 
 
+@pytest.mark.parametrize("draw", [plots.bars, lambda values: plots.grouped_bars({"judge": values})])
+def test_long_names_can_still_be_told_apart(draw):
+    names = ["colour\nattribution", *(f"laboratory/a-model-without-any-space-v{n}" for n in (1, 2))]
+    shown = [text.get_text() for text in draw(dict.fromkeys(names, 0.5)).axes[0].get_yticklabels()]
+    assert shown == [
+        "colour attribution",
+        "laboratory/a-m...t-any-space-v1",
+        "laboratory/a-m...t-any-space-v2",
+    ]
+
+
 def test_numbers_stand_beside_their_bars_and_clear_of_every_mark():
     plain = plots.bars({"one": 0.25, "two": 1.0}).axes[0]
     assert [text.xy[0] for text in plain.texts] == [0.25, 1.0]
