@@ -46,6 +46,7 @@ def evaluate(
     splits = evaluation.find_splits(data, split, validation)
     if against is not None:
         require_judge(against)
+    evaluation.make_report_folder(out)
     result = _study(target, data, splits)
     opponent = None
     if against is not None:

@@ -38,7 +38,8 @@ def open_scorer(target: str) -> "Iterator[Scorer]":
 def require_judge(target: str) -> None:
     """Raise before anything else is scored if `target` is no bundle, or if nobody answers there."""
     if "://" in target:
-        with open_scorer(target):
+        with open_scorer(target) as scorer:
+            identity(target, scorer)
             return
     from prefrm.bundle import read_manifest
 

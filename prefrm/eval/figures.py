@@ -47,7 +47,9 @@ def draw(
         curves.sort(key=lambda entry: entry.temperature != 1)
         figure = plots.reliability_figure({name(entry): entry.calibration.table for entry in curves})
         figure.savefig(folder / "reliability.png")
-        shown["reliability.png"] = "Reliability: how often the judge is right at each confidence."
+        shown["reliability.png"] = (
+            "Reliability: how often the judge is right at each confidence; on a tie it is half right."
+        )
     for tag, values in metrics.by_tag.items():
         shown |= _by_tag(tag, values, folder)
     shown |= _illusory(metrics, folder)

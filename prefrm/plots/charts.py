@@ -1,6 +1,5 @@
 """Plots of reports: reliability, accuracy bars, order gaps, learning curves."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,8 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["Bin", "bars", "grouped_bars", "learning_curve", "order_gap_figure", "reliability_figure"]
 
 MANY_POINTS = 60
+LONGEST_NAME = 32
 # A legend under the axes; how far, in letters, is `borderaxespad`.
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
+# A number to the right of a bar; how far, in points, is `xytext`.
+BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9, "color": INK}
 
 
 class Bin(Protocol):
@@ -43,11 +45,10 @@ def reliability_figure(curves: Mapping[str, Sequence["Bin"]]) -> "Figure":
 
     The diagonal is perfect calibration; below it a judge is more confident than right.
     """
-    figure = new_figure(5.2, 5.6)
+    figure = new_figure(5.2, 5.9)
     upper, lower = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
-    figure.subplots_adjust(left=0.13, right=0.97, top=0.91, bottom=0.1, hspace=0.08)
-    upper.plot([0.5, 1], [0.5, 1], color=SOFT, linewidth=1, linestyle=DASHES)
-    upper.text(0.985, 0.955, "perfect", color=SOFT, fontsize=8, ha="right", va="top", rotation=45)
+    figure.subplots_adjust(left=0.13, right=0.97, top=0.92, bottom=0.155, hspace=0.08)
+    upper.plot([0.5, 1], [0.5, 1], color=SOFT, linewidth=1, linestyle=DASHES, label="perfect")
     bottom = 0.5
     for n, (name, table) in enumerate(curves.items()):
         rows = [row for row in table if row.pairs]
@@ -72,8 +73,16 @@ def reliability_figure(curves: Mapping[str, Sequence["Bin"]]) -> "Figure":
         )
     upper.set(xlim=(0.495, 1.005), ylim=(max(0.0, bottom - 0.05), 1.02), ylabel="agreement with the data")
     lower.set(xlabel="confidence, max(p, 1 - p)", ylabel="share")
-    if len(curves) > 1:
-        upper.legend(loc="upper left", frameon=False, fontsize=9)
+    # A curve may be anywhere in the upper axes, so nothing else is written there.
+    lower.legend(
+        *upper.get_legend_handles_labels(),
+        **BELOW,
+        borderaxespad=4.0,
+        ncols=len(curves) + 1,
+        columnspacing=1.4,
+        frameon=False,
+        fontsize=9,
+    )
     style(upper, "Reliability")
     style(lower)
     return figure
@@ -89,18 +98,20 @@ def bars(
 ) -> "Figure":
     """Horizontal bars on [0, 1], one for each name, with the number beside it.
 
-    `intervals` are (low, high) error bars; `reference` is a dashed line, such as chance; `marks` are
-    points on each bar, by what the legend calls them, such as baselines.
+    `intervals` are (low, high) error bars; `reference` is a dashed line, which the legend calls chance;
+    `marks` are points on each bar, by what the legend calls them, such as baselines. With marks, the numbers
+    stand in a column at the right, so that none looks like the number of a mark.
     """
     names = list(values)
-    figure = new_figure(6.4, 0.95 + 0.42 * len(names) + (0.5 if marks else 0), layout="tight")
+    explained = len(marks or ()) + (reference is not None)
+    figure = new_figure(6.4, 0.95 + 0.42 * len(names) + (0.4 if explained else 0), layout="tight")
     axes = figure.subplots()
     place = np.arange(len(names))
     numbers = np.array([values[name] for name in names], dtype=np.float64)
     axes.barh(place, numbers, height=0.62, color=SERIES[0], zorder=2)
     if reference is not None:
-        axes.axvline(reference, color=INK, linewidth=1, linestyle=DASHES, zorder=3)
-    ends = numbers.copy()
+        axes.axvline(reference, color=INK, linewidth=1, linestyle=DASHES, zorder=3, label="chance")
+    ends = np.ones_like(numbers) if marks else numbers
     if intervals is not None:
         low, high = (np.array([intervals[name][side] for name in names]) for side in (0, 1))
         reach = np.abs([numbers - low, high - numbers])
@@ -115,13 +126,12 @@ def bars(
             "color": SERIES[(n + 1) % len(SERIES)],
         }
         axes.scatter(x, place, **look, edgecolors="white", zorder=5, clip_on=False, label=what)
-        ends = np.fmax(ends, x)
-    if marks:
-        axes.legend(**BELOW, borderaxespad=2.2, ncols=len(marks), frameon=False, fontsize=9)
+    if explained:
+        axes.legend(**BELOW, borderaxespad=2.2, ncols=explained, frameon=False, fontsize=9)
     for y, (end, number) in enumerate(zip(ends, numbers, strict=True)):
-        axes.text(end + 0.015, y, f"{number:.3f}", va="center", fontsize=9, color=INK)
-    axes.set_yticks(place, [textwrap.shorten(name, 32, placeholder="...") for name in names])
-    axes.set(xlim=(0, 1.12), ylim=(len(names) - 0.45, -0.55), xticks=np.linspace(0, 1, 6))
+        axes.annotate(f"{number:.3f}", (end, y), (10 if marks else 6, 0), **BESIDE)
+    axes.set_yticks(place, [_short(name) for name in names])
+    axes.set(xlim=(0, 1.14), ylim=(len(names) - 0.45, -0.55), xticks=np.linspace(0, 1, 6))
     style(axes, title, grid="x")
     return figure
 
@@ -155,16 +165,8 @@ def grouped_bars(
             ends = np.fmax(numbers, high)
         top = max(top, float(np.nanmax(ends, initial=0.0)))
         for y, end, number in zip(place, ends, numbers, strict=True):
-            axes.annotate(
-                f"{number:.3f}",
-                (end, y),
-                (5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-                color=INK,
-            )
-    axes.set_yticks(np.arange(len(names)), [textwrap.shorten(name, 32, placeholder="...") for name in names])
+            axes.annotate(f"{number:.3f}", (end, y), (6, 0), **BESIDE)
+    axes.set_yticks(np.arange(len(names)), [_short(name) for name in names])
     axes.set(xlim=(0, top * 1.16 or 1), ylim=(len(names) - 0.45, -0.55), xlabel=xlabel)
     axes.legend(**BELOW, borderaxespad=4.0, ncols=len(series), frameon=False, fontsize=9)
     style(axes, title, grid="x")
@@ -198,7 +200,11 @@ def order_gap_figure(
         ha="left" if mean < top * 0.8 else "right",
         va="bottom",
     )
-    axes.set(xlim=(0, top), xlabel="|P(i beats j) shown i, j  -  shown j, i|", ylabel="share of pairs")
+    axes.set(
+        xlim=(0, top),
+        xlabel="|P(i beats j), i shown first - P(i beats j), j shown first|",
+        ylabel="share of pairs",
+    )
     style(axes, "Order gap\n", grid="y")
     return figure
 
@@ -227,6 +233,13 @@ def learning_curve(
     axes.set(xlabel=xlabel, ylabel=ylabel)
     style(axes, title, grid="y")
     return figure
+
+
+def _short(name: str) -> str:
+    """At most `LONGEST_NAME` characters: of a longer name, its beginning and its end."""
+    line = " ".join(name.split())
+    half = (LONGEST_NAME - 3) // 2
+    return line if len(line) <= LONGEST_NAME else f"{line[:half].rstrip()}...{line[-half:].lstrip()}"
 
 
 def _running_mean(y: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:

@@ -124,6 +124,14 @@ def test_eval_fits_on_the_validation_split_and_says_where_there_is_none(
     assert numbers["recalibrated"]["temperature"] > 0
 
 
+@pytest.fixture
+def judging_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a group was judged")
+
+    monkeypatch.setattr("prefrm.eval.study.evaluate", judged)
+
+
 EVAL_MISTAKES = {
     "no such split": (["--split", "nowhere"], "nowhere.parquet does not exist; splits found"),
     "no such validation split": (["--validation", "nowhere"], "nowhere.parquet does not exist; splits found"),
@@ -136,7 +144,12 @@ EVAL_MISTAKES = {
 
 @pytest.mark.parametrize("name", EVAL_MISTAKES)
 def test_a_mistake_is_said_before_anything_is_judged(
-    served: Addresses, name: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    served: Addresses,
+    name: str,
+    dataset: Path,
+    tmp_path: Path,
+    judging_is_an_error: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     options, message = EVAL_MISTAKES[name]
     assert run(["eval", served.grpc_url, str(dataset), "--out", str(tmp_path / "out"), *options]) == 2
@@ -144,6 +157,22 @@ def test_a_mistake_is_said_before_anything_is_judged(
     assert captured.out == "" and captured.err.count("\n") == 1
     assert message in captured.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_where_the_report_goes_is_found_before_anything_is_judged(
+    served: Addresses,
+    dataset: Path,
+    tmp_path: Path,
+    judging_is_an_error: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    assert run(["eval", served.grpc_url, str(dataset), "--out", str(taken)]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        f"prefrm: a report needs a folder, and {taken} cannot be one: File exists; choose another place\n"
+    )
 
 
 def test_eval_amends_a_bundle_and_leaves_its_weights(
@@ -160,9 +189,12 @@ def test_eval_amends_a_bundle_and_leaves_its_weights(
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.png").write_bytes(b"no plot of this report")
+    assert run(["eval", str(folder), str(dataset), "--out", str(out)]) == 0
+    assert read_manifest(folder) == before
     assert run(["eval", str(folder), str(dataset), "--out", str(out), "--amend"]) == 0
     after = read_manifest(folder)
     assert after.metrics["metrics"]["accuracy"]["pairs"] == 3
+    assert after.digest != before.digest
     card = (folder / "README.md").read_text()
     assert card.startswith("# A judge\n\nfacts\n\n## Results\n\nOn the split `test`:")
     assert {path.name for path in (folder / "plots").iterdir()} == {

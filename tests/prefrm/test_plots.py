@@ -122,13 +122,52 @@ def test_the_reliability_figure_draws_the_bins_that_hold_pairs():
     rendered(figure)
 
 
+@pytest.mark.parametrize("names", [["as scored"], ["as scored", "at temperature 0.753"]])
+def test_nothing_is_written_where_a_reliability_curve_may_be(names):
+    figure = plots.reliability_figure({name: table([0.6, 0.97], [1.0, 1.0]) for name in names})
+    rendered(figure)
+    upper, lower = figure.axes
+    assert not upper.texts and upper.get_legend() is None
+    legend = lower.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["perfect", *names]
+    box, label = legend.get_window_extent(), lower.xaxis.label.get_window_extent()
+    assert box.y1 <= label.y0 and box.y0 >= 0
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+
+
 def test_bars_are_as_long_as_their_values():
     figure = plots.bars(
         {"one": 0.25, "two": 1.0}, intervals={"one": (0.1, 0.5), "two": (0.9, 1.0)}, reference=0.5
     )
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0.25, 1.0]
     assert texts(figure.axes[0]) == ["0.250", "1.000"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["chance"]
     rendered(figure)
+
+
+@pytest.mark.parametrize("draw", [plots.bars, lambda values: plots.grouped_bars({"judge": values})])
+def test_long_names_can_still_be_told_apart(draw):
+    names = ["colour\nattribution", *(f"laboratory/a-model-without-any-space-v{n}" for n in (1, 2))]
+    shown = [text.get_text() for text in draw(dict.fromkeys(names, 0.5)).axes[0].get_yticklabels()]
+    assert shown == [
+        "colour attribution",
+        "laboratory/a-m...t-any-space-v1",
+        "laboratory/a-m...t-any-space-v2",
+    ]
+
+
+def test_numbers_stand_beside_their_bars_and_clear_of_every_mark():
+    plain = plots.bars({"one": 0.25, "two": 1.0}).axes[0]
+    assert [text.xy[0] for text in plain.texts] == [0.25, 1.0]
+    assert plain.get_legend() is None
+    figure = plots.bars({"one": 0.25, "two": 1.0}, marks={"chance": {"one": 0.5, "two": 1.0}})
+    rendered(figure)
+    axes = figure.axes[0]
+    places = [text.get_window_extent() for text in axes.texts]
+    assert places[0].x0 == pytest.approx(places[1].x0)
+    radius = np.sqrt(axes.collections[0].get_sizes().max() / np.pi) / 72 * figure.dpi
+    assert places[0].x0 > axes.transData.transform((1.0, 0))[0] + radius
+    assert max(place.x1 for place in places) <= figure.bbox.x1
 
 
 def test_marks_lie_on_the_bars_that_they_belong_to():

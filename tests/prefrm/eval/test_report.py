@@ -7,7 +7,17 @@ import pytest
 from PIL import Image
 
 from prefrm.errors import ConfigError, DatasetError
-from prefrm.eval import Fitted, Opponent, Splits, Study, Thresholds, evaluate, summary, write_report
+from prefrm.eval import (
+    Fitted,
+    Opponent,
+    Splits,
+    Study,
+    Thresholds,
+    evaluate,
+    make_report_folder,
+    summary,
+    write_report,
+)
 from prefrm.winmatrix import FakeScorer
 
 
@@ -119,6 +129,19 @@ def test_the_report_holds_the_numbers_and_the_plots(bright_scorer, groups, tmp_p
         assert f"]({name})" in text
         with Image.open(folder / name) as image:
             assert image.width > 500
+
+
+def test_a_place_that_can_hold_no_report_is_refused(bright_scorer, groups, tmp_path, monkeypatch):
+    (tmp_path / "taken").write_text("mine")
+    for place, reason in (("taken", "File exists"), ("taken/below", "Not a directory")):
+        with pytest.raises(ConfigError, match=f"a report needs a folder, and .*{place} cannot .* {reason};"):
+            make_report_folder(tmp_path / place)
+    assert (tmp_path / "taken").read_text() == "mine"
+    assert make_report_folder(tmp_path / "new/deep").is_dir()
+    # Who runs the tests may be allowed everything.
+    monkeypatch.setattr("prefrm.eval.report.os.access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match="is read-only; choose another place"):
+        make_report_folder(tmp_path / "new")
 
 
 def test_no_plot_of_an_earlier_report_outlives_its_numbers(bright_scorer, groups, tmp_path):
