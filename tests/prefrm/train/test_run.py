@@ -282,6 +282,26 @@ def test_shipped_configs_load_and_name_their_command(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "path",
+    sorted(path for path in CONFIGS.glob("*.yaml") if "together" in path.read_text()),
+    ids=lambda p: p.stem,
+)
+def test_the_rows_of_a_memory_estimate_add_up(path: Path) -> None:
+    """A row is a name and, at the end of its last line, a number of GiB."""
+    before, after = path.read_text().split("#   together")
+    rows = re.split(r"^#   (?=\w+  )", before, flags=re.M)[1:]
+    numbers = [re.search(r" (\d+\.\d)$", row, flags=re.M) for row in rows]
+    assert len(numbers) >= 5 and all(numbers)
+    (together,) = re.findall(r"^ +(\d+\.\d), and about 1 for the CUDA context$", after, flags=re.M)
+    assert sum(float(number[1]) for number in numbers if number) == pytest.approx(float(together))
+
+
+def test_the_judges_of_the_shapes_that_read_groups_learn_from_as_many() -> None:
+    configs = [load_config(TrainConfig, path) for path in CONFIGS.glob("shapes*.yaml")]
+    assert {config.optim.batch_size for config in configs if config.judge.reads_groups} == {16}
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("optim.steps=0", "steps must be positive"),
