@@ -82,6 +82,18 @@ def test_a_killed_run_ends_where_the_uninterrupted_one_ends(config: TrainConfig)
         assert not left.folder.exists()
 
 
+@pytest.mark.slow
+def test_a_run_that_is_killed_in_its_export_exports_the_same_weights(config: TrainConfig) -> None:
+    short = replace(config, optim=replace(config.optim, steps=2))
+    killed, process = start_and_kill(short, "in the export", "export", "1")
+    run(short)
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed.output / "bundle").exists()
+    run(killed, resume=True)
+    assert hashes(killed) == hashes(short)
+    assert sorted(path.name for path in killed.output.iterdir()) == ["bundle", "metrics.jsonl"]
+
+
 class Interrupted(Exception):
     pass
 
