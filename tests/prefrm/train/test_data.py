@@ -11,7 +11,6 @@ from prefrm.records import Comparison, PreferenceGroup, read_groups, write_group
 from prefrm.train.data import ComparisonCollator, blank_batch
 from prefrm.train.examples import Example, group_example, load_examples, pair_example
 
-
 TEN = list(combinations(range(5), 2))
 
 
