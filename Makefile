@@ -10,7 +10,7 @@ help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
 	@echo "make test         every test that needs no GPU and no network"
 	@echo "make check        lint, types, import layers"
-	@echo "make bench-judges train every kind of judge and write docs/judges.md (about half an hour)"
+	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
 	@echo "make format       let ruff rewrite the sources"
 	@echo "make clean        remove the virtual environment and what tools left behind"
 
