@@ -1,35 +1,36 @@
 """The local scorer: a judge, and groups in, win matrices out.
 
 A judge that looks at two images reads both orders of every pair; one that looks at one reads each image
-once. A group is computed from its own content alone: its micro-batches
-hold nothing of another group, so what else is in a call changes no bit of its matrix.
+once. Each distinct image goes through the vision tower once, and what is read of it serves all its pairs. A
+group is computed from its own content alone: what else is in a call changes no bit of its matrix.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from prefrm.bundle import load_bundle
-from prefrm.chunks import chunks
-from prefrm.engine.plan import GroupPlan, plan_group
+from prefrm.engine.cache import EncodedImage, FeatureCache
+from prefrm.engine.plan import GroupPlan, Pair, plan_group
+from prefrm.engine.readers import Outcome, open_reader
 from prefrm.errors import ConfigError, MediaError, RecordError, ScoringError
-from prefrm.judge import ImageInput, Judge, SequenceInput, log_odds
+from prefrm.judge import ImageInput, Judge
 from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode
 from prefrm.winmatrix import Group, WinMatrix, temper_ties
 
-__all__ = ["DEFAULT_BATCH_SIZE", "Engine"]
+__all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BATCH_SIZE = 32
-Pair = tuple[str, str]
-"""Two images by their digests, in the order shown."""
-Outcome = tuple[float, float | None]
-"""Log-odds that the first is preferred, and P(tie) of a judge with ties."""
+DEFAULT_TOKENS = 8192
+DEFAULT_CACHE_BYTES = 256 * 2**20
+NO_PIXELS = torch.empty(0)
 
 
 class Engine:
@@ -38,7 +39,10 @@ class Engine:
     Args:
         judge: in evaluation mode, or it is put there.
         temperature: > 0; log-odds are divided by it.
-        batch_size: how many comparisons, or images, run through the model at once.
+        tokens: how many run through the language model at once, at least.
+        cache_bytes: how much of what the vision tower said of images is kept for later calls.
+        images_at_once: how many images of one shape go through the vision tower together, always so many,
+            the last repeated; None is 1 on a CPU, which one keeps busy, and otherwise 8.
         limits: what an encoded image may be.
 
     Raises:
@@ -50,17 +54,23 @@ class Engine:
         judge: Judge,
         *,
         temperature: float = 1.0,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        tokens: int = DEFAULT_TOKENS,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        images_at_once: int | None = None,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
         if not 0.0 < temperature < float("inf"):
             raise ConfigError(f"temperature must be positive and finite; received {temperature}")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1; received {batch_size}")
+        for name, value in (("tokens", tokens), ("images_at_once", images_at_once)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1; received {value}")
         self.judge = judge.eval()
         self.temperature = temperature
-        self._batch_size = batch_size
+        self.cache = FeatureCache(cache_bytes)
+        self._tokens = tokens
+        self._images_at_once = images_at_once or (1 if judge.device.type == "cpu" else 8)
         self._limits = limits
+        self._lock = Lock()
 
     @classmethod
     def from_bundle(
@@ -69,7 +79,8 @@ class Engine:
         *,
         device: torch.device | str = "auto",
         dtype: torch.dtype | str = "auto",
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        tokens: int = DEFAULT_TOKENS,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> "Engine":
         """The engine of a bundle, with the temperature of its calibration (1 if it has none).
@@ -82,7 +93,8 @@ class Engine:
         return cls(
             bundle.judge,
             temperature=1.0 if calibration is None else calibration.temperature,
-            batch_size=batch_size,
+            tokens=tokens,
+            cache_bytes=cache_bytes,
             limits=limits,
         )
 
@@ -98,22 +110,73 @@ class Engine:
             ScoringError: the device ran out of memory.
         """
         try:
-            return [self._score(group) for group in groups]
+            # A pass of the model sets what it attends to, which two threads cannot do at once.
+            with self._lock:
+                return [self._score(group) for group in groups]
         except torch.OutOfMemoryError as error:
             raise ScoringError(
-                f"the device ran out of memory with batch_size={self._batch_size}; "
+                f"the device ran out of memory with tokens={self._tokens}; "
                 "lower it, or train the judge with a lower max_pixels"
             ) from error
 
     def _score(self, group: Group) -> WinMatrix:
         plan = plan_group(group)
-        images, unreadable = self._prepare_images(plan)
-        pairs = plan.pairs(list(images))
-        compare = self._compare_pairs if self.judge.spec.is_pairwise else self._compare_singles
-        outcomes, alone = compare(group.prompt, images, pairs)
+        images, unreadable = self._look_at(plan)
+        outcomes, alone = self._compare(group.prompt, images, plan.pairs(list(images)))
         reasons = unreadable | alone
         errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in plan.places]
         return self._matrix(plan, outcomes, errors)
+
+    def _look_at(self, plan: GroupPlan) -> tuple[dict[str, EncodedImage], dict[str, str]]:
+        """The images that can be read, and why each of the others cannot."""
+        found: dict[str, EncodedImage] = {}
+        reasons: dict[str, str] = {}
+        waiting: dict[torch.Size, dict[str, ImageInput]] = {}
+        for key, data in plan.images.items():
+            if (encoded := self.cache.get(key)) is not None:
+                found[key] = encoded
+                continue
+            try:
+                image = self.judge.processor.prepare_image(decode(data, self._limits))
+            except MediaError as error:
+                reasons[key] = str(error)
+                continue
+            alike = waiting.setdefault(image.pixels.shape, {})
+            alike[key] = image
+            if len(alike) == self._images_at_once:
+                found |= self._encode(waiting.pop(image.pixels.shape))
+        for alike in waiting.values():
+            found |= self._encode(alike)
+        return {key: found[key] for key in plan.images if key in found}, reasons
+
+    def _encode(self, images: Mapping[str, ImageInput]) -> dict[str, EncodedImage]:
+        """Images of one shape, in a pass of a fixed size: so what is said of one depends on no other."""
+        shown = list(images.values())
+        shown += [replace(shown[-1]) for _ in range(self._images_at_once - len(shown))]
+        features = self.judge.encode(shown)
+        found = {
+            # A part of a larger tensor would keep all of it alive, and the pixels are not needed any more.
+            key: EncodedImage(image=replace(image, pixels=NO_PIXELS), features=features[image].clone())
+            for key, image in images.items()
+        }
+        for key, encoded in found.items():
+            self.cache.put(key, encoded)
+        return found
+
+    def _compare(
+        self, prompt: str, images: Mapping[str, EncodedImage], pairs: list[Pair]
+    ) -> tuple[dict[Pair, Outcome], dict[str, str]]:
+        """What the judge says of each pair that it can read, and why each image in none is in none."""
+        try:
+            reader = open_reader(self.judge, prompt, images, self._tokens)
+        except RecordError as error:
+            return {}, dict.fromkeys(images, str(error))
+        outcomes = reader.compare(pairs)
+        paired = {key for pair in outcomes for key in pair}
+        if outcomes and reader.refused:
+            logger.warning("some pairs of a group are not judged: %s", next(iter(reader.refused.values())))
+        alone = {key: reason for pair, reason in reader.refused.items() for key in pair if key not in paired}
+        return outcomes, alone
 
     def _matrix(self, plan: GroupPlan, outcomes: Mapping[Pair, Outcome], errors: list[str]) -> WinMatrix:
         log_odds = plan.spread({pair: z for pair, (z, _) in outcomes.items()})
@@ -132,71 +195,3 @@ class Engine:
         merged = temper_ties((tie + tie.T) / 2, (log_odds - log_odds.T) / 2, self.temperature)
         np.fill_diagonal(merged, 1.0)
         return merged
-
-    def _prepare_images(self, plan: GroupPlan) -> tuple[dict[str, ImageInput], dict[str, str]]:
-        """The images that can be read, and why each of the others cannot."""
-        images, reasons = {}, {}
-        for key, data in plan.images.items():
-            try:
-                images[key] = self.judge.processor.prepare_image(decode(data, self._limits))
-            except MediaError as error:
-                reasons[key] = str(error)
-        return images, reasons
-
-    def _compare_pairs(
-        self, prompt: str, images: Mapping[str, ImageInput], pairs: Sequence[Pair]
-    ) -> tuple[dict[Pair, Outcome], dict[str, str]]:
-        """What the judge says of each pair that it can read, and why each image in none is in none."""
-        inputs: dict[Pair, SequenceInput] = {}
-        refused: dict[str, str] = {}
-        for a, b in pairs:
-            try:
-                inputs[a, b] = self.judge.processor.prepare_pair(prompt, images[a], images[b])
-            except RecordError as error:
-                refused |= {a: str(error), b: str(error)}
-        paired = {key for pair in inputs for key in pair}
-        if inputs and refused:
-            logger.warning("some pairs of a group are not judged: %s", next(iter(refused.values())))
-        readings = self._read({key: images[key] for key in images if key in paired}, list(inputs.values()))
-        alone = {key: reason for key, reason in refused.items() if key not in paired}
-        return self._outcomes(readings, {pair: (n, n) for n, pair in enumerate(inputs)}), alone
-
-    def _compare_singles(
-        self, prompt: str, images: Mapping[str, ImageInput], pairs: Sequence[Pair]
-    ) -> tuple[dict[Pair, Outcome], dict[str, str]]:
-        """The same of a judge that reads one image at a time: each pair is compared once and turned round."""
-        inputs: dict[str, SequenceInput] = {}
-        refused: dict[str, str] = {}
-        for key, image in images.items():
-            try:
-                inputs[key] = self.judge.processor.prepare_single(prompt, image)
-            except RecordError as error:
-                refused[key] = str(error)
-        readings = self._read({key: images[key] for key in inputs}, list(inputs.values()))
-        place = {key: n for n, key in enumerate(inputs)}
-        compared = {(a, b): (place[a], place[b]) for a, b in pairs if a <= b and a in place and b in place}
-        outcomes = self._outcomes(readings, compared)
-        return {(b, a): (-z, share) for (a, b), (z, share) in outcomes.items()} | outcomes, refused
-
-    def _read(
-        self, images: Mapping[str, ImageInput], sequences: Sequence[SequenceInput]
-    ) -> torch.Tensor | None:
-        """The head's readings of the sequences, in order; None of none."""
-        features: dict[ImageInput, torch.Tensor] = {}
-        for run in chunks(list(images.values()), self._batch_size):
-            features |= self.judge.encode(run)
-        readings = [
-            self.judge.read(self.judge.processor.collate(batch), features)
-            for batch in chunks(sequences, self._batch_size)
-        ]
-        return torch.cat(readings) if readings else None
-
-    def _outcomes(
-        self, readings: torch.Tensor | None, pairs: Mapping[Pair, tuple[int, int]]
-    ) -> dict[Pair, Outcome]:
-        if readings is None or not pairs:
-            return {}
-        outcomes = self.judge.outcomes(readings, torch.tensor(list(pairs.values())))
-        z, share = log_odds(outcomes)
-        shares = [None] * len(pairs) if share is None else share.tolist()
-        return dict(zip(pairs, zip(z.tolist(), shares, strict=True), strict=True))

@@ -1,0 +1,176 @@
+"""The engine against the plain method: every head, attention and family, each comparison read by itself."""
+
+import gc
+import random
+import weakref
+from collections.abc import Callable
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prefrm.engine import Engine
+from prefrm.judge import Judge, JudgeSpec, log_odds
+from prefrm.media import decode
+from prefrm.winmatrix import Group, WinMatrix
+from tests.prefrm.judge.families import TINY, save_checkpoint
+
+KINDS = {
+    "joint": {},
+    "joint-ties": {"ties": True},
+    "isolated": {"attention": "isolated"},
+    "isolated-twice": {"attention": "isolated", "template": "match-twice-v1"},
+    "scalar": {"head": "scalar"},
+    "scalar-ties": {"head": "scalar", "ties": True},
+    "embedding": {"head": "embedding"},
+}
+PROMPTS = ("two dogs and a red kite", "x", "a cat")
+SIZES = ((48, 32), (32, 32), (16, 64), (64, 48))
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: save_checkpoint(tmp_path_factory.mktemp(name), name) for name in TINY}
+
+
+def build(folder: Path, **fields) -> Judge:
+    torch.manual_seed(0)
+    return Judge.from_base(JudgeSpec(base_model=str(folder), **fields), "cpu")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def judge(checkpoints, request) -> Judge:
+    return build(checkpoints["qwen2_5_vl"], **KINDS[request.param])
+
+
+@pytest.fixture
+def make_group(png) -> Callable[..., Group]:
+    def make(*seeds: int, prompt: str = PROMPTS[0]) -> Group:
+        return Group(prompt=prompt, images=tuple(png(s, *SIZES[s % len(SIZES)]) for s in seeds))
+
+    return make
+
+
+@torch.inference_mode()
+def plainly(judge: Judge, group: Group) -> WinMatrix:
+    """One forward pass for each comparison, nothing shared."""
+    images = [judge.processor.prepare_image(decode(image)) for image in group.images]
+    logits, ties = (np.zeros((group.size, group.size)) for _ in range(2))
+    for i, j in permutations(range(group.size), 2):
+        one = judge.processor.prepare_group(group.prompt, (images[i], images[j]), ((0, 1),))
+        z, tie = log_odds(judge(judge.processor.collate_groups([one])))
+        logits[i, j], ties[i, j] = z.item(), 0.0 if tie is None else tie.item()
+    ties = (ties + ties.T) / 2
+    np.fill_diagonal(ties, 1.0)
+    return WinMatrix.from_order_logits(
+        logits, tie=ties if judge.spec.ties else None, order_free=not judge.spec.is_pairwise
+    )
+
+
+def assert_equal(matrix: WinMatrix, wanted: WinMatrix) -> None:
+    for name in ("p", "order_gap", "tie"):
+        np.testing.assert_allclose(getattr(matrix, name), getattr(wanted, name), atol=1e-5, rtol=0)
+    assert matrix.valid.all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model_type", sorted(TINY))
+def test_every_family_and_kind(checkpoints, make_group, model_type: str, kind: str):
+    judge = build(checkpoints[model_type], **KINDS[kind])
+    group = make_group(0, 1, 2)
+    matrix = Engine(judge, tokens=300).score([group])[0]
+    assert_equal(matrix, plainly(judge, group))
+    # And not because random weights say the same of everything.
+    assert matrix.p[~np.eye(3, dtype=bool)].std() > 1e-4
+
+
+@pytest.mark.parametrize("tokens", [1, 250, 9999])
+def test_groups_and_images_of_all_sizes(judge: Judge, make_group, tokens: int):
+    groups = [make_group(4, 5), make_group(0, 1, 2, 3, 4, 5, prompt=PROMPTS[1]), make_group(6, 7, 8)]
+    for group, matrix in zip(groups, Engine(judge, tokens=tokens).score(groups), strict=True):
+        assert_equal(matrix, plainly(judge, group))
+
+
+def test_duplicates_meet_each_other(judge: Judge, make_group):
+    group = make_group(0, 1, 0, 2, 1)
+    matrix = Engine(judge).score([group])[0]
+    assert_equal(matrix, plainly(judge, group))
+    assert matrix.p[0, 2] == 0.5
+
+
+def test_a_large_group(judge: Judge, make_group):
+    group = make_group(*range(64))
+    matrix = Engine(judge).score([group])[0]
+    assert matrix.valid.all()
+    some = [3, 17, 40]
+    wanted = plainly(judge, Group(prompt=group.prompt, images=tuple(group.images[n] for n in some)))
+    np.testing.assert_allclose(matrix.p[np.ix_(some, some)], wanted.p, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_grouping_of_a_call_changes_a_bit(judge: Judge, make_group, seed: int):
+    """Other groups, other prompts, images known from before or not, a cache that is too small for them."""
+    chance = random.Random(seed)
+    groups = [
+        make_group(*chance.sample(range(9), chance.randint(2, 5)), prompt=chance.choice(PROMPTS))
+        for _ in range(6)
+    ]
+    alone = [Engine(judge, cache_bytes=0).score([group])[0] for group in groups]
+    order = chance.sample(range(6), 6)
+    cut = chance.randint(1, 5)
+    for cache_bytes in (0, 3000, 10**6):
+        engine = Engine(judge, cache_bytes=cache_bytes)
+        found = engine.score([groups[n] for n in order[:cut]]) + engine.score(
+            [groups[n] for n in order[cut:]]
+        )
+        assert all(matrix.equals(alone[n]) for n, matrix in zip(order, found, strict=True))
+
+
+def test_what_goes_through_the_vision_tower_together_changes_no_bit(judge: Judge, make_group):
+    group, few = make_group(0, 4, 8, 1, 5), make_group(8, 1)
+    together = Engine(judge, images_at_once=3)
+    matrix = together.score([group])[0]
+    assert_equal(matrix, plainly(judge, group))
+    pair = np.ix_([2, 3], [2, 3])
+    np.testing.assert_allclose(together.score([few])[0].p, matrix.p[pair], atol=1e-5)
+    assert Engine(judge, images_at_once=3).score([few])[0].equals(together.score([few])[0])
+
+
+def test_an_unreadable_image_costs_its_own_pairs(judge: Judge, make_group):
+    group = make_group(0, 1, 2)
+    broken = Group(prompt=group.prompt, images=(*group.images, b"no image"))
+    matrix = Engine(judge).score([broken])[0]
+    assert matrix.subset([0, 1, 2]).equals(Engine(judge).score([group])[0])
+    assert not matrix.valid[3].any() and matrix.errors[3]
+
+
+def test_memory_is_returned(judge: Judge, make_group, monkeypatch: pytest.MonkeyPatch):
+    """Nothing that was read of a group outlives it but what the cache holds."""
+    kept = []
+    from prefrm.engine import readers
+
+    def watched(*args):
+        memory = keep_rows(*args)
+        kept.extend(weakref.ref(tensor) for layer in memory.layers for tensor in layer)
+        return memory
+
+    keep_rows = readers.keep_rows
+    monkeypatch.setattr(readers, "keep_rows", watched)
+    engine = Engine(judge, cache_bytes=2000)
+    engine.score([make_group(0, 1, 2)])
+    gc.collect()
+    assert kept and not [reference for reference in kept if reference() is not None]
+    assert engine.cache.nbytes <= 2000
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["joint", "isolated", "scalar"])
+def test_half_precision(checkpoints, make_group, kind: str, dtype: str):
+    group = make_group(0, 1, 2, 3)
+    full = build(checkpoints["qwen2_5_vl"], **KINDS[kind])
+    torch.manual_seed(0)
+    half = Judge.from_base(full.spec, "cpu", dtype)
+    matrices = [Engine(judge).score([group])[0] for judge in (full, half)]
+    np.testing.assert_allclose(matrices[1].p, matrices[0].p, atol=0.02)
