@@ -93,6 +93,7 @@ class ComparisonCollator:
         for first, second, p, weight in zip(
             row["first"], row["second"], row["p"], row["weight"], strict=True
         ):
+            # Both are tried, so that each is named.
             if all([self._can_be_decoded(row, place, images) for place in (first, second)]):
                 shown.append((first, second, p, weight))
         if self._both_orders:

@@ -1,5 +1,6 @@
 """What is refused before anything is loaded: a folder that is taken, other settings."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from prefrm.train.config import TrainConfig
 from prefrm.train.processes import gather, is_first, processes, sharding
 from prefrm.train.trainer import read_state
 
-__all__ = ["check_output", "check_same_run", "check_sharding", "find_checkpoint", "what_matters"]
+__all__ = [
+    "check_output",
+    "check_same_run",
+    "check_sharding",
+    "find_checkpoint",
+    "sweep_output",
+    "what_matters",
+]
 
 # Where a run is, how it is shown and what is made of its weights changes none of them; nor does how often an
 # activation is computed, nor, as with FACTORS, how many sequences share a group.
@@ -47,6 +55,12 @@ def check_output(output: Path, checkpoints: Checkpoints, *, resume: bool) -> Non
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"output {output} cannot be a folder: {error.strerror}") from error
+
+
+def sweep_output(output: Path) -> None:
+    """Remove what an export that was killed left beside the bundle, as large as that."""
+    for path in (*output.glob(".bundle.*.partial"), *output.glob(".bundle.*.old")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def find_checkpoint(checkpoints: Checkpoints) -> Path | None:

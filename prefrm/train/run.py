@@ -33,7 +33,14 @@ from prefrm.train.config import TrainConfig
 from prefrm.train.datasets import Survey, data_fingerprint, open_mixture, survey_data
 from prefrm.train.examples import Unit
 from prefrm.train.fit import fit, take_over
-from prefrm.train.guards import check_output, check_same_run, check_sharding, find_checkpoint, what_matters
+from prefrm.train.guards import (
+    check_output,
+    check_same_run,
+    check_sharding,
+    find_checkpoint,
+    sweep_output,
+    what_matters,
+)
 from prefrm.train.measure import check_export, first_groups, measure, pictures
 from prefrm.train.memory import explaining_memory, scored_at_once
 from prefrm.train.processes import is_first, join, leave, processes, sharding
@@ -130,6 +137,7 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                 judge = _new_judge(config, device)
                 take_over(judge, checkpoints.found()[0])
             steps = read_state(checkpoints.found()[0])["step"]
+            sweep_output(config.output)
             trained = _export(judge, config, bundle, learned_from, steps)
             # The exported judge is measured and not this one: merging and loading round its weights.
             del judge

@@ -45,7 +45,7 @@ def own_processor(model_type: str, tokenizer: Any, image_processor: Any) -> Any:
 
 
 def own_reading(judge: Judge, prompt: str, shown: list[Image.Image]) -> tuple[list[int], torch.Tensor]:
-    """The tokens of a comparison, and the log-odds that the image shown first is answered."""
+    """The tokens of a comparison, and the logits of the whole vocabulary [V] after the last of them."""
     (message,) = judge.processor.template.messages(prompt)
     if judge.family.images_in_text:
         text = "".join(item.get("text", "<image>") for item in message["content"])
@@ -54,6 +54,4 @@ def own_reading(judge: Judge, prompt: str, shown: list[Image.Image]) -> tuple[li
     text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
     processor = own_processor(judge.family.model_type, tokenizer, judge.processor.image_processor)
     inputs = processor(text=[text], images=shown, return_tensors="pt")
-    logits_V = judge.model(**inputs).logits[0, -1]
-    first, second = judge.processor.layout.answers
-    return inputs["input_ids"][0].tolist(), logits_V[first] - logits_V[second]
+    return inputs["input_ids"][0].tolist(), judge.model(**inputs).logits[0, -1]

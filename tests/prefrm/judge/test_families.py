@@ -3,6 +3,8 @@
 How families take images, and how many of them, is in `test_families_images`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -64,6 +66,20 @@ def lora(judge: Judge) -> Judge:
     return judge.eval()
 
 
+@contextmanager
+def reading(judge: Judge) -> Iterator[list[torch.Tensor]]:
+    """The last hidden states [R, D] that the head is given in the block."""
+    read, seen = judge.head.read, []
+
+    def watched(hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+        seen.append(hidden_RD)
+        return read(hidden_RD, answers_AD)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge.head, "read", watched)
+        yield seen
+
+
 def test_every_family_has_a_checkpoint_here():
     assert set(TINY) == set(FAMILIES) == set(PROCESSORS)
 
@@ -81,13 +97,19 @@ def test_the_joint_layout_equals_the_forward_pass_of_transformers(
     for n, (i, j) in enumerate(permutations(range(len(SIZES)), 2)):
         prompt = PROMPTS[n % 2]
         sequences.append(judge.processor.prepare_pair(prompt, images[i], images[j]))
-        ids, log_odds = own_reading(judge, prompt, [pictures[i], pictures[j]])
+        ids, logits_V = own_reading(judge, prompt, [pictures[i], pictures[j]])
         assert sequences[-1].ids_L.tolist() == ids
-        expected.append(log_odds)
-    expected_N = torch.stack(expected)
+        expected.append(logits_V)
+    expected_NV = torch.stack(expected)
+    first, second = judge.processor.layout.answers
+    expected_N = expected_NV[:, first] - expected_NV[:, second]
     assert expected_N.std() > 0.01
-    verdicts_N = judge(judge.processor.collate(sequences))
+    with reading(judge) as hidden:
+        verdicts_N = judge(judge.processor.collate(sequences))
     torch.testing.assert_close(verdicts_N, expected_N, atol=1e-5, rtol=0)
+    # Every word's, not only the difference of two, in which much could cancel.
+    found_NV = judge.model.get_output_embeddings()(hidden[0])
+    torch.testing.assert_close(found_NV, expected_NV, atol=1e-5, rtol=0)
     swapped = [judge.processor.prepare_pair(PROMPTS[0], images[i], images[j]) for i, j in ((0, 1), (1, 0))]
     there, back = judge(judge.processor.collate(swapped)).tolist()
     assert abs(there - back) > 1e-3

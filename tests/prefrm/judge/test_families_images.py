@@ -125,8 +125,10 @@ def test_an_image_that_is_not_split_is_shown_whole_alone(checkpoints, png, model
     images = [judge.processor.prepare_image(picture) for picture in pictures]
     assert [image.grid for image in images] == [(0, 0), (0, 0)]
     sequence = judge.processor.prepare_pair("a cat", *images)
-    ids, log_odds = own_reading(judge, "a cat", pictures)
+    ids, logits_V = own_reading(judge, "a cat", pictures)
     assert sequence.ids_L.tolist() == ids
+    first, second = judge.processor.layout.answers
+    log_odds = logits_V[first] - logits_V[second]
     torch.testing.assert_close(judge(judge.processor.collate([sequence]))[0], log_odds, atol=1e-5, rtol=0)
 
 

@@ -1,6 +1,7 @@
 """A training that kills itself: `python killed.py CONFIG PLACE NUMBER [--resume]`.
 
-PLACE is "step" (after that optimizer step) or "file" (when that file of a checkpoint is forced to the disk).
+PLACE is "step" (after that optimizer step), "file" (when that file of a checkpoint is forced to the disk) or
+"export" (when the files of the bundle are there, and not their hashes).
 """
 
 import os
@@ -8,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from prefrm.bundle import writing
 from prefrm.config import load_config
 from prefrm.train import TrainConfig, checkpoints, run
 from prefrm.train.callbacks import ReportProgress
@@ -24,6 +26,8 @@ def die_at(number: int) -> None:
 
     if sys.argv[2] == "step":
         ReportProgress.on_step_end = step  # type: ignore[method-assign]
+    elif sys.argv[2] == "export":
+        writing.hash_files = step  # type: ignore[assignment]
     else:
         checkpoints._force_to_disk = step  # type: ignore[assignment]
 

@@ -11,6 +11,8 @@ from prefrm.records import Comparison, PreferenceGroup, read_groups, write_group
 from prefrm.train.data import ComparisonCollator, blank_batch
 from prefrm.train.examples import Example, group_example, load_examples, pair_example
 
+TEN = list(combinations(range(5), 2))
+
 
 def test_a_batch_has_the_targets_of_its_rows(judge, tmp_path: Path, brightness: Callable[..., Path]) -> None:
     rows = load_examples(brightness(train=2), "train", unit="pair", cache=tmp_path / "cache").fetch(range(6))
@@ -67,9 +69,6 @@ def five(images: list[bytes]) -> Example:
     """All ten comparisons of five images, none of which has the same target or weight as another."""
     compared = [Comparison(i=i, j=j, p=0.1 * i + 0.01 * j, weight=1.0 + n) for n, (i, j) in enumerate(TEN)]
     return group_example("g", "p", images, compared)
-
-
-TEN = list(combinations(range(5), 2))
 
 
 @pytest.mark.parametrize("trouble", ["too long for a slot", "no image", "too long for the model"])
