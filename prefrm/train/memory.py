@@ -5,20 +5,22 @@ from contextlib import contextmanager
 
 import torch
 
-from prefrm.engine import DEFAULT_BATCH_SIZE
+from prefrm.engine import DEFAULT_TOKENS
 from prefrm.errors import ConfigError, ScoringError
 from prefrm.judge import Judge
 from prefrm.train.config import TrainConfig
 
-__all__ = ["activation_checkpointing", "explaining_memory", "scored_at_once"]
+__all__ = ["activation_checkpointing", "explaining_memory", "scored_tokens"]
 
+# Of an example of a training step, such as two images of 400 tokens and a prompt.
+TOKENS_OF_EXAMPLE = 1024
 # What torch says when the memory of the CPU is not enough, which it calls a RuntimeError.
 CPU_SAYS = ("not enough memory", "can't allocate memory")
 
 
-def scored_at_once(config: TrainConfig) -> int:
-    """How many comparisons or images an engine of the run reads at once: no more than a training step."""
-    return min(DEFAULT_BATCH_SIZE, config.optim.batch_size)
+def scored_tokens(config: TrainConfig) -> int:
+    """How many tokens an engine of the run reads at once: so many that a smaller training step lowers it."""
+    return min(DEFAULT_TOKENS, TOKENS_OF_EXAMPLE * config.optim.batch_size)
 
 
 @contextmanager
@@ -70,10 +72,11 @@ def _advice(config: TrainConfig) -> str:
 
 
 def _scoring_advice(config: TrainConfig, training: bool) -> str:
-    """A batch of scoring is the training's, up to a bound; what is lowered must be below that."""
+    """A pass of scoring follows the training's batch, up to a bound; what is lowered must be below that."""
     advice = []
     if config.optim.batch_size > 1:
-        advice.append(f"{_smaller_batches(config)}, below the {scored_at_once(config)} that are read at once")
+        bound = scored_tokens(config) // TOKENS_OF_EXAMPLE
+        advice.append(f"{_smaller_batches(config)}, below the {bound} that are read at once")
     if not training and config.device != "cpu":
         advice.append(f"set device=cpu (now {config.device})")
     if not advice:
