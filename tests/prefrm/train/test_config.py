@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from prefrm.bench.cases import GROUPS
 from prefrm.config import load_config
 from prefrm.errors import ConfigError
 from prefrm.train import TrainConfig
@@ -33,9 +34,9 @@ def test_the_rows_of_a_memory_estimate_add_up(path: Path) -> None:
     assert sum(float(number[1]) for number in numbers if number) == pytest.approx(float(together))
 
 
-def test_the_judges_of_the_shapes_that_read_groups_learn_from_as_many() -> None:
+def test_the_judges_of_the_shapes_learn_as_in_the_benchmark() -> None:
     configs = [load_config(TrainConfig, path) for path in CONFIGS.glob("shapes*.yaml")]
-    assert {config.optim.batch_size for config in configs if config.judge.reads_groups} == {16}
+    assert {config.optim.batch_size for config in configs if config.judge.reads_groups} == {GROUPS}
 
 
 @pytest.mark.parametrize(
