@@ -36,6 +36,12 @@ def serve(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Of the backbone; auto is float32 on the CPU and bfloat16 elsewhere."),
     ] = "auto",
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="How many run through the language model at once.")
+    ] = None,
+    cache_mb: Annotated[
+        int | None, typer.Option(min=0, help="For what the vision tower said of images, in MiB.")
+    ] = None,
     address_file: Annotated[
         Path | None, typer.Option(help="Write the addresses there, as JSON, once the server is ready.")
     ] = None,
@@ -63,16 +69,24 @@ def serve(
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "serve") from error
     from prefrm.bundle import read_manifest
-    from prefrm.engine import Engine
+    from prefrm.engine import DEFAULT_CACHE_BYTES, DEFAULT_TOKENS, Engine
 
     manifest = read_manifest(bundle)
     facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: manifest.digest}
     model = ModelInfo(name=model_name, facts=facts)
     check_ports(host, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port})
     typer.echo(f"judge: {manifest.describe()}", err=True)
+    engine = Engine.from_bundle(
+        bundle,
+        device=device,
+        dtype=dtype,
+        tokens=DEFAULT_TOKENS if tokens is None else tokens,
+        cache_bytes=DEFAULT_CACHE_BYTES if cache_mb is None else cache_mb * 2**20,
+    )
     server = JudgeServer(
-        Engine.from_bundle(bundle, device=device, dtype=dtype),
+        engine,
         model,
+        cache=engine.cache,
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from prefrm.winmatrix import WinMatrix
+from serving.cache import CacheCollector, ImageCache
 from serving.errors import ServingError
 
 __all__ = ["Stats"]
@@ -17,10 +18,16 @@ GROUPS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Stats:
-    """Counters of one server, on a Prometheus registry of its own."""
+    """Counters of one server, on a Prometheus registry of its own.
 
-    def __init__(self) -> None:
+    Args:
+        cache: the scorer's cache of images, if it has one.
+    """
+
+    def __init__(self, cache: ImageCache | None = None) -> None:
         self.registry = CollectorRegistry()
+        if cache is not None:
+            self.registry.register(CacheCollector(cache))
         self._requests = Counter(
             "prefrm_requests",
             "Inference requests by wire and status code",

@@ -23,7 +23,7 @@ from transformers import AttentionInterface
 
 from prefrm.judge import ImageInput, Judge, SequenceInput
 
-__all__ = ["Memory", "Shared", "attend", "keep_rows", "read_rows"]
+__all__ = ["Memory", "Reading", "Shared", "attend", "keep_rows", "read_rows"]
 
 NAME = "prefrm_shared"
 # Where torch has a fused kernel that also says what the softmax's sum was.

@@ -223,9 +223,7 @@ def _measure(
     config: TrainConfig, bundle: Path, device: str, trained: Sequence[WinMatrix], steps: int
 ) -> tuple[Evaluation | None, float]:
     """Load the bundle again, hold it against what was trained, and write down how good it is."""
-    exported = Engine.from_bundle(
-        bundle, device=device, dtype=config.dtype, tokens=scored_tokens(config)
-    )
+    exported = Engine.from_bundle(bundle, device=device, dtype=config.dtype, tokens=scored_tokens(config))
     asked = exported.score(first_groups(config.data))
     difference = check_export(bundle, exported.judge.model.dtype, trained, asked)
     calibration, evaluation = measure(exported, config.data, config.output / "evaluation")

@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2
 from typer.testing import CliRunner
 
 from prefrm.client import connect
+from prefrm.engine import DEFAULT_CACHE_BYTES, DEFAULT_TOKENS
 from prefrm.errors import BundleError, ConfigError, ServerUnavailableError
 from prefrm.winmatrix import FakeScorer, Group
 from serving.commands import announce, serve
@@ -343,7 +344,12 @@ class TestCommand:
 
     @pytest.mark.parametrize(
         ("options", "asked"),
-        [([], ("auto", "auto")), (["--device=cpu", "--dtype=float16"], ("cpu", "float16"))],
+        [
+            ([], ("auto", "auto", DEFAULT_TOKENS, DEFAULT_CACHE_BYTES)),
+            (["--device=cpu", "--dtype=float16"], ("cpu", "float16", DEFAULT_TOKENS, DEFAULT_CACHE_BYTES)),
+            (["--tokens=100", "--cache-mb=3"], ("auto", "auto", 100, 3 * 2**20)),
+            (["--cache-mb=0"], ("auto", "auto", DEFAULT_TOKENS, 0)),
+        ],
     )
     def test_the_engine_is_loaded_where_and_as_the_options_say(
         self, app, tmp_path, monkeypatch, options, asked
@@ -353,8 +359,8 @@ class TestCommand:
         monkeypatch.setattr("serving.server.check_ports", lambda host, ports: None)
         received = []
 
-        def load(folder, *, device, dtype):
-            received.append((device, dtype))
+        def load(folder, *, device, dtype, tokens, cache_bytes):
+            received.append((device, dtype, tokens, cache_bytes))
             raise BundleError("far enough")
 
         monkeypatch.setattr("prefrm.engine.Engine.from_bundle", load)
