@@ -225,7 +225,8 @@ def _attention(
     return _reading.get()(module.layer_idx, query, key, value, scale), None
 
 
-AttentionInterface.register(NAME, _attention)
+# What a pass attends to is not the compiler's business.
+AttentionInterface.register(NAME, torch.compiler.disable(_attention))
 
 
 @contextmanager

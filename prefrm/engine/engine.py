@@ -17,6 +17,7 @@ import torch
 
 from prefrm.bundle import load_bundle
 from prefrm.engine.cache import EncodedImage, FeatureCache
+from prefrm.engine.compilation import compile_layers
 from prefrm.engine.plan import GroupPlan, Pair, plan_group
 from prefrm.engine.readers import Outcome, open_reader
 from prefrm.errors import ConfigError, MediaError, RecordError, ScoringError
@@ -39,11 +40,15 @@ class Engine:
     Args:
         judge: in evaluation mode, or it is put there.
         temperature: > 0; log-odds are divided by it.
-        tokens: how many run through the language model at once, at least.
+        tokens: how many run through the language model at once; one row may have more.
         cache_bytes: how much of what the vision tower said of images is kept for later calls.
         images_at_once: how many images of one shape go through the vision tower together, always so many,
             the last repeated; None is 1 on a CPU, which one keeps busy, and otherwise 8.
+        compile: whether the judge's layers are compiled by `torch.compile`, in place: worth its minutes where
+            many groups are scored.
         limits: what an encoded image may be.
+
+    The judge must not change while an engine has it: what its vision tower said is kept.
 
     Raises:
         ConfigError: a number is out of range.
@@ -57,6 +62,7 @@ class Engine:
         tokens: int = DEFAULT_TOKENS,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         images_at_once: int | None = None,
+        compile: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
         if not 0.0 < temperature < float("inf"):
@@ -71,6 +77,8 @@ class Engine:
         self._images_at_once = images_at_once or (1 if judge.device.type == "cpu" else 8)
         self._limits = limits
         self._lock = Lock()
+        if compile:
+            compile_layers(judge)
 
     @classmethod
     def from_bundle(
@@ -81,6 +89,7 @@ class Engine:
         dtype: torch.dtype | str = "auto",
         tokens: int = DEFAULT_TOKENS,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        compile: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> "Engine":
         """The engine of a bundle, with the temperature of its calibration (1 if it has none).
@@ -95,6 +104,7 @@ class Engine:
             temperature=1.0 if calibration is None else calibration.temperature,
             tokens=tokens,
             cache_bytes=cache_bytes,
+            compile=compile,
             limits=limits,
         )
 

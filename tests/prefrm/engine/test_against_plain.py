@@ -174,3 +174,16 @@ def test_half_precision(checkpoints, make_group, kind: str, dtype: str):
     half = Judge.from_base(full.spec, "cpu", dtype)
     matrices = [Engine(judge).score([group])[0] for judge in (full, half)]
     np.testing.assert_allclose(matrices[1].p, matrices[0].p, atol=0.02)
+
+
+@pytest.mark.slow
+# The compiler's own imports are full of what it deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_layers_say_the_same(checkpoints, make_group):
+    judge = build(checkpoints["qwen2_5_vl"], **KINDS["isolated"])
+    groups = [make_group(0, 1, 2), make_group(3, 4)]
+    wanted = [plainly(judge, group) for group in groups]
+    for matrix, plain in zip(Engine(judge, compile=True).score(groups), wanted, strict=True):
+        assert_equal(matrix, plain)
+    layers = judge.model.get_decoder().layers
+    assert all(layer._compiled_call_impl is not None for layer in layers)
