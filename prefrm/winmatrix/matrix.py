@@ -1,59 +1,25 @@
-"""Groups, win matrices and the protocol between them. Numpy only.
-
-What happens to a matrix afterwards (advantages, pairs, rankings) lives in `prefrm.rewards`.
+"""The win matrix: what a judge says of a group's pairs, and what follows from that without another word.
 
 Shapes: K candidates of a group.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from prefrm.errors import ConfigError, IncompleteMatrixError, ProtocolError, RecordError
+from prefrm.errors import ConfigError, IncompleteMatrixError, RecordError
+from prefrm.winmatrix.group import check_permutation
+from prefrm.winmatrix.probabilities import sigmoid, win_probabilities
 
-__all__ = [
-    "FakeScorer",
-    "Group",
-    "OnMissing",
-    "Scorer",
-    "WinMatrix",
-    "check_answer",
-    "check_on_missing",
-    "temper_ties",
-]
+__all__ = ["Bools", "Floats", "OnMissing", "WinMatrix", "check_on_missing"]
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 OnMissing = Literal["raise", "drop"]
 _ARRAYS = ("p", "valid", "tie", "order_gap")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """A prompt and its K >= 2 candidates, each the bytes of an encoded image or None if it is missing."""
-
-    prompt: str
-    images: tuple[bytes | None, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.images) < 2:
-            raise RecordError(
-                f"a group needs at least 2 candidates; received {len(self.images)} "
-                f"for the prompt {self.prompt[:60]!r}"
-            )
-
-    @property
-    def size(self) -> int:
-        """K, the group size."""
-        return len(self.images)
-
-    def permuted(self, order: Sequence[int]) -> "Group":
-        """The same group with candidate `order[n]` in place n."""
-        return Group(prompt=self.prompt, images=tuple(self.images[i] for i in _permutation(order, self.size)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -153,15 +119,13 @@ class WinMatrix:
         valid = np.isfinite(z) & np.isfinite(z.T) & usable[:, None] & usable[None, :]
         z = np.where(valid, z, 0.0)
         merged = z / 2 - z.T / 2
-        high = _sigmoid(np.abs(merged)).astype(np.float32)
-        p = np.where(merged >= 0, high, np.float32(1) - high)
-        gap = np.full(z.shape, np.nan) if order_free else np.abs(_sigmoid(z) - _sigmoid(-z.T))
+        gap = np.full(z.shape, np.nan) if order_free else np.abs(sigmoid(z) - sigmoid(-z.T))
         # The same number from either side, but for rounding.
         gap = np.maximum(gap, gap.T)
         if order_free:
             np.fill_diagonal(gap, 0.0)
         return cls(
-            p=_masked(p, valid),
+            p=_masked(win_probabilities(merged), valid),
             valid=valid,
             tie=_masked(np.full(z.shape, np.nan) if tie is None else np.asarray(tie), valid),
             order_gap=_masked(gap, valid),
@@ -221,7 +185,7 @@ class WinMatrix:
 
     def permuted(self, order: Sequence[int]) -> "WinMatrix":
         """The matrix of the group in which candidate `order[n]` stands in place n."""
-        return self.subset(_permutation(order, self.size))
+        return self.subset(check_permutation(order, self.size))
 
     def subset(self, candidates: Sequence[int]) -> "WinMatrix":
         """The matrix of these candidates alone, in the order given.
@@ -257,96 +221,15 @@ class WinMatrix:
         return self.valid & ~np.eye(self.size, dtype=bool)
 
 
-@runtime_checkable
-class Scorer(Protocol):
-    """Anything that judges groups: the local engine, a remote client, `FakeScorer`."""
-
-    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
-        """One matrix for each group, in order. Raises `ScoringError` when it cannot answer at all."""
-        ...
-
-
-class FakeScorer:
-    """A scorer without a model, for tests and examples: Bradley-Terry over a utility that you supply.
-
-    Args:
-        utility: maps (prompt, encoded image) to a real number; candidate i beats j with probability
-            sigmoid(utility_i - utility_j). A `ValueError` that it raises makes the candidate missing.
-        first_bonus: log-odds that the candidate shown first gains; it cancels in p and shows in order_gap.
-    """
-
-    def __init__(self, utility: Callable[[str, bytes], float], *, first_bonus: float = 0.0) -> None:
-        self._utility = utility
-        self._first_bonus = first_bonus
-
-    def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
-        """One matrix for each group, in order."""
-        return [self._score(group) for group in groups]
-
-    def _score(self, group: Group) -> WinMatrix:
-        judged = [self._judge(group.prompt, image) for image in group.images]
-        u = np.array([utility for utility, _ in judged])
-        logits = u[:, None] - u[None, :] + self._first_bonus
-        return WinMatrix.from_order_logits(logits, errors=[error for _, error in judged])
-
-    def _judge(self, prompt: str, image: bytes | None) -> tuple[float, str]:
-        if not image:
-            return math.nan, "the candidate is missing"
-        try:
-            utility = self._utility(prompt, image)
-        except ValueError as error:
-            return math.nan, str(error)
-        return (utility, "") if math.isfinite(utility) else (math.nan, f"the utility is {utility}")
-
-
-def temper_ties(
-    tie: npt.NDArray[np.floating], log_odds: npt.NDArray[np.floating], temperature: float
-) -> npt.NDArray[np.float64]:
-    """P(tie) where log-odds are divided by a temperature, which was fitted on who wins.
-
-    A tie counts half to each, so P(tie) is at most twice the smaller of p and 1 - p. It keeps the share of
-    that bound which it has; what is beyond the bound, because two orders were averaged, is cut.
-
-    Args:
-        tie: P(tie) of each pair, symmetric; NaN stays NaN.
-        log_odds: of p, both presentation orders merged: skew-symmetric.
-        temperature: > 0; 1 only cuts.
-    """
-    distance = np.abs(np.asarray(log_odds, dtype=np.float64))
-    share = np.minimum(np.asarray(tie, dtype=np.float64) / (2 * _sigmoid(-distance)), 1.0)
-    return np.asarray(share * 2 * _sigmoid(-distance / temperature))
-
-
 def check_on_missing(on_missing: str) -> None:
     """Raise `ConfigError` unless it says what `OnMissing` allows."""
     if on_missing not in get_args(OnMissing):
         raise ConfigError(f'on_missing must be "raise" or "drop"; received {on_missing!r}')
 
 
-def check_answer(matrices: Sequence[WinMatrix], groups: Sequence[Group]) -> None:
-    """Raise `ProtocolError` unless a scorer gave each group one matrix, of its size."""
-    received, wanted = [matrix.size for matrix in matrices], [group.size for group in groups]
-    if received != wanted:
-        raise ProtocolError(
-            f"the scorer was given groups of {wanted} candidates and answered with matrices of {received}"
-        )
-
-
 def _rebuilt(p: Floats, valid: Bools, tie: Floats, order_gap: Floats, errors: tuple[str, ...]) -> WinMatrix:
     return WinMatrix(p=p, valid=valid, tie=tie, order_gap=order_gap, errors=errors)
 
 
-def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # exp of a non-positive number only, so nothing overflows.
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0, small) / (1.0 + small)
-
-
 def _masked(values: npt.NDArray[np.floating], valid: Bools) -> Floats:
     return np.where(valid, values, np.nan).astype(np.float32)
-
-
-def _permutation(order: Sequence[int], size: int) -> Sequence[int]:
-    if sorted(order) != list(range(size)):
-        raise RecordError(f"{list(order)} is not a permutation of 0..{size - 1}")
-    return order
