@@ -22,6 +22,7 @@ __all__ = [
     "RewardFunction",
     "bradley_terry",
     "copeland",
+    "fit_utilities",
     "hard_win_rate",
     "pref_grpo_rewards",
     "win_rate",
@@ -112,8 +113,38 @@ def bradley_terry(
     if prior_precision == 0 and len(judged):
         _require_finite(p, pairs, judged)
     utilities = np.full(matrix.size, np.nan)
-    utilities[judged] = _fit(p, pairs, prior_precision)
+    utilities[judged] = fit_utilities(p, pairs, prior_precision)
     return utilities.astype(np.float32)
+
+
+def fit_utilities(p_JJ: Doubles, pairs_JJ: Bools, precision: float, centre: Doubles | float = 0.0) -> Doubles:
+    """The fit behind `bradley_terry`: float64 [J], mean 0, in nats.
+
+    Args:
+        p_JJ: P(i beats j), skew-symmetric about 1/2 where it counts.
+        pairs_JJ: symmetric, false on the diagonal: which pairs count.
+        precision: that of the prior; 0 only where finite utilities exist.
+        centre: the prior's mean, [J] or one for all.
+    """
+
+    def slope_at(u: Doubles) -> Doubles:
+        return np.asarray(np.where(pairs_JJ, p_JJ - _win(u), 0).sum(axis=1) - precision * (u - centre))
+
+    size = len(p_JJ)
+    u = np.zeros(size)
+    for _ in range(MAX_NEWTON_STEPS):
+        slope = slope_at(u)
+        curvature = _win(u) * _win(-u) * pairs_JJ
+        hessian = np.diag(curvature.sum(axis=1) + precision) - curvature
+        # The likelihood does not see a common shift; the added rank-one term fixes it at mean 0.
+        step = np.linalg.solve(hessian + hessian.max(initial=0.0) / max(size, 1), slope)
+        # Halve a step that passes the maximum far enough to come out as steep on the other side.
+        while slope_at(u + step) @ step < -0.9 * (slope @ step):
+            step /= 2
+        u = u + step
+        if np.abs(step).max(initial=0.0) < UTILITY_TOLERANCE:
+            return u - u.mean() if size else u
+    raise AssertionError("Newton's method did not converge on a strictly concave likelihood")
 
 
 REWARDS: Mapping[str, RewardFunction] = MappingProxyType(
@@ -126,28 +157,6 @@ REWARDS: Mapping[str, RewardFunction] = MappingProxyType(
 )
 """Rewards by name, for configurations. `bradley_terry` has a weak prior (precision 0.001) here, since a run
 must not end at the first pair of which the judge is certain; the function itself has none."""
-
-
-def _fit(p_JJ: Doubles, pairs_JJ: Bools, precision: float) -> Doubles:
-    size = len(p_JJ)
-    u = np.zeros(size)
-    for _ in range(MAX_NEWTON_STEPS):
-        slope = _slope(u, p_JJ, pairs_JJ, precision)
-        curvature = _win(u) * _win(-u) * pairs_JJ
-        hessian = np.diag(curvature.sum(axis=1) + precision) - curvature
-        # The likelihood does not see a common shift; the added rank-one term fixes it at mean 0.
-        step = np.linalg.solve(hessian + hessian.max(initial=0.0) / max(size, 1), slope)
-        # Halve a step that passes the maximum far enough to come out as steep on the other side.
-        while _slope(u + step, p_JJ, pairs_JJ, precision) @ step < -0.9 * (slope @ step):
-            step /= 2
-        u = u + step
-        if np.abs(step).max(initial=0.0) < UTILITY_TOLERANCE:
-            return u - u.mean() if size else u
-    raise AssertionError("Newton's method did not converge on a strictly concave likelihood")
-
-
-def _slope(u: Doubles, p_JJ: Doubles, pairs_JJ: Bools, precision: float) -> Doubles:
-    return np.asarray(np.where(pairs_JJ, p_JJ - _win(u), 0).sum(axis=1) - precision * u)
 
 
 def _win(u: Doubles) -> Doubles:
