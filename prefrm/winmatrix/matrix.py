@@ -4,7 +4,7 @@ Shapes: K candidates of a group.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -24,17 +24,21 @@ _ARRAYS = ("p", "valid", "tie", "order_gap")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WinMatrix:
-    """What a judge says of a group's pairs. Every array is read-only.
+    """What a judge says of a group's pairs, and what follows from that for others. Every array is read-only.
+
+    A pair of candidates is *judged*, or it was not and its p was *inferred* from pairs that were, or it is
+    neither. Only a judged pair has a tie and an order gap.
 
     Attributes:
         p: float32 [K, K]; `p[i, j]` is P(candidate i beats candidate j), a tie counting half to each.
-            `p[i, j] + p[j, i] == 1` and `p[i, i] == 0.5`, exactly. NaN where the pair was not judged.
+            `p[i, j] + p[j, i] == 1` and `p[i, i] == 0.5`, exactly. NaN where neither judged nor inferred.
         valid: bool [K, K]; whether the pair was judged. A missing candidate is invalid on its diagonal too.
         tie: float32 [K, K], symmetric; P(tie), NaN where the judge does not model ties or the pair was not
             judged.
         order_gap: float32 [K, K], symmetric; `|P(i beats j | i shown first) - P(i beats j | j shown first)|`,
             0 on the diagonal, NaN where not judged or where the judge has no presentation order.
-        errors: length K; why a candidate could not be judged, "" where it could.
+        errors: length K; why a candidate could not be judged, "" where it could. With an error, no pair of
+            the candidate is judged or inferred.
     """
 
     p: Floats
@@ -63,14 +67,17 @@ class WinMatrix:
     def _check(self) -> None:
         if not np.array_equal(self.valid, self.valid.T):
             raise RecordError("valid is not symmetric: a pair is judged in both directions or in none")
-        if not np.array_equal(~np.isnan(self.p), self.valid):
-            raise RecordError("p must be a number exactly where valid is true, and NaN elsewhere")
-        p = self.p[self.valid]
-        if np.any((p < 0) | (p > 1)) or np.any(p + self.p.T[self.valid] != 1):
-            raise RecordError("p must lie in [0, 1] with p[i, j] + p[j, i] == 1 exactly")
+        if np.any(self.valid & ~self.known):
+            raise RecordError("p must be a number wherever valid is true")
+        p = self.p[self.known]
+        if np.any((p < 0) | (p > 1)) or np.any(p + self.p.T[self.known] != 1):
+            raise RecordError("p must lie in [0, 1] with p[i, j] + p[j, i] == 1 exactly, or be NaN")
         usable = np.array([not error for error in self.errors])
-        if not np.array_equal(self.valid.diagonal(), usable) or self.valid[~usable].any():
-            raise RecordError("valid must be false all along the row of a candidate with an error")
+        if not np.array_equal(self.valid.diagonal(), usable) or self.known[~usable].any():
+            raise RecordError(
+                "all along the row of a candidate with an error valid must be false and p NaN, "
+                "and valid true on the diagonal of any other"
+            )
         for name in ("tie", "order_gap"):
             values = getattr(self, name)
             if not np.all(np.isnan(values) | (self.valid & (values >= 0) & (values <= 1))):
@@ -138,32 +145,71 @@ class WinMatrix:
         size = len(errors)
         return cls.from_order_logits(np.full((size, size), np.nan), errors=errors)
 
+    def with_inferred(self, log_odds: npt.NDArray[np.floating]) -> "WinMatrix":
+        """The matrix whose gaps are filled: p = sigmoid(log_odds) where a pair was not judged.
+
+        Args:
+            log_odds: [K, K], skew-symmetric; finite where judged pairs say how an unjudged one would go,
+                anything but finite where they do not. Entries of judged pairs, and of candidates with an
+                error, are ignored.
+
+        Raises:
+            RecordError: `log_odds` has another shape or is not skew-symmetric.
+        """
+        z = np.array(log_odds, dtype=np.float64)
+        if z.shape != self.p.shape:
+            raise RecordError(
+                f"log_odds has shape {list(z.shape)}; {self.size} candidates need {list(self.p.shape)}"
+            )
+        if not np.array_equal(z, -z.T, equal_nan=True):
+            raise RecordError("log_odds is not skew-symmetric: log_odds[j, i] must be -log_odds[i, j]")
+        usable = self.valid.diagonal()
+        fill = np.isfinite(z) & ~self.valid & usable[:, None] & usable[None, :]
+        inferred = win_probabilities(np.where(fill, z, 0.0))
+        return replace(self, p=np.where(fill, inferred, self.p))
+
     @property
     def size(self) -> int:
         """K, the group size."""
         return len(self.errors)
 
     @property
+    def known(self) -> Bools:
+        """bool [K, K]: whether the pair was judged or its p inferred."""
+        return np.asarray(~np.isnan(self.p))
+
+    @property
+    def inferred(self) -> Bools:
+        """bool [K, K]: whether p was inferred from other pairs that were judged."""
+        return self.known & ~self.valid
+
+    @property
     def judged(self) -> Bools:
-        """bool [K]: whether the candidate has at least one valid opponent."""
+        """bool [K]: whether the candidate was compared, having at least one known opponent."""
         return np.asarray(self._opponents().any(axis=1))
 
     def reason(self, i: int, j: int) -> str:
-        """Why the pair (i, j) was not judged; "" if it was."""
-        if self.valid[i, j]:
+        """Why the pair (i, j) was neither judged nor inferred; "" if it was."""
+        if self.known[i, j]:
             return ""
-        return self.errors[i] or self.errors[j] or "the judge gave no finite answer for this pair"
+        silence = "the judge gave no finite answer for this pair"
+        if self.inferred.any():
+            silence = "this pair was not judged, and no chain of judged pairs connects the two"
+        return self.errors[i] or self.errors[j] or silence
 
     def win_rate(self, *, hard: bool = False, on_missing: OnMissing = "raise") -> Floats:
-        """The mean of each candidate's row over its valid opponents: float32 [K] in [0, 1].
+        """The mean of each candidate's row over its known opponents: float32 [K] in [0, 1].
+
+        An inferred p counts like a judged one: the mean over a budget's few judged opponents alone would
+        say more of who they happen to be than of the candidate.
 
         Args:
             hard: count p > 0.5 as a win and p == 0.5 as half a win, instead of averaging p.
-            on_missing: "raise" refuses a matrix with any invalid pair; "drop" averages over the valid
-                opponents and gives NaN to a candidate that has none.
+            on_missing: "raise" refuses a matrix with a pair that is neither judged nor inferred; "drop"
+                averages over the known opponents and gives NaN to a candidate that has none.
 
         Raises:
-            IncompleteMatrixError: a pair is invalid and `on_missing` is "raise".
+            IncompleteMatrixError: a pair is neither judged nor inferred and `on_missing` is "raise".
         """
         self.require_complete(on_missing)
         opponents = self._opponents()
@@ -173,14 +219,17 @@ class WinMatrix:
         return np.where(count > 0, wins / np.maximum(count, 1), np.nan).astype(np.float32)
 
     def require_complete(self, on_missing: OnMissing = "raise") -> None:
-        """Raise `IncompleteMatrixError` that names the first invalid pair, unless `on_missing` is "drop"."""
+        """Raise `IncompleteMatrixError` naming the first pair that is neither judged nor inferred.
+
+        Not if `on_missing` is "drop".
+        """
         check_on_missing(on_missing)
-        bad = np.argwhere(~self.valid)
+        bad = np.argwhere(~self.known)
         if len(bad) and on_missing == "raise":
             i, j = (int(x) for x in bad[0])
             raise IncompleteMatrixError(
                 f"{len(bad)} of {self.size**2} entries were not judged; ({i}, {j}): {self.reason(i, j)}; "
-                'pass on_missing="drop" to use the judged pairs only'
+                'pass on_missing="drop" to use the other pairs only'
             )
 
     def permuted(self, order: Sequence[int]) -> "WinMatrix":
@@ -218,7 +267,7 @@ class WinMatrix:
         return _rebuilt, (self.p, self.valid, self.tie, self.order_gap, self.errors)
 
     def _opponents(self) -> Bools:
-        return self.valid & ~np.eye(self.size, dtype=bool)
+        return self.known & ~np.eye(self.size, dtype=bool)
 
 
 def check_on_missing(on_missing: str) -> None:
