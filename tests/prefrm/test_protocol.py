@@ -146,7 +146,7 @@ def test_malformed_inputs_are_refused(change, message):
         ("tie", None, "missing tensors: tie"),
         ("win_matrix", np.full((1, 2, 2), 0.5), "must be FP32"),
         ("win_matrix", np.full((1, 2, 2), 0.6, np.float32), "exactly"),
-        ("win_matrix", np.array([[[0.5, np.nan], [np.nan, 0.5]]], np.float32), "a number exactly where"),
+        ("win_matrix", np.array([[[0.5, np.nan], [np.nan, 0.5]]], np.float32), "a number wherever"),
         ("win_matrix", np.full((1, 3, 3), 0.5, np.float32), "1 groups of 2 candidates"),
         ("valid", np.ones((2, 2, 2), bool), "1 groups of 2 candidates"),
         ("valid", np.array([[[True, False], [True, True]]]), "not symmetric"),
