@@ -36,6 +36,10 @@ def serve(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Of the backbone; auto is float32 on the CPU and bfloat16 elsewhere."),
     ] = "auto",
+    pairs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Judge so many pairs of a group and infer the others; all by default."),
+    ] = None,
     tokens: Annotated[
         int | None, typer.Option(min=1, help="How many run through the language model at once.")
     ] = None,
@@ -80,6 +84,7 @@ def serve(
         bundle,
         device=device,
         dtype=dtype,
+        pairs="all" if pairs is None else pairs,
         tokens=DEFAULT_TOKENS if tokens is None else tokens,
         cache_bytes=DEFAULT_CACHE_BYTES if cache_mb is None else cache_mb * 2**20,
     )

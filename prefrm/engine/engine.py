@@ -6,23 +6,26 @@ group is computed from its own content alone: what else is in a call changes no 
 """
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from prefrm.bundle import load_bundle
-from prefrm.engine.cache import EncodedImage, FeatureCache
+from prefrm.engine.budget import choose_and_fit
+from prefrm.engine.cache import FeatureCache
 from prefrm.engine.compilation import compile_layers
+from prefrm.engine.encoder import Encoder
 from prefrm.engine.plan import GroupPlan, Pair, plan_group
-from prefrm.engine.readers import Outcome, open_reader
-from prefrm.errors import ConfigError, MediaError, RecordError, ScoringError
-from prefrm.judge import ImageInput, Judge
-from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode
+from prefrm.engine.readers import Outcome, Reader, open_reader
+from prefrm.errors import ConfigError, RecordError, ScoringError
+from prefrm.judge import Judge
+from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.winmatrix import Group, WinMatrix, temper_ties
 
 __all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine"]
@@ -31,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_TOKENS = 8192
 DEFAULT_CACHE_BYTES = 256 * 2**20
-NO_PIXELS = torch.empty(0)
 
 
 class Engine:
@@ -42,8 +44,10 @@ class Engine:
         temperature: > 0; log-odds are divided by it.
         tokens: how many run through the language model at once; one row may have more.
         cache_bytes: how much of what the vision tower said of images is kept for later calls.
-        images_at_once: how many images of one shape go through the vision tower together, always so many,
-            the last repeated; None is 1 on a CPU, which one keeps busy, and otherwise 8.
+        pairs: "all", or how many unordered pairs of a group are judged; which these are is decided in rounds,
+            and the others are inferred (`prefrm.engine.budget`). Heads that look at one image judge all.
+        images_at_once: how many images of one shape go through the vision tower together; None is 1 on a CPU
+            and 8 elsewhere.
         compile: whether the judge's layers are compiled by `torch.compile`, in place: worth its minutes where
             many groups are scored.
         limits: what an encoded image may be.
@@ -61,21 +65,22 @@ class Engine:
         temperature: float = 1.0,
         tokens: int = DEFAULT_TOKENS,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        pairs: Literal["all"] | int = "all",
         images_at_once: int | None = None,
         compile: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
         if not 0.0 < temperature < float("inf"):
             raise ConfigError(f"temperature must be positive and finite; received {temperature}")
-        for name, value in (("tokens", tokens), ("images_at_once", images_at_once)):
-            if value is not None and value < 1:
+        for name, value in (("tokens", tokens), ("pairs", pairs), ("images_at_once", images_at_once)):
+            if isinstance(value, int) and value < 1:
                 raise ConfigError(f"{name} must be at least 1; received {value}")
         self.judge = judge.eval()
         self.temperature = temperature
+        self.pairs = pairs
         self.cache = FeatureCache(cache_bytes)
         self._tokens = tokens
-        self._images_at_once = images_at_once or (1 if judge.device.type == "cpu" else 8)
-        self._limits = limits
+        self._encode = Encoder(judge, self.cache, images_at_once, limits)
         self._lock = Lock()
         if compile:
             compile_layers(judge)
@@ -89,6 +94,7 @@ class Engine:
         dtype: torch.dtype | str = "auto",
         tokens: int = DEFAULT_TOKENS,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        pairs: Literal["all"] | int = "all",
         compile: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> "Engine":
@@ -104,6 +110,7 @@ class Engine:
             temperature=1.0 if calibration is None else calibration.temperature,
             tokens=tokens,
             cache_bytes=cache_bytes,
+            pairs=pairs,
             compile=compile,
             limits=limits,
         )
@@ -118,6 +125,7 @@ class Engine:
 
         Raises:
             ScoringError: the device ran out of memory.
+            ConfigError: the budget of pairs does not suffice to connect a group's candidates.
         """
         try:
             # A pass of the model sets what it attends to, which two threads cannot do at once.
@@ -131,62 +139,44 @@ class Engine:
 
     def _score(self, group: Group) -> WinMatrix:
         plan = plan_group(group)
-        images, unreadable = self._look_at(plan)
-        outcomes, alone = self._compare(group.prompt, images, plan.pairs(list(images)))
-        reasons = unreadable | alone
-        errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in plan.places]
-        return self._matrix(plan, outcomes, errors)
-
-    def _look_at(self, plan: GroupPlan) -> tuple[dict[str, EncodedImage], dict[str, str]]:
-        """The images that can be read, and why each of the others cannot."""
-        found: dict[str, EncodedImage] = {}
-        reasons: dict[str, str] = {}
-        waiting: dict[torch.Size, dict[str, ImageInput]] = {}
-        for key, data in plan.images.items():
-            if (encoded := self.cache.get(key)) is not None:
-                found[key] = encoded
-                continue
-            try:
-                image = self.judge.processor.prepare_image(decode(data, self._limits))
-            except MediaError as error:
-                reasons[key] = str(error)
-                continue
-            alike = waiting.setdefault(image.pixels.shape, {})
-            alike[key] = image
-            if len(alike) == self._images_at_once:
-                found |= self._encode(waiting.pop(image.pixels.shape))
-        for alike in waiting.values():
-            found |= self._encode(alike)
-        return {key: found[key] for key in plan.images if key in found}, reasons
-
-    def _encode(self, images: Mapping[str, ImageInput]) -> dict[str, EncodedImage]:
-        """Images of one shape, in a pass of a fixed size: so what is said of one depends on no other."""
-        shown = list(images.values())
-        shown += [replace(shown[-1]) for _ in range(self._images_at_once - len(shown))]
-        features = self.judge.encode(shown)
-        found = {
-            # A part of a larger tensor would keep all of it alive, and the pixels are not needed any more.
-            key: EncodedImage(image=replace(image, pixels=NO_PIXELS), features=features[image].clone())
-            for key, image in images.items()
-        }
-        for key, encoded in found.items():
-            self.cache.put(key, encoded)
-        return found
-
-    def _compare(
-        self, prompt: str, images: Mapping[str, EncodedImage], pairs: list[Pair]
-    ) -> tuple[dict[Pair, Outcome], dict[str, str]]:
-        """What the judge says of each pair that it can read, and why each image in none is in none."""
+        images, reasons = self._encode(plan.images)
+        outcomes: dict[Pair, Outcome] = {}
+        implied: dict[Pair, float] = {}
         try:
-            reader = open_reader(self.judge, prompt, images, self._tokens)
+            reader = open_reader(self.judge, group.prompt, images, self._tokens)
         except RecordError as error:
-            return {}, dict.fromkeys(images, str(error))
-        outcomes = reader.compare(pairs)
-        paired = {key for pair in outcomes for key in pair}
-        if outcomes and reader.refused:
-            logger.warning("some pairs of a group are not judged: %s", next(iter(reader.refused.values())))
-        alone = {key: reason for pair, reason in reader.refused.items() for key in pair if key not in paired}
-        return outcomes, alone
+            reasons |= dict.fromkeys(images, str(error))
+        else:
+            if self.pairs == "all" or not self.judge.spec.is_pairwise or len(images) < 2:
+                outcomes = reader.compare(plan.pairs(list(images)))
+            else:
+                outcomes, implied = self._within_budget(reader, list(images))
+            reasons |= _left_alone(reader, outcomes)
+        errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in plan.places]
+        matrix = self._matrix(plan, outcomes, errors)
+        return matrix.with_inferred(plan.spread(implied)) if implied else matrix
+
+    def _within_budget(
+        self, reader: Reader, keys: Sequence[str]
+    ) -> tuple[dict[Pair, Outcome], dict[Pair, float]]:
+        """Outcomes of the pairs that the budget pays for, and the log-odds that they imply of the others."""
+        outcomes: dict[Pair, Outcome] = {}
+
+        def judge(pairs: Sequence[tuple[int, int]]) -> list[float]:
+            both = [(keys[i], keys[j]) for i, j in pairs]
+            outcomes.update(reader.compare([order for a, b in both for order in ((a, b), (b, a))]))
+            return [self._merged(outcomes, pair) for pair in both]
+
+        chosen = choose_and_fit(len(keys), int(self.pairs), judge)
+        implied = {
+            (a, b): float(chosen.inferred[i, j]) for i, a in enumerate(keys) for j, b in enumerate(keys)
+        }
+        return outcomes, implied
+
+    def _merged(self, outcomes: Mapping[Pair, Outcome], pair: Pair) -> float:
+        """Log-odds of both presentation orders, at the engine's temperature; NaN if one could not be read."""
+        (there, _), (back, _) = (outcomes.get(order, (math.nan, None)) for order in (pair, pair[::-1]))
+        return (there - back) / 2 / self.temperature
 
     def _matrix(self, plan: GroupPlan, outcomes: Mapping[Pair, Outcome], errors: list[str]) -> WinMatrix:
         log_odds = plan.spread({pair: z for pair, (z, _) in outcomes.items()})
@@ -205,3 +195,11 @@ class Engine:
         merged = temper_ties((tie + tie.T) / 2, (log_odds - log_odds.T) / 2, self.temperature)
         np.fill_diagonal(merged, 1.0)
         return merged
+
+
+def _left_alone(reader: Reader, outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:
+    """Why each image that is in no pair that could be read is in none."""
+    if outcomes and reader.refused:
+        logger.warning("some pairs of a group are not judged: %s", next(iter(reader.refused.values())))
+    paired = {key for pair in outcomes for key in pair}
+    return {key: reason for pair, reason in reader.refused.items() for key in pair if key not in paired}

@@ -345,10 +345,10 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "asked"),
         [
-            ([], ("auto", "auto", DEFAULT_TOKENS, DEFAULT_CACHE_BYTES)),
-            (["--device=cpu", "--dtype=float16"], ("cpu", "float16", DEFAULT_TOKENS, DEFAULT_CACHE_BYTES)),
-            (["--tokens=100", "--cache-mb=3"], ("auto", "auto", 100, 3 * 2**20)),
-            (["--cache-mb=0"], ("auto", "auto", DEFAULT_TOKENS, 0)),
+            ([], {}),
+            (["--device=cpu", "--dtype=float16"], {"device": "cpu", "dtype": "float16"}),
+            (["--tokens=100", "--cache-mb=3"], {"tokens": 100, "cache_bytes": 3 * 2**20}),
+            (["--cache-mb=0", "--pairs=40"], {"cache_bytes": 0, "pairs": 40}),
         ],
     )
     def test_the_engine_is_loaded_where_and_as_the_options_say(
@@ -359,14 +359,22 @@ class TestCommand:
         monkeypatch.setattr("serving.server.check_ports", lambda host, ports: None)
         received = []
 
-        def load(folder, *, device, dtype, tokens, cache_bytes):
-            received.append((device, dtype, tokens, cache_bytes))
+        defaults = {
+            "device": "auto",
+            "dtype": "auto",
+            "pairs": "all",
+            "tokens": DEFAULT_TOKENS,
+            "cache_bytes": DEFAULT_CACHE_BYTES,
+        }
+
+        def load(folder, **settings):
+            received.append(settings)
             raise BundleError("far enough")
 
         monkeypatch.setattr("prefrm.engine.Engine.from_bundle", load)
         result = CliRunner().invoke(app, ["serve", str(tmp_path), *options])
         assert isinstance(result.exception, BundleError)
-        assert received == [asked]
+        assert received == [defaults | asked]
 
     @pytest.mark.parametrize(
         ("options", "reason"),
