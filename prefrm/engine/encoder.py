@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from prefrm.engine.cache import EncodedImage, FeatureCache
+from prefrm.engine.patches import patches_as_products
 from prefrm.errors import MediaError
 from prefrm.judge import ImageInput, Judge
 from prefrm.media import ImageLimits, decode
@@ -32,6 +33,7 @@ class Encoder:
         self._cache = cache
         self._at_once = at_once or (1 if judge.device.type == "cpu" else IMAGES_AT_ONCE)
         self._limits = limits
+        self._tower = judge.model.get_submodule(judge.family.vision_tower)
 
     def __call__(self, images: Mapping[str, bytes]) -> tuple[dict[str, EncodedImage], dict[str, str]]:
         """The images that can be read, in order, and why each of the others cannot; by their digests."""
@@ -62,7 +64,8 @@ class Encoder:
         """
         shown = list(images.values())
         shown += [replace(shown[-1]) for _ in range(self._at_once - len(shown))]
-        features = self._judge.encode(shown)
+        with patches_as_products(self._tower):
+            features = self._judge.encode(shown)
         found = {
             # A part of a larger tensor would keep all of it alive, and the pixels are not needed any more.
             key: EncodedImage(image=replace(image, pixels=NO_PIXELS), features=features[image].clone())
