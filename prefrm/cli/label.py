@@ -65,8 +65,9 @@ def _name_unreadable(groups: "Iterable[PreferenceGroup]", labelled: "Iterable[La
 
 
 def _print_labels(summary: "Summary", pairs: "PairSummary", path: Path) -> None:
-    judged = summary.pairs - summary.unjudged_pairs
-    print(f"{summary.groups} groups, {judged} pairs judged, {summary.unjudged_pairs} not judged")
+    judged = summary.pairs - summary.unjudged_pairs - summary.inferred_pairs
+    inferred = f", {summary.inferred_pairs} inferred" if summary.inferred_pairs else ""
+    print(f"{summary.groups} groups, {judged} pairs judged{inferred}, {summary.unjudged_pairs} not judged")
     print(f"{pairs.pairs} chosen/rejected pairs: {path}")
     reasons = {
         "not judged": pairs.unjudged,
