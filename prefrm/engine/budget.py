@@ -138,15 +138,11 @@ class _Knowledge:
             chosen.append((min(i, j), max(i, j)))
             free[i, j] = free[j, i] = False
             # Apart until one judged pair is to be expected: where many failed, several are tried at once.
-            ends = [parts == parts[i], parts == parts[j]]
-            for end in ends:
-                bridges[end] += answerable_KK[i, j]
-            if bridges[[i, j]].min() >= 1:
-                parts[ends[1]] = parts[i]
-            # Sherman and Morrison: the covariance once this pair has been judged, whatever the answer.
-            column = covariance[:, i] - covariance[:, j]
-            shrunk = weight_KK[i, j] / (1 + weight_KK[i, j] * variance_KK[i, j])
-            covariance = covariance - shrunk * np.outer(column, column)
+            one, other = parts == parts[i], parts == parts[j]
+            bridges[one | other] += answerable_KK[i, j]
+            if min(bridges[i], bridges[j]) >= 1:
+                parts[other] = parts[i]
+            covariance = _shrunk(covariance, i, j, float(weight_KK[i, j]))
         return chosen
 
     def inferred(self) -> Doubles:
@@ -220,6 +216,12 @@ def _covariance(weight_KK: Doubles) -> Doubles:
     """Of the utilities: the inverse of the regularised Hessian of the Bradley-Terry likelihood."""
     hessian = np.diag(weight_KK.sum(axis=1) + PRIOR_PRECISION) - weight_KK
     return np.asarray(np.linalg.inv(hessian), dtype=np.float64)
+
+
+def _shrunk(covariance: Doubles, i: int, j: int, weight: float) -> Doubles:
+    """The covariance once the pair has been judged, whatever the answer (Sherman and Morrison, 1950)."""
+    column = covariance[:, i] - covariance[:, j]
+    return np.asarray(covariance - weight / (1 + weight * (column[i] - column[j])) * np.outer(column, column))
 
 
 def _sigmoid(x: Doubles) -> Doubles:
