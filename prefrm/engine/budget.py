@@ -37,6 +37,8 @@ Judgement = Callable[[Sequence[Pair]], Sequence[float]]
 PRIOR_PRECISION = 0.1
 # What the last fit needs to exist however certain the judge is, and hardly sees.
 WEAK_PRIOR_PRECISION = 1e-6
+# Relative to the largest one: above what rounding leaves of 0, below that of a chain of thousands.
+ZERO_EIGENVALUE = 1e-10
 # Beyond these, p and 1 - p are 1 and 0 in float32.
 CERTAIN_LOG_ODDS = 24 * log(2)
 
@@ -47,9 +49,9 @@ class BudgetedPairs:
 
     Attributes:
         judged: log-odds of the pairs that were judged; NaN elsewhere and on the diagonal.
-        inferred: log-odds of pairs that were not, where a chain of judged pairs connects the two; NaN
-            elsewhere. 0 on the diagonal of a candidate that was judged with any other: its tie with itself,
-            and with a copy of itself.
+        inferred: log-odds of pairs that were not, whether asked for or not, where a chain of judged pairs
+            connects the two; NaN elsewhere. 0 on the diagonal of a candidate that was judged with any other:
+            its tie with itself, and with a copy of itself.
         asked: number of pairs that the judge was asked for, those that it could not judge included.
         rounds: how often it was asked.
     """
@@ -72,7 +74,8 @@ def choose_and_fit(
 
     No pair is asked twice, one that cannot be judged counts as asked, and candidates that it leaves apart
     are brought together over others before anything else is asked. With a budget of at least all
-    K (K - 1) / 2 pairs every pair is asked, at once. Deterministic; candidates matter by number alone.
+    K (K - 1) / 2 pairs every pair is asked, at once, and nothing is inferred: it is as if there were no
+    budget. Deterministic; candidates matter by number alone.
 
     Args:
         size: K, the number of candidates.
@@ -84,16 +87,17 @@ def choose_and_fit(
     Raises:
         ConfigError: `budget` does not suffice to connect the candidates, or a round is smaller than that.
     """
-    everything = size * (size - 1) // 2
     _check(size, budget, first, later)
+    everything = size * (size - 1) // 2
+    complete = budget >= everything
     state = _Knowledge(size)
-    opening = everything if budget >= everything else min(budget, first or size)
-    state.learn(_circulant(size, opening), judge)
+    state.learn(_circulant(size, everything if complete else min(budget, first or size)), judge)
     while remaining := min(budget, everything) - state.asked:
         state.learn(state.choose(min(remaining, later or max(1, size // 2))), judge)
-    return BudgetedPairs(
-        judged=state.log_odds, inferred=state.inferred(), asked=state.asked, rounds=state.rounds
-    )
+    inferred = state.inferred()
+    if complete:
+        inferred[~np.eye(size, dtype=bool)] = np.nan
+    return BudgetedPairs(judged=state.log_odds, inferred=inferred, asked=state.asked, rounds=state.rounds)
 
 
 class _Knowledge:
@@ -134,15 +138,11 @@ class _Knowledge:
             chosen.append((min(i, j), max(i, j)))
             free[i, j] = free[j, i] = False
             # Apart until one judged pair is to be expected: where many failed, several are tried at once.
-            ends = [parts == parts[i], parts == parts[j]]
-            for end in ends:
-                bridges[end] += answerable_KK[i, j]
-            if bridges[[i, j]].min() >= 1:
-                parts[ends[1]] = parts[i]
-            # Sherman and Morrison: the covariance once this pair has been judged, whatever the answer.
-            column = covariance[:, i] - covariance[:, j]
-            shrunk = weight_KK[i, j] / (1 + weight_KK[i, j] * variance_KK[i, j])
-            covariance = covariance - shrunk * np.outer(column, column)
+            one, other = parts == parts[i], parts == parts[j]
+            bridges[one | other] += answerable_KK[i, j]
+            if min(bridges[i], bridges[j]) >= 1:
+                parts[other] = parts[i]
+            covariance = _shrunk(covariance, i, j, float(weight_KK[i, j]))
         return chosen
 
     def inferred(self) -> Doubles:
@@ -208,13 +208,20 @@ def _least_squares(log_odds_KK: Doubles) -> Doubles:
     judged = np.isfinite(log_odds_KK)
     laplacian = np.diag(judged.sum(axis=1)) - judged
     sums = np.where(judged, np.clip(log_odds_KK, -CERTAIN_LOG_ODDS, CERTAIN_LOG_ODDS), 0.0).sum(axis=1)
-    return np.asarray(np.linalg.pinv(laplacian.astype(np.float64), hermitian=True) @ sums)
+    inverse = np.linalg.pinv(laplacian.astype(np.float64), rcond=ZERO_EIGENVALUE, hermitian=True)
+    return np.asarray(inverse @ sums)
 
 
 def _covariance(weight_KK: Doubles) -> Doubles:
     """Of the utilities: the inverse of the regularised Hessian of the Bradley-Terry likelihood."""
     hessian = np.diag(weight_KK.sum(axis=1) + PRIOR_PRECISION) - weight_KK
     return np.asarray(np.linalg.inv(hessian), dtype=np.float64)
+
+
+def _shrunk(covariance: Doubles, i: int, j: int, weight: float) -> Doubles:
+    """The covariance once the pair has been judged, whatever the answer (Sherman and Morrison, 1950)."""
+    column = covariance[:, i] - covariance[:, j]
+    return np.asarray(covariance - weight / (1 + weight * (column[i] - column[j])) * np.outer(column, column))
 
 
 def _sigmoid(x: Doubles) -> Doubles:

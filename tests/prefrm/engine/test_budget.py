@@ -4,13 +4,14 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefrm.engine.budget import PRIOR_PRECISION, choose_and_fit
 from prefrm.errors import ConfigError
 from prefrm.eval.ranking import kendall_tau
 from prefrm.rewards.utilities import fit_utilities
+from prefrm.winmatrix import WinMatrix
 
 
 class Judge:
@@ -58,6 +59,7 @@ def off_diagonal(size):
     return ~np.eye(size, dtype=bool)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 12), st.integers(0, 70), st.integers(0, 9))
 def test_no_pair_is_asked_twice_and_the_budget_is_spent(size, spare, seed):
     judge = Judge(noisy(size, seed, 0.5))
@@ -86,6 +88,9 @@ def test_with_a_budget_for_all_pairs_nothing_is_inferred(size, beyond):
     assert np.isnan(result.judged.diagonal()).all()
     assert np.isnan(result.inferred[off_diagonal(size)]).all()
     assert result.rounds == 1
+    judge.log_odds[0, 1] = judge.log_odds[1, 0] = np.nan
+    result = choose_and_fit(size, size * (size - 1) // 2 + beyond, judge)
+    assert np.isnan(completed(result)[0, 1])
 
 
 @pytest.mark.parametrize(("size", "budget"), [(5, 5), (6, 9), (64, 256)])
@@ -221,6 +226,17 @@ def test_a_judge_that_is_certain_of_everything_is_followed():
     result = choose_and_fit(64, 256, Judge(np.sign(truth) * 1000))
     assert np.isfinite(completed(result)[off_diagonal(64)]).all()
     assert kendall_tau(win_rates(completed(result)), win_rates(truth)) > 0.85
+
+
+def test_a_budget_makes_a_matrix_that_says_what_was_judged():
+    judge = Judge(noisy(16, 5, 0.5))
+    result = choose_and_fit(16, 48, judge)
+    judged = WinMatrix.from_order_logits(result.judged, order_free=True)
+    matrix = judged.with_inferred(result.inferred)
+    matrix.require_complete()
+    assert np.triu(matrix.valid, 1).sum() == 48
+    assert {(int(i), int(j)) for i, j in np.argwhere(np.triu(matrix.valid, 1))} == set(judge.asked)
+    np.testing.assert_allclose(matrix.win_rate(), win_rates(completed(result)), atol=1e-6)
 
 
 def test_the_same_candidates_by_the_same_numbers_give_the_same_to_the_last_bit():
