@@ -85,7 +85,7 @@ def bench_engine(settings: Settings, shape: Shape | None = None) -> EngineReport
     rates: list[float] = []
     for tokens in shape.image_tokens:
         rounds = Rounds(shape, tokens, settings)
-        rounds.run(f"scoring, {tokens} tokens an image")
+        rounds.run()
         rows += _rows(rounds, tokens)
         batches[str(tokens)] = rounds.plain.batch_size
         encodes[str(tokens)] = rounds.encodes_of_floor()

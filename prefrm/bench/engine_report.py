@@ -1,6 +1,7 @@
 """The benchmark of the engine in numbers and as a table; measures nothing."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from prefrm.files import write_whole
 __all__ = ["EngineReport", "EngineRow", "write_engine_report"]
 
 JSON = "engine.json"
+LINE = 110
 TABLE = Path("engine") / "table.md"
 HEADER = ["method", "K", "seconds", "times plain", "of floor", "pairs a second", "peak MB", "difference"]
-MEASURED = """\
-{device}, {dtype}, {tokens} tokens an image; {median}. A matrix product attains {gflops:,.0f} GFLOP a
-second, the rate of the floor{encodes}. *plain* ran in batches of {batch}{sampled}.
-"""
+MEASURED = (
+    "{device}, {dtype}, {tokens} tokens an image; {median}. A matrix product attains {gflops:,.0f} GFLOP a "
+    "second, the rate of the floor{encodes}. *plain* ran in batches of {batch}{sampled}."
+)
 SAMPLED = ", timed on {count} comparisons and scaled where a group has more"
 
 
@@ -101,7 +103,7 @@ class EngineReport:
             batch=self.plain_batch_size[str(tokens)],
             sampled=SAMPLED.format(count=max(timed)) if timed else "",
         )
-        return f"{said}\n{markdown_table(HEADER, [_cells(row) for row in rows])}\n"
+        return f"{textwrap.fill(said, LINE)}\n\n{markdown_table(HEADER, [_cells(row) for row in rows])}\n"
 
 
 def write_engine_report(report: EngineReport, docs: Path) -> None:

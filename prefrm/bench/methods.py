@@ -24,6 +24,7 @@ from prefrm.bench.random_model import PROMPT
 from prefrm.engine import Engine
 from prefrm.judge import ImageInput, Judge, log_odds
 from prefrm.media import decode
+from prefrm.progress import Advance
 from prefrm.winmatrix import Group
 
 __all__ = [
@@ -82,12 +83,13 @@ class PlainMethod:
         batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
         return torch.cat([self._forward(images, batch) for batch in batches]).cpu()
 
-    def choose_batch_size(self, sizes: Sequence[int], *, tries: int) -> None:
+    def choose_batch_size(self, sizes: Sequence[int], *, tries: int, advance: Advance) -> None:
         """Keep the size at which a comparison takes the fewest seconds; one that does not fit is left out."""
         images, device = self.prepare(2), self._judge.device
         self.read(images, [(0, 1)])
         seconds: dict[int, float] = {}
-        for size in (*sizes,) * tries:
+        for done, size in enumerate((*sizes,) * tries):
+            advance(done)
             self.batch_size = size
             pairs = both_orders(2) * -(-size // 2)
             try:

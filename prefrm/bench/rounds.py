@@ -7,6 +7,7 @@ preparation of all K images is timed whole.
 
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -28,7 +29,7 @@ from prefrm.bench.methods import (
 from prefrm.bench.operations import group_operations, vision_operations
 from prefrm.bench.random_model import PROMPT, Shape, build_judges, side_of
 from prefrm.errors import ScoringError
-from prefrm.progress import Advance, track
+from prefrm.progress import track
 
 __all__ = ["Cell", "Rounds", "Settings"]
 
@@ -102,17 +103,16 @@ class Rounds:
         self.plain = PlainMethod(self._judges["joint"], images)
         self._engines = {name: EngineMethod(judge, images) for name, judge in self._judges.items()}
         (self._image,) = self.plain.prepare(1)
-        self.plain.choose_batch_size(settings.batch_sizes, tries=settings.rounds)
-        self.cells = {(method, k): self._cell(method, k) for k in settings.sizes for method in METHODS}
+        self._references: dict[str, npt.NDArray[np.float64]] = {}
+        self.cells: dict[tuple[str, int], Cell] = {}
 
-    def run(self, label: str) -> None:
-        """Measure everything; the progress is that of the operations."""
-        with track(label, 100) as advance:
-            self._warm_up()
-            self._measure(advance)
+    def run(self) -> None:
+        """Measure everything."""
+        self._prepare()
+        self._measure()
 
     def encodes_of_floor(self) -> float | None:
-        """The part of a matrix product's rate that the engine's encodes attain; None if nothing calls the tower."""
+        """The part of a matrix product's rate that the engine's encodes attain; None if it calls no tower."""
         judge, k = self._judges["scalar"], min(ENCODED, max(self._settings.sizes))
         tower = judge.model.get_submodule(judge.family.vision_tower)
         started, seconds = 0.0, 0.0
@@ -146,26 +146,36 @@ class Rounds:
             timed_pairs=min(pairs, sample) if method == PLAIN else pairs,
         )
 
-    def _warm_up(self) -> None:
-        self._references = {
-            name: reference_probabilities(judge, self.plain, self._settings.compared)
-            for name, judge in self._judges.items()
-        }
-        for engine in self._engines.values():
-            engine.score(WARM_UP)
+    def _prepare(self) -> None:
+        """Choose the plain method's batch size, ask the references, and run every engine once."""
+        settings = self._settings
+        tries = settings.rounds * len(settings.batch_sizes)
+        with track("warming up", tries + len(self._judges)) as advance:
+            self.plain.choose_batch_size(settings.batch_sizes, tries=settings.rounds, advance=advance)
+            for n, (name, judge) in enumerate(self._judges.items(), start=1):
+                self._references[name] = reference_probabilities(judge, self.plain, settings.compared)
+                self._engines[name].score(WARM_UP)
+                advance(tries + n)
+        self.cells = {(method, k): self._cell(method, k) for k in settings.sizes for method in METHODS}
 
-    def _measure(self, advance: Advance) -> None:
-        rounds, done = self._settings.rounds, 0
-        total = rounds * sum(self._work(method, k) for method, k in self.cells)
-        for _, k in product(range(rounds), self._settings.sizes):
-            self.rates.append(matrix_product_rate(self._device, self._dtype))
-            for method in METHODS:
+    def _measure(self) -> None:
+        total = self._settings.rounds * sum(self._work(method, k) for method, k in self.cells)
+        with track("scoring (percent)", 100) as advance:
+            done = 0
+            for method, k in self._turns():
                 with PeakMemory(self._device) as memory:
                     seconds = self._plain(k) if method == PLAIN else self._engine(method, k)
                 self.cells[method, k].seconds.append(seconds)
                 self.cells[method, k].peaks.append(memory.peak_mb)
                 done += self._work(method, k)
                 advance(100 * done // total)
+
+    def _turns(self) -> Iterator[tuple[str, int]]:
+        """What is timed, in order; before the methods of each group size, a matrix product."""
+        for _, k in product(range(self._settings.rounds), self._settings.sizes):
+            self.rates.append(matrix_product_rate(self._device, self._dtype))
+            for method in METHODS:
+                yield method, k
 
     def _work(self, method: str, k: int) -> int:
         """Operations that are really done."""

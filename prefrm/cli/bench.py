@@ -33,7 +33,7 @@ def judges(
 @bench.command()
 def engine(
     quick: Annotated[
-        bool, typer.Option("--quick", help="small groups and one round: about a minute")
+        bool, typer.Option("--quick", help="small groups, one round: less than a minute")
     ] = False,
     k: Annotated[
         str | None, typer.Option(metavar="K,K", help="group sizes; 4,8,16,32,64, or 4,8 with --quick")

@@ -82,6 +82,7 @@ def test_the_plain_method_is_timed_on_a_sample_and_scaled(report: EngineReport, 
     # Two comparisons are fewer than a sample; of twenty, as many whole batches as six hold.
     assert timed_pairs == {2: 2, 5: {1: 6, 4: 4}[batch]}
     rounds = Rounds(TINY, 25, replace(SETTINGS, batch_sizes=(2,)))
+    rounds.run()
     seen = []
 
     def read(images, pairs):
@@ -105,8 +106,9 @@ def test_the_plain_method_takes_the_batch_size_that_is_best_and_fits(judges, mon
         time.sleep(0.004 + 0.001 * len(pairs) + (0.05 if len(pairs) == 8 else 0))
 
     monkeypatch.setattr(plain, "read", read)
-    plain.choose_batch_size((1, 4, 8, 16), tries=2)
-    assert plain.batch_size == 4
+    advanced = []
+    plain.choose_batch_size((1, 4, 8, 16), tries=2, advance=advanced.append)
+    assert plain.batch_size == 4 and advanced == list(range(8))
 
 
 def test_batches_change_no_verdict_and_verdicts_differ(judges):
@@ -181,6 +183,15 @@ def test_the_report_is_json_and_a_table(report: EngineReport, tmp_path: Path):
     assert "scaled" in table
     whole = replace(report, rows=tuple(row for row in report.rows if row.k == 2))
     assert "scaled" not in whole.to_markdown()
+
+
+@pytest.mark.gpu
+def test_a_gpu_has_the_same_rows(monkeypatch):
+    monkeypatch.setattr(meters, "SIDES", {"cuda": 256})
+    on_gpu = replace(SETTINGS, device=torch.device("cuda", 0), dtype=torch.bfloat16)
+    found = bench_engine(on_gpu, TINY)
+    assert found.dtype == "bfloat16" and len(found.rows) == 10
+    assert all(row.peak_mb > 0 and (row.max_abs_diff or 0) < 0.05 for row in found.rows)
 
 
 def test_the_command_prints_what_was_asked_for(report: EngineReport, monkeypatch, capsys, tmp_path):
