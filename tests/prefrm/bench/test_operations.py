@@ -1,10 +1,13 @@
 """Operations against those that torch counts while the model runs."""
 
+import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.vision_utils import get_vision_window_index
 
 from prefrm.bench.methods import both_orders
 from prefrm.bench.operations import group_operations, language_operations, vision_operations
@@ -45,6 +48,30 @@ def test_an_image_costs_what_torch_counts(judges, image):
     judge = judges["joint"]
     expected = counted(lambda: judge.encode([image]))
     assert vision_operations(judge.model.config, GRID) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("grid", [GRID, (1, 16, 16), (2, 4, 26)])
+def test_windows_are_those_of_the_vision_tower(judges, grid):
+    """The same model with full attention everywhere differs by the pairs of patches outside of windows."""
+    vision = judges["joint"].model.config.vision_config
+    _, ends = get_vision_window_index(
+        torch.tensor([grid]), vision.spatial_merge_size, vision.window_size, vision.patch_size
+    )
+    in_windows = int(ends.diff().square().sum())
+    everywhere = grid[0] * (grid[1] * grid[2]) ** 2
+    windowed = [
+        vision_operations(SimpleNamespace(vision_config=changed(vision, full)), grid)
+        for full in ([], [0, 1, 2])
+    ]
+    # Two products, an addition and a multiplication each, in every layer.
+    outside = 4 * vision.hidden_size * vision.depth * (everywhere - in_windows)
+    assert windowed[1] - windowed[0] == outside > 0
+
+
+def changed(vision, full: list[int]):
+    config = copy.deepcopy(vision)
+    config.fullatt_block_indexes = full
+    return config
 
 
 def hidden(judge: Judge, tokens: int) -> int:
