@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from prefrm.errors import BundleError, ConfigError, missing_extra
-from prefrm.protocol import BUNDLE_PARAMETER, DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
+from prefrm.protocol import (
+    BUNDLE_PARAMETER,
+    DEFAULT_MODEL,
+    GRPC_PORT,
+    HTTP_PORT,
+    METRICS_PORT,
+    judge_identity,
+)
 
 if TYPE_CHECKING:
     from serving.server import Addresses
@@ -46,6 +53,13 @@ def serve(
     cache_mb: Annotated[
         int | None, typer.Option(min=0, help="For what the vision tower said of images, in MiB.")
     ] = None,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the judge's layers: the first answers take minutes, later ones less.",
+        ),
+    ] = False,
     address_file: Annotated[
         Path | None, typer.Option(help="Write the addresses there, as JSON, once the server is ready.")
     ] = None,
@@ -76,7 +90,7 @@ def serve(
     from prefrm.engine import DEFAULT_CACHE_BYTES, DEFAULT_TOKENS, Engine
 
     manifest = read_manifest(bundle)
-    facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: manifest.digest}
+    facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: judge_identity(manifest.digest, pairs)}
     model = ModelInfo(name=model_name, facts=facts)
     check_ports(host, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port})
     typer.echo(f"judge: {manifest.describe()}", err=True)
@@ -86,6 +100,7 @@ def serve(
         dtype=dtype,
         pairs="all" if pairs is None else pairs,
         tokens=DEFAULT_TOKENS if tokens is None else tokens,
+        compile=compile_,
         cache_bytes=DEFAULT_CACHE_BYTES if cache_mb is None else cache_mb * 2**20,
     )
     server = JudgeServer(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prefrm.errors import ConfigError
+from prefrm.protocol import judge_identity
 
 if TYPE_CHECKING:
     from prefrm.winmatrix import Scorer
@@ -70,5 +71,4 @@ def identity(target: str, scorer: "Scorer", pairs: int | None = None) -> str:
         return scorer.identity()
     from prefrm.bundle import read_manifest
 
-    digest = read_manifest(target).digest
-    return digest if pairs is None else f"{digest} with {pairs} pairs"
+    return judge_identity(read_manifest(target).digest, pairs)

@@ -2,7 +2,7 @@
 
 A row of tokens attends to itself, causally, and to blocks that were read before: the prompt, an image in a
 slot. Rows that share a block are laid side by side and attend to it in one product, so its keys and
-values are never copied for them; what a row finds in each place is weighed by the place's share of the
+values are not copied for them; what a row finds in each place is weighed by the place's share of the
 softmax, which is exact (Hydragen, arXiv 2402.05099; cascade attention in FlashInfer, arXiv 2501.01005).
 
 `transformers` calls it in place of its own attention, in the models of every family.
@@ -11,14 +11,13 @@ Shapes: B rows, S tokens of a row, G blocks, N rows that share a block, L tokens
 C heads of keys and values, D numbers of a head.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
 from transformers import AttentionInterface
 
 from prefrm.judge import ImageInput, Judge, SequenceInput
@@ -26,8 +25,11 @@ from prefrm.judge import ImageInput, Judge, SequenceInput
 __all__ = ["Memory", "Reading", "Shared", "attend", "keep_rows", "read_rows"]
 
 NAME = "prefrm_shared"
-# Where torch has a fused kernel that also says what the softmax's sum was.
-FUSED = ("cpu",)
+# Where torch has a fused kernel that also says what the softmax's sum was: no public function does.
+FUSED = ("cpu",) if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu") else ()
+# Of neighbouring blocks so many are in use that they are read where they stand, and the others for nothing;
+# of fewer, those in use are copied together, one layer at a time.
+LEAST_USED = 0.5
 Features = Mapping[ImageInput, torch.Tensor]
 
 
@@ -46,49 +48,30 @@ class Memory:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def only(self, blocks: Sequence[int]) -> "Memory":
-        """Some of the blocks, in ascending order; in place where they are neighbours."""
-        if list(blocks) == list(range(blocks[0], blocks[-1] + 1)):
-            some: slice | list[int] = slice(blocks[0], blocks[-1] + 1)
-        else:
-            some = list(blocks)
-        return Memory(
-            layers=tuple((k[some], v[some]) for k, v in self.layers),
-            lengths=tuple(self.lengths[block] for block in blocks),
-        )
-
     @classmethod
-    def joined(cls, memories: "Sequence[Memory]") -> "Memory":
-        """The blocks of all of `memories`, in order, padded to the longest."""
-        if len(memories) == 1:
-            return memories[0]
-        longest = max(memory.layers[0][0].shape[2] for memory in memories)
-
-        def together(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-            return torch.cat([pad(x, (0, 0, 0, longest - x.shape[2])) for x in tensors])
-
-        pairs = zip(*(memory.layers for memory in memories), strict=True)
-        return cls(
-            layers=tuple(
-                (together([k for k, _ in layer]), together([v for _, v in layer])) for layer in pairs
-            ),
-            lengths=tuple(length for memory in memories for length in memory.lengths),
-        )
+    def collected(cls, parts: "Iterable[Memory]", *, blocks: int, length: int) -> "Memory":
+        """The blocks of all parts, in order, padded to `length`; a part goes before the next is drawn."""
+        layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        lengths: list[int] = []
+        for part in parts:
+            place = slice(len(lengths), len(lengths) + len(part))
+            layers = layers or [
+                (_zeros(k, blocks, length), _zeros(v, blocks, length)) for k, v in part.layers
+            ]
+            for (keys, values), (k, v) in zip(layers, part.layers, strict=True):
+                keys[place, :, : k.shape[2]] = k
+                values[place, :, : v.shape[2]] = v
+            lengths += part.lengths
+        return cls(layers=tuple(layers), lengths=tuple(lengths))
 
     @property
     def nbytes(self) -> int:
         """What it holds, or looks at."""
         return sum(k.nbytes + v.nbytes for k, v in self.layers)
 
-    def mask(self) -> torch.Tensor | None:
-        """What is added to scores [G, 1, 1, L]: -inf where a block is padded; None if none is."""
-        keys = self.layers[0][0]
-        if min(self.lengths) == keys.shape[2]:
-            return None
-        lengths_G = torch.tensor(self.lengths, device=keys.device)
-        padded_GL = torch.arange(keys.shape[2], device=keys.device) >= lengths_G[:, None]
-        added = torch.zeros(padded_GL.shape, dtype=keys.dtype, device=keys.device)
-        return added.masked_fill(padded_GL, float("-inf"))[:, None, None]
+
+def _zeros(like: torch.Tensor, blocks: int, length: int) -> torch.Tensor:
+    return like.new_zeros(blocks, like.shape[1], length, like.shape[3])
 
 
 class Shared:
@@ -103,10 +86,16 @@ class Shared:
         used: dict[int, list[int]] = {block: [] for block in sorted(set(block_of_row))}
         for row, block in enumerate(block_of_row):
             used[block].append(row)
+        cover = range(min(used), max(used) + 1)
+        self._some: slice | list[int] = slice(cover.start, cover.stop)
+        if len(used) < LEAST_USED * len(cover):
+            self._some = list(used)
+        else:
+            used = {block: used.get(block, []) for block in cover}
         width = max(map(len, used.values()))
-        self._memory = memory.only(list(used))
-        self._mask = self._memory.mask()
+        self._memory = memory
         device = memory.layers[0][0].device
+        self._mask = _padding([memory.lengths[block] for block in used], memory.layers[0][0])
         # Blocks with fewer rows than others are asked by row 0 in their place; nobody reads the answers.
         rows = [[*some, *[0] * (width - len(some))] for some in used.values()]
         self._rows_GN = torch.tensor(rows, device=device)
@@ -115,7 +104,7 @@ class Shared:
 
     def __call__(self, q_BHSD: torch.Tensor, layer: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         """What each row finds in its block, and the logarithm of the softmax's sum there [B, H, S]."""
-        keys, values = self._memory.layers[layer]
+        keys, values = (x[self._some] for x in self._memory.layers[layer])
         (_, heads, S, D), (G, C) = q_BHSD.shape, keys.shape[:2]
         N, share = self._rows_GN.shape[1], heads // C
         q_GCMD = (
@@ -128,6 +117,16 @@ class Shared:
         found = found_GCMD.view(G, C, share, N, S, D).permute(0, 3, 1, 2, 4, 5).reshape(G * N, heads, S, D)
         sums = sums_GCM.view(G, C, share, N, S).permute(0, 3, 1, 2, 4).reshape(G * N, heads, S)
         return found[self._where_B], sums[self._where_B]
+
+
+def _padding(lengths: Sequence[int], keys: torch.Tensor) -> torch.Tensor | None:
+    """What is added to scores [G, 1, 1, L]: -inf where a block is padded; None if none is."""
+    if min(lengths) == keys.shape[2]:
+        return None
+    lengths_G = torch.tensor(lengths, device=keys.device)
+    padded_GL = torch.arange(keys.shape[2], device=keys.device) >= lengths_G[:, None]
+    added_GL = torch.zeros(padded_GL.shape, dtype=keys.dtype, device=keys.device)
+    return added_GL.masked_fill(padded_GL, float("-inf"))[:, None, None]
 
 
 def attend(
@@ -153,7 +152,8 @@ def attend(
             q, k, v, 0.0, causal, attn_mask=mask, scale=scale
         )
         return found, sums
-    scores = (q @ k.transpose(-1, -2)).float() * scale
+    # Scores of half precision may be too large for it, and are too coarse.
+    scores = (q.float() * scale) @ k.float().transpose(-1, -2)
     if mask is not None:
         scores = scores + mask
     if causal:

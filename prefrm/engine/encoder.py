@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from prefrm.engine.cache import EncodedImage, FeatureCache
+from prefrm.engine.held import Held
 from prefrm.engine.patches import patches_as_products
 from prefrm.errors import MediaError
 from prefrm.judge import ImageInput, Judge
@@ -35,13 +36,18 @@ class Encoder:
         self._limits = limits
         self._tower = judge.model.get_submodule(judge.family.vision_tower)
 
-    def __call__(self, images: Mapping[str, bytes]) -> tuple[dict[str, EncodedImage], dict[str, str]]:
-        """The images that can be read, in order, and why each of the others cannot; by their digests."""
+    def __call__(
+        self, images: Mapping[str, bytes], held: Held[EncodedImage]
+    ) -> tuple[dict[str, EncodedImage], dict[str, str]]:
+        """The images that can be read, in order, and why each of the others cannot; by their digests.
+
+        Counts a use of each in `held`.
+        """
         found: dict[str, EncodedImage] = {}
         reasons: dict[str, str] = {}
         waiting: dict[torch.Size, dict[str, ImageInput]] = {}
         for key, data in images.items():
-            if (encoded := self._cache.get(key)) is not None:
+            if (encoded := held.get(key) or self._cache.get(key)) is not None:
                 found[key] = encoded
                 continue
             try:
@@ -55,7 +61,10 @@ class Encoder:
                 found |= self._encode(waiting.pop(image.pixels.shape))
         for alike in waiting.values():
             found |= self._encode(alike)
-        return {key: found[key] for key in images if key in found}, reasons
+        ordered = {key: found[key] for key in images if key in found}
+        for key, encoded in ordered.items():
+            held.use(key, encoded)
+        return ordered, reasons
 
     def _encode(self, images: Mapping[str, ImageInput]) -> dict[str, EncodedImage]:
         """A pass, always of as many images: so what is said of one depends on no other.

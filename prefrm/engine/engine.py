@@ -10,17 +10,21 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from prefrm.bundle import load_bundle
+from prefrm.engine.attention import Memory
 from prefrm.engine.budget import choose_and_fit
-from prefrm.engine.cache import FeatureCache
+from prefrm.engine.cache import EncodedImage, FeatureCache
 from prefrm.engine.compilation import compile_layers
 from prefrm.engine.encoder import Encoder
+from prefrm.engine.held import Held
+from prefrm.engine.memory import is_out_of_memory
 from prefrm.engine.plan import GroupPlan, Pair, plan_group
 from prefrm.engine.readers import Outcome, Reader, open_reader
 from prefrm.errors import ConfigError, RecordError, ScoringError
@@ -31,6 +35,10 @@ from prefrm.winmatrix import Group, WinMatrix, temper_ties
 __all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine"]
 
 logger = logging.getLogger(__name__)
+
+NO_NUMBERS = (("images_at_once", None), ("pairs", "all"))
+# A pass sets what the model's attention sees, which two threads cannot do at once, with one engine or two.
+_locks: "WeakKeyDictionary[Any, Lock]" = WeakKeyDictionary()
 
 DEFAULT_TOKENS = 8192
 DEFAULT_CACHE_BYTES = 256 * 2**20
@@ -45,7 +53,8 @@ class Engine:
         tokens: how many run through the language model at once; one row may have more.
         cache_bytes: how much of what the vision tower said of images is kept for later calls.
         pairs: "all", or how many unordered pairs of a group are judged; which these are is decided in rounds,
-            and the others are inferred (`prefrm.engine.budget`). Heads that look at one image judge all.
+            and the others are inferred (`prefrm.engine.budget`). At least as many as connect all candidates
+            are. Heads that look at one image judge all.
         images_at_once: how many images of one shape go through the vision tower together; None is 1 on a CPU
             and 8 elsewhere.
         compile: whether the judge's layers are compiled by `torch.compile`, in place: worth its minutes where
@@ -55,7 +64,7 @@ class Engine:
     The judge must not change while an engine has it: what its vision tower said is kept.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range, or the language model attends to a sliding window.
     """
 
     def __init__(
@@ -72,16 +81,18 @@ class Engine:
     ) -> None:
         if not 0.0 < temperature < float("inf"):
             raise ConfigError(f"temperature must be positive and finite; received {temperature}")
-        for name, value in (("tokens", tokens), ("pairs", pairs), ("images_at_once", images_at_once)):
-            if isinstance(value, int) and value < 1:
-                raise ConfigError(f"{name} must be at least 1; received {value}")
+        numbers = {"tokens": tokens, "images_at_once": images_at_once, "pairs": pairs}
+        for name, value in numbers.items():
+            if (type(value) is not int or value < 1) and (name, value) not in NO_NUMBERS:
+                raise ConfigError(f"{name} must be at least 1; received {value!r}")
+        _check_attention(judge)
         self.judge = judge.eval()
         self.temperature = temperature
         self.pairs = pairs
         self.cache = FeatureCache(cache_bytes)
         self._tokens = tokens
         self._encode = Encoder(judge, self.cache, images_at_once, limits)
-        self._lock = Lock()
+        self._lock = _locks.setdefault(judge.model, Lock())
         if compile:
             compile_layers(judge)
 
@@ -115,7 +126,6 @@ class Engine:
             limits=limits,
         )
 
-    @torch.inference_mode()
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order.
 
@@ -125,36 +135,47 @@ class Engine:
 
         Raises:
             ScoringError: the device ran out of memory.
-            ConfigError: the budget of pairs does not suffice to connect a group's candidates.
         """
+        planned = [(group.prompt, plan_group(group)) for group in groups]
+        images: Held[EncodedImage] = Held(key for _, plan in planned for key in plan.images)
+        prefixes: Held[Memory] = Held(prompt for prompt, _ in planned)
         try:
-            # A pass of the model sets what it attends to, which two threads cannot do at once.
-            with self._lock:
-                return [self._score(group) for group in groups]
-        except torch.OutOfMemoryError as error:
+            with self._lock, torch.inference_mode():
+                return [self._score(prompt, plan, images, prefixes) for prompt, plan in planned]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise ScoringError(
                 f"the device ran out of memory with tokens={self._tokens}; "
                 "lower it, or train the judge with a lower max_pixels"
             ) from error
 
-    def _score(self, group: Group) -> WinMatrix:
-        plan = plan_group(group)
-        images, reasons = self._encode(plan.images)
+    def _score(
+        self, prompt: str, plan: GroupPlan, images: Held[EncodedImage], prefixes: Held[Memory]
+    ) -> WinMatrix:
+        readable, reasons = self._encode(plan.images, images)
         outcomes: dict[Pair, Outcome] = {}
         implied: dict[Pair, float] = {}
         try:
-            reader = open_reader(self.judge, group.prompt, images, self._tokens)
+            reader = open_reader(self.judge, prompt, readable, self._tokens, prefixes.get(prompt))
         except RecordError as error:
-            reasons |= dict.fromkeys(images, str(error))
+            reasons |= dict.fromkeys(readable, str(error))
         else:
-            if self.pairs == "all" or not self.judge.spec.is_pairwise or len(images) < 2:
-                outcomes = reader.compare(plan.pairs(list(images)))
+            prefixes.use(prompt, reader.prefix)
+            if self._can_afford(len(readable)):
+                outcomes = reader.compare(plan.pairs(list(readable)))
             else:
-                outcomes, implied = self._within_budget(reader, list(images))
+                outcomes, implied = self._within_budget(reader, list(readable))
             reasons |= _left_alone(reader, outcomes)
         errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in plan.places]
         matrix = self._matrix(plan, outcomes, errors)
         return matrix.with_inferred(plan.spread(implied)) if implied else matrix
+
+    def _can_afford(self, size: int) -> bool:
+        """Whether all pairs of so many images are judged."""
+        if self.pairs == "all" or not self.judge.spec.is_pairwise:
+            return True
+        return self.pairs >= size * (size - 1) // 2
 
     def _within_budget(
         self, reader: Reader, keys: Sequence[str]
@@ -167,7 +188,8 @@ class Engine:
             outcomes.update(reader.compare([order for a, b in both for order in ((a, b), (b, a))]))
             return [self._merged(outcomes, pair) for pair in both]
 
-        chosen = choose_and_fit(len(keys), int(self.pairs), judge)
+        # Whatever the budget, candidates that nothing connects cannot be compared.
+        chosen = choose_and_fit(len(keys), max(int(self.pairs), len(keys) - 1), judge)
         implied = {
             (a, b): float(chosen.inferred[i, j]) for i, a in enumerate(keys) for j, b in enumerate(keys)
         }
@@ -203,3 +225,12 @@ def _left_alone(reader: Reader, outcomes: Mapping[Pair, Outcome]) -> dict[str, s
         logger.warning("some pairs of a group are not judged: %s", next(iter(reader.refused.values())))
     paired = {key for pair in outcomes for key in pair}
     return {key: reason for pair, reason in reader.refused.items() for key in pair if key not in paired}
+
+
+def _check_attention(judge: Judge) -> None:
+    """Blocks that rows share are seen whole."""
+    if "sliding_attention" in (getattr(judge.model.get_decoder().config, "layer_types", None) or ()):
+        raise ConfigError(
+            "the base model attends to a sliding window, which the engine does not; set use_sliding_window "
+            "to false in its config.json if no prompt reaches that far"
+        )

@@ -8,7 +8,7 @@ A pass of the language model has rows of one group alone, so what else is scored
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -33,6 +33,7 @@ class Reader(ABC):
         prompt: what the images answer.
         images: by digest.
         tokens: how many run through the language model at once, or one row if that has more.
+        prefix: of another reader of this prompt.
 
     Attributes:
         refused: why comparisons could not be read, by pair; filled by `compare`.
@@ -41,7 +42,14 @@ class Reader(ABC):
         RecordError: the prompt is no valid text, or longer than the judge reads.
     """
 
-    def __init__(self, judge: Judge, prompt: str, images: Mapping[str, EncodedImage], tokens: int) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        prompt: str,
+        images: Mapping[str, EncodedImage],
+        tokens: int,
+        prefix: Memory | None = None,
+    ) -> None:
         self.refused: dict[Pair, str] = {}
         self._judge = judge
         self._images = images
@@ -49,25 +57,29 @@ class Reader(ABC):
         self._features = {image.image: image.features for image in images.values()}
         self._pieces = Pieces(judge.processor, prompt)
         self._place = {key: n for n, key in enumerate(images)}
+        if prefix is not None:
+            self.prefix = prefix
 
     @abstractmethod
     def compare(self, pairs: Sequence[Pair]) -> dict[Pair, Outcome]:
         """What the judge says of each pair that it can read, the first of it shown first."""
 
     @cached_property
-    def _prefix(self) -> Memory:
+    def prefix(self) -> Memory:
+        """The prompt's own block, which every reader of this prompt may share."""
         return self._keep([self._pieces.prefix])
 
     def _after_prefix(self, rows: int) -> Shared:
-        return Shared(self._prefix, [0] * rows)
+        return Shared(self.prefix, [0] * rows)
 
     def _keep(self, rows: Sequence[SequenceInput], *, after_prefix: bool = False) -> Memory:
-        kept = []
-        for run in runs_of_rows([len(row) for row in rows], self._tokens):
-            some = [rows[n] for n in run]
-            seen = [self._after_prefix(len(some))] if after_prefix else []
-            kept.append(keep_rows(self._judge, some, seen, self._features))
-        return Memory.joined(kept)
+        def parts() -> Iterator[Memory]:
+            for run in runs_of_rows([len(row) for row in rows], self._tokens):
+                some = rows[run.start : run.stop]
+                seen = [self._after_prefix(len(some))] if after_prefix else []
+                yield keep_rows(self._judge, some, seen, self._features)
+
+        return Memory.collected(parts(), blocks=len(rows), length=max(map(len, rows)))
 
     def _outcomes(self, readings: torch.Tensor, pairs: Mapping[Pair, tuple[int, int]]) -> dict[Pair, Outcome]:
         """Of comparisons between readings, by their places."""
@@ -190,10 +202,17 @@ class _AloneReader(Reader):
         return found, {key: n for n, key in enumerate(rows)}, refused
 
 
-def open_reader(judge: Judge, prompt: str, images: Mapping[str, EncodedImage], tokens: int) -> Reader:
-    """The reader of this judge's kind. Raises as `Reader`."""
+def open_reader(
+    judge: Judge,
+    prompt: str,
+    images: Mapping[str, EncodedImage],
+    tokens: int,
+    prefix: Memory | None = None,
+) -> Reader:
+    """The reader of this judge's kind. Arguments and errors are those of `Reader`."""
+    kind: type[Reader] = _JointReader
     if not judge.spec.is_pairwise:
-        return _AloneReader(judge, prompt, images, tokens)
-    if judge.spec.attention == "isolated":
-        return _IsolatedReader(judge, prompt, images, tokens)
-    return _JointReader(judge, prompt, images, tokens)
+        kind = _AloneReader
+    elif judge.spec.attention == "isolated":
+        kind = _IsolatedReader
+    return kind(judge, prompt, images, tokens, prefix)

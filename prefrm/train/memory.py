@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from prefrm.engine import DEFAULT_TOKENS
+from prefrm.engine import DEFAULT_TOKENS, is_out_of_memory
 from prefrm.errors import ConfigError, ScoringError
 from prefrm.judge import Judge
 from prefrm.train.config import TrainConfig
@@ -14,8 +12,6 @@ __all__ = ["activation_checkpointing", "explaining_memory", "scored_tokens"]
 
 # Of an example of a training step, such as two images of 400 tokens and a prompt.
 TOKENS_OF_EXAMPLE = 1024
-# What torch says when the memory of the CPU is not enough, which it calls a RuntimeError.
-CPU_SAYS = ("not enough memory", "can't allocate memory")
 
 
 def scored_tokens(config: TrainConfig) -> int:
@@ -58,10 +54,8 @@ def activation_checkpointing(judge: Judge, wanted: bool) -> Iterator[None]:
 def _is_out_of_memory(error: BaseException) -> bool:
     # An engine gives its own error, and torch's as the cause.
     if isinstance(error, ScoringError):
-        return error.__cause__ is not None and _is_out_of_memory(error.__cause__)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in CPU_SAYS
-    )
+        return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+    return is_out_of_memory(error)
 
 
 def _advice(config: TrainConfig) -> str:

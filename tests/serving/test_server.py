@@ -349,6 +349,7 @@ class TestCommand:
             (["--device=cpu", "--dtype=float16"], {"device": "cpu", "dtype": "float16"}),
             (["--tokens=100", "--cache-mb=3"], {"tokens": 100, "cache_bytes": 3 * 2**20}),
             (["--cache-mb=0", "--pairs=40"], {"cache_bytes": 0, "pairs": 40}),
+            (["--compile"], {"compile": True}),
         ],
     )
     def test_the_engine_is_loaded_where_and_as_the_options_say(
@@ -363,6 +364,7 @@ class TestCommand:
             "device": "auto",
             "dtype": "auto",
             "pairs": "all",
+            "compile": False,
             "tokens": DEFAULT_TOKENS,
             "cache_bytes": DEFAULT_CACHE_BYTES,
         }

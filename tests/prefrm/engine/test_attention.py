@@ -73,20 +73,41 @@ def test_what_any_device_can_do_is_what_the_cpu_does(causal: bool, monkeypatch: 
     torch.testing.assert_close(here, anywhere, atol=1e-6, rtol=1e-5)
 
 
-def test_blocks_are_joined_and_chosen():
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_large_scores_of_half_precision_neither_overflow_nor_lose_their_digits(dtype, monkeypatch):
+    q, k, v = (factor * torch.randn(1, 2, 40, 64) for factor in (50, 50, 1))
+    q, k, v = (x.to(dtype) for x in (q, k, v))
+    wanted, _ = attend(q.float(), k.float(), v.float(), scale=SCALE)
+    monkeypatch.setattr("prefrm.engine.attention.FUSED", ())
+    found, _ = attend(q, k, v, scale=SCALE)
+    torch.testing.assert_close(found.float(), wanted, atol=0.02, rtol=0)
+
+
+def test_blocks_are_collected_part_by_part():
     short, long = memory(2, 3), memory(6, 4, seed=9)
-    joined = Memory.joined([short, long])
-    assert joined.lengths == (2, 3, 6, 4) and len(joined) == 4
+    collected = Memory.collected(iter([short, long]), blocks=4, length=8)
+    assert collected.lengths == (2, 3, 6, 4) and len(collected) == 4
     for place, (some, n) in enumerate(((short, 0), (short, 1), (long, 0), (long, 1))):
+        length = collected.lengths[place]
         for layer in range(LAYERS):
-            for mine, theirs in zip(joined.layers[layer], some.layers[layer], strict=True):
-                length = joined.lengths[place]
+            for mine, theirs in zip(collected.layers[layer], some.layers[layer], strict=True):
+                assert mine.shape[2] == 8
                 assert torch.equal(mine[place, :, :length], theirs[n, :, :length])
-    neighbours, others = joined.only([1, 2]), joined.only([0, 2])
-    assert neighbours.lengths == (3, 6) and others.lengths == (2, 6)
-    assert torch.equal(others.layers[1][0][1], joined.layers[1][0][2])
-    # Neighbours are looked at where they stand.
-    assert (
-        neighbours.layers[0][0].untyped_storage().data_ptr()
-        == joined.layers[0][0].untyped_storage().data_ptr()
-    )
+
+
+@pytest.mark.parametrize(("places", "copied"), [([0, 1, 3, 4], False), ([1, 2], False), ([0, 9], True)])
+def test_blocks_are_read_where_they_stand_unless_few_are_used(places: list[int], copied: bool, monkeypatch):
+    """A gap, such as that of an image that meets all but itself, costs no copy."""
+    blocks, seen = memory(*range(1, 11)), []
+
+    def watched(q, k, v, **settings):
+        seen.append(k)
+        return attend(q, k, v, **settings)
+
+    monkeypatch.setattr("prefrm.engine.attention.attend", watched)
+    q, k, v = queries(len(places), 3)
+    active = Reading([Shared(blocks, places)], keep=0)
+    wanted = [whole(row, q, k, v, [(blocks, place)], 0) for row, place in enumerate(places)]
+    torch.testing.assert_close(active(0, q, k, v, SCALE), torch.stack(wanted), atol=1e-6, rtol=0)
+    stands = blocks.layers[0][0].untyped_storage().data_ptr()
+    assert (seen[-1].untyped_storage().data_ptr() != stands) == copied

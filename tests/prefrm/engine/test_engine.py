@@ -189,8 +189,8 @@ def test_a_pass_is_bounded_and_no_pixels_are_kept(judge: Judge, make_group, monk
     monkeypatch.setattr(judge.processor, "prepare_image", watched)
     engine = Engine(judge, tokens=300)
     engine.score([make_group(0, 3, 6, 9, 12), make_group(0, 3)])
-    # The prefix and the first images once for each group, then a row for each ordered pair.
-    assert sum(rows for rows, _ in passes) == (1 + 5 + 5 * 4) + (1 + 2 + 2)
+    # The prefix once, the first images once for each group, then a row for each ordered pair.
+    assert sum(rows for rows, _ in passes) == 1 + (5 + 5 * 4) + (2 + 2)
     assert all(rows * length <= 300 or rows == 1 for rows, length in passes)
     assert max(rows for rows, _ in passes) > 1
     # The second group's images are known already.

@@ -69,8 +69,30 @@ def test_heads_that_look_at_one_image_judge_all_pairs(tiny_checkpoint, make_grou
     assert matrix.valid.all()
 
 
-def test_a_budget_that_connects_nothing_is_refused(judge: Judge, make_group):
-    with pytest.raises(ConfigError, match="at least 1; received 0"):
-        Engine(judge, pairs=0)
-    with pytest.raises(ConfigError, match="4 need 3 pairs at least; received 2"):
-        Engine(judge, pairs=2).score([make_group(0, 1, 2, 3)])
+def test_a_budget_that_is_too_small_to_connect_a_group_is_exceeded(judge: Judge, make_group):
+    """One large group must not fail the call that it came in."""
+    small, large = Engine(judge, pairs=2).score([make_group(5, 6), make_group(0, 1, 2, 3)])
+    assert small.valid.all()
+    assert pairs_of(large.valid) == 3 and pairs_of(large.inferred) == 3
+
+
+def test_a_budget_for_all_pairs_of_copies_is_no_budget(judge: Judge, make_group):
+    group = make_group(0, 1, 0)
+    assert Engine(judge, pairs=3).score([group])[0].equals(Engine(judge).score([group])[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pairs": 0}, "pairs must be at least 1; received 0"),
+        ({"pairs": "some"}, "pairs must be at least 1; received 'some'"),
+        ({"pairs": None}, "received None"),
+        ({"pairs": 2.5}, "received 2.5"),
+        ({"pairs": True}, "received True"),
+        ({"tokens": 1.5}, "tokens must be at least 1; received 1.5"),
+        ({"images_at_once": 0}, "images_at_once must be at least 1; received 0"),
+    ],
+)
+def test_what_is_no_number_is_refused(judge: Judge, settings: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        Engine(judge, **settings)
