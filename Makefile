@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: help quickstart check test bench-judges format clean
+.PHONY: help quickstart check test bench-judges bench-engine format clean
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
 	@echo "make test         every test that needs no GPU and no network"
 	@echo "make check        lint, types, import layers"
 	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
+	@echo "make bench-engine time every way to score a group and write docs/engine.json (about half an hour)"
 	@echo "make format       let ruff rewrite the sources"
 	@echo "make clean        remove the virtual environment and what tools left behind"
 
@@ -28,6 +29,9 @@ test: $(VENV)/.installed-dev
 
 bench-judges: $(VENV)/.installed
 	$(BIN)/prefrm bench judges
+
+bench-engine: $(VENV)/.installed
+	$(BIN)/prefrm bench engine --out docs
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -18,16 +18,18 @@ __all__ = ["TerminalMatrix", "terminal_matrix"]
 # Red, green and blue at p = 0, 1/2 and 1: orange loses and blue wins, for every kind of colour vision.
 LOSES, EVEN, WINS = (179, 88, 6), (247, 246, 243), (33, 102, 172)
 EIGHTHS = " ▏▎▍▌▋▊▉█"
+INFERRED = "~"
 BAR_CELLS = 10
 NARROW_CELL, WIDE_CELL = 4, 5
 LABEL_CELLS = 24
 
 
 def terminal_matrix(matrix: WinMatrix, labels: Sequence[str] | None = None) -> "TerminalMatrix":
-    """What `rich` prints for `matrix`: p as "row beats column", win rates, and why a pair was not judged.
+    """What `rich` prints for `matrix`: p as "row beats column", win rates, and why a pair has no number.
 
     `labels` name the rows, shortened to the room there is; the columns carry the candidates' indices.
-    With colour or without, every cell says its number; a pair that was not judged is "?".
+    With colour or without, every cell says its number, followed by "~" if it was inferred; a pair that was
+    neither judged nor inferred is "?".
 
     Raises:
         ConfigError: there is not one label for each candidate.
@@ -61,22 +63,26 @@ class TerminalMatrix:
             row.append_text(Text().join(self._cell(i, j, cell, colored) for j in range(matrix.size)))
             row.append_text(_rate(rates, i, colored))
             yield _line(row)
+        if matrix.inferred.any():
+            yield Text(f"{INFERRED} inferred from the pairs that were judged")
         yield from (Text(f"? {note}") for note in self._notes())
 
     def _cell(self, i: int, j: int, width: int, colored: bool) -> Text:
-        if not self._matrix.valid[i, j]:
+        if not self._matrix.known[i, j]:
             return Text(f"{'?':>{width - 1}} ")
         if i == j:
             return Text(f"{'-':>{width - 1}} ", style="dim" if colored else "")
         p = float(self._matrix.p[i, j])
         number = f"{p:.2f}"[:-1] if p >= 0.995 else f"{p:.2f}"[1:]
-        return Text(f"{number:>{width - 1}} ", style=_style(p) if colored else "")
+        inferred = bool(self._matrix.inferred[i, j])
+        shown = f"{number:>{width - 1}}{INFERRED if inferred else ' '}"
+        return Text(shown, style=_style(p) + (" italic" if inferred else "") if colored else "")
 
     def _notes(self) -> list[str]:
-        """Why something was not judged: one line for each candidate and each other pair."""
+        """Why something was neither judged nor inferred: one line for each candidate and each other pair."""
         matrix = self._matrix
         readable = np.array([not error for error in matrix.errors])
-        silent = np.argwhere(np.triu(~matrix.valid & readable[:, None] & readable[None, :]))
+        silent = np.argwhere(np.triu(~matrix.known & readable[:, None] & readable[None, :]))
         return [
             f"{n}{f' ({label})' if label else ''}: {error}"
             for n, (label, error) in enumerate(zip(self._labels, matrix.errors, strict=True))

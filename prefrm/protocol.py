@@ -35,6 +35,7 @@ __all__ = [
     "decode_matrices",
     "encode_groups",
     "encode_matrices",
+    "judge_identity",
     "largest_difference",
     "partition",
     "reassemble",
@@ -43,7 +44,7 @@ __all__ = [
 # The ports of the Open Inference Protocol's reference server.
 HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
 DEFAULT_MODEL = "judge"
-# The parameter of a model's configuration that holds the digest of the bundle that is served.
+# The parameter of a model's configuration that holds what `judge_identity` says of the judge that is served.
 BUNDLE_PARAMETER = "bundle"
 
 # What a client puts into one request at most; a server accepts more by default.
@@ -51,6 +52,11 @@ MAX_REQUEST_BYTES = 32 * 2**20
 MAX_REQUEST_GROUPS = 64
 
 Tensors = Mapping[str, npt.NDArray[Any]]
+
+
+def judge_identity(digest: str, pairs: int | None = None) -> str:
+    """What tells a judge's answers from another's: its bundle's digest, and its budget of pairs if any."""
+    return digest if pairs is None else f"{digest} with {pairs} pairs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,8 +50,9 @@ def score_files(scorer: Scorer, prompt: str, paths: Sequence[str | os.PathLike[s
 def matrix_to_json(matrix: WinMatrix) -> dict[str, Any]:
     """A win matrix as plain lists for JSON, null where a value is NaN.
 
-    Keys: `win_matrix`, `order_gap`, `tie` (K lists of K), `valid`, `win_rate` and `errors` (K), and
-    `ranking`: the judged candidates' indices, highest win rate first.
+    Keys: `win_matrix`, `order_gap`, `tie` and `valid` (K lists of K), `win_rate` and `errors` (K), and
+    `ranking`: the indices of the candidates that have a win rate, highest first. A number in `win_matrix`
+    where `valid` is false was inferred from judged pairs.
     """
     rate = matrix.win_rate(on_missing="drop")
     return {

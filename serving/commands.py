@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from prefrm.errors import BundleError, ConfigError, missing_extra
-from prefrm.protocol import BUNDLE_PARAMETER, DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
+from prefrm.protocol import (
+    BUNDLE_PARAMETER,
+    DEFAULT_MODEL,
+    GRPC_PORT,
+    HTTP_PORT,
+    METRICS_PORT,
+    judge_identity,
+)
 
 if TYPE_CHECKING:
     from serving.server import Addresses
@@ -36,6 +43,23 @@ def serve(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Of the backbone; auto is float32 on the CPU and bfloat16 elsewhere."),
     ] = "auto",
+    pairs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Judge so many pairs of a group and infer the others; all by default."),
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="How many run through the language model at once.")
+    ] = None,
+    cache_mb: Annotated[
+        int | None, typer.Option(min=0, help="For what the vision tower said of images, in MiB.")
+    ] = None,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the judge's layers: the first answers take minutes, later ones less.",
+        ),
+    ] = False,
     address_file: Annotated[
         Path | None, typer.Option(help="Write the addresses there, as JSON, once the server is ready.")
     ] = None,
@@ -63,16 +87,26 @@ def serve(
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "serve") from error
     from prefrm.bundle import read_manifest
-    from prefrm.engine import Engine
+    from prefrm.engine import DEFAULT_CACHE_BYTES, DEFAULT_TOKENS, Engine
 
     manifest = read_manifest(bundle)
-    facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: manifest.digest}
+    facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: judge_identity(manifest.digest, pairs)}
     model = ModelInfo(name=model_name, facts=facts)
     check_ports(host, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port})
     typer.echo(f"judge: {manifest.describe()}", err=True)
+    engine = Engine.from_bundle(
+        bundle,
+        device=device,
+        dtype=dtype,
+        pairs="all" if pairs is None else pairs,
+        tokens=DEFAULT_TOKENS if tokens is None else tokens,
+        compile=compile_,
+        cache_bytes=DEFAULT_CACHE_BYTES if cache_mb is None else cache_mb * 2**20,
+    )
     server = JudgeServer(
-        Engine.from_bundle(bundle, device=device, dtype=dtype),
+        engine,
         model,
+        cache=engine.cache,
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,

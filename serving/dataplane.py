@@ -16,6 +16,7 @@ from prefrm.errors import ConfigError, ProtocolError
 from prefrm.protocol import INPUTS, OUTPUTS, TensorSpec, decode_groups, encode_matrices
 from prefrm.winmatrix import Group, Scorer
 from serving.batcher import Batcher
+from serving.cache import ImageCache
 from serving.errors import InvalidRequestError, NotReadyError, UnknownModelError
 from serving.limits import GuardedScorer, Limits
 from serving.stats import Stats
@@ -84,11 +85,14 @@ class DataPlane:
         scorer: what judges.
         model: its name and version.
         limits: what is accepted.
+        cache: the scorer's cache of images, for the metrics.
     """
 
-    def __init__(self, scorer: Scorer, model: ModelInfo, limits: Limits) -> None:
+    def __init__(
+        self, scorer: Scorer, model: ModelInfo, limits: Limits, cache: ImageCache | None = None
+    ) -> None:
         self.limits = limits
-        self.stats = Stats()
+        self.stats = Stats(cache)
         self._model = model
         self._batcher = Batcher(GuardedScorer(scorer, limits.image), limits, self.stats)
         self._ready = False

@@ -1,7 +1,7 @@
 """What one server accepts, and the guard that keeps refused images away from the scorer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefrm.errors import ConfigError, MediaError
 from prefrm.media import DEFAULT_LIMITS, ImageLimits, probe
@@ -83,6 +83,4 @@ def _explained(matrix: WinMatrix, reasons: Sequence[str]) -> WinMatrix:
     if not any(reasons):
         return matrix
     errors = tuple(ours or theirs for ours, theirs in zip(reasons, matrix.errors, strict=True))
-    return WinMatrix(
-        p=matrix.p, valid=matrix.valid, tie=matrix.tie, order_gap=matrix.order_gap, errors=errors
-    )
+    return replace(matrix, errors=errors)

@@ -21,6 +21,7 @@ from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_
 
 from prefrm.errors import ConfigError
 from prefrm.winmatrix import Scorer
+from serving.cache import ImageCache
 from serving.dataplane import DataPlane, ModelInfo
 from serving.grpc import InferenceService
 from serving.http import create_app
@@ -68,6 +69,7 @@ class JudgeServer:
         grpc_port: of the gRPC wire.
         metrics_port: of the Prometheus metrics.
         limits: what is accepted.
+        cache: the scorer's cache of images, if the metrics are to tell of it.
     """
 
     def __init__(
@@ -80,8 +82,9 @@ class JudgeServer:
         grpc_port: int = 0,
         metrics_port: int = 0,
         limits: Limits | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
-        self._plane = DataPlane(scorer, model, limits or Limits())
+        self._plane = DataPlane(scorer, model, limits or Limits(), cache)
         self._host = host
         self._ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._health = health.aio.HealthServicer()

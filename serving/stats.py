@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from prefrm.winmatrix import WinMatrix
+from serving.cache import CacheCollector, ImageCache
 from serving.errors import ServingError
 
 __all__ = ["Stats"]
@@ -17,10 +19,16 @@ GROUPS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Stats:
-    """Counters of one server, on a Prometheus registry of its own."""
+    """Counters of one server, on a Prometheus registry of its own.
 
-    def __init__(self) -> None:
+    Args:
+        cache: the scorer's cache of images, if it has one.
+    """
+
+    def __init__(self, cache: ImageCache | None = None) -> None:
         self.registry = CollectorRegistry()
+        if cache is not None:
+            self.registry.register(CacheCollector(cache))
         self._requests = Counter(
             "prefrm_requests",
             "Inference requests by wire and status code",
@@ -53,7 +61,14 @@ class Stats:
             "prefrm_pairs", "Pairs of candidates that were asked for", registry=self.registry
         )
         self._invalid_pairs = Counter(
-            "prefrm_invalid_pairs", "Pairs of candidates that could not be judged", registry=self.registry
+            "prefrm_invalid_pairs",
+            "Pairs of candidates that were neither judged nor inferred",
+            registry=self.registry,
+        )
+        self._inferred_pairs = Counter(
+            "prefrm_inferred_pairs",
+            "Pairs of candidates that were inferred from others",
+            registry=self.registry,
         )
         self._durations = {name: [0, 0.0] for name in ("success", "fail", "queue", "compute_infer")}
         self._groups = 0
@@ -88,9 +103,9 @@ class Stats:
         for wait in waits:
             self._add("queue", wait)
         for matrix in matrices:
-            pairs = matrix.size * (matrix.size - 1) // 2
-            self._pairs.inc(pairs)
-            self._invalid_pairs.inc(pairs - (int(matrix.valid.sum()) - int(matrix.valid.trace())) // 2)
+            self._pairs.inc(matrix.size * (matrix.size - 1) // 2)
+            self._invalid_pairs.inc(int(np.triu(~matrix.known, 1).sum()))
+            self._inferred_pairs.inc(int(np.triu(matrix.inferred, 1).sum()))
 
     def snapshot(self) -> dict[str, Any]:
         """The protocol's model statistics, without the model's name: counts, and durations in nanoseconds."""

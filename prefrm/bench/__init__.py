@@ -1,4 +1,7 @@
-"""Benchmarks: what each kind of judge is worth and what it costs. Needs the extra `train`."""
+"""Benchmarks: what each kind of judge is worth and what it costs. Needs the extra `train`.
+
+Each benchmark is a module of its own, `judges` and `engine`: to time an engine no trainer is imported.
+"""
 
 from prefrm.errors import missing_extra
 
@@ -7,7 +10,3 @@ try:
     import psutil  # noqa: F401
 except ImportError as error:
     raise missing_extra(error.name or "datasets", "train") from error
-
-from prefrm.bench.judges import bench_judges
-
-__all__ = ["bench_judges"]

@@ -18,6 +18,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from prefrm.bench.inputs import plain_inputs
 from prefrm.judge import Judge, SequenceInput
 from prefrm.media import decode
 from prefrm.records import read_groups
@@ -83,16 +84,8 @@ class PlainCollator:
             else:
                 sequences += [processor.prepare_single(row["prompt"], image) for image in images]
         batch = processor.collate(sequences)
-        shown = [image for row in batch.images for image in row]
-        inputs = {
-            "input_ids": batch.ids_BL,
-            "attention_mask": batch.mask,
-            "mm_token_type_ids": (batch.ids_BL == processor.layout.image_token_id).int(),
-            "pixel_values": torch.cat([image.pixels for image in shown]),
-            "image_grid_thw": torch.tensor([image.grid for image in shown]),
-        }
         p_N = torch.tensor([row["p"] for row in rows], dtype=torch.float32)
-        return {"inputs": inputs, "last_R": batch.reads_R2[:, 1], "p_N": p_N}
+        return {"inputs": plain_inputs(processor, batch), "last_R": batch.reads_R2[:, 1], "p_N": p_N}
 
 
 def single_pairs(folder: Path, split: str, count: int) -> Dataset:

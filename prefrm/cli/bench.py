@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["bench", "judges"]
+from prefrm.cli.shared import AsJson
+
+__all__ = ["bench", "engine", "judges"]
 
 bench = typer.Typer(help="Measure prefrm itself.", no_args_is_help=True)
 
@@ -22,7 +24,36 @@ def judges(
     ] = None,
 ) -> None:
     """Train every kind of judge on the shapes world and write down what each is worth and costs."""
-    from prefrm import bench as benchmarks
+    from prefrm.bench.judges import bench_judges
 
-    benchmarks.bench_judges(runs, out, device=device, workers=workers)
+    bench_judges(runs, out, device=device, workers=workers)
     print(f"report: {out / 'judges.md'}")
+
+
+@bench.command()
+def engine(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="small groups, one round: less than a minute")
+    ] = False,
+    k: Annotated[
+        str | None, typer.Option(metavar="K,K", help="group sizes; 4,8,16,32,64, or 4,8 with --quick")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:0")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="a folder, for engine.json and engine/table.md; none by default")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the engine with a plain loop over pairs, on a random model: nothing is downloaded."""
+    from prefrm.bench.engine import bench_engine, read_settings
+    from prefrm.bench.engine_report import write_engine_report
+
+    settings = read_settings(device=device, dtype=dtype, k=k, quick=quick)
+    if out is not None:
+        # Before the work, not after it.
+        out.mkdir(parents=True, exist_ok=True)
+    report = bench_engine(settings)
+    if out is not None:
+        write_engine_report(report, out)
+    print(report.to_json() if as_json else report.to_markdown(), end="")

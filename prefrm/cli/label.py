@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from prefrm.cli.shared import Data, Split, Target, identity, open_scorer
+from prefrm.cli.shared import Data, Pairs, Split, Target, identity, open_scorer
 from prefrm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def label(
     min_margin: Annotated[
         float, typer.Option(help="a pair's 2 P(chosen wins) - 1 is more than this, in [0, 1)")
     ] = 0.0,
+    pairs: Pairs = None,
     conversational: Annotated[bool, typer.Option(help="write prompts and texts as chat messages")] = False,
 ) -> None:
     """Label a dataset offline: win matrices, win rates, rankings, and chosen/rejected pairs."""
@@ -41,19 +42,19 @@ def label(
     if not 0 <= min_margin < 1:
         raise ConfigError(f"--min-margin must be in [0, 1); received {min_margin}")
     total = count_groups(data, split)
-    with open_scorer(target) as scorer, track("labelling", total) as advance:
-        judge = identity(target, scorer)
+    with open_scorer(target, pairs) as scorer, track("labelling", total) as advance:
+        judge = identity(target, scorer, pairs)
         summary = labelling.label(scorer, read_groups(data, split), out, judge=judge, progress=advance)
     if summary.unreadable:
         _name_unreadable(read_groups(data, split), labelling.read_matrices(out))
-    pairs = labelling.write_pairs(
+    written = labelling.write_pairs(
         read_groups(data, split),
         out,
         select=select,
         min_margin=min_margin,
         conversational=conversational,
     )
-    _print_labels(summary, pairs, out / "pairs.parquet")
+    _print_labels(summary, written, out / "pairs.parquet")
 
 
 def _name_unreadable(groups: "Iterable[PreferenceGroup]", labelled: "Iterable[LabelledGroup]") -> None:
@@ -64,8 +65,9 @@ def _name_unreadable(groups: "Iterable[PreferenceGroup]", labelled: "Iterable[La
 
 
 def _print_labels(summary: "Summary", pairs: "PairSummary", path: Path) -> None:
-    judged = summary.pairs - summary.unjudged_pairs
-    print(f"{summary.groups} groups, {judged} pairs judged, {summary.unjudged_pairs} not judged")
+    judged = summary.pairs - summary.unjudged_pairs - summary.inferred_pairs
+    inferred = f", {summary.inferred_pairs} inferred" if summary.inferred_pairs else ""
+    print(f"{summary.groups} groups, {judged} pairs judged{inferred}, {summary.unjudged_pairs} not judged")
     print(f"{pairs.pairs} chosen/rejected pairs: {path}")
     reasons = {
         "not judged": pairs.unjudged,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prefrm.cli.shared import AsJson, Target, open_scorer
+from prefrm.cli.shared import AsJson, Pairs, Target, open_scorer
 from prefrm.errors import ConfigError
 
 __all__ = ["score"]
@@ -20,6 +20,7 @@ def score(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE IMAGE ...", help="two image files or more")],
     prompt: Annotated[str, typer.Option(help="what the images answer")],
     plot: Annotated[Path | None, typer.Option(help="also draw the matrix into this file")] = None,
+    pairs: Pairs = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare image files with each other: the win matrix, in the terminal."""
@@ -31,7 +32,7 @@ def score(
     if plot is not None and not plot.parent.is_dir():
         raise ConfigError(f"--plot {plot}: {plot.parent} is no folder; make it first")
     group = read_group(prompt, images)
-    with open_scorer(target) as scorer:
+    with open_scorer(target, pairs) as scorer:
         (matrix,) = scorer.score([group])
     labels = [image.name for image in images]
     if plot is not None:

@@ -8,22 +8,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefrm.errors import ConfigError
+from prefrm.protocol import judge_identity
+
 if TYPE_CHECKING:
     from prefrm.winmatrix import Scorer
 
-__all__ = ["AsJson", "Data", "Split", "Target", "identity", "open_scorer", "require_judge"]
+__all__ = ["AsJson", "Data", "Pairs", "Split", "Target", "identity", "open_scorer", "require_judge"]
 
 Target = Annotated[str, typer.Argument(metavar="BUNDLE|URL", help="a bundle, or grpc://host:port/model")]
 Data = Annotated[Path, typer.Argument(help="a dataset folder, as `prefrm data build` writes it")]
 Split = Annotated[str, typer.Option(help="which split of the dataset")]
+Pairs = Annotated[
+    int | None,
+    typer.Option(
+        "--pairs", min=1, help="judge so many pairs of a group and infer the others; all of them by default"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 
 
 @contextmanager
-def open_scorer(target: str) -> "Iterator[Scorer]":
-    """The judge of a bundle, on this machine, or the one behind a URL, until the block ends."""
+def open_scorer(target: str, pairs: int | None = None) -> "Iterator[Scorer]":
+    """The judge of a bundle, on this machine, or the one behind a URL, until the block ends.
+
+    `pairs` is the budget of an engine, None for all.
+    """
     if "://" in target:
         from prefrm.client import connect
+
+        if pairs is not None:
+            raise ConfigError(
+                f"--pairs {pairs}: the server decides how many pairs it judges; give it to `prefrm serve`"
+            )
 
         with connect(target) as remote:
             yield remote
@@ -32,7 +49,7 @@ def open_scorer(target: str) -> "Iterator[Scorer]":
     from prefrm.engine import Engine
 
     print(f"judge: {read_manifest(target).describe()}", file=sys.stderr)
-    yield Engine.from_bundle(target)
+    yield Engine.from_bundle(target, pairs="all" if pairs is None else pairs)
 
 
 def require_judge(target: str) -> None:
@@ -46,12 +63,12 @@ def require_judge(target: str) -> None:
     read_manifest(target)
 
 
-def identity(target: str, scorer: "Scorer") -> str:
-    """What tells a judge from another, here or behind whatever URL: the digest of its bundle."""
+def identity(target: str, scorer: "Scorer", pairs: int | None = None) -> str:
+    """What tells a judge from another, here or behind whatever URL: its bundle's digest, and the budget."""
     from prefrm.client import RemoteScorer
 
     if isinstance(scorer, RemoteScorer):
         return scorer.identity()
     from prefrm.bundle import read_manifest
 
-    return read_manifest(target).digest
+    return judge_identity(read_manifest(target).digest, pairs)

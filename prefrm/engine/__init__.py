@@ -7,6 +7,8 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
-from prefrm.engine.engine import DEFAULT_BATCH_SIZE, Engine
+from prefrm.engine.cache import FeatureCache
+from prefrm.engine.engine import DEFAULT_CACHE_BYTES, DEFAULT_TOKENS, Engine
+from prefrm.engine.memory import is_out_of_memory
 
-__all__ = ["DEFAULT_BATCH_SIZE", "Engine"]
+__all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine", "FeatureCache", "is_out_of_memory"]

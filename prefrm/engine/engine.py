@@ -1,35 +1,47 @@
 """The local scorer: a judge, and groups in, win matrices out.
 
 A judge that looks at two images reads both orders of every pair; one that looks at one reads each image
-once. A group is computed from its own content alone: its micro-batches
-hold nothing of another group, so what else is in a call changes no bit of its matrix.
+once. Each distinct image goes through the vision tower once, and what is read of it serves all its pairs. A
+group is computed from its own content alone: what else is in a call changes no bit of its matrix.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from prefrm.bundle import load_bundle
-from prefrm.chunks import chunks
-from prefrm.engine.plan import GroupPlan, plan_group
-from prefrm.errors import ConfigError, MediaError, RecordError, ScoringError
-from prefrm.judge import ImageInput, Judge, SequenceInput, log_odds
-from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode
+from prefrm.engine.attention import Memory
+from prefrm.engine.budget import choose_and_fit
+from prefrm.engine.cache import EncodedImage, FeatureCache
+from prefrm.engine.compilation import compile_layers
+from prefrm.engine.encoder import Encoder
+from prefrm.engine.held import Held
+from prefrm.engine.memory import is_out_of_memory
+from prefrm.engine.plan import GroupPlan, Pair, plan_group
+from prefrm.engine.readers import Outcome, Reader, open_reader
+from prefrm.errors import ConfigError, RecordError, ScoringError
+from prefrm.judge import Judge
+from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.winmatrix import Group, WinMatrix, temper_ties
 
-__all__ = ["DEFAULT_BATCH_SIZE", "Engine"]
+__all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BATCH_SIZE = 32
-Pair = tuple[str, str]
-"""Two images by their digests, in the order shown."""
-Outcome = tuple[float, float | None]
-"""Log-odds that the first is preferred, and P(tie) of a judge with ties."""
+NO_NUMBERS = (("images_at_once", None), ("pairs", "all"))
+# A pass sets what the model's attention sees, which two threads cannot do at once, with one engine or two.
+_locks: "WeakKeyDictionary[Any, Lock]" = WeakKeyDictionary()
+
+DEFAULT_TOKENS = 8192
+DEFAULT_CACHE_BYTES = 256 * 2**20
 
 
 class Engine:
@@ -38,11 +50,21 @@ class Engine:
     Args:
         judge: in evaluation mode, or it is put there.
         temperature: > 0; log-odds are divided by it.
-        batch_size: how many comparisons, or images, run through the model at once.
+        tokens: how many run through the language model at once; one row may have more.
+        cache_bytes: how much of what the vision tower said of images is kept for later calls.
+        pairs: "all", or how many unordered pairs of a group are judged; which these are is decided in rounds,
+            and the others are inferred (`prefrm.engine.budget`). At least as many as connect all candidates
+            are. Heads that look at one image judge all.
+        images_at_once: how many images of one shape go through the vision tower together; None is 1 on a CPU
+            and 8 elsewhere.
+        compile: whether the judge's layers are compiled by `torch.compile`, in place: worth its minutes where
+            many groups are scored.
         limits: what an encoded image may be.
 
+    The judge must not change while an engine has it: what its vision tower said is kept.
+
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range, or the language model attends to a sliding window.
     """
 
     def __init__(
@@ -50,17 +72,29 @@ class Engine:
         judge: Judge,
         *,
         temperature: float = 1.0,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        tokens: int = DEFAULT_TOKENS,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        pairs: Literal["all"] | int = "all",
+        images_at_once: int | None = None,
+        compile: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
         if not 0.0 < temperature < float("inf"):
             raise ConfigError(f"temperature must be positive and finite; received {temperature}")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1; received {batch_size}")
+        numbers = {"tokens": tokens, "images_at_once": images_at_once, "pairs": pairs}
+        for name, value in numbers.items():
+            if (type(value) is not int or value < 1) and (name, value) not in NO_NUMBERS:
+                raise ConfigError(f"{name} must be at least 1; received {value!r}")
+        _check_attention(judge)
         self.judge = judge.eval()
         self.temperature = temperature
-        self._batch_size = batch_size
-        self._limits = limits
+        self.pairs = pairs
+        self.cache = FeatureCache(cache_bytes)
+        self._tokens = tokens
+        self._encode = Encoder(judge, self.cache, images_at_once, limits)
+        self._lock = _locks.setdefault(judge.model, Lock())
+        if compile:
+            compile_layers(judge)
 
     @classmethod
     def from_bundle(
@@ -69,7 +103,10 @@ class Engine:
         *,
         device: torch.device | str = "auto",
         dtype: torch.dtype | str = "auto",
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        tokens: int = DEFAULT_TOKENS,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        pairs: Literal["all"] | int = "all",
+        compile: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> "Engine":
         """The engine of a bundle, with the temperature of its calibration (1 if it has none).
@@ -82,11 +119,13 @@ class Engine:
         return cls(
             bundle.judge,
             temperature=1.0 if calibration is None else calibration.temperature,
-            batch_size=batch_size,
+            tokens=tokens,
+            cache_bytes=cache_bytes,
+            pairs=pairs,
+            compile=compile,
             limits=limits,
         )
 
-    @torch.inference_mode()
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order.
 
@@ -97,23 +136,69 @@ class Engine:
         Raises:
             ScoringError: the device ran out of memory.
         """
+        planned = [(group.prompt, plan_group(group)) for group in groups]
+        images: Held[EncodedImage] = Held(key for _, plan in planned for key in plan.images)
+        prefixes: Held[Memory] = Held(prompt for prompt, _ in planned)
         try:
-            return [self._score(group) for group in groups]
-        except torch.OutOfMemoryError as error:
+            with self._lock, torch.inference_mode():
+                return [self._score(prompt, plan, images, prefixes) for prompt, plan in planned]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise ScoringError(
-                f"the device ran out of memory with batch_size={self._batch_size}; "
+                f"the device ran out of memory with tokens={self._tokens}; "
                 "lower it, or train the judge with a lower max_pixels"
             ) from error
 
-    def _score(self, group: Group) -> WinMatrix:
-        plan = plan_group(group)
-        images, unreadable = self._prepare_images(plan)
-        pairs = plan.pairs(list(images))
-        compare = self._compare_pairs if self.judge.spec.is_pairwise else self._compare_singles
-        outcomes, alone = compare(group.prompt, images, pairs)
-        reasons = unreadable | alone
+    def _score(
+        self, prompt: str, plan: GroupPlan, images: Held[EncodedImage], prefixes: Held[Memory]
+    ) -> WinMatrix:
+        readable, reasons = self._encode(plan.images, images)
+        outcomes: dict[Pair, Outcome] = {}
+        implied: dict[Pair, float] = {}
+        try:
+            reader = open_reader(self.judge, prompt, readable, self._tokens, prefixes.get(prompt))
+        except RecordError as error:
+            reasons |= dict.fromkeys(readable, str(error))
+        else:
+            prefixes.use(prompt, reader.prefix)
+            if self._can_afford(len(readable)):
+                outcomes = reader.compare(plan.pairs(list(readable)))
+            else:
+                outcomes, implied = self._within_budget(reader, list(readable))
+            reasons |= _left_alone(reader, outcomes)
         errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in plan.places]
-        return self._matrix(plan, outcomes, errors)
+        matrix = self._matrix(plan, outcomes, errors)
+        return matrix.with_inferred(plan.spread(implied)) if implied else matrix
+
+    def _can_afford(self, size: int) -> bool:
+        """Whether all pairs of so many images are judged."""
+        if self.pairs == "all" or not self.judge.spec.is_pairwise:
+            return True
+        return self.pairs >= size * (size - 1) // 2
+
+    def _within_budget(
+        self, reader: Reader, keys: Sequence[str]
+    ) -> tuple[dict[Pair, Outcome], dict[Pair, float]]:
+        """Outcomes of the pairs that the budget pays for, and the log-odds that they imply of the others."""
+        outcomes: dict[Pair, Outcome] = {}
+
+        def judge(pairs: Sequence[tuple[int, int]]) -> list[float]:
+            both = [(keys[i], keys[j]) for i, j in pairs]
+            outcomes.update(reader.compare([order for a, b in both for order in ((a, b), (b, a))]))
+            return [self._merged(outcomes, pair) for pair in both]
+
+        # Whatever the budget, candidates that nothing connects cannot be compared.
+        chosen = choose_and_fit(len(keys), max(int(self.pairs), len(keys) - 1), judge)
+        implied = {
+            (a, b): float(chosen.inferred[i, j]) for i, a in enumerate(keys) for j, b in enumerate(keys)
+        }
+        return outcomes, implied
+
+    def _merged(self, outcomes: Mapping[Pair, Outcome], pair: Pair) -> float:
+        """Log-odds of both presentation orders, at the engine's temperature; NaN if one could not be read."""
+        (there, _), (back, _) = (outcomes.get(order, (math.nan, None)) for order in (pair, pair[::-1]))
+        return (there - back) / 2 / self.temperature
 
     def _matrix(self, plan: GroupPlan, outcomes: Mapping[Pair, Outcome], errors: list[str]) -> WinMatrix:
         log_odds = plan.spread({pair: z for pair, (z, _) in outcomes.items()})
@@ -133,70 +218,19 @@ class Engine:
         np.fill_diagonal(merged, 1.0)
         return merged
 
-    def _prepare_images(self, plan: GroupPlan) -> tuple[dict[str, ImageInput], dict[str, str]]:
-        """The images that can be read, and why each of the others cannot."""
-        images, reasons = {}, {}
-        for key, data in plan.images.items():
-            try:
-                images[key] = self.judge.processor.prepare_image(decode(data, self._limits))
-            except MediaError as error:
-                reasons[key] = str(error)
-        return images, reasons
 
-    def _compare_pairs(
-        self, prompt: str, images: Mapping[str, ImageInput], pairs: Sequence[Pair]
-    ) -> tuple[dict[Pair, Outcome], dict[str, str]]:
-        """What the judge says of each pair that it can read, and why each image in none is in none."""
-        inputs: dict[Pair, SequenceInput] = {}
-        refused: dict[str, str] = {}
-        for a, b in pairs:
-            try:
-                inputs[a, b] = self.judge.processor.prepare_pair(prompt, images[a], images[b])
-            except RecordError as error:
-                refused |= {a: str(error), b: str(error)}
-        paired = {key for pair in inputs for key in pair}
-        if inputs and refused:
-            logger.warning("some pairs of a group are not judged: %s", next(iter(refused.values())))
-        readings = self._read({key: images[key] for key in images if key in paired}, list(inputs.values()))
-        alone = {key: reason for key, reason in refused.items() if key not in paired}
-        return self._outcomes(readings, {pair: (n, n) for n, pair in enumerate(inputs)}), alone
+def _left_alone(reader: Reader, outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:
+    """Why each image that is in no pair that could be read is in none."""
+    if outcomes and reader.refused:
+        logger.warning("some pairs of a group are not judged: %s", next(iter(reader.refused.values())))
+    paired = {key for pair in outcomes for key in pair}
+    return {key: reason for pair, reason in reader.refused.items() for key in pair if key not in paired}
 
-    def _compare_singles(
-        self, prompt: str, images: Mapping[str, ImageInput], pairs: Sequence[Pair]
-    ) -> tuple[dict[Pair, Outcome], dict[str, str]]:
-        """The same of a judge that reads one image at a time: each pair is compared once and turned round."""
-        inputs: dict[str, SequenceInput] = {}
-        refused: dict[str, str] = {}
-        for key, image in images.items():
-            try:
-                inputs[key] = self.judge.processor.prepare_single(prompt, image)
-            except RecordError as error:
-                refused[key] = str(error)
-        readings = self._read({key: images[key] for key in inputs}, list(inputs.values()))
-        place = {key: n for n, key in enumerate(inputs)}
-        compared = {(a, b): (place[a], place[b]) for a, b in pairs if a <= b and a in place and b in place}
-        outcomes = self._outcomes(readings, compared)
-        return {(b, a): (-z, share) for (a, b), (z, share) in outcomes.items()} | outcomes, refused
 
-    def _read(
-        self, images: Mapping[str, ImageInput], sequences: Sequence[SequenceInput]
-    ) -> torch.Tensor | None:
-        """The head's readings of the sequences, in order; None of none."""
-        features: dict[ImageInput, torch.Tensor] = {}
-        for run in chunks(list(images.values()), self._batch_size):
-            features |= self.judge.encode(run)
-        readings = [
-            self.judge.read(self.judge.processor.collate(batch), features)
-            for batch in chunks(sequences, self._batch_size)
-        ]
-        return torch.cat(readings) if readings else None
-
-    def _outcomes(
-        self, readings: torch.Tensor | None, pairs: Mapping[Pair, tuple[int, int]]
-    ) -> dict[Pair, Outcome]:
-        if readings is None or not pairs:
-            return {}
-        outcomes = self.judge.outcomes(readings, torch.tensor(list(pairs.values())))
-        z, share = log_odds(outcomes)
-        shares = [None] * len(pairs) if share is None else share.tolist()
-        return dict(zip(pairs, zip(z.tolist(), shares, strict=True), strict=True))
+def _check_attention(judge: Judge) -> None:
+    """Blocks that rows share are seen whole."""
+    if "sliding_attention" in (getattr(judge.model.get_decoder().config, "layer_types", None) or ()):
+        raise ConfigError(
+            "the base model attends to a sliding window, which the engine does not; set use_sliding_window "
+            "to false in its config.json if no prompt reaches that far"
+        )

@@ -6,7 +6,7 @@ order of the candidates nor anything outside the group has a say in what is comp
 Shapes: K candidates, U distinct readable images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,10 @@ import numpy.typing as npt
 from prefrm.media import digest
 from prefrm.winmatrix import Group
 
-__all__ = ["GroupPlan", "plan_group"]
+__all__ = ["GroupPlan", "Pair", "plan_group", "runs_of_rows"]
+
+Pair = tuple[str, str]
+"""Two images by their digests, in the order shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,3 +53,15 @@ def plan_group(group: Group) -> GroupPlan:
     places = tuple(digest(image) if image else None for image in group.images)
     found = {key: image for key, image in zip(places, group.images, strict=True) if key and image}
     return GroupPlan(images=dict(sorted(found.items())), places=places)
+
+
+def runs_of_rows(lengths: Sequence[int], tokens: int) -> Iterator[range]:
+    """Rows of those lengths in runs that, padded to their longest, have at most `tokens`, or one row."""
+    start, longest = 0, 0
+    for n, length in enumerate(lengths):
+        longest = max(longest, length)
+        if n > start and (n + 1 - start) * longest > tokens:
+            yield range(start, n)
+            start, longest = n, length
+    if start < len(lengths):
+        yield range(start, len(lengths))

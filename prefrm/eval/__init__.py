@@ -1,8 +1,9 @@
 """How good a scorer is: agreement with a preference dataset, calibration, and a report with plots.
 
 Sees any `prefrm.winmatrix.Scorer`; knows no engine and imports no torch. Nothing here draws a
-conclusion from a pair that was not judged: such pairs are left out and counted. Nothing that is fitted,
-a temperature or a tie threshold, is fitted on what it is measured on.
+conclusion from a pair that was not judged: such pairs are left out and counted; win rates alone, and what
+is ranked by them, take in pairs that a scorer inferred. Nothing that is fitted, a temperature or a tie
+threshold, is fitted on what it is measured on.
 """
 
 from prefrm.eval.accuracies import (

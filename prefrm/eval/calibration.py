@@ -158,7 +158,8 @@ def tempered(matrix: WinMatrix, temperature: float) -> WinMatrix:
     """The matrix that the judge would have given with its log-odds divided by `temperature`.
 
     The log-odds of both presentation orders follow from p and the order gap, so this needs no
-    scorer; P(tie) follows as `prefrm.winmatrix.temper_ties` says.
+    scorer; P(tie) follows as `prefrm.winmatrix.temper_ties` says. The log-odds of inferred pairs are divided
+    as well: the same as inferring them again from those that the judge gave, if utilities explain these.
 
     Exact up to the precision of float32 probabilities: log-odds beyond about 16 are all the same
     p = 1, so a judge so certain comes out less certain than its own log-odds, divided, would be.
@@ -169,12 +170,13 @@ def tempered(matrix: WinMatrix, temperature: float) -> WinMatrix:
     gap = np.nan_to_num(matrix.order_gap.astype(np.float64))
     # Which order favours the first image is not kept, nor needed: p and the gap are the same for either.
     logits = (mean + _half_difference(mean, gap)) / temperature
-    return WinMatrix.from_order_logits(
+    judged = WinMatrix.from_order_logits(
         np.where(matrix.valid, logits, np.nan),
         errors=matrix.errors,
         tie=temper_ties(matrix.tie, mean, temperature),
         order_free=order_free,
     )
+    return judged.with_inferred(np.where(matrix.inferred, mean / temperature, np.nan))
 
 
 def _half_difference(mean: Doubles, gap: Doubles) -> Doubles:

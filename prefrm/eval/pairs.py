@@ -48,7 +48,8 @@ class Pairs:
     """Comparisons as columns of equal length N.
 
     Attributes:
-        p: what the judge says, P(i beats j); NaN where the pair was not judged.
+        p: what the judge says, P(i beats j); NaN where the pair was not judged. An inferred p is what a fit
+            says of other pairs, and none of the judge's answers.
         order_gap: the judge's order gap; NaN where it has none.
         tie: the judge's P(tie); NaN where it gives none.
         target: what the dataset says, the probability that i is preferred; 0.5 is a tie.
@@ -94,7 +95,8 @@ def pairs_of(judged: Iterable[JudgedGroup]) -> Pairs:
     prompts: dict[str, int] = {}
     for group in judged:
         prompt = prompts.setdefault(group.prompt, len(prompts))
-        p, gap, tie = group.matrix.p, group.matrix.order_gap, group.matrix.tie
+        p = np.where(group.matrix.valid, group.matrix.p, np.nan)
+        gap, tie = group.matrix.order_gap, group.matrix.tie
         rows += [
             (p[c.i, c.j], gap[c.i, c.j], tie[c.i, c.j], c.p, c.weight, prompt, c.i < c.j)
             for c in group.comparisons

@@ -58,14 +58,15 @@ def intransitive_triples(matrices: Sequence[WinMatrix]) -> tuple[int, int]:
     """How many triples of candidates have verdicts that no ranking explains, and how many were judged.
 
     A verdict is the side of 0.5 on which p lies, and exactly 0.5 a tie. A triple counts as judged if all
-    of its three pairs were; a ranking may hold ties. So a triple is intransitive if, gone round in one
-    direction, somebody wins and nobody loses: rock, paper, scissors; but also a > b, b = c, c = a. Of the
-    triples of a judge that tosses a coin, a quarter are.
+    of its three pairs were, and not inferred: what is inferred agrees with a ranking. A ranking may hold
+    ties. So a triple is intransitive if, gone round in one direction, somebody wins and nobody loses: rock,
+    paper, scissors; but also a > b, b = c, c = a. Of the triples of a judge that tosses a coin, a quarter
+    are.
     """
     wrong = total = 0
     for matrix in matrices:
         i, j, k = np.array(list(combinations(range(matrix.size), 3)), np.int64).reshape(-1, 3).T
-        p = matrix.p.astype(np.float64)
+        p = np.where(matrix.valid, matrix.p, np.nan).astype(np.float64)
         round_T3 = np.sign(np.stack([p[i, j], p[j, k], p[k, i]], axis=1) - 0.5)
         round_T3 = round_T3[np.isfinite(round_T3).all(axis=1)]
         wins, losses = (round_T3 > 0).any(axis=1), (round_T3 < 0).any(axis=1)

@@ -201,7 +201,8 @@ class _GroupReward(Generic[S]):
         if log_metric is None or matrix.size < 2:
             return
         pairs = ~np.eye(matrix.size, dtype=bool)
-        log_metric(f"{self.__name__}/invalid_pairs", float(1 - matrix.valid[pairs].mean()))
+        log_metric(f"{self.__name__}/invalid_pairs", float(1 - matrix.known[pairs].mean()))
+        log_metric(f"{self.__name__}/inferred_pairs", float(matrix.inferred[pairs].mean()))
         if matrix.judged.any():
             win_rate = matrix.win_rate(on_missing="drop").astype(np.float64)
             log_metric(f"{self.__name__}/win_rate_std", float(np.nanstd(win_rate)))
@@ -226,18 +227,18 @@ class PreferenceReward(_GroupReward[Scorer]):
         num_generations: the group size, K. Leave it out under `GRPOTrainer`, which is asked, in evaluation
             too; TRL's experimental `AsyncGRPOTrainer` and others do not say, so it must be given there.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
-        on_missing: what to do about a pair that the scorer could not judge: "raise" stops the run, "drop"
-            uses the other pairs. A candidate without an image is not such a pair: its reward is None, and
-            the others are compared without it.
+        on_missing: what to do about a pair that the scorer neither judged nor inferred: "raise" stops the
+            run, "drop" uses the other pairs. A candidate without an image is not such a pair: its reward is
+            None, and the others are compared without it.
         to_prompt: `to_prompt(prompt, **columns)` gives the text that the images are judged by.
         name: names the reward and its metrics in the logs: `name/win_rate_std` (the spread of a group's win
-            rates), `name/invalid_pairs` (the share of a group's pairs that were not judged) and
-            `name/order_gap`, each the mean over groups.
+            rates), `name/invalid_pairs` (the share of a group's pairs that were neither judged nor inferred),
+            `name/inferred_pairs` and `name/order_gap`, each the mean over groups.
 
     Raises:
         ConfigError: a setting is wrong, or the completions are no groups of one prompt each.
         ScoringError: the scorer could not answer, here or on another process.
-        IncompleteMatrixError: a pair was not judged and `on_missing` is "raise".
+        IncompleteMatrixError: a pair was neither judged nor inferred and `on_missing` is "raise".
     """
 
     def __call__(

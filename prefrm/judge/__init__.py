@@ -21,6 +21,7 @@ from prefrm.judge.losses import (
     verdict_cross_entropy,
 )
 from prefrm.judge.model import Judge
+from prefrm.judge.pieces import Pieces
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.judge.spec import JudgeSpec
 
@@ -35,6 +36,7 @@ __all__ = [
     "JudgeBatch",
     "JudgeProcessor",
     "JudgeSpec",
+    "Pieces",
     "ScalarHead",
     "SequenceInput",
     "VerdictHead",

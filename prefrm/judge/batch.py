@@ -78,8 +78,10 @@ def batch_of(groups: Sequence[GroupInput], *, pad_id: int) -> JudgeBatch:
         ids_BL=pad_sequence([row.ids_L for row in rows], batch_first=True, padding_value=pad_id),
         mask=_causal_mask(rows) if all(row.sees_SS is None for row in rows) else _segment_mask(rows),
         positions_ABL=positions_BLA.permute(2, 0, 1),
-        reads_R2=torch.tensor([(n, read) for n, row in enumerate(rows) for read in row.reads]),
-        pairs_N2=torch.tensor(pairs).reshape(-1, 2),
+        reads_R2=torch.tensor(
+            [(n, read) for n, row in enumerate(rows) for read in row.reads], dtype=torch.int64
+        ).reshape(-1, 2),
+        pairs_N2=torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
         images=tuple(row.images for row in rows),
     )
 

@@ -107,8 +107,8 @@ class Judge(nn.Module):
         batch = batch.to(self.device)
         model = self.model
         embeds_BLD = model.get_input_embeddings()(batch.ids_BL)
-        features_VND = torch.cat([features[image] for row in batch.images for image in row], dim=1)
-        features_VND = features_VND.to(embeds_BLD.dtype)
+        shown = [features[image] for row in batch.images for image in row]
+        features_VND = torch.cat(shown or [embeds_BLD[:1, :0]], dim=1).to(embeds_BLD.dtype)
         where_BL = batch.ids_BL == self.processor.layout.image_token_id
         embeds_BLD = embeds_BLD.masked_scatter(where_BL[..., None], features_VND[0])
         mask = batch.mask if batch.mask.ndim == 2 else _additive(batch.mask, embeds_BLD.dtype)

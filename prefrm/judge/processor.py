@@ -59,7 +59,7 @@ class JudgeProcessor:
             tokenizer, template, config.image_token_id, images_in_text=self._family.images_in_text
         )
         self.max_length = self._family.max_length(config)
-        self._positions = partial(self._family.positions, config)
+        self.positions = partial(self._family.positions, config)
         self.stride = self._longest_slot() if stride is None else stride
 
     @classmethod
@@ -108,7 +108,7 @@ class JudgeProcessor:
         Raises:
             RecordError: the prompt is no valid text, or the sequence is longer than the model can read.
         """
-        opening, readout = self._frame(prompt)
+        opening, readout = self.frame(prompt)
         return self._checked(
             [Segment(parts=(opening + self.layout.first, image, readout), read=True)], prompt
         )
@@ -161,13 +161,17 @@ class JudgeProcessor:
         # Any id but the image placeholder will do: padding is masked and never read.
         return batch_of(groups, pad_id=self.layout.question[-1])
 
-    def _frame(self, prompt: str) -> tuple[list[int], list[int]]:
-        """What stands before "Image 1" and after the last image."""
+    def frame(self, prompt: str) -> tuple[list[int], list[int]]:
+        """The ids of what stands before "Image 1" and after the last image.
+
+        Raises:
+            RecordError: the prompt is no valid text.
+        """
         asked = self.layout.prompt(prompt)
         return [*self.layout.instruction, *asked], self.layout.readout(asked)
 
     def _joint(self, prompt: str, first: ImageInput, second: ImageInput) -> SequenceInput:
-        opening, readout = self._frame(prompt)
+        opening, readout = self.frame(prompt)
         parts = (opening + self.layout.first, first, self.layout.second, second, readout)
         return self._checked([Segment(parts=parts, read=True)], prompt)
 
@@ -175,7 +179,7 @@ class JudgeProcessor:
         self, prompt: str, images: Sequence[ImageInput], pairs: Sequence[tuple[int, int]], most: int
     ) -> list[list[tuple[int, int]]]:
         """Consecutive pairs whose sequence has at most `most` tokens; a single pair may have more."""
-        opening, readout = self._frame(prompt)
+        opening, readout = self.frame(prompt)
         texts = (self.layout.first, self.layout.second)
         runs: list[list[tuple[int, int]]] = []
         placed: set[tuple[int, int]] = set()
@@ -192,13 +196,13 @@ class JudgeProcessor:
     def _isolated(
         self, prompt: str, images: Sequence[ImageInput], pairs: Sequence[tuple[int, int]]
     ) -> SequenceInput:
-        opening, readout = self._frame(prompt)
+        opening, readout = self.frame(prompt)
         segments = [Segment(parts=(opening,))]
         start = len(opening)
         place: dict[tuple[int, int], int] = {}
         for slot, text in enumerate((self.layout.first, self.layout.second)):
             for n in dict.fromkeys(pair[slot] for pair in pairs):
-                self._check_slot(text, images[n])
+                self.check_slot(text, images[n])
                 place[n, slot] = len(segments)
                 at = start + slot * self.stride
                 segments.append(Segment(parts=(text, images[n]), start=at, sees=(0,)))
@@ -207,9 +211,9 @@ class JudgeProcessor:
             segments.append(Segment(parts=(readout,), start=start + 2 * self.stride, sees=sees, read=True))
         return self._checked(segments, prompt)
 
-    def _check_slot(self, text: list[int], image: ImageInput) -> None:
-        """What reaches into the next slot would be read as part of it."""
-        reach = int(self._positions([len(text), image]).max()) + 1
+    def check_slot(self, text: list[int], image: ImageInput) -> None:
+        """Raise `RecordError` if an image after `text` reaches into the next slot and would be misread."""
+        reach = int(self.positions([len(text), image]).max()) + 1
         if reach > self.stride:
             raise RecordError(
                 f"an image of {image.tokens} tokens takes {reach} positions and this judge keeps "
@@ -219,16 +223,21 @@ class JudgeProcessor:
 
     def _checked(self, segments: Sequence[Segment], prompt: str) -> SequenceInput:
         """The sequence, if no position is beyond what the model reads."""
-        sequence = arrange(segments, self._positions)
+        sequence = arrange(segments, self.positions)
         reach = int(sequence.positions_AL.max()) + 1 if len(segments) > 1 else len(sequence)
-        if reach > self.max_length:
-            sizes = " and ".join(str(image.tokens) for image in sequence.images)
-            raise RecordError(
-                f"the comparison has {reach} tokens and the model reads {self.max_length}: the prompt has "
-                f"{len(prompt)} characters and the images {sizes} tokens; "
-                "shorten the prompt or lower max_pixels"
-            )
+        self.check_reach(reach, prompt, sequence.images)
         return sequence
+
+    def check_reach(self, reach: int, prompt: str, images: Sequence[ImageInput]) -> None:
+        """Raise `RecordError` if so many tokens or positions are more than the model reads."""
+        if reach <= self.max_length:
+            return
+        sizes = " and ".join(str(image.tokens) for image in images)
+        shown = f" and the images {sizes} tokens" if images else ""
+        raise RecordError(
+            f"the comparison has {reach} tokens and the model reads {self.max_length}: the prompt has "
+            f"{len(prompt)} characters{shown}; shorten the prompt or lower max_pixels"
+        )
 
     def _longest_slot(self) -> int:
         """The text before an image and the longest image under the pixel budget, in positions."""

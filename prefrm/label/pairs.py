@@ -59,7 +59,7 @@ class PairSummary:
     Attributes:
         groups: number of groups.
         pairs: rows written.
-        unjudged: pairs left out because they were not judged.
+        unjudged: pairs left out because they were not judged, nor inferred where that is enough.
         below_margin: pairs left out because neither candidate is preferred by more than the margin.
         without_text: pairs left out because other groups carry texts and one of these candidates does not.
     """
@@ -88,7 +88,8 @@ def write_pairs(
     Args:
         groups: the groups that were labelled into `out`, in the same order; their images and texts.
         out: the folder that `label` filled.
-        select: "best_worst" takes each group's highest against its lowest win rate, "all" every pair.
+        select: "best_worst" takes each group's highest against its lowest win rate, also if the pair was
+            inferred, since their win rates are; "all" every pair that was judged.
         min_margin: in [0, 1); only pairs with a wider margin are written.
         conversational: write prompt and texts as messages, for a policy that has a chat template.
 
@@ -140,7 +141,7 @@ def _matched(
 
 def _select(matrix: WinMatrix, select: Select, min_margin: float) -> tuple[list[PreferencePair], PairSummary]:
     """The pairs to write, widest margin first, and what was left out."""
-    wide = dpo_pairs(matrix, min_margin=min_margin, on_missing="drop")
+    wide = dpo_pairs(matrix, min_margin=min_margin, inferred=select == "best_worst", on_missing="drop")
     if select == "all":
         unjudged = int(np.triu(~matrix.valid, 1).sum())
         asked = matrix.size * (matrix.size - 1) // 2
@@ -148,7 +149,7 @@ def _select(matrix: WinMatrix, select: Select, min_margin: float) -> tuple[list[
         order = ranking(matrix)
         ends = (order[0], order[-1]) if len(order) > 1 else (0, 0)
         wide = [pair for pair in wide if (pair.chosen, pair.rejected) == ends]
-        unjudged, asked = int(ends[0] == ends[1] or not matrix.valid[ends]), 1
+        unjudged, asked = int(ends[0] == ends[1] or not matrix.known[ends]), 1
     return wide, PairSummary(unjudged=unjudged, below_margin=asked - unjudged - len(wide))
 
 

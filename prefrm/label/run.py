@@ -46,14 +46,16 @@ def label(
         out: the output folder.
         judge: says who judges, such as a bundle's hash; a folder belongs to one judge.
         batch: groups a call of the scorer.
-        on_missing: "drop" writes a pair that was not judged as invalid, with its reason; "raise" stops at it.
+        on_missing: "drop" writes a pair that was neither judged nor inferred as invalid, with its reason;
+            "raise" stops at it.
         shard_size: groups a file.
         progress: called with the number of groups done.
 
     Raises:
         ConfigError: `batch`, `shard_size` or `on_missing` is not as described.
         DatasetError: there is no group, or `out` was labelled from other data or by another judge.
-        IncompleteMatrixError: a pair was not judged and `on_missing` is "raise"; the record is named.
+        IncompleteMatrixError: a pair was neither judged nor inferred and `on_missing` is "raise"; the record
+            is named.
         ScoringError: the scorer cannot answer, or not with one matrix for each group; the shards that are
             complete stay.
     """
@@ -72,7 +74,7 @@ def label(
             done = check_shard(path, part)
             if on_missing == "raise" and done.unjudged_pairs:
                 raise IncompleteMatrixError(
-                    f"{path} holds {done.unjudged_pairs} pairs that were not judged; "
+                    f"{path} holds {done.unjudged_pairs} pairs that were neither judged nor inferred; "
                     'pass on_missing="drop" to keep them as invalid'
                 )
         else:

@@ -4,8 +4,9 @@
     out/win_matrices/part-00000.parquet   one row for each group, in the dataset's order
 
 A row has `id`, `prompt`, the matrices `win_matrix`, `order_gap`, `tie` (K lists of K, NaN where there is
-no value) and `valid`, and for each candidate `win_rate` (NaN where it has no valid opponent) and `errors`;
-`ranking` holds the judged candidates' indices, highest win rate first. A shard's parquet metadata carries
+no value) and `valid` (where it is false, a number in `win_matrix` was inferred from judged pairs), and for
+each candidate `win_rate` (NaN where it has no known opponent) and `errors`; `ranking` holds the indices of
+the candidates that have a win rate, highest first. A shard's parquet metadata carries
 the fingerprint of the groups that it was made from, so that it is never taken for that of other data.
 
 Shapes: K candidates of a group.
@@ -56,7 +57,8 @@ class Summary:
     Attributes:
         groups: number of groups.
         pairs: number of unordered pairs in them.
-        unjudged_pairs: how many of these the judge gave no answer to.
+        unjudged_pairs: how many of these were neither judged nor inferred.
+        inferred_pairs: how many of these were inferred from others, which were judged.
         unreadable: number of candidates that could not be judged although the dataset has them.
         with_texts: number of groups whose candidates carry their texts.
     """
@@ -64,6 +66,7 @@ class Summary:
     groups: int = 0
     pairs: int = 0
     unjudged_pairs: int = 0
+    inferred_pairs: int = 0
     unreadable: int = 0
     with_texts: int = 0
 
@@ -79,7 +82,8 @@ class Summary:
         return cls(
             groups=1,
             pairs=size * (size - 1) // 2,
-            unjudged_pairs=int(np.triu(~matrix.valid, 1).sum()),
+            unjudged_pairs=int(np.triu(~matrix.known, 1).sum()),
+            inferred_pairs=int(np.triu(matrix.inferred, 1).sum()),
             unreadable=sum(bool(error) and image is not None for image, error in lost),
             with_texts=int(group.texts is not None),
         )

@@ -30,6 +30,8 @@ POINTS_PER_INCH = 72
 # In cells: what stands left of and above the matrix (names, with images or without), right of it
 # (win rates) and below it.
 BEFORE, BEFORE_NO_IMAGES, AFTER, BELOW = 1.35, 0.42, 1.65, 0.05
+# In cells: the sides of a cell that was judged and of one that was inferred.
+JUDGED_SIDE, INFERRED_SIDE = 0.96, 0.62
 # In inches: margins, a line of the title, of the legend and of the notes.
 MARGIN, TITLE_LINE, LEGEND_LINE, NOTE_LINE = 0.22, 0.25, 0.36, 0.17
 
@@ -44,7 +46,8 @@ def win_matrix_figure(
     """The heat map of `matrix`: row beats column, its images along both axes, win rates at the right.
 
     Args:
-        matrix: K x K; a pair that was not judged is grey and hatched, with its reason below.
+        matrix: K x K; an inferred p stands in a smaller cell and in italics; a pair that was neither judged
+            nor inferred is grey and hatched, with its reason below.
         images: K encoded images, or None for none; one that cannot be read shows as a grey box.
         prompt: the title.
         labels: K names for the candidates, such as file names; their indices if None.
@@ -80,7 +83,7 @@ def win_matrix_figure(
         figure, title, total[1] - MARGIN - TITLE_LINE / 2, TITLE_LINE, fontsize=12, weight="bold", color=INK
     )
     _write_lines(figure, notes, below - LEGEND_LINE - NOTE_LINE / 2, NOTE_LINE, fontsize=7.5, color=SOFT)
-    _draw_legend(figure, below - LEGEND_LINE / 2)
+    _draw_legend(figure, below - LEGEND_LINE / 2, with_inferred=bool(matrix.inferred.any()))
     return figure
 
 
@@ -88,12 +91,13 @@ def _draw_cells(axes: "Axes", matrix: WinMatrix, cell: float) -> None:
     scale = _scale()
     for i, j in np.ndindex(matrix.size, matrix.size):
         p = float(matrix.p[i, j])
-        if not matrix.valid[i, j]:
-            _box(axes, j, i, 0.96, face=MISSING, edge=EDGE, hatch=HATCH)
+        if not matrix.known[i, j]:
+            _box(axes, j, i, JUDGED_SIDE, face=MISSING, edge=EDGE, hatch=HATCH)
         elif i == j:
-            _box(axes, j, i, 0.96, face="white", edge=GRID)
+            _box(axes, j, i, JUDGED_SIDE, face="white", edge=GRID)
         else:
-            _box(axes, j, i, 0.96, face=scale(p))
+            inferred = bool(matrix.inferred[i, j])
+            _box(axes, j, i, INFERRED_SIDE if inferred else JUDGED_SIDE, face=scale(p))
             axes.text(
                 j + 0.5,
                 i + 0.5,
@@ -101,6 +105,7 @@ def _draw_cells(axes: "Axes", matrix: WinMatrix, cell: float) -> None:
                 ha="center",
                 va="center",
                 fontsize=min(13.0, 15.5 * cell),
+                style="italic" if inferred else "normal",
                 color="white" if abs(p - 0.5) > 0.28 else INK,
             )
 
@@ -149,8 +154,8 @@ def _draw_win_rates(axes: "Axes", matrix: WinMatrix, cell: float) -> None:
         )
 
 
-def _draw_legend(figure: "Figure", y: float) -> None:
-    """The colour scale, centred at y inches, with what its ends mean."""
+def _draw_legend(figure: "Figure", y: float, *, with_inferred: bool) -> None:
+    """The colour scale, centred at y inches, with what its ends mean and what the sizes of a cell do."""
     width, height = (float(x) for x in figure.get_size_inches())
     text: dict[str, Any] = {"fontsize": 8, "color": SOFT, "va": "center"}
     figure.text(MARGIN / width, y / height, "row loses", **text)
@@ -158,6 +163,14 @@ def _draw_legend(figure: "Figure", y: float) -> None:
     axes.imshow(np.linspace(0, 1, 256)[None, :], aspect="auto", cmap=_scale())
     axes.axis("off")
     figure.text((MARGIN + 2.24) / width, y / height, "row wins", **text)
+    if not with_inferred:
+        return
+    for left, side, word in ((3.0, JUDGED_SIDE, "judged"), (3.76, INFERRED_SIDE, "inferred")):
+        key = figure.add_axes(((MARGIN + left) / width, (y - 0.1) / height, 0.2 / width, 0.2 / height))
+        _box(key, 0, 0, side, face=LOSS_TO_WIN[-3])
+        key.axis("off")
+        style = "italic" if word == "inferred" else "normal"
+        figure.text((MARGIN + left + 0.24) / width, y / height, word, style=style, **text)
 
 
 def _write_lines(figure: "Figure", lines: Sequence[str], top: float, step: float, **text: Any) -> None:
@@ -186,10 +199,10 @@ def _scale() -> "Colormap":
 
 
 def _notes(matrix: WinMatrix, names: Sequence[str], width: int) -> list[str]:
-    """One line for each reason why something was not judged."""
+    """One line for each reason why something was neither judged nor inferred."""
     notes = [f"{name}: {error}" for name, error in zip(names, matrix.errors, strict=True) if error]
     readable = np.array([not error for error in matrix.errors])
-    silent = np.argwhere(np.triu(~matrix.valid & readable[:, None] & readable[None, :]))
+    silent = np.argwhere(np.triu(~matrix.known & readable[:, None] & readable[None, :]))
     if len(silent):
         i, j = (int(x) for x in silent[0])
         more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""

@@ -26,29 +26,40 @@ class PreferencePair:
 
 
 def ranking(matrix: WinMatrix) -> list[int]:
-    """The judged candidates, highest win rate first; equal ones in the order of their indices."""
+    """The candidates with a win rate, highest first; equal ones in the order of their indices."""
     rate = matrix.win_rate(on_missing="drop")
     return [int(n) for n in np.argsort(-rate, kind="stable") if not np.isnan(rate[n])]
 
 
 def dpo_pairs(
-    matrix: WinMatrix, *, min_margin: float = 0.0, on_missing: OnMissing = "raise"
+    matrix: WinMatrix,
+    *,
+    min_margin: float = 0.0,
+    inferred: bool = False,
+    on_missing: OnMissing = "raise",
 ) -> list[PreferencePair]:
     """Every judged pair with a margin above `min_margin`, widest first: the data of DPO (arXiv 2305.18290).
 
     An exact tie yields no pair. Pairs of equal margin keep the order of their indices.
 
+    Args:
+        matrix: the group's.
+        min_margin: in [0, 1).
+        inferred: take the pairs, too, that were inferred from judged ones.
+        on_missing: "raise" refuses a matrix with a pair that is neither judged nor inferred.
+
     Raises:
         ConfigError: `min_margin` is not in [0, 1).
-        IncompleteMatrixError: a pair is invalid and `on_missing` is "raise".
+        IncompleteMatrixError: a pair is neither judged nor inferred and `on_missing` is "raise".
     """
     if not 0 <= min_margin < 1:
         raise ConfigError(f"min_margin must be in [0, 1); received {min_margin}")
     matrix.require_complete(on_missing)
     margin = 2 * matrix.p.astype(np.float64) - 1
+    asked = matrix.known if inferred else matrix.valid
     pairs = [
         PreferencePair(chosen=int(i), rejected=int(j), margin=float(margin[i, j]))
-        for i, j in np.argwhere(matrix.valid & (margin > min_margin))
+        for i, j in np.argwhere(asked & (margin > min_margin))
     ]
     return sorted(pairs, key=lambda pair: -pair.margin)
 

@@ -1,7 +1,8 @@
 """One reward for each candidate of a win matrix: win rate, Copeland score, Bradley-Terry utility.
 
-All of them are higher for better candidates, give NaN to a candidate without a valid opponent, and take
-`on_missing`: "raise" refuses a matrix with any invalid pair, "drop" uses the judged pairs only.
+All of them are higher for better candidates, give NaN to a candidate without a known opponent, and take
+`on_missing`: "raise" refuses a matrix with a pair that is neither judged nor inferred, "drop" uses the other
+pairs only. A pair that was inferred counts like one that was judged, except in the Bradley-Terry fit.
 
 Shapes: K candidates, J of them judged.
 """
@@ -22,6 +23,7 @@ __all__ = [
     "RewardFunction",
     "bradley_terry",
     "copeland",
+    "fit_utilities",
     "hard_win_rate",
     "pref_grpo_rewards",
     "win_rate",
@@ -40,18 +42,18 @@ NAMED_PRIOR_PRECISION = 0.001
 
 
 class RewardFunction(Protocol):
-    """Turns a matrix of K candidates into float32 [K], NaN for a candidate without a valid opponent."""
+    """Turns a matrix of K candidates into float32 [K], NaN for a candidate without a known opponent."""
 
     def __call__(self, matrix: WinMatrix, /, *, on_missing: OnMissing = "raise") -> Floats: ...
 
 
 def win_rate(matrix: WinMatrix, *, on_missing: OnMissing = "raise") -> Floats:
-    """The mean probability of beating a valid opponent, float32 [K] in [0, 1]; see `WinMatrix.win_rate`."""
+    """The mean probability of beating a known opponent, float32 [K] in [0, 1]; see `WinMatrix.win_rate`."""
     return matrix.win_rate(on_missing=on_missing)
 
 
 def hard_win_rate(matrix: WinMatrix, *, on_missing: OnMissing = "raise") -> Floats:
-    """The share of valid opponents beaten (p > 0.5), an exact tie counting half: float32 [K] in [0, 1]."""
+    """The share of known opponents beaten (p > 0.5), an exact tie counting half: float32 [K] in [0, 1]."""
     return matrix.win_rate(hard=True, on_missing=on_missing)
 
 
@@ -64,7 +66,7 @@ def pref_grpo_rewards(matrix: WinMatrix) -> Doubles:
     and gets NaN.
 
     Raises:
-        IncompleteMatrixError: a pair was not judged.
+        IncompleteMatrixError: a pair was neither judged nor inferred.
     """
     matrix.require_complete()
     if matrix.size == 1:
@@ -75,9 +77,9 @@ def pref_grpo_rewards(matrix: WinMatrix) -> Doubles:
 
 
 def copeland(matrix: WinMatrix, *, on_missing: OnMissing = "raise") -> Floats:
-    """Opponents beaten minus opponents lost to, over the valid ones: float32 [K] in [-(K - 1), K - 1]."""
+    """Opponents beaten minus opponents lost to, over the known ones: float32 [K] in [-(K - 1), K - 1]."""
     matrix.require_complete(on_missing)
-    score = np.where(matrix.valid, np.sign(matrix.p - np.float32(0.5)), 0).sum(axis=1)
+    score = np.where(matrix.known, np.sign(matrix.p - np.float32(0.5)), 0).sum(axis=1)
     return np.where(matrix.judged, score, np.nan).astype(np.float32)
 
 
@@ -86,8 +88,10 @@ def bradley_terry(
 ) -> Floats:
     """Maximum-likelihood utilities u with `P(i beats j) = sigmoid(u_i - u_j)`: float32 [K], mean 0, in nats.
 
-    Every valid pair counts once, with its soft p as the target: the u that minimise the cross-entropy
-    `-sum_ij p_ij ln sigmoid(u_i - u_j)`, by Newton's method (Bradley and Terry, 1952).
+    Every judged pair counts once, with its soft p as the target: the u that minimise the cross-entropy
+    `-sum_ij p_ij ln sigmoid(u_i - u_j)`, by Newton's method (Bradley and Terry, 1952). An inferred p adds
+    nothing to the pairs that it was inferred from, and counts only where these do not connect as many
+    candidates, because the matrix is a part of that in which it was inferred: then all known pairs count.
 
     Args:
         prior_precision: 0, or the precision (1 / variance, at least 1e-6) of a Gaussian prior of mean 0 on
@@ -95,8 +99,9 @@ def bradley_terry(
             connects are then comparable through the prior alone, each connected part having mean 0.
 
     Raises:
-        IncompleteMatrixError: a pair is invalid and `on_missing` is "raise"; or, without a prior, the
-            valid pairs leave the candidates in parts that were never compared with each other.
+        IncompleteMatrixError: a pair is neither judged nor inferred and `on_missing` is "raise"; or,
+            without a prior, the known pairs leave the candidates in parts that were never compared with
+            each other.
         ConfigError: without a prior, some candidates beat all the others with certainty, so that no finite
             utilities fit best (Ford, 1957); or `prior_precision` is out of range.
     """
@@ -107,13 +112,43 @@ def bradley_terry(
     matrix.require_complete(on_missing)
     judged = np.flatnonzero(matrix.judged)
     inner = np.ix_(judged, judged)
-    pairs = matrix.valid[inner] & ~np.eye(len(judged), dtype=bool)
+    pairs = _pairs_to_fit(matrix)[inner]
     p = np.where(pairs, matrix.p[inner], 0).astype(np.float64)
     if prior_precision == 0 and len(judged):
         _require_finite(p, pairs, judged)
     utilities = np.full(matrix.size, np.nan)
-    utilities[judged] = _fit(p, pairs, prior_precision)
+    utilities[judged] = fit_utilities(p, pairs, prior_precision)
     return utilities.astype(np.float32)
+
+
+def fit_utilities(p_JJ: Doubles, pairs_JJ: Bools, precision: float, centre: Doubles | float = 0.0) -> Doubles:
+    """The fit behind `bradley_terry`: float64 [J], mean 0, in nats.
+
+    Args:
+        p_JJ: P(i beats j), skew-symmetric about 1/2 where it counts.
+        pairs_JJ: symmetric, false on the diagonal: which pairs count.
+        precision: that of the prior; 0 only where finite utilities exist.
+        centre: the prior's mean, [J] or one for all.
+    """
+
+    def slope_at(u: Doubles) -> Doubles:
+        return np.asarray(np.where(pairs_JJ, p_JJ - _win(u), 0).sum(axis=1) - precision * (u - centre))
+
+    size = len(p_JJ)
+    u = np.zeros(size)
+    for _ in range(MAX_NEWTON_STEPS):
+        slope = slope_at(u)
+        curvature = _win(u) * _win(-u) * pairs_JJ
+        hessian = np.diag(curvature.sum(axis=1) + precision) - curvature
+        # The likelihood does not see a common shift; the added rank-one term fixes it at mean 0.
+        step = np.linalg.solve(hessian + hessian.max(initial=0.0) / max(size, 1), slope)
+        # Halve a step that passes the maximum far enough to come out as steep on the other side.
+        while slope_at(u + step) @ step < -0.9 * (slope @ step):
+            step /= 2
+        u = u + step
+        if np.abs(step).max(initial=0.0) < UTILITY_TOLERANCE:
+            return u - u.mean() if size else u
+    raise AssertionError("Newton's method did not converge on a strictly concave likelihood")
 
 
 REWARDS: Mapping[str, RewardFunction] = MappingProxyType(
@@ -128,26 +163,10 @@ REWARDS: Mapping[str, RewardFunction] = MappingProxyType(
 must not end at the first pair of which the judge is certain; the function itself has none."""
 
 
-def _fit(p_JJ: Doubles, pairs_JJ: Bools, precision: float) -> Doubles:
-    size = len(p_JJ)
-    u = np.zeros(size)
-    for _ in range(MAX_NEWTON_STEPS):
-        slope = _slope(u, p_JJ, pairs_JJ, precision)
-        curvature = _win(u) * _win(-u) * pairs_JJ
-        hessian = np.diag(curvature.sum(axis=1) + precision) - curvature
-        # The likelihood does not see a common shift; the added rank-one term fixes it at mean 0.
-        step = np.linalg.solve(hessian + hessian.max(initial=0.0) / max(size, 1), slope)
-        # Halve a step that passes the maximum far enough to come out as steep on the other side.
-        while _slope(u + step, p_JJ, pairs_JJ, precision) @ step < -0.9 * (slope @ step):
-            step /= 2
-        u = u + step
-        if np.abs(step).max(initial=0.0) < UTILITY_TOLERANCE:
-            return u - u.mean() if size else u
-    raise AssertionError("Newton's method did not converge on a strictly concave likelihood")
-
-
-def _slope(u: Doubles, p_JJ: Doubles, pairs_JJ: Bools, precision: float) -> Doubles:
-    return np.asarray(np.where(pairs_JJ, p_JJ - _win(u), 0).sum(axis=1) - precision * u)
+def _pairs_to_fit(matrix: WinMatrix) -> Bools:
+    others = ~np.eye(matrix.size, dtype=bool)
+    valid, known = matrix.valid & others, matrix.known & others
+    return valid if np.array_equal(_reachable(valid), _reachable(known)) else known
 
 
 def _win(u: Doubles) -> Doubles:

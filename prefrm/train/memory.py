@@ -3,22 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from prefrm.engine import DEFAULT_BATCH_SIZE
+from prefrm.engine import DEFAULT_TOKENS, is_out_of_memory
 from prefrm.errors import ConfigError, ScoringError
 from prefrm.judge import Judge
 from prefrm.train.config import TrainConfig
 
-__all__ = ["activation_checkpointing", "explaining_memory", "scored_at_once"]
+__all__ = ["activation_checkpointing", "explaining_memory", "scored_tokens"]
 
-# What torch says when the memory of the CPU is not enough, which it calls a RuntimeError.
-CPU_SAYS = ("not enough memory", "can't allocate memory")
+# Of an example of a training step, such as two images of 400 tokens and a prompt.
+TOKENS_OF_EXAMPLE = 1024
 
 
-def scored_at_once(config: TrainConfig) -> int:
-    """How many comparisons or images an engine of the run reads at once: no more than a training step."""
-    return min(DEFAULT_BATCH_SIZE, config.optim.batch_size)
+def scored_tokens(config: TrainConfig) -> int:
+    """How many tokens an engine of the run reads at once: so many that a smaller training step lowers it."""
+    return min(DEFAULT_TOKENS, TOKENS_OF_EXAMPLE * config.optim.batch_size)
 
 
 @contextmanager
@@ -56,10 +54,8 @@ def activation_checkpointing(judge: Judge, wanted: bool) -> Iterator[None]:
 def _is_out_of_memory(error: BaseException) -> bool:
     # An engine gives its own error, and torch's as the cause.
     if isinstance(error, ScoringError):
-        return error.__cause__ is not None and _is_out_of_memory(error.__cause__)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in CPU_SAYS
-    )
+        return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+    return is_out_of_memory(error)
 
 
 def _advice(config: TrainConfig) -> str:
@@ -70,10 +66,11 @@ def _advice(config: TrainConfig) -> str:
 
 
 def _scoring_advice(config: TrainConfig, training: bool) -> str:
-    """A batch of scoring is the training's, up to a bound; what is lowered must be below that."""
+    """A pass of scoring follows the training's batch, up to a bound; what is lowered must be below that."""
     advice = []
     if config.optim.batch_size > 1:
-        advice.append(f"{_smaller_batches(config)}, below the {scored_at_once(config)} that are read at once")
+        bound = scored_tokens(config) // TOKENS_OF_EXAMPLE
+        advice.append(f"{_smaller_batches(config)}, below the {bound} that are read at once")
     if not training and config.device != "cpu":
         advice.append(f"set device=cpu (now {config.device})")
     if not advice:

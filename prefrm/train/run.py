@@ -42,7 +42,7 @@ from prefrm.train.guards import (
     what_matters,
 )
 from prefrm.train.measure import check_export, first_groups, measure, pictures
-from prefrm.train.memory import explaining_memory, scored_at_once
+from prefrm.train.memory import explaining_memory, scored_tokens
 from prefrm.train.processes import is_first, join, leave, processes, sharding
 from prefrm.train.state import is_sharded
 from prefrm.train.tensorboard import TensorBoard
@@ -199,7 +199,7 @@ def _validation(judge: Judge, config: TrainConfig) -> Validation | None:
         lambda: islice(read_groups(config.data.path, split), wanted.groups),
         every=wanted.every,
         patience=wanted.patience,
-        batch_size=scored_at_once(config),
+        tokens=scored_tokens(config),
     )
 
 
@@ -216,16 +216,14 @@ def _export(
         card=model_card(config, None, None, steps=steps, processes=processes()),
         merge=config.export == "merged",
     )
-    return Engine(judge, batch_size=scored_at_once(config)).score(first_groups(config.data))
+    return Engine(judge, tokens=scored_tokens(config)).score(first_groups(config.data))
 
 
 def _measure(
     config: TrainConfig, bundle: Path, device: str, trained: Sequence[WinMatrix], steps: int
 ) -> tuple[Evaluation | None, float]:
     """Load the bundle again, hold it against what was trained, and write down how good it is."""
-    exported = Engine.from_bundle(
-        bundle, device=device, dtype=config.dtype, batch_size=scored_at_once(config)
-    )
+    exported = Engine.from_bundle(bundle, device=device, dtype=config.dtype, tokens=scored_tokens(config))
     asked = exported.score(first_groups(config.data))
     difference = check_export(bundle, exported.judge.model.dtype, trained, asked)
     calibration, evaluation = measure(exported, config.data, config.output / "evaluation")

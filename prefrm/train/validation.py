@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from prefrm.engine import DEFAULT_BATCH_SIZE, Engine
+from prefrm.engine import DEFAULT_TOKENS, Engine
 from prefrm.errors import DatasetError
 from prefrm.eval import evaluate
 from prefrm.judge import Judge
@@ -30,7 +30,7 @@ class Validation(StepLogs):
         every: steps from one validation to the next.
         patience: the training ends after so many validations without a lower log loss, and the weights of
             the lowest one are remembered; None does neither.
-        batch_size: of the engine that scores.
+        tokens: of the engine that scores.
 
     Attributes:
         best_weights: of the lowest log loss so far, on the CPU; None without patience.
@@ -43,14 +43,14 @@ class Validation(StepLogs):
         *,
         every: int,
         patience: int | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        tokens: int = DEFAULT_TOKENS,
     ) -> None:
         self.best_weights: dict[str, torch.Tensor] | None = None
         self._judge = judge
         self._groups = groups
         self._every = every
         self._patience = patience
-        self._batch_size = batch_size
+        self._tokens = tokens
         self._lowest = float("inf")
         self._waited = 0
         self._numbers: dict[str, float] = {}
@@ -87,7 +87,7 @@ class Validation(StepLogs):
         self.best_weights = best_weights
 
     def _measure(self) -> dict[str, float]:
-        metrics = evaluate(Engine(self._judge, batch_size=self._batch_size), self._groups()).metrics
+        metrics = evaluate(Engine(self._judge, tokens=self._tokens), self._groups()).metrics
         if metrics.unjudged == metrics.comparisons:
             raise DatasetError("no validation pair could be judged, so the training cannot be followed")
         numbers = {"validation_log_loss": metrics.log_loss}

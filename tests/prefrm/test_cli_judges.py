@@ -357,3 +357,42 @@ def test_ctrl_c_ends_a_client_with_one_line(
             finally:
                 running.kill()
     assert (running.returncode, out, err) == (130, "", "prefrm: interrupted\n")
+
+
+@pytest.fixture
+def bundle(judge: object, tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    write_bundle(folder, judge, calibration=None, data_fingerprint="none", metrics={}, card="# A judge\n")
+    return folder
+
+
+def test_a_budget_of_pairs_is_judged_and_the_rest_inferred(
+    bundle: Path, tmp_path: Path, png: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / f"{n}.png" for n in range(5)]
+    for n, path in enumerate(paths):
+        path.write_bytes(png(n))
+    command = ["score", str(bundle), "--prompt", "p", *map(str, paths), "--json"]
+    assert run([*command, "--pairs", "6"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert sum(map(sum, answer["valid"])) == 5 + 2 * 6
+    assert all(0 <= p <= 1 for row in answer["win_matrix"] for p in row)
+    # At least as many as connect all candidates.
+    assert run([*command, "--pairs", "3"]) == 0
+    assert sum(map(sum, json.loads(capsys.readouterr().out)["valid"])) == 5 + 2 * 4
+
+
+def test_a_budget_is_the_servers_own(
+    served: Addresses, images: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["score", served.http_url, "--prompt", "p", *images, "--pairs", "3"]) == 2
+    assert "give it to `prefrm serve`" in capsys.readouterr().err
+
+
+def test_labels_of_another_budget_are_not_continued(
+    bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "labels"
+    assert label(str(bundle), dataset, out) == 0
+    assert label(str(bundle), dataset, out, "--pairs", "2") == 2
+    assert "with 2 pairs" in capsys.readouterr().err

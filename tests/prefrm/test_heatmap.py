@@ -42,6 +42,26 @@ def test_what_was_not_judged_is_a_question_mark_with_its_reason_below():
     ]
 
 
+def part_judged():
+    """0 and 1, 1 and 2 judged; 0 and 2 inferred."""
+    z = np.subtract.outer([0.0, 1.0, 3.0], [0.0, 1.0, 3.0])
+    judged = np.where(np.eye(3)[::-1] == 1, np.nan, z)
+    return WinMatrix.from_order_logits(judged).with_inferred(z)
+
+
+@pytest.mark.parametrize("colored", [False, True])
+def test_what_was_inferred_is_marked_and_the_mark_explained(colored):
+    options = {"force_terminal": True, "color_system": "truecolor"} if colored else {}
+    text = printed(terminal_matrix(part_judged()), **options)
+    first, *_, note = text.splitlines()[1:]
+    assert ".05~" in first and ".27 " in first and "?" not in text
+    assert note == "~ inferred from the pairs that were judged"
+    assert text.count("~") == 3
+    # Italics: the third parameter of a style's escape sequence in colour, and nothing without.
+    assert ("\x1b[3;" in first) == colored
+    assert "~" not in printed(terminal_matrix(matrix(3)))
+
+
 @pytest.mark.parametrize("colored", [False, True])
 @pytest.mark.parametrize("size", [2, 8, 16])
 def test_each_candidate_is_one_line_within_eighty_columns(size, colored):

@@ -18,7 +18,7 @@ from prefrm import media
 from prefrm.errors import DatasetError, IncompleteMatrixError, PrefrmError, ScoringError
 from prefrm.label import Summary, label, read_matrices
 from prefrm.records import PreferenceGroup, write_groups
-from prefrm.winmatrix import FakeScorer
+from prefrm.winmatrix import FakeScorer, WinMatrix
 
 
 def picture(level):
@@ -198,8 +198,36 @@ def test_raise_stops_at_a_pair_that_was_not_judged_and_names_the_record(tmp_path
         label(Scorer(), groups, tmp_path, judge="j", on_missing="raise", shard_size=2)
     assert len(list(read_matrices(tmp_path))) == 2
     assert label(Scorer(), groups, tmp_path, judge="j", shard_size=2).unjudged_pairs == 2
-    with pytest.raises(IncompleteMatrixError, match="holds 2 pairs that were not judged"):
+    with pytest.raises(IncompleteMatrixError, match="holds 2 pairs that were neither judged"):
         label(Scorer(), groups, tmp_path, judge="j", on_missing="raise", shard_size=2)
+
+
+class HalfJudged(FakeScorer):
+    """Judges candidate 0 against the others, and infers the rest."""
+
+    def __init__(self):
+        super().__init__(brightness)
+
+    def score(self, groups):
+        matrices = []
+        for whole in super().score(groups):
+            p = whole.p.astype(float)
+            z = np.log(p) - np.log(p.T)
+            judged = np.full(z.shape, np.nan)
+            judged[0], judged[:, 0] = z[0], z[:, 0]
+            matrices.append(WinMatrix.from_order_logits(judged).with_inferred(z))
+        return matrices
+
+
+def test_what_was_inferred_is_written_as_inferred_and_is_not_missing(tmp_path):
+    groups = make_groups(2)
+    for _ in range(2):
+        summary = label(HalfJudged(), groups, tmp_path, judge="j", on_missing="raise")
+        assert summary == Summary(groups=2, pairs=6, inferred_pairs=2)
+    expected = HalfJudged().score([group.group() for group in groups])
+    labelled = list(read_matrices(tmp_path))
+    assert all(entry.matrix.equals(matrix) for entry, matrix in zip(labelled, expected, strict=True))
+    assert labelled[0].matrix.inferred[1, 2]
 
 
 def test_nothing_to_label_is_an_error(tmp_path):

@@ -47,8 +47,10 @@ def rows(out):
 class Fixed:
     """A scorer that always answers with the same matrix."""
 
-    def __init__(self, logits, errors=None):
+    def __init__(self, logits, errors=None, utilities=None):
         self.matrix = WinMatrix.from_order_logits(np.array(logits, float), errors=errors)
+        if utilities is not None:
+            self.matrix = self.matrix.with_inferred(np.subtract.outer(utilities, utilities))
 
     def score(self, groups):
         return [self.matrix for _ in groups]
@@ -94,6 +96,16 @@ def test_the_best_against_the_worst_may_be_no_judged_pair(tmp_path):
     logits = [[0, np.nan, 3.0], [0, 0, -3.0], [-3.0, 3.0, 0]]
     groups = labelled(tmp_path, [make_group()], Fixed(logits))
     assert write_pairs(groups, tmp_path) == PairSummary(groups=1, unjudged=1)
+
+
+def test_an_inferred_pair_may_be_the_best_against_the_worst_but_is_none_of_all_the_judged(tmp_path):
+    chain = [[0, 1.0, np.nan], [-1.0, 0, 2.0], [np.nan, -2.0, 0]]
+    groups = labelled(tmp_path, [make_group()], Fixed(chain, utilities=[3.0, 2.0, 0.0]))
+    assert write_pairs(groups, tmp_path) == PairSummary(groups=1, pairs=1)
+    (row,) = rows(tmp_path)
+    assert (row["chosen_index"], row["rejected_index"]) == (0, 2)
+    assert row["margin"] == pytest.approx(np.tanh(1.5), rel=1e-6)
+    assert write_pairs(groups, tmp_path, select="all") == PairSummary(groups=1, pairs=2, unjudged=1)
 
 
 def test_an_undecided_group_has_no_pair(tmp_path):

@@ -83,6 +83,30 @@ def test_a_silent_pair_is_noted_once():
     assert "a.png against c.png: the judge gave no finite answer for this pair" in notes
 
 
+def test_an_inferred_cell_is_smaller_slanted_and_explained():
+    u = np.array([2.0, 1.0, 0.0, 9.0])
+    z = np.subtract.outer(u, u)
+    z[3], z[:, 3] = np.nan, np.nan
+    judged = z.copy()
+    judged[0, 2] = judged[2, 0] = np.nan
+    part = WinMatrix.from_order_logits(judged).with_inferred(z)
+    figure = plots.win_matrix_figure(part)
+    axes = figure.axes[0]
+    cells = [box.get_width() for box in axes.patches if 0 <= box.get_x() < 4 and box.get_height() > 0.5]
+    assert sorted(cells) == [0.62] * 2 + [0.96] * 14
+    slanted = [text.get_text() for text in axes.texts if text.get_style() == "italic"]
+    assert sorted(slanted) == [".12", ".88"]
+    words = [text.get_text() for text in figure.texts]
+    assert "inferred" in words and "judged" in words
+    # 3 was judged with nobody and hatched; 0 against 2 needs no excuse.
+    assert len([box for box in axes.patches if box.get_hatch()]) == 6
+    assert [word for word in words if "against" in word] == [
+        "0 against 3 and 2 more: this pair was not judged, and no chain of judged pairs connects the two"
+    ]
+    assert "inferred" not in [text.get_text() for text in plots.win_matrix_figure(matrix(3)).texts]
+    rendered(figure)
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [("long_name_of_image_{}.png", "..._image_0.png"), ("{}_of_one_long_run.png", "0")],

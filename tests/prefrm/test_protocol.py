@@ -40,7 +40,9 @@ def matrices_of(draw: st.DrawFn, size: st.SearchStrategy[int] = SIZE) -> WinMatr
     if draw(st.booleans()):
         tie = np.full((k, k), draw(st.floats(0, 1, width=32)))
     errors = draw(st.lists(st.just("") | TEXT, min_size=k, max_size=k))
-    return WinMatrix.from_order_logits(logits, errors=errors, tie=tie)
+    u = np.array(draw(st.lists(logit, min_size=k, max_size=k)))
+    inferred = u[:, None] - u[None, :]
+    return WinMatrix.from_order_logits(logits, errors=errors, tie=tie).with_inferred(inferred)
 
 
 @st.composite
@@ -146,7 +148,7 @@ def test_malformed_inputs_are_refused(change, message):
         ("tie", None, "missing tensors: tie"),
         ("win_matrix", np.full((1, 2, 2), 0.5), "must be FP32"),
         ("win_matrix", np.full((1, 2, 2), 0.6, np.float32), "exactly"),
-        ("win_matrix", np.array([[[0.5, np.nan], [np.nan, 0.5]]], np.float32), "a number exactly where"),
+        ("win_matrix", np.array([[[0.5, np.nan], [np.nan, 0.5]]], np.float32), "a number wherever"),
         ("win_matrix", np.full((1, 3, 3), 0.5, np.float32), "1 groups of 2 candidates"),
         ("valid", np.ones((2, 2, 2), bool), "1 groups of 2 candidates"),
         ("valid", np.array([[[True, False], [True, True]]]), "not symmetric"),
@@ -196,6 +198,18 @@ def test_answers_are_as_far_apart_as_their_numbers_at_most():
 def test_answers_that_differ_in_more_than_numbers_are_infinitely_far_apart(changes: dict[str, object]):
     assert largest_difference(answer(**changes), answer()) == np.inf
     assert largest_difference(answer(), answer(**changes)) == np.inf
+
+
+def test_inferring_a_number_is_not_judging_it():
+    half = np.array([[0.5, 0.75], [0.25, 0.5]])
+    z = np.log(half / half.T)
+    judged = WinMatrix.from_order_logits(z, order_free=True)
+    inferred = WinMatrix.from_order_logits(np.where(np.eye(2), z, np.nan), order_free=True).with_inferred(z)
+    assert np.array_equal(judged.p, inferred.p)
+    assert largest_difference(encode_matrices([judged]), encode_matrices([inferred])) == np.inf
+    assert largest_difference(encode_matrices([inferred]), encode_matrices([inferred])) == 0
+    (received,) = decode_matrices(encode_matrices([inferred]), count=1, size=2)
+    assert received.inferred[0, 1] and received.win_rate()[0] == np.float32(0.75)
 
 
 def test_so_are_answers_of_other_tensors():

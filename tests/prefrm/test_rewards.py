@@ -60,7 +60,8 @@ def from_verdicts(size, verdicts):
 def matrices(draw):
     size = draw(st.integers(2, 6))
     logits = draw(hnp.arrays(np.float64, (size, size), elements=st.floats(-9, 9) | st.just(NAN)))
-    return WinMatrix.from_order_logits(logits)
+    u = draw(hnp.arrays(np.float64, size, elements=st.floats(-9, 9) | st.just(NAN)))
+    return WinMatrix.from_order_logits(logits).with_inferred(u[:, None] - u[None, :])
 
 
 EVERY_REWARD = REWARDS
@@ -90,7 +91,7 @@ class TestEveryReward:
 
     @given(matrices())
     def test_it_refuses_an_incomplete_matrix_by_default(self, reward, matrix):
-        if matrix.valid.all():
+        if matrix.known.all():
             assert np.array_equal(reward(matrix), reward(matrix, on_missing="drop"))
         else:
             with pytest.raises(IncompleteMatrixError):
@@ -391,15 +392,16 @@ class TestSelection:
         ]
         assert dpo_pairs(from_p(p), min_margin=0.5) == [PreferencePair(chosen=2, rejected=1, margin=0.75)]
 
-    @given(matrices())
-    def test_dpo_pairs_are_the_strict_judged_ones(self, matrix):
-        pairs = dpo_pairs(matrix, on_missing="drop")
-        strict = {(i, j) for i, j in np.ndindex(matrix.p.shape) if matrix.p[i, j] > 0.5}
+    @given(matrices(), st.booleans())
+    def test_dpo_pairs_are_the_strict_judged_ones_and_if_asked_for_the_inferred(self, matrix, inferred):
+        pairs = dpo_pairs(matrix, inferred=inferred, on_missing="drop")
+        asked = matrix.known if inferred else matrix.valid
+        strict = {(i, j) for i, j in np.ndindex(matrix.p.shape) if asked[i, j] and matrix.p[i, j] > 0.5}
         assert {(pair.chosen, pair.rejected) for pair in pairs} == strict
         assert len(pairs) == len(strict)
         margins = [pair.margin for pair in pairs]
         assert margins == sorted(margins, reverse=True)
-        if not matrix.valid.all():
+        if not matrix.known.all():
             with pytest.raises(IncompleteMatrixError):
                 dpo_pairs(matrix)
 

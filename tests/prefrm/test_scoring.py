@@ -44,6 +44,15 @@ def test_one_file_is_no_group(files):
         read_group("x", files[:1])
 
 
+def test_json_tells_what_was_inferred_by_valid():
+    z = np.array([[0, 1.0, np.nan], [-1.0, 0, 1.0], [np.nan, -1.0, 0]])
+    matrix = WinMatrix.from_order_logits(z).with_inferred(np.subtract.outer([2.0, 1.0, 0.0], [2.0, 1.0, 0.0]))
+    value = json.loads(json.dumps(matrix_to_json(matrix), allow_nan=False))
+    assert value["win_matrix"][0][2] == pytest.approx(1 / (1 + np.exp(-2)))
+    assert (value["valid"][0][2], value["order_gap"][0][2]) == (False, None)
+    assert value["ranking"] == [0, 1, 2]
+
+
 def test_json_has_null_where_there_is_no_value():
     z = np.array([[0, 1.0, 2.0], [-1.0, 0, 0], [-2.0, 0, 0]])
     matrix = WinMatrix.from_order_logits(z, errors=("", "", "unreadable"), order_free=True)

@@ -24,13 +24,21 @@ def order_logits(draw, elements=ANY_FLOAT, max_size=6):
 
 @st.composite
 def matrices(draw):
-    """Matrices with unjudged pairs and missing candidates among them."""
+    """Matrices with unjudged pairs, inferred ones and missing candidates among them."""
     logits = draw(order_logits())
     errors = draw(
         st.lists(st.sampled_from(["", "", "unreadable"]), min_size=len(logits), max_size=len(logits))
     )
     tie = draw(st.none() | st.just(np.full(logits.shape, 0.25)))
-    return WinMatrix.from_order_logits(logits, errors=errors, tie=tie, order_free=draw(st.booleans()))
+    matrix = WinMatrix.from_order_logits(logits, errors=errors, tie=tie, order_free=draw(st.booleans()))
+    return matrix.with_inferred(draw(inferences(matrix.size))) if draw(st.booleans()) else matrix
+
+
+@st.composite
+def inferences(draw, size):
+    """Skew-symmetric log-odds, some of them no number."""
+    upper = np.triu(draw(hnp.arrays(np.float64, (size, size), elements=ANY_FLOAT)), 1)
+    return np.where(np.tri(size, k=-1, dtype=bool), -upper.T, upper)
 
 
 @st.composite
@@ -45,20 +53,22 @@ def sigmoid(x):
 
 @given(matrices())
 def test_complements_are_exact(matrix):
-    p, valid = matrix.p, matrix.valid
+    p, known = matrix.p, matrix.known
     assert p.dtype == np.float32
-    assert np.array_equal((p + p.T)[valid], np.ones(valid.sum(), np.float32))
-    diagonal = p.diagonal()[valid.diagonal()]
+    assert np.array_equal((p + p.T)[known], np.ones(known.sum(), np.float32))
+    diagonal = p.diagonal()[known.diagonal()]
     assert np.array_equal(diagonal, np.full(len(diagonal), 0.5, np.float32))
 
 
 @given(matrices())
-def test_what_was_not_judged_is_nan_and_has_a_reason(matrix):
-    assert np.isnan(matrix.p[~matrix.valid]).all()
+def test_what_was_neither_judged_nor_inferred_is_nan_and_has_a_reason(matrix):
+    assert np.array_equal(matrix.known, matrix.valid | matrix.inferred)
+    assert not (matrix.valid & matrix.inferred).any()
+    assert np.isnan(matrix.p[~matrix.known]).all()
     assert np.isnan(matrix.tie[~matrix.valid]).all()
     assert np.isnan(matrix.order_gap[~matrix.valid]).all()
     for i, j in np.ndindex(matrix.size, matrix.size):
-        assert bool(matrix.reason(i, j)) == (not matrix.valid[i, j])
+        assert bool(matrix.reason(i, j)) == (not matrix.known[i, j])
 
 
 @given(shuffled(order_logits()))
@@ -79,12 +89,12 @@ def test_permuting_a_group_permutes_its_matrix(case):
 
 
 @given(matrices())
-def test_win_rate_is_a_mean_over_valid_opponents(matrix):
+def test_win_rate_is_a_mean_over_known_opponents(matrix):
     for hard in (False, True):
         rates = matrix.win_rate(hard=hard, on_missing="drop")
         assert rates.dtype == np.float32
         for i in range(matrix.size):
-            row = [float(matrix.p[i, j]) for j in range(matrix.size) if j != i and matrix.valid[i, j]]
+            row = [float(matrix.p[i, j]) for j in range(matrix.size) if j != i and matrix.known[i, j]]
             if hard:
                 row = [1.0 if p > 0.5 else 0.5 if p == 0.5 else 0.0 for p in row]
             assert matrix.judged[i] == bool(row)
@@ -103,7 +113,7 @@ def test_the_win_rates_of_a_complete_matrix_average_one_half(logits):
 
 @given(matrices())
 def test_win_rate_refuses_an_incomplete_matrix_by_default(matrix):
-    if matrix.valid.all():
+    if matrix.known.all():
         assert np.isfinite(matrix.win_rate()).all()
     else:
         with pytest.raises(IncompleteMatrixError, match='on_missing="drop"'):
@@ -231,10 +241,12 @@ nan = math.nan
 BROKEN = {
     "p has shape": dict(p=np.full((3, 3), 0.5)),
     "valid is not symmetric": dict(valid=np.array([[True, True], [False, True]])),
-    "p must be a number exactly where": dict(p=np.array([[0.5, nan], [nan, 0.5]])),
+    "p must be a number wherever": dict(p=np.array([[0.5, nan], [nan, 0.5]])),
     r"p\[i, j\] \+ p\[j, i\] == 1": dict(p=np.array([[0.5, 0.75], [0.3, 0.5]])),
     "p must lie in": dict(p=np.array([[0.5, 1.5], [-0.5, 0.5]])),
     "row of a candidate with an error": dict(errors=("gone", "")),
+    "valid must be false and p NaN": dict(errors=("gone", ""), valid=np.diag([False, True])),
+    "valid true on the diagonal": dict(valid=np.diag([False, True])),
     "tie must lie in": dict(tie=np.array([[0.5, 1.5], [1.5, 0.5]])),
     "order_gap must lie in": dict(order_gap=np.array([[0.5, np.inf], [np.inf, 0.5]])),
     "tie is not symmetric": dict(tie=np.array([[0.0, 0.2], [0.3, 0.0]])),
@@ -250,12 +262,25 @@ def test_an_unsound_matrix_is_refused(message):
         sound(**BROKEN[message])
 
 
-def test_a_number_where_nothing_was_judged_is_refused():
-    p = np.array([[0.5, nan], [nan, 0.5]])
-    with pytest.raises(RecordError, match="p must be a number exactly where"):
-        sound(p=np.array([[0.5, np.inf], [np.inf, 0.5]]), valid=~np.isnan(p))
-    with pytest.raises(RecordError, match="order_gap"):
-        sound(p=p, valid=~np.isnan(p), tie=p, order_gap=np.zeros((2, 2)))
+def test_an_inferred_number_is_a_probability_without_a_tie_or_a_gap():
+    apart = np.eye(2, dtype=bool)
+    nothing = np.where(apart, 0.0, nan)
+    inferred = sound(valid=apart, tie=nothing, order_gap=nothing)
+    assert inferred.inferred.tolist() == [[False, True], [True, False]]
+    for p, q in ((np.inf, np.inf), (1.5, -0.5), (0.6, 0.6), (0.5, nan)):
+        with pytest.raises(RecordError, match="p must lie in"):
+            sound(p=np.array([[0.5, p], [q, 0.5]]), valid=apart, tie=nothing, order_gap=nothing)
+    for name in ("tie", "order_gap"):
+        with pytest.raises(RecordError, match=f"{name} must lie in"):
+            sound(**{"valid": apart, "tie": nothing, "order_gap": nothing, name: np.zeros((2, 2))})
+
+
+@given(shuffled(order_logits()), st.data())
+def test_permuting_permutes_what_was_inferred_too(case, data):
+    logits, order = case
+    z = data.draw(inferences(len(logits)))
+    direct = WinMatrix.from_order_logits(logits[np.ix_(order, order)]).with_inferred(z[np.ix_(order, order)])
+    assert direct.equals(WinMatrix.from_order_logits(logits).with_inferred(z).permuted(order))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2
 from typer.testing import CliRunner
 
 from prefrm.client import connect
+from prefrm.engine import DEFAULT_CACHE_BYTES, DEFAULT_TOKENS
 from prefrm.errors import BundleError, ConfigError, ServerUnavailableError
 from prefrm.winmatrix import FakeScorer, Group
 from serving.commands import announce, serve
@@ -343,7 +344,13 @@ class TestCommand:
 
     @pytest.mark.parametrize(
         ("options", "asked"),
-        [([], ("auto", "auto")), (["--device=cpu", "--dtype=float16"], ("cpu", "float16"))],
+        [
+            ([], {}),
+            (["--device=cpu", "--dtype=float16"], {"device": "cpu", "dtype": "float16"}),
+            (["--tokens=100", "--cache-mb=3"], {"tokens": 100, "cache_bytes": 3 * 2**20}),
+            (["--cache-mb=0", "--pairs=40"], {"cache_bytes": 0, "pairs": 40}),
+            (["--compile"], {"compile": True}),
+        ],
     )
     def test_the_engine_is_loaded_where_and_as_the_options_say(
         self, app, tmp_path, monkeypatch, options, asked
@@ -353,14 +360,23 @@ class TestCommand:
         monkeypatch.setattr("serving.server.check_ports", lambda host, ports: None)
         received = []
 
-        def load(folder, *, device, dtype):
-            received.append((device, dtype))
+        defaults = {
+            "device": "auto",
+            "dtype": "auto",
+            "pairs": "all",
+            "compile": False,
+            "tokens": DEFAULT_TOKENS,
+            "cache_bytes": DEFAULT_CACHE_BYTES,
+        }
+
+        def load(folder, **settings):
+            received.append(settings)
             raise BundleError("far enough")
 
         monkeypatch.setattr("prefrm.engine.Engine.from_bundle", load)
         result = CliRunner().invoke(app, ["serve", str(tmp_path), *options])
         assert isinstance(result.exception, BundleError)
-        assert received == [asked]
+        assert received == [defaults | asked]
 
     @pytest.mark.parametrize(
         ("options", "reason"),

@@ -33,7 +33,7 @@ def make_group(png) -> Callable[..., Group]:
 
 @pytest.fixture
 def engine(judge: Judge) -> Engine:
-    return Engine(judge, batch_size=4)
+    return Engine(judge, tokens=400)
 
 
 def sigmoid(z: float) -> float:
@@ -88,9 +88,9 @@ def test_a_call_from_a_worker_thread_gives_the_same_bits(engine: Engine, make_gr
     assert all(a.equals(b) for a, b in zip(there, engine.score(groups), strict=True))
 
 
-def test_the_batch_size_changes_no_verdict(judge: Judge, make_group):
+def test_the_size_of_a_pass_changes_no_verdict(judge: Judge, make_group):
     group = make_group(0, 1, 2, 3)
-    one, many = (Engine(judge, batch_size=n).score([group])[0] for n in (1, 64))
+    one, many = (Engine(judge, tokens=n).score([group])[0] for n in (1, 9999))
     np.testing.assert_allclose(one.p, many.p, atol=1e-5)
 
 
@@ -172,10 +172,10 @@ def test_text_that_spells_control_tokens_is_only_text(engine: Engine, make_group
     assert engine.score([make_group(0, 1, prompt=hostile)])[0].valid.all()
 
 
-def test_memory_is_bounded_by_the_batch_size_and_nothing_is_kept(judge: Judge, make_group, monkeypatch):
-    rows, patches, alive = [], [], []
+def test_a_pass_is_bounded_and_no_pixels_are_kept(judge: Judge, make_group, monkeypatch):
+    passes, patches, alive = [], [], []
     judge.model.model.language_model.register_forward_pre_hook(
-        lambda module, args, kwargs: rows.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+        lambda module, args, kwargs: passes.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
     )
     tower = judge.model.get_submodule(judge.family.vision_tower)
     tower.register_forward_pre_hook(lambda module, args: patches.append(len(args[0])))
@@ -187,23 +187,27 @@ def test_memory_is_bounded_by_the_batch_size_and_nothing_is_kept(judge: Judge, m
         return prepared
 
     monkeypatch.setattr(judge.processor, "prepare_image", watched)
-    engine = Engine(judge, batch_size=3)
+    engine = Engine(judge, tokens=300)
     engine.score([make_group(0, 3, 6, 9, 12), make_group(0, 3)])
-    assert max(rows) == 3 and sum(rows) == 5 * 4 + 2
-    assert max(patches) == 3 * 24 and sum(patches) == 7 * 24
+    # The prefix once, the first images once for each group, then a row for each ordered pair.
+    assert sum(rows for rows, _ in passes) == 1 + (5 + 5 * 4) + (2 + 2)
+    assert all(rows * length <= 300 or rows == 1 for rows, length in passes)
+    assert max(rows for rows, _ in passes) > 1
+    # The second group's images are known already.
+    assert patches == [24] * 5
     gc.collect()
     kept = [reference for reference in alive if reference() is not None]
-    assert len(alive) == 7 and not kept, f"{engine} still holds images"
+    assert len(alive) == 5 and not kept, f"{engine} still holds images"
 
 
-def test_a_device_without_memory_is_a_scoring_error_that_names_the_batch_size(engine: Engine, make_group):
+def test_a_device_without_memory_is_a_scoring_error_that_names_the_setting(engine: Engine, make_group):
     def exhaust(module, args):
         raise torch.OutOfMemoryError("no memory")
 
     handle = engine.judge.model.get_submodule(engine.judge.family.vision_tower).register_forward_pre_hook(
         exhaust
     )
-    with pytest.raises(ScoringError, match="batch_size=4"):
+    with pytest.raises(ScoringError, match="tokens=400"):
         engine.score([make_group(0, 1)])
     handle.remove()
     assert engine.score([make_group(0, 1)])[0].valid.all()
@@ -226,7 +230,7 @@ def test_the_temperature_of_a_bundle_is_applied(adapted: Judge, make_group, tmp_
     assert np.log(hot / (1 - hot)) == pytest.approx(np.log(plain / (1 - plain)) / 4, rel=1e-3)
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": float("nan")}, {"batch_size": 0}])
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": float("nan")}, {"tokens": 0}])
 def test_settings_out_of_range_are_refused(judge: Judge, settings: dict):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         Engine(judge, **settings)

@@ -54,7 +54,7 @@ def test_a_matrix_is_exact_and_its_extras_are_what_the_judge_knows(judge: Judge,
 
 
 def test_permutations_companions_and_duplicates_change_no_bit(judge: Judge, group: Group):
-    engine = Engine(judge, batch_size=3)
+    engine = Engine(judge, tokens=300)
     other = Group(prompt="x" * 50, images=group.images[:2])
     order = [2, 0, 3, 1]
     matrix, permuted, _ = engine.score([group, group.permuted(order), other])

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefrm.engine.plan import plan_group
+from prefrm.engine.plan import plan_group, runs_of_rows
 from prefrm.winmatrix import Group
 
 images = st.lists(st.sampled_from([b"a", b"b", b"c", b"", None]), min_size=2, max_size=7)
@@ -38,3 +38,12 @@ def test_distinct_images_are_compared_in_both_orders_and_never_with_themselves()
     plan = plan_group(Group(prompt="x", images=(b"a", b"b", b"c")))
     pairs = plan.pairs(list(plan.images))
     assert len(pairs) == 6 and all(a != b and (b, a) in pairs for a, b in pairs)
+
+
+@given(st.lists(st.integers(1, 50), max_size=20), st.integers(1, 120))
+def test_runs_cover_all_rows_in_order_within_the_tokens(lengths, tokens):
+    runs = list(runs_of_rows(lengths, tokens))
+    assert [row for run in runs for row in run] == list(range(len(lengths)))
+    for run in runs:
+        padded = len(run) * max(lengths[row] for row in run)
+        assert padded <= tokens or len(run) == 1

@@ -176,6 +176,21 @@ def test_a_tempered_matrix_is_the_one_that_the_tempered_judge_gives(logits, temp
     assert result.errors == expected.errors and np.array_equal(result.valid, expected.valid)
 
 
+@pytest.mark.parametrize("order_free", [True, False])
+def test_what_was_inferred_is_tempered_and_stays_inferred(order_free):
+    u = np.array([1.0, -2.0, 0.5])
+    z = np.subtract.outer(u, u)
+    judged = np.where(np.eye(3)[::-1] == 1, np.nan, z)
+
+    def judge(temperature):
+        matrix = WinMatrix.from_order_logits(judged / temperature, order_free=order_free)
+        return matrix.with_inferred(z / temperature)
+
+    result, expected = tempered(judge(1.0), 2.5), judge(2.5)
+    np.testing.assert_allclose(result.p, expected.p, atol=1e-6)
+    assert np.array_equal(result.inferred, expected.inferred) and result.inferred[0, 2]
+
+
 def test_tempering_changes_no_verdict_and_one_changes_nothing():
     z = np.random.default_rng(3).normal(size=(6, 6)) * 2
     matrix = WinMatrix.from_order_logits(z)

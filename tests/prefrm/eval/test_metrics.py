@@ -53,6 +53,13 @@ def test_unjudged_pairs_are_neither_right_nor_wrong():
     assert (result.value, result.pairs, result.unjudged) == (0.5, 2, 1)
 
 
+def test_an_inferred_p_is_no_answer_of_the_judge():
+    group = judged([[0, 1, np.nan], [-1, 0, 1], [np.nan, -1, 0]], comparisons_from_scores([2, 1, 0]))
+    pairs = pairs_of([replace(group, matrix=group.matrix.with_inferred(utilities(2.0, 1.0, 0.0)))])
+    assert np.isnan(pairs.p).sum() == 1
+    assert len(pairs.judged) == 2
+
+
 def test_accuracy_is_weighted():
     assert pair_accuracy(pair_columns([0.9, 0.1], [1, 1], weight=[3, 1])).value == 0.75
 

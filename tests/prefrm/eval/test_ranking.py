@@ -22,6 +22,16 @@ def test_rock_paper_scissors_is_intransitive():
     assert intransitive_triples([of(np.transpose(ROCK_PAPER_SCISSORS))]) == (1, 1)
 
 
+def test_a_triple_with_an_inferred_pair_is_no_judged_triple():
+    logits = np.zeros((4, 4))
+    logits[:3, :3] = ROCK_PAPER_SCISSORS
+    logits[3, :3] = np.nan
+    u = np.arange(4.0)
+    matrix = of(logits).with_inferred(u[:, None] - u[None, :])
+    assert np.isfinite(matrix.p).all()
+    assert intransitive_triples([matrix]) == (1, 1)
+
+
 def test_a_cycle_and_something_that_beats_all_of_it():
     logits = np.zeros((4, 4))
     logits[:3, :3] = ROCK_PAPER_SCISSORS

@@ -16,7 +16,7 @@ from PIL import Image
 from prefrm.errors import ConfigError, DataError, IncompleteMatrixError, ProtocolError
 from prefrm.grpo import AsyncPreferenceReward, CombinedReward, PreferenceReward, last_user_text
 from prefrm.rewards import bradley_terry
-from prefrm.winmatrix import FakeScorer, Group
+from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 
 
 def to_image(completion, **columns):
@@ -225,6 +225,19 @@ class TestMetrics:
         assert trainer.metrics["judge/win_rate_std"] == [0.0, 0.0]
         gap = 1 / (1 + math.exp(-0.5)) - 1 / (1 + math.exp(0.5))
         assert trainer.metrics["judge/order_gap"] == pytest.approx([gap, gap], abs=1e-6)
+
+    def test_an_inferred_pair_is_not_invalid(self):
+        class HalfJudged:
+            def score(self, groups):
+                chain = np.array([[0, 1, np.nan], [-1, 0, 1], [np.nan, -1, 0]])
+                inferred = np.subtract.outer([2.0, 1.0, 0.0], [2.0, 1.0, 0.0])
+                return [WinMatrix.from_order_logits(chain).with_inferred(inferred) for _ in groups]
+
+        trainer = Trainer()
+        rewards = make(HalfJudged())(["a"] * 3, ["0", "1", "2"], log_metric=trainer.log_metric)
+        assert rewards == sorted(rewards, reverse=True)
+        assert trainer.metrics["preference/invalid_pairs"] == [0]
+        assert trainer.metrics["preference/inferred_pairs"] == pytest.approx([1 / 3])
 
     def test_the_spread_is_that_of_the_win_rates(self, scorer):
         trainer = Trainer(num_generations=2)

@@ -124,12 +124,13 @@ def test_too_little_memory_to_score_names_a_setting_that_there_is(
     collate = JudgeProcessor.collate
 
     def full(self: JudgeProcessor, sequences: Any) -> Any:
-        sizes.append(len(sequences))
-        if len(sequences) > 4:
+        sizes.append(sum(map(len, sequences)))
+        if len(sequences) > 1 and sizes[-1] > 400:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return collate(self, sequences)
 
     monkeypatch.setattr(JudgeProcessor, "collate", full)
+    monkeypatch.setattr("prefrm.train.memory.TOKENS_OF_EXAMPLE", 100)
     evaluation = EvaluationConfig(every=2) if place == "validation" else None
     one = replace(config, device="auto", evaluation=evaluation, checkpoint=CheckpointConfig(save_every=1))
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
@@ -141,7 +142,7 @@ def test_too_little_memory_to_score_names_a_setting_that_there_is(
     less = replace(one.optim, batch_size=4, accumulation=2)
     assert "--resume" in str(caught.value)
     assert run(replace(one, optim=less), resume=True).bundle.is_dir()
-    assert max(sizes) > 4 and sizes[-1] <= 4
+    assert max(sizes) > 400 and sizes[-1] <= 400
 
 
 def test_a_scorer_that_fails_otherwise_is_not_out_of_memory(config: TrainConfig) -> None:

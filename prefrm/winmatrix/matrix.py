@@ -1,30 +1,20 @@
-"""Groups, win matrices and the protocol between them. Numpy only.
-
-What happens to a matrix afterwards (advantages, pairs, rankings) lives in `prefrm.rewards`.
+"""The win matrix: what a judge says of a group's pairs, and what follows from that without another word.
 
 Shapes: K candidates of a group.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from prefrm.errors import ConfigError, IncompleteMatrixError, ProtocolError, RecordError
+from prefrm.errors import ConfigError, IncompleteMatrixError, RecordError
+from prefrm.winmatrix.group import check_permutation
+from prefrm.winmatrix.probabilities import sigmoid, win_probabilities
 
-__all__ = [
-    "FakeScorer",
-    "Group",
-    "OnMissing",
-    "Scorer",
-    "WinMatrix",
-    "check_answer",
-    "check_on_missing",
-    "temper_ties",
-]
+__all__ = ["Bools", "Floats", "OnMissing", "WinMatrix", "check_on_missing"]
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -32,43 +22,23 @@ OnMissing = Literal["raise", "drop"]
 _ARRAYS = ("p", "valid", "tie", "order_gap")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """A prompt and its K >= 2 candidates, each the bytes of an encoded image or None if it is missing."""
-
-    prompt: str
-    images: tuple[bytes | None, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.images) < 2:
-            raise RecordError(
-                f"a group needs at least 2 candidates; received {len(self.images)} "
-                f"for the prompt {self.prompt[:60]!r}"
-            )
-
-    @property
-    def size(self) -> int:
-        """K, the group size."""
-        return len(self.images)
-
-    def permuted(self, order: Sequence[int]) -> "Group":
-        """The same group with candidate `order[n]` in place n."""
-        return Group(prompt=self.prompt, images=tuple(self.images[i] for i in _permutation(order, self.size)))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WinMatrix:
-    """What a judge says of a group's pairs. Every array is read-only.
+    """What a judge says of a group's pairs, and what follows from that for others. Every array is read-only.
+
+    A pair of candidates is *judged*, or it was not and its p was *inferred* from pairs that were, or it is
+    neither. Only a judged pair has a tie and an order gap.
 
     Attributes:
         p: float32 [K, K]; `p[i, j]` is P(candidate i beats candidate j), a tie counting half to each.
-            `p[i, j] + p[j, i] == 1` and `p[i, i] == 0.5`, exactly. NaN where the pair was not judged.
+            `p[i, j] + p[j, i] == 1` and `p[i, i] == 0.5`, exactly. NaN where neither judged nor inferred.
         valid: bool [K, K]; whether the pair was judged. A missing candidate is invalid on its diagonal too.
         tie: float32 [K, K], symmetric; P(tie), NaN where the judge does not model ties or the pair was not
             judged.
         order_gap: float32 [K, K], symmetric; `|P(i beats j | i shown first) - P(i beats j | j shown first)|`,
             0 on the diagonal, NaN where not judged or where the judge has no presentation order.
-        errors: length K; why a candidate could not be judged, "" where it could.
+        errors: length K; why a candidate could not be judged, "" where it could. With an error, no pair of
+            the candidate is judged or inferred.
     """
 
     p: Floats
@@ -97,14 +67,17 @@ class WinMatrix:
     def _check(self) -> None:
         if not np.array_equal(self.valid, self.valid.T):
             raise RecordError("valid is not symmetric: a pair is judged in both directions or in none")
-        if not np.array_equal(~np.isnan(self.p), self.valid):
-            raise RecordError("p must be a number exactly where valid is true, and NaN elsewhere")
-        p = self.p[self.valid]
-        if np.any((p < 0) | (p > 1)) or np.any(p + self.p.T[self.valid] != 1):
-            raise RecordError("p must lie in [0, 1] with p[i, j] + p[j, i] == 1 exactly")
+        if np.any(self.valid & ~self.known):
+            raise RecordError("p must be a number wherever valid is true")
+        p = self.p[self.known]
+        if np.any((p < 0) | (p > 1)) or np.any(p + self.p.T[self.known] != 1):
+            raise RecordError("p must lie in [0, 1] with p[i, j] + p[j, i] == 1 exactly, or be NaN")
         usable = np.array([not error for error in self.errors])
-        if not np.array_equal(self.valid.diagonal(), usable) or self.valid[~usable].any():
-            raise RecordError("valid must be false all along the row of a candidate with an error")
+        if not np.array_equal(self.valid.diagonal(), usable) or self.known[~usable].any():
+            raise RecordError(
+                "all along the row of a candidate with an error valid must be false and p NaN, "
+                "and valid true on the diagonal of any other"
+            )
         for name in ("tie", "order_gap"):
             values = getattr(self, name)
             if not np.all(np.isnan(values) | (self.valid & (values >= 0) & (values <= 1))):
@@ -153,15 +126,13 @@ class WinMatrix:
         valid = np.isfinite(z) & np.isfinite(z.T) & usable[:, None] & usable[None, :]
         z = np.where(valid, z, 0.0)
         merged = z / 2 - z.T / 2
-        high = _sigmoid(np.abs(merged)).astype(np.float32)
-        p = np.where(merged >= 0, high, np.float32(1) - high)
-        gap = np.full(z.shape, np.nan) if order_free else np.abs(_sigmoid(z) - _sigmoid(-z.T))
+        gap = np.full(z.shape, np.nan) if order_free else np.abs(sigmoid(z) - sigmoid(-z.T))
         # The same number from either side, but for rounding.
         gap = np.maximum(gap, gap.T)
         if order_free:
             np.fill_diagonal(gap, 0.0)
         return cls(
-            p=_masked(p, valid),
+            p=_masked(win_probabilities(merged), valid),
             valid=valid,
             tie=_masked(np.full(z.shape, np.nan) if tie is None else np.asarray(tie), valid),
             order_gap=_masked(gap, valid),
@@ -174,32 +145,71 @@ class WinMatrix:
         size = len(errors)
         return cls.from_order_logits(np.full((size, size), np.nan), errors=errors)
 
+    def with_inferred(self, log_odds: npt.NDArray[np.floating]) -> "WinMatrix":
+        """The matrix whose gaps are filled: p = sigmoid(log_odds) where a pair was not judged.
+
+        Args:
+            log_odds: [K, K], skew-symmetric; finite where judged pairs say how an unjudged one would go,
+                anything but finite where they do not. Entries of judged pairs, and of candidates with an
+                error, are ignored.
+
+        Raises:
+            RecordError: `log_odds` has another shape or is not skew-symmetric.
+        """
+        z = np.array(log_odds, dtype=np.float64)
+        if z.shape != self.p.shape:
+            raise RecordError(
+                f"log_odds has shape {list(z.shape)}; {self.size} candidates need {list(self.p.shape)}"
+            )
+        if not np.array_equal(z, -z.T, equal_nan=True):
+            raise RecordError("log_odds is not skew-symmetric: log_odds[j, i] must be -log_odds[i, j]")
+        usable = self.valid.diagonal()
+        fill = np.isfinite(z) & ~self.valid & usable[:, None] & usable[None, :]
+        inferred = win_probabilities(np.where(fill, z, 0.0))
+        return replace(self, p=np.where(fill, inferred, self.p))
+
     @property
     def size(self) -> int:
         """K, the group size."""
         return len(self.errors)
 
     @property
+    def known(self) -> Bools:
+        """bool [K, K]: whether the pair was judged or its p inferred."""
+        return np.asarray(~np.isnan(self.p))
+
+    @property
+    def inferred(self) -> Bools:
+        """bool [K, K]: whether p was inferred from other pairs that were judged."""
+        return self.known & ~self.valid
+
+    @property
     def judged(self) -> Bools:
-        """bool [K]: whether the candidate has at least one valid opponent."""
+        """bool [K]: whether the candidate was compared, having at least one known opponent."""
         return np.asarray(self._opponents().any(axis=1))
 
     def reason(self, i: int, j: int) -> str:
-        """Why the pair (i, j) was not judged; "" if it was."""
-        if self.valid[i, j]:
+        """Why the pair (i, j) was neither judged nor inferred; "" if it was."""
+        if self.known[i, j]:
             return ""
-        return self.errors[i] or self.errors[j] or "the judge gave no finite answer for this pair"
+        silence = "the judge gave no finite answer for this pair"
+        if self.inferred.any():
+            silence = "this pair was not judged, and no chain of judged pairs connects the two"
+        return self.errors[i] or self.errors[j] or silence
 
     def win_rate(self, *, hard: bool = False, on_missing: OnMissing = "raise") -> Floats:
-        """The mean of each candidate's row over its valid opponents: float32 [K] in [0, 1].
+        """The mean of each candidate's row over its known opponents: float32 [K] in [0, 1].
+
+        An inferred p counts like a judged one: the mean over a budget's few judged opponents alone would
+        say more of who they happen to be than of the candidate.
 
         Args:
             hard: count p > 0.5 as a win and p == 0.5 as half a win, instead of averaging p.
-            on_missing: "raise" refuses a matrix with any invalid pair; "drop" averages over the valid
-                opponents and gives NaN to a candidate that has none.
+            on_missing: "raise" refuses a matrix with a pair that is neither judged nor inferred; "drop"
+                averages over the known opponents and gives NaN to a candidate that has none.
 
         Raises:
-            IncompleteMatrixError: a pair is invalid and `on_missing` is "raise".
+            IncompleteMatrixError: a pair is neither judged nor inferred and `on_missing` is "raise".
         """
         self.require_complete(on_missing)
         opponents = self._opponents()
@@ -209,19 +219,22 @@ class WinMatrix:
         return np.where(count > 0, wins / np.maximum(count, 1), np.nan).astype(np.float32)
 
     def require_complete(self, on_missing: OnMissing = "raise") -> None:
-        """Raise `IncompleteMatrixError` that names the first invalid pair, unless `on_missing` is "drop"."""
+        """Raise `IncompleteMatrixError` naming the first pair that is neither judged nor inferred.
+
+        Not if `on_missing` is "drop".
+        """
         check_on_missing(on_missing)
-        bad = np.argwhere(~self.valid)
+        bad = np.argwhere(~self.known)
         if len(bad) and on_missing == "raise":
             i, j = (int(x) for x in bad[0])
             raise IncompleteMatrixError(
                 f"{len(bad)} of {self.size**2} entries were not judged; ({i}, {j}): {self.reason(i, j)}; "
-                'pass on_missing="drop" to use the judged pairs only'
+                'pass on_missing="drop" to use the other pairs only'
             )
 
     def permuted(self, order: Sequence[int]) -> "WinMatrix":
         """The matrix of the group in which candidate `order[n]` stands in place n."""
-        return self.subset(_permutation(order, self.size))
+        return self.subset(check_permutation(order, self.size))
 
     def subset(self, candidates: Sequence[int]) -> "WinMatrix":
         """The matrix of these candidates alone, in the order given.
@@ -254,67 +267,7 @@ class WinMatrix:
         return _rebuilt, (self.p, self.valid, self.tie, self.order_gap, self.errors)
 
     def _opponents(self) -> Bools:
-        return self.valid & ~np.eye(self.size, dtype=bool)
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """Anything that judges groups: the local engine, a remote client, `FakeScorer`."""
-
-    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
-        """One matrix for each group, in order. Raises `ScoringError` when it cannot answer at all."""
-        ...
-
-
-class FakeScorer:
-    """A scorer without a model, for tests and examples: Bradley-Terry over a utility that you supply.
-
-    Args:
-        utility: maps (prompt, encoded image) to a real number; candidate i beats j with probability
-            sigmoid(utility_i - utility_j). A `ValueError` that it raises makes the candidate missing.
-        first_bonus: log-odds that the candidate shown first gains; it cancels in p and shows in order_gap.
-    """
-
-    def __init__(self, utility: Callable[[str, bytes], float], *, first_bonus: float = 0.0) -> None:
-        self._utility = utility
-        self._first_bonus = first_bonus
-
-    def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
-        """One matrix for each group, in order."""
-        return [self._score(group) for group in groups]
-
-    def _score(self, group: Group) -> WinMatrix:
-        judged = [self._judge(group.prompt, image) for image in group.images]
-        u = np.array([utility for utility, _ in judged])
-        logits = u[:, None] - u[None, :] + self._first_bonus
-        return WinMatrix.from_order_logits(logits, errors=[error for _, error in judged])
-
-    def _judge(self, prompt: str, image: bytes | None) -> tuple[float, str]:
-        if not image:
-            return math.nan, "the candidate is missing"
-        try:
-            utility = self._utility(prompt, image)
-        except ValueError as error:
-            return math.nan, str(error)
-        return (utility, "") if math.isfinite(utility) else (math.nan, f"the utility is {utility}")
-
-
-def temper_ties(
-    tie: npt.NDArray[np.floating], log_odds: npt.NDArray[np.floating], temperature: float
-) -> npt.NDArray[np.float64]:
-    """P(tie) where log-odds are divided by a temperature, which was fitted on who wins.
-
-    A tie counts half to each, so P(tie) is at most twice the smaller of p and 1 - p. It keeps the share of
-    that bound which it has; what is beyond the bound, because two orders were averaged, is cut.
-
-    Args:
-        tie: P(tie) of each pair, symmetric; NaN stays NaN.
-        log_odds: of p, both presentation orders merged: skew-symmetric.
-        temperature: > 0; 1 only cuts.
-    """
-    distance = np.abs(np.asarray(log_odds, dtype=np.float64))
-    share = np.minimum(np.asarray(tie, dtype=np.float64) / (2 * _sigmoid(-distance)), 1.0)
-    return np.asarray(share * 2 * _sigmoid(-distance / temperature))
+        return self.known & ~np.eye(self.size, dtype=bool)
 
 
 def check_on_missing(on_missing: str) -> None:
@@ -323,30 +276,9 @@ def check_on_missing(on_missing: str) -> None:
         raise ConfigError(f'on_missing must be "raise" or "drop"; received {on_missing!r}')
 
 
-def check_answer(matrices: Sequence[WinMatrix], groups: Sequence[Group]) -> None:
-    """Raise `ProtocolError` unless a scorer gave each group one matrix, of its size."""
-    received, wanted = [matrix.size for matrix in matrices], [group.size for group in groups]
-    if received != wanted:
-        raise ProtocolError(
-            f"the scorer was given groups of {wanted} candidates and answered with matrices of {received}"
-        )
-
-
 def _rebuilt(p: Floats, valid: Bools, tie: Floats, order_gap: Floats, errors: tuple[str, ...]) -> WinMatrix:
     return WinMatrix(p=p, valid=valid, tie=tie, order_gap=order_gap, errors=errors)
 
 
-def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # exp of a non-positive number only, so nothing overflows.
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0, small) / (1.0 + small)
-
-
 def _masked(values: npt.NDArray[np.floating], valid: Bools) -> Floats:
     return np.where(valid, values, np.nan).astype(np.float32)
-
-
-def _permutation(order: Sequence[int], size: int) -> Sequence[int]:
-    if sorted(order) != list(range(size)):
-        raise RecordError(f"{list(order)} is not a permutation of 0..{size - 1}")
-    return order

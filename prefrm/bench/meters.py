@@ -1,0 +1,119 @@
+"""What a call costs: its seconds, the most memory it holds; and what a matrix product attains on a device."""
+
+import ctypes
+import gc
+import platform
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import psutil
+import torch
+
+from prefrm.resources import MEBIBYTE
+
+__all__ = ["PeakMemory", "describe_device", "matrix_product_rate", "timed", "wait_for"]
+
+T = TypeVar("T")
+
+SECONDS_BETWEEN_SAMPLES = 0.005
+# Squares large enough for a product to reach what the device has, and small enough to cost little.
+SIDES = {"cpu": 1024, "cuda": 8192}
+PRODUCTS = 3
+
+
+class PeakMemory:
+    """The most memory that a block held above what there was when it began.
+
+    On a CPU the process's resident memory, sampled; on a GPU what torch has allocated there.
+
+    Attributes:
+        peak_mb: in MiB, after the block.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.peak_mb = 0.0
+        self._device = device
+        self._process = psutil.Process()
+        self._done = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._before = self._most = 0
+
+    def __enter__(self) -> "PeakMemory":
+        _return_free_memory()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._before = torch.cuda.memory_allocated(self._device)
+        else:
+            self._before = self._most = self._process.memory_info().rss
+            self._sampler.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._device.type == "cuda":
+            self._most = torch.cuda.max_memory_allocated(self._device)
+        else:
+            self._done.set()
+            self._sampler.join()
+        self.peak_mb = (self._most - self._before) / MEBIBYTE
+
+    def _sample(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._done.wait(SECONDS_BETWEEN_SAMPLES)
+            self._most = max(self._most, self._process.memory_info().rss)
+
+
+def timed(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """What a call returns, and its wall-clock seconds until the device has done everything it asked for."""
+    wait_for(device)
+    started = time.perf_counter()
+    value = call()
+    wait_for(device)
+    return value, time.perf_counter() - started
+
+
+def wait_for(device: torch.device) -> None:
+    """Until everything that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a product of square matrices, the best of a few in a row."""
+    side = SIDES[device.type]
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    out = a @ b
+    seconds = [timed(lambda: torch.mm(a, b, out=out), device)[1] for _ in range(PRODUCTS)]
+    return 2.0 * side**3 / min(seconds)
+
+
+def describe_device(device: torch.device) -> str:
+    """For people: the GPU's name, or the processor's with the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} {'thread' if threads == 1 else 'threads'}"
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine() or "CPU"
+
+
+def _return_free_memory() -> None:
+    """So that what an earlier call freed is not there for this one, and is counted when it is taken again."""
+    gc.collect()
+    # glibc alone has it.
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

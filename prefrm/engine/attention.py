@@ -1,0 +1,259 @@
+"""Attention to keys and values that many rows share, read where they stand.
+
+A row of tokens attends to itself, causally, and to blocks that were read before: the prompt, an image in a
+slot. Rows that share a block are laid side by side and attend to it in one product, so its keys and
+values are not copied for them; what a row finds in each place is weighed by the place's share of the
+softmax, which is exact (Hydragen, arXiv 2402.05099; cascade attention in FlashInfer, arXiv 2501.01005).
+
+`transformers` calls it in place of its own attention, in the models of every family.
+
+Shapes: B rows, S tokens of a row, G blocks, N rows that share a block, L tokens of a block, H query heads,
+C heads of keys and values, D numbers of a head.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+
+from prefrm.judge import ImageInput, Judge, SequenceInput
+
+__all__ = ["Memory", "Reading", "Shared", "attend", "keep_rows", "read_rows"]
+
+NAME = "prefrm_shared"
+# Where torch has a fused kernel that also says what the softmax's sum was: no public function does.
+FUSED = ("cpu",) if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu") else ()
+# Of neighbouring blocks so many are in use that they are read where they stand, and the others for nothing;
+# of fewer, those in use are copied together, one layer at a time.
+LEAST_USED = 0.5
+Features = Mapping[ImageInput, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Memory:
+    """Keys and values of blocks, in every layer.
+
+    Attributes:
+        layers: keys and values [G, C, L, D] of each layer.
+        lengths: how many of the L tokens of each block are real.
+    """
+
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    lengths: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @classmethod
+    def collected(cls, parts: "Iterable[Memory]", *, blocks: int, length: int) -> "Memory":
+        """The blocks of all parts, in order, padded to `length`; a part goes before the next is drawn."""
+        layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        lengths: list[int] = []
+        for part in parts:
+            place = slice(len(lengths), len(lengths) + len(part))
+            layers = layers or [
+                (_zeros(k, blocks, length), _zeros(v, blocks, length)) for k, v in part.layers
+            ]
+            for (keys, values), (k, v) in zip(layers, part.layers, strict=True):
+                keys[place, :, : k.shape[2]] = k
+                values[place, :, : v.shape[2]] = v
+            lengths += part.lengths
+        return cls(layers=tuple(layers), lengths=tuple(lengths))
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds, or looks at."""
+        return sum(k.nbytes + v.nbytes for k, v in self.layers)
+
+
+def _zeros(like: torch.Tensor, blocks: int, length: int) -> torch.Tensor:
+    return like.new_zeros(blocks, like.shape[1], length, like.shape[3])
+
+
+class Shared:
+    """Blocks, and which of them each row of a pass attends to.
+
+    Args:
+        memory: the blocks.
+        block_of_row: for each row of the pass the place of its block.
+    """
+
+    def __init__(self, memory: Memory, block_of_row: Sequence[int]) -> None:
+        used: dict[int, list[int]] = {block: [] for block in sorted(set(block_of_row))}
+        for row, block in enumerate(block_of_row):
+            used[block].append(row)
+        cover = range(min(used), max(used) + 1)
+        self._some: slice | list[int] = slice(cover.start, cover.stop)
+        if len(used) < LEAST_USED * len(cover):
+            self._some = list(used)
+        else:
+            used = {block: used.get(block, []) for block in cover}
+        width = max(map(len, used.values()))
+        self._memory = memory
+        device = memory.layers[0][0].device
+        self._mask = _padding([memory.lengths[block] for block in used], memory.layers[0][0])
+        # Blocks with fewer rows than others are asked by row 0 in their place; nobody reads the answers.
+        rows = [[*some, *[0] * (width - len(some))] for some in used.values()]
+        self._rows_GN = torch.tensor(rows, device=device)
+        where = {row: n * width + m for n, some in enumerate(used.values()) for m, row in enumerate(some)}
+        self._where_B = torch.tensor([where[row] for row in range(len(where))], device=device)
+
+    def __call__(self, q_BHSD: torch.Tensor, layer: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """What each row finds in its block, and the logarithm of the softmax's sum there [B, H, S]."""
+        keys, values = (x[self._some] for x in self._memory.layers[layer])
+        (_, heads, S, D), (G, C) = q_BHSD.shape, keys.shape[:2]
+        N, share = self._rows_GN.shape[1], heads // C
+        q_GCMD = (
+            q_BHSD[self._rows_GN]
+            .view(G, N, C, share, S, D)
+            .permute(0, 2, 3, 1, 4, 5)
+            .reshape(G, C, share * N * S, D)
+        )
+        found_GCMD, sums_GCM = attend(q_GCMD, keys, values, scale=scale, mask=self._mask)
+        found = found_GCMD.view(G, C, share, N, S, D).permute(0, 3, 1, 2, 4, 5).reshape(G * N, heads, S, D)
+        sums = sums_GCM.view(G, C, share, N, S).permute(0, 3, 1, 2, 4).reshape(G * N, heads, S)
+        return found[self._where_B], sums[self._where_B]
+
+
+def _padding(lengths: Sequence[int], keys: torch.Tensor) -> torch.Tensor | None:
+    """What is added to scores [G, 1, 1, L]: -inf where a block is padded; None if none is."""
+    if min(lengths) == keys.shape[2]:
+        return None
+    lengths_G = torch.tensor(lengths, device=keys.device)
+    padded_GL = torch.arange(keys.shape[2], device=keys.device) >= lengths_G[:, None]
+    added_GL = torch.zeros(padded_GL.shape, dtype=keys.dtype, device=keys.device)
+    return added_GL.masked_fill(padded_GL, float("-inf"))[:, None, None]
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    scale: float,
+    mask: torch.Tensor | None = None,
+    causal: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention [G, H, M, D] of queries [G, H, M, D] to keys and values [G, H, L, D].
+
+    Args:
+        scale: of the scores.
+        mask: added to the scores, [G, 1, 1, L].
+        causal: query m sees keys up to m.
+
+    Returns: and the logarithm of the softmax's sum, float32 [G, H, M], by which parts are put together.
+    """
+    if q.device.type in FUSED:
+        found, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, v, 0.0, causal, attn_mask=mask, scale=scale
+        )
+        return found, sums
+    # Scores of half precision may be too large for it, and are too coarse.
+    scores = (q.float() * scale) @ k.float().transpose(-1, -2)
+    if mask is not None:
+        scores = scores + mask
+    if causal:
+        ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(ahead, float("-inf"))
+    sums = scores.logsumexp(dim=-1)
+    return (scores - sums[..., None]).exp().to(v.dtype) @ v, sums
+
+
+class Reading:
+    """One pass of a language model over rows of tokens.
+
+    Args:
+        seen: what the rows attend to besides themselves.
+        keep: of how many layers the pass's own keys and values are wanted; it ends with the last of them.
+    """
+
+    def __init__(self, seen: Sequence[Shared], *, keep: int) -> None:
+        self._seen = seen
+        self._keep = keep
+        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __call__(
+        self, layer: int, q_BHSD: torch.Tensor, k_BCSD: torch.Tensor, v_BCSD: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """The attention of one layer, [B, S, H, D]."""
+        if self._keep:
+            self._kept[layer] = (k_BCSD, v_BCSD)
+            if len(self._kept) == self._keep:
+                raise _KeptAllError
+        share = q_BHSD.shape[1] // k_BCSD.shape[1]
+        k_BHSD, v_BHSD = (x.repeat_interleave(share, dim=1) for x in (k_BCSD, v_BCSD))
+        own = attend(q_BHSD, k_BHSD, v_BHSD, scale=scale, causal=True)
+        parts = [own, *(shared(q_BHSD, layer, scale) for shared in self._seen)]
+        return _together(parts).transpose(1, 2).contiguous()
+
+    def memory(self, lengths: Sequence[int]) -> Memory:
+        """The rows as blocks; `lengths` are those of the rows without padding."""
+        layers = tuple(self._kept[layer] for layer in sorted(self._kept))
+        return Memory(layers=layers, lengths=tuple(lengths))
+
+
+def _together(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """What was found in several places, each weighed by its share of the softmax."""
+    if len(parts) == 1:
+        return parts[0][0]
+    share_PBHS = torch.stack([sums for _, sums in parts]).softmax(dim=0)
+    total = sum(found.float() * share[..., None] for (found, _), share in zip(parts, share_PBHS, strict=True))
+    return torch.as_tensor(total).to(parts[0][0].dtype)
+
+
+class _KeptAllError(Exception):
+    """Ends a pass of which only keys and values are wanted before the rest of its last layer."""
+
+
+_reading: ContextVar[Reading] = ContextVar("reading")
+
+
+def _attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _reading.get()(module.layer_idx, query, key, value, scale), None
+
+
+# What a pass attends to is not the compiler's business.
+AttentionInterface.register(NAME, torch.compiler.disable(_attention))
+
+
+@contextmanager
+def _attending(model: Any, active: Reading) -> Iterator[None]:
+    config, token = model.get_decoder().config, _reading.set(active)
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        _reading.reset(token)
+
+
+def read_rows(
+    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features
+) -> torch.Tensor:
+    """The head's readings of the rows' readouts, each row attending to itself and to what it shares."""
+    with _attending(judge.model, Reading(seen, keep=0)):
+        return judge.read(judge.processor.collate(rows), features)
+
+
+def keep_rows(
+    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features
+) -> Memory:
+    """The rows as blocks to which later rows attend."""
+    active = Reading(seen, keep=len(judge.model.get_decoder().layers))
+    with _attending(judge.model, active), suppress(_KeptAllError):
+        judge.read(judge.processor.collate(rows), features)
+    return active.memory([len(row) for row in rows])

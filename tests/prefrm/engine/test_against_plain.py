@@ -1,0 +1,266 @@
+"""The engine against the plain method: every head, attention and family, each comparison read by itself."""
+
+import gc
+import random
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prefrm.engine import Engine
+from prefrm.engine.attention import Memory
+from prefrm.errors import ConfigError
+from prefrm.judge import Judge, JudgeSpec, Pieces, log_odds
+from prefrm.media import decode
+from prefrm.winmatrix import Group, WinMatrix
+from tests.prefrm.judge.families import TINY, save_checkpoint
+
+KINDS = {
+    "joint": {},
+    "joint-ties": {"ties": True},
+    "isolated": {"attention": "isolated"},
+    "isolated-twice": {"attention": "isolated", "template": "match-twice-v1"},
+    "scalar": {"head": "scalar"},
+    "scalar-ties": {"head": "scalar", "ties": True},
+    "embedding": {"head": "embedding"},
+}
+PROMPTS = ("two dogs and a red kite", "x", "a cat")
+SIZES = ((48, 32), (32, 32), (16, 64), (64, 48))
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: save_checkpoint(tmp_path_factory.mktemp(name), name) for name in TINY}
+
+
+def build(folder: Path, **fields) -> Judge:
+    torch.manual_seed(0)
+    return Judge.from_base(JudgeSpec(base_model=str(folder), **fields), "cpu")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def judge(checkpoints, request) -> Judge:
+    return build(checkpoints["qwen2_5_vl"], **KINDS[request.param])
+
+
+@pytest.fixture
+def make_group(png) -> Callable[..., Group]:
+    def make(*seeds: int, prompt: str = PROMPTS[0]) -> Group:
+        return Group(prompt=prompt, images=tuple(png(s, *SIZES[s % len(SIZES)]) for s in seeds))
+
+    return make
+
+
+@torch.inference_mode()
+def plainly(judge: Judge, group: Group) -> WinMatrix:
+    """One forward pass for each comparison, nothing shared."""
+    images = [judge.processor.prepare_image(decode(image)) for image in group.images]
+    logits, ties = (np.zeros((group.size, group.size)) for _ in range(2))
+    for i, j in permutations(range(group.size), 2):
+        one = judge.processor.prepare_group(group.prompt, (images[i], images[j]), ((0, 1),))
+        z, tie = log_odds(judge(judge.processor.collate_groups([one])))
+        logits[i, j], ties[i, j] = z.item(), 0.0 if tie is None else tie.item()
+    ties = (ties + ties.T) / 2
+    np.fill_diagonal(ties, 1.0)
+    return WinMatrix.from_order_logits(
+        logits, tie=ties if judge.spec.ties else None, order_free=not judge.spec.is_pairwise
+    )
+
+
+def assert_equal(matrix: WinMatrix, wanted: WinMatrix) -> None:
+    for name in ("p", "order_gap", "tie"):
+        np.testing.assert_allclose(getattr(matrix, name), getattr(wanted, name), atol=1e-5, rtol=0)
+    assert matrix.valid.all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model_type", sorted(TINY))
+def test_every_family_and_kind(checkpoints, make_group, model_type: str, kind: str):
+    judge = build(checkpoints[model_type], **KINDS[kind])
+    group = make_group(0, 1, 2)
+    matrix = Engine(judge, tokens=300).score([group])[0]
+    assert_equal(matrix, plainly(judge, group))
+    # And not because random weights say the same of everything.
+    assert matrix.p[~np.eye(3, dtype=bool)].std() > 1e-4
+
+
+@pytest.mark.parametrize("tokens", [1, 250, 9999])
+def test_groups_and_images_of_all_sizes(judge: Judge, make_group, tokens: int):
+    groups = [make_group(4, 5), make_group(0, 1, 2, 3, 4, 5, prompt=PROMPTS[1]), make_group(6, 7, 8)]
+    for group, matrix in zip(groups, Engine(judge, tokens=tokens).score(groups), strict=True):
+        assert_equal(matrix, plainly(judge, group))
+
+
+def test_duplicates_meet_each_other(judge: Judge, make_group):
+    group = make_group(0, 1, 0, 2, 1)
+    matrix = Engine(judge).score([group])[0]
+    assert_equal(matrix, plainly(judge, group))
+    assert matrix.p[0, 2] == 0.5
+
+
+def test_a_large_group(judge: Judge, make_group):
+    group = make_group(*range(64))
+    matrix = Engine(judge).score([group])[0]
+    assert matrix.valid.all()
+    some = [3, 17, 40]
+    wanted = plainly(judge, Group(prompt=group.prompt, images=tuple(group.images[n] for n in some)))
+    np.testing.assert_allclose(matrix.p[np.ix_(some, some)], wanted.p, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_grouping_of_a_call_changes_a_bit(judge: Judge, make_group, seed: int):
+    """Other groups, other prompts, images known from before or not, a cache that is too small for them."""
+    chance = random.Random(seed)
+    groups = [
+        make_group(*chance.sample(range(9), chance.randint(2, 5)), prompt=chance.choice(PROMPTS))
+        for _ in range(6)
+    ]
+    alone = [Engine(judge, cache_bytes=0).score([group])[0] for group in groups]
+    order = chance.sample(range(6), 6)
+    cut = chance.randint(1, 5)
+    for cache_bytes in (0, 3000, 10**6):
+        engine = Engine(judge, cache_bytes=cache_bytes)
+        found = engine.score([groups[n] for n in order[:cut]]) + engine.score(
+            [groups[n] for n in order[cut:]]
+        )
+        assert all(matrix.equals(alone[n]) for n, matrix in zip(order, found, strict=True))
+
+
+def test_what_goes_through_the_vision_tower_together_changes_no_bit(judge: Judge, make_group):
+    group, few = make_group(0, 4, 8, 1, 5), make_group(8, 1)
+    together = Engine(judge, images_at_once=3)
+    matrix = together.score([group])[0]
+    assert_equal(matrix, plainly(judge, group))
+    pair = np.ix_([2, 3], [2, 3])
+    np.testing.assert_allclose(together.score([few])[0].p, matrix.p[pair], atol=1e-5)
+    assert Engine(judge, images_at_once=3).score([few])[0].equals(together.score([few])[0])
+
+
+def test_an_unreadable_image_costs_its_own_pairs(judge: Judge, make_group):
+    group = make_group(0, 1, 2)
+    broken = Group(prompt=group.prompt, images=(*group.images, b"no image"))
+    matrix = Engine(judge).score([broken])[0]
+    assert matrix.subset([0, 1, 2]).equals(Engine(judge).score([group])[0])
+    assert not matrix.valid[3].any() and matrix.errors[3]
+
+
+def test_memory_is_returned(judge: Judge, make_group, monkeypatch: pytest.MonkeyPatch):
+    """Nothing that was read of a group outlives it but what the cache holds."""
+    kept = []
+    init = Memory.__init__
+
+    def watched(self, **fields):
+        init(self, **fields)
+        kept.extend(weakref.ref(tensor) for layer in self.layers for tensor in layer)
+
+    monkeypatch.setattr(Memory, "__init__", watched)
+    engine = Engine(judge, tokens=200, cache_bytes=2000)
+    engine.score([make_group(0, 1, 2)])
+    gc.collect()
+    assert kept and not [reference for reference in kept if reference() is not None]
+    assert engine.cache.nbytes <= 2000
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 3000, 10**6])
+def test_an_image_and_a_prompt_are_encoded_once_in_a_call(judge: Judge, make_group, cache_bytes: int):
+    """However small the cache is: a group holds what a later one needs."""
+    towers, passes = [], []
+    tower = judge.model.get_submodule(judge.family.vision_tower)
+    handles = [
+        tower.register_forward_pre_hook(lambda module, args: towers.append(args)),
+        judge.model.get_decoder().register_forward_pre_hook(
+            lambda module, args, kwargs: passes.append(kwargs["inputs_embeds"].shape), with_kwargs=True
+        ),
+    ]
+    groups = [make_group(0, 1, 2), make_group(2, 3, prompt="x"), make_group(1, 0, 3)]
+    Engine(judge, cache_bytes=cache_bytes).score(groups)
+    for handle in handles:
+        handle.remove()
+    assert len(towers) == 4
+    prefixes = {len(Pieces(judge.processor, prompt).prefix) for prompt in (PROMPTS[0], "x")}
+    read = [length for rows, length, _ in passes if rows == 1 and length in prefixes]
+    assert sorted(read) == sorted(prefixes)
+
+
+def test_an_error_inside_a_pass_leaves_the_model_as_it_was(judge: Judge, make_group):
+    group, engine = make_group(0, 1, 2), Engine(judge)
+    wanted, config = plainly(judge, group), judge.model.get_decoder().config
+    before = config._attn_implementation
+
+    def fail(module, args):
+        raise ValueError("in the middle")
+
+    handle = judge.model.get_decoder().layers[1].register_forward_pre_hook(fail)
+    with pytest.raises(ValueError, match="in the middle"):
+        engine.score([group])
+    handle.remove()
+    assert config._attn_implementation == before
+    assert_equal(plainly(judge, group), wanted)
+    assert_equal(engine.score([group])[0], wanted)
+
+
+def test_two_engines_on_one_judge_in_two_threads(judge: Judge, make_group):
+    groups = [make_group(0, 1, 2), make_group(3, 4, 5)]
+    wanted = [Engine(judge).score([group])[0] for group in groups]
+    engines = [Engine(judge, cache_bytes=0) for _ in range(2)]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        found = [pool.submit(engines[n % 2].score, [groups[n % 2]]) for n in range(12)]
+        assert all(one.result()[0].equals(wanted[n % 2]) for n, one in enumerate(found))
+
+
+def test_groups_may_come_from_whoever_asks_the_engine(judge: Judge, make_group):
+    engine = Engine(judge)
+
+    def groups():
+        for seeds in ((0, 1), (2, 3)):
+            engine.score([make_group(4, 5)])
+            assert not torch.is_inference_mode_enabled()
+            yield make_group(*seeds)
+
+    assert len(engine.score(groups())) == 2
+
+
+def test_a_sliding_window_is_refused(checkpoints):
+    judge = build(checkpoints["qwen2_5_vl"])
+    config = judge.model.get_decoder().config
+    config.layer_types = ["sliding_attention"] * len(config.layer_types)
+    with pytest.raises(ConfigError, match=r"sliding window.*use_sliding_window to false"):
+        Engine(judge)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["joint", "isolated", "scalar"])
+def test_half_precision(checkpoints, make_group, kind: str, dtype: str):
+    group = make_group(0, 1, 2, 3)
+    full = build(checkpoints["qwen2_5_vl"], **KINDS[kind])
+    torch.manual_seed(0)
+    half = Judge.from_base(full.spec, "cpu", dtype)
+    for judge in (full, half):
+        with torch.no_grad():
+            # Random weights have faint opinions.
+            judge.head.log_scale.add_(2.0)
+    wanted, found = (Engine(judge).score([group])[0] for judge in (full, half))
+    off = ~np.eye(4, dtype=bool)
+    spread = wanted.p[off].std()
+    np.testing.assert_allclose(found.p, wanted.p, atol=0.5 * spread)
+    if half.spec.is_pairwise:
+        assert wanted.order_gap[off].mean() > 0.05
+        np.testing.assert_allclose(found.order_gap, wanted.order_gap, atol=0.05)
+
+
+@pytest.mark.slow
+# The compiler's own imports are full of what it deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_layers_say_the_same(checkpoints, make_group):
+    judge = build(checkpoints["qwen2_5_vl"], **KINDS["isolated"])
+    groups = [make_group(0, 1, 2), make_group(3, 4)]
+    wanted = [plainly(judge, group) for group in groups]
+    for matrix, plain in zip(Engine(judge, compile=True).score(groups), wanted, strict=True):
+        assert_equal(matrix, plain)
+    layers = judge.model.get_decoder().layers
+    assert all(layer._compiled_call_impl is not None for layer in layers)

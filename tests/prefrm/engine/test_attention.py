@@ -1,0 +1,113 @@
+"""Attention in parts against one softmax over everything, and blocks that rows share."""
+
+import pytest
+import torch
+
+from prefrm.engine.attention import Memory, Reading, Shared, attend
+
+LAYERS, HEADS, SHARED_HEADS, SIZE = 2, 4, 2, 8
+SCALE = SIZE**-0.5
+
+
+def memory(*lengths: int, seed: int = 0) -> Memory:
+    """Blocks of those lengths, whatever stands in the padding."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(lengths), SHARED_HEADS, max(lengths), SIZE)
+    layers = tuple(
+        (torch.randn(shape, generator=generator), torch.randn(shape, generator=generator))
+        for _ in range(LAYERS)
+    )
+    return Memory(layers=layers, lengths=lengths)
+
+
+def queries(rows: int, length: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(rows, heads, length, SIZE, generator=generator)
+        for heads in (HEADS, SHARED_HEADS, SHARED_HEADS)
+    )
+
+
+def whole(row: int, q, k, v, blocks: list[tuple[Memory, int]], layer: int) -> torch.Tensor:
+    """One row's attention, by one softmax over its blocks and itself: [S, H, D]."""
+    keys, values = [], []
+    for some, place in blocks:
+        length = some.lengths[place]
+        keys.append(some.layers[layer][0][place, :, :length])
+        values.append(some.layers[layer][1][place, :, :length])
+    before = sum(key.shape[1] for key in keys)
+    key = torch.cat([*keys, k[row]], dim=1).repeat_interleave(HEADS // SHARED_HEADS, dim=0)
+    value = torch.cat([*values, v[row]], dim=1).repeat_interleave(HEADS // SHARED_HEADS, dim=0)
+    scores = q[row] @ key.transpose(-1, -2) * SCALE
+    ahead = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(before + 1)
+    return (scores.masked_fill(ahead, float("-inf")).softmax(dim=-1) @ value).transpose(0, 1)
+
+
+@pytest.mark.parametrize("layer", range(LAYERS))
+@pytest.mark.parametrize("places", [[0, 0, 0, 0], [0, 1, 2, 0], [2, 2, 0, 2]])
+def test_parts_together_are_one_softmax(layer: int, places: list[int]):
+    """Blocks of several lengths, that some rows share, unevenly, and others do not use."""
+    prefix, slots = memory(3), memory(5, 2, 7, seed=5)
+    q, k, v = queries(4, 6)
+    active = Reading([Shared(prefix, [0] * 4), Shared(slots, places)], keep=0)
+    found = active(layer, q, k, v, SCALE)
+    wanted = [whole(row, q, k, v, [(prefix, 0), (slots, places[row])], layer) for row in range(4)]
+    torch.testing.assert_close(found, torch.stack(wanted), atol=1e-6, rtol=0)
+
+
+def test_a_row_by_itself_is_causal():
+    q, k, v = queries(2, 6)
+    found = Reading([], keep=0)(0, q, k, v, SCALE)
+    torch.testing.assert_close(found, torch.stack([whole(row, q, k, v, [], 0) for row in range(2)]))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_what_any_device_can_do_is_what_the_cpu_does(causal: bool, monkeypatch: pytest.MonkeyPatch):
+    q, k, v = (torch.randn(2, 3, 6, SIZE) for _ in range(3))
+    mask = torch.zeros(2, 1, 1, 6)
+    mask[1, ..., 4:] = float("-inf")
+    settings = {"scale": SCALE, "mask": None if causal else mask, "causal": causal}
+    here = attend(q, k, v, **settings)
+    monkeypatch.setattr("prefrm.engine.attention.FUSED", ())
+    anywhere = attend(q, k, v, **settings)
+    torch.testing.assert_close(here, anywhere, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_large_scores_of_half_precision_neither_overflow_nor_lose_their_digits(dtype, monkeypatch):
+    q, k, v = (factor * torch.randn(1, 2, 40, 64) for factor in (50, 50, 1))
+    q, k, v = (x.to(dtype) for x in (q, k, v))
+    wanted, _ = attend(q.float(), k.float(), v.float(), scale=SCALE)
+    monkeypatch.setattr("prefrm.engine.attention.FUSED", ())
+    found, _ = attend(q, k, v, scale=SCALE)
+    torch.testing.assert_close(found.float(), wanted, atol=0.02, rtol=0)
+
+
+def test_blocks_are_collected_part_by_part():
+    short, long = memory(2, 3), memory(6, 4, seed=9)
+    collected = Memory.collected(iter([short, long]), blocks=4, length=8)
+    assert collected.lengths == (2, 3, 6, 4) and len(collected) == 4
+    for place, (some, n) in enumerate(((short, 0), (short, 1), (long, 0), (long, 1))):
+        length = collected.lengths[place]
+        for layer in range(LAYERS):
+            for mine, theirs in zip(collected.layers[layer], some.layers[layer], strict=True):
+                assert mine.shape[2] == 8
+                assert torch.equal(mine[place, :, :length], theirs[n, :, :length])
+
+
+@pytest.mark.parametrize(("places", "copied"), [([0, 1, 3, 4], False), ([1, 2], False), ([0, 9], True)])
+def test_blocks_are_read_where_they_stand_unless_few_are_used(places: list[int], copied: bool, monkeypatch):
+    """A gap, such as that of an image that meets all but itself, costs no copy."""
+    blocks, seen = memory(*range(1, 11)), []
+
+    def watched(q, k, v, **settings):
+        seen.append(k)
+        return attend(q, k, v, **settings)
+
+    monkeypatch.setattr("prefrm.engine.attention.attend", watched)
+    q, k, v = queries(len(places), 3)
+    active = Reading([Shared(blocks, places)], keep=0)
+    wanted = [whole(row, q, k, v, [(blocks, place)], 0) for row, place in enumerate(places)]
+    torch.testing.assert_close(active(0, q, k, v, SCALE), torch.stack(wanted), atol=1e-6, rtol=0)
+    stands = blocks.layers[0][0].untyped_storage().data_ptr()
+    assert (seen[-1].untyped_storage().data_ptr() != stands) == copied
