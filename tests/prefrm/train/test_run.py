@@ -110,7 +110,7 @@ def test_an_export_of_which_nothing_could_be_asked_is_not_called_equal(config: T
 def test_a_measurement_that_fails_costs_no_training(config: TrainConfig) -> None:
     config.output.mkdir()
     (config.output / "evaluation").write_text("a file where the report's folder belongs")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(ConfigError, match="evaluation cannot be one: File exists"):
         run(replace(config, optim=replace(config.optim, steps=1)))
     bundle = load_bundle(config.output / "bundle", "cpu")
     assert bundle.manifest.calibration is None
