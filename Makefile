@@ -11,7 +11,7 @@ help:
 	@echo "make test         every test that needs no GPU and no network"
 	@echo "make check        lint, types, import layers"
 	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
-	@echo "make bench-engine time every way to score a group and write docs/engine.json (about half an hour)"
+	@echo "make bench-engine time every way to score a group and write docs/engine.json (twenty minutes)"
 	@echo "make format       let ruff rewrite the sources"
 	@echo "make clean        remove the virtual environment and what tools left behind"
 
