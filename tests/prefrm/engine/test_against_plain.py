@@ -2,6 +2,7 @@
 
 import gc
 import random
+import shutil
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -254,6 +255,7 @@ def test_half_precision(checkpoints, make_group, kind: str, dtype: str):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 # The compiler's own imports are full of what it deprecates.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_layers_say_the_same(checkpoints, make_group):
