@@ -8,6 +8,7 @@ import sys
 
 import httpx
 import pytest
+import torch
 
 from prefrm.bundle import read_manifest, write_bundle
 from prefrm.client import connect, connect_async
@@ -29,7 +30,8 @@ def process(bundle, tmp_path, until):
     file = tmp_path / "address.json"
     ports = [f"--{which}-port=0" for which in ("http", "grpc", "metrics")]
     command = [sys.executable, "-m", "prefrm", "serve", str(bundle), *ports, f"--address-file={file}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    # How many threads share a sum decides its last bit.
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
