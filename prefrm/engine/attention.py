@@ -64,11 +64,6 @@ class Memory:
             lengths += part.lengths
         return cls(layers=tuple(layers), lengths=tuple(lengths))
 
-    @property
-    def nbytes(self) -> int:
-        """What it holds, or looks at."""
-        return sum(k.nbytes + v.nbytes for k, v in self.layers)
-
 
 def _zeros(like: torch.Tensor, blocks: int, length: int) -> torch.Tensor:
     return like.new_zeros(blocks, like.shape[1], length, like.shape[3])

@@ -1,7 +1,7 @@
 """Heads: from the last hidden state of each readout to outcomes. They know no tokenizer and no images.
 
 A head reads each hidden state (`read`) and says of two readings who wins (`compare`). The verdict head
-reads a pair at once, so there is nothing left to compare. Outcomes are log-odds [N] that the first of two
+reads a pair at once, so its reading is the outcome. Outcomes are log-odds [N] that the first of two
 is preferred or, of a judge with ties, log-probabilities [N, 3] of first, second and neither; `log_odds`
 turns either into what an engine merges.
 
@@ -9,6 +9,7 @@ Shapes: R readouts, N comparisons, D hidden, M embedding, A answers.
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ GPM_TEMPERATURE = 0.1
 """Where the scale of an embedding head starts (arXiv 2410.02197)."""
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """What all heads share: a positive learnable scale on the log-odds, kept as its logarithm."""
 
     def __init__(self, *, scale: float = 1.0) -> None:
@@ -37,6 +38,7 @@ class Head(nn.Module):
         """What log-odds are multiplied with."""
         return self.log_scale.exp()
 
+    @abstractmethod
     def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
         """A reading of each hidden state, in float32.
 
@@ -44,11 +46,10 @@ class Head(nn.Module):
             hidden_RD: the last hidden states at the readout positions, after the final norm.
             answers_AD: the language model's output rows of the template's answers.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """The outcomes of N comparisons from the readings of their first and second images."""
-        raise NotImplementedError
 
 
 class VerdictHead(Head):
@@ -63,6 +64,10 @@ class VerdictHead(Head):
             direction_D = answers_AD[0].float() - answers_AD[1].float()
             return (hidden_RD.float() @ direction_D) * self.scale
         return (hidden_RD.float() @ answers_AD.float().T * self.scale).log_softmax(dim=-1)
+
+    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        # Both are the one reading of the pair, which is the outcome.
+        return first
 
 
 class ScalarHead(Head):

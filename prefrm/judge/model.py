@@ -120,8 +120,6 @@ class Judge(nn.Module):
     def outcomes(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor:
         """What `readings` say of comparisons between them, as `forward`."""
         pairs_N2 = pairs_N2.to(readings.device)
-        if self.spec.is_pairwise:
-            return readings[pairs_N2[:, 0]]
         return self.head.compare(readings[pairs_N2[:, 0]], readings[pairs_N2[:, 1]])
 
     def loss(

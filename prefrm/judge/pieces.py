@@ -25,6 +25,7 @@ class Pieces:
 
     Attributes:
         prefix: what stands before the first image's text.
+        readout: isolated judges alone: the question, which follows the prefix and both slots.
 
     Raises:
         RecordError: the prompt is no valid text, or is longer than the model can read.
@@ -37,14 +38,11 @@ class Pieces:
         self._start = len(opening)
         self.prefix = self._piece(Segment(parts=(opening,)))
         if processor.spec.attention == "isolated":
-            readout = self._piece(self._readout)
+            readout = self._piece(
+                Segment(parts=(self._closing,), start=self._start + 2 * processor.stride, read=True)
+            )
             processor.check_reach(int(readout.positions_AL.max()) + 1, prompt, ())
             self.readout = readout
-
-    @property
-    def _readout(self) -> Segment:
-        start = self._start + 2 * self._processor.stride
-        return Segment(parts=(self._closing,), start=start, read=True)
 
     def first(self, image: ImageInput) -> SequenceInput:
         """Joint: the image shown first; it follows the prefix."""

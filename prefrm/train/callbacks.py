@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class StopAtNonFinite(TrainerCallback):
                 )
 
 
-class StepLogs(TrainerCallback):
+class StepLogs(TrainerCallback, ABC):
     """Passes on the numbers of each step; the loop's last log is a summary, and of no step."""
 
     def on_log(
@@ -60,9 +61,9 @@ class StepLogs(TrainerCallback):
         if logs and "loss" in logs:
             self.on_step_log(state, control, logs)
 
+    @abstractmethod
     def on_step_log(self, state: TrainerState, control: TrainerControl, logs: dict[str, float]) -> None:
         """What is done with the numbers; others may be added to them."""
-        raise NotImplementedError
 
 
 class MetricsFile(StepLogs):
