@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from prefrm.client import connect, connect_async
+from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._http import HttpTransport
 from prefrm.errors import (
@@ -320,7 +321,7 @@ class TestIdentity:
 
 def test_a_transport_that_is_closed_while_it_asks_says_what_went_wrong(served, pair):
     """Closing replaces the per-thread connections, of which a failing request then discards its own."""
-    transport = HttpTransport(Endpoint.parse(f"http://{served.http}/other"))
+    transport = HttpTransport(Endpoint.parse(f"http://{served.http}/other"), Credentials())
     client = transport._client()
     transport.close()
     transport._discard(client)
