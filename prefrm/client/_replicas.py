@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from prefrm.errors import ConfigError, OverloadedError, ScoringError, ServerUnavailableError
+from prefrm.errors import ConfigError, DeadlineError, OverloadedError, ScoringError, ServerUnavailableError
 
 __all__ = ["Replicas", "Turn", "backoff"]
 
@@ -20,6 +20,9 @@ LONGEST_DELAY_S = 5.0
 LONGEST_REST_S = 30.0
 # How much longer than a server asked for its clients stay away, at most: so that they come back one by one.
 PAUSE_SPREAD = 0.5
+
+# How old the knowledge of a replica's judge may be: one that is replaced between two calls breaks none.
+IDENTITY_S = 10.0
 
 Uniform = Callable[[float, float], float]
 NEVER = float("-inf")
@@ -55,7 +58,7 @@ class _Seen:
     rests_until: float = NEVER
     barred_until: float = NEVER
     error: ScoringError | None = None
-    known: bool = False
+    known_until: float = NEVER
 
 
 @dataclass(slots=True)
@@ -129,10 +132,15 @@ class Replicas:
         with self._lock:
             one, now = self._seen[turn.replica], self.clock()
             one.busy -= 1
-            one.error = error
+            # Without its traceback, which would keep the request's images and its connection.
+            one.error = type(error)(str(error))
             # Requests that were under way together fail together: that is one failure.
             if turn.since >= one.failed_at:
-                one.rests_until = now + backoff(one.failures, LONGEST_REST_S, self.uniform)
+                rest = backoff(one.failures, LONGEST_REST_S, self.uniform)
+                if isinstance(error, DeadlineError):
+                    # Asking it again might cost as much time again.
+                    rest = max(rest, min(LONGEST_REST_S, now - turn.since))
+                one.rests_until = now + rest
                 one.failures += 1
                 one.failed_at = now
             if pause is not None:
@@ -141,7 +149,7 @@ class Replicas:
                 one.rests_until = max(one.rests_until, one.barred_until)
             if isinstance(error, ServerUnavailableError):
                 # Whoever comes back may be another.
-                one.known = False
+                one.known_until = NEVER
 
     def release(self, turn: Turn) -> None:
         """The turn came to nothing that says how the replica is."""
@@ -160,7 +168,7 @@ class Replicas:
                 self._judge = (url, judge)
             elif judge != self._judge[1]:
                 raise _other_judge(self._judge, (url, judge))
-            self._seen[turn.replica].known = True
+            self._seen[turn.replica].known_until = self.clock() + IDENTITY_S
 
     def errors(self) -> list[ScoringError]:
         """What each replica that is not well said last."""
@@ -179,7 +187,7 @@ class Replicas:
     def _turn(self, replica: int, now: float) -> Turn:
         one = self._seen[replica]
         one.busy += 1
-        return Turn(replica=replica, since=now, unknown=not one.known)
+        return Turn(replica=replica, since=now, unknown=one.known_until <= now)
 
 
 def _other_judge(first: tuple[str, str | None], second: tuple[str, str | None]) -> ConfigError:

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import TypeVar
 
 from prefrm.client._credentials import Credentials
-from prefrm.client._crew import Crew
 from prefrm.client._endpoint import Endpoint, joint_url
 from prefrm.client._parts import PARTS_PER_REPLICA, decoded, halves, shared_out, too_large
 from prefrm.client._replicas import Replicas, Turn
 from prefrm.client._retry import Attempts, Call, RetryPolicy
+from prefrm.client._threads import side_by_side
 from prefrm.client._transport import Setback, TooLarge, Transport
 from prefrm.errors import DeadlineError
 from prefrm.protocol import Part, encode_groups, reassemble
@@ -64,7 +64,12 @@ class RemoteScorer:
         parts = shared_out(groups, here.replicas.awake())
         if len(parts) == 1:
             return reassemble(parts, [here.score(parts[0], call, time.sleep)])
-        return reassemble(parts, here.crew.map(lambda part, over: here.score(part, call, over.wait), parts))
+
+        def score(part: Part, over: threading.Event) -> list[WinMatrix]:
+            return here.score(part, call, over.wait)
+
+        at_once = PARTS_PER_REPLICA * len(self._endpoints)
+        return reassemble(parts, side_by_side(score, parts, at_once=at_once))
 
     def identity(self) -> str:
         """What tells this judge from another, wherever it is served: the digest of its bundle.
@@ -113,7 +118,6 @@ class _Connections:
     def __init__(self, endpoints: Sequence[Endpoint], credentials: Credentials) -> None:
         self.pid = os.getpid()
         self.replicas = Replicas([endpoint.url for endpoint in endpoints])
-        self.crew: Crew[Part, list[WinMatrix]] = Crew(PARTS_PER_REPLICA * len(endpoints))
         self._endpoints = endpoints
         self._credentials = credentials
         self._lock = threading.Lock()
@@ -160,7 +164,6 @@ class _Connections:
     def close(self) -> None:
         for transport in self._transports.values():
             transport.close()
-        self.crew.dismiss()
 
     def _transport(self, replica: int) -> Transport:
         with self._lock:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from prefrm.client._replicas import (
     FIRST_DELAY_S,
+    IDENTITY_S,
     LONGEST_DELAY_S,
     LONGEST_REST_S,
     PAUSE_SPREAD,
@@ -214,7 +215,7 @@ def test_an_answer_does_not_end_a_pause_that_was_asked_for_meanwhile():
     world.replicas.answered(early)
     assert world.replicas.take() is None
     assert world.replicas.take_resting() is None
-    assert world.replicas.errors() == [FULL]
+    assert [str(error) for error in world.replicas.errors()] == ["full"]
 
 
 def test_giving_up_names_each_replica_and_what_it_said():
@@ -241,7 +242,19 @@ def test_who_does_not_answer_in_time_rests_and_the_others_are_quoted():
     assert world.replicas.awake() == 0
 
 
-def test_a_replica_says_who_it_is_first_and_after_each_loss():
+def test_who_was_waited_for_in_vain_rests_as_long_as_that():
+    world = World(2)
+    attempts = world.attempts()
+    _, turn = world.ask(attempts)
+    world.now += 12
+    attempts.ran_out(turn, DeadlineError("late"))
+    world.now += 11.9
+    assert world.replicas.awake() == 1
+    world.now += 0.2
+    assert world.replicas.awake() == 2
+
+
+def test_a_replica_says_who_it_is_first_and_after_each_loss_and_a_while():
     world = World(2)
     first, second = world.replicas.take(), world.replicas.take()
     assert first.unknown and second.unknown
@@ -252,6 +265,8 @@ def test_a_replica_says_who_it_is_first_and_after_each_loss():
     world.now += 1
     turn = world.replicas.take()
     assert (turn.replica, turn.unknown) == (1, True)
+    world.now += IDENTITY_S
+    assert all(world.replicas.take().unknown for _ in range(2))
     with pytest.raises(ConfigError, match="different judges: a serves x, b serves y"):
         world.replicas.identify(turn, "y")
     with pytest.raises(ConfigError, match="a now serves a judge without a name, but served x before"):
@@ -265,7 +280,7 @@ OUTCOMES = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     count=st.integers(1, 4),
     deadline=st.floats(0.1, 20),
