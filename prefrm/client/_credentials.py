@@ -3,9 +3,11 @@
 A token is kept out of every `repr`, message and log.
 """
 
-from collections.abc import Iterable
+import ssl
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from prefrm.client._endpoint import Endpoint
 from prefrm.errors import ConfigError
@@ -33,6 +35,22 @@ class TLS:
         for name, path in self._paths().items():
             if not Path(path).is_file():
                 raise ConfigError(f"tls {name}: {path} is no file")
+
+    def context(self, create: Callable[..., Any] = ssl.create_default_context) -> Any:
+        """What checks the server's certificate and shows the client's, from a maker of SSL contexts.
+
+        Raises:
+            ConfigError: a file is gone, or is no certificate or no key.
+        """
+        ca, cert, key = self.paths()
+        try:
+            context = create(cafile=ca)
+            if cert is not None:
+                context.load_cert_chain(cert, key)
+        except OSError as error:
+            files = ", ".join(f"{name}={path}" for name, path in self._paths().items())
+            raise ConfigError(f"the files of `tls` cannot be used: {files}: {error}") from error
+        return context
 
     def paths(self) -> tuple[str | None, str | None, str | None]:
         """`ca`, `cert` and `key` as strings."""

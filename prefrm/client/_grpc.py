@@ -20,7 +20,6 @@ from prefrm.client._transport import (
     outputs_of,
     overloaded,
     unavailable,
-    unreadable_file,
 )
 from prefrm.errors import DeadlineError, RequestError, ScoringError
 from prefrm.protocol import MATRIX_OUTPUTS, Tensors
@@ -123,18 +122,18 @@ class AsyncGrpcTransport:
 def _client(client_class: Any, endpoint: Endpoint, credentials: Credentials) -> Any:
     # gRPC would take a proxy that the environment names even to this machine; the HTTP clients never do.
     arguments = [*CHANNEL_ARGS, ("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else CHANNEL_ARGS
+    if endpoint.secure:
+        # gRPC would call a server unavailable whose certificate it cannot check for want of a readable file.
+        credentials.tls.context()
     ca, cert, key = credentials.tls.paths()
-    try:
-        return client_class(
-            endpoint.address,
-            channel_args=arguments,
-            ssl=endpoint.secure,
-            root_certificates=ca,
-            certificate_chain=cert,
-            private_key=key,
-        )
-    except OSError as error:
-        raise unreadable_file(endpoint, error) from error
+    return client_class(
+        endpoint.address,
+        channel_args=arguments,
+        ssl=endpoint.secure,
+        root_certificates=ca,
+        certificate_chain=cert,
+        private_key=key,
+    )
 
 
 def _question(endpoint: Endpoint, credentials: Credentials, timeout: float) -> dict[str, Any]:

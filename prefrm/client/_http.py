@@ -25,7 +25,7 @@ import tritonclient.http.aio as triton_aio
 from geventhttpclient.response import HTTPParseError
 from tritonclient.utils import InferenceServerException
 
-from prefrm.client._credentials import TLS, Credentials
+from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._transport import (
     Setback,
@@ -38,7 +38,6 @@ from prefrm.client._transport import (
     outputs_of,
     overloaded,
     unavailable,
-    unreadable_file,
 )
 from prefrm.errors import DeadlineError, ProtocolError, RequestError, ScoringError
 from prefrm.protocol import MATRIX_OUTPUTS, Tensors
@@ -98,7 +97,9 @@ class HttpTransport:
     def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
         self._endpoint = endpoint
         self._credentials = credentials
-        self._context = _context(gevent.ssl.create_default_context, endpoint, credentials.tls)
+        self._context = (
+            credentials.tls.context(gevent.ssl.create_default_context) if endpoint.secure else None
+        )
         self._local = threading.local()
         self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -173,7 +174,7 @@ class AsyncHttpTransport:
     def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
         self._endpoint = endpoint
         self._credentials = credentials
-        context = _context(ssl.create_default_context, endpoint, credentials.tls)
+        context = credentials.tls.context() if endpoint.secure else None
         self._client = _AsyncClient(endpoint.address, context)
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
@@ -206,20 +207,6 @@ class AsyncHttpTransport:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
-
-
-def _context(create: Callable[..., Any], endpoint: Endpoint, tls: TLS) -> Any:
-    """What checks the server's certificate and shows the client's; None for plain text."""
-    if not endpoint.secure:
-        return None
-    ca, cert, key = tls.paths()
-    try:
-        context = create(cafile=ca)
-        if cert is not None:
-            context.load_cert_chain(cert, key)
-    except OSError as error:
-        raise unreadable_file(endpoint, error) from error
-    return context
 
 
 def _request(

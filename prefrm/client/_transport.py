@@ -4,7 +4,6 @@ from typing import Any, Protocol
 
 from prefrm.client._endpoint import Endpoint
 from prefrm.errors import (
-    ConfigError,
     DeadlineError,
     OverloadedError,
     ProtocolError,
@@ -26,7 +25,6 @@ __all__ = [
     "outputs_of",
     "overloaded",
     "unavailable",
-    "unreadable_file",
 ]
 
 
@@ -121,11 +119,6 @@ def late(endpoint: Endpoint, timeout: float) -> DeadlineError:
         f"{endpoint.url} did not answer within {timeout:.3g} s; "
         "raise `deadline` or score fewer groups at a time"
     )
-
-
-def unreadable_file(endpoint: Endpoint, error: OSError) -> ConfigError:
-    """The error for a file of `TLS` that is no certificate or no key."""
-    return ConfigError(f"{endpoint.url}: the files of `tls` cannot be used: {one_line(error)}")
 
 
 def microseconds(seconds: float) -> int:
