@@ -15,7 +15,14 @@ from prefrm.client._endpoint import parse_url
 from prefrm.client._retry import DEFAULT_DEADLINE_S, DEFAULT_PATIENCE_S, RetryPolicy
 from prefrm.client._scorer import RemoteScorer
 
-__all__ = ["TLS", "AsyncRemoteScorer", "RemoteScorer", "connect", "connect_async"]
+__all__ = [
+    "DEFAULT_DEADLINE_S",
+    "TLS",
+    "AsyncRemoteScorer",
+    "RemoteScorer",
+    "connect",
+    "connect_async",
+]
 
 
 def connect(
