@@ -104,8 +104,10 @@ def bundle_of(config: Any) -> str | None:
 
 
 def unavailable(endpoint: Endpoint, reason: object, pause: float | None = None) -> Setback:
-    """For a server that did not answer or is not ready."""
-    return Setback(ServerUnavailableError(f"{endpoint.url} is not available: {one_line(reason)}"), pause)
+    """For a server that did not answer or is not ready; one that says when to come back is full."""
+    if pause is not None:
+        return overloaded(endpoint, reason, pause)
+    return Setback(ServerUnavailableError(f"{endpoint.url} is not available: {one_line(reason)}"))
 
 
 def overloaded(endpoint: Endpoint, reason: object, pause: float | None = None) -> Setback:

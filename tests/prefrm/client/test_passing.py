@@ -9,9 +9,10 @@ from prefrm.client import connect
 from prefrm.errors import ConfigError, OverloadedError, RequestError
 from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.winmatrix import Group
-from serving.dataplane import ModelInfo
 from serving.limits import Limits
-from serving.server import JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 from tests.prefrm.client.fakes import fake
 from tests.prefrm.client.test_remote_scorers import WAYS, agree, free_port, url_of
 

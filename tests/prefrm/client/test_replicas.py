@@ -21,8 +21,9 @@ from prefrm.errors import (
     ServerUnavailableError,
 )
 from prefrm.winmatrix import FakeScorer, Group
-from serving.dataplane import ModelInfo
-from serving.server import JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 from tests.prefrm.client.conftest import size_and_prompt
 from tests.prefrm.client.fakes import both, fake
 from tests.prefrm.client.test_remote_scorers import WAYS, agree, free_port

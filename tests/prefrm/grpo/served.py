@@ -95,8 +95,9 @@ def servers(folder, *names):
 
 
 def main(folder, name, grpc_port, http_port, hang_at):
-    from serving.dataplane import ModelInfo
-    from serving.server import JudgeServer, run
+    from serving.models import ModelInfo
+    from serving.running import run
+    from serving.server import JudgeServer
 
     scorer = HangingScorer(int(hang_at), Path(folder) / f"{name}.hangs")
     server = JudgeServer(scorer, ModelInfo(name="judge"), grpc_port=int(grpc_port), http_port=int(http_port))
