@@ -16,8 +16,9 @@ from prefrm.grpo import (
     PreferenceReward,
     SlimeReward,
 )
-from serving.dataplane import ModelInfo
-from serving.server import Addresses, JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import Addresses, JudgeServer
 from tests.prefrm.grpo.pixels import PixelScorer, shades
 from tests.prefrm.grpo.test_group_calls import sample
 from tests.prefrm.grpo.test_group_calls import to_image as drawn
