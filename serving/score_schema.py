@@ -47,12 +47,15 @@ EXAMPLE_SCORE: dict[str, Any] = {
 
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 DATA_URL = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
-# Of commas and brackets, far more than the largest request has. A body of nothing else would take many times
-# its own size once it is parsed.
-MAX_PUNCTUATION = 1_000_000
+# Commas and brackets that a group may have besides its images'. A body of nothing else takes thirty times its
+# own size once it is parsed.
+SPARE_PUNCTUATION = 1000
+# Each that pydantic describes takes a kilobyte.
+MAX_DESCRIBED_ERRORS = 100
 CHUNK_BYTES = 2**20
 SHOWN_ERRORS = 3
 SHOWN_CHARACTERS = 60
+NAME_LENGTH = 256
 
 Matrix = list[list[float | None]]
 
@@ -68,10 +71,15 @@ class ScoreRequest(_Model):
 
     groups: Sequence[Any]
     model: Annotated[
-        str | None, Field(description="The model that judges; may be left out where the server has only one.")
+        str | None,
+        Field(
+            max_length=NAME_LENGTH,
+            description="The model that judges; may be left out where the server has only one.",
+        ),
     ] = None
     version: Annotated[
-        str | None, Field(description="Its version; the highest if left out.", examples=["1"])
+        str | None,
+        Field(max_length=NAME_LENGTH, description="Its version; the highest if left out.", examples=["1"]),
     ] = None
     timeout: Annotated[
         float | None,
@@ -191,8 +199,9 @@ def read_scoring(body: bytes, model: type[ScoreRequest], limits: Limits) -> Scor
     Raises:
         InvalidRequestError: it is not what `model` describes, or an image is no base64; names the field.
     """
-    if _punctuation(body) > MAX_PUNCTUATION:
-        raise InvalidRequestError(f"the request has more than {MAX_PUNCTUATION} commas and brackets")
+    most = limits.request_groups * (limits.group_size + SPARE_PUNCTUATION)
+    if _punctuation(body) > most:
+        raise InvalidRequestError(f"the request has more than {most} commas and brackets")
     try:
         request = model.model_validate_json(body)
     except ValidationError as error:
@@ -254,6 +263,8 @@ def _decoded(text: str | None, where: str, limits: Limits) -> tuple[bytes | None
 
 def _described(error: ValidationError) -> str:
     # Never the input itself: it may be an image of megabytes.
+    if (count := error.error_count()) > MAX_DESCRIBED_ERRORS:
+        return f"{count} things are wrong with the request; /docs says what it should be"
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     lines = [f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems[:SHOWN_ERRORS]]
     more = len(problems) - len(lines)

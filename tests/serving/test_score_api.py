@@ -24,7 +24,7 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelInfo, ModelRepository
 from serving.running import background
-from serving.score_schema import MAX_PUNCTUATION, read_scoring, request_model
+from serving.score_schema import read_scoring, request_model
 from serving.server import JudgeServer, Server
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -95,7 +95,8 @@ def one(images=("aGFsbG8=", None), **fields):
     [
         (b"", "the request: Invalid JSON"),
         (b"\xff\xfe{}", "the request: Invalid JSON"),
-        (b"[" * 100_000, "the request: Invalid JSON"),
+        (b"[" * 3000, "the request: Invalid JSON"),
+        (b"[" * 100_000, "more than 4032 commas and brackets"),
         ([], "the request: Input should be an object"),
         ({}, "groups: Field required"),
         ({"prompt": "a", "images": ["aa", "bb"]}, "groups: Field required; prompt: Extra inputs"),
@@ -138,6 +139,8 @@ def test_an_error_never_holds_what_was_sent(served):
         one(images=["http://" + secret, None]),
         one(images=[[secret], None]),
         one(**{secret: 1}),
+        one(model=secret),
+        one(version=secret),
         {"groups": [{"prompt": [secret], "images": [secret]}] * 4},
     ):
         assert len(refused(post(served, body))) < 600
@@ -175,8 +178,15 @@ def test_the_size_is_that_of_the_decoded_image():
 
 
 def test_a_body_of_nothing_but_structure_is_not_parsed():
-    body = b'{"groups": [' + b"1," * MAX_PUNCTUATION + b"1]}"
-    with pytest.raises(InvalidRequestError, match="more than 1000000 commas and brackets"):
+    for filler in (b"1,", b"[],", b"{},"):
+        body = b'{"groups": [' + filler * (LIMITS.request_groups * 1100) + b"1]}"
+        with pytest.raises(InvalidRequestError, match="more than 4032 commas and brackets"):
+            read_scoring(body, request_model(LIMITS), LIMITS)
+
+
+def test_a_body_with_a_thousand_errors_is_not_described_at_length():
+    body = json.dumps(one(**{f"field {n}": n for n in range(1000)})).encode()
+    with pytest.raises(InvalidRequestError, match="1000 things are wrong with the request; /docs says"):
         read_scoring(body, request_model(LIMITS), LIMITS)
 
 
