@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 
-__all__ = ["OPENAPI_PATH", "docs_router", "document_tokens"]
+__all__ = ["DOCS_PATHS", "OPENAPI_PATH", "docs_router", "document_tokens"]
 
 OPENAPI_PATH = "/openapi.json"
 # Files of the package fastapi-swagger, which carries the current Swagger UI.
@@ -17,6 +17,8 @@ ASSETS = {
     "swagger-ui.css": "text/css",
     "favicon-32x32.png": "image/png",
 }
+DOCS_PATHS = frozenset({OPENAPI_PATH, "/docs", *(f"/docs/{name}" for name in ASSETS)})
+"""What a browser asks for before it can be given a token. None of it says what is served."""
 DAY_S = 86_400
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 
 from prefrm.errors import MediaError
 from prefrm.media import check_size
@@ -57,6 +57,16 @@ SHOWN_ERRORS = 3
 SHOWN_CHARACTERS = 60
 NAME_LENGTH = 256
 
+# What the document says of an image; `_decoded` checks it, and says better what is wrong.
+BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+IMAGE_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "minLength": 4, "pattern": f"^(?:data:[^,]*;base64,(?=.))?{BASE64}$"},
+        {"type": "null"},
+    ]
+}
+
+Image = Annotated[str | None, WithJsonSchema(IMAGE_SCHEMA)]
 Matrix = list[list[float | None]]
 
 
@@ -182,7 +192,7 @@ def request_model(limits: Limits) -> type[ScoreRequest]:
         __base__=_Model,
         __doc__="A prompt and the images that answer it.",
         prompt=(Annotated[str, prompt], ...),
-        images=(Annotated[list[str | None], images], ...),
+        images=(Annotated[list[Image], images], ...),
     )
     groups = Field(min_length=1, max_length=limits.request_groups)
     return create_model(

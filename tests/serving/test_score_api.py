@@ -19,6 +19,7 @@ from prefrm.media import ImageLimits
 from prefrm.scoring import matrix_to_json
 from prefrm.winmatrix import FakeScorer, Group
 from serving.dataplane import DataPlane
+from serving.docs_page import DOCS_PATHS
 from serving.errors import InvalidRequestError
 from serving.limits import Limits
 from serving.metrics import Metrics
@@ -285,6 +286,11 @@ class TestDocument:
         images = schema["properties"]["groups"]["items"]["properties"]["images"]
         assert (images["minItems"], images["maxItems"]) == (2, 8)
         assert schema["properties"]["groups"]["maxItems"] == 4
+        pattern = re.compile(images["items"]["anyOf"][0]["pattern"])
+        for text in ("aGFsbG8=", "data:image/png;base64,aGFsbG8=", "aGFs"):
+            assert pattern.match(text)
+        for text in ("aGFsbG8", "http://a", "aGFs\nbG8=", "data:image/png,aGFs", "data:image/png;base64,"):
+            assert not pattern.match(text)
         assert "$ref" not in json.dumps(schema)
         assert {"200", "400", "401", "404", "413", "429", "503", "504"} <= route["responses"].keys()
         for code in ("400", "504"):
@@ -330,6 +336,7 @@ class TestPage:
             "docs/swagger-ui.css",
             "openapi.json",
         ]
+        assert {"/docs", *(f"/{path}" for path in loaded)} == DOCS_PATHS
         for path in loaded:
             answer = httpx.get(f"{base}/{path}")
             assert answer.status_code == 200
