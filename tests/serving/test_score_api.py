@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -238,7 +237,7 @@ def test_a_deadline(gated, group):
         gated.gate.set()
 
 
-def test_a_full_queue_says_when_to_come_back(gated, group, until):
+def test_a_full_queue_says_when_to_come_back(gated, group, metric, until):
     limits = Limits(queued_cost=1)
     with background(JudgeServer(gated, ModelInfo(name="judge"), limits=limits)) as served:
         answers = []
@@ -247,8 +246,9 @@ def test_a_full_queue_says_when_to_come_back(gated, group, until):
             body = as_json([group(str(n))])
             threads.append(threading.Thread(target=lambda body=body: answers.append(post(served, body))))
             threads[-1].start()
+            # The first is scored, and the second waits.
             until(lambda: len(gated.calls) == 1)
-            time.sleep(0.1)
+            until(lambda n=n: metric(served, 'prefrm_queue_groups{model="judge",version="1"}') == n)
         response = post(served, as_json([group("third")]))
         refused(response, 429)
         assert int(response.headers["Retry-After"]) >= 1

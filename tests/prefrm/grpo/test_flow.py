@@ -125,7 +125,9 @@ def test_batches_on_threads_pass_in_the_order_they_came():
         futures = []
         for n in range(6):
             futures.append(executor.submit(reward, shades(0.1, 0.2), [str(n)] * 2, []))
-            time.sleep(0.002)
+            # Trainers sample the next batch meanwhile, which takes seconds.
+            while reward._order._came <= n:
+                time.sleep(0.001)
         for future in futures:
             future.result()
     assert seen == list("012345")

@@ -147,7 +147,8 @@ def flow(rank):
         futures = []
         for batch in FLOW_BATCHES:
             futures.append(submit(executor, *batch))
-            time.sleep(0.05)
+            while reward._order._came < len(futures):
+                time.sleep(0.001)
         answers = [
             [values.tolist() for values in (rewards, info["order_gap"])]
             for rewards, info in (future.result() for future in futures)
