@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 
-__all__ = ["DOCS_PATHS", "OPENAPI_PATH", "docs_router", "document_tokens"]
+__all__ = ["DOCS_PATHS", "OPENAPI_PATH", "complete_document", "docs_router"]
 
 OPENAPI_PATH = "/openapi.json"
 # Files of the package fastapi-swagger, which carries the current Swagger UI.
@@ -19,6 +19,7 @@ ASSETS = {
 }
 DOCS_PATHS = frozenset({OPENAPI_PATH, "/docs", *(f"/docs/{name}" for name in ASSETS)})
 """What a browser asks for before it can be given a token. None of it says what is served."""
+PROTOCOL = "Open Inference Protocol"
 DAY_S = 86_400
 
 
@@ -45,17 +46,20 @@ def docs_router(title: str) -> APIRouter:
     return router
 
 
-def document_tokens(app: FastAPI) -> None:
-    """Have the document say that each request may carry a token; whether it must is the server's setting."""
+def complete_document(app: FastAPI) -> None:
+    """Have the document name the protocol of the other routes, and the token that a server may want."""
     plain = app.openapi
 
-    def described() -> dict[str, Any]:
+    def completed() -> dict[str, Any]:
         document = plain()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation.setdefault("tags", [PROTOCOL])
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}, {}]
         return document
 
-    app.openapi = described  # type: ignore[method-assign]
+    app.openapi = completed  # type: ignore[method-assign]
 
 
 def _asset(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:

@@ -313,6 +313,7 @@ class TestDocument:
 
     def test_it_has_the_protocol_and_nothing_that_is_never_answered(self, document):
         assert "/v2/models/{model}/infer" in document["paths"]
+        assert document["paths"]["/v2"]["get"]["tags"] == ["Open Inference Protocol"]
         assert "422" not in json.dumps(document)
         assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
         operations = [route["operationId"] for path in document["paths"].values() for route in path.values()]
