@@ -19,7 +19,7 @@ __all__ = ["Bools", "Floats", "OnMissing", "WinMatrix", "check_on_missing"]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 OnMissing = Literal["raise", "drop"]
-_ARRAYS = ("p", "valid", "tie", "order_gap")
+_ARRAYS: dict[str, Any] = {"p": np.float32, "valid": np.bool_, "tie": np.float32, "order_gap": np.float32}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,12 +49,7 @@ class WinMatrix:
 
     def __post_init__(self) -> None:
         shape = (len(self.errors), len(self.errors))
-        for name, dtype in (
-            ("p", np.float32),
-            ("valid", np.bool_),
-            ("tie", np.float32),
-            ("order_gap", np.float32),
-        ):
+        for name, dtype in _ARRAYS.items():
             array = np.array(getattr(self, name), dtype=dtype)
             if array.shape != shape:
                 raise RecordError(
@@ -123,23 +118,39 @@ class WinMatrix:
                     f"{name} has shape {list(np.shape(array))}; "
                     f"{len(reasons)} candidates need {[len(reasons)] * 2}"
                 )
-        usable = np.array([not reason for reason in reasons])
         np.fill_diagonal(z, 0.0)
-        valid = np.isfinite(z) & np.isfinite(z.T) & usable[:, None] & usable[None, :]
+        finite = np.isfinite(z)
+        valid = finite & finite.T
+        if any(reasons):
+            usable = np.array([not reason for reason in reasons])
+            valid &= usable[:, None] & usable[None, :]
         z = np.where(valid, z, 0.0)
-        merged = z / 2 - z.T / 2
         gap = np.full(z.shape, np.nan) if order_free else np.abs(sigmoid(z) - sigmoid(-z.T))
         # The same number from either side, but for rounding.
         gap = np.maximum(gap, gap.T)
         if order_free:
             np.fill_diagonal(gap, 0.0)
-        return cls(
-            p=_masked(win_probabilities(merged), valid),
+        matrix = cls._unchecked(
+            p=_masked(win_probabilities(z / 2 - z.T / 2), valid),
             valid=valid,
-            tie=_masked(np.full(z.shape, np.nan) if tie is None else np.asarray(tie), valid),
+            tie=np.full(z.shape, np.nan, np.float32) if tie is None else _masked(np.asarray(tie), valid),
             order_gap=_masked(gap, valid),
             errors=reasons,
         )
+        # The rest is as it must be by how it was computed.
+        if tie is not None:
+            matrix._check()
+        return matrix
+
+    @classmethod
+    def _unchecked(cls, *, errors: tuple[str, ...], **arrays: npt.NDArray[Any]) -> "WinMatrix":
+        """A matrix of new arrays of the right types and shapes: an engine builds one for each group."""
+        matrix = object.__new__(cls)
+        for name, array in arrays.items():
+            array.flags.writeable = False
+            object.__setattr__(matrix, name, array)
+        object.__setattr__(matrix, "errors", errors)
+        return matrix
 
     @classmethod
     def missing(cls, errors: Sequence[str]) -> "WinMatrix":
