@@ -14,19 +14,36 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.http import InferenceServerClient, InferInput
 
 from prefrm.bench.methods import noise_images
+from prefrm.bench.random_model import PROMPT, side_of
 from prefrm.protocol import DEFAULT_MODEL, encode_groups
 from prefrm.winmatrix import Group, Scorer
+from serving.bench.scorers import IMAGE_TOKENS
 from serving.tensors import pack
 
-__all__ = ["make_groups", "write_requests"]
+__all__ = ["judge_groups", "small_groups", "write_requests"]
 
 
-def make_groups(count: int, *, size: int, side: int, prompt: str, seed: int = 0) -> list[Group]:
-    """Groups without a common image: noise, of which a codec keeps every bit."""
-    images = noise_images(count * size, side, seed=seed)
+GROUP_SIZE = 4
+SMALL_SIDE = 32
+"""Pixels along a side of an image of the two-layer model: 3 KB of PNG."""
+
+
+def judge_groups(count: int) -> list[Group]:
+    """Groups for the judge, without a common image."""
+    return _make_groups(count, side_of(IMAGE_TOKENS))
+
+
+def small_groups(count: int) -> list[Group]:
+    """Groups for the two-layer model, without a common image."""
+    return _make_groups(count, SMALL_SIDE)
+
+
+def _make_groups(count: int, side: int) -> list[Group]:
+    # Noise, of which a codec keeps every bit.
+    images = noise_images(count * GROUP_SIZE, side)
     return [
-        Group(prompt=prompt, images=tuple(images[start : start + size]))
-        for start in range(0, len(images), size)
+        Group(prompt=PROMPT, images=tuple(images[start : start + GROUP_SIZE]))
+        for start in range(0, len(images), GROUP_SIZE)
     ]
 
 

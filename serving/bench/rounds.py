@@ -10,22 +10,18 @@ from pathlib import Path
 
 import torch
 
-from prefrm.bench.random_model import PROMPT, side_of
 from prefrm.errors import ScoringError
 from prefrm.progress import Advance
 from prefrm.winmatrix import Group
 from serving.bench.load import Load, Outcome
 from serving.bench.processes import LoadProcess, ServerProcess, mlserver, prefrm_server
 from serving.bench.report import ServerRow, percentile
-from serving.bench.requests import make_groups, write_requests
-from serving.bench.scorers import IMAGE_TOKENS, build_scorer
+from serving.bench.requests import judge_groups, small_groups, write_requests
+from serving.bench.scorers import build_scorer
 
-__all__ = ["CONCURRENCIES", "JudgeRounds", "Settings", "SmallRounds", "answered"]
+__all__ = ["CONCURRENCIES", "SMALL_GROUPS", "JudgeRounds", "Settings", "SmallRounds", "answered"]
 
 CONCURRENCIES = (1, 8, 32)
-GROUP_SIZE = 4
-SMALL_SIDE = 32
-"""Pixels along a side of an image of the two-layer model: 3 KB of PNG."""
 SMALL_GROUPS = 64
 QUEUED = 64
 """Groups that may wait for the judge: more than are under way, and few enough that an overload fills it."""
@@ -109,8 +105,7 @@ class JudgeRounds:
         self._cleanups = ExitStack()
         torch.set_num_threads(settings.threads)
         self._engine = build_scorer("judge")
-        side = side_of(IMAGE_TOKENS)
-        self._groups = make_groups(settings.groups, size=GROUP_SIZE, side=side, prompt=PROMPT)
+        self._groups = judge_groups(settings.groups)
 
     def __enter__(self) -> "JudgeRounds":
         with ExitStack() as stack:
@@ -205,10 +200,9 @@ class SmallRounds:
 
     def run(self, advance: Advance) -> list[ServerRow]:
         """All rows."""
-        groups: list[Group] = make_groups(SMALL_GROUPS, size=GROUP_SIZE, side=SMALL_SIDE, prompt=PROMPT)
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            write_requests(groups, build_scorer("two-layers"), folder)
+            write_requests(small_groups(SMALL_GROUPS), build_scorer("two-layers"), folder)
             load = stack.enter_context(LoadProcess(folder))
             ways = self._start(stack)
             for server, wire in ways.values():

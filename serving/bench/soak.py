@@ -9,15 +9,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prefrm.bench.random_model import PROMPT
 from prefrm.bench.tables import markdown_table
 from prefrm.files import write_whole
 from prefrm.progress import track
 from serving.bench.load import Load
 from serving.bench.processes import LoadProcess, prefrm_server
 from serving.bench.report import percentile
-from serving.bench.requests import make_groups, write_requests
-from serving.bench.rounds import GROUP_SIZE, SMALL_GROUPS, SMALL_SIDE
+from serving.bench.requests import small_groups, write_requests
+from serving.bench.rounds import SMALL_GROUPS
 from serving.bench.scorers import build_scorer
 
 __all__ = ["Soak", "measure_soak", "write_soak"]
@@ -76,8 +75,7 @@ def measure_soak(minutes: float) -> Soak:
     windows: list[tuple[float, float, float, float]] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        groups = make_groups(SMALL_GROUPS, size=GROUP_SIZE, side=SMALL_SIDE, prompt=PROMPT)
-        write_requests(groups, build_scorer("two-layers"), folder)
+        write_requests(small_groups(SMALL_GROUPS), build_scorer("two-layers"), folder)
         load = stack.enter_context(LoadProcess(folder))
         server = stack.enter_context(prefrm_server("two-layers", threads=1))
         turn = Load(target=server.grpc, concurrency=AT_ONCE, seconds=minutes * 60 / WINDOWS)

@@ -11,11 +11,14 @@ import torch
 
 from prefrm.protocol import DEFAULT_MODEL
 from prefrm.winmatrix import Scorer
+from serving.bench.requests import judge_groups
 from serving.bench.scorers import SCORERS, build_scorer
 from serving.commands import announce, stop_at_end
-from serving.dataplane import ModelInfo
+from serving.cost import cost_of
 from serving.limits import Limits
-from serving.server import JudgeServer, run
+from serving.models import ModelInfo
+from serving.running import run
+from serving.server import JudgeServer
 
 __all__ = ["main"]
 
@@ -26,14 +29,20 @@ def main() -> None:
     parser.add_argument("scorer", choices=SCORERS)
     parser.add_argument("--address-file", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--queued", type=int, default=Limits().queued_groups)
+    parser.add_argument("--queued", type=int, help="groups of the judge's that may wait")
     arguments = parser.parse_args()
     stop_at_end(sys.stdin.fileno())
     torch.set_num_threads(arguments.threads)
     scorer: Scorer = build_scorer(arguments.scorer)
-    limits = Limits(queued_groups=arguments.queued, request_groups=min(arguments.queued, 256))
+    limits = Limits() if arguments.queued is None else Limits(queued_cost=_cost(scorer, arguments.queued))
     server = JudgeServer(scorer, ModelInfo(name=DEFAULT_MODEL), limits=limits)
     run(server, on_ready=lambda addresses: announce(addresses, arguments.address_file))
+
+
+def _cost(scorer: Scorer, groups: int) -> int:
+    """Of so many groups of the benchmark."""
+    (group,) = judge_groups(1)
+    return groups * cost_of(scorer)(group)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ class TwoLayers:
     def utilities(self, images: Sequence[bytes]) -> npt.NDArray[np.float64]:
         """Of N encoded images, [N]; each has at least 80 bytes."""
         rows = b"".join(image[-FEATURES - TAIL : -TAIL] for image in images)
-        x_NF = torch.from_numpy(np.frombuffer(rows, np.uint8).reshape(-1, FEATURES) / 255)
-        values: npt.NDArray[np.float64] = self._layers(x_NF)[:, 0].numpy()
+        x_NF = np.frombuffer(rows, np.uint8).reshape(-1, FEATURES) / 255
+        values: npt.NDArray[np.float64] = self._layers(torch.from_numpy(x_NF)).numpy()[:, 0]
         return values
 
 

@@ -24,8 +24,9 @@ from tritonclient.utils import InferenceServerException
 
 from prefrm.protocol import MATRIX_OUTPUTS, decode_matrices, encode_groups
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
-from serving.dataplane import ModelInfo
-from serving.server import Addresses, JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import Addresses, JudgeServer
 from serving.tensors import pack
 
 RUNS = int(os.environ.get("PREFRM_LEAVING_RUNS", "6"))
