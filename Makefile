@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TRITON := .triton
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
 .PHONY: help quickstart check test bench-judges bench-engine format clean
@@ -24,7 +25,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-triton
 	$(BIN)/pytest
 
 bench-judges: $(VENV)/.installed
@@ -38,7 +39,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TRITON) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # torch goes first and alone, so that no other requirement can ask for another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -49,4 +50,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
+	touch $@
+
+# NVIDIA's own server, which the tests hold prefrm's against.
+$(VENV)/.installed-triton: $(VENV)/.installed-dev tests/serving/triton/install.py
+	$(BIN)/python tests/serving/triton/install.py $(TRITON)
 	touch $@
