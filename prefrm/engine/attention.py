@@ -5,32 +5,22 @@ slot. Rows that share a block are laid side by side and attend to it in one prod
 values are not copied for them; what a row finds in each place is weighed by the place's share of the
 softmax, which is exact (Hydragen, arXiv 2402.05099; cascade attention in FlashInfer, arXiv 2501.01005).
 
-`transformers` calls it in place of its own attention, in the models of every family.
-
 Shapes: B rows, S tokens of a row, G blocks, N rows that share a block, L tokens of a block, H query heads,
 C heads of keys and values, D numbers of a head.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from transformers import AttentionInterface
 
-from prefrm.judge import ImageInput, Judge, SequenceInput
+__all__ = ["Memory", "Shared", "attend", "padding", "together"]
 
-__all__ = ["Memory", "Reading", "Shared", "attend", "keep_rows", "read_rows"]
-
-NAME = "prefrm_shared"
 # Where torch has a fused kernel that also says what the softmax's sum was: no public function does.
 FUSED = ("cpu",) if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu") else ()
 # Of neighbouring blocks so many are in use that they are read where they stand, and the others for nothing;
 # of fewer, those in use are copied together, one layer at a time.
 LEAST_USED = 0.5
-Features = Mapping[ImageInput, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,7 +80,7 @@ class Shared:
         width = max(map(len, used.values()))
         self._memory = memory
         device = memory.layers[0][0].device
-        self._mask = _padding([memory.lengths[block] for block in used], memory.layers[0][0])
+        self._mask = padding([memory.lengths[block] for block in used], memory.layers[0][0])
         # Blocks with fewer rows than others are asked by row 0 in their place; nobody reads the answers.
         rows = [[*some, *[0] * (width - len(some))] for some in used.values()]
         self._rows_GN = torch.tensor(rows, device=device)
@@ -114,7 +104,7 @@ class Shared:
         return found[self._where_B], sums[self._where_B]
 
 
-def _padding(lengths: Sequence[int], keys: torch.Tensor) -> torch.Tensor | None:
+def padding(lengths: Sequence[int], keys: torch.Tensor) -> torch.Tensor | None:
     """What is added to scores [G, 1, 1, L]: -inf where a block is padded; None if none is."""
     if min(lengths) == keys.shape[2]:
         return None
@@ -158,97 +148,10 @@ def attend(
     return (scores - sums[..., None]).exp().to(v.dtype) @ v, sums
 
 
-class Reading:
-    """One pass of a language model over rows of tokens.
-
-    Args:
-        seen: what the rows attend to besides themselves.
-        keep: of how many layers the pass's own keys and values are wanted; it ends with the last of them.
-    """
-
-    def __init__(self, seen: Sequence[Shared], *, keep: int) -> None:
-        self._seen = seen
-        self._keep = keep
-        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def __call__(
-        self, layer: int, q_BHSD: torch.Tensor, k_BCSD: torch.Tensor, v_BCSD: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        """The attention of one layer, [B, S, H, D]."""
-        if self._keep:
-            self._kept[layer] = (k_BCSD, v_BCSD)
-            if len(self._kept) == self._keep:
-                raise _KeptAllError
-        share = q_BHSD.shape[1] // k_BCSD.shape[1]
-        k_BHSD, v_BHSD = (x.repeat_interleave(share, dim=1) for x in (k_BCSD, v_BCSD))
-        own = attend(q_BHSD, k_BHSD, v_BHSD, scale=scale, causal=True)
-        parts = [own, *(shared(q_BHSD, layer, scale) for shared in self._seen)]
-        return _together(parts).transpose(1, 2).contiguous()
-
-    def memory(self, lengths: Sequence[int]) -> Memory:
-        """The rows as blocks; `lengths` are those of the rows without padding."""
-        layers = tuple(self._kept[layer] for layer in sorted(self._kept))
-        return Memory(layers=layers, lengths=tuple(lengths))
-
-
-def _together(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+def together(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     """What was found in several places, each weighed by its share of the softmax."""
     if len(parts) == 1:
         return parts[0][0]
     share_PBHS = torch.stack([sums for _, sums in parts]).softmax(dim=0)
     total = sum(found.float() * share[..., None] for (found, _), share in zip(parts, share_PBHS, strict=True))
     return torch.as_tensor(total).to(parts[0][0].dtype)
-
-
-class _KeptAllError(Exception):
-    """Ends a pass of which only keys and values are wanted before the rest of its last layer."""
-
-
-_reading: ContextVar[Reading] = ContextVar("reading")
-
-
-def _attention(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _reading.get()(module.layer_idx, query, key, value, scale), None
-
-
-# What a pass attends to is not the compiler's business.
-AttentionInterface.register(NAME, torch.compiler.disable(_attention))
-
-
-@contextmanager
-def _attending(model: Any, active: Reading) -> Iterator[None]:
-    config, token = model.get_decoder().config, _reading.set(active)
-    before = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-        _reading.reset(token)
-
-
-def read_rows(
-    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features
-) -> torch.Tensor:
-    """The head's readings of the rows' readouts, each row attending to itself and to what it shares."""
-    with _attending(judge.model, Reading(seen, keep=0)):
-        return judge.read(judge.processor.collate(rows), features)
-
-
-def keep_rows(
-    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features
-) -> Memory:
-    """The rows as blocks to which later rows attend."""
-    active = Reading(seen, keep=len(judge.model.get_decoder().layers))
-    with _attending(judge.model, active), suppress(_KeptAllError):
-        judge.read(judge.processor.collate(rows), features)
-    return active.memory([len(row) for row in rows])

@@ -40,7 +40,7 @@ NO_NUMBERS = (("images_at_once", None), ("pairs", "all"))
 # A pass sets what the model's attention sees, which two threads cannot do at once, with one engine or two.
 _locks: "WeakKeyDictionary[Any, Lock]" = WeakKeyDictionary()
 
-DEFAULT_TOKENS = 8192
+DEFAULT_TOKENS = 2048
 DEFAULT_CACHE_BYTES = 256 * 2**20
 
 

