@@ -4,13 +4,15 @@ A row of tokens attends to itself, causally, and to blocks that were read before
 slot. Rows that share a block are laid side by side and attend to it in one product, so its keys and
 values are not copied for them; what a row finds in each place is weighed by the place's share of the
 softmax, which is exact (Hydragen, arXiv 2402.05099; cascade attention in FlashInfer, arXiv 2501.01005).
+Knows no model.
 
 Shapes: B rows, S tokens of a row, G blocks, N rows that share a block, L tokens of a block, H query heads,
 C heads of keys and values, D numbers of a head.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -39,19 +41,23 @@ class Memory:
         return len(self.lengths)
 
     @classmethod
-    def collected(cls, parts: "Iterable[Memory]", *, blocks: int, length: int) -> "Memory":
-        """The blocks of all parts, in order, padded to `length`; a part goes before the next is drawn."""
+    def collected(cls, parts: "Iterable[Memory]", *, counts: Sequence[int], length: int) -> "Memory":
+        """The first blocks of all parts, so many of each, padded to `length`.
+
+        A part goes before the next is drawn.
+        """
         layers: list[tuple[torch.Tensor, torch.Tensor]] = []
         lengths: list[int] = []
-        for part in parts:
-            place = slice(len(lengths), len(lengths) + len(part))
+        for count, part in zip(counts, parts, strict=True):
+            place = slice(len(lengths), len(lengths) + count)
             layers = layers or [
-                (_zeros(k, blocks, length), _zeros(v, blocks, length)) for k, v in part.layers
+                (_zeros(k, sum(counts), length), _zeros(v, sum(counts), length)) for k, v in part.layers
             ]
-            for (keys, values), (k, v) in zip(layers, part.layers, strict=True):
-                keys[place, :, : k.shape[2]] = k
-                values[place, :, : v.shape[2]] = v
-            lengths += part.lengths
+            for whole, some in zip(
+                chain.from_iterable(layers), chain.from_iterable(part.layers), strict=True
+            ):
+                whole[place, :, : some.shape[2]] = some[:count]
+            lengths += part.lengths[:count]
         return cls(layers=tuple(layers), lengths=tuple(lengths))
 
 
@@ -65,33 +71,74 @@ class Shared:
     Args:
         memory: the blocks.
         block_of_row: for each row of the pass the place of its block.
+        tile: how many rows ask a block together; None for all that share it. With a number every product
+            has a shape that the number of rows alone decides, whatever they share, and blocks are copied, one
+            layer at a time, once for each tile.
     """
 
-    def __init__(self, memory: Memory, block_of_row: Sequence[int]) -> None:
+    def __init__(self, memory: Memory, block_of_row: Sequence[int], *, tile: int | None = None) -> None:
         used: dict[int, list[int]] = {block: [] for block in sorted(set(block_of_row))}
         for row, block in enumerate(block_of_row):
             used[block].append(row)
-        cover = range(min(used), max(used) + 1)
-        self._some: slice | list[int] = slice(cover.start, cover.stop)
-        if len(used) < LEAST_USED * len(cover):
-            self._some = list(used)
-        else:
-            used = {block: used.get(block, []) for block in cover}
-        width = max(map(len, used.values()))
         self._memory = memory
+        if tile is None:
+            self._parts = [_everything(memory, used)]
+        else:
+            self._parts = list(_tiles(memory, used, tile, at_once=-(-len(block_of_row) // tile)))
+        where = chain.from_iterable(part.places() for part in self._parts)
+        place = {row: n for n, row in enumerate(where) if row is not None}
         device = memory.layers[0][0].device
-        self._mask = padding([memory.lengths[block] for block in used], memory.layers[0][0])
-        # Blocks with fewer rows than others are asked by row 0 in their place; nobody reads the answers.
-        rows = [[*some, *[0] * (width - len(some))] for some in used.values()]
-        self._rows_GN = torch.tensor(rows, device=device)
-        where = {row: n * width + m for n, some in enumerate(used.values()) for m, row in enumerate(some)}
-        self._where_B = torch.tensor([where[row] for row in range(len(where))], device=device)
+        self._where_B = torch.tensor([place[row] for row in range(len(place))], device=device)
 
     def __call__(self, q_BHSD: torch.Tensor, layer: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         """What each row finds in its block, and the logarithm of the softmax's sum there [B, H, S]."""
-        keys, values = (x[self._some] for x in self._memory.layers[layer])
+        keys, values = self._memory.layers[layer]
+        answers = [part.ask(q_BHSD, keys, values, scale) for part in self._parts]
+        found, sums = (torch.cat(some) if len(some) > 1 else some[0] for some in zip(*answers, strict=True))
+        return found[self._where_B], sums[self._where_B]
+
+
+class _Asked:
+    """Blocks that are asked in one product, and the rows that ask each of them.
+
+    Args:
+        memory: where the blocks are.
+        some: which they are; a slice reads them where they stand.
+        rows: of each block; those with fewer than others are asked by row 0 too, whose answers nobody reads.
+        width: how many rows ask each block.
+        masked: whether a mask is given even if no block is padded.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        some: slice | list[int],
+        rows: Sequence[Sequence[int]],
+        width: int,
+        *,
+        masked: bool,
+    ) -> None:
+        keys = memory.layers[0][0]
+        lengths = memory.lengths[some] if isinstance(some, slice) else [memory.lengths[n] for n in some]
+        self._some = some if isinstance(some, slice) else torch.tensor(some, device=keys.device)
+        self._rows, self._width = rows, width
+        self._mask = padding(lengths, keys, always=masked)
+        filled = [[*some, *[0] * (width - len(some))] for some in rows]
+        self._rows_GN = torch.tensor(filled, device=keys.device)
+
+    def places(self) -> Iterator[int | None]:
+        """Which row each answer is for, or None."""
+        for rows in self._rows:
+            yield from rows
+            yield from [None] * (self._width - len(rows))
+
+    def ask(
+        self, q_BHSD: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Answers to all rows [G * N, H, S, D], block by block, and the logarithms of the softmaxes' sums."""
+        keys, values = keys[self._some], values[self._some]
         (_, heads, S, D), (G, C) = q_BHSD.shape, keys.shape[:2]
-        N, share = self._rows_GN.shape[1], heads // C
+        N, share = self._width, heads // C
         q_GCMD = (
             q_BHSD[self._rows_GN]
             .view(G, N, C, share, S, D)
@@ -101,12 +148,34 @@ class Shared:
         found_GCMD, sums_GCM = attend(q_GCMD, keys, values, scale=scale, mask=self._mask)
         found = found_GCMD.view(G, C, share, N, S, D).permute(0, 3, 1, 2, 4, 5).reshape(G * N, heads, S, D)
         sums = sums_GCM.view(G, C, share, N, S).permute(0, 3, 1, 2, 4).reshape(G * N, heads, S)
-        return found[self._where_B], sums[self._where_B]
+        return found, sums
 
 
-def padding(lengths: Sequence[int], keys: torch.Tensor) -> torch.Tensor | None:
-    """What is added to scores [G, 1, 1, L]: -inf where a block is padded; None if none is."""
-    if min(lengths) == keys.shape[2]:
+def _everything(memory: Memory, used: Mapping[int, list[int]]) -> _Asked:
+    """All blocks in use in one product, read where they stand if they are neighbours."""
+    cover = range(min(used), max(used) + 1)
+    width = max(map(len, used.values()))
+    if len(used) < LEAST_USED * len(cover):
+        return _Asked(memory, list(used), list(used.values()), width, masked=False)
+    rows = [used.get(block, []) for block in cover]
+    return _Asked(memory, slice(cover.start, cover.stop), rows, width, masked=False)
+
+
+def _tiles(memory: Memory, used: Mapping[int, list[int]], width: int, *, at_once: int) -> Iterator[_Asked]:
+    """Products of `at_once` blocks, each asked by `width` rows."""
+    tiles = [(block, rows[n : n + width]) for block, rows in used.items() for n in range(0, len(rows), width)]
+    tiles += [(min(used), [])] * (-len(tiles) % at_once)
+    for start in range(0, len(tiles), at_once):
+        blocks, rows = zip(*tiles[start : start + at_once], strict=True)
+        yield _Asked(memory, list(blocks), rows, width, masked=True)
+
+
+def padding(lengths: Sequence[int], keys: torch.Tensor, *, always: bool = False) -> torch.Tensor | None:
+    """What is added to scores [G, 1, 1, L]: -inf where a block is padded.
+
+    None where no block is, unless `always`.
+    """
+    if min(lengths) == keys.shape[2] and not always:
         return None
     lengths_G = torch.tensor(lengths, device=keys.device)
     padded_GL = torch.arange(keys.shape[2], device=keys.device) >= lengths_G[:, None]

@@ -4,12 +4,14 @@
 family. Of rows that are read out, the last layer computes one position: nothing depends on its others but the
 keys and values that this one attends to.
 
-Shapes: B rows, S tokens of a row, H query heads, C heads of keys and values, D numbers of a head.
+Shapes: B rows, S tokens of a row, R positions that are read, H query heads, C heads of keys and values,
+D numbers of a head.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from transformers import AttentionInterface
 
 from prefrm.engine.attention import Memory, Shared, attend, padding, together
+from prefrm.engine.plan import WHOLE
 from prefrm.judge import ImageInput, Judge, SequenceInput
 
 __all__ = ["Reading", "keep_rows", "read_rows"]
@@ -33,18 +36,26 @@ class Reading:
     Args:
         seen: what the rows attend to besides themselves.
         keep: of how many layers the pass's own keys and values are wanted; it ends with the last of them.
-        read: the layer of which one position of each row is wanted; the others are 0 there.
-        ends: of each row, that position; the row's tokens end there.
+        read: the layer of which one position of each row is wanted, its last; the others are 0 there.
+        reads_R2: int64, row and position of these: of each row in order, and then any of them again.
+        fixed: whether padding is masked even where there is none, so that it makes no difference.
     """
 
     def __init__(
-        self, seen: Sequence[Shared], *, keep: int = 0, read: int | None = None, ends: Sequence[int] = ()
+        self,
+        seen: Sequence[Shared],
+        *,
+        keep: int = 0,
+        read: int | None = None,
+        reads_R2: torch.Tensor | None = None,
+        fixed: bool = False,
     ) -> None:
         self._seen = seen
         self._keep = keep
         self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._read = read
-        self._ends = list(ends)
+        self._reads_R2 = reads_R2
+        self._fixed = fixed
 
     def __call__(
         self, layer: int, q_BHSD: torch.Tensor, k_BCSD: torch.Tensor, v_BCSD: torch.Tensor, scale: float
@@ -54,36 +65,39 @@ class Reading:
             self._kept[layer] = (k_BCSD, v_BCSD)
             if len(self._kept) == self._keep:
                 raise _KeptAllError
-        if layer == self._read:
-            return self._at_ends(layer, q_BHSD, k_BCSD, v_BCSD, scale)
+        if layer == self._read and self._reads_R2 is not None:
+            return self._at(self._reads_R2, layer, q_BHSD, k_BCSD, v_BCSD, scale)
         share = q_BHSD.shape[1] // k_BCSD.shape[1]
         k_BHSD, v_BHSD = (x.repeat_interleave(share, dim=1) for x in (k_BCSD, v_BCSD))
         own = attend(q_BHSD, k_BHSD, v_BHSD, scale=scale, causal=True)
-        return self._with_seen(own, layer, q_BHSD, scale).transpose(1, 2).contiguous()
+        parts = [own, *(shared(q_BHSD, layer, scale) for shared in self._seen)]
+        return together(parts).transpose(1, 2).contiguous()
 
     def memory(self, lengths: Sequence[int]) -> Memory:
-        """The first rows as blocks; `lengths` are those of the rows without padding."""
-        count = len(lengths)
-        layers = tuple((k[:count], v[:count]) for _, (k, v) in sorted(self._kept.items()))
+        """The rows as blocks; `lengths` are those of the rows without padding."""
+        layers = tuple(self._kept[layer] for layer in sorted(self._kept))
         return Memory(layers=layers, lengths=tuple(lengths))
 
-    def _at_ends(
-        self, layer: int, q_BHSD: torch.Tensor, k_BCSD: torch.Tensor, v_BCSD: torch.Tensor, scale: float
+    def _at(
+        self,
+        reads_R2: torch.Tensor,
+        layer: int,
+        q_BHSD: torch.Tensor,
+        k_BCSD: torch.Tensor,
+        v_BCSD: torch.Tensor,
+        scale: float,
     ) -> torch.Tensor:
         (B, H, S, D), C = q_BHSD.shape, k_BCSD.shape[1]
-        at = (torch.arange(B, device=q_BHSD.device), torch.tensor(self._ends, device=q_BHSD.device))
-        q_BH1D = q_BHSD.transpose(1, 2)[at][:, :, None]
-        mask = padding([end + 1 for end in self._ends], k_BCSD)
+        rows_R, ends_R = reads_R2.unbind(dim=1)
+        q_BH1D = q_BHSD.transpose(1, 2)[rows_R[:B], ends_R[:B]][:, :, None]
+        mask = padding((ends_R[:B] + 1).tolist(), k_BCSD, always=self._fixed)
         found, sums = attend(q_BH1D.view(B, C, H // C, D), k_BCSD, v_BCSD, scale=scale, mask=mask)
         own = (found.reshape(B, H, 1, D), sums.reshape(B, H, 1))
+        parts = [own, *(shared(q_BH1D, layer, scale) for shared in self._seen)]
+        found_RH1D = together([(found[rows_R], sums[rows_R]) for found, sums in parts])
         whole_BSHD = q_BHSD.new_zeros(B, S, H, D)
-        whole_BSHD[at] = self._with_seen(own, layer, q_BH1D, scale)[:, :, 0]
+        whole_BSHD[rows_R, ends_R] = found_RH1D[:, :, 0]
         return whole_BSHD
-
-    def _with_seen(
-        self, own: tuple[torch.Tensor, torch.Tensor], layer: int, q_BHSD: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        return together([own, *(shared(q_BHSD, layer, scale) for shared in self._seen)])
 
 
 class _KeptAllError(Exception):
@@ -144,21 +158,33 @@ def _at(forward: Any, at: tuple[torch.Tensor, ...], x_BSD: torch.Tensor) -> torc
 
 
 def read_rows(
-    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features
+    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features, length: int = 0
 ) -> torch.Tensor:
-    """The head's readings of the rows' readouts, each row attending to itself and to what it shares."""
-    batch = judge.processor.collate(rows)
+    """The head's readings of the rows' readouts, each row attending to itself and to what it shares.
+
+    Args:
+        judge: whose model reads.
+        rows: one readout each.
+        seen: what they attend to.
+        features: of their images.
+        length: to which the rows are padded, so that the pass has a fixed shape; 0 for the longest of them.
+    """
+    batch = judge.processor.collate(rows, length)
+    if length:
+        again = batch.reads_R2[:1].expand(-len(rows) % WHOLE, 2)
+        batch = replace(batch, reads_R2=torch.cat([batch.reads_R2, again]))
     layers = judge.model.get_decoder().layers
-    active = Reading(seen, read=len(layers) - 1, ends=batch.reads_R2[:, 1].tolist())
-    with _attending(judge.model, active), _only_at(layers[-1], batch.reads_R2.to(judge.device)):
-        return judge.read(batch, features)
+    reads_R2 = batch.reads_R2.to(judge.device)
+    active = Reading(seen, read=len(layers) - 1, reads_R2=reads_R2, fixed=length > 0)
+    with _attending(judge.model, active), _only_at(layers[-1], reads_R2):
+        return judge.read(batch, features)[: len(rows)]
 
 
 def keep_rows(
-    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features
+    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features, length: int = 0
 ) -> Memory:
-    """The rows as blocks to which later rows attend."""
+    """The rows as blocks to which later rows attend; arguments as of `read_rows`."""
     active = Reading(seen, keep=len(judge.model.get_decoder().layers))
     with _attending(judge.model, active), suppress(_KeptAllError):
-        judge.read(judge.processor.collate(rows), features)
+        judge.read(judge.processor.collate(rows, length), features)
     return active.memory([len(row) for row in rows])
