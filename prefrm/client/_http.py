@@ -120,6 +120,17 @@ class HttpTransport:
             raise
         return bundle_of(config)
 
+    def live(self, *, timeout: float) -> bool:
+        """As `prefrm.client._transport.Transport` says."""
+        headers = self._credentials.headers()
+        try:
+            self._ask(lambda client: client.is_server_live(headers=headers), timeout)
+        except (Setback, DeadlineError):
+            return False
+        except ScoringError:
+            return True
+        return True
+
     def _ask(self, call: Callable[[Any], Any], timeout: float) -> Any:
         client = self._client()
         _retry_after.set(None)
@@ -194,6 +205,17 @@ class AsyncHttpTransport:
             raise
         return bundle_of(config)
 
+    async def live(self, *, timeout: float) -> bool:
+        """As `prefrm.client._transport.AsyncTransport` says."""
+        headers = self._credentials.headers()
+        try:
+            await self._ask(lambda: self._client.is_server_live(headers=headers), timeout)
+        except (Setback, DeadlineError):
+            return False
+        except ScoringError:
+            return True
+        return True
+
     async def _ask(self, call: Callable[[], Awaitable[Any]], timeout: float) -> Any:
         _retry_after.set(None)
         try:
@@ -242,8 +264,9 @@ def _translated(error: Exception, endpoint: Endpoint) -> Setback | ScoringError:
     broken = isinstance(error, (OSError, HTTPParseError, aiohttp.ClientError))
     if broken and not isinstance(error, gzip.BadGzipFile):
         return unavailable(endpoint, error)
-    # geventhttpclient has no class of its own for a host name that does not resolve.
-    if isinstance(error, RuntimeError) and "resolve" in str(error):
+    # geventhttpclient has no class of its own for a host name that does not resolve, nor aiohttp for a
+    # session that another task closed because it found the server gone.
+    if isinstance(error, RuntimeError) and ("resolve" in str(error) or "closed" in str(error)):
         return unavailable(endpoint, error)
     # The stock client parses the body of a 200 without checking it.
     return ProtocolError(f"{endpoint.url} sent an answer that cannot be read: {one_line(error)}")
