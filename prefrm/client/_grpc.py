@@ -67,7 +67,7 @@ class GrpcTransport:
     def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.Transport` says."""
         request = _request(self._endpoint, self._credentials, tensors, timeout)
-        with _translating(self._endpoint, timeout):
+        with _translating(self._endpoint, self._credentials, timeout):
             result = self._client.infer(**request)
         return outputs_of(result, self._endpoint)
 
@@ -75,7 +75,7 @@ class GrpcTransport:
         """As `prefrm.client._transport.Transport` says."""
         question = _question(self._endpoint, self._credentials, timeout)
         try:
-            with _translating(self._endpoint, timeout):
+            with _translating(self._endpoint, self._credentials, timeout):
                 answer = self._client.get_model_config(**question)
         except RequestError as error:
             if _unsupported(error):
@@ -86,7 +86,7 @@ class GrpcTransport:
     def live(self, *, timeout: float) -> bool:
         """As `prefrm.client._transport.Transport` says."""
         try:
-            with _translating(self._endpoint, timeout):
+            with _translating(self._endpoint, self._credentials, timeout):
                 self._client.is_server_live(self._credentials.headers(), client_timeout=timeout)
         except (Setback, DeadlineError):
             return False
@@ -110,7 +110,7 @@ class AsyncGrpcTransport:
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.AsyncTransport` says."""
         request = _request(self._endpoint, self._credentials, tensors, timeout)
-        with _translating(self._endpoint, timeout):
+        with _translating(self._endpoint, self._credentials, timeout):
             result = await self._client.infer(**request)
         return outputs_of(result, self._endpoint)
 
@@ -118,7 +118,7 @@ class AsyncGrpcTransport:
         """As `prefrm.client._transport.AsyncTransport` says."""
         question = _question(self._endpoint, self._credentials, timeout)
         try:
-            with _translating(self._endpoint, timeout):
+            with _translating(self._endpoint, self._credentials, timeout):
                 answer = await self._client.get_model_config(**question)
         except RequestError as error:
             if _unsupported(error):
@@ -129,7 +129,7 @@ class AsyncGrpcTransport:
     async def live(self, *, timeout: float) -> bool:
         """As `prefrm.client._transport.AsyncTransport` says."""
         try:
-            with _translating(self._endpoint, timeout):
+            with _translating(self._endpoint, self._credentials, timeout):
                 await self._client.is_server_live(self._credentials.headers(), client_timeout=timeout)
         except (Setback, DeadlineError):
             return False
@@ -185,11 +185,11 @@ def _request(
 
 
 @contextmanager
-def _translating(endpoint: Endpoint, timeout: float) -> Iterator[None]:
+def _translating(endpoint: Endpoint, credentials: Credentials, timeout: float) -> Iterator[None]:
     try:
         yield
     except InferenceServerException as error:
-        raise _translated(error, endpoint, timeout) from error
+        raise _translated(error, endpoint, credentials, timeout) from error
     # Another thread found the server gone, and closed the channel.
     except (ValueError, grpc.aio.UsageError) as error:
         if "closed" not in str(error):
@@ -207,9 +207,9 @@ def _code(error: InferenceServerException) -> str:
 
 
 def _translated(
-    error: InferenceServerException, endpoint: Endpoint, timeout: float
+    error: InferenceServerException, endpoint: Endpoint, credentials: Credentials, timeout: float
 ) -> Setback | ScoringError:
-    code, message = _code(error), one_line(error.message())
+    code, message = _code(error), one_line(credentials.hidden(error.message()))
     # gRPC itself uses this code for a message beyond a size limit, which no waiting makes smaller.
     if code == "RESOURCE_EXHAUSTED" and "larger than max" in message:
         return TooLarge(f"{endpoint.url} refused the request: {message}")

@@ -142,7 +142,7 @@ class HttpTransport:
             if error is timer:
                 raise late(self._endpoint, timeout) from error
             if isinstance(error, Exception):
-                raise _translated(error, self._endpoint) from error
+                raise _translated(error, self._endpoint, self._credentials) from error
             raise
         finally:
             timer.close()
@@ -224,7 +224,7 @@ class AsyncHttpTransport:
         except Exception as error:
             if timer.expired():
                 raise late(self._endpoint, timeout) from error
-            raise _translated(error, self._endpoint) from error
+            raise _translated(error, self._endpoint, self._credentials) from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -257,9 +257,9 @@ def _silence_interruptions() -> None:
         hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
 
 
-def _translated(error: Exception, endpoint: Endpoint) -> Setback | ScoringError:
+def _translated(error: Exception, endpoint: Endpoint, credentials: Credentials) -> Setback | ScoringError:
     if isinstance(error, InferenceServerException):
-        return _refusal(error.status(), one_line(error.message()), endpoint)
+        return _refusal(error.status(), one_line(credentials.hidden(error.message())), endpoint)
     # BadGzipFile is an OSError, but says nothing about the connection.
     broken = isinstance(error, (OSError, HTTPParseError, aiohttp.ClientError))
     if broken and not isinstance(error, gzip.BadGzipFile):
