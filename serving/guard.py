@@ -6,6 +6,7 @@ from dataclasses import replace
 from prefrm.errors import MediaError
 from prefrm.media import ImageLimits, probe
 from prefrm.winmatrix import Group, Scorer, WinMatrix
+from serving.cost import cost_of
 
 __all__ = ["GuardedScorer"]
 
@@ -15,9 +16,13 @@ class GuardedScorer:
 
     Each image is checked by its size and its header, before anything decodes it. A refused one becomes a
     missing candidate, and the matrix says why.
+
+    Attributes:
+        cost: the scorer's own estimate of a group, if it has one.
     """
 
     def __init__(self, scorer: Scorer, limits: ImageLimits) -> None:
+        self.cost = cost_of(scorer)
         self._scorer = scorer
         self._limits = limits
 

@@ -177,3 +177,21 @@ def test_two_models_of_one_name_and_version_are_refused():
 def test_names_and_versions_fit_into_a_url(name, version):
     with pytest.raises(ConfigError):
         ModelInfo(name=name, version=version)
+
+
+def test_a_served_model_is_batched_by_its_own_estimate_of_cost(png):
+    class Costly(FakeScorer):
+        def cost(self, group: Group) -> int:
+            return 700
+
+    scorer = Costly(lambda prompt, image: len(image) / 100)
+    served = plane([LoadedModel(info=ModelInfo(name="costly"), scorer=scorer)])
+
+    async def main() -> Request:
+        served.start()
+        record = Request(wire="grpc")
+        await served.score("costly", "", [Group(prompt="p", images=(png(1), png(2)))] * 2, None, record)
+        await served.drain()
+        return record
+
+    assert asyncio.run(main()).cost == 1400
