@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from prefrm.cli.shared import AsJson
 from prefrm.errors import missing_extra
 
 __all__ = ["server", "soak"]
+
+# Not prefrm.cli's own, which imports this module.
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 
 
 def server(
