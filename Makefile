@@ -16,7 +16,7 @@ help:
 	@echo "make check        lint, types, import layers"
 	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
 	@echo "make bench-engine time every way to score a group and write docs/engine.json (twenty minutes)"
-	@echo "make bench-server time the server, beside MLServer, and write docs/server.json (a quarter of an hour)"
+	@echo "make bench-server time the server, beside MLServer, and write docs/server.json (twenty minutes)"
 	@echo "make format       let ruff rewrite the sources"
 	@echo "make clean        remove the virtual environment and what tools left behind"
 

@@ -21,6 +21,10 @@ def server(
             metavar="PYTHON", help="the interpreter of an environment that has MLServer; compare with it"
         ),
     ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="of torch, for the judge; one fewer than there are cores by default"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="a folder, for server.json and serving/table.md; none by default")
     ] = None,
@@ -32,7 +36,7 @@ def server(
         from serving.bench.server import bench_server, read_settings
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "serve") from error
-    settings = read_settings(quick=quick, mlserver=mlserver)
+    settings = read_settings(quick=quick, mlserver=mlserver, threads=threads)
     if out is not None:
         # Before the work, not after it.
         out.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ __all__ = ["CONCURRENCIES", "SMALL_GROUPS", "JudgeRounds", "Settings", "SmallRou
 
 CONCURRENCIES = (1, 8, 32)
 SMALL_GROUPS = 64
-QUEUED = 64
+QUEUED = 40
 """Groups that may wait for the judge: more than are under way, and few enough that an overload fills it."""
 MLSERVER = "mlserver grpc"
 

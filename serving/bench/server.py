@@ -1,5 +1,6 @@
 """The benchmark of the server: a judge behind it, a model that takes no time beside MLServer, overload."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -16,23 +17,26 @@ from serving.bench.scorers import IMAGE_TOKENS
 __all__ = ["bench_server", "read_settings"]
 
 
-def read_settings(*, quick: bool = False, mlserver: Path | None = None) -> Settings:
+def read_settings(
+    *, quick: bool = False, mlserver: Path | None = None, threads: int | None = None
+) -> Settings:
     """What the command line asks for.
 
     Args:
         quick: one round of everything: less than a minute on two cores.
         mlserver: the interpreter of an environment that has MLServer.
+        threads: of torch, for the judge; None leaves one core to the wires and the load.
 
     Raises:
         ConfigError: it is none, or has no MLServer.
     """
     if mlserver is not None:
         _check(mlserver)
-    threads = torch.get_num_threads()
+    threads = threads or max(1, (os.cpu_count() or 1) - 1)
     if quick:
         return Settings(
             rounds=1,
-            groups=16,
+            groups=12,
             single=4,
             seconds=1.0,
             overload_seconds=3.0,
@@ -67,13 +71,19 @@ def bench_server(settings: Settings) -> ServerReport:
     with track("two layers (rounds)", settings.rounds) as advance:
         rows += SmallRounds(settings).run(advance)
     return ServerReport(
-        device=describe_device(torch.device("cpu")),
+        device=_described(),
         rounds=settings.rounds,
         threads=settings.threads,
         image_tokens=IMAGE_TOKENS,
         rows=tuple(rows),
         overload=overload,
     )
+
+
+def _described() -> str:
+    """The machine, for people: the processor's name without torch's threads, and the cores."""
+    processor, _, _ = describe_device(torch.device("cpu")).rpartition(", ")
+    return f"{processor}, {os.cpu_count()} cores"
 
 
 def _check(python: Path) -> None:
