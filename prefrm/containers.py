@@ -1,7 +1,7 @@
 """An image file without what its pixels do not need: text, profiles, thumbnails, further frames, EXIF.
 
 Bombs hide there: text that inflates, millions of empty segments, tags that point at each other. A decoder
-that is never handed any of it cannot be hurt by it. Nothing is decoded here; of EXIF, the orientation is read.
+that is never handed any of it cannot be hurt by it. Nothing is decoded here; EXIF's orientation is read.
 """
 
 import re
