@@ -15,7 +15,7 @@ import yaml
 
 from prefrm.errors import ConfigError
 
-__all__ = ["from_mapping", "load_config", "to_mapping"]
+__all__ = ["from_mapping", "from_overrides", "load_config", "to_mapping"]
 
 T = TypeVar("T")
 
@@ -37,10 +37,12 @@ def load_config(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -
         raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
     if raw is not None and not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold keys and values; received a {type(raw).__name__}")
-    tree = raw or {}
-    for override in overrides:
-        _apply(tree, override)
-    return from_mapping(cls, tree, source=str(path))
+    return _overridden(cls, raw or {}, overrides, source=str(path))
+
+
+def from_overrides(cls: type[T], overrides: Sequence[str]) -> T:
+    """The dataclass `cls` with its defaults, after overrides as of `load_config`. Raises `ConfigError`."""
+    return _overridden(cls, {}, overrides, source="--set")
 
 
 def from_mapping(cls: type[T], tree: Mapping[str, Any], *, source: str = "configuration") -> T:
@@ -50,6 +52,12 @@ def from_mapping(cls: type[T], tree: Mapping[str, Any], *, source: str = "config
     if problems:
         raise ConfigError(f"{source}: " + "; ".join(problems))
     return typing.cast(T, value)
+
+
+def _overridden(cls: type[T], tree: dict[str, Any], overrides: Sequence[str], *, source: str) -> T:
+    for override in overrides:
+        _apply(tree, override)
+    return from_mapping(cls, tree, source=source)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ Knows no HTTP, no gRPC and no torch; the server and the client map these to stat
         ├── RequestError                       the server refused the request; repeating it cannot help
         ├── ServerUnavailableError (ConnectionError)   nobody answers, or the server is not ready
         ├── OverloadedError                    the server is full; try again later
+        ├── OutOfMemoryError (MemoryError)     the device is too small for what was to be scored together
         └── DeadlineError (TimeoutError)       the answer did not come in time
 
 Each takes one message and nothing else, so each survives pickling between worker processes.
@@ -31,6 +32,7 @@ __all__ = [
     "IncompleteMatrixError",
     "MediaError",
     "MissingExtraError",
+    "OutOfMemoryError",
     "OverloadedError",
     "PrefrmError",
     "ProtocolError",
@@ -96,6 +98,10 @@ class ServerUnavailableError(ScoringError, ConnectionError):
 
 class OverloadedError(ScoringError):
     """The server is full; the same request may succeed later."""
+
+
+class OutOfMemoryError(ScoringError, MemoryError):
+    """The device has too little memory for what was to be scored together; less of it may fit."""
 
 
 class DeadlineError(ScoringError, TimeoutError):

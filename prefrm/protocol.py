@@ -7,7 +7,7 @@ Shapes: B groups of one request, all of one size; K candidates of a group.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,16 +148,16 @@ def decode_groups(tensors: Tensors) -> list[Group]:
         raise ProtocolError(str(error)) from error
 
 
-def encode_matrices(matrices: Sequence[WinMatrix]) -> dict[str, npt.NDArray[Any]]:
-    """The output tensors of one request, from at least one matrix; all have the same K."""
-    return {
-        WIN_MATRIX.name: np.stack([matrix.p for matrix in matrices]),
-        WIN_RATE.name: np.stack([matrix.win_rate(on_missing="drop") for matrix in matrices]),
-        ORDER_GAP.name: np.stack([matrix.order_gap for matrix in matrices]),
-        TIE.name: np.stack([matrix.tie for matrix in matrices]),
-        VALID.name: np.stack([matrix.valid for matrix in matrices]),
-        ERROR.name: _bytes_array([[_utf8(error) for error in matrix.errors] for matrix in matrices]),
-    }
+def encode_matrices(
+    matrices: Sequence[WinMatrix], names: Sequence[str] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """The output tensors of one request, from at least one matrix; all have the same K.
+
+    Args:
+        matrices: one for each group.
+        names: of the wanted tensors, in order; None for all.
+    """
+    return {name: _ENCODERS[name](matrices) for name in (_ENCODERS if names is None else names)}
 
 
 def decode_matrices(tensors: Tensors, *, count: int, size: int) -> list[WinMatrix]:
@@ -250,6 +250,16 @@ def reassemble(parts: Sequence[Part], answers: Sequence[Sequence[WinMatrix]]) ->
         for place, matrix in zip(part.places, matrices, strict=True)
     }
     return [placed[place] for place in range(len(placed))]
+
+
+_ENCODERS: dict[str, Callable[[Sequence[WinMatrix]], npt.NDArray[Any]]] = {
+    WIN_MATRIX.name: lambda matrices: np.stack([matrix.p for matrix in matrices]),
+    WIN_RATE.name: lambda matrices: np.stack([matrix.win_rate(on_missing="drop") for matrix in matrices]),
+    ORDER_GAP.name: lambda matrices: np.stack([matrix.order_gap for matrix in matrices]),
+    TIE.name: lambda matrices: np.stack([matrix.tie for matrix in matrices]),
+    VALID.name: lambda matrices: np.stack([matrix.valid for matrix in matrices]),
+    ERROR.name: lambda matrices: _bytes_array([[_utf8(error) for error in one.errors] for one in matrices]),
+}
 
 
 def _check_all(tensors: Tensors, specs: Sequence[TensorSpec]) -> None:

@@ -1,189 +1,328 @@
-"""A bounded queue in front of a scorer: what has gathered while it worked is scored together.
+"""A bounded, fair queue in front of a scorer: what has gathered while it worked is scored together.
 
-The scorer runs in one thread of its own, one call at a time, and gets work the moment it is idle. The
-batcher waits for nobody and looks into no group. Nobody waits for the thread either: a process ends though
-its scorer is still busy.
+The scorer gets work the moment it is idle. Requests take turns group by group, by what their groups cost; a
+batch is cut by cost, and a request that was cancelled or has expired costs nothing more.
 """
 
 import asyncio
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
 
-from prefrm.errors import PrefrmError
-from prefrm.winmatrix import Group, Scorer, WinMatrix, check_answer
-from serving.errors import ExpiredError, FailedError, NotReadyError, OverloadedError
+from prefrm.errors import OutOfMemoryError, PrefrmError
+from prefrm.winmatrix import Group, Scorer, WinMatrix
+from serving.cost import cost_of
+from serving.errors import BusyError, ExpiredError, FailedError, NotReadyError, OverloadedError
+from serving.fairness import FairQueue
 from serving.limits import Limits
-from serving.stats import Stats
+from serving.metrics import ModelMetrics
+from serving.worker import Outcome, Worker
 
-__all__ = ["Batcher"]
+__all__ = ["Batcher", "Scored"]
 
 logger = logging.getLogger(__name__)
+
+# Bounds of what a client that met a full queue is told to wait, in seconds, and the share of the newest batch
+# in the estimate of what the scorer does in a second.
+SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.1, 60.0
+NEWEST = 0.2
+MOST_HEADERS_ON_LOOP = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """The matrices of a request's groups, in order, and what they took.
+
+    Attributes:
+        cost: tokens, as estimated.
+        queue_s: seconds until its last group's turn.
+        compute_s: seconds of the batches that had groups of it.
+    """
+
+    matrices: list[WinMatrix]
+    cost: int
+    queue_s: float
+    compute_s: float
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Work:
+    """One request: `taken` of its groups have had their turn, `matrices` are there for some of them."""
+
     groups: Sequence[Group]
+    costs: list[int]
     content_bytes: int
     arrived: float
     expires: float
-    answer: asyncio.Future[list[WinMatrix]]
+    answer: asyncio.Future[Scored]
+    taken: int = 0
+    last_turn: float = 0.0
+    compute_s: float = 0.0
+    matrices: list[WinMatrix | None]
+    missing: int
+
+    @property
+    def waiting_cost(self) -> int:
+        """Of the groups that still wait for their turn."""
+        return sum(self.costs[self.taken :])
+
+    def next_cost(self) -> int | None:
+        """What the group whose turn comes next costs; None if there is none or nobody waits for it."""
+        return None if self.answer.done() or self.taken == len(self.groups) else self.costs[self.taken]
 
 
 class Batcher:
-    """Queue, worker thread and the task that feeds it. Lives in one event loop.
+    """The queue and what feeds the worker from it. Lives in one event loop.
 
     Args:
-        scorer: what judges; called from the worker thread only.
+        scorer: what judges; called from the worker's thread only.
         limits: how much may wait, and how much is scored together.
-        stats: told of each batch.
+        metrics: told of each batch.
     """
 
-    def __init__(self, scorer: Scorer, limits: Limits, stats: Stats) -> None:
-        self._worker = _Worker(scorer)
+    def __init__(self, scorer: Scorer, limits: Limits, metrics: ModelMetrics) -> None:
+        self._worker = Worker(scorer)
+        self._cost = cost_of(scorer)
         self._limits = limits
-        self._stats = stats
-        self._queue: deque[_Work] = deque()
-        self._wake = asyncio.Event()
+        self._metrics = metrics
+        self._queue: FairQueue[_Work] = FairQueue(_Work.next_cost)
+        # Insertion order is that of arrival.
+        self._open: dict[_Work, None] = {}
+        self._queued_groups = 0
+        self._queued_cost = 0
+        self._queued_bytes = 0
+        self._cost_per_s: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._busy = False
+        self._feeding = False
         self._stopping = False
-        self._task: asyncio.Task[None] | None = None
+        # Requests whose cost is being estimated.
+        self._arriving = 0
+        self._done = asyncio.Event()
+        metrics.watch_queue(self)
+
+    @property
+    def is_hanging(self) -> bool:
+        """Whether the scorer has worked on one batch for longer than is thinkable."""
+        return self._worker.busy_s > self._limits.hang_s
+
+    @property
+    def queued_groups(self) -> int:
+        """Groups that wait for their turn."""
+        return self._queued_groups
+
+    @property
+    def queued_cost(self) -> int:
+        """What those groups cost."""
+        return self._queued_cost
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the oldest request that waits for a turn arrived, or 0."""
+        arrivals = (work.arrived for work in self._open if work.taken < len(work.groups))
+        oldest = next(arrivals, None)
+        return 0.0 if oldest is None else time.monotonic() - oldest
 
     def start(self) -> None:
         """Begin to work off the queue, on the running event loop."""
+        self._loop = asyncio.get_running_loop()
         self._worker.start()
-        self._task = asyncio.create_task(self._run(), name="batcher")
+        self._feed_soon()
 
-    async def submit(self, groups: Sequence[Group], *, timeout: float | None = None) -> list[WinMatrix]:
-        """Queue groups and wait for their matrices. Cancelling this before their turn spares the work.
+    async def submit(self, groups: Sequence[Group], *, expires: float) -> Scored:
+        """Queue groups and wait for their matrices. Cancelling this spares the work that is not yet begun.
+
+        Args:
+            groups: of one request.
+            expires: when nobody wants them any more, by `time.monotonic()`.
 
         Raises:
-            OverloadedError: the queue has no room for them.
-            ExpiredError: their turn came after `timeout` seconds.
+            OverloadedError: the queue has no room for all of them.
+            ExpiredError: it is later than `expires`, now or while they wait or are scored.
             FailedError: the scorer raised, or returned no matching matrices.
             NotReadyError: the server stopped first.
         """
-        content_bytes = sum(len(image or b"") for group in groups for image in group.images)
-        self._admit(len(groups), content_bytes)
-        now = time.monotonic()
-        work = _Work(
-            groups=groups,
-            content_bytes=content_bytes,
-            arrived=now,
-            expires=now + timeout if timeout is not None else float("inf"),
-            answer=asyncio.get_running_loop().create_future(),
-        )
-        self._queue.append(work)
-        self._wake.set()
-        return await work.answer
+        if self._stopping:
+            raise NotReadyError("the server is stopping")
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        self._arriving += 1
+        try:
+            work = _Work(
+                groups=groups,
+                costs=await self._costs(groups),
+                content_bytes=sum(len(image or b"") for group in groups for image in group.images),
+                arrived=now,
+                expires=expires,
+                answer=loop.create_future(),
+                matrices=[None] * len(groups),
+                missing=len(groups),
+            )
+            self._admit(work)
+        finally:
+            self._arriving -= 1
+            self._feed_soon()
+        timer = loop.call_later(expires - now, _expire, work)
+        try:
+            return await work.answer
+        finally:
+            timer.cancel()
+            self._close(work)
+
+    async def _costs(self, groups: Sequence[Group]) -> list[int]:
+        # An estimate reads the headers of images: of many, elsewhere than on the event loop.
+        if sum(group.size for group in groups) > MOST_HEADERS_ON_LOOP:
+            return await asyncio.to_thread(lambda: [self._cost(group) for group in groups])
+        return [self._cost(group) for group in groups]
 
     async def drain(self, timeout: float) -> None:
         """Work off what is queued, for at most `timeout` seconds, and stop; what is left is turned away."""
         self._stopping = True
-        self._wake.set()
-        if self._task is not None:
-            _, late = await asyncio.wait([self._task], timeout=timeout)
-            if late:
-                logger.warning("the scorer was still busy after %g s; its requests are turned away", timeout)
-            self._task.cancel()
-        for work in self._queue:
-            _fail(work, NotReadyError("the server stopped before this request's turn"))
+        self._feed_soon()
+        try:
+            if self._loop is not None:
+                await asyncio.wait_for(self._done.wait(), timeout)
+        except TimeoutError:
+            logger.warning("the scorer was still busy after %g s; its requests are turned away", timeout)
+        for work in self._open:
+            _fail(work, NotReadyError("the server stopped before this request was scored"))
         self._worker.stop()
 
-    def _admit(self, groups: int, content_bytes: int) -> None:
-        if self._stopping:
-            raise NotReadyError("the server is stopping")
-        waiting = [work for work in self._queue if not work.answer.done()]
-        queued_groups = sum(len(work.groups) for work in waiting)
-        queued_bytes = sum(work.content_bytes for work in waiting)
-        if (
-            queued_groups + groups > self._limits.queued_groups
-            or queued_bytes + content_bytes > self._limits.queued_bytes
+    def _admit(self, work: _Work) -> None:
+        if work.expires <= work.arrived:
+            raise ExpiredError("the request's deadline had passed when it came")
+        cost = work.waiting_cost
+        if self._queued_cost and (
+            self._queued_cost + cost > self._limits.queued_cost
+            or self._queued_bytes + work.content_bytes > self._limits.queued_bytes
         ):
-            raise OverloadedError(f"the queue is full: {queued_groups} groups are waiting; try again later")
+            refuse = OverloadedError if self._limits.overload_status == 429 else BusyError
+            raise refuse(
+                f"the queue is full: {self._queued_groups} groups are waiting; try again later",
+                retry_after=self._seconds_of_queue(),
+            )
+        self._queued_groups += len(work.groups)
+        self._queued_cost += cost
+        self._queued_bytes += work.content_bytes
+        self._open[work] = None
+        self._queue.add(work)
 
-    async def _run(self) -> None:
-        while True:
-            batch = self._next_batch()
-            if batch:
-                await self._score(batch)
-            elif self._stopping:
-                return
-            else:
-                self._wake.clear()
-                await self._wake.wait()
+    def _close(self, work: _Work) -> None:
+        """Forget a request that was answered, or that nobody waits for."""
+        del self._open[work]
+        self._queued_groups -= len(work.groups) - work.taken
+        self._queued_cost -= work.waiting_cost
+        self._queued_bytes -= work.content_bytes
+        # The queue may keep the request until its turn, which must not keep its images.
+        work.groups, work.costs, work.taken = (), [], 0
 
-    def _next_batch(self) -> list[_Work]:
-        batch: list[_Work] = []
-        count = 0
-        while self._queue:
-            work = self._queue[0]
-            if batch and count + len(work.groups) > self._limits.batch_groups:
+    def _seconds_of_queue(self) -> float:
+        if not self._cost_per_s:
+            return 1.0
+        return min(max(self._queued_cost / self._cost_per_s, SHORTEST_RETRY_S), LONGEST_RETRY_S)
+
+    def _feed_soon(self) -> None:
+        """Feed an idle scorer after what else this turn of the loop brings, so that it shares the batch."""
+        if self._loop is None or self._busy or self._feeding:
+            return
+        self._feeding = True
+        if self._limits.gather_s and self._open and not self._stopping:
+            self._loop.call_later(self._limits.gather_s, self._feed)
+        else:
+            self._loop.call_soon(self._feed)
+
+    def _feed(self) -> None:
+        self._feeding = False
+        if self._busy:
+            return
+        if batch := self._next_batch():
+            self._busy = True
+            self._worker.submit([work.groups[place] for work, place in batch], self._on_scored(batch))
+        elif self._stopping and not self._arriving:
+            self._done.set()
+
+    def _on_scored(self, batch: list[tuple[_Work, int]]) -> Callable[[list[Outcome] | BaseException], None]:
+        """What the worker calls, from its thread, with what came of a batch."""
+        loop, started = self._loop, time.monotonic()
+        cost = sum(work.costs[place] for work, place in batch)
+        assert loop is not None
+
+        def on_scored(result: list[Outcome] | BaseException) -> None:
+            # A loop that is closed has stopped without us, and nobody waits.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._finish, batch, result, cost, time.monotonic() - started)
+
+        return on_scored
+
+    def _finish(
+        self, batch: list[tuple[_Work, int]], result: list[Outcome] | BaseException, cost: int, seconds: float
+    ) -> None:
+        # The scorer comes first: it waits for its next batch while the answers go out.
+        self._busy = False
+        self._learn(cost, seconds)
+        self._feed()
+        # Whatever a scorer raises concerns this batch; the server goes on.
+        if isinstance(result, BaseException):
+            logger.error("scoring a batch of %d groups failed", len(batch), exc_info=result)
+            for work, _ in batch:
+                _fail(work, FailedError(f"scoring failed: {_described(result)}"))
+            return
+        for work in dict.fromkeys(work for work, _ in batch):
+            work.compute_s += seconds
+        for (work, place), outcome in zip(batch, result, strict=True):
+            _place(work, place, outcome)
+        self._metrics.batch(result, cost=cost, seconds=seconds)
+
+    def _next_batch(self) -> list[tuple[_Work, int]]:
+        """Requests and the places of their groups, as many as `batch_cost` pays for, but at least one."""
+        batch: list[tuple[_Work, int]] = []
+        left = float(self._limits.batch_cost)
+        now = time.monotonic()
+        while (work := self._queue.first()) is not None:
+            if work.expires <= now:
+                _expire(work)
+                continue
+            cost = work.costs[work.taken]
+            if batch and cost > left:
                 break
-            self._queue.popleft()
-            if time.monotonic() >= work.expires:
-                _fail(work, ExpiredError("the request waited longer than its timeout"))
-            elif not work.answer.done():
-                batch.append(work)
-                count += len(work.groups)
+            batch.append((work, work.taken))
+            work.taken += 1
+            work.last_turn = now
+            self._queued_groups -= 1
+            self._queued_cost -= cost
+            left -= cost
+            self._queue.advance()
         return batch
 
-    async def _score(self, batch: list[_Work]) -> None:
-        groups = [group for work in batch for group in work.groups]
-        started = time.monotonic()
-        try:
-            matrices = await asyncio.wrap_future(self._worker.submit(groups))
-            check_answer(matrices, groups)
-        except asyncio.CancelledError:
-            for work in batch:
-                _fail(work, NotReadyError("the server stopped before this request was scored"))
-            raise
-        # Whatever a scorer raises concerns this batch; the server goes on.
-        except Exception as error:
-            logger.exception("scoring a batch of %d groups failed", len(groups))
-            for work in batch:
-                _fail(work, FailedError(f"scoring failed: {_described(error)}"))
-            return
-        seconds = time.monotonic() - started
-        self._stats.batch(matrices, seconds=seconds, waits=[started - work.arrived for work in batch])
-        answers = iter(matrices)
-        for work in batch:
-            own = [next(answers) for _ in work.groups]
-            if not work.answer.done():
-                work.answer.set_result(own)
+    def _learn(self, cost: int, seconds: float) -> None:
+        rate = cost / max(seconds, 1e-9)
+        before = self._cost_per_s
+        self._cost_per_s = rate if before is None else (1 - NEWEST) * before + NEWEST * rate
 
 
-class _Worker:
-    """The scorer's thread. A daemon, unlike an executor's, so that a busy one holds up nobody's end."""
+def _place(work: _Work, place: int, outcome: Outcome) -> None:
+    """Put one group's outcome into its request, and answer the request with its last."""
+    if work.answer.done():
+        return
+    if isinstance(outcome, OutOfMemoryError):
+        _fail(work, FailedError(f"scoring failed: {outcome}"))
+        return
+    work.matrices[place] = outcome
+    work.missing -= 1
+    if not work.missing:
+        work.answer.set_result(
+            Scored(
+                matrices=[matrix for matrix in work.matrices if matrix is not None],
+                cost=sum(work.costs),
+                queue_s=work.last_turn - work.arrived,
+                compute_s=work.compute_s,
+            )
+        )
 
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
-        self._inbox: SimpleQueue[tuple[Sequence[Group], Future[list[WinMatrix]]] | None] = SimpleQueue()
 
-    def start(self) -> None:
-        threading.Thread(target=self._run, name="scorer", daemon=True).start()
-
-    def submit(self, groups: Sequence[Group]) -> Future[list[WinMatrix]]:
-        answer: Future[list[WinMatrix]] = Future()
-        self._inbox.put((groups, answer))
-        return answer
-
-    def stop(self) -> None:
-        """End the thread once it is idle."""
-        self._inbox.put(None)
-
-    def _run(self) -> None:
-        while (work := self._inbox.get()) is not None:
-            groups, answer = work
-            if answer.set_running_or_notify_cancel():
-                try:
-                    answer.set_result(self._scorer.score(groups))
-                except BaseException as error:
-                    answer.set_exception(error)
+def _expire(work: _Work) -> None:
+    _fail(work, ExpiredError("the request's deadline passed before its answer was there"))
 
 
 def _fail(work: _Work, error: PrefrmError) -> None:
@@ -191,5 +330,5 @@ def _fail(work: _Work, error: PrefrmError) -> None:
         work.answer.set_exception(error)
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     return str(error) if isinstance(error, PrefrmError) else f"{type(error).__name__}: {error}"

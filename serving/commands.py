@@ -11,15 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from prefrm.errors import BundleError, ConfigError, missing_extra
-from prefrm.protocol import (
-    BUNDLE_PARAMETER,
-    DEFAULT_MODEL,
-    GRPC_PORT,
-    HTTP_PORT,
-    METRICS_PORT,
-    judge_identity,
-)
+from prefrm.config import from_overrides
+from prefrm.errors import ConfigError, missing_extra
+from prefrm.protocol import DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
+from serving.sockets import check_ports
 
 if TYPE_CHECKING:
     from serving.server import Addresses
@@ -30,12 +25,25 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port."
 
 
 def serve(
-    bundle: Annotated[Path, typer.Argument(help="The folder that a training run exported.")],
+    bundles: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME[:VERSION]=]BUNDLE...", help="Folders that training runs exported, and their names."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
     http_port: Port = HTTP_PORT,
     grpc_port: Port = GRPC_PORT,
     metrics_port: Port = METRICS_PORT,
-    model_name: Annotated[str, typer.Option(help="The name that clients ask for.")] = DEFAULT_MODEL,
+    model_name: Annotated[
+        str, typer.Option(help="The name that clients ask for, of a bundle given without one.")
+    ] = DEFAULT_MODEL,
+    repository: Annotated[
+        Path | None, typer.Option(help="A folder of bundles, NAME or NAME/VERSION, all of which are served.")
+    ] = None,
+    model_control: Annotated[
+        bool, typer.Option("--model-control", help="Let clients load and unload these models.")
+    ] = False,
     device: Annotated[
         str, typer.Option(help="auto (the first accelerator, or else the CPU), cpu, cuda:0, ...")
     ] = "auto",
@@ -60,6 +68,12 @@ def serve(
             help="Compile the judge's layers: the first answers take minutes, later ones less.",
         ),
     ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A limit, such as limits.group_size=32 (docs/serving.md)."
+        ),
+    ] = None,
     address_file: Annotated[
         Path | None, typer.Option(help="Write the addresses there, as JSON, once the server is ready.")
     ] = None,
@@ -70,10 +84,12 @@ def serve(
         ),
     ] = False,
 ) -> None:
-    """Serve a bundle over gRPC and HTTP, for prefrm's clients and the stock tritonclient."""
-    # Mistakes are said before torch is imported and the judge loaded, which takes a while.
-    if not bundle.is_dir():
-        raise BundleError(f"{bundle} is no folder; give the folder that `prefrm train` exported")
+    """Serve bundles over gRPC and HTTP, for prefrm's clients and the stock tritonclient."""
+    # Mistakes are said before torch is imported and a judge loaded, which takes a while.
+    if not bundles and repository is None:
+        raise ConfigError(
+            "nothing to serve: give the folder of a bundle, or --repository and a folder of bundles"
+        )
     if address_file is not None:
         _make_way(address_file)
     if stop_with_stdin:
@@ -82,31 +98,34 @@ def serve(
             raise ConfigError("--stop-with-stdin: standard input is closed; open it, or leave the option out")
         stop_at_end(sys.stdin.fileno())
     try:
-        from serving.dataplane import ModelInfo
-        from serving.server import JudgeServer, check_ports, run
+        from serving.bundles import BundleShelf, EngineOptions, name_bundle
+        from serving.dataplane import DataPlane
+        from serving.metrics import Metrics
+        from serving.models import ModelRepository
+        from serving.running import run
+        from serving.server import Server
+        from serving.settings import ServeSettings
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "serve") from error
-    from prefrm.bundle import read_manifest
-    from prefrm.engine import DEFAULT_CACHE_BYTES, DEFAULT_TOKENS, Engine
 
-    manifest = read_manifest(bundle)
-    facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: judge_identity(manifest.digest, pairs)}
-    model = ModelInfo(name=model_name, facts=facts)
-    check_ports(host, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port})
-    typer.echo(f"judge: {manifest.describe()}", err=True)
-    engine = Engine.from_bundle(
-        bundle,
+    limits = from_overrides(ServeSettings, settings or ()).limits
+    options = EngineOptions(
         device=device,
         dtype=dtype,
-        pairs="all" if pairs is None else pairs,
-        tokens=DEFAULT_TOKENS if tokens is None else tokens,
+        pairs=pairs,
+        tokens=tokens,
+        cache_bytes=None if cache_mb is None else cache_mb * 2**20,
         compile=compile_,
-        cache_bytes=DEFAULT_CACHE_BYTES if cache_mb is None else cache_mb * 2**20,
+        limits=limits.image,
     )
-    server = JudgeServer(
-        engine,
-        model,
-        cache=engine.cache,
+    shelf = BundleShelf([name_bundle(text, model_name) for text in bundles or ()], repository, options)
+    check_ports(host, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port})
+    for description in shelf.check():
+        typer.echo(f"judge: {description}", err=True)
+    metrics = Metrics()
+    models = ModelRepository(shelf.load_all(), limits, metrics, shelf.load if model_control else None)
+    server = Server(
+        DataPlane(models, limits, metrics),
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,
@@ -150,7 +169,7 @@ def announce(addresses: "Addresses", address_file: Path | None) -> None:
                 "http": addresses.http,
                 "grpc": addresses.grpc,
                 "metrics": addresses.metrics,
-                "model": addresses.model,
+                "models": addresses.models,
             }
         )
         partial = address_file.with_name(f".{address_file.name}.{os.getpid()}")

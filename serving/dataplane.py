@@ -1,50 +1,28 @@
-"""The one place where a served model's questions are decided; the wires translate to and from it.
+"""The one place where a client's questions are decided; the wires translate to and from it.
 
-Answers are plain values in the shape of the Open Inference Protocol's JSON, from which the gRPC messages
-are filled as well. Knows no HTTP and no gRPC.
+Knows no HTTP and no gRPC.
 """
 
-import re
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version as package_version
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
-from prefrm.errors import ConfigError, ProtocolError
-from prefrm.protocol import INPUTS, OUTPUTS, TensorSpec, decode_groups, encode_matrices
-from prefrm.winmatrix import Group, Scorer
-from serving.batcher import Batcher
-from serving.cache import ImageCache
-from serving.errors import InvalidRequestError, NotReadyError, UnknownModelError
-from serving.limits import GuardedScorer, Limits
-from serving.stats import Stats
+from prefrm.errors import ProtocolError
+from prefrm.protocol import OUTPUTS, decode_groups, encode_matrices
+from prefrm.winmatrix import Group, WinMatrix
+from serving.descriptions import describe_config, describe_model, describe_server
+from serving.errors import InvalidRequestError, NotReadyError
+from serving.limits import Limits
+from serving.metrics import Metrics
+from serving.models import ModelRepository, ServedModel
+from serving.requests import Observer, Request, Watch
 from serving.tensors import InputTensor, read_inputs
 
-__all__ = ["DataPlane", "InferRequest", "InferResponse", "ModelInfo"]
-
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters", "statistics")
-CONFIG_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "BOOL": "TYPE_BOOL"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
-    """What the served model is called, and facts about it that its configuration shows as parameters.
-
-    Raises:
-        ConfigError: the name does not fit into a URL as it is.
-    """
-
-    name: str
-    version: str = "1"
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
-            raise ConfigError(
-                f"a model's name is made of letters, digits, '.', '_' and '-'; received {self.name!r}"
-            )
+__all__ = ["DataPlane", "InferRequest", "InferResponse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +35,7 @@ class InferRequest:
         id: chosen by the client, echoed; "" if it sent none.
         inputs: unchecked.
         outputs: names of the wanted outputs, in order; none for all.
-        timeout: seconds it may wait for its turn, or None.
+        timeout: seconds that it may take, or None.
     """
 
     model: str
@@ -79,131 +57,152 @@ class InferResponse:
 
 
 class DataPlane:
-    """A scorer behind a queue, with a name. Lives in one event loop.
+    """All that a server's wires may ask. Lives in one event loop.
 
     Args:
-        scorer: what judges.
-        model: its name and version.
+        models: what is served.
         limits: what is accepted.
-        cache: the scorer's cache of images, for the metrics.
+        metrics: of the server.
+        observers: told of each inference request, besides the metrics.
     """
 
     def __init__(
-        self, scorer: Scorer, model: ModelInfo, limits: Limits, cache: ImageCache | None = None
+        self,
+        models: ModelRepository,
+        limits: Limits,
+        metrics: Metrics,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.limits = limits
-        self.stats = Stats(cache)
-        self._model = model
-        self._batcher = Batcher(GuardedScorer(scorer, limits.image), limits, self.stats)
+        self.metrics = metrics
+        self.models = models
+        self._watch = Watch((metrics.observe, *observers))
+        metrics.in_flight.set_function(lambda: self._watch.open)
+        self._accepting = False
         self._ready = False
 
     @property
     def ready(self) -> bool:
-        """Whether inference requests are accepted."""
-        return self._ready
-
-    @property
-    def model_name(self) -> str:
-        """The name of the one model."""
-        return self._model.name
+        """Whether every model answers."""
+        return self._ready and all(model.ready for model in self.models.all())
 
     def start(self) -> None:
         """Accept requests, on the running event loop."""
-        self._batcher.start()
-        self._ready = True
+        self.models.start()
+        self._accepting = self._ready = True
 
-    async def drain(self, timeout: float) -> None:
-        """Accept no more, and finish what was accepted, for at most `timeout` seconds."""
+    async def drain(self) -> None:
+        """Be not ready, then accept no more, and finish what was accepted; as the limits say, how long."""
         self._ready = False
-        await self._batcher.drain(timeout)
+        await asyncio.sleep(self.limits.notice_s)
+        self._accepting = False
+        await self.models.drain(self.limits.drain_s)
 
     def model_ready(self, model: str, version: str) -> bool:
         """Whether the model can be asked. Raises `UnknownModelError`."""
-        self._require(model, version)
-        return self._ready
+        return self._ready and self.models.get(model, version).ready
 
-    async def infer(self, request: InferRequest) -> InferResponse:
-        """Score one request's groups.
+    def observed(self, wire: str, id: str = "") -> AbstractContextManager[Request]:
+        """The block in which a wire answers an inference request; metrics and logs are told how it ended."""
+        return self._watch.request(wire, id)
+
+    async def infer(self, request: InferRequest, record: Request) -> InferResponse:
+        """Score one request's groups, given as tensors.
 
         Raises:
-            UnknownModelError, NotReadyError, InvalidRequestError: before anything is queued.
-            OverloadedError, ExpiredError, FailedError: as `Batcher.submit`.
+            InvalidRequestError: it is malformed or breaks a limit.
+            Exception: as `score`.
         """
-        self._require(request.model, request.version)
-        if not self._ready:
-            raise NotReadyError(f"the model {request.model!r} is not ready")
+        record.id = record.id or request.id
+        model = self._model(request.model, request.version, record)
         names = _selected(request.outputs)
         try:
             groups = decode_groups(read_inputs(request.inputs))
         except ProtocolError as error:
             raise InvalidRequestError(str(error)) from error
-        self._require_within_limits(groups)
-        tensors = encode_matrices(await self._batcher.submit(groups, timeout=request.timeout))
+        matrices = await self._score(model, groups, request.timeout, record)
         return InferResponse(
-            model=self._model.name,
-            version=self._model.version,
+            model=model.info.name,
+            version=model.info.version,
             id=request.id,
-            outputs={name: tensors[name] for name in names},
+            outputs=encode_matrices(matrices, names),
         )
+
+    async def score(
+        self, model: str, version: str, groups: Sequence[Group], timeout: float | None, record: Request
+    ) -> list[WinMatrix]:
+        """Score one request's groups, of any sizes.
+
+        Args:
+            model: its name.
+            version: "" for any.
+            groups: at least one.
+            timeout: seconds that it may take, or None.
+            record: filled for the observers.
+
+        Raises:
+            UnknownModelError, NotReadyError, InvalidRequestError: before anything is queued.
+            OverloadedError, ExpiredError, FailedError: as `Batcher.submit`.
+        """
+        return await self._score(self._model(model, version, record), groups, timeout, record)
 
     def server_metadata(self) -> dict[str, Any]:
         """Name, version and protocol extensions of the server."""
-        return {"name": "prefrm", "version": package_version("prefrm"), "extensions": list(EXTENSIONS)}
+        return describe_server()
 
     def model_metadata(self, model: str, version: str) -> dict[str, Any]:
         """The model's inputs and outputs. Raises `UnknownModelError`."""
-        self._require(model, version)
-        return {
-            "name": self._model.name,
-            "versions": [self._model.version],
-            "platform": "prefrm",
-            "inputs": [_tensor_metadata(spec) for spec in INPUTS],
-            "outputs": [_tensor_metadata(spec) for spec in OUTPUTS],
-        }
+        versions = [one.info.version for one in self.models.versions(model, version)]
+        return describe_model(model, versions)
 
     def model_config(self, model: str, version: str) -> dict[str, Any]:
-        """The model's configuration in Triton's form, its facts among the parameters."""
-        self._require(model, version)
-        return {
-            "name": self._model.name,
-            "platform": "prefrm",
-            "backend": "prefrm",
-            "max_batch_size": self.limits.request_groups,
-            "input": [_tensor_config(spec) for spec in INPUTS],
-            "output": [_tensor_config(spec) for spec in OUTPUTS],
-            "parameters": {key: {"string_value": value} for key, value in self._model.facts.items()},
-        }
+        """The model's configuration in Triton's form. Raises `UnknownModelError`."""
+        return describe_config(self.models.get(model, version).info, self.limits.request_groups)
 
     def statistics(self, model: str = "", version: str = "") -> dict[str, Any]:
-        """Counts and durations since the start; for "" of every model, which is the one."""
-        if model:
-            self._require(model, version)
-        identity = {"name": self._model.name, "version": self._model.version}
-        return {"model_stats": [identity | self.stats.snapshot()]}
+        """Counts and durations since the start; for "" of every model. Raises `UnknownModelError`."""
+        found = self.models.versions(model, version) if model else self.models.all()
+        return {
+            "model_stats": [
+                {"name": one.info.name, "version": one.info.version} | one.metrics.snapshot() for one in found
+            ]
+        }
 
     def repository_index(self, *, ready_only: bool = False) -> list[dict[str, str]]:
         """The models and their states."""
-        if ready_only and not self._ready:
-            return []
-        state = "READY" if self._ready else "UNAVAILABLE"
-        return [{"name": self._model.name, "version": self._model.version, "state": state}]
+        rows = self.models.index()
+        if not self._ready:
+            rows = [row | {"state": "UNAVAILABLE", "reason": "the server is not ready"} for row in rows]
+        return [row for row in rows if not ready_only or row["state"] == "READY"]
 
-    def _require(self, model: str, version: str) -> None:
-        if model != self._model.name:
-            raise UnknownModelError(f"unknown model {model!r}; this server has {self._model.name!r}")
-        if version not in ("", self._model.version):
-            raise UnknownModelError(
-                f"unknown version {version!r} of the model {model!r}; this server has {self._model.version!r}"
-            )
+    def _model(self, name: str, version: str, record: Request) -> ServedModel:
+        model = self.models.get(name, version)
+        record.model, record.version = model.info.name, model.info.version
+        if not (self._accepting and model.ready):
+            raise NotReadyError(f"the model {name!r} is not ready")
+        return model
+
+    async def _score(
+        self, model: ServedModel, groups: Sequence[Group], timeout: float | None, record: Request
+    ) -> list[WinMatrix]:
+        record.groups = len(groups)
+        record.candidates = sum(group.size for group in groups)
+        record.content_bytes = sum(len(image or b"") for group in groups for image in group.images)
+        self._require_within_limits(groups)
+        seconds = self.limits.deadline_s if timeout is None else min(timeout, self.limits.deadline_s)
+        scored = await model.batcher.submit(groups, expires=record.started + seconds)
+        record.cost, record.queue_s, record.compute_s = scored.cost, scored.queue_s, scored.compute_s
+        return scored.matrices
 
     def _require_within_limits(self, groups: Sequence[Group]) -> None:
         if len(groups) > self.limits.request_groups:
             raise InvalidRequestError(
                 f"a request may have {self.limits.request_groups} groups; received {len(groups)}"
             )
-        if groups[0].size > self.limits.group_size:
+        largest = max(group.size for group in groups)
+        if largest > self.limits.group_size:
             raise InvalidRequestError(
-                f"a group may have {self.limits.group_size} candidates; received {groups[0].size}"
+                f"a group may have {self.limits.group_size} candidates; received {largest}"
             )
 
 
@@ -214,12 +213,3 @@ def _selected(names: Sequence[str]) -> Sequence[str]:
     if len(set(names)) < len(names):
         raise InvalidRequestError(f"an output was asked for twice: {', '.join(names)}")
     return names or known
-
-
-def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
-
-
-def _tensor_config(spec: TensorSpec) -> dict[str, Any]:
-    # Triton's configuration leaves the batch dimension out where max_batch_size is given.
-    return {"name": spec.name, "data_type": CONFIG_TYPES[spec.datatype], "dims": list(spec.shape[1:])}

@@ -5,11 +5,12 @@ ServingError (PrefrmError)
 ├── UnknownModelError (RequestError)         no such model or version
 ├── TooLargeError (RequestError)             the body exceeds the limit on its bytes
 ├── OverloadedError (OverloadedError)        the queue is full
+│   └── BusyError                            the same, for clients that come back after 503 alone
 ├── ClientGoneError                          the client left before its answer was ready
 ├── FailedError (ScoringError)               the scorer failed
 ├── UnsupportedError (RequestError)          a part of the protocol that this server does not have
 ├── NotReadyError (ServerUnavailableError)   the server is starting or stopping
-└── ExpiredError (DeadlineError)             the request waited longer than its own timeout
+└── ExpiredError (DeadlineError)             the request's deadline passed before its answer was there
 
 In brackets: the error of `prefrm.errors` that it also is, which a remote scorer raises for it.
 """
@@ -19,6 +20,7 @@ from typing import ClassVar
 from prefrm import errors
 
 __all__ = [
+    "BusyError",
     "ClientGoneError",
     "ExpiredError",
     "FailedError",
@@ -61,10 +63,25 @@ class TooLargeError(ServingError, errors.RequestError):
 
 
 class OverloadedError(ServingError, errors.OverloadedError):
-    """The queue is full. Not 503: proxies take a replica out of service for that."""
+    """The queue is full. Not 503 by default: proxies take a replica out of service for that.
+
+    Attributes:
+        retry_after: seconds after which there may be room.
+    """
 
     http_status = 429
     grpc_status = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BusyError(OverloadedError):
+    """The queue is full, said as clients hear it that come back only after 503."""
+
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
 
 
 class ClientGoneError(ServingError):
@@ -96,7 +113,7 @@ class NotReadyError(ServingError, errors.ServerUnavailableError):
 
 
 class ExpiredError(ServingError, errors.DeadlineError):
-    """The request waited longer than its own timeout."""
+    """The request's deadline passed before its answer was there."""
 
     http_status = 504
     grpc_status = "DEADLINE_EXCEEDED"

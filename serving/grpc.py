@@ -3,9 +3,10 @@
 The messages are tritonclient's own: a second copy of their descriptors could not be imported beside it.
 """
 
+import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -15,14 +16,26 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceServicer
 
 from prefrm.protocol import OUTPUTS
 from serving.dataplane import DataPlane, InferRequest, InferResponse
-from serving.errors import InvalidRequestError, ServingError, UnknownModelError, UnsupportedError
+from serving.errors import (
+    InvalidRequestError,
+    OverloadedError,
+    ServingError,
+    UnknownModelError,
+    UnsupportedError,
+)
 from serving.tensors import InputTensor, pack
 
 __all__ = ["InferenceService"]
 
 logger = logging.getLogger(__name__)
 
-STREAM_UNSUPPORTED = "streaming inference is not supported; send the request with ModelInfer"
+# Requests of one stream that are worked on at the same time.
+STREAM_WINDOW = 64
+# gRPC's own name for how long a client should wait before it tries again (gRFC A6).
+RETRY_AFTER = "grpc-retry-pushback-ms"
+REQUEST_ID = "x-request-id"
+# Said of every streamed answer, as Triton does: a request has one.
+FINAL_RESPONSE = "triton_final_response"
 
 Method = Callable[[Any, Any, Any], Awaitable[Any]]
 
@@ -37,7 +50,7 @@ def _translating(method: Method) -> Method:
         try:
             return await method(service, request, context)
         except ServingError as error:
-            await context.abort(grpc.StatusCode[error.grpc_status], str(error))
+            await context.abort(grpc.StatusCode[error.grpc_status], str(error), _trailers(error))
         except Exception as error:
             logger.exception("%s crashed", method.__name__)
             await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {type(error).__name__}")
@@ -92,24 +105,91 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
     @_translating
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
+        _refuse_parameters(request)
+        await self._plane.models.load(request.model_name)
+        return pb.RepositoryModelLoadResponse()
+
+    @_translating
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:
+        await self._plane.models.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
+    @_translating
     async def ModelInfer(self, request: Any, context: Any) -> Any:
-        with self._plane.stats.request("grpc"):
-            answer = await self._plane.infer(_parsed(request, context.time_remaining()))
-            return _message(answer)
+        with self._plane.observed("grpc", _request_id(context)) as record:
+            parsed = _parsed(request, context.time_remaining())
+            return _message(await self._plane.infer(parsed, record))
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        # Answers come in the order of the requests, as the stock client may rely on.
+        answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(STREAM_WINDOW)
+
+        async def read() -> None:
+            try:
+                async for request in requests:
+                    await answers.put(asyncio.create_task(self._streamed(request, _request_id(context))))
+            finally:
+                await answers.put(None)
+
+        reading = asyncio.create_task(read())
+        answer: asyncio.Task[Any] | None = None
+        try:
+            while (answer := await answers.get()) is not None:
+                yield await answer
+        finally:
+            # A client that went away wants no more of it.
+            for task in (reading, answer, *_left(answers)):
+                if task is not None:
+                    task.cancel()
+
+    async def _streamed(self, request: Any, request_id: str) -> Any:
         # The stock client's stop_stream hangs on a stream that ended in an error, so it travels inside.
-        async for _ in requests:
-            yield pb.ModelStreamInferResponse(error_message=STREAM_UNSUPPORTED)
+        try:
+            with self._plane.observed("grpc", request_id) as record:
+                message = _message(await self._plane.infer(_parsed(request, None), record))
+        except ServingError as error:
+            return _stream_error(request, str(error))
+        except Exception as error:
+            logger.exception("a streamed request crashed")
+            return _stream_error(request, f"internal error: {type(error).__name__}")
+        message.parameters[FINAL_RESPONSE].bool_param = True
+        return pb.ModelStreamInferResponse(infer_response=message)
 
     @_translating
     async def _unsupported(self, request: Any, context: Any) -> Any:
         raise UnsupportedError("this call is not supported")
 
-    RepositoryModelLoad = RepositoryModelUnload = _unsupported
     SystemSharedMemoryStatus = SystemSharedMemoryRegister = SystemSharedMemoryUnregister = _unsupported
     CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _unsupported
     TraceSetting = LogSettings = _unsupported
+
+
+def _trailers(error: ServingError) -> tuple[tuple[str, str], ...]:
+    if not isinstance(error, OverloadedError):
+        return ()
+    return ((RETRY_AFTER, str(max(1, round(error.retry_after * 1000)))),)
+
+
+def _request_id(context: Any) -> str:
+    return next((str(value) for key, value in context.invocation_metadata() or () if key == REQUEST_ID), "")
+
+
+def _left(answers: "asyncio.Queue[asyncio.Task[Any] | None]") -> Iterator[asyncio.Task[Any]]:
+    while not answers.empty():
+        if (task := answers.get_nowait()) is not None:
+            yield task
+
+
+def _stream_error(request: Any, message: str) -> Any:
+    return pb.ModelStreamInferResponse(
+        error_message=message, infer_response=pb.ModelInferResponse(id=request.id)
+    )
+
+
+def _refuse_parameters(request: Any) -> None:
+    if request.parameters:
+        raise UnsupportedError("a model is loaded from where the server has it; send no parameters")
 
 
 def _parsed(request: Any, time_remaining: float | None) -> InferRequest:

@@ -6,8 +6,9 @@ stock clients send no usable Content-Type.
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -30,13 +31,11 @@ __all__ = ["create_app"]
 
 Answer = TypeVar("Answer")
 
-# Seconds after which a client that met a full queue may come back.
-RETRY_AFTER_S = 1
+REQUEST_ID = "x-request-id"
 
 UNSUPPORTED_PATHS = (
     "/v2/systemsharedmemory/{rest:path}",
     "/v2/cudasharedmemory/{rest:path}",
-    "/v2/repository/models/{model}/{action}",
     "/v2/models/{model}/generate",
     "/v2/models/{model}/generate_stream",
     "/v2/models/{model}/trace/setting",
@@ -58,6 +57,8 @@ def create_app(plane: DataPlane) -> FastAPI:
     app.add_api_route("/v2/health/ready", wire.ready, methods=get)
     app.add_api_route("/v2/models/stats", wire.statistics, methods=get)
     app.add_api_route("/v2/repository/index", wire.repository_index, methods=post)
+    app.add_api_route("/v2/repository/models/{model}/load", wire.load, methods=post)
+    app.add_api_route("/v2/repository/models/{model}/unload", wire.unload, methods=post)
     for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         app.add_api_route(path, wire.model_metadata, methods=get)
         app.add_api_route(f"{path}/ready", wire.model_ready, methods=get)
@@ -101,18 +102,35 @@ class _Routes:
         return JSONResponse(self._plane.statistics(model, version))
 
     async def repository_index(self, request: Request) -> Response:
+        fields = await self._fields(request)
+        return JSONResponse(self._plane.repository_index(ready_only=bool(fields.get("ready", False))))
+
+    async def load(self, request: Request, model: str) -> Response:
+        if (await self._fields(request)).get("parameters"):
+            raise UnsupportedError("a model is loaded from where the server has it; send no parameters")
+        await self._plane.models.load(model)
+        return _yes()
+
+    async def unload(self, model: str) -> Response:
+        await self._plane.models.unload(model)
+        return _yes()
+
+    async def _fields(self, request: Request) -> dict[str, Any]:
+        """A body of JSON that may be left out."""
         body = await _body(request, self._plane.limits.request_bytes)
         try:
-            ready_only = bool(json.loads(body or b"{}").get("ready", False))
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise InvalidRequestError(f"the request is no JSON object: {error}") from error
-        return JSONResponse(self._plane.repository_index(ready_only=ready_only))
+            fields = json.loads(body or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequestError(f"the request is no JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise InvalidRequestError(f"the request must be a JSON object; received {str(fields)[:60]!r}")
+        return fields
 
     async def unsupported(self, request: Request) -> Response:
         raise UnsupportedError(f"{request.url.path} is not supported")
 
     async def infer(self, request: Request, model: str, version: str = "") -> Response:
-        with self._plane.stats.request("http"):
+        with self._plane.observed("http", request.headers.get(REQUEST_ID, "")) as record:
             limit = self._plane.limits.request_bytes
             body = await _body(request, limit)
             encoding = request.headers.get("content-encoding", "").strip().lower()
@@ -120,7 +138,7 @@ class _Routes:
                 body = await asyncio.to_thread(decompress, body, encoding, limit=limit)
             header_length = request.headers.get("inference-header-content-length")
             parsed, binary = parse_request(body, header_length, model=model, version=version)
-            answer = await _unless_gone(request, self._plane.infer(parsed))
+            answer = await _unless_gone(request, self._plane.infer(parsed, record))
             content, json_length = render_response(answer, binary)
         headers = {}
         if json_length is not None:
@@ -180,7 +198,9 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
 
 async def _on_serving_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, OverloadedError) else None
+    headers = None
+    if isinstance(error, OverloadedError):
+        headers = {"Retry-After": str(math.ceil(error.retry_after))}
     return _error(error.http_status, str(error), headers)
 
 

@@ -1,86 +1,69 @@
-"""What one server accepts, and the guard that keeps refused images away from the scorer."""
+"""What one server accepts, how much may wait, and for how long."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
-from prefrm.errors import ConfigError, MediaError
-from prefrm.media import DEFAULT_LIMITS, ImageLimits, probe
-from prefrm.winmatrix import Group, Scorer, WinMatrix
+from prefrm.errors import ConfigError
+from prefrm.media import DEFAULT_LIMITS, ImageLimits
 
-__all__ = ["GuardedScorer", "Limits"]
+__all__ = ["Limits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on untrusted requests and on what may wait.
+    """Bounds on untrusted requests, on what may wait, and on time.
+
+    Costs are in tokens, as `serving.cost` estimates them.
 
     Attributes:
         image: bytes, pixels and formats of each image; one beyond them is a candidate that cannot be judged.
-        group_size: K of a group; a request beyond it is refused, as by the three below.
+        group_size: K of a group; a request beyond it is refused, as by the two below.
         request_groups: B, groups of one request.
         request_bytes: bytes of one request, after decompression.
-        queued_groups: groups that may wait for the scorer.
-        queued_bytes: bytes of images that may wait for the scorer.
-        batch_groups: groups that are scored together; one request is never divided.
+        queued_cost: what may wait for a model's scorer; a request is admitted whole or refused, and one
+            that nothing waits before is always admitted.
+        queued_bytes: bytes of images that may wait for a model's scorer, with the same exception.
+        batch_cost: what is scored together; a group that alone costs more is scored alone.
+        gather_s: seconds that an idle scorer waits for more than came first.
+        deadline_s: seconds that a request may take, if the client gives it no fewer.
+        hang_s: seconds after which a batch that is not done makes its model not ready.
+        notice_s: seconds between saying that the server is not ready and refusing requests, at its end.
+        drain_s: seconds that what was accepted may then take to finish.
+        overload_status: what HTTP answers when the queue is full: 429, or 503 (with gRPC's UNAVAILABLE) for
+            clients that come back only after that.
+
+    Raises:
+        ConfigError: a bound is not positive, or a waiting time is negative.
     """
 
     image: ImageLimits = DEFAULT_LIMITS
     group_size: int = 64
     request_groups: int = 256
     request_bytes: int = 256 * 2**20
-    queued_groups: int = 1024
+    queued_cost: int = 4_000_000
     queued_bytes: int = 2**30
-    batch_groups: int = 64
+    batch_cost: int = 32_768
+    gather_s: float = 0.0
+    deadline_s: float = 600.0
+    hang_s: float = 300.0
+    notice_s: float = 0.0
+    drain_s: float = 30.0
+    overload_status: Literal[429, 503] = 429
 
     def __post_init__(self) -> None:
-        if self.queued_groups < self.request_groups or self.queued_bytes < self.request_bytes:
-            raise ConfigError(
-                "the queue must have room for one request: queued_groups >= request_groups and "
-                f"queued_bytes >= request_bytes; received {self.queued_groups} < {self.request_groups} "
-                f"or {self.queued_bytes} < {self.request_bytes}"
-            )
-
-
-class GuardedScorer:
-    """A scorer that is never handed an image beyond the limits.
-
-    Each image is checked by its size and its header, before anything decodes it. A refused one becomes a
-    missing candidate, and the matrix says why.
-    """
-
-    def __init__(self, scorer: Scorer, limits: ImageLimits) -> None:
-        self._scorer = scorer
-        self._limits = limits
-
-    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
-        """As the scorer inside, with the refusals among the matrices' `errors`."""
-        refusals = [[self._refusal(image) for image in group.images] for group in groups]
-        if not any(any(reasons) for reasons in refusals):
-            return self._scorer.score(groups)
-        matrices = self._scorer.score(
-            [_without(group, reasons) for group, reasons in zip(groups, refusals, strict=True)]
-        )
-        return [_explained(matrix, reasons) for matrix, reasons in zip(matrices, refusals, strict=True)]
-
-    def _refusal(self, image: bytes | None) -> str:
-        if image is None:
-            return ""
-        try:
-            probe(image, self._limits)
-        except MediaError as error:
-            return str(error)
-        return ""
-
-
-def _without(group: Group, reasons: Sequence[str]) -> Group:
-    if not any(reasons):
-        return group
-    images = tuple(None if reason else image for image, reason in zip(group.images, reasons, strict=True))
-    return Group(prompt=group.prompt, images=images)
-
-
-def _explained(matrix: WinMatrix, reasons: Sequence[str]) -> WinMatrix:
-    if not any(reasons):
-        return matrix
-    errors = tuple(ours or theirs for ours, theirs in zip(reasons, matrix.errors, strict=True))
-    return replace(matrix, errors=errors)
+        for name in (
+            "group_size",
+            "request_groups",
+            "request_bytes",
+            "queued_cost",
+            "queued_bytes",
+            "batch_cost",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1; received {getattr(self, name)}")
+        for name in ("deadline_s", "hang_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive; received {getattr(self, name)}")
+        for name in ("gather_s", "notice_s", "drain_s"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must not be negative; received {getattr(self, name)}")

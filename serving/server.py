@@ -1,15 +1,9 @@
-"""One process's server: a data plane, its two wires and its metrics on three ports, started and stopped.
-
-`JudgeServer` lives in a running event loop; `run` gives it one until a signal, `background` a thread.
-"""
+"""One process's server: a data plane, its two wires and its metrics on three ports, started and stopped."""
 
 import asyncio
-import signal
+import logging
 import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import AsyncExitStack, ExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +13,24 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import make_asgi_app
 from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
-from prefrm.errors import ConfigError
 from prefrm.winmatrix import Scorer
 from serving.cache import ImageCache
-from serving.dataplane import DataPlane, ModelInfo
+from serving.dataplane import DataPlane
 from serving.grpc import InferenceService
 from serving.http import create_app
 from serving.limits import Limits
+from serving.metrics import Metrics
+from serving.models import LoadedModel, ModelInfo, ModelRepository
+from serving.sockets import address_of, bind, join_address, port_in_use
 
-__all__ = ["Addresses", "JudgeServer", "background", "check_ports", "run"]
+__all__ = ["Addresses", "JudgeServer", "Server"]
 
-# Bounds on how long accepted requests may take to finish once the server is asked to stop, and then their
-# answers to arrive.
-DRAIN_S = 30.0
+logger = logging.getLogger(__name__)
+
+# How long answers may take to arrive at their clients once the server stops.
 GRACE_S = 1.0
+# How often it is asked whether a scorer hangs.
+WATCH_S = 1.0
 # Longer than the pause between two steps of most trainers, so that a client's connection survives it.
 KEEP_ALIVE_S = 75
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
@@ -40,51 +38,45 @@ INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where a started server listens, each as `host:port`, and the name of its model."""
+    """Where a started server listens, each as `host:port`, and the names of its models."""
 
     http: str
     grpc: str
     metrics: str
-    model: str
+    models: tuple[str, ...]
 
     @property
     def http_url(self) -> str:
-        """What `prefrm.client.connect` takes, over HTTP."""
-        return f"http://{self.http}/{self.model}"
+        """What `prefrm.client.connect` takes for the first model, over HTTP."""
+        return f"http://{self.http}/{self.models[0]}"
 
     @property
     def grpc_url(self) -> str:
-        """What `prefrm.client.connect` takes, over gRPC."""
-        return f"grpc://{self.grpc}/{self.model}"
+        """What `prefrm.client.connect` takes for the first model, over gRPC."""
+        return f"grpc://{self.grpc}/{self.models[0]}"
 
 
-class JudgeServer:
-    """Serves one scorer.
+class Server:
+    """A data plane on its three ports. Lives in one event loop.
 
     Args:
-        scorer: what judges; it is called from one thread, one call at a time.
-        model: the name and version it is served under.
+        plane: not yet started.
         host: the interface to listen on.
         http_port: 0 for any free port, as for the two others.
         grpc_port: of the gRPC wire.
         metrics_port: of the Prometheus metrics.
-        limits: what is accepted.
-        cache: the scorer's cache of images, if the metrics are to tell of it.
     """
 
     def __init__(
         self,
-        scorer: Scorer,
-        model: ModelInfo,
+        plane: DataPlane,
         *,
         host: str = "127.0.0.1",
         http_port: int = 0,
         grpc_port: int = 0,
         metrics_port: int = 0,
-        limits: Limits | None = None,
-        cache: ImageCache | None = None,
     ) -> None:
-        self._plane = DataPlane(scorer, model, limits or Limits(), cache)
+        self._plane = plane
         self._host = host
         self._ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._health = health.aio.HealthServicer()
@@ -95,23 +87,26 @@ class JudgeServer:
         """Listen, and accept requests. Raises `ConfigError` if a port cannot be had; then nothing listens."""
         async with AsyncExitStack() as started:
             http = await self._start_http("http", create_app(self._plane), started)
-            metrics = await self._start_http("metrics", make_asgi_app(self._plane.stats.registry), started)
+            metrics = await self._start_http("metrics", make_asgi_app(self._plane.metrics.registry), started)
             grpc_address = await self._start_grpc(started)
             self._plane.start()
+            started.push_async_callback(_cancelled, asyncio.create_task(self._watch(), name="watch"))
             self._cleanups = started.pop_all()
-        return Addresses(http=http, grpc=grpc_address, metrics=metrics, model=self._plane.model_name)
+        return Addresses(
+            http=http, grpc=grpc_address, metrics=metrics, models=tuple(self._plane.models.names())
+        )
 
     async def stop(self) -> None:
-        """Say that it is not ready, finish what was accepted (within `DRAIN_S`), and close the ports."""
+        """Say that it is not ready, finish what was accepted, and close the ports."""
         await self._health.enter_graceful_shutdown()
-        await self._plane.drain(DRAIN_S)
+        await self._plane.drain()
         # Both at once, since each takes a moment to notice.
         for server in self._http_servers:
             server.should_exit = True
         await self._cleanups.aclose()
 
     async def _start_http(self, which: str, app: Any, started: AsyncExitStack) -> str:
-        listener = _bound(self._host, self._ports[which], which)
+        listener = bind(self._host, self._ports[which], which)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -126,12 +121,12 @@ class JudgeServer:
         task = asyncio.create_task(server.serve(sockets=[listener]), name=which)
         started.push_async_callback(server.finish, task)
         await server.listening.wait()
-        return _address(listener)
+        return address_of(listener)
 
     async def _start_grpc(self, started: AsyncExitStack) -> str:
         port = self._ports["grpc"]
         # gRPC reports a port in use as several lines on stderr, so ask the system first.
-        with _bound(self._host, port, "grpc"):
+        with bind(self._host, port, "grpc"):
             pass
         server = grpc.aio.server(
             options=[
@@ -144,12 +139,71 @@ class JudgeServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         await self._health.set(INFERENCE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         try:
-            port = server.add_insecure_port(_joined(self._host, port))
+            port = server.add_insecure_port(join_address(self._host, port))
         except RuntimeError as error:
-            raise _port_in_use(self._host, port, "grpc") from error
+            raise port_in_use(self._host, port, "grpc") from error
         await server.start()
         started.push_async_callback(server.stop, GRACE_S)
-        return _joined(self._host, port)
+        return join_address(self._host, port)
+
+    async def _watch(self) -> None:
+        """Tell gRPC's health service, which pushes, and the log when a scorer hangs or works again."""
+        said = True
+        while True:
+            await asyncio.sleep(WATCH_S)
+            hanging = [model.info.name for model in self._plane.models.all() if not model.ready]
+            if said == (not hanging):
+                continue
+            said = not hanging
+            status = (
+                health_pb2.HealthCheckResponse.SERVING if said else health_pb2.HealthCheckResponse.NOT_SERVING
+            )
+            for service in ("", INFERENCE_SERVICE):
+                await self._health.set(service, status)
+            if hanging:
+                logger.error("not ready: a batch takes longer than hang_s: %s", ", ".join(hanging))
+            else:
+                logger.info("ready again")
+
+
+class JudgeServer(Server):
+    """Serves one scorer.
+
+    Args:
+        scorer: what judges; it is called from one thread, one call at a time.
+        model: the name and version it is served under.
+        limits: what is accepted.
+        cache: the scorer's cache of images, if the metrics are to tell of it.
+        host: the interface to listen on, as the ports those of `Server`.
+        http_port: 0 for any free port, as for the two others.
+        grpc_port: of the gRPC wire.
+        metrics_port: of the Prometheus metrics.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        model: ModelInfo,
+        *,
+        limits: Limits | None = None,
+        cache: ImageCache | None = None,
+        host: str = "127.0.0.1",
+        http_port: int = 0,
+        grpc_port: int = 0,
+        metrics_port: int = 0,
+    ) -> None:
+        limits, metrics = limits or Limits(), Metrics()
+        models = ModelRepository([LoadedModel(info=model, scorer=scorer, cache=cache)], limits, metrics)
+        plane = DataPlane(models, limits, metrics)
+        super().__init__(
+            plane, host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port
+        )
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 class _HttpServer(uvicorn.Server):
@@ -169,114 +223,3 @@ class _HttpServer(uvicorn.Server):
     async def finish(self, task: asyncio.Task[None]) -> None:
         self.should_exit = True
         await task
-
-
-def run(server: JudgeServer, *, on_ready: Callable[[Addresses], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then finish what was accepted. A second signal kills the process.
-
-    Args:
-        server: not yet started.
-        on_ready: called once, when requests are accepted.
-
-    Raises:
-        ConfigError: a port cannot be had.
-    """
-    asyncio.run(_until_signal(server, on_ready))
-
-
-async def _until_signal(server: JudgeServer, on_ready: Callable[[Addresses], None]) -> None:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def on_signal() -> None:
-        stop.set()
-        for number in before:
-            loop.remove_signal_handler(number)
-            # The system's own action, which no busy thread delays.
-            signal.signal(number, signal.SIG_DFL)
-
-    addresses = await server.start()
-    for number in before:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        on_ready(addresses)
-        await stop.wait()
-    finally:
-        await server.stop()
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)
-
-
-@contextmanager
-def background(server: JudgeServer) -> Iterator[Addresses]:
-    """Serve from a thread of this process while the block runs. Raises `ConfigError` as `run`."""
-    ready: Future[tuple[Addresses, Callable[[], None]]] = Future()
-
-    async def main() -> None:
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        try:
-            addresses = await server.start()
-        except BaseException as error:
-            ready.set_exception(error)
-            return
-
-        def halt() -> None:
-            loop.call_soon_threadsafe(stop.set)
-
-        ready.set_result((addresses, halt))
-        await stop.wait()
-        await server.stop()
-
-    thread = threading.Thread(target=lambda: asyncio.run(main()), name="judge-server")
-    thread.start()
-    try:
-        addresses, halt = ready.result()
-        try:
-            yield addresses
-        finally:
-            halt()
-    finally:
-        thread.join()
-
-
-def check_ports(host: str, ports: Mapping[str, int]) -> None:
-    """Raise `ConfigError` unless these ports, by their wire, can all be had at this moment; 0 is any."""
-    with ExitStack() as held:
-        for which, port in ports.items():
-            held.enter_context(_bound(host, port, which))
-
-
-def _bound(host: str, port: int, which: str) -> socket.socket:
-    if not host:
-        raise ConfigError(
-            "--host is empty; give 127.0.0.1 for this machine alone, 0.0.0.0 for all others too"
-        )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio turns Nagle's algorithm off on each connection; without it, every
-    # answer would wait 40 ms for the client's delayed acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen()
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise _port_in_use(host, port, which, getattr(error, "strerror", None) or str(error)) from error
-    return listener
-
-
-def _port_in_use(host: str, port: int, which: str, reason: str = "it is in use") -> ConfigError:
-    return ConfigError(
-        f"cannot listen on {_joined(host, port)} for {which}: {reason}; "
-        f"choose another --host or --{which}-port, 0 for any free port"
-    )
-
-
-def _address(listener: socket.socket) -> str:
-    host, port, *_ = listener.getsockname()
-    return _joined(host, port)
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

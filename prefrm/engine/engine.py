@@ -22,12 +22,13 @@ from prefrm.engine.attention import Memory
 from prefrm.engine.budget import choose_and_fit
 from prefrm.engine.cache import EncodedImage, FeatureCache
 from prefrm.engine.compilation import compile_layers
+from prefrm.engine.cost import CostEstimate
 from prefrm.engine.encoder import Encoder
 from prefrm.engine.held import Held
 from prefrm.engine.memory import is_out_of_memory
 from prefrm.engine.plan import GroupPlan, Pair, plan_group
 from prefrm.engine.readers import Outcome, Reader, open_reader
-from prefrm.errors import ConfigError, RecordError, ScoringError
+from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
 from prefrm.judge import Judge
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.winmatrix import Group, WinMatrix, temper_ties
@@ -92,6 +93,7 @@ class Engine:
         self.cache = FeatureCache(cache_bytes)
         self._tokens = tokens
         self._encode = Encoder(judge, self.cache, images_at_once, limits)
+        self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
         self._lock = _locks.setdefault(judge.model, Lock())
         if compile:
             compile_layers(judge)
@@ -126,6 +128,10 @@ class Engine:
             limits=limits,
         )
 
+    def cost(self, group: Group) -> int:
+        """Tokens that a group sends through the judge, at least 1: an estimate, from images' headers."""
+        return self._cost(group)
+
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order.
 
@@ -134,7 +140,7 @@ class Engine:
         `WinMatrix.errors` says why, for each candidate that is in no pair that could be read.
 
         Raises:
-            ScoringError: the device ran out of memory.
+            OutOfMemoryError: the device ran out of memory; fewer groups may fit.
         """
         planned = [(group.prompt, plan_group(group)) for group in groups]
         images: Held[EncodedImage] = Held(key for _, plan in planned for key in plan.images)
@@ -145,7 +151,7 @@ class Engine:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise ScoringError(
+            raise OutOfMemoryError(
                 f"the device ran out of memory with tokens={self._tokens}; "
                 "lower it, or train the judge with a lower max_pixels"
             ) from error

@@ -41,12 +41,17 @@ CHANNEL_ARGS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where the server listens, each as host:port, and the name of its model."""
+    """Where the server listens, each as host:port, and the names of its models."""
 
     http: str
     grpc: str
     metrics: str
-    model: str
+    models: tuple[str, ...]
+
+    @property
+    def model(self) -> str:
+        """The one model that is served here."""
+        return self.models[0]
 
 
 @contextmanager

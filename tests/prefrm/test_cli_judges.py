@@ -18,8 +18,10 @@ from prefrm.cli import run
 from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.records import Comparison, PreferenceGroup, write_groups
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
-from serving.dataplane import ModelInfo
-from serving.server import Addresses, JudgeServer, background
+from serving.limits import Limits
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import Addresses, JudgeServer
 
 
 def brightness(prompt: str, image: bytes) -> float:
@@ -335,12 +337,9 @@ class Sleepy:
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
-def test_ctrl_c_ends_a_client_with_one_line(
-    wire: str, images: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("serving.server.DRAIN_S", 0.1)
+def test_ctrl_c_ends_a_client_with_one_line(wire: str, images: list[str]) -> None:
     scorer = Sleepy()
-    with background(JudgeServer(scorer, ModelInfo(name="judge"))) as addresses:
+    with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=Limits(drain_s=0.1))) as addresses:
         url = getattr(addresses, f"{wire}_url")
         command = [sys.executable, "-m", "prefrm", "score", url, "--prompt", "p", *images]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -12,9 +12,10 @@ from PIL import Image
 
 from prefrm.media import decode
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
-from serving.dataplane import ModelInfo
 from serving.limits import Limits
-from serving.server import Addresses, JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import Addresses, JudgeServer
 
 
 def brightness(prompt: str, image: bytes) -> float:

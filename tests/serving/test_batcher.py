@@ -1,6 +1,7 @@
 """The batcher by itself, and the guard in front of the scorer."""
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
@@ -9,12 +10,17 @@ from prefrm.media import ImageLimits
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 from serving.batcher import Batcher
 from serving.errors import ExpiredError, FailedError, NotReadyError, OverloadedError
-from serving.limits import GuardedScorer, Limits
-from serving.stats import Stats
+from serving.guard import GuardedScorer
+from serving.limits import Limits
+from serving.metrics import Metrics
 
 
 def batcher(scorer, **limits) -> Batcher:
-    return Batcher(scorer, Limits(**limits), Stats())
+    return Batcher(scorer, Limits(**limits), Metrics().of_model("judge", "1"))
+
+
+def soon(seconds: float = 60.0) -> float:
+    return time.monotonic() + seconds
 
 
 class TestBatcher:
@@ -22,10 +28,12 @@ class TestBatcher:
         async def main():
             queue = batcher(gated)
             queue.start()
-            first = asyncio.ensure_future(queue.submit([group("a")]))
+            first = asyncio.ensure_future(queue.submit([group("a")], expires=soon()))
             while not gated.calls:
                 await asyncio.sleep(0.01)
-            rest = [asyncio.ensure_future(queue.submit([group(p), group(p + p)])) for p in "bc"]
+            rest = [
+                asyncio.ensure_future(queue.submit([group(p), group(p + p)], expires=soon())) for p in "bc"
+            ]
             await asyncio.sleep(0.05)
             gated.gate.set()
             answers = await asyncio.gather(first, *rest)
@@ -33,16 +41,20 @@ class TestBatcher:
             return answers
 
         answers = asyncio.run(main())
-        assert gated.calls == [["a"], ["b", "bb", "c", "cc"]]
-        for prompts, matrices in zip((["a"], ["b", "bb"], ["c", "cc"]), answers, strict=True):
+        assert gated.calls == [["a"], ["b", "c", "bb", "cc"]]
+        for prompts, answer in zip((["a"], ["b", "bb"], ["c", "cc"]), answers, strict=True):
             local = gated.score([group(p) for p in prompts])
-            assert [m.equals(own) for m, own in zip(matrices, local, strict=True)] == [True] * len(prompts)
+            assert all(m.equals(own) for m, own in zip(answer.matrices, local, strict=True))
 
-    def test_a_batch_is_bounded_and_requests_are_not_divided(self, gated, group):
+    def test_a_batch_is_cut_by_cost(self, gated, png):
+        """Without an estimate of its own, a scorer's group costs its K (K - 1) ordered pairs."""
+        sizes = {"a": 2, "b": 3, "c": 2, "d": 5, "e": 2}
+
         async def main():
-            queue = batcher(gated, batch_groups=3)
+            queue = batcher(gated, batch_cost=10)
             tasks = [
-                asyncio.ensure_future(queue.submit([group(p)] * n)) for p, n in (("a", 2), ("b", 2), ("c", 5))
+                asyncio.ensure_future(queue.submit([Group(prompt=p, images=(png(1),) * k)], expires=soon()))
+                for p, k in sizes.items()
             ]
             await asyncio.sleep(0)
             gated.gate.set()
@@ -51,20 +63,152 @@ class TestBatcher:
             await queue.drain(5)
 
         asyncio.run(main())
-        assert gated.calls == [["a", "a"], ["b", "b"], ["c"] * 5]
+        # The cheapest first, since all came at once: 2 + 2 + 2, then 6, then 20, which is alone too much.
+        assert gated.calls == [["a", "c", "e"], ["b"], ["d"]]
+
+    def test_a_large_group_does_not_starve_small_ones_nor_they_it(self, gated, png):
+        async def main():
+            queue = batcher(gated, batch_cost=24)
+            large = asyncio.ensure_future(
+                queue.submit([Group(prompt="large", images=(png(1),) * 8)], expires=soon())
+            )
+            many = asyncio.ensure_future(
+                queue.submit(
+                    [Group(prompt=f"many{n}", images=(png(1),) * 4) for n in range(9)], expires=soon()
+                )
+            )
+            await asyncio.sleep(0)
+            one = asyncio.ensure_future(
+                queue.submit([Group(prompt="one", images=(png(1),) * 4)], expires=soon())
+            )
+            await asyncio.sleep(0)
+            gated.gate.set()
+            queue.start()
+            await asyncio.gather(large, many, one)
+            await queue.drain(5)
+
+        asyncio.run(main())
+        # 56 against 12 each: the single one comes second, the large one after four of the others.
+        assert gated.calls == [
+            ["many0", "one"],
+            ["many1", "many2"],
+            ["many3"],
+            ["large"],
+            ["many4", "many5"],
+            ["many6", "many7"],
+            ["many8"],
+        ]
+
+    def test_an_idle_scorer_waits_for_more_only_if_told_to(self, gated, group):
+        async def main():
+            queue = batcher(gated, gather_s=0.1)
+            queue.start()
+            gated.gate.set()
+            first = asyncio.ensure_future(queue.submit([group("a")], expires=soon()))
+            await asyncio.sleep(0.02)
+            await asyncio.gather(first, queue.submit([group("b")], expires=soon()))
+            await queue.drain(5)
+
+        asyncio.run(main())
+        assert gated.calls == [["a", "b"]]
+
+    def test_a_request_expires_while_it_is_scored(self, gated, group):
+        async def main():
+            queue = batcher(gated)
+            queue.start()
+            other = asyncio.ensure_future(queue.submit([group("other")], expires=soon()))
+            started = time.monotonic()
+            with pytest.raises(ExpiredError, match="deadline passed"):
+                await queue.submit([group("late")], expires=soon(0.05))
+            assert time.monotonic() - started < 5
+            with pytest.raises(ExpiredError, match="had passed when it came"):
+                await queue.submit([group("too late")], expires=time.monotonic())
+            gated.gate.set()
+            assert len((await other).matrices) == 1
+            await queue.drain(5)
+
+        asyncio.run(main())
+
+    def test_a_request_is_admitted_whole_or_not_at_all(self, gated, group):
+        async def main():
+            queue = batcher(gated, queued_cost=6)
+            first = asyncio.ensure_future(queue.submit([group("a")] * 2, expires=soon()))
+            await asyncio.sleep(0)
+            with pytest.raises(OverloadedError) as caught:
+                await queue.submit([group("b")] * 2, expires=soon())
+            assert (queue.queued_groups, queue.queued_cost) == (2, 4)
+            assert caught.value.retry_after > 0
+            second = asyncio.ensure_future(queue.submit([group("c")], expires=soon()))
+            gated.gate.set()
+            queue.start()
+            await asyncio.gather(first, second)
+            assert (queue.queued_groups, queue.queued_cost, queue.age_s) == (0, 0, 0.0)
+            await queue.drain(5)
+
+        asyncio.run(main())
+
+    def test_a_request_that_nothing_waits_before_is_never_too_large(self, gated, group):
+        async def main():
+            queue = batcher(gated, queued_cost=1)
+            gated.gate.set()
+            queue.start()
+            answer = await queue.submit([group("a")] * 9, expires=soon())
+            await queue.drain(5)
+            return answer
+
+        answer = asyncio.run(main())
+        assert len(answer.matrices) == 9
+        assert answer.cost == 18
+
+    def test_how_long_to_stay_away_follows_from_what_waits_and_how_fast_it_goes(self, group):
+        class Steady:
+            def score(self, groups):
+                time.sleep(0.05 * len(groups))
+                return FakeScorer(lambda p, i: 0.0).score(groups)
+
+        async def main():
+            queue = batcher(Steady(), batch_cost=2, queued_cost=40)
+            queue.start()
+            await queue.submit([group("warm")], expires=soon())
+            waiting = [asyncio.ensure_future(queue.submit([group("a")], expires=soon())) for _ in range(21)]
+            await asyncio.sleep(0)
+            with pytest.raises(OverloadedError) as caught:
+                await queue.submit([group("b")], expires=soon())
+            for one in waiting:
+                one.cancel()
+            await queue.drain(5)
+            return caught.value.retry_after
+
+        # 20 groups at a twentieth of a second each.
+        assert asyncio.run(main()) == pytest.approx(1.0, rel=0.5)
+
+    def test_a_scorer_that_hangs_is_noticed_and_forgiven(self, gated, group):
+        async def main():
+            queue = batcher(gated, hang_s=0.05)
+            queue.start()
+            assert not queue.is_hanging
+            answer = asyncio.ensure_future(queue.submit([group("a")], expires=soon()))
+            while not queue.is_hanging:
+                await asyncio.sleep(0.01)
+            gated.gate.set()
+            await answer
+            assert not queue.is_hanging
+            await queue.drain(5)
+
+        asyncio.run(main())
 
     def test_cancelled_and_expired_requests_are_not_scored(self, gated, group):
         async def main():
             queue = batcher(gated)
-            cancelled = asyncio.ensure_future(queue.submit([group("cancelled")]))
-            expired = asyncio.ensure_future(queue.submit([group("expired")], timeout=0.01))
-            alive = asyncio.ensure_future(queue.submit([group("alive")], timeout=60))
+            cancelled = asyncio.ensure_future(queue.submit([group("cancelled")], expires=soon()))
+            expired = asyncio.ensure_future(queue.submit([group("expired")], expires=soon(0.01)))
+            alive = asyncio.ensure_future(queue.submit([group("alive")], expires=soon()))
             await asyncio.sleep(0.05)
             cancelled.cancel()
             gated.gate.set()
             queue.start()
-            assert len(await alive) == 1
-            with pytest.raises(ExpiredError, match="waited longer"):
+            assert len((await alive).matrices) == 1
+            with pytest.raises(ExpiredError, match="deadline passed"):
                 await expired
             await queue.drain(5)
 
@@ -73,14 +217,14 @@ class TestBatcher:
 
     def test_a_cancelled_request_makes_room(self, gated, group):
         async def main():
-            queue = batcher(gated, request_groups=1, queued_groups=1)
-            first = asyncio.ensure_future(queue.submit([group("a")]))
+            queue = batcher(gated, queued_cost=2)
+            first = asyncio.ensure_future(queue.submit([group("a")], expires=soon()))
             await asyncio.sleep(0)
             with pytest.raises(OverloadedError, match="1 groups are waiting"):
-                await queue.submit([group("b")])
+                await queue.submit([group("b")], expires=soon())
             first.cancel()
             await asyncio.sleep(0)
-            second = asyncio.ensure_future(queue.submit([group("c")]))
+            second = asyncio.ensure_future(queue.submit([group("c")], expires=soon()))
             gated.gate.set()
             queue.start()
             await second
@@ -91,11 +235,12 @@ class TestBatcher:
 
     def test_waiting_bytes_are_bounded_too(self, gated):
         async def main():
-            queue = batcher(gated, request_bytes=100, queued_bytes=100)
-            first = asyncio.ensure_future(queue.submit([Group(prompt="a", images=(b"x" * 60, None))]))
+            queue = batcher(gated, queued_bytes=100)
+            large = Group(prompt="a", images=(b"x" * 60, None))
+            first = asyncio.ensure_future(queue.submit([large], expires=soon()))
             await asyncio.sleep(0)
             with pytest.raises(OverloadedError):
-                await queue.submit([Group(prompt="b", images=(b"x" * 60, None))])
+                await queue.submit([large], expires=soon())
             await queue.drain(0)
             with pytest.raises(NotReadyError):
                 await first
@@ -121,7 +266,7 @@ class TestBatcher:
             queue = batcher(Broken())
             queue.start()
             with pytest.raises(FailedError, match=message):
-                await queue.submit([group("a")])
+                await queue.submit([group("a")], expires=soon())
             await queue.drain(5)
 
         asyncio.run(main())
@@ -131,25 +276,25 @@ class TestBatcher:
         async def main():
             queue = batcher(gated)
             queue.start()
-            accepted = [asyncio.ensure_future(queue.submit([group(p)])) for p in "ab"]
+            accepted = [asyncio.ensure_future(queue.submit([group(p)], expires=soon())) for p in "ab"]
             await asyncio.sleep(0.05)
             draining = asyncio.ensure_future(queue.drain(10))
             await asyncio.sleep(0)
             with pytest.raises(NotReadyError, match="stopping"):
-                await queue.submit([group("late")])
+                await queue.submit([group("late")], expires=soon())
             gated.gate.set()
             await draining
             return await asyncio.gather(*accepted)
 
-        assert [len(matrices) for matrices in asyncio.run(main())] == [1, 1]
+        assert [len(answer.matrices) for answer in asyncio.run(main())] == [1, 1]
 
     def test_draining_gives_up_on_a_scorer_that_hangs(self, gated, group):
         async def main():
             queue = batcher(gated)
             queue.start()
-            running = asyncio.ensure_future(queue.submit([group("a")]))
+            running = asyncio.ensure_future(queue.submit([group("a")], expires=soon()))
             await asyncio.sleep(0.05)
-            waiting = asyncio.ensure_future(queue.submit([group("b")]))
+            waiting = asyncio.ensure_future(queue.submit([group("b")], expires=soon()))
             await asyncio.sleep(0)
             await queue.drain(0.05)
             for request in (running, waiting):

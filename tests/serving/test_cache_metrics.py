@@ -7,8 +7,9 @@ from prefrm.engine import FeatureCache
 from prefrm.engine.cache import EncodedImage
 from prefrm.judge import ImageInput
 from prefrm.winmatrix import FakeScorer
-from serving.dataplane import ModelInfo
-from serving.server import JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 
 
 def test_hits_misses_and_bytes_are_those_of_the_moment():
@@ -17,15 +18,18 @@ def test_hits_misses_and_bytes_are_those_of_the_moment():
     image = ImageInput(pixels=torch.empty(0), grid=(1, 1, 1), ids=[0])
     with background(server) as addresses:
         before = httpx.get(f"http://{addresses.metrics}/metrics", trust_env=False).text
-        assert "prefrm_image_cache_hits_total 0.0" in before
+        assert 'prefrm_image_cache_hits_total{model="judge",version="1"} 0.0' in before
         cache.get("a")
         cache.put("a", EncodedImage(image=image, features=torch.zeros(1, 25, 10)))
         cache.get("a")
         cache.get("a")
         after = httpx.get(f"http://{addresses.metrics}/metrics", trust_env=False).text
-    for line in ("hits_total 2.0", "misses_total 1.0", "bytes 1000.0"):
-        assert f"prefrm_image_cache_{line}" in after
+    for name, value in (("hits_total", 2.0), ("misses_total", 1.0), ("bytes", 1000.0)):
+        assert f'prefrm_image_cache_{name}{{model="judge",version="1"}} {value}' in after
 
 
 def test_a_scorer_without_a_cache_has_no_such_metrics(served):
-    assert "image_cache" not in httpx.get(f"http://{served.metrics}/metrics", trust_env=False).text
+    assert (
+        "prefrm_image_cache_hits_total{"
+        not in httpx.get(f"http://{served.metrics}/metrics", trust_env=False).text
+    )

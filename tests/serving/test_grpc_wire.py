@@ -12,9 +12,10 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from prefrm.protocol import encode_groups
 from prefrm.winmatrix import Group
-from serving.dataplane import ModelInfo
 from serving.limits import Limits
-from serving.server import JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 
 
 @pytest.fixture
@@ -91,20 +92,69 @@ def test_a_message_beyond_the_limit_is_refused(scorer):
         assert client.is_server_live()
 
 
-def test_a_stream_says_that_it_is_not_supported_and_stays_open(served):
+def stream_inputs(group):
+    return [
+        triton.InferInput(name, list(array.shape), "BYTES").set_data_from_numpy(array)
+        for name, array in encode_groups([group]).items()
+    ]
+
+
+def test_a_stream_answers_in_the_order_of_its_requests_and_goes_on_after_errors(served, scorer, groups):
     answers = queue.Queue()
-    tensor = triton.InferInput("prompt", [1, 1], "BYTES").set_data_from_numpy(
-        np.array([[b"x"]], dtype=object)
-    )
+    sent = [("judge", groups[0]), ("nobody", groups[1]), ("judge", groups[2]), ("judge", groups[1])]
     with triton.InferenceServerClient(served.grpc) as client:
         client.start_stream(lambda result, error: answers.put((result, error)))
-        for _ in range(2):
-            client.async_stream_infer("judge", [tensor])
+        for n, (model, group) in enumerate(sent):
+            client.async_stream_infer(model, stream_inputs(group), request_id=str(n))
+        for n, (model, group) in enumerate(sent):
             result, error = answers.get(timeout=10)
-            assert result is None
-            assert "streaming inference is not supported" in str(error)
+            if model == "nobody":
+                assert "unknown model 'nobody'" in str(error)
+                continue
+            assert error is None
+            assert result.get_response().id == str(n)
+            assert result.get_response().parameters["triton_final_response"].bool_param
+            (local,) = scorer.score([group])
+            np.testing.assert_array_equal(result.as_numpy("win_matrix")[0], local.p)
         # Blocks for ever where a stream ended in an error.
         client.stop_stream()
+
+
+def test_the_answers_of_a_stream_wait_for_the_first(gated, group, until):
+    gated.gate.clear()
+    answers = queue.Queue()
+    with (
+        background(JudgeServer(gated, ModelInfo(name="judge"))) as served,
+        triton.InferenceServerClient(served.grpc) as client,
+    ):
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        client.async_stream_infer("judge", stream_inputs(group("slow")), request_id="slow")
+        client.async_stream_infer("nobody", stream_inputs(group("fast")), request_id="fast")
+        until(lambda: bool(gated.calls))
+        with pytest.raises(queue.Empty):
+            answers.get(timeout=0.1)
+        gated.gate.set()
+        assert answers.get(timeout=10)[0].get_response().id == "slow"
+        assert "unknown model" in str(answers.get(timeout=10)[1])
+        client.stop_stream()
+
+
+def test_a_stream_whose_client_leaves_is_not_worked_on(gated, group, metric, until):
+    in_flight = "prefrm_requests_in_flight"
+    with background(JudgeServer(gated, ModelInfo(name="judge"))) as served:
+        client = triton.InferenceServerClient(served.grpc)
+        client.start_stream(lambda result, error: None)
+        for prompt in ("first", "second", "third"):
+            client.async_stream_infer("judge", stream_inputs(group(prompt)))
+            until(lambda: bool(gated.calls))
+        until(lambda: metric(served, in_flight) == 3)
+        client.stop_stream(cancel_requests=True)
+        until(lambda: metric(served, in_flight) == 0)
+        client.close()
+        gated.gate.set()
+        with triton.InferenceServerClient(served.grpc) as other:
+            other.infer("judge", stream_inputs(group("last")))
+    assert gated.calls == [["first"], ["last"]]
 
 
 @pytest.mark.parametrize("service", ["", "inference.GRPCInferenceService"])

@@ -16,6 +16,10 @@ from prefrm.protocol import OUTPUTS, encode_groups
 from prefrm.winmatrix import Group
 from serving.errors import InvalidRequestError, ServingError, TooLargeError
 from serving.http_codec import compress, decompress, parse_request
+from serving.limits import Limits
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 from serving.tensors import pack, read_inputs, to_elements
 
 PROMPT = {"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["a cat"]}
@@ -172,7 +176,7 @@ def test_a_repository_index_must_be_asked_for_in_json(served):
     for body in (b"[]", b"{"):
         response = httpx.post(url, content=body)
         assert response.status_code == 400
-        assert "no JSON object" in refused(response)
+        assert "JSON" in refused(response)
 
 
 def test_encodings(served):
@@ -216,10 +220,6 @@ def test_a_compressed_bomb_is_not_inflated_beyond_the_limit():
 
 
 def test_a_body_beyond_the_limit_is_a_413(groups, scorer):
-    from serving.dataplane import ModelInfo
-    from serving.limits import Limits
-    from serving.server import JudgeServer, background
-
     limits = Limits(request_bytes=2000)
     with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
         response = infer(served, b" " * 5_000_000)
@@ -233,7 +233,7 @@ def test_a_body_beyond_the_limit_is_a_413(groups, scorer):
 
 def test_a_client_that_leaves_while_sending_harms_nobody(served, metric, until):
     host, port = served.http.split(":")
-    gone = 'prefrm_requests_total{code="CANCELLED",wire="http"}'
+    gone = 'prefrm_requests_total{code="CANCELLED",model="",wire="http"}'
     before = metric(served, gone)
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(

@@ -24,11 +24,13 @@ from typer.testing import CliRunner
 from prefrm.client import connect
 from prefrm.engine import DEFAULT_CACHE_BYTES, DEFAULT_TOKENS
 from prefrm.errors import BundleError, ConfigError, ServerUnavailableError
+from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.winmatrix import FakeScorer, Group
 from serving.commands import announce, serve
-from serving.dataplane import ModelInfo
 from serving.limits import Limits
-from serving.server import Addresses, JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import Addresses, JudgeServer
 
 # A server process whose scorer judges by length and takes as long as its prompt says.
 PROGRAM = """
@@ -36,18 +38,17 @@ import sys, time
 from pathlib import Path
 from prefrm.winmatrix import FakeScorer
 from serving.commands import announce
-from serving.dataplane import ModelInfo
-from serving.server import JudgeServer, run
+from serving.models import ModelInfo
+from serving.limits import Limits
+from serving.running import run
+from serving.server import JudgeServer
 
 def utility(prompt, image):
     time.sleep(float(prompt))
     return float(len(image))
 
-if len(sys.argv) > 2:
-    import serving.server
-
-    serving.server.DRAIN_S = float(sys.argv[2])
-server = JudgeServer(FakeScorer(utility), ModelInfo(name="judge"))
+limits = Limits(drain_s=float(sys.argv[2])) if len(sys.argv) > 2 else Limits()
+server = JudgeServer(FakeScorer(utility), ModelInfo(name="judge"), limits=limits)
 run(server, on_ready=lambda addresses: announce(addresses, Path(sys.argv[1])))
 """
 
@@ -167,7 +168,7 @@ def test_it_says_where_it_is_on_one_line(process):
 
 
 def test_the_address_file_is_whole_or_absent(tmp_path, capsys):
-    addresses = Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", model="m")
+    addresses = Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", models=("m", "n"))
     file = tmp_path / "address.json"
     file.write_text("an older and much longer address file that is replaced" * 9)
     announce(addresses, file)
@@ -175,14 +176,14 @@ def test_the_address_file_is_whole_or_absent(tmp_path, capsys):
         "http": "127.0.0.1:1",
         "grpc": "127.0.0.1:2",
         "metrics": "127.0.0.1:3",
-        "model": "m",
+        "models": ["m", "n"],
     }
     assert os.listdir(tmp_path) == ["address.json"]
     assert "grpc://127.0.0.1:2/m http://127.0.0.1:1/m" in capsys.readouterr().out
 
 
 def test_an_address_file_that_cannot_be_written_leaves_no_part_of_it(tmp_path):
-    addresses = Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", model="m")
+    addresses = Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", models=("m", "n"))
     (tmp_path / "address.json").mkdir()
     with pytest.raises(IsADirectoryError):
         announce(addresses, tmp_path / "address.json")
@@ -266,9 +267,12 @@ def test_the_health_service_hears_of_the_end(scorer):
     assert not_serving == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def test_a_queue_without_room_for_a_request_is_a_mistake():
-    with pytest.raises(ConfigError, match="10 < 20"):
-        Limits(queued_groups=10, request_groups=20)
+@pytest.mark.parametrize(
+    "settings", [{"queued_cost": 0}, {"group_size": -1}, {"deadline_s": 0.0}, {"gather_s": -0.1}]
+)
+def test_a_limit_that_nothing_satisfies_is_a_mistake(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        Limits(**settings)
 
 
 def test_http_answers_do_not_wait_for_acknowledgements(served, png):
@@ -350,14 +354,15 @@ class TestCommand:
             (["--tokens=100", "--cache-mb=3"], {"tokens": 100, "cache_bytes": 3 * 2**20}),
             (["--cache-mb=0", "--pairs=40"], {"cache_bytes": 0, "pairs": 40}),
             (["--compile"], {"compile": True}),
+            (["--set", "limits.image.max_pixels=9"], {"limits": ImageLimits(max_pixels=9)}),
         ],
     )
     def test_the_engine_is_loaded_where_and_as_the_options_say(
         self, app, tmp_path, monkeypatch, options, asked
     ):
         manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
-        monkeypatch.setattr("prefrm.bundle.read_manifest", lambda folder: manifest)
-        monkeypatch.setattr("serving.server.check_ports", lambda host, ports: None)
+        monkeypatch.setattr("serving.bundles.read_manifest", lambda folder: manifest)
+        monkeypatch.setattr("serving.commands.check_ports", lambda host, ports: None)
         received = []
 
         defaults = {
@@ -367,6 +372,7 @@ class TestCommand:
             "compile": False,
             "tokens": DEFAULT_TOKENS,
             "cache_bytes": DEFAULT_CACHE_BYTES,
+            "limits": DEFAULT_LIMITS,
         }
 
         def load(folder, **settings):
@@ -377,6 +383,26 @@ class TestCommand:
         result = CliRunner().invoke(app, ["serve", str(tmp_path), *options])
         assert isinstance(result.exception, BundleError)
         assert received == [defaults | asked]
+
+    def test_a_limit_that_is_none_is_one_line(self, app, tmp_path):
+        result = CliRunner().invoke(app, ["serve", str(tmp_path), "--set", "limits.group_sise=3"])
+        assert isinstance(result.exception, ConfigError)
+        assert "unknown key limits.group_sise (known: image, group_size" in str(result.exception)
+
+    def test_several_bundles_need_names(self, app, tmp_path, monkeypatch):
+        manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+        monkeypatch.setattr("serving.bundles.read_manifest", lambda folder: manifest)
+        result = CliRunner().invoke(app, ["serve", str(tmp_path), str(tmp_path)])
+        assert isinstance(result.exception, ConfigError)
+        assert "NAME:VERSION=BUNDLE" in str(result.exception)
+
+    def test_nothing_to_serve_is_said(self, app, tmp_path):
+        result = CliRunner().invoke(app, ["serve"])
+        assert isinstance(result.exception, ConfigError)
+        assert "nothing to serve" in str(result.exception)
+        result = CliRunner().invoke(app, ["serve", "--repository", str(tmp_path)])
+        assert isinstance(result.exception, BundleError)
+        assert "has no bundle" in str(result.exception)
 
     @pytest.mark.parametrize(
         ("options", "reason"),
@@ -391,7 +417,7 @@ class TestCommand:
         self, app, tmp_path, monkeypatch, options, reason
     ):
         manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
-        monkeypatch.setattr("prefrm.bundle.read_manifest", lambda folder: manifest)
+        monkeypatch.setattr("serving.bundles.read_manifest", lambda folder: manifest)
         with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
             ports = {"taken": taken.getsockname()[1], "free": probe.getsockname()[1]}
             probe.close()

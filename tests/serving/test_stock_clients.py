@@ -201,8 +201,6 @@ class TestEveryClient:
 
     def test_extensions_that_are_not_there_say_so(self, kind, served):
         for method, *rest in (
-            ("load_model", "judge"),
-            ("unload_model", "judge"),
             ("get_system_shared_memory_status",),
             ("get_cuda_shared_memory_status",),
             ("get_trace_settings",),

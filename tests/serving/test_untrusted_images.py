@@ -10,9 +10,10 @@ from PIL import Image
 from prefrm.client import connect
 from prefrm.media import ImageLimits, digest
 from prefrm.winmatrix import FakeScorer, Group
-from serving.dataplane import ModelInfo
 from serving.limits import Limits
-from serving.server import JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 
 LIMITS = Limits(image=ImageLimits(max_bytes=2000, max_pixels=10**6))
 

@@ -9,8 +9,9 @@ import pytest
 
 from prefrm.client import connect, connect_async
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
-from serving.dataplane import ModelInfo
-from serving.server import Addresses, JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import Addresses, JudgeServer
 
 
 def size_and_prompt(prompt: str, image: bytes) -> float:

@@ -27,9 +27,10 @@ from prefrm.errors import (
 )
 from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.winmatrix import Group, Scorer
-from serving.dataplane import ModelInfo
 from serving.limits import Limits
-from serving.server import JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 
 WAYS = ["grpc", "http", "grpc async", "http async"]
 
@@ -133,7 +134,7 @@ class TestEveryWay:
             assert time.monotonic() - started < 2
 
     def test_a_full_server_is_asked_again(self, ask, way, slow, pair, until):
-        limits = Limits(request_groups=1, queued_groups=1)
+        limits = Limits(queued_cost=1)
         with (
             background(JudgeServer(slow, ModelInfo(name="judge"), limits=limits)) as served,
             ThreadPoolExecutor(3) as pool,
@@ -150,7 +151,7 @@ class TestEveryWay:
             assert all(agree(answer, answers[0]) for answer in answers)
 
     def test_a_server_that_stays_full_is_overloaded(self, ask, way, slow, pair, until):
-        limits = Limits(request_groups=1, queued_groups=1)
+        limits = Limits(queued_cost=1)
         with (
             background(JudgeServer(slow, ModelInfo(name="judge"), limits=limits)) as served,
             ThreadPoolExecutor(2) as pool,

@@ -23,8 +23,9 @@ from prefrm.protocol import encode_matrices
 from prefrm.quickstart import serving
 from prefrm.quickstart.serving import Address, over_grpc, over_http, served
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
-from serving.dataplane import ModelInfo
-from serving.server import JudgeServer, background
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 
 # In the server's place: it says its process id for the name of the model, and then waits.
 CHILD = """
@@ -32,7 +33,7 @@ import json, os, signal, sys, time
 
 if sys.argv[2:] == ["stubborn"]:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-address = dict.fromkeys(("http", "grpc", "metrics"), "127.0.0.1:1") | {"model": str(os.getpid())}
+address = dict.fromkeys(("http", "grpc", "metrics"), "127.0.0.1:1") | {"models": [str(os.getpid())]}
 with open(sys.argv[1] + ".part", "w") as file:
     json.dump(address, file)
 os.replace(sys.argv[1] + ".part", sys.argv[1])
@@ -238,7 +239,7 @@ def dead_proxy(monkeypatch: pytest.MonkeyPatch) -> str:
 def fake_server() -> Iterator[Address]:
     with background(JudgeServer(SCORER, ModelInfo(name="judge"))) as addresses:
         yield Address(
-            http=addresses.http, grpc=addresses.grpc, metrics=addresses.metrics, model=addresses.model
+            http=addresses.http, grpc=addresses.grpc, metrics=addresses.metrics, models=addresses.models
         )
 
 
@@ -253,7 +254,7 @@ class TestParity:
             over(fake_server, groups, other.score(groups))
 
     def test_a_refusal_is_one_line(self, over, fake_server, groups) -> None:
-        unknown = Address(http=fake_server.http, grpc=fake_server.grpc, metrics="", model="nobody")
+        unknown = Address(http=fake_server.http, grpc=fake_server.grpc, metrics="", models=("nobody",))
         with pytest.raises(ScoringError, match=r"gave no answer over .*nobody") as error:
             over(unknown, groups, SCORER.score(groups))
         assert "\n" not in str(error.value)
@@ -263,7 +264,7 @@ class TestParity:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             nobody = f"127.0.0.1:{probe.getsockname()[1]}"
-        server = Address(http=nobody, grpc=nobody, metrics=nobody, model="judge")
+        server = Address(http=nobody, grpc=nobody, metrics=nobody, models=("judge",))
         with pytest.raises(ScoringError, match="gave no answer over") as error:
             over(server, groups, SCORER.score(groups))
         assert "\n" not in str(error.value)
@@ -313,7 +314,7 @@ def test_nothing_that_the_wire_carries_may_differ(change, groups, monkeypatch) -
             return SimpleNamespace(as_numpy=tensors.get)
 
     monkeypatch.setattr(tritonclient.grpc, "InferenceServerClient", Client)
-    server = Address(http="", grpc="", metrics="", model="judge")
+    server = Address(http="", grpc="", metrics="", models=("judge",))
     local: list[WinMatrix] = SCORER.score(groups)
     with pytest.raises(ScoringError, match="answer over gRPC to '1' differs"):
         over_grpc(server, groups, local)

@@ -1,0 +1,142 @@
+"""Bundles as models: which a command line or a folder names, and engines made of them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prefrm.bundle import read_manifest
+from prefrm.errors import BundleError, ConfigError
+from prefrm.media import DEFAULT_LIMITS, ImageLimits
+from prefrm.protocol import BUNDLE_PARAMETER, judge_identity
+from serving.models import LoadedModel, ModelInfo, check_distinct
+
+__all__ = ["BundleShelf", "EngineOptions", "NamedBundle", "name_bundle"]
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What `prefrm.engine.Engine.from_bundle` takes; None leaves an option at its default."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    pairs: int | None = None
+    tokens: int | None = None
+    cache_bytes: int | None = None
+    compile: bool = False
+    limits: ImageLimits = DEFAULT_LIMITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedBundle:
+    """A bundle's folder and what it is served as."""
+
+    name: str
+    version: str
+    folder: Path
+
+
+def name_bundle(text: str, default: str) -> NamedBundle:
+    """Read `[NAME[:VERSION]=]FOLDER`.
+
+    Args:
+        text: as given.
+        default: the name of a bundle that is given without one.
+
+    Raises:
+        BundleError: there is no such folder.
+    """
+    named = re.fullmatch(r"([A-Za-z0-9._-]+)(?::([^=]*))?=(.+)", text, re.DOTALL)
+    if named is None or Path(text).is_dir():
+        name, version, folder = default, "1", Path(text)
+    else:
+        name, version, folder = named[1], named[2] or "1", Path(named[3])
+    if not folder.is_dir():
+        raise BundleError(f"{folder} is no folder; give the folder that `prefrm train` exported")
+    return NamedBundle(name=name, version=version, folder=folder)
+
+
+class BundleShelf:
+    """Where models come from: bundles that were named, and a folder of bundles.
+
+    Args:
+        named: each under its name and version.
+        repository: a folder in which `NAME` is a bundle, or `NAME/VERSION` is one; read at each loading.
+        options: of every engine.
+
+    Raises:
+        ConfigError: the repository is no folder.
+    """
+
+    def __init__(self, named: Sequence[NamedBundle], repository: Path | None, options: EngineOptions) -> None:
+        if repository is not None and not repository.is_dir():
+            raise ConfigError(f"--repository {repository} is no folder")
+        self._named = named
+        self._repository = repository
+        self._options = options
+
+    def bundles(self) -> list[NamedBundle]:
+        """All bundles that can be served now."""
+        return [*self._named, *self._found()]
+
+    def load(self, name: str) -> list[LoadedModel]:
+        """All versions of the model of that name. Raises `BundleError`, `ConfigError`."""
+        found = [bundle for bundle in self.bundles() if bundle.name == name]
+        if not found:
+            raise BundleError(f"there is no bundle of that name; there are {self._names()}")
+        return [self._load(bundle) for bundle in found]
+
+    def load_all(self) -> list[LoadedModel]:
+        """Every model. Raises `BundleError`, `ConfigError`."""
+        return [self._load(bundle) for bundle in self.bundles()]
+
+    def check(self) -> list[str]:
+        """What each bundle says of itself, before any is loaded. Raises `BundleError`, `ConfigError`."""
+        bundles = self.bundles()
+        if not bundles:
+            raise BundleError(f"--repository {self._repository} has no bundle, as NAME or NAME/VERSION")
+        infos = [self._info(bundle) for bundle in bundles]
+        check_distinct(infos)
+        return [f"{info.name}: {info.facts['judge']}" for info in infos]
+
+    def _found(self) -> list[NamedBundle]:
+        if self._repository is None:
+            return []
+        bundles = []
+        for manifest in sorted(self._repository.glob(f"*/{MANIFEST}")):
+            bundles.append(NamedBundle(name=manifest.parent.name, version="1", folder=manifest.parent))
+        for manifest in sorted(self._repository.glob(f"*/*/{MANIFEST}")):
+            version, name = manifest.parent.name, manifest.parent.parent.name
+            if version.isdecimal():
+                bundles.append(NamedBundle(name=name, version=version, folder=manifest.parent))
+        return bundles
+
+    def _names(self) -> str:
+        return ", ".join(sorted({bundle.name for bundle in self.bundles()})) or "none"
+
+    def _info(self, bundle: NamedBundle) -> ModelInfo:
+        manifest = read_manifest(bundle.folder)
+        identity = judge_identity(manifest.digest, self._options.pairs)
+        facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: identity}
+        return ModelInfo(name=bundle.name, version=bundle.version, facts=facts)
+
+    def _load(self, bundle: NamedBundle) -> LoadedModel:
+        # torch takes seconds to import.
+        from prefrm.engine import DEFAULT_CACHE_BYTES, DEFAULT_TOKENS, Engine
+
+        options = self._options
+        pairs: Literal["all"] | int = "all" if options.pairs is None else options.pairs
+        engine = Engine.from_bundle(
+            bundle.folder,
+            device=options.device,
+            dtype=options.dtype,
+            pairs=pairs,
+            tokens=DEFAULT_TOKENS if options.tokens is None else options.tokens,
+            cache_bytes=DEFAULT_CACHE_BYTES if options.cache_bytes is None else options.cache_bytes,
+            compile=options.compile,
+            limits=options.limits,
+        )
+        return LoadedModel(info=self._info(bundle), scorer=engine, cache=engine.cache)

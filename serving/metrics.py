@@ -1,0 +1,187 @@
+"""What the server has done so far, on a Prometheus registry of its own; each model has its share.
+
+The protocol's statistics are counted with the metrics, so that both say the same.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+from weakref import ref
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from prefrm.winmatrix import WinMatrix
+from serving.cache import CacheCollector, ImageCache
+from serving.gaps import OrderGaps
+from serving.requests import Request
+from serving.worker import Outcome
+
+__all__ = ["Metrics", "ModelMetrics", "Queue"]
+
+SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+GROUPS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+COST_BUCKETS = tuple(float(2**n) for n in range(4, 23, 2))
+
+
+class Queue(Protocol):
+    """What is asked of a queue whenever Prometheus comes by."""
+
+    @property
+    def queued_groups(self) -> int:
+        """Groups that wait."""
+        ...
+
+    @property
+    def queued_cost(self) -> int:
+        """Tokens that they cost."""
+        ...
+
+    @property
+    def age_s(self) -> float:
+        """Seconds that the oldest of them has waited."""
+        ...
+
+
+class Metrics:
+    """Every metric of a server.
+
+    Attributes:
+        registry: what Prometheus reads.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self.gaps = OrderGaps()
+        self.caches = CacheCollector()
+        self.registry.register(self.gaps)
+        self.registry.register(self.caches)
+        by_model: dict[str, Any] = {"labelnames": ["model", "version"], "registry": self.registry}
+        self.requests = Counter(
+            "prefrm_requests",
+            "Inference requests by wire and status code",
+            ["wire", "model", "code"],
+            registry=self.registry,
+        )
+        self.latency = Histogram(
+            "prefrm_request_seconds",
+            "From a request's arrival to its answer",
+            ["wire"],
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "prefrm_requests_in_flight", "Inference requests that wait or are scored", registry=self.registry
+        )
+        self.batch_groups = Histogram(
+            "prefrm_batch_groups", "Groups that were scored together", buckets=GROUPS_BUCKETS, **by_model
+        )
+        self.batch_cost = Histogram(
+            "prefrm_batch_cost",
+            "Estimated tokens of what was scored together",
+            buckets=COST_BUCKETS,
+            **by_model,
+        )
+        self.batch_seconds = Histogram(
+            "prefrm_batch_seconds", "Time the scorer took for a batch", buckets=SECONDS_BUCKETS, **by_model
+        )
+        self.pairs = Counter("prefrm_pairs", "Pairs of candidates that were asked for", **by_model)
+        self.invalid_pairs = Counter(
+            "prefrm_invalid_pairs", "Pairs of candidates that were neither judged nor inferred", **by_model
+        )
+        self.inferred_pairs = Counter(
+            "prefrm_inferred_pairs", "Pairs of candidates that were inferred from others", **by_model
+        )
+        self.queue_groups = Gauge("prefrm_queue_groups", "Groups that wait for their turn", **by_model)
+        self.queue_cost = Gauge("prefrm_queue_cost", "Estimated tokens of the groups that wait", **by_model)
+        self.queue_age = Gauge(
+            "prefrm_queue_age_seconds", "How long the oldest of them has waited", **by_model
+        )
+
+    def of_model(self, name: str, version: str, cache: ImageCache | None = None) -> "ModelMetrics":
+        """The share of a model, which goes on from what it was if the model was served before.
+
+        Args:
+            name: of the model.
+            version: of the model.
+            cache: the scorer's cache of images, if it has one.
+        """
+        self.caches.watch(name, version, cache)
+        return self._models.setdefault((name, version), ModelMetrics(self, name, version))
+
+    def observe(self, request: Request) -> None:
+        """Count a request that ended; of an unknown model it counts for "", lest clients make up labels."""
+        self.requests.labels(request.wire, request.model, request.code).inc()
+        self.latency.labels(request.wire).observe(request.seconds)
+        model = self._models.get((request.model, request.version))
+        if model is not None:
+            model.observe(request)
+
+
+class ModelMetrics:
+    """The share of one model: its batches, its queue, and the protocol's statistics of it."""
+
+    def __init__(self, metrics: Metrics, name: str, version: str) -> None:
+        self._name, self._version = name, version
+        self._gaps = metrics.gaps
+        self._batch_groups = metrics.batch_groups.labels(name, version)
+        self._batch_cost = metrics.batch_cost.labels(name, version)
+        self._batch_seconds = metrics.batch_seconds.labels(name, version)
+        self._pairs = metrics.pairs.labels(name, version)
+        self._invalid_pairs = metrics.invalid_pairs.labels(name, version)
+        self._inferred_pairs = metrics.inferred_pairs.labels(name, version)
+        self._queue_groups = metrics.queue_groups.labels(name, version)
+        self._queue_cost = metrics.queue_cost.labels(name, version)
+        self._queue_age = metrics.queue_age.labels(name, version)
+        self._durations = {name: [0, 0.0] for name in ("success", "fail", "queue", "compute_infer")}
+        self._groups = 0
+        self._batches = 0
+        self._last_ms = 0
+
+    def watch_queue(self, queue: Queue) -> None:
+        """Tell of this queue from now on, for as long as it lives."""
+        # A model that is not served any more must be able to leave, with its judge.
+        found = ref(queue)
+        self._queue_groups.set_function(lambda: live.queued_groups if (live := found()) else 0)
+        self._queue_cost.set_function(lambda: live.queued_cost if (live := found()) else 0)
+        self._queue_age.set_function(lambda: live.age_s if (live := found()) else 0)
+
+    def batch(self, outcomes: Sequence[Outcome], *, cost: int, seconds: float) -> None:
+        """Count one batch: what came of its groups, what it cost in tokens, and the scorer's time."""
+        matrices = [outcome for outcome in outcomes if isinstance(outcome, WinMatrix)]
+        self._groups += len(matrices)
+        self._batches += 1
+        self._last_ms = int(time.time() * 1000)
+        self._batch_groups.observe(len(outcomes))
+        self._batch_cost.observe(cost)
+        self._batch_seconds.observe(seconds)
+        self._pairs.inc(sum(matrix.size * (matrix.size - 1) // 2 for matrix in matrices))
+        self._invalid_pairs.inc(sum(int(np.triu(~matrix.known, 1).sum()) for matrix in matrices))
+        self._inferred_pairs.inc(sum(int(np.triu(matrix.inferred, 1).sum()) for matrix in matrices))
+        self._gaps.add(self._name, self._version, matrices)
+
+    def observe(self, request: Request) -> None:
+        """Count one request that ended."""
+        succeeded = request.code == "OK"
+        self._add("success" if succeeded else "fail", request.seconds)
+        if succeeded:
+            self._add("queue", request.queue_s)
+            self._add("compute_infer", request.compute_s)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The protocol's model statistics, without the model's name: counts, and durations in nanoseconds."""
+        return {
+            "last_inference": self._last_ms,
+            "inference_count": self._groups,
+            "execution_count": self._batches,
+            "inference_stats": {
+                name: {"count": count, "ns": int(seconds * 1e9)}
+                for name, (count, seconds) in self._durations.items()
+            },
+        }
+
+    def _add(self, name: str, seconds: float) -> None:
+        entry = self._durations[name]
+        entry[0] += 1
+        entry[1] += seconds

@@ -1,0 +1,216 @@
+"""The models of a server: each a scorer behind a queue under a name and a version, loaded and unloaded.
+
+Versions are numbers; a request that names none gets the highest. A model that is replaced or unloaded takes
+no more requests and finishes those it has.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from prefrm.errors import ConfigError, PrefrmError
+from prefrm.winmatrix import Scorer
+from serving.batcher import Batcher
+from serving.cache import ImageCache
+from serving.errors import InvalidRequestError, UnknownModelError, UnsupportedError
+from serving.guard import GuardedScorer
+from serving.limits import Limits
+from serving.metrics import Metrics
+
+__all__ = ["LoadedModel", "Loader", "ModelInfo", "ModelRepository", "ServedModel", "check_distinct"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What a model is called, and facts about it that its configuration shows as parameters.
+
+    Raises:
+        ConfigError: the name does not fit into a URL as it is, or the version is no positive number.
+    """
+
+    name: str
+    version: str = "1"
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
+            raise ConfigError(
+                f"a model's name is made of letters, digits, '.', '_' and '-'; received {self.name!r}"
+            )
+        if not re.fullmatch(r"[1-9][0-9]{0,17}", self.version):
+            raise ConfigError(f"a model's version is a number from 1 on; received {self.version!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A scorer that can be served, and its cache of images if the metrics are to tell of it."""
+
+    info: ModelInfo
+    scorer: Scorer
+    cache: ImageCache | None = None
+
+
+Loader = Callable[[str], Sequence[LoadedModel]]
+"""All versions of the model of that name; called from a thread. Raises `UnknownModelError`, `PrefrmError`."""
+
+
+class ServedModel:
+    """One version of a model while it is served. Lives in one event loop."""
+
+    def __init__(self, model: LoadedModel, limits: Limits, metrics: Metrics) -> None:
+        self.info = model.info
+        self.metrics = metrics.of_model(model.info.name, model.info.version, model.cache)
+        self.batcher = Batcher(GuardedScorer(model.scorer, limits.image), limits, self.metrics)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers: it does not while its scorer hangs."""
+        return not self.batcher.is_hanging
+
+
+class ModelRepository:
+    """All models of a server, by name and version.
+
+    Args:
+        models: served from the start.
+        limits: what each accepts.
+        metrics: told of each.
+        loader: where models come from that are loaded later; None if none are.
+
+    Raises:
+        ConfigError: two models have the same name and version.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[LoadedModel],
+        limits: Limits,
+        metrics: Metrics,
+        loader: Loader | None = None,
+    ) -> None:
+        self._limits = limits
+        self._metrics = metrics
+        self._loader = loader
+        self._models: dict[str, dict[str, ServedModel]] = {}
+        self._unloaded: dict[str, Sequence[str]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._one_at_a_time = asyncio.Lock()
+        check_distinct([model.info for model in models])
+        for model in models:
+            versions = self._models.setdefault(model.info.name, {})
+            versions[model.info.version] = ServedModel(model, limits, metrics)
+
+    def start(self) -> None:
+        """Begin to work, on the running event loop."""
+        for model in self.all():
+            model.batcher.start()
+
+    def all(self) -> list[ServedModel]:
+        """Every version of every model that is served."""
+        return [model for versions in self._models.values() for model in versions.values()]
+
+    def names(self) -> list[str]:
+        """Of the models that are served."""
+        return list(self._models)
+
+    def get(self, name: str, version: str = "") -> ServedModel:
+        """The model, of the highest version if none is named. Raises `UnknownModelError`."""
+        return self.versions(name, version)[-1]
+
+    def versions(self, name: str, version: str = "") -> list[ServedModel]:
+        """The versions of a model, ascending, or the one that is named. Raises `UnknownModelError`."""
+        found = self._models.get(name)
+        if found is None:
+            raise UnknownModelError(f"unknown model {name!r}; this server has {_listed(self._models)}")
+        if version and version not in found:
+            raise UnknownModelError(
+                f"unknown version {version!r} of the model {name!r}; this server has {_listed(found)}"
+            )
+        return [found[version]] if version else sorted(found.values(), key=lambda one: int(one.info.version))
+
+    def index(self) -> list[dict[str, str]]:
+        """Name, version, state and reason of every model that is served or was."""
+        rows = [
+            {"name": name, "version": version, "state": "UNAVAILABLE", "reason": "unloaded"}
+            for name, versions in self._unloaded.items()
+            for version in versions
+        ]
+        for model in self.all():
+            state = {"state": "READY"} if model.ready else {"state": "UNAVAILABLE", "reason": "hanging"}
+            rows.append({"name": model.info.name, "version": model.info.version} | state)
+        return sorted(rows, key=lambda row: (row["name"], int(row["version"])))
+
+    async def load(self, name: str) -> None:
+        """Load a model, or load it again: requests go to the new one as soon as it is there.
+
+        Raises:
+            UnsupportedError: this server loads no models.
+            InvalidRequestError: it cannot be loaded, and what was served still is; or there is none.
+        """
+        loader = self._require_loader()
+        async with self._one_at_a_time:
+            try:
+                loaded = await asyncio.to_thread(loader, name)
+            except PrefrmError as error:
+                raise InvalidRequestError(f"failed to load {name!r}: {error}") from error
+            served = [ServedModel(model, self._limits, self._metrics) for model in loaded]
+            for model in served:
+                model.batcher.start()
+            replaced = self._models.get(name, {})
+            self._models[name] = {model.info.version: model for model in served}
+            self._unloaded.pop(name, None)
+            self._let_go(replaced.values())
+        logger.info("loaded the model %s", name)
+
+    async def unload(self, name: str) -> None:
+        """Take a model out of service, once its requests are answered.
+
+        Raises:
+            UnsupportedError: this server unloads no models.
+            InvalidRequestError: there is no such model.
+        """
+        self._require_loader()
+        async with self._one_at_a_time:
+            if name not in self._models:
+                raise InvalidRequestError(
+                    f"failed to unload {name!r}: this server has {_listed(self._models)}"
+                )
+            versions = self._models.pop(name)
+            self._unloaded[name] = list(versions)
+            self._let_go(versions.values())
+        logger.info("unloaded the model %s", name)
+
+    async def drain(self, timeout: float) -> None:
+        """Finish what was accepted, of all models, for at most `timeout` seconds."""
+        await asyncio.gather(*self._leaving, *(model.batcher.drain(timeout) for model in self.all()))
+
+    def _let_go(self, models: Iterable[ServedModel]) -> None:
+        for model in models:
+            task = asyncio.create_task(model.batcher.drain(self._limits.drain_s))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    def _require_loader(self) -> Loader:
+        if self._loader is None:
+            raise UnsupportedError("this server loads and unloads no models; start it with --model-control")
+        return self._loader
+
+
+def check_distinct(infos: Sequence[ModelInfo]) -> None:
+    """Raise `ConfigError` if two models have the same name and version."""
+    seen = set()
+    for info in infos:
+        if (info.name, info.version) in seen:
+            raise ConfigError(
+                f"two models are called {info.name!r}, version {info.version}; "
+                "give one another name or version: NAME:VERSION=BUNDLE"
+            )
+        seen.add((info.name, info.version))
+
+
+def _listed(names: Mapping[str, object]) -> str:
+    return ", ".join(map(repr, names)) or "none"

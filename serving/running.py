@@ -1,0 +1,81 @@
+"""How long a server runs: until a signal in `run`, while a block lasts in `background`."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from serving.server import Addresses, Server
+
+__all__ = ["background", "run"]
+
+
+def run(server: Server, *, on_ready: Callable[[Addresses], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then finish what was accepted. A second signal kills the process.
+
+    Args:
+        server: not yet started.
+        on_ready: called once, when requests are accepted.
+
+    Raises:
+        ConfigError: a port cannot be had.
+    """
+    asyncio.run(_until_signal(server, on_ready))
+
+
+async def _until_signal(server: Server, on_ready: Callable[[Addresses], None]) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal() -> None:
+        stop.set()
+        for number in before:
+            loop.remove_signal_handler(number)
+            # The system's own action, which no busy thread delays.
+            signal.signal(number, signal.SIG_DFL)
+
+    addresses = await server.start()
+    for number in before:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        on_ready(addresses)
+        await stop.wait()
+    finally:
+        await server.stop()
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+@contextmanager
+def background(server: Server) -> Iterator[Addresses]:
+    """Serve from a thread of this process while the block runs. Raises `ConfigError` as `run`."""
+    ready: Future[tuple[Addresses, Callable[[], None]]] = Future()
+
+    async def main() -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            addresses = await server.start()
+        except BaseException as error:
+            ready.set_exception(error)
+            return
+
+        def halt() -> None:
+            loop.call_soon_threadsafe(stop.set)
+
+        ready.set_result((addresses, halt))
+        await stop.wait()
+        await server.stop()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), name="judge-server")
+    thread.start()
+    try:
+        addresses, halt = ready.result()
+        try:
+            yield addresses
+        finally:
+            halt()
+    finally:
+        thread.join()
