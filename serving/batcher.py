@@ -17,6 +17,7 @@ from serving.cost import cost_of
 from serving.errors import BusyError, ExpiredError, FailedError, NotReadyError, OverloadedError
 from serving.fairness import FairQueue
 from serving.limits import Limits
+from serving.logs import log_failure
 from serving.metrics import ModelMetrics
 from serving.worker import Outcome, Worker
 
@@ -264,7 +265,10 @@ class Batcher:
         self._feed()
         # Whatever a scorer raises concerns this batch; the server goes on.
         if isinstance(result, BaseException):
-            logger.error("scoring a batch of %d groups failed", len(batch), exc_info=result)
+            # Those of a request that nobody waits for any more are gone.
+            known = all(work.groups for work, _ in batch)
+            groups = [work.groups[place] for work, place in batch] if known else None
+            log_failure(logger, f"scoring a batch of {len(batch)} groups failed", result, groups)
             for work, _ in batch:
                 _fail(work, FailedError(f"scoring failed: {_described(result)}"))
             return

@@ -1,14 +1,52 @@
-"""Whether a server may listen where it was told to: beyond this machine only with tokens, unless told so."""
+"""Who may come in: whether a server may listen where it was told to, and with what tokens and certificates.
+
+Beyond this machine it listens only with tokens, unless told so.
+"""
 
 import ipaddress
 import logging
 import socket
+from dataclasses import dataclass
+from pathlib import Path
 
 from prefrm.errors import ConfigError
+from serving.tls import ServerTls
+from serving.tokens import TokenFile
 
-__all__ = ["check_exposure", "is_loopback"]
+__all__ = ["Door", "check_exposure", "is_loopback", "open_door"]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What a client must show; None where it needs nothing."""
+
+    tokens: TokenFile | None
+    tls: ServerTls | None
+
+
+def open_door(
+    host: str,
+    *,
+    token_file: Path | None,
+    no_token: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+) -> Door:
+    """What the options of `prefrm serve` ask for. Raises `ConfigError` if they contradict each other."""
+    if no_token and token_file is not None:
+        raise ConfigError("--token-file and --no-token contradict each other; give one of them")
+    if (tls_cert is None) != (tls_key is None):
+        raise ConfigError("--tls-cert and --tls-key belong together; give both, or neither")
+    if tls_client_ca is not None and tls_cert is None:
+        raise ConfigError("--tls-client-ca needs --tls-cert and --tls-key")
+    check_exposure(host, tokens=token_file is not None, tls=tls_cert is not None, no_token=no_token)
+    tls = None
+    if tls_cert is not None and tls_key is not None:
+        tls = ServerTls(cert=tls_cert, key=tls_key, client_ca=tls_client_ca)
+    return Door(tokens=None if token_file is None else TokenFile(token_file), tls=tls)
 
 
 def check_exposure(host: str, *, tokens: bool, tls: bool, no_token: bool) -> None:

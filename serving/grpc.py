@@ -6,7 +6,7 @@ The messages are tritonclient's own: a second copy of their descriptors could no
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -23,6 +23,8 @@ from serving.errors import (
     UnknownModelError,
     UnsupportedError,
 )
+from serving.logs import log_failure
+from serving.parsing import UNREADABLE, UNREADABLE_MESSAGE
 from serving.tensors import InputTensor, pack
 
 __all__ = ["InferenceService"]
@@ -33,7 +35,6 @@ logger = logging.getLogger(__name__)
 STREAM_WINDOW = 64
 # gRPC's own name for how long a client should wait before it tries again (gRFC A6).
 RETRY_AFTER = "grpc-retry-pushback-ms"
-REQUEST_ID = "x-request-id"
 # Said of every streamed answer, as Triton does: a request has one.
 FINAL_RESPONSE = "triton_final_response"
 
@@ -52,7 +53,7 @@ def _translating(method: Method) -> Method:
         except ServingError as error:
             await context.abort(grpc.StatusCode[error.grpc_status], str(error), _trailers(error))
         except Exception as error:
-            logger.exception("%s crashed", method.__name__)
+            log_failure(logger, f"{method.__name__} crashed", error)
             await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {type(error).__name__}")
 
     return call
@@ -117,7 +118,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @_translating
     async def ModelInfer(self, request: Any, context: Any) -> Any:
-        with self._plane.observed("grpc", _request_id(context)) as record:
+        with self._plane.observed("grpc", _metadata(context)) as record:
             parsed = _parsed(request, context.time_remaining())
             return _message(await self._plane.infer(parsed, record))
 
@@ -128,7 +129,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
         async def read() -> None:
             try:
                 async for request in requests:
-                    await answers.put(asyncio.create_task(self._streamed(request, _request_id(context))))
+                    await answers.put(asyncio.create_task(self._streamed(request, _metadata(context))))
             finally:
                 await answers.put(None)
 
@@ -143,15 +144,17 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
                 if task is not None:
                     task.cancel()
 
-    async def _streamed(self, request: Any, request_id: str) -> Any:
+    async def _streamed(self, request: Any, metadata: Sequence[tuple[str, str]]) -> Any:
         # The stock client's stop_stream hangs on a stream that ended in an error, so it travels inside.
+        if request is UNREADABLE:
+            return pb.ModelStreamInferResponse(error_message=UNREADABLE_MESSAGE)
         try:
-            with self._plane.observed("grpc", request_id) as record:
+            with self._plane.observed("grpc", metadata) as record:
                 message = _message(await self._plane.infer(_parsed(request, None), record))
         except ServingError as error:
             return _stream_error(request, str(error))
         except Exception as error:
-            logger.exception("a streamed request crashed")
+            log_failure(logger, "a streamed request crashed", error)
             return _stream_error(request, f"internal error: {type(error).__name__}")
         message.parameters[FINAL_RESPONSE].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=message)
@@ -171,8 +174,8 @@ def _trailers(error: ServingError) -> tuple[tuple[str, str], ...]:
     return ((RETRY_AFTER, str(max(1, round(error.retry_after * 1000)))),)
 
 
-def _request_id(context: Any) -> str:
-    return next((str(value) for key, value in context.invocation_metadata() or () if key == REQUEST_ID), "")
+def _metadata(context: Any) -> list[tuple[str, str]]:
+    return [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
 
 
 def _left(answers: "asyncio.Queue[asyncio.Task[Any] | None]") -> Iterator[asyncio.Task[Any]]:

@@ -39,8 +39,9 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Ends every call without a known token in UNAUTHENTICATED, unknown methods included."""
 
-    def __init__(self, tokens: TokenFile) -> None:
+    def __init__(self, tokens: TokenFile, on_refusal: Callable[[], None]) -> None:
         self._tokens = tokens
+        self._on_refusal = on_refusal
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
@@ -54,6 +55,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return await continuation(handler_call_details)
 
         async def refuse(_: Any, context: Any) -> None:
+            self._on_refusal()
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, refusal)
 
         # A stream in both directions, whatever the method is: its handler runs before a message is read.
@@ -63,9 +65,10 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 class TokenMiddleware:
     """Answers every HTTP request without a known token with 401, unknown paths included."""
 
-    def __init__(self, app: App, tokens: TokenFile) -> None:
+    def __init__(self, app: App, tokens: TokenFile, on_refusal: Callable[[], None]) -> None:
         self._app = app
         self._tokens = tokens
+        self._on_refusal = on_refusal
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
@@ -74,6 +77,7 @@ class TokenMiddleware:
             return
         headers = [value for name, value in scope["headers"] if name == b"authorization"]
         if refusal := self._tokens.refusal(headers):
+            self._on_refusal()
             await _refuse(refusal, scope, receive, send)
         else:
             await self._app(scope, receive, send)

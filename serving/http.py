@@ -31,8 +31,6 @@ __all__ = ["create_app"]
 
 Answer = TypeVar("Answer")
 
-REQUEST_ID = "x-request-id"
-
 UNSUPPORTED_PATHS = (
     "/v2/systemsharedmemory/{rest:path}",
     "/v2/cudasharedmemory/{rest:path}",
@@ -130,7 +128,7 @@ class _Routes:
         raise UnsupportedError(f"{request.url.path} is not supported")
 
     async def infer(self, request: Request, model: str, version: str = "") -> Response:
-        with self._plane.observed("http", request.headers.get(REQUEST_ID, "")) as record:
+        with self._plane.observed("http", request.headers.items()) as record:
             limit = self._plane.limits.request_bytes
             body = await _body(request, limit)
             encoding = request.headers.get("content-encoding", "").strip().lower()

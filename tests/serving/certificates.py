@@ -28,7 +28,12 @@ class Authority:
 
     def trusting(self, *pair: Path) -> ssl.SSLContext:
         """A client's context that trusts this authority, and shows a certificate if given one."""
-        context = ssl.create_default_context(cafile=self.root)
+        return self.context(self.root, *pair)
+
+    @staticmethod
+    def context(root: Path, *pair: Path) -> ssl.SSLContext:
+        """The same of an authority of which only the file is known."""
+        context = ssl.create_default_context(cafile=root)
         if pair:
             context.load_cert_chain(*pair)
         return context

@@ -1,6 +1,6 @@
-"""Image files that nobody means well with, made in code: a server must refuse them, or decode them unharmed.
+"""Image files that nobody means well with, made in code: a server refuses them, or decodes them unharmed.
 
-`HARMLESS` are odd but legal and must decode; `REFUSED` must end in a `MediaError`; of `BOMBS` it is only asked
+`HARMLESS` are odd but legal and must decode, `REFUSED` must end in a `MediaError`, and of `BOMBS` it is asked
 that they cost neither memory nor time. Each value makes the bytes when called.
 """
 
