@@ -8,7 +8,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -199,15 +199,13 @@ def stop_at_end(descriptor: int) -> None:
 def announce(addresses: "Addresses", address_file: Path | None) -> None:
     """Print where the server is, on one line, and write it to a file that is there whole or not at all."""
     if address_file is not None:
-        text = json.dumps(
-            {
-                "http": addresses.http,
-                "grpc": addresses.grpc,
-                "metrics": addresses.metrics,
-                "models": addresses.models,
-                "secure": addresses.secure,
-            }
-        )
+        told: dict[str, Any] = {
+            "http": addresses.http,
+            "grpc": addresses.grpc,
+            "metrics": addresses.metrics,
+            "models": addresses.models,
+        }
+        text = json.dumps(told | ({"secure": True} if addresses.secure else {}))
         partial = address_file.with_name(f".{address_file.name}.{os.getpid()}")
         try:
             partial.write_text(text + "\n", encoding="utf-8")

@@ -177,7 +177,6 @@ def test_the_address_file_is_whole_or_absent(tmp_path, capsys):
         "grpc": "127.0.0.1:2",
         "metrics": "127.0.0.1:3",
         "models": ["m", "n"],
-        "secure": False,
     }
     assert os.listdir(tmp_path) == ["address.json"]
     assert "grpc://127.0.0.1:2/m http://127.0.0.1:1/m" in capsys.readouterr().out
