@@ -214,6 +214,4 @@ def _selected(names: Sequence[str]) -> Sequence[str]:
     known = [spec.name for spec in OUTPUTS]
     if unknown := [name for name in names if name not in known]:
         raise InvalidRequestError(f"unknown output {unknown[0]!r}; the outputs are {', '.join(known)}")
-    if len(set(names)) < len(names):
-        raise InvalidRequestError(f"an output was asked for twice: {', '.join(names)}")
-    return names or known
+    return list(dict.fromkeys(names)) or known

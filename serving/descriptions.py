@@ -37,8 +37,12 @@ def describe_config(info: ModelInfo, max_batch_size: int) -> dict[str, Any]:
         "name": info.name,
         "platform": "prefrm",
         "backend": "prefrm",
+        "version_policy": {"all": {}},
         "max_batch_size": max_batch_size,
-        "input": [_tensor_config(spec) for spec in INPUTS],
+        # By these, tools that size requests know that several share a batch, and of different sizes, too.
+        "dynamic_batching": {},
+        "instance_group": [{"name": f"{info.name}_0", "count": 1}],
+        "input": [_tensor_config(spec) | {"allow_ragged_batch": True} for spec in INPUTS],
         "output": [_tensor_config(spec) for spec in OUTPUTS],
         "parameters": {key: {"string_value": value} for key, value in info.facts.items()},
     }

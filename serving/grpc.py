@@ -6,7 +6,7 @@ The messages are tritonclient's own: a second copy of their descriptors could no
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -24,6 +24,7 @@ from serving.errors import (
     UnsupportedError,
 )
 from serving.logs import log_failure
+from serving.parameters import read_timeout
 from serving.parsing import UNREADABLE, UNREADABLE_MESSAGE
 from serving.tensors import InputTensor, pack
 
@@ -102,6 +103,8 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @_translating
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:
+        if request.repository_name:
+            raise UnsupportedError("this server has one repository, which has no name")
         models = self._plane.repository_index(ready_only=request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
@@ -129,7 +132,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
         async def read() -> None:
             try:
                 async for request in requests:
-                    await answers.put(asyncio.create_task(self._streamed(request, _metadata(context))))
+                    await answers.put(asyncio.create_task(self._streamed(request, context)))
             finally:
                 await answers.put(None)
 
@@ -144,13 +147,14 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
                 if task is not None:
                     task.cancel()
 
-    async def _streamed(self, request: Any, metadata: Sequence[tuple[str, str]]) -> Any:
+    async def _streamed(self, request: Any, context: Any) -> Any:
         # The stock client's stop_stream hangs on a stream that ended in an error, so it travels inside.
         if request is UNREADABLE:
             return pb.ModelStreamInferResponse(error_message=UNREADABLE_MESSAGE)
         try:
-            with self._plane.observed("grpc", metadata) as record:
-                message = _message(await self._plane.infer(_parsed(request, None), record))
+            with self._plane.observed("grpc", _metadata(context)) as record:
+                parsed = _parsed(request, context.time_remaining())
+                message = _message(await self._plane.infer(parsed, record))
         except ServingError as error:
             return _stream_error(request, str(error))
         except Exception as error:
@@ -163,8 +167,24 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
     async def _unsupported(self, request: Any, context: Any) -> Any:
         raise UnsupportedError("this call is not supported")
 
-    SystemSharedMemoryStatus = SystemSharedMemoryRegister = SystemSharedMemoryUnregister = _unsupported
-    CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _unsupported
+    # There are never regions: nothing is listed, and to let go of all of them is no mistake.
+    @_translating
+    async def SystemSharedMemoryStatus(self, request: Any, context: Any) -> Any:
+        return pb.SystemSharedMemoryStatusResponse()
+
+    @_translating
+    async def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    @_translating
+    async def CudaSharedMemoryStatus(self, request: Any, context: Any) -> Any:
+        return pb.CudaSharedMemoryStatusResponse()
+
+    @_translating
+    async def CudaSharedMemoryUnregister(self, request: Any, context: Any) -> Any:
+        return pb.CudaSharedMemoryUnregisterResponse()
+
+    SystemSharedMemoryRegister = CudaSharedMemoryRegister = _unsupported
     TraceSetting = LogSettings = _unsupported
 
 
@@ -201,7 +221,7 @@ def _parsed(request: Any, time_remaining: float | None) -> InferRequest:
             raise UnsupportedError("shared memory is not supported; take the tensors from the answer")
         if "classification" in output.parameters:
             raise UnsupportedError("the classification extension is not supported")
-    timeouts = [time_remaining, _timeout(request)]
+    timeouts = [time_remaining, read_timeout(_parameters(request))]
     return InferRequest(
         model=request.model_name,
         version=request.model_version,
@@ -212,14 +232,15 @@ def _parsed(request: Any, time_remaining: float | None) -> InferRequest:
     )
 
 
-def _timeout(request: Any) -> float | None:
-    if "timeout" not in request.parameters:
-        return None
-    parameter = request.parameters["timeout"]
-    if parameter.WhichOneof("parameter_choice") not in ("int64_param", "uint64_param"):
-        raise InvalidRequestError("the parameter 'timeout' must be an integer of microseconds")
-    microseconds = parameter.int64_param or parameter.uint64_param
-    return microseconds / 1e6 if microseconds > 0 else None
+def _parameters(request: Any) -> dict[str, object]:
+    parameters: dict[str, object] = {}
+    for name, parameter in request.parameters.items():
+        kind = parameter.WhichOneof("parameter_choice")
+        parameters[name] = kind and getattr(parameter, kind)
+        # The protocol has it as int64, and real Triton takes no other.
+        if name == "timeout" and kind == "uint64_param":
+            raise InvalidRequestError("the parameter 'timeout' must be an int64 of microseconds")
+    return parameters
 
 
 def _inputs(request: Any) -> list[InputTensor]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -57,7 +58,13 @@ def create_app(plane: DataPlane) -> FastAPI:
     app.add_api_route("/v2/repository/index", wire.repository_index, methods=post)
     app.add_api_route("/v2/repository/models/{model}/load", wire.load, methods=post)
     app.add_api_route("/v2/repository/models/{model}/unload", wire.unload, methods=post)
-    for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+    for kind in ("system", "cuda"):
+        # There are never regions: nothing is listed, and to let go of all of them is no mistake.
+        regions = f"/v2/{kind}sharedmemory"
+        app.add_api_route(f"{regions}/status", wire.no_regions, methods=get)
+        app.add_api_route(f"{regions}/unregister", wire.live, methods=post)
+        app.add_api_route(f"{regions}/region/{{region}}/unregister", wire.live, methods=post)
+    for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version:digits}"):
         app.add_api_route(path, wire.model_metadata, methods=get)
         app.add_api_route(f"{path}/ready", wire.model_ready, methods=get)
         app.add_api_route(f"{path}/config", wire.model_config, methods=get)
@@ -66,6 +73,21 @@ def create_app(plane: DataPlane) -> FastAPI:
     for path in UNSUPPORTED_PATHS:
         app.add_api_route(path, wire.unsupported, methods=get + post)
     return app
+
+
+class _Digits(Convertor[str]):
+    """A version in a path is a number; a path with anything else in its place is none that there is."""
+
+    regex = "[0-9]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("digits", _Digits())
 
 
 class _Routes:
@@ -81,6 +103,9 @@ class _Routes:
         if not self._plane.ready:
             raise NotReadyError("the server is not ready")
         return _yes()
+
+    async def no_regions(self) -> Response:
+        return JSONResponse([])
 
     async def server_metadata(self) -> Response:
         return JSONResponse(self._plane.server_metadata())
@@ -101,7 +126,10 @@ class _Routes:
 
     async def repository_index(self, request: Request) -> Response:
         fields = await self._fields(request)
-        return JSONResponse(self._plane.repository_index(ready_only=bool(fields.get("ready", False))))
+        ready_only = fields.get("ready", False)
+        if not isinstance(ready_only, bool):
+            raise InvalidRequestError(f"'ready' must be true or false; received {str(ready_only)[:60]!r}")
+        return JSONResponse(self._plane.repository_index(ready_only=ready_only))
 
     async def load(self, request: Request, model: str) -> Response:
         if (await self._fields(request)).get("parameters"):

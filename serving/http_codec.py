@@ -13,6 +13,7 @@ from typing import Any
 from prefrm.protocol import OUTPUTS
 from serving.dataplane import InferRequest, InferResponse
 from serving.errors import InvalidRequestError, TooLargeError, UnsupportedError
+from serving.parameters import read_timeout
 from serving.tensors import InputTensor, pack, to_elements
 
 __all__ = ["BinaryChoice", "compress", "decompress", "parse_request", "render_response"]
@@ -57,7 +58,9 @@ def parse_request(
     header = _json_object(body[:size])
     parameters = _field(header, "parameters", dict, default={})
     outputs = [_as(dict, output, "an output") for output in _field(header, "outputs", list, default=[])]
-    timeout = _timeout(parameters)
+    timeout = read_timeout(parameters)
+    if parameters.get("timeout", 0) < 0:
+        raise InvalidRequestError(f"'timeout' must not be negative; received {parameters['timeout']}")
     request = InferRequest(
         model=model,
         version=version,
@@ -98,13 +101,14 @@ def decompress(body: bytes, encoding: str, *, limit: int) -> bytes:
     """The body behind a Content-Encoding: identity, gzip or deflate.
 
     Raises:
-        InvalidRequestError: the encoding is unknown or the body is corrupt.
+        UnsupportedError: the encoding is unknown.
+        InvalidRequestError: the body is corrupt.
         TooLargeError: it has more than `limit` bytes; no more than that is ever inflated.
     """
     if encoding in ("", "identity"):
         return body
     if encoding not in _WINDOWS:
-        raise InvalidRequestError(f"unknown Content-Encoding {encoding!r}; send gzip, deflate or none")
+        raise UnsupportedError(f"unknown Content-Encoding {encoding!r}; send gzip, deflate or none")
     inflater = zlib.decompressobj(_WINDOWS[encoding])
     try:
         content = inflater.decompress(body, limit + 1)
@@ -172,13 +176,6 @@ def _output_is_binary(output: dict[str, Any], default: bool) -> bool:
     if parameters.get("classification"):
         raise UnsupportedError("the classification extension is not supported")
     return bool(_field(parameters, "binary_data", bool, default=default))
-
-
-def _timeout(parameters: dict[str, Any]) -> float | None:
-    microseconds = _field(parameters, "timeout", int, default=0)
-    if abs(microseconds) >= 2**63:
-        raise InvalidRequestError("'timeout' must be an int64 of microseconds")
-    return microseconds / 1e6 if microseconds > 0 else None
 
 
 def _header_size(body: bytes, header_length: str | None) -> int:

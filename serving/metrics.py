@@ -21,6 +21,17 @@ __all__ = ["Metrics", "ModelMetrics", "Queue"]
 
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 GROUPS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+# The protocol's, which readers look up by name; there is no cache of responses.
+STATISTICS = (
+    "success",
+    "fail",
+    "queue",
+    "compute_input",
+    "compute_infer",
+    "compute_output",
+    "cache_hit",
+    "cache_miss",
+)
 COST_BUCKETS = tuple(float(2**n) for n in range(4, 23, 2))
 
 
@@ -134,7 +145,8 @@ class ModelMetrics:
         self._queue_groups = metrics.queue_groups.labels(name, version)
         self._queue_cost = metrics.queue_cost.labels(name, version)
         self._queue_age = metrics.queue_age.labels(name, version)
-        self._durations = {name: [0, 0.0] for name in ("success", "fail", "queue", "compute_infer")}
+        self._durations: dict[str, tuple[int, float]] = dict.fromkeys(STATISTICS, (0, 0.0))
+        self._by_size: dict[int, tuple[int, float]] = {}
         self._groups = 0
         self._batches = 0
         self._last_ms = 0
@@ -153,6 +165,8 @@ class ModelMetrics:
         self._groups += len(matrices)
         self._batches += 1
         self._last_ms = int(time.time() * 1000)
+        times, total = self._by_size.get(len(outcomes), (0, 0.0))
+        self._by_size[len(outcomes)] = (times + 1, total + seconds)
         self._batch_groups.observe(len(outcomes))
         self._batch_cost.observe(cost)
         self._batch_seconds.observe(seconds)
@@ -168,6 +182,9 @@ class ModelMetrics:
         if succeeded:
             self._add("queue", request.queue_s)
             self._add("compute_infer", request.compute_s)
+            # Decoding and encoding are part of what the scorer does; readers of Triton's look for these.
+            self._add("compute_input", 0.0)
+            self._add("compute_output", 0.0)
 
     def snapshot(self) -> dict[str, Any]:
         """The protocol's model statistics, without the model's name: counts, and durations in nanoseconds."""
@@ -179,9 +196,19 @@ class ModelMetrics:
                 name: {"count": count, "ns": int(seconds * 1e9)}
                 for name, (count, seconds) in self._durations.items()
             },
+            "batch_stats": [
+                {
+                    "batch_size": size,
+                    "compute_infer": {"count": count, "ns": int(seconds * 1e9)},
+                    "compute_input": {"count": count, "ns": 0},
+                    "compute_output": {"count": count, "ns": 0},
+                }
+                for size, (count, seconds) in sorted(self._by_size.items())
+            ],
+            "memory_usage": [],
+            "response_stats": {},
         }
 
     def _add(self, name: str, seconds: float) -> None:
-        entry = self._durations[name]
-        entry[0] += 1
-        entry[1] += seconds
+        count, total = self._durations[name]
+        self._durations[name] = (count + 1, total + seconds)

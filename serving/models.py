@@ -126,6 +126,10 @@ class ModelRepository:
         found = self._models.get(name)
         if found is None:
             raise UnknownModelError(f"unknown model {name!r}; this server has {_listed(self._models)}")
+        if version:
+            if not version.isdecimal():
+                raise InvalidRequestError(f"a model's version is a number from 1 on; received {version!r}")
+            version = version.lstrip("0")
         if version and version not in found:
             raise UnknownModelError(
                 f"unknown version {version!r} of the model {name!r}; this server has {_listed(found)}"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from prefrm.protocol import OUTPUTS, encode_groups
 from prefrm.winmatrix import Group
-from serving.errors import InvalidRequestError, ServingError, TooLargeError
+from serving.errors import ServingError, TooLargeError, UnsupportedError
 from serving.http_codec import compress, decompress, parse_request
 from serving.limits import Limits
 from serving.models import ModelInfo
@@ -148,6 +148,15 @@ def test_raw_tensors_must_fill_their_shape(served, raw, message):
         ("GET", "/v2/models/other", 404),
         ("GET", "/v2/models/other/ready", 404),
         ("GET", "/v2/models/judge/versions/9/config", 404),
+        ("GET", "/v2/models/judge/versions/latest/config", 404),
+        ("GET", "/v2/models/judge/versions/01/config", 200),
+        ("POST", "/v2/systemsharedmemory/region/mine/register", 501),
+        ("POST", "/v2/systemsharedmemory/region/mine/unregister", 200),
+        ("POST", "/v2/cudasharedmemory/unregister", 200),
+        ("GET", "/v2/cudasharedmemory/status", 200),
+        ("GET", "/v2/repository/models/judge/load", 405),
+        ("POST", "/v2/repository/models/judge/load", 501),
+        ("POST", "/v2/repository/models/judge/drop", 404),
         ("GET", "/v2/models/judge/infer", 405),
         ("DELETE", "/v2/health/live", 405),
         ("POST", "/v2/models/judge/generate", 501),
@@ -190,13 +199,13 @@ def test_encodings(served):
         assert response.status_code == 200
         assert response.headers.get("content-encoding", "identity") == encoding
         assert response.json()["model_name"] == "judge"
-    for encoding, encoded, message in (
-        ("br", body, "unknown Content-Encoding"),
-        ("gzip", body, "no gzip data"),
-        ("gzip", gzip.compress(body)[:-9], "truncated"),
+    for encoding, encoded, status, message in (
+        ("br", body, 501, "unknown Content-Encoding"),
+        ("gzip", body, 400, "no gzip data"),
+        ("gzip", gzip.compress(body)[:-9], 400, "truncated"),
     ):
         response = infer(served, encoded, **{"Content-Encoding": encoding})
-        assert response.status_code == 400
+        assert response.status_code == status
         assert message in refused(response)
 
 
@@ -308,7 +317,7 @@ def test_accept_encoding(accepted, encoding):
 
 
 def test_an_unknown_content_encoding_is_named():
-    with pytest.raises(InvalidRequestError, match="'br'"):
+    with pytest.raises(UnsupportedError, match="'br'"):
         decompress(b"", "br", limit=10)
 
 

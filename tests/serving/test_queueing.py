@@ -119,14 +119,14 @@ def test_a_timeout_in_the_request_spares_the_work(gated, group, metric, until):
         client.async_infer("judge", grpc_inputs(group("first")), lambda **got: answers.put(got))
         until(lambda: bool(gated.calls))
         # Both are answered though the scorer is busy.
-        with pytest.raises(InferenceServerException, match="deadline passed") as caught:
+        with pytest.raises(InferenceServerException, match=r"deadline.* passed") as caught:
             client.infer("judge", grpc_inputs(group("late")), timeout=1000)
         assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
         url = f"http://{served.http}/v2/models/judge/infer"
         request = body(group("late"), parameters={"timeout": 1000})
         response = httpx.post(url, json=request, timeout=30)
         assert response.status_code == 504
-        assert "deadline passed" in response.json()["error"]
+        assert "deadline" in response.json()["error"]
         gated.gate.set()
         assert answers.get(timeout=10)["error"] is None
         assert gated.calls == [["first"]]

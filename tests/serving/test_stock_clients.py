@@ -167,7 +167,6 @@ class TestEveryClient:
             ({"size": 9}, "may have 8 candidates; received 9"),
             ({"size": 1}, "at least 2 candidates"),
             ({"outputs": ["win_matrix", "rank"]}, "unknown output 'rank'"),
-            ({"outputs": ["valid", "valid"]}, "asked for twice"),
         ],
     )
     def test_a_request_that_breaks_the_protocol_is_invalid(self, kind, served, options, message):
@@ -201,14 +200,26 @@ class TestEveryClient:
 
     def test_extensions_that_are_not_there_say_so(self, kind, served):
         for method, *rest in (
-            ("get_system_shared_memory_status",),
-            ("get_cuda_shared_memory_status",),
+            ("register_system_shared_memory", "mine", "key", 10),
+            ("register_cuda_shared_memory", "mine", b"aGFuZGxl", 0, 10),
             ("get_trace_settings",),
             ("get_log_settings",),
         ):
             with pytest.raises(InferenceServerException, match="not supported") as caught:
                 call(kind, served, method, *rest)
             assert caught.value.status() == UNSUPPORTED[wire(kind)]
+
+    def test_there_are_no_regions_of_shared_memory(self, kind, served):
+        for memory in ("system", "cuda"):
+            assert not as_dict(kind, call(kind, served, f"get_{memory}_shared_memory_status"))
+            call(kind, served, f"unregister_{memory}_shared_memory")
+            call(kind, served, f"unregister_{memory}_shared_memory", "mine")
+
+    def test_an_output_that_is_asked_for_twice_comes_once(self, kind, served, tensors):
+        wanted = outputs(kind, "valid", "win_rate", "valid")
+        result = call(kind, served, "infer", "judge", inputs(kind, tensors), outputs=wanted)
+        names = [one["name"] for one in as_dict(kind, result.get_response())["outputs"]]
+        assert names == ["valid", "win_rate"]
 
     def test_megabytes_travel(self, kind, served):
         # gRPC's own limit is 4 MiB. aiohttp warns of bodies beyond 1 MiB that are not streams.
