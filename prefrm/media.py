@@ -18,7 +18,17 @@ from PIL import Image, UnidentifiedImageError
 from prefrm.containers import essence
 from prefrm.errors import ConfigError, MediaError
 
-__all__ = ["DEFAULT_LIMITS", "ImageInfo", "ImageLimits", "decode", "digest", "encode_png", "probe", "read"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "ImageInfo",
+    "ImageLimits",
+    "check_size",
+    "decode",
+    "digest",
+    "encode_png",
+    "probe",
+    "read",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +83,7 @@ def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> 
     """The encoded bytes of an image file, after `probe`. Raises `MediaError` that names the file."""
     file = Path(path)
     try:
-        if file.stat().st_size > limits.max_bytes:
-            raise MediaError(_too_many_bytes(file.stat().st_size, limits))
+        check_size(file.stat().st_size, limits)
         data = file.read_bytes()
         probe(data, limits)
     except MediaError as error:
@@ -83,6 +92,12 @@ def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> 
     except (OSError, ValueError) as error:
         raise MediaError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return data
+
+
+def check_size(size: int, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+    """Raise `MediaError` if an encoded image of `size` bytes is too long."""
+    if size > limits.max_bytes:
+        raise MediaError(f"the image has {size} bytes; the limit is {limits.max_bytes}")
 
 
 def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo:
@@ -138,8 +153,7 @@ def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Image.Transp
     """The image, not yet decoded, and what turns it upright."""
     if not data:
         raise MediaError("the image is empty (0 bytes)")
-    if len(data) > limits.max_bytes:
-        raise MediaError(_too_many_bytes(len(data), limits))
+    check_size(len(data), limits)
     needed = essence(data)
     try:
         with warnings.catch_warnings():
@@ -162,7 +176,3 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I;16"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-
-
-def _too_many_bytes(size: int, limits: ImageLimits) -> str:
-    return f"the image has {size} bytes; the limit is {limits.max_bytes}"

@@ -4,33 +4,38 @@ Every answer other than 200 is `{"error": "..."}`, unknown routes included. Bodi
 stock clients send no usable Content-Type.
 """
 
-import asyncio
 import json
 import math
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from importlib.metadata import version as package_version
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from serving.dataplane import DataPlane
+from serving.docs_page import OPENAPI_PATH, complete_document, docs_router
 from serving.errors import (
-    ClientGoneError,
     InvalidRequestError,
     NotReadyError,
     OverloadedError,
     ServingError,
-    TooLargeError,
     UnsupportedError,
 )
-from serving.http_codec import compress, decompress, parse_request, render_response
+from serving.http_codec import compress, parse_request, render_response
+from serving.http_io import read_body, unless_gone
+from serving.score_api import score_router
+from serving.score_schema import ErrorAnswer
 
 __all__ = ["create_app"]
 
-Answer = TypeVar("Answer")
+DESCRIPTION = """
+A preference judge: it compares the images of a group with each other; an image's *win rate* is its reward.
+
+`/v1/score` can be tried from this page. The Open Inference Protocol (KServe v2) is what prefrm's own client
+and the stock `tritonclient` speak, with tensors in binary; gRPC has the same on a port of its own.
+"""
 
 UNSUPPORTED_PATHS = (
     "/v2/systemsharedmemory/{rest:path}",
@@ -45,10 +50,21 @@ UNSUPPORTED_PATHS = (
 
 def create_app(plane: DataPlane) -> FastAPI:
     """The ASGI application of one data plane."""
-    app = FastAPI(title="prefrm", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="prefrm",
+        version=package_version("prefrm"),
+        description=DESCRIPTION,
+        openapi_url=OPENAPI_PATH,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # Without this, the document has FastAPI's own 422, which is never answered.
+        responses={"default": {"model": ErrorAnswer, "description": "What went wrong."}},
+    )
     app.add_exception_handler(ServingError, _on_serving_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_crash)
+    app.include_router(score_router(plane))
     wire = _Routes(plane)
     get, post = ["GET"], ["POST"]
     app.add_api_route("/v2", wire.server_metadata, methods=get)
@@ -71,7 +87,9 @@ def create_app(plane: DataPlane) -> FastAPI:
         app.add_api_route(f"{path}/stats", wire.statistics, methods=get)
         app.add_api_route(f"{path}/infer", wire.infer, methods=post)
     for path in UNSUPPORTED_PATHS:
-        app.add_api_route(path, wire.unsupported, methods=get + post)
+        app.add_api_route(path, wire.unsupported, methods=get + post, include_in_schema=False)
+    app.include_router(docs_router(app.title))
+    complete_document(app)
     return app
 
 
@@ -143,7 +161,7 @@ class _Routes:
 
     async def _fields(self, request: Request) -> dict[str, Any]:
         """A body of JSON that may be left out."""
-        body = await _body(request, self._plane.limits.request_bytes)
+        body = await read_body(request, self._plane.limits.request_bytes)
         try:
             fields = json.loads(body or b"{}")
         except (ValueError, RecursionError) as error:
@@ -158,13 +176,10 @@ class _Routes:
     async def infer(self, request: Request, model: str, version: str = "") -> Response:
         with self._plane.observed("http", request.headers.items()) as record:
             limit = self._plane.limits.request_bytes
-            body = await _body(request, limit)
-            encoding = request.headers.get("content-encoding", "").strip().lower()
-            if encoding:
-                body = await asyncio.to_thread(decompress, body, encoding, limit=limit)
+            body = await read_body(request, limit)
             header_length = request.headers.get("inference-header-content-length")
             parsed, binary = parse_request(body, header_length, model=model, version=version)
-            answer = await _unless_gone(request, self._plane.infer(parsed, record))
+            answer = await unless_gone(request, self._plane.infer(parsed, record))
             content, json_length = render_response(answer, binary)
         headers = {}
         if json_length is not None:
@@ -174,43 +189,6 @@ class _Routes:
             headers["Content-Encoding"] = content_encoding
         media_type = "application/json" if json_length is None else "application/octet-stream"
         return Response(content, media_type=media_type, headers=headers)
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    # What is too large is still read, and dropped: a client that is cut off while it sends sees a broken
-    # connection instead of the reason.
-    chunks, size = [], 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size <= limit:
-                chunks.append(chunk)
-            else:
-                chunks.clear()
-    except ClientDisconnect as error:
-        raise ClientGoneError("the client left while it was sending") from error
-    if size > limit:
-        raise TooLargeError(f"the request has {size} bytes; the limit is {limit}")
-    return b"".join(chunks)
-
-
-async def _unless_gone(request: Request, answer: Awaitable[Answer]) -> Answer:
-    """The answer, unless the client hangs up first; then the work is cancelled."""
-    work = asyncio.ensure_future(answer)
-    gone = asyncio.ensure_future(_hung_up(request))
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientGoneError("the client left before the answer was ready")
-        return work.result()
-    finally:
-        work.cancel()
-        gone.cancel()
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _yes() -> Response:

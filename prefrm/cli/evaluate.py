@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefrm.cli.remote import Remote, with_remote
 from prefrm.cli.shared import AsJson, Data, Split, Target, open_scorer, require_judge
 from prefrm.errors import ConfigError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
+@with_remote
 def evaluate(
     target: Target,
     data: Data,
@@ -37,6 +39,8 @@ def evaluate(
         "runs/eval"
     ),
     as_json: AsJson = False,
+    *,
+    remote: Remote,
 ) -> None:
     """Measure a judge on a preference dataset: tables, plots, JSON."""
     from prefrm import eval as evaluation
@@ -45,12 +49,12 @@ def evaluate(
         raise ConfigError(f"--amend writes into a bundle's folder; received the URL {target}")
     splits = evaluation.find_splits(data, split, validation)
     if against is not None:
-        require_judge(against)
+        require_judge(against, remote)
     evaluation.make_report_folder(out)
-    result = _study(target, data, splits)
+    result = _study(target, data, splits, remote)
     opponent = None
     if against is not None:
-        opponent = evaluation.Opponent.of(against, _study(against, data, splits), result)
+        opponent = evaluation.Opponent.of(against, _study(against, data, splits, remote), result)
     plots = evaluation.write_report(
         result.evaluation,
         out,
@@ -72,10 +76,10 @@ def evaluate(
     print(f"report: {out / 'report.md'}")
 
 
-def _study(target: str, data: Path, splits: "Splits") -> "Study":
+def _study(target: str, data: Path, splits: "Splits", remote: Remote) -> "Study":
     from prefrm.eval import evaluate_splits
 
-    with open_scorer(target) as scorer:
+    with open_scorer(target, remote=remote) as scorer:
         return evaluate_splits(scorer, data, splits)
 
 

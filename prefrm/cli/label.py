@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from prefrm.cli.remote import Remote, with_remote
 from prefrm.cli.shared import Data, Pairs, Split, Target, identity, open_scorer
 from prefrm.errors import ConfigError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["label"]
 
 
+@with_remote
 def label(
     target: Target,
     data: Data,
@@ -32,6 +34,8 @@ def label(
     ] = 0.0,
     pairs: Pairs = None,
     conversational: Annotated[bool, typer.Option(help="write prompts and texts as chat messages")] = False,
+    *,
+    remote: Remote,
 ) -> None:
     """Label a dataset offline: win matrices, win rates, rankings, and chosen/rejected pairs."""
     from prefrm import label as labelling
@@ -42,7 +46,7 @@ def label(
     if not 0 <= min_margin < 1:
         raise ConfigError(f"--min-margin must be in [0, 1); received {min_margin}")
     total = count_groups(data, split)
-    with open_scorer(target, pairs) as scorer, track("labelling", total) as advance:
+    with open_scorer(target, pairs, remote) as scorer, track("labelling", total) as advance:
         judge = identity(target, scorer, pairs)
         summary = labelling.label(scorer, read_groups(data, split), out, judge=judge, progress=advance)
     if summary.unreadable:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from prefrm.cli.remote import Remote, with_remote
 from prefrm.cli.shared import AsJson, Pairs, Target, open_scorer
 from prefrm.errors import ConfigError
 
@@ -15,6 +16,7 @@ __all__ = ["score"]
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
+@with_remote
 def score(
     target: Target,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE IMAGE ...", help="two image files or more")],
@@ -22,6 +24,8 @@ def score(
     plot: Annotated[Path | None, typer.Option(help="also draw the matrix into this file")] = None,
     pairs: Pairs = None,
     as_json: AsJson = False,
+    *,
+    remote: Remote,
 ) -> None:
     """Compare image files with each other: the win matrix, in the terminal."""
     from prefrm.heatmap import terminal_matrix
@@ -32,7 +36,7 @@ def score(
     if plot is not None and not plot.parent.is_dir():
         raise ConfigError(f"--plot {plot}: {plot.parent} is no folder; make it first")
     group = read_group(prompt, images)
-    with open_scorer(target, pairs) as scorer:
+    with open_scorer(target, pairs, remote) as scorer:
         (matrix,) = scorer.score([group])
     labels = [image.name for image in images]
     if plot is not None:

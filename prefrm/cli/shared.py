@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefrm.cli.remote import Remote
 from prefrm.errors import ConfigError
 from prefrm.protocol import judge_identity
 
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["AsJson", "Data", "Pairs", "Split", "Target", "identity", "open_scorer", "require_judge"]
 
-Target = Annotated[str, typer.Argument(metavar="BUNDLE|URL", help="a bundle, or grpc://host:port/model")]
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="BUNDLE|URL",
+        help="a bundle, or grpc://host:port/model; several replicas: grpc://a:8001,b:8001/model",
+    ),
+]
 Data = Annotated[Path, typer.Argument(help="a dataset folder, as `prefrm data build` writes it")]
 Split = Annotated[str, typer.Option(help="which split of the dataset")]
 Pairs = Annotated[
@@ -29,21 +36,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing els
 
 
 @contextmanager
-def open_scorer(target: str, pairs: int | None = None) -> "Iterator[Scorer]":
+def open_scorer(target: str, pairs: int | None = None, remote: Remote | None = None) -> "Iterator[Scorer]":
     """The judge of a bundle, on this machine, or the one behind a URL, until the block ends.
 
-    `pairs` is the budget of an engine, None for all.
+    `pairs` is the budget of an engine, None for all; `remote` says how to reach a server.
     """
     if "://" in target:
-        from prefrm.client import connect
-
         if pairs is not None:
             raise ConfigError(
                 f"--pairs {pairs}: the server decides how many pairs it judges; give it to `prefrm serve`"
             )
-
-        with connect(target) as remote:
-            yield remote
+        with (remote or Remote()).connect(target) as scorer:
+            yield scorer
         return
     from prefrm.bundle import read_manifest
     from prefrm.engine import Engine
@@ -52,10 +56,10 @@ def open_scorer(target: str, pairs: int | None = None) -> "Iterator[Scorer]":
     yield Engine.from_bundle(target, pairs="all" if pairs is None else pairs)
 
 
-def require_judge(target: str) -> None:
+def require_judge(target: str, remote: Remote | None = None) -> None:
     """Raise before anything else is scored if `target` is no bundle, or if nobody answers there."""
     if "://" in target:
-        with open_scorer(target) as scorer:
+        with open_scorer(target, remote=remote) as scorer:
             identity(target, scorer)
             return
     from prefrm.bundle import read_manifest

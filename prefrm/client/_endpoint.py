@@ -1,34 +1,43 @@
 """Where a judge is: the URL of a remote scorer, read and checked."""
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from prefrm.errors import ConfigError
 from prefrm.protocol import GRPC_PORT, HTTP_PORT
 
-__all__ = ["Endpoint"]
+__all__ = ["Endpoint", "joint_url", "parse_url"]
 
 _PORTS = {"grpc": GRPC_PORT, "http": HTTP_PORT}
+# The schemes, as wire and whether it is encrypted.
+_SCHEMES = {
+    "grpc": ("grpc", False),
+    "grpcs": ("grpc", True),
+    "http": ("http", False),
+    "https": ("http", True),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A wire ("grpc" or "http"), a `host:port` and the name of a model behind it."""
+    """A wire ("grpc" or "http"), whether it is encrypted, a `host:port` and the name of a model behind it."""
 
     wire: str
+    secure: bool = False
     address: str
     model: str
 
     @classmethod
     def parse(cls, url: str) -> "Endpoint":
-        """Read `grpc://host:port/model` or `http://host:port/model`. Raises `ConfigError`."""
+        """Read the URL of one server, such as `grpc://host:port/model`. Raises `ConfigError`."""
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
             raise _not_understood(url, str(error)) from error
-        if parts.scheme not in _PORTS:
+        if parts.scheme not in _SCHEMES:
             raise _not_understood(url, f"the scheme is {parts.scheme!r}")
         if port == 0:
             raise _not_understood(url, "nobody listens on port 0")
@@ -40,12 +49,18 @@ class Endpoint:
         if not model or "/" in model:
             raise _not_understood(url, "its path must be the name of one model")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        return cls(wire=parts.scheme, address=f"{host}:{port or _PORTS[parts.scheme]}", model=model)
+        wire, secure = _SCHEMES[parts.scheme]
+        return cls(wire=wire, secure=secure, address=f"{host}:{port or _PORTS[wire]}", model=model)
+
+    @property
+    def scheme(self) -> str:
+        """What its URL starts with: `grpc`, `grpcs`, `http` or `https`."""
+        return self.wire + "s" * self.secure
 
     @property
     def url(self) -> str:
         """The URL that names this endpoint, with its port."""
-        return f"{self.wire}://{self.address}/{self.model}"
+        return f"{self.scheme}://{self.address}/{self.model}"
 
     @property
     def is_loopback(self) -> bool:
@@ -62,7 +77,30 @@ class Endpoint:
         return ip.is_loopback or ip.is_unspecified
 
 
+def parse_url(url: str) -> tuple[Endpoint, ...]:
+    """The replicas that a URL names, in order, such as `grpc://a:8001,b:8001/judge`.
+
+    Raises:
+        ConfigError: it cannot be read, or names a replica twice.
+    """
+    scheme, separator, rest = url.partition("://")
+    hosts, slash, path = rest.partition("/")
+    if "," not in hosts:
+        return (Endpoint.parse(url),)
+    endpoints = tuple(Endpoint.parse(f"{scheme}{separator}{host}{slash}{path}") for host in hosts.split(","))
+    if len(set(endpoints)) < len(endpoints):
+        raise _not_understood(url, "it names a replica twice")
+    return endpoints
+
+
+def joint_url(endpoints: Sequence[Endpoint]) -> str:
+    """The URL that names replicas of one judge, with their ports; `parse_url` reads it."""
+    first = endpoints[0]
+    return f"{first.scheme}://{','.join(one.address for one in endpoints)}/{first.model}"
+
+
 def _not_understood(url: str, reason: str) -> ConfigError:
     return ConfigError(
-        f"{url!r} is no address of a judge: {reason}; write grpc://host:port/model or http://host:port/model"
+        f"{url!r} is no address of a judge: {reason}; write grpc://host:port/model or "
+        "http://host:port/model, with grpcs or https for TLS and host:port,host:port for several replicas"
     )

@@ -1,12 +1,27 @@
 """The gRPC wire of the remote scorers, on `tritonclient.grpc` and its `aio`. Retries nothing."""
 
+from typing import Any
+
+import grpc
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
-from prefrm.client._transport import bundle_of, inputs_of, late, one_line, outputs_of, unavailable
-from prefrm.errors import OverloadedError, RequestError, ScoringError
+from prefrm.client._transport import (
+    Setback,
+    TooLarge,
+    bundle_of,
+    inputs_of,
+    late,
+    microseconds,
+    one_line,
+    outputs_of,
+    overloaded,
+    unavailable,
+)
+from prefrm.errors import DeadlineError, RequestError, ScoringError
 from prefrm.protocol import MATRIX_OUTPUTS, Tensors
 
 __all__ = ["AsyncGrpcTransport", "GrpcTransport"]
@@ -20,6 +35,10 @@ CHANNEL_ARGS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+# Where a server says how long to stay away, and whether to come back at all: gRFC A6.
+PUSHBACK = "grpc-retry-pushback-ms"
+# A protobuf message is at most 2 GiB; a little is left for what is not content.
+MESSAGE_BYTES = 2**31 - 2**20
 
 REFUSALS = frozenset(
     {
@@ -38,20 +57,16 @@ REFUSALS = frozenset(
 class GrpcTransport:
     """Blocking requests; may be used from several threads."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
         self._endpoint = endpoint
-        self._outputs = [triton.InferRequestedOutput(spec.name) for spec in MATRIX_OUTPUTS]
-        self._client = triton.InferenceServerClient(endpoint.address, channel_args=_channel_args(endpoint))
+        self._credentials = credentials
+        self._client = _client(triton.InferenceServerClient, endpoint, credentials)
 
     def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.Transport` says."""
+        request = _request(self._endpoint, self._credentials, tensors, timeout)
         try:
-            result = self._client.infer(
-                self._endpoint.model,
-                inputs_of(tensors, triton.InferInput),
-                outputs=self._outputs,
-                client_timeout=timeout,
-            )
+            result = self._client.infer(**request)
         except InferenceServerException as error:
             raise _translated(error, self._endpoint, timeout) from error
         return outputs_of(result, self._endpoint)
@@ -59,8 +74,10 @@ class GrpcTransport:
     def bundle(self, *, timeout: float) -> str | None:
         """As `prefrm.client._transport.Transport` says."""
         try:
-            answer = self._client.get_model_config(self._endpoint.model, as_json=True, client_timeout=timeout)
+            answer = self._client.get_model_config(**_question(self._endpoint, self._credentials, timeout))
         except InferenceServerException as error:
+            if _code(error) == "UNIMPLEMENTED":
+                return None
             raise _translated(error, self._endpoint, timeout) from error
         return bundle_of(answer.get("config"))
 
@@ -72,50 +89,116 @@ class GrpcTransport:
 class AsyncGrpcTransport:
     """Requests on the running event loop."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
         self._endpoint = endpoint
-        self._outputs = [triton.InferRequestedOutput(spec.name) for spec in MATRIX_OUTPUTS]
-        self._client = triton_aio.InferenceServerClient(
-            endpoint.address, channel_args=_channel_args(endpoint)
-        )
+        self._credentials = credentials
+        self._client = _client(triton_aio.InferenceServerClient, endpoint, credentials)
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.AsyncTransport` says."""
+        request = _request(self._endpoint, self._credentials, tensors, timeout)
         try:
-            result = await self._client.infer(
-                self._endpoint.model,
-                inputs_of(tensors, triton.InferInput),
-                outputs=self._outputs,
-                client_timeout=timeout,
-            )
+            result = await self._client.infer(**request)
         except InferenceServerException as error:
             raise _translated(error, self._endpoint, timeout) from error
         return outputs_of(result, self._endpoint)
+
+    async def bundle(self, *, timeout: float) -> str | None:
+        """As `prefrm.client._transport.AsyncTransport` says."""
+        question = _question(self._endpoint, self._credentials, timeout)
+        try:
+            answer = await self._client.get_model_config(**question)
+        except InferenceServerException as error:
+            if _code(error) == "UNIMPLEMENTED":
+                return None
+            raise _translated(error, self._endpoint, timeout) from error
+        return bundle_of(answer.get("config"))
 
     async def close(self) -> None:
         """Close the channel."""
         await self._client.close()
 
 
-def _channel_args(endpoint: Endpoint) -> list[tuple[str, int]]:
+def _client(client_class: Any, endpoint: Endpoint, credentials: Credentials) -> Any:
     # gRPC would take a proxy that the environment names even to this machine; the HTTP clients never do.
-    return [*CHANNEL_ARGS, ("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else CHANNEL_ARGS
+    arguments = [*CHANNEL_ARGS, ("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else CHANNEL_ARGS
+    if endpoint.secure:
+        # gRPC would call a server unavailable whose certificate it cannot check for want of a readable file.
+        credentials.tls.context()
+    ca, cert, key = credentials.tls.paths()
+    return client_class(
+        endpoint.address,
+        channel_args=arguments,
+        ssl=endpoint.secure,
+        root_certificates=ca,
+        certificate_chain=cert,
+        private_key=key,
+    )
 
 
-def _translated(error: InferenceServerException, endpoint: Endpoint, timeout: float) -> ScoringError:
-    code = str(error.status()).removeprefix("StatusCode.")
-    message = one_line(error.message())
+def _question(endpoint: Endpoint, credentials: Credentials, timeout: float) -> dict[str, Any]:
+    return {
+        "model_name": endpoint.model,
+        "as_json": True,
+        "client_timeout": timeout,
+        "headers": credentials.headers(),
+    }
+
+
+def _request(
+    endpoint: Endpoint, credentials: Credentials, tensors: Tensors, timeout: float
+) -> dict[str, Any]:
+    size = sum(len(element) for array in tensors.values() for element in array.flat)
+    if size > MESSAGE_BYTES:
+        raise TooLarge(f"a gRPC message holds at most {MESSAGE_BYTES:,} bytes; the request has {size:,}")
+    return {
+        "model_name": endpoint.model,
+        "inputs": inputs_of(tensors, triton.InferInput),
+        "outputs": [triton.InferRequestedOutput(spec.name) for spec in MATRIX_OUTPUTS],
+        "timeout": microseconds(timeout),
+        "client_timeout": timeout,
+        "headers": credentials.headers(),
+    }
+
+
+def _code(error: InferenceServerException) -> str:
+    return str(error.status()).removeprefix("StatusCode.")
+
+
+def _translated(
+    error: InferenceServerException, endpoint: Endpoint, timeout: float
+) -> Setback | ScoringError:
+    code, message = _code(error), one_line(error.message())
     # gRPC itself uses this code for a message beyond a size limit, which no waiting makes smaller.
     if code == "RESOURCE_EXHAUSTED" and "larger than max" in message:
-        return RequestError(f"{endpoint.url} refused the request: {message}; send fewer or smaller images")
+        return TooLarge(f"{endpoint.url} refused the request: {message}")
     match code:
         case "UNAVAILABLE" | "CANCELLED":
-            return unavailable(endpoint, message)
+            return _unless_forbidden(unavailable(endpoint, message, _pushback(error)))
         case "RESOURCE_EXHAUSTED":
-            return OverloadedError(f"{endpoint.url} is overloaded: {message}")
+            return _unless_forbidden(overloaded(endpoint, message, _pushback(error)))
+        # The server's own limit may be shorter than the time that was left.
+        case "DEADLINE_EXCEEDED" if message != "Deadline Exceeded":
+            return DeadlineError(f"{endpoint.url} gave up: {message}")
         case "DEADLINE_EXCEEDED":
             return late(endpoint, timeout)
         case _ if code in REFUSALS:
             return RequestError(f"{endpoint.url} refused the request: {message}")
         case _:
             return ScoringError(f"{endpoint.url} failed to score ({code}): {message}")
+
+
+def _unless_forbidden(setback: Setback) -> Setback | ScoringError:
+    return setback.error if setback.pause is not None and setback.pause < 0 else setback
+
+
+def _pushback(error: InferenceServerException) -> float | None:
+    """Seconds to stay away, negative to never come back; None if the server did not say."""
+    # The stock client raises its own error while it handles gRPC's, and says `from None`.
+    call = error.__context__
+    metadata = call.trailing_metadata() if isinstance(call, grpc.RpcError) else None
+    for name, value in metadata or ():
+        if name == PUSHBACK:
+            # What is no number forbids a retry, too.
+            return int(value) / 1000 if str(value).lstrip("-").isdecimal() else -1.0
+    return None

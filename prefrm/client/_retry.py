@@ -2,33 +2,31 @@
 
 Scoring has no side effects, so a request may always be repeated. It is worth repeating when nobody
 answered (for a while: `patience`) and when the server was full (until the deadline); never after a
-refusal or a failed computation.
+refusal or a failed computation. Another replica that is well is asked at once, without waiting.
 """
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prefrm.errors import ConfigError, DeadlineError, OverloadedError, ServerUnavailableError
+from prefrm.client._replicas import LONGEST_DELAY_S, Replicas, Turn, backoff
+from prefrm.errors import ConfigError, DeadlineError, OverloadedError, ScoringError
 
-__all__ = ["DEFAULT_DEADLINE_S", "DEFAULT_PATIENCE_S", "Attempts", "RetryPolicy"]
+__all__ = ["DEFAULT_DEADLINE_S", "DEFAULT_PATIENCE_S", "Attempts", "Call", "RetryPolicy"]
 
 DEFAULT_DEADLINE_S = 300.0
 DEFAULT_PATIENCE_S = 3.0
 
-FIRST_DELAY_S = 0.1
-LONGEST_DELAY_S = 5.0
 # An attempt with less time than this would end late, and hide why the ones before it failed.
 SHORTEST_ATTEMPT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Seconds for a whole call (`deadline`) and for a silent server (`patience`)."""
+    """Seconds for a whole call (`deadline`) and for servers that are silent (`patience`)."""
 
-    deadline: float
-    patience: float
+    deadline: float = DEFAULT_DEADLINE_S
+    patience: float = DEFAULT_PATIENCE_S
 
     def __post_init__(self) -> None:
         if not 0 < self.deadline < float("inf"):
@@ -39,25 +37,13 @@ class RetryPolicy:
             )
 
 
-class Attempts:
-    """One call's account of the time it has left and of the failures it has seen."""
+class Call:
+    """One call's account of the time it has left and of the silence it has borne; its requests share it."""
 
-    def __init__(
-        self,
-        policy: RetryPolicy,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        uniform: Callable[[float, float], float] = random.uniform,
-    ) -> None:
+    def __init__(self, policy: RetryPolicy, clock: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
         self._clock = clock
-        self._uniform = uniform
         self._end = clock() + policy.deadline
-        self.answered()
-
-    def answered(self) -> None:
-        """The server answered: failures are counted from anew."""
-        self._failures = 0
         self._silent_since: float | None = None
 
     def remaining(self) -> float:
@@ -70,17 +56,82 @@ class Attempts:
             )
         return left
 
-    def delay_after(self, error: ServerUnavailableError | OverloadedError) -> float:
-        """Seconds to wait before the next attempt; raises `error` when there should be none."""
+    def heard(self) -> None:
+        """Somebody answered, be it to say that they are full."""
+        self._silent_since = None
+
+    def silent(self) -> None:
+        """Somebody did not answer, or was not ready."""
+        if self._silent_since is None:
+            self._silent_since = self._clock()
+
+    def may_wait(self, seconds: float, *, silence: bool) -> bool:
+        """Whether an attempt after so many seconds still makes sense; `silence`: nobody was even full."""
         now = self._clock()
-        delay = self._uniform(0.5, 1.0) * min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0**self._failures)
-        self._failures += 1
         give_up = self._end - SHORTEST_ATTEMPT_S
-        if isinstance(error, ServerUnavailableError):
-            self._silent_since = now if self._silent_since is None else self._silent_since
-            give_up = min(give_up, self._silent_since + self._policy.patience)
+        if silence:
+            since = now if self._silent_since is None else self._silent_since
+            give_up = min(give_up, since + self._policy.patience)
+        return now + seconds < give_up
+
+
+class Attempts:
+    """One request's way from replica to replica: `next` says what to do, and is told what came of it."""
+
+    def __init__(self, call: Call, replicas: Replicas) -> None:
+        self._call = call
+        self._replicas = replicas
+        self._failures = 0
+        self._waits_until = float("-inf")
+
+    def next(self) -> Turn | float:
+        """A replica to ask now, or the seconds to wait before the next `next`.
+
+        Raises:
+            DeadlineError: the call's time is over.
+            ServerUnavailableError, OverloadedError: there is nobody left to ask in the time that is left.
+        """
+        self._call.remaining()
+        now = self._replicas.clock()
+        turn = self._replicas.take()
+        if turn is None and now >= self._waits_until:
+            turn = self._replicas.take_resting()
+        if turn is not None:
+            return turn
+        # Its own wait, unless somebody is well again before; nobody is asked who asked to be left alone.
+        own = max(self._waits_until - now, self._replicas.bar_s())
+        wait = min(own, self._replicas.rest_s())
+        silence = not any(isinstance(error, OverloadedError) for error in self._replicas.errors())
+        if not self._call.may_wait(wait, silence=silence):
+            raise self._replicas.verdict()
+        return wait
+
+    def remaining(self) -> float:
+        """Seconds that an attempt may take. Raises `DeadlineError` when there are none."""
+        return self._call.remaining()
+
+    def answered(self, turn: Turn) -> None:
+        """The request is done."""
+        self._replicas.answered(turn)
+        self._call.heard()
+
+    def set_back(self, turn: Turn, error: ScoringError, pause: float | None = None) -> None:
+        """The replica did not answer, was not ready or was full, and asked for a pause of so many seconds."""
+        self._replicas.set_back(turn, error, pause)
+        if isinstance(error, OverloadedError):
+            self._call.heard()
         else:
-            self._silent_since = None
-        if now + delay >= give_up:
-            raise error
-        return delay
+            self._call.silent()
+        rounds, uniform = self._failures // len(self._replicas), self._replicas.uniform
+        self._waits_until = self._replicas.clock() + backoff(rounds, LONGEST_DELAY_S, uniform)
+        self._failures += 1
+
+    def ran_out(self, turn: Turn, error: DeadlineError) -> DeadlineError:
+        """The replica did not answer in time; returns the error to raise, with what others said before."""
+        said = [str(other) for other in self._replicas.errors()]
+        self._replicas.set_back(turn, error, None)
+        return DeadlineError(f"{error}; before that: {'; '.join(said)}") if said else error
+
+    def end(self, turn: Turn) -> None:
+        """The request ended in an error that says nothing of the replica."""
+        self._replicas.release(turn)

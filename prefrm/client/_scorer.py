@@ -1,10 +1,9 @@
-"""The remote scorers: split groups into requests, send each with retries, put the matrices in order.
+"""The remote scorer: split groups into requests, send each with retries, put the matrices in order.
 
-A scorer is its endpoint and its policy; connections are made at the first use and again in every process
-and event loop it finds itself in. So it can be pickled and sent to workers, and it survives a fork.
+A scorer is its endpoints, credentials and policy; connections are made at the first use and again in every
+process it finds itself in. So it can be pickled and sent to workers, and it survives a fork.
 """
 
-import asyncio
 import os
 import threading
 import time
@@ -12,16 +11,22 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
-from prefrm.client._endpoint import Endpoint
-from prefrm.client._retry import Attempts, RetryPolicy
-from prefrm.client._transport import AsyncTransport, Transport
-from prefrm.errors import OverloadedError, ProtocolError, ServerUnavailableError
-from prefrm.protocol import Part, Tensors, decode_matrices, encode_groups, partition, reassemble
+from prefrm.client._credentials import Credentials
+from prefrm.client._endpoint import Endpoint, joint_url
+from prefrm.client._parts import PARTS_PER_REPLICA, decoded, halves, shared_out, too_large
+from prefrm.client._replicas import Replicas, Turn
+from prefrm.client._retry import Attempts, Call, RetryPolicy
+from prefrm.client._threads import side_by_side
+from prefrm.client._transport import Setback, TooLarge, Transport
+from prefrm.errors import DeadlineError
+from prefrm.protocol import Part, encode_groups, reassemble
 from prefrm.winmatrix import Group, WinMatrix
 
-__all__ = ["AsyncRemoteScorer", "RemoteScorer"]
+__all__ = ["RemoteScorer"]
 
 Answer = TypeVar("Answer")
+Sleep = Callable[[float], object]
+Ask = Callable[[Transport, Endpoint, float], Answer]
 
 
 class RemoteScorer:
@@ -30,67 +35,65 @@ class RemoteScorer:
     Threads may share it: requests of different threads are scored together where they meet.
     """
 
-    def __init__(self, endpoint: Endpoint, policy: RetryPolicy) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoints: Sequence[Endpoint], policy: RetryPolicy, credentials: Credentials) -> None:
+        self._endpoints = tuple(endpoints)
         self._policy = policy
+        self._credentials = credentials
         self._lock = threading.Lock()
-        self._transport: Transport | None = None
-        self._pid = 0
+        self._connections: _Connections | None = None
 
     @property
     def url(self) -> str:
         """Where the judge is."""
-        return self._endpoint.url
+        return joint_url(self._endpoints)
 
     def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order; groups may differ in size.
 
         Raises:
-            ServerUnavailableError: nobody answered, or the server was not ready, for `patience` seconds.
-            OverloadedError: the server was full until the deadline.
+            ServerUnavailableError: nobody answered, or no server was ready, for `patience` seconds.
+            OverloadedError: every server was full until the deadline.
             DeadlineError: the deadline passed.
-            RequestError: the server refused the request; its message says why.
+            RequestError: a server refused the request; its message says why.
             ProtocolError: a group cannot be sent, or the answer is no win matrix.
-            ScoringError: the server failed while it scored.
+            ScoringError: a server failed while it scored.
+            ConfigError: the replicas serve different judges, or one serves another judge than before.
         """
-        attempts = Attempts(self._policy)
-        parts = partition(groups)
-        return reassemble(parts, [self._score_part(part, attempts) for part in parts])
+        call = Call(self._policy)
+        here = self._connected()
+        parts = shared_out(groups, here.replicas.awake())
+        if len(parts) == 1:
+            return reassemble(parts, [here.score(parts[0], call, time.sleep)])
+
+        def score(part: Part, over: threading.Event) -> list[WinMatrix]:
+            return here.score(part, call, over.wait)
+
+        at_once = PARTS_PER_REPLICA * len(self._endpoints)
+        return reassemble(parts, side_by_side(score, parts, at_once=at_once))
 
     def identity(self) -> str:
         """What tells this judge from another, wherever it is served: the digest of its bundle.
 
         Of a server that names no bundle, the URL. Raises as `score`.
         """
-        found = self._retried(lambda wire, timeout: wire.bundle(timeout=timeout), Attempts(self._policy))
-        return found or self.url
+
+        def bundle(wire: Transport, endpoint: Endpoint, timeout: float) -> str | None:
+            return wire.bundle(timeout=timeout)
+
+        return self._connected().ask(bundle, Call(self._policy), time.sleep) or self.url
 
     def close(self) -> None:
-        """Release the connections; scoring again would open new ones."""
+        """Release the connections; scoring again would open new ones, and forget what was seen before."""
         with self._lock:
-            transport, self._transport = self._transport, None
-            if transport is not None and self._pid == os.getpid():
-                transport.close()
+            here, self._connections = self._connections, None
+            if here is not None and here.pid == os.getpid():
+                here.close()
 
-    def _score_part(self, part: Part, attempts: Attempts) -> list[WinMatrix]:
-        tensors = encode_groups(part.groups)
-        answer = self._retried(lambda wire, timeout: wire.infer(tensors, timeout=timeout), attempts)
-        return _decoded(answer, part, self._endpoint)
-
-    def _retried(self, ask: Callable[[Transport, float], Answer], attempts: Attempts) -> Answer:
-        while True:
-            try:
-                answer = ask(self._connected(), attempts.remaining())
-                attempts.answered()
-                return answer
-            except (ServerUnavailableError, OverloadedError) as error:
-                time.sleep(attempts.delay_after(error))
-
-    def _connected(self) -> Transport:
+    def _connected(self) -> "_Connections":
         with self._lock:
-            if self._transport is None or self._pid != os.getpid():
-                self._transport, self._pid = _transport(self._endpoint), os.getpid()
-            return self._transport
+            if self._connections is None or self._connections.pid != os.getpid():
+                self._connections = _Connections(self._endpoints, self._credentials)
+            return self._connections
 
     def __enter__(self) -> "RemoteScorer":
         return self
@@ -100,100 +103,81 @@ class RemoteScorer:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[type["RemoteScorer"], tuple[Endpoint, RetryPolicy]]:
-        return RemoteScorer, (self._endpoint, self._policy)
+    def __reduce__(
+        self,
+    ) -> tuple[type["RemoteScorer"], tuple[tuple[Endpoint, ...], RetryPolicy, Credentials]]:
+        return RemoteScorer, (self._endpoints, self._policy, self._credentials)
 
     def __repr__(self) -> str:
         return f"RemoteScorer({self.url!r})"
 
 
-class AsyncRemoteScorer:
-    """The asyncio form of `RemoteScorer`. Made by `prefrm.client.connect_async`.
+class _Connections:
+    """What one process has opened, and seen of the replicas."""
 
-    Tasks of one event loop may share it. In another event loop it opens new connections; close it in the
-    loop that used it.
-    """
+    def __init__(self, endpoints: Sequence[Endpoint], credentials: Credentials) -> None:
+        self.pid = os.getpid()
+        self.replicas = Replicas([endpoint.url for endpoint in endpoints])
+        self._endpoints = endpoints
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._transports: dict[int, Transport] = {}
 
-    def __init__(self, endpoint: Endpoint, policy: RetryPolicy) -> None:
-        self._endpoint = endpoint
-        self._policy = policy
-        self._transport: AsyncTransport | None = None
-        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where the judge is."""
-        return self._endpoint.url
-
-    async def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
-        """One matrix for each group, in order; groups may differ in size. Raises as `RemoteScorer.score`."""
-        attempts = Attempts(self._policy)
-        parts = partition(groups)
-        return reassemble(parts, [await self._score_part(part, attempts) for part in parts])
-
-    async def close(self) -> None:
-        """Release the connections; scoring again would open new ones."""
-        transport, self._transport = self._transport, None
-        if transport is not None and self._home == _here():
-            await transport.close()
-
-    async def _score_part(self, part: Part, attempts: Attempts) -> list[WinMatrix]:
+    def score(self, part: Part, call: Call, sleep: Sleep) -> list[WinMatrix]:
+        """The matrices of one request, which is halved while the server finds it too large."""
         tensors = encode_groups(part.groups)
+
+        def infer(wire: Transport, endpoint: Endpoint, timeout: float) -> list[WinMatrix]:
+            return decoded(wire.infer(tensors, timeout=timeout), part, endpoint)
+
+        try:
+            return self.ask(infer, call, sleep)
+        except TooLarge as error:
+            if len(part.groups) == 1:
+                raise too_large(error, part) from error
+        return [matrix for half in halves(part) for matrix in self.score(half, call, sleep)]
+
+    def ask(self, question: Ask[Answer], call: Call, sleep: Sleep) -> Answer:
+        """The answer of whichever replica gives one, with retries."""
+        attempts = Attempts(call, self.replicas)
         while True:
+            turn = attempts.next()
+            if not isinstance(turn, Turn):
+                sleep(turn)
+                continue
             try:
-                answer = await self._connected().infer(tensors, timeout=attempts.remaining())
-                attempts.answered()
-                return _decoded(answer, part, self._endpoint)
-            except (ServerUnavailableError, OverloadedError) as error:
-                await asyncio.sleep(attempts.delay_after(error))
+                wire = self._transport(turn.replica)
+                if turn.unknown:
+                    self.replicas.identify(turn, wire.bundle(timeout=attempts.remaining()))
+                answer = question(wire, self._endpoints[turn.replica], attempts.remaining())
+            except Setback as setback:
+                attempts.set_back(turn, setback.error, setback.pause)
+            except DeadlineError as error:
+                raise attempts.ran_out(turn, error) from error.__cause__
+            except BaseException:
+                attempts.end(turn)
+                raise
+            else:
+                attempts.answered(turn)
+                return answer
 
-    def _connected(self) -> AsyncTransport:
-        if self._transport is None or self._home != _here():
-            self._transport, self._home = _async_transport(self._endpoint), _here()
-        return self._transport
+    def close(self) -> None:
+        for transport in self._transports.values():
+            transport.close()
 
-    async def __aenter__(self) -> "AsyncRemoteScorer":
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __reduce__(self) -> tuple[type["AsyncRemoteScorer"], tuple[Endpoint, RetryPolicy]]:
-        return AsyncRemoteScorer, (self._endpoint, self._policy)
-
-    def __repr__(self) -> str:
-        return f"AsyncRemoteScorer({self.url!r})"
-
-
-def _here() -> tuple[int, asyncio.AbstractEventLoop]:
-    return os.getpid(), asyncio.get_running_loop()
+    def _transport(self, replica: int) -> Transport:
+        with self._lock:
+            if replica not in self._transports:
+                self._transports[replica] = _transport(self._endpoints[replica], self._credentials)
+            return self._transports[replica]
 
 
 # The wires are imported when one is first used, so that `import prefrm.client` stays quick.
-def _transport(endpoint: Endpoint) -> Transport:
+def _transport(endpoint: Endpoint, credentials: Credentials) -> Transport:
     if endpoint.wire == "grpc":
         from prefrm.client._grpc import GrpcTransport
 
-        return GrpcTransport(endpoint)
+        return GrpcTransport(endpoint, credentials)
     from prefrm.client._http import HttpTransport
 
-    return HttpTransport(endpoint)
-
-
-def _async_transport(endpoint: Endpoint) -> AsyncTransport:
-    if endpoint.wire == "grpc":
-        from prefrm.client._grpc import AsyncGrpcTransport
-
-        return AsyncGrpcTransport(endpoint)
-    from prefrm.client._http import AsyncHttpTransport
-
-    return AsyncHttpTransport(endpoint)
-
-
-def _decoded(answer: Tensors, part: Part, endpoint: Endpoint) -> list[WinMatrix]:
-    try:
-        return decode_matrices(answer, count=len(part.groups), size=part.groups[0].size)
-    except ProtocolError as error:
-        raise ProtocolError(f"{endpoint.url}: {error}") from error
+    return HttpTransport(endpoint, credentials)

@@ -3,26 +3,50 @@
 from typing import Any, Protocol
 
 from prefrm.client._endpoint import Endpoint
-from prefrm.errors import DeadlineError, ProtocolError, ServerUnavailableError
+from prefrm.errors import (
+    DeadlineError,
+    OverloadedError,
+    ProtocolError,
+    RequestError,
+    ServerUnavailableError,
+)
 from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, Tensors
 
 __all__ = [
     "AsyncTransport",
+    "Setback",
+    "TooLarge",
     "Transport",
     "bundle_of",
     "inputs_of",
     "late",
+    "microseconds",
     "one_line",
     "outputs_of",
+    "overloaded",
     "unavailable",
 ]
+
+
+class Setback(Exception):
+    """An attempt that says nothing of the request, which may be repeated: nobody answered, or the server is
+    full or not ready. `pause` is how many seconds the server asked to be left alone, if it did."""
+
+    def __init__(self, error: ServerUnavailableError | OverloadedError, pause: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.pause = pause
+
+
+class TooLarge(RequestError):
+    """The message has more bytes than the server takes; a smaller part of its groups may pass."""
 
 
 class Transport(Protocol):
     """Sends one request and returns the named tensors of its answer."""
 
     def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
-        """One attempt of at most `timeout` seconds. Raises only subclasses of `ScoringError`."""
+        """One attempt of at most `timeout` seconds. Raises `Setback`, or a subclass of `ScoringError`."""
         ...
 
     def bundle(self, *, timeout: float) -> str | None:
@@ -38,7 +62,11 @@ class AsyncTransport(Protocol):
     """The asyncio form of `Transport`."""
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
-        """One attempt of at most `timeout` seconds. Raises only subclasses of `ScoringError`."""
+        """One attempt of at most `timeout` seconds. Raises `Setback`, or a subclass of `ScoringError`."""
+        ...
+
+    async def bundle(self, *, timeout: float) -> str | None:
+        """The digest of the served bundle, or None if the server names none. Raises as `infer`."""
         ...
 
     async def close(self) -> None:
@@ -75,9 +103,16 @@ def bundle_of(config: Any) -> str | None:
         return None
 
 
-def unavailable(endpoint: Endpoint, reason: object) -> ServerUnavailableError:
-    """The error for a server that did not answer or is not ready."""
-    return ServerUnavailableError(f"{endpoint.url} is not available: {one_line(reason)}")
+def unavailable(endpoint: Endpoint, reason: object, pause: float | None = None) -> Setback:
+    """For a server that did not answer or is not ready; one that says when to come back is full."""
+    if pause is not None:
+        return overloaded(endpoint, reason, pause)
+    return Setback(ServerUnavailableError(f"{endpoint.url} is not available: {one_line(reason)}"))
+
+
+def overloaded(endpoint: Endpoint, reason: object, pause: float | None = None) -> Setback:
+    """For a server that is full."""
+    return Setback(OverloadedError(f"{endpoint.url} is overloaded: {one_line(reason)}"), pause)
 
 
 def late(endpoint: Endpoint, timeout: float) -> DeadlineError:
@@ -86,6 +121,11 @@ def late(endpoint: Endpoint, timeout: float) -> DeadlineError:
         f"{endpoint.url} did not answer within {timeout:.3g} s; "
         "raise `deadline` or score fewer groups at a time"
     )
+
+
+def microseconds(seconds: float) -> int:
+    """The protocol's `timeout` parameter, at least 1: the server drops what has waited longer than this."""
+    return max(1, int(seconds * 1e6))
 
 
 def one_line(reason: object, *, longest: int = 300) -> str:

@@ -1,9 +1,22 @@
-"""Win matrices as rewards of trainers; TRL's `GRPOTrainer` first.
+"""Win matrices as rewards of trainers: TRL, flow_grpo and ddpo-pytorch, Flow-Factory, slime, verl.
 
-Importing this package imports neither torch nor trl.
+Importing this package imports neither torch nor any trainer.
 """
 
 from prefrm.grpo.combined import CombinedReward
+from prefrm.grpo.flow import FlowGRPOReward
+from prefrm.grpo.group_calls import FlowFactoryReward, SlimeReward
 from prefrm.grpo.reward import AsyncPreferenceReward, AsyncScorer, PreferenceReward, last_user_text
+from prefrm.grpo.verl import VerlReward
 
-__all__ = ["AsyncPreferenceReward", "AsyncScorer", "CombinedReward", "PreferenceReward", "last_user_text"]
+__all__ = [
+    "AsyncPreferenceReward",
+    "AsyncScorer",
+    "CombinedReward",
+    "FlowFactoryReward",
+    "FlowGRPOReward",
+    "PreferenceReward",
+    "SlimeReward",
+    "VerlReward",
+    "last_user_text",
+]

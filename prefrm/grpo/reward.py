@@ -17,15 +17,15 @@ import numpy as np
 from PIL import Image
 
 from prefrm.errors import ConfigError, DataError
+from prefrm.grpo.groups import GroupRule, Rewards
 from prefrm.grpo.layout import Candidate, Layout, pack, unpack
 from prefrm.grpo.ranks import Ranks, attempt
 from prefrm.media import encode_png
-from prefrm.rewards import REWARDS, RewardFunction
-from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix, check_answer, check_on_missing
+from prefrm.rewards import RewardFunction
+from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix
 
 __all__ = ["AsyncPreferenceReward", "AsyncScorer", "PreferenceReward", "last_user_text"]
 
-Rewards = list[float | None]
 LogMetric = Callable[[str, float], None]
 S = TypeVar("S")
 
@@ -78,11 +78,7 @@ class _GroupReward(Generic[S]):
         to_prompt: Callable[..., str] = last_user_text,
         name: str = "preference",
     ) -> None:
-        if isinstance(reward, str) and reward not in REWARDS:
-            raise ConfigError(
-                f"reward must be one of {', '.join(REWARDS)} or a function; received {reward!r}"
-            )
-        check_on_missing(on_missing)
+        rule = GroupRule.of(reward, on_missing)
         if num_generations is not None and num_generations < 2:
             raise ConfigError(
                 f"a group needs at least 2 candidates; received num_generations={num_generations}"
@@ -91,8 +87,7 @@ class _GroupReward(Generic[S]):
         self._scorer = scorer
         self._to_image = to_image
         self._num_generations = num_generations
-        self._reward = REWARDS[reward] if isinstance(reward, str) else reward
-        self._on_missing = on_missing
+        self._rule = rule
         self._to_prompt = to_prompt
         self._ranks = Ranks()
 
@@ -165,35 +160,20 @@ class _GroupReward(Generic[S]):
 
     def _scorable(self, turn: _Turn) -> list[Group]:
         """The groups to score: those with two readable candidates at least."""
-        for rows in turn.groups:
-            if different := sorted({row.prompt for row in rows} - {rows[0].prompt}):
-                raise ConfigError(
-                    f"a group of {len(rows)} completions has more than one prompt, {rows[0].prompt[:60]!r} "
-                    f"and {different[0][:60]!r}; num_generations must be the trainer's own, and to_prompt "
-                    "must give one text for all completions of a prompt"
-                )
-        return [_group(rows) for rows in turn.groups if len(_present(rows)) > 1]
+        try:
+            return self._rule.to_score(turn.groups)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}; num_generations must be the trainer's own, and to_prompt must give one text for "
+                "all completions of a prompt"
+            ) from error
 
     def _settle(self, turn: _Turn, groups: Sequence[Group], matrices: Sequence[WinMatrix]) -> bytes:
         """The rewards of all candidates of the groups scored here, in order, as JSON."""
-        check_answer(matrices, groups)
-        answers = iter(matrices)
-        rewards: Rewards = []
-        for rows in turn.groups:
-            present = _present(rows)
-            matrix = next(answers) if len(present) > 1 else WinMatrix.missing(["not scored"] * len(rows))
-            self._log(matrix, turn.log_metric)
-            rewards += self._group_rewards(matrix, present)
-        return json.dumps(rewards).encode()
-
-    def _group_rewards(self, matrix: WinMatrix, present: list[int]) -> Rewards:
-        rewards: Rewards = [None] * matrix.size
-        if len(present) > 1:
-            # A candidate that the policy failed to make is no gap in the scorer's answer.
-            values = self._reward(matrix.subset(present), on_missing=self._on_missing)
-            for n, value in zip(present, values, strict=True):
-                rewards[n] = None if np.isnan(value) else float(value)
-        return rewards
+        rewards = self._rule.settle(
+            turn.groups, groups, matrices, each=lambda matrix: self._log(matrix, turn.log_metric)
+        )
+        return json.dumps([reward for group in rewards for reward in group]).encode()
 
     def _log(self, matrix: WinMatrix, log_metric: LogMetric | None) -> None:
         # Called once for each group, on the one process that scored it: TRL's mean over calls and processes
@@ -288,11 +268,3 @@ class AsyncPreferenceReward(_GroupReward[AsyncScorer]):
         except Exception as error:
             rewards = error
         return await asyncio.to_thread(self._close, turn, rewards)
-
-
-def _present(rows: Sequence[Candidate]) -> list[int]:
-    return [n for n, row in enumerate(rows) if row.image is not None]
-
-
-def _group(rows: Sequence[Candidate]) -> Group:
-    return Group(prompt=rows[0].prompt, images=tuple(row.image for row in rows))

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64encode
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ import torch
 from prefrm.bundle import read_manifest, write_bundle
 from prefrm.client import connect, connect_async
 from prefrm.engine import Engine
+from prefrm.scoring import matrix_to_json
 from prefrm.winmatrix import Group
 from serving.server import Addresses
 
@@ -43,7 +45,7 @@ def process(bundle, tmp_path, until):
 
 
 @pytest.mark.slow
-def test_local_engine_grpc_and_http_agree_bit_by_bit(bundle, process, png):
+def test_local_engine_grpc_http_and_json_agree_bit_by_bit(bundle, process, png):
     running, addresses = process
     groups = [
         Group(prompt="two dogs", images=(png(1), png(2), png(3))),
@@ -66,6 +68,12 @@ def test_local_engine_grpc_and_http_agree_bit_by_bit(bundle, process, png):
             for remote, own in zip(matrices, local, strict=True):
                 assert remote.errors == own.errors
                 assert remote.equals(own)
+    body = [
+        {"prompt": group.prompt, "images": [image and b64encode(image).decode() for image in group.images]}
+        for group in groups
+    ]
+    answer = httpx.post(f"http://{addresses.http}/v1/score", json={"groups": body}, timeout=60).json()
+    assert answer["groups"] == [matrix_to_json(matrix) for matrix in local]
     config = httpx.get(f"http://{addresses.http}/v2/models/judge/config").json()
     assert config["parameters"]["judge"]["string_value"] == read_manifest(bundle).describe()
     with connect(addresses.grpc_url) as judge:

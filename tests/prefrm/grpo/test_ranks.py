@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from prefrm.errors import ScoringError
-from prefrm.grpo import AsyncPreferenceReward, PreferenceReward
+from prefrm.grpo import AsyncPreferenceReward, FlowGRPOReward, PreferenceReward
 from prefrm.grpo.ranks import Ranks, attempt
 from tests.prefrm.grpo import worker
+from tests.prefrm.grpo.pixels import PixelScorer, shades
 
 pytest.importorskip("torch")
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +25,7 @@ def both(tmp_path_factory):
     """What the two processes of `worker.py` saw, by rank."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     logs = [folder / f"{rank}.log" for rank in range(worker.WORLD)]
     processes = []
     try:
@@ -97,6 +101,18 @@ def test_two_async_rewards_that_finish_in_different_orders_do_not_mix(both):
     first, second = alone(list("012345")), alone(list("952711"))
     assert both[0]["crossing"]["rewards"] == [first[:3], second[:3]]
     assert both[1]["crossing"]["rewards"] == [first[3:], second[3:]]
+
+
+def test_images_that_flow_grpo_deals_out_over_processes_are_scored_with_their_group(both):
+    for n, (prompts, values, cut) in enumerate(worker.FLOW_BATCHES):
+        alone, info = FlowGRPOReward(PixelScorer(), group_size=worker.FLOW_SIZE)(shades(*values), prompts, [])
+        for results, part in zip(both, (slice(0, cut), slice(cut, None)), strict=True):
+            rewards, gaps = results["flow"]["answers"][n]
+            assert rewards == alone[part].tolist()
+            assert gaps == info["order_gap"][part].tolist()
+    # One group of each batch for each process.
+    assert [results["flow"]["scored"] for results in both] == [["b", "c"], ["a", "a"]]
+    assert [results["flow"]["split"]["error"] for results in both] == ["ConfigError"] * 2
 
 
 class TestAlone:

@@ -7,14 +7,17 @@ the rewards, or the error; the groups that this process scored; and what it logg
 import asyncio
 import json
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed as dist
 
 from prefrm.errors import ServerUnavailableError
-from prefrm.grpo import AsyncPreferenceReward, PreferenceReward
+from prefrm.grpo import AsyncPreferenceReward, FlowGRPOReward, PreferenceReward
 from prefrm.winmatrix import FakeScorer
+from tests.prefrm.grpo.pixels import PixelScorer, shades
 
 WORLD = 2
 # name: (group size, the prompts and completions of both processes in order, where the second begins)
@@ -122,6 +125,38 @@ def crossing(rank):
     return outcome(lambda: asyncio.run(both()))
 
 
+# Each prompt's four images, dealt out over two batches of three and one of two processes, as flow_grpo's
+# sampler deals them. The second batch of a process is sent while the first is still scored.
+FLOW_SIZE = 4
+FLOW_BATCHES = [
+    (["b", "a", "a", "b", "b", "a", "a", "b"], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], 3),
+    (["c", "c", "a", "a", "c", "a", "a", "c"], [0.8, 0.1, 0.7, 0.2, 0.6, 0.3, 0.5, 0.4], 5),
+]
+
+
+def flow(rank):
+    """Two batches of a reward function of flow_grpo, on threads; then one that splits a group."""
+    scorer = PixelScorer()
+    reward = FlowGRPOReward(scorer, group_size=FLOW_SIZE)
+
+    def submit(executor, prompts, values, cut):
+        part = slice(0, cut) if rank == 0 else slice(cut, None)
+        return executor.submit(reward, shades(*values[part]), prompts[part], [{}] * len(prompts[part]))
+
+    with ThreadPoolExecutor(max_workers=8) as executor:
+        futures = []
+        for batch in FLOW_BATCHES:
+            futures.append(submit(executor, *batch))
+            while reward._order._came < len(futures):
+                time.sleep(0.001)
+        answers = [
+            [values.tolist() for values in (rewards, info["order_gap"])]
+            for rewards, info in (future.result() for future in futures)
+        ]
+        split = outcome(submit(executor, ["a"] * 6, [0.1] * 6, 3).result)
+    return {"answers": answers, "scored": [group.prompt for group in scorer.groups], "split": split}
+
+
 def main(rank, folder):
     def start(name):
         dist.init_process_group(
@@ -139,6 +174,7 @@ def main(rank, folder):
         },
         "failures": failures(rank),
         "crossing": crossing(rank),
+        "flow": flow(rank),
     }
     # A later process group, as a second training run of the same process has one.
     reward = PreferenceReward(Scorer(), to_image, num_generations=2)

@@ -1,0 +1,92 @@
+"""The options of a command that may ask a server: a token, TLS files, and how long to wait."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prefrm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prefrm.client import RemoteScorer
+
+__all__ = ["TOKEN_VARIABLE", "Remote", "with_remote"]
+
+# A token on the command line could be read by everybody on the machine.
+TOKEN_VARIABLE = "PREFRM_TOKEN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """How to reach the judge behind a URL, as options of a command; each None is the client's own default."""
+
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help=f"a file with the token for the server; without it, the variable {TOKEN_VARIABLE}"),
+    ] = None
+    ca: Annotated[
+        Path | None, typer.Option(help="PEM file of the authorities that sign the server's certificate")
+    ] = None
+    cert: Annotated[Path | None, typer.Option(help="PEM file of a certificate to show to the server")] = None
+    key: Annotated[Path | None, typer.Option(help="PEM file of that certificate's private key")] = None
+    deadline: Annotated[
+        float | None, typer.Option(help="seconds that one call of the server may take", show_default="300")
+    ] = None
+    allow_plaintext_token: Annotated[
+        bool,
+        typer.Option("--allow-plaintext-token", help="send the token unencrypted to other machines, too"),
+    ] = False
+
+    def connect(self, url: str) -> "RemoteScorer":
+        """The scorer at a URL.
+
+        Raises:
+            ConfigError: the token's file cannot be read, or the client refuses these settings.
+        """
+        from prefrm import client
+
+        files = {"ca": self.ca, "cert": self.cert, "key": self.key}
+        encrypted = any(path is not None for path in files.values())
+        if encrypted and not url.startswith(("grpcs://", "https://")):
+            raise ConfigError(f"--ca, --cert and --key are for grpcs:// and https://; received {url}")
+        return client.connect(
+            url,
+            token=self._token(),
+            tls=client.TLS(**files) if encrypted else None,
+            deadline=client.DEFAULT_DEADLINE_S if self.deadline is None else self.deadline,
+            allow_plaintext_token=self.allow_plaintext_token,
+        )
+
+    def _token(self) -> str | None:
+        if self.token_file is None:
+            return os.environ.get(TOKEN_VARIABLE) or None
+        try:
+            return self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise ConfigError(f"--token-file {self.token_file}: {reason}") from error
+
+
+def with_remote(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `remote: Remote` is made of options, one for each field."""
+    own = inspect.signature(command)
+    options = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
+        for one in fields(Remote)
+    ]
+
+    @functools.wraps(command)
+    def with_options(**arguments: Any) -> None:
+        remote = Remote(**{option.name: arguments.pop(option.name) for option in options})
+        command(**arguments, remote=remote)
+
+    parameters = [*(one for one in own.parameters.values() if one.name != "remote"), *options]
+    # Typer reads both.
+    with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {one.name: one.annotation for one in parameters}
+    return with_options

@@ -1,0 +1,46 @@
+"""A call's groups as requests, and what comes back as matrices. Sends nothing."""
+
+import math
+from collections.abc import Sequence
+
+from prefrm.client._endpoint import Endpoint
+from prefrm.errors import ProtocolError, RequestError
+from prefrm.protocol import MAX_REQUEST_GROUPS, Part, Tensors, decode_matrices, partition
+from prefrm.winmatrix import Group, WinMatrix
+
+__all__ = ["PARTS_PER_REPLICA", "decoded", "halves", "shared_out", "too_large"]
+
+# Requests of one call that a replica has at a time: one to compute, one to have ready.
+PARTS_PER_REPLICA = 2
+
+
+def shared_out(groups: Sequence[Group], replicas: int) -> list[Part]:
+    """The requests of one call, small enough that each of so many replicas gets some of the groups."""
+    share = math.ceil(len(groups) / max(1, replicas))
+    return partition(groups, max_groups=min(MAX_REQUEST_GROUPS, max(1, share)))
+
+
+def halves(part: Part) -> list[Part]:
+    """A request of two groups or more as two."""
+    middle = len(part.groups) // 2
+    return [
+        Part(places=part.places[:middle], groups=part.groups[:middle]),
+        Part(places=part.places[middle:], groups=part.groups[middle:]),
+    ]
+
+
+def too_large(error: RequestError, part: Part) -> RequestError:
+    """The error for a single group that a server does not take."""
+    sizes = [len(image) for image in part.groups[0].images if image is not None]
+    return RequestError(
+        f"{error}; one group of {part.groups[0].size} candidates has {sum(sizes):,} bytes of images, the "
+        f"largest {max(sizes, default=0):,}; send smaller or fewer images, or raise the server's limit"
+    )
+
+
+def decoded(answer: Tensors, part: Part, endpoint: Endpoint) -> list[WinMatrix]:
+    """The matrices of an answer to a request. Raises `ProtocolError` if there are none in it."""
+    try:
+        return decode_matrices(answer, count=len(part.groups), size=part.groups[0].size)
+    except ProtocolError as error:
+        raise ProtocolError(f"{endpoint.url}: {error}") from error

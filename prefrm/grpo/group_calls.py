@@ -1,0 +1,123 @@
+"""Scorers under trainers that hand a reward its whole group: Flow-Factory and slime.
+
+A call is one group, so nothing has to be brought together. Neither package is imported.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from prefrm.errors import ConfigError, DataError
+from prefrm.grpo.groups import GroupRule, Rewards
+from prefrm.grpo.images import encode_image, encode_images
+from prefrm.grpo.layout import Candidate
+from prefrm.grpo.reward import AsyncScorer, last_user_text
+from prefrm.rewards import RewardFunction
+from prefrm.winmatrix import Floats, OnMissing, Scorer
+
+__all__ = ["FlowFactoryReward", "SlimeReward"]
+
+
+class FlowFactoryReward:
+    """The call of a Flow-Factory `GroupwiseRewardModel` (`flow_factory/rewards/abc.py`), made a class so:
+
+        class WinRate(GroupwiseRewardModel):
+            required_fields = ("prompt", "image")
+            __call__ = FlowFactoryReward(connect("grpc://judge:8001/judge"))
+
+    Args:
+        scorer: what judges the groups.
+        reward: a name in `prefrm.rewards.REWARDS`, or such a function.
+        on_missing: what to do about an image without a reward: "raise", or "drop", which gives it NaN.
+            Flow-Factory skips no NaN: whoever drops must mask them.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        reward: str | RewardFunction = "win_rate",
+        on_missing: OnMissing = "raise",
+    ) -> None:
+        self._scorer = scorer
+        self._rule = GroupRule.of(reward, on_missing)
+
+    # No **kwargs: Flow-Factory passes every field of its samples that this signature names.
+    def __call__(self, prompt: Sequence[str], image: Sequence[Any]) -> Floats:
+        """The rewards of one group, float32 [G].
+
+        Args:
+            prompt: the same, G times.
+            image: G Pillow images, or float CHW tensors in [0, 1].
+
+        Raises:
+            ConfigError: the prompts differ, or an image is none.
+            ScoringError: the scorer could not answer.
+            IncompleteMatrixError: an image has no reward and `on_missing` is "raise".
+        """
+        images = encode_images(image)
+        if len(images) != len(prompt):
+            raise ConfigError(f"received {len(images)} images and {len(prompt)} prompts")
+        rows = [Candidate(prompt=text, image=data) for text, data in zip(prompt, images, strict=True)]
+        groups = self._rule.to_score([rows])
+        (rewards,) = self._rule.settle([rows], groups, self._scorer.score(groups) if groups else [])
+        return np.array(self._rule.numbers(rewards), dtype=np.float32)
+
+
+class SlimeReward:
+    """slime's `async f(args, samples)` for `--group-rm` (`slime/rollout/rm_hub/__init__.py`).
+
+        # my_rewards.py, for --group-rm --custom-rm-path my_rewards.win_rate
+        win_rate = SlimeReward(connect_async("grpc://judge:8001/judge"), to_image=render)
+
+    Args:
+        scorer: what judges the groups.
+        to_image: gives the image that a `Sample` stands for, encoded or as a Pillow image, rendered from
+            its `response` or taken from its `metadata`; None, or a `DataError` that it raises, if there is
+            none.
+        to_prompt: gives the text to judge by; by default, of `sample.prompt`, the text or its last user
+            message.
+        reward: a name in `prefrm.rewards.REWARDS`, or such a function.
+        on_missing: what to do about a sample without a reward: "raise", or "drop", which gives it None.
+            slime's own normalisation stops at None: whoever drops needs `--custom-reward-post-process-path`.
+    """
+
+    def __init__(
+        self,
+        scorer: AsyncScorer,
+        to_image: Callable[[Any], bytes | Image.Image | None],
+        *,
+        to_prompt: Callable[[Any], str] = lambda sample: last_user_text(sample.prompt),
+        reward: str | RewardFunction = "win_rate",
+        on_missing: OnMissing = "raise",
+    ) -> None:
+        self._scorer = scorer
+        self._to_image = to_image
+        self._to_prompt = to_prompt
+        self._rule = GroupRule.of(reward, on_missing)
+
+    async def __call__(self, args: Any, samples: Sequence[Any]) -> Rewards:
+        """One reward for each sample of the group.
+
+        Raises:
+            ConfigError: it was called without `--group-rm`, or the prompts differ.
+            ScoringError: the scorer could not answer.
+            IncompleteMatrixError: a sample has no reward and `on_missing` is "raise".
+        """
+        if not isinstance(samples, Sequence) or any(isinstance(sample, Sequence) for sample in samples):
+            raise ConfigError("a win rate needs the whole group, a sample each: run slime with --group-rm")
+        rows = [Candidate(prompt=self._to_prompt(sample), image=self._image(sample)) for sample in samples]
+        groups = self._rule.to_score([rows])
+        matrices = await self._scorer.score(groups) if groups else []
+        (rewards,) = self._rule.settle([rows], groups, matrices)
+        self._rule.numbers(rewards)
+        return rewards
+
+    def _image(self, sample: Any) -> bytes | None:
+        try:
+            image = self._to_image(sample)
+        except DataError:
+            return None
+        return None if image is None else encode_image(image)

@@ -1,0 +1,112 @@
+"""A scorer as `run_single` of a verl reward manager, for images as verl-omni generates them.
+
+verl asks for one sample at a time, all samples of a group at once. Each call waits here until its group is
+whole; the group is scored once, and every call gets its part.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefrm.errors import ConfigError
+from prefrm.grpo.groups import GroupRule
+from prefrm.grpo.images import encode_image
+from prefrm.grpo.layout import Candidate
+from prefrm.grpo.reward import AsyncScorer, last_user_text
+from prefrm.rewards import RewardFunction
+from prefrm.winmatrix import OnMissing
+
+__all__ = ["VerlReward"]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Waiting:
+    rows: list[Candidate] = field(default_factory=list)
+    rewards: asyncio.Future[list[float]]
+
+
+class VerlReward:
+    """`async run_single(data)` of a verl `RewardManagerBase`, whose subclass it makes a group-wise one:
+
+        class WinRate(VisualRewardManager):
+            run_single = VerlReward(connect_async("grpc://judge:8001/judge"), group_size=16)
+
+    The subclass is named in `reward.reward_manager` (source `importlib`). `reward.num_workers` must be 1, as
+    verl gives a sample to any worker, and validation needs as many samples a prompt
+    (`rollout.val_kwargs.n`) or another manager. The contracts are
+    `verl/experimental/reward_loop/reward_manager/base.py` and, for images,
+    `verl_omni/reward_loop/reward_manager/visual.py`: `data` has one item with `batch["responses"]`,
+    uint8 [3, H, W], and `non_tensor_batch["uid"]`, which names its group.
+
+    Args:
+        scorer: what judges the groups.
+        group_size: the samples of a prompt, `rollout.n`.
+        patience: seconds for a group to become whole, from its first sample on.
+        to_prompt: gives the text to judge by; by default, of `raw_prompt`, the text or its last user message.
+        reward: a name in `prefrm.rewards.REWARDS`, or such a function.
+        on_missing: what to do about a sample without a reward: "raise", or "drop", which gives it NaN.
+    """
+
+    def __init__(
+        self,
+        scorer: AsyncScorer,
+        *,
+        group_size: int,
+        patience: float = 3600.0,
+        to_prompt: Callable[[Any], str] = lambda item: last_user_text(item.non_tensor_batch["raw_prompt"]),
+        reward: str | RewardFunction = "win_rate",
+        on_missing: OnMissing = "raise",
+    ) -> None:
+        if group_size < 2:
+            raise ConfigError(f"a group needs at least 2 samples; received group_size={group_size}")
+        self._scorer = scorer
+        self._group_size = group_size
+        self._patience = patience
+        self._to_prompt = to_prompt
+        self._rule = GroupRule.of(reward, on_missing)
+        self._waiting: dict[str, _Waiting] = {}
+
+    async def __call__(self, data: Any) -> dict[str, Any]:
+        """`{"reward_score": its reward, "reward_extra_info": {}}`, once its group is whole.
+
+        Raises:
+            ConfigError: the group did not become whole in time, or its prompts differ; for each sample.
+            ScoringError: the scorer could not answer; for each sample.
+            IncompleteMatrixError: a sample has no reward and `on_missing` is "raise"; for each sample.
+        """
+        item = data[0]
+        uid = str(item.non_tensor_batch["uid"])
+        row = Candidate(prompt=self._to_prompt(item), image=encode_image(item.batch["responses"]))
+        if uid not in self._waiting:
+            self._waiting[uid] = _Waiting(rewards=asyncio.get_running_loop().create_future())
+        group = self._waiting[uid]
+        place = len(group.rows)
+        group.rows.append(row)
+        if len(group.rows) == self._group_size:
+            del self._waiting[uid]
+            await self._score(group)
+        rewards = await self._whole(uid, group)
+        return {"reward_score": rewards[place], "reward_extra_info": {}}
+
+    async def _whole(self, uid: str, group: _Waiting) -> list[float]:
+        await asyncio.wait([group.rewards], timeout=self._patience)
+        if len(group.rows) < self._group_size:
+            if self._waiting.get(uid) is group:
+                del self._waiting[uid]
+            raise ConfigError(
+                f"{len(group.rows)} of {self._group_size} samples of the group {uid} came within "
+                f"{self._patience:g} s; run verl with reward.num_workers=1, and group_size as rollout.n"
+            )
+        return await asyncio.shield(group.rewards)
+
+    async def _score(self, group: _Waiting) -> None:
+        try:
+            groups = self._rule.to_score([group.rows])
+            (rewards,) = self._rule.settle([group.rows], groups, await self._scorer.score(groups))
+            group.rewards.set_result(self._rule.numbers(rewards))
+        # Whatever went wrong concerns every sample of the group.
+        except Exception as error:
+            group.rewards.set_exception(error)
+        finally:
+            group.rewards.cancel()

@@ -1,0 +1,23 @@
+"""docs/grpo.md names every reward, and its examples are Python."""
+
+import re
+from pathlib import Path
+
+import prefrm.grpo
+
+TEXT = (Path(__file__).parents[3] / "docs" / "grpo.md").read_text()
+
+
+def test_every_reward_of_a_trainer_has_its_line():
+    rewards = {name for name in prefrm.grpo.__all__ if name.endswith("Reward")} - {"CombinedReward"}
+    assert rewards <= set(re.findall(r"`(\w+Reward)\(", TEXT.partition("##")[0]))
+
+
+def test_the_examples_name_what_exists():
+    examples = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(examples) == 4
+    for example in examples:
+        code = compile(example, "docs/grpo.md", "exec")
+        names = {name for name in re.findall(r"\b(\w+Reward)\(", example)}
+        assert names and all(hasattr(prefrm.grpo, name) for name in names)
+        assert code

@@ -1,0 +1,101 @@
+"""`run_single` of a verl reward manager: one sample a call, one group a score."""
+
+import asyncio
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from prefrm.errors import ConfigError, ServerUnavailableError
+from prefrm.grpo import VerlReward
+from tests.prefrm.grpo.pixels import AsyncPixelScorer, shades
+from tests.prefrm.grpo.test_group_calls import win_rates
+
+torch = pytest.importorskip("torch")
+
+
+class Data:
+    """A `DataProto` of one item, as verl_omni/agent_loop/diffusion_agent_loop.py makes it."""
+
+    def __init__(self, uid, shade, prompt="a cat"):
+        pixels = torch.from_numpy((shades(shade) * 255).round()).to(torch.uint8)
+        self.batch = {"responses": pixels}
+        self.non_tensor_batch = {
+            "uid": np.array([uid]),
+            "raw_prompt": np.array([[{"role": "user", "content": prompt}]]),
+        }
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, n):
+        return SimpleNamespace(
+            batch={name: tensor[n] for name, tensor in self.batch.items()},
+            non_tensor_batch={name: array[n] for name, array in self.non_tensor_batch.items()},
+        )
+
+
+def run(reward, *data):
+    """As a `RewardLoopWorker` does, `reward_manager.run_single(data)` for every sample at once."""
+
+    class Manager:
+        run_single = reward
+
+    async def main():
+        tasks = [asyncio.create_task(Manager().run_single(one)) for one in data]
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    return asyncio.run(main())
+
+
+def test_every_sample_gets_its_part_of_its_group():
+    scorer = AsyncPixelScorer()
+    order = [("x", 0.1), ("y", 0.9), ("x", 0.3), ("y", 0.2), ("x", 0.2), ("y", 0.5)]
+    outputs = run(VerlReward(scorer, group_size=3), *(Data(*one) for one in order))
+    assert [set(output) for output in outputs] == [{"reward_score", "reward_extra_info"}] * 6
+    rewards = [output["reward_score"] for output in outputs]
+    assert rewards[0::2] == pytest.approx(win_rates(0.1, 0.3, 0.2).tolist(), abs=1e-6)
+    assert rewards[1::2] == pytest.approx(win_rates(0.9, 0.2, 0.5).tolist(), abs=1e-6)
+    assert [(group.prompt, group.size) for group in scorer.groups] == [("a cat", 3)] * 2
+
+
+def test_a_group_of_the_same_name_may_come_again():
+    reward = VerlReward(AsyncPixelScorer(), group_size=2)
+    outputs = run(reward, Data("x", 0.1), Data("x", 0.3), Data("x", 0.4), Data("x", 0.2))
+    rewards = [output["reward_score"] for output in outputs]
+    assert rewards == pytest.approx([*win_rates(0.1, 0.3), *win_rates(0.4, 0.2)], abs=1e-6)
+
+
+def test_a_group_that_never_is_whole_is_an_error_for_each_of_it():
+    outputs = run(VerlReward(AsyncPixelScorer(), group_size=3, patience=0.05), Data("x", 0.1), Data("x", 0.2))
+    for output in outputs:
+        assert isinstance(output, ConfigError)
+        assert "2 of 3 samples of the group x came within 0.05 s; run verl with reward.num_workers=1" in str(
+            output
+        )
+
+
+def test_a_failure_is_everybodys():
+    class Down:
+        async def score(self, groups):
+            raise ServerUnavailableError("nobody answers")
+
+    outputs = run(VerlReward(Down(), group_size=2), Data("x", 0.1), Data("x", 0.2))
+    assert [type(output) for output in outputs] == [ServerUnavailableError] * 2
+    outputs = run(VerlReward(AsyncPixelScorer(), group_size=2), Data("x", 0.1), Data("x", 0.2, "a dog"))
+    assert [type(output) for output in outputs] == [ConfigError] * 2
+
+
+def test_whoever_waits_is_let_go_when_the_one_that_scores_is_cancelled():
+    class Never:
+        async def score(self, groups):
+            await asyncio.Event().wait()
+
+    async def main():
+        reward = VerlReward(Never(), group_size=2)
+        first, last = (asyncio.create_task(reward(Data("x", 0.1 * n))) for n in (1, 2))
+        await asyncio.sleep(0.05)
+        last.cancel()
+        return await asyncio.wait_for(asyncio.gather(first, last, return_exceptions=True), 5)
+
+    assert [type(output) for output in asyncio.run(main())] == [asyncio.CancelledError] * 2

@@ -1,0 +1,249 @@
+"""`POST /v1/score` over a real server, and what it reads of arbitrary bytes."""
+
+import gzip
+import json
+import threading
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prefrm.media import ImageLimits
+from prefrm.scoring import matrix_to_json
+from prefrm.winmatrix import FakeScorer, Group
+from serving.dataplane import DataPlane
+from serving.errors import InvalidRequestError
+from serving.limits import Limits
+from serving.metrics import Metrics
+from serving.models import LoadedModel, ModelInfo, ModelRepository
+from serving.running import background
+from serving.score_schema import read_scoring, request_model
+from serving.server import JudgeServer, Server
+from tests.serving.score_calls import as_json, b64, post, refused
+
+LIMITS = Limits(group_size=8, request_groups=4)
+
+
+@pytest.fixture(scope="module")
+def mixed(groups, png):
+    """Groups of two sizes, with a missing candidate and an unreadable one."""
+    return [*groups, Group(prompt="two", images=(png(5), png(50)))]
+
+
+def test_groups_of_any_sizes_are_scored_as_the_scorer_scores_them(served, scorer, mixed):
+    response = post(served, as_json(mixed))
+    assert response.status_code == 200
+    answer = response.json()
+    assert (answer["model"], answer["version"]) == ("judge", "1")
+    expected = [matrix_to_json(scorer.score([group])[0]) for group in mixed]
+    unreadable = expected[2]["errors"]
+    assert "" not in (unreadable[1], answer["groups"][2]["errors"][1])
+    expected[2]["errors"] = answer["groups"][2]["errors"]
+    assert answer["groups"] == expected
+    best = answer["groups"][0]
+    assert best["ranking"] == [
+        int(n) for n in np.argsort([-rate for rate in best["win_rate"]], kind="stable")
+    ]
+    # The missing candidate of the second group: null, not a number.
+    assert answer["groups"][1]["win_rate"][1] is None
+    assert answer["groups"][1]["win_matrix"][0][1] is None
+    assert answer["groups"][1]["ranking"] == [3, 2, 0]
+
+
+def test_a_data_url_a_gzip_body_and_all_fields(served, group, png):
+    body = as_json([group("a")]) | {"model": "judge", "version": "1", "timeout": 20}
+    plain = post(served, body).json()
+    body["groups"][0]["images"][0] = f"data:image/png;base64,{b64(png(3))}"
+    squeezed = post(served, gzip.compress(json.dumps(body).encode()), **{"Content-Encoding": "gzip"})
+    assert squeezed.json() == plain
+    assert plain["groups"][0]["win_rate"] is not None
+
+
+def one(images=("aGFsbG8=", None), **fields):
+    return {"groups": [{"prompt": "a", "images": list(images)}]} | fields
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "the request: Invalid JSON"),
+        (b"\xff\xfe{}", "the request: Invalid JSON"),
+        (b"[" * 3000, "the request: Invalid JSON"),
+        (b"[" * 100_000, "more than 4032 commas and brackets"),
+        ([], "the request: Input should be an object"),
+        ({}, "groups: Field required"),
+        ({"prompt": "a", "images": ["aa", "bb"]}, "groups: Field required; prompt: Extra inputs"),
+        ({"groups": []}, "groups: List should have at least 1 item"),
+        (
+            {"groups": [{"prompt": "a", "images": [None, None]}] * 5},
+            "groups: List should have at most 4 items",
+        ),
+        (one(images=["aGFsbG8="]), "groups[0].images: List should have at least 2 items"),
+        (one(images=[None] * 9), "groups[0].images: List should have at most 8 items"),
+        (one(images=[3, None]), "groups[0].images[0]: Input should be a valid string"),
+        ({"groups": [{"images": [None, None]}]}, "groups[0].prompt: Field required"),
+        (one(images=["", None]), "groups[0].images[0] is empty; send null"),
+        (one(images=[None, "data:image/png;base64,"]), "groups[0].images[1] is empty"),
+        (one(images=["data:image/png,abc", None]), "groups[0].images[0] is a data URL that is not in base64"),
+        (one(images=["http://example.org/a.png", None]), "groups[0].images[0] is a URL; nothing is fetched"),
+        (one(images=["HTTPS://example.org/a.png", None]), "is a URL; nothing is fetched"),
+        (one(images=["file:///etc/passwd", None]), "is a URL; nothing is fetched"),
+        (one(images=["aGFs\nbG8=", None]), "groups[0].images[0] is no base64"),
+        (one(images=["aGFsbG8", None]), "is no base64"),
+        (one(images=["aGFsbG8==", None]), "is no base64"),
+        (one(images=["aGF-bG8_", None]), "is no base64"),
+        (one(images=["äöü=", None]), "is no base64"),
+        (one(timeout=0), "timeout: Input should be greater than 0"),
+        (one(timeout="soon"), "timeout: Input should be a valid number"),
+        (b'{"groups": [{"prompt": "a", "images": [null, null]}], "timeout": NaN}', "timeout"),
+        (one(version=1), "version: Input should be a valid string"),
+        (one(temperature=1), "temperature: Extra inputs are not permitted"),
+        (b'{"groups": [{"prompt": "\\ud800", "images": [null, null]}]}', "the request: Invalid JSON"),
+    ],
+)
+def test_a_malformed_body_is_a_400_that_names_the_field(served, body, message):
+    assert message in refused(post(served, body))
+
+
+def test_an_error_never_holds_what_was_sent(served):
+    secret = "c2VjcmV0" * 50_000
+    for body in (
+        one(images=[secret + "!", None]),
+        one(images=["http://" + secret, None]),
+        one(images=[[secret], None]),
+        one(**{secret: 1}),
+        one(model=secret),
+        one(version=secret),
+        {"groups": [{"prompt": [secret], "images": [secret]}] * 4},
+    ):
+        assert len(refused(post(served, body))) < 600
+
+
+def test_what_the_other_wires_answer(served, group):
+    assert "unknown model 'nobody'" in refused(post(served, as_json([group("a")]) | {"model": "nobody"}), 404)
+    assert "unknown version '9'" in refused(post(served, as_json([group("a")]) | {"version": "9"}), 404)
+    assert refused(httpx.get(f"http://{served.http}/v1/score"), 405).startswith("GET /v1/score")
+
+
+def test_limits_come_before_any_decoding(png, scorer, until):
+    image = ImageLimits(max_bytes=200)
+    small = Limits(request_bytes=2000, image=image)
+    with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=small)) as served:
+        assert "the limit is 2000" in refused(post(served, b"{" + b" " * 2000), 413)
+        body = as_json([Group(prompt="a", images=(png(1), b"x" * 201, png(9), None))])
+        score = post(served, body).json()["groups"][0]
+        assert score["errors"] == ["", "the image has 201 bytes; the limit is 200", "", score["errors"][3]]
+        assert score["win_rate"][1] is None
+        assert score["ranking"] == [2, 0]
+    model = request_model(small)
+    # No base64 at all, yet it is not looked at.
+    asked = read_scoring(json.dumps(one(images=["!" * 300, None])).encode(), model, small)
+    assert asked.groups[0].images == (None, None)
+    assert asked.refusals[0] == ["the image has 225 bytes; the limit is 200", ""]
+
+
+def test_the_size_is_that_of_the_decoded_image():
+    for size in (1, 2, 3, 4, 300):
+        exact, less = (Limits(image=ImageLimits(max_bytes=size - cut)) for cut in (0, 1))
+        body = json.dumps(one(images=[b64(b"x" * size), None])).encode()
+        assert read_scoring(body, request_model(exact), exact).groups[0].images[0] == b"x" * size
+        assert read_scoring(body, request_model(less), less).groups[0].images[0] is None
+
+
+def test_a_body_of_nothing_but_structure_is_not_parsed():
+    for filler in (b"1,", b"[],", b"{},"):
+        body = b'{"groups": [' + filler * (LIMITS.request_groups * 1100) + b"1]}"
+        with pytest.raises(InvalidRequestError, match="more than 4032 commas and brackets"):
+            read_scoring(body, request_model(LIMITS), LIMITS)
+
+
+def test_a_body_with_a_thousand_errors_is_not_described_at_length():
+    body = json.dumps(one(**{f"field {n}": n for n in range(1000)})).encode()
+    with pytest.raises(InvalidRequestError, match="1000 things are wrong with the request; /docs says"):
+        read_scoring(body, request_model(LIMITS), LIMITS)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["groups", "prompt", "images", "model", "timeout"]) | st.text(max_size=5),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
+SHAPED = st.fixed_dictionaries(
+    {
+        "groups": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "prompt": st.text(max_size=5),
+                    "images": st.lists(st.none() | st.text(max_size=12) | JSON, max_size=3),
+                }
+            ),
+            max_size=3,
+        )
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=st.binary(max_size=200) | (JSON | SHAPED).map(lambda value: json.dumps(value).encode()))
+def test_whatever_is_sent_is_read_or_refused(body):
+    model = request_model(LIMITS)
+    try:
+        asked = read_scoring(body, model, LIMITS)
+    except InvalidRequestError as error:
+        assert 0 < len(str(error)) < 600
+    else:
+        assert all(2 <= group.size <= 8 for group in asked.groups)
+        assert [len(reasons) for reasons in asked.refusals] == [group.size for group in asked.groups]
+
+
+def test_a_deadline(gated, group):
+    with background(JudgeServer(gated, ModelInfo(name="judge"))) as served:
+        message = refused(post(served, as_json([group("a")]) | {"timeout": 0.2}), 504)
+        assert "deadline" in message
+        gated.gate.set()
+
+
+def test_a_full_queue_says_when_to_come_back(gated, group, metric, until):
+    limits = Limits(queued_cost=1)
+    with background(JudgeServer(gated, ModelInfo(name="judge"), limits=limits)) as served:
+        answers = []
+        threads = []
+        for n in range(2):
+            body = as_json([group(str(n))])
+            threads.append(threading.Thread(target=lambda body=body: answers.append(post(served, body))))
+            threads[-1].start()
+            # The first is scored, and the second waits.
+            until(lambda: len(gated.calls) == 1)
+            until(lambda n=n: metric(served, 'prefrm_queue_groups{model="judge",version="1"}') == n)
+        response = post(served, as_json([group("third")]))
+        refused(response, 429)
+        assert int(response.headers["Retry-After"]) >= 1
+        gated.gate.set()
+        for thread in threads:
+            thread.join()
+        assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_a_server_of_several_models_wants_a_name(group):
+    models = [
+        LoadedModel(info=ModelInfo(name=name), scorer=FakeScorer(lambda prompt, image, s=sign: s * image[40]))
+        for name, sign in (("bright", 1), ("dark", -1))
+    ]
+    metrics = Metrics()
+    plane = DataPlane(ModelRepository(models, LIMITS, metrics), LIMITS, metrics)
+    with background(Server(plane)) as served:
+        assert "name one of 'bright', 'dark'" in refused(post(served, as_json([group("a")])))
+        rates = [
+            post(served, as_json([group("a")]) | {"model": name}).json()["groups"][0]["win_rate"]
+            for name in ("bright", "dark")
+        ]
+        assert rates[0] == pytest.approx(rates[1][::-1])
