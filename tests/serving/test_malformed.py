@@ -18,6 +18,9 @@ import numpy as np
 import psutil
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import APIOperation, Case, GenerationMode, openapi
+from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 from tritonclient.grpc import service_pb2 as pb
 
 from prefrm.client import connect
@@ -29,9 +32,17 @@ from tests.serving.hostile_images import ALL, PICTURE, encoded, mutated
 from tests.serving.hostile_messages import SERVICE, infer_message, message
 
 REQUESTS = int(os.environ.get("PREFRM_HOSTILE_REQUESTS", "1000"))
-# Of what is sent: bodies of HTTP, messages of gRPC, images.
-SHARES = {"http": 0.45, "grpc": 0.4, "images": 0.15}
+# Of what is sent: what the OpenAPI document describes and what it forbids, bodies of HTTP, messages of gRPC,
+# images.
+SHARES = {"openapi": 0.1, "http": 0.4, "grpc": 0.35, "images": 0.15}
 GROWTH_MB = 32.0
+SETTINGS = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 
 # 5xx are answered where a part of the protocol is not there, and where the client's own timeout has passed.
 STATUSES = {200, 400, 404, 405, 413, 501, 504}
@@ -163,14 +174,7 @@ def send_image(server: Server, image: bytes) -> pb.ModelInferResponse:
     return pb.ModelInferResponse.FromString(response)
 
 
-@settings(
-    max_examples=max(1, int(REQUESTS * SHARES["http"])),
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+@settings(SETTINGS, max_examples=max(1, int(REQUESTS * SHARES["http"])))
 @given(request=hostile_requests())
 def test_http_answers_every_body_with_a_status_it_documents(server: Server, request: HostileRequest) -> None:
     status, body = server.post(request)
@@ -178,6 +182,28 @@ def test_http_answers_every_body_with_a_status_it_documents(server: Server, requ
     if status != 200 and request.method != "HEAD":
         assert list(json.loads(body)) == ["error"]
     server.count(f"HTTP {status}")
+
+
+def test_http_answers_as_its_openapi_document_says(server: Server) -> None:
+    base = f"http://{server.addresses.http}"
+    schema = openapi.from_url(f"{base}/openapi.json")
+    operations = [result.ok() for result in schema.get_all_operations()]
+    # One route takes groups of its own; most of the others only read.
+    operations += [schema["/v1/score"]["POST"]] * len(operations)
+    modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+
+    @settings(SETTINGS, max_examples=max(1, int(REQUESTS * SHARES["openapi"])))
+    @given(case=st.sampled_from(operations).flatmap(lambda operation: any_case(operation)))
+    def every_case(case: Case) -> None:
+        response = case.call(base_url=base)
+        assert response.status_code in STATUSES, (response.status_code, response.text[:500])
+        case.validate_response(response, checks=[status_code_conformance, response_schema_conformance])
+        server.count(f"OpenAPI {response.status_code}")
+
+    def any_case(operation: APIOperation) -> st.SearchStrategy[Case]:
+        return st.sampled_from(modes).flatmap(lambda mode: operation.as_strategy(generation_mode=mode))
+
+    every_case()
 
 
 def test_grpc_answers_every_message_with_a_code_it_documents(server: Server) -> None:
