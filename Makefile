@@ -4,7 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: help quickstart check test test-hostile bench-judges bench-engine format clean
+# MLServer, which the server is compared with, wants other versions of what prefrm has.
+MLSERVER := .venv-mlserver
+
+.PHONY: help quickstart check test test-hostile bench-judges bench-engine bench-server format clean
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
@@ -13,6 +16,7 @@ help:
 	@echo "make check        lint, types, import layers"
 	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
 	@echo "make bench-engine time every way to score a group and write docs/engine.json (twenty minutes)"
+	@echo "make bench-server time the server, beside MLServer, and write docs/server.json (a quarter of an hour)"
 	@echo "make format       let ruff rewrite the sources"
 	@echo "make clean        remove the virtual environment and what tools left behind"
 
@@ -37,12 +41,16 @@ bench-judges: $(VENV)/.installed
 bench-engine: $(VENV)/.installed
 	$(BIN)/prefrm bench engine --out docs
 
+bench-server: $(VENV)/.installed $(MLSERVER)/.installed
+	$(BIN)/prefrm bench server --mlserver $(MLSERVER)/bin/python --out docs
+	$(BIN)/prefrm bench soak --out docs
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MLSERVER) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # torch goes first and alone, so that no other requirement can ask for another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -53,4 +61,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
+	touch $@
+
+$(MLSERVER)/.installed:
+	test -x $(MLSERVER)/bin/python || $(PYTHON) -m venv $(MLSERVER)
+	$(MLSERVER)/bin/python -m pip --disable-pip-version-check install -q mlserver==1.7.1
 	touch $@

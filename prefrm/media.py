@@ -8,7 +8,9 @@ module fetches nothing over a network.
 import hashlib
 import io
 import os
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +64,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Of a PNG: the signature, and the length and name of the chunk that must come first.
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 
 
@@ -106,6 +110,10 @@ def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo:
     Raises:
         MediaError: it is empty, too long, of a format not in `limits.formats`, or has too many pixels.
     """
+    size = _png_size(data) if "PNG" in limits.formats and len(data) <= limits.max_bytes else None
+    if size is not None:
+        _check_pixels(*size, limits)
+        return ImageInfo(format="PNG", width=size[0], height=size[1])
     image, _ = _opened(data, limits)
     with image:
         return ImageInfo(format=str(image.format), width=image.width, height=image.height)
@@ -164,11 +172,21 @@ def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Image.Transp
         raise MediaError(f"the bytes are no {', '.join(limits.formats)} image") from error
     except Exception as error:
         raise MediaError(f"the image's header cannot be read: {error}") from error
-    if image.width * image.height > limits.max_pixels:
-        raise MediaError(
-            f"the image has {image.width} x {image.height} pixels; the limit is {limits.max_pixels}"
-        )
+    _check_pixels(image.width, image.height, limits)
     return image, TURNS.get(needed.orientation)
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height by a PNG's first chunk, at a tenth of what Pillow takes; None if that is not whole."""
+    if not data.startswith(PNG_START) or zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
+        return None
+    width, height = struct.unpack(">II", data[16:24])
+    return (width, height) if width and height else None
+
+
+def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
+    if width * height > limits.max_pixels:
+        raise MediaError(f"the image has {width} x {height} pixels; the limit is {limits.max_pixels}")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -1,22 +1,24 @@
 """Bearer tokens at the door of each wire: who has none is answered before the request is read.
 
 A gRPC interceptor and an ASGI middleware ask the same `TokenFile`. Whether the server lives and is ready
-may be asked without a token, so that probes and load balancers need none.
+may be asked without a token, so that probes and load balancers need none; and a browser has none to send
+before it has the page that asks for it.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Set
 from contextlib import suppress
 from typing import Any
 
 import grpc
 
+from serving.docs_page import DOCS_PATHS
 from serving.tokens import TokenFile
 
-__all__ = ["TokenInterceptor", "TokenMiddleware"]
+__all__ = ["OPEN_PATHS", "TokenInterceptor", "TokenMiddleware"]
 
-OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = DOCS_PATHS | {"/v2/health/live", "/v2/health/ready"}
 OPEN_METHODS = frozenset(
     {
         "/grpc.health.v1.Health/Check",
@@ -63,16 +65,26 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 
 class TokenMiddleware:
-    """Answers every HTTP request without a known token with 401, unknown paths included."""
+    """Answers every HTTP request without a known token with 401, unknown paths included.
 
-    def __init__(self, app: App, tokens: TokenFile, on_refusal: Callable[[], None]) -> None:
+    Args:
+        app: what is behind the door.
+        tokens: what opens it.
+        on_refusal: called for each request that is turned away.
+        open_paths: of `app`, what needs no token.
+    """
+
+    def __init__(
+        self, app: App, tokens: TokenFile, on_refusal: Callable[[], None], open_paths: Set[str] = frozenset()
+    ) -> None:
         self._app = app
         self._tokens = tokens
         self._on_refusal = on_refusal
+        self._open_paths = open_paths
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
-        if scope["type"] == "http" and scope["path"] in OPEN_PATHS:
+        if scope["type"] == "http" and scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
         headers = [value for name, value in scope["headers"] if name == b"authorization"]

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from prefrm.winmatrix import WinMatrix
 from serving.cache import CacheCollector, ImageCache
-from serving.gaps import OrderGaps
+from serving.gaps import OrderGaps, of_pairs
 from serving.requests import Request
 from serving.worker import Outcome
 
@@ -170,10 +170,12 @@ class ModelMetrics:
         self._batch_groups.observe(len(outcomes))
         self._batch_cost.observe(cost)
         self._batch_seconds.observe(seconds)
-        self._pairs.inc(sum(matrix.size * (matrix.size - 1) // 2 for matrix in matrices))
-        self._invalid_pairs.inc(sum(int(np.triu(~matrix.known, 1).sum()) for matrix in matrices))
-        self._inferred_pairs.inc(sum(int(np.triu(matrix.inferred, 1).sum()) for matrix in matrices))
-        self._gaps.add(self._name, self._version, matrices)
+        unknown = np.isnan(of_pairs([matrix.p for matrix in matrices]))
+        valid = of_pairs([matrix.valid for matrix in matrices])
+        self._pairs.inc(len(unknown))
+        self._invalid_pairs.inc(int(np.count_nonzero(unknown)))
+        self._inferred_pairs.inc(int(len(unknown) - np.count_nonzero(unknown) - np.count_nonzero(valid)))
+        self._gaps.add(self._name, self._version, of_pairs([matrix.order_gap for matrix in matrices]))
 
     def observe(self, request: Request) -> None:
         """Count one request that ended."""

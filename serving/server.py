@@ -18,7 +18,7 @@ from prefrm.winmatrix import Scorer
 from serving.cache import ImageCache
 from serving.dataplane import DataPlane
 from serving.grpc import InferenceService
-from serving.guards import TokenInterceptor, TokenMiddleware
+from serving.guards import OPEN_PATHS, TokenInterceptor, TokenMiddleware
 from serving.http import create_app
 from serving.limits import Limits
 from serving.metrics import Metrics
@@ -134,7 +134,11 @@ class Server:
         listener = bind(self._host, self._ports[which], which)
         tls = self._tls
         if self._tokens is not None:
-            app = TokenMiddleware(app, self._tokens, lambda: self._plane.refused(which, UNAUTHENTICATED))
+            # The metrics are answered under every path.
+            open_paths = OPEN_PATHS if which == "http" else frozenset()
+            app = TokenMiddleware(
+                app, self._tokens, lambda: self._plane.refused(which, UNAUTHENTICATED), open_paths
+            )
         config = uvicorn.Config(
             app,
             log_config=None,

@@ -1,7 +1,8 @@
 """The command line as a whole: which commands there are, and how one ends.
 
 A user's mistake is printed as one line and ends with status 2; Ctrl-C ends with 130. Commands that
-belong to other packages (`data`, `serve`) arrive through the entry point group `prefrm.commands`.
+belong to other packages (`data`, `serve`) arrive through the entry point group `prefrm.commands`, and further
+benchmarks through `prefrm.bench`.
 """
 
 import logging
@@ -91,12 +92,13 @@ def _add_commands() -> None:
 
 def _add_plugins() -> None:
     """Mount what other packages offer: an app becomes a group of commands, a function a command."""
-    for plugin in entry_points(group="prefrm.commands"):
-        loaded = plugin.load()
-        if isinstance(loaded, typer.Typer):
-            app.add_typer(loaded, name=plugin.name)
-        else:
-            app.command(name=plugin.name)(loaded)
+    for group, commands in (("prefrm.commands", app), ("prefrm.bench", bench)):
+        for plugin in entry_points(group=group):
+            loaded = plugin.load()
+            if isinstance(loaded, typer.Typer):
+                commands.add_typer(loaded, name=plugin.name)
+            else:
+                commands.command(name=plugin.name)(loaded)
 
 
 _add_commands()

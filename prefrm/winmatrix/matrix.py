@@ -19,7 +19,7 @@ __all__ = ["Bools", "Floats", "OnMissing", "WinMatrix", "check_on_missing"]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 OnMissing = Literal["raise", "drop"]
-_ARRAYS = ("p", "valid", "tie", "order_gap")
+_ARRAYS: dict[str, Any] = {"p": np.float32, "valid": np.bool_, "tie": np.float32, "order_gap": np.float32}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,12 +49,7 @@ class WinMatrix:
 
     def __post_init__(self) -> None:
         shape = (len(self.errors), len(self.errors))
-        for name, dtype in (
-            ("p", np.float32),
-            ("valid", np.bool_),
-            ("tie", np.float32),
-            ("order_gap", np.float32),
-        ):
+        for name, dtype in _ARRAYS.items():
             array = np.array(getattr(self, name), dtype=dtype)
             if array.shape != shape:
                 raise RecordError(
@@ -65,26 +60,28 @@ class WinMatrix:
         self._check()
 
     def _check(self) -> None:
-        if not np.array_equal(self.valid, self.valid.T):
+        # Every answer of a server goes through here twice, so it takes few operations.
+        known, valid = self.known, self.valid
+        if not _symmetric(valid):
             raise RecordError("valid is not symmetric: a pair is judged in both directions or in none")
-        if np.any(self.valid & ~self.known):
+        if (valid > known).any():
             raise RecordError("p must be a number wherever valid is true")
-        p = self.p[self.known]
-        if np.any((p < 0) | (p > 1)) or np.any(p + self.p.T[self.known] != 1):
+        inside = (self.p >= 0) & (self.p <= 1)
+        if (inside != known).any() or ((self.p + self.p.T == 1) != known).any():
             raise RecordError("p must lie in [0, 1] with p[i, j] + p[j, i] == 1 exactly, or be NaN")
         usable = np.array([not error for error in self.errors])
-        if not np.array_equal(self.valid.diagonal(), usable) or self.known[~usable].any():
+        if (valid.diagonal() != usable).any() or (known > usable[:, None]).any():
             raise RecordError(
                 "all along the row of a candidate with an error valid must be false and p NaN, "
                 "and valid true on the diagonal of any other"
             )
         for name in ("tie", "order_gap"):
             values = getattr(self, name)
-            if not np.all(np.isnan(values) | (self.valid & (values >= 0) & (values <= 1))):
+            if not (np.isnan(values) | (valid & (values >= 0) & (values <= 1))).all():
                 raise RecordError(f"{name} must lie in [0, 1] where a pair was judged, or be NaN")
-            if not np.array_equal(values, values.T, equal_nan=True):
+            if not _symmetric(values):
                 raise RecordError(f"{name} is not symmetric: it is one number for each pair")
-        if np.any(self.order_gap.diagonal() > 0):
+        if (self.order_gap.diagonal() > 0).any():
             raise RecordError("order_gap must be 0 on the diagonal: a candidate meets itself in one order")
 
     @classmethod
@@ -121,23 +118,39 @@ class WinMatrix:
                     f"{name} has shape {list(np.shape(array))}; "
                     f"{len(reasons)} candidates need {[len(reasons)] * 2}"
                 )
-        usable = np.array([not reason for reason in reasons])
         np.fill_diagonal(z, 0.0)
-        valid = np.isfinite(z) & np.isfinite(z.T) & usable[:, None] & usable[None, :]
+        finite = np.isfinite(z)
+        valid = finite & finite.T
+        if any(reasons):
+            usable = np.array([not reason for reason in reasons])
+            valid &= usable[:, None] & usable[None, :]
         z = np.where(valid, z, 0.0)
-        merged = z / 2 - z.T / 2
         gap = np.full(z.shape, np.nan) if order_free else np.abs(sigmoid(z) - sigmoid(-z.T))
         # The same number from either side, but for rounding.
         gap = np.maximum(gap, gap.T)
         if order_free:
             np.fill_diagonal(gap, 0.0)
-        return cls(
-            p=_masked(win_probabilities(merged), valid),
+        matrix = cls._unchecked(
+            p=_masked(win_probabilities(z / 2 - z.T / 2), valid),
             valid=valid,
-            tie=_masked(np.full(z.shape, np.nan) if tie is None else np.asarray(tie), valid),
+            tie=np.full(z.shape, np.nan, np.float32) if tie is None else _masked(np.asarray(tie), valid),
             order_gap=_masked(gap, valid),
             errors=reasons,
         )
+        # The rest is as it must be by how it was computed.
+        if tie is not None:
+            matrix._check()
+        return matrix
+
+    @classmethod
+    def _unchecked(cls, *, errors: tuple[str, ...], **arrays: npt.NDArray[Any]) -> "WinMatrix":
+        """A matrix of new arrays of the right types and shapes: an engine builds one for each group."""
+        matrix = object.__new__(cls)
+        for name, array in arrays.items():
+            array.flags.writeable = False
+            object.__setattr__(matrix, name, array)
+        object.__setattr__(matrix, "errors", errors)
+        return matrix
 
     @classmethod
     def missing(cls, errors: Sequence[str]) -> "WinMatrix":
@@ -224,8 +237,10 @@ class WinMatrix:
         Not if `on_missing` is "drop".
         """
         check_on_missing(on_missing)
+        if on_missing == "drop" or self.known.all():
+            return
         bad = np.argwhere(~self.known)
-        if len(bad) and on_missing == "raise":
+        if len(bad):
             i, j = (int(x) for x in bad[0])
             raise IncompleteMatrixError(
                 f"{len(bad)} of {self.size**2} entries were not judged; ({i}, {j}): {self.reason(i, j)}; "
@@ -267,13 +282,22 @@ class WinMatrix:
         return _rebuilt, (self.p, self.valid, self.tie, self.order_gap, self.errors)
 
     def _opponents(self) -> Bools:
-        return self.known & ~np.eye(self.size, dtype=bool)
+        opponents = self.known
+        opponents.flat[:: self.size + 1] = False
+        return opponents
 
 
 def check_on_missing(on_missing: str) -> None:
     """Raise `ConfigError` unless it says what `OnMissing` allows."""
     if on_missing not in get_args(OnMissing):
         raise ConfigError(f'on_missing must be "raise" or "drop"; received {on_missing!r}')
+
+
+def _symmetric(array: npt.NDArray[Any]) -> bool:
+    """Whether an array equals its transpose, NaN with NaN included; the same bits are so at little cost."""
+    return array.tobytes() == array.T.tobytes() or np.array_equal(
+        array, array.T, equal_nan=array.dtype != np.bool_
+    )
 
 
 def _rebuilt(p: Floats, valid: Bools, tie: Floats, order_gap: Floats, errors: tuple[str, ...]) -> WinMatrix:

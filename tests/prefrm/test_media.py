@@ -38,6 +38,14 @@ def test_probe_reads_format_and_size_from_the_header(format):
     assert probe(encoded(GRADIENT, format)) == ImageInfo(format=format, width=7, height=5)
 
 
+@pytest.mark.parametrize(
+    "data", [png_header(0, 5), png_header(7, 5)[:32], png_header(7, 5).replace(b"\x07", b"\x08", 1)]
+)
+def test_a_png_whose_first_chunk_is_not_whole_is_refused(data):
+    with pytest.raises(MediaError):
+        probe(data)
+
+
 @given(st.integers(1, 9), st.integers(1, 9), st.binary(min_size=243, max_size=243))
 def test_png_is_lossless(width, height, noise):
     pixels = np.frombuffer(noise, np.uint8)[: width * height * 3].reshape(height, width, 3)

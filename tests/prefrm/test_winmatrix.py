@@ -148,6 +148,19 @@ def test_an_order_free_judge_has_no_order_gap():
     assert np.isnan(matrix.order_gap[0, 1])
 
 
+@given(order_logits(), st.booleans(), st.data())
+def test_what_is_built_of_log_odds_passes_every_check(logits, order_free, data):
+    errors = data.draw(st.lists(st.sampled_from(["", "gone"]), min_size=len(logits), max_size=len(logits)))
+    matrix = WinMatrix.from_order_logits(logits, errors=errors, order_free=order_free)
+    checked = WinMatrix(
+        p=matrix.p, valid=matrix.valid, tie=matrix.tie, order_gap=matrix.order_gap, errors=matrix.errors
+    )
+    assert matrix.equals(checked)
+    for name in ("p", "valid", "tie", "order_gap"):
+        built, copy = getattr(matrix, name), getattr(checked, name)
+        assert (built.dtype, built.shape, built.flags.writeable) == (copy.dtype, copy.shape, False)
+
+
 def test_extreme_log_odds_saturate():
     big = np.finfo(np.float64).max
     matrix = WinMatrix.from_order_logits(np.array([[0.0, big], [-big, 0.0]]))

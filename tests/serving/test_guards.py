@@ -109,7 +109,7 @@ def test_all_other_methods_of_grpc_want_one(guarded, method, kind):
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v2", "/v2/models/judge", "/v2/models/stats", "/docs", "/openapi.json", "/v1/score", "/nothing",
+    ["/", "/v2", "/v2/models/judge", "/v2/models/stats", "/docs/", "/docs/x.js", "/v1/score", "/nothing",
      "/v2/health", "/v2/health/live/", "/v2/health/live/x", "/v2//health/live", "/v2/health/../models/stats"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
@@ -118,6 +118,17 @@ def test_all_other_paths_of_http_want_one(guarded, path, method):
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
     assert "a token is required" in response.json()["error"]
+
+
+def test_the_page_that_asks_for_one_wants_none(guarded):
+    for path in ("/docs", "/docs/swagger-ui.css", "/openapi.json"):
+        assert httpx.get(f"http://{guarded.http}{path}").status_code == 200
+
+
+def test_what_is_open_on_one_port_is_not_on_another(guarded):
+    # That port has one answer for all paths.
+    for path in ("/", "/metrics", "/v2/health/live", "/docs"):
+        assert httpx.get(f"http://{guarded.metrics}{path}").status_code == 401
 
 
 def test_metrics_want_one_and_count_who_had_none(guarded):
