@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TRITON := .triton
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
 # MLServer, which the server is compared with, wants other versions of what prefrm has.
@@ -29,7 +30,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-triton
 	$(BIN)/pytest
 
 test-hostile: $(VENV)/.installed-dev
@@ -50,7 +51,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(MLSERVER) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MLSERVER) $(TRITON) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # torch goes first and alone, so that no other requirement can ask for another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -66,4 +67,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 $(MLSERVER)/.installed:
 	test -x $(MLSERVER)/bin/python || $(PYTHON) -m venv $(MLSERVER)
 	$(MLSERVER)/bin/python -m pip --disable-pip-version-check install -q mlserver==1.7.1
+	touch $@
+
+# NVIDIA's own server, which the tests hold prefrm's against.
+$(VENV)/.installed-triton: $(VENV)/.installed-dev tests/serving/triton/install.py
+	$(BIN)/python tests/serving/triton/install.py $(TRITON)
 	touch $@

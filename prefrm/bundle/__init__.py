@@ -24,7 +24,8 @@ except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
 from prefrm.bundle.loading import Bundle, load_bundle
-from prefrm.bundle.manifest import MANIFEST, Calibration, Manifest, read_manifest
+from prefrm.bundle.manifest import MANIFEST, Calibration, Manifest, read_manifest, verify_files
+from prefrm.bundle.merging import merge_bundle
 from prefrm.bundle.writing import amend_bundle, write_bundle
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "Manifest",
     "amend_bundle",
     "load_bundle",
+    "merge_bundle",
     "read_manifest",
+    "verify_files",
     "write_bundle",
 ]

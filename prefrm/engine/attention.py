@@ -4,33 +4,25 @@ A row of tokens attends to itself, causally, and to blocks that were read before
 slot. Rows that share a block are laid side by side and attend to it in one product, so its keys and
 values are not copied for them; what a row finds in each place is weighed by the place's share of the
 softmax, which is exact (Hydragen, arXiv 2402.05099; cascade attention in FlashInfer, arXiv 2501.01005).
-
-`transformers` calls it in place of its own attention, in the models of every family.
+Knows no model.
 
 Shapes: B rows, S tokens of a row, G blocks, N rows that share a block, L tokens of a block, H query heads,
 C heads of keys and values, D numbers of a head.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
 
 import torch
-from transformers import AttentionInterface
 
-from prefrm.judge import ImageInput, Judge, SequenceInput
+__all__ = ["Memory", "Shared", "attend", "padding", "together"]
 
-__all__ = ["Memory", "Reading", "Shared", "attend", "keep_rows", "read_rows"]
-
-NAME = "prefrm_shared"
 # Where torch has a fused kernel that also says what the softmax's sum was: no public function does.
 FUSED = ("cpu",) if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu") else ()
 # Of neighbouring blocks so many are in use that they are read where they stand, and the others for nothing;
 # of fewer, those in use are copied together, one layer at a time.
 LEAST_USED = 0.5
-Features = Mapping[ImageInput, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,19 +41,23 @@ class Memory:
         return len(self.lengths)
 
     @classmethod
-    def collected(cls, parts: "Iterable[Memory]", *, blocks: int, length: int) -> "Memory":
-        """The blocks of all parts, in order, padded to `length`; a part goes before the next is drawn."""
+    def collected(cls, parts: "Iterable[Memory]", *, counts: Sequence[int], length: int) -> "Memory":
+        """The first blocks of all parts, so many of each, padded to `length`.
+
+        A part goes before the next is drawn.
+        """
         layers: list[tuple[torch.Tensor, torch.Tensor]] = []
         lengths: list[int] = []
-        for part in parts:
-            place = slice(len(lengths), len(lengths) + len(part))
+        for count, part in zip(counts, parts, strict=True):
+            place = slice(len(lengths), len(lengths) + count)
             layers = layers or [
-                (_zeros(k, blocks, length), _zeros(v, blocks, length)) for k, v in part.layers
+                (_zeros(k, sum(counts), length), _zeros(v, sum(counts), length)) for k, v in part.layers
             ]
-            for (keys, values), (k, v) in zip(layers, part.layers, strict=True):
-                keys[place, :, : k.shape[2]] = k
-                values[place, :, : v.shape[2]] = v
-            lengths += part.lengths
+            for whole, some in zip(
+                chain.from_iterable(layers), chain.from_iterable(part.layers), strict=True
+            ):
+                whole[place, :, : some.shape[2]] = some[:count]
+            lengths += part.lengths[:count]
         return cls(layers=tuple(layers), lengths=tuple(lengths))
 
 
@@ -75,33 +71,74 @@ class Shared:
     Args:
         memory: the blocks.
         block_of_row: for each row of the pass the place of its block.
+        tile: how many rows ask a block together; None for all that share it. With a number every product
+            has a shape that the number of rows alone decides, whatever they share, and blocks are copied, one
+            layer at a time, once for each tile.
     """
 
-    def __init__(self, memory: Memory, block_of_row: Sequence[int]) -> None:
+    def __init__(self, memory: Memory, block_of_row: Sequence[int], *, tile: int | None = None) -> None:
         used: dict[int, list[int]] = {block: [] for block in sorted(set(block_of_row))}
         for row, block in enumerate(block_of_row):
             used[block].append(row)
-        cover = range(min(used), max(used) + 1)
-        self._some: slice | list[int] = slice(cover.start, cover.stop)
-        if len(used) < LEAST_USED * len(cover):
-            self._some = list(used)
-        else:
-            used = {block: used.get(block, []) for block in cover}
-        width = max(map(len, used.values()))
         self._memory = memory
+        if tile is None:
+            self._parts = [_everything(memory, used)]
+        else:
+            self._parts = list(_tiles(memory, used, tile, at_once=-(-len(block_of_row) // tile)))
+        where = chain.from_iterable(part.places() for part in self._parts)
+        place = {row: n for n, row in enumerate(where) if row is not None}
         device = memory.layers[0][0].device
-        self._mask = _padding([memory.lengths[block] for block in used], memory.layers[0][0])
-        # Blocks with fewer rows than others are asked by row 0 in their place; nobody reads the answers.
-        rows = [[*some, *[0] * (width - len(some))] for some in used.values()]
-        self._rows_GN = torch.tensor(rows, device=device)
-        where = {row: n * width + m for n, some in enumerate(used.values()) for m, row in enumerate(some)}
-        self._where_B = torch.tensor([where[row] for row in range(len(where))], device=device)
+        self._where_B = torch.tensor([place[row] for row in range(len(place))], device=device)
 
     def __call__(self, q_BHSD: torch.Tensor, layer: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         """What each row finds in its block, and the logarithm of the softmax's sum there [B, H, S]."""
-        keys, values = (x[self._some] for x in self._memory.layers[layer])
+        keys, values = self._memory.layers[layer]
+        answers = [part.ask(q_BHSD, keys, values, scale) for part in self._parts]
+        found, sums = (torch.cat(some) if len(some) > 1 else some[0] for some in zip(*answers, strict=True))
+        return found[self._where_B], sums[self._where_B]
+
+
+class _Asked:
+    """Blocks that are asked in one product, and the rows that ask each of them.
+
+    Args:
+        memory: where the blocks are.
+        some: which they are; a slice reads them where they stand.
+        rows: of each block; those with fewer than others are asked by row 0 too, whose answers nobody reads.
+        width: how many rows ask each block.
+        masked: whether a mask is given even if no block is padded.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        some: slice | list[int],
+        rows: Sequence[Sequence[int]],
+        width: int,
+        *,
+        masked: bool,
+    ) -> None:
+        keys = memory.layers[0][0]
+        lengths = memory.lengths[some] if isinstance(some, slice) else [memory.lengths[n] for n in some]
+        self._some = some if isinstance(some, slice) else torch.tensor(some, device=keys.device)
+        self._rows, self._width = rows, width
+        self._mask = padding(lengths, keys, always=masked)
+        filled = [[*some, *[0] * (width - len(some))] for some in rows]
+        self._rows_GN = torch.tensor(filled, device=keys.device)
+
+    def places(self) -> Iterator[int | None]:
+        """Which row each answer is for, or None."""
+        for rows in self._rows:
+            yield from rows
+            yield from [None] * (self._width - len(rows))
+
+    def ask(
+        self, q_BHSD: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Answers to all rows [G * N, H, S, D], block by block, and the logarithms of the softmaxes' sums."""
+        keys, values = keys[self._some], values[self._some]
         (_, heads, S, D), (G, C) = q_BHSD.shape, keys.shape[:2]
-        N, share = self._rows_GN.shape[1], heads // C
+        N, share = self._width, heads // C
         q_GCMD = (
             q_BHSD[self._rows_GN]
             .view(G, N, C, share, S, D)
@@ -111,12 +148,34 @@ class Shared:
         found_GCMD, sums_GCM = attend(q_GCMD, keys, values, scale=scale, mask=self._mask)
         found = found_GCMD.view(G, C, share, N, S, D).permute(0, 3, 1, 2, 4, 5).reshape(G * N, heads, S, D)
         sums = sums_GCM.view(G, C, share, N, S).permute(0, 3, 1, 2, 4).reshape(G * N, heads, S)
-        return found[self._where_B], sums[self._where_B]
+        return found, sums
 
 
-def _padding(lengths: Sequence[int], keys: torch.Tensor) -> torch.Tensor | None:
-    """What is added to scores [G, 1, 1, L]: -inf where a block is padded; None if none is."""
-    if min(lengths) == keys.shape[2]:
+def _everything(memory: Memory, used: Mapping[int, list[int]]) -> _Asked:
+    """All blocks in use in one product, read where they stand if they are neighbours."""
+    cover = range(min(used), max(used) + 1)
+    width = max(map(len, used.values()))
+    if len(used) < LEAST_USED * len(cover):
+        return _Asked(memory, list(used), list(used.values()), width, masked=False)
+    rows = [used.get(block, []) for block in cover]
+    return _Asked(memory, slice(cover.start, cover.stop), rows, width, masked=False)
+
+
+def _tiles(memory: Memory, used: Mapping[int, list[int]], width: int, *, at_once: int) -> Iterator[_Asked]:
+    """Products of `at_once` blocks, each asked by `width` rows."""
+    tiles = [(block, rows[n : n + width]) for block, rows in used.items() for n in range(0, len(rows), width)]
+    tiles += [(min(used), [])] * (-len(tiles) % at_once)
+    for start in range(0, len(tiles), at_once):
+        blocks, rows = zip(*tiles[start : start + at_once], strict=True)
+        yield _Asked(memory, list(blocks), rows, width, masked=True)
+
+
+def padding(lengths: Sequence[int], keys: torch.Tensor, *, always: bool = False) -> torch.Tensor | None:
+    """What is added to scores [G, 1, 1, L]: -inf where a block is padded.
+
+    None where no block is, unless `always`.
+    """
+    if min(lengths) == keys.shape[2] and not always:
         return None
     lengths_G = torch.tensor(lengths, device=keys.device)
     padded_GL = torch.arange(keys.shape[2], device=keys.device) >= lengths_G[:, None]
@@ -158,97 +217,10 @@ def attend(
     return (scores - sums[..., None]).exp().to(v.dtype) @ v, sums
 
 
-class Reading:
-    """One pass of a language model over rows of tokens.
-
-    Args:
-        seen: what the rows attend to besides themselves.
-        keep: of how many layers the pass's own keys and values are wanted; it ends with the last of them.
-    """
-
-    def __init__(self, seen: Sequence[Shared], *, keep: int) -> None:
-        self._seen = seen
-        self._keep = keep
-        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def __call__(
-        self, layer: int, q_BHSD: torch.Tensor, k_BCSD: torch.Tensor, v_BCSD: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        """The attention of one layer, [B, S, H, D]."""
-        if self._keep:
-            self._kept[layer] = (k_BCSD, v_BCSD)
-            if len(self._kept) == self._keep:
-                raise _KeptAllError
-        share = q_BHSD.shape[1] // k_BCSD.shape[1]
-        k_BHSD, v_BHSD = (x.repeat_interleave(share, dim=1) for x in (k_BCSD, v_BCSD))
-        own = attend(q_BHSD, k_BHSD, v_BHSD, scale=scale, causal=True)
-        parts = [own, *(shared(q_BHSD, layer, scale) for shared in self._seen)]
-        return _together(parts).transpose(1, 2).contiguous()
-
-    def memory(self, lengths: Sequence[int]) -> Memory:
-        """The rows as blocks; `lengths` are those of the rows without padding."""
-        layers = tuple(self._kept[layer] for layer in sorted(self._kept))
-        return Memory(layers=layers, lengths=tuple(lengths))
-
-
-def _together(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+def together(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     """What was found in several places, each weighed by its share of the softmax."""
     if len(parts) == 1:
         return parts[0][0]
     share_PBHS = torch.stack([sums for _, sums in parts]).softmax(dim=0)
     total = sum(found.float() * share[..., None] for (found, _), share in zip(parts, share_PBHS, strict=True))
     return torch.as_tensor(total).to(parts[0][0].dtype)
-
-
-class _KeptAllError(Exception):
-    """Ends a pass of which only keys and values are wanted before the rest of its last layer."""
-
-
-_reading: ContextVar[Reading] = ContextVar("reading")
-
-
-def _attention(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _reading.get()(module.layer_idx, query, key, value, scale), None
-
-
-# What a pass attends to is not the compiler's business.
-AttentionInterface.register(NAME, torch.compiler.disable(_attention))
-
-
-@contextmanager
-def _attending(model: Any, active: Reading) -> Iterator[None]:
-    config, token = model.get_decoder().config, _reading.set(active)
-    before = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-        _reading.reset(token)
-
-
-def read_rows(
-    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features
-) -> torch.Tensor:
-    """The head's readings of the rows' readouts, each row attending to itself and to what it shares."""
-    with _attending(judge.model, Reading(seen, keep=0)):
-        return judge.read(judge.processor.collate(rows), features)
-
-
-def keep_rows(
-    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features
-) -> Memory:
-    """The rows as blocks to which later rows attend."""
-    active = Reading(seen, keep=len(judge.model.get_decoder().layers))
-    with _attending(judge.model, active), suppress(_KeptAllError):
-        judge.read(judge.processor.collate(rows), features)
-    return active.memory([len(row) for row in rows])

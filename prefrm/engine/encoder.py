@@ -39,10 +39,7 @@ class Encoder:
     def __call__(
         self, images: Mapping[str, bytes], held: Held[EncodedImage]
     ) -> tuple[dict[str, EncodedImage], dict[str, str]]:
-        """The images that can be read, in order, and why each of the others cannot; by their digests.
-
-        Counts a use of each in `held`.
-        """
+        """The images that can be read, in order, and why each of the others cannot; by their digests."""
         found: dict[str, EncodedImage] = {}
         reasons: dict[str, str] = {}
         waiting: dict[torch.Size, dict[str, ImageInput]] = {}
@@ -61,10 +58,7 @@ class Encoder:
                 found |= self._encode(waiting.pop(image.pixels.shape))
         for alike in waiting.values():
             found |= self._encode(alike)
-        ordered = {key: found[key] for key in images if key in found}
-        for key, encoded in ordered.items():
-            held.use(key, encoded)
-        return ordered, reasons
+        return {key: found[key] for key in images if key in found}, reasons
 
     def _encode(self, images: Mapping[str, ImageInput]) -> dict[str, EncodedImage]:
         """A pass, always of as many images: so what is said of one depends on no other.

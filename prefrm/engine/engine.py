@@ -1,13 +1,14 @@
 """The local scorer: a judge, and groups in, win matrices out.
 
 A judge that looks at two images reads both orders of every pair; one that looks at one reads each image
-once. Each distinct image goes through the vision tower once, and what is read of it serves all its pairs. A
-group is computed from its own content alone: what else is in a call changes no bit of its matrix.
+once. Each distinct image goes through the vision tower once, and what is read of it serves all its pairs.
+Groups may share passes, and yet what else is in a call changes no bit of a group's matrix.
 """
 
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -18,15 +19,16 @@ import numpy.typing as npt
 import torch
 
 from prefrm.bundle import load_bundle
-from prefrm.engine.attention import Memory
 from prefrm.engine.budget import choose_and_fit
 from prefrm.engine.cache import EncodedImage, FeatureCache
+from prefrm.engine.comparer import Comparer, Prefixes
 from prefrm.engine.compilation import compile_layers
 from prefrm.engine.cost import CostEstimate
 from prefrm.engine.encoder import Encoder
 from prefrm.engine.held import Held
 from prefrm.engine.memory import is_out_of_memory
-from prefrm.engine.plan import GroupPlan, Pair, plan_group
+from prefrm.engine.passes import Passes
+from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_of_groups
 from prefrm.engine.readers import Outcome, Reader, open_reader
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
 from prefrm.judge import Judge
@@ -41,8 +43,29 @@ NO_NUMBERS = (("images_at_once", None), ("pairs", "all"))
 # A pass sets what the model's attention sees, which two threads cannot do at once, with one engine or two.
 _locks: "WeakKeyDictionary[Any, Lock]" = WeakKeyDictionary()
 
-DEFAULT_TOKENS = 8192
+DEFAULT_TOKENS = 2048
 DEFAULT_CACHE_BYTES = 256 * 2**20
+TOGETHER = 64
+"""Images whose blocks are held at once where groups share passes: as many as one large group has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """What there is to do for a group.
+
+    Attributes:
+        plan: of the group.
+        reader: None if the prompt cannot be read.
+        keys: the images that can be read.
+        pairs: of these, in both orders.
+        reasons: why other images cannot be read.
+    """
+
+    plan: GroupPlan
+    reader: Reader | None
+    keys: list[str]
+    pairs: list[Pair]
+    reasons: dict[str, str]
 
 
 class Engine:
@@ -58,6 +81,8 @@ class Engine:
             are. Heads that look at one image judge all.
         images_at_once: how many images of one shape go through the vision tower together; None is 1 on a CPU
             and 8 elsewhere.
+        share: whether groups share passes of the language model, which then have fixed shapes; None is not on
+            a CPU, which few rows keep busy, and on every other device. The bits of a matrix depend on it.
         compile: whether the judge's layers are compiled by `torch.compile`, in place: worth its minutes where
             many groups are scored.
         limits: what an encoded image may be.
@@ -77,6 +102,7 @@ class Engine:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         pairs: Literal["all"] | int = "all",
         images_at_once: int | None = None,
+        share: bool | None = None,
         compile: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
@@ -92,6 +118,7 @@ class Engine:
         self.pairs = pairs
         self.cache = FeatureCache(cache_bytes)
         self._tokens = tokens
+        self._passes = Passes(judge, tokens, share=judge.device.type != "cpu" if share is None else share)
         self._encode = Encoder(judge, self.cache, images_at_once, limits)
         self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
         self._lock = _locks.setdefault(judge.model, Lock())
@@ -143,11 +170,14 @@ class Engine:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
         """
         planned = [(group.prompt, plan_group(group)) for group in groups]
+        sizes = [len(plan.images) for _, plan in planned]
         images: Held[EncodedImage] = Held(key for _, plan in planned for key in plan.images)
-        prefixes: Held[Memory] = Held(prompt for prompt, _ in planned)
+        prefixes: Prefixes = Held(prompt for prompt, _ in planned)
+        matrices: list[WinMatrix] = []
         try:
             with self._lock, torch.inference_mode():
-                return [self._score(prompt, plan, images, prefixes) for prompt, plan in planned]
+                for run in runs_of_groups(sizes, TOGETHER if self._passes.share else 0):
+                    matrices += self._score(planned[run.start : run.stop], images, prefixes)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -155,27 +185,54 @@ class Engine:
                 f"the device ran out of memory with tokens={self._tokens}; "
                 "lower it, or train the judge with a lower max_pixels"
             ) from error
+        return matrices
 
     def _score(
-        self, prompt: str, plan: GroupPlan, images: Held[EncodedImage], prefixes: Held[Memory]
+        self, planned: Sequence[tuple[str, GroupPlan]], images: Held[EncodedImage], prefixes: Prefixes
+    ) -> list[WinMatrix]:
+        """Of groups that are scored together."""
+        tasks = self._tasks(planned, images)
+        asked = {task.reader: task for task in tasks if task.reader is not None and task.pairs}
+        comparer = Comparer(self._passes, list(asked), prefixes)
+        whole = [(reader, task.pairs) for reader, task in asked.items() if self._can_afford(len(task.keys))]
+        outcomes = dict(zip((reader for reader, _ in whole), comparer.compare(whole), strict=True))
+        return [self._finished(task, comparer, outcomes) for task in tasks]
+
+    def _tasks(self, planned: Sequence[tuple[str, GroupPlan]], images: Held[EncodedImage]) -> list[_Task]:
+        """What there is to do, with the images encoded."""
+        distinct = {key: data for _, plan in planned for key, data in plan.images.items()}
+        found, unread = self._encode(distinct, images)
+        tasks = []
+        for prompt, plan in planned:
+            readable = {key: found[key] for key in plan.images if key in found}
+            reasons = {key: unread[key] for key in plan.images if key in unread}
+            for key, encoded in readable.items():
+                images.use(key, encoded)
+            try:
+                reader = open_reader(self.judge, prompt, readable)
+            except RecordError as error:
+                reader, reasons = None, reasons | dict.fromkeys(readable, str(error))
+            pairs = plan.pairs(list(readable))
+            tasks.append(_Task(plan=plan, reader=reader, keys=list(readable), pairs=pairs, reasons=reasons))
+        return tasks
+
+    def _finished(
+        self, task: _Task, comparer: Comparer, found: Mapping[Reader, dict[Pair, Outcome]]
     ) -> WinMatrix:
-        readable, reasons = self._encode(plan.images, images)
+        """The matrix of a task, by the outcomes in `found` or, with a budget of pairs, in rounds."""
         outcomes: dict[Pair, Outcome] = {}
         implied: dict[Pair, float] = {}
-        try:
-            reader = open_reader(self.judge, prompt, readable, self._tokens, prefixes.get(prompt))
-        except RecordError as error:
-            reasons |= dict.fromkeys(readable, str(error))
-        else:
-            prefixes.use(prompt, reader.prefix)
-            if self._can_afford(len(readable)):
-                outcomes = reader.compare(plan.pairs(list(readable)))
+        reasons = task.reasons
+        if task.reader is not None and task.pairs:
+            if task.reader in found:
+                outcomes = found[task.reader]
             else:
-                outcomes, implied = self._within_budget(reader, list(readable))
-            reasons |= _left_alone(reader, outcomes)
-        errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in plan.places]
-        matrix = self._matrix(plan, outcomes, errors)
-        return matrix.with_inferred(plan.spread(implied)) if implied else matrix
+                outcomes, implied = self._within_budget(comparer, task.reader, task.keys)
+            reasons = reasons | _left_alone(task.reader, outcomes)
+        places = task.plan.places
+        errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in places]
+        matrix = self._matrix(task.plan, outcomes, errors)
+        return matrix.with_inferred(task.plan.spread(implied)) if implied else matrix
 
     def _can_afford(self, size: int) -> bool:
         """Whether all pairs of so many images are judged."""
@@ -184,14 +241,15 @@ class Engine:
         return self.pairs >= size * (size - 1) // 2
 
     def _within_budget(
-        self, reader: Reader, keys: Sequence[str]
+        self, comparer: Comparer, reader: Reader, keys: Sequence[str]
     ) -> tuple[dict[Pair, Outcome], dict[Pair, float]]:
         """Outcomes of the pairs that the budget pays for, and the log-odds that they imply of the others."""
         outcomes: dict[Pair, Outcome] = {}
 
         def judge(pairs: Sequence[tuple[int, int]]) -> list[float]:
             both = [(keys[i], keys[j]) for i, j in pairs]
-            outcomes.update(reader.compare([order for a, b in both for order in ((a, b), (b, a))]))
+            orders = [order for a, b in both for order in ((a, b), (b, a))]
+            outcomes.update(comparer.compare([(reader, orders)])[0])
             return [self._merged(outcomes, pair) for pair in both]
 
         # Whatever the budget, candidates that nothing connects cannot be compared.

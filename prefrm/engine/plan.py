@@ -1,11 +1,13 @@
-"""What an engine must compute for one group: which images, which ordered pairs, in which order.
+"""What an engine must compute: which images and ordered pairs of a group, and in passes of which shape.
 
-Everything is planned over the group's distinct images in the order of their digests, so neither the
-order of the candidates nor anything outside the group has a say in what is computed. No torch.
+Everything is planned over a group's distinct images in the order of their digests, so the order of the
+candidates has no say in what is computed. Passes that groups share have a shape that a row's length alone
+decides, so neither has anything outside the group. No torch.
 
 Shapes: K candidates, U distinct readable images.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +17,34 @@ import numpy.typing as npt
 from prefrm.media import digest
 from prefrm.winmatrix import Group
 
-__all__ = ["GroupPlan", "Pair", "plan_group", "runs_of_rows"]
+__all__ = [
+    "WHOLE",
+    "GroupPlan",
+    "Pair",
+    "Shape",
+    "fixed_shape",
+    "plan_group",
+    "runs_of_groups",
+    "runs_of_rows",
+]
 
 Pair = tuple[str, str]
 """Two images by their digests, in the order shown."""
+
+
+# Of a length's power of two: no more than a sixteenth of a row is padding, and few lengths are left.
+STEPS = 16
+LEAST_STEP = 8
+WHOLE = 32
+"""A CPU computes numbers in runs of so many, and what is left over by other code: a last bit may differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of a pass: how many rows, and how many tokens each."""
+
+    rows: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +91,26 @@ def runs_of_rows(lengths: Sequence[int], tokens: int) -> Iterator[range]:
             start, longest = n, length
     if start < len(lengths):
         yield range(start, len(lengths))
+
+
+def fixed_shape(length: int, tokens: int) -> Shape:
+    """The one shape of all passes with a row of that length: `tokens` at most, or one row."""
+    octave = 1 << (length - 1).bit_length() >> 1
+    step = max(octave // STEPS, LEAST_STEP)
+    rounded = -(-length // step) * step
+    # So that a pass of several rows has whole runs of tokens.
+    multiple = WHOLE // math.gcd(WHOLE, rounded)
+    rows = tokens // rounded // multiple * multiple
+    return Shape(rows=max(1, rows), length=rounded)
+
+
+def runs_of_groups(sizes: Sequence[int], images: int) -> Iterator[range]:
+    """Groups of so many images, in runs that have at most `images`, or one group."""
+    start = held = 0
+    for n, size in enumerate(sizes):
+        if n > start and held + size > images:
+            yield range(start, n)
+            start, held = n, 0
+        held += size
+    if start < len(sizes):
+        yield range(start, len(sizes))

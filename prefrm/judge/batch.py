@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import torch
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from prefrm.judge.images import ImageInput
@@ -66,17 +67,22 @@ class JudgeBatch:
         return replace(self, **moved)
 
 
-def batch_of(groups: Sequence[GroupInput], *, pad_id: int) -> JudgeBatch:
-    """One batch of the groups' comparisons, in order; shorter sequences are filled with `pad_id`."""
+def batch_of(groups: Sequence[GroupInput], *, pad_id: int, length: int = 0) -> JudgeBatch:
+    """One batch of the groups' comparisons, in order.
+
+    Sequences are filled with `pad_id`, to the longest of them and to `length` at least.
+    """
     rows = [sequence for group in groups for sequence in group.sequences]
     pairs, before = [], 0
     for group in groups:
         pairs += [(before + i, before + j) for i, j in group.pairs]
         before += sum(len(sequence.reads) for sequence in group.sequences)
-    positions_BLA = pad_sequence([row.positions_AL.T for row in rows], batch_first=True)
+    length = max(length, *map(len, rows))
+    positions_BLA = _padded([row.positions_AL.T for row in rows], length)
+    ones_BL = _padded([torch.ones_like(row.ids_L) for row in rows], length)
     return JudgeBatch(
-        ids_BL=pad_sequence([row.ids_L for row in rows], batch_first=True, padding_value=pad_id),
-        mask=_causal_mask(rows) if all(row.sees_SS is None for row in rows) else _segment_mask(rows),
+        ids_BL=_padded([row.ids_L for row in rows], length, pad_id),
+        mask=_segment_mask(rows, length) if any(row.sees_SS is not None for row in rows) else ones_BL,
         positions_ABL=positions_BLA.permute(2, 0, 1),
         reads_R2=torch.tensor(
             [(n, read) for n, row in enumerate(rows) for read in row.reads], dtype=torch.int64
@@ -86,12 +92,13 @@ def batch_of(groups: Sequence[GroupInput], *, pad_id: int) -> JudgeBatch:
     )
 
 
-def _causal_mask(rows: Sequence[SequenceInput]) -> torch.Tensor:
-    return pad_sequence([torch.ones_like(row.ids_L) for row in rows], batch_first=True)
+def _padded(rows: Sequence[torch.Tensor], length: int, value: int = 0) -> torch.Tensor:
+    padded = pad_sequence(list(rows), batch_first=True, padding_value=value)
+    missing = length - padded.shape[1]
+    return padded if not missing else pad(padded, (0, 0) * (padded.ndim - 2) + (0, missing), value=value)
 
 
-def _segment_mask(rows: Sequence[SequenceInput]) -> torch.Tensor:
-    length = max(map(len, rows))
+def _segment_mask(rows: Sequence[SequenceInput], length: int) -> torch.Tensor:
     mask_BLL = torch.zeros(len(rows), length, length, dtype=torch.bool)
     for n, row in enumerate(rows):
         sees_SS = torch.ones(1, 1, dtype=torch.bool) if row.sees_SS is None else row.sees_SS

@@ -149,17 +149,20 @@ class JudgeProcessor:
             sequences = tuple(self._joint(prompt, images[i], images[j]) for i, j in pairs)
         return GroupInput(sequences=sequences, pairs=tuple((n, n) for n in range(len(pairs))))
 
-    def collate(self, sequences: Sequence[SequenceInput]) -> JudgeBatch:
-        """One batch of sequences, whose comparisons are their readouts (of a pairwise head), in order."""
+    def collate(self, sequences: Sequence[SequenceInput], length: int = 0) -> JudgeBatch:
+        """One batch of sequences, whose comparisons are their readouts (of a pairwise head), in order.
+
+        Padded to the longest of them, and to `length` at least.
+        """
         count = sum(len(sequence.reads) for sequence in sequences)
         return self.collate_groups(
-            [GroupInput(sequences=tuple(sequences), pairs=tuple((n, n) for n in range(count)))]
+            [GroupInput(sequences=tuple(sequences), pairs=tuple((n, n) for n in range(count)))], length
         )
 
-    def collate_groups(self, groups: Sequence[GroupInput]) -> JudgeBatch:
-        """One batch of the groups' comparisons, in order."""
+    def collate_groups(self, groups: Sequence[GroupInput], length: int = 0) -> JudgeBatch:
+        """One batch of the groups' comparisons, in order, padded as `collate` does."""
         # Any id but the image placeholder will do: padding is masked and never read.
-        return batch_of(groups, pad_id=self.layout.question[-1])
+        return batch_of(groups, pad_id=self.layout.question[-1], length=length)
 
     def frame(self, prompt: str) -> tuple[list[int], list[int]]:
         """The ids of what stands before "Image 1" and after the last image.

@@ -49,6 +49,12 @@ def judge(checkpoints, request) -> Judge:
     return build(checkpoints["qwen2_5_vl"], **KINDS[request.param])
 
 
+@pytest.fixture(params=[False, True], ids=["apart", "shared"])
+def share(request) -> bool:
+    """Whether groups share passes."""
+    return request.param
+
+
 @pytest.fixture
 def make_group(png) -> Callable[..., Group]:
     def make(*seeds: int, prompt: str = PROMPTS[0]) -> Group:
@@ -91,9 +97,10 @@ def test_every_family_and_kind(checkpoints, make_group, model_type: str, kind: s
 
 
 @pytest.mark.parametrize("tokens", [1, 250, 9999])
-def test_groups_and_images_of_all_sizes(judge: Judge, make_group, tokens: int):
+def test_groups_and_images_of_all_sizes(judge: Judge, make_group, tokens: int, share: bool):
     groups = [make_group(4, 5), make_group(0, 1, 2, 3, 4, 5, prompt=PROMPTS[1]), make_group(6, 7, 8)]
-    for group, matrix in zip(groups, Engine(judge, tokens=tokens).score(groups), strict=True):
+    engine = Engine(judge, tokens=tokens, share=share)
+    for group, matrix in zip(groups, engine.score(groups), strict=True):
         assert_equal(matrix, plainly(judge, group))
 
 
@@ -104,32 +111,60 @@ def test_duplicates_meet_each_other(judge: Judge, make_group):
     assert matrix.p[0, 2] == 0.5
 
 
-def test_a_large_group(judge: Judge, make_group):
+def test_a_large_group(judge: Judge, make_group, share: bool):
     group = make_group(*range(64))
-    matrix = Engine(judge).score([group])[0]
+    matrix = Engine(judge, share=share).score([group])[0]
     assert matrix.valid.all()
     some = [3, 17, 40]
     wanted = plainly(judge, Group(prompt=group.prompt, images=tuple(group.images[n] for n in some)))
     np.testing.assert_allclose(matrix.p[np.ix_(some, some)], wanted.p, atol=1e-5)
 
 
+@pytest.mark.parametrize("model_type", sorted(set(TINY) - {"qwen2_5_vl"}))
+def test_every_family_in_passes_that_groups_share(checkpoints, make_group, model_type: str):
+    judge = build(checkpoints[model_type], **KINDS["isolated"])
+    groups = [make_group(0, 1, 2), make_group(3, 0, prompt="x")]
+    matrices = Engine(judge, tokens=300, share=True).score(groups)
+    for group, matrix in zip(groups, matrices, strict=True):
+        assert_equal(matrix, plainly(judge, group))
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_no_grouping_of_a_call_changes_a_bit(judge: Judge, make_group, seed: int):
+def test_no_grouping_of_a_call_changes_a_bit(judge: Judge, make_group, seed: int, share: bool):
     """Other groups, other prompts, images known from before or not, a cache that is too small for them."""
     chance = random.Random(seed)
     groups = [
         make_group(*chance.sample(range(9), chance.randint(2, 5)), prompt=chance.choice(PROMPTS))
         for _ in range(6)
     ]
-    alone = [Engine(judge, cache_bytes=0).score([group])[0] for group in groups]
+    tokens = (200, 700, 2048)[seed]
+    alone = [Engine(judge, tokens=tokens, cache_bytes=0, share=share).score([group])[0] for group in groups]
     order = chance.sample(range(6), 6)
     cut = chance.randint(1, 5)
     for cache_bytes in (0, 3000, 10**6):
-        engine = Engine(judge, cache_bytes=cache_bytes)
+        engine = Engine(judge, tokens=tokens, cache_bytes=cache_bytes, share=share)
         found = engine.score([groups[n] for n in order[:cut]]) + engine.score(
             [groups[n] for n in order[cut:]]
         )
         assert all(matrix.equals(alone[n]) for n, matrix in zip(order, found, strict=True))
+
+
+def test_small_groups_share_passes_of_few_shapes(judge: Judge, make_group):
+    shapes = []
+    handle = judge.model.get_decoder().register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["inputs_embeds"].shape[:2])), with_kwargs=True
+    )
+    passes = {}
+    for share in (False, True):
+        shapes.clear()
+        groups = [make_group(n, n + 9, prompt=f"{n} kites") for n in range(8)]
+        Engine(judge, tokens=1500, share=share).score(groups)
+        passes[share] = list(shapes)
+    handle.remove()
+    assert len(passes[True]) < len(passes[False]) / 2
+    # One for each length, whatever number of rows there is.
+    assert len(set(passes[True])) == len({length for _, length in passes[True]})
+    assert all(rows * length <= 1500 and not length % 8 for rows, length in passes[True])
 
 
 def test_what_goes_through_the_vision_tower_together_changes_no_bit(judge: Judge, make_group):
@@ -142,15 +177,15 @@ def test_what_goes_through_the_vision_tower_together_changes_no_bit(judge: Judge
     assert Engine(judge, images_at_once=3).score([few])[0].equals(together.score([few])[0])
 
 
-def test_an_unreadable_image_costs_its_own_pairs(judge: Judge, make_group):
-    group = make_group(0, 1, 2)
+def test_an_unreadable_image_costs_its_own_pairs(judge: Judge, make_group, share: bool):
+    group, engine = make_group(0, 1, 2), Engine(judge, share=share)
     broken = Group(prompt=group.prompt, images=(*group.images, b"no image"))
-    matrix = Engine(judge).score([broken])[0]
-    assert matrix.subset([0, 1, 2]).equals(Engine(judge).score([group])[0])
+    matrix, _ = engine.score([broken, make_group(2, 3)])
+    assert matrix.subset([0, 1, 2]).equals(engine.score([group])[0])
     assert not matrix.valid[3].any() and matrix.errors[3]
 
 
-def test_memory_is_returned(judge: Judge, make_group, monkeypatch: pytest.MonkeyPatch):
+def test_memory_is_returned(judge: Judge, make_group, share: bool, monkeypatch: pytest.MonkeyPatch):
     """Nothing that was read of a group outlives it but what the cache holds."""
     kept = []
     init = Memory.__init__
@@ -160,7 +195,7 @@ def test_memory_is_returned(judge: Judge, make_group, monkeypatch: pytest.Monkey
         kept.extend(weakref.ref(tensor) for layer in self.layers for tensor in layer)
 
     monkeypatch.setattr(Memory, "__init__", watched)
-    engine = Engine(judge, tokens=200, cache_bytes=2000)
+    engine = Engine(judge, tokens=200, cache_bytes=2000, share=share)
     engine.score([make_group(0, 1, 2)])
     gc.collect()
     assert kept and not [reference for reference in kept if reference() is not None]
@@ -265,4 +300,4 @@ def test_compiled_layers_say_the_same(checkpoints, make_group):
     for matrix, plain in zip(Engine(judge, compile=True).score(groups), wanted, strict=True):
         assert_equal(matrix, plain)
     layers = judge.model.get_decoder().layers
-    assert all(layer._compiled_call_impl is not None for layer in layers)
+    assert all(layer._compiled_call_impl is not None for layer in layers[:-1])

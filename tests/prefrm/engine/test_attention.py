@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from prefrm.engine.attention import Memory, Reading, Shared, attend
+from prefrm.engine.attention import Memory, Shared, attend
+from prefrm.engine.reading import Reading
 
 LAYERS, HEADS, SHARED_HEADS, SIZE = 2, 4, 2, 8
 SCALE = SIZE**-0.5
@@ -49,16 +50,50 @@ def test_parts_together_are_one_softmax(layer: int, places: list[int]):
     """Blocks of several lengths, that some rows share, unevenly, and others do not use."""
     prefix, slots = memory(3), memory(5, 2, 7, seed=5)
     q, k, v = queries(4, 6)
-    active = Reading([Shared(prefix, [0] * 4), Shared(slots, places)], keep=0)
+    active = Reading([Shared(prefix, [0] * 4), Shared(slots, places)])
     found = active(layer, q, k, v, SCALE)
     wanted = [whole(row, q, k, v, [(prefix, 0), (slots, places[row])], layer) for row in range(4)]
     torch.testing.assert_close(found, torch.stack(wanted), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("tile", [1, 2, 3, 9])
+def test_tiles_are_one_softmax_in_products_of_one_shape(tile: int, monkeypatch):
+    """However many rows share a block."""
+    prefix, slots = memory(3), memory(5, 2, 7, seed=5)
+    q, k, v = queries(4, 6)
+    shapes = []
+
+    def watched(q, k, v, **settings):
+        shapes.append((q.shape, k.shape))
+        return attend(q, k, v, **settings)
+
+    monkeypatch.setattr("prefrm.engine.attention.attend", watched)
+    for places in ([0, 1, 2, 0], [2, 2, 0, 2], [1, 1, 1, 1]):
+        seen = [Shared(prefix, [0] * 4, tile=tile), Shared(slots, places, tile=tile)]
+        found = Reading(seen)(0, q, k, v, SCALE)
+        wanted = [whole(row, q, k, v, [(prefix, 0), (slots, places[row])], 0) for row in range(4)]
+        torch.testing.assert_close(found, torch.stack(wanted), atol=1e-6, rtol=0)
+    assert {q for q, _ in shapes} == {(-(-4 // tile), SHARED_HEADS, 2 * tile * 6, SIZE)}
+    assert {k for _, k in shapes} == {(-(-4 // tile), SHARED_HEADS, length, SIZE) for length in (3, 7)}
+
+
 def test_a_row_by_itself_is_causal():
     q, k, v = queries(2, 6)
-    found = Reading([], keep=0)(0, q, k, v, SCALE)
+    found = Reading([])(0, q, k, v, SCALE)
     torch.testing.assert_close(found, torch.stack([whole(row, q, k, v, [], 0) for row in range(2)]))
+
+
+@pytest.mark.parametrize("ends", [[5, 5, 5, 5], [5, 2, 0, 3]])
+def test_where_one_position_is_read_it_is_that_of_the_whole(ends: list[int]):
+    """Rows of one length or of several, padded."""
+    prefix, slots, places = memory(3), memory(5, 2, 7, seed=5), [0, 1, 2, 0]
+    q, k, v = queries(4, 6)
+    seen = [Shared(prefix, [0] * 4), Shared(slots, places)]
+    reads = torch.tensor([*enumerate(ends), (2, ends[2])])
+    everywhere, there = (Reading(seen, read=read, reads_R2=reads)(0, q, k, v, SCALE) for read in (1, 0))
+    for row, end in enumerate(ends):
+        torch.testing.assert_close(there[row, end], everywhere[row, end], atol=1e-6, rtol=0)
+    assert int(there.ne(0).flatten(2).any(dim=2).sum()) == 4
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -85,7 +120,7 @@ def test_large_scores_of_half_precision_neither_overflow_nor_lose_their_digits(d
 
 def test_blocks_are_collected_part_by_part():
     short, long = memory(2, 3), memory(6, 4, seed=9)
-    collected = Memory.collected(iter([short, long]), blocks=4, length=8)
+    collected = Memory.collected(iter([short, long]), counts=[2, 2], length=8)
     assert collected.lengths == (2, 3, 6, 4) and len(collected) == 4
     for place, (some, n) in enumerate(((short, 0), (short, 1), (long, 0), (long, 1))):
         length = collected.lengths[place]
@@ -106,7 +141,7 @@ def test_blocks_are_read_where_they_stand_unless_few_are_used(places: list[int],
 
     monkeypatch.setattr("prefrm.engine.attention.attend", watched)
     q, k, v = queries(len(places), 3)
-    active = Reading([Shared(blocks, places)], keep=0)
+    active = Reading([Shared(blocks, places)])
     wanted = [whole(row, q, k, v, [(blocks, place)], 0) for row, place in enumerate(places)]
     torch.testing.assert_close(active(0, q, k, v, SCALE), torch.stack(wanted), atol=1e-6, rtol=0)
     stands = blocks.layers[0][0].untyped_storage().data_ptr()

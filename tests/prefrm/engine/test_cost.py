@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import prefrm.engine.readers as readers
 from prefrm.engine import Engine
+from prefrm.engine.passes import Passes
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode
 from prefrm.winmatrix import Group
@@ -25,14 +25,14 @@ def judge(tiny_checkpoint, request) -> Judge:
 @pytest.mark.parametrize("count", [2, 7])
 def test_the_estimate_is_near_what_is_read(judge, count, png, monkeypatch):
     read = []
-    for name in ("keep_rows", "read_rows"):
-        real = getattr(readers, name)
+    for name in ("keep", "read"):
+        real = getattr(Passes, name)
 
-        def counting(judge, rows, *rest, real=real):
-            read.extend(len(row) for row in rows)
-            return real(judge, rows, *rest)
+        def counting(passes, rows, *rest, real=real):
+            read.extend(len(row) for row in (rows.values() if isinstance(rows, dict) else rows))
+            return real(passes, rows, *rest)
 
-        monkeypatch.setattr(readers, name, counting)
+        monkeypatch.setattr(Passes, name, counting)
     group = Group(prompt="", images=tuple(png(seed, 64, 64) for seed in range(count)))
     engine = Engine(judge)
     engine.score([group])

@@ -73,8 +73,9 @@ def test_permuting_the_candidates_permutes_the_matrix_to_the_last_bit(engine: En
     assert permuted.equals(matrix.permuted(order))
 
 
-def test_what_else_is_in_the_call_changes_no_bit(engine: Engine, make_group):
-    group = make_group(0, 1, 2)
+@pytest.mark.parametrize("share", [False, True])
+def test_what_else_is_in_the_call_changes_no_bit(judge: Judge, make_group, share: bool):
+    group, engine = make_group(0, 1, 2), Engine(judge, tokens=400, share=share)
     alone = engine.score([group])[0]
     others = [make_group(3, 4, prompt="x" * 90), make_group(0, 1, 2, 3, 4, 5), make_group(1, 0)]
     together = engine.score([others[0], group, *others[1:], group])

@@ -53,8 +53,9 @@ def test_a_matrix_is_exact_and_its_extras_are_what_the_judge_knows(judge: Judge,
         assert np.all(matrix.tie.diagonal() == 1)
 
 
-def test_permutations_companions_and_duplicates_change_no_bit(judge: Judge, group: Group):
-    engine = Engine(judge, tokens=300)
+@pytest.mark.parametrize("share", [False, True])
+def test_permutations_companions_and_duplicates_change_no_bit(judge: Judge, group: Group, share: bool):
+    engine = Engine(judge, tokens=300, share=share)
     other = Group(prompt="x" * 50, images=group.images[:2])
     order = [2, 0, 3, 1]
     matrix, permuted, _ = engine.score([group, group.permuted(order), other])

@@ -46,9 +46,12 @@ def test_a_budget_for_all_pairs_leaves_nothing_to_infer(judge: Judge, make_group
     assert paid.equals(whole)
 
 
-def test_neither_order_nor_company_changes_a_bit(judge: Judge, make_group):
-    engine, group, order = Engine(judge, pairs=7), make_group(0, 1, 2, 3, 4, 5), [4, 2, 0, 5, 1, 3]
+@pytest.mark.parametrize("share", [False, True])
+def test_neither_order_nor_company_changes_a_bit(judge: Judge, make_group, share: bool):
+    engine, group = Engine(judge, pairs=7, share=share), make_group(0, 1, 2, 3, 4, 5)
+    order = [4, 2, 0, 5, 1, 3]
     matrix, _, permuted = engine.score([group, make_group(1, 7), group.permuted(order)])
+    assert engine.score([group])[0].equals(matrix)
     assert permuted.equals(matrix.permuted(order))
     assert pairs_of(matrix.inferred) == 8
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefrm.engine.plan import plan_group, runs_of_rows
+from prefrm.engine.plan import WHOLE, fixed_shape, plan_group, runs_of_groups, runs_of_rows
 from prefrm.winmatrix import Group
 
 images = st.lists(st.sampled_from([b"a", b"b", b"c", b"", None]), min_size=2, max_size=7)
@@ -47,3 +47,24 @@ def test_runs_cover_all_rows_in_order_within_the_tokens(lengths, tokens):
     for run in runs:
         padded = len(run) * max(lengths[row] for row in run)
         assert padded <= tokens or len(run) == 1
+
+
+@given(st.integers(1, 5000), st.integers(1, 9000))
+def test_a_length_has_one_shape_with_little_padding(length, tokens):
+    shape = fixed_shape(length, tokens)
+    assert fixed_shape(shape.length, tokens) == shape
+    assert length <= shape.length <= max(length * 17 / 16 + 1, length + 7)
+    assert shape.rows == 1 or (shape.rows * shape.length <= tokens and not shape.rows * shape.length % WHOLE)
+
+
+def test_few_lengths_are_left():
+    lengths = [fixed_shape(n, 2048).length for n in range(1, 4097)]
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) < 100
+
+
+@given(st.lists(st.integers(0, 70), max_size=20), st.integers(0, 100))
+def test_runs_cover_all_groups_in_order_within_the_images(sizes, images):
+    runs = list(runs_of_groups(sizes, images))
+    assert [group for run in runs for group in run] == list(range(len(sizes)))
+    assert all(len(run) == 1 or sum(sizes[n] for n in run) <= images for run in runs)

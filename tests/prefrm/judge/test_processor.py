@@ -59,11 +59,13 @@ def test_a_prompt_that_is_stated_twice_takes_its_tokens_twice(tiny_checkpoint: P
     assert lengths == {"match-v1": 4, "match-twice-v1": 8}
 
 
-def test_collation_pads_on_the_right_and_keeps_the_order_shown(judge: Judge, png):
+@pytest.mark.parametrize("more", [0, 5])
+def test_collation_pads_on_the_right_and_keeps_the_order_shown(judge: Judge, png, more: int):
     wide, tall = prepare(judge, png, 0), prepare(judge, png, 1, width=16, height=64)
     pairs = [judge.processor.prepare_pair(text, wide, tall) for text in ("short", "a longer prompt")]
-    batch = judge.processor.collate(pairs)
-    assert len(batch) == 2
+    longest = max(map(len, pairs))
+    batch = judge.processor.collate(pairs, longest + more if more else 0)
+    assert len(batch) == 2 and batch.ids_BL.shape[1] == batch.mask.shape[1] == longest + more
     assert batch.images == ((wide, tall), (wide, tall))
     assert batch.distinct_images == [wide, tall]
     lengths = [len(pair.ids_L) for pair in pairs]

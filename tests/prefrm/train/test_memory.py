@@ -123,11 +123,11 @@ def test_too_little_memory_to_score_names_a_setting_that_there_is(
     sizes: list[int] = []
     collate = JudgeProcessor.collate
 
-    def full(self: JudgeProcessor, sequences: Any) -> Any:
+    def full(self: JudgeProcessor, sequences: Any, length: int = 0) -> Any:
         sizes.append(sum(map(len, sequences)))
         if len(sequences) > 1 and sizes[-1] > 400:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return collate(self, sequences)
+        return collate(self, sequences, length)
 
     monkeypatch.setattr(JudgeProcessor, "collate", full)
     monkeypatch.setattr("prefrm.train.memory.TOKENS_OF_EXAMPLE", 100)

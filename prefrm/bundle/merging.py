@@ -1,0 +1,40 @@
+"""From a bundle with an adapter to one that stands alone."""
+
+from pathlib import Path
+
+import torch
+
+from prefrm.bundle.loading import load_bundle
+from prefrm.bundle.manifest import Manifest, read_manifest
+from prefrm.bundle.writing import CARD, PLOTS, write_bundle
+from prefrm.errors import BundleError
+
+__all__ = ["merge_bundle"]
+
+
+def merge_bundle(source: Path | str, target: Path | str, dtype: torch.dtype | str = "auto") -> Manifest:
+    """Write the judge of `source` to `target` with its adapter merged; all else that it says stays.
+
+    Merged on the CPU. The new bundle has a digest of its own: its weights are others.
+
+    Args:
+        dtype: of the merged weights, as in `Judge.from_base`; "auto" is float32, which loses nothing.
+
+    Raises:
+        BundleError: `source` is no intact bundle, its base model is absent, it has no adapter, or `target`
+            holds something that is no bundle.
+    """
+    root = Path(source)
+    if read_manifest(root).weights != "adapter":
+        raise BundleError(f"{root} has no adapter to merge: its weights are whole already")
+    bundle = load_bundle(root, "cpu", dtype)
+    return write_bundle(
+        target,
+        bundle.judge,
+        calibration=bundle.manifest.calibration,
+        data_fingerprint=bundle.manifest.data_fingerprint,
+        metrics=bundle.manifest.metrics,
+        card=(root / CARD).read_text(encoding="utf-8"),
+        plots={path.name: path.read_bytes() for path in sorted((root / PLOTS).glob("*"))},
+        merge=True,
+    )

@@ -1,0 +1,131 @@
+"""Rows of one group or of many, cut into passes of the language model, and the blocks that are kept of them.
+
+Rows that see the same memories make passes together. A group that is alone has passes as large as its own
+rows. Where groups share passes, what else is in one must change no bit of a row: so every pass has the one
+shape of its rows' length, and is filled up with repeats of a row, and so has all attention to blocks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from prefrm.engine.attention import Memory, Shared
+from prefrm.engine.plan import fixed_shape, runs_of_rows
+from prefrm.engine.reading import keep_rows, read_rows
+from prefrm.judge import ImageInput, Judge, SequenceInput
+
+__all__ = ["Blocks", "Features", "Name", "Passes", "Row"]
+
+# Shorter rows ask a block together, up to so many tokens.
+TILE_TOKENS = 128
+Name = tuple[str | int, ...]
+"""Of a block: its prompt, and for an image its place and its digest."""
+Blocks = Mapping[Name, tuple[Memory, int]]
+"""Where each block is."""
+Features = Mapping[ImageInput, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Row:
+    """Tokens, and the blocks that they attend to besides themselves."""
+
+    sequence: SequenceInput
+    sees: tuple[Name, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """Rows of one pass.
+
+    Attributes:
+        rows: by their places.
+        fill: how many more rows the pass has.
+        length: to which they are padded; 0 for the longest of them.
+        tile: of `Shared`.
+    """
+
+    rows: Sequence[int]
+    fill: int = 0
+    length: int = 0
+    tile: int | None = None
+
+
+class Passes:
+    """Runs rows through a judge's language model.
+
+    Args:
+        judge: in evaluation mode.
+        tokens: how many run through the language model at once, or one row if that has more.
+        share: whether passes have fixed shapes, so that rows of any groups may share them.
+    """
+
+    def __init__(self, judge: Judge, tokens: int, *, share: bool) -> None:
+        self.share = share
+        self._judge = judge
+        self._tokens = tokens
+
+    def keep(self, rows: Mapping[Name, Row], blocks: Blocks, features: Features) -> Blocks:
+        """The rows as blocks to which later rows attend; they may attend to `blocks` themselves."""
+        names = list(rows)
+        found: dict[Name, tuple[Memory, int]] = {}
+        for runs in self._runs(list(rows.values()), blocks):
+            places = [n for run in runs for n in run.rows]
+            length = runs[0].length or max(len(rows[names[n]]) for n in places)
+            parts = (keep_rows(*self._inputs(list(rows.values()), run, blocks, features)) for run in runs)
+            counts = [len(run.rows) for run in runs]
+            memory = Memory.collected(parts, counts=counts, length=length)
+            found |= {names[n]: (memory, place) for place, n in enumerate(places)}
+        return found
+
+    def read(self, rows: Sequence[Row], blocks: Blocks, features: Features) -> torch.Tensor:
+        """The head's readings [R, ...] of the rows' readouts, in order."""
+        readings: list[torch.Tensor] = []
+        order: list[int] = []
+        for runs in self._runs(rows, blocks):
+            for run in runs:
+                found = read_rows(*self._inputs(rows, run, blocks, features))
+                readings.append(found[: len(run.rows)])
+                order += run.rows
+        if not readings:
+            return torch.empty(0)
+        together = torch.cat(readings)
+        ordered = torch.empty_like(together)
+        ordered[torch.tensor(order, device=together.device)] = together
+        return ordered
+
+    def _runs(self, rows: Sequence[Row], blocks: Blocks) -> Iterator[list[_Run]]:
+        """Passes over all rows; those of a list have one length and see the same memories."""
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for n, row in enumerate(rows):
+            memories = tuple(id(blocks[name][0]) for name in row.sees)
+            length = fixed_shape(len(row), self._tokens).length if self.share else 0
+            alike.setdefault((length, *memories), []).append(n)
+        for (length, *_), places in alike.items():
+            if length:
+                yield list(self._fixed(places, length))
+            else:
+                runs = runs_of_rows([len(rows[n]) for n in places], self._tokens)
+                yield [_Run(rows=places[run.start : run.stop]) for run in runs]
+
+    def _fixed(self, places: Sequence[int], length: int) -> Iterator[_Run]:
+        most = fixed_shape(length, self._tokens).rows
+        tile = min(most, max(1, TILE_TOKENS // length))
+        for start in range(0, len(places), most):
+            some = places[start : start + most]
+            yield _Run(rows=some, fill=most - len(some), length=length, tile=tile)
+
+    def _inputs(
+        self, rows: Sequence[Row], run: _Run, blocks: Blocks, features: Features
+    ) -> tuple[Judge, list[SequenceInput], list[Shared], Features, int]:
+        """What `keep_rows` and `read_rows` take."""
+        some = [rows[n] for n in run.rows]
+        some += [some[0]] * run.fill
+        seen = []
+        for names in zip(*(row.sees for row in some), strict=True):
+            memory = blocks[names[0]][0]
+            seen.append(Shared(memory, [blocks[name][1] for name in names], tile=run.tile))
+        return self._judge, [row.sequence for row in some], seen, features, run.length

@@ -1,0 +1,80 @@
+"""Writes a judge as a model repository of Triton: whole or not at all.
+
+    DIR/NAME/config.pbtxt       tensors, batching, and which bundle this is
+    DIR/NAME/1/model.py         what Triton's Python backend runs
+    DIR/NAME/1/bundle/          the bundle, as it was
+
+Loads no weights.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from google.protobuf.json_format import ParseDict
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from prefrm.bundle import Manifest, read_manifest, verify_files
+from prefrm.errors import ConfigError
+from prefrm.protocol import BUNDLE_PARAMETER, DEFAULT_MODEL, judge_identity
+from serving.descriptions import describe_config
+from serving.limits import Limits
+from serving.models import ModelInfo
+from serving.triton.model import BUNDLE_FOLDER
+
+__all__ = ["write_repository"]
+
+CONFIG = "config.pbtxt"
+# Requests that may wait in Triton's scheduler; more are turned away.
+QUEUED_REQUESTS = 1024
+MODEL = '''"""Run by Triton's Python backend, in whose Python `prefrm[serve]` must be installed."""
+
+from serving.triton.model import TritonPythonModel
+
+__all__ = ["TritonPythonModel"]
+'''
+
+
+def write_repository(bundle: Path, out: Path, *, name: str = DEFAULT_MODEL) -> Manifest:
+    """Write a model repository with one model, whose version 1 is the bundle, and return its manifest.
+
+    Raises:
+        ConfigError: `out` exists, or `name` is no name of a model.
+        BundleError: `bundle` is no intact bundle.
+    """
+    manifest = read_manifest(bundle)
+    facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: judge_identity(manifest.digest)}
+    model = ModelInfo(name=name, facts=facts)
+    if out.exists():
+        raise ConfigError(f"{out} exists; name a folder that does not, or remove it")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        version = partial / name / model.version
+        shutil.copytree(bundle, version / BUNDLE_FOLDER)
+        # The copy, so that this guards against a fault of the copying, too.
+        verify_files(version / BUNDLE_FOLDER, manifest)
+        (version / "model.py").write_text(MODEL, encoding="utf-8")
+        config = text_format.MessageToString(_config(model, Limits()))
+        (partial / name / CONFIG).write_text(config, encoding="utf-8")
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+def _config(model: ModelInfo, limits: Limits) -> Any:
+    """A `ModelConfig` that gathers requests while the judge is busy, and waits for none."""
+    described = describe_config(model, limits.request_groups)
+    config = described | {
+        "platform": "",
+        "backend": "python",
+        # Without it, Triton would put no two groups of different sizes into one batch.
+        "input": [tensor | {"allow_ragged_batch": True} for tensor in described["input"]],
+        "instance_group": [{"count": 1}],
+        "dynamic_batching": {
+            "default_queue_policy": {"allow_timeout_override": True, "max_queue_size": QUEUED_REQUESTS}
+        },
+    }
+    return ParseDict(config, ModelConfig())

@@ -1,0 +1,68 @@
+"""Bundles of an untrained judge on a tiny checkpoint, whole and as an adapter, and images."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prefrm.bundle import Calibration, write_bundle
+from prefrm.judge import Judge, JudgeSpec
+from tests.prefrm.judge.families import save_checkpoint
+
+CALIBRATION = Calibration(temperature=1.7, split="validation", n=200)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "whole"
+    judge = Judge.from_base(JudgeSpec(base_model=str(checkpoint)), "cpu")
+    write_bundle(
+        folder, judge, calibration=CALIBRATION, data_fingerprint="f" * 64, metrics={}, card="# A judge\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapter_bundle(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, png: Callable[[int], bytes]
+) -> Path:
+    """Its adapter's weights are random, so that it changes every verdict."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path_factory.mktemp("bundles") / "adapter"
+    judge = Judge.from_base(JudgeSpec(base_model=str(checkpoint)), "cpu")
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, target_modules=judge.family.lora_targets, init_lora_weights=False)
+    judge.backbone = get_peft_model(judge.backbone, config).eval()
+    write_bundle(
+        folder,
+        judge,
+        calibration=CALIBRATION,
+        data_fingerprint="f" * 64,
+        metrics={"pair_accuracy": 0.75},
+        card="# An adapter\n",
+        plots={"plot.png": png(0)},
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def png() -> Callable[[int], bytes]:
+    """An encoded image of random pixels."""
+    return noise
+
+
+def noise(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
