@@ -4,14 +4,14 @@ Left to gRPC, it would end in UNKNOWN. A message of nothing but tiny fields woul
 size once it is parsed, so the fields of a large one are counted first.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
-__all__ = ["UNREADABLE", "UNREADABLE_MESSAGE", "ParsingInterceptor", "count_fields"]
+__all__ = ["UNREADABLE", "UNREADABLE_MESSAGE", "CarefulRegistrar", "count_fields"]
 
 UNREADABLE = object()
 """What a method that reads a stream gets in the place of a message that cannot be parsed."""
@@ -26,21 +26,39 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _UNPACKED = frozenset({FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES})
 
 
-class ParsingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Ends a call of one request in INVALID_ARGUMENT if that cannot be parsed."""
+class CarefulRegistrar:
+    """A server for the generated functions that add a servicer to one.
 
-    async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
-    ) -> Any:
-        """The method's handler, with that added."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.request_deserializer is None:
-            return handler
-        handler = handler._replace(request_deserializer=_careful(handler.request_deserializer))
-        for kind in ("unary_unary", "unary_stream"):
-            if (method := getattr(handler, kind)) is not None:
-                handler = handler._replace(**{kind: _refusing(method)})
-        return handler
+    A method of one request that cannot be parsed ends in INVALID_ARGUMENT.
+    """
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Add them, each of their methods with that done to it."""
+        self._server.add_generic_rpc_handlers(tuple(_CarefulHandlers(handler) for handler in handlers))
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """The same, where a server knows its methods by name."""
+        careful = {name: _careful(handler) for name, handler in handlers.items()}
+        self._server.add_registered_method_handlers(service, careful)
+
+
+class _CarefulHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+    def __init__(self, inner: grpc.GenericRpcHandler) -> None:
+        self._inner = inner
+        self._known: dict[str, Any] = {}
+
+    def service(self, handler_call_details: Any) -> Any:
+        method = handler_call_details.method
+        if method not in self._known:
+            handler = self._inner.service(handler_call_details)
+            # What is no method is not kept: there is no end to their names.
+            if handler is None:
+                return None
+            self._known[method] = _careful(handler)
+        return self._known[method]
 
 
 def count_fields(data: bytes, message: Descriptor, most: int) -> int:
@@ -89,7 +107,15 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
     raise IndexError("the number is too long")
 
 
-def _careful(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _careful(handler: Any) -> Any:
+    handler = handler._replace(request_deserializer=_careful_parser(handler.request_deserializer))
+    for kind in ("unary_unary", "unary_stream"):
+        if (method := getattr(handler, kind)) is not None:
+            handler = handler._replace(**{kind: _refusing(method)})
+    return handler
+
+
+def _careful_parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     # A generated class's FromString, whose `__self__` is the class.
     descriptor: Descriptor | None = getattr(getattr(parse, "__self__", None), "DESCRIPTOR", None)
 

@@ -1,6 +1,7 @@
 """One process's server: a data plane, its two wires and its metrics on three ports, started and stopped."""
 
 import asyncio
+import functools
 import logging
 import socket
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from serving.http import create_app
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelInfo, ModelRepository
-from serving.parsing import ParsingInterceptor
+from serving.parsing import CarefulRegistrar
 from serving.requests import Observer
 from serving.sockets import address_of, bind, join_address, port_in_use
 from serving.tls import ServerTls
@@ -136,9 +137,8 @@ class Server:
         if self._tokens is not None:
             # The metrics are answered under every path.
             open_paths = OPEN_PATHS if which == "http" else frozenset()
-            app = TokenMiddleware(
-                app, self._tokens, lambda: self._plane.refused(which, UNAUTHENTICATED), open_paths
-            )
+            refused = functools.partial(self._plane.refused, which, UNAUTHENTICATED)
+            app = TokenMiddleware(app, self._tokens, refused, open_paths)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -161,10 +161,10 @@ class Server:
         # gRPC reports a port in use as several lines on stderr, so ask the system first.
         with bind(self._host, port, "grpc"):
             pass
-        interceptors: list[grpc.aio.ServerInterceptor] = [ParsingInterceptor()]
+        interceptors: list[grpc.aio.ServerInterceptor] = []
         if self._tokens is not None:
-            door = TokenInterceptor(self._tokens, lambda: self._plane.refused("grpc", UNAUTHENTICATED))
-            interceptors.insert(0, door)
+            refused = functools.partial(self._plane.refused, "grpc", UNAUTHENTICATED)
+            interceptors.append(TokenInterceptor(self._tokens, refused))
         server = grpc.aio.server(
             interceptors=interceptors,
             options=[
@@ -173,8 +173,8 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._plane), server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._plane), CarefulRegistrar(server))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, CarefulRegistrar(server))
         await self._health.set(INFERENCE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         try:
             address = join_address(self._host, port)
