@@ -8,11 +8,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 # MLServer, which the server is compared with, wants other versions of what prefrm has.
 MLSERVER := .venv-mlserver
 
-.PHONY: help quickstart check test bench-judges bench-engine bench-server format clean
+.PHONY: help quickstart check test test-hostile bench-judges bench-engine bench-server format clean
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
 	@echo "make test         every test that needs no GPU and no network"
+	@echo "make test-hostile send a server 20,000 malformed requests and print what came of them (minutes)"
 	@echo "make check        lint, types, import layers"
 	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
 	@echo "make bench-engine time every way to score a group and write docs/engine.json (twenty minutes)"
@@ -31,6 +32,9 @@ check: $(VENV)/.installed-dev
 
 test: $(VENV)/.installed-triton
 	$(BIN)/pytest
+
+test-hostile: $(VENV)/.installed-dev
+	PREFRM_HOSTILE_REQUESTS=20000 $(BIN)/pytest -s --timeout 3600 tests/serving/test_malformed.py
 
 bench-judges: $(VENV)/.installed
 	$(BIN)/prefrm bench judges

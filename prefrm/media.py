@@ -1,7 +1,8 @@
 """Images at the border: from a reference to checked bytes, a digest and decoded pixels.
 
 An image that came from outside is checked before it is decoded: its byte size, then (from the file's
-header alone) its format and its pixel count. This module fetches nothing over a network.
+header alone) its format and its pixel count; of the file, a decoder is handed only what the pixels need. This
+module fetches nothing over a network.
 """
 
 import hashlib
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from prefrm.containers import essence
 from prefrm.errors import ConfigError, MediaError
 
 __all__ = [
@@ -52,6 +54,16 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS = ImageLimits()
+# By EXIF's orientation: how the camera was held, undone.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Of a PNG: the signature, and the length and name of the chunk that must come first.
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
@@ -102,7 +114,8 @@ def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo:
     if size is not None:
         _check_pixels(*size, limits)
         return ImageInfo(format="PNG", width=size[0], height=size[1])
-    with _opened(data, limits) as image:
+    image, _ = _opened(data, limits)
+    with image:
         return ImageInfo(format=str(image.format), width=image.width, height=image.height)
 
 
@@ -112,10 +125,11 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
     Raises:
         MediaError: as `probe`, or the pixel data is truncated or corrupt.
     """
-    with _opened(data, limits) as image:
+    image, turn = _opened(data, limits)
+    with image:
         try:
             image.load()
-            upright = _eight_bit(ImageOps.exif_transpose(image))
+            upright = _eight_bit(image if turn is None else image.transpose(turn))
             if not upright.has_transparency_data:
                 return upright.convert("RGB")
             rgba = upright.convert("RGBA")
@@ -143,21 +157,23 @@ def encode_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _opened(data: bytes, limits: ImageLimits) -> Image.Image:
+def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Image.Transpose | None]:
+    """The image, not yet decoded, and what turns it upright."""
     if not data:
         raise MediaError("the image is empty (0 bytes)")
     check_size(len(data), limits)
+    needed = essence(data)
     try:
         with warnings.catch_warnings():
             # Pillow warns of a bomb by its own bound; ours is checked just below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=limits.formats)
+            image = Image.open(io.BytesIO(needed.data), formats=limits.formats)
     except UnidentifiedImageError as error:
         raise MediaError(f"the bytes are no {', '.join(limits.formats)} image") from error
     except Exception as error:
         raise MediaError(f"the image's header cannot be read: {error}") from error
     _check_pixels(image.width, image.height, limits)
-    return image
+    return image, TURNS.get(needed.orientation)
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ from serving.errors import BusyError, ExpiredError, FailedError, NotReadyError, 
 from serving.fairness import FairQueue
 from serving.guard import GuardedScorer
 from serving.limits import Limits
+from serving.logs import log_failure
 from serving.metrics import ModelMetrics
 from serving.worker import Outcome, Pausing, Worker
 
@@ -290,7 +291,8 @@ class Batcher:
         self._feed()
         # Whatever a scorer raises concerns this batch; the server goes on.
         if isinstance(result, BaseException):
-            logger.error("scoring a batch of %d groups failed", len(batch.turns), exc_info=result)
+            message = f"scoring a batch of {len(batch.turns)} groups failed"
+            log_failure(logger, message, result, batch.groups)
             for work, _ in batch.turns:
                 _fail(work, FailedError(f"scoring failed: {_described(result)}"))
             return

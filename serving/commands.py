@@ -1,25 +1,29 @@
 """The command `prefrm serve`. Imports the server and the engine only when it runs."""
 
 import json
+import logging
 import os
 import signal
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from prefrm.config import from_overrides
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.protocol import DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
+from serving.logs import configure
 from serving.sockets import check_ports
 
 if TYPE_CHECKING:
     from serving.server import Addresses
 
 __all__ = ["serve"]
+
+logger = logging.getLogger(__name__)
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port.")]
 
@@ -44,6 +48,22 @@ def serve(
     model_control: Annotated[
         bool, typer.Option("--model-control", help="Let clients load and unload these models.")
     ] = False,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Tokens that clients must send, one a line (docs/security.md).")
+    ] = None,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Let other machines use the judge without a token.")
+    ] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Encrypt all ports: the certificate chain, a PEM file.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, a PEM file.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="Let in only clients with a certificate of this authority.")
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="Of the log, on standard error.")
+    ] = "text",
     device: Annotated[
         str, typer.Option(help="auto (the first accelerator, or else the CPU), cpu, cuda:0, ...")
     ] = "auto",
@@ -85,6 +105,8 @@ def serve(
     ] = False,
 ) -> None:
     """Serve bundles over gRPC and HTTP, for prefrm's clients and the stock tritonclient."""
+    # Before anything that may have something to say is imported.
+    configure(log_format)
     # Mistakes are said before torch is imported and a judge loaded, which takes a while.
     if not bundles and repository is None:
         raise ConfigError(
@@ -100,11 +122,14 @@ def serve(
     try:
         from serving.bundles import BundleShelf, EngineOptions, name_bundle
         from serving.dataplane import DataPlane
+        from serving.exposure import open_door
+        from serving.logs import log_request
         from serving.metrics import Metrics
         from serving.models import ModelRepository
         from serving.running import run
         from serving.server import Server
         from serving.settings import ServeSettings
+        from serving.tracing import span_observer
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "serve") from error
 
@@ -120,16 +145,26 @@ def serve(
     )
     shelf = BundleShelf([name_bundle(text, model_name) for text in bundles or ()], repository, options)
     check_ports(host, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port})
+    door = open_door(
+        host,
+        token_file=token_file,
+        no_token=no_token,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+    )
     for description in shelf.check():
-        typer.echo(f"judge: {description}", err=True)
+        logger.info("judge: %s", description)
     metrics = Metrics()
     models = ModelRepository(shelf.load_all(), limits, metrics, shelf.load if model_control else None)
     server = Server(
-        DataPlane(models, limits, metrics),
+        DataPlane(models, limits, metrics, [log_request, *filter(None, [span_observer()])]),
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
+        tokens=door.tokens,
+        tls=door.tls,
     )
     run(server, on_ready=lambda addresses: announce(addresses, address_file))
 
@@ -164,18 +199,17 @@ def stop_at_end(descriptor: int) -> None:
 def announce(addresses: "Addresses", address_file: Path | None) -> None:
     """Print where the server is, on one line, and write it to a file that is there whole or not at all."""
     if address_file is not None:
-        text = json.dumps(
-            {
-                "http": addresses.http,
-                "grpc": addresses.grpc,
-                "metrics": addresses.metrics,
-                "models": addresses.models,
-            }
-        )
+        told: dict[str, Any] = {
+            "http": addresses.http,
+            "grpc": addresses.grpc,
+            "metrics": addresses.metrics,
+            "models": addresses.models,
+        }
+        text = json.dumps(told | ({"secure": True} if addresses.secure else {}))
         partial = address_file.with_name(f".{address_file.name}.{os.getpid()}")
         try:
             partial.write_text(text + "\n", encoding="utf-8")
             partial.replace(address_file)
         finally:
             partial.unlink(missing_ok=True)
-    typer.echo(f"ready: {addresses.grpc_url} {addresses.http_url} metrics http://{addresses.metrics}/metrics")
+    typer.echo(f"ready: {addresses.grpc_url} {addresses.http_url} metrics {addresses.metrics_url}")

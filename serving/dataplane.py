@@ -4,7 +4,7 @@ Knows no HTTP and no gRPC.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -102,9 +102,13 @@ class DataPlane:
         """Whether the model can be asked. Raises `UnknownModelError`."""
         return self._ready and self.models.get(model, version).ready
 
-    def observed(self, wire: str, id: str = "") -> AbstractContextManager[Request]:
+    def observed(self, wire: str, headers: Iterable[tuple[str, str]] = ()) -> AbstractContextManager[Request]:
         """The block in which a wire answers an inference request; metrics and logs are told how it ended."""
-        return self._watch.request(wire, id)
+        return self._watch.request(wire, headers)
+
+    def refused(self, wire: str, code: str) -> None:
+        """Tell metrics and logs of a request that a wire turned away before it read anything of it."""
+        self._watch.refused(wire, code)
 
     async def infer(self, request: InferRequest, record: Request) -> InferResponse:
         """Score one request's groups, given as tensors.

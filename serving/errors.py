@@ -33,12 +33,19 @@ __all__ = [
     "UnsupportedError",
 ]
 
+# A message may quote what the client sent, and gRPC carries it in a header, which may not exceed 8 KiB; a
+# character takes up to 12 bytes there.
+LONGEST_MESSAGE = 600
+
 
 class ServingError(errors.PrefrmError):
     """Base of all. `http_status` is what HTTP answers, `grpc_status` the name of gRPC's code."""
 
     http_status: ClassVar[int] = 500
     grpc_status: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message[:LONGEST_MESSAGE])
 
 
 class InvalidRequestError(ServingError, errors.RequestError):

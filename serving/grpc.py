@@ -23,7 +23,9 @@ from serving.errors import (
     UnknownModelError,
     UnsupportedError,
 )
+from serving.logs import log_failure
 from serving.parameters import read_timeout
+from serving.parsing import UNREADABLE, UNREADABLE_MESSAGE
 from serving.tensors import InputTensor, pack
 
 __all__ = ["InferenceService"]
@@ -34,7 +36,6 @@ logger = logging.getLogger(__name__)
 STREAM_WINDOW = 64
 # gRPC's own name for how long a client should wait before it tries again (gRFC A6).
 RETRY_AFTER = "grpc-retry-pushback-ms"
-REQUEST_ID = "x-request-id"
 # Said of every streamed answer, as Triton does: a request has one.
 FINAL_RESPONSE = "triton_final_response"
 
@@ -53,7 +54,7 @@ def _translating(method: Method) -> Method:
         except ServingError as error:
             await context.abort(grpc.StatusCode[error.grpc_status], str(error), _trailers(error))
         except Exception as error:
-            logger.exception("%s crashed", method.__name__)
+            log_failure(logger, f"{method.__name__} crashed", error)
             await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {type(error).__name__}")
 
     return call
@@ -120,7 +121,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @_translating
     async def ModelInfer(self, request: Any, context: Any) -> Any:
-        with self._plane.observed("grpc", _request_id(context)) as record:
+        with self._plane.observed("grpc", _metadata(context)) as record:
             parsed = _parsed(request, context.time_remaining())
             return _message(await self._plane.infer(parsed, record))
 
@@ -148,14 +149,16 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     async def _streamed(self, request: Any, context: Any) -> Any:
         # The stock client's stop_stream hangs on a stream that ended in an error, so it travels inside.
+        if request is UNREADABLE:
+            return pb.ModelStreamInferResponse(error_message=UNREADABLE_MESSAGE)
         try:
-            with self._plane.observed("grpc", _request_id(context)) as record:
+            with self._plane.observed("grpc", _metadata(context)) as record:
                 parsed = _parsed(request, context.time_remaining())
                 message = _message(await self._plane.infer(parsed, record))
         except ServingError as error:
             return _stream_error(request, str(error))
         except Exception as error:
-            logger.exception("a streamed request crashed")
+            log_failure(logger, "a streamed request crashed", error)
             return _stream_error(request, f"internal error: {type(error).__name__}")
         message.parameters[FINAL_RESPONSE].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=message)
@@ -191,8 +194,8 @@ def _trailers(error: ServingError) -> tuple[tuple[str, str], ...]:
     return ((RETRY_AFTER, str(max(1, round(error.retry_after * 1000)))),)
 
 
-def _request_id(context: Any) -> str:
-    return next((str(value) for key, value in context.invocation_metadata() or () if key == REQUEST_ID), "")
+def _metadata(context: Any) -> list[tuple[str, str]]:
+    return [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
 
 
 def _left(answers: "asyncio.Queue[asyncio.Task[Any] | None]") -> Iterator[asyncio.Task[Any]]:

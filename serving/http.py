@@ -24,7 +24,7 @@ from serving.errors import (
     UnsupportedError,
 )
 from serving.http_codec import compress, parse_request, render_response
-from serving.http_io import REQUEST_ID, read_body, unless_gone
+from serving.http_io import read_body, unless_gone
 from serving.score_api import score_router
 from serving.score_schema import ErrorAnswer
 
@@ -68,21 +68,25 @@ def create_app(plane: DataPlane) -> FastAPI:
     wire = _Routes(plane)
     get, post = ["GET"], ["POST"]
     app.add_api_route("/v2", wire.server_metadata, methods=get)
-    app.add_api_route("/v2/health/live", wire.live, methods=get)
-    app.add_api_route("/v2/health/ready", wire.ready, methods=get)
+    app.add_api_route("/v2/health/live", wire.live, methods=get, response_class=Response)
+    app.add_api_route("/v2/health/ready", wire.ready, methods=get, response_class=Response)
     app.add_api_route("/v2/models/stats", wire.statistics, methods=get)
     app.add_api_route("/v2/repository/index", wire.repository_index, methods=post)
-    app.add_api_route("/v2/repository/models/{model}/load", wire.load, methods=post)
-    app.add_api_route("/v2/repository/models/{model}/unload", wire.unload, methods=post)
+    app.add_api_route("/v2/repository/models/{model}/load", wire.load, methods=post, response_class=Response)
+    app.add_api_route(
+        "/v2/repository/models/{model}/unload", wire.unload, methods=post, response_class=Response
+    )
     for kind in ("system", "cuda"):
         # There are never regions: nothing is listed, and to let go of all of them is no mistake.
         regions = f"/v2/{kind}sharedmemory"
         app.add_api_route(f"{regions}/status", wire.no_regions, methods=get)
-        app.add_api_route(f"{regions}/unregister", wire.live, methods=post)
-        app.add_api_route(f"{regions}/region/{{region}}/unregister", wire.live, methods=post)
+        app.add_api_route(f"{regions}/unregister", wire.live, methods=post, response_class=Response)
+        app.add_api_route(
+            f"{regions}/region/{{region}}/unregister", wire.live, methods=post, response_class=Response
+        )
     for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version:digits}"):
         app.add_api_route(path, wire.model_metadata, methods=get)
-        app.add_api_route(f"{path}/ready", wire.model_ready, methods=get)
+        app.add_api_route(f"{path}/ready", wire.model_ready, methods=get, response_class=Response)
         app.add_api_route(f"{path}/config", wire.model_config, methods=get)
         app.add_api_route(f"{path}/stats", wire.statistics, methods=get)
         app.add_api_route(f"{path}/infer", wire.infer, methods=post)
@@ -174,7 +178,7 @@ class _Routes:
         raise UnsupportedError(f"{request.url.path} is not supported")
 
     async def infer(self, request: Request, model: str, version: str = "") -> Response:
-        with self._plane.observed("http", request.headers.get(REQUEST_ID, "")) as record:
+        with self._plane.observed("http", request.headers.items()) as record:
             limit = self._plane.limits.request_bytes
             body = await read_body(request, limit)
             header_length = request.headers.get("inference-header-content-length")

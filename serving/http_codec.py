@@ -21,6 +21,8 @@ __all__ = ["BinaryChoice", "compress", "decompress", "parse_request", "render_re
 _DATATYPES = {spec.name: spec.datatype for spec in OUTPUTS}
 _JSON = {dict: "object", list: "array", str: "string", int: "integer", bool: "true or false"}
 
+# Of commas and brackets in JSON: nothing but these would take 25 times its own size once it is parsed.
+MOST_MARKS = 1_000_000
 # zlib's window sizes: 15 with a zlib header, 31 with a gzip header.
 _WINDOWS = {"gzip": 31, "deflate": 15}
 
@@ -188,6 +190,8 @@ def _header_size(body: bytes, header_length: str | None) -> int:
 
 
 def _json_object(text: bytes) -> dict[str, Any]:
+    if (found := sum(text.count(mark) for mark in (b",", b"[", b"{"))) > MOST_MARKS:
+        raise InvalidRequestError(f"the request has {found} commas and brackets; the limit is {MOST_MARKS}")
     try:
         header = json.loads(text)
     # Hostile nesting ends in a RecursionError.

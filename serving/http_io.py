@@ -10,11 +10,9 @@ from starlette.requests import ClientDisconnect
 from serving.errors import ClientGoneError, TooLargeError
 from serving.http_codec import decompress
 
-__all__ = ["REQUEST_ID", "read_body", "unless_gone"]
+__all__ = ["read_body", "unless_gone"]
 
 Answer = TypeVar("Answer")
-
-REQUEST_ID = "x-request-id"
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -1,13 +1,21 @@
 """One request as metrics, logs and traces see it: its size, its cost, how long it took, how it ended."""
 
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from serving.errors import ServingError
 
 __all__ = ["Observer", "Request", "Watch"]
+
+REQUEST_ID = "x-request-id"
+# What a client calls a request is written to logs, so it has a bound.
+LONGEST_ID = 128
+# https://www.w3.org/TR/trace-context, section 3.2
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -16,7 +24,7 @@ class Request:
 
     Attributes:
         wire: "grpc" or "http".
-        id: the client's, or "".
+        id: the client's; when the request has ended, one of the server's own if it sent none.
         model: the name of the model that it was for, "" until it is known that there is such a one.
         version: of that model.
         code: of `grpc.StatusCode`, by name, once it ended.
@@ -28,6 +36,8 @@ class Request:
         queue_s: seconds until the turn of its last group.
         compute_s: seconds of the batches that it was in.
         seconds: from its arrival to its end.
+        traceparent: what the client sent in W3C's header of that name, or "", unchecked.
+        tracestate: likewise.
     """
 
     wire: str
@@ -43,6 +53,25 @@ class Request:
     queue_s: float = 0.0
     compute_s: float = 0.0
     seconds: float = 0.0
+    traceparent: str = ""
+    tracestate: str = ""
+
+    @classmethod
+    def from_headers(cls, wire: str, headers: Iterable[tuple[str, str]]) -> "Request":
+        """A request with these HTTP headers or gRPC metadata, their names in lower case."""
+        sent = dict(headers)
+        return cls(
+            wire=wire,
+            id=sent.get(REQUEST_ID, ""),
+            traceparent=sent.get("traceparent", ""),
+            tracestate=sent.get("tracestate", ""),
+        )
+
+    @property
+    def trace_id(self) -> str:
+        """Of the trace that the client's request belongs to, in hex; "" if of none."""
+        matched = _TRACEPARENT.fullmatch(self.traceparent)
+        return matched[1] if matched else ""
 
 
 Observer = Callable[[Request], None]
@@ -61,9 +90,9 @@ class Watch:
         self._observers = observers
 
     @contextmanager
-    def request(self, wire: str, id: str = "") -> Iterator[Request]:
+    def request(self, wire: str, headers: Iterable[tuple[str, str]] = ()) -> Iterator[Request]:
         """The block in which a request is answered; what leaves the block is its code."""
-        request = Request(wire=wire, id=id)
+        request = Request.from_headers(wire, headers)
         self.open += 1
         try:
             yield request
@@ -72,9 +101,17 @@ class Watch:
             raise
         finally:
             self.open -= 1
-            request.seconds = time.monotonic() - request.started
-            for observer in self._observers:
-                observer(request)
+            self._end(request)
+
+    def refused(self, wire: str, code: str) -> None:
+        """Tell of a request that was turned away before anything was read of it."""
+        self._end(Request(wire=wire, code=code))
+
+    def _end(self, request: Request) -> None:
+        request.seconds = time.monotonic() - request.started
+        request.id = request.id[:LONGEST_ID] or uuid.uuid4().hex
+        for observer in self._observers:
+            observer(request)
 
 
 def _code(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from serving.dataplane import DataPlane
 from serving.errors import InvalidRequestError
-from serving.http_io import REQUEST_ID, read_body, unless_gone
+from serving.http_io import read_body, unless_gone
 from serving.score_schema import ErrorAnswer, ScoreAnswer, read_scoring, request_model
 
 __all__ = ["score_router"]
@@ -30,7 +30,7 @@ def score_router(plane: DataPlane) -> APIRouter:
     router = APIRouter(tags=["Score"])
 
     async def score(request: Request) -> Response:
-        with plane.observed("http", request.headers.get(REQUEST_ID, "")) as record:
+        with plane.observed("http", request.headers.items()) as record:
             body = await read_body(request, plane.limits.request_bytes)
             asked = await asyncio.to_thread(read_scoring, body, model, plane.limits)
             name = asked.model or _only_model(plane)

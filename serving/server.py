@@ -1,8 +1,10 @@
 """One process's server: a data plane, its two wires and its metrics on three ports, started and stopped."""
 
 import asyncio
+import functools
 import logging
 import socket
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +19,16 @@ from prefrm.winmatrix import Scorer
 from serving.cache import ImageCache
 from serving.dataplane import DataPlane
 from serving.grpc import InferenceService
+from serving.guards import OPEN_PATHS, TokenInterceptor, TokenMiddleware
 from serving.http import create_app
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelInfo, ModelRepository
+from serving.parsing import CarefulRegistrar
+from serving.requests import Observer
 from serving.sockets import address_of, bind, join_address, port_in_use
+from serving.tls import ServerTls
+from serving.tokens import TokenFile
 
 __all__ = ["Addresses", "JudgeServer", "Server"]
 
@@ -33,27 +40,34 @@ GRACE_S = 1.0
 WATCH_S = 1.0
 # Longer than the pause between two steps of most trainers, so that a client's connection survives it.
 KEEP_ALIVE_S = 75
+UNAUTHENTICATED = "UNAUTHENTICATED"
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where a started server listens, each as `host:port`, and the names of its models."""
+    """Where a started server listens, each as `host:port`, the names of its models, whether it uses TLS."""
 
     http: str
     grpc: str
     metrics: str
     models: tuple[str, ...]
+    secure: bool = False
 
     @property
     def http_url(self) -> str:
         """What `prefrm.client.connect` takes for the first model, over HTTP."""
-        return f"http://{self.http}/{self.models[0]}"
+        return f"http{'s' * self.secure}://{self.http}/{self.models[0]}"
+
+    @property
+    def metrics_url(self) -> str:
+        """What Prometheus reads."""
+        return f"http{'s' * self.secure}://{self.metrics}/metrics"
 
     @property
     def grpc_url(self) -> str:
         """What `prefrm.client.connect` takes for the first model, over gRPC."""
-        return f"grpc://{self.grpc}/{self.models[0]}"
+        return f"grpc{'s' * self.secure}://{self.grpc}/{self.models[0]}"
 
 
 class Server:
@@ -65,6 +79,8 @@ class Server:
         http_port: 0 for any free port, as for the two others.
         grpc_port: of the gRPC wire.
         metrics_port: of the Prometheus metrics.
+        tokens: what clients must send, on every port; None if nothing.
+        tls: what encrypts every port; None if nothing.
     """
 
     def __init__(
@@ -75,8 +91,11 @@ class Server:
         http_port: int = 0,
         grpc_port: int = 0,
         metrics_port: int = 0,
+        tokens: TokenFile | None = None,
+        tls: ServerTls | None = None,
     ) -> None:
         self._plane = plane
+        self._tokens, self._tls = tokens, tls
         self._host = host
         self._ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._health = health.aio.HealthServicer()
@@ -92,21 +111,34 @@ class Server:
             self._plane.start()
             started.push_async_callback(_cancelled, asyncio.create_task(self._watch(), name="watch"))
             self._cleanups = started.pop_all()
+        logger.info("started", extra={"fields": {"http": http, "grpc": grpc_address, "metrics": metrics}})
         return Addresses(
-            http=http, grpc=grpc_address, metrics=metrics, models=tuple(self._plane.models.names())
+            http=http,
+            grpc=grpc_address,
+            metrics=metrics,
+            models=tuple(self._plane.models.names()),
+            secure=self._tls is not None,
         )
 
     async def stop(self) -> None:
         """Say that it is not ready, finish what was accepted, and close the ports."""
+        logger.info("stopping")
         await self._health.enter_graceful_shutdown()
         await self._plane.drain()
         # Both at once, since each takes a moment to notice.
         for server in self._http_servers:
             server.should_exit = True
         await self._cleanups.aclose()
+        logger.info("stopped")
 
     async def _start_http(self, which: str, app: Any, started: AsyncExitStack) -> str:
         listener = bind(self._host, self._ports[which], which)
+        tls = self._tls
+        if self._tokens is not None:
+            # The metrics are answered under every path.
+            open_paths = OPEN_PATHS if which == "http" else frozenset()
+            refused = functools.partial(self._plane.refused, which, UNAUTHENTICATED)
+            app = TokenMiddleware(app, self._tokens, refused, open_paths)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -115,6 +147,7 @@ class Server:
             lifespan="off",
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(GRACE_S),
+            ssl_context_factory=None if tls is None else lambda *_: tls.ssl_context(),
         )
         server = _HttpServer(config)
         self._http_servers.append(server)
@@ -128,18 +161,27 @@ class Server:
         # gRPC reports a port in use as several lines on stderr, so ask the system first.
         with bind(self._host, port, "grpc"):
             pass
+        interceptors: list[grpc.aio.ServerInterceptor] = []
+        if self._tokens is not None:
+            refused = functools.partial(self._plane.refused, "grpc", UNAUTHENTICATED)
+            interceptors.append(TokenInterceptor(self._tokens, refused))
         server = grpc.aio.server(
+            interceptors=interceptors,
             options=[
                 ("grpc.max_receive_message_length", self._plane.limits.request_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
-            ]
+            ],
         )
-        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._plane), server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._plane), CarefulRegistrar(server))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, CarefulRegistrar(server))
         await self._health.set(INFERENCE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         try:
-            port = server.add_insecure_port(join_address(self._host, port))
+            address = join_address(self._host, port)
+            if self._tls is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, self._tls.grpc_credentials())
         except RuntimeError as error:
             raise port_in_use(self._host, port, "grpc") from error
         await server.start()
@@ -178,6 +220,9 @@ class JudgeServer(Server):
         http_port: 0 for any free port, as for the two others.
         grpc_port: of the gRPC wire.
         metrics_port: of the Prometheus metrics.
+        tokens: what clients must send, as `Server` has it.
+        tls: what encrypts the ports, likewise.
+        observers: told of each inference request, besides the metrics.
     """
 
     def __init__(
@@ -191,12 +236,20 @@ class JudgeServer(Server):
         http_port: int = 0,
         grpc_port: int = 0,
         metrics_port: int = 0,
+        tokens: TokenFile | None = None,
+        tls: ServerTls | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         limits, metrics = limits or Limits(), Metrics()
         models = ModelRepository([LoadedModel(info=model, scorer=scorer, cache=cache)], limits, metrics)
-        plane = DataPlane(models, limits, metrics)
         super().__init__(
-            plane, host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port
+            DataPlane(models, limits, metrics, observers),
+            host=host,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            tokens=tokens,
+            tls=tls,
         )
 
 

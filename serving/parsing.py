@@ -1,0 +1,140 @@
+"""What a gRPC message is read as, before a method sees it: one that is no request is the client's mistake.
+
+Left to gRPC, it would end in UNKNOWN. A message of nothing but tiny fields would take a hundred times its own
+size once it is parsed, so the fields of a large one are counted first.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError
+
+__all__ = ["UNREADABLE", "UNREADABLE_MESSAGE", "CarefulRegistrar", "count_fields"]
+
+UNREADABLE = object()
+"""What a method that reads a stream gets in the place of a message that cannot be parsed."""
+
+# The largest request has an element for each image of each group; a small message cannot do harm.
+MOST_FIELDS = 100_000
+SMALL_BYTES = 2**16
+UNREADABLE_MESSAGE = f"the message is none that this method takes, or has over {MOST_FIELDS} fields"
+
+# https://protobuf.dev/programming-guides/encoding
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+_UNPACKED = frozenset({FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES})
+
+
+class CarefulRegistrar:
+    """A server for the generated functions that add a servicer to one.
+
+    A method of one request that cannot be parsed ends in INVALID_ARGUMENT.
+    """
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Add them, each of their methods with that done to it."""
+        self._server.add_generic_rpc_handlers(tuple(_CarefulHandlers(handler) for handler in handlers))
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """The same, where a server knows its methods by name."""
+        careful = {name: _careful(handler) for name, handler in handlers.items()}
+        self._server.add_registered_method_handlers(service, careful)
+
+
+class _CarefulHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+    def __init__(self, inner: grpc.GenericRpcHandler) -> None:
+        self._inner = inner
+        self._known: dict[str, Any] = {}
+
+    def service(self, handler_call_details: Any) -> Any:
+        method = handler_call_details.method
+        if method not in self._known:
+            handler = self._inner.service(handler_call_details)
+            # What is no method is not kept: there is no end to their names.
+            if handler is None:
+                return None
+            self._known[method] = _careful(handler)
+        return self._known[method]
+
+
+def count_fields(data: bytes, message: Descriptor, most: int) -> int:
+    """How many fields a serialized message has, those of the messages in it and packed numbers included.
+
+    Stops counting beyond `most`, and where the data is malformed.
+    """
+    view = memoryview(data)
+    # Ranges that are still to be read, each with what it is.
+    todo, count = [(0, len(view), message)], 0
+    try:
+        while todo:
+            at, end, kind = todo.pop()
+            fields = kind.fields_by_number
+            while at < end and count <= most:
+                count += 1
+                tag, at = _varint(view, at)
+                wire = tag & 7
+                if wire == LENGTH:
+                    length, at = _varint(view, at)
+                    field = fields.get(tag >> 3)
+                    if field is not None and field.message_type is not None:
+                        todo.append((at, min(at + length, end), field.message_type))
+                    elif field is not None and field.type not in _UNPACKED:
+                        count += length
+                    at += length
+                elif wire == VARINT:
+                    _, at = _varint(view, at)
+                else:
+                    at += {FIXED64: 8, FIXED32: 4}.get(wire, 0)
+    except IndexError:
+        pass
+    return count
+
+
+def _varint(view: memoryview, at: int) -> tuple[int, int]:
+    """A number and where it ends. Raises `IndexError` if it does not."""
+    value = shift = 0
+    while shift < 70:
+        byte = view[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise IndexError("the number is too long")
+
+
+def _careful(handler: Any) -> Any:
+    handler = handler._replace(request_deserializer=_careful_parser(handler.request_deserializer))
+    for kind in ("unary_unary", "unary_stream"):
+        if (method := getattr(handler, kind)) is not None:
+            handler = handler._replace(**{kind: _refusing(method)})
+    return handler
+
+
+def _careful_parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    # A generated class's FromString, whose `__self__` is the class.
+    descriptor: Descriptor | None = getattr(getattr(parse, "__self__", None), "DESCRIPTOR", None)
+
+    def attempt(data: bytes) -> Any:
+        large = descriptor is not None and len(data) > SMALL_BYTES
+        if large and count_fields(data, descriptor, MOST_FIELDS) > MOST_FIELDS:
+            return UNREADABLE
+        try:
+            return parse(data)
+        except DecodeError:
+            return UNREADABLE
+
+    return attempt
+
+
+def _refusing(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def call(request: Any, context: Any) -> Any:
+        if request is UNREADABLE:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, UNREADABLE_MESSAGE)
+        return await method(request, context)
+
+    return call

@@ -1,0 +1,132 @@
+"""The options of `prefrm serve` that say who may come in and how it logs: mistakes, and a whole server."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from prefrm.errors import BundleError, ConfigError
+from serving.commands import serve
+from tests.serving.certificates import Authority
+
+TOKEN = "ann-0123456789abcdef"
+# `prefrm serve` as it is, but for the judge, which judges by length and takes no torch to load.
+PROGRAM = """
+import sys
+from types import SimpleNamespace
+import typer
+from prefrm.winmatrix import FakeScorer
+
+class Engine(FakeScorer):
+    cache = None
+
+    @classmethod
+    def from_bundle(cls, folder, **options):
+        return cls(lambda prompt, image: float(len(image)))
+
+manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+sys.modules["prefrm.bundle"] = SimpleNamespace(read_manifest=lambda folder: manifest)
+sys.modules["prefrm.engine"] = SimpleNamespace(Engine=Engine, DEFAULT_CACHE_BYTES=0, DEFAULT_TOKENS=1)
+from serving.commands import serve
+typer.run(serve)
+"""
+PORTS = ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Tokens, certificates and files that are none of them."""
+    (tmp_path / "tokens").write_text(TOKEN)
+    (tmp_path / "tokens").chmod(0o600)
+    (tmp_path / "empty").write_text("")
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    authority.issue("other")
+    authority.issue("trainer", "trainer")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--host=0.0.0.0"], "there is no token; give --token-file FILE or say --no-token"),
+        (["--token-file={}/tokens", "--no-token"], "contradict each other"),
+        (["--token-file={}/absent"], "the token file .*absent cannot be read"),
+        (["--token-file={}/empty"], "holds no token"),
+        (["--tls-cert={}/server.pem"], "--tls-cert and --tls-key belong together"),
+        (["--tls-key={}/server.key"], "--tls-cert and --tls-key belong together"),
+        (["--tls-client-ca={}/ca.pem"], "--tls-client-ca needs --tls-cert"),
+        (["--tls-cert={}/server.pem", "--tls-key={}/other.key"], "belongs to another certificate"),
+        (["--host=0.0.0.0", "--no-token"], "far enough"),
+        (["--host=0.0.0.0", "--token-file={}/tokens"], "far enough"),
+        (["--tls-cert={}/server.pem", "--tls-key={}/server.key", "--tls-client-ca={}/ca.pem"], "far enough"),
+    ],
+)
+def test_mistakes_are_said_before_the_judge_is_loaded(folder, monkeypatch, options, reason):
+    def load(path):
+        raise BundleError("far enough")
+
+    monkeypatch.setattr("serving.bundles.read_manifest", load)
+    app = typer.Typer()
+    app.command()(serve)
+    given = [option.format(folder) for option in options]
+    result = CliRunner().invoke(app, [str(folder), *PORTS, *given])
+    assert isinstance(result.exception, ConfigError | BundleError)
+    with pytest.raises((ConfigError, BundleError), match=reason):
+        raise result.exception
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_server_with_everything(folder, until, log_format):
+    addresses, log = folder / "address.json", folder / "log"
+    options = [
+        f"--address-file={addresses}",
+        f"--token-file={folder}/tokens",
+        f"--tls-cert={folder}/server.pem",
+        f"--tls-key={folder}/server.key",
+        f"--tls-client-ca={folder}/ca.pem",
+        f"--log-format={log_format}",
+    ]
+    command = [sys.executable, "-c", PROGRAM, str(folder), *PORTS, *options]
+    root = Path(__file__).parents[2]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
+        try:
+            until(lambda: addresses.exists() or process.poll() is not None)
+            at = SimpleNamespace(**json.loads(addresses.read_text()))
+            assert at.secure
+            trusting = Authority.context(folder / "ca.pem", folder / "trainer.pem", folder / "trainer.key")
+            with httpx.Client(verify=trusting) as client:
+                headers = {"authorization": f"Bearer {TOKEN}", "x-request-id": "mine"}
+                url = f"https://{at.http}/v2/models/judge/infer"
+                assert client.post(url, json={"inputs": []}).status_code == 401
+                assert client.post(url, json={"inputs": []}, headers=headers).status_code == 400
+                metrics = client.get(f"https://{at.metrics}/metrics", headers=headers).text
+            assert 'prefrm_requests_total{code="UNAUTHENTICATED",model="",wire="http"} 1.0' in metrics
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate(timeout=30)
+            assert process.returncode == 0
+            assert said.startswith(f"ready: grpcs://{at.grpc}/judge https://{at.http}/judge metrics https://")
+        finally:
+            process.kill()
+    lines = log.read_text().splitlines()
+    assert TOKEN not in "\n".join(lines)
+    if log_format == "json":
+        records = [json.loads(line) for line in lines]
+        assert "judge: judge: a judge" in [record["message"] for record in records]
+        codes = [record["code"] for record in records if record["message"] == "request"]
+        assert codes == ["UNAUTHENTICATED", "INVALID_ARGUMENT"]
+        said = [record["message"] for record in records if record["logger"] == "serving.server"]
+        assert said == ["started", "stopping", "stopped"]
+    else:
+        assert sum("judge: judge: a judge" in line for line in lines) == 1
+        assert sum("request_id=mine" in line for line in lines) == 1
