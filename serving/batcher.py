@@ -16,10 +16,11 @@ from prefrm.winmatrix import Group, Scorer, WinMatrix
 from serving.cost import cost_of
 from serving.errors import BusyError, ExpiredError, FailedError, NotReadyError, OverloadedError
 from serving.fairness import FairQueue
+from serving.guard import GuardedScorer
 from serving.limits import Limits
 from serving.logs import log_failure
 from serving.metrics import ModelMetrics
-from serving.worker import Outcome, Worker
+from serving.worker import Outcome, Pausing, Worker
 
 __all__ = ["Batcher", "Scored"]
 
@@ -74,6 +75,15 @@ class _Work:
         return None if self.answer.done() or self.taken == len(self.groups) else self.costs[self.taken]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Groups that are scored together: each by its request and its place in it."""
+
+    turns: list[tuple[_Work, int]]
+    groups: list[Group]
+    cost: int
+
+
 class Batcher:
     """The queue and what feeds the worker from it. Lives in one event loop.
 
@@ -84,7 +94,8 @@ class Batcher:
     """
 
     def __init__(self, scorer: Scorer, limits: Limits, metrics: ModelMetrics) -> None:
-        self._worker = Worker(scorer)
+        pausing = scorer if isinstance(scorer, Pausing) else None
+        self._worker = Worker(GuardedScorer(scorer, limits.image), pausing)
         self._cost = cost_of(scorer)
         self._limits = limits
         self._metrics = metrics
@@ -97,6 +108,9 @@ class Batcher:
         self._cost_per_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._busy = False
+        # Whether the batch in progress can be interrupted, and whether it is or will be.
+        self._patient = False
+        self._interrupting = False
         self._feeding = False
         self._stopping = False
         # Requests whose cost is being estimated.
@@ -225,7 +239,7 @@ class Batcher:
 
     def _feed_soon(self) -> None:
         """Feed an idle scorer after what else this turn of the loop brings, so that it shares the batch."""
-        if self._loop is None or self._busy or self._feeding:
+        if self._loop is None or self._feeding or (self._busy and not self._patient):
             return
         self._feeding = True
         if self._limits.gather_s and self._open and not self._stopping:
@@ -236,68 +250,78 @@ class Batcher:
     def _feed(self) -> None:
         self._feeding = False
         if self._busy:
-            return
-        if batch := self._next_batch():
+            self._interrupt()
+        elif batch := self._next_batch():
             self._busy = True
-            self._worker.submit([work.groups[place] for work, place in batch], self._on_scored(batch))
-        elif self._stopping and not self._arriving:
+            self._patient = self._worker.pauses and batch.cost > self._limits.batch_cost
+            self._worker.submit(batch.groups, self._on_scored(batch))
+        elif self._stopping and not self._arriving and not self._interrupting:
             self._done.set()
 
-    def _on_scored(self, batch: list[tuple[_Work, int]]) -> Callable[[list[Outcome] | BaseException], None]:
+    def _interrupt(self) -> None:
+        """Let what is cheap go before the rest of a group that alone costs more than a batch."""
+        if not self._patient or self._interrupting:
+            return
+        if batch := self._next_batch(cheap=True):
+            self._interrupting = True
+            self._worker.interrupt(batch.groups, self._on_scored(batch))
+
+    def _on_scored(self, batch: _Batch) -> Callable[[list[Outcome] | BaseException], None]:
         """What the worker calls, from its thread, with what came of a batch."""
-        loop, started = self._loop, time.monotonic()
-        cost = sum(work.costs[place] for work, place in batch)
+        loop, started, interrupts = self._loop, time.monotonic(), self._interrupting
         assert loop is not None
 
         def on_scored(result: list[Outcome] | BaseException) -> None:
+            seconds = time.monotonic() - started
             # A loop that is closed has stopped without us, and nobody waits.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._finish, batch, result, cost, time.monotonic() - started)
+                loop.call_soon_threadsafe(self._finish, batch, result, seconds, interrupts)
 
         return on_scored
 
     def _finish(
-        self, batch: list[tuple[_Work, int]], result: list[Outcome] | BaseException, cost: int, seconds: float
+        self, batch: _Batch, result: list[Outcome] | BaseException, seconds: float, interrupted: bool
     ) -> None:
         # The scorer comes first: it waits for its next batch while the answers go out.
-        self._busy = False
-        self._learn(cost, seconds)
+        if interrupted:
+            self._interrupting = False
+        else:
+            self._busy = False
+            self._learn(batch.cost, seconds)
         self._feed()
         # Whatever a scorer raises concerns this batch; the server goes on.
         if isinstance(result, BaseException):
-            # Those of a request that nobody waits for any more are gone.
-            known = all(work.groups for work, _ in batch)
-            groups = [work.groups[place] for work, place in batch] if known else None
-            log_failure(logger, f"scoring a batch of {len(batch)} groups failed", result, groups)
-            for work, _ in batch:
+            what = f"scoring a batch of {len(batch.groups)} groups failed"
+            log_failure(logger, what, result, batch.groups)
+            for work, _ in batch.turns:
                 _fail(work, FailedError(f"scoring failed: {_described(result)}"))
             return
-        for work in dict.fromkeys(work for work, _ in batch):
+        for work in dict.fromkeys(work for work, _ in batch.turns):
             work.compute_s += seconds
-        for (work, place), outcome in zip(batch, result, strict=True):
+        for (work, place), outcome in zip(batch.turns, result, strict=True):
             _place(work, place, outcome)
-        self._metrics.batch(result, cost=cost, seconds=seconds)
+        self._metrics.batch(result, cost=batch.cost, seconds=seconds)
 
-    def _next_batch(self) -> list[tuple[_Work, int]]:
-        """Requests and the places of their groups, as many as `batch_cost` pays for, but at least one."""
-        batch: list[tuple[_Work, int]] = []
-        left = float(self._limits.batch_cost)
-        now = time.monotonic()
+    def _next_batch(self, *, cheap: bool = False) -> _Batch | None:
+        """As many groups as `batch_cost` pays for, but at least one unless only `cheap` ones are wanted."""
+        turns: list[tuple[_Work, int]] = []
+        total, now = 0, time.monotonic()
         while (work := self._queue.first()) is not None:
             if work.expires <= now:
                 _expire(work)
                 continue
             cost = work.costs[work.taken]
-            if batch and cost > left:
+            if (turns or cheap) and total + cost > self._limits.batch_cost:
                 break
-            batch.append((work, work.taken))
+            turns.append((work, work.taken))
             work.taken += 1
             work.last_turn = now
             self._queued_groups -= 1
             self._queued_cost -= cost
-            left -= cost
+            total += cost
             self._queue.advance()
-        return batch
+        groups = [work.groups[place] for work, place in turns]
+        return _Batch(turns=turns, groups=groups, cost=total) if turns else None
 
     def _learn(self, cost: int, seconds: float) -> None:
         rate = cost / max(seconds, 1e-9)

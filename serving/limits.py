@@ -26,7 +26,7 @@ class Limits:
         batch_cost: what is scored together; a group that alone costs more is scored alone.
         gather_s: seconds that an idle scorer waits for more than came first.
         deadline_s: seconds that a request may take, if the client gives it no fewer.
-        hang_s: seconds after which a batch that is not done makes its model not ready.
+        hang_s: seconds without progress after which a batch makes its model not ready.
         notice_s: seconds between saying that the server is not ready and refusing requests, at its end.
         drain_s: seconds that what was accepted may then take to finish.
         overload_status: what HTTP answers when the queue is full: 429, or 503 (with gRPC's UNAVAILABLE) for

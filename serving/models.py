@@ -15,7 +15,6 @@ from prefrm.winmatrix import Scorer
 from serving.batcher import Batcher
 from serving.cache import ImageCache
 from serving.errors import InvalidRequestError, UnknownModelError, UnsupportedError
-from serving.guard import GuardedScorer
 from serving.limits import Limits
 from serving.metrics import Metrics
 
@@ -64,7 +63,7 @@ class ServedModel:
     def __init__(self, model: LoadedModel, limits: Limits, metrics: Metrics) -> None:
         self.info = model.info
         self.metrics = metrics.of_model(model.info.name, model.info.version, model.cache)
-        self.batcher = Batcher(GuardedScorer(model.scorer, limits.image), limits, self.metrics)
+        self.batcher = Batcher(model.scorer, limits, self.metrics)
 
     @property
     def ready(self) -> bool:

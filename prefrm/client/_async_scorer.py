@@ -11,7 +11,7 @@ from prefrm.client._endpoint import Endpoint, joint_url
 from prefrm.client._parts import PARTS_PER_REPLICA, decoded, halves, shared_out, too_large
 from prefrm.client._replicas import Replicas, Turn
 from prefrm.client._retry import Attempts, Call, RetryPolicy
-from prefrm.client._transport import AsyncTransport, Setback, TooLarge
+from prefrm.client._transport import LOOK_EVERY_S, LOOK_S, AsyncTransport, Setback, TooLarge, gone
 from prefrm.errors import DeadlineError
 from prefrm.protocol import Part, encode_groups, reassemble
 from prefrm.winmatrix import Group, WinMatrix
@@ -118,10 +118,7 @@ class _Connections:
                 await asyncio.sleep(turn)
                 continue
             try:
-                wire = self._transport(turn.replica)
-                if turn.unknown:
-                    self.replicas.identify(turn, await wire.bundle(timeout=attempts.remaining()))
-                answer = await question(wire, self._endpoints[turn.replica], attempts.remaining())
+                answer = await self._put(question, turn, attempts)
             except Setback as setback:
                 attempts.set_back(turn, setback.error, setback.pause)
             except DeadlineError as error:
@@ -136,6 +133,35 @@ class _Connections:
     async def close(self) -> None:
         for transport in self._transports.values():
             await transport.close()
+
+    async def _put(self, question: Ask[Answer], turn: Turn, attempts: Attempts) -> Answer:
+        """One attempt, given up when the server shows no life."""
+        wire, endpoint = self._transport(turn.replica), self._endpoints[turn.replica]
+
+        async def attempt() -> Answer:
+            if turn.unknown:
+                self.replicas.identify(turn, await wire.bundle(timeout=attempts.remaining()))
+            return await question(wire, endpoint, attempts.remaining())
+
+        work = asyncio.ensure_future(attempt())
+        try:
+            while not (await asyncio.wait({work}, timeout=LOOK_EVERY_S))[0]:
+                # With less time than that, silence says little, and the deadline ends the attempt.
+                timeout = min(LOOK_S, attempts.remaining())
+                if not await wire.live(timeout=timeout) and timeout == LOOK_S:
+                    await self._drop(turn.replica, wire)
+                    raise gone(endpoint)
+            return work.result()
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+
+    async def _drop(self, replica: int, wire: AsyncTransport) -> None:
+        # Its connection may be one whose other end is no more: the next attempt needs a new one.
+        if self._transports.get(replica) is wire:
+            del self._transports[replica]
+        await wire.close()
 
     async def _score(self, part: Part, call: Call) -> list[WinMatrix]:
         tensors = encode_groups(part.groups)

@@ -81,6 +81,10 @@ class Credentials:
         """What each request carries, as HTTP headers or gRPC metadata; a new mapping each time."""
         return {} if self.token is None else {"authorization": f"Bearer {self.token}"}
 
+    def hidden(self, text: object) -> str:
+        """A server's words without the token, should it have repeated what it was told."""
+        return str(text) if self.token is None else str(text).replace(self.token, "[token]")
+
 
 def secured(
     endpoints: Iterable[Endpoint],

@@ -1,5 +1,7 @@
 """The gRPC wire of the remote scorers, on `tritonclient.grpc` and its `aio`. Retries nothing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -65,21 +67,32 @@ class GrpcTransport:
     def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.Transport` says."""
         request = _request(self._endpoint, self._credentials, tensors, timeout)
-        try:
+        with _translating(self._endpoint, self._credentials, timeout):
             result = self._client.infer(**request)
-        except InferenceServerException as error:
-            raise _translated(error, self._endpoint, timeout) from error
         return outputs_of(result, self._endpoint)
 
     def bundle(self, *, timeout: float) -> str | None:
         """As `prefrm.client._transport.Transport` says."""
+        question = _question(self._endpoint, self._credentials, timeout)
         try:
-            answer = self._client.get_model_config(**_question(self._endpoint, self._credentials, timeout))
-        except InferenceServerException as error:
-            if _code(error) == "UNIMPLEMENTED":
+            with _translating(self._endpoint, self._credentials, timeout):
+                answer = self._client.get_model_config(**question)
+        except RequestError as error:
+            if _unsupported(error):
                 return None
-            raise _translated(error, self._endpoint, timeout) from error
+            raise
         return bundle_of(answer.get("config"))
+
+    def live(self, *, timeout: float) -> bool:
+        """As `prefrm.client._transport.Transport` says."""
+        try:
+            with _translating(self._endpoint, self._credentials, timeout):
+                self._client.is_server_live(self._credentials.headers(), client_timeout=timeout)
+        except (Setback, DeadlineError):
+            return False
+        except ScoringError:
+            return True
+        return True
 
     def close(self) -> None:
         """Close the channel."""
@@ -97,22 +110,32 @@ class AsyncGrpcTransport:
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.AsyncTransport` says."""
         request = _request(self._endpoint, self._credentials, tensors, timeout)
-        try:
+        with _translating(self._endpoint, self._credentials, timeout):
             result = await self._client.infer(**request)
-        except InferenceServerException as error:
-            raise _translated(error, self._endpoint, timeout) from error
         return outputs_of(result, self._endpoint)
 
     async def bundle(self, *, timeout: float) -> str | None:
         """As `prefrm.client._transport.AsyncTransport` says."""
         question = _question(self._endpoint, self._credentials, timeout)
         try:
-            answer = await self._client.get_model_config(**question)
-        except InferenceServerException as error:
-            if _code(error) == "UNIMPLEMENTED":
+            with _translating(self._endpoint, self._credentials, timeout):
+                answer = await self._client.get_model_config(**question)
+        except RequestError as error:
+            if _unsupported(error):
                 return None
-            raise _translated(error, self._endpoint, timeout) from error
+            raise
         return bundle_of(answer.get("config"))
+
+    async def live(self, *, timeout: float) -> bool:
+        """As `prefrm.client._transport.AsyncTransport` says."""
+        try:
+            with _translating(self._endpoint, self._credentials, timeout):
+                await self._client.is_server_live(self._credentials.headers(), client_timeout=timeout)
+        except (Setback, DeadlineError):
+            return False
+        except ScoringError:
+            return True
+        return True
 
     async def close(self) -> None:
         """Close the channel."""
@@ -161,14 +184,32 @@ def _request(
     }
 
 
+@contextmanager
+def _translating(endpoint: Endpoint, credentials: Credentials, timeout: float) -> Iterator[None]:
+    try:
+        yield
+    except InferenceServerException as error:
+        raise _translated(error, endpoint, credentials, timeout) from error
+    # Another thread found the server gone, and closed the channel.
+    except (ValueError, grpc.aio.UsageError) as error:
+        if "closed" not in str(error):
+            raise
+        raise unavailable(endpoint, error) from error
+
+
+def _unsupported(error: RequestError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, InferenceServerException) and _code(cause) == "UNIMPLEMENTED"
+
+
 def _code(error: InferenceServerException) -> str:
     return str(error.status()).removeprefix("StatusCode.")
 
 
 def _translated(
-    error: InferenceServerException, endpoint: Endpoint, timeout: float
+    error: InferenceServerException, endpoint: Endpoint, credentials: Credentials, timeout: float
 ) -> Setback | ScoringError:
-    code, message = _code(error), one_line(error.message())
+    code, message = _code(error), one_line(credentials.hidden(error.message()))
     # gRPC itself uses this code for a message beyond a size limit, which no waiting makes smaller.
     if code == "RESOURCE_EXHAUSTED" and "larger than max" in message:
         return TooLarge(f"{endpoint.url} refused the request: {message}")

@@ -8,25 +8,21 @@ has a client of its own, a gevent timer bounds the whole attempt, and a failure 
 import asyncio
 import gzip
 import os
-import ssl
 import threading
-import time
 import weakref
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
 import gevent
 import gevent.ssl
 import tritonclient.http as triton
-import tritonclient.http.aio as triton_aio
 from geventhttpclient.response import HTTPParseError
 from tritonclient.utils import InferenceServerException
 
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
+from prefrm.client._http_stock import CONNECT_S, AsyncStockClient, StockClient, forget_pause, pause
 from prefrm.client._transport import (
     Setback,
     TooLarge,
@@ -44,51 +40,11 @@ from prefrm.protocol import MATRIX_OUTPUTS, Tensors
 
 __all__ = ["AsyncHttpTransport", "HttpTransport"]
 
-# A machine that is not there never answers; one that is there connects much sooner than this.
-CONNECT_S = 5.0
 # What a server answers that has no such part of the protocol.
 UNSUPPORTED = "501"
 
 # The process whose gevent hub is known to work; a forked child must renew the one it inherited.
 _gevent_pid = os.getpid()
-# The last answer's Retry-After, in this thread or task: the stock clients drop an answer's headers.
-_retry_after: ContextVar[str | None] = ContextVar("_retry_after", default=None)
-
-
-class _Client(triton.InferenceServerClient):  # type: ignore[misc]
-    """The stock client, which remembers what it drops."""
-
-    def _post(self, *arguments: Any, **named: Any) -> Any:
-        response = super()._post(*arguments, **named)
-        _retry_after.set(response.get("retry-after"))
-        return response
-
-    def _get(self, *arguments: Any, **named: Any) -> Any:
-        response = super()._get(*arguments, **named)
-        _retry_after.set(response.get("retry-after"))
-        return response
-
-
-class _AsyncClient(triton_aio.InferenceServerClient):  # type: ignore[misc]
-    """The stock asyncio client, which remembers what it drops and gives up connecting in time."""
-
-    _stub: Any
-
-    def __init__(self, address: str, context: ssl.SSLContext | None) -> None:
-        super().__init__(address, conn_timeout=None, ssl=context is not None, ssl_context=context)
-        self._stub.detach()
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
-        self._stub = aiohttp.ClientSession(connector=self._conn, timeout=timeout, auto_decompress=False)
-
-    async def _post(self, *arguments: Any, **named: Any) -> Any:
-        response = await super()._post(*arguments, **named)
-        _retry_after.set(response.headers.get("retry-after"))
-        return response
-
-    async def _get(self, *arguments: Any, **named: Any) -> Any:
-        response = await super()._get(*arguments, **named)
-        _retry_after.set(response.headers.get("retry-after"))
-        return response
 
 
 class HttpTransport:
@@ -120,9 +76,20 @@ class HttpTransport:
             raise
         return bundle_of(config)
 
+    def live(self, *, timeout: float) -> bool:
+        """As `prefrm.client._transport.Transport` says."""
+        headers = self._credentials.headers()
+        try:
+            self._ask(lambda client: client.is_server_live(headers=headers), timeout)
+        except (Setback, DeadlineError):
+            return False
+        except ScoringError:
+            return True
+        return True
+
     def _ask(self, call: Callable[[Any], Any], timeout: float) -> Any:
         client = self._client()
-        _retry_after.set(None)
+        forget_pause()
         timer = gevent.Timeout.start_new(timeout)
         try:
             return call(client)
@@ -131,7 +98,7 @@ class HttpTransport:
             if error is timer:
                 raise late(self._endpoint, timeout) from error
             if isinstance(error, Exception):
-                raise _translated(error, self._endpoint) from error
+                raise _translated(error, self._endpoint, self._credentials) from error
             raise
         finally:
             timer.close()
@@ -150,7 +117,7 @@ class HttpTransport:
             _renew_after_fork()
             _silence_interruptions()
             context = self._context
-            local.client = _Client(
+            local.client = StockClient(
                 self._endpoint.address,
                 connection_timeout=CONNECT_S,
                 network_timeout=None,
@@ -175,7 +142,7 @@ class AsyncHttpTransport:
         self._endpoint = endpoint
         self._credentials = credentials
         context = credentials.tls.context() if endpoint.secure else None
-        self._client = _AsyncClient(endpoint.address, context)
+        self._client = AsyncStockClient(endpoint.address, context)
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.AsyncTransport` says."""
@@ -194,15 +161,26 @@ class AsyncHttpTransport:
             raise
         return bundle_of(config)
 
+    async def live(self, *, timeout: float) -> bool:
+        """As `prefrm.client._transport.AsyncTransport` says."""
+        headers = self._credentials.headers()
+        try:
+            await self._ask(lambda: self._client.is_server_live(headers=headers), timeout)
+        except (Setback, DeadlineError):
+            return False
+        except ScoringError:
+            return True
+        return True
+
     async def _ask(self, call: Callable[[], Awaitable[Any]], timeout: float) -> Any:
-        _retry_after.set(None)
+        forget_pause()
         try:
             async with asyncio.timeout(timeout) as timer:
                 return await call()
         except Exception as error:
             if timer.expired():
                 raise late(self._endpoint, timeout) from error
-            raise _translated(error, self._endpoint) from error
+            raise _translated(error, self._endpoint, self._credentials) from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -235,15 +213,16 @@ def _silence_interruptions() -> None:
         hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
 
 
-def _translated(error: Exception, endpoint: Endpoint) -> Setback | ScoringError:
+def _translated(error: Exception, endpoint: Endpoint, credentials: Credentials) -> Setback | ScoringError:
     if isinstance(error, InferenceServerException):
-        return _refusal(error.status(), one_line(error.message()), endpoint)
+        return _refusal(error.status(), one_line(credentials.hidden(error.message())), endpoint)
     # BadGzipFile is an OSError, but says nothing about the connection.
     broken = isinstance(error, (OSError, HTTPParseError, aiohttp.ClientError))
     if broken and not isinstance(error, gzip.BadGzipFile):
         return unavailable(endpoint, error)
-    # geventhttpclient has no class of its own for a host name that does not resolve.
-    if isinstance(error, RuntimeError) and "resolve" in str(error):
+    # geventhttpclient has no class of its own for a host name that does not resolve, nor aiohttp for a
+    # session that another task closed because it found the server gone.
+    if isinstance(error, RuntimeError) and ("resolve" in str(error) or "closed" in str(error)):
         return unavailable(endpoint, error)
     # The stock client parses the body of a 200 without checking it.
     return ProtocolError(f"{endpoint.url} sent an answer that cannot be read: {one_line(error)}")
@@ -254,9 +233,9 @@ def _refusal(status: str | None, message: str, endpoint: Endpoint) -> Setback | 
         case "413":
             return TooLarge(f"{endpoint.url} refused the request: {message}")
         case "429":
-            return overloaded(endpoint, message, _pause())
+            return overloaded(endpoint, message, pause())
         case "502" | "503":
-            return unavailable(endpoint, message, _pause())
+            return unavailable(endpoint, message, pause())
         case "504":
             return DeadlineError(f"{endpoint.url} gave up: {message}")
         case str() if status.startswith("4"):
@@ -268,14 +247,3 @@ def _refusal(status: str | None, message: str, endpoint: Endpoint) -> Setback | 
 def _unsupported(error: ScoringError) -> bool:
     cause = error.__cause__
     return isinstance(cause, InferenceServerException) and cause.status() == UNSUPPORTED
-
-
-def _pause() -> float | None:
-    """Seconds until the time that Retry-After names, RFC 9110 10.2.3; None if it names none."""
-    value = (_retry_after.get() or "").strip()
-    if value.isascii() and value.isdecimal():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None

@@ -18,6 +18,8 @@ __all__ = ["Replicas", "Turn", "backoff"]
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 LONGEST_REST_S = 30.0
+# A server that asks for more than this is asked again all the same.
+LONGEST_PAUSE_S = 3600.0
 # How much longer than a server asked for its clients stay away, at most: so that they come back one by one.
 PAUSE_SPREAD = 0.5
 
@@ -144,7 +146,7 @@ class Replicas:
                 one.failures += 1
                 one.failed_at = now
             if pause is not None:
-                longer = pause * self.uniform(1.0, 1.0 + PAUSE_SPREAD)
+                longer = min(pause, LONGEST_PAUSE_S) * self.uniform(1.0, 1.0 + PAUSE_SPREAD)
                 one.barred_until = max(one.barred_until, now + longer)
                 one.rests_until = max(one.rests_until, one.barred_until)
             if isinstance(error, ServerUnavailableError):

@@ -16,8 +16,8 @@ from prefrm.client._endpoint import Endpoint, joint_url
 from prefrm.client._parts import PARTS_PER_REPLICA, decoded, halves, shared_out, too_large
 from prefrm.client._replicas import Replicas, Turn
 from prefrm.client._retry import Attempts, Call, RetryPolicy
-from prefrm.client._threads import side_by_side
-from prefrm.client._transport import Setback, TooLarge, Transport
+from prefrm.client._threads import side_by_side, watched
+from prefrm.client._transport import LOOK_EVERY_S, LOOK_S, Setback, TooLarge, Transport, gone
 from prefrm.errors import DeadlineError
 from prefrm.protocol import Part, encode_groups, reassemble
 from prefrm.winmatrix import Group, WinMatrix
@@ -146,10 +146,7 @@ class _Connections:
                 sleep(turn)
                 continue
             try:
-                wire = self._transport(turn.replica)
-                if turn.unknown:
-                    self.replicas.identify(turn, wire.bundle(timeout=attempts.remaining()))
-                answer = question(wire, self._endpoints[turn.replica], attempts.remaining())
+                answer = self._put(question, turn, attempts)
             except Setback as setback:
                 attempts.set_back(turn, setback.error, setback.pause)
             except DeadlineError as error:
@@ -164,6 +161,31 @@ class _Connections:
     def close(self) -> None:
         for transport in self._transports.values():
             transport.close()
+
+    def _put(self, question: Ask[Answer], turn: Turn, attempts: Attempts) -> Answer:
+        """One attempt, given up when the server shows no life."""
+        wire, endpoint = self._transport(turn.replica), self._endpoints[turn.replica]
+
+        def attempt() -> Answer:
+            if turn.unknown:
+                self.replicas.identify(turn, wire.bundle(timeout=attempts.remaining()))
+            return question(wire, endpoint, attempts.remaining())
+
+        def look() -> None:
+            # With less time than that, silence says little, and the deadline ends the attempt.
+            timeout = min(LOOK_S, attempts.remaining())
+            if not wire.live(timeout=timeout) and timeout == LOOK_S:
+                self._drop(turn.replica, wire)
+                raise gone(endpoint)
+
+        return watched(attempt, look, every=LOOK_EVERY_S)
+
+    def _drop(self, replica: int, wire: Transport) -> None:
+        # Its connection may be one whose other end is no more: the next attempt needs a new one.
+        with self._lock:
+            if self._transports.get(replica) is wire:
+                del self._transports[replica]
+        wire.close()
 
     def _transport(self, replica: int) -> Transport:
         with self._lock:

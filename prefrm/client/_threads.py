@@ -1,4 +1,4 @@
-"""Several requests of one call side by side, on threads. Knows nothing of what is done there.
+"""Requests on threads: several of one call side by side, and one that is watched. Knows nothing of either.
 
 Threads are kept for later calls of any scorer, since a thread brings its own connections and event hub. They
 are daemons: a request that nobody waits for any more holds up neither a call nor the program's end.
@@ -7,10 +7,10 @@ are daemons: a request that nobody waits for any more holds up neither a call no
 import os
 import threading
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-__all__ = ["side_by_side"]
+__all__ = ["side_by_side", "watched"]
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -56,6 +56,29 @@ def side_by_side(
     finally:
         over.set()
     return [answers[n] for n in range(len(items))]
+
+
+def watched(work: Callable[[], Answer], look: Callable[[], None], *, every: float) -> Answer:
+    """`work()`, which may take its time as long as `look()`, called each time so many seconds have passed,
+    raises nothing; what it raises is raised, and the work is left to itself."""
+    done = SimpleQueue[tuple[Answer] | BaseException]()
+
+    def job() -> None:
+        try:
+            done.put((work(),))
+        except BaseException as error:
+            done.put(error)
+
+    _start(job)
+    while True:
+        try:
+            outcome = done.get(timeout=every)
+        except Empty:
+            look()
+            continue
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome[0]
 
 
 def _start(job: Job) -> None:

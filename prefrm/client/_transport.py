@@ -13,11 +13,14 @@ from prefrm.errors import (
 from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, Tensors
 
 __all__ = [
+    "LOOK_EVERY_S",
+    "LOOK_S",
     "AsyncTransport",
     "Setback",
     "TooLarge",
     "Transport",
     "bundle_of",
+    "gone",
     "inputs_of",
     "late",
     "microseconds",
@@ -26,6 +29,12 @@ __all__ = [
     "overloaded",
     "unavailable",
 ]
+
+
+# A request that takes longer is watched: so often the server is asked for a sign of life, and for so long.
+# A machine that loses its power says nothing, and its silence looks like work.
+LOOK_EVERY_S = 10.0
+LOOK_S = 10.0
 
 
 class Setback(Exception):
@@ -53,8 +62,12 @@ class Transport(Protocol):
         """The digest of the served bundle, or None if the server names none. Raises as `infer`."""
         ...
 
+    def live(self, *, timeout: float) -> bool:
+        """Whether the server gives any sign of life within `timeout` seconds. Raises nothing."""
+        ...
+
     def close(self) -> None:
-        """Release the connections."""
+        """Release the connections; requests that are under way may fail."""
         ...
 
 
@@ -69,8 +82,12 @@ class AsyncTransport(Protocol):
         """The digest of the served bundle, or None if the server names none. Raises as `infer`."""
         ...
 
+    async def live(self, *, timeout: float) -> bool:
+        """Whether the server gives any sign of life within `timeout` seconds. Raises nothing."""
+        ...
+
     async def close(self) -> None:
-        """Release the connections."""
+        """Release the connections; requests that are under way may fail."""
         ...
 
 
@@ -108,6 +125,11 @@ def unavailable(endpoint: Endpoint, reason: object, pause: float | None = None) 
     if pause is not None:
         return overloaded(endpoint, reason, pause)
     return Setback(ServerUnavailableError(f"{endpoint.url} is not available: {one_line(reason)}"))
+
+
+def gone(endpoint: Endpoint) -> Setback:
+    """For a server that shows no life while it is waited for."""
+    return unavailable(endpoint, f"no sign of life for {LOOK_S:g} s while it was waited for")
 
 
 def overloaded(endpoint: Endpoint, reason: object, pause: float | None = None) -> Setback:

@@ -1,6 +1,6 @@
 """Images through the vision tower, each distinct one once, whatever group or call it comes in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -27,9 +27,18 @@ class Encoder:
         cache: of what was encoded before.
         at_once: how many images of one shape make a pass; None as `IMAGES_AT_ONCE` says.
         limits: what an encoded image may be.
+        before_each: called before every pass.
     """
 
-    def __init__(self, judge: Judge, cache: FeatureCache, at_once: int | None, limits: ImageLimits) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        cache: FeatureCache,
+        at_once: int | None,
+        limits: ImageLimits,
+        before_each: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._before_each = before_each
         self._judge = judge
         self._cache = cache
         self._at_once = at_once or (1 if judge.device.type == "cpu" else IMAGES_AT_ONCE)
@@ -65,6 +74,7 @@ class Encoder:
 
         Where there are fewer the last one is repeated.
         """
+        self._before_each()
         shown = list(images.values())
         shown += [replace(shown[-1]) for _ in range(self._at_once - len(shown))]
         with patches_as_products(self._tower):

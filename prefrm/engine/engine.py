@@ -7,10 +7,10 @@ Groups may share passes, and yet what else is in a call changes no bit of a grou
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 
 NO_NUMBERS = (("images_at_once", None), ("pairs", "all"))
 # A pass sets what the model's attention sees, which two threads cannot do at once, with one engine or two.
-_locks: "WeakKeyDictionary[Any, Lock]" = WeakKeyDictionary()
+# The thread that has it may score other groups between two passes of its own.
+_locks: "WeakKeyDictionary[Any, RLock]" = WeakKeyDictionary()
 
 DEFAULT_TOKENS = 2048
 DEFAULT_CACHE_BYTES = 256 * 2**20
@@ -89,6 +90,10 @@ class Engine:
 
     The judge must not change while an engine has it: what its vision tower said is kept.
 
+    Attributes:
+        on_pass: called before every pass, if not None. It may call `score` for other groups, which changes no
+            bit of the groups that wait for it: so a server need not let small groups wait for a large one.
+
     Raises:
         ConfigError: a number is out of range, or the language model attends to a sliding window.
     """
@@ -118,10 +123,12 @@ class Engine:
         self.pairs = pairs
         self.cache = FeatureCache(cache_bytes)
         self._tokens = tokens
-        self._passes = Passes(judge, tokens, share=judge.device.type != "cpu" if share is None else share)
-        self._encode = Encoder(judge, self.cache, images_at_once, limits)
+        self.on_pass: Callable[[], None] | None = None
+        shared = judge.device.type != "cpu" if share is None else share
+        self._passes = Passes(judge, tokens, share=shared, before_each=self._before_pass)
+        self._encode = Encoder(judge, self.cache, images_at_once, limits, before_each=self._before_pass)
         self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
-        self._lock = _locks.setdefault(judge.model, Lock())
+        self._lock = _locks.setdefault(judge.model, RLock())
         if compile:
             compile_layers(judge)
 
@@ -186,6 +193,10 @@ class Engine:
                 "lower it, or train the judge with a lower max_pixels"
             ) from error
         return matrices
+
+    def _before_pass(self) -> None:
+        if self.on_pass is not None:
+            self.on_pass()
 
     def _score(
         self, planned: Sequence[tuple[str, GroupPlan]], images: Held[EncodedImage], prefixes: Prefixes

@@ -5,7 +5,7 @@ rows. Where groups share passes, what else is in one must change no bit of a row
 shape of its rows' length, and is filled up with repeats of a row, and so has all attention to blocks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,10 +61,14 @@ class Passes:
         judge: in evaluation mode.
         tokens: how many run through the language model at once, or one row if that has more.
         share: whether passes have fixed shapes, so that rows of any groups may share them.
+        before_each: called before every pass.
     """
 
-    def __init__(self, judge: Judge, tokens: int, *, share: bool) -> None:
+    def __init__(
+        self, judge: Judge, tokens: int, *, share: bool, before_each: Callable[[], None] = lambda: None
+    ) -> None:
         self.share = share
+        self._before_each = before_each
         self._judge = judge
         self._tokens = tokens
 
@@ -122,6 +126,7 @@ class Passes:
         self, rows: Sequence[Row], run: _Run, blocks: Blocks, features: Features
     ) -> tuple[Judge, list[SequenceInput], list[Shared], Features, int]:
         """What `keep_rows` and `read_rows` take."""
+        self._before_each()
         some = [rows[n] for n in run.rows]
         some += [some[0]] * run.fill
         seen = []

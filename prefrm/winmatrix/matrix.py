@@ -93,7 +93,7 @@ class WinMatrix:
         tie: npt.NDArray[np.floating] | None = None,
         order_free: bool = False,
     ) -> "WinMatrix":
-        """Build a matrix from the log-odds of each presentation order; the only place where they are merged.
+        """Build a matrix from the log-odds of each presentation order, which are merged here alone.
 
         Args:
             logits: [K, K]; `logits[i, j]` is the log-odds that candidate i beats candidate j when i is
@@ -118,29 +118,53 @@ class WinMatrix:
                     f"{name} has shape {list(np.shape(array))}; "
                     f"{len(reasons)} candidates need {[len(reasons)] * 2}"
                 )
-        np.fill_diagonal(z, 0.0)
-        finite = np.isfinite(z)
-        valid = finite & finite.T
-        if any(reasons):
-            usable = np.array([not reason for reason in reasons])
-            valid &= usable[:, None] & usable[None, :]
-        z = np.where(valid, z, 0.0)
-        gap = np.full(z.shape, np.nan) if order_free else np.abs(sigmoid(z) - sigmoid(-z.T))
-        # The same number from either side, but for rounding.
-        gap = np.maximum(gap, gap.T)
-        if order_free:
-            np.fill_diagonal(gap, 0.0)
-        matrix = cls._unchecked(
-            p=_masked(win_probabilities(z / 2 - z.T / 2), valid),
-            valid=valid,
-            tie=np.full(z.shape, np.nan, np.float32) if tie is None else _masked(np.asarray(tie), valid),
-            order_gap=_masked(gap, valid),
-            errors=reasons,
-        )
+        ties = None if tie is None else np.asarray(tie)[None]
+        (matrix,) = cls._of_groups(z[None], [reasons], ties, order_free)
         # The rest is as it must be by how it was computed.
         if tie is not None:
             matrix._check()
         return matrix
+
+    @classmethod
+    def all_from_order_logits(
+        cls, logits: npt.NDArray[np.floating], *, order_free: bool = False
+    ) -> list["WinMatrix"]:
+        """What `from_order_logits` makes of each of several groups of one size, [B, K, K], in one go."""
+        z = np.array(logits, dtype=np.float64)
+        if z.ndim != 3 or z.shape[1] != z.shape[2]:
+            raise RecordError(f"logits must have the shape [B, K, K]; received {list(z.shape)}")
+        return cls._of_groups(z, [("",) * z.shape[1]] * len(z), None, order_free)
+
+    @classmethod
+    def _of_groups(
+        cls,
+        z: npt.NDArray[np.float64],
+        errors: Sequence[tuple[str, ...]],
+        ties: npt.NDArray[Any] | None,
+        order_free: bool,
+    ) -> list["WinMatrix"]:
+        """Matrices of B groups of one size: of their log-odds [B, K, K], which are changed, and P(tie)."""
+        diagonals = np.s_[:, :: z.shape[1] + 1]
+        z.reshape(len(z), -1)[diagonals] = 0.0
+        finite = np.isfinite(z)
+        valid = finite & finite.swapaxes(1, 2)
+        for b, reasons in enumerate(errors):
+            if any(reasons):
+                usable = np.array([not reason for reason in reasons])
+                valid[b] &= usable[:, None] & usable[None, :]
+        z = np.where(valid, z, 0.0)
+        back = z.swapaxes(1, 2)
+        gap = np.full(z.shape, np.nan) if order_free else np.abs(sigmoid(z) - sigmoid(-back))
+        # The same number from either side, but for rounding.
+        gap = np.maximum(gap, gap.swapaxes(1, 2))
+        if order_free:
+            gap.reshape(len(z), -1)[diagonals] = 0.0
+        tie = np.full(z.shape, np.nan, np.float32) if ties is None else _masked(ties, valid)
+        p, order_gap = _masked(win_probabilities(z / 2 - back / 2), valid), _masked(gap, valid)
+        return [
+            cls._unchecked(p=p[b], valid=valid[b], tie=tie[b], order_gap=order_gap[b], errors=reasons)
+            for b, reasons in enumerate(errors)
+        ]
 
     @classmethod
     def _unchecked(cls, *, errors: tuple[str, ...], **arrays: npt.NDArray[Any]) -> "WinMatrix":

@@ -41,7 +41,7 @@ def read_settings(*, quick: bool = False, mlserver: Path | None = None) -> Setti
             mlserver=mlserver,
         )
     return Settings(
-        rounds=7,
+        rounds=5,
         groups=64,
         single=24,
         seconds=2.0,

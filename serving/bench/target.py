@@ -11,7 +11,6 @@ import torch
 
 from prefrm.protocol import DEFAULT_MODEL
 from prefrm.winmatrix import Scorer
-from serving.bench.requests import judge_groups
 from serving.bench.scorers import SCORERS, build_scorer
 from serving.commands import announce, stop_at_end
 from serving.cost import cost_of
@@ -41,6 +40,9 @@ def main() -> None:
 
 def _cost(scorer: Scorer, groups: int) -> int:
     """Of so many groups of the benchmark."""
+    # It brings transformers along, which a small model's server does without.
+    from serving.bench.requests import judge_groups
+
     (group,) = judge_groups(1)
     return groups * cost_of(scorer)(group)
 

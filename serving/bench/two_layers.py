@@ -39,7 +39,7 @@ class TwoLayers:
 
 
 class TwoLayersScorer:
-    """The model as `prefrm.winmatrix.Scorer`; every image must be there."""
+    """The model as `prefrm.winmatrix.Scorer`; groups are of one size, and every image must be there."""
 
     def __init__(self, model: TwoLayers) -> None:
         self._model = model
@@ -48,5 +48,5 @@ class TwoLayersScorer:
         """One matrix for each group, all from one pass."""
         groups = list(groups)
         u_N = self._model.utilities([image for group in groups for image in group.images if image])
-        ends = np.cumsum([group.size for group in groups])[:-1]
-        return [WinMatrix.from_order_logits(u_K[:, None] - u_K[None, :]) for u_K in np.split(u_N, ends)]
+        u_BK = u_N.reshape(len(groups), -1)
+        return WinMatrix.all_from_order_logits(u_BK[:, :, None] - u_BK[:, None, :])

@@ -74,7 +74,12 @@ def _config(model: ModelInfo, limits: Limits) -> Any:
         "input": [tensor | {"allow_ragged_batch": True} for tensor in described["input"]],
         "instance_group": [{"count": 1}],
         "dynamic_batching": {
-            "default_queue_policy": {"allow_timeout_override": True, "max_queue_size": QUEUED_REQUESTS}
+            "default_queue_policy": {
+                "max_queue_size": QUEUED_REQUESTS,
+                # A request's own timeout counts only where it is shorter than this.
+                "default_timeout_microseconds": int(limits.deadline_s * 1e6),
+                "allow_timeout_override": True,
+            }
         },
     }
     return ParseDict(config, ModelConfig())

@@ -161,6 +161,16 @@ def test_what_is_built_of_log_odds_passes_every_check(logits, order_free, data):
         assert (built.dtype, built.shape, built.flags.writeable) == (copy.dtype, copy.shape, False)
 
 
+@given(order_logits(max_size=4), st.booleans())
+def test_groups_that_are_built_together_are_what_each_is_alone(logits, order_free):
+    both = np.stack([logits, -logits])
+    together = WinMatrix.all_from_order_logits(both, order_free=order_free)
+    alone = [WinMatrix.from_order_logits(one, order_free=order_free) for one in both]
+    assert [a.equals(b) for a, b in zip(together, alone, strict=True)] == [True, True]
+    with pytest.raises(RecordError, match="the shape"):
+        WinMatrix.all_from_order_logits(logits)
+
+
 def test_extreme_log_odds_saturate():
     big = np.finfo(np.float64).max
     matrix = WinMatrix.from_order_logits(np.array([[0.0, big], [-big, 0.0]]))

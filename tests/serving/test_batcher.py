@@ -1,7 +1,9 @@
 """The batcher by itself, and the guard in front of the scorer."""
 
 import asyncio
+import threading
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -327,3 +329,149 @@ class TestGuard:
         guard = GuardedScorer(FakeScorer(lambda p, i: 0.0), ImageLimits(max_pixels=29))
         (matrix,) = guard.score([Group(prompt="p", images=(png(1), png(2)))])
         assert "6 x 5 pixels; the limit is 29" in matrix.errors[0]
+
+
+class Stepping:
+    """Judges a group in as many steps as it has candidates, each when it is let; pauses before each."""
+
+    def __init__(self) -> None:
+        self.on_pass = None
+        self.order: list[str] = []
+        self.steps = threading.Semaphore(0)
+        self._inner = FakeScorer(lambda prompt, image: float(len(image)))
+
+    def score(self, groups):
+        for group in groups:
+            self.order.append(f"{group.prompt} begins")
+            for _ in range(group.size):
+                if self.on_pass is not None:
+                    self.on_pass()
+                assert self.steps.acquire(timeout=30)
+            self.order.append(f"{group.prompt} ends")
+        return self._inner.score(groups)
+
+
+class TestInterruption:
+    def test_cheap_groups_go_before_the_rest_of_a_large_one(self, png):
+        scorer = Stepping()
+
+        async def main():
+            queue = batcher(scorer, batch_cost=20)
+            queue.start()
+            large = asyncio.ensure_future(
+                queue.submit([Group(prompt="large", images=(png(1),) * 8)], expires=soon())
+            )
+            while not scorer.order:
+                await asyncio.sleep(0.01)
+            other = asyncio.ensure_future(
+                queue.submit([Group(prompt="other", images=(png(1),) * 7)], expires=soon())
+            )
+            small = asyncio.ensure_future(
+                queue.submit([Group(prompt="small", images=(png(1),) * 3)], expires=soon())
+            )
+            await asyncio.sleep(0.05)
+            scorer.steps.release(4)
+            (matrix,) = (await small).matrices
+            assert not large.done()
+            scorer.steps.release(14)
+            await asyncio.gather(large, other)
+            await queue.drain(5)
+            return matrix
+
+        assert asyncio.run(main()).size == 3
+        assert scorer.order == [
+            "large begins",
+            "small begins",
+            "small ends",
+            "large ends",
+            "other begins",
+            "other ends",
+        ]
+
+    def test_a_large_group_is_not_held_up_for_longer_than_it_works(self):
+        """Steps of 10 ms each; small groups without end."""
+
+        class Timed:
+            on_pass = None
+            seconds: ClassVar = {"large": 0.0, "small": 0.0}
+
+            def score(self, groups):
+                for group in groups:
+                    for _ in range(group.size):
+                        if self.on_pass is not None:
+                            self.on_pass()
+                        time.sleep(0.01)
+                        self.seconds[group.prompt] += 0.01
+                return FakeScorer(lambda prompt, image: 0.0).score(groups)
+
+        scorer = Timed()
+
+        async def main():
+            queue = batcher(scorer, batch_cost=20)
+            queue.start()
+            large = asyncio.ensure_future(
+                queue.submit([Group(prompt="large", images=(b"x",) * 30)], expires=soon())
+            )
+            await asyncio.sleep(0.02)
+
+            async def ask() -> None:
+                while not large.done():
+                    await queue.submit([Group(prompt="small", images=(b"x",) * 4)], expires=soon())
+
+            await asyncio.gather(large, ask(), ask())
+            await queue.drain(5)
+
+        asyncio.run(main())
+        # Those that were under way when the large one ended come on top.
+        assert 0.1 < scorer.seconds["small"] < 0.3 + 0.15
+
+    def test_what_fails_in_between_fails_alone(self, png):
+        class Fragile(Stepping):
+            def score(self, groups):
+                if groups[0].prompt == "poison":
+                    raise ValueError("this prompt breaks the judge")
+                return super().score(groups)
+
+        scorer = Fragile()
+
+        async def main():
+            queue = batcher(scorer, batch_cost=20)
+            queue.start()
+            large = asyncio.ensure_future(
+                queue.submit([Group(prompt="large", images=(png(1),) * 8)], expires=soon())
+            )
+            while not scorer.order:
+                await asyncio.sleep(0.01)
+            poison = asyncio.ensure_future(
+                queue.submit([Group(prompt="poison", images=(png(1),) * 2)], expires=soon())
+            )
+            await asyncio.sleep(0.05)
+            scorer.steps.release(8)
+            with pytest.raises(FailedError, match="breaks the judge"):
+                await poison
+            assert len((await large).matrices) == 1
+            await queue.drain(5)
+
+        asyncio.run(main())
+
+    def test_a_scorers_own_estimate_counts(self, gated, group):
+        class Costed:
+            score = gated.score
+
+            def cost(self, group):
+                return 10 if group.prompt == "dear" else 1
+
+        async def main():
+            queue = batcher(Costed(), batch_cost=10)
+            tasks = [
+                asyncio.ensure_future(queue.submit([group(p)], expires=soon())) for p in ("a", "b", "dear")
+            ]
+            await asyncio.sleep(0)
+            gated.gate.set()
+            queue.start()
+            answers = await asyncio.gather(*tasks)
+            await queue.drain(5)
+            return [answer.cost for answer in answers]
+
+        assert asyncio.run(main()) == [1, 1, 10]
+        assert gated.calls == [["a", "b"], ["dear"]]

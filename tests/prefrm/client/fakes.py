@@ -96,7 +96,7 @@ def grpc_server(made):
                 return grpc_matrix()
             code, headers = refusal
             context.set_trailing_metadata(tuple(headers.items()))
-            context.abort(grpc.StatusCode[code], f"said {code}")
+            context.abort(grpc.StatusCode[code], f"said {code} to {made.seen[-1].headers}")
 
     server = grpc.server(ThreadPoolExecutor(4))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Service(), server)
@@ -133,7 +133,7 @@ def http_server(made):
             refusal = made.note(infers=True, headers=self.lower(), timeout=header["parameters"]["timeout"])
             if refusal is not None:
                 code, headers = refusal
-                self.say(HTTP_STATUS[code], {"error": f"said {code}"}, headers)
+                self.say(HTTP_STATUS[code], {"error": f"said {code} to {self.lower()}"}, headers)
                 return
             matrix = grpc_matrix()
             outputs = [

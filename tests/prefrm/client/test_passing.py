@@ -27,17 +27,17 @@ class TestWhatPasses:
         with fake(way.split()[0], refusals=[(code, header)]) as server:
             assert len(ask(way, server.url, [pair], deadline=20, patience=10)) == 1
             first, second = server.inferences
-        assert (0.7 if way.startswith("grpc") else 1.0) <= second.at - first.at < 4
+        assert (0.7 if way.startswith("grpc") else 1.0) <= second.at - first.at < 9
 
     def test_the_time_that_is_left_travels_with_each_attempt(self, ask, way, pair):
         with fake(way.split()[0], refusals=[(FULL, {})] * 3) as server:
             ask(way, server.url, [pair], deadline=9)
         timeouts = [one.timeout for one in server.inferences]
         assert timeouts == sorted(timeouts, reverse=True) and len(set(timeouts)) == 4
-        assert 7_000_000 < timeouts[-1] < timeouts[0] <= 9_000_000
+        assert 6_000_000 < timeouts[-1] < timeouts[0] <= 9_000_000
         # What passed between two attempts is missing from the second's time.
         for one, other in zip(server.inferences, server.inferences[1:], strict=False):
-            assert one.timeout - other.timeout == pytest.approx(1e6 * (other.at - one.at), abs=200_000)
+            assert one.timeout - other.timeout == pytest.approx(1e6 * (other.at - one.at), abs=500_000)
         if way.startswith("grpc"):
             assert all(abs(one.left - one.timeout / 1e6) < 0.5 for one in server.inferences)
 
@@ -48,7 +48,8 @@ class TestWhatPasses:
                 ask(way, server.url, [pair], token=token)
             assert len(server.seen) == 2
             assert all(one.headers["authorization"] == f"Bearer {token}" for one in server.seen)
-        assert token not in str(caught.value)
+        # The server repeats what it was told.
+        assert "Bearer [token]" in str(caught.value) and token not in str(caught.value)
         assert token not in repr(connect("grpc://127.0.0.1/judge", token=token))
 
     def test_a_request_too_large_for_the_server_is_halved(self, ask, way, scorer, png):
@@ -99,7 +100,7 @@ def test_a_pause_that_makes_no_sense_makes_no_trouble(ask, pair, value):
         fake("http", always=(FULL, {"Retry-After": value})) as server,
         pytest.raises(OverloadedError, match="said RESOURCE_EXHAUSTED"),
     ):
-        ask("http", server.url, [pair], deadline=0.4)
+        ask("http", server.url, [pair], deadline=1.5)
 
 
 @pytest.mark.parametrize("way", ["grpc", "grpc async"])

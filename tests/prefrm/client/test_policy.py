@@ -10,6 +10,7 @@ from prefrm.client._replicas import (
     FIRST_DELAY_S,
     IDENTITY_S,
     LONGEST_DELAY_S,
+    LONGEST_PAUSE_S,
     LONGEST_REST_S,
     PAUSE_SPREAD,
     Replicas,
@@ -205,6 +206,13 @@ def test_a_pause_beyond_the_deadline_is_given_up_at_once():
     world = World(deadline=10)
     assert world.waits(world.attempts(), FULL, pause=30) == []
     assert world.now == 100.0
+
+
+def test_no_pause_lasts_for_ever():
+    world = World()
+    world.replicas.set_back(world.replicas.take(), FULL, float("inf"))
+    world.now += LONGEST_PAUSE_S * (1 + PAUSE_SPREAD)
+    assert world.replicas.take() is not None
 
 
 def test_an_answer_does_not_end_a_pause_that_was_asked_for_meanwhile():

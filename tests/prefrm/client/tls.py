@@ -64,6 +64,8 @@ def encrypted(address, context):
         ready.set_result((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stop.set)))
         await stop.wait()
         server.close()
+        # What is in the middle of a handshake, nobody could close.
+        await asyncio.sleep(0.3)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

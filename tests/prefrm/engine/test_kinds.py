@@ -143,3 +143,20 @@ def test_a_heads_weights_must_be_those_of_its_kind(tiny_checkpoint):
     )
     with pytest.raises(RuntimeError, match="weight_D"):
         embedding.load_state_dict(scalar.state_dict())
+
+
+def test_groups_that_are_scored_between_passes_change_no_bit(judge: Judge, group: Group):
+    engine, between = Engine(judge, tokens=300), []
+    other = Group(prompt="another", images=group.images[1:])
+    alone = engine.score([group, other])
+
+    def score_another() -> None:
+        engine.on_pass = None
+        between.append(engine.score([other])[0])
+        engine.on_pass = score_another
+
+    engine = Engine(judge, tokens=300)
+    engine.on_pass = score_another
+    assert engine.score([group])[0].equals(alone[0])
+    assert len(between) > 3
+    assert all(matrix.equals(alone[1]) for matrix in between)

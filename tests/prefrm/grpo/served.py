@@ -64,6 +64,10 @@ class Served:
         wait_for((self._folder / f"{self._name}.hangs").exists)
         self.kill()
 
+    def freeze_when_it_hangs(self):
+        wait_for((self._folder / f"{self._name}.hangs").exists)
+        self.process.send_signal(signal.SIGSTOP)
+
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         assert self.process.wait(20) == -signal.SIGKILL

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 # The trainer calls what its own dependencies have deprecated.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
@@ -102,5 +103,20 @@ class TestKilled:
             _, after, seconds = train(url, tmp_path, patience=0)
             keeper.join()
             assert first.process.poll() is not None
+        assert same(after, undisturbed)
+        assert max(seconds) < 5
+
+    def test_a_replica_that_falls_silent_is_left_alone(self, undisturbed, tmp_path, wire, monkeypatch):
+        """As a machine without power does: its connections stay open, and nothing comes."""
+        monkeypatch.setattr("prefrm.client._scorer.LOOK_EVERY_S", 0.3)
+        monkeypatch.setattr("prefrm.client._scorer.LOOK_S", 0.5)
+        with servers(tmp_path, "first", "second") as (first, second):
+            first.start(hang_at=3)
+            second.start()
+            keeper = threading.Thread(target=first.freeze_when_it_hangs)
+            keeper.start()
+            url = f"{first.url(wire).removesuffix('/judge')},{second.url(wire).partition('://')[2]}"
+            _, after, seconds = train(url, tmp_path, patience=0)
+            keeper.join()
         assert same(after, undisturbed)
         assert max(seconds) < 5

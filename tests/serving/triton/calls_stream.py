@@ -37,6 +37,7 @@ for name, requests in {
         refused_by_the_model("a", **{FINAL: ("bool_param", True)})
     ],
     "stream_with_a_final_response_as_text": [good("a", **{FINAL: ("string_param", "x")})],
+    "stream_with_a_timeout_that_is_over": [good("a", timeout=("int64_param", 1)), good("b")],
     "stream_with_a_reserved_parameter": [good("a", triton_mine=("string_param", "x")), good("b")],
 }.items():
     add(name, lambda wire, requests=requests: wire.stream(*requests), "grpc")

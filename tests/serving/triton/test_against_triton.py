@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from prefrm.bundle import read_manifest
+from prefrm.bundle import MANIFEST, read_manifest
 from prefrm.client import connect, connect_async
 from prefrm.winmatrix import Group
 from serving.bundles import BundleShelf, EngineOptions
@@ -46,15 +46,7 @@ Wires = Callable[[str], Wire]
 
 
 @pytest.fixture(scope="module")
-def broken(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle with a file that was altered."""
-    folder = shutil.copytree(bundle, tmp_path_factory.mktemp("broken") / "bundle")
-    (folder / "README.md").write_text("another card")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def real(bundle: Path, broken: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+def real(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
     """A Triton that serves an export of the bundle as `judge`, and could load `second` and `broken`."""
     folder = tmp_path_factory.mktemp("triton")
     repository = folder / "repository"
@@ -62,17 +54,18 @@ def real(bundle: Path, broken: Path, tmp_path_factory: pytest.TempPathFactory) -
     for name in ("second", "broken"):
         write_repository(bundle, folder / name, name=name)
         (folder / name / name).rename(repository / name)
-    shutil.copytree(broken, repository / "broken" / "1" / BUNDLE_FOLDER, dirs_exist_ok=True)
+    (repository / "broken" / "1" / BUNDLE_FOLDER / MANIFEST).unlink()
     with triton(repository, folder / "log", "judge") as addresses:
         yield addresses
 
 
 @pytest.fixture(scope="module")
-def ours(bundle: Path, broken: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+def ours(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
     """prefrm's server with the same models, in this process."""
     repository = tmp_path_factory.mktemp("repository")
-    for name, folder in (("judge", bundle), ("second", bundle), ("broken", broken)):
-        (repository / name).symlink_to(folder, target_is_directory=True)
+    for name in ("judge", "second", "broken"):
+        shutil.copytree(bundle, repository / name)
+    (repository / "broken" / "head.safetensors").unlink()
     shelf = BundleShelf([], repository, EngineOptions(device="cpu"))
     limits, metrics = Limits(), Metrics()
     models = ModelRepository(shelf.load("judge"), limits, metrics, shelf.load)

@@ -38,6 +38,8 @@ def test_a_repository_holds_the_bundle_and_the_tensors_of_the_protocol(bundle, t
     assert all(tensor.allow_ragged_batch for tensor in config.input)
     assert config.HasField("dynamic_batching")
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
+    policy = config.dynamic_batching.default_queue_policy
+    assert policy.allow_timeout_override and policy.default_timeout_microseconds == 600_000_000
     assert config.parameters["bundle"].string_value == manifest.digest
     assert config.parameters["judge"].string_value == manifest.describe()
     assert capsys.readouterr().out == f"{out}: {manifest.describe()}\n"

@@ -1,0 +1,80 @@
+"""Two servers that are killed and started again, one after the other, while clients of each kind ask them."""
+
+import asyncio
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from prefrm.client import connect, connect_async
+from prefrm.winmatrix import FakeScorer, Group
+from tests.prefrm.client.test_remote_scorers import WAYS, agree
+from tests.prefrm.grpo.served import servers, utility
+
+SECONDS = 12
+LOCAL = FakeScorer(utility, first_bonus=0.25)
+
+
+@pytest.fixture
+def killed_again_and_again(tmp_path):
+    """The two servers, and the number of kills, which grows while they are used."""
+    kills, over = [], threading.Event()
+    with servers(tmp_path, "one", "other") as pair:
+        for server in pair:
+            server.start()
+
+        def storm():
+            while not over.is_set():
+                for server in pair:
+                    time.sleep(0.3)
+                    server.kill()
+                    kills.append(server)
+                    server.start()
+
+        thread = threading.Thread(target=storm)
+        thread.start()
+        yield pair, kills
+        over.set()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_every_call_of_every_kind_of_client_gets_its_right_answer(killed_again_and_again, png):
+    pair, kills = killed_again_and_again
+    images = [png(n, 6, 6) for n in range(50)]
+
+    def groups(draw):
+        return [
+            Group(prompt="p" * draw.randint(1, 9), images=tuple(draw.choices(images, k=draw.randint(2, 5))))
+            for _ in range(draw.randint(1, 40))
+        ]
+
+    def ask_until_the_end(way):
+        wire, draw, answered = way.split()[0], random.Random(way), 0
+        url = f"{wire}://{','.join(server.url(wire).split('/')[2] for server in pair)}/judge"
+        end = time.monotonic() + SECONDS
+
+        async def asynchronously():
+            count = 0
+            async with connect_async(url, patience=60) as judge:
+                while time.monotonic() < end:
+                    asked = groups(draw)
+                    assert agree(await judge.score(asked), LOCAL.score(asked))
+                    count += 1
+            return count
+
+        if way.endswith("async"):
+            return asyncio.run(asynchronously())
+        with connect(url, patience=60) as judge:
+            while time.monotonic() < end:
+                asked = groups(draw)
+                assert agree(judge.score(asked), LOCAL.score(asked))
+                answered += 1
+        return answered
+
+    with ThreadPoolExecutor(4) as pool:
+        counts = list(pool.map(ask_until_the_end, WAYS))
+    assert len(kills) > 1
+    assert min(counts) > 0
