@@ -291,8 +291,8 @@ class Batcher:
         self._feed()
         # Whatever a scorer raises concerns this batch; the server goes on.
         if isinstance(result, BaseException):
-            what = f"scoring a batch of {len(batch.groups)} groups failed"
-            log_failure(logger, what, result, batch.groups)
+            message = f"scoring a batch of {len(batch.turns)} groups failed"
+            log_failure(logger, message, result, batch.groups)
             for work, _ in batch.turns:
                 _fail(work, FailedError(f"scoring failed: {_described(result)}"))
             return
