@@ -107,6 +107,9 @@ def serve(
     """Serve bundles over gRPC and HTTP, for prefrm's clients and the stock tritonclient."""
     # Before anything that may have something to say is imported.
     configure(log_format)
+    if log_format == "json":
+        # No progress bar is a record.
+        os.environ.setdefault("TQDM_DISABLE", "1")
     # Mistakes are said before torch is imported and a judge loaded, which takes a while.
     if not bundles and repository is None:
         raise ConfigError(

@@ -5,6 +5,7 @@ size once it is parsed, so the fields of a large one are counted first.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -64,34 +65,37 @@ class _CarefulHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 def count_fields(data: bytes, message: Descriptor, most: int) -> int:
     """How many fields a serialized message has, those of the messages in it and packed numbers included.
 
-    Stops counting beyond `most`, and where the data is malformed.
+    Stops counting beyond `most`. What is malformed counts up to there.
     """
     view = memoryview(data)
     # Ranges that are still to be read, each with what it is.
     todo, count = [(0, len(view), message)], 0
-    try:
-        while todo:
-            at, end, kind = todo.pop()
-            fields = kind.fields_by_number
+    while todo and count <= most:
+        at, end, kind = todo.pop()
+        # A parser reads what stands before a mistake, so the ranges that are left count all the same.
+        with suppress(IndexError):
             while at < end and count <= most:
-                count += 1
-                tag, at = _varint(view, at)
-                wire = tag & 7
-                if wire == LENGTH:
-                    length, at = _varint(view, at)
-                    field = fields.get(tag >> 3)
-                    if field is not None and field.message_type is not None:
-                        todo.append((at, min(at + length, end), field.message_type))
-                    elif field is not None and field.type not in _UNPACKED:
-                        count += length
-                    at += length
-                elif wire == VARINT:
-                    _, at = _varint(view, at)
-                else:
-                    at += {FIXED64: 8, FIXED32: 4}.get(wire, 0)
-    except IndexError:
-        pass
+                at, length, inner, packed = _field(view, at, kind)
+                count += 1 + packed
+                if inner is not None:
+                    todo.append((at, min(at + length, end), inner))
+                at += length
     return count
+
+
+def _field(view: memoryview, at: int, kind: Descriptor) -> tuple[int, int, Descriptor | None, int]:
+    """Where a field's content starts, its length, the message that it is if it is one, and packed numbers."""
+    tag, at = _varint(view, at)
+    wire = tag & 7
+    if wire != LENGTH:
+        end = _varint(view, at)[1] if wire == VARINT else at + {FIXED64: 8, FIXED32: 4}.get(wire, 0)
+        return end, 0, None, 0
+    length, at = _varint(view, at)
+    field = kind.fields_by_number.get(tag >> 3)
+    if field is None or field.type in _UNPACKED:
+        return at, length, None, 0
+    inner: Descriptor | None = field.message_type
+    return at, length, inner, 0 if inner is not None else length
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:

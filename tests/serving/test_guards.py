@@ -13,6 +13,8 @@ import tritonclient.http as triton_http
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from prefrm.client import TLS, connect
+from prefrm.errors import RequestError, ServerUnavailableError
 from prefrm.winmatrix import FakeScorer, Group
 from serving import guards
 from serving import tokens as tokens_module
@@ -239,6 +241,26 @@ def test_the_stock_clients_are_answered_over_tls(authority, mutual):
             stock.close()
         metrics = httpx.get(f"https://{addresses.metrics}/metrics", verify=authority.trusting(*pair))
         assert "prefrm_requests_total" in metrics.text
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+def test_prefrms_own_client_is_answered_with_a_token_over_mutual_tls(authority, file, wire):
+    cert, key = authority.issue("server")
+    mine, my_key = authority.issue("trainer", "trainer")
+    tls = ServerTls(cert=cert, key=key, client_ca=authority.root)
+    server = JudgeServer(scorer(), ModelInfo(name="judge"), tokens=TokenFile(file), tls=tls)
+    with background(server) as addresses:
+        url = getattr(addresses, f"{wire}_url")
+        trust = TLS(ca=authority.root, cert=mine, key=my_key)
+        with connect(url, token=TOKEN, tls=trust) as judge:
+            assert np.array_equal(judge.score([GROUP])[0].p, EXPECTED)
+        with connect(url, token=OTHER, tls=trust) as judge, pytest.raises(RequestError, match="not one of"):
+            judge.score([GROUP])
+        with (
+            connect(url, token=TOKEN, tls=TLS(ca=authority.root), patience=0) as judge,
+            pytest.raises(ServerUnavailableError),
+        ):
+            judge.score([GROUP])
 
 
 def test_mutual_tls_turns_strangers_away_on_every_port(authority, tmp_path):

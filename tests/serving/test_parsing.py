@@ -46,6 +46,13 @@ def test_counting_stops_early(name):
     assert MOST_FIELDS < count_fields(BOMBS[name] * 1_000_000, INFER, MOST_FIELDS) < MOST_FIELDS + 100
 
 
+def test_a_mistake_at_the_end_hides_nothing_before_it():
+    bomb = b"\x22\x00" * 1000
+    first = b"\x2a" + bytes([len(bomb) & 0x7F | 0x80, len(bomb) >> 7]) + bomb
+    for last in (b"\x2a\x01\xff", b"\x2a\x05\x0a\xff\xff\xff\xff", b"\xff", b"\x2a\x7f"):
+        assert count_fields(first + last, INFER, MOST_FIELDS) > 1000
+
+
 def test_the_largest_honest_requests_pass():
     images = [bytes([n]) for n in range(64)]
     raw = infer_message([b"p"] * 256, [images] * 256)

@@ -30,7 +30,10 @@ TRACEPARENT = f"00-{PARENT[0]}-{PARENT[1]}-01"
 
 
 class Scorer:
-    """Judges by length, but breaks on what ends in an exclamation mark."""
+    """Judges by length, but breaks on what ends in an exclamation mark. Costs what it says."""
+
+    def cost(self, group: Group) -> int:
+        return 100 * group.size
 
     def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
         for group in groups:
@@ -121,7 +124,7 @@ def test_a_request_is_one_line_and_three_spans(ask, wire):
     assert (line["request_id"], line["trace_id"]) == ("step 7", PARENT[0])
     assert (line["groups"], line["candidates"]) == (2, 6)
     assert line["bytes"] == 2 * (2 * len(IMAGE) + 4)
-    assert line["cost"] > 0
+    assert line["cost"] == 2 * 300
     assert 0 < line["compute_s"] <= line["total_s"] and 0 <= line["queue_s"] <= line["total_s"]
     assert set(spans) == {"infer judge", "queue", "compute"}
     span = spans["infer judge"]
