@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.1, 60.0
 NEWEST = 0.2
 MOST_HEADERS_ON_LOOP = 64
+# What is under way takes some turns of the loop to be read, which are microseconds, and shares the next batch
+# of a quick scorer then.
+GATHERING_TURNS = 3
+QUICK_S = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,14 +242,22 @@ class Batcher:
         return min(max(self._queued_cost / self._cost_per_s, SHORTEST_RETRY_S), LONGEST_RETRY_S)
 
     def _feed_soon(self) -> None:
-        """Feed an idle scorer after what else this turn of the loop brings, so that it shares the batch."""
+        """Feed an idle scorer after what else the next turns of the loop bring, which shares the batch."""
         if self._loop is None or self._feeding or (self._busy and not self._patient):
             return
+        if not self._open and not self._stopping:
+            return
         self._feeding = True
-        if self._limits.gather_s and self._open and not self._stopping:
+        if self._limits.gather_s and not self._stopping:
             self._loop.call_later(self._limits.gather_s, self._feed)
         else:
-            self._loop.call_soon(self._feed)
+            self._loop.call_soon(self._feed_after, GATHERING_TURNS - 1)
+
+    def _feed_after(self, turns: int) -> None:
+        if turns > 0 and self._loop is not None:
+            self._loop.call_soon(self._feed_after, turns - 1)
+        else:
+            self._feed()
 
     def _feed(self) -> None:
         self._feeding = False
@@ -282,13 +294,19 @@ class Batcher:
     def _finish(
         self, batch: _Batch, result: list[Outcome] | BaseException, seconds: float, interrupted: bool
     ) -> None:
-        # The scorer comes first: it waits for its next batch while the answers go out.
         if interrupted:
             self._interrupting = False
         else:
             self._busy = False
             self._learn(batch.cost, seconds)
-        self._feed()
+        # A quick scorer waits for the answers to go out, since what they call forth shares its next batch; to
+        # one that takes long, its own time is dearer.
+        if seconds > QUICK_S:
+            self._feed()
+        self._answer(batch, result, seconds)
+        self._feed_soon()
+
+    def _answer(self, batch: _Batch, result: list[Outcome] | BaseException, seconds: float) -> None:
         # Whatever a scorer raises concerns this batch; the server goes on.
         if isinstance(result, BaseException):
             message = f"scoring a batch of {len(batch.turns)} groups failed"
