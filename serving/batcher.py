@@ -7,7 +7,7 @@ batch is cut by cost, and a request that was cancelled or has expired costs noth
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from serving.guard import GuardedScorer
 from serving.limits import Limits
 from serving.logs import log_failure
 from serving.metrics import ModelMetrics
-from serving.worker import Outcome, Pausing, Worker
+from serving.worker import Done, Outcome, Pausing, Worker
 
 __all__ = ["Batcher", "Scored"]
 
@@ -117,15 +117,19 @@ class Batcher:
         self._interrupting = False
         self._feeding = False
         self._stopping = False
+        self._ended = False
         # Requests whose cost is being estimated.
         self._arriving = 0
         self._done = asyncio.Event()
+        self._moved_at = time.monotonic()
         metrics.watch_queue(self)
 
     @property
     def is_hanging(self) -> bool:
-        """Whether the scorer has worked on one batch for longer than is thinkable."""
-        return self._worker.busy_s > self._limits.hang_s
+        """Whether the scorer, or what waits for it, has not moved for longer than is thinkable."""
+        busy_s = self._worker.busy_s
+        still_s = busy_s or min(self.age_s, time.monotonic() - self._moved_at)
+        return still_s > self._limits.hang_s
 
     @property
     def queued_groups(self) -> int:
@@ -170,7 +174,7 @@ class Batcher:
         try:
             work = _Work(
                 groups=groups,
-                costs=await self._costs(groups),
+                costs=await self._costs(groups, expires - now),
                 content_bytes=sum(len(image or b"") for group in groups for image in group.images),
                 arrived=now,
                 expires=expires,
@@ -189,10 +193,14 @@ class Batcher:
             timer.cancel()
             self._close(work)
 
-    async def _costs(self, groups: Sequence[Group]) -> list[int]:
+    async def _costs(self, groups: Sequence[Group], seconds: float) -> list[int]:
         # An estimate reads the headers of images: of many, elsewhere than on the event loop.
         if sum(group.size for group in groups) > MOST_HEADERS_ON_LOOP:
-            return await asyncio.to_thread(lambda: [self._cost(group) for group in groups])
+            estimates = asyncio.to_thread(lambda: [self._cost(group) for group in groups])
+            try:
+                return await asyncio.wait_for(estimates, seconds)
+            except TimeoutError as error:
+                raise ExpiredError("the request's deadline passed before it was its turn") from error
         return [self._cost(group) for group in groups]
 
     async def drain(self, timeout: float) -> None:
@@ -204,11 +212,14 @@ class Batcher:
                 await asyncio.wait_for(self._done.wait(), timeout)
         except TimeoutError:
             logger.warning("the scorer was still busy after %g s; its requests are turned away", timeout)
+        self._ended = True
         for work in self._open:
             _fail(work, NotReadyError("the server stopped before this request was scored"))
         self._worker.stop()
 
     def _admit(self, work: _Work) -> None:
+        if self._ended:
+            raise NotReadyError("the server stopped before this request was scored")
         if work.expires <= work.arrived:
             raise ExpiredError("the request's deadline had passed when it came")
         cost = work.waiting_cost
@@ -230,11 +241,13 @@ class Batcher:
     def _close(self, work: _Work) -> None:
         """Forget a request that was answered, or that nobody waits for."""
         del self._open[work]
+        if work.taken < len(work.groups):
+            self._queue.forget()
         self._queued_groups -= len(work.groups) - work.taken
         self._queued_cost -= work.waiting_cost
         self._queued_bytes -= work.content_bytes
         # The queue may keep the request until its turn, which must not keep its images.
-        work.groups, work.costs, work.taken = (), [], 0
+        work.groups, work.costs, work.matrices, work.taken = (), [], [], 0
 
     def _seconds_of_queue(self) -> float:
         if not self._cost_per_s:
@@ -266,7 +279,7 @@ class Batcher:
         elif batch := self._next_batch():
             self._busy = True
             self._patient = self._worker.pauses and batch.cost > self._limits.batch_cost
-            self._worker.submit(batch.groups, self._on_scored(batch))
+            self._worker.submit(batch.groups, self._on_scored(batch, interrupts=False))
         elif self._stopping and not self._arriving and not self._interrupting:
             self._done.set()
 
@@ -276,11 +289,12 @@ class Batcher:
             return
         if batch := self._next_batch(cheap=True):
             self._interrupting = True
-            self._worker.interrupt(batch.groups, self._on_scored(batch))
+            self._worker.interrupt(batch.groups, self._on_scored(batch, interrupts=True))
 
-    def _on_scored(self, batch: _Batch) -> Callable[[list[Outcome] | BaseException], None]:
+    def _on_scored(self, batch: _Batch, *, interrupts: bool) -> Done:
         """What the worker calls, from its thread, with what came of a batch."""
-        loop, started, interrupts = self._loop, time.monotonic(), self._interrupting
+        loop, started = self._loop, time.monotonic()
+        self._moved_at = started
         assert loop is not None
 
         def on_scored(result: list[Outcome] | BaseException) -> None:
@@ -294,11 +308,13 @@ class Batcher:
     def _finish(
         self, batch: _Batch, result: list[Outcome] | BaseException, seconds: float, interrupted: bool
     ) -> None:
+        self._moved_at = time.monotonic()
         if interrupted:
             self._interrupting = False
         else:
             self._busy = False
-            self._learn(batch.cost, seconds)
+            if not isinstance(result, BaseException):
+                self._learn(batch.cost, seconds)
         # A quick scorer waits for the answers to go out, since what they call forth shares its next batch; to
         # one that takes long, its own time is dearer.
         if seconds > QUICK_S:

@@ -33,6 +33,10 @@ class FairQueue(Generic[F]):
         self._entries: list[_Entry[F]] = []
         self._now = 0.0
         self._arrivals = 0
+        self._dead = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def add(self, flow: F) -> None:
         """A new flow, whose first item is due after its cost."""
@@ -48,7 +52,16 @@ class FairQueue(Generic[F]):
             if self._cost(flow) is not None:
                 return flow
             heapq.heappop(self._entries)
+            self._dead = max(0, self._dead - 1)
         return None
+
+    def forget(self) -> None:
+        """Call once a flow is wanted no more; when half of them are not, they are all dropped."""
+        self._dead += 1
+        if 2 * self._dead > len(self._entries):
+            self._entries = [entry for entry in self._entries if self._cost(entry.flow) is not None]
+            heapq.heapify(self._entries)
+            self._dead = 0
 
     def advance(self) -> None:
         """Call once the first flow's item was taken: the flow goes to where its next one is due."""

@@ -127,20 +127,23 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         # Answers come in the order of the requests, as the stock client may rely on.
-        answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(STREAM_WINDOW)
+        answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
+        slots = asyncio.Semaphore(STREAM_WINDOW)
 
         async def read() -> None:
             try:
                 async for request in requests:
-                    await answers.put(asyncio.create_task(self._streamed(request, context)))
+                    await slots.acquire()
+                    answers.put_nowait(asyncio.create_task(self._streamed(request, context)))
             finally:
-                await answers.put(None)
+                answers.put_nowait(None)
 
         reading = asyncio.create_task(read())
         answer: asyncio.Task[Any] | None = None
         try:
             while (answer := await answers.get()) is not None:
                 yield await answer
+                slots.release()
         finally:
             # A client that went away wants no more of it.
             for task in (reading, answer, *_left(answers)):

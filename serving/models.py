@@ -5,6 +5,7 @@ no more requests and finishes those it has.
 """
 
 import asyncio
+import gc
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,13 +15,16 @@ from prefrm.errors import ConfigError, PrefrmError
 from prefrm.winmatrix import Scorer
 from serving.batcher import Batcher
 from serving.cache import ImageCache
-from serving.errors import InvalidRequestError, UnknownModelError, UnsupportedError
+from serving.errors import FailedError, InvalidRequestError, UnknownModelError, UnsupportedError
 from serving.limits import Limits
 from serving.metrics import Metrics
 
 __all__ = ["LoadedModel", "Loader", "ModelInfo", "ModelRepository", "ServedModel", "check_distinct"]
 
 logger = logging.getLogger(__name__)
+
+# What the end of a queue may take beyond its time.
+LEAVE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +100,7 @@ class ModelRepository:
         self._loader = loader
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._unloaded: dict[str, Sequence[str]] = {}
+        self._busy: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
         check_distinct([model.info for model in models])
@@ -128,7 +133,7 @@ class ModelRepository:
         if version:
             if not version.isdecimal():
                 raise InvalidRequestError(f"a model's version is a number from 1 on; received {version!r}")
-            version = version.lstrip("0")
+            version = version.lstrip("0") or "0"
         if version and version not in found:
             raise UnknownModelError(
                 f"unknown version {version!r} of the model {name!r}; this server has {_listed(found)}"
@@ -154,12 +159,21 @@ class ModelRepository:
             UnsupportedError: this server loads no models.
             InvalidRequestError: it cannot be loaded, and what was served still is; or there is none.
         """
-        loader = self._require_loader()
+        loading = asyncio.create_task(self._load(self._require_loader(), name))
+        self._busy.add(loading)
+        loading.add_done_callback(self._busy.discard)
+        # Whoever asked may leave: what is being loaded is there in the end, and nothing else is meanwhile.
+        await asyncio.shield(loading)
+
+    async def _load(self, loader: Loader, name: str) -> None:
         async with self._one_at_a_time:
             try:
                 loaded = await asyncio.to_thread(loader, name)
             except PrefrmError as error:
                 raise InvalidRequestError(f"failed to load {name!r}: {error}") from error
+            except Exception as error:
+                logger.exception("failed to load the model %s", name)
+                raise FailedError(f"failed to load {name!r}: {type(error).__name__}") from error
             served = [ServedModel(model, self._limits, self._metrics) for model in loaded]
             for model in served:
                 model.batcher.start()
@@ -189,13 +203,22 @@ class ModelRepository:
 
     async def drain(self, timeout: float) -> None:
         """Finish what was accepted, of all models, for at most `timeout` seconds."""
-        await asyncio.gather(*self._leaving, *(model.batcher.drain(timeout) for model in self.all()))
+        draining = [asyncio.ensure_future(model.batcher.drain(timeout)) for model in self.all()]
+        if waited := [*draining, *self._leaving]:
+            await asyncio.wait(waited, timeout=timeout + LEAVE_S)
 
     def _let_go(self, models: Iterable[ServedModel]) -> None:
-        for model in models:
-            task = asyncio.create_task(model.batcher.drain(self._limits.drain_s))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+        task = asyncio.create_task(self._leave(list(models)))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, models: list[ServedModel]) -> None:
+        """Answer all that models have accepted, however long that takes, and let go of their memory."""
+        await asyncio.gather(*(model.batcher.drain(self._limits.deadline_s) for model in models))
+        if models:
+            models.clear()
+            # A judge refers to itself, and the memory that it holds may be what the next one needs.
+            await asyncio.to_thread(gc.collect)
 
     def _require_loader(self) -> Loader:
         if self._loader is None:

@@ -1,13 +1,16 @@
 """The batcher by itself, and the guard in front of the scorer."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from prefrm.errors import OutOfMemoryError
 from prefrm.media import ImageLimits
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 from serving.batcher import Batcher
@@ -394,14 +397,22 @@ class TestInterruption:
         class Timed:
             on_pass = None
             seconds: ClassVar = {"large": 0.0, "small": 0.0}
+            longest = 0.0
 
             def score(self, groups):
-                for group in groups:
-                    for _ in range(group.size):
-                        if self.on_pass is not None:
-                            self.on_pass()
-                        time.sleep(0.01)
-                        self.seconds[group.prompt] += 0.01
+                (group,) = groups
+                own = 0.0
+                for _ in range(group.size):
+                    if self.on_pass is not None:
+                        self.on_pass()
+                    started = time.monotonic()
+                    time.sleep(0.01)
+                    own += time.monotonic() - started
+                self.seconds[group.prompt] += own
+                if group.prompt == "large":
+                    self.meanwhile = self.seconds["small"]
+                else:
+                    self.longest = max(self.longest, own)
                 return FakeScorer(lambda prompt, image: 0.0).score(groups)
 
         scorer = Timed()
@@ -422,8 +433,8 @@ class TestInterruption:
             await queue.drain(5)
 
         asyncio.run(main())
-        # Those that were under way when the large one ended come on top.
-        assert 0.1 < scorer.seconds["small"] < 0.3 + 0.15
+        # At most as long as the large one itself, and what the last of them took.
+        assert 0.1 < scorer.meanwhile < scorer.seconds["large"] + scorer.longest
 
     def test_what_fails_in_between_fails_alone(self, png):
         class Fragile(Stepping):
@@ -475,3 +486,172 @@ class TestInterruption:
 
         assert asyncio.run(main()) == [1, 1, 10]
         assert gated.calls == [["a", "b"], ["dear"]]
+
+
+class Erratic:
+    """Judges in steps and pauses before each; fails and lacks memory as prompts say."""
+
+    def __init__(self, memory: int) -> None:
+        self.on_pass = None
+        self.memory = memory
+        self.held = 0
+        self._inner = FakeScorer(lambda prompt, image: float(len(image)) + len(prompt) / 7)
+
+    def score(self, groups):
+        size = sum(group.size for group in groups)
+        if self.held + size > self.memory:
+            raise OutOfMemoryError(f"no memory for {size} beside {self.held}")
+        self.held += size
+        try:
+            for group in groups:
+                for _ in range(group.size):
+                    if self.on_pass is not None:
+                        self.on_pass()
+                    time.sleep(0.0002)
+                if group.prompt.startswith("poison"):
+                    raise ValueError("this prompt breaks the judge")
+        finally:
+            self.held -= size
+        return self._inner.score(groups)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_every_request_is_answered_and_nothing_is_left_on_the_books(seed, png):
+    """Large and small, cancelled, expired, failing, short of memory: mixed at random, then summed up."""
+    random = np.random.default_rng(seed)
+    scorer, images = Erratic(memory=24), [png(shade) for shade in range(20)]
+
+    async def ask(queue: Batcher, n: int) -> str:
+        await asyncio.sleep(float(random.uniform(0, 0.4)))
+        kind = "poison" if n % 50 == 7 else ("plain", "large", "cancelled", "late")[n % 4 if n % 3 else 0]
+        sizes = [int(random.integers(2, 5)) for _ in range(int(random.integers(1, 4)))]
+        groups = [Group(prompt=f"{kind} {n}", images=tuple(images[:k])) for k in sizes]
+        if kind == "large":
+            groups = [Group(prompt=f"large {n}", images=tuple(images))]
+        request = asyncio.ensure_future(queue.submit(groups, expires=soon(0.003 if kind == "late" else 60)))
+        if kind == "cancelled":
+            await asyncio.sleep(0.004)
+            request.cancel()
+        try:
+            answer = await request
+        except (asyncio.CancelledError, ExpiredError, FailedError) as error:
+            return type(error).__name__
+        assert all(m.equals(own) for m, own in zip(answer.matrices, scorer._inner.score(groups), strict=True))
+        return "answered"
+
+    async def main() -> list[str]:
+        queue = batcher(scorer, batch_cost=60)
+        queue.start()
+        ends = await asyncio.wait_for(asyncio.gather(*(ask(queue, n) for n in range(150))), 60)
+        assert (queue.queued_groups, queue.queued_cost, queue.age_s) == (0, 0, 0.0)
+        assert (queue._queued_bytes, len(queue._open)) == (0, 0)
+        assert len(queue._queue) <= 2
+        started = time.monotonic()
+        await queue.drain(30)
+        assert time.monotonic() - started < 5
+        return ends
+
+    ends = asyncio.run(main())
+    assert ends.count("answered") > 30
+    assert {"CancelledError", "ExpiredError", "FailedError"} <= set(ends)
+    # Those that fail are the poisoned and those beside them, never for want of memory.
+    assert scorer.held == 0
+
+
+class TestWorkerAndQueue:
+    def test_what_comes_as_a_large_group_ends_is_not_forgotten(self, png):
+        scorer = Stepping()
+
+        async def main():
+            queue = batcher(scorer, batch_cost=20)
+            queue.start()
+            large = asyncio.ensure_future(
+                queue.submit([Group(prompt="large", images=(png(1),) * 8)], expires=soon())
+            )
+            while not scorer.order:
+                await asyncio.sleep(0.01)
+            scorer.steps.release(20)
+            small = asyncio.ensure_future(
+                queue.submit([Group(prompt="small", images=(png(1),) * 3)], expires=soon(5))
+            )
+            await asyncio.sleep(0)
+            # The loop hears of nothing while the large one ends.
+            while scorer.order[-1] != "large ends":
+                time.sleep(0.01)
+            time.sleep(0.1)
+            await asyncio.gather(large, small)
+            await queue.drain(5)
+
+        asyncio.run(main())
+        assert scorer.order[-1] == "small ends"
+
+    def test_what_lacks_memory_beside_a_large_group_gets_it_after(self, png):
+        scorer = Erratic(memory=9)
+
+        async def main():
+            queue = batcher(scorer, batch_cost=20)
+            queue.start()
+            large = asyncio.ensure_future(
+                queue.submit([Group(prompt="large", images=(png(1),) * 8)], expires=soon())
+            )
+            while not scorer.held:
+                await asyncio.sleep(0)
+            small = await queue.submit([Group(prompt="small", images=(png(1),) * 3)], expires=soon())
+            await large
+            await queue.drain(5)
+            return small
+
+        assert asyncio.run(main()).matrices[0].valid.all()
+
+    def test_a_failing_scorer_teaches_nothing_of_its_speed(self, group):
+        class Broken:
+            def score(self, groups):
+                raise ValueError("broken")
+
+        async def main():
+            queue = batcher(Broken())
+            queue.start()
+            with pytest.raises(FailedError):
+                await queue.submit([group("a")], expires=soon())
+            await queue.drain(5)
+            return queue._cost_per_s
+
+        assert asyncio.run(main()) is None
+
+    def test_thousands_that_left_are_not_kept(self, gated, group):
+        async def main():
+            queue = batcher(gated)
+            queue.start()
+            first = asyncio.ensure_future(queue.submit([group("first")], expires=soon()))
+            while not gated.calls:
+                await asyncio.sleep(0.01)
+            for _ in range(20):
+                gone = [
+                    asyncio.ensure_future(queue.submit([group("gone")], expires=soon())) for _ in range(50)
+                ]
+                await asyncio.sleep(0)
+                for one in gone:
+                    one.cancel()
+                await asyncio.gather(*gone, return_exceptions=True)
+            kept = len(queue._queue)
+            gated.gate.set()
+            await first
+            await queue.drain(5)
+            return kept
+
+        assert asyncio.run(main()) < 100
+        assert gated.calls == [["first"]]
+
+    def test_a_scorer_that_is_let_go_is_free(self, png):
+        scorer = Stepping()
+        found = weakref.ref(scorer)
+
+        async def main(scorer):
+            queue = batcher(scorer)
+            queue.start()
+            await queue.drain(5)
+
+        asyncio.run(main(scorer))
+        del scorer
+        gc.collect()
+        assert found() is None

@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+import serving.grpc
 from prefrm.protocol import encode_groups
 from prefrm.winmatrix import Group
 from serving.limits import Limits
@@ -168,3 +169,17 @@ def test_the_health_service_does_not_know_other_services(channel):
     with pytest.raises(grpc.RpcError) as caught:
         health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="other"))
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_full_stream_that_is_cancelled_leaves_nothing_behind(gated, group, metric, until, monkeypatch):
+    monkeypatch.setattr(serving.grpc, "STREAM_WINDOW", 2)
+    with background(JudgeServer(gated, ModelInfo(name="judge"))) as served:
+        client = triton.InferenceServerClient(served.grpc)
+        client.start_stream(lambda result, error: None)
+        for n in range(5):
+            client.async_stream_infer("judge", stream_inputs(group(str(n))))
+        until(lambda: metric(served, "prefrm_requests_in_flight") == 2)
+        client.stop_stream(cancel_requests=True)
+        until(lambda: metric(served, "prefrm_requests_in_flight") == 0)
+        client.close()
+        gated.gate.set()

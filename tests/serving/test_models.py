@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 import tritonclient.grpc as triton_grpc
@@ -13,7 +14,7 @@ from prefrm.errors import BundleError, ConfigError, RequestError
 from prefrm.protocol import encode_groups
 from prefrm.winmatrix import FakeScorer, Group
 from serving.dataplane import DataPlane
-from serving.errors import InvalidRequestError, UnsupportedError
+from serving.errors import FailedError, InvalidRequestError, UnknownModelError, UnsupportedError
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelInfo, ModelRepository
@@ -112,7 +113,7 @@ def test_no_request_is_dropped_while_models_come_and_go(png):
         for thread in threads:
             thread.start()
         with triton_grpc.InferenceServerClient(addresses.grpc) as client:
-            for _ in range(30):
+            for _ in range(8):
                 client.load_model("a")
         stop.set()
         for thread in threads:
@@ -195,3 +196,74 @@ def test_a_served_model_is_batched_by_its_own_estimate_of_cost(png):
         return record
 
     assert asyncio.run(main()).cost == 1400
+
+
+def test_a_replaced_model_answers_all_it_has_accepted_however_long_that_takes(png):
+    """The bound on the server's end is none on a model's."""
+
+    class Slow:
+        def score(self, groups):
+            time.sleep(0.1 * len(groups))
+            return FakeScorer(lambda prompt, image: 0.0).score(groups)
+
+    async def main():
+        info = ModelInfo(name="a")
+        served = plane([LoadedModel(info=info, scorer=Slow())], Shelf().load, drain_s=0.1, batch_cost=2)
+        served.start()
+        shown = Group(prompt="p", images=(png(1), png(2)))
+        answers = [
+            asyncio.ensure_future(served.score("a", "", [shown], None, Request(wire="http")))
+            for _ in range(6)
+        ]
+        await asyncio.sleep(0.05)
+        await served.models.load("a")
+        assert [len(answer) for answer in await asyncio.gather(*answers)] == [1] * 6
+        await served.drain()
+
+    asyncio.run(main())
+
+
+def test_a_loading_whose_client_left_goes_on_alone():
+    running, most = [], []
+
+    def load(name: str) -> list[LoadedModel]:
+        running.append(name)
+        most.append(len(running))
+        time.sleep(0.1)
+        running.remove(name)
+        return [model(name, "2", 0.1)]
+
+    async def main():
+        served = plane([model("a", "1", 0.1)], load)
+        served.start()
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(served.models.load("a"), 0.02)
+        await served.models.load("a")
+        assert served.models.get("a").info.version == "2"
+        await served.drain()
+
+    asyncio.run(main())
+    assert max(most) == 1
+
+
+def test_a_loader_that_crashes_is_a_failure_and_no_more(caplog):
+    def load(name: str) -> list[LoadedModel]:
+        raise MemoryError("no room")
+
+    async def main():
+        served = plane([model("a", "1", 0.1)], load)
+        served.start()
+        with pytest.raises(FailedError, match="failed to load 'a': MemoryError"):
+            await served.models.load("a")
+        assert served.model_ready("a", "")
+        await served.drain()
+
+    asyncio.run(main())
+
+
+def test_no_version_is_0():
+    served = plane([model("a", "1", 0.1)])
+    with pytest.raises(UnknownModelError, match="unknown version '0'"):
+        served.models.get("a", "0")
+    assert served.models.get("a", "01").info.version == "1"
