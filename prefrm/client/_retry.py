@@ -8,6 +8,7 @@ refusal or a failed computation. Another replica that is well is asked at once, 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 from prefrm.client._replicas import LONGEST_DELAY_S, Replicas, Turn, backoff
 from prefrm.errors import ConfigError, DeadlineError, OverloadedError, ScoringError
@@ -29,11 +30,11 @@ class RetryPolicy:
     patience: float = DEFAULT_PATIENCE_S
 
     def __post_init__(self) -> None:
-        if not 0 < self.deadline < float("inf"):
-            raise ConfigError(f"deadline must be a positive number of seconds; received {self.deadline}")
-        if not 0 <= self.patience < float("inf"):
+        if not _is_number(self.deadline) or not 0 < self.deadline < float("inf"):
+            raise ConfigError(f"deadline must be a positive number of seconds; received {self.deadline!r}")
+        if not _is_number(self.patience) or not 0 <= self.patience < float("inf"):
             raise ConfigError(
-                f"patience must be a number of seconds, 0 for a single attempt; received {self.patience}"
+                f"patience must be a number of seconds, 0 for a single attempt; received {self.patience!r}"
             )
 
 
@@ -135,3 +136,7 @@ class Attempts:
     def end(self, turn: Turn) -> None:
         """The request ended in an error that says nothing of the replica."""
         self._replicas.release(turn)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

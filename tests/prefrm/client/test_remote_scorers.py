@@ -22,6 +22,7 @@ from prefrm.errors import (
     DeadlineError,
     OverloadedError,
     ProtocolError,
+    RecordError,
     RequestError,
     ScoringError,
     ServerUnavailableError,
@@ -65,6 +66,19 @@ class TestEveryWay:
 
     def test_no_groups_are_no_matrices(self, ask, way, served):
         assert ask(way, url_of(way, served), []) == []
+
+    def test_groups_may_come_one_by_one(self, ask, way, served, scorer, mixed):
+        assert agree(ask(way, url_of(way, served), (group for group in mixed)), scorer.score(mixed))
+
+    def test_what_is_no_list_of_groups_is_not_sent(self, ask, way, served, pair):
+        for given, said in (
+            (pair, r"received Group: write score\(\[group\]\)"),
+            (None, "received NoneType"),
+            ([pair, [pair]], "its item 1 is list"),
+            ("group", "its item 0 is str"),
+        ):
+            with pytest.raises(RecordError, match=said):
+                ask(way, url_of(way, served), given)
 
     def test_many_groups_become_several_requests(self, ask, way, served, scorer, png):
         groups = [Group(prompt=str(n), images=(png(n % 9, 4, 4), png(n % 7, 4, 4))) for n in range(150)]
