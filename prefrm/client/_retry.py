@@ -1,8 +1,9 @@
 """When to ask again, how long to wait before it, and when to stop. Sleeps nowhere and sends nothing.
 
 Scoring has no side effects, so a request may always be repeated. It is worth repeating when nobody
-answered (for a while: `patience`) and when the server was full (until the deadline); never after a
-refusal or a failed computation. Another replica that is well is asked at once, without waiting.
+answered or a server gave up before its time (for a while: `patience`), and when the server was full (until
+the deadline); never after a refusal or a failed computation. Another replica that is well is asked at once,
+without waiting.
 """
 
 import time
@@ -89,7 +90,7 @@ class Attempts:
         """A replica to ask now, or the seconds to wait before the next `next`.
 
         Raises:
-            DeadlineError: the call's time is over.
+            DeadlineError: the call's time is over, or all gave up.
             ServerUnavailableError, OverloadedError: there is nobody left to ask in the time that is left.
         """
         self._call.remaining()
@@ -111,13 +112,18 @@ class Attempts:
         """Seconds that an attempt may take. Raises `DeadlineError` when there are none."""
         return self._call.remaining()
 
+    def has_time(self) -> bool:
+        """Whether another attempt could still be answered."""
+        return self._call.may_wait(0.0, silence=False)
+
     def answered(self, turn: Turn) -> None:
         """The request is done."""
         self._replicas.answered(turn)
         self._call.heard()
 
     def set_back(self, turn: Turn, error: ScoringError, pause: float | None = None) -> None:
-        """The replica did not answer, was not ready or was full, and asked for a pause of so many seconds."""
+        """The replica did not answer, was not ready, gave up or was full, and asked for a pause of so many
+        seconds."""
         self._replicas.set_back(turn, error, pause)
         if isinstance(error, OverloadedError):
             self._call.heard()

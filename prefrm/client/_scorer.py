@@ -152,7 +152,10 @@ class _Connections:
             except Setback as setback:
                 attempts.set_back(turn, setback.error, setback.pause)
             except DeadlineError as error:
-                raise attempts.ran_out(turn, error) from error.__cause__
+                if not attempts.has_time():
+                    raise attempts.ran_out(turn, error) from error.__cause__
+                # It gave up by a limit of its own.
+                attempts.set_back(turn, error)
             except BaseException:
                 attempts.end(turn)
                 raise

@@ -250,6 +250,20 @@ def test_who_does_not_answer_in_time_rests_and_the_others_are_quoted():
     assert world.replicas.awake() == 0
 
 
+def test_all_that_gave_up_is_a_deadline_and_a_mixture_is_not():
+    late = DeadlineError("late")
+    for errors, kind in (([late, late], DeadlineError), ([late, SILENT], ServerUnavailableError)):
+        world = World(2, patience=0)
+        attempts = world.attempts()
+        for error in errors:
+            assert attempts.has_time()
+            attempts.set_back(world.ask(attempts)[1], error)
+        with pytest.raises(kind, match=f"none of 2 replicas could answer: {errors[0]}; {errors[1]}"):
+            attempts.next()
+        world.now += world.policy.deadline - SHORTEST_ATTEMPT_S
+        assert not attempts.has_time()
+
+
 def test_who_was_waited_for_in_vain_rests_as_long_as_that():
     world = World(2)
     attempts = world.attempts()

@@ -28,7 +28,7 @@ from tests.prefrm.client.conftest import size_and_prompt
 from tests.prefrm.client.fakes import both, fake
 from tests.prefrm.client.test_remote_scorers import WAYS, agree, free_port, url_of
 
-FULL, AWAY = "RESOURCE_EXHAUSTED", "UNAVAILABLE"
+FULL, AWAY, GAVE_UP = "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"
 
 
 class Counting(FakeScorer):
@@ -93,7 +93,7 @@ class TestTwoReplicas:
             # Without patience, whoever had to wait would fail.
             assert agree(ask(way, url, [pair] * 3, patience=0), scorer.score([pair] * 3))
 
-    @pytest.mark.parametrize("code", [FULL, AWAY])
+    @pytest.mark.parametrize("code", [FULL, AWAY, GAVE_UP])
     def test_one_that_is_full_or_not_ready_is_passed_over(self, ask, way, pair, code):
         with fake(way.split()[0], always=(code, {})) as bad, fake(way.split()[0]) as good:
             assert len(ask(way, both(bad, good), [pair], patience=0, deadline=10)) == 1
