@@ -43,8 +43,9 @@ __all__ = ["AsyncHttpTransport", "HttpTransport"]
 # What a server answers that has no such part of the protocol.
 UNSUPPORTED = "501"
 
-# The process whose gevent hub is known to work; a forked child must renew the one it inherited.
-_gevent_pid = os.getpid()
+# Of each thread, the process in which its gevent hub is known to work: the thread that forks takes its hub
+# into the child, where it must be renewed.
+_hub = threading.local()
 
 
 class HttpTransport:
@@ -200,10 +201,9 @@ def _request(
 
 
 def _renew_after_fork() -> None:
-    global _gevent_pid
-    if _gevent_pid != os.getpid():
+    if getattr(_hub, "pid", os.getpid()) != os.getpid():
         gevent.reinit()
-        _gevent_pid = os.getpid()
+    _hub.pid = os.getpid()
 
 
 def _silence_interruptions() -> None:

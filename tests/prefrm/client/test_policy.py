@@ -211,7 +211,9 @@ def test_a_pause_beyond_the_deadline_is_given_up_at_once():
 def test_no_pause_lasts_for_ever():
     world = World()
     world.replicas.set_back(world.replicas.take(), FULL, float("inf"))
-    world.now += LONGEST_PAUSE_S * (1 + PAUSE_SPREAD)
+    hour = 3600.0
+    assert hour == LONGEST_PAUSE_S
+    world.now += hour * (1 + PAUSE_SPREAD)
     assert world.replicas.take() is not None
 
 

@@ -204,9 +204,10 @@ def test_the_threads_of_a_scorer_and_their_connections_go_with_it(png):
 
 INTERRUPTED = """
 import sys
-from prefrm.client import connect
+from prefrm.client import _scorer, connect
 from prefrm.winmatrix import Group
 
+_scorer.LOOK_EVERY_S = float(sys.argv[3])
 judge = connect(sys.argv[1], deadline=60)
 print("asking", flush=True)
 try:
@@ -217,11 +218,11 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
-@pytest.mark.parametrize("count", [1, 200])
-def test_ctrl_c_ends_a_call_at_once_and_the_program_after_it(wire, count):
+@pytest.mark.parametrize(("count", "look_every"), [(1, 10), (200, 10), (1, 0.1)])
+def test_ctrl_c_ends_a_call_at_once_and_the_program_after_it(wire, count, look_every):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"{wire}://127.0.0.1:{silent.getsockname()[1]}/judge"
-        command = [sys.executable, "-c", INTERRUPTED, url, str(count)]
+        command = [sys.executable, "-c", INTERRUPTED, url, str(count), str(look_every)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
             assert running.stdout.readline() == "asking\n"
             time.sleep(1.0)
