@@ -36,6 +36,13 @@ __all__ = [
 LOOK_EVERY_S = 10.0
 LOOK_S = 10.0
 
+# What OpenSSL, gRPC and the HTTP parsers say of a port that speaks another protocol, and what it may be.
+_OTHER_PROTOCOLS = {
+    "Expected HTTP/": "is this the gRPC port?",
+    "before receiving SETTINGS frame": "is this a gRPC port, and is it encrypted?",
+    "WRONG_VERSION_NUMBER": "is this port encrypted?",
+}
+
 
 class Setback(Exception):
     """An attempt that says nothing of the request, which may be repeated: nobody answered, or the server is
@@ -124,7 +131,9 @@ def unavailable(endpoint: Endpoint, reason: object, pause: float | None = None) 
     """For a server that did not answer or is not ready; one that says when to come back is full."""
     if pause is not None:
         return overloaded(endpoint, reason, pause)
-    return Setback(ServerUnavailableError(f"{endpoint.url} is not available: {one_line(reason)}"))
+    hints = [hint for words, hint in _OTHER_PROTOCOLS.items() if words in str(reason)]
+    said = "; ".join([one_line(reason), *hints])
+    return Setback(ServerUnavailableError(f"{endpoint.url} is not available: {said}"))
 
 
 def gone(endpoint: Endpoint) -> Setback:
