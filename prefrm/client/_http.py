@@ -33,6 +33,7 @@ from prefrm.client._transport import (
     one_line,
     outputs_of,
     overloaded,
+    shows_life,
     unavailable,
 )
 from prefrm.errors import DeadlineError, ProtocolError, RequestError, ScoringError
@@ -82,10 +83,8 @@ class HttpTransport:
         headers = self._credentials.headers()
         try:
             self._ask(lambda client: client.is_server_live(headers=headers), timeout)
-        except (Setback, DeadlineError):
-            return False
-        except ScoringError:
-            return True
+        except (Setback, ScoringError) as error:
+            return shows_life(error)
         return True
 
     def _ask(self, call: Callable[[Any], Any], timeout: float) -> Any:
@@ -167,10 +166,8 @@ class AsyncHttpTransport:
         headers = self._credentials.headers()
         try:
             await self._ask(lambda: self._client.is_server_live(headers=headers), timeout)
-        except (Setback, DeadlineError):
-            return False
-        except ScoringError:
-            return True
+        except (Setback, ScoringError) as error:
+            return shows_life(error)
         return True
 
     async def _ask(self, call: Callable[[], Awaitable[Any]], timeout: float) -> Any:

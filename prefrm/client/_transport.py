@@ -8,6 +8,7 @@ from prefrm.errors import (
     OverloadedError,
     ProtocolError,
     RequestError,
+    ScoringError,
     ServerUnavailableError,
 )
 from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, Tensors
@@ -27,6 +28,7 @@ __all__ = [
     "one_line",
     "outputs_of",
     "overloaded",
+    "shows_life",
     "unavailable",
 ]
 
@@ -144,6 +146,11 @@ def gone(endpoint: Endpoint) -> Setback:
 def overloaded(endpoint: Endpoint, reason: object, pause: float | None = None) -> Setback:
     """For a server that is full."""
     return Setback(OverloadedError(f"{endpoint.url} is overloaded: {one_line(reason)}"), pause)
+
+
+def shows_life(error: Setback | ScoringError) -> bool:
+    """Whether a server is alive whose answer to that question was this: a refusal is an answer."""
+    return not isinstance(error, (Setback, DeadlineError))
 
 
 def late(endpoint: Endpoint, timeout: float) -> DeadlineError:

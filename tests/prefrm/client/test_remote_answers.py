@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from prefrm.client import connect
 from prefrm.client._endpoint import Endpoint
-from prefrm.client._transport import unavailable
+from prefrm.client._transport import shows_life, unavailable
 from prefrm.errors import (
     DeadlineError,
     OverloadedError,
@@ -227,3 +227,17 @@ def test_what_grpc_says_of_a_port_that_does_not_speak_it_has_a_guess():
     said = "UNKNOWN: ipv4:127.0.0.1:8000: connection attempt timed out before receiving SETTINGS frame"
     setback = unavailable(Endpoint.parse("grpc://127.0.0.1:8000/judge"), said)
     assert str(setback).endswith(f"{said}; is this a gRPC port, and is it encrypted?")
+
+
+@pytest.mark.parametrize(
+    ("error", "alive"),
+    [
+        (RequestError("no token"), True),
+        (ScoringError("failed"), True),
+        (ProtocolError("what?"), True),
+        (DeadlineError("late"), False),
+        (unavailable(Endpoint.parse("grpc://h/judge"), "refused"), False),
+    ],
+)
+def test_a_refusal_is_a_sign_of_life_and_silence_is_not(error, alive):
+    assert shows_life(error) is alive
