@@ -45,6 +45,7 @@ def evaluate(
     """Measure a judge on a preference dataset: tables, plots, JSON."""
     from prefrm import eval as evaluation
 
+    remote.require_url(target, against)
     if amend and "://" in target:
         raise ConfigError(f"--amend writes into a bundle's folder; received the URL {target}")
     splits = evaluation.find_splits(data, split, validation)

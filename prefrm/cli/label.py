@@ -42,6 +42,7 @@ def label(
     from prefrm.progress import track
     from prefrm.records import count_groups, read_groups
 
+    remote.require_url(target)
     # The library says it, too, but only once everything is judged.
     if not 0 <= min_margin < 1:
         raise ConfigError(f"--min-margin must be in [0, 1); received {min_margin}")

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +21,8 @@ __all__ = ["TOKEN_VARIABLE", "Remote", "with_remote"]
 # A token on the command line could be read by everybody on the machine.
 TOKEN_VARIABLE = "PREFRM_TOKEN"
 
+_VISIBLE = re.compile(r"[!-~]+")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
@@ -27,7 +30,7 @@ class Remote:
 
     token_file: Annotated[
         Path | None,
-        typer.Option(help=f"a file with the token for the server; without it, the variable {TOKEN_VARIABLE}"),
+        typer.Option(help=f"a file with the token for the server first; else the variable {TOKEN_VARIABLE}"),
     ] = None
     ca: Annotated[
         Path | None, typer.Option(help="PEM file of the authorities that sign the server's certificate")
@@ -42,11 +45,20 @@ class Remote:
         typer.Option("--allow-plaintext-token", help="send the token unencrypted to other machines, too"),
     ] = False
 
+    def require_url(self, *targets: str | None) -> None:
+        """Raise `ConfigError` if an option was given that none of these bundles or URLs has a use for."""
+        names = [one.name for one in fields(self) if getattr(self, one.name) != one.default]
+        given = [f"--{name.replace('_', '-')}" for name in names]
+        if given and not any("://" in target for target in targets if target is not None):
+            raise ConfigError(
+                f"{', '.join(given)}: for a judge behind a URL; {targets[0]} is a bundle on this machine"
+            )
+
     def connect(self, url: str) -> "RemoteScorer":
         """The scorer at a URL.
 
         Raises:
-            ConfigError: the token's file cannot be read, or the client refuses these settings.
+            ConfigError: the token's file cannot be read or holds none, or the client refuses these settings.
         """
         from prefrm import client
 
@@ -66,10 +78,23 @@ class Remote:
         if self.token_file is None:
             return os.environ.get(TOKEN_VARIABLE) or None
         try:
-            return self.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
+            return _first_token(self.token_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            reason = "it is no text" if isinstance(error, UnicodeDecodeError) else error
+            reason = getattr(error, "strerror", None) or reason
             raise ConfigError(f"--token-file {self.token_file}: {reason}") from error
+
+
+def _first_token(text: str) -> str:
+    """Of a file such as `prefrm serve` takes: one token a line, without what follows a `#`."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        token = line.partition("#")[0].strip()
+        # The token itself must not reach a terminal or a log.
+        if token and not _VISIBLE.fullmatch(token):
+            raise ValueError(f"line {number} is no token, which is visible ASCII without blanks")
+        if token:
+            return token
+    raise ValueError("it holds no token; write one a line")
 
 
 def with_remote(command: Callable[..., None]) -> Callable[..., None]:

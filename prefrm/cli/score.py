@@ -31,6 +31,7 @@ def score(
     from prefrm.heatmap import terminal_matrix
     from prefrm.scoring import matrix_to_json, read_group
 
+    remote.require_url(target)
     if plot is not None and plot.suffix.lower() not in PLOT_SUFFIXES:
         raise ConfigError(f"--plot writes {', '.join(PLOT_SUFFIXES)} files; received {plot}")
     if plot is not None and not plot.parent.is_dir():

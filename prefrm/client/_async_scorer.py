@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint, joint_url
-from prefrm.client._parts import PARTS_PER_REPLICA, decoded, halves, shared_out, too_large
+from prefrm.client._parts import PARTS_PER_REPLICA, decoded, halves, listed, shared_out, too_large
 from prefrm.client._replicas import Replicas, Turn
 from prefrm.client._retry import Attempts, Call, RetryPolicy
 from prefrm.client._transport import LOOK_EVERY_S, LOOK_S, AsyncTransport, Setback, TooLarge, gone
@@ -40,11 +40,12 @@ class AsyncRemoteScorer:
         """Where the judge is."""
         return joint_url(self._endpoints)
 
-    async def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+    async def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order; groups may differ in size. Raises as `RemoteScorer.score`."""
+        found = listed(groups)
         call = Call(self._policy)
         here = self._connected()
-        parts = shared_out(groups, here.replicas.awake())
+        parts = shared_out(found, here.replicas.awake())
         return reassemble(parts, await here.score_all(parts, call))
 
     async def identity(self) -> str:
@@ -122,7 +123,10 @@ class _Connections:
             except Setback as setback:
                 attempts.set_back(turn, setback.error, setback.pause)
             except DeadlineError as error:
-                raise attempts.ran_out(turn, error) from error.__cause__
+                if not attempts.has_time():
+                    raise attempts.ran_out(turn, error) from error.__cause__
+                # It gave up by a limit of its own.
+                attempts.set_back(turn, error)
             except BaseException:
                 attempts.end(turn)
                 raise

@@ -71,6 +71,8 @@ class Credentials:
 
     def __post_init__(self) -> None:
         token = self.token
+        if token is not None and not isinstance(token, str):
+            raise ConfigError(f"token must be a string; received {type(token).__name__}")
         # One header field of visible ASCII: anything else would break the request, or be two fields.
         if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
             raise ConfigError(
@@ -96,10 +98,14 @@ def secured(
     """The endpoints, encrypted where that is asked for, and the credentials for them.
 
     Raises:
-        ConfigError: the token cannot be sent, `tls` contradicts the URL, or the token would travel in plain
-            text to another machine.
+        ConfigError: the token cannot be sent, `tls` is no such value or contradicts the URL, or the token
+            would travel in plain text to another machine.
     """
     endpoints = tuple(endpoints)
+    if tls is not None and not isinstance(tls, (bool, TLS)):
+        raise ConfigError(f"tls must be True, False or TLS(ca=...) of prefrm.client; received {tls!r}")
+    if not isinstance(allow_plaintext_token, bool):
+        raise ConfigError(f"allow_plaintext_token must be True or False; received {allow_plaintext_token!r}")
     if tls is False and endpoints[0].secure:
         raise ConfigError(
             f"tls=False contradicts {endpoints[0].url}; write {endpoints[0].wire}:// for plain text"

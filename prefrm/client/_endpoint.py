@@ -83,6 +83,11 @@ def parse_url(url: str) -> tuple[Endpoint, ...]:
     Raises:
         ConfigError: it cannot be read, or names a replica twice.
     """
+    if not isinstance(url, str):
+        raise _not_understood(url, "it is no string")
+    # A blank is in no host's name; other such characters would be dropped in silence.
+    if " " in url or not url.isprintable():
+        raise _not_understood(url, "it has blanks or control characters in it")
     scheme, separator, rest = url.partition("://")
     hosts, slash, path = rest.partition("/")
     if "," not in hosts:
@@ -99,7 +104,7 @@ def joint_url(endpoints: Sequence[Endpoint]) -> str:
     return f"{first.scheme}://{','.join(one.address for one in endpoints)}/{first.model}"
 
 
-def _not_understood(url: str, reason: str) -> ConfigError:
+def _not_understood(url: object, reason: str) -> ConfigError:
     return ConfigError(
         f"{url!r} is no address of a judge: {reason}; write grpc://host:port/model or "
         "http://host:port/model, with grpcs or https for TLS and host:port,host:port for several replicas"

@@ -21,6 +21,7 @@ from prefrm.client._transport import (
     one_line,
     outputs_of,
     overloaded,
+    shows_life,
     unavailable,
 )
 from prefrm.errors import DeadlineError, RequestError, ScoringError
@@ -88,10 +89,8 @@ class GrpcTransport:
         try:
             with _translating(self._endpoint, self._credentials, timeout):
                 self._client.is_server_live(self._credentials.headers(), client_timeout=timeout)
-        except (Setback, DeadlineError):
-            return False
-        except ScoringError:
-            return True
+        except (Setback, ScoringError) as error:
+            return shows_life(error)
         return True
 
     def close(self) -> None:
@@ -131,10 +130,8 @@ class AsyncGrpcTransport:
         try:
             with _translating(self._endpoint, self._credentials, timeout):
                 await self._client.is_server_live(self._credentials.headers(), client_timeout=timeout)
-        except (Setback, DeadlineError):
-            return False
-        except ScoringError:
-            return True
+        except (Setback, ScoringError) as error:
+            return shows_life(error)
         return True
 
     async def close(self) -> None:

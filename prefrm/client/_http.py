@@ -33,6 +33,7 @@ from prefrm.client._transport import (
     one_line,
     outputs_of,
     overloaded,
+    shows_life,
     unavailable,
 )
 from prefrm.errors import DeadlineError, ProtocolError, RequestError, ScoringError
@@ -43,8 +44,9 @@ __all__ = ["AsyncHttpTransport", "HttpTransport"]
 # What a server answers that has no such part of the protocol.
 UNSUPPORTED = "501"
 
-# The process whose gevent hub is known to work; a forked child must renew the one it inherited.
-_gevent_pid = os.getpid()
+# Of each thread, the process in which its gevent hub is known to work: the thread that forks takes its hub
+# into the child, where it must be renewed.
+_hub = threading.local()
 
 
 class HttpTransport:
@@ -81,10 +83,8 @@ class HttpTransport:
         headers = self._credentials.headers()
         try:
             self._ask(lambda client: client.is_server_live(headers=headers), timeout)
-        except (Setback, DeadlineError):
-            return False
-        except ScoringError:
-            return True
+        except (Setback, ScoringError) as error:
+            return shows_life(error)
         return True
 
     def _ask(self, call: Callable[[Any], Any], timeout: float) -> Any:
@@ -166,10 +166,8 @@ class AsyncHttpTransport:
         headers = self._credentials.headers()
         try:
             await self._ask(lambda: self._client.is_server_live(headers=headers), timeout)
-        except (Setback, DeadlineError):
-            return False
-        except ScoringError:
-            return True
+        except (Setback, ScoringError) as error:
+            return shows_life(error)
         return True
 
     async def _ask(self, call: Callable[[], Awaitable[Any]], timeout: float) -> Any:
@@ -200,10 +198,9 @@ def _request(
 
 
 def _renew_after_fork() -> None:
-    global _gevent_pid
-    if _gevent_pid != os.getpid():
+    if getattr(_hub, "pid", os.getpid()) != os.getpid():
         gevent.reinit()
-        _gevent_pid = os.getpid()
+    _hub.pid = os.getpid()
 
 
 def _silence_interruptions() -> None:
@@ -234,7 +231,8 @@ def _refusal(status: str | None, message: str, endpoint: Endpoint) -> Setback | 
             return TooLarge(f"{endpoint.url} refused the request: {message}")
         case "429":
             return overloaded(endpoint, message, pause())
-        case "502" | "503":
+        # 408 and 425 say nothing of the request: it came too slowly, or too early to be trusted.
+        case "408" | "425" | "502" | "503":
             return unavailable(endpoint, message, pause())
         case "504":
             return DeadlineError(f"{endpoint.url} gave up: {message}")

@@ -1,17 +1,30 @@
 """A call's groups as requests, and what comes back as matrices. Sends nothing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from prefrm.client._endpoint import Endpoint
-from prefrm.errors import ProtocolError, RequestError
+from prefrm.errors import ProtocolError, RecordError, RequestError
 from prefrm.protocol import MAX_REQUEST_GROUPS, Part, Tensors, decode_matrices, partition
 from prefrm.winmatrix import Group, WinMatrix
 
-__all__ = ["PARTS_PER_REPLICA", "decoded", "halves", "shared_out", "too_large"]
+__all__ = ["PARTS_PER_REPLICA", "decoded", "halves", "listed", "shared_out", "too_large"]
 
 # Requests of one call that a replica has at a time: one to compute, one to have ready.
 PARTS_PER_REPLICA = 2
+
+
+def listed(groups: Iterable[Group]) -> list[Group]:
+    """A call's groups, from whatever gives them one by one. Raises `RecordError` if one is no group."""
+    if not isinstance(groups, Iterable):
+        raise RecordError(
+            f"score takes a list of groups; received {type(groups).__name__}: write score([group])"
+        )
+    found = list(groups)
+    for n, group in enumerate(found):
+        if not isinstance(group, Group):
+            raise RecordError(f"score takes a list of groups; its item {n} is {type(group).__name__}")
+    return found
 
 
 def shared_out(groups: Sequence[Group], replicas: int) -> list[Part]:

@@ -181,8 +181,9 @@ class Replicas:
         errors = self.errors()
         if len(self._seen) == 1:
             return errors[0]
-        full = any(isinstance(error, OverloadedError) for error in errors)
-        kind = OverloadedError if full else ServerUnavailableError
+        kinds = {type(error) for error in errors}
+        mixed = OverloadedError if OverloadedError in kinds else ServerUnavailableError
+        kind = kinds.pop() if len(kinds) == 1 else mixed
         said = "; ".join(str(error) for error in errors)
         return kind(f"none of {len(self._seen)} replicas could answer: {said}")
 

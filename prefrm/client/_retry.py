@@ -1,13 +1,15 @@
 """When to ask again, how long to wait before it, and when to stop. Sleeps nowhere and sends nothing.
 
 Scoring has no side effects, so a request may always be repeated. It is worth repeating when nobody
-answered (for a while: `patience`) and when the server was full (until the deadline); never after a
-refusal or a failed computation. Another replica that is well is asked at once, without waiting.
+answered or a server gave up before its time (for a while: `patience`), and when the server was full (until
+the deadline); never after a refusal or a failed computation. Another replica that is well is asked at once,
+without waiting.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 from prefrm.client._replicas import LONGEST_DELAY_S, Replicas, Turn, backoff
 from prefrm.errors import ConfigError, DeadlineError, OverloadedError, ScoringError
@@ -29,11 +31,11 @@ class RetryPolicy:
     patience: float = DEFAULT_PATIENCE_S
 
     def __post_init__(self) -> None:
-        if not 0 < self.deadline < float("inf"):
-            raise ConfigError(f"deadline must be a positive number of seconds; received {self.deadline}")
-        if not 0 <= self.patience < float("inf"):
+        if not _is_number(self.deadline) or not 0 < self.deadline < float("inf"):
+            raise ConfigError(f"deadline must be a positive number of seconds; received {self.deadline!r}")
+        if not _is_number(self.patience) or not 0 <= self.patience < float("inf"):
             raise ConfigError(
-                f"patience must be a number of seconds, 0 for a single attempt; received {self.patience}"
+                f"patience must be a number of seconds, 0 for a single attempt; received {self.patience!r}"
             )
 
 
@@ -88,7 +90,7 @@ class Attempts:
         """A replica to ask now, or the seconds to wait before the next `next`.
 
         Raises:
-            DeadlineError: the call's time is over.
+            DeadlineError: the call's time is over, or all gave up.
             ServerUnavailableError, OverloadedError: there is nobody left to ask in the time that is left.
         """
         self._call.remaining()
@@ -110,13 +112,18 @@ class Attempts:
         """Seconds that an attempt may take. Raises `DeadlineError` when there are none."""
         return self._call.remaining()
 
+    def has_time(self) -> bool:
+        """Whether another attempt could still be answered."""
+        return self._call.may_wait(0.0, silence=False)
+
     def answered(self, turn: Turn) -> None:
         """The request is done."""
         self._replicas.answered(turn)
         self._call.heard()
 
     def set_back(self, turn: Turn, error: ScoringError, pause: float | None = None) -> None:
-        """The replica did not answer, was not ready or was full, and asked for a pause of so many seconds."""
+        """The replica did not answer, was not ready, gave up or was full, and asked for a pause of so many
+        seconds."""
         self._replicas.set_back(turn, error, pause)
         if isinstance(error, OverloadedError):
             self._call.heard()
@@ -135,3 +142,7 @@ class Attempts:
     def end(self, turn: Turn) -> None:
         """The request ended in an error that says nothing of the replica."""
         self._replicas.release(turn)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

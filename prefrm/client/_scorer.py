@@ -7,13 +7,13 @@ process it finds itself in. So it can be pickled and sent to workers, and it sur
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint, joint_url
-from prefrm.client._parts import PARTS_PER_REPLICA, decoded, halves, shared_out, too_large
+from prefrm.client._parts import PARTS_PER_REPLICA, decoded, halves, listed, shared_out, too_large
 from prefrm.client._replicas import Replicas, Turn
 from prefrm.client._retry import Attempts, Call, RetryPolicy
 from prefrm.client._threads import side_by_side, watched
@@ -47,7 +47,7 @@ class RemoteScorer:
         """Where the judge is."""
         return joint_url(self._endpoints)
 
-    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+    def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order; groups may differ in size.
 
         Raises:
@@ -55,13 +55,15 @@ class RemoteScorer:
             OverloadedError: every server was full until the deadline.
             DeadlineError: the deadline passed.
             RequestError: a server refused the request; its message says why.
+            RecordError: what was given is no list of groups.
             ProtocolError: a group cannot be sent, or the answer is no win matrix.
             ScoringError: a server failed while it scored.
             ConfigError: the replicas serve different judges, or one serves another judge than before.
         """
+        found = listed(groups)
         call = Call(self._policy)
         here = self._connected()
-        parts = shared_out(groups, here.replicas.awake())
+        parts = shared_out(found, here.replicas.awake())
         if len(parts) == 1:
             return reassemble(parts, [here.score(parts[0], call, time.sleep)])
 
@@ -150,7 +152,10 @@ class _Connections:
             except Setback as setback:
                 attempts.set_back(turn, setback.error, setback.pause)
             except DeadlineError as error:
-                raise attempts.ran_out(turn, error) from error.__cause__
+                if not attempts.has_time():
+                    raise attempts.ran_out(turn, error) from error.__cause__
+                # It gave up by a limit of its own.
+                attempts.set_back(turn, error)
             except BaseException:
                 attempts.end(turn)
                 raise

@@ -8,6 +8,7 @@ from prefrm.errors import (
     OverloadedError,
     ProtocolError,
     RequestError,
+    ScoringError,
     ServerUnavailableError,
 )
 from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, Tensors
@@ -27,6 +28,7 @@ __all__ = [
     "one_line",
     "outputs_of",
     "overloaded",
+    "shows_life",
     "unavailable",
 ]
 
@@ -35,6 +37,13 @@ __all__ = [
 # A machine that loses its power says nothing, and its silence looks like work.
 LOOK_EVERY_S = 10.0
 LOOK_S = 10.0
+
+# What OpenSSL, gRPC and the HTTP parsers say of a port that speaks another protocol, and what it may be.
+_OTHER_PROTOCOLS = {
+    "Expected HTTP/": "is this the gRPC port?",
+    "before receiving SETTINGS frame": "is this a gRPC port, and is it encrypted?",
+    "WRONG_VERSION_NUMBER": "is this port encrypted?",
+}
 
 
 class Setback(Exception):
@@ -124,7 +133,9 @@ def unavailable(endpoint: Endpoint, reason: object, pause: float | None = None) 
     """For a server that did not answer or is not ready; one that says when to come back is full."""
     if pause is not None:
         return overloaded(endpoint, reason, pause)
-    return Setback(ServerUnavailableError(f"{endpoint.url} is not available: {one_line(reason)}"))
+    hints = [hint for words, hint in _OTHER_PROTOCOLS.items() if words in str(reason)]
+    said = "; ".join([one_line(reason), *hints])
+    return Setback(ServerUnavailableError(f"{endpoint.url} is not available: {said}"))
 
 
 def gone(endpoint: Endpoint) -> Setback:
@@ -135,6 +146,11 @@ def gone(endpoint: Endpoint) -> Setback:
 def overloaded(endpoint: Endpoint, reason: object, pause: float | None = None) -> Setback:
     """For a server that is full."""
     return Setback(OverloadedError(f"{endpoint.url} is overloaded: {one_line(reason)}"), pause)
+
+
+def shows_life(error: Setback | ScoringError) -> bool:
+    """Whether a server is alive whose answer to that question was this: a refusal is an answer."""
+    return not isinstance(error, (Setback, DeadlineError))
 
 
 def late(endpoint: Endpoint, timeout: float) -> DeadlineError:

@@ -48,6 +48,55 @@ def test_the_token_comes_from_the_environment_or_a_file(score, wire, tmp_path, m
         assert authorizations(server) == {"Bearer another"}
 
 
+def test_the_servers_token_file_is_the_clients_too(score, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"# of the lab\n\n  {TOKEN}  # ours\nanother-token\n")
+    with fake("http") as server:
+        assert score(server.url, "--token-file", str(tokens)) == 0
+        assert authorizations(server) == {f"Bearer {TOKEN}"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it holds no token"),
+        (b"\n# nobody\n", "it holds no token"),
+        (b"\n" + TOKEN.encode() + b" and more\n", "line 2 is no token"),
+        ("s3cret-t0ken-\N{SNOWMAN}".encode(), "line 1 is no token"),
+        (b"\xff\xfe", "it is no text"),
+    ],
+)
+def test_a_file_without_a_good_token_is_named(score, tmp_path, content, said, capsys):
+    (tmp_path / "tokens").write_bytes(content)
+    assert score("grpc://localhost/judge", "--token-file", str(tmp_path / "tokens")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--token-file {tmp_path / 'tokens'}: {said}" in line
+    assert TOKEN not in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--ca", "ca.pem"], ["--token-file", "t", "--deadline", "3"], ["--allow-plaintext-token"]],
+)
+def test_what_is_for_a_server_is_refused_with_a_bundle(score, dataset, options, tmp_path, capsys):
+    (tmp_path / "bundle").mkdir()
+    bundle, out = str(tmp_path / "bundle"), str(tmp_path / "out")
+    for command in (
+        lambda: score(bundle, *options),
+        lambda: run(["label", bundle, dataset, "--split", "test", "--out", out, *options]),
+        lambda: run(["eval", bundle, dataset, "--out", out, "--against", bundle, *options]),
+    ):
+        assert command() == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        given = ", ".join(option for option in options if option.startswith("--"))
+        assert f"{given}: for a judge behind a URL; {bundle} is a bundle" in line
+    assert not (tmp_path / "out").exists()
+    # One of the two judges is asked.
+    against = ["--against", "grpc://127.0.0.1:1/judge"]
+    assert run(["eval", bundle, dataset, "--out", out, *against, *options]) == 2
+    assert "for a judge behind a URL" not in capsys.readouterr().err
+
+
 def test_each_command_that_asks_a_server_shows_its_token(dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("PREFRM_TOKEN", TOKEN)
     with fake("grpc") as server, fake("grpc") as other:
@@ -68,9 +117,9 @@ def test_certificates_and_the_deadline_reach_the_server(score, tmp_path):
     context = server_side(*authority.issue("server"), client_ca=authority.ca)
     with fake("grpc") as server, encrypted(server.url.split("/")[2], context) as address:
         files = ["--ca", str(authority.ca), "--cert", str(cert), "--key", str(key)]
-        assert score(f"grpcs://{address}/judge", *files, "--deadline", "7") == 0
+        assert score(f"grpcs://{address}/judge", *files, "--deadline", "60") == 0
         (request,) = server.inferences
-        assert 5_000_000 < request.timeout <= 7_000_000
+        assert 30_000_000 < request.timeout <= 60_000_000
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 HTTP_STATUS = {"UNAVAILABLE": 503, "RESOURCE_EXHAUSTED": 429, "UNAUTHENTICATED": 401, "INTERNAL": 500}
+HTTP_STATUS |= {"DEADLINE_EXCEEDED": 504, "TIMEOUT": 408, "TOO_EARLY": 425}
 SHAPE = [1, 2, 2]
 OUTPUTS = [
     ("win_matrix", "FP32", SHAPE, [0.5] * 4),

@@ -48,6 +48,11 @@ def test_urls(url, read):
         ("grpc://a,b:8001,a:8001/judge", "a replica twice"),
         ("grpc://a,b", "the name of one model"),
         ("grpc://a?x=1,b/judge", "mean nothing"),
+        (None, "it is no string"),
+        (b"grpc://host/judge", "it is no string"),
+        ("grpc://a b:1/judge", "blanks"),
+        ("grpc://a,b c/judge", "blanks"),
+        ("grpc://host/jud\nge", "control characters"),
     ],
 )
 def test_what_is_no_address_of_a_judge_says_how_to_write_one(url, reason):
@@ -59,7 +64,11 @@ def test_what_is_no_address_of_a_judge_says_how_to_write_one(url, reason):
 
 
 @pytest.mark.parametrize(
-    "options", [{"deadline": 0}, {"deadline": float("nan")}, {"deadline": float("inf")}, {"patience": -1}]
+    "options",
+    [
+        *[{"deadline": 0}, {"deadline": float("nan")}, {"deadline": float("inf")}, {"patience": -1}],
+        *[{"deadline": "3"}, {"deadline": None}, {"deadline": True}, {"patience": "1"}],
+    ],
 )
 def test_a_policy_out_of_range_is_a_mistake(options):
     with pytest.raises(ConfigError, match=next(iter(options))):

@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import pytest
 
 from prefrm.client import connect
-from prefrm.errors import ConfigError, OverloadedError, RequestError
+from prefrm.errors import ConfigError, DeadlineError, OverloadedError, RequestError
 from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.winmatrix import Group
 from serving.limits import Limits
@@ -16,7 +16,7 @@ from serving.server import JudgeServer
 from tests.prefrm.client.fakes import fake
 from tests.prefrm.client.test_remote_scorers import WAYS, agree, free_port, url_of
 
-FULL, AWAY = "RESOURCE_EXHAUSTED", "UNAVAILABLE"
+FULL, AWAY, GAVE_UP = "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -28,6 +28,15 @@ class TestWhatPasses:
             assert len(ask(way, server.url, [pair], deadline=20, patience=10)) == 1
             first, second = server.inferences
         assert (0.7 if way.startswith("grpc") else 1.0) <= second.at - first.at < 9
+
+    def test_who_gives_up_with_time_left_is_asked_again_within_the_patience(self, ask, way, pair):
+        with fake(way.split()[0], refusals=[(GAVE_UP, {})]) as server:
+            assert len(ask(way, server.url, [pair], deadline=20)) == 1
+            assert len(server.inferences) == 2
+            server.always = (GAVE_UP, {})
+            with pytest.raises(DeadlineError, match="gave up: said DEADLINE_EXCEEDED"):
+                ask(way, server.url, [pair], deadline=20, patience=0)
+            assert len(server.inferences) == 3
 
     def test_the_time_that_is_left_travels_with_each_attempt(self, ask, way, pair):
         with fake(way.split()[0], refusals=[(FULL, {})] * 3) as server:
@@ -92,6 +101,14 @@ def test_retry_after_may_be_a_date(ask, way, pair):
         first, second = server.inferences
     # A date has no fractions of a second.
     assert 0.9 < second.at - first.at < 5
+
+
+@pytest.mark.parametrize("way", ["http", "http async"])
+@pytest.mark.parametrize("code", ["TIMEOUT", "TOO_EARLY"])
+def test_a_request_that_came_too_slowly_or_too_early_is_sent_again(ask, way, pair, code):
+    with fake("http", refusals=[(code, {})]) as server:
+        assert len(ask(way, server.url, [pair], deadline=20)) == 1
+        assert len(server.inferences) == 2
 
 
 @pytest.mark.parametrize("value", ["soon", "-3", "", "Thu, 99 Zzz 2026 00:00:00 GMT", "1" * 400])

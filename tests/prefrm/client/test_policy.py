@@ -211,7 +211,9 @@ def test_a_pause_beyond_the_deadline_is_given_up_at_once():
 def test_no_pause_lasts_for_ever():
     world = World()
     world.replicas.set_back(world.replicas.take(), FULL, float("inf"))
-    world.now += LONGEST_PAUSE_S * (1 + PAUSE_SPREAD)
+    hour = 3600.0
+    assert hour == LONGEST_PAUSE_S
+    world.now += hour * (1 + PAUSE_SPREAD)
     assert world.replicas.take() is not None
 
 
@@ -248,6 +250,20 @@ def test_who_does_not_answer_in_time_rests_and_the_others_are_quoted():
     _, turn = world.ask(attempts)
     assert str(attempts.ran_out(turn, DeadlineError("b is late"))) == "b is late; before that: full"
     assert world.replicas.awake() == 0
+
+
+def test_all_that_gave_up_is_a_deadline_and_a_mixture_is_not():
+    late = DeadlineError("late")
+    for errors, kind in (([late, late], DeadlineError), ([late, SILENT], ServerUnavailableError)):
+        world = World(2, patience=0)
+        attempts = world.attempts()
+        for error in errors:
+            assert attempts.has_time()
+            attempts.set_back(world.ask(attempts)[1], error)
+        with pytest.raises(kind, match=f"none of 2 replicas could answer: {errors[0]}; {errors[1]}"):
+            attempts.next()
+        world.now += world.policy.deadline - SHORTEST_ATTEMPT_S
+        assert not attempts.has_time()
 
 
 def test_who_was_waited_for_in_vain_rests_as_long_as_that():

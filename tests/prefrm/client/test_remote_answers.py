@@ -14,6 +14,8 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from prefrm.client import connect
+from prefrm.client._endpoint import Endpoint
+from prefrm.client._transport import shows_life, unavailable
 from prefrm.errors import (
     DeadlineError,
     OverloadedError,
@@ -206,3 +208,36 @@ class TestGrpcAnswers:
 def test_not_a_grpc_server(ask, pair, served):
     with pytest.raises(ScoringError):
         ask("grpc", f"grpc://{served.http}/judge", [pair], patience=0, deadline=5)
+
+
+@pytest.mark.parametrize("way", ["http", "http async"])
+def test_the_grpc_port_asked_over_http_is_guessed(ask, way, pair, served):
+    with pytest.raises(ServerUnavailableError, match=r"Expected HTTP/.*; is this the gRPC port\?$"):
+        ask(way, f"http://{served.grpc}/judge", [pair], patience=0)
+
+
+@pytest.mark.parametrize("way", ["grpc", "http", "grpc async", "http async"])
+def test_a_port_without_tls_is_guessed(ask, way, pair, served):
+    wire = way.split()[0]
+    with pytest.raises(ServerUnavailableError, match=r"WRONG_VERSION_NUMBER.*; is this port encrypted\?$"):
+        ask(way, f"{wire}s://{getattr(served, wire)}/judge", [pair], patience=0)
+
+
+def test_what_grpc_says_of_a_port_that_does_not_speak_it_has_a_guess():
+    said = "UNKNOWN: ipv4:127.0.0.1:8000: connection attempt timed out before receiving SETTINGS frame"
+    setback = unavailable(Endpoint.parse("grpc://127.0.0.1:8000/judge"), said)
+    assert str(setback).endswith(f"{said}; is this a gRPC port, and is it encrypted?")
+
+
+@pytest.mark.parametrize(
+    ("error", "alive"),
+    [
+        (RequestError("no token"), True),
+        (ScoringError("failed"), True),
+        (ProtocolError("what?"), True),
+        (DeadlineError("late"), False),
+        (unavailable(Endpoint.parse("grpc://h/judge"), "refused"), False),
+    ],
+)
+def test_a_refusal_is_a_sign_of_life_and_silence_is_not(error, alive):
+    assert shows_life(error) is alive

@@ -17,16 +17,19 @@ import pytest
 from prefrm.client import connect, connect_async
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
-from prefrm.client._http import HttpTransport
+from prefrm.client._grpc import AsyncGrpcTransport, GrpcTransport
+from prefrm.client._http import AsyncHttpTransport, HttpTransport
+from prefrm.client._transport import Setback
 from prefrm.errors import (
     DeadlineError,
     OverloadedError,
     ProtocolError,
+    RecordError,
     RequestError,
     ScoringError,
     ServerUnavailableError,
 )
-from prefrm.protocol import BUNDLE_PARAMETER
+from prefrm.protocol import BUNDLE_PARAMETER, encode_groups
 from prefrm.winmatrix import Group, Scorer
 from serving.limits import Limits
 from serving.models import ModelInfo
@@ -65,6 +68,19 @@ class TestEveryWay:
 
     def test_no_groups_are_no_matrices(self, ask, way, served):
         assert ask(way, url_of(way, served), []) == []
+
+    def test_groups_may_come_one_by_one(self, ask, way, served, scorer, mixed):
+        assert agree(ask(way, url_of(way, served), (group for group in mixed)), scorer.score(mixed))
+
+    def test_what_is_no_list_of_groups_is_not_sent(self, ask, way, served, pair):
+        for given, said in (
+            (pair, r"received Group: write score\(\[group\]\)"),
+            (None, "received NoneType"),
+            ([pair, [pair]], "its item 1 is list"),
+            ("group", "its item 0 is str"),
+        ):
+            with pytest.raises(RecordError, match=said):
+                ask(way, url_of(way, served), given)
 
     def test_many_groups_become_several_requests(self, ask, way, served, scorer, png):
         groups = [Group(prompt=str(n), images=(png(n % 9, 4, 4), png(n % 7, 4, 4))) for n in range(150)]
@@ -329,3 +345,51 @@ def test_a_transport_that_is_closed_while_it_asks_says_what_went_wrong(served, p
     with pytest.raises(RequestError):
         transport.bundle(timeout=5)
     transport.close()
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+def test_a_request_on_a_connection_that_another_thread_closed_may_be_repeated(wire, served, pair):
+    endpoint = Endpoint.parse(f"{wire}://{getattr(served, wire)}/judge")
+
+    async def closed():
+        transport = (AsyncGrpcTransport if wire == "grpc" else AsyncHttpTransport)(endpoint, Credentials())
+        await transport.close()
+        with pytest.raises(Setback, match=r"is not available: .*closed"):
+            await transport.infer(encode_groups([pair]), timeout=5)
+        assert not await transport.live(timeout=5)
+
+    asyncio.run(closed())
+    if wire == "grpc":
+        transport = GrpcTransport(endpoint, Credentials())
+        transport.close()
+        with pytest.raises(Setback, match=r"is not available: .*closed"):
+            transport.infer(encode_groups([pair]), timeout=5)
+        assert not transport.live(timeout=5)
+
+
+FORKED = """
+import os, sys, threading
+from prefrm.client._credentials import Credentials
+from prefrm.client._endpoint import Endpoint
+from prefrm.client._http import HttpTransport
+
+def live():
+    return HttpTransport(Endpoint.parse(sys.argv[1]), Credentials()).live(timeout=5)
+
+assert live()
+child = os.fork()
+if child == 0:
+    # The first to ask need not be the thread that forked.
+    other = threading.Thread(target=live)
+    other.start()
+    other.join()
+    os._exit(0 if live() else 1)
+assert os.waitpid(child, 0)[1] == 0, "the forked child"
+assert live()
+"""
+
+
+def test_a_forked_child_can_look_after_a_server_as_its_parent_did(served):
+    command = [sys.executable, "-c", FORKED, f"http://{served.http}/judge"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

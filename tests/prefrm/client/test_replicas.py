@@ -28,7 +28,7 @@ from tests.prefrm.client.conftest import size_and_prompt
 from tests.prefrm.client.fakes import both, fake
 from tests.prefrm.client.test_remote_scorers import WAYS, agree, free_port, url_of
 
-FULL, AWAY = "RESOURCE_EXHAUSTED", "UNAVAILABLE"
+FULL, AWAY, GAVE_UP = "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"
 
 
 class Counting(FakeScorer):
@@ -93,7 +93,7 @@ class TestTwoReplicas:
             # Without patience, whoever had to wait would fail.
             assert agree(ask(way, url, [pair] * 3, patience=0), scorer.score([pair] * 3))
 
-    @pytest.mark.parametrize("code", [FULL, AWAY])
+    @pytest.mark.parametrize("code", [FULL, AWAY, GAVE_UP])
     def test_one_that_is_full_or_not_ready_is_passed_over(self, ask, way, pair, code):
         with fake(way.split()[0], always=(code, {})) as bad, fake(way.split()[0]) as good:
             assert len(ask(way, both(bad, good), [pair], patience=0, deadline=10)) == 1
@@ -204,9 +204,10 @@ def test_the_threads_of_a_scorer_and_their_connections_go_with_it(png):
 
 INTERRUPTED = """
 import sys
-from prefrm.client import connect
+from prefrm.client import _scorer, connect
 from prefrm.winmatrix import Group
 
+_scorer.LOOK_EVERY_S = float(sys.argv[3])
 judge = connect(sys.argv[1], deadline=60)
 print("asking", flush=True)
 try:
@@ -217,11 +218,11 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
-@pytest.mark.parametrize("count", [1, 200])
-def test_ctrl_c_ends_a_call_at_once_and_the_program_after_it(wire, count):
+@pytest.mark.parametrize(("count", "look_every"), [(1, 10), (200, 10), (1, 0.1)])
+def test_ctrl_c_ends_a_call_at_once_and_the_program_after_it(wire, count, look_every):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"{wire}://127.0.0.1:{silent.getsockname()[1]}/judge"
-        command = [sys.executable, "-c", INTERRUPTED, url, str(count)]
+        command = [sys.executable, "-c", INTERRUPTED, url, str(count), str(look_every)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
             assert running.stdout.readline() == "asking\n"
             time.sleep(1.0)

@@ -117,6 +117,22 @@ class TestWhatIsRefused:
         with pytest.raises(ConfigError, match=r"ca: .* is no file"):
             TLS(ca=tmp_path / "nothing.pem")
 
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            # Taken for True, it would believe the system's authorities instead of this one.
+            ({"tls": "ca.pem"}, r"tls must be True, False or TLS\(ca=...\).*received 'ca.pem'"),
+            ({"tls": {"ca": "ca.pem"}}, "tls must be True, False or TLS"),
+            ({"token": TOKEN.encode()}, "token must be a string; received bytes"),
+            ({"token": TOKEN, "allow_plaintext_token": "no"}, "must be True or False; received 'no'"),
+        ],
+    )
+    def test_what_is_of_another_type(self, options, said):
+        for make in (connect, connect_async):
+            with pytest.raises(ConfigError, match=said) as caught:
+                make("grpcs://gpu-7/judge", **options)
+            assert TOKEN not in str(caught.value)
+
 
 def test_a_copy_keeps_the_token_and_no_repr_shows_it():
     judge = connect("grpcs://gpu-7/judge", token=TOKEN)
