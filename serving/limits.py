@@ -5,8 +5,12 @@ from typing import Literal
 
 from prefrm.errors import ConfigError
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
+from serving.errors import InvalidRequestError
 
 __all__ = ["Limits"]
+
+# Of a number that a client sent: an extent in JSON may have thousands of digits.
+SHOWN_DIGITS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +71,12 @@ class Limits:
         for name in ("gather_s", "notice_s", "drain_s"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative; received {getattr(self, name)}")
+
+    def check_counts(self, groups: int, size: int) -> None:
+        """Raise `InvalidRequestError` if so many groups, the largest of this size, are too much."""
+        for what, most, count in (
+            ("a request may have {} groups", self.request_groups, groups),
+            ("a group may have {} candidates", self.group_size, size),
+        ):
+            if count > most:
+                raise InvalidRequestError(f"{what.format(most)}; received {str(count)[:SHOWN_DIGITS]}")

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from prefrm.protocol import OUTPUTS, encode_groups
 from prefrm.winmatrix import Group
-from serving.errors import ServingError, TooLargeError, UnsupportedError
+from serving.errors import InvalidRequestError, ServingError, TooLargeError, UnsupportedError
 from serving.http_codec import compress, decompress, parse_request
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
-from serving.tensors import pack, read_inputs, to_elements
+from serving.tensors import InputTensor, pack, read_inputs, to_elements
 
 PROMPT = {"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["a cat"]}
 IMAGES = {"name": "images", "datatype": "BYTES", "shape": [1, 2], "data": ["x", "y"]}
@@ -82,7 +82,14 @@ def test_a_version_in_the_path(served):
         ({"inputs": [PROMPT, PROMPT, IMAGES]}, "sent twice"),
         ({"inputs": [PROMPT | {"shape": [1, True]}, IMAGES]}, "extent of a shape"),
         ({"inputs": [PROMPT | {"shape": [-1, 1]}, IMAGES]}, "must have the shape"),
-        ({"inputs": [PROMPT | {"shape": [2**62, 1]}, IMAGES]}, "has 1 elements"),
+        ({"inputs": [PROMPT | {"shape": [4, 1]}, IMAGES]}, "has 1 elements; its shape [4, 1] needs 4"),
+        ({"inputs": [PROMPT | {"shape": [2**62, 1]}, IMAGES]}, "may have 4 groups; received 46116"),
+        ({"inputs": [PROMPT, IMAGES | {"shape": [1, 10**4000]}]}, "received 10000000000000000000"),
+        ({"inputs": [PROMPT, IMAGES | {"shape": [-(10**4000), 2]}]}, "received [-1000000000"),
+        (
+            {"inputs": [PROMPT | {"shape": [0, 1], "data": []}, IMAGES | {"shape": [0, 2**62], "data": []}]},
+            "may have 8 candidates",
+        ),
         ({"inputs": [PROMPT | {"shape": [0, 1], "data": []}, IMAGES]}, "received 0 and 1"),
         ({"inputs": [PROMPT | {"data": [3]}, IMAGES]}, "no string: int"),
         ({"inputs": [PROMPT | {"data": ["\ud800"]}, IMAGES]}, "no valid text"),
@@ -127,7 +134,7 @@ def test_the_header_length_must_fit_the_body(served, header, raw, message):
         (b"\x01\x00", "ends inside the length"),
         (b"\x05\x00\x00\x00ab", "ends inside an element"),
         (b"\xff\xff\xff\xff", "ends inside an element"),
-        (b"\x00\x00\x00\x00" * 3, "has 3 elements"),
+        (b"\x00\x00\x00\x00" * 3, "has more than 2 elements"),
         (b"", "has 0 elements"),
     ],
 )
@@ -138,6 +145,19 @@ def test_raw_tensors_must_fill_their_shape(served, raw, message):
     response = infer(served, content + raw, **{"Inference-Header-Content-Length": str(len(content))})
     assert response.status_code == 400
     assert message in refused(response)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 2**20)])
+def test_no_more_elements_are_read_than_the_shape_and_the_limits_have_room_for(shape):
+    prompt = InputTensor(name="prompt", datatype="BYTES", shape=(1, 1), elements=["a"])
+    zeros = InputTensor(name="images", datatype="BYTES", shape=shape, raw=bytes(2**22))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequestError, match=r"more than 2 elements|may have 64 candidates"):
+            read_inputs([prompt, zeros], Limits())
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -258,7 +278,7 @@ def test_a_client_that_leaves_while_sending_harms_nobody(served, metric, until):
 def test_arbitrary_bytes_raise_nothing_but_a_refusal(body, header):
     try:
         request, _ = parse_request(body, header, model="judge", version="")
-        read_inputs(request.inputs)
+        read_inputs(request.inputs, Limits())
     except ServingError as error:
         assert error.http_status == 400
 
@@ -278,7 +298,7 @@ FIELD = st.sampled_from(["name", "datatype", "shape", "data", "parameters", "inp
 def test_arbitrary_json_raises_nothing_but_a_refusal(value):
     try:
         request, _ = parse_request(json.dumps(value).encode(), None, model="judge", version="")
-        read_inputs(request.inputs)
+        read_inputs(request.inputs, Limits())
     except ServingError as error:
         assert error.http_status in (400, 501)
 
