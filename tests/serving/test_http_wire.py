@@ -248,6 +248,22 @@ def test_a_compressed_bomb_is_not_inflated_beyond_the_limit():
     assert decompress(gzip.compress(bytes(1000)), "gzip", limit=1000) == bytes(1000)
 
 
+def test_all_members_of_a_gzip_body_are_read_and_nothing_else():
+    words = [b"one ", b"", b"two " * 50_000, b"three"]
+    body = b"".join(gzip.compress(word, mtime=0) for word in words)
+    whole = b"".join(words)
+    assert decompress(body, "gzip", limit=len(whole)) == whole
+    with pytest.raises(TooLargeError):
+        decompress(body, "gzip", limit=len(whole) - 1)
+    for more, message in ((b"x", "truncated"), (b"garbage", "no gzip data"), (body[:-1], "truncated")):
+        with pytest.raises(InvalidRequestError, match=message):
+            decompress(body + more, "gzip", limit=2 * len(whole))
+    with pytest.raises(InvalidRequestError, match="goes on for 7 bytes after its end"):
+        decompress(zlib.compress(b"one") + b"garbage", "deflate", limit=100)
+    with pytest.raises(InvalidRequestError, match="after its end"):
+        decompress(gzip.compress(b"") * 10_001, "gzip", limit=100)
+
+
 def test_a_body_beyond_the_limit_is_a_413(groups, scorer):
     limits = Limits(request_bytes=2000)
     with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
