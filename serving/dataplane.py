@@ -191,8 +191,8 @@ class DataPlane:
     ) -> list[WinMatrix]:
         record.groups = len(groups)
         record.candidates = sum(group.size for group in groups)
-        record.content_bytes = sum(len(image or b"") for group in groups for image in group.images)
-        self.limits.check_counts(len(groups), max(group.size for group in groups))
+        record.content_bytes = sum(group.content_bytes for group in groups)
+        self.limits.check(groups)
         seconds = self.limits.deadline_s if timeout is None else min(timeout, self.limits.deadline_s)
         scored = await model.batcher.submit(groups, expires=record.started + seconds)
         record.cost, record.queue_s, record.compute_s = scored.cost, scored.queue_s, scored.compute_s
