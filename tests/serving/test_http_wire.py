@@ -1,5 +1,6 @@
 """What the stock clients cannot send: raw HTTP, well-formed and not, and the codec on arbitrary bytes."""
 
+import contextlib
 import gzip
 import json
 import socket
@@ -273,6 +274,45 @@ def test_a_body_beyond_the_limit_is_a_413(groups, scorer):
         response = infer(served, gzip.compress(b" " * 5_000_000), **{"Content-Encoding": "gzip"})
         assert response.status_code == 413
         assert refused(response)
+        assert infer(served, VALID).status_code == 200
+
+
+def raw_answer(served, request, body=()):
+    """What comes back, up to the connection's end, and how many pieces of the body were taken."""
+    host, port = served.http.split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(request)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            for piece in body:
+                connection.sendall(piece)
+                sent += 1
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while more := connection.recv(2**16):
+                answer += more
+    return answer, sent
+
+
+def test_a_body_that_never_comes_is_a_408_and_the_end_of_the_connection(scorer):
+    limits = Limits(deadline_s=0.3)
+    with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
+        for path in (b"/v2/models/judge/infer", b"/v1/score"):
+            head = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+            answer, _ = raw_answer(served, head)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b"connection: close" in answer.lower()
+            assert answer.endswith(b'{"error":"the request\'s body did not come within 0.3 s"}')
+        assert infer(served, VALID).status_code == 200
+
+
+def test_an_endless_body_is_not_read_to_its_end(scorer):
+    limits = Limits(request_bytes=2000)
+    with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
+        head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        piece = b"100000\r\n" + bytes(2**20) + b"\r\n"
+        _, sent = raw_answer(served, head, (piece for _ in range(200)))
+        assert 16 <= sent < 100
         assert infer(served, VALID).status_code == 200
 
 
