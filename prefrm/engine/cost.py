@@ -91,7 +91,7 @@ def _tokens_by_power(measure: Callable[[int], int]) -> dict[int, int]:
         fill(middle, high)
 
     fill(LEAST, QUICK)
-    for power in range(QUICK + 1, MOST + 1):
-        is_spent = tokens[power - 3] == tokens[power - 1]
-        tokens[power] = tokens[power - 1] if is_spent else measure(power)
+    is_spent = tokens[QUICK - 2] == tokens[QUICK]
+    tokens[MOST] = tokens[QUICK] if is_spent else measure(MOST)
+    fill(QUICK, MOST)
     return tokens
