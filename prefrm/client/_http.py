@@ -236,7 +236,7 @@ def _refusal(status: str | None, message: str, endpoint: Endpoint) -> Setback | 
             return overloaded(endpoint, message, pause())
         case "502" | "503":
             return unavailable(endpoint, message, pause())
-        case "504":
+        case "408" | "504":
             return DeadlineError(f"{endpoint.url} gave up: {message}")
         case str() if status.startswith("4"):
             return RequestError(f"{endpoint.url} refused the request: {message}")
