@@ -232,7 +232,7 @@ def partition(
     for places in by_size.values():
         run, total = list[int](), 0
         for place in places:
-            cost = _content_bytes(groups[place])
+            cost = groups[place].content_bytes
             if run and (len(run) == max_groups or total + cost > max_bytes):
                 runs.append(run)
                 run, total = [], 0
@@ -286,10 +286,6 @@ def _difference(array: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
     if not np.array_equal(known, ~np.isnan(other)):
         return math.inf
     return float(np.abs(array[known] - other[known]).max(initial=0.0))
-
-
-def _content_bytes(group: Group) -> int:
-    return len(_utf8(group.prompt)) + sum(len(image or b"") for image in group.images)
 
 
 def _bytes_array(rows: Sequence[Sequence[bytes]]) -> npt.NDArray[np.object_]:

@@ -121,7 +121,7 @@ class DataPlane:
         model = self._model(request.model, request.version, record)
         names = _selected(request.outputs)
         try:
-            groups = decode_groups(read_inputs(request.inputs))
+            groups = decode_groups(read_inputs(request.inputs, self.limits))
         except ProtocolError as error:
             raise InvalidRequestError(str(error)) from error
         matrices = await self._score(model, groups, request.timeout, record)
@@ -191,23 +191,12 @@ class DataPlane:
     ) -> list[WinMatrix]:
         record.groups = len(groups)
         record.candidates = sum(group.size for group in groups)
-        record.content_bytes = sum(len(image or b"") for group in groups for image in group.images)
-        self._require_within_limits(groups)
+        record.content_bytes = sum(group.content_bytes for group in groups)
+        self.limits.check(groups)
         seconds = self.limits.deadline_s if timeout is None else min(timeout, self.limits.deadline_s)
         scored = await model.batcher.submit(groups, expires=record.started + seconds)
         record.cost, record.queue_s, record.compute_s = scored.cost, scored.queue_s, scored.compute_s
         return scored.matrices
-
-    def _require_within_limits(self, groups: Sequence[Group]) -> None:
-        if len(groups) > self.limits.request_groups:
-            raise InvalidRequestError(
-                f"a request may have {self.limits.request_groups} groups; received {len(groups)}"
-            )
-        largest = max(group.size for group in groups)
-        if largest > self.limits.group_size:
-            raise InvalidRequestError(
-                f"a group may have {self.limits.group_size} candidates; received {largest}"
-            )
 
 
 def _selected(names: Sequence[str]) -> Sequence[str]:

@@ -4,6 +4,7 @@ ServingError (PrefrmError)
 ├── InvalidRequestError (RequestError)       the request is malformed or breaks a limit
 ├── UnknownModelError (RequestError)         no such model or version
 ├── TooLargeError (RequestError)             the body exceeds the limit on its bytes
+├── SlowBodyError (DeadlineError)            the body did not come within the deadline
 ├── OverloadedError (OverloadedError)        the queue is full
 │   └── BusyError                            the same, for clients that come back after 503 alone
 ├── ClientGoneError                          the client left before its answer was ready
@@ -28,6 +29,7 @@ __all__ = [
     "NotReadyError",
     "OverloadedError",
     "ServingError",
+    "SlowBodyError",
     "TooLargeError",
     "UnknownModelError",
     "UnsupportedError",
@@ -39,10 +41,14 @@ LONGEST_MESSAGE = 600
 
 
 class ServingError(errors.PrefrmError):
-    """Base of all. `http_status` is what HTTP answers, `grpc_status` the name of gRPC's code."""
+    """Base of all. `http_status` is what HTTP answers, `grpc_status` the name of gRPC's code.
+
+    With `closes`, an HTTP connection ends with the answer: part of the request may still be to come.
+    """
 
     http_status: ClassVar[int] = 500
     grpc_status: ClassVar[str] = "INTERNAL"
+    closes: ClassVar[bool] = False
 
     def __init__(self, message: str) -> None:
         super().__init__(message[:LONGEST_MESSAGE])
@@ -67,6 +73,15 @@ class TooLargeError(ServingError, errors.RequestError):
 
     http_status = 413
     grpc_status = "INVALID_ARGUMENT"
+    closes = True
+
+
+class SlowBodyError(ServingError, errors.DeadlineError):
+    """The body did not come within the deadline."""
+
+    http_status = 408
+    grpc_status = "DEADLINE_EXCEEDED"
+    closes = True
 
 
 class OverloadedError(ServingError, errors.OverloadedError):

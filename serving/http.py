@@ -165,7 +165,7 @@ class _Routes:
 
     async def _fields(self, request: Request) -> dict[str, Any]:
         """A body of JSON that may be left out."""
-        body = await read_body(request, self._plane.limits.request_bytes)
+        body = await read_body(request, self._plane.limits)
         try:
             fields = json.loads(body or b"{}")
         except (ValueError, RecursionError) as error:
@@ -179,8 +179,7 @@ class _Routes:
 
     async def infer(self, request: Request, model: str, version: str = "") -> Response:
         with self._plane.observed("http", request.headers.items()) as record:
-            limit = self._plane.limits.request_bytes
-            body = await read_body(request, limit)
+            body = await read_body(request, self._plane.limits)
             header_length = request.headers.get("inference-header-content-length")
             parsed, binary = parse_request(body, header_length, model=model, version=version)
             answer = await unless_gone(request, self._plane.infer(parsed, record))
@@ -206,9 +205,9 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
 
 async def _on_serving_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    headers = None
+    headers = {"Connection": "close"} if error.closes else {}
     if isinstance(error, OverloadedError):
-        headers = {"Retry-After": str(math.ceil(error.retry_after))}
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
     return _error(error.http_status, str(error), headers)
 
 

@@ -7,23 +7,33 @@ from typing import TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from serving.errors import ClientGoneError, TooLargeError
+from serving.errors import ClientGoneError, SlowBodyError, TooLargeError
 from serving.http_codec import decompress
+from serving.limits import Limits
 
 __all__ = ["read_body", "unless_gone"]
 
 Answer = TypeVar("Answer")
 
+# Of a body that is too large, what is read and dropped at most: so many times the limit, and at least this.
+DROPPED_TIMES, DROPPED_BYTES = 4, 2**24
 
-async def read_body(request: Request, limit: int) -> bytes:
+
+async def read_body(request: Request, limits: Limits) -> bytes:
     """The body behind its Content-Encoding.
 
     Raises:
-        TooLargeError: it has more than `limit` bytes, compressed or not.
+        TooLargeError: it has more than `limits.request_bytes`, compressed or not.
+        SlowBodyError: it did not come within `limits.deadline_s`.
         InvalidRequestError: it cannot be decompressed.
         ClientGoneError: the client left while it was sending.
     """
-    body = await _received(request, limit)
+    limit = limits.request_bytes
+    try:
+        async with asyncio.timeout(limits.deadline_s):
+            body = await _received(request, limit)
+    except TimeoutError as error:
+        raise SlowBodyError(f"the request's body did not come within {limits.deadline_s:g} s") from error
     encoding = request.headers.get("content-encoding", "").strip().lower()
     return await asyncio.to_thread(decompress, body, encoding, limit=limit) if encoding else body
 
@@ -51,6 +61,8 @@ async def _received(request: Request, limit: int) -> bytes:
             size += len(chunk)
             if size <= limit:
                 chunks.append(chunk)
+            elif size - limit > max(DROPPED_TIMES * limit, DROPPED_BYTES):
+                break
             else:
                 chunks.clear()
     except ClientDisconnect as error:

@@ -30,7 +30,7 @@ class Request:
         code: of `grpc.StatusCode`, by name, once it ended.
         groups: how many it had.
         candidates: of all groups together.
-        content_bytes: of all images together.
+        content_bytes: of all prompts and images together.
         cost: tokens, as estimated.
         started: by `time.monotonic()`.
         queue_s: seconds until the turn of its last group.

@@ -63,21 +63,17 @@ def _runner() -> asyncio.Runner:
 @contextmanager
 def background(server: Server) -> Iterator[Addresses]:
     """Serve from a thread of this process while the block runs. Raises `ConfigError` as `run`."""
-    ready: Future[tuple[Addresses, Callable[[], None]]] = Future()
+    ready: Future[Addresses] = Future()
+    leaving: Future[None] = Future()
 
     async def main() -> None:
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
         try:
             addresses = await server.start()
         except BaseException as error:
             ready.set_exception(error)
             return
-
-        def halt() -> None:
-            loop.call_soon_threadsafe(stop.set)
-
-        ready.set_result((addresses, halt))
-        await stop.wait()
+        ready.set_result(addresses)
+        await asyncio.wrap_future(leaving)
         await server.stop()
 
     def serve() -> None:
@@ -85,12 +81,10 @@ def background(server: Server) -> Iterator[Addresses]:
             runner.run(main())
 
     thread = threading.Thread(target=serve, name="judge-server")
-    thread.start()
     try:
-        addresses, halt = ready.result()
-        try:
-            yield addresses
-        finally:
-            halt()
+        thread.start()
+        # Ctrl-C may end the wait: a server that is ready after it stops at once.
+        yield ready.result()
     finally:
+        leaving.set_result(None)
         thread.join()

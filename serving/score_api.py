@@ -16,6 +16,7 @@ ERRORS = {
     400: "The request is malformed or breaks a limit; the field is named.",
     401: "The server wants a token: `Authorization: Bearer TOKEN`.",
     404: "No such model or version is served.",
+    408: "The body did not come within the deadline.",
     413: "The body exceeds the limit on its bytes.",
     429: "The queue is full. `Retry-After` says when to come back, in seconds. By a setting, 503 instead.",
     500: "The judge failed.",
@@ -31,7 +32,7 @@ def score_router(plane: DataPlane) -> APIRouter:
 
     async def score(request: Request) -> Response:
         with plane.observed("http", request.headers.items()) as record:
-            body = await read_body(request, plane.limits.request_bytes)
+            body = await read_body(request, plane.limits)
             asked = await asyncio.to_thread(read_scoring, body, model, plane.limits)
             name = asked.model or _only_model(plane)
             matrices = await unless_gone(

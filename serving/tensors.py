@@ -1,12 +1,13 @@
 """Tensors as the wires carry them, to and from numpy: raw bytes, and lists of elements.
 
-Knows which inputs the protocol has; decides nothing about models or limits. The layout is the Open
+Knows which inputs the protocol has; decides nothing about models. The layout is the Open
 Inference Protocol's: little-endian, row-major; a BYTES element is a uint32 length and that many bytes.
 """
 
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from typing import Any
 
@@ -15,11 +16,14 @@ import numpy.typing as npt
 
 from prefrm.protocol import INPUTS, TensorSpec
 from serving.errors import InvalidRequestError
+from serving.limits import Limits
 
 __all__ = ["InputTensor", "pack", "read_inputs", "to_elements"]
 
 _SPECS = {spec.name: spec for spec in INPUTS}
 _LENGTH = struct.Struct("<I")
+# Of a shape that a client sent: it may have any number of extents, and an extent any number of digits.
+SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +37,12 @@ class InputTensor:
     elements: Sequence[object] | None = None
 
 
-def read_inputs(tensors: Sequence[InputTensor]) -> dict[str, npt.NDArray[Any]]:
-    """The named arrays of a request.
+def read_inputs(tensors: Sequence[InputTensor], limits: Limits) -> dict[str, npt.NDArray[Any]]:
+    """The named arrays of a request. Content is read once its shape is within the limits.
 
     Raises:
-        InvalidRequestError: an input is missing, unknown, sent twice, of another datatype or shape, or its
-            content does not fill its shape.
+        InvalidRequestError: an input is missing, unknown, sent twice, of another datatype or shape, beyond
+            the limits, or its content does not fill its shape.
     """
     names = [tensor.name for tensor in tensors]
     expected = ", ".join(_SPECS)
@@ -48,26 +52,30 @@ def read_inputs(tensors: Sequence[InputTensor]) -> dict[str, npt.NDArray[Any]]:
         raise InvalidRequestError(f"missing input {missing[0]!r}; the inputs are {expected}")
     if len(set(names)) < len(names):
         raise InvalidRequestError(f"an input was sent twice: {', '.join(names)}")
-    return {tensor.name: _read(tensor, _SPECS[tensor.name]) for tensor in tensors}
+    return {tensor.name: _read(tensor, _SPECS[tensor.name], limits) for tensor in tensors}
 
 
-def _read(tensor: InputTensor, spec: TensorSpec) -> npt.NDArray[np.object_]:
+def _read(tensor: InputTensor, spec: TensorSpec, limits: Limits) -> npt.NDArray[np.object_]:
     if tensor.datatype != spec.datatype:
         raise InvalidRequestError(
             f"input {spec.name!r} must have the datatype {spec.datatype}; received {tensor.datatype!r}"
         )
     if not spec.admits(tensor.shape) or min(tensor.shape) < 0:
+        received = str(list(tensor.shape))[:SHOWN_CHARACTERS]
         raise InvalidRequestError(
-            f"input {spec.name!r} must have the shape {list(spec.shape)}; received {list(tensor.shape)}"
+            f"input {spec.name!r} must have the shape {list(spec.shape)}; received {received}"
         )
+    limits.check_counts(*tensor.shape)
+    needed = prod(tensor.shape)
     if tensor.raw is not None:
-        elements = list(_split(tensor.raw, spec.name))
+        content = _split(tensor.raw, spec.name)
     else:
-        elements = [_element(value, spec.name) for value in tensor.elements or ()]
-    if len(elements) != prod(tensor.shape):
+        content = (_element(value, spec.name) for value in tensor.elements or ())
+    elements = list(islice(content, needed + 1))
+    if len(elements) != needed:
+        count = len(elements) if len(elements) < needed else f"more than {needed}"
         raise InvalidRequestError(
-            f"input {spec.name!r} has {len(elements)} elements; "
-            f"its shape {list(tensor.shape)} needs {prod(tensor.shape)}"
+            f"input {spec.name!r} has {count} elements; its shape {list(tensor.shape)} needs {needed}"
         )
     array = np.empty(len(elements), dtype=object)
     array[:] = elements

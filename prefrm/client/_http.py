@@ -234,7 +234,7 @@ def _refusal(status: str | None, message: str, endpoint: Endpoint) -> Setback | 
         # 408 and 425 say nothing of the request: it came too slowly, or too early to be trusted.
         case "408" | "425" | "502" | "503":
             return unavailable(endpoint, message, pause())
-        case "504":
+        case "408" | "504":
             return DeadlineError(f"{endpoint.url} gave up: {message}")
         case str() if status.startswith("4"):
             return RequestError(f"{endpoint.url} refused the request: {message}")

@@ -1,7 +1,7 @@
-"""What a group costs an engine, estimated from the headers of its images."""
+"""What a group costs an engine, estimated from its prompt's length and the headers of its images."""
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
 
 from PIL import Image
 
@@ -14,11 +14,16 @@ __all__ = ["CostEstimate"]
 
 # Images of more pixels are taken to have as many tokens as one of these: 2048 x 2048.
 MOST_PIXELS = 2**22
+# Of pixels, as powers of two: an image of fewer counts as one of 16 x 16, and up to 512 x 512 all is quick.
+LEAST, QUICK, MOST = 8, 18, 22
+# About as many of a prompt make a token.
+PROMPT_BYTES = 4
 
 
 class CostEstimate:
     """Tokens that a group sends through the towers: those of its images for each time they are read, and
-    those of its questions. Images are told apart by their number of pixels alone, in powers of two.
+    those of its prompt and of its questions. Images are told apart by their number of pixels alone, in
+    powers of two, which are measured here: an estimate runs no image processor.
 
     Args:
         judge: what reads them.
@@ -31,12 +36,15 @@ class CostEstimate:
         self._processor = judge.processor
         self._pairs = pairs
         self._limits = limits
-        self._tokens_of = lru_cache(maxsize=None)(self._measure)
+        self._tokens_of = _tokens_by_power(self._measure)
+        self._again = judge.processor.template.again is not None
         _, question = judge.processor.frame("")
         self._question = len(question)
 
     def __call__(self, group: Group) -> int:
         """Tokens, at least 1."""
+        prompt = group.prompt_bytes // PROMPT_BYTES
+        question = self._question + (prompt if self._again else 0)
         sizes = [self._image_tokens(image) for image in group.images if image]
         sizes = [size for size in sizes if size]
         images, count = sum(sizes), len(sizes)
@@ -44,11 +52,11 @@ class CostEstimate:
         if self._pairs is not None:
             orders = min(orders, 2 * self._pairs)
         if not self._spec.is_pairwise:
-            return max(1, 2 * images + count * self._question)
+            return max(1, prompt + 2 * images + count * question)
         if self._spec.attention == "isolated":
-            return max(1, 3 * images + orders * self._question)
+            return max(1, prompt + 3 * images + orders * question)
         second = images // count if count else 0
-        return max(1, 2 * images + orders * (second + self._question))
+        return max(1, prompt + 2 * images + orders * (second + question))
 
     def _image_tokens(self, image: bytes) -> int:
         try:
@@ -56,9 +64,34 @@ class CostEstimate:
         except MediaError:
             return 0
         pixels = min(info.width * info.height, MOST_PIXELS)
-        return self._tokens_of(max(1, pixels - 1).bit_length())
+        return self._tokens_of[max(LEAST, (pixels - 1).bit_length())]
 
     def _measure(self, power: int) -> int:
         """Tokens of a square image of about 2 ** power pixels."""
         side = math.isqrt(2**power)
         return self._processor.prepare_image(Image.new("RGB", (side, side))).tokens
+
+
+def _tokens_by_power(measure: Callable[[int], int]) -> dict[int, int]:
+    """Tokens for each power from `LEAST` to `MOST`, of which as few are measured as will do.
+
+    More pixels never have fewer tokens; if four times as many have no more, the pixel budget is spent.
+    """
+    tokens = {power: measure(power) for power in (LEAST, QUICK)}
+
+    def fill(low: int, high: int) -> None:
+        if high - low < 2:
+            return
+        if tokens[low] == tokens[high]:
+            tokens.update(dict.fromkeys(range(low + 1, high), tokens[low]))
+            return
+        middle = (low + high) // 2
+        tokens[middle] = measure(middle)
+        fill(low, middle)
+        fill(middle, high)
+
+    fill(LEAST, QUICK)
+    is_spent = tokens[QUICK - 2] == tokens[QUICK]
+    tokens[MOST] = tokens[QUICK] if is_spent else measure(MOST)
+    fill(QUICK, MOST)
+    return tokens

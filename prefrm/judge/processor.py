@@ -23,6 +23,9 @@ from prefrm.prompts import Template
 
 __all__ = ["JudgeProcessor"]
 
+# A prompt of more characters for each token that the model reads is not even tokenized: no text is so sparse.
+MOST_CHARACTERS_A_TOKEN = 16
+
 
 class JudgeProcessor:
     """Prepares images and pairs for one base model and one template.
@@ -168,8 +171,13 @@ class JudgeProcessor:
         """The ids of what stands before "Image 1" and after the last image.
 
         Raises:
-            RecordError: the prompt is no valid text.
+            RecordError: the prompt is no valid text, or far longer than the model can read.
         """
+        if len(prompt) > MOST_CHARACTERS_A_TOKEN * self.max_length:
+            raise RecordError(
+                f"the prompt has {len(prompt)} characters and the model reads {self.max_length} tokens; "
+                "shorten the prompt"
+            )
         asked = self.layout.prompt(prompt)
         return [*self.layout.instruction, *asked], self.layout.readout(asked)
 

@@ -27,6 +27,17 @@ class Group:
         """K, the group size."""
         return len(self.images)
 
+    @property
+    def prompt_bytes(self) -> int:
+        """Of the prompt in UTF-8; a lone surrogate, which no wire carries, counts 3."""
+        text = self.prompt
+        return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+    @property
+    def content_bytes(self) -> int:
+        """Of the prompt in UTF-8 and of all images."""
+        return self.prompt_bytes + sum(len(image or b"") for image in self.images)
+
     def permuted(self, order: Sequence[int]) -> "Group":
         """The same group with candidate `order[n]` in place n."""
         return Group(

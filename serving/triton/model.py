@@ -14,6 +14,7 @@ from prefrm.engine import Engine
 from prefrm.errors import OutOfMemoryError, PrefrmError, ProtocolError, ScoringError
 from prefrm.protocol import INPUTS, Tensors, decode_groups, encode_matrices
 from prefrm.winmatrix import Group, Scorer, WinMatrix
+from serving.errors import InvalidRequestError
 from serving.guard import GuardedScorer
 from serving.limits import Limits
 from serving.worker import Outcome, score_each
@@ -89,8 +90,7 @@ def _encoded(outcomes: Sequence[Outcome]) -> Tensors | PrefrmError:
 def _groups(tensors: Tensors, limits: Limits) -> list[Group] | PrefrmError:
     try:
         groups = decode_groups(tensors)
-    except ProtocolError as error:
-        return error
-    if groups[0].size > limits.group_size:
-        return ProtocolError(f"a group may have {limits.group_size} candidates; received {groups[0].size}")
+        limits.check(groups)
+    except (ProtocolError, InvalidRequestError) as error:
+        return ProtocolError(str(error))
     return groups

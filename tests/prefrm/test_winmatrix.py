@@ -51,6 +51,12 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
+def test_a_groups_bytes_are_those_of_its_prompt_in_utf8_and_of_its_images():
+    for prompt, size in (("", 0), ("a red cube", 10), ("zwei Äpfel \U0001f34e", 16), ("\ud800", 3)):
+        group = Group(prompt=prompt, images=(b"xy", None, b"z"))
+        assert (group.prompt_bytes, group.content_bytes) == (size, size + 3)
+
+
 @given(matrices())
 def test_complements_are_exact(matrix):
     p, known = matrix.p, matrix.known

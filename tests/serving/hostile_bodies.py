@@ -59,7 +59,7 @@ JSON = st.recursive(
         st.floats(),
         st.text(max_size=20),
         st.sampled_from(
-            ["BYTES", "FP32", "images", "judge", IMAGE, "\ud800", 2**63, -(2**70), 10**400, 1e308]
+            ["BYTES", "FP32", "images", "judge", IMAGE, "\ud800", 2**63, -(2**70), 10**400, 10**4000, 1e308]
         ),
     ),
     lambda children: (
@@ -87,6 +87,11 @@ RAW = (
     b"[" + b"[]," * 1_000_000 + b"1]",
     b'{"inputs": [' + b"{}," * 500_000 + b"{}]}",
     b'{"inputs": [{"name": "images", "shape": [1, 2], "data": [' + b'"",' * 10**6 + b'""]}]}',
+    *(
+        b'{"inputs": [{"name": "prompt", "datatype": "BYTES", "shape": [%d, 1], "data": []},'
+        b'{"name": "images", "datatype": "BYTES", "shape": [%d, %d], "data": []}]}' % (groups, groups, size)
+        for groups, size in ((0, 2**62), (10**4000, 10**4000), (1, 0), (0, -(10**4000)), (2**62, 2**62))
+    ),
 )
 
 

@@ -77,6 +77,17 @@ def _change_shape(request: pb.ModelInferRequest, rng: random.Random) -> None:
         tensor.shape.extend(shape)
 
 
+def _empty_shapes(request: pb.ModelInferRequest, rng: random.Random) -> None:
+    """Shapes that need no element, or more than there can be, and no element."""
+    for tensor in request.inputs:
+        shape = [rng.choice((0, 0, 1, 2**62)), 1 if tensor.name == "prompt" else rng.choice(NUMBERS)]
+        del tensor.shape[:]
+        tensor.shape.extend(shape)
+    raws = [b""] * len(request.raw_input_contents)
+    del request.raw_input_contents[:]
+    request.raw_input_contents.extend(raws)
+
+
 def _change_tensor(request: pb.ModelInferRequest, rng: random.Random) -> None:
     if request.inputs:
         tensor = rng.choice(request.inputs)
@@ -156,6 +167,7 @@ def _rename(request: pb.ModelInferRequest, rng: random.Random) -> None:
 CHANGES: tuple[Callable[[pb.ModelInferRequest, random.Random], None], ...] = (
     _change_shape,
     _change_shape,
+    _empty_shapes,
     _change_tensor,
     _change_tensors,
     _change_raw,

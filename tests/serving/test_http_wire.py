@@ -1,5 +1,6 @@
 """What the stock clients cannot send: raw HTTP, well-formed and not, and the codec on arbitrary bytes."""
 
+import contextlib
 import gzip
 import json
 import socket
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 
 from prefrm.protocol import OUTPUTS, encode_groups
 from prefrm.winmatrix import Group
-from serving.errors import ServingError, TooLargeError, UnsupportedError
+from serving.errors import InvalidRequestError, ServingError, TooLargeError, UnsupportedError
 from serving.http_codec import compress, decompress, parse_request
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
-from serving.tensors import pack, read_inputs, to_elements
+from serving.tensors import InputTensor, pack, read_inputs, to_elements
 
 PROMPT = {"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["a cat"]}
 IMAGES = {"name": "images", "datatype": "BYTES", "shape": [1, 2], "data": ["x", "y"]}
@@ -82,7 +83,14 @@ def test_a_version_in_the_path(served):
         ({"inputs": [PROMPT, PROMPT, IMAGES]}, "sent twice"),
         ({"inputs": [PROMPT | {"shape": [1, True]}, IMAGES]}, "extent of a shape"),
         ({"inputs": [PROMPT | {"shape": [-1, 1]}, IMAGES]}, "must have the shape"),
-        ({"inputs": [PROMPT | {"shape": [2**62, 1]}, IMAGES]}, "has 1 elements"),
+        ({"inputs": [PROMPT | {"shape": [4, 1]}, IMAGES]}, "has 1 elements; its shape [4, 1] needs 4"),
+        ({"inputs": [PROMPT | {"shape": [2**62, 1]}, IMAGES]}, "may have 4 groups; received 46116"),
+        ({"inputs": [PROMPT, IMAGES | {"shape": [1, 10**4000]}]}, "received 10000000000000000000"),
+        ({"inputs": [PROMPT, IMAGES | {"shape": [-(10**4000), 2]}]}, "received [-1000000000"),
+        (
+            {"inputs": [PROMPT | {"shape": [0, 1], "data": []}, IMAGES | {"shape": [0, 2**62], "data": []}]},
+            "may have 8 candidates",
+        ),
         ({"inputs": [PROMPT | {"shape": [0, 1], "data": []}, IMAGES]}, "received 0 and 1"),
         ({"inputs": [PROMPT | {"data": [3]}, IMAGES]}, "no string: int"),
         ({"inputs": [PROMPT | {"data": ["\ud800"]}, IMAGES]}, "no valid text"),
@@ -127,7 +135,7 @@ def test_the_header_length_must_fit_the_body(served, header, raw, message):
         (b"\x01\x00", "ends inside the length"),
         (b"\x05\x00\x00\x00ab", "ends inside an element"),
         (b"\xff\xff\xff\xff", "ends inside an element"),
-        (b"\x00\x00\x00\x00" * 3, "has 3 elements"),
+        (b"\x00\x00\x00\x00" * 3, "has more than 2 elements"),
         (b"", "has 0 elements"),
     ],
 )
@@ -138,6 +146,19 @@ def test_raw_tensors_must_fill_their_shape(served, raw, message):
     response = infer(served, content + raw, **{"Inference-Header-Content-Length": str(len(content))})
     assert response.status_code == 400
     assert message in refused(response)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 2**20)])
+def test_no_more_elements_are_read_than_the_shape_and_the_limits_have_room_for(shape):
+    prompt = InputTensor(name="prompt", datatype="BYTES", shape=(1, 1), elements=["a"])
+    zeros = InputTensor(name="images", datatype="BYTES", shape=shape, raw=bytes(2**22))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequestError, match=r"more than 2 elements|may have 64 candidates"):
+            read_inputs([prompt, zeros], Limits())
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -228,6 +249,22 @@ def test_a_compressed_bomb_is_not_inflated_beyond_the_limit():
     assert decompress(gzip.compress(bytes(1000)), "gzip", limit=1000) == bytes(1000)
 
 
+def test_all_members_of_a_gzip_body_are_read_and_nothing_else():
+    words = [b"one ", b"", b"two " * 50_000, b"three"]
+    body = b"".join(gzip.compress(word, mtime=0) for word in words)
+    whole = b"".join(words)
+    assert decompress(body, "gzip", limit=len(whole)) == whole
+    with pytest.raises(TooLargeError):
+        decompress(body, "gzip", limit=len(whole) - 1)
+    for more, message in ((b"x", "truncated"), (b"garbage", "no gzip data"), (body[:-1], "truncated")):
+        with pytest.raises(InvalidRequestError, match=message):
+            decompress(body + more, "gzip", limit=2 * len(whole))
+    with pytest.raises(InvalidRequestError, match="goes on for 7 bytes after its end"):
+        decompress(zlib.compress(b"one") + b"garbage", "deflate", limit=100)
+    with pytest.raises(InvalidRequestError, match="after its end"):
+        decompress(gzip.compress(b"") * 10_001, "gzip", limit=100)
+
+
 def test_a_body_beyond_the_limit_is_a_413(groups, scorer):
     limits = Limits(request_bytes=2000)
     with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
@@ -237,6 +274,45 @@ def test_a_body_beyond_the_limit_is_a_413(groups, scorer):
         response = infer(served, gzip.compress(b" " * 5_000_000), **{"Content-Encoding": "gzip"})
         assert response.status_code == 413
         assert refused(response)
+        assert infer(served, VALID).status_code == 200
+
+
+def raw_answer(served, request, body=()):
+    """What comes back, up to the connection's end, and how many pieces of the body were taken."""
+    host, port = served.http.split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(request)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            for piece in body:
+                connection.sendall(piece)
+                sent += 1
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while more := connection.recv(2**16):
+                answer += more
+    return answer, sent
+
+
+def test_a_body_that_never_comes_is_a_408_and_the_end_of_the_connection(scorer):
+    limits = Limits(deadline_s=0.3)
+    with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
+        for path in (b"/v2/models/judge/infer", b"/v1/score"):
+            head = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+            answer, _ = raw_answer(served, head)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b"connection: close" in answer.lower()
+            assert answer.endswith(b'{"error":"the request\'s body did not come within 0.3 s"}')
+        assert infer(served, VALID).status_code == 200
+
+
+def test_an_endless_body_is_not_read_to_its_end(scorer):
+    limits = Limits(request_bytes=2000)
+    with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
+        head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        piece = b"100000\r\n" + bytes(2**20) + b"\r\n"
+        _, sent = raw_answer(served, head, (piece for _ in range(200)))
+        assert 16 <= sent < 100
         assert infer(served, VALID).status_code == 200
 
 
@@ -258,7 +334,7 @@ def test_a_client_that_leaves_while_sending_harms_nobody(served, metric, until):
 def test_arbitrary_bytes_raise_nothing_but_a_refusal(body, header):
     try:
         request, _ = parse_request(body, header, model="judge", version="")
-        read_inputs(request.inputs)
+        read_inputs(request.inputs, Limits())
     except ServingError as error:
         assert error.http_status == 400
 
@@ -278,7 +354,7 @@ FIELD = st.sampled_from(["name", "datatype", "shape", "data", "parameters", "inp
 def test_arbitrary_json_raises_nothing_but_a_refusal(value):
     try:
         request, _ = parse_request(json.dumps(value).encode(), None, model="judge", version="")
-        read_inputs(request.inputs)
+        read_inputs(request.inputs, Limits())
     except ServingError as error:
         assert error.http_status in (400, 501)
 

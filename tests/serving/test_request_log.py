@@ -123,7 +123,7 @@ def test_a_request_is_one_line_and_three_spans(ask, wire):
     }
     assert (line["request_id"], line["trace_id"]) == ("step 7", PARENT[0])
     assert (line["groups"], line["candidates"]) == (2, 6)
-    assert line["bytes"] == 2 * (2 * len(IMAGE) + 4)
+    assert line["bytes"] == 2 * (len(PROMPT) + 2 * len(IMAGE) + 4)
     assert line["cost"] == 2 * 300
     assert 0 < line["compute_s"] <= line["total_s"] and 0 <= line["queue_s"] <= line["total_s"]
     assert set(spans) == {"infer judge", "queue", "compute"}

@@ -246,6 +246,24 @@ def test_an_exception_in_the_block_stops_the_server(scorer):
         httpx.get(f"http://{served.http}/v2")
 
 
+def test_ctrl_c_while_the_server_starts_stops_it_once_it_has_started():
+    class Slow:
+        stopped = False
+
+        async def start(self):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            await asyncio.sleep(0.2)
+            return Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", models=("m",))
+
+        async def stop(self):
+            self.stopped = True
+
+    server = Slow()
+    with pytest.raises(KeyboardInterrupt), background(server):
+        pytest.fail("the block ran")
+    assert server.stopped
+
+
 def test_the_health_service_hears_of_the_end(scorer):
     import grpc
     from grpc_health.v1 import health_pb2_grpc

@@ -165,13 +165,15 @@ class TestEveryClient:
             ({"shape": (1, 2)}, r"'prompt' must have the shape \[-1, 1\]"),
             ({"groups": 5}, "may have 4 groups; received 5"),
             ({"size": 9}, "may have 8 candidates; received 9"),
+            ({"prompt": "ä" * 16_385}, "a prompt may have 32768 bytes; received 32770"),
             ({"size": 1}, "at least 2 candidates"),
             ({"outputs": ["win_matrix", "rank"]}, "unknown output 'rank'"),
         ],
     )
     def test_a_request_that_breaks_the_protocol_is_invalid(self, kind, served, options, message):
         count, size = options.get("groups", 1), options.get("size", 2)
-        prompt = np.full(options.get("shape", (count, 1)), b"p", dtype=object)
+        text = options.get("prompt", "p").encode()
+        prompt = np.full(options.get("shape", (count, 1)), text, dtype=object)
         images = np.full((count, size), b"i", dtype=object)
         sent = inputs(kind, {"prompt": prompt, "images": images}, rename=options.get("rename"))
         wanted = outputs(kind, *options["outputs"]) if "outputs" in options else None

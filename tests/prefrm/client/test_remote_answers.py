@@ -73,6 +73,7 @@ def http_server_that_says(status: int, body: bytes, headers: dict[str, str], bef
         (502, b"<html>bad gateway</html>", {}, ServerUnavailableError),
         (503, b'{"error": "loading"}', {}, ServerUnavailableError),
         (504, b'{"error": "too late"}', {}, DeadlineError),
+        (408, b'{"error": "the body did not come"}', {}, DeadlineError),
         (429, b'{"error": "full"}', {}, OverloadedError),
         (401, b'{"error": "who are you"}', {}, RequestError),
         (500, b"", {}, ScoringError),

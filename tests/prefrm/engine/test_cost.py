@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from prefrm.engine import Engine
+from prefrm.engine.cost import _tokens_by_power
 from prefrm.engine.passes import Passes
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode
@@ -52,3 +53,38 @@ def test_what_cannot_be_read_and_what_is_not_judged_costs_nothing(judge, png):
 def test_larger_images_cost_more(judge, png):
     small, large = (Group(prompt="", images=(png(0, side, side),) * 2) for side in (32, 128))
     assert Engine(judge).cost(small) < Engine(judge).cost(large)
+
+
+def test_a_prompt_costs_its_tokens(judge, png):
+    engine, images = Engine(judge), (png(0, 32, 32), png(1, 32, 32))
+    nothing, long = (engine.cost(Group(prompt=prompt, images=images)) for prompt in ("", "ä" * 2000))
+    # Two images have two orders; a template that states the prompt again does so in each.
+    times = 1 if judge.processor.template.again is None else 3
+    assert long == nothing + 1000 * times
+
+
+def test_an_estimate_runs_no_image_processor(judge, png, monkeypatch):
+    prepared = []
+    real = judge.processor.prepare_image
+    monkeypatch.setattr(
+        judge.processor, "prepare_image", lambda image: prepared.append(image.size) or real(image)
+    )
+    engine = Engine(judge)
+    # The tiny judge's pixel budget is spent long before, and nothing larger is tried.
+    assert 0 < len(prepared) < 12
+    assert max(prepared) == (512, 512)
+    prepared.clear()
+    for side in (1, 16, 30, 700, 2500):
+        assert engine.cost(Group(prompt="", images=(png(0, side, side),) * 2)) > 1
+    assert prepared == []
+
+
+@pytest.mark.parametrize("bounds", [(0, 2**30), (2**12, 2**20), (2**9, 2**17), (2**30, 2**30)])
+def test_what_is_not_measured_is_known_all_the_same(bounds):
+    def measure(power: int) -> int:
+        measured.append(power)
+        return min(max(2**power, bounds[0]), bounds[1]) // 2**8
+
+    measured = []
+    tokens = _tokens_by_power(measure)
+    assert tokens == {power: measure(power) for power in range(8, 23)}

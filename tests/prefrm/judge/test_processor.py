@@ -48,6 +48,12 @@ def test_a_comparison_longer_than_the_model_reads_is_refused(judge: Judge, png):
         judge.processor.prepare_pair("x" * 1000, image, image)
 
 
+def test_a_prompt_far_too_long_is_refused_before_it_is_tokenized(judge: Judge, monkeypatch):
+    monkeypatch.setattr(type(judge.processor.layout), "prompt", lambda *_: pytest.fail("it was tokenized"))
+    with pytest.raises(RecordError, match="2000000 characters and the model reads 512 tokens"):
+        judge.processor.frame("x " * 1_000_000)
+
+
 def test_a_prompt_that_is_stated_twice_takes_its_tokens_twice(tiny_checkpoint: Path, png):
     lengths = {}
     for template in ("match-v1", "match-twice-v1"):

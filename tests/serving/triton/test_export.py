@@ -172,3 +172,9 @@ def test_a_scorer_that_raises_fails_its_batch_and_keeps_the_reasons_of_the_other
     answers = answer(CountingScorer(), [request(b"poison", 2), request(b"\xff", 2)], Limits())
     assert isinstance(answers[0], ScoringError) and "breaks the judge" in str(answers[0])
     assert isinstance(answers[1], ProtocolError)
+
+
+def test_a_prompt_beyond_the_limit_is_refused_alone():
+    answers = answer(CountingScorer(), [request(b"four", 2), request(b"tre", 2)], Limits(prompt_bytes=3))
+    assert isinstance(answers[0], ProtocolError) and "may have 3 bytes; received 4" in str(answers[0])
+    assert answers[1]["win_matrix"].shape == (1, 2, 2)
