@@ -175,7 +175,7 @@ class Batcher:
             work = _Work(
                 groups=groups,
                 costs=await self._costs(groups, expires - now),
-                content_bytes=sum(len(image or b"") for group in groups for image in group.images),
+                content_bytes=sum(group.content_bytes for group in groups),
                 arrived=now,
                 expires=expires,
                 answer=loop.create_future(),

@@ -231,8 +231,8 @@ def _refusal(status: str | None, message: str, endpoint: Endpoint) -> Setback | 
             return TooLarge(f"{endpoint.url} refused the request: {message}")
         case "429":
             return overloaded(endpoint, message, pause())
-        # 408 and 425 say nothing of the request: it came too slowly, or too early to be trusted.
-        case "408" | "425" | "502" | "503":
+        # 425 says nothing of the request: it came too early to be trusted.
+        case "425" | "502" | "503":
             return unavailable(endpoint, message, pause())
         case "408" | "504":
             return DeadlineError(f"{endpoint.url} gave up: {message}")
