@@ -102,6 +102,7 @@ class JudgeRounds:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._cells: dict[tuple[str, int], _Cell] = {}
+        self._added_ms: dict[str, list[float]] = {wire: [] for wire in self._wires}
         self._cleanups = ExitStack()
         torch.set_num_threads(settings.threads)
         self._engine = build_scorer("judge")
@@ -124,6 +125,11 @@ class JudgeRounds:
     @property
     def _wires(self) -> tuple[str, ...]:
         return ("grpc", "http") if self._settings.http else ("grpc",)
+
+    @property
+    def added_ms(self) -> dict[str, float]:
+        """What each wire adds to one request, as `ServerReport` has it; after `run`."""
+        return {wire: statistics.median(differences) for wire, differences in self._added_ms.items()}
 
     def run(self, advance: Advance) -> list[ServerRow]:
         """All rows."""
@@ -170,6 +176,9 @@ class JudgeRounds:
             for wire in self._wires:
                 load = Load(target=_address(self.server, wire), wire=wire, first=n, count=1)
                 latencies[wire] += answered(self.load.put(load))
+        for wire, differences in self._added_ms.items():
+            pairs = zip(latencies[wire], latencies["engine"], strict=True)
+            differences += [served - alone for served, alone in pairs]
         for way, turn in latencies.items():
             self._cell(way, 1).add(sum(turn) / 1e3, turn)
 
