@@ -65,7 +65,7 @@ def prefrm_server(scorer: str, *, threads: int, queued: int | None = None) -> It
     """prefrm's server around a scorer of `serving.bench.scorers`, with so many threads of torch."""
     with tempfile.TemporaryDirectory() as folder:
         addresses = Path(folder) / "addresses.json"
-        command = [sys.executable, "-m", "serving.bench.target", scorer, "--address-file", str(addresses)]
+        command = [sys.executable, "-m", "serving.bench.served", scorer, "--address-file", str(addresses)]
         command += ["--threads", str(threads)]
         if queued is not None:
             command += ["--queued", str(queued)]

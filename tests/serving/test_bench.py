@@ -10,6 +10,7 @@ import pytest
 
 from prefrm.errors import ConfigError, ScoringError
 from prefrm.winmatrix import FakeScorer
+from serving.bench.benchmark import read_settings
 from serving.bench.load import Load, Outcome
 from serving.bench.overload import measure_overload
 from serving.bench.processes import LoadProcess, mlserver, prefrm_server
@@ -17,7 +18,6 @@ from serving.bench.report import Overload, ServerReport, ServerRow, percentile, 
 from serving.bench.requests import small_groups, write_requests
 from serving.bench.rounds import answered
 from serving.bench.scorers import build_scorer
-from serving.bench.server import read_settings
 from serving.bench.soak import _window
 
 
