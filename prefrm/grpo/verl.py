@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefrm.errors import ConfigError, MediaError
+from prefrm.grpo.conversations import last_user_text
 from prefrm.grpo.groups import GroupRule
 from prefrm.grpo.images import encode_image
 from prefrm.grpo.layout import Candidate
-from prefrm.grpo.reward import AsyncScorer, last_user_text
+from prefrm.grpo.scorer import AsyncScorer
 from prefrm.rewards import RewardFunction
 from prefrm.winmatrix import OnMissing
 
