@@ -47,6 +47,7 @@ MISTAKES = {
     "list_type": "is {received}; send a list",
     "model_type": "is {received}; send an object",
 }
+KINDS: Mapping[type, str] = {type(None): "null", str: "a string", list: "a list", dict: "an object"}
 BIGGEST_SHOWN = 2**63
 
 
@@ -166,11 +167,11 @@ def _mistake(problem: Mapping[str, Any]) -> str:
 
 def _kind(received: object) -> str:
     """What it is, for people. Never a string itself: it may be an image of megabytes."""
-    if received is None or isinstance(received, bool):
-        return {None: "null", True: "true", False: "false"}[received]
+    if isinstance(received, bool):
+        return "true" if received else "false"
     if isinstance(received, int | float):
         return f"the number {received}" if not abs(received) > BIGGEST_SHOWN else "a number beyond all bounds"
-    return {str: "a string", list: "a list", dict: "an object"}.get(type(received), "something else")
+    return KINDS.get(type(received), "something else")
 
 
 def _place(location: Sequence[int | str]) -> str:
