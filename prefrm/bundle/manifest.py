@@ -165,7 +165,7 @@ def unlisted_files(root: Path, manifest: Manifest) -> list[str]:
 
 def check_outside_bundles(folder: Path) -> None:
     """Raise `BundleError` if it would be inside a bundle, which nothing could load any more."""
-    for parent in folder.absolute().resolve().parents:
+    for parent in folder.resolve().parents:
         try:
             read_manifest(parent)
         except BundleError:

@@ -126,9 +126,12 @@ class LoadProcess:
     def __enter__(self) -> "LoadProcess":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
+        if kind is not None:
+            # It may be in the middle of a load, whose end nobody waits for any more.
+            self._process.terminate()
         self._process.wait()
         self._process.stdout.close()
 

@@ -4,6 +4,8 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from serving.bench.overload import measure_overload
 from serving.bench.processes import LoadProcess, mlserver, prefrm_server
 from serving.bench.report import Overload, ServerReport, ServerRow, percentile, write_server_report
 from serving.bench.requests import small_groups, write_requests
-from serving.bench.rounds import answered
+from serving.bench.rounds import added, answered
 from serving.bench.scorers import build_scorer
 from serving.bench.soak import _window
 
@@ -65,6 +67,12 @@ def test_an_overload_counts_answers_refusals_and_the_lost():
     found = measure_overload(Loads(), Server(), seconds=4.0, groups=20)
     assert (found.peak_rps, found.accepted_rps, found.of_peak) == (10, 9, 0.9)
     assert (found.refused, found.refusal_p99_ms, found.lost) == (100, 99, 2)
+
+
+def test_what_a_wire_adds_is_paired_group_by_group():
+    # The median of the differences is 1, that of the wire less that of the engine 11.
+    ways = {"engine": [10.0, 30.0, 20.0], "grpc": [11.0, 31.0, 90.0]}
+    assert added(ways["engine"], ways) == {"grpc": [1.0, 1.0, 70.0]}
 
 
 def test_a_report_has_the_rows_and_the_overload(tmp_path):
@@ -165,6 +173,19 @@ def test_an_interrupt_leaves_the_load_to_the_end_of_its_input(tmp_path):
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (0, "")
+
+
+def test_an_interrupt_waits_for_no_load(tmp_path):
+    write_requests(small_groups(1), build_scorer("two-layers"), tmp_path)
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), LoadProcess(tmp_path) as load:
+        load.put(Load(target="127.0.0.1:1", count=1))
+        timer = threading.Timer(0.2, signal.pthread_kill, [threading.get_ident(), signal.SIGINT])
+        timer.start()
+        load.put(Load(target="127.0.0.1:1", seconds=50))
+    timer.join()
+    assert time.monotonic() - started < 40
 
 
 def test_an_interpreter_without_mlserver_is_refused(tmp_path):
