@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 from serving.dataplane import DataPlane
 from serving.errors import InvalidRequestError
 from serving.http_io import read_body, unless_gone
-from serving.score_schema import ErrorAnswer, ScoreAnswer, read_scoring, request_model
+from serving.score_reading import read_scoring
+from serving.score_schema import ErrorAnswer, ScoreAnswer, request_model
 
 __all__ = ["score_router"]
 

@@ -24,7 +24,14 @@ except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
 from prefrm.bundle.loading import Bundle, load_bundle
-from prefrm.bundle.manifest import MANIFEST, Calibration, Manifest, read_manifest, verify_files
+from prefrm.bundle.manifest import (
+    MANIFEST,
+    Calibration,
+    Manifest,
+    check_outside_bundles,
+    read_manifest,
+    verify_files,
+)
 from prefrm.bundle.merging import merge_bundle
 from prefrm.bundle.writing import amend_bundle, write_bundle
 
@@ -34,6 +41,7 @@ __all__ = [
     "Calibration",
     "Manifest",
     "amend_bundle",
+    "check_outside_bundles",
     "load_bundle",
     "merge_bundle",
     "read_manifest",

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from prefrm.bundle.manifest import Manifest, read_manifest, verify_files
+from prefrm.bundle.quiet import plain_stderr
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeProcessor, build_head
 from prefrm.judge.backbones import BaseModel, find_base, load_backbone
@@ -47,13 +48,14 @@ def load_bundle(
     dtype = resolve_dtype(dtype, device)
     try:
         base = _find_weights(root, manifest)
-        backbone = load_backbone(base.folder, dtype=dtype, quantize=manifest.spec.quantize)
-        processor = JudgeProcessor.load(
-            root / "processor", backbone.config, manifest.spec, manifest.template, manifest.stride
-        )
-        head = build_head(manifest.spec, backbone.get_output_embeddings().in_features)
-        if manifest.weights == "adapter":
-            backbone = PeftModel.from_pretrained(backbone, root / "adapter")
+        with plain_stderr():
+            backbone = load_backbone(base.folder, dtype=dtype, quantize=manifest.spec.quantize)
+            processor = JudgeProcessor.load(
+                root / "processor", backbone.config, manifest.spec, manifest.template, manifest.stride
+            )
+            head = build_head(manifest.spec, backbone.get_output_embeddings().in_features)
+            if manifest.weights == "adapter":
+                backbone = PeftModel.from_pretrained(backbone, root / "adapter")
         head.load_state_dict(load_file(root / "head.safetensors"))
     except (ConfigError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise BundleError(f"{root}: {error}") from error

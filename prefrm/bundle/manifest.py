@@ -15,6 +15,7 @@ __all__ = [
     "MANIFEST",
     "Calibration",
     "Manifest",
+    "check_outside_bundles",
     "check_path",
     "hash_files",
     "read_manifest",
@@ -160,6 +161,19 @@ def verify_files(root: Path, manifest: Manifest) -> None:
 def unlisted_files(root: Path, manifest: Manifest) -> list[str]:
     """The files in the folder that are not the bundle's, sorted."""
     return sorted(set(_files(root)) - set(manifest.files))
+
+
+def check_outside_bundles(folder: Path) -> None:
+    """Raise `BundleError` if it would be inside a bundle, which nothing could load any more."""
+    for parent in folder.resolve().parents:
+        try:
+            read_manifest(parent)
+        except BundleError:
+            continue
+        raise BundleError(
+            f"{folder} is inside the bundle {parent}, which would be refused with another file in it; "
+            "name a folder outside"
+        )
 
 
 def check_path(path: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from prefrm.bundle.loading import load_bundle
-from prefrm.bundle.manifest import Manifest, read_manifest
+from prefrm.bundle.manifest import Manifest, check_outside_bundles, read_manifest
 from prefrm.bundle.writing import CARD, PLOTS, write_bundle
 from prefrm.errors import BundleError
 
@@ -22,11 +22,14 @@ def merge_bundle(source: Path | str, target: Path | str, dtype: torch.dtype | st
 
     Raises:
         BundleError: `source` is no intact bundle, its base model is absent, it has no adapter, or `target`
-            holds something that is no bundle.
+            holds something that is no bundle or is inside one.
     """
     root = Path(source)
+    # Before the weights are loaded, not after it.
+    check_outside_bundles(Path(target))
     if read_manifest(root).weights != "adapter":
         raise BundleError(f"{root} has no adapter to merge: its weights are whole already")
+    pictures = [path for path in sorted((root / PLOTS).rglob("*")) if path.is_file()]
     bundle = load_bundle(root, "cpu", dtype)
     return write_bundle(
         target,
@@ -35,6 +38,6 @@ def merge_bundle(source: Path | str, target: Path | str, dtype: torch.dtype | st
         data_fingerprint=bundle.manifest.data_fingerprint,
         metrics=bundle.manifest.metrics,
         card=(root / CARD).read_text(encoding="utf-8"),
-        plots={path.name: path.read_bytes() for path in sorted((root / PLOTS).glob("*"))},
+        plots={path.relative_to(root / PLOTS).as_posix(): path.read_bytes() for path in pictures},
         merge=True,
     )

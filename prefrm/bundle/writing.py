@@ -5,8 +5,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,13 +18,16 @@ from prefrm.bundle.manifest import (
     MANIFEST,
     Calibration,
     Manifest,
+    check_outside_bundles,
     check_path,
     hash_files,
     read_manifest,
     unlisted_files,
     verify_files,
 )
+from prefrm.bundle.quiet import plain_stderr
 from prefrm.errors import BundleError
+from prefrm.files import write_folder_whole
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.judge.quantization import dequantize, is_quantized
 
@@ -59,8 +61,9 @@ def write_bundle(
         plots: encoded pictures by file name; the card finds them in `plots/`.
 
     Raises:
-        BundleError: `folder` holds something that is no bundle, `metrics` are no JSON, a plot is no
-            picture, or an adapter without `merge` was trained on a merged bundle and not on its base model.
+        BundleError: `folder` holds something that is no bundle or is inside one, `metrics` are no JSON, a
+            plot is no picture, or an adapter without `merge` was trained on a merged bundle and not on its
+            base model.
     """
     target = Path(folder)
     _check_replaceable(target)
@@ -71,7 +74,7 @@ def write_bundle(
             "find again; pass merge=True"
         )
     plain = _plain(metrics)
-    with _replacing(target) as partial:
+    with plain_stderr(), write_folder_whole(target) as partial:
         _write_weights(judge, partial, merge=merge)
         _write_card(partial, card, plots)
         manifest = Manifest(
@@ -108,7 +111,7 @@ def amend_bundle(
     before = read_manifest(target)
     verify_files(target, before)
     plain = _plain(metrics)
-    with _replacing(target) as partial:
+    with write_folder_whole(target) as partial:
         for path in before.files:
             if path != CARD and not path.startswith(f"{PLOTS}/"):
                 _link(target / path, partial / path)
@@ -119,6 +122,7 @@ def amend_bundle(
 
 
 def _check_replaceable(target: Path) -> None:
+    check_outside_bundles(target)
     if not target.exists():
         return
     try:
@@ -130,19 +134,6 @@ def _check_replaceable(target: Path) -> None:
             f"{target} holds {foreign[0]}, which is not part of the bundle there and would be lost; "
             "choose another folder or move the file"
         )
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A new folder beside `target` that takes its place if the block succeeds and is gone if it does not."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        _move(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _found_from_anywhere(spec: JudgeSpec) -> JudgeSpec:
@@ -210,15 +201,6 @@ def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise BundleError(f"the metrics cannot be written as JSON: {error}") from error
     return plain
-
-
-def _move(partial: Path, target: Path) -> None:
-    # A folder cannot replace a folder in one step: the old one steps aside first.
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _versions(*, quantized: bool) -> dict[str, str]:

@@ -4,9 +4,11 @@ Importing this package imports neither torch nor any trainer.
 """
 
 from prefrm.grpo.combined import CombinedReward
+from prefrm.grpo.conversations import last_user_text
 from prefrm.grpo.flow import FlowGRPOReward
 from prefrm.grpo.group_calls import FlowFactoryReward, SlimeReward
-from prefrm.grpo.reward import AsyncPreferenceReward, AsyncScorer, PreferenceReward, last_user_text
+from prefrm.grpo.scorer import AsyncScorer
+from prefrm.grpo.trl import AsyncPreferenceReward, PreferenceReward
 from prefrm.grpo.verl import VerlReward
 
 __all__ = [

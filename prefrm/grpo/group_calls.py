@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from prefrm.errors import ConfigError, DataError
+from prefrm.grpo.conversations import last_user_text
 from prefrm.grpo.groups import GroupRule, Rewards
 from prefrm.grpo.images import encode_image, encode_images
 from prefrm.grpo.layout import Candidate
-from prefrm.grpo.reward import AsyncScorer, last_user_text
+from prefrm.grpo.scorer import AsyncScorer
 from prefrm.rewards import RewardFunction
 from prefrm.winmatrix import Floats, OnMissing, Scorer
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefrm.errors import ConfigError
+from prefrm.errors import ConfigError, MediaError
+from prefrm.grpo.conversations import last_user_text
 from prefrm.grpo.groups import GroupRule
 from prefrm.grpo.images import encode_image
 from prefrm.grpo.layout import Candidate
-from prefrm.grpo.reward import AsyncScorer, last_user_text
+from prefrm.grpo.scorer import AsyncScorer
 from prefrm.rewards import RewardFunction
 from prefrm.winmatrix import OnMissing
 
@@ -22,8 +23,18 @@ __all__ = ["VerlReward"]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Waiting:
+    came: int = 0
     rows: list[Candidate] = field(default_factory=list)
     rewards: asyncio.Future[list[float]]
+    patience: asyncio.TimerHandle
+    scoring: asyncio.Task[None] | None = None
+
+    def fail(self, error: Exception) -> None:
+        """Raise it for every sample of the group, those that come later included."""
+        if not self.rewards.done():
+            self.rewards.set_exception(error)
+            # Asked for here, so that asyncio says nothing of it if all samples were cancelled.
+            self.rewards.exception()
 
 
 class VerlReward:
@@ -45,7 +56,8 @@ class VerlReward:
         patience: seconds for a group to become whole, from its first sample on.
         to_prompt: gives the text to judge by; by default, of `raw_prompt`, the text or its last user message.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
-        on_missing: what to do about a sample without a reward: "raise", or "drop", which gives it NaN.
+        on_missing: what to do about a sample without a reward: "raise", or "drop", which gives it NaN. A
+            sample whose image cannot be encoded (a pixel is NaN) is one of them.
     """
 
     def __init__(
@@ -70,43 +82,67 @@ class VerlReward:
     async def __call__(self, data: Any) -> dict[str, Any]:
         """`{"reward_score": its reward, "reward_extra_info": {}}`, once its group is whole.
 
+        What is wrong with one sample is raised for each of its group, at once.
+
         Raises:
-            ConfigError: the group did not become whole in time, or its prompts differ; for each sample.
-            ScoringError: the scorer could not answer; for each sample.
-            IncompleteMatrixError: a sample has no reward and `on_missing` is "raise"; for each sample.
+            ConfigError: the group did not become whole in time, its prompts differ, or a sample's image or
+                prompt is of another form.
+            MediaError: a sample's image cannot be encoded and `on_missing` is "raise".
+            ScoringError: the scorer could not answer.
+            IncompleteMatrixError: a sample has no reward and `on_missing` is "raise".
         """
         item = data[0]
         uid = str(item.non_tensor_batch["uid"])
-        row = Candidate(prompt=self._to_prompt(item), image=encode_image(item.batch["responses"]))
-        if uid not in self._waiting:
-            self._waiting[uid] = _Waiting(rewards=asyncio.get_running_loop().create_future())
-        group = self._waiting[uid]
-        place = len(group.rows)
-        group.rows.append(row)
-        if len(group.rows) == self._group_size:
+        group = self._group(uid)
+        place = group.came
+        group.came += 1
+        try:
+            group.rows.append(self._candidate(item))
+        except Exception as error:
+            group.fail(error)
+        if group.came == self._group_size:
+            group.patience.cancel()
             del self._waiting[uid]
-            await self._score(group)
-        rewards = await self._whole(uid, group)
+            # In a task of its own: whichever sample is cancelled, the others are scored.
+            group.scoring = asyncio.create_task(self._score(group))
+        rewards = await asyncio.shield(group.rewards)
         return {"reward_score": rewards[place], "reward_extra_info": {}}
 
-    async def _whole(self, uid: str, group: _Waiting) -> list[float]:
-        await asyncio.wait([group.rewards], timeout=self._patience)
-        if len(group.rows) < self._group_size:
-            if self._waiting.get(uid) is group:
-                del self._waiting[uid]
-            raise ConfigError(
-                f"{len(group.rows)} of {self._group_size} samples of the group {uid} came within "
+    def _group(self, uid: str) -> _Waiting:
+        if uid not in self._waiting:
+            loop = asyncio.get_running_loop()
+            patience = loop.call_later(self._patience, self._give_up, uid)
+            self._waiting[uid] = _Waiting(rewards=loop.create_future(), patience=patience)
+        return self._waiting[uid]
+
+    def _candidate(self, item: Any) -> Candidate:
+        prompt = self._to_prompt(item)
+        try:
+            return Candidate(prompt=prompt, image=encode_image(item.batch["responses"]))
+        except MediaError:
+            if self._rule.on_missing == "raise":
+                raise
+            return Candidate(prompt=prompt, image=None)
+
+    def _give_up(self, uid: str) -> None:
+        group = self._waiting.pop(uid)
+        group.fail(
+            ConfigError(
+                f"{group.came} of {self._group_size} samples of the group {uid} came within "
                 f"{self._patience:g} s; run verl with reward.num_workers=1, and group_size as rollout.n"
             )
-        return await asyncio.shield(group.rewards)
+        )
 
     async def _score(self, group: _Waiting) -> None:
+        if group.rewards.done():
+            return
         try:
             groups = self._rule.to_score([group.rows])
-            (rewards,) = self._rule.settle([group.rows], groups, await self._scorer.score(groups))
+            matrices = await self._scorer.score(groups) if groups else []
+            (rewards,) = self._rule.settle([group.rows], groups, matrices)
             group.rewards.set_result(self._rule.numbers(rewards))
         # Whatever went wrong concerns every sample of the group.
         except Exception as error:
-            group.rewards.set_exception(error)
+            group.fail(error)
         finally:
             group.rewards.cancel()

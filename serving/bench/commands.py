@@ -32,8 +32,8 @@ def server(
 ) -> None:
     """Compare the server with the engine alone and with MLServer, and ask it for ten times what it can do."""
     try:
+        from serving.bench.benchmark import bench_server, read_settings
         from serving.bench.report import write_server_report
-        from serving.bench.server import bench_server, read_settings
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "serve") from error
     settings = read_settings(quick=quick, mlserver=mlserver, threads=threads)

@@ -6,6 +6,7 @@ writes what came of it as a line of JSON on standard output; until its input end
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -207,6 +208,8 @@ async def _serve(requests: _Requests) -> None:
 
 def main() -> None:
     """Answer loads until standard input ends. The one argument is the folder of requests."""
+    # Ctrl-C reaches every process of a terminal; the one that started this then ends its input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(_serve(_Requests(Path(sys.argv[1]))))
 
 

@@ -65,7 +65,7 @@ def prefrm_server(scorer: str, *, threads: int, queued: int | None = None) -> It
     """prefrm's server around a scorer of `serving.bench.scorers`, with so many threads of torch."""
     with tempfile.TemporaryDirectory() as folder:
         addresses = Path(folder) / "addresses.json"
-        command = [sys.executable, "-m", "serving.bench.target", scorer, "--address-file", str(addresses)]
+        command = [sys.executable, "-m", "serving.bench.served", scorer, "--address-file", str(addresses)]
         command += ["--threads", str(threads)]
         if queued is not None:
             command += ["--queued", str(queued)]
@@ -126,9 +126,12 @@ class LoadProcess:
     def __enter__(self) -> "LoadProcess":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
+        if kind is not None:
+            # It may be in the middle of a load, whose end nobody waits for any more.
+            self._process.terminate()
         self._process.wait()
         self._process.stdout.close()
 

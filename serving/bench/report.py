@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +19,10 @@ MEASURED = (
     "{device}; {rounds}. A request has one group of four. *judge* is a random Qwen2.5-VL of six layers with "
     "{tokens} tokens an image, on {threads}; *engine* is the same without a server, given so many groups a "
     "call. *two layers* is a model that takes no time, on one thread."
+)
+ADDED = (
+    "One request at a time, the server of *judge* takes {added} longer than the engine for the same group: "
+    "medians of the differences."
 )
 OVERLOADED = (
     "Overload: {offered:.0f} requests a second for {seconds:.0f} s on the server of *judge*, whose most is "
@@ -63,7 +67,7 @@ class Overload:
         of_peak: the part of `peak_rps` that this is.
         refused: requests that were turned away.
         refusal_p99_ms: how long that took.
-        accepted_p99_ms: how long an answer took.
+        accepted_p99_ms: how long an answer took; None if there was none.
         lost: requests that got neither a right answer nor a refusal.
         resident_mb: memory of the server's process, before and after, in MiB.
     """
@@ -75,7 +79,7 @@ class Overload:
     of_peak: float
     refused: int
     refusal_p99_ms: float
-    accepted_p99_ms: float
+    accepted_p99_ms: float | None
     lost: int
     resident_mb: tuple[float, float]
 
@@ -90,6 +94,8 @@ class ServerReport:
         threads: of torch, in the server of the judge and in the engine beside it.
         image_tokens: of an image of the judge.
         rows: in the order in which they are read.
+        added_ms: what a wire adds to a single request of the judge's, by its name: the median, over the
+            groups, of the request's time less that of the same call in this process.
         overload: on the judge.
     """
 
@@ -98,15 +104,20 @@ class ServerReport:
     threads: int
     image_tokens: int
     rows: tuple[ServerRow, ...]
+    added_ms: Mapping[str, float]
     overload: Overload
 
     def to_json(self) -> str:
-        """Of plain data: `rows` and `overload`; null where a ratio does not apply."""
-        plain = {"rows": [asdict(row) for row in self.rows], "overload": asdict(self.overload)}
+        """Of plain data: `rows`, `added_ms` and `overload`; null where a figure does not apply."""
+        plain = {
+            "rows": [asdict(row) for row in self.rows],
+            "added_ms": dict(self.added_ms),
+            "overload": asdict(self.overload),
+        }
         return json.dumps(plain, indent=2, allow_nan=False) + "\n"
 
     def to_markdown(self) -> str:
-        """What was measured, a table, and the overload."""
+        """What was measured, a table, what the server adds to one request, and the overload."""
         said = MEASURED.format(
             device=self.device,
             rounds="one round" if self.rounds == 1 else f"medians of {self.rounds} alternating rounds",
@@ -114,7 +125,11 @@ class ServerReport:
             threads="one thread" if self.threads == 1 else f"{self.threads} threads",
         )
         table = markdown_table(HEADER, [_cells(row) for row in self.rows])
-        return f"{textwrap.fill(said, LINE)}\n\n{table}\n\n{textwrap.fill(self._overloaded(), LINE)}\n"
+        added = ADDED.format(
+            added=" and ".join(f"{value:.3g} ms over {wire}" for wire, value in self.added_ms.items())
+        )
+        said, added, overloaded = (textwrap.fill(text, LINE) for text in (said, added, self._overloaded()))
+        return f"{said}\n\n{table}\n\n{added}\n\n{overloaded}\n"
 
     def _overloaded(self) -> str:
         overload = self.overload
@@ -140,8 +155,9 @@ def write_server_report(report: ServerReport, docs: Path) -> None:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that a share of them does not exceed; 0 of none."""
-    ordered = sorted(values) or [0.0]
+    """The value that a share of them, of which there is one at least, does not exceed."""
+    assert values
+    ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 

@@ -3,7 +3,7 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from serving.bench.report import ServerRow, percentile
 from serving.bench.requests import judge_groups, small_groups, write_requests
 from serving.bench.scorers import build_scorer
 
-__all__ = ["CONCURRENCIES", "SMALL_GROUPS", "JudgeRounds", "Settings", "SmallRounds", "answered"]
+__all__ = ["CONCURRENCIES", "SMALL_GROUPS", "JudgeRounds", "Settings", "SmallRounds", "added", "answered"]
 
 CONCURRENCIES = (1, 8, 32)
 SMALL_GROUPS = 64
@@ -91,6 +91,15 @@ def answered(outcome: Outcome) -> list[float]:
     return outcome.latencies_ms["OK"]
 
 
+def added(engine: Sequence[float], ways: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """How much longer each way but the engine's took than that, group by group."""
+    return {
+        way: [served - alone for served, alone in zip(turn, engine, strict=True)]
+        for way, turn in ways.items()
+        if way != "engine"
+    }
+
+
 class JudgeRounds:
     """The judge behind the server, beside the same judge in this process. Use as a context.
 
@@ -102,6 +111,7 @@ class JudgeRounds:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._cells: dict[tuple[str, int], _Cell] = {}
+        self._added_ms: dict[str, list[float]] = {}
         self._cleanups = ExitStack()
         torch.set_num_threads(settings.threads)
         self._engine = build_scorer("judge")
@@ -124,6 +134,11 @@ class JudgeRounds:
     @property
     def _wires(self) -> tuple[str, ...]:
         return ("grpc", "http") if self._settings.http else ("grpc",)
+
+    @property
+    def added_ms(self) -> dict[str, float]:
+        """What each wire adds to one request, as `ServerReport` has it; after `run`."""
+        return {wire: statistics.median(differences) for wire, differences in self._added_ms.items()}
 
     def run(self, advance: Advance) -> list[ServerRow]:
         """All rows."""
@@ -170,6 +185,8 @@ class JudgeRounds:
             for wire in self._wires:
                 load = Load(target=_address(self.server, wire), wire=wire, first=n, count=1)
                 latencies[wire] += answered(self.load.put(load))
+        for wire, more in added(latencies["engine"], latencies).items():
+            self._added_ms.setdefault(wire, []).extend(more)
         for way, turn in latencies.items():
             self._cell(way, 1).add(sum(turn) / 1e3, turn)
 

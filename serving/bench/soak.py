@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from prefrm.bench.tables import markdown_table
+from prefrm.errors import ScoringError
 from prefrm.files import write_whole
 from prefrm.progress import track
-from serving.bench.load import Load
+from serving.bench.load import Load, Outcome
 from serving.bench.processes import LoadProcess, prefrm_server
 from serving.bench.report import percentile
 from serving.bench.requests import small_groups, write_requests
@@ -69,7 +70,11 @@ class Soak:
 
 
 def measure_soak(minutes: float) -> Soak:
-    """Keep a server of the two-layer model saturated over gRPC."""
+    """Keep a server of the two-layer model saturated over gRPC.
+
+    Raises:
+        ScoringError: for a fiftieth of the time, it gave no right answer.
+    """
     counts: Counter[str] = Counter()
     seconds = 0.0
     windows: list[tuple[float, float, float, float]] = []
@@ -85,9 +90,7 @@ def measure_soak(minutes: float) -> Soak:
                 outcome = load.put(turn)
                 counts.update({status: len(times) for status, times in outcome.latencies_ms.items()})
                 seconds += outcome.seconds
-                times = outcome.latencies_ms.get("OK", [0.0])
-                rate = len(times) / outcome.seconds
-                windows.append((rate, percentile(times, 0.5), percentile(times, 0.99), server.resident_mb))
+                windows.append((*_window(outcome), server.resident_mb))
                 advance(done)
     rps, p50, p99, resident = (_fifths(values) for values in zip(*windows, strict=True))
     lost = counts.total() - counts["OK"]
@@ -106,6 +109,17 @@ def write_soak(soak: Soak, docs: Path) -> None:
     """Write `serving/soak.md` into `docs`."""
     (docs / TEXT).parent.mkdir(parents=True, exist_ok=True)
     write_whole(docs / TEXT, soak.to_markdown())
+
+
+def _window(outcome: Outcome) -> tuple[float, float, float]:
+    """Right answers a second, and their p50 and p99 in milliseconds."""
+    if not (times := outcome.latencies_ms.get("OK")):
+        counts = {status: len(latencies) for status, latencies in outcome.latencies_ms.items()}
+        raise ScoringError(
+            f"the soaked server gave no right answer in {outcome.seconds:.1f} s (others: {counts}), so there "
+            "is nothing to compare; run it for longer, or see its log"
+        )
+    return len(times) / outcome.seconds, percentile(times, 0.5), percentile(times, 0.99)
 
 
 def _fifths(values: Sequence[float]) -> tuple[float, float]:

@@ -7,7 +7,6 @@
 Loads no weights.
 """
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from google.protobuf import text_format
 from google.protobuf.json_format import ParseDict
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from prefrm.bundle import Manifest, read_manifest, verify_files
+from prefrm.bundle import Manifest, check_outside_bundles, read_manifest, verify_files
 from prefrm.errors import ConfigError
+from prefrm.files import write_folder_whole
 from prefrm.protocol import BUNDLE_PARAMETER, DEFAULT_MODEL, judge_identity
 from serving.descriptions import describe_config
 from serving.limits import Limits
@@ -42,25 +42,23 @@ def write_repository(bundle: Path, out: Path, *, name: str = DEFAULT_MODEL) -> M
 
     Raises:
         ConfigError: `out` exists, or `name` is no name of a model.
-        BundleError: `bundle` is no intact bundle.
+        BundleError: `bundle` is no intact bundle, or `out` is inside one.
     """
     manifest = read_manifest(bundle)
     facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: judge_identity(manifest.digest)}
     model = ModelInfo(name=name, facts=facts)
     if out.exists():
         raise ConfigError(f"{out} exists; name a folder that does not, or remove it")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
+    check_outside_bundles(out)
+    verify_files(bundle, manifest)
+    with write_folder_whole(out) as partial:
         version = partial / name / model.version
         shutil.copytree(bundle, version / BUNDLE_FOLDER)
-        # The copy, so that this guards against a fault of the copying, too.
+        # Again, so that this guards against a fault of the copying, too.
         verify_files(version / BUNDLE_FOLDER, manifest)
         (version / "model.py").write_text(MODEL, encoding="utf-8")
         config = text_format.MessageToString(_config(model, Limits()))
         (partial / name / CONFIG).write_text(config, encoding="utf-8")
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest
 
 

@@ -19,7 +19,8 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelInfo, ModelRepository
 from serving.running import background
-from serving.score_schema import read_scoring, request_model
+from serving.score_reading import read_scoring
+from serving.score_schema import request_model
 from serving.server import JudgeServer, Server
 from tests.serving.score_calls import as_json, b64, post, refused
 
@@ -68,22 +69,25 @@ def one(images=("aGFsbG8=", None), **fields):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "the request: Invalid JSON"),
-        (b"\xff\xfe{}", "the request: Invalid JSON"),
-        (b"[" * 3000, "the request: Invalid JSON"),
+        (b"", "the request is no JSON (EOF while"),
+        (b"\xff\xfe{}", "the request is no JSON ("),
+        (b"[" * 3000, "the request is no JSON ("),
         (b"[" * 100_000, "more than 4032 commas and brackets"),
-        ([], "the request: Input should be an object"),
-        ({}, "groups: Field required"),
-        ({"prompt": "a", "images": ["aa", "bb"]}, "groups: Field required; prompt: Extra inputs"),
-        ({"groups": []}, "groups: List should have at least 1 item"),
+        ([], "the request is a list; send an object"),
+        ({}, "groups is missing; send it"),
+        (
+            {"prompt": "a", "images": ["aa", "bb"]},
+            "as /docs shows; prompt is no field of a request",
+        ),
+        ({"groups": []}, "groups has 0 of at least 1 items; send more"),
         (
             {"groups": [{"prompt": "a", "images": [None, None]}] * 5},
-            "groups: List should have at most 4 items",
+            "groups has 5 items, and this server takes 4 at most; send fewer",
         ),
-        (one(images=["aGFsbG8="]), "groups[0].images: List should have at least 2 items"),
-        (one(images=[None] * 9), "groups[0].images: List should have at most 8 items"),
-        (one(images=[3, None]), "groups[0].images[0]: Input should be a valid string"),
-        ({"groups": [{"images": [None, None]}]}, "groups[0].prompt: Field required"),
+        (one(images=["aGFsbG8="]), "groups[0].images has 1 of at least 2 items"),
+        (one(images=[None] * 9), "groups[0].images has 9 items, and this server takes 8"),
+        (one(images=[3, None]), "groups[0].images[0] is the number 3; send a string"),
+        ({"groups": [{"images": [None, None]}]}, "groups[0].prompt is missing"),
         (one(images=["", None]), "groups[0].images[0] is empty; send null"),
         (one(images=[None, "data:image/png;base64,"]), "groups[0].images[1] is empty"),
         (one(images=["data:image/png,abc", None]), "groups[0].images[0] is a data URL that is not in base64"),
@@ -95,12 +99,21 @@ def one(images=("aGFsbG8=", None), **fields):
         (one(images=["aGFsbG8==", None]), "is no base64"),
         (one(images=["aGF-bG8_", None]), "is no base64"),
         (one(images=["äöü=", None]), "is no base64"),
-        (one(timeout=0), "timeout: Input should be greater than 0"),
-        (one(timeout="soon"), "timeout: Input should be a valid number"),
-        (b'{"groups": [{"prompt": "a", "images": [null, null]}], "timeout": NaN}', "timeout"),
-        (one(version=1), "version: Input should be a valid string"),
-        (one(temperature=1), "temperature: Extra inputs are not permitted"),
-        (b'{"groups": [{"prompt": "\\ud800", "images": [null, null]}]}', "the request: Invalid JSON"),
+        (one(timeout=0), "timeout is the number 0; send a number above 0"),
+        (one(timeout="soon"), "timeout is a string; send a number"),
+        (
+            b'{"groups": [{"prompt": "a", "images": [null, null]}], "timeout": NaN}',
+            "timeout is the number nan",
+        ),
+        (one(version=1), "version is the number 1; send a string"),
+        (one(version=10**4000), "version is a number beyond all bounds; send a string"),
+        (one(version=True), "version is true; send a string"),
+        (one(version={}), "version is an object; send a string"),
+        (one(version="1" * 300), "version has 300 characters of at most 256; send a shorter string"),
+        ({"groups": 1}, "groups is the number 1; send a list"),
+        ({"groups": [None]}, "groups[0] is null; send an object"),
+        (one(temperature=1), "temperature is no field of a request; leave it out"),
+        (b'{"groups": [{"prompt": "\\ud800", "images": [null, null]}]}', "the request is no JSON ("),
     ],
 )
 def test_a_malformed_body_is_a_400_that_names_the_field(served, body, message):

@@ -15,9 +15,23 @@ def test_every_reward_of_a_trainer_has_its_line():
 
 def test_the_examples_name_what_exists():
     examples = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         code = compile(example, "docs/grpo.md", "exec")
         names = {name for name in re.findall(r"\b(\w+Reward)\(", example)}
         assert names and all(hasattr(prefrm.grpo, name) for name in names)
         assert code
+
+
+def test_the_line_for_several_rewards_makes_one():
+    (line,) = re.findall(r"^reward = CombinedReward\(.*$", TEXT, re.MULTILINE)
+    names = {
+        "PreferenceReward": lambda scorer, render: lambda **arguments: [1.0, None],
+        "CombinedReward": prefrm.grpo.CombinedReward,
+        "connect": lambda url: None,
+        "URL": "grpc://judge:8001/judge",
+        "render": None,
+        "length_reward": lambda **arguments: [3.0, 5.0],
+    }
+    exec(line, names)
+    assert names["reward"]() == [1.3, None]

@@ -164,6 +164,23 @@ class TestPrompts:
         with pytest.raises(ConfigError, match="pass to_prompt"):
             last_user_text(conversation)
 
+    @pytest.mark.parametrize(
+        ("prompt", "said"),
+        [
+            ([{"content": "a cat"}], "received [{'content': 'a cat'}] (KeyError: 'role')"),
+            ([{"role": "user"}], "KeyError: 'content'"),
+            ([{"role": "user", "content": None}], "TypeError"),
+            ([{"role": "user", "content": [{"text": "a cat"}]}], "KeyError: 'type'"),
+            (["a cat"], "received ['a cat'] (TypeError"),
+            (None, "received None (TypeError"),
+        ],
+    )
+    def test_what_is_no_conversation_is_refused_with_what_it_is(self, scorer, prompt, said):
+        with pytest.raises(ConfigError) as caught:
+            PreferenceReward(scorer, str.encode, num_generations=2)([prompt] * 2, ["0", "1"])
+        assert "a list of messages, each with role and content" in str(caught.value)
+        assert said in str(caught.value)
+
     def test_what_is_no_text_is_refused(self, scorer):
         with pytest.raises(ConfigError, match="to_prompt must return a string; it returned bytes"):
             make(scorer, to_prompt=lambda prompt, **_: b"a")(["a"] * 3, list("012"))

@@ -1,12 +1,13 @@
 """`run_single` of a verl reward manager: one sample a call, one group a score."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from prefrm.errors import ConfigError, ServerUnavailableError
+from prefrm.errors import ConfigError, MediaError, ServerUnavailableError
 from prefrm.grpo import VerlReward
 from tests.prefrm.grpo.pixels import AsyncPixelScorer, shades
 from tests.prefrm.grpo.test_group_calls import win_rates
@@ -86,16 +87,69 @@ def test_a_failure_is_everybodys():
     assert [type(output) for output in outputs] == [ConfigError] * 2
 
 
-def test_whoever_waits_is_let_go_when_the_one_that_scores_is_cancelled():
-    class Never:
+def test_a_sample_that_is_cancelled_takes_no_other_along():
+    class Slow(AsyncPixelScorer):
         async def score(self, groups):
-            await asyncio.Event().wait()
+            await go_on.wait()
+            return await super().score(groups)
 
     async def main():
-        reward = VerlReward(Never(), group_size=2)
+        reward = VerlReward(Slow(), group_size=2)
         first, last = (asyncio.create_task(reward(Data("x", 0.1 * n))) for n in (1, 2))
         await asyncio.sleep(0.05)
         last.cancel()
+        go_on.set()
         return await asyncio.wait_for(asyncio.gather(first, last, return_exceptions=True), 5)
 
-    assert [type(output) for output in asyncio.run(main())] == [asyncio.CancelledError] * 2
+    go_on = asyncio.Event()
+    first, last = asyncio.run(main())
+    assert first["reward_score"] == pytest.approx(win_rates(0.1, 0.2)[0], abs=1e-6)
+    assert isinstance(last, asyncio.CancelledError)
+
+
+def spoilt(uid):
+    """A sample with a pixel that is NaN."""
+    data = Data(uid, 0.5)
+    data.batch["responses"] = torch.full((1, 3, 4, 5), torch.nan)
+    return data
+
+
+def shapeless(uid):
+    data = Data(uid, 0.5)
+    data.batch["responses"] = torch.zeros(1, 7)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind", "reason"),
+    [
+        (spoilt("x"), MediaError, "a pixel that is NaN"),
+        (shapeless("x"), ConfigError, "an image is float"),
+        (Data("x", 0.5, prompt=""), ConfigError, "no user message with text"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_sample_that_is_no_image_fails_its_whole_group_at_once(broken, kind, reason, place):
+    samples = [Data("x", 0.1), Data("x", 0.2)]
+    samples.insert(place, broken)
+    reward = VerlReward(AsyncPixelScorer(), group_size=3, patience=60.0)
+    started = time.monotonic()
+    outputs = run(reward, *samples, Data("y", 0.1), Data("y", 0.2), Data("y", 0.3))
+    assert time.monotonic() - started < 30
+    for output in outputs[:3]:
+        assert isinstance(output, kind) and reason in str(output)
+    assert all("reward_score" in output for output in outputs[3:])
+
+
+def test_the_siblings_of_a_spoilt_sample_fail_before_the_group_is_whole():
+    outputs = run(VerlReward(AsyncPixelScorer(), group_size=4, patience=60.0), Data("x", 0.1), spoilt("x"))
+    assert [type(output) for output in outputs] == [MediaError] * 2
+
+
+def test_a_spoilt_sample_is_a_missing_candidate_where_those_are_dropped():
+    reward = VerlReward(AsyncPixelScorer(), group_size=3, on_missing="drop")
+    rewards = [one["reward_score"] for one in run(reward, Data("x", 0.1), spoilt("x"), Data("x", 0.3))]
+    assert np.isnan(rewards[1])
+    assert [rewards[0], rewards[2]] == pytest.approx(win_rates(0.1, 0.3).tolist(), abs=1e-6)
+    none = run(VerlReward(AsyncPixelScorer(), group_size=2, on_missing="drop"), spoilt("x"), spoilt("x"))
+    assert all(np.isnan(one["reward_score"]) for one in none)

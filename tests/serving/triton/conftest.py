@@ -50,7 +50,7 @@ def adapter_bundle(
         data_fingerprint="f" * 64,
         metrics={"pair_accuracy": 0.75},
         card="# An adapter\n",
-        plots={"plot.png": png(0)},
+        plots={"plot.png": png(0), "more/plot.png": png(1)},
     )
     return folder
 

@@ -1,6 +1,7 @@
 """What `prefrm export` writes, and what it leaves when it cannot."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +47,20 @@ def test_a_repository_holds_the_bundle_and_the_tensors_of_the_protocol(bundle, t
     assert left_in(out.parent) == ["repository"]
 
 
-def test_an_adapter_merged_judges_as_before_and_needs_no_base_model(adapter_bundle, tmp_path, png):
+def test_an_adapter_merged_judges_as_before_and_needs_no_base_model(adapter_bundle, tmp_path, png, capsys):
     groups = [Group(prompt="two dogs", images=(png(1), png(2), png(3)))]
     before = Engine.from_bundle(adapter_bundle).score(groups)
+    capsys.readouterr()
     out = tmp_path / "merged"
-    assert run(["export", str(adapter_bundle), "--to", "merged", "--out", str(out)]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(["export", str(adapter_bundle), "--to", "merged", "--out", str(out)]) == 0
+    assert capsys.readouterr().err == ""
     manifest, origin = read_manifest(out), read_manifest(adapter_bundle)
     assert manifest.weights == "model" and not (out / "adapter").exists()
     for name in ("calibration", "metrics", "data_fingerprint", "template", "base_sha256"):
         assert getattr(manifest, name) == getattr(origin, name)
-    for name in ("README.md", "plots/plot.png"):
+    for name in ("README.md", "plots/plot.png", "plots/more/plot.png"):
         assert (out / name).read_bytes() == (adapter_bundle / name).read_bytes()
     after = Engine.from_bundle(out).score(groups)
     np.testing.assert_allclose(after[0].p, before[0].p, atol=1e-6)
@@ -84,24 +89,40 @@ def test_an_adapter_says_what_it_needs_beside_triton(adapter_bundle, checkpoint,
         (["BUNDLE", "--to", "triton", "--out", "TMP/new", "--name", "a/b"], "letters, digits"),
         (["BUNDLE", "--to", "triton", "--out", "TMP/new", "--dtype", "float16"], "is for --to merged"),
         (["BUNDLE", "--to", "merged", "--out", "TMP/new", "--name", "j"], "is for --to triton"),
+        (["BUNDLE", "--to", "triton", "--out", "BUNDLE/plots/x"], "/plots/x is inside the bundle"),
+        (
+            ["BUNDLE", "--to", "triton", "--out", __file__ + "/x"],
+            f"{__file__}/x cannot be made (Not a",
+        ),
+        (["ADAPTED", "--to", "merged", "--out", "BUNDLE/x"], "/x is inside the bundle"),
+        (
+            ["ADAPTED", "--to", "merged", "--out", __file__ + "/x"],
+            f"{__file__}/x cannot be made (Not",
+        ),
         (["BUNDLE", "--to", "onnx", "--out", "TMP/new"], "'onnx' is not one of"),
         (["BUNDLE", "--out", "TMP/new"], "Missing option '--to'"),
         (["BUNDLE", "--to", "triton"], "Missing option '--out'"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(arguments, message, bundle, tmp_path, capsys):
-    filled = [part.replace("BUNDLE", str(bundle)).replace("TMP", str(tmp_path)) for part in arguments]
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    arguments, message, bundle, adapter_bundle, tmp_path, capsys
+):
+    places = {"BUNDLE": bundle, "ADAPTED": adapter_bundle, "TMP": tmp_path}
+    filled = arguments
+    for word, place in places.items():
+        filled = [part.replace(word, str(place)) for part in filled]
     assert run(["export", *filled]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("prefrm: ")
     assert message in error
     assert left_in(tmp_path) == []
+    verify_files(bundle, read_manifest(bundle))
 
 
 def test_an_altered_bundle_leaves_no_repository(bundle, tmp_path):
     altered = shutil.copytree(bundle, tmp_path / "altered")
     (altered / "README.md").write_text("another card")
-    with pytest.raises(BundleError, match=r"README\.md was altered"):
+    with pytest.raises(BundleError, match=rf"{altered}: README\.md was altered"):
         write_repository(altered, tmp_path / "repository")
     assert left_in(tmp_path) == ["altered"]
 

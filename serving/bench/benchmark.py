@@ -60,11 +60,12 @@ def bench_server(settings: Settings) -> ServerReport:
     """Measure everything, one after the other.
 
     Raises:
-        ScoringError: a server gave a wrong answer, or none.
+        ScoringError: a server gave a wrong answer or none, or refused nothing of an overload.
     """
     with JudgeRounds(settings) as judge:
         with track("judge (rounds)", settings.rounds) as advance:
             rows = judge.run(advance)
+        added = judge.added_ms
         overload = measure_overload(
             judge.load, judge.server, seconds=settings.overload_seconds, groups=settings.groups
         )
@@ -76,6 +77,7 @@ def bench_server(settings: Settings) -> ServerReport:
         threads=settings.threads,
         image_tokens=IMAGE_TOKENS,
         rows=tuple(rows),
+        added_ms=added,
         overload=overload,
     )
 

@@ -11,48 +11,25 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from prefrm.errors import ConfigError, DataError
+from prefrm.grpo.conversations import last_user_text
 from prefrm.grpo.groups import GroupRule, Rewards
 from prefrm.grpo.layout import Candidate, Layout, pack, unpack
 from prefrm.grpo.ranks import Ranks, attempt
+from prefrm.grpo.scorer import AsyncScorer
 from prefrm.media import encode_png
 from prefrm.rewards import RewardFunction
 from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix
 
-__all__ = ["AsyncPreferenceReward", "AsyncScorer", "PreferenceReward", "last_user_text"]
+__all__ = ["AsyncPreferenceReward", "PreferenceReward"]
 
 LogMetric = Callable[[str, float], None]
 S = TypeVar("S")
-
-
-class AsyncScorer(Protocol):
-    """A scorer whose `score` is awaited."""
-
-    async def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
-        """One matrix for each group, in order. Raises `ScoringError` when it cannot answer at all."""
-        ...
-
-
-def last_user_text(prompt: Any, **columns: Any) -> str:
-    """The prompt that a judge sees, by default: a plain prompt itself, or the last user message's text.
-
-    Raises:
-        ConfigError: a conversation has no user message with text.
-    """
-    if isinstance(prompt, str):
-        return prompt
-    for message in reversed(prompt):
-        if message["role"] == "user":
-            content = message["content"]
-            blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            if text := "\n".join(block["text"] for block in blocks if block["type"] == "text"):
-                return text
-    raise ConfigError("a prompt has no user message with text to judge by; pass to_prompt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
