@@ -15,7 +15,7 @@ import typer
 from prefrm.config import from_overrides
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.protocol import DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
-from serving.logs import configure
+from serving.observing.logs import configure
 from serving.sockets import check_ports
 
 if TYPE_CHECKING:
@@ -123,16 +123,16 @@ def serve(
             raise ConfigError("--stop-with-stdin: standard input is closed; open it, or leave the option out")
         stop_at_end(sys.stdin.fileno())
     try:
+        from serving.access.exposure import open_door
         from serving.bundles import BundleShelf, EngineOptions, name_bundle
         from serving.dataplane import DataPlane
-        from serving.exposure import open_door
-        from serving.logs import log_request
-        from serving.metrics import Metrics
         from serving.models import ModelRepository
+        from serving.observing.logs import log_request
+        from serving.observing.metrics import Metrics
+        from serving.observing.tracing import span_observer
         from serving.running import run
         from serving.server import Server
         from serving.settings import ServeSettings
-        from serving.tracing import span_observer
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "serve") from error
 

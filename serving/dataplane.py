@@ -17,9 +17,9 @@ from prefrm.winmatrix import Group, WinMatrix
 from serving.descriptions import describe_config, describe_model, describe_server
 from serving.errors import InvalidRequestError, NotReadyError
 from serving.limits import Limits
-from serving.metrics import Metrics
 from serving.models import ModelRepository, ServedModel
-from serving.requests import Observer, Request, Watch
+from serving.observing.metrics import Metrics
+from serving.observing.requests import Observer, Request, Watch
 from serving.tensors import InputTensor, read_inputs
 
 __all__ = ["DataPlane", "InferRequest", "InferResponse"]

@@ -19,7 +19,7 @@ SHOWN_DIGITS = 20
 class Limits:
     """Bounds on untrusted requests, on what may wait, and on time.
 
-    Costs are in tokens, as `serving.cost` estimates them.
+    Costs are in tokens, as `serving.queueing.cost` estimates them.
 
     Attributes:
         image: bytes, pixels and formats of each image; one beyond them is a candidate that cannot be judged.

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 from prefrm.errors import ConfigError, PrefrmError
 from prefrm.winmatrix import Scorer
-from serving.batcher import Batcher
-from serving.cache import ImageCache
 from serving.errors import FailedError, InvalidRequestError, UnknownModelError, UnsupportedError
 from serving.limits import Limits
-from serving.metrics import Metrics
+from serving.observing.cache import ImageCache
+from serving.observing.metrics import Metrics
+from serving.queueing.batcher import Batcher
 
 __all__ = ["LoadedModel", "Loader", "ModelInfo", "ModelRepository", "ServedModel", "check_distinct"]
 

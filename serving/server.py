@@ -16,19 +16,19 @@ from prometheus_client import make_asgi_app
 from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 from prefrm.winmatrix import Scorer
-from serving.cache import ImageCache
+from serving.access.guards import OPEN_PATHS, TokenInterceptor, TokenMiddleware
+from serving.access.tls import ServerTls
+from serving.access.tokens import TokenFile
 from serving.dataplane import DataPlane
-from serving.grpc import InferenceService
-from serving.guards import OPEN_PATHS, TokenInterceptor, TokenMiddleware
-from serving.http import create_app
 from serving.limits import Limits
-from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelInfo, ModelRepository
-from serving.parsing import CarefulRegistrar
-from serving.requests import Observer
+from serving.observing.cache import ImageCache
+from serving.observing.metrics import Metrics
+from serving.observing.requests import Observer
 from serving.sockets import address_of, bind, join_address, port_in_use
-from serving.tls import ServerTls
-from serving.tokens import TokenFile
+from serving.wire.grpc import InferenceService
+from serving.wire.http import create_app
+from serving.wire.parsing import CarefulRegistrar
 
 __all__ = ["Addresses", "JudgeServer", "Server"]
 

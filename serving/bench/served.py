@@ -13,9 +13,9 @@ from prefrm.protocol import DEFAULT_MODEL
 from prefrm.winmatrix import Scorer
 from serving.bench.scorers import SCORERS, build_scorer
 from serving.commands import announce, stop_at_end
-from serving.cost import cost_of
 from serving.limits import Limits
 from serving.models import ModelInfo
+from serving.queueing.cost import cost_of
 from serving.running import run
 from serving.server import JudgeServer
 

@@ -15,9 +15,9 @@ from prefrm.errors import OutOfMemoryError, PrefrmError, ProtocolError, ScoringE
 from prefrm.protocol import INPUTS, Tensors, decode_groups, encode_matrices
 from prefrm.winmatrix import Group, Scorer, WinMatrix
 from serving.errors import InvalidRequestError
-from serving.guard import GuardedScorer
 from serving.limits import Limits
-from serving.worker import Outcome, score_each
+from serving.queueing.guard import GuardedScorer
+from serving.queueing.worker import Outcome, score_each
 
 __all__ = ["BUNDLE_FOLDER", "TritonPythonModel", "answer"]
 

@@ -13,11 +13,11 @@ import pytest
 from prefrm.errors import OutOfMemoryError
 from prefrm.media import ImageLimits
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
-from serving.batcher import Batcher
 from serving.errors import ExpiredError, FailedError, NotReadyError, OverloadedError
-from serving.guard import GuardedScorer
 from serving.limits import Limits
-from serving.metrics import Metrics
+from serving.observing.metrics import Metrics
+from serving.queueing.batcher import Batcher
+from serving.queueing.guard import GuardedScorer
 
 
 def batcher(scorer, **limits) -> Batcher:

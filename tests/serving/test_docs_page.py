@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.docs_page import DOCS_PATHS
+from serving.wire.docs_page import DOCS_PATHS
 from tests.serving.score_calls import as_json, post
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -3,7 +3,7 @@
 import pytest
 
 from prefrm.errors import ConfigError
-from serving.exposure import check_exposure, is_loopback
+from serving.access.exposure import check_exposure, is_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])

@@ -5,7 +5,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.fairness import FairQueue
+from serving.queueing.fairness import FairQueue
 
 
 class Flow:

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-import serving.grpc
+import serving.wire.grpc
 from prefrm.protocol import encode_groups
 from prefrm.winmatrix import Group
 from serving.limits import Limits
@@ -172,7 +172,7 @@ def test_the_health_service_does_not_know_other_services(channel):
 
 
 def test_a_full_stream_that_is_cancelled_leaves_nothing_behind(gated, group, metric, until, monkeypatch):
-    monkeypatch.setattr(serving.grpc, "STREAM_WINDOW", 2)
+    monkeypatch.setattr(serving.wire.grpc, "STREAM_WINDOW", 2)
     with background(JudgeServer(gated, ModelInfo(name="judge"))) as served:
         client = triton.InferenceServerClient(served.grpc)
         client.start_stream(lambda result, error: None)

@@ -16,13 +16,13 @@ from tritonclient.utils import InferenceServerException
 from prefrm.client import TLS, connect
 from prefrm.errors import RequestError, ServerUnavailableError
 from prefrm.winmatrix import FakeScorer, Group
-from serving import guards
-from serving import tokens as tokens_module
+from serving.access import guards
+from serving.access import tokens as tokens_module
+from serving.access.tls import ServerTls
+from serving.access.tokens import TokenFile
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
-from serving.tls import ServerTls
-from serving.tokens import TokenFile
 from tests.serving.certificates import Authority
 from tests.serving.hostile_images import PICTURE, encoded
 

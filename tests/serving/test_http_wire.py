@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from prefrm.protocol import OUTPUTS, encode_groups
 from prefrm.winmatrix import Group
 from serving.errors import InvalidRequestError, ServingError, TooLargeError, UnsupportedError
-from serving.http_codec import compress, decompress, parse_request
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
 from serving.tensors import InputTensor, pack, read_inputs, to_elements
+from serving.wire.http_codec import compress, decompress, parse_request
 
 PROMPT = {"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["a cat"]}
 IMAGES = {"name": "images", "datatype": "BYTES", "shape": [1, 2], "data": ["x", "y"]}

@@ -9,8 +9,8 @@ import warnings
 import pytest
 
 from prefrm.winmatrix import Group
-from serving.logs import configure, log_failure, log_request
-from serving.requests import Request, Watch
+from serving.observing.logs import configure, log_failure, log_request
+from serving.observing.requests import Request, Watch
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 REQUEST = Request(
@@ -143,7 +143,7 @@ def test_a_failure_is_explained_unless_that_quotes_the_request(stream, message, 
         raise RuntimeError(message)
     except RuntimeError as error:
         groups = [Group(prompt=PROMPT, images=(IMAGE, None))]
-        log_failure(logging.getLogger("serving.batcher"), "scoring a batch failed", error, groups)
+        log_failure(logging.getLogger("serving.queueing.batcher"), "scoring a batch failed", error, groups)
     text = stream.getvalue()
     assert "scoring a batch failed" in text
     assert "test_a_failure_is_explained" in text
@@ -157,7 +157,7 @@ def test_a_message_that_nobody_looked_at_is_left_out(stream):
         raise ValueError(PROMPT)
     except ValueError as error:
         logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
-        log_failure(logging.getLogger("serving.grpc"), "ModelInfer crashed", error)
+        log_failure(logging.getLogger("serving.wire.grpc"), "ModelInfer crashed", error)
     assert stream.getvalue().count("ValueError: (its message may quote a request)") == 2
     assert "naked" not in stream.getvalue()
 

@@ -5,8 +5,8 @@ import pytest
 
 from prefrm.winmatrix import WinMatrix
 from serving.errors import UnknownModelError
-from serving.metrics import Metrics
-from serving.requests import Watch
+from serving.observing.metrics import Metrics
+from serving.observing.requests import Watch
 
 
 def test_pairs_are_judged_inferred_or_invalid():

@@ -8,8 +8,8 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from prefrm.protocol import encode_groups
 from serving.errors import InvalidRequestError
-from serving.parameters import read_timeout
 from serving.tensors import pack
+from serving.wire.parameters import read_timeout
 
 
 @pytest.mark.parametrize(

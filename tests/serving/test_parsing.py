@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
 from serving.models import ModelInfo
-from serving.parsing import MOST_FIELDS, UNREADABLE_MESSAGE, count_fields
 from serving.running import background
 from serving.server import JudgeServer
+from serving.wire.parsing import MOST_FIELDS, UNREADABLE_MESSAGE, count_fields
 from tests.serving.hostile_messages import SERVICE, infer_message
 
 INFER = pb.ModelInferRequest.DESCRIPTOR

@@ -16,9 +16,9 @@ from prefrm.winmatrix import Group
 from serving.dataplane import DataPlane, InferRequest
 from serving.errors import NotReadyError
 from serving.limits import Limits
-from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelInfo, ModelRepository
-from serving.requests import Request
+from serving.observing.metrics import Metrics
+from serving.observing.requests import Request
 from serving.running import background
 from serving.server import JudgeServer
 from serving.tensors import InputTensor

@@ -14,12 +14,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
-from serving.logs import JsonFormatter, log_request
+from serving.access.tokens import TokenFile
 from serving.models import ModelInfo
+from serving.observing.logs import JsonFormatter, log_request
+from serving.observing.tracing import span_observer
 from serving.running import background
 from serving.server import JudgeServer
-from serving.tokens import TokenFile
-from serving.tracing import span_observer
 from tests.serving.hostile_images import PICTURE, encoded
 from tests.serving.hostile_messages import SERVICE, infer_message
 

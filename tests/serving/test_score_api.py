@@ -16,12 +16,12 @@ from prefrm.winmatrix import FakeScorer, Group
 from serving.dataplane import DataPlane
 from serving.errors import InvalidRequestError
 from serving.limits import Limits
-from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelInfo, ModelRepository
+from serving.observing.metrics import Metrics
 from serving.running import background
-from serving.score_reading import read_scoring
-from serving.score_schema import request_model
 from serving.server import JudgeServer, Server
+from serving.wire.score_reading import read_scoring
+from serving.wire.score_schema import request_model
 from tests.serving.score_calls import as_json, b64, post, refused
 
 LIMITS = Limits(group_size=8, request_groups=4)

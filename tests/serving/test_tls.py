@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from prefrm.errors import ConfigError
-from serving import tls as module
-from serving.tls import ServerTls
+from serving.access import tls as module
+from serving.access.tls import ServerTls
 from tests.serving.certificates import Authority, encrypted
 
 

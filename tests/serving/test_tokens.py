@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from prefrm.errors import ConfigError
-from serving import tokens as module
-from serving.tokens import TokenFile
+from serving.access import tokens as module
+from serving.access.tokens import TokenFile
 
 ANN, BOB = "ann-0123456789abcdef", "bob/0123456789+ABCDEF=="
 

@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from serving.requests import Request
-from serving.tracing import span_observer
+from serving.observing.requests import Request
+from serving.observing.tracing import span_observer
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -107,9 +107,13 @@ def test_a_request_that_was_refused_before_it_queued_is_one_span(spans):
 
 def test_without_the_library_there_is_no_observer_and_nothing_is_loaded():
     code = (
-        "import sys; sys.modules['opentelemetry'] = None; from serving.tracing import span_observer; "
+        "import sys; sys.modules['opentelemetry'] = None\n"
+        "from serving.observing.tracing import span_observer\n"
         "assert span_observer() is None"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    code = "import sys, serving.tracing; assert not [name for name in sys.modules if 'opentelemetry' in name]"
+    code = (
+        "import sys, serving.observing.tracing\n"
+        "assert not [name for name in sys.modules if 'opentelemetry' in name]"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,7 +7,7 @@ import pytest
 
 from prefrm.errors import OutOfMemoryError, ProtocolError
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
-from serving.worker import score_each
+from serving.queueing.worker import score_each
 
 
 class Small:

@@ -18,8 +18,8 @@ from prefrm.winmatrix import Group
 from serving.bundles import BundleShelf, EngineOptions
 from serving.dataplane import DataPlane
 from serving.limits import Limits
-from serving.metrics import Metrics
 from serving.models import ModelRepository
+from serving.observing.metrics import Metrics
 from serving.running import background
 from serving.server import Server
 from serving.triton.model import BUNDLE_FOLDER

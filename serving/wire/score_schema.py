@@ -33,7 +33,7 @@ EXAMPLE_SCORE: dict[str, Any] = {
 
 NAME_LENGTH = 256
 
-# What the document says of an image; `serving.score_reading` checks it, and says better what is wrong.
+# What the document says of an image; `serving.wire.score_reading` checks it, and says better what is wrong.
 BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 IMAGE_SCHEMA: dict[str, Any] = {
     "anyOf": [

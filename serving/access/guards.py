@@ -13,8 +13,8 @@ from typing import Any
 
 import grpc
 
-from serving.docs_page import DOCS_PATHS
-from serving.tokens import TokenFile
+from serving.access.tokens import TokenFile
+from serving.wire.docs_page import DOCS_PATHS
 
 __all__ = ["OPEN_PATHS", "TokenInterceptor", "TokenMiddleware"]
 

@@ -1,6 +1,6 @@
 """The bearer tokens that a server accepts, from a file that is read again while it serves.
 
-Knows no HTTP and no gRPC; `serving.guards` asks it for both.
+Knows no HTTP and no gRPC; `serving.access.guards` asks it for both.
 """
 
 import hashlib

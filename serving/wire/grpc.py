@@ -23,10 +23,10 @@ from serving.errors import (
     UnknownModelError,
     UnsupportedError,
 )
-from serving.logs import log_failure
-from serving.parameters import read_timeout
-from serving.parsing import UNREADABLE, UNREADABLE_MESSAGE
+from serving.observing.logs import log_failure
 from serving.tensors import InputTensor, pack
+from serving.wire.parameters import read_timeout
+from serving.wire.parsing import UNREADABLE, UNREADABLE_MESSAGE
 
 __all__ = ["InferenceService"]
 

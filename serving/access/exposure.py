@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefrm.errors import ConfigError
-from serving.tls import ServerTls
-from serving.tokens import TokenFile
+from serving.access.tls import ServerTls
+from serving.access.tokens import TokenFile
 
 __all__ = ["Door", "check_exposure", "is_loopback", "open_door"]
 

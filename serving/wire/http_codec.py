@@ -13,8 +13,8 @@ from typing import Any
 from prefrm.protocol import OUTPUTS
 from serving.dataplane import InferRequest, InferResponse
 from serving.errors import InvalidRequestError, TooLargeError, UnsupportedError
-from serving.parameters import read_timeout
 from serving.tensors import InputTensor, pack, to_elements
+from serving.wire.parameters import read_timeout
 
 __all__ = ["BinaryChoice", "compress", "decompress", "parse_request", "render_response"]
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from prefrm.winmatrix import Group
-from serving.requests import Request
+from serving.observing.requests import Request
 
 __all__ = ["JsonFormatter", "LogFormat", "TextFormatter", "configure", "log_failure", "log_request"]
 

@@ -8,8 +8,8 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from serving.errors import ClientGoneError, SlowBodyError, TooLargeError
-from serving.http_codec import decompress
 from serving.limits import Limits
+from serving.wire.http_codec import decompress
 
 __all__ = ["read_body", "unless_gone"]
 

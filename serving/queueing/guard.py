@@ -6,7 +6,7 @@ from dataclasses import replace
 from prefrm.errors import MediaError
 from prefrm.media import ImageLimits, probe
 from prefrm.winmatrix import Group, Scorer, WinMatrix
-from serving.cost import cost_of
+from serving.queueing.cost import cost_of
 
 __all__ = ["GuardedScorer"]
 

@@ -12,10 +12,10 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from prefrm.winmatrix import WinMatrix
-from serving.cache import CacheCollector, ImageCache
-from serving.gaps import OrderGaps, of_pairs
-from serving.requests import Request
-from serving.worker import Outcome
+from serving.observing.cache import CacheCollector, ImageCache
+from serving.observing.gaps import OrderGaps, of_pairs
+from serving.observing.requests import Request
+from serving.queueing.worker import Outcome
 
 __all__ = ["Metrics", "ModelMetrics", "Queue"]
 

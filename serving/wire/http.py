@@ -15,7 +15,6 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from serving.dataplane import DataPlane
-from serving.docs_page import OPENAPI_PATH, complete_document, docs_router
 from serving.errors import (
     InvalidRequestError,
     NotReadyError,
@@ -23,10 +22,11 @@ from serving.errors import (
     ServingError,
     UnsupportedError,
 )
-from serving.http_codec import compress, parse_request, render_response
-from serving.http_io import read_body, unless_gone
-from serving.score_api import score_router
-from serving.score_schema import ErrorAnswer
+from serving.wire.docs_page import OPENAPI_PATH, complete_document, docs_router
+from serving.wire.http_codec import compress, parse_request, render_response
+from serving.wire.http_io import read_body, unless_gone
+from serving.wire.score_api import score_router
+from serving.wire.score_schema import ErrorAnswer
 
 __all__ = ["create_app"]
 

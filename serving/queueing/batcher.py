@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 from prefrm.errors import OutOfMemoryError, PrefrmError
 from prefrm.winmatrix import Group, Scorer, WinMatrix
-from serving.cost import cost_of
 from serving.errors import BusyError, ExpiredError, FailedError, NotReadyError, OverloadedError
-from serving.fairness import FairQueue
-from serving.guard import GuardedScorer
 from serving.limits import Limits
-from serving.logs import log_failure
-from serving.metrics import ModelMetrics
-from serving.worker import Done, Outcome, Pausing, Worker
+from serving.observing.logs import log_failure
+from serving.observing.metrics import ModelMetrics
+from serving.queueing.cost import cost_of
+from serving.queueing.fairness import FairQueue
+from serving.queueing.guard import GuardedScorer
+from serving.queueing.worker import Done, Outcome, Pausing, Worker
 
 __all__ = ["Batcher", "Scored"]
 

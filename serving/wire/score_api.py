@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request, Response
 
 from serving.dataplane import DataPlane
 from serving.errors import InvalidRequestError
-from serving.http_io import read_body, unless_gone
-from serving.score_reading import read_scoring
-from serving.score_schema import ErrorAnswer, ScoreAnswer, request_model
+from serving.wire.http_io import read_body, unless_gone
+from serving.wire.score_reading import read_scoring
+from serving.wire.score_schema import ErrorAnswer, ScoreAnswer, request_model
 
 __all__ = ["score_router"]
 

@@ -7,7 +7,7 @@ and name neither image nor prompt. Where spans go is up to the process: without 
 import time
 from typing import Any
 
-from serving.requests import Observer, Request
+from serving.observing.requests import Observer, Request
 
 __all__ = ["span_observer"]
 

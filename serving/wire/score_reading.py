@@ -18,7 +18,7 @@ from prefrm.scoring import matrix_to_json
 from prefrm.winmatrix import Group, WinMatrix
 from serving.errors import InvalidRequestError
 from serving.limits import Limits
-from serving.score_schema import ScoreRequest
+from serving.wire.score_schema import ScoreRequest
 
 __all__ = ["Scoring", "read_scoring"]
 
