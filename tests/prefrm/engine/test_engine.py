@@ -187,8 +187,9 @@ def test_a_pass_is_bounded_and_no_pixels_are_kept(judge: Judge, make_group, monk
         alive.append(weakref.ref(prepared.pixels))
         return prepared
 
-    monkeypatch.setattr(judge.processor, "prepare_image", watched)
+    # It prepares images of its own when it is made, to know what they cost.
     engine = Engine(judge, tokens=300)
+    monkeypatch.setattr(judge.processor, "prepare_image", watched)
     engine.score([make_group(0, 3, 6, 9, 12), make_group(0, 3)])
     # The prefix once, the first images once for each group, then a row for each ordered pair.
     assert sum(rows for rows, _ in passes) == 1 + (5 + 5 * 4) + (2 + 2)
