@@ -203,7 +203,7 @@ class Server:
             for service in ("", INFERENCE_SERVICE):
                 await self._health.set(service, status)
             if hanging:
-                logger.error("not ready: a batch takes longer than hang_s: %s", ", ".join(hanging))
+                logger.error("not ready: nothing has moved for longer than hang_s: %s", ", ".join(hanging))
             else:
                 logger.info("ready again")
 

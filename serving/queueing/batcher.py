@@ -9,10 +9,9 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
-from prefrm.errors import OutOfMemoryError, PrefrmError
-from prefrm.winmatrix import Group, Scorer, WinMatrix
+from prefrm.errors import PrefrmError
+from prefrm.winmatrix import Group, Scorer
 from serving.errors import BusyError, ExpiredError, FailedError, NotReadyError, OverloadedError
 from serving.limits import Limits
 from serving.observing.logs import log_failure
@@ -20,9 +19,10 @@ from serving.observing.metrics import ModelMetrics
 from serving.queueing.cost import cost_of
 from serving.queueing.fairness import FairQueue
 from serving.queueing.guard import GuardedScorer
+from serving.queueing.work import Batch, Scored, Work
 from serving.queueing.worker import Done, Outcome, Pausing, Worker
 
-__all__ = ["Batcher", "Scored"]
+__all__ = ["Batcher"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,57 +35,6 @@ MOST_HEADERS_ON_LOOP = 64
 # of a quick scorer then.
 GATHERING_TURNS = 3
 QUICK_S = 0.005
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """The matrices of a request's groups, in order, and what they took.
-
-    Attributes:
-        cost: tokens, as estimated.
-        queue_s: seconds until its last group's turn.
-        compute_s: seconds of the batches that had groups of it.
-    """
-
-    matrices: list[WinMatrix]
-    cost: int
-    queue_s: float
-    compute_s: float
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Work:
-    """One request: `taken` of its groups have had their turn, `matrices` are there for some of them."""
-
-    groups: Sequence[Group]
-    costs: list[int]
-    content_bytes: int
-    arrived: float
-    expires: float
-    answer: asyncio.Future[Scored]
-    taken: int = 0
-    last_turn: float = 0.0
-    compute_s: float = 0.0
-    matrices: list[WinMatrix | None]
-    missing: int
-
-    @property
-    def waiting_cost(self) -> int:
-        """Of the groups that still wait for their turn."""
-        return sum(self.costs[self.taken :])
-
-    def next_cost(self) -> int | None:
-        """What the group whose turn comes next costs; None if there is none or nobody waits for it."""
-        return None if self.answer.done() or self.taken == len(self.groups) else self.costs[self.taken]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch:
-    """Groups that are scored together: each by its request and its place in it."""
-
-    turns: list[tuple[_Work, int]]
-    groups: list[Group]
-    cost: int
 
 
 class Batcher:
@@ -103,9 +52,9 @@ class Batcher:
         self._cost = cost_of(scorer)
         self._limits = limits
         self._metrics = metrics
-        self._queue: FairQueue[_Work] = FairQueue(_Work.next_cost)
+        self._queue: FairQueue[Work] = FairQueue(Work.next_cost)
         # Insertion order is that of arrival.
-        self._open: dict[_Work, None] = {}
+        self._open: dict[Work, None] = {}
         self._queued_groups = 0
         self._queued_cost = 0
         self._queued_bytes = 0
@@ -172,7 +121,7 @@ class Batcher:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         self._arriving += 1
         try:
-            work = _Work(
+            work = Work(
                 groups=groups,
                 costs=await self._costs(groups, expires - now),
                 content_bytes=sum(group.content_bytes for group in groups),
@@ -186,7 +135,7 @@ class Batcher:
         finally:
             self._arriving -= 1
             self._feed_soon()
-        timer = loop.call_later(expires - now, _expire, work)
+        timer = loop.call_later(expires - now, work.expire)
         try:
             return await work.answer
         finally:
@@ -214,10 +163,10 @@ class Batcher:
             logger.warning("the scorer was still busy after %g s; its requests are turned away", timeout)
         self._ended = True
         for work in self._open:
-            _fail(work, NotReadyError("the server stopped before this request was scored"))
+            work.fail(NotReadyError("the server stopped before this request was scored"))
         self._worker.stop()
 
-    def _admit(self, work: _Work) -> None:
+    def _admit(self, work: Work) -> None:
         if self._ended:
             raise NotReadyError("the server stopped before this request was scored")
         if work.expires <= work.arrived:
@@ -238,7 +187,7 @@ class Batcher:
         self._open[work] = None
         self._queue.add(work)
 
-    def _close(self, work: _Work) -> None:
+    def _close(self, work: Work) -> None:
         """Forget a request that was answered, or that nobody waits for."""
         del self._open[work]
         if work.taken < len(work.groups):
@@ -291,7 +240,7 @@ class Batcher:
             self._interrupting = True
             self._worker.interrupt(batch.groups, self._on_scored(batch, interrupts=True))
 
-    def _on_scored(self, batch: _Batch, *, interrupts: bool) -> Done:
+    def _on_scored(self, batch: Batch, *, interrupts: bool) -> Done:
         """What the worker calls, from its thread, with what came of a batch."""
         loop, started = self._loop, time.monotonic()
         self._moved_at = started
@@ -306,7 +255,7 @@ class Batcher:
         return on_scored
 
     def _finish(
-        self, batch: _Batch, result: list[Outcome] | BaseException, seconds: float, interrupted: bool
+        self, batch: Batch, result: list[Outcome] | BaseException, seconds: float, interrupted: bool
     ) -> None:
         self._moved_at = time.monotonic()
         if interrupted:
@@ -322,27 +271,27 @@ class Batcher:
         self._answer(batch, result, seconds)
         self._feed_soon()
 
-    def _answer(self, batch: _Batch, result: list[Outcome] | BaseException, seconds: float) -> None:
+    def _answer(self, batch: Batch, result: list[Outcome] | BaseException, seconds: float) -> None:
         # Whatever a scorer raises concerns this batch; the server goes on.
         if isinstance(result, BaseException):
             message = f"scoring a batch of {len(batch.turns)} groups failed"
             log_failure(logger, message, result, batch.groups)
             for work, _ in batch.turns:
-                _fail(work, FailedError(f"scoring failed: {_described(result)}"))
+                work.fail(FailedError(f"scoring failed: {_described(result)}"))
             return
         for work in dict.fromkeys(work for work, _ in batch.turns):
             work.compute_s += seconds
         for (work, place), outcome in zip(batch.turns, result, strict=True):
-            _place(work, place, outcome)
+            work.place(place, outcome)
         self._metrics.batch(result, cost=batch.cost, seconds=seconds)
 
-    def _next_batch(self, *, cheap: bool = False) -> _Batch | None:
+    def _next_batch(self, *, cheap: bool = False) -> Batch | None:
         """As many groups as `batch_cost` pays for, but at least one unless only `cheap` ones are wanted."""
-        turns: list[tuple[_Work, int]] = []
+        turns: list[tuple[Work, int]] = []
         total, now = 0, time.monotonic()
         while (work := self._queue.first()) is not None:
             if work.expires <= now:
-                _expire(work)
+                work.expire()
                 continue
             cost = work.costs[work.taken]
             if (turns or cheap) and total + cost > self._limits.batch_cost:
@@ -355,41 +304,12 @@ class Batcher:
             total += cost
             self._queue.advance()
         groups = [work.groups[place] for work, place in turns]
-        return _Batch(turns=turns, groups=groups, cost=total) if turns else None
+        return Batch(turns=turns, groups=groups, cost=total) if turns else None
 
     def _learn(self, cost: int, seconds: float) -> None:
         rate = cost / max(seconds, 1e-9)
         before = self._cost_per_s
         self._cost_per_s = rate if before is None else (1 - NEWEST) * before + NEWEST * rate
-
-
-def _place(work: _Work, place: int, outcome: Outcome) -> None:
-    """Put one group's outcome into its request, and answer the request with its last."""
-    if work.answer.done():
-        return
-    if isinstance(outcome, OutOfMemoryError):
-        _fail(work, FailedError(f"scoring failed: {outcome}"))
-        return
-    work.matrices[place] = outcome
-    work.missing -= 1
-    if not work.missing:
-        work.answer.set_result(
-            Scored(
-                matrices=[matrix for matrix in work.matrices if matrix is not None],
-                cost=sum(work.costs),
-                queue_s=work.last_turn - work.arrived,
-                compute_s=work.compute_s,
-            )
-        )
-
-
-def _expire(work: _Work) -> None:
-    _fail(work, ExpiredError("the request's deadline passed before its answer was there"))
-
-
-def _fail(work: _Work, error: PrefrmError) -> None:
-    if not work.answer.done():
-        work.answer.set_exception(error)
 
 
 def _described(error: BaseException) -> str:

@@ -183,3 +183,5 @@ def test_a_full_stream_that_is_cancelled_leaves_nothing_behind(gated, group, met
         until(lambda: metric(served, "prefrm_requests_in_flight") == 0)
         client.close()
         gated.gate.set()
+    # Of the three beyond the window none was begun.
+    assert {prompt for call in gated.calls for prompt in call} <= {"0", "1"}
