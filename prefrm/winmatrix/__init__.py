@@ -6,7 +6,7 @@ What happens to a matrix afterwards (advantages, pairs, rankings) lives in `pref
 from prefrm.winmatrix.group import Group
 from prefrm.winmatrix.matrix import Bools, Floats, OnMissing, WinMatrix, check_on_missing
 from prefrm.winmatrix.probabilities import temper_ties
-from prefrm.winmatrix.scorer import FakeScorer, Scorer, check_answer
+from prefrm.winmatrix.scorer import FakeScorer, Outcome, Scorer, as_matrix, check_answer, score_each
 
 __all__ = [
     "Bools",
@@ -14,9 +14,12 @@ __all__ = [
     "Floats",
     "Group",
     "OnMissing",
+    "Outcome",
     "Scorer",
     "WinMatrix",
+    "as_matrix",
     "check_answer",
     "check_on_missing",
+    "score_each",
     "temper_ties",
 ]
