@@ -47,6 +47,11 @@ class RemoteScorer:
         """Where the judge is."""
         return joint_url(self._endpoints)
 
+    @property
+    def concurrency(self) -> int:
+        """How many calls at once keep every replica busy: one is computed and the next is ready."""
+        return PARTS_PER_REPLICA * len(self._endpoints)
+
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order; groups may differ in size.
 
@@ -73,8 +78,7 @@ class RemoteScorer:
         def score(part: Part, over: threading.Event) -> list[WinMatrix]:
             return here.score(part, call, over.wait)
 
-        at_once = PARTS_PER_REPLICA * len(self._endpoints)
-        return reassemble(parts, side_by_side(score, parts, at_once=at_once))
+        return reassemble(parts, side_by_side(score, parts, at_once=self.concurrency))
 
     def identity(self) -> str:
         """What tells this judge from another, wherever it is served: the digest of its bundle.

@@ -6,10 +6,19 @@ What happens to a matrix afterwards (advantages, pairs, rankings) lives in `pref
 from prefrm.winmatrix.group import Group
 from prefrm.winmatrix.matrix import Bools, Floats, OnMissing, WinMatrix, check_on_missing
 from prefrm.winmatrix.probabilities import temper_ties
-from prefrm.winmatrix.scorer import FakeScorer, Outcome, Scorer, as_matrix, check_answer, score_each
+from prefrm.winmatrix.scorer import (
+    ConcurrentScorer,
+    FakeScorer,
+    Outcome,
+    Scorer,
+    as_matrix,
+    check_answer,
+    score_each,
+)
 
 __all__ = [
     "Bools",
+    "ConcurrentScorer",
     "FakeScorer",
     "Floats",
     "Group",

@@ -11,7 +11,7 @@ from prefrm.errors import OutOfMemoryError, ProtocolError
 from prefrm.winmatrix.group import Group
 from prefrm.winmatrix.matrix import WinMatrix
 
-__all__ = ["FakeScorer", "Outcome", "Scorer", "as_matrix", "check_answer", "score_each"]
+__all__ = ["ConcurrentScorer", "FakeScorer", "Outcome", "Scorer", "as_matrix", "check_answer", "score_each"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,16 @@ class Scorer(Protocol):
 
     def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order. Raises `ScoringError` when it cannot answer at all."""
+        ...
+
+
+@runtime_checkable
+class ConcurrentScorer(Scorer, Protocol):
+    """A scorer whose `score` gains from several calls at once, each from a thread of its own."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls keep it busy."""
         ...
 
 
