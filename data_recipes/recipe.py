@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, get_type_hints
 
+from data_recipes.questionable import Questionable
 from prefrm.errors import ConfigError, DataError
 from prefrm.records import (
     SPLITS,
@@ -59,19 +60,30 @@ class Plan:
     Attributes:
         splits: by name, one of `SPLITS`.
         left_out: a line for each record that cannot be used, naming it; it grows as groups are drawn.
+        questionable: comparisons that are kept and cannot all be right; it grows likewise.
     """
 
     splits: Mapping[str, Split]
     left_out: list[str] = field(default_factory=list)
+    questionable: Questionable = field(default_factory=Questionable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What was written: the dataset's info, groups by split, and a line for each record left out."""
+    """What was written.
+
+    Attributes:
+        info: of the dataset.
+        groups: number of groups by split.
+        left_out: a line for each record left out.
+        questionable: by kind, a line for each comparison that is kept although it cannot be right, or not
+            together with another.
+    """
 
     info: DatasetInfo
     groups: Mapping[str, int]
     left_out: tuple[str, ...]
+    questionable: Mapping[str, tuple[str, ...]]
 
 
 def silent(split: str, done: int, total: int) -> None:
@@ -155,7 +167,12 @@ class Recipe:
         prove_disjoint(prompts)
         info = DatasetInfo(recipe=self.name, options=options, fingerprints=fingerprints)
         write_info(folder, info)
-        return Built(info=info, groups=counts, left_out=tuple(plan.left_out))
+        return Built(
+            info=info,
+            groups=counts,
+            left_out=tuple(plan.left_out),
+            questionable=plan.questionable.lines(),
+        )
 
     def read_options(self, given: Mapping[str, Any]) -> Any:
         """The options object; every unknown, missing and ill-typed option is named in one error."""
