@@ -82,7 +82,9 @@ def test_the_server_ends_with_an_exception(child, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_the_server_ends_with_a_signal(child, tmp_path: Path, number: signal.Signals) -> None:
+def test_the_server_ends_with_a_signal(
+    default_signals: None, child, tmp_path: Path, number: signal.Signals
+) -> None:
     with pytest.raises(SystemExit) as ended, served(tmp_path, tmp_path / "server") as server:
         os.kill(os.getpid(), number)
         time.sleep(5)
@@ -91,7 +93,7 @@ def test_the_server_ends_with_a_signal(child, tmp_path: Path, number: signal.Sig
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_a_signal_that_is_ignored_or_handled_stays_so(child, tmp_path: Path) -> None:
+def test_a_signal_that_is_ignored_or_handled_stays_so(default_signals: None, child, tmp_path: Path) -> None:
     seen = []
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
@@ -103,7 +105,6 @@ def test_a_signal_that_is_ignored_or_handled_stays_so(child, tmp_path: Path) -> 
         assert seen == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -132,7 +133,7 @@ def test_a_server_that_does_not_stop_is_killed(child, tmp_path: Path, monkeypatc
     ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
 )
 def test_an_interrupt_while_it_stops_kills_it(
-    child, tmp_path: Path, number: signal.Signals, error: type[BaseException]
+    default_signals: None, child, tmp_path: Path, number: signal.Signals, error: type[BaseException]
 ) -> None:
     child("stubborn")
     interrupt = threading.Timer(0.5, os.kill, (os.getpid(), number))
