@@ -26,7 +26,7 @@ except ImportError as error:
 from prefrm.bundle.loading import Bundle, load_bundle
 from prefrm.bundle.manifest import (
     MANIFEST,
-    Calibration,
+    CalibrationRecord,
     Manifest,
     check_outside_bundles,
     read_manifest,
@@ -38,7 +38,7 @@ from prefrm.bundle.writing import amend_bundle, write_bundle
 __all__ = [
     "MANIFEST",
     "Bundle",
-    "Calibration",
+    "CalibrationRecord",
     "Manifest",
     "amend_bundle",
     "check_outside_bundles",

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from prefrm.bundle.manifest import (
     MANIFEST,
-    Calibration,
+    CalibrationRecord,
     Manifest,
     check_outside_bundles,
     check_path,
@@ -42,7 +42,7 @@ def write_bundle(
     folder: Path | str,
     judge: Judge,
     *,
-    calibration: Calibration | None,
+    calibration: CalibrationRecord | None,
     data_fingerprint: str,
     metrics: Mapping[str, Any],
     card: str,
@@ -97,7 +97,7 @@ def write_bundle(
 def amend_bundle(
     folder: Path | str,
     *,
-    calibration: Calibration | None,
+    calibration: CalibrationRecord | None,
     metrics: Mapping[str, Any],
     card: str,
     plots: Mapping[str, bytes] = NO_PLOTS,

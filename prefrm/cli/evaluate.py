@@ -24,7 +24,7 @@ def evaluate(
     validation: Annotated[
         str | None,
         typer.Option(
-            help="the split on which temperature and tie thresholds are fitted; `none` fits nothing",
+            help="the split on which calibration and tie thresholds are fitted; `none` fits nothing",
             show_default="validation, if the dataset has it",
         ),
     ] = None,

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, set_seed
 
-from prefrm.bundle import Calibration, amend_bundle, read_manifest, write_bundle
+from prefrm.bundle import CalibrationRecord, amend_bundle, read_manifest, write_bundle
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
 from prefrm.eval import Evaluation
@@ -60,7 +60,7 @@ class TrainResult:
     Attributes:
         bundle: the exported folder.
         evaluation: calibrated, on the test split; None without one, and in every process but the first.
-        calibration: the fitted temperature; None if the judge was not calibrated.
+        calibration: the fitted map; None if the judge was not calibrated.
         trainable: how many numbers the optimizer changed.
         left_out: records of which a comparison could not be read while training, with the reason.
         export_difference: how far the bundle, loaded again, is from the judge that was trained: the largest
@@ -72,7 +72,7 @@ class TrainResult:
 
     bundle: Path
     evaluation: Evaluation | None
-    calibration: Calibration | None
+    calibration: CalibrationRecord | None
     trainable: int
     left_out: dict[str, str]
     export_difference: float

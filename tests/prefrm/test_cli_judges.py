@@ -123,7 +123,7 @@ def test_eval_fits_on_the_validation_split_and_says_where_there_is_none(
     assert "tie calibrated accuracy" in capsys.readouterr().out
     numbers = json.loads((tmp_path / "out" / "report.json").read_text())
     assert numbers["thresholds"]["split"] == "validation" and numbers["thresholds"]["pairs"] == 3
-    assert numbers["recalibrated"]["temperature"] > 0
+    assert numbers["recalibrated"]["applied"]["parameters"]["temperature"] > 0
 
 
 @pytest.fixture
