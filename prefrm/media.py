@@ -169,10 +169,10 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
         return upright.convert("RGB")
 
 
-def encode_png(image: Image.Image) -> bytes:
+def encode_png(image: Image.Image, *, level: int = 6) -> bytes:
     """PNG bytes of an image of any Pillow mode, upright (as `PIL.ImageOps.exif_transpose` turns it).
 
-    A mode that PNG does not have is converted to one that shows the same picture.
+    A mode that PNG does not have is converted to one that shows the same picture. `level` is zlib's, 0 to 9.
 
     Raises:
         MediaError: the pixels cannot be read, or samples of mode I or F are out of range.
@@ -182,7 +182,7 @@ def encode_png(image: Image.Image) -> bytes:
     if image.mode in LARGEST_SAMPLE:
         _check_samples(image)
     buffer = io.BytesIO()
-    _for_png(image).save(buffer, format="PNG")
+    _for_png(image).save(buffer, format="PNG", compress_level=level)
     return buffer.getvalue()
 
 
