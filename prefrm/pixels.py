@@ -33,7 +33,8 @@ def split_images(images: Any) -> list[Any]:
     """
     if isinstance(images, Sequence) and not isinstance(images, str | bytes):
         return list(images)
-    array = _array(images)
+    if (array := _array(images)) is None:
+        raise ConfigError(f"images are a sequence, an array or a tensor; received {type(images).__name__}")
     if array.ndim != 4:
         raise ConfigError(f"a batch of images has four dimensions; received the shape {list(array.shape)}")
     return list(array)
@@ -53,22 +54,23 @@ def encode_image(image: Any) -> bytes:
     """
     if isinstance(image, bytes):
         return image
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(_pixels(_array(image)))
-    return encode_png(image, level=PNG_LEVEL)
-
-
-def _array(image: Any) -> npt.NDArray[Any]:
-    if hasattr(image, "detach"):
-        # A torch tensor; numpy has no bfloat16.
-        image = image.detach().cpu()
-        image = (image.float() if image.is_floating_point() else image).numpy()
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, Image.Image):
+        return encode_png(image, level=PNG_LEVEL)
+    if (array := _array(image)) is None:
         raise ConfigError(
             "an image is a Pillow image, an array, a tensor or encoded bytes; "
             f"received {type(image).__name__}"
         )
-    return image
+    return encode_png(Image.fromarray(_pixels(array)), level=PNG_LEVEL)
+
+
+def _array(value: Any) -> npt.NDArray[Any] | None:
+    """The array of an array or a torch tensor; None if it is neither."""
+    if hasattr(value, "detach"):
+        # numpy has no bfloat16.
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    return value if isinstance(value, np.ndarray) else None
 
 
 def _pixels(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
