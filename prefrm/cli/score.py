@@ -29,14 +29,15 @@ def score(
 ) -> None:
     """Compare image files with each other: the win matrix, in the terminal."""
     from prefrm.heatmap import terminal_matrix
-    from prefrm.scoring import matrix_to_json, read_group
+    from prefrm.scoring import matrix_to_json
+    from prefrm.winmatrix import Group
 
     remote.require_url(target)
     if plot is not None and plot.suffix.lower() not in PLOT_SUFFIXES:
         raise ConfigError(f"--plot writes {', '.join(PLOT_SUFFIXES)} files; received {plot}")
     if plot is not None and not plot.parent.is_dir():
         raise ConfigError(f"--plot {plot}: {plot.parent} is no folder; make it first")
-    group = read_group(prompt, images)
+    group = Group.of(prompt, images)
     with open_scorer(target, pairs, remote) as scorer:
         (matrix,) = scorer.score([group])
     labels = [image.name for image in images]
