@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prefrm.cli.remote import Remote, with_remote
-from prefrm.cli.shared import AsJson, Data, Split, Target, open_scorer, require_judge
+from prefrm.cli.shared import AsJson, Data, Split, Target, open_scorer, print_not_judged, require_judge
 from prefrm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ def evaluate(
         against=opponent,
         why_no_thresholds=splits.why,
     )
-    for left_out in result.evaluation.unreadable:
-        where = f"record {left_out.id!r}, candidate {left_out.candidate}"
-        print(f"{where} was left out: {left_out.reason}", file=sys.stderr)
+    print_not_judged((one.id, one.candidate, one.reason) for one in result.evaluation.unreadable)
     if amend:
         # The other judge is nothing that this one's bundle should speak of.
         own = {name: (out / name).read_bytes() for name in plots if name != evaluation.AGAINST}

@@ -1,14 +1,13 @@
 """`prefrm label`."""
 
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from prefrm.cli.remote import Remote, with_remote
-from prefrm.cli.shared import Data, Pairs, Split, Target, identity, open_scorer
+from prefrm.cli.shared import Data, Pairs, Split, Target, identity, open_scorer, print_not_judged
 from prefrm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def label(
         judge = identity(target, scorer, pairs)
         summary = labelling.label(scorer, read_groups(data, split), out, judge=judge, progress=advance)
     if summary.unreadable:
-        _name_unreadable(read_groups(data, split), labelling.read_matrices(out))
+        print_not_judged(_not_judged(read_groups(data, split), labelling.read_matrices(out)))
     written = labelling.write_pairs(
         read_groups(data, split),
         out,
@@ -62,11 +61,13 @@ def label(
     _print_labels(summary, written, out / "pairs.parquet")
 
 
-def _name_unreadable(groups: "Iterable[PreferenceGroup]", labelled: "Iterable[LabelledGroup]") -> None:
+def _not_judged(
+    groups: "Iterable[PreferenceGroup]", labelled: "Iterable[LabelledGroup]"
+) -> Iterator[tuple[str, int, str]]:
     for group, entry in zip(groups, labelled, strict=True):
         for n, (image, reason) in enumerate(zip(group.images, entry.matrix.errors, strict=True)):
             if reason and image is not None:
-                print(f"record {group.id!r}, candidate {n} was not judged: {reason}", file=sys.stderr)
+                yield group.id, n, reason
 
 
 def _print_labels(summary: "Summary", pairs: "PairSummary", path: Path) -> None:

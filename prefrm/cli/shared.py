@@ -1,8 +1,9 @@
 """What several commands share: their arguments, and the judge behind `BUNDLE|URL`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,17 @@ from prefrm.protocol import judge_identity
 if TYPE_CHECKING:
     from prefrm.winmatrix import Scorer
 
-__all__ = ["AsJson", "Data", "Pairs", "Split", "Target", "identity", "open_scorer", "require_judge"]
+__all__ = [
+    "AsJson",
+    "Data",
+    "Pairs",
+    "Split",
+    "Target",
+    "identity",
+    "open_scorer",
+    "print_not_judged",
+    "require_judge",
+]
 
 Target = Annotated[
     str,
@@ -76,3 +87,11 @@ def identity(target: str, scorer: "Scorer", pairs: int | None = None) -> str:
     from prefrm.bundle import read_manifest
 
     return judge_identity(read_manifest(target).digest, pairs)
+
+
+def print_not_judged(candidates: Iterable[tuple[str, int, str]]) -> None:
+    """Name candidates by record id and place, with the reason, on standard error: a line for each reason."""
+    for (record, reason), alike in groupby(candidates, key=lambda one: (one[0], one[2])):
+        places = [place for _, place, _ in alike]
+        who = f"candidate {places[0]} was" if len(places) == 1 else f"{len(places)} candidates were"
+        print(f"record {record!r}, {who} not judged: {reason}", file=sys.stderr)

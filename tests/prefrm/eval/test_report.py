@@ -57,12 +57,12 @@ def test_a_judge_that_sees_what_the_labels_see_is_always_right(bright_scorer, gr
     assert evaluation.metrics.mean_order_gap > 0
 
 
-def test_groups_are_drawn_as_they_are_scored(groups):
+def test_groups_are_drawn_one_batch_ahead_of_what_is_scored(groups):
     drawn = []
     scorer = CountingScorer(FakeScorer(lambda prompt, image: 0.0))
     stream = (drawn.append(len(scorer.calls)) or group for group in groups)
     evaluate(scorer, stream, batch=4)
-    assert drawn == [0] * 4 + [1] * 4 + [2] * 4
+    assert max(drawn[:4]) == 0 and max(drawn[:8]) <= 1 and min(drawn[8:]) >= 1
 
 
 def test_an_unreadable_image_costs_its_own_candidate_only(bright_scorer, groups):
