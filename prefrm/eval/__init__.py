@@ -31,7 +31,7 @@ from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.paired import Difference, SideBySide, compare
 from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
 from prefrm.eval.ranking import intransitive_triples, kendall_tau, spearman_rho
-from prefrm.eval.report import Opponent, make_report_folder, summary, write_report
+from prefrm.eval.report import Opponent, summary, write_report
 from prefrm.eval.study import Fitted, Splits, Study, evaluate_splits, find_splits, fit_split
 from prefrm.eval.thresholds import Thresholds, fit_half_tie_threshold, fit_tie_threshold
 
@@ -68,7 +68,6 @@ __all__ = [
     "illusory_advantages",
     "intransitive_triples",
     "kendall_tau",
-    "make_report_folder",
     "measure",
     "pair_accuracy",
     "pairs_of",

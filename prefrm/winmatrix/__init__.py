@@ -6,6 +6,7 @@ What happens to a matrix afterwards (advantages, pairs, rankings) lives in `pref
 from prefrm.winmatrix.group import Group
 from prefrm.winmatrix.matrix import Bools, Floats, OnMissing, WinMatrix, check_on_missing
 from prefrm.winmatrix.probabilities import temper_ties
+from prefrm.winmatrix.reasons import unjudged_reasons
 from prefrm.winmatrix.scorer import FakeScorer, Scorer, check_answer
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "check_answer",
     "check_on_missing",
     "temper_ties",
+    "unjudged_reasons",
 ]
