@@ -1,9 +1,8 @@
 """The command line as a whole: which commands there are, and how one ends.
 
 A user's mistake is printed as one line and ends with status 2; Ctrl-C ends with 130, and a command that could
-judge nothing with 1. Commands that
-belong to other packages (`data`, `serve`) arrive through the entry point group `prefrm.commands`, and further
-benchmarks through `prefrm.bench`.
+judge nothing with 1. Commands that belong to other packages (`data`, `serve`) arrive through the entry point
+group `prefrm.commands`, and further benchmarks through `prefrm.bench`.
 """
 
 import io
