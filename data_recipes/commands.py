@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from data_recipes.inspection import DatasetSummary, SplitSummary, contact_sheet, inspect_dataset
+from data_recipes.inspection import DatasetSummary, SplitSummary, inspect_dataset
 from data_recipes.recipe import Progress, Recipe
 from data_recipes.registry import RECIPES, get_recipe
 from prefrm.errors import ConfigError
@@ -91,13 +91,20 @@ def inspect(
         require_writable_file(plot, "--plot")
     summary = inspect_dataset(folder, split)
     if plot is not None:
-        contact_sheet(islice(read_groups(folder, next(iter(summary.splits))), rows)).save(plot)
+        _draw(folder, next(iter(summary.splits)), rows, plot)
     if as_json:
         print(json.dumps(asdict(summary), indent=2))
         return
     _print_summary(summary)
     if plot is not None:
         print(f"wrote {plot}")
+
+
+def _draw(folder: Path, split: str, rows: int, plot: Path) -> None:
+    # Matplotlib takes a second to import.
+    from data_recipes.contact_sheet import contact_sheet
+
+    contact_sheet(list(islice(read_groups(folder, split), rows))).savefig(plot)
 
 
 def _recipe_json(recipe: Recipe) -> dict[str, object]:
