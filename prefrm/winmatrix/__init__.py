@@ -11,6 +11,7 @@ from prefrm.winmatrix.calibration import (
 )
 from prefrm.winmatrix.group import Group
 from prefrm.winmatrix.matrix import Bools, Floats, OnMissing, WinMatrix, check_on_missing
+from prefrm.winmatrix.reasons import unjudged_reasons
 from prefrm.winmatrix.scorer import (
     ConcurrentScorer,
     FakeScorer,
@@ -39,4 +40,5 @@ __all__ = [
     "check_answer",
     "check_on_missing",
     "score_each",
+    "unjudged_reasons",
 ]
