@@ -23,6 +23,7 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
+from prefrm.bundle.conversion import merge_bundle
 from prefrm.bundle.loading import Bundle, load_bundle
 from prefrm.bundle.manifest import (
     MANIFEST,
@@ -32,7 +33,7 @@ from prefrm.bundle.manifest import (
     read_manifest,
     verify_files,
 )
-from prefrm.bundle.merging import merge_bundle
+from prefrm.bundle.merging import standalone
 from prefrm.bundle.writing import amend_bundle, write_bundle
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "load_bundle",
     "merge_bundle",
     "read_manifest",
+    "standalone",
     "verify_files",
     "write_bundle",
 ]
