@@ -6,9 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from prefrm.cli.remote import Remote, with_remote
-from prefrm.cli.shared import Data, Pairs, Split, Target, identity, open_scorer, print_not_judged
+from prefrm.cli.local import Local
+from prefrm.cli.remote import Remote
+from prefrm.cli.shared import (
+    Data,
+    Pairs,
+    Split,
+    Target,
+    identity,
+    open_scorer,
+    print_not_judged,
+    require_judged,
+)
 from prefrm.errors import ConfigError
+from prefrm.files import require_writable_folder
+from prefrm.options import with_options
 
 if TYPE_CHECKING:
     from prefrm.label import LabelledGroup, PairSummary, Summary
@@ -17,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["label"]
 
 
-@with_remote
+@with_options
 def label(
     target: Target,
     data: Data,
@@ -34,19 +46,25 @@ def label(
     pairs: Pairs = None,
     conversational: Annotated[bool, typer.Option(help="write prompts and texts as chat messages")] = False,
     *,
+    local: Local,
     remote: Remote,
 ) -> None:
-    """Label a dataset offline: win matrices, win rates, rankings, and tables of pairs for DPO trainers."""
+    """Label a dataset offline: win matrices, win rates, rankings, and tables of pairs for DPO trainers.
+
+    The exit status is 1 if nothing could be judged.
+    """
     from prefrm import label as labelling
     from prefrm.progress import track
     from prefrm.records import count_groups, read_groups
 
+    local.require_bundle(target)
     remote.require_url(target)
     # The library says it, too, but only once everything is judged.
     if not 0 <= min_margin < 1:
         raise ConfigError(f"--min-margin must be in [0, 1); received {min_margin}")
+    require_writable_folder(out, "--out")
     total = count_groups(data, split)
-    with open_scorer(target, pairs, remote) as scorer, track("labelling", total) as advance:
+    with open_scorer(target, pairs, remote, local) as scorer, track("labelling", total) as advance:
         judge = identity(target, scorer, pairs)
         summary = labelling.label(scorer, read_groups(data, split), out, judge=judge, progress=advance)
     if summary.unreadable:
@@ -59,8 +77,7 @@ def label(
         conversational=conversational,
     )
     _print_labels(summary, written, out)
-    if summary.unjudged_pairs == summary.pairs:
-        raise typer.Exit(1)
+    require_judged(summary.unjudged_pairs < summary.pairs, f"the reasons stand in {out}")
 
 
 def _not_judged(

@@ -56,13 +56,22 @@ REFUSALS = frozenset(
 )
 
 
+class StockClient(triton.InferenceServerClient):  # type: ignore[misc]
+    """The stock client, without work to do when it is dropped."""
+
+    def __del__(self) -> None:
+        # The stock one closes its channel here, which fails in a program that ends without having closed it:
+        # gRPC's own modules may be gone by then. A channel that is dropped releases its connection itself.
+        pass
+
+
 class GrpcTransport:
     """Blocking requests; may be used from several threads."""
 
     def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
         self._endpoint = endpoint
         self._credentials = credentials
-        self._client = _client(triton.InferenceServerClient, endpoint, credentials)
+        self._client = _client(StockClient, endpoint, credentials)
 
     def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.Transport` says."""
