@@ -1,13 +1,16 @@
 """`prefrm calibrate`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prefrm.cli.shared import AsJson, Data
+from prefrm.cli.local import Local
+from prefrm.cli.shared import AsJson, Data, print_not_judged, require_judged
 from prefrm.errors import ConfigError
+from prefrm.options import with_options
 
 if TYPE_CHECKING:
     from prefrm.bundle import CalibrationRecord, Manifest
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["calibrate"]
 
 
+@with_options
 def calibrate(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="the folder of a bundle, which is amended")],
     data: Data,
@@ -23,8 +27,13 @@ def calibrate(
         str, typer.Option(help="the split to fit to; one that the judge was not trained on")
     ] = "validation",
     as_json: AsJson = False,
+    *,
+    local: Local,
 ) -> None:
-    """Fit a bundle's calibration to a split of a dataset; its weights stay, its digest changes."""
+    """Fit a bundle's calibration to a split of a dataset; its weights stay, its digest changes.
+
+    The exit status is 1 if nothing could be judged.
+    """
     from prefrm.bundle import read_manifest
     from prefrm.records import count_groups
 
@@ -33,16 +42,20 @@ def calibrate(
     before = read_manifest(bundle)
     count_groups(data, split)
     _check_unseen(before, data, split)
-    scored, record = _fit(bundle, data, split)
+    scored, record = _fit(bundle, data, split, local)
     after = _amend(Path(bundle), record)
-    report = {
-        "split": split,
-        "pairs": record.pairs,
-        "before": _numbers(scored, before.calibration),
-        "after": _numbers(scored, record),
-        "digest": after.digest,
-    }
-    print(json.dumps(report, indent=2, allow_nan=False) if as_json else "\n".join(_lines(report, after)))
+    print(f"amended: {after.describe()}", file=sys.stderr)
+    numbers = {"before": _numbers(scored, before.calibration), "after": _numbers(scored, record)}
+    if as_json:
+        report = {"split": split, "pairs": record.pairs, **numbers, "digest": after.digest}
+        print(json.dumps(report, indent=2, allow_nan=False))
+        return
+    print(f"on the {record.pairs} pairs of {split} to which the calibration was fitted:")
+    for when, found in zip(numbers, (before.calibration, record), strict=True):
+        described = "uncalibrated" if found is None else found.describe()
+        log_loss, ece = numbers[when]["log_loss"], numbers[when]["ece"]
+        print(f"{when}: log loss {log_loss:.4f}, calibration error {ece:.4f} ({described})")
+    print(f"held-out numbers were of the earlier calibration and are gone: prefrm eval {bundle} DATA --amend")
 
 
 def _check_unseen(manifest: "Manifest", data: Path, split: str) -> None:
@@ -55,13 +68,17 @@ def _check_unseen(manifest: "Manifest", data: Path, split: str) -> None:
         )
 
 
-def _fit(bundle: str, data: Path, split: str) -> "tuple[Evaluation, CalibrationRecord]":
+def _fit(bundle: str, data: Path, split: str, local: Local) -> "tuple[Evaluation, CalibrationRecord]":
     """The judge as it is without calibration, measured on the split, and the calibration for it."""
     from prefrm.bundle import CalibrationRecord, load_bundle
     from prefrm.engine import Engine
     from prefrm.eval import evaluate_split, fit_evaluation
 
-    scored = evaluate_split(Engine(load_bundle(bundle).judge), data, split)
+    judge = load_bundle(bundle, local.device, local.dtype).judge
+    scored = evaluate_split(Engine(judge), data, split)
+    print_not_judged((one.id, one.candidate, one.reason) for one in scored.unreadable)
+    metrics = scored.metrics
+    require_judged(metrics.comparisons > metrics.unjudged, f"no pair of the split {split!r} could be judged")
     fitted = fit_evaluation(scored, split)
     record = CalibrationRecord.of(fitted.calibration, split=split, pairs=fitted.thresholds.pairs)
     return scored, record
@@ -85,21 +102,3 @@ def _numbers(scored: "Evaluation", record: "CalibrationRecord | None") -> dict[s
         "log_loss": evaluation.metrics.log_loss,
         "ece": evaluation.calibration.ece,
     }
-
-
-def _lines(report: dict[str, Any], after: "Manifest") -> list[str]:
-    lines = [f"{report['pairs']} pairs of {report['split']}, the same before and after"]
-    for when in ("before", "after"):
-        numbers = report[when]
-        found = numbers["calibration"]
-        lines.append(
-            f"{when}: log loss {numbers['log_loss']:.4f}, calibration error {numbers['ece']:.4f} "
-            f"({'uncalibrated' if found is None else _described(found)})"
-        )
-    return [*lines, f"amended: {after.describe()}", "measure it again: prefrm eval BUNDLE DATA --amend"]
-
-
-def _described(found: dict[str, Any]) -> str:
-    from prefrm.winmatrix import calibration_map
-
-    return calibration_map(found["name"], found["parameters"]).describe()

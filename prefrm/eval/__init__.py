@@ -25,7 +25,7 @@ from prefrm.eval.paired import Difference, SideBySide, compare
 from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
 from prefrm.eval.ranking import intransitive_triples, kendall_tau, spearman_rho
 from prefrm.eval.recalibration import apply_calibration, calibrated, fit_calibration
-from prefrm.eval.report import Opponent, make_report_folder, summary, write_report
+from prefrm.eval.report import Opponent, summary, write_report
 from prefrm.eval.study import (
     Fitted,
     Splits,
@@ -74,7 +74,6 @@ __all__ = [
     "illusory_advantages",
     "intransitive_triples",
     "kendall_tau",
-    "make_report_folder",
     "measure",
     "measure_calibration",
     "pair_accuracy",

@@ -6,6 +6,7 @@ calibration costs nothing. Writes nothing; that is `prefrm.eval.report`.
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.pairs import JudgedGroup, pairs_of
 from prefrm.eval.recalibration import calibrated, fit_calibration
 from prefrm.eval.thresholds import Thresholds
+from prefrm.pipeline import batch_size, score_batches
 from prefrm.progress import Advance
 from prefrm.records import PreferenceGroup
 from prefrm.winmatrix import CalibrationMap, Scorer, WinMatrix
@@ -95,15 +97,17 @@ def evaluate(
     scorer: Scorer,
     groups: Iterable[PreferenceGroup],
     *,
-    batch: int = 8,
+    batch: int | None = None,
     progress: Advance | None = None,
     thresholds: Thresholds | None = None,
 ) -> Evaluation:
-    """Score every group, `batch` groups a call, and measure.
+    """Score every group and measure.
 
-    `groups` may be a stream: of those that are done only labels and matrices stay in memory.
-    `progress` is called with the number of groups done. An image that the scorer cannot read costs
-    its own candidate and nothing else; it is listed in `unreadable`. `thresholds` come from another split
+    `groups` may be a stream, which is read ahead in another thread: only labels and matrices of those that
+    are done stay in memory. `batch` is the number of groups a call of the scorer, None for what suits it; a
+    remote scorer gets several calls at once. `progress` is called with the number of groups done. An image
+    that the scorer cannot read costs its own candidate and nothing else, and so does a group that the scorer
+    refuses; both are listed in `unreadable`. `thresholds` come from another split
     (`Evaluation.fitted_thresholds`).
 
     Raises:
@@ -113,13 +117,14 @@ def evaluate(
     """
     judged: list[JudgedGroup] = []
     unreadable: list[Unreadable] = []
-    for part in chunks(groups, batch):
-        matrices = scorer.score([group.group() for group in part])
-        for group, matrix in zip(part, matrices, strict=True):
-            judged.append(JudgedGroup.of(group, matrix))
-            unreadable += _unreadable(group, matrix)
-        if progress is not None:
-            progress(len(judged))
+    batches = chunks(groups, batch_size(scorer, batch))
+    with closing(score_batches(scorer, batches, lambda part: [group.group() for group in part])) as scored:
+        for part, matrices in scored:
+            for group, matrix in zip(part, matrices, strict=True):
+                judged.append(JudgedGroup.of(group, matrix))
+                unreadable += _unreadable(group, matrix)
+            if progress is not None:
+                progress(len(judged))
     if not judged:
         raise DatasetError("there is nothing to evaluate: the dataset split holds no group")
     return _evaluation(tuple(judged), tuple(unreadable), thresholds)

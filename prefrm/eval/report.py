@@ -4,13 +4,11 @@ Decides nothing about a judge and computes nothing; it shows what `prefrm.eval.e
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prefrm.errors import ConfigError
 from prefrm.eval.evaluation import Evaluation, to_json
 from prefrm.eval.figures import draw, remove_stale
 from prefrm.eval.paired import SideBySide, compare
@@ -30,8 +28,9 @@ from prefrm.eval.tables import (
     turned,
     words,
 )
+from prefrm.files import require_writable_folder
 
-__all__ = ["Opponent", "make_report_folder", "summary", "write_report"]
+__all__ = ["Opponent", "summary", "write_report"]
 
 DEFINITIONS = """\
 - **pair accuracy** (ImageReward): the share of strict pairs, those of which the dataset prefers one image,
@@ -83,24 +82,6 @@ class Opponent:
         return cls(name=name, evaluation=study.evaluation, difference=difference)
 
 
-def make_report_folder(folder: Path | str) -> Path:
-    """Make `folder`, if it is not there; call this before hours of scoring that `write_report` is to show.
-
-    Raises:
-        ConfigError: it cannot be a folder, or is one in which nothing can be written.
-    """
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"a report needs a folder, and {target} cannot be one: {error.strerror}; choose another place"
-        ) from error
-    if not os.access(target, os.W_OK | os.X_OK):
-        raise ConfigError(f"the folder {target} of the report is read-only; choose another place")
-    return target
-
-
 def write_report(
     evaluation: Evaluation,
     folder: Path | str,
@@ -121,9 +102,11 @@ def write_report(
         against: another judge on the same groups.
         why_no_thresholds: a clause, if `evaluation` has no tie thresholds.
 
-    Raises: as `make_report_folder`.
+    Raises: ConfigError if `folder` cannot be written.
     """
-    target = make_report_folder(folder)
+    target = Path(folder)
+    require_writable_folder(target, "the report's folder")
+    target.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, Any] = evaluation.to_dict()
     for key, other in (("before", before), ("recalibrated", recalibrated)):
         if other is not None:

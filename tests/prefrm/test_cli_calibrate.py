@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,7 @@ def dataset(judge: Judge, png: Callable[..., bytes], tmp_path: Path) -> Path:
     matrices = Engine(judge).score([group.group() for group in groups])
     for n, (group, matrix) in enumerate(zip(groups, matrices, strict=True)):
         agrees = (matrix.p[0, 1] > 0.5) == (n % 4 > 0)
-        groups[n] = PreferenceGroup(
-            id=group.id,
-            prompt=group.prompt,
-            images=group.images,
-            comparisons=(Comparison.preferred(*((0, 1) if agrees else (1, 0))),),
-        )
+        groups[n] = replace(group, comparisons=(Comparison.preferred(*((0, 1) if agrees else (1, 0))),))
     for split in ("validation", "train"):
         write_groups(groups if split == "validation" else groups[:4], tmp_path / "data", split)
     return tmp_path / "data"
@@ -103,10 +99,23 @@ def test_fitting_again_starts_from_the_judge_and_changes_nothing(
     assert run(["calibrate", str(bundle), str(dataset)]) == 0
     first = read_manifest(bundle)
     shown = capsys.readouterr().out
-    assert "(uncalibrated)" in shown and f"({first.calibration.map.describe()})" in shown
+    assert "(uncalibrated)" in shown and f"({first.calibration.describe()})" in shown
     assert run(["calibrate", str(bundle), str(dataset)]) == 0
     assert read_manifest(bundle) == first
     assert "uncalibrated" not in capsys.readouterr().out
+
+
+def test_a_split_of_which_nothing_can_be_judged_changes_nothing(
+    bundle: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_manifest(bundle)
+    groups = [replace(group, images=(b"broken", b"too")) for group in read_groups(dataset, "validation")]
+    write_groups(groups, dataset, "validation")
+    assert run(["calibrate", str(bundle), str(dataset)]) == 1
+    error = capsys.readouterr().err
+    assert "record 'g0', " in error
+    assert "prefrm: nothing was judged: no pair of the split 'validation' could be judged" in error
+    assert read_manifest(bundle) == before
 
 
 @pytest.mark.parametrize(
