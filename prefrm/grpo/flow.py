@@ -7,8 +7,6 @@ images are brought together first, and every process scores its share of the gro
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy as np
 from prefrm.errors import ConfigError
 from prefrm.grpo.groups import GroupRule, Rewards
 from prefrm.grpo.layout import Candidate, pack, unpack
+from prefrm.grpo.ordering import CallOrder
 from prefrm.grpo.ranks import Ranks, attempt
 from prefrm.pixels import split_images
 from prefrm.rewards import RewardFunction
@@ -30,7 +29,8 @@ class FlowGRPOReward:
     """A reward function in the form of `flow_grpo/rewards.py` and `ddpo_pytorch/rewards.py`.
 
     The images of one prompt, over the batches of all processes of one call, are a group; with `group_key`,
-    those whose metadata agree in that entry. A process calls it once for each batch, as all others do.
+    those whose metadata agree in that entry. Each process calls it once for each batch, in the same order:
+    on one thread, or in an `OrderedExecutor`.
 
     Args:
         scorer: what judges the groups.
@@ -62,7 +62,7 @@ class FlowGRPOReward:
         self._group_key = group_key
         self._rule = GroupRule.of(reward, on_missing)
         self._ranks = Ranks()
-        self._order = _Order()
+        self._calls = CallOrder()
 
     def __call__(
         self, images: Any, prompts: Sequence[str], metadata: Any = None, **options: Any
@@ -77,16 +77,19 @@ class FlowGRPOReward:
             options: others that a trainer passes, such as flow_grpo's `only_strict`; without effect.
 
         Raises:
-            ConfigError: the images are in another form, or a group is not whole.
+            ConfigError: the images are in another form, a group is not whole, or one of several processes
+                makes its calls on several threads outside an `OrderedExecutor`.
             MediaError: an image cannot be encoded and `on_missing` is "raise".
             ScoringError: the scorer could not answer, here or on another process.
             IncompleteMatrixError: an image has no reward and `on_missing` is "raise".
         """
-        with self._order.turn():
+        with self._calls.turn():
             rank = self._ranks.join()
             local: list[tuple[str, Candidate]] = []
 
             def keyed() -> bytes:
+                if not self._ranks.alone:
+                    self._calls.check()
                 local.extend(self._candidates(images, prompts, metadata))
                 return json.dumps([key for key, _ in local]).encode()
 
@@ -139,27 +142,6 @@ class FlowGRPOReward:
             groups, to_score, matrices, each=lambda matrix: gaps.append(_gaps(matrix))
         )
         return json.dumps(list(zip(rewards, gaps, strict=True))).encode()
-
-
-class _Order:
-    """Lets threads pass one at a time, in the order they came: that of the batches, on every process."""
-
-    def __init__(self) -> None:
-        self._condition = Condition()
-        self._came = 0
-        self._passed = 0
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        with self._condition:
-            mine, self._came = self._came, self._came + 1
-            self._condition.wait_for(lambda: self._passed == mine)
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._passed += 1
-                self._condition.notify_all()
 
 
 def _places(keys: Sequence[str]) -> dict[str, list[int]]:

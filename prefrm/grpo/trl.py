@@ -230,12 +230,13 @@ class AsyncPreferenceReward(_GroupReward[AsyncScorer]):
         """One reward for each completion; None where its candidate is missing or has no judged opponent."""
         # Before the first await, where all processes still agree on the order of their async rewards.
         self._ranks.join()
-        # On threads: a process that waits for the others here must not hold up the loop they may wait for.
-        turn = await asyncio.to_thread(self._open, prompts, completions, columns, log_metric)
-        rewards: bytes | Exception
-        try:
-            groups = self._scorable(turn)
-            rewards = self._settle(turn, groups, await self._scorer.score(groups) if groups else [])
-        except Exception as error:
-            rewards = error
-        return await asyncio.to_thread(self._close, turn, rewards)
+        async with self._ranks.turn():
+            # On threads: a process that waits for the others must not hold up the loop they may wait for.
+            turn = await asyncio.to_thread(self._open, prompts, completions, columns, log_metric)
+            rewards: bytes | Exception
+            try:
+                groups = self._scorable(turn)
+                rewards = self._settle(turn, groups, await self._scorer.score(groups) if groups else [])
+            except Exception as error:
+                rewards = error
+            return await asyncio.to_thread(self._close, turn, rewards)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from prefrm.bundle import read_manifest, write_bundle
+from prefrm.cli import run
 from prefrm.client import connect, connect_async
 from prefrm.engine import Engine
 from prefrm.scoring import matrix_to_json
@@ -85,9 +86,8 @@ def test_local_engine_grpc_http_and_json_agree_bit_by_bit(bundle, process, png):
     assert out.startswith("ready: grpc://")
 
 
-def test_a_folder_that_is_not_there_is_one_line_and_status_2(tmp_path):
-    command = [sys.executable, "-m", "prefrm", "serve", str(tmp_path / "nothing")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "is no folder" in done.stderr
+def test_a_folder_that_is_not_there_is_one_line_and_status_2(tmp_path, capsys):
+    assert run(["serve", str(tmp_path / "nothing")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "is no folder" in said
