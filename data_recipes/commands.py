@@ -71,8 +71,8 @@ def build(
         print(json.dumps({"out": str(out), **asdict(built)}, indent=2))
         return
     counts = ", ".join(f"{n} {split}" for split, n in built.groups.items())
-    left_out = f"; {len(built.left_out)} images left out" if built.left_out else ""
-    print(f"{out}: {counts} groups{left_out}")
+    left_out = _left_out(built.info.left_out)
+    print(f"{out}: {counts} groups{f'; left out: {left_out}' if left_out else ''}")
 
 
 @app.command("inspect")
@@ -150,6 +150,7 @@ def _progress() -> Iterator[Progress]:
 def _print_summary(summary: DatasetSummary) -> None:
     options = ", ".join(f"{k}={v}" for k, v in summary.info.options.items())
     print(f"recipe {summary.info.recipe} ({options})")
+    print(f"left out when it was built: {_left_out(summary.info.left_out) or 'nothing'}")
     table = Table("", *summary.splits)
     columns = [_cells(split) for split in summary.splits.values()]
     for name in dict.fromkeys(name for column in columns for name in column):
@@ -159,6 +160,10 @@ def _print_summary(summary: DatasetSummary) -> None:
     print(f"images in more than one split: {summary.shared_images or 'none'}")
     for name, split in summary.splits.items():
         _print_lines(f"unreadable images in {name}", split.unreadable)
+
+
+def _left_out(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {name if n != 1 else name.removesuffix('s')}" for name, n in counts.items())
 
 
 def _cells(split: SplitSummary) -> dict[str, str]:

@@ -16,6 +16,7 @@ from data_recipes.pairs import (
     split_of,
     split_pairs,
 )
+from data_recipes.recipe import LeftOut
 from data_recipes.registry import RECIPES
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError
@@ -47,8 +48,8 @@ def write_jsonl(folder: Path, rows: Sequence[Mapping[str, object]]) -> Path:
 
 
 def grouped(source: Path) -> tuple[list[PreferenceGroup], list[str]]:
-    left_out: list[str] = []
-    return list(group_pairs(read_pairs(source), left_out)), left_out
+    left_out = LeftOut()
+    return list(group_pairs(read_pairs(source), left_out)), left_out.lines
 
 
 def judged(group: PreferenceGroup, folder: Path, name_1: str, name_2: str) -> list[float]:
