@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from prefrm.judge import Judge
+from prefrm.judge.weights import read_weights
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.processes import gather, is_first, processes, rank, sharding, total, wait
 from prefrm.train.state import (
@@ -30,7 +31,6 @@ from prefrm.train.state import (
     load_optimizer,
     load_weights,
     random_state,
-    read_tensors,
     set_random_state,
     write_tensors,
 )
@@ -197,14 +197,14 @@ class JudgeTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
-        load_weights(self.model if model is None else model, read_tensors(folder / WEIGHTS))
+        load_weights(self.model if model is None else model, read_weights(folder / WEIGHTS))
         state = read_state(folder)
         self.train_dataset.start = state["step"]
         self._seconds_before = state["seconds"]
         if self._validation is not None:
             best = folder / BEST
             self._validation.load_state_dict(
-                state["validation"], read_tensors(best) if best.exists() else None
+                state["validation"], read_weights(best) if best.exists() else None
             )
         self.data_collator.load_state_dict(state["processes"][rank()]["collator"])
 
@@ -212,7 +212,7 @@ class JudgeTrainer(Trainer):
         if checkpoint is None:
             return
         state = read_state(Path(checkpoint))
-        tensors = read_tensors(Path(checkpoint) / "optimizer.safetensors")
+        tensors = read_weights(Path(checkpoint) / "optimizer.safetensors")
         load_optimizer(self.model, self._inner_optimizer, tensors, state["optimizer"])
         self.lr_scheduler.load_state_dict(state["scheduler"])
 
@@ -243,7 +243,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 def final_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     """The trained weights, of a checkpoint of a finished training."""
     best = checkpoint / BEST
-    return read_tensors(best if best.exists() else checkpoint / WEIGHTS)
+    return read_weights(best if best.exists() else checkpoint / WEIGHTS)
 
 
 def _write_json(path: Path, value: Any) -> None:

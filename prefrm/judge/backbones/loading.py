@@ -13,6 +13,7 @@ from prefrm.errors import ConfigError
 from prefrm.judge.backbones.registry import family_of
 from prefrm.judge.quantization import keep_layout, nf4_settings
 from prefrm.judge.spec import JudgeSpec
+from prefrm.judge.weights import check_readable, load_pretrained
 
 __all__ = ["BaseModel", "find_base", "load_backbone"]
 
@@ -71,8 +72,8 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = No
     quantized on the CPU always, so that every machine gets the same ones.
 
     Raises:
-        ConfigError: the folder holds no checkpoint, one without safetensors, an unsupported family, or
-            layers that cannot be quantized.
+        ConfigError: the folder holds no checkpoint, one without safetensors or with other weights than the
+            model has, an unsupported family, or layers that cannot be quantized.
         MissingExtraError: `quantize` is set and bitsandbytes is not installed.
     """
     try:
@@ -82,20 +83,20 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = No
         if quantize is not None:
             settings = nf4_settings(config, targets, dtype=dtype)
             stored = {"quantization_config": settings, "device_map": {"": "cpu"}}
-        backbone = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **stored
-        )
+        backbone = load_pretrained(AutoModelForImageTextToText, folder, dtype=dtype, **stored)
         keep_layout(backbone)
         return backbone
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    except ConfigError:
+        raise
+    # Malformed JSON, and JSON of another shape than `transformers` expects.
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise ConfigError(f"{folder} holds no usable checkpoint: {_first_line(error)}") from error
 
 
 def _weights_sha256(folder: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
+        check_readable(path)
         with path.open("rb") as file:
             total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()

@@ -73,6 +73,32 @@ class TestEveryWay:
             ask(way, url, [pair])
         assert url in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("prompt", "copies", "reason"),
+        [
+            ("a" * 40_000, 1, "^a prompt may have 32768 bytes; received 40000$"),
+            ("p", 35, "^a group may have 64 candidates; received 70$"),
+            ("p", 1000, "may have 64 candidates; received 2000.*send smaller or fewer images"),
+            ("\udc80", 1, "not valid Unicode"),
+        ],
+    )
+    def test_a_group_that_is_refused_is_not_judged_and_the_others_are(
+        self, ask, way, served, scorer, pair, prompt, copies, reason
+    ):
+        refused = Group(prompt=prompt, images=pair.images * copies)
+        one, other, last = ask(way, url_of(way, served), [pair, refused, pair])
+        assert agree([one, last], scorer.score([pair, pair]))
+        assert other.size == refused.size and not other.known.any()
+        assert all(re.search(reason, error) for error in other.errors)
+
+    def test_a_group_beyond_the_servers_bytes_is_not_judged(self, ask, way, scorer, pair):
+        limits = Limits(request_bytes=3000)
+        big = Group(prompt="p", images=(b"\x00" * 200_000, b"x"))
+        with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
+            one, other = ask(way, url_of(way, served), [big, pair], deadline=20)
+        assert agree([other], scorer.score([pair]))
+        assert re.search(r"larger than max|the limit is 3000", one.errors[0])
+
     def test_a_dead_server_is_one_line_soon(self, ask, way, pair):
         url = f"{way.split()[0]}://127.0.0.1:{free_port()}/judge"
         started = time.monotonic()

@@ -76,14 +76,15 @@ def test_after_a_failure_the_processes_are_still_in_step(both):
     assert [results["a later process group"][0] for results in both] == [alone[:1], alone[1:]]
 
 
-def test_two_async_rewards_that_finish_in_different_orders_do_not_mix(both):
+@pytest.mark.parametrize("name", ["crossing", "one async reward twice"])
+def test_two_async_calls_that_finish_in_different_orders_do_not_mix(both, name):
     def alone(completions):
         reward = AsyncPreferenceReward(worker.SlowScorer(0.0), worker.to_image, num_generations=2)
         return asyncio.run(reward(["a"] * 6, completions))
 
     first, second = alone(list("012345")), alone(list("952711"))
-    assert both[0]["crossing"]["rewards"] == [first[:3], second[:3]]
-    assert both[1]["crossing"]["rewards"] == [first[3:], second[3:]]
+    assert both[0][name].get("rewards") == [first[:3], second[:3]], both[0][name]
+    assert both[1][name].get("rewards") == [first[3:], second[3:]], both[1][name]
 
 
 def test_images_that_flow_grpo_deals_out_over_processes_are_scored_with_their_group(both):
@@ -96,6 +97,14 @@ def test_images_that_flow_grpo_deals_out_over_processes_are_scored_with_their_gr
     # One group of each batch for each process.
     assert [results["flow"]["scored"] for results in both] == [["b", "c"], ["a", "a"]]
     assert [results["flow"]["split"]["error"] for results in both] == ["ConfigError"] * 2
+
+
+def test_several_threads_without_an_order_are_refused_on_both(both):
+    first, second = (results["flow on threads"] for results in both)
+    assert first[1]["error"] == "ConfigError" and "prefrm.grpo.OrderedExecutor" in first[1]["message"]
+    assert second[1]["error"] == "ScoringError" and "rank 0 failed: ConfigError: " in second[1]["message"]
+    # One thread after another has an order.
+    assert first[2] == first[0] and second[2] == second[0] and "rewards" in first[0]
 
 
 class TestAlone:

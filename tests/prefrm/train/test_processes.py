@@ -30,7 +30,7 @@ from tests.forked import command, ranks
 
 @pytest.fixture
 def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path]) -> TrainConfig:
-    """72 comparisons of unequal weight, some unreadable; an epoch is five steps, the last one of 8."""
+    """72 comparisons of unequal weight, some unreadable; an epoch is four steps and a half."""
     data = brightness(train=12, validation=2)
     groups = [weighed(n, group) for n, group in enumerate(read_groups(data, "train"))]
     broken = groups[5]
