@@ -67,6 +67,9 @@ def build(
         built = chosen.build(out, seed=seed, overwrite=overwrite, progress=progress, **options)
     for line in built.left_out:
         print(f"left out: {line}", file=sys.stderr)
+    for kind, lines in built.questionable.items():
+        more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        print(f"questionable: {len(lines)} {kind}: {'; '.join(lines[:_SHOWN])}{more}", file=sys.stderr)
     if as_json:
         print(json.dumps({"out": str(out), **asdict(built)}, indent=2))
         return
@@ -160,6 +163,10 @@ def _print_summary(summary: DatasetSummary) -> None:
     print(f"images in more than one split: {summary.shared_images or 'none'}")
     for name, split in summary.splits.items():
         _print_lines(f"unreadable images in {name}", split.unreadable)
+        if not split.questionable:
+            print(f"questionable comparisons in {name}: none")
+        for kind, lines in split.questionable.items():
+            _print_lines(f"{kind} in {name}", lines)
 
 
 def _left_out(counts: Mapping[str, int]) -> str:

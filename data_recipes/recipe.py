@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, get_type_hints
 
+from data_recipes.questionable import Questionable
 from prefrm.errors import ConfigError, DataError
 from prefrm.records import (
     SPLITS,
@@ -76,19 +77,35 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The splits that a recipe will build, by name, one of `SPLITS`, and what it leaves out."""
+    """What a recipe will build.
+
+    Attributes:
+        splits: by name, one of `SPLITS`.
+        left_out: the parts of the source that cannot be used.
+        questionable: comparisons that are kept and cannot all be right; it grows as groups are drawn.
+    """
 
     splits: Mapping[str, Split]
     left_out: LeftOut = field(default_factory=LeftOut)
+    questionable: Questionable = field(default_factory=Questionable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """The written dataset: its info, groups by split, and a line for each record left out."""
+    """What was written.
+
+    Attributes:
+        info: of the dataset.
+        groups: number of groups by split.
+        left_out: a line for each record left out.
+        questionable: by kind, a line for each comparison that is kept although it cannot be right, or not
+            together with another.
+    """
 
     info: DatasetInfo
     groups: Mapping[str, int]
     left_out: tuple[str, ...]
+    questionable: Mapping[str, tuple[str, ...]]
 
 
 def silent(split: str, done: int, total: int) -> None:
@@ -179,7 +196,12 @@ class Recipe:
             left_out=plan.left_out.counts(),
         )
         write_info(folder, info)
-        return Built(info=info, groups=counts, left_out=tuple(plan.left_out.lines))
+        return Built(
+            info=info,
+            groups=counts,
+            left_out=tuple(plan.left_out.lines),
+            questionable=plan.questionable.lines(),
+        )
 
     def read_options(self, given: Mapping[str, Any]) -> Any:
         """The options object; every unknown, missing and ill-typed option is named in one error."""

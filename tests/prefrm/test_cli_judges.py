@@ -258,10 +258,11 @@ def test_labelling_counts_and_names_what_was_not_judged(
     )
     out = captured.out.splitlines()
     assert out[0] == "3 groups, 5 pairs judged, 4 not judged"
-    assert out[1].startswith("5 chosen/rejected pairs: ")
-    assert out[2] == "left out: 4 not judged"
-    assert out[3].startswith("the dataset has no texts, so the columns chosen and rejected are absent")
-    assert "chosen" not in pq.read_schema(tmp_path / "labels" / "pairs.parquet").names
+    table = tmp_path / "labels" / "diffusion_dpo"
+    assert out[1] == f"5 pairs of images for Diffusion-DPO's train.py: {table}"
+    assert out[2] == "no table for TRL's DPOTrainer: the dataset has no texts"
+    assert out[3] == "left out: 4 not judged"
+    assert pq.read_metadata(table / "train.parquet").num_rows == 5
 
 
 def test_labelling_says_how_many_pairs_are_within_the_margin(
