@@ -325,7 +325,7 @@ def test_questionable_rows_are_kept_and_named(folder: Path) -> None:
         ("a dog", "a.png", "copy.png", "tie"),
     ]
     found = Questionable()
-    groups = list(group_pairs(read_pairs(write_csv(folder, rows)), [], found))
+    groups = list(group_pairs(read_pairs(write_csv(folder, rows)), LeftOut(), found))
     assert sum(len(group.comparisons) for group in groups) == 7
     assert found.lines() == {
         "contradictory comparisons": (
