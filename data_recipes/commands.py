@@ -74,8 +74,8 @@ def build(
         print(json.dumps({"out": str(out), **asdict(built)}, indent=2))
         return
     counts = ", ".join(f"{n} {split}" for split, n in built.groups.items())
-    left_out = f"; {len(built.left_out)} images left out" if built.left_out else ""
-    print(f"{out}: {counts} groups{left_out}")
+    left_out = _left_out(built.info.left_out)
+    print(f"{out}: {counts} groups{f'; left out: {left_out}' if left_out else ''}")
 
 
 @app.command("inspect")
@@ -153,6 +153,7 @@ def _progress() -> Iterator[Progress]:
 def _print_summary(summary: DatasetSummary) -> None:
     options = ", ".join(f"{k}={v}" for k, v in summary.info.options.items())
     print(f"recipe {summary.info.recipe} ({options})")
+    print(f"left out when it was built: {_left_out(summary.info.left_out) or 'nothing'}")
     table = Table("", *summary.splits)
     columns = [_cells(split) for split in summary.splits.values()]
     for name in dict.fromkeys(name for column in columns for name in column):
@@ -166,6 +167,10 @@ def _print_summary(summary: DatasetSummary) -> None:
             print(f"questionable comparisons in {name}: none")
         for kind, lines in split.questionable.items():
             _print_lines(f"{kind} in {name}", lines)
+
+
+def _left_out(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {name if n != 1 else name.removesuffix('s')}" for name, n in counts.items())
 
 
 def _cells(split: SplitSummary) -> dict[str, str]:

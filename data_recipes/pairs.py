@@ -3,7 +3,8 @@
 Each row (or each line's JSON object) is one judgement and has at least
 
     prompt      what both images answer
-    image_1     path of an image file, relative to the folder of the CSV or JSONL file
+    image_1     path of an image file, relative to the folder of the CSV or JSONL file: PNG, JPEG or WebP,
+                kept as it is, or GIF, BMP, TIFF or AVIF, of which the first frame is kept as PNG
     image_2     path of another
     preferred   1, 2 or tie
 
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from data_recipes.questionable import Questionable
-from data_recipes.recipe import Plan, Recipe, Split
+from data_recipes.recipe import LeftOut, Plan, Recipe, Split
 from data_recipes.rows import read_rows, read_text
 from prefrm import media
 from prefrm.errors import ConfigError, DataError, DatasetError, MediaError
@@ -123,7 +124,7 @@ def split_pairs(pairs: Sequence[Pair], options: PairsOptions, seed: int) -> dict
 
 
 def group_pairs(
-    pairs: Sequence[Pair], left_out: list[str], questionable: Questionable
+    pairs: Sequence[Pair], left_out: LeftOut, questionable: Questionable
 ) -> Iterator[PreferenceGroup]:
     """The groups of linked pairs of each prompt, of at most `MAX_CANDIDATES`, as read from the images.
 
@@ -135,10 +136,13 @@ def group_pairs(
         usable = []
         for pair in part:
             problems = [e for e in (_read(pair.image_1, images), _read(pair.image_2, images)) if e]
-            left_out.extend(f"record {pair.id}: {error}" for error in problems)
+            left_out.lines.extend(f"record {pair.id}: {error}" for error in problems)
             if not problems:
                 usable.append(pair)
                 _take_in(questionable, pair, images)
+        left_out.images.update(path for path, image in images.items() if isinstance(image, MediaError))
+        left_out.pairs += len(part) - len(usable)
+        left_out.groups += not usable
         # What is left may have fallen into several groups.
         yield from (_group(linked, images) for linked in _linked(usable))
 
@@ -235,9 +239,9 @@ def _clusters(pairs: Sequence[Pair], ends: Callable[[Pair], tuple[Hashable, ...]
 
 
 def _identity(path: Path) -> str:
-    """What tells images apart: the digest of the content; the path of a file that is no image."""
+    """The digest of an image file's content, by which equal images are found, or its path if unreadable."""
     try:
-        return media.digest(media.read(path))
+        return media.digest(media.read_bytes(path))
     except MediaError:
         return str(path)
 

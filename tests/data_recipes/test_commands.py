@@ -99,9 +99,10 @@ def test_pairs_report_what_was_left_out(tmp_path: Path) -> None:
         csv.writer(file).writerows(rows)
     settings = ("--set", f"source={tmp_path / 'mine.csv'}", "--set", "validation=0", "--set", "test=0")
     result = run("build", "pairs", "--out", tmp_path / "out", *settings)
-    assert result.stdout == f"{tmp_path / 'out'}: 1 train groups; 1 images left out\n"
+    assert result.stdout == f"{tmp_path / 'out'}: 1 train groups; left out: 1 image, 1 pair, 1 group\n"
     assert "left out: record mine.csv:3: " in result.stderr
     assert "c.png" in result.stderr
+    assert "left out when it was built: 1 image, 1 pair, 1 group\n" in run("inspect", tmp_path / "out").stdout
 
 
 def test_build_and_inspect_report_what_cannot_all_be_right(tmp_path: Path) -> None:

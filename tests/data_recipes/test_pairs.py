@@ -17,6 +17,7 @@ from data_recipes.pairs import (
     split_pairs,
 )
 from data_recipes.questionable import Questionable
+from data_recipes.recipe import LeftOut
 from data_recipes.registry import RECIPES
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError
@@ -48,8 +49,8 @@ def write_jsonl(folder: Path, rows: Sequence[Mapping[str, object]]) -> Path:
 
 
 def grouped(source: Path) -> tuple[list[PreferenceGroup], list[str]]:
-    left_out: list[str] = []
-    return list(group_pairs(read_pairs(source), left_out, Questionable())), left_out
+    left_out = LeftOut()
+    return list(group_pairs(read_pairs(source), left_out, Questionable())), left_out.lines
 
 
 def judged(group: PreferenceGroup, folder: Path, name_1: str, name_2: str) -> list[float]:
@@ -324,7 +325,7 @@ def test_questionable_rows_are_kept_and_named(folder: Path) -> None:
         ("a dog", "a.png", "copy.png", "tie"),
     ]
     found = Questionable()
-    groups = list(group_pairs(read_pairs(write_csv(folder, rows)), [], found))
+    groups = list(group_pairs(read_pairs(write_csv(folder, rows)), LeftOut(), found))
     assert sum(len(group.comparisons) for group in groups) == 7
     assert found.lines() == {
         "contradictory comparisons": (

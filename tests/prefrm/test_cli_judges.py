@@ -253,7 +253,8 @@ def test_labelling_counts_and_names_what_was_not_judged(
     assert label(served.grpc_url, dataset, tmp_path / "labels", "--select", "all") == 0
     captured = capsys.readouterr()
     assert captured.err == (
-        "record 'g0', candidate 2 was not judged: the bytes are no PNG, JPEG, WEBP image\n"
+        "record 'g0', candidate 2 was not judged: the bytes are no PNG, JPEG, WEBP image but GIF; "
+        "convert it to PNG\n"
     )
     out = captured.out.splitlines()
     assert out[0] == "3 groups, 5 pairs judged, 4 not judged"
