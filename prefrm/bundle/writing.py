@@ -143,7 +143,7 @@ def _write_weights(judge: Judge, folder: Path) -> None:
     backbone: Any = judge.backbone
     if isinstance(backbone, PeftModel):
         # Adapters touch no embeddings, so PEFT need not ask the hub whether the vocabulary changed.
-        backbone.save_pretrained(folder / "adapter", save_embedding_layers=False)
+        backbone.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
     else:
         backbone.save_pretrained(folder / "model")
