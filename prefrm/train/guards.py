@@ -29,6 +29,7 @@ OF_NO_MATTER = (
     "output",
     "device",
     "export",
+    "license",
     "checkpoint",
     "tensorboard",
     "data.path",
