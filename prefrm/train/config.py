@@ -202,6 +202,7 @@ class TrainConfig:
         evaluation: validation during the training, or null for none.
         tensorboard: also write the metrics into `output/tensorboard`.
         export: "merged" writes a self-contained bundle, "adapter" one that needs the base model to load.
+        license: of the bundle, as the Hub names it, such as "apache-2.0"; stands in the model card.
         device: "auto", or a torch device.
         dtype: the floating-point type of the backbone, as in `Judge.from_base`.
         seed: in [0, 2**32), of initialisation, shuffling and dropout.
@@ -216,6 +217,7 @@ class TrainConfig:
     evaluation: EvaluationConfig | None = None
     tensorboard: bool = False
     export: Literal["merged", "adapter"] = "merged"
+    license: str | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = 0

@@ -28,6 +28,7 @@ OF_NO_MATTER = (
     "output",
     "device",
     "export",
+    "license",
     "checkpoint",
     "tensorboard",
     "judge.revision",
