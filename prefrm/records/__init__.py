@@ -22,12 +22,13 @@ from prefrm.records.record import (
     comparisons_from_scores,
     prompt_key,
 )
-from prefrm.records.row import fingerprint
+from prefrm.records.row import Fingerprint, fingerprint
 
 __all__ = [
     "SPLITS",
     "Comparison",
     "DatasetInfo",
+    "Fingerprint",
     "PreferenceGroup",
     "comparisons_from_ranking",
     "comparisons_from_scores",

@@ -43,7 +43,7 @@ class DataConfig:
     Attributes:
         path: a dataset folder, as `prefrm data build` writes it.
         train: the split that the judge learns from.
-        validation: the split that the temperature is fitted on; null leaves the judge uncalibrated.
+        validation: the split that the calibration is fitted on; null leaves the judge uncalibrated.
         test: the split that the bundle's held-out metrics come from; null leaves them out.
         weight: > 0; how often examples are drawn from this dataset, relative to those of `mix`.
         mix: further datasets to learn from; validation and test are of the first one alone.
@@ -173,8 +173,8 @@ class EvaluationConfig:
 
     Attributes:
         every: steps from one validation to the next; there is one after the last step, too.
-        patience: end after so many validations without a lower log loss, and export the weights of the
-            lowest one; null trains to the end and exports the last ones.
+        patience: end after so many validations without a lower log loss, each under its own best calibration,
+            and export the weights of the lowest one; null trains to the end and exports the last ones.
         groups: how many groups of the validation split; null takes all.
     """
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from prefrm.errors import ConfigError
+from prefrm.files import require_writable_folder
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
 from prefrm.train.processes import gather, is_first, sharding
@@ -28,10 +29,8 @@ def check_output(output: Path, checkpoints: Checkpoints, *, resume: bool) -> Non
             f"{checkpoints.folder} holds the checkpoints of an unfinished run, such as {unfinished[0].name}; "
             "continue it with --resume, or delete the folder to start over"
         )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output {output} cannot be a folder: {error.strerror}") from error
+    require_writable_folder(output, "output")
+    output.mkdir(parents=True, exist_ok=True)
 
 
 def sweep_output(output: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, set_seed
 
-from prefrm.bundle import Calibration, amend_bundle, read_manifest, write_bundle
+from prefrm.bundle import CalibrationRecord, amend_bundle, read_manifest, standalone, write_bundle
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
 from prefrm.eval import Evaluation
@@ -59,11 +59,11 @@ class TrainResult:
     Attributes:
         bundle: the exported folder.
         evaluation: calibrated, on the test split; None without one, and in every process but the first.
-        calibration: the fitted temperature; None if the judge was not calibrated.
+        calibration: the fitted map; None if the judge was not calibrated.
         trainable: how many numbers the optimizer changed.
         left_out: records of which a comparison could not be read while training, with the reason.
-        export_difference: how far the bundle, loaded again, is from the judge that was trained: the largest
-            difference of a number in their win matrices of the first 8 validation (or else training)
+        export_difference: the largest difference in log-odds between the bundle, loaded again, and the judge
+            in memory, its adapter merged if that was asked for, on the first 8 validation (or else training)
             groups. NaN if no pair of these could be judged, and in every process but the first.
         seconds: that the training took in this process; of a resumed run, with those up to the checkpoint.
         main: whether this is the process that exported and measured; with several, the first one.
@@ -71,7 +71,7 @@ class TrainResult:
 
     bundle: Path
     evaluation: Evaluation | None
-    calibration: Calibration | None
+    calibration: CalibrationRecord | None
     trainable: int
     left_out: dict[str, str]
     export_difference: float
@@ -101,7 +101,8 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         ConfigError: the base model cannot be loaded, the output folder is none or holds another run, the
             checkpoint is of other settings, no checkpoint is whole, the training diverged, or the device
             has too little memory.
-        BundleError: the bundle, loaded again, judges otherwise than what was trained; it stays there.
+        BundleError: the adapter cannot be merged without a change of the judge, and the checkpoint stays; or
+            the bundle, loaded again, is another judge, and it stays there.
         DatasetError, RecordError: a split is absent, breaks its own rules, or compares nothing.
     """
     device = join(config.device)
@@ -140,10 +141,13 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                 take_over(judge, checkpoints.found()[0])
             steps = read_state(checkpoints.found()[0])["step"]
             sweep_output(config.output)
-            trained = _export(judge, config, bundle, data_fingerprint(config.data, surveys), steps)
+            exported = standalone(judge) if config.export == "merged" else judge
             # The exported judge is measured and not this one: merging and loading round its weights.
             del judge
-            evaluation, difference = _measure(config, bundle, device, trained, steps)
+            learned_from = data_fingerprint(config.data, surveys)
+            written = _export(exported, config, bundle, device, learned_from, steps)
+            del exported
+            evaluation, difference = _measure(config, bundle, device, written, steps)
         checkpoints.remove()
         shutil.rmtree(config.output / DATA, ignore_errors=True)
     main = is_first()
@@ -210,9 +214,9 @@ def _validation(judge: Judge, config: TrainConfig) -> Validation | None:
 
 
 def _export(
-    judge: Judge, config: TrainConfig, bundle: Path, learned_from: str, steps: int
+    judge: Judge, config: TrainConfig, bundle: Path, device: str, learned_from: str, steps: int
 ) -> list[WinMatrix]:
-    """Write the bundle; returns what the judge says of the first groups, for comparison."""
+    """Write the bundle; returns the judge's matrices of the first groups, for comparison."""
     write_bundle(
         bundle,
         judge,
@@ -220,18 +224,18 @@ def _export(
         data_fingerprint=learned_from,
         metrics={},
         card=model_card(config, None, None, steps=steps, processes=processes()),
-        merge=config.export == "merged",
     )
+    judge.to(resolve_device(device))
     return Engine(judge, tokens=scored_tokens(config)).score(first_groups(config.data))
 
 
 def _measure(
-    config: TrainConfig, bundle: Path, device: str, trained: Sequence[WinMatrix], steps: int
+    config: TrainConfig, bundle: Path, device: str, written: Sequence[WinMatrix], steps: int
 ) -> tuple[Evaluation | None, float]:
-    """Load the bundle again, hold it against what was trained, and write down how good it is."""
+    """Load the bundle again, hold it against what was written, and write down how good it is."""
     exported = Engine.from_bundle(bundle, device=device, dtype=config.dtype, tokens=scored_tokens(config))
     asked = exported.score(first_groups(config.data))
-    difference = check_export(bundle, exported.judge.model.dtype, trained, asked)
+    difference = check_export(bundle, written, asked)
     calibration, evaluation = measure(exported, config.data, config.output / "evaluation")
     plots = {} if evaluation is None else pictures(config.output / "evaluation")
     amend_bundle(
