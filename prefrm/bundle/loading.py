@@ -12,7 +12,7 @@ from prefrm.bundle.manifest import Manifest, read_manifest, verify_files
 from prefrm.bundle.quiet import plain_stderr
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeProcessor, build_head
-from prefrm.judge.backbones import BaseModel, find_base, load_backbone
+from prefrm.judge.backbones import SHIPPED, BaseModel, find_base, load_backbone
 from prefrm.judge.model import resolve_device, resolve_dtype
 from prefrm.judge.weights import check_weights, load_weights, read_weights
 
@@ -84,7 +84,8 @@ def _find_weights(root: Path, manifest: Manifest) -> BaseModel:
             trained=True,
         )
     name = manifest.spec.base_model
-    if manifest.base_revision is None and not Path(name).is_dir():
+    is_local = manifest.base_revision is None and not name.startswith(SHIPPED)
+    if is_local and not Path(name).is_dir():
         # Trained on a folder: a hub's model of the same name would be another model.
         raise BundleError(f"its adapter needs the base model in the folder {name}, which is not there")
     base = find_base(replace(manifest.spec, revision=manifest.base_revision))
