@@ -115,7 +115,10 @@ def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> 
 def _converted(data: bytes, limits: ImageLimits) -> bytes:
     if limits.formats == ("AVIF",) and not ("avif" in features.modules and features.check("avif")):
         raise MediaError("this Pillow reads no AVIF; install 11.3 or newer: pip install --upgrade pillow")
-    return encode_png(decode(data, limits))
+    with warnings.catch_warnings():
+        # Pillow warns of each damaged tag of a TIFF; none of them is needed.
+        warnings.simplefilter("ignore", UserWarning)
+        return encode_png(decode(data, limits))
 
 
 def read_bytes(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> bytes:

@@ -66,7 +66,7 @@ def load_bundle(
 
 def _adapted(backbone: Any, folder: Path) -> PeftModel:
     """The backbone with the adapter in `folder`; raises `ConfigError` if its weights are not all there."""
-    config = PeftConfig.from_pretrained(folder)
+    config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
     adapted = PeftModel(backbone, config)
     weights = read_weights(folder / SAFETENSORS_WEIGHTS_NAME)

@@ -10,6 +10,7 @@ from prefrm.errors import ConfigError
 from prefrm.eval.pairs import Doubles
 from prefrm.eval.statistics import P_EPSILON
 from prefrm.winmatrix import CalibrationMap, PowerScaling, TemperatureScaling, WinMatrix
+from prefrm.winmatrix.probabilities import sigmoid
 
 __all__ = ["apply_calibration", "calibrated", "fit_calibration"]
 
@@ -31,13 +32,13 @@ def fit_calibration(
     normal prior on the logarithms of their parameters, centred at the judge as it is. `PowerScaling` is
     chosen where that lowers the sum by more than a nat, the price of one parameter by Akaike's criterion.
 
-    The guard is a prior because its strength relative to the data is the number of pairs, without a minimum
-    size to choose. At the optimum, log(temperature) is at most n times the mean calibrated log-odds of the n
-    pairs. So a few pairs cannot flatten a judge: five that contradict it need log-odds of 39 for a
-    temperature of 50 and leave p at 0.69; without the prior any five contradictions set every p to 0.5. Five
-    pairs that all agree with it do not make it certain either. For hundreds of pairs the prior is less than a
-    thousandth of the sum. Cross-validation would guard against variance, too, but folds of one pair decide
-    nothing.
+    The prior is the guard against small sets: its weight relative to the data falls with the number of pairs,
+    so that no minimum size has to be chosen. At the optimum log(temperature) is at most n times the mean
+    calibrated log-odds of n pairs. Five pairs that contradict a judge can therefore not flatten it: at a
+    temperature of 50 they leave p at 0.69 or more, and since log-odds of float32 probabilities end at 17, it
+    is not above 25. Without the prior they set every p to 0.5. Five pairs that agree with a judge do not make
+    it certain either. For a thousand pairs the prior is about half a nat of several hundred. Cross-validation
+    would need enough pairs for its folds first.
 
     Args:
         p: [N] P(i beats j) as judged; NaN entries are left out, 0 and 1 are float32's last bit.
@@ -57,15 +58,14 @@ def fit_calibration(
 
 def apply_calibration(p: npt.ArrayLike, calibration: CalibrationMap) -> Doubles:
     """sigmoid(calibration(logit(p))), elementwise; NaN stays NaN and no verdict changes."""
-    return _sigmoid(calibration.apply(_logit(np.asarray(p, np.float64))))
+    return sigmoid(calibration.apply(_logit(np.asarray(p, np.float64))))
 
 
 def calibrated(matrix: WinMatrix, calibration: CalibrationMap) -> WinMatrix:
     """The matrix that the judge would have given with `calibration` applied to its log-odds.
 
-    The log-odds of both presentation orders follow from p and the order gap, so this needs no scorer. The
-    order gap is approximate where the matrix itself is of a judge calibrated with another map than a
-    temperature: the two orders are then not at equal distances from their mean.
+    The log-odds of both presentation orders follow from p and the order gap, so this needs no scorer. Where
+    the judge has a calibration of its own, `calibration` comes after it.
 
     Exact up to the precision of float32 probabilities: log-odds beyond about 16 are all p = 1.
     """
@@ -118,7 +118,7 @@ def _minimise(x: Doubles, t: Doubles, w: Doubles, *, parameters: int) -> tuple[D
         if np.abs(step).max() < SMALLEST_STEP:
             break
         f, slopes = _mapped(q, x)
-        said = _sigmoid(f)
+        said = sigmoid(f)
         gradient = slopes.T @ (w * (said - t)) + q / deviations**2
         curvature = (slopes.T * (w * said * (1 - said))) @ slopes + np.diag(1 / deviations**2)
         step = np.clip(-np.linalg.solve(curvature, gradient), -LONGEST_STEP, LONGEST_STEP)
@@ -157,8 +157,3 @@ def _logit(p: Doubles) -> Doubles:
     safe = np.clip(p, P_EPSILON, 1 - P_EPSILON)
     # 1 - p is exact for a float32 p, so this is exactly odd about 1/2; log1p would not be.
     return np.log(safe) - np.log(1 - safe)
-
-
-def _sigmoid(x: Doubles) -> Doubles:
-    small = np.exp(-np.abs(x))
-    return np.asarray(np.where(x >= 0, 1.0, small) / (1.0 + small))

@@ -11,6 +11,8 @@ from prefrm.records.parquet import (
     count_row_groups,
     read_groups,
     read_row_groups,
+    row_group_sizes,
+    split_file,
     write_groups,
 )
 from prefrm.records.record import (
@@ -37,6 +39,8 @@ __all__ = [
     "read_groups",
     "read_info",
     "read_row_groups",
+    "row_group_sizes",
+    "split_file",
     "write_groups",
     "write_info",
 ]

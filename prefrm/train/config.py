@@ -49,6 +49,8 @@ class DataConfig:
         mix: further datasets to learn from; validation and test are of the first one alone.
         stream: read the training data lazily, where it does not fit into memory or onto the disk twice.
         shuffle_buffer: of a stream, how many examples wait at once; the next one is drawn from them.
+        num_workers: processes, beside each that trains, that decode and prepare images ahead of the step;
+            0 does it in between steps. Changes no result.
     """
 
     path: Path
@@ -59,9 +61,12 @@ class DataConfig:
     mix: tuple[MixConfig, ...] = ()
     stream: bool = False
     shuffle_buffer: int = 1024
+    num_workers: int = 0
 
     def __post_init__(self) -> None:
         _check_weight(self.weight)
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers must not be negative; received {self.num_workers}")
         if self.shuffle_buffer < 1:
             raise ValueError(f"shuffle_buffer must be at least 1; received {self.shuffle_buffer}")
         if self.train in (self.validation, self.test) or (self.test and self.test == self.validation):

@@ -94,7 +94,9 @@ class WinMatrix:
     ) -> "WinMatrix":
         """Build a matrix from the log-odds of each presentation order, which are merged here alone.
 
-        A calibration is applied here as well (and in `with_inferred`), to the merged log-odds.
+        A calibration f is applied here as well (and in `with_inferred`). The orders' log-odds m + d and m - d
+        become f(m) + f(d) and f(m) - f(d): p is that of f(m), whether the orders agree (|d| < |m|) does not
+        change, and one calibration after another is their composition.
 
         Args:
             logits: [K, K]; `logits[i, j]` is the log-odds that candidate i beats candidate j when i is
@@ -157,10 +159,12 @@ class WinMatrix:
                 usable = np.array([not reason for reason in reasons])
                 valid[b] &= usable[:, None] & usable[None, :]
         z = np.where(valid, z, 0.0)
-        merged = z / 2 - z.swapaxes(1, 2) / 2
-        mean = merged if calibration is None else calibration.apply(merged)
-        z = z if calibration is None else calibration.apply(z)
         back = z.swapaxes(1, 2)
+        merged = z / 2 - back / 2
+        mean = merged if calibration is None else calibration.apply(merged)
+        if calibration is not None:
+            z = mean + calibration.apply(z / 2 + back / 2)
+            back = z.swapaxes(1, 2)
         gap = np.full(z.shape, np.nan) if order_free else np.abs(sigmoid(z) - sigmoid(-back))
         # The same number from either side, but for rounding.
         gap = np.maximum(gap, gap.swapaxes(1, 2))

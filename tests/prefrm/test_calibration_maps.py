@@ -54,12 +54,20 @@ def test_a_permutation_permutes_a_calibrated_matrix(
     assert permuted.equals(matrix.permuted(order))
 
 
-def test_both_orders_are_merged_before_they_are_calibrated_and_their_gap_is_of_calibrated_orders() -> None:
-    """Log-odds 3 and -1 of the two orders are 1 merged; a square makes them 9, 1 and 1."""
+def test_what_the_orders_share_and_what_tells_them_apart_are_calibrated() -> None:
+    """Log-odds 5 and -1 of the two orders are 2 + 3 and 2 - 3; a square makes them 4 + 9 and 4 - 9."""
     square = PowerScaling(temperature=1.0, power=2.0)
-    matrix = WinMatrix.from_order_logits(np.array([[0.0, 3.0], [1.0, 0.0]]), calibration=square)
-    assert matrix.p[0, 1] == pytest.approx(sigmoid(1.0))
-    assert matrix.order_gap[0, 1] == pytest.approx(sigmoid(9.0) - sigmoid(-1.0))
+    matrix = WinMatrix.from_order_logits(np.array([[0.0, 5.0], [1.0, 0.0]]), calibration=square)
+    assert matrix.p[0, 1] == pytest.approx(sigmoid(4.0))
+    assert matrix.order_gap[0, 1] == pytest.approx(sigmoid(13.0) - sigmoid(-5.0))
+
+
+@each_map
+def test_orders_that_cancel_out_keep_their_gap(calibration: CalibrationMap) -> None:
+    matrix = WinMatrix.from_order_logits(np.array([[0.0, 1.5], [1.5, 0.0]]), calibration=calibration)
+    d = float(calibration.apply(np.array(1.5)))
+    assert matrix.p[0, 1] == 0.5
+    assert matrix.order_gap[0, 1] == pytest.approx(sigmoid(d) - sigmoid(-d))
 
 
 def test_ties_and_inferred_pairs_are_calibrated_too() -> None:

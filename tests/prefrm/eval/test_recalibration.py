@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from prefrm.errors import ConfigError
-from prefrm.eval import apply_calibration, calibrated, fit_calibration, measure_calibration
+from prefrm.eval import (
+    JudgedGroup,
+    apply_calibration,
+    calibrated,
+    fit_calibration,
+    measure,
+    measure_calibration,
+)
+from prefrm.records import Comparison
 from prefrm.winmatrix import CalibrationMap, PowerScaling, TemperatureScaling, WinMatrix
 from tests.prefrm.eval.test_calibration import pair_columns, sigmoid
 
@@ -71,7 +79,7 @@ def test_five_pairs_neither_flatten_a_judge_nor_make_it_certain(log_odds: float)
     for target in (0.0, 0.5, 1.0):
         fitted = fit_calibration([sigmoid(log_odds)] * 5, [target] * 5)
         p = float(apply_calibration(sigmoid(log_odds), fitted))
-        assert fitted.temperature < 20
+        assert fitted.temperature < 25
         assert min(float(sigmoid(log_odds)), 0.6) * 0.9 < p
         assert p < max(0.98, 1.001 * float(sigmoid(log_odds)))
 
@@ -140,6 +148,30 @@ def test_a_calibrated_matrix_is_the_one_that_the_calibrated_judge_gives(
     np.testing.assert_allclose(result.p, expected.p, atol=2e-4)
     np.testing.assert_allclose(result.order_gap, expected.order_gap, atol=4e-3)
     assert result.errors == expected.errors and np.array_equal(result.valid, expected.valid)
+
+
+def test_a_calibration_of_a_calibrated_judge_comes_after_its_own():
+    """One map after the other, or both at once."""
+    z = np.random.default_rng(4).normal(size=(5, 5)) * 1.5
+    first, second = PowerScaling(temperature=0.8, power=1.4), TemperatureScaling(temperature=1.5)
+    both = PowerScaling(temperature=0.8 * 1.5, power=1.4)
+    result = calibrated(WinMatrix.from_order_logits(z, calibration=first), second)
+    expected = WinMatrix.from_order_logits(z, calibration=both)
+    np.testing.assert_allclose(result.p, expected.p, atol=1e-6)
+    np.testing.assert_allclose(result.order_gap, expected.order_gap, atol=1e-5)
+
+
+@pytest.mark.parametrize("calibration", [PowerScaling(temperature=0.5, power=p) for p in (0.6, 1.0, 1.7)])
+def test_no_calibration_changes_whether_the_orders_agree(calibration: CalibrationMap):
+    """Counted from the orders' own log-odds; the metric sees p and the order gap alone."""
+    z = np.random.default_rng(6).normal(size=(12, 12)) * 2
+    matrix = WinMatrix.from_order_logits(z, calibration=calibration)
+    i, j = np.triu_indices(12, 1)
+    comparisons = tuple(Comparison.preferred(int(a), int(b)) for a, b in zip(i, j, strict=True))
+    group = JudgedGroup(id="g", prompt="p", comparisons=comparisons, quality=None, tags={}, matrix=matrix)
+    agree = np.sign(z[i, j]) == -np.sign(z[j, i])
+    assert 0.2 < agree.mean() < 0.8
+    assert measure([group]).swap_consistency == pytest.approx(agree.mean())
 
 
 @pytest.mark.parametrize("order_free", [True, False])

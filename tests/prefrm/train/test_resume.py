@@ -213,7 +213,7 @@ def test_other_settings_are_named(unfinished: TrainConfig) -> None:
         run(other, resume=True)
     data = unfinished.data.path
     (data / "train.parquet").write_bytes((data / "validation.parquet").read_bytes())
-    with pytest.raises(ConfigError, match=r"data fingerprint was '\w+' and is '\w+'; resume"):
+    with pytest.raises(ConfigError, match=r"data\.train fingerprint was '\w+' and is '\w+'; resume"):
         run(unfinished, resume=True)
 
 

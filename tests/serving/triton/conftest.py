@@ -13,7 +13,7 @@ from prefrm.judge import Judge, JudgeSpec
 from tests.prefrm.judge.families import save_checkpoint
 
 CALIBRATION = CalibrationRecord(
-    name="temperature", parameters={"temperature": 1.7}, split="validation", pairs=200
+    name="power", parameters={"temperature": 1.7, "power": 1.3}, split="validation", pairs=200
 )
 
 
