@@ -107,7 +107,7 @@ class Server:
             self.check()
 
     def check(self) -> None:
-        """It lives, did not grow, said nothing of a failure, and answers good requests over both wires exactly."""
+        """It lives, did not grow, logged no failure, and answers good requests over both wires exactly."""
         assert self._process.poll() is None, "the server crashed"
         expected = FakeScorer(brightness).score(GOOD)
         for url in (self.addresses.grpc_url, self.addresses.http_url):
