@@ -22,6 +22,11 @@ class ImageInput:
     ids: list[int]
 
     @property
+    def units(self) -> int:
+        """How many patches or tiles the image has."""
+        return len(self.pixels)
+
+    @property
     def tokens(self) -> int:
         """How many positions the image takes in a sequence."""
         return len(self.ids)
