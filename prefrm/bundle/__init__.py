@@ -23,28 +23,30 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
+from prefrm.bundle.conversion import merge_bundle
 from prefrm.bundle.loading import Bundle, load_bundle
 from prefrm.bundle.manifest import (
     MANIFEST,
-    Calibration,
+    CalibrationRecord,
     Manifest,
     check_outside_bundles,
     read_manifest,
     verify_files,
 )
-from prefrm.bundle.merging import merge_bundle
+from prefrm.bundle.merging import standalone
 from prefrm.bundle.writing import amend_bundle, write_bundle
 
 __all__ = [
     "MANIFEST",
     "Bundle",
-    "Calibration",
+    "CalibrationRecord",
     "Manifest",
     "amend_bundle",
     "check_outside_bundles",
     "load_bundle",
     "merge_bundle",
     "read_manifest",
+    "standalone",
     "verify_files",
     "write_bundle",
 ]

@@ -1,10 +1,11 @@
 """The command line as a whole: which commands there are, and how one ends.
 
-A user's mistake is printed as one line and ends with status 2; Ctrl-C ends with 130. Commands that
-belong to other packages (`data`, `serve`) arrive through the entry point group `prefrm.commands`, and further
-benchmarks through `prefrm.bench`.
+A user's mistake is printed as one line and ends with status 2; Ctrl-C ends with 130, and a command that could
+judge nothing with 1. Commands that belong to other packages (`data`, `serve`) arrive through the entry point
+group `prefrm.commands`, and further benchmarks through `prefrm.bench`.
 """
 
+import io
 import logging
 import sys
 from importlib.metadata import entry_points, version
@@ -14,6 +15,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from prefrm.cli.bench import bench
+from prefrm.cli.calibrate import calibrate
 from prefrm.cli.evaluate import evaluate
 from prefrm.cli.label import label
 from prefrm.cli.quickstart import quickstart
@@ -51,12 +53,19 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; the process's exit status is 0, 2 (a mistake) or 130 (interrupted)."""
+    """Run the command line; the process's exit status is that of `run`."""
+    # A name that the terminal's encoding lacks is no reason to fail; standard error escapes it by default.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and return its exit status."""
+    """Run one command line.
+
+    Returns:
+        The exit status: 0, 1 (nothing could be judged), 2 (a mistake) or 130 (interrupted).
+    """
     # On machines without its optional kernels it warns whenever it is imported, 4-bit weights or not.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
@@ -85,6 +94,7 @@ def _add_commands() -> None:
     app.command()(quickstart)
     app.command()(train)
     app.command(name="eval")(evaluate)
+    app.command()(calibrate)
     app.command()(score)
     app.command()(label)
     app.add_typer(bench, name="bench")

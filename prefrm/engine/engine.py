@@ -33,7 +33,7 @@ from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
 from prefrm.judge import Judge
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
-from prefrm.winmatrix import Group, WinMatrix, temper_ties
+from prefrm.winmatrix import CalibrationMap, Group, WinMatrix
 
 __all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine"]
 
@@ -74,7 +74,7 @@ class Engine:
 
     Args:
         judge: in evaluation mode, or it is put there.
-        temperature: > 0; log-odds are divided by it.
+        calibration: of the log-odds that the judge gives; None leaves them as they are.
         tokens: how many run through the language model at once; one row may have more.
         cache_bytes: size of the LRU cache of image features, in bytes.
         pairs: "all", or how many unordered pairs of a group are judged; which these are is decided in rounds,
@@ -104,7 +104,7 @@ class Engine:
         self,
         judge: Judge,
         *,
-        temperature: float = 1.0,
+        calibration: CalibrationMap | None = None,
         tokens: int = DEFAULT_TOKENS,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         pairs: Literal["all"] | int = "all",
@@ -114,15 +114,13 @@ class Engine:
         deterministic: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
-        if not 0.0 < temperature < float("inf"):
-            raise ConfigError(f"temperature must be positive and finite; received {temperature}")
         numbers = {"tokens": tokens, "patches": patches, "pairs": pairs}
         for name, value in numbers.items():
             if (type(value) is not int or value < 1) and (name, value) not in NO_NUMBERS:
                 raise ConfigError(f"{name} must be at least 1; received {value!r}")
         _check_attention(judge)
         self.judge = judge.eval()
-        self.temperature = temperature
+        self.calibration = calibration
         self.pairs = pairs
         self.cache = FeatureCache(cache_bytes)
         self._tokens = tokens
@@ -151,16 +149,16 @@ class Engine:
         deterministic: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> "Engine":
-        """The engine of a bundle, with the temperature of its calibration (1 if it has none).
+        """The engine of a bundle, with the calibration that its manifest records, if any.
 
         Raises:
             BundleError, ConfigError: as `prefrm.bundle.load_bundle`.
         """
         bundle = load_bundle(path, device, dtype)
-        calibration = bundle.manifest.calibration
+        recorded = bundle.manifest.calibration
         return cls(
             bundle.judge,
-            temperature=1.0 if calibration is None else calibration.temperature,
+            calibration=None if recorded is None else recorded.map,
             tokens=tokens,
             cache_bytes=cache_bytes,
             pairs=pairs,
@@ -252,7 +250,9 @@ class Engine:
         places = task.plan.places
         errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in places]
         matrix = self._matrix(task.plan, outcomes, errors)
-        return matrix.with_inferred(task.plan.spread(implied)) if implied else matrix
+        if not implied:
+            return matrix
+        return matrix.with_inferred(task.plan.spread(implied), calibration=self.calibration)
 
     def _can_afford(self, size: int) -> bool:
         """Whether all pairs of so many images are judged."""
@@ -280,27 +280,27 @@ class Engine:
         return outcomes, implied
 
     def _merged(self, outcomes: Mapping[Pair, Outcome], pair: Pair) -> float:
-        """Log-odds of both presentation orders, at the engine's temperature; NaN if one could not be read."""
+        """Log-odds of both presentation orders, before calibration; NaN if one could not be read."""
         (there, _), (back, _) = (outcomes.get(order, (math.nan, None)) for order in (pair, pair[::-1]))
-        return (there - back) / 2 / self.temperature
+        return (there - back) / 2
 
     def _matrix(self, plan: GroupPlan, outcomes: Mapping[Pair, Outcome], errors: list[str]) -> WinMatrix:
         log_odds = plan.spread({pair: z for pair, (z, _) in outcomes.items()})
         ties = {pair: share for pair, (_, share) in outcomes.items() if share is not None}
         return WinMatrix.from_order_logits(
-            log_odds / self.temperature,
+            log_odds,
             errors=errors,
-            tie=self._ties(plan.spread(ties), log_odds) if ties else None,
+            tie=_both_orders(plan.spread(ties)) if ties else None,
             order_free=not self.judge.spec.is_pairwise,
+            calibration=self.calibration,
         )
 
-    def _ties(
-        self, tie: npt.NDArray[np.float64], log_odds: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float64]:
-        """P(tie) of both presentation orders together; a candidate ties with itself."""
-        merged = temper_ties((tie + tie.T) / 2, (log_odds - log_odds.T) / 2, self.temperature)
-        np.fill_diagonal(merged, 1.0)
-        return merged
+
+def _both_orders(tie: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """P(tie) of both presentation orders together; a candidate ties with itself."""
+    merged = (tie + tie.T) / 2
+    np.fill_diagonal(merged, 1.0)
+    return merged
 
 
 def _left_alone(reader: Reader, outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:

@@ -36,7 +36,7 @@ def draw(
 ) -> dict[str, str]:
     """Draw what there is data for; returns file name -> what it shows.
 
-    `other` is the same judge at another temperature, lowest column first; `opponent` is another judge.
+    `other` is the same judge with or without a calibration; `opponent` is another judge.
     """
     metrics = evaluation.metrics
     shown: dict[str, str] = {}
@@ -44,7 +44,7 @@ def draw(
         shown |= _accuracy(metrics, folder)
         curves = [entry for entry in (evaluation, other) if entry is not None]
         # The scorer as it is comes first, whichever of the two the report is about.
-        curves.sort(key=lambda entry: entry.temperature != 1)
+        curves.sort(key=lambda entry: entry.applied is not None)
         figure = plots.reliability_figure({name(entry): entry.calibration.table for entry in curves})
         figure.savefig(folder / "reliability.png")
         shown["reliability.png"] = (

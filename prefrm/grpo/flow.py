@@ -13,10 +13,10 @@ import numpy as np
 
 from prefrm.errors import ConfigError
 from prefrm.grpo.groups import GroupRule, Rewards
-from prefrm.grpo.images import encode_images
 from prefrm.grpo.layout import Candidate, pack, unpack
 from prefrm.grpo.ordering import CallOrder
 from prefrm.grpo.ranks import Ranks, attempt
+from prefrm.pixels import split_images
 from prefrm.rewards import RewardFunction
 from prefrm.winmatrix import Floats, OnMissing, Scorer, WinMatrix
 
@@ -38,8 +38,9 @@ class FlowGRPOReward:
             was drawn twice makes one group twice as large, as in the trainer's own statistics.
         group_key: the entry of each image's metadata that names its group.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
-        on_missing: what to do about an image without a reward: "raise", or "drop", which gives it NaN. These
-            trainers skip no NaN: whoever drops must mask them.
+        on_missing: what to do about an image without a reward, such as one with a pixel that is NaN or out of
+            range: "raise", or "drop", which gives it NaN. These trainers skip no NaN: whoever drops must mask
+            them.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -69,14 +70,16 @@ class FlowGRPOReward:
         """One reward for each image of this process, and their mean order gaps.
 
         Args:
-            images: float NCHW in [0, 1] or uint8 NHWC, tensor or array.
+            images: a tensor or an array, NCHW or NHWC, of floats in [0, 1] or of uint8; or a sequence of
+                images.
             prompts: one for each image.
             metadata: one mapping for each image; looked at only for `group_key`.
             options: others that a trainer passes, such as flow_grpo's `only_strict`; without effect.
 
         Raises:
-            ConfigError: the images are no such tensor, a group is not whole, or one of several processes
+            ConfigError: the images are in another form, a group is not whole, or one of several processes
                 makes its calls on several threads outside an `OrderedExecutor`.
+            MediaError: an image cannot be encoded and `on_missing` is "raise".
             ScoringError: the scorer could not answer, here or on another process.
             IncompleteMatrixError: an image has no reward and `on_missing` is "raise".
         """
@@ -106,11 +109,11 @@ class FlowGRPOReward:
     def _candidates(
         self, images: Any, prompts: Sequence[str], metadata: Any
     ) -> Iterator[tuple[str, Candidate]]:
-        encoded = encode_images(images)
-        if len(encoded) != len(prompts):
-            raise ConfigError(f"received {len(encoded)} images and {len(prompts)} prompts")
-        for n, (prompt, image) in enumerate(zip(prompts, encoded, strict=True)):
-            yield self._key(prompt, metadata, n), Candidate(prompt=prompt, image=image)
+        single = split_images(images)
+        if len(single) != len(prompts):
+            raise ConfigError(f"received {len(single)} images and {len(prompts)} prompts")
+        for n, (prompt, image) in enumerate(zip(prompts, single, strict=True)):
+            yield self._key(prompt, metadata, n), self._rule.candidate(prompt, image)
 
     def _key(self, prompt: str, metadata: Any, n: int) -> str:
         if self._group_key is None:
@@ -134,8 +137,11 @@ class FlowGRPOReward:
         groups = [[candidates[n] for n in members] for members in list(places.values())[rank::world]]
         to_score = self._rule.to_score(groups)
         matrices = self._scorer.score(to_score) if to_score else []
-        rewards = self._rule.settle(groups, to_score, matrices)
-        return json.dumps([[r, _gaps(m)] for r, m in zip(rewards, matrices, strict=True)]).encode()
+        gaps: list[list[float]] = []
+        rewards = self._rule.settle(
+            groups, to_score, matrices, each=lambda matrix: gaps.append(_gaps(matrix))
+        )
+        return json.dumps(list(zip(rewards, gaps, strict=True))).encode()
 
 
 def _places(keys: Sequence[str]) -> dict[str, list[int]]:

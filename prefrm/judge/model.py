@@ -54,7 +54,12 @@ class Judge(nn.Module):
 
     @classmethod
     def from_base(
-        cls, spec: JudgeSpec, device: torch.device | str = "auto", dtype: torch.dtype | str = "auto"
+        cls,
+        spec: JudgeSpec,
+        device: torch.device | str = "auto",
+        dtype: torch.dtype | str = "auto",
+        *,
+        base: BaseModel | None = None,
     ) -> "Judge":
         """An untrained judge on its base model, in evaluation mode.
 
@@ -63,14 +68,15 @@ class Judge(nn.Module):
             device: "auto" is the first accelerator, or the CPU without one.
             dtype: of the backbone; "auto" is bfloat16 on an accelerator and float32 on the CPU. The
                 head is float32 always.
+            base: the base model, where `find_base(spec)` has found it already.
 
         Raises:
-            ConfigError: the base model is not to be found, or is of no supported family, or cannot be
-                quantized, or the device is not there.
+            ConfigError: the base model cannot be found, is incomplete, is not of a supported family, or
+                cannot be quantized, or the device is not there.
             MissingExtraError: the base model is to be quantized and bitsandbytes is not installed.
         """
         device = resolve_device(device)
-        base = find_base(spec)
+        base = find_base(spec) if base is None else base
         backbone = load_backbone(base.folder, dtype=resolve_dtype(dtype, device), quantize=spec.quantize)
         # PEFT writes this name into an adapter; the hub's id says more than a folder of its cache.
         backbone.name_or_path = spec.base_model

@@ -11,6 +11,8 @@ from prefrm.records.parquet import (
     count_row_groups,
     read_groups,
     read_row_groups,
+    row_group_sizes,
+    split_file,
     write_groups,
 )
 from prefrm.records.record import (
@@ -20,12 +22,13 @@ from prefrm.records.record import (
     comparisons_from_scores,
     prompt_key,
 )
-from prefrm.records.row import fingerprint
+from prefrm.records.row import Fingerprint, fingerprint
 
 __all__ = [
     "SPLITS",
     "Comparison",
     "DatasetInfo",
+    "Fingerprint",
     "PreferenceGroup",
     "comparisons_from_ranking",
     "comparisons_from_scores",
@@ -36,6 +39,8 @@ __all__ = [
     "read_groups",
     "read_info",
     "read_row_groups",
+    "row_group_sizes",
+    "split_file",
     "write_groups",
     "write_info",
 ]

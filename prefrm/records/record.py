@@ -97,6 +97,10 @@ class PreferenceGroup:
         size = len(self.images)
         if size < 2:
             raise RecordError(f"record {self.id!r} has {size} candidates; a group needs at least 2")
+        try:
+            self.group()
+        except RecordError as error:
+            raise RecordError(f"record {self.id!r}: {error}") from error
         if self.quality is not None and len(self.quality) != size:
             raise RecordError(f"record {self.id!r} has {size} candidates but {len(self.quality)} qualities")
         if self.texts is not None and len(self.texts) != size:

@@ -114,9 +114,10 @@ def test_a_file_where_a_folder_should_be_is_one_line_and_status_2(
     file = tmp_path / "taken"
     file.write_text("mine")
     assert run(["data", "build", "shapes", "--out", str(file), "--set", "train=6"]) == 2
-    assert capsys.readouterr().err == f"prefrm: {file}: File exists\n"
+    refused = "cannot be written: Not a directory; choose another place"
+    assert capsys.readouterr().err == f"prefrm: --out {file} {refused}\n"
     assert run(["data", "build", "shapes", "--out", str(file / "below"), "--set", "train=6"]) == 2
-    assert capsys.readouterr().err == f"prefrm: {file / 'below'}: Not a directory\n"
+    assert capsys.readouterr().err == f"prefrm: --out {file / 'below'} {refused}\n"
     assert file.read_text() == "mine"
 
 

@@ -5,7 +5,7 @@ families, and one line for each family in `registry`.
 """
 
 from prefrm.judge.backbones.family import Family
-from prefrm.judge.backbones.loading import BaseModel, find_base, load_backbone
+from prefrm.judge.backbones.loading import BaseModel, find_base, hash_base_files, load_backbone
 from prefrm.judge.backbones.qwen import mrope_positions
 from prefrm.judge.backbones.registry import FAMILIES, family_of
 
@@ -15,6 +15,7 @@ __all__ = [
     "Family",
     "family_of",
     "find_base",
+    "hash_base_files",
     "load_backbone",
     "mrope_positions",
 ]

@@ -9,9 +9,8 @@ import pytest
 
 from data_recipes.shapes.prompts import split_prompts
 from data_recipes.shapes.recipe import ShapesOptions
-from prefrm.errors import ConfigError, ServerUnavailableError
+from prefrm.errors import ConfigError
 from prefrm.quickstart.folder import make_room
-from prefrm.quickstart.serving import served
 from prefrm.quickstart.settings import PolicySettings, Settings
 from prefrm.quickstart.story import tell
 from prefrm.train import OptimConfig
@@ -101,11 +100,3 @@ def test_something_else_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--out"):
         tell(tmp_path, seed=0, settings=SHORT)
     assert (tmp_path / "thesis.tex").read_text() == "the only copy"
-
-
-def test_a_server_that_does_not_start_is_one_error(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ServerUnavailableError, match="no-bundle is no folder"),
-        served(tmp_path / "no-bundle", tmp_path / "server"),
-    ):
-        pass
