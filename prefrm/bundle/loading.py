@@ -9,11 +9,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from prefrm.bundle.manifest import Manifest, read_manifest, verify_files
-from prefrm.bundle.quiet import plain_stderr
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeProcessor, build_head
 from prefrm.judge.backbones import BaseModel, find_base, load_backbone
 from prefrm.judge.model import resolve_device, resolve_dtype
+from prefrm.quiet import quiet
 
 __all__ = ["Bundle", "load_bundle"]
 
@@ -48,7 +48,7 @@ def load_bundle(
     dtype = resolve_dtype(dtype, device)
     try:
         base = _find_weights(root, manifest)
-        with plain_stderr():
+        with quiet():
             backbone = load_backbone(base.folder, dtype=dtype, quantize=manifest.spec.quantize)
             processor = JudgeProcessor.load(
                 root / "processor", backbone.config, manifest.spec, manifest.template, manifest.stride

@@ -31,7 +31,7 @@ OF_NO_MATTER = (
     "device",
     "export",
     "checkpoint",
-    "tensorboard",
+    "report_to",
     "data.path",
     "optim.gradient_checkpointing",
     "optim.group_tokens",
