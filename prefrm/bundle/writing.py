@@ -26,10 +26,10 @@ from prefrm.bundle.manifest import (
     verify_files,
 )
 from prefrm.bundle.merging import standalone
-from prefrm.bundle.quiet import plain_stderr
 from prefrm.errors import BundleError
 from prefrm.files import write_folder_whole
 from prefrm.judge import Judge, JudgeSpec
+from prefrm.quiet import quiet
 
 __all__ = ["amend_bundle", "write_bundle"]
 
@@ -74,7 +74,7 @@ def write_bundle(
         )
     judge = judge if adapted else standalone(judge)
     plain = _plain(metrics)
-    with plain_stderr(), write_folder_whole(target) as partial:
+    with quiet(), write_folder_whole(target) as partial:
         _write_weights(judge, partial)
         _write_card(partial, card, plots)
         manifest = Manifest(

@@ -22,6 +22,7 @@ from prefrm.judge.losses import loss_of
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.judge.spec import JudgeSpec
 from prefrm.prompts import get_template
+from prefrm.quiet import quiet
 
 __all__ = ["Judge", "resolve_device", "resolve_dtype"]
 
@@ -53,6 +54,7 @@ class Judge(nn.Module):
         self.base = base
 
     @classmethod
+    @quiet()
     def from_base(
         cls,
         spec: JudgeSpec,

@@ -30,7 +30,7 @@ OF_NO_MATTER = (
     "export",
     "license",
     "checkpoint",
-    "tensorboard",
+    "report_to",
     "judge.revision",
     "data.path",
     "data.num_workers",
