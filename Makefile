@@ -8,11 +8,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 # MLServer, which the server is compared with, wants other versions of what prefrm has.
 MLSERVER := .venv-mlserver
 
-.PHONY: help quickstart check test test-hostile bench-judges bench-engine bench-server format clean
+# One worker for each core, each with one thread; a worker that is done takes tests from another.
+PYTEST := $(BIN)/python -m pytest
+WORKERS := -n logical --maxprocesses 8 --dist worksteal
+
+.PHONY: help quickstart check test test-hostile test-triton bench-judges bench-engine bench-server format clean
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
-	@echo "make test         every test that needs no GPU and no network"
+	@echo "make test         every test that needs no GPU, no network and no Triton (six minutes on two cores)"
+	@echo "make test-triton  compare the server with NVIDIA's Triton, which this installs (minutes)"
 	@echo "make test-hostile send a server 20,000 malformed requests and print what came of them (minutes)"
 	@echo "make check        lint, types, import layers"
 	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
@@ -30,11 +35,14 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.installed-triton
-	$(BIN)/pytest
+test: $(VENV)/.installed-dev
+	$(PYTEST) $(WORKERS)
+
+test-triton: $(VENV)/.installed-triton
+	$(PYTEST) -m triton
 
 test-hostile: $(VENV)/.installed-dev
-	PREFRM_HOSTILE_REQUESTS=20000 $(BIN)/pytest -s --timeout 3600 tests/serving/test_malformed.py
+	PREFRM_HOSTILE_REQUESTS=20000 $(PYTEST) -s --timeout 3600 tests/serving/test_malformed.py
 
 bench-judges: $(VENV)/.installed
 	$(BIN)/prefrm bench judges

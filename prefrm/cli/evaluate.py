@@ -8,7 +8,16 @@ import typer
 
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
-from prefrm.cli.shared import AsJson, Data, Split, Target, open_scorer, require_judge, require_judged
+from prefrm.cli.shared import (
+    AsJson,
+    Data,
+    Split,
+    Target,
+    open_scorer,
+    print_not_judged,
+    require_judge,
+    require_judged,
+)
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
 from prefrm.options import with_options
@@ -27,7 +36,7 @@ def evaluate(
     validation: Annotated[
         str | None,
         typer.Option(
-            help="the split on which temperature and tie thresholds are fitted; `none` fits nothing",
+            help="the split on which calibration and tie thresholds are fitted; `none` fits nothing",
             show_default="validation, if the dataset has it",
         ),
     ] = None,
@@ -71,9 +80,7 @@ def evaluate(
         against=opponent,
         why_no_thresholds=splits.why,
     )
-    for left_out in result.evaluation.unreadable:
-        where = f"record {left_out.id!r}, candidate {left_out.candidate}"
-        print(f"{where} was left out: {left_out.reason}", file=sys.stderr)
+    print_not_judged((one.id, one.candidate, one.reason) for one in result.evaluation.unreadable)
     if amend:
         # The other judge is nothing that this one's bundle should speak of.
         own = {name: (out / name).read_bytes() for name in plots if name != evaluation.AGAINST}

@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from prefrm.cli.bench import bench
+from prefrm.cli.calibrate import calibrate
 from prefrm.cli.evaluate import evaluate
 from prefrm.cli.label import label
 from prefrm.cli.quickstart import quickstart
@@ -92,6 +93,7 @@ def _add_commands() -> None:
     app.command()(quickstart)
     app.command()(train)
     app.command(name="eval")(evaluate)
+    app.command()(calibrate)
     app.command()(score)
     app.command()(label)
     app.add_typer(bench, name="bench")

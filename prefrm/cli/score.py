@@ -35,14 +35,16 @@ def score(
     The exit status is 1 if nothing could be judged.
     """
     from prefrm.heatmap import terminal_matrix
-    from prefrm.scoring import matrix_to_json, read_group
-    from prefrm.winmatrix import unjudged_reasons
+    from prefrm.scoring import matrix_to_json
+    from prefrm.winmatrix import Group, unjudged_reasons
 
     local.require_bundle(target)
     remote.require_url(target)
     if plot is not None:
         _require_plot(plot)
-    group = read_group(prompt, images)
+    if not prompt.strip():
+        raise ConfigError("--prompt is empty; write what the images answer")
+    group = Group.of(prompt, images)
     with open_scorer(target, pairs, remote, local) as scorer:
         (matrix,) = scorer.score([group])
     labels = _names(images)

@@ -1,8 +1,9 @@
 """What several commands share: their arguments, and the judge behind `BUNDLE|URL`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ __all__ = [
     "Target",
     "identity",
     "open_scorer",
+    "print_not_judged",
     "require_judge",
     "require_judged",
 ]
@@ -100,6 +102,14 @@ def identity(target: str, scorer: "Scorer", pairs: int | None = None) -> str:
     from prefrm.bundle import read_manifest
 
     return judge_identity(read_manifest(target).digest, pairs)
+
+
+def print_not_judged(candidates: Iterable[tuple[str, int, str]]) -> None:
+    """Name candidates by record id and place, with the reason, on standard error: a line for each reason."""
+    for (record, reason), alike in groupby(candidates, key=lambda one: (one[0], one[2])):
+        places = [place for _, place, _ in alike]
+        who = f"candidate {places[0]} was" if len(places) == 1 else f"{len(places)} candidates were"
+        print(f"record {record!r}, {who} not judged: {reason}", file=sys.stderr)
 
 
 def require_judged(judged: bool, reason: str) -> None:

@@ -36,7 +36,7 @@ def draw(
 ) -> dict[str, str]:
     """Draw what there is data for; returns file name -> what it shows.
 
-    `other` is the same judge at another temperature, lowest column first; `opponent` is another judge.
+    `other` is the same judge with or without a calibration; `opponent` is another judge.
     """
     metrics = evaluation.metrics
     shown: dict[str, str] = {}
@@ -44,7 +44,7 @@ def draw(
         shown |= _accuracy(metrics, folder)
         curves = [entry for entry in (evaluation, other) if entry is not None]
         # The scorer as it is comes first, whichever of the two the report is about.
-        curves.sort(key=lambda entry: entry.temperature != 1)
+        curves.sort(key=lambda entry: entry.applied is not None)
         figure = plots.reliability_figure({name(entry): entry.calibration.table for entry in curves})
         figure.savefig(folder / "reliability.png")
         shown["reliability.png"] = (
@@ -80,7 +80,7 @@ def _accuracy(metrics: Metrics, folder: Path) -> dict[str, str]:
 
 
 def _by_tag(tag: str, values: Mapping[str, Accuracy], folder: Path) -> dict[str, str]:
-    scored = {value: entry for value, entry in values.items() if entry.pairs}
+    scored = {f"{value} ({entry.pairs})": entry for value, entry in values.items() if entry.pairs}
     if not 1 <= len(scored) <= MOST_BARS:
         return {}
     file = f"accuracy_by_{_file_part(tag)}.png"
@@ -90,7 +90,7 @@ def _by_tag(tag: str, values: Mapping[str, Accuracy], folder: Path) -> dict[str,
         title=f"Pair accuracy by {tag}",
         reference=0.5,
     ).savefig(folder / file)
-    return {file: f"Pair accuracy by {tag}, with 95% intervals."}
+    return {file: f"Pair accuracy by {tag}, with 95% intervals; in brackets, pairs."}
 
 
 def _illusory(metrics: Metrics, folder: Path) -> dict[str, str]:

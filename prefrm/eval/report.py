@@ -17,6 +17,7 @@ from prefrm.eval.tables import (
     accuracy_text,
     against_tables,
     definition_table,
+    difference_text,
     headline,
     illusory_table,
     left_out,
@@ -43,14 +44,15 @@ DEFINITIONS = """\
 - **three label accuracy**: the same without a threshold, by the judge's own most probable outcome; a judge
   without P(tie) says tie only at exactly 0.5. GenAI-Bench has a fourth label, "both bad", which a
   comparison cannot carry, so this is not its number.
-- Both thresholds, and the temperature, are fitted on the validation split and never on what is measured.
-- A pair that was not judged counts neither way. Intervals are 95% bootstraps over prompts; they do not
-  hold the uncertainty of a fitted threshold.
+- Both thresholds, and the calibration, are fitted on the validation split and never on what is measured.
+- A pair that was not judged counts neither way. Intervals are 95%: exact binomial ones at the effective
+  sample size, since pairs of one prompt are not independent (Korn and Graubard 1998); of differences,
+  adjusted Wald ones at that size (Bonett and Price 2012). A fitted threshold's uncertainty is not in them.
 - **always first** prefers the lower index, **chance** tosses a coin between the two, **always tie** says
   tie. A judge that does not beat all three has not looked.
 - **expected calibration error**: ten bins of equal width over the confidence max(p, 1 - p). Over all
   pairs: a tie of the dataset is half right, whichever image the judge prefers. **Strict pairs alone** leaves
-  those ties out, at the same temperature, which was fitted on ties too. The bins below are of all pairs.
+  those ties out, under the same calibration, which was fitted on ties too. The bins below are of all pairs.
 - **order gap**: the change of P(i beats j) when the two are presented the other way round.
 - **intransitive triples**: three candidates whose verdicts no ranking explains, ties allowed; 0.25 of
   those of a coin.
@@ -98,7 +100,7 @@ def write_report(
 
     Args:
         before: the same judge on the same groups, uncalibrated, if `evaluation` is not.
-        recalibrated: the same judge at the temperature that a validation split asks for.
+        recalibrated: the same judge under the calibration that was fitted to a validation split.
         against: another judge on the same groups.
         why_no_thresholds: a clause, if `evaluation` has no tie thresholds.
 
@@ -176,15 +178,14 @@ def summary(study: Study, against: Opponent | None = None) -> list[str]:
     lines += [", ".join(f"{words(key)} {number(metrics.accuracies[key].overall.value)}" for key in others)]
     after = ""
     if (other := study.recalibrated) is not None:
-        after = f" ({number(other.calibration.ece)} at temperature {other.temperature:.3g})"
+        after = f" ({number(other.calibration.ece)} {name(other)})"
     lines += [
         f"order gap {number(metrics.mean_order_gap)}, calibration error {number(calibration.ece)}{after}, "
         f"intransitive triples {number(metrics.intransitive_share)}"
     ]
     if against is not None:
-        gap = against.difference.pair_accuracy
         lines += [
-            f"against {against.name}: pair accuracy {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), "
+            f"against {against.name}: pair accuracy {difference_text(against.difference.pair_accuracy)}, "
             f"verdicts differ on {against.difference.differ} of {against.difference.pairs} pairs"
         ]
     if study.splits.validation is None:

@@ -22,6 +22,7 @@ from data_recipes.shapes.prompts import Prompt
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import ProgramError, Scene
 from prefrm.grpo import PreferenceReward
+from prefrm.judge.weights import load_pretrained
 from prefrm.progress import Tracker
 from prefrm.quickstart.settings import PolicySettings
 from prefrm.train.callbacks import ReportProgress
@@ -50,7 +51,7 @@ class Painter:
     """The shipped policy: a causal language model and its tokenizer."""
 
     def __init__(self, checkpoint: Path = CHECKPOINT) -> None:
-        self.model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+        self.model: Any = load_pretrained(AutoModelForCausalLM, checkpoint, dtype=torch.float32)
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 
     def sample(self, prompts: Sequence[Prompt], *, each: int, seed: int) -> list[Sample]:

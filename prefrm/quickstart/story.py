@@ -10,6 +10,7 @@ from prefrm.bundle import read_manifest
 from prefrm.client import connect
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
+from prefrm.eval import tables
 from prefrm.progress import track
 from prefrm.quickstart import judging, policy, serving
 from prefrm.quickstart.folder import make_room
@@ -83,7 +84,7 @@ def _make_judge(narrator: Narrator, out: Path, config: TrainConfig, settings: Se
         accuracy = (before.metrics.accuracy.value, after.metrics.accuracy.value)
         narrator.say(f"pair accuracy {accuracy[0]:.3f} before, {accuracy[1]:.3f} after")
         narrator.say(
-            f"calibration error {after.calibration.ece:.3f} at temperature {after.temperature:.2f}, "
+            f"calibration error {after.calibration.ece:.3f} {tables.name(after)}, "
             f"order gap {after.metrics.mean_order_gap:.3f}"
         )
     with narrator.stage("Bundle", "exported, hashed, loaded again"):

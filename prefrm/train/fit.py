@@ -38,7 +38,8 @@ def fit(
     checkpoints: Checkpoints | None = None,
     save_every: int = 100,
     resume_from: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
+    num_workers: int = 0,
     validation: Validation | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, str]:
@@ -47,7 +48,8 @@ def fit(
     Args:
         checkpoints: where checkpoints go, every `save_every` steps and at the end; None writes none.
         resume_from: a checkpoint of this very run, to continue from.
-        settings: what each checkpoint says of the run.
+        identity: what tells this run from another; it is kept in every checkpoint.
+        num_workers: as in `DataConfig`.
         validation: of this judge; with patience, the judge ends with its best weights.
         callbacks: more of them.
 
@@ -60,14 +62,14 @@ def fit(
     """
     _check_precision(judge, optim.precision)
     _warn_of_short_weights(judge)
-    collator = ComparisonCollator(judge.processor, group_tokens=optim.group_tokens)
     trainer = JudgeTrainer(
         model=judge,
         args=_arguments(optim, output, judge, seed, None if checkpoints is None else save_every),
         blank=blank_batch(judge.processor) if processes() > 1 else None,
         checkpoints=checkpoints,
         validation=validation,
-        settings=settings,
+        identity=identity,
+        num_workers=num_workers,
         train_dataset=Shares(
             mixture,
             batch_size=optim.batch_size,
@@ -75,7 +77,7 @@ def fit(
             processes=processes(),
             process=rank(),
         ),
-        data_collator=collator,
+        data_collator=ComparisonCollator(judge.processor, group_tokens=optim.group_tokens),
         callbacks=[
             *([] if validation is None else [validation]),
             StopAtNonFinite(),
@@ -96,17 +98,17 @@ def fit(
     if validation is not None and validation.best_weights is not None:
         load_weights(judge, validation.best_weights)
     judge.eval()
-    return _left_out(gather(collator.state_dict()))
+    return _left_out(gather(trainer.coverage.state_dict()))
 
 
 def take_over(judge: Judge, checkpoint: Path) -> dict[str, str]:
     """What `fit` did and gave, from a checkpoint of a training that is finished."""
     load_weights(judge, final_weights(checkpoint))
-    return _left_out([process["collator"] for process in read_state(checkpoint)["processes"]])
+    return _left_out([process["coverage"] for process in read_state(checkpoint)["processes"]])
 
 
 def _left_out(seen: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Merges what each process's collator says. Raises `DatasetError` if none of them could read anything."""
+    """Merges the coverage of each process. Raises `DatasetError` if none of them could read anything."""
     left_out: dict[str, str] = {record: reason for one in seen for record, reason in one["left_out"].items()}
     if not sum(one["read"] for one in seen):
         record, reason = next(iter(left_out.items()))

@@ -13,18 +13,21 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from prefrm.bundle import (
     MANIFEST,
-    Calibration,
+    CalibrationRecord,
     Manifest,
     amend_bundle,
     load_bundle,
     read_manifest,
+    standalone,
     write_bundle,
 )
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode
 
-CALIBRATION = Calibration(temperature=1.7, split="validation", n=200)
+CALIBRATION = CalibrationRecord(
+    name="temperature", parameters={"temperature": 1.7}, split="validation", pairs=200
+)
 
 
 def write(folder: Path, judge: Judge, **changes) -> Manifest:
@@ -64,7 +67,7 @@ def test_an_adapter_comes_back_to_the_last_bit(adapted: Judge, tmp_path: Path, p
 def test_a_merged_bundle_stands_alone_and_leaves_the_judge_as_it_was(adapted: Judge, tmp_path: Path, png):
     base = Path(adapted.spec.base_model)
     before = verdicts(adapted, png)
-    manifest = write(tmp_path / "b", adapted, merge=True)
+    manifest = write(tmp_path / "b", standalone(adapted))
     assert torch.equal(verdicts(adapted, png), before)
     assert isinstance(adapted.backbone, PeftModel)
     assert manifest.weights == "model" and not (tmp_path / "b" / "adapter").exists()
@@ -97,7 +100,7 @@ def test_the_manifest_says_what_the_bundle_is(judge: Judge, bundle: Path):
     assert set(manifest.files) == {
         path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()
     } - {MANIFEST}
-    assert "calibrated on validation (T = 1.7)" in manifest.describe()
+    assert "calibrated (temperature 1.7, from 200 pairs of validation)" in manifest.describe()
 
 
 def test_an_uncalibrated_bundle_says_so(judge: Judge, tmp_path: Path):
@@ -107,8 +110,8 @@ def test_an_uncalibrated_bundle_says_so(judge: Judge, tmp_path: Path):
 
 
 def test_no_file_of_a_bundle_is_a_pickle(adapted: Judge, tmp_path: Path):
-    for merge in (False, True):
-        write(tmp_path / "b", adapted, merge=merge)
+    for judge in (adapted, standalone(adapted)):
+        write(tmp_path / "b", judge)
         kinds = {path.suffix for path in (tmp_path / "b").rglob("*") if path.is_file()}
         assert kinds == {".safetensors", ".json", ".jinja", ".md"}
 
@@ -178,13 +181,20 @@ def listing(bundle: Path, path: str) -> str:
     return replace(manifest, files={**manifest.files, path: "0" * 64}).to_json()
 
 
+def recorded(name: str = "temperature", **parameters: float) -> dict:
+    """A calibration as the manifest holds it."""
+    return {"name": name, "parameters": parameters, "split": "validation", "pairs": 1}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "format version is 2 and this prefrm reads 1"),
+        ({"format_version": 1}, "format version is 1 and this prefrm reads 2"),
         ({"format_version": None}, "format version is None"),
         ({"spec": {"base_model": "x", "head": "nope"}}, "head must be one of verdict"),
-        ({"calibration": {"temperature": -1.0, "split": "test", "n": 1}}, "temperature is positive"),
+        ({"calibration": recorded(temperature=-1.0)}, "temperature must be positive"),
+        ({"calibration": recorded("isotonic")}, "calibration must be one of temperature, power"),
+        ({"calibration": recorded("power", temperature=1.0)}, "other parameters"),
         ({"files": []}, "malformed|altered"),
         ({"unknown": 1}, "malformed"),
         ({"template": {}}, "malformed"),
@@ -291,13 +301,13 @@ def test_a_folder_with_a_manifest_of_something_else_is_not_replaced(judge: Judge
 
 
 def test_an_adapter_on_a_bundles_own_weights_is_only_written_merged(adapted: Judge, tmp_path: Path, png):
-    write(tmp_path / "first", adapted, merge=True)
+    write(tmp_path / "first", standalone(adapted))
     judge = load_bundle(tmp_path / "first", "cpu").judge
     lora = LoraConfig(r=2, target_modules=judge.family.lora_targets, init_lora_weights=False)
     judge.backbone = get_peft_model(judge.backbone, lora).eval()
-    with pytest.raises(BundleError, match="merge=True"):
+    with pytest.raises(BundleError, match="standalone"):
         write(tmp_path / "second", judge)
-    write(tmp_path / "second", judge, merge=True)
+    write(tmp_path / "second", standalone(judge))
     loaded = load_bundle(tmp_path / "second", "cpu").judge
     torch.testing.assert_close(verdicts(loaded, png), verdicts(judge, png), atol=1e-4, rtol=0)
 
@@ -365,7 +375,10 @@ def test_metrics_that_are_no_json_are_refused(judge: Judge, tmp_path: Path, metr
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("fields", [{"temperature": 0.0}, {"temperature": float("nan")}, {"n": 0}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"parameters": {"temperature": 0.0}}, {"parameters": {"temperature": float("nan")}}, {"pairs": 0}],
+)
 def test_a_calibration_that_cannot_be_is_refused(fields: dict):
     with pytest.raises(ConfigError):
-        Calibration(**{"temperature": 1.0, "split": "validation", "n": 1, **fields})
+        CalibrationRecord(**recorded(temperature=1.0) | fields)

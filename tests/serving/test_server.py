@@ -258,7 +258,7 @@ def test_an_exception_in_the_block_stops_the_server(scorer):
         httpx.get(f"http://{served.http}/v2")
 
 
-def test_ctrl_c_while_the_server_starts_stops_it_once_it_has_started():
+def test_ctrl_c_while_the_server_starts_stops_it_once_it_has_started(default_signals):
     class Slow:
         stopped = False
 

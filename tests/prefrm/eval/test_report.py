@@ -17,7 +17,11 @@ from prefrm.eval import (
     summary,
     write_report,
 )
-from prefrm.winmatrix import FakeScorer
+from prefrm.winmatrix import FakeScorer, TemperatureScaling
+
+
+def temperature(value):
+    return TemperatureScaling(temperature=value)
 
 
 @pytest.fixture
@@ -52,12 +56,12 @@ def test_a_judge_that_sees_what_the_labels_see_is_always_right(bright_scorer, gr
     assert evaluation.metrics.mean_order_gap > 0
 
 
-def test_groups_are_drawn_as_they_are_scored(groups):
+def test_groups_are_drawn_one_batch_ahead_of_what_is_scored(groups):
     drawn = []
     scorer = CountingScorer(FakeScorer(lambda prompt, image: 0.0))
     stream = (drawn.append(len(scorer.calls)) or group for group in groups)
     evaluate(scorer, stream, batch=4)
-    assert drawn == [0] * 4 + [1] * 4 + [2] * 4
+    assert max(drawn[:4]) == 0 and max(drawn[:8]) <= 1 and min(drawn[8:]) >= 1
 
 
 def test_an_unreadable_image_costs_its_own_candidate_only(bright_scorer, groups):
@@ -78,24 +82,25 @@ def test_a_candidate_that_the_dataset_lacks_is_not_reported(bright_scorer, make_
     assert evaluation.metrics.unjudged == 0
 
 
-def test_evaluating_at_another_temperature_asks_nobody(groups):
+def test_evaluating_under_another_calibration_asks_nobody(groups):
     scorer = CountingScorer(FakeScorer(lambda prompt, image: float(len(image) % 7)))
     evaluation = evaluate(scorer, groups, batch=12)
-    softer = evaluation.tempered(2.0).tempered(3.0)
+    softer = evaluation.calibrated(temperature(2.0)).calibrated(temperature(6.0))
     assert scorer.calls == [12]
-    assert softer.temperature == 6.0
+    assert softer.applied == temperature(6.0) and softer.as_scored is evaluation
     assert softer.metrics.accuracy.value == evaluation.metrics.accuracy.value
     expected = evaluate(FakeScorer(lambda prompt, image: (len(image) % 7) / 6), groups)
     assert softer.metrics.log_loss == pytest.approx(expected.metrics.log_loss, rel=1e-5)
     assert softer.calibration.ece == pytest.approx(expected.calibration.ece, rel=1e-4)
 
 
-def test_the_fitted_temperature_has_the_least_log_loss(bright_scorer, groups, make_group):
+def test_the_fitted_calibration_has_the_least_log_loss(bright_scorer, groups, make_group):
     noisy = [replace(g, comparisons=tuple(c.flipped() for c in g.comparisons)) if n % 4 == 0 else g
              for n, g in enumerate(groups)]  # fmt: skip
     evaluation = evaluate(bright_scorer, noisy)
-    best = evaluation.fitted_temperature()
-    losses = [evaluation.tempered(best * factor).metrics.log_loss for factor in (0.8, 1.0, 1.25)]
+    best = evaluation.fitted_calibration()
+    others = [replace(best, temperature=best.temperature * factor) for factor in (0.8, 1.0, 1.25)]
+    losses = [evaluation.calibrated(one).metrics.log_loss for one in others]
     assert losses[1] == min(losses)
 
 
@@ -109,14 +114,16 @@ def test_nothing_to_evaluate_is_an_error(bright_scorer, groups):
 def test_the_report_holds_the_numbers_and_the_plots(bright_scorer, groups, tmp_path):
     broken = replace(groups[3], images=(*groups[3].images[:2], b"GIF89a", groups[3].images[3]))
     before = evaluate(bright_scorer, [*groups[:3], broken, *groups[4:]])
-    after = before.tempered(1.7)
+    after = before.calibrated(temperature(1.7))
     write_report(after, tmp_path / "report", before=before)
     folder = tmp_path / "report"
     numbers = json.loads((folder / "report.json").read_text())
     assert numbers == json.loads(json.dumps(after.to_dict() | {"before": before.to_dict()}))
-    assert numbers["temperature"] == 1.7 and numbers["before"]["temperature"] == 1.0
+    assert numbers["applied"] == {"name": "temperature", "parameters": {"temperature": 1.7}}
+    assert numbers["before"]["applied"] is None
     text = (folder / "report.md").read_text()
-    assert "| pair accuracy | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in text
+    cell = "1.000 (0.731 to 1.000; 69 pairs of 12 prompts)"
+    assert f"| pair accuracy | {cell} | {cell} |" in text
     assert f"| log loss (nats) | {before.metrics.log_loss:.3f} | {after.metrics.log_loss:.3f} |" in text
     ece = (f"{entry.calibration.ece_strict:.3f}" for entry in (before, after))
     assert f"| expected calibration error, strict pairs alone | {' | '.join(ece)} |" in text
@@ -158,26 +165,31 @@ def test_a_report_without_judged_pairs_has_no_plots_and_no_numbers(groups, tmp_p
     assert "| pair accuracy | - |" in (tmp_path / "report.md").read_text()
 
 
-def test_another_judge_and_another_temperature_stand_beside_it(bright_scorer, groups, tmp_path):
+def test_another_judge_and_another_calibration_stand_beside_it(bright_scorer, groups, tmp_path):
     thresholds = Thresholds(split="validation", pairs=9, half_tie=0.0, tie_calibrated=0.0)
     study = Study(
         splits=Splits(test="test", validation="validation"),
-        fitted=Fitted(temperature=0.5, thresholds=thresholds),
+        fitted=Fitted(calibration=temperature(0.5), thresholds=thresholds),
         evaluation=evaluate(bright_scorer, groups),
-        recalibrated=evaluate(bright_scorer, groups).tempered(0.5),
+        recalibrated=evaluate(bright_scorer, groups).calibrated(temperature(0.5)),
     )
     blind = replace(study, evaluation=evaluate(FakeScorer(lambda prompt, image: 0.0), groups))
     opponent = Opponent.of("blind|judge", blind, study)
     shown = write_report(study.evaluation, tmp_path, recalibrated=study.recalibrated, against=opponent)
     assert "against.png" in shown and set(shown) == {path.name for path in tmp_path.glob("*.png")}
     numbers = json.loads((tmp_path / "report.json").read_text())
-    assert numbers["recalibrated"]["temperature"] == 0.5
+    assert numbers["recalibrated"]["applied"]["parameters"] == {"temperature": 0.5}
     # A judge that says 0.5 to everything is wrong everywhere, by ImageReward's definition.
-    assert numbers["against"]["pair_accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    difference = numbers["against"]["pair_accuracy"]
+    assert {key: difference[key] for key in ("value", "high", "pairs", "prompts")} == {
+        "value": 1.0, "high": 1.0, "pairs": 72, "prompts": 12
+    }  # fmt: skip
+    assert 0.5 < difference["low"] < 0.6
     text = (tmp_path / "report.md").read_text()
     assert "|  | as scored | at temperature 0.5 |" in text
-    assert "| pair accuracy | +1.000 | +1.000 to +1.000 |" in text
-    assert "against blind|judge: pair accuracy +1.000 (+1.000 to +1.000)" in summary(study, opponent)[-1]
+    assert f"| pair accuracy | +1.000 | {difference['low']:+.3f} to +1.000 | 72 | 12 |" in text
+    shown = f"+1.000 ({difference['low']:+.3f} to +1.000; 72 pairs of 12 prompts)"
+    assert f"against blind|judge: pair accuracy {shown}, " in summary(study, opponent)[-1]
 
 
 def test_equally_good_candidates_are_shown_and_drawn(bright_scorer, make_group, tmp_path):

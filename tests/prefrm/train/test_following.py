@@ -1,6 +1,7 @@
 """What a person sees and chooses while a judge learns: validation, early stopping, precision, recomputing."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,14 +57,31 @@ def test_validation_stands_in_the_line_of_its_step(config: TrainConfig) -> None:
     result = run(replace(config, evaluation=EvaluationConfig(every=4, groups=2)))
     lines = metrics(config)
     assert [line["step"] for line in lines if "validation_log_loss" in line] == [4, 6]
-    # What it says at the end is what the exported judge says of the same groups, without its temperature.
+    # The last numbers are those of the exported judge on the same groups under its own best calibration.
     judge = Engine.from_bundle(result.bundle, device="cpu").judge
     groups = list(read_groups(config.data.path, "validation"))[:2]
-    expected = evaluate(Engine(judge), groups).metrics
+    plain_evaluation = evaluate(Engine(judge), groups)
+    expected = plain_evaluation.calibrated(plain_evaluation.fitted_calibration()).metrics
+    assert expected.log_loss < plain_evaluation.metrics.log_loss
     assert lines[-1]["validation_log_loss"] == pytest.approx(expected.log_loss, abs=1e-5)
     assert lines[-1]["validation_accuracy"] == expected.accuracy.value
     # Looking changes nothing.
     assert [line["loss"] for line in lines] == [line["loss"] for line in metrics(plain)]
+
+
+def test_how_certain_a_judge_is_does_not_decide_what_is_best(
+    judge: Judge, brightness: Callable[..., Path]
+) -> None:
+    """Both judges give the same verdicts, and a calibration is fitted to whichever is exported."""
+    groups = list(read_groups(brightness(validation=40), "validation"))
+    validation = Validation(judge, lambda: iter(groups), every=1)
+    plain, watched = [], []
+    for scale in (30.0, 300.0):
+        judge.head.log_scale.data.fill_(math.log(scale))
+        plain.append(evaluate(Engine(judge), groups).metrics.log_loss)
+        watched.append(validation._measure()["validation_log_loss"])
+    assert plain[1] > plain[0] + 0.5
+    assert watched[1] == pytest.approx(watched[0], abs=0.03)
 
 
 def head_of(bundle: Path) -> torch.Tensor:
