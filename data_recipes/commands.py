@@ -67,12 +67,15 @@ def build(
         built = chosen.build(out, seed=seed, overwrite=overwrite, progress=progress, **options)
     for line in built.left_out:
         print(f"left out: {line}", file=sys.stderr)
+    for kind, lines in built.questionable.items():
+        more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        print(f"questionable: {len(lines)} {kind}: {'; '.join(lines[:_SHOWN])}{more}", file=sys.stderr)
     if as_json:
         print(json.dumps({"out": str(out), **asdict(built)}, indent=2))
         return
     counts = ", ".join(f"{n} {split}" for split, n in built.groups.items())
-    left_out = f"; {len(built.left_out)} images left out" if built.left_out else ""
-    print(f"{out}: {counts} groups{left_out}")
+    left_out = _left_out(built.info.left_out)
+    print(f"{out}: {counts} groups{f'; left out: {left_out}' if left_out else ''}")
 
 
 @app.command("inspect")
@@ -150,6 +153,7 @@ def _progress() -> Iterator[Progress]:
 def _print_summary(summary: DatasetSummary) -> None:
     options = ", ".join(f"{k}={v}" for k, v in summary.info.options.items())
     print(f"recipe {summary.info.recipe} ({options})")
+    print(f"left out when it was built: {_left_out(summary.info.left_out) or 'nothing'}")
     table = Table("", *summary.splits)
     columns = [_cells(split) for split in summary.splits.values()]
     for name in dict.fromkeys(name for column in columns for name in column):
@@ -159,6 +163,14 @@ def _print_summary(summary: DatasetSummary) -> None:
     print(f"images in more than one split: {summary.shared_images or 'none'}")
     for name, split in summary.splits.items():
         _print_lines(f"unreadable images in {name}", split.unreadable)
+        if not split.questionable:
+            print(f"questionable comparisons in {name}: none")
+        for kind, lines in split.questionable.items():
+            _print_lines(f"{kind} in {name}", lines)
+
+
+def _left_out(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {name if n != 1 else name.removesuffix('s')}" for name, n in counts.items())
 
 
 def _cells(split: SplitSummary) -> dict[str, str]:

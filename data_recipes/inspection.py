@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_recipes.questionable import Questionable
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError, MediaError
 from prefrm.records import (
@@ -47,6 +48,7 @@ class SplitSummary:
         tags: name of a tag -> its value -> the groups that carry it.
         missing: candidates without an image.
         unreadable: record id, candidate and reason, for each image that cannot be decoded.
+        questionable: by kind, a line for each comparison that cannot be right, or not together with another.
         fingerprint: of the content.
         fingerprint_matches: whether `dataset.json` has the same; None where it says nothing.
     """
@@ -61,6 +63,7 @@ class SplitSummary:
     tags: Mapping[str, Mapping[str, TagSummary]]
     missing: int
     unreadable: tuple[str, ...]
+    questionable: Mapping[str, tuple[str, ...]]
     fingerprint: str
     fingerprint_matches: bool | None
 
@@ -144,9 +147,20 @@ def summarize(groups: Iterable[PreferenceGroup], expected_fingerprint: str | Non
         tags=_by_tag(groups),
         missing=sum(image is None for group in groups for image in group.images),
         unreadable=tuple(unreadable),
+        questionable=_questionable(groups).lines(),
         fingerprint=actual,
         fingerprint_matches=None if expected_fingerprint is None else actual == expected_fingerprint,
     )
+
+
+def _questionable(groups: Iterable[PreferenceGroup]) -> Questionable:
+    found = Questionable()
+    for group in groups:
+        digests = [media.digest(image) if image else "" for image in group.images]
+        for c in group.comparisons:
+            where = f"record {group.id}, candidates {c.i} and {c.j}"
+            found.add(where, prompt_key(group.prompt), digests[c.i], digests[c.j], c.p)
+    return found
 
 
 def _by_tag(groups: Sequence[PreferenceGroup]) -> dict[str, dict[str, TagSummary]]:

@@ -8,8 +8,9 @@
     README.md           the model card
     plots/              the pictures that the card shows
 
-Every file is checked before any is loaded, and none can be a pickle. This module decides nothing
-about training or calibration; it records what it is told.
+Every file is checked before any is loaded, and none can be a pickle. What a host or an operating system
+adds, such as `.git/`, `.gitattributes` and `.DS_Store`, is ignored; any other file is refused. This module
+decides nothing about training or calibration; it records what it is told.
 """
 
 from prefrm.errors import missing_extra
@@ -23,16 +24,18 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
+from prefrm.bundle.conversion import merge_bundle
 from prefrm.bundle.loading import Bundle, load_bundle
 from prefrm.bundle.manifest import (
     MANIFEST,
     CalibrationRecord,
     Manifest,
     check_outside_bundles,
+    is_added,
     read_manifest,
     verify_files,
 )
-from prefrm.bundle.merging import merge_bundle
+from prefrm.bundle.merging import standalone
 from prefrm.bundle.writing import amend_bundle, write_bundle
 
 __all__ = [
@@ -42,9 +45,11 @@ __all__ = [
     "Manifest",
     "amend_bundle",
     "check_outside_bundles",
+    "is_added",
     "load_bundle",
     "merge_bundle",
     "read_manifest",
+    "standalone",
     "verify_files",
     "write_bundle",
 ]

@@ -1,6 +1,5 @@
 """Writing a bundle: whole or not at all."""
 
-import copy
 import json
 import os
 import platform
@@ -11,10 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel
 from safetensors.torch import save_file
 
 from prefrm.bundle.manifest import (
+    HOST_PATHS,
     MANIFEST,
     CalibrationRecord,
     Manifest,
@@ -25,11 +25,11 @@ from prefrm.bundle.manifest import (
     unlisted_files,
     verify_files,
 )
-from prefrm.bundle.quiet import plain_stderr
+from prefrm.bundle.merging import standalone
 from prefrm.errors import BundleError
 from prefrm.files import write_folder_whole
 from prefrm.judge import Judge, JudgeSpec
-from prefrm.judge.quantization import dequantize, is_quantized
+from prefrm.quiet import quiet
 
 __all__ = ["amend_bundle", "write_bundle"]
 
@@ -47,13 +47,13 @@ def write_bundle(
     metrics: Mapping[str, Any],
     card: str,
     plots: Mapping[str, bytes] = NO_PLOTS,
-    merge: bool = False,
 ) -> Manifest:
     """Write `judge` as a bundle, whole or not at all; an earlier bundle in `folder` is replaced.
 
-    A PEFT adapter is written alone, and loading then needs the same base model; with `merge` it is
-    merged into a copy of the backbone, and the bundle stands alone. A judge without an adapter is
-    written whole. What is whole is never quantized. The judge itself is not changed.
+    If that is a clone of a Hub repository, its Git repository and its `.gitattributes` stay.
+
+    A PEFT adapter is written alone, and loading then needs the same base model. A judge without an adapter is
+    written whole, in its own dtype; `standalone` makes one of a judge with an adapter.
 
     Args:
         metrics: held-out metrics, finite numbers and text in dicts and lists.
@@ -61,36 +61,37 @@ def write_bundle(
         plots: encoded pictures by file name; the card finds them in `plots/`.
 
     Raises:
-        BundleError: `folder` holds something that is no bundle or is inside one, `metrics` are no JSON, a
-            plot is no picture, or an adapter without `merge` was trained on a merged bundle and not on its
-            base model.
+        BundleError: `folder` holds something other than a bundle or is inside one, `metrics` are not JSON, a
+            plot is not a picture, or an adapter was trained on a merged bundle and not on its base model.
     """
     target = Path(folder)
     _check_replaceable(target)
-    merge = merge or not isinstance(judge.backbone, PeftModel)
-    if not merge and judge.base.trained:
+    adapted = isinstance(judge.backbone, PeftModel)
+    if adapted and judge.base.trained:
         raise BundleError(
             "this adapter was trained on the weights of a bundle, which are no base model that loading could "
-            "find again; pass merge=True"
+            "find again; write standalone(judge)"
         )
+    judge = judge if adapted else standalone(judge)
     plain = _plain(metrics)
-    with plain_stderr(), write_folder_whole(target) as partial:
-        _write_weights(judge, partial, merge=merge)
+    with quiet(), write_folder_whole(target) as partial:
+        _write_weights(judge, partial)
         _write_card(partial, card, plots)
         manifest = Manifest(
-            spec=replace(judge.spec, quantize=None) if merge else _found_from_anywhere(judge.spec),
+            spec=_found_from_anywhere(judge.spec) if adapted else judge.spec,
             template=judge.processor.template,
             stride=judge.processor.stride,
-            weights="model" if merge else "adapter",
+            weights="adapter" if adapted else "model",
             base_revision=judge.base.revision,
             base_sha256=judge.base.weights_sha256,
             calibration=calibration,
             data_fingerprint=data_fingerprint,
             metrics=plain,
-            versions=_versions(quantized=not merge and judge.spec.quantize is not None),
+            versions=_versions(quantized=judge.spec.quantize is not None),
             files=hash_files(partial),
         )
         (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        _keep_added(target, partial)
     return manifest
 
 
@@ -118,6 +119,7 @@ def amend_bundle(
         _write_card(partial, card, plots)
         manifest = replace(before, calibration=calibration, metrics=plain, files=hash_files(partial))
         (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        _keep_added(target, partial)
     return manifest
 
 
@@ -142,39 +144,17 @@ def _found_from_anywhere(spec: JudgeSpec) -> JudgeSpec:
     return replace(spec, base_model=str(folder.absolute())) if folder.is_dir() else spec
 
 
-def _write_weights(judge: Judge, folder: Path, *, merge: bool) -> None:
-    if merge:
-        _whole(judge).save_pretrained(folder / "model")
-    else:
+def _write_weights(judge: Judge, folder: Path) -> None:
+    backbone: Any = judge.backbone
+    if isinstance(backbone, PeftModel):
         # Adapters touch no embeddings, so PEFT need not ask the hub whether the vocabulary changed.
-        adapted: Any = judge.backbone
-        adapted.save_pretrained(folder / "adapter", save_embedding_layers=False)
+        backbone.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    else:
+        backbone.save_pretrained(folder / "model")
     judge.processor.save(folder / "processor")
     head = {name: tensor.detach().cpu().contiguous() for name, tensor in judge.head.state_dict().items()}
     save_file(head, folder / "head.safetensors")
-
-
-def _whole(judge: Judge) -> Any:
-    """The backbone as a plain `transformers` model in the judge's dtype, the adapter merged into it."""
-    backbone: Any = judge.backbone
-    adapted = isinstance(backbone, PeftModel)
-    if is_quantized(judge.model):
-        # On the CPU: what fits an accelerator in four bits need not fit there in sixteen.
-        copied = copy.deepcopy(backbone).to("cpu")
-        return _plain_base(copied).merge_and_unload() if adapted else dequantize(copied)
-    return copy.deepcopy(backbone).merge_and_unload() if adapted else backbone
-
-
-def _plain_base(adapted: Any) -> Any:
-    """The same adapter on the dequantized base; PEFT would quantize again what it merges.
-
-    Takes `adapted` apart.
-    """
-    weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    plain = PeftModel(dequantize(adapted.unload()), adapted.active_peft_config)
-    set_peft_model_state_dict(plain, weights)
-    return plain
 
 
 def _write_card(folder: Path, card: str, plots: Mapping[str, bytes]) -> None:
@@ -186,9 +166,18 @@ def _write_card(folder: Path, card: str, plots: Mapping[str, bytes]) -> None:
         (folder / path).write_bytes(data)
 
 
-def _link(source: Path, target: Path) -> None:
+def _keep_added(old: Path, new: Path) -> None:
+    """Take over what belongs to the Hub's clone that a bundle lies in, above all its Git repository."""
+    for name in HOST_PATHS:
+        if (old / name).is_dir():
+            shutil.copytree(old / name, new / name, symlinks=True, copy_function=_link)
+        elif (old / name).is_file():
+            _link(old / name, new / name)
+
+
+def _link(source: Path | str, target: Path | str) -> None:
     """The same file under another name; a copy where the file system has no hard links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:

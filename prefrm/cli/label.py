@@ -49,7 +49,7 @@ def label(
     local: Local,
     remote: Remote,
 ) -> None:
-    """Label a dataset offline: win matrices, win rates, rankings, and chosen/rejected pairs.
+    """Label a dataset offline: win matrices, win rates, rankings, and tables of pairs for DPO trainers.
 
     The exit status is 1 if nothing could be judged.
     """
@@ -76,7 +76,7 @@ def label(
         min_margin=min_margin,
         conversational=conversational,
     )
-    _print_labels(summary, written, out / "pairs.parquet")
+    _print_labels(summary, written, out)
     require_judged(summary.unjudged_pairs < summary.pairs, f"the reasons stand in {out}")
 
 
@@ -89,17 +89,17 @@ def _not_judged(
                 yield group.id, n, reason
 
 
-def _print_labels(summary: "Summary", pairs: "PairSummary", path: Path) -> None:
+def _print_labels(summary: "Summary", pairs: "PairSummary", out: Path) -> None:
+    from prefrm.label import DIFFUSION_DPO, TRL_DPO
+
     judged = summary.pairs - summary.unjudged_pairs - summary.inferred_pairs
     inferred = f", {summary.inferred_pairs} inferred" if summary.inferred_pairs else ""
     print(f"{summary.groups} groups, {judged} pairs judged{inferred}, {summary.unjudged_pairs} not judged")
-    print(f"{pairs.pairs} chosen/rejected pairs: {path}")
-    reasons = {
-        "not judged": pairs.unjudged,
-        "not beyond the margin": pairs.below_margin,
-        "without a text": pairs.without_text,
-    }
+    print(f"{pairs.pairs} pairs of images for {DIFFUSION_DPO.consumer}: {out / DIFFUSION_DPO.name}")
+    if summary.with_texts:
+        print(f"{pairs.text_pairs} pairs of texts for {TRL_DPO.consumer}: {out / TRL_DPO.name}")
+    else:
+        print(f"no table for {TRL_DPO.consumer}: the dataset has no texts")
+    reasons = {"not judged": pairs.unjudged, "not beyond the margin": pairs.below_margin}
     if any(reasons.values()):
         print("left out: " + ", ".join(f"{count} {why}" for why, count in reasons.items() if count))
-    if not summary.with_texts:
-        print("the dataset has no texts, so the columns chosen and rejected are absent; the images are there")

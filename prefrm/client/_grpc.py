@@ -27,7 +27,7 @@ from prefrm.client._transport import (
 from prefrm.errors import DeadlineError, RequestError, ScoringError
 from prefrm.protocol import MATRIX_OUTPUTS, Tensors
 
-__all__ = ["AsyncGrpcTransport", "GrpcTransport"]
+__all__ = ["AsyncGrpcTransport", "GrpcTransport", "StockClient"]
 
 # No bound on messages, as the stock client has it. gRPC's own backoff between connection attempts grows
 # to two minutes, and requests fail unsent during it: ours must be able to see a server that came back.

@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from prefrm.errors import ConfigError, missing_extra
 
-__all__ = ["dequantize", "is_quantized", "keep_layout", "nf4_settings"]
+__all__ = ["compute_in_float32", "dequantize", "is_quantized", "keep_layout", "nf4_settings"]
 
 # Weights that share a scale; a layer whose rows do not hold whole blocks has no kernel.
 BLOCK = 64
@@ -72,13 +72,20 @@ def keep_layout(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def compute_in_float32(model: Any) -> None:
+    """Let quantized layers, if there are any, dequantize to float32 and multiply in it."""
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype = module.weight.quant_state.dtype = torch.float32
+
+
 def is_quantized(model: Any) -> bool:
     """Whether the `transformers` model was loaded with quantized layers."""
     return bool(getattr(model, "is_quantized", False))
 
 
-def dequantize(model: Any) -> Any:
-    """Give the `transformers` model the weights that its layers stand for, in its own dtype, in place."""
+def dequantize(model: Any, dtype: torch.dtype) -> Any:
+    """Give the `transformers` model the weights that its layers stand for, in place, rounded to `dtype`."""
     # It would announce what was asked for.
     logging.getLogger("transformers.integrations.bitsandbytes").setLevel(logging.ERROR)
-    return model.dequantize()
+    return model.dequantize(dtype)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "METADATA_KEY",
     "LabelledGroup",
     "ShardMetadata",
     "ShardWriter",

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset
 
 from prefrm.train.examples import Example
 
@@ -92,7 +92,7 @@ class Mixture:
         return [next(fetched[number]) for number, _ in draws]
 
 
-class Shares(IterableDataset):  # type: ignore[type-arg]
+class Shares(Dataset[list[Example]]):
     """What one process reads: a list of examples for each forward pass, `accumulation` of them a step.
 
     A step's examples are dealt out in runs of `batch_size`, to each process in turn.
@@ -104,17 +104,20 @@ class Shares(IterableDataset):  # type: ignore[type-arg]
     def __init__(
         self, mixture: Mixture, *, batch_size: int, accumulation: int, processes: int = 1, process: int = 0
     ) -> None:
-        super().__init__()
         self.start = 0
         self._mixture = mixture
         self._batch_size = batch_size
         self._size = batch_size * accumulation * processes
         self._offsets = range(process * batch_size, self._size, processes * batch_size)
 
-    def __iter__(self) -> Iterator[list[Example]]:
+    def draws(self) -> Iterator[list[Draw]]:
+        """What each forward pass learns from, without an end, from step `start` on."""
         for draws in self._mixture.steps(self._size, self.start):
             for offset in self._offsets:
-                yield self._mixture.fetch(draws[offset : offset + self._batch_size])
+                yield draws[offset : offset + self._batch_size]
+
+    def __getitem__(self, draws: Sequence[Draw]) -> list[Example]:
+        return self._mixture.fetch(draws)
 
     def epochs(self, step: int) -> float:
         """How often the first dataset was seen in `step` steps."""

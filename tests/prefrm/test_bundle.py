@@ -18,6 +18,7 @@ from prefrm.bundle import (
     amend_bundle,
     load_bundle,
     read_manifest,
+    standalone,
     write_bundle,
 )
 from prefrm.errors import BundleError, ConfigError
@@ -66,7 +67,7 @@ def test_an_adapter_comes_back_to_the_last_bit(adapted: Judge, tmp_path: Path, p
 def test_a_merged_bundle_stands_alone_and_leaves_the_judge_as_it_was(adapted: Judge, tmp_path: Path, png):
     base = Path(adapted.spec.base_model)
     before = verdicts(adapted, png)
-    manifest = write(tmp_path / "b", adapted, merge=True)
+    manifest = write(tmp_path / "b", standalone(adapted))
     assert torch.equal(verdicts(adapted, png), before)
     assert isinstance(adapted.backbone, PeftModel)
     assert manifest.weights == "model" and not (tmp_path / "b" / "adapter").exists()
@@ -109,8 +110,8 @@ def test_an_uncalibrated_bundle_says_so(judge: Judge, tmp_path: Path):
 
 
 def test_no_file_of_a_bundle_is_a_pickle(adapted: Judge, tmp_path: Path):
-    for merge in (False, True):
-        write(tmp_path / "b", adapted, merge=merge)
+    for judge in (adapted, standalone(adapted)):
+        write(tmp_path / "b", judge)
         kinds = {path.suffix for path in (tmp_path / "b").rglob("*") if path.is_file()}
         assert kinds == {".safetensors", ".json", ".jinja", ".md"}
 
@@ -300,13 +301,13 @@ def test_a_folder_with_a_manifest_of_something_else_is_not_replaced(judge: Judge
 
 
 def test_an_adapter_on_a_bundles_own_weights_is_only_written_merged(adapted: Judge, tmp_path: Path, png):
-    write(tmp_path / "first", adapted, merge=True)
+    write(tmp_path / "first", standalone(adapted))
     judge = load_bundle(tmp_path / "first", "cpu").judge
     lora = LoraConfig(r=2, target_modules=judge.family.lora_targets, init_lora_weights=False)
     judge.backbone = get_peft_model(judge.backbone, lora).eval()
-    with pytest.raises(BundleError, match="merge=True"):
+    with pytest.raises(BundleError, match="standalone"):
         write(tmp_path / "second", judge)
-    write(tmp_path / "second", judge, merge=True)
+    write(tmp_path / "second", standalone(judge))
     loaded = load_bundle(tmp_path / "second", "cpu").judge
     torch.testing.assert_close(verdicts(loaded, png), verdicts(judge, png), atol=1e-4, rtol=0)
 

@@ -11,21 +11,15 @@ from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
-from prefrm.bundle import Manifest, load_bundle, read_manifest, write_bundle
+from prefrm.bundle import Manifest, load_bundle, read_manifest, standalone, write_bundle
 from prefrm.errors import MissingExtraError
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode
 
 
-def write(folder: Path, judge: Judge, *, merge: bool) -> Manifest:
+def write(folder: Path, judge: Judge) -> Manifest:
     return write_bundle(
-        folder,
-        judge,
-        calibration=None,
-        data_fingerprint="f" * 64,
-        metrics={},
-        card="# A judge\n",
-        merge=merge,
+        folder, judge, calibration=None, data_fingerprint="f" * 64, metrics={}, card="# A judge\n"
     )
 
 
@@ -58,7 +52,7 @@ def test_an_adapter_comes_back_on_the_same_base_to_the_last_bit(
     wide_checkpoint: Path, tmp_path: Path, png, dtype: str
 ) -> None:
     judge = build(wide_checkpoint, dtype)
-    manifest = write(tmp_path / "b", judge, merge=False)
+    manifest = write(tmp_path / "b", judge)
     loaded = load_bundle(tmp_path / "b", "cpu", dtype).judge
     assert manifest.spec.quantize == read_manifest(tmp_path / "b").spec.quantize == "nf4"
     assert quantized_layers(loaded) == quantized_layers(judge) == 14
@@ -71,13 +65,13 @@ def test_an_adapter_of_a_quantized_base_is_another_judge_on_the_plain_one(
 ) -> None:
     before = verdicts(adapted, png)
     adapted.spec = replace(adapted.spec, quantize=None)
-    write(tmp_path / "b", adapted, merge=False)
+    write(tmp_path / "b", adapted)
     assert (verdicts(load_bundle(tmp_path / "b", "cpu").judge, png) - before).abs().max() > 1e-3
 
 
 def test_a_merged_bundle_is_plain_and_differs_by_rounding(adapted: Judge, tmp_path: Path, png) -> None:
     before = verdicts(adapted, png)
-    manifest = write(tmp_path / "b", adapted, merge=True)
+    manifest = write(tmp_path / "b", standalone(adapted))
     assert torch.equal(verdicts(adapted, png), before)
     assert quantized_layers(adapted) == 14
     assert manifest.weights == "model" and manifest.spec.quantize is None
@@ -89,7 +83,7 @@ def test_a_merged_bundle_is_plain_and_differs_by_rounding(adapted: Judge, tmp_pa
 
 
 def test_a_merged_bundle_has_the_dtype_of_the_judge(wide_checkpoint: Path, tmp_path: Path) -> None:
-    write(tmp_path / "b", build(wide_checkpoint, "bfloat16"), merge=True)
+    write(tmp_path / "b", standalone(build(wide_checkpoint, "bfloat16")))
     weights = load_file(tmp_path / "b" / "model" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
 
@@ -98,7 +92,7 @@ def test_a_quantized_judge_without_an_adapter_is_written_plain(
     wide_checkpoint: Path, tmp_path: Path, png
 ) -> None:
     judge = Judge.from_base(JudgeSpec(base_model=str(wide_checkpoint), quantize="nf4"), "cpu")
-    assert write(tmp_path / "b", judge, merge=False).spec.quantize is None
+    assert write(tmp_path / "b", judge).spec.quantize is None
     loaded = load_bundle(tmp_path / "b", "cpu").judge
     torch.testing.assert_close(verdicts(loaded, png), verdicts(judge, png), atol=1e-5, rtol=0)
 
@@ -106,9 +100,9 @@ def test_a_quantized_judge_without_an_adapter_is_written_plain(
 def test_only_the_adapter_needs_the_library_again(
     adapted: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for merge in (True, False):
-        write(tmp_path / str(merge), adapted, merge=merge)
+    write(tmp_path / "merged", standalone(adapted))
+    write(tmp_path / "adapter", adapted)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    load_bundle(tmp_path / "True", "cpu")
+    load_bundle(tmp_path / "merged", "cpu")
     with pytest.raises(MissingExtraError, match=r"prefrm\[train\]"):
-        load_bundle(tmp_path / "False", "cpu")
+        load_bundle(tmp_path / "adapter", "cpu")

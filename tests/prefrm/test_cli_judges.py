@@ -253,14 +253,16 @@ def test_labelling_counts_and_names_what_was_not_judged(
     assert label(served.grpc_url, dataset, tmp_path / "labels", "--select", "all") == 0
     captured = capsys.readouterr()
     assert captured.err == (
-        "record 'g0', candidate 2 was not judged: the bytes are no PNG, JPEG, WEBP image\n"
+        "record 'g0', candidate 2 was not judged: the bytes are no PNG, JPEG, WEBP image but GIF; "
+        "convert it to PNG\n"
     )
     out = captured.out.splitlines()
     assert out[0] == "3 groups, 5 pairs judged, 4 not judged"
-    assert out[1].startswith("5 chosen/rejected pairs: ")
-    assert out[2] == "left out: 4 not judged"
-    assert out[3].startswith("the dataset has no texts, so the columns chosen and rejected are absent")
-    assert "chosen" not in pq.read_schema(tmp_path / "labels" / "pairs.parquet").names
+    table = tmp_path / "labels" / "diffusion_dpo"
+    assert out[1] == f"5 pairs of images for Diffusion-DPO's train.py: {table}"
+    assert out[2] == "no table for TRL's DPOTrainer: the dataset has no texts"
+    assert out[3] == "left out: 4 not judged"
+    assert pq.read_metadata(table / "train.parquet").num_rows == 5
 
 
 def test_labelling_says_how_many_pairs_are_within_the_margin(

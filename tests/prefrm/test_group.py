@@ -1,8 +1,6 @@
 """A group takes candidates in the forms that people have, and refuses others when it is made."""
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -110,8 +108,3 @@ def test_a_prompt_is_a_string(prompt):
 def test_a_record_holds_what_a_group_holds():
     with pytest.raises(RecordError, match=r"record 'r1': .*candidate 1 is str"):
         PreferenceGroup(id="r1", prompt="x", images=(b"x", "a.png"), comparisons=())
-
-
-def test_groups_need_no_torch():
-    program = "import sys; from prefrm.winmatrix import Group; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -95,6 +95,8 @@ class TestRefusals:
             check(magic + noise)
 
 
+# The first refusal makes Pillow load all of its plugins.
+@settings(deadline=None)
 @given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
 def test_a_corrupted_image_decodes_or_is_refused(format, data):
     whole = bytearray(encoded(GRADIENT, format))
@@ -235,3 +237,11 @@ def test_a_pillow_image_whose_pixels_cannot_be_read_is_refused():
         pass
     with pytest.raises(MediaError, match="pixel data is truncated or corrupt"):
         encode_png(closed)
+
+
+def test_a_damaged_tag_of_a_tiff_file_neither_stops_it_nor_warns(tmp_path):
+    whole = bytearray(encoded(GRADIENT, "TIFF", tiffinfo={270: "a long description"}))
+    entry = whole.index(struct.pack("<HH", 270, 2))
+    struct.pack_into("<I", whole, entry + 4, 10**6)
+    (tmp_path / "a.tiff").write_bytes(whole)
+    assert np.array_equal(np.asarray(decode(read(tmp_path / "a.tiff"))), np.asarray(GRADIENT))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from prefrm import media, plots
 from prefrm.errors import DataError
-from prefrm.eval import Pairs, calibrate
+from prefrm.eval import Pairs, measure_calibration
 from prefrm.winmatrix import WinMatrix
 from tests.prefrm.test_display import contrast
 
@@ -135,7 +135,7 @@ def table(p, target):
         prompt=np.arange(n),
         lower_first=ones > 0,
     )
-    return calibrate(columns).table
+    return measure_calibration(columns).table
 
 
 def test_the_reliability_figure_draws_the_bins_that_hold_pairs():

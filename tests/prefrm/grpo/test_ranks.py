@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,33 +9,19 @@ import pytest
 from prefrm.errors import ScoringError
 from prefrm.grpo import AsyncPreferenceReward, FlowGRPOReward, PreferenceReward
 from prefrm.grpo.ranks import Ranks, attempt
+from tests.forked import ranks
 from tests.prefrm.grpo import worker
 from tests.prefrm.grpo.pixels import PixelScorer, shades
 
 pytest.importorskip("torch")
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """What the two processes of `worker.py` saw, by rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    logs = [folder / f"{rank}.log" for rank in range(worker.WORLD)]
-    processes = []
-    try:
-        for rank, path in enumerate(logs):
-            with path.open("w") as log:
-                command = [sys.executable, worker.__file__, str(rank), str(folder)]
-                processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-        for process, path in zip(processes, logs, strict=True):
-            assert process.wait(timeout=120) == 0, path.read_text()
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    for status, log in ranks(worker.main, folder, folder=folder):
+        assert status == 0, log
     return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(worker.WORLD)]
 
 

@@ -1,4 +1,4 @@
-"""One of two processes that share their groups: `python worker.py RANK FOLDER`.
+"""One of two processes that share their groups, as `tests.forked.ranks` starts them.
 
 Runs every scenario in turn over a real process group and writes what came of each to FOLDER/RANK.json:
 the rewards, or the error; the groups that this process scored; and what it logged.
@@ -6,11 +6,10 @@ the rewards, or the error; the groups that this process scored; and what it logg
 
 import asyncio
 import json
-import sys
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
 import torch.distributed as dist
 
@@ -200,7 +199,9 @@ def one_async_reward_twice(rank):
     return outcome(lambda: asyncio.run(both()))
 
 
-def main(rank, folder):
+def main(folder):
+    rank = int(os.environ["RANK"])
+
     def start(name):
         dist.init_process_group(
             "gloo",
@@ -229,7 +230,3 @@ def main(rank, folder):
     results["a later process group"] = [before, reward(["a"], [str(rank)])]
     dist.destroy_process_group()
     (folder / f"{rank}.json").write_text(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))

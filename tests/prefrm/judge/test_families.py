@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prefrm.bundle import load_bundle, write_bundle
+from prefrm.bundle import load_bundle, standalone, write_bundle
 from prefrm.engine import Engine
 from prefrm.judge import FAMILIES, Judge, JudgeSpec
 from prefrm.media import decode
@@ -153,14 +153,14 @@ def test_lora_finds_every_linear_layer_of_the_language_model_and_nothing_else(ju
     assert not any(judge.family.vision_tower in name for name in trainable)
 
 
-@pytest.mark.parametrize("merge", [False, True])
-def test_a_bundle_scores_to_the_last_bit_as_the_judge_did(judge: Judge, groups, tmp_path: Path, merge: bool):
-    if not merge:
+@pytest.mark.parametrize("form", ["adapter", "merged", "plain"])
+def test_a_bundle_scores_to_the_last_bit_as_the_judge_did(judge: Judge, groups, tmp_path: Path, form: str):
+    if form != "plain":
         lora(judge)
+    if form == "merged":
+        judge = standalone(judge)
     before = Engine(judge).score(groups)
-    write_bundle(
-        tmp_path / "b", judge, calibration=None, data_fingerprint="f" * 64, metrics={}, card="#", merge=merge
-    )
+    write_bundle(tmp_path / "b", judge, calibration=None, data_fingerprint="f" * 64, metrics={}, card="#")
     after = Engine(load_bundle(tmp_path / "b", "cpu").judge).score(groups)
     for matrix, same in zip(before, after, strict=True):
         assert matrix.valid[~torch.eye(len(SIZES), dtype=torch.bool).numpy()].all()

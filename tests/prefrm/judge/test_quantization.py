@@ -88,7 +88,7 @@ def test_a_weight_stands_for_the_nearest_of_sixteen_levels(quantized: Judge, pla
     """Each block of 64 weights is scaled by its largest; the scales are rounded to eight bits in turn."""
     levels = torch.tensor(NF4)
     names = list(layers(quantized))
-    found = dequantize(quantized.model)
+    found = dequantize(quantized.model, torch.float32)
     for name in names:
         blocks = plain.model.get_submodule(name).weight.detach().reshape(-1, 64)
         scale = blocks.abs().amax(dim=1, keepdim=True)
@@ -110,7 +110,7 @@ def test_a_quantized_judge_is_near_the_plain_one_and_is_not_it(quantized: Judge,
     with torch.inference_mode():
         verdicts = quantized(batch(quantized, png))
         assert not torch.equal(verdicts, plain(batch(plain, png)))
-    quantized.backbone = dequantize(quantized.model)
+    quantized.backbone = dequantize(quantized.model, torch.float32)
     assert not layers(quantized)
     torch.testing.assert_close(quantized(batch(quantized, png)).detach(), verdicts, atol=1e-5, rtol=0)
 

@@ -180,15 +180,6 @@ def test_the_server_imports_nothing_from_the_current_folder(tmp_path: Path, monk
         pass
 
 
-@pytest.fixture
-def bundle(judge, tmp_path: Path) -> Path:
-    from prefrm.bundle import write_bundle
-
-    folder = tmp_path / "bundle"
-    write_bundle(folder, judge, calibration=None, data_fingerprint="f" * 64, metrics={}, card="# A judge\n")
-    return folder
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_prefrm_serve_ends_with_the_process_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-c", PARENT, str(tmp_path)]
@@ -216,18 +207,6 @@ def test_prefrm_serve_ends_with_the_process_that_started_it(tmp_path: Path, numb
             for process in (parent, *children):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-
-
-@pytest.mark.slow
-def test_a_real_server_answers_as_the_engine_does_and_without_a_proxy(
-    bundle: Path, groups: list[Group], tmp_path: Path, dead_proxy: str
-) -> None:
-    from prefrm.engine import Engine
-
-    local = Engine.from_bundle(bundle, device="cpu").score(groups)
-    with served(bundle, tmp_path / "server") as server:
-        assert over_grpc(server, groups, local) < 1e-6
-        assert over_http(server, groups, local) < 1e-6
 
 
 def utility(prompt: str, image: bytes) -> float:

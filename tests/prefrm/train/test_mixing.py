@@ -88,7 +88,7 @@ def test_a_step_is_the_same_however_it_is_shared(processes: int, accumulation: i
             process=process,
         )
         mine.start = 1
-        shares.append(list(islice(mine, 3 * accumulation)))
+        shares.append([mine[draws] for draws in islice(mine.draws(), 3 * accumulation)])
         assert {len(run) for run in shares[-1]} == {batch_size}
     for step in range(3):
         runs = slice(step * accumulation, (step + 1) * accumulation)

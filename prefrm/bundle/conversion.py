@@ -1,0 +1,43 @@
+"""From a bundle with an adapter to one that stands alone."""
+
+from pathlib import Path
+
+import torch
+
+from prefrm.bundle.loading import load_bundle
+from prefrm.bundle.manifest import Manifest, check_outside_bundles, read_manifest
+from prefrm.bundle.merging import standalone
+from prefrm.bundle.writing import CARD, PLOTS, write_bundle
+from prefrm.errors import BundleError
+
+__all__ = ["merge_bundle"]
+
+
+def merge_bundle(source: Path | str, target: Path | str, dtype: torch.dtype | str = "auto") -> Manifest:
+    """Write the judge of `source` to `target` with its adapter merged; the rest of the manifest stays.
+
+    Merged on the CPU. The new bundle has another digest: its weights are others.
+
+    Args:
+        dtype: of the merged weights, as in `Judge.from_base`; "auto" is float32, which loses nothing.
+
+    Raises:
+        BundleError: `source` is not an intact bundle, its base model is absent, it has no adapter, the merge
+            fails its check (`standalone`), or `target` holds something other than a bundle or is inside one.
+    """
+    root = Path(source)
+    # Before the weights are loaded, not after it.
+    check_outside_bundles(Path(target))
+    if read_manifest(root).weights != "adapter":
+        raise BundleError(f"{root} has no adapter to merge: its weights are whole already")
+    pictures = [path for path in sorted((root / PLOTS).rglob("*")) if path.is_file()]
+    bundle = load_bundle(root, "cpu", dtype)
+    return write_bundle(
+        target,
+        standalone(bundle.judge),
+        calibration=bundle.manifest.calibration,
+        data_fingerprint=bundle.manifest.data_fingerprint,
+        metrics=bundle.manifest.metrics,
+        card=(root / CARD).read_text(encoding="utf-8"),
+        plots={path.relative_to(root / PLOTS).as_posix(): path.read_bytes() for path in pictures},
+    )
