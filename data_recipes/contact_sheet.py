@@ -42,7 +42,7 @@ def contact_sheet(groups: Sequence[PreferenceGroup]) -> "Figure":
     return figure
 
 
-def _draw_group(figure: "Figure", group: PreferenceGroup, top: float, room: float) -> None:
+def _draw_group(figure: "Figure", group: PreferenceGroup, top: int, room: float) -> None:
     """One row, whose upper edge is `top` pixels above the figure's lower one; text is `room` inches wide."""
     for line in PROMPT.wrap(group.prompt, room, PROMPT_LINES):
         top -= LINE

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from prefrm.errors import DataError, DatasetError
+from prefrm.records import SURROGATE
 
 __all__ = ["read_rows", "read_text"]
 
 Row = dict[str, Any]
 
-SURROGATE = re.compile("[\ud800-\udfff]")
 LINE_BREAK = re.compile("\r\n|\r|\n")
 BYTE_ORDER_MARK = "\ufeff"
 SHOWN = 60  # characters of what was received that a message quotes

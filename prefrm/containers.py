@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from prefrm.errors import MediaError
 
-__all__ = ["Essence", "essence"]
+__all__ = ["UPRIGHT", "Essence", "essence"]
 
 # An encoder that writes 20 MB in pieces of 8 KB makes 2,560.
 MAX_PARTS = 20_000
@@ -24,7 +24,7 @@ MAX_METADATA_BYTES = 2**20
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 EXIF_SIGNATURE = b"Exif\0\0"
 XMP_SIGNATURE = b"http://ns.adobe.com/xap/1.0/\0"
-ORIENTATION = 0x0112
+ORIENTATION, UPRIGHT = 0x0112, 1
 XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([0-9])")
 # TIFF's integer types in struct's letters: SHORT, LONG, SSHORT, SLONG. EXIF asks for SHORT; some write LONG.
 INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i"}
@@ -35,7 +35,6 @@ PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 # JPEG's markers: start of scan, end of image; the applications' own and comments are left out, but for JFIF's
 # and Adobe's, which say what the colours are.
 SOS, EOI = 0xDA, 0xD9
-UPRIGHT = 1
 LEFT_OUT = frozenset({*range(0xE1, 0xF0), 0xFE}) - {0xEE}
 WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 

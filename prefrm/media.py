@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from prefrm.containers import essence
+from prefrm.containers import UPRIGHT, essence
 from prefrm.errors import ConfigError, MediaError
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "probe",
     "read",
     "read_bytes",
+    "upright",
 ]
 
 CONVERTED_FORMATS = ("GIF", "BMP", "TIFF", "AVIF")
@@ -189,10 +190,19 @@ def encode_png(image: Image.Image, *, level: int = 6) -> bytes:
     return buffer.getvalue()
 
 
+def upright(data: bytes) -> bytes:
+    """The encoded image or, if its metadata turns it, an upright PNG: for readers that ignore metadata.
+
+    Raises:
+        MediaError: its metadata turns it and it cannot be decoded.
+    """
+    return data if essence(data).orientation in (None, UPRIGHT) else encode_png(decode(data))
+
+
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
-        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        if image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) == UPRIGHT:
             return image
         return ImageOps.exif_transpose(image)
     # Pillow raises many kinds on damaged metadata, which says nothing of how the image is to be turned.

@@ -21,7 +21,9 @@ Dtype = Annotated[
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command in which each parameter that is a dataclass stands for options, one for each field."""
     own = inspect.signature(command)
-    groups = {one.name: one.annotation for one in own.parameters.values() if is_dataclass(one.annotation)}
+    groups: dict[str, Any] = {
+        one.name: one.annotation for one in own.parameters.values() if is_dataclass(one.annotation)
+    }
 
     @functools.wraps(command)
     def with_groups(**arguments: Any) -> None:

@@ -8,8 +8,9 @@
     README.md           the model card
     plots/              the pictures that the card shows
 
-Every file is checked before any is loaded, and none can be a pickle. This module decides nothing
-about training or calibration; it records what it is told.
+Every file is checked before any is loaded, and none can be a pickle. What a host or an operating system
+adds, such as `.git/`, `.gitattributes` and `.DS_Store`, is ignored; any other file is refused. This module
+decides nothing about training or calibration; it records what it is told.
 """
 
 from prefrm.errors import missing_extra
@@ -30,6 +31,7 @@ from prefrm.bundle.manifest import (
     CalibrationRecord,
     Manifest,
     check_outside_bundles,
+    is_added,
     read_manifest,
     verify_files,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "Manifest",
     "amend_bundle",
     "check_outside_bundles",
+    "is_added",
     "load_bundle",
     "merge_bundle",
     "read_manifest",

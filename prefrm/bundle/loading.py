@@ -9,12 +9,12 @@ from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_mode
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 
 from prefrm.bundle.manifest import Manifest, read_manifest, verify_files
-from prefrm.bundle.quiet import plain_stderr
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeProcessor, build_head
-from prefrm.judge.backbones import BaseModel, find_base, load_backbone
+from prefrm.judge.backbones import SHIPPED, BaseModel, find_base, load_backbone
 from prefrm.judge.model import resolve_device, resolve_dtype
 from prefrm.judge.weights import check_weights, load_weights, read_weights
+from prefrm.quiet import quiet
 
 __all__ = ["Bundle", "load_bundle"]
 
@@ -49,7 +49,7 @@ def load_bundle(
     dtype = resolve_dtype(dtype, device)
     try:
         base = _find_weights(root, manifest)
-        with plain_stderr():
+        with quiet():
             backbone = load_backbone(base.folder, dtype=dtype, quantize=manifest.spec.quantize)
             processor = JudgeProcessor.load(
                 root / "processor", backbone.config, manifest.spec, manifest.template, manifest.stride
@@ -84,7 +84,8 @@ def _find_weights(root: Path, manifest: Manifest) -> BaseModel:
             trained=True,
         )
     name = manifest.spec.base_model
-    if manifest.base_revision is None and not Path(name).is_dir():
+    is_local = manifest.base_revision is None and not name.startswith(SHIPPED)
+    if is_local and not Path(name).is_dir():
         # Trained on a folder: a hub's model of the same name would be another model.
         raise BundleError(f"its adapter needs the base model in the folder {name}, which is not there")
     base = find_base(replace(manifest.spec, revision=manifest.base_revision))

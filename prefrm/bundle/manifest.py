@@ -13,12 +13,14 @@ from prefrm.prompts import Template
 from prefrm.winmatrix import CalibrationMap, calibration_map
 
 __all__ = [
+    "HOST_PATHS",
     "MANIFEST",
     "CalibrationRecord",
     "Manifest",
     "check_outside_bundles",
     "check_path",
     "hash_files",
+    "is_added",
     "read_manifest",
     "unlisted_files",
     "verify_files",
@@ -28,6 +30,11 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 # Weights, plain text and pictures; nothing that a loader would unpickle or run.
 ALLOWED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model", ".md", ".png", ".svg"})
+# What a clone of a Hub repository and `huggingface_hub` add to a folder, and what macOS and Windows add
+# anywhere in it ("._" begins a file of macOS on other file systems). Nothing reads or hashes these files.
+HOST_PATHS = (".git", ".gitattributes", ".cache/huggingface")
+SYSTEM_NAMES = (".DS_Store", "Thumbs.db", "desktop.ini")
+SYSTEM_PREFIX = "._"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +166,7 @@ def read_manifest(folder: Path | str) -> Manifest:
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """The sha256 of every file in the folder but the manifest, by its path inside the folder."""
+    """The sha256 of each file of a bundle but the manifest, by its path inside the folder."""
     return {path: _sha256(folder / path) for path in _files(folder)}
 
 
@@ -175,7 +182,7 @@ def verify_files(root: Path, manifest: Manifest) -> None:
 
 
 def unlisted_files(root: Path, manifest: Manifest) -> list[str]:
-    """The files in the folder that are not the bundle's, sorted."""
+    """The files in the folder that are neither the bundle's nor added by a host or a system, sorted."""
     return sorted(set(_files(root)) - set(manifest.files))
 
 
@@ -203,9 +210,17 @@ def check_path(path: str) -> None:
         )
 
 
+def is_added(path: str) -> bool:
+    """Whether a host or an operating system adds a file of that path, relative to the bundle's folder."""
+    place = PurePosixPath(path)
+    if place.name in SYSTEM_NAMES or place.name.startswith(SYSTEM_PREFIX):
+        return True
+    return any(place.is_relative_to(host) for host in HOST_PATHS)
+
+
 def _files(root: Path) -> list[str]:
     found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return sorted(set(found) - {MANIFEST})
+    return sorted(path for path in found if path != MANIFEST and not is_added(path))
 
 
 def _sha256(path: Path) -> str:

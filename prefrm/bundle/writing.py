@@ -14,6 +14,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 
 from prefrm.bundle.manifest import (
+    HOST_PATHS,
     MANIFEST,
     CalibrationRecord,
     Manifest,
@@ -25,10 +26,10 @@ from prefrm.bundle.manifest import (
     verify_files,
 )
 from prefrm.bundle.merging import standalone
-from prefrm.bundle.quiet import plain_stderr
 from prefrm.errors import BundleError
 from prefrm.files import write_folder_whole
 from prefrm.judge import Judge, JudgeSpec
+from prefrm.quiet import quiet
 
 __all__ = ["amend_bundle", "write_bundle"]
 
@@ -48,6 +49,8 @@ def write_bundle(
     plots: Mapping[str, bytes] = NO_PLOTS,
 ) -> Manifest:
     """Write `judge` as a bundle, whole or not at all; an earlier bundle in `folder` is replaced.
+
+    If that is a clone of a Hub repository, its Git repository and its `.gitattributes` stay.
 
     A PEFT adapter is written alone, and loading then needs the same base model. A judge without an adapter is
     written whole, in its own dtype; `standalone` makes one of a judge with an adapter.
@@ -71,7 +74,7 @@ def write_bundle(
         )
     judge = judge if adapted else standalone(judge)
     plain = _plain(metrics)
-    with plain_stderr(), write_folder_whole(target) as partial:
+    with quiet(), write_folder_whole(target) as partial:
         _write_weights(judge, partial)
         _write_card(partial, card, plots)
         manifest = Manifest(
@@ -88,6 +91,7 @@ def write_bundle(
             files=hash_files(partial),
         )
         (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        _keep_added(target, partial)
     return manifest
 
 
@@ -115,6 +119,7 @@ def amend_bundle(
         _write_card(partial, card, plots)
         manifest = replace(before, calibration=calibration, metrics=plain, files=hash_files(partial))
         (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        _keep_added(target, partial)
     return manifest
 
 
@@ -143,7 +148,7 @@ def _write_weights(judge: Judge, folder: Path) -> None:
     backbone: Any = judge.backbone
     if isinstance(backbone, PeftModel):
         # Adapters touch no embeddings, so PEFT need not ask the hub whether the vocabulary changed.
-        backbone.save_pretrained(folder / "adapter", save_embedding_layers=False)
+        backbone.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
     else:
         backbone.save_pretrained(folder / "model")
@@ -161,9 +166,18 @@ def _write_card(folder: Path, card: str, plots: Mapping[str, bytes]) -> None:
         (folder / path).write_bytes(data)
 
 
-def _link(source: Path, target: Path) -> None:
+def _keep_added(old: Path, new: Path) -> None:
+    """Take over what belongs to the Hub's clone that a bundle lies in, above all its Git repository."""
+    for name in HOST_PATHS:
+        if (old / name).is_dir():
+            shutil.copytree(old / name, new / name, symlinks=True, copy_function=_link)
+        elif (old / name).is_file():
+            _link(old / name, new / name)
+
+
+def _link(source: Path | str, target: Path | str) -> None:
     """The same file under another name; a copy where the file system has no hard links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:

@@ -6,7 +6,6 @@ group `prefrm.commands`, and further benchmarks through `prefrm.bench`.
 """
 
 import io
-import logging
 import sys
 from importlib.metadata import entry_points, version
 from typing import Annotated
@@ -22,6 +21,7 @@ from prefrm.cli.quickstart import quickstart
 from prefrm.cli.score import score
 from prefrm.cli.train import train
 from prefrm.errors import PrefrmError
+from prefrm.quiet import quiet
 
 __all__ = ["app", "main", "run"]
 
@@ -66,10 +66,9 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status: 0, 1 (nothing could be judged), 2 (a mistake) or 130 (interrupted).
     """
-    # On machines without its optional kernels it warns whenever it is imported, 4-bit weights or not.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
-        status = app(arguments, prog_name="prefrm", standalone_mode=False) or 0
+        with quiet():
+            status = app(arguments, prog_name="prefrm", standalone_mode=False) or 0
     except Abort:
         status = INTERRUPTED
     except TyperException as error:

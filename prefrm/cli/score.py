@@ -42,6 +42,8 @@ def score(
     remote.require_url(target)
     if plot is not None:
         _require_plot(plot)
+    if not prompt.strip():
+        raise ConfigError("--prompt is empty; write what the images answer")
     group = Group.of(prompt, images)
     with open_scorer(target, pairs, remote, local) as scorer:
         (matrix,) = scorer.score([group])

@@ -74,8 +74,12 @@ def open_scorer(
 
     print(f"judge: {read_manifest(target).describe()}", file=sys.stderr)
     options = local or Local()
-    budget = "all" if pairs is None else pairs
-    yield Engine.from_bundle(target, device=options.device, dtype=options.dtype, pairs=budget)
+    yield Engine.from_bundle(
+        target,
+        device=options.device,
+        dtype=options.dtype,
+        pairs="all" if pairs is None else pairs,
+    )
 
 
 def require_judge(target: str, remote: Remote | None = None) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
-from prefrm.eval.statistics import SEED, by_prompt, interval, ratio
+from prefrm.eval.statistics import share_interval, weighted_mean
 from prefrm.eval.thresholds import Thresholds, half_tie_credit, label, same_credit, verdict
 
 __all__ = [
@@ -46,9 +46,10 @@ class Accuracy:
 
     Attributes:
         value: in [0, 1].
-        low: lower end of its 95% bootstrap interval over prompts.
+        low: lower end of its 95% interval, in which pairs of one prompt may depend on each other.
         high: upper end.
         pairs: number of pairs that count and were judged.
+        prompts: number of prompts that these are of.
         unjudged: number of pairs that would count and were not.
         always_first: what always preferring the candidate with the lower index gets on the same pairs;
             far from `chance`, the dataset's order gives its labels away.
@@ -60,6 +61,7 @@ class Accuracy:
     low: float
     high: float
     pairs: int
+    prompts: int
     unjudged: int
     always_first: float
     chance: float
@@ -74,44 +76,44 @@ class Breakdown:
     by_tag: Mapping[str, Mapping[str, Accuracy]]
 
 
-def pair_accuracy(pairs: Pairs, *, seed: int = SEED) -> Accuracy:
+def pair_accuracy(pairs: Pairs) -> Accuracy:
     """The share of strict pairs with the label's verdict; a judge that says exactly 0.5 is wrong.
 
     Micro over pairs, as ImageReward reports it (arXiv 2304.05977).
     """
     strict = pairs.strict
-    return _accuracy(strict, verdict(strict.p), same_credit, seed=seed)
+    return _accuracy(strict, verdict(strict.p), same_credit)
 
 
-def prompt_accuracy(pairs: Pairs, *, seed: int = SEED) -> Accuracy:
+def prompt_accuracy(pairs: Pairs) -> Accuracy:
     """`pair_accuracy` of each prompt's strict pairs, then the mean over prompts.
 
     As HPSv2 reports it on ImageReward's and its own test set (arXiv 2306.09341): a prompt with many
     pairs counts as much as one with few.
     """
     strict = pairs.strict
-    return _accuracy(strict, verdict(strict.p), same_credit, seed=seed, over_prompts=True)
+    return _accuracy(strict, verdict(strict.p), same_credit, over_prompts=True)
 
 
-def half_tie_accuracy(pairs: Pairs, threshold: float, *, seed: int = SEED) -> Accuracy:
+def half_tie_accuracy(pairs: Pairs, threshold: float) -> Accuracy:
     """1 for the label's verdict, 1/2 where either side says tie and the other does not, else 0.
 
     PickScore's (arXiv 2305.01569, its `eval_preference_predictor.py`); the judge says tie where
     `|p - (1 - p)| <= threshold`, and `fit_half_tie_threshold` tunes that on validation.
     """
-    return _accuracy(pairs, verdict(pairs.p, threshold), half_tie_credit, seed=seed)
+    return _accuracy(pairs, verdict(pairs.p, threshold), half_tie_credit)
 
 
-def tie_calibrated_accuracy(pairs: Pairs, threshold: float, *, seed: int = SEED) -> Accuracy:
+def tie_calibrated_accuracy(pairs: Pairs, threshold: float) -> Accuracy:
     """The share of pairs, ties included, on which verdict and label are the same of win, lose, tie.
 
     Deutsch et al., "Ties Matter" (arXiv 2305.14324): pairwise accuracy with ties, after tie
     calibration. `fit_tie_threshold` finds the threshold, never on the pairs that are measured.
     """
-    return _accuracy(pairs, verdict(pairs.p, threshold), same_credit, seed=seed)
+    return _accuracy(pairs, verdict(pairs.p, threshold), same_credit)
 
 
-def three_label_accuracy(pairs: Pairs, *, seed: int = SEED) -> Accuracy:
+def three_label_accuracy(pairs: Pairs) -> Accuracy:
     """Exact match over win, lose and tie of the judge's own most probable outcome; no threshold.
 
     GenAI-Bench (arXiv 2406.04485) matches four labels: left, right, tie, both bad. A comparison says
@@ -121,24 +123,20 @@ def three_label_accuracy(pairs: Pairs, *, seed: int = SEED) -> Accuracy:
     """
     even = np.nan_to_num(pairs.tie) / 2
     ties = pairs.tie >= np.maximum(pairs.p - even, 1 - pairs.p - even)
-    return _accuracy(pairs, np.where(ties, 0.0, verdict(pairs.p)), same_credit, seed=seed)
+    return _accuracy(pairs, np.where(ties, 0.0, verdict(pairs.p)), same_credit)
 
 
-def accuracies(
-    judged: Sequence[JudgedGroup], thresholds: Thresholds | None, *, seed: int = SEED
-) -> dict[str, Breakdown]:
+def accuracies(judged: Sequence[JudgedGroup], thresholds: Thresholds | None) -> dict[str, Breakdown]:
     """Every definition by its name; without `thresholds`, the two that need one are left out."""
     definitions: dict[str, Callable[[Pairs], Accuracy]] = {
-        "pair_accuracy": lambda pairs: pair_accuracy(pairs, seed=seed),
-        "prompt_accuracy": lambda pairs: prompt_accuracy(pairs, seed=seed),
+        "pair_accuracy": lambda pairs: pair_accuracy(pairs),
+        "prompt_accuracy": lambda pairs: prompt_accuracy(pairs),
     }
     if thresholds is not None:
         half, calibrated = thresholds.half_tie, thresholds.tie_calibrated
-        definitions["half_tie_accuracy"] = lambda pairs: half_tie_accuracy(pairs, half, seed=seed)
-        definitions["tie_calibrated_accuracy"] = lambda pairs: tie_calibrated_accuracy(
-            pairs, calibrated, seed=seed
-        )
-    definitions["three_label_accuracy"] = lambda pairs: three_label_accuracy(pairs, seed=seed)
+        definitions["half_tie_accuracy"] = lambda pairs: half_tie_accuracy(pairs, half)
+        definitions["tie_calibrated_accuracy"] = lambda pairs: tie_calibrated_accuracy(pairs, calibrated)
+    definitions["three_label_accuracy"] = lambda pairs: three_label_accuracy(pairs)
     every, tagged = pairs_of(judged), _tagged(judged)
     return {
         name: Breakdown(
@@ -152,30 +150,32 @@ def accuracies(
     }
 
 
-def _accuracy(
-    pairs: Pairs, verdicts: Doubles, credit: Credit, *, seed: int, over_prompts: bool = False
-) -> Accuracy:
+def _accuracy(pairs: Pairs, verdicts: Doubles, credit: Credit, *, over_prompts: bool = False) -> Accuracy:
     judged = np.isfinite(pairs.p)
     scored, labels = pairs.where(judged), label(pairs.target[judged])
+    weight = _equal_prompts(scored) if over_prompts else scored.weight
 
-    def sums(said: npt.ArrayLike) -> tuple[Doubles, Doubles]:
-        won, total = by_prompt(
-            credit(np.broadcast_to(said, labels.shape), labels), scored.weight, scored.prompt
-        )
-        return (won / total, np.ones_like(total)) if over_prompts else (won, total)
+    def value(said: npt.ArrayLike) -> float:
+        return weighted_mean(credit(np.broadcast_to(said, labels.shape), labels), weight)
 
-    right = sums(verdicts[judged])
-    low, high = interval(*right, seed=seed)
+    low, high = share_interval(credit(verdicts[judged], labels), weight, scored.prompt)
     return Accuracy(
-        value=ratio(*right),
+        value=value(verdicts[judged]),
         low=low,
         high=high,
         pairs=len(scored),
+        prompts=len(np.unique(scored.prompt)),
         unjudged=len(pairs) - len(scored),
-        always_first=ratio(*sums(np.where(scored.lower_first, 1.0, -1.0))),
-        chance=(ratio(*sums(1.0)) + ratio(*sums(-1.0))) / 2,
-        always_tie=ratio(*sums(0.0)),
+        always_first=value(np.where(scored.lower_first, 1.0, -1.0)),
+        chance=(value(1.0) + value(-1.0)) / 2,
+        always_tie=value(0.0),
     )
+
+
+def _equal_prompts(pairs: Pairs) -> Doubles:
+    """Weights by which each prompt counts as much as any other; inside a prompt they are as they were."""
+    _, place = np.unique(pairs.prompt, return_inverse=True)
+    return np.asarray(pairs.weight / np.bincount(place, pairs.weight)[place])
 
 
 def _tagged(judged: Sequence[JudgedGroup]) -> dict[str, dict[str, Pairs]]:

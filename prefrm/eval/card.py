@@ -60,7 +60,7 @@ def _results(split: str | None, evaluation: Evaluation) -> list[str]:
         for tag, values in metrics.by_tag.items()
         for value, entry in values.items()
     ]
-    rows += [["strict pairs", first["strict pairs"], ""], *([name, first[name], ""] for name in SHOWN)]
+    rows += [[name, first[name], ""] for name in SHOWN]
     return [
         f"On the split `{split}`:",
         table(["", "", "chance"], rows),

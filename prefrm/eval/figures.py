@@ -80,7 +80,7 @@ def _accuracy(metrics: Metrics, folder: Path) -> dict[str, str]:
 
 
 def _by_tag(tag: str, values: Mapping[str, Accuracy], folder: Path) -> dict[str, str]:
-    scored = {value: entry for value, entry in values.items() if entry.pairs}
+    scored = {f"{value} ({entry.pairs})": entry for value, entry in values.items() if entry.pairs}
     if not 1 <= len(scored) <= MOST_BARS:
         return {}
     file = f"accuracy_by_{_file_part(tag)}.png"
@@ -90,7 +90,7 @@ def _by_tag(tag: str, values: Mapping[str, Accuracy], folder: Path) -> dict[str,
         title=f"Pair accuracy by {tag}",
         reference=0.5,
     ).savefig(folder / file)
-    return {file: f"Pair accuracy by {tag}, with 95% intervals."}
+    return {file: f"Pair accuracy by {tag}, with 95% intervals; in brackets, pairs."}
 
 
 def _illusory(metrics: Metrics, folder: Path) -> dict[str, str]:

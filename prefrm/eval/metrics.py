@@ -23,7 +23,7 @@ from prefrm.eval.ranking import (
     spearman_rho,
     win_rates,
 )
-from prefrm.eval.statistics import SEED, cross_entropy, mean, weighted_mean
+from prefrm.eval.statistics import cross_entropy, mean, weighted_mean
 from prefrm.eval.thresholds import Thresholds
 
 __all__ = ["Metrics", "measure"]
@@ -83,10 +83,8 @@ class Metrics:
     illusory_advantage: Mapping[str, IllusoryAdvantage]
 
 
-def measure(
-    judged: Sequence[JudgedGroup], thresholds: Thresholds | None = None, *, seed: int = SEED
-) -> Metrics:
-    """Every metric of a dataset's judged groups; `seed` drives the bootstrap alone.
+def measure(judged: Sequence[JudgedGroup], thresholds: Thresholds | None = None) -> Metrics:
+    """Every metric of a dataset's judged groups.
 
     Without `thresholds`, which belong to another split, the accuracies that need one are left out.
     """
@@ -94,7 +92,7 @@ def measure(
     answered = every.judged
     ordered = answered.ordered
     ranked = [ranking for group in judged if (ranking := judged_quality(group)) is not None]
-    named = accuracies(judged, thresholds, seed=seed)
+    named = accuracies(judged, thresholds)
     strict = named["pair_accuracy"]
     cycles, triples = intransitive_triples([group.matrix for group in judged])
     return Metrics(

@@ -1,16 +1,17 @@
 """Two judges on the same groups: how far apart they are, and whether that is more than luck.
 
-Paired: only pairs that both judged count, and the bootstrap draws the same prompts for both.
+Paired: only pairs that both judged count, each with the difference between the two judges on it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from prefrm.errors import DatasetError
 from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
-from prefrm.eval.statistics import SEED, by_prompt, cross_entropy, interval, ratio
+from prefrm.eval.statistics import cross_entropy, difference_interval, weighted_mean
 from prefrm.eval.thresholds import label, verdict
 
 __all__ = ["Difference", "SideBySide", "compare"]
@@ -18,11 +19,21 @@ __all__ = ["Difference", "SideBySide", "compare"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The first judge's number minus the second's, with its 95% paired bootstrap interval over prompts."""
+    """The first judge's number minus the second's, on the same pairs.
+
+    Attributes:
+        value: the difference.
+        low: lower end of its 95% interval.
+        high: upper end.
+        pairs: number of pairs that count.
+        prompts: number of prompts that these are of.
+    """
 
     value: float
     low: float
     high: float
+    pairs: int
+    prompts: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +61,7 @@ class SideBySide:
     second_alone: int
 
 
-def compare(first: Sequence[JudgedGroup], second: Sequence[JudgedGroup], *, seed: int = SEED) -> SideBySide:
+def compare(first: Sequence[JudgedGroup], second: Sequence[JudgedGroup]) -> SideBySide:
     """Compare two judges of the same groups.
 
     Raises:
@@ -70,15 +81,37 @@ def compare(first: Sequence[JudgedGroup], second: Sequence[JudgedGroup], *, seed
         pairs=len(a),
         strict_pairs=int(strict.sum()),
         left_out=len(every) - len(a),
-        pair_accuracy=_difference(right_a.astype(np.float64) - right_b, a.where(strict), seed),
-        log_loss=_difference(cross_entropy(a.p, a.target) - cross_entropy(b.p, b.target), a, seed),
+        pair_accuracy=_accuracy_difference(right_a, right_b, a.where(strict)),
+        log_loss=_log_loss_difference(a, b),
         differ=int(np.sum(verdict(a.p) != verdict(b.p))),
         first_alone=int(np.sum(right_a & ~right_b)),
         second_alone=int(np.sum(right_b & ~right_a)),
     )
 
 
-def _difference(values: Doubles, pairs: Pairs, seed: int) -> Difference:
-    sums = by_prompt(values, pairs.weight, pairs.prompt)
-    low, high = interval(*sums, seed=seed)
-    return Difference(value=ratio(*sums), low=low, high=high)
+def _accuracy_difference(
+    right: npt.NDArray[np.bool_], opposite: npt.NDArray[np.bool_], pairs: Pairs
+) -> Difference:
+    # A further pair may be one on which either judge alone is right.
+    difference = _difference(right.astype(np.float64) - opposite, pairs, np.array([1.0, -1.0]))
+    return replace(difference, low=max(difference.low, -1.0), high=min(difference.high, 1.0))
+
+
+def _log_loss_difference(a: Pairs, b: Pairs) -> Difference:
+    def differences(target: Doubles) -> Doubles:
+        return cross_entropy(a.p, target) - cross_entropy(b.p, target)
+
+    # A further pair may be any of these, with its label or with the opposite one.
+    seen = differences(a.target)
+    return _difference(seen, a, np.concatenate([seen, differences(1 - a.target)]))
+
+
+def _difference(values: Doubles, pairs: Pairs, pseudo: Doubles) -> Difference:
+    low, high = difference_interval(values, pairs.weight, pairs.prompt, pseudo)
+    return Difference(
+        value=weighted_mean(values, pairs.weight),
+        low=low,
+        high=high,
+        pairs=len(pairs),
+        prompts=len(np.unique(pairs.prompt)),
+    )

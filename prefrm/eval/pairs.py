@@ -54,7 +54,7 @@ class Pairs:
         tie: the judge's P(tie); NaN where it gives none.
         target: what the dataset says, the probability that i is preferred; 0.5 is a tie.
         weight: the comparison's weight.
-        prompt: int, the same for comparisons of the same prompt: what a bootstrap draws.
+        prompt: int, the same for comparisons of the same prompt, which are not independent.
         lower_first: bool, whether i < j.
     """
 

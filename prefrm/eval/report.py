@@ -17,6 +17,7 @@ from prefrm.eval.tables import (
     accuracy_text,
     against_tables,
     definition_table,
+    difference_text,
     headline,
     illusory_table,
     left_out,
@@ -44,8 +45,9 @@ DEFINITIONS = """\
   without P(tie) says tie only at exactly 0.5. GenAI-Bench has a fourth label, "both bad", which a
   comparison cannot carry, so this is not its number.
 - Both thresholds, and the calibration, are fitted on the validation split and never on what is measured.
-- A pair that was not judged counts neither way. Intervals are 95% bootstraps over prompts; they do not
-  hold the uncertainty of a fitted threshold.
+- A pair that was not judged counts neither way. Intervals are 95%: exact binomial ones at the effective
+  sample size, since pairs of one prompt are not independent (Korn and Graubard 1998); of differences,
+  adjusted Wald ones at that size (Bonett and Price 2012). A fitted threshold's uncertainty is not in them.
 - **always first** prefers the lower index, **chance** tosses a coin between the two, **always tie** says
   tie. A judge that does not beat all three has not looked.
 - **expected calibration error**: ten bins of equal width over the confidence max(p, 1 - p). Over all
@@ -182,9 +184,8 @@ def summary(study: Study, against: Opponent | None = None) -> list[str]:
         f"intransitive triples {number(metrics.intransitive_share)}"
     ]
     if against is not None:
-        gap = against.difference.pair_accuracy
         lines += [
-            f"against {against.name}: pair accuracy {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), "
+            f"against {against.name}: pair accuracy {difference_text(against.difference.pair_accuracy)}, "
             f"verdicts differ on {against.difference.differ} of {against.difference.pairs} pairs"
         ]
     if study.splits.validation is None:

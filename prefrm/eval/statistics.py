@@ -1,51 +1,103 @@
-"""Means and bootstrap intervals, which every part of an evaluation shares.
+"""Weighted means and their 95% intervals, which every part of an evaluation shares.
 
-An interval draws whole prompts with replacement, since pairs of one prompt are not independent (a
-cluster bootstrap, percentile interval). What has no data is NaN.
+Pairs of one prompt are not independent, so an interval is that of independent pairs of which fewer, the
+effective sample size, would say as much. It stays honest for few pairs and where all of them are alike:
 
-Shapes: N comparisons, Q prompts.
+- a share: the exact binomial interval (Clopper and Pearson 1934) at the effective sample size, as Korn and
+  Graubard have it ("Confidence intervals for proportions with small expected number of positive counts
+  estimated from survey data", Survey Methodology 24, 1998);
+- a difference of two judges on the same pairs: a Wald interval with two pseudo-observations added, which for
+  accuracies is Bonett and Price's ("Adjusted Wald confidence interval for a difference of binomial
+  proportions based on paired data", Journal of Educational and Behavioral Statistics 37, 2012).
+
+What has no data is NaN.
+
+Shapes: N comparisons, Q prompts, P pseudo-observations.
 """
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from prefrm.errors import missing_extra
 from prefrm.eval.pairs import Doubles
 
-__all__ = ["P_EPSILON", "SEED", "by_prompt", "cross_entropy", "interval", "mean", "ratio", "weighted_mean"]
+__all__ = [
+    "P_EPSILON",
+    "cross_entropy",
+    "difference_interval",
+    "mean",
+    "share_interval",
+    "weighted_mean",
+]
 
-DRAWS = 1000
-SEED = 0
 CONFIDENCE = 0.95
+PSEUDO_PAIRS = 2
 P_EPSILON = 2.0**-24
 """The largest float32 below 1 is 1 - 2^-24; a matrix that says 1 means no more than this."""
 
 
-def by_prompt(
+def share_interval(
     values: npt.ArrayLike, weight: Doubles, prompt: npt.NDArray[np.int64]
-) -> tuple[Doubles, Doubles]:
-    """Each prompt's weighted sum of `values` [N], and the sum of its weights: [Q] each."""
-    _, place = np.unique(prompt, return_inverse=True)
-    sums = np.bincount(place, weights=np.asarray(values, np.float64) * weight)
-    totals = np.bincount(place, weights=weight)
-    # Without a single comparison numpy's sums are whole numbers.
-    return sums.astype(np.float64), totals.astype(np.float64)
-
-
-def ratio(sums: Doubles, totals: Doubles) -> float:
-    """`sum(sums) / sum(totals)`, NaN where there is nothing."""
-    return float(sums.sum() / totals.sum()) if len(totals) else float("nan")
-
-
-def interval(sums: Doubles, totals: Doubles, *, seed: int = SEED) -> tuple[float, float]:
-    """The 95% interval of `sum(sums) / sum(totals)` of prompts [Q]; equal input gives equal bounds."""
-    if not len(totals):
+) -> tuple[float, float]:
+    """The 95% interval of the weighted mean of `values`, [N] in [0, 1]."""
+    v = np.asarray(values, np.float64)
+    if not len(v):
         return float("nan"), float("nan")
-    # One prompt drawn n times out of n: multinomial counts, so no draw is ever materialised.
-    generator = np.random.default_rng(seed)
-    counts = generator.multinomial(len(totals), np.full(len(totals), 1 / len(totals)), size=DRAWS)
+    special = _scipy_special()
+    share = min(max(weighted_mean(v, weight), 0.0), 1.0)
+    size = _effective_size(v, weight, prompt, share * (1 - share))
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile((counts @ sums) / (counts @ totals), [tail, 1 - tail])
+    right, wrong = size * share, size * (1 - share)
+    low = special.betaincinv(right, wrong + 1, tail) if np.any(v) else 0.0
+    high = special.betaincinv(right + 1, wrong, 1 - tail) if np.any(v < 1) else 1.0
     return float(low), float(high)
+
+
+def difference_interval(
+    values: npt.ArrayLike, weight: Doubles, prompt: npt.NDArray[np.int64], pseudo: npt.ArrayLike
+) -> tuple[float, float]:
+    """The 95% interval of the weighted mean of differences `values` [N].
+
+    `pseudo` [P] are values that a further pair may have, whatever was seen. Together they count as two pairs,
+    without which differences that happen to be alike would look certain.
+    """
+    v, extra = np.asarray(values, np.float64), np.asarray(pseudo, np.float64)
+    if not len(v):
+        return float("nan"), float("nan")
+    observed = weighted_mean(v, weight)
+    size = _effective_size(v, weight, prompt, weighted_mean((v - observed) ** 2, weight))
+    share = size / (size + PSEUDO_PAIRS)
+    centre = share * observed + (1 - share) * extra.mean()
+    variance = share * weighted_mean((v - centre) ** 2, weight) + (1 - share) * np.mean((extra - centre) ** 2)
+    half = _scipy_special().ndtri((1 + CONFIDENCE) / 2) * np.sqrt(variance / (size + PSEUDO_PAIRS))
+    return float(centre - half), float(centre + half)
+
+
+def _effective_size(
+    values: Doubles, weight: Doubles, prompt: npt.NDArray[np.int64], variance: float
+) -> float:
+    """How many independent pairs would say as much about the mean; `variance` is what one of them has.
+
+    At most as many as there are pairs, at least as many as there are prompts (both of equal weight: Kish's
+    effective sample size), since pairs of a prompt tell at worst the same. In between, by the variance of the
+    mean over prompts, itself uncertain with few of them: hence the quantiles of Student's t. Where that
+    variance cannot be known, for one prompt or values that are all alike, as many as there are prompts.
+    """
+    _, place = np.unique(prompt, return_inverse=True)
+    share = weight / weight.sum()
+    of_prompts = np.bincount(place, share)
+    pairs, prompts = 1 / np.sum(share**2), 1 / np.sum(of_prompts**2)
+    count = len(of_prompts)
+    if count < 2 or np.ptp(values) == 0:
+        return float(prompts)
+    residual = np.bincount(place, share * (values - share @ values))
+    between = count / (count - 1) * np.sum(residual**2)
+    # Compared as products: by chance all prompts may have the same mean.
+    size = pairs if between * (pairs - 1) <= variance else variance / between * pairs / (pairs - 1)
+    quantile = _scipy_special().stdtrit(np.array([pairs - 1, count - 1]), (1 + CONFIDENCE) / 2)
+    return float(max(size * min(quantile[0] / quantile[1], 1.0) ** 2, prompts))
 
 
 def cross_entropy(p: npt.ArrayLike, target: npt.ArrayLike) -> Doubles:
@@ -65,3 +117,11 @@ def mean(values: npt.ArrayLike) -> float:
     array = np.asarray(values, np.float64)
     finite = array[np.isfinite(array)]
     return float(finite.mean()) if len(finite) else float("nan")
+
+
+def _scipy_special() -> Any:
+    try:
+        from scipy import special
+    except ImportError as error:
+        raise missing_extra("scipy", "data") from error
+    return special

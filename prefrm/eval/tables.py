@@ -7,12 +7,13 @@ from prefrm.eval.accuracies import Accuracy
 from prefrm.eval.calibration import CalibrationMetrics
 from prefrm.eval.evaluation import Evaluation
 from prefrm.eval.metrics import Metrics
-from prefrm.eval.paired import SideBySide
+from prefrm.eval.paired import Difference, SideBySide
 
 __all__ = [
     "accuracy_text",
     "against_tables",
     "definition_table",
+    "difference_text",
     "headline",
     "illusory_table",
     "left_out",
@@ -35,7 +36,6 @@ def headline(evaluation: Evaluation) -> dict[str, str]:
         "pair accuracy": accuracy_text(m.accuracy),
         "always the lower index": number(m.lower_index_accuracy),
         "chance": number(m.accuracy.chance),
-        "strict pairs": str(m.accuracy.pairs),
         "groups": str(m.groups),
         "comparisons (ties)": f"{m.comparisons} ({m.ties})",
         "not judged": str(m.unjudged),
@@ -75,7 +75,7 @@ def definition_table(evaluation: Evaluation) -> str:
         ]
         for entry, breakdown in evaluation.metrics.accuracies.items()
     ]
-    columns = ["value", "95% interval", "pairs", "unjudged"]
+    columns = ["value", "95% interval", "pairs", "prompts", "unjudged"]
     baselines = ["always first", "chance", "always tie"]
     return table(["definition", *columns, *baselines, "tie threshold"], body)
 
@@ -96,7 +96,7 @@ def tag_table(metrics: Metrics, tag: str) -> str:
         ]
         for value, entry in metrics.by_tag[tag].items()
     ]
-    columns = ["pair accuracy", "95% interval", "pairs", "unjudged", "always first"]
+    columns = ["pair accuracy", "95% interval", "pairs", "prompts", "unjudged", "always first"]
     return table([tag, *columns, *others], body)
 
 
@@ -149,13 +149,8 @@ def reliability_table(calibration: CalibrationMetrics) -> str:
 def against_tables(first: Evaluation, second: Evaluation, both: SideBySide) -> list[str]:
     """Two judges beside each other: the paired differences, a sentence on verdicts, then every number."""
     body = [
-        [what, f"{entry.value:+.3f}", f"{entry.low:+.3f} to {entry.high:+.3f}", str(pairs)]
-        if pairs
-        else [what, "-", "-", "0"]
-        for what, entry, pairs in (
-            ("pair accuracy", both.pair_accuracy, both.strict_pairs),
-            ("log loss (nats)", both.log_loss, both.pairs),
-        )
+        [what, *_difference_cells(entry), str(entry.pairs), str(entry.prompts)]
+        for what, entry in (("pair accuracy", both.pair_accuracy), ("log loss (nats)", both.log_loss))
     ]
     verdicts = (
         f"Their verdicts differ on {both.differ} of {both.pairs} pairs. Of the strict ones, this judge alone "
@@ -164,7 +159,7 @@ def against_tables(first: Evaluation, second: Evaluation, both: SideBySide) -> l
     )
     rows = [_all_numbers(entry) for entry in (first, second)]
     return [
-        table(["this judge minus the other", "difference", "95% interval", "pairs"], body),
+        table(["this judge minus the other", "difference", "95% interval", "pairs", "prompts"], body),
         verdicts,
         table(["", "this judge", "the other"], turned(rows)),
     ]
@@ -199,9 +194,15 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def accuracy_text(entry: Accuracy) -> str:
-    """The value and its interval, "-" where nothing counts."""
+    """The value, its interval and what it is of; "-" where nothing counts."""
     value, between, *_ = _accuracy_cells(entry)
-    return f"{value} ({between})" if entry.pairs else "-"
+    return f"{value} ({between}; {_size(entry)})" if entry.pairs else "-"
+
+
+def difference_text(entry: Difference) -> str:
+    """As `accuracy_text`, with signs."""
+    value, between = _difference_cells(entry)
+    return f"{value} ({between}; {_size(entry)})" if entry.pairs else "-"
 
 
 def words(identifier: str) -> str:
@@ -224,7 +225,18 @@ def _all_numbers(evaluation: Evaluation) -> dict[str, str]:
 
 def _accuracy_cells(entry: Accuracy) -> list[str]:
     between = f"{number(entry.low)} to {number(entry.high)}" if entry.pairs else "-"
-    return [number(entry.value), between, str(entry.pairs), str(entry.unjudged)]
+    return [number(entry.value), between, str(entry.pairs), str(entry.prompts), str(entry.unjudged)]
+
+
+def _difference_cells(entry: Difference) -> tuple[str, str]:
+    if not entry.pairs:
+        return "-", "-"
+    return f"{entry.value:+.3f}", f"{entry.low:+.3f} to {entry.high:+.3f}"
+
+
+def _size(entry: Accuracy | Difference) -> str:
+    pairs = "1 pair" if entry.pairs == 1 else f"{entry.pairs} pairs"
+    return f"{pairs} of {entry.prompts} prompt{'' if entry.prompts == 1 else 's'}"
 
 
 def _baselines(entry: Accuracy) -> tuple[float, float, float]:

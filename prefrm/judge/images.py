@@ -29,6 +29,11 @@ class ImageInput:
         return _image_input, (self.pixels.numpy(), self.grid, self.ids)
 
     @property
+    def units(self) -> int:
+        """How many patches or tiles the image has."""
+        return len(self.pixels)
+
+    @property
     def tokens(self) -> int:
         """How many positions the image takes in a sequence."""
         return len(self.ids)

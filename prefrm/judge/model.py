@@ -22,6 +22,7 @@ from prefrm.judge.losses import loss_of
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.judge.spec import JudgeSpec
 from prefrm.prompts import get_template
+from prefrm.quiet import quiet
 
 __all__ = ["Judge", "resolve_device", "resolve_dtype"]
 
@@ -53,6 +54,7 @@ class Judge(nn.Module):
         self.base = base
 
     @classmethod
+    @quiet()
     def from_base(
         cls,
         spec: JudgeSpec,
@@ -104,9 +106,14 @@ class Judge(nn.Module):
         """The outcomes of the batch's comparisons: log-odds [N] or, with ties, log-probabilities [N, 3]."""
         return self.outcomes(self.read(batch, self.encode(batch.distinct_images)), batch.pairs_N2)
 
-    def encode(self, images: Sequence[ImageInput]) -> dict[ImageInput, torch.Tensor]:
-        """Run the vision tower once over all of `images`: features [V, T, D] for each."""
-        return dict(zip(images, self.family.encode(self.model, images), strict=True))
+    def encode(self, images: Sequence[ImageInput], fill: int = 0) -> dict[ImageInput, torch.Tensor]:
+        """Run the vision tower once over all of `images`: features [V, T, D] for each.
+
+        Args:
+            images: of any shapes.
+            fill: how many more patches or tiles are computed for nothing, to give the pass a size.
+        """
+        return dict(zip(images, self.family.encode(self.model, images, fill), strict=True))
 
     def read(self, batch: JudgeBatch, features: Mapping[ImageInput, torch.Tensor]) -> torch.Tensor:
         """The head's readings [R, ...] from features that `encode` made earlier."""

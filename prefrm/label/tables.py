@@ -21,6 +21,8 @@ examples.
 | `jpg_0`, `jpg_1` | the two encoded images as bytes, in the group's order: no place tells the label |
 | `label_0`, `label_1` | 1 for the chosen image, 0 for the other |
 
+The script ignores EXIF, so an image that its EXIF turns is stored as an upright PNG.
+
 Both tables then have
 
 | | |
@@ -38,6 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefrm import media
 from prefrm.label.shards import METADATA_KEY, pyarrow
 from prefrm.records import PreferenceGroup
 from prefrm.rewards import PreferencePair
@@ -117,12 +120,17 @@ def diffusion_dpo_row(group: PreferenceGroup, pair: PreferencePair, matrix: WinM
     first, second = sorted((pair.chosen, pair.rejected))
     return {
         "caption": group.prompt,
-        "jpg_0": group.images[first],
-        "jpg_1": group.images[second],
+        "jpg_0": _upright(group.images[first]),
+        "jpg_1": _upright(group.images[second]),
         "label_0": float(pair.chosen == first),
         "label_1": float(pair.chosen == second),
         **_provenance(group, pair, matrix),
     }
+
+
+def _upright(image: bytes | None) -> bytes:
+    assert image is not None, "a judged candidate has an image"
+    return media.upright(image)
 
 
 def _after(prompt: str, text: str) -> str:

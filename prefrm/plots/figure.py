@@ -35,11 +35,11 @@ class PlainFigure(Figure):
                 engine.execute(self)
             bounds = self.bbox.padded(-EDGE_INCHES * self.dpi)
             for text in (text for text in texts if text not in legends):
-                _keep_inside(text, renderer, bounds)
+                _keep_inside(text, renderer, bounds, self.dpi)
             super().draw(renderer)
 
 
-def _keep_inside(text: Text, renderer: RendererBase, bounds: Bbox) -> None:
+def _keep_inside(text: Text, renderer: RendererBase, bounds: Bbox, dpi: float) -> None:
     """Shorten the lines of a horizontal text that would leave `bounds`, in pixels."""
     if not text.get_text() or not text.get_visible() or text.get_rotation():
         return
@@ -50,5 +50,4 @@ def _keep_inside(text: Text, renderer: RendererBase, bounds: Bbox) -> None:
     # What a centred text loses, it loses at both ends.
     room = box.width - outside * (2 if text.get_horizontalalignment() == "center" else 1)
     lettering = Lettering(points=float(text.get_fontsize()), weight=text.get_fontweight())
-    dpi = text.get_figure(root=True).dpi
     text.set_text("\n".join(lettering.fit(line, room / dpi) for line in text.get_text().split("\n")))

@@ -64,5 +64,7 @@ def style(axes: "Axes", title: str = "", *, grid: Literal["both", "x", "y"] = "b
     axes.set_axisbelow(True)
     axes.grid(True, axis=grid, color=GRID, linewidth=0.8)
     if title:
-        short = TITLE.fit(title, axes.get_figure(root=True).get_figwidth() - 0.4)
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        short = TITLE.fit(title, float(figure.get_figwidth()) - 0.4)
         axes.set_title(short, loc="left", fontsize=TITLE.points, weight=TITLE.weight, color=INK, pad=pad)

@@ -23,7 +23,7 @@ from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import ProgramError, Scene
 from prefrm.grpo import PreferenceReward
 from prefrm.judge.weights import load_pretrained
-from prefrm.progress import Advance
+from prefrm.progress import Tracker
 from prefrm.quickstart.settings import PolicySettings
 from prefrm.train.callbacks import ReportProgress
 from prefrm.winmatrix import Scorer
@@ -102,11 +102,11 @@ def improve(
     folder: Path,
     settings: PolicySettings,
     seed: int,
-    advance: Advance,
+    tracker: Tracker,
 ) -> PolicyResult:
     """Train `painter` in place on the prompts of `train`, by the win rates that `scorer` gives its pictures.
 
-    The prompts of `held_out` are only watched. `advance` is called with the step.
+    The prompts of `held_out` are only watched. `tracker` shows the step.
     """
 
     def watch() -> list[Sample]:
@@ -121,7 +121,7 @@ def improve(
         train_dataset=Dataset.from_dict({"prompt": [prompt.text for prompt in train]}),
         args=_grpo_config(settings, folder, seed),
         callbacks=[
-            ReportProgress(advance),
+            ReportProgress(tracker),
             _Watch(lambda step: watched.append((step, mean_oracle(watch()))), settings.watch_every),
         ],
     )

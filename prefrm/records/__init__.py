@@ -16,6 +16,7 @@ from prefrm.records.parquet import (
     write_groups,
 )
 from prefrm.records.record import (
+    SURROGATE,
     Comparison,
     PreferenceGroup,
     comparisons_from_ranking,
@@ -26,6 +27,7 @@ from prefrm.records.row import Fingerprint, fingerprint
 
 __all__ = [
     "SPLITS",
+    "SURROGATE",
     "Comparison",
     "DatasetInfo",
     "Fingerprint",

@@ -1,12 +1,19 @@
 """The model card that a bundle carries as its README.md."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from prefrm.bundle import CalibrationRecord
 from prefrm.eval import Evaluation, calibration_line, results_section
 from prefrm.train.config import TrainConfig
 
 __all__ = ["model_card"]
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def model_card(
@@ -18,7 +25,9 @@ def model_card(
     processes: int = 1,
     plots: Sequence[str] = (),
 ) -> str:
-    """Markdown: what the judge is, what it learned from, and how well it agrees with held-out labels.
+    """The Hub's metadata, then what the judge is, what it learned from, and how well it agrees with labels.
+
+    Names no folder of this machine: a base model in one is called by the folder's name alone.
 
     Args:
         config: the settings of the run.
@@ -33,11 +42,15 @@ def model_card(
         adapter += f", on a base in {config.judge.quantize}"
     attention = f"attention {config.judge.attention}, " if config.judge.is_pairwise else ""
     lines = [
+        "---",
+        yaml.safe_dump(_metadata(config), sort_keys=False).strip(),
+        "---",
+        "",
         "# A preference judge",
         "",
         "Says which of two images answers a prompt better. Made with prefrm.",
         "",
-        f"- base model: `{config.judge.base_model}`",
+        f"- base model: {_base_model(config.judge.base_model)}",
         f"- head {config.judge.head}, {attention}template {config.judge.template}",
         f"- trained: {adapter}, {_steps(config, steps, processes)}, seed {config.seed}",
         calibration_line(None if calibration is None else calibration.describe()),
@@ -52,6 +65,26 @@ def model_card(
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _metadata(config: TrainConfig) -> dict[str, Any]:
+    """What is known of the fields by which the Hub lists a model."""
+    base = config.judge.base_model
+    known = {
+        "license": config.license,
+        "base_model": base if HUB_ID.fullmatch(base) and not Path(base).exists() else None,
+    }
+    return {
+        **{key: value for key, value in known.items() if value is not None},
+        "library_name": "prefrm",
+        "pipeline_tag": "image-text-to-text",
+        "tags": ["prefrm", "preference-judge", "reward-model", config.judge.head],
+    }
+
+
+def _base_model(name: str) -> str:
+    folder = Path(name)
+    return f"a local folder, `{folder.name}`" if folder.is_absolute() or folder.is_dir() else f"`{name}`"
 
 
 def _steps(config: TrainConfig, done: int, processes: int) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 from prefrm.judge.spec import JudgeSpec
 
 __all__ = [
+    "TRACKERS",
     "AdapterConfig",
     "CheckpointConfig",
     "DataConfig",
@@ -16,6 +17,8 @@ __all__ = [
     "OptimConfig",
     "TrainConfig",
 ]
+
+TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,8 +203,10 @@ class TrainConfig:
         optim: the optimizer.
         checkpoint: what an interrupted run continues from.
         evaluation: validation during the training, or null for none.
-        tensorboard: also write the metrics into `output/tensorboard`.
+        report_to: experiment trackers that also get the metrics, a name or a list of tensorboard, trackio and
+            wandb; "all" for those that are installed, "none" for none.
         export: "merged" writes a self-contained bundle, "adapter" one that needs the base model to load.
+        license: of the bundle, as the Hub names it, such as "apache-2.0"; stands in the model card.
         device: "auto", or a torch device.
         dtype: the floating-point type of the backbone, as in `Judge.from_base`.
         seed: in [0, 2**32), of initialisation, shuffling and dropout.
@@ -214,8 +219,9 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig | None = None
-    tensorboard: bool = False
+    report_to: str | tuple[str, ...] = "none"
     export: Literal["merged", "adapter"] = "merged"
+    license: str | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = 0
@@ -224,6 +230,10 @@ class TrainConfig:
         # What numpy's generator accepts.
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32); received {self.seed}")
+        if unknown := [name for name in self.trackers if name not in (*TRACKERS, "all")]:
+            raise ValueError(
+                f"report_to must be a list of {', '.join(TRACKERS)}, or all, or none; received {unknown[0]!r}"
+            )
         if self.judge.quantize is not None and self.adapter is None:
             raise ValueError(
                 f"judge.quantize={self.judge.quantize} needs an adapter, since the weights that it stores "
@@ -231,3 +241,9 @@ class TrainConfig:
             )
         if self.evaluation is not None and self.data.validation is None:
             raise ValueError("evaluation needs a validation split, and data.validation is null")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in `report_to`; none of "none"."""
+        names = (self.report_to,) if isinstance(self.report_to, str) else self.report_to
+        return tuple(name for name in names if name != "none")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from prefrm.train.config import OptimConfig
 from prefrm.train.data import ComparisonCollator, blank_batch
 from prefrm.train.memory import activation_checkpointing
 from prefrm.train.mixing import Mixture, Shares
-from prefrm.train.processes import gather, processes, rank
+from prefrm.train.processes import gather, is_first, processes, rank
 from prefrm.train.state import load_weights
 from prefrm.train.trainer import JudgeTrainer, final_weights, read_state
 from prefrm.train.validation import Validation
@@ -85,11 +86,12 @@ def fit(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    with (
-        track("training", optim.steps) as advance,
-        activation_checkpointing(judge, optim.gradient_checkpointing),
-    ):
-        trainer.add_callback(ReportProgress(advance))
+    with ExitStack() as around:
+        around.enter_context(activation_checkpointing(judge, optim.gradient_checkpointing))
+        if is_first():
+            done = 0 if resume_from is None else read_state(resume_from)["step"]
+            tracker = around.enter_context(track("training", optim.steps, done))
+            trainer.add_callback(ReportProgress(tracker))
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     # Autocast is around the judge's forward pass until it is unwrapped.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
@@ -162,7 +164,9 @@ def _arguments(
         save_steps=save_every or optim.steps,
         # The examples of the steps that are over are skipped where they are drawn.
         ignore_data_skip=True,
+        # The trackers that a run names are callbacks of its own (`prefrm.train.reporting`).
         report_to="none",
+        run_name=output.name,
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=judge.device.type == "cpu",

@@ -3,7 +3,7 @@
 output/metrics.jsonl   one line for each optimizer step
 output/checkpoints/    what `--resume` continues from; gone once the run is over
 output/data/           what could not be kept beside the data; gone once the run is over
-output/tensorboard/    the same for TensorBoard, where that is asked for
+output/tensorboard/    the same for TensorBoard, if `report_to` names it
 output/evaluation/     report and plots on the test split
 output/bundle/         what everything else loads
 """
@@ -27,6 +27,7 @@ from prefrm.eval import Evaluation
 from prefrm.judge import Judge
 from prefrm.judge.backbones import BaseModel, find_base
 from prefrm.judge.model import resolve_device, resolve_dtype
+from prefrm.quiet import quiet
 from prefrm.records import read_groups
 from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
@@ -41,8 +42,8 @@ from prefrm.train.measure import check_export, first_groups, measure, pictures
 from prefrm.train.memory import explaining_memory, scored_tokens
 from prefrm.train.mixing import Mixture
 from prefrm.train.processes import is_first, join, leave, processes, sharding
+from prefrm.train.reporting import tracker_callbacks
 from prefrm.train.state import is_sharded
-from prefrm.train.tensorboard import TensorBoard
 from prefrm.train.trainer import read_state
 from prefrm.train.validation import Validation
 from prefrm.winmatrix import WinMatrix
@@ -86,6 +87,7 @@ class TrainResult:
         return self.evaluation
 
 
+@quiet()
 def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Train, export, and measure what was exported; shows its progress.
 
@@ -101,6 +103,7 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         ConfigError: the base model cannot be loaded, the output folder is none or holds another run, the
             checkpoint is of other settings, no checkpoint is whole, the training diverged, or the device
             has too little memory.
+        MissingExtraError: a tracker of `report_to` is not installed.
         BundleError: the adapter cannot be merged without a change of the judge, and the checkpoint stays; or
             the bundle, loaded again, is another judge, and it stays there.
         DatasetError, RecordError: a split is absent, breaks its own rules, or compares nothing.
@@ -109,6 +112,7 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     check_sharding(config)
     checkpoints = Checkpoints(config.output / "checkpoints", keep=config.checkpoint.keep)
     check_output(config.output, checkpoints, resume=resume)
+    callbacks = tracker_callbacks(config.trackers, config.output)
     surveys = survey_data(config.data, config.output / DATA)
     # Whole, a judge that is to be spread may be too large for one device.
     home = resolve_device("cpu" if sharding() else device)
@@ -117,7 +121,6 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     checkpoint = find_checkpoint(checkpoints) if resume else None
     if checkpoint is not None:
         check_same_run(checkpoint, identity)
-    callbacks = [TensorBoard(config.output / "tensorboard")] if config.tensorboard else []
     set_seed(config.seed)
     judge = _new_judge(config, base, home)
     trainable = trainable_parameters(judge)

@@ -11,7 +11,7 @@ from prefrm.errors import DatasetError
 from prefrm.eval import evaluate
 from prefrm.judge import Judge
 from prefrm.records import PreferenceGroup
-from prefrm.train.callbacks import StepLogs
+from prefrm.train.callbacks import VALIDATION, StepLogs
 from prefrm.train.processes import gather, is_first
 from prefrm.train.state import gather_weights
 
@@ -94,7 +94,7 @@ class Validation(StepLogs):
         if metrics.unjudged == metrics.comparisons:
             raise DatasetError("no validation pair could be judged, so the training cannot be followed")
         calibrated = evaluation.calibrated(evaluation.fitted_calibration())
-        numbers = {"validation_log_loss": calibrated.metrics.log_loss}
+        numbers = {f"{VALIDATION}log_loss": calibrated.metrics.log_loss}
         if metrics.accuracy.pairs:
-            numbers["validation_accuracy"] = metrics.accuracy.value
+            numbers[f"{VALIDATION}accuracy"] = metrics.accuracy.value
         return numbers

@@ -18,7 +18,8 @@ OTHER_FORMS = "Group.of(prompt, candidates) takes paths, Pillow images and array
 class Group:
     """A prompt and its K >= 2 candidates, each the bytes of an encoded image or None if it is missing.
 
-    `Group.of` makes one of files, Pillow images and arrays.
+    An empty prompt compares the candidates without a task. Datasets have none (`PreferenceGroup`), so it is
+    nothing that a judge was trained for. `Group.of` makes one of files, Pillow images and arrays.
 
     Raises:
         RecordError: a field is of another type, or there are fewer than two candidates.

@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from google.protobuf.json_format import ParseDict
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from prefrm.bundle import Manifest, check_outside_bundles, read_manifest, verify_files
+from prefrm.bundle import Manifest, check_outside_bundles, is_added, read_manifest, verify_files
 from prefrm.errors import ConfigError
 from prefrm.files import write_folder_whole
 from prefrm.protocol import BUNDLE_PARAMETER, DEFAULT_MODEL, judge_identity
@@ -53,13 +53,22 @@ def write_repository(bundle: Path, out: Path, *, name: str = DEFAULT_MODEL) -> M
     verify_files(bundle, manifest)
     with write_folder_whole(out) as partial:
         version = partial / name / model.version
-        shutil.copytree(bundle, version / BUNDLE_FOLDER)
+        _copy_bundle(bundle, version / BUNDLE_FOLDER)
         # Again, so that this guards against a fault of the copying, too.
         verify_files(version / BUNDLE_FOLDER, manifest)
         (version / "model.py").write_text(MODEL, encoding="utf-8")
         config = text_format.MessageToString(_config(model, Limits()))
         (partial / name / CONFIG).write_text(config, encoding="utf-8")
     return manifest
+
+
+def _copy_bundle(bundle: Path, target: Path) -> None:
+    """Without what a host or a system added, such as the Git repository of a clone."""
+
+    def added(folder: str, names: list[str]) -> set[str]:
+        return {name for name in names if is_added((Path(folder) / name).relative_to(bundle).as_posix())}
+
+    shutil.copytree(bundle, target, ignore=added)
 
 
 def _config(model: ModelInfo, limits: Limits) -> Any:

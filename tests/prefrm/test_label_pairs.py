@@ -158,6 +158,22 @@ def test_a_text_is_apart_from_the_prompt_that_it_follows(tmp_path):
     assert rows(tmp_path, TRL_DPO)[0]["chosen"] == [{"role": "assistant", "content": "star"}]
 
 
+def test_an_image_that_its_exif_turns_is_upright_in_the_table_of_images(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    group = make_group()
+    with Image.open(io.BytesIO(group.images[0])) as image:
+        wide = image.resize((4, 2))
+    buffer = io.BytesIO()
+    wide.save(buffer, format="PNG", exif=exif)
+    turned = replace(group, images=(buffer.getvalue(), *group.images[1:]))
+    labelled(tmp_path, [turned])
+    write_pairs([turned], tmp_path, select="all")
+    kept = {row[f"jpg_{place}"] for row in rows(tmp_path) for place in "01"}
+    assert buffer.getvalue() not in kept
+    assert {Image.open(io.BytesIO(data)).size for data in kept} == {(2, 2), (2, 4)}
+
+
 def test_each_table_names_its_consumer(tmp_path):
     write_pairs(labelled(tmp_path, [make_group()]), tmp_path)
     for table, consumer in ((TRL_DPO, "TRL's DPOTrainer"), (DIFFUSION_DPO, "Diffusion-DPO's train.py")):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from prefrm.media import decode, encode_png, read
+from prefrm.containers import essence
+from prefrm.media import decode, encode_png, read, upright
 
 # Each corner differs, so that each of the eight orientations shows; blocks of 16 survive JPEG.
 CORNERS = np.array(
@@ -151,6 +152,16 @@ def test_files_that_are_converted_are_turned_as_pillow_turns_them(name, tmp_path
         data = FILES[name](n)
         (tmp_path / name).write_bytes(data)
         assert np.array_equal(np.asarray(decode(read(tmp_path / name))), by_pillow(data)), n
+
+
+@pytest.mark.parametrize("name", CARRIERS)
+def test_a_reader_that_ignores_metadata_gets_the_image_upright(name):
+    for n in range(1, 9):
+        data = CARRIERS[name](n)
+        made = upright(data)
+        with Image.open(io.BytesIO(made)) as image:
+            assert np.array_equal(np.asarray(image.convert("RGB")), by_pillow(data)), n
+        assert (made == data) == (essence(data).orientation == 1)
 
 
 def test_the_carriers_tell_all_eight_apart():

@@ -95,7 +95,11 @@ def test_a_server_with_everything(folder, until, log_format):
             process.send_signal(signal.SIGTERM)
             said, _ = process.communicate(timeout=30)
             assert process.returncode == 0
-            assert said.startswith(f"ready: grpcs://{at.grpc}/judge https://{at.http}/judge metrics https://")
+            assert said.splitlines() == [
+                f"ready: grpcs://{at.grpc}/judge https://{at.http}/judge",
+                f"metrics: https://{at.metrics}/metrics",
+                f"docs: https://{at.http}/docs",
+            ]
         finally:
             process.kill()
     lines = log.read_text().splitlines()

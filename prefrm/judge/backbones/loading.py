@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.registry import family_of
+from prefrm.judge.backbones.shipped import SHIPPED, find_shipped
 from prefrm.judge.quantization import keep_layout, nf4_settings
 from prefrm.judge.spec import JudgeSpec
 from prefrm.judge.weights import check_readable, load_pretrained
@@ -28,7 +29,7 @@ class BaseModel:
 
     Attributes:
         folder: where its checkpoint lies.
-        revision: the hub's commit, or None for a folder.
+        revision: the hub's commit, or None for a folder and for a shipped model.
         weights_sha256: one hash, in hex, over the names and contents of its safetensors files.
         trained: whether the folder holds weights that were trained further, such as a merged bundle's;
             the revision and the hash are then those of the model from which they came.
@@ -41,19 +42,21 @@ class BaseModel:
 
 
 def find_base(spec: JudgeSpec) -> BaseModel:
-    """The base model's folder: itself, or the snapshot of a hub id, downloaded if it is not cached.
+    """The base model's folder: itself, a shipped one, or the snapshot of a hub id, downloaded if not cached.
 
     Raises:
-        ConfigError: there is no such folder and no such model on the hub or in its cache, or a folder
-            was given with a revision.
+        ConfigError: there is no such folder, no such shipped model, and no such model on the hub or in its
+            cache; or one that is not of the hub was given with a revision.
     """
-    if Path(spec.base_model).is_dir():
+    shipped = spec.base_model.startswith(SHIPPED)
+    if shipped or Path(spec.base_model).is_dir():
         if spec.revision is not None:
+            kind = "shipped model" if shipped else "folder"
             raise ConfigError(
-                f"base_model {spec.base_model!r} is a folder, which has no revision {spec.revision!r}; "
+                f"base_model {spec.base_model!r} is a {kind}, which has no revision {spec.revision!r}; "
                 "leave the revision out"
             )
-        folder = Path(spec.base_model)
+        folder = find_shipped(spec.base_model) if shipped else Path(spec.base_model)
         return BaseModel(folder=folder, revision=None, weights_sha256=_weights_sha256(folder))
     try:
         patterns = [WEIGHTS, *OTHER_FILES]

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from prefrm.engine import Engine
-from prefrm.engine.attention import Memory
+from prefrm.engine.attention import KVBlocks
 from prefrm.errors import ConfigError
 from prefrm.judge import Judge, JudgeSpec, Pieces, log_odds
 from prefrm.media import decode
@@ -175,16 +175,6 @@ def test_small_groups_share_passes_of_few_shapes(judge: Judge, make_group):
     assert all(rows * length <= 1500 and not length % 8 for rows, length in passes[True])
 
 
-def test_what_goes_through_the_vision_tower_together_changes_no_bit(judge: Judge, make_group):
-    group, few = make_group(0, 4, 8, 1, 5), make_group(8, 1)
-    together = Engine(judge, images_at_once=3)
-    matrix = together.score([group])[0]
-    assert_equal(matrix, plainly(judge, group))
-    pair = np.ix_([2, 3], [2, 3])
-    np.testing.assert_allclose(together.score([few])[0].p, matrix.p[pair], atol=1e-5)
-    assert Engine(judge, images_at_once=3).score([few])[0].equals(together.score([few])[0])
-
-
 def test_an_unreadable_image_costs_its_own_pairs(judge: Judge, make_group, share: bool):
     group, engine = make_group(0, 1, 2), Engine(judge, share=share)
     broken = Group(prompt=group.prompt, images=(*group.images, b"no image"))
@@ -196,13 +186,13 @@ def test_an_unreadable_image_costs_its_own_pairs(judge: Judge, make_group, share
 def test_memory_is_returned(judge: Judge, make_group, alternately: bool, monkeypatch: pytest.MonkeyPatch):
     """Nothing that was read of a group outlives it but what the cache holds."""
     kept = []
-    init = Memory.__init__
+    init = KVBlocks.__init__
 
     def watched(self, **fields):
         init(self, **fields)
         kept.extend(weakref.ref(tensor) for layer in self.layers for tensor in layer)
 
-    monkeypatch.setattr(Memory, "__init__", watched)
+    monkeypatch.setattr(KVBlocks, "__init__", watched)
     engine = Engine(judge, tokens=200, cache_bytes=2000, share=alternately)
     engine.score([make_group(0, 1, 2)])
     gc.collect()

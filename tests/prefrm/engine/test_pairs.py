@@ -103,7 +103,7 @@ def test_a_budget_for_all_pairs_of_copies_is_no_budget(judge: Judge, make_group)
         ({"pairs": 2.5}, "received 2.5"),
         ({"pairs": True}, "received True"),
         ({"tokens": 1.5}, "tokens must be at least 1; received 1.5"),
-        ({"images_at_once": 0}, "images_at_once must be at least 1; received 0"),
+        ({"patches": 0}, "patches must be at least 1; received 0"),
     ],
 )
 def test_what_is_no_number_is_refused(judge: Judge, settings: dict, message: str):

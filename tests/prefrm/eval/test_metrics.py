@@ -84,26 +84,6 @@ def test_a_judge_that_always_says_the_first_scores_the_share_of_labels_that_do()
     assert metrics.lower_index_accuracy == 0.9
 
 
-def test_the_interval_draws_prompts_not_pairs():
-    """Ten pairs of one prompt are one observation: with two prompts of opposite outcome all is possible."""
-    p, target = [0.9] * 10 + [0.1] * 10, [1] * 20
-    clustered = pair_accuracy(pair_columns(p, target, prompt=[0] * 10 + [1] * 10))
-    single = pair_accuracy(pair_columns(p, target))
-    assert (clustered.low, clustered.high) == (0.0, 1.0)
-    assert 0.2 < single.low < 0.4 and 0.6 < single.high < 0.8
-    assert pair_accuracy(pair_columns(p, target)) == single
-
-
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    generator = np.random.default_rng(0)
-    hits = 0
-    for _ in range(100):
-        p = np.where(generator.random(200) < 0.7, 0.9, 0.1)
-        interval = pair_accuracy(pair_columns(p, np.ones(200)))
-        hits += interval.low <= 0.7 <= interval.high
-    assert 88 <= hits <= 100
-
-
 def test_by_tag():
     strict = [Comparison.preferred(0, 1)]
     metrics = measure(

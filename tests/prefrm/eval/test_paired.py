@@ -47,12 +47,22 @@ def test_the_other_way_round_every_sign_changes():
     assert (there.first_alone, there.second_alone) == (back.second_alone, back.first_alone)
 
 
-def test_a_judge_against_itself_differs_in_nothing_and_surely():
-    one = groups(np.random.default_rng(1).normal(size=30))
+def test_equal_verdicts_on_few_pairs_say_little_and_equal_probabilities_all():
+    one = groups(np.random.default_rng(1).normal(size=4))
     both = compare(one, one)
     assert both.differ == 0
-    for entry in (both.pair_accuracy, both.log_loss):
-        assert (entry.value, entry.low, entry.high) == (0, 0, 0)
+    assert both.pair_accuracy.value == 0
+    assert both.pair_accuracy.high == -both.pair_accuracy.low == pytest.approx(0.46, abs=0.01)
+    assert (both.log_loss.value, both.log_loss.low, both.log_loss.high) == (0, 0, 0)
+
+
+def test_the_interval_of_an_accuracy_is_that_of_bonett_and_price():
+    """Four pairs, on all of which the first alone is right: (5 - 1) / 6, variance (6 / 6 - (4 / 6)^2) / 6."""
+    both = compare(groups([1, 1, 1, 1]), groups([-1, -1, -1, -1]))
+    entry = both.pair_accuracy
+    assert (entry.value, entry.pairs, entry.prompts) == (1.0, 4, 4)
+    assert entry.low == pytest.approx(4 / 6 - 1.959964 * math.sqrt((1 - 16 / 36) / 6))
+    assert entry.high == 1.0
 
 
 def test_pairing_narrows_the_interval():
@@ -62,14 +72,20 @@ def test_pairing_narrows_the_interval():
     better[0] = 1.0
     both = compare(groups(better), groups(z))
     assert both.pair_accuracy.value == pytest.approx(0.01)
-    assert both.pair_accuracy.high - both.pair_accuracy.low < 0.05
+    assert both.pair_accuracy.high - both.pair_accuracy.low < 0.07
 
 
-def test_prompts_are_drawn_and_not_pairs():
+def test_ten_pairs_of_one_prompt_are_one_observation():
     right, wrong = ([judged(z, id=str(n), prompt="one" if n < 10 else "two") for n in range(20)]
                     for z in (1.0, -1.0))  # fmt: skip
     both = compare(right[:10] + wrong[10:], wrong[:10] + right[10:])
-    assert (both.pair_accuracy.low, both.pair_accuracy.high) == (-1.0, 1.0)
+    assert (both.pair_accuracy.pairs, both.pair_accuracy.prompts) == (20, 2)
+    two = compare([right[0], wrong[10]], [wrong[0], right[10]])
+    assert (both.pair_accuracy.low, both.pair_accuracy.high) == (
+        two.pair_accuracy.low,
+        two.pair_accuracy.high,
+    )
+    assert both.pair_accuracy.low < -0.6 and both.pair_accuracy.high > 0.6
 
 
 def test_a_pair_that_one_of_them_did_not_judge_counts_for_neither():

@@ -122,7 +122,8 @@ def test_the_report_holds_the_numbers_and_the_plots(bright_scorer, groups, tmp_p
     assert numbers["applied"] == {"name": "temperature", "parameters": {"temperature": 1.7}}
     assert numbers["before"]["applied"] is None
     text = (folder / "report.md").read_text()
-    assert "| pair accuracy | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in text
+    cell = "1.000 (0.731 to 1.000; 69 pairs of 12 prompts)"
+    assert f"| pair accuracy | {cell} | {cell} |" in text
     assert f"| log loss (nats) | {before.metrics.log_loss:.3f} | {after.metrics.log_loss:.3f} |" in text
     ece = (f"{entry.calibration.ece_strict:.3f}" for entry in (before, after))
     assert f"| expected calibration error, strict pairs alone | {' | '.join(ece)} |" in text
@@ -179,11 +180,16 @@ def test_another_judge_and_another_calibration_stand_beside_it(bright_scorer, gr
     numbers = json.loads((tmp_path / "report.json").read_text())
     assert numbers["recalibrated"]["applied"]["parameters"] == {"temperature": 0.5}
     # A judge that says 0.5 to everything is wrong everywhere, by ImageReward's definition.
-    assert numbers["against"]["pair_accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    difference = numbers["against"]["pair_accuracy"]
+    assert {key: difference[key] for key in ("value", "high", "pairs", "prompts")} == {
+        "value": 1.0, "high": 1.0, "pairs": 72, "prompts": 12
+    }  # fmt: skip
+    assert 0.5 < difference["low"] < 0.6
     text = (tmp_path / "report.md").read_text()
     assert "|  | as scored | at temperature 0.5 |" in text
-    assert "| pair accuracy | +1.000 | +1.000 to +1.000 |" in text
-    assert "against blind|judge: pair accuracy +1.000 (+1.000 to +1.000)" in summary(study, opponent)[-1]
+    assert f"| pair accuracy | +1.000 | {difference['low']:+.3f} to +1.000 | 72 | 12 |" in text
+    shown = f"+1.000 ({difference['low']:+.3f} to +1.000; 72 pairs of 12 prompts)"
+    assert f"against blind|judge: pair accuracy {shown}, " in summary(study, opponent)[-1]
 
 
 def test_equally_good_candidates_are_shown_and_drawn(bright_scorer, make_group, tmp_path):

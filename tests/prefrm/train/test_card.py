@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from prefrm.eval import evaluate
 from prefrm.judge import JudgeSpec
@@ -70,3 +71,26 @@ def test_what_a_step_was_is_said_as_it_was(
     lines = model_card(config, None, None, steps=steps, processes=processes).splitlines()
     assert any(line.startswith(f"- {head} ") for line in lines)
     assert any(line.startswith(f"- trained: LoRA, rank 16, {trained} ") for line in lines)
+
+
+def test_the_hub_reads_the_metadata() -> None:
+    card = ModelCard(model_card(replace(CONFIG, license="apache-2.0"), None, None, steps=200))
+    card.data.to_yaml()
+    assert card.data.license == "apache-2.0"
+    assert card.data.base_model == "some/model"
+    assert card.data.library_name == "prefrm"
+    assert card.data.pipeline_tag == "image-text-to-text"
+    assert {"prefrm", "preference-judge", "verdict"} <= set(card.data.tags)
+    assert card.text.lstrip().startswith("# A preference judge")
+
+
+def test_a_card_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    base = tmp_path / "my-base"
+    base.mkdir()
+    spec = replace(CONFIG.judge, base_model=str(base))
+    config = replace(CONFIG, judge=spec, output=tmp_path / "run", data=DataConfig(path=tmp_path / "data"))
+    card = model_card(config, None, None, steps=200)
+    assert "- base model: a local folder, `my-base`" in card
+    assert str(tmp_path) not in card
+    metadata = ModelCard(card).data
+    assert metadata.base_model is None and metadata.license is None

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from prefrm.engine import Engine
-from prefrm.errors import ConfigError
+from prefrm.errors import ConfigError, MissingExtraError
 from prefrm.eval import evaluate
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.records import read_groups
@@ -28,7 +30,7 @@ from prefrm.train import (
     run,
 )
 from prefrm.train.mixing import Mixture
-from prefrm.train.tensorboard import TensorBoard
+from prefrm.train.reporting import TensorBoard, tracker_callbacks
 from prefrm.train.trainer import JudgeTrainer
 from prefrm.train.validation import Validation
 
@@ -144,11 +146,47 @@ def test_validation_needs_its_split(config: TrainConfig) -> None:
         replace(config, evaluation=EvaluationConfig(), data=replace(config.data, validation=None))
 
 
+def test_a_tracker_that_is_not_installed_is_named_with_its_command(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is read: the data and the base model are not there."""
+    monkeypatch.setattr("prefrm.train.reporting.find_spec", lambda name: name == "tensorboard" or None)
+    absent = replace(config, report_to=("wandb", "tensorboard", "trackio"))
+    absent = replace(absent, data=DataConfig(path=Path("nowhere")), judge=JudgeSpec(base_model="nowhere"))
+    with pytest.raises(MissingExtraError, match=r"names wandb, trackio, .*`pip install wandb trackio`"):
+        run(absent)
+
+
+def test_trackers_are_named_as_transformers_names_them(config: TrainConfig, tmp_path: Path) -> None:
+    assert config.trackers == () == replace(config, report_to=("none",)).trackers
+    assert replace(config, report_to="wandb").trackers == ("wandb",)
+    assert replace(config, report_to=("wandb", "trackio")).trackers == ("wandb", "trackio")
+    with pytest.raises(ValueError, match="tensorboard, trackio, wandb, or all, or none; received 'mlflow'"):
+        replace(config, report_to=("wandb", "mlflow"))
+    named = {type(callback).__name__ for callback in tracker_callbacks(("all",), tmp_path)}
+    installed = {"tensorboard": "TensorBoard", "trackio": "TrackioCallback", "wandb": "WandbCallback"}
+    assert named == {made for name, made in installed.items() if find_spec(name)}
+
+
+def test_a_training_prints_its_numbers_and_no_noise_of_libraries(
+    config: TrainConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(replace(config, evaluation=EvaluationConfig(every=3, groups=2)))
+    err = capfd.readouterr().err
+    # Bars of loading and deprecations.
+    assert not re.search(r"it/s|examples/s|\d%|Warning", err)
+    third, last, end = (line for line in err.splitlines() if line.startswith(("step", "training")))
+    assert re.fullmatch(r"step 3: validation log loss 0\.\d{4}, accuracy \d\.\d{4}", third)
+    assert last.startswith("step 6: validation log loss ")
+    numbers = metrics(config)[-1]
+    assert end == f"training: 6/6, loss {numbers['loss']:.4f}, lr {numbers['learning_rate']:.2e}"
+
+
 def test_tensorboard_has_every_step(config: TrainConfig) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(replace(config, tensorboard=True))
+    run(replace(config, report_to="tensorboard"))
     events = EventAccumulator(str(config.output / "tensorboard")).Reload().Scalars("loss")
     assert [event.step for event in events] == list(range(1, 7))
     assert [event.value for event in events] == pytest.approx([line["loss"] for line in metrics(config)])

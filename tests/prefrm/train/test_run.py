@@ -48,7 +48,7 @@ def test_a_judge_learns_and_its_bundle_says_so(config: TrainConfig) -> None:
     assert manifest.metrics["metrics"]["accuracy"]["value"] == 1.0
     assert (config.output / "evaluation" / "report.md").is_file()
     card = (result.bundle / "README.md").read_text()
-    assert "| pair accuracy | 1.000 (1.000 to 1.000) |" in card
+    assert "| pair accuracy | 1.000 (0.292 to 1.000; 9 pairs of 3 prompts) |" in card
     assert f"- calibration: {manifest.calibration.map.describe()}, from 9 pairs of validation\n" in card
     shown = re.findall(r"\]\((plots/.*?)\)", card)
     assert shown == ["plots/accuracy.png", "plots/order_gap.png", "plots/reliability.png"]

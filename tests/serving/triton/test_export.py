@@ -127,8 +127,18 @@ def test_an_altered_bundle_leaves_no_repository(bundle, tmp_path):
     assert left_in(tmp_path) == ["altered"]
 
 
+def test_what_a_clone_of_the_hub_adds_stays_out_of_the_repository(bundle, tmp_path):
+    clone = shutil.copytree(bundle, tmp_path / "clone")
+    (clone / ".git").mkdir()
+    (clone / ".git" / "HEAD").touch()
+    (clone / ".gitattributes").touch()
+    write_repository(clone, tmp_path / "repository", name="judge")
+    copied = tmp_path / "repository" / "judge" / "1" / "bundle"
+    assert left_in(copied) == left_in(bundle)
+
+
 def test_an_interrupted_export_leaves_no_repository(bundle, tmp_path, monkeypatch):
-    def interrupted(source: Path, target: Path) -> None:
+    def interrupted(source: Path, target: Path, **options: object) -> None:
         target.mkdir(parents=True)
         (target / "half").touch()
         raise KeyboardInterrupt
