@@ -88,7 +88,7 @@ def test_pairs_and_rankings_are_learned_together_and_resumed(
     assert seen.count("pair") / len(seen) == pytest.approx(2 / 3, abs=0.15)
     assert set(seen) == {"pair", "train"}
     assert result.calibration is not None
-    assert result.calibration.n == 9
+    assert result.calibration.pairs == 9
     expected = data_fingerprint(whole.data, survey_data(whole.data, whole.output))
     assert read_manifest(result.bundle).data_fingerprint == expected
     killed = replace(whole, output=whole.output.with_name("killed"))
