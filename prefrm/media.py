@@ -9,6 +9,7 @@ module fetches nothing over a network.
 import hashlib
 import io
 import os
+import stat
 import struct
 import warnings
 import zlib
@@ -123,10 +124,14 @@ def _converted(data: bytes, limits: ImageLimits) -> bytes:
 
 
 def read_bytes(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """The content of a file of at most `limits.max_bytes`. Raises `MediaError` that names the file."""
+    """The content of a regular file of at most `limits.max_bytes`. Raises `MediaError`, which names it."""
     file = Path(path)
     try:
-        check_size(file.stat().st_size, limits)
+        found = file.stat()
+        # A device has no end, and a pipe may never be written to.
+        if not stat.S_ISREG(found.st_mode):
+            raise MediaError("not a regular file")
+        check_size(found.st_size, limits)
         return file.read_bytes()
     except MediaError as error:
         raise MediaError(f"{file}: {error}") from error

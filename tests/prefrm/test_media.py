@@ -1,8 +1,10 @@
 """Untrusted images: checked before they are decoded, then upright RGB over white."""
 
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,6 +180,14 @@ def test_an_oversized_file_is_never_read(tmp_path):
         huge.truncate(2**40)
     with pytest.raises(MediaError, match=f"huge.png: the image has {2**40} bytes"):
         read(file)
+
+
+def test_a_device_and_a_pipe_are_never_read(tmp_path):
+    """The first has no end, and the second blocks whoever opens it."""
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (Path("/dev/zero"), tmp_path / "pipe.png", tmp_path):
+        with pytest.raises(MediaError, match=f"{path}: not a regular file"):
+            read(path)
 
 
 def test_a_path_that_cannot_be_one_is_unreadable():
