@@ -126,6 +126,12 @@ def test_reasons_of_many_pairs_are_one_line():
     ]
 
 
+def test_candidates_that_fail_for_one_reason_are_one_line():
+    made = WinMatrix.missing(["too many"] * 4 + ["no image"])
+    lines = printed(terminal_matrix(made)).splitlines()
+    assert lines[-2:] == ["? 0, 1, 2 and 1 more: too many", "? 4: no image"]
+
+
 def test_a_terminal_shows_wins_in_blue_and_losses_in_orange():
     text = printed(terminal_matrix(matrix(2)), force_terminal=True, color_system="truecolor")
     loses, wins = text.splitlines()[1:3]
