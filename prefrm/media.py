@@ -191,8 +191,10 @@ def encode_png(image: Image.Image, *, level: int = 6) -> bytes:
     A mode that PNG does not have is converted to one that shows the same picture. `level` is zlib's, 0 to 9.
 
     Raises:
-        MediaError: the pixels cannot be read, or samples of mode I or F are out of range.
+        MediaError: there are no pixels, they cannot be read, or samples of mode I or F are out of range.
     """
+    if 0 in image.size:
+        raise MediaError(f"the image has no pixels: it is {image.width} x {image.height}")
     with _pixel_errors():
         image = _upright(image)
     _check_samples(image)

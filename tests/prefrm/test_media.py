@@ -290,6 +290,12 @@ def test_a_pillow_image_whose_pixels_cannot_be_read_is_refused():
         encode_png(closed)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "I"])
+def test_an_image_without_pixels_is_refused(mode):
+    with pytest.raises(MediaError, match="no pixels: it is 0 x 5"):
+        encode_png(Image.new(mode, (0, 5)))
+
+
 def test_a_damaged_tag_of_a_tiff_file_neither_stops_it_nor_warns(tmp_path):
     whole = bytearray(encoded(GRADIENT, "TIFF", tiffinfo={270: "a long description"}))
     entry = whole.index(struct.pack("<HH", 270, 2))
