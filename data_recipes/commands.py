@@ -69,7 +69,7 @@ def build(
         print(f"left out: {line}", file=sys.stderr)
     for kind, lines in built.questionable.items():
         more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-        print(f"questionable: {len(lines)} {kind}: {'; '.join(lines[:_SHOWN])}{more}", file=sys.stderr)
+        print(f"questionable: {kind} ({len(lines)}): {'; '.join(lines[:_SHOWN])}{more}", file=sys.stderr)
     if as_json:
         print(json.dumps({"out": str(out), **asdict(built)}, indent=2))
         return

@@ -158,7 +158,7 @@ def _questionable(groups: Iterable[PreferenceGroup]) -> Questionable:
     for group in groups:
         digests = [media.digest(image) if image else "" for image in group.images]
         for c in group.comparisons:
-            where = f"record {group.id}, candidates {c.i} and {c.j}"
+            where = f"record {group.id} (candidates {c.i} and {c.j})"
             found.add(where, prompt_key(group.prompt), digests[c.i], digests[c.j], c.p)
     return found
 

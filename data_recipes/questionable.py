@@ -37,7 +37,7 @@ class Questionable:
         """
         if first == second:
             if p != 0.5:
-                self.identical.append(f"{where} prefers one of two identical images")
+                self.identical.append(where)
             return
         if second < first:
             first, second, p = second, first, 1.0 - p
@@ -47,9 +47,9 @@ class Questionable:
             return
         before, there = self._seen[key]
         if (p > 0.5, p < 0.5) == (before > 0.5, before < 0.5):
-            self.repeated.append(f"{where} repeats {there}")
+            self.repeated.append(f"{where} after {there}")
         else:
-            self.contradictory.append(f"{where} contradicts {there}")
+            self.contradictory.append(f"{where} against {there}")
 
     def lines(self) -> Mapping[str, tuple[str, ...]]:
         """By kind, a line for each; kinds of which there is none are left out."""

@@ -8,7 +8,7 @@ from prefrm.eval.accuracies import Accuracy
 from prefrm.eval.evaluation import Evaluation
 from prefrm.eval.metrics import Metrics
 from prefrm.eval.pairs import pairs_of
-from prefrm.eval.tables import name, words
+from prefrm.eval.tables import words
 
 __all__ = ["AGAINST", "draw", "remove_stale"]
 
@@ -45,7 +45,10 @@ def draw(
         curves = [entry for entry in (evaluation, other) if entry is not None]
         # The scorer as it is comes first, whichever of the two the report is about.
         curves.sort(key=lambda entry: entry.applied is not None)
-        figure = plots.reliability_figure({name(entry): entry.calibration.table for entry in curves})
+        # The parameters of a calibration would not fit into the legend.
+        names = ["as scored" if entry.applied is None else "calibrated" for entry in curves]
+        tables = [entry.calibration.table for entry in curves]
+        figure = plots.reliability_figure(dict(zip(names, tables, strict=True)))
         figure.savefig(folder / "reliability.png")
         shown["reliability.png"] = (
             "Reliability: how often the judge is right at each confidence; on a tie it is half right."

@@ -116,12 +116,11 @@ def test_build_and_inspect_report_what_cannot_all_be_right(tmp_path: Path) -> No
     result = run("build", "pairs", "--out", tmp_path / "out", *settings)
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        "questionable: 1 contradictory comparisons: mine.csv:3 contradicts mine.csv:2",
-        "questionable: 1 identical images of which one is preferred: "
-        "mine.csv:4 prefers one of two identical images",
+        "questionable: contradictory comparisons (1): mine.csv:3 against mine.csv:2",
+        "questionable: identical images of which one is preferred (1): mine.csv:4",
     ]
     shown = run("inspect", tmp_path / "out").stdout
-    assert "contradictory comparisons in train: 1\n  record mine.csv:2, candidates" in shown
+    assert "contradictory comparisons in train: 1\n  record mine.csv:2 (candidates" in shown
     assert "identical images of which one is preferred in train: 1\n" in shown
     summary = json.loads(run("inspect", tmp_path / "out", "--json").stdout)
     assert len(summary["splits"]["train"]["questionable"]["contradictory comparisons"]) == 1

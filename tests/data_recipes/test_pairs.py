@@ -329,11 +329,11 @@ def test_questionable_rows_are_kept_and_named(folder: Path) -> None:
     assert sum(len(group.comparisons) for group in groups) == 7
     assert found.lines() == {
         "contradictory comparisons": (
-            "pairs.csv:5 contradicts pairs.csv:2",
-            "pairs.csv:3 contradicts pairs.csv:2",
+            "pairs.csv:5 against pairs.csv:2",
+            "pairs.csv:3 against pairs.csv:2",
         ),
-        "repeated comparisons": ("pairs.csv:4 repeats pairs.csv:2",),
-        "identical images of which one is preferred": ("pairs.csv:7 prefers one of two identical images",),
+        "repeated comparisons": ("pairs.csv:4 after pairs.csv:2",),
+        "identical images of which one is preferred": ("pairs.csv:7",),
     }
 
 

@@ -17,9 +17,7 @@ from prefrm.errors import (
     ConfigError,
     DeadlineError,
     OverloadedError,
-    ProtocolError,
     RecordError,
-    RequestError,
     ServerUnavailableError,
 )
 from prefrm.winmatrix import Group, Scorer
@@ -78,10 +76,11 @@ class TestRequests:
                 score(ONE, given)
         assert replicas[0].asked == []
 
-    def test_a_prompt_that_is_no_text_is_not_sent(self, score, replicas, pair):
-        with pytest.raises(ProtocolError, match="no valid Unicode"):
-            score(ONE, [Group(prompt="\udc80", images=pair.images)])
-        assert replicas[0].asked == []
+    def test_a_prompt_that_is_no_text_is_not_sent_and_the_others_are(self, score, replicas, scorer, pair):
+        refused, found = score(ONE, [Group(prompt="\udc80", images=pair.images), pair])
+        assert agree([found], scorer.score([pair]))
+        assert not refused.known.any() and "is not valid Unicode text" in refused.errors[0]
+        assert len(replicas[0].asked) == 1
 
     def test_many_groups_become_several_requests(self, score, replicas, scorer, png):
         groups = [Group(prompt=str(n), images=(png(n % 9, 4, 4), png(n % 7, 4, 4))) for n in range(150)]
@@ -93,10 +92,10 @@ class TestRequests:
         groups = [Group(prompt=str(n), images=pair.images) for n in range(7)]
         assert agree(score(ONE, groups), scorer.score(groups))
         replicas[0].most = 0
-        with pytest.raises(RequestError, match=r"one group of 2 candidates has .* bytes of images") as caught:
-            score(ONE, groups)
-        assert type(caught.value) is RequestError
-        assert "send smaller or fewer images, or raise the server's limit" in str(caught.value)
+        for matrix in score(ONE, groups):
+            assert not matrix.known.any()
+            assert "the group of 2 candidates has" in matrix.errors[0]
+            assert "send smaller or fewer images, or raise the server's limit" in matrix.errors[1]
 
 
 class TestRetries:
