@@ -17,10 +17,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from data_recipes.inspection import DatasetSummary, SplitSummary, contact_sheet, inspect_dataset
+from data_recipes.inspection import DatasetSummary, SplitSummary, inspect_dataset
 from data_recipes.recipe import Progress, Recipe
 from data_recipes.registry import RECIPES, get_recipe
 from prefrm.errors import ConfigError
+from prefrm.files import require_writable_file, require_writable_folder
+from prefrm.options import AsJson
 from prefrm.progress import Advance, track
 from prefrm.records import read_groups
 
@@ -31,11 +33,9 @@ app = typer.Typer(no_args_is_help=True, help="Recipes: a source's own files -> p
 _SHOWN = 5  # lines of a list that are printed; the rest are counted
 _TAGS_SHOWN = 12  # values of one tag that are printed
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
-
 
 @app.command("list")
-def list_recipes(as_json: Json = False) -> None:
+def list_recipes(as_json: AsJson = False) -> None:
     """Show the recipes and their options."""
     if as_json:
         print(json.dumps([_recipe_json(recipe) for recipe in RECIPES.values()], indent=2))
@@ -58,20 +58,24 @@ def build(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds build equal datasets.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is there.")] = False,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Build a dataset folder."""
     chosen, options = get_recipe(recipe), _settings(settings or [])
+    require_writable_folder(out, "--out")
     with _progress() as progress:
         built = chosen.build(out, seed=seed, overwrite=overwrite, progress=progress, **options)
     for line in built.left_out:
         print(f"left out: {line}", file=sys.stderr)
+    for kind, lines in built.questionable.items():
+        more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        print(f"questionable: {kind} ({len(lines)}): {'; '.join(lines[:_SHOWN])}{more}", file=sys.stderr)
     if as_json:
         print(json.dumps({"out": str(out), **asdict(built)}, indent=2))
         return
     counts = ", ".join(f"{n} {split}" for split, n in built.groups.items())
-    left_out = f"; {len(built.left_out)} images left out" if built.left_out else ""
-    print(f"{out}: {counts} groups{left_out}")
+    left_out = _left_out(built.info.left_out)
+    print(f"{out}: {counts} groups{f'; left out: {left_out}' if left_out else ''}")
 
 
 @app.command("inspect")
@@ -80,21 +84,30 @@ def inspect(
     split: Annotated[str | None, typer.Option(help="Only this split: train, validation or test.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of a few groups here (PNG).")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Groups on the picture.")] = 12,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what is in a dataset, and what is wrong with it."""
-    summary = inspect_dataset(folder, split)
     if plot is not None:
         if plot.suffix.lower() != ".png":
             raise ConfigError(f"--plot must name a .png file; received {plot}")
         plot.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(islice(read_groups(folder, next(iter(summary.splits))), rows)).save(plot)
+        require_writable_file(plot, "--plot")
+    summary = inspect_dataset(folder, split)
+    if plot is not None:
+        _draw(folder, next(iter(summary.splits)), rows, plot)
     if as_json:
         print(json.dumps(asdict(summary), indent=2))
         return
     _print_summary(summary)
     if plot is not None:
         print(f"wrote {plot}")
+
+
+def _draw(folder: Path, split: str, rows: int, plot: Path) -> None:
+    # Matplotlib takes a second to import.
+    from data_recipes.contact_sheet import contact_sheet
+
+    contact_sheet(list(islice(read_groups(folder, split), rows))).savefig(plot)
 
 
 def _recipe_json(recipe: Recipe) -> dict[str, object]:
@@ -140,6 +153,7 @@ def _progress() -> Iterator[Progress]:
 def _print_summary(summary: DatasetSummary) -> None:
     options = ", ".join(f"{k}={v}" for k, v in summary.info.options.items())
     print(f"recipe {summary.info.recipe} ({options})")
+    print(f"left out when it was built: {_left_out(summary.info.left_out) or 'nothing'}")
     table = Table("", *summary.splits)
     columns = [_cells(split) for split in summary.splits.values()]
     for name in dict.fromkeys(name for column in columns for name in column):
@@ -149,6 +163,14 @@ def _print_summary(summary: DatasetSummary) -> None:
     print(f"images in more than one split: {summary.shared_images or 'none'}")
     for name, split in summary.splits.items():
         _print_lines(f"unreadable images in {name}", split.unreadable)
+        if not split.questionable:
+            print(f"questionable comparisons in {name}: none")
+        for kind, lines in split.questionable.items():
+            _print_lines(f"{kind} in {name}", lines)
+
+
+def _left_out(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {name if n != 1 else name.removesuffix('s')}" for name, n in counts.items())
 
 
 def _cells(split: SplitSummary) -> dict[str, str]:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw
-
+from data_recipes.questionable import Questionable
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError, MediaError
 from prefrm.records import (
@@ -22,11 +21,7 @@ from prefrm.records import (
     read_info,
 )
 
-__all__ = ["DatasetSummary", "SplitSummary", "TagSummary", "contact_sheet", "inspect_dataset", "summarize"]
-
-_TILE = 128  # pixels along each side of a candidate on a contact sheet
-_MARGIN = 8
-_LINE = 16  # pixels of a line of text
+__all__ = ["DatasetSummary", "SplitSummary", "TagSummary", "inspect_dataset", "summarize"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +48,7 @@ class SplitSummary:
         tags: name of a tag -> its value -> the groups that carry it.
         missing: candidates without an image.
         unreadable: record id, candidate and reason, for each image that cannot be decoded.
+        questionable: by kind, a line for each comparison that cannot be right, or not together with another.
         fingerprint: of the content.
         fingerprint_matches: whether `dataset.json` has the same; None where it says nothing.
     """
@@ -67,6 +63,7 @@ class SplitSummary:
     tags: Mapping[str, Mapping[str, TagSummary]]
     missing: int
     unreadable: tuple[str, ...]
+    questionable: Mapping[str, tuple[str, ...]]
     fingerprint: str
     fingerprint_matches: bool | None
 
@@ -150,9 +147,20 @@ def summarize(groups: Iterable[PreferenceGroup], expected_fingerprint: str | Non
         tags=_by_tag(groups),
         missing=sum(image is None for group in groups for image in group.images),
         unreadable=tuple(unreadable),
+        questionable=_questionable(groups).lines(),
         fingerprint=actual,
         fingerprint_matches=None if expected_fingerprint is None else actual == expected_fingerprint,
     )
+
+
+def _questionable(groups: Iterable[PreferenceGroup]) -> Questionable:
+    found = Questionable()
+    for group in groups:
+        digests = [media.digest(image) if image else "" for image in group.images]
+        for c in group.comparisons:
+            where = f"record {group.id} (candidates {c.i} and {c.j})"
+            found.add(where, prompt_key(group.prompt), digests[c.i], digests[c.j], c.p)
+    return found
 
 
 def _by_tag(groups: Sequence[PreferenceGroup]) -> dict[str, dict[str, TagSummary]]:
@@ -169,53 +177,3 @@ def _by_tag(groups: Sequence[PreferenceGroup]) -> dict[str, dict[str, TagSummary
             ties=sum(not c.is_strict for c in comparisons),
         )
     return summaries
-
-
-def contact_sheet(groups: Iterable[PreferenceGroup]) -> Image.Image:
-    """A picture with a row for each group: its prompt, its candidates and, below each, what is known.
-
-    "wins" is the mean probability, over the comparisons that name a candidate, that it is preferred. An
-    image that is missing or unreadable is a grey tile that says so.
-    """
-    groups = tuple(groups)
-    columns = max(len(group.images) for group in groups)
-    row = _TILE + 2 * _LINE + 2 * _MARGIN
-    sheet = Image.new("RGB", (_MARGIN + columns * (_TILE + _MARGIN), len(groups) * row + _MARGIN), "white")
-    draw = ImageDraw.Draw(sheet)
-    for n, group in enumerate(groups):
-        top = n * row + _MARGIN
-        draw.text((_MARGIN, top), f"{group.prompt}   [{group.id}]", fill="black")
-        for k, image in enumerate(group.images):
-            left = _MARGIN + k * (_TILE + _MARGIN)
-            sheet.paste(_tile(image), (left, top + _LINE))
-            box = (left - 1, top + _LINE - 1, left + _TILE, top + _LINE + _TILE)
-            draw.rectangle(box, outline="lightgray")
-            draw.text((left, top + _LINE + _TILE + 2), _known(group, k), fill="black")
-    return sheet
-
-
-def _tile(image: bytes | None) -> Image.Image:
-    tile = Image.new("RGB", (_TILE, _TILE), "lightgray")
-    if image is None:
-        ImageDraw.Draw(tile).text((_MARGIN, _MARGIN), "missing", fill="black")
-        return tile
-    try:
-        picture = media.decode(image)
-    except MediaError:
-        ImageDraw.Draw(tile).text((_MARGIN, _MARGIN), "unreadable", fill="black")
-        return tile
-    scale = _TILE / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    # Small pictures are shown pixel by pixel, large ones smoothly.
-    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    tile.paste(picture.resize(size, method), ((_TILE - size[0]) // 2, (_TILE - size[1]) // 2))
-    return tile
-
-
-def _known(group: PreferenceGroup, k: int) -> str:
-    """What the record says of candidate k."""
-    wins = [c.p if c.i == k else 1 - c.p for c in group.comparisons if k in (c.i, c.j)]
-    parts = [f"wins {sum(wins) / len(wins):.2f}"] if wins else ["not compared"]
-    if group.quality is not None:
-        parts.append(f"quality {group.quality[k]:.2f}")
-    return "  ".join(parts)

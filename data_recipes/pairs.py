@@ -3,7 +3,8 @@
 Each row (or each line's JSON object) is one judgement and has at least
 
     prompt      what both images answer
-    image_1     path of an image file, relative to the folder of the CSV or JSONL file
+    image_1     path of an image file, relative to the folder of the CSV or JSONL file: PNG, JPEG or WebP,
+                kept as it is, or GIF, BMP, TIFF or AVIF, of which the first frame is kept as PNG
     image_2     path of another
     preferred   1, 2 or tie
 
@@ -14,15 +15,16 @@ The split of a prompt is decided by its hash, whatever its letter case and spaci
 as rows are added. Prompts that share an image stay in one split: that of the first in the alphabet.
 """
 
-import csv
 import hashlib
-import json
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from data_recipes.recipe import Plan, Recipe, Split
+from data_recipes.questionable import Questionable
+from data_recipes.recipe import LeftOut, Plan, Recipe, Split
+from data_recipes.rows import read_rows, read_text
 from prefrm import media
 from prefrm.errors import ConfigError, DataError, DatasetError, MediaError
 from prefrm.records import SPLITS, Comparison, PreferenceGroup, prompt_key
@@ -43,6 +45,9 @@ COLUMNS = ("prompt", "image_1", "image_2", "preferred")
 MAX_CANDIDATES = 8  # a judge compares every two candidates of a group, in both orders
 
 _NAMED = 5  # bad rows that an error describes; the rest are counted
+URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
+P_FIRST = {"1": 1.0, "2": 0.0, "tie": 0.5}
+"""P(image_1 is preferred to image_2) by the column `preferred`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +84,10 @@ def read_pairs(source: Path) -> list[Pair]:
         DatasetError: the file is absent, empty, of another format, or has bad rows, named by line.
     """
     pairs, problems = [], []
-    for line, row in _rows(source):
+    for line, row in read_rows(source, COLUMNS):
         try:
+            if isinstance(row, DataError):
+                raise row
             pairs.append(_pair(row, source, line))
         except DataError as error:
             problems.append(f"line {line}: {error}")
@@ -116,7 +123,9 @@ def split_pairs(pairs: Sequence[Pair], options: PairsOptions, seed: int) -> dict
     return by_split
 
 
-def group_pairs(pairs: Sequence[Pair], left_out: list[str]) -> Iterator[PreferenceGroup]:
+def group_pairs(
+    pairs: Sequence[Pair], left_out: LeftOut, questionable: Questionable
+) -> Iterator[PreferenceGroup]:
     """The groups of linked pairs of each prompt, of at most `MAX_CANDIDATES`, as read from the images.
 
     Candidates stand in the order of their digests, so an image's place says nothing of its label. A pair
@@ -127,8 +136,13 @@ def group_pairs(pairs: Sequence[Pair], left_out: list[str]) -> Iterator[Preferen
         usable = []
         for pair in part:
             problems = [e for e in (_read(pair.image_1, images), _read(pair.image_2, images)) if e]
-            left_out.extend(f"record {pair.id}: {error}" for error in problems)
-            usable += [] if problems else [pair]
+            left_out.lines.extend(f"record {pair.id}: {error}" for error in problems)
+            if not problems:
+                usable.append(pair)
+                _take_in(questionable, pair, images)
+        left_out.images.update(path for path, image in images.items() if isinstance(image, MediaError))
+        left_out.pairs += len(part) - len(usable)
+        left_out.groups += not usable
         # What is left may have fallen into several groups.
         yield from (_group(linked, images) for linked in _linked(usable))
 
@@ -145,70 +159,39 @@ def _plan(options: PairsOptions, seed: int) -> Plan:
             )
     plan = Plan(splits={})
     splits = {
-        split: Split(groups=group_pairs(pairs, plan.left_out), total=len(_parts(pairs)))
+        split: Split(groups=group_pairs(pairs, plan.left_out, plan.questionable), total=len(_parts(pairs)))
         for split, pairs in by_split.items()
         if pairs
     }
-    return Plan(splits=splits, left_out=plan.left_out)
+    return Plan(splits=splits, left_out=plan.left_out, questionable=plan.questionable)
 
 
-def _rows(source: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
-    """(line, row) of a CSV file with a header, or of a JSONL file; blank lines are skipped."""
-    kind = source.suffix.lower()
-    if kind not in (".csv", ".jsonl"):
-        raise DatasetError(f"{source} must be a .csv or a .jsonl file")
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as file:
-            yield from _csv_rows(source, file) if kind == ".csv" else _json_rows(source, file)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{source} cannot be read as UTF-8 text: {error}") from error
-
-
-def _csv_rows(source: Path, file: Iterable[str]) -> Iterator[tuple[int, dict[Any, Any]]]:
-    reader = csv.DictReader(file, strict=True)
-    if missing := [c for c in COLUMNS if c not in (reader.fieldnames or ())]:
-        found = ", ".join(reader.fieldnames or ()) or "nothing"
-        raise DatasetError(f"{source} lacks the columns {', '.join(missing)}; its header has {found}")
-    for row in reader:
-        yield reader.line_num, row
-
-
-def _json_rows(source: Path, file: Iterable[str]) -> Iterator[tuple[int, dict[Any, Any]]]:
-    for line, text in enumerate(file, 1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except ValueError as error:
-            raise DatasetError(f"{source} line {line} is no JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise DatasetError(f"{source} line {line} is no JSON object: {text.strip()[:60]}")
-        yield line, row
-
-
-def _pair(row: dict[Any, Any], source: Path, line: int) -> Pair:
-    if None in row:
-        raise DataError("more fields than the header has; put quotes around text with commas")
-    text = {}
-    for column in COLUMNS:
-        value = row.get(column)
-        # JSON writes 1 and 2 as numbers; CSV knows text only.
-        text[column] = str(value).strip() if isinstance(value, str | int) else ""
-        if not text[column]:
-            raise DataError(f"{column} is missing or empty")
-    preferred = text["preferred"].lower()
-    if preferred not in ("1", "2", "tie"):
+def _pair(row: dict[str, Any], source: Path, line: int) -> Pair:
+    text = {column: read_text(row, column) for column in COLUMNS}
+    # A spreadsheet writes whole numbers so where an empty cell made the column one of floats.
+    preferred = text["preferred"].lower().removesuffix(".0")
+    if preferred not in P_FIRST:
         raise DataError(f"preferred must be 1, 2 or tie; received {row['preferred']!r}")
-    image_1, image_2 = ((source.parent / text[name]).resolve() for name in ("image_1", "image_2"))
+    image_1, image_2 = (_path(source, name, text[name]) for name in ("image_1", "image_2"))
     if image_1 == image_2:
         raise DataError(f"image_1 and image_2 are the same file, {text['image_1']}")
+    # The name of a file may have bytes in it that are not UTF-8.
+    name = source.name.encode("utf-8", "replace").decode()
     return Pair(
-        id=f"{source.name}:{line}",
-        prompt=text["prompt"],
-        image_1=image_1,
-        image_2=image_2,
-        preferred=preferred,
+        id=f"{name}:{line}", prompt=text["prompt"], image_1=image_1, image_2=image_2, preferred=preferred
     )
+
+
+def _path(source: Path, column: str, text: str) -> Path:
+    if URL.match(text):
+        raise DataError(
+            f"{column} is a URL, {text[:60]}; nothing is fetched: download the image and give its path"
+        )
+    try:
+        return (source.parent / text).resolve()
+    # Links that go round in a circle.
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{column} is not a valid path, {text[:60]}: {error}") from error
 
 
 def _parts(pairs: Sequence[Pair]) -> list[list[Pair]]:
@@ -256,9 +239,9 @@ def _clusters(pairs: Sequence[Pair], ends: Callable[[Pair], tuple[Hashable, ...]
 
 
 def _identity(path: Path) -> str:
-    """What tells images apart: the digest of the content; the path of a file that is no image."""
+    """The digest of an image file's content, by which equal images are found, or its path if unreadable."""
     try:
-        return media.digest(media.read(path))
+        return media.digest(media.read_bytes(path))
     except MediaError:
         return str(path)
 
@@ -275,6 +258,12 @@ def _read(path: Path, images: dict[Path, bytes | MediaError]) -> MediaError | No
             images[path] = MediaError(named)
     found = images[path]
     return found if isinstance(found, MediaError) else None
+
+
+def _take_in(questionable: Questionable, pair: Pair, images: Mapping[Path, bytes | MediaError]) -> None:
+    both = (images[pair.image_1], images[pair.image_2])
+    first, second = (media.digest(data) for data in both if isinstance(data, bytes))
+    questionable.add(pair.id, prompt_key(pair.prompt), first, second, P_FIRST[pair.preferred])
 
 
 def _group(pairs: list[Pair], images: dict[Path, bytes | MediaError]) -> PreferenceGroup:

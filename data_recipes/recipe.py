@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, get_type_hints
 
+from data_recipes.questionable import Questionable
 from prefrm.errors import ConfigError, DataError
 from prefrm.records import (
     SPLITS,
@@ -24,7 +25,7 @@ from prefrm.records import (
     write_info,
 )
 
-__all__ = ["Built", "Option", "Plan", "Progress", "Recipe", "Split", "prove_disjoint", "silent"]
+__all__ = ["Built", "LeftOut", "Option", "Plan", "Progress", "Recipe", "Split", "prove_disjoint", "silent"]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with the split being built, how many of its groups are done, and how many there are."""
@@ -52,26 +53,59 @@ class Split:
     total: int
 
 
+@dataclass(slots=True, kw_only=True)
+class LeftOut:
+    """The parts of a source that cannot be used; it grows as groups are drawn.
+
+    Attributes:
+        lines: a reason for each record that is affected, naming it.
+        images: the images that cannot be used, each once.
+        pairs: comparisons that are lost with them.
+        groups: groups of which nothing remains.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    images: set[Path] = field(default_factory=set)
+    pairs: int = 0
+    groups: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """Images, pairs and groups by these names; empty if nothing was left out."""
+        counts = {"images": len(self.images), "pairs": self.pairs, "groups": self.groups}
+        return counts if any(counts.values()) else {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a recipe will build.
 
     Attributes:
         splits: by name, one of `SPLITS`.
-        left_out: a line for each record that cannot be used, naming it; it grows as groups are drawn.
+        left_out: the parts of the source that cannot be used.
+        questionable: comparisons that are kept and cannot all be right; it grows as groups are drawn.
     """
 
     splits: Mapping[str, Split]
-    left_out: list[str] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    questionable: Questionable = field(default_factory=Questionable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What was written: the dataset's info, groups by split, and a line for each record left out."""
+    """What was written.
+
+    Attributes:
+        info: of the dataset.
+        groups: number of groups by split.
+        left_out: a line for each record left out.
+        questionable: by kind, a line for each comparison that is kept although it cannot be right, or not
+            together with another.
+    """
 
     info: DatasetInfo
     groups: Mapping[str, int]
     left_out: tuple[str, ...]
+    questionable: Mapping[str, tuple[str, ...]]
 
 
 def silent(split: str, done: int, total: int) -> None:
@@ -149,13 +183,25 @@ class Recipe:
         for name, split in plan.splits.items():
             counts[name] = write_groups(_watched(name, split, progress), folder, name)
             if not counts[name]:
-                raise DataError(f"the {name} split has no usable group; left out: {_some(plan.left_out)}")
+                raise DataError(
+                    f"the {name} split has no usable group; left out: {_some(plan.left_out.lines)}"
+                )
             fingerprints[name] = fingerprint(read_groups(folder, name))
             prompts[name] = {group.prompt for group in read_groups(folder, name)}
         prove_disjoint(prompts)
-        info = DatasetInfo(recipe=self.name, options=options, fingerprints=fingerprints)
+        info = DatasetInfo(
+            recipe=self.name,
+            options=options,
+            fingerprints=fingerprints,
+            left_out=plan.left_out.counts(),
+        )
         write_info(folder, info)
-        return Built(info=info, groups=counts, left_out=tuple(plan.left_out))
+        return Built(
+            info=info,
+            groups=counts,
+            left_out=tuple(plan.left_out.lines),
+            questionable=plan.questionable.lines(),
+        )
 
     def read_options(self, given: Mapping[str, Any]) -> Any:
         """The options object; every unknown, missing and ill-typed option is named in one error."""

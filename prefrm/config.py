@@ -125,7 +125,10 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        (kind,) = [a for a in args if a is not type(None)]
+        kinds = [a for a in args if a is not type(None)]
+        # A list stands for a tuple, and for nothing else.
+        fitting = [k for k in kinds if (typing.get_origin(k) is tuple) == isinstance(value, list)]
+        kind = (fitting or kinds)[0]
         return _convert(kind, value, where, problems)
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(args[0], item, f"{where}[{n}]", problems) for n, item in enumerate(value))

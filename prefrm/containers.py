@@ -1,53 +1,63 @@
-"""An image file without what its pixels do not need: text, profiles, thumbnails, further frames, EXIF.
+"""An image file reduced to what its pixels need: no text, profiles, thumbnails, further frames, EXIF.
 
 Bombs hide there: text that inflates, millions of empty segments, tags that point at each other. A decoder
-that is never handed any of it cannot be hurt by it. Nothing is decoded here; EXIF's orientation is read.
+that is never handed any of it cannot be hurt by it. No pixel is decoded here. Of the metadata, the
+orientation is read, wherever `PIL.ImageOps.exif_transpose` looks for it.
 """
 
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 
 from prefrm.errors import MediaError
 
-__all__ = ["Essence", "essence"]
+__all__ = ["UPRIGHT", "Essence", "essence"]
 
 # An encoder that writes 20 MB in pieces of 8 KB makes 2,560.
 MAX_PARTS = 20_000
 # Progressive encoders make about ten. Each takes as long as decoding the whole image, however short it is.
 MAX_SCANS = 100
-MAX_TAGS = 512
+# Of EXIF, whose orientation is near its front, and of an inflated text in a PNG: Pillow's own bound.
+MAX_METADATA_BYTES = 2**20
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 EXIF_SIGNATURE = b"Exif\0\0"
 XMP_SIGNATURE = b"http://ns.adobe.com/xap/1.0/\0"
-ORIENTATION = 0x0112
-_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
+ORIENTATION, UPRIGHT = 0x0112, 1
+XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([0-9])")
+# TIFF's integer types in struct's letters: SHORT, LONG, SSHORT, SLONG. EXIF asks for SHORT; some write LONG.
+INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i"}
+# A PNG's texts that hold EXIF in hexadecimal, as ImageMagick writes it, and XMP.
+RAW_PROFILE, XMP_KEYWORD = b"Raw profile type exif", b"XML:com.adobe.xmp"
+PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 
 # JPEG's markers: start of scan, end of image; the applications' own and comments are left out, but for JFIF's
 # and Adobe's, which say what the colours are.
 SOS, EOI = 0xDA, 0xD9
-UPRIGHT = 1
 LEFT_OUT = frozenset({*range(0xE1, 0xF0), 0xFE}) - {0xEE}
 WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 
 WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"})
-# The flags of ICC profile, EXIF and XMP in a VP8X chunk.
-WEBP_METADATA = 0x20 | 0x08 | 0x04
+# The flags of a VP8X chunk: without its flag, metadata is not read.
+WEBP_PROFILE, WEBP_EXIF, WEBP_XMP = 0x20, 0x08, 0x04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Essence:
-    """The file that is left, and how EXIF (or else XMP) says it is to be turned: 1 to 8, 1 is upright."""
+    """The reduced file, and the EXIF orientation, 1 (upright) to 8, of its metadata.
+
+    The orientation is None for a file that is returned whole, metadata included.
+    """
 
     data: bytes
-    orientation: int = UPRIGHT
+    orientation: int | None = None
 
 
 def essence(data: bytes) -> Essence:
-    """What a decoder needs of a PNG, JPEG or WebP file; any other is returned as it is.
+    """The parts of a PNG, JPEG or WebP file that a decoder needs; any other file is returned whole.
 
-    Of an animation it is the first frame. A broken file comes out broken.
+    Of an animation that is the first frame. A broken file stays broken.
 
     Raises:
         MediaError: the file consists of more parts than any encoder makes.
@@ -63,6 +73,7 @@ def essence(data: bytes) -> Essence:
 
 def _png(data: bytes) -> Essence:
     kept, exif, offset = [PNG_SIGNATURE], b"", len(PNG_SIGNATURE)
+    texts: dict[bytes, tuple[bytes, int, int]] = {}
     for _ in range(MAX_PARTS):
         if offset + 8 > len(data):
             break
@@ -72,17 +83,56 @@ def _png(data: bytes) -> Essence:
         if kind[0] & 0x20 == 0 or kind == b"tRNS":
             kept.append(data[offset:end])
         elif kind == b"eXIf":
-            exif = data[offset + 8 : end - 4]
+            exif = data[offset + 8 : min(end - 4, offset + 8 + MAX_METADATA_BYTES)]
+        elif kind in PNG_TEXTS:
+            keyword = data[offset + 8 : min(offset + 88, end - 4)].partition(b"\0")[0]
+            if keyword in (RAW_PROFILE, XMP_KEYWORD):
+                # The last one counts, so that at most two texts are inflated.
+                texts[keyword] = kind, offset + 8 + len(keyword) + 1, end - 4
         if kind == b"IEND":
             break
         offset = end
     else:
         raise _too_many("chunks")
-    return Essence(data=b"".join(kept), orientation=_orientation(exif))
+    if not exif and RAW_PROFILE in texts:
+        exif = _raw_profile(_text(data, *texts[RAW_PROFILE]))
+    xmp = _text(data, *texts[XMP_KEYWORD]) if XMP_KEYWORD in texts else b""
+    return Essence(data=b"".join(kept), orientation=_orientation(exif, xmp))
+
+
+def _text(data: bytes, kind: bytes, start: int, end: int) -> bytes | memoryview:
+    """The text of a PNG chunk, which follows its keyword at `start`; empty if it is damaged."""
+    compressed = kind == b"zTXt"
+    if kind == b"zTXt":
+        start += 1
+    elif kind == b"iTXt":
+        compressed = data[start : start + 1] != b"\0"
+        # Two bytes on compression, then a language and a translated keyword, each ended by a zero.
+        for skipped in (2, 0):
+            if (start := data.find(b"\0", start + skipped, end) + 1) == 0:
+                return b""
+    text = memoryview(data)[start:end]
+    if not compressed:
+        return text
+    inflater = zlib.decompressobj()
+    try:
+        inflated = inflater.decompress(text, MAX_METADATA_BYTES)
+    except zlib.error:
+        return b""
+    return b"" if inflater.unconsumed_tail else inflated
+
+
+def _raw_profile(text: bytes | memoryview) -> bytes:
+    """EXIF out of ImageMagick's text: an empty line, the profile's name, its length, then hexadecimal."""
+    lines = bytes(text[:MAX_METADATA_BYTES]).split(b"\n", 3)
+    try:
+        return bytes.fromhex(lines[3].decode("ascii"))
+    except (IndexError, ValueError):
+        return b""
 
 
 def _jpeg(data: bytes) -> Essence:
-    kept, exif, xmp, offset = [data[:2]], b"", b"", 2
+    kept, exif, xmp, offset = [data[:2]], bytearray(), b"", 2
     for _ in range(MAX_PARTS):
         # What stands between two segments is skipped, as decoders do.
         offset = data.find(b"\xff", offset)
@@ -103,17 +153,19 @@ def _jpeg(data: bytes) -> Essence:
         if marker not in LEFT_OUT:
             kept.append(data[offset:end])
         elif data.startswith(EXIF_SIGNATURE, offset + 4):
-            exif = exif or data[offset + 4 : end]
+            # EXIF that does not fit into one segment goes on in the next.
+            if len(exif) < MAX_METADATA_BYTES:
+                exif += data[offset + 4 + len(EXIF_SIGNATURE) : end]
         elif data.startswith(XMP_SIGNATURE, offset + 4):
-            xmp = xmp or data[offset + 4 : end]
+            xmp = data[offset + 4 : end]
         offset = max(end, offset + 2)
     else:
         raise _too_many("segments")
-    return Essence(data=b"".join(kept), orientation=_orientation(exif, xmp))
+    return Essence(data=b"".join(kept), orientation=_orientation(bytes(exif), xmp))
 
 
 def _webp(data: bytes) -> Essence:
-    kept, exif, xmp, offset, framed = [], b"", b"", 12, False
+    kept, exif, xmp, offset, framed, flags = [], b"", b"", 12, False, 0
     for _ in range(MAX_PARTS):
         if offset + 8 > len(data):
             break
@@ -122,13 +174,14 @@ def _webp(data: bytes) -> Essence:
         if kind in WEBP_KEPT and not (kind == b"ANMF" and framed):
             chunk = data[offset:end]
             if kind == b"VP8X" and len(chunk) > 8:
-                chunk = chunk[:8] + bytes([chunk[8] & ~WEBP_METADATA]) + chunk[9:]
+                flags = chunk[8]
+                chunk = chunk[:8] + bytes([flags & ~(WEBP_PROFILE | WEBP_EXIF | WEBP_XMP)]) + chunk[9:]
             kept.append(chunk)
             framed = framed or kind == b"ANMF"
-        elif kind == b"EXIF":
-            exif = data[offset + 8 : end]
-        elif kind == b"XMP ":
-            xmp = data[offset + 8 : end]
+        elif kind == b"EXIF" and flags & WEBP_EXIF:
+            exif = exif or data[offset + 8 : min(end, offset + 8 + MAX_METADATA_BYTES)]
+        elif kind == b"XMP " and flags & WEBP_XMP:
+            xmp = xmp or data[offset + 8 : end]
         offset = end
     else:
         raise _too_many("chunks")
@@ -140,25 +193,28 @@ def _too_many(parts: str) -> MediaError:
     return MediaError(f"the image consists of more than {MAX_PARTS} {parts}")
 
 
-def _orientation(exif: bytes, xmp: bytes = b"") -> int:
-    found = _tiff_orientation(exif.removeprefix(EXIF_SIGNATURE))
-    if found is None and (said := _XMP_ORIENTATION.search(xmp)):
-        found = int(said[1])
-    return UPRIGHT if found is None else found
+def _orientation(exif: bytes, xmp: bytes | memoryview = b"") -> int:
+    # Twice in files of some writers, and not at all in others.
+    found = _tiff_orientation(exif.removeprefix(EXIF_SIGNATURE).removeprefix(EXIF_SIGNATURE))
+    if found is None and (match := XMP_ORIENTATION.search(xmp)):
+        found = int(bytes(match[1]))
+    return found if found is not None and 1 <= found <= 8 else UPRIGHT
 
 
 def _tiff_orientation(tiff: bytes) -> int | None:
-    """The first directory's orientation; entries are in the order of their tags, so it is near the front."""
+    """The orientation in the first directory of a TIFF structure; 0 if it is not one integer."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         return None
     try:
         (start,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        for n in range(min(count, MAX_TAGS)):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * n)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, values = struct.unpack_from(f"{order}HHI", tiff, entry)
             if tag == ORIENTATION:
-                return value if 1 <= value <= 8 else None
+                if kind not in INTEGERS or values != 1:
+                    return 0
+                return int(struct.unpack_from(f"{order}{INTEGERS[kind]}", tiff, entry + 8)[0])
     except struct.error:
         pass
     return None

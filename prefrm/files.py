@@ -1,14 +1,56 @@
-"""Files and folders that are whole or not there."""
+"""Files and folders that are whole or not there, and whether a path can be written at all."""
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from prefrm.errors import ConfigError
 
-__all__ = ["write_folder_whole", "write_whole"]
+__all__ = ["require_writable_file", "require_writable_folder", "write_folder_whole", "write_whole"]
+
+
+def require_writable_file(path: Path, name: str) -> None:
+    """Check that a file can be written, so that no work is done whose result is lost; leaves nothing behind.
+
+    Args:
+        path: in a folder that exists.
+        name: of the option or the setting that holds the path, for the message.
+
+    Raises:
+        ConfigError: `path` is a folder, its folder does not exist, or the system refuses the file.
+    """
+    with _refused(path, name):
+        if path.is_dir():
+            raise ConfigError(f"{name} {path} is a folder; name a file")
+        if not path.parent.is_dir():
+            raise ConfigError(f"{name} {path}: {path.parent} is not a folder; make it first")
+        existed = path.exists()
+        path.open("ab").close()
+        if not existed:
+            path.unlink()
+
+
+def require_writable_folder(path: Path, name: str) -> None:
+    """Check that files can be written into a folder, which need not exist yet; leaves nothing behind.
+
+    Args and errors are those of `require_writable_file`.
+    """
+    with _refused(path, name):
+        existing = next(place for place in (path, *path.parents) if place.exists())
+        tempfile.TemporaryFile(dir=existing).close()
+
+
+@contextmanager
+def _refused(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{name} {path} cannot be written: {error.strerror or error}; choose another place"
+        ) from error
 
 
 def write_whole(path: Path, text: str) -> None:

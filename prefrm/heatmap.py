@@ -1,17 +1,22 @@
 """The win matrix in a terminal: a heat map where there is colour, an aligned table where there is not.
 
-The figure with the images themselves is `prefrm.plots.win_matrix_figure`.
+A matrix that is wider than the terminal becomes a table of the candidates, best first. The figure with the
+images themselves is `prefrm.plots.win_matrix_figure`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from prefrm.display import ELLIPSIS, one_line, text_color
 from prefrm.errors import ConfigError
-from prefrm.winmatrix import WinMatrix
+from prefrm.rewards import ranking
+from prefrm.winmatrix import Floats, WinMatrix, unjudged_reasons
 
 __all__ = ["TerminalMatrix", "terminal_matrix"]
 
@@ -21,51 +26,108 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 INFERRED = "~"
 BAR_CELLS = 10
 NARROW_CELL, WIDE_CELL = 4, 5
-LABEL_CELLS = 24
+# What a matrix leaves to the names: at least the one, and the other before its cells get wide.
+LEAST_LABEL_CELLS, LABEL_CELLS = 8, 24
+RATE_CELLS = len("  not judged")
 
 
-def terminal_matrix(matrix: WinMatrix, labels: Sequence[str] | None = None) -> "TerminalMatrix":
-    """What `rich` prints for `matrix`: p as "row beats column", win rates, and why a pair has no number.
+def terminal_matrix(
+    matrix: WinMatrix, labels: Sequence[str] | None = None, *, elsewhere: str = ""
+) -> "TerminalMatrix":
+    """The renderable of `rich` for `matrix`: p as "row beats column", win rates, the ranking, and why a pair
+    has no number.
 
-    `labels` name the rows, shortened to the room there is; the columns carry the candidates' indices.
-    With colour or without, every cell says its number, followed by "~" if it was inferred; a pair that was
-    neither judged nor inferred is "?".
+    With colour or without, every cell shows its number, followed by "~" if it was inferred; a pair that was
+    neither judged nor inferred is "?". A matrix that does not fit into the console's width is replaced by a
+    ranked table of the candidates.
+
+    Args:
+        labels: names of the rows, shortened to the room there is; the columns carry the candidates' indices.
+        elsewhere: where a matrix that does not fit can be seen, such as "--json prints it".
 
     Raises:
         ConfigError: there is not one label for each candidate.
     """
     if labels is not None and len(labels) != matrix.size:
         raise ConfigError(f"{matrix.size} candidates need as many labels; received {len(labels)}")
-    return TerminalMatrix(matrix, [""] * matrix.size if labels is None else list(labels))
+    names = [""] * matrix.size if labels is None else [one_line(label) for label in labels]
+    return TerminalMatrix(matrix, names, elsewhere)
 
 
 class TerminalMatrix:
-    """A renderable that looks at the console it is printed on; made by `terminal_matrix`."""
+    """A renderable that adapts to the console it is printed on; made by `terminal_matrix`."""
 
-    def __init__(self, matrix: WinMatrix, labels: Sequence[str]) -> None:
+    def __init__(self, matrix: WinMatrix, labels: Sequence[str], elsewhere: str) -> None:
         self._matrix = matrix
         self._labels = labels
+        self._elsewhere = elsewhere
+        self._rates = matrix.win_rate(on_missing="drop")
+        self._index_cells = len(str(matrix.size - 1))
+        self._longest = max(cell_len(label) for label in labels)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        matrix, rates = self._matrix, self._matrix.win_rate(on_missing="drop")
         colored = console.is_terminal and console.color_system is not None and not console.no_color
-        index = len(str(matrix.size - 1))
-        wanted = min(LABEL_CELLS, max(len(label) for label in self._labels))
-        fixed = index + 2 + len("  not judged") + (BAR_CELLS + 1 if colored else 0)
-        room = options.max_width - fixed
-        cell = WIDE_CELL if room >= matrix.size * WIDE_CELL + wanted else NARROW_CELL
-        names = max(0, min(wanted, room - matrix.size * cell))
-
-        header = "".join(f"{n:>{cell - 1}} " for n in range(matrix.size))
-        yield _line(Text(" " * (index + names + 2) + header + "  win rate", style="dim" if colored else ""))
-        for i, label in enumerate(self._labels):
-            row = Text(f"{i:>{index}} {_shortened(label, names):<{names}} ")
-            row.append_text(Text().join(self._cell(i, j, cell, colored) for j in range(matrix.size)))
-            row.append_text(_rate(rates, i, colored))
-            yield _line(row)
-        if matrix.inferred.any():
+        size, width = self._matrix.size, options.max_width
+        needed = self._fixed(False) + size * NARROW_CELL + min(self._longest, LEAST_LABEL_CELLS)
+        if needed <= width:
+            yield from self._heat_map(width, colored)
+            yield self._ranking(width)
+        else:
+            yield from self._ranked_table(width, colored)
+            where = f"; {self._elsewhere}" if self._elsewhere else ""
+            yield Text(f"the {size} x {size} matrix needs {needed} columns, here are {width}{where}")
+        if self._matrix.inferred.any():
             yield Text(f"{INFERRED} inferred from the pairs that were judged")
-        yield from (Text(f"? {note}") for note in self._notes())
+        names = [f"{n} ({label})" if label else str(n) for n, label in enumerate(self._labels)]
+        yield from (Text(f"? {one_line(note)}") for note in unjudged_reasons(self._matrix, names))
+
+    def _fixed(self, bars: bool) -> int:
+        """Columns beside the names and the cells of the matrix: indices, two spaces, win rates."""
+        return self._index_cells + 2 + RATE_CELLS + (BAR_CELLS + 1 if bars else 0)
+
+    def _heat_map(self, width: int, colored: bool) -> Iterator[Text]:
+        size = self._matrix.size
+        bars = colored and self._fixed(True) + size * NARROW_CELL + LEAST_LABEL_CELLS <= width
+        room = width - self._fixed(bars)
+        cell = WIDE_CELL if room >= size * WIDE_CELL + min(self._longest, LABEL_CELLS) else NARROW_CELL
+        names = min(self._longest, room - size * cell)
+        header = "".join(f"{n:>{cell - 1}} " for n in range(size))
+        blank = " " * (self._index_cells + names + 2)
+        yield _line(Text(f"{blank}{header}  win rate", style="dim" if colored else ""))
+        for i, label in enumerate(self._labels):
+            row = Text(f"{i:>{self._index_cells}} {_fitted(label, names)} ")
+            row.append_text(Text().join(self._cell(i, j, cell, colored) for j in range(size)))
+            yield _line(row.append_text(_rate(self._rates, i, colored, bars)))
+
+    def _ranked_table(self, width: int, colored: bool) -> Iterator[Text]:
+        """One line for each candidate, best first: its rank, index, name and win rate."""
+        cells = self._index_cells
+        bars = colored and self._fixed(True) + cells + 2 + min(self._longest, LABEL_CELLS) <= width
+        names = max(0, min(self._longest, width - self._fixed(bars) - cells - 2))
+        blank = " " * (names + 1)
+        header = f"{'#':>{cells}}  {' ' * cells} {blank}  win rate"
+        yield _line(Text(header, style="dim" if colored else ""))
+        ranks = self._ranks()
+        unranked = [n for n in range(self._matrix.size) if n not in ranks]
+        for n in [*ranks, *unranked]:
+            row = Text(f"{ranks.get(n, '?'):>{cells}}  {n:>{cells}} {_fitted(self._labels[n], names)} ")
+            yield _line(row.append_text(_rate(self._rates, n, colored, bars)))
+
+    def _ranks(self) -> dict[int, int]:
+        """Candidate -> rank from 1, best first; equal win rates share a rank."""
+        return {n: 1 + int((self._rates > self._rates[n]).sum()) for n in ranking(self._matrix)}
+
+    def _ranking(self, width: int) -> Text:
+        """The candidates, best first; by their indices alone where names would take several lines."""
+        names = [f"{n} {label}".rstrip() for n, label in enumerate(self._labels)]
+        line = self._chain(names)
+        return Text(line if cell_len(line) <= width else self._chain([str(n) for n in range(len(names))]))
+
+    def _chain(self, names: Sequence[str]) -> str:
+        ranks = list(self._ranks().items())
+        steps = [" = " if rank == before else " > " for (_, before), (_, rank) in pairwise(ranks)]
+        parts = [f"{step}{names[n]}" for step, (n, _) in zip(["", *steps], ranks, strict=False)]
+        return f"ranking: {''.join(parts) or 'none, as nothing was judged'}"
 
     def _cell(self, i: int, j: int, width: int, colored: bool) -> Text:
         if not self._matrix.known[i, j]:
@@ -78,31 +140,21 @@ class TerminalMatrix:
         shown = f"{number:>{width - 1}}{INFERRED if inferred else ' '}"
         return Text(shown, style=_style(p) + (" italic" if inferred else "") if colored else "")
 
-    def _notes(self) -> list[str]:
-        """Why something was neither judged nor inferred: one line for each candidate and each other pair."""
-        matrix = self._matrix
-        readable = np.array([not error for error in matrix.errors])
-        silent = np.argwhere(np.triu(~matrix.known & readable[:, None] & readable[None, :]))
-        return [
-            f"{n}{f' ({label})' if label else ''}: {error}"
-            for n, (label, error) in enumerate(zip(self._labels, matrix.errors, strict=True))
-            if error
-        ] + [f"{i} against {j}: {matrix.reason(int(i), int(j))}" for i, j in silent]
 
-
-def _rate(rates: np.ndarray, i: int, colored: bool) -> Text:
+def _rate(rates: Floats, i: int, colored: bool, bars: bool) -> Text:
     rate = float(rates[i])
     if math.isnan(rate):
         return Text("  not judged")
-    text = Text(f"  {rate:.3f}", style="bold" if rate == np.nanmax(rates) else "")
-    return text.append(f" {_bar(rate)}", style=f"not bold {_rgb(WINS)}") if colored else text
+    best = colored and rate == np.nanmax(rates)
+    text = Text(f"  {rate:.3f}", style="bold" if best else "")
+    return text.append(f" {_bar(rate)}", style=f"not bold {_rgb(WINS)}") if bars else text
 
 
 def _style(p: float) -> str:
-    """White or black on the colour of p, whichever is easier to read."""
+    """Black or white on the colour of p, whichever is easier to read."""
     end, share = (WINS, p * 2 - 1) if p >= 0.5 else (LOSES, 1 - p * 2)
     red, green, blue = (round(e + (x - e) * share) for e, x in zip(EVEN, end, strict=True))
-    return f"{'#ffffff' if share > 0.6 else '#101010'} on {_rgb((red, green, blue))}"
+    return f"{text_color((red / 255, green / 255, blue / 255))} on {_rgb((red, green, blue))}"
 
 
 def _rgb(color: tuple[int, int, int]) -> str:
@@ -114,9 +166,13 @@ def _bar(rate: float) -> str:
     return EIGHTHS[8] * full + (EIGHTHS[rest] if rest else "")
 
 
-def _shortened(label: str, width: int) -> str:
-    """The end of a label that is too long: of a file name it tells the most."""
-    return label if len(label) <= width else label[len(label) - width :]
+def _fitted(label: str, cells: int) -> str:
+    """`label` padded to so many cells; of a longer one its end, by which file names differ most."""
+    if cell_len(label) > cells:
+        while label and cell_len(label) > cells - 1:
+            label = label[1:]
+        label = f"{ELLIPSIS}{label}"[:cells]
+    return label + " " * (cells - cell_len(label))
 
 
 def _line(text: Text) -> Text:

@@ -1,7 +1,8 @@
-"""Images at the border: from a reference to checked bytes, a digest and decoded pixels.
+"""Images at the boundary: from a reference to checked bytes, a digest and decoded pixels.
 
-An image that came from outside is checked before it is decoded: its byte size, then (from the file's
-header alone) its format and its pixel count; of the file, a decoder is handed only what the pixels need. This
+An image from outside is checked before it is decoded: its byte size, then (from the file's header alone) its
+format and its pixel count; a decoder is handed only the parts of the file that the pixels need. However an
+image enters, as bytes, as a file or as a Pillow image, `PIL.ImageOps.exif_transpose` turns it upright. This
 module fetches nothing over a network.
 """
 
@@ -11,16 +12,19 @@ import os
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from prefrm.containers import essence
+from prefrm.containers import UPRIGHT, essence
 from prefrm.errors import ConfigError, MediaError
 
 __all__ = [
+    "CONVERTED_FORMATS",
     "DEFAULT_LIMITS",
     "ImageInfo",
     "ImageLimits",
@@ -30,12 +34,17 @@ __all__ = [
     "encode_png",
     "probe",
     "read",
+    "read_bytes",
+    "upright",
 ]
+
+CONVERTED_FORMATS = ("GIF", "BMP", "TIFF", "AVIF")
+"""Formats that `read` converts to PNG. A server refuses them: each decoder is one more to attack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageLimits:
-    """What an untrusted image may be: bytes as encoded, pixels as decoded, Pillow format names.
+    """Bounds on an untrusted image: bytes as encoded, pixels as decoded, Pillow format names.
 
     Raises:
         ConfigError: more pixels are allowed than Pillow opens, which is twice `Image.MAX_IMAGE_PIXELS`.
@@ -54,24 +63,27 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS = ImageLimits()
-# By EXIF's orientation: how the camera was held, undone.
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # Of a PNG: the signature, and the length and name of the chunk that must come first.
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+# The largest sample of the Pillow modes of 32 bits: "I" holds 16-bit grey, "F" has the range of 8 bits.
+LARGEST_SAMPLE = {"I": 0xFFFF, "F": 0xFF}
+# First bytes of formats that are recognised in order to be converted, or to be named when they are refused.
+SIGNATURES = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+# An ISO media file names its format at bytes 8 to 12; mif1 and msf1 are common to AVIF and HEIF.
+BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"mif1": "AVIF",
+    b"msf1": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
-    """What the header of an encoded image says: Pillow's format name, width and height in pixels."""
+    """The header of an encoded image: Pillow's format name, width and height in pixels, not yet turned."""
 
     format: str
     width: int
@@ -84,18 +96,43 @@ def digest(data: bytes) -> str:
 
 
 def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """The encoded bytes of an image file, after `probe`. Raises `MediaError` that names the file."""
+    """The encoded bytes of an image file that a person names, after `probe`.
+
+    A GIF, BMP, TIFF or AVIF file is converted to PNG without loss: its first frame, upright, over white.
+
+    Raises:
+        MediaError: it cannot be read, or is beyond the limits, before or after conversion; names the file.
+    """
+    data = read_bytes(path, limits)
+    try:
+        if (kind := _other_format(data)) in CONVERTED_FORMATS and kind not in limits.formats:
+            data = _converted(data, replace(limits, formats=(kind,)))
+        probe(data, limits)
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from error
+    return data
+
+
+def _converted(data: bytes, limits: ImageLimits) -> bytes:
+    if limits.formats == ("AVIF",) and not ("avif" in features.modules and features.check("avif")):
+        raise MediaError("this Pillow reads no AVIF; install 11.3 or newer: pip install --upgrade pillow")
+    with warnings.catch_warnings():
+        # Pillow warns of each damaged tag of a TIFF; none of them is needed.
+        warnings.simplefilter("ignore", UserWarning)
+        return encode_png(decode(data, limits))
+
+
+def read_bytes(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """The content of a file of at most `limits.max_bytes`. Raises `MediaError` that names the file."""
     file = Path(path)
     try:
         check_size(file.stat().st_size, limits)
-        data = file.read_bytes()
-        probe(data, limits)
+        return file.read_bytes()
     except MediaError as error:
         raise MediaError(f"{file}: {error}") from error
     # A path with a NUL in it is a ValueError.
     except (OSError, ValueError) as error:
         raise MediaError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return data
 
 
 def check_size(size: int, limits: ImageLimits = DEFAULT_LIMITS) -> None:
@@ -120,45 +157,89 @@ def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo:
 
 
 def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
-    """The image as RGB, upright (EXIF orientation applied), transparency laid over white.
+    """The image as RGB, upright (as `PIL.ImageOps.exif_transpose` turns it), transparency laid over white.
 
     Raises:
         MediaError: as `probe`, or the pixel data is truncated or corrupt.
     """
-    image, turn = _opened(data, limits)
-    with image:
-        try:
-            image.load()
-            upright = _eight_bit(image if turn is None else image.transpose(turn))
-            if not upright.has_transparency_data:
-                return upright.convert("RGB")
+    image, orientation = _opened(data, limits)
+    with image, _pixel_errors():
+        if orientation is not None:
+            image.getexif()[ExifTags.Base.Orientation] = orientation
+        upright = _eight_bit(_upright(image))
+        if upright.has_transparency_data:
             rgba = upright.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-        # Pillow's decoders raise many kinds on hostile input; all of them mean "unreadable".
-        except Exception as error:
-            raise MediaError(f"the image's pixel data is truncated or corrupt: {error}") from error
+            upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return upright.convert("RGB")
 
 
-def encode_png(image: Image.Image) -> bytes:
-    """PNG bytes, for images that this process made; a mode that PNG does not have is converted to one it has.
+def encode_png(image: Image.Image, *, level: int = 6) -> bytes:
+    """PNG bytes of an image of any Pillow mode, upright (as `PIL.ImageOps.exif_transpose` turns it).
+
+    A mode that PNG does not have is converted to one that shows the same picture. `level` is zlib's, 0 to 9.
 
     Raises:
-        MediaError: Pillow cannot convert the mode.
+        MediaError: the pixels cannot be read, or samples of mode I or F are out of range.
     """
-    if image.mode not in PNG_MODES:
-        mode = "RGBA" if image.has_transparency_data else "RGB"
-        try:
-            # 32-bit grey holds 16-bit samples, which RGB would clip at 255.
-            image = image.convert("I;16" if image.mode == "I" else mode)
-        except ValueError as error:
-            raise MediaError(f"an image of mode {image.mode} cannot be encoded as PNG: {error}") from error
+    with _pixel_errors():
+        image = _upright(image)
+    if image.mode in LARGEST_SAMPLE:
+        _check_samples(image)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    _for_png(image).save(buffer, format="PNG", compress_level=level)
     return buffer.getvalue()
 
 
-def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Image.Transpose | None]:
-    """The image, not yet decoded, and what turns it upright."""
+def upright(data: bytes) -> bytes:
+    """The encoded image or, if its metadata turns it, an upright PNG: for readers that ignore metadata.
+
+    Raises:
+        MediaError: its metadata turns it and it cannot be decoded.
+    """
+    return data if essence(data).orientation in (None, UPRIGHT) else encode_png(decode(data))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        if image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) == UPRIGHT:
+            return image
+        return ImageOps.exif_transpose(image)
+    # Pillow raises many kinds on damaged metadata, which says nothing of how the image is to be turned.
+    except Exception:
+        return image
+
+
+@contextmanager
+def _pixel_errors() -> Iterator[None]:
+    """Pillow's decoders raise many kinds on hostile input; all of them mean "unreadable"."""
+    try:
+        yield
+    except Exception as error:
+        raise MediaError(f"the image's pixel data is truncated or corrupt: {error}") from error
+
+
+def _check_samples(image: Image.Image) -> None:
+    samples, largest = np.asarray(image), LARGEST_SAMPLE[image.mode]
+    low, high = samples.min(), samples.max()
+    if not 0 <= low <= high <= largest:
+        raise MediaError(
+            f"an image of mode {image.mode} has samples from 0 to {largest}; received {low:g} to {high:g}"
+        )
+
+
+def _for_png(image: Image.Image) -> Image.Image:
+    if image.mode in PNG_MODES:
+        return image
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion from another byte order clips at 255.
+        return Image.fromarray(np.asarray(image).astype(np.uint16))
+    modes = {"I": "I;16", "La": "LA"}
+    return image.convert(modes.get(image.mode, "RGBA" if image.has_transparency_data else "RGB"))
+
+
+def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, int | None]:
+    """The image, not yet decoded, and its EXIF orientation if the container was reduced."""
     if not data:
         raise MediaError("the image is empty (0 bytes)")
     check_size(len(data), limits)
@@ -169,11 +250,24 @@ def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Image.Transp
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(needed.data), formats=limits.formats)
     except UnidentifiedImageError as error:
-        raise MediaError(f"the bytes are no {', '.join(limits.formats)} image") from error
+        raise MediaError(_refusal(data, limits)) from error
     except Exception as error:
         raise MediaError(f"the image's header cannot be read: {error}") from error
     _check_pixels(image.width, image.height, limits)
-    return image, TURNS.get(needed.orientation)
+    return image, needed.orientation
+
+
+def _refusal(data: bytes, limits: ImageLimits) -> str:
+    kind = _other_format(data)
+    other = f" but {kind}; convert it to PNG" if kind and kind not in limits.formats else ""
+    return f"the bytes are no {', '.join(limits.formats)} image{other}"
+
+
+def _other_format(data: bytes) -> str:
+    """The format of an encoded image other than PNG, JPEG and WebP, by its first bytes; "" if unknown."""
+    if data[4:8] == b"ftyp":
+        return BRANDS.get(data[8:12], "")
+    return next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), "")
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:

@@ -7,28 +7,41 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-__all__ = ["Advance", "track"]
+__all__ = ["Advance", "Tracker", "track"]
 
 Advance = Callable[[int], None]
 """Called with how much is done so far (not with an increment)."""
+
+
+class Tracker(Protocol):
+    """An `Advance` that also shows numbers and lines."""
+
+    def __call__(self, done: int, numbers: str = "") -> None:
+        """Show how much is done so far, beside numbers of the moment."""
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def track(label: str, total: int) -> Iterator[Advance]:
-    """Show the progress of `total` units of work while the block runs.
+def track(label: str, total: int, done: int = 0) -> Iterator[Tracker]:
+    """Show the progress of `total` units of work, of which some may be done, while the block runs.
 
     The block reports through the function that it is given: `advance(done)`.
     """
@@ -40,24 +53,41 @@ def track(label: str, total: int) -> Iterator[Advance]:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda done: bar.update(task, completed=done)
+            yield _Bar(bar, bar.add_task(label, total=total, completed=done, numbers=""))
     else:
-        yield _plain_lines(label, total)
+        yield _Lines(label, total, done)
 
 
-def _plain_lines(label: str, total: int) -> Advance:
-    started = printed = time.monotonic()
+class _Bar:
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
 
-    def advance(done: int) -> None:
-        nonlocal printed
+    def __call__(self, done: int, numbers: str = "") -> None:
+        self._bar.update(self._task, completed=done, numbers=numbers)
+
+    def say(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False)
+
+
+class _Lines:
+    """A line now and then, and one at the end where there are numbers to show."""
+
+    def __init__(self, label: str, total: int, done: int) -> None:
+        self._label, self._total, self._before = label, total, done
+        self._started = self._printed = time.monotonic()
+
+    def __call__(self, done: int, numbers: str = "") -> None:
         now = time.monotonic()
-        if now - printed < SECONDS_BETWEEN_LINES or not done:
+        last = bool(numbers) and done == self._total
+        if done <= self._before or (now - self._printed < SECONDS_BETWEEN_LINES and not last):
             return
-        printed = now
-        left = (now - started) / done * (total - done)
-        print(f"{label}: {done}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+        self._printed = now
+        left = (now - self._started) / (done - self._before) * (self._total - done)
+        parts = [f"{done}/{self._total}", numbers, "" if last else f"about {left:.0f} s left"]
+        self.say(f"{self._label}: {', '.join(filter(None, parts))}")
 
-    return advance
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)

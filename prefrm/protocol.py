@@ -112,7 +112,7 @@ def encode_groups(groups: Sequence[Group]) -> dict[str, npt.NDArray[Any]]:
     A missing candidate becomes an empty element.
 
     Raises:
-        ProtocolError: there is no group, the groups differ in size, or a prompt is no valid Unicode.
+        ProtocolError: there is no group, the groups differ in size, or a prompt is not valid Unicode.
     """
     sizes = sorted({group.size for group in groups})
     if len(sizes) != 1:
@@ -301,4 +301,4 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ProtocolError(f"{text[:60]!r} is no valid Unicode text: {error.reason}") from error
+        raise ProtocolError(f"{text[:60]!r} is not valid Unicode text: {error.reason}") from error

@@ -14,6 +14,7 @@ import typer
 
 from prefrm.config import from_overrides
 from prefrm.errors import ConfigError, missing_extra
+from prefrm.options import Device, Dtype
 from prefrm.protocol import DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
 from serving.observing.logs import configure
 from serving.sockets import check_ports
@@ -64,13 +65,8 @@ def serve(
     log_format: Annotated[
         Literal["text", "json"], typer.Option(help="Of the log, on standard error.")
     ] = "text",
-    device: Annotated[
-        str, typer.Option(help="auto (the first accelerator, or else the CPU), cpu, cuda:0, ...")
-    ] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="Of the backbone; auto is float32 on the CPU and bfloat16 elsewhere."),
-    ] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     pairs: Annotated[
         int | None,
         typer.Option(min=1, help="Judge so many pairs of a group and infer the others; all by default."),
@@ -200,7 +196,10 @@ def stop_at_end(descriptor: int) -> None:
 
 
 def announce(addresses: "Addresses", address_file: Path | None) -> None:
-    """Print where the server is, on one line, and write it to a file that is there whole or not at all."""
+    """Print every model's addresses, those of metrics and documentation, and write them to a file.
+
+    The file is there whole or not at all.
+    """
     if address_file is not None:
         told: dict[str, Any] = {
             "http": addresses.http,
@@ -215,4 +214,6 @@ def announce(addresses: "Addresses", address_file: Path | None) -> None:
             partial.replace(address_file)
         finally:
             partial.unlink(missing_ok=True)
-    typer.echo(f"ready: {addresses.grpc_url} {addresses.http_url} metrics {addresses.metrics_url}")
+    lines = [f"ready: {' '.join(addresses.model_urls(model))}" for model in addresses.models]
+    lines += [f"metrics: {addresses.metrics_url}", f"docs: {addresses.docs_url}"]
+    typer.echo("\n".join(lines))

@@ -16,7 +16,7 @@ from prefrm.protocol import OUTPUTS, decode_groups, encode_matrices
 from prefrm.winmatrix import Group, WinMatrix
 from serving.descriptions import describe_config, describe_model, describe_server
 from serving.errors import InvalidRequestError, NotReadyError
-from serving.limits import Limits
+from serving.limits import Limits, with_refusals
 from serving.models import ModelRepository, ServedModel
 from serving.observing.metrics import Metrics
 from serving.observing.requests import Observer, Request, Watch
@@ -135,7 +135,7 @@ class DataPlane:
     async def score(
         self, model: str, version: str, groups: Sequence[Group], timeout: float | None, record: Request
     ) -> list[WinMatrix]:
-        """Score one request's groups, of any sizes.
+        """Score one request's groups, of any sizes; one beyond the limits is answered as not judged.
 
         Args:
             model: its name.
@@ -145,7 +145,7 @@ class DataPlane:
             record: filled for the observers.
 
         Raises:
-            UnknownModelError, NotReadyError, InvalidRequestError: before anything is queued.
+            UnknownModelError, NotReadyError, InvalidRequestError, TooLargeError: before anything is queued.
             OverloadedError, ExpiredError, FailedError: as `Batcher.submit`.
         """
         return await self._score(self._model(model, version, record), groups, timeout, record)
@@ -192,7 +192,15 @@ class DataPlane:
         record.groups = len(groups)
         record.candidates = sum(group.size for group in groups)
         record.content_bytes = sum(group.content_bytes for group in groups)
-        self.limits.check(groups)
+        self.limits.check_sizes([group.size for group in groups])
+        refusals = [self.limits.refusal(group) for group in groups]
+        accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
+        matrices = await self._submit(model, accepted, timeout, record) if accepted else []
+        return with_refusals(groups, refusals, matrices)
+
+    async def _submit(
+        self, model: ServedModel, groups: Sequence[Group], timeout: float | None, record: Request
+    ) -> list[WinMatrix]:
         seconds = self.limits.deadline_s if timeout is None else min(timeout, self.limits.deadline_s)
         scored = await model.batcher.submit(groups, expires=record.started + seconds)
         record.cost, record.queue_s, record.compute_s = scored.cost, scored.queue_s, scored.compute_s

@@ -3,7 +3,7 @@
 ServingError (PrefrmError)
 ├── InvalidRequestError (RequestError)       the request is malformed or breaks a limit
 ├── UnknownModelError (RequestError)         no such model or version
-├── TooLargeError (RequestError)             the body exceeds the limit on its bytes
+├── TooLargeError (RequestError)             the body or its answer is too large; a part may pass
 ├── SlowBodyError (DeadlineError)            the body did not come within the deadline
 ├── OverloadedError (OverloadedError)        the queue is full
 │   └── BusyError                            the same, for clients that come back after 503 alone
@@ -69,10 +69,10 @@ class UnknownModelError(ServingError, errors.RequestError):
 
 
 class TooLargeError(ServingError, errors.RequestError):
-    """The body exceeds the limit on its bytes."""
+    """The body exceeds the limit on its bytes, or its answer would be too large; a part may pass."""
 
     http_status = 413
-    grpc_status = "INVALID_ARGUMENT"
+    grpc_status = "OUT_OF_RANGE"
     closes = True
 
 

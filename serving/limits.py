@@ -1,15 +1,16 @@
 """What one server accepts, how much may wait, and for how long."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Literal
 
 from prefrm.errors import ConfigError
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
-from prefrm.winmatrix import Group
-from serving.errors import InvalidRequestError
+from prefrm.winmatrix import Group, WinMatrix
+from serving.errors import InvalidRequestError, TooLargeError
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "with_refusals"]
 
 # Of a number that a client sent: an extent in JSON may have thousands of digits.
 SHOWN_DIGITS = 20
@@ -23,9 +24,9 @@ class Limits:
 
     Attributes:
         image: bytes, pixels and formats of each image; one beyond them is a candidate that cannot be judged.
-        group_size: K of a group; a request beyond it is refused, as by the two below.
-        request_groups: B, groups of one request.
-        prompt_bytes: of a prompt in UTF-8.
+        group_size: K of a group; one beyond it is answered as not judged, and the others are judged.
+        prompt_bytes: of a prompt in UTF-8; likewise.
+        request_groups: B, groups of one request; a request beyond it is refused.
         request_bytes: bytes of one request, after decompression.
         queued_cost: what may wait for a model's scorer; a request is admitted whole or refused, and one
             that nothing waits before is always admitted.
@@ -77,18 +78,61 @@ class Limits:
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative; received {getattr(self, name)}")
 
-    def check(self, groups: Sequence[Group]) -> None:
-        """Raise `InvalidRequestError` if a request of these groups, at least one, is too much."""
-        self.check_counts(len(groups), max(group.size for group in groups))
-        longest = max(group.prompt_bytes for group in groups)
-        if longest > self.prompt_bytes:
-            raise InvalidRequestError(f"a prompt may have {self.prompt_bytes} bytes; received {longest}")
+    @property
+    def answer_entries(self) -> int:
+        """Entries of all win matrices of the largest answer, those of refused groups included."""
+        return self.request_groups * self.group_size**2
+
+    @property
+    def widest_group(self) -> int:
+        """K of the largest group that is answered at all, if only as not judged."""
+        return isqrt(self.answer_entries)
+
+    def refusal(self, group: Group) -> str:
+        """The reason why a group is not judged; "" for a group within the limits."""
+        if group.size > self.group_size:
+            return _too_many(self.group_size, group.size)
+        if group.prompt_bytes > self.prompt_bytes:
+            return f"a prompt may have {self.prompt_bytes} bytes; received {group.prompt_bytes}"
+        return ""
+
+    def check_sizes(self, sizes: Sequence[int]) -> None:
+        """Raise as `check_counts` unless groups of these sizes can be answered, if only as not judged."""
+        self._check_groups(len(sizes))
+        if sum(size**2 for size in sizes) > self.answer_entries:
+            raise TooLargeError(_too_many(self.group_size, max(sizes)))
 
     def check_counts(self, groups: int, size: int) -> None:
-        """Raise `InvalidRequestError` if so many groups, the largest of this size, are too much."""
-        for what, most, count in (
-            ("a request may have {} groups", self.request_groups, groups),
-            ("a group may have {} candidates", self.group_size, size),
-        ):
-            if count > most:
-                raise InvalidRequestError(f"{what.format(most)}; received {str(count)[:SHOWN_DIGITS]}")
+        """Check the extents of a request whose groups are of one size, before its content is read.
+
+        Raises:
+            InvalidRequestError: there are too many groups.
+            TooLargeError: the groups are so large that the answer would exceed `answer_entries`.
+        """
+        self._check_groups(groups)
+        if max(groups, 1) * size**2 > self.answer_entries:
+            raise TooLargeError(_too_many(self.group_size, size))
+
+    def _check_groups(self, groups: int) -> None:
+        if groups > self.request_groups:
+            raise InvalidRequestError(
+                f"a request may have {self.request_groups} groups; received {str(groups)[:SHOWN_DIGITS]}"
+            )
+
+
+def with_refusals(
+    groups: Sequence[Group], refusals: Sequence[str], matrices: Iterable[WinMatrix]
+) -> list[WinMatrix]:
+    """The matrices of all groups, from those of the groups without a refusal, in order.
+
+    In the matrix of a refused group nothing was judged, and the refusal is each candidate's reason.
+    """
+    judged = iter(matrices)
+    return [
+        WinMatrix.missing([refusal] * group.size) if refusal else next(judged)
+        for group, refusal in zip(groups, refusals, strict=True)
+    ]
+
+
+def _too_many(most: int, size: int) -> str:
+    return f"a group may have {most} candidates; received {str(size)[:SHOWN_DIGITS]}"

@@ -26,6 +26,7 @@ from serving.observing.cache import ImageCache
 from serving.observing.metrics import Metrics
 from serving.observing.requests import Observer
 from serving.sockets import address_of, bind, join_address, port_in_use
+from serving.wire.docs_page import DOCS_PAGE
 from serving.wire.grpc import InferenceService
 from serving.wire.http import create_app
 from serving.wire.parsing import CarefulRegistrar
@@ -56,18 +57,28 @@ class Addresses:
 
     @property
     def http_url(self) -> str:
-        """What `prefrm.client.connect` takes for the first model, over HTTP."""
-        return f"http{'s' * self.secure}://{self.http}/{self.models[0]}"
-
-    @property
-    def metrics_url(self) -> str:
-        """What Prometheus reads."""
-        return f"http{'s' * self.secure}://{self.metrics}/metrics"
+        """The URL of the first model over HTTP, for `prefrm.client.connect`."""
+        return self.model_urls(self.models[0])[1]
 
     @property
     def grpc_url(self) -> str:
-        """What `prefrm.client.connect` takes for the first model, over gRPC."""
-        return f"grpc{'s' * self.secure}://{self.grpc}/{self.models[0]}"
+        """The URL of the first model over gRPC, for `prefrm.client.connect`."""
+        return self.model_urls(self.models[0])[0]
+
+    @property
+    def metrics_url(self) -> str:
+        """The URL of the Prometheus metrics."""
+        return f"http{'s' * self.secure}://{self.metrics}/metrics"
+
+    @property
+    def docs_url(self) -> str:
+        """The URL of the page that documents the HTTP API."""
+        return f"http{'s' * self.secure}://{self.http}{DOCS_PAGE}"
+
+    def model_urls(self, model: str) -> tuple[str, str]:
+        """The URLs of a model for `prefrm.client.connect`, over gRPC and over HTTP."""
+        secure = "s" * self.secure
+        return f"grpc{secure}://{self.grpc}/{model}", f"http{secure}://{self.http}/{model}"
 
 
 class Server:
@@ -105,7 +116,8 @@ class Server:
     async def start(self) -> Addresses:
         """Listen, and accept requests. Raises `ConfigError` if a port cannot be had; then nothing listens."""
         async with AsyncExitStack() as started:
-            http = await self._start_http("http", create_app(self._plane), started)
+            app = create_app(self._plane, None if self._tokens is None else OPEN_PATHS)
+            http = await self._start_http("http", app, started)
             metrics = await self._start_http("metrics", make_asgi_app(self._plane.metrics.registry), started)
             grpc_address = await self._start_grpc(started)
             self._plane.start()

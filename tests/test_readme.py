@@ -31,5 +31,5 @@ def test_the_two_rows_that_it_shows_can_be_built_and_trained_on(tmp_path):
     words = build.replace("pairs.csv", str(tmp_path / "pairs.csv")).replace("data/pairs", str(out)).split()
     assert CliRunner().invoke(app, words[2:]).stdout == f"{out}: 2 train groups\n"
     config = load_config(TrainConfig, ROOT / train.split()[2], train.split()[4::2])
-    (survey,) = survey_data(replace(config.data, path=out))
+    (survey,) = survey_data(replace(config.data, path=out), tmp_path / "cache").values()
     assert (survey.groups, survey.comparisons, config.evaluation) == (2, 2, None)

@@ -25,7 +25,7 @@ judge is a LoRA adapter of rank 16 on the shipped captioner, trained for {steps}
 the joint verdict has {pairs} comparisons, each in one presentation order; a step of every other judge has
 {groups} groups with all their comparisons, of a verdict in both orders, from one forward pass over each.
 Accuracy is over strict pairs of held-out prompts, against clean labels. The calibration error is over all
-pairs, ties included, after temperature scaling on the validation split.
+pairs, ties included, under the calibration that was fitted to the validation split.
 """
 SIZES = """\
 Trained on {train:,} groups of {group_size}, {labels}; calibrated on {validation:,} groups and measured on

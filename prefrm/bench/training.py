@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from data_recipes.shapes.captioner import CHECKPOINT
 from prefrm.bench.cases import CASES, GROUPS, PAIRS, STEPS, Case, Kind
 from prefrm.files import write_whole
 from prefrm.judge import JudgeSpec
@@ -85,7 +84,7 @@ class Row:
 def spec_of(kind: Kind) -> JudgeSpec:
     """The judge of a case, on the shapes world's captioner; all its pictures are square."""
     return JudgeSpec(
-        base_model=str(CHECKPOINT),
+        base_model="shipped:shapes-captioner",
         head=kind.head,
         attention=kind.attention,
         quantize=kind.quantize,
@@ -149,8 +148,6 @@ def _asked(config: TrainConfig) -> dict[str, Any]:
     settings = asdict(config)
     for place in ("output", "data"):
         del settings[place]
-    # A checkout of the same version may lie elsewhere.
-    del settings["judge"]["base_model"]
     asked = settings | {"device": device_name(config.device), "version": version("prefrm")}
     same: dict[str, Any] = json.loads(json.dumps(asked))
     return same

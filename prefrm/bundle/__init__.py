@@ -28,7 +28,7 @@ from prefrm.bundle.conversion import merge_bundle
 from prefrm.bundle.loading import Bundle, load_bundle
 from prefrm.bundle.manifest import (
     MANIFEST,
-    Calibration,
+    CalibrationRecord,
     Manifest,
     check_outside_bundles,
     is_added,
@@ -41,7 +41,7 @@ from prefrm.bundle.writing import amend_bundle, write_bundle
 __all__ = [
     "MANIFEST",
     "Bundle",
-    "Calibration",
+    "CalibrationRecord",
     "Manifest",
     "amend_bundle",
     "check_outside_bundles",

@@ -10,11 +10,12 @@ from typing import Any
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge.spec import JudgeSpec
 from prefrm.prompts import Template
+from prefrm.winmatrix import CalibrationMap, calibration_map
 
 __all__ = [
     "HOST_PATHS",
     "MANIFEST",
-    "Calibration",
+    "CalibrationRecord",
     "Manifest",
     "check_outside_bundles",
     "check_path",
@@ -25,7 +26,7 @@ __all__ = [
     "verify_files",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 # Weights, plain text and pictures; nothing that a loader would unpickle or run.
 ALLOWED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model", ".md", ".png", ".svg"})
@@ -37,24 +38,39 @@ SYSTEM_PREFIX = "._"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """One temperature, fitted on data that the judge was not trained on.
+class CalibrationRecord:
+    """A calibration map as plain data, and what it was fitted on: data that the judge was not trained on.
 
     Attributes:
-        temperature: > 0; log-odds are divided by it.
+        name: the family of the map, one of `prefrm.winmatrix.CALIBRATION_MAPS`.
+        parameters: of the map, by name.
         split: the split on which it was fitted.
-        n: how many comparisons that was.
+        pairs: how many judged comparisons that was.
     """
 
-    temperature: float
+    name: str
+    parameters: Mapping[str, float]
     split: str
-    n: int
+    pairs: int
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.temperature < float("inf"):
-            raise ConfigError(f"a temperature is positive and finite; received {self.temperature}")
-        if self.n < 1:
-            raise ConfigError(f"a calibration needs at least one comparison; received n={self.n}")
+        calibration_map(self.name, self.parameters)
+        if self.pairs < 1:
+            raise ConfigError(f"a calibration needs at least one comparison; received pairs={self.pairs}")
+
+    @classmethod
+    def of(cls, calibration: CalibrationMap, *, split: str, pairs: int) -> "CalibrationRecord":
+        """The record of a map that was fitted on so many pairs of a split."""
+        return cls(name=calibration.name, parameters=calibration.parameters, split=split, pairs=pairs)
+
+    @property
+    def map(self) -> CalibrationMap:
+        """The map itself."""
+        return calibration_map(self.name, self.parameters)
+
+    def describe(self) -> str:
+        """A clause for a terminal or a card."""
+        return f"{self.map.describe()}, from {self.pairs} pairs of {self.split}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +97,7 @@ class Manifest:
     weights: str
     base_revision: str | None
     base_sha256: str
-    calibration: Calibration | None
+    calibration: CalibrationRecord | None
     data_fingerprint: str
     metrics: Mapping[str, Any]
     versions: Mapping[str, str]
@@ -96,7 +112,7 @@ class Manifest:
         """One line for a terminal or a log; an uncalibrated judge is called so."""
         state = "uncalibrated"
         if self.calibration is not None:
-            state = f"calibrated on {self.calibration.split} (T = {self.calibration.temperature:.3g})"
+            state = f"calibrated ({self.calibration.describe()})"
         spec = self.spec
         kind = f"{spec.head} judge ({spec.attention})" if spec.is_pairwise else f"{spec.head} judge"
         return f"{kind} on {spec.base_model}, {state}, {self.digest[:12]}"
@@ -121,7 +137,7 @@ class Manifest:
             manifest = cls(
                 spec=JudgeSpec(**raw.pop("spec")),
                 template=_template(raw.pop("template")),
-                calibration=None if calibration is None else Calibration(**calibration),
+                calibration=None if calibration is None else CalibrationRecord(**calibration),
                 **raw,
             )
             same = manifest.to_json() == text

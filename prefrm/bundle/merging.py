@@ -16,11 +16,11 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
 
-from prefrm.bundle.quiet import plain_stderr
 from prefrm.errors import BundleError
 from prefrm.judge import Judge
 from prefrm.judge.heads import log_odds
 from prefrm.judge.quantization import compute_in_float32, dequantize, is_quantized
+from prefrm.quiet import quiet
 
 __all__ = ["standalone"]
 
@@ -45,7 +45,7 @@ def standalone(judge: Judge) -> Judge:
     adapted = isinstance(judge.backbone, PeftModel)
     if not adapted and not is_quantized(judge.model):
         return judge
-    with plain_stderr():
+    with quiet():
         exact = Judge(
             copy.deepcopy(judge.backbone).to("cpu"),
             copy.deepcopy(judge.head).to("cpu"),

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from prefrm.bundle.manifest import (
     HOST_PATHS,
     MANIFEST,
-    Calibration,
+    CalibrationRecord,
     Manifest,
     check_outside_bundles,
     check_path,
@@ -26,10 +26,10 @@ from prefrm.bundle.manifest import (
     verify_files,
 )
 from prefrm.bundle.merging import standalone
-from prefrm.bundle.quiet import plain_stderr
 from prefrm.errors import BundleError
 from prefrm.files import write_folder_whole
 from prefrm.judge import Judge, JudgeSpec
+from prefrm.quiet import quiet
 
 __all__ = ["amend_bundle", "write_bundle"]
 
@@ -42,7 +42,7 @@ def write_bundle(
     folder: Path | str,
     judge: Judge,
     *,
-    calibration: Calibration | None,
+    calibration: CalibrationRecord | None,
     data_fingerprint: str,
     metrics: Mapping[str, Any],
     card: str,
@@ -74,7 +74,7 @@ def write_bundle(
         )
     judge = judge if adapted else standalone(judge)
     plain = _plain(metrics)
-    with plain_stderr(), write_folder_whole(target) as partial:
+    with quiet(), write_folder_whole(target) as partial:
         _write_weights(judge, partial)
         _write_card(partial, card, plots)
         manifest = Manifest(
@@ -98,7 +98,7 @@ def write_bundle(
 def amend_bundle(
     folder: Path | str,
     *,
-    calibration: Calibration | None,
+    calibration: CalibrationRecord | None,
     metrics: Mapping[str, Any],
     card: str,
     plots: Mapping[str, bytes] = NO_PLOTS,

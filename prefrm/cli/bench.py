@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from prefrm.cli.shared import AsJson
+from prefrm.files import require_writable_folder
+from prefrm.options import AsJson, Device, Dtype
 
 __all__ = ["bench", "engine", "judges"]
 
@@ -18,7 +19,7 @@ def judges(
     runs: Annotated[
         Path, typer.Option(help="where the trainings are kept; an interrupted benchmark goes on there")
     ] = Path("runs/bench-judges"),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda:0")] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="trainings side by side; one for each core by default")
     ] = None,
@@ -26,6 +27,7 @@ def judges(
     """Train every kind of judge on the shapes world and write down what each is worth and costs."""
     from prefrm.bench.judges import bench_judges
 
+    require_writable_folder(out, "--out")
     bench_judges(runs, out, device=device, workers=workers)
     print(f"report: {out / 'judges.md'}")
 
@@ -38,8 +40,8 @@ def engine(
     k: Annotated[
         str | None, typer.Option(metavar="K,K", help="group sizes; 4,8,16,32,64, or 4,8 with --quick")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda:0")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     out: Annotated[
         Path | None, typer.Option(help="a folder, for engine.json and engine/table.md; none by default")
     ] = None,
@@ -51,8 +53,7 @@ def engine(
 
     settings = read_settings(device=device, dtype=dtype, k=k, quick=quick)
     if out is not None:
-        # Before the work, not after it.
-        out.mkdir(parents=True, exist_ok=True)
+        require_writable_folder(out, "--out")
     report = bench_engine(settings)
     if out is not None:
         write_engine_report(report, out)

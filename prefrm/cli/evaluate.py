@@ -6,9 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prefrm.cli.remote import Remote, with_remote
-from prefrm.cli.shared import AsJson, Data, Split, Target, open_scorer, require_judge
+from prefrm.cli.local import Local
+from prefrm.cli.remote import Remote
+from prefrm.cli.shared import (
+    AsJson,
+    Data,
+    Split,
+    Target,
+    open_scorer,
+    print_not_judged,
+    require_judge,
+    require_judged,
+)
 from prefrm.errors import ConfigError
+from prefrm.files import require_writable_folder
+from prefrm.options import with_options
 
 if TYPE_CHECKING:
     from prefrm.eval import Evaluation, Splits, Study
@@ -16,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-@with_remote
+@with_options
 def evaluate(
     target: Target,
     data: Data,
@@ -24,7 +36,7 @@ def evaluate(
     validation: Annotated[
         str | None,
         typer.Option(
-            help="the split on which temperature and tie thresholds are fitted; `none` fits nothing",
+            help="the split on which calibration and tie thresholds are fitted; `none` fits nothing",
             show_default="validation, if the dataset has it",
         ),
     ] = None,
@@ -40,22 +52,27 @@ def evaluate(
     ),
     as_json: AsJson = False,
     *,
+    local: Local,
     remote: Remote,
 ) -> None:
-    """Measure a judge on a preference dataset: tables, plots, JSON."""
+    """Measure a judge on a preference dataset: tables, plots, JSON.
+
+    The exit status is 1 if nothing could be judged.
+    """
     from prefrm import eval as evaluation
 
+    local.require_bundle(target, against)
     remote.require_url(target, against)
     if amend and "://" in target:
         raise ConfigError(f"--amend writes into a bundle's folder; received the URL {target}")
     splits = evaluation.find_splits(data, split, validation)
     if against is not None:
         require_judge(against, remote)
-    evaluation.make_report_folder(out)
-    result = _study(target, data, splits, remote)
+    require_writable_folder(out, "--out")
+    result = _study(target, data, splits, local, remote)
     opponent = None
     if against is not None:
-        opponent = evaluation.Opponent.of(against, _study(against, data, splits, remote), result)
+        opponent = evaluation.Opponent.of(against, _study(against, data, splits, local, remote), result)
     plots = evaluation.write_report(
         result.evaluation,
         out,
@@ -63,24 +80,24 @@ def evaluate(
         against=opponent,
         why_no_thresholds=splits.why,
     )
-    for left_out in result.evaluation.unreadable:
-        where = f"record {left_out.id!r}, candidate {left_out.candidate}"
-        print(f"{where} was left out: {left_out.reason}", file=sys.stderr)
+    print_not_judged((one.id, one.candidate, one.reason) for one in result.evaluation.unreadable)
     if amend:
         # The other judge is nothing that this one's bundle should speak of.
         own = {name: (out / name).read_bytes() for name in plots if name != evaluation.AGAINST}
         _amend(Path(target), split, result.evaluation, own)
     if as_json:
         print((out / "report.json").read_text(encoding="utf-8"), end="")
-        return
-    print("\n".join(evaluation.summary(result, opponent)))
-    print(f"report: {out / 'report.md'}")
+    else:
+        print("\n".join(evaluation.summary(result, opponent)))
+        print(f"report: {out / 'report.md'}")
+    metrics = result.evaluation.metrics
+    require_judged(metrics.unjudged < metrics.comparisons, "the report names the reasons that are known")
 
 
-def _study(target: str, data: Path, splits: "Splits", remote: Remote) -> "Study":
+def _study(target: str, data: Path, splits: "Splits", local: Local, remote: Remote) -> "Study":
     from prefrm.eval import evaluate_splits
 
-    with open_scorer(target, remote=remote) as scorer:
+    with open_scorer(target, None, remote, local) as scorer:
         return evaluate_splits(scorer, data, splits)
 
 

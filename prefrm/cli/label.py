@@ -1,15 +1,26 @@
 """`prefrm label`."""
 
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from prefrm.cli.remote import Remote, with_remote
-from prefrm.cli.shared import Data, Pairs, Split, Target, identity, open_scorer
+from prefrm.cli.local import Local
+from prefrm.cli.remote import Remote
+from prefrm.cli.shared import (
+    Data,
+    Pairs,
+    Split,
+    Target,
+    identity,
+    open_scorer,
+    print_not_judged,
+    require_judged,
+)
 from prefrm.errors import ConfigError
+from prefrm.files import require_writable_folder
+from prefrm.options import with_options
 
 if TYPE_CHECKING:
     from prefrm.label import LabelledGroup, PairSummary, Summary
@@ -18,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["label"]
 
 
-@with_remote
+@with_options
 def label(
     target: Target,
     data: Data,
@@ -35,23 +46,29 @@ def label(
     pairs: Pairs = None,
     conversational: Annotated[bool, typer.Option(help="write prompts and texts as chat messages")] = False,
     *,
+    local: Local,
     remote: Remote,
 ) -> None:
-    """Label a dataset offline: win matrices, win rates, rankings, and chosen/rejected pairs."""
+    """Label a dataset offline: win matrices, win rates, rankings, and tables of pairs for DPO trainers.
+
+    The exit status is 1 if nothing could be judged.
+    """
     from prefrm import label as labelling
     from prefrm.progress import track
     from prefrm.records import count_groups, read_groups
 
+    local.require_bundle(target)
     remote.require_url(target)
     # The library says it, too, but only once everything is judged.
     if not 0 <= min_margin < 1:
         raise ConfigError(f"--min-margin must be in [0, 1); received {min_margin}")
+    require_writable_folder(out, "--out")
     total = count_groups(data, split)
-    with open_scorer(target, pairs, remote) as scorer, track("labelling", total) as advance:
+    with open_scorer(target, pairs, remote, local) as scorer, track("labelling", total) as advance:
         judge = identity(target, scorer, pairs)
         summary = labelling.label(scorer, read_groups(data, split), out, judge=judge, progress=advance)
     if summary.unreadable:
-        _name_unreadable(read_groups(data, split), labelling.read_matrices(out))
+        print_not_judged(_not_judged(read_groups(data, split), labelling.read_matrices(out)))
     written = labelling.write_pairs(
         read_groups(data, split),
         out,
@@ -59,27 +76,30 @@ def label(
         min_margin=min_margin,
         conversational=conversational,
     )
-    _print_labels(summary, written, out / "pairs.parquet")
+    _print_labels(summary, written, out)
+    require_judged(summary.unjudged_pairs < summary.pairs, f"the reasons stand in {out}")
 
 
-def _name_unreadable(groups: "Iterable[PreferenceGroup]", labelled: "Iterable[LabelledGroup]") -> None:
+def _not_judged(
+    groups: "Iterable[PreferenceGroup]", labelled: "Iterable[LabelledGroup]"
+) -> Iterator[tuple[str, int, str]]:
     for group, entry in zip(groups, labelled, strict=True):
         for n, (image, reason) in enumerate(zip(group.images, entry.matrix.errors, strict=True)):
             if reason and image is not None:
-                print(f"record {group.id!r}, candidate {n} was not judged: {reason}", file=sys.stderr)
+                yield group.id, n, reason
 
 
-def _print_labels(summary: "Summary", pairs: "PairSummary", path: Path) -> None:
+def _print_labels(summary: "Summary", pairs: "PairSummary", out: Path) -> None:
+    from prefrm.label import DIFFUSION_DPO, TRL_DPO
+
     judged = summary.pairs - summary.unjudged_pairs - summary.inferred_pairs
     inferred = f", {summary.inferred_pairs} inferred" if summary.inferred_pairs else ""
     print(f"{summary.groups} groups, {judged} pairs judged{inferred}, {summary.unjudged_pairs} not judged")
-    print(f"{pairs.pairs} chosen/rejected pairs: {path}")
-    reasons = {
-        "not judged": pairs.unjudged,
-        "not beyond the margin": pairs.below_margin,
-        "without a text": pairs.without_text,
-    }
+    print(f"{pairs.pairs} pairs of images for {DIFFUSION_DPO.consumer}: {out / DIFFUSION_DPO.name}")
+    if summary.with_texts:
+        print(f"{pairs.text_pairs} pairs of texts for {TRL_DPO.consumer}: {out / TRL_DPO.name}")
+    else:
+        print(f"no table for {TRL_DPO.consumer}: the dataset has no texts")
+    reasons = {"not judged": pairs.unjudged, "not beyond the margin": pairs.below_margin}
     if any(reasons.values()):
         print("left out: " + ", ".join(f"{count} {why}" for why, count in reasons.items() if count))
-    if not summary.with_texts:
-        print("the dataset has no texts, so the columns chosen and rejected are absent; the images are there")

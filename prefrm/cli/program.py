@@ -1,11 +1,11 @@
 """The command line as a whole: which commands there are, and how one ends.
 
-A user's mistake is printed as one line and ends with status 2; Ctrl-C ends with 130. Commands that
-belong to other packages (`data`, `serve`) arrive through the entry point group `prefrm.commands`, and further
-benchmarks through `prefrm.bench`.
+A user's mistake is printed as one line and ends with status 2; Ctrl-C ends with 130, and a command that could
+judge nothing with 1. Commands that belong to other packages (`data`, `serve`) arrive through the entry point
+group `prefrm.commands`, and further benchmarks through `prefrm.bench`.
 """
 
-import logging
+import io
 import sys
 from importlib.metadata import entry_points, version
 from typing import Annotated
@@ -14,12 +14,14 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from prefrm.cli.bench import bench
+from prefrm.cli.calibrate import calibrate
 from prefrm.cli.evaluate import evaluate
 from prefrm.cli.label import label
 from prefrm.cli.quickstart import quickstart
 from prefrm.cli.score import score
 from prefrm.cli.train import train
 from prefrm.errors import PrefrmError
+from prefrm.quiet import quiet
 
 __all__ = ["app", "main", "run"]
 
@@ -51,16 +53,22 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; the process's exit status is 0, 2 (a mistake) or 130 (interrupted)."""
+    """Run the command line; the process's exit status is that of `run`."""
+    # A name that the terminal's encoding lacks is no reason to fail; standard error escapes it by default.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and return its exit status."""
-    # On machines without its optional kernels it warns whenever it is imported, 4-bit weights or not.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    """Run one command line.
+
+    Returns:
+        The exit status: 0, 1 (nothing could be judged), 2 (a mistake) or 130 (interrupted).
+    """
     try:
-        status = app(arguments, prog_name="prefrm", standalone_mode=False) or 0
+        with quiet():
+            status = app(arguments, prog_name="prefrm", standalone_mode=False) or 0
     except Abort:
         status = INTERRUPTED
     except TyperException as error:
@@ -85,6 +93,7 @@ def _add_commands() -> None:
     app.command()(quickstart)
     app.command()(train)
     app.command(name="eval")(evaluate)
+    app.command()(calibrate)
     app.command()(score)
     app.command()(label)
     app.add_typer(bench, name="bench")

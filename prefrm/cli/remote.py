@@ -1,22 +1,20 @@
-"""The options of a command that may ask a server: a token, TLS files, and how long to wait."""
+"""The options of a command that may call a server: a token, TLS files and the deadline."""
 
-import functools
-import inspect
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prefrm.errors import ConfigError
+from prefrm.options import given_options
 
 if TYPE_CHECKING:
     from prefrm.client import RemoteScorer
 
-__all__ = ["TOKEN_VARIABLE", "Remote", "with_remote"]
+__all__ = ["TOKEN_VARIABLE", "Remote"]
 
 # A token on the command line could be read by everybody on the machine.
 TOKEN_VARIABLE = "PREFRM_TOKEN"
@@ -46,13 +44,10 @@ class Remote:
     ] = False
 
     def require_url(self, *targets: str | None) -> None:
-        """Raise `ConfigError` if an option was given that none of these bundles or URLs has a use for."""
-        names = [one.name for one in fields(self) if getattr(self, one.name) != one.default]
-        given = [f"--{name.replace('_', '-')}" for name in names]
+        """Raise `ConfigError` if an option was given and none of these bundles or URLs is a URL."""
+        given = given_options(self)
         if given and not any("://" in target for target in targets if target is not None):
-            raise ConfigError(
-                f"{', '.join(given)}: for a judge behind a URL; {targets[0]} is a bundle on this machine"
-            )
+            raise ConfigError(f"{given}: for a judge behind a URL; {targets[0]} is a bundle on this machine")
 
     def connect(self, url: str) -> "RemoteScorer":
         """The scorer at a URL.
@@ -95,23 +90,3 @@ def _first_token(text: str) -> str:
         if token:
             return token
     raise ValueError("it holds no token; write one a line")
-
-
-def with_remote(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameter `remote: Remote` is made of options, one for each field."""
-    own = inspect.signature(command)
-    options = [
-        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
-        for one in fields(Remote)
-    ]
-
-    @functools.wraps(command)
-    def with_options(**arguments: Any) -> None:
-        remote = Remote(**{option.name: arguments.pop(option.name) for option in options})
-        command(**arguments, remote=remote)
-
-    parameters = [*(one for one in own.parameters.values() if one.name != "remote"), *options]
-    # Typer reads both.
-    with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {one.name: one.annotation for one in parameters}
-    return with_options

@@ -1,21 +1,36 @@
 """What several commands share: their arguments, and the judge behind `BUNDLE|URL`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
+from prefrm.display import one_line
 from prefrm.errors import ConfigError
+from prefrm.options import AsJson
 from prefrm.protocol import judge_identity
 
 if TYPE_CHECKING:
     from prefrm.winmatrix import Scorer
 
-__all__ = ["AsJson", "Data", "Pairs", "Split", "Target", "identity", "open_scorer", "require_judge"]
+__all__ = [
+    "AsJson",
+    "Data",
+    "Pairs",
+    "Split",
+    "Target",
+    "identity",
+    "open_scorer",
+    "print_not_judged",
+    "require_judge",
+    "require_judged",
+]
 
 Target = Annotated[
     str,
@@ -32,14 +47,19 @@ Pairs = Annotated[
         "--pairs", min=1, help="judge so many pairs of a group and infer the others; all of them by default"
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
+
+# What a command that judged nothing exits with: its input was in order, and there is still no result.
+NOTHING_JUDGED = 1
 
 
 @contextmanager
-def open_scorer(target: str, pairs: int | None = None, remote: Remote | None = None) -> "Iterator[Scorer]":
+def open_scorer(
+    target: str, pairs: int | None = None, remote: Remote | None = None, local: Local | None = None
+) -> "Iterator[Scorer]":
     """The judge of a bundle, on this machine, or the one behind a URL, until the block ends.
 
-    `pairs` is the budget of an engine, None for all; `remote` says how to reach a server.
+    `pairs` is the budget of an engine, None for all; `remote` has the options of a connection, `local` those
+    of a bundle.
     """
     if "://" in target:
         if pairs is not None:
@@ -53,7 +73,13 @@ def open_scorer(target: str, pairs: int | None = None, remote: Remote | None = N
     from prefrm.engine import Engine
 
     print(f"judge: {read_manifest(target).describe()}", file=sys.stderr)
-    yield Engine.from_bundle(target, pairs="all" if pairs is None else pairs)
+    options = local or Local()
+    yield Engine.from_bundle(
+        target,
+        device=options.device,
+        dtype=options.dtype,
+        pairs="all" if pairs is None else pairs,
+    )
 
 
 def require_judge(target: str, remote: Remote | None = None) -> None:
@@ -76,3 +102,18 @@ def identity(target: str, scorer: "Scorer", pairs: int | None = None) -> str:
     from prefrm.bundle import read_manifest
 
     return judge_identity(read_manifest(target).digest, pairs)
+
+
+def print_not_judged(candidates: Iterable[tuple[str, int, str]]) -> None:
+    """Name candidates by record id and place, with the reason, on standard error: a line for each reason."""
+    for (record, reason), alike in groupby(candidates, key=lambda one: (one[0], one[2])):
+        places = [place for _, place, _ in alike]
+        who = f"candidate {places[0]} was" if len(places) == 1 else f"{len(places)} candidates were"
+        print(f"record {record!r}, {who} not judged: {reason}", file=sys.stderr)
+
+
+def require_judged(judged: bool, reason: str) -> None:
+    """End the command with status 1 and one line if nothing could be judged at all."""
+    if not judged:
+        print(f"prefrm: nothing was judged: {one_line(reason)}", file=sys.stderr)
+        raise typer.Exit(NOTHING_JUDGED)

@@ -8,12 +8,12 @@ from typing import TypeVar
 
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint, joint_url
-from prefrm.client._parts import PARTS_PER_REPLICA, decoded, halves, listed, shared_out, too_large
+from prefrm.client._parts import PARTS_PER_REPLICA, decoded, encoded, halves, listed, shared_out, unjudged
 from prefrm.client._replicas import Replicas, Turn
 from prefrm.client._retry import Attempts, Call, RetryPolicy
-from prefrm.client._transport import LOOK_EVERY_S, LOOK_S, AsyncTransport, Setback, TooLarge, gone
+from prefrm.client._transport import LOOK_EVERY_S, LOOK_S, AsyncTransport, Setback, Unfit, gone
 from prefrm.errors import DeadlineError
-from prefrm.protocol import Part, encode_groups, reassemble
+from prefrm.protocol import Part, reassemble
 from prefrm.winmatrix import Group, WinMatrix
 
 __all__ = ["AsyncRemoteScorer"]
@@ -168,16 +168,15 @@ class _Connections:
         await wire.close()
 
     async def _score(self, part: Part, call: Call) -> list[WinMatrix]:
-        tensors = encode_groups(part.groups)
-
         async def infer(wire: AsyncTransport, endpoint: Endpoint, timeout: float) -> list[WinMatrix]:
             return decoded(await wire.infer(tensors, timeout=timeout), part, endpoint)
 
         try:
+            tensors = encoded(part)
             return await self.ask(infer, call)
-        except TooLarge as error:
+        except Unfit as error:
             if len(part.groups) == 1:
-                raise too_large(error, part) from error
+                return [unjudged(error, part.groups[0])]
         return [matrix for half in halves(part) for matrix in await self._score(half, call)]
 
     def _transport(self, replica: int) -> AsyncTransport:

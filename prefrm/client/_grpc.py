@@ -27,7 +27,7 @@ from prefrm.client._transport import (
 from prefrm.errors import DeadlineError, RequestError, ScoringError
 from prefrm.protocol import MATRIX_OUTPUTS, Tensors
 
-__all__ = ["AsyncGrpcTransport", "GrpcTransport"]
+__all__ = ["AsyncGrpcTransport", "GrpcTransport", "StockClient"]
 
 # No bound on messages, as the stock client has it. gRPC's own backoff between connection attempts grows
 # to two minutes, and requests fail unsent during it: ours must be able to see a server that came back.
@@ -49,12 +49,20 @@ REFUSALS = frozenset(
         "FAILED_PRECONDITION",
         "INVALID_ARGUMENT",
         "NOT_FOUND",
-        "OUT_OF_RANGE",
         "PERMISSION_DENIED",
         "UNAUTHENTICATED",
         "UNIMPLEMENTED",
     }
 )
+
+
+class StockClient(triton.InferenceServerClient):  # type: ignore[misc]
+    """The stock client, without work to do when it is dropped."""
+
+    def __del__(self) -> None:
+        # The stock one closes its channel here, which fails in a program that ends without having closed it:
+        # gRPC's own modules may be gone by then. A channel that is dropped releases its connection itself.
+        pass
 
 
 class GrpcTransport:
@@ -63,7 +71,7 @@ class GrpcTransport:
     def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
         self._endpoint = endpoint
         self._credentials = credentials
-        self._client = _client(triton.InferenceServerClient, endpoint, credentials)
+        self._client = _client(StockClient, endpoint, credentials)
 
     def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """One attempt. Raises as `prefrm.client._transport.Transport` says."""
@@ -208,7 +216,7 @@ def _translated(
 ) -> Setback | ScoringError:
     code, message = _code(error), one_line(credentials.hidden(error.message()))
     # gRPC itself uses this code for a message beyond a size limit, which no waiting makes smaller.
-    if code == "RESOURCE_EXHAUSTED" and "larger than max" in message:
+    if code == "OUT_OF_RANGE" or (code == "RESOURCE_EXHAUSTED" and "larger than max" in message):
         return TooLarge(f"{endpoint.url} refused the request: {message}")
     match code:
         case "UNAVAILABLE" | "CANCELLED":

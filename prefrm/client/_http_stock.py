@@ -3,8 +3,11 @@
 They drop an answer's headers, so Retry-After is noted here, for the thread or task that asked.
 """
 
+import asyncio
 import ssl
 import time
+import weakref
+from contextlib import suppress
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -17,6 +20,8 @@ __all__ = ["CONNECT_S", "AsyncStockClient", "StockClient", "forget_pause", "paus
 
 # A machine that is not there never answers; one that is there connects much sooner than this.
 CONNECT_S = 5.0
+# A loop on another thread closes its connections within milliseconds, unless it hangs.
+RELEASE_S = 1.0
 
 _retry_after: ContextVar[str | None] = ContextVar("_retry_after", default=None)
 
@@ -45,6 +50,7 @@ class AsyncStockClient(triton_aio.InferenceServerClient):  # type: ignore[misc]
         self._stub.detach()
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
         self._stub = aiohttp.ClientSession(connector=self._conn, timeout=timeout, auto_decompress=False)
+        weakref.finalize(self, _release, self._stub, asyncio.get_running_loop())
 
     async def _post(self, *arguments: Any, **named: Any) -> Any:
         response = await super()._post(*arguments, **named)
@@ -55,6 +61,31 @@ class AsyncStockClient(triton_aio.InferenceServerClient):  # type: ignore[misc]
         response = await super()._get(*arguments, **named)
         _retry_after.set(response.headers.get("retry-after"))
         return response
+
+
+def _release(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    """Close a session whose owner dropped it, or still has it when the program ends.
+
+    aiohttp would complain of it then, at a time at which nobody can close it any more.
+    """
+    if session.closed:
+        return
+    if loop.is_running():
+        closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
+        if not _in_a_loop():
+            # The end of the program: a loop on another thread is stopped next.
+            with suppress(TimeoutError):
+                closing.result(timeout=RELEASE_S)
+    elif not _in_a_loop():
+        (asyncio.run if loop.is_closed() else loop.run_until_complete)(session.close())
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def forget_pause() -> None:

@@ -1,14 +1,15 @@
-"""A call's groups as requests, and what comes back as matrices. Sends nothing."""
+"""The requests of a call's groups, and the matrices of their answers. Sends nothing."""
 
 import math
 from collections.abc import Iterable, Sequence
 
 from prefrm.client._endpoint import Endpoint
-from prefrm.errors import ProtocolError, RecordError, RequestError
-from prefrm.protocol import MAX_REQUEST_GROUPS, Part, Tensors, decode_matrices, partition
+from prefrm.client._transport import TooLarge, Unfit
+from prefrm.errors import ProtocolError, RecordError
+from prefrm.protocol import MAX_REQUEST_GROUPS, Part, Tensors, decode_matrices, encode_groups, partition
 from prefrm.winmatrix import Group, WinMatrix
 
-__all__ = ["PARTS_PER_REPLICA", "decoded", "halves", "listed", "shared_out", "too_large"]
+__all__ = ["PARTS_PER_REPLICA", "decoded", "encoded", "halves", "listed", "shared_out", "unjudged"]
 
 # Requests of one call that a replica has at a time: one to compute, one to have ready.
 PARTS_PER_REPLICA = 2
@@ -42,13 +43,24 @@ def halves(part: Part) -> list[Part]:
     ]
 
 
-def too_large(error: RequestError, part: Part) -> RequestError:
-    """The error for a single group that a server does not take."""
-    sizes = [len(image) for image in part.groups[0].images if image is not None]
-    return RequestError(
-        f"{error}; one group of {part.groups[0].size} candidates has {sum(sizes):,} bytes of images, the "
-        f"largest {max(sizes, default=0):,}; send smaller or fewer images, or raise the server's limit"
-    )
+def encoded(part: Part) -> Tensors:
+    """The input tensors of a request. Raises `Unfit` if no request can carry one of its groups."""
+    try:
+        return encode_groups(part.groups)
+    except ProtocolError as error:
+        raise Unfit(str(error)) from error
+
+
+def unjudged(error: Unfit, group: Group) -> WinMatrix:
+    """The matrix of a single group that cannot be sent or is not taken: nothing was judged."""
+    reason = str(error)
+    if isinstance(error, TooLarge):
+        sizes = [len(image) for image in group.images if image is not None]
+        reason += (
+            f"; the group of {group.size} candidates has {sum(sizes):,} bytes of images, the largest "
+            f"{max(sizes, default=0):,}; send smaller or fewer images, or raise the server's limit"
+        )
+    return WinMatrix.missing([reason] * group.size)
 
 
 def decoded(answer: Tensors, part: Part, endpoint: Endpoint) -> list[WinMatrix]:

@@ -13,13 +13,13 @@ from typing import TypeVar
 
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint, joint_url
-from prefrm.client._parts import PARTS_PER_REPLICA, decoded, halves, listed, shared_out, too_large
+from prefrm.client._parts import PARTS_PER_REPLICA, decoded, encoded, halves, listed, shared_out, unjudged
 from prefrm.client._replicas import Replicas, Turn
 from prefrm.client._retry import Attempts, Call, RetryPolicy
 from prefrm.client._threads import side_by_side, watched
-from prefrm.client._transport import LOOK_EVERY_S, LOOK_S, Setback, TooLarge, Transport, gone
+from prefrm.client._transport import LOOK_EVERY_S, LOOK_S, Setback, Transport, Unfit, gone
 from prefrm.errors import DeadlineError
-from prefrm.protocol import Part, encode_groups, reassemble
+from prefrm.protocol import Part, reassemble
 from prefrm.winmatrix import Group, WinMatrix
 
 __all__ = ["RemoteScorer"]
@@ -47,16 +47,24 @@ class RemoteScorer:
         """Where the judge is."""
         return joint_url(self._endpoints)
 
+    @property
+    def concurrency(self) -> int:
+        """How many calls at once keep every replica busy: one is computed and the next is ready."""
+        return PARTS_PER_REPLICA * len(self._endpoints)
+
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order; groups may differ in size.
+
+        In a group that cannot be sent, or that the server does not take, nothing is judged: its matrix holds
+        the reason in `errors`, and the other groups are judged.
 
         Raises:
             ServerUnavailableError: nobody answered, or no server was ready, for `patience` seconds.
             OverloadedError: every server was full until the deadline.
             DeadlineError: the deadline passed.
-            RequestError: a server refused the request; its message says why.
-            RecordError: what was given is no list of groups.
-            ProtocolError: a group cannot be sent, or the answer is no win matrix.
+            RequestError: a server refused the request as such: no right to it, an unknown model.
+            RecordError: the argument is not a list of groups.
+            ProtocolError: the answer is not a valid win matrix.
             ScoringError: a server failed while it scored.
             ConfigError: the replicas serve different judges, or one serves another judge than before.
         """
@@ -70,8 +78,7 @@ class RemoteScorer:
         def score(part: Part, over: threading.Event) -> list[WinMatrix]:
             return here.score(part, call, over.wait)
 
-        at_once = PARTS_PER_REPLICA * len(self._endpoints)
-        return reassemble(parts, side_by_side(score, parts, at_once=at_once))
+        return reassemble(parts, side_by_side(score, parts, at_once=self.concurrency))
 
     def identity(self) -> str:
         """What tells this judge from another, wherever it is served: the digest of its bundle.
@@ -126,17 +133,17 @@ class _Connections:
         self._transports: dict[int, Transport] = {}
 
     def score(self, part: Part, call: Call, sleep: Sleep) -> list[WinMatrix]:
-        """The matrices of one request, which is halved while the server finds it too large."""
-        tensors = encode_groups(part.groups)
+        """The matrices of one request, which is halved until each part is taken or is a single group."""
 
         def infer(wire: Transport, endpoint: Endpoint, timeout: float) -> list[WinMatrix]:
             return decoded(wire.infer(tensors, timeout=timeout), part, endpoint)
 
         try:
+            tensors = encoded(part)
             return self.ask(infer, call, sleep)
-        except TooLarge as error:
+        except Unfit as error:
             if len(part.groups) == 1:
-                raise too_large(error, part) from error
+                return [unjudged(error, part.groups[0])]
         return [matrix for half in halves(part) for matrix in self.score(half, call, sleep)]
 
     def ask(self, question: Ask[Answer], call: Call, sleep: Sleep) -> Answer:

@@ -20,6 +20,7 @@ __all__ = [
     "Setback",
     "TooLarge",
     "Transport",
+    "Unfit",
     "bundle_of",
     "gone",
     "inputs_of",
@@ -56,8 +57,12 @@ class Setback(Exception):
         self.pause = pause
 
 
-class TooLarge(RequestError):
-    """The message has more bytes than the server takes; a smaller part of its groups may pass."""
+class Unfit(RequestError):
+    """A request that cannot be sent or is not taken as it is; a smaller part of its groups may pass."""
+
+
+class TooLarge(Unfit):
+    """The request, or the answer to it, is larger than the server takes."""
 
 
 class Transport(Protocol):

@@ -16,7 +16,7 @@ from itertools import chain
 
 import torch
 
-__all__ = ["Memory", "Shared", "attend", "padding", "together"]
+__all__ = ["KVBlocks", "Shared", "attend", "merge_attention", "padding"]
 
 # Where torch has a fused kernel that also says what the softmax's sum was: no public function does.
 FUSED = ("cpu",) if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu") else ()
@@ -26,8 +26,8 @@ LEAST_USED = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Memory:
-    """Keys and values of blocks, in every layer.
+class KVBlocks:
+    """Keys and values of blocks in every layer: parts of a KV cache that rows share.
 
     Attributes:
         layers: keys and values [G, C, L, D] of each layer.
@@ -41,7 +41,7 @@ class Memory:
         return len(self.lengths)
 
     @classmethod
-    def collected(cls, parts: "Iterable[Memory]", *, counts: Sequence[int], length: int) -> "Memory":
+    def collected(cls, parts: "Iterable[KVBlocks]", *, counts: Sequence[int], length: int) -> "KVBlocks":
         """The first blocks of all parts, so many of each, padded to `length`.
 
         A part goes before the next is drawn.
@@ -69,30 +69,30 @@ class Shared:
     """Blocks, and which of them each row of a pass attends to.
 
     Args:
-        memory: the blocks.
+        blocks: keys and values.
         block_of_row: for each row of the pass the place of its block.
         tile: how many rows ask a block together; None for all that share it. With a number every product
             has a shape that the number of rows alone decides, whatever they share, and blocks are copied, one
             layer at a time, once for each tile.
     """
 
-    def __init__(self, memory: Memory, block_of_row: Sequence[int], *, tile: int | None = None) -> None:
+    def __init__(self, blocks: KVBlocks, block_of_row: Sequence[int], *, tile: int | None = None) -> None:
         used: dict[int, list[int]] = {block: [] for block in sorted(set(block_of_row))}
         for row, block in enumerate(block_of_row):
             used[block].append(row)
-        self._memory = memory
+        self._blocks = blocks
         if tile is None:
-            self._parts = [_everything(memory, used)]
+            self._parts = [_everything(blocks, used)]
         else:
-            self._parts = list(_tiles(memory, used, tile, at_once=-(-len(block_of_row) // tile)))
+            self._parts = list(_tiles(blocks, used, tile, at_once=-(-len(block_of_row) // tile)))
         where = chain.from_iterable(part.places() for part in self._parts)
         place = {row: n for n, row in enumerate(where) if row is not None}
-        device = memory.layers[0][0].device
+        device = blocks.layers[0][0].device
         self._where_B = torch.tensor([place[row] for row in range(len(place))], device=device)
 
     def __call__(self, q_BHSD: torch.Tensor, layer: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         """What each row finds in its block, and the logarithm of the softmax's sum there [B, H, S]."""
-        keys, values = self._memory.layers[layer]
+        keys, values = self._blocks.layers[layer]
         answers = [part.ask(q_BHSD, keys, values, scale) for part in self._parts]
         found, sums = (torch.cat(some) if len(some) > 1 else some[0] for some in zip(*answers, strict=True))
         return found[self._where_B], sums[self._where_B]
@@ -102,7 +102,7 @@ class _Asked:
     """Blocks that are asked in one product, and the rows that ask each of them.
 
     Args:
-        memory: where the blocks are.
+        blocks: all of them.
         some: which they are; a slice reads them where they stand.
         rows: of each block; those with fewer than others are asked by row 0 too, whose answers nobody reads.
         width: how many rows ask each block.
@@ -111,15 +111,15 @@ class _Asked:
 
     def __init__(
         self,
-        memory: Memory,
+        blocks: KVBlocks,
         some: slice | list[int],
         rows: Sequence[Sequence[int]],
         width: int,
         *,
         masked: bool,
     ) -> None:
-        keys = memory.layers[0][0]
-        lengths = memory.lengths[some] if isinstance(some, slice) else [memory.lengths[n] for n in some]
+        keys = blocks.layers[0][0]
+        lengths = blocks.lengths[some] if isinstance(some, slice) else [blocks.lengths[n] for n in some]
         self._some = some if isinstance(some, slice) else torch.tensor(some, device=keys.device)
         self._rows, self._width = rows, width
         self._mask = padding(lengths, keys, always=masked)
@@ -151,23 +151,23 @@ class _Asked:
         return found, sums
 
 
-def _everything(memory: Memory, used: Mapping[int, list[int]]) -> _Asked:
+def _everything(blocks: KVBlocks, used: Mapping[int, list[int]]) -> _Asked:
     """All blocks in use in one product, read where they stand if they are neighbours."""
     cover = range(min(used), max(used) + 1)
     width = max(map(len, used.values()))
     if len(used) < LEAST_USED * len(cover):
-        return _Asked(memory, list(used), list(used.values()), width, masked=False)
+        return _Asked(blocks, list(used), list(used.values()), width, masked=False)
     rows = [used.get(block, []) for block in cover]
-    return _Asked(memory, slice(cover.start, cover.stop), rows, width, masked=False)
+    return _Asked(blocks, slice(cover.start, cover.stop), rows, width, masked=False)
 
 
-def _tiles(memory: Memory, used: Mapping[int, list[int]], width: int, *, at_once: int) -> Iterator[_Asked]:
+def _tiles(blocks: KVBlocks, used: Mapping[int, list[int]], width: int, *, at_once: int) -> Iterator[_Asked]:
     """Products of `at_once` blocks, each asked by `width` rows."""
     tiles = [(block, rows[n : n + width]) for block, rows in used.items() for n in range(0, len(rows), width)]
     tiles += [(min(used), [])] * (-len(tiles) % at_once)
     for start in range(0, len(tiles), at_once):
-        blocks, rows = zip(*tiles[start : start + at_once], strict=True)
-        yield _Asked(memory, list(blocks), rows, width, masked=True)
+        some, rows = zip(*tiles[start : start + at_once], strict=True)
+        yield _Asked(blocks, list(some), rows, width, masked=True)
 
 
 def padding(lengths: Sequence[int], keys: torch.Tensor, *, always: bool = False) -> torch.Tensor | None:
@@ -199,7 +199,7 @@ def attend(
         mask: added to the scores, [G, 1, 1, L].
         causal: query m sees keys up to m.
 
-    Returns: and the logarithm of the softmax's sum, float32 [G, H, M], by which parts are put together.
+    Returns: and the logarithm of the softmax's sum, float32 [G, H, M], for `merge_attention`.
     """
     if q.device.type in FUSED:
         found, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -217,8 +217,8 @@ def attend(
     return (scores - sums[..., None]).exp().to(v.dtype) @ v, sums
 
 
-def together(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """What was found in several places, each weighed by its share of the softmax."""
+def merge_attention(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """One attention from that over several places, each weighed by its share of the softmax (log-sum-exp)."""
     if len(parts) == 1:
         return parts[0][0]
     share_PBHS = torch.stack([sums for _, sums in parts]).softmax(dim=0)

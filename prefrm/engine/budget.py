@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError
-from prefrm.rewards.utilities import Doubles, fit_utilities
+from prefrm.rewards.numbers import Doubles
+from prefrm.rewards.utilities import fit_utilities
 
 __all__ = ["BudgetedPairs", "Judgement", "choose_and_fit"]
 

@@ -1,4 +1,4 @@
-"""What the vision tower said of images, kept by their digests within a bound of bytes."""
+"""An LRU cache of image features by the digests of images, bounded in bytes."""
 
 from collections import OrderedDict
 from dataclasses import dataclass

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from prefrm.engine.attention import Memory
-from prefrm.engine.held import Held
+from prefrm.engine.attention import KVBlocks
 from prefrm.engine.passes import Blocks, Features, Name, Passes, Row
 from prefrm.engine.plan import Pair
 from prefrm.engine.readers import Outcome, Reader
+from prefrm.engine.refcounted import RefCounted
 
 __all__ = ["Comparer", "Prefixes"]
 
-Prefixes = Held[tuple[Memory, int]]
+Prefixes = RefCounted[tuple[KVBlocks, int]]
 """Where the blocks of prompts are, by prompt."""
 
 

@@ -1,13 +1,18 @@
-"""Images through the vision tower, each distinct one once, whatever group or call it comes in."""
+"""Images through the vision tower, each distinct one once, whatever group or call it comes in.
 
-from collections.abc import Callable, Mapping
+A pass of the tower is packed: it has images of any shapes, cut into patches or equal tiles, which attend to
+others of their own image alone.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
 
 from prefrm.engine.cache import EncodedImage, FeatureCache
-from prefrm.engine.held import Held
 from prefrm.engine.patches import patches_as_products
+from prefrm.engine.plan import runs_within
+from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import MediaError
 from prefrm.judge import ImageInput, Judge
 from prefrm.media import ImageLimits, decode
@@ -15,8 +20,8 @@ from prefrm.media import ImageLimits, decode
 __all__ = ["Encoder"]
 
 NO_PIXELS = torch.empty(0)
-IMAGES_AT_ONCE = 8
-"""On an accelerator, which a single image does not keep busy; a CPU is."""
+PATCHES = 8192
+"""Of a pass on an accelerator, which a single image does not keep busy: 8 images of 448 x 448 pixels."""
 
 
 class Encoder:
@@ -24,8 +29,9 @@ class Encoder:
 
     Args:
         judge: whose vision tower it is.
-        cache: of what was encoded before.
-        at_once: how many images of one shape make a pass; None as `IMAGES_AT_ONCE` says.
+        cache: of image features.
+        patches: of a pass, or one image if that has more; None is one image on a CPU and `PATCHES` elsewhere.
+        fixed: whether passes with fewer patches are filled up, so that all have one size.
         limits: what an encoded image may be.
         before_each: called before every pass.
     """
@@ -34,51 +40,56 @@ class Encoder:
         self,
         judge: Judge,
         cache: FeatureCache,
-        at_once: int | None,
+        patches: int | None,
+        fixed: bool,
         limits: ImageLimits,
         before_each: Callable[[], None] = lambda: None,
     ) -> None:
         self._before_each = before_each
         self._judge = judge
         self._cache = cache
-        self._at_once = at_once or (1 if judge.device.type == "cpu" else IMAGES_AT_ONCE)
+        patches = patches or (1 if judge.device.type == "cpu" else PATCHES)
+        # In the unit of an image's pixels, which is a tile in some families.
+        self._units = max(1, patches // judge.family.unit_patches(judge.model.config))
+        self._fixed = fixed
         self._limits = limits
         self._tower = judge.model.get_submodule(judge.family.vision_tower)
 
     def __call__(
-        self, images: Mapping[str, bytes], held: Held[EncodedImage]
+        self, images: Mapping[str, bytes], encoded: RefCounted[EncodedImage]
     ) -> tuple[dict[str, EncodedImage], dict[str, str]]:
-        """The images that can be read, in order, and why each of the others cannot; by their digests."""
+        """The images that can be read, in order, and why each of the others cannot; by their digests.
+
+        Args:
+            images: encoded images.
+            encoded: images that are known, besides those in the cache.
+        """
         found: dict[str, EncodedImage] = {}
         reasons: dict[str, str] = {}
-        waiting: dict[torch.Size, dict[str, ImageInput]] = {}
-        for key, data in images.items():
-            if (encoded := held.get(key) or self._cache.get(key)) is not None:
-                found[key] = encoded
-                continue
-            try:
-                image = self._judge.processor.prepare_image(decode(data, self._limits))
-            except MediaError as error:
-                reasons[key] = str(error)
-                continue
-            alike = waiting.setdefault(image.pixels.shape, {})
-            alike[key] = image
-            if len(alike) == self._at_once:
-                found |= self._encode(waiting.pop(image.pixels.shape))
-        for alike in waiting.values():
-            found |= self._encode(alike)
+
+        def prepared() -> Iterator[tuple[tuple[str, ImageInput], int]]:
+            for key, data in images.items():
+                if (known := encoded.get(key) or self._cache.get(key)) is not None:
+                    found[key] = known
+                    continue
+                try:
+                    image = self._judge.processor.prepare_image(decode(data, self._limits))
+                except MediaError as error:
+                    reasons[key] = str(error)
+                else:
+                    yield (key, image), image.units
+
+        for run in runs_within(prepared(), self._units):
+            found |= self._encode(dict(run))
         return {key: found[key] for key in images if key in found}, reasons
 
     def _encode(self, images: Mapping[str, ImageInput]) -> dict[str, EncodedImage]:
-        """A pass, always of as many images: so what is said of one depends on no other.
-
-        Where there are fewer the last one is repeated.
-        """
+        """One pass."""
         self._before_each()
-        shown = list(images.values())
-        shown += [replace(shown[-1]) for _ in range(self._at_once - len(shown))]
+        units = sum(image.units for image in images.values())
+        fill = max(0, self._units - units) if self._fixed else 0
         with patches_as_products(self._tower):
-            features = self._judge.encode(shown)
+            features = self._judge.encode(list(images.values()), fill=fill)
         found = {
             # A part of a larger tensor would keep all of it alive, and the pixels are not needed any more.
             key: EncodedImage(image=replace(image, pixels=NO_PIXELS), features=features[image].clone())

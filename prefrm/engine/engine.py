@@ -25,21 +25,21 @@ from prefrm.engine.comparer import Comparer, Prefixes
 from prefrm.engine.compilation import compile_layers
 from prefrm.engine.cost import CostEstimate
 from prefrm.engine.encoder import Encoder
-from prefrm.engine.held import Held
 from prefrm.engine.memory import is_out_of_memory
 from prefrm.engine.passes import Passes
-from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_of_groups
+from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
 from prefrm.engine.readers import Outcome, Reader, open_reader
+from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
 from prefrm.judge import Judge
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
-from prefrm.winmatrix import Group, WinMatrix, temper_ties
+from prefrm.winmatrix import CalibrationMap, Group, WinMatrix
 
 __all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine"]
 
 logger = logging.getLogger(__name__)
 
-NO_NUMBERS = (("images_at_once", None), ("pairs", "all"))
+NO_NUMBERS = (("patches", None), ("pairs", "all"))
 # A pass sets what the model's attention sees, which two threads cannot do at once, with one engine or two.
 # The thread that has it may score other groups between two passes of its own.
 _locks: "WeakKeyDictionary[Any, RLock]" = WeakKeyDictionary()
@@ -47,7 +47,7 @@ _locks: "WeakKeyDictionary[Any, RLock]" = WeakKeyDictionary()
 DEFAULT_TOKENS = 2048
 DEFAULT_CACHE_BYTES = 256 * 2**20
 TOGETHER = 64
-"""Images whose blocks are held at once where groups share passes: as many as one large group has."""
+"""Images whose blocks are kept at once where groups share passes: as many as one large group has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,21 +74,23 @@ class Engine:
 
     Args:
         judge: in evaluation mode, or it is put there.
-        temperature: > 0; log-odds are divided by it.
+        calibration: of the log-odds that the judge gives; None leaves them as they are.
         tokens: how many run through the language model at once; one row may have more.
-        cache_bytes: how much of what the vision tower said of images is kept for later calls.
+        cache_bytes: size of the LRU cache of image features, in bytes.
         pairs: "all", or how many unordered pairs of a group are judged; which these are is decided in rounds,
             and the others are inferred (`prefrm.engine.budget`). At least as many as connect all candidates
             are. Heads that look at one image judge all.
-        images_at_once: how many images of one shape go through the vision tower together; None is 1 on a CPU
-            and 8 elsewhere.
+        patches: how many patches run through the vision tower at once, of images of any shapes; one image may
+            have more. None is one image at a time on a CPU, which is busy with it, and 8,192 elsewhere.
         share: whether groups share passes of the language model, which then have fixed shapes; None is not on
             a CPU, which few rows keep busy, and on every other device. The bits of a matrix depend on it.
         compile: whether the judge's layers are compiled by `torch.compile`, in place: worth its minutes where
             many groups are scored.
+        deterministic: whether passes of the vision tower are filled up to `patches`, so that what else is in
+            one changes no bit of a matrix, on an accelerator either. One image at a time needs no filling.
         limits: what an encoded image may be.
 
-    The judge must not change while an engine has it: what its vision tower said is kept.
+    The judge must not change while an engine has it: image features are kept.
 
     Attributes:
         on_pass: called before every pass, if not None. It may call `score` for other groups, which changes no
@@ -102,31 +104,32 @@ class Engine:
         self,
         judge: Judge,
         *,
-        temperature: float = 1.0,
+        calibration: CalibrationMap | None = None,
         tokens: int = DEFAULT_TOKENS,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         pairs: Literal["all"] | int = "all",
-        images_at_once: int | None = None,
+        patches: int | None = None,
         share: bool | None = None,
         compile: bool = False,
+        deterministic: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
-        if not 0.0 < temperature < float("inf"):
-            raise ConfigError(f"temperature must be positive and finite; received {temperature}")
-        numbers = {"tokens": tokens, "images_at_once": images_at_once, "pairs": pairs}
+        numbers = {"tokens": tokens, "patches": patches, "pairs": pairs}
         for name, value in numbers.items():
             if (type(value) is not int or value < 1) and (name, value) not in NO_NUMBERS:
                 raise ConfigError(f"{name} must be at least 1; received {value!r}")
         _check_attention(judge)
         self.judge = judge.eval()
-        self.temperature = temperature
+        self.calibration = calibration
         self.pairs = pairs
         self.cache = FeatureCache(cache_bytes)
         self._tokens = tokens
         self.on_pass: Callable[[], None] | None = None
         shared = judge.device.type != "cpu" if share is None else share
         self._passes = Passes(judge, tokens, share=shared, before_each=self._before_pass)
-        self._encode = Encoder(judge, self.cache, images_at_once, limits, before_each=self._before_pass)
+        self._encode = Encoder(
+            judge, self.cache, patches, deterministic, limits, before_each=self._before_pass
+        )
         self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
         self._lock = _locks.setdefault(judge.model, RLock())
         if compile:
@@ -143,22 +146,24 @@ class Engine:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         pairs: Literal["all"] | int = "all",
         compile: bool = False,
+        deterministic: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> "Engine":
-        """The engine of a bundle, with the temperature of its calibration (1 if it has none).
+        """The engine of a bundle, with the calibration that its manifest records, if any.
 
         Raises:
             BundleError, ConfigError: as `prefrm.bundle.load_bundle`.
         """
         bundle = load_bundle(path, device, dtype)
-        calibration = bundle.manifest.calibration
+        recorded = bundle.manifest.calibration
         return cls(
             bundle.judge,
-            temperature=1.0 if calibration is None else calibration.temperature,
+            calibration=None if recorded is None else recorded.map,
             tokens=tokens,
             cache_bytes=cache_bytes,
             pairs=pairs,
             compile=compile,
+            deterministic=deterministic,
             limits=limits,
         )
 
@@ -177,20 +182,20 @@ class Engine:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
         """
         planned = [(group.prompt, plan_group(group)) for group in groups]
-        sizes = [len(plan.images) for _, plan in planned]
-        images: Held[EncodedImage] = Held(key for _, plan in planned for key in plan.images)
-        prefixes: Prefixes = Held(prompt for prompt, _ in planned)
+        sized = [((prompt, plan), len(plan.images)) for prompt, plan in planned]
+        images: RefCounted[EncodedImage] = RefCounted(key for _, plan in planned for key in plan.images)
+        prefixes: Prefixes = RefCounted(prompt for prompt, _ in planned)
         matrices: list[WinMatrix] = []
         try:
             with self._lock, torch.inference_mode():
-                for run in runs_of_groups(sizes, TOGETHER if self._passes.share else 0):
-                    matrices += self._score(planned[run.start : run.stop], images, prefixes)
+                for run in runs_within(sized, TOGETHER if self._passes.share else 0):
+                    matrices += self._score(run, images, prefixes)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(
                 f"the device ran out of memory with tokens={self._tokens}; "
-                "lower it, or train the judge with a lower max_pixels"
+                "lower it or patches, or train the judge with a lower max_pixels"
             ) from error
         return matrices
 
@@ -199,7 +204,7 @@ class Engine:
             self.on_pass()
 
     def _score(
-        self, planned: Sequence[tuple[str, GroupPlan]], images: Held[EncodedImage], prefixes: Prefixes
+        self, planned: Sequence[tuple[str, GroupPlan]], images: RefCounted[EncodedImage], prefixes: Prefixes
     ) -> list[WinMatrix]:
         """Of groups that are scored together."""
         tasks = self._tasks(planned, images)
@@ -209,7 +214,9 @@ class Engine:
         outcomes = dict(zip((reader for reader, _ in whole), comparer.compare(whole), strict=True))
         return [self._finished(task, comparer, outcomes) for task in tasks]
 
-    def _tasks(self, planned: Sequence[tuple[str, GroupPlan]], images: Held[EncodedImage]) -> list[_Task]:
+    def _tasks(
+        self, planned: Sequence[tuple[str, GroupPlan]], images: RefCounted[EncodedImage]
+    ) -> list[_Task]:
         """What there is to do, with the images encoded."""
         distinct = {key: data for _, plan in planned for key, data in plan.images.items()}
         found, unread = self._encode(distinct, images)
@@ -243,7 +250,9 @@ class Engine:
         places = task.plan.places
         errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in places]
         matrix = self._matrix(task.plan, outcomes, errors)
-        return matrix.with_inferred(task.plan.spread(implied)) if implied else matrix
+        if not implied:
+            return matrix
+        return matrix.with_inferred(task.plan.spread(implied), calibration=self.calibration)
 
     def _can_afford(self, size: int) -> bool:
         """Whether all pairs of so many images are judged."""
@@ -271,27 +280,27 @@ class Engine:
         return outcomes, implied
 
     def _merged(self, outcomes: Mapping[Pair, Outcome], pair: Pair) -> float:
-        """Log-odds of both presentation orders, at the engine's temperature; NaN if one could not be read."""
+        """Log-odds of both presentation orders, before calibration; NaN if one could not be read."""
         (there, _), (back, _) = (outcomes.get(order, (math.nan, None)) for order in (pair, pair[::-1]))
-        return (there - back) / 2 / self.temperature
+        return (there - back) / 2
 
     def _matrix(self, plan: GroupPlan, outcomes: Mapping[Pair, Outcome], errors: list[str]) -> WinMatrix:
         log_odds = plan.spread({pair: z for pair, (z, _) in outcomes.items()})
         ties = {pair: share for pair, (_, share) in outcomes.items() if share is not None}
         return WinMatrix.from_order_logits(
-            log_odds / self.temperature,
+            log_odds,
             errors=errors,
-            tie=self._ties(plan.spread(ties), log_odds) if ties else None,
+            tie=_both_orders(plan.spread(ties)) if ties else None,
             order_free=not self.judge.spec.is_pairwise,
+            calibration=self.calibration,
         )
 
-    def _ties(
-        self, tie: npt.NDArray[np.float64], log_odds: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float64]:
-        """P(tie) of both presentation orders together; a candidate ties with itself."""
-        merged = temper_ties((tie + tie.T) / 2, (log_odds - log_odds.T) / 2, self.temperature)
-        np.fill_diagonal(merged, 1.0)
-        return merged
+
+def _both_orders(tie: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """P(tie) of both presentation orders together; a candidate ties with itself."""
+    merged = (tie + tie.T) / 2
+    np.fill_diagonal(merged, 1.0)
+    return merged
 
 
 def _left_alone(reader: Reader, outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Rows of one group or of many, cut into passes of the language model, and the blocks that are kept of them.
 
-Rows that see the same memories make passes together. A group that is alone has passes as large as its own
+Rows that attend to the same blocks make passes together. A group that is alone has passes as large as its own
 rows. Where groups share passes, what else is in one must change no bit of a row: so every pass has the one
 shape of its rows' length, and is filled up with repeats of a row, and so has all attention to blocks.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from prefrm.engine.attention import Memory, Shared
+from prefrm.engine.attention import KVBlocks, Shared
 from prefrm.engine.plan import fixed_shape, runs_of_rows
 from prefrm.engine.reading import keep_rows, read_rows
 from prefrm.judge import ImageInput, Judge, SequenceInput
@@ -21,7 +21,7 @@ __all__ = ["Blocks", "Features", "Name", "Passes", "Row"]
 TILE_TOKENS = 128
 Name = tuple[str | int, ...]
 """Of a block: its prompt, and for an image its place and its digest."""
-Blocks = Mapping[Name, tuple[Memory, int]]
+Blocks = Mapping[Name, tuple[KVBlocks, int]]
 """Where each block is."""
 Features = Mapping[ImageInput, torch.Tensor]
 
@@ -75,14 +75,14 @@ class Passes:
     def keep(self, rows: Mapping[Name, Row], blocks: Blocks, features: Features) -> Blocks:
         """The rows as blocks to which later rows attend; they may attend to `blocks` themselves."""
         names = list(rows)
-        found: dict[Name, tuple[Memory, int]] = {}
+        found: dict[Name, tuple[KVBlocks, int]] = {}
         for runs in self._runs(list(rows.values()), blocks):
             places = [n for run in runs for n in run.rows]
             length = runs[0].length or max(len(rows[names[n]]) for n in places)
             parts = (keep_rows(*self._inputs(list(rows.values()), run, blocks, features)) for run in runs)
             counts = [len(run.rows) for run in runs]
-            memory = Memory.collected(parts, counts=counts, length=length)
-            found |= {names[n]: (memory, place) for place, n in enumerate(places)}
+            kept = KVBlocks.collected(parts, counts=counts, length=length)
+            found |= {names[n]: (kept, place) for place, n in enumerate(places)}
         return found
 
     def read(self, rows: Sequence[Row], blocks: Blocks, features: Features) -> torch.Tensor:
@@ -96,18 +96,18 @@ class Passes:
                 order += run.rows
         if not readings:
             return torch.empty(0)
-        together = torch.cat(readings)
-        ordered = torch.empty_like(together)
-        ordered[torch.tensor(order, device=together.device)] = together
+        found = torch.cat(readings)
+        ordered = torch.empty_like(found)
+        ordered[torch.tensor(order, device=found.device)] = found
         return ordered
 
     def _runs(self, rows: Sequence[Row], blocks: Blocks) -> Iterator[list[_Run]]:
-        """Passes over all rows; those of a list have one length and see the same memories."""
+        """Passes over all rows; those of a list have one length and attend to the same blocks."""
         alike: dict[tuple[int, ...], list[int]] = {}
         for n, row in enumerate(rows):
-            memories = tuple(id(blocks[name][0]) for name in row.sees)
+            seen = tuple(id(blocks[name][0]) for name in row.sees)
             length = fixed_shape(len(row), self._tokens).length if self.share else 0
-            alike.setdefault((length, *memories), []).append(n)
+            alike.setdefault((length, *seen), []).append(n)
         for (length, *_), places in alike.items():
             if length:
                 yield list(self._fixed(places, length))
@@ -131,6 +131,5 @@ class Passes:
         some += [some[0]] * run.fill
         seen = []
         for names in zip(*(row.sees for row in some), strict=True):
-            memory = blocks[names[0]][0]
-            seen.append(Shared(memory, [blocks[name][1] for name in names], tile=run.tile))
+            seen.append(Shared(blocks[names[0]][0], [blocks[name][1] for name in names], tile=run.tile))
         return self._judge, [row.sequence for row in some], seen, features, run.length

@@ -8,8 +8,9 @@ Shapes: K candidates, U distinct readable images.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +25,11 @@ __all__ = [
     "Shape",
     "fixed_shape",
     "plan_group",
-    "runs_of_groups",
     "runs_of_rows",
+    "runs_within",
 ]
 
+T = TypeVar("T")
 Pair = tuple[str, str]
 """Two images by their digests, in the order shown."""
 
@@ -104,13 +106,18 @@ def fixed_shape(length: int, tokens: int) -> Shape:
     return Shape(rows=max(1, rows), length=rounded)
 
 
-def runs_of_groups(sizes: Sequence[int], images: int) -> Iterator[range]:
-    """Groups of so many images, in runs that have at most `images`, or one group."""
-    start = held = 0
-    for n, size in enumerate(sizes):
-        if n > start and held + size > images:
-            yield range(start, n)
-            start, held = n, 0
-        held += size
-    if start < len(sizes):
-        yield range(start, len(sizes))
+def runs_within(items: Iterable[tuple[T, int]], most: int) -> Iterator[list[T]]:
+    """Items of those sizes in consecutive runs of at most `most` in all, or of one item.
+
+    Draws no more than one item beyond a run.
+    """
+    run: list[T] = []
+    total = 0
+    for item, size in items:
+        if run and total + size > most:
+            yield run
+            run, total = [], 0
+        run.append(item)
+        total += size
+    if run:
+        yield run

@@ -48,7 +48,7 @@ class Reader(ABC):
 
     @property
     def features(self) -> Features:
-        """What the vision tower said of the images."""
+        """Image features, by image."""
         return {image.image: image.features for image in self._images.values()}
 
     @property

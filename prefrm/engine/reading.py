@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-from prefrm.engine.attention import Memory, Shared, attend, padding, together
+from prefrm.engine.attention import KVBlocks, Shared, attend, merge_attention, padding
 from prefrm.engine.plan import WHOLE
 from prefrm.judge import ImageInput, Judge, SequenceInput
 
@@ -71,12 +71,12 @@ class Reading:
         k_BHSD, v_BHSD = (x.repeat_interleave(share, dim=1) for x in (k_BCSD, v_BCSD))
         own = attend(q_BHSD, k_BHSD, v_BHSD, scale=scale, causal=True)
         parts = [own, *(shared(q_BHSD, layer, scale) for shared in self._seen)]
-        return together(parts).transpose(1, 2).contiguous()
+        return merge_attention(parts).transpose(1, 2).contiguous()
 
-    def memory(self, lengths: Sequence[int]) -> Memory:
+    def blocks(self, lengths: Sequence[int]) -> KVBlocks:
         """The rows as blocks; `lengths` are those of the rows without padding."""
         layers = tuple(self._kept[layer] for layer in sorted(self._kept))
-        return Memory(layers=layers, lengths=tuple(lengths))
+        return KVBlocks(layers=layers, lengths=tuple(lengths))
 
     def _at(
         self,
@@ -94,7 +94,7 @@ class Reading:
         found, sums = attend(q_BH1D.view(B, C, H // C, D), k_BCSD, v_BCSD, scale=scale, mask=mask)
         own = (found.reshape(B, H, 1, D), sums.reshape(B, H, 1))
         parts = [own, *(shared(q_BH1D, layer, scale) for shared in self._seen)]
-        found_RH1D = together([(found[rows_R], sums[rows_R]) for found, sums in parts])
+        found_RH1D = merge_attention([(found[rows_R], sums[rows_R]) for found, sums in parts])
         whole_BSHD = q_BHSD.new_zeros(B, S, H, D)
         whole_BSHD[rows_R, ends_R] = found_RH1D[:, :, 0]
         return whole_BSHD
@@ -182,9 +182,9 @@ def read_rows(
 
 def keep_rows(
     judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features, length: int = 0
-) -> Memory:
+) -> KVBlocks:
     """The rows as blocks to which later rows attend; arguments as of `read_rows`."""
     active = Reading(seen, keep=len(judge.model.get_decoder().layers))
     with _attending(judge.model, active), suppress(_KeptAllError):
         judge.read(judge.processor.collate(rows, length), features)
-    return active.memory([len(row) for row in rows])
+    return active.blocks([len(row) for row in rows])

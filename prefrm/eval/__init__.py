@@ -2,7 +2,7 @@
 
 Sees any `prefrm.winmatrix.Scorer`; knows no engine and imports no torch. Nothing here draws a
 conclusion from a pair that was not judged: such pairs are left out and counted; win rates alone, and what
-is ranked by them, take in pairs that a scorer inferred. Nothing that is fitted, a temperature or a tie
+is ranked by them, take in pairs that a scorer inferred. Nothing that is fitted, a calibration or a tie
 threshold, is fitted on what it is measured on.
 """
 
@@ -15,15 +15,8 @@ from prefrm.eval.accuracies import (
     three_label_accuracy,
     tie_calibrated_accuracy,
 )
-from prefrm.eval.calibration import (
-    Calibration,
-    Reliability,
-    apply_temperature,
-    calibrate,
-    fit_temperature,
-    tempered,
-)
-from prefrm.eval.card import results_section, with_results
+from prefrm.eval.calibration import CalibrationMetrics, Reliability, measure_calibration
+from prefrm.eval.card import calibration_line, results_section, with_calibration, with_results
 from prefrm.eval.evaluation import Evaluation, Unreadable, evaluate
 from prefrm.eval.figures import AGAINST
 from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
@@ -31,15 +24,25 @@ from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.paired import Difference, SideBySide, compare
 from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
 from prefrm.eval.ranking import intransitive_triples, kendall_tau, spearman_rho
-from prefrm.eval.report import Opponent, make_report_folder, summary, write_report
-from prefrm.eval.study import Fitted, Splits, Study, evaluate_splits, find_splits, fit_split
+from prefrm.eval.recalibration import apply_calibration, calibrated, fit_calibration
+from prefrm.eval.report import Opponent, summary, write_report
+from prefrm.eval.study import (
+    Fitted,
+    Splits,
+    Study,
+    evaluate_split,
+    evaluate_splits,
+    find_splits,
+    fit_evaluation,
+    fit_split,
+)
 from prefrm.eval.thresholds import Thresholds, fit_half_tie_threshold, fit_tie_threshold
 
 __all__ = [
     "AGAINST",
     "Accuracy",
     "Breakdown",
-    "Calibration",
+    "CalibrationMetrics",
     "Difference",
     "Evaluation",
     "Fitted",
@@ -54,31 +57,34 @@ __all__ = [
     "Study",
     "Thresholds",
     "Unreadable",
-    "apply_temperature",
-    "calibrate",
+    "apply_calibration",
+    "calibrated",
+    "calibration_line",
     "compare",
     "evaluate",
+    "evaluate_split",
     "evaluate_splits",
     "find_splits",
+    "fit_calibration",
+    "fit_evaluation",
     "fit_half_tie_threshold",
     "fit_split",
-    "fit_temperature",
     "fit_tie_threshold",
     "half_tie_accuracy",
     "illusory_advantages",
     "intransitive_triples",
     "kendall_tau",
-    "make_report_folder",
     "measure",
+    "measure_calibration",
     "pair_accuracy",
     "pairs_of",
     "prompt_accuracy",
     "results_section",
     "spearman_rho",
     "summary",
-    "tempered",
     "three_label_accuracy",
     "tie_calibrated_accuracy",
+    "with_calibration",
     "with_results",
     "write_report",
 ]

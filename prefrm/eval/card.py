@@ -1,4 +1,4 @@
-"""The part of a bundle's card that says how well its judge agrees with held-out labels."""
+"""The parts of a bundle's card about its judge's calibration and its agreement with held-out labels."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from prefrm.eval.evaluation import Evaluation
 from prefrm.eval.tables import accuracy_text, headline, illusory_table, number, table, words
 
-__all__ = ["RESULTS", "results_section", "with_results"]
+__all__ = ["RESULTS", "calibration_line", "results_section", "with_calibration", "with_results"]
 
 RESULTS = "## Results"
 SHOWN = (
@@ -21,6 +21,17 @@ SHOWN = (
     "regret of best-of-K",
     "regret of a random pick",
 )
+
+
+def calibration_line(described: str | None) -> str:
+    """The list item about the calibration; None is a judge without one."""
+    uncalibrated = "not calibrated: its probabilities order pairs, and mean no more than that"
+    return f"- calibration: {described or uncalibrated}"
+
+
+def with_calibration(card: str, described: str) -> str:
+    """`card` with its list item about the calibration replaced; a card without one stays as it is."""
+    return re.sub(r"^- calibration: .*$", lambda _: calibration_line(described), card, flags=re.MULTILINE)
 
 
 def results_section(split: str | None, evaluation: Evaluation | None, plots: Sequence[str] = ()) -> str:

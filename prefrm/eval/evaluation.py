@@ -1,23 +1,26 @@
 """Evaluate any scorer on preference groups.
 
-Scores each group once. An `Evaluation` keeps the matrices, so that measuring again at another
-temperature costs nothing. Writes nothing; that is `prefrm.eval.report`.
+Scores each group once. An `Evaluation` keeps the matrices, so that measuring again under another
+calibration costs nothing. Writes nothing; that is `prefrm.eval.report`.
 """
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prefrm.chunks import chunks
 from prefrm.errors import DatasetError
-from prefrm.eval.calibration import Calibration, calibrate, fit_temperature, tempered
+from prefrm.eval.calibration import CalibrationMetrics, measure_calibration
 from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.pairs import JudgedGroup, pairs_of
+from prefrm.eval.recalibration import calibrated, fit_calibration
 from prefrm.eval.thresholds import Thresholds
+from prefrm.pipeline import batch_size, score_batches
 from prefrm.progress import Advance
 from prefrm.records import PreferenceGroup
-from prefrm.winmatrix import Scorer, WinMatrix
+from prefrm.winmatrix import CalibrationMap, Scorer, WinMatrix
 
 __all__ = ["Evaluation", "Unreadable", "evaluate", "to_json"]
 
@@ -39,42 +42,48 @@ class Evaluation:
         judged: every group's labels and matrix, in the dataset's order.
         unreadable: the candidates that were left out, and why; the rest of their group was judged.
         metrics: agreement with the labels.
-        calibration: what the probabilities are worth.
-        temperature: what the scorer's log-odds were divided by afterwards; 1 is the scorer as it is.
+        calibration: how far the probabilities agree with the labels.
         thresholds: the tie thresholds of another split; None leaves out the accuracies that need them.
+        applied: the map under which the scorer's log-odds were measured; None is the scorer as it is.
+        as_scored: the evaluation of the scorer as it is, where a map was applied.
     """
 
     judged: tuple[JudgedGroup, ...]
     unreadable: tuple[Unreadable, ...]
     metrics: Metrics
-    calibration: Calibration
-    temperature: float = 1.0
+    calibration: CalibrationMetrics
     thresholds: Thresholds | None = None
+    applied: CalibrationMap | None = None
+    as_scored: "Evaluation | None" = None
 
-    def fitted_temperature(self) -> float:
-        """The temperature that these very labels ask for; fit on validation data, not on the test split."""
+    def fitted_calibration(self) -> CalibrationMap:
+        """The map that fits these labels best; for validation data, not for the test split."""
         pairs = pairs_of(self.judged)
-        return fit_temperature(pairs.p, pairs.target, pairs.weight)
+        return fit_calibration(pairs.p, pairs.target, pairs.weight)
 
     def fitted_thresholds(self, split: str) -> Thresholds:
         """The tie thresholds that these very labels ask for; for `evaluate` on another split than `split`."""
         return Thresholds.fit(pairs_of(self.judged), split)
 
-    def tempered(self, temperature: float) -> "Evaluation":
-        """The evaluation of the same scorer at another temperature (on top of its own); nothing is scored.
+    def calibrated(self, calibration: CalibrationMap) -> "Evaluation":
+        """The evaluation of the scorer as it is under `calibration`; nothing is scored again.
 
-        No verdict on who wins changes, nor do ties by threshold. Whether a judge that models ties says
-        tie may change: it does not decide that by log-odds alone.
+        No verdict on who wins changes, nor do ties by threshold. The verdict of a judge that models ties may
+        change to or from a tie, which log-odds alone do not decide.
         """
-        judged = tuple(replace(group, matrix=tempered(group.matrix, temperature)) for group in self.judged)
-        thresholds = None if self.thresholds is None else self.thresholds.tempered(temperature)
-        return _evaluation(judged, self.unreadable, self.temperature * temperature, thresholds)
+        scored = self.as_scored or self
+        judged = tuple(
+            replace(group, matrix=calibrated(group.matrix, calibration)) for group in scored.judged
+        )
+        thresholds = None if scored.thresholds is None else scored.thresholds.calibrated(calibration)
+        measured = _evaluation(judged, scored.unreadable, thresholds)
+        return replace(measured, applied=calibration, as_scored=scored)
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON: no matrices, and None where there was no data."""
         numbers: dict[str, Any] = to_json(
             {
-                "temperature": self.temperature,
+                "applied": None if self.applied is None else _as_json(self.applied),
                 "thresholds": None if self.thresholds is None else asdict(self.thresholds),
                 "metrics": asdict(self.metrics),
                 "calibration": asdict(self.calibration),
@@ -88,15 +97,17 @@ def evaluate(
     scorer: Scorer,
     groups: Iterable[PreferenceGroup],
     *,
-    batch: int = 8,
+    batch: int | None = None,
     progress: Advance | None = None,
     thresholds: Thresholds | None = None,
 ) -> Evaluation:
-    """Score every group, `batch` groups a call, and measure.
+    """Score every group and measure.
 
-    `groups` may be a stream: of those that are done only labels and matrices stay in memory.
-    `progress` is called with the number of groups done. An image that the scorer cannot read costs
-    its own candidate and nothing else; it is listed in `unreadable`. `thresholds` come from another split
+    `groups` may be a stream, which is read ahead in another thread: only labels and matrices of those that
+    are done stay in memory. `batch` is the number of groups a call of the scorer, None for what suits it; a
+    remote scorer gets several calls at once. `progress` is called with the number of groups done. An image
+    that the scorer cannot read costs its own candidate and nothing else, and so does a group that the scorer
+    refuses; both are listed in `unreadable`. `thresholds` come from another split
     (`Evaluation.fitted_thresholds`).
 
     Raises:
@@ -106,16 +117,17 @@ def evaluate(
     """
     judged: list[JudgedGroup] = []
     unreadable: list[Unreadable] = []
-    for part in chunks(groups, batch):
-        matrices = scorer.score([group.group() for group in part])
-        for group, matrix in zip(part, matrices, strict=True):
-            judged.append(JudgedGroup.of(group, matrix))
-            unreadable += _unreadable(group, matrix)
-        if progress is not None:
-            progress(len(judged))
+    batches = chunks(groups, batch_size(scorer, batch))
+    with closing(score_batches(scorer, batches, lambda part: [group.group() for group in part])) as scored:
+        for part, matrices in scored:
+            for group, matrix in zip(part, matrices, strict=True):
+                judged.append(JudgedGroup.of(group, matrix))
+                unreadable += _unreadable(group, matrix)
+            if progress is not None:
+                progress(len(judged))
     if not judged:
         raise DatasetError("there is nothing to evaluate: the dataset split holds no group")
-    return _evaluation(tuple(judged), tuple(unreadable), 1.0, thresholds)
+    return _evaluation(tuple(judged), tuple(unreadable), thresholds)
 
 
 def to_json(value: Any) -> Any:
@@ -129,18 +141,20 @@ def to_json(value: Any) -> Any:
     return value
 
 
+def _as_json(calibration: CalibrationMap) -> dict[str, Any]:
+    return {"name": calibration.name, "parameters": dict(calibration.parameters)}
+
+
 def _evaluation(
     judged: tuple[JudgedGroup, ...],
     unreadable: tuple[Unreadable, ...],
-    temperature: float,
     thresholds: Thresholds | None,
 ) -> Evaluation:
     return Evaluation(
         judged=judged,
         unreadable=unreadable,
         metrics=measure(judged, thresholds),
-        calibration=calibrate(pairs_of(judged)),
-        temperature=temperature,
+        calibration=measure_calibration(pairs_of(judged)),
         thresholds=thresholds,
     )
 

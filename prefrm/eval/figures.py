@@ -8,7 +8,7 @@ from prefrm.eval.accuracies import Accuracy
 from prefrm.eval.evaluation import Evaluation
 from prefrm.eval.metrics import Metrics
 from prefrm.eval.pairs import pairs_of
-from prefrm.eval.tables import name, words
+from prefrm.eval.tables import words
 
 __all__ = ["AGAINST", "draw", "remove_stale"]
 
@@ -36,7 +36,7 @@ def draw(
 ) -> dict[str, str]:
     """Draw what there is data for; returns file name -> what it shows.
 
-    `other` is the same judge at another temperature, lowest column first; `opponent` is another judge.
+    `other` is the same judge with or without a calibration; `opponent` is another judge.
     """
     metrics = evaluation.metrics
     shown: dict[str, str] = {}
@@ -44,8 +44,11 @@ def draw(
         shown |= _accuracy(metrics, folder)
         curves = [entry for entry in (evaluation, other) if entry is not None]
         # The scorer as it is comes first, whichever of the two the report is about.
-        curves.sort(key=lambda entry: entry.temperature != 1)
-        figure = plots.reliability_figure({name(entry): entry.calibration.table for entry in curves})
+        curves.sort(key=lambda entry: entry.applied is not None)
+        # The parameters of a calibration would not fit into the legend.
+        names = ["as scored" if entry.applied is None else "calibrated" for entry in curves]
+        tables = [entry.calibration.table for entry in curves]
+        figure = plots.reliability_figure(dict(zip(names, tables, strict=True)))
         figure.savefig(folder / "reliability.png")
         shown["reliability.png"] = (
             "Reliability: how often the judge is right at each confidence; on a tie it is half right."

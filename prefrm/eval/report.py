@@ -4,13 +4,11 @@ Decides nothing about a judge and computes nothing; it shows what `prefrm.eval.e
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prefrm.errors import ConfigError
 from prefrm.eval.evaluation import Evaluation, to_json
 from prefrm.eval.figures import draw, remove_stale
 from prefrm.eval.paired import SideBySide, compare
@@ -31,8 +29,9 @@ from prefrm.eval.tables import (
     turned,
     words,
 )
+from prefrm.files import require_writable_folder
 
-__all__ = ["Opponent", "make_report_folder", "summary", "write_report"]
+__all__ = ["Opponent", "summary", "write_report"]
 
 DEFINITIONS = """\
 - **pair accuracy** (ImageReward): the share of strict pairs, those of which the dataset prefers one image,
@@ -45,7 +44,7 @@ DEFINITIONS = """\
 - **three label accuracy**: the same without a threshold, by the judge's own most probable outcome; a judge
   without P(tie) says tie only at exactly 0.5. GenAI-Bench has a fourth label, "both bad", which a
   comparison cannot carry, so this is not its number.
-- Both thresholds, and the temperature, are fitted on the validation split and never on what is measured.
+- Both thresholds, and the calibration, are fitted on the validation split and never on what is measured.
 - A pair that was not judged counts neither way. Intervals are 95%: exact binomial ones at the effective
   sample size, since pairs of one prompt are not independent (Korn and Graubard 1998); of differences,
   adjusted Wald ones at that size (Bonett and Price 2012). A fitted threshold's uncertainty is not in them.
@@ -53,7 +52,7 @@ DEFINITIONS = """\
   tie. A judge that does not beat all three has not looked.
 - **expected calibration error**: ten bins of equal width over the confidence max(p, 1 - p). Over all
   pairs: a tie of the dataset is half right, whichever image the judge prefers. **Strict pairs alone** leaves
-  those ties out, at the same temperature, which was fitted on ties too. The bins below are of all pairs.
+  those ties out, under the same calibration, which was fitted on ties too. The bins below are of all pairs.
 - **order gap**: the change of P(i beats j) when the two are presented the other way round.
 - **intransitive triples**: three candidates whose verdicts no ranking explains, ties allowed; 0.25 of
   those of a coin.
@@ -85,24 +84,6 @@ class Opponent:
         return cls(name=name, evaluation=study.evaluation, difference=difference)
 
 
-def make_report_folder(folder: Path | str) -> Path:
-    """Make `folder`, if it is not there; call this before hours of scoring that `write_report` is to show.
-
-    Raises:
-        ConfigError: it cannot be a folder, or is one in which nothing can be written.
-    """
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"a report needs a folder, and {target} cannot be one: {error.strerror}; choose another place"
-        ) from error
-    if not os.access(target, os.W_OK | os.X_OK):
-        raise ConfigError(f"the folder {target} of the report is read-only; choose another place")
-    return target
-
-
 def write_report(
     evaluation: Evaluation,
     folder: Path | str,
@@ -119,13 +100,15 @@ def write_report(
 
     Args:
         before: the same judge on the same groups, uncalibrated, if `evaluation` is not.
-        recalibrated: the same judge at the temperature that a validation split asks for.
+        recalibrated: the same judge under the calibration that was fitted to a validation split.
         against: another judge on the same groups.
         why_no_thresholds: a clause, if `evaluation` has no tie thresholds.
 
-    Raises: as `make_report_folder`.
+    Raises: ConfigError if `folder` cannot be written.
     """
-    target = make_report_folder(folder)
+    target = Path(folder)
+    require_writable_folder(target, "the report's folder")
+    target.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, Any] = evaluation.to_dict()
     for key, other in (("before", before), ("recalibrated", recalibrated)):
         if other is not None:
@@ -195,7 +178,7 @@ def summary(study: Study, against: Opponent | None = None) -> list[str]:
     lines += [", ".join(f"{words(key)} {number(metrics.accuracies[key].overall.value)}" for key in others)]
     after = ""
     if (other := study.recalibrated) is not None:
-        after = f" ({number(other.calibration.ece)} at temperature {other.temperature:.3g})"
+        after = f" ({number(other.calibration.ece)} {name(other)})"
     lines += [
         f"order gap {number(metrics.mean_order_gap)}, calibration error {number(calibration.ece)}{after}, "
         f"intransitive triples {number(metrics.intransitive_share)}"

@@ -3,6 +3,7 @@
 Scores and shows its progress; writes nothing.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,21 @@ from prefrm.eval.pairs import pairs_of
 from prefrm.eval.thresholds import Thresholds
 from prefrm.progress import track
 from prefrm.records import count_groups, read_groups
-from prefrm.winmatrix import Scorer
+from prefrm.winmatrix import CalibrationMap, Scorer
 
-__all__ = ["NO_VALIDATION", "Fitted", "Splits", "Study", "evaluate_splits", "find_splits", "fit_split"]
+__all__ = [
+    "NO_VALIDATION",
+    "Fitted",
+    "Splits",
+    "Study",
+    "evaluate_split",
+    "evaluate_splits",
+    "find_splits",
+    "fit_evaluation",
+    "fit_split",
+]
+
+logger = logging.getLogger(__name__)
 
 VALIDATION = "validation"
 NO_VALIDATION = "none"
@@ -22,7 +35,7 @@ NO_VALIDATION = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Splits:
-    """What is measured, and on what temperature and tie thresholds are fitted: None, and why.
+    """What is measured, and on what calibration and tie thresholds are fitted: None, and why.
 
     `why` is a clause such as "the dataset has no split 'validation'", "" where there is a validation split.
     """
@@ -34,14 +47,14 @@ class Splits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """What the labels of a split ask of a judge.
+    """What was fitted to the labels of a split.
 
     Attributes:
-        temperature: > 0; log-odds divided by it agree best.
+        calibration: the map under which the judge's log-odds fit the labels.
         thresholds: for ties; they name the split and how many judged pairs it has.
     """
 
-    temperature: float
+    calibration: CalibrationMap
     thresholds: Thresholds
 
 
@@ -51,9 +64,9 @@ class Study:
 
     Attributes:
         splits: where the numbers come from.
-        fitted: what the validation split asks for; None without one.
+        fitted: to the validation split; None without one.
         evaluation: the judge as it is, on the test split.
-        recalibrated: the same at the fitted temperature; None if nothing was fitted.
+        recalibrated: the same under the fitted calibration; None if nothing was fitted.
     """
 
     splits: Splits
@@ -78,7 +91,7 @@ def find_splits(data: Path | str, test: str, validation: str | None = None) -> S
         return Splits(test=test, validation=None, why="none was asked for")
     if validation == test:
         raise ConfigError(
-            f"temperature and tie thresholds cannot be fitted on {test!r}, on which they are measured; "
+            f"calibration and tie thresholds cannot be fitted on {test!r}, on which they are measured; "
             f"choose another validation split, or {NO_VALIDATION!r}"
         )
     if validation is None and test == VALIDATION:
@@ -91,33 +104,41 @@ def find_splits(data: Path | str, test: str, validation: str | None = None) -> S
 
 
 def fit_split(scorer: Scorer, data: Path | str, split: str) -> Fitted:
-    """Score a split that is not the one to be measured, and fit temperature and tie thresholds on it.
+    """Score a split that is not the one to be measured, and fit calibration and tie thresholds on it.
 
     Raises: as `evaluate`, and DatasetError if no pair was judged.
     """
-    held_out = _evaluate(scorer, data, split)
-    if not len(pairs_of(held_out.judged).judged):
+    return fit_evaluation(evaluate_split(scorer, data, split), split)
+
+
+def fit_evaluation(held_out: Evaluation, split: str) -> Fitted:
+    """Fit calibration and tie thresholds to a split that was scored. Raises as `fit_split`."""
+    pairs = pairs_of(held_out.judged).judged
+    if not len(pairs):
         raise DatasetError(
             f"no pair of the split {split!r} was compared and judged, so nothing can be fitted on it; "
             "choose another validation split, or none"
         )
-    return Fitted(temperature=held_out.fitted_temperature(), thresholds=held_out.fitted_thresholds(split))
+    if pairs.weight @ ((pairs.p - 0.5) * (pairs.target - 0.5)) < 0:
+        logger.warning("the judge contradicts the labels of %r, and a calibration changes no verdict", split)
+    return Fitted(calibration=held_out.fitted_calibration(), thresholds=held_out.fitted_thresholds(split))
 
 
 def evaluate_splits(scorer: Scorer, data: Path | str, splits: Splits) -> Study:
     """Score the splits; fit on the one, if there is one, and measure on the other. Raises as `fit_split`."""
     fitted = None if splits.validation is None else fit_split(scorer, data, splits.validation)
-    evaluation = _evaluate(scorer, data, splits.test, None if fitted is None else fitted.thresholds)
+    evaluation = evaluate_split(scorer, data, splits.test, None if fitted is None else fitted.thresholds)
     return Study(
         splits=splits,
         fitted=fitted,
         evaluation=evaluation,
-        recalibrated=None if fitted is None else evaluation.tempered(fitted.temperature),
+        recalibrated=None if fitted is None else evaluation.calibrated(fitted.calibration),
     )
 
 
-def _evaluate(
+def evaluate_split(
     scorer: Scorer, data: Path | str, split: str, thresholds: Thresholds | None = None
 ) -> Evaluation:
+    """Score a split of the folder `data`, with progress, and measure. Arguments and errors as `evaluate`."""
     with track(f"scoring {split}", count_groups(data, split)) as advance:
         return evaluate(scorer, read_groups(data, split), progress=advance, thresholds=thresholds)

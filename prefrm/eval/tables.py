@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from prefrm.eval.accuracies import Accuracy
-from prefrm.eval.calibration import Calibration
+from prefrm.eval.calibration import CalibrationMetrics
 from prefrm.eval.evaluation import Evaluation
 from prefrm.eval.metrics import Metrics
 from prefrm.eval.paired import Difference, SideBySide
@@ -131,7 +131,7 @@ def illusory_table(metrics: Metrics) -> str:
     return f"Mean |advantage| of {candidates} candidates in {sets} sets of equal quality:\n\n{rows}"
 
 
-def reliability_table(calibration: Calibration) -> str:
+def reliability_table(calibration: CalibrationMetrics) -> str:
     """The bins of the reliability plot."""
     body = [
         [
@@ -177,8 +177,8 @@ def left_out(evaluation: Evaluation) -> Iterator[str]:
 
 
 def name(evaluation: Evaluation) -> str:
-    """What heads a column: the scorer as it is, or at a further temperature."""
-    return "as scored" if evaluation.temperature == 1 else f"at temperature {evaluation.temperature:.3g}"
+    """The heading of a column: the scorer as it is, or under a calibration."""
+    return "as scored" if evaluation.applied is None else f"at {evaluation.applied.describe()}"
 
 
 def turned(rows: Sequence[Mapping[str, str]]) -> list[list[str]]:

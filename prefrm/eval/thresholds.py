@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from prefrm.errors import ConfigError
 from prefrm.eval.pairs import Doubles, Pairs
+from prefrm.winmatrix import CalibrationMap
 
 __all__ = [
     "Thresholds",
@@ -55,12 +56,12 @@ class Thresholds:
             tie_calibrated=fit_tie_threshold(pairs),
         )
 
-    def tempered(self, temperature: float) -> "Thresholds":
-        """The thresholds that leave every verdict as it is once log-odds are divided by `temperature`."""
+    def calibrated(self, calibration: CalibrationMap) -> "Thresholds":
+        """The thresholds that leave every verdict as it is once log-odds are calibrated."""
         return replace(
             self,
-            half_tie=_tempered(self.half_tie, temperature),
-            tie_calibrated=_tempered(self.tie_calibrated, temperature),
+            half_tie=_calibrated(self.half_tie, calibration),
+            tie_calibrated=_calibrated(self.tie_calibrated, calibration),
         )
 
 
@@ -122,6 +123,8 @@ def _judged(pairs: Pairs) -> Pairs:
     return pairs.judged
 
 
-def _tempered(threshold: float, temperature: float) -> float:
+def _calibrated(threshold: float, calibration: CalibrationMap) -> float:
     # A margin m is tanh(z / 2) of the log-odds z.
-    return 1.0 if threshold >= 1 else math.tanh(math.atanh(threshold) / temperature)
+    if threshold >= 1:
+        return 1.0
+    return math.tanh(float(calibration.apply(np.array(2 * math.atanh(threshold)))) / 2)

@@ -7,17 +7,16 @@ images are brought together first, and every process scores its share of the gro
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from threading import Condition
 from typing import Any
 
 import numpy as np
 
 from prefrm.errors import ConfigError
 from prefrm.grpo.groups import GroupRule, Rewards
-from prefrm.grpo.images import encode_images
 from prefrm.grpo.layout import Candidate, pack, unpack
+from prefrm.grpo.ordering import CallOrder
 from prefrm.grpo.ranks import Ranks, attempt
+from prefrm.pixels import split_images
 from prefrm.rewards import RewardFunction
 from prefrm.winmatrix import Floats, OnMissing, Scorer, WinMatrix
 
@@ -30,7 +29,8 @@ class FlowGRPOReward:
     """A reward function in the form of `flow_grpo/rewards.py` and `ddpo_pytorch/rewards.py`.
 
     The images of one prompt, over the batches of all processes of one call, are a group; with `group_key`,
-    those whose metadata agree in that entry. A process calls it once for each batch, as all others do.
+    those whose metadata agree in that entry. Each process calls it once for each batch, in the same order:
+    on one thread, or in an `OrderedExecutor`.
 
     Args:
         scorer: what judges the groups.
@@ -38,8 +38,9 @@ class FlowGRPOReward:
             was drawn twice makes one group twice as large, as in the trainer's own statistics.
         group_key: the entry of each image's metadata that names its group.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
-        on_missing: what to do about an image without a reward: "raise", or "drop", which gives it NaN. These
-            trainers skip no NaN: whoever drops must mask them.
+        on_missing: what to do about an image without a reward, such as one with a pixel that is NaN or out of
+            range: "raise", or "drop", which gives it NaN. These trainers skip no NaN: whoever drops must mask
+            them.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -61,7 +62,7 @@ class FlowGRPOReward:
         self._group_key = group_key
         self._rule = GroupRule.of(reward, on_missing)
         self._ranks = Ranks()
-        self._order = _Order()
+        self._calls = CallOrder()
 
     def __call__(
         self, images: Any, prompts: Sequence[str], metadata: Any = None, **options: Any
@@ -69,21 +70,26 @@ class FlowGRPOReward:
         """One reward for each image of this process, and their mean order gaps.
 
         Args:
-            images: float NCHW in [0, 1] or uint8 NHWC, tensor or array.
+            images: a tensor or an array, NCHW or NHWC, of floats in [0, 1] or of uint8; or a sequence of
+                images.
             prompts: one for each image.
             metadata: one mapping for each image; looked at only for `group_key`.
             options: others that a trainer passes, such as flow_grpo's `only_strict`; without effect.
 
         Raises:
-            ConfigError: the images are no such tensor, or a group is not whole.
+            ConfigError: the images are in another form, a group is not whole, or one of several processes
+                makes its calls on several threads outside an `OrderedExecutor`.
+            MediaError: an image cannot be encoded and `on_missing` is "raise".
             ScoringError: the scorer could not answer, here or on another process.
             IncompleteMatrixError: an image has no reward and `on_missing` is "raise".
         """
-        with self._order.turn():
+        with self._calls.turn():
             rank = self._ranks.join()
             local: list[tuple[str, Candidate]] = []
 
             def keyed() -> bytes:
+                if not self._ranks.alone:
+                    self._calls.check()
                 local.extend(self._candidates(images, prompts, metadata))
                 return json.dumps([key for key, _ in local]).encode()
 
@@ -103,11 +109,11 @@ class FlowGRPOReward:
     def _candidates(
         self, images: Any, prompts: Sequence[str], metadata: Any
     ) -> Iterator[tuple[str, Candidate]]:
-        encoded = encode_images(images)
-        if len(encoded) != len(prompts):
-            raise ConfigError(f"received {len(encoded)} images and {len(prompts)} prompts")
-        for n, (prompt, image) in enumerate(zip(prompts, encoded, strict=True)):
-            yield self._key(prompt, metadata, n), Candidate(prompt=prompt, image=image)
+        single = split_images(images)
+        if len(single) != len(prompts):
+            raise ConfigError(f"received {len(single)} images and {len(prompts)} prompts")
+        for n, (prompt, image) in enumerate(zip(prompts, single, strict=True)):
+            yield self._key(prompt, metadata, n), self._rule.candidate(prompt, image)
 
     def _key(self, prompt: str, metadata: Any, n: int) -> str:
         if self._group_key is None:
@@ -131,29 +137,11 @@ class FlowGRPOReward:
         groups = [[candidates[n] for n in members] for members in list(places.values())[rank::world]]
         to_score = self._rule.to_score(groups)
         matrices = self._scorer.score(to_score) if to_score else []
-        rewards = self._rule.settle(groups, to_score, matrices)
-        return json.dumps([[r, _gaps(m)] for r, m in zip(rewards, matrices, strict=True)]).encode()
-
-
-class _Order:
-    """Lets threads pass one at a time, in the order they came: that of the batches, on every process."""
-
-    def __init__(self) -> None:
-        self._condition = Condition()
-        self._came = 0
-        self._passed = 0
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        with self._condition:
-            mine, self._came = self._came, self._came + 1
-            self._condition.wait_for(lambda: self._passed == mine)
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._passed += 1
-                self._condition.notify_all()
+        gaps: list[list[float]] = []
+        rewards = self._rule.settle(
+            groups, to_score, matrices, each=lambda matrix: gaps.append(_gaps(matrix))
+        )
+        return json.dumps(list(zip(rewards, gaps, strict=True))).encode()
 
 
 def _places(keys: Sequence[str]) -> dict[str, list[int]]:

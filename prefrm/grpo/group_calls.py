@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.grpo.conversations import last_user_text
 from prefrm.grpo.groups import GroupRule, Rewards
-from prefrm.grpo.images import encode_image, encode_images
-from prefrm.grpo.layout import Candidate
 from prefrm.grpo.scorer import AsyncScorer
+from prefrm.pixels import split_images
 from prefrm.rewards import RewardFunction
 from prefrm.winmatrix import Floats, OnMissing, Scorer
 
@@ -51,17 +49,18 @@ class FlowFactoryReward:
 
         Args:
             prompt: the same, G times.
-            image: G Pillow images, or float CHW tensors in [0, 1].
+            image: G Pillow images, or tensors CHW of floats in [0, 1]; or these as one batch.
 
         Raises:
-            ConfigError: the prompts differ, or an image is none.
+            ConfigError: the prompts differ, or an image is not in one of these forms.
+            MediaError: an image cannot be encoded and `on_missing` is "raise".
             ScoringError: the scorer could not answer.
             IncompleteMatrixError: an image has no reward and `on_missing` is "raise".
         """
-        images = encode_images(image)
+        images = split_images(image)
         if len(images) != len(prompt):
             raise ConfigError(f"received {len(images)} images and {len(prompt)} prompts")
-        rows = [Candidate(prompt=text, image=data) for text, data in zip(prompt, images, strict=True)]
+        rows = [self._rule.candidate(text, one) for text, one in zip(prompt, images, strict=True)]
         groups = self._rule.to_score([rows])
         (rewards,) = self._rule.settle([rows], groups, self._scorer.score(groups) if groups else [])
         return np.array(self._rule.numbers(rewards), dtype=np.float32)
@@ -75,9 +74,9 @@ class SlimeReward:
 
     Args:
         scorer: what judges the groups.
-        to_image: gives the image that a `Sample` stands for, encoded or as a Pillow image, rendered from
-            its `response` or taken from its `metadata`; None, or a `DataError` that it raises, if there is
-            none.
+        to_image: gives the image that a `Sample` stands for, in a form that `prefrm.pixels.encode_image`
+            takes, rendered from its `response` or taken from its `metadata`; None, or a `DataError` that it
+            raises, if there is none.
         to_prompt: gives the text to judge by; by default, of `sample.prompt`, the text or its last user
             message.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
@@ -88,7 +87,7 @@ class SlimeReward:
     def __init__(
         self,
         scorer: AsyncScorer,
-        to_image: Callable[[Any], bytes | Image.Image | None],
+        to_image: Callable[[Any], Any],
         *,
         to_prompt: Callable[[Any], str] = lambda sample: last_user_text(sample.prompt),
         reward: str | RewardFunction = "win_rate",
@@ -103,22 +102,22 @@ class SlimeReward:
         """One reward for each sample of the group.
 
         Raises:
-            ConfigError: it was called without `--group-rm`, or the prompts differ.
+            ConfigError: it was called without `--group-rm`, the prompts differ, or `to_image` gives no image.
+            MediaError: an image cannot be encoded and `on_missing` is "raise".
             ScoringError: the scorer could not answer.
             IncompleteMatrixError: a sample has no reward and `on_missing` is "raise".
         """
         if not isinstance(samples, Sequence) or any(isinstance(sample, Sequence) for sample in samples):
             raise ConfigError("a win rate needs the whole group, a sample each: run slime with --group-rm")
-        rows = [Candidate(prompt=self._to_prompt(sample), image=self._image(sample)) for sample in samples]
+        rows = [self._rule.candidate(self._to_prompt(sample), self._image(sample)) for sample in samples]
         groups = self._rule.to_score([rows])
         matrices = await self._scorer.score(groups) if groups else []
         (rewards,) = self._rule.settle([rows], groups, matrices)
         self._rule.numbers(rewards)
         return rewards
 
-    def _image(self, sample: Any) -> bytes | None:
+    def _image(self, sample: Any) -> Any:
         try:
-            image = self._to_image(sample)
+            return self._to_image(sample)
         except DataError:
             return None
-        return None if image is None else encode_image(image)

@@ -4,17 +4,22 @@ A candidate that the policy failed to make is no gap in the scorer's answer: the
 it, and a group of fewer than two is not scored at all.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from prefrm.errors import ConfigError, IncompleteMatrixError
+from prefrm.errors import ConfigError, IncompleteMatrixError, MediaError
 from prefrm.grpo.layout import Candidate
+from prefrm.pixels import encode_image
 from prefrm.rewards import REWARDS, RewardFunction
 from prefrm.winmatrix import Group, OnMissing, WinMatrix, check_answer, check_on_missing
 
 __all__ = ["GroupRule", "Rewards", "to_group"]
+
+logger = logging.getLogger(__name__)
 
 Rewards = list[float | None]
 
@@ -35,7 +40,8 @@ class GroupRule:
 
     Attributes:
         reward: turns a matrix into one number for each candidate.
-        on_missing: what to do about a pair that was neither judged nor inferred.
+        on_missing: what to do about an image that cannot be encoded, and about a pair that was neither judged
+            nor inferred.
     """
 
     reward: RewardFunction
@@ -50,6 +56,22 @@ class GroupRule:
             )
         check_on_missing(on_missing)
         return cls(reward=REWARDS[reward] if isinstance(reward, str) else reward, on_missing=on_missing)
+
+    def candidate(self, prompt: str, image: Any) -> Candidate:
+        """The candidate of an image in any form that `encode_image` takes; None and b"" are missing.
+
+        Raises:
+            ConfigError: it is not an image in one of these forms.
+            MediaError: its pixels cannot be encoded and `on_missing` is "raise"; with "drop" it is missing.
+        """
+        try:
+            encoded = b"" if image is None else encode_image(image)
+        except MediaError as error:
+            if self.on_missing == "raise":
+                raise
+            logger.warning("a candidate for %.60r is dropped: %s", prompt, error)
+            encoded = b""
+        return Candidate(prompt=prompt, image=encoded or None)
 
     def to_score(self, groups: Sequence[Sequence[Candidate]]) -> list[Group]:
         """The groups that a scorer is to be asked about: those with two candidates at least."""

@@ -4,10 +4,11 @@ Nothing is pickled: bytes travel as padded uint8 tensors after their lengths. A 
 the others instead of leaving them to wait, so a failure anywhere is raised everywhere.
 """
 
+import asyncio
 import contextlib
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from prefrm.errors import ScoringError
@@ -36,11 +37,18 @@ class Ranks:
     def __init__(self) -> None:
         self._world: Any = None
         self._group: list[Any] = []
+        self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
+        self._turns = weakref.WeakKeyDictionary()
         # A gloo thread that is still alive when the interpreter goes aborts the process.
         weakref.finalize(self, _close, self._group)
 
     def __reduce__(self) -> tuple[type["Ranks"], tuple[()]]:
         return Ranks, ()
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process is the only one."""
+        return _distributed() is None
 
     def join(self) -> int:
         """This process's rank. All processes call it in the same order; the first call opens the group."""
@@ -52,6 +60,19 @@ class Ranks:
             self._world = dist.group.WORLD
             self._group.append(dist.new_group(backend="gloo"))
         return int(dist.get_rank())
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One call at a time of those on an event loop, in the order in which they get here.
+
+        The exchanges of two calls over one group would be mistaken for each other. Those of a process that is
+        alone are none, and its calls run side by side.
+        """
+        if self.alone:
+            yield
+            return
+        async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            yield
 
     def share(self, local: bytes | Exception) -> list[bytes]:
         """Give `local` to every process and return what all of them gave, by rank.

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.grpo.conversations import last_user_text
@@ -22,7 +21,6 @@ from prefrm.grpo.groups import GroupRule, Rewards
 from prefrm.grpo.layout import Candidate, Layout, pack, unpack
 from prefrm.grpo.ranks import Ranks, attempt
 from prefrm.grpo.scorer import AsyncScorer
-from prefrm.media import encode_png
 from prefrm.rewards import RewardFunction
 from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix
 
@@ -47,7 +45,7 @@ class _GroupReward(Generic[S]):
     def __init__(
         self,
         scorer: S,
-        to_image: Callable[..., bytes | Image.Image | None],
+        to_image: Callable[..., Any],
         *,
         num_generations: int | None = None,
         reward: str | RewardFunction = "win_rate",
@@ -119,21 +117,14 @@ class _GroupReward(Generic[S]):
             text = self._to_prompt(prompt, **row)
             if not isinstance(text, str):
                 raise ConfigError(f"to_prompt must return a string; it returned {type(text).__name__}")
-            candidates.append(Candidate(prompt=text, image=self._image(completion, row)))
+            candidates.append(self._rule.candidate(text, self._image(completion, row)))
         return candidates
 
-    def _image(self, completion: Any, row: Mapping[str, Any]) -> bytes | None:
+    def _image(self, completion: Any, row: Mapping[str, Any]) -> Any:
         try:
-            image = self._to_image(completion, **row)
+            return self._to_image(completion, **row)
         except DataError:
             return None
-        if isinstance(image, Image.Image):
-            return encode_png(image)
-        if image is not None and not isinstance(image, bytes):
-            raise ConfigError(
-                f"to_image must return bytes, an image or None; it returned {type(image).__name__}"
-            )
-        return image or None
 
     def _scorable(self, turn: _Turn) -> list[Group]:
         """The groups to score: those with two readable candidates at least."""
@@ -177,23 +168,26 @@ class PreferenceReward(_GroupReward[Scorer]):
 
     Args:
         scorer: what judges the groups.
-        to_image: `to_image(completion, **columns)` gives the image that a completion stands for, encoded or
-            as a Pillow image; None, or a `DataError` that it raises, if there is none. `completion` is what
-            the trainer passes: a string, or messages if the prompts are conversations. `columns` are the
-            dataset's other columns of that row.
+        to_image: `to_image(completion, **columns)` gives the image that a completion stands for, in a form
+            that `prefrm.pixels.encode_image` takes; None, or a `DataError` that it raises, if there is none.
+            `completion` is what the trainer passes: a string, or messages if the prompts are conversations.
+            `columns` are the dataset's other columns of that row.
         num_generations: the group size, K. Leave it out under `GRPOTrainer`, which is asked, in evaluation
             too; TRL's experimental `AsyncGRPOTrainer` and others do not say, so it must be given there.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
         on_missing: what to do about a pair that the scorer neither judged nor inferred: "raise" stops the
             run, "drop" uses the other pairs. A candidate without an image is not such a pair: its reward is
-            None, and the others are compared without it.
+            None, and the others are compared without it. With "drop" that goes for an image that cannot be
+            encoded (a pixel is NaN or out of range), too.
         to_prompt: `to_prompt(prompt, **columns)` gives the text that the images are judged by.
         name: names the reward and its metrics in the logs: `name/win_rate_std` (the spread of a group's win
             rates), `name/invalid_pairs` (the share of a group's pairs that were neither judged nor inferred),
             `name/inferred_pairs` and `name/order_gap`, each the mean over groups.
 
     Raises:
-        ConfigError: a setting is wrong, or the completions are no groups of one prompt each.
+        ConfigError: a setting is wrong, the completions are not whole groups of one prompt each, or what
+            `to_image` gives is not an image.
+        MediaError: an image cannot be encoded and `on_missing` is "raise".
         ScoringError: the scorer could not answer, here or on another process.
         IncompleteMatrixError: a pair was neither judged nor inferred and `on_missing` is "raise".
     """
@@ -236,12 +230,13 @@ class AsyncPreferenceReward(_GroupReward[AsyncScorer]):
         """One reward for each completion; None where its candidate is missing or has no judged opponent."""
         # Before the first await, where all processes still agree on the order of their async rewards.
         self._ranks.join()
-        # On threads: a process that waits for the others here must not hold up the loop they may wait for.
-        turn = await asyncio.to_thread(self._open, prompts, completions, columns, log_metric)
-        rewards: bytes | Exception
-        try:
-            groups = self._scorable(turn)
-            rewards = self._settle(turn, groups, await self._scorer.score(groups) if groups else [])
-        except Exception as error:
-            rewards = error
-        return await asyncio.to_thread(self._close, turn, rewards)
+        async with self._ranks.turn():
+            # On threads: a process that waits for the others must not hold up the loop they may wait for.
+            turn = await asyncio.to_thread(self._open, prompts, completions, columns, log_metric)
+            rewards: bytes | Exception
+            try:
+                groups = self._scorable(turn)
+                rewards = self._settle(turn, groups, await self._scorer.score(groups) if groups else [])
+            except Exception as error:
+                rewards = error
+            return await asyncio.to_thread(self._close, turn, rewards)

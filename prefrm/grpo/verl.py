@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefrm.errors import ConfigError, MediaError
+from prefrm.errors import ConfigError
 from prefrm.grpo.conversations import last_user_text
 from prefrm.grpo.groups import GroupRule
-from prefrm.grpo.images import encode_image
 from prefrm.grpo.layout import Candidate
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.rewards import RewardFunction
@@ -48,7 +47,7 @@ class VerlReward:
     (`rollout.val_kwargs.n`) or another manager. The contracts are
     `verl/experimental/reward_loop/reward_manager/base.py` and, for images,
     `verl_omni/reward_loop/reward_manager/visual.py`: `data` has one item with `batch["responses"]`,
-    uint8 [3, H, W], and `non_tensor_batch["uid"]`, which names its group.
+    [3, H, W], uint8 or floats in [0, 1], and `non_tensor_batch["uid"]`, which names its group.
 
     Args:
         scorer: what judges the groups.
@@ -57,7 +56,7 @@ class VerlReward:
         to_prompt: gives the text to judge by; by default, of `raw_prompt`, the text or its last user message.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
         on_missing: what to do about a sample without a reward: "raise", or "drop", which gives it NaN. A
-            sample whose image cannot be encoded (a pixel is NaN) is one of them.
+            sample whose image cannot be encoded (a pixel is NaN or out of range) is one of them.
     """
 
     def __init__(
@@ -116,13 +115,7 @@ class VerlReward:
         return self._waiting[uid]
 
     def _candidate(self, item: Any) -> Candidate:
-        prompt = self._to_prompt(item)
-        try:
-            return Candidate(prompt=prompt, image=encode_image(item.batch["responses"]))
-        except MediaError:
-            if self._rule.on_missing == "raise":
-                raise
-            return Candidate(prompt=prompt, image=None)
+        return self._rule.candidate(self._to_prompt(item), item.batch["responses"])
 
     def _give_up(self, uid: str) -> None:
         group = self._waiting.pop(uid)

@@ -1,9 +1,9 @@
-"""Heads: from the last hidden state of each readout to outcomes. They know no tokenizer and no images.
+"""Heads: from the last hidden state of each readout to outcomes. Independent of tokenizer and images.
 
-A head reads each hidden state (`read`) and says of two readings who wins (`compare`). The verdict head
+A head reads each hidden state (`read`) and compares two readings (`compare`). The verdict head
 reads a pair at once, so its reading is the outcome. Outcomes are log-odds [N] that the first of two
 is preferred or, of a judge with ties, log-probabilities [N, 3] of first, second and neither; `log_odds`
-turns either into what an engine merges.
+turns either into what an engine merges. All of it is float32, under autocast as well.
 
 Shapes: R readouts, N comparisons, D hidden, M embedding, A answers.
 """
@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.functional import logsigmoid, normalize
 
 from prefrm.errors import ConfigError
+from prefrm.judge.precision import full_precision
 from prefrm.judge.spec import JudgeSpec
 
 __all__ = ["TIE_STRENGTH", "EmbeddingHead", "Head", "ScalarHead", "VerdictHead", "build_head", "log_odds"]
@@ -27,7 +28,10 @@ GPM_TEMPERATURE = 0.1
 
 
 class Head(nn.Module, ABC):
-    """What all heads share: a positive learnable scale on the log-odds, kept as its logarithm."""
+    """What all heads share: float32, and a positive learnable scale on the log-odds, kept as its logarithm.
+
+    A subclass implements `_read` and `_compare`, which receive float32 tensors outside of autocast.
+    """
 
     def __init__(self, *, scale: float = 1.0) -> None:
         super().__init__()
@@ -35,10 +39,9 @@ class Head(nn.Module, ABC):
 
     @property
     def scale(self) -> torch.Tensor:
-        """What log-odds are multiplied with."""
-        return self.log_scale.exp()
+        """The factor of the log-odds."""
+        return self.log_scale.float().exp()
 
-    @abstractmethod
     def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
         """A reading of each hidden state, in float32.
 
@@ -46,10 +49,19 @@ class Head(nn.Module, ABC):
             hidden_RD: the last hidden states at the readout positions, after the final norm.
             answers_AD: the language model's output rows of the template's answers.
         """
+        return full_precision(self._read)(hidden_RD, answers_AD)
+
+    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """The outcomes of N comparisons, in float32, from the readings of their first and second images."""
+        return full_precision(self._compare)(first, second)
 
     @abstractmethod
-    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """The outcomes of N comparisons from the readings of their first and second images."""
+    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+        """As `read`."""
+
+    @abstractmethod
+    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """As `compare`."""
 
 
 class VerdictHead(Head):
@@ -59,13 +71,13 @@ class VerdictHead(Head):
     model says. With a third answer, the log-probabilities of the three.
     """
 
-    def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
         if len(answers_AD) == 2:
-            direction_D = answers_AD[0].float() - answers_AD[1].float()
-            return (hidden_RD.float() @ direction_D) * self.scale
-        return (hidden_RD.float() @ answers_AD.float().T * self.scale).log_softmax(dim=-1)
+            direction_D = answers_AD[0] - answers_AD[1]
+            return (hidden_RD @ direction_D) * self.scale
+        return (hidden_RD @ answers_AD.T * self.scale).log_softmax(dim=-1)
 
-    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         # Both are the one reading of the pair, which is the outcome.
         return first
 
@@ -81,10 +93,10 @@ class ScalarHead(Head):
         self.weight_D = nn.Parameter(torch.randn(hidden, dtype=torch.float32) / math.sqrt(hidden + 1))
         self.ties = ties
 
-    def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
-        return (hidden_RD.float() @ self.weight_D) * self.scale
+    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+        return (hidden_RD @ self.weight_D) * self.scale
 
-    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         d_N = first - second
         if not self.ties:
             return d_N
@@ -105,10 +117,10 @@ class EmbeddingHead(Head):
         super().__init__(scale=1 / GPM_TEMPERATURE)
         self.weight_MD = nn.Parameter(torch.randn(size, hidden, dtype=torch.float32) / math.sqrt(hidden + 1))
 
-    def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
-        return normalize(hidden_RD.float() @ self.weight_MD.T, dim=-1)
+    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+        return normalize(hidden_RD @ self.weight_MD.T, dim=-1)
 
-    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         a, b = first[..., 0::2], first[..., 1::2]
         c, d = second[..., 0::2], second[..., 1::2]
         return (a * d - b * c).sum(dim=-1) * self.scale
@@ -125,6 +137,7 @@ def build_head(spec: JudgeSpec, hidden: int) -> Head:
     raise ConfigError(f"there is no head {spec.head!r}")
 
 
+@full_precision
 def log_odds(outcomes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Log-odds [N] that the first is preferred, a tie counting half to each, and P(tie) [N] if known."""
     if outcomes.ndim == 1:

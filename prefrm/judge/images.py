@@ -1,7 +1,10 @@
 """A prepared image: what a vision tower reads, and the tokens that stand for it in a sequence."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 __all__ = ["ImageInput"]
@@ -21,7 +24,20 @@ class ImageInput:
     grid: tuple[int, ...]
     ids: list[int]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by value: a shared tensor takes a file descriptor, and batches ahead have many images."""
+        return _image_input, (self.pixels.numpy(), self.grid, self.ids)
+
+    @property
+    def units(self) -> int:
+        """How many patches or tiles the image has."""
+        return len(self.pixels)
+
     @property
     def tokens(self) -> int:
         """How many positions the image takes in a sequence."""
         return len(self.ids)
+
+
+def _image_input(pixels: npt.NDArray[np.float32], grid: tuple[int, ...], ids: list[int]) -> ImageInput:
+    return ImageInput(pixels=torch.from_numpy(pixels), grid=grid, ids=ids)

@@ -1,7 +1,8 @@
 """Training losses of the judges, on a head's outcomes. No model, no reduction over devices.
 
-Each is the weighted mean over comparisons, in nats. `p` is the probability that the image shown first is
-preferred; 0.5 is a tie. The learnable scale of each is the head's.
+All are computed in float32, under autocast as well. Each is the weighted mean over comparisons, in nats.
+`p` is the probability that the image shown first is preferred; 0.5 is a tie. The learnable scale of each
+is the head's.
 
 Shapes: N comparisons.
 """
@@ -11,6 +12,8 @@ from typing import TypeAlias
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
+
+from prefrm.judge.precision import full_precision
 
 __all__ = [
     "Loss",
@@ -25,6 +28,7 @@ Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], to
 """Takes a head's outcomes, targets p_N and weights_N (or None); returns a scalar in float32."""
 
 
+@full_precision
 def bradley_terry(
     log_odds_N: torch.Tensor, p_N: torch.Tensor, weight_N: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -43,11 +47,11 @@ def bradley_terry(
     Returns:
         A scalar in float32.
     """
-    z_N = log_odds_N.float()
-    loss_N = binary_cross_entropy_with_logits(z_N, p_N.to(z_N), reduction="none")
+    loss_N = binary_cross_entropy_with_logits(log_odds_N, p_N.to(log_odds_N), reduction="none")
     return _weighted_mean(loss_N, weight_N)
 
 
+@full_precision
 def bradley_terry_ties(
     outcomes_N3: torch.Tensor, p_N: torch.Tensor, weight_N: torch.Tensor | None = None
 ) -> torch.Tensor:

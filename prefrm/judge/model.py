@@ -22,6 +22,7 @@ from prefrm.judge.losses import loss_of
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.judge.spec import JudgeSpec
 from prefrm.prompts import get_template
+from prefrm.quiet import quiet
 
 __all__ = ["Judge", "resolve_device", "resolve_dtype"]
 
@@ -53,8 +54,14 @@ class Judge(nn.Module):
         self.base = base
 
     @classmethod
+    @quiet()
     def from_base(
-        cls, spec: JudgeSpec, device: torch.device | str = "auto", dtype: torch.dtype | str = "auto"
+        cls,
+        spec: JudgeSpec,
+        device: torch.device | str = "auto",
+        dtype: torch.dtype | str = "auto",
+        *,
+        base: BaseModel | None = None,
     ) -> "Judge":
         """An untrained judge on its base model, in evaluation mode.
 
@@ -63,14 +70,15 @@ class Judge(nn.Module):
             device: "auto" is the first accelerator, or the CPU without one.
             dtype: of the backbone; "auto" is bfloat16 on an accelerator and float32 on the CPU. The
                 head is float32 always.
+            base: the base model, where `find_base(spec)` has found it already.
 
         Raises:
-            ConfigError: the base model is not to be found, or is of no supported family, or cannot be
-                quantized, or the device is not there.
+            ConfigError: the base model cannot be found, is incomplete, is not of a supported family, or
+                cannot be quantized, or the device is not there.
             MissingExtraError: the base model is to be quantized and bitsandbytes is not installed.
         """
         device = resolve_device(device)
-        base = find_base(spec)
+        base = find_base(spec) if base is None else base
         backbone = load_backbone(base.folder, dtype=resolve_dtype(dtype, device), quantize=spec.quantize)
         # PEFT writes this name into an adapter; the hub's id says more than a folder of its cache.
         backbone.name_or_path = spec.base_model
@@ -98,9 +106,14 @@ class Judge(nn.Module):
         """The outcomes of the batch's comparisons: log-odds [N] or, with ties, log-probabilities [N, 3]."""
         return self.outcomes(self.read(batch, self.encode(batch.distinct_images)), batch.pairs_N2)
 
-    def encode(self, images: Sequence[ImageInput]) -> dict[ImageInput, torch.Tensor]:
-        """Run the vision tower once over all of `images`: features [V, T, D] for each."""
-        return dict(zip(images, self.family.encode(self.model, images), strict=True))
+    def encode(self, images: Sequence[ImageInput], fill: int = 0) -> dict[ImageInput, torch.Tensor]:
+        """Run the vision tower once over all of `images`: features [V, T, D] for each.
+
+        Args:
+            images: of any shapes.
+            fill: how many more patches or tiles are computed for nothing, to give the pass a size.
+        """
+        return dict(zip(images, self.family.encode(self.model, images, fill), strict=True))
 
     def read(self, batch: JudgeBatch, features: Mapping[ImageInput, torch.Tensor]) -> torch.Tensor:
         """The head's readings [R, ...] from features that `encode` made earlier."""

@@ -77,8 +77,10 @@ class JudgeProcessor:
         try:
             tokenizer = _tokenizer(folder)
             image_processor = _pillow_image_processor(folder, config)
-        except (KeyError, OSError, ValueError) as error:
-            raise ConfigError(f"{folder} holds no usable tokenizer and image processor: {error}") from error
+        # The tokenizers library raises bare exceptions, and malformed JSON gives errors of many kinds.
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{folder} holds no usable tokenizer and image processor: {reason}") from error
         family_of(config).pixel_budget(image_processor, spec.min_pixels, spec.max_pixels)
         return cls(tokenizer, image_processor, config, spec, template, stride)
 

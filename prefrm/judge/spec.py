@@ -18,7 +18,8 @@ class JudgeSpec:
     """The choices that make a judge.
 
     Attributes:
-        base_model: a model hub's id, or a folder with a `transformers` checkpoint.
+        base_model: a model hub's id, a folder with a `transformers` checkpoint, or `shipped:` and the name of
+            a checkpoint that an installed package ships, such as `shipped:shapes-captioner`.
         revision: branch, tag or commit of a hub id; None means the hub's default branch.
         head: what is read off the model; one of `HEADS`. "verdict" looks at two images and answers which
             is better; "scalar" gives each image a utility (Bradley-Terry); "embedding" gives each a
@@ -52,7 +53,7 @@ class JudgeSpec:
 
     def __post_init__(self) -> None:
         if not self.base_model:
-            raise ConfigError("base_model is empty; give a model hub's id or a folder")
+            raise ConfigError("base_model is empty; give a model hub's id, a folder, or shipped:NAME")
         for name, value, known in (("head", self.head, HEADS), ("attention", self.attention, ATTENTIONS)):
             if value not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}; received {value!r}")

@@ -1,27 +1,40 @@
-"""Ask a scorer about every group of a dataset, shard by shard, and go on where an earlier run stopped."""
+"""Scoring of every group of a dataset, shard by shard, which continues where an earlier run stopped."""
 
-from collections.abc import Iterable
-from itertools import chain
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain, count, islice
 from pathlib import Path
 
 from prefrm.chunks import chunks
 from prefrm.errors import ConfigError, DatasetError, IncompleteMatrixError
 from prefrm.label.shards import (
+    ShardWriter,
     Summary,
     check_folder,
     check_shard,
     claim_folder,
     labelled_shards,
     shard_path,
-    write_shard,
 )
+from prefrm.pipeline import batch_size, score_batches
 from prefrm.progress import Advance
 from prefrm.records import PreferenceGroup
-from prefrm.winmatrix import OnMissing, Scorer, WinMatrix, check_answer, check_on_missing
+from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix, check_on_missing
 
 __all__ = ["label"]
 
 SHARD_SIZE = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Groups of one shard that are scored together; or none, and the summary of a shard that is there."""
+
+    path: Path
+    groups: Sequence[PreferenceGroup] = ()
+    summary: Summary | None = None
 
 
 def label(
@@ -30,22 +43,27 @@ def label(
     out: Path | str,
     *,
     judge: str,
-    batch: int = 8,
+    batch: int | None = None,
     on_missing: OnMissing = "drop",
     shard_size: int = SHARD_SIZE,
     progress: Advance | None = None,
 ) -> Summary:
-    """Write the win matrix of every group into `out/win_matrices/`; returns what is there in the end.
+    """Write the win matrix of every group into `out/win_matrices/`; returns the summary of the folder.
 
     May be stopped at any moment, by SIGKILL too: a shard is written whole or not at all, so at most
-    `shard_size` groups are judged again, and the files end up the same as without the stop.
+    `shard_size` groups and the calls under way are judged again, and the files end up the same as without the
+    stop. The next groups are read while some are scored, in another thread; a remote scorer gets several
+    calls at once. No more than these are in memory.
+
+    A group that alone exceeds the device's memory, like one that a server refuses, is one whose pairs were
+    not judged.
 
     Args:
         scorer: any scorer.
-        groups: what to label, in the same order each time; their comparisons are not looked at.
+        groups: what to label, in the same order each time; their comparisons are not read.
         out: the output folder.
-        judge: says who judges, such as a bundle's hash; a folder belongs to one judge.
-        batch: groups a call of the scorer.
+        judge: names the judge, such as a bundle's hash; a folder belongs to one judge.
+        batch: groups a call of the scorer; None for what suits it.
         on_missing: "drop" writes a pair that was neither judged nor inferred as invalid, with its reason;
             "raise" stops at it.
         shard_size: groups a file.
@@ -60,61 +78,87 @@ def label(
             complete stay.
     """
     check_on_missing(on_missing)
-    if batch < 1:
-        raise ConfigError(f"batch must be at least 1; received {batch}")
-    parts = chunks(groups, shard_size)
-    if (first := next(parts, None)) is None:
-        raise DatasetError("there is nothing to label: the dataset split holds no group")
+    size = batch_size(scorer, batch)
+    for name, value in (("batch", size), ("shard_size", shard_size)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1; received {value}")
     folder = Path(out)
     check_folder(folder, judge=judge, shard_size=shard_size)
-    total, count = Summary(), 0
-    for count, part in enumerate(chain([first], parts), start=1):
-        path = shard_path(folder, count - 1)
-        if path.exists():
-            done = check_shard(path, part)
-            if on_missing == "raise" and done.unjudged_pairs:
-                raise IncompleteMatrixError(
-                    f"{path} holds {done.unjudged_pairs} pairs that were neither judged nor inferred; "
-                    'pass on_missing="drop" to keep them as invalid'
-                )
-        else:
-            matrices = _score(scorer, part, batch, on_missing, progress, total.groups)
-            claim_folder(folder, judge=judge, shard_size=shard_size)
-            done = write_shard(path, part, matrices)
-        total += done
-        if progress is not None:
-            progress(total.groups)
-    if len(found := labelled_shards(folder)) > count:
-        raise DatasetError(
-            f"{folder} holds {len(found)} shards, but these {total.groups} groups fill {count}: it was "
-            "labelled from other data; give another output folder, or delete this one to label again"
-        )
+    total, shard = Summary(), None
+    batches = _batches(groups, folder, shard_size, size, on_missing)
+    with closing(score_batches(scorer, batches, _groups)) as scored:
+        for part, matrices in scored:
+            if part.summary is not None:
+                total += part.summary
+            else:
+                shard = shard or ShardWriter(part.path)
+                _add(shard, part.groups, matrices, on_missing)
+            if shard is not None and shard.summary.groups == shard_size:
+                total, shard = total + _written(shard, folder, judge, shard_size), None
+            if progress is not None:
+                progress(total.groups + (shard.summary.groups if shard else 0))
+    if shard is not None:
+        total += _written(shard, folder, judge, shard_size)
+    _check_count(folder, total.groups, math.ceil(total.groups / shard_size))
     return total
 
 
-def _score(
-    scorer: Scorer,
-    groups: list[PreferenceGroup],
-    batch: int,
+def _batches(
+    groups: Iterable[PreferenceGroup], folder: Path, shard_size: int, size: int, on_missing: OnMissing
+) -> Iterator[_Batch]:
+    """The batches of each shard; of one that is there, which is compared with its groups, the summary."""
+    rest = iter(groups)
+    for number in count():
+        if (first := next(rest, None)) is None:
+            return
+        # Drawn as it is needed, so that no shard's images are in memory at once.
+        part = chain([first], islice(rest, shard_size - 1))
+        path = shard_path(folder, number)
+        if path.exists():
+            yield _Batch(path=path, summary=_checked(path, part, on_missing))
+        else:
+            yield from (_Batch(path=path, groups=some) for some in chunks(part, size))
+
+
+def _groups(batch: _Batch) -> list[Group]:
+    return [group.group() for group in batch.groups]
+
+
+def _checked(path: Path, groups: Iterable[PreferenceGroup], on_missing: OnMissing) -> Summary:
+    done = check_shard(path, groups)
+    if on_missing == "raise" and done.unjudged_pairs:
+        raise IncompleteMatrixError(
+            f"{path} holds {done.unjudged_pairs} pairs that were neither judged nor inferred; "
+            'pass on_missing="drop" to keep them as invalid'
+        )
+    return done
+
+
+def _add(
+    shard: ShardWriter,
+    groups: Sequence[PreferenceGroup],
+    matrices: Sequence[WinMatrix],
     on_missing: OnMissing,
-    progress: Advance | None,
-    before: int,
-) -> list[WinMatrix]:
-    matrices: list[WinMatrix] = []
-    for part in chunks(groups, batch):
-        asked = [group.group() for group in part]
-        answer = scorer.score(asked)
-        check_answer(answer, asked)
-        for group, matrix in zip(part, answer, strict=True):
-            _require_complete(group, matrix, on_missing)
-        matrices += answer
-        if progress is not None:
-            progress(before + len(matrices))
-    return matrices
+) -> None:
+    for group, matrix in zip(groups, matrices, strict=True):
+        try:
+            matrix.require_complete(on_missing)
+        except IncompleteMatrixError as error:
+            raise IncompleteMatrixError(f"record {group.id!r}: {error}") from error
+        shard.add(group, matrix)
 
 
-def _require_complete(group: PreferenceGroup, matrix: WinMatrix, on_missing: OnMissing) -> None:
-    try:
-        matrix.require_complete(on_missing)
-    except IncompleteMatrixError as error:
-        raise IncompleteMatrixError(f"record {group.id!r}: {error}") from error
+def _written(shard: ShardWriter, folder: Path, judge: str, shard_size: int) -> Summary:
+    claim_folder(folder, judge=judge, shard_size=shard_size)
+    shard.write()
+    return shard.summary
+
+
+def _check_count(folder: Path, groups: int, shards: int) -> None:
+    if not groups:
+        raise DatasetError("there is nothing to label: the dataset split holds no group")
+    if len(found := labelled_shards(folder)) > shards:
+        raise DatasetError(
+            f"{folder} holds {len(found)} shards, but these {groups} groups fill {shards}: it was "
+            "labelled from other data; give another output folder, or delete this one to label again"
+        )

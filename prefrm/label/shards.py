@@ -13,7 +13,7 @@ Shapes: K candidates of a group.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ import numpy as np
 
 from prefrm.errors import DatasetError, missing_extra
 from prefrm.files import write_whole
-from prefrm.records import PreferenceGroup, fingerprint
+from prefrm.records import Fingerprint, PreferenceGroup
 from prefrm.rewards import ranking
 from prefrm.winmatrix import WinMatrix
 
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "METADATA_KEY",
     "LabelledGroup",
     "ShardMetadata",
+    "ShardWriter",
     "Summary",
     "check_folder",
     "check_shard",
@@ -42,7 +44,6 @@ __all__ = [
     "read_metadata",
     "read_shard",
     "shard_path",
-    "write_shard",
 ]
 
 FORMAT_VERSION = 1
@@ -145,31 +146,45 @@ def shard_path(out: Path, number: int) -> Path:
     return out / FOLDER / f"part-{number:05d}.parquet"
 
 
-def write_shard(path: Path, groups: Sequence[PreferenceGroup], matrices: Sequence[WinMatrix]) -> Summary:
-    """Write one shard, whole or not at all."""
-    pa, pq = pyarrow()
-    total = Summary()
-    for group, matrix in zip(groups, matrices, strict=True):
-        total += Summary.of(group, matrix)
-    metadata = json.dumps({"fingerprint": fingerprint(groups), "summary": asdict(total)})
-    schema = _schema(pa).with_metadata({METADATA_KEY: metadata})
-    rows = [_to_row(group, matrix) for group, matrix in zip(groups, matrices, strict=True)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial, write_page_checksum=True)
-    partial.replace(path)
-    return total
+class ShardWriter:
+    """One shard, group by group; it keeps no images, and writes nothing before `write`.
+
+    Attributes:
+        path: where it will be.
+        summary: of the groups so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.summary = Summary()
+        self._fingerprint = Fingerprint()
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, group: PreferenceGroup, matrix: WinMatrix) -> None:
+        """Take in the next group."""
+        self.summary += Summary.of(group, matrix)
+        self._fingerprint.add(group)
+        self._rows.append(_to_row(group, matrix))
+
+    def write(self) -> None:
+        """Write the shard, whole or not at all."""
+        pa, pq = pyarrow()
+        metadata = {"fingerprint": self._fingerprint.hexdigest(), "summary": asdict(self.summary)}
+        schema = _schema(pa).with_metadata({METADATA_KEY: json.dumps(metadata)})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        pq.write_table(pa.Table.from_pylist(self._rows, schema=schema), partial, write_page_checksum=True)
+        partial.replace(self.path)
 
 
-def check_shard(path: Path, groups: Sequence[PreferenceGroup]) -> Summary:
+def check_shard(path: Path, groups: Iterable[PreferenceGroup]) -> Summary:
     """The summary of a shard that is there. Raises `DatasetError` if it was made from other groups."""
-    found = read_metadata(path)
-    if found.fingerprint != fingerprint(groups):
-        received = (
-            f"the {len(groups)} groups from {groups[0].id!r} on"
-            if groups
-            else "a dataset that ends before it"
-        )
+    found, total, ids = read_metadata(path), Fingerprint(), list[str]()
+    for group in groups:
+        total.add(group)
+        ids.append(group.id)
+    if found.fingerprint != total.hexdigest():
+        received = f"the {len(ids)} groups from {ids[0]!r} on" if ids else "a dataset that ends before it"
         raise DatasetError(
             f"{path} was labelled from other data than {received}; "
             "give the same data in the same order, or another output folder"

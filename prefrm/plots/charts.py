@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import DataError
+from prefrm.plots.lettering import Lettering
 from prefrm.plots.style import DASHES, INK, SERIES, SOFT, new_figure, style
 
 if TYPE_CHECKING:
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["Bin", "bars", "grouped_bars", "learning_curve", "order_gap_figure", "reliability_figure"]
 
 MANY_POINTS = 60
-LONGEST_NAME = 32
+# Of a figure of bars, in inches.
+WIDTH = 6.4
+# Of ticks and legends, and of the axes' labels.
+NAME, LABEL = Lettering(points=9), Lettering(points=10)
+# In inches: how wide a tick's name may be, what a figure needs beside ticks and axes, and a legend's key.
+TICK_ROOM, MARGINS, KEY = 2.1, 0.35, 0.6
 # A legend under the axes; how far, in letters, is `borderaxespad`.
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
 # A number to the right of a bar; how far, in points, is `xytext`.
@@ -50,7 +56,8 @@ def reliability_figure(curves: Mapping[str, Sequence["Bin"]]) -> "Figure":
     figure.subplots_adjust(left=0.13, right=0.97, top=0.92, bottom=0.155, hspace=0.08)
     upper.plot([0.5, 1], [0.5, 1], color=SOFT, linewidth=1, linestyle=DASHES, label="perfect")
     bottom = 0.5
-    for n, (name, table) in enumerate(curves.items()):
+    names = NAME.share(list(curves), 4.1 - KEY * (len(curves) + 1))
+    for n, (name, table) in enumerate(zip(names, curves.values(), strict=True)):
         rows = [row for row in table if row.pairs]
         color = SERIES[n % len(SERIES)]
         upper.plot(
@@ -104,8 +111,10 @@ def bars(
     """
     names = list(values)
     explained = len(marks or ()) + (reference is not None)
-    figure = new_figure(6.4, 0.95 + 0.42 * len(names) + (0.4 if explained else 0), layout="tight")
+    figure = new_figure(WIDTH, 0.95 + 0.42 * len(names) + (0.4 if explained else 0), layout="tight")
     axes = figure.subplots()
+    ticks = [NAME.fit(name, TICK_ROOM, keep="ends") for name in names]
+    labels = NAME.share(list(marks or ()), _axes_width(ticks) - KEY * (explained + 1))
     place = np.arange(len(names))
     numbers = np.array([values[name] for name in names], dtype=np.float64)
     axes.barh(place, numbers, height=0.62, color=SERIES[0], zorder=2)
@@ -117,7 +126,7 @@ def bars(
         reach = np.abs([numbers - low, high - numbers])
         axes.errorbar(numbers, place, xerr=reach, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3, zorder=4)
         ends = np.fmax(ends, high)
-    for n, (what, points) in enumerate((marks or {}).items()):
+    for n, (label, points) in enumerate(zip(labels, (marks or {}).values(), strict=True)):
         x = [points[name] for name in names]
         # Ever smaller, so that marks at one place are all seen.
         look: dict[str, Any] = {
@@ -125,12 +134,12 @@ def bars(
             "s": 72 - 18 * (n % 3),
             "color": SERIES[(n + 1) % len(SERIES)],
         }
-        axes.scatter(x, place, **look, edgecolors="white", zorder=5, clip_on=False, label=what)
+        axes.scatter(x, place, **look, edgecolors="white", zorder=5, clip_on=False, label=label)
     if explained:
         axes.legend(**BELOW, borderaxespad=2.2, ncols=explained, frameon=False, fontsize=9)
     for y, (end, number) in enumerate(zip(ends, numbers, strict=True)):
         axes.annotate(f"{number:.3f}", (end, y), (10 if marks else 6, 0), **BESIDE)
-    axes.set_yticks(place, [_short(name) for name in names])
+    axes.set_yticks(place, ticks)
     axes.set(xlim=(0, 1.14), ylim=(len(names) - 0.45, -0.55), xticks=np.linspace(0, 1, 6))
     style(axes, title, grid="x")
     return figure
@@ -148,16 +157,19 @@ def grouped_bars(
     `series` maps what the legend says to the value of each name; `intervals` are (low, high) error bars.
     """
     names = list(next(iter(series.values())))
-    figure = new_figure(6.4, 1.5 + 0.28 * len(series) * len(names) + 0.14 * len(names), layout="tight")
+    ticks = [NAME.fit(name, TICK_ROOM, keep="ends") for name in names]
+    labels = NAME.share(list(series), _axes_width(ticks) - KEY * len(series))
+    figure = new_figure(WIDTH, 1.5 + 0.28 * len(series) * len(names) + 0.14 * len(names), layout="tight")
     axes = figure.subplots()
     height, top = 0.8 / len(series), 0.0
-    for n, (label, values) in enumerate(series.items()):
+    for n, (label, (key, values)) in enumerate(zip(labels, series.items(), strict=True)):
         place = np.arange(len(names)) + height * (n - (len(series) - 1) / 2)
         numbers = np.array([values[name] for name in names], dtype=np.float64)
-        axes.barh(place, numbers, height=height * 0.86, color=SERIES[n % len(SERIES)], label=label, zorder=2)
+        look: dict[str, Any] = {"color": SERIES[n % len(SERIES)], "label": label}
+        axes.barh(place, numbers, height=height * 0.86, zorder=2, **look)
         ends = numbers
         if intervals is not None:
-            low, high = (np.array([intervals[label][name][side] for name in names]) for side in (0, 1))
+            low, high = (np.array([intervals[key][name][side] for name in names]) for side in (0, 1))
             reach = np.abs([numbers - low, high - numbers])
             axes.errorbar(
                 numbers, place, xerr=reach, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3, zorder=4
@@ -166,8 +178,12 @@ def grouped_bars(
         top = max(top, float(np.nanmax(ends, initial=0.0)))
         for y, end, number in zip(place, ends, numbers, strict=True):
             axes.annotate(f"{number:.3f}", (end, y), (6, 0), **BESIDE)
-    axes.set_yticks(np.arange(len(names)), [_short(name) for name in names])
-    axes.set(xlim=(0, top * 1.16 or 1), ylim=(len(names) - 0.45, -0.55), xlabel=xlabel)
+    axes.set_yticks(np.arange(len(names)), ticks)
+    axes.set(
+        xlim=(0, top * 1.16 or 1),
+        ylim=(len(names) - 0.45, -0.55),
+        xlabel=LABEL.fit(xlabel, _axes_width(ticks)),
+    )
     axes.legend(**BELOW, borderaxespad=4.0, ncols=len(series), frameon=False, fontsize=9)
     style(axes, title, grid="x")
     return figure
@@ -182,7 +198,7 @@ def order_gap_figure(
     """
     if not len(gaps):
         raise DataError("there is no order gap to draw: no pair was judged in both orders")
-    figure = new_figure(6.4, 3.2, layout="tight")
+    figure = new_figure(WIDTH, 3.2, layout="tight")
     axes = figure.subplots()
     top = max(0.1, float(np.ceil(gaps.max() * 10) / 10))
     edges = np.linspace(0, top, 21).tolist()
@@ -205,7 +221,7 @@ def order_gap_figure(
         xlabel="|P(i beats j), i shown first - P(i beats j), j shown first|",
         ylabel="share of pairs",
     )
-    style(axes, "Order gap\n", grid="y")
+    style(axes, "Order gap", grid="y", pad=20)
     return figure
 
 
@@ -225,21 +241,20 @@ def learning_curve(
         if not few:
             axes.plot(x, y, color=color, linewidth=0.8, alpha=0.3)
             y = _running_mean(y, len(y) // 30)
-        label = f"{name}: {y[-1]:.3g}" if len(y) else name
+        short = NAME.fit(name, 2.6, keep="ends")
+        label = f"{short}: {y[-1]:.3g}" if len(y) else short
         marker: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markeredgecolor": "white"} if few else {}
         axes.plot(x, y, color=color, linewidth=2, label=label, **marker)
     if curves:
         axes.legend(frameon=False, fontsize=9)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set(xlabel=LABEL.fit(xlabel, 5.5), ylabel=LABEL.fit(ylabel, 2.8))
     style(axes, title, grid="y")
     return figure
 
 
-def _short(name: str) -> str:
-    """At most `LONGEST_NAME` characters: of a longer name, its beginning and its end."""
-    line = " ".join(name.split())
-    half = (LONGEST_NAME - 3) // 2
-    return line if len(line) <= LONGEST_NAME else f"{line[:half].rstrip()}...{line[-half:].lstrip()}"
+def _axes_width(ticks: Sequence[str]) -> float:
+    """The width in inches that a figure of bars leaves to its axes, beside the names of its ticks."""
+    return WIDTH - MARGINS - max(map(NAME.width, ticks))
 
 
 def _running_mean(y: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:

@@ -1,22 +1,24 @@
 """The win matrix as a picture: a heat map with the candidates' images along both axes.
 
 Everything is drawn in one coordinate system whose unit is a cell, so that images, cells and win
-rates line up at every group size.
+rates line up at every group size. Of a large group, the best candidates are drawn.
 
 Shapes: K candidates of a group.
 """
 
-import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from prefrm import media
+from prefrm.display import one_line, text_color
 from prefrm.errors import DataError, MediaError
-from prefrm.plots.style import EDGE, GRID, HATCH, INK, LOSS_TO_WIN, MISSING, SERIES, SOFT, new_figure
-from prefrm.winmatrix import WinMatrix
+from prefrm.plots.lettering import Lettering
+from prefrm.plots.style import EDGE, GRID, HATCH, INK, LOSS_TO_WIN, MISSING, SERIES, SOFT, TITLE, new_figure
+from prefrm.winmatrix import Floats, WinMatrix, unjudged_reasons
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["win_matrix_figure"]
 
 THUMBNAIL_PIXELS = 256
-POINTS_PER_INCH = 72
+# The numbers in more cells than these are too small to read where the figure is as wide as a screen.
+MOST_DRAWN = 24
 # In cells: what stands left of and above the matrix (names, with images or without), right of it
 # (win rates) and below it.
 BEFORE, BEFORE_NO_IMAGES, AFTER, BELOW = 1.35, 0.42, 1.65, 0.05
@@ -34,6 +37,8 @@ BEFORE, BEFORE_NO_IMAGES, AFTER, BELOW = 1.35, 0.42, 1.65, 0.05
 JUDGED_SIDE, INFERRED_SIDE = 0.96, 0.62
 # In inches: margins, a line of the title, of the legend and of the notes.
 MARGIN, TITLE_LINE, LEGEND_LINE, NOTE_LINE = 0.22, 0.25, 0.36, 0.17
+MOST_TITLE_LINES, MOST_NOTES = 3, 8
+NOTE = Lettering(points=7.5)
 
 
 def win_matrix_figure(
@@ -42,6 +47,7 @@ def win_matrix_figure(
     prompt: str = "",
     *,
     labels: Sequence[str] | None = None,
+    most: int = MOST_DRAWN,
 ) -> "Figure":
     """The heat map of `matrix`: row beats column, its images along both axes, win rates at the right.
 
@@ -49,8 +55,10 @@ def win_matrix_figure(
         matrix: K x K; an inferred p stands in a smaller cell and in italics; a pair that was neither judged
             nor inferred is grey and hatched, with its reason below.
         images: K encoded images, or None for none; one that cannot be read shows as a grey box.
-        prompt: the title.
+        prompt: the title, of which three lines are shown.
         labels: K names for the candidates, such as file names; their indices if None.
+        most: how many candidates are drawn. Of more, those with the highest win rates are, which a note
+            says; a win rate is over all K in any case.
 
     Raises:
         DataError: there are not K images or not K labels.
@@ -60,31 +68,66 @@ def win_matrix_figure(
             raise DataError(
                 f"a matrix of {matrix.size} candidates needs as many {what}; received {len(given)}"
             )
-    names = [str(n) for n in range(matrix.size)] if labels is None else list(labels)
-    cell = float(np.clip(8.4 / (matrix.size + 2.6), 0.52, 1.15))
+    names = [str(n) for n in range(matrix.size)] if labels is None else [one_line(label) for label in labels]
+    notes = unjudged_reasons(matrix, names)
+    drawn = _Drawn.of(matrix, images, names, most)
+    if (size := len(drawn.indices)) < matrix.size:
+        rest = f"{size} of {matrix.size} candidates are drawn: those with the highest win rates over all"
+        notes.insert(0, rest)
+    cell = float(np.clip(8.4 / (size + 2.6), 0.52, 1.15))
     before = BEFORE_NO_IMAGES if images is None else BEFORE
-    width = max(cell * (before + matrix.size + AFTER), 4.4)
-    title = textwrap.wrap(prompt, int(width * 8.5))[:3]
-    notes = _notes(matrix, names, int(width * 15))
-    below = MARGIN + NOTE_LINE * len(notes) + LEGEND_LINE
-    height = cell * (before + matrix.size + BELOW)
+    width = max(cell * (before + size + AFTER), 4.4)
+    title = TITLE.wrap(prompt, width, MOST_TITLE_LINES)
+    lines = [NOTE.fit(note, width) for note in notes[:MOST_NOTES]]
+    if len(notes) > MOST_NOTES:
+        lines.append(f"and {len(notes) - MOST_NOTES} more")
+    below = MARGIN + NOTE_LINE * len(lines) + LEGEND_LINE
+    height = cell * (before + size + BELOW)
     total = (width + 2 * MARGIN, below + height + TITLE_LINE * len(title) + MARGIN)
 
     figure = new_figure(*total)
     axes = figure.add_axes((MARGIN / total[0], below / total[1], width / total[0], height / total[1]))
-    _draw_cells(axes, matrix, cell)
-    _draw_candidates(axes, images, names, cell)
-    _draw_win_rates(axes, matrix, cell)
-    axes.set(
-        xlim=(-before, width / cell - before), ylim=(matrix.size + BELOW, -before), aspect="equal", anchor="W"
-    )
+    _draw_cells(axes, drawn.matrix, cell)
+    _draw_candidates(axes, drawn, cell)
+    _draw_win_rates(axes, drawn.rates, cell)
+    axes.set(xlim=(-before, width / cell - before), ylim=(size + BELOW, -before), aspect="equal", anchor="W")
     axes.axis("off")
-    _write_lines(
-        figure, title, total[1] - MARGIN - TITLE_LINE / 2, TITLE_LINE, fontsize=12, weight="bold", color=INK
-    )
-    _write_lines(figure, notes, below - LEGEND_LINE - NOTE_LINE / 2, NOTE_LINE, fontsize=7.5, color=SOFT)
-    _draw_legend(figure, below - LEGEND_LINE / 2, with_inferred=bool(matrix.inferred.any()))
+    _write_lines(figure, title, TITLE, total[1] - MARGIN - TITLE_LINE / 2, TITLE_LINE, INK)
+    _write_lines(figure, lines, NOTE, below - LEGEND_LINE - NOTE_LINE / 2, NOTE_LINE, SOFT)
+    _draw_legend(figure, below - LEGEND_LINE / 2, with_inferred=bool(drawn.matrix.inferred.any()))
     return figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """The candidates that are drawn: their indices in the group, their matrix, and their win rates in it."""
+
+    indices: Sequence[int]
+    matrix: WinMatrix
+    rates: Floats
+    names: Sequence[str]
+    images: Sequence[bytes | None] | None
+
+    @classmethod
+    def of(
+        cls, matrix: WinMatrix, images: Sequence[bytes | None] | None, names: Sequence[str], most: int
+    ) -> "_Drawn":
+        """All candidates, or the `most` of the highest win rates, in the order of the group."""
+        rates = matrix.win_rate(on_missing="drop")
+        # NaN, of the unjudged, comes last.
+        indices = sorted(np.argsort(-rates, kind="stable")[:most].tolist())
+        return cls(
+            indices=indices,
+            matrix=matrix.subset(indices),
+            rates=rates[indices],
+            names=[names[n] for n in indices],
+            images=None if images is None else [images[n] for n in indices],
+        )
+
+    def labels(self, lettering: Lettering, room: float) -> list[str]:
+        """The ends of names, as wide as `room`, or indices where ends do not tell the names apart."""
+        short = [lettering.fit(name, room, keep="end") for name in self.names]
+        return short if len(set(short)) == len(set(self.names)) else [str(n) for n in self.indices]
 
 
 def _draw_cells(axes: "Axes", matrix: WinMatrix, cell: float) -> None:
@@ -97,7 +140,8 @@ def _draw_cells(axes: "Axes", matrix: WinMatrix, cell: float) -> None:
             _box(axes, j, i, JUDGED_SIDE, face="white", edge=GRID)
         else:
             inferred = bool(matrix.inferred[i, j])
-            _box(axes, j, i, INFERRED_SIDE if inferred else JUDGED_SIDE, face=scale(p))
+            face = scale(p)
+            _box(axes, j, i, INFERRED_SIDE if inferred else JUDGED_SIDE, face=face)
             axes.text(
                 j + 0.5,
                 i + 0.5,
@@ -106,23 +150,20 @@ def _draw_cells(axes: "Axes", matrix: WinMatrix, cell: float) -> None:
                 va="center",
                 fontsize=min(13.0, 15.5 * cell),
                 style="italic" if inferred else "normal",
-                color="white" if abs(p - 0.5) > 0.28 else INK,
+                color=text_color(face[:3]),
             )
 
 
-def _draw_candidates(
-    axes: "Axes", images: Sequence[bytes | None] | None, names: Sequence[str], cell: float
-) -> None:
-    points = min(9.0, 11 * cell)
-    text: dict[str, Any] = {"fontsize": points, "color": INK, "ha": "center", "va": "center"}
-    room = int(cell * POINTS_PER_INCH / (points * 0.6))
-    where = 0.2 if images is None else 1.19
-    for n, short in enumerate(_shortened(names, room)):
+def _draw_candidates(axes: "Axes", drawn: _Drawn, cell: float) -> None:
+    lettering = Lettering(points=min(9.0, 11 * cell))
+    text: dict[str, Any] = {"fontsize": lettering.points, "color": INK, "ha": "center", "va": "center"}
+    where = 0.2 if drawn.images is None else 1.19
+    for n, short in enumerate(drawn.labels(lettering, 0.92 * cell)):
         axes.text(-where, n + 0.5, short, rotation=90 if len(short) > 2 else 0, **text)
         axes.text(n + 0.5, -where, short, **text)
-        if images is None:
+        if drawn.images is None:
             continue
-        picture = _thumbnail(images[n])
+        picture = _thumbnail(drawn.images[n])
         for x, y in ((-1.04, float(n)), (float(n), -1.04)):
             if picture is None:
                 _box(axes, x, y, 0.92, face=MISSING, edge=EDGE, hatch=HATCH)
@@ -132,10 +173,10 @@ def _draw_candidates(
                 _box(axes, x, y, 0.92, face="none", edge=EDGE)
 
 
-def _draw_win_rates(axes: "Axes", matrix: WinMatrix, cell: float) -> None:
+def _draw_win_rates(axes: "Axes", rates: Floats, cell: float) -> None:
     from matplotlib.patches import Rectangle
 
-    rates, left = matrix.win_rate(on_missing="drop"), matrix.size + 0.22
+    left = len(rates) + 0.22
     best = np.nanmax(rates) if np.isfinite(rates).any() else np.nan
     axes.text(left, -0.08, "win rate", fontsize=min(9.0, 11 * cell), color=SOFT, va="bottom")
     for n, rate in enumerate(rates):
@@ -173,9 +214,12 @@ def _draw_legend(figure: "Figure", y: float, *, with_inferred: bool) -> None:
         figure.text((MARGIN + left + 0.24) / width, y / height, word, style=style, **text)
 
 
-def _write_lines(figure: "Figure", lines: Sequence[str], top: float, step: float, **text: Any) -> None:
+def _write_lines(
+    figure: "Figure", lines: Sequence[str], lettering: Lettering, top: float, step: float, color: str
+) -> None:
     """Lines of text at the left margin, the first at `top` inches, `step` inches apart."""
     width, height = (float(x) for x in figure.get_size_inches())
+    text: dict[str, Any] = {"fontsize": lettering.points, "weight": lettering.weight, "color": color}
     for n, line in enumerate(lines):
         figure.text(MARGIN / width, (top - n * step) / height, line, va="center", **text)
 
@@ -196,24 +240,6 @@ def _scale() -> "Colormap":
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("loss_to_win", LOSS_TO_WIN)
-
-
-def _notes(matrix: WinMatrix, names: Sequence[str], width: int) -> list[str]:
-    """One line for each reason why something was neither judged nor inferred."""
-    notes = [f"{name}: {error}" for name, error in zip(names, matrix.errors, strict=True) if error]
-    readable = np.array([not error for error in matrix.errors])
-    silent = np.argwhere(np.triu(~matrix.known & readable[:, None] & readable[None, :]))
-    if len(silent):
-        i, j = (int(x) for x in silent[0])
-        more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
-        notes.append(f"{names[i]} against {names[j]}{more}: {matrix.reason(i, j)}")
-    return [textwrap.shorten(note, width, placeholder=" ...") for note in notes]
-
-
-def _shortened(names: Sequence[str], room: int) -> list[str]:
-    """Names of at most `room` characters: their ends, or indices where ends do not tell them apart."""
-    short = [name if len(name) <= room else f"...{name[3 - room :]}" for name in names]
-    return short if len(set(short)) == len(set(names)) else [str(n) for n in range(len(names))]
 
 
 def _thumbnail(data: bytes | None) -> npt.NDArray[np.uint8] | None:

@@ -7,6 +7,7 @@ colour stands for is also written.
 from typing import TYPE_CHECKING, Literal
 
 from prefrm.errors import missing_extra
+from prefrm.plots.lettering import Lettering
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DASHES",
+    "DPI",
     "EDGE",
     "GRID",
     "HATCH",
@@ -22,11 +24,13 @@ __all__ = [
     "MISSING",
     "SERIES",
     "SOFT",
+    "TITLE",
     "new_figure",
     "style",
 ]
 
 DPI = 150
+TITLE = Lettering(points=12, weight="bold")
 # Blue against orange is the pair that every common colour blindness keeps apart; both ends are
 # equally dark, and the middle is nearly white.
 LOSS_TO_WIN = ("#8c3b0a", "#d97b2b", "#f6c79b", "#f7f6f3", "#a9cbe4", "#3f83bd", "#123f73")
@@ -49,12 +53,18 @@ def new_figure(width: float, height: float, layout: Literal["tight"] | None = No
     return PlainFigure(figsize=(width, height), dpi=DPI, facecolor="white", layout=layout)
 
 
-def style(axes: "Axes", title: str = "", *, grid: Literal["both", "x", "y"] = "both") -> None:
-    """Give axes the shared look: no box, a faint grid behind the data, the title at the left."""
+def style(axes: "Axes", title: str = "", *, grid: Literal["both", "x", "y"] = "both", pad: float = 6) -> None:
+    """Give axes the shared look: no box, a faint grid behind the data, the title at the left.
+
+    `pad` is what is left between the axes and the title, in points.
+    """
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#9ca3af")
     axes.tick_params(colors=INK, labelsize=9, length=3)
     axes.set_axisbelow(True)
     axes.grid(True, axis=grid, color=GRID, linewidth=0.8)
     if title:
-        axes.set_title(title, loc="left", fontsize=12, weight="bold", color=INK)
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        short = TITLE.fit(title, float(figure.get_figwidth()) - 0.4)
+        axes.set_title(short, loc="left", fontsize=TITLE.points, weight=TITLE.weight, color=INK, pad=pad)

@@ -1,9 +1,9 @@
 """A picture of what the policy drew: one column for each prompt, before training above, after below."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prefrm.plots.lettering import Lettering
 from prefrm.plots.style import EDGE, HATCH, INK, MISSING, SOFT, new_figure
 from prefrm.quickstart.policy import Sample
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["gallery"]
 
 CELL_INCHES = 1.5
+PROMPT = Lettering(points=8.5)
 
 
 def gallery(before: Sequence[Sample], after: Sequence[Sample]) -> "Figure":
@@ -26,7 +27,8 @@ def gallery(before: Sequence[Sample], after: Sequence[Sample]) -> "Figure":
             _draw(axes, sample)
         grid[row][0].set_ylabel(name, fontsize=11, weight="bold", color=INK)
     for axes, sample in zip(grid[0], before, strict=True):
-        axes.set_title("\n".join(textwrap.wrap(sample.prompt.text, 20)), fontsize=8.5, color=INK)
+        lines = PROMPT.wrap(sample.prompt.text, 0.92 * CELL_INCHES, 3)
+        axes.set_title("\n".join(lines), fontsize=PROMPT.points, color=INK)
     return figure
 
 

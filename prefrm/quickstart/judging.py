@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_recipes.shapes.captioner import CHECKPOINT
 from data_recipes.shapes.recipe import RECIPE, ShapesOptions
 from prefrm.engine import Engine
 from prefrm.eval import Evaluation, evaluate
@@ -54,7 +53,7 @@ def training_settings(data: Path, output: Path, optim: OptimConfig, *, seed: int
     """What the quickstart trains; `configs/train/shapes.yaml` says the same."""
     return TrainConfig(
         output=output,
-        judge=JudgeSpec(base_model=str(CHECKPOINT), template="match-twice-v1"),
+        judge=JudgeSpec(base_model="shipped:shapes-captioner", template="match-twice-v1"),
         data=DataConfig(path=data),
         adapter=AdapterConfig(rank=16, alpha=32),
         optim=optim,

@@ -1,26 +1,13 @@
 """Numbers the stages of the quickstart, times them, and says in a line what each showed."""
 
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import datasets
 from rich.console import Console
-from transformers.utils.logging import disable_progress_bar
 
 from prefrm.resources import Resources
 
-__all__ = ["Narrator", "quiet"]
-
-
-def quiet() -> None:
-    """Keep the libraries below from talking between the lines: their bars, deprecations and advice."""
-    disable_progress_bar()
-    datasets.disable_progress_bars()
-    warnings.simplefilter("ignore", FutureWarning)
-    # It advises whenever a completion gets no reward; here that is a program that draws nothing.
-    logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)
+__all__ = ["Narrator"]
 
 
 class Narrator:

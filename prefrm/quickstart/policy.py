@@ -22,7 +22,8 @@ from data_recipes.shapes.prompts import Prompt
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import ProgramError, Scene
 from prefrm.grpo import PreferenceReward
-from prefrm.progress import Advance
+from prefrm.judge.weights import load_pretrained
+from prefrm.progress import Tracker
 from prefrm.quickstart.settings import PolicySettings
 from prefrm.train.callbacks import ReportProgress
 from prefrm.winmatrix import Scorer
@@ -50,7 +51,7 @@ class Painter:
     """The shipped policy: a causal language model and its tokenizer."""
 
     def __init__(self, checkpoint: Path = CHECKPOINT) -> None:
-        self.model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+        self.model: Any = load_pretrained(AutoModelForCausalLM, checkpoint, dtype=torch.float32)
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 
     def sample(self, prompts: Sequence[Prompt], *, each: int, seed: int) -> list[Sample]:
@@ -101,11 +102,11 @@ def improve(
     folder: Path,
     settings: PolicySettings,
     seed: int,
-    advance: Advance,
+    tracker: Tracker,
 ) -> PolicyResult:
     """Train `painter` in place on the prompts of `train`, by the win rates that `scorer` gives its pictures.
 
-    The prompts of `held_out` are only watched. `advance` is called with the step.
+    The prompts of `held_out` are only watched. `tracker` shows the step.
     """
 
     def watch() -> list[Sample]:
@@ -120,7 +121,7 @@ def improve(
         train_dataset=Dataset.from_dict({"prompt": [prompt.text for prompt in train]}),
         args=_grpo_config(settings, folder, seed),
         callbacks=[
-            ReportProgress(advance),
+            ReportProgress(tracker),
             _Watch(lambda step: watched.append((step, mean_oracle(watch()))), settings.watch_every),
         ],
     )

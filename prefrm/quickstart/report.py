@@ -71,7 +71,7 @@ def numbers(judged: Judged, used: Used, resources: Resources, *, seed: int) -> d
             "pair_accuracy_interval": [after.metrics.accuracy.low, after.metrics.accuracy.high],
             "strict_pairs": after.metrics.accuracy.pairs,
             "by_skill": _joined(_accuracies(before), _accuracies(after)),
-            "temperature": after.temperature,
+            "calibration": "none" if after.applied is None else after.applied.describe(),
             "ece_before": before.calibration.ece,
             "ece_uncalibrated": uncalibrated.calibration.ece,
             "ece": after.calibration.ece,
@@ -188,7 +188,7 @@ def _accuracies(evaluation: Evaluation) -> dict[str, float]:
 
 
 def _uncalibrated(evaluation: Evaluation) -> Evaluation:
-    return evaluation.tempered(1 / evaluation.temperature)
+    return evaluation.as_scored or evaluation
 
 
 def _joined(before: dict[str, float], after: dict[str, float]) -> dict[str, dict[str, float]]:
@@ -250,7 +250,7 @@ def _judge_section(judge: dict[str, Any], data: dict[str, Any]) -> list[str]:
                 for name, key in (("expected calibration error", "ece"), ("mean order gap", "order_gap"))
             ],
         ),
-        f"Calibrated is at the temperature {judge['temperature']:.2f}, fitted on the validation split.",
+        f"Calibrated is at {judge['calibration']}, fitted on the validation split.",
     ]
 
 

@@ -10,12 +10,14 @@ from prefrm.bundle import read_manifest
 from prefrm.client import connect
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
+from prefrm.eval import tables
 from prefrm.progress import track
 from prefrm.quickstart import judging, policy, serving
 from prefrm.quickstart.folder import make_room
-from prefrm.quickstart.narrator import Narrator, quiet
+from prefrm.quickstart.narrator import Narrator
 from prefrm.quickstart.report import Judged, Used, draw, magnitude, numbers, write_report
 from prefrm.quickstart.settings import THREADS, PolicySettings, Settings
+from prefrm.quiet import quiet
 from prefrm.records import read_groups
 from prefrm.resources import Resources
 from prefrm.train import TrainConfig, run
@@ -26,6 +28,7 @@ STAGES = 7
 DEFAULTS = Settings()
 
 
+@quiet()
 def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS, started: float | None = None) -> None:
     """Run every stage and write `report.md` and `report.json` into `out`; an earlier run there is replaced.
 
@@ -40,7 +43,6 @@ def tell(out: Path, *, seed: int, settings: Settings = DEFAULTS, started: float 
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed must be in [0, 2**32); received {seed}")
     config = judging.training_settings(out / "data", out / "judge", settings.judge, seed=seed)
-    quiet()
     torch.set_num_threads(THREADS)
     # Last, when nothing else can be refused, so that a mistake does not cost an earlier run.
     with make_room(out), resources:
@@ -82,7 +84,7 @@ def _make_judge(narrator: Narrator, out: Path, config: TrainConfig, settings: Se
         accuracy = (before.metrics.accuracy.value, after.metrics.accuracy.value)
         narrator.say(f"pair accuracy {accuracy[0]:.3f} before, {accuracy[1]:.3f} after")
         narrator.say(
-            f"calibration error {after.calibration.ece:.3f} at temperature {after.temperature:.2f}, "
+            f"calibration error {after.calibration.ece:.3f} {tables.name(after)}, "
             f"order gap {after.metrics.mean_order_gap:.3f}"
         )
     with narrator.stage("Bundle", "exported, hashed, loaded again"):
@@ -123,7 +125,7 @@ def _use_judge(narrator: Narrator, out: Path, judged: Judged, settings: PolicySe
                 f"watched on all {len(held_out)} held-out prompts, {settings.samples * len(held_out)} "
                 f"programs each time: before, every {settings.watch_every} steps, and after"
             )
-            with track("training the policy", settings.steps) as advance:
+            with track("training the policy", settings.steps) as tracker:
                 result = policy.improve(
                     painter,
                     judge,
@@ -132,7 +134,7 @@ def _use_judge(narrator: Narrator, out: Path, judged: Judged, settings: PolicySe
                     folder=out / "policy",
                     settings=settings,
                     seed=seed,
-                    advance=advance,
+                    tracker=tracker,
                 )
             painter.save(out / "policy")
             narrator.say(

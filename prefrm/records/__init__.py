@@ -11,21 +11,26 @@ from prefrm.records.parquet import (
     count_row_groups,
     read_groups,
     read_row_groups,
+    row_group_sizes,
+    split_file,
     write_groups,
 )
 from prefrm.records.record import (
+    SURROGATE,
     Comparison,
     PreferenceGroup,
     comparisons_from_ranking,
     comparisons_from_scores,
     prompt_key,
 )
-from prefrm.records.row import fingerprint
+from prefrm.records.row import Fingerprint, fingerprint
 
 __all__ = [
     "SPLITS",
+    "SURROGATE",
     "Comparison",
     "DatasetInfo",
+    "Fingerprint",
     "PreferenceGroup",
     "comparisons_from_ranking",
     "comparisons_from_scores",
@@ -36,6 +41,8 @@ __all__ = [
     "read_groups",
     "read_info",
     "read_row_groups",
+    "row_group_sizes",
+    "split_file",
     "write_groups",
     "write_info",
 ]

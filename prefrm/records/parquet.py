@@ -23,6 +23,8 @@ __all__ = [
     "count_row_groups",
     "read_groups",
     "read_row_groups",
+    "row_group_sizes",
+    "split_file",
     "write_groups",
 ]
 
@@ -89,8 +91,13 @@ def _read(
 
 def count_row_groups(folder: Path | str, split: str) -> int:
     """How many row groups the file of a split has. Raises `DatasetError` as `read_groups`."""
+    return len(row_group_sizes(folder, split))
+
+
+def row_group_sizes(folder: Path | str, split: str) -> list[int]:
+    """How many groups each row group of the file holds. Raises `DatasetError` as `read_groups`."""
     with _open_split(folder, split) as file:
-        return int(file.num_row_groups)
+        return [int(file.metadata.row_group(n).num_rows) for n in range(file.num_row_groups)]
 
 
 def count_groups(folder: Path | str, split: str) -> int:
@@ -99,13 +106,19 @@ def count_groups(folder: Path | str, split: str) -> int:
         return int(file.metadata.num_rows)
 
 
-@contextmanager
-def _open_split(folder: Path | str, split: str) -> "Iterator[pq.ParquetFile]":
-    pa, pq = _pyarrow()
+def split_file(folder: Path | str, split: str) -> Path:
+    """The file of a split. Raises `DatasetError` that lists the splits of the folder if there is none."""
     path = Path(folder) / f"{split}.parquet"
     if not path.is_file():
         found = sorted(p.stem for p in Path(folder).glob("*.parquet"))
         raise DatasetError(f"{path} does not exist; splits found in {folder}: {', '.join(found) or 'none'}")
+    return path
+
+
+@contextmanager
+def _open_split(folder: Path | str, split: str) -> "Iterator[pq.ParquetFile]":
+    pa, pq = _pyarrow()
+    path = split_file(folder, split)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if missing := set(_schema(pa).names) - set(file.schema_arrow.names):

@@ -5,6 +5,7 @@ preferred to candidate `j`. Recipes build comparisons with the constructors belo
 decides for itself which way round a label goes.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -13,12 +14,17 @@ from prefrm.errors import RecordError
 from prefrm.winmatrix import Group
 
 __all__ = [
+    "SURROGATE",
     "Comparison",
     "PreferenceGroup",
     "comparisons_from_ranking",
     "comparisons_from_scores",
     "prompt_key",
 ]
+
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character beyond U+FFFF, alone: a Python string can hold it, and UTF-8 cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +81,8 @@ class PreferenceGroup:
 
     Attributes:
         id: unique in its dataset; errors name it.
-        prompt: what the candidates answer.
+        prompt: what the candidates answer; not blank: in data that is a missing value, and no policy can be
+            trained on it.
         images: K >= 2 encoded images; None where a candidate is missing.
         comparisons: statements about pairs of candidates; none may be about a missing one.
         quality: length K, the candidates' true quality where the source knows it (higher is better,
@@ -83,6 +90,9 @@ class PreferenceGroup:
         tags: what reports break results down by, such as {"skill": "counting"}.
         texts: length K, what each candidate was made from where the source knows it (a drawing program,
             an SVG, a completion), None where it does not. No judge sees them; text policies train on them.
+
+    Raises:
+        RecordError: one of these rules is broken, or a text is not valid Unicode, which no file can hold.
     """
 
     id: str
@@ -97,6 +107,15 @@ class PreferenceGroup:
         size = len(self.images)
         if size < 2:
             raise RecordError(f"record {self.id!r} has {size} candidates; a group needs at least 2")
+        try:
+            self.group()
+        except RecordError as error:
+            raise RecordError(f"record {self.id!r}: {error}") from error
+        for text in (self.id, self.prompt, *self.tags, *self.tags.values(), *(self.texts or ())):
+            if isinstance(text, str) and SURROGATE.search(text):
+                raise RecordError(f"record {self.id!r}: {text[:60]!r} is not valid Unicode text")
+        if not self.prompt.strip():
+            raise RecordError(f"record {self.id!r} has an empty prompt; write what the candidates answer")
         if self.quality is not None and len(self.quality) != size:
             raise RecordError(f"record {self.id!r} has {size} candidates but {len(self.quality)} qualities")
         if self.texts is not None and len(self.texts) != size:

@@ -8,7 +8,7 @@ from typing import Any
 from prefrm.errors import RecordError
 from prefrm.records.record import Comparison, PreferenceGroup
 
-__all__ = ["fingerprint", "from_row", "to_row"]
+__all__ = ["Fingerprint", "fingerprint", "from_row", "to_row"]
 
 
 def to_row(group: PreferenceGroup) -> dict[str, Any]:
@@ -47,13 +47,28 @@ def from_row(row: dict[str, Any]) -> PreferenceGroup:
     return PreferenceGroup(id=row["id"], prompt=row["prompt"], **parts)
 
 
-def fingerprint(groups: Iterable[PreferenceGroup]) -> str:
-    """A sha256 over the content of the groups, in order: equal content gives an equal fingerprint."""
-    total = hashlib.sha256()
-    for group in groups:
+class Fingerprint:
+    """A sha256 over the content of groups, in order: equal content gives an equal fingerprint."""
+
+    def __init__(self) -> None:
+        self._total = hashlib.sha256()
+
+    def add(self, group: PreferenceGroup) -> None:
+        """Take in the next group."""
         row = to_row(group)
         row["images"] = [None if i is None else hashlib.sha256(i).hexdigest() for i in group.images]
-        total.update(json.dumps(row, sort_keys=True).encode())
+        self._total.update(json.dumps(row, sort_keys=True).encode())
+
+    def hexdigest(self) -> str:
+        """The fingerprint of the groups so far."""
+        return self._total.hexdigest()
+
+
+def fingerprint(groups: Iterable[PreferenceGroup]) -> str:
+    """The `Fingerprint` of all these groups."""
+    total = Fingerprint()
+    for group in groups:
+        total.add(group)
     return total.hexdigest()
 
 

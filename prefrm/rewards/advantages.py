@@ -9,12 +9,13 @@ Shapes: G groups of K candidates.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from prefrm.errors import ConfigError, DataError
+from prefrm.rewards.numbers import Doubles, Numbers, doubles
 
 __all__ = [
     "DANCE_GRPO",
@@ -26,7 +27,6 @@ __all__ = [
     "weighted_advantages",
 ]
 
-Doubles = npt.NDArray[np.float64]
 Scope = Literal["group", "batch"]
 
 
@@ -56,17 +56,18 @@ class AdvantageRule:
         if self.clip is not None and not self.clip > 0:
             raise ConfigError(f"clip must be positive, or None for no clip; received {self.clip}")
 
-    def advantages(self, rewards: npt.ArrayLike, group_size: int | None = None) -> Doubles:
+    def advantages(self, rewards: Numbers, group_size: int | None = None) -> Doubles:
         """The advantages of a batch of rewards, in the shape of `rewards`.
 
         Args:
-            rewards: [G, K]; or [G * K], the groups one after another, with `group_size` K. A NaN reward
-                counts in no mean and no standard deviation, and its advantage is NaN: the caller decides.
+            rewards: [G, K]; or [G * K], the groups one after another, with `group_size` K. Arrays, tensors
+                of any precision and device, or lists. A reward that is NaN or None counts in no mean and no
+                standard deviation, and its advantage is NaN: the caller decides.
 
         A group whose rewards are all equal, or that has a single one, gets exactly 0.
 
         Raises:
-            DataError: a reward is infinite, or the shape is no batch of groups.
+            DataError: a reward is infinite or not a real number, or the shape is not a batch of groups.
         """
         r_GK, shape = _groups(rewards, group_size)
         mean_G1, std_G1 = _moments(r_GK, self.ddof)
@@ -97,7 +98,7 @@ FLOW_GRPO = AdvantageRule(ddof=0, eps=1e-4, scope="batch", clip=5.0)
 
 
 def group_advantages(
-    rewards: npt.ArrayLike,
+    rewards: Numbers,
     group_size: int | None = None,
     *,
     ddof: Literal[0, 1],
@@ -110,7 +111,7 @@ def group_advantages(
 
 
 def weighted_advantages(
-    rewards: Mapping[str, npt.ArrayLike],
+    rewards: Mapping[str, Numbers],
     weights: Mapping[str, float],
     rule: AdvantageRule,
     group_size: int | None = None,
@@ -133,16 +134,18 @@ def weighted_advantages(
     return rule.clipped(np.asarray(sum(terms)))
 
 
-def _groups(rewards: npt.ArrayLike, group_size: int | None) -> tuple[Doubles, tuple[int, ...]]:
-    r = np.asarray(rewards, dtype=np.float64)
+def _groups(rewards: Numbers, group_size: int | None) -> tuple[Doubles, tuple[int, ...]]:
+    r = doubles(rewards)
     if np.isinf(r).any():
         raise DataError("a reward is infinite; rewards are finite, or NaN where a candidate has none")
     if group_size is None:
         if r.ndim != 2:
             raise DataError(f"rewards have shape {list(r.shape)}; pass [groups, candidates], or group_size")
         return r, r.shape
+    if not isinstance(group_size, Integral):
+        raise DataError(f"group_size must be a whole number; received {group_size!r}")
     if r.ndim != 1 or group_size < 1 or r.size % group_size:
-        raise DataError(f"rewards of shape {list(r.shape)} are no whole groups of {group_size}")
+        raise DataError(f"rewards of shape {list(r.shape)} are not whole groups of {group_size}")
     return r.reshape(-1, group_size), r.shape
 
 

@@ -6,14 +6,12 @@ Shapes: K candidates of a group.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from prefrm.errors import ConfigError
+from prefrm.errors import ConfigError, DataError
+from prefrm.rewards.numbers import Doubles, Numbers, doubles
 from prefrm.winmatrix import OnMissing, WinMatrix
 
 __all__ = ["PreferencePair", "best_fraction", "diffusion_nft_rewards", "dpo_pairs", "ranking"]
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +62,7 @@ def dpo_pairs(
     return sorted(pairs, key=lambda pair: -pair.margin)
 
 
-def best_fraction(rewards: npt.ArrayLike, alpha: float) -> list[int]:
+def best_fraction(rewards: Numbers, alpha: float) -> list[int]:
     """The indices of the best `alpha` of one prompt's K samples, best first: RAFT (arXiv 2304.06767).
 
     At least one is kept and the count is rounded to the nearest whole number. Samples of NaN reward are not
@@ -72,23 +70,27 @@ def best_fraction(rewards: npt.ArrayLike, alpha: float) -> list[int]:
 
     Raises:
         ConfigError: `alpha` is not in (0, 1].
+        DataError: the rewards are not real numbers of one prompt.
     """
     if not 0 < alpha <= 1:
         raise ConfigError(f"alpha is the share of samples to keep, in (0, 1]; received {alpha}")
-    r_K = np.asarray(rewards, dtype=np.float64)
+    r_K = doubles(rewards)
+    if r_K.ndim != 1:
+        raise DataError(f"rewards of one prompt have shape [samples]; received {list(r_K.shape)}")
     known = np.flatnonzero(~np.isnan(r_K))
     best = known[np.argsort(-r_K[known], kind="stable")]
     return [int(i) for i in best[: max(1, round(alpha * len(known)))]]
 
 
-def diffusion_nft_rewards(advantages: npt.ArrayLike, *, max_advantage: float = 5.0) -> Doubles:
+def diffusion_nft_rewards(advantages: Numbers, *, max_advantage: float = 5.0) -> Doubles:
     """`clip(A / (2 A_max) + 1/2, 0, 1)`: DiffusionNFT's optimality probability (arXiv 2509.16117).
 
     In the shape of `advantages`; NaN stays NaN. A win rate lies in [0, 1] already and needs no conversion.
 
     Raises:
         ConfigError: `max_advantage` is not positive.
+        DataError: the advantages are not real numbers.
     """
     if not max_advantage > 0:
         raise ConfigError(f"max_advantage must be positive; received {max_advantage}")
-    return np.clip(np.asarray(advantages, dtype=np.float64) / (2 * max_advantage) + 0.5, 0.0, 1.0)
+    return np.clip(doubles(advantages) / (2 * max_advantage) + 0.5, 0.0, 1.0)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError, IncompleteMatrixError
+from prefrm.rewards.numbers import Doubles
 from prefrm.winmatrix import Bools, Floats, OnMissing, WinMatrix
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
     "win_rate",
 ]
 
-Doubles = npt.NDArray[np.float64]
 
 # The smallest probability that a float32 complement (1 - p, for p near 1) tells from 0.
 CERTAIN = 2.0**-24

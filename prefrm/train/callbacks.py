@@ -10,21 +10,12 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from prefrm.errors import ConfigError
-from prefrm.progress import Advance
+from prefrm.progress import Tracker
 
-__all__ = ["MetricsFile", "ReportProgress", "StepLogs", "StopAtNonFinite"]
+__all__ = ["VALIDATION", "MetricsFile", "ReportProgress", "StepLogs", "StopAtNonFinite"]
 
-
-class ReportProgress(TrainerCallback):
-    """Reports the optimizer step to a progress bar."""
-
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._advance(state.global_step)
+VALIDATION = "validation_"
+"""How the names of a validation's numbers begin in the log of a step."""
 
 
 class StopAtNonFinite(TrainerCallback):
@@ -64,6 +55,20 @@ class StepLogs(TrainerCallback, ABC):
     @abstractmethod
     def on_step_log(self, state: TrainerState, control: TrainerControl, logs: dict[str, float]) -> None:
         """What is done with the numbers; others may be added to them."""
+
+
+class ReportProgress(StepLogs):
+    """Shows step, loss and learning rate, and prints a line for each validation."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def on_step_log(self, state: TrainerState, control: TrainerControl, logs: dict[str, float]) -> None:
+        names = {name.removeprefix(VALIDATION): value for name, value in logs.items() if VALIDATION in name}
+        if names:
+            numbers = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in names.items())
+            self._tracker.say(f"step {state.global_step}: validation {numbers}")
+        self._tracker(state.global_step, f"loss {logs['loss']:.4f}, lr {logs['learning_rate']:.2e}")
 
 
 class MetricsFile(StepLogs):

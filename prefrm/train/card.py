@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from prefrm.bundle import Calibration
-from prefrm.eval import Evaluation, results_section
+from prefrm.bundle import CalibrationRecord
+from prefrm.eval import Evaluation, calibration_line, results_section
 from prefrm.train.config import TrainConfig
 
 __all__ = ["model_card"]
@@ -18,7 +18,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 def model_card(
     config: TrainConfig,
-    calibration: Calibration | None,
+    calibration: CalibrationRecord | None,
     evaluation: Evaluation | None,
     *,
     steps: int,
@@ -41,11 +41,6 @@ def model_card(
     if config.judge.quantize is not None:
         adapter += f", on a base in {config.judge.quantize}"
     attention = f"attention {config.judge.attention}, " if config.judge.is_pairwise else ""
-    temperature = (
-        "not calibrated: its probabilities order pairs, and mean no more than that"
-        if calibration is None
-        else f"temperature {calibration.temperature:.3f}, from {calibration.n} pairs of `{calibration.split}`"
-    )
     lines = [
         "---",
         yaml.safe_dump(_metadata(config), sort_keys=False).strip(),
@@ -58,7 +53,7 @@ def model_card(
         f"- base model: {_base_model(config.judge.base_model)}",
         f"- head {config.judge.head}, {attention}template {config.judge.template}",
         f"- trained: {adapter}, {_steps(config, steps, processes)}, seed {config.seed}",
-        f"- calibration: {temperature}",
+        calibration_line(None if calibration is None else calibration.describe()),
         "",
         results_section(config.data.test, evaluation, plots),
         "## Use",

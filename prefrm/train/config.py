@@ -8,6 +8,7 @@ from typing import Literal
 from prefrm.judge.spec import JudgeSpec
 
 __all__ = [
+    "TRACKERS",
     "AdapterConfig",
     "CheckpointConfig",
     "DataConfig",
@@ -16,6 +17,8 @@ __all__ = [
     "OptimConfig",
     "TrainConfig",
 ]
+
+TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +46,14 @@ class DataConfig:
     Attributes:
         path: a dataset folder, as `prefrm data build` writes it.
         train: the split that the judge learns from.
-        validation: the split that the temperature is fitted on; null leaves the judge uncalibrated.
+        validation: the split that the calibration is fitted on; null leaves the judge uncalibrated.
         test: the split that the bundle's held-out metrics come from; null leaves them out.
         weight: > 0; how often examples are drawn from this dataset, relative to those of `mix`.
         mix: further datasets to learn from; validation and test are of the first one alone.
         stream: read the training data lazily, where it does not fit into memory or onto the disk twice.
         shuffle_buffer: of a stream, how many examples wait at once; the next one is drawn from them.
+        num_workers: processes, beside each that trains, that decode and prepare images ahead of the step;
+            0 does it in between steps. Changes no result.
     """
 
     path: Path
@@ -59,9 +64,12 @@ class DataConfig:
     mix: tuple[MixConfig, ...] = ()
     stream: bool = False
     shuffle_buffer: int = 1024
+    num_workers: int = 0
 
     def __post_init__(self) -> None:
         _check_weight(self.weight)
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers must not be negative; received {self.num_workers}")
         if self.shuffle_buffer < 1:
             raise ValueError(f"shuffle_buffer must be at least 1; received {self.shuffle_buffer}")
         if self.train in (self.validation, self.test) or (self.test and self.test == self.validation):
@@ -168,8 +176,8 @@ class EvaluationConfig:
 
     Attributes:
         every: steps from one validation to the next; there is one after the last step, too.
-        patience: end after so many validations without a lower log loss, and export the weights of the
-            lowest one; null trains to the end and exports the last ones.
+        patience: end after so many validations without a lower log loss, each under its own best calibration,
+            and export the weights of the lowest one; null trains to the end and exports the last ones.
         groups: how many groups of the validation split; null takes all.
     """
 
@@ -195,7 +203,8 @@ class TrainConfig:
         optim: the optimizer.
         checkpoint: what an interrupted run continues from.
         evaluation: validation during the training, or null for none.
-        tensorboard: also write the metrics into `output/tensorboard`.
+        report_to: experiment trackers that also get the metrics, a name or a list of tensorboard, trackio and
+            wandb; "all" for those that are installed, "none" for none.
         export: "merged" writes a self-contained bundle, "adapter" one that needs the base model to load.
         license: of the bundle, as the Hub names it, such as "apache-2.0"; stands in the model card.
         device: "auto", or a torch device.
@@ -210,7 +219,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig | None = None
-    tensorboard: bool = False
+    report_to: str | tuple[str, ...] = "none"
     export: Literal["merged", "adapter"] = "merged"
     license: str | None = None
     device: str = "auto"
@@ -221,6 +230,10 @@ class TrainConfig:
         # What numpy's generator accepts.
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32); received {self.seed}")
+        if unknown := [name for name in self.trackers if name not in (*TRACKERS, "all")]:
+            raise ValueError(
+                f"report_to must be a list of {', '.join(TRACKERS)}, or all, or none; received {unknown[0]!r}"
+            )
         if self.judge.quantize is not None and self.adapter is None:
             raise ValueError(
                 f"judge.quantize={self.judge.quantize} needs an adapter, since the weights that it stores "
@@ -228,3 +241,9 @@ class TrainConfig:
             )
         if self.evaluation is not None and self.data.validation is None:
             raise ValueError("evaluation needs a validation split, and data.validation is null")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in `report_to`; none of "none"."""
+        names = (self.report_to,) if isinstance(self.report_to, str) else self.report_to
+        return tuple(name for name in names if name != "none")

@@ -2,98 +2,100 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from prefrm.errors import DatasetError
-from prefrm.records import PreferenceGroup, fingerprint, read_groups
 from prefrm.train.config import DataConfig, MixConfig
 from prefrm.train.examples import Unit, load_examples
 from prefrm.train.mixing import Examples, Mixture
+from prefrm.train.prepared import Survey, prepare_split
 from prefrm.train.processes import gather, is_first
 from prefrm.train.streaming import StreamedExamples
 
-__all__ = ["Survey", "data_fingerprint", "open_mixture", "survey_data"]
+__all__ = ["data_fingerprint", "open_mixture", "survey_data"]
+
+Surveys = Mapping[str, Survey]
+"""By the setting that names the split: `data.train`, `data.mix[0].train`, `data.validation`, `data.test`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
-    """What is in a training split: its fingerprint, its comparisons, and the groups that have any."""
+def survey_data(data: DataConfig, cache: Path) -> dict[str, Survey]:
+    """Survey every split, so that a mistake in the last of them is found before the first is used.
 
-    fingerprint: str
-    comparisons: int
-    groups: int
-
-    def examples(self, unit: Unit) -> int:
-        """How many examples they make."""
-        return 2 * self.comparisons if unit == "pair" else self.groups
-
-
-def survey_data(data: DataConfig) -> list[Survey]:
-    """Read every split once, so that a mistake in the last of them is found before the first is used.
-
-    Returns:
-        One survey for each dataset to learn from; the first process reads for all.
+    Args:
+        data: the datasets; the first process reads for all of its machine.
+        cache: for what cannot be kept beside the data.
 
     Raises:
-        DatasetError, RecordError: a split is absent, breaks its own rules, or compares nothing.
+        DatasetError, RecordError: a split is absent, breaks its own rules, compares nothing, or is not the
+            same on all machines.
     """
-    surveys = [asdict(survey) for survey in _survey(data)] if is_first() else []
-    return [Survey(**survey) for survey in gather(surveys)[0]]
+    mine = {name: asdict(survey) for name, survey in _survey(data, cache)} if is_first() else {}
+    surveys = {name: Survey(**survey) for name, survey in gather(mine)[0].items()}
+    if not is_first():
+        _check_copies(data, surveys, cache)
+    return surveys
 
 
-def data_fingerprint(data: DataConfig, surveys: Sequence[Survey]) -> str:
+def data_fingerprint(data: DataConfig, surveys: Surveys) -> str:
     """Of the training split; of several, of all of them with their weights."""
     if not data.mix:
-        return surveys[0].fingerprint
-    parts = [[one.weight, survey.fingerprint] for one, survey in zip(_learned(data), surveys, strict=True)]
+        return surveys["data.train"].fingerprint
+    parts = [[one.weight, surveys[name].fingerprint] for name, one in _learned(data).items()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def open_mixture(
-    data: DataConfig, surveys: Sequence[Survey], *, unit: Unit, seed: int, cache: Path
-) -> Mixture:
-    """What a judge learns from; memory-mapped tables are kept in `cache`, which the caller deletes."""
+def open_mixture(data: DataConfig, surveys: Surveys, *, unit: Unit, seed: int, cache: Path) -> Mixture:
+    """What a judge learns from; `cache` is as in `survey_data`."""
     learned = _learned(data)
     datasets: list[Examples] = [
         StreamedExamples(
-            one.path, one.train, unit=unit, size=survey.examples(unit), buffer=data.shuffle_buffer
+            one.path, one.train, unit=unit, size=_examples(surveys[name], unit), buffer=data.shuffle_buffer
         )
         if data.stream
-        else load_examples(one.path, one.train, unit=unit, cache=cache / str(number))
-        for number, (one, survey) in enumerate(zip(learned, surveys, strict=True))
+        else load_examples(one.path, one.train, unit=unit, cache=cache / name)
+        for name, one in learned.items()
     ]
-    return Mixture(datasets, seed=seed, weights=[one.weight for one in learned])
+    return Mixture(datasets, seed=seed, weights=[one.weight for one in learned.values()])
 
 
-def _learned(data: DataConfig) -> list[MixConfig]:
-    return [MixConfig(path=data.path, train=data.train, weight=data.weight), *data.mix]
+def _examples(survey: Survey, unit: Unit) -> int:
+    return 2 * survey.comparisons if unit == "pair" else survey.groups
 
 
-def _survey(data: DataConfig) -> Iterator[Survey]:
-    names = ["data.train", *(f"data.mix[{number}].train" for number in range(len(data.mix)))]
-    for name, one in zip(names, _learned(data), strict=True):
-        yield _survey_split(name, one.path, one.train, "")
-    for role in ("validation", "test"):
-        if (split := getattr(data, role)) is not None:
-            _survey_split(f"data.{role}", data.path, split, f"; or set data.{role}=null to do without")
+def _learned(data: DataConfig) -> dict[str, MixConfig]:
+    """The datasets to learn from, by the setting that names the split."""
+    first = MixConfig(path=data.path, train=data.train, weight=data.weight)
+    return {"data.train": first} | {f"data.mix[{n}].train": one for n, one in enumerate(data.mix)}
 
 
-def _survey_split(name: str, folder: Path, split: str, advice: str) -> Survey:
-    comparisons = groups = 0
+def _survey(data: DataConfig, cache: Path) -> Iterator[tuple[str, Survey]]:
+    for name, one in _learned(data).items():
+        yield name, _survey_split(name, one.path, one.train, cache, table=not data.stream)
+    for name, split in (("data.validation", data.validation), ("data.test", data.test)):
+        if split is not None:
+            advice = f"; or set {name}=null to do without"
+            yield name, _survey_split(name, data.path, split, cache, table=False, advice=advice)
 
-    def counted() -> Iterator[PreferenceGroup]:
-        nonlocal comparisons, groups
-        for group in read_groups(folder, split):
-            comparisons += len(group.comparisons)
-            groups += bool(group.comparisons)
-            yield group
 
+def _check_copies(data: DataConfig, surveys: Surveys, cache: Path) -> None:
+    """Raise `DatasetError` if this machine's copy of a training split is not that of the first process."""
+    for name, one in _learned(data).items():
+        if _survey_split(name, one.path, one.train, cache, table=not data.stream) != surveys[name]:
+            raise DatasetError(
+                f"{name}: {one.path}/{one.train}.parquet differs between the machines of this run; copy the "
+                "dataset of one to all"
+            )
+
+
+def _survey_split(
+    name: str, folder: Path, split: str, cache: Path, *, table: bool, advice: str = ""
+) -> Survey:
     try:
-        digest = fingerprint(counted())
+        survey = prepare_split(folder, split, table=table, spare=cache / name).survey
     except DatasetError as error:
         raise DatasetError(f"{name}: {error}{advice}") from error
-    if not comparisons:
+    if not survey.comparisons:
         raise DatasetError(f"{name}: {folder}/{split}.parquet holds no comparison{advice}")
-    return Survey(fingerprint=digest, comparisons=comparisons, groups=groups)
+    return survey

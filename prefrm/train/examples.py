@@ -15,10 +15,11 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
-from datasets import Dataset
 
 from prefrm.errors import DatasetError
-from prefrm.records import Comparison, read_groups
+from prefrm.records import Comparison
+from prefrm.train.prepared import prepare_split
+from prefrm.train.table import Table
 
 __all__ = ["Example", "StoredExamples", "Unit", "group_example", "load_examples", "pair_example"]
 
@@ -70,16 +71,25 @@ class StoredExamples:
     """The examples of a split, by number; images stay in a memory-mapped table, once each.
 
     Args:
-        groups: the split's table.
-        index: for each example its record, its comparison (-1 is all of them) and whether that is swapped.
+        table: the split's records.
+        unit: "pair" has each comparison in both presentation orders, one after the other.
     """
 
-    def __init__(self, groups: Dataset, index: Sequence[tuple[int, int, bool]]) -> None:
-        self._groups = groups
-        self._index = np.array(index, dtype=np.int64)
+    def __init__(self, table: Table, unit: Unit) -> None:
+        self._table = table
+        self._unit = unit
+        counts = table.comparisons
+        # Of each example: its record and, of a pair, its comparison and whether that is swapped.
+        if unit == "pair":
+            self._records = np.repeat(np.arange(len(counts)), 2 * counts)
+            starts = np.repeat(np.cumsum(2 * counts) - 2 * counts, 2 * counts)
+            self._numbers, self._swapped = np.divmod(np.arange(len(self._records)) - starts, 2)
+        else:
+            self._records = np.flatnonzero(counts)
+            self._numbers = self._swapped = np.zeros_like(self._records)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._records)
 
     def order(self, seed: int, skip: int = 0) -> Iterator[int]:
         """Every example's number once, shuffled by `seed`, from the place `skip` on."""
@@ -88,53 +98,28 @@ class StoredExamples:
 
     def fetch(self, numbers: Sequence[int]) -> list[Example]:
         """The examples of those numbers, in that order."""
-        if not numbers:
-            return []
-        rows = self._index[list(numbers)].tolist()
-        records = self._groups[[record for record, _, _ in rows]]
-        columns = (records[name] for name in ("id", "prompt", "images", "comparisons"))
-        return [
-            _example(id, prompt, images, comparisons, number, bool(swapped))
-            for id, prompt, images, comparisons, (_, number, swapped) in zip(*columns, rows, strict=True)
-        ]
+        chosen = list(numbers)
+        rows = self._table.rows(self._records[chosen].tolist())
+        places = zip(rows, self._numbers[chosen].tolist(), self._swapped[chosen].tolist(), strict=True)
+        return [self._example(row, number, bool(swapped)) for row, number, swapped in places]
+
+    def _example(self, row: dict[str, Any], number: int, swapped: bool) -> Example:
+        comparisons = [Comparison(**c) for c in row["comparisons"]]
+        if self._unit == "group":
+            return group_example(row["id"], row["prompt"], row["images"], comparisons)
+        shown = comparisons[number].swapped() if swapped else comparisons[number]
+        return pair_example(row["id"], row["prompt"], row["images"], shown)
 
 
 def load_examples(folder: Path, split: str, *, unit: Unit, cache: Path) -> StoredExamples:
-    """Every example of a split: `unit="pair"` has each comparison in both presentation orders.
-
-    Args:
-        folder: a dataset folder.
-        split: one of its splits.
-        unit: what one example is.
-        cache: where the memory-mapped table is kept; the caller deletes it.
+    """The examples of a split, from its table beside the data or, where none can be kept there, in `cache`.
 
     Raises:
         DatasetError: the split is absent, unreadable, or compares nothing.
         RecordError: a record breaks its own rules.
     """
-    index: list[tuple[int, int, bool]] = []
-    for record, group in enumerate(read_groups(folder, split)):
-        if unit == "pair":
-            index += [
-                (record, n, swapped) for n in range(len(group.comparisons)) for swapped in (False, True)
-            ]
-        elif group.comparisons:
-            index.append((record, -1, False))
-    if not index:
+    prepared = prepare_split(folder, split, table=True, spare=cache)
+    assert prepared.table is not None
+    if not prepared.survey.comparisons:
         raise DatasetError(f"{folder}/{split}.parquet holds no comparison, so there is nothing to learn from")
-    groups = Dataset.from_parquet(
-        str(folder / f"{split}.parquet"),
-        cache_dir=str(cache),
-        columns=["id", "prompt", "images", "comparisons"],
-    )
-    return StoredExamples(groups, index)
-
-
-def _example(
-    id: str, prompt: str, images: list[Any], comparisons: list[Any], number: int, swapped: bool
-) -> Example:
-    encoded = [image["bytes"] for image in images]
-    if number < 0:
-        return group_example(id, prompt, encoded, [Comparison(**c) for c in comparisons])
-    comparison = Comparison(**comparisons[number])
-    return pair_example(id, prompt, encoded, comparison.swapped() if swapped else comparison)
+    return StoredExamples(Table(prepared.table), unit)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from prefrm.train.config import OptimConfig
 from prefrm.train.data import ComparisonCollator, blank_batch
 from prefrm.train.memory import activation_checkpointing
 from prefrm.train.mixing import Mixture, Shares
-from prefrm.train.processes import gather, processes, rank
+from prefrm.train.processes import gather, is_first, processes, rank
 from prefrm.train.state import load_weights
 from prefrm.train.trainer import JudgeTrainer, final_weights, read_state
 from prefrm.train.validation import Validation
@@ -37,7 +38,8 @@ def fit(
     checkpoints: Checkpoints | None = None,
     save_every: int = 100,
     resume_from: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
+    num_workers: int = 0,
     validation: Validation | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, str]:
@@ -46,7 +48,8 @@ def fit(
     Args:
         checkpoints: where checkpoints go, every `save_every` steps and at the end; None writes none.
         resume_from: a checkpoint of this very run, to continue from.
-        settings: what each checkpoint says of the run.
+        identity: what tells this run from another; it is kept in every checkpoint.
+        num_workers: as in `DataConfig`.
         validation: of this judge; with patience, the judge ends with its best weights.
         callbacks: more of them.
 
@@ -59,14 +62,14 @@ def fit(
     """
     _check_precision(judge, optim.precision)
     _warn_of_short_weights(judge)
-    collator = ComparisonCollator(judge.processor, group_tokens=optim.group_tokens)
     trainer = JudgeTrainer(
         model=judge,
         args=_arguments(optim, output, judge, seed, None if checkpoints is None else save_every),
         blank=blank_batch(judge.processor) if processes() > 1 else None,
         checkpoints=checkpoints,
         validation=validation,
-        settings=settings,
+        identity=identity,
+        num_workers=num_workers,
         train_dataset=Shares(
             mixture,
             batch_size=optim.batch_size,
@@ -74,7 +77,7 @@ def fit(
             processes=processes(),
             process=rank(),
         ),
-        data_collator=collator,
+        data_collator=ComparisonCollator(judge.processor, group_tokens=optim.group_tokens),
         callbacks=[
             *([] if validation is None else [validation]),
             StopAtNonFinite(),
@@ -83,28 +86,29 @@ def fit(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    with (
-        track("training", optim.steps) as advance,
-        activation_checkpointing(judge, optim.gradient_checkpointing),
-    ):
-        trainer.add_callback(ReportProgress(advance))
+    with ExitStack() as around:
+        around.enter_context(activation_checkpointing(judge, optim.gradient_checkpointing))
+        if is_first():
+            done = 0 if resume_from is None else read_state(resume_from)["step"]
+            tracker = around.enter_context(track("training", optim.steps, done))
+            trainer.add_callback(ReportProgress(tracker))
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     # Autocast is around the judge's forward pass until it is unwrapped.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     if validation is not None and validation.best_weights is not None:
         load_weights(judge, validation.best_weights)
     judge.eval()
-    return _left_out(gather(collator.state_dict()))
+    return _left_out(gather(trainer.coverage.state_dict()))
 
 
 def take_over(judge: Judge, checkpoint: Path) -> dict[str, str]:
     """What `fit` did and gave, from a checkpoint of a training that is finished."""
     load_weights(judge, final_weights(checkpoint))
-    return _left_out([process["collator"] for process in read_state(checkpoint)["processes"]])
+    return _left_out([process["coverage"] for process in read_state(checkpoint)["processes"]])
 
 
 def _left_out(seen: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Merges what each process's collator says. Raises `DatasetError` if none of them could read anything."""
+    """Merges the coverage of each process. Raises `DatasetError` if none of them could read anything."""
     left_out: dict[str, str] = {record: reason for one in seen for record, reason in one["left_out"].items()}
     if not sum(one["read"] for one in seen):
         record, reason = next(iter(left_out.items()))
@@ -160,7 +164,9 @@ def _arguments(
         save_steps=save_every or optim.steps,
         # The examples of the steps that are over are skipped where they are drawn.
         ignore_data_skip=True,
+        # The trackers that a run names are callbacks of its own (`prefrm.train.reporting`).
         report_to="none",
+        run_name=output.name,
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=judge.device.type == "cpu",

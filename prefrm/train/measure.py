@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prefrm.bundle import Calibration
+from prefrm.bundle import CalibrationRecord
 from prefrm.errors import BundleError
 from prefrm.eval import Evaluation, Fitted, Splits, evaluate_splits, fit_split, write_report
 from prefrm.protocol import encode_matrices, largest_difference
@@ -59,8 +59,10 @@ def _apart(one: WinMatrix, other: WinMatrix) -> float:
     return float(np.max(log_odds - LAST_BIT / (p * (1 - p)), initial=numbers))
 
 
-def measure(scorer: Scorer, data: DataConfig, report: Path) -> tuple[Calibration | None, Evaluation | None]:
-    """Fit temperature and thresholds on the validation split, then report on the test split with them."""
+def measure(
+    scorer: Scorer, data: DataConfig, report: Path
+) -> tuple[CalibrationRecord | None, Evaluation | None]:
+    """Fit calibration and thresholds on the validation split, then report on the test split with them."""
     if data.test is None:
         fitted = None if data.validation is None else fit_split(scorer, data.path, data.validation)
         return _calibration(fitted), None
@@ -74,11 +76,11 @@ def measure(scorer: Scorer, data: DataConfig, report: Path) -> tuple[Calibration
     return _calibration(study.fitted), study.recalibrated
 
 
-def _calibration(fitted: Fitted | None) -> Calibration | None:
+def _calibration(fitted: Fitted | None) -> CalibrationRecord | None:
     if fitted is None:
         return None
     thresholds = fitted.thresholds
-    return Calibration(temperature=fitted.temperature, split=thresholds.split, n=thresholds.pairs)
+    return CalibrationRecord.of(fitted.calibration, split=thresholds.split, pairs=thresholds.pairs)
 
 
 def pictures(folder: Path) -> dict[str, bytes]:

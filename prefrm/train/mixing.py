@@ -5,12 +5,12 @@ not on how many processes or forward passes share the step, nor on where a run w
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset
 
 from prefrm.train.examples import Example
 
@@ -36,9 +36,9 @@ class Examples(Protocol):
 class Mixture:
     """The examples of each step, in epochs that are shuffled anew: each with a seed of its own.
 
-    Of a single dataset, an epoch's last step has what is left. Of several, every step is full, each of its
-    examples is of a dataset drawn with probability proportional to the weights, and each dataset has
-    epochs of its own.
+    Every step is full: what an epoch leaves over begins the step that the next epoch completes, so no example
+    is dropped and none has a step to itself. Each example of a step is of a dataset drawn with probability
+    proportional to the weights, and each dataset has epochs of its own.
 
     Args:
         datasets: at least one, none of them empty.
@@ -55,18 +55,6 @@ class Mixture:
 
     def steps(self, size: int, start: int = 0) -> Iterator[list[Draw]]:
         """What each step learns from, `size` examples a step, without an end; from step `start` on."""
-        return self._one(size, start) if len(self._datasets) == 1 else self._several(size, start)
-
-    def _one(self, size: int, start: int) -> Iterator[list[Draw]]:
-        (dataset,) = self._datasets
-        first, done = divmod(start, -(-len(dataset) // size))
-        for epoch in count(first):
-            order = dataset.order(self._seed_of(epoch), skip=done * size)
-            while draws := [(0, entry) for entry in islice(order, size)]:
-                yield draws
-            done = 0
-
-    def _several(self, size: int, start: int) -> Iterator[list[Draw]]:
         drawn = np.zeros(len(self._datasets), dtype=np.int64)
         for step in range(start):
             drawn += np.bincount(self._chosen(step, size), minlength=len(drawn))
@@ -93,10 +81,7 @@ class Mixture:
 
     def epochs(self, step: int, size: int) -> float:
         """How often the first dataset was seen in `step` steps; of several datasets, on average."""
-        examples = len(self._datasets[0])
-        if len(self._datasets) == 1:
-            return step / -(-examples // size)
-        return float(step * size * self._shares[0] / examples)
+        return float(step * size * self._shares[0] / len(self._datasets[0]))
 
     def fetch(self, draws: Sequence[Draw]) -> list[Example]:
         """The examples of those draws, in order."""
@@ -107,11 +92,10 @@ class Mixture:
         return [next(fetched[number]) for number, _ in draws]
 
 
-class Shares(IterableDataset):  # type: ignore[type-arg]
+class Shares(Dataset[list[Example]]):
     """What one process reads: a list of examples for each forward pass, `accumulation` of them a step.
 
-    A step's examples are dealt out in runs of `batch_size`, to each process in turn; where a step is
-    smaller than that, lists are shorter, or empty.
+    A step's examples are dealt out in runs of `batch_size`, to each process in turn.
 
     Attributes:
         start: how many steps are over.
@@ -120,17 +104,20 @@ class Shares(IterableDataset):  # type: ignore[type-arg]
     def __init__(
         self, mixture: Mixture, *, batch_size: int, accumulation: int, processes: int = 1, process: int = 0
     ) -> None:
-        super().__init__()
         self.start = 0
         self._mixture = mixture
         self._batch_size = batch_size
         self._size = batch_size * accumulation * processes
         self._offsets = range(process * batch_size, self._size, processes * batch_size)
 
-    def __iter__(self) -> Iterator[list[Example]]:
+    def draws(self) -> Iterator[list[Draw]]:
+        """What each forward pass learns from, without an end, from step `start` on."""
         for draws in self._mixture.steps(self._size, self.start):
             for offset in self._offsets:
-                yield self._mixture.fetch(draws[offset : offset + self._batch_size])
+                yield draws[offset : offset + self._batch_size]
+
+    def __getitem__(self, draws: Sequence[Draw]) -> list[Example]:
+        return self._mixture.fetch(draws)
 
     def epochs(self, step: int) -> float:
         """How often the first dataset was seen in `step` steps."""

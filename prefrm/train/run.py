@@ -2,13 +2,14 @@
 
 output/metrics.jsonl   one line for each optimizer step
 output/checkpoints/    what `--resume` continues from; gone once the run is over
-output/tensorboard/    the same for TensorBoard, where that is asked for
+output/data/           what could not be kept beside the data; gone once the run is over
+output/tensorboard/    the same for TensorBoard, if `report_to` names it
 output/evaluation/     report and plots on the test split
 output/bundle/         what everything else loads
 """
 
 import math
-import tempfile
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,38 +20,37 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, set_seed
 
-from prefrm.bundle import Calibration, amend_bundle, read_manifest, standalone, write_bundle
+from prefrm.bundle import CalibrationRecord, amend_bundle, read_manifest, standalone, write_bundle
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
 from prefrm.eval import Evaluation
 from prefrm.judge import Judge
+from prefrm.judge.backbones import BaseModel, find_base
 from prefrm.judge.model import resolve_device, resolve_dtype
+from prefrm.quiet import quiet
 from prefrm.records import read_groups
 from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
-from prefrm.train.datasets import Survey, data_fingerprint, open_mixture, survey_data
+from prefrm.train.datasets import data_fingerprint, open_mixture, survey_data
 from prefrm.train.examples import Unit
 from prefrm.train.fit import fit, take_over
-from prefrm.train.guards import (
-    check_output,
-    check_same_run,
-    check_sharding,
-    find_checkpoint,
-    sweep_output,
-    what_matters,
-)
+from prefrm.train.guards import check_output, check_sharding, find_checkpoint, sweep_output
+from prefrm.train.identity import check_same_run, identify_run
 from prefrm.train.measure import check_export, first_groups, measure, pictures
 from prefrm.train.memory import explaining_memory, scored_tokens
+from prefrm.train.mixing import Mixture
 from prefrm.train.processes import is_first, join, leave, processes, sharding
+from prefrm.train.reporting import tracker_callbacks
 from prefrm.train.state import is_sharded
-from prefrm.train.tensorboard import TensorBoard
 from prefrm.train.trainer import read_state
 from prefrm.train.validation import Validation
 from prefrm.winmatrix import WinMatrix
 
 __all__ = ["TrainResult", "run"]
+
+DATA = "data"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class TrainResult:
     Attributes:
         bundle: the exported folder.
         evaluation: calibrated, on the test split; None without one, and in every process but the first.
-        calibration: the fitted temperature; None if the judge was not calibrated.
+        calibration: the fitted map; None if the judge was not calibrated.
         trainable: how many numbers the optimizer changed.
         left_out: records of which a comparison could not be read while training, with the reason.
         export_difference: the largest difference in log-odds between the bundle, loaded again, and the judge
@@ -72,7 +72,7 @@ class TrainResult:
 
     bundle: Path
     evaluation: Evaluation | None
-    calibration: Calibration | None
+    calibration: CalibrationRecord | None
     trainable: int
     left_out: dict[str, str]
     export_difference: float
@@ -87,6 +87,7 @@ class TrainResult:
         return self.evaluation
 
 
+@quiet()
 def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Train, export, and measure what was exported; shows its progress.
 
@@ -102,6 +103,7 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         ConfigError: the base model cannot be loaded, the output folder is none or holds another run, the
             checkpoint is of other settings, no checkpoint is whole, the training diverged, or the device
             has too little memory.
+        MissingExtraError: a tracker of `report_to` is not installed.
         BundleError: the adapter cannot be merged without a change of the judge, and the checkpoint stays; or
             the bundle, loaded again, is another judge, and it stays there.
         DatasetError, RecordError: a split is absent, breaks its own rules, or compares nothing.
@@ -110,17 +112,17 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     check_sharding(config)
     checkpoints = Checkpoints(config.output / "checkpoints", keep=config.checkpoint.keep)
     check_output(config.output, checkpoints, resume=resume)
-    surveys = survey_data(config.data)
-    learned_from = data_fingerprint(config.data, surveys)
+    callbacks = tracker_callbacks(config.trackers, config.output)
+    surveys = survey_data(config.data, config.output / DATA)
     # Whole, a judge that is to be spread may be too large for one device.
     home = resolve_device("cpu" if sharding() else device)
-    settings = what_matters(config, learned_from, resolve_dtype(config.dtype, home))
+    base = find_base(config.judge)
+    identity = identify_run(config, base, surveys, resolve_dtype(config.dtype, home))
     checkpoint = find_checkpoint(checkpoints) if resume else None
     if checkpoint is not None:
-        check_same_run(checkpoint, settings)
-    callbacks = [TensorBoard(config.output / "tensorboard")] if config.tensorboard else []
+        check_same_run(checkpoint, identity)
     set_seed(config.seed)
-    judge = _new_judge(config, home)
+    judge = _new_judge(config, base, home)
     trainable = trainable_parameters(judge)
     before = {} if checkpoint is None else read_state(checkpoint)
     started = time.monotonic() - before.get("seconds", 0.0)
@@ -128,24 +130,29 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         left_out = take_over(judge, checkpoint)
     else:
         with explaining_memory(config):
-            left_out = _fit(judge, config, surveys, checkpoints, checkpoint, settings, callbacks)
+            mixture = open_mixture(
+                config.data, surveys, unit=_unit(config), seed=config.seed, cache=config.output / DATA
+            )
+            left_out = _fit(judge, config, mixture, checkpoints, checkpoint, identity, callbacks)
     seconds = time.monotonic() - started
     bundle = config.output / "bundle"
     evaluation, difference = None, math.nan
     if is_first():
         with explaining_memory(config, training=False):
             if is_sharded(judge):
-                judge = _new_judge(config, device)
+                judge = _new_judge(config, base, device)
                 take_over(judge, checkpoints.found()[0])
             steps = read_state(checkpoints.found()[0])["step"]
             sweep_output(config.output)
             exported = standalone(judge) if config.export == "merged" else judge
-            # What is measured is the bundle: merging rounds the weights.
+            # The exported judge is measured and not this one: merging and loading round its weights.
             del judge
+            learned_from = data_fingerprint(config.data, surveys)
             written = _export(exported, config, bundle, device, learned_from, steps)
             del exported
             evaluation, difference = _measure(config, bundle, device, written, steps)
         checkpoints.remove()
+        shutil.rmtree(config.output / DATA, ignore_errors=True)
     main = is_first()
     leave()
     return TrainResult(
@@ -160,37 +167,40 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     )
 
 
-def _new_judge(config: TrainConfig, device: torch.device | str) -> Judge:
-    judge = Judge.from_base(config.judge, device=device, dtype=config.dtype)
+def _new_judge(config: TrainConfig, base: BaseModel, device: torch.device | str) -> Judge:
+    judge = Judge.from_base(config.judge, device=device, dtype=config.dtype, base=base)
     if config.adapter is not None:
         add_lora(judge, **asdict(config.adapter))
     return judge
 
 
+def _unit(config: TrainConfig) -> Unit:
+    return "group" if config.judge.reads_groups else "pair"
+
+
 def _fit(
     judge: Judge,
     config: TrainConfig,
-    surveys: Sequence[Survey],
+    mixture: Mixture,
     checkpoints: Checkpoints,
     resume_from: Path | None,
-    settings: Mapping[str, Any],
+    identity: Mapping[str, Any],
     callbacks: Sequence[TrainerCallback],
 ) -> dict[str, str]:
-    unit: Unit = "group" if config.judge.reads_groups else "pair"
-    with tempfile.TemporaryDirectory() as cache:
-        return fit(
-            judge,
-            open_mixture(config.data, surveys, unit=unit, seed=config.seed, cache=Path(cache)),
-            config.optim,
-            output=config.output,
-            seed=config.seed,
-            checkpoints=checkpoints,
-            save_every=config.checkpoint.save_every,
-            resume_from=resume_from,
-            settings=settings,
-            validation=_validation(judge, config),
-            callbacks=callbacks,
-        )
+    return fit(
+        judge,
+        mixture,
+        config.optim,
+        output=config.output,
+        seed=config.seed,
+        num_workers=config.data.num_workers,
+        checkpoints=checkpoints,
+        save_every=config.checkpoint.save_every,
+        resume_from=resume_from,
+        identity=identity,
+        validation=_validation(judge, config),
+        callbacks=callbacks,
+    )
 
 
 def _validation(judge: Judge, config: TrainConfig) -> Validation | None:

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import distributed
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from prefrm.judge.weights import check_weights
 
 __all__ = [
     "average_gradients",
@@ -25,7 +27,6 @@ __all__ = [
     "load_optimizer",
     "load_weights",
     "random_state",
-    "read_tensors",
     "set_random_state",
     "write_tensors",
 ]
@@ -55,9 +56,11 @@ def gather_weights(model: torch.nn.Module, *, keep: bool = True) -> Tensors:
 
 
 def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Put back what `gather_weights` gave."""
+    """Put back what `gather_weights` gave. Raises `ConfigError` if it is of other parameters."""
+    learning = dict(_trainable(model))
+    check_weights("the checkpoint", weights, learning)
     with torch.no_grad():
-        for name, parameter in _trainable(model):
+        for name, parameter in learning.items():
             parameter.copy_(_spread(weights[name].to(parameter.device), parameter))
 
 
@@ -133,12 +136,6 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """As safetensors."""
     save_file(dict(tensors), path)
-
-
-def read_tensors(path: Path) -> Tensors:
-    """From safetensors, on the CPU."""
-    tensors: Tensors = load_file(path)
-    return tensors
 
 
 def _trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:

@@ -4,13 +4,14 @@ The checkpoints of `transformers` are pickles; these are safetensors and JSON (`
 
 weights.safetensors, optimizer.safetensors   see there
 best.safetensors     the weights of the lowest validation loss so far, with early stopping
-state.json           the step, the settings, the seconds so far, the scheduler, and each process's random
-                     numbers and collator
+state.json           the step, the run's identity, the seconds so far, the scheduler, and each process's
+                     random numbers and coverage of the data
 trainer_state.json   what `transformers` reads when it continues
 """
 
 import json
 import math
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,9 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from prefrm.judge import Judge
+from prefrm.judge.weights import read_weights
 from prefrm.train.checkpoints import Checkpoints
+from prefrm.train.coverage import Coverage
 from prefrm.train.processes import gather, is_first, processes, rank, sharding, total, wait
 from prefrm.train.state import (
     average_gradients,
@@ -30,7 +33,6 @@ from prefrm.train.state import (
     load_optimizer,
     load_weights,
     random_state,
-    read_tensors,
     set_random_state,
     write_tensors,
 )
@@ -58,7 +60,8 @@ class JudgeTrainer(Trainer):
             processes keep in step; None for a single process.
         checkpoints: where they go.
         validation: one of the callbacks, if there is one; its state is kept in every checkpoint.
-        settings: what tells this run from another, as JSON; it is kept in every checkpoint.
+        identity: what tells this run from another, as JSON; it is kept in every checkpoint.
+        num_workers: how many processes read and collate batches ahead; with 0, this one does.
         parent: all other arguments are of `Trainer`.
     """
 
@@ -79,7 +82,8 @@ class JudgeTrainer(Trainer):
         blank: Any = None,
         checkpoints: Checkpoints | None = None,
         validation: Validation | None = None,
-        settings: Mapping[str, Any] | None = None,
+        identity: Mapping[str, Any] | None = None,
+        num_workers: int = 0,
         **parent: Any,
     ) -> None:
         args._n_gpu = min(args.n_gpu, 1)
@@ -91,7 +95,9 @@ class JudgeTrainer(Trainer):
         self._blank = blank
         self._checkpoints = checkpoints
         self._validation = validation
-        self._settings = dict(settings or {})
+        self._identity = dict(identity or {})
+        self._num_workers = num_workers
+        self._coverage = Coverage()
         self._started = time.monotonic()
         self._seconds_before = 0.0
         super().__init__(model=model, args=args, **parent)
@@ -120,17 +126,32 @@ class JudgeTrainer(Trainer):
             average_gradients(self.model)
         return loss
 
+    @property
+    def coverage(self) -> Coverage:
+        """What the batches so far held, and what was left out of them, in this process."""
+        return self._coverage
+
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of this process's share; the generator keeps the loader off the global random numbers."""
+        """Batches of this process's share; the generator keeps the loader off the global random numbers.
+
+        What is drawn is decided in this process, and workers read and collate it, so their number changes
+        neither batches nor their order.
+        """
         return DataLoader(
-            self.train_dataset, batch_size=None, collate_fn=self.data_collator, generator=torch.Generator()
+            self.train_dataset,
+            batch_size=None,
+            sampler=self.train_dataset.draws(),
+            collate_fn=self.data_collator,
+            generator=torch.Generator(),
+            num_workers=self._num_workers,
+            worker_init_fn=_leave_interrupts_to_the_trainer if self._num_workers else None,
         )
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], torch.Tensor]:
         """The batches of one optimizer step, and the weight of all comparisons of the step, everywhere."""
-        batches = [next(epoch_iterator) for _ in range(num_batches)]
+        batches = [self._coverage.add(next(epoch_iterator)) for _ in range(num_batches)]
         return batches, total(torch.stack([batch["weight_N"].sum() for batch in batches]).sum().to(device))
 
     def compute_loss(
@@ -178,12 +199,12 @@ class JudgeTrainer(Trainer):
             "step": self.state.global_step,
             "finished": self.control.should_training_stop,
             "seconds": self._seconds_before + time.monotonic() - self._started,
-            "settings": self._settings,
+            "identity": self._identity,
             "scheduler": self.lr_scheduler.state_dict(),
             "optimizer": groups,
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "validation": None if self._validation is None else self._validation.state_dict(),
-            "processes": gather({"random": random_state(), "collator": self.data_collator.state_dict()}),
+            "processes": gather({"random": random_state(), "coverage": self._coverage.state_dict()}),
         }
         if is_first() and self._checkpoints is not None:
             with self._checkpoints.writing(self.state.global_step) as folder:
@@ -197,22 +218,22 @@ class JudgeTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
-        load_weights(self.model if model is None else model, read_tensors(folder / WEIGHTS))
+        load_weights(self.model if model is None else model, read_weights(folder / WEIGHTS))
         state = read_state(folder)
         self.train_dataset.start = state["step"]
         self._seconds_before = state["seconds"]
         if self._validation is not None:
             best = folder / BEST
             self._validation.load_state_dict(
-                state["validation"], read_tensors(best) if best.exists() else None
+                state["validation"], read_weights(best) if best.exists() else None
             )
-        self.data_collator.load_state_dict(state["processes"][rank()]["collator"])
+        self._coverage.load_state_dict(state["processes"][rank()]["coverage"])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         state = read_state(Path(checkpoint))
-        tensors = read_tensors(Path(checkpoint) / "optimizer.safetensors")
+        tensors = read_weights(Path(checkpoint) / "optimizer.safetensors")
         load_optimizer(self.model, self._inner_optimizer, tensors, state["optimizer"])
         self.lr_scheduler.load_state_dict(state["scheduler"])
 
@@ -235,7 +256,7 @@ class JudgeTrainer(Trainer):
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The JSON of a checkpoint: `step`, whether it is `finished`, `seconds` so far, `settings`, and so on."""
+    """The JSON of a checkpoint: `step`, whether it is `finished`, `seconds` so far, `identity`, and so on."""
     state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     return state
 
@@ -243,7 +264,12 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 def final_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     """The trained weights, of a checkpoint of a finished training."""
     best = checkpoint / BEST
-    return read_tensors(best if best.exists() else checkpoint / WEIGHTS)
+    return read_weights(best if best.exists() else checkpoint / WEIGHTS)
+
+
+def _leave_interrupts_to_the_trainer(worker: int) -> None:
+    # Ctrl-C goes to every process, and each worker would print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_json(path: Path, value: Any) -> None:

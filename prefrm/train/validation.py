@@ -11,7 +11,7 @@ from prefrm.errors import DatasetError
 from prefrm.eval import evaluate
 from prefrm.judge import Judge
 from prefrm.records import PreferenceGroup
-from prefrm.train.callbacks import StepLogs
+from prefrm.train.callbacks import VALIDATION, StepLogs
 from prefrm.train.processes import gather, is_first
 from prefrm.train.state import gather_weights
 
@@ -21,8 +21,10 @@ __all__ = ["Validation"]
 class Validation(StepLogs):
     """Scores validation groups every few steps and after the last one; the log loss decides what is best.
 
-    The numbers, of the judge as it is (no temperature is fitted), go into the log of their step:
-    `validation_accuracy` (absent if no comparison is strict) and `validation_log_loss`, in nats.
+    The log loss is that of the judge under the calibration that fits these groups best: a calibration is
+    fitted after the training, so how certain a judge is meanwhile is no measure of it.
+    `validation_log_loss`, in nats, and `validation_accuracy` (absent if no comparison is strict) go into the
+    log of their step.
 
     Args:
         judge: what is trained.
@@ -87,10 +89,12 @@ class Validation(StepLogs):
         self.best_weights = best_weights
 
     def _measure(self) -> dict[str, float]:
-        metrics = evaluate(Engine(self._judge, tokens=self._tokens), self._groups()).metrics
+        evaluation = evaluate(Engine(self._judge, tokens=self._tokens), self._groups())
+        metrics = evaluation.metrics
         if metrics.unjudged == metrics.comparisons:
             raise DatasetError("no validation pair could be judged, so the training cannot be followed")
-        numbers = {"validation_log_loss": metrics.log_loss}
+        calibrated = evaluation.calibrated(evaluation.fitted_calibration())
+        numbers = {f"{VALIDATION}log_loss": calibrated.metrics.log_loss}
         if metrics.accuracy.pairs:
-            numbers["validation_accuracy"] = metrics.accuracy.value
+            numbers[f"{VALIDATION}accuracy"] = metrics.accuracy.value
         return numbers

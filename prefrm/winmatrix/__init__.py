@@ -3,20 +3,42 @@
 What happens to a matrix afterwards (advantages, pairs, rankings) lives in `prefrm.rewards`.
 """
 
+from prefrm.winmatrix.calibration import (
+    CalibrationMap,
+    PowerScaling,
+    TemperatureScaling,
+    calibration_map,
+)
 from prefrm.winmatrix.group import Group
 from prefrm.winmatrix.matrix import Bools, Floats, OnMissing, WinMatrix, check_on_missing
-from prefrm.winmatrix.probabilities import temper_ties
-from prefrm.winmatrix.scorer import FakeScorer, Scorer, check_answer
+from prefrm.winmatrix.reasons import unjudged_reasons
+from prefrm.winmatrix.scorer import (
+    ConcurrentScorer,
+    FakeScorer,
+    Outcome,
+    Scorer,
+    as_matrix,
+    check_answer,
+    score_each,
+)
 
 __all__ = [
     "Bools",
+    "CalibrationMap",
+    "ConcurrentScorer",
     "FakeScorer",
     "Floats",
     "Group",
     "OnMissing",
+    "Outcome",
+    "PowerScaling",
     "Scorer",
+    "TemperatureScaling",
     "WinMatrix",
+    "as_matrix",
+    "calibration_map",
     "check_answer",
     "check_on_missing",
-    "temper_ties",
+    "score_each",
+    "unjudged_reasons",
 ]

@@ -1,26 +1,79 @@
-"""A prompt and the candidates that answer it. Knows nothing of what a judge says of them."""
+"""A prompt and the candidates that answer it, without any verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from prefrm.errors import RecordError
+from prefrm import media
+from prefrm.errors import ConfigError, MediaError, RecordError
+from prefrm.pixels import encode_image, split_images
 
 __all__ = ["Group", "check_permutation"]
+
+OTHER_FORMS = "Group.of(prompt, candidates) takes paths, Pillow images and arrays"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A prompt and its K >= 2 candidates, each the bytes of an encoded image or None if it is missing."""
+    """A prompt and its K >= 2 candidates, each the bytes of an encoded image or None if it is missing.
+
+    An empty prompt compares the candidates without a task. Datasets have none (`PreferenceGroup`), so it is
+    nothing that a judge was trained for. `Group.of` makes one of files, Pillow images and arrays.
+
+    Raises:
+        RecordError: a field is of another type, or there are fewer than two candidates.
+    """
 
     prompt: str
     images: tuple[bytes | None, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise RecordError(f"a group's prompt is a string; received {type(self.prompt).__name__}")
+        if not isinstance(self.images, tuple):
+            raise RecordError(
+                f"a group's images are a tuple; received {type(self.images).__name__}; {OTHER_FORMS}"
+            )
+        for n, image in enumerate(self.images):
+            if image is not None and not isinstance(image, bytes):
+                raise RecordError(
+                    f"a group's images are encoded bytes or None; candidate {n} is {type(image).__name__}; "
+                    f"{OTHER_FORMS}"
+                )
         if len(self.images) < 2:
             raise RecordError(
                 f"a group needs at least 2 candidates; received {len(self.images)} "
                 f"for the prompt {self.prompt[:60]!r}"
             )
+
+    @classmethod
+    def of(cls, prompt: str, candidates: Any, *, limits: media.ImageLimits = media.DEFAULT_LIMITS) -> "Group":
+        """A group of candidates in whatever form they are at hand.
+
+        Args:
+            prompt: what the candidates answer.
+            candidates: K >= 2 images, each the path of a file (str or Path; also GIF, BMP, TIFF and AVIF, of
+                which the first frame is taken), a Pillow image, an array or a tensor as
+                `prefrm.pixels.encode_image` takes it, encoded bytes, or None if it is missing; or all of them
+                as one array or tensor, NCHW or NHWC.
+            limits: bounds on a file.
+
+        Raises:
+            ConfigError: the candidates are not a sequence or such an array.
+            MediaError: candidates cannot be read or encoded; names each, with its reason.
+            RecordError: there are fewer than two, or the prompt is not a string.
+        """
+        images: list[bytes | None] = []
+        problems: list[str] = []
+        for n, candidate in enumerate(split_images(candidates)):
+            try:
+                images.append(_encoded(candidate, limits))
+            except (ConfigError, MediaError) as error:
+                problems.append(f"candidate {n}: {error}")
+        if problems:
+            raise MediaError("; ".join(problems))
+        return cls(prompt=prompt, images=tuple(images))
 
     @property
     def size(self) -> int:
@@ -43,6 +96,14 @@ class Group:
         return Group(
             prompt=self.prompt, images=tuple(self.images[i] for i in check_permutation(order, self.size))
         )
+
+
+def _encoded(candidate: Any, limits: media.ImageLimits) -> bytes | None:
+    if candidate is None:
+        return None
+    if isinstance(candidate, str | Path):
+        return media.read(candidate, limits)
+    return encode_image(candidate)
 
 
 def check_permutation(order: Sequence[int], size: int) -> Sequence[int]:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError, IncompleteMatrixError, RecordError
+from prefrm.winmatrix.calibration import CalibrationMap
 from prefrm.winmatrix.group import check_permutation
-from prefrm.winmatrix.probabilities import sigmoid, win_probabilities
+from prefrm.winmatrix.probabilities import calibrate_ties, sigmoid, win_probabilities
 
 __all__ = ["Bools", "Floats", "OnMissing", "WinMatrix", "check_on_missing"]
 
@@ -77,10 +78,7 @@ class WinMatrix:
             )
         for name in ("tie", "order_gap"):
             values = getattr(self, name)
-            if not (np.isnan(values) | (valid & (values >= 0) & (values <= 1))).all():
-                raise RecordError(f"{name} must lie in [0, 1] where a pair was judged, or be NaN")
-            if not _symmetric(values):
-                raise RecordError(f"{name} is not symmetric: it is one number for each pair")
+            _check_shares(name, np.where(valid | np.isnan(values), values, np.inf))
         if (self.order_gap.diagonal() > 0).any():
             raise RecordError("order_gap must be 0 on the diagonal: a candidate meets itself in one order")
 
@@ -92,15 +90,22 @@ class WinMatrix:
         errors: Sequence[str] | None = None,
         tie: npt.NDArray[np.floating] | None = None,
         order_free: bool = False,
+        calibration: CalibrationMap | None = None,
     ) -> "WinMatrix":
         """Build a matrix from the log-odds of each presentation order, which are merged here alone.
+
+        A calibration f is applied here as well (and in `with_inferred`). The orders' log-odds m + d and m - d
+        become f(m) + f(d) and f(m) - f(d): p is that of f(m), whether the orders agree (|d| < |m|) does not
+        change, and one calibration after another is their composition.
 
         Args:
             logits: [K, K]; `logits[i, j]` is the log-odds that candidate i beats candidate j when i is
                 shown first. The diagonal is ignored; a pair with a non-finite entry is not judged.
             errors: why a candidate could not be judged; such a candidate has no valid pair.
-            tie: [K, K] P(tie), or None if the judge does not model ties.
+            tie: [K, K] P(tie) of both orders together, before calibration, of which at most 2 min(p, 1 - p)
+                counts; None if the judge does not model ties.
             order_free: the judge has no presentation order (`logits` is skew-symmetric), hence no order gap.
+            calibration: of the log-odds; None leaves them as they are.
 
         Raises:
             RecordError: `logits`, `errors` and `tie` are not of one group size, or `tie` is out of range
@@ -119,10 +124,10 @@ class WinMatrix:
                     f"{len(reasons)} candidates need {[len(reasons)] * 2}"
                 )
         ties = None if tie is None else np.asarray(tie)[None]
-        (matrix,) = cls._of_groups(z[None], [reasons], ties, order_free)
+        if ties is not None:
+            _check_shares("tie", ties[0])
+        (matrix,) = cls._of_groups(z[None], [reasons], ties, order_free, calibration)
         # The rest is as it must be by how it was computed.
-        if tie is not None:
-            matrix._check()
         return matrix
 
     @classmethod
@@ -142,6 +147,7 @@ class WinMatrix:
         errors: Sequence[tuple[str, ...]],
         ties: npt.NDArray[Any] | None,
         order_free: bool,
+        calibration: CalibrationMap | None = None,
     ) -> list["WinMatrix"]:
         """Matrices of B groups of one size: of their log-odds [B, K, K], which are changed, and P(tie)."""
         diagonals = np.s_[:, :: z.shape[1] + 1]
@@ -154,13 +160,18 @@ class WinMatrix:
                 valid[b] &= usable[:, None] & usable[None, :]
         z = np.where(valid, z, 0.0)
         back = z.swapaxes(1, 2)
+        merged = z / 2 - back / 2
+        mean = merged if calibration is None else calibration.apply(merged)
+        if calibration is not None:
+            z = mean + calibration.apply(z / 2 + back / 2)
+            back = z.swapaxes(1, 2)
         gap = np.full(z.shape, np.nan) if order_free else np.abs(sigmoid(z) - sigmoid(-back))
         # The same number from either side, but for rounding.
         gap = np.maximum(gap, gap.swapaxes(1, 2))
         if order_free:
             gap.reshape(len(z), -1)[diagonals] = 0.0
-        tie = np.full(z.shape, np.nan, np.float32) if ties is None else _masked(ties, valid)
-        p, order_gap = _masked(win_probabilities(z / 2 - back / 2), valid), _masked(gap, valid)
+        tie = np.full(z.shape, np.nan) if ties is None else calibrate_ties(ties, merged, mean)
+        p, order_gap, tie = (_masked(values, valid) for values in (win_probabilities(mean), gap, tie))
         return [
             cls._unchecked(p=p[b], valid=valid[b], tie=tie[b], order_gap=order_gap[b], errors=reasons)
             for b, reasons in enumerate(errors)
@@ -182,13 +193,16 @@ class WinMatrix:
         size = len(errors)
         return cls.from_order_logits(np.full((size, size), np.nan), errors=errors)
 
-    def with_inferred(self, log_odds: npt.NDArray[np.floating]) -> "WinMatrix":
+    def with_inferred(
+        self, log_odds: npt.NDArray[np.floating], *, calibration: CalibrationMap | None = None
+    ) -> "WinMatrix":
         """The matrix whose gaps are filled: p = sigmoid(log_odds) where a pair was not judged.
 
         Args:
             log_odds: [K, K], skew-symmetric; finite where judged pairs say how an unjudged one would go,
                 anything but finite where they do not. Entries of judged pairs, and of candidates with an
                 error, are ignored.
+            calibration: applied to `log_odds`; None leaves them as they are.
 
         Raises:
             RecordError: `log_odds` has another shape or is not skew-symmetric.
@@ -202,7 +216,8 @@ class WinMatrix:
             raise RecordError("log_odds is not skew-symmetric: log_odds[j, i] must be -log_odds[i, j]")
         usable = self.valid.diagonal()
         fill = np.isfinite(z) & ~self.valid & usable[:, None] & usable[None, :]
-        inferred = win_probabilities(np.where(fill, z, 0.0))
+        z = np.where(fill, z, 0.0)
+        inferred = win_probabilities(z if calibration is None else calibration.apply(z))
         return replace(self, p=np.where(fill, inferred, self.p))
 
     @property
@@ -315,6 +330,14 @@ def check_on_missing(on_missing: str) -> None:
     """Raise `ConfigError` unless it says what `OnMissing` allows."""
     if on_missing not in get_args(OnMissing):
         raise ConfigError(f'on_missing must be "raise" or "drop"; received {on_missing!r}')
+
+
+def _check_shares(name: str, values: npt.NDArray[Any]) -> None:
+    """Raise `RecordError` unless `values` [K, K] are one share for each pair, or NaN."""
+    if not (np.isnan(values) | ((values >= 0) & (values <= 1))).all():
+        raise RecordError(f"{name} must lie in [0, 1] where a pair was judged, or be NaN")
+    if not _symmetric(values):
+        raise RecordError(f"{name} is not symmetric: it is one number for each pair")
 
 
 def _symmetric(array: npt.NDArray[Any]) -> bool:

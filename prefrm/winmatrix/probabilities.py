@@ -3,7 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["sigmoid", "temper_ties", "win_probabilities"]
+__all__ = ["calibrate_ties", "sigmoid", "win_probabilities"]
+
+SMALLEST = np.finfo(np.float64).tiny
 
 
 def sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -23,19 +25,20 @@ def win_probabilities(log_odds: npt.NDArray[np.float64]) -> npt.NDArray[np.float
     return np.where(log_odds >= 0, high, np.float32(1) - high)
 
 
-def temper_ties(
-    tie: npt.NDArray[np.floating], log_odds: npt.NDArray[np.floating], temperature: float
+def calibrate_ties(
+    tie: npt.NDArray[np.floating],
+    log_odds: npt.NDArray[np.float64],
+    calibrated: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """P(tie) where log-odds are divided by a temperature, which was fitted on who wins.
+    """P(tie) after a calibration that was fitted on who wins.
 
-    A tie counts half to each, so P(tie) is at most twice the smaller of p and 1 - p. It keeps the share of
-    that bound which it has; what is beyond the bound, because two orders were averaged, is cut.
+    A tie counts half to each, so P(tie) is at most twice the smaller of p and 1 - p. It keeps its share of
+    that bound; what exceeds the bound, because two orders were averaged, is cut.
 
     Args:
         tie: P(tie) of each pair, symmetric; NaN stays NaN.
-        log_odds: of p, both presentation orders merged: skew-symmetric.
-        temperature: > 0; 1 only cuts.
+        log_odds: of p before the calibration, both presentation orders merged: skew-symmetric.
+        calibrated: the same after it; equal to `log_odds` if there is none, which only cuts.
     """
-    distance = np.abs(np.asarray(log_odds, dtype=np.float64))
-    share = np.minimum(np.asarray(tie, dtype=np.float64) / (2 * sigmoid(-distance)), 1.0)
-    return np.asarray(share * 2 * sigmoid(-distance / temperature))
+    before, after = (2 * sigmoid(-np.abs(x)) for x in (log_odds, calibrated))
+    return np.asarray(np.minimum(tie, before) * (after / np.maximum(before, SMALLEST)))

@@ -1,16 +1,22 @@
-"""The protocol of whatever judges groups, a fake that satisfies it, and the check of its answers."""
+"""The scorer protocol, a fake scorer, the check of answers, and scoring within the device's memory."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from prefrm.errors import ProtocolError
+from prefrm.errors import OutOfMemoryError, ProtocolError
 from prefrm.winmatrix.group import Group
 from prefrm.winmatrix.matrix import WinMatrix
 
-__all__ = ["FakeScorer", "Scorer", "check_answer"]
+__all__ = ["ConcurrentScorer", "FakeScorer", "Outcome", "Scorer", "as_matrix", "check_answer", "score_each"]
+
+logger = logging.getLogger(__name__)
+
+Outcome = WinMatrix | OutOfMemoryError
+"""Of one group: its matrix, or the error of a group for which alone the device's memory does not suffice."""
 
 
 @runtime_checkable
@@ -19,6 +25,16 @@ class Scorer(Protocol):
 
     def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order. Raises `ScoringError` when it cannot answer at all."""
+        ...
+
+
+@runtime_checkable
+class ConcurrentScorer(Scorer, Protocol):
+    """A scorer whose `score` gains from several calls at once, each from a thread of its own."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls keep it busy."""
         ...
 
 
@@ -62,3 +78,32 @@ def check_answer(matrices: Sequence[WinMatrix], groups: Sequence[Group]) -> None
         raise ProtocolError(
             f"the scorer was given groups of {wanted} candidates and answered with matrices of {received}"
         )
+
+
+def score_each(scorer: Scorer, groups: Sequence[Group]) -> list[Outcome]:
+    """The outcome of each group; a call that exceeds the device's memory is halved until its parts fit.
+
+    Raises:
+        ProtocolError: the scorer did not answer with one matrix for each group.
+        Exception: what the scorer raises, but for `OutOfMemoryError`.
+    """
+    try:
+        matrices = scorer.score(groups)
+    except OutOfMemoryError as error:
+        if len(groups) == 1:
+            return [OutOfMemoryError(str(error))]
+        reason = str(error)
+    else:
+        check_answer(matrices, groups)
+        return list(matrices)
+    # Here and not above: while an error is handled, it keeps in memory what could not be finished.
+    logger.warning("a batch of %d groups is halved: %s", len(groups), reason)
+    half = len(groups) // 2
+    return score_each(scorer, groups[:half]) + score_each(scorer, groups[half:])
+
+
+def as_matrix(outcome: Outcome, group: Group) -> WinMatrix:
+    """The outcome's matrix; of an error, one in which nothing was judged, with the reason."""
+    if isinstance(outcome, WinMatrix):
+        return outcome
+    return WinMatrix.missing([f"the group cannot be scored: {outcome}"] * group.size)

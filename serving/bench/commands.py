@@ -6,11 +6,10 @@ from typing import Annotated
 import typer
 
 from prefrm.errors import missing_extra
+from prefrm.files import require_writable_folder
+from prefrm.options import AsJson
 
 __all__ = ["server", "soak"]
-
-# Not prefrm.cli's own, which imports this module.
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 
 
 def server(
@@ -38,8 +37,7 @@ def server(
         raise missing_extra(str(error.name), "serve") from error
     settings = read_settings(quick=quick, mlserver=mlserver, threads=threads)
     if out is not None:
-        # Before the work, not after it.
-        out.mkdir(parents=True, exist_ok=True)
+        require_writable_folder(out, "--out")
     report = bench_server(settings)
     if out is not None:
         write_server_report(report, out)
@@ -57,7 +55,7 @@ def soak(
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "serve") from error
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        require_writable_folder(out, "--out")
     result = measure_soak(minutes)
     if out is not None:
         write_soak(result, out)

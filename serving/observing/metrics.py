@@ -15,7 +15,6 @@ from prefrm.winmatrix import WinMatrix
 from serving.observing.cache import CacheCollector, ImageCache
 from serving.observing.gaps import OrderGaps, of_pairs
 from serving.observing.requests import Request
-from serving.queueing.worker import Outcome
 
 __all__ = ["Metrics", "ModelMetrics", "Queue"]
 
@@ -159,15 +158,14 @@ class ModelMetrics:
         self._queue_cost.set_function(lambda: live.queued_cost if (live := found()) else 0)
         self._queue_age.set_function(lambda: live.age_s if (live := found()) else 0)
 
-    def batch(self, outcomes: Sequence[Outcome], *, cost: int, seconds: float) -> None:
-        """Count one batch: what came of its groups, what it cost in tokens, and the scorer's time."""
-        matrices = [outcome for outcome in outcomes if isinstance(outcome, WinMatrix)]
+    def batch(self, matrices: Sequence[WinMatrix], *, cost: int, seconds: float) -> None:
+        """Count one batch: the matrices of its groups, its cost in tokens, and the scorer's time."""
         self._groups += len(matrices)
         self._batches += 1
         self._last_ms = int(time.time() * 1000)
-        times, total = self._by_size.get(len(outcomes), (0, 0.0))
-        self._by_size[len(outcomes)] = (times + 1, total + seconds)
-        self._batch_groups.observe(len(outcomes))
+        times, total = self._by_size.get(len(matrices), (0, 0.0))
+        self._by_size[len(matrices)] = (times + 1, total + seconds)
+        self._batch_groups.observe(len(matrices))
         self._batch_cost.observe(cost)
         self._batch_seconds.observe(seconds)
         unknown = np.isnan(of_pairs([matrix.p for matrix in matrices]))

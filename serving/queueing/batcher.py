@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from prefrm.errors import PrefrmError
-from prefrm.winmatrix import Group, Scorer
+from prefrm.winmatrix import Group, Outcome, Scorer, as_matrix
 from serving.errors import BusyError, ExpiredError, FailedError, NotReadyError, OverloadedError
 from serving.limits import Limits
 from serving.observing.logs import log_failure
@@ -20,7 +20,7 @@ from serving.queueing.cost import cost_of
 from serving.queueing.fairness import FairQueue
 from serving.queueing.guard import GuardedScorer
 from serving.queueing.work import Batch, Scored, Work
-from serving.queueing.worker import Done, Outcome, Pausing, Worker
+from serving.queueing.worker import Done, Pausing, Worker
 
 __all__ = ["Batcher"]
 
@@ -281,9 +281,10 @@ class Batcher:
             return
         for work in dict.fromkeys(work for work, _ in batch.turns):
             work.compute_s += seconds
-        for (work, place), outcome in zip(batch.turns, result, strict=True):
-            work.place(place, outcome)
-        self._metrics.batch(result, cost=batch.cost, seconds=seconds)
+        matrices = [as_matrix(*pair) for pair in zip(result, batch.groups, strict=True)]
+        for (work, place), matrix in zip(batch.turns, matrices, strict=True):
+            work.place(place, matrix)
+        self._metrics.batch(matrices, cost=batch.cost, seconds=seconds)
 
     def _next_batch(self, *, cheap: bool = False) -> Batch | None:
         """As many groups as `batch_cost` pays for, but at least one unless only `cheap` ones are wanted."""

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prefrm.errors import OutOfMemoryError, PrefrmError
+from prefrm.errors import PrefrmError
 from prefrm.winmatrix import Group, WinMatrix
-from serving.errors import ExpiredError, FailedError
-from serving.queueing.worker import Outcome
+from serving.errors import ExpiredError
 
 __all__ = ["Batch", "Scored", "Work"]
 
@@ -53,14 +52,11 @@ class Work:
         """What the group whose turn comes next costs; None if there is none or nobody waits for it."""
         return None if self.answer.done() or self.taken == len(self.groups) else self.costs[self.taken]
 
-    def place(self, n: int, outcome: Outcome) -> None:
-        """Take the outcome of one of its groups, and answer with the last."""
+    def place(self, n: int, matrix: WinMatrix) -> None:
+        """Take the matrix of one of its groups, and answer with the last."""
         if self.answer.done():
             return
-        if isinstance(outcome, OutOfMemoryError):
-            self.fail(FailedError(f"scoring failed: {outcome}"))
-            return
-        self.matrices[n] = outcome
+        self.matrices[n] = matrix
         self.missing -= 1
         if not self.missing:
             self.answer.set_result(

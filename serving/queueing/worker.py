@@ -3,7 +3,6 @@
 Between two passes of a long call another may be let in, if the scorer says when that is.
 """
 
-import logging
 import threading
 import time
 from collections import deque
@@ -12,14 +11,9 @@ from queue import SimpleQueue
 from typing import Protocol, runtime_checkable
 
 from prefrm.errors import OutOfMemoryError
-from prefrm.winmatrix import Group, Scorer, WinMatrix, check_answer
+from prefrm.winmatrix import Group, Outcome, Scorer, score_each
 
-__all__ = ["Done", "Outcome", "Pausing", "Worker", "score_each"]
-
-logger = logging.getLogger(__name__)
-
-Outcome = WinMatrix | OutOfMemoryError
-"""Of one group: its matrix, or that memory does not suffice for it alone."""
+__all__ = ["Done", "Pausing", "Worker"]
 
 
 @runtime_checkable
@@ -137,25 +131,3 @@ class Worker:
 
 def _lacked_memory(result: list[Outcome] | BaseException) -> bool:
     return isinstance(result, list) and any(isinstance(outcome, OutOfMemoryError) for outcome in result)
-
-
-def score_each(scorer: Scorer, groups: Sequence[Group]) -> list[Outcome]:
-    """The outcome of each group, of as many together as memory allows.
-
-    Raises:
-        ProtocolError: the scorer did not answer with one matrix for each group.
-        Exception: what the scorer raises, but for `OutOfMemoryError`.
-    """
-    try:
-        matrices = scorer.score(groups)
-    except OutOfMemoryError as error:
-        if len(groups) == 1:
-            return [OutOfMemoryError(str(error))]
-        reason = str(error)
-    else:
-        check_answer(matrices, groups)
-        return list(matrices)
-    # Here and not above: while an error is handled, it keeps in memory what could not be finished.
-    logger.warning("a batch of %d groups is halved: %s", len(groups), reason)
-    half = len(groups) // 2
-    return score_each(scorer, groups[:half]) + score_each(scorer, groups[half:])

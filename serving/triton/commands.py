@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from prefrm.errors import ConfigError, missing_extra
+from prefrm.files import require_writable_folder
 from prefrm.protocol import DEFAULT_MODEL
 
 __all__ = ["export"]
@@ -35,6 +36,7 @@ def export(
         raise ConfigError(f"--dtype {dtype} is for --to merged; Triton gets the bundle as it is")
     if out.exists():
         raise ConfigError(f"--out {out} exists; name a folder that does not, or remove it")
+    require_writable_folder(out, "--out")
     if to == "merged":
         from prefrm.bundle import merge_bundle
 

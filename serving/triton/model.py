@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from prefrm.engine import Engine
-from prefrm.errors import OutOfMemoryError, PrefrmError, ProtocolError, ScoringError
+from prefrm.errors import PrefrmError, ProtocolError, ScoringError
 from prefrm.protocol import INPUTS, Tensors, decode_groups, encode_matrices
-from prefrm.winmatrix import Group, Scorer, WinMatrix
-from serving.errors import InvalidRequestError
-from serving.limits import Limits
+from prefrm.winmatrix import Group, Scorer, WinMatrix, as_matrix, score_each
+from serving.errors import ServingError
+from serving.limits import Limits, with_refusals
 from serving.queueing.guard import GuardedScorer
-from serving.queueing.worker import Outcome, score_each
 
 __all__ = ["BUNDLE_FOLDER", "TritonPythonModel", "answer"]
 
@@ -64,33 +63,35 @@ class TritonPythonModel:
 def answer(scorer: Scorer, requests: Sequence[Tensors], limits: Limits) -> list[Tensors | PrefrmError]:
     """The output tensors of each request, or why it has none; all groups are scored together.
 
-    A batch that is too large for the device's memory is halved, as behind prefrm's own server.
+    A batch that is too large for the device's memory is halved, and a group beyond the limits or the memory
+    is answered as not judged, as by prefrm's own server.
     """
     read = [_groups(tensors, limits) for tensors in requests]
-    good = [group for groups in read if not isinstance(groups, PrefrmError) for group in groups]
+    groups = [group for found in read if not isinstance(found, PrefrmError) for group in found]
     try:
-        outcomes = iter(score_each(scorer, good) if good else [])
+        matrices = iter(_score(scorer, groups, limits))
     # Whatever a scorer raises concerns this batch; the next one may be well.
     except Exception as error:
-        logger.exception("scoring a batch of %d groups failed", len(good))
+        logger.exception("scoring a batch of %d groups failed", len(groups))
         failed = ScoringError(f"scoring failed: {type(error).__name__}: {error}")
-        return [groups if isinstance(groups, PrefrmError) else failed for groups in read]
+        return [found if isinstance(found, PrefrmError) else failed for found in read]
     return [
-        groups if isinstance(groups, PrefrmError) else _encoded([next(outcomes) for _ in groups])
-        for groups in read
+        found if isinstance(found, PrefrmError) else encode_matrices([next(matrices) for _ in found])
+        for found in read
     ]
 
 
-def _encoded(outcomes: Sequence[Outcome]) -> Tensors | PrefrmError:
-    matrices = [outcome for outcome in outcomes if isinstance(outcome, WinMatrix)]
-    failed = [outcome for outcome in outcomes if isinstance(outcome, OutOfMemoryError)]
-    return ScoringError(f"scoring failed: {failed[0]}") if failed else encode_matrices(matrices)
+def _score(scorer: Scorer, groups: Sequence[Group], limits: Limits) -> list[WinMatrix]:
+    refusals = [limits.refusal(group) for group in groups]
+    accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
+    outcomes = score_each(scorer, accepted) if accepted else []
+    return with_refusals(groups, refusals, map(as_matrix, outcomes, accepted))
 
 
 def _groups(tensors: Tensors, limits: Limits) -> list[Group] | PrefrmError:
     try:
         groups = decode_groups(tensors)
-        limits.check(groups)
-    except (ProtocolError, InvalidRequestError) as error:
+        limits.check_sizes([group.size for group in groups])
+    except (ProtocolError, ServingError) as error:
         return ProtocolError(str(error))
     return groups

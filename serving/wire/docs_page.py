@@ -1,30 +1,29 @@
-"""The OpenAPI document, and `/docs`, which shows it with the server's own assets and loads nothing else."""
+"""The OpenAPI document, `/docs`, which shows it with the server's own assets, and `/`, which leads there."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from importlib.resources import files
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-__all__ = ["DOCS_PATHS", "OPENAPI_PATH", "complete_document", "docs_router"]
+__all__ = ["DOCS_PAGE", "DOCS_PATHS", "OPENAPI_PATH", "describe_access", "docs_router"]
 
-OPENAPI_PATH = "/openapi.json"
+OPENAPI_PATH, DOCS_PAGE = "/openapi.json", "/docs"
 # Files of the package fastapi-swagger, which carries the current Swagger UI.
 ASSETS = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui.css": "text/css",
     "favicon-32x32.png": "image/png",
 }
-DOCS_PATHS = frozenset({OPENAPI_PATH, "/docs", *(f"/docs/{name}" for name in ASSETS)})
-"""What a browser asks for before it can be given a token. None of it says what is served."""
-PROTOCOL = "Open Inference Protocol"
+DOCS_PATHS = frozenset({"/", OPENAPI_PATH, DOCS_PAGE, *(f"/docs/{name}" for name in ASSETS)})
+"""The paths that a browser needs before it has a token. None of them names a model."""
 DAY_S = 86_400
 
 
-def docs_router(title: str) -> APIRouter:
-    """The page and its assets; none of them is in the document itself."""
+def docs_router(app: FastAPI) -> APIRouter:
+    """The page, its assets and the directory at `/`; none of them is in the document itself."""
     router = APIRouter(include_in_schema=False)
     # Relative to the page, so that they are found behind a proxy that puts a prefix before every path.
     script, style, icon = (f"docs/{name}" for name in ASSETS)
@@ -32,7 +31,7 @@ def docs_router(title: str) -> APIRouter:
     async def page() -> HTMLResponse:
         return get_swagger_ui_html(
             openapi_url=OPENAPI_PATH.removeprefix("/"),
-            title=title,
+            title=f"{app.title} {app.version}: HTTP API",
             swagger_js_url=script,
             swagger_css_url=style,
             swagger_favicon_url=icon,
@@ -40,26 +39,35 @@ def docs_router(title: str) -> APIRouter:
             swagger_ui_parameters={"validatorUrl": None, "defaultModelsExpandDepth": 0},
         )
 
-    router.add_api_route("/docs", page, methods=["GET"])
+    async def directory() -> Response:
+        places = {"docs": DOCS_PAGE, "openapi": OPENAPI_PATH, "score": "/v1/score", "protocol": "/v2"}
+        return JSONResponse(
+            {"name": app.title, "version": app.version, **places, "ready": "/v2/health/ready"}
+        )
+
+    router.add_api_route("/", directory, methods=["GET"])
+    router.add_api_route(DOCS_PAGE, page, methods=["GET"])
     for name, media_type in ASSETS.items():
         router.add_api_route(f"/docs/{name}", _asset(name, media_type), methods=["GET"])
     return router
 
 
-def complete_document(app: FastAPI) -> None:
-    """Have the document name the protocol of the other routes, and the token that a server may want."""
+def describe_access(app: FastAPI, open_paths: Set[str] | None) -> None:
+    """Have the document name the token that paths need, `open_paths` excepted; with None, none does."""
+    if open_paths is None:
+        return
     plain = app.openapi
 
-    def completed() -> dict[str, Any]:
+    def with_token() -> dict[str, Any]:
         document = plain()
-        for operations in document["paths"].values():
-            for operation in operations.values():
-                operation.setdefault("tags", [PROTOCOL])
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}, {}]
+        document["security"] = [{"token": []}]
+        for path in open_paths & document["paths"].keys():
+            for operation in document["paths"][path].values():
+                operation["security"] = []
         return document
 
-    app.openapi = completed  # type: ignore[method-assign]
+    app.openapi = with_token  # type: ignore[method-assign]
 
 
 def _asset(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:

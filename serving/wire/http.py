@@ -6,10 +6,11 @@ stock clients send no usable Content-Type.
 
 import json
 import math
+from collections.abc import Awaitable, Callable, Set
 from importlib.metadata import version as package_version
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
@@ -22,10 +23,10 @@ from serving.errors import (
     ServingError,
     UnsupportedError,
 )
-from serving.wire.docs_page import OPENAPI_PATH, complete_document, docs_router
+from serving.wire.docs_page import OPENAPI_PATH, describe_access, docs_router
 from serving.wire.http_codec import compress, parse_request, render_response
 from serving.wire.http_io import read_body, unless_gone
-from serving.wire.score_api import score_router
+from serving.wire.score_api import SCORE, score_router
 from serving.wire.score_schema import ErrorAnswer
 
 __all__ = ["create_app"]
@@ -36,6 +37,13 @@ A preference judge: it compares the images of a group with each other; an image'
 `/v1/score` can be tried from this page. The Open Inference Protocol (KServe v2) is what prefrm's own client
 and the stock `tritonclient` speak, with tensors in binary; gRPC has the same on a port of its own.
 """
+
+PROTOCOL = "Open Inference Protocol"
+TAGS = [
+    {"name": SCORE, "description": "Plain JSON, with images in base64."},
+    {"name": PROTOCOL, "description": "Tensors, as KServe v2 and NVIDIA's Triton have them."},
+]
+Endpoint = Callable[..., Awaitable[Response]]
 
 UNSUPPORTED_PATHS = (
     "/v2/systemsharedmemory/{rest:path}",
@@ -48,13 +56,19 @@ UNSUPPORTED_PATHS = (
 )
 
 
-def create_app(plane: DataPlane) -> FastAPI:
-    """The ASGI application of one data plane."""
+def create_app(plane: DataPlane, open_paths: Set[str] | None = None) -> FastAPI:
+    """The ASGI application of one data plane.
+
+    Args:
+        plane: what the routes are mapped onto.
+        open_paths: those that need no token, for the document; None if no path needs one.
+    """
     app = FastAPI(
         title="prefrm",
         version=package_version("prefrm"),
         description=DESCRIPTION,
         openapi_url=OPENAPI_PATH,
+        openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -65,36 +79,49 @@ def create_app(plane: DataPlane) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_crash)
     app.include_router(score_router(plane))
-    wire = _Routes(plane)
-    get, post = ["GET"], ["POST"]
-    app.add_api_route("/v2", wire.server_metadata, methods=get)
-    app.add_api_route("/v2/health/live", wire.live, methods=get, response_class=Response)
-    app.add_api_route("/v2/health/ready", wire.ready, methods=get, response_class=Response)
-    app.add_api_route("/v2/models/stats", wire.statistics, methods=get)
-    app.add_api_route("/v2/repository/index", wire.repository_index, methods=post)
-    app.add_api_route("/v2/repository/models/{model}/load", wire.load, methods=post, response_class=Response)
-    app.add_api_route(
-        "/v2/repository/models/{model}/unload", wire.unload, methods=post, response_class=Response
-    )
+    app.include_router(_protocol_router(_Routes(plane)))
+    app.include_router(docs_router(app))
+    describe_access(app, open_paths)
+    return app
+
+
+def _protocol_router(wire: "_Routes") -> APIRouter:
+    """The routes of the Open Inference Protocol."""
+    router = APIRouter(tags=[PROTOCOL])
+
+    def get(path: str, endpoint: Endpoint, summary: str, **options: Any) -> None:
+        router.add_api_route(path, endpoint, methods=["GET"], summary=summary, **options)
+
+    def post(path: str, endpoint: Endpoint, summary: str, **options: Any) -> None:
+        router.add_api_route(path, endpoint, methods=["POST"], summary=summary, **options)
+
+    empty: dict[str, Any] = {"response_class": Response}
+    get("/v2", wire.server_metadata, "Describe the server and its extensions of the protocol")
+    get("/v2/health/live", wire.live, "Tell whether the server is alive", **empty)
+    get("/v2/health/ready", wire.ready, "Tell whether the server is ready for requests", **empty)
+    get("/v2/models/stats", wire.statistics, "Statistics of all models")
+    post("/v2/repository/index", wire.repository_index, "List the models and their states")
+    post("/v2/repository/models/{model}/load", wire.load, "Load a model", **empty)
+    post("/v2/repository/models/{model}/unload", wire.unload, "Unload a model", **empty)
+    for path, which in (
+        ("/v2/models/{model}", "the newest version of a model"),
+        ("/v2/models/{model}/versions/{version:digits}", "a version of a model"),
+    ):
+        get(path, wire.model_metadata, f"Describe the inputs and outputs of {which}")
+        get(f"{path}/ready", wire.model_ready, f"Tell whether {which} is ready", **empty)
+        get(f"{path}/config", wire.model_config, f"Configuration of {which}")
+        get(f"{path}/stats", wire.statistics, f"Statistics of {which}")
+        post(f"{path}/infer", wire.infer, f"Score groups, as tensors, with {which}")
     for kind in ("system", "cuda"):
         # There are never regions: nothing is listed, and to let go of all of them is no mistake.
         regions = f"/v2/{kind}sharedmemory"
-        app.add_api_route(f"{regions}/status", wire.no_regions, methods=get)
-        app.add_api_route(f"{regions}/unregister", wire.live, methods=post, response_class=Response)
-        app.add_api_route(
-            f"{regions}/region/{{region}}/unregister", wire.live, methods=post, response_class=Response
-        )
-    for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version:digits}"):
-        app.add_api_route(path, wire.model_metadata, methods=get)
-        app.add_api_route(f"{path}/ready", wire.model_ready, methods=get, response_class=Response)
-        app.add_api_route(f"{path}/config", wire.model_config, methods=get)
-        app.add_api_route(f"{path}/stats", wire.statistics, methods=get)
-        app.add_api_route(f"{path}/infer", wire.infer, methods=post)
+        named = f"{regions}/region/{{region}}/unregister"
+        get(f"{regions}/status", wire.no_regions, f"List the regions of {kind} shared memory: none")
+        post(f"{regions}/unregister", wire.live, f"Unregister all regions of {kind} shared memory", **empty)
+        post(named, wire.live, f"Unregister a region of {kind} shared memory", **empty)
     for path in UNSUPPORTED_PATHS:
-        app.add_api_route(path, wire.unsupported, methods=get + post, include_in_schema=False)
-    app.include_router(docs_router(app.title))
-    complete_document(app)
-    return app
+        router.add_api_route(path, wire.unsupported, methods=["GET", "POST"], include_in_schema=False)
+    return router
 
 
 class _Digits(Convertor[str]):

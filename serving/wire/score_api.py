@@ -11,7 +11,9 @@ from serving.wire.http_io import read_body, unless_gone
 from serving.wire.score_reading import read_scoring
 from serving.wire.score_schema import ErrorAnswer, ScoreAnswer, request_model
 
-__all__ = ["score_router"]
+__all__ = ["SCORE", "score_router"]
+
+SCORE = "Score"
 
 ERRORS = {
     400: "The request is malformed or breaks a limit; the field is named.",
@@ -29,7 +31,7 @@ ERRORS = {
 def score_router(plane: DataPlane) -> APIRouter:
     """The route, and what the OpenAPI document says of it."""
     model = request_model(plane.limits)
-    router = APIRouter(tags=["Score"])
+    router = APIRouter(tags=[SCORE])
 
     async def score(request: Request) -> Response:
         with plane.observed("http", request.headers.items()) as record:

@@ -127,11 +127,12 @@ def request_model(limits: Limits) -> type[ScoreRequest]:
     """`ScoreRequest` with the bounds of one server on groups and their sizes."""
     images = Field(
         min_length=2,
-        max_length=limits.group_size,
+        max_length=limits.widest_group,
         description=(
             f"The encoded images (PNG, JPEG or WebP, at most {limits.image.max_bytes} bytes and "
             f"{limits.image.max_pixels} pixels each) in base64, plain or as a `data:` URL; null for one that "
-            "is missing. No other URL is taken: nothing is ever fetched."
+            "is missing. No other URL is taken: nothing is ever fetched. Of a group of more than "
+            f"{limits.group_size}, nothing is judged, and `errors` has the reason."
         ),
     )
     prompt = Field(description="What the images answer.")

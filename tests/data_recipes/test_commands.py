@@ -70,6 +70,7 @@ def test_inspect_tells_what_is_there(dataset: Path) -> None:
         "64 x 64: 48",
         "prompts in more than one split: none",
         "images in more than one split: ",
+        "questionable comparisons in train: none",
     ):
         assert words in result.stdout
 
@@ -98,9 +99,31 @@ def test_pairs_report_what_was_left_out(tmp_path: Path) -> None:
         csv.writer(file).writerows(rows)
     settings = ("--set", f"source={tmp_path / 'mine.csv'}", "--set", "validation=0", "--set", "test=0")
     result = run("build", "pairs", "--out", tmp_path / "out", *settings)
-    assert result.stdout == f"{tmp_path / 'out'}: 1 train groups; 1 images left out\n"
+    assert result.stdout == f"{tmp_path / 'out'}: 1 train groups; left out: 1 image, 1 pair, 1 group\n"
     assert "left out: record mine.csv:3: " in result.stderr
     assert "c.png" in result.stderr
+    assert "left out when it was built: 1 image, 1 pair, 1 group\n" in run("inspect", tmp_path / "out").stdout
+
+
+def test_build_and_inspect_report_what_cannot_all_be_right(tmp_path: Path) -> None:
+    for name, color in (("a", "red"), ("b", "blue"), ("c", "red")):
+        Image.new("RGB", (8, 8), color).save(tmp_path / f"{name}.png")
+    rows = [["prompt", "image_1", "image_2", "preferred"], ["x", "a.png", "b.png", "1"]]
+    rows += [["x", "a.png", "b.png", "2"], ["x", "a.png", "c.png", "1"]]
+    with (tmp_path / "mine.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    settings = ("--set", f"source={tmp_path / 'mine.csv'}", "--set", "validation=0", "--set", "test=0")
+    result = run("build", "pairs", "--out", tmp_path / "out", *settings)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "questionable: contradictory comparisons (1): mine.csv:3 against mine.csv:2",
+        "questionable: identical images of which one is preferred (1): mine.csv:4",
+    ]
+    shown = run("inspect", tmp_path / "out").stdout
+    assert "contradictory comparisons in train: 1\n  record mine.csv:2 (candidates" in shown
+    assert "identical images of which one is preferred in train: 1\n" in shown
+    summary = json.loads(run("inspect", tmp_path / "out", "--json").stdout)
+    assert len(summary["splits"]["train"]["questionable"]["contradictory comparisons"]) == 1
 
 
 def test_mistakes_are_raised_as_errors_of_ours(dataset: Path, tmp_path: Path) -> None:

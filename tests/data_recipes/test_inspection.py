@@ -1,11 +1,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from data_recipes.inspection import TagSummary, contact_sheet, inspect_dataset, summarize
+from data_recipes.inspection import TagSummary, inspect_dataset, summarize
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError
 from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, fingerprint, write_groups, write_info
@@ -85,12 +84,3 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
         inspect_dataset(tmp_path, split="test")
     with pytest.raises(ConfigError, match="unknown split 'dev'; it must be one of train, validation, test"):
         inspect_dataset(tmp_path, split="dev")
-
-
-def test_a_contact_sheet_shows_every_candidate() -> None:
-    sheet = contact_sheet([FULL, BROKEN])
-    pixels = np.asarray(sheet).reshape(-1, 3)
-    # Two 8 x 8 tiles in FULL, one in BROKEN, and one of 300 x 100: all red.
-    red = (pixels == (255, 0, 0)).all(axis=1).sum()
-    assert red == pytest.approx(3 * 128 * 128 + 128 * 43, rel=0.02)
-    assert sheet.width < 3 * 140

@@ -16,6 +16,8 @@ from data_recipes.pairs import (
     split_of,
     split_pairs,
 )
+from data_recipes.questionable import Questionable
+from data_recipes.recipe import LeftOut
 from data_recipes.registry import RECIPES
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError
@@ -47,8 +49,8 @@ def write_jsonl(folder: Path, rows: Sequence[Mapping[str, object]]) -> Path:
 
 
 def grouped(source: Path) -> tuple[list[PreferenceGroup], list[str]]:
-    left_out: list[str] = []
-    return list(group_pairs(read_pairs(source), left_out)), left_out
+    left_out = LeftOut()
+    return list(group_pairs(read_pairs(source), left_out, Questionable())), left_out.lines
 
 
 def judged(group: PreferenceGroup, folder: Path, name_1: str, name_2: str) -> list[float]:
@@ -186,11 +188,9 @@ def test_many_bad_rows_are_counted(folder: Path) -> None:
         ("p.csv", b"", "lacks the columns prompt, image_1, image_2, preferred; its header has nothing"),
         ("p.csv", b"prompt,image_1,image_2,label\n", "lacks the columns preferred; its header has prompt"),
         ("p.csv", b"prompt,image_1,image_2,preferred\n", "has no rows"),
-        ("p.csv", b"\xff\xfe\x00", "cannot be read as UTF-8"),
-        ("p.csv", b'prompt,image_1,image_2,preferred\n"a cat,a,b,1\n', "cannot be read"),
-        ("p.jsonl", b"{", "line 1 is no JSON"),
-        ("p.jsonl", b"\n[1]", "line 2 is no JSON object"),
-        ("p.jsonl", b'{"prompt": {}, "image_1": 1}', "prompt is missing or empty"),
+        ("p.jsonl", b"{", "line 1: not JSON: "),
+        ("p.jsonl", b"\n[1]", "line 2: not a JSON object: [1]"),
+        ("p.jsonl", b'{"prompt": {}, "image_1": 1}', "prompt must be text; received an object"),
         ("p.txt", b"", "must be a .csv or a .jsonl file"),
     ],
 )
@@ -202,6 +202,139 @@ def test_a_file_of_another_format_is_refused(
         read_pairs(tmp_path / name)
     assert complaint in str(caught.value)
     assert name in str(caught.value)
+
+
+def complaint_about(source: Path) -> str:
+    with pytest.raises(DatasetError) as caught:
+        read_pairs(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"prompt": "a \ud83d"}, "line 2: prompt is not valid Unicode text: half of a character, \\ud83d"),
+        ({"image_1": "\udcff.png"}, "line 2: image_1 is not valid Unicode text"),
+        ({"image_2": "b\0.png"}, "line 2: image_2 has a NUL character in it"),
+        ({"preferred": True}, "line 2: preferred must be text; received true or false"),
+        ({"preferred": None}, "line 2: preferred is missing or empty"),
+        ({"preferred": 1.5}, "line 2: preferred must be 1, 2 or tie; received 1.5"),
+        ({"prompt": ["a cat"]}, "line 2: prompt must be text; received a list"),
+        (
+            {"image_1": "https://example.org/a.png"},
+            "line 2: image_1 is a URL, https://example.org/a.png; nothing",
+        ),
+        ({"image_1": "data:image/png;base64,AAAA"}, "line 2: image_1 is a URL, data:image/png"),
+        ({"image_2": "s3://bucket/b.png"}, "line 2: image_2 is a URL, s3://bucket/b.png"),
+    ],
+)
+def test_a_json_row_of_other_values_is_refused_with_its_line(
+    folder: Path, fields: dict[str, object], complaint: str
+) -> None:
+    good = {"prompt": "a cat", "image_1": "a.png", "image_2": "b.png", "preferred": 1}
+    assert complaint in complaint_about(write_jsonl(folder, [good, good | fields]))
+
+
+def test_whole_numbers_may_be_written_as_floats(folder: Path) -> None:
+    row = {"prompt": "a cat", "image_1": "a.png", "image_2": "b.png", "preferred": 2.0}
+    assert [pair.preferred for pair in read_pairs(write_jsonl(folder, [row]))] == ["2"]
+    assert [pair.preferred for pair in read_pairs(write_csv(folder, [("x", "a.png", "b.png", "1.0")]))] == [
+        "1"
+    ]
+
+
+HEADER = b"prompt,image_1,image_2,preferred\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("p.csv", HEADER + b"x,a,b,1\ny\xff,a,b,1\n", "p.csv line 3 is not UTF-8 text: invalid start byte"),
+        ("p.csv", HEADER.decode().encode("utf-16"), "p.csv line 1 is not UTF-8 text"),
+        (
+            "p.csv",
+            HEADER + b'x,a,b,1\n"y,a,b,1\nz,a,b,1\n',
+            "the row that starts at line 3 cannot be read: unexpected",
+        ),
+        (
+            "p.csv",
+            HEADER + b'x,a,b,1\ny,"a" b,c,1\n',
+            "the row that starts at line 3 cannot be read: ',' expected",
+        ),
+        (
+            "p.csv",
+            HEADER + b"x" * 200_000 + b",a,b,1\n",
+            "at line 2 cannot be read: field larger than field limit",
+        ),
+        ("p.csv", b"prompt,prompt,image_1,image_2,preferred\n", "has the column prompt more than once"),
+        ("p.jsonl", b'{"prompt": "x", "prompt": "y"}', "line 1: it has prompt more than once"),
+        ("p.jsonl", b"[" * 100_000, "line 1: not JSON: "),
+        ("p.jsonl", b'{"prompt": ' + b"9" * 5000 + b"}", "line 1: not JSON: "),
+    ],
+)
+def test_what_breaks_a_file_is_named_with_its_line(
+    tmp_path: Path, name: str, content: bytes, complaint: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert complaint in complaint_about(tmp_path / name)
+
+
+MEANT = [
+    "\ufeffprompt,image_1,image_2,preferred\r\n\r\nx,a.png,b.png,1\r\n,,,\r\n{z},a.png,c.png,tie\r\n",
+    "prompt, image_1, image_2, preferred, note, note\n\nx, a.png, b.png, 1,,\n  \n{z}, a.png, c.png, tie\n",
+    "prompt,image_1,image_2,preferred\r\rx,a.png,b.png,1\r\r{z},a.png,c.png,tie",
+]
+
+
+@pytest.mark.parametrize("content", [text.format(z='"y\r\nz"').encode() for text in MEANT])
+def test_a_byte_order_mark_any_line_ends_and_blank_lines_are_read_as_they_are_meant(
+    folder: Path, content: bytes
+) -> None:
+    (folder / "p.csv").write_bytes(content)
+    pairs = read_pairs(folder / "p.csv")
+    assert [(pair.id, pair.prompt, pair.preferred) for pair in pairs] == [
+        ("p.csv:3", "x", "1"),
+        ("p.csv:5", "y\r\nz", "tie"),
+    ]
+
+
+def test_concatenated_json_lines_keep_no_byte_order_mark(folder: Path) -> None:
+    line = json.dumps({"prompt": "x", "image_1": "a.png", "image_2": "b.png", "preferred": 1}).encode()
+    (folder / "p.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\r\n\xef\xbb\xbf" + line)
+    assert [pair.id for pair in read_pairs(folder / "p.jsonl")] == ["p.jsonl:1", "p.jsonl:3"]
+
+
+def test_a_path_in_a_circle_and_a_folder_are_named(folder: Path) -> None:
+    (folder / "loop.png").symlink_to("loop.png")
+    row = ("x", "loop.png", "b.png", "1")
+    assert "line 2: image_1 is not a valid path, loop.png" in complaint_about(write_csv(folder, [row]))
+    (folder / "folder.csv").mkdir()
+    assert "folder.csv cannot be read: Is a directory" in complaint_about(folder / "folder.csv")
+
+
+def test_questionable_rows_are_kept_and_named(folder: Path) -> None:
+    (folder / "copy.png").write_bytes((folder / "a.png").read_bytes())
+    rows = [
+        ("a cat", "a.png", "b.png", "1"),
+        ("A  cat", "b.png", "a.png", "1"),
+        ("a cat", "a.png", "b.png", "1"),
+        ("a cat", "a.png", "b.png", "tie"),
+        ("a dog", "a.png", "b.png", "2"),
+        ("a cat", "a.png", "copy.png", "2"),
+        ("a dog", "a.png", "copy.png", "tie"),
+    ]
+    found = Questionable()
+    groups = list(group_pairs(read_pairs(write_csv(folder, rows)), LeftOut(), found))
+    assert sum(len(group.comparisons) for group in groups) == 7
+    assert found.lines() == {
+        "contradictory comparisons": (
+            "pairs.csv:5 against pairs.csv:2",
+            "pairs.csv:3 against pairs.csv:2",
+        ),
+        "repeated comparisons": ("pairs.csv:4 after pairs.csv:2",),
+        "identical images of which one is preferred": ("pairs.csv:7",),
+    }
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import pytest
 
-from data_recipes.recipe import Plan, Recipe, Split, prove_disjoint
+from data_recipes.recipe import LeftOut, Plan, Recipe, Split, prove_disjoint
 from data_recipes.registry import RECIPES, get_recipe
 from prefrm.errors import ConfigError, DataError
 from prefrm.records import Comparison, PreferenceGroup, fingerprint, read_groups, read_info
@@ -26,11 +26,11 @@ def toy_recipe(*, leak: bool = False, left_out: tuple[str, ...] = ()) -> Recipe:
         )
 
     def plan(options: ToyOptions, seed: int) -> Plan:
-        collected: list[str] = []
+        collected = LeftOut()
 
         def groups(split: str, count: int) -> Iterator[PreferenceGroup]:
             yield from (group(split, n) for n in range(count))
-            collected.extend(f"{split} {line}" for line in left_out)
+            collected.lines.extend(f"{split} {line}" for line in left_out)
 
         splits = {"train": Split(groups=groups("train", options.n), total=options.n)}
         splits["test"] = Split(groups=groups("test", 1), total=1)

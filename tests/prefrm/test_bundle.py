@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from prefrm.bundle import (
     MANIFEST,
-    Calibration,
+    CalibrationRecord,
     Manifest,
     amend_bundle,
     load_bundle,
@@ -25,7 +25,9 @@ from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode
 
-CALIBRATION = Calibration(temperature=1.7, split="validation", n=200)
+CALIBRATION = CalibrationRecord(
+    name="temperature", parameters={"temperature": 1.7}, split="validation", pairs=200
+)
 
 
 def write(folder: Path, judge: Judge, **changes) -> Manifest:
@@ -98,7 +100,7 @@ def test_the_manifest_says_what_the_bundle_is(judge: Judge, bundle: Path):
     assert set(manifest.files) == {
         path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()
     } - {MANIFEST}
-    assert "calibrated on validation (T = 1.7)" in manifest.describe()
+    assert "calibrated (temperature 1.7, from 200 pairs of validation)" in manifest.describe()
 
 
 def test_an_uncalibrated_bundle_says_so(judge: Judge, tmp_path: Path):
@@ -179,13 +181,20 @@ def listing(bundle: Path, path: str) -> str:
     return replace(manifest, files={**manifest.files, path: "0" * 64}).to_json()
 
 
+def recorded(name: str = "temperature", **parameters: float) -> dict:
+    """A calibration as the manifest holds it."""
+    return {"name": name, "parameters": parameters, "split": "validation", "pairs": 1}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "format version is 2 and this prefrm reads 1"),
+        ({"format_version": 1}, "format version is 1 and this prefrm reads 2"),
         ({"format_version": None}, "format version is None"),
         ({"spec": {"base_model": "x", "head": "nope"}}, "head must be one of verdict"),
-        ({"calibration": {"temperature": -1.0, "split": "test", "n": 1}}, "temperature is positive"),
+        ({"calibration": recorded(temperature=-1.0)}, "temperature must be positive"),
+        ({"calibration": recorded("isotonic")}, "calibration must be one of temperature, power"),
+        ({"calibration": recorded("power", temperature=1.0)}, "other parameters"),
         ({"files": []}, "malformed|altered"),
         ({"unknown": 1}, "malformed"),
         ({"template": {}}, "malformed"),
@@ -366,7 +375,10 @@ def test_metrics_that_are_no_json_are_refused(judge: Judge, tmp_path: Path, metr
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("fields", [{"temperature": 0.0}, {"temperature": float("nan")}, {"n": 0}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"parameters": {"temperature": 0.0}}, {"parameters": {"temperature": float("nan")}}, {"pairs": 0}],
+)
 def test_a_calibration_that_cannot_be_is_refused(fields: dict):
     with pytest.raises(ConfigError):
-        Calibration(**{"temperature": 1.0, "split": "validation", "n": 1, **fields})
+        CalibrationRecord(**recorded(temperature=1.0) | fields)

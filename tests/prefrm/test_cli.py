@@ -75,9 +75,17 @@ def test_label_continues_and_writes_pairs(
     assert run(command) == 0
     first = capsys.readouterr().out
     assert "3 groups" in first
-    assert "3 chosen/rejected pairs" in first
+    assert "3 pairs of images for Diffusion-DPO's train.py: " in first
+    assert "3 pairs of texts for TRL's DPOTrainer: " in first
     assert run(command) == 0
     assert capsys.readouterr().out == first
+
+
+def test_a_blank_prompt_is_a_mistake(
+    bundle: Path, images: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["score", str(bundle), "--prompt", " ", *images]) == 2
+    assert "--prompt is empty; write what the images answer" in capsys.readouterr().err
 
 
 MISTAKES = {
@@ -114,9 +122,10 @@ def test_a_file_where_a_folder_should_be_is_one_line_and_status_2(
     file = tmp_path / "taken"
     file.write_text("mine")
     assert run(["data", "build", "shapes", "--out", str(file), "--set", "train=6"]) == 2
-    assert capsys.readouterr().err == f"prefrm: {file}: File exists\n"
+    refused = "cannot be written: Not a directory; choose another place"
+    assert capsys.readouterr().err == f"prefrm: --out {file} {refused}\n"
     assert run(["data", "build", "shapes", "--out", str(file / "below"), "--set", "train=6"]) == 2
-    assert capsys.readouterr().err == f"prefrm: {file / 'below'}: Not a directory\n"
+    assert capsys.readouterr().err == f"prefrm: --out {file / 'below'} {refused}\n"
     assert file.read_text() == "mine"
 
 

@@ -123,7 +123,7 @@ def test_eval_fits_on_the_validation_split_and_says_where_there_is_none(
     assert "tie calibrated accuracy" in capsys.readouterr().out
     numbers = json.loads((tmp_path / "out" / "report.json").read_text())
     assert numbers["thresholds"]["split"] == "validation" and numbers["thresholds"]["pairs"] == 3
-    assert numbers["recalibrated"]["temperature"] > 0
+    assert numbers["recalibrated"]["applied"]["parameters"]["temperature"] > 0
 
 
 @pytest.fixture
@@ -172,9 +172,7 @@ def test_a_file_where_the_report_goes_is_found_before_anything_is_judged(
     taken.write_text("mine")
     assert run(["eval", served.grpc_url, str(dataset), "--out", str(taken)]) == 2
     error = capsys.readouterr().err
-    assert error == (
-        f"prefrm: a report needs a folder, and {taken} cannot be one: File exists; choose another place\n"
-    )
+    assert error == (f"prefrm: --out {taken} cannot be written: Not a directory; choose another place\n")
 
 
 def test_eval_amends_a_bundle_and_leaves_its_weights(
@@ -255,14 +253,16 @@ def test_labelling_counts_and_names_what_was_not_judged(
     assert label(served.grpc_url, dataset, tmp_path / "labels", "--select", "all") == 0
     captured = capsys.readouterr()
     assert captured.err == (
-        "record 'g0', candidate 2 was not judged: the bytes are no PNG, JPEG, WEBP image\n"
+        "record 'g0', candidate 2 was not judged: the bytes are no PNG, JPEG, WEBP image but GIF; "
+        "convert it to PNG\n"
     )
     out = captured.out.splitlines()
     assert out[0] == "3 groups, 5 pairs judged, 4 not judged"
-    assert out[1].startswith("5 chosen/rejected pairs: ")
-    assert out[2] == "left out: 4 not judged"
-    assert out[3].startswith("the dataset has no texts, so the columns chosen and rejected are absent")
-    assert "chosen" not in pq.read_schema(tmp_path / "labels" / "pairs.parquet").names
+    table = tmp_path / "labels" / "diffusion_dpo"
+    assert out[1] == f"5 pairs of images for Diffusion-DPO's train.py: {table}"
+    assert out[2] == "no table for TRL's DPOTrainer: the dataset has no texts"
+    assert out[3] == "left out: 4 not judged"
+    assert pq.read_metadata(table / "train.parquet").num_rows == 5
 
 
 def test_labelling_says_how_many_pairs_are_within_the_margin(
@@ -287,7 +287,108 @@ def test_a_plot_into_no_folder_is_said_before_anything_is_judged(
 ) -> None:
     plot = tmp_path / "nowhere" / "x.png"
     assert run(["score", "grpc://127.0.0.1:9/judge", "--prompt", "p", *images, "--plot", str(plot)]) == 2
-    assert f"{plot.parent} is no folder" in capsys.readouterr().err
+    assert f"{plot.parent} is not a folder" in capsys.readouterr().err
+
+
+UNWRITABLE = {
+    "score": ["--prompt", "p", "{0}", "{1}", "--plot", "/proc/x.png"],
+    "eval": ["{data}", "--out", "/proc/x"],
+    "label": ["{data}", "--split", "test", "--out", "/proc/x"],
+}
+
+
+@pytest.mark.parametrize("command", UNWRITABLE)
+def test_an_output_that_cannot_be_written_is_refused_before_anybody_is_asked(
+    command: str, images: list[str], dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [part.format(*images, data=dataset) for part in UNWRITABLE[command]]
+    assert run([command, "grpc://127.0.0.1:9/judge", *options]) == 2
+    error = capsys.readouterr().err
+    assert "/proc/x" in error and "cannot be written" in error and error.count("\n") == 1
+
+
+class Silent:
+    """A judge that answers nothing."""
+
+    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        return [WinMatrix.missing(["the image\nis blank"] * len(group.images)) for group in groups]
+
+
+NOTHING_JUDGED = {
+    "score": ["--prompt", "p", "{0}", "{1}"],
+    "score as JSON": ["--prompt", "p", "{0}", "{1}", "--json"],
+    "eval": ["{data}", "--out", "{out}"],
+    "label": ["{data}", "--split", "test", "--out", "{out}"],
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_JUDGED)
+def test_nothing_judged_is_status_1(
+    name: str, images: list[str], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [part.format(*images, data=dataset, out=tmp_path / "out") for part in NOTHING_JUDGED[name]]
+    with background(JudgeServer(Silent(), ModelInfo(name="judge"))) as silent:
+        assert run([name.split()[0], silent.http_url, *options]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1].startswith("prefrm: nothing was judged: ")
+    if name == "score":
+        assert captured.out.count("not judged") == 2
+    if name == "score as JSON":
+        assert json.loads(captured.out)["ranking"] == []
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(
+    served: Addresses, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = [tmp_path / folder / "0.png" for folder in "ab"]
+    for path, image in zip(same, images, strict=True):
+        path.parent.mkdir()
+        path.write_bytes(Path(image).read_bytes())
+    assert run(["score", served.http_url, "--prompt", "p", *map(str, same)]) == 0
+    out = capsys.readouterr().out
+    assert "a/0.png" in out and "b/0.png" in out
+
+
+def test_a_served_judge_decides_its_device_itself(
+    served: Addresses, images: list[str], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While `--against` may name a bundle on this machine."""
+    assert run(["score", served.http_url, "--prompt", "p", *images, "--device", "cpu"]) == 2
+    assert "--device: for a bundle on this machine" in capsys.readouterr().err
+    against = ["--against", "nowhere", "--dtype", "float32"]
+    assert run(["eval", served.http_url, str(dataset), "--out", str(tmp_path / "out"), *against]) == 2
+    assert "nowhere is no bundle" in capsys.readouterr().err
+
+
+DEVICES = {
+    "score": ["--prompt", "p", "{0}", "{1}"],
+    "eval": ["{data}", "--out", "{out}"],
+    "label": ["{data}", "--split", "test", "--out", "{out}"],
+}
+
+
+@pytest.mark.parametrize("command", DEVICES)
+def test_a_bundle_is_loaded_onto_the_device_that_was_named(
+    command: str,
+    bundle: Path,
+    images: list[str],
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = [part.format(*images, data=dataset, out=tmp_path / "out") for part in DEVICES[command]]
+    assert run([command, str(bundle), *options, "--device", "nowhere:1"]) == 2
+    assert "prefrm: device 'nowhere:1' cannot be used" in capsys.readouterr().err
+
+
+def test_a_bundle_is_loaded_in_the_type_that_was_named(
+    bundle: Path, images: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = {}
+    for dtype in ("auto", "float32", "bfloat16"):
+        assert run(["score", str(bundle), "--prompt", "p", *images, "--json", "--dtype", dtype]) == 0
+        answers[dtype] = capsys.readouterr().out
+    assert answers["auto"] == answers["float32"] != answers["bfloat16"]
 
 
 def test_a_plot_may_have_a_suffix_in_capitals(served: Addresses, images: list[str], tmp_path: Path) -> None:

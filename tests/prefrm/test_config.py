@@ -25,6 +25,7 @@ class Config:
     out: Path = Path("runs")
     tags: tuple[str, ...] = ()
     limit: int | None = None
+    one_or_more: str | tuple[str, ...] = "none"
     fast: bool = False
     optim: Optim = field(default_factory=Optim)
 
@@ -39,6 +40,16 @@ def test_yaml_becomes_the_dataclass(tmp_path: Path) -> None:
     path = write(tmp_path, "name: x\nout: here\ntags: [p, q]\nlimit: 3\noptim: {lr: 1e-4}\n")
     config = load_config(Config, path)
     assert config == Config(name="x", out=Path("here"), tags=("p", "q"), limit=3, optim=Optim(lr=1e-4))
+
+
+def test_one_name_or_a_list_of_names(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: x\none_or_more: a\n")
+    assert load_config(Config, path).one_or_more == "a"
+    assert load_config(Config, path, ["one_or_more=[a, b]"]).one_or_more == ("a", "b")
+    with pytest.raises(ConfigError, match="one_or_more must be text, received 3"):
+        load_config(Config, path, ["one_or_more=3"])
+    with pytest.raises(ConfigError, match=r"one_or_more\[0\] must be text, received 3"):
+        load_config(Config, path, ["one_or_more=[3]"])
 
 
 def test_overrides_win_and_are_yaml(tmp_path: Path) -> None:

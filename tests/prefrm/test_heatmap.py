@@ -2,7 +2,9 @@ import io
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from prefrm.errors import ConfigError
 from prefrm.heatmap import terminal_matrix
@@ -26,6 +28,7 @@ def test_plain_text_is_an_aligned_table():
         "0 dark.png      -  .27  .12   0.194\n"
         "1 grey.png    .73    -  .27   0.500\n"
         "2 bright.png  .88  .73    -   0.806\n"
+        "ranking: 2 bright.png > 1 grey.png > 0 dark.png\n"
     )
 
 
@@ -37,8 +40,9 @@ def test_what_was_not_judged_is_a_question_mark_with_its_reason_below():
     assert lines[1] == "0 a    -    ?    ?  .50   0.500"
     assert lines[2] == "1 b    ?    ?    ?    ?   not judged"
     assert lines[5:] == [
+        "ranking: 0 a = 2 c = 3 d",
         "? 1 (b): the image is empty (0 bytes)",
-        "? 0 against 2: the judge gave no finite answer for this pair",
+        "? 0 (a) against 2 (c): the judge gave no finite answer for this pair",
     ]
 
 
@@ -62,22 +66,69 @@ def test_what_was_inferred_is_marked_and_the_mark_explained(colored):
     assert "~" not in printed(terminal_matrix(matrix(3)))
 
 
-@pytest.mark.parametrize("colored", [False, True])
-@pytest.mark.parametrize("size", [2, 8, 16])
-def test_each_candidate_is_one_line_within_eighty_columns(size, colored):
-    labels = [f"a_rather_long_name_of_image_{n}.png" for n in range(size)]
-    options = {"force_terminal": True, "color_system": "truecolor"} if colored else {}
-    width = 80 if not colored or size < 16 else 92
-    text = printed(terminal_matrix(matrix(size), labels), width=width, **options)
-    assert len(text.splitlines()) == size + 1
+def lines_of(size, width, colored, **options):
+    names = [f"a_rather_long_name_of_image_{n}.png" for n in range(size)]
+    if colored:
+        options |= {"force_terminal": True, "color_system": "truecolor"}
+    text = printed(terminal_matrix(matrix(size), names, elsewhere="--json prints it"), width=width, **options)
     assert ("\x1b[" in text) == colored
-    for line in printed(terminal_matrix(matrix(size), labels), width=width).splitlines():
-        assert len(line) <= width
+    return [Text.from_ansi(line).plain for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("colored", [False, True])
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_every_candidate_is_a_line_with_its_name_and_win_rate_at_every_width(width, colored):
+    for size in range(2, 71):
+        lines = lines_of(size, width, colored)
+        assert max(map(len, lines)) <= width
+        rows = lines[1 : size + 1]
+        rates = matrix(size).win_rate()
+        # The end of a name tells files apart.
+        for n in range(size):
+            (row,) = [row for row in rows if f"_{n}.png " in row]
+            assert f"  {rates[n]:.3f}" in row
+
+
+def test_a_matrix_that_does_not_fit_is_a_ranked_table_that_says_where_the_matrix_is():
+    fits, wide = lines_of(13, 80, False), lines_of(16, 80, False)
+    assert fits[0].split() == [*map(str, range(13)), "win", "rate"]
+    assert fits[14] == "ranking: 12 > 11 > 10 > 9 > 8 > 7 > 6 > 5 > 4 > 3 > 2 > 1 > 0"
+    assert wide[0].split() == ["#", "win", "rate"]
+    assert wide[1].split() == ["1", "15", "a_rather_long_name_of_image_15.png", "0.969"]
+    assert wide[16].split()[:2] == ["16", "0"]
+    assert " ".join(wide[17:]) == ("the 16 x 16 matrix needs 88 columns, here are 80; --json prints it")
+    # With that width it is there.
+    assert lines_of(16, 88, False)[0].split()[0] == "0"
+
+
+def test_equal_win_rates_share_a_rank_and_the_unjudged_have_none():
+    made = WinMatrix.from_order_logits(np.zeros((12, 12)), errors=["no image"] + [""] * 11)
+    lines = printed(terminal_matrix(made), width=40).splitlines()
+    assert [line.split()[:2] for line in lines[1:13]] == [["1", str(n)] for n in range(1, 12)] + [["?", "0"]]
+
+
+def test_a_name_takes_the_cells_that_it_has_and_breaks_no_line():
+    names = ["两只睡着的猫_两只睡着的猫_1.png", "a\nb\x1b[31m\tc.png", ""]
+    lines = printed(terminal_matrix(matrix(3), names), width=40).splitlines()
+    assert len({cell_len(line) for line in lines[1:4]}) == 1
+    assert max(map(cell_len, lines)) <= 40
+    assert "…着的猫_1.png " in lines[1]
+    assert "a b\ufffd[31m c.png" in lines[2]
+    assert lines[4] == "ranking: 2 > 1 > 0"
+
+
+def test_reasons_of_many_pairs_are_one_line():
+    made = WinMatrix.from_order_logits(np.full((5, 5), np.nan))
+    lines = printed(terminal_matrix(made)).splitlines()
+    assert lines[6:] == [
+        "ranking: none, as nothing was judged",
+        "? 0 against 1 and 9 more: the judge gave no finite answer for this pair",
+    ]
 
 
 def test_a_terminal_shows_wins_in_blue_and_losses_in_orange():
     text = printed(terminal_matrix(matrix(2)), force_terminal=True, color_system="truecolor")
-    loses, wins = text.splitlines()[1:]
+    loses, wins = text.splitlines()[1:3]
     assert ".27" in loses and ".73" in wins
     red, _, blue = (int(part) for part in loses.split("48;2;")[1].split("m")[0].split(";"))
     assert red > blue

@@ -15,10 +15,21 @@ import pytest
 from PIL import Image
 
 from prefrm import media
-from prefrm.errors import DatasetError, IncompleteMatrixError, PrefrmError, ScoringError
+from prefrm.client import connect
+from prefrm.errors import (
+    DatasetError,
+    IncompleteMatrixError,
+    PrefrmError,
+    RequestError,
+    ScoringError,
+    ServerUnavailableError,
+)
 from prefrm.label import Summary, label, read_matrices
 from prefrm.records import PreferenceGroup, write_groups
 from prefrm.winmatrix import FakeScorer, WinMatrix
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 
 
 def picture(level):
@@ -67,7 +78,7 @@ def test_every_group_is_written_with_its_matrix(tmp_path):
     groups, seen = make_groups(5), []
     summary = label(Scorer(), iter(groups), tmp_path, judge="j", batch=2, shard_size=3, progress=seen.append)
     assert summary == Summary(groups=5, pairs=15)
-    assert seen == [2, 3, 3, 5, 5]
+    assert seen == [2, 3, 5]
     assert sorted(contents(tmp_path)) == [
         "label.json",
         "win_matrices/part-00000.parquet",
@@ -230,6 +241,50 @@ def test_what_was_inferred_is_written_as_inferred_and_is_not_missing(tmp_path):
     assert labelled[0].matrix.inferred[1, 2]
 
 
+def refusable(count=20):
+    """Groups of which a server refuses two, and an image of a third."""
+    groups = make_groups(count)
+    groups[1] = replace(groups[1], prompt="a" * 40_000)
+    groups[4] = replace(groups[4], images=groups[4].images * 24)
+    groups[7] = replace(groups[7], images=(*groups[7].images[:2], b"GIF89a"))
+    return groups
+
+
+def test_a_server_labels_as_a_local_judge_does_but_for_what_it_refuses(tmp_path):
+    groups = refusable()
+    label(FakeScorer(brightness), groups, tmp_path / "local", judge="j")
+    with (
+        background(JudgeServer(FakeScorer(brightness), ModelInfo(name="judge"))) as served,
+        connect(served.grpc_url) as remote,
+    ):
+        summary = label(remote, groups, tmp_path / "remote", judge="j")
+    # 3 pairs, the 2556 of 72 candidates, and 2 of an unreadable image.
+    # Not judged: the 3 pairs of a group of 3, the 2556 of 72 candidates, and 2 of an unreadable image.
+    lost = 3 + 2556 + 2
+    assert summary == Summary(groups=20, pairs=57 + 2556, unjudged_pairs=lost, unreadable=3 + 72 + 1)
+    pairs = zip(read_matrices(tmp_path / "local"), read_matrices(tmp_path / "remote"), strict=True)
+    for n, (local, remote) in enumerate(pairs):
+        assert remote.id == local.id
+        if n in (1, 4):
+            assert not remote.matrix.known.any()
+        else:
+            assert np.array_equal(remote.matrix.p, local.matrix.p, equal_nan=True)
+    errors = {n: row.matrix.errors for n, row in enumerate(read_matrices(tmp_path / "remote"))}
+    assert set(errors[1]) == {"a prompt may have 32768 bytes; received 40000"}
+    assert set(errors[4]) == {"a group may have 64 candidates; received 72"}
+
+
+def test_a_failure_of_the_whole_service_ends_the_run(tmp_path):
+    with background(JudgeServer(FakeScorer(brightness), ModelInfo(name="judge"))) as served:
+        for url, error in (
+            (served.grpc_url.replace("judge", "other"), RequestError),
+            ("grpc://127.0.0.1:1/judge", ServerUnavailableError),
+        ):
+            with connect(url, patience=0) as remote, pytest.raises(error):
+                label(remote, make_groups(3), tmp_path / "out", judge="j")
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_to_label_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match="holds no group"):
         label(Scorer(), [], tmp_path, judge="j")
@@ -257,7 +312,7 @@ class Short:
     ("options", "message"),
     [
         (dict(batch=0), "batch must be at least 1; received 0"),
-        (dict(shard_size=0), "must hold at least 1 item; received 0"),
+        (dict(shard_size=0), "shard_size must be at least 1; received 0"),
         (dict(on_missing="dorp"), "received 'dorp'"),
         (dict(groups=[]), "holds no group"),
         (dict(scorer=Short()), "answered with matrices of"),

@@ -1,5 +1,6 @@
-"""Chosen/rejected pairs: which are written, and that `datasets` and TRL take them as they are."""
+"""Chosen/rejected pairs: which are written, and that each table's trainer takes it as it is."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError
-from prefrm.label import PairSummary, label, write_pairs
+from prefrm.label import DIFFUSION_DPO, TRL_DPO, PairSummary, label, write_pairs
 from prefrm.records import PreferenceGroup
 from prefrm.winmatrix import FakeScorer, WinMatrix
 
@@ -40,8 +41,8 @@ def labelled(out, groups, scorer=None):
     return groups
 
 
-def rows(out):
-    return pq.read_table(out / "pairs.parquet").to_pylist()
+def rows(out, table=DIFFUSION_DPO):
+    return pq.read_table(table.path(out)).to_pylist()
 
 
 class Fixed:
@@ -58,12 +59,13 @@ class Fixed:
 
 def test_best_against_worst(tmp_path):
     groups = labelled(tmp_path, [make_group("a"), make_group("b", (90, 10, 250))])
-    assert write_pairs(groups, tmp_path) == PairSummary(groups=2, pairs=2)
+    assert write_pairs(groups, tmp_path) == PairSummary(groups=2, pairs=2, text_pairs=2)
     first, second = rows(tmp_path)
     assert (first["id"], first["chosen_index"], first["rejected_index"]) == ("a", 1, 0)
     assert (second["chosen_index"], second["rejected_index"]) == (2, 1)
-    assert (first["chosen"], first["rejected"]) == (" fill 200", " fill 40")
-    assert first["chosen_image"]["bytes"] == picture(200) and first["rejected_image"]["bytes"] == picture(40)
+    assert (first["jpg_0"], first["jpg_1"]) == (picture(40), picture(200))
+    assert (first["label_0"], first["label_1"]) == (0.0, 1.0)
+    assert (first["caption"], second["caption"]) == ("a bright square, a", "a bright square, b")
     # The utilities differ by 2: P - (1 - P) = tanh(2 / 2).
     assert first["margin"] == pytest.approx(np.tanh(1.0), rel=1e-6)
     assert first["chosen_win_rate"] > 0.5 > first["rejected_win_rate"]
@@ -72,17 +74,19 @@ def test_best_against_worst(tmp_path):
 def test_all_pairs_above_a_margin(tmp_path):
     groups = labelled(tmp_path, [make_group()])
     # Utilities 0.5, 2.5 and 1.5: margins tanh(1), tanh(1/2) and tanh(1/2).
-    assert write_pairs(groups, tmp_path, select="all") == PairSummary(groups=1, pairs=3)
+    assert write_pairs(groups, tmp_path, select="all") == PairSummary(groups=1, pairs=3, text_pairs=3)
     assert [(r["chosen_index"], r["rejected_index"]) for r in rows(tmp_path)] == [(1, 0), (1, 2), (2, 0)]
     summary = write_pairs(groups, tmp_path, select="all", min_margin=0.6)
-    assert summary == PairSummary(groups=1, pairs=1, below_margin=2)
+    assert summary == PairSummary(groups=1, pairs=1, text_pairs=1, below_margin=2)
 
 
 def test_failed_pairs_are_left_out_and_counted(tmp_path):
     broken = replace(make_group("a"), images=(picture(40), b"GIF89a", picture(120)))
     groups = labelled(tmp_path, [broken, make_group("b")])
-    assert write_pairs(groups, tmp_path, select="all") == PairSummary(groups=2, pairs=4, unjudged=2)
-    assert write_pairs(groups, tmp_path) == PairSummary(groups=2, pairs=2)
+    assert write_pairs(groups, tmp_path, select="all") == PairSummary(
+        groups=2, pairs=4, text_pairs=4, unjudged=2
+    )
+    assert write_pairs(groups, tmp_path) == PairSummary(groups=2, pairs=2, text_pairs=2)
     assert rows(tmp_path)[0]["chosen_index"] == 2
 
 
@@ -101,11 +105,13 @@ def test_the_best_against_the_worst_may_be_no_judged_pair(tmp_path):
 def test_an_inferred_pair_may_be_the_best_against_the_worst_but_is_none_of_all_the_judged(tmp_path):
     chain = [[0, 1.0, np.nan], [-1.0, 0, 2.0], [np.nan, -2.0, 0]]
     groups = labelled(tmp_path, [make_group()], Fixed(chain, utilities=[3.0, 2.0, 0.0]))
-    assert write_pairs(groups, tmp_path) == PairSummary(groups=1, pairs=1)
+    assert write_pairs(groups, tmp_path) == PairSummary(groups=1, pairs=1, text_pairs=1)
     (row,) = rows(tmp_path)
     assert (row["chosen_index"], row["rejected_index"]) == (0, 2)
     assert row["margin"] == pytest.approx(np.tanh(1.5), rel=1e-6)
-    assert write_pairs(groups, tmp_path, select="all") == PairSummary(groups=1, pairs=2, unjudged=1)
+    assert write_pairs(groups, tmp_path, select="all") == PairSummary(
+        groups=1, pairs=2, text_pairs=2, unjudged=1
+    )
 
 
 def test_an_undecided_group_has_no_pair(tmp_path):
@@ -123,18 +129,55 @@ def test_the_highest_win_rate_may_lose_against_the_lowest(tmp_path):
     assert write_pairs(groups, tmp_path) == PairSummary(groups=1, below_margin=1)
 
 
-def test_without_texts_there_are_no_text_columns(tmp_path):
+def test_without_texts_there_is_no_table_for_text_policies(tmp_path):
     groups = labelled(tmp_path, [make_group(texts=False)])
-    assert write_pairs(groups, tmp_path).pairs == 1
-    names = pq.read_schema(tmp_path / "pairs.parquet").names
-    assert "chosen_image" in names and "chosen" not in names and "rejected" not in names
+    assert write_pairs(groups, tmp_path) == PairSummary(groups=1, pairs=1)
+    assert [path.parent.name for path in tmp_path.glob("*/train.*")] == ["diffusion_dpo"]
 
 
-def test_a_pair_that_lacks_a_text_among_others_that_do_not_is_left_out_and_counted(tmp_path):
+def test_a_pair_that_lacks_a_text_is_in_the_table_of_images_alone(tmp_path):
     half = replace(make_group("b"), texts=(None, "x", "y"))
     groups = labelled(tmp_path, [make_group("a", texts=False), half, make_group("c")])
-    assert write_pairs(groups, tmp_path) == PairSummary(groups=3, pairs=1, without_text=2)
-    assert [row["id"] for row in rows(tmp_path)] == ["c"]
+    assert write_pairs(groups, tmp_path) == PairSummary(groups=3, pairs=3, text_pairs=1)
+    assert [row["id"] for row in rows(tmp_path)] == ["a", "b", "c"]
+    assert [row["id"] for row in rows(tmp_path, TRL_DPO)] == ["c"]
+
+
+def test_a_text_is_apart_from_the_prompt_that_it_follows(tmp_path):
+    prompts = ("a single", "a single ", "a single\n", "a single", "a single")
+    texts = ("star", "star", "star", "\nstar", "")
+    groups = [
+        replace(make_group(str(n)), prompt=prompt, texts=(text,) * 3)
+        for n, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
+    ]
+    write_pairs(labelled(tmp_path, groups), tmp_path)
+    glued = [row["prompt"] + row["chosen"] for row in rows(tmp_path, TRL_DPO)]
+    assert glued == ["a single star", "a single star", "a single\nstar", "a single\nstar", "a single "]
+    write_pairs(groups, tmp_path, conversational=True)
+    assert rows(tmp_path, TRL_DPO)[0]["prompt"] == [{"role": "user", "content": "a single"}]
+    assert rows(tmp_path, TRL_DPO)[0]["chosen"] == [{"role": "assistant", "content": "star"}]
+
+
+def test_an_image_that_its_exif_turns_is_upright_in_the_table_of_images(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    group = make_group()
+    with Image.open(io.BytesIO(group.images[0])) as image:
+        wide = image.resize((4, 2))
+    buffer = io.BytesIO()
+    wide.save(buffer, format="PNG", exif=exif)
+    turned = replace(group, images=(buffer.getvalue(), *group.images[1:]))
+    labelled(tmp_path, [turned])
+    write_pairs([turned], tmp_path, select="all")
+    kept = {row[f"jpg_{place}"] for row in rows(tmp_path) for place in "01"}
+    assert buffer.getvalue() not in kept
+    assert {Image.open(io.BytesIO(data)).size for data in kept} == {(2, 2), (2, 4)}
+
+
+def test_each_table_names_its_consumer(tmp_path):
+    write_pairs(labelled(tmp_path, [make_group()]), tmp_path)
+    for table, consumer in ((TRL_DPO, "TRL's DPOTrainer"), (DIFFUSION_DPO, "Diffusion-DPO's train.py")):
+        assert json.loads(pq.read_schema(table.path(tmp_path)).metadata[b"prefrm"]) == {"consumer": consumer}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +193,7 @@ def test_pairs_of_other_groups_are_refused(tmp_path, others, message):
     labelled(tmp_path, [make_group("a"), make_group("b")])
     with pytest.raises(DatasetError, match=message):
         write_pairs(others, tmp_path)
-    assert not list(tmp_path.glob("pairs.*"))
+    assert not list(tmp_path.glob("*/train.*"))
 
 
 def test_pairs_of_a_folder_without_labels_are_refused(tmp_path):
@@ -164,93 +207,46 @@ def test_a_margin_out_of_range_is_refused(tmp_path):
         write_pairs(groups, tmp_path, min_margin=1.0)
 
 
+# As data_recipes.shapes.painter has it: one token for each word, and "a singlestar" is none.
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }}: "
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
+    "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
 )
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory):
-    """A vision-language policy: the folder of a LLaVA with random weights, and a processor of letters."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-        PreTrainedTokenizerFast,
-    )
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    tokens = ["<pad>", "<eos>", "<unk>", "<image>", "\n", *map(chr, range(32, 127))]
-    letters = Tokenizer(models.WordLevel({token: n for n, token in enumerate(tokens)}, unk_token="<unk>"))
-    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=letters,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        extra_special_tokens=["<image>"],
-    )
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**size, image_size=16, patch_size=8),
-        text_config=LlamaConfig(**size, **ids, vocab_size=len(tokens)),
-        image_token_id=tokens.index("<image>"),
-    )
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(size=16, crop_size=16),
-        tokenizer=tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE,
-    )
-    folder = tmp_path_factory.mktemp("policy")
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    return folder, processor
-
-
-def loaded(out):
+def loaded(out, table):
     from datasets import load_dataset
 
-    return load_dataset(
-        "parquet", data_files=str(out / "pairs.parquet"), split="train", cache_dir=str(out / "datasets-cache")
-    )
-
-
-def test_datasets_reads_the_images_as_images(tmp_path):
-    groups = labelled(tmp_path, [make_group("a"), make_group("b")])
-    write_pairs(groups, tmp_path, select="all")
-    data = loaded(tmp_path)
-    assert data.num_rows == 6
-    assert data[0]["chosen_image"].getpixel((0, 0)) == (200, 200, 200)
-    assert data[0]["rejected_image"].getpixel((0, 0)) == (40, 40, 40)
+    return load_dataset(str(out / table.name), split="train", cache_dir=str(out / "datasets-cache"))
 
 
 # TRL itself still uses the old names of transformers' activation checkpointing.
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
+@pytest.mark.slow
 @pytest.mark.parametrize("conversational", [False, True])
-def test_trl_trains_a_vision_language_model_on_the_file_as_it_is(tmp_path, policy, conversational):
-    """`datasets.load_dataset`, then TRL's own `DPOTrainer` for one step: no column is touched in between."""
-    from transformers import LlavaForConditionalGeneration
+def test_a_text_policy_trains_on_the_table_of_texts(tmp_path, conversational):
+    """The policy of the shapes world, `datasets.load_dataset`, and one step of TRL's own `DPOTrainer`."""
+    from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
 
-    groups = labelled(tmp_path, [make_group(f"g{n}") for n in range(4)])
-    write_pairs(groups, tmp_path, conversational=conversational)
-    folder, processor = policy
-    model = LlavaForConditionalGeneration.from_pretrained(folder)
+    from data_recipes.shapes.painter.model import build_tokenizer, save, untrained
+    from data_recipes.shapes.recipe import RECIPE, ShapesOptions
+
+    groups = list(RECIPE.plan(ShapesOptions(train=6, validation=1, test=1), 0).splits["train"].groups)
+    labelled(tmp_path, groups, FakeScorer(lambda prompt, image: float(len(image))))
+    written = write_pairs(groups, tmp_path, conversational=conversational).text_pairs
+    assert written >= 4
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+    save(untrained(tokenizer, width=16, layers=1), tokenizer, tmp_path / "policy")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
     before = [parameter.detach().clone() for parameter in model.parameters()]
     trainer = DPOTrainer(
         model=model,
         args=DPOConfig(
             output_dir=str(tmp_path / "dpo"),
             max_steps=1,
-            per_device_train_batch_size=4,
+            per_device_train_batch_size=written,
             learning_rate=1e-2,
             warmup_steps=0,
             use_cpu=True,
@@ -259,50 +255,85 @@ def test_trl_trains_a_vision_language_model_on_the_file_as_it_is(tmp_path, polic
             save_strategy="no",
             disable_tqdm=True,
         ),
-        train_dataset=loaded(tmp_path),
-        processing_class=processor,
+        train_dataset=loaded(tmp_path, TRL_DPO),
+        processing_class=tokenizer,
     )
-    example = trainer.train_dataset[0]
-    chosen, rejected = (
-        processor.decode(example[f"{side}_ids"]).replace(" ", "") for side in ("chosen", "rejected")
-    )
-    assert chosen.startswith("fill200") and rejected.startswith("fill40")
+    by_id = {group.id: group for group in groups}
+    for row, example in zip(rows(tmp_path, TRL_DPO), trainer.train_dataset, strict=True):
+        group, eos = by_id[row["id"]], f" {tokenizer.eos_token}"
+        prompt = tokenizer.decode(example["prompt_ids"]).removeprefix(f"{tokenizer.bos_token} ")
+        assert prompt == group.prompt
+        for side in ("chosen", "rejected"):
+            assert tokenizer.decode(example[f"{side}_ids"]) == group.texts[row[f"{side}_index"]] + eos
     result = trainer.train()
     # Policy and reference are equal at first: -log sigmoid(0).
     assert result.training_loss == pytest.approx(np.log(2), rel=1e-4)
     assert any(not a.equal(b.detach()) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_the_features_are_those_that_datasets_itself_would_write(tmp_path):
-    from datasets import Features, Image, List, Value
+def read_as_diffusion_dpo(data, side=8):
+    """Batches as the preprocessing and the collation of Diffusion-DPO's train.py make them, in its own words.
 
-    groups = labelled(tmp_path, [make_group()])
-    message = List({"role": Value("string"), "content": Value("string")})
-    for conversational, text in ((False, Value("string")), (True, message)):
-        write_pairs(groups, tmp_path, conversational=conversational)
-        written = json.loads(pq.read_schema(tmp_path / "pairs.parquet").metadata[b"huggingface"])
-        expected = Features(
-            {
-                "id": Value("string"),
-                "prompt": text,
-                "chosen": text,
-                "rejected": text,
-                "chosen_image": Image(),
-                "rejected_image": Image(),
-                "margin": Value("float64"),
-                "chosen_index": Value("int32"),
-                "rejected_index": Value("int32"),
-                "chosen_win_rate": Value("float32"),
-                "rejected_win_rate": Value("float32"),
-            }
-        )
-        assert written["info"]["features"] == expected.to_dict()
+    `jpg_0` and `jpg_1` are decoded from their bytes, transformed and concatenated along the channels, the
+    preferred one first; captions are tokenized. Rows without a decision are left out.
+    """
+    import torch
+
+    def transformed(image):
+        pixels = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.float32) / 127.5 - 1
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    def preprocess_train(examples):
+        columns = [
+            [transformed(Image.open(io.BytesIO(jpg)).convert("RGB")) for jpg in examples[name]]
+            for name in ("jpg_0", "jpg_1")
+        ]
+        pairs = zip(*columns, examples["label_0"], strict=True)
+        examples["pixel_values"] = [
+            torch.cat((first, second) if label_0 else (second, first)) for first, second, label_0 in pairs
+        ]
+        examples["input_ids"] = [torch.tensor(list(text.encode()[:16])) for text in examples["caption"]]
+        return examples
+
+    def collate_fn(examples):
+        pixels = torch.stack([example["pixel_values"] for example in examples])
+        return {"pixel_values": pixels, "input_ids": torch.stack([one["input_ids"] for one in examples])}
+
+    decided = [n for n, label_0 in enumerate(data["label_0"]) if label_0 in (0, 1)]
+    train = data.select(decided).with_transform(preprocess_train)
+    return torch.utils.data.DataLoader(train, batch_size=4, collate_fn=collate_fn, drop_last=True)
+
+
+def test_a_diffusion_policy_trains_on_the_table_of_images(tmp_path):
+    """One step of Diffusion-DPO's loss on a denoiser of one layer, over the columns that its script reads."""
+    import torch
+    from torch.nn.functional import logsigmoid
+
+    groups = labelled(tmp_path, [make_group(f"g{n}", texts=False) for n in range(4)])
+    write_pairs(groups, tmp_path)
+    (batch,) = read_as_diffusion_dpo(loaded(tmp_path, DIFFUSION_DPO))
+    # Preferred, then the other, in one tensor: the brighter square first.
+    images = torch.cat(batch["pixel_values"].chunk(2, dim=1))
+    assert images[:4].eq(200 / 127.5 - 1).all() and images[4:].eq(40 / 127.5 - 1).all()
+    assert batch["input_ids"].shape == (4, 16)
+
+    torch.manual_seed(0)
+    policy, reference = torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.Conv2d(3, 3, 3, padding=1)
+    reference.load_state_dict(policy.state_dict())
+    noise = torch.randn(4, 3, 8, 8).repeat(2, 1, 1, 1)
+    losses = [(model(images + noise) - noise).square().mean(dim=(1, 2, 3)) for model in (policy, reference)]
+    advantages = [better - worse for better, worse in (loss.chunk(2) for loss in losses)]
+    loss = -logsigmoid(-2.5 * (advantages[0] - advantages[1])).mean()
+    assert loss.item() == pytest.approx(np.log(2), rel=1e-5)
+    loss.backward()
+    torch.optim.SGD(policy.parameters(), lr=0.1).step()
+    assert not policy.weight.equal(reference.weight)
 
 
 def test_rows_are_written_in_large_groups(tmp_path):
     groups = labelled(tmp_path, [make_group(str(n)) for n in range(90)])
     assert write_pairs(groups, tmp_path, select="all").pairs == 270
-    with pq.ParquetFile(tmp_path / "pairs.parquet") as file:
+    with pq.ParquetFile(DIFFUSION_DPO.path(tmp_path)) as file:
         assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [256, 14]
 
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from prefrm import media, plots
 from prefrm.errors import DataError
-from prefrm.eval import Pairs, calibrate
+from prefrm.eval import Pairs, measure_calibration
 from prefrm.winmatrix import WinMatrix
+from tests.prefrm.test_display import contrast
 
 LINES = (2, 3, 9, 16)
 
@@ -109,7 +110,7 @@ def test_an_inferred_cell_is_smaller_slanted_and_explained():
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("long_name_of_image_{}.png", "..._image_0.png"), ("{}_of_one_long_run.png", "0")],
+    [("long_name_of_image_{}.png", "…f_image_0.png"), ("{}_of_one_long_run.png", "0")],
 )
 def test_a_long_name_keeps_its_end_unless_all_ends_are_the_same(name, shown):
     figure = plots.win_matrix_figure(matrix(4), labels=[name.format(n) for n in range(4)])
@@ -134,7 +135,7 @@ def table(p, target):
         prompt=np.arange(n),
         lower_first=ones > 0,
     )
-    return calibrate(columns).table
+    return measure_calibration(columns).table
 
 
 def test_the_reliability_figure_draws_the_bins_that_hold_pairs():
@@ -175,8 +176,8 @@ def test_long_names_can_still_be_told_apart(draw):
     shown = [text.get_text() for text in draw(dict.fromkeys(names, 0.5)).axes[0].get_yticklabels()]
     assert shown == [
         "colour attribution",
-        "laboratory/a-m...t-any-space-v1",
-        "laboratory/a-m...t-any-space-v2",
+        "laboratory/a-mo…t-any-space-v1",
+        "laboratory/a-mo…t-any-space-v2",
     ]
 
 
@@ -239,13 +240,70 @@ def test_a_long_learning_curve_is_shown_with_its_running_mean():
 
 @pytest.mark.parametrize("text", ["costs $5 or $6", "$\\frac{1}$ and a_b", "一只红色的猫"])
 def test_text_is_shown_as_it_is_written(text):
-    """Warnings are errors here, so a glyph that the font lacks must not warn."""
+    """Warnings are errors here, so a glyph that no font has must not warn by itself."""
     rendered(plots.win_matrix_figure(matrix(2), pictures(2), text, labels=[text, "b"]))
     rendered(plots.bars({text: 0.5}, title=text))
     rendered(plots.learning_curve({text: [(0, 1.0)]}, title=text, ylabel=text))
     figure = plots.win_matrix_figure(matrix(2), prompt=text)
-    figure.savefig(io.BytesIO(), format="svg")
+    for kind in ("svg", "pdf"):
+        figure.savefig(io.BytesIO(), format=kind)
     assert not any(shown.get_parse_math() for shown in figure.findobj(Text))
+
+
+LONG = "a very long line\nthat nobody would read \t to its end, " * 20
+
+
+def drawn_with_long_texts():
+    errors = ["", LONG, "", ""]
+    yield plots.win_matrix_figure(
+        matrix(4, errors), pictures(4), LONG, labels=[f"{LONG}{n}" for n in range(4)]
+    )
+    yield plots.bars({LONG: 0.5, "b": 0.4}, title=LONG, marks={LONG: {LONG: 0.1, "b": 0.2}}, reference=0.5)
+    yield plots.grouped_bars({LONG: {LONG: 0.5}, "b": {LONG: 0.4}}, title=LONG, xlabel=LONG)
+    yield plots.learning_curve({LONG: [(0, 1.0), (1, 2.0)]}, title=LONG, xlabel=LONG, ylabel=LONG)
+    yield plots.reliability_figure({LONG: table([0.6, 0.97], [1.0, 1.0])})
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_no_text_leaves_the_figure_or_breaks_a_line_and_what_is_cut_says_so(number):
+    figure = list(drawn_with_long_texts())[number]
+    rendered(figure)
+    long = [text for text in figure.findobj(Text) if text.get_text().startswith("a very")]
+    assert long
+    for text in long:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1
+        assert "\n" not in text.get_text() and "\t" not in text.get_text()
+    assert any("…" in text.get_text() for text in long)
+    notes = [text.get_text() for text in figure.findobj(Text) if text.get_text().startswith("…")]
+    assert len(notes) == (8 if number == 0 else 0)
+
+
+def test_numbers_can_be_read_on_every_colour_of_a_cell():
+    p = np.linspace(0.02, 0.98, 15)
+    z = np.zeros((6, 6))
+    z[np.triu_indices(6, 1)] = np.log(p / (1 - p))
+    axes = plots.win_matrix_figure(WinMatrix.from_order_logits(z - z.T)).axes[0]
+    faces = {(box.get_x() // 1, box.get_y() // 1): box.get_facecolor()[:3] for box in axes.patches[:36]}
+    numbers = [text for text in axes.texts if text.get_text().startswith(".")]
+    assert len(numbers) == 30
+    for text in numbers:
+        x, y = text.get_position()
+        assert contrast(to_rgb(text.get_color()), faces[x // 1, y // 1]) >= 4.5
+
+
+def test_of_a_large_group_the_best_candidates_are_drawn_and_a_note_says_so():
+    figure = plots.win_matrix_figure(
+        matrix(65), pictures(65), labels=[f"image_{n}_of_a_run" for n in range(65)]
+    )
+    rates = [text for text in texts(figure.axes[0]) if text.startswith("0.")]
+    assert rates == [f"{rate:.3f}" for rate in matrix(65).win_rate()[-24:]]
+    assert "24 of 65 candidates are drawn: those with the highest win rates over all" in [
+        text.get_text() for text in figure.texts
+    ]
+    # Their names end alike; their indices are those of the whole group.
+    assert {"41", "64"} <= set(texts(figure.axes[0]))
+    assert len(plots.win_matrix_figure(matrix(30), most=30).axes[0].texts) > 30 * 29
 
 
 def test_what_cannot_be_drawn_is_an_error_that_says_so():

@@ -32,6 +32,20 @@ def test_elsewhere_a_line_every_ten_seconds_estimates_what_is_left(monkeypatch, 
     assert captured.err == "scoring: 10/100, about 315 s left\nscoring: 50/100, about 50 s left\n"
 
 
+def test_numbers_stand_in_the_lines_and_the_last_one_is_always_printed(monkeypatch, capsys):
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    # Of a run that was resumed, what was done before took no time of this one.
+    with track("training", 100, 40) as advance:
+        for done, seconds in ((40, 10.0), (50, 10.0), (100, 1.0)):
+            clock.now += seconds
+            advance(done, f"loss {done / 100}")
+        advance.say("step 100: validation")
+    assert capsys.readouterr().err == (
+        "training: 50/100, loss 0.5, about 100 s left\ntraining: 100/100, loss 1.0\nstep 100: validation\n"
+    )
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -42,9 +56,12 @@ def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     with track("scoring", 4) as advance:
-        advance(3)
-        advance(4)
+        advance(3, "loss 0.5")
+        advance.say("step 3: [all] is well")
+        advance(4, "loss 0.25")
     assert "scoring" in terminal.getvalue()
+    assert "loss 0.25" in terminal.getvalue()
+    assert "step 3: [all] is well\n" in terminal.getvalue()
     assert "4/4" in terminal.getvalue()
     assert capsys.readouterr().out == ""
 

@@ -354,9 +354,9 @@ class TestAdvantages:
         ("rewards", "size", "message"),
         [
             ([1.0, 2.0], None, r"shape \[2\]; pass \[groups, candidates\]"),
-            ([1.0, 2.0, 3.0], 2, "no whole groups of 2"),
-            ([1.0, 2.0], 0, "no whole groups of 0"),
-            ([[1.0, 2.0]], 2, "no whole groups of 2"),
+            ([1.0, 2.0, 3.0], 2, "not whole groups of 2"),
+            ([1.0, 2.0], 0, "not whole groups of 0"),
+            ([[1.0, 2.0]], 2, "not whole groups of 2"),
             ([[1.0, math.inf]], None, "a reward is infinite"),
         ],
     )

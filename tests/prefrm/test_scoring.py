@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prefrm.errors import MediaError, RecordError
 from prefrm.rewards import ranking
-from prefrm.scoring import matrix_to_json, read_group, score_files
-from prefrm.winmatrix import FakeScorer, WinMatrix
+from prefrm.scoring import matrix_to_json
+from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 
 
 @pytest.fixture
@@ -24,24 +23,8 @@ def width(prompt, image):
 
 
 def test_files_are_scored_in_the_order_in_which_they_are_named(files):
-    matrix = score_files(FakeScorer(width), "the widest", files)
+    (matrix,) = FakeScorer(width).score([Group.of("the widest", files)])
     assert ranking(matrix) == [1, 2, 0]
-    assert read_group("the widest", files).images == tuple(path.read_bytes() for path in files)
-
-
-def test_every_unreadable_file_is_named(files, tmp_path):
-    text = tmp_path / "notes.txt"
-    text.write_text("no image")
-    with pytest.raises(MediaError) as caught:
-        read_group("x", [files[0], text, tmp_path / "absent.png"])
-    message = str(caught.value)
-    assert f"{text}: the bytes are no PNG, JPEG, WEBP image" in message
-    assert f"{tmp_path / 'absent.png'}: cannot be read: No such file or directory" in message
-
-
-def test_one_file_is_no_group(files):
-    with pytest.raises(RecordError, match="at least 2"):
-        read_group("x", files[:1])
 
 
 def test_json_tells_what_was_inferred_by_valid():

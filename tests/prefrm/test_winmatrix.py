@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prefrm.errors import ConfigError, IncompleteMatrixError, ProtocolError, RecordError
-from prefrm.winmatrix import FakeScorer, Group, Scorer, WinMatrix, check_answer, temper_ties
+from prefrm.winmatrix import FakeScorer, Group, Scorer, WinMatrix, check_answer
+from prefrm.winmatrix.probabilities import calibrate_ties
 
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -379,12 +380,12 @@ def test_an_answer_is_one_matrix_of_its_size_for_each_group():
             check_answer(answer, groups)
 
 
-def test_ties_keep_their_share_of_what_a_temperature_leaves_open():
+def test_ties_keep_their_share_of_what_a_calibration_leaves_open():
     # p = 3/4 leaves 1/2 open, of which 1/4 is half; at temperature 1/2 p is 9/10, which leaves 1/5.
     z = np.array([[0.0, np.log(3)], [-np.log(3), 0.0]])
     tie = np.array([[1.0, 0.25], [0.25, 1.0]])
-    assert temper_ties(tie, z, 1.0) == pytest.approx(tie)
-    assert temper_ties(tie, z, 0.5) == pytest.approx(np.array([[1.0, 0.1], [0.1, 1.0]]))
+    assert np.array_equal(calibrate_ties(tie, z, z), tie)
+    assert calibrate_ties(tie, z, z / 0.5) == pytest.approx(np.array([[1.0, 0.1], [0.1, 1.0]]))
     # More than is open cannot be a tie; what is not known stays so.
-    assert temper_ties(np.full((2, 2), 0.9), z, 1.0)[0, 1] == pytest.approx(0.5)
-    assert np.isnan(temper_ties(np.full((2, 2), np.nan), z, 2.0)).all()
+    assert calibrate_ties(np.full((2, 2), 0.9), z, z)[0, 1] == pytest.approx(0.5)
+    assert np.isnan(calibrate_ties(np.full((2, 2), np.nan), z, z / 2)).all()

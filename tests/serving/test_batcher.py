@@ -603,6 +603,24 @@ class TestWorkerAndQueue:
 
         assert asyncio.run(main()).matrices[0].valid.all()
 
+    def test_a_group_beyond_the_memory_costs_its_request_nothing_else(self, png):
+        scorer = Erratic(memory=5)
+
+        async def main():
+            queue = batcher(scorer)
+            queue.start()
+            sizes = (2, 6, 3)
+            groups = [Group(prompt=f"{size}", images=tuple(map(png, range(size)))) for size in sizes]
+            answer = await queue.submit(groups, expires=soon())
+            await queue.drain(5)
+            return groups, answer.matrices
+
+        groups, (first, large, last) = asyncio.run(main())
+        assert first.equals(scorer._inner.score(groups[:1])[0]) and last.equals(
+            scorer._inner.score(groups[2:])[0]
+        )
+        assert large.errors == ("the group cannot be scored: no memory for 6 beside 0",) * 6
+
     def test_a_failing_scorer_teaches_nothing_of_its_speed(self, group):
         class Broken:
             def score(self, groups):

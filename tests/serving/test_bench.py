@@ -175,7 +175,7 @@ def test_an_interrupt_leaves_the_load_to_the_end_of_its_input(tmp_path):
     assert (process.returncode, said) == (0, "")
 
 
-def test_an_interrupt_waits_for_no_load(tmp_path):
+def test_an_interrupt_waits_for_no_load(default_signals, tmp_path):
     write_requests(small_groups(1), build_scorer("two-layers"), tmp_path)
 
     started = time.monotonic()

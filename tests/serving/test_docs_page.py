@@ -8,6 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from serving.access.tokens import TokenFile
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 from serving.wire.docs_page import DOCS_PATHS
 from tests.serving.score_calls import as_json, post
 
@@ -55,7 +59,6 @@ class TestDocument:
         assert "/v2/models/{model}/infer" in document["paths"]
         assert document["paths"]["/v2"]["get"]["tags"] == ["Open Inference Protocol"]
         assert "422" not in json.dumps(document)
-        assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
         operations = [route["operationId"] for path in document["paths"].values() for route in path.values()]
         assert len(set(operations)) == len(operations)
 
@@ -63,8 +66,42 @@ class TestDocument:
         for name in set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document))):
             assert name in document["components"]["schemas"]
 
+    def test_every_operation_has_a_title_of_its_own(self, document):
+        """And not one that is made from the name of a function."""
+        operations = [route for path in document["paths"].values() for route in path.values()]
+        titles = [route["summary"] for route in operations]
+        assert len(set(titles)) == len(titles)
+        assert "Score groups, as tensors, with a version of a model" in titles
+        tags = {tag["name"] for tag in document["tags"]}
+        assert all(set(route["tags"]) <= tags and len(route["tags"]) == 1 for route in operations)
+
+    def test_there_is_no_padlock_without_a_token(self, document):
+        assert "securitySchemes" not in document["components"] and "security" not in document
+        assert "security" not in document["paths"]["/v1/score"]["post"]
+
+    def test_with_tokens_all_but_the_open_paths_have_one(self, scorer, tmp_path):
+        (tmp_path / "tokens").write_text("a-token-that-nobody-guesses\n")
+        tokens = TokenFile(tmp_path / "tokens")
+        with background(JudgeServer(scorer, ModelInfo(name="judge"), tokens=tokens)) as locked:
+            document = httpx.get(f"http://{locked.http}/openapi.json").json()
+            assert httpx.get(f"http://{locked.http}/").json()["docs"] == "/docs"
+        assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+        assert document["security"] == [{"token": []}]
+        free = {
+            path for path, routes in document["paths"].items() if routes.get("get", {}).get("security") == []
+        }
+        assert free == {"/v2/health/live", "/v2/health/ready"}
+        assert "security" not in document["paths"]["/v1/score"]["post"]
+
 
 class TestPage:
+    def test_the_root_says_where_to_go(self, served):
+        answer = httpx.get(f"http://{served.http}/").json()
+        assert answer["name"] == "prefrm" and "judge" not in answer.values()
+        for what in ("docs", "openapi", "protocol", "ready"):
+            assert httpx.get(f"http://{served.http}{answer[what]}").status_code == 200
+        assert httpx.post(f"http://{served.http}{answer['score']}").status_code == 400
+
     def test_it_loads_nothing_from_elsewhere(self, served):
         base = f"http://{served.http}"
         page = httpx.get(f"{base}/docs")
@@ -77,7 +114,8 @@ class TestPage:
             "docs/swagger-ui.css",
             "openapi.json",
         ]
-        assert {"/docs", *(f"/{path}" for path in loaded)} == DOCS_PATHS
+        assert {"/", "/docs", *(f"/{path}" for path in loaded)} == DOCS_PATHS
+        assert re.search("<title>prefrm .*: HTTP API</title>", page.text)
         for path in loaded:
             answer = httpx.get(f"{base}/{path}")
             assert answer.status_code == 200

@@ -111,7 +111,7 @@ def test_all_other_methods_of_grpc_want_one(guarded, method, kind):
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v2", "/v2/models/judge", "/v2/models/stats", "/docs/", "/docs/x.js", "/v1/score", "/nothing",
+    ["//", "/v2", "/v2/models/judge", "/v2/models/stats", "/docs/", "/docs/x.js", "/v1/score", "/nothing",
      "/v2/health", "/v2/health/live/", "/v2/health/live/x", "/v2//health/live", "/v2/health/../models/stats"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
@@ -123,7 +123,7 @@ def test_all_other_paths_of_http_want_one(guarded, path, method):
 
 
 def test_the_page_that_asks_for_one_wants_none(guarded):
-    for path in ("/docs", "/docs/swagger-ui.css", "/openapi.json"):
+    for path in ("/", "/docs", "/docs/swagger-ui.css", "/openapi.json"):
         assert httpx.get(f"http://{guarded.http}{path}").status_code == 200
 
 

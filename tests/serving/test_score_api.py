@@ -53,6 +53,18 @@ def test_groups_of_any_sizes_are_scored_as_the_scorer_scores_them(served, scorer
     assert answer["groups"][1]["ranking"] == [3, 2, 0]
 
 
+def test_a_group_beyond_the_limits_costs_the_others_nothing(served, scorer, group, png):
+    refused = [
+        Group(prompt="wide", images=(png(3),) * 9),
+        Group(prompt="a" * 40_000, images=(png(3), png(4))),
+    ]
+    answers = post(served, as_json([refused[0], group("a"), refused[1]])).json()["groups"]
+    assert answers[0]["errors"] == ["a group may have 8 candidates; received 9"] * 9
+    assert answers[2]["errors"] == ["a prompt may have 32768 bytes; received 40000"] * 2
+    assert answers[0]["win_rate"] == [None] * 9 and answers[2]["win_rate"] == [None] * 2
+    assert answers[1] == matrix_to_json(scorer.score([group("a")])[0])
+
+
 def test_a_data_url_a_gzip_body_and_all_fields(served, group, png):
     body = as_json([group("a")]) | {"model": "judge", "version": "1", "timeout": 20}
     plain = post(served, body).json()
@@ -85,7 +97,7 @@ def one(images=("aGFsbG8=", None), **fields):
             "groups has 5 items, and this server takes 4 at most; send fewer",
         ),
         (one(images=["aGFsbG8="]), "groups[0].images has 1 of at least 2 items"),
-        (one(images=[None] * 9), "groups[0].images has 9 items, and this server takes 8"),
+        (one(images=[None] * 17), "groups[0].images has 17 items, and this server takes 16"),
         (one(images=[3, None]), "groups[0].images[0] is the number 3; send a string"),
         ({"groups": [{"images": [None, None]}]}, "groups[0].prompt is missing"),
         (one(images=["", None]), "groups[0].images[0] is empty; send null"),
@@ -214,7 +226,7 @@ def test_whatever_is_sent_is_read_or_refused(body):
     except InvalidRequestError as error:
         assert 0 < len(str(error)) < 600
     else:
-        assert all(2 <= group.size <= 8 for group in asked.groups)
+        assert all(2 <= group.size <= 16 for group in asked.groups)
         assert [len(reasons) for reasons in asked.refusals] == [group.size for group in asked.groups]
 
 

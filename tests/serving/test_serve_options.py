@@ -17,26 +17,6 @@ from serving.commands import serve
 from tests.serving.certificates import Authority
 
 TOKEN = "ann-0123456789abcdef"
-# `prefrm serve` as it is, but for the judge, which judges by length and takes no torch to load.
-PROGRAM = """
-import sys
-from types import SimpleNamespace
-import typer
-from prefrm.winmatrix import FakeScorer
-
-class Engine(FakeScorer):
-    cache = None
-
-    @classmethod
-    def from_bundle(cls, folder, **options):
-        return cls(lambda prompt, image: float(len(image)))
-
-manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
-sys.modules["prefrm.bundle"] = SimpleNamespace(read_manifest=lambda folder: manifest)
-sys.modules["prefrm.engine"] = SimpleNamespace(Engine=Engine, DEFAULT_CACHE_BYTES=0, DEFAULT_TOKENS=1)
-from serving.commands import serve
-typer.run(serve)
-"""
 PORTS = ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
 
 
@@ -94,7 +74,7 @@ def test_a_server_with_everything(folder, until, log_format):
         f"--tls-client-ca={folder}/ca.pem",
         f"--log-format={log_format}",
     ]
-    command = [sys.executable, "-c", PROGRAM, str(folder), *PORTS, *options]
+    command = [sys.executable, "-m", "tests.serving.light_serve", str(folder), *PORTS, *options]
     root = Path(__file__).parents[2]
     with (
         log.open("w") as stderr,
@@ -115,7 +95,11 @@ def test_a_server_with_everything(folder, until, log_format):
             process.send_signal(signal.SIGTERM)
             said, _ = process.communicate(timeout=30)
             assert process.returncode == 0
-            assert said.startswith(f"ready: grpcs://{at.grpc}/judge https://{at.http}/judge metrics https://")
+            assert said.splitlines() == [
+                f"ready: grpcs://{at.grpc}/judge https://{at.http}/judge",
+                f"metrics: https://{at.metrics}/metrics",
+                f"docs: https://{at.http}/docs",
+            ]
         finally:
             process.kill()
     lines = log.read_text().splitlines()

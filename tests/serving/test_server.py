@@ -156,15 +156,27 @@ def test_an_idle_server_with_an_open_connection_ends_at_once(process):
         assert time.monotonic() - started < 3
 
 
-def test_it_says_where_it_is_on_one_line(process):
+def test_it_prints_every_address(process):
     running, addresses = process
     running.send_signal(signal.SIGTERM)
     out, err = running.communicate(timeout=10)
     assert out == (
-        f"ready: grpc://{addresses.grpc}/judge http://{addresses.http}/judge "
-        f"metrics http://{addresses.metrics}/metrics\n"
+        f"ready: grpc://{addresses.grpc}/judge http://{addresses.http}/judge\n"
+        f"metrics: http://{addresses.metrics}/metrics\n"
+        f"docs: http://{addresses.http}/docs\n"
     )
     assert err == ""
+
+
+def test_every_model_is_announced(capsys):
+    addresses = Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", models=("m", "n"))
+    announce(addresses, None)
+    assert capsys.readouterr().out.splitlines() == [
+        "ready: grpc://127.0.0.1:2/m http://127.0.0.1:1/m",
+        "ready: grpc://127.0.0.1:2/n http://127.0.0.1:1/n",
+        "metrics: http://127.0.0.1:3/metrics",
+        "docs: http://127.0.0.1:1/docs",
+    ]
 
 
 def test_the_address_file_is_whole_or_absent(tmp_path, capsys):
@@ -246,7 +258,7 @@ def test_an_exception_in_the_block_stops_the_server(scorer):
         httpx.get(f"http://{served.http}/v2")
 
 
-def test_ctrl_c_while_the_server_starts_stops_it_once_it_has_started():
+def test_ctrl_c_while_the_server_starts_stops_it_once_it_has_started(default_signals):
     class Slow:
         stopped = False
 

@@ -164,8 +164,6 @@ class TestEveryClient:
             ({"rename": {"prompt": "images"}}, "missing input 'prompt'"),
             ({"shape": (1, 2)}, r"'prompt' must have the shape \[-1, 1\]"),
             ({"groups": 5}, "may have 4 groups; received 5"),
-            ({"size": 9}, "may have 8 candidates; received 9"),
-            ({"prompt": "ä" * 16_385}, "a prompt may have 32768 bytes; received 32770"),
             ({"size": 1}, "at least 2 candidates"),
             ({"outputs": ["win_matrix", "rank"]}, "unknown output 'rank'"),
         ],
@@ -180,6 +178,22 @@ class TestEveryClient:
         with pytest.raises(InferenceServerException, match=message) as caught:
             call(kind, served, "infer", "judge", sent, outputs=wanted)
         assert caught.value.status() == INVALID[wire(kind)]
+
+    @pytest.mark.parametrize(
+        ("size", "long", "reason"),
+        [
+            (3, "ä" * 16_385, "a prompt may have 32768 bytes; received 32770"),
+            (9, "p", "a group may have 8 candidates; received 9"),
+        ],
+    )
+    def test_a_group_beyond_the_limits_is_answered_as_not_judged(self, kind, served, png, size, long, reason):
+        prompt = np.array([[b"p"], [long.encode()]], dtype=object)
+        images = np.full((2, size), png(7), dtype=object)
+        result = call(kind, served, "infer", "judge", inputs(kind, {"prompt": prompt, "images": images}))
+        assert (result.as_numpy("error")[1] == reason.encode()).all()
+        assert np.isnan(result.as_numpy("win_matrix")[1]).all() and not result.as_numpy("valid")[1].any()
+        # The other group is judged unless it is too large itself.
+        assert result.as_numpy("valid")[0].all() == (size == 3)
 
     def test_another_datatype_is_invalid(self, kind, served, tensors):
         sent = inputs(kind, tensors)

@@ -6,8 +6,7 @@ import weakref
 import pytest
 
 from prefrm.errors import OutOfMemoryError, ProtocolError
-from prefrm.winmatrix import FakeScorer, Group, WinMatrix
-from serving.queueing.worker import score_each
+from prefrm.winmatrix import FakeScorer, Group, WinMatrix, score_each
 
 
 class Small:

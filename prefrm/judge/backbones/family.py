@@ -14,7 +14,15 @@ from PIL import Image
 
 from prefrm.judge.images import ImageInput
 
-__all__ = ["Family", "language_layers", "most_positions", "plain_positions", "read_embeds"]
+__all__ = [
+    "Family",
+    "filled",
+    "language_layers",
+    "most_positions",
+    "plain_positions",
+    "read_embeds",
+    "tile_patches",
+]
 
 
 def language_layers(path: str) -> str:
@@ -28,6 +36,17 @@ def language_layers(path: str) -> str:
 def most_positions(config: Any) -> int:
     """How many positions the language model of that configuration reads."""
     return int(config.text_config.max_position_embeddings)
+
+
+def tile_patches(config: Any) -> int:
+    """Patches of a tile, into which most families cut an image."""
+    return int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
+
+
+def filled(images: Sequence[ImageInput], fill: int) -> torch.Tensor:
+    """The tiles [K, ...] of all images, and the first of them `fill` more times."""
+    tiles = [image.pixels for image in images]
+    return torch.cat([*tiles, tiles[0][:1].expand(fill, *tiles[0].shape[1:])])
 
 
 def plain_positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
@@ -63,10 +82,12 @@ class Family:
         pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
         prepare: (image processor, image) -> its pixels and its grid.
         spell: (tokenizer, configuration, grid) -> the token ids that stand for an image.
-        encode: (backbone, N images) -> N features [V, T, D]: what enters the language model in the
-            place of the image's tokens, and, of families that have it, what is added at deeper layers.
+        encode: (backbone, N images, fill) -> N features [V, T, D]: what enters the language model in the
+            place of the image's tokens, and, of families that have it, what is added at deeper layers. One
+            pass, in which `fill` more patches or tiles are computed for nothing.
         extent: (tokenizer, configuration, image processor, ratio) -> the most positions that one image can
             advance, of families that keep an image's shape one whose sides are no further apart than `ratio`.
+        unit_patches: how many patches one of an image's `units` is, in a model of that configuration.
         max_length: how many positions a model of that configuration reads.
         positions: (configuration, text lengths and images in order) -> position ids [A, L] from 0.
         read: (backbone, embeddings [B, L, D], mask [B, L] or [B, 1, L, L], positions [A, B, L], features
@@ -82,8 +103,9 @@ class Family:
     pixel_budget: Callable[[Any, int | None, int | None], None]
     prepare: Callable[[Any, Image.Image], tuple[torch.Tensor, tuple[int, ...]]]
     spell: Callable[[Any, Any, tuple[int, ...]], list[int]]
-    encode: Callable[[Any, Sequence[ImageInput]], Sequence[torch.Tensor]]
+    encode: Callable[[Any, Sequence[ImageInput], int], Sequence[torch.Tensor]]
     extent: Callable[[Any, Any, Any, float], int]
+    unit_patches: Callable[[Any], int] = tile_patches
     max_length: Callable[[Any], int] = most_positions
     positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor] = plain_positions
     read: Callable[

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from prefrm.errors import ConfigError
-from prefrm.judge.backbones.family import Family, language_layers
+from prefrm.judge.backbones.family import Family, filled, language_layers
 from prefrm.judge.images import ImageInput
 
 __all__ = ["IDEFICS3", "SMOLVLM"]
@@ -63,13 +63,13 @@ def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
     return ids
 
 
-def _encode(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tensor]:
-    pixels = torch.cat([image.pixels for image in images]).to(backbone.device)
+def _encode(backbone: Any, images: Sequence[ImageInput], fill: int = 0) -> Sequence[torch.Tensor]:
+    pixels = filled(images, fill).to(backbone.device)
     # As one sample of many tiles, of which all features come back in a row.
     (features_KD,) = backbone.model.get_image_features(pixels[None]).pooler_output
     features_KTD = features_KD.unflatten(0, (len(pixels), -1))
-    parts = features_KTD.split([len(image.pixels) for image in images])
-    return [part_KTD.flatten(0, 1)[None] for part_KTD in parts]
+    parts = features_KTD.split([*(image.units for image in images), fill])
+    return [part_KTD.flatten(0, 1)[None] for part_KTD in parts[: len(images)]]
 
 
 def _extent(tokenizer: Any, config: Any, image_processor: Any, ratio: float) -> int:

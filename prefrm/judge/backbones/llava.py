@@ -17,7 +17,7 @@ from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_onevision.modeling_llava_onevision import unpad_image
 
 from prefrm.errors import ConfigError
-from prefrm.judge.backbones.family import Family, language_layers
+from prefrm.judge.backbones.family import Family, filled, language_layers
 from prefrm.judge.images import ImageInput
 
 __all__ = ["LLAVA_ONEVISION"]
@@ -82,17 +82,17 @@ def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
     return [config.image_token_id] * (_side(config) ** 2 + rows * (columns + 1))
 
 
-def _encode(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tensor]:
-    pixels = torch.cat([image.pixels for image in images]).to(backbone.device)
+def _encode(backbone: Any, images: Sequence[ImageInput], fill: int = 0) -> Sequence[torch.Tensor]:
+    pixels = filled(images, fill).to(backbone.device)
     # Given as one sample of many images, each comes back by itself, with one learned feature after it.
     features = backbone.model.get_image_features(
         pixels, torch.empty(len(pixels), 2), batch_num_images=[len(pixels)]
     ).pooler_output
     features_KTD = torch.stack([feature_TD[:-1] for feature_TD in features])
-    counts = [len(image.pixels) for image in images]
+    parts = features_KTD.split([*(image.units for image in images), fill])
     return [
         _packed(backbone, image.grid, parts_KTD)[None]
-        for image, parts_KTD in zip(images, features_KTD.split(counts), strict=True)
+        for image, parts_KTD in zip(images, parts[: len(images)], strict=True)
     ]
 
 

@@ -11,13 +11,16 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.registry import family_of
+from prefrm.judge.backbones.shipped import SHIPPED, find_shipped
 from prefrm.judge.quantization import keep_layout, nf4_settings
 from prefrm.judge.spec import JudgeSpec
+from prefrm.judge.weights import check_readable, load_pretrained
 
-__all__ = ["BaseModel", "find_base", "load_backbone"]
+__all__ = ["BaseModel", "find_base", "hash_base_files", "load_backbone"]
 
-# What a judge reads of a hub repository: weights, configurations, tokenizer and chat template.
-HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
+# What a judge reads of a base model: weights, and configurations, tokenizer and chat template.
+WEIGHTS = "*.safetensors"
+OTHER_FILES = ("*.json", "*.txt", "*.jinja", "*.model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +29,7 @@ class BaseModel:
 
     Attributes:
         folder: where its checkpoint lies.
-        revision: the hub's commit, or None for a folder.
+        revision: the hub's commit, or None for a folder and for a shipped model.
         weights_sha256: one hash, in hex, over the names and contents of its safetensors files.
         trained: whether the folder holds weights that were trained further, such as a merged bundle's;
             the revision and the hash are then those of the model from which they came.
@@ -39,22 +42,25 @@ class BaseModel:
 
 
 def find_base(spec: JudgeSpec) -> BaseModel:
-    """The base model's folder: itself, or the snapshot of a hub id, downloaded if it is not cached.
+    """The base model's folder: itself, a shipped one, or the snapshot of a hub id, downloaded if not cached.
 
     Raises:
-        ConfigError: there is no such folder and no such model on the hub or in its cache, or a folder
-            was given with a revision.
+        ConfigError: there is no such folder, no such shipped model, and no such model on the hub or in its
+            cache; or one that is not of the hub was given with a revision.
     """
-    if Path(spec.base_model).is_dir():
+    shipped = spec.base_model.startswith(SHIPPED)
+    if shipped or Path(spec.base_model).is_dir():
         if spec.revision is not None:
+            kind = "shipped model" if shipped else "folder"
             raise ConfigError(
-                f"base_model {spec.base_model!r} is a folder, which has no revision {spec.revision!r}; "
+                f"base_model {spec.base_model!r} is a {kind}, which has no revision {spec.revision!r}; "
                 "leave the revision out"
             )
-        folder = Path(spec.base_model)
+        folder = find_shipped(spec.base_model) if shipped else Path(spec.base_model)
         return BaseModel(folder=folder, revision=None, weights_sha256=_weights_sha256(folder))
     try:
-        folder = Path(snapshot_download(spec.base_model, revision=spec.revision, allow_patterns=HUB_FILES))
+        patterns = [WEIGHTS, *OTHER_FILES]
+        folder = Path(snapshot_download(spec.base_model, revision=spec.revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         at = f" at revision {spec.revision!r}" if spec.revision else ""
         raise ConfigError(
@@ -71,8 +77,8 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = No
     quantized on the CPU always, so that every machine gets the same ones.
 
     Raises:
-        ConfigError: the folder holds no checkpoint, one without safetensors, an unsupported family, or
-            layers that cannot be quantized.
+        ConfigError: the folder holds no checkpoint, one without safetensors or with other weights than the
+            model has, an unsupported family, or layers that cannot be quantized.
         MissingExtraError: `quantize` is set and bitsandbytes is not installed.
     """
     try:
@@ -82,23 +88,32 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = No
         if quantize is not None:
             settings = nf4_settings(config, targets, dtype=dtype)
             stored = {"quantization_config": settings, "device_map": {"": "cpu"}}
-        backbone = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **stored
-        )
+        backbone = load_pretrained(AutoModelForImageTextToText, folder, dtype=dtype, **stored)
         keep_layout(backbone)
         return backbone
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    except ConfigError:
+        raise
+    # Malformed JSON, and JSON of another shape than `transformers` expects.
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise ConfigError(f"{folder} holds no usable checkpoint: {_first_line(error)}") from error
+
+
+def hash_base_files(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of a base model except its weights, by name."""
+    return {path.name: _sha256(path) for pattern in OTHER_FILES for path in sorted(folder.glob(pattern))}
 
 
 def _weights_sha256(folder: Path) -> str:
     total = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    for path in sorted(folder.glob(WEIGHTS)):
+        check_readable(path)
+        total.update(f"{path.name} {_sha256(path)}\n".encode())
     return total.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(error: Exception) -> str:

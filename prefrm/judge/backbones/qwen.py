@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch.nn.functional import pad
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, language_layers
@@ -63,22 +64,28 @@ def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
     return [config.image_token_id] * tokens
 
 
-def _tower(backbone: Any, images: Sequence[ImageInput]) -> Any:
-    """What the vision tower says of all images, in one pass; each of its fields is split by image."""
-    device = backbone.device
-    pixels_PC = torch.cat([image.pixels for image in images]).to(device)
-    grid_N3 = torch.tensor([image.grid for image in images], device=device)
-    return backbone.model.get_image_features(pixels_PC, grid_N3)
+def _tower(backbone: Any, images: Sequence[ImageInput], fill: int) -> Any:
+    """Output of the vision tower for all images, in one pass; each of its fields is split by image.
+
+    With `fill`, a blank image follows, of as many patches as make whole tokens.
+    """
+    device, merge = backbone.device, backbone.config.vision_config.spatial_merge_size
+    columns = fill // merge**2 * merge
+    pixels_PC = pad(torch.cat([image.pixels for image in images]), (0, 0, 0, merge * columns))
+    grid_N3 = [image.grid for image in images] + [(1, merge, columns)] * (columns > 0)
+    return backbone.model.get_image_features(pixels_PC.to(device), torch.tensor(grid_N3, device=device))
 
 
-def _encode(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tensor]:
-    return [features_TD[None] for features_TD in _tower(backbone, images).pooler_output]
+def _encode(backbone: Any, images: Sequence[ImageInput], fill: int = 0) -> Sequence[torch.Tensor]:
+    features = _tower(backbone, images, fill).pooler_output
+    return [features_TD[None] for features_TD in features[: len(images)]]
 
 
-def _encode_deep(backbone: Any, images: Sequence[ImageInput]) -> Sequence[torch.Tensor]:
-    output = _tower(backbone, images)
+def _encode_deep(backbone: Any, images: Sequence[ImageInput], fill: int = 0) -> Sequence[torch.Tensor]:
+    output = _tower(backbone, images, fill)
     depths = (output.pooler_output, *output.deepstack_features)
-    return [torch.stack(features_TD) for features_TD in zip(*depths, strict=True)]
+    features = list(zip(*depths, strict=True))
+    return [torch.stack(features_TD) for features_TD in features[: len(images)]]
 
 
 def _read_deep(
@@ -131,6 +138,7 @@ QWEN2_VL = Family(
     spell=_spell,
     encode=_encode,
     extent=_extent,
+    unit_patches=lambda config: 1,
     positions=_positions,
 )
 QWEN2_5_VL = replace(QWEN2_VL, model_type="qwen2_5_vl")

@@ -71,12 +71,6 @@ def fake(wire, **settings):
         yield made
 
 
-def both(*fakes):
-    """The URL of several, which speak one wire."""
-    first, *others = (one.url.removesuffix("/judge") for one in fakes)
-    return ",".join([first, *(other.partition("://")[2] for other in others)]) + "/judge"
-
-
 @contextlib.contextmanager
 def grpc_server(made):
     class Service(service_pb2_grpc.GRPCInferenceServiceServicer):

@@ -1,54 +1,91 @@
-"""What passes between a client and a server: pauses, deadlines, tokens, sizes, and which judge it is."""
+"""What passes between each wire's transport and a server: pauses, deadlines, tokens, sizes.
 
+One attempt each; what the scorers make of it, `test_scorers.py` shows.
+"""
+
+import asyncio
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
 from prefrm.client import connect
-from prefrm.errors import ConfigError, DeadlineError, OverloadedError, RequestError
-from prefrm.protocol import BUNDLE_PARAMETER
+from prefrm.client._credentials import Credentials
+from prefrm.client._endpoint import Endpoint
+from prefrm.client._grpc import AsyncGrpcTransport, GrpcTransport
+from prefrm.client._http import AsyncHttpTransport, HttpTransport
+from prefrm.client._transport import Setback
+from prefrm.errors import DeadlineError, OverloadedError, RequestError, ServerUnavailableError
+from prefrm.protocol import encode_groups
 from prefrm.winmatrix import Group
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
 from tests.prefrm.client.fakes import fake
-from tests.prefrm.client.test_remote_scorers import WAYS, agree, free_port, url_of
+from tests.prefrm.client.test_remote_scorers import WAYS, agree, url_of
 
 FULL, AWAY, GAVE_UP = "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"
+TRANSPORTS = {
+    "grpc": GrpcTransport,
+    "http": HttpTransport,
+    "grpc async": AsyncGrpcTransport,
+    "http async": AsyncHttpTransport,
+}
+
+
+def attempt(way, url, group, timeout=10.0):
+    """One request over that wire."""
+    endpoint, tensors = Endpoint.parse(url), encode_groups([group])
+
+    async def asynchronous():
+        transport = TRANSPORTS[way](endpoint, Credentials())
+        try:
+            return await transport.infer(tensors, timeout=timeout)
+        finally:
+            await transport.close()
+
+    if way.endswith("async"):
+        return asyncio.run(asynchronous())
+    transport = TRANSPORTS[way](endpoint, Credentials())
+    try:
+        return transport.infer(tensors, timeout=timeout)
+    finally:
+        transport.close()
+
+
+def pause_of(way, code, headers, group):
+    """The seconds that a refusal with these headers asks for, and the error behind it."""
+    with fake(way.split()[0], always=(code, headers)) as server, pytest.raises(Setback) as caught:
+        attempt(way, server.url, group)
+    assert f"said {code}" in str(caught.value)
+    return caught.value.pause, type(caught.value.error)
 
 
 @pytest.mark.parametrize("way", WAYS)
 class TestWhatPasses:
-    @pytest.mark.parametrize("code", [FULL, AWAY])
-    def test_a_pause_that_the_server_asks_for_is_kept(self, ask, way, pair, code):
-        header = {"grpc-retry-pushback-ms": "700"} if way.startswith("grpc") else {"Retry-After": "1"}
-        with fake(way.split()[0], refusals=[(code, header)]) as server:
-            assert len(ask(way, server.url, [pair], deadline=20, patience=10)) == 1
-            first, second = server.inferences
-        assert (0.7 if way.startswith("grpc") else 1.0) <= second.at - first.at < 9
+    def test_a_pause_that_the_server_asks_for_is_read(self, way, pair):
+        header = {"grpc-retry-pushback-ms": "700"} if way.startswith("grpc") else {"Retry-After": "7"}
+        for code in (FULL, AWAY):
+            pause, error = pause_of(way, code, header, pair)
+            assert (pause, error) == (0.7 if way.startswith("grpc") else 7.0, OverloadedError)
+        assert pause_of(way, FULL, {}, pair) == (None, OverloadedError)
+        assert pause_of(way, AWAY, {}, pair) == (None, ServerUnavailableError)
 
-    def test_who_gives_up_with_time_left_is_asked_again_within_the_patience(self, ask, way, pair):
-        with fake(way.split()[0], refusals=[(GAVE_UP, {})]) as server:
-            assert len(ask(way, server.url, [pair], deadline=20)) == 1
-            assert len(server.inferences) == 2
-            server.always = (GAVE_UP, {})
-            with pytest.raises(DeadlineError, match="gave up: said DEADLINE_EXCEEDED"):
-                ask(way, server.url, [pair], deadline=20, patience=0)
-            assert len(server.inferences) == 3
+    def test_who_gives_up_with_time_left_is_told_from_one_who_is_late(self, way, pair):
+        with (
+            fake(way.split()[0], always=(GAVE_UP, {})) as server,
+            pytest.raises(DeadlineError, match="gave up: said DEADLINE_EXCEEDED"),
+        ):
+            attempt(way, server.url, pair)
 
-    def test_the_time_that_is_left_travels_with_each_attempt(self, ask, way, pair):
-        with fake(way.split()[0], refusals=[(FULL, {})] * 3) as server:
-            ask(way, server.url, [pair], deadline=9)
-        timeouts = [one.timeout for one in server.inferences]
-        assert timeouts == sorted(timeouts, reverse=True) and len(set(timeouts)) == 4
-        assert 6_000_000 < timeouts[-1] < timeouts[0] <= 9_000_000
-        # What passed between two attempts is missing from the second's time.
-        for one, other in zip(server.inferences, server.inferences[1:], strict=False):
-            assert one.timeout - other.timeout == pytest.approx(1e6 * (other.at - one.at), abs=500_000)
+    def test_the_time_that_is_left_travels(self, way, pair):
+        with fake(way.split()[0]) as server:
+            attempt(way, server.url, pair, timeout=9.0)
+        (seen,) = server.inferences
+        assert 8_500_000 < seen.timeout <= 9_000_000
         if way.startswith("grpc"):
-            assert all(abs(one.left - one.timeout / 1e6) < 0.5 for one in server.inferences)
+            assert abs(seen.left - 9.0) < 0.5
 
     def test_a_token_travels_with_each_request_and_is_never_shown(self, ask, way, pair):
         token = "s3cret-t0ken"
@@ -68,62 +105,37 @@ class TestWhatPasses:
         with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
             url = url_of(way, served)
             assert agree(ask(way, url, groups), scorer.score(groups))
-            with pytest.raises(
-                RequestError, match=r"one group of 9 candidates has .* bytes of images"
-            ) as caught:
-                ask(way, url, [*groups, Group(prompt="p", images=tuple(images[:9]))])
-            assert type(caught.value) is RequestError
-            assert "send smaller or fewer images, or raise the server's limit" in str(caught.value)
-
-    def test_a_server_that_came_back_as_another_judge_is_found_out(self, way, pair, scorer, monkeypatch):
-        monkeypatch.setattr("prefrm.client._replicas.IDENTITY_S", 0.0)
-        if way.endswith("async"):
-            pytest.skip("the policy is the same")
-        ports = {"grpc_port": free_port(), "http_port": free_port()}
-        with connect(f"{way}://127.0.0.1:{ports[f'{way}_port']}/judge", patience=20) as judge:
-            for digest in ("x", "x", "y"):
-                model = ModelInfo(name="judge", facts={BUNDLE_PARAMETER: digest})
-                with background(JudgeServer(scorer, model, **ports)):
-                    if digest == "x":
-                        assert judge.score([pair])
-                        continue
-                    with pytest.raises(ConfigError, match="now serves y, but served x before"):
-                        judge.score([pair])
-                    judge.close()
-                    assert judge.score([pair])
+            *found, last = ask(way, url, [*groups, Group(prompt="p", images=tuple(images[:9]))])
+            assert agree(found, scorer.score(groups))
+            assert not last.known.any()
+            assert "the group of 9 candidates has" in last.errors[0]
+            assert "send smaller or fewer images, or raise the server's limit" in last.errors[0]
 
 
 @pytest.mark.parametrize("way", ["http", "http async"])
-def test_retry_after_may_be_a_date(ask, way, pair):
-    when = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
-    with fake("http", refusals=[(FULL, {"Retry-After": when})]) as server:
-        ask(way, server.url, [pair], deadline=20)
-        first, second = server.inferences
-    # A date has no fractions of a second.
-    assert 0.9 < second.at - first.at < 5
+class TestHttp:
+    def test_retry_after_may_be_a_date(self, way, pair):
+        when = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+        pause, _ = pause_of(way, FULL, {"Retry-After": when}, pair)
+        # A date has no fractions of a second.
+        assert 10 < pause <= 20
 
+    @pytest.mark.parametrize("value", ["soon", "-3", "", "Thu, 99 Zzz 2026 00:00:00 GMT", "1" * 400])
+    def test_a_pause_that_makes_no_sense_makes_no_trouble(self, way, pair, value):
+        pause, error = pause_of(way, FULL, {"Retry-After": value}, pair)
+        assert error is OverloadedError and (pause is None or pause >= 0)
 
-@pytest.mark.parametrize("way", ["http", "http async"])
-@pytest.mark.parametrize("code", ["TIMEOUT", "TOO_EARLY"])
-def test_a_request_that_came_too_slowly_or_too_early_is_sent_again(ask, way, pair, code):
-    with fake("http", refusals=[(code, {})]) as server:
-        assert len(ask(way, server.url, [pair], deadline=20)) == 1
-        assert len(server.inferences) == 2
-
-
-@pytest.mark.parametrize("value", ["soon", "-3", "", "Thu, 99 Zzz 2026 00:00:00 GMT", "1" * 400])
-def test_a_pause_that_makes_no_sense_makes_no_trouble(ask, pair, value):
-    with (
-        fake("http", always=(FULL, {"Retry-After": value})) as server,
-        pytest.raises(OverloadedError, match="said RESOURCE_EXHAUSTED"),
-    ):
-        ask("http", server.url, [pair], deadline=1.5)
+    def test_a_request_that_came_too_slowly_or_too_early_may_be_sent_again(self, way, pair):
+        with fake("http", always=("TIMEOUT", {})) as server, pytest.raises(DeadlineError, match="gave up"):
+            attempt(way, server.url, pair)
+        assert pause_of(way, "TOO_EARLY", {}, pair) == (None, ServerUnavailableError)
 
 
 @pytest.mark.parametrize("way", ["grpc", "grpc async"])
 @pytest.mark.parametrize("value", ["-1", "soon"])
-def test_a_server_may_forbid_to_come_back(ask, way, pair, value):
-    with fake("grpc", always=(FULL, {"grpc-retry-pushback-ms": value})) as server:
-        with pytest.raises(OverloadedError, match="said RESOURCE_EXHAUSTED"):
-            ask(way, server.url, [pair], deadline=20)
-        assert len(server.inferences) == 1
+def test_a_server_may_forbid_to_come_back(way, pair, value):
+    with (
+        fake("grpc", always=(FULL, {"grpc-retry-pushback-ms": value})) as server,
+        pytest.raises(OverloadedError, match="said RESOURCE_EXHAUSTED"),
+    ):
+        attempt(way, server.url, pair)

@@ -11,18 +11,20 @@ import httpx
 import pytest
 import torch
 
-from prefrm.bundle import read_manifest, write_bundle
+from prefrm.bundle import CalibrationRecord, read_manifest, write_bundle
+from prefrm.cli import run
 from prefrm.client import connect, connect_async
 from prefrm.engine import Engine
 from prefrm.scoring import matrix_to_json
-from prefrm.winmatrix import Group
+from prefrm.winmatrix import Group, PowerScaling
 from serving.server import Addresses
 
 
 @pytest.fixture
 def bundle(judge, tmp_path):
     folder = tmp_path / "bundle"
-    write_bundle(folder, judge, calibration=None, data_fingerprint="f" * 64, metrics={}, card="# A judge\n")
+    power = CalibrationRecord.of(PowerScaling(temperature=0.1, power=1.4), split="validation", pairs=9)
+    write_bundle(folder, judge, calibration=power, data_fingerprint="f" * 64, metrics={}, card="# A judge\n")
     return folder
 
 
@@ -81,13 +83,12 @@ def test_local_engine_grpc_http_and_json_agree_bit_by_bit(bundle, process, png):
     running.terminate()
     out, err = running.communicate(timeout=20)
     assert running.returncode == 0
-    assert "judge: " in err and "uncalibrated" in err
+    assert "judge: " in err and "calibrated (temperature 0.1, power 1.4" in err
     assert out.startswith("ready: grpc://")
 
 
-def test_a_folder_that_is_not_there_is_one_line_and_status_2(tmp_path):
-    command = [sys.executable, "-m", "prefrm", "serve", str(tmp_path / "nothing")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "is no folder" in done.stderr
+def test_a_folder_that_is_not_there_is_one_line_and_status_2(tmp_path, capsys):
+    assert run(["serve", str(tmp_path / "nothing")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "is no folder" in said

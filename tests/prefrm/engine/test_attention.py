@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from prefrm.engine.attention import Memory, Shared, attend
+from prefrm.engine.attention import KVBlocks, Shared, attend
 from prefrm.engine.reading import Reading
 
 LAYERS, HEADS, SHARED_HEADS, SIZE = 2, 4, 2, 8
 SCALE = SIZE**-0.5
 
 
-def memory(*lengths: int, seed: int = 0) -> Memory:
+def memory(*lengths: int, seed: int = 0) -> KVBlocks:
     """Blocks of those lengths, whatever stands in the padding."""
     generator = torch.Generator().manual_seed(seed)
     shape = (len(lengths), SHARED_HEADS, max(lengths), SIZE)
@@ -18,7 +18,7 @@ def memory(*lengths: int, seed: int = 0) -> Memory:
         (torch.randn(shape, generator=generator), torch.randn(shape, generator=generator))
         for _ in range(LAYERS)
     )
-    return Memory(layers=layers, lengths=lengths)
+    return KVBlocks(layers=layers, lengths=lengths)
 
 
 def queries(rows: int, length: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -29,7 +29,7 @@ def queries(rows: int, length: int, seed: int = 1) -> tuple[torch.Tensor, torch.
     )
 
 
-def whole(row: int, q, k, v, blocks: list[tuple[Memory, int]], layer: int) -> torch.Tensor:
+def whole(row: int, q, k, v, blocks: list[tuple[KVBlocks, int]], layer: int) -> torch.Tensor:
     """One row's attention, by one softmax over its blocks and itself: [S, H, D]."""
     keys, values = [], []
     for some, place in blocks:
@@ -120,7 +120,7 @@ def test_large_scores_of_half_precision_neither_overflow_nor_lose_their_digits(d
 
 def test_blocks_are_collected_part_by_part():
     short, long = memory(2, 3), memory(6, 4, seed=9)
-    collected = Memory.collected(iter([short, long]), counts=[2, 2], length=8)
+    collected = KVBlocks.collected(iter([short, long]), counts=[2, 2], length=8)
     assert collected.lengths == (2, 3, 6, 4) and len(collected) == 4
     for place, (some, n) in enumerate(((short, 0), (short, 1), (long, 0), (long, 1))):
         length = collected.lengths[place]

@@ -9,9 +9,9 @@ import torch
 
 from prefrm.bundle import load_bundle, write_bundle
 from prefrm.engine import Engine
-from prefrm.eval import tempered
+from prefrm.eval import calibrated
 from prefrm.judge import Judge, JudgeSpec, build_head
-from prefrm.winmatrix import Group
+from prefrm.winmatrix import CalibrationMap, Group, PowerScaling, TemperatureScaling
 
 PROMPT = "two dogs and a red kite"
 KINDS = {
@@ -75,17 +75,29 @@ def test_what_cannot_be_read_costs_its_own_pairs(judge: Judge, group: Group):
 
 
 def test_a_temperature_flattens_and_turns_nothing_round(judge: Judge, group: Group):
-    sharp, flat = (Engine(judge, temperature=t).score([group])[0] for t in (1.0, 4.0))
+    sharp, flat = (
+        Engine(judge, calibration=c).score([group])[0] for c in (None, TemperatureScaling(temperature=4.0))
+    )
     assert np.array_equal(np.sign(sharp.p - 0.5), np.sign(flat.p - 0.5))
     assert np.abs(flat.p - 0.5).sum() < np.abs(sharp.p - 0.5).sum()
     logit = [np.log(m.p) - np.log(1 - m.p) for m in (sharp, flat)]
     np.testing.assert_allclose(logit[1] * 4, logit[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("temperature", [0.3, 3.0])
-def test_tempering_a_matrix_is_scoring_at_that_temperature(judge: Judge, group: Group, temperature: float):
-    plain, scored = (Engine(judge, temperature=t).score([group])[0] for t in (1.0, temperature))
-    afterwards = tempered(plain, temperature)
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        TemperatureScaling(temperature=0.3),
+        TemperatureScaling(temperature=3.0),
+        PowerScaling(temperature=0.6, power=1.4),
+    ],
+    ids=CalibrationMap.describe,
+)
+def test_calibrating_a_matrix_is_scoring_with_the_calibration(
+    judge: Judge, group: Group, calibration: CalibrationMap
+):
+    plain, scored = (Engine(judge, calibration=c).score([group])[0] for c in (None, calibration))
+    afterwards = calibrated(plain, calibration)
     for name in ("p", "tie", "order_gap"):
         np.testing.assert_allclose(getattr(afterwards, name), getattr(scored, name), atol=1e-5)
     if judge.spec.ties:

@@ -8,10 +8,12 @@ import torch
 
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
+from prefrm.eval import calibrated
 from prefrm.judge import Judge, JudgeSpec
-from prefrm.winmatrix import Group
+from prefrm.winmatrix import Group, PowerScaling
 
 PROMPT = "two dogs and a red kite"
+CALIBRATION = PowerScaling(temperature=0.5, power=1.4)
 
 
 @pytest.fixture(params=["joint", "isolated"])
@@ -31,13 +33,21 @@ def pairs_of(matrix: np.ndarray) -> int:
 
 def test_judged_pairs_are_those_of_the_whole_matrix(judge: Judge, make_group):
     group = make_group(*range(8))
-    whole = Engine(judge, temperature=0.5).score([group])[0]
-    some = Engine(judge, temperature=0.5, pairs=12).score([group])[0]
+    whole = Engine(judge, calibration=CALIBRATION).score([group])[0]
+    some = Engine(judge, calibration=CALIBRATION, pairs=12).score([group])[0]
     assert pairs_of(some.valid) == 12 and pairs_of(some.inferred) == 28 - 12
     np.testing.assert_allclose(some.p[some.valid], whole.p[some.valid], atol=1e-5)
     np.testing.assert_allclose(some.order_gap[some.valid], whole.order_gap[some.valid], atol=1e-5)
     assert np.isnan(some.order_gap[some.inferred]).all()
     assert np.isfinite(some.win_rate()).all()
+
+
+def test_inferred_pairs_are_calibrated_after_they_were_inferred(judge: Judge, make_group):
+    """Which pairs are judged, and what they imply of the others, depends on no calibration."""
+    group = make_group(*range(6))
+    plain, scored = (Engine(judge, pairs=7, calibration=c).score([group])[0] for c in (None, CALIBRATION))
+    assert np.array_equal(plain.valid, scored.valid) and pairs_of(scored.inferred) == 8
+    np.testing.assert_allclose(scored.p, calibrated(plain, CALIBRATION).p, atol=1e-6)
 
 
 def test_a_budget_for_all_pairs_leaves_nothing_to_infer(judge: Judge, make_group):
@@ -93,7 +103,7 @@ def test_a_budget_for_all_pairs_of_copies_is_no_budget(judge: Judge, make_group)
         ({"pairs": 2.5}, "received 2.5"),
         ({"pairs": True}, "received True"),
         ({"tokens": 1.5}, "tokens must be at least 1; received 1.5"),
-        ({"images_at_once": 0}, "images_at_once must be at least 1; received 0"),
+        ({"patches": 0}, "patches must be at least 1; received 0"),
     ],
 )
 def test_what_is_no_number_is_refused(judge: Judge, settings: dict, message: str):

@@ -1,10 +1,14 @@
 """Plans depend on a group's content, not on its order."""
 
+from itertools import pairwise
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefrm.engine.plan import WHOLE, fixed_shape, plan_group, runs_of_groups, runs_of_rows
+from prefrm.engine.encoder import PATCHES
+from prefrm.engine.plan import WHOLE, fixed_shape, plan_group, runs_of_rows, runs_within
 from prefrm.winmatrix import Group
 
 images = st.lists(st.sampled_from([b"a", b"b", b"c", b"", None]), min_size=2, max_size=7)
@@ -63,8 +67,38 @@ def test_few_lengths_are_left():
     assert len(set(lengths)) < 100
 
 
+# Patches of Qwen2.5-VL's 14 x 14 in images of 1 megapixel that are shown at 512 x 512, and in small ones.
+SHAPES = [1296, 1280, 1280, 1288, 1288, 1296, 1296, 1200]
+SMALL = [968, 1148, 308]
+
+
+@pytest.mark.parametrize(
+    ("patches", "passes", "padding"),
+    [
+        (SHAPES[:1], 1, 0.85),
+        (SHAPES[:1] * 8, 2, 0.37),
+        (SHAPES, 2, 0.38),
+        ((SHAPES + SMALL) * 3, 5, 0.12),
+    ],
+    ids=["one image", "eight of one shape", "eight of eight shapes", "33 mixed"],
+)
+def test_passes_that_are_filled_up_to_one_size_and_their_padding(patches, passes, padding):
+    """The price of `deterministic`; other packed passes have no padding."""
+    runs = list(runs_within(zip(patches, patches, strict=True), PATCHES))
+    assert len(runs) == passes
+    assert all(sum(run) <= PATCHES for run in runs)
+    assert 1 - sum(patches) / (passes * PATCHES) < padding
+
+
 @given(st.lists(st.integers(0, 70), max_size=20), st.integers(0, 100))
-def test_runs_cover_all_groups_in_order_within_the_images(sizes, images):
-    runs = list(runs_of_groups(sizes, images))
-    assert [group for run in runs for group in run] == list(range(len(sizes)))
-    assert all(len(run) == 1 or sum(sizes[n] for n in run) <= images for run in runs)
+def test_runs_cover_all_items_in_order_within_their_bound(sizes, most):
+    drawn = []
+    items = ((n, drawn.append(n) or size) for n, size in enumerate(sizes))
+    runs = []
+    for run in runs_within(items, most):
+        runs.append(run)
+        assert len(drawn) <= sum(map(len, runs)) + 1
+    assert [n for run in runs for n in run] == list(range(len(sizes)))
+    assert all(len(run) == 1 or sum(sizes[n] for n in run) <= most for run in runs)
+    # No run could have had the next item as well.
+    assert all(sum(sizes[n] for n in [*a, b[0]]) > most for a, b in pairwise(runs))

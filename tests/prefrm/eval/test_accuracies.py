@@ -14,6 +14,7 @@ from prefrm.eval import (
     tie_calibrated_accuracy,
 )
 from prefrm.eval.thresholds import Thresholds, fit_half_tie_threshold, fit_tie_threshold, verdict
+from prefrm.winmatrix import CalibrationMap, PowerScaling, TemperatureScaling
 
 
 def columns(p, target, *, weight=None, prompt=None, tie=None, lower_first=None):
@@ -162,14 +163,18 @@ def test_a_threshold_fitted_on_what_it_is_measured_on_flatters():
     assert np.mean(fresh) == pytest.approx(1 / 3, abs=0.05)
 
 
-def test_thresholds_follow_a_temperature():
+@pytest.mark.parametrize(
+    "calibration", [TemperatureScaling(temperature=2.5), PowerScaling(temperature=2.0, power=1.3)]
+)
+def test_thresholds_follow_a_calibration(calibration: CalibrationMap):
     generator = np.random.default_rng(1)
     z = generator.normal(size=300) * 3
     thresholds = Thresholds(split="validation", pairs=300, half_tie=0.4, tie_calibrated=0.37)
-    softer = thresholds.tempered(2.5)
-    p, tempered = (1 / (1 + np.exp(-x)) for x in (z, z / 2.5))
+    softer = thresholds.calibrated(calibration)
+    p, mapped = (1 / (1 + np.exp(-x)) for x in (z, calibration.apply(z)))
     for name in ("half_tie", "tie_calibrated"):
         before = verdict(p, getattr(thresholds, name))
-        assert np.array_equal(before, verdict(tempered, getattr(softer, name)))
+        assert np.array_equal(before, verdict(mapped, getattr(softer, name)))
         assert 0 < np.sum(before == 0) < 300
-    assert Thresholds(split="v", pairs=1, half_tie=0.0, tie_calibrated=1.0).tempered(3.0).tie_calibrated == 1
+    whole = Thresholds(split="v", pairs=1, half_tie=0.0, tie_calibrated=1.0)
+    assert whole.calibrated(calibration) == whole

@@ -4,7 +4,9 @@ import pytest
 
 from prefrm.errors import ConfigError, DatasetError
 from prefrm.eval import evaluate_splits, find_splits, fit_split
+from prefrm.media import decode
 from prefrm.records import Comparison, write_groups
+from prefrm.winmatrix import FakeScorer
 
 
 @pytest.fixture
@@ -64,8 +66,15 @@ def test_the_thresholds_separate_the_ties_of_the_validation_split(bright_scorer,
 def test_what_was_fitted_is_what_is_measured_with(bright_scorer, data):
     done = evaluate_splits(bright_scorer, data, find_splits(data, "test"))
     assert done.fitted == fit_split(bright_scorer, data, "validation")
-    assert done.fitted.temperature == done.recalibrated.temperature
+    assert done.fitted.calibration == done.recalibrated.applied
     assert done.fitted.thresholds == done.evaluation.thresholds
+
+
+def test_a_judge_that_contradicts_its_labels_is_named(bright_scorer, data, caplog):
+    fit_split(bright_scorer, data, "validation")
+    assert not caplog.records
+    fit_split(FakeScorer(lambda prompt, image: -decode(image).getpixel((0, 0))[0] / 40), data, "validation")
+    assert "the judge contradicts the labels of 'validation'" in caplog.text
 
 
 def test_what_is_measured_does_not_move_what_is_fitted(bright_scorer, data, make_group):
@@ -74,13 +83,13 @@ def test_what_is_measured_does_not_move_what_is_fitted(bright_scorer, data, make
     rewrite(data, make_group, comparisons=(Comparison.preferred(0, 1),))
     after = evaluate_splits(bright_scorer, data, splits)
     assert after.evaluation.thresholds == before.evaluation.thresholds
-    assert after.recalibrated.temperature == before.recalibrated.temperature
+    assert after.recalibrated.applied == before.recalibrated.applied
     assert after.evaluation.metrics.accuracy.value == 0.0
 
 
-def test_no_accuracy_depends_on_the_temperature(bright_scorer, data):
+def test_no_accuracy_depends_on_the_calibration(bright_scorer, data):
     done = evaluate_splits(bright_scorer, data, find_splits(data, "test"))
-    assert done.recalibrated.temperature != 1
+    assert done.recalibrated.applied is not None
     assert done.recalibrated.metrics.accuracies == done.evaluation.metrics.accuracies
     assert done.recalibrated.metrics.log_loss != done.evaluation.metrics.log_loss
 

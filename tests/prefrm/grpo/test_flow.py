@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prefrm.errors import ConfigError, IncompleteMatrixError
-from prefrm.grpo import FlowGRPOReward
+from prefrm.grpo import FlowGRPOReward, OrderedExecutor
 from prefrm.winmatrix import FakeScorer, Group
 from tests.prefrm.grpo.pixels import PixelScorer, brightness, shades
 
@@ -109,25 +109,67 @@ def test_a_setting_or_a_batch_that_cannot_be(scorer):
         FlowGRPOReward(scorer, group_size=2)(shades(0.1, 0.2), ["a"] * 3, [])
 
 
-def test_batches_on_threads_pass_in_the_order_they_came():
-    seen, running = [], threading.Lock()
+class OneAtATime(PixelScorer):
+    """Refuses two batches at once, and remembers the order of those that it was given."""
 
-    class Slow(PixelScorer):
-        def score(self, groups):
-            assert running.acquire(blocking=False), "two batches at once"
-            time.sleep(0.02)
-            seen.append(groups[0].prompt)
-            running.release()
-            return super().score(groups)
+    def __init__(self):
+        super().__init__()
+        self.seen, self._running = [], threading.Lock()
 
-    reward = FlowGRPOReward(Slow(), group_size=2)
-    with ThreadPoolExecutor(max_workers=8) as executor:
-        futures = []
-        for n in range(6):
-            futures.append(executor.submit(reward, shades(0.1, 0.2), [str(n)] * 2, []))
-            # Trainers sample the next batch meanwhile, which takes seconds.
-            while reward._order._came <= n:
-                time.sleep(0.001)
+    def score(self, groups):
+        assert self._running.acquire(blocking=False), "two batches at once"
+        self.seen.append(groups[0].prompt)
+        time.sleep(0.01)
+        self._running.release()
+        return super().score(groups)
+
+
+def test_batches_pass_in_the_order_of_submission_whatever_delays_them():
+    scorer, last_is_here = OneAtATime(), threading.Event()
+    reward = FlowGRPOReward(scorer, group_size=2)
+
+    def several(images, prompts, metadata):
+        """As `multi_score` with a reward before this one, which takes longest for the first batch."""
+        if prompts[0] == "5":
+            last_is_here.set()
+        else:
+            last_is_here.wait(timeout=10)
+            time.sleep((5 - int(prompts[0])) / 50)
+        return reward(images, prompts, metadata)
+
+    with OrderedExecutor(max_workers=8) as executor:
+        futures = [executor.submit(several, shades(0.1, 0.2), [str(n)] * 2, []) for n in range(6)]
         for future in futures:
             future.result()
-    assert seen == list("012345")
+    assert scorer.seen == list("012345")
+
+
+def test_a_batch_that_fails_or_is_cancelled_before_its_turn_holds_up_no_other():
+    scorer, started = OneAtATime(), threading.Event()
+    reward = FlowGRPOReward(scorer, group_size=2)
+
+    def broken():
+        started.wait(timeout=10)
+        raise RuntimeError("another reward failed")
+
+    with OrderedExecutor(max_workers=1) as executor:
+        failed = executor.submit(broken)
+        cancelled = executor.submit(reward, shades(0.1, 0.2), ["cancelled"] * 2, [])
+        last = executor.submit(reward, shades(0.1, 0.2), ["last"] * 2, [])
+        assert cancelled.cancel()
+        started.set()
+        last.result(timeout=10)
+        with pytest.raises(RuntimeError, match="another reward failed"):
+            failed.result()
+    assert scorer.seen == ["last"]
+
+
+def test_a_single_process_needs_no_order():
+    """The stock executor of the trainers, one batch at a time all the same."""
+    scorer = OneAtATime()
+    reward = FlowGRPOReward(scorer, group_size=2)
+    with ThreadPoolExecutor(max_workers=8) as executor:
+        futures = [executor.submit(reward, shades(0.1, 0.2), [str(n)] * 2, []) for n in range(6)]
+        for future in futures:
+            future.result()
+    assert sorted(scorer.seen) == list("012345")

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,33 +9,19 @@ import pytest
 from prefrm.errors import ScoringError
 from prefrm.grpo import AsyncPreferenceReward, FlowGRPOReward, PreferenceReward
 from prefrm.grpo.ranks import Ranks, attempt
+from tests.forked import ranks
 from tests.prefrm.grpo import worker
 from tests.prefrm.grpo.pixels import PixelScorer, shades
 
 pytest.importorskip("torch")
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """What the two processes of `worker.py` saw, by rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    logs = [folder / f"{rank}.log" for rank in range(worker.WORLD)]
-    processes = []
-    try:
-        for rank, path in enumerate(logs):
-            with path.open("w") as log:
-                command = [sys.executable, worker.__file__, str(rank), str(folder)]
-                processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-        for process, path in zip(processes, logs, strict=True):
-            assert process.wait(timeout=120) == 0, path.read_text()
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    for status, log in ranks(worker.main, folder, folder=folder):
+        assert status == 0, log
     return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(worker.WORLD)]
 
 
@@ -93,14 +76,15 @@ def test_after_a_failure_the_processes_are_still_in_step(both):
     assert [results["a later process group"][0] for results in both] == [alone[:1], alone[1:]]
 
 
-def test_two_async_rewards_that_finish_in_different_orders_do_not_mix(both):
+@pytest.mark.parametrize("name", ["crossing", "one async reward twice"])
+def test_two_async_calls_that_finish_in_different_orders_do_not_mix(both, name):
     def alone(completions):
         reward = AsyncPreferenceReward(worker.SlowScorer(0.0), worker.to_image, num_generations=2)
         return asyncio.run(reward(["a"] * 6, completions))
 
     first, second = alone(list("012345")), alone(list("952711"))
-    assert both[0]["crossing"]["rewards"] == [first[:3], second[:3]]
-    assert both[1]["crossing"]["rewards"] == [first[3:], second[3:]]
+    assert both[0][name].get("rewards") == [first[:3], second[:3]], both[0][name]
+    assert both[1][name].get("rewards") == [first[3:], second[3:]], both[1][name]
 
 
 def test_images_that_flow_grpo_deals_out_over_processes_are_scored_with_their_group(both):
@@ -113,6 +97,14 @@ def test_images_that_flow_grpo_deals_out_over_processes_are_scored_with_their_gr
     # One group of each batch for each process.
     assert [results["flow"]["scored"] for results in both] == [["b", "c"], ["a", "a"]]
     assert [results["flow"]["split"]["error"] for results in both] == ["ConfigError"] * 2
+
+
+def test_several_threads_without_an_order_are_refused_on_both(both):
+    first, second = (results["flow on threads"] for results in both)
+    assert first[1]["error"] == "ConfigError" and "prefrm.grpo.OrderedExecutor" in first[1]["message"]
+    assert second[1]["error"] == "ScoringError" and "rank 0 failed: ConfigError: " in second[1]["message"]
+    # One thread after another has an order.
+    assert first[2] == first[0] and second[2] == second[0] and "rewards" in first[0]
 
 
 class TestAlone:

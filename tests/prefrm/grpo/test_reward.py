@@ -142,7 +142,7 @@ def test_a_pillow_image_is_sent_as_png():
 
 def test_what_is_no_image_is_refused(scorer):
     reward = PreferenceReward(scorer, lambda completion, **_: completion, num_generations=2)
-    with pytest.raises(ConfigError, match="to_image must return bytes, an image or None; it returned str"):
+    with pytest.raises(ConfigError, match="encoded bytes; received str"):
         reward(["a"] * 2, ["0", "1"])
 
 

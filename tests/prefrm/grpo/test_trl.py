@@ -3,10 +3,6 @@
 import asyncio
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from statistics import pstdev
 from types import SimpleNamespace
 
@@ -14,6 +10,7 @@ import pytest
 
 from prefrm.grpo import AsyncPreferenceReward, CombinedReward, PreferenceReward
 from prefrm.winmatrix import FakeScorer, Group
+from tests.forked import ranks
 from tests.prefrm.grpo import tiny
 
 pytest.importorskip("trl")
@@ -232,40 +229,10 @@ def test_a_group_under_the_experimental_async_trainer(monkeypatch, kind):
     assert sum(sample.advantage for sample in samples) == pytest.approx(0, abs=1e-6)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.slow
 def test_a_group_of_six_over_two_trainer_processes_of_three(tmp_path):
-    port = free_port()
-    processes = []
-    logs = [tmp_path / f"{rank}.log" for rank in range(2)]
-    try:
-        for rank, path in enumerate(logs):
-            environment = {
-                **os.environ,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "LOCAL_WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "GLOO_SOCKET_IFNAME": "lo",
-                "ACCELERATE_USE_CPU": "true",
-                "OMP_NUM_THREADS": "1",
-            }
-            with path.open("w") as log:
-                command = [sys.executable, tiny.__file__, str(tmp_path)]
-                processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-        for process, path in zip(processes, logs, strict=True):
-            assert process.wait(timeout=200) == 0, path.read_text()[-4000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    for status, log in ranks(tiny.main, tmp_path, folder=tmp_path):
+        assert status == 0, log[-4000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
 
     assert len(first["calls"]) == len(second["calls"]) == 2

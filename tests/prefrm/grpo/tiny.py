@@ -7,8 +7,6 @@ environment) and writes what it saw to FOLDER/RANK.json.
 import json
 import math
 import os
-import sys
-from pathlib import Path
 
 from prefrm.grpo import PreferenceReward
 from prefrm.winmatrix import FakeScorer
@@ -134,7 +132,3 @@ def main(folder):
     }
     (folder / f"{rank}.json").write_text(json.dumps(result))
     run.accelerator.end_training()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

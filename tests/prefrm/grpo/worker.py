@@ -1,4 +1,4 @@
-"""One of two processes that share their groups: `python worker.py RANK FOLDER`.
+"""One of two processes that share their groups, as `tests.forked.ranks` starts them.
 
 Runs every scenario in turn over a real process group and writes what came of each to FOLDER/RANK.json:
 the rewards, or the error; the groups that this process scored; and what it logged.
@@ -6,16 +6,15 @@ the rewards, or the error; the groups that this process scored; and what it logg
 
 import asyncio
 import json
-import sys
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
 import torch.distributed as dist
 
 from prefrm.errors import ServerUnavailableError
-from prefrm.grpo import AsyncPreferenceReward, FlowGRPOReward, PreferenceReward
+from prefrm.grpo import AsyncPreferenceReward, FlowGRPOReward, OrderedExecutor, PreferenceReward
 from prefrm.winmatrix import FakeScorer
 from tests.prefrm.grpo.pixels import PixelScorer, shades
 
@@ -134,30 +133,75 @@ FLOW_BATCHES = [
 ]
 
 
+def flow_part(rank, prompts, values, cut):
+    """What one process passes for its part of a batch."""
+    part = slice(0, cut) if rank == 0 else slice(cut, None)
+    return shades(*values[part]), prompts[part], [{}] * len(prompts[part])
+
+
 def flow(rank):
-    """Two batches of a reward function of flow_grpo, on threads; then one that splits a group."""
+    """Two batches of a reward function of flow_grpo, on threads; then one that splits a group.
+
+    Another reward comes before it. On each process it holds up another batch, so that the second batch of the
+    first process and the first batch of the second process are ready first.
+    """
     scorer = PixelScorer()
     reward = FlowGRPOReward(scorer, group_size=FLOW_SIZE)
 
-    def submit(executor, prompts, values, cut):
-        part = slice(0, cut) if rank == 0 else slice(cut, None)
-        return executor.submit(reward, shades(*values[part]), prompts[part], [{}] * len(prompts[part]))
+    def several(seconds, *batch):
+        time.sleep(seconds)
+        return reward(*batch)
 
-    with ThreadPoolExecutor(max_workers=8) as executor:
-        futures = []
-        for batch in FLOW_BATCHES:
-            futures.append(submit(executor, *batch))
-            while reward._order._came < len(futures):
-                time.sleep(0.001)
+    with OrderedExecutor(max_workers=8) as executor:
+        futures = [
+            executor.submit(several, 0.3 if n == rank else 0.0, *flow_part(rank, *batch))
+            for n, batch in enumerate(FLOW_BATCHES)
+        ]
         answers = [
             [values.tolist() for values in (rewards, info["order_gap"])]
             for rewards, info in (future.result() for future in futures)
         ]
-        split = outcome(submit(executor, ["a"] * 6, [0.1] * 6, 3).result)
+        whole = ["a"] * 6, [0.1] * 6, 3
+        split = outcome(executor.submit(reward, *flow_part(rank, *whole)).result)
     return {"answers": answers, "scored": [group.prompt for group in scorer.groups], "split": split}
 
 
-def main(rank, folder):
+def flow_on_threads(rank):
+    """A batch three times: on one thread; on another one, on the first process; on that of a later pool."""
+    reward = FlowGRPOReward(PixelScorer(), group_size=FLOW_SIZE)
+    batch = flow_part(rank, *FLOW_BATCHES[0])
+
+    def rewards_on(executor):
+        return outcome(lambda: executor.submit(reward, *batch).result()[0].tolist())
+
+    with ThreadPoolExecutor(max_workers=1) as one, ThreadPoolExecutor(max_workers=1) as another:
+        results = [rewards_on(one), rewards_on(another if rank == 0 else one)]
+    with ThreadPoolExecutor(max_workers=1) as later:
+        return [*results, rewards_on(later)]
+
+
+def one_async_reward_twice(rank):
+    """Two calls of one async reward at once; the scorer takes longer for the first on one process."""
+
+    class Uneven(SlowScorer):
+        async def score(self, groups):
+            self.seconds = 0.2 if (groups[0].images[0] == b"0") == (rank == 0) else 0.0
+            return await super().score(groups)
+
+    reward = AsyncPreferenceReward(Uneven(0.0), to_image, num_generations=2)
+
+    async def both():
+        return await asyncio.gather(
+            reward(["a"] * 3, ["0", "1", "2"] if rank == 0 else ["3", "4", "5"]),
+            reward(["a"] * 3, ["9", "5", "2"] if rank == 0 else ["7", "1", "1"]),
+        )
+
+    return outcome(lambda: asyncio.run(both()))
+
+
+def main(folder):
+    rank = int(os.environ["RANK"])
+
     def start(name):
         dist.init_process_group(
             "gloo",
@@ -174,7 +218,9 @@ def main(rank, folder):
         },
         "failures": failures(rank),
         "crossing": crossing(rank),
+        "one async reward twice": one_async_reward_twice(rank),
         "flow": flow(rank),
+        "flow on threads": flow_on_threads(rank),
     }
     # A later process group, as a second training run of the same process has one.
     reward = PreferenceReward(Scorer(), to_image, num_generations=2)
@@ -184,7 +230,3 @@ def main(rank, folder):
     results["a later process group"] = [before, reward(["a"], [str(rank)])]
     dist.destroy_process_group()
     (folder / f"{rank}.json").write_text(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -13,6 +13,7 @@ import pytest
 
 from prefrm.cli import run
 from prefrm.quickstart.folder import MARKER, make_room
+from tests.forked import command, start
 
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -35,8 +36,8 @@ def test_a_seed_out_of_range_costs_no_earlier_run(
 @pytest.mark.parametrize("package", ["torch", "trl", "psutil", "fastapi"])
 def test_a_missing_extra_is_one_line(package: str, tmp_path: Path) -> None:
     program = f"import sys; sys.modules['{package}'] = None; from prefrm.cli import main; main()"
-    command = [sys.executable, "-c", program, "quickstart", "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=60)
+    line = [sys.executable, "-c", program, "quickstart", "--out", str(tmp_path / "run")]
+    done = subprocess.run(line, env=ONE_THREAD, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         f"prefrm: {package} is not installed. Install it with `pip install 'prefrm[all]'`.\n"
@@ -61,22 +62,22 @@ def test_the_time_that_the_imports_take_counts(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_and_the_next_run_takes_the_folder(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "prefrm", "quickstart", "--out", str(out)]
-    with subprocess.Popen(
-        command, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
-        try:
-            end = time.monotonic() + 120
-            while not list(out.glob("data/.building-*/*")):
-                assert running.poll() is None and time.monotonic() < end
-                time.sleep(0.01)
-            running.send_signal(signal.SIGINT)
-            told, error = running.communicate(timeout=60)
-        finally:
-            running.kill()
-    assert running.returncode == 130
-    assert told.startswith("1/7 Data") and told.count("\n") == 1
-    assert error == "prefrm: interrupted\n"
+    log = tmp_path / "log"
+    running = start(command, "quickstart", "--out", str(out), log=log)
+    try:
+        end = time.monotonic() + 120
+        while not list(out.glob("data/.building-*/*")):
+            assert running.is_alive() and time.monotonic() < end
+            time.sleep(0.01)
+        os.kill(running.pid, signal.SIGINT)
+        running.join(60)
+    finally:
+        running.kill()
+        running.join()
+    assert running.exitcode == 130
+    told, error = log.read_text().splitlines()
+    assert told.startswith("1/7 Data")
+    assert error == "prefrm: interrupted"
     with make_room(out):
         pass
     assert [path.name for path in out.iterdir()] == [MARKER]

@@ -40,16 +40,30 @@ os.replace(sys.argv[1] + ".part", sys.argv[1])
 time.sleep(60)
 """
 
-# Serves a real bundle, says that it does, and waits.
+# Starts `prefrm serve` with a light judge, says that it serves, and waits. The package as such imports torch.
 PARENT = """
 import sys, time
 from pathlib import Path
-from prefrm.quickstart.serving import served
+from types import ModuleType
+import prefrm
 
-with served(Path(sys.argv[1]), Path(sys.argv[2])):
+package = ModuleType("prefrm.quickstart")
+package.__path__ = [str(Path(prefrm.__file__).parent / "quickstart")]
+sys.modules["prefrm.quickstart"] = package
+from prefrm.quickstart import serving
+
+command = serving._command
+
+def light(bundle, file):
+    # In the place of `python -P -m prefrm serve`.
+    return [sys.executable, "-m", "tests.serving.light_serve", *command(bundle, file)[5:]]
+
+serving._command = light
+with serving.served(Path(sys.argv[1]), Path(sys.argv[1]) / "server"):
     print("serving", flush=True)
     time.sleep(60)
 """
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -82,7 +96,9 @@ def test_the_server_ends_with_an_exception(child, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_the_server_ends_with_a_signal(child, tmp_path: Path, number: signal.Signals) -> None:
+def test_the_server_ends_with_a_signal(
+    default_signals: None, child, tmp_path: Path, number: signal.Signals
+) -> None:
     with pytest.raises(SystemExit) as ended, served(tmp_path, tmp_path / "server") as server:
         os.kill(os.getpid(), number)
         time.sleep(5)
@@ -91,7 +107,7 @@ def test_the_server_ends_with_a_signal(child, tmp_path: Path, number: signal.Sig
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_a_signal_that_is_ignored_or_handled_stays_so(child, tmp_path: Path) -> None:
+def test_a_signal_that_is_ignored_or_handled_stays_so(default_signals: None, child, tmp_path: Path) -> None:
     seen = []
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
@@ -103,7 +119,6 @@ def test_a_signal_that_is_ignored_or_handled_stays_so(child, tmp_path: Path) -> 
         assert seen == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -132,7 +147,7 @@ def test_a_server_that_does_not_stop_is_killed(child, tmp_path: Path, monkeypatc
     ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
 )
 def test_an_interrupt_while_it_stops_kills_it(
-    child, tmp_path: Path, number: signal.Signals, error: type[BaseException]
+    default_signals: None, child, tmp_path: Path, number: signal.Signals, error: type[BaseException]
 ) -> None:
     child("stubborn")
     interrupt = threading.Timer(0.5, os.kill, (os.getpid(), number))
@@ -155,31 +170,27 @@ def test_a_start_that_takes_too_long_is_called_so(child, tmp_path: Path, monkeyp
 def test_the_server_imports_nothing_from_the_current_folder(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "prefrm.py").write_text("raise SystemExit('the wrong prefrm')")
     monkeypatch.chdir(tmp_path)
+    command = serving._command
+    # Without a bundle it ends before it imports torch.
+    monkeypatch.setattr(serving, "_command", lambda bundle, file: command(bundle, file)[:5])
     with (
-        pytest.raises(ServerUnavailableError, match=r"it ended with status 2; .*no-bundle is no folder"),
+        pytest.raises(ServerUnavailableError, match=r"it ended with status 2; .*nothing to serve"),
         served(tmp_path / "no-bundle", tmp_path / "server"),
     ):
         pass
 
 
-@pytest.fixture
-def bundle(judge, tmp_path: Path) -> Path:
-    from prefrm.bundle import write_bundle
-
-    folder = tmp_path / "bundle"
-    write_bundle(folder, judge, calibration=None, data_fingerprint="f" * 64, metrics={}, card="# A judge\n")
-    return folder
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
-def test_a_real_server_ends_with_the_process_that_started_it(
-    bundle: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    command = [sys.executable, "-c", PARENT, str(bundle), str(tmp_path / "server")]
+def test_prefrm_serve_ends_with_the_process_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
     children: list[psutil.Process] = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
     ) as parent:
         try:
             assert parent.stdout is not None
@@ -196,18 +207,6 @@ def test_a_real_server_ends_with_the_process_that_started_it(
             for process in (parent, *children):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-
-
-@pytest.mark.slow
-def test_a_real_server_answers_as_the_engine_does_and_without_a_proxy(
-    bundle: Path, groups: list[Group], tmp_path: Path, dead_proxy: str
-) -> None:
-    from prefrm.engine import Engine
-
-    local = Engine.from_bundle(bundle, device="cpu").score(groups)
-    with served(bundle, tmp_path / "server") as server:
-        assert over_grpc(server, groups, local) < 1e-6
-        assert over_http(server, groups, local) < 1e-6
 
 
 def utility(prompt: str, image: bytes) -> float:

@@ -1,20 +1,27 @@
 import io
 import json
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from data_recipes.shapes.prompts import split_prompts
 from data_recipes.shapes.recipe import ShapesOptions
-from prefrm.errors import ConfigError, ServerUnavailableError
+from prefrm.engine import Engine
+from prefrm.errors import ConfigError
+from prefrm.quickstart import serving
 from prefrm.quickstart.folder import make_room
-from prefrm.quickstart.serving import served
+from prefrm.quickstart.serving import Address
 from prefrm.quickstart.settings import PolicySettings, Settings
 from prefrm.quickstart.story import tell
 from prefrm.train import OptimConfig
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 
 SHORT = Settings(
     data=ShapesOptions(train=60, validation=12, test=24),
@@ -34,8 +41,10 @@ class Told:
 
 
 def told_in_short(out: Path) -> Told:
+    threads = torch.get_num_threads()
     with redirect_stdout(io.StringIO()) as printed:
         tell(out, seed=3, settings=SHORT)
+    torch.set_num_threads(threads)
     return Told(
         out=out, printed=printed.getvalue(), facts=json.loads((out / "report.json").read_text("utf-8"))
     )
@@ -63,7 +72,7 @@ def test_the_whole_story_in_short(told: Told) -> None:
     seconds = dict(facts["seconds"])
     total = seconds.pop("total")
     assert list(seconds) == ["data", "judge", "evaluation", "bundle", "server", "policy", "report"]
-    assert 0 < total - sum(seconds.values()) < 5
+    assert 0 < total - sum(seconds.values()) < 0.1 * total
     assert 100 < facts["peak_rss_mb"] < 4096
     report = (told.out / "report.md").read_text()
     pictures = list((told.out / "pictures").glob("*.png"))
@@ -73,8 +82,19 @@ def test_the_whole_story_in_short(told: Told) -> None:
         assert (told.out / name).is_file()
 
 
+@contextmanager
+def served_here(bundle: Path, folder: Path) -> Iterator[Address]:
+    """The bundle behind a server of this process, which needs no seconds to import torch."""
+    server = JudgeServer(Engine.from_bundle(bundle, device="cpu"), ModelInfo(name="judge"))
+    with background(server) as found:
+        yield Address(http=found.http, grpc=found.grpc, metrics=found.metrics, models=found.models)
+
+
 @pytest.mark.slow
-def test_a_second_run_replaces_the_first_and_an_equal_seed_gives_equal_numbers(told: Told) -> None:
+def test_a_second_run_replaces_the_first_and_an_equal_seed_gives_equal_numbers(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "served", served_here)
     (told.out / "notes.txt").write_text("the only copy")
     (told.out / "policy" / "stale").write_text("of the first run")
     again = told_in_short(told.out).facts
@@ -101,11 +121,3 @@ def test_something_else_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--out"):
         tell(tmp_path, seed=0, settings=SHORT)
     assert (tmp_path / "thesis.tex").read_text() == "the only copy"
-
-
-def test_a_server_that_does_not_start_is_one_error(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ServerUnavailableError, match="no-bundle is no folder"),
-        served(tmp_path / "no-bundle", tmp_path / "server"),
-    ):
-        pass

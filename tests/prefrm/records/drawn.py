@@ -23,7 +23,7 @@ def groups(draw):
     size = len(images)
     return PreferenceGroup(
         id=draw(TEXT),
-        prompt=draw(TEXT),
+        prompt=draw(TEXT.filter(str.strip)),
         images=tuple(images),
         comparisons=tuple(draw(st.lists(comparisons(present), max_size=4))) if len(present) > 1 else (),
         quality=draw(st.none() | st.tuples(*[st.floats(allow_nan=False)] * size)),

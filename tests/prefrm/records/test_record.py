@@ -105,3 +105,18 @@ def test_a_bad_group_is_refused_by_name(changes, message):
 
 def test_a_scorer_sees_no_label():
     assert pair(quality=(0.0, 1.0), texts=("a", "b")).group() == Group(prompt="a cat", images=(b"x", b"y"))
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_a_blank_prompt_is_no_task(prompt):
+    with pytest.raises(RecordError, match="record 'r1' has an empty prompt"):
+        pair(prompt=prompt)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"id": "r\udc80"}, {"prompt": "a \ud83d"}, {"texts": ("\ud83d", None)}, {"tags": {"skill": "\ud83d"}}],
+)
+def test_half_a_character_is_no_text(changes):
+    with pytest.raises(RecordError, match="is not valid Unicode text"):
+        pair(**changes)

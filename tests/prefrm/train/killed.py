@@ -1,12 +1,7 @@
-"""A training that kills itself: `python killed.py CONFIG PLACE NUMBER [--resume]`.
-
-PLACE is "step" (after that optimizer step), "file" (when that file of a checkpoint is forced to the disk) or
-"export" (when the files of the bundle are there, and not their hashes).
-"""
+"""Trainings that kill themselves: in a step, at a file of a checkpoint, in the export."""
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 from prefrm.bundle import writing
@@ -15,23 +10,24 @@ from prefrm.train import TrainConfig, checkpoints, run
 from prefrm.train.callbacks import ReportProgress
 
 
-def die_at(number: int) -> None:
+def train(config: Path, place: str, number: int) -> None:
+    """Run a training until it kills itself with SIGKILL.
+
+    `place` is "step" (after that optimizer step), "file" (when that file of a checkpoint is forced to disk)
+    or "export" (when the files of the bundle are there, and not their hashes).
+    """
     count = 0
 
-    def step(*args: object, **kwargs: object) -> None:
+    def die_at_the_number(*args: object, **kwargs: object) -> None:
         nonlocal count
         count += 1
         if count == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if sys.argv[2] == "step":
-        ReportProgress.on_step_end = step  # type: ignore[method-assign]
-    elif sys.argv[2] == "export":
-        writing.hash_files = step  # type: ignore[assignment]
+    if place == "step":
+        ReportProgress.on_step_end = die_at_the_number  # type: ignore[method-assign]
+    elif place == "export":
+        writing.hash_files = die_at_the_number  # type: ignore[assignment]
     else:
-        checkpoints._force_to_disk = step  # type: ignore[assignment]
-
-
-if __name__ == "__main__":
-    die_at(int(sys.argv[3]))
-    run(load_config(TrainConfig, Path(sys.argv[1])), resume="--resume" in sys.argv)
+        checkpoints._force_to_disk = die_at_the_number  # type: ignore[assignment]
+    run(load_config(TrainConfig, config))

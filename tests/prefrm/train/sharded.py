@@ -1,6 +1,5 @@
 """Run by two processes: FSDP2 spreads a judge, whose state is gathered, put back, and trained on."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -42,9 +41,8 @@ def step(judge: Judge, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-if __name__ == "__main__":
+def main(folder: Path) -> None:
     distributed.init_process_group("gloo")
-    folder = Path(sys.argv[1])
     judge, optimizer = shard(make(folder))
     assert is_sharded(judge)
     step(judge, optimizer)

@@ -8,6 +8,7 @@ import torch
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode, digest
 from prefrm.records import Comparison, PreferenceGroup, read_groups, write_groups
+from prefrm.train.coverage import Coverage
 from prefrm.train.data import ComparisonCollator, blank_batch
 from prefrm.train.examples import Example, group_example, load_examples, pair_example
 
@@ -47,18 +48,18 @@ def test_an_unreadable_image_costs_its_own_rows_and_names_its_record(
     )
     write_groups([good, bad], tmp_path / "mixed", "train")
     rows = load_examples(tmp_path / "mixed", "train", unit="pair", cache=tmp_path / "cache").fetch(range(8))
-    collator = ComparisonCollator(judge.processor)
-    batch = collator(rows)
+    collator, coverage = ComparisonCollator(judge.processor), Coverage()
+    batch = coverage.add(collator(rows))
     assert len(batch["batch"]) == len(batch["p_N"]) == 6
-    assert list(collator.left_out) == ["broken"]
+    assert list(coverage.left_out) == ["broken"]
     assert (
         f"of record 'broken' is left out what compares image sha256 {digest(b'no image')[:12]}: "
         in caplog.text
     )
-    assert collator.read == 6
-    assert collator([rows[6], rows[7]])["batch"] is None
-    assert collator([])["batch"] is None
-    assert collator.read == 6
+    assert coverage.read == 6
+    assert coverage.add(collator([rows[6], rows[7]]))["batch"] is None
+    assert coverage.add(collator([]))["batch"] is None
+    assert coverage.read == 6
 
 
 def test_a_blank_batch_can_be_judged(judge) -> None:
@@ -84,15 +85,15 @@ def test_an_image_that_cannot_be_read_costs_its_own_comparisons(
     images[3] = b"no image" if trouble == "no image" else png(3, width=640, height=64)
     if alone:
         judge.processor.max_length = len(judge.processor.prepare_single("p", small))
-    collator = ComparisonCollator(judge.processor)
-    batch = collator([five(images)])
+    coverage = Coverage()
+    batch = coverage.add(ComparisonCollator(judge.processor)([five(images)]))
     kept = [n for n, pair in enumerate(TEN) if 3 not in pair]
     orders = 1 if alone else 2
-    assert len(batch["batch"]) == collator.read == orders * len(kept)
+    assert len(batch["batch"]) == coverage.read == orders * len(kept)
     assert batch["weight_N"].tolist() == orders * [1.0 + n for n in kept]
     targets = [0.1 * i + 0.01 * j for i, j in TEN if 3 not in (i, j)]
     assert batch["p_N"][: len(kept)].tolist() == pytest.approx(targets)
-    (reason,) = collator.left_out.values()
+    (reason,) = coverage.left_out.values()
     assert reason.startswith(f"image 4 of 5, sha256 {digest(images[3])[:12]}: ")
     (message,) = [record.getMessage() for record in caplog.records]
     assert message == f"of record 'g' is left out what compares {reason}"
@@ -110,10 +111,10 @@ def test_two_images_that_are_too_long_together_cost_their_comparison(judge, png)
     images = [png(n, width=32, height=32) for n in range(2)]
     one, other = (judge.processor.prepare_image(decode(image)) for image in images)
     judge.processor.max_length = len(judge.processor.prepare_pair("p", one, other)) - 1
-    collator = ComparisonCollator(judge.processor)
-    row = pair_example("g", "p", images, Comparison.preferred(0, 1))
-    assert collator([row])["batch"] is None
-    assert collator.left_out["g"].startswith("its images: the comparison has")
+    batch = ComparisonCollator(judge.processor)([pair_example("g", "p", images, Comparison.preferred(0, 1))])
+    assert batch["batch"] is None
+    ((record, reason),) = batch["left_out"]
+    assert record == "g" and reason.startswith("its images: the comparison has")
 
 
 def test_a_large_group_is_read_in_sequences_of_bounded_length(tiny_checkpoint: Path, png) -> None:

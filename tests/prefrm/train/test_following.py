@@ -1,8 +1,11 @@
 """What a person sees and chooses while a judge learns: validation, early stopping, precision, recomputing."""
 
 import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from prefrm.engine import Engine
-from prefrm.errors import ConfigError
+from prefrm.errors import ConfigError, MissingExtraError
 from prefrm.eval import evaluate
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.records import read_groups
@@ -27,7 +30,7 @@ from prefrm.train import (
     run,
 )
 from prefrm.train.mixing import Mixture
-from prefrm.train.tensorboard import TensorBoard
+from prefrm.train.reporting import TensorBoard, tracker_callbacks
 from prefrm.train.trainer import JudgeTrainer
 from prefrm.train.validation import Validation
 
@@ -54,14 +57,31 @@ def test_validation_stands_in_the_line_of_its_step(config: TrainConfig) -> None:
     result = run(replace(config, evaluation=EvaluationConfig(every=4, groups=2)))
     lines = metrics(config)
     assert [line["step"] for line in lines if "validation_log_loss" in line] == [4, 6]
-    # What it says at the end is what the exported judge says of the same groups, without its temperature.
+    # The last numbers are those of the exported judge on the same groups under its own best calibration.
     judge = Engine.from_bundle(result.bundle, device="cpu").judge
     groups = list(read_groups(config.data.path, "validation"))[:2]
-    expected = evaluate(Engine(judge), groups).metrics
+    plain_evaluation = evaluate(Engine(judge), groups)
+    expected = plain_evaluation.calibrated(plain_evaluation.fitted_calibration()).metrics
+    assert expected.log_loss < plain_evaluation.metrics.log_loss
     assert lines[-1]["validation_log_loss"] == pytest.approx(expected.log_loss, abs=1e-5)
     assert lines[-1]["validation_accuracy"] == expected.accuracy.value
     # Looking changes nothing.
     assert [line["loss"] for line in lines] == [line["loss"] for line in metrics(plain)]
+
+
+def test_how_certain_a_judge_is_does_not_decide_what_is_best(
+    judge: Judge, brightness: Callable[..., Path]
+) -> None:
+    """Both judges give the same verdicts, and a calibration is fitted to whichever is exported."""
+    groups = list(read_groups(brightness(validation=40), "validation"))
+    validation = Validation(judge, lambda: iter(groups), every=1)
+    plain, watched = [], []
+    for scale in (30.0, 300.0):
+        judge.head.log_scale.data.fill_(math.log(scale))
+        plain.append(evaluate(Engine(judge), groups).metrics.log_loss)
+        watched.append(validation._measure()["validation_log_loss"])
+    assert plain[1] > plain[0] + 0.5
+    assert watched[1] == pytest.approx(watched[0], abs=0.03)
 
 
 def head_of(bundle: Path) -> torch.Tensor:
@@ -126,11 +146,47 @@ def test_validation_needs_its_split(config: TrainConfig) -> None:
         replace(config, evaluation=EvaluationConfig(), data=replace(config.data, validation=None))
 
 
+def test_a_tracker_that_is_not_installed_is_named_with_its_command(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is read: the data and the base model are not there."""
+    monkeypatch.setattr("prefrm.train.reporting.find_spec", lambda name: name == "tensorboard" or None)
+    absent = replace(config, report_to=("wandb", "tensorboard", "trackio"))
+    absent = replace(absent, data=DataConfig(path=Path("nowhere")), judge=JudgeSpec(base_model="nowhere"))
+    with pytest.raises(MissingExtraError, match=r"names wandb, trackio, .*`pip install wandb trackio`"):
+        run(absent)
+
+
+def test_trackers_are_named_as_transformers_names_them(config: TrainConfig, tmp_path: Path) -> None:
+    assert config.trackers == () == replace(config, report_to=("none",)).trackers
+    assert replace(config, report_to="wandb").trackers == ("wandb",)
+    assert replace(config, report_to=("wandb", "trackio")).trackers == ("wandb", "trackio")
+    with pytest.raises(ValueError, match="tensorboard, trackio, wandb, or all, or none; received 'mlflow'"):
+        replace(config, report_to=("wandb", "mlflow"))
+    named = {type(callback).__name__ for callback in tracker_callbacks(("all",), tmp_path)}
+    installed = {"tensorboard": "TensorBoard", "trackio": "TrackioCallback", "wandb": "WandbCallback"}
+    assert named == {made for name, made in installed.items() if find_spec(name)}
+
+
+def test_a_training_prints_its_numbers_and_no_noise_of_libraries(
+    config: TrainConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(replace(config, evaluation=EvaluationConfig(every=3, groups=2)))
+    err = capfd.readouterr().err
+    # Bars of loading and deprecations.
+    assert not re.search(r"it/s|examples/s|\d%|Warning", err)
+    third, last, end = (line for line in err.splitlines() if line.startswith(("step", "training")))
+    assert re.fullmatch(r"step 3: validation log loss 0\.\d{4}, accuracy \d\.\d{4}", third)
+    assert last.startswith("step 6: validation log loss ")
+    numbers = metrics(config)[-1]
+    assert end == f"training: 6/6, loss {numbers['loss']:.4f}, lr {numbers['learning_rate']:.2e}"
+
+
 def test_tensorboard_has_every_step(config: TrainConfig) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(replace(config, tensorboard=True))
+    run(replace(config, report_to="tensorboard"))
     events = EventAccumulator(str(config.output / "tensorboard")).Reload().Scalars("loss")
     assert [event.step for event in events] == list(range(1, 7))
     assert [event.value for event in events] == pytest.approx([line["loss"] for line in metrics(config)])

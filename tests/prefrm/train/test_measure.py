@@ -28,13 +28,13 @@ def scorer() -> FakeScorer:
 
 def test_both_splits_calibrate_and_measure(scorer: FakeScorer, data: DataConfig, tmp_path: Path) -> None:
     calibration, evaluation = measure(scorer, data, tmp_path / "report")
-    assert (calibration.split, calibration.n) == ("validation", 12)
-    assert calibration.temperature < 0.5
-    assert evaluation.temperature == calibration.temperature
+    assert (calibration.split, calibration.pairs) == ("validation", 12)
+    assert calibration.map.temperature < 0.5
+    assert evaluation.applied == calibration.map
     assert evaluation.thresholds.split == "validation"
     numbers = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert numbers["temperature"] == calibration.temperature
-    assert numbers["before"]["temperature"] == 1.0
+    assert numbers["applied"] == {"name": calibration.name, "parameters": calibration.parameters}
+    assert numbers["before"]["applied"] is None
     assert len(evaluation.judged) == 2
 
 
@@ -52,7 +52,7 @@ def test_without_a_validation_split_the_judge_is_measured_as_it_is(
 ) -> None:
     calibration, evaluation = measure(scorer, replace(data, validation=None), tmp_path / "report")
     assert calibration is None
-    assert evaluation.temperature == 1.0
+    assert evaluation.applied is None
     assert evaluation.thresholds is None
     assert "there is none: data.validation is null." in (tmp_path / "report" / "report.md").read_text()
 

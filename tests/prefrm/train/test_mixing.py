@@ -34,12 +34,14 @@ def two(seed: int = 3, weights: tuple[float, float] = (1.0, 3.0)) -> Mixture:
     return Mixture([Letters("a", 7), Letters("b", 50)], seed=seed, weights=weights)
 
 
-def test_of_one_dataset_an_epoch_ends_with_what_is_left() -> None:
-    steps = examples(Mixture([Letters("a", 10)], seed=0), size=4, steps=6)
-    assert [len(step) for step in steps] == [4, 4, 2, 4, 4, 2]
-    first, second = [*chain(*steps[:3])], [*chain(*steps[3:])]
-    assert sorted(first) == sorted(second) == [f"a{n}" for n in range(10)]
-    assert first != second
+@pytest.mark.parametrize("size", [3, 4, 10, 25])
+def test_every_step_is_full_and_what_an_epoch_leaves_over_begins_the_next_step(size: int) -> None:
+    steps = examples(Mixture([Letters("a", 10)], seed=0), size=size, steps=20)
+    assert {len(step) for step in steps} == {size}
+    drawn = [*chain(*steps)]
+    epochs = [drawn[n : n + 10] for n in range(0, len(drawn) - 9, 10)]
+    assert all(sorted(epoch) == [f"a{n}" for n in range(10)] for epoch in epochs)
+    assert epochs[0] != epochs[1]
 
 
 def test_datasets_are_drawn_in_proportion_to_their_weights() -> None:
@@ -74,7 +76,7 @@ def test_another_seed_is_another_order() -> None:
 
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (1, 4), (2, 2), (4, 1)])
 def test_a_step_is_the_same_however_it_is_shared(processes: int, accumulation: int) -> None:
-    """Steps of 8 of 20 examples: the third has 4, and not everybody has something to read."""
+    """Steps of 8 of 20 examples: the third begins in one epoch and ends in the next."""
     batch_size = 8 // (processes * accumulation)
     shares = []
     for process in range(processes):
@@ -86,7 +88,8 @@ def test_a_step_is_the_same_however_it_is_shared(processes: int, accumulation: i
             process=process,
         )
         mine.start = 1
-        shares.append(list(islice(mine, 3 * accumulation)))
+        shares.append([mine[draws] for draws in islice(mine.draws(), 3 * accumulation)])
+        assert {len(run) for run in shares[-1]} == {batch_size}
     for step in range(3):
         runs = slice(step * accumulation, (step + 1) * accumulation)
         seen = [example for share in shares for run in share[runs] for example in run]
@@ -95,7 +98,7 @@ def test_a_step_is_the_same_however_it_is_shared(processes: int, accumulation: i
 
 
 def test_epochs_are_of_the_first_dataset() -> None:
-    assert Mixture([Letters("a", 20)], seed=0).epochs(6, size=8) == 2.0
+    assert Mixture([Letters("a", 20)], seed=0).epochs(5, size=8) == 2.0
     assert two().epochs(7, size=8) == 7 * 8 / 4 / 7
 
 

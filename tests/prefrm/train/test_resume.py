@@ -4,9 +4,8 @@ import hashlib
 import importlib
 import json
 import signal
-import subprocess
-import sys
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,8 @@ from prefrm.judge import JudgeSpec
 from prefrm.train import AdapterConfig, CheckpointConfig, DataConfig, OptimConfig, TrainConfig, run
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.trainer import read_state
+from tests.forked import start
+from tests.prefrm.train import killed
 
 STEPS = 11
 # The package has a function of that name.
@@ -39,14 +40,18 @@ def config(tiny_checkpoint: Path, tmp_path: Path, brightness) -> TrainConfig:
     )
 
 
-def start_and_kill(config: TrainConfig, name: str, *arguments: str) -> tuple[TrainConfig, subprocess.Popen]:
+def start_and_kill(
+    config: TrainConfig, name: str, place: str, number: int
+) -> tuple[TrainConfig, BaseProcess]:
     mine = replace(config, output=config.output.with_name(name))
     path = mine.output.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(to_mapping(mine)))
-    script = Path(__file__).with_name("killed.py")
-    return mine, subprocess.Popen(
-        [sys.executable, str(script), str(path), *arguments], stderr=subprocess.DEVNULL
-    )
+    return mine, start(killed.train, path, place, number, log=path.with_suffix(".log"))
+
+
+def assert_killed(process: BaseProcess) -> None:
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def hashes(config: TrainConfig) -> dict[str, str]:
@@ -66,32 +71,32 @@ def test_a_killed_run_ends_where_the_uninterrupted_one_ends(config: TrainConfig)
     # After step 8, the newest checkpoint is of step 6. A checkpoint has five files and its folder, then the
     # folder around it: the fourth file of the third checkpoint is number 18.
     started = [
-        start_and_kill(config, "at a step", "step", "8"),
-        start_and_kill(config, "at a file", "file", "18"),
+        start_and_kill(config, "at a step", "step", 8),
+        start_and_kill(config, "at a file", "file", 18),
     ]
     run(config)
     assert [line["step"] for line in metrics(config)] == list(range(1, STEPS + 1))
-    for (killed, process), known in zip(started, (8, 9), strict=True):
-        assert process.wait() == -signal.SIGKILL
-        left = Checkpoints(killed.output / "checkpoints", keep=2)
+    for (left_over, process), known in zip(started, (8, 9), strict=True):
+        assert_killed(process)
+        left = Checkpoints(left_over.output / "checkpoints", keep=2)
         assert [path.name for path in left.found()] == ["step-00000006", "step-00000003"]
-        assert len(metrics(killed)) in (known - 1, known)
-        run(killed, resume=True)
-        assert hashes(killed) == hashes(config)
-        assert metrics(killed) == metrics(config)
+        assert len(metrics(left_over)) in (known - 1, known)
+        run(left_over, resume=True)
+        assert hashes(left_over) == hashes(config)
+        assert metrics(left_over) == metrics(config)
         assert not left.folder.exists()
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_in_its_export_exports_the_same_weights(config: TrainConfig) -> None:
     short = replace(config, optim=replace(config.optim, steps=2))
-    killed, process = start_and_kill(short, "in the export", "export", "1")
+    left_over, process = start_and_kill(short, "in the export", "export", 1)
     run(short)
-    assert process.wait() == -signal.SIGKILL
-    assert not (killed.output / "bundle").exists()
-    run(killed, resume=True)
-    assert hashes(killed) == hashes(short)
-    assert sorted(path.name for path in killed.output.iterdir()) == ["bundle", "metrics.jsonl"]
+    assert_killed(process)
+    assert not (left_over.output / "bundle").exists()
+    run(left_over, resume=True)
+    assert hashes(left_over) == hashes(short)
+    assert sorted(path.name for path in left_over.output.iterdir()) == ["bundle", "metrics.jsonl"]
 
 
 class Interrupted(Exception):
@@ -208,7 +213,7 @@ def test_other_settings_are_named(unfinished: TrainConfig) -> None:
         run(other, resume=True)
     data = unfinished.data.path
     (data / "train.parquet").write_bytes((data / "validation.parquet").read_bytes())
-    with pytest.raises(ConfigError, match=r"data fingerprint was '\w+' and is '\w+'; resume"):
+    with pytest.raises(ConfigError, match=r"data\.train fingerprint was '\w+' and is '\w+'; resume"):
         run(unfinished, resume=True)
 
 

@@ -1,8 +1,6 @@
 """Judges that are spread over processes, as far as that can be seen without an accelerator."""
 
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +15,8 @@ from transformers.models.qwen3_vl import modeling_qwen3_vl
 from prefrm.errors import ConfigError
 from prefrm.judge import JudgeSpec
 from prefrm.train import DataConfig, EvaluationConfig, TrainConfig, run
+from tests.forked import ranks
+from tests.prefrm.train import sharded
 
 CONFIG = Path(__file__).parents[3] / "configs" / "accelerate" / "fsdp.yaml"
 
@@ -67,14 +67,6 @@ def test_validation_of_a_sharded_judge_is_refused(environment: dict[str, str], t
 
 
 @pytest.mark.slow
-def test_the_state_of_a_sharded_judge_is_whole(tiny_checkpoint: Path) -> None:
-    script = Path(__file__).with_name("sharded.py")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [sys.executable, *command, str(script), str(tiny_checkpoint)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_state_of_a_sharded_judge_is_whole(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    for status, log in ranks(sharded.main, tiny_checkpoint, folder=tmp_path):
+        assert status == 0, log

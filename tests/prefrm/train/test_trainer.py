@@ -4,7 +4,9 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from prefrm.errors import ConfigError
 from prefrm.judge import Judge, JudgeSpec
+from prefrm.train.state import gather_weights, load_weights
 from prefrm.train.trainer import JudgeTrainer
 
 
@@ -37,3 +39,10 @@ def test_weights_that_are_no_matrices_do_not_decay(tiny_checkpoint: Path, tmp_pa
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     assert judge.head.log_scale.item() == pytest.approx(0.7)
+
+
+def test_a_checkpoint_of_other_parameters_is_refused(judge: Judge) -> None:
+    weights = gather_weights(judge)
+    name = "head.log_scale"
+    with pytest.raises(ConfigError, match=rf"the checkpoint holds other .* 1 missing \({name}\)"):
+        load_weights(judge, {key: value for key, value in weights.items() if key != name})

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prefrm.bundle import Calibration, write_bundle
+from prefrm.bundle import CalibrationRecord, write_bundle
 from prefrm.judge import Judge, JudgeSpec
 from tests.prefrm.judge.families import save_checkpoint
 
-CALIBRATION = Calibration(temperature=1.7, split="validation", n=200)
+CALIBRATION = CalibrationRecord(
+    name="power", parameters={"temperature": 1.7, "power": 1.3}, split="validation", pairs=200
+)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import httpx
 
 __all__ = ["TRITON", "Addresses", "triton"]
 
-# Where `make test` puts it (install.py).
+# Where `make test-triton` puts it (install.py).
 TRITON = Path(__file__).resolve().parents[3] / ".triton"
 START_S = 120
 STOP_S = 20

@@ -1,19 +1,19 @@
-"""What several groups of a call have in common, kept from the first that needs it to the last."""
+"""Values that several groups of a call need, each freed after its last expected use."""
 
 from collections import Counter
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-__all__ = ["Held"]
+__all__ = ["RefCounted"]
 
 V = TypeVar("V")
 
 
-class Held(Generic[V]):
-    """Values by name, each kept for as long as it will be needed again.
+class RefCounted(Generic[V]):
+    """Values by name, each freed after its last expected use.
 
     Args:
-        uses: the names, once for each use to come.
+        uses: the names, once for each expected use.
     """
 
     def __init__(self, uses: Iterable[str]) -> None:
@@ -28,7 +28,7 @@ class Held(Generic[V]):
         return self._values.get(name)
 
     def use(self, name: str, value: V) -> None:
-        """Count one use of a value; keep it if there is another to come, and let it go if not."""
+        """Count one use of a value; keep it if another use is expected, and free it if not."""
         self._left[name] -= 1
         if self._left[name] > 0:
             self._values[name] = value

@@ -1,0 +1,37 @@
+"""Text and colours for people to read: on one line, and with enough contrast.
+
+Shared by the figures and by the terminal, neither of which a prompt or a file name may break.
+"""
+
+import unicodedata
+
+__all__ = ["BLACK", "ELLIPSIS", "WHITE", "one_line", "text_color"]
+
+ELLIPSIS = "…"
+BLACK, WHITE = "#000000", "#ffffff"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# Control characters, and the surrogates that stand for undecodable bytes of a file name.
+UNPRINTABLE = ("Cc", "Cs")
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and tabs, each of which becomes a space; other spaces stay as they are.
+
+    Any other control character is shown as U+FFFD.
+    """
+    line = " ".join(part.strip() for part in text.strip().splitlines()).replace("\t", " ")
+    return "".join(REPLACEMENT if unicodedata.category(c) in UNPRINTABLE else c for c in line)
+
+
+def text_color(background: tuple[float, float, float]) -> str:
+    """Black or white, whichever has the higher contrast on `background`: red, green and blue in [0, 1].
+
+    By the contrast ratio of WCAG 2.2, of which the better one is never below 4.5.
+    """
+    luminance = sum(w * _linear(c) for w, c in zip((0.2126, 0.7152, 0.0722), background, strict=True))
+    return BLACK if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else WHITE
+
+
+def _linear(channel: float) -> float:
+    """An sRGB channel as linear light, both in [0, 1]."""
+    return channel / 12.92 if channel <= 0.04045 else float(((channel + 0.055) / 1.055) ** 2.4)

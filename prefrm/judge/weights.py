@@ -1,0 +1,156 @@
+"""Weights from safetensors files: exactly those that a model has, each in its shape.
+
+`transformers` and `peft` fill a gap with random numbers and pass over what they do not know. Here both are
+errors: such a judge would be another one whenever it is loaded.
+"""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+from transformers.core_model_loading import revert_weight_conversion
+
+from prefrm.errors import ConfigError
+
+__all__ = ["check_readable", "check_weights", "load_pretrained", "load_weights", "read_weights"]
+
+# Tensors of each kind that an error names; the rest are counted.
+NAMED = 3
+
+Shape = tuple[int, ...]
+
+
+def load_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
+    """`kind.from_pretrained(folder)` in evaluation mode, from safetensors alone, and with every weight.
+
+    Weights that the configuration ties need be in the files only once.
+
+    Args:
+        kind: an auto class of `transformers`, such as `AutoModelForCausalLM`.
+        options: of `from_pretrained`.
+
+    Raises:
+        ConfigError: a file of weights is truncated or unreadable, or a weight is missing, has another shape
+            or is unexpected; it is named.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        check_readable(path)
+    with _without_load_report():
+        model, found = kind.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            # Reported and then refused, together with all other differences.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+    _refuse(
+        folder,
+        missing=_names_in_files(model, found["missing_keys"]),
+        unexpected=_names_in_files(model, found["unexpected_keys"]),
+        reshaped={
+            _names_in_files(model, [name])[0]: (tuple(of_file), tuple(of_model))
+            for name, of_file, of_model in found["mismatched_keys"]
+        },
+    )
+    return model
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Fill a module from a file. Raises `ConfigError` as `load_pretrained`."""
+    weights = read_weights(path)
+    check_weights(path, weights, module.state_dict())
+    module.load_state_dict(weights)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file, on the CPU. Raises `ConfigError` if it is truncated or unreadable."""
+    with _naming(path):
+        weights: dict[str, torch.Tensor] = load_file(path)
+    return weights
+
+
+def check_readable(path: Path) -> None:
+    """Raise `ConfigError` if a file is truncated or unreadable; reads its header alone."""
+    with _naming(path), safe_open(path, framework="pt"):
+        pass
+
+
+def check_weights(
+    source: Path | str, found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> None:
+    """Raise `ConfigError` if `found` has not the names and shapes of `expected`; names `source` and them."""
+    shapes = {
+        name: (tuple(found[name].shape), tuple(expected[name].shape)) for name in found if name in expected
+    }
+    _refuse(
+        source,
+        missing=expected.keys() - found.keys(),
+        unexpected=found.keys() - expected.keys(),
+        reshaped={name: pair for name, pair in shapes.items() if pair[0] != pair[1]},
+    )
+
+
+def _refuse(
+    source: Path | str,
+    *,
+    missing: Collection[str],
+    unexpected: Collection[str],
+    reshaped: Mapping[str, tuple[Shape, Shape]],
+) -> None:
+    differ = [
+        f"{name} is {list(of_file)} instead of {list(of_model)}"
+        for name, (of_file, of_model) in sorted(reshaped.items())
+    ]
+    kinds = (("missing", sorted(missing)), ("of another shape", differ), ("unexpected", sorted(unexpected)))
+    problems = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds if names]
+    if problems:
+        raise ConfigError(
+            f"{source} holds other weights than the model has: {'; '.join(problems)}; "
+            "save or download it again, whole"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _names_in_files(model: Any, names: Collection[str]) -> list[str]:
+    """The names of a model's weights as its checkpoint has them; `transformers` renames some as it loads.
+
+    It forgets how where no weight of a part of the model was in the files.
+    """
+    return list(revert_weight_conversion(model, {name: torch.empty(0) for name in names}))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"{path} is truncated or not a readable safetensors file ({error}); save or download it again"
+        ) from error
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Suppress the table in which `transformers` warns of what is refused here by an error."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    # Not the logger's level, by which `transformers` decides what else it checks and reports.
+    logger.addFilter(_is_no_load_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_load_report)
+
+
+def _is_no_load_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()

@@ -1,0 +1,169 @@
+"""The training tables that `label` writes: each is named after the trainer that reads it as it is.
+
+    out/trl_dpo/train.parquet         TRL's `DPOTrainer`, for policies that write text, such as an SVG
+    out/diffusion_dpo/train.parquet   Diffusion-DPO's `train.py --dataset_name out/diffusion_dpo`, for
+                                      policies that make images
+
+`datasets.load_dataset(folder)` reads each folder, with the split "train". Only a dataset whose candidates
+carry their texts (`PreferenceGroup.texts`) gives the first table; an image stands for no text.
+
+| `trl_dpo` | |
+|---|---|
+| `prompt` | text, or a list with one user message |
+| `chosen`, `rejected` | the candidates' texts, or lists with one assistant message |
+
+TRL concatenates prompt and text, so a text that would touch its prompt begins with a blank, as in TRL's own
+examples.
+
+| `diffusion_dpo` | |
+|---|---|
+| `caption` | the prompt |
+| `jpg_0`, `jpg_1` | the two encoded images as bytes, in the group's order: no place tells the label |
+| `label_0`, `label_1` | 1 for the chosen image, 0 for the other |
+
+The script ignores EXIF, so an image that its EXIF turns is stored as an upright PNG.
+
+Both tables then have
+
+| | |
+|---|---|
+| `id` | of the group |
+| `margin` | P(chosen beats rejected) - P(rejected beats chosen), in (0, 1] |
+| `chosen_index`, `rejected_index` | the candidates' places in their group |
+| `chosen_win_rate`, `rejected_win_rate` | their win rates in the whole group |
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefrm import media
+from prefrm.label.shards import METADATA_KEY, pyarrow
+from prefrm.records import PreferenceGroup
+from prefrm.rewards import PreferencePair
+from prefrm.winmatrix import WinMatrix
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["DIFFUSION_DPO", "TRL_DPO", "Table", "diffusion_dpo_row", "trl_dpo_row", "writing"]
+
+ROW_GROUP = 256
+Add = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table: the folder that holds it and the trainer that reads it."""
+
+    name: str
+    consumer: str
+
+    def path(self, out: Path) -> Path:
+        """Where it is, in the output folder."""
+        return out / self.name / "train.parquet"
+
+
+TRL_DPO = Table(name="trl_dpo", consumer="TRL's DPOTrainer")
+DIFFUSION_DPO = Table(name="diffusion_dpo", consumer="Diffusion-DPO's train.py")
+
+
+@contextmanager
+def writing(table: Table, out: Path, *, conversational: bool = False) -> Iterator[Add]:
+    """Write the rows that the block adds, whole or not at all."""
+    pa, pq = pyarrow()
+    schema = _schema(pa, table, conversational)
+    path = table.path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, rows = path.with_suffix(".partial"), list[dict[str, Any]]()
+    try:
+        with pq.ParquetWriter(partial, schema) as writer:
+
+            def flush() -> None:
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                rows.clear()
+
+            def add(row: dict[str, Any]) -> None:
+                rows.append(row)
+                if len(rows) == ROW_GROUP:
+                    flush()
+
+            yield add
+            flush()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def trl_dpo_row(
+    group: PreferenceGroup, pair: PreferencePair, matrix: WinMatrix, *, conversational: bool
+) -> dict[str, Any] | None:
+    """The row of a pair in `TRL_DPO`; None if one of the two has no text."""
+    texts = group.texts or (None,) * len(group.images)
+    chosen, rejected = texts[pair.chosen], texts[pair.rejected]
+    if chosen is None or rejected is None:
+        return None
+    row: dict[str, Any] = {"prompt": group.prompt, "chosen": chosen, "rejected": rejected}
+    if conversational:
+        roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+        row = {name: [{"role": roles[name], "content": text}] for name, text in row.items()}
+    else:
+        row |= {name: _after(group.prompt, row[name]) for name in ("chosen", "rejected")}
+    return row | _provenance(group, pair, matrix)
+
+
+def diffusion_dpo_row(group: PreferenceGroup, pair: PreferencePair, matrix: WinMatrix) -> dict[str, Any]:
+    """The row of a pair in `DIFFUSION_DPO`."""
+    first, second = sorted((pair.chosen, pair.rejected))
+    return {
+        "caption": group.prompt,
+        "jpg_0": _upright(group.images[first]),
+        "jpg_1": _upright(group.images[second]),
+        "label_0": float(pair.chosen == first),
+        "label_1": float(pair.chosen == second),
+        **_provenance(group, pair, matrix),
+    }
+
+
+def _upright(image: bytes | None) -> bytes:
+    assert image is not None, "a judged candidate has an image"
+    return media.upright(image)
+
+
+def _after(prompt: str, text: str) -> str:
+    """The text apart from the prompt that it follows."""
+    return text if prompt[-1:].isspace() or text[:1].isspace() else f" {text}"
+
+
+def _provenance(group: PreferenceGroup, pair: PreferencePair, matrix: WinMatrix) -> dict[str, Any]:
+    rate = matrix.win_rate(on_missing="drop")
+    return {
+        "id": group.id,
+        "margin": pair.margin,
+        "chosen_index": pair.chosen,
+        "rejected_index": pair.rejected,
+        "chosen_win_rate": float(rate[pair.chosen]),
+        "rejected_win_rate": float(rate[pair.rejected]),
+    }
+
+
+def _schema(pa: Any, table: Table, conversational: bool) -> "pa.Schema":
+    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    text = messages if conversational else pa.string()
+    columns = {
+        TRL_DPO: [("prompt", text), ("chosen", text), ("rejected", text)],
+        DIFFUSION_DPO: [
+            ("caption", pa.string()),
+            ("jpg_0", pa.binary()),
+            ("jpg_1", pa.binary()),
+            ("label_0", pa.float64()),
+            ("label_1", pa.float64()),
+        ],
+    }[table]
+    columns += [("id", pa.string()), ("margin", pa.float64())]
+    columns += [("chosen_index", pa.int32()), ("rejected_index", pa.int32())]
+    columns += [("chosen_win_rate", pa.float32()), ("rejected_win_rate", pa.float32())]
+    return pa.schema(columns).with_metadata({METADATA_KEY: json.dumps({"consumer": table.consumer})})

@@ -1,0 +1,51 @@
+"""Rewards as trainers hold them, as float64 arrays. Needs no torch: a tensor is known by its `detach`."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prefrm.errors import DataError
+
+__all__ = ["Doubles", "Numbers", "doubles"]
+
+Doubles = npt.NDArray[np.float64]
+Numbers = Any
+"""An array or tensor of booleans, integers or floats, or nested lists of numbers, None and tensors."""
+
+# Of numpy's kinds: strings, bytes, complex numbers, dates and durations, which numpy would convert.
+NOT_REAL = "USOcMm"
+
+
+def doubles(values: Numbers) -> Doubles:
+    """Values of any numeric type, precision and device as a float64 array of their shape.
+
+    A tensor may be on an accelerator and require a gradient; none flows through this. None becomes NaN.
+
+    Raises:
+        DataError: the values are not real numbers, or lists of them have different lengths.
+    """
+    try:
+        array = np.asarray(_plain(values))
+        if array.dtype.kind in NOT_REAL and array.size:
+            raise TypeError(f"their type is {array.dtype}")
+        return array.astype(np.float64)
+    # Each library has errors of its own for what it cannot convert, such as tensors without data.
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise DataError(
+            f"rewards are real numbers, or None, in an array, a tensor or lists of one length; received a "
+            f"{type(values).__name__} that cannot be read: {reason}"
+        ) from error
+
+
+def _plain(values: Any) -> Any:
+    if isinstance(values, np.ndarray) and values.dtype == object and values.ndim:
+        values = values.tolist()
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    if hasattr(values, "detach"):
+        tensor = values.detach().cpu()
+        # numpy has no bfloat16, and torch no float64 on every accelerator.
+        return (tensor if tensor.is_complex() else tensor.double()).numpy()
+    return np.nan if values is None else values

@@ -1,0 +1,143 @@
+"""One pass over a split before the first step: checked, counted, hashed, and copied for random access.
+
+Its result is kept beside the data, for every process, later run and `--resume`:
+
+    data/.prefrm/train.json    counts and hashes, and the size and times of the file that they are of
+    data/.prefrm/train.arrow   the records, memory-mapped, unless they are only ever streamed
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from prefrm.errors import DatasetError
+from prefrm.files import write_whole
+from prefrm.records import PreferenceGroup, fingerprint, read_groups, row_group_sizes, split_file
+from prefrm.train.table import copying
+
+__all__ = ["Prepared", "Survey", "prepare_split"]
+
+FORMAT_VERSION = 1
+FOLDER = ".prefrm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """Contents of a split.
+
+    Attributes:
+        fingerprint: of its groups, in order.
+        layout: hash of how they are spread over the row groups of the file.
+        comparisons: how many there are.
+        groups: how many groups have any.
+    """
+
+    fingerprint: str
+    layout: str
+    comparisons: int
+    groups: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A survey, and the file of a `Table`; None where none was asked for."""
+
+    survey: Survey
+    table: Path | None
+
+
+def prepare_split(folder: Path, split: str, *, table: bool, spare: Path) -> Prepared:
+    """The survey of a split and, with `table`, its records in a `Table`; of an earlier pass, if one was kept.
+
+    Args:
+        folder: a dataset folder.
+        split: one of its splits.
+        table: whether a table is wanted.
+        spare: a folder that is used where nothing can be written beside the data.
+
+    Raises:
+        DatasetError: the split is absent or unreadable, or no disk has room for the table.
+        RecordError: a record breaks its own rules.
+    """
+    file = _identity(folder, split)
+    places = (folder / FOLDER, spare)
+    for place in places:
+        if (found := _kept(place, split, file, table)) is not None:
+            return found
+    place = next(place for place in places if _can_be_written(place))
+    # Whoever waits here for another process finds its result.
+    with FileLock(place / f".{split}.lock"):
+        return _kept(place, split, file, table) or _prepare(place, folder, split, file, table)
+
+
+def _prepare(place: Path, folder: Path, split: str, file: Mapping[str, int], table: bool) -> Prepared:
+    target = place / f"{split}.arrow"
+    partial = target.with_suffix(".partial")
+    try:
+        survey = _survey(folder, split, partial if table else None)
+        if table:
+            partial.replace(target)
+    except OSError as error:
+        raise DatasetError(
+            f"{target} cannot be written ({error.strerror or error}); it takes as much room as the images of "
+            f"{folder}/{split}.parquet: make room, or set data.stream=true, which needs none"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    size = target.stat().st_size if table else None
+    kept = {"format_version": FORMAT_VERSION, "file": file, "survey": asdict(survey), "table": size}
+    write_whole(place / f"{split}.json", json.dumps(kept))
+    return Prepared(survey=survey, table=target if table else None)
+
+
+def _survey(folder: Path, split: str, table: Path | None) -> Survey:
+    comparisons = groups = 0
+
+    def counted(read: Iterable[PreferenceGroup]) -> Iterator[PreferenceGroup]:
+        nonlocal comparisons, groups
+        for group in read:
+            comparisons += len(group.comparisons)
+            groups += bool(group.comparisons)
+            yield group
+
+    read = read_groups(folder, split)
+    digest = fingerprint(counted(read if table is None else copying(read, table)))
+    sizes = json.dumps(row_group_sizes(folder, split))
+    return Survey(
+        fingerprint=digest,
+        layout=hashlib.sha256(sizes.encode()).hexdigest(),
+        comparisons=comparisons,
+        groups=groups,
+    )
+
+
+def _identity(folder: Path, split: str) -> dict[str, int]:
+    """What changes with a file's content: its size, and when it was written and replaced."""
+    stat = split_file(folder, split).stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
+
+
+def _kept(place: Path, split: str, file: Mapping[str, int], table: bool) -> Prepared | None:
+    """The result of an earlier pass over that file; None without one, or if its table is wanted and gone."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept: dict[str, Any] = json.loads((place / f"{split}.json").read_text(encoding="utf-8"))
+        if kept["format_version"] == FORMAT_VERSION and kept["file"] == file:
+            target = place / f"{split}.arrow"
+            if not table or kept["table"] == target.stat().st_size:
+                return Prepared(survey=Survey(**kept["survey"]), table=target if table else None)
+    return None
+
+
+def _can_be_written(place: Path) -> bool:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(place, os.W_OK)

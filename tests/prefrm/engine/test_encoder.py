@@ -1,0 +1,113 @@
+"""Images of several shapes in one pass of the vision tower, in every family."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from prefrm.engine import Engine, FeatureCache
+from prefrm.engine.encoder import Encoder
+from prefrm.engine.refcounted import RefCounted
+from prefrm.judge import Judge, JudgeSpec
+from prefrm.media import DEFAULT_LIMITS, decode
+from prefrm.winmatrix import Group
+from tests.prefrm.judge.families import TINY, save_checkpoint
+
+SIZES = ((48, 32), (32, 32), (16, 64), (100, 70), (32, 32), (64, 48), (20, 20))
+
+
+@pytest.fixture(scope="module", params=sorted(TINY))
+def judge(request, tmp_path_factory: pytest.TempPathFactory) -> Judge:
+    folder = save_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+    return Judge.from_base(JudgeSpec(base_model=str(folder)), "cpu")
+
+
+@pytest.fixture
+def images(png) -> tuple[bytes, ...]:
+    return tuple(
+        png(seed, width=width, height=height, top=30 * seed + 60)
+        for seed, (width, height) in enumerate(SIZES)
+    )
+
+
+@pytest.fixture
+def patches(judge: Judge, images) -> int:
+    """Of a pass: as many as the largest and the smallest image have."""
+    units = [judge.processor.prepare_image(decode(image)).units for image in images]
+    return (max(units) + min(units)) * judge.family.unit_patches(judge.model.config)
+
+
+@contextmanager
+def tower_passes(judge: Judge) -> Iterator[list[int]]:
+    """How many patches or tiles each pass of the vision tower in the block is given."""
+    passes: list[int] = []
+
+    def watched(module, args, kwargs) -> None:
+        passes.append(len(args[0] if args else kwargs["pixel_values"]))
+
+    tower = judge.model.get_submodule(judge.family.vision_tower)
+    handle = tower.register_forward_pre_hook(watched, with_kwargs=True)
+    try:
+        yield passes
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("fill", [0, 1, 4, 37])
+@torch.inference_mode()
+def test_packed_features_are_those_of_one_image_at_a_time(judge: Judge, images, fill: int):
+    prepared = [judge.processor.prepare_image(decode(image)) for image in images]
+    assert len({image.pixels.shape for image in prepared}) > 1
+    alone = [judge.encode([image])[image] for image in prepared]
+    with tower_passes(judge) as passes:
+        packed = judge.encode(prepared, fill)
+    assert len(packed) == len(prepared)
+    assert 0 <= sum(image.units for image in prepared) + fill - sum(passes) < 4
+    for image, features in zip(prepared, alone, strict=True):
+        torch.testing.assert_close(packed[image], features, atol=1e-5, rtol=0)
+
+
+def test_a_packed_pass_has_the_patches_of_its_images_and_no_others(judge: Judge, images, patches: int):
+    units = [judge.processor.prepare_image(decode(image)).units for image in images]
+    most = patches // judge.family.unit_patches(judge.model.config)
+    group = Group(prompt="a cat", images=images)
+    passes: dict[str, list[int]] = {}
+    matrices = {}
+    for name, settings in {
+        "alone": {},
+        "packed": {"patches": patches},
+        "filled": {"patches": patches, "deterministic": True},
+    }.items():
+        with tower_passes(judge) as passes[name]:
+            matrices[name] = Engine(judge, cache_bytes=0, **settings).score([group])[0]
+        np.testing.assert_allclose(matrices[name].p, matrices["alone"].p, atol=1e-5)
+    assert sorted(passes["alone"]) == sorted(units)
+    assert sum(passes["packed"]) == sum(units) and max(passes["packed"]) <= most
+    assert passes["filled"] == [most] * len(passes["packed"]) and len(passes["packed"]) < len(units)
+
+
+def test_what_else_is_in_a_filled_pass_changes_no_bit(judge: Judge, images, patches: int):
+    """Of image features, which tell more than probabilities."""
+    chance, first = random.Random(0), dict[bytes, torch.Tensor]()
+    for _ in range(20):
+        some = dict(enumerate(chance.sample(images, chance.randint(1, 4))))
+        encode = Encoder(judge, FeatureCache(0), patches, True, DEFAULT_LIMITS)
+        with torch.inference_mode():
+            found, _ = encode(some, RefCounted(()))
+        for n, image in some.items():
+            assert torch.equal(found[n].features, first.setdefault(image, found[n].features))
+    assert len(first) == len(images)
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_what_else_is_in_a_deterministic_call_changes_no_bit(judge: Judge, images, patches: int, share: bool):
+    a, b, c, d, e, f, g = images
+    group = Group(prompt="a cat", images=(a, c, g))
+    engine = Engine(judge, cache_bytes=0, patches=patches, share=share, deterministic=True)
+    (alone,) = engine.score([group])
+    others = [Group(prompt="a dog", images=(b, d, e)), Group(prompt="x", images=(f, g))]
+    assert engine.score([others[0], group, others[1]])[1].equals(alone)
+    assert engine.score([others[1], *others, group])[3].equals(alone)

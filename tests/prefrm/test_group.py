@@ -1,0 +1,110 @@
+"""A group takes candidates in the forms that people have, and refuses others when it is made."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prefrm.errors import ConfigError, MediaError, RecordError
+from prefrm.media import CONVERTED_FORMATS, ImageLimits, decode
+from prefrm.records import PreferenceGroup
+from prefrm.winmatrix import Group
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+PICTURE = Image.fromarray(PIXELS)
+
+
+@pytest.fixture
+def file(tmp_path):
+    PICTURE.save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+def test_every_form_of_an_image_is_the_same_candidate(file):
+    encoded = file.read_bytes()
+    forms = [str(file), file, encoded, PICTURE, PIXELS, (PIXELS / 255).astype(np.float32)]
+    group = Group.of("a cat", [*forms, None])
+    assert group.images[:3] == (encoded,) * 3
+    assert all(np.array_equal(np.asarray(decode(image)), PIXELS) for image in group.images[:-1])
+    assert group.images[-1] is None
+    assert group == Group(prompt="a cat", images=group.images)
+
+
+def test_a_batch_is_a_group():
+    torch = pytest.importorskip("torch")
+    batch = np.stack([PIXELS, 255 - PIXELS])
+    channels_first = torch.from_numpy(batch.transpose(0, 3, 1, 2).copy())
+    assert Group.of("a cat", batch) == Group.of("a cat", list(batch)) == Group.of("a cat", channels_first)
+
+
+@pytest.mark.parametrize("format", CONVERTED_FORMATS)
+def test_files_that_a_server_refuses_are_converted(format, tmp_path, file):
+    options = {"AVIF": {"quality": 100, "subsampling": "4:4:4"}}.get(format, {})
+    picture = PICTURE.quantize(16).convert("RGB") if format == "GIF" else PICTURE
+    more = {"save_all": True, "append_images": [Image.new("RGB", PICTURE.size)]} if format != "BMP" else {}
+    picture.save(tmp_path / "b", format=format, **options, **more)
+    converted = Group.of("a cat", [tmp_path / "b", file]).images[0]
+    with Image.open(io.BytesIO(converted)) as image:
+        assert (image.format, getattr(image, "n_frames", 1)) == ("PNG", 1)
+    with Image.open(tmp_path / "b") as first:
+        assert np.array_equal(np.asarray(decode(converted)), np.asarray(first.convert("RGB")))
+
+
+def test_every_candidate_that_cannot_be_read_is_named(file, tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("no image")
+    with pytest.raises(MediaError) as caught:
+        Group.of("x", [file, text, str(tmp_path / "absent.png"), 7, np.full((3, 4, 5), np.nan)])
+    for n, reason in enumerate(
+        (
+            f"{text}: the bytes are no PNG, JPEG, WEBP image",
+            f"{tmp_path / 'absent.png'}: cannot be read: No such file or directory",
+            "an image is a Pillow image, an array, a tensor or encoded bytes; received int",
+            "an image has a pixel that is NaN",
+        ),
+        1,
+    ):
+        assert f"candidate {n}: {reason}" in str(caught.value)
+    with pytest.raises(MediaError, match=r"candidate 0: .*a\.png: the image has 4 x 5 pixels"):
+        Group.of("x", [file, PICTURE], limits=ImageLimits(max_pixels=19))
+
+
+@pytest.mark.parametrize("candidates", ["a.png", b"\x89PNG", PICTURE, 7, None])
+def test_candidates_that_are_not_several_are_refused(candidates):
+    with pytest.raises(ConfigError, match="images are a sequence, an array or a tensor; received"):
+        Group.of("x", candidates)
+
+
+def test_one_candidate_is_not_a_group(file):
+    with pytest.raises(RecordError, match="at least 2"):
+        Group.of("x", [file])
+
+
+@pytest.mark.parametrize(
+    ("images", "received"),
+    [
+        (("a.png", b"x"), "candidate 0 is str"),
+        ((b"x", PICTURE), "candidate 1 is Image"),
+        ((b"x", PIXELS), "candidate 1 is ndarray"),
+        ((bytearray(b"x"), b"x"), "candidate 0 is bytearray"),
+        ([b"x", b"y"], "images are a tuple; received list"),
+        (np.stack([PIXELS, PIXELS]), "images are a tuple; received ndarray"),
+        (None, "images are a tuple; received NoneType"),
+    ],
+)
+def test_what_a_group_cannot_hold_is_refused_when_it_is_made(images, received):
+    with pytest.raises(RecordError, match=rf"{received}; Group\.of\(prompt, candidates\) takes paths"):
+        Group(prompt="x", images=images)
+
+
+@pytest.mark.parametrize("prompt", [None, b"a cat", 7, ["a cat"]])
+def test_a_prompt_is_a_string(prompt):
+    for make in (lambda: Group(prompt=prompt, images=(b"x", b"y")), lambda: Group.of(prompt, [b"x", b"y"])):
+        with pytest.raises(RecordError, match="a group's prompt is a string; received"):
+            make()
+
+
+def test_a_record_holds_what_a_group_holds():
+    with pytest.raises(RecordError, match=r"record 'r1': .*candidate 1 is str"):
+        PreferenceGroup(id="r1", prompt="x", images=(b"x", "a.png"), comparisons=())

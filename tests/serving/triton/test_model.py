@@ -1,0 +1,106 @@
+"""The exported `model.py` runs in this process, under a small stand-in for the Python backend's module.
+
+What the real backend makes of it is shown by `make test-triton`.
+"""
+
+import json
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from prefrm.engine import Engine
+from prefrm.protocol import MATRIX_OUTPUTS, decode_matrices, encode_groups
+from prefrm.winmatrix import Group
+from serving.triton.repository import write_repository
+
+
+class Tensor:
+    def __init__(self, name: str, array: np.ndarray) -> None:
+        self._name, self._array = name, array
+
+    def name(self) -> str:
+        return self._name
+
+    def as_numpy(self) -> np.ndarray:
+        return self._array
+
+
+class TritonError:
+    INVALID_ARG, INTERNAL = "INVALID_ARG", "INTERNAL"
+
+    def __init__(self, message: str, code: str) -> None:
+        self.message, self.code = message, code
+
+
+class Request:
+    """The tensors of one request, and the names of the outputs that its client wants."""
+
+    def __init__(self, tensors: dict[str, np.ndarray], outputs: Sequence[str]) -> None:
+        self.tensors = [Tensor(name, array) for name, array in tensors.items()]
+        self._outputs = outputs
+
+    def requested_output_names(self) -> Sequence[str]:
+        return self._outputs
+
+
+BACKEND = SimpleNamespace(
+    Tensor=Tensor,
+    TritonError=TritonError,
+    InferenceResponse=lambda output_tensors=(), error=None: SimpleNamespace(
+        tensors={tensor.name(): tensor.as_numpy() for tensor in output_tensors}, error=error
+    ),
+    get_input_tensor_by_name=lambda request, name: next(t for t in request.tensors if t.name() == name),
+)
+
+
+def test_the_exported_model_answers_as_the_engine_does(bundle, png, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", BACKEND)
+    write_repository(bundle, tmp_path / "repository")
+    folder = tmp_path / "repository" / "judge"
+    model = runpy.run_path(str(folder / "1" / "model.py"))["TritonPythonModel"]()
+    model.initialize(
+        {
+            "model_repository": str(folder),
+            "model_version": "1",
+            "model_instance_kind": "CPU",
+            "model_instance_device_id": "0",
+            "model_config": json.dumps({"max_batch_size": 8}),
+        }
+    )
+    groups = [
+        Group(prompt="two dogs", images=(png(0), png(1))),
+        Group(prompt="über", images=(png(2), b"no image", png(3))),
+    ]
+    every = [spec.name for spec in MATRIX_OUTPUTS]
+    bad = encode_groups(groups[:1]) | {"prompt": np.array([[b"\xff"]], dtype=object)}
+    first, second, refused, one = model.execute(
+        [
+            *(Request(encode_groups([group]), every) for group in groups),
+            Request(bad, every),
+            Request(encode_groups(groups[:1]), ["win_matrix"]),
+        ]
+    )
+    local = Engine.from_bundle(bundle, device="cpu").score(groups)
+    for response, matrix in zip((first, second), local, strict=True):
+        assert decode_matrices(response.tensors, count=1, size=matrix.size)[0].equals(matrix)
+    assert (refused.error.code, refused.tensors) == ("INVALID_ARG", {})
+    assert list(one.tensors) == ["win_matrix"]
+
+
+def test_a_failure_of_the_judge_is_internal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from serving.limits import Limits
+    from serving.triton.model import TritonPythonModel
+
+    class Broken:
+        def score(self, groups: Sequence[Group]) -> None:
+            raise RuntimeError("out of order")
+
+    model = TritonPythonModel()
+    model._triton, model._limits, model._scorer = BACKEND, Limits(), Broken()
+    (response,) = model.execute([Request(encode_groups([Group(prompt="p", images=(b"a", b"b"))]), [])])
+    assert response.error.code == "INTERNAL" and "RuntimeError: out of order" in response.error.message
