@@ -78,15 +78,9 @@ PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 SAMPLES = {"I": (0xFFFF, 0xFF), "F": (0xFF, 1)}
 # First bytes of formats that are recognised in order to be converted, or to be named when they are refused.
 SIGNATURES = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-# An ISO media file names its format at bytes 8 to 12; mif1 and msf1 are common to AVIF and HEIF.
-BRANDS = {
-    b"avif": "AVIF",
-    b"avis": "AVIF",
-    b"mif1": "AVIF",
-    b"msf1": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-}
+# An ISO media file lists its formats from byte 8 on; the first may be mif1 or msf1, of AVIF and HEIC alike.
+BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC"}
+LISTED_BRANDS_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +193,8 @@ def encode_png(image: Image.Image, *, level: int = 6) -> bytes:
         image = _upright(image)
     _check_samples(image)
     buffer = io.BytesIO()
-    _for_png(image).save(buffer, format="PNG", compress_level=level)
+    # No judge reads a colour profile, and in RGB one of CMYK is wrong.
+    _for_png(image).save(buffer, format="PNG", compress_level=level, icc_profile=None)
     return buffer.getvalue()
 
 
@@ -287,7 +282,9 @@ def _refusal(data: bytes, limits: ImageLimits) -> str:
 def _other_format(data: bytes) -> str:
     """The format of an encoded image other than PNG, JPEG and WebP, by its first bytes; "" if unknown."""
     if data[4:8] == b"ftyp":
-        return BRANDS.get(data[8:12], "")
+        end = min(int.from_bytes(data[:4]), LISTED_BRANDS_BYTES)
+        brands = (data[n : n + 4] for n in range(8, end, 4))
+        return next((BRANDS[brand] for brand in brands if brand in BRANDS), "")
     return next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), "")
 
 

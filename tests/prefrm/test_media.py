@@ -96,6 +96,14 @@ class TestRefusals:
             check(magic + noise)
 
 
+@pytest.mark.parametrize("brands", [b"heic\0\0\0\0mif1", b"mif1\0\0\0\0mif1heicmiaf", b"msf1\0\0\0\0heix"])
+def test_a_heic_file_is_named_as_one_whichever_of_its_formats_is_listed_first(brands, tmp_path):
+    box = struct.pack(">I", len(brands) + 8) + b"ftyp" + brands
+    (tmp_path / "a.heic").write_bytes(box + bytes(100))
+    with pytest.raises(MediaError, match="no PNG, JPEG, WEBP image but HEIC; convert it to PNG"):
+        read(tmp_path / "a.heic")
+
+
 # The first refusal makes Pillow load all of its plugins.
 @settings(deadline=None)
 @given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
@@ -288,6 +296,14 @@ def test_a_pillow_image_whose_pixels_cannot_be_read_is_refused():
         pass
     with pytest.raises(MediaError, match="pixel data is truncated or corrupt"):
         encode_png(closed)
+
+
+def test_a_conversion_keeps_no_profile_of_another_colour_space(tmp_path):
+    GRADIENT.convert("CMYK").save(tmp_path / "a.tiff", icc_profile=b"of CMYK" * 1000)
+    with Image.open(tmp_path / "a.tiff") as image:
+        made = (read(tmp_path / "a.tiff"), encode_png(image))
+    for data in made:
+        assert len(data) < 1000 and "icc_profile" not in Image.open(io.BytesIO(data)).info
 
 
 @pytest.mark.parametrize("mode", ["RGB", "I"])
