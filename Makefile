@@ -8,16 +8,29 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 # MLServer, which the server is compared with, wants other versions of what prefrm has.
 MLSERVER := .venv-mlserver
 
+# The lowest versions that pyproject.toml allows, but for torch: of older releases PyPI has no build without
+# gigabytes of CUDA. Where one is at hand: make test-lowest LOWEST_TORCH=2.9.0
+LOWEST := .venv-lowest
+LOWEST_TORCH ?= $(patsubst torch==%,%,$(shell grep '^torch==' constraints.txt))
+LOWEST_PIP := $(LOWEST)/bin/python -m pip --disable-pip-version-check install -q
+LOWEST_TOOLS := pytest pytest-timeout hypothesis httpx
+# A judge trained, merged, loaded, scored, evaluated, served on both wires and used as a reward.
+LOWEST_TESTS := tests/test_floors.py tests/prefrm/test_bundle_merging.py tests/prefrm/test_bundle_quantized.py \
+  tests/prefrm/train/test_run.py tests/prefrm/eval/test_report.py tests/prefrm/eval/test_statistics.py \
+  tests/prefrm/test_cli_judges.py tests/prefrm/records tests/prefrm/grpo/test_trl.py \
+  tests/serving/test_grpc_wire.py tests/serving/test_http_wire.py tests/serving/test_docs_page.py
+
 # One worker for each core, each with one thread; a worker that is done takes tests from another.
 PYTEST := $(BIN)/python -m pytest
 WORKERS := -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: help quickstart check test test-hostile test-triton bench-judges bench-engine bench-server format clean
+.PHONY: help quickstart check test test-lowest test-hostile test-triton bench-judges bench-engine bench-server format clean
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
 	@echo "make test         every test that needs no GPU, no network and no Triton (six minutes on two cores)"
 	@echo "make test-triton  compare the server with NVIDIA's Triton, which this installs (minutes)"
+	@echo "make test-lowest  a few tests with the lowest versions that pyproject.toml allows (minutes)"
 	@echo "make test-hostile send a server 20,000 malformed requests and print what came of them (minutes)"
 	@echo "make check        lint, types, import layers"
 	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
@@ -41,6 +54,9 @@ test: $(VENV)/.installed-dev
 test-triton: $(VENV)/.installed-triton
 	$(PYTEST) -m triton
 
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest $(LOWEST_TESTS)
+
 test-hostile: $(VENV)/.installed-dev
 	PREFRM_HOSTILE_REQUESTS=20000 $(PYTEST) -s --timeout 3600 tests/serving/test_malformed.py
 
@@ -59,7 +75,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(MLSERVER) $(TRITON) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) $(MLSERVER) $(TRITON) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # torch goes first and alone, so that no other requirement can ask for another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -70,6 +86,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
+	touch $@
+
+$(LOWEST)/.installed: pyproject.toml constraints.txt tests/floors.py
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST_PIP) torch==$(LOWEST_TORCH)
+	$(PYTHON) tests/floors.py torch==$(LOWEST_TORCH) > $(LOWEST)/constraints.txt
+	for tool in $(LOWEST_TOOLS); do grep "^$$tool==" constraints.txt; done >> $(LOWEST)/constraints.txt
+	$(LOWEST_PIP) -c $(LOWEST)/constraints.txt -e '.[all,otel]' $(LOWEST_TOOLS)
 	touch $@
 
 $(MLSERVER)/.installed:
