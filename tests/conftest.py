@@ -1,6 +1,7 @@
 """What holds for every test: one thread for torch, default signals in children, and a budget of seconds."""
 
 import gc
+import logging
 import os
 import signal
 import time
@@ -45,6 +46,18 @@ def signals_of_children() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda number, frame: None)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Logging is as it was once a test has run the command, which sets it up for its process."""
+    loggers = [logging.getLogger(name) for name in (None, "serving", "prefrm")]
+    levels, handlers = [logger.level for logger in loggers], loggers[0].handlers[:]
+    yield
+    logging.captureWarnings(False)
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture

@@ -1,14 +1,15 @@
 """Memory: what to lower when a device has too little, and activation checkpointing, which needs less."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prefrm.engine import DEFAULT_TOKENS, is_out_of_memory
-from prefrm.errors import ConfigError, ScoringError
+from prefrm.errors import ConfigError, OutOfMemoryError, ScoringError
 from prefrm.judge import Judge
 from prefrm.train.config import TrainConfig
+from prefrm.winmatrix import Group, Scorer, WinMatrix
 
-__all__ = ["activation_checkpointing", "explaining_memory", "scored_tokens"]
+__all__ = ["FailOnMemory", "activation_checkpointing", "explaining_memory", "scored_tokens"]
 
 # Of an example of a training step, such as two images of 400 tokens and a prompt.
 TOKENS_OF_EXAMPLE = 1024
@@ -17,6 +18,23 @@ TOKENS_OF_EXAMPLE = 1024
 def scored_tokens(config: TrainConfig) -> int:
     """How many tokens an engine of the run reads at once: so many that a smaller training step lowers it."""
     return min(DEFAULT_TOKENS, TOKENS_OF_EXAMPLE * config.optim.batch_size)
+
+
+class FailOnMemory:
+    """A scorer that fails where a group exceeds the device's memory, instead of leaving the group unjudged.
+
+    A training run can be given more memory, and numbers of some groups alone would mislead it.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        """As the scorer does, but an `OutOfMemoryError` becomes a `ScoringError`, which ends the run."""
+        try:
+            return self._scorer.score(groups)
+        except OutOfMemoryError as error:
+            raise ScoringError(str(error)) from error.__cause__
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from prefrm.train.fit import fit, take_over
 from prefrm.train.guards import check_output, check_sharding, find_checkpoint, sweep_output
 from prefrm.train.identity import check_same_run, identify_run
 from prefrm.train.measure import check_export, first_groups, measure, pictures
-from prefrm.train.memory import explaining_memory, scored_tokens
+from prefrm.train.memory import FailOnMemory, explaining_memory, scored_tokens
 from prefrm.train.mixing import Mixture
 from prefrm.train.processes import is_first, join, leave, processes, sharding
 from prefrm.train.reporting import tracker_callbacks
@@ -239,7 +239,7 @@ def _measure(
     exported = Engine.from_bundle(bundle, device=device, dtype=config.dtype, tokens=scored_tokens(config))
     asked = exported.score(first_groups(config.data))
     difference = check_export(bundle, written, asked)
-    calibration, evaluation = measure(exported, config.data, config.output / "evaluation")
+    calibration, evaluation = measure(FailOnMemory(exported), config.data, config.output / "evaluation")
     plots = {} if evaluation is None else pictures(config.output / "evaluation")
     amend_bundle(
         bundle,

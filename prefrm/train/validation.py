@@ -12,6 +12,7 @@ from prefrm.eval import evaluate
 from prefrm.judge import Judge
 from prefrm.records import PreferenceGroup
 from prefrm.train.callbacks import VALIDATION, StepLogs
+from prefrm.train.memory import FailOnMemory
 from prefrm.train.processes import gather, is_first
 from prefrm.train.state import gather_weights
 
@@ -89,7 +90,8 @@ class Validation(StepLogs):
         self.best_weights = best_weights
 
     def _measure(self) -> dict[str, float]:
-        evaluation = evaluate(Engine(self._judge, tokens=self._tokens), self._groups())
+        engine = Engine(self._judge, tokens=self._tokens)
+        evaluation = evaluate(FailOnMemory(engine), self._groups())
         metrics = evaluation.metrics
         if metrics.unjudged == metrics.comparisons:
             raise DatasetError("no validation pair could be judged, so the training cannot be followed")

@@ -1,7 +1,6 @@
 """A real server on loopback with a scorer that reads the images, and a scorer that waits to be let go."""
 
 import io
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,18 +37,6 @@ class GatedScorer:
         if any(group.prompt == "poison" for group in groups):
             raise ValueError("this prompt breaks the judge")
         return self._inner.score(groups)
-
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Logging is as it was once a test has run the command, which sets it up for its process."""
-    loggers = [logging.getLogger(name) for name in (None, "serving", "prefrm")]
-    levels, handlers = [logger.level for logger in loggers], loggers[0].handlers[:]
-    yield
-    logging.captureWarnings(False)
-    loggers[0].handlers[:] = handlers
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

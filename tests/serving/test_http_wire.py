@@ -168,7 +168,6 @@ def test_no_more_elements_are_read_than_the_shape_and_the_limits_have_room_for(s
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
         ("GET", "/v2/nothing", 404),
         ("GET", "/v2/models/other", 404),
         ("GET", "/v2/models/other/ready", 404),

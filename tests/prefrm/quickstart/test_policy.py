@@ -13,7 +13,6 @@ from PIL import Image
 from data_recipes.shapes.painter.model import MAX_PROGRAM_TOKENS
 from data_recipes.shapes.prompts import Prompt, split_prompts
 from prefrm.grpo import PreferenceReward
-from prefrm.progress import Advance
 from prefrm.quickstart.policy import Painter, PolicyResult, draw, improve, mean_oracle
 from prefrm.quickstart.settings import PolicySettings
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
@@ -37,6 +36,19 @@ class Recorder(FakeScorer):
         return super().score(groups)
 
 
+class Steps:
+    """A `Tracker` that keeps the steps that it was called with."""
+
+    def __init__(self, steps: list[int]) -> None:
+        self._steps = steps
+
+    def __call__(self, done: int, numbers: str = "") -> None:
+        self._steps.append(done)
+
+    def say(self, line: str) -> None:
+        raise AssertionError(line)
+
+
 def run(
     folder: Path,
     scorer: FakeScorer,
@@ -46,7 +58,6 @@ def run(
     painter: Painter | None = None,
     settings: PolicySettings = SETTINGS,
 ) -> PolicyResult:
-    advance: Advance = steps.append
     train = split_prompts("train")[:20]
     return improve(
         painter or Painter(),
@@ -56,7 +67,7 @@ def run(
         folder=folder,
         settings=settings,
         seed=5,
-        advance=advance,
+        tracker=Steps(steps),
     )
 
 

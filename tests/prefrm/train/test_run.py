@@ -124,7 +124,7 @@ def test_an_export_of_which_nothing_could_be_asked_is_not_called_equal(config: T
 def test_a_measurement_that_fails_costs_no_training(config: TrainConfig) -> None:
     config.output.mkdir()
     (config.output / "evaluation").write_text("a file where the report's folder belongs")
-    with pytest.raises(ConfigError, match="evaluation cannot be one: File exists"):
+    with pytest.raises(ConfigError, match="evaluation cannot be written: Not a directory"):
         run(replace(config, optim=replace(config.optim, steps=1)))
     bundle = load_bundle(config.output / "bundle", "cpu")
     assert bundle.manifest.calibration is None
@@ -270,7 +270,7 @@ def test_a_finished_run_is_not_overwritten(config: TrainConfig) -> None:
 
 def test_an_output_that_is_a_file_is_refused(config: TrainConfig) -> None:
     config.output.write_text("something else")
-    with pytest.raises(ConfigError, match="cannot be a folder"):
+    with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
         run(config)
 
 
