@@ -180,6 +180,7 @@ def test_the_server_imports_nothing_from_the_current_folder(tmp_path: Path, monk
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_prefrm_serve_ends_with_the_process_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-c", PARENT, str(tmp_path)]
