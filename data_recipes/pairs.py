@@ -16,7 +16,6 @@ as rows are added. Prompts that share an image stay in one split: that of the fi
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,6 @@ COLUMNS = ("prompt", "image_1", "image_2", "preferred")
 MAX_CANDIDATES = 8  # a judge compares every two candidates of a group, in both orders
 
 _NAMED = 5  # bad rows that an error describes; the rest are counted
-URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 P_FIRST = {"1": 1.0, "2": 0.0, "tie": 0.5}
 """P(image_1 is preferred to image_2) by the column `preferred`."""
 
@@ -183,7 +181,7 @@ def _pair(row: dict[str, Any], source: Path, line: int) -> Pair:
 
 
 def _path(source: Path, column: str, text: str) -> Path:
-    if URL.match(text):
+    if media.URL.match(text):
         raise DataError(
             f"{column} is a URL, {text[:60]}; nothing is fetched: download the image and give its path"
         )

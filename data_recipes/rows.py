@@ -56,7 +56,7 @@ def read_text(row: Row, column: str) -> str:
     value = row[column]
     # JSON writes 1 and 2 as numbers; CSV knows text alone.
     if isinstance(value, int | float) and not isinstance(value, bool):
-        value = f"{value:g}" if isinstance(value, float) else str(value)
+        value = str(value).removesuffix(".0")
     if value is None or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{column} is missing or empty")
     if not isinstance(value, str):
@@ -77,12 +77,12 @@ def _csv_rows(
     reader = csv.reader(file, strict=True, skipinitialspace=True)
     after = 0
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip() for name in next(filter(_has_text, reader), [])]
         _check_header(source, header, columns)
         after = reader.line_num
         for fields in reader:
             breaks = sum(len(LINE_BREAK.findall(field)) for field in fields)
-            if any(field.strip() for field in fields):
+            if _has_text(fields):
                 yield reader.line_num - breaks, _csv_row(header, fields)
             after = reader.line_num
     except csv.Error as error:
@@ -90,6 +90,10 @@ def _csv_rows(
             f"{source}: the row that starts at line {after + 1} cannot be read: {error}; close each quote, "
             "double a quote inside a quoted field, and put quotes around a field with line breaks"
         ) from error
+
+
+def _has_text(fields: Sequence[str]) -> bool:
+    return any(field.strip() for field in fields)
 
 
 def _csv_row(header: Sequence[str], fields: Sequence[str]) -> Row | DataError:
@@ -121,7 +125,8 @@ def _json_row(text: str, columns: Sequence[str]) -> Row | DataError:
         return dict(pairs)
 
     try:
-        row = json.loads(text, object_pairs_hook=read)
+        # Python writes NaN for a missing value; JSON has none of these numbers.
+        row = json.loads(text, object_pairs_hook=read, parse_constant=lambda name: None)
     # Deep nesting ends in a RecursionError.
     except (ValueError, RecursionError) as error:
         return DataError(f"not JSON: {error}")

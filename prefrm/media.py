@@ -9,6 +9,8 @@ module fetches nothing over a network.
 import hashlib
 import io
 import os
+import re
+import stat
 import struct
 import warnings
 import zlib
@@ -26,6 +28,7 @@ from prefrm.errors import ConfigError, MediaError
 __all__ = [
     "CONVERTED_FORMATS",
     "DEFAULT_LIMITS",
+    "URL",
     "ImageInfo",
     "ImageLimits",
     "check_size",
@@ -40,6 +43,10 @@ __all__ = [
 
 CONVERTED_FORMATS = ("GIF", "BMP", "TIFF", "AVIF")
 """Formats that `read` converts to PNG. A server refuses them: each decoder is one more to attack."""
+
+
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/|data:", re.IGNORECASE)
+"""Matches a URL in the place of an image path. `Path` leaves one slash of two; a single letter is a drive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,22 +70,18 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS = ImageLimits()
+SHOWN = 60  # characters of a URL that a message quotes
 # Of a PNG: the signature, and the length and name of the chunk that must come first.
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
-# The largest sample of the Pillow modes of 32 bits: "I" holds 16-bit grey, "F" has the range of 8 bits.
-LARGEST_SAMPLE = {"I": 0xFFFF, "F": 0xFF}
+# Of Pillow's 32-bit modes the largest sample ("I" holds 16-bit grey, "F" the range of 8 bits), and that of
+# the range in which such samples often are instead: an image within it would be black.
+SAMPLES = {"I": (0xFFFF, 0xFF), "F": (0xFF, 1)}
 # First bytes of formats that are recognised in order to be converted, or to be named when they are refused.
 SIGNATURES = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-# An ISO media file names its format at bytes 8 to 12; mif1 and msf1 are common to AVIF and HEIF.
-BRANDS = {
-    b"avif": "AVIF",
-    b"avis": "AVIF",
-    b"mif1": "AVIF",
-    b"msf1": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-}
+# An ISO media file lists its formats from byte 8 on; the first may be mif1 or msf1, of AVIF and HEIC alike.
+BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC"}
+LISTED_BRANDS_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,15 +126,23 @@ def _converted(data: bytes, limits: ImageLimits) -> bytes:
 
 
 def read_bytes(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """The content of a file of at most `limits.max_bytes`. Raises `MediaError` that names the file."""
+    """The content of a regular file of at most `limits.max_bytes`. Raises `MediaError`, which names it."""
     file = Path(path)
     try:
-        check_size(file.stat().st_size, limits)
+        found = file.stat()
+        # A device has no end, and a pipe may never be written to.
+        if not stat.S_ISREG(found.st_mode):
+            raise MediaError("not a regular file")
+        check_size(found.st_size, limits)
         return file.read_bytes()
     except MediaError as error:
         raise MediaError(f"{file}: {error}") from error
     # A path with a NUL in it is a ValueError.
     except (OSError, ValueError) as error:
+        if URL.match(str(path)):
+            raise MediaError(
+                f"{str(path)[:SHOWN]} is a URL; nothing is fetched: download the image and give its path"
+            ) from error
         raise MediaError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -160,7 +171,7 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
     """The image as RGB, upright (as `PIL.ImageOps.exif_transpose` turns it), transparency laid over white.
 
     Raises:
-        MediaError: as `probe`, or the pixel data is truncated or corrupt.
+        MediaError: as `probe`, or the pixel data is truncated or corrupt, or out of the range of its mode.
     """
     image, orientation = _opened(data, limits)
     with image, _pixel_errors():
@@ -179,14 +190,16 @@ def encode_png(image: Image.Image, *, level: int = 6) -> bytes:
     A mode that PNG does not have is converted to one that shows the same picture. `level` is zlib's, 0 to 9.
 
     Raises:
-        MediaError: the pixels cannot be read, or samples of mode I or F are out of range.
+        MediaError: there are no pixels, they cannot be read, or samples of mode I or F are out of range.
     """
+    if 0 in image.size:
+        raise MediaError(f"the image has no pixels: it is {image.width} x {image.height}")
     with _pixel_errors():
         image = _upright(image)
-    if image.mode in LARGEST_SAMPLE:
-        _check_samples(image)
+    _check_samples(image)
     buffer = io.BytesIO()
-    _for_png(image).save(buffer, format="PNG", compress_level=level)
+    # No judge reads a colour profile, and in RGB one of CMYK is wrong.
+    _for_png(image).save(buffer, format="PNG", compress_level=level, icc_profile=None)
     return buffer.getvalue()
 
 
@@ -215,16 +228,24 @@ def _pixel_errors() -> Iterator[None]:
     """Pillow's decoders raise many kinds on hostile input; all of them mean "unreadable"."""
     try:
         yield
+    except MediaError:
+        raise
     except Exception as error:
         raise MediaError(f"the image's pixel data is truncated or corrupt: {error}") from error
 
 
 def _check_samples(image: Image.Image) -> None:
-    samples, largest = np.asarray(image), LARGEST_SAMPLE[image.mode]
+    """Raise `MediaError` if an image of mode I or F has samples that are out of range or ambiguous."""
+    if image.mode not in SAMPLES:
+        return
+    samples, (largest, smaller) = np.asarray(image), SAMPLES[image.mode]
     low, high = samples.min(), samples.max()
-    if not 0 <= low <= high <= largest:
+    # NaN is in no range.
+    if not 0 <= low <= high <= largest or 0 < high <= smaller:
+        meant = f", which look like samples from 0 to {smaller}" if 0 < high <= smaller else ""
         raise MediaError(
             f"an image of mode {image.mode} has samples from 0 to {largest}; received {low:g} to {high:g}"
+            f"{meant}; scale them"
         )
 
 
@@ -266,7 +287,9 @@ def _refusal(data: bytes, limits: ImageLimits) -> str:
 def _other_format(data: bytes) -> str:
     """The format of an encoded image other than PNG, JPEG and WebP, by its first bytes; "" if unknown."""
     if data[4:8] == b"ftyp":
-        return BRANDS.get(data[8:12], "")
+        end = min(int.from_bytes(data[:4]), LISTED_BRANDS_BYTES)
+        brands = (data[n : n + 4] for n in range(8, end, 4))
+        return next((BRANDS[brand] for brand in brands if brand in BRANDS), "")
     return next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), "")
 
 
@@ -284,7 +307,9 @@ def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey in 8 bits, other images as they are. Raises as `_check_samples`."""
+    _check_samples(image)
     # Pillow's own conversion of 16-bit grey clips at 255 and so turns most of it white.
-    if not image.mode.startswith("I;16"):
+    if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -12,7 +12,7 @@ from contextlib import closing
 from queue import SimpleQueue
 from typing import TypeVar
 
-from prefrm.winmatrix import ConcurrentScorer, Group, Scorer, WinMatrix, as_matrix, score_each
+from prefrm.winmatrix import ConcurrentScorer, Group, Scorer, WinMatrix, score_all
 
 __all__ = ["batch_size", "prefetch", "score_batches"]
 
@@ -56,7 +56,7 @@ def score_batches(
             yield from _overlapping(scorer, prepared)
         else:
             for batch, groups in prepared:
-                yield batch, _score(scorer, groups)
+                yield batch, score_all(scorer, groups)
 
 
 def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
@@ -121,13 +121,8 @@ def _work(scorer: Scorer, jobs: "SimpleQueue[Job | None]") -> None:
         future, groups = job
         if future.set_running_or_notify_cancel():
             try:
-                future.set_result(_score(scorer, groups))
+                future.set_result(score_all(scorer, groups))
             except BaseException as error:
                 future.set_exception(error)
         # Or a thread would keep its last batch while it waits.
         del job, future, groups
-
-
-def _score(scorer: Scorer, groups: Sequence[Group]) -> list[WinMatrix]:
-    outcomes = score_each(scorer, groups) if groups else []
-    return [as_matrix(outcome, group) for outcome, group in zip(outcomes, groups, strict=True)]

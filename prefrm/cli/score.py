@@ -36,7 +36,7 @@ def score(
     """
     from prefrm.heatmap import terminal_matrix
     from prefrm.scoring import matrix_to_json
-    from prefrm.winmatrix import Group, unjudged_reasons
+    from prefrm.winmatrix import Group, score_all, unjudged_reasons
 
     local.require_bundle(target)
     remote.require_url(target)
@@ -46,7 +46,7 @@ def score(
         raise ConfigError("--prompt is empty; write what the images answer")
     group = Group.of(prompt, images)
     with open_scorer(target, pairs, remote, local) as scorer:
-        (matrix,) = scorer.score([group])
+        (matrix,) = score_all(scorer, [group])
     labels = _names(images)
     if plot is not None:
         from prefrm.plots import win_matrix_figure

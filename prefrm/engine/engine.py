@@ -2,7 +2,8 @@
 
 A judge that looks at two images reads both orders of every pair; one that looks at one reads each image
 once. Each distinct image goes through the vision tower once, and what is read of it serves all its pairs.
-Groups may share passes, and yet what else is in a call changes no bit of a group's matrix.
+Groups may share passes, and yet on a CPU, and on an accelerator with `deterministic`, what else is in a call
+changes no bit of a group's matrix.
 """
 
 import logging
@@ -87,7 +88,7 @@ class Engine:
         compile: whether the judge's layers are compiled by `torch.compile`, in place: worth its minutes where
             many groups are scored.
         deterministic: whether passes of the vision tower are filled up to `patches`, so that what else is in
-            one changes no bit of a matrix, on an accelerator either. One image at a time needs no filling.
+            one changes no bit of a matrix. On a CPU they always are; one image at a time needs no filling.
         limits: what an encoded image may be.
 
     The judge must not change while an engine has it: image features are kept.
@@ -127,9 +128,8 @@ class Engine:
         self.on_pass: Callable[[], None] | None = None
         shared = judge.device.type != "cpu" if share is None else share
         self._passes = Passes(judge, tokens, share=shared, before_each=self._before_pass)
-        self._encode = Encoder(
-            judge, self.cache, patches, deterministic, limits, before_each=self._before_pass
-        )
+        fixed = deterministic or judge.device.type == "cpu"
+        self._encode = Encoder(judge, self.cache, patches, fixed, limits, before_each=self._before_pass)
         self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
         self._lock = _locks.setdefault(judge.model, RLock())
         if compile:

@@ -67,7 +67,7 @@ def calibrated(matrix: WinMatrix, calibration: CalibrationMap) -> WinMatrix:
     The log-odds of both presentation orders follow from p and the order gap, so this needs no scorer. Where
     the judge has a calibration of its own, `calibration` comes after it.
 
-    Exact up to the precision of float32 probabilities: log-odds beyond about 16 are all p = 1.
+    Exact up to the precision of float32 probabilities.
     """
     mean = _logit(matrix.p.astype(np.float64))
     order_free = bool(np.isnan(matrix.order_gap[matrix.valid & ~np.eye(matrix.size, dtype=bool)]).any())

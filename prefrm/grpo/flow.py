@@ -18,7 +18,7 @@ from prefrm.grpo.ordering import CallOrder
 from prefrm.grpo.ranks import Ranks, attempt
 from prefrm.pixels import split_images
 from prefrm.rewards import RewardFunction
-from prefrm.winmatrix import Floats, OnMissing, Scorer, WinMatrix
+from prefrm.winmatrix import Floats, OnMissing, Scorer, WinMatrix, score_all
 
 __all__ = ["FlowGRPOReward"]
 
@@ -136,7 +136,7 @@ class FlowGRPOReward:
                 )
         groups = [[candidates[n] for n in members] for members in list(places.values())[rank::world]]
         to_score = self._rule.to_score(groups)
-        matrices = self._scorer.score(to_score) if to_score else []
+        matrices = score_all(self._scorer, to_score)
         gaps: list[list[float]] = []
         rewards = self._rule.settle(
             groups, to_score, matrices, each=lambda matrix: gaps.append(_gaps(matrix))

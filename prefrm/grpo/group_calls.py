@@ -14,7 +14,7 @@ from prefrm.grpo.groups import GroupRule, Rewards
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.pixels import split_images
 from prefrm.rewards import RewardFunction
-from prefrm.winmatrix import Floats, OnMissing, Scorer
+from prefrm.winmatrix import Floats, OnMissing, Scorer, score_all
 
 __all__ = ["FlowFactoryReward", "SlimeReward"]
 
@@ -62,7 +62,7 @@ class FlowFactoryReward:
             raise ConfigError(f"received {len(images)} images and {len(prompt)} prompts")
         rows = [self._rule.candidate(text, one) for text, one in zip(prompt, images, strict=True)]
         groups = self._rule.to_score([rows])
-        (rewards,) = self._rule.settle([rows], groups, self._scorer.score(groups) if groups else [])
+        (rewards,) = self._rule.settle([rows], groups, score_all(self._scorer, groups))
         return np.array(self._rule.numbers(rewards), dtype=np.float32)
 
 

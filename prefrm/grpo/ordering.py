@@ -18,14 +18,17 @@ __all__ = ["CallOrder", "OrderedExecutor"]
 
 T = TypeVar("T")
 
+# Of a running call: the calls submitted before it, None where that is not known; and whether a pool runs it.
 _earlier: ContextVar[Sequence[Future[Any]] | None] = ContextVar("earlier", default=None)
+_in_pool: ContextVar[bool] = ContextVar("in_pool", default=False)
 
 
 class OrderedExecutor(ThreadPoolExecutor):
     """A thread pool whose calls know which calls were submitted before them.
 
     It takes the place of a trainer's `ThreadPoolExecutor`, with the same arguments. In it, `FlowGRPOReward`
-    waits until all earlier calls have ended; everything else runs side by side, as in any thread pool.
+    waits until all earlier calls have ended; everything else runs side by side, as in any thread pool. A call
+    that another call submits has no order, since the other may wait for it: it waits for none.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -39,23 +42,25 @@ class OrderedExecutor(ThreadPoolExecutor):
         # first in, first out: whatever a call waits for has begun before it.
         with self._submitting:
             self._unfinished = [future for future in self._unfinished if not future.done()]
-            future = super().submit(_knowing, tuple(self._unfinished), fn, *args, **kwargs)
+            earlier = None if _in_pool.get() else tuple(self._unfinished)
+            future = super().submit(_knowing, earlier, fn, *args, **kwargs)
             self._unfinished.append(future)
         return future
 
 
-def _knowing(earlier: Sequence[Future[Any]], fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    token = _earlier.set(earlier)
+def _knowing(earlier: Sequence[Future[Any]] | None, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    tokens = _earlier.set(earlier), _in_pool.set(True)
     try:
         return fn(*args, **kwargs)
     finally:
-        _earlier.reset(token)
+        _earlier.reset(tokens[0])
+        _in_pool.reset(tokens[1])
 
 
 class CallOrder:
     """The calls of one object in this process: one at a time, in the order of submission where it is known.
 
-    It is known in an `OrderedExecutor`, and among the calls of one thread.
+    It is known among the calls of one thread, and in an `OrderedExecutor` among those that no other submits.
     """
 
     def __init__(self) -> None:
@@ -78,6 +83,6 @@ class CallOrder:
             raise ConfigError(
                 f"calls come on the threads {self._thread.name} and {current.name}, which do not keep the "
                 "order that all processes must have; in the trainer, replace ThreadPoolExecutor by "
-                "prefrm.grpo.OrderedExecutor, or set max_workers=1"
+                "prefrm.grpo.OrderedExecutor and submit to it from one thread, or set max_workers=1"
             )
         self._thread = current

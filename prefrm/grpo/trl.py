@@ -22,7 +22,7 @@ from prefrm.grpo.layout import Candidate, Layout, pack, unpack
 from prefrm.grpo.ranks import Ranks, attempt
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.rewards import RewardFunction
-from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix
+from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix, score_all
 
 __all__ = ["AsyncPreferenceReward", "PreferenceReward"]
 
@@ -208,7 +208,7 @@ class PreferenceReward(_GroupReward[Scorer]):
 
         def scored() -> bytes:
             groups = self._scorable(turn)
-            return self._settle(turn, groups, self._scorer.score(groups) if groups else [])
+            return self._settle(turn, groups, score_all(self._scorer, groups))
 
         return self._close(turn, attempt(scored))
 

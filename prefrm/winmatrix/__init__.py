@@ -19,6 +19,7 @@ from prefrm.winmatrix.scorer import (
     Scorer,
     as_matrix,
     check_answer,
+    score_all,
     score_each,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "calibration_map",
     "check_answer",
     "check_on_missing",
+    "score_all",
     "score_each",
     "unjudged_reasons",
 ]

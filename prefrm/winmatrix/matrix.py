@@ -13,7 +13,13 @@ import numpy.typing as npt
 from prefrm.errors import ConfigError, IncompleteMatrixError, RecordError
 from prefrm.winmatrix.calibration import CalibrationMap
 from prefrm.winmatrix.group import check_permutation
-from prefrm.winmatrix.probabilities import calibrate_ties, sigmoid, win_probabilities
+from prefrm.winmatrix.probabilities import (
+    LARGEST_LOG_ODDS,
+    calibrate_ties,
+    shown_log_odds,
+    sigmoid,
+    win_probabilities,
+)
 
 __all__ = ["Bools", "Floats", "OnMissing", "WinMatrix", "check_on_missing"]
 
@@ -96,7 +102,8 @@ class WinMatrix:
 
         A calibration f is applied here as well (and in `with_inferred`). The orders' log-odds m + d and m - d
         become f(m) + f(d) and f(m) - f(d): p is that of f(m), whether the orders agree (|d| < |m|) does not
-        change, and one calibration after another is their composition.
+        change, and one calibration after another is their composition. Log-odds count up to 16.6, which
+        float32 probabilities show and calibrations are fitted to.
 
         Args:
             logits: [K, K]; `logits[i, j]` is the log-odds that candidate i beats candidate j when i is
@@ -160,10 +167,11 @@ class WinMatrix:
                 valid[b] &= usable[:, None] & usable[None, :]
         z = np.where(valid, z, 0.0)
         back = z.swapaxes(1, 2)
-        merged = z / 2 - back / 2
-        mean = merged if calibration is None else calibration.apply(merged)
+        mean = merged = z / 2 - back / 2
         if calibration is not None:
-            z = mean + calibration.apply(z / 2 + back / 2)
+            merged, apart = shown_log_odds(merged, z / 2 + back / 2)
+            mean = calibration.apply(merged)
+            z = mean + calibration.apply(apart)
             back = z.swapaxes(1, 2)
         gap = np.full(z.shape, np.nan) if order_free else np.abs(sigmoid(z) - sigmoid(-back))
         # The same number from either side, but for rounding.
@@ -217,8 +225,9 @@ class WinMatrix:
         usable = self.valid.diagonal()
         fill = np.isfinite(z) & ~self.valid & usable[:, None] & usable[None, :]
         z = np.where(fill, z, 0.0)
-        inferred = win_probabilities(z if calibration is None else calibration.apply(z))
-        return replace(self, p=np.where(fill, inferred, self.p))
+        if calibration is not None:
+            z = calibration.apply(np.clip(z, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
+        return replace(self, p=np.where(fill, win_probabilities(z), self.p))
 
     @property
     def size(self) -> int:

@@ -3,9 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["calibrate_ties", "sigmoid", "win_probabilities"]
+__all__ = ["LARGEST_LOG_ODDS", "calibrate_ties", "shown_log_odds", "sigmoid", "win_probabilities"]
 
 SMALLEST = np.finfo(np.float64).tiny
+LARGEST_LOG_ODDS = float(np.log(2.0**24 - 1))
+"""Of 1 - 2^-24, the largest float32 below 1: a probability of 1 means no more than this."""
 
 
 def sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -23,6 +25,19 @@ def win_probabilities(log_odds: npt.NDArray[np.float64]) -> npt.NDArray[np.float
     """
     high = sigmoid(np.abs(log_odds)).astype(np.float32)
     return np.where(log_odds >= 0, high, np.float32(1) - high)
+
+
+def shown_log_odds(
+    merged: npt.NDArray[np.float64], apart: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The log-odds that float32 probabilities show, which is all that a calibration is fitted to.
+
+    Args:
+        merged: m of two orders with the log-odds m + d and m - d.
+        apart: d. It shrinks with m, so that the orders agree (|d| < |m|) as before.
+    """
+    share = LARGEST_LOG_ODDS / np.maximum(np.abs(merged), LARGEST_LOG_ODDS)
+    return merged * share, np.clip(apart * share, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
 
 
 def calibrate_ties(

@@ -11,7 +11,16 @@ from prefrm.errors import OutOfMemoryError, ProtocolError
 from prefrm.winmatrix.group import Group
 from prefrm.winmatrix.matrix import WinMatrix
 
-__all__ = ["ConcurrentScorer", "FakeScorer", "Outcome", "Scorer", "as_matrix", "check_answer", "score_each"]
+__all__ = [
+    "ConcurrentScorer",
+    "FakeScorer",
+    "Outcome",
+    "Scorer",
+    "as_matrix",
+    "check_answer",
+    "score_all",
+    "score_each",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +109,15 @@ def score_each(scorer: Scorer, groups: Sequence[Group]) -> list[Outcome]:
     logger.warning("a batch of %d groups is halved: %s", len(groups), reason)
     half = len(groups) // 2
     return score_each(scorer, groups[:half]) + score_each(scorer, groups[half:])
+
+
+def score_all(scorer: Scorer, groups: Sequence[Group]) -> list[WinMatrix]:
+    """One matrix for each group, in order, as a remote scorer gives them: a refused group is not judged.
+
+    That is one for which alone the device's memory does not suffice. Raises as `score_each`.
+    """
+    outcomes = score_each(scorer, groups) if groups else []
+    return [as_matrix(outcome, group) for outcome, group in zip(outcomes, groups, strict=True)]
 
 
 def as_matrix(outcome: Outcome, group: Group) -> WinMatrix:

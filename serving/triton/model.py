@@ -13,7 +13,7 @@ from typing import Any
 from prefrm.engine import Engine
 from prefrm.errors import PrefrmError, ProtocolError, ScoringError
 from prefrm.protocol import INPUTS, Tensors, decode_groups, encode_matrices
-from prefrm.winmatrix import Group, Scorer, WinMatrix, as_matrix, score_each
+from prefrm.winmatrix import Group, Scorer, WinMatrix, score_all
 from serving.errors import ServingError
 from serving.limits import Limits, with_refusals
 from serving.queueing.guard import GuardedScorer
@@ -84,8 +84,7 @@ def answer(scorer: Scorer, requests: Sequence[Tensors], limits: Limits) -> list[
 def _score(scorer: Scorer, groups: Sequence[Group], limits: Limits) -> list[WinMatrix]:
     refusals = [limits.refusal(group) for group in groups]
     accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
-    outcomes = score_each(scorer, accepted) if accepted else []
-    return with_refusals(groups, refusals, map(as_matrix, outcomes, accepted))
+    return with_refusals(groups, refusals, score_all(scorer, accepted))
 
 
 def _groups(tensors: Tensors, limits: Limits) -> list[Group] | PrefrmError:

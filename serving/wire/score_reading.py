@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from prefrm.errors import MediaError
-from prefrm.media import check_size
+from prefrm.media import URL, check_size
 from prefrm.scoring import matrix_to_json
 from prefrm.winmatrix import Group, WinMatrix
 from serving.errors import InvalidRequestError
@@ -22,7 +22,6 @@ from serving.wire.score_schema import ScoreRequest
 
 __all__ = ["Scoring", "read_scoring"]
 
-URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 DATA_URL = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
 # Commas and brackets that a group may have besides its images'. A body of nothing else takes thirty times its
 # own size once it is parsed.

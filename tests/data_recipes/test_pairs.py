@@ -1,6 +1,7 @@
 import csv
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -244,6 +245,14 @@ def test_whole_numbers_may_be_written_as_floats(folder: Path) -> None:
     ]
 
 
+def test_a_number_in_place_of_a_text_keeps_its_digits_and_nan_is_no_text(folder: Path) -> None:
+    row = {"prompt": 12345678.5, "image_1": "a.png", "image_2": "b.png", "preferred": 1}
+    assert [pair.prompt for pair in read_pairs(write_jsonl(folder, [row]))] == ["12345678.5"]
+    for number in (math.nan, math.inf):
+        complaint = complaint_about(write_jsonl(folder, [row | {"prompt": number}]))
+        assert "line 1: prompt is missing or empty" in complaint
+
+
 HEADER = b"prompt,image_1,image_2,preferred\n"
 
 
@@ -284,6 +293,7 @@ MEANT = [
     "\ufeffprompt,image_1,image_2,preferred\r\n\r\nx,a.png,b.png,1\r\n,,,\r\n{z},a.png,c.png,tie\r\n",
     "prompt, image_1, image_2, preferred, note, note\n\nx, a.png, b.png, 1,,\n  \n{z}, a.png, c.png, tie\n",
     "prompt,image_1,image_2,preferred\r\rx,a.png,b.png,1\r\r{z},a.png,c.png,tie",
+    ",,,\nprompt,image_1,image_2,preferred\nx,a.png,b.png,1\n\n{z},a.png,c.png,tie\n",
 ]
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from prefrm.bundle import read_manifest, write_bundle
 from prefrm.cli import run
+from prefrm.errors import OutOfMemoryError
 from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.records import Comparison, PreferenceGroup, write_groups
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
@@ -320,6 +321,17 @@ NOTHING_JUDGED = {
     "eval": ["{data}", "--out", "{out}"],
     "label": ["{data}", "--split", "test", "--out", "{out}"],
 }
+
+
+def test_a_group_beyond_the_memory_is_not_judged(
+    bundle: Path, images: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def score(self: object, groups: object) -> None:
+        raise OutOfMemoryError("the device is full")
+
+    monkeypatch.setattr("prefrm.engine.Engine.score", score)
+    assert run(["score", str(bundle), *images, "--prompt", "p"]) == 1
+    assert "nothing was judged: " in (error := capsys.readouterr().err) and "the device is full" in error
 
 
 @pytest.mark.parametrize("name", NOTHING_JUDGED)

@@ -109,10 +109,10 @@ def test_equal_win_rates_share_a_rank_and_the_unjudged_have_none():
 
 def test_a_name_takes_the_cells_that_it_has_and_breaks_no_line():
     names = ["两只睡着的猫_两只睡着的猫_1.png", "a\nb\x1b[31m\tc.png", ""]
-    lines = printed(terminal_matrix(matrix(3), names), width=40).splitlines()
+    lines = printed(terminal_matrix(matrix(3), names), width=42).splitlines()
     assert len({cell_len(line) for line in lines[1:4]}) == 1
-    assert max(map(cell_len, lines)) <= 40
-    assert "…着的猫_1.png " in lines[1]
+    assert max(map(cell_len, lines)) <= 42
+    assert "…睡着的猫_1.png " in lines[1]
     assert "a b\ufffd[31m c.png" in lines[2]
     assert lines[4] == "ranking: 2 > 1 > 0"
 
@@ -124,6 +124,12 @@ def test_reasons_of_many_pairs_are_one_line():
         "ranking: none, as nothing was judged",
         "? 0 against 1 and 9 more: the judge gave no finite answer for this pair",
     ]
+
+
+def test_candidates_that_fail_for_one_reason_are_one_line():
+    made = WinMatrix.missing(["too many"] * 4 + ["no image"])
+    lines = printed(terminal_matrix(made)).splitlines()
+    assert lines[-2:] == ["? 0, 1, 2 and 1 more: too many", "? 4: no image"]
 
 
 def test_a_terminal_shows_wins_in_blue_and_losses_in_orange():

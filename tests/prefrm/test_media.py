@@ -1,8 +1,10 @@
 """Untrusted images: checked before they are decoded, then upright RGB over white."""
 
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +97,14 @@ class TestRefusals:
             check(magic + noise)
 
 
+@pytest.mark.parametrize("brands", [b"heic\0\0\0\0mif1", b"mif1\0\0\0\0mif1heicmiaf", b"msf1\0\0\0\0heix"])
+def test_a_heic_file_is_named_as_one_whichever_of_its_formats_is_listed_first(brands, tmp_path):
+    box = struct.pack(">I", len(brands) + 8) + b"ftyp" + brands
+    (tmp_path / "a.heic").write_bytes(box + bytes(100))
+    with pytest.raises(MediaError, match="no PNG, JPEG, WEBP image but HEIC; convert it to PNG"):
+        read(tmp_path / "a.heic")
+
+
 # The first refusal makes Pillow load all of its plugins.
 @settings(deadline=None)
 @given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
@@ -180,9 +190,36 @@ def test_an_oversized_file_is_never_read(tmp_path):
         read(file)
 
 
+def test_a_device_and_a_pipe_are_never_read(tmp_path):
+    """The first has no end, and the second blocks whoever opens it."""
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (Path("/dev/zero"), tmp_path / "pipe.png", tmp_path):
+        with pytest.raises(MediaError, match=f"{path}: not a regular file"):
+            read(path)
+
+
 def test_a_path_that_cannot_be_one_is_unreadable():
     with pytest.raises(MediaError, match="cannot be read: embedded null"):
         read("a\0b")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://example.org/a.png", Path("https://example.org/a.png"), "S3://b/a.png", "data:image/png,x"],
+)
+def test_a_url_is_named_as_one(url):
+    with pytest.raises(MediaError, match=r"is a URL; nothing is fetched: download the image"):
+        read(url)
+
+
+def test_a_file_whose_name_looks_like_a_url_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data:1.png", "C:/a.png", "set:/a.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(encoded(GRADIENT))
+        assert read(name) == encoded(GRADIENT)
+    with pytest.raises(MediaError, match=r"c:/absent\.png: cannot be read: No such file"):
+        read("c:/absent.png")
 
 
 def test_more_pixels_than_pillow_opens_cannot_be_allowed():
@@ -229,6 +266,37 @@ def test_samples_that_no_grey_level_shows_are_refused(samples, received):
         encode_png(Image.fromarray(np.full((2, 2), samples)))
 
 
+@pytest.mark.parametrize(
+    ("samples", "range"), [(np.array([[3, 255]], np.int32), "3 to 255"), (np.float32([[0, 0.5]]), "0 to 0.5")]
+)
+def test_samples_that_would_be_shown_as_black_are_refused(samples, range):
+    """An array of integers up to 255, or of floats up to 1, to `Image.fromarray`."""
+    with pytest.raises(MediaError, match=f"received {range}, which look like samples from 0 to .*; scale"):
+        encode_png(Image.fromarray(samples))
+    assert not np.asarray(decode(encode_png(Image.fromarray(samples * 0)))).any()
+
+
+@pytest.mark.parametrize(
+    ("samples", "seen"),
+    [
+        (np.array([[0, 0x80FF, 0xFFFF]], np.int32), [0, 0x80, 0xFF]),
+        (np.float32([[0, 128, 255]]), [0, 128, 255]),
+    ],
+)
+def test_deep_grey_is_the_same_picture_from_a_file_and_from_pillow(samples, seen, tmp_path):
+    image = Image.fromarray(samples)
+    image.save(tmp_path / "a.tiff")
+    for data in (read(tmp_path / "a.tiff"), encode_png(image)):
+        assert np.asarray(decode(data))[0, :, 0].tolist() == seen
+
+
+@pytest.mark.parametrize("sample", [np.float32(np.nan), np.float32(300), np.int32(70_000), np.float32(0.5)])
+def test_a_file_with_samples_out_of_range_is_refused(sample, tmp_path):
+    Image.fromarray(np.full((2, 2), sample)).save(tmp_path / "a.tiff")
+    with pytest.raises(MediaError, match=r"a\.tiff: an image of mode . has samples from 0 to"):
+        read(tmp_path / "a.tiff")
+
+
 def test_a_pillow_image_whose_pixels_cannot_be_read_is_refused():
     whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)))
     with pytest.raises(MediaError, match="pixel data is truncated"):
@@ -237,6 +305,20 @@ def test_a_pillow_image_whose_pixels_cannot_be_read_is_refused():
         pass
     with pytest.raises(MediaError, match="pixel data is truncated or corrupt"):
         encode_png(closed)
+
+
+def test_a_conversion_keeps_no_profile_of_another_colour_space(tmp_path):
+    GRADIENT.convert("CMYK").save(tmp_path / "a.tiff", icc_profile=b"of CMYK" * 1000)
+    with Image.open(tmp_path / "a.tiff") as image:
+        made = (read(tmp_path / "a.tiff"), encode_png(image))
+    for data in made:
+        assert len(data) < 1000 and "icc_profile" not in Image.open(io.BytesIO(data)).info
+
+
+@pytest.mark.parametrize("mode", ["RGB", "I"])
+def test_an_image_without_pixels_is_refused(mode):
+    with pytest.raises(MediaError, match="no pixels: it is 0 x 5"):
+        encode_png(Image.new(mode, (0, 5)))
 
 
 def test_a_damaged_tag_of_a_tiff_file_neither_stops_it_nor_warns(tmp_path):

@@ -150,6 +150,30 @@ def test_a_calibrated_matrix_is_the_one_that_the_calibrated_judge_gives(
     assert result.errors == expected.errors and np.array_equal(result.valid, expected.valid)
 
 
+@pytest.mark.parametrize("order_free", [True, False])
+def test_log_odds_beyond_float32_are_calibrated_as_the_fit_sees_them(order_free):
+    """p is 1 from log-odds of 17 on, and the fit takes such a judge to mean 16.6."""
+    u = np.array([0.0, 20.0, 300.0, 5000.0])
+    z = np.subtract.outer(u, u) + (0.0 if order_free else 5.0)
+    calibration = PowerScaling(temperature=10.0, power=1.2)
+    expected = calibrated(WinMatrix.from_order_logits(z, order_free=order_free), calibration)
+    result = WinMatrix.from_order_logits(z, order_free=order_free, calibration=calibration)
+    np.testing.assert_allclose(result.p, expected.p, atol=1e-6)
+    holes = np.where(np.eye(4) == 1, z, np.nan)
+    inferred = WinMatrix.from_order_logits(holes).with_inferred(z - z.T, calibration=calibration)
+    np.testing.assert_allclose(inferred.p, expected.p, atol=1e-6)
+
+
+def test_a_judge_that_is_far_too_certain_is_as_good_as_its_evaluation_says():
+    generator = np.random.default_rng(7)
+    true = generator.normal(size=4000) * 1.2
+    target = (generator.random(4000) < sigmoid(true)).astype(float)
+    logits = 20 * true[:, None, None] * np.array([[0.0, 1.0], [-1.0, 0.0]])
+    fitted = fit_calibration([m.p[0, 1] for m in WinMatrix.all_from_order_logits(logits)], target)
+    p = np.array([WinMatrix.from_order_logits(z, calibration=fitted).p[0, 1] for z in logits])
+    assert measure_calibration(pair_columns(p, target)).ece < 0.04
+
+
 def test_a_calibration_of_a_calibrated_judge_comes_after_its_own():
     """One map after the other, or both at once."""
     z = np.random.default_rng(4).normal(size=(5, 5)) * 1.5
@@ -162,9 +186,10 @@ def test_a_calibration_of_a_calibrated_judge_comes_after_its_own():
 
 
 @pytest.mark.parametrize("calibration", [PowerScaling(temperature=0.5, power=p) for p in (0.6, 1.0, 1.7)])
-def test_no_calibration_changes_whether_the_orders_agree(calibration: CalibrationMap):
+@pytest.mark.parametrize("scale", [2, 30])
+def test_no_calibration_changes_whether_the_orders_agree(calibration: CalibrationMap, scale: float):
     """Counted from the orders' own log-odds; the metric sees p and the order gap alone."""
-    z = np.random.default_rng(6).normal(size=(12, 12)) * 2
+    z = np.random.default_rng(6).normal(size=(12, 12)) * scale
     matrix = WinMatrix.from_order_logits(z, calibration=calibration)
     i, j = np.triu_indices(12, 1)
     comparisons = tuple(Comparison.preferred(int(a), int(b)) for a, b in zip(i, j, strict=True))

@@ -7,24 +7,24 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from prefrm.errors import ConfigError, MediaError
+from prefrm.errors import ConfigError, IncompleteMatrixError, MediaError, OutOfMemoryError
 from prefrm.grpo import FlowFactoryReward, FlowGRPOReward, PreferenceReward, SlimeReward, VerlReward
 from tests.prefrm.grpo.pixels import AsyncPixelScorer, PixelScorer, shades
 from tests.prefrm.grpo.test_group_calls import win_rates
 
 
-def flow_grpo(images, **options):
+def flow_grpo(images, scorer=None, **options):
     prompts = ["a cat"] * len(images)
-    return FlowGRPOReward(PixelScorer(), group_size=len(images), **options)(images, prompts)[0]
+    return FlowGRPOReward(scorer or PixelScorer(), group_size=len(images), **options)(images, prompts)[0]
 
 
-def flow_factory(images, **options):
-    return FlowFactoryReward(PixelScorer(), **options)(["a cat"] * len(images), list(images))
+def flow_factory(images, scorer=None, **options):
+    return FlowFactoryReward(scorer or PixelScorer(), **options)(["a cat"] * len(images), list(images))
 
 
-def trl(images, **options):
+def trl(images, scorer=None, **options):
     reward = PreferenceReward(
-        PixelScorer(), lambda n, **_: images[int(n)], num_generations=len(images), **options
+        scorer or PixelScorer(), lambda n, **_: images[int(n)], num_generations=len(images), **options
     )
     return reward(["a cat"] * len(images), [str(n) for n in range(len(images))])
 
@@ -75,6 +75,21 @@ def test_an_image_that_cannot_be_encoded_is_dropped_or_stops_the_run(adapter, ki
     assert [record.getMessage().split(": ")[0] for record in caplog.records] == [
         "a candidate for 'a cat' is dropped"
     ]
+
+
+class Full:
+    """A local scorer whose device is too small for any group."""
+
+    def score(self, groups):
+        raise OutOfMemoryError("the device is full")
+
+
+@pytest.mark.parametrize("adapter", [flow_grpo, flow_factory, trl])
+def test_a_group_beyond_the_memory_is_not_judged_as_where_a_server_refuses_it(adapter):
+    with pytest.raises(IncompleteMatrixError, match="cannot be scored: the device is full"):
+        adapter(shades(0.1, 0.9), Full())
+    rewards = adapter(shades(0.1, 0.9), Full(), on_missing="drop")
+    assert all(reward is None or np.isnan(reward) for reward in rewards)
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

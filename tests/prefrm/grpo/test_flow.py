@@ -9,6 +9,7 @@ import pytest
 
 from prefrm.errors import ConfigError, IncompleteMatrixError
 from prefrm.grpo import FlowGRPOReward, OrderedExecutor
+from prefrm.grpo.ordering import CallOrder
 from prefrm.winmatrix import FakeScorer, Group
 from tests.prefrm.grpo.pixels import PixelScorer, brightness, shades
 
@@ -162,6 +163,36 @@ def test_a_batch_that_fails_or_is_cancelled_before_its_turn_holds_up_no_other():
         with pytest.raises(RuntimeError, match="another reward failed"):
             failed.result()
     assert scorer.seen == ["last"]
+
+
+def test_a_call_may_submit_others_and_wait_for_them():
+    """As in any thread pool: one that waited for all earlier calls would wait for its own end."""
+    scorer = OneAtATime()
+    reward = FlowGRPOReward(scorer, group_size=2)
+    executor = OrderedExecutor(max_workers=4)
+
+    def outer(n):
+        inner = executor.submit(lambda: executor.submit(reward, shades(0.1, 0.2), [str(n)] * 2, []))
+        return inner.result(timeout=10).result(timeout=10)
+
+    for future in [executor.submit(outer, n) for n in range(2)]:
+        future.result(timeout=20)
+    executor.shutdown()
+    assert sorted(scorer.seen) == ["0", "1"]
+
+
+def test_the_order_of_calls_that_calls_submit_is_not_known():
+    order, executor = CallOrder(), OrderedExecutor(max_workers=2)
+
+    def call():
+        with order.turn():
+            order.check()
+
+    call()
+    inside = executor.submit(lambda: executor.submit(call).result(timeout=10))
+    with pytest.raises(ConfigError, match="submit to it from one thread"):
+        inside.result(timeout=20)
+    executor.shutdown()
 
 
 def test_a_single_process_needs_no_order():

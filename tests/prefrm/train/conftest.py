@@ -14,12 +14,13 @@ GREYS = (20, 120, 230)
 def brightness(tmp_path: Path) -> Callable[..., Path]:
     """Writes a dataset in which the brighter of the images is preferred, whatever the prompt."""
 
-    def write(**sizes: int) -> Path:
-        for split, size in sizes.items():
-            write_groups((group(split, n) for n in range(size)), tmp_path / "data", split)
-        return tmp_path / "data"
+    return lambda **sizes: write_brightness(tmp_path / "data", **sizes)
 
-    return write
+
+def write_brightness(folder: Path, **sizes: int) -> Path:
+    for split, size in sizes.items():
+        write_groups((group(split, n) for n in range(size)), folder, split)
+    return folder
 
 
 def group(split: str, n: int) -> PreferenceGroup:

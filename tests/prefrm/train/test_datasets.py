@@ -23,6 +23,7 @@ from prefrm.train import (
     run,
 )
 from prefrm.train.data import ComparisonCollator
+from prefrm.train.datasets import data_fingerprint, survey_data
 from prefrm.train.trainer import JudgeTrainer
 
 
@@ -87,7 +88,9 @@ def test_pairs_and_rankings_are_learned_together_and_resumed(
     assert seen.count("pair") / len(seen) == pytest.approx(2 / 3, abs=0.15)
     assert set(seen) == {"pair", "train"}
     assert result.calibration is not None
-    assert result.calibration.n == 9
+    assert result.calibration.pairs == 9
+    expected = data_fingerprint(whole.data, survey_data(whole.data, whole.output))
+    assert read_manifest(result.bundle).data_fingerprint == expected
     killed = replace(whole, output=whole.output.with_name("killed"))
     step = JudgeTrainer.training_step
     calls = 0
@@ -110,22 +113,19 @@ def test_pairs_and_rankings_are_learned_together_and_resumed(
 def test_the_fingerprint_covers_every_dataset(config: TrainConfig, pairs: Path) -> None:
     found = set()
 
-    def fingerprint_of(name: str, data: DataConfig) -> str:
-        short = replace(
-            config, output=config.output / name, data=data, optim=OptimConfig(steps=1, batch_size=2)
-        )
-        found.add(digest := read_manifest(run(short).bundle).data_fingerprint)
+    def fingerprint_of(data: DataConfig) -> str:
+        found.add(digest := data_fingerprint(data, survey_data(data, config.output)))
         return digest
 
     data = replace(config.data, validation=None)
-    alone = fingerprint_of("alone", replace(data, mix=()))
+    alone = fingerprint_of(replace(data, mix=()))
     assert alone == fingerprint(read_groups(data.path, "train"))
-    fingerprint_of("mixed", data)
+    fingerprint_of(data)
     (mix,) = data.mix
-    fingerprint_of("otherwise", replace(data, mix=(replace(mix, weight=1.0),)))
+    fingerprint_of(replace(data, mix=(replace(mix, weight=1.0),)))
     groups = list(read_groups(pairs, "learn"))
     write_groups(groups[:-1], pairs, "learn")
-    fingerprint_of("less", data)
+    fingerprint_of(data)
     assert len(found) == 4
 
 

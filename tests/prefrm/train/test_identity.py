@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from prefrm.config import to_mapping
 from prefrm.errors import ConfigError
 from prefrm.judge import JudgeSpec
 from prefrm.judge.backbones import find_base
@@ -116,9 +117,17 @@ def test_where_a_run_is_and_how_fast_it_reads_do_not_count(config: TrainConfig) 
         config,
         output=config.output.with_name("elsewhere"),
         data=replace(config.data, num_workers=3),
-        tensorboard=True,
+        report_to=("tensorboard",),
     )
     assert changed(identity(config), identity(other)) == []
+
+
+def test_what_does_not_count_is_a_setting(config: TrainConfig) -> None:
+    for name in IDENTITY.OF_NO_MATTER:
+        tree: Any = to_mapping(config)
+        for key in name.split("."):
+            assert key in tree, name
+            tree = tree[key]
 
 
 class Interrupted(Exception):

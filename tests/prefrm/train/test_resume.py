@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import shutil
 import signal
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -20,6 +21,7 @@ from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.trainer import read_state
 from tests.forked import start
 from tests.prefrm.train import killed
+from tests.prefrm.train.conftest import write_brightness
 
 STEPS = 11
 # The package has a function of that name.
@@ -27,12 +29,16 @@ RUN = importlib.import_module("prefrm.train.run")
 
 
 @pytest.fixture
-def config(tiny_checkpoint: Path, tmp_path: Path, brightness) -> TrainConfig:
+def config(tiny_checkpoint: Path, tmp_path: Path) -> TrainConfig:
+    return settings(tiny_checkpoint, tmp_path)
+
+
+def settings(checkpoint: Path, folder: Path) -> TrainConfig:
     """Five steps are an epoch; dropout draws random numbers at every one."""
     return TrainConfig(
-        output=tmp_path / "whole",
-        judge=JudgeSpec(base_model=str(tiny_checkpoint)),
-        data=DataConfig(path=brightness(train=12, validation=3), test=None),
+        output=folder / "whole",
+        judge=JudgeSpec(base_model=str(checkpoint)),
+        data=DataConfig(path=write_brightness(folder / "data", train=12, validation=3), test=None),
         adapter=AdapterConfig(rank=4, alpha=8, dropout=0.2),
         optim=OptimConfig(steps=STEPS, batch_size=8, accumulation=2, lr=1e-2, weight_decay=0.1),
         checkpoint=CheckpointConfig(save_every=3),
@@ -103,13 +109,28 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.fixture
-def unfinished(config: TrainConfig) -> TrainConfig:
-    """A run that was trained and not exported."""
-
+@pytest.fixture(scope="module")
+def trained(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A run of four steps that was trained and not exported."""
+    config = settings(tiny_checkpoint, tmp_path_factory.mktemp("trained"))
     short = replace(config, optim=replace(config.optim, steps=4))
     interrupt_export(short)
     return short
+
+
+@pytest.fixture(scope="module")
+def exported(trained: TrainConfig) -> dict[str, str]:
+    """The hashes of the same run without an interruption."""
+    whole = replace(trained, output=trained.output.with_name("uninterrupted"))
+    run(whole)
+    return hashes(whole)
+
+
+@pytest.fixture
+def unfinished(config: TrainConfig, trained: TrainConfig) -> TrainConfig:
+    """A run that was trained and not exported, for the test's own use."""
+    shutil.copytree(trained.output, config.output)
+    return replace(config, optim=trained.optim)
 
 
 def interrupt_export(config: TrainConfig) -> None:
@@ -123,28 +144,25 @@ def interrupt_export(config: TrainConfig) -> None:
 
 
 def test_a_trained_judge_is_not_trained_again(
-    unfinished: TrainConfig, monkeypatch: pytest.MonkeyPatch
+    unfinished: TrainConfig, exported: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = metrics(unfinished)
     with monkeypatch.context() as patch:
         patch.setattr("prefrm.train.trainer.JudgeTrainer.compute_loss", None)
         run(unfinished, resume=True)
-    resumed = hashes(unfinished)
+    assert hashes(unfinished) == exported
     assert metrics(unfinished) == before
-    whole = replace(unfinished, output=unfinished.output.with_name("again"))
-    run(whole)
-    assert resumed == hashes(whole)
 
 
-def test_a_broken_checkpoint_costs_only_its_own_steps(unfinished: TrainConfig) -> None:
+def test_a_broken_checkpoint_costs_only_its_own_steps(
+    unfinished: TrainConfig, exported: dict[str, str]
+) -> None:
     newest, older = sorted((unfinished.output / "checkpoints").iterdir(), reverse=True)
     (newest / "weights.safetensors").write_bytes(b"")
     assert older.name == "step-00000003"
     run(unfinished, resume=True)
     assert [line["step"] for line in metrics(unfinished)] == [1, 2, 3, 4]
-    whole = replace(unfinished, output=unfinished.output.with_name("again"))
-    run(whole)
-    assert hashes(unfinished) == hashes(whole)
+    assert hashes(unfinished) == exported
 
 
 def test_where_no_checkpoint_is_whole_nothing_starts_over(unfinished: TrainConfig) -> None:
