@@ -20,7 +20,7 @@ __all__ = ["contact_sheet"]
 
 # In pixels: the side of a candidate, what is around it, and a line of text.
 TILE, MARGIN, LINE = 192, 12, 24
-# As wide as so many candidates at least, so that a prompt has room, and at most.
+# Bounds on the width, in candidates: the lower one leaves room for a prompt.
 FEWEST_COLUMNS, MOST_COLUMNS = 4, 12
 PROMPT_LINES = 2
 PROMPT, CAPTION = Lettering(points=8.5), Lettering(points=7.5)

@@ -153,7 +153,7 @@ def _jpeg(data: bytes) -> Essence:
         if marker not in LEFT_OUT:
             kept.append(data[offset:end])
         elif data.startswith(EXIF_SIGNATURE, offset + 4):
-            # EXIF that does not fit into one segment goes on in the next.
+            # EXIF that does not fit into one segment continues in the next.
             if len(exif) < MAX_METADATA_BYTES:
                 exif += data[offset + 4 + len(EXIF_SIGNATURE) : end]
         elif data.startswith(XMP_SIGNATURE, offset + 4):

@@ -167,7 +167,7 @@ def _bar(rate: float) -> str:
 
 
 def _fitted(label: str, cells: int) -> str:
-    """`label` padded to so many cells; of a longer one its end, by which file names differ most."""
+    """`label` padded to a width in cells; of a longer one its end, where file names differ most."""
     if cell_len(label) > cells:
         while label and cell_len(label) > cells - 1:
             label = label[1:]

@@ -90,10 +90,10 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
 def _overlapping(
     scorer: ConcurrentScorer, prepared: Iterable[tuple[T, Sequence[Group]]]
 ) -> Iterator[tuple[T, list[WinMatrix]]]:
-    """As `score_batches`, with so many calls under way as the scorer wants and as many ready behind them."""
+    """As `score_batches`, with `concurrency` calls under way and as many batches ready behind them."""
     jobs = SimpleQueue[Job | None]()
     waiting: deque[tuple[T, Future[list[WinMatrix]]]] = deque()
-    # Daemons: a call that nobody waits for any more does not delay the program's end.
+    # Daemon threads: an abandoned call does not delay the program's end.
     for _ in range(scorer.concurrency):
         threading.Thread(target=_work, args=(scorer, jobs), name="prefrm-scoring", daemon=True).start()
     try:

@@ -60,7 +60,7 @@ class CalibrationRecord:
 
     @classmethod
     def of(cls, calibration: CalibrationMap, *, split: str, pairs: int) -> "CalibrationRecord":
-        """The record of a map that was fitted on so many pairs of a split."""
+        """The record of a map that was fitted on `pairs` pairs of a split."""
         return cls(name=calibration.name, parameters=calibration.parameters, split=split, pairs=pairs)
 
     @property

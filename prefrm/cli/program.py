@@ -54,7 +54,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; the process's exit status is that of `run`."""
-    # A name that the terminal's encoding lacks is no reason to fail; standard error escapes it by default.
+    # A name that the terminal's encoding lacks must not fail a command; standard error escapes it by default.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

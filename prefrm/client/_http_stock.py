@@ -66,7 +66,7 @@ class AsyncStockClient(triton_aio.InferenceServerClient):  # type: ignore[misc]
 def _release(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
     """Close a session whose owner dropped it, or still has it when the program ends.
 
-    aiohttp would complain of it then, at a time at which nobody can close it any more.
+    aiohttp would warn about it then, when it can no longer be closed.
     """
     if session.closed:
         return

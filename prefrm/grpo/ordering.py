@@ -78,7 +78,7 @@ class CallOrder:
         """In a turn: raise `ConfigError` if the order is not known."""
         current = threading.current_thread()
         known = _earlier.get() is not None or self._thread in (None, current)
-        # A pool that was made after another has ended is no second source of calls.
+        # A pool that was made after another has ended is not a second source of calls.
         if not known and self._thread is not None and self._thread.is_alive():
             raise ConfigError(
                 f"calls come on the threads {self._thread.name} and {current.name}, which do not keep the "

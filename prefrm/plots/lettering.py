@@ -75,7 +75,7 @@ class Lettering:
         return [self.fit(line, room / len(lines)) for line in lines]
 
     def wrap(self, text: str, room: float, lines: int) -> list[str]:
-        """`text` in at most so many lines, broken at spaces, or anywhere where there is none.
+        """`text` in a bounded number of lines, broken at spaces, or anywhere if it has none.
 
         Of a text that needs more lines, the last one ends with "…".
         """

@@ -142,7 +142,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            # What a list of datasets says of their places does not matter either.
+            # Nor do the paths in a list of datasets.
             yield f"{prefix}{key}", _without_paths(value) if isinstance(value, list) else value
 
 

@@ -23,7 +23,7 @@ class Validation(StepLogs):
     """Scores validation groups every few steps and after the last one; the log loss decides what is best.
 
     The log loss is that of the judge under the calibration that fits these groups best: a calibration is
-    fitted after the training, so how certain a judge is meanwhile is no measure of it.
+    fitted after the training, so its confidence meanwhile does not measure its quality.
     `validation_log_loss`, in nats, and `validation_accuracy` (absent if no comparison is strict) go into the
     log of their step.
 
