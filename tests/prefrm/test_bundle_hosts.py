@@ -18,6 +18,7 @@ ADDED = [
     ".DS_Store",
     "model/.DS_Store",
     "._README.md",
+    "model/._model.safetensors",
     "plots/Thumbs.db",
     "desktop.ini",
 ]
