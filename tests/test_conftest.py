@@ -99,5 +99,8 @@ def test_seconds_in_which_processes_wait_for_a_core_do_not_count(
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     # Without that file, as on other systems, all seconds count.
     assert conftest._now() == 100.0
+    monkeypatch.setattr(conftest, "_STALLS", tmp_path)  # cannot be read
+    assert conftest._now() == 100.0
+    monkeypatch.setattr(conftest, "_STALLS", stalls)
     stalls.write_text("some avg10=6.24 avg60=14.20 avg300=11.56 total=2500000\nfull avg10=0.00 total=0\n")
     assert conftest._now() == 97.5

@@ -28,9 +28,10 @@ def merge_bundle(source: Path | str, target: Path | str, dtype: torch.dtype | st
     root = Path(source)
     # Before the weights are loaded, not after it.
     check_outside_bundles(Path(target))
-    if read_manifest(root).weights != "adapter":
+    manifest = read_manifest(root)
+    if manifest.weights != "adapter":
         raise BundleError(f"{root} has no adapter to merge: its weights are whole already")
-    pictures = [path for path in sorted((root / PLOTS).rglob("*")) if path.is_file()]
+    pictures = [path for path in manifest.files if path.startswith(f"{PLOTS}/")]
     bundle = load_bundle(root, "cpu", dtype)
     return write_bundle(
         target,
@@ -39,5 +40,5 @@ def merge_bundle(source: Path | str, target: Path | str, dtype: torch.dtype | st
         data_fingerprint=bundle.manifest.data_fingerprint,
         metrics=bundle.manifest.metrics,
         card=(root / CARD).read_text(encoding="utf-8"),
-        plots={path.relative_to(root / PLOTS).as_posix(): path.read_bytes() for path in pictures},
+        plots={path.removeprefix(f"{PLOTS}/"): (root / path).read_bytes() for path in pictures},
     )

@@ -24,6 +24,7 @@ def train(
     On several devices: `accelerate launch -m prefrm train CONFIG`, or torchrun.
     """
     from prefrm.config import load_config
+    from prefrm.eval import accuracy_text
     from prefrm.train import TrainConfig
     from prefrm.train import run as run_training
 
@@ -38,7 +39,6 @@ def train(
     for record, reason in result.left_out.items():
         print(f"record {record!r}: comparisons were left out: {reason}", file=sys.stderr)
     if result.evaluation is not None:
-        accuracy = result.evaluation.metrics.accuracy
-        print(f"pair accuracy {accuracy.value:.3f} ({accuracy.low:.3f} to {accuracy.high:.3f})", end=", ")
-        print(f"calibration error {result.evaluation.calibration.ece:.3f}")
+        accuracy = accuracy_text(result.evaluation.metrics.accuracy)
+        print(f"pair accuracy {accuracy}, calibration error {result.evaluation.calibration.ece:.3f}")
     print(f"bundle: {result.bundle}")

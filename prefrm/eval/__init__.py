@@ -36,6 +36,7 @@ from prefrm.eval.study import (
     fit_evaluation,
     fit_split,
 )
+from prefrm.eval.tables import accuracy_text
 from prefrm.eval.thresholds import Thresholds, fit_half_tie_threshold, fit_tie_threshold
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Study",
     "Thresholds",
     "Unreadable",
+    "accuracy_text",
     "apply_calibration",
     "calibrated",
     "calibration_line",

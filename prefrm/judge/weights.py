@@ -18,7 +18,14 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from prefrm.errors import ConfigError
 
-__all__ = ["check_readable", "check_weights", "load_pretrained", "load_weights", "read_weights"]
+__all__ = [
+    "check_readable",
+    "check_weights",
+    "load_pretrained",
+    "load_weights",
+    "read_weights",
+    "visible_files",
+]
 
 # Tensors of each kind that an error names; the rest are counted.
 NAMED = 3
@@ -39,7 +46,7 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
         ConfigError: a file of weights is truncated or unreadable, or a weight is missing, has another shape
             or is unexpected; it is named.
     """
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in visible_files(folder, "*.safetensors"):
         check_readable(path)
     with _without_load_report():
         model, found = kind.from_pretrained(
@@ -75,6 +82,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     with _naming(path):
         weights: dict[str, torch.Tensor] = load_file(path)
     return weights
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """The files that match a pattern such as `*.json`, sorted, without hidden ones, which nothing loads.
+
+    On other file systems macOS keeps a hidden `._model.safetensors` beside `model.safetensors`.
+    """
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def check_readable(path: Path) -> None:

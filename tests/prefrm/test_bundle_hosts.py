@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prefrm.bundle import amend_bundle, load_bundle, read_manifest, verify_files, write_bundle
+from prefrm.bundle import amend_bundle, load_bundle, merge_bundle, read_manifest, verify_files, write_bundle
 from prefrm.errors import BundleError
 from prefrm.judge import Judge
 
@@ -18,6 +18,7 @@ ADDED = [
     ".DS_Store",
     "model/.DS_Store",
     "._README.md",
+    "model/._model.safetensors",
     "plots/Thumbs.db",
     "desktop.ini",
 ]
@@ -99,3 +100,10 @@ def test_a_foreign_file_in_a_clone_is_not_lost(judge: Judge, bundle: Path) -> No
     with pytest.raises(BundleError, match=r"holds notes\.txt, which is not part of the bundle"):
         write(bundle, judge)
     assert (bundle / "notes.txt").is_file() and (bundle / ".git" / "HEAD").is_file()
+
+
+def test_what_systems_add_is_not_merged(adapted: Judge, tmp_path: Path) -> None:
+    write(tmp_path / "adapter", adapted)
+    put(tmp_path / "adapter", "plots/.DS_Store")
+    merged = merge_bundle(tmp_path / "adapter", tmp_path / "merged")
+    verify_files(tmp_path / "merged", merged)

@@ -14,7 +14,7 @@ from prefrm.judge.backbones.registry import family_of
 from prefrm.judge.backbones.shipped import SHIPPED, find_shipped
 from prefrm.judge.quantization import keep_layout, nf4_settings
 from prefrm.judge.spec import JudgeSpec
-from prefrm.judge.weights import check_readable, load_pretrained
+from prefrm.judge.weights import check_readable, load_pretrained, visible_files
 
 __all__ = ["BaseModel", "find_base", "hash_base_files", "load_backbone"]
 
@@ -100,12 +100,12 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = No
 
 def hash_base_files(folder: Path) -> dict[str, str]:
     """The sha256 of each file of a base model except its weights, by name."""
-    return {path.name: _sha256(path) for pattern in OTHER_FILES for path in sorted(folder.glob(pattern))}
+    return {path.name: _sha256(path) for pattern in OTHER_FILES for path in visible_files(folder, pattern)}
 
 
 def _weights_sha256(folder: Path) -> str:
     total = hashlib.sha256()
-    for path in sorted(folder.glob(WEIGHTS)):
+    for path in visible_files(folder, WEIGHTS):
         check_readable(path)
         total.update(f"{path.name} {_sha256(path)}\n".encode())
     return total.hexdigest()

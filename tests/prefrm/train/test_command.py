@@ -1,6 +1,7 @@
 """What `prefrm train` says; what it does is tested beside."""
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def settings(tmp_path: Path, tiny_checkpoint: Path, brightness: Callable[..., Pa
     tree = {
         "output": str(tmp_path / "run"),
         "judge": {"base_model": str(tiny_checkpoint)},
-        "data": {"path": str(brightness(train=2)), "validation": None, "test": None},
+        "data": {"path": str(brightness(train=2, test=2)), "validation": None, "test": None},
         "optim": {"steps": 2, "batch_size": 2},
         "device": "cpu",
     }
@@ -45,8 +46,13 @@ def test_an_interrupted_training_says_how_to_go_on(
     assert "--resume continues from the newest checkpoint" in capsys.readouterr().err
 
 
-def test_a_training_ends_with_its_bundle(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["train", str(settings), "--set", "optim.steps=1", "--resume"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"bundle: {settings.parent / 'run' / 'bundle'}"
+def test_a_training_ends_with_its_accuracy_and_its_bundle(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = ["--set", "data.test=test"]
+    assert run(["train", str(settings), "--set", "optim.steps=1", "--resume", *test]) == 0
+    *_, accuracy, bundle = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"pair accuracy .+ to .+; 6 pairs of 2 prompts\), calibration error .+", accuracy)
+    assert bundle == f"bundle: {settings.parent / 'run' / 'bundle'}"
     assert run(["train", str(settings), "--resume"]) == 2
     assert "exists already" in capsys.readouterr().err
