@@ -72,6 +72,7 @@ def test_prints_a_lone_surrogate():
 FAILING = {"test_of_six_seconds", "test_of_a_fixture_of_its_own"}
 
 
+@pytest.mark.slow
 def test_only_a_slow_test_without_its_mark_fails_where_signals_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST.read_text() + CLOCK)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")

@@ -241,6 +241,7 @@ def test_the_shipped_files_are_those_that_the_script_writes(tmp_path):
             assert path.read_text() == (CHECKPOINT / path.name).read_text(), path.name
 
 
+@pytest.mark.slow
 def test_script_is_deterministic_in_its_seed(tmp_path):
     tiny = Architecture(
         text_width=128, text_layers=1, text_mlp=32, vision_width=32, vision_layers=1, vision_mlp=32

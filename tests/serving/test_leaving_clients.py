@@ -253,6 +253,7 @@ def _matrix(result: Any) -> WinMatrix:
     return decode_matrices(tensors, count=1, size=SIZE)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3 * RUNS + 120)
 def test_whoever_leaves_a_batch_the_others_get_their_answers(png, scorer, tmp_path):
     left_in_a_batch: set[str] = set()

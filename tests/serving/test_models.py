@@ -94,6 +94,7 @@ def test_versions_and_loading_through_the_stock_client(wire, png):
         client.close()
 
 
+@pytest.mark.slow
 def test_no_request_is_dropped_while_models_come_and_go(png):
     shelf = Shelf()
     shown = Group(prompt="p", images=(png(10), png(200)))

@@ -217,6 +217,7 @@ SHAPED = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(body=st.binary(max_size=200) | (JSON | SHAPED).map(lambda value: json.dumps(value).encode()))
 def test_whatever_is_sent_is_read_or_refused(body):

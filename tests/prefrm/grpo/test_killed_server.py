@@ -109,6 +109,7 @@ class TestKilled:
         assert same(after, undisturbed)
         assert max(seconds) < 5
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("wire", ["grpc"])
     def test_a_replica_that_falls_silent_is_left_alone(self, undisturbed, tmp_path, wire, monkeypatch):
         """As a machine without power does: its connections stay open, and nothing comes."""

@@ -71,6 +71,7 @@ def test_what_is_reported_is_what_the_exported_bundle_says(config: TrainConfig) 
     )
 
 
+@pytest.mark.slow
 def test_the_export_is_held_against_the_judge_in_memory(config: TrainConfig) -> None:
     """On a CPU what is loaded is what was merged and written, bit for bit."""
     short = replace(config, dtype="bfloat16", optim=replace(config.optim, steps=3))
