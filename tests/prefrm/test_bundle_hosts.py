@@ -107,3 +107,4 @@ def test_what_systems_add_is_not_merged(adapted: Judge, tmp_path: Path) -> None:
     put(tmp_path / "adapter", "plots/.DS_Store")
     merged = merge_bundle(tmp_path / "adapter", tmp_path / "merged")
     verify_files(tmp_path / "merged", merged)
+    assert not [path for path in merged.files if path.endswith(".DS_Store")]
