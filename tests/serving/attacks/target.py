@@ -56,10 +56,9 @@ def serving(bundle: Path, folder: Path, *, token: bool, options: tuple[str, ...]
         tokens.write_text(TOKEN + "\n", encoding="utf-8")
         tokens.chmod(0o600)
         command += ["--token-file", str(tokens)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
         end = time.monotonic() + START_S
         while not addresses.exists():
