@@ -1,4 +1,4 @@
-"""A well-behaved client beside an attack: latencies of small requests and of readiness, and the server's memory."""
+"""A well-behaved client beside an attack: latencies of small requests and readiness, memory of the server."""
 
 import http.client
 import io
