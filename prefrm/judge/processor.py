@@ -98,10 +98,20 @@ class JudgeProcessor:
         try:
             pixels, grid = self._family.prepare(self.image_processor, image)
         except ValueError as error:
-            raise MediaError(f"the image cannot be prepared for this judge: {error}") from error
+            raise _unusable(error) from error
         return ImageInput(
             pixels=pixels, grid=grid, ids=self._family.spell(self.tokenizer, self._config, grid)
         )
+
+    def shrink(self, image: Image.Image) -> Image.Image | None:
+        """The image in its final size, of which `prepare_image` makes the same, bit for bit.
+
+        None if the family shows an image in several sizes. Raises as `prepare_image`.
+        """
+        try:
+            return self._family.shrink(self.image_processor, image)
+        except ValueError as error:
+            raise _unusable(error) from error
 
     def prepare_pair(self, prompt: str, first: ImageInput, second: ImageInput) -> SequenceInput:
         """One comparison by a pairwise head, `first` shown before `second`. Raises as `prepare_group`."""
@@ -257,6 +267,10 @@ class JudgeProcessor:
         text = max(len(self.layout.first), len(self.layout.second))
         ratio = self.spec.max_aspect_ratio
         return text + self._family.extent(self.tokenizer, self._config, self.image_processor, ratio)
+
+
+def _unusable(error: ValueError) -> MediaError:
+    return MediaError(f"the image cannot be prepared for this judge: {error}")
 
 
 def _tokenizer(folder: Path) -> Any:

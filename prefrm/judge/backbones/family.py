@@ -81,6 +81,8 @@ class Family:
             it: the linear layers of the language model, none of the vision tower.
         pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
         prepare: (image processor, image) -> its pixels and its grid.
+        shrink: (image processor, image) -> the image in the one size in which it is shown, of which `prepare`
+            makes the same, bit for bit; None if there is no such size.
         spell: (tokenizer, configuration, grid) -> the token ids that stand for an image.
         encode: (backbone, N images, fill) -> N features [V, T, D]: what enters the language model in the
             place of the image's tokens, and, of families that have it, what is added at deeper layers. One
@@ -105,6 +107,7 @@ class Family:
     spell: Callable[[Any, Any, tuple[int, ...]], list[int]]
     encode: Callable[[Any, Sequence[ImageInput], int], Sequence[torch.Tensor]]
     extent: Callable[[Any, Any, Any, float], int]
+    shrink: Callable[[Any, Image.Image], Image.Image | None] = lambda *_: None
     unit_patches: Callable[[Any], int] = tile_patches
     max_length: Callable[[Any], int] = most_positions
     positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor] = plain_positions

@@ -7,17 +7,22 @@ T tokens of an image, V depths of features, D hidden, A axes of a position, L po
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 from torch.nn.functional import pad
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, language_layers
 from prefrm.judge.images import ImageInput
 
 __all__ = ["QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL", "mrope_positions"]
+
+# Of an image that `smart_resize` accepts.
+MOST_ASPECT_RATIO = 200
 
 
 def mrope_positions(parts: Sequence[int | tuple[int, int, int]], merge: int) -> torch.Tensor:
@@ -111,8 +116,25 @@ def _read_deep(
     return hidden_BLD
 
 
+def _shrink(image_processor: Any, image: Image.Image) -> Image.Image | None:
+    """As the image processor resizes it, without its copies of the large image as an array."""
+    if not image_processor.do_resize:
+        return None
+    fit = partial(
+        smart_resize,
+        factor=image_processor.patch_size * image_processor.merge_size,
+        min_pixels=image_processor.size["shortest_edge"],
+        max_pixels=image_processor.size["longest_edge"],
+    )
+    height, width = fit(image.height, image.width)
+    # A very narrow image may be shrunk further when it is resized again.
+    if max(height, width) > MOST_ASPECT_RATIO * min(height, width) or fit(height, width) != (height, width):
+        return None
+    return image.resize((width, height), image_processor.resample)
+
+
 def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tuple[int, ...]]:
-    data = image_processor(images=image, return_tensors="pt")
+    data = image_processor(images=_shrink(image_processor, image) or image, return_tensors="pt")
     time, height, width = (int(side) for side in data["image_grid_thw"][0])
     return data["pixel_values"], (time, height, width)
 
@@ -135,6 +157,7 @@ QWEN2_VL = Family(
     lora_targets=language_layers("model.language_model"),
     pixel_budget=_pixel_budget,
     prepare=_prepare,
+    shrink=_shrink,
     spell=_spell,
     encode=_encode,
     extent=_extent,
