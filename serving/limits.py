@@ -35,6 +35,8 @@ class Limits:
         queued_cost: what may wait for a model's scorer; a request is admitted whole or refused, and one
             that nothing waits before is always admitted.
         queued_bytes: bytes of prompts and images that may wait for a model's scorer, with the same exception.
+            Requests with images that are decoded ahead have both bounds for themselves.
+        decoding_pixels: of large images, how many are decoded at once; a single image may have more.
         batch_cost: what is scored together; a group that alone costs more is scored alone.
         gather_s: seconds that an idle scorer waits for more than came first.
         deadline_s: seconds that a request may take, if the client gives it no fewer.
@@ -57,6 +59,7 @@ class Limits:
     in_flight_bytes: int = 2**30
     queued_cost: int = 4_000_000
     queued_bytes: int = 2**30
+    decoding_pixels: int = 64 * 10**6
     batch_cost: int = 32_768
     gather_s: float = 0.0
     deadline_s: float = 600.0
@@ -73,6 +76,7 @@ class Limits:
             "request_bytes",
             "queued_cost",
             "queued_bytes",
+            "decoding_pixels",
             "batch_cost",
         ):
             if getattr(self, name) < 1:

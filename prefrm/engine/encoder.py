@@ -31,8 +31,8 @@ class PreparedImage:
     """An image that was decoded ahead.
 
     Attributes:
-        content: its features if it was encoded before; the image in its final size; what the vision tower reads
-            if the family shows it in several sizes; or the reason why it cannot be read.
+        content: its features if it was encoded before; the image in its final size; what the vision tower
+            reads, of families that show it in several sizes; or the reason why it cannot be read.
     """
 
     content: EncodedImage | Image.Image | ImageInput | str
@@ -72,7 +72,7 @@ class Encoder:
         self._prepared: WeakValueDictionary[str, PreparedImage] = WeakValueDictionary()
 
     def prepare(self, data: bytes) -> PreparedImage:
-        """Decode an image ahead of a call, from any thread; a call uses it for as long as the result is kept."""
+        """Decode an image ahead of a call, in any thread; calls use it for as long as the result is kept."""
         key = digest(data)
         if (found := self._prepared.get(key)) is None:
             found = PreparedImage(self._cache.peek(key) or self._decoded(data))

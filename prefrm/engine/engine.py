@@ -181,8 +181,8 @@ class Engine:
     def prepare(self, image: bytes) -> PreparedImage:
         """Decode an image and resize it to the judge's pixel budget, ahead of `score` and from any thread.
 
-        `score` does not decode the image while the result is kept. It changes no bit of a matrix. An image whose
-        features are in the cache is not decoded. One that cannot be read is no error here.
+        `score` does not decode the image while the result is kept, which changes no bit of a matrix. An image
+        whose features are in the cache is not decoded. One that cannot be read is no error here.
         """
         return self._encode.prepare(image)
 

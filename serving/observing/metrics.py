@@ -99,6 +99,12 @@ class Metrics:
         self.batch_seconds = Histogram(
             "prefrm_batch_seconds", "Time the scorer took for a batch", buckets=SECONDS_BUCKETS, **by_model
         )
+        self.decode_seconds = Histogram(
+            "prefrm_decode_seconds",
+            "Time to decode a large image ahead of its batch",
+            buckets=SECONDS_BUCKETS,
+            **by_model,
+        )
         self.pairs = Counter("prefrm_pairs", "Pairs of candidates that were asked for", **by_model)
         self.invalid_pairs = Counter(
             "prefrm_invalid_pairs", "Pairs of candidates that were neither judged nor inferred", **by_model
@@ -141,6 +147,7 @@ class ModelMetrics:
         self._batch_groups = metrics.batch_groups.labels(name, version)
         self._batch_cost = metrics.batch_cost.labels(name, version)
         self._batch_seconds = metrics.batch_seconds.labels(name, version)
+        self._decode_seconds = metrics.decode_seconds.labels(name, version)
         self._pairs = metrics.pairs.labels(name, version)
         self._invalid_pairs = metrics.invalid_pairs.labels(name, version)
         self._inferred_pairs = metrics.inferred_pairs.labels(name, version)
@@ -160,6 +167,10 @@ class ModelMetrics:
         self._queue_groups.set_function(lambda: live.queued_groups if (live := found()) else 0)
         self._queue_cost.set_function(lambda: live.queued_cost if (live := found()) else 0)
         self._queue_age.set_function(lambda: live.age_s if (live := found()) else 0)
+
+    def decoded(self, seconds: float) -> None:
+        """Count one image that was decoded ahead."""
+        self._decode_seconds.observe(seconds)
 
     def batch(self, matrices: Sequence[WinMatrix], *, cost: int, seconds: float) -> None:
         """Count one batch: the matrices of its groups, its cost in tokens, and the scorer's time."""

@@ -16,7 +16,7 @@ from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 from serving.errors import ExpiredError, FailedError, NotReadyError, OverloadedError
 from serving.limits import Limits
 from serving.observing.metrics import Metrics
-from serving.queueing.batcher import Batcher
+from serving.queueing.batcher import Batcher, _Waiting
 from serving.queueing.guard import GuardedScorer
 
 
@@ -544,7 +544,7 @@ def test_whatever_happens_every_request_is_answered_and_nothing_is_left_on_the_b
         queue.start()
         ends = await asyncio.wait_for(asyncio.gather(*(ask(queue, n) for n in range(150))), 60)
         assert (queue.queued_groups, queue.queued_cost, queue.age_s) == (0, 0, 0.0)
-        assert (queue._queued_bytes, len(queue._open)) == (0, 0)
+        assert (queue._small, queue._large, len(queue._open)) == (_Waiting(), _Waiting(), 0)
         assert len(queue._queue) <= 2
         started = time.monotonic()
         await queue.drain(30)
