@@ -7,6 +7,7 @@ enormous group holds up a photograph. In a lane, groups take turns image by imag
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -29,6 +30,8 @@ SHORT_PIXELS = 16 * 10**6
 """Of a group's images that are decoded ahead: about half a second."""
 PREPARED_BYTES = 256 * 2**20
 """Of images that are decoded and not yet scored; a single group may have more."""
+NICE = 10
+"""Priority of the threads, below that of the event loop and of the scorer when cores are short."""
 
 
 @runtime_checkable
@@ -183,6 +186,9 @@ class _Lane:
             self._inbox.put((flow, image))
 
     def _run(self) -> None:
+        if sys.platform == "linux":
+            # Of this thread alone, which POSIX systems other than Linux cannot do.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         while (item := self._inbox.get()) is not None:
             flow, image = item
             result: object
