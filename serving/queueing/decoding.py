@@ -93,7 +93,7 @@ class Prepared:
 
     def release(self) -> None:
         """Free the images and make room for others."""
-        self._images = []
+        self._images.clear()
         self._release()
 
 

@@ -7,9 +7,11 @@ import threading
 import time
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from prefrm import media
 from prefrm.media import ImageLimits
 from prefrm.winmatrix import FakeScorer, Group
 from serving.errors import ExpiredError, FailedError, NotReadyError, OverloadedError
@@ -37,7 +39,10 @@ def png(megapixels: float, name: int = 0) -> bytes:
 
 
 class Preparing:
-    """Decodes an image when it is let, or if it is one of `free`; a token is 1,000 pixels, and a group costs one more for each image."""
+    """Decodes an image when it is let, or at once if it is in `free`.
+
+    A token is 1,000 pixels, and a group costs one more for each image.
+    """
 
     pixels_per_token = 1000
     prepared_bytes = decoding.PREPARED_BYTES // 100
@@ -279,3 +284,43 @@ def test_a_decoder_that_hangs_is_noticed_and_one_that_moves_is_not(scorer, monke
         await queue.drain(5)
 
     asyncio.run(main())
+
+
+def test_the_engines_own_thread_decodes_no_large_image(tmp_path, monkeypatch):
+    from prefrm.engine import Engine, encoder
+    from prefrm.judge import Judge, JudgeSpec
+    from tests.prefrm.judge.families import save_checkpoint
+
+    engine = Engine(
+        Judge.from_base(JudgeSpec(base_model=str(save_checkpoint(tmp_path))), "cpu"), cache_bytes=0
+    )
+    images = []
+    for shade in (40, 200):
+        buffer = io.BytesIO()
+        Image.new("RGB", (1500, 1400), (shade, 90, 30)).save(buffer, "PNG", compress_level=1)
+        images.append(buffer.getvalue())
+    group = Group(prompt="a red cube", images=(*images, b"no image"))
+    (own,) = engine.score([group])
+    threads = []
+
+    def decode(*args):
+        threads.append(threading.current_thread().name)
+        return media.decode(*args)
+
+    monkeypatch.setattr(encoder, "decode", decode)
+
+    async def main():
+        metrics = Metrics()
+        queue = Batcher(engine, Limits(), metrics.of_model("judge", "1"))
+        queue.start()
+        (matrix,) = (await asked(queue, group)).matrices
+        await queue.drain(5)
+        return matrix, metrics.registry.get_sample_value(
+            "prefrm_decode_seconds_count", {"model": "judge", "version": "1"}
+        )
+
+    matrix, decoded = asyncio.run(main())
+    assert np.array_equal(matrix.p, own.p, equal_nan=True)
+    assert threads == ["decoder"] * 2 and decoded == 2
+    # Nothing of what was prepared is kept.
+    assert len(engine._encode._prepared) == 0
