@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from prefrm import media
+from prefrm.engine import Engine, encoder
+from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import ImageLimits
 from prefrm.winmatrix import FakeScorer, Group
 from serving.errors import ExpiredError, FailedError, NotReadyError, OverloadedError
@@ -20,6 +22,7 @@ from serving.observing.metrics import Metrics
 from serving.queueing import decoding
 from serving.queueing.batcher import Batcher, _Waiting
 from serving.queueing.decoding import AheadDecoder
+from tests.prefrm.judge.families import save_checkpoint
 
 MEGA = 10**6
 
@@ -287,10 +290,6 @@ def test_a_decoder_that_hangs_is_noticed_and_one_that_moves_is_not(scorer, monke
 
 
 def test_the_engines_own_thread_decodes_no_large_image(tmp_path, monkeypatch):
-    from prefrm.engine import Engine, encoder
-    from prefrm.judge import Judge, JudgeSpec
-    from tests.prefrm.judge.families import save_checkpoint
-
     engine = Engine(
         Judge.from_base(JudgeSpec(base_model=str(save_checkpoint(tmp_path))), "cpu"), cache_bytes=0
     )
