@@ -35,7 +35,8 @@ class Limits:
         queued_cost: what may wait for a model's scorer; a request is admitted whole or refused, and one
             that nothing waits before is always admitted.
         queued_bytes: bytes of prompts and images that may wait for a model's scorer, with the same exception.
-            Requests with images that are decoded ahead have both bounds for themselves.
+            Requests whose groups are decoded ahead, and of these those with long groups, have both bounds for
+            themselves.
         decoding_pixels: of large images, how many are decoded at once; a single image may have more.
         batch_cost: what is scored together; a group that alone costs more is scored alone.
         gather_s: seconds that an idle scorer waits for more than came first.

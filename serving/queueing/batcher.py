@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import get_args
 
 from prefrm.errors import PrefrmError
 from prefrm.winmatrix import Group, Outcome, Scorer, as_matrix
@@ -22,7 +23,7 @@ from serving.queueing.cost import cost_of
 from serving.queueing.decoding import AheadDecoder, Prepared, Preparing
 from serving.queueing.fairness import FairQueue
 from serving.queueing.guard import GuardedScorer
-from serving.queueing.work import Batch, Estimate, Scored, Work
+from serving.queueing.work import Batch, Estimate, Kind, Scored, Work
 from serving.queueing.worker import Done, Pausing, Worker
 
 __all__ = ["Batcher"]
@@ -71,8 +72,8 @@ class Batcher:
         self._queue: FairQueue[Work] = FairQueue(Work.next_cost)
         # Insertion order is that of arrival.
         self._open: dict[Work, None] = {}
-        # Requests that are decoded ahead have bounds of their own, so that they keep nobody else out.
-        self._small, self._large = _Waiting(), _Waiting()
+        # Each kind of request has the bounds for itself, so that none keeps another out.
+        self._waiting = {kind: _Waiting() for kind in get_args(Kind)}
         self._cost_per_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._busy = False
@@ -99,12 +100,12 @@ class Batcher:
     @property
     def queued_groups(self) -> int:
         """Groups that wait for their turn."""
-        return self._small.groups + self._large.groups
+        return sum(waiting.groups for waiting in self._waiting.values())
 
     @property
     def queued_cost(self) -> int:
         """What those groups cost."""
-        return self._small.cost + self._large.cost
+        return sum(waiting.cost for waiting in self._waiting.values())
 
     @property
     def age_s(self) -> float:
@@ -143,7 +144,6 @@ class Batcher:
             work = Work(
                 groups=groups,
                 estimates=estimates,
-                ready=len(groups),
                 content_bytes=sum(group.content_bytes for group in groups),
                 arrived=now,
                 expires=expires,
@@ -156,7 +156,7 @@ class Batcher:
             self._arriving -= 1
             self._feed_soon()
         timer = loop.call_later(expires - now, work.expire)
-        decoding = self._begin_decoding(work) if work.is_decoded_ahead else None
+        decoding = None if work.kind == "direct" else self._begin_decoding(work)
         try:
             return await work.answer
         finally:
@@ -234,7 +234,7 @@ class Batcher:
             raise NotReadyError("the server stopped before this request was scored")
         if work.expires <= work.arrived:
             raise ExpiredError("the request's deadline had passed when it came")
-        cost, waiting = work.waiting_cost, self._beside(work)
+        cost, waiting = work.waiting_cost, self._waiting[work.kind]
         if waiting.cost and (
             waiting.cost + cost > self._limits.queued_cost
             or waiting.content_bytes + work.content_bytes > self._limits.queued_bytes
@@ -247,21 +247,16 @@ class Batcher:
         waiting.cost += cost
         waiting.content_bytes += work.content_bytes
         self._open[work] = None
-        if work.is_decoded_ahead:
-            work.ready = 0
-        else:
+        if work.kind == "direct":
+            work.ready = len(work.groups)
             self._queue.add(work)
-
-    def _beside(self, work: Work) -> _Waiting:
-        """What waits and shares its bounds with a request."""
-        return self._large if work.is_decoded_ahead else self._small
 
     def _close(self, work: Work) -> None:
         """Forget a request that was answered, or that nobody waits for."""
         del self._open[work]
         if work.taken < len(work.groups):
             self._queue.forget()
-        waiting = self._beside(work)
+        waiting = self._waiting[work.kind]
         waiting.groups -= len(work.groups) - work.taken
         waiting.cost -= work.waiting_cost
         waiting.content_bytes -= work.content_bytes
@@ -379,7 +374,7 @@ class Batcher:
                 prepared.append(work.prepared.pop(work.taken))
             work.taken += 1
             work.last_turn = now
-            waiting = self._beside(work)
+            waiting = self._waiting[work.kind]
             waiting.groups -= 1
             waiting.cost -= estimate.cost
             total += estimate.turn

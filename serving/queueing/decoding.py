@@ -1,6 +1,6 @@
-"""Large images decoded ahead of the scorer, in threads that leave the scorer's own to small requests.
+"""Images decoded ahead of the scorer, in threads that leave the scorer's own to small requests.
 
-A group whose images are decoded ahead goes through one of two lanes: there is one thread for groups of up to
+A group of `AHEAD_PIXELS` or more goes through one of two lanes: there is one thread for groups of up to
 `SHORT_PIXELS`, and the others serve the longer ones, so that neither a crowd of large images nor a single
 enormous group holds up a photograph. In a lane, groups take turns image by image, fair by pixels.
 """
@@ -22,12 +22,12 @@ from prefrm.media import ImageLimits, probe
 from prefrm.winmatrix import Group
 from serving.queueing.fairness import FairQueue
 
-__all__ = ["AheadDecoder", "Decoding", "Prepared", "Preparing"]
+__all__ = ["AheadDecoder", "Decoding", "Prepared", "Preparing", "is_long"]
 
-AHEAD_PIXELS = 2 * 10**6
-"""An image of at least so many is decoded ahead: about 60 ms. Pixels count once for each scan of a JPEG."""
+AHEAD_PIXELS = 10**6
+"""A group whose images have so many, once for each scan of a JPEG, is decoded ahead: about 30 ms."""
 SHORT_PIXELS = 16 * 10**6
-"""Of a group's images that are decoded ahead: about half a second."""
+"""A group that has more is a long one: about half a second."""
 PREPARED_BYTES = 256 * 2**20
 """Of images that are decoded and not yet scored; a single group may have more."""
 NICE = 10
@@ -261,20 +261,26 @@ class AheadDecoder:
         """
         if cost < AHEAD_PIXELS // self._pixels_per_token:
             return []
-        found = {}
-        for image in group.images:
+        found = []
+        for image in {image: None for image in group.images if image}:
             with suppress(MediaError):
-                if image and (info := probe(image, self._limits)).decoded_pixels >= AHEAD_PIXELS:
-                    found[image] = Decoding(
-                        image=image, pixels=info.pixels, decoded_pixels=info.decoded_pixels
-                    )
-        return list(found.values())[: self._images]
+                info = probe(image, self._limits)
+                found.append(Decoding(image=image, pixels=info.pixels, decoded_pixels=info.decoded_pixels))
+        return found[: self._images] if _decoded_pixels(found) >= AHEAD_PIXELS else []
 
     def tokens(self, images: Sequence[Decoding]) -> int:
         """What decoding these images costs."""
-        return sum(image.decoded_pixels for image in images) // self._pixels_per_token
+        return _decoded_pixels(images) // self._pixels_per_token
 
     async def prepare(self, images: Sequence[Decoding]) -> Prepared:
         """Decode the images of a group, at least one. Raises as the scorer's `prepare`."""
-        is_long = sum(image.decoded_pixels for image in images) > SHORT_PIXELS
-        return await self._lanes[is_long].prepare(images)
+        return await self._lanes[is_long(images)].prepare(images)
+
+
+def is_long(images: Sequence[Decoding]) -> bool:
+    """Whether a group with these images is decoded in the lane of long ones."""
+    return _decoded_pixels(images) > SHORT_PIXELS
+
+
+def _decoded_pixels(images: Sequence[Decoding]) -> int:
+    return sum(image.decoded_pixels for image in images)

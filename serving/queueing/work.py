@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from prefrm.errors import PrefrmError
 from prefrm.winmatrix import Group, WinMatrix
 from serving.errors import ExpiredError
-from serving.queueing.decoding import Decoding, Prepared
+from serving.queueing.decoding import Decoding, Prepared, is_long
 
-__all__ = ["Batch", "Estimate", "Scored", "Work"]
+__all__ = ["Batch", "Estimate", "Kind", "Scored", "Work"]
+
+Kind = Literal["direct", "short", "long"]
+"""Of a request: decoded by the scorer itself, or ahead of it in the lane of short or of long groups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +56,11 @@ class Work:
 
     groups: Sequence[Group]
     estimates: Sequence[Estimate]
-    ready: int
     content_bytes: int
     arrived: float
     expires: float
     answer: asyncio.Future[Scored]
+    ready: int = 0
     taken: int = 0
     last_turn: float = 0.0
     compute_s: float = 0.0
@@ -65,9 +69,11 @@ class Work:
     prepared: dict[int, Prepared] = field(default_factory=dict)
 
     @property
-    def is_decoded_ahead(self) -> bool:
-        """Whether it has images that are decoded ahead."""
-        return any(estimate.ahead for estimate in self.estimates)
+    def kind(self) -> Kind:
+        """How the longest of its groups is decoded."""
+        if any(is_long(estimate.ahead) for estimate in self.estimates):
+            return "long"
+        return "short" if any(estimate.ahead for estimate in self.estimates) else "direct"
 
     @property
     def waiting_cost(self) -> int:

@@ -544,7 +544,7 @@ def test_whatever_happens_every_request_is_answered_and_nothing_is_left_on_the_b
         queue.start()
         ends = await asyncio.wait_for(asyncio.gather(*(ask(queue, n) for n in range(150))), 60)
         assert (queue.queued_groups, queue.queued_cost, queue.age_s) == (0, 0, 0.0)
-        assert (queue._small, queue._large, len(queue._open)) == (_Waiting(), _Waiting(), 0)
+        assert all(waiting == _Waiting() for waiting in queue._waiting.values()) and not queue._open
         assert len(queue._queue) <= 2
         started = time.monotonic()
         await queue.drain(30)

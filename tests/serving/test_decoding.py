@@ -111,9 +111,10 @@ def test_large_images_are_decoded_ahead_and_small_ones_are_not(scorer):
         group = Group(prompt="", images=images)
         return [found.pixels for found in ahead.of(group, scorer.cost(group))]
 
-    assert of(png(1.9), png(1.9, 1)) == []
-    assert of(png(2), png(0.1), png(2)) == [2 * MEGA]
-    assert of(png(3), png(4)) == [3 * MEGA, 4 * MEGA]
+    assert of(png(0.4), png(0.4, 1)) == []
+    assert of(png(0.4), png(0.4), png(0.5)) == []
+    assert of(png(0.5), png(0.5, 1)) == [MEGA // 2, MEGA // 2]
+    assert of(png(3), png(4), png(3)) == [3 * MEGA, 4 * MEGA]
     # Beyond the limits, the guard refuses it without decoding it.
     assert of(png(60), png(4)) == [4 * MEGA]
     assert len(of(*(png(2, name) for name in range(200)))) == 100
@@ -125,11 +126,14 @@ def test_scans_of_a_jpeg_count():
     once = buffer.getvalue()
     many = once[:-2] + once[once.rindex(b"\xff\xda") : -2] * (100 - once.count(b"\xff\xda")) + once[-2:]
     ahead = AheadDecoder(Preparing(), ImageLimits(), 64 * MEGA, lambda seconds: None)
-    (found,) = ahead.of(Group(prompt="", images=(once, many)), 10**6)
+    assert ahead.of(Group(prompt="", images=(once, None)), 10**6) == []
+    (found,) = ahead.of(Group(prompt="", images=(many, None)), 10**6)
     assert (found.pixels, found.decoded_pixels) == (90_000, 9 * MEGA)
 
 
 def test_small_requests_are_scored_while_large_images_are_decoded(scorer):
+    scorer.free = pair(0.5).images
+
     async def main():
         queue = batcher(scorer, queued_cost=300_000)
         queue.start()
@@ -137,20 +141,23 @@ def test_small_requests_are_scored_while_large_images_are_decoded(scorer):
         await when(lambda: scorer.begun)
         with pytest.raises(OverloadedError, match="2 groups are waiting"):
             await asked(queue, pair(64, "too much"))
-        # Large ones keep no small one out of the queue, and hold none up.
+        # They keep no smaller one out of the queue, and hold none up.
+        photo = asked(queue, pair(0.5, "photo"))
         small = [asked(queue, pair(0.1, "small")) for _ in range(20)]
         costs = [(await one).cost for one in small]
+        await photo
         assert not any(one.done() for one in large)
         assert queue.queued_groups == 2 and queue.queued_cost == 2 * 128_002
         scorer.let.release(4)
         answers = await asyncio.gather(*large)
-        assert (queue._small, queue._large) == (_Waiting(), _Waiting())
+        assert all(waiting == _Waiting() for waiting in queue._waiting.values())
         await queue.drain(5)
         return costs, [answer.cost for answer in answers]
 
     costs, large = asyncio.run(main())
     assert costs == [202] * 20 and large == [128_002] * 2
-    assert scorer.scored == ["small"] * 20 + ["large 0", "large 1"]
+    assert sorted(scorer.scored[:21]) == ["photo"] + ["small"] * 20
+    assert scorer.scored[21:] == ["large 0", "large 1"]
 
 
 def test_a_photograph_goes_beside_an_enormous_group_and_between_its_images(scorer):
@@ -216,7 +223,7 @@ def test_what_was_cancelled_or_has_expired_is_not_decoded(scorer):
         first.cancel()
         scorer.let.release(3)
         assert len((await last).matrices) == 1
-        assert (queue._small, queue._large) == (_Waiting(), _Waiting())
+        assert all(waiting == _Waiting() for waiting in queue._waiting.values())
         await queue.drain(5)
 
     asyncio.run(main())
