@@ -110,8 +110,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @_translating
     async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
-        _refuse_parameters(request)
-        await self._plane.models.load(request.model_name)
+        await self._plane.load(request.model_name, _parameters(request))
         return pb.RepositoryModelLoadResponse()
 
     @_translating
@@ -211,11 +210,6 @@ def _stream_error(request: Any, message: str) -> Any:
     return pb.ModelStreamInferResponse(
         error_message=message, infer_response=pb.ModelInferResponse(id=request.id)
     )
-
-
-def _refuse_parameters(request: Any) -> None:
-    if request.parameters:
-        raise UnsupportedError("a model is loaded from where the server has it; send no parameters")
 
 
 def _parsed(request: Any, time_remaining: float | None) -> InferRequest:
