@@ -85,7 +85,8 @@ def parse_config(text: object) -> dict[str, Any]:
             raise ValueError(f"it must be a JSON object; received {type(sent).__name__}")
         message = ParseDict(sent, ModelConfig())
     except (ParseError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        # protobuf lists all fields that there are on a second line.
+        raise ValueError(str(error).splitlines()[0]) from error
     names = (_FIELD_NAMES.get(name, name) for name in sent)
     return {name: getattr(message, name) for name in names}
 

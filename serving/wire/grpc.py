@@ -25,7 +25,7 @@ from serving.errors import (
 )
 from serving.observing.logs import log_failure
 from serving.tensors import InputTensor, pack
-from serving.wire.parameters import read_timeout
+from serving.wire.parameters import BASE64, CONTENT_TYPE, read_timeout
 from serving.wire.parsing import UNREADABLE, UNREADABLE_MESSAGE
 
 __all__ = ["InferenceService"]
@@ -255,6 +255,7 @@ def _inputs(request: Any) -> list[InputTensor]:
             shape=tuple(tensor.shape),
             raw=raw,
             elements=list(tensor.contents.bytes_contents),
+            base64=getattr(tensor.parameters.get(CONTENT_TYPE), "string_param", "") == BASE64,
         )
         for tensor, raw in zip(request.inputs, raws or [None] * len(request.inputs), strict=True)
     ]

@@ -45,7 +45,7 @@ from serving.wire.protocol_schema import (
 from serving.wire.score_api import SCORE, score_router
 from serving.wire.score_schema import ErrorAnswer
 
-__all__ = ["create_app"]
+__all__ = ["answer_http_error", "create_app"]
 
 DESCRIPTION = """
 A preference judge: it compares the images of a group with each other; an image's *win rate* is its reward.
@@ -92,7 +92,7 @@ def create_app(plane: DataPlane, open_paths: Set[str] | None = None) -> FastAPI:
         responses={"default": {"model": ErrorAnswer, "description": "What went wrong."}},
     )
     app.add_exception_handler(ServingError, _on_serving_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(Exception, _on_crash)
     app.include_router(score_router(plane))
     app.include_router(_protocol_router(_Routes(plane)))
@@ -273,7 +273,8 @@ async def _on_serving_error(_: Request, error: Exception) -> Response:
     return _error(error.http_status, str(error), headers)
 
 
-async def _on_http_error(request: Request, error: Exception) -> Response:
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """Answer an unknown route or a method that it does not have, as `{"error": "..."}`."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}"
     return _error(error.status_code, message, dict(error.headers or {}))

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 
 from serving.errors import InvalidRequestError
 
-__all__ = ["read_timeout"]
+__all__ = ["BASE64", "CONTENT_TYPE", "read_timeout"]
+
+# Of an input, after MLServer: https://mlserver.readthedocs.io/en/latest/user-guide/content-type.html. Its other
+# values say how a tensor becomes a value of Python's, and not how it is read.
+CONTENT_TYPE, BASE64 = "content_type", "base64"
 
 RESERVED = "triton_"
 FINAL_RESPONSE_WANTED = "triton_enable_empty_final_response"
