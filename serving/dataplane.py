@@ -202,8 +202,8 @@ class DataPlane:
             config = describe_config(info, self.limits.request_groups)
             if field := conflicting_field(requested, config):
                 raise InvalidRequestError(
-                    f"'config' has another value of {field!r}; a model's configuration follows from its bundle "
-                    "and the server's options, so leave it out"
+                    f"'config' has another value of {field!r}; a model's configuration follows from its "
+                    "bundle and the server's options, so leave it out"
                 )
 
         await self.models.load(model, check)

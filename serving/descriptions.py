@@ -87,18 +87,18 @@ def parse_config(text: object) -> dict[str, Any]:
     except (ParseError, RecursionError) as error:
         # protobuf lists all fields that there are on a second line.
         raise ValueError(str(error).splitlines()[0]) from error
-    names = (_FIELD_NAMES.get(name, name) for name in sent)
-    return {name: getattr(message, name) for name in names}
+    return {
+        field.name: getattr(message, field.name)
+        for field in ModelConfig.DESCRIPTOR.fields
+        # protobuf's JSON has a field under either of its names.
+        if sent.keys() & {field.name, field.json_name}
+    }
 
 
 def conflicting_field(requested: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The first field of `parse_config` whose value `describe_config` does not have; "" if there is none."""
     served = ParseDict(dict(config), ModelConfig())
     return next((name for name, value in requested.items() if getattr(served, name) != value), "")
-
-
-# protobuf's JSON has a field under either of these names.
-_FIELD_NAMES = {field.json_name: field.name for field in ModelConfig.DESCRIPTOR.fields}
 
 
 def _message_json(message: Any) -> dict[str, Any]:

@@ -184,8 +184,8 @@ class ModelRepository:
         async with self._one_at_a_time:
             try:
                 loaded = await asyncio.to_thread(loader, name)
-                for model in loaded:
-                    check(model.info)
+                for found in loaded:
+                    check(found.info)
             except PrefrmError as error:
                 raise InvalidRequestError(f"failed to load {name!r}: {error}") from error
             except Exception as error:

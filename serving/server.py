@@ -118,7 +118,9 @@ class Server:
         async with AsyncExitStack() as started:
             app = create_app(self._plane, None if self._tokens is None else OPEN_PATHS)
             http = await self._start_http("http", app, started)
-            metrics = await self._start_http("metrics", create_metrics_app(self._plane.metrics.registry), started)
+            metrics = await self._start_http(
+                "metrics", create_metrics_app(self._plane.metrics.registry), started
+            )
             grpc_address = await self._start_grpc(started)
             self._plane.start()
             started.push_async_callback(_cancelled, asyncio.create_task(self._watch(), name="watch"))

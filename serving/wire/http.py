@@ -25,7 +25,7 @@ from serving.errors import (
     ServingError,
     UnsupportedError,
 )
-from serving.wire.docs_page import OPENAPI_PATH, describe_access, docs_router
+from serving.wire.docs_page import OPENAPI_PATH, complete_document, docs_router
 from serving.wire.http_codec import compress, parse_request, render_response
 from serving.wire.http_io import read_body, unless_gone
 from serving.wire.protocol_schema import (
@@ -41,6 +41,7 @@ from serving.wire.protocol_schema import (
     Readiness,
     ServerMetadata,
     describe_request,
+    request_schemas,
 )
 from serving.wire.score_api import SCORE, score_router
 from serving.wire.score_schema import ErrorAnswer
@@ -97,7 +98,7 @@ def create_app(plane: DataPlane, open_paths: Set[str] | None = None) -> FastAPI:
     app.include_router(score_router(plane))
     app.include_router(_protocol_router(_Routes(plane)))
     app.include_router(docs_router(app))
-    describe_access(app, open_paths)
+    complete_document(app, request_schemas(), open_paths)
     return app
 
 
@@ -125,9 +126,11 @@ def _protocol_router(wire: "_Routes") -> APIRouter:
     get("/v2/health/live", wire.live, "Tell whether the server is alive", Liveness)
     get("/v2/health/ready", wire.ready, "Tell whether the server is ready for requests", Readiness)
     get("/v2/models/stats", wire.statistics, "Statistics of all models", JsonObject)
-    post("/v2/repository/index", wire.index, "List the models and their states", list[ModelState], IndexRequest)
+    post(
+        "/v2/repository/index", wire.index, "List the models and their states", list[ModelState], IndexRequest
+    )
     post("/v2/repository/models/{model}/load", wire.load, "Load a model", body=LoadRequest)
-    post("/v2/repository/models/{model}/unload", wire.unload, "Unload a model", body=JsonObject)
+    post("/v2/repository/models/{model}/unload", wire.unload, "Unload a model")
     for path, which in (
         ("/v2/models/{model}", "the newest version of a model"),
         ("/v2/models/{model}/versions/{version:digits}", "a version of a model"),

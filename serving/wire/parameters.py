@@ -10,8 +10,8 @@ from serving.errors import InvalidRequestError
 
 __all__ = ["BASE64", "CONTENT_TYPE", "read_timeout"]
 
-# Of an input, after MLServer: https://mlserver.readthedocs.io/en/latest/user-guide/content-type.html. Its other
-# values say how a tensor becomes a value of Python's, and not how it is read.
+# Of an input: https://mlserver.readthedocs.io/en/latest/user-guide/content-type.html. MLServer's other values
+# choose a type of Python for the tensor, which changes nothing here.
 CONTENT_TYPE, BASE64 = "content_type", "base64"
 
 RESERVED = "triton_"

@@ -7,9 +7,9 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
 
 from prefrm.protocol import INPUTS, TensorSpec
-from serving.wire.score_schema import inline_schema
 
 __all__ = [
     "IndexRequest",
@@ -24,9 +24,12 @@ __all__ = [
     "Readiness",
     "ServerMetadata",
     "describe_request",
+    "request_schemas",
 ]
 
 JsonObject = dict[str, Any]
+
+REFERENCE = "#/components/schemas/{model}"
 
 
 def _example(spec: TensorSpec, data: list[str]) -> JsonObject:
@@ -34,7 +37,9 @@ def _example(spec: TensorSpec, data: list[str]) -> JsonObject:
     return {"name": spec.name, "datatype": spec.datatype, "shape": shape, "data": data}
 
 
-EXAMPLE = {"inputs": [_example(spec, data) for spec, data in zip(INPUTS, (["a red cube"], ["", ""]), strict=True)]}
+EXAMPLE: JsonObject = {
+    "inputs": [_example(spec, data) for spec, data in zip(INPUTS, (["a red cube"], ["", ""]), strict=True)]
+}
 
 
 class _Message(BaseModel):
@@ -165,12 +170,12 @@ class LoadRequest(_Message):
     ] = {}
 
 
-def describe_request(path: str, body: Any = None) -> JsonObject:
+def describe_request(path: str, body: type[BaseModel] | None = None) -> JsonObject:
     """The part of an OpenAPI operation that says what is sent: the path's parameters and the body.
 
     Args:
         path: with its parameters in braces.
-        body: the type of the JSON; None if nothing is sent.
+        body: one of those of `request_schemas`; None if nothing is sent.
     """
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -178,6 +183,14 @@ def describe_request(path: str, body: Any = None) -> JsonObject:
     ]
     described: JsonObject = {"parameters": parameters} if parameters else {}
     if body is not None:
-        content = {"application/json": {"schema": inline_schema(body)}}
+        content = {"application/json": {"schema": {"$ref": REFERENCE.format(model=body.__name__)}}}
         described["requestBody"] = {"required": body is InferenceRequest, "content": content}
     return described
+
+
+def request_schemas() -> JsonObject:
+    """The JSON schemas of all requests, by name: FastAPI knows those of answers alone."""
+    requests = (InferenceRequest, IndexRequest, LoadRequest)
+    _, schemas = models_json_schema([(kind, "validation") for kind in requests], ref_template=REFERENCE)
+    definitions: JsonObject = schemas["$defs"]
+    return definitions

@@ -9,7 +9,7 @@ from serving.dataplane import DataPlane
 from serving.errors import InvalidRequestError
 from serving.wire.http_io import read_body, unless_gone
 from serving.wire.score_reading import read_scoring
-from serving.wire.score_schema import ErrorAnswer, ScoreAnswer, inline_schema, request_model
+from serving.wire.score_schema import ErrorAnswer, ScoreAnswer, request_model
 
 __all__ = ["SCORE", "score_router"]
 
@@ -60,7 +60,7 @@ def score_router(plane: DataPlane) -> APIRouter:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": inline_schema(model)}},
+                "content": {"application/json": {"schema": _inlined(model.model_json_schema())}},
             }
         },
     )
@@ -73,3 +73,20 @@ def _only_model(plane: DataPlane) -> str:
         listed = ", ".join(map(repr, names)) or "none"
         raise InvalidRequestError(f"model: this server has several or none; name one of {listed}")
     return names[0]
+
+
+def _inlined(schema: dict[str, object]) -> dict[str, object]:
+    """A JSON schema whose references are replaced, as only FastAPI's own models may have some."""
+    definitions = schema.pop("$defs", {})
+    assert isinstance(definitions, dict)
+
+    def resolved(part: object) -> object:
+        if isinstance(part, list):
+            return [resolved(inner) for inner in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return resolved(definitions[part["$ref"].rpartition("/")[2]])
+        return {key: resolved(inner) for key, inner in part.items()}
+
+    return {key: resolved(part) for key, part in schema.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from serving.limits import Limits
 
@@ -12,7 +12,6 @@ __all__ = [
     "GroupScore",
     "ScoreAnswer",
     "ScoreRequest",
-    "inline_schema",
     "request_model",
 ]
 
@@ -151,20 +150,3 @@ def request_model(limits: Limits) -> type[ScoreRequest]:
         __doc__=ScoreRequest.__doc__,
         groups=(Annotated[list[group], groups], ...),  # type: ignore[arg-type,valid-type]
     )
-
-
-def inline_schema(kind: Any) -> dict[str, Any]:
-    """The JSON schema of a type, its references replaced, as FastAPI's own models alone may have some."""
-    schema = TypeAdapter(kind).json_schema()
-    definitions = schema.pop("$defs", {})
-
-    def resolved(part: object) -> Any:
-        if isinstance(part, list):
-            return [resolved(inner) for inner in part]
-        if not isinstance(part, dict):
-            return part
-        if "$ref" in part:
-            return resolved(definitions[part["$ref"].rpartition("/")[2]])
-        return {key: resolved(inner) for key, inner in part.items()}
-
-    return {key: resolved(part) for key, part in schema.items()}
