@@ -86,7 +86,7 @@ def parse_config(text: object) -> dict[str, Any]:
         message = ParseDict(sent, ModelConfig())
     except (ParseError, RecursionError) as error:
         # protobuf lists all fields that there are on a second line.
-        raise ValueError(str(error).splitlines()[0]) from error
+        raise ValueError(str(error).partition("\n")[0]) from error
     return {
         field.name: getattr(message, field.name)
         for field in ModelConfig.DESCRIPTOR.fields

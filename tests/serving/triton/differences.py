@@ -104,6 +104,13 @@ DIFFERENCES = (
         why="the Open Inference Protocol defines one, and its clients read it; Triton sends none",
     ),
     Difference(
+        what="HTTP: the root",
+        calls=("route_root",),
+        triton="NOT_FOUND",
+        ours="OK",
+        why="it has the paths of the documentation and of the protocol",
+    ),
+    Difference(
         what="HTTP: a path that ends in a slash",
         calls=("route_with_a_slash", "route_model_slash", "route_infer_slash"),
         triton="NOT_FOUND",
@@ -262,7 +269,7 @@ DIFFERENCES = (
     Difference(
         what="loading with files",
         calls=("load_with_files",),
-        triton="INTERNAL",
+        triton="INVALID_ARGUMENT",
         ours="UNIMPLEMENTED",
         why="a model is loaded from the server's own folders, never from what a client sends",
     ),
