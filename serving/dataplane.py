@@ -228,7 +228,10 @@ class DataPlane:
         model = self.models.get(name, version)
         record.model, record.version = model.info.name, model.info.version
         if not (self._accepting and model.ready):
-            raise NotReadyError(f"{UNKNOWN}: {name!r} version {model.info.version} is not at ready state")
+            raise NotReadyError(
+                f"{UNKNOWN}: {name!r} version {model.info.version} is not at ready state; "
+                "it is starting, stopping or hanging, so try again"
+            )
         return model
 
     async def _score(

@@ -22,7 +22,11 @@ __all__ = [
     "ModelReadiness",
     "ModelState",
     "Readiness",
+    "RequestInput",
+    "RequestedOutput",
+    "ResponseOutput",
     "ServerMetadata",
+    "TensorMetadata",
     "describe_request",
     "request_schemas",
 ]
