@@ -189,14 +189,16 @@ class DataPlane:
             UnsupportedError: this server loads no models, or a parameter is a file.
             InvalidRequestError: another parameter is unknown or malformed; or as `ModelRepository.load`.
         """
+        # Triton's words, which its clients look for; `ModelRepository.load` has them as well.
+        failed = f"failed to load {model!r}: "
         if any(name.startswith("file:") for name in parameters):
-            raise UnsupportedError("a model is loaded from the server's own folders; send no files")
+            raise UnsupportedError(f"{failed}a model comes from the server's own folders; send no files")
         if unknown := sorted(parameters.keys() - {"config"}):
-            raise InvalidRequestError(f"unknown parameter {unknown[0]!r}; a load takes 'config' alone")
+            raise InvalidRequestError(f"{failed}unknown parameter {unknown[0]!r}; send 'config' or none")
         try:
             requested = parse_config(parameters["config"]) if parameters else {}
         except ValueError as error:
-            raise InvalidRequestError(f"'config' is not a valid model configuration: {error}") from error
+            raise InvalidRequestError(f"{failed}'config' is not a model configuration: {error}") from error
 
         def check(info: ModelInfo) -> None:
             config = describe_config(info, self.limits.request_groups)
