@@ -16,6 +16,7 @@ from prometheus_client import make_asgi_app
 from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 from prefrm.winmatrix import Scorer
+from serving.access.connections import GRPC_CONNECTION_OPTIONS
 from serving.access.guards import OPEN_PATHS, TokenInterceptor, TokenMiddleware
 from serving.access.tls import ServerTls
 from serving.access.tokens import TokenFile
@@ -183,6 +184,7 @@ class Server:
                 ("grpc.max_receive_message_length", self._plane.limits.request_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
+                *GRPC_CONNECTION_OPTIONS,
             ],
         )
         add_GRPCInferenceServiceServicer_to_server(InferenceService(self._plane), CarefulRegistrar(server))
