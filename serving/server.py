@@ -187,8 +187,9 @@ class Server:
                 *GRPC_CONNECTION_OPTIONS,
             ],
         )
-        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._plane), CarefulRegistrar(server))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, CarefulRegistrar(server))
+        registrar = CarefulRegistrar(server, self._plane.limits.deadline_s)
+        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._plane), registrar)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
         await self._health.set(INFERENCE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         try:
             address = join_address(self._host, port)

@@ -7,7 +7,7 @@ at a hundredth of the cost.
 
 __all__ = ["GRPC_CONNECTION_OPTIONS"]
 
-# Concurrent calls of a connection; a client queues further ones. RFC 9113, section 6.5.2, asks for at least 100.
+# Concurrent calls of a connection; clients queue further ones. RFC 9113 (6.5.2) asks for 100 at least.
 STREAMS = 128
 # Calls that one read of a connection may begin before the other connections have their turn.
 CALLS_PER_READ = 4
@@ -20,7 +20,7 @@ IDLE_S = 600
 # A client may ping this often, with and without calls. Two pings that come sooner are forgiven.
 PING_EVERY_S = 5
 PINGS_FORGIVEN = 2
-# A silent connection is pinged, and closed without an answer, so that a vanished client's calls are cancelled.
+# A silent connection is pinged, and closed if no answer comes: the calls of a vanished client are cancelled.
 KEEPALIVE_S = 60
 KEEPALIVE_TIMEOUT_S = 20
 # Bytes read at once. C-core has no bound of its own, and a flood of small frames fills memory.
@@ -33,7 +33,7 @@ GRPC_CONNECTION_OPTIONS = (
     ("grpc.server_handshake_timeout_ms", 1000 * HANDSHAKE_S),
     ("grpc.http2.settings_timeout", 1000 * HANDSHAKE_S),
     ("grpc.max_connection_idle_ms", 1000 * IDLE_S),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000 * PING_EVERY_S),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1000 * PING_EVERY_S),
     ("grpc.http2.max_ping_strikes", PINGS_FORGIVEN),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 1000 * KEEPALIVE_S),
