@@ -7,8 +7,9 @@ at a hundredth of the cost.
 
 __all__ = ["GRPC_CONNECTION_OPTIONS"]
 
-# Concurrent calls of a connection; clients queue further ones. RFC 9113 (6.5.2) asks for 100 at least.
-STREAMS = 128
+# Concurrent calls of a connection; clients queue further ones. RFC 9113 (6.5.2) recommends 100, but a good
+# client's call waits until the event loop has seen the reset ones of the same method.
+STREAMS = 64
 # Calls that one read of a connection may begin before the other connections have their turn.
 CALLS_PER_READ = 4
 # Half of the 1024 file descriptors that a process has by default; further connections are closed at once.

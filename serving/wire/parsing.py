@@ -1,8 +1,8 @@
 """Reading of gRPC messages before a method sees them: malformed, missing and late ones end in a clear status.
 
 Left to gRPC, a malformed message would end in UNKNOWN, and a call whose message never arrives would wait for
-it for ever. A message of nothing but tiny fields would take a hundred times its own size once it is parsed, so
-the fields of a large one are counted first.
+ever. A message of nothing but tiny fields would take a hundred times its own size once it is parsed, so the
+fields of a large one are counted first.
 """
 
 import asyncio
@@ -123,7 +123,7 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
 
 def _careful(handler: Any, deadline_s: float) -> Any:
     handler = handler._replace(request_deserializer=_careful_parser(handler.request_deserializer))
-    # A method of one request becomes one of a stream: gRPC waits for a single request before it calls anything.
+    # A method of one request becomes one of a stream: gRPC waits for a single request without a time limit.
     for kind in ("unary", "stream"):
         if (method := getattr(handler, f"unary_{kind}")) is not None:
             reading = {f"unary_{kind}": None, f"stream_{kind}": _reading(method, deadline_s)}
