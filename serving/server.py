@@ -31,6 +31,7 @@ from serving.wire.docs_page import DOCS_PAGE
 from serving.wire.grpc import InferenceService
 from serving.wire.http import create_app
 from serving.wire.parsing import CarefulRegistrar
+from serving.wire.reflection import add_reflection
 
 __all__ = ["Addresses", "JudgeServer", "Server"]
 
@@ -190,6 +191,7 @@ class Server:
         registrar = CarefulRegistrar(server, self._plane.limits.deadline_s)
         add_GRPCInferenceServiceServicer_to_server(InferenceService(self._plane), registrar)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
+        add_reflection([INFERENCE_SERVICE, health.SERVICE_NAME], server)
         await self._health.set(INFERENCE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         try:
             address = join_address(self._host, port)

@@ -89,7 +89,9 @@ def test_the_health_service_of_grpc_needs_no_token(guarded):
 def every_method():
     service = triton_grpc.service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     named = [f"/inference.GRPCInferenceService/{method.name}" for method in service.methods]
-    return [*named, "/inference.GRPCInferenceService/Nothing", "/grpc.health.v1.Health/Nothing", "/a.B/C"]
+    reflection = [f"/grpc.reflection.{v}.ServerReflection/ServerReflectionInfo" for v in ("v1", "v1alpha")]
+    unknown = ["/inference.GRPCInferenceService/Nothing", "/grpc.health.v1.Health/Nothing", "/a.B/C"]
+    return [*named, *reflection, *unknown]
 
 
 @pytest.mark.parametrize("method", every_method())
