@@ -16,7 +16,9 @@ from prefrm.config import from_overrides
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.options import Device, Dtype
 from prefrm.protocol import DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
+from prefrm.shutdown import interruptible
 from serving.observing.logs import configure
+from serving.observing.writer import write_all
 from serving.sockets import check_ports
 
 if TYPE_CHECKING:
@@ -26,9 +28,13 @@ __all__ = ["serve"]
 
 logger = logging.getLogger(__name__)
 
+# What the event loop waits for the addresses to be printed, in seconds.
+PRINT_S = 0.2
+
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port.")]
 
 
+@interruptible()
 def serve(
     bundles: Annotated[
         list[str] | None,
@@ -199,6 +205,9 @@ def announce(addresses: "Addresses", address_file: Path | None) -> None:
     """Print every model's addresses, those of metrics and documentation, and write them to a file.
 
     The file is there whole or not at all.
+
+    Raises:
+        ConfigError: it cannot be written.
     """
     if address_file is not None:
         told: dict[str, Any] = {
@@ -212,8 +221,27 @@ def announce(addresses: "Addresses", address_file: Path | None) -> None:
         try:
             partial.write_text(text + "\n", encoding="utf-8")
             partial.replace(address_file)
+        except OSError as error:
+            raise ConfigError(f"--address-file {address_file} cannot be written: {error.strerror}") from error
         finally:
             partial.unlink(missing_ok=True)
     lines = [f"ready: {' '.join(addresses.model_urls(model))}" for model in addresses.models]
     lines += [f"metrics: {addresses.metrics_url}", f"docs: {addresses.docs_url}"]
-    typer.echo("\n".join(lines))
+    _print_apart("\n".join(lines) + "\n")
+
+
+def _print_apart(text: str) -> None:
+    """Print from a thread of its own: a server whose standard output nobody reads serves all the same."""
+
+    def write() -> None:
+        try:
+            # Past `sys.stdout`, whose lock a blocked thread would hold while the interpreter shuts down.
+            write_all(sys.stdout.fileno(), text.encode())
+        except OSError as error:
+            logger.warning("standard output cannot be written: %s; the addresses are above", error.strerror)
+
+    if sys.stdout is None:
+        return
+    printing = threading.Thread(target=write, name="announcement", daemon=True)
+    printing.start()
+    printing.join(PRINT_S)

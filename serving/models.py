@@ -8,8 +8,12 @@ import asyncio
 import gc
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from prefrm.errors import ConfigError, PrefrmError
 from prefrm.winmatrix import Scorer
@@ -20,6 +24,8 @@ from serving.observing.metrics import Metrics
 from serving.queueing.batcher import Batcher
 
 __all__ = ["LoadedModel", "Loader", "ModelInfo", "ModelRepository", "ServedModel", "check_distinct"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +174,7 @@ class ModelRepository:
     async def _load(self, loader: Loader, name: str) -> None:
         async with self._one_at_a_time:
             try:
-                loaded = await asyncio.to_thread(loader, name)
+                loaded = await _in_daemon_thread(partial(loader, name))
             except PrefrmError as error:
                 raise InvalidRequestError(f"failed to load {name!r}: {error}") from error
             except Exception as error:
@@ -224,6 +230,22 @@ class ModelRepository:
         if self._loader is None:
             raise UnsupportedError("this server loads and unloads no models; start it with --model-control")
         return self._loader
+
+
+async def _in_daemon_thread(load: Callable[[], T]) -> T:
+    """As `asyncio.to_thread`, in a thread that neither the end of the loop nor that of the process waits for."""
+    loaded = Future[T]()
+    # From now on a loop that stops cannot cancel it, but leaves it.
+    loaded.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            loaded.set_result(load())
+        except BaseException as error:
+            loaded.set_exception(error)
+
+    threading.Thread(target=run, name="model-loader", daemon=True).start()
+    return await asyncio.wrap_future(loaded)
 
 
 def check_distinct(infos: Sequence[ModelInfo]) -> None:
