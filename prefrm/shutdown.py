@@ -16,7 +16,7 @@ __all__ = ["exit_process", "interruptible", "on_first_signal", "open_closed_stre
 
 @contextmanager
 def on_first_signal(numbers: Iterable[signal.Signals], action: Callable[[], object]) -> Iterator[None]:
-    """Call `action` at the first of these signals while the block runs; a second one ends the process at once.
+    """Call `action` at the first of these signals during the block; a second one ends the process at once.
 
     On Linux with glibc a second signal of the same number needs no Python: it ends the process even if a
     thread holds the interpreter's lock. For the main thread only.
@@ -40,7 +40,7 @@ def on_first_signal(numbers: Iterable[signal.Signals], action: Callable[[], obje
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` at the first Ctrl-C of the block; a second one ends the process, as SIGTERM does."""
+    """Raise `KeyboardInterrupt` at the first Ctrl-C of the block; a second one or SIGTERM ends it."""
     terminate = signal.getsignal(signal.SIGTERM)
     if terminate is signal.SIG_DFL:
         _end_at_next(signal.SIGTERM)
@@ -87,7 +87,7 @@ def _interrupt() -> None:
 
 
 def _end_at_next(number: int) -> None:
-    """Let the signal end the process, which the system's own action does unless it is PID 1 of a container."""
+    """Let the signal end the process; the system's own action does, except for PID 1 of a container."""
     signal.signal(number, _exit_now if os.getpid() == 1 else signal.SIG_DFL)
 
 

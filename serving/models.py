@@ -233,7 +233,7 @@ class ModelRepository:
 
 
 async def _in_daemon_thread(load: Callable[[], T]) -> T:
-    """As `asyncio.to_thread`, in a thread that neither the end of the loop nor that of the process waits for."""
+    """As `asyncio.to_thread`, in a thread that the end of the event loop does not wait for."""
     loaded = Future[T]()
     # From now on a loop that stops cannot cancel it, but leaves it.
     loaded.set_running_or_notify_cancel()

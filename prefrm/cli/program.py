@@ -6,7 +6,6 @@ group `prefrm.commands`, and further benchmarks through `prefrm.bench`.
 """
 
 import io
-import os
 import sys
 from importlib.metadata import entry_points, version
 from typing import Annotated
@@ -55,12 +54,12 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; exit with the status of `run`, or with 2 if standard output cannot be written."""
+    """Run the command line; the process's exit status is that of `run`."""
     open_closed_streams()
     # A name that the terminal's encoding lacks must not fail a command; standard error escapes it by default.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    exit_process(_flushed(run(sys.argv[1:])))
+    exit_process(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
@@ -85,19 +84,6 @@ def run(arguments: list[str]) -> int:
     if status == INTERRUPTED:
         print("prefrm: interrupted", file=sys.stderr)
     return int(status)
-
-
-def _flushed(status: int) -> int:
-    """The exit status once standard output is flushed; 2 if that fails, as on a full disk."""
-    if sys.stdout is None:
-        return status
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # Or the interpreter would flush it again, and fail with a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return status or _fail(f"standard output cannot be written: {error.strerror}")
-    return status
 
 
 def _fail(message: str) -> int:

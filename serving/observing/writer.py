@@ -2,12 +2,15 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 
 __all__ = ["LIMIT", "LineWriter", "write_all"]
 
 # Bytes that wait before lines are dropped: some ten thousand requests.
 LIMIT = 4 * 2**20
+# Seconds between two writes: writing single lines would take turns with a busy event loop.
+PAUSE_S = 0.01
 
 
 class LineWriter:
@@ -71,6 +74,7 @@ class LineWriter:
                     self._count(len(lines) - bool(reported))
                 self._size -= sum(map(len, lines))
                 self._changed.notify_all()
+            time.sleep(PAUSE_S)
 
     def _take(self) -> tuple[list[bytes], int]:
         """The next lines, and how many dropped ones the first of them reports."""
