@@ -1,8 +1,8 @@
 """`prefrm serve` as it is, but for the judge, which judges by length and takes no torch to load.
 
 A bundle and two prompts keep it busy for about a minute: the bundle "slow" while it is loaded and the prompt
-"gil" while it is scored, both with the interpreter's lock held, and the prompt "torch FILE" in torch, once the
-file exists.
+"gil" while it is scored, both with the interpreter's lock held, and the prompt "torch FILE" in torch, once
+the file exists.
 """
 
 import sys
