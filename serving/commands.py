@@ -28,6 +28,7 @@ __all__ = ["serve"]
 
 logger = logging.getLogger(__name__)
 
+STANDARD_OUTPUT = 1
 # What the event loop waits for the addresses to be printed, in seconds.
 PRINT_S = 0.2
 
@@ -235,8 +236,8 @@ def _print_apart(text: str) -> None:
 
     def write() -> None:
         try:
-            # Past `sys.stdout`, whose lock a blocked thread would hold while the interpreter shuts down.
-            write_all(sys.stdout.fileno(), text.encode())
+            # Past `sys.stdout`, whose lock a blocked thread would hold while the process ends.
+            write_all(STANDARD_OUTPUT, text.encode())
         except OSError as error:
             logger.warning("standard output cannot be written: %s; the addresses are above", error.strerror)
 

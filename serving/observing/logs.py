@@ -35,6 +35,7 @@ requests_logger = logging.getLogger("serving.requests")
 
 # Codes of the server's own making; all others are the client's doing, or nobody's.
 FAULTS = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS"})
+STANDARD_ERROR = 2
 # What the end of the process may wait for the log to be written.
 FLUSH_S = 1.0
 
@@ -147,8 +148,8 @@ class TextFormatter(logging.Formatter):
 
 
 def _standard_error() -> Callable[[bytes], object]:
-    """Past `sys.stderr`, whose lock a blocked thread would hold while the interpreter shuts down."""
-    return (lambda content: None) if sys.stderr is None else partial(write_all, sys.stderr.fileno())
+    """Past `sys.stderr`, whose lock a blocked thread would hold while the process ends."""
+    return (lambda content: None) if sys.stderr is None else partial(write_all, STANDARD_ERROR)
 
 
 def _fields(request: Request) -> dict[str, Any]:

@@ -168,10 +168,10 @@ def test_it_prints_every_address(process):
     assert err == ""
 
 
-def test_every_model_is_announced(capsys):
+def test_every_model_is_announced(capfd):
     addresses = Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", models=("m", "n"))
     announce(addresses, None)
-    assert capsys.readouterr().out.splitlines() == [
+    assert capfd.readouterr().out.splitlines() == [
         "ready: grpc://127.0.0.1:2/m http://127.0.0.1:1/m",
         "ready: grpc://127.0.0.1:2/n http://127.0.0.1:1/n",
         "metrics: http://127.0.0.1:3/metrics",
@@ -179,7 +179,7 @@ def test_every_model_is_announced(capsys):
     ]
 
 
-def test_the_address_file_is_whole_or_absent(tmp_path, capsys):
+def test_the_address_file_is_whole_or_absent(tmp_path, capfd):
     addresses = Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", models=("m", "n"))
     file = tmp_path / "address.json"
     file.write_text("an older and much longer address file that is replaced" * 9)
@@ -191,13 +191,13 @@ def test_the_address_file_is_whole_or_absent(tmp_path, capsys):
         "models": ["m", "n"],
     }
     assert os.listdir(tmp_path) == ["address.json"]
-    assert "grpc://127.0.0.1:2/m http://127.0.0.1:1/m" in capsys.readouterr().out
+    assert "grpc://127.0.0.1:2/m http://127.0.0.1:1/m" in capfd.readouterr().out
 
 
 def test_an_address_file_that_cannot_be_written_leaves_no_part_of_it(tmp_path):
     addresses = Addresses(http="127.0.0.1:1", grpc="127.0.0.1:2", metrics="127.0.0.1:3", models=("m", "n"))
     (tmp_path / "address.json").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(ConfigError, match="address.json cannot be written: Is a directory"):
         announce(addresses, tmp_path / "address.json")
     assert os.listdir(tmp_path) == ["address.json"]
 
