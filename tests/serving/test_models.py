@@ -3,7 +3,9 @@
 import asyncio
 import threading
 import time
+from contextlib import suppress
 
+import httpx
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
@@ -268,3 +270,27 @@ def test_no_version_is_0():
     with pytest.raises(UnknownModelError, match="unknown version '0'"):
         served.models.get("a", "0")
     assert served.models.get("a", "01").info.version == "1"
+
+
+def test_a_server_stops_though_a_model_is_being_loaded():
+    begun, over = threading.Event(), threading.Event()
+
+    def load(name):
+        begun.set()
+        over.wait(20)
+        return [model(name, "1", 0.1)]
+
+    with background(Server(plane([model("a", "1", 0.1)], load))) as served:
+        asking = threading.Thread(target=ask_to_load, args=(served,))
+        asking.start()
+        assert begun.wait(20)
+        started = time.monotonic()
+    seconds = time.monotonic() - started
+    over.set()
+    asking.join()
+    assert seconds < 10
+
+
+def ask_to_load(served):
+    with suppress(httpx.HTTPError):
+        httpx.post(f"http://{served.http}/v2/repository/models/b/load", timeout=30)
