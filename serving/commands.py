@@ -110,6 +110,8 @@ def serve(
     """Serve bundles over gRPC and HTTP, for prefrm's clients and the stock tritonclient."""
     # Before anything that may have something to say is imported.
     configure(log_format)
+    # Its messages are no records, and any client's failed handshake is one.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if log_format == "json":
         # No progress bar is a record.
         os.environ.setdefault("TQDM_DISABLE", "1")
