@@ -71,9 +71,9 @@ def exit_process(status: int) -> NoReturn:
 
 
 def open_closed_streams() -> None:
-    """Open /dev/null as each standard stream that is closed, lest a socket or a file takes its descriptor.
+    """Open /dev/null as each standard stream that is closed; `sys.stdout` and the others stay None.
 
-    Libraries write messages to these descriptors. Python's own `sys.stdout` and so on stay None.
+    Otherwise the next socket or file gets the descriptor to which libraries write their messages.
     """
     for descriptor in range(3):
         try:

@@ -110,7 +110,7 @@ def serve(
     """Serve bundles over gRPC and HTTP, for prefrm's clients and the stock tritonclient."""
     # Before anything that may have something to say is imported.
     configure(log_format)
-    # Its messages are no records, and any client's failed handshake is one.
+    # gRPC's core writes past the log, for each failed handshake of a client as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if log_format == "json":
         # No progress bar is a record.
@@ -234,7 +234,7 @@ def announce(addresses: "Addresses", address_file: Path | None) -> None:
 
 
 def _print_apart(text: str) -> None:
-    """Print from a thread of its own: a server whose standard output nobody reads serves all the same."""
+    """Print from another thread: standard output that nobody reads must not block the event loop."""
 
     def write() -> None:
         try:

@@ -17,6 +17,8 @@ __all__ = ["background", "run"]
 def run(server: Server, *, on_ready: Callable[[Addresses], None]) -> None:
     """Serve until SIGINT or SIGTERM, then finish what was accepted. A second signal ends the process at once.
 
+    A scorer that is still busy then stays in its daemon thread: end the process with `exit_process`.
+
     Args:
         server: not yet started.
         on_ready: called once, when requests are accepted.
