@@ -17,7 +17,13 @@ from typing import TypeVar
 
 from prefrm.errors import ConfigError, PrefrmError
 from prefrm.winmatrix import Scorer
-from serving.errors import FailedError, InvalidRequestError, UnknownModelError, UnsupportedError
+from serving.errors import (
+    FailedError,
+    InvalidRequestError,
+    NotReadyError,
+    UnknownModelError,
+    UnsupportedError,
+)
 from serving.limits import Limits
 from serving.observing.cache import ImageCache
 from serving.observing.metrics import Metrics
@@ -164,12 +170,18 @@ class ModelRepository:
         Raises:
             UnsupportedError: this server loads no models.
             InvalidRequestError: it cannot be loaded, and what was served still is; or there is none.
+            NotReadyError: the server stopped first.
         """
         loading = asyncio.create_task(self._load(self._require_loader(), name))
         self._busy.add(loading)
         loading.add_done_callback(self._busy.discard)
         # Whoever asked may leave: what is being loaded is there in the end, and nothing else is meanwhile.
-        await asyncio.shield(loading)
+        try:
+            await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            if loading.cancelled():
+                raise NotReadyError(f"the server stopped before it loaded {name!r}") from None
+            raise
 
     async def _load(self, loader: Loader, name: str) -> None:
         async with self._one_at_a_time:
@@ -208,7 +220,9 @@ class ModelRepository:
         logger.info("unloaded the model %s", name)
 
     async def drain(self, timeout: float) -> None:
-        """Finish what was accepted, of all models, for at most `timeout` seconds."""
+        """Cancel loading, and finish what was accepted, of all models, for at most `timeout` seconds."""
+        for loading in self._busy:
+            loading.cancel()
         draining = [asyncio.ensure_future(model.batcher.drain(timeout)) for model in self.all()]
         if waited := [*draining, *self._leaving]:
             await asyncio.wait(waited, timeout=timeout + LEAVE_S)

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from contextlib import suppress
 
 import httpx
 import pytest
@@ -274,6 +273,7 @@ def test_no_version_is_0():
 
 def test_a_server_stops_though_a_model_is_being_loaded():
     begun, over = threading.Event(), threading.Event()
+    answers = []
 
     def load(name):
         begun.set()
@@ -281,7 +281,8 @@ def test_a_server_stops_though_a_model_is_being_loaded():
         return [model(name, "1", 0.1)]
 
     with background(Server(plane([model("a", "1", 0.1)], load))) as served:
-        asking = threading.Thread(target=ask_to_load, args=(served,))
+        url = f"http://{served.http}/v2/repository/models/b/load"
+        asking = threading.Thread(target=lambda: answers.append(httpx.post(url, timeout=30)))
         asking.start()
         assert begun.wait(20)
         started = time.monotonic()
@@ -289,8 +290,5 @@ def test_a_server_stops_though_a_model_is_being_loaded():
     over.set()
     asking.join()
     assert seconds < 10
-
-
-def ask_to_load(served):
-    with suppress(httpx.HTTPError):
-        httpx.post(f"http://{served.http}/v2/repository/models/b/load", timeout=30)
+    assert [answer.status_code for answer in answers] == [503]
+    assert answers[0].json() == {"error": "the server stopped before it loaded 'b'"}
