@@ -125,6 +125,7 @@ def test_it_says_that_standard_output_takes_nothing(sink, tmp_path):
     assert at.http in log and at.grpc in log
 
 
+@pytest.mark.slow  # imports torch in the server, too
 def test_torch_at_work_beyond_the_drain_spoils_no_end(tmp_path, png, until):
     # The interpreter must not be finalized then: torch's thread would abort the process.
     begun = tmp_path / "begun"
