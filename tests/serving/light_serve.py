@@ -19,6 +19,7 @@ MINUTE_S = 60
 
 class Engine(FakeScorer):
     cache = None
+    judge = SimpleNamespace(device="cpu")
 
     @classmethod
     def from_bundle(cls, folder, **options):
