@@ -6,14 +6,13 @@
         matrices = judge.score(groups)
 
 `connect_async` gives the same with `await judge.score(groups)`. Either sends nothing before its first
-`score`. Both are built on the stock tritonclient, and neither imports torch.
+`score`, and neither imports torch.
 """
 
-from prefrm.client._async_scorer import AsyncRemoteScorer
 from prefrm.client._credentials import TLS, secured
 from prefrm.client._endpoint import parse_url
-from prefrm.client._retry import DEFAULT_DEADLINE_S, DEFAULT_PATIENCE_S, RetryPolicy
-from prefrm.client._scorer import RemoteScorer
+from prefrm.client._policy import DEFAULT_DEADLINE_S, DEFAULT_PATIENCE_S, RetryPolicy
+from prefrm.client._scorers import AsyncRemoteScorer, RemoteScorer
 
 __all__ = [
     "DEFAULT_DEADLINE_S",

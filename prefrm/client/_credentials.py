@@ -4,10 +4,9 @@ A token is kept out of every `repr`, message and log.
 """
 
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from prefrm.client._endpoint import Endpoint
 from prefrm.errors import ConfigError
@@ -36,26 +35,25 @@ class TLS:
             if not Path(path).is_file():
                 raise ConfigError(f"tls {name}: {path} is no file")
 
-    def context(self, create: Callable[..., Any] = ssl.create_default_context) -> Any:
-        """What checks the server's certificate and shows the client's, from a maker of SSL contexts.
+    def context(self) -> ssl.SSLContext:
+        """The SSL context that checks the server's certificate and shows the client's.
 
         Raises:
             ConfigError: a file is gone, or is no certificate or no key.
         """
-        ca, cert, key = self.paths()
         try:
-            context = create(cafile=ca)
-            if cert is not None:
-                context.load_cert_chain(cert, key)
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key)
         except OSError as error:
             files = ", ".join(f"{name}={path}" for name, path in self._paths().items())
             raise ConfigError(f"the files of `tls` cannot be used: {files}: {error}") from error
         return context
 
-    def paths(self) -> tuple[str | None, str | None, str | None]:
-        """`ca`, `cert` and `key` as strings."""
-        named = self._paths()
-        return named.get("ca"), named.get("cert"), named.get("key")
+    def contents(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """The contents of `ca`, `cert` and `key`."""
+        ca, cert, key = (path and Path(path).read_bytes() for path in (self.ca, self.cert, self.key))
+        return ca or None, cert or None, key or None
 
     def _paths(self) -> dict[str, str]:
         given = {"ca": self.ca, "cert": self.cert, "key": self.key}
@@ -83,9 +81,18 @@ class Credentials:
         """What each request carries, as HTTP headers or gRPC metadata; a new mapping each time."""
         return {} if self.token is None else {"authorization": f"Bearer {self.token}"}
 
-    def hidden(self, text: object) -> str:
-        """A server's words without the token, should it have repeated what it was told."""
-        return str(text) if self.token is None else str(text).replace(self.token, "[token]")
+    def quoted(self, text: object, longest: int = 300) -> str:
+        """A server's words for a message: on one line, printable, without the token, cut.
+
+        Control characters go, terminal escapes and directions of writing (bidi) with them; so the token is
+        looked for afterwards.
+        """
+        shown = " ".join(str(text).split()) or type(text).__name__
+        if not shown.isprintable():
+            shown = "".join(filter(str.isprintable, shown)) or "unprintable"
+        if self.token is not None:
+            shown = shown.replace(self.token, "[token]")
+        return shown if len(shown) <= longest else shown[:longest] + "..."
 
 
 def secured(

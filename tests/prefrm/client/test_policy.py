@@ -6,18 +6,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefrm.client._replicas import (
+from prefrm.client._policy import (
     FIRST_DELAY_S,
     IDENTITY_S,
     LONGEST_DELAY_S,
     LONGEST_PAUSE_S,
     LONGEST_REST_S,
     PAUSE_SPREAD,
+    SHORTEST_ATTEMPT_S,
+    Attempts,
+    Call,
     Replicas,
+    RetryPolicy,
     Turn,
 )
-from prefrm.client._retry import SHORTEST_ATTEMPT_S, Attempts, Call, RetryPolicy
-from prefrm.errors import ConfigError, DeadlineError, OverloadedError, ScoringError, ServerUnavailableError
+from prefrm.errors import (
+    ConfigError,
+    DeadlineError,
+    OverloadedError,
+    RequestError,
+    ScoringError,
+    ServerUnavailableError,
+)
 
 SILENT, FULL = ServerUnavailableError("silent"), OverloadedError("full")
 
@@ -50,7 +60,7 @@ class World:
         _, turn = self.ask(attempts)
         waited = []
         while True:
-            attempts.set_back(turn, error, pause)
+            attempts.failed(turn, error, pause)
             try:
                 seconds, turn = self.ask(attempts)
             except type(error):
@@ -95,12 +105,12 @@ def test_patience_counts_from_the_first_failure_since_an_answer():
     attempts = world.attempts()
     for seconds, error in ((1.5, SILENT), (1.5, FULL), (1.9, SILENT)):
         _, turn = world.ask(attempts)
-        attempts.set_back(turn, error)
+        attempts.failed(turn, error)
         world.now += seconds
     _, turn = world.ask(attempts)
     attempts.answered(turn)
     _, turn = world.ask(attempts)
-    attempts.set_back(turn, SILENT)
+    attempts.failed(turn, SILENT)
     assert world.ask(attempts)[0] > 0
 
 
@@ -113,14 +123,12 @@ def test_jitter_shortens_a_delay_by_half_at_most(choose):
 
 def test_remaining_time_shrinks_and_then_is_an_error():
     world = World(deadline=3)
-    attempts = world.attempts()
+    call = world.call()
     world.now += 1
-    assert attempts.remaining() == pytest.approx(2)
+    assert call.left() == pytest.approx(2)
     world.now += 2
     with pytest.raises(DeadlineError, match="deadline of 3 s"):
-        attempts.remaining()
-    with pytest.raises(DeadlineError):
-        attempts.next()
+        world.attempts(call).next()
 
 
 def test_another_replica_is_asked_without_waiting():
@@ -131,7 +139,7 @@ def test_another_replica_is_asked_without_waiting():
         seconds, turn = world.ask(attempts)
         assert seconds == 0
         asked.append(turn.replica)
-        attempts.set_back(turn, error)
+        attempts.failed(turn, error)
     assert sorted(asked) == [0, 1, 2]
     # Only now, with all three at rest, does it wait.
     assert world.ask(attempts)[0] == pytest.approx(FIRST_DELAY_S)
@@ -165,7 +173,7 @@ def test_an_answer_ends_the_rest():
     world = World(patience=60)
     attempts = world.attempts()
     for _ in range(5):
-        attempts.set_back(world.ask(attempts)[1], SILENT)
+        attempts.failed(world.ask(attempts)[1], SILENT)
         world.now += 0.2
     attempts.answered(world.ask(attempts)[1])
     assert world.replicas.errors() == []
@@ -180,7 +188,7 @@ def test_requests_that_fail_together_are_one_failure():
         if turn.replica == 0:
             world.replicas.set_back(turn, SILENT, None)
             world.now += 0.001
-    assert world.replicas._seen[0].failures == 1
+    assert world.replicas._states[0].failures == 1
 
 
 def test_a_later_call_asks_at_once_though_all_rest():
@@ -198,7 +206,7 @@ def test_the_pause_that_a_server_asks_for_is_kept_by_all_and_spread():
         assert waited[0] == pytest.approx(7.0 if choose is min else 7.0 * (1 + PAUSE_SPREAD))
         world = World(uniform=choose)
         first, other = world.attempts(), world.attempts()
-        first.set_back(world.ask(first)[1], FULL, 7.0)
+        first.failed(world.ask(first)[1], FULL, 7.0)
         assert world.ask(other)[0] >= 7.0
 
 
@@ -206,6 +214,12 @@ def test_a_pause_beyond_the_deadline_is_given_up_at_once():
     world = World(deadline=10)
     assert world.waits(world.attempts(), FULL, pause=30) == []
     assert world.now == 100.0
+
+
+def test_a_server_may_forbid_to_come_back():
+    world = World(2)
+    attempts = world.attempts()
+    assert attempts.failed(world.ask(attempts)[1], FULL, -1.0) is FULL
 
 
 def test_no_pause_lasts_for_ever():
@@ -231,24 +245,25 @@ def test_an_answer_does_not_end_a_pause_that_was_asked_for_meanwhile():
 def test_giving_up_names_each_replica_and_what_it_said():
     world = World(2, patience=0)
     attempts = world.attempts()
-    attempts.set_back(world.ask(attempts)[1], ServerUnavailableError("a is gone"))
-    attempts.set_back(world.ask(attempts)[1], ServerUnavailableError("b is gone"))
+    attempts.failed(world.ask(attempts)[1], ServerUnavailableError("a is gone"))
+    attempts.failed(world.ask(attempts)[1], ServerUnavailableError("b is gone"))
     with pytest.raises(ServerUnavailableError, match="none of 2 replicas could answer: a is gone; b is gone"):
         attempts.next()
     world = World(2, deadline=0.1)
     attempts = world.attempts()
-    attempts.set_back(world.ask(attempts)[1], SILENT)
-    attempts.set_back(world.ask(attempts)[1], FULL)
+    attempts.failed(world.ask(attempts)[1], SILENT)
+    attempts.failed(world.ask(attempts)[1], FULL)
     with pytest.raises(OverloadedError, match="silent; full"):
         attempts.next()
 
 
 def test_who_does_not_answer_in_time_rests_and_the_others_are_quoted():
-    world = World(2)
+    world = World(2, deadline=0.09)
     attempts = world.attempts()
-    attempts.set_back(world.ask(attempts)[1], FULL)
+    attempts.failed(world.ask(attempts)[1], FULL)
     _, turn = world.ask(attempts)
-    assert str(attempts.ran_out(turn, DeadlineError("b is late"))) == "b is late; before that: full"
+    world.now += 0.08
+    assert str(attempts.failed(turn, DeadlineError("b is late"))) == "b is late; before that: full"
     assert world.replicas.awake() == 0
 
 
@@ -258,12 +273,9 @@ def test_all_that_gave_up_is_a_deadline_and_a_mixture_is_not():
         world = World(2, patience=0)
         attempts = world.attempts()
         for error in errors:
-            assert attempts.has_time()
-            attempts.set_back(world.ask(attempts)[1], error)
+            assert attempts.failed(world.ask(attempts)[1], error) is None
         with pytest.raises(kind, match=f"none of 2 replicas could answer: {errors[0]}; {errors[1]}"):
             attempts.next()
-        world.now += world.policy.deadline - SHORTEST_ATTEMPT_S
-        assert not attempts.has_time()
 
 
 def test_who_was_waited_for_in_vain_rests_as_long_as_that():
@@ -271,7 +283,7 @@ def test_who_was_waited_for_in_vain_rests_as_long_as_that():
     attempts = world.attempts()
     _, turn = world.ask(attempts)
     world.now += 12
-    attempts.ran_out(turn, DeadlineError("late"))
+    attempts.failed(turn, DeadlineError("late"))
     world.now += 11.9
     assert world.replicas.awake() == 1
     world.now += 0.2
@@ -319,7 +331,8 @@ def test_whatever_replicas_do_no_request_outlives_its_deadline_or_asks_who_wants
     barred: dict[int, float] = {}
     outcomes = iter(script)
     for _ in range(3):
-        attempts, started = world.attempts(), world.now
+        call, started = world.call(), world.now
+        attempts = world.attempts(call)
         while True:
             try:
                 step = attempts.next()
@@ -334,17 +347,17 @@ def test_whatever_replicas_do_no_request_outlives_its_deadline_or_asks_who_wants
             assert barred.get(step.replica, 0) <= world.now
             assert world.now < started + deadline
             outcome, seconds, pause = next(outcomes, ("refused", 0.0, None))
-            world.now += min(seconds, attempts.remaining())
+            world.now += min(seconds, call.left())
             if outcome == "answer":
                 attempts.answered(step)
                 break
             if outcome == "refused":
-                attempts.end(step)
+                assert attempts.failed(step, RequestError("no")) is not None
                 break
-            attempts.set_back(step, SILENT if outcome == "silent" else FULL, pause)
+            attempts.failed(step, SILENT if outcome == "silent" else FULL, pause)
             if pause is not None:
                 barred[step.replica] = world.now + pause
-        assert all(one.busy == 0 for one in world.replicas._seen)
+        assert all(one.busy == 0 for one in world.replicas._states)
 
 
 def test_a_fleet_that_is_told_the_same_pause_comes_back_spread_out():
@@ -353,7 +366,7 @@ def test_a_fleet_that_is_told_the_same_pause_comes_back_spread_out():
     for _ in range(500):
         world = World(uniform=draw.uniform)
         attempts = world.attempts()
-        attempts.set_back(world.ask(attempts)[1], FULL, 4.0)
+        attempts.failed(world.ask(attempts)[1], FULL, 4.0)
         waited.append(world.ask(attempts)[0])
     assert min(waited) >= 4.0
     tenths = [sum(4 + 0.2 * n <= seconds < 4.2 + 0.2 * n for seconds in waited) for n in range(10)]

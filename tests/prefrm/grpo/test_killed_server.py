@@ -113,8 +113,8 @@ class TestKilled:
     @pytest.mark.parametrize("wire", ["grpc"])
     def test_a_replica_that_falls_silent_is_left_alone(self, undisturbed, tmp_path, wire, monkeypatch):
         """As a machine without power does: its connections stay open, and nothing comes."""
-        monkeypatch.setattr("prefrm.client._scorer.LOOK_EVERY_S", 0.3)
-        monkeypatch.setattr("prefrm.client._scorer.LOOK_S", 0.5)
+        monkeypatch.setattr("prefrm.client._core.LOOK_EVERY_S", 0.3)
+        monkeypatch.setattr("prefrm.client._core.LOOK_S", 0.5)
         with servers(tmp_path, "first", "second") as (first, second):
             first.start(hang_at=3)
             second.start()
