@@ -214,8 +214,10 @@ def largest_difference(tensors: Tensors, others: Tensors) -> float:
 
 
 def answer_bytes(count: int, size: int) -> int:
-    """The largest answer to B = `count` groups of K = `size` candidates, in bytes: three FP32 and one BOOL a pair,
-    and an error of at most 4 KiB a candidate."""
+    """Bytes of the largest answer to B = `count` groups of K = `size` candidates.
+
+    That is three FP32 and a BOOL for each pair, and an error of at most 4 KiB for each candidate.
+    """
     return ANSWER_HEADER_BYTES + count * size * (13 * size + ERROR_BYTES)
 
 
@@ -225,6 +227,14 @@ class Part:
 
     places: tuple[int, ...]
     groups: tuple[Group, ...]
+
+    def halves(self) -> "tuple[Part, Part]":
+        """A part of two groups or more as two."""
+        middle = len(self.groups) // 2
+        return (
+            Part(places=self.places[:middle], groups=self.groups[:middle]),
+            Part(places=self.places[middle:], groups=self.groups[middle:]),
+        )
 
 
 def partition(

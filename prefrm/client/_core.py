@@ -1,6 +1,6 @@
 """The core of the remote scorers: groups split into requests, each sent with retries, and their matrices.
 
-It knows no wire: those are imported when one is first used, so that `import prefrm.client` stays quick.
+A wire is imported when it is first used, so that `import prefrm.client` stays quick.
 """
 
 import asyncio
@@ -15,15 +15,7 @@ from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._policy import Attempts, Call, Replicas, RetryPolicy, Turn
 from prefrm.client._transport import Failure, TooLarge, Transport, Unfit
-from prefrm.errors import (
-    DeadlineError,
-    OverloadedError,
-    ProtocolError,
-    RecordError,
-    RequestError,
-    ScoringError,
-    ServerUnavailableError,
-)
+from prefrm.errors import DeadlineError, ProtocolError, RecordError, ScoringError
 from prefrm.protocol import (
     MAX_REQUEST_GROUPS,
     Part,
@@ -43,23 +35,14 @@ Ask = Callable[[Transport], Awaitable[Answer]]
 # Requests of one call that a replica has at a time: one to compute, one to have ready.
 PARTS_PER_REPLICA = 2
 # A request that takes longer is watched: so often the server is asked for a sign of life, and for so long. A
-# machine that loses its power is silent, which looks like work. Keepalive of the wires does not do: a stock
-# Triton ends a gRPC connection with pings more often than every five minutes, and a kernel answers TCP's
+# machine that loses its power is silent, which looks like work. Keepalive of the wires is no substitute: a
+# stock Triton refuses a client that pings more often than every five minutes, and the kernel answers TCP's
 # keepalive for a process that is frozen.
 LOOK_EVERY_S = 10.0
 LOOK_S = 10.0
 # Characters of a candidate's error that are kept.
 LONGEST_ERROR = 2000
 
-_FAILURES: dict[type[ScoringError], str] = {
-    ServerUnavailableError: "is not available",
-    OverloadedError: "is overloaded",
-    DeadlineError: "gave up",
-    RequestError: "refused the request",
-    TooLarge: "refused the request",
-    ScoringError: "failed to score",
-    ProtocolError: "sent an answer that cannot be read",
-}
 # Messages of OpenSSL, gRPC and the HTTP parser about a port that speaks another protocol.
 _HINTS = {
     "Expected HTTP/": "; is this the gRPC port?",
@@ -69,7 +52,7 @@ _HINTS = {
 
 
 def home() -> tuple[int, asyncio.AbstractEventLoop]:
-    """The process and the event loop that connections belong to."""
+    """The process and the event loop, to which connections belong."""
     return os.getpid(), asyncio.get_running_loop()
 
 
@@ -98,7 +81,7 @@ class Connections:
     async def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order; the first failure cancels the requests under way."""
         call = Call(self._policy)
-        share = math.ceil(len(groups) / max(1, self._replicas.awake()))
+        share = math.ceil(len(groups) / max(1, len(self._replicas.awake())))
         parts = partition(groups, max_groups=min(MAX_REQUEST_GROUPS, max(1, share)))
         if len(parts) == 1:
             return reassemble(parts, [await self._score(parts[0], call)])
@@ -138,7 +121,7 @@ class Connections:
         except Unfit as error:
             if len(part.groups) == 1:
                 return [_unjudged(error, part.groups[0])]
-        return [matrix for half in _halves(part) for matrix in await self._score(half, call)]
+        return [matrix for half in part.halves() for matrix in await self._score(half, call)]
 
     async def _ask(self, question: Ask[Answer], call: Call) -> Answer:
         """The answer of whichever replica gives one, with retries."""
@@ -152,8 +135,9 @@ class Connections:
             try:
                 answer = await self._attempt(question, turn, seconds)
             except (Failure, ProtocolError, TimeoutError) as failure:
-                error, pause = self._error(failure, turn.replica, seconds)
-                if (final := attempts.failed(turn, error, pause)) is not None:
+                error = self._error(failure, turn.replica, seconds)
+                final = attempts.failed(turn, error, getattr(failure, "pause", None))
+                if final is not None:
                     raise final from failure
             except BaseException:
                 self._replicas.release(turn)
@@ -176,7 +160,7 @@ class Connections:
                 raise
         # The connection's other end may no longer exist: the next attempt needs a new one.
         await wire.close()
-        raise Failure(ServerUnavailableError, f"no sign of life for {LOOK_S:g} s while it was waited for")
+        raise Failure("UNAVAILABLE", f"no sign of life for {LOOK_S:g} s while it was waited for")
 
     async def _watch(self, wire: Transport, replica: int, limit: asyncio.Timeout) -> None:
         """Ask a slow server for signs of life; without one, drop its transport and end the attempt."""
@@ -191,7 +175,7 @@ class Connections:
         try:
             name = await wire.bundle()
         except Failure as failure:
-            if not failure.unsupported:
+            if failure.code != "UNIMPLEMENTED":
                 raise
             return None
         return self._credentials.quoted(name) if name else None
@@ -201,17 +185,17 @@ class Connections:
             self._transports[replica] = _open(self._endpoints[replica], self._credentials)
         return self._transports[replica]
 
-    def _error(self, failure: Exception, replica: int, seconds: float) -> tuple[ScoringError, float | None]:
-        """A failed attempt as its caller sees it, and the pause that the server asked for."""
-        url = self._endpoints[replica].url
-        if isinstance(failure, TimeoutError):
-            advice = "raise `deadline` or score fewer groups at a time"
-            return DeadlineError(f"{url} did not answer within {seconds:.3g} s; {advice}"), None
-        if not isinstance(failure, Failure):
-            failure = Failure(ProtocolError, failure)
-        hints = "".join(hint for words, hint in _HINTS.items() if words in str(failure))
-        said = f"{url} {_FAILURES[failure.kind]}: {self._credentials.quoted(failure)}{hints}"
-        return failure.kind(said), failure.pause
+    def _error(self, failure: Exception, replica: int, seconds: float) -> ScoringError:
+        """A failed attempt as its caller sees it."""
+        url, reason = self._endpoints[replica].url, self._credentials.quoted(failure)
+        if isinstance(failure, Failure):
+            hints = "".join(hint for words, hint in _HINTS.items() if words in str(failure))
+            return failure.kind(f"{url} {failure.said}: {reason}{hints}")
+        if isinstance(failure, ProtocolError):
+            return ProtocolError(f"{url} sent an answer that cannot be read: {reason}")
+        return DeadlineError(
+            f"{url} did not answer within {seconds:.3g} s; raise `deadline` or score fewer groups at a time"
+        )
 
     def _printable(self, matrix: WinMatrix) -> WinMatrix:
         """The matrix with errors that may be shown on a terminal."""
@@ -238,11 +222,9 @@ async def _alive(wire: Transport) -> bool:
         async with asyncio.timeout(LOOK_S):
             await wire.live()
     except Failure as failure:
-        return not issubclass(failure.kind, (ServerUnavailableError, OverloadedError, DeadlineError))
-    except TimeoutError:
-        return False
-    except ProtocolError:
-        pass
+        return failure.code not in ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED")
+    except (TimeoutError, ProtocolError) as error:
+        return isinstance(error, ProtocolError)
     return True
 
 
@@ -262,14 +244,6 @@ def _encoded(part: Part) -> Tensors:
         return encode_groups(part.groups)
     except ProtocolError as error:
         raise Unfit(str(error)) from error
-
-
-def _halves(part: Part) -> list[Part]:
-    middle = len(part.groups) // 2
-    return [
-        Part(places=part.places[:middle], groups=part.groups[:middle]),
-        Part(places=part.places[middle:], groups=part.groups[middle:]),
-    ]
 
 
 def _unjudged(error: Unfit, group: Group) -> WinMatrix:

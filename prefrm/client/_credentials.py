@@ -32,15 +32,11 @@ class TLS:
         if (self.cert is None) != (self.key is None):
             raise ConfigError(f"tls needs cert and key together; received cert={self.cert}, key={self.key}")
         for name, path in self._paths().items():
-            if not Path(path).is_file():
+            if not path.is_file():
                 raise ConfigError(f"tls {name}: {path} is no file")
 
     def context(self) -> ssl.SSLContext:
-        """The SSL context that checks the server's certificate and shows the client's.
-
-        Raises:
-            ConfigError: a file is gone, or is no certificate or no key.
-        """
+        """The SSL context for these files. Raises `ConfigError` if they cannot be used."""
         try:
             context = ssl.create_default_context(cafile=self.ca)
             if self.cert is not None:
@@ -50,14 +46,13 @@ class TLS:
             raise ConfigError(f"the files of `tls` cannot be used: {files}: {error}") from error
         return context
 
-    def contents(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """The contents of `ca`, `cert` and `key`."""
-        ca, cert, key = (path and Path(path).read_bytes() for path in (self.ca, self.cert, self.key))
-        return ca or None, cert or None, key or None
+    def contents(self) -> dict[str, bytes]:
+        """The contents of the files that are given, by attribute."""
+        return {name: path.read_bytes() for name, path in self._paths().items()}
 
-    def _paths(self) -> dict[str, str]:
+    def _paths(self) -> dict[str, Path]:
         given = {"ca": self.ca, "cert": self.cert, "key": self.key}
-        return {name: str(path) for name, path in given.items() if path is not None}
+        return {name: Path(path) for name, path in given.items() if path is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +73,7 @@ class Credentials:
             )
 
     def headers(self) -> dict[str, str]:
-        """What each request carries, as HTTP headers or gRPC metadata; a new mapping each time."""
+        """What each request carries, as HTTP headers or gRPC metadata."""
         return {} if self.token is None else {"authorization": f"Bearer {self.token}"}
 
     def quoted(self, text: object, longest: int = 300) -> str:
@@ -104,9 +99,7 @@ def secured(
 ) -> tuple[tuple[Endpoint, ...], Credentials]:
     """The endpoints, encrypted where that is asked for, and the credentials for them.
 
-    Raises:
-        ConfigError: the token cannot be sent, `tls` is no such value or contradicts the URL, or the token
-            would travel in plain text to another machine.
+    Raises `ConfigError` if the arguments contradict each other, or a token would travel in plain text.
     """
     endpoints = tuple(endpoints)
     if tls is not None and not isinstance(tls, (bool, TLS)):

@@ -1,11 +1,10 @@
 """The gRPC wire of the remote scorers, with the stock client's messages. Retries nothing.
 
-It uses grpc's blocking channel, whose calls report their end to the event loop, and not `grpc.aio`: that keeps a
-thread inside gRPC, after which a forked child crashes in it, and shares the thread among all event loops.
+It uses grpc's blocking channel, whose calls report their end to the event loop. `grpc.aio` keeps a thread
+inside gRPC, where a forked child then crashes, and all event loops share it.
 """
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,25 +12,18 @@ import grpc
 import tritonclient.grpc.service_pb2 as pb
 from google.protobuf.message import DecodeError
 
-from prefrm.client._codec import Claim, Question, microseconds, pack
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
-from prefrm.client._transport import Failure, TooLarge
-from prefrm.errors import (
-    DeadlineError,
-    OverloadedError,
-    ProtocolError,
-    RequestError,
-    ScoringError,
-    ServerUnavailableError,
-)
-from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, MAX_ANSWER_BYTES, Tensors, answer_bytes
+from prefrm.client._transport import Failure, Question
+from prefrm.errors import ProtocolError
+from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, MAX_ANSWER_BYTES, Tensors
+from prefrm.tensors import RawTensor, pack
 
 __all__ = ["GrpcTransport"]
 
 SERVICE = "/inference.GRPCInferenceService/"
-# The bound on answers is one on what they inflate to, too. gRPC's own backoff between connection attempts grows
-# to two minutes, and requests fail unsent during it: ours must be able to see a server that came back.
+# The bound on answers is one on what they inflate to, too. gRPC's own backoff between connection attempts
+# grows to two minutes, and requests fail unsent during it: ours must see a server that came back.
 CHANNEL_ARGS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
@@ -45,21 +37,6 @@ PUSHBACK = "grpc-retry-pushback-ms"
 MESSAGE_BYTES = 2**31 - 2**20
 # gRPC's words for an answer beyond the limits of this side.
 OWN_LIMITS = ("CLIENT: ", "Decompressed message larger", "metadata size exceeds")
-# Any other code is a failure of the server.
-KINDS: dict[grpc.StatusCode, type[ScoringError]] = {
-    grpc.StatusCode.UNAVAILABLE: ServerUnavailableError,
-    grpc.StatusCode.CANCELLED: ServerUnavailableError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
-    grpc.StatusCode.OUT_OF_RANGE: TooLarge,
-    grpc.StatusCode.ALREADY_EXISTS: RequestError,
-    grpc.StatusCode.FAILED_PRECONDITION: RequestError,
-    grpc.StatusCode.INVALID_ARGUMENT: RequestError,
-    grpc.StatusCode.NOT_FOUND: RequestError,
-    grpc.StatusCode.PERMISSION_DENIED: RequestError,
-    grpc.StatusCode.UNAUTHENTICATED: RequestError,
-    grpc.StatusCode.UNIMPLEMENTED: RequestError,
-}
 
 
 class GrpcTransport:
@@ -71,12 +48,19 @@ class GrpcTransport:
         self._channel = _channel(endpoint, credentials)
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
-        question = Question.of(self._model, tensors)
-        raw = await self._call("ModelInfer", _request(question, tensors, timeout), timeout)
-        if len(raw) > (most := answer_bytes(question.count, question.size)):
-            raise ProtocolError(f"it has {len(raw):,} bytes; an answer to this request has at most {most:,}")
+        question = Question.of(self._model, tensors, timeout)
+        raw = await self._call("ModelInfer", _request(question, tensors), timeout)
+        if len(raw) > (most := question.answer_bytes):
+            raise ProtocolError(f"it has {len(raw):,} bytes, of the {most:,} that it may have")
         answer = _parsed(pb.ModelInferResponse, raw)
-        return question.check(answer.model_name, answer.id, _claims(answer))
+        outputs, contents = answer.outputs, answer.raw_output_contents
+        if len(outputs) != len(contents):
+            raise ProtocolError(f"it has {len(outputs)} outputs with {len(contents)} raw contents")
+        received = [
+            RawTensor(one.name, one.datatype, list(one.shape), content)
+            for one, content in zip(outputs, contents, strict=True)
+        ]
+        return question.read(answer.model_name, answer.id, received)
 
     async def bundle(self) -> str:
         request = pb.ModelConfigRequest(name=self._model)
@@ -105,7 +89,7 @@ class GrpcTransport:
             )
         except ValueError as error:
             # The channel was closed, as the server showed no sign of life to another request.
-            raise Failure(ServerUnavailableError, error) from error
+            raise Failure("UNAVAILABLE", error) from error
         call.add_done_callback(end)
         try:
             await ended
@@ -123,22 +107,18 @@ def _channel(endpoint: Endpoint, credentials: Credentials) -> grpc.Channel:
         return grpc.insecure_channel(endpoint.address, options=options)
     # gRPC would call a server unavailable whose certificate it cannot check for want of a readable file.
     credentials.tls.context()
-    ca, cert, key = credentials.tls.contents()
-    return grpc.secure_channel(
-        endpoint.address,
-        grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert),
-        options=options,
-    )
+    files = credentials.tls.contents()
+    believed = grpc.ssl_channel_credentials(files.get("ca"), files.get("key"), files.get("cert"))
+    return grpc.secure_channel(endpoint.address, believed, options=options)
 
 
-def _request(question: Question, tensors: Tensors, timeout: float) -> bytes:
+def _request(question: Question, tensors: Tensors) -> bytes:
     contents = {spec: pack(tensors[spec.name]) for spec in INPUTS}
     if (size := sum(map(len, contents.values()))) > MESSAGE_BYTES:
-        raise Failure(
-            TooLarge, f"a gRPC message holds at most {MESSAGE_BYTES:,} bytes; the request has {size:,}"
-        )
+        most = f"a gRPC message holds at most {MESSAGE_BYTES:,} bytes"
+        raise Failure("OUT_OF_RANGE", f"{most}; the request has {size:,}")
     request = pb.ModelInferRequest(model_name=question.model, id=question.id)
-    request.parameters["timeout"].int64_param = microseconds(timeout)
+    request.parameters["timeout"].int64_param = question.timeout
     for spec, content in contents.items():
         request.inputs.add(name=spec.name, datatype=spec.datatype, shape=tensors[spec.name].shape)
         request.raw_input_contents.append(content)
@@ -154,28 +134,17 @@ def _parsed(message: Any, raw: bytes) -> Any:
         raise ProtocolError(f"it is not a {message.DESCRIPTOR.name}") from error
 
 
-def _claims(answer: Any) -> Sequence[Claim]:
-    outputs, contents = answer.outputs, answer.raw_output_contents
-    if len(outputs) != len(contents):
-        raise ProtocolError(f"it has {len(outputs)} outputs with {len(contents)} raw contents")
-    return [
-        Claim(one.name, one.datatype, list(one.shape), content)
-        for one, content in zip(outputs, contents, strict=True)
-    ]
-
-
 def _failure(call: Any) -> Exception:
     """What a call that did not end in OK raises."""
-    code, message = call.code(), call.details() or ""
-    kind = KINDS.get(code, ScoringError)
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
+    code, message = call.code().name, call.details() or ""
+    if (code, message) == ("DEADLINE_EXCEEDED", "Deadline Exceeded"):
+        # Of this side; the server's own limit may be shorter.
         return TimeoutError()
-    if kind is OverloadedError and any(words in message for words in OWN_LIMITS):
+    if code == "RESOURCE_EXHAUSTED" and any(words in message for words in OWN_LIMITS):
         return ProtocolError(message)
-    if kind is OverloadedError and "larger than max" in message:
-        kind = TooLarge
-    reason = message if kind is not ScoringError else f"{code.name}: {message}"
-    return Failure(kind, reason, _pushback(call), unsupported=code is grpc.StatusCode.UNIMPLEMENTED)
+    if code == "RESOURCE_EXHAUSTED" and "larger than max" in message:
+        code = "OUT_OF_RANGE"
+    return Failure(code, message, _pushback(call))
 
 
 def _pushback(call: Any) -> float | None:

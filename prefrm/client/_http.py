@@ -1,8 +1,8 @@
 """The HTTP wire of the remote scorers, on aiohttp. Retries nothing.
 
-The stock client (`tritonclient.http.aio`) follows redirects, reads and inflates answers without bound and drops
-their headers, and it has no public way to change that. So this wire has its own session and its own reader of the
-protocol's JSON header.
+The stock client (`tritonclient.http.aio`) follows redirects, reads and inflates answers without bound, drops
+their headers, and has no public way to change that. So this wire has its own session, and its own reader of
+the protocol's JSON header.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import json
 import os
 import time
 import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,19 +19,12 @@ from urllib.parse import quote
 
 import aiohttp
 
-from prefrm.client._codec import Claim, Question, microseconds, pack
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
-from prefrm.client._transport import Failure, TooLarge
-from prefrm.errors import (
-    DeadlineError,
-    OverloadedError,
-    ProtocolError,
-    RequestError,
-    ScoringError,
-    ServerUnavailableError,
-)
-from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, Tensors, answer_bytes
+from prefrm.client._transport import Failure, Question
+from prefrm.errors import ProtocolError
+from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, Tensors
+from prefrm.tensors import RawTensor, pack
 
 __all__ = ["HttpTransport"]
 
@@ -43,17 +37,17 @@ LONGEST_TEXT = 2**20
 # aiohttp warns of a larger body that is not a file.
 LONGEST_BYTES = 2**20
 HEADER_LENGTH = "Inference-Header-Content-Length"
-UNSUPPORTED = 501
-# 425 says nothing of the request: it came too early to be trusted. Any other 3xx or 4xx is a refusal, and any
-# other status a failure of the server.
-KINDS: dict[int, type[ScoringError]] = {
-    408: DeadlineError,
-    413: TooLarge,
-    425: ServerUnavailableError,
-    429: OverloadedError,
-    502: ServerUnavailableError,
-    503: ServerUnavailableError,
-    504: DeadlineError,
+# As codes of gRPC. Any other 3xx or 4xx is a refusal, and any other status a failure of the server. 425 says
+# nothing of the request: it came too early to be trusted.
+CODES = {
+    408: "DEADLINE_EXCEEDED",
+    413: "OUT_OF_RANGE",
+    425: "UNAVAILABLE",
+    429: "RESOURCE_EXHAUSTED",
+    501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
 }
 
 
@@ -75,14 +69,17 @@ class HttpTransport:
         weakref.finalize(self, _release, self._session, asyncio.get_running_loop(), os.getpid())
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
-        question = Question.of(self._model, tensors)
-        header, body = _request(question, tensors, timeout)
-        most = answer_bytes(question.count, question.size)
+        question = Question.of(self._model, tensors, timeout)
+        length, body = _request(question, tensors)
         headers, content = await self._ask(
-            "POST", f"{self._path}/infer", most, data=body, headers={HEADER_LENGTH: str(header)}
+            "POST",
+            f"{self._path}/infer",
+            question.answer_bytes,
+            data=body if len(body) <= LONGEST_BYTES else io.BytesIO(body),
+            headers={HEADER_LENGTH: str(length)},
         )
-        answer, claims = _parsed(content, headers.get(HEADER_LENGTH))
-        return question.check(answer.get("model_name"), answer.get("id"), claims)
+        answer, outputs = _parsed(content, headers.get(HEADER_LENGTH))
+        return question.read(answer.get("model_name"), answer.get("id"), outputs)
 
     async def bundle(self) -> str:
         _, content = await self._ask("GET", f"{self._path}/config", LONGEST_TEXT)
@@ -107,11 +104,11 @@ class HttpTransport:
                     raise ProtocolError("it is compressed, although that was not asked for")
                 return response.headers, await _read(response, most)
         except (aiohttp.ClientError, OSError) as error:
-            raise Failure(ServerUnavailableError, error) from error
+            raise Failure("UNAVAILABLE", error) from error
         except RuntimeError as error:
             # The session was closed, as the server showed no sign of life to another request.
             if self._session.closed:
-                raise Failure(ServerUnavailableError, error) from error
+                raise Failure("UNAVAILABLE", error) from error
             raise
 
 
@@ -125,22 +122,20 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def _failure(response: aiohttp.ClientResponse, content: bytes) -> Failure:
-    """The failure that an answer of another status than 200 reports."""
-    status = response.status
+    """What an answer of another status than 200 raises."""
+    status, headers = response.status, response.headers
     try:
         reason = str(_json(content)["error"])
     except (ProtocolError, LookupError, TypeError):
         reason = content.decode("utf-8", "replace")
     if 300 <= status < 400:
-        reason = f"it redirects to {response.headers.get('Location')}; write the URL of the server itself"
-    kind = KINDS.get(status, RequestError if 300 <= status < 500 else ScoringError)
-    pause = _pause(response.headers.get("Retry-After", "")) if status in (429, 502, 503) else None
-    reason = reason if kind is not ScoringError else f"{status}: {reason}"
-    return Failure(kind, reason, pause, unsupported=status == UNSUPPORTED)
+        reason = f"it redirects to {headers.get('Location')}; write the URL of the server itself"
+    code = CODES.get(status, "INVALID_ARGUMENT" if 300 <= status < 500 else f"HTTP {status}")
+    return Failure(code, reason, _pause(headers) if status in (429, 502, 503) else None)
 
 
-def _request(question: Question, tensors: Tensors, timeout: float) -> tuple[int, bytes | io.BytesIO]:
-    """The length of a request's JSON header, and its whole body."""
+def _request(question: Question, tensors: Tensors) -> tuple[int, bytes]:
+    """The length of a request's JSON header, and the whole body."""
     contents = {spec: pack(tensors[spec.name]) for spec in INPUTS}
     inputs = [
         {
@@ -152,24 +147,25 @@ def _request(question: Question, tensors: Tensors, timeout: float) -> tuple[int,
         for spec, content in contents.items()
     ]
     outputs = [{"name": spec.name, "parameters": {"binary_data": True}} for spec in MATRIX_OUTPUTS]
-    parameters = {"timeout": microseconds(timeout)}
+    parameters = {"timeout": question.timeout}
     request = {"id": question.id, "parameters": parameters, "inputs": inputs, "outputs": outputs}
     header = json.dumps(request).encode()
-    body = b"".join([header, *contents.values()])
-    return len(header), body if len(body) <= LONGEST_BYTES else io.BytesIO(body)
+    return len(header), b"".join([header, *contents.values()])
 
 
-def _parsed(content: bytes, header_length: str | None) -> tuple[dict[str, Any], list[Claim]]:
-    """The JSON header of an answer, and its tensors from what follows the header."""
+def _parsed(content: bytes, header_length: str | None) -> tuple[dict[str, Any], list[RawTensor]]:
+    """The JSON header of an answer, and its tensors, whose contents follow the header."""
     try:
         end = len(content) if header_length is None else int(header_length)
-        answer, claims = _json(content[:end]), list[Claim]()
-        for output in answer["outputs"]:
-            start, end = end, end + output["parameters"]["binary_data_size"]
-            claims.append(Claim(output["name"], output["datatype"], output["shape"], content[start:end]))
+        answer, outputs = _json(content[:end]), list[RawTensor]()
+        for one in answer["outputs"]:
+            start, end = end, end + one["parameters"]["binary_data_size"]
+            outputs.append(RawTensor(one["name"], one["datatype"], one["shape"], content[start:end]))
+        if end != len(content):
+            raise ValueError(f"{len(content)} bytes instead of {end}")
     except (LookupError, TypeError, ValueError) as error:
         raise ProtocolError(f"it is not an answer with binary outputs: {error!r}") from error
-    return answer, claims
+    return answer, outputs
 
 
 def _json(text: bytes) -> Any:
@@ -179,8 +175,9 @@ def _json(text: bytes) -> Any:
         raise ProtocolError(f"it is not JSON: {error}") from error
 
 
-def _pause(value: str) -> float | None:
+def _pause(headers: Mapping[str, str]) -> float | None:
     """Seconds until the time that Retry-After names, RFC 9110 10.2.3; None if it names none."""
+    value = headers.get("Retry-After", "")
     if value.isascii() and value.isdecimal():
         return float(value)
     try:
@@ -198,14 +195,13 @@ def _release(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop, pi
         return
     try:
         asyncio.get_running_loop()
-        in_a_loop = True
+        ending = False
     except RuntimeError:
-        in_a_loop = False
+        # Such as at the end of the program: a loop on another thread is stopped next.
+        ending = True
     if loop.is_running():
         closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
-        if not in_a_loop:
-            # At the end of the program: a loop on another thread is stopped next.
-            with suppress(TimeoutError):
-                closing.result(timeout=RELEASE_S)
-    elif not in_a_loop:
+        with suppress(TimeoutError):
+            closing.result(timeout=RELEASE_S) if ending else None
+    elif ending:
         (asyncio.run if loop.is_closed() else loop.run_until_complete)(session.close())

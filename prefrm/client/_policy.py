@@ -1,12 +1,11 @@
 """Which replica is asked when, how long to wait before it, and when to stop. Sends nothing and never sleeps.
 
-Scoring has no side effects, so a request may be repeated. It is when no server is reachable or ready or a server
-gave up early (for a while: `patience`), and when the server is full (until the deadline); never after a refusal
-or a failed computation.
+Scoring has no side effects, so a request may be repeated: for `patience` when no server is reachable or ready
+or one gave up early, until the deadline when the servers are full, never after a refusal or a failure.
 
-A replica that failed or was full rests for a pause that grows with each failure in a row and is drawn at random,
-so that many clients do not come back at once. Another one is asked without waiting. Rest is advice: when all
-rest, a resting replica is asked all the same. A pause that a server asked for is kept.
+A replica that failed or was full rests, longer after each failure in a row and for a random time, so that
+many clients do not come back at once. Another one is asked without waiting. When all rest, a resting one is
+asked all the same, but a pause that a server asked for is kept.
 """
 
 import random
@@ -55,7 +54,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """Leave to ask a replica, by its index, once; it is first asked which judge it serves if that is unknown."""
+    """Leave to ask a replica, by its index, once; first which judge it serves, if that is unknown."""
 
     replica: int
     since: float
@@ -77,10 +76,7 @@ class _State:
 
 @dataclass(slots=True)
 class Replicas:
-    """The state of all replicas.
-
-    Each `Turn` is handed back once: to `answered`, `set_back` or `release`.
-    """
+    """The state of all replicas. Each `Turn` is handed back once: to `answered`, `set_back` or `release`."""
 
     urls: Sequence[str]
     clock: Callable[[], float] = time.monotonic
@@ -95,38 +91,37 @@ class Replicas:
     def __len__(self) -> int:
         return len(self._states)
 
-    def awake(self) -> int:
-        """How many do not rest."""
-        now = self.clock()
-        return sum(one.rests_until <= now for one in self._states)
-
-    def take(self) -> Turn | None:
-        """A turn with the least busy replica that does not rest, in rotation; None if all rest."""
+    def awake(self) -> list[int]:
+        """Those that do not rest, in rotation."""
         now, count = self.clock(), len(self)
         order = [(self._next + n) % count for n in range(count)]
-        awake = [n for n in order if self._states[n].rests_until <= now]
-        if not awake:
-            return None
-        chosen = min(awake, key=lambda n: self._states[n].busy)
-        self._next = (chosen + 1) % count
-        return self._turn(chosen, now)
+        return [n for n in order if self._states[n].rests_until <= now]
 
-    def take_resting(self) -> Turn | None:
-        """A turn with the replica that rests the shortest; None if each has asked to be left alone."""
+    def take(self, *, resting: bool = False) -> Turn | None:
+        """A turn with the least busy replica that does not rest, in rotation; None if there is none.
+
+        With `resting`, the one that rests the shortest will do, unless it asked to be left alone.
+        """
         now = self.clock()
-        free = [n for n, one in enumerate(self._states) if one.barred_until <= now]
-        return self._turn(min(free, key=lambda n: self._states[n].rests_until), now) if free else None
+        if awake := self.awake():
+            chosen = min(awake, key=lambda n: self._states[n].busy)
+            self._next = (chosen + 1) % len(self)
+        elif free := [n for n, one in enumerate(self._states) if resting and one.barred_until <= now]:
+            chosen = min(free, key=lambda n: self._states[n].rests_until)
+        else:
+            return None
+        one = self._states[chosen]
+        one.busy += 1
+        return Turn(replica=chosen, since=now, unknown=one.known_until <= now)
 
-    def rest_s(self) -> float:
-        """Seconds until one no longer rests; 0 if one does not."""
-        return max(0.0, min(one.rests_until for one in self._states) - self.clock())
-
-    def bar_s(self) -> float:
-        """Seconds until one may be asked at all; 0 if one may."""
-        return max(0.0, min(one.barred_until for one in self._states) - self.clock())
+    def wait_s(self, own: float) -> float:
+        """Seconds until one no longer rests; or until `own` seconds are over and one may be asked at all."""
+        barred = min(one.barred_until for one in self._states) - self.clock()
+        rests = min(one.rests_until for one in self._states) - self.clock()
+        return max(0.0, min(max(own, barred), rests))
 
     def answered(self, turn: Turn) -> None:
-        """It is well, unless it failed after this turn was given."""
+        """It answered: it is well, unless it failed after this turn was given."""
         one = self._states[turn.replica]
         one.busy -= 1
         if turn.since >= one.failed_at:
@@ -135,7 +130,7 @@ class Replicas:
                 one.error = None
 
     def set_back(self, turn: Turn, error: ScoringError, pause: float | None) -> None:
-        """It was not reachable, not ready, full or late, and may have asked for a pause of so many seconds."""
+        """It was unreachable, not ready, full or late, and may have asked for a pause of so many seconds."""
         one, now = self._states[turn.replica], self.clock()
         one.busy -= 1
         # Without its traceback, which would keep the request's images and its connection.
@@ -162,12 +157,7 @@ class Replicas:
         self._states[turn.replica].busy -= 1
 
     def identify(self, turn: Turn, judge: str | None) -> None:
-        """Note which judge a replica serves; None if it does not know.
-
-        Raises:
-            ConfigError: that is another judge than the first replica that was asked serves, or than it served
-                before.
-        """
+        """Note which judge a replica serves, None if it names none. Raises `ConfigError` if they differ."""
         url = self.urls[turn.replica]
         where, known = self._judge = self._judge or (url, judge)
         if judge != known:
@@ -197,11 +187,6 @@ class Replicas:
         kind = kinds.pop() if len(kinds) == 1 else mixed
         said = "; ".join(str(error) for error in errors)
         return kind(f"none of {len(self)} replicas could answer: {said}")
-
-    def _turn(self, replica: int, now: float) -> Turn:
-        one = self._states[replica]
-        one.busy += 1
-        return Turn(replica=replica, since=now, unknown=one.known_until <= now)
 
 
 class Call:
@@ -246,24 +231,18 @@ class Attempts:
     def next(self) -> Turn | float:
         """A replica to ask now, or the seconds to wait before the next `next`.
 
-        Raises:
-            DeadlineError: the call's time is over, or all gave up.
-            ServerUnavailableError, OverloadedError: there is nobody left to ask in the time that is left.
+        Raises `DeadlineError` when the call's time is over, and the replicas' errors when none can be asked
+        in the time that is left.
         """
         if self._call.left() <= 0:
             raise DeadlineError(
                 f"not answered within the deadline of {self._call.policy.deadline:g} s; "
                 "raise `deadline` or score fewer groups at a time"
             )
-        now = self._replicas.clock()
-        turn = self._replicas.take()
-        if turn is None and now >= self._waits_until:
-            turn = self._replicas.take_resting()
-        if turn is not None:
+        own = self._waits_until - self._replicas.clock()
+        if (turn := self._replicas.take(resting=own <= 0)) is not None:
             return turn
-        # Its own wait, unless somebody is well again before; nobody is asked who asked to be left alone.
-        own = max(self._waits_until - now, self._replicas.bar_s())
-        wait = min(own, self._replicas.rest_s())
+        wait = self._replicas.wait_s(own)
         silence = not any(isinstance(error, OverloadedError) for error in self._replicas.errors())
         if not self._call.may_wait(wait, silence=silence):
             raise self._replicas.verdict()
@@ -275,10 +254,7 @@ class Attempts:
         self._call.note(None)
 
     def failed(self, turn: Turn, error: ScoringError, pause: float | None = None) -> ScoringError | None:
-        """The error to raise if no other attempt can help, else None.
-
-        `pause` is for how many seconds the server asked to be left alone, negative for ever.
-        """
+        """The error to raise if no other attempt can help, else None; `pause` is that of `Failure`."""
         repeatable = isinstance(error, (ServerUnavailableError, OverloadedError, DeadlineError))
         if not repeatable or (pause is not None and pause < 0):
             self._replicas.release(turn)

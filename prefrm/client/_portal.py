@@ -9,11 +9,10 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 __all__ = ["run"]
 
-P = ParamSpec("P")
 Answer = TypeVar("Answer")
 
 
@@ -36,18 +35,17 @@ _loop: _Loop | None = None
 _lock = threading.Lock()
 
 
-def run(function: Callable[P, Awaitable[Answer]], *args: P.args, **kwargs: P.kwargs) -> Answer:
-    """`await function(...)` on the portal's event loop, for a caller on any other thread.
+def run(function: Callable[[], Awaitable[Answer]]) -> Answer:
+    """`await function()` on the portal's event loop, for a caller on any other thread.
 
     An interruption of the caller cancels the call and is raised at once.
     """
-    loop = _running_loop()
+    loop, tasks = _running_loop(), list[asyncio.Task[None]]()
     done = SimpleQueue[tuple[Answer] | BaseException]()
-    tasks: list[asyncio.Task[None]] = []
 
     async def work() -> None:
         try:
-            done.put((await function(*args, **kwargs),))
+            done.put((await function(),))
         except BaseException as error:
             done.put(error)
 
@@ -57,13 +55,13 @@ def run(function: Callable[P, Awaitable[Answer]], *args: P.args, **kwargs: P.kwa
     except BaseException:
         loop.call_soon_threadsafe(lambda: tasks[0].cancel())
         raise
-    if isinstance(outcome, BaseException):
-        try:
-            raise outcome
-        finally:
-            # The traceback refers to this frame, and would keep the call's images until the next collection.
-            del outcome
-    return outcome[0]
+    if not isinstance(outcome, BaseException):
+        return outcome[0]
+    try:
+        raise outcome
+    finally:
+        # The traceback refers to this frame, and would keep the call's images until the next collection.
+        del outcome
 
 
 def _running_loop() -> _Loop:

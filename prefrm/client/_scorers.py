@@ -1,11 +1,10 @@
 """The remote scorers: asyncio, and its blocking form through the portal.
 
-A scorer is its endpoints, credentials and policy. Connections are made at the first use, and again in every
-process and event loop that it finds itself in. So it can be pickled and sent to workers, and it survives a fork.
+A scorer is its endpoints, policy and credentials. Connections are made at the first use, and again in each
+process and event loop that it finds itself in. So it survives a fork, and can be pickled and sent to workers.
 """
 
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 
 from prefrm.client import _portal
 from prefrm.client._core import PARTS_PER_REPLICA, Connections, home, listed
@@ -21,9 +20,7 @@ class _Remote:
     """What both scorers are made of."""
 
     def __init__(self, endpoints: Sequence[Endpoint], policy: RetryPolicy, credentials: Credentials) -> None:
-        self._endpoints = tuple(endpoints)
-        self._policy = policy
-        self._credentials = credentials
+        self._endpoints, self._policy, self._credentials = tuple(endpoints), policy, credentials
 
     @property
     def url(self) -> str:
@@ -44,12 +41,10 @@ class AsyncRemoteScorer(_Remote):
     loop that used it.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], policy: RetryPolicy, credentials: Credentials) -> None:
-        super().__init__(endpoints, policy, credentials)
-        self._connections: Connections | None = None
+    _connections: Connections | None = None
 
     async def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
-        """One matrix for each group, in order; groups may differ in size. Raises as `RemoteScorer.score`."""
+        """As `RemoteScorer.score`."""
         return await self._connected().score(listed(groups))
 
     async def identity(self) -> str:
@@ -57,7 +52,7 @@ class AsyncRemoteScorer(_Remote):
         return await self._connected().bundle() or self.url
 
     async def close(self) -> None:
-        """Release the connections; scoring again opens new ones, which know nothing of the replicas yet."""
+        """As `RemoteScorer.close`."""
         here, self._connections = self._connections, None
         if here is not None and here.home == home():
             await here.close()
@@ -70,9 +65,7 @@ class AsyncRemoteScorer(_Remote):
     async def __aenter__(self) -> "AsyncRemoteScorer":
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
@@ -108,7 +101,8 @@ class RemoteScorer(_Remote):
             ScoringError: a server failed while it scored.
             ConfigError: the replicas serve different judges, or one serves another judge than before.
         """
-        return _portal.run(self._scorer.score, listed(groups))
+        found = listed(groups)
+        return _portal.run(lambda: self._scorer.score(found))
 
     def identity(self) -> str:
         """The digest of the judge's bundle, which is the same wherever it is served.
@@ -124,7 +118,5 @@ class RemoteScorer(_Remote):
     def __enter__(self) -> "RemoteScorer":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

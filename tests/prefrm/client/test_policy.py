@@ -163,7 +163,7 @@ def test_a_failed_replica_rests_longer_each_time_and_is_tried_again():
             world.now += 0.01
         began = world.now
         world.replicas.set_back(Turn(replica=0, since=world.now, unknown=False), SILENT, None)
-        while world.replicas.awake() < 2:
+        while len(world.replicas.awake()) < 2:
             world.now += 0.01
         rests.append(world.now - began)
     assert rests == pytest.approx([min(LONGEST_REST_S, FIRST_DELAY_S * 2**n) for n in range(12)], abs=0.02)
@@ -238,7 +238,7 @@ def test_an_answer_does_not_end_a_pause_that_was_asked_for_meanwhile():
     world.replicas.set_back(late, FULL, 5.0)
     world.replicas.answered(early)
     assert world.replicas.take() is None
-    assert world.replicas.take_resting() is None
+    assert world.replicas.take(resting=True) is None
     assert [str(error) for error in world.replicas.errors()] == ["full"]
 
 
@@ -264,7 +264,7 @@ def test_who_does_not_answer_in_time_rests_and_the_others_are_quoted():
     _, turn = world.ask(attempts)
     world.now += 0.08
     assert str(attempts.failed(turn, DeadlineError("b is late"))) == "b is late; before that: full"
-    assert world.replicas.awake() == 0
+    assert len(world.replicas.awake()) == 0
 
 
 def test_all_that_gave_up_is_a_deadline_and_a_mixture_is_not():
@@ -285,9 +285,9 @@ def test_who_was_waited_for_in_vain_rests_as_long_as_that():
     world.now += 12
     attempts.failed(turn, DeadlineError("late"))
     world.now += 11.9
-    assert world.replicas.awake() == 1
+    assert len(world.replicas.awake()) == 1
     world.now += 0.2
-    assert world.replicas.awake() == 2
+    assert len(world.replicas.awake()) == 2
 
 
 def test_a_replica_says_who_it_is_first_and_after_each_loss_and_a_while():

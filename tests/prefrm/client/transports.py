@@ -5,31 +5,30 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from prefrm.client._transport import Failure, TooLarge
-from prefrm.errors import DeadlineError, OverloadedError, RequestError, ScoringError, ServerUnavailableError
+from prefrm.client._transport import Failure
 from prefrm.protocol import decode_groups, encode_matrices
 from prefrm.winmatrix import FakeScorer
 from tests.prefrm.client.conftest import size_and_prompt
 
 
 def full(pause=None):
-    return Failure(OverloadedError, "the queue is full", pause)
+    return Failure("RESOURCE_EXHAUSTED", "the queue is full", pause)
 
 
 def away(pause=None):
-    return Failure(ServerUnavailableError, "nobody listens", pause)
+    return Failure("UNAVAILABLE", "nobody listens", pause)
 
 
 def gave_up():
-    return Failure(DeadlineError, "a limit of its own")
+    return Failure("DEADLINE_EXCEEDED", "a limit of its own")
 
 
 def refused():
-    return Failure(RequestError, "who are you")
+    return Failure("PERMISSION_DENIED", "who are you")
 
 
 def failed():
-    return Failure(ScoringError, "the judge broke")
+    return Failure("INTERNAL", "the judge broke")
 
 
 @dataclass
@@ -66,7 +65,7 @@ class Replica:
         groups = decode_groups(tensors)
         self.asked.append(Asked(at=time.monotonic(), groups=len(groups), timeout=timeout))
         if len(groups) > self.most:
-            raise Failure(TooLarge, f"at most {self.most} groups")
+            raise Failure("OUT_OF_RANGE", f"at most {self.most} groups")
         error = self.refusals.pop(0) if self.refusals else self.always
         if error is not None:
             raise error
