@@ -22,6 +22,7 @@ from prefrm.tensors import RawTensor, pack
 __all__ = ["GrpcTransport"]
 
 SERVICE = "/inference.GRPCInferenceService/"
+METHODS = ("ModelInfer", "ModelConfig", "ServerLive")
 # The bound on answers is one on what they inflate to, too. gRPC's own backoff between connection attempts
 # grows to two minutes, and requests fail unsent during it: ours must see a server that came back.
 CHANNEL_ARGS = [
@@ -46,6 +47,8 @@ class GrpcTransport:
         self._model = endpoint.model
         self._metadata = tuple(credentials.headers().items())
         self._channel = _channel(endpoint, credentials)
+        # Without a deserializer: gRPC logs what its own cannot parse.
+        self._methods = {name: self._channel.unary_unary(SERVICE + name) for name in METHODS}
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         question = Question.of(self._model, tensors, timeout)
@@ -83,10 +86,7 @@ class GrpcTransport:
                 loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_result(None))
 
         try:
-            # Without a deserializer: gRPC logs what its own cannot parse.
-            call = self._channel.unary_unary(SERVICE + method).future(
-                request, timeout=timeout, metadata=self._metadata
-            )
+            call = self._methods[method].future(request, timeout=timeout, metadata=self._metadata)
         except ValueError as error:
             # The channel was closed, as the server showed no sign of life to another request.
             raise Failure("UNAVAILABLE", error) from error
