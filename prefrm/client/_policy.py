@@ -137,7 +137,7 @@ class Replicas:
         one.error = type(error)(str(error))
         # Requests that were under way together fail together: that is one failure.
         if turn.since >= one.failed_at:
-            rest = backoff(one.failures, LONGEST_REST_S, self.uniform)
+            rest = _backoff(one.failures, LONGEST_REST_S, self.uniform)
             if isinstance(error, DeadlineError):
                 # Asking it again might cost as much time again.
                 rest = max(rest, min(LONGEST_REST_S, now - turn.since))
@@ -265,12 +265,12 @@ class Attempts:
             return DeadlineError(f"{error}; before that: {'; '.join(said)}") if said else error
         self._call.note(error)
         rounds, uniform = self._failures // len(self._replicas), self._replicas.uniform
-        self._waits_until = self._replicas.clock() + backoff(rounds, LONGEST_DELAY_S, uniform)
+        self._waits_until = self._replicas.clock() + _backoff(rounds, LONGEST_DELAY_S, uniform)
         self._failures += 1
         return None
 
 
-def backoff(failures: int, longest: float, uniform: Uniform) -> float:
+def _backoff(failures: int, longest: float, uniform: Uniform) -> float:
     """Seconds to wait after so many earlier failures in a row: doubling, shortened by half at most."""
     return uniform(0.5, 1.0) * min(longest, FIRST_DELAY_S * 2.0 ** min(failures, 30))
 

@@ -49,11 +49,11 @@ def run(function: Callable[[], Awaitable[Answer]]) -> Answer:
         except BaseException as error:
             done.put(error)
 
-    loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(work())))
     try:
+        loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(work())))
         outcome = done.get()
     except BaseException:
-        loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
         raise
     if not isinstance(outcome, BaseException):
         return outcome[0]
