@@ -1,7 +1,7 @@
 """Which replica is asked when, how long to wait before it, and when to stop. Sends nothing and never sleeps.
 
-Scoring has no side effects, so a request may be repeated: for `patience` when no server is reachable or ready
-or one gave up early, until the deadline when the servers are full, never after a refusal or a failure.
+Scoring has no side effects, so a request may be repeated: for `unavailable_timeout` when no server is
+reachable or ready, until the deadline when the servers are full, never after a refusal or a failure.
 
 A replica that failed or was full rests, longer after each failure in a row and for a random time, so that
 many clients do not come back at once. Another one is asked without waiting. When all rest, a resting one is
@@ -16,10 +16,18 @@ from numbers import Real
 
 from prefrm.errors import ConfigError, DeadlineError, OverloadedError, ScoringError, ServerUnavailableError
 
-__all__ = ["DEFAULT_DEADLINE_S", "DEFAULT_PATIENCE_S", "Attempts", "Call", "Replicas", "RetryPolicy", "Turn"]
+__all__ = [
+    "DEFAULT_DEADLINE_S",
+    "DEFAULT_UNAVAILABLE_TIMEOUT_S",
+    "Attempts",
+    "Call",
+    "Replicas",
+    "RetryPolicy",
+    "Turn",
+]
 
 DEFAULT_DEADLINE_S = 300.0
-DEFAULT_PATIENCE_S = 3.0
+DEFAULT_UNAVAILABLE_TIMEOUT_S = 3.0
 # An attempt with less time than this would end late, and hide why the ones before it failed.
 SHORTEST_ATTEMPT_S = 0.05
 FIRST_DELAY_S = 0.1
@@ -38,17 +46,18 @@ Uniform = Callable[[float, float], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Seconds for a whole call (`deadline`), and for servers that are not reachable or ready (`patience`)."""
+    """Seconds for a whole call, and for retries while no replica is reachable or ready."""
 
     deadline: float = DEFAULT_DEADLINE_S
-    patience: float = DEFAULT_PATIENCE_S
+    unavailable_timeout: float = DEFAULT_UNAVAILABLE_TIMEOUT_S
 
     def __post_init__(self) -> None:
         if not _is_number(self.deadline) or not 0 < self.deadline < float("inf"):
             raise ConfigError(f"deadline must be a positive number of seconds; received {self.deadline!r}")
-        if not _is_number(self.patience) or not 0 <= self.patience < float("inf"):
+        timeout = self.unavailable_timeout
+        if not _is_number(timeout) or not 0 <= timeout < float("inf"):
             raise ConfigError(
-                f"patience must be a number of seconds, 0 for a single attempt; received {self.patience!r}"
+                f"unavailable_timeout must be a number of seconds, 0 not to wait; received {timeout!r}"
             )
 
 
@@ -215,7 +224,7 @@ class Call:
         give_up = self._end - SHORTEST_ATTEMPT_S
         if silence:
             since = now if self._silent_since is None else self._silent_since
-            give_up = min(give_up, since + self.policy.patience)
+            give_up = min(give_up, since + self.policy.unavailable_timeout)
         return now + seconds < give_up
 
 

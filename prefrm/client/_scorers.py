@@ -91,7 +91,7 @@ class RemoteScorer(_Remote):
         the reason in `errors`, and the other groups are judged.
 
         Raises:
-            ServerUnavailableError: no server was reachable or ready for `patience` seconds.
+            ServerUnavailableError: no server was reachable or ready for `unavailable_timeout` seconds.
             OverloadedError: every server was full until the deadline.
             DeadlineError: the deadline passed.
             RequestError: a server refused the request as such: no right to it, an unknown model; or it

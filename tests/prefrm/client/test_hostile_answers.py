@@ -281,7 +281,7 @@ def bounded():
 @pytest.mark.parametrize("name", HTTP)
 def test_http(raw, pair, name):
     raw.answer = HTTP[name]
-    with connect(raw.url, patience=0) as judge, bounded() as caught:
+    with connect(raw.url, unavailable_timeout=0) as judge, bounded() as caught:
         judge.score([pair])
     assert raw.url in str(caught.value)
 
@@ -305,7 +305,7 @@ def test_a_good_answer_of_the_same_server_is_a_matrix(raw, pair):
 )
 def test_an_answer_that_drips_ends_at_the_deadline(raw, pair, start, drip):
     raw.answer, raw.drip = start, drip
-    with connect(raw.url, patience=0, deadline=0.15) as judge, bounded():
+    with connect(raw.url, unavailable_timeout=0, deadline=0.15) as judge, bounded():
         judge.score([pair])
 
 
@@ -320,7 +320,7 @@ def test_an_answer_that_drips_ends_at_the_deadline(raw, pair, start, drip):
 )
 def test_a_configuration_over_http(raw, pair, config):
     raw.config = config
-    with connect(raw.url, patience=0) as judge, bounded():
+    with connect(raw.url, unavailable_timeout=0) as judge, bounded():
         judge.score([pair])
 
 
@@ -399,7 +399,7 @@ def messages():
 @pytest.mark.parametrize("name", GRPC)
 def test_grpc(messages, pair, name):
     messages.answer = GRPC[name]
-    with connect(messages.url, patience=0) as judge, bounded() as caught:
+    with connect(messages.url, unavailable_timeout=0) as judge, bounded() as caught:
         judge.score([pair])
     assert messages.url in str(caught.value)
     assert type(caught.value) is ProtocolError
@@ -424,7 +424,7 @@ def test_grpc_trailers(messages, pair, code, message, trailers):
         messages.answer = lambda request_id: b""
     else:
         messages.answer = (grpc.StatusCode[code], message, trailers)
-    with connect(messages.url, patience=0) as judge, bounded():
+    with connect(messages.url, unavailable_timeout=0) as judge, bounded():
         judge.score([pair])
 
 
@@ -432,7 +432,7 @@ def test_a_grpc_message_that_inflates_is_not(pair):
     # The server, too, has the message in this process's memory.
     with (
         raw_grpc(bytes(5 * 10**7), compression=grpc.Compression.Gzip) as handler,
-        connect(handler.url, patience=0) as judge,
+        connect(handler.url, unavailable_timeout=0) as judge,
         bounded() as caught,
     ):
         judge.score([pair])

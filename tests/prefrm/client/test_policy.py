@@ -35,10 +35,12 @@ SILENT, FULL = ServerUnavailableError("silent"), OverloadedError("full")
 class World:
     """Time that passes only when told, and replicas named a, b, c, ..."""
 
-    def __init__(self, count=1, *, deadline=60.0, patience=2.0, uniform=lambda low, high: high) -> None:
+    def __init__(
+        self, count=1, *, deadline=60.0, unavailable_timeout=2.0, uniform=lambda low, high: high
+    ) -> None:
         self.now = 100.0
         self.replicas = Replicas([chr(ord("a") + n) for n in range(count)], lambda: self.now, uniform)
-        self.policy = RetryPolicy(deadline=deadline, patience=patience)
+        self.policy = RetryPolicy(deadline=deadline, unavailable_timeout=unavailable_timeout)
 
     def attempts(self, call=None) -> Attempts:
         return Attempts(call or self.call(), self.replicas)
@@ -76,15 +78,15 @@ def test_delays_double_up_to_a_bound():
     assert sum(waited) < 60
 
 
-def test_silence_is_borne_for_the_patience_and_a_full_server_until_the_deadline():
+def test_silence_is_borne_for_its_timeout_and_a_full_server_until_the_deadline():
     world = World()
     assert 0 < sum(world.waits(world.attempts(), SILENT)) < 2
     world = World()
     assert 60 - LONGEST_DELAY_S <= sum(world.waits(world.attempts(), FULL)) < 60
 
 
-def test_patience_never_outlasts_the_deadline():
-    world = World(deadline=1, patience=60)
+def test_the_timeout_never_outlasts_the_deadline():
+    world = World(deadline=1, unavailable_timeout=60)
     assert sum(world.waits(world.attempts(), SILENT)) < 1
 
 
@@ -94,13 +96,13 @@ def test_no_attempt_is_made_that_has_no_time_for_an_answer():
     assert world.waits(world.attempts(), FULL) == pytest.approx([FIRST_DELAY_S])
 
 
-def test_no_patience_is_one_attempt_at_each_replica():
+def test_no_timeout_is_one_attempt_at_each_replica():
     for count in (1, 2, 5):
-        world = World(count, patience=0)
+        world = World(count, unavailable_timeout=0)
         assert world.waits(world.attempts(), SILENT) == [0] * (count - 1)
 
 
-def test_patience_counts_from_the_first_failure_since_an_answer():
+def test_the_timeout_counts_from_the_first_failure_since_an_answer():
     world = World(deadline=100)
     attempts = world.attempts()
     for seconds, error in ((1.5, SILENT), (1.5, FULL), (1.9, SILENT)):
@@ -170,7 +172,7 @@ def test_a_failed_replica_rests_longer_each_time_and_is_tried_again():
 
 
 def test_an_answer_ends_the_rest():
-    world = World(patience=60)
+    world = World(unavailable_timeout=60)
     attempts = world.attempts()
     for _ in range(5):
         attempts.failed(world.ask(attempts)[1], SILENT)
@@ -192,7 +194,7 @@ def test_requests_that_fail_together_are_one_failure():
 
 
 def test_a_later_call_asks_at_once_though_all_rest():
-    world = World(patience=0)
+    world = World(unavailable_timeout=0)
     for _ in range(6):
         assert world.waits(world.attempts(), SILENT) == []
     seconds, _ = world.ask(world.attempts())
@@ -243,7 +245,7 @@ def test_an_answer_does_not_end_a_pause_that_was_asked_for_meanwhile():
 
 
 def test_giving_up_names_each_replica_and_what_it_said():
-    world = World(2, patience=0)
+    world = World(2, unavailable_timeout=0)
     attempts = world.attempts()
     attempts.failed(world.ask(attempts)[1], ServerUnavailableError("a is gone"))
     attempts.failed(world.ask(attempts)[1], ServerUnavailableError("b is gone"))
@@ -270,7 +272,7 @@ def test_who_does_not_answer_in_time_rests_and_the_others_are_quoted():
 def test_all_that_gave_up_is_a_deadline_and_a_mixture_is_not():
     late = DeadlineError("late")
     for errors, kind in (([late, late], DeadlineError), ([late, SILENT], ServerUnavailableError)):
-        world = World(2, patience=0)
+        world = World(2, unavailable_timeout=0)
         attempts = world.attempts()
         for error in errors:
             assert attempts.failed(world.ask(attempts)[1], error) is None
@@ -320,14 +322,16 @@ OUTCOMES = st.tuples(
 @given(
     count=st.integers(1, 4),
     deadline=st.floats(0.1, 20),
-    patience=st.floats(0, 20),
+    unavailable_timeout=st.floats(0, 20),
     script=st.lists(OUTCOMES, min_size=60, max_size=60),
     seed=st.integers(0, 9),
 )
 def test_whatever_replicas_do_no_request_outlives_its_deadline_or_asks_who_wants_to_be_left(
-    count, deadline, patience, script, seed
+    count, deadline, unavailable_timeout, script, seed
 ):
-    world = World(count, deadline=deadline, patience=patience, uniform=random.Random(seed).uniform)
+    world = World(
+        count, deadline=deadline, unavailable_timeout=unavailable_timeout, uniform=random.Random(seed).uniform
+    )
     barred: dict[int, float] = {}
     outcomes = iter(script)
     for _ in range(3):

@@ -82,7 +82,7 @@ def test_whatever_an_http_server_says_becomes_an_error_and_never_a_number(
         http_server_that_says(status, body, headers) as url,
         pytest.raises(error) as caught,
     ):
-        ask(way, url, [pair], deadline=0.5, patience=0)
+        ask(way, url, [pair], deadline=0.5, unavailable_timeout=0)
     assert type(caught.value) is error
     assert url in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -193,7 +193,7 @@ class TestGrpcAnswers:
     def test_a_status_is_an_error(self, ask, way, grpc_server_that_says, status, error, pair):
         url = grpc_server_that_says(status)
         with pytest.raises(error) as caught:
-            ask(way, url, [pair], deadline=0.5, patience=0)
+            ask(way, url, [pair], deadline=0.5, unavailable_timeout=0)
         assert type(caught.value) is error
         assert url in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -201,17 +201,17 @@ class TestGrpcAnswers:
 
 def test_not_a_grpc_server(ask, pair, served):
     with pytest.raises(ScoringError):
-        ask("grpc", f"grpc://{served.http}/judge", [pair], patience=0, deadline=5)
+        ask("grpc", f"grpc://{served.http}/judge", [pair], unavailable_timeout=0, deadline=5)
 
 
 @pytest.mark.parametrize("way", ["http", "http async"])
 def test_the_grpc_port_asked_over_http_is_guessed(ask, way, pair, served):
     with pytest.raises(ServerUnavailableError, match=r"Expected HTTP/.*; is this the gRPC port\?$"):
-        ask(way, f"http://{served.grpc}/judge", [pair], patience=0)
+        ask(way, f"http://{served.grpc}/judge", [pair], unavailable_timeout=0)
 
 
 @pytest.mark.parametrize("way", ["grpc", "http", "grpc async", "http async"])
 def test_a_port_without_tls_is_guessed(ask, way, pair, served):
     wire = way.split()[0]
     with pytest.raises(ServerUnavailableError, match=r"WRONG_VERSION_NUMBER.*; is this port encrypted\?$"):
-        ask(way, f"{wire}s://{getattr(served, wire)}/judge", [pair], patience=0)
+        ask(way, f"{wire}s://{getattr(served, wire)}/judge", [pair], unavailable_timeout=0)

@@ -64,7 +64,7 @@ class TestEveryWay:
         for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
             monkeypatch.delenv(name, raising=False)
         url = url_of(way, served)
-        assert agree(ask(way, url, [pair], deadline=10, patience=0), scorer.score([pair]))
+        assert agree(ask(way, url, [pair], deadline=10, unavailable_timeout=0), scorer.score([pair]))
 
     def test_an_unknown_model_is_refused_in_the_servers_words(self, ask, way, served, pair):
         wire = way.split()[0]
@@ -103,7 +103,7 @@ class TestEveryWay:
         url = f"{way.split()[0]}://127.0.0.1:{free_port()}/judge"
         started = time.monotonic()
         with pytest.raises(ServerUnavailableError) as caught:
-            ask(way, url, [pair], patience=0.3)
+            ask(way, url, [pair], unavailable_timeout=0.3)
         assert time.monotonic() - started < 2
         assert str(caught.value).startswith(f"{url} is not available: ")
         assert re.search("refused|Connect call failed", str(caught.value))
@@ -111,7 +111,7 @@ class TestEveryWay:
 
     def test_a_host_that_does_not_exist_is_unavailable(self, ask, way, pair):
         with pytest.raises(ServerUnavailableError, match=r"no-such-host\.invalid"):
-            ask(way, f"{way.split()[0]}://no-such-host.invalid:1/judge", [pair], patience=0)
+            ask(way, f"{way.split()[0]}://no-such-host.invalid:1/judge", [pair], unavailable_timeout=0)
 
     def test_the_deadline_holds_while_the_server_thinks(self, ask, way, slow, pair):
         with background(JudgeServer(slow, ModelInfo(name="judge"))) as served:
@@ -127,7 +127,7 @@ class TestEveryWay:
             url = f"{way.split()[0]}://127.0.0.1:{silent.getsockname()[1]}/judge"
             started = time.monotonic()
             with pytest.raises((DeadlineError, ServerUnavailableError)):
-                ask(way, url, [pair], deadline=0.4, patience=0)
+                ask(way, url, [pair], deadline=0.4, unavailable_timeout=0)
             assert time.monotonic() - started < 2
 
     def test_a_server_that_stays_full_is_overloaded(self, ask, way, slow, pair, until):
@@ -277,7 +277,7 @@ class TestIdentity:
         with connect(f"{wire}://{getattr(served, wire)}/other") as judge, pytest.raises(RequestError):
             judge.identity()
         with (
-            connect(f"{wire}://127.0.0.1:{free_port()}/judge", patience=0) as judge,
+            connect(f"{wire}://127.0.0.1:{free_port()}/judge", unavailable_timeout=0) as judge,
             pytest.raises(ServerUnavailableError),
         ):
             judge.identity()

@@ -27,7 +27,7 @@ def test_a_server_without_life_is_given_up_long_before_the_deadline(ask, way, mo
         started = time.monotonic()
         assert ask(way, f"{url},{good.url.partition('://')[2]}", [pair] * 2)
         with pytest.raises(ServerUnavailableError, match=r"no sign of life|not available"):
-            ask(way, f"{url}/judge", [pair], patience=0)
+            ask(way, f"{url}/judge", [pair], unavailable_timeout=0)
         assert time.monotonic() - started < 20
 
 

@@ -104,13 +104,13 @@ class TestRetries:
             first, second = replicas[0].asked
             assert 0.3 <= second.at - first.at < 9
 
-    def test_who_gives_up_with_time_left_is_asked_again_within_the_patience(self, score, replicas, pair):
+    def test_who_gives_up_with_time_left_is_asked_again_within_the_timeout(self, score, replicas, pair):
         replicas[0].refusals = [gave_up()]
         assert len(score(ONE, [pair], deadline=20)) == 1
         assert len(replicas[0].asked) == 2
         replicas[0].always = gave_up()
         with pytest.raises(DeadlineError):
-            score(ONE, [pair], deadline=20, patience=0)
+            score(ONE, [pair], deadline=20, unavailable_timeout=0)
         assert len(replicas[0].asked) == 3
 
     def test_the_time_that_is_left_is_given_to_each_attempt(self, score, replicas, pair):
@@ -126,11 +126,11 @@ class TestRetries:
             score(ONE, [pair], deadline=0.5)
         assert len(replicas[0].asked) > 1
 
-    def test_a_server_that_stays_away_is_unavailable_once_the_patience_is_over(self, score, replicas, pair):
+    def test_a_server_that_stays_away_is_unavailable_once_the_timeout_is_over(self, score, replicas, pair):
         replicas[0].always = away()
         started = time.monotonic()
         with pytest.raises(ServerUnavailableError, match="is not available: nobody listens"):
-            score(ONE, [pair], patience=0.3)
+            score(ONE, [pair], unavailable_timeout=0.3)
         assert time.monotonic() - started < 2
         assert len(replicas[0].asked) > 1
 
@@ -177,8 +177,8 @@ class TestTwoReplicas:
     @pytest.mark.parametrize("error", [full(), away(), gave_up()], ids=["full", "away", "gave up"])
     def test_one_that_cannot_answer_is_passed_over_without_waiting(self, score, replicas, pair, error):
         replicas[0].always = error
-        # Without patience, whoever had to wait would fail.
-        assert len(score(TWO, [pair] * 3, patience=0, deadline=10)) == 3
+        # Without time to wait, whoever had to wait would fail.
+        assert len(score(TWO, [pair] * 3, unavailable_timeout=0, deadline=10)) == 3
         assert replicas[1].groups == 3
 
     def test_a_refusal_is_no_reason_to_ask_the_other(self, score, replicas, pair):
@@ -192,7 +192,7 @@ class TestTwoReplicas:
     def test_both_gone_is_one_error_that_names_both(self, score, replicas, pair):
         replicas[0].always, replicas[1].always = away(), away()
         with pytest.raises(ServerUnavailableError, match="none of 2 replicas") as caught:
-            score(TWO, [pair], patience=0.2)
+            score(TWO, [pair], unavailable_timeout=0.2)
         assert str(caught.value).count("is not available: nobody listens") == 2
 
     def test_different_judges_are_a_mistake(self, score, replicas, pair):
@@ -234,7 +234,7 @@ class TestSilence:
         started = time.monotonic()
         assert score(TWO, [pair] * 2)
         with pytest.raises(ServerUnavailableError, match="no sign of life"):
-            score(ONE, [pair], patience=0)
+            score(ONE, [pair], unavailable_timeout=0)
         assert time.monotonic() - started < 20
         # Its connection may be one whose other end is gone.
         assert replicas[0].closed >= 2
@@ -243,7 +243,7 @@ class TestSilence:
         replicas[0].gate.clear()
         opener = threading.Timer(0.6, replicas[0].gate.set)
         opener.start()
-        assert score(ONE, [pair], patience=0)
+        assert score(ONE, [pair], unavailable_timeout=0)
         assert len(replicas[0].asked) == 1
         opener.join()
 
@@ -253,7 +253,7 @@ class TestSilence:
         replicas[0].alive = False
         started = time.monotonic()
         with pytest.raises(DeadlineError):
-            score(ONE, [pair], deadline=0.4, patience=0)
+            score(ONE, [pair], deadline=0.4, unavailable_timeout=0)
         assert time.monotonic() - started < 3
 
     def test_who_never_answers_is_avoided_by_the_next_call(self, replicas, pair):
@@ -300,11 +300,11 @@ class TestOneScorer:
     def test_identity_is_the_bundle_or_the_url_and_fails_as_scoring_does(self, replicas, monkeypatch):
         def identity(blocking):
             if blocking:
-                with connect(ONE, patience=0) as judge:
+                with connect(ONE, unavailable_timeout=0) as judge:
                     return judge.identity()
 
             async def main():
-                async with connect_async(ONE, patience=0) as judge:
+                async with connect_async(ONE, unavailable_timeout=0) as judge:
                     return await judge.identity()
 
             return asyncio.run(main())
