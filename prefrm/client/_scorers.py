@@ -4,6 +4,7 @@ A scorer is its endpoints, policy and credentials. Connections are made at the f
 process and event loop that it finds itself in. So it survives a fork, and can be pickled and sent to workers.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 
 from prefrm.client import _portal
@@ -42,6 +43,11 @@ class AsyncRemoteScorer(_Remote):
     """
 
     _connections: Connections | None = None
+
+    @property
+    def opened(self) -> bool:
+        """Whether it has connections to close."""
+        return self._connections is not None
 
     async def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """As `RemoteScorer.score`."""
@@ -113,7 +119,9 @@ class RemoteScorer(_Remote):
 
     def close(self) -> None:
         """Release the connections; scoring again opens new ones, which know nothing of the replicas yet."""
-        _portal.run(self._scorer.close)
+        # When the interpreter finalizes, the portal's thread no longer runs.
+        if self._scorer.opened and not sys.is_finalizing():
+            _portal.run(self._scorer.close)
 
     def __enter__(self) -> "RemoteScorer":
         return self
