@@ -30,6 +30,7 @@ __all__ = [
     "MAX_REQUEST_GROUPS",
     "METRICS_PORT",
     "OUTPUTS",
+    "TIE",
     "Part",
     "TensorSpec",
     "Tensors",
