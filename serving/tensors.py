@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.protocol import INPUTS, TensorSpec
+from prefrm.tensors import pack
 from serving.errors import InvalidRequestError
 from serving.limits import Limits
 
@@ -121,13 +122,6 @@ def _decoded(element: bytes, name: str) -> bytes:
         raise InvalidRequestError(
             f"input {name!r} has the content_type base64 and an element that is not base64: {error}"
         ) from error
-
-
-def pack(array: npt.NDArray[Any]) -> bytes:
-    """The raw bytes of an output."""
-    if array.dtype == object:
-        return b"".join(_LENGTH.pack(len(element)) + element for element in array.flat)
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def to_elements(array: npt.NDArray[Any]) -> list[object]:

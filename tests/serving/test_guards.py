@@ -257,7 +257,7 @@ def test_prefrms_own_client_is_answered_with_a_token_over_mutual_tls(authority, 
         with connect(url, token=OTHER, tls=trust) as judge, pytest.raises(RequestError, match="not one of"):
             judge.score([GROUP])
         with (
-            connect(url, token=TOKEN, tls=TLS(ca=authority.root), patience=0) as judge,
+            connect(url, token=TOKEN, tls=TLS(ca=authority.root), unavailable_timeout=0) as judge,
             pytest.raises(ServerUnavailableError),
         ):
             judge.score([GROUP])

@@ -117,7 +117,7 @@ def busy_for_long(addresses, png, until):
 
     def score():
         try:
-            with connect(addresses.http_url, patience=0) as judge:
+            with connect(addresses.http_url, unavailable_timeout=0) as judge:
                 judge.score([Group(prompt="60", images=(png(1), png(2)))])
         except ServerUnavailableError as error:
             answers.append(str(error))
