@@ -16,7 +16,7 @@ from prefrm.protocol import OUTPUTS, decode_groups, encode_matrices
 from prefrm.winmatrix import Group, WinMatrix
 from serving.descriptions import describe_config, describe_model, describe_server
 from serving.errors import InvalidRequestError, NotReadyError
-from serving.inflight import InFlightBytes
+from serving.inflight import InFlightBytes, Lease
 from serving.limits import Limits, with_refusals
 from serving.models import ModelRepository, ServedModel
 from serving.observing.metrics import Metrics
@@ -24,6 +24,9 @@ from serving.observing.requests import Observer, Request, Watch
 from serving.tensors import InputTensor, read_inputs
 
 __all__ = ["DataPlane", "InferRequest", "InferResponse"]
+
+# Tensors of more bytes are taken apart in another thread than the event loop's.
+BYTES_ON_LOOP = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +119,15 @@ class DataPlane:
         """Tell metrics and logs of a request that a wire turned away before it read anything of it."""
         self._watch.refused(wire, code)
 
-    async def infer(self, request: InferRequest, record: Request) -> InferResponse:
-        """Score one request's groups, given as tensors.
+    async def infer(
+        self, request: InferRequest, record: Request, lease: Lease | None = None
+    ) -> InferResponse:
+        """Score one request's groups, given as tensors, which are freed once the groups are made of them.
+
+        Args:
+            request: pass no reference that is kept.
+            record: filled for the observers.
+            lease: as `score` has it.
 
         Raises:
             InvalidRequestError: it is malformed or breaks a limit.
@@ -125,21 +135,31 @@ class DataPlane:
         """
         record.id = record.id or request.id
         model = self._model(request.model, request.version, record)
-        names = _selected(request.outputs)
-        try:
-            groups = decode_groups(read_inputs(request.inputs, self.limits))
-        except ProtocolError as error:
-            raise InvalidRequestError(str(error)) from error
-        matrices = await self._score(model, groups, request.timeout, record)
+        names, id_, timeout = _selected(request.outputs), request.id, request.timeout
+        size = sum(len(tensor.raw) for tensor in request.inputs if tensor.raw is not None)
+        if lease is not None:
+            lease.add(size)
+        if size > BYTES_ON_LOOP:
+            groups = await asyncio.to_thread(_groups, request.inputs, self.limits)
+        else:
+            groups = _groups(request.inputs, self.limits)
+        del request
+        matrices = await self._score(model, groups, timeout, record, lease)
         return InferResponse(
             model=model.info.name,
             version=model.info.version,
-            id=request.id,
+            id=id_,
             outputs=encode_matrices(matrices, names),
         )
 
     async def score(
-        self, model: str, version: str, groups: Sequence[Group], timeout: float | None, record: Request
+        self,
+        model: str,
+        version: str,
+        groups: Sequence[Group],
+        timeout: float | None,
+        record: Request,
+        lease: Lease | None = None,
     ) -> list[WinMatrix]:
         """Score one request's groups, of any sizes; one beyond the limits is answered as not judged.
 
@@ -149,12 +169,13 @@ class DataPlane:
             groups: at least one.
             timeout: seconds that it may take, or None.
             record: filled for the observers.
+            lease: of the bytes that the wire holds for the request; of those of the groups from then on.
 
         Raises:
             UnknownModelError, NotReadyError, InvalidRequestError, TooLargeError: before anything is queued.
             OverloadedError, ExpiredError, FailedError: as `Batcher.submit`.
         """
-        return await self._score(self._model(model, version, record), groups, timeout, record)
+        return await self._score(self._model(model, version, record), groups, timeout, record, lease)
 
     def server_metadata(self) -> dict[str, Any]:
         """Name, version and protocol extensions of the server."""
@@ -193,11 +214,18 @@ class DataPlane:
         return model
 
     async def _score(
-        self, model: ServedModel, groups: Sequence[Group], timeout: float | None, record: Request
+        self,
+        model: ServedModel,
+        groups: Sequence[Group],
+        timeout: float | None,
+        record: Request,
+        lease: Lease | None,
     ) -> list[WinMatrix]:
         record.groups = len(groups)
         record.candidates = sum(group.size for group in groups)
         record.content_bytes = sum(group.content_bytes for group in groups)
+        if lease is not None:
+            lease.release(max(0, lease.size - record.content_bytes))
         self.limits.check_sizes([group.size for group in groups])
         refusals = [self.limits.refusal(group) for group in groups]
         accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
@@ -211,6 +239,13 @@ class DataPlane:
         scored = await model.batcher.submit(groups, expires=record.started + seconds)
         record.cost, record.queue_s, record.compute_s = scored.cost, scored.queue_s, scored.compute_s
         return scored.matrices
+
+
+def _groups(inputs: Sequence[InputTensor], limits: Limits) -> list[Group]:
+    try:
+        return decode_groups(read_inputs(inputs, limits))
+    except ProtocolError as error:
+        raise InvalidRequestError(str(error)) from error
 
 
 def _selected(names: Sequence[str]) -> Sequence[str]:

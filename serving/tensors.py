@@ -33,7 +33,7 @@ class InputTensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    raw: bytes | None = None
+    raw: bytes | memoryview | None = None
     elements: Sequence[object] | None = None
 
 
@@ -82,7 +82,7 @@ def _read(tensor: InputTensor, spec: TensorSpec, limits: Limits) -> npt.NDArray[
     return array.reshape(tensor.shape)
 
 
-def _split(raw: bytes, name: str) -> Iterator[bytes]:
+def _split(raw: bytes | memoryview, name: str) -> Iterator[bytes]:
     offset = 0
     while offset < len(raw):
         start = offset + _LENGTH.size
@@ -91,7 +91,7 @@ def _split(raw: bytes, name: str) -> Iterator[bytes]:
         offset = start + _LENGTH.unpack_from(raw, offset)[0]
         if offset > len(raw):
             raise InvalidRequestError(f"input {name!r} ends inside an element")
-        yield raw[start:offset]
+        yield bytes(raw[start:offset])
 
 
 def _element(value: object, name: str) -> bytes:

@@ -4,7 +4,6 @@ Every answer other than 200 is `{"error": "..."}`, unknown routes included. Bodi
 stock clients send no usable Content-Type.
 """
 
-import json
 import math
 from collections.abc import Awaitable, Callable, Set
 from importlib.metadata import version as package_version
@@ -23,9 +22,10 @@ from serving.errors import (
     ServingError,
     UnsupportedError,
 )
+from serving.wire.compression import compress
 from serving.wire.docs_page import OPENAPI_PATH, describe_access, docs_router
-from serving.wire.http_codec import compress, parse_request, render_response
-from serving.wire.http_io import read_body, unless_gone
+from serving.wire.http_codec import parse_request, read_object, render_response
+from serving.wire.http_io import read_body, read_in_steps, unless_gone
 from serving.wire.score_api import SCORE, score_router
 from serving.wire.score_schema import ErrorAnswer
 
@@ -192,24 +192,30 @@ class _Routes:
 
     async def _fields(self, request: Request) -> dict[str, Any]:
         """A body of JSON that may be left out."""
-        body = await read_body(request, self._plane.limits)
-        try:
-            fields = json.loads(body or b"{}")
-        except (ValueError, RecursionError) as error:
-            raise InvalidRequestError(f"the request is no JSON: {error}") from error
-        if not isinstance(fields, dict):
-            raise InvalidRequestError(f"the request must be a JSON object; received {str(fields)[:60]!r}")
-        return fields
+        plane = self._plane
+        with plane.in_flight.lease() as lease:
+            body = await read_body(request, plane.limits, plane.in_flight, lease) or b"{}"
+            return await read_in_steps(read_object(body, len(body), plane.limits), len(body))
 
     async def unsupported(self, request: Request) -> Response:
         raise UnsupportedError(f"{request.url.path} is not supported")
 
     async def infer(self, request: Request, model: str, version: str = "") -> Response:
-        with self._plane.observed("http", request.headers.items()) as record:
-            body = await read_body(request, self._plane.limits)
+        plane = self._plane
+        with (
+            plane.observed("http", request.headers.items()) as record,
+            plane.in_flight.lease() as lease,
+        ):
+            body = await read_body(request, plane.limits, plane.in_flight, lease)
             header_length = request.headers.get("inference-header-content-length")
-            parsed, binary = parse_request(body, header_length, model=model, version=version)
-            answer = await unless_gone(request, self._plane.infer(parsed, record))
+            parsed, binary = await read_in_steps(
+                parse_request(body, header_length, model=model, version=version, limits=plane.limits),
+                len(body),
+            )
+            work = plane.infer(parsed, record, lease)
+            # The body is freed once the data plane has taken the images out of it.
+            del body, parsed
+            answer = await unless_gone(request, work)
             content, json_length = render_response(answer, binary)
         headers = {}
         if json_length is not None:
@@ -232,9 +238,9 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
 
 async def _on_serving_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    headers = {"Connection": "close"} if error.closes else {}
+    headers = None
     if isinstance(error, OverloadedError):
-        headers["Retry-After"] = str(math.ceil(error.retry_after))
+        headers = {"Retry-After": str(math.ceil(error.retry_after))}
     return _error(error.http_status, str(error), headers)
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from serving.dataplane import DataPlane
 from serving.errors import InvalidRequestError
-from serving.wire.http_io import read_body, unless_gone
+from serving.wire.http_io import read_body, read_in_steps, unless_gone
 from serving.wire.score_reading import read_scoring
 from serving.wire.score_schema import ErrorAnswer, ScoreAnswer, request_model
 
@@ -34,12 +34,17 @@ def score_router(plane: DataPlane) -> APIRouter:
     router = APIRouter(tags=[SCORE])
 
     async def score(request: Request) -> Response:
-        with plane.observed("http", request.headers.items()) as record:
-            body = await read_body(request, plane.limits)
-            asked = await asyncio.to_thread(read_scoring, body, model, plane.limits)
+        with (
+            plane.observed("http", request.headers.items()) as record,
+            plane.in_flight.lease() as lease,
+        ):
+            body = await read_body(request, plane.limits, plane.in_flight, lease)
+            asked = await read_in_steps(read_scoring(body, model, plane.limits, lease), len(body))
+            # Its images are copies.
+            del body
             name = asked.model or _only_model(plane)
             matrices = await unless_gone(
-                request, plane.score(name, asked.version, asked.groups, asked.timeout, record)
+                request, plane.score(name, asked.version, asked.groups, asked.timeout, record, lease)
             )
             answer = {"model": record.model, "version": record.version}
             content = await asyncio.to_thread(lambda: json.dumps(answer | {"groups": asked.answer(matrices)}))

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from prefrm.errors import MediaError
@@ -17,28 +16,29 @@ from prefrm.media import URL, check_size
 from prefrm.scoring import matrix_to_json
 from prefrm.winmatrix import Group, WinMatrix
 from serving.errors import InvalidRequestError
+from serving.inflight import Lease
 from serving.limits import Limits
+from serving.wire.json_reading import LongString, read_json
 from serving.wire.score_schema import ScoreRequest
+from serving.wire.steps import Steps
 
 __all__ = ["Scoring", "read_scoring"]
 
 DATA_URL = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
-# Commas and brackets that a group may have besides its images'. A body of nothing else takes thirty times its
-# own size once it is parsed.
-SPARE_PUNCTUATION = 1000
 # Each that pydantic describes takes a kilobyte.
 MAX_DESCRIBED_ERRORS = 100
-CHUNK_BYTES = 2**20
+# Of an image's string, where a URL would begin.
+HEAD_BYTES = 256
 SHOWN_ERRORS = 3
 SHOWN_CHARACTERS = 60
 # Of pydantic's kinds of mistakes, those that a request can have. What was received is said and not quoted.
 MISTAKES = {
-    "json_invalid": "is no JSON ({error}); send an object, as /docs shows",
     "missing": "is missing; send it, as /docs shows",
     "extra_forbidden": "is no field of a request; leave it out",
     "too_short": "has {size} of at least {min_length} items; send more",
     "too_long": "has {size} items, and this server takes {max_length} at most; send fewer",
     "string_too_long": "has {size} characters of at most {max_length}; send a shorter string",
+    "string_unicode": "is not valid Unicode; send no half of a surrogate pair",
     "string_type": "is {received}; send a string",
     "float_type": "is {received}; send a number",
     "greater_than": "is {received}; send a number above {gt:g}",
@@ -46,7 +46,13 @@ MISTAKES = {
     "list_type": "is {received}; send a list",
     "model_type": "is {received}; send an object",
 }
-KINDS: Mapping[type, str] = {type(None): "null", str: "a string", list: "a list", dict: "an object"}
+KINDS: Mapping[type, str] = {
+    type(None): "null",
+    str: "a string",
+    LongString: "a long string",
+    list: "a list",
+    dict: "an object",
+}
 BIGGEST_SHOWN = 2**63
 
 
@@ -78,17 +84,24 @@ class Scoring:
         return scores
 
 
-def read_scoring(body: bytes, model: type[ScoreRequest], limits: Limits) -> Scoring:
+def read_scoring(
+    body: bytes | bytearray, model: type[ScoreRequest], limits: Limits, lease: Lease
+) -> Steps[Scoring]:
     """What a body asks.
+
+    Args:
+        body: decompressed.
+        model: describes it, with the server's limits.
+        limits: of the server.
+        lease: takes the bytes of each image before it is decoded.
 
     Raises:
         InvalidRequestError: it is not what `model` describes, or an image is no base64; names the field.
+        OverloadedError: there is no room for the images.
     """
-    most = limits.request_groups * (limits.group_size + SPARE_PUNCTUATION)
-    if _punctuation(body) > most:
-        raise InvalidRequestError(f"the request has more than {most} commas and brackets")
+    value = yield from read_json(body, len(body), limits)
     try:
-        request = model.model_validate_json(body)
+        request = model.model_validate(value)
     except ValidationError as error:
         raise InvalidRequestError(_described(error)) from None
     groups, refusals = [], []
@@ -96,10 +109,11 @@ def read_scoring(body: bytes, model: type[ScoreRequest], limits: Limits) -> Scor
         images: list[bytes | None] = []
         reasons: list[str] = []
         for k, text in enumerate(group.images):
-            image, reason = _decoded(text, f"groups[{g}].images[{k}]", limits)
+            image, reason = yield from _decoded(text, f"groups[{g}].images[{k}]", limits, lease)
             images.append(image)
             reasons.append(reason)
-        groups.append(Group(prompt=group.prompt, images=tuple(images)))
+        prompt = _text(group.prompt, f"groups[{g}].prompt", limits)
+        groups.append(Group(prompt=prompt, images=tuple(images)))
         refusals.append(reasons)
     return Scoring(
         groups=groups,
@@ -110,40 +124,64 @@ def read_scoring(body: bytes, model: type[ScoreRequest], limits: Limits) -> Scor
     )
 
 
-def _punctuation(body: bytes) -> int:
-    # By numpy, which lets other threads run meanwhile.
-    found = 0
-    for start in range(0, len(body), CHUNK_BYTES):
-        chunk = np.frombuffer(body, np.uint8, min(CHUNK_BYTES, len(body) - start), start)
-        found += sum(int(np.count_nonzero(chunk == mark)) for mark in b",[{")
-    return found
+def _text(value: str | LongString, where: str, limits: Limits) -> str:
+    try:
+        text = value if isinstance(value, str) else value.text(limits.prompt_bytes)
+        text.encode()
+    except (InvalidRequestError, UnicodeEncodeError) as error:
+        raise InvalidRequestError(f"{where}: {error}") from None
+    return text
 
 
-def _decoded(text: str | None, where: str, limits: Limits) -> tuple[bytes | None, str]:
+def _decoded(
+    value: str | LongString | None, where: str, limits: Limits, lease: Lease
+) -> Steps[tuple[bytes | None, str]]:
     """The image and "", or None and why it is not even decoded."""
-    if text is None:
+    if value is None:
         return None, ""
-    start = 0
-    if found := DATA_URL.match(text):
-        start = found.end()
-        if not found.group().lower().endswith(";base64,"):
-            raise InvalidRequestError(f"{where} is a data URL that is not in base64")
-    elif URL.match(text):
-        raise InvalidRequestError(f"{where} is a URL; nothing is fetched: send the image itself, in base64")
-    if start == len(text):
-        raise InvalidRequestError(f"{where} is empty; send null for a missing image")
-    size = (len(text) - start) * 3 // 4 - text.endswith("=") - text.endswith("==")
+    string = LongString.of(value) if isinstance(value, str) else value
+    start = _base64_start(string, where)
+    length = (yield from string.length()) - start
+    size = length * 3 // 4 - len(bytes(string.raw[-2:])) + len(bytes(string.raw[-2:]).rstrip(b"="))
     try:
         check_size(size, limits.image)
     except MediaError as error:
         return None, str(error)
+    lease.add(size)
     try:
-        return binascii.a2b_base64(text[start:], strict_mode=True), ""
+        return (yield from _from_base64(string, start)), ""
     except ValueError as error:
         raise InvalidRequestError(
             f"{where} is no base64 ({str(error)[0].lower()}{str(error)[1:]}): send the encoded image in the "
             "standard alphabet, padded, without line breaks"
         ) from None
+
+
+def _base64_start(string: LongString, where: str) -> int:
+    """Where the base64 begins."""
+    start, head = 0, bytes(string.raw[:HEAD_BYTES]).decode("latin-1")
+    if found := DATA_URL.match(head):
+        start = found.end()
+        if not found.group().lower().endswith(";base64,"):
+            raise InvalidRequestError(f"{where} is a data URL that is not in base64")
+    elif URL.match(head):
+        raise InvalidRequestError(f"{where} is a URL; nothing is fetched: send the image itself, in base64")
+    if start == len(string.raw):
+        raise InvalidRequestError(f"{where} is empty; send null for a missing image")
+    return start
+
+
+def _from_base64(string: LongString, start: int) -> Steps[bytes]:
+    decoded, rest = [], b""
+    for piece in string.pieces(start):
+        # The last four characters wait, since only the very last may be padded.
+        text = rest + piece
+        whole = max(0, len(text) // 4 - 1) * 4
+        decoded.append(binascii.a2b_base64(text[:whole], strict_mode=True))
+        rest = text[whole:]
+        yield
+    decoded.append(binascii.a2b_base64(rest, strict_mode=True))
+    return b"".join(decoded)
 
 
 def _described(error: ValidationError) -> str:
@@ -160,7 +198,7 @@ def _mistake(problem: Mapping[str, Any]) -> str:
     if (text := MISTAKES.get(problem["type"])) is None:
         return f"{place}: {problem['msg']}"
     received = problem["input"]
-    size = len(received) if isinstance(received, list | str) else None
+    size = len(received) if isinstance(received, list | str | LongString) else None
     return f"{place} {text.format(**problem.get('ctx', {}), received=_kind(received), size=size)}"
 
 

@@ -16,16 +16,24 @@ from hypothesis import strategies as st
 from prefrm.protocol import OUTPUTS, encode_groups
 from prefrm.winmatrix import Group
 from serving.errors import InvalidRequestError, ServingError, TooLargeError, UnsupportedError
+from serving.inflight import InFlightBytes
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
 from serving.tensors import InputTensor, pack, read_inputs, to_elements
-from serving.wire.http_codec import compress, decompress, parse_request
+from serving.wire.compression import compress
+from serving.wire.compression import decompress as decompressing
+from serving.wire.http_codec import parse_request
+from serving.wire.steps import finish
 
 PROMPT = {"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["a cat"]}
 IMAGES = {"name": "images", "datatype": "BYTES", "shape": [1, 2], "data": ["x", "y"]}
 VALID = {"inputs": [PROMPT, IMAGES]}
+
+
+def decompress(body, encoding, *, limit):
+    return finish(decompressing(body, encoding, limit=limit, lease=InFlightBytes(Limits()).lease()))
 
 
 def infer(served, body, **headers):
@@ -73,7 +81,8 @@ def test_a_version_in_the_path(served):
         (b"", "no JSON"),
         (b"{", "no JSON"),
         (b"\xff\xfe{}", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b"[" * 800, "no JSON"),
+        (b"[" * 100_000, "more than 864 commas, brackets and quotes"),
         ([], "must be a JSON object"),
         ({}, "lacks 'inputs'"),
         ({"inputs": {}}, "'inputs' must be of the JSON kind array"),
@@ -273,7 +282,7 @@ def test_a_body_beyond_the_limit_is_a_413(groups, scorer):
     with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
         response = infer(served, b" " * 5_000_000)
         assert response.status_code == 413
-        assert "5000000 bytes; the limit is 2000" in refused(response)
+        assert "5000000 bytes or more; the limit is 2000" in refused(response)
         response = infer(served, gzip.compress(b" " * 5_000_000), **{"Content-Encoding": "gzip"})
         assert response.status_code == 413
         assert refused(response)
@@ -326,7 +335,7 @@ def test_a_client_that_leaves_while_sending_harms_nobody(served, metric, until):
 @example(b'{"inputs":[{"name":"prompt","shape":[1],"datatype":"BYTES","data":[[["a"]]]}]}', None)
 def test_arbitrary_bytes_raise_nothing_but_a_refusal(body, header):
     try:
-        request, _ = parse_request(body, header, model="judge", version="")
+        request, _ = finish(parse_request(body, header, model="judge", version="", limits=Limits()))
         read_inputs(request.inputs, Limits())
     except ServingError as error:
         assert error.http_status == 400
@@ -346,7 +355,8 @@ FIELD = st.sampled_from(["name", "datatype", "shape", "data", "parameters", "inp
 )
 def test_arbitrary_json_raises_nothing_but_a_refusal(value):
     try:
-        request, _ = parse_request(json.dumps(value).encode(), None, model="judge", version="")
+        body = json.dumps(value).encode()
+        request, _ = finish(parse_request(body, None, model="judge", version="", limits=Limits()))
         read_inputs(request.inputs, Limits())
     except ServingError as error:
         assert error.http_status in (400, 501)
