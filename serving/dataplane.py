@@ -4,10 +4,10 @@ Knows no HTTP and no gRPC.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 
@@ -21,12 +21,16 @@ from serving.limits import Limits, with_refusals
 from serving.models import ModelRepository, ServedModel
 from serving.observing.metrics import Metrics
 from serving.observing.requests import Observer, Request, Watch
+from serving.steps import beside_loop
 from serving.tensors import InputTensor, read_inputs
 
 __all__ = ["DataPlane", "InferRequest", "InferResponse"]
 
-# Tensors of more bytes are taken apart in another thread than the event loop's.
+# Inputs of more bytes, and matrices of more entries in all, are read and written beside the event loop.
 BYTES_ON_LOOP = 2**20
+ENTRIES_ON_LOOP = 2**14
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,17 +143,14 @@ class DataPlane:
         size = sum(len(tensor.raw) for tensor in request.inputs if tensor.raw is not None)
         if lease is not None:
             lease.add(size)
-        if size > BYTES_ON_LOOP:
-            groups = await asyncio.to_thread(_groups, request.inputs, self.limits)
-        else:
-            groups = _groups(request.inputs, self.limits)
+        groups = await _called(size > BYTES_ON_LOOP, _groups, request.inputs, self.limits)
         del request
         matrices = await self._score(model, groups, timeout, record, lease)
         return InferResponse(
             model=model.info.name,
             version=model.info.version,
             id=id_,
-            outputs=encode_matrices(matrices, names),
+            outputs=await _called(_entries(groups) > ENTRIES_ON_LOOP, encode_matrices, matrices, names),
         )
 
     async def score(
@@ -230,7 +231,8 @@ class DataPlane:
         refusals = [self.limits.refusal(group) for group in groups]
         accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
         matrices = await self._submit(model, accepted, timeout, record) if accepted else []
-        return with_refusals(groups, refusals, matrices)
+        large = bool(any(refusals)) and _entries(groups) > ENTRIES_ON_LOOP
+        return await _called(large, with_refusals, groups, refusals, matrices)
 
     async def _submit(
         self, model: ServedModel, groups: Sequence[Group], timeout: float | None, record: Request
@@ -239,6 +241,14 @@ class DataPlane:
         scored = await model.batcher.submit(groups, expires=record.started + seconds)
         record.cost, record.queue_s, record.compute_s = scored.cost, scored.queue_s, scored.compute_s
         return scored.matrices
+
+
+async def _called(is_large: bool, call: Callable[..., T], *arguments: Any) -> T:
+    return await beside_loop(call, *arguments) if is_large else call(*arguments)
+
+
+def _entries(groups: Sequence[Group]) -> int:
+    return sum(group.size**2 for group in groups)
 
 
 def _groups(inputs: Sequence[InputTensor], limits: Limits) -> list[Group]:

@@ -25,7 +25,7 @@ from serving.errors import (
 from serving.wire.compression import compress
 from serving.wire.docs_page import OPENAPI_PATH, describe_access, docs_router
 from serving.wire.http_codec import parse_request, read_object, render_response
-from serving.wire.http_io import read_body, read_in_steps, unless_gone
+from serving.wire.http_io import read_body, translated, unless_gone
 from serving.wire.score_api import SCORE, score_router
 from serving.wire.score_schema import ErrorAnswer
 
@@ -195,7 +195,7 @@ class _Routes:
         plane = self._plane
         with plane.in_flight.lease() as lease:
             body = await read_body(request, plane.limits, plane.in_flight, lease) or b"{}"
-            return await read_in_steps(read_object(body, len(body), plane.limits), len(body))
+            return await translated(read_object(body, len(body), plane.limits), len(body))
 
     async def unsupported(self, request: Request) -> Response:
         raise UnsupportedError(f"{request.url.path} is not supported")
@@ -208,7 +208,7 @@ class _Routes:
         ):
             body = await read_body(request, plane.limits, plane.in_flight, lease)
             header_length = request.headers.get("inference-header-content-length")
-            parsed, binary = await read_in_steps(
+            parsed, binary = await translated(
                 parse_request(body, header_length, model=model, version=version, limits=plane.limits),
                 len(body),
             )
@@ -216,11 +216,13 @@ class _Routes:
             # The body is freed once the data plane has taken the images out of it.
             del body, parsed
             answer = await unless_gone(request, work)
-            content, json_length = render_response(answer, binary)
+            size = sum(array.nbytes for array in answer.outputs.values())
+            content, json_length = await translated(render_response(answer, binary), size)
         headers = {}
         if json_length is not None:
             headers["Inference-Header-Content-Length"] = str(json_length)
-        content, content_encoding = compress(content, request.headers.get("accept-encoding", ""))
+        accepted = request.headers.get("accept-encoding", "")
+        content, content_encoding = await translated(compress(content, accepted), len(content))
         if content_encoding is not None:
             headers["Content-Encoding"] = content_encoding
         media_type = "application/json" if json_length is None else "application/octet-stream"

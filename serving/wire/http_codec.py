@@ -3,7 +3,6 @@
 Translates bytes to `InferRequest` and `InferResponse` to bytes. Knows no routes and no framework.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,11 @@ from prefrm.protocol import OUTPUTS
 from serving.dataplane import InferRequest, InferResponse
 from serving.errors import InvalidRequestError, UnsupportedError
 from serving.limits import Limits
+from serving.steps import Steps
 from serving.tensors import InputTensor, pack, to_elements
 from serving.wire.json_reading import LongString, read_json
+from serving.wire.json_writing import write_json
 from serving.wire.parameters import read_timeout
-from serving.wire.steps import Steps
 
 __all__ = ["BinaryChoice", "parse_request", "read_object", "render_response"]
 
@@ -76,7 +76,7 @@ def parse_request(
     return request, BinaryChoice(default=default, named=named)
 
 
-def render_response(response: InferResponse, binary: BinaryChoice) -> tuple[bytes, int | None]:
+def render_response(response: InferResponse, binary: BinaryChoice) -> Steps[tuple[bytes, int | None]]:
     """The body of an answer, and the length of its JSON part if raw tensors follow it."""
     outputs: list[dict[str, Any]] = []
     raws: list[bytes] = []
@@ -92,10 +92,11 @@ def render_response(response: InferResponse, binary: BinaryChoice) -> tuple[byte
         else:
             output["data"] = to_elements(array)
         outputs.append(output)
+        yield
     header: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
     if response.id:
         header["id"] = response.id
-    text = json.dumps(header | {"outputs": outputs}, allow_nan=False).encode()
+    text = (yield from write_json(header | {"outputs": outputs})).encode()
     return b"".join([text, *raws]), len(text) if raws else None
 
 

@@ -10,15 +10,15 @@ from starlette.requests import ClientDisconnect
 from serving.errors import ClientGoneError, SlowBodyError, TooLargeError
 from serving.inflight import InFlightBytes, Lease
 from serving.limits import Limits
+from serving.steps import Steps, finish, in_steps
 from serving.wire.compression import decompress
-from serving.wire.steps import Steps, finish, in_steps
 
-__all__ = ["read_body", "read_in_steps", "unless_gone"]
+__all__ = ["read_body", "translated", "unless_gone"]
 
 Answer = TypeVar("Answer")
 T = TypeVar("T")
 
-# A body of at most so many bytes is read at once, in less time than the way to another thread and back takes.
+# So many bytes are read or written at once, in less time than the way to another thread and back takes.
 SMALL_BYTES = 2**13
 
 
@@ -56,8 +56,8 @@ async def read_body(
     return content
 
 
-async def read_in_steps(work: Steps[T], size: int) -> T:
-    """What is read of `size` bytes: at once if they are few, else in steps beside the event loop."""
+async def translated(work: Steps[T], size: int) -> T:
+    """What is read from or written to `size` bytes: at once if they are few, else beside the event loop."""
     return finish(work) if size <= SMALL_BYTES else await in_steps(work)
 
 

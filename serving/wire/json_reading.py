@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from serving.errors import InvalidRequestError
 from serving.limits import Limits
-from serving.wire.steps import Steps
+from serving.steps import Steps
 
 __all__ = ["LongString", "read_json"]
 
 # Longer strings are left in the body; each takes the place of a NaN, which JSON itself does not have.
 SHORT_BYTES = 256
 PLACEHOLDER = "NaN"
-# Brackets, commas and strings that a request may have besides those of its groups' candidates.
+# Commas and brackets, and strings, that a request may have besides those of its groups' candidates.
 SPARE_MARKS = 200
 # The rest may have as many bytes for each of these.
 BYTES_PER_MARK = 64
@@ -97,22 +97,23 @@ def read_json(body: bytes | bytearray, end: int, limits: Limits) -> Steps[object
     Raises:
         InvalidRequestError: it is not valid JSON, or, apart from long strings, larger than a request can be.
     """
-    most = limits.request_groups * (2 * limits.group_size + SPARE_MARKS)
+    most = limits.request_groups * (limits.group_size + SPARE_MARKS)
     rest, strings = yield from _lifted(body, end, most)
-    if sum(map(rest.count, (b",", b"[", b"{", b'"'))) > most:
+    if sum(map(rest.count, (b",", b"[", b"{"))) > most:
         raise _too_much(most)
     return _parsed(rest, strings)
 
 
 def _lifted(body: bytes | bytearray, end: int, most: int) -> Steps[tuple[bytearray, list[LongString]]]:
     """A JSON text with placeholders for its long strings, and those."""
-    rest, strings, at = bytearray(), list[LongString](), 0
+    rest, strings, at, found = bytearray(), list[LongString](), 0, 0
     view = memoryview(body)
     while at < end:
         room = BYTES_PER_MARK * most - len(rest)
         start = body.find(b'"', at, min(end, at + room))
         gap = (start if start >= 0 else end) - at
-        if gap > room or len(strings) > most:
+        found += 1
+        if gap > room or found > most:
             raise _too_much(most)
         rest += view[at : at + gap]
         at += gap
@@ -179,6 +180,6 @@ def _decoded(raw: bytes | memoryview) -> str:
 
 def _too_much(most: int) -> InvalidRequestError:
     return InvalidRequestError(
-        f"the request has more than {most} commas, brackets and quotes, or {BYTES_PER_MARK * most} bytes "
-        "apart from its long strings"
+        f"the request has more than {most} commas and brackets, {most} strings, or "
+        f"{BYTES_PER_MARK * most} bytes apart from its long strings"
     )

@@ -18,9 +18,10 @@ from prefrm.winmatrix import Group, WinMatrix
 from serving.errors import InvalidRequestError
 from serving.inflight import Lease
 from serving.limits import Limits
+from serving.steps import Steps
 from serving.wire.json_reading import LongString, read_json
+from serving.wire.json_writing import write_json, write_list
 from serving.wire.score_schema import ScoreRequest
-from serving.wire.steps import Steps
 
 __all__ = ["Scoring", "read_scoring"]
 
@@ -74,14 +75,9 @@ class Scoring:
     version: str
     timeout: float | None
 
-    def answer(self, matrices: Sequence[WinMatrix]) -> list[dict[str, Any]]:
-        """The groups' scores as plain JSON, of the fields of `GroupScore`."""
-        scores = []
-        for matrix, reasons in zip(matrices, self.refusals, strict=True):
-            score = matrix_to_json(matrix)
-            errors = zip(reasons, score["errors"], strict=True)
-            scores.append(score | {"errors": [ours or theirs for ours, theirs in errors]})
-        return scores
+    def answer(self, matrices: Sequence[WinMatrix]) -> Steps[str]:
+        """The groups' scores as JSON, of the fields of `GroupScore`."""
+        return (yield from write_list(map(_score, matrices, self.refusals)))
 
 
 def read_scoring(
@@ -124,6 +120,13 @@ def read_scoring(
     )
 
 
+def _score(matrix: WinMatrix, reasons: Sequence[str]) -> Steps[str]:
+    score = matrix_to_json(matrix)
+    errors = [ours or theirs for ours, theirs in zip(reasons, score["errors"], strict=True)]
+    yield
+    return (yield from write_json(score | {"errors": errors}))
+
+
 def _text(value: str | LongString, where: str, limits: Limits) -> str:
     try:
         text = value if isinstance(value, str) else value.text(limits.prompt_bytes)
@@ -141,15 +144,15 @@ def _decoded(
         return None, ""
     string = LongString.of(value) if isinstance(value, str) else value
     start = _base64_start(string, where)
-    length = (yield from string.length()) - start
-    size = length * 3 // 4 - len(bytes(string.raw[-2:])) + len(bytes(string.raw[-2:]).rstrip(b"="))
     try:
+        length = (yield from string.length()) - start
+        padding = bytes(string.raw[-2:])
+        size = length * 3 // 4 - len(padding) + len(padding.rstrip(b"="))
         check_size(size, limits.image)
+        lease.add(size)
+        return (yield from _from_base64(string, start)), ""
     except MediaError as error:
         return None, str(error)
-    lease.add(size)
-    try:
-        return (yield from _from_base64(string, start)), ""
     except ValueError as error:
         raise InvalidRequestError(
             f"{where} is no base64 ({str(error)[0].lower()}{str(error)[1:]}): send the encoded image in the "
@@ -174,9 +177,11 @@ def _base64_start(string: LongString, where: str) -> int:
 def _from_base64(string: LongString, start: int) -> Steps[bytes]:
     decoded, rest = [], b""
     for piece in string.pieces(start):
-        # The last four characters wait, since only the very last may be padded.
+        # The last four characters wait: no others may be padded.
         text = rest + piece
         whole = max(0, len(text) // 4 - 1) * 4
+        if b"=" in text[:whole]:
+            raise ValueError("Excess data after padding")
         decoded.append(binascii.a2b_base64(text[:whole], strict_mode=True))
         rest = text[whole:]
         yield

@@ -7,11 +7,11 @@ large body delays a small one by no more than a step for each large one.
 
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["Steps", "finish", "in_steps"]
+__all__ = ["Steps", "beside_loop", "finish", "in_steps"]
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
@@ -27,6 +27,16 @@ async def in_steps(work: Steps[T]) -> T:
     while (result := await loop.run_in_executor(_THREAD, _advance, work)) is None:
         pass
     return result[0]
+
+
+async def beside_loop(call: Callable[..., T], *arguments: Any) -> T:
+    """What a call returns that cannot be divided, as one step."""
+
+    def work() -> Steps[T]:
+        yield
+        return call(*arguments)
+
+    return await in_steps(work())
 
 
 def finish(work: Steps[T]) -> T:
