@@ -1,5 +1,6 @@
 """What a body costs over HTTP: bytes in flight are leased, refused beyond the budget, freed and returned."""
 
+import contextlib
 import gzip
 import json
 import threading
@@ -22,13 +23,14 @@ from serving.steps import finish
 from serving.wire.compression import compress, decompress
 from serving.wire.http_codec import BinaryChoice, render_response
 from serving.wire.json_writing import write_json
-from tests.serving.score_calls import as_json, post, refused
+from tests.serving.score_calls import as_json, post
 from tests.serving.test_http_protocol import answer_to
 from tests.serving.test_http_protocol import refused as refused_and_closed
 
 MEBIBYTE = 2**20
 # A request may hold half of it.
 SMALL = Limits(request_bytes=2 * MEBIBYTE, in_flight_bytes=8 * MEBIBYTE)
+PATHS = [b"/v1/score", b"/v2/models/judge/infer", b"/v2/repository/index"]
 IN_FLIGHT = "prefrm_in_flight_bytes"
 
 
@@ -37,24 +39,6 @@ def cramped(scorer):
     """A server with a small budget."""
     with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=SMALL)) as addresses:
         yield addresses
-
-
-@pytest.fixture
-def occupied(gated, png, metric, until):
-    """A server whose budget a scored request of 1.9 MiB takes a part of."""
-    group = Group(prompt="large", images=(bytes(1_900_000), png(3)))
-    with background(JudgeServer(gated, ModelInfo(name="judge"), limits=SMALL)) as served:
-        body = json.dumps(as_json([group])).encode()
-        answers = [b""]
-        sender = threading.Thread(target=lambda: answers.append(binary(served, group)))
-        sender.start()
-        until(lambda: gated.calls)
-        del body
-        yield served, gated
-        gated.gate.set()
-        sender.join()
-        until(lambda: metric(served, IN_FLIGHT) == 0)
-        assert answers[1] == 200
 
 
 def binary(served, group):
@@ -73,48 +57,44 @@ def binary(served, group):
     return httpx.post(url, content=header + b"".join(raws), headers=headers, timeout=60).status_code
 
 
-def test_a_scored_request_holds_the_bytes_of_its_images(occupied, metric):
-    served, _ = occupied
-    assert metric(served, IN_FLIGHT) == pytest.approx(1_900_000, rel=0.01)
-
-
-@pytest.mark.parametrize("path", ["/v1/score", "/v2/models/judge/infer", "/v2/repository/index"])
-def test_a_body_beyond_the_budget_is_refused_unread(occupied, metric, path):
-    served, _ = occupied
-    before = metric(served, IN_FLIGHT)
-    # Not one byte of the body is sent.
-    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" % path.encode()
-    assert "3000000 bytes or more" in refused_and_closed(answer_to(served.http, head), 413)
-    chunked = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % path.encode()
+@pytest.mark.parametrize("path", PATHS)
+def test_a_body_that_is_too_large_is_refused_unread(cramped, metric, path):
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\n"
+    answer = answer_to(cramped.http, head + b"Content-Length: 3000000\r\n\r\n")
+    assert "3000000 bytes or more" in refused_and_closed(answer, 413)
     chunks = (b"10000\r\n" + b" " * 2**16 + b"\r\n" for _ in range(40))
-    assert "or more; the limit is 2097152" in refused_and_closed(
-        answer_to(served.http, chunked, *chunks), 413
-    )
-    assert metric(served, IN_FLIGHT) == before
+    answer = answer_to(cramped.http, head + b"Transfer-Encoding: chunked\r\n\r\n", *chunks)
+    assert "or more; the limit is 2097152" in refused_and_closed(answer, 413)
+    assert metric(cramped, IN_FLIGHT) == 0
 
 
-def test_what_has_no_room_is_a_429_and_small_requests_still_have(scorer, gated, group, png, until):
-    limits = Limits(request_bytes=MEBIBYTE, in_flight_bytes=4 * MEBIBYTE)
-    with background(JudgeServer(gated, ModelInfo(name="judge"), limits=limits)) as served:
-        large = Group(prompt="large", images=(bytes(900_000), png(3)))
-        senders = [threading.Thread(target=binary, args=(served, large)) for _ in range(2)]
-        for number, sender in enumerate(senders):
-            sender.start()
-            until(lambda n=number: n or gated.calls)
-        time.sleep(0.3)
-        packed = gzip.compress(b" " * 1_000_000)
-        response = post(served, packed, **{"Content-Encoding": "gzip"})
-        assert "no room for a request of" in refused(response, 429)
-        assert int(response.headers["Retry-After"]) >= 1
-        small = []
-        sender = threading.Thread(
-            target=lambda: small.append(post(served, as_json([group("a")])).status_code)
-        )
-        sender.start()
-        gated.gate.set()
-        for thread in (*senders, sender):
-            thread.join()
-        assert small == [200]
+@pytest.fixture(scope="module")
+def full(scorer):
+    """A server of whose budget of 8 MiB other requests hold 6."""
+    server = JudgeServer(scorer, ModelInfo(name="judge"), limits=SMALL)
+    with background(server) as served, contextlib.ExitStack() as others:
+        for size in (4, 2):
+            others.enter_context(server._plane.in_flight.lease()).add(size * MEBIBYTE)
+        yield served
+
+
+PACKED = gzip.compress(b" " * 2_000_000)
+BODIES = {
+    # Of a body whose size is known, not one byte is read.
+    "of known size": (b"Content-Length: 2000000", b""),
+    "in chunks": (b"Transfer-Encoding: chunked", (b"10000\r\n" + b" " * 2**16 + b"\r\n") * 30),
+    "compressed": (b"Content-Encoding: gzip\r\nContent-Length: %d" % len(PACKED), PACKED),
+}
+
+
+@pytest.mark.parametrize(("headers", "body"), BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("path", PATHS)
+def test_what_has_no_room_is_a_429_and_what_is_small_has_room(full, group, path, headers, body):
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers + b"\r\n\r\n"
+    answer = answer_to(full.http, head, body)
+    assert "no room for a request of" in refused_and_closed(answer, 429)
+    assert b"\r\nretry-after: 1\r\n" in answer.lower()
+    assert post(full, as_json([group("a")])).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -127,24 +107,27 @@ def test_a_refused_body_returns_its_bytes(cramped, metric, body, encoding):
     assert metric(cramped, IN_FLIGHT) == 0
 
 
-def test_a_body_is_freed_while_its_groups_wait(gated, png, until):
+SENDERS = {"tensors": binary, "JSON": lambda served, group: post(served, as_json([group])).status_code}
+
+
+@pytest.mark.parametrize("send", SENDERS.values(), ids=SENDERS)
+def test_a_request_that_is_scored_holds_its_images_alone(gated, png, metric, until, send):
     group = Group(prompt="large", images=(bytes(16 * MEBIBYTE), png(3)))
     with background(JudgeServer(gated, ModelInfo(name="judge"))) as served:
-        for send in (binary, lambda served, group: post(served, as_json([group])).status_code):
-            gated.calls.clear()
-            gated.gate.clear()
-            tracemalloc.start()
-            try:
-                sender = threading.Thread(target=send, args=(served, group))
-                sender.start()
-                until(lambda: gated.calls)
-                snapshot = tracemalloc.take_snapshot()
-                held = [s for s in snapshot.statistics("lineno") if "serving" in s.traceback[0].filename]
-                assert sum(statistic.size for statistic in held) < 18 * MEBIBYTE
-            finally:
-                tracemalloc.stop()
-                gated.gate.set()
-                sender.join()
+        tracemalloc.start()
+        try:
+            sender = threading.Thread(target=send, args=(served, group))
+            sender.start()
+            until(lambda: gated.calls)
+            assert metric(served, IN_FLIGHT) == pytest.approx(16 * MEBIBYTE, rel=0.01)
+            held = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/serving/*.py")])
+            held = held.filter_traces([tracemalloc.Filter(False, "*/tests/*")]).statistics("lineno")
+            assert sum(statistic.size for statistic in held) < 18 * MEBIBYTE, held[:5]
+        finally:
+            tracemalloc.stop()
+            gated.gate.set()
+            sender.join()
+        until(lambda: metric(served, IN_FLIGHT) == 0)
 
 
 def test_bytes_are_leased_before_they_are_inflated():
