@@ -1,15 +1,105 @@
-"""Files and folders that are whole or not there, and whether a path can be written at all."""
+"""Files and folders that are whole or not there, whether a path can be written, and bounded reading."""
 
+import json
+import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from prefrm.errors import ConfigError
 
-__all__ = ["require_writable_file", "require_writable_folder", "write_folder_whole", "write_whole"]
+__all__ = [
+    "parse_json",
+    "read_regular",
+    "require_writable_file",
+    "require_writable_folder",
+    "write_folder_whole",
+    "write_whole",
+]
+
+# Lists and objects inside each other, in JSON that is read as plain data.
+JSON_DEPTH = 32
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a regular file, which a symbolic link may lead to.
+
+    Neither a FIFO nor a device is waited for or read.
+
+    Args:
+        path: of the file.
+        most: how many bytes it may have.
+
+    Raises:
+        ConfigError: it is not a regular file, or has more than `most` bytes.
+        OSError: it cannot be opened or read.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ConfigError(f"{path} is not a regular file")
+        # The size that the system states may be 0, as in /proc, or grow while the file is read.
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ConfigError(f"{path} has more than {most} bytes")
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a FIFO waits for a writer. Windows has neither.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def parse_json(content: bytes) -> Any:
+    """Plain data from untrusted JSON in UTF-8.
+
+    Raises:
+        ConfigError: it is malformed, holds NaN, an infinity or a key twice in one object, or is nested more
+            than `JSON_DEPTH` deep.
+    """
+    try:
+        value = json.loads(
+            content.decode("utf-8"),
+            parse_constant=_finite,
+            parse_float=_finite,
+            object_pairs_hook=_without_duplicates,
+        )
+    except RecursionError as error:
+        raise ConfigError(f"its JSON is nested more than {JSON_DEPTH} deep") from error
+    except ValueError as error:
+        raise ConfigError(f"it is not valid JSON ({error})") from error
+    level = [value]
+    for _ in range(JSON_DEPTH):
+        level = [child for parent in level for child in _children(parent)]
+    if level:
+        raise ConfigError(f"its JSON is nested more than {JSON_DEPTH} deep")
+    return value
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return number
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+        found[key] = value
+    return found
 
 
 def require_writable_file(path: Path, name: str) -> None:

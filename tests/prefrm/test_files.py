@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from prefrm.errors import ConfigError
-from prefrm.files import require_writable_file, require_writable_folder
+from prefrm.files import parse_json, read_regular, require_writable_file, require_writable_folder
 
 
 def test_a_path_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
@@ -39,3 +40,43 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, place: str) 
     with pytest.raises(ConfigError, match=r"--out .* cannot be written: .*; choose another place"):
         require_writable_folder(tmp_path / place, "--out")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_regular_file_is_read_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert read_regular(tmp_path / "link", 5) == b"12345"
+    with pytest.raises(ConfigError, match="has more than 4 bytes"):
+        read_regular(tmp_path / "file", 4)
+
+
+def test_nothing_else_is_read_or_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("fifo", "zero"):
+        with pytest.raises(ConfigError, match="is not a regular file"):
+            read_regular(tmp_path / name, 5)
+    with pytest.raises(IsADirectoryError):
+        read_regular(tmp_path, 5)
+
+
+def test_plain_json_is_parsed() -> None:
+    assert parse_json(b'{"a": [1, {"b": 2.5}], "c": null}') == {"a": [1, {"b": 2.5}], "c": None}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[" * 100_000, "nested more than 32 deep"),
+        (b"[" * 33 + b"]" * 33, "nested more than 32 deep"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands twice"),
+        (b"[NaN]", "NaN is not a finite"),
+        (b"[1e400]", "1e400 is not a finite"),
+        (b"[" + b"9" * 5000 + b"]", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"{", "not valid JSON"),
+    ],
+)
+def test_hostile_json_is_refused(content: bytes, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        parse_json(content)
