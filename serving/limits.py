@@ -34,7 +34,6 @@ class Limits:
             request may hold no more than it leaves free, and is held twice while its images are read.
         queued_cost: what may wait for a model's scorer; a request is admitted whole or refused, and one
             that nothing waits before is always admitted.
-        queued_bytes: bytes of prompts and images that may wait for a model's scorer, with the same exception.
         batch_cost: what is scored together; a group that alone costs more is scored alone.
         gather_s: seconds that an idle scorer waits for more than came first.
         header_s: seconds from the first byte of a connection or a later HTTP request to the end of its header
@@ -58,7 +57,6 @@ class Limits:
     request_bytes: int = 256 * 2**20
     in_flight_bytes: int = 2**30
     queued_cost: int = 4_000_000
-    queued_bytes: int = 2**30
     batch_cost: int = 32_768
     gather_s: float = 0.0
     header_s: float = 20.0
@@ -75,7 +73,7 @@ class Limits:
             "prompt_bytes",
             "request_bytes",
             "queued_cost",
-            "queued_bytes",
+            "in_flight_bytes",
             "batch_cost",
         ):
             if getattr(self, name) < 1:

@@ -57,7 +57,6 @@ class Batcher:
         self._open: dict[Work, None] = {}
         self._queued_groups = 0
         self._queued_cost = 0
-        self._queued_bytes = 0
         self._cost_per_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._busy = False
@@ -124,7 +123,6 @@ class Batcher:
             work = Work(
                 groups=groups,
                 costs=await self._costs(groups, expires - now),
-                content_bytes=sum(group.content_bytes for group in groups),
                 arrived=now,
                 expires=expires,
                 answer=loop.create_future(),
@@ -172,17 +170,13 @@ class Batcher:
         if work.expires <= work.arrived:
             raise ExpiredError("the request's deadline had passed when it came")
         cost = work.waiting_cost
-        if self._queued_cost and (
-            self._queued_cost + cost > self._limits.queued_cost
-            or self._queued_bytes + work.content_bytes > self._limits.queued_bytes
-        ):
+        if self._queued_cost and self._queued_cost + cost > self._limits.queued_cost:
             raise self._limits.overloaded(
                 f"the queue is full: {self._queued_groups} groups are waiting; try again later",
                 retry_after=self._seconds_of_queue(),
             )
         self._queued_groups += len(work.groups)
         self._queued_cost += cost
-        self._queued_bytes += work.content_bytes
         self._open[work] = None
         self._queue.add(work)
 
@@ -193,7 +187,6 @@ class Batcher:
             self._queue.forget()
         self._queued_groups -= len(work.groups) - work.taken
         self._queued_cost -= work.waiting_cost
-        self._queued_bytes -= work.content_bytes
         # The queue may keep the request until its turn, which must not keep its images.
         work.groups, work.costs, work.matrices, work.taken = (), [], [], 0
 

@@ -33,7 +33,6 @@ class Work:
 
     groups: Sequence[Group]
     costs: list[int]
-    content_bytes: int
     arrived: float
     expires: float
     answer: asyncio.Future[Scored]
