@@ -25,10 +25,10 @@ MAX_HEAD_BYTES = 2**15
 MAX_FIELDS = 100
 # Chunks of a body, and events of one connection between two turns of the loop: likewise.
 FREE_CHUNKS, LEAST_CHUNK_BYTES = 1000, 64
-EVENTS_PER_TURN = 16
-# A client that still sends after its answer has so long to notice, and may send this much.
+EVENTS_PER_TURN = 8
+# A client that still sends after its answer has so long to notice; meanwhile this much is read and dropped.
 LINGER_S = 5.0
-LINGER_BYTES = 2**30
+LINGER_BYTES_PER_S = 2**26
 SHOWN_CHARACTERS = 200
 
 SECTION_END = re.compile(rb"\n\r?\n")
@@ -57,7 +57,6 @@ class HttpProtocol(H11Protocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self._wire: asyncio.Transport | None = None
-        self._dropped = 0
         self.is_behind = False
         self.is_lingering = False
 
@@ -79,10 +78,9 @@ class HttpProtocol(H11Protocol):
         """Parse the bytes, or drop them after the connection's last answer."""
         if not self.is_lingering:
             super().data_received(data)
-            return
-        self._dropped += len(data)
-        if self._dropped > LINGER_BYTES:
-            self._abort()
+        elif self._wire is not None and not self._wire.is_closing():
+            self._wire.pause_reading()
+            self.loop.call_later(len(data) / LINGER_BYTES_PER_S, self._drop_more)
 
     def handle_events(self) -> None:
         """Parse some of what was received; the rest in later turns of the event loop, with reading paused."""
@@ -134,6 +132,10 @@ class HttpProtocol(H11Protocol):
         if state is h11.IDLE:
             return not self.conn.trailing_data[0]
         return self.conn.refusal is None and state not in (h11.SEND_BODY, h11.ERROR)
+
+    def _drop_more(self) -> None:
+        if self._wire is not None and not self._wire.is_closing():
+            self._wire.resume_reading()
 
     def _linger_on(self, unsent_before: int | None) -> None:
         # An answer that is still being read keeps its connection.
