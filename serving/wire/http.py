@@ -24,7 +24,7 @@ from serving.errors import (
 )
 from serving.wire.compression import compress
 from serving.wire.docs_page import OPENAPI_PATH, describe_access, docs_router
-from serving.wire.http_codec import parse_request, read_object, render_response
+from serving.wire.http_codec import json_size, parse_request, read_object, render_response
 from serving.wire.http_io import read_body, translated, unless_gone
 from serving.wire.score_api import SCORE, score_router
 from serving.wire.score_schema import ErrorAnswer
@@ -207,10 +207,10 @@ class _Routes:
             plane.in_flight.lease() as lease,
         ):
             body = await read_body(request, plane.limits, plane.in_flight, lease)
-            header_length = request.headers.get("inference-header-content-length")
+            # Raw tensors behind the JSON are not read here.
+            size = json_size(len(body), request.headers.get("inference-header-content-length"))
             parsed, binary = await translated(
-                parse_request(body, header_length, model=model, version=version, limits=plane.limits),
-                len(body),
+                parse_request(body, size, model=model, version=version, limits=plane.limits), size
             )
             work = plane.infer(parsed, record, lease)
             # The body is freed once the data plane has taken the images out of it.

@@ -17,7 +17,7 @@ from serving.wire.json_reading import LongString, read_json
 from serving.wire.json_writing import write_json
 from serving.wire.parameters import read_timeout
 
-__all__ = ["BinaryChoice", "parse_request", "read_object", "render_response"]
+__all__ = ["BinaryChoice", "json_size", "parse_request", "read_object", "render_response"]
 
 _DATATYPES = {spec.name: spec.datatype for spec in OUTPUTS}
 # Of an id, a name or a parameter.
@@ -37,14 +37,34 @@ class BinaryChoice:
         return self.named.get(name, self.default)
 
 
+def json_size(total: int, header_length: str | None) -> int:
+    """Bytes of JSON at the beginning of a body.
+
+    Args:
+        total: bytes of the body.
+        header_length: the header `Inference-Header-Content-Length`, or None if the body is all JSON.
+
+    Raises:
+        InvalidRequestError: the header is not a number, or exceeds the body.
+    """
+    if header_length is None:
+        return total
+    digits = header_length[:20]
+    if not digits.isdecimal() or int(digits) > total:
+        raise InvalidRequestError(
+            f"Inference-Header-Content-Length is {digits!r}; the body has {total} bytes"
+        )
+    return int(digits)
+
+
 def parse_request(
-    body: bytes | bytearray, header_length: str | None, *, model: str, version: str, limits: Limits
+    body: bytes | bytearray, size: int, *, model: str, version: str, limits: Limits
 ) -> Steps[tuple[InferRequest, BinaryChoice]]:
     """Read an inference request, whose tensors stay in the body.
 
     Args:
         body: the decompressed body.
-        header_length: the header `Inference-Header-Content-Length`, or None if the body is all JSON.
+        size: of its JSON, which raw tensors may follow.
         model: from the path.
         version: from the path, or "".
         limits: bound the JSON.
@@ -53,7 +73,6 @@ def parse_request(
         InvalidRequestError: the body is not what the protocol describes.
         UnsupportedError: it asks for shared memory or for classification.
     """
-    size = _header_size(len(body), header_length)
     header = yield from read_object(body, size, limits)
     parameters: dict[str, Any] = {
         name: _text(value, f"the parameter {name!r}") if isinstance(value, LongString) else value
@@ -140,17 +159,6 @@ def _output_is_binary(output: dict[str, Any], default: bool) -> bool:
     if parameters.get("classification"):
         raise UnsupportedError("the classification extension is not supported")
     return bool(_field(parameters, "binary_data", bool, default=default))
-
-
-def _header_size(total: int, header_length: str | None) -> int:
-    if header_length is None:
-        return total
-    digits = header_length[:20]
-    if not digits.isdecimal() or int(digits) > total:
-        raise InvalidRequestError(
-            f"Inference-Header-Content-Length is {digits!r}; the body has {total} bytes"
-        )
-    return int(digits)
 
 
 def read_object(body: bytes | bytearray, end: int, limits: Limits) -> Steps[dict[str, Any]]:
