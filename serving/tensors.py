@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.protocol import INPUTS, TensorSpec
+from serving.encoding import decode_base64
 from serving.errors import InvalidRequestError
 from serving.limits import Limits
+from serving.steps import finish
 
 __all__ = ["InputTensor", "pack", "read_inputs", "to_elements"]
 
@@ -24,17 +26,29 @@ _SPECS = {spec.name: spec for spec in INPUTS}
 _LENGTH = struct.Struct("<I")
 # Of a shape that a client sent: it may have any number of extents, and an extent any number of digits.
 SHOWN_CHARACTERS = 60
+PIECE_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputTensor:
-    """An input as it was received, unchecked: either `raw` bytes or a flat list of `elements`."""
+    """An input as it was received, unchecked: either `raw` bytes or a flat list of `elements`.
+
+    With `base64`, the elements of either are base64, as MLServer's parameter `content_type` says.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     raw: bytes | memoryview | None = None
     elements: Sequence[object] | None = None
+    base64: bool = False
+
+    @property
+    def content_bytes(self) -> int:
+        """Bytes of what it holds."""
+        if self.raw is not None:
+            return len(self.raw)
+        return sum(len(element) for element in self.elements or () if isinstance(element, bytes | str))
 
 
 def read_inputs(tensors: Sequence[InputTensor], limits: Limits) -> dict[str, npt.NDArray[Any]]:
@@ -71,6 +85,8 @@ def _read(tensor: InputTensor, spec: TensorSpec, limits: Limits) -> npt.NDArray[
         content = _split(tensor.raw, spec.name)
     else:
         content = (_element(value, spec.name) for value in tensor.elements or ())
+    if tensor.base64:
+        content = (_decoded(element, spec.name) for element in content)
     elements = list(islice(content, needed + 1))
     if len(elements) != needed:
         count = len(elements) if len(elements) < needed else f"more than {needed}"
@@ -104,6 +120,16 @@ def _element(value: object, name: str) -> bytes:
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
             f"input {name!r} has an element that is no valid text: {error.reason}"
+        ) from error
+
+
+def _decoded(element: bytes, name: str) -> bytes:
+    pieces = (element[at : at + PIECE_BYTES] for at in range(0, len(element), PIECE_BYTES))
+    try:
+        return finish(decode_base64(pieces))
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"input {name!r} has the content_type base64 and an element that is not base64: {error}"
         ) from error
 
 

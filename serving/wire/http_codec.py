@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prefrm.protocol import OUTPUTS
+import numpy as np
+
+from prefrm.protocol import OUTPUTS, TIE
 from serving.dataplane import InferRequest, InferResponse
 from serving.errors import InvalidRequestError, UnsupportedError
 from serving.limits import Limits
@@ -15,9 +17,16 @@ from serving.steps import Steps
 from serving.tensors import InputTensor, pack, to_elements
 from serving.wire.json_reading import LongString, read_json
 from serving.wire.json_writing import write_json
-from serving.wire.parameters import read_timeout
+from serving.wire.parameters import BASE64, CONTENT_TYPE, read_timeout
 
-__all__ = ["BinaryChoice", "json_size", "parse_request", "read_object", "render_response"]
+__all__ = [
+    "BinaryChoice",
+    "json_size",
+    "parse_request",
+    "plain_parameters",
+    "read_object",
+    "render_response",
+]
 
 _DATATYPES = {spec.name: spec.datatype for spec in OUTPUTS}
 # Of an id, a name or a parameter.
@@ -74,10 +83,7 @@ def parse_request(
         UnsupportedError: it asks for shared memory or for classification.
     """
     header = yield from read_object(body, size, limits)
-    parameters: dict[str, Any] = {
-        name: _text(value, f"the parameter {name!r}") if isinstance(value, LongString) else value
-        for name, value in _field(header, "parameters", dict, default={}).items()
-    }
+    parameters = plain_parameters(_field(header, "parameters", dict, default={}))
     outputs = [_as(dict, output, "an output") for output in _field(header, "outputs", list, default=[])]
     timeout = read_timeout(parameters)
     if parameters.get("timeout", 0) < 0:
@@ -96,10 +102,16 @@ def parse_request(
 
 
 def render_response(response: InferResponse, binary: BinaryChoice) -> Steps[tuple[bytes, int | None]]:
-    """The body of an answer, and the length of its JSON part if raw tensors follow it."""
+    """The body of an answer, and the length of its JSON part if raw tensors follow it.
+
+    In JSON, NaN is null, which typed clients refuse or read as 0. So `tie`, which is NaN everywhere for most
+    judges, is left out if it was not asked for by name.
+    """
     outputs: list[dict[str, Any]] = []
     raws: list[bytes] = []
     for name, array in response.outputs.items():
+        if name == TIE.name and name not in binary.named and not binary(name) and np.isnan(array).all():
+            continue
         output: dict[str, Any] = {
             "name": name,
             "datatype": _DATATYPES[name],
@@ -136,8 +148,9 @@ def _inputs(entries: list[object], raw: memoryview, limits: Limits) -> list[Inpu
                 )
             chunk, offset = raw[offset : offset + size], offset + size
         else:
+            is_base64 = parameters.get(CONTENT_TYPE) == BASE64
             data = _flat(_field(fields, "data", list), len(shape))
-            elements = [e.text(limits.prompt_bytes) if isinstance(e, LongString) else e for e in data]
+            elements = [_element(value, limits, is_base64=is_base64) for value in data]
         tensors.append(
             InputTensor(
                 name=_field(fields, "name", str),
@@ -145,6 +158,7 @@ def _inputs(entries: list[object], raw: memoryview, limits: Limits) -> list[Inpu
                 shape=shape,
                 raw=chunk,
                 elements=elements,
+                base64=parameters.get(CONTENT_TYPE) == BASE64,
             )
         )
     if offset != len(raw):
@@ -186,6 +200,25 @@ def _as(kind: type, value: object, what: str) -> Any:
             f"{what} must be of the JSON kind {_JSON[kind]}; received {str(value)[:60]!r}"
         )
     return value
+
+
+def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with their long strings decoded, apart from those that are longer than any may be."""
+    return {
+        name: value.text(TEXT_BYTES) if isinstance(value, LongString) and len(value) <= TEXT_BYTES else value
+        for name, value in parameters.items()
+    }
+
+
+def _element(value: object, limits: Limits, *, is_base64: bool) -> object:
+    if not isinstance(value, LongString):
+        return value
+    if not is_base64:
+        return value.text(limits.prompt_bytes)
+    try:
+        return b"".join(value.pieces())
+    except ValueError as error:
+        raise InvalidRequestError(f"an element is not base64: {error}") from None
 
 
 def _text(value: LongString, what: str) -> str:

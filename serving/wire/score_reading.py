@@ -3,7 +3,6 @@
 Fetches nothing, and decodes no pixel: what images may be is the data plane's to say, as on the other wires.
 """
 
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from prefrm.errors import MediaError
 from prefrm.media import URL, check_size
 from prefrm.scoring import matrix_to_json
 from prefrm.winmatrix import Group, WinMatrix
+from serving.encoding import decode_base64
 from serving.errors import InvalidRequestError
 from serving.inflight import Lease
 from serving.limits import Limits
@@ -150,7 +150,7 @@ def _decoded(
         size = length * 3 // 4 - len(padding) + len(padding.rstrip(b"="))
         check_size(size, limits.image)
         lease.add(size)
-        return (yield from _from_base64(string, start)), ""
+        return (yield from decode_base64(string.pieces(start))), ""
     except MediaError as error:
         return None, str(error)
     except ValueError as error:
@@ -172,21 +172,6 @@ def _base64_start(string: LongString, where: str) -> int:
     if start == len(string.raw):
         raise InvalidRequestError(f"{where} is empty; send null for a missing image")
     return start
-
-
-def _from_base64(string: LongString, start: int) -> Steps[bytes]:
-    decoded, rest = [], b""
-    for piece in string.pieces(start):
-        # The last four characters wait: no others may be padded.
-        text = rest + piece
-        whole = max(0, len(text) // 4 - 1) * 4
-        if b"=" in text[:whole]:
-            raise ValueError("Excess data after padding")
-        decoded.append(binascii.a2b_base64(text[:whole], strict_mode=True))
-        rest = text[whole:]
-        yield
-    decoded.append(binascii.a2b_base64(rest, strict_mode=True))
-    return b"".join(decoded)
 
 
 def _described(error: ValidationError) -> str:
