@@ -1,5 +1,6 @@
 """What the stock clients cannot send: raw HTTP, well-formed and not, and the codec on arbitrary bytes."""
 
+import base64
 import contextlib
 import gzip
 import json
@@ -393,3 +394,20 @@ def test_accept_encoding(accepted, encoding):
 def test_an_unknown_content_encoding_is_named():
     with pytest.raises(UnsupportedError, match="'br'"):
         decompress(b"", "br", limit=10)
+
+
+def test_long_strings_of_json_are_what_was_sent(served, png):
+    """A long id, a long parameter, an escaped prompt, and images in base64 as MLServer has them."""
+    prompt = PROMPT | {"data": ['"\u00e9" \U0001f34e\\' * 300]}
+    large = [base64.b64encode(png(shade) + bytes(200_000)).decode() for shade in (3, 200)]
+    images = IMAGES | {"data": large, "parameters": {"content_type": "base64"}}
+    body = {"inputs": [prompt, images], "id": "i" * 3000, "parameters": {"note": "n" * 3000}}
+    for text in (json.dumps(body), json.dumps(body, ensure_ascii=False).replace("/", "\\/")):
+        answer = infer(served, text.encode()).json()
+        assert answer["id"] == "i" * 3000
+        outputs = {output["name"]: output["data"] for output in answer["outputs"]}
+        assert outputs["valid"] == [True] * 4 or outputs["error"] == ["", ""]
+    body["parameters"] = {"note": "n" * 33_000}
+    assert "the parameter 'note' must be a number, text" in refused(infer(served, body))
+    broken = IMAGES | {"data": [large[0][:-2] + "-=", large[1]], "parameters": {"content_type": "base64"}}
+    assert "not base64" in refused(infer(served, {"inputs": [PROMPT, broken]}))
