@@ -8,18 +8,30 @@ import asyncio
 import gc
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from prefrm.errors import ConfigError, PrefrmError
 from prefrm.winmatrix import Scorer
-from serving.errors import FailedError, InvalidRequestError, UnknownModelError, UnsupportedError
+from serving.errors import (
+    FailedError,
+    InvalidRequestError,
+    NotReadyError,
+    UnknownModelError,
+    UnsupportedError,
+)
 from serving.limits import Limits
 from serving.observing.cache import ImageCache
 from serving.observing.metrics import Metrics
 from serving.queueing.batcher import Batcher
 
 __all__ = ["LoadedModel", "Loader", "ModelInfo", "ModelRepository", "ServedModel", "check_distinct"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -173,17 +185,23 @@ class ModelRepository:
             UnsupportedError: this server loads no models.
             InvalidRequestError: it cannot be loaded or was refused, and what was served still is; or there
                 is none.
+            NotReadyError: the server stopped first.
         """
         loading = asyncio.create_task(self._load(self._require_loader(), name, check))
         self._busy.add(loading)
         loading.add_done_callback(self._busy.discard)
         # Whoever asked may leave: what is being loaded is there in the end, and nothing else is meanwhile.
-        await asyncio.shield(loading)
+        try:
+            await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            if loading.cancelled():
+                raise NotReadyError(f"the server stopped before it loaded {name!r}") from None
+            raise
 
     async def _load(self, loader: Loader, name: str, check: Callable[[ModelInfo], None]) -> None:
         async with self._one_at_a_time:
             try:
-                loaded = await asyncio.to_thread(loader, name)
+                loaded = await _in_daemon_thread(partial(loader, name))
                 for found in loaded:
                     check(found.info)
             except PrefrmError as error:
@@ -219,7 +237,9 @@ class ModelRepository:
         logger.info("unloaded the model %s", name)
 
     async def drain(self, timeout: float) -> None:
-        """Finish what was accepted, of all models, for at most `timeout` seconds."""
+        """Cancel loading, and finish what was accepted, of all models, for at most `timeout` seconds."""
+        for loading in self._busy:
+            loading.cancel()
         draining = [asyncio.ensure_future(model.batcher.drain(timeout)) for model in self.all()]
         if waited := [*draining, *self._leaving]:
             await asyncio.wait(waited, timeout=timeout + LEAVE_S)
@@ -241,6 +261,22 @@ class ModelRepository:
         if self._loader is None:
             raise UnsupportedError("this server loads and unloads no models; start it with --model-control")
         return self._loader
+
+
+async def _in_daemon_thread(load: Callable[[], T]) -> T:
+    """As `asyncio.to_thread`, in a thread that the end of the event loop does not wait for."""
+    loaded = Future[T]()
+    # From now on a loop that stops cannot cancel it, but leaves it.
+    loaded.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            loaded.set_result(load())
+        except BaseException as error:
+            loaded.set_exception(error)
+
+    threading.Thread(target=run, name="model-loader", daemon=True).start()
+    return await asyncio.wrap_future(loaded)
 
 
 def check_distinct(infos: Sequence[ModelInfo]) -> None:
