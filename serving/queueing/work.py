@@ -56,7 +56,6 @@ class Work:
 
     groups: Sequence[Group]
     estimates: Sequence[Estimate]
-    content_bytes: int
     arrived: float
     expires: float
     answer: asyncio.Future[Scored]
