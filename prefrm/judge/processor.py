@@ -17,9 +17,9 @@ from prefrm.judge.backbones import family_of
 from prefrm.judge.batch import GroupInput, JudgeBatch, batch_of
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import Segment, SequenceInput, arrange
-from prefrm.judge.spec import JudgeSpec
-from prefrm.judge.tokens import TokenLayout
-from prefrm.prompts import Template
+from prefrm.judge.tokens import TokenLayout, render
+from prefrm.manifest.spec import JudgeSpec
+from prefrm.prompts import RenderedTemplate, Template
 
 __all__ = ["JudgeProcessor"]
 
@@ -39,6 +39,7 @@ class JudgeProcessor:
         config: the backbone's configuration.
         spec: what the judge is.
         template: the wording.
+        rendered: that wording as the base model's chat template renders it; None runs the chat template.
         stride: the positions that a slot of the isolated attention takes; None computes it from the
             pixel budget.
     """
@@ -50,6 +51,7 @@ class JudgeProcessor:
         config: Any,
         spec: JudgeSpec,
         template: Template,
+        rendered: RenderedTemplate | None = None,
         stride: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
@@ -58,16 +60,24 @@ class JudgeProcessor:
         self.spec = spec
         self._config = config
         self._family = family_of(config)
-        self.layout = TokenLayout(
-            tokenizer, template, config.image_token_id, images_in_text=self._family.images_in_text
+        image_token_id: int = config.image_token_id
+        self.rendered = rendered or render(
+            tokenizer, template, image_token_id, images_in_text=self._family.images_in_text
         )
+        self.layout = TokenLayout(tokenizer, template, self.rendered, image_token_id)
         self.max_length = self._family.max_length(config)
         self.positions = partial(self._family.positions, config)
         self.stride = self._longest_slot() if stride is None else stride
 
     @classmethod
     def load(
-        cls, folder: Path, config: Any, spec: JudgeSpec, template: Template, stride: int | None = None
+        cls,
+        folder: Path,
+        config: Any,
+        spec: JudgeSpec,
+        template: Template,
+        rendered: RenderedTemplate | None = None,
+        stride: int | None = None,
     ) -> "JudgeProcessor":
         """From the tokenizer and image-processor files in `folder`, with the pixel budget of `spec`.
 
@@ -82,7 +92,7 @@ class JudgeProcessor:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{folder} holds no usable tokenizer and image processor: {reason}") from error
         family_of(config).pixel_budget(image_processor, spec.min_pixels, spec.max_pixels)
-        return cls(tokenizer, image_processor, config, spec, template, stride)
+        return cls(tokenizer, image_processor, config, spec, template, rendered, stride)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer and image-processor files, chat template included."""

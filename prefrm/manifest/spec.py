@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from prefrm.errors import ConfigError
+from prefrm.media import DEFAULT_LIMITS
 from prefrm.prompts import Template, default_template, get_template
 
 __all__ = ["ATTENTIONS", "HEADS", "QUANTIZATIONS", "JudgeSpec"]
@@ -72,10 +73,10 @@ class JudgeSpec:
             raise ConfigError(
                 f"quantize must be {', '.join(QUANTIZATIONS)} or null; received {self.quantize!r}"
             )
-        self._check_template(get_template(self.template))
+        self.check_template(get_template(self.template))
         for name in ("min_pixels", "max_pixels"):
-            if (pixels := getattr(self, name)) is not None and pixels < 1:
-                raise ConfigError(f"{name} must be at least 1; received {pixels}")
+            if (pixels := getattr(self, name)) is not None and not 1 <= pixels <= DEFAULT_LIMITS.pixels:
+                raise ConfigError(f"{name} must be from 1 to {DEFAULT_LIMITS.pixels}; received {pixels}")
         if not 1 <= self.max_aspect_ratio < math.inf:
             raise ConfigError(f"max_aspect_ratio must be at least 1; received {self.max_aspect_ratio}")
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
@@ -104,7 +105,8 @@ class JudgeSpec:
     def _fitting_template(self) -> str:
         return default_template(images=self.images_shown, ties=self._asks_ties)
 
-    def _check_template(self, template: Template) -> None:
+    def check_template(self, template: Template) -> None:
+        """Raise `ConfigError` unless a judge of this specification can be asked with `template`."""
         if template.images != self.images_shown or template.ties != self._asks_ties:
             raise ConfigError(
                 f"template {template.id!r} shows {template.images} image(s) and "
