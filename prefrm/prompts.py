@@ -75,8 +75,8 @@ class Template:
 class RenderedTemplate:
     """The texts around the prompt and the images, as a base model's chat template renders a `Template`.
 
-    A chat template is a program of the checkpoint. It runs once, when a judge is made of a base model. A bundle
-    records these texts, so that nothing runs when it is loaded.
+    A chat template is a program of the checkpoint. It runs once, when a judge is made of a base model. A
+    bundle records these texts, so that nothing runs when it is loaded.
 
     Attributes:
         before: what stands before the prompt.

@@ -83,11 +83,13 @@ def _adapted(backbone: Any, folder: Path) -> PeftModel:
     config = PeftConfig.from_pretrained(str(folder))
     check_targets(config, backbone)
     config.inference_mode = True
-    # On the meta device first: its rank is whatever the configuration says.
-    adapted = PeftModel(backbone, config, low_cpu_mem_usage=True)
-    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    # First on the meta device: it has the rank that the configuration says, whatever the file holds.
+    described = PeftModel(backbone, config, low_cpu_mem_usage=True)
+    expected = get_peft_model_state_dict(described, save_embedding_layers=False)
     weights = read_weights_like(folder / SAFETENSORS_WEIGHTS_NAME, expected)
-    set_peft_model_state_dict(adapted, weights, low_cpu_mem_usage=True)
+    # PEFT would round to the base's type what it moves from the meta device.
+    adapted = PeftModel(described.unload(), config)
+    set_peft_model_state_dict(adapted, weights)
     return adapted
 
 

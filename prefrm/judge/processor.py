@@ -13,12 +13,13 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from prefrm.errors import ConfigError, MediaError, RecordError
-from prefrm.judge.backbones import family_of
+from prefrm.judge.backbones import Family, family_of
 from prefrm.judge.batch import GroupInput, JudgeBatch, batch_of
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import Segment, SequenceInput, arrange
 from prefrm.judge.tokens import TokenLayout, render
 from prefrm.manifest.spec import JudgeSpec
+from prefrm.media import DEFAULT_LIMITS
 from prefrm.prompts import RenderedTemplate, Template
 
 __all__ = ["JudgeProcessor"]
@@ -82,7 +83,8 @@ class JudgeProcessor:
         """From the tokenizer and image-processor files in `folder`, with the pixel budget of `spec`.
 
         Raises:
-            ConfigError: the files are absent or unusable, or the pixel budget is empty.
+            ConfigError: the files are absent or unusable, the image processor is another model's or enlarges
+                images beyond all bounds, or the pixel budget is empty.
         """
         try:
             tokenizer = _tokenizer(folder)
@@ -91,7 +93,9 @@ class JudgeProcessor:
         except Exception as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{folder} holds no usable tokenizer and image processor: {reason}") from error
-        family_of(config).pixel_budget(image_processor, spec.min_pixels, spec.max_pixels)
+        family = family_of(config)
+        family.pixel_budget(image_processor, spec.min_pixels, spec.max_pixels)
+        _check_images(family, image_processor, config)
         return cls(tokenizer, image_processor, config, spec, template, rendered, stride)
 
     def save(self, folder: Path) -> None:
@@ -267,6 +271,20 @@ class JudgeProcessor:
         text = max(len(self.layout.first), len(self.layout.second))
         ratio = self.spec.max_aspect_ratio
         return text + self._family.extent(self.tokenizer, self._config, self.image_processor, ratio)
+
+
+def _check_images(family: Family, image_processor: Any, config: Any) -> None:
+    for name, (found, expected) in family.same(image_processor, config).items():
+        if found != expected:
+            raise ConfigError(
+                f"the image processor has {name}={found} and the model {expected}; "
+                "take both of one checkpoint"
+            )
+    if (largest := family.largest(image_processor)) > DEFAULT_LIMITS.max_pixels:
+        raise ConfigError(
+            f"the image processor would resize images to {largest} pixels; set max_pixels to at most "
+            f"{DEFAULT_LIMITS.max_pixels}"
+        )
 
 
 def _tokenizer(folder: Path) -> Any:

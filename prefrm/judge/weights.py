@@ -72,7 +72,7 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Give a module, which may be on the meta device, the tensors of a file.
+    """Give a module of float32, which may be on the meta device, the tensors of a file.
 
     Raises:
         ConfigError: as `load_pretrained`.
@@ -88,14 +88,16 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_weights_like(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a file, on the CPU, in the types of `expected`, which may be on the meta device.
+    """The tensors of a file, on the CPU, in float32, which is the type of all that a judge learns.
+
+    `expected` may be on the meta device.
 
     Raises:
         ConfigError: the file is truncated or unreadable, or has other names or shapes than `expected`.
     """
     weights = read_weights(path)
     check_weights(path, weights, expected)
-    return {name: tensor.to(expected[name].dtype) for name, tensor in weights.items()}
+    return {name: tensor.float() for name, tensor in weights.items()}
 
 
 def visible_files(folder: Path, pattern: str) -> list[Path]:

@@ -7,7 +7,7 @@ anything to run or another file to read, or describes more than the headers of t
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ __all__ = ["check_adapter", "check_checkpoint", "check_processor", "stored_numbe
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Of one file of JSON that is plain data; the largest in use, a tokenizer's settings, has some 250 KiB.
 MOST_JSON = 8 * 2**20
-# No list or object of a model's configuration is longer, and no number larger but the base of rotary positions.
+# No list or object of a model's configuration is longer, and no number larger but rotary bases.
 MOST_ENTRIES = 1024
 MOST_LAYERS = 512
 MOST_NUMBER = 2**26
@@ -34,12 +34,14 @@ POSITIVE = re.compile(
 )
 # What `transformers` has built in; any other name is that of a repository with kernels.
 ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+# The families of `prefrm.judge.backbones`.
+MODEL_TYPES = ("idefics3", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm")
 # Models of which a family may be composed, beside parts of its own, such as "smolvlm_vision".
 PARTS = ("llama", "mistral", "qwen2", "qwen3", "siglip_vision_model")
 # Keys by which a configuration names code, kernels or other weights.
 CODE = ("auto_map", "custom_pipelines", "kernel_config", "use_kernels", "trust_remote_code")
 # Of an adapter, which is LoRA: what may be set, and what only says where it comes from.
-LORA = {
+LORA: Mapping[str, Callable[[Any], bool]] = {
     "r": lambda value: type(value) is int and 1 <= value <= MOST_NUMBER,
     "lora_alpha": lambda value: type(value) in (int, float) and 0 <= value <= MOST_NUMBER,
     "lora_dropout": lambda value: type(value) in (int, float) and 0 <= value < 1,
@@ -150,7 +152,11 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
         return [folder / WEIGHTS]
     places = _read_object(folder / INDEX).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+    if (
+        not isinstance(places, dict)
+        or not places
+        or not all(isinstance(name, str) for name in places.values())
+    ):
         raise ConfigError(f"{folder / INDEX}: weight_map must name a file for each tensor")
     names = sorted(set(places.values()))
     for name in names:
@@ -172,10 +178,15 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _check_parts(path: Path, config: Mapping[str, Any]) -> None:
-    """A part of another type would be built by other settings than are checked here."""
+    """Raise `ConfigError` for a model or a part of it that may be built by other settings than are checked."""
+    if (family := config.get("model_type")) not in MODEL_TYPES:
+        raise ConfigError(
+            f"{path}: the base model is a {family!r}, which is not supported; "
+            f"supported model types: {', '.join(MODEL_TYPES)}"
+        )
     for part in config.values():
         kind = part.get("model_type") if isinstance(part, dict) else None
-        if kind is not None and kind not in PARTS and not str(kind).startswith(str(config.get("model_type"))):
+        if kind is not None and kind not in PARTS and not str(kind).startswith(family):
             raise ConfigError(
                 f"{path}: a part of the type {kind!r} is not supported; supported: {', '.join(PARTS)}"
             )

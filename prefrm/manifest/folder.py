@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-# Weights, plain text and pictures; nothing that a loader would unpickle or run. Beside a model, libraries look
-# for more files by their names, such as the configuration of an adapter.
+# Weights, plain text and pictures; nothing that a loader would unpickle or run. Beside a model, libraries
+# look for more files by their names, such as the configuration of an adapter.
 PLACES: Mapping[str, tuple[str, ...]] = {
     ".": ("README.md", "head.safetensors"),
     "model": ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"),
@@ -112,7 +112,9 @@ def check_folder(root: Path, files: Mapping[str, FileRecord]) -> None:
         if path not in found:
             raise ConfigError(f"{path} is listed in {MANIFEST} and is missing")
         if found[path] != record.bytes:
-            raise ConfigError(f"{path} has {found[path]} bytes instead of the {record.bytes} of {MANIFEST}")
+            raise ConfigError(
+                f"{path} was altered: it has {found[path]} bytes instead of the {record.bytes} of {MANIFEST}"
+            )
         if not path.endswith(WEIGHTS) and record.bytes > MOST_BYTES:
             raise ConfigError(f"{path} has {record.bytes} bytes; {MOST_BYTES} are allowed")
     if extra := sorted(found.keys() - files.keys()):
@@ -182,7 +184,7 @@ def list_files(root: Path) -> dict[str, int]:
 
 
 def _homes(root: Path) -> list[Path]:
-    """The folders in which a bundle's files may lie: its own and, for a snapshot in the Hub's cache, `blobs`."""
+    """The folders in which a bundle's files may lie: its own and, in the Hub's cache, that of the blobs."""
     real = root.resolve()
     return [real, real.parent.parent / "blobs"] if real.parent.name == "snapshots" else [real]
 

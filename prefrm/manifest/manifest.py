@@ -145,18 +145,20 @@ class Manifest:
         try:
             raw = parse_json(text.encode())
             if not isinstance(raw, dict) or "format_version" not in raw:
-                raise ConfigError("it is malformed: an object with a format_version is expected")
+                raise ConfigError("an object with a format_version is expected")
             if (found := raw.pop("format_version")) != FORMAT_VERSION:
-                raise ConfigError(
+                raise BundleError(
                     f"its format version is {found!r} and this prefrm reads {FORMAT_VERSION}; "
                     "use the prefrm version that wrote it"
                 )
             raw.pop("digest", None)
-            manifest = from_mapping(cls, raw, source="it is malformed")
+            manifest = from_mapping(cls, raw, source="its fields")
             same = manifest.to_json() == text
+        except BundleError:
+            raise
         # Text with lone surrogates, and numbers that JSON has and floats have not.
         except ValueError as error:
-            raise BundleError(shortened(f"{MANIFEST}: {error}")) from error
+            raise BundleError(shortened(f"{MANIFEST} is malformed: {error}")) from error
         if not same:
             raise BundleError(f"{MANIFEST} was altered after it was written")
         return manifest

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 from prefrm.errors import ConfigError
-from prefrm.media import DEFAULT_LIMITS
 from prefrm.prompts import Template, default_template, get_template
 
 __all__ = ["ATTENTIONS", "HEADS", "QUANTIZATIONS", "JudgeSpec"]
@@ -75,8 +74,8 @@ class JudgeSpec:
             )
         self.check_template(get_template(self.template))
         for name in ("min_pixels", "max_pixels"):
-            if (pixels := getattr(self, name)) is not None and not 1 <= pixels <= DEFAULT_LIMITS.pixels:
-                raise ConfigError(f"{name} must be from 1 to {DEFAULT_LIMITS.pixels}; received {pixels}")
+            if (pixels := getattr(self, name)) is not None and pixels < 1:
+                raise ConfigError(f"{name} must be at least 1; received {pixels}")
         if not 1 <= self.max_aspect_ratio < math.inf:
             raise ConfigError(f"max_aspect_ratio must be at least 1; received {self.max_aspect_ratio}")
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:

@@ -112,8 +112,8 @@ def _skeleton(config: Any, folder: Path) -> Any:
     described, stored = sum(one.numel() for one in skeleton.parameters()), stored_numbers(folder)
     if described > MOST_DESCRIBED * stored:
         raise ConfigError(
-            f"{folder / 'config.json'} describes a model of {described} numbers, and its weights have {stored}; "
-            "save or download the checkpoint again, whole"
+            f"{folder / 'config.json'} describes a model of {described} numbers, and its weights have "
+            f"{stored}; save or download the checkpoint again, whole"
         )
     return skeleton
 
