@@ -31,7 +31,7 @@ help:
 	@echo "make test         every test that needs no GPU, no network and no Triton (six minutes on two cores)"
 	@echo "make test-triton  compare the server with NVIDIA's Triton, which this installs (minutes)"
 	@echo "make test-lowest  a few tests with the lowest versions that pyproject.toml allows (minutes)"
-	@echo "make test-hostile send a server 20,000 malformed requests and print what came of them (minutes)"
+	@echo "make test-hostile send servers 20,000 malformed requests and attacks, and print what came of them (minutes)"
 	@echo "make check        lint, types, import layers"
 	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
 	@echo "make bench-engine time every way to score a group and write docs/engine.json (twenty minutes)"
@@ -59,6 +59,7 @@ test-lowest: $(LOWEST)/.installed
 
 test-hostile: $(VENV)/.installed-dev
 	PREFRM_HOSTILE_REQUESTS=20000 $(PYTEST) -s --timeout 3600 tests/serving/test_malformed.py
+	$(BIN)/python -m tests.serving.attacks
 
 bench-judges: $(VENV)/.installed
 	$(BIN)/prefrm bench judges

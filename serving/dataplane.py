@@ -16,6 +16,7 @@ from prefrm.protocol import OUTPUTS, decode_groups, encode_matrices
 from prefrm.winmatrix import Group, WinMatrix
 from serving.descriptions import describe_config, describe_model, describe_server
 from serving.errors import InvalidRequestError, NotReadyError
+from serving.inflight import InFlightBytes
 from serving.limits import Limits, with_refusals
 from serving.models import ModelRepository, ServedModel
 from serving.observing.metrics import Metrics
@@ -64,6 +65,9 @@ class DataPlane:
         limits: what is accepted.
         metrics: of the server.
         observers: told of each inference request, besides the metrics.
+
+    Attributes:
+        in_flight: the budget of bytes that the wires lease for each request.
     """
 
     def __init__(
@@ -74,10 +78,12 @@ class DataPlane:
         observers: Sequence[Observer] = (),
     ) -> None:
         self.limits = limits
+        self.in_flight = InFlightBytes(limits)
         self.metrics = metrics
         self.models = models
         self._watch = Watch((metrics.observe, *observers))
         metrics.in_flight.set_function(lambda: self._watch.open)
+        metrics.in_flight_bytes.set_function(lambda: self.in_flight.used)
         self._accepting = False
         self._ready = False
 

@@ -8,12 +8,13 @@ from typing import Literal
 from prefrm.errors import ConfigError
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.winmatrix import Group, WinMatrix
-from serving.errors import InvalidRequestError, TooLargeError
+from serving.errors import BusyError, InvalidRequestError, OverloadedError, TooLargeError
 
 __all__ = ["Limits", "with_refusals"]
 
 # Of a number that a client sent: an extent in JSON may have thousands of digits.
 SHOWN_DIGITS = 20
+REQUESTS_IN_FLIGHT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,9 @@ class Limits:
         prompt_bytes: of a prompt in UTF-8; likewise.
         request_groups: B, groups of one request; a request beyond it is refused.
         request_bytes: bytes of one request, after decompression.
+        in_flight_bytes: bytes held for all requests of both wires, from the first byte of a body to the
+            answer, decompressed ones included; at least `REQUESTS_IN_FLIGHT` times `request_bytes`, since a
+            request may hold no more than it leaves free, and is held twice while its images are read.
         queued_cost: what may wait for a model's scorer; a request is admitted whole or refused, and one
             that nothing waits before is always admitted.
         queued_bytes: bytes of prompts and images that may wait for a model's scorer, with the same exception.
@@ -41,7 +45,8 @@ class Limits:
             clients that come back only after that.
 
     Raises:
-        ConfigError: a bound is not positive, or a waiting time is negative.
+        ConfigError: a bound is not positive, a waiting time is negative, or the largest request can never
+            be in flight.
     """
 
     image: ImageLimits = DEFAULT_LIMITS
@@ -49,6 +54,7 @@ class Limits:
     request_groups: int = 256
     prompt_bytes: int = 32 * 2**10
     request_bytes: int = 256 * 2**20
+    in_flight_bytes: int = 2**30
     queued_cost: int = 4_000_000
     queued_bytes: int = 2**30
     batch_cost: int = 32_768
@@ -77,6 +83,11 @@ class Limits:
         for name in ("gather_s", "notice_s", "drain_s"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative; received {getattr(self, name)}")
+        if self.in_flight_bytes < (least := REQUESTS_IN_FLIGHT * self.request_bytes):
+            raise ConfigError(
+                f"in_flight_bytes must be at least {REQUESTS_IN_FLIGHT} times request_bytes, {least}; "
+                f"received {self.in_flight_bytes}"
+            )
 
     @property
     def answer_entries(self) -> int:
@@ -87,6 +98,11 @@ class Limits:
     def widest_group(self) -> int:
         """K of the largest group that is answered at all, if only as not judged."""
         return isqrt(self.answer_entries)
+
+    def overloaded(self, message: str, retry_after: float = 1.0) -> OverloadedError:
+        """The error for a request that finds no room, as `overload_status` has it."""
+        refuse = OverloadedError if self.overload_status == 429 else BusyError
+        return refuse(message, retry_after)
 
     def refusal(self, group: Group) -> str:
         """The reason why a group is not judged; "" for a group within the limits."""

@@ -84,6 +84,9 @@ class Metrics:
         self.in_flight = Gauge(
             "prefrm_requests_in_flight", "Inference requests that wait or are scored", registry=self.registry
         )
+        self.in_flight_bytes = Gauge(
+            "prefrm_in_flight_bytes", "Bytes that the server holds for requests", registry=self.registry
+        )
         self.batch_groups = Histogram(
             "prefrm_batch_groups", "Groups that were scored together", buckets=GROUPS_BUCKETS, **by_model
         )

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from prefrm.errors import PrefrmError
 from prefrm.winmatrix import Group, Outcome, Scorer, as_matrix
-from serving.errors import BusyError, ExpiredError, FailedError, NotReadyError, OverloadedError
+from serving.errors import ExpiredError, FailedError, NotReadyError
 from serving.limits import Limits
 from serving.observing.logs import log_failure
 from serving.observing.metrics import ModelMetrics
@@ -176,8 +176,7 @@ class Batcher:
             self._queued_cost + cost > self._limits.queued_cost
             or self._queued_bytes + work.content_bytes > self._limits.queued_bytes
         ):
-            refuse = OverloadedError if self._limits.overload_status == 429 else BusyError
-            raise refuse(
+            raise self._limits.overloaded(
                 f"the queue is full: {self._queued_groups} groups are waiting; try again later",
                 retry_after=self._seconds_of_queue(),
             )

@@ -1,0 +1,85 @@
+"""The budget of bytes that a server holds for its requests, shared by its wires and its models.
+
+A request leases what its body takes while it is received, inflated, parsed, queued and scored. It may hold
+at most as many bytes as remain free, so that large requests never take the room of small ones: of n equal
+requests each gets 1/(n + 1) of the budget (dynamic thresholds, Choudhury and Hahne, IEEE/ACM Transactions on
+Networking 6, 1998).
+"""
+
+import threading
+from types import TracebackType
+
+from serving.limits import Limits
+
+__all__ = ["InFlightBytes", "Lease"]
+
+
+class InFlightBytes:
+    """Bytes in flight of one server. Safe to use from several threads.
+
+    Args:
+        limits: `in_flight_bytes` is the budget, `overload_status` what exceeding it answers.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._used = 0
+
+    @property
+    def used(self) -> int:
+        """Bytes that are leased now."""
+        return self._used
+
+    def lease(self) -> "Lease":
+        """A lease of no bytes yet. Use it as a context manager, which returns what it holds."""
+        return Lease(self)
+
+    def check(self, size: int) -> None:
+        """Raise `OverloadedError` if a new lease could not hold `size` bytes now."""
+        self._require(size, self._used + size)
+
+    def exchange(self, old: int, new: int) -> None:
+        """Let one request hold `new` bytes instead of `old`; only growth can raise `OverloadedError`."""
+        with self._lock:
+            used = self._used - old + new
+            if new > old:
+                self._require(new, used)
+            self._used = used
+
+    def _require(self, size: int, used: int) -> None:
+        if size > self._limits.in_flight_bytes - used:
+            raise self._limits.overloaded(
+                f"no room for a request of {size} bytes beside those in flight; try again later"
+            )
+
+
+class Lease:
+    """What one request holds of the budget.
+
+    Attributes:
+        size: bytes.
+    """
+
+    def __init__(self, budget: InFlightBytes) -> None:
+        self._budget = budget
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        """Hold `size` more bytes. Raises `OverloadedError`, and then holds no more than before."""
+        self._budget.exchange(self.size, self.size + size)
+        self.size += size
+
+    def release(self, size: int) -> None:
+        """Return `size` of the bytes."""
+        assert 0 <= size <= self.size
+        self._budget.exchange(self.size, self.size - size)
+        self.size -= size
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release(self.size)
