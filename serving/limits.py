@@ -38,6 +38,7 @@ class Limits:
         batch_cost: what is scored together; a group that alone costs more is scored alone.
         gather_s: seconds that an idle scorer waits for more than came first.
         deadline_s: seconds that a request may take, if the client gives it no fewer.
+        load_s: seconds that loading a model may take.
         hang_s: seconds without progress after which a batch makes its model not ready.
         notice_s: seconds between saying that the server is not ready and refusing requests, at its end.
         drain_s: seconds that what was accepted may then take to finish.
@@ -60,6 +61,7 @@ class Limits:
     batch_cost: int = 32_768
     gather_s: float = 0.0
     deadline_s: float = 600.0
+    load_s: float = 600.0
     hang_s: float = 300.0
     notice_s: float = 0.0
     drain_s: float = 30.0
@@ -77,7 +79,7 @@ class Limits:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; received {getattr(self, name)}")
-        for name in ("deadline_s", "hang_s"):
+        for name in ("deadline_s", "load_s", "hang_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive; received {getattr(self, name)}")
         for name in ("gather_s", "notice_s", "drain_s"):

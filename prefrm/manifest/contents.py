@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from prefrm.errors import ConfigError
+from prefrm.errors import ConfigError, missing_extra
 from prefrm.files import parse_json, read_regular
+
+try:
+    from safetensors import SafetensorError, safe_open
+except ImportError as error:
+    raise missing_extra("safetensors", "judge") from error
 
 __all__ = ["check_adapter", "check_checkpoint", "check_processor", "stored_numbers", "tensor_shapes"]
 
@@ -178,7 +181,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _check_parts(path: Path, config: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for a model or a part of it that may be built by other settings than are checked."""
+    """Raise `ConfigError` for a model, or a part of one, that other settings may build than are checked."""
     if (family := config.get("model_type")) not in MODEL_TYPES:
         raise ConfigError(
             f"{path}: the base model is a {family!r}, which is not supported; "

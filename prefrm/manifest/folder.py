@@ -41,9 +41,10 @@ HOST_PATHS = (".git", ".gitattributes", ".cache/huggingface")
 SYSTEM_NAMES = (".DS_Store", "Thumbs.db", "desktop.ini")
 SYSTEM_PREFIX = "._"
 # A bundle has some thirty files; what is listed before a folder is refused is bounded.
-MOST_FILES = 10_000
+MOST_FILES = 1000
 WEIGHTS = ".safetensors"
-# Of a file other than weights; a tokenizer of 250,000 words has 33 MiB.
+LARGE = ("model/model", "adapter/adapter_model")
+# Of a file other than the weights of a model; a tokenizer of 250,000 words has 33 MiB, a head far less.
 MOST_BYTES = 64 * 2**20
 HEX = frozenset("0123456789abcdef")
 
@@ -115,7 +116,7 @@ def check_folder(root: Path, files: Mapping[str, FileRecord]) -> None:
             raise ConfigError(
                 f"{path} was altered: it has {found[path]} bytes instead of the {record.bytes} of {MANIFEST}"
             )
-        if not path.endswith(WEIGHTS) and record.bytes > MOST_BYTES:
+        if not path.startswith(LARGE) and record.bytes > MOST_BYTES:
             raise ConfigError(f"{path} has {record.bytes} bytes; {MOST_BYTES} are allowed")
     if extra := sorted(found.keys() - files.keys()):
         raise ConfigError(f"{extra[0]} is not listed in {MANIFEST}; remove it")
@@ -161,26 +162,32 @@ def list_files(root: Path) -> dict[str, int]:
     """
     homes = _homes(root)
     sizes: dict[str, int] = {}
-    folders, seen = [root], 0
-    while folders:
-        for entry in os.scandir(folders.pop()):
-            path = Path(entry.path).relative_to(root).as_posix()
-            if is_added(path) or path == MANIFEST:
-                continue
-            if (seen := seen + 1) > MOST_FILES:
-                raise ConfigError(f"it has more than {MOST_FILES} files and is not a bundle")
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(Path(entry.path))
-                continue
-            if entry.is_symlink() and not any(
-                Path(entry.path).resolve().is_relative_to(home) for home in homes
-            ):
-                raise ConfigError(f"{path} is a link out of the folder; put the file itself there")
-            found = entry.stat()
-            if not stat.S_ISREG(found.st_mode):
-                raise ConfigError(f"{path} is not a regular file; remove it")
-            sizes[path] = found.st_size
+    for seen, entry in enumerate(_entries(root)):
+        path = Path(entry.path).relative_to(root).as_posix()
+        if seen == MOST_FILES:
+            raise ConfigError(f"it has more than {MOST_FILES} files; a bundle has fewer")
+        if entry.is_symlink() and not any(Path(entry.path).resolve().is_relative_to(home) for home in homes):
+            raise ConfigError(f"{path} is a link out of the folder; put the file itself there")
+        found = entry.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigError(f"{path} is not a regular file; remove it")
+        sizes[path] = found.st_size
     return sizes
+
+
+def _entries(root: Path) -> Iterator[os.DirEntry[str]]:
+    """What is in the folder and the folders inside it, links not followed, but the manifest and additions."""
+    folders = [root]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                path = Path(entry.path).relative_to(root).as_posix()
+                if is_added(path) or path == MANIFEST:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                else:
+                    yield entry
 
 
 def _homes(root: Path) -> list[Path]:

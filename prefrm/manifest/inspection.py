@@ -1,5 +1,6 @@
 """Whether a folder is a bundle that can be loaded; reads everything but the weights themselves."""
 
+import os
 from pathlib import Path
 
 from prefrm.errors import BundleError, ConfigError
@@ -9,6 +10,10 @@ from prefrm.manifest.folder import MANIFEST, check_folder, check_hashes, list_fi
 from prefrm.manifest.manifest import MOST_BYTES, Manifest
 
 __all__ = ["check_outside_bundles", "inspect_bundle", "read_manifest", "unlisted_files", "verify_files"]
+
+# Weights may be stored in a type of twice the size, and parts of them stay on the disk while they are loaded.
+MOST_OF_MEMORY = 4
+GIBIBYTE = 2**30
 
 
 def read_manifest(folder: Path | str) -> Manifest:
@@ -33,6 +38,7 @@ def inspect_bundle(folder: Path | str) -> Manifest:
     manifest = read_manifest(root)
     with naming(root):
         check_folder(root, manifest.files)
+        _check_memory(manifest)
         check_hashes(root, manifest.files, weights=False)
         check_processor(root / "processor")
         if manifest.weights == "model":
@@ -40,6 +46,19 @@ def inspect_bundle(folder: Path | str) -> Manifest:
         else:
             check_adapter(root / "adapter")
     return manifest
+
+
+def _check_memory(manifest: Manifest) -> None:
+    """Raise `ConfigError` if the files could not be loaded here; reading them all would take minutes."""
+    # Windows does not tell.
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size = sum(record.bytes for record in manifest.files.values())
+    if size > MOST_OF_MEMORY * memory:
+        raise ConfigError(
+            f"its files have {size / GIBIBYTE:.0f} GiB and this machine has {memory / GIBIBYTE:.0f} GiB of memory"
+        )
 
 
 def verify_files(root: Path, manifest: Manifest) -> None:
