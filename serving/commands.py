@@ -153,11 +153,12 @@ def serve(
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,
     )
-    for description in shelf.check():
-        logger.info("judge: %s", description)
+    descriptions = shelf.check()
     metrics = Metrics()
     with or_exit(limits.load_s, f"loading takes longer than limits.load_s={limits.load_s:g} seconds"):
         loaded = shelf.load_all()
+    for description in descriptions:
+        logger.info("judge: %s", description)
     models = ModelRepository(loaded, limits, metrics, shelf.load if model_control else None)
     server = Server(
         DataPlane(models, limits, metrics, [log_request, *filter(None, [span_observer()])]),

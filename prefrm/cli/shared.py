@@ -71,17 +71,19 @@ def open_scorer(
         return
     from prefrm.manifest import inspect_bundle
 
-    print(f"judge: {inspect_bundle(target).describe()}", file=sys.stderr)
+    manifest = inspect_bundle(target)
     # torch takes seconds to import.
     from prefrm.engine import Engine
 
     options = local or Local()
-    yield Engine.from_bundle(
+    engine = Engine.from_bundle(
         target,
         device=options.device,
         dtype=options.dtype,
         pairs="all" if pairs is None else pairs,
     )
+    print(f"judge: {manifest.describe()}", file=sys.stderr)
+    yield engine
 
 
 def require_judge(target: str, remote: Remote | None = None) -> None:

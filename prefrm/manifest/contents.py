@@ -235,8 +235,10 @@ def _check_number(path: Path, key: str, value: Any, layers: int = MOST_LAYERS) -
         return
     most = layers if LAYERS.search(key) else MOST.get(key, MOST_NUMBER)
     least = 1 if POSITIVE.search(key) else -MOST_NUMBER
-    if not least <= value <= most:
-        raise ConfigError(f"{path}: {key} must be from {least} to {most}; received {value!r}")
+    if value < least:
+        raise ConfigError(f"{path}: {key} must be at least {least}; received {value!r}")
+    if value > most:
+        raise ConfigError(f"{path}: {key} must be at most {most}; received {value!r}")
 
 
 def _names(value: Any) -> bool:

@@ -57,7 +57,8 @@ def _check_memory(manifest: Manifest) -> None:
     size = sum(record.bytes for record in manifest.files.values())
     if size > MOST_OF_MEMORY * memory:
         raise ConfigError(
-            f"its files have {size / GIBIBYTE:.0f} GiB and this machine has {memory / GIBIBYTE:.0f} GiB of memory"
+            f"its files have {size / GIBIBYTE:.0f} GiB, and this machine has {memory / GIBIBYTE:.0f} GiB of "
+            "memory; load it on a larger one"
         )
 
 

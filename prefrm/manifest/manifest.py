@@ -18,6 +18,7 @@ from prefrm.winmatrix import CalibrationMap, calibration_map
 __all__ = ["CalibrationRecord", "Manifest"]
 
 FORMAT_VERSION = 3
+MALFORMED = f"{MANIFEST} is malformed"
 # Most of it are the held-out metrics.
 MOST_BYTES = 4 * 2**20
 WEIGHTS = ("model", "adapter")
@@ -152,13 +153,15 @@ class Manifest:
                     "use the prefrm version that wrote it"
                 )
             raw.pop("digest", None)
-            manifest = from_mapping(cls, raw, source="its fields")
+            manifest = from_mapping(cls, raw, source=MALFORMED)
             same = manifest.to_json() == text
         except BundleError:
             raise
         # Text with lone surrogates, and numbers that JSON has and floats have not.
         except ValueError as error:
-            raise BundleError(shortened(f"{MANIFEST} is malformed: {error}")) from error
+            reason = str(error)
+            named = reason if reason.startswith(MALFORMED) else f"{MALFORMED}: {reason}"
+            raise BundleError(shortened(named)) from error
         if not same:
             raise BundleError(f"{MANIFEST} was altered after it was written")
         return manifest

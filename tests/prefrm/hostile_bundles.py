@@ -8,14 +8,17 @@ import json
 import os
 import struct
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from prefrm.prompts import get_template
 
 __all__ = ["ADAPTERS", "MODELS", "Forge", "forged", "relist"]
 
 Forge = Callable[[Path], None]
 MANIFEST = "manifest.json"
-LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+ONE_IMAGE = asdict(get_template("rate-v1"))
 
 
 def forged(raw: dict[str, Any]) -> str:
@@ -213,7 +216,7 @@ MODELS: dict[str, Forge] = {
     "manifest nested 100,000 deep": lambda folder: put(folder / MANIFEST, NESTED),
     "manifest nested inside metrics": lambda folder: put(
         folder / MANIFEST,
-        forged(read(folder)).replace('"metrics": {', f'"metrics": {{"x": {NESTED[:900]}{"]" * 900},'),
+        forged(read(folder)).replace('"metrics": {}', f'"metrics": {{"x": {NESTED[:900]}{"]" * 900}}}'),
     ),
     "manifest is a FIFO": instead(MANIFEST, os.mkfifo),
     "manifest is a link to /dev/zero": instead(MANIFEST, link("/dev/zero")),
@@ -225,7 +228,7 @@ MODELS: dict[str, Forge] = {
         folder / MANIFEST, forged(read(folder)).replace('"stride"', '"stride": 5, "stride"')
     ),
     "manifest with NaN": lambda folder: put(
-        folder / MANIFEST, forged(read(folder)).replace('"metrics": {', '"metrics": {"x": NaN, ')
+        folder / MANIFEST, forged(read(folder)).replace('"metrics": {}', '"metrics": {"x": NaN}')
     ),
     "manifest is not UTF-8": lambda folder: put(folder / MANIFEST, b"\xff\xfe"),
     "manifest has a number of 5000 digits": lambda folder: put(
@@ -249,7 +252,7 @@ MODELS: dict[str, Forge] = {
     "a FIFO beside": beside("model/more.safetensors", os.mkfifo),
     "an unlisted file": beside("model/more.safetensors", Path.touch),
     "a link to / beside": beside("everything", link("/")),
-    "ten thousand files": many_files,
+    "a thousand files": many_files,
     "a terabyte of weights": sparse("model/model.safetensors", 10**12),
     "a terabyte of weights, listed": listed_sparse("model/model.safetensors", 10**12),
     "a terabyte of a head, listed": listed_sparse("head.safetensors", 10**12),
@@ -300,7 +303,17 @@ MODELS: dict[str, Forge] = {
     "an index to nothing": sharded("absent.safetensors"),
     "a head of nothing": content("head.safetensors", tensors({})),
     "a head without a header": content("head.safetensors", b"x"),
-    "a head of another kind": manifest(spec__head="scalar", spec__template="rate-v1"),
+    "a head without its template": manifest(spec__head="scalar", spec__template="rate-v1"),
+    **{
+        f"a head of another kind, {head}": manifest(
+            spec__head=head,
+            spec__embedding_dim=10**9,
+            spec__template="rate-v1",
+            template=ONE_IMAGE,
+            rendered__between=["a", "b"],
+        )
+        for head in ("scalar", "embedding")
+    },
     "an image size of 10^9": setting(IMAGES, "size", {"shortest_edge": 10**9, "longest_edge": 10**9}),
     "an image size of 66 million": setting(
         IMAGES, "size", {"shortest_edge": 66 * 10**6, "longest_edge": 66 * 10**6}

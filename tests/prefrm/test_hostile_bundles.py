@@ -9,9 +9,12 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from prefrm.bundle import load_bundle, write_bundle
+from prefrm.cli import run
 from prefrm.errors import BundleError
 from prefrm.judge import Judge, JudgeSpec
-from tests.prefrm.hostile_bundles import ADAPTERS, MODELS, Forge
+from prefrm.judge.backbones import FAMILIES
+from prefrm.manifest.contents import MODEL_TYPES
+from tests.prefrm.hostile_bundles import ADAPTERS, MODELS, Forge, content
 
 # The longest that any of them may take.
 SECONDS = 5.0
@@ -45,10 +48,6 @@ def forge(bundles: dict[str, Path], tmp_path: Path):
     return make
 
 
-def test_there_are_a_hundred() -> None:
-    assert len(CASES) > 150
-
-
 @pytest.mark.parametrize(("kind", "name"), CASES, ids=[name for _, name in CASES])
 def test_a_hostile_bundle_is_refused_with_one_line(
     forge, kind: str, name: str, capfd: pytest.CaptureFixture[str]
@@ -61,3 +60,52 @@ def test_a_hostile_bundle_is_refused_with_one_line(
     message = str(caught.value)
     assert message.isprintable() and str(folder) in message and len(message) <= 500
     assert capfd.readouterr() == ("", "")
+
+
+# One for each place where a bundle is refused: schema, files, contents, and the libraries.
+SHOWN = [
+    ("model", "stride=-5"),
+    ("model", "escapes in a value"),
+    ("model", "manifest is a FIFO"),
+    ("model", "model/ is a link to a folder"),
+    ("model", "ten million layers"),
+    ("model", "vocab_size beyond the weights"),
+    ("model", "a tokenizer of nothing"),
+    ("adapter", "a catastrophic expression"),
+]
+COMMANDS = {
+    "score": ["--prompt", "p", "{image}", "{image}"],
+    "serve": ["--http-port=0", "--grpc-port=0", "--metrics-port=0"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("kind", "name"), SHOWN, ids=[name for _, name in SHOWN])
+def test_a_command_says_one_line(
+    forge, png, kind: str, name: str, command: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = forge(kind, (MODELS if kind == "model" else ADAPTERS)[name])
+    (tmp_path / "image.png").write_bytes(png(1))
+    options = [option.format(image=tmp_path / "image.png") for option in COMMANDS[command]]
+    assert run([command, str(folder), *options]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith("prefrm: ") and err.endswith("\n")
+    assert err.removesuffix("\n").isprintable()
+
+
+def test_no_chat_template_of_a_bundle_runs(forge) -> None:
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    load_bundle(forge("model", content("processor/chat_template.jinja", loop)), "cpu")
+
+
+def test_a_snapshot_in_the_cache_of_the_hub_is_links(bundles: dict[str, Path], tmp_path: Path) -> None:
+    snapshot = shutil.copytree(bundles["model"], tmp_path / "snapshots" / "0123")
+    (tmp_path / "blobs").mkdir()
+    for n, path in enumerate([path for path in snapshot.rglob("*") if path.is_file()]):
+        path.rename(tmp_path / "blobs" / str(n))
+        path.symlink_to(tmp_path / "blobs" / str(n))
+    load_bundle(snapshot, "cpu")
+
+
+def test_the_types_that_are_checked_are_those_of_the_families() -> None:
+    assert set(MODEL_TYPES) == set(FAMILIES)

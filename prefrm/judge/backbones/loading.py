@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from prefrm.display import shortened
 from prefrm.errors import ConfigError, PrefrmError
 from prefrm.judge.backbones.registry import family_of
 from prefrm.judge.backbones.shipped import SHIPPED, find_shipped
@@ -101,7 +102,7 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = No
     # `transformers` raises what it likes about settings of other kinds than it expects.
     except Exception as error:
         raise ConfigError(
-            f"{folder} holds no usable checkpoint: {type(error).__name__}: {_first_line(error)}"
+            f"{folder} holds no usable checkpoint: {type(error).__name__}: {shortened(str(error), 300)}"
         ) from error
 
 
