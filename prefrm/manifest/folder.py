@@ -140,7 +140,8 @@ def check_path(path: str) -> None:
     place = PurePosixPath(path)
     if place.is_absolute() or ".." in place.parts or "\\" in path or ":" in path or str(place) != path:
         raise ConfigError(f"{path[:200]!r} is outside the folder of the bundle")
-    patterns = PLACES.get(str(place.parent), ())
+    # Plots may lie in folders of their own.
+    patterns = PLACES.get("plots" if place.parts[0] == "plots" else str(place.parent), ())
     if place.name.startswith(".") or not any(place.match(pattern) for pattern in patterns):
         allowed = ", ".join(patterns) or f"the folders {', '.join(place for place in PLACES if place != '.')}"
         raise ConfigError(f"{path[:200]!r} is refused: there, a bundle holds only {allowed}")

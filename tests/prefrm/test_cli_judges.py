@@ -139,7 +139,7 @@ EVAL_MISTAKES = {
     "no such split": (["--split", "nowhere"], "nowhere.parquet does not exist; splits found"),
     "no such validation split": (["--validation", "nowhere"], "nowhere.parquet does not exist; splits found"),
     "fitted on the test split": (["--validation", "test"], "cannot be fitted on 'test'"),
-    "against no bundle": (["--against", "nowhere"], "nowhere is no bundle"),
+    "against no bundle": (["--against", "nowhere"], "nowhere is not a bundle"),
     "against nobody": (["--against", "grpc://127.0.0.1:9/judge"], "127.0.0.1:9"),
     "a served judge has no card": (["--amend"], "--amend writes into a bundle's folder"),
 }
@@ -369,7 +369,7 @@ def test_a_served_judge_decides_its_device_itself(
     assert "--device: for a bundle on this machine" in capsys.readouterr().err
     against = ["--against", "nowhere", "--dtype", "float32"]
     assert run(["eval", served.http_url, str(dataset), "--out", str(tmp_path / "out"), *against]) == 2
-    assert "nowhere is no bundle" in capsys.readouterr().err
+    assert "nowhere is not a bundle" in capsys.readouterr().err
 
 
 DEVICES = {
