@@ -18,6 +18,7 @@ from prefrm.judge.batch import GroupInput, JudgeBatch, batch_of
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import Segment, SequenceInput, arrange
 from prefrm.judge.tokens import TokenLayout, render
+from prefrm.manifest.contents import without_references
 from prefrm.manifest.spec import JudgeSpec
 from prefrm.media import DEFAULT_LIMITS
 from prefrm.prompts import RenderedTemplate, Template
@@ -102,6 +103,10 @@ class JudgeProcessor:
         """Write the tokenizer and image-processor files, chat template included."""
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
+        # A published checkpoint may name code beside it, which prefrm never runs and a bundle may not name.
+        for path in folder.glob("*_config.json"):
+            settings = without_references(json.loads(path.read_text(encoding="utf-8")))
+            path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def prepare_image(self, image: Image.Image) -> ImageInput:
         """Resize into the pixel budget, normalize and cut as the vision tower takes it.

@@ -19,7 +19,14 @@ try:
 except ImportError as error:
     raise missing_extra("safetensors", "judge") from error
 
-__all__ = ["check_adapter", "check_checkpoint", "check_processor", "stored_numbers", "tensor_shapes"]
+__all__ = [
+    "check_adapter",
+    "check_checkpoint",
+    "check_processor",
+    "stored_numbers",
+    "tensor_shapes",
+    "without_references",
+]
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Of one file of JSON that is plain data; the largest in use, a tokenizer's settings, has some 250 KiB.
@@ -39,10 +46,17 @@ POSITIVE = re.compile(
 ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 # The families of `prefrm.judge.backbones`.
 MODEL_TYPES = ("idefics3", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm")
-# Models of which a family may be composed, beside parts of its own, such as "smolvlm_vision".
-PARTS = ("llama", "mistral", "qwen2", "qwen3", "siglip_vision_model")
+# Of families that are composed of other models, which these may be; all are built by the same settings.
+LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3")
+PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "idefics3": {"text_config": LANGUAGE_MODELS},
+    "llava_onevision": {"text_config": LANGUAGE_MODELS, "vision_config": ("siglip_vision_model",)},
+    "smolvlm": {"text_config": LANGUAGE_MODELS},
+}
 # Keys by which a configuration names code, kernels or other weights.
 CODE = ("auto_map", "custom_pipelines", "kernel_config", "use_kernels", "trust_remote_code")
+# Keys of a tokenizer's settings by which it reads other files than those of its folder.
+FILES = re.compile(r"_files?$|^(init_inputs|merges|tokenizer_object|vocab)$")
 # Of an adapter, which is LoRA: what may be set, and what only says where it comes from.
 LORA: Mapping[str, Callable[[Any], bool]] = {
     "r": lambda value: type(value) is int and 1 <= value <= MOST_NUMBER,
@@ -97,11 +111,15 @@ def check_processor(folder: Path) -> None:
         settings = _read_object(folder / name)
         for key, value in _settings(settings):
             _check_code(folder / name, key, value)
-            # The path of another file, which would be read.
-            if key.endswith("_file") and value is not None:
-                raise ConfigError(f"{folder / name}: {key} names another file; leave it out")
+            if FILES.search(key) and value:
+                raise ConfigError(f"{folder / name}: {key} is refused: it may name other files; leave it out")
             if name != "tokenizer_config.json":
                 _check_number(folder / name, key, value)
+
+
+def without_references(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a processor without those that `check_processor` refuses and prefrm does not need."""
+    return {key: value for key, value in settings.items() if key not in CODE and not FILES.search(key)}
 
 
 def check_adapter(folder: Path) -> None:
@@ -187,12 +205,11 @@ def _check_parts(path: Path, config: Mapping[str, Any]) -> None:
             f"{path}: the base model is a {family!r}, which is not supported; "
             f"supported model types: {', '.join(MODEL_TYPES)}"
         )
-    for part in config.values():
+    for name, known in PARTS.get(family, {}).items():
+        part = config.get(name)
         kind = part.get("model_type") if isinstance(part, dict) else None
-        if kind is not None and kind not in PARTS and not str(kind).startswith(family):
-            raise ConfigError(
-                f"{path}: a part of the type {kind!r} is not supported; supported: {', '.join(PARTS)}"
-            )
+        if kind is not None and kind not in known:
+            raise ConfigError(f"{path}: {name} is of the type {kind!r}; supported: {', '.join(known)}")
 
 
 def _settings(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -223,7 +240,7 @@ def _check_settings(path: Path, config: Mapping[str, Any], layers: int = MOST_LA
 def _check_code(path: Path, key: str, value: Any) -> None:
     if key in CODE and value:
         raise ConfigError(f"{path}: {key} is refused: it names code, and a checkpoint is only data")
-    if key.endswith("attn_implementation"):
+    if key in ("attn_implementation", "_attn_implementation"):
         for name in value.values() if isinstance(value, dict) else [value]:
             if name not in ATTENTIONS:
                 known = ", ".join(filter(None, ATTENTIONS))

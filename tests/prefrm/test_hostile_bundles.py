@@ -1,5 +1,6 @@
 """A hostile bundle is refused with one line in a few seconds, whatever it holds."""
 
+import json
 import os
 import shutil
 import time
@@ -13,7 +14,7 @@ from prefrm.cli import run
 from prefrm.errors import BundleError
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.judge.backbones import FAMILIES
-from prefrm.manifest.contents import MODEL_TYPES
+from prefrm.manifest.contents import MODEL_TYPES, check_checkpoint
 from tests.prefrm.hostile_bundles import ADAPTERS, MODELS, Forge, content
 
 # The longest that any of them may take.
@@ -109,3 +110,34 @@ def test_a_snapshot_in_the_cache_of_the_hub_is_links(bundles: dict[str, Path], t
 
 def test_the_types_that_are_checked_are_those_of_the_families() -> None:
     assert set(MODEL_TYPES) == set(FAMILIES)
+
+
+def test_what_a_published_checkpoint_names_beside_it_does_not_come_into_a_bundle(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    for name in ("tokenizer_config.json", "preprocessor_config.json"):
+        settings = json.loads((base / name).read_text())
+        (base / name).write_text(json.dumps(settings | {"auto_map": {"AutoProcessor": "processing.Own"}}))
+    judge = Judge.from_base(JudgeSpec(base_model=str(base)), "cpu")
+    judge.processor.tokenizer.init_kwargs["vocab_file"] = "/home/somebody/vocab.json"
+    write_bundle(
+        tmp_path / "b", judge, calibration=None, data_fingerprint="f", metrics={}, card="# A judge\n"
+    )
+    load_bundle(tmp_path / "b", "cpu")
+
+
+def test_a_configuration_as_published_is_taken(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """With the keys that older versions of `transformers` wrote, whatever their defaults mean."""
+    base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    older = {
+        "_attn_implementation_autoset": True,
+        "chunk_size_feed_forward": 0,
+        "no_repeat_ngram_size": 0,
+        "perceiver_config": {"model_type": "vllama3", "id2label": {"0": "LABEL_0"}, "pruned_heads": {}},
+        "rope_theta": 500_000_000,
+        "torch_dtype": "bfloat16",
+    }
+    (base / "config.json").write_text(json.dumps(config | older))
+    check_checkpoint(base)
