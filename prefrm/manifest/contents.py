@@ -35,13 +35,20 @@ MOST_JSON = 8 * 2**20
 MOST_ENTRIES = 1024
 MOST_LAYERS = 512
 MOST_NUMBER = 2**26
-MOST = {"num_labels": 1000, "partial_rotary_factor": 1}
+MOST: Mapping[str, int] = {"num_labels": 1000, "partial_rotary_factor": 1}
 LARGE = re.compile(r"(^|_)theta$")
-LAYERS = re.compile(r"^(num_hidden_layers|num_layers|n_layers?|depth)$")
-POSITIVE = re.compile(
-    r"^((hidden|intermediate|vocab|image|patch|temporal_patch|spatial_merge|window)_size|embed_dim|head_dim|"
-    r"num_(attention_|key_value_)?heads|scale_factor)$|" + LAYERS.pattern
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth")
+SIZES = ("embed_dim", "head_dim", "hidden_size", "intermediate_size", "out_hidden_size", "vocab_size")
+HEADS = ("num_attention_heads", "num_heads", "num_key_value_heads")
+PIXELS = (
+    "image_size",
+    "patch_size",
+    "scale_factor",
+    "spatial_merge_size",
+    "temporal_patch_size",
+    "window_size",
 )
+POSITIVE = frozenset({*LAYERS, *SIZES, *HEADS, *PIXELS})
 # What `transformers` has built in; any other name is that of a repository with kernels.
 ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 # The families of `prefrm.judge.backbones`.
@@ -91,11 +98,14 @@ def check_checkpoint(folder: Path) -> Mapping[str, Any]:
     """
     config = _read_object(folder / "config.json")
     _check_parts(folder / "config.json", config)
-    # Each layer has a tensor at least.
-    _check_settings(folder / "config.json", config, layers=min(len(tensor_shapes(folder)), MOST_LAYERS))
+    shapes = tensor_shapes(folder)
+    # Each layer has a tensor at least, and each of these sizes is the extent of one.
+    layers = min(len(shapes), MOST_LAYERS)
+    sizes = dict.fromkeys(SIZES, max((side for shape in shapes.values() for side in shape), default=0))
+    _check_settings(folder / "config.json", config, {**MOST, **dict.fromkeys(LAYERS, layers), **sizes})
     generation = folder / "generation_config.json"
     if generation.exists():
-        _check_settings(generation, _read_object(generation))
+        _check_settings(generation, _read_object(generation), MOST)
     return config
 
 
@@ -114,7 +124,7 @@ def check_processor(folder: Path) -> None:
             if FILES.search(key) and value:
                 raise ConfigError(f"{folder / name}: {key} is refused: it may name other files; leave it out")
             if name != "tokenizer_config.json":
-                _check_number(folder / name, key, value)
+                _check_number(folder / name, key, value, MOST)
 
 
 def without_references(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,10 +234,10 @@ def _settings(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from _settings(child, key)
 
 
-def _check_settings(path: Path, config: Mapping[str, Any], layers: int = MOST_LAYERS) -> None:
+def _check_settings(path: Path, config: Mapping[str, Any], most: Mapping[str, int]) -> None:
     for key, value in _settings(config):
         _check_code(path, key, value)
-        _check_number(path, key, value, layers)
+        _check_number(path, key, value, most)
         if key == "quantization_config" and value is not None:
             raise ConfigError(
                 f"{path}: quantization_config is not supported; take plain weights, which judge.quantize "
@@ -247,15 +257,14 @@ def _check_code(path: Path, key: str, value: Any) -> None:
                 raise ConfigError(f"{path}: {key} must be one of {known}; received {name!r}")
 
 
-def _check_number(path: Path, key: str, value: Any, layers: int = MOST_LAYERS) -> None:
+def _check_number(path: Path, key: str, value: Any, most: Mapping[str, int]) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or LARGE.search(key):
         return
-    most = layers if LAYERS.search(key) else MOST.get(key, MOST_NUMBER)
-    least = 1 if POSITIVE.search(key) else -MOST_NUMBER
+    least, most_of_key = 1 if key in POSITIVE else -MOST_NUMBER, most.get(key, MOST_NUMBER)
     if value < least:
         raise ConfigError(f"{path}: {key} must be at least {least}; received {value!r}")
-    if value > most:
-        raise ConfigError(f"{path}: {key} must be at most {most}; received {value!r}")
+    if value > most_of_key:
+        raise ConfigError(f"{path}: {key} must be at most {most_of_key}; received {value!r}")
 
 
 def _names(value: Any) -> bool:
