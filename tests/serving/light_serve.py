@@ -10,6 +10,7 @@ from prefrm.winmatrix import FakeScorer
 
 class Engine(FakeScorer):
     cache = None
+    judge = SimpleNamespace(device="cpu")
 
     @classmethod
     def from_bundle(cls, folder, **options):
