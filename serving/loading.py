@@ -21,9 +21,10 @@ REFUSED = 2
 def in_daemon_thread(function: Callable[[], T]) -> Future[T]:
     """Call `function` in a thread of its own, which delays no exit, unlike an executor's."""
     future: Future[T] = Future()
+    # From now on a loop that stops cannot cancel it, but leaves it.
+    future.set_running_or_notify_cancel()
 
     def run() -> None:
-        future.set_running_or_notify_cancel()
         try:
             future.set_result(function())
         except BaseException as error:

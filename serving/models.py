@@ -16,7 +16,14 @@ from functools import partial
 from prefrm.display import shortened
 from prefrm.errors import ConfigError, PrefrmError
 from prefrm.winmatrix import Scorer
-from serving.errors import ExpiredError, FailedError, InvalidRequestError, UnknownModelError, UnsupportedError
+from serving.errors import (
+    ExpiredError,
+    FailedError,
+    InvalidRequestError,
+    NotReadyError,
+    UnknownModelError,
+    UnsupportedError,
+)
 from serving.limits import Limits
 from serving.loading import in_daemon_thread
 from serving.observing.cache import ImageCache
@@ -180,12 +187,18 @@ class ModelRepository:
                 is none.
             ExpiredError: loading takes longer than `load_s`.
             FailedError: the loader failed, or hangs since an earlier call.
+            NotReadyError: the server stopped first.
         """
         loading = asyncio.create_task(self._load(self._require_loader(), name, check))
         self._busy.add(loading)
         loading.add_done_callback(self._busy.discard)
         # Whoever asked may leave: what is being loaded is there in the end, and nothing else is meanwhile.
-        await asyncio.shield(loading)
+        try:
+            await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            if loading.cancelled():
+                raise NotReadyError(f"the server stopped before it loaded {name!r}") from None
+            raise
 
     async def _load(self, loader: Loader, name: str, check: Callable[[ModelInfo], None]) -> None:
         async with self._one_at_a_time:
@@ -207,14 +220,17 @@ class ModelRepository:
             raise FailedError(f"failed to load {name!r}: an earlier attempt still hangs; restart the server")
         loading = in_daemon_thread(partial(loader, name))
         ended = asyncio.wrap_future(loading)
-        await asyncio.wait([ended], timeout=self._limits.load_s)
-        if not ended.done():
+        try:
+            await asyncio.wait([ended], timeout=self._limits.load_s)
+            if not ended.done():
+                self._hanging[name] = loading
+                logger.error("loading the model %s takes longer than load_s=%g", name, self._limits.load_s)
+                raise ExpiredError(
+                    f"failed to load {name!r}: it takes longer than load_s={self._limits.load_s:g} s"
+                )
+        finally:
+            # Nobody waits for a later end, when the loop may be closed.
             ended.cancel()
-            self._hanging[name] = loading
-            logger.error("loading the model %s takes longer than load_s=%g", name, self._limits.load_s)
-            raise ExpiredError(
-                f"failed to load {name!r}: it takes longer than load_s={self._limits.load_s:g} s"
-            )
         try:
             loaded = ended.result()
             for found in loaded:
@@ -245,7 +261,9 @@ class ModelRepository:
         logger.info("unloaded the model %s", name)
 
     async def drain(self, timeout: float) -> None:
-        """Finish what was accepted, of all models, for at most `timeout` seconds."""
+        """Cancel loading, and finish what was accepted, of all models, for at most `timeout` seconds."""
+        for loading in self._busy:
+            loading.cancel()
         draining = [asyncio.ensure_future(model.batcher.drain(timeout)) for model in self.all()]
         if waited := [*draining, *self._leaving]:
             await asyncio.wait(waited, timeout=timeout + LEAVE_S)

@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 from prefrm.winmatrix import Scorer
+from serving.access.connections import GRPC_CONNECTION_OPTIONS
 from serving.access.guards import OPEN_PATHS, TokenInterceptor, TokenMiddleware
 from serving.access.tls import ServerTls
 from serving.access.tokens import TokenFile
@@ -30,6 +31,7 @@ from serving.wire.grpc import InferenceService
 from serving.wire.http import create_app
 from serving.wire.metrics_page import create_metrics_app
 from serving.wire.parsing import CarefulRegistrar
+from serving.wire.reflection import add_reflection
 
 __all__ = ["Addresses", "JudgeServer", "Server"]
 
@@ -184,10 +186,13 @@ class Server:
                 ("grpc.max_receive_message_length", self._plane.limits.request_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
+                *GRPC_CONNECTION_OPTIONS,
             ],
         )
-        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._plane), CarefulRegistrar(server))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, CarefulRegistrar(server))
+        registrar = CarefulRegistrar(server, self._plane.limits.deadline_s)
+        add_GRPCInferenceServiceServicer_to_server(InferenceService(self._plane), registrar)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
+        add_reflection([INFERENCE_SERVICE, health.SERVICE_NAME], server)
         await self._health.set(INFERENCE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         try:
             address = join_address(self._host, port)

@@ -4,16 +4,19 @@ The protocol's statistics are counted with the metrics, so that both say the sam
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 from weakref import ref
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from prefrm.winmatrix import WinMatrix
 from serving.observing.cache import CacheCollector, ImageCache
 from serving.observing.gaps import OrderGaps, of_pairs
+from serving.observing.logs import dropped_records
 from serving.observing.requests import Request
 
 __all__ = ["Metrics", "ModelMetrics", "Queue"]
@@ -67,6 +70,7 @@ class Metrics:
         self.caches = CacheCollector()
         self.registry.register(self.gaps)
         self.registry.register(self.caches)
+        self.registry.register(_Log())
         by_model: dict[str, Any] = {"labelnames": ["model", "version"], "registry": self.registry}
         self.requests = Counter(
             "prefrm_requests",
@@ -130,6 +134,14 @@ class Metrics:
         model = self._models.get((request.model, request.version))
         if model is not None:
             model.observe(request)
+
+
+class _Log(Collector):
+    """What this process's log has dropped, read whenever Prometheus asks."""
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Log records that could not be written, or not fast enough"
+        yield CounterMetricFamily("prefrm_log_dropped", text, value=dropped_records())
 
 
 class ModelMetrics:

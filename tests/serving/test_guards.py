@@ -16,8 +16,7 @@ from tritonclient.utils import InferenceServerException
 from prefrm.client import TLS, connect
 from prefrm.errors import RequestError, ServerUnavailableError
 from prefrm.winmatrix import FakeScorer, Group
-from serving.access import guards
-from serving.access import tokens as tokens_module
+from serving.access import guards, reloading
 from serving.access.tls import ServerTls
 from serving.access.tokens import TokenFile
 from serving.models import ModelInfo
@@ -90,7 +89,9 @@ def test_the_health_service_of_grpc_needs_no_token(guarded):
 def every_method():
     service = triton_grpc.service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     named = [f"/inference.GRPCInferenceService/{method.name}" for method in service.methods]
-    return [*named, "/inference.GRPCInferenceService/Nothing", "/grpc.health.v1.Health/Nothing", "/a.B/C"]
+    reflection = [f"/grpc.reflection.{v}.ServerReflection/ServerReflectionInfo" for v in ("v1", "v1alpha")]
+    unknown = ["/inference.GRPCInferenceService/Nothing", "/grpc.health.v1.Health/Nothing", "/a.B/C"]
+    return [*named, *reflection, *unknown]
 
 
 @pytest.mark.parametrize("method", every_method())
@@ -181,7 +182,7 @@ def test_a_client_that_never_ends_its_body_is_let_go(guarded, monkeypatch):
 
 
 def test_tokens_are_exchanged_while_it_serves(tmp_path, monkeypatch):
-    monkeypatch.setattr(tokens_module, "RECHECK_S", 0.0)
+    monkeypatch.setattr(reloading, "RECHECK_S", 0.0)
     path = tmp_path / "tokens"
     path.write_text(TOKEN)
     path.chmod(0o600)

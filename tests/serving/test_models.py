@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 
+import httpx
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
@@ -309,3 +310,26 @@ def test_no_version_is_0():
     with pytest.raises(UnknownModelError, match="unknown model: 'a' version 0 is not found"):
         served.models.get("a", "0")
     assert served.models.get("a", "01").info.version == "1"
+
+
+def test_a_server_stops_though_a_model_is_being_loaded():
+    begun, over = threading.Event(), threading.Event()
+    answers = []
+
+    def load(name):
+        begun.set()
+        over.wait(20)
+        return [model(name, "1", 0.1)]
+
+    with background(Server(plane([model("a", "1", 0.1)], load))) as served:
+        url = f"http://{served.http}/v2/repository/models/b/load"
+        asking = threading.Thread(target=lambda: answers.append(httpx.post(url, timeout=30)))
+        asking.start()
+        assert begun.wait(20)
+        started = time.monotonic()
+    seconds = time.monotonic() - started
+    over.set()
+    asking.join()
+    assert seconds < 10
+    assert [answer.status_code for answer in answers] == [503]
+    assert answers[0].json() == {"error": "the server stopped before it loaded 'b'"}
