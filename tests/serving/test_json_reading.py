@@ -132,20 +132,17 @@ def test_long_numbers_are_refused():
 def elements(text, count, **parameters):
     """The work of reading a request whose images are of that text."""
     data = b'"' + b'","'.join([text] * count) + b'"'
-    fields = json.dumps(
-        {"name": "images", "datatype": "BYTES", "shape": [1, count], "parameters": parameters}
-    )
+    fields = {"name": "images", "datatype": "BYTES", "shape": [1, count], "parameters": parameters}
     body = b'{"inputs": [%b, "data": [%b]}]}' % (json.dumps(fields)[:-1].encode(), data)
     return parse_request(body, len(body), model="judge", version="", limits=LIMITS)
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("\U0001f600".encode() + b"a" * 190_000, 60, {}), (b"QUJD" * MEBIBYTE, 3, {"content_type": "base64"})],
+    ("text", "count", "parameters"),
+    [("\U0001f600".encode() + b"a" * 190_000, 60, {}), (b"QUJD" * MEBIBYTE, 16, {"content_type": "base64"})],
     ids=["text", "base64"],
 )
-def test_elements_are_read_in_short_steps_without_growing(arguments):
-    text, count, parameters = arguments
+def test_elements_are_read_in_short_steps_without_growing(text, count, parameters):
     work = elements(text, count, **parameters)
     tracemalloc.start()
     try:
