@@ -7,7 +7,6 @@ from prefrm.grpo.combined import CombinedReward
 from prefrm.grpo.conversations import last_user_text
 from prefrm.grpo.flow import FlowGRPOReward
 from prefrm.grpo.group_calls import FlowFactoryReward, SlimeReward
-from prefrm.grpo.ordering import OrderedExecutor
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.grpo.trl import AsyncPreferenceReward, PreferenceReward
 from prefrm.grpo.verl import VerlReward
@@ -18,7 +17,6 @@ __all__ = [
     "CombinedReward",
     "FlowFactoryReward",
     "FlowGRPOReward",
-    "OrderedExecutor",
     "PreferenceReward",
     "SlimeReward",
     "VerlReward",
