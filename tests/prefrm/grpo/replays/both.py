@@ -10,7 +10,7 @@ from prefrm.errors import PrefrmError
 from prefrm.grpo.replays import load, play
 from tests.prefrm.grpo.pixels import PixelScorer
 
-TRAINERS = ["flow_grpo"]
+TRAINERS = ["flow_factory", "flow_grpo"]
 REPLAYS = [replay for trainer in TRAINERS for replay in load(trainer)]
 SPREAD = [replay for replay in REPLAYS if replay.processes == 2]
 

@@ -21,5 +21,5 @@ def test_every_reward_is_the_win_rate_in_a_whole_group(replay):
 
 
 def test_there_are_no_replays_of_an_unknown_trainer():
-    with pytest.raises(ConfigError, match=r"there are replays of flow_grpo.*; received 'openrlhf'"):
+    with pytest.raises(ConfigError, match=r"there are replays of .*, flow_grpo.*; received 'openrlhf'"):
         load("openrlhf")
