@@ -85,8 +85,9 @@ class _Call:
 class Collector:
     """Collects candidates into groups of `size` over calls, threads and processes.
 
-    All processes make equally many calls. What fails in one call fails on all processes, and for every call
-    that waits. Candidates of one key beyond `size` make another group.
+    All processes make equally many calls. What fails in one call fails on all processes and for every call
+    that waits. Later calls fail too, unless they bring whole groups: what they would wait for may be what
+    failed. Candidates of one key beyond `size` make another group.
 
     Args:
         judge: called on one process for each whole group: takes groups of candidates, and gives for each
@@ -105,6 +106,7 @@ class Collector:
         self._count = 0
         self._calls: dict[int, _Call] = {}
         self._arrived = 0.0
+        self._failure: Exception | None = None
         self._groups = 0
         self._owners: dict[str, int] = {}
         self._partial: Partial[_Place] = Partial(size)
@@ -127,18 +129,27 @@ class Collector:
             self._count += 1
             call = _Call(number=self._count, keys=keys, thread=threading.current_thread())
             self._calls[call.number] = call
-            try:
-                self._round(call.number, made)
-            except Exception as error:
-                call.failure = error
-                self._give_up(error)
-            self._arrived = time.monotonic()
-            self._changed.notify_all()
+            self._advance(call, made)
             self._wait(call)
             del self._calls[call.number]
         if call.failure is not None:
             raise call.failure
         return [call.outcomes[n] for n in range(len(keys))]
+
+    def _advance(self, call: _Call, made: Sequence[Keyed] | Exception) -> None:
+        """Hold a round; then the call has its outcomes, has failed, or waits."""
+        try:
+            self._round(call.number, made)
+        except Exception as error:
+            call.failure = error
+        if call.waits and self._failure is not None:
+            call.failure = self._failure
+        if call.failure is not None:
+            self._give_up(call.failure)
+        elif not call.waits:
+            self._failure = None
+        self._arrived = time.monotonic()
+        self._changed.notify_all()
 
     def _round(self, number: int, made: Sequence[Keyed] | Exception) -> None:
         """Exchange one call of each process, and score the groups that are whole now."""
@@ -212,6 +223,7 @@ class Collector:
         )
 
     def _give_up(self, error: Exception) -> None:
+        self._failure = error
         for call in self._calls.values():
             if call.waits:
                 call.failure = error

@@ -29,7 +29,7 @@ ADVICE = (
     "of an epoch: futures.ThreadPoolExecutor(max_workers=train_sampler.num_batches_per_epoch)"
 )
 
-ALONE = "flow_grpo evaluates with one image of a prompt, before its first step too"
+ALONE = "flow_grpo evaluates with one image of a prompt, every eval_freq epochs and before the first"
 
 Outcome = tuple[float, float]
 """A candidate's reward and its mean order gap."""
@@ -74,7 +74,7 @@ class FlowGRPOReward:
         on_missing: OnMissing = "raise",
         on_single: OnSingle = "nan",
         reference: Reference | str | Path | None = None,
-        patience: float = 1800.0,
+        patience: float = 600.0,
     ) -> None:
         if group_size < 2:
             raise ConfigError(f"a group needs at least 2 images; received group_size={group_size}")
@@ -163,8 +163,8 @@ def _only_strict() -> bool | None:
     """The variable of this name of the innermost caller that has it."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        if "only_strict" in (variables := frame.f_locals):
-            return bool(variables["only_strict"])
+        if isinstance(value := frame.f_locals.get("only_strict"), bool):
+            return value
         frame = frame.f_back
     return None
 

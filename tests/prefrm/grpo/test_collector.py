@@ -64,7 +64,7 @@ def test_a_pool_with_too_few_threads_is_told_apart_from_a_slow_trainer():
                 ConfigError, match=r"2 images of 'a' came.*all workers.*pool wait.*; set this$"
             ):
                 call.result(timeout=10)
-    # Those that began then end with their pool: nothing keeps a failed run from exiting.
+    # Those that began then fail as well: nothing keeps a failed run from exiting.
     assert [type(call.exception(timeout=10)) for call in calls[2:]] == [ConfigError] * 2
     assert time.monotonic() - started < 5
 
@@ -97,8 +97,13 @@ def test_what_fails_in_one_call_fails_for_those_that_wait():
         for call in (waiting, failed):
             with pytest.raises(RuntimeError, match="the judge broke"):
                 call.result(timeout=10)
-    groups._judge = judge
-    assert groups.outcomes(lambda: items("a3 a4")) == [["a3", "a4"]] * 2
+        # What this one would wait for has failed.
+        with pytest.raises(RuntimeError, match="the judge broke"):
+            submit(executor, groups, "a3").result(timeout=10)
+        groups._judge = judge
+        assert groups.outcomes(lambda: items("a4 a5")) == [["a4", "a5"]] * 2
+        calls = [submit(executor, groups, text) for text in ("a6", "a7")]
+        assert [call.result(timeout=10) for call in calls] == [[["a6", "a7"]]] * 2
 
 
 def test_no_candidates_at_all():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prefrm.errors import ConfigError
+from prefrm.errors import ConfigError, PrefrmError
 from prefrm.grpo.replays import load, play, problems
 from tests.prefrm.grpo.pixels import PixelScorer
 from tests.prefrm.grpo.replays.both import REPLAYS, options_of
@@ -12,7 +12,7 @@ from tests.prefrm.grpo.replays.both import REPLAYS, options_of
 def test_every_reward_is_the_win_rate_in_a_whole_group(replay):
     alone = replay.merged()
     if replay.error:
-        with pytest.raises(ConfigError) as raised:
+        with pytest.raises(PrefrmError) as raised:
             play(alone, PixelScorer())
         assert replay.error in str(raised.value)
         return

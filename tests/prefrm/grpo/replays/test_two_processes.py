@@ -36,3 +36,9 @@ def test_every_reward_is_the_win_rate_in_a_whole_group(seen, replay):
     assert problems(replay, played) == []
     # Both processes share the work.
     assert all(part.judged for part in played) or len([g for p in played for g in p.judged]) == 1
+
+
+def test_a_judge_that_one_process_cannot_reach_stops_both(seen):
+    first, second = (results["down on rank 1"]["error"] for results in seen)
+    assert second == "ServerUnavailableError: nobody answers at 127.0.0.1:9"
+    assert first == f"ScoringError: rank 1 failed: {second}"
