@@ -4,13 +4,15 @@ A call is one group, so nothing has to be brought together. Neither package is i
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.grpo.conversations import last_user_text
-from prefrm.grpo.groups import GroupRule, Rewards
+from prefrm.grpo.groups import GroupRule, OnSingle, Rewards
+from prefrm.grpo.references import Reference
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.pixels import split_images
 from prefrm.rewards import RewardFunction
@@ -26,11 +28,16 @@ class FlowFactoryReward:
             required_fields = ("prompt", "image")
             __call__ = FlowFactoryReward(connect("grpc://judge:8001/judge"))
 
+    It sets `use_tensor_inputs` of the class: where Flow-Factory converts a group to Pillow images, one NaN
+    makes all of them black, and nobody can tell.
+
     Args:
         scorer: what judges the groups.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
         on_missing: what to do about an image without a reward: "raise", or "drop", which gives it NaN.
             Flow-Factory skips no NaN: whoever drops must mask them.
+        on_single: what to do about a group of one; see `GroupRule`.
+        reference: `reference(prompt, None)` gives an image; or a folder as `reference_folder` reads it.
     """
 
     def __init__(
@@ -39,17 +46,24 @@ class FlowFactoryReward:
         *,
         reward: str | RewardFunction = "win_rate",
         on_missing: OnMissing = "raise",
+        on_single: OnSingle = "nan",
+        reference: Reference | str | Path | None = None,
     ) -> None:
         self._scorer = scorer
-        self._rule = GroupRule.of(reward, on_missing)
+        self._rule = GroupRule.of(reward, on_missing, on_single, reference, alone="set group_size")
+
+    def __set_name__(self, owner: Any, name: str) -> None:
+        if "use_tensor_inputs" not in vars(owner):
+            owner.use_tensor_inputs = True
 
     # No **kwargs: Flow-Factory passes every field of its samples that this signature names.
-    def __call__(self, prompt: Sequence[str], image: Sequence[Any]) -> Floats:
+    def __call__(self, prompt: Sequence[str], image: Any = None) -> Floats:
         """The rewards of one group, float32 [G].
 
         Args:
             prompt: the same, G times.
-            image: G Pillow images, or tensors CHW of floats in [0, 1]; or these as one batch.
+            image: G Pillow images, or tensors CHW of floats in [0, 1]; or these as one batch. Flow-Factory
+                leaves it out where any sample of the group has none: then all of them are missing.
 
         Raises:
             ConfigError: the prompts differ, or an image is not in one of these forms.
@@ -57,12 +71,13 @@ class FlowFactoryReward:
             ScoringError: the scorer could not answer.
             IncompleteMatrixError: an image has no reward and `on_missing` is "raise".
         """
-        images = split_images(image)
+        images = [None] * len(prompt) if image is None else split_images(image)
         if len(images) != len(prompt):
             raise ConfigError(f"received {len(images)} images and {len(prompt)} prompts")
         rows = [self._rule.candidate(text, one) for text, one in zip(prompt, images, strict=True)]
-        groups = self._rule.to_score([rows])
-        (rewards,) = self._rule.settle([rows], groups, score_all(self._scorer, groups))
+        group = self._rule.completed(rows)
+        groups = self._rule.to_score([group])
+        (rewards,) = self._rule.settle([group], groups, score_all(self._scorer, groups))
         return np.array(self._rule.numbers(rewards), dtype=np.float32)
 
 

@@ -1,0 +1,25 @@
+"""Every replay on one process: its processes' parts of a batch are one batch."""
+
+import pytest
+
+from prefrm.errors import ConfigError, PrefrmError
+from prefrm.grpo.replays import load, play, problems
+from tests.prefrm.grpo.pixels import PixelScorer
+from tests.prefrm.grpo.replays.both import REPLAYS, options_of
+
+
+@pytest.mark.parametrize("replay", REPLAYS, ids=lambda replay: f"{replay.trainer}: {replay.name}")
+def test_every_reward_is_the_win_rate_in_a_whole_group(replay):
+    alone = replay.merged()
+    if replay.error:
+        with pytest.raises(PrefrmError) as raised:
+            play(alone, PixelScorer())
+        assert replay.error in str(raised.value)
+        return
+    played = play(alone, PixelScorer(), **options_of(replay))
+    assert problems(alone, [played]) == []
+
+
+def test_there_are_no_replays_of_an_unknown_trainer():
+    with pytest.raises(ConfigError, match=r"there are replays of .*, flow_grpo.*; received 'openrlhf'"):
+        load("openrlhf")
