@@ -28,6 +28,7 @@ __all__ = [
     "MAX_REQUEST_GROUPS",
     "METRICS_PORT",
     "OUTPUTS",
+    "TIE",
     "Part",
     "TensorSpec",
     "Tensors",

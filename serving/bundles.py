@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -139,4 +139,5 @@ class BundleShelf:
             compile=options.compile,
             limits=options.limits,
         )
-        return LoadedModel(info=self._info(bundle), scorer=engine, cache=engine.cache)
+        info = replace(self._info(bundle), device=str(engine.judge.device))
+        return LoadedModel(info=info, scorer=engine, cache=engine.cache)

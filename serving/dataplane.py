@@ -4,6 +4,7 @@ Knows no HTTP and no gRPC.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,11 +15,17 @@ import numpy.typing as npt
 from prefrm.errors import ProtocolError
 from prefrm.protocol import OUTPUTS, decode_groups, encode_matrices
 from prefrm.winmatrix import Group, WinMatrix
-from serving.descriptions import describe_config, describe_model, describe_server
-from serving.errors import InvalidRequestError, NotReadyError
+from serving.descriptions import (
+    conflicting_field,
+    describe_config,
+    describe_model,
+    describe_server,
+    parse_config,
+)
+from serving.errors import InvalidRequestError, NotReadyError, UnsupportedError
 from serving.inflight import InFlightBytes
 from serving.limits import Limits, with_refusals
-from serving.models import ModelRepository, ServedModel
+from serving.models import UNKNOWN, ModelInfo, ModelRepository, ServedModel
 from serving.observing.metrics import Metrics
 from serving.observing.requests import Observer, Request, Watch
 from serving.tensors import InputTensor, read_inputs
@@ -126,16 +133,18 @@ class DataPlane:
         record.id = record.id or request.id
         model = self._model(request.model, request.version, record)
         names = _selected(request.outputs)
+        began = time.monotonic()
         try:
             groups = decode_groups(read_inputs(request.inputs, self.limits))
         except ProtocolError as error:
             raise InvalidRequestError(str(error)) from error
+        record.input_s = time.monotonic() - began
         matrices = await self._score(model, groups, request.timeout, record)
+        began = time.monotonic()
+        outputs = encode_matrices(matrices, names)
+        record.output_s = time.monotonic() - began
         return InferResponse(
-            model=model.info.name,
-            version=model.info.version,
-            id=request.id,
-            outputs=encode_matrices(matrices, names),
+            model=model.info.name, version=model.info.version, id=request.id, outputs=outputs
         )
 
     async def score(
@@ -169,6 +178,38 @@ class DataPlane:
         """The model's configuration in Triton's form. Raises `UnknownModelError`."""
         return describe_config(self.models.get(model, version).info, self.limits.request_groups)
 
+    async def load(self, model: str, parameters: Mapping[str, object]) -> None:
+        """Load a model, or load it again.
+
+        Args:
+            model: its name.
+            parameters: of the protocol; only `config` is supported, which the model must agree with.
+
+        Raises:
+            UnsupportedError: this server loads no models, or a parameter is a file.
+            InvalidRequestError: another parameter is unknown or malformed; or as `ModelRepository.load`.
+        """
+        # Triton's words, which its clients look for; `ModelRepository.load` has them as well.
+        failed = f"failed to load {model!r}: "
+        if any(name.startswith("file:") for name in parameters):
+            raise UnsupportedError(f"{failed}a model comes from the server's own folders; send no files")
+        if unknown := sorted(parameters.keys() - {"config"}):
+            raise InvalidRequestError(f"{failed}unknown parameter {unknown[0]!r}; send 'config' or none")
+        try:
+            requested = parse_config(parameters["config"]) if parameters else {}
+        except ValueError as error:
+            raise InvalidRequestError(f"{failed}'config' is not a model configuration: {error}") from error
+
+        def check(info: ModelInfo) -> None:
+            config = describe_config(info, self.limits.request_groups)
+            if field := conflicting_field(requested, config):
+                raise InvalidRequestError(
+                    f"'config' has another value of {field!r}; a model's configuration follows from its "
+                    "bundle and the server's options, so leave it out"
+                )
+
+        await self.models.load(model, check)
+
     def statistics(self, model: str = "", version: str = "") -> dict[str, Any]:
         """Counts and durations since the start; for "" of every model. Raises `UnknownModelError`."""
         found = self.models.versions(model, version) if model else self.models.all()
@@ -189,7 +230,10 @@ class DataPlane:
         model = self.models.get(name, version)
         record.model, record.version = model.info.name, model.info.version
         if not (self._accepting and model.ready):
-            raise NotReadyError(f"the model {name!r} is not ready")
+            raise NotReadyError(
+                f"{UNKNOWN}: {name!r} version {model.info.version} is not at ready state; "
+                "it is starting, stopping or hanging, so try again"
+            )
         return model
 
     async def _score(

@@ -23,6 +23,8 @@ __all__ = ["LoadedModel", "Loader", "ModelInfo", "ModelRepository", "ServedModel
 
 logger = logging.getLogger(__name__)
 
+# Triton's words, by which its clients tell this error from others.
+UNKNOWN = "Request for unknown model"
 # What the end of a queue may take beyond its time.
 LEAVE_S = 1.0
 
@@ -31,6 +33,12 @@ LEAVE_S = 1.0
 class ModelInfo:
     """What a model is called, and facts about it that its configuration shows as parameters.
 
+    Attributes:
+        name: of the model.
+        version: of the model.
+        facts: by name.
+        device: that the model computes on, as torch names it.
+
     Raises:
         ConfigError: the name does not fit into a URL as it is, or the version is no positive number.
     """
@@ -38,6 +46,7 @@ class ModelInfo:
     name: str
     version: str = "1"
     facts: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
@@ -129,14 +138,15 @@ class ModelRepository:
         """The versions of a model, ascending, or the one that is named. Raises `UnknownModelError`."""
         found = self._models.get(name)
         if found is None:
-            raise UnknownModelError(f"unknown model {name!r}; this server has {_listed(self._models)}")
+            state = "has no available versions" if name in self._unloaded else "is not found"
+            raise UnknownModelError(f"{UNKNOWN}: {name!r} {state}; this server has {_listed(self._models)}")
         if version:
             if not version.isdecimal():
                 raise InvalidRequestError(f"a model's version is a number from 1 on; received {version!r}")
             version = version.lstrip("0") or "0"
         if version and version not in found:
             raise UnknownModelError(
-                f"unknown version {version!r} of the model {name!r}; this server has {_listed(found)}"
+                f"{UNKNOWN}: {name!r} version {version} is not found; this server has {_listed(found)}"
             )
         return [found[version]] if version else sorted(found.values(), key=lambda one: int(one.info.version))
 
@@ -152,23 +162,30 @@ class ModelRepository:
             rows.append({"name": model.info.name, "version": model.info.version} | state)
         return sorted(rows, key=lambda row: (row["name"], int(row["version"])))
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, check: Callable[[ModelInfo], None] = lambda _: None) -> None:
         """Load a model, or load it again: requests go to the new one as soon as it is there.
+
+        Args:
+            name: of the model.
+            check: called with each version before it is served; a `PrefrmError` that it raises refuses it.
 
         Raises:
             UnsupportedError: this server loads no models.
-            InvalidRequestError: it cannot be loaded, and what was served still is; or there is none.
+            InvalidRequestError: it cannot be loaded or was refused, and what was served still is; or there
+                is none.
         """
-        loading = asyncio.create_task(self._load(self._require_loader(), name))
+        loading = asyncio.create_task(self._load(self._require_loader(), name, check))
         self._busy.add(loading)
         loading.add_done_callback(self._busy.discard)
         # Whoever asked may leave: what is being loaded is there in the end, and nothing else is meanwhile.
         await asyncio.shield(loading)
 
-    async def _load(self, loader: Loader, name: str) -> None:
+    async def _load(self, loader: Loader, name: str, check: Callable[[ModelInfo], None]) -> None:
         async with self._one_at_a_time:
             try:
                 loaded = await asyncio.to_thread(loader, name)
+                for found in loaded:
+                    check(found.info)
             except PrefrmError as error:
                 raise InvalidRequestError(f"failed to load {name!r}: {error}") from error
             except Exception as error:

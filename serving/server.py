@@ -12,7 +12,6 @@ from typing import Any
 import grpc
 import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from prometheus_client import make_asgi_app
 from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 from prefrm.winmatrix import Scorer
@@ -29,6 +28,7 @@ from serving.sockets import address_of, bind, join_address, port_in_use
 from serving.wire.docs_page import DOCS_PAGE
 from serving.wire.grpc import InferenceService
 from serving.wire.http import create_app
+from serving.wire.metrics_page import create_metrics_app
 from serving.wire.parsing import CarefulRegistrar
 
 __all__ = ["Addresses", "JudgeServer", "Server"]
@@ -118,7 +118,9 @@ class Server:
         async with AsyncExitStack() as started:
             app = create_app(self._plane, None if self._tokens is None else OPEN_PATHS)
             http = await self._start_http("http", app, started)
-            metrics = await self._start_http("metrics", make_asgi_app(self._plane.metrics.registry), started)
+            metrics = await self._start_http(
+                "metrics", create_metrics_app(self._plane.metrics.registry), started
+            )
             grpc_address = await self._start_grpc(started)
             self._plane.start()
             started.push_async_callback(_cancelled, asyncio.create_task(self._watch(), name="watch"))
@@ -147,7 +149,6 @@ class Server:
         listener = bind(self._host, self._ports[which], which)
         tls = self._tls
         if self._tokens is not None:
-            # The metrics are answered under every path.
             open_paths = OPEN_PATHS if which == "http" else frozenset()
             refused = functools.partial(self._plane.refused, which, UNAUTHENTICATED)
             app = TokenMiddleware(app, self._tokens, refused, open_paths)

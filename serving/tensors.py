@@ -4,6 +4,7 @@ Knows which inputs the protocol has; decides nothing about models. The layout is
 Inference Protocol's: little-endian, row-major; a BYTES element is a uint32 length and that many bytes.
 """
 
+import binascii
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,13 +29,17 @@ SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputTensor:
-    """An input as it was received, unchecked: either `raw` bytes or a flat list of `elements`."""
+    """An input as it was received, unchecked: either `raw` bytes or a flat list of `elements`.
+
+    With `base64`, the elements of either are base64, as MLServer's parameter `content_type` says.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     raw: bytes | None = None
     elements: Sequence[object] | None = None
+    base64: bool = False
 
 
 def read_inputs(tensors: Sequence[InputTensor], limits: Limits) -> dict[str, npt.NDArray[Any]]:
@@ -71,6 +76,8 @@ def _read(tensor: InputTensor, spec: TensorSpec, limits: Limits) -> npt.NDArray[
         content = _split(tensor.raw, spec.name)
     else:
         content = (_element(value, spec.name) for value in tensor.elements or ())
+    if tensor.base64:
+        content = (_decoded(element, spec.name) for element in content)
     elements = list(islice(content, needed + 1))
     if len(elements) != needed:
         count = len(elements) if len(elements) < needed else f"more than {needed}"
@@ -104,6 +111,15 @@ def _element(value: object, name: str) -> bytes:
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
             f"input {name!r} has an element that is no valid text: {error.reason}"
+        ) from error
+
+
+def _decoded(element: bytes, name: str) -> bytes:
+    try:
+        return binascii.a2b_base64(element, strict_mode=True)
+    except binascii.Error as error:
+        raise InvalidRequestError(
+            f"input {name!r} has the content_type base64 and an element that is not base64: {error}"
         ) from error
 
 

@@ -184,10 +184,9 @@ class ModelMetrics:
         self._add("success" if succeeded else "fail", request.seconds)
         if succeeded:
             self._add("queue", request.queue_s)
+            self._add("compute_input", request.input_s)
             self._add("compute_infer", request.compute_s)
-            # Decoding and encoding are part of what the scorer does; readers of Triton's look for these.
-            self._add("compute_input", 0.0)
-            self._add("compute_output", 0.0)
+            self._add("compute_output", request.output_s)
 
     def snapshot(self) -> dict[str, Any]:
         """The protocol's model statistics, without the model's name: counts, and durations in nanoseconds."""
@@ -203,8 +202,9 @@ class ModelMetrics:
                 {
                     "batch_size": size,
                     "compute_infer": {"count": count, "ns": int(seconds * 1e9)},
-                    "compute_input": {"count": count, "ns": 0},
-                    "compute_output": {"count": count, "ns": 0},
+                    # Tensors are read and written for each request, not for each batch.
+                    "compute_input": {"count": 0, "ns": 0},
+                    "compute_output": {"count": 0, "ns": 0},
                 }
                 for size, (count, seconds) in sorted(self._by_size.items())
             ],

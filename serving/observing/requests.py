@@ -33,8 +33,10 @@ class Request:
         content_bytes: of all prompts and images together.
         cost: tokens, as estimated.
         started: by `time.monotonic()`.
+        input_s: seconds that reading its tensors took; 0 for a request without tensors.
         queue_s: seconds until the turn of its last group.
         compute_s: seconds of the batches that it was in.
+        output_s: seconds that writing the tensors of its answer took, likewise.
         seconds: from its arrival to its end.
         traceparent: what the client sent in W3C's header of that name, or "", unchecked.
         tracestate: likewise.
@@ -50,8 +52,10 @@ class Request:
     content_bytes: int = 0
     cost: int = 0
     started: float = field(default_factory=time.monotonic)
+    input_s: float = 0.0
     queue_s: float = 0.0
     compute_s: float = 0.0
+    output_s: float = 0.0
     seconds: float = 0.0
     traceparent: str = ""
     tracestate: str = ""

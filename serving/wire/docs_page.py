@@ -1,6 +1,6 @@
 """The OpenAPI document, `/docs`, which shows it with the server's own assets, and `/`, which leads there."""
 
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from importlib.resources import files
 from typing import Any
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-__all__ = ["DOCS_PAGE", "DOCS_PATHS", "OPENAPI_PATH", "describe_access", "docs_router"]
+__all__ = ["DOCS_PAGE", "DOCS_PATHS", "OPENAPI_PATH", "complete_document", "docs_router"]
 
 OPENAPI_PATH, DOCS_PAGE = "/openapi.json", "/docs"
 # Files of the package fastapi-swagger, which carries the current Swagger UI.
@@ -52,22 +52,29 @@ def docs_router(app: FastAPI) -> APIRouter:
     return router
 
 
-def describe_access(app: FastAPI, open_paths: Set[str] | None) -> None:
-    """Have the document name the token that paths need, `open_paths` excepted; with None, none does."""
-    if open_paths is None:
-        return
+def complete_document(app: FastAPI, schemas: Mapping[str, Any], open_paths: Set[str] | None) -> None:
+    """Add to the document what FastAPI does not know.
+
+    Args:
+        app: whose document it is.
+        schemas: of requests that are read without FastAPI, by name.
+        open_paths: those that need no token; None if no path needs one.
+    """
     plain = app.openapi
 
-    def with_token() -> dict[str, Any]:
+    def completed() -> dict[str, Any]:
         document = plain()
-        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}]
-        for path in open_paths & document["paths"].keys():
-            for operation in document["paths"][path].values():
-                operation["security"] = []
+        components = document["components"]
+        components["schemas"].update(schemas)
+        if open_paths is not None:
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"token": []}]
+            for path in open_paths & document["paths"].keys():
+                for operation in document["paths"][path].values():
+                    operation["security"] = []
         return document
 
-    app.openapi = with_token  # type: ignore[method-assign]
+    app.openapi = completed  # type: ignore[method-assign]
 
 
 def _asset(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:

@@ -25,7 +25,7 @@ from serving.errors import (
 )
 from serving.observing.logs import log_failure
 from serving.tensors import InputTensor, pack
-from serving.wire.parameters import read_timeout
+from serving.wire.parameters import BASE64, CONTENT_TYPE, read_timeout
 from serving.wire.parsing import UNREADABLE, UNREADABLE_MESSAGE
 
 __all__ = ["InferenceService"]
@@ -110,8 +110,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @_translating
     async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
-        _refuse_parameters(request)
-        await self._plane.models.load(request.model_name)
+        await self._plane.load(request.model_name, _parameters(request))
         return pb.RepositoryModelLoadResponse()
 
     @_translating
@@ -213,11 +212,6 @@ def _stream_error(request: Any, message: str) -> Any:
     )
 
 
-def _refuse_parameters(request: Any) -> None:
-    if request.parameters:
-        raise UnsupportedError("a model is loaded from where the server has it; send no parameters")
-
-
 def _parsed(request: Any, time_remaining: float | None) -> InferRequest:
     for output in request.outputs:
         if "shared_memory_region" in output.parameters:
@@ -261,6 +255,7 @@ def _inputs(request: Any) -> list[InputTensor]:
             shape=tuple(tensor.shape),
             raw=raw,
             elements=list(tensor.contents.bytes_contents),
+            base64=getattr(tensor.parameters.get(CONTENT_TYPE), "string_param", "") == BASE64,
         )
         for tensor, raw in zip(request.inputs, raws or [None] * len(request.inputs), strict=True)
     ]

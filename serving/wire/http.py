@@ -4,6 +4,7 @@ Every answer other than 200 is `{"error": "..."}`, unknown routes included. Bodi
 stock clients send no usable Content-Type.
 """
 
+import functools
 import json
 import math
 from collections.abc import Awaitable, Callable, Set
@@ -16,6 +17,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from serving.dataplane import DataPlane
+from serving.descriptions import to_triton_json
 from serving.errors import (
     InvalidRequestError,
     NotReadyError,
@@ -23,13 +25,28 @@ from serving.errors import (
     ServingError,
     UnsupportedError,
 )
-from serving.wire.docs_page import OPENAPI_PATH, describe_access, docs_router
+from serving.wire.docs_page import OPENAPI_PATH, complete_document, docs_router
 from serving.wire.http_codec import compress, parse_request, render_response
 from serving.wire.http_io import read_body, unless_gone
+from serving.wire.protocol_schema import (
+    IndexRequest,
+    InferenceRequest,
+    InferenceResponse,
+    JsonObject,
+    Liveness,
+    LoadRequest,
+    ModelMetadata,
+    ModelReadiness,
+    ModelState,
+    Readiness,
+    ServerMetadata,
+    describe_request,
+    request_schemas,
+)
 from serving.wire.score_api import SCORE, score_router
 from serving.wire.score_schema import ErrorAnswer
 
-__all__ = ["create_app"]
+__all__ = ["answer_http_error", "create_app"]
 
 DESCRIPTION = """
 A preference judge: it compares the images of a group with each other; an image's *win rate* is its reward.
@@ -76,49 +93,62 @@ def create_app(plane: DataPlane, open_paths: Set[str] | None = None) -> FastAPI:
         responses={"default": {"model": ErrorAnswer, "description": "What went wrong."}},
     )
     app.add_exception_handler(ServingError, _on_serving_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(Exception, _on_crash)
     app.include_router(score_router(plane))
     app.include_router(_protocol_router(_Routes(plane)))
     app.include_router(docs_router(app))
-    describe_access(app, open_paths)
+    complete_document(app, request_schemas(), open_paths)
     return app
 
 
 def _protocol_router(wire: "_Routes") -> APIRouter:
-    """The routes of the Open Inference Protocol."""
+    """The routes of the Open Inference Protocol. Each answers with a slash at its end, too."""
     router = APIRouter(tags=[PROTOCOL])
 
-    def get(path: str, endpoint: Endpoint, summary: str, **options: Any) -> None:
-        router.add_api_route(path, endpoint, methods=["GET"], summary=summary, **options)
+    def route(
+        method: str, path: str, endpoint: Endpoint, summary: str, answer: Any = None, body: Any = None
+    ) -> None:
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            summary=summary,
+            response_model=answer,
+            # Without an answer there is no body.
+            response_class=Response if answer is None else JSONResponse,
+            openapi_extra=describe_request(path, body),
+        )
+        router.add_api_route(f"{path}/", endpoint, methods=[method], include_in_schema=False)
 
-    def post(path: str, endpoint: Endpoint, summary: str, **options: Any) -> None:
-        router.add_api_route(path, endpoint, methods=["POST"], summary=summary, **options)
-
-    empty: dict[str, Any] = {"response_class": Response}
-    get("/v2", wire.server_metadata, "Describe the server and its extensions of the protocol")
-    get("/v2/health/live", wire.live, "Tell whether the server is alive", **empty)
-    get("/v2/health/ready", wire.ready, "Tell whether the server is ready for requests", **empty)
-    get("/v2/models/stats", wire.statistics, "Statistics of all models")
-    post("/v2/repository/index", wire.repository_index, "List the models and their states")
-    post("/v2/repository/models/{model}/load", wire.load, "Load a model", **empty)
-    post("/v2/repository/models/{model}/unload", wire.unload, "Unload a model", **empty)
+    get, post = functools.partial(route, "GET"), functools.partial(route, "POST")
+    get("/v2", wire.server_metadata, "Describe the server and its extensions of the protocol", ServerMetadata)
+    get("/v2/health/live", wire.live, "Tell whether the server is alive", Liveness)
+    get("/v2/health/ready", wire.ready, "Tell whether the server is ready for requests", Readiness)
+    get("/v2/models/stats", wire.statistics, "Statistics of all models", JsonObject)
+    post(
+        "/v2/repository/index", wire.index, "List the models and their states", list[ModelState], IndexRequest
+    )
+    post("/v2/repository/models/{model}/load", wire.load, "Load a model", body=LoadRequest)
+    post("/v2/repository/models/{model}/unload", wire.unload, "Unload a model")
     for path, which in (
         ("/v2/models/{model}", "the newest version of a model"),
         ("/v2/models/{model}/versions/{version:digits}", "a version of a model"),
     ):
-        get(path, wire.model_metadata, f"Describe the inputs and outputs of {which}")
-        get(f"{path}/ready", wire.model_ready, f"Tell whether {which} is ready", **empty)
-        get(f"{path}/config", wire.model_config, f"Configuration of {which}")
-        get(f"{path}/stats", wire.statistics, f"Statistics of {which}")
-        post(f"{path}/infer", wire.infer, f"Score groups, as tensors, with {which}")
+        get(path, wire.model_metadata, f"Describe the inputs and outputs of {which}", ModelMetadata)
+        get(f"{path}/ready", wire.model_ready, f"Tell whether {which} is ready", ModelReadiness)
+        get(f"{path}/config", wire.model_config, f"Configuration of {which}", JsonObject)
+        get(f"{path}/stats", wire.statistics, f"Statistics of {which}", JsonObject)
+        scoring = f"Score groups, as tensors, with {which}"
+        post(f"{path}/infer", wire.infer, scoring, InferenceResponse, InferenceRequest)
     for kind in ("system", "cuda"):
-        # There are never regions: nothing is listed, and to let go of all of them is no mistake.
+        # There are never regions: nothing is listed, and to unregister all of them is not a mistake.
         regions = f"/v2/{kind}sharedmemory"
         named = f"{regions}/region/{{region}}/unregister"
-        get(f"{regions}/status", wire.no_regions, f"List the regions of {kind} shared memory: none")
-        post(f"{regions}/unregister", wire.live, f"Unregister all regions of {kind} shared memory", **empty)
-        post(named, wire.live, f"Unregister a region of {kind} shared memory", **empty)
+        status = f"List the regions of {kind} shared memory: none"
+        get(f"{regions}/status", wire.no_regions, status, list[JsonObject])
+        post(f"{regions}/unregister", wire.unregister, f"Unregister all regions of {kind} shared memory")
+        post(named, wire.unregister, f"Unregister a region of {kind} shared memory")
     for path in UNSUPPORTED_PATHS:
         router.add_api_route(path, wire.unsupported, methods=["GET", "POST"], include_in_schema=False)
     return router
@@ -140,55 +170,62 @@ register_url_convertor("digits", _Digits())
 
 
 class _Routes:
-    """One method for each route. FastAPI fills `model` and `version` from the path."""
+    """One method for each route."""
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
 
-    async def live(self) -> Response:
-        return _yes()
+    async def live(self, _: Request) -> Response:
+        return JSONResponse({"live": True})
 
-    async def ready(self) -> Response:
+    async def ready(self, _: Request) -> Response:
         if not self._plane.ready:
             raise NotReadyError("the server is not ready")
-        return _yes()
+        return JSONResponse({"ready": True})
 
-    async def no_regions(self) -> Response:
+    async def no_regions(self, _: Request) -> Response:
         return JSONResponse([])
 
-    async def server_metadata(self) -> Response:
+    async def unregister(self, _: Request) -> Response:
+        return Response()
+
+    async def server_metadata(self, _: Request) -> Response:
         return JSONResponse(self._plane.server_metadata())
 
-    async def model_metadata(self, model: str, version: str = "") -> Response:
-        return JSONResponse(self._plane.model_metadata(model, version))
+    async def model_metadata(self, request: Request) -> Response:
+        return JSONResponse(self._plane.model_metadata(*_model_of(request)))
 
-    async def model_ready(self, model: str, version: str = "") -> Response:
+    async def model_ready(self, request: Request) -> Response:
+        model, version = _model_of(request)
         if not self._plane.model_ready(model, version):
             raise NotReadyError(f"the model {model!r} is not ready")
-        return _yes()
+        return JSONResponse({"name": model, "ready": True})
 
-    async def model_config(self, model: str, version: str = "") -> Response:
-        return JSONResponse(self._plane.model_config(model, version))
+    async def model_config(self, request: Request) -> Response:
+        return JSONResponse(to_triton_json(self._plane.model_config(*_model_of(request))))
 
-    async def statistics(self, model: str = "", version: str = "") -> Response:
-        return JSONResponse(self._plane.statistics(model, version))
+    async def statistics(self, request: Request) -> Response:
+        return JSONResponse(self._plane.statistics(*_model_of(request)))
 
-    async def repository_index(self, request: Request) -> Response:
+    async def index(self, request: Request) -> Response:
         fields = await self._fields(request)
         ready_only = fields.get("ready", False)
         if not isinstance(ready_only, bool):
             raise InvalidRequestError(f"'ready' must be true or false; received {str(ready_only)[:60]!r}")
         return JSONResponse(self._plane.repository_index(ready_only=ready_only))
 
-    async def load(self, request: Request, model: str) -> Response:
-        if (await self._fields(request)).get("parameters"):
-            raise UnsupportedError("a model is loaded from where the server has it; send no parameters")
-        await self._plane.models.load(model)
-        return _yes()
+    async def load(self, request: Request) -> Response:
+        parameters = (await self._fields(request)).get("parameters", {})
+        if not isinstance(parameters, dict):
+            raise InvalidRequestError(
+                f"'parameters' must be a JSON object; received {str(parameters)[:60]!r}"
+            )
+        await self._plane.load(_model_of(request)[0], parameters)
+        return Response()
 
-    async def unload(self, model: str) -> Response:
-        await self._plane.models.unload(model)
-        return _yes()
+    async def unload(self, request: Request) -> Response:
+        await self._plane.models.unload(_model_of(request)[0])
+        return Response()
 
     async def _fields(self, request: Request) -> dict[str, Any]:
         """A body of JSON that may be left out."""
@@ -204,7 +241,8 @@ class _Routes:
     async def unsupported(self, request: Request) -> Response:
         raise UnsupportedError(f"{request.url.path} is not supported")
 
-    async def infer(self, request: Request, model: str, version: str = "") -> Response:
+    async def infer(self, request: Request) -> Response:
+        model, version = _model_of(request)
         with self._plane.observed("http", request.headers.items()) as record:
             body = await read_body(request, self._plane.limits)
             header_length = request.headers.get("inference-header-content-length")
@@ -221,9 +259,9 @@ class _Routes:
         return Response(content, media_type=media_type, headers=headers)
 
 
-def _yes() -> Response:
-    # Without a body, as Triton has it: the stock aio client never reads one here, and leaks the connection.
-    return Response()
+def _model_of(request: Request) -> tuple[str, str]:
+    """Name and version from the path, each "" where it is not there."""
+    return request.path_params.get("model", ""), request.path_params.get("version", "")
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -238,7 +276,8 @@ async def _on_serving_error(_: Request, error: Exception) -> Response:
     return _error(error.http_status, str(error), headers)
 
 
-async def _on_http_error(request: Request, error: Exception) -> Response:
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """Answer an unknown route or a method that it does not have, as `{"error": "..."}`."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}"
     return _error(error.status_code, message, dict(error.headers or {}))

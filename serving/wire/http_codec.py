@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prefrm.protocol import OUTPUTS
+import numpy as np
+
+from prefrm.protocol import OUTPUTS, TIE
 from serving.dataplane import InferRequest, InferResponse
 from serving.errors import InvalidRequestError, TooLargeError, UnsupportedError
 from serving.tensors import InputTensor, pack, to_elements
-from serving.wire.parameters import read_timeout
+from serving.wire.parameters import BASE64, CONTENT_TYPE, read_timeout
 
 __all__ = ["BinaryChoice", "compress", "decompress", "parse_request", "render_response"]
 
@@ -79,10 +81,16 @@ def parse_request(
 
 
 def render_response(response: InferResponse, binary: BinaryChoice) -> tuple[bytes, int | None]:
-    """The body of an answer, and the length of its JSON part if raw tensors follow it."""
+    """The body of an answer, and the length of its JSON part if raw tensors follow it.
+
+    In JSON, NaN is null, which typed clients refuse or read as 0. So `tie`, which is NaN everywhere for most
+    judges, is left out if it was not asked for by name.
+    """
     outputs: list[dict[str, Any]] = []
     raws: list[bytes] = []
     for name, array in response.outputs.items():
+        if name == TIE.name and name not in binary.named and not binary(name) and np.isnan(array).all():
+            continue
         output: dict[str, Any] = {
             "name": name,
             "datatype": _DATATYPES[name],
@@ -180,6 +188,7 @@ def _inputs(entries: list[object], raw: bytes) -> list[InputTensor]:
                 shape=shape,
                 raw=chunk,
                 elements=elements,
+                base64=parameters.get(CONTENT_TYPE) == BASE64,
             )
         )
     if offset != len(raw):

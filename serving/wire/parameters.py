@@ -8,7 +8,11 @@ from collections.abc import Mapping
 
 from serving.errors import InvalidRequestError
 
-__all__ = ["read_timeout"]
+__all__ = ["BASE64", "CONTENT_TYPE", "read_timeout"]
+
+# Of an input: https://mlserver.readthedocs.io/en/latest/user-guide/content-type.html. MLServer's other values
+# choose a type of Python for the tensor, which changes nothing here.
+CONTENT_TYPE, BASE64 = "content_type", "base64"
 
 RESERVED = "triton_"
 FINAL_RESPONSE_WANTED = "triton_enable_empty_final_response"

@@ -66,7 +66,7 @@ def test_typed_contents_are_read_and_raw_ones_are_sent(stub):
         (
             lambda r: r.MergeFrom(pb.ModelInferRequest(model_name="other")),
             "NOT_FOUND",
-            "unknown model 'other'",
+            "unknown model: 'other'",
         ),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_stream_answers_in_the_order_of_its_requests_and_goes_on_after_errors(
         for n, (model, group) in enumerate(sent):
             result, error = answers.get(timeout=10)
             if model == "nobody":
-                assert "unknown model 'nobody'" in str(error)
+                assert "unknown model: 'nobody'" in str(error)
                 continue
             assert error is None
             assert result.get_response().id == str(n)

@@ -128,7 +128,6 @@ def test_the_page_that_asks_for_one_wants_none(guarded):
 
 
 def test_what_is_open_on_one_port_is_not_on_another(guarded):
-    # That port has one answer for all paths.
     for path in ("/", "/metrics", "/v2/health/live", "/docs"):
         assert httpx.get(f"http://{guarded.metrics}{path}").status_code == 401
 

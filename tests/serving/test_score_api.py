@@ -147,8 +147,12 @@ def test_an_error_never_holds_what_was_sent(served):
 
 
 def test_what_the_other_wires_answer(served, group):
-    assert "unknown model 'nobody'" in refused(post(served, as_json([group("a")]) | {"model": "nobody"}), 404)
-    assert "unknown version '9'" in refused(post(served, as_json([group("a")]) | {"version": "9"}), 404)
+    assert "unknown model: 'nobody'" in refused(
+        post(served, as_json([group("a")]) | {"model": "nobody"}), 404
+    )
+    assert "unknown model: 'judge' version 9" in refused(
+        post(served, as_json([group("a")]) | {"version": "9"}), 404
+    )
     assert refused(httpx.get(f"http://{served.http}/v1/score"), 405).startswith("GET /v1/score")
 
 

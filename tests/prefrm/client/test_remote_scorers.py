@@ -69,7 +69,9 @@ class TestEveryWay:
     def test_an_unknown_model_is_refused_in_the_servers_words(self, ask, way, served, pair):
         wire = way.split()[0]
         url = f"{wire}://{getattr(served, wire)}/other"
-        with pytest.raises(RequestError, match="refused the request: unknown model 'other'") as caught:
+        with pytest.raises(
+            RequestError, match="refused the request: Request for unknown model: 'other'"
+        ) as caught:
             ask(way, url, [pair])
         assert url in str(caught.value)
 

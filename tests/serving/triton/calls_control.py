@@ -72,3 +72,11 @@ asking("unloaded", "second")
 step("unloaded_index", lambda wire: row_once_gone(wire, "second"))
 calling("unload_again", "unload_model", "second", "grpc")
 asking("judge_meanwhile", "judge")
+
+# Triton keeps a configuration that it was sent, so these come last.
+for name, options in {
+    "load_with_a_malformed_config": {"config": '{"max'},
+    "load_with_files": {"config": "{}", "files": {"file:1/model.py": b""}},
+    "load_with_another_config": {"config": '{"max_batch_size": 16}'},
+}.items():
+    step(name, lambda wire, options=options: wire.call("load_model", "second", **options))

@@ -88,8 +88,17 @@ def config_backend(wire):
 
 
 @on("http")
+def words_for_what_is_unknown(wire):
+    """Up to what each server adds."""
+    paths = ("/v2/models/nobody", "/v2/models/nobody/config", "/v2/models/judge/versions/7")
+    return [wire.error("GET", path).partition(";")[0] for path in paths]
+
+
+@on("http")
 def config_fields(wire):
-    return sorted(config_of(wire))
+    config = config_of(wire)
+    parts = {name: fields(config[name]) for name in ("input", "output", "instance_group", "version_policy")}
+    return sorted(config), parts
 
 
 def fields(value):

@@ -73,7 +73,7 @@ DIFFERENCES = (
         calls=("json_of_numbers_that_are_none", "json_with_every_output", "json_with_no_output"),
         triton="OK",
         ours="OK",
-        why="Triton writes a bare NaN, which is no JSON; prefrm writes null",
+        why="a bare NaN, as Triton writes it, is not JSON; prefrm writes null, and no `tie` of nothing else",
     ),
     Difference(
         what="HTTP: `binary_data_output` with outputs named",
@@ -95,6 +95,27 @@ DIFFERENCES = (
         triton="INVALID_ARGUMENT",
         ours="NOT_FOUND",
         why="what is not there is 404, as in every other call; the stock client reads both as not ready",
+    ),
+    Difference(
+        what="HTTP: the body of a health answer",
+        calls=("route_live", "route_ready", "route_model_ready"),
+        triton="OK",
+        ours="OK",
+        why="the Open Inference Protocol defines one, and its clients read it; Triton sends none",
+    ),
+    Difference(
+        what="HTTP: the root",
+        calls=("route_root",),
+        triton="NOT_FOUND",
+        ours="OK",
+        why="it has the paths of the documentation and of the protocol",
+    ),
+    Difference(
+        what="HTTP: a path that ends in a slash",
+        calls=("route_with_a_slash", "route_model_slash", "route_infer_slash"),
+        triton="NOT_FOUND",
+        ours="OK",
+        why="it names the same thing",
     ),
     Difference(
         what="HTTP: a model's name that is percent-encoded in the path",
@@ -200,13 +221,6 @@ DIFFERENCES = (
         why="each says its own: python, and prefrm",
     ),
     Difference(
-        what="HTTP: fields of the configuration that stand at their defaults",
-        calls=("config_fields",),
-        triton="OK",
-        ours="OK",
-        why="Triton lists all of its own; prefrm says what it has",
-    ),
-    Difference(
         what="gRPC: a stream's request that was refused late, such as a group of one",
         calls=(
             "stream_with_a_refusal_by_the_model",
@@ -237,6 +251,27 @@ DIFFERENCES = (
         triton="INTERNAL",
         ours="INVALID_ARGUMENT",
         why="the mistake is the client's",
+    ),
+    Difference(
+        what="loading with a `config` that is not the model's",
+        calls=("load_with_another_config",),
+        triton="OK",
+        ours="INVALID_ARGUMENT",
+        why="a configuration follows from the bundle and the server's options; one that agrees is obeyed",
+    ),
+    Difference(
+        what="loading with a `config` that is malformed",
+        calls=("load_with_a_malformed_config",),
+        triton="INTERNAL",
+        ours="INVALID_ARGUMENT",
+        why="the mistake is the client's",
+    ),
+    Difference(
+        what="loading with files",
+        calls=("load_with_files",),
+        triton="INVALID_ARGUMENT",
+        ours="UNIMPLEMENTED",
+        why="a model is loaded from the server's own folders, never from what a client sends",
     ),
     Difference(
         what="unloading what is not loaded",

@@ -129,6 +129,10 @@ class Wire:
             raise Refused(response.status_code, payload)
         return payload
 
+    def error(self, method: str, path: str) -> str:
+        """The text of a refusal."""
+        return str(self._http.request(method, path).json()["error"])
+
     def http_headers(self, method: str, path: str, **options: Any) -> httpx.Headers:
         return self._http.request(method, path, **options).headers
 
