@@ -142,11 +142,8 @@ class Collector:
             self._round(call.number, made)
         except Exception as error:
             call.failure = error
-        if call.waits and self._failure is not None:
-            call.failure = self._failure
-        if call.failure is not None:
-            self._give_up(call.failure)
-        elif not call.waits:
+            self._give_up(error)
+        if call.failure is None and not call.waits:
             self._failure = None
         self._arrived = time.monotonic()
         self._changed.notify_all()
@@ -198,6 +195,8 @@ class Collector:
             free = free if self._exhausted(call) else now
             if call.thread is threading.main_thread():
                 self._give_up(self._incomplete(call, "no other call can come while this one waits"))
+            elif self._failure is not None:
+                self._give_up(self._failure)
             elif now - free > STUCK_S:
                 reason = "all workers of the trainer's thread pool wait, so that its next call cannot begin"
                 self._give_up(self._incomplete(call, reason))

@@ -90,6 +90,7 @@ class FlowGRPOReward:
         metadata: Any = None,
         ref_images: Any = None,
         only_strict: bool | None = None,
+        **options: Any,
     ) -> tuple[Floats, dict[str, Floats]]:
         """One reward for each image of this process, and their mean order gaps.
 
@@ -100,6 +101,7 @@ class FlowGRPOReward:
             metadata: one mapping for each image, or nothing.
             ref_images: the source images of an editing trainer; without effect, as their paths are metadata.
             only_strict: False in evaluation; None reads it of the calling `multi_score`.
+            options: others that a variant of the trainer passes; without effect.
 
         Raises:
             ConfigError: the images are in another form, or a group does not become whole.
