@@ -11,7 +11,7 @@ import numpy as np
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.grpo.conversations import last_user_text
-from prefrm.grpo.groups import GroupRule, OnSingle, Rewards
+from prefrm.grpo.groups import GroupRule, OnSingle
 from prefrm.grpo.references import Reference
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.pixels import split_images
@@ -87,16 +87,24 @@ class SlimeReward:
         # my_rewards.py, for --group-rm --custom-rm-path my_rewards.win_rate
         win_rate = SlimeReward(connect_async("grpc://judge:8001/judge"), to_image=render)
 
+    slime evaluates nothing with `--group-rm`. A single sample, as a custom evaluation passes it without that
+    option, is a group of one, and needs `on_single="reference"`.
+
     Args:
         scorer: what judges the groups.
         to_image: gives the image that a `Sample` stands for, in a form that `prefrm.pixels.encode_image`
             takes, rendered from its `response` or taken from its `metadata`; None, or a `DataError` that it
             raises, if there is none.
-        to_prompt: gives the text to judge by; by default, of `sample.prompt`, the text or its last user
-            message.
+        to_prompt: gives the text to judge by. By default, of `sample.prompt`, the text or its last user
+            message; not with slime's `--apply-chat-template`, which makes a text with the model's control
+            tokens of it.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
-        on_missing: what to do about a sample without a reward: "raise", or "drop", which gives it None.
-            slime's own normalisation stops at None: whoever drops needs `--custom-reward-post-process-path`.
+        on_missing: what to do about a sample without a reward: "raise", or "drop", which gives it NaN. slime
+            normalises a group with a NaN to NaN, and its filter `check_reward_nonzero_std` drops the group:
+            whoever drops needs that filter, or `--custom-reward-post-process-path`.
+        on_single: what to do about a group of one; see `GroupRule`.
+        reference: `reference(prompt, sample.metadata)` gives an image; or a folder as `reference_folder` reads
+            it.
     """
 
     def __init__(
@@ -104,32 +112,61 @@ class SlimeReward:
         scorer: AsyncScorer,
         to_image: Callable[[Any], Any],
         *,
-        to_prompt: Callable[[Any], str] = lambda sample: last_user_text(sample.prompt),
+        to_prompt: Callable[[Any], str] | None = None,
         reward: str | RewardFunction = "win_rate",
         on_missing: OnMissing = "raise",
+        on_single: OnSingle = "nan",
+        reference: Reference | str | Path | None = None,
     ) -> None:
         self._scorer = scorer
         self._to_image = to_image
         self._to_prompt = to_prompt
-        self._rule = GroupRule.of(reward, on_missing)
+        self._rule = GroupRule.of(
+            reward, on_missing, on_single, reference, alone="set --n-samples-per-prompt"
+        )
 
-    async def __call__(self, args: Any, samples: Sequence[Any]) -> Rewards:
-        """One reward for each sample of the group.
+    async def __call__(self, args: Any, samples: Any) -> list[float] | float:
+        """One reward for each sample of the group, or for the single sample.
 
         Raises:
-            ConfigError: it was called without `--group-rm`, the prompts differ, or `to_image` gives no image.
+            ConfigError: a sample is alone and has no reference, the prompts differ or are of a chat template,
+                or `to_image` gives no image.
             MediaError: an image cannot be encoded and `on_missing` is "raise".
             ScoringError: the scorer could not answer.
             IncompleteMatrixError: a sample has no reward and `on_missing` is "raise".
         """
-        if not isinstance(samples, Sequence) or any(isinstance(sample, Sequence) for sample in samples):
-            raise ConfigError("a win rate needs the whole group, a sample each: run slime with --group-rm")
-        rows = [self._rule.candidate(self._to_prompt(sample), self._image(sample)) for sample in samples]
-        groups = self._rule.to_score([rows])
+        if not isinstance(samples, Sequence):
+            if self._rule.on_single != "reference":
+                raise ConfigError(
+                    "slime passed a single sample, which has no other to be compared with: run slime with "
+                    '--group-rm; an evaluation of single samples needs on_single="reference"'
+                )
+            return (await self._rewards(args, [samples]))[0]
+        if any(isinstance(sample, Sequence) for sample in samples):
+            raise ConfigError(
+                "--custom-generate-function-path returned several samples in the place of one, and slime's "
+                "--group-rm gives one reward to each place of a group: let it return one sample"
+            )
+        return await self._rewards(args, samples)
+
+    async def _rewards(self, args: Any, samples: Sequence[Any]) -> list[float]:
+        rows = [self._rule.candidate(self._prompt(args, sample), self._image(sample)) for sample in samples]
+        group = self._rule.completed(rows, samples[0].metadata)
+        groups = self._rule.to_score([group])
         matrices = await self._scorer.score(groups) if groups else []
-        (rewards,) = self._rule.settle([rows], groups, matrices)
-        self._rule.numbers(rewards)
-        return rewards
+        (rewards,) = self._rule.settle([group], groups, matrices)
+        return self._rule.numbers(rewards)
+
+    def _prompt(self, args: Any, sample: Any) -> str:
+        if self._to_prompt is not None:
+            return self._to_prompt(sample)
+        if getattr(args, "apply_chat_template", False) and isinstance(sample.prompt, str):
+            raise ConfigError(
+                f"--apply-chat-template made {sample.prompt[:40]!r}... of the prompt, which is no text to judge "
+                "by: keep the text in the dataset's metadata too, and pass "
+                'to_prompt=lambda sample: sample.metadata["prompt"]'
+            )
+        return last_user_text(sample.prompt)
 
     def _image(self, sample: Any) -> Any:
         try:

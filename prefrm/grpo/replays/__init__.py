@@ -6,11 +6,26 @@ A replay is data (`TRAINER.yaml`), and a module of the same name makes the train
 import importlib
 from typing import Any
 
-from prefrm.grpo.replays.replay import Call, Replay, Sample, Step, load
+import numpy as np
+
+from prefrm.grpo.replays.replay import SIDE, Call, Replay, Sample, Step, load
 from prefrm.grpo.replays.verdict import Judged, Played, Recorder, problems
 from prefrm.winmatrix import Scorer
 
-__all__ = ["Call", "Judged", "Played", "Replay", "Sample", "Step", "load", "play", "problems"]
+__all__ = ["Call", "Judged", "Played", "Replay", "Sample", "Step", "load", "options_of", "play", "problems"]
+
+# Not of one shade, as the samples are.
+REFERENCE = np.indices((SIDE, SIDE, 3)).sum(axis=0).astype(np.uint8)
+
+
+def options_of(replay: Replay) -> dict[str, Any]:
+    """The arguments of the adapter without which these calls stop a run."""
+    options: dict[str, Any] = {}
+    if not replay.error and any(sample.missing for sample in replay.samples):
+        options["on_missing"] = "drop"
+    if replay.settings.get("on_single") == "reference":
+        options |= {"on_single": "reference", "reference": lambda prompt, about: REFERENCE}
+    return options
 
 
 def play(replay: Replay, scorer: Scorer, *, rank: int = 0, **options: Any) -> Played:

@@ -92,6 +92,11 @@ def _trained(
             len(members) < len(group.images) or len(keys) > 1 or len(members) > replay.group_size
         ):
             found.append(f"a group of {len(group.images)} images holds {[_label(one) for one in members]}")
+        found += [
+            f"{_label(member)}, was judged by the text {group.prompt[:60]!r}"
+            for member in members
+            if member.prompt != group.prompt
+        ]
         for image, rate in zip(group.images, group.win_rates, strict=True):
             if image in places:
                 found.append(f"{_label(images[image])}, was judged twice")

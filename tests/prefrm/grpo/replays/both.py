@@ -7,18 +7,12 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from prefrm.errors import PrefrmError, ServerUnavailableError
-from prefrm.grpo.replays import load, play
+from prefrm.grpo.replays import load, options_of, play
 from tests.prefrm.grpo.pixels import PixelScorer
 
-TRAINERS = ["flow_factory", "flow_grpo"]
+TRAINERS = ["flow_factory", "flow_grpo", "slime"]
 REPLAYS = [replay for trainer in TRAINERS for replay in load(trainer)]
 SPREAD = [replay for replay in REPLAYS if replay.processes == 2]
-
-
-def options_of(replay):
-    """Missing images stop a run unless they are dropped."""
-    dropped = not replay.error and any(sample.missing for sample in replay.samples)
-    return {"on_missing": "drop"} if dropped else {}
 
 
 class Down:

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from prefrm.errors import ConfigError, PrefrmError
-from prefrm.grpo.replays import load, play, problems
+from prefrm.grpo.replays import load, options_of, play, problems
 from tests.prefrm.grpo.pixels import PixelScorer, shades
-from tests.prefrm.grpo.replays.both import REPLAYS, options_of
+from tests.prefrm.grpo.replays.both import REPLAYS
 
 
 @pytest.mark.parametrize("replay", REPLAYS, ids=lambda replay: f"{replay.trainer}: {replay.name}")
@@ -15,7 +15,7 @@ def test_every_reward_is_the_win_rate_in_a_whole_group(replay):
     alone = replay.merged()
     if replay.error:
         with pytest.raises(PrefrmError) as raised:
-            play(alone, PixelScorer())
+            play(alone, PixelScorer(), **options_of(replay))
         assert replay.error in str(raised.value)
         return
     played = play(alone, PixelScorer(), **options_of(replay))
