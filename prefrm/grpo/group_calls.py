@@ -103,8 +103,7 @@ class SlimeReward:
             normalises a group with a NaN to NaN, and its filter `check_reward_nonzero_std` drops the group:
             whoever drops needs that filter, or `--custom-reward-post-process-path`.
         on_single: what to do about a group of one; see `GroupRule`.
-        reference: `reference(prompt, sample.metadata)` gives an image; or a folder as `reference_folder` reads
-            it.
+        reference: `reference(prompt, metadata)` gives an image; or a folder as `reference_folder` reads it.
     """
 
     def __init__(
@@ -162,8 +161,8 @@ class SlimeReward:
             return self._to_prompt(sample)
         if getattr(args, "apply_chat_template", False) and isinstance(sample.prompt, str):
             raise ConfigError(
-                f"--apply-chat-template made {sample.prompt[:40]!r}... of the prompt, which is no text to judge "
-                "by: keep the text in the dataset's metadata too, and pass "
+                f"--apply-chat-template made {sample.prompt[:40]!r}... of the prompt, which is not what the "
+                "image is of: keep the text in the dataset's metadata too, and pass "
                 'to_prompt=lambda sample: sample.metadata["prompt"]'
             )
         return last_user_text(sample.prompt)

@@ -10,7 +10,7 @@ from prefrm.errors import PrefrmError, ServerUnavailableError
 from prefrm.grpo.replays import load, options_of, play
 from tests.prefrm.grpo.pixels import PixelScorer
 
-TRAINERS = ["flow_factory", "flow_grpo", "slime"]
+TRAINERS = ["flow_factory", "flow_grpo", "slime", "trl", "verl"]
 REPLAYS = [replay for trainer in TRAINERS for replay in load(trainer)]
 SPREAD = [replay for replay in REPLAYS if replay.processes == 2]
 
