@@ -47,11 +47,13 @@ WEBP_PROFILE, WEBP_EXIF, WEBP_XMP = 0x20, 0x08, 0x04
 class Essence:
     """The reduced file, and the EXIF orientation, 1 (upright) to 8, of its metadata.
 
-    The orientation is None for a file that is returned whole, metadata included.
+    The orientation is None for a file that is returned whole, metadata included. `scans` is how often a
+    decoder passes over the image: more than once only for a JPEG of several scans.
     """
 
     data: bytes
     orientation: int | None = None
+    scans: int = 1
 
 
 def essence(data: bytes) -> Essence:
@@ -132,7 +134,7 @@ def _raw_profile(text: bytes | memoryview) -> bytes:
 
 
 def _jpeg(data: bytes) -> Essence:
-    kept, exif, xmp, offset = [data[:2]], bytearray(), b"", 2
+    kept, exif, xmp, offset, scans = [data[:2]], bytearray(), b"", 2, 1
     for _ in range(MAX_PARTS):
         # What stands between two segments is skipped, as decoders do.
         offset = data.find(b"\xff", offset)
@@ -140,7 +142,7 @@ def _jpeg(data: bytes) -> Essence:
             break
         marker = data[offset + 1]
         if marker == SOS:
-            if data.count(b"\xff\xda", offset) > MAX_SCANS:
+            if (scans := data.count(b"\xff\xda", offset)) > MAX_SCANS:
                 raise MediaError(f"the JPEG has more than {MAX_SCANS} scans")
             kept.append(data[offset:])
             break
@@ -161,7 +163,7 @@ def _jpeg(data: bytes) -> Essence:
         offset = max(end, offset + 2)
     else:
         raise _too_many("segments")
-    return Essence(data=b"".join(kept), orientation=_orientation(bytes(exif), xmp))
+    return Essence(data=b"".join(kept), orientation=_orientation(bytes(exif), xmp), scans=scans)
 
 
 def _webp(data: bytes) -> Essence:

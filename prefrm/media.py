@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from prefrm.containers import UPRIGHT, essence
+from prefrm.containers import UPRIGHT, Essence, essence
 from prefrm.errors import ConfigError, MediaError
 
 __all__ = [
@@ -82,15 +82,31 @@ SIGNATURES = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 # An ISO media file lists its formats from byte 8 on; the first may be mif1 or msf1, of AVIF and HEIC alike.
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC"}
 LISTED_BRANDS_BYTES = 64
+# Side of the tiles in which transparency is composited.
+TILE = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
-    """The header of an encoded image: Pillow's format name, width and height in pixels, not yet turned."""
+    """The header of an encoded image: Pillow's format name, width and height in pixels, not yet turned.
+
+    `scans` is how often a decoder passes over all pixels: 1, or the number of scans of a JPEG.
+    """
 
     format: str
     width: int
     height: int
+    scans: int = 1
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.width * self.height
+
+    @property
+    def decoded_pixels(self) -> int:
+        """Pixels that a decoder computes, each counted once for every scan: the measure of its time."""
+        return self.pixels * self.scans
 
 
 def digest(data: bytes) -> str:
@@ -162,9 +178,9 @@ def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo:
     if size is not None:
         _check_pixels(*size, limits)
         return ImageInfo(format="PNG", width=size[0], height=size[1])
-    image, _ = _opened(data, limits)
+    image, needed = _opened(data, limits)
     with image:
-        return ImageInfo(format=str(image.format), width=image.width, height=image.height)
+        return ImageInfo(format=str(image.format), width=image.width, height=image.height, scans=needed.scans)
 
 
 def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -173,15 +189,12 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
     Raises:
         MediaError: as `probe`, or the pixel data is truncated or corrupt, or out of the range of its mode.
     """
-    image, orientation = _opened(data, limits)
+    image, needed = _opened(data, limits)
     with image, _pixel_errors():
-        if orientation is not None:
-            image.getexif()[ExifTags.Base.Orientation] = orientation
+        if needed.orientation is not None:
+            image.getexif()[ExifTags.Base.Orientation] = needed.orientation
         upright = _eight_bit(_upright(image))
-        if upright.has_transparency_data:
-            rgba = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return upright.convert("RGB")
+        return _over_white(upright) if upright.has_transparency_data else upright.convert("RGB")
 
 
 def encode_png(image: Image.Image, *, level: int = 6) -> bytes:
@@ -259,8 +272,8 @@ def _for_png(image: Image.Image) -> Image.Image:
     return image.convert(modes.get(image.mode, "RGBA" if image.has_transparency_data else "RGB"))
 
 
-def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, int | None]:
-    """The image, not yet decoded, and its EXIF orientation if the container was reduced."""
+def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Essence]:
+    """The image, not yet decoded, and what its file was reduced to."""
     if not data:
         raise MediaError("the image is empty (0 bytes)")
     check_size(len(data), limits)
@@ -275,7 +288,7 @@ def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, int | None]:
     except Exception as error:
         raise MediaError(f"the image's header cannot be read: {error}") from error
     _check_pixels(image.width, image.height, limits)
-    return image, needed.orientation
+    return image, needed
 
 
 def _refusal(data: bytes, limits: ImageLimits) -> str:
@@ -304,6 +317,22 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
 def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
     if width * height > limits.max_pixels:
         raise MediaError(f"the image has {width} x {height} pixels; the limit is {limits.max_pixels}")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """An image with transparency as RGB over white.
+
+    By tiles, because Pillow composites without releasing the GIL: an image of 64 million pixels would hold up
+    every other thread for a second.
+    """
+    flat = Image.new("RGB", image.size)
+    for top in range(0, image.height, TILE):
+        for left in range(0, image.width, TILE):
+            box = (left, top, min(left + TILE, image.width), min(top + TILE, image.height))
+            tile = image.crop(box).convert("RGBA")
+            white = Image.new("RGBA", tile.size, "white")
+            flat.paste(Image.alpha_composite(white, tile).convert("RGB"), box)
+    return flat
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -16,7 +16,9 @@ from prefrm.config import from_overrides
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.options import Device, Dtype
 from prefrm.protocol import DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
+from prefrm.shutdown import interruptible
 from serving.observing.logs import configure
+from serving.observing.writer import write_all
 from serving.sockets import check_ports
 
 if TYPE_CHECKING:
@@ -26,9 +28,14 @@ __all__ = ["serve"]
 
 logger = logging.getLogger(__name__)
 
+STANDARD_OUTPUT = 1
+# What the event loop waits for the addresses to be printed, in seconds.
+PRINT_S = 0.2
+
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port.")]
 
 
+@interruptible()
 def serve(
     bundles: Annotated[
         list[str] | None,
@@ -103,6 +110,8 @@ def serve(
     """Serve bundles over gRPC and HTTP, for prefrm's clients and the stock tritonclient."""
     # Before anything that may have something to say is imported.
     configure(log_format)
+    # gRPC's core writes past the log, for each failed handshake of a client as well.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if log_format == "json":
         # No progress bar is a record.
         os.environ.setdefault("TQDM_DISABLE", "1")
@@ -122,6 +131,7 @@ def serve(
         from serving.access.exposure import open_door
         from serving.bundles import BundleShelf, EngineOptions, name_bundle
         from serving.dataplane import DataPlane
+        from serving.loading import or_exit
         from serving.models import ModelRepository
         from serving.observing.logs import log_request
         from serving.observing.metrics import Metrics
@@ -152,10 +162,13 @@ def serve(
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,
     )
-    for description in shelf.check():
-        logger.info("judge: %s", description)
+    descriptions = shelf.check()
     metrics = Metrics()
-    models = ModelRepository(shelf.load_all(), limits, metrics, shelf.load if model_control else None)
+    with or_exit(limits.load_s, f"loading takes longer than limits.load_s={limits.load_s:g} seconds"):
+        loaded = shelf.load_all()
+    for description in descriptions:
+        logger.info("judge: %s", description)
+    models = ModelRepository(loaded, limits, metrics, shelf.load if model_control else None)
     server = Server(
         DataPlane(models, limits, metrics, [log_request, *filter(None, [span_observer()])]),
         host=host,
@@ -199,6 +212,9 @@ def announce(addresses: "Addresses", address_file: Path | None) -> None:
     """Print every model's addresses, those of metrics and documentation, and write them to a file.
 
     The file is there whole or not at all.
+
+    Raises:
+        ConfigError: it cannot be written.
     """
     if address_file is not None:
         told: dict[str, Any] = {
@@ -212,8 +228,27 @@ def announce(addresses: "Addresses", address_file: Path | None) -> None:
         try:
             partial.write_text(text + "\n", encoding="utf-8")
             partial.replace(address_file)
+        except OSError as error:
+            raise ConfigError(f"--address-file {address_file} cannot be written: {error.strerror}") from error
         finally:
             partial.unlink(missing_ok=True)
     lines = [f"ready: {' '.join(addresses.model_urls(model))}" for model in addresses.models]
     lines += [f"metrics: {addresses.metrics_url}", f"docs: {addresses.docs_url}"]
-    typer.echo("\n".join(lines))
+    _print_apart("\n".join(lines) + "\n")
+
+
+def _print_apart(text: str) -> None:
+    """Print from another thread: standard output that nobody reads must not block the event loop."""
+
+    def write() -> None:
+        try:
+            # Past `sys.stdout`, whose lock a blocked thread would hold while the process ends.
+            write_all(STANDARD_OUTPUT, text.encode())
+        except OSError as error:
+            logger.warning("standard output cannot be written: %s; the addresses are above", error.strerror)
+
+    if sys.stdout is None:
+        return
+    printing = threading.Thread(target=write, name="announcement", daemon=True)
+    printing.start()
+    printing.join(PRINT_S)

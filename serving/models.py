@@ -9,12 +9,23 @@ import gc
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
+from prefrm.display import shortened
 from prefrm.errors import ConfigError, PrefrmError
 from prefrm.winmatrix import Scorer
-from serving.errors import FailedError, InvalidRequestError, UnknownModelError, UnsupportedError
+from serving.errors import (
+    ExpiredError,
+    FailedError,
+    InvalidRequestError,
+    NotReadyError,
+    UnknownModelError,
+    UnsupportedError,
+)
 from serving.limits import Limits
+from serving.loading import in_daemon_thread
 from serving.observing.cache import ImageCache
 from serving.observing.metrics import Metrics
 from serving.queueing.batcher import Batcher
@@ -109,6 +120,7 @@ class ModelRepository:
         self._loader = loader
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._unloaded: dict[str, Sequence[str]] = {}
+        self._hanging: dict[str, Future[Sequence[LoadedModel]]] = {}
         self._busy: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
@@ -173,24 +185,24 @@ class ModelRepository:
             UnsupportedError: this server loads no models.
             InvalidRequestError: it cannot be loaded or was refused, and what was served still is; or there
                 is none.
+            ExpiredError: loading takes longer than `load_s`.
+            FailedError: the loader failed, or hangs since an earlier call.
+            NotReadyError: the server stopped first.
         """
         loading = asyncio.create_task(self._load(self._require_loader(), name, check))
         self._busy.add(loading)
         loading.add_done_callback(self._busy.discard)
         # Whoever asked may leave: what is being loaded is there in the end, and nothing else is meanwhile.
-        await asyncio.shield(loading)
+        try:
+            await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            if loading.cancelled():
+                raise NotReadyError(f"the server stopped before it loaded {name!r}") from None
+            raise
 
     async def _load(self, loader: Loader, name: str, check: Callable[[ModelInfo], None]) -> None:
         async with self._one_at_a_time:
-            try:
-                loaded = await asyncio.to_thread(loader, name)
-                for found in loaded:
-                    check(found.info)
-            except PrefrmError as error:
-                raise InvalidRequestError(f"failed to load {name!r}: {error}") from error
-            except Exception as error:
-                logger.exception("failed to load the model %s", name)
-                raise FailedError(f"failed to load {name!r}: {type(error).__name__}") from error
+            loaded = await self._loaded(loader, name, check)
             served = [ServedModel(model, self._limits, self._metrics) for model in loaded]
             for model in served:
                 model.batcher.start()
@@ -199,6 +211,36 @@ class ModelRepository:
             self._unloaded.pop(name, None)
             self._let_go(replaced.values())
         logger.info("loaded the model %s", name)
+
+    async def _loaded(
+        self, loader: Loader, name: str, check: Callable[[ModelInfo], None]
+    ) -> Sequence[LoadedModel]:
+        """What the loader makes, in a thread that is left to itself when the time is over."""
+        if name in self._hanging and not self._hanging[name].done():
+            raise FailedError(f"failed to load {name!r}: an earlier attempt still hangs; restart the server")
+        loading = in_daemon_thread(partial(loader, name))
+        ended = asyncio.wrap_future(loading)
+        try:
+            await asyncio.wait([ended], timeout=self._limits.load_s)
+            if not ended.done():
+                self._hanging[name] = loading
+                logger.error("loading the model %s takes longer than load_s=%g", name, self._limits.load_s)
+                raise ExpiredError(
+                    f"failed to load {name!r}: it takes longer than load_s={self._limits.load_s:g} s"
+                )
+        finally:
+            # Nobody waits for a later end, when the loop may be closed.
+            ended.cancel()
+        try:
+            loaded = ended.result()
+            for found in loaded:
+                check(found.info)
+            return loaded
+        except PrefrmError as error:
+            raise InvalidRequestError(f"failed to load {name!r}: {shortened(str(error))}") from error
+        except Exception as error:
+            logger.exception("failed to load the model %s", name)
+            raise FailedError(f"failed to load {name!r}: {type(error).__name__}") from error
 
     async def unload(self, name: str) -> None:
         """Take a model out of service, once its requests are answered.
@@ -219,7 +261,9 @@ class ModelRepository:
         logger.info("unloaded the model %s", name)
 
     async def drain(self, timeout: float) -> None:
-        """Finish what was accepted, of all models, for at most `timeout` seconds."""
+        """Cancel loading, and finish what was accepted, of all models, for at most `timeout` seconds."""
+        for loading in self._busy:
+            loading.cancel()
         draining = [asyncio.ensure_future(model.batcher.drain(timeout)) for model in self.all()]
         if waited := [*draining, *self._leaving]:
             await asyncio.wait(waited, timeout=timeout + LEAVE_S)

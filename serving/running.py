@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+from prefrm.shutdown import on_first_signal
 from serving.server import Addresses, Server
 
 __all__ = ["background", "run"]
 
 
 def run(server: Server, *, on_ready: Callable[[Addresses], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then finish what was accepted. A second signal kills the process.
+    """Serve until SIGINT or SIGTERM, then finish what was accepted. A second signal ends the process at once.
+
+    A scorer that is still busy then stays in its daemon thread: end the process with `exit_process`.
 
     Args:
         server: not yet started.
@@ -29,26 +32,13 @@ def run(server: Server, *, on_ready: Callable[[Addresses], None]) -> None:
 
 async def _until_signal(server: Server, on_ready: Callable[[Addresses], None]) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def on_signal() -> None:
-        stop.set()
-        for number in before:
-            loop.remove_signal_handler(number)
-            # The system's own action, which no busy thread delays.
-            signal.signal(number, signal.SIG_DFL)
-
-    addresses = await server.start()
-    for number in before:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        on_ready(addresses)
-        await stop.wait()
-    finally:
-        await server.stop()
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)
+    with on_first_signal((signal.SIGINT, signal.SIGTERM), lambda: loop.call_soon_threadsafe(stop.set)):
+        addresses = await server.start()
+        try:
+            on_ready(addresses)
+            await stop.wait()
+        finally:
+            await server.stop()
 
 
 def _runner() -> asyncio.Runner:

@@ -56,6 +56,9 @@ def own_logging() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in (None, "serving", "prefrm")]
     levels, handlers = [logger.level for logger in loggers], loggers[0].handlers[:]
     yield
+    # A thread writes the log of a server's command.
+    for handler in loggers[0].handlers:
+        handler.flush()
     logging.captureWarnings(False)
     loggers[0].handlers[:] = handlers
     for logger, level in zip(loggers, levels, strict=True):

@@ -21,8 +21,10 @@ from prefrm.cli.label import label
 from prefrm.cli.quickstart import quickstart
 from prefrm.cli.score import score
 from prefrm.cli.train import train
+from prefrm.display import one_line
 from prefrm.errors import PrefrmError
 from prefrm.quiet import quiet
+from prefrm.shutdown import exit_process, open_closed_streams
 
 __all__ = ["app", "main", "run"]
 
@@ -55,10 +57,11 @@ def _options(
 
 def main() -> None:
     """Run the command line; the process's exit status is that of `run`."""
+    open_closed_streams()
     # A name that the terminal's encoding lacks must not fail a command; standard error escapes it by default.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
+    exit_process(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
@@ -86,7 +89,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"prefrm: {' '.join(message.split())}", file=sys.stderr)
+    print(f"prefrm: {one_line(' '.join(message.split()))}", file=sys.stderr)
     return 2
 
 

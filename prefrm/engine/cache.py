@@ -60,6 +60,10 @@ class FeatureCache:
         """What is kept now."""
         return self._nbytes
 
+    def peek(self, digest: str) -> EncodedImage | None:
+        """The image of that digest, or None, without counting it as used. Any thread may call it."""
+        return self._images.get(digest)
+
     def get(self, digest: str) -> EncodedImage | None:
         """The image of that digest, or None."""
         if (found := self._images.get(digest)) is None:

@@ -7,10 +7,18 @@ from PIL import Image
 
 from prefrm.errors import MediaError
 from prefrm.judge import Judge
-from prefrm.media import ImageLimits, probe
+from prefrm.media import ImageInfo, ImageLimits, probe
 from prefrm.winmatrix import Group
 
-__all__ = ["CostEstimate"]
+__all__ = ["PIXELS_PER_TOKEN", "CostEstimate"]
+
+PIXELS_PER_TOKEN = 1024
+"""Pixels that are decoded and resized in about the time that a judge takes for a token.
+
+A core takes 20 to 30 ns a pixel for PNG, and for each scan of a JPEG. The model of `make bench-engine` takes
+54 microseconds a token on two cores, which is 2,000 pixels; one of 3 billion parameters on an accelerator
+about 20, which is 700.
+"""
 
 # Images of more pixels are taken to have as many tokens as one of these: 2048 x 2048.
 MOST_PIXELS = 2**22
@@ -18,17 +26,24 @@ MOST_PIXELS = 2**22
 LEAST, QUICK, MOST = 8, 18, 22
 # About as many of a prompt make a token.
 PROMPT_BYTES = 4
+# Of RGB in Pillow's memory.
+PIXEL_BYTES = 4
 
 
 class CostEstimate:
     """Tokens that a group sends through the towers: those of its images for each time they are read, and
-    those of its prompt and of its questions. Images are told apart by their number of pixels alone, in
-    powers of two, which are measured here: an estimate runs no image processor.
+    those of its prompt and of its questions; and, in the same unit, the time of decoding its images.
+
+    The tokens of an image follow from its number of pixels alone, in powers of two, which are measured here:
+    an estimate runs no image processor.
 
     Args:
         judge: what reads them.
         pairs: how many unordered pairs of a group are judged at most, or None.
         limits: what an encoded image may be; one beyond them costs nothing.
+
+    Attributes:
+        prepared_bytes: what the largest image takes when it is decoded and resized.
     """
 
     def __init__(self, judge: Judge, pairs: int | None, limits: ImageLimits) -> None:
@@ -36,6 +51,7 @@ class CostEstimate:
         self._processor = judge.processor
         self._pairs = pairs
         self._limits = limits
+        self.prepared_bytes = 0
         self._tokens_of = _tokens_by_power(self._measure)
         self._again = judge.processor.template.again is not None
         _, question = judge.processor.frame("")
@@ -45,31 +61,38 @@ class CostEstimate:
         """Tokens, at least 1."""
         prompt = group.prompt_bytes // PROMPT_BYTES
         question = self._question + (prompt if self._again else 0)
-        sizes = [self._image_tokens(image) for image in group.images if image]
-        sizes = [size for size in sizes if size]
-        images, count = sum(sizes), len(sizes)
+        infos = [info for image in group.images if image and (info := self._info(image)) is not None]
+        images, count = sum(map(self._image_tokens, infos)), len(infos)
+        decoding = sum(info.decoded_pixels for info in infos) // PIXELS_PER_TOKEN
+        once = prompt + decoding
         orders = count * (count - 1)
         if self._pairs is not None:
             orders = min(orders, 2 * self._pairs)
         if not self._spec.is_pairwise:
-            return max(1, prompt + 2 * images + count * question)
+            return max(1, once + 2 * images + count * question)
         if self._spec.attention == "isolated":
-            return max(1, prompt + 3 * images + orders * question)
+            return max(1, once + 3 * images + orders * question)
         second = images // count if count else 0
-        return max(1, prompt + 2 * images + orders * (second + question))
+        return max(1, once + 2 * images + orders * (second + question))
 
-    def _image_tokens(self, image: bytes) -> int:
+    def _info(self, image: bytes) -> ImageInfo | None:
         try:
-            info = probe(image, self._limits)
+            return probe(image, self._limits)
         except MediaError:
-            return 0
-        pixels = min(info.width * info.height, MOST_PIXELS)
+            return None
+
+    def _image_tokens(self, info: ImageInfo) -> int:
+        pixels = min(info.pixels, MOST_PIXELS)
         return self._tokens_of[max(LEAST, (pixels - 1).bit_length())]
 
     def _measure(self, power: int) -> int:
         """Tokens of a square image of about 2 ** power pixels."""
         side = math.isqrt(2**power)
-        return self._processor.prepare_image(Image.new("RGB", (side, side))).tokens
+        image = Image.new("RGB", (side, side))
+        prepared, small = self._processor.prepare_image(image), self._processor.shrink(image)
+        nbytes = prepared.pixels.nbytes if small is None else PIXEL_BYTES * small.width * small.height
+        self.prepared_bytes = max(self.prepared_bytes, nbytes)
+        return prepared.tokens
 
 
 def _tokens_by_power(measure: Callable[[int], int]) -> dict[int, int]:

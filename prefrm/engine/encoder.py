@@ -5,9 +5,11 @@ others of their own image alone.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 import torch
+from PIL import Image
 
 from prefrm.engine.cache import EncodedImage, FeatureCache
 from prefrm.engine.patches import patches_as_products
@@ -15,13 +17,25 @@ from prefrm.engine.plan import runs_within
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import MediaError
 from prefrm.judge import ImageInput, Judge
-from prefrm.media import ImageLimits, decode
+from prefrm.media import ImageLimits, decode, digest
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "PreparedImage"]
 
 NO_PIXELS = torch.empty(0)
 PATCHES = 8192
 """Of a pass on an accelerator, which a single image does not keep busy: 8 images of 448 x 448 pixels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class PreparedImage:
+    """An image that was decoded ahead.
+
+    Attributes:
+        content: its features if it was encoded before; the image in its final size; what the vision tower
+            reads, of families that show it in several sizes; or the reason why it cannot be read.
+    """
+
+    content: EncodedImage | Image.Image | ImageInput | str
 
 
 class Encoder:
@@ -54,6 +68,23 @@ class Encoder:
         self._fixed = fixed
         self._limits = limits
         self._tower = judge.model.get_submodule(judge.family.vision_tower)
+        # Each for as long as the caller of `prepare` keeps it.
+        self._prepared: WeakValueDictionary[str, PreparedImage] = WeakValueDictionary()
+
+    def prepare(self, data: bytes) -> PreparedImage:
+        """Decode an image ahead of a call, in any thread; calls use it for as long as the result is kept."""
+        key = digest(data)
+        if (found := self._prepared.get(key)) is None:
+            found = PreparedImage(self._cache.peek(key) or self._decoded(data))
+            self._prepared[key] = found
+        return found
+
+    def _decoded(self, data: bytes) -> Image.Image | ImageInput | str:
+        try:
+            image = decode(data, self._limits)
+            return self._judge.processor.shrink(image) or self._judge.processor.prepare_image(image)
+        except MediaError as error:
+            return str(error)
 
     def __call__(
         self, images: Mapping[str, bytes], encoded: RefCounted[EncodedImage]
@@ -72,12 +103,16 @@ class Encoder:
                 if (known := encoded.get(key) or self._cache.get(key)) is not None:
                     found[key] = known
                     continue
-                try:
-                    image = self._judge.processor.prepare_image(decode(data, self._limits))
-                except MediaError as error:
-                    reasons[key] = str(error)
+                ahead = self._prepared.get(key)
+                content = self._decoded(data) if ahead is None else ahead.content
+                if isinstance(content, Image.Image):
+                    content = self._judge.processor.prepare_image(content)
+                if isinstance(content, ImageInput):
+                    yield (key, content), content.units
+                elif isinstance(content, EncodedImage):
+                    found[key] = content
                 else:
-                    yield (key, image), image.units
+                    reasons[key] = content
 
         for run in runs_within(prepared(), self._units):
             found |= self._encode(dict(run))

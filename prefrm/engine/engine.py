@@ -24,8 +24,8 @@ from prefrm.engine.budget import choose_and_fit
 from prefrm.engine.cache import EncodedImage, FeatureCache
 from prefrm.engine.comparer import Comparer, Prefixes
 from prefrm.engine.compilation import compile_layers
-from prefrm.engine.cost import CostEstimate
-from prefrm.engine.encoder import Encoder
+from prefrm.engine.cost import PIXELS_PER_TOKEN, CostEstimate
+from prefrm.engine.encoder import Encoder, PreparedImage
 from prefrm.engine.memory import is_out_of_memory
 from prefrm.engine.passes import Passes
 from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
@@ -96,6 +96,8 @@ class Engine:
     Attributes:
         on_pass: called before every pass, if not None. It may call `score` for other groups, which changes no
             bit of the groups that wait for it: so a server need not let small groups wait for a large one.
+        pixels_per_token: how many pixels are decoded in the time of a token, by `cost`.
+        prepared_bytes: what the largest image takes that `prepare` returns.
 
     Raises:
         ConfigError: a number is out of range, or the language model attends to a sliding window.
@@ -131,6 +133,8 @@ class Engine:
         fixed = deterministic or judge.device.type == "cpu"
         self._encode = Encoder(judge, self.cache, patches, fixed, limits, before_each=self._before_pass)
         self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
+        self.pixels_per_token = PIXELS_PER_TOKEN
+        self.prepared_bytes = self._cost.prepared_bytes
         self._lock = _locks.setdefault(judge.model, RLock())
         if compile:
             compile_layers(judge)
@@ -168,8 +172,19 @@ class Engine:
         )
 
     def cost(self, group: Group) -> int:
-        """Tokens that a group sends through the judge, at least 1: an estimate, from images' headers."""
+        """Tokens that a group sends through the judge, at least 1: an estimate, from images' headers.
+
+        The time of decoding counts in the same unit.
+        """
         return self._cost(group)
+
+    def prepare(self, image: bytes) -> PreparedImage:
+        """Decode an image and resize it to the judge's pixel budget, ahead of `score` and from any thread.
+
+        `score` does not decode the image while the result is kept, which changes no bit of a matrix. An image
+        whose features are in the cache is not decoded. One that cannot be read is no error here.
+        """
+        return self._encode.prepare(image)
 
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order.

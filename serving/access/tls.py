@@ -3,10 +3,9 @@
 With a client CA, a client must show a certificate of it (mutual TLS), on every port.
 """
 
+import functools
 import logging
 import ssl
-import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,15 @@ from typing import Any
 import grpc
 
 from prefrm.errors import ConfigError
+from prefrm.files import read_regular
+from serving.access.reloading import Reloading
 
 __all__ = ["ServerTls"]
 
 logger = logging.getLogger(__name__)
 
-# How long a renewed certificate may go unnoticed, in seconds.
-RECHECK_S = 1.0
+# Of one file: a bundle of every public authority has a quarter of it.
+MOST_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +36,15 @@ class ServerTls:
     cert: Path
     key: Path
     client_ca: Path | None = None
-    _current: "_Current" = field(init=False, repr=False, compare=False)
+    _current: "Reloading[_Loaded]" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_current", _Current(self))
+        current = Reloading(
+            functools.partial(_reload, self),
+            what=f"the certificate {self.cert} and its key",
+            kept="the certificate that was read before stays in use",
+        )
+        object.__setattr__(self, "_current", current)
 
     def ssl_context(self) -> ssl.SSLContext:
         """For a server over asyncio. Each handshake takes the files as they are then."""
@@ -83,36 +89,14 @@ class _Loaded:
         )
 
 
-class _Current:
-    """The newest files that fit together. Asked from the threads of gRPC as well as from the event loop."""
-
-    def __init__(self, tls: ServerTls) -> None:
-        self._tls = tls
-        self._loaded = _load(tls)
-        self._checked = time.monotonic()
-        self._problem = ""
-        self._lock = threading.Lock()
-
-    def latest(self) -> _Loaded:
-        """What is on disk, or what was, while that cannot be used."""
-        with self._lock:
-            now = time.monotonic()
-            if now >= self._checked + RECHECK_S:
-                self._checked = now
-                self._refresh()
-            return self._loaded
-
-    def _refresh(self) -> None:
-        loaded = self._loaded
-        try:
-            if _contents(self._tls) != (loaded.cert, loaded.key, loaded.client_ca):
-                self._loaded = _load(self._tls)
-                logger.info("the certificate %s was renewed", self._tls.cert)
-            self._problem = ""
-        except ConfigError as error:
-            if str(error) != self._problem:
-                logger.warning("%s; the certificate that was read before stays in use", error)
-            self._problem = str(error)
+def _reload(tls: ServerTls, previous: _Loaded | None) -> _Loaded:
+    if previous is None:
+        return _load(tls)
+    if _contents(tls) == (previous.cert, previous.key, previous.client_ca):
+        return previous
+    loaded = _load(tls)
+    logger.info("the certificate %s was renewed", tls.cert)
+    return loaded
 
 
 def _load(tls: ServerTls) -> _Loaded:
@@ -141,7 +125,7 @@ def _contents(tls: ServerTls) -> tuple[bytes, bytes, bytes]:
 
 def _read(what: str, path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, MOST_BYTES)
     except OSError as error:
         raise ConfigError(f"the {what} {path} cannot be read: {error.strerror}") from error
 

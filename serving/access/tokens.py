@@ -3,16 +3,19 @@
 Knows no HTTP and no gRPC; `serving.access.guards` asks it for both.
 """
 
+import functools
 import hashlib
 import hmac
 import logging
 import re
 import stat
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from prefrm.errors import ConfigError
+from prefrm.files import read_regular
+from serving.access.reloading import Reloading
 
 __all__ = ["TokenFile"]
 
@@ -20,11 +23,12 @@ logger = logging.getLogger(__name__)
 
 # 16 random characters of this alphabet are 96 bits.
 MIN_LENGTH = 16
-# How old an answer from the file may be, in seconds.
-RECHECK_S = 1.0
+# 16,000 tokens of `openssl rand -hex 32`. Each request is compared with all of them.
+MOST_BYTES = 2**20
 # RFC 6750, section 2.1.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_BEARER = re.compile(rb"bearer +(\S+) *", re.IGNORECASE)
+# HTTP/1.1 servers strip blanks around a header's value (RFC 9110, section 5.5), gRPC does not.
+_BEARER = re.compile(rb"[ \t]*bearer +(\S+)[ \t]*", re.IGNORECASE)
 
 
 class TokenFile:
@@ -39,21 +43,17 @@ class TokenFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._content = path.read_bytes()
-            mode = path.stat().st_mode
-        except OSError as error:
-            raise ConfigError(f"the token file {path} cannot be read: {error.strerror}") from error
-        self._digests = _digests(self._content, path)
-        self._checked = time.monotonic()
-        self._problem = ""
-        if mode & stat.S_IROTH:
+        self._tokens = Reloading(
+            functools.partial(_read, path),
+            what=f"the token file {path}",
+            kept="the tokens that were read before stay in force",
+        )
+        if path.stat().st_mode & stat.S_IROTH:
             logger.warning("the token file %s can be read by every user of this machine; chmod 600 it", path)
 
     def __len__(self) -> int:
         """How many tokens there are."""
-        return len(self._digests)
+        return len(self._tokens.latest().digests)
 
     def refusal(self, authorizations: Sequence[bytes]) -> str:
         """Why a request with these `authorization` headers is not let in; "" if it is.
@@ -66,33 +66,32 @@ class TokenFile:
         bearer = _BEARER.fullmatch(authorizations[0])
         if len(authorizations) > 1 or bearer is None:
             return "the header `authorization` must be sent once, as `Bearer TOKEN`"
-        self._refresh()
         given = hashlib.sha256(bearer[1]).digest()
         admitted = False
-        for known in self._digests:
+        for known in self._tokens.latest().digests:
             admitted |= hmac.compare_digest(known, given)
         return "" if admitted else "the token is not one of this server's"
 
-    def _refresh(self) -> None:
-        now = time.monotonic()
-        if now < self._checked + RECHECK_S:
-            return
-        self._checked = now
-        try:
-            content = self._path.read_bytes()
-            if content != self._content:
-                self._digests, self._content = _digests(content, self._path), content
-                logger.info("the token file %s has changed; its tokens are now: %d", self._path, len(self))
-            self._problem = ""
-        except OSError as error:
-            self._report(f"the token file {self._path} cannot be read: {error.strerror}")
-        except ConfigError as error:
-            self._report(str(error))
 
-    def _report(self, problem: str) -> None:
-        if problem != self._problem:
-            logger.warning("%s; the tokens that were read before stay in force", problem)
-        self._problem = problem
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tokens:
+    """The file's content, and the digests of its tokens."""
+
+    content: bytes
+    digests: list[bytes]
+
+
+def _read(path: Path, previous: _Tokens | None) -> _Tokens:
+    try:
+        content = read_regular(path, MOST_BYTES)
+    except OSError as error:
+        raise ConfigError(f"the token file {path} cannot be read: {error.strerror}") from error
+    if previous is not None and content == previous.content:
+        return previous
+    tokens = _Tokens(content=content, digests=_digests(content, path))
+    if previous is not None:
+        logger.info("the token file %s has changed; its tokens are now: %d", path, len(tokens.digests))
+    return tokens
 
 
 def _digests(content: bytes, path: Path) -> list[bytes]:

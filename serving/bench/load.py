@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ TIMEOUT_S = 120.0
 TOLERANCE = 1e-6
 # Of the waiting between two requests that are due; a timer is no finer.
 TICK_S = 0.002
+# A server bounds the calls of one connection, and a rate is offered whatever waits.
+CONNECTIONS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,11 +162,14 @@ async def _open_loop(
 ) -> None:
     assert load.rate is not None and load.wire == "grpc"
     started, sent, tasks = time.perf_counter(), 0, set[asyncio.Future[None]]()
-    async with grpc.aio.insecure_channel(load.target) as channel:
-        send = _grpc_sender(channel, requests)
+    async with AsyncExitStack() as stack:
+        # Channels of equal options share a connection, unless told not to.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [grpc.aio.insecure_channel(load.target, options) for _ in range(CONNECTIONS)]
+        senders = [_grpc_sender(await stack.enter_async_context(channel), requests) for channel in channels]
         while (now := time.perf_counter()) < end:
             while sent < (now - started) * load.rate:
-                task = asyncio.ensure_future(one(send, sent))
+                task = asyncio.ensure_future(one(senders[sent % CONNECTIONS], sent))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 sent += 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from prefrm.protocol import DEFAULT_MODEL
+from prefrm.shutdown import exit_process
 from prefrm.winmatrix import Scorer
 from serving.bench.scorers import SCORERS, build_scorer
 from serving.commands import announce, stop_at_end
@@ -36,6 +37,7 @@ def main() -> None:
     limits = Limits() if arguments.queued is None else Limits(queued_cost=_cost(scorer, arguments.queued))
     server = JudgeServer(scorer, ModelInfo(name=DEFAULT_MODEL), limits=limits)
     run(server, on_ready=lambda addresses: announce(addresses, arguments.address_file))
+    exit_process(0)
 
 
 def _cost(scorer: Scorer, groups: int) -> int:

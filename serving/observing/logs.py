@@ -1,21 +1,33 @@
 """What the server writes about itself and its requests: one record a line, as text or as JSON.
 
 A request's line says what it asked for and how long it took; no image, no prompt and no token is in it. What
-a client chose, such as its request id, cannot end a line or begin another.
+a client chose, such as its request id, cannot end a line or begin another. A thread writes, so that logging
+never blocks the event loop; records that find its queue full are dropped and counted.
 """
 
 import json
 import logging
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from functools import partial
+from typing import Any, Literal
 
 from prefrm.winmatrix import Group
 from serving.observing.requests import Request
+from serving.observing.writer import LIMIT, LineWriter, write_all
 
-__all__ = ["JsonFormatter", "LogFormat", "TextFormatter", "configure", "log_failure", "log_request"]
+__all__ = [
+    "JsonFormatter",
+    "LogFormat",
+    "QueuedHandler",
+    "TextFormatter",
+    "configure",
+    "dropped_records",
+    "log_failure",
+    "log_request",
+]
 
 LogFormat = Literal["text", "json"]
 
@@ -23,11 +35,17 @@ requests_logger = logging.getLogger("serving.requests")
 
 # Codes of the server's own making; all others are the client's doing, or nobody's.
 FAULTS = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS"})
+STANDARD_ERROR = 2
+# What the end of the process may wait for the log to be written.
+FLUSH_S = 1.0
 
 
-def configure(format: LogFormat, stream: TextIO | None = None) -> None:
-    """Write this process's log, other libraries' warnings included, to the stream or standard error."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+def configure(format: LogFormat, write: Callable[[bytes], object] | None = None) -> "QueuedHandler":
+    """Write this process's log, other libraries' warnings included, with `write` or to standard error.
+
+    `write` is called from one thread; it may block, and raise `OSError`.
+    """
+    handler = QueuedHandler(write or _standard_error())
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -35,6 +53,50 @@ def configure(format: LogFormat, stream: TextIO | None = None) -> None:
     for package in ("serving", "prefrm"):
         logging.getLogger(package).setLevel(logging.INFO)
     logging.captureWarnings(True)
+    return handler
+
+
+def dropped_records() -> int:
+    """How many records this process's log has dropped."""
+    return sum(
+        handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, QueuedHandler)
+    )
+
+
+class QueuedHandler(logging.Handler):
+    """Formats records and leaves them to a thread that writes them; see `LineWriter`.
+
+    Args:
+        write: writes bytes.
+        limit: bytes that may wait.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], limit: int = LIMIT) -> None:
+        super().__init__()
+        self._writer = LineWriter(write, self._report, limit)
+
+    @property
+    def dropped(self) -> int:
+        """How many records were dropped so far."""
+        return self._writer.dropped
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the record's line, or drop it."""
+        try:
+            self._writer.put(self._line(record))
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until all is written, for at most a second."""
+        self._writer.flush(FLUSH_S)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return (self.format(record) + "\n").encode(errors="backslashreplace")
+
+    def _report(self, dropped: int) -> bytes:
+        text = "%d log records were dropped: they could not be written, or not fast enough"
+        return self._line(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (dropped,), None))
 
 
 def log_request(request: Request) -> None:
@@ -83,6 +145,11 @@ class TextFormatter(logging.Formatter):
         lines = [f"{_time(record)} {record.levelname} {record.name}: {message}{fields}"]
         lines += [f"    {_printable(line)}" for line in _stack(record).splitlines()]
         return "\n".join(lines)
+
+
+def _standard_error() -> Callable[[bytes], object]:
+    """Past `sys.stderr`, whose lock a blocked thread would hold while the process ends."""
+    return (lambda content: None) if sys.stderr is None else partial(write_all, STANDARD_ERROR)
 
 
 def _fields(request: Request) -> dict[str, Any]:

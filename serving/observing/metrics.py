@@ -4,16 +4,19 @@ The protocol's statistics are counted with the metrics, so that both say the sam
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 from weakref import ref
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from prefrm.winmatrix import WinMatrix
 from serving.observing.cache import CacheCollector, ImageCache
 from serving.observing.gaps import OrderGaps, of_pairs
+from serving.observing.logs import dropped_records
 from serving.observing.requests import Request
 
 __all__ = ["Metrics", "ModelMetrics", "Queue"]
@@ -67,6 +70,7 @@ class Metrics:
         self.caches = CacheCollector()
         self.registry.register(self.gaps)
         self.registry.register(self.caches)
+        self.registry.register(_Log())
         by_model: dict[str, Any] = {"labelnames": ["model", "version"], "registry": self.registry}
         self.requests = Counter(
             "prefrm_requests",
@@ -98,6 +102,12 @@ class Metrics:
         )
         self.batch_seconds = Histogram(
             "prefrm_batch_seconds", "Time the scorer took for a batch", buckets=SECONDS_BUCKETS, **by_model
+        )
+        self.decode_seconds = Histogram(
+            "prefrm_decode_seconds",
+            "Time to decode a large image ahead of its batch",
+            buckets=SECONDS_BUCKETS,
+            **by_model,
         )
         self.pairs = Counter("prefrm_pairs", "Pairs of candidates that were asked for", **by_model)
         self.invalid_pairs = Counter(
@@ -132,6 +142,14 @@ class Metrics:
             model.observe(request)
 
 
+class _Log(Collector):
+    """What this process's log has dropped, read whenever Prometheus asks."""
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Log records that could not be written, or not fast enough"
+        yield CounterMetricFamily("prefrm_log_dropped", text, value=dropped_records())
+
+
 class ModelMetrics:
     """The share of one model: its batches, its queue, and the protocol's statistics of it."""
 
@@ -141,6 +159,7 @@ class ModelMetrics:
         self._batch_groups = metrics.batch_groups.labels(name, version)
         self._batch_cost = metrics.batch_cost.labels(name, version)
         self._batch_seconds = metrics.batch_seconds.labels(name, version)
+        self._decode_seconds = metrics.decode_seconds.labels(name, version)
         self._pairs = metrics.pairs.labels(name, version)
         self._invalid_pairs = metrics.invalid_pairs.labels(name, version)
         self._inferred_pairs = metrics.inferred_pairs.labels(name, version)
@@ -160,6 +179,10 @@ class ModelMetrics:
         self._queue_groups.set_function(lambda: live.queued_groups if (live := found()) else 0)
         self._queue_cost.set_function(lambda: live.queued_cost if (live := found()) else 0)
         self._queue_age.set_function(lambda: live.age_s if (live := found()) else 0)
+
+    def decoded(self, seconds: float) -> None:
+        """Count one image that was decoded ahead."""
+        self._decode_seconds.observe(seconds)
 
     def batch(self, matrices: Sequence[WinMatrix], *, cost: int, seconds: float) -> None:
         """Count one batch: the matrices of its groups, its cost in tokens, and the scorer's time."""

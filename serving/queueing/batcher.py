@@ -1,7 +1,8 @@
 """A bounded, fair queue in front of a scorer: what has gathered while it worked is scored together.
 
 The scorer gets work the moment it is idle. Requests take turns group by group, by what their groups cost; a
-batch is cut by cost, and a request that was cancelled or has expired costs nothing more.
+batch is cut by cost, and a request that was cancelled or has expired costs nothing more. A group with large
+images has its turn only when they are decoded.
 """
 
 import asyncio
@@ -9,6 +10,8 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import get_args
 
 from prefrm.errors import PrefrmError
 from prefrm.winmatrix import Group, Outcome, Scorer, as_matrix
@@ -17,9 +20,10 @@ from serving.limits import Limits
 from serving.observing.logs import log_failure
 from serving.observing.metrics import ModelMetrics
 from serving.queueing.cost import cost_of
+from serving.queueing.decoding import AheadDecoder, Prepared, Preparing
 from serving.queueing.fairness import FairQueue
 from serving.queueing.guard import GuardedScorer
-from serving.queueing.work import Batch, Scored, Work
+from serving.queueing.work import Batch, Estimate, Kind, Scored, Work
 from serving.queueing.worker import Done, Pausing, Worker
 
 __all__ = ["Batcher"]
@@ -30,11 +34,20 @@ logger = logging.getLogger(__name__)
 # in the estimate of what the scorer does in a second.
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.1, 60.0
 NEWEST = 0.2
-MOST_HEADERS_ON_LOOP = 64
+# Of a request whose images' headers are read on the event loop: in the worst case, a few milliseconds.
+MOST_HEADERS_ON_LOOP, MOST_BYTES_ON_LOOP = 64, 2**18
 # What is under way takes some turns of the loop to be read, which are microseconds, and shares the next batch
 # of a quick scorer then.
 GATHERING_TURNS = 3
 QUICK_S = 0.005
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What waits: groups, and their cost in tokens."""
+
+    groups: int = 0
+    cost: int = 0
 
 
 class Batcher:
@@ -50,14 +63,16 @@ class Batcher:
         pausing = scorer if isinstance(scorer, Pausing) else None
         self._worker = Worker(GuardedScorer(scorer, limits.image), pausing)
         self._cost = cost_of(scorer)
+        self._ahead: AheadDecoder | None = None
+        if isinstance(scorer, Preparing):
+            self._ahead = AheadDecoder(scorer, limits.image, limits.decoding_pixels, self._on_decoded)
         self._limits = limits
         self._metrics = metrics
         self._queue: FairQueue[Work] = FairQueue(Work.next_cost)
         # Insertion order is that of arrival.
         self._open: dict[Work, None] = {}
-        self._queued_groups = 0
-        self._queued_cost = 0
-        self._queued_bytes = 0
+        # Each kind of request has the bounds for itself, so that none keeps another out.
+        self._waiting = {kind: _Waiting() for kind in get_args(Kind)}
         self._cost_per_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._busy = False
@@ -67,8 +82,9 @@ class Batcher:
         self._feeding = False
         self._stopping = False
         self._ended = False
-        # Requests whose cost is being estimated.
+        # Requests whose cost is being estimated, and those whose images are being decoded.
         self._arriving = 0
+        self._decoding: set[asyncio.Task[None]] = set()
         self._done = asyncio.Event()
         self._moved_at = time.monotonic()
         metrics.watch_queue(self)
@@ -83,12 +99,12 @@ class Batcher:
     @property
     def queued_groups(self) -> int:
         """Groups that wait for their turn."""
-        return self._queued_groups
+        return sum(waiting.groups for waiting in self._waiting.values())
 
     @property
     def queued_cost(self) -> int:
         """What those groups cost."""
-        return self._queued_cost
+        return sum(waiting.cost for waiting in self._waiting.values())
 
     @property
     def age_s(self) -> float:
@@ -101,6 +117,8 @@ class Batcher:
         """Begin to work off the queue, on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._worker.start()
+        if self._ahead is not None:
+            self._ahead.start()
         self._feed_soon()
 
     async def submit(self, groups: Sequence[Group], *, expires: float) -> Scored:
@@ -121,10 +139,10 @@ class Batcher:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         self._arriving += 1
         try:
+            estimates = await self._estimates(groups, expires - now)
             work = Work(
                 groups=groups,
-                costs=await self._costs(groups, expires - now),
-                content_bytes=sum(group.content_bytes for group in groups),
+                estimates=estimates,
                 arrived=now,
                 expires=expires,
                 answer=loop.create_future(),
@@ -136,21 +154,62 @@ class Batcher:
             self._arriving -= 1
             self._feed_soon()
         timer = loop.call_later(expires - now, work.expire)
+        decoding = None if work.kind == "direct" else self._begin_decoding(work)
         try:
             return await work.answer
         finally:
             timer.cancel()
+            if decoding is not None:
+                decoding.cancel()
             self._close(work)
 
-    async def _costs(self, groups: Sequence[Group], seconds: float) -> list[int]:
-        # An estimate reads the headers of images: of many, elsewhere than on the event loop.
-        if sum(group.size for group in groups) > MOST_HEADERS_ON_LOOP:
-            estimates = asyncio.to_thread(lambda: [self._cost(group) for group in groups])
+    async def _estimates(self, groups: Sequence[Group], seconds: float) -> list[Estimate]:
+        # An estimate reads the headers of images: of many or large files, elsewhere than on the event loop.
+        if (
+            sum(group.size for group in groups) > MOST_HEADERS_ON_LOOP
+            or sum(group.content_bytes for group in groups) > MOST_BYTES_ON_LOOP
+        ):
+            estimates = asyncio.to_thread(lambda: [self._estimate(group) for group in groups])
             try:
                 return await asyncio.wait_for(estimates, seconds)
             except TimeoutError as error:
                 raise ExpiredError("the request's deadline passed before it was its turn") from error
-        return [self._cost(group) for group in groups]
+        return [self._estimate(group) for group in groups]
+
+    def _estimate(self, group: Group) -> Estimate:
+        cost = self._cost(group)
+        if self._ahead is None or not (images := self._ahead.of(group, cost)):
+            return Estimate(cost=cost, turn=cost)
+        return Estimate(cost=cost, turn=max(1, cost - self._ahead.tokens(images)), ahead=images)
+
+    def _begin_decoding(self, work: Work) -> "asyncio.Task[None]":
+        def on_end(task: "asyncio.Task[None]") -> None:
+            self._decoding.discard(task)
+            self._feed_soon()
+
+        task = asyncio.create_task(self._decode_ahead(work))
+        self._decoding.add(task)
+        task.add_done_callback(on_end)
+        return task
+
+    async def _decode_ahead(self, work: Work) -> None:
+        """Decode the images of a request, and queue each group when its images are there."""
+        assert self._ahead is not None
+        try:
+            for place, estimate in enumerate(work.estimates):
+                if estimate.ahead:
+                    work.prepared[place] = await self._ahead.prepare(estimate.ahead)
+                work.ready += 1
+                if work.taken == place:
+                    self._queue.add(work)
+                self._feed_soon()
+        except Exception as error:
+            log_failure(logger, "decoding the images of a request failed", error, work.groups)
+            work.fail(FailedError(f"decoding failed: {_described(error)}"))
+
+    def _on_decoded(self, seconds: float) -> None:
+        self._moved_at = time.monotonic()
+        self._metrics.decoded(seconds)
 
     async def drain(self, timeout: float) -> None:
         """Work off what is queued, for at most `timeout` seconds, and stop; what is left is turned away."""
@@ -165,42 +224,45 @@ class Batcher:
         for work in self._open:
             work.fail(NotReadyError("the server stopped before this request was scored"))
         self._worker.stop()
+        if self._ahead is not None:
+            self._ahead.stop()
 
     def _admit(self, work: Work) -> None:
         if self._ended:
             raise NotReadyError("the server stopped before this request was scored")
         if work.expires <= work.arrived:
             raise ExpiredError("the request's deadline had passed when it came")
-        cost = work.waiting_cost
-        if self._queued_cost and (
-            self._queued_cost + cost > self._limits.queued_cost
-            or self._queued_bytes + work.content_bytes > self._limits.queued_bytes
-        ):
+        cost, waiting = work.waiting_cost, self._waiting[work.kind]
+        if waiting.cost and waiting.cost + cost > self._limits.queued_cost:
             raise self._limits.overloaded(
-                f"the queue is full: {self._queued_groups} groups are waiting; try again later",
-                retry_after=self._seconds_of_queue(),
+                f"the queue is full: {waiting.groups} groups are waiting; try again later",
+                retry_after=self._seconds_of(waiting),
             )
-        self._queued_groups += len(work.groups)
-        self._queued_cost += cost
-        self._queued_bytes += work.content_bytes
+        waiting.groups += len(work.groups)
+        waiting.cost += cost
         self._open[work] = None
-        self._queue.add(work)
+        if work.kind == "direct":
+            work.ready = len(work.groups)
+            self._queue.add(work)
 
     def _close(self, work: Work) -> None:
         """Forget a request that was answered, or that nobody waits for."""
         del self._open[work]
         if work.taken < len(work.groups):
             self._queue.forget()
-        self._queued_groups -= len(work.groups) - work.taken
-        self._queued_cost -= work.waiting_cost
-        self._queued_bytes -= work.content_bytes
+        waiting = self._waiting[work.kind]
+        waiting.groups -= len(work.groups) - work.taken
+        waiting.cost -= work.waiting_cost
+        for prepared in work.prepared.values():
+            prepared.release()
         # The queue may keep the request until its turn, which must not keep its images.
-        work.groups, work.costs, work.matrices, work.taken = (), [], [], 0
+        work.groups, work.estimates, work.matrices, work.prepared = (), (), [], {}
+        work.taken = work.ready = 0
 
-    def _seconds_of_queue(self) -> float:
+    def _seconds_of(self, waiting: _Waiting) -> float:
         if not self._cost_per_s:
             return 1.0
-        return min(max(self._queued_cost / self._cost_per_s, SHORTEST_RETRY_S), LONGEST_RETRY_S)
+        return min(max(waiting.cost / self._cost_per_s, SHORTEST_RETRY_S), LONGEST_RETRY_S)
 
     def _feed_soon(self) -> None:
         """Feed an idle scorer after what else the next turns of the loop bring, which shares the batch."""
@@ -228,7 +290,7 @@ class Batcher:
             self._busy = True
             self._patient = self._worker.pauses and batch.cost > self._limits.batch_cost
             self._worker.submit(batch.groups, self._on_scored(batch, interrupts=False))
-        elif self._stopping and not self._arriving and not self._interrupting:
+        elif self._stopping and not (self._arriving or self._decoding or self._interrupting):
             self._done.set()
 
     def _interrupt(self) -> None:
@@ -257,6 +319,8 @@ class Batcher:
         self, batch: Batch, result: list[Outcome] | BaseException, seconds: float, interrupted: bool
     ) -> None:
         self._moved_at = time.monotonic()
+        for prepared in batch.prepared:
+            prepared.release()
         if interrupted:
             self._interrupting = False
         else:
@@ -288,23 +352,28 @@ class Batcher:
     def _next_batch(self, *, cheap: bool = False) -> Batch | None:
         """As many groups as `batch_cost` pays for, but at least one unless only `cheap` ones are wanted."""
         turns: list[tuple[Work, int]] = []
+        prepared: list[Prepared] = []
         total, now = 0, time.monotonic()
         while (work := self._queue.first()) is not None:
             if work.expires <= now:
                 work.expire()
                 continue
-            cost = work.costs[work.taken]
-            if (turns or cheap) and total + cost > self._limits.batch_cost:
+            estimate = work.estimates[work.taken]
+            if (turns or cheap) and total + estimate.turn > self._limits.batch_cost:
                 break
             turns.append((work, work.taken))
+            if work.taken in work.prepared:
+                # From now on the batch keeps them, whether the request is still wanted or not.
+                prepared.append(work.prepared.pop(work.taken))
             work.taken += 1
             work.last_turn = now
-            self._queued_groups -= 1
-            self._queued_cost -= cost
-            total += cost
+            waiting = self._waiting[work.kind]
+            waiting.groups -= 1
+            waiting.cost -= estimate.cost
+            total += estimate.turn
             self._queue.advance()
         groups = [work.groups[place] for work, place in turns]
-        return Batch(turns=turns, groups=groups, cost=total) if turns else None
+        return Batch(turns=turns, groups=groups, cost=total, prepared=prepared) if turns else None
 
     def _learn(self, cost: int, seconds: float) -> None:
         rate = cost / max(seconds, 1e-9)

@@ -2,13 +2,33 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from prefrm.errors import PrefrmError
 from prefrm.winmatrix import Group, WinMatrix
 from serving.errors import ExpiredError
+from serving.queueing.decoding import Decoding, Prepared, is_long
 
-__all__ = ["Batch", "Scored", "Work"]
+__all__ = ["Batch", "Estimate", "Kind", "Scored", "Work"]
+
+Kind = Literal["direct", "short", "long"]
+"""Of a request: decoded by the scorer itself, or ahead of it in the lane of short or of long groups."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a group costs.
+
+    Attributes:
+        cost: tokens.
+        turn: of these, what the scorer's own turn costs.
+        ahead: the images that are decoded ahead, which is the rest.
+    """
+
+    cost: int
+    turn: int
+    ahead: Sequence[Decoding] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +37,7 @@ class Scored:
 
     Attributes:
         cost: tokens, as estimated.
-        queue_s: seconds until its last group's turn.
+        queue_s: seconds until its last group's turn, in which images are decoded ahead.
         compute_s: seconds of the batches that had groups of it.
     """
 
@@ -29,28 +49,39 @@ class Scored:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Work:
-    """One request: `taken` of its groups have had their turn, `matrices` are there for some of them."""
+    """One request: `taken` of its groups have had their turn, `matrices` are there for some of them.
+
+    The first `ready` groups may have their turn; the images of some of them are `prepared`.
+    """
 
     groups: Sequence[Group]
-    costs: list[int]
-    content_bytes: int
+    estimates: Sequence[Estimate]
     arrived: float
     expires: float
     answer: asyncio.Future[Scored]
+    ready: int = 0
     taken: int = 0
     last_turn: float = 0.0
     compute_s: float = 0.0
     matrices: list[WinMatrix | None]
     missing: int
+    prepared: dict[int, Prepared] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """How the longest of its groups is decoded."""
+        if any(is_long(estimate.ahead) for estimate in self.estimates):
+            return "long"
+        return "short" if any(estimate.ahead for estimate in self.estimates) else "direct"
 
     @property
     def waiting_cost(self) -> int:
         """Of the groups that still wait for their turn."""
-        return sum(self.costs[self.taken :])
+        return sum(estimate.cost for estimate in self.estimates[self.taken :])
 
     def next_cost(self) -> int | None:
-        """What the group whose turn comes next costs; None if there is none or nobody waits for it."""
-        return None if self.answer.done() or self.taken == len(self.groups) else self.costs[self.taken]
+        """What the turn of its next group costs; None if none is ready or nobody waits for it."""
+        return None if self.answer.done() or self.taken == self.ready else self.estimates[self.taken].turn
 
     def place(self, n: int, matrix: WinMatrix) -> None:
         """Take the matrix of one of its groups, and answer with the last."""
@@ -62,7 +93,7 @@ class Work:
             self.answer.set_result(
                 Scored(
                     matrices=[matrix for matrix in self.matrices if matrix is not None],
-                    cost=sum(self.costs),
+                    cost=sum(estimate.cost for estimate in self.estimates),
                     queue_s=self.last_turn - self.arrived,
                     compute_s=self.compute_s,
                 )
@@ -85,3 +116,4 @@ class Batch:
     turns: list[tuple[Work, int]]
     groups: list[Group]
     cost: int
+    prepared: list[Prepared]

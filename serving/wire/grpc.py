@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # Requests of one stream that are worked on at the same time.
 STREAM_WINDOW = 64
+# Of a request's content, while it is scored: in the message, which gRPC holds, and in its groups.
+COPIES = 2
 # gRPC's own name for how long a client should wait before it tries again (gRFC A6).
 RETRY_AFTER = "grpc-retry-pushback-ms"
 # Said of every streamed answer, as Triton does: a request has one.
@@ -120,8 +122,15 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @_translating
     async def ModelInfer(self, request: Any, context: Any) -> Any:
-        with self._plane.observed("grpc", _metadata(context)) as record:
+        return await self._infer(request, context)
+
+    async def _infer(self, request: Any, context: Any) -> Any:
+        with (
+            self._plane.observed("grpc", _metadata(context)) as record,
+            self._plane.in_flight.lease() as lease,
+        ):
             parsed = _parsed(request, context.time_remaining())
+            lease.add(COPIES * sum(tensor.content_bytes for tensor in parsed.inputs))
             return _message(await self._plane.infer(parsed, record))
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
@@ -154,9 +163,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
         if request is UNREADABLE:
             return pb.ModelStreamInferResponse(error_message=UNREADABLE_MESSAGE)
         try:
-            with self._plane.observed("grpc", _metadata(context)) as record:
-                parsed = _parsed(request, context.time_remaining())
-                message = _message(await self._plane.infer(parsed, record))
+            message = await self._infer(request, context)
         except ServingError as error:
             return _stream_error(request, str(error))
         except Exception as error:

@@ -1,10 +1,12 @@
-"""What a gRPC message is read as, before a method sees it: one that is no request is the client's mistake.
+"""Reading of gRPC messages before a method sees them: malformed, missing and late ones end in a clear status.
 
-Left to gRPC, it would end in UNKNOWN. A message of nothing but tiny fields would take a hundred times its own
-size once it is parsed, so the fields of a large one are counted first.
+Left to gRPC, a malformed message would end in UNKNOWN, and a call whose message never arrives would wait for
+ever. A message of nothing but tiny fields would take a hundred times its own size once it is parsed, so the
+fields of a large one are counted first.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,25 +32,33 @@ _UNPACKED = frozenset({FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES})
 class CarefulRegistrar:
     """A server for the generated functions that add a servicer to one.
 
-    A method of one request that cannot be parsed ends in INVALID_ARGUMENT.
+    A method of one request ends in INVALID_ARGUMENT if the request cannot be parsed, and in
+    DEADLINE_EXCEEDED if it has not arrived in time.
+
+    Args:
+        server: of `grpc.aio`.
+        deadline_s: seconds from the beginning of a call until its request must have arrived.
     """
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any, deadline_s: float) -> None:
         self._server = server
+        self._deadline_s = deadline_s
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Add them, each of their methods with that done to it."""
-        self._server.add_generic_rpc_handlers(tuple(_CarefulHandlers(handler) for handler in handlers))
+        careful = tuple(_CarefulHandlers(handler, self._deadline_s) for handler in handlers)
+        self._server.add_generic_rpc_handlers(careful)
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """The same, where a server knows its methods by name."""
-        careful = {name: _careful(handler) for name, handler in handlers.items()}
+        careful = {name: _careful(handler, self._deadline_s) for name, handler in handlers.items()}
         self._server.add_registered_method_handlers(service, careful)
 
 
 class _CarefulHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self, inner: grpc.GenericRpcHandler) -> None:
+    def __init__(self, inner: grpc.GenericRpcHandler, deadline_s: float) -> None:
         self._inner = inner
+        self._deadline_s = deadline_s
         self._known: dict[str, Any] = {}
 
     def service(self, handler_call_details: Any) -> Any:
@@ -58,7 +68,7 @@ class _CarefulHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
             # What is no method is not kept: there is no end to their names.
             if handler is None:
                 return None
-            self._known[method] = _careful(handler)
+            self._known[method] = _careful(handler, self._deadline_s)
         return self._known[method]
 
 
@@ -111,11 +121,13 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
     raise IndexError("the number is too long")
 
 
-def _careful(handler: Any) -> Any:
+def _careful(handler: Any, deadline_s: float) -> Any:
     handler = handler._replace(request_deserializer=_careful_parser(handler.request_deserializer))
-    for kind in ("unary_unary", "unary_stream"):
-        if (method := getattr(handler, kind)) is not None:
-            handler = handler._replace(**{kind: _refusing(method)})
+    # A method of one request becomes one of a stream: gRPC waits for a single request without a time limit.
+    for kind in ("unary", "stream"):
+        if (method := getattr(handler, f"unary_{kind}")) is not None:
+            reading = {f"unary_{kind}": None, f"stream_{kind}": _reading(method, deadline_s)}
+            handler = handler._replace(request_streaming=True, **reading)
     return handler
 
 
@@ -135,8 +147,17 @@ def _careful_parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return attempt
 
 
-def _refusing(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-    async def call(request: Any, context: Any) -> Any:
+def _reading(
+    method: Callable[[Any, Any], Awaitable[Any]], deadline_s: float
+) -> Callable[..., Awaitable[Any]]:
+    async def call(requests: AsyncIterator[Any], context: Any) -> Any:
+        try:
+            async with asyncio.timeout(deadline_s):
+                # A client that ends its stream without a request gets what one with a malformed request does.
+                request = await anext(requests, UNREADABLE)
+        except TimeoutError:
+            message = f"the request did not arrive within {deadline_s:g} s"
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, message)
         if request is UNREADABLE:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, UNREADABLE_MESSAGE)
         return await method(request, context)

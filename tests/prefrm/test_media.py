@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from prefrm import media
 from prefrm.errors import ConfigError, MediaError
 from prefrm.media import ImageInfo, ImageLimits, decode, digest, encode_png, probe, read
 
@@ -327,3 +328,24 @@ def test_a_damaged_tag_of_a_tiff_file_neither_stops_it_nor_warns(tmp_path):
     struct.pack_into("<I", whole, entry + 4, 10**6)
     (tmp_path / "a.tiff").write_bytes(whole)
     assert np.array_equal(np.asarray(decode(read(tmp_path / "a.tiff"))), np.asarray(GRADIENT))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_over_white_by_tiles_is_that_of_the_whole(mode, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 4), dtype=np.uint8)
+    image = Image.fromarray(pixels, "RGBA")
+    image = image.quantize(64) if mode == "P" else image.convert(mode)
+    rgba = image.convert("RGBA")
+    whole = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    monkeypatch.setattr(media, "TILE", 10)
+    assert decode(encoded(image)).tobytes() == whole.tobytes()
+
+
+def test_a_header_tells_how_many_pixels_a_decoder_computes():
+    data = encoded(GRADIENT, "JPEG", progressive=True)
+    scans = data.count(b"\xff\xda")
+    many = data[:-2] + data[data.rindex(b"\xff\xda") : -2] * (100 - scans) + data[-2:]
+    assert scans > 1
+    assert probe(data).decoded_pixels == scans * 5 * 7
+    assert probe(many).decoded_pixels == 100 * 5 * 7
+    assert probe(encoded(GRADIENT)).decoded_pixels == probe(encoded(GRADIENT)).pixels == 5 * 7

@@ -1,28 +1,71 @@
-"""`prefrm serve` as it is, but for the judge, which judges by length and takes no torch to load."""
+"""`prefrm serve` as it is, but for the judge, which judges by length and takes no torch to load.
+
+A bundle and two prompts keep it busy for about a minute: the bundle "slow" while it is loaded and the prompt
+"gil" while it is scored, both with the interpreter's lock held, and the prompt "torch FILE" in torch, once
+the file exists.
+"""
 
 import sys
+import time
+from collections import deque
+from itertools import repeat
+from pathlib import Path
 from types import SimpleNamespace
 
-import typer
-
 from prefrm.winmatrix import FakeScorer
+
+MINUTE_S = 60
 
 
 class Engine(FakeScorer):
     cache = None
+    judge = SimpleNamespace(device="cpu")
 
     @classmethod
     def from_bundle(cls, folder, **options):
-        return cls(lambda prompt, image: float(len(image)))
+        if Path(folder).name == "slow":
+            print("loading", flush=True)
+            hold_lock()
+        return cls(utility)
+
+
+def utility(prompt, image):
+    what, _, file = prompt.partition(" ")
+    if what == "gil":
+        hold_lock()
+    if what == "torch":
+        compute(Path(file))
+    return float(len(image))
+
+
+def hold_lock():
+    # A loop in C, which no signal interrupts.
+    deque(repeat(None, 10**10), maxlen=0)
+
+
+def compute(begun):
+    import torch
+
+    matrix = torch.rand(1500, 1500)
+    end = time.monotonic() + MINUTE_S
+    while time.monotonic() < end:
+        matrix @ matrix
+        begun.touch()
 
 
 def main():
     manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
-    sys.modules["prefrm.bundle"] = SimpleNamespace(read_manifest=lambda folder: manifest)
+    sys.modules["prefrm.manifest"] = SimpleNamespace(
+        MANIFEST="manifest.json",
+        Manifest=SimpleNamespace,
+        inspect_bundle=lambda folder: manifest,
+        read_manifest=lambda folder: manifest,
+    )
     sys.modules["prefrm.engine"] = SimpleNamespace(Engine=Engine, DEFAULT_CACHE_BYTES=0, DEFAULT_TOKENS=1)
-    from serving.commands import serve
+    from prefrm.cli import main as run_command
 
-    typer.run(serve)
+    sys.argv[1:1] = ["serve"]
+    run_command()
 
 
 if __name__ == "__main__":

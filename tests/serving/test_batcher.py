@@ -16,7 +16,7 @@ from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 from serving.errors import ExpiredError, FailedError, NotReadyError, OverloadedError
 from serving.limits import Limits
 from serving.observing.metrics import Metrics
-from serving.queueing.batcher import Batcher
+from serving.queueing.batcher import Batcher, _Waiting
 from serving.queueing.guard import GuardedScorer
 
 
@@ -237,20 +237,6 @@ class TestBatcher:
 
         asyncio.run(main())
         assert gated.calls == [["c"]]
-
-    def test_waiting_bytes_are_bounded_too(self, gated):
-        async def main():
-            queue = batcher(gated, queued_bytes=100)
-            large = Group(prompt="a", images=(b"x" * 60, None))
-            first = asyncio.ensure_future(queue.submit([large], expires=soon()))
-            await asyncio.sleep(0)
-            with pytest.raises(OverloadedError):
-                await queue.submit([large], expires=soon())
-            await queue.drain(0)
-            with pytest.raises(NotReadyError):
-                await first
-
-        asyncio.run(main())
 
     @pytest.mark.parametrize(
         ("answer", "message"),
@@ -544,7 +530,7 @@ def test_whatever_happens_every_request_is_answered_and_nothing_is_left_on_the_b
         queue.start()
         ends = await asyncio.wait_for(asyncio.gather(*(ask(queue, n) for n in range(150))), 60)
         assert (queue.queued_groups, queue.queued_cost, queue.age_s) == (0, 0, 0.0)
-        assert (queue._queued_bytes, len(queue._open)) == (0, 0)
+        assert all(waiting == _Waiting() for waiting in queue._waiting.values()) and not queue._open
         assert len(queue._queue) <= 2
         started = time.monotonic()
         await queue.drain(30)

@@ -158,6 +158,38 @@ def test_a_stream_whose_client_leaves_is_not_worked_on(gated, group, metric, unt
     assert gated.calls == [["first"], ["last"]]
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_bytes_in_flight_are_leased_and_one_request_too_many_is_refused(
+    gated, streamed, group, metric, until
+):
+    sent = stream_inputs(group("x" * 700))
+    limits = Limits(request_bytes=1200, in_flight_bytes=4800)
+    in_flight = "prefrm_in_flight_bytes"
+    with (
+        background(JudgeServer(gated, ModelInfo(name="judge"), limits=limits)) as served,
+        triton.InferenceServerClient(served.grpc) as client,
+        triton.InferenceServerClient(served.grpc) as other,
+    ):
+        answers = queue.Queue()
+        if streamed:
+            client.start_stream(lambda result, error: answers.put(error))
+            client.async_stream_infer("judge", sent)
+        else:
+            client.async_infer("judge", sent, lambda result, error: answers.put(error))
+        until(lambda: bool(gated.calls))
+        held = metric(served, in_flight)
+        assert held == 2 * sum(len(tensor._get_content()) for tensor in sent)
+        with pytest.raises(triton.InferenceServerException, match="no room for a request") as caught:
+            other.infer("judge", sent)
+        assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+        assert metric(served, in_flight) == held
+        gated.gate.set()
+        assert answers.get(timeout=10) is None
+        until(lambda: metric(served, in_flight) == 0)
+        if streamed:
+            client.stop_stream()
+
+
 @pytest.mark.parametrize("service", ["", "inference.GRPCInferenceService"])
 def test_the_health_service_says_serving(channel, service):
     health = health_pb2_grpc.HealthStub(channel)

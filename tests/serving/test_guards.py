@@ -16,13 +16,13 @@ from tritonclient.utils import InferenceServerException
 from prefrm.client import TLS, connect
 from prefrm.errors import RequestError, ServerUnavailableError
 from prefrm.winmatrix import FakeScorer, Group
-from serving.access import guards
-from serving.access import tokens as tokens_module
+from serving.access import reloading
 from serving.access.tls import ServerTls
 from serving.access.tokens import TokenFile
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
+from serving.wire import http_protocol
 from tests.serving.certificates import Authority
 from tests.serving.hostile_images import PICTURE, encoded
 
@@ -90,7 +90,9 @@ def test_the_health_service_of_grpc_needs_no_token(guarded):
 def every_method():
     service = triton_grpc.service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     named = [f"/inference.GRPCInferenceService/{method.name}" for method in service.methods]
-    return [*named, "/inference.GRPCInferenceService/Nothing", "/grpc.health.v1.Health/Nothing", "/a.B/C"]
+    reflection = [f"/grpc.reflection.{v}.ServerReflection/ServerReflectionInfo" for v in ("v1", "v1alpha")]
+    unknown = ["/inference.GRPCInferenceService/Nothing", "/grpc.health.v1.Health/Nothing", "/a.B/C"]
+    return [*named, *reflection, *unknown]
 
 
 @pytest.mark.parametrize("method", every_method())
@@ -168,7 +170,7 @@ def test_a_client_that_sends_all_of_it_first_still_reads_the_answer(guarded):
 
 
 def test_a_client_that_never_ends_its_body_is_let_go(guarded, monkeypatch):
-    monkeypatch.setattr(guards, "LINGER_S", 0.2)
+    monkeypatch.setattr(http_protocol, "LINGER_S", 0.2)
     host, _, port = guarded.http.partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
@@ -181,7 +183,7 @@ def test_a_client_that_never_ends_its_body_is_let_go(guarded, monkeypatch):
 
 
 def test_tokens_are_exchanged_while_it_serves(tmp_path, monkeypatch):
-    monkeypatch.setattr(tokens_module, "RECHECK_S", 0.0)
+    monkeypatch.setattr(reloading, "RECHECK_S", 0.0)
     path = tmp_path / "tokens"
     path.write_text(TOKEN)
     path.chmod(0o600)
@@ -256,7 +258,7 @@ def test_prefrms_own_client_is_answered_with_a_token_over_mutual_tls(authority, 
         with connect(url, token=OTHER, tls=trust) as judge, pytest.raises(RequestError, match="not one of"):
             judge.score([GROUP])
         with (
-            connect(url, token=TOKEN, tls=TLS(ca=authority.root), patience=0) as judge,
+            connect(url, token=TOKEN, tls=TLS(ca=authority.root), unavailable_timeout=0) as judge,
             pytest.raises(ServerUnavailableError),
         ):
             judge.score([GROUP])

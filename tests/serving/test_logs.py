@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,10 +46,15 @@ def format(request):
 
 @pytest.fixture
 def stream(format):
-    """What is logged, in that format."""
-    stream = io.StringIO()
-    configure(format, stream)
-    return stream
+    """What is logged, in that format, once it is written."""
+    stream = io.BytesIO()
+    handler = configure(format, stream.write)
+
+    def written():
+        handler.flush()
+        return stream.getvalue().decode()
+
+    return SimpleNamespace(getvalue=written)
 
 
 def test_a_request_is_one_line_with_all_that_is_known_of_it(stream, format):

@@ -1,7 +1,9 @@
 """The options of `prefrm serve` that say who may come in and how it logs: mistakes, and a whole server."""
 
 import json
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +55,7 @@ def test_mistakes_are_said_before_the_judge_is_loaded(folder, monkeypatch, optio
     def load(path):
         raise BundleError("far enough")
 
-    monkeypatch.setattr("serving.bundles.read_manifest", load)
+    monkeypatch.setattr("serving.bundles.inspect_bundle", load)
     app = typer.Typer()
     app.command()(serve)
     given = [option.format(folder) for option in options]
@@ -84,6 +86,11 @@ def test_a_server_with_everything(folder, until, log_format):
             until(lambda: addresses.exists() or process.poll() is not None)
             at = SimpleNamespace(**json.loads(addresses.read_text()))
             assert at.secure
+            host, port = at.grpc.split(":")
+            with socket.create_connection((host, int(port))) as stranger:
+                stranger.sendall(b"no handshake")
+                while stranger.recv(100):
+                    pass
             trusting = Authority.context(folder / "ca.pem", folder / "trainer.pem", folder / "trainer.key")
             with httpx.Client(verify=trusting) as client:
                 headers = {"authorization": f"Bearer {TOKEN}", "x-request-id": "mine"}
@@ -112,5 +119,6 @@ def test_a_server_with_everything(folder, until, log_format):
         said = [record["message"] for record in records if record["logger"] == "serving.server"]
         assert said == ["started", "stopping", "stopped"]
     else:
+        assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in lines)
         assert sum("judge: judge: a judge" in line for line in lines) == 1
         assert sum("request_id=mine" in line for line in lines) == 1

@@ -1,6 +1,7 @@
 """Certificates are checked at the start, and followed on disk: a handshake shows the newest that fit."""
 
 import logging
+import os
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ import grpc
 import pytest
 
 from prefrm.errors import ConfigError
-from serving.access import tls as module
+from serving.access import reloading
 from serving.access.tls import ServerTls
 from tests.serving.certificates import Authority, encrypted
 
@@ -26,7 +27,7 @@ def stranger(tmp_path):
 
 @pytest.fixture(autouse=True)
 def read_at_once(monkeypatch):
-    monkeypatch.setattr(module, "RECHECK_S", 0.0)
+    monkeypatch.setattr(reloading, "RECHECK_S", 0.0)
 
 
 def shaken(server: ssl.SSLContext, client: ssl.SSLContext, name: str | None = "127.0.0.1") -> bytes:
@@ -133,7 +134,7 @@ def test_grpc_wants_a_certificate_of_the_client_ca(authority, stranger):
         assert grpc_code(address, authority, *pair) is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize("breakage", ["junk", "gone", "another key"])
+@pytest.mark.parametrize("breakage", ["junk", "gone", "another key", "fifo"])
 def test_a_broken_renewal_leaves_the_last_good_certificate_in_use(authority, breakage, caplog):
     cert, key = authority.issue("server")
     good = der(cert)
@@ -142,6 +143,9 @@ def test_a_broken_renewal_leaves_the_last_good_certificate_in_use(authority, bre
         cert.write_text("junk")
     elif breakage == "gone":
         cert.unlink()
+    elif breakage == "fifo":
+        cert.unlink()
+        os.mkfifo(cert)
     else:
         _, other = authority.issue("other")
         key.write_bytes(other.read_bytes())
@@ -149,6 +153,8 @@ def test_a_broken_renewal_leaves_the_last_good_certificate_in_use(authority, bre
         assert shaken(server, client) == good
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "stays in use" in caplog.text
+    if breakage == "fifo":
+        cert.unlink()
     with caplog.at_level(logging.INFO):
         authority.issue("server")
         assert shaken(server, client) == der(cert) != good

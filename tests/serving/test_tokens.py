@@ -3,11 +3,12 @@
 import hashlib
 import hmac
 import logging
+import os
 
 import pytest
 
 from prefrm.errors import ConfigError
-from serving.access import tokens as module
+from serving.access import reloading
 from serving.access.tokens import TokenFile
 
 ANN, BOB = "ann-0123456789abcdef", "bob/0123456789+ABCDEF=="
@@ -23,7 +24,7 @@ def file(tmp_path):
 
 @pytest.fixture(autouse=True)
 def read_at_once(monkeypatch):
-    monkeypatch.setattr(module, "RECHECK_S", 0.0)
+    monkeypatch.setattr(reloading, "RECHECK_S", 0.0)
 
 
 def digest(token: str) -> bytes:
@@ -54,6 +55,8 @@ def test_comments_and_blank_lines_are_no_tokens(file):
         ([b"Bearer " + ANN.encode() + b" " + BOB.encode()], "must be sent once"),
         ([b"Bearer \xff\xfe\x00"], "not one of"),
         ([b"bearer   " + ANN.encode()], ""),
+        # HTTP/1.1 servers strip these blanks, gRPC passes them on.
+        ([b" \tBearer " + ANN.encode() + b" \t"], ""),
         ([b"BEARER " + ANN.encode() + b" "], ""),
     ],
 )
@@ -84,8 +87,8 @@ def test_a_changed_file_adds_and_withdraws_tokens(file, caplog):
 
 def test_the_file_is_not_read_for_every_request(file, monkeypatch):
     now = 100.0
-    monkeypatch.setattr(module, "RECHECK_S", 1.0)
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(reloading, "RECHECK_S", 1.0)
+    monkeypatch.setattr(reloading.time, "monotonic", lambda: now)
     tokens = TokenFile(file)
     file.write_text("carol-0123456789abcdef")
     now = 100.9
@@ -108,6 +111,33 @@ def test_a_broken_file_leaves_the_last_good_tokens_in_force(file, content, caplo
     assert "stay in force" in caplog.text
     file.write_text("carol-0123456789abcdef")
     assert not admitted(tokens, ANN)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("fifo", "is not a regular file"),
+        ("device", "is not a regular file"),
+        ("folder", "cannot be read: Is a directory"),
+        ("huge", "has more than 1048576 bytes"),
+    ],
+)
+def test_a_file_that_becomes_something_else_is_neither_waited_for_nor_read(file, kind, reason, caplog):
+    tokens = TokenFile(file)
+    content = file.read_bytes()
+    file.unlink()
+    if kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes(content + b"#" * 2**20)
+    assert admitted(tokens, ANN)
+    assert reason in caplog.text and "stay in force" in caplog.text
+    with pytest.raises(ConfigError, match=reason):
+        TokenFile(file)
 
 
 @pytest.mark.parametrize(

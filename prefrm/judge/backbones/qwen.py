@@ -5,19 +5,25 @@ T tokens of an image, V depths of features, D hidden, A axes of a position, L po
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 from torch.nn.functional import pad
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, language_layers
 from prefrm.judge.images import ImageInput
+from prefrm.media import DEFAULT_LIMITS
 
 __all__ = ["QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL", "mrope_positions"]
+
+# Of an image that `smart_resize` accepts.
+MOST_ASPECT_RATIO = 200
 
 
 def mrope_positions(parts: Sequence[int | tuple[int, int, int]], merge: int) -> torch.Tensor:
@@ -111,8 +117,25 @@ def _read_deep(
     return hidden_BLD
 
 
+def _shrink(image_processor: Any, image: Image.Image) -> Image.Image | None:
+    """As the image processor resizes it, without its copies of the large image as an array."""
+    if not image_processor.do_resize:
+        return None
+    fit = partial(
+        smart_resize,
+        factor=image_processor.patch_size * image_processor.merge_size,
+        min_pixels=image_processor.size["shortest_edge"],
+        max_pixels=image_processor.size["longest_edge"],
+    )
+    height, width = fit(image.height, image.width)
+    # A very narrow image may be shrunk further when it is resized again.
+    if max(height, width) > MOST_ASPECT_RATIO * min(height, width) or fit(height, width) != (height, width):
+        return None
+    return image.resize((width, height), image_processor.resample)
+
+
 def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tuple[int, ...]]:
-    data = image_processor(images=image, return_tensors="pt")
+    data = image_processor(images=_shrink(image_processor, image) or image, return_tensors="pt")
     time, height, width = (int(side) for side in data["image_grid_thw"][0])
     return data["pixel_values"], (time, height, width)
 
@@ -120,7 +143,7 @@ def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tu
 def _pixel_budget(image_processor: Any, least: int | None, most: int | None) -> None:
     size = image_processor.size
     least = size["shortest_edge"] if least is None else least
-    most = size["longest_edge"] if most is None else most
+    most = size["longest_edge"] if most is None else min(most, DEFAULT_LIMITS.max_pixels)
     if least > most:
         raise ConfigError(
             f"min_pixels ({least}) is larger than max_pixels ({most}); a bound that is not set is the "
@@ -129,12 +152,28 @@ def _pixel_budget(image_processor: Any, least: int | None, most: int | None) -> 
     image_processor.size = {"shortest_edge": least, "longest_edge": most}
 
 
+def _same(image_processor: Any, config: Any) -> Mapping[str, tuple[object, object]]:
+    vision = config.vision_config
+    return {
+        "patch_size": (image_processor.patch_size, vision.patch_size),
+        "merge_size": (image_processor.merge_size, vision.spatial_merge_size),
+        "temporal_patch_size": (image_processor.temporal_patch_size, vision.temporal_patch_size),
+    }
+
+
+def _largest(image_processor: Any) -> int:
+    return max(map(int, image_processor.size.values()))
+
+
 QWEN2_VL = Family(
     model_type="qwen2_vl",
     vision_tower="model.visual",
     lora_targets=language_layers("model.language_model"),
+    same=_same,
+    largest=_largest,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
+    shrink=_shrink,
     spell=_spell,
     encode=_encode,
     extent=_extent,

@@ -1,10 +1,15 @@
 """What a group is estimated to cost, against the tokens that the engine reads for it."""
 
+import io
+import struct
+import zlib
+
 import pytest
 import torch
+from PIL import Image
 
 from prefrm.engine import Engine
-from prefrm.engine.cost import _tokens_by_power
+from prefrm.engine.cost import PIXELS_PER_TOKEN, _tokens_by_power
 from prefrm.engine.passes import Passes
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode
@@ -88,3 +93,30 @@ def test_what_is_not_measured_is_known_all_the_same(bounds):
     measured = []
     tokens = _tokens_by_power(measure)
     assert tokens == {power: measure(power) for power in range(8, 23)}
+
+
+def flat_png(width: int, height: int) -> bytes:
+    """A PNG of one colour that its header alone makes large: no row is stored."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b""))
+    )
+
+
+def test_decoding_costs_what_it_takes(judge, png):
+    """64 million pixels take over a second: hundreds of times what a pair of thumbnails takes."""
+    engine, small = Engine(judge), png(0, 64, 64)
+    thumbnails = engine.cost(Group(prompt="", images=(small, small)))
+    large = engine.cost(Group(prompt="", images=(flat_png(8000, 8000), flat_png(8000, 8000))))
+    assert large > 100_000 > 100 * thumbnails
+
+
+def test_each_scan_of_a_jpeg_costs_as_much_again(judge):
+    buffer = io.BytesIO()
+    Image.new("RGB", (1600, 1600)).save(buffer, "JPEG", progressive=True)
+    once = buffer.getvalue()
+    scans = once.count(b"\xff\xda")
+    many = once[:-2] + once[once.rindex(b"\xff\xda") : -2] * (100 - scans) + once[-2:]
+    few, all_of_them = (Engine(judge).cost(Group(prompt="", images=(image, None))) for image in (once, many))
+    assert all_of_them - few == pytest.approx((100 - scans) * 1600 * 1600 / PIXELS_PER_TOKEN, abs=2)

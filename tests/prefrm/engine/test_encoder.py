@@ -7,10 +7,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from prefrm.engine import Engine, FeatureCache
+from prefrm.engine import Engine, FeatureCache, encoder
 from prefrm.engine.encoder import Encoder
 from prefrm.engine.refcounted import RefCounted
+from prefrm.errors import MediaError
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import DEFAULT_LIMITS, decode
 from prefrm.winmatrix import Group
@@ -113,3 +115,52 @@ def test_what_else_is_in_a_call_changes_no_bit_on_a_cpu(judge: Judge, images, pa
     others = [Group(prompt="a dog", images=(b, d, e)), Group(prompt="x", images=(f, g))]
     assert engine.score([others[0], group, others[1]])[1].equals(alone)
     assert engine.score([others[1], *others, group])[3].equals(alone)
+
+
+def test_what_was_prepared_ahead_is_not_decoded_again_and_changes_no_bit(judge: Judge, images, monkeypatch):
+    group = Group(prompt="a cat", images=(*images, b"not an image"))
+    engine = Engine(judge, cache_bytes=0)
+    (own,) = engine.score([group])
+    kept = [engine.prepare(image) for image in group.images]
+    assert engine.prepare(images[0]) is kept[0]
+    decoded = []
+    monkeypatch.setattr(encoder, "decode", lambda data, limits: decoded.append(data) or decode(data, limits))
+    (ahead,) = engine.score([group])
+    assert ahead.equals(own) and ahead.errors == own.errors
+    assert decoded == []
+    kept.clear()
+    engine.score([group])
+    assert len(decoded) == len({*images}) + 1
+
+
+def test_an_image_in_the_cache_is_not_decoded_ahead(judge: Judge, images, monkeypatch):
+    engine = Engine(judge)
+    group = Group(prompt="a cat", images=images[:2])
+    (own,) = engine.score([group])
+    monkeypatch.setattr(encoder, "decode", None)
+    kept = [engine.prepare(image) for image in group.images]
+    # Even if the cache drops its features in the meantime.
+    engine.cache._images.clear()
+    (again,) = engine.score([group])
+    assert again.equals(own) and len(kept) == 2
+
+
+@pytest.mark.parametrize("size", [(48, 32), (20, 20), (300, 200), (31, 700), (1, 90), (3, 590), (5, 1001)])
+def test_a_shrunk_image_is_what_the_image_processor_makes_of_the_whole(judge: Judge, size: tuple[int, int]):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image, processor = Image.fromarray(pixels), judge.processor
+    try:
+        small = processor.shrink(image)
+    except MediaError:
+        with pytest.raises(MediaError):
+            processor.prepare_image(image)
+        return
+    expected = processor.image_processor(images=image, return_tensors="pt")["pixel_values"]
+    assert torch.equal(processor.prepare_image(image).pixels, expected.squeeze(0))
+    if small is not None:
+        assert torch.equal(processor.prepare_image(small).pixels, expected.squeeze(0))
+
+
+def test_the_families_of_qwen_shrink_images(judge: Judge):
+    is_shrunk = judge.processor.shrink(Image.new("RGB", (300, 200))) is not None
+    assert is_shrunk == judge.family.model_type.startswith("qwen")
