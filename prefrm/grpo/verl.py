@@ -26,7 +26,8 @@ RAY_CALLS = 1000
 # A call that is about to begin does so within this time.
 STUCK_S = 5.0
 
-ALONE = "verl validates with one seed for all samples, before training unless trainer.val_before_train=False"
+NO_VALIDATION = "set trainer.val_before_train=False and trainer.test_freq=-1"
+ALONE = f"verl validates with one seed for all samples of a prompt: {NO_VALIDATION}"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -187,7 +188,12 @@ class VerlReward:
             "reward.num_workers=1, and group_size as rollout.n; if a rollout failed (see verl's log), "
             'on_missing="drop" compares the others of its group'
         )
-        return ConfigError(f"{came} of {self._group_size} samples of the group {uid} came, and {reason}")
+        validation = (
+            f"; in a validation of which verl-omni says nothing, {NO_VALIDATION}" if came == 1 else ""
+        )
+        return ConfigError(
+            f"{came} of {self._group_size} samples of the group {uid} came, and {reason}{validation}"
+        )
 
 
 def _raw_prompt(item: Any) -> str:

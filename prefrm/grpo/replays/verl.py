@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from prefrm.grpo.replays.awaited import Awaited
-from prefrm.grpo.replays.replay import Replay, Sample, Step
+from prefrm.grpo.replays.replay import Replay, Sample
 from prefrm.grpo.verl import VerlReward
 from prefrm.winmatrix import Scorer
 
@@ -35,11 +35,12 @@ async def _run(replay: Replay, workers: Sequence[VerlReward], rank: int) -> dict
     rewards: dict[int, float] = {}
     for step in replay.steps:
         samples = [sample for call in step.calls for sample in call.samples[rank]]
+        about = {"validate": step.evaluation} if replay.settings.get("meta_info", True) else {}
         uids = _uids(samples, replay.group_size)
         # A rollout that failed has no call; the trainer has no reward of it.
         rewards |= {sample.number: math.nan for sample in samples if sample.absent}
         calls = {
-            sample.number: asyncio.create_task(worker(_data(sample, uid, step)))
+            sample.number: asyncio.create_task(worker(_data(sample, uid, about)))
             for sample, uid, worker in zip(samples, uids, itertools.cycle(workers), strict=False)
             if not sample.absent
         }
@@ -57,12 +58,12 @@ def _uids(samples: Sequence[Sample], size: int) -> list[str]:
     return uids
 
 
-def _data(sample: Sample, uid: str, step: Step) -> list[SimpleNamespace]:
+def _data(sample: Sample, uid: str, about: dict[str, bool]) -> list[SimpleNamespace]:
     """A `DataProto` of one item."""
     return [
         SimpleNamespace(
             batch={"responses": sample.image},
             non_tensor_batch={"uid": uid, "raw_prompt": [{"role": "user", "content": sample.prompt}]},
-            meta_info={"validate": step.evaluation},
+            meta_info=about,
         )
     ]
