@@ -39,7 +39,7 @@ def utility(prompt, image):
 
 
 def hold_lock(*announced):
-    # A loop in C, which no signal interrupts. It prints from within, so that no signal arrives before it begins.
+    # A loop in C, which no signal interrupts; it prints itself, so that no signal comes before it begins.
     printed = map(partial(print, flush=True), announced)
     deque(chain(printed, repeat(None, 10**10)), maxlen=0)
 
