@@ -130,6 +130,10 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         fitting = [k for k in kinds if (typing.get_origin(k) is tuple) == isinstance(value, list)]
         kind = (fitting or kinds)[0]
         return _convert(kind, value, where, problems)
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _convert(args[1], item, f"{where}.{key}", problems) for key, item in value.items()}
+    if kind is Any:
+        return value
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(args[0], item, f"{where}[{n}]", problems) for n, item in enumerate(value))
     if origin is typing.Literal:
@@ -161,6 +165,8 @@ def _scalar(kind: Any, value: Any) -> Any:
 def _name(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return f"a list of {_name(typing.get_args(kind)[0])}"
+    if typing.get_origin(kind) is Mapping:
+        return "a section with keys"
     if dataclasses.is_dataclass(kind):
         return "sections"
     names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}

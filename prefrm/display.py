@@ -5,7 +5,7 @@ Shared by the figures and by the terminal, neither of which a prompt or a file n
 
 import unicodedata
 
-__all__ = ["BLACK", "ELLIPSIS", "WHITE", "one_line", "text_color"]
+__all__ = ["BLACK", "ELLIPSIS", "WHITE", "one_line", "shortened", "text_color"]
 
 ELLIPSIS = "…"
 BLACK, WHITE = "#000000", "#ffffff"
@@ -21,6 +21,13 @@ def one_line(text: str) -> str:
     """
     line = " ".join(part.strip() for part in text.strip().splitlines()).replace("\t", " ")
     return "".join(REPLACEMENT if unicodedata.category(c) in UNPRINTABLE else c for c in line)
+
+
+def shortened(text: str, most: int = 500) -> str:
+    """`one_line` of an untrusted text, cut at `most` characters."""
+    # Cut before as well, since the text may have megabytes.
+    line = one_line(text[: 2 * most])
+    return line if len(line) <= most and len(text) <= 2 * most else line[: most - 1] + ELLIPSIS
 
 
 def text_color(background: tuple[float, float, float]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefrm.errors import ConfigError
 
-__all__ = ["TEMPLATES", "Template", "default_template", "get_template"]
+__all__ = ["TEMPLATES", "RenderedTemplate", "Template", "default_template", "get_template"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,14 @@ class Template:
     question: str
     answers: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        counts = (0,) if self.images == 1 else (2, 3)
+        if len(self.answers) not in counts:
+            raise ConfigError(
+                f"a template of {self.images} image(s) has {' or '.join(map(str, counts))} answers; "
+                f"received {len(self.answers)}"
+            )
+
     @property
     def images(self) -> int:
         """How many images are shown: 2 or 1."""
@@ -61,6 +69,29 @@ class Template:
         for text in texts:
             content += [image, {"type": "text", "text": text}]
         return [{"role": "user", "content": content}]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedTemplate:
+    """The texts around the prompt and the images, as a base model's chat template renders a `Template`.
+
+    A chat template is a program of the checkpoint. It runs once, when a judge is made of a base model. A
+    bundle records these texts, so that nothing runs when it is loaded.
+
+    Attributes:
+        before: what stands before the prompt.
+        between: what stands between the prompt and the first image, between the images, and after the last
+            one: one text more than there are images.
+        after: what stands after the second statement of the prompt; None if it is stated once.
+    """
+
+    before: str
+    between: tuple[str, ...]
+    after: str | None = None
+
+    def fits(self, template: Template) -> bool:
+        """Whether these texts show as many images and state the prompt as often as `template`."""
+        return len(self.between) == template.images + 1 and (self.after is None) == (template.again is None)
 
 
 # Spelled out one by one: a judge depends on every letter, so nothing here may follow a change elsewhere.

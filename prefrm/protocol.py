@@ -22,8 +22,10 @@ __all__ = [
     "DEFAULT_MODEL",
     "GRPC_PORT",
     "HTTP_PORT",
+    "IMAGES",
     "INPUTS",
     "MATRIX_OUTPUTS",
+    "MAX_ANSWER_BYTES",
     "MAX_REQUEST_BYTES",
     "MAX_REQUEST_GROUPS",
     "METRICS_PORT",
@@ -32,6 +34,7 @@ __all__ = [
     "Part",
     "TensorSpec",
     "Tensors",
+    "answer_bytes",
     "decode_groups",
     "decode_matrices",
     "encode_groups",
@@ -48,9 +51,13 @@ DEFAULT_MODEL = "judge"
 # The parameter of a model's configuration that holds what `judge_identity` says of the judge that is served.
 BUNDLE_PARAMETER = "bundle"
 
-# What a client puts into one request at most; a server accepts more by default.
+# The limits of a client on one request, of which a server accepts more by default, and on the answer to it.
 MAX_REQUEST_BYTES = 32 * 2**20
 MAX_REQUEST_GROUPS = 64
+MAX_ANSWER_BYTES = 32 * 2**20
+# Of an answer: what is not content, and a candidate's error with its length.
+ANSWER_HEADER_BYTES = 16 * 2**10
+ERROR_BYTES = 4 * 2**10
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
@@ -207,12 +214,28 @@ def largest_difference(tensors: Tensors, others: Tensors) -> float:
     return float(np.max([_difference(array, others[name]) for name, array in tensors.items()], initial=0.0))
 
 
+def answer_bytes(count: int, size: int) -> int:
+    """Bytes of the largest answer to B = `count` groups of K = `size` candidates.
+
+    That is three FP32 and a BOOL for each pair, and an error of at most 4 KiB for each candidate.
+    """
+    return ANSWER_HEADER_BYTES + count * size * (13 * size + ERROR_BYTES)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One request's worth of groups, all of one size, and their places in the caller's list."""
 
     places: tuple[int, ...]
     groups: tuple[Group, ...]
+
+    def halves(self) -> "tuple[Part, Part]":
+        """A part of two groups or more as two."""
+        middle = len(self.groups) // 2
+        return (
+            Part(places=self.places[:middle], groups=self.groups[:middle]),
+            Part(places=self.places[middle:], groups=self.groups[middle:]),
+        )
 
 
 def partition(
@@ -223,18 +246,20 @@ def partition(
 ) -> list[Part]:
     """Split groups of any sizes into requests; `reassemble` puts the answers back in order.
 
-    Each part has groups of one size, at most `max_groups` of them and at most `max_bytes` of content. A
-    group that alone exceeds `max_bytes` travels alone, and the server decides.
+    Each part has groups of one size, at most `max_groups` of them, at most `max_bytes` of content, and an
+    answer of at most `MAX_ANSWER_BYTES`. A group that alone exceeds a limit travels alone, and the server
+    decides.
     """
     by_size: dict[int, list[int]] = {}
     for place, group in enumerate(groups):
         by_size.setdefault(group.size, []).append(place)
     runs: list[list[int]] = []
-    for places in by_size.values():
+    for size, places in by_size.items():
         run, total = list[int](), 0
+        most = min(max_groups, MAX_ANSWER_BYTES // answer_bytes(1, size))
         for place in places:
             cost = groups[place].content_bytes
-            if run and (len(run) == max_groups or total + cost > max_bytes):
+            if run and (len(run) >= most or total + cost > max_bytes):
                 runs.append(run)
                 run, total = [], 0
             run.append(place)

@@ -1,9 +1,9 @@
 """A win matrix as JSON."""
 
-import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prefrm.rewards import ranking
 from prefrm.winmatrix import WinMatrix
@@ -30,7 +30,7 @@ def matrix_to_json(matrix: WinMatrix) -> dict[str, Any]:
     }
 
 
-def _nullable(values: Any) -> Any:
-    if isinstance(values, np.ndarray):
-        return [_nullable(entry) for entry in values]
-    return float(values) if math.isfinite(values) else None
+def _nullable(values: npt.NDArray[np.float32]) -> Any:
+    nullable = values.astype(object)
+    nullable[~np.isfinite(values)] = None
+    return nullable.tolist()

@@ -6,15 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from prefrm.bundle import read_manifest
 from prefrm.errors import BundleError, ConfigError
+from prefrm.manifest import MANIFEST, Manifest, inspect_bundle, read_manifest
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import BUNDLE_PARAMETER, judge_identity
 from serving.models import LoadedModel, ModelInfo, check_distinct
 
 __all__ = ["BundleShelf", "EngineOptions", "NamedBundle", "name_bundle"]
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +96,7 @@ class BundleShelf:
         bundles = self.bundles()
         if not bundles:
             raise BundleError(f"--repository {self._repository} has no bundle, as NAME or NAME/VERSION")
-        infos = [self._info(bundle) for bundle in bundles]
+        infos = [self._info(bundle, inspect_bundle(bundle.folder)) for bundle in bundles]
         check_distinct(infos)
         return [f"{info.name}: {info.facts['judge']}" for info in infos]
 
@@ -117,8 +115,7 @@ class BundleShelf:
     def _names(self) -> str:
         return ", ".join(sorted({bundle.name for bundle in self.bundles()})) or "none"
 
-    def _info(self, bundle: NamedBundle) -> ModelInfo:
-        manifest = read_manifest(bundle.folder)
+    def _info(self, bundle: NamedBundle, manifest: Manifest) -> ModelInfo:
         identity = judge_identity(manifest.digest, self._options.pairs)
         facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: identity}
         return ModelInfo(name=bundle.name, version=bundle.version, facts=facts)
@@ -139,5 +136,5 @@ class BundleShelf:
             compile=options.compile,
             limits=options.limits,
         )
-        info = replace(self._info(bundle), device=str(engine.judge.device))
+        info = replace(self._info(bundle, read_manifest(bundle.folder)), device=str(engine.judge.device))
         return LoadedModel(info=info, scorer=engine, cache=engine.cache)

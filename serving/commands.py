@@ -131,6 +131,7 @@ def serve(
         from serving.access.exposure import open_door
         from serving.bundles import BundleShelf, EngineOptions, name_bundle
         from serving.dataplane import DataPlane
+        from serving.loading import or_exit
         from serving.models import ModelRepository
         from serving.observing.logs import log_request
         from serving.observing.metrics import Metrics
@@ -161,10 +162,13 @@ def serve(
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,
     )
-    for description in shelf.check():
-        logger.info("judge: %s", description)
+    descriptions = shelf.check()
     metrics = Metrics()
-    models = ModelRepository(shelf.load_all(), limits, metrics, shelf.load if model_control else None)
+    with or_exit(limits.load_s, f"loading takes longer than limits.load_s={limits.load_s:g} seconds"):
+        loaded = shelf.load_all()
+    for description in descriptions:
+        logger.info("judge: %s", description)
+    models = ModelRepository(loaded, limits, metrics, shelf.load if model_control else None)
     server = Server(
         DataPlane(models, limits, metrics, [log_request, *filter(None, [span_observer()])]),
         host=host,

@@ -5,10 +5,10 @@ Knows no HTTP and no gRPC.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 
@@ -23,14 +23,21 @@ from serving.descriptions import (
     parse_config,
 )
 from serving.errors import InvalidRequestError, NotReadyError, UnsupportedError
-from serving.inflight import InFlightBytes
+from serving.inflight import InFlightBytes, Lease
 from serving.limits import Limits, with_refusals
 from serving.models import UNKNOWN, ModelInfo, ModelRepository, ServedModel
 from serving.observing.metrics import Metrics
 from serving.observing.requests import Observer, Request, Watch
+from serving.steps import beside_loop
 from serving.tensors import InputTensor, read_inputs
 
 __all__ = ["DataPlane", "InferRequest", "InferResponse"]
+
+# Inputs of more bytes, and matrices of more entries in all, are read and written beside the event loop.
+BYTES_ON_LOOP = 2**20
+ENTRIES_ON_LOOP = 2**14
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +130,15 @@ class DataPlane:
         """Tell metrics and logs of a request that a wire turned away before it read anything of it."""
         self._watch.refused(wire, code)
 
-    async def infer(self, request: InferRequest, record: Request) -> InferResponse:
-        """Score one request's groups, given as tensors.
+    async def infer(
+        self, request: InferRequest, record: Request, lease: Lease | None = None
+    ) -> InferResponse:
+        """Score one request's groups, given as tensors, which are freed once the groups are made of them.
+
+        Args:
+            request: pass no reference that is kept.
+            record: filled for the observers.
+            lease: as `score` has it.
 
         Raises:
             InvalidRequestError: it is malformed or breaks a limit.
@@ -132,23 +146,28 @@ class DataPlane:
         """
         record.id = record.id or request.id
         model = self._model(request.model, request.version, record)
-        names = _selected(request.outputs)
+        names, id_, timeout = _selected(request.outputs), request.id, request.timeout
+        size = sum(tensor.content_bytes for tensor in request.inputs)
+        if lease is not None:
+            lease.add(size)
         began = time.monotonic()
-        try:
-            groups = decode_groups(read_inputs(request.inputs, self.limits))
-        except ProtocolError as error:
-            raise InvalidRequestError(str(error)) from error
+        groups = await _called(size > BYTES_ON_LOOP, _groups, request.inputs, self.limits)
         record.input_s = time.monotonic() - began
-        matrices = await self._score(model, groups, request.timeout, record)
+        del request
+        matrices = await self._score(model, groups, timeout, record, lease)
         began = time.monotonic()
-        outputs = encode_matrices(matrices, names)
+        outputs = await _called(_entries(groups) > ENTRIES_ON_LOOP, encode_matrices, matrices, names)
         record.output_s = time.monotonic() - began
-        return InferResponse(
-            model=model.info.name, version=model.info.version, id=request.id, outputs=outputs
-        )
+        return InferResponse(model=model.info.name, version=model.info.version, id=id_, outputs=outputs)
 
     async def score(
-        self, model: str, version: str, groups: Sequence[Group], timeout: float | None, record: Request
+        self,
+        model: str,
+        version: str,
+        groups: Sequence[Group],
+        timeout: float | None,
+        record: Request,
+        lease: Lease | None = None,
     ) -> list[WinMatrix]:
         """Score one request's groups, of any sizes; one beyond the limits is answered as not judged.
 
@@ -158,12 +177,13 @@ class DataPlane:
             groups: at least one.
             timeout: seconds that it may take, or None.
             record: filled for the observers.
+            lease: of the bytes that the wire holds for the request; of those of the groups from then on.
 
         Raises:
             UnknownModelError, NotReadyError, InvalidRequestError, TooLargeError: before anything is queued.
             OverloadedError, ExpiredError, FailedError: as `Batcher.submit`.
         """
-        return await self._score(self._model(model, version, record), groups, timeout, record)
+        return await self._score(self._model(model, version, record), groups, timeout, record, lease)
 
     def server_metadata(self) -> dict[str, Any]:
         """Name, version and protocol extensions of the server."""
@@ -237,16 +257,24 @@ class DataPlane:
         return model
 
     async def _score(
-        self, model: ServedModel, groups: Sequence[Group], timeout: float | None, record: Request
+        self,
+        model: ServedModel,
+        groups: Sequence[Group],
+        timeout: float | None,
+        record: Request,
+        lease: Lease | None,
     ) -> list[WinMatrix]:
         record.groups = len(groups)
         record.candidates = sum(group.size for group in groups)
         record.content_bytes = sum(group.content_bytes for group in groups)
+        if lease is not None:
+            lease.release(max(0, lease.size - record.content_bytes))
         self.limits.check_sizes([group.size for group in groups])
         refusals = [self.limits.refusal(group) for group in groups]
         accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
         matrices = await self._submit(model, accepted, timeout, record) if accepted else []
-        return with_refusals(groups, refusals, matrices)
+        large = bool(any(refusals)) and _entries(groups) > ENTRIES_ON_LOOP
+        return await _called(large, with_refusals, groups, refusals, matrices)
 
     async def _submit(
         self, model: ServedModel, groups: Sequence[Group], timeout: float | None, record: Request
@@ -255,6 +283,21 @@ class DataPlane:
         scored = await model.batcher.submit(groups, expires=record.started + seconds)
         record.cost, record.queue_s, record.compute_s = scored.cost, scored.queue_s, scored.compute_s
         return scored.matrices
+
+
+async def _called(is_large: bool, call: Callable[..., T], *arguments: Any) -> T:
+    return await beside_loop(call, *arguments) if is_large else call(*arguments)
+
+
+def _entries(groups: Sequence[Group]) -> int:
+    return sum(group.size**2 for group in groups)
+
+
+def _groups(inputs: Sequence[InputTensor], limits: Limits) -> list[Group]:
+    try:
+        return decode_groups(read_inputs(inputs, limits))
+    except ProtocolError as error:
+        raise InvalidRequestError(str(error)) from error
 
 
 def _selected(names: Sequence[str]) -> Sequence[str]:

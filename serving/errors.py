@@ -41,17 +41,14 @@ LONGEST_MESSAGE = 600
 
 
 class ServingError(errors.PrefrmError):
-    """Base of all. `http_status` is what HTTP answers, `grpc_status` the name of gRPC's code.
-
-    With `closes`, an HTTP connection ends with the answer: part of the request may still be to come.
-    """
+    """Base of all. `http_status` is what HTTP answers, `grpc_status` the name of gRPC's code."""
 
     http_status: ClassVar[int] = 500
     grpc_status: ClassVar[str] = "INTERNAL"
-    closes: ClassVar[bool] = False
 
     def __init__(self, message: str) -> None:
-        super().__init__(message[:LONGEST_MESSAGE])
+        # JSON may hold half of a surrogate pair, which no wire can send.
+        super().__init__(message.encode("utf-8", "backslashreplace").decode()[:LONGEST_MESSAGE])
 
 
 class InvalidRequestError(ServingError, errors.RequestError):
@@ -73,7 +70,6 @@ class TooLargeError(ServingError, errors.RequestError):
 
     http_status = 413
     grpc_status = "OUT_OF_RANGE"
-    closes = True
 
 
 class SlowBodyError(ServingError, errors.DeadlineError):
@@ -81,7 +77,6 @@ class SlowBodyError(ServingError, errors.DeadlineError):
 
     http_status = 408
     grpc_status = "DEADLINE_EXCEEDED"
-    closes = True
 
 
 class OverloadedError(ServingError, errors.OverloadedError):

@@ -37,21 +37,23 @@ class InFlightBytes:
 
     def check(self, size: int) -> None:
         """Raise `OverloadedError` if a new lease could not hold `size` bytes now."""
-        self._require(size, self._used + size)
-
-    def exchange(self, old: int, new: int) -> None:
-        """Let one request hold `new` bytes instead of `old`; only growth can raise `OverloadedError`."""
-        with self._lock:
-            used = self._used - old + new
-            if new > old:
-                self._require(new, used)
-            self._used = used
-
-    def _require(self, size: int, used: int) -> None:
-        if size > self._limits.in_flight_bytes - used:
+        if size > self._limits.in_flight_bytes - self._used - size:
             raise self._limits.overloaded(
                 f"no room for a request of {size} bytes beside those in flight; try again later"
             )
+
+    def exchange(self, lease: "Lease", size: int) -> None:
+        """Let a lease hold `size` bytes instead of its own. Growth raises as `check`."""
+        with self._lock:
+            if lease.is_ended:
+                return
+            self._used -= lease.size
+            try:
+                if size > lease.size:
+                    self.check(size)
+                lease.size = size
+            finally:
+                self._used += lease.size
 
 
 class Lease:
@@ -59,22 +61,22 @@ class Lease:
 
     Attributes:
         size: bytes.
+        is_ended: whether it holds nothing any more, nor ever will: work in a thread may outlive its request.
     """
 
     def __init__(self, budget: InFlightBytes) -> None:
         self._budget = budget
         self.size = 0
+        self.is_ended = False
 
     def add(self, size: int) -> None:
         """Hold `size` more bytes. Raises `OverloadedError`, and then holds no more than before."""
-        self._budget.exchange(self.size, self.size + size)
-        self.size += size
+        self._budget.exchange(self, self.size + size)
 
     def release(self, size: int) -> None:
         """Return `size` of the bytes."""
         assert 0 <= size <= self.size
-        self._budget.exchange(self.size, self.size - size)
-        self.size -= size
+        self._budget.exchange(self, self.size - size)
 
     def __enter__(self) -> "Lease":
         return self
@@ -82,4 +84,5 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release(self.size)
+        self._budget.exchange(self, 0)
+        self.is_ended = True

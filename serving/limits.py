@@ -33,14 +33,15 @@ class Limits:
             answer, decompressed ones included; at least `REQUESTS_IN_FLIGHT` times `request_bytes`, since a
             request may hold no more than it leaves free, and is held twice while its images are read.
         queued_cost: what may wait for a model's scorer; a request is admitted whole or refused, and one
-            that nothing waits before is always admitted.
-        queued_bytes: bytes of prompts and images that may wait for a model's scorer, with the same exception.
-            Requests whose groups are decoded ahead, and of these those with long groups, have both bounds for
-            themselves.
+            that nothing waits before is always admitted. Requests whose groups are decoded ahead, and of
+            these those with long groups, have this bound for themselves.
         decoding_pixels: of large images, how many are decoded at once; a single image may have more.
         batch_cost: what is scored together; a group that alone costs more is scored alone.
         gather_s: seconds that an idle scorer waits for more than came first.
+        header_s: seconds from the first byte of a connection or a later HTTP request to the end of its header
+            fields, and of a TLS handshake.
         deadline_s: seconds that a request may take, if the client gives it no fewer.
+        load_s: seconds that loading a model may take.
         hang_s: seconds without progress after which a batch makes its model not ready.
         notice_s: seconds between saying that the server is not ready and refusing requests, at its end.
         drain_s: seconds that what was accepted may then take to finish.
@@ -59,11 +60,12 @@ class Limits:
     request_bytes: int = 256 * 2**20
     in_flight_bytes: int = 2**30
     queued_cost: int = 4_000_000
-    queued_bytes: int = 2**30
     decoding_pixels: int = 64 * 10**6
     batch_cost: int = 32_768
     gather_s: float = 0.0
+    header_s: float = 20.0
     deadline_s: float = 600.0
+    load_s: float = 600.0
     hang_s: float = 300.0
     notice_s: float = 0.0
     drain_s: float = 30.0
@@ -76,13 +78,13 @@ class Limits:
             "prompt_bytes",
             "request_bytes",
             "queued_cost",
-            "queued_bytes",
+            "in_flight_bytes",
             "decoding_pixels",
             "batch_cost",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; received {getattr(self, name)}")
-        for name in ("deadline_s", "hang_s"):
+        for name in ("header_s", "deadline_s", "load_s", "hang_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive; received {getattr(self, name)}")
         for name in ("gather_s", "notice_s", "drain_s"):

@@ -8,16 +8,16 @@ import asyncio
 import gc
 import logging
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
+from prefrm.display import shortened
 from prefrm.errors import ConfigError, PrefrmError
 from prefrm.winmatrix import Scorer
 from serving.errors import (
+    ExpiredError,
     FailedError,
     InvalidRequestError,
     NotReadyError,
@@ -25,13 +25,12 @@ from serving.errors import (
     UnsupportedError,
 )
 from serving.limits import Limits
+from serving.loading import in_daemon_thread
 from serving.observing.cache import ImageCache
 from serving.observing.metrics import Metrics
 from serving.queueing.batcher import Batcher
 
 __all__ = ["LoadedModel", "Loader", "ModelInfo", "ModelRepository", "ServedModel", "check_distinct"]
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +120,7 @@ class ModelRepository:
         self._loader = loader
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._unloaded: dict[str, Sequence[str]] = {}
+        self._hanging: dict[str, Future[Sequence[LoadedModel]]] = {}
         self._busy: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
@@ -185,6 +185,8 @@ class ModelRepository:
             UnsupportedError: this server loads no models.
             InvalidRequestError: it cannot be loaded or was refused, and what was served still is; or there
                 is none.
+            ExpiredError: loading takes longer than `load_s`.
+            FailedError: the loader failed, or hangs since an earlier call.
             NotReadyError: the server stopped first.
         """
         loading = asyncio.create_task(self._load(self._require_loader(), name, check))
@@ -200,15 +202,7 @@ class ModelRepository:
 
     async def _load(self, loader: Loader, name: str, check: Callable[[ModelInfo], None]) -> None:
         async with self._one_at_a_time:
-            try:
-                loaded = await _in_daemon_thread(partial(loader, name))
-                for found in loaded:
-                    check(found.info)
-            except PrefrmError as error:
-                raise InvalidRequestError(f"failed to load {name!r}: {error}") from error
-            except Exception as error:
-                logger.exception("failed to load the model %s", name)
-                raise FailedError(f"failed to load {name!r}: {type(error).__name__}") from error
+            loaded = await self._loaded(loader, name, check)
             served = [ServedModel(model, self._limits, self._metrics) for model in loaded]
             for model in served:
                 model.batcher.start()
@@ -217,6 +211,36 @@ class ModelRepository:
             self._unloaded.pop(name, None)
             self._let_go(replaced.values())
         logger.info("loaded the model %s", name)
+
+    async def _loaded(
+        self, loader: Loader, name: str, check: Callable[[ModelInfo], None]
+    ) -> Sequence[LoadedModel]:
+        """What the loader makes, in a thread that is left to itself when the time is over."""
+        if name in self._hanging and not self._hanging[name].done():
+            raise FailedError(f"failed to load {name!r}: an earlier attempt still hangs; restart the server")
+        loading = in_daemon_thread(partial(loader, name))
+        ended = asyncio.wrap_future(loading)
+        try:
+            await asyncio.wait([ended], timeout=self._limits.load_s)
+            if not ended.done():
+                self._hanging[name] = loading
+                logger.error("loading the model %s takes longer than load_s=%g", name, self._limits.load_s)
+                raise ExpiredError(
+                    f"failed to load {name!r}: it takes longer than load_s={self._limits.load_s:g} s"
+                )
+        finally:
+            # Nobody waits for a later end, when the loop may be closed.
+            ended.cancel()
+        try:
+            loaded = ended.result()
+            for found in loaded:
+                check(found.info)
+            return loaded
+        except PrefrmError as error:
+            raise InvalidRequestError(f"failed to load {name!r}: {shortened(str(error))}") from error
+        except Exception as error:
+            logger.exception("failed to load the model %s", name)
+            raise FailedError(f"failed to load {name!r}: {type(error).__name__}") from error
 
     async def unload(self, name: str) -> None:
         """Take a model out of service, once its requests are answered.
@@ -261,22 +285,6 @@ class ModelRepository:
         if self._loader is None:
             raise UnsupportedError("this server loads and unloads no models; start it with --model-control")
         return self._loader
-
-
-async def _in_daemon_thread(load: Callable[[], T]) -> T:
-    """As `asyncio.to_thread`, in a thread that the end of the event loop does not wait for."""
-    loaded = Future[T]()
-    # From now on a loop that stops cannot cancel it, but leaves it.
-    loaded.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            loaded.set_result(load())
-        except BaseException as error:
-            loaded.set_exception(error)
-
-    threading.Thread(target=run, name="model-loader", daemon=True).start()
-    return await asyncio.wrap_future(loaded)
 
 
 def check_distinct(infos: Sequence[ModelInfo]) -> None:

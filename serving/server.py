@@ -29,6 +29,7 @@ from serving.sockets import address_of, bind, join_address, port_in_use
 from serving.wire.docs_page import DOCS_PAGE
 from serving.wire.grpc import InferenceService
 from serving.wire.http import create_app
+from serving.wire.http_protocol import HttpProtocol
 from serving.wire.metrics_page import create_metrics_app
 from serving.wire.parsing import CarefulRegistrar
 from serving.wire.reflection import add_reflection
@@ -154,8 +155,11 @@ class Server:
             open_paths = OPEN_PATHS if which == "http" else frozenset()
             refused = functools.partial(self._plane.refused, which, UNAUTHENTICATED)
             app = TokenMiddleware(app, self._tokens, refused, open_paths)
+        header_s = self._plane.limits.header_s
         config = uvicorn.Config(
             app,
+            http=functools.partial(HttpProtocol, header_s=header_s),  # type: ignore[arg-type]
+            ws="none",
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -164,7 +168,7 @@ class Server:
             timeout_graceful_shutdown=int(GRACE_S),
             ssl_context_factory=None if tls is None else lambda *_: tls.ssl_context(),
         )
-        server = _HttpServer(config)
+        server = _HttpServer(config, handshake_s=header_s)
         self._http_servers.append(server)
         task = asyncio.create_task(server.serve(sockets=[listener]), name=which)
         started.push_async_callback(server.finish, task)
@@ -278,17 +282,41 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 class _HttpServer(uvicorn.Server):
-    """Uvicorn on a listening socket, which leaves the process's signals alone."""
+    """Uvicorn on a listening socket, which leaves the process's signals alone.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    Args:
+        config: of uvicorn.
+        handshake_s: seconds that a TLS handshake may take.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, handshake_s: float) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._handshake_s = handshake_s
 
     def capture_signals(self) -> Any:
         return nullcontext()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """As uvicorn's, which has no time limit for handshakes."""
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def connection(_loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Protocol:
+            return config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=_loop
+            )
+
+        self.servers = [
+            await loop.create_server(
+                connection,
+                sock=listener,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=self._handshake_s if config.ssl else None,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
         self.listening.set()
 
     async def finish(self, task: asyncio.Task[None]) -> None:

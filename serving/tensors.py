@@ -4,7 +4,6 @@ Knows which inputs the protocol has; decides nothing about models. The layout is
 Inference Protocol's: little-endian, row-major; a BYTES element is a uint32 length and that many bytes.
 """
 
-import binascii
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.protocol import INPUTS, TensorSpec
+from prefrm.tensors import pack
+from serving.encoding import decode_base64
 from serving.errors import InvalidRequestError
 from serving.limits import Limits
+from serving.steps import finish
 
 __all__ = ["InputTensor", "pack", "read_inputs", "to_elements"]
 
@@ -25,6 +27,7 @@ _SPECS = {spec.name: spec for spec in INPUTS}
 _LENGTH = struct.Struct("<I")
 # Of a shape that a client sent: it may have any number of extents, and an extent any number of digits.
 SHOWN_CHARACTERS = 60
+PIECE_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +40,16 @@ class InputTensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    raw: bytes | None = None
+    raw: bytes | memoryview | None = None
     elements: Sequence[object] | None = None
     base64: bool = False
+
+    @property
+    def content_bytes(self) -> int:
+        """Bytes of what it holds."""
+        if self.raw is not None:
+            return len(self.raw)
+        return sum(len(element) for element in self.elements or () if isinstance(element, bytes | str))
 
 
 def read_inputs(tensors: Sequence[InputTensor], limits: Limits) -> dict[str, npt.NDArray[Any]]:
@@ -89,7 +99,7 @@ def _read(tensor: InputTensor, spec: TensorSpec, limits: Limits) -> npt.NDArray[
     return array.reshape(tensor.shape)
 
 
-def _split(raw: bytes, name: str) -> Iterator[bytes]:
+def _split(raw: bytes | memoryview, name: str) -> Iterator[bytes]:
     offset = 0
     while offset < len(raw):
         start = offset + _LENGTH.size
@@ -98,7 +108,7 @@ def _split(raw: bytes, name: str) -> Iterator[bytes]:
         offset = start + _LENGTH.unpack_from(raw, offset)[0]
         if offset > len(raw):
             raise InvalidRequestError(f"input {name!r} ends inside an element")
-        yield raw[start:offset]
+        yield bytes(raw[start:offset])
 
 
 def _element(value: object, name: str) -> bytes:
@@ -115,19 +125,13 @@ def _element(value: object, name: str) -> bytes:
 
 
 def _decoded(element: bytes, name: str) -> bytes:
+    pieces = (element[at : at + PIECE_BYTES] for at in range(0, len(element), PIECE_BYTES))
     try:
-        return binascii.a2b_base64(element, strict_mode=True)
-    except binascii.Error as error:
+        return finish(decode_base64(pieces))
+    except ValueError as error:
         raise InvalidRequestError(
             f"input {name!r} has the content_type base64 and an element that is not base64: {error}"
         ) from error
-
-
-def pack(array: npt.NDArray[Any]) -> bytes:
-    """The raw bytes of an output."""
-    if array.dtype == object:
-        return b"".join(_LENGTH.pack(len(element)) + element for element in array.flat)
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def to_elements(array: npt.NDArray[Any]) -> list[object]:

@@ -4,13 +4,13 @@
     model/              the whole backbone, or
     adapter/            a PEFT adapter, for which the base model itself is needed, too
     head.safetensors    the readout
-    processor/          tokenizer, chat template and image processor
+    processor/          tokenizer and image processor; the chat template, which nothing runs
     README.md           the model card
     plots/              the pictures that the card shows
 
-Every file is checked before any is loaded, and none can be a pickle. What a host or an operating system
-adds, such as `.git/`, `.gitattributes` and `.DS_Store`, is ignored; any other file is refused. This module
-decides nothing about training or calibration; it records what it is told.
+Every file is checked before any is loaded (`prefrm.manifest`), and none can be a pickle or a program. What a
+host or an operating system adds, such as `.git/`, `.gitattributes` and `.DS_Store`, is ignored; any other
+file is refused. This module decides nothing about training or calibration; it records what it is told.
 """
 
 from prefrm.errors import missing_extra
@@ -26,17 +26,18 @@ except ImportError as error:
 
 from prefrm.bundle.conversion import merge_bundle
 from prefrm.bundle.loading import Bundle, load_bundle
-from prefrm.bundle.manifest import (
+from prefrm.bundle.merging import standalone
+from prefrm.bundle.writing import amend_bundle, write_bundle
+from prefrm.manifest import (
     MANIFEST,
     CalibrationRecord,
     Manifest,
     check_outside_bundles,
+    inspect_bundle,
     is_added,
     read_manifest,
     verify_files,
 )
-from prefrm.bundle.merging import standalone
-from prefrm.bundle.writing import amend_bundle, write_bundle
 
 __all__ = [
     "MANIFEST",
@@ -45,6 +46,7 @@ __all__ = [
     "Manifest",
     "amend_bundle",
     "check_outside_bundles",
+    "inspect_bundle",
     "is_added",
     "load_bundle",
     "merge_bundle",

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from prefrm.bundle.loading import load_bundle
-from prefrm.bundle.manifest import Manifest, check_outside_bundles, read_manifest
 from prefrm.bundle.merging import standalone
 from prefrm.bundle.writing import CARD, PLOTS, write_bundle
 from prefrm.errors import BundleError
+from prefrm.manifest import Manifest, check_outside_bundles, read_manifest
 
 __all__ = ["merge_bundle"]
 

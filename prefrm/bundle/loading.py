@@ -1,4 +1,4 @@
-"""Loading a bundle: every file is checked before any is read."""
+"""Loading a bundle: every file is checked before any is loaded, and every failure is one line."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,16 +7,20 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from PIL import Image
 
-from prefrm.bundle.manifest import Manifest, read_manifest, verify_files
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeProcessor, build_head
-from prefrm.judge.backbones import SHIPPED, BaseModel, find_base, load_backbone
+from prefrm.judge.backbones import SHIPPED, BaseModel, family_of, find_base, load_backbone
 from prefrm.judge.model import resolve_device, resolve_dtype
-from prefrm.judge.weights import check_weights, load_weights, read_weights
+from prefrm.judge.weights import load_weights, read_weights_like
+from prefrm.manifest import Manifest, inspect_bundle, naming, verify_files
 from prefrm.quiet import quiet
 
-__all__ = ["Bundle", "load_bundle"]
+__all__ = ["Bundle", "check_targets", "load_bundle"]
+
+# Pixels along a side of the images with which a processor is tried.
+TRIED_SIDE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,36 +47,65 @@ def load_bundle(
         MissingExtraError: its base model is quantized and bitsandbytes is not installed.
     """
     root = Path(folder)
-    manifest = read_manifest(root)
-    verify_files(root, manifest)
+    manifest = inspect_bundle(root)
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
-    try:
-        base = _find_weights(root, manifest)
-        with quiet():
-            backbone = load_backbone(base.folder, dtype=dtype, quantize=manifest.spec.quantize)
-            processor = JudgeProcessor.load(
-                root / "processor", backbone.config, manifest.spec, manifest.template, manifest.stride
-            )
-            head = build_head(manifest.spec, backbone.get_output_embeddings().in_features)
-            if manifest.weights == "adapter":
-                backbone = _adapted(backbone, root / "adapter")
-        load_weights(head, root / "head.safetensors")
-    except (ConfigError, OSError, RuntimeError, ValueError) as error:
-        raise BundleError(f"{root}: {error}") from error
-    judge = Judge(backbone, head, processor, manifest.spec, base).to(device).eval()
-    return Bundle(judge=judge, manifest=manifest)
+    verify_files(root, manifest)
+    with naming(root), quiet():
+        return Bundle(judge=_load(root, manifest, dtype).to(device).eval(), manifest=manifest)
+
+
+def _load(root: Path, manifest: Manifest, dtype: torch.dtype) -> Judge:
+    spec = manifest.spec
+    base = _find_weights(root, manifest)
+    backbone = load_backbone(base.folder, dtype=dtype, quantize=spec.quantize)
+    processor = JudgeProcessor.load(
+        root / "processor", backbone.config, spec, manifest.template, manifest.rendered, manifest.stride
+    )
+    _try(processor)
+    # Without memory for its weights, of which there are as many as the specification says.
+    with torch.device("meta"):
+        head = build_head(spec, backbone.get_output_embeddings().in_features)
+    load_weights(head, root / "head.safetensors")
+    if manifest.weights == "adapter":
+        backbone = _adapted(backbone, root / "adapter")
+    return Judge(backbone, head, processor, spec, base)
+
+
+def _try(processor: JudgeProcessor) -> None:
+    """Raise if a comparison of two small images cannot even be prepared."""
+    image = processor.prepare_image(Image.new("RGB", (TRIED_SIDE, TRIED_SIDE)))
+    processor.prepare_group("a red cube", (image, image), ((0, 1),))
 
 
 def _adapted(backbone: Any, folder: Path) -> PeftModel:
     """The backbone with the adapter in `folder`; raises `ConfigError` if its weights are not all there."""
     config = PeftConfig.from_pretrained(str(folder))
+    check_targets(config, backbone)
     config.inference_mode = True
-    adapted = PeftModel(backbone, config)
-    weights = read_weights(folder / SAFETENSORS_WEIGHTS_NAME)
-    check_weights(folder, weights, get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    # First on the meta device: it has the rank that the configuration says, whatever the file holds.
+    described = PeftModel(backbone, config, low_cpu_mem_usage=True)
+    expected = get_peft_model_state_dict(described, save_embedding_layers=False)
+    weights = read_weights_like(folder / SAFETENSORS_WEIGHTS_NAME, expected)
+    # PEFT would round to the base's type what it moves from the meta device.
+    adapted = PeftModel(described.unload(), config)
     set_peft_model_state_dict(adapted, weights)
     return adapted
+
+
+def check_targets(config: Any, backbone: Any) -> None:
+    """Raise `ConfigError` if an adapter names its layers by a regular expression of somebody else.
+
+    Matching one can take for ever.
+    """
+    if (
+        isinstance(config.target_modules, str)
+        and config.target_modules != family_of(backbone.config).lora_targets
+    ):
+        raise ConfigError(
+            f"the adapter names its layers by the regular expression {config.target_modules!r}; name them by "
+            "the family's own (`judge.family.lora_targets`) or by a list of names"
+        )
 
 
 def _find_weights(root: Path, manifest: Manifest) -> BaseModel:

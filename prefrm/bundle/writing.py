@@ -13,22 +13,25 @@ from typing import Any
 from peft import PeftModel
 from safetensors.torch import save_file
 
-from prefrm.bundle.manifest import (
-    HOST_PATHS,
+from prefrm.bundle.loading import check_targets
+from prefrm.bundle.merging import standalone
+from prefrm.errors import BundleError
+from prefrm.files import write_folder_whole
+from prefrm.judge import Judge, JudgeSpec
+from prefrm.manifest import (
     MANIFEST,
     CalibrationRecord,
     Manifest,
     check_outside_bundles,
     check_path,
     hash_files,
+    inspect_bundle,
+    naming,
     read_manifest,
     unlisted_files,
     verify_files,
 )
-from prefrm.bundle.merging import standalone
-from prefrm.errors import BundleError
-from prefrm.files import write_folder_whole
-from prefrm.judge import Judge, JudgeSpec
+from prefrm.manifest.folder import HOST_PATHS
 from prefrm.quiet import quiet
 
 __all__ = ["amend_bundle", "write_bundle"]
@@ -67,6 +70,8 @@ def write_bundle(
     target = Path(folder)
     _check_replaceable(target)
     adapted = isinstance(judge.backbone, PeftModel)
+    if isinstance(judge.backbone, PeftModel):
+        check_targets(judge.backbone.active_peft_config, judge.model)
     if adapted and judge.base.trained:
         raise BundleError(
             "this adapter was trained on the weights of a bundle, which are no base model that loading could "
@@ -80,6 +85,7 @@ def write_bundle(
         manifest = Manifest(
             spec=_found_from_anywhere(judge.spec) if adapted else judge.spec,
             template=judge.processor.template,
+            rendered=judge.processor.rendered,
             stride=judge.processor.stride,
             weights="adapter" if adapted else "model",
             base_revision=judge.base.revision,
@@ -91,6 +97,7 @@ def write_bundle(
             files=hash_files(partial),
         )
         (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        inspect_bundle(partial)
         _keep_added(target, partial)
     return manifest
 
@@ -161,7 +168,8 @@ def _write_card(folder: Path, card: str, plots: Mapping[str, bytes]) -> None:
     (folder / CARD).write_text(card, encoding="utf-8")
     for name, data in plots.items():
         path = f"{PLOTS}/{name}"
-        check_path(path)
+        with naming(folder):
+            check_path(path)
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
 

@@ -20,6 +20,7 @@ from prefrm.cli.label import label
 from prefrm.cli.quickstart import quickstart
 from prefrm.cli.score import score
 from prefrm.cli.train import train
+from prefrm.display import one_line
 from prefrm.errors import PrefrmError
 from prefrm.quiet import quiet
 from prefrm.shutdown import exit_process, open_closed_streams
@@ -87,7 +88,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"prefrm: {' '.join(message.split())}", file=sys.stderr)
+    print(f"prefrm: {one_line(' '.join(message.split()))}", file=sys.stderr)
     return 2
 
 

@@ -69,17 +69,21 @@ def open_scorer(
         with (remote or Remote()).connect(target) as scorer:
             yield scorer
         return
-    from prefrm.bundle import read_manifest
+    from prefrm.manifest import inspect_bundle
+
+    manifest = inspect_bundle(target)
+    # torch takes seconds to import.
     from prefrm.engine import Engine
 
-    print(f"judge: {read_manifest(target).describe()}", file=sys.stderr)
     options = local or Local()
-    yield Engine.from_bundle(
+    engine = Engine.from_bundle(
         target,
         device=options.device,
         dtype=options.dtype,
         pairs="all" if pairs is None else pairs,
     )
+    print(f"judge: {manifest.describe()}", file=sys.stderr)
+    yield engine
 
 
 def require_judge(target: str, remote: Remote | None = None) -> None:
@@ -88,9 +92,9 @@ def require_judge(target: str, remote: Remote | None = None) -> None:
         with open_scorer(target, remote=remote) as scorer:
             identity(target, scorer)
             return
-    from prefrm.bundle import read_manifest
+    from prefrm.manifest import inspect_bundle
 
-    read_manifest(target)
+    inspect_bundle(target)
 
 
 def identity(target: str, scorer: "Scorer", pairs: int | None = None) -> str:
@@ -99,7 +103,7 @@ def identity(target: str, scorer: "Scorer", pairs: int | None = None) -> str:
 
     if isinstance(scorer, RemoteScorer):
         return scorer.identity()
-    from prefrm.bundle import read_manifest
+    from prefrm.manifest import read_manifest
 
     return judge_identity(read_manifest(target).digest, pairs)
 

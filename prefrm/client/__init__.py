@@ -6,14 +6,13 @@
         matrices = judge.score(groups)
 
 `connect_async` gives the same with `await judge.score(groups)`. Either sends nothing before its first
-`score`. Both are built on the stock tritonclient, and neither imports torch.
+`score`, and neither imports torch.
 """
 
-from prefrm.client._async_scorer import AsyncRemoteScorer
 from prefrm.client._credentials import TLS, secured
 from prefrm.client._endpoint import parse_url
-from prefrm.client._retry import DEFAULT_DEADLINE_S, DEFAULT_PATIENCE_S, RetryPolicy
-from prefrm.client._scorer import RemoteScorer
+from prefrm.client._policy import DEFAULT_DEADLINE_S, DEFAULT_UNAVAILABLE_TIMEOUT_S, RetryPolicy
+from prefrm.client._scorers import AsyncRemoteScorer, RemoteScorer
 
 __all__ = [
     "DEFAULT_DEADLINE_S",
@@ -31,7 +30,7 @@ def connect(
     token: str | None = None,
     tls: TLS | bool | None = None,
     deadline: float = DEFAULT_DEADLINE_S,
-    patience: float = DEFAULT_PATIENCE_S,
+    unavailable_timeout: float = DEFAULT_UNAVAILABLE_TIMEOUT_S,
     allow_plaintext_token: bool = False,
 ) -> RemoteScorer:
     """A scorer that asks the server at `url`, or the servers: replicas that serve the same judge.
@@ -44,7 +43,7 @@ def connect(
         tls: True, or a `TLS` with files, encrypts whatever the URL says.
         deadline: seconds that one call of `score` may take, its retries included. What is left of it
             travels with each request, so that a server does not compute what comes too late.
-        patience: seconds to go on trying while nobody answers or no server is ready. A full server is asked
+        unavailable_timeout: seconds to retry while no replica is reachable or ready. A full server is asked
             again until the deadline.
         allow_plaintext_token: send the token unencrypted to other machines, too.
 
@@ -54,7 +53,9 @@ def connect(
     endpoints, credentials = secured(
         parse_url(url), token=token, tls=tls, allow_plaintext_token=allow_plaintext_token
     )
-    return RemoteScorer(endpoints, RetryPolicy(deadline=deadline, patience=patience), credentials)
+    return RemoteScorer(
+        endpoints, RetryPolicy(deadline=deadline, unavailable_timeout=unavailable_timeout), credentials
+    )
 
 
 def connect_async(
@@ -63,11 +64,13 @@ def connect_async(
     token: str | None = None,
     tls: TLS | bool | None = None,
     deadline: float = DEFAULT_DEADLINE_S,
-    patience: float = DEFAULT_PATIENCE_S,
+    unavailable_timeout: float = DEFAULT_UNAVAILABLE_TIMEOUT_S,
     allow_plaintext_token: bool = False,
 ) -> AsyncRemoteScorer:
     """The asyncio form of `connect`, with the same arguments and errors."""
     endpoints, credentials = secured(
         parse_url(url), token=token, tls=tls, allow_plaintext_token=allow_plaintext_token
     )
-    return AsyncRemoteScorer(endpoints, RetryPolicy(deadline=deadline, patience=patience), credentials)
+    return AsyncRemoteScorer(
+        endpoints, RetryPolicy(deadline=deadline, unavailable_timeout=unavailable_timeout), credentials
+    )

@@ -4,10 +4,9 @@ A token is kept out of every `repr`, message and log.
 """
 
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from prefrm.client._endpoint import Endpoint
 from prefrm.errors import ConfigError
@@ -33,33 +32,27 @@ class TLS:
         if (self.cert is None) != (self.key is None):
             raise ConfigError(f"tls needs cert and key together; received cert={self.cert}, key={self.key}")
         for name, path in self._paths().items():
-            if not Path(path).is_file():
+            if not path.is_file():
                 raise ConfigError(f"tls {name}: {path} is no file")
 
-    def context(self, create: Callable[..., Any] = ssl.create_default_context) -> Any:
-        """What checks the server's certificate and shows the client's, from a maker of SSL contexts.
-
-        Raises:
-            ConfigError: a file is gone, or is no certificate or no key.
-        """
-        ca, cert, key = self.paths()
+    def context(self) -> ssl.SSLContext:
+        """The SSL context for these files. Raises `ConfigError` if they cannot be used."""
         try:
-            context = create(cafile=ca)
-            if cert is not None:
-                context.load_cert_chain(cert, key)
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key)
         except OSError as error:
             files = ", ".join(f"{name}={path}" for name, path in self._paths().items())
             raise ConfigError(f"the files of `tls` cannot be used: {files}: {error}") from error
         return context
 
-    def paths(self) -> tuple[str | None, str | None, str | None]:
-        """`ca`, `cert` and `key` as strings."""
-        named = self._paths()
-        return named.get("ca"), named.get("cert"), named.get("key")
+    def contents(self) -> dict[str, bytes]:
+        """The contents of the files that are given, by attribute."""
+        return {name: path.read_bytes() for name, path in self._paths().items()}
 
-    def _paths(self) -> dict[str, str]:
+    def _paths(self) -> dict[str, Path]:
         given = {"ca": self.ca, "cert": self.cert, "key": self.key}
-        return {name: str(path) for name, path in given.items() if path is not None}
+        return {name: Path(path) for name, path in given.items() if path is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +73,21 @@ class Credentials:
             )
 
     def headers(self) -> dict[str, str]:
-        """What each request carries, as HTTP headers or gRPC metadata; a new mapping each time."""
+        """What each request carries, as HTTP headers or gRPC metadata."""
         return {} if self.token is None else {"authorization": f"Bearer {self.token}"}
 
-    def hidden(self, text: object) -> str:
-        """A server's words without the token, should it have repeated what it was told."""
-        return str(text) if self.token is None else str(text).replace(self.token, "[token]")
+    def quoted(self, text: object, longest: int = 300) -> str:
+        """A server's words for a message: on one line, printable, without the token, cut.
+
+        Control characters go, terminal escapes and directions of writing (bidi) with them; so the token is
+        looked for afterwards.
+        """
+        shown = " ".join(str(text).split()) or type(text).__name__
+        if not shown.isprintable():
+            shown = "".join(filter(str.isprintable, shown)) or "unprintable"
+        if self.token is not None:
+            shown = shown.replace(self.token, "[token]")
+        return shown if len(shown) <= longest else shown[:longest] + "..."
 
 
 def secured(
@@ -97,9 +99,7 @@ def secured(
 ) -> tuple[tuple[Endpoint, ...], Credentials]:
     """The endpoints, encrypted where that is asked for, and the credentials for them.
 
-    Raises:
-        ConfigError: the token cannot be sent, `tls` is no such value or contradicts the URL, or the token
-            would travel in plain text to another machine.
+    Raises `ConfigError` if the arguments contradict each other, or a token would travel in plain text.
     """
     endpoints = tuple(endpoints)
     if tls is not None and not isinstance(tls, (bool, TLS)):

@@ -12,12 +12,7 @@ __all__ = ["Endpoint", "joint_url", "parse_url"]
 
 _PORTS = {"grpc": GRPC_PORT, "http": HTTP_PORT}
 # The schemes, as wire and whether it is encrypted.
-_SCHEMES = {
-    "grpc": ("grpc", False),
-    "grpcs": ("grpc", True),
-    "http": ("http", False),
-    "https": ("http", True),
-}
+_SCHEMES = {wire + "s" * secure: (wire, secure) for wire in _PORTS for secure in (False, True)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,21 +29,20 @@ class Endpoint:
         """Read the URL of one server, such as `grpc://host:port/model`. Raises `ConfigError`."""
         try:
             parts = urlsplit(url)
-            port = parts.port
+            port, model = parts.port, parts.path.strip("/")
         except ValueError as error:
             raise _not_understood(url, str(error)) from error
-        if parts.scheme not in _SCHEMES:
-            raise _not_understood(url, f"the scheme is {parts.scheme!r}")
-        if port == 0:
-            raise _not_understood(url, "nobody listens on port 0")
-        if not parts.hostname:
-            raise _not_understood(url, "it names no host")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise _not_understood(url, "it has parts that mean nothing here")
-        model = parts.path.strip("/")
-        if not model or "/" in model:
-            raise _not_understood(url, "its path must be the name of one model")
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        more = parts.username is not None or parts.query or parts.fragment
+        for wrong, reason in (
+            (parts.scheme not in _SCHEMES, f"the scheme is {parts.scheme!r}"),
+            (port == 0, "nobody listens on port 0"),
+            (not parts.hostname, "it names no host"),
+            (more, "it has parts that mean nothing here"),
+            (not model or "/" in model, "its path must be the name of one model"),
+        ):
+            if wrong:
+                raise _not_understood(url, reason)
+        host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
         wire, secure = _SCHEMES[parts.scheme]
         return cls(wire=wire, secure=secure, address=f"{host}:{port or _PORTS[wire]}", model=model)
 
@@ -64,10 +58,7 @@ class Endpoint:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is on this machine, by its name or address, where no proxy leads.
-
-        The unspecified address is: whoever connects to it reaches their own machine.
-        """
+        """Whether it is on this machine, by its name or address; the unspecified address leads there, too."""
         host = self.address.rpartition(":")[0].strip("[]").removesuffix(".")
         try:
             ip = ipaddress.ip_address(host)

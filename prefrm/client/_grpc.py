@@ -1,39 +1,33 @@
-"""The gRPC wire of the remote scorers, on `tritonclient.grpc` and its `aio`. Retries nothing."""
+"""The gRPC wire of the remote scorers, with the stock client's messages. Retries nothing.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+It uses grpc's blocking channel, whose calls report their end to the event loop. `grpc.aio` keeps a thread
+inside gRPC, where a forked child then crashes, and all event loops share it.
+"""
+
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import grpc
-import tritonclient.grpc as triton
-import tritonclient.grpc.aio as triton_aio
-from tritonclient.utils import InferenceServerException
+import tritonclient.grpc.service_pb2 as pb
+from google.protobuf.message import DecodeError
 
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
-from prefrm.client._transport import (
-    Setback,
-    TooLarge,
-    bundle_of,
-    inputs_of,
-    late,
-    microseconds,
-    one_line,
-    outputs_of,
-    overloaded,
-    shows_life,
-    unavailable,
-)
-from prefrm.errors import DeadlineError, RequestError, ScoringError
-from prefrm.protocol import MATRIX_OUTPUTS, Tensors
+from prefrm.client._transport import Failure, Question
+from prefrm.errors import ProtocolError
+from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, MAX_ANSWER_BYTES, Tensors
+from prefrm.tensors import RawTensor, pack
 
-__all__ = ["AsyncGrpcTransport", "GrpcTransport", "StockClient"]
+__all__ = ["GrpcTransport"]
 
-# No bound on messages, as the stock client has it. gRPC's own backoff between connection attempts grows
-# to two minutes, and requests fail unsent during it: ours must be able to see a server that came back.
+SERVICE = "/inference.GRPCInferenceService/"
+METHODS = ("ModelInfer", "ModelConfig", "ServerLive")
+# The bound on answers is one on what they inflate to, too. gRPC's own backoff between connection attempts
+# grows to two minutes, and requests fail unsent during it: ours must see a server that came back.
 CHANNEL_ARGS = [
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -42,209 +36,121 @@ CHANNEL_ARGS = [
 PUSHBACK = "grpc-retry-pushback-ms"
 # A protobuf message is at most 2 GiB; a little is left for what is not content.
 MESSAGE_BYTES = 2**31 - 2**20
-
-REFUSALS = frozenset(
-    {
-        "ALREADY_EXISTS",
-        "FAILED_PRECONDITION",
-        "INVALID_ARGUMENT",
-        "NOT_FOUND",
-        "PERMISSION_DENIED",
-        "UNAUTHENTICATED",
-        "UNIMPLEMENTED",
-    }
-)
-
-
-class StockClient(triton.InferenceServerClient):  # type: ignore[misc]
-    """The stock client, without work to do when it is dropped."""
-
-    def __del__(self) -> None:
-        # The stock one closes its channel here, which fails in a program that ends without having closed it:
-        # gRPC's own modules may be gone by then. A channel that is dropped releases its connection itself.
-        pass
+# gRPC's words for an answer beyond the limits of this side.
+OWN_LIMITS = ("CLIENT: ", "Decompressed message larger", "metadata size exceeds")
 
 
 class GrpcTransport:
-    """Blocking requests; may be used from several threads."""
+    """A channel, as `prefrm.client._transport.Transport` describes."""
 
     def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
-        self._endpoint = endpoint
-        self._credentials = credentials
-        self._client = _client(StockClient, endpoint, credentials)
-
-    def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
-        """One attempt. Raises as `prefrm.client._transport.Transport` says."""
-        request = _request(self._endpoint, self._credentials, tensors, timeout)
-        with _translating(self._endpoint, self._credentials, timeout):
-            result = self._client.infer(**request)
-        return outputs_of(result, self._endpoint)
-
-    def bundle(self, *, timeout: float) -> str | None:
-        """As `prefrm.client._transport.Transport` says."""
-        question = _question(self._endpoint, self._credentials, timeout)
-        try:
-            with _translating(self._endpoint, self._credentials, timeout):
-                answer = self._client.get_model_config(**question)
-        except RequestError as error:
-            if _unsupported(error):
-                return None
-            raise
-        return bundle_of(answer.get("config"))
-
-    def live(self, *, timeout: float) -> bool:
-        """As `prefrm.client._transport.Transport` says."""
-        try:
-            with _translating(self._endpoint, self._credentials, timeout):
-                self._client.is_server_live(self._credentials.headers(), client_timeout=timeout)
-        except (Setback, ScoringError) as error:
-            return shows_life(error)
-        return True
-
-    def close(self) -> None:
-        """Close the channel."""
-        self._client.close()
-
-
-class AsyncGrpcTransport:
-    """Requests on the running event loop."""
-
-    def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
-        self._endpoint = endpoint
-        self._credentials = credentials
-        self._client = _client(triton_aio.InferenceServerClient, endpoint, credentials)
+        self._model = endpoint.model
+        self._metadata = tuple(credentials.headers().items())
+        self._channel = _channel(endpoint, credentials)
+        # Without a deserializer: gRPC logs what its own cannot parse.
+        self._methods = {name: self._channel.unary_unary(SERVICE + name) for name in METHODS}
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
-        """One attempt. Raises as `prefrm.client._transport.AsyncTransport` says."""
-        request = _request(self._endpoint, self._credentials, tensors, timeout)
-        with _translating(self._endpoint, self._credentials, timeout):
-            result = await self._client.infer(**request)
-        return outputs_of(result, self._endpoint)
+        question = Question.of(self._model, tensors, timeout)
+        raw = await self._call("ModelInfer", _request(question, tensors), timeout)
+        if len(raw) > (most := question.answer_bytes):
+            raise ProtocolError(f"it has {len(raw):,} bytes, of the {most:,} that it may have")
+        answer = _parsed(pb.ModelInferResponse, raw)
+        outputs, contents = answer.outputs, answer.raw_output_contents
+        if len(outputs) != len(contents):
+            raise ProtocolError(f"it has {len(outputs)} outputs with {len(contents)} raw contents")
+        received = [
+            RawTensor(one.name, one.datatype, list(one.shape), content)
+            for one, content in zip(outputs, contents, strict=True)
+        ]
+        return question.read(answer.model_name, answer.id, received)
 
-    async def bundle(self, *, timeout: float) -> str | None:
-        """As `prefrm.client._transport.AsyncTransport` says."""
-        question = _question(self._endpoint, self._credentials, timeout)
-        try:
-            with _translating(self._endpoint, self._credentials, timeout):
-                answer = await self._client.get_model_config(**question)
-        except RequestError as error:
-            if _unsupported(error):
-                return None
-            raise
-        return bundle_of(answer.get("config"))
+    async def bundle(self) -> str:
+        request = pb.ModelConfigRequest(name=self._model)
+        answer = _parsed(pb.ModelConfigResponse, await self._call("ModelConfig", request.SerializeToString()))
+        return str(answer.config.parameters[BUNDLE_PARAMETER].string_value)
 
-    async def live(self, *, timeout: float) -> bool:
-        """As `prefrm.client._transport.AsyncTransport` says."""
-        try:
-            with _translating(self._endpoint, self._credentials, timeout):
-                await self._client.is_server_live(self._credentials.headers(), client_timeout=timeout)
-        except (Setback, ScoringError) as error:
-            return shows_life(error)
-        return True
+    async def live(self) -> None:
+        await self._call("ServerLive", b"")
 
     async def close(self) -> None:
-        """Close the channel."""
-        await self._client.close()
+        self._channel.close()
+
+    async def _call(self, method: str, request: bytes, timeout: float | None = None) -> bytes:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def end(_: object) -> None:
+            # Unless the loop was closed meanwhile.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_result(None))
+
+        try:
+            call = self._methods[method].future(request, timeout=timeout, metadata=self._metadata)
+        except ValueError as error:
+            # The channel was closed, as the server showed no sign of life to another request.
+            raise Failure("UNAVAILABLE", error) from error
+        call.add_done_callback(end)
+        try:
+            await ended
+        finally:
+            call.cancel()
+        if call.code() is grpc.StatusCode.OK:
+            return bytes(call.result())
+        raise _failure(call) from call.exception()
 
 
-def _client(client_class: Any, endpoint: Endpoint, credentials: Credentials) -> Any:
-    # gRPC would take a proxy that the environment names even to this machine; the HTTP clients never do.
-    arguments = [*CHANNEL_ARGS, ("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else CHANNEL_ARGS
-    if endpoint.secure:
-        # gRPC would call a server unavailable whose certificate it cannot check for want of a readable file.
-        credentials.tls.context()
-    ca, cert, key = credentials.tls.paths()
-    return client_class(
-        endpoint.address,
-        channel_args=arguments,
-        ssl=endpoint.secure,
-        root_certificates=ca,
-        certificate_chain=cert,
-        private_key=key,
-    )
+def _channel(endpoint: Endpoint, credentials: Credentials) -> grpc.Channel:
+    # gRPC would take a proxy that the environment names even to this machine; the HTTP client never does.
+    options = [*CHANNEL_ARGS, ("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else CHANNEL_ARGS
+    if not endpoint.secure:
+        return grpc.insecure_channel(endpoint.address, options=options)
+    # gRPC would call a server unavailable whose certificate it cannot check for want of a readable file.
+    credentials.tls.context()
+    files = credentials.tls.contents()
+    believed = grpc.ssl_channel_credentials(files.get("ca"), files.get("key"), files.get("cert"))
+    return grpc.secure_channel(endpoint.address, believed, options=options)
 
 
-def _question(endpoint: Endpoint, credentials: Credentials, timeout: float) -> dict[str, Any]:
-    return {
-        "model_name": endpoint.model,
-        "as_json": True,
-        "client_timeout": timeout,
-        "headers": credentials.headers(),
-    }
+def _request(question: Question, tensors: Tensors) -> bytes:
+    contents = {spec: pack(tensors[spec.name]) for spec in INPUTS}
+    if (size := sum(map(len, contents.values()))) > MESSAGE_BYTES:
+        most = f"a gRPC message holds at most {MESSAGE_BYTES:,} bytes"
+        raise Failure("OUT_OF_RANGE", f"{most}; the request has {size:,}")
+    request = pb.ModelInferRequest(model_name=question.model, id=question.id)
+    request.parameters["timeout"].int64_param = question.timeout
+    for spec, content in contents.items():
+        request.inputs.add(name=spec.name, datatype=spec.datatype, shape=tensors[spec.name].shape)
+        request.raw_input_contents.append(content)
+    for spec in MATRIX_OUTPUTS:
+        request.outputs.add(name=spec.name)
+    return bytes(request.SerializeToString())
 
 
-def _request(
-    endpoint: Endpoint, credentials: Credentials, tensors: Tensors, timeout: float
-) -> dict[str, Any]:
-    size = sum(len(element) for array in tensors.values() for element in array.flat)
-    if size > MESSAGE_BYTES:
-        raise TooLarge(f"a gRPC message holds at most {MESSAGE_BYTES:,} bytes; the request has {size:,}")
-    return {
-        "model_name": endpoint.model,
-        "inputs": inputs_of(tensors, triton.InferInput),
-        "outputs": [triton.InferRequestedOutput(spec.name) for spec in MATRIX_OUTPUTS],
-        "timeout": microseconds(timeout),
-        "client_timeout": timeout,
-        "headers": credentials.headers(),
-    }
-
-
-@contextmanager
-def _translating(endpoint: Endpoint, credentials: Credentials, timeout: float) -> Iterator[None]:
+def _parsed(message: Any, raw: bytes) -> Any:
     try:
-        yield
-    except InferenceServerException as error:
-        raise _translated(error, endpoint, credentials, timeout) from error
-    # Another thread found the server gone, and closed the channel.
-    except (ValueError, grpc.aio.UsageError) as error:
-        if "closed" not in str(error):
-            raise
-        raise unavailable(endpoint, error) from error
+        return message.FromString(raw)
+    except DecodeError as error:
+        raise ProtocolError(f"it is not a {message.DESCRIPTOR.name}") from error
 
 
-def _unsupported(error: RequestError) -> bool:
-    cause = error.__cause__
-    return isinstance(cause, InferenceServerException) and _code(cause) == "UNIMPLEMENTED"
+def _failure(call: Any) -> Exception:
+    """What a call that did not end in OK raises."""
+    code, message = call.code().name, call.details() or ""
+    if (code, message) == ("DEADLINE_EXCEEDED", "Deadline Exceeded"):
+        # Of this side; the server's own limit may be shorter.
+        return TimeoutError()
+    if code == "RESOURCE_EXHAUSTED" and any(words in message for words in OWN_LIMITS):
+        return ProtocolError(message)
+    if code == "RESOURCE_EXHAUSTED" and "larger than max" in message:
+        code = "OUT_OF_RANGE"
+    return Failure(code, message, _pushback(call))
 
 
-def _code(error: InferenceServerException) -> str:
-    return str(error.status()).removeprefix("StatusCode.")
-
-
-def _translated(
-    error: InferenceServerException, endpoint: Endpoint, credentials: Credentials, timeout: float
-) -> Setback | ScoringError:
-    code, message = _code(error), one_line(credentials.hidden(error.message()))
-    # gRPC itself uses this code for a message beyond a size limit, which no waiting makes smaller.
-    if code == "OUT_OF_RANGE" or (code == "RESOURCE_EXHAUSTED" and "larger than max" in message):
-        return TooLarge(f"{endpoint.url} refused the request: {message}")
-    match code:
-        case "UNAVAILABLE" | "CANCELLED":
-            return _unless_forbidden(unavailable(endpoint, message, _pushback(error)))
-        case "RESOURCE_EXHAUSTED":
-            return _unless_forbidden(overloaded(endpoint, message, _pushback(error)))
-        # The server's own limit may be shorter than the time that was left.
-        case "DEADLINE_EXCEEDED" if message != "Deadline Exceeded":
-            return DeadlineError(f"{endpoint.url} gave up: {message}")
-        case "DEADLINE_EXCEEDED":
-            return late(endpoint, timeout)
-        case _ if code in REFUSALS:
-            return RequestError(f"{endpoint.url} refused the request: {message}")
-        case _:
-            return ScoringError(f"{endpoint.url} failed to score ({code}): {message}")
-
-
-def _unless_forbidden(setback: Setback) -> Setback | ScoringError:
-    return setback.error if setback.pause is not None and setback.pause < 0 else setback
-
-
-def _pushback(error: InferenceServerException) -> float | None:
+def _pushback(call: Any) -> float | None:
     """Seconds to stay away, negative to never come back; None if the server did not say."""
-    # The stock client raises its own error while it handles gRPC's, and says `from None`.
-    call = error.__context__
-    metadata = call.trailing_metadata() if isinstance(call, grpc.RpcError) else None
-    for name, value in metadata or ():
+    for name, value in call.trailing_metadata() or ():
         if name == PUSHBACK:
-            # What is no number forbids a retry, too.
-            return int(value) / 1000 if str(value).lstrip("-").isdecimal() else -1.0
+            # Anything but a number forbids a retry, too.
+            return float(value) / 1000 if value.removeprefix("-").isdecimal() else -1.0
     return None

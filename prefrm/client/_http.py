@@ -1,247 +1,207 @@
-"""The HTTP wire of the remote scorers, on `tritonclient.http` and `tritonclient.http.aio`. Retries nothing.
+"""The HTTP wire of the remote scorers, on aiohttp. Retries nothing.
 
-The stock blocking client stands on gevent: it belongs to the thread that made it, its timeouts are those
-of single socket operations, and a connection that was interrupted must not be used again. So each thread
-has a client of its own, a gevent timer bounds the whole attempt, and a failure discards the client.
+The stock client (`tritonclient.http.aio`) follows redirects, reads and inflates answers without bound, drops
+their headers, and has no public way to change that. So this wire has its own session, and its own reader of
+the protocol's JSON header.
 """
 
 import asyncio
-import gzip
+import io
+import json
 import os
-import threading
+import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
-import gevent
-import gevent.ssl
-import tritonclient.http as triton
-from geventhttpclient.response import HTTPParseError
-from tritonclient.utils import InferenceServerException
 
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
-from prefrm.client._http_stock import CONNECT_S, AsyncStockClient, StockClient, forget_pause, pause
-from prefrm.client._transport import (
-    Setback,
-    TooLarge,
-    bundle_of,
-    inputs_of,
-    late,
-    microseconds,
-    one_line,
-    outputs_of,
-    overloaded,
-    shows_life,
-    unavailable,
-)
-from prefrm.errors import DeadlineError, ProtocolError, RequestError, ScoringError
-from prefrm.protocol import MATRIX_OUTPUTS, Tensors
+from prefrm.client._transport import Failure, Question
+from prefrm.errors import ProtocolError
+from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, Tensors
+from prefrm.tensors import RawTensor, pack
 
-__all__ = ["AsyncHttpTransport", "HttpTransport"]
+__all__ = ["HttpTransport"]
 
-# What a server answers that has no such part of the protocol.
-UNSUPPORTED = "501"
-
-# Of each thread, the process in which its gevent hub is known to work: the thread that forks takes its hub
-# into the child, where it must be renewed.
-_hub = threading.local()
+# A machine that is not there never answers; one that is there connects much sooner than this.
+CONNECT_S = 5.0
+# A loop on another thread closes its connections within milliseconds, unless it hangs.
+RELEASE_S = 1.0
+# Of a model's configuration, and of the reason for a refusal.
+LONGEST_TEXT = 2**20
+# aiohttp warns of a larger body that is not a file.
+LONGEST_BYTES = 2**20
+HEADER_LENGTH = "Inference-Header-Content-Length"
+# As codes of gRPC. Any other 3xx or 4xx is a refusal, and any other status a failure of the server. 425 says
+# nothing of the request: it came too early to be trusted.
+CODES = {
+    408: "DEADLINE_EXCEEDED",
+    413: "OUT_OF_RANGE",
+    425: "UNAVAILABLE",
+    429: "RESOURCE_EXHAUSTED",
+    501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 
 
 class HttpTransport:
-    """Blocking requests; may be used from several threads."""
+    """A session, as `prefrm.client._transport.Transport` describes."""
 
     def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
-        self._endpoint = endpoint
-        self._credentials = credentials
-        self._context = (
-            credentials.tls.context(gevent.ssl.create_default_context) if endpoint.secure else None
+        self._model = endpoint.model
+        self._root = f"{endpoint.scheme}://{endpoint.address}/v2"
+        self._path = f"{self._root}/models/{quote(endpoint.model, safe='')}"
+        context = credentials.tls.context() if endpoint.secure else True
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=context),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+            headers=credentials.headers() | {"Accept-Encoding": "identity"},
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
-        self._local = threading.local()
-        self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
-        """One attempt. Raises as `prefrm.client._transport.Transport` says."""
-        request = _request(self._endpoint, self._credentials, tensors, timeout)
-        result = self._ask(lambda client: client.infer(**request), timeout)
-        return outputs_of(result, self._endpoint)
-
-    def bundle(self, *, timeout: float) -> str | None:
-        """As `prefrm.client._transport.Transport` says."""
-        model, headers = self._endpoint.model, self._credentials.headers()
-        try:
-            config = self._ask(lambda client: client.get_model_config(model, headers=headers), timeout)
-        except ScoringError as error:
-            if _unsupported(error):
-                return None
-            raise
-        return bundle_of(config)
-
-    def live(self, *, timeout: float) -> bool:
-        """As `prefrm.client._transport.Transport` says."""
-        headers = self._credentials.headers()
-        try:
-            self._ask(lambda client: client.is_server_live(headers=headers), timeout)
-        except (Setback, ScoringError) as error:
-            return shows_life(error)
-        return True
-
-    def _ask(self, call: Callable[[Any], Any], timeout: float) -> Any:
-        client = self._client()
-        forget_pause()
-        timer = gevent.Timeout.start_new(timeout)
-        try:
-            return call(client)
-        except BaseException as error:
-            self._discard(client)
-            if error is timer:
-                raise late(self._endpoint, timeout) from error
-            if isinstance(error, Exception):
-                raise _translated(error, self._endpoint, self._credentials) from error
-            raise
-        finally:
-            timer.close()
-
-    def close(self) -> None:
-        """Close the connections of all threads."""
-        for client in list(self._clients):
-            client.close()
-        self._clients.clear()
-        self._local = threading.local()
-
-    def _client(self) -> Any:
-        # Another thread may close this transport meanwhile, which replaces `_local`.
-        local = self._local
-        if not hasattr(local, "client"):
-            _renew_after_fork()
-            _silence_interruptions()
-            context = self._context
-            local.client = StockClient(
-                self._endpoint.address,
-                connection_timeout=CONNECT_S,
-                network_timeout=None,
-                ssl=self._endpoint.secure,
-                ssl_context_factory=lambda cafile=None: context,
-            )
-            self._clients.add(local.client)
-        return local.client
-
-    def _discard(self, client: Any) -> None:
-        local = self._local
-        if getattr(local, "client", None) is client:
-            del local.client
-        self._clients.discard(client)
-        client.close()
-
-
-class AsyncHttpTransport:
-    """Requests on the running event loop."""
-
-    def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
-        self._endpoint = endpoint
-        self._credentials = credentials
-        context = credentials.tls.context() if endpoint.secure else None
-        self._client = AsyncStockClient(endpoint.address, context)
+        weakref.finalize(self, _release, self._session, asyncio.get_running_loop(), os.getpid())
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
-        """One attempt. Raises as `prefrm.client._transport.AsyncTransport` says."""
-        request = _request(self._endpoint, self._credentials, tensors, timeout)
-        result = await self._ask(lambda: self._client.infer(**request), timeout)
-        return outputs_of(result, self._endpoint)
+        question = Question.of(self._model, tensors, timeout)
+        length, body = _request(question, tensors)
+        headers, content = await self._ask(
+            "POST",
+            f"{self._path}/infer",
+            question.answer_bytes,
+            data=body if len(body) <= LONGEST_BYTES else io.BytesIO(body),
+            headers={HEADER_LENGTH: str(length)},
+        )
+        answer, outputs = _parsed(content, headers.get(HEADER_LENGTH))
+        return question.read(answer.get("model_name"), answer.get("id"), outputs)
 
-    async def bundle(self, *, timeout: float) -> str | None:
-        """As `prefrm.client._transport.AsyncTransport` says."""
-        model, headers = self._endpoint.model, self._credentials.headers()
+    async def bundle(self) -> str:
+        _, content = await self._ask("GET", f"{self._path}/config", LONGEST_TEXT)
         try:
-            config = await self._ask(lambda: self._client.get_model_config(model, headers=headers), timeout)
-        except ScoringError as error:
-            if _unsupported(error):
-                return None
-            raise
-        return bundle_of(config)
+            return str(_json(content)["parameters"][BUNDLE_PARAMETER]["string_value"])
+        except (LookupError, TypeError):
+            return ""
 
-    async def live(self, *, timeout: float) -> bool:
-        """As `prefrm.client._transport.AsyncTransport` says."""
-        headers = self._credentials.headers()
-        try:
-            await self._ask(lambda: self._client.is_server_live(headers=headers), timeout)
-        except (Setback, ScoringError) as error:
-            return shows_life(error)
-        return True
-
-    async def _ask(self, call: Callable[[], Awaitable[Any]], timeout: float) -> Any:
-        forget_pause()
-        try:
-            async with asyncio.timeout(timeout) as timer:
-                return await call()
-        except Exception as error:
-            if timer.expired():
-                raise late(self._endpoint, timeout) from error
-            raise _translated(error, self._endpoint, self._credentials) from error
+    async def live(self) -> None:
+        await self._ask("GET", f"{self._root}/health/live", LONGEST_TEXT)
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
+        await self._session.close()
+
+    async def _ask(self, method: str, url: str, most: int, **request: Any) -> tuple[Any, bytes]:
+        """The headers and the content of an answer of at most so many bytes."""
+        try:
+            async with self._session.request(method, url, allow_redirects=False, **request) as response:
+                if response.status != 200:
+                    raise _failure(response, await _read(response, LONGEST_TEXT))
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    raise ProtocolError("it is compressed, although that was not asked for")
+                return response.headers, await _read(response, most)
+        except (aiohttp.ClientError, OSError) as error:
+            raise Failure("UNAVAILABLE", error) from error
+        except RuntimeError as error:
+            # The session was closed, as the server showed no sign of life to another request.
+            if self._session.closed:
+                raise Failure("UNAVAILABLE", error) from error
+            raise
 
 
-def _request(
-    endpoint: Endpoint, credentials: Credentials, tensors: Tensors, timeout: float
-) -> dict[str, Any]:
-    return {
-        "model_name": endpoint.model,
-        "inputs": inputs_of(tensors, triton.InferInput),
-        "outputs": [triton.InferRequestedOutput(spec.name) for spec in MATRIX_OUTPUTS],
-        "timeout": microseconds(timeout),
-        "headers": credentials.headers(),
-    }
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    content = bytearray()
+    async for chunk in response.content.iter_any():
+        content += chunk
+        if len(content) > most:
+            raise ProtocolError(f"it has more than {most:,} bytes, the most that it may have")
+    return bytes(content)
 
 
-def _renew_after_fork() -> None:
-    if getattr(_hub, "pid", os.getpid()) != os.getpid():
-        gevent.reinit()
-    _hub.pid = os.getpid()
+def _failure(response: aiohttp.ClientResponse, content: bytes) -> Failure:
+    """What an answer of another status than 200 raises."""
+    status, headers = response.status, response.headers
+    try:
+        reason = str(_json(content)["error"])
+    except (ProtocolError, LookupError, TypeError):
+        reason = content.decode("utf-8", "replace")
+    if 300 <= status < 400:
+        reason = f"it redirects to {headers.get('Location')}; write the URL of the server itself"
+    code = CODES.get(status, "INVALID_ARGUMENT" if 300 <= status < 500 else f"HTTP {status}")
+    return Failure(code, reason, _pause(headers) if status in (429, 502, 503) else None)
 
 
-def _silence_interruptions() -> None:
-    # gevent prints a KeyboardInterrupt before it raises it in the caller, who says it again.
-    hub = gevent.get_hub()
-    if KeyboardInterrupt not in hub.NOT_ERROR:
-        hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+def _request(question: Question, tensors: Tensors) -> tuple[int, bytes]:
+    """The length of a request's JSON header, and the whole body."""
+    contents = {spec: pack(tensors[spec.name]) for spec in INPUTS}
+    inputs = [
+        {
+            "name": spec.name,
+            "datatype": spec.datatype,
+            "shape": tensors[spec.name].shape,
+            "parameters": {"binary_data_size": len(content)},
+        }
+        for spec, content in contents.items()
+    ]
+    outputs = [{"name": spec.name, "parameters": {"binary_data": True}} for spec in MATRIX_OUTPUTS]
+    parameters = {"timeout": question.timeout}
+    request = {"id": question.id, "parameters": parameters, "inputs": inputs, "outputs": outputs}
+    header = json.dumps(request).encode()
+    return len(header), b"".join([header, *contents.values()])
 
 
-def _translated(error: Exception, endpoint: Endpoint, credentials: Credentials) -> Setback | ScoringError:
-    if isinstance(error, InferenceServerException):
-        return _refusal(error.status(), one_line(credentials.hidden(error.message())), endpoint)
-    # BadGzipFile is an OSError, but says nothing about the connection.
-    broken = isinstance(error, (OSError, HTTPParseError, aiohttp.ClientError))
-    if broken and not isinstance(error, gzip.BadGzipFile):
-        return unavailable(endpoint, error)
-    # geventhttpclient has no class of its own for a host name that does not resolve, nor aiohttp for a
-    # session that another task closed because it found the server gone.
-    if isinstance(error, RuntimeError) and ("resolve" in str(error) or "closed" in str(error)):
-        return unavailable(endpoint, error)
-    # The stock client parses the body of a 200 without checking it.
-    return ProtocolError(f"{endpoint.url} sent an answer that cannot be read: {one_line(error)}")
+def _parsed(content: bytes, header_length: str | None) -> tuple[dict[str, Any], list[RawTensor]]:
+    """The JSON header of an answer, and its tensors, whose contents follow the header."""
+    try:
+        end = len(content) if header_length is None else int(header_length)
+        answer, outputs = _json(content[:end]), list[RawTensor]()
+        for one in answer["outputs"]:
+            start, end = end, end + one["parameters"]["binary_data_size"]
+            outputs.append(RawTensor(one["name"], one["datatype"], one["shape"], content[start:end]))
+        if end != len(content):
+            raise ValueError(f"{len(content)} bytes instead of {end}")
+    except (LookupError, TypeError, ValueError) as error:
+        raise ProtocolError(f"it is not an answer with binary outputs: {error!r}") from error
+    return answer, outputs
 
 
-def _refusal(status: str | None, message: str, endpoint: Endpoint) -> Setback | ScoringError:
-    match status:
-        case "413":
-            return TooLarge(f"{endpoint.url} refused the request: {message}")
-        case "429":
-            return overloaded(endpoint, message, pause())
-        # 425 says nothing of the request: it came too early to be trusted.
-        case "425" | "502" | "503":
-            return unavailable(endpoint, message, pause())
-        case "408" | "504":
-            return DeadlineError(f"{endpoint.url} gave up: {message}")
-        case str() if status.startswith("4"):
-            return RequestError(f"{endpoint.url} refused the request: {message}")
-        case _:
-            return ScoringError(f"{endpoint.url} failed to score ({status}): {message}")
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"it is not JSON: {error}") from error
 
 
-def _unsupported(error: ScoringError) -> bool:
-    cause = error.__cause__
-    return isinstance(cause, InferenceServerException) and cause.status() == UNSUPPORTED
+def _pause(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the time that Retry-After names, RFC 9110 10.2.3; None if it names none."""
+    value = headers.get("Retry-After", "")
+    if value.isascii() and value.isdecimal():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _release(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop, pid: int) -> None:
+    """Close a session whose owner dropped it, or still has it when the program ends.
+
+    aiohttp would warn about it then, when it can no longer be closed.
+    """
+    if session.closed or os.getpid() != pid:
+        return
+    try:
+        asyncio.get_running_loop()
+        ending = False
+    except RuntimeError:
+        # Such as at the end of the program: a loop on another thread is stopped next.
+        ending = True
+    if loop.is_running():
+        closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
+        with suppress(TimeoutError):
+            closing.result(timeout=RELEASE_S) if ending else None
+    elif ending:
+        (asyncio.run if loop.is_closed() else loop.run_until_complete)(session.close())

@@ -1,8 +1,13 @@
-"""What both wires share: the transport protocols, and tensors in and out of the stock client's objects."""
+"""What the core asks of a wire, how a wire says that an attempt failed, and the check that both share.
 
-from typing import Any, Protocol
+Shapes: B groups of one request, all of one size; K candidates of a group.
+"""
 
-from prefrm.client._endpoint import Endpoint
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
 from prefrm.errors import (
     DeadlineError,
     OverloadedError,
@@ -11,167 +16,98 @@ from prefrm.errors import (
     ScoringError,
     ServerUnavailableError,
 )
-from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, Tensors
+from prefrm.protocol import IMAGES, Tensors, answer_bytes
+from prefrm.tensors import RawTensor, read_outputs
 
-__all__ = [
-    "LOOK_EVERY_S",
-    "LOOK_S",
-    "AsyncTransport",
-    "Setback",
-    "TooLarge",
-    "Transport",
-    "Unfit",
-    "bundle_of",
-    "gone",
-    "inputs_of",
-    "late",
-    "microseconds",
-    "one_line",
-    "outputs_of",
-    "overloaded",
-    "shows_life",
-    "unavailable",
-]
-
-
-# A request that takes longer is watched: so often the server is asked for a sign of life, and for so long.
-# A machine that loses its power says nothing, and its silence looks like work.
-LOOK_EVERY_S = 10.0
-LOOK_S = 10.0
-
-# What OpenSSL, gRPC and the HTTP parsers say of a port that speaks another protocol, and what it may be.
-_OTHER_PROTOCOLS = {
-    "Expected HTTP/": "is this the gRPC port?",
-    "before receiving SETTINGS frame": "is this a gRPC port, and is it encrypted?",
-    "WRONG_VERSION_NUMBER": "is this port encrypted?",
-}
-
-
-class Setback(Exception):
-    """An attempt that says nothing of the request, which may be repeated: nobody answered, or the server is
-    full or not ready. `pause` is how many seconds the server asked to be left alone, if it did."""
-
-    def __init__(self, error: ServerUnavailableError | OverloadedError, pause: float | None = None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.pause = pause
+__all__ = ["Failure", "Question", "TooLarge", "Transport", "Unfit"]
 
 
 class Unfit(RequestError):
-    """A request that cannot be sent or is not taken as it is; a smaller part of its groups may pass."""
+    """A request that cannot be sent or is not accepted as it is; a part of its groups may be."""
 
 
 class TooLarge(Unfit):
-    """The request, or the answer to it, is larger than the server takes."""
+    """A request that is larger than the wire or the server accepts."""
+
+
+_REFUSALS = (
+    *("ALREADY_EXISTS", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED"),
+    *("UNAUTHENTICATED", "UNIMPLEMENTED"),
+)
+# The error that each of gRPC's status codes becomes. Any other is a failure of the server.
+_ERRORS: dict[str, tuple[type[ScoringError], str]] = {
+    "UNAVAILABLE": (ServerUnavailableError, "is not available"),
+    "CANCELLED": (ServerUnavailableError, "is not available"),
+    "RESOURCE_EXHAUSTED": (OverloadedError, "is overloaded"),
+    "DEADLINE_EXCEEDED": (DeadlineError, "gave up"),
+    "OUT_OF_RANGE": (TooLarge, "refused the request"),
+    **dict.fromkeys(_REFUSALS, (RequestError, "refused the request")),
+}
+
+
+class Failure(Exception):
+    """An attempt that failed. The core says of which server, and quotes the reason, which is not trusted.
+
+    Args:
+        code: the name of a gRPC status code.
+        reason: the words of the server or of a library.
+        pause: seconds that the server asked to be left alone, negative for ever; None if it did not ask.
+    """
+
+    def __init__(self, code: str, reason: object, pause: float | None = None) -> None:
+        super().__init__(str(reason) or "no reason given")
+        # A server that says when to come back is full.
+        code = "RESOURCE_EXHAUSTED" if code == "UNAVAILABLE" and pause is not None else code
+        self.code, self.pause = code, pause
+        self.kind, self.said = _ERRORS.get(code, (ScoringError, f"failed to score ({code})"))
 
 
 class Transport(Protocol):
-    """Sends one request and returns the named tensors of its answer."""
+    """A connection to one server, in one event loop. Retries nothing; the caller bounds each call in time.
 
-    def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
-        """One attempt of at most `timeout` seconds. Raises `Setback`, or a subclass of `ScoringError`."""
-        ...
-
-    def bundle(self, *, timeout: float) -> str | None:
-        """The digest of the served bundle, or None if the server names none. Raises as `infer`."""
-        ...
-
-    def live(self, *, timeout: float) -> bool:
-        """Whether the server gives any sign of life within `timeout` seconds. Raises nothing."""
-        ...
-
-    def close(self) -> None:
-        """Release the connections; requests that are under way may fail."""
-        ...
-
-
-class AsyncTransport(Protocol):
-    """The asyncio form of `Transport`."""
+    Each call raises `Failure`, `TimeoutError`, or `ProtocolError` if the answer is not what it must be.
+    """
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
-        """One attempt of at most `timeout` seconds. Raises `Setback`, or a subclass of `ScoringError`."""
-        ...
+        """The outputs for one request, which the server may drop after `timeout` seconds."""
 
-    async def bundle(self, *, timeout: float) -> str | None:
-        """The digest of the served bundle, or None if the server names none. Raises as `infer`."""
-        ...
+    async def bundle(self) -> str:
+        """The digest of the served bundle, empty if the server names none."""
 
-    async def live(self, *, timeout: float) -> bool:
-        """Whether the server gives any sign of life within `timeout` seconds. Raises nothing."""
-        ...
+    async def live(self) -> None:
+        """Returns if the server says that it is live."""
 
     async def close(self) -> None:
-        """Release the connections; requests that are under way may fail."""
-        ...
+        """Release the connections; calls under way fail."""
 
 
-def inputs_of(tensors: Tensors, input_class: Any) -> list[Any]:
-    """The tensors as the wire's `InferInput` objects."""
-    inputs = []
-    for spec in INPUTS:
-        array = tensors[spec.name]
-        tensor = input_class(spec.name, list(array.shape), spec.datatype)
-        tensor.set_data_from_numpy(array)
-        inputs.append(tensor)
-    return inputs
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A request but for its tensors: model, id, B and K, and the microseconds that the server may take."""
 
+    model: str
+    id: str
+    shape: tuple[int, int]
+    timeout: int
 
-def outputs_of(result: Any, endpoint: Endpoint) -> Tensors:
-    """The named arrays of an `InferResult`. Raises `ProtocolError` where they cannot be read."""
-    try:
-        arrays = {spec.name: result.as_numpy(spec.name) for spec in MATRIX_OUTPUTS}
-    # The stock client parses the answer without checking it, so a malformed one raises whatever it meets.
-    except Exception as error:
-        raise ProtocolError(f"{endpoint.url} sent tensors that cannot be read: {one_line(error)}") from error
-    return {name: array for name, array in arrays.items() if array is not None}
+    @classmethod
+    def of(cls, model: str, tensors: Tensors, seconds: float) -> "Question":
+        """The question of a request with these tensors."""
+        count, size = tensors[IMAGES.name].shape
+        timeout = max(1, int(seconds * 1e6))
+        return cls(model=model, id=secrets.token_hex(8), shape=(count, size), timeout=timeout)
 
+    @property
+    def answer_bytes(self) -> int:
+        """The bytes of the largest answer."""
+        return answer_bytes(*self.shape)
 
-def bundle_of(config: Any) -> str | None:
-    """The digest of the bundle in a model's configuration as JSON, or None if it names none."""
-    try:
-        return str(config["parameters"][BUNDLE_PARAMETER]["string_value"]) or None
-    except (KeyError, TypeError):
-        return None
-
-
-def unavailable(endpoint: Endpoint, reason: object, pause: float | None = None) -> Setback:
-    """For a server that did not answer or is not ready; one that says when to come back is full."""
-    if pause is not None:
-        return overloaded(endpoint, reason, pause)
-    hints = [hint for words, hint in _OTHER_PROTOCOLS.items() if words in str(reason)]
-    said = "; ".join([one_line(reason), *hints])
-    return Setback(ServerUnavailableError(f"{endpoint.url} is not available: {said}"))
-
-
-def gone(endpoint: Endpoint) -> Setback:
-    """For a server that shows no life while it is waited for."""
-    return unavailable(endpoint, f"no sign of life for {LOOK_S:g} s while it was waited for")
-
-
-def overloaded(endpoint: Endpoint, reason: object, pause: float | None = None) -> Setback:
-    """For a server that is full."""
-    return Setback(OverloadedError(f"{endpoint.url} is overloaded: {one_line(reason)}"), pause)
-
-
-def shows_life(error: Setback | ScoringError) -> bool:
-    """Whether a server is alive whose answer to that question was this: a refusal is an answer."""
-    return not isinstance(error, (Setback, DeadlineError))
-
-
-def late(endpoint: Endpoint, timeout: float) -> DeadlineError:
-    """The error for an attempt that ran out of time."""
-    return DeadlineError(
-        f"{endpoint.url} did not answer within {timeout:.3g} s; "
-        "raise `deadline` or score fewer groups at a time"
-    )
-
-
-def microseconds(seconds: float) -> int:
-    """The protocol's `timeout` parameter, at least 1: the server drops what has waited longer than this."""
-    return max(1, int(seconds * 1e6))
-
-
-def one_line(reason: object, *, longest: int = 300) -> str:
-    """A message of another library, on one line and of bounded length."""
-    text = " ".join(str(reason).split()) or type(reason).__name__
-    return text if len(text) <= longest else text[:longest] + "..."
+    def read(self, model: object, request_id: object, outputs: Sequence[RawTensor]) -> Tensors:
+        """The outputs of an answer. Raises `ProtocolError` if it is not one to this question."""
+        if (model, request_id) != (self.model, self.id):
+            raise ProtocolError(
+                f"it names the model {model!r} and the request {request_id!r} "
+                f"instead of {self.model!r} and {self.id!r}"
+            )
+        count, size = self.shape
+        return read_outputs(outputs, count=count, size=size)

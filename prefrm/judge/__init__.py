@@ -23,7 +23,7 @@ from prefrm.judge.losses import (
 from prefrm.judge.model import Judge
 from prefrm.judge.pieces import Pieces
 from prefrm.judge.processor import JudgeProcessor
-from prefrm.judge.spec import JudgeSpec
+from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
     "FAMILIES",

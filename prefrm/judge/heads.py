@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid, normalize
 
 from prefrm.errors import ConfigError
 from prefrm.judge.precision import full_precision
-from prefrm.judge.spec import JudgeSpec
+from prefrm.manifest.spec import JudgeSpec
 
 __all__ = ["TIE_STRENGTH", "EmbeddingHead", "Head", "ScalarHead", "VerdictHead", "build_head", "log_odds"]
 

@@ -20,7 +20,7 @@ from prefrm.judge.heads import Head, build_head
 from prefrm.judge.images import ImageInput
 from prefrm.judge.losses import loss_of
 from prefrm.judge.processor import JudgeProcessor
-from prefrm.judge.spec import JudgeSpec
+from prefrm.manifest.spec import JudgeSpec
 from prefrm.prompts import get_template
 from prefrm.quiet import quiet
 

@@ -13,13 +13,15 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from prefrm.errors import ConfigError, MediaError, RecordError
-from prefrm.judge.backbones import family_of
+from prefrm.judge.backbones import Family, family_of
 from prefrm.judge.batch import GroupInput, JudgeBatch, batch_of
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import Segment, SequenceInput, arrange
-from prefrm.judge.spec import JudgeSpec
-from prefrm.judge.tokens import TokenLayout
-from prefrm.prompts import Template
+from prefrm.judge.tokens import TokenLayout, render
+from prefrm.manifest.contents import without_references
+from prefrm.manifest.spec import JudgeSpec
+from prefrm.media import DEFAULT_LIMITS
+from prefrm.prompts import RenderedTemplate, Template
 
 __all__ = ["JudgeProcessor"]
 
@@ -39,6 +41,7 @@ class JudgeProcessor:
         config: the backbone's configuration.
         spec: what the judge is.
         template: the wording.
+        rendered: that wording as the base model's chat template renders it; None runs the chat template.
         stride: the positions that a slot of the isolated attention takes; None computes it from the
             pixel budget.
     """
@@ -50,6 +53,7 @@ class JudgeProcessor:
         config: Any,
         spec: JudgeSpec,
         template: Template,
+        rendered: RenderedTemplate | None = None,
         stride: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
@@ -58,21 +62,30 @@ class JudgeProcessor:
         self.spec = spec
         self._config = config
         self._family = family_of(config)
-        self.layout = TokenLayout(
-            tokenizer, template, config.image_token_id, images_in_text=self._family.images_in_text
+        image_token_id: int = config.image_token_id
+        self.rendered = rendered or render(
+            tokenizer, template, image_token_id, images_in_text=self._family.images_in_text
         )
+        self.layout = TokenLayout(tokenizer, template, self.rendered, image_token_id)
         self.max_length = self._family.max_length(config)
         self.positions = partial(self._family.positions, config)
         self.stride = self._longest_slot() if stride is None else stride
 
     @classmethod
     def load(
-        cls, folder: Path, config: Any, spec: JudgeSpec, template: Template, stride: int | None = None
+        cls,
+        folder: Path,
+        config: Any,
+        spec: JudgeSpec,
+        template: Template,
+        rendered: RenderedTemplate | None = None,
+        stride: int | None = None,
     ) -> "JudgeProcessor":
         """From the tokenizer and image-processor files in `folder`, with the pixel budget of `spec`.
 
         Raises:
-            ConfigError: the files are absent or unusable, or the pixel budget is empty.
+            ConfigError: the files are absent or unusable, the image processor is another model's or enlarges
+                images beyond all bounds, or the pixel budget is empty.
         """
         try:
             tokenizer = _tokenizer(folder)
@@ -81,13 +94,19 @@ class JudgeProcessor:
         except Exception as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{folder} holds no usable tokenizer and image processor: {reason}") from error
-        family_of(config).pixel_budget(image_processor, spec.min_pixels, spec.max_pixels)
-        return cls(tokenizer, image_processor, config, spec, template, stride)
+        family = family_of(config)
+        family.pixel_budget(image_processor, spec.min_pixels, spec.max_pixels)
+        _check_images(family, image_processor, config)
+        return cls(tokenizer, image_processor, config, spec, template, rendered, stride)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer and image-processor files, chat template included."""
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
+        # A published checkpoint may name code beside it, which prefrm never runs and a bundle may not name.
+        for path in folder.glob("*_config.json"):
+            settings = without_references(json.loads(path.read_text(encoding="utf-8")))
+            path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def prepare_image(self, image: Image.Image) -> ImageInput:
         """Resize into the pixel budget, normalize and cut as the vision tower takes it.
@@ -271,6 +290,20 @@ class JudgeProcessor:
 
 def _unusable(error: ValueError) -> MediaError:
     return MediaError(f"the image cannot be prepared for this judge: {error}")
+
+
+def _check_images(family: Family, image_processor: Any, config: Any) -> None:
+    for name, (found, expected) in family.same(image_processor, config).items():
+        if found != expected:
+            raise ConfigError(
+                f"the image processor has {name}={found} and the model {expected}; "
+                "take both of one checkpoint"
+            )
+    if (largest := family.largest(image_processor)) > DEFAULT_LIMITS.max_pixels:
+        raise ConfigError(
+            f"the image processor would resize images to {largest} pixels; set max_pixels to at most "
+            f"{DEFAULT_LIMITS.max_pixels}"
+        )
 
 
 def _tokenizer(folder: Path) -> Any:

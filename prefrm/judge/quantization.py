@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 
 from prefrm.errors import ConfigError, missing_extra
 
@@ -22,11 +22,11 @@ __all__ = ["compute_in_float32", "dequantize", "is_quantized", "keep_layout", "n
 BLOCK = 64
 
 
-def nf4_settings(config: Any, targets: str, *, dtype: torch.dtype) -> BitsAndBytesConfig:
+def nf4_settings(skeleton: Any, targets: str, *, dtype: torch.dtype) -> BitsAndBytesConfig:
     """What `from_pretrained` needs to store some linear layers in NF4 and everything else as it is.
 
     Args:
-        config: the checkpoint's configuration.
+        skeleton: the model, of which only names and shapes count.
         targets: a regular expression over whole module paths: the layers that are stored in NF4.
         dtype: of the rest, and of what a layer computes in.
 
@@ -39,8 +39,6 @@ def nf4_settings(config: Any, targets: str, *, dtype: torch.dtype) -> BitsAndByt
             import_module(package)
         except ImportError as error:
             raise missing_extra(package, "train") from error
-    with torch.device("meta"):
-        skeleton = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
     kept = []
     for name, module in skeleton.named_modules():
         if not isinstance(module, nn.Linear):

@@ -1,4 +1,4 @@
-"""Text to token ids: a template rendered once with the tokenizer's own chat template, prompts put in later.
+"""Text to token ids: a template rendered once with the base model's chat template, prompts put in later.
 
 A prompt comes from outside, so nothing in it may become a control token: text that spells one, such
 as an image placeholder, is cut inside the spelling and tokenized as ordinary text.
@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import Any
 
 from prefrm.errors import ConfigError, RecordError
-from prefrm.prompts import Template
+from prefrm.prompts import RenderedTemplate, Template
 
-__all__ = ["TokenLayout"]
+__all__ = ["TokenLayout", "render"]
 
 # A private-use character that no chat template touches; it marks the prompt's place while rendering.
 PROMPT_MARK = "\ue000"
@@ -26,29 +26,24 @@ class TokenLayout:
     (roles, system prompt, image delimiters) is part of these runs.
 
     Args:
-        tokenizer: of `transformers`, with a chat template that renders image items.
+        tokenizer: of `transformers`.
         template: the wording.
+        rendered: that wording as the base model's chat template renders it (`render`).
         image_token_id: the placeholder that stands for an image.
-        images_in_text: whether to write images into the text as that placeholder, for chat templates
-            that put image items before all text.
 
     Raises:
-        ConfigError: the chat template is absent, does not render the message as expected, or an
-            answer is not a single token.
+        ConfigError: an answer is not a single token.
     """
 
     def __init__(
-        self, tokenizer: Any, template: Template, image_token_id: int, *, images_in_text: bool = False
+        self, tokenizer: Any, template: Template, rendered: RenderedTemplate, image_token_id: int
     ) -> None:
         self.template = template
         self.image_token_id = image_token_id
         self._tokenizer = tokenizer
         image_token = tokenizer.convert_ids_to_tokens(image_token_id)
-        messages = template.messages(PROMPT_MARK)
-        if images_in_text:
-            messages = _written(messages, image_token)
-        before, between, after = _render(tokenizer, template, messages, image_token)
-        self.instruction = self._encode(before)
+        between, after = rendered.between, rendered.after
+        self.instruction = self._encode(rendered.before)
         self.first, *second, last = (self._encode(text) for text in between)
         self.second = second[0] if second else []
         self.again, self.question = ([], last) if after is None else (last, self._encode(after))
@@ -92,6 +87,35 @@ class TokenLayout:
         return ids[0]
 
 
+def render(
+    tokenizer: Any, template: Template, image_token_id: int, *, images_in_text: bool = False
+) -> RenderedTemplate:
+    """The texts that the tokenizer's chat template puts around the prompt and the images.
+
+    This runs the chat template, which is a program of the checkpoint.
+
+    Args:
+        tokenizer: of `transformers`, with a chat template that renders image items.
+        template: the wording.
+        image_token_id: the placeholder that stands for an image.
+        images_in_text: whether to write images into the text as that placeholder, for chat templates
+            that put image items before all text.
+
+    Raises:
+        ConfigError: the chat template is absent or does not render the message as expected.
+    """
+    image_token = tokenizer.convert_ids_to_tokens(image_token_id)
+    messages = template.messages(PROMPT_MARK)
+    if images_in_text:
+        messages = _written(messages, image_token)
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    # Chat templates raise what they like.
+    except Exception as error:
+        raise ConfigError(f"the tokenizer's chat template cannot render a comparison: {error}") from error
+    return _cut(text, template, image_token)
+
+
 def _written(messages: list[dict[str, Any]], image_token: str) -> list[dict[str, Any]]:
     """The same messages with each image as a token of the text that it stands in."""
     texts = ["".join(item.get("text", image_token) for item in turn["content"]) for turn in messages]
@@ -101,16 +125,7 @@ def _written(messages: list[dict[str, Any]], image_token: str) -> list[dict[str,
     ]
 
 
-def _render(
-    tokenizer: Any, template: Template, messages: list[dict[str, Any]], image_token: str
-) -> tuple[str, list[str], str | None]:
-    """The rendered text before the prompt, the texts around the images, and what follows a second
-    statement of the prompt (None if there is none)."""
-    try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    # Chat templates are programs of the checkpoint and raise what they like.
-    except Exception as error:
-        raise ConfigError(f"the tokenizer's chat template cannot render a comparison: {error}") from error
+def _cut(text: str, template: Template, image_token: str) -> RenderedTemplate:
     before, *rest = text.split(PROMPT_MARK)
     times = 1 if template.again is None else 2
     between = rest[0].split(image_token) if rest else []
@@ -121,4 +136,4 @@ def _render(
             f"the tokenizer's chat template should render the prompt {('once', 'twice')[times - 1]} and "
             f"{images} after it as {image_token!r}; it rendered {text.replace(PROMPT_MARK, '<prompt>')!r}"
         )
-    return before, between, rest[1] if times == 2 else None
+    return RenderedTemplate(before=before, between=tuple(between), after=rest[1] if times == 2 else None)

@@ -24,6 +24,7 @@ __all__ = [
     "load_pretrained",
     "load_weights",
     "read_weights",
+    "read_weights_like",
     "visible_files",
 ]
 
@@ -71,10 +72,12 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Fill a module from a file. Raises `ConfigError` as `load_pretrained`."""
-    weights = read_weights(path)
-    check_weights(path, weights, module.state_dict())
-    module.load_state_dict(weights)
+    """Give a module of float32, which may be on the meta device, the tensors of a file.
+
+    Raises:
+        ConfigError: as `load_pretrained`.
+    """
+    module.load_state_dict(read_weights_like(path, module.state_dict()), assign=True)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -82,6 +85,19 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     with _naming(path):
         weights: dict[str, torch.Tensor] = load_file(path)
     return weights
+
+
+def read_weights_like(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a file, on the CPU, in float32, which is the type of all that a judge learns.
+
+    `expected` may be on the meta device.
+
+    Raises:
+        ConfigError: the file is truncated or unreadable, or has other names or shapes than `expected`.
+    """
+    weights = read_weights(path)
+    check_weights(path, weights, expected)
+    return {name: tensor.float() for name, tensor in weights.items()}
 
 
 def visible_files(folder: Path, pattern: str) -> list[Path]:

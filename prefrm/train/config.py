@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from prefrm.judge.spec import JudgeSpec
+from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
     "TRACKERS",

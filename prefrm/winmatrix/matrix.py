@@ -74,7 +74,8 @@ class WinMatrix:
         if (valid > known).any():
             raise RecordError("p must be a number wherever valid is true")
         inside = (self.p >= 0) & (self.p <= 1)
-        if (inside != known).any() or ((self.p + self.p.T == 1) != known).any():
+        # The sum would be rounded to 1; of the difference, the one from the larger side is exact.
+        if (inside != known).any() or ((self.p == 1 - self.p.T) != known).any():
             raise RecordError("p must lie in [0, 1] with p[i, j] + p[j, i] == 1 exactly, or be NaN")
         usable = np.array([not error for error in self.errors])
         if (valid.diagonal() != usable).any() or (known > usable[:, None]).any():

@@ -5,10 +5,8 @@ may be asked without a token, so that probes and load balancers need none; and a
 before it has the page that asks for it.
 """
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping, Set
-from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -29,10 +27,6 @@ OPEN_METHODS = frozenset(
         "/inference.GRPCInferenceService/ServerReady",
     }
 )
-# A refused client may go on sending for so long, and it is dropped: one that is cut off sees a broken
-# connection instead of the reason.
-LINGER_S = 10.0
-
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -91,12 +85,12 @@ class TokenMiddleware:
         headers = [value for name, value in scope["headers"] if name == b"authorization"]
         if refusal := self._tokens.refusal(headers):
             self._on_refusal()
-            await _refuse(refusal, scope, receive, send)
+            await _refuse(refusal, send)
         else:
             await self._app(scope, receive, send)
 
 
-async def _refuse(refusal: str, scope: Message, receive: Receive, send: Send) -> None:
+async def _refuse(refusal: str, send: Send) -> None:
     body = json.dumps({"error": refusal}).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -104,14 +98,4 @@ async def _refuse(refusal: str, scope: Message, receive: Receive, send: Send) ->
         (b"www-authenticate", b"Bearer"),
     ]
     await send({"type": "http.response.start", "status": 401, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    # Who asked whether to send the body at all has been answered.
-    if not any(name == b"expect" for name, _ in scope["headers"]):
-        with suppress(TimeoutError):
-            await asyncio.wait_for(_drop(receive), LINGER_S)
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _drop(receive: Receive) -> None:
-    while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
-        pass
+    await send({"type": "http.response.body", "body": body})

@@ -44,11 +44,10 @@ QUICK_S = 0.005
 
 @dataclass(slots=True)
 class _Waiting:
-    """What waits: groups, their cost in tokens, and bytes of prompts and images."""
+    """What waits: groups, and their cost in tokens."""
 
     groups: int = 0
     cost: int = 0
-    content_bytes: int = 0
 
 
 class Batcher:
@@ -144,7 +143,6 @@ class Batcher:
             work = Work(
                 groups=groups,
                 estimates=estimates,
-                content_bytes=sum(group.content_bytes for group in groups),
                 arrived=now,
                 expires=expires,
                 answer=loop.create_future(),
@@ -235,17 +233,13 @@ class Batcher:
         if work.expires <= work.arrived:
             raise ExpiredError("the request's deadline had passed when it came")
         cost, waiting = work.waiting_cost, self._waiting[work.kind]
-        if waiting.cost and (
-            waiting.cost + cost > self._limits.queued_cost
-            or waiting.content_bytes + work.content_bytes > self._limits.queued_bytes
-        ):
+        if waiting.cost and waiting.cost + cost > self._limits.queued_cost:
             raise self._limits.overloaded(
                 f"the queue is full: {waiting.groups} groups are waiting; try again later",
                 retry_after=self._seconds_of(waiting),
             )
         waiting.groups += len(work.groups)
         waiting.cost += cost
-        waiting.content_bytes += work.content_bytes
         self._open[work] = None
         if work.kind == "direct":
             work.ready = len(work.groups)
@@ -259,7 +253,6 @@ class Batcher:
         waiting = self._waiting[work.kind]
         waiting.groups -= len(work.groups) - work.taken
         waiting.cost -= work.waiting_cost
-        waiting.content_bytes -= work.content_bytes
         for prepared in work.prepared.values():
             prepared.release()
         # The queue may keep the request until its turn, which must not keep its images.

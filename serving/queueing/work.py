@@ -59,7 +59,6 @@ class Work:
 
     groups: Sequence[Group]
     estimates: Sequence[Estimate]
-    content_bytes: int
     arrived: float
     expires: float
     answer: asyncio.Future[Scored]

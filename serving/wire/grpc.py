@@ -130,7 +130,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
             self._plane.in_flight.lease() as lease,
         ):
             parsed = _parsed(request, context.time_remaining())
-            lease.add(COPIES * sum(map(_content_bytes, parsed.inputs)))
+            lease.add(COPIES * sum(tensor.content_bytes for tensor in parsed.inputs))
             return _message(await self._plane.infer(parsed, record))
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
@@ -266,12 +266,6 @@ def _inputs(request: Any) -> list[InputTensor]:
         )
         for tensor, raw in zip(request.inputs, raws or [None] * len(request.inputs), strict=True)
     ]
-
-
-def _content_bytes(tensor: InputTensor) -> int:
-    if tensor.raw is not None:
-        return len(tensor.raw)
-    return sum(len(element) for element in tensor.elements or () if isinstance(element, bytes))
 
 
 def _message(answer: InferResponse) -> Any:

@@ -5,7 +5,6 @@ stock clients send no usable Content-Type.
 """
 
 import functools
-import json
 import math
 from collections.abc import Awaitable, Callable, Set
 from importlib.metadata import version as package_version
@@ -25,9 +24,10 @@ from serving.errors import (
     ServingError,
     UnsupportedError,
 )
+from serving.wire.compression import compress
 from serving.wire.docs_page import OPENAPI_PATH, complete_document, docs_router
-from serving.wire.http_codec import compress, parse_request, render_response
-from serving.wire.http_io import read_body, unless_gone
+from serving.wire.http_codec import json_size, parse_request, plain_parameters, read_object, render_response
+from serving.wire.http_io import read_body, translated, unless_gone
 from serving.wire.protocol_schema import (
     IndexRequest,
     InferenceRequest,
@@ -221,7 +221,7 @@ class _Routes:
             raise InvalidRequestError(
                 f"'parameters' must be a JSON object; received {str(parameters)[:60]!r}"
             )
-        await self._plane.load(_model_of(request)[0], parameters)
+        await self._plane.load(_model_of(request)[0], plain_parameters(parameters))
         return Response()
 
     async def unload(self, request: Request) -> Response:
@@ -230,30 +230,37 @@ class _Routes:
 
     async def _fields(self, request: Request) -> dict[str, Any]:
         """A body of JSON that may be left out."""
-        body = await read_body(request, self._plane.limits)
-        try:
-            fields = json.loads(body or b"{}")
-        except (ValueError, RecursionError) as error:
-            raise InvalidRequestError(f"the request is no JSON: {error}") from error
-        if not isinstance(fields, dict):
-            raise InvalidRequestError(f"the request must be a JSON object; received {str(fields)[:60]!r}")
-        return fields
+        plane = self._plane
+        with plane.in_flight.lease() as lease:
+            body = await read_body(request, plane.limits, plane.in_flight, lease) or b"{}"
+            return await translated(read_object(body, len(body), plane.limits), len(body))
 
     async def unsupported(self, request: Request) -> Response:
         raise UnsupportedError(f"{request.url.path} is not supported")
 
     async def infer(self, request: Request) -> Response:
-        model, version = _model_of(request)
-        with self._plane.observed("http", request.headers.items()) as record:
-            body = await read_body(request, self._plane.limits)
-            header_length = request.headers.get("inference-header-content-length")
-            parsed, binary = parse_request(body, header_length, model=model, version=version)
-            answer = await unless_gone(request, self._plane.infer(parsed, record))
-            content, json_length = render_response(answer, binary)
+        (model, version), plane = _model_of(request), self._plane
+        with (
+            plane.observed("http", request.headers.items()) as record,
+            plane.in_flight.lease() as lease,
+        ):
+            body = await read_body(request, plane.limits, plane.in_flight, lease)
+            # Raw tensors behind the JSON are not read here.
+            size = json_size(len(body), request.headers.get("inference-header-content-length"))
+            parsed, binary = await translated(
+                parse_request(body, size, model=model, version=version, limits=plane.limits), size
+            )
+            work = plane.infer(parsed, record, lease)
+            # The body is freed once the data plane has taken the images out of it.
+            del body, parsed
+            answer = await unless_gone(request, work)
+            size = sum(array.nbytes for array in answer.outputs.values())
+            content, json_length = await translated(render_response(answer, binary), size)
         headers = {}
         if json_length is not None:
             headers["Inference-Header-Content-Length"] = str(json_length)
-        content, content_encoding = compress(content, request.headers.get("accept-encoding", ""))
+        accepted = request.headers.get("accept-encoding", "")
+        content, content_encoding = await translated(compress(content, accepted), len(content))
         if content_encoding is not None:
             headers["Content-Encoding"] = content_encoding
         media_type = "application/json" if json_length is None else "application/octet-stream"
@@ -271,9 +278,9 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
 
 async def _on_serving_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    headers = {"Connection": "close"} if error.closes else {}
+    headers = None
     if isinstance(error, OverloadedError):
-        headers["Retry-After"] = str(math.ceil(error.retry_after))
+        headers = {"Retry-After": str(math.ceil(error.retry_after))}
     return _error(error.http_status, str(error), headers)
 
 

@@ -1,11 +1,8 @@
-"""The bodies of HTTP inference: JSON, with or without raw tensors behind it, and their compression.
+"""The bodies of HTTP inference: JSON, with or without raw tensors behind it.
 
 Translates bytes to `InferRequest` and `InferResponse` to bytes. Knows no routes and no framework.
 """
 
-import gzip
-import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,23 +11,27 @@ import numpy as np
 
 from prefrm.protocol import OUTPUTS, TIE
 from serving.dataplane import InferRequest, InferResponse
-from serving.errors import InvalidRequestError, TooLargeError, UnsupportedError
+from serving.errors import InvalidRequestError, UnsupportedError
+from serving.limits import Limits
+from serving.steps import Steps
 from serving.tensors import InputTensor, pack, to_elements
+from serving.wire.json_reading import LongString, read_json
+from serving.wire.json_writing import write_json
 from serving.wire.parameters import BASE64, CONTENT_TYPE, read_timeout
 
-__all__ = ["BinaryChoice", "compress", "decompress", "parse_request", "render_response"]
+__all__ = [
+    "BinaryChoice",
+    "json_size",
+    "parse_request",
+    "plain_parameters",
+    "read_object",
+    "render_response",
+]
 
 _DATATYPES = {spec.name: spec.datatype for spec in OUTPUTS}
+# Of an id, a name or a parameter.
+TEXT_BYTES = 2**15
 _JSON = {dict: "object", list: "array", str: "string", int: "integer", bool: "true or false"}
-
-# Of commas and brackets in JSON: nothing but these would take 25 times its own size once it is parsed.
-MOST_MARKS = 1_000_000
-# zlib's window sizes: 15 with a zlib header, 31 with a gzip header.
-_WINDOWS = {"gzip": 31, "deflate": 15}
-# Compressed members that may follow each other in one body: bgzip's of 64 KiB make 4,096 in the largest.
-# Empty ones would otherwise cost time and nothing of the limit on bytes.
-MOST_MEMBERS = 10_000
-CHUNK_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,24 +46,44 @@ class BinaryChoice:
         return self.named.get(name, self.default)
 
 
+def json_size(total: int, header_length: str | None) -> int:
+    """Bytes of JSON at the beginning of a body.
+
+    Args:
+        total: bytes of the body.
+        header_length: the header `Inference-Header-Content-Length`, or None if the body is all JSON.
+
+    Raises:
+        InvalidRequestError: the header is not a number, or exceeds the body.
+    """
+    if header_length is None:
+        return total
+    digits = header_length[:20]
+    if not digits.isdecimal() or int(digits) > total:
+        raise InvalidRequestError(
+            f"Inference-Header-Content-Length is {digits!r}; the body has {total} bytes"
+        )
+    return int(digits)
+
+
 def parse_request(
-    body: bytes, header_length: str | None, *, model: str, version: str
-) -> tuple[InferRequest, BinaryChoice]:
-    """Read an inference request.
+    body: bytes | bytearray, size: int, *, model: str, version: str, limits: Limits
+) -> Steps[tuple[InferRequest, BinaryChoice]]:
+    """Read an inference request, whose tensors stay in the body.
 
     Args:
         body: the decompressed body.
-        header_length: the header `Inference-Header-Content-Length`, or None if the body is all JSON.
+        size: of its JSON, which raw tensors may follow.
         model: from the path.
         version: from the path, or "".
+        limits: bound the JSON.
 
     Raises:
         InvalidRequestError: the body is not what the protocol describes.
         UnsupportedError: it asks for shared memory or for classification.
     """
-    size = _header_size(body, header_length)
-    header = _json_object(body[:size])
-    parameters = _field(header, "parameters", dict, default={})
+    header = yield from read_object(body, size, limits)
+    parameters = plain_parameters(_field(header, "parameters", dict, default={}))
     outputs = [_as(dict, output, "an output") for output in _field(header, "outputs", list, default=[])]
     timeout = read_timeout(parameters)
     if parameters.get("timeout", 0) < 0:
@@ -71,7 +92,7 @@ def parse_request(
         model=model,
         version=version,
         id=_field(header, "id", str, default=""),
-        inputs=_inputs(_field(header, "inputs", list), body[size:]),
+        inputs=_inputs(_field(header, "inputs", list), memoryview(body)[size:], limits),
         outputs=[_field(output, "name", str) for output in outputs],
         timeout=timeout,
     )
@@ -80,7 +101,7 @@ def parse_request(
     return request, BinaryChoice(default=default, named=named)
 
 
-def render_response(response: InferResponse, binary: BinaryChoice) -> tuple[bytes, int | None]:
+def render_response(response: InferResponse, binary: BinaryChoice) -> Steps[tuple[bytes, int | None]]:
     """The body of an answer, and the length of its JSON part if raw tensors follow it.
 
     In JSON, NaN is null, which typed clients refuse or read as 0. So `tie`, which is NaN everywhere for most
@@ -102,68 +123,15 @@ def render_response(response: InferResponse, binary: BinaryChoice) -> tuple[byte
         else:
             output["data"] = to_elements(array)
         outputs.append(output)
+        yield
     header: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
     if response.id:
         header["id"] = response.id
-    text = json.dumps(header | {"outputs": outputs}, allow_nan=False).encode()
+    text = (yield from write_json(header | {"outputs": outputs})).encode()
     return b"".join([text, *raws]), len(text) if raws else None
 
 
-def decompress(body: bytes, encoding: str, *, limit: int) -> bytes:
-    """The body behind a Content-Encoding: identity, gzip (all its members, RFC 1952) or deflate.
-
-    Raises:
-        UnsupportedError: the encoding is unknown.
-        InvalidRequestError: the body is corrupt, or goes on after its end.
-        TooLargeError: it has more than `limit` bytes; no more than that is ever inflated.
-    """
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in _WINDOWS:
-        raise UnsupportedError(f"unknown Content-Encoding {encoding!r}; send gzip, deflate or none")
-    view, content, at = memoryview(body), bytearray(), 0
-    for _ in range(MOST_MEMBERS if encoding == "gzip" else 1):
-        try:
-            at = _inflate(view, at, encoding, content, limit)
-        except zlib.error as error:
-            raise InvalidRequestError(f"the body is no {encoding} data: {error}") from error
-        if at == len(view):
-            return bytes(content)
-    raise InvalidRequestError(f"the {encoding} body goes on for {len(view) - at} bytes after its end")
-
-
-def _inflate(view: memoryview, at: int, encoding: str, content: bytearray, limit: int) -> int:
-    """Append what is compressed from `at` on to `content`; where it ends."""
-    inflater = zlib.decompressobj(_WINDOWS[encoding])
-    while not inflater.eof:
-        if at == len(view):
-            raise InvalidRequestError(f"the {encoding} body is truncated")
-        # In chunks: what follows a member is copied each time one ends.
-        chunk = view[at : at + CHUNK_BYTES]
-        content += inflater.decompress(chunk, limit + 1 - len(content))
-        if len(content) > limit:
-            raise TooLargeError(f"the decompressed request exceeds the limit of {limit} bytes")
-        at += len(chunk)
-    return at - len(inflater.unused_data)
-
-
-def compress(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:
-    """The body as the client accepts it, and its Content-Encoding (None if it is left as it is)."""
-    accepted = [_coding(part) for part in accept_encoding.lower().split(",")]
-    if "gzip" in accepted:
-        return gzip.compress(body, compresslevel=1, mtime=0), "gzip"
-    if "deflate" in accepted:
-        return zlib.compress(body, level=1), "deflate"
-    return body, None
-
-
-def _coding(part: str) -> str:
-    # "gzip;q=0" refuses gzip; any other weight accepts it.
-    name, _, weight = part.replace(" ", "").partition(";q=")
-    return "" if weight and not weight.strip("0.") else name
-
-
-def _inputs(entries: list[object], raw: bytes) -> list[InputTensor]:
+def _inputs(entries: list[object], raw: memoryview, limits: Limits) -> list[InputTensor]:
     tensors, offset = [], 0
     for entry in entries:
         fields = _as(dict, entry, "an input")
@@ -180,7 +148,9 @@ def _inputs(entries: list[object], raw: bytes) -> list[InputTensor]:
                 )
             chunk, offset = raw[offset : offset + size], offset + size
         else:
-            elements = _flat(_field(fields, "data", list), len(shape))
+            is_base64 = parameters.get(CONTENT_TYPE) == BASE64
+            data = _flat(_field(fields, "data", list), len(shape))
+            elements = [_element(value, limits, is_base64=is_base64) for value in data]
         tensors.append(
             InputTensor(
                 name=_field(fields, "name", str),
@@ -205,28 +175,12 @@ def _output_is_binary(output: dict[str, Any], default: bool) -> bool:
     return bool(_field(parameters, "binary_data", bool, default=default))
 
 
-def _header_size(body: bytes, header_length: str | None) -> int:
-    if header_length is None:
-        return len(body)
-    digits = header_length[:20]
-    if not digits.isdecimal() or int(digits) > len(body):
-        raise InvalidRequestError(
-            f"Inference-Header-Content-Length is {digits!r}; the body has {len(body)} bytes"
-        )
-    return int(digits)
-
-
-def _json_object(text: bytes) -> dict[str, Any]:
-    if (found := sum(text.count(mark) for mark in (b",", b"[", b"{"))) > MOST_MARKS:
-        raise InvalidRequestError(f"the request has {found} commas and brackets; the limit is {MOST_MARKS}")
-    try:
-        header = json.loads(text)
-    # Hostile nesting ends in a RecursionError.
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"the request is no JSON: {error}") from error
-    if not isinstance(header, dict):
-        raise InvalidRequestError(f"the request must be a JSON object; received {str(header)[:60]!r}")
-    return header
+def read_object(body: bytes | bytearray, end: int, limits: Limits) -> Steps[dict[str, Any]]:
+    """The JSON object at the beginning of a body. Raises `InvalidRequestError` as `read_json`."""
+    value = yield from read_json(body, end, limits)
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"the request must be a JSON object; received {str(value)[:60]!r}")
+    return value
 
 
 def _field(fields: dict[str, Any], name: str, kind: type, *, default: object = ...) -> Any:
@@ -238,12 +192,40 @@ def _field(fields: dict[str, Any], name: str, kind: type, *, default: object = .
 
 
 def _as(kind: type, value: object, what: str) -> Any:
+    if kind is str and isinstance(value, LongString):
+        return _text(value, what)
     # bool is a kind of int to Python, but not to JSON.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise InvalidRequestError(
             f"{what} must be of the JSON kind {_JSON[kind]}; received {str(value)[:60]!r}"
         )
     return value
+
+
+def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with their long strings decoded, apart from those that are longer than any may be."""
+    return {
+        name: value.text(TEXT_BYTES) if isinstance(value, LongString) and len(value) <= TEXT_BYTES else value
+        for name, value in parameters.items()
+    }
+
+
+def _element(value: object, limits: Limits, *, is_base64: bool) -> object:
+    if not isinstance(value, LongString):
+        return value
+    if not is_base64:
+        return value.text(limits.prompt_bytes)
+    try:
+        return b"".join(value.pieces())
+    except ValueError as error:
+        raise InvalidRequestError(f"an element is not base64: {error}") from None
+
+
+def _text(value: LongString, what: str) -> str:
+    try:
+        return value.text(TEXT_BYTES)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{what}: {error}") from None
 
 
 def _flat(data: list[object], depth: int) -> list[object]:

@@ -8,34 +8,57 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from serving.errors import ClientGoneError, SlowBodyError, TooLargeError
+from serving.inflight import InFlightBytes, Lease
 from serving.limits import Limits
-from serving.wire.http_codec import decompress
+from serving.steps import Steps, finish, in_steps
+from serving.wire.compression import decompress
 
-__all__ = ["read_body", "unless_gone"]
+__all__ = ["read_body", "translated", "unless_gone"]
 
 Answer = TypeVar("Answer")
+T = TypeVar("T")
 
-# Of a body that is too large, what is read and dropped at most: so many times the limit, and at least this.
-DROPPED_TIMES, DROPPED_BYTES = 4, 2**24
+# So many bytes are read or written at once, in less time than the way to another thread and back takes.
+SMALL_BYTES = 2**13
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
+async def read_body(
+    request: Request, limits: Limits, budget: InFlightBytes, lease: Lease
+) -> bytes | bytearray:
     """The body behind its Content-Encoding.
+
+    Args:
+        request: whose body was not yet read.
+        limits: of one request.
+        budget: of the server.
+        lease: of this request; holds the result's bytes afterwards.
 
     Raises:
         TooLargeError: it has more than `limits.request_bytes`, compressed or not.
+        OverloadedError: the server has no room for it now.
         SlowBodyError: it did not come within `limits.deadline_s`.
         InvalidRequestError: it cannot be decompressed.
         ClientGoneError: the client left while it was sending.
     """
     limit = limits.request_bytes
+    if (length := request.headers.get("content-length")) is not None:
+        _check_size(int(length), limit)
+        budget.check(int(length))
     try:
         async with asyncio.timeout(limits.deadline_s):
-            body = await _received(request, limit)
+            body = await _received(request, limit, lease)
     except TimeoutError as error:
         raise SlowBodyError(f"the request's body did not come within {limits.deadline_s:g} s") from error
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    return await asyncio.to_thread(decompress, body, encoding, limit=limit) if encoding else body
+    if not (encoding := request.headers.get("content-encoding", "").strip().lower()):
+        return body
+    content = await in_steps(decompress(body, encoding, limit=limit, lease=lease))
+    lease.release(lease.size - len(content))
+    return content
+
+
+async def translated(work: Steps[T], size: int) -> T:
+    """What is read from or written to `size` bytes: at once if they are few, else beside the event loop."""
+    return finish(work) if size <= SMALL_BYTES else await in_steps(work)
 
 
 async def unless_gone(request: Request, answer: Awaitable[Answer]) -> Answer:
@@ -52,24 +75,21 @@ async def unless_gone(request: Request, answer: Awaitable[Answer]) -> Answer:
         gone.cancel()
 
 
-async def _received(request: Request, limit: int) -> bytes:
-    # What is too large is still read, and dropped: a client that is cut off while it sends sees a broken
-    # connection instead of the reason.
-    chunks, size = [], 0
+async def _received(request: Request, limit: int, lease: Lease) -> bytearray:
+    body = bytearray()
     try:
         async for chunk in request.stream():
-            size += len(chunk)
-            if size <= limit:
-                chunks.append(chunk)
-            elif size - limit > max(DROPPED_TIMES * limit, DROPPED_BYTES):
-                break
-            else:
-                chunks.clear()
+            _check_size(len(body) + len(chunk), limit)
+            lease.add(len(chunk))
+            body += chunk
     except ClientDisconnect as error:
         raise ClientGoneError("the client left while it was sending") from error
+    return body
+
+
+def _check_size(size: int, limit: int) -> None:
     if size > limit:
-        raise TooLargeError(f"the request has {size} bytes; the limit is {limit}")
-    return b"".join(chunks)
+        raise TooLargeError(f"the request has {size} bytes or more; the limit is {limit}")
 
 
 async def _hung_up(request: Request) -> None:

@@ -1,19 +1,20 @@
 """`POST /v1/score`: groups as JSON, images in base64, on the data plane that the other wires use."""
 
-import asyncio
 import json
 
 from fastapi import APIRouter, Request, Response
 
 from serving.dataplane import DataPlane
 from serving.errors import InvalidRequestError
-from serving.wire.http_io import read_body, unless_gone
+from serving.wire.http_io import read_body, translated, unless_gone
 from serving.wire.score_reading import read_scoring
 from serving.wire.score_schema import ErrorAnswer, ScoreAnswer, request_model
 
 __all__ = ["SCORE", "score_router"]
 
 SCORE = "Score"
+# Of a win matrix's entry with its order gap, tie and validity.
+ENTRY_BYTES = 32
 
 ERRORS = {
     400: "The request is malformed or breaks a limit; the field is named.",
@@ -34,16 +35,22 @@ def score_router(plane: DataPlane) -> APIRouter:
     router = APIRouter(tags=[SCORE])
 
     async def score(request: Request) -> Response:
-        with plane.observed("http", request.headers.items()) as record:
-            body = await read_body(request, plane.limits)
-            asked = await asyncio.to_thread(read_scoring, body, model, plane.limits)
+        with (
+            plane.observed("http", request.headers.items()) as record,
+            plane.in_flight.lease() as lease,
+        ):
+            body = await read_body(request, plane.limits, plane.in_flight, lease)
+            asked = await translated(read_scoring(body, model, plane.limits, lease), len(body))
+            # Its images are copies.
+            del body
             name = asked.model or _only_model(plane)
             matrices = await unless_gone(
-                request, plane.score(name, asked.version, asked.groups, asked.timeout, record)
+                request, plane.score(name, asked.version, asked.groups, asked.timeout, record, lease)
             )
-            answer = {"model": record.model, "version": record.version}
-            content = await asyncio.to_thread(lambda: json.dumps(answer | {"groups": asked.answer(matrices)}))
-        return Response(content, media_type="application/json")
+            size = sum(group.size**2 for group in asked.groups) * ENTRY_BYTES
+            scores = await translated(asked.answer(matrices), size)
+            named = json.dumps({"model": record.model, "version": record.version})
+        return Response(f'{named[:-1]}, "groups": {scores}}}', media_type="application/json")
 
     router.add_api_route(
         "/v1/score",

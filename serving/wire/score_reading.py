@@ -3,42 +3,43 @@
 Fetches nothing, and decodes no pixel: what images may be is the data plane's to say, as on the other wires.
 """
 
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from prefrm.errors import MediaError
 from prefrm.media import URL, check_size
 from prefrm.scoring import matrix_to_json
 from prefrm.winmatrix import Group, WinMatrix
+from serving.encoding import decode_base64
 from serving.errors import InvalidRequestError
+from serving.inflight import Lease
 from serving.limits import Limits
+from serving.steps import Steps
+from serving.wire.json_reading import LongString, read_json
+from serving.wire.json_writing import write_json, write_list
 from serving.wire.score_schema import ScoreRequest
 
 __all__ = ["Scoring", "read_scoring"]
 
 DATA_URL = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
-# Commas and brackets that a group may have besides its images'. A body of nothing else takes thirty times its
-# own size once it is parsed.
-SPARE_PUNCTUATION = 1000
 # Each that pydantic describes takes a kilobyte.
 MAX_DESCRIBED_ERRORS = 100
-CHUNK_BYTES = 2**20
+# Of an image's string, where a URL would begin.
+HEAD_BYTES = 256
 SHOWN_ERRORS = 3
 SHOWN_CHARACTERS = 60
 # Of pydantic's kinds of mistakes, those that a request can have. What was received is said and not quoted.
 MISTAKES = {
-    "json_invalid": "is no JSON ({error}); send an object, as /docs shows",
     "missing": "is missing; send it, as /docs shows",
     "extra_forbidden": "is no field of a request; leave it out",
     "too_short": "has {size} of at least {min_length} items; send more",
     "too_long": "has {size} items, and this server takes {max_length} at most; send fewer",
     "string_too_long": "has {size} characters of at most {max_length}; send a shorter string",
+    "string_unicode": "is not valid Unicode; send no half of a surrogate pair",
     "string_type": "is {received}; send a string",
     "float_type": "is {received}; send a number",
     "greater_than": "is {received}; send a number above {gt:g}",
@@ -46,7 +47,13 @@ MISTAKES = {
     "list_type": "is {received}; send a list",
     "model_type": "is {received}; send an object",
 }
-KINDS: Mapping[type, str] = {type(None): "null", str: "a string", list: "a list", dict: "an object"}
+KINDS: Mapping[type, str] = {
+    type(None): "null",
+    str: "a string",
+    LongString: "a long string",
+    list: "a list",
+    dict: "an object",
+}
 BIGGEST_SHOWN = 2**63
 
 
@@ -68,27 +75,29 @@ class Scoring:
     version: str
     timeout: float | None
 
-    def answer(self, matrices: Sequence[WinMatrix]) -> list[dict[str, Any]]:
-        """The groups' scores as plain JSON, of the fields of `GroupScore`."""
-        scores = []
-        for matrix, reasons in zip(matrices, self.refusals, strict=True):
-            score = matrix_to_json(matrix)
-            errors = zip(reasons, score["errors"], strict=True)
-            scores.append(score | {"errors": [ours or theirs for ours, theirs in errors]})
-        return scores
+    def answer(self, matrices: Sequence[WinMatrix]) -> Steps[str]:
+        """The groups' scores as JSON, of the fields of `GroupScore`."""
+        return (yield from write_list(map(_score, matrices, self.refusals)))
 
 
-def read_scoring(body: bytes, model: type[ScoreRequest], limits: Limits) -> Scoring:
+def read_scoring(
+    body: bytes | bytearray, model: type[ScoreRequest], limits: Limits, lease: Lease
+) -> Steps[Scoring]:
     """What a body asks.
+
+    Args:
+        body: decompressed.
+        model: describes it, with the server's limits.
+        limits: of the server.
+        lease: takes the bytes of each image before it is decoded.
 
     Raises:
         InvalidRequestError: it is not what `model` describes, or an image is no base64; names the field.
+        OverloadedError: there is no room for the images.
     """
-    most = limits.request_groups * (limits.group_size + SPARE_PUNCTUATION)
-    if _punctuation(body) > most:
-        raise InvalidRequestError(f"the request has more than {most} commas and brackets")
+    value = yield from read_json(body, len(body), limits)
     try:
-        request = model.model_validate_json(body)
+        request = model.model_validate(value)
     except ValidationError as error:
         raise InvalidRequestError(_described(error)) from None
     groups, refusals = [], []
@@ -96,10 +105,11 @@ def read_scoring(body: bytes, model: type[ScoreRequest], limits: Limits) -> Scor
         images: list[bytes | None] = []
         reasons: list[str] = []
         for k, text in enumerate(group.images):
-            image, reason = _decoded(text, f"groups[{g}].images[{k}]", limits)
+            image, reason = yield from _decoded(text, f"groups[{g}].images[{k}]", limits, lease)
             images.append(image)
             reasons.append(reason)
-        groups.append(Group(prompt=group.prompt, images=tuple(images)))
+        prompt = _text(group.prompt, f"groups[{g}].prompt", limits)
+        groups.append(Group(prompt=prompt, images=tuple(images)))
         refusals.append(reasons)
     return Scoring(
         groups=groups,
@@ -110,40 +120,58 @@ def read_scoring(body: bytes, model: type[ScoreRequest], limits: Limits) -> Scor
     )
 
 
-def _punctuation(body: bytes) -> int:
-    # By numpy, which lets other threads run meanwhile.
-    found = 0
-    for start in range(0, len(body), CHUNK_BYTES):
-        chunk = np.frombuffer(body, np.uint8, min(CHUNK_BYTES, len(body) - start), start)
-        found += sum(int(np.count_nonzero(chunk == mark)) for mark in b",[{")
-    return found
+def _score(matrix: WinMatrix, reasons: Sequence[str]) -> Steps[str]:
+    score = matrix_to_json(matrix)
+    errors = [ours or theirs for ours, theirs in zip(reasons, score["errors"], strict=True)]
+    yield
+    return (yield from write_json(score | {"errors": errors}))
 
 
-def _decoded(text: str | None, where: str, limits: Limits) -> tuple[bytes | None, str]:
-    """The image and "", or None and why it is not even decoded."""
-    if text is None:
-        return None, ""
-    start = 0
-    if found := DATA_URL.match(text):
-        start = found.end()
-        if not found.group().lower().endswith(";base64,"):
-            raise InvalidRequestError(f"{where} is a data URL that is not in base64")
-    elif URL.match(text):
-        raise InvalidRequestError(f"{where} is a URL; nothing is fetched: send the image itself, in base64")
-    if start == len(text):
-        raise InvalidRequestError(f"{where} is empty; send null for a missing image")
-    size = (len(text) - start) * 3 // 4 - text.endswith("=") - text.endswith("==")
+def _text(value: str | LongString, where: str, limits: Limits) -> str:
     try:
+        text = value if isinstance(value, str) else value.text(limits.prompt_bytes)
+        text.encode()
+    except (InvalidRequestError, UnicodeEncodeError) as error:
+        raise InvalidRequestError(f"{where}: {error}") from None
+    return text
+
+
+def _decoded(
+    value: str | LongString | None, where: str, limits: Limits, lease: Lease
+) -> Steps[tuple[bytes | None, str]]:
+    """The image and "", or None and why it is not even decoded."""
+    if value is None:
+        return None, ""
+    string = LongString.of(value) if isinstance(value, str) else value
+    start = _base64_start(string, where)
+    try:
+        length = (yield from string.length()) - start
+        padding = bytes(string.raw[-2:])
+        size = length * 3 // 4 - len(padding) + len(padding.rstrip(b"="))
         check_size(size, limits.image)
+        lease.add(size)
+        return (yield from decode_base64(string.pieces(start))), ""
     except MediaError as error:
         return None, str(error)
-    try:
-        return binascii.a2b_base64(text[start:], strict_mode=True), ""
     except ValueError as error:
         raise InvalidRequestError(
             f"{where} is no base64 ({str(error)[0].lower()}{str(error)[1:]}): send the encoded image in the "
             "standard alphabet, padded, without line breaks"
         ) from None
+
+
+def _base64_start(string: LongString, where: str) -> int:
+    """Where the base64 begins."""
+    start, head = 0, bytes(string.raw[:HEAD_BYTES]).decode("latin-1")
+    if found := DATA_URL.match(head):
+        start = found.end()
+        if not found.group().lower().endswith(";base64,"):
+            raise InvalidRequestError(f"{where} is a data URL that is not in base64")
+    elif URL.match(head):
+        raise InvalidRequestError(f"{where} is a URL; nothing is fetched: send the image itself, in base64")
+    if start == len(string.raw):
+        raise InvalidRequestError(f"{where} is empty; send null for a missing image")
+    return start
 
 
 def _described(error: ValidationError) -> str:
@@ -160,7 +188,7 @@ def _mistake(problem: Mapping[str, Any]) -> str:
     if (text := MISTAKES.get(problem["type"])) is None:
         return f"{place}: {problem['msg']}"
     received = problem["input"]
-    size = len(received) if isinstance(received, list | str) else None
+    size = len(received) if isinstance(received, list | str | LongString) else None
     return f"{place} {text.format(**problem.get('ctx', {}), received=_kind(received), size=size)}"
 
 

@@ -3,9 +3,19 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    create_model,
+)
+from pydantic_core import PydanticKnownError
 
 from serving.limits import Limits
+from serving.wire.json_reading import LongString
 
 __all__ = [
     "ErrorAnswer",
@@ -32,6 +42,8 @@ EXAMPLE_SCORE: dict[str, Any] = {
 }
 
 NAME_LENGTH = 256
+# In bytes of JSON: a character outside the Basic Multilingual Plane takes two escapes.
+LONGEST_NAME = 12 * NAME_LENGTH
 
 # What the document says of an image; `serving.wire.score_reading` checks it, and says better what is wrong.
 BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
@@ -42,7 +54,28 @@ IMAGE_SCHEMA: dict[str, Any] = {
     ]
 }
 
-Image = Annotated[str | None, WithJsonSchema(IMAGE_SCHEMA)]
+
+def _string(value: object) -> object:
+    if isinstance(value, str | LongString):
+        return value
+    raise PydanticKnownError("string_type")
+
+
+def _image(value: object) -> object:
+    return None if value is None else _string(value)
+
+
+def _name(value: object) -> object:
+    if not isinstance(value, LongString):
+        return value
+    if len(value) > LONGEST_NAME:
+        raise PydanticKnownError("string_too_long", {"max_length": NAME_LENGTH})
+    return value.text(LONGEST_NAME)
+
+
+Name = Annotated[str, Field(max_length=NAME_LENGTH), BeforeValidator(_name)]
+Text = Annotated[str | LongString, PlainValidator(_string), WithJsonSchema({"type": "string"})]
+Image = Annotated[str | LongString | None, PlainValidator(_image), WithJsonSchema(IMAGE_SCHEMA)]
 Matrix = list[list[float | None]]
 
 
@@ -57,15 +90,14 @@ class ScoreRequest(_Model):
 
     groups: Sequence[Any]
     model: Annotated[
-        str | None,
+        Name | None,
         Field(
-            max_length=NAME_LENGTH,
             description="The model that judges; may be left out where the server has only one.",
         ),
     ] = None
     version: Annotated[
-        str | None,
-        Field(max_length=NAME_LENGTH, description="Its version; the highest if left out.", examples=["1"]),
+        Name | None,
+        Field(description="Its version; the highest if left out.", examples=["1"]),
     ] = None
     timeout: Annotated[
         float | None,
@@ -140,7 +172,7 @@ def request_model(limits: Limits) -> type[ScoreRequest]:
         "ScoreGroup",
         __base__=_Model,
         __doc__="A prompt and the images that answer it.",
-        prompt=(Annotated[str, prompt], ...),
+        prompt=(Annotated[Text, prompt], ...),
         images=(Annotated[list[Image], images], ...),
     )
     groups = Field(min_length=1, max_length=limits.request_groups)

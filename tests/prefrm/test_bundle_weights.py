@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prefrm.bundle import MANIFEST, load_bundle, read_manifest, write_bundle
-from prefrm.bundle.manifest import hash_files
 from prefrm.errors import BundleError
 from prefrm.judge import Judge
 from prefrm.judge.backbones import find_base
+from prefrm.manifest import hash_files
 
 
 def write(folder: Path, judge: Judge) -> None:

@@ -122,7 +122,7 @@ def test_a_split_of_which_nothing_can_be_judged_changes_nothing(
     ("arguments", "message"),
     [
         (["grpc://host:1/judge", "{data}"], "written into a bundle's folder; received the URL"),
-        (["{data}", "{data}"], "is no bundle"),
+        (["{data}", "{data}"], "is not a bundle"),
         (["{bundle}", "{bundle}"], "does not exist"),
         (["{bundle}", "{data}", "--split", "test"], "test.parquet does not exist"),
         (["{bundle}", "{data}", "--split", "train"], "was trained on the split 'train'"),

@@ -280,7 +280,7 @@ def test_a_failure_of_the_whole_service_ends_the_run(tmp_path):
             (served.grpc_url.replace("judge", "other"), RequestError),
             ("grpc://127.0.0.1:1/judge", ServerUnavailableError),
         ):
-            with connect(url, patience=0) as remote, pytest.raises(error):
+            with connect(url, unavailable_timeout=0) as remote, pytest.raises(error):
                 label(remote, make_groups(3), tmp_path / "out", judge="j")
     assert not (tmp_path / "out").exists()
 

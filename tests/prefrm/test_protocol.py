@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from prefrm.errors import ProtocolError
 from prefrm.protocol import (
     INPUTS,
+    MAX_ANSWER_BYTES,
     OUTPUTS,
+    answer_bytes,
     decode_groups,
     decode_matrices,
     encode_groups,
@@ -17,6 +19,7 @@ from prefrm.protocol import (
     partition,
     reassemble,
 )
+from prefrm.tensors import pack
 from prefrm.winmatrix import Group, WinMatrix
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -219,3 +222,18 @@ def test_so_are_answers_of_other_tensors():
     small = tensors | {"win_rate": tensors["win_rate"][:, :2]}
     for other in (less, wide, small):
         assert largest_difference(tensors, other) == np.inf
+
+
+def test_a_request_is_no_larger_than_its_answer_may_be():
+    groups = [Group(prompt="p", images=(b"x",) * 800)] * 5
+    parts = partition(groups)
+    assert [len(part.groups) for part in parts] == [2, 2, 1]
+    assert all(answer_bytes(len(part.groups), 800) <= MAX_ANSWER_BYTES for part in parts)
+    # A group whose answer alone is larger travels alone.
+    assert [len(part.groups) for part in partition([Group(prompt="p", images=(b"x",) * 3000)] * 2)] == [1, 1]
+
+
+def test_the_bound_on_an_answer_holds_its_tensors():
+    matrices = [WinMatrix.missing(["x" * 4000] * 7)] * 3
+    content = sum(len(pack(array)) for array in encode_matrices(matrices).values())
+    assert content <= answer_bytes(3, 7) < 1.3 * content

@@ -127,6 +127,26 @@ def test_win_rate_refuses_an_incomplete_matrix_by_default(matrix):
             matrix.win_rate()
 
 
+@pytest.mark.parametrize(
+    ("high", "low"),
+    [
+        # Each sum is 1 once it is rounded to float32.
+        (np.nextafter(np.float32(0.75), np.float32(1)), 0.25),
+        (0.75, np.nextafter(np.float32(0.25), np.float32(1))),
+        (1.0, 1e-9),
+        (1.0, 1e-38),
+        (0.5, np.nextafter(np.float32(0.5), np.float32(0))),
+    ],
+)
+def test_a_sum_that_only_rounds_to_one_is_refused(high, low):
+    p = np.array([[0.5, high], [low, 0.5]], np.float32)
+    assert p[0, 1] + p[1, 0] == 1
+    others = {"tie": np.zeros((2, 2)), "order_gap": np.zeros((2, 2)), "errors": ("", "")}
+    for array in (p, p.T):
+        with pytest.raises(RecordError, match=r"p\[i, j\] \+ p\[j, i\] == 1 exactly"):
+            WinMatrix(p=array, valid=np.ones((2, 2)), **others)
+
+
 def test_both_orders_are_averaged_in_logit_space():
     # Shown first, candidate 0 beats 1 with log-odds 3; shown first, candidate 1 beats 0 with log-odds 1.
     matrix = WinMatrix.from_order_logits(np.array([[9.0, 3.0], [1.0, 9.0]]))

@@ -56,7 +56,12 @@ def compute(begun):
 
 def main():
     manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
-    sys.modules["prefrm.bundle"] = SimpleNamespace(read_manifest=lambda folder: manifest)
+    sys.modules["prefrm.manifest"] = SimpleNamespace(
+        MANIFEST="manifest.json",
+        Manifest=SimpleNamespace,
+        inspect_bundle=lambda folder: manifest,
+        read_manifest=lambda folder: manifest,
+    )
     sys.modules["prefrm.engine"] = SimpleNamespace(Engine=Engine, DEFAULT_CACHE_BYTES=0, DEFAULT_TOKENS=1)
     from prefrm.cli import main as run_command
 

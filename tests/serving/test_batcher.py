@@ -238,20 +238,6 @@ class TestBatcher:
         asyncio.run(main())
         assert gated.calls == [["c"]]
 
-    def test_waiting_bytes_are_bounded_too(self, gated):
-        async def main():
-            queue = batcher(gated, queued_bytes=100)
-            large = Group(prompt="a", images=(b"x" * 60, None))
-            first = asyncio.ensure_future(queue.submit([large], expires=soon()))
-            await asyncio.sleep(0)
-            with pytest.raises(OverloadedError):
-                await queue.submit([large], expires=soon())
-            await queue.drain(0)
-            with pytest.raises(NotReadyError):
-                await first
-
-        asyncio.run(main())
-
     @pytest.mark.parametrize(
         ("answer", "message"),
         [

@@ -32,7 +32,7 @@ def test_a_folder_that_is_not_there_is_said(tmp_path):
 
 def test_a_repository_has_bundles_by_name_and_version(tmp_path, monkeypatch):
     manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
-    monkeypatch.setattr("serving.bundles.read_manifest", lambda folder: manifest)
+    monkeypatch.setattr("serving.bundles.inspect_bundle", lambda folder: manifest)
     for folder in ("a", "b/1", "b/20", "b/old", "c/1/deep"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "manifest.json").write_text("{}")

@@ -50,7 +50,7 @@ def asked(url, prompt, png):
     """While the block runs, a client waits for an answer, which it does not get."""
 
     def score():
-        with contextlib.suppress(ConnectionError, TimeoutError), connect(url, patience=0) as judge:
+        with contextlib.suppress(ConnectionError, TimeoutError), connect(url, unavailable_timeout=0) as judge:
             judge.score([Group(prompt=prompt, images=(png(1), png(2)))])
 
     asking = threading.Thread(target=score)

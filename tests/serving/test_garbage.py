@@ -67,7 +67,7 @@ def test_garbage_is_refused_and_the_next_client_is_answered(server, port, name):
         while piece := connection.recv(65536):
             received += piece
     if port != "grpc" and received:
-        assert received.startswith((b"HTTP/1.1 4", b"HTTP/1.1 3", b"HTTP/1.1 2"))
+        assert received.startswith((b"HTTP/1.1 4", b"HTTP/1.1 3", b"HTTP/1.1 2", b"HTTP/1.1 505"))
     for url in (addresses.grpc_url, addresses.http_url):
         with connect(url, deadline=20) as judge:
             assert (judge.score([GOOD])[0].p == expected.p).all()

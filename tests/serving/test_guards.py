@@ -16,12 +16,13 @@ from tritonclient.utils import InferenceServerException
 from prefrm.client import TLS, connect
 from prefrm.errors import RequestError, ServerUnavailableError
 from prefrm.winmatrix import FakeScorer, Group
-from serving.access import guards, reloading
+from serving.access import reloading
 from serving.access.tls import ServerTls
 from serving.access.tokens import TokenFile
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
+from serving.wire import http_protocol
 from tests.serving.certificates import Authority
 from tests.serving.hostile_images import PICTURE, encoded
 
@@ -171,7 +172,7 @@ def test_a_client_that_sends_all_of_it_first_still_reads_the_answer(guarded):
 
 
 def test_a_client_that_never_ends_its_body_is_let_go(guarded, monkeypatch):
-    monkeypatch.setattr(guards, "LINGER_S", 0.2)
+    monkeypatch.setattr(http_protocol, "LINGER_S", 0.2)
     host, _, port = guarded.http.partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
@@ -259,7 +260,7 @@ def test_prefrms_own_client_is_answered_with_a_token_over_mutual_tls(authority, 
         with connect(url, token=OTHER, tls=trust) as judge, pytest.raises(RequestError, match="not one of"):
             judge.score([GROUP])
         with (
-            connect(url, token=TOKEN, tls=TLS(ca=authority.root), patience=0) as judge,
+            connect(url, token=TOKEN, tls=TLS(ca=authority.root), unavailable_timeout=0) as judge,
             pytest.raises(ServerUnavailableError),
         ):
             judge.score([GROUP])

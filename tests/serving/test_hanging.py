@@ -52,7 +52,7 @@ def test_a_scorer_that_hangs_makes_the_server_unready_until_it_goes_on(gated, gr
         assert client.get_model_repository_index(as_json=True)["models"][0]["reason"] == "hanging"
         started = time.monotonic()
         with (
-            connect(served.grpc_url, patience=0) as judge,
+            connect(served.grpc_url, unavailable_timeout=0) as judge,
             pytest.raises(ConnectionError, match="at ready state"),
         ):
             judge.score([group("refused")])

@@ -43,6 +43,9 @@ def test_an_ended_request_returns_all_of_its_bytes():
         assert bytes_.used == 20
         raise ZeroDivisionError
     assert bytes_.used == 0
+    # Work in a thread may outlive its request.
+    lease.add(10)
+    assert bytes_.used == 0
 
 
 def test_a_size_can_be_checked_before_anything_is_read():

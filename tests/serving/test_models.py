@@ -15,7 +15,7 @@ from prefrm.errors import BundleError, ConfigError, RequestError
 from prefrm.protocol import encode_groups
 from prefrm.winmatrix import FakeScorer, Group
 from serving.dataplane import DataPlane
-from serving.errors import FailedError, InvalidRequestError, UnknownModelError, UnsupportedError
+from serving.errors import ExpiredError, FailedError, InvalidRequestError, UnknownModelError, UnsupportedError
 from serving.limits import Limits
 from serving.models import LoadedModel, ModelInfo, ModelRepository
 from serving.observing.metrics import Metrics
@@ -259,6 +259,47 @@ def test_a_loader_that_crashes_is_a_failure_and_no_more(caplog):
         with pytest.raises(FailedError, match="failed to load 'a': MemoryError"):
             await served.models.load("a")
         assert served.model_ready("a", "")
+        await served.drain()
+
+    asyncio.run(main())
+
+
+def test_a_loading_that_hangs_is_given_up_and_holds_up_nothing_else():
+    gate = threading.Event()
+
+    def load(name: str) -> list[LoadedModel]:
+        if name == "stuck":
+            gate.wait(20)
+        return [model(name, "2", 0.1)]
+
+    async def main():
+        served = plane([model("a", "1", 0.1)], load, load_s=0.1)
+        served.start()
+        with pytest.raises(ExpiredError, match=r"failed to load 'stuck': it takes longer than load_s=0\.1 s"):
+            await served.models.load("stuck")
+        with pytest.raises(FailedError, match="an earlier attempt still hangs"):
+            await served.models.load("stuck")
+        await served.models.load("a")
+        assert served.models.get("a").info.version == "2"
+        await served.drain()
+
+    started = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - started < 5
+    gate.set()
+
+
+def test_why_a_loading_failed_is_one_short_line():
+    def load(name: str) -> list[LoadedModel]:
+        raise BundleError("\x1b[31mred\nlines" + "x" * 10_000)
+
+    async def main():
+        served = plane([model("a", "1", 0.1)], load)
+        served.start()
+        with pytest.raises(InvalidRequestError) as caught:
+            await served.models.load("a")
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 600
         await served.drain()
 
     asyncio.run(main())

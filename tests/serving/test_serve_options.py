@@ -55,7 +55,7 @@ def test_mistakes_are_said_before_the_judge_is_loaded(folder, monkeypatch, optio
     def load(path):
         raise BundleError("far enough")
 
-    monkeypatch.setattr("serving.bundles.read_manifest", load)
+    monkeypatch.setattr("serving.bundles.inspect_bundle", load)
     app = typer.Typer()
     app.command()(serve)
     given = [option.format(folder) for option in options]

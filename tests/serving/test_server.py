@@ -117,7 +117,7 @@ def busy_for_long(addresses, png, until):
 
     def score():
         try:
-            with connect(addresses.http_url, patience=0) as judge:
+            with connect(addresses.http_url, unavailable_timeout=0) as judge:
                 judge.score([Group(prompt="60", images=(png(1), png(2)))])
         except ServerUnavailableError as error:
             answers.append(str(error))
@@ -396,6 +396,7 @@ class TestCommand:
         self, app, tmp_path, monkeypatch, options, asked
     ):
         manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+        monkeypatch.setattr("serving.bundles.inspect_bundle", lambda folder: manifest)
         monkeypatch.setattr("serving.bundles.read_manifest", lambda folder: manifest)
         monkeypatch.setattr("serving.commands.check_ports", lambda host, ports: None)
         received = []
@@ -426,6 +427,7 @@ class TestCommand:
 
     def test_several_bundles_need_names(self, app, tmp_path, monkeypatch):
         manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+        monkeypatch.setattr("serving.bundles.inspect_bundle", lambda folder: manifest)
         monkeypatch.setattr("serving.bundles.read_manifest", lambda folder: manifest)
         result = CliRunner().invoke(app, ["serve", str(tmp_path), str(tmp_path)])
         assert isinstance(result.exception, ConfigError)
@@ -452,6 +454,7 @@ class TestCommand:
         self, app, tmp_path, monkeypatch, options, reason
     ):
         manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+        monkeypatch.setattr("serving.bundles.inspect_bundle", lambda folder: manifest)
         monkeypatch.setattr("serving.bundles.read_manifest", lambda folder: manifest)
         with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
             ports = {"taken": taken.getsockname()[1], "free": probe.getsockname()[1]}

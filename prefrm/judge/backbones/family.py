@@ -5,7 +5,7 @@ V depths at which features enter the language model, D hidden, A axes of a posit
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,8 @@ class Family:
         vision_tower: module path of the vision tower inside the backbone.
         lora_targets: a regular expression over whole module paths, as PEFT's `target_modules` takes
             it: the linear layers of the language model, none of the vision tower.
+        same: (image processor, configuration) -> by name, what an image processor and a model must agree in.
+        largest: (image processor) -> the most pixels to which it resizes an image.
         pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
         prepare: (image processor, image) -> its pixels and its grid.
         shrink: (image processor, image) -> the image in the one size in which it is shown, of which `prepare`
@@ -102,6 +104,8 @@ class Family:
     model_type: str
     vision_tower: str
     lora_targets: str
+    same: Callable[[Any, Any], Mapping[str, tuple[object, object]]]
+    largest: Callable[[Any], int]
     pixel_budget: Callable[[Any, int | None, int | None], None]
     prepare: Callable[[Any, Image.Image], tuple[torch.Tensor, tuple[int, ...]]]
     spell: Callable[[Any, Any, tuple[int, ...]], list[int]]

@@ -4,7 +4,7 @@ Shapes: K tiles of all images, N images, T tokens of an image, D hidden.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -79,10 +79,22 @@ def _extent(tokenizer: Any, config: Any, image_processor: Any, ratio: float) -> 
     return len(_spell(tokenizer, config, (0, 0) if whole else (count, count)))
 
 
+def _same(image_processor: Any, config: Any) -> Mapping[str, tuple[object, object]]:
+    return {
+        "max_image_size": (image_processor.max_image_size["longest_edge"], config.vision_config.image_size)
+    }
+
+
+def _largest(image_processor: Any) -> int:
+    return int(image_processor.size["longest_edge"]) ** 2
+
+
 IDEFICS3 = Family(
     model_type="idefics3",
     vision_tower="model.vision_model",
     lora_targets=language_layers("model.text_model"),
+    same=_same,
+    largest=_largest,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
     spell=_spell,

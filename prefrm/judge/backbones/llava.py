@@ -7,7 +7,7 @@ Shapes: K images of a tower's pass, T features of one, N images, D hidden.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -121,10 +121,22 @@ def _extent(tokenizer: Any, config: Any, image_processor: Any, ratio: float) -> 
     return side**2 + max(counts)
 
 
+def _same(image_processor: Any, config: Any) -> Mapping[str, tuple[object, object]]:
+    side = config.vision_config.image_size
+    size = image_processor.size
+    return {"size": ((size["height"], size["width"]), (side, side))}
+
+
+def _largest(image_processor: Any) -> int:
+    return max(int(height * width) for height, width in image_processor.image_grid_pinpoints)
+
+
 LLAVA_ONEVISION = Family(
     model_type="llava_onevision",
     vision_tower="model.vision_tower",
     lora_targets=language_layers("model.language_model"),
+    same=_same,
+    largest=_largest,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
     spell=_spell,

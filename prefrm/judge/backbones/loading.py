@@ -9,17 +9,21 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from prefrm.errors import ConfigError
+from prefrm.display import shortened
+from prefrm.errors import ConfigError, PrefrmError
 from prefrm.judge.backbones.registry import family_of
 from prefrm.judge.backbones.shipped import SHIPPED, find_shipped
 from prefrm.judge.quantization import keep_layout, nf4_settings
-from prefrm.judge.spec import JudgeSpec
 from prefrm.judge.weights import check_readable, load_pretrained, visible_files
+from prefrm.manifest import JudgeSpec, check_checkpoint, stored_numbers
 
 __all__ = ["BaseModel", "find_base", "hash_base_files", "load_backbone"]
 
 # What a judge reads of a base model: weights, and configurations, tokenizer and chat template.
 WEIGHTS = "*.safetensors"
+# How many numbers a model may have for each one that is stored, before it is built. Weights that are missing
+# are named once it is built.
+MOST_DESCRIBED = 2
 OTHER_FILES = ("*.json", "*.txt", "*.jinja", "*.model")
 
 
@@ -82,20 +86,37 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = No
         MissingExtraError: `quantize` is set and bitsandbytes is not installed.
     """
     try:
+        check_checkpoint(folder)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         targets = family_of(config).lora_targets
+        skeleton = _skeleton(config, folder)
         stored: dict[str, Any] = {}
         if quantize is not None:
-            settings = nf4_settings(config, targets, dtype=dtype)
+            settings = nf4_settings(skeleton, targets, dtype=dtype)
             stored = {"quantization_config": settings, "device_map": {"": "cpu"}}
         backbone = load_pretrained(AutoModelForImageTextToText, folder, dtype=dtype, **stored)
         keep_layout(backbone)
         return backbone
-    except ConfigError:
+    except PrefrmError:
         raise
-    # Malformed JSON, and JSON of another shape than `transformers` expects.
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise ConfigError(f"{folder} holds no usable checkpoint: {_first_line(error)}") from error
+    # `transformers` raises what it likes about settings of other kinds than it expects.
+    except Exception as error:
+        raise ConfigError(
+            f"{folder} holds no usable checkpoint: {type(error).__name__}: {shortened(str(error), 300)}"
+        ) from error
+
+
+def _skeleton(config: Any, folder: Path) -> Any:
+    """The model on the meta device. Raises `ConfigError` if it is far larger than its weights."""
+    with torch.device("meta"):
+        skeleton = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+    described, stored = sum(one.numel() for one in skeleton.parameters()), stored_numbers(folder)
+    if described > MOST_DESCRIBED * stored:
+        raise ConfigError(
+            f"{folder / 'config.json'} describes a model of {described} numbers, and its weights have "
+            f"{stored}; save or download the checkpoint again, whole"
+        )
+    return skeleton
 
 
 def hash_base_files(folder: Path) -> dict[str, str]:
@@ -106,6 +127,8 @@ def hash_base_files(folder: Path) -> dict[str, str]:
 def _weights_sha256(folder: Path) -> str:
     total = hashlib.sha256()
     for path in visible_files(folder, WEIGHTS):
+        if not path.is_file():
+            raise ConfigError(f"{path} is not a regular file")
         check_readable(path)
         total.update(f"{path.name} {_sha256(path)}\n".encode())
     return total.hexdigest()

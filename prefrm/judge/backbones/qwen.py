@@ -5,7 +5,7 @@ T tokens of an image, V depths of features, D hidden, A axes of a position, L po
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, language_layers
 from prefrm.judge.images import ImageInput
+from prefrm.media import DEFAULT_LIMITS
 
 __all__ = ["QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL", "mrope_positions"]
 
@@ -142,7 +143,7 @@ def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tu
 def _pixel_budget(image_processor: Any, least: int | None, most: int | None) -> None:
     size = image_processor.size
     least = size["shortest_edge"] if least is None else least
-    most = size["longest_edge"] if most is None else most
+    most = size["longest_edge"] if most is None else min(most, DEFAULT_LIMITS.max_pixels)
     if least > most:
         raise ConfigError(
             f"min_pixels ({least}) is larger than max_pixels ({most}); a bound that is not set is the "
@@ -151,10 +152,25 @@ def _pixel_budget(image_processor: Any, least: int | None, most: int | None) -> 
     image_processor.size = {"shortest_edge": least, "longest_edge": most}
 
 
+def _same(image_processor: Any, config: Any) -> Mapping[str, tuple[object, object]]:
+    vision = config.vision_config
+    return {
+        "patch_size": (image_processor.patch_size, vision.patch_size),
+        "merge_size": (image_processor.merge_size, vision.spatial_merge_size),
+        "temporal_patch_size": (image_processor.temporal_patch_size, vision.temporal_patch_size),
+    }
+
+
+def _largest(image_processor: Any) -> int:
+    return max(map(int, image_processor.size.values()))
+
+
 QWEN2_VL = Family(
     model_type="qwen2_vl",
     vision_tower="model.visual",
     lora_targets=language_layers("model.language_model"),
+    same=_same,
+    largest=_largest,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
     shrink=_shrink,

@@ -88,7 +88,7 @@ def grpc_server(made):
                 timeout=request.parameters["timeout"].int64_param,
             )
             if refusal is None:
-                return grpc_matrix()
+                return grpc_matrix(request.id)
             code, headers = refusal
             context.set_trailing_metadata(tuple(headers.items()))
             context.abort(grpc.StatusCode[code], f"said {code} to {made.seen[-1].headers}")
@@ -103,8 +103,8 @@ def grpc_server(made):
         server.stop(None).wait()
 
 
-def grpc_matrix():
-    answer = pb.ModelInferResponse(model_name="judge", model_version="1")
+def grpc_matrix(request_id=""):
+    answer = pb.ModelInferResponse(model_name="judge", model_version="1", id=request_id)
     types = {"FP32": np.float32, "BOOL": np.bool_}
     for name, datatype, shape, values in OUTPUTS:
         answer.outputs.add(name=name, datatype=datatype, shape=shape)
@@ -140,7 +140,8 @@ def http_server(made):
                 }
                 for output, content in zip(matrix.outputs, matrix.raw_output_contents, strict=True)
             ]
-            self.say(200, {"outputs": outputs}, binary=b"".join(matrix.raw_output_contents))
+            answer = {"model_name": "judge", "id": header["id"], "outputs": outputs}
+            self.say(200, answer, binary=b"".join(matrix.raw_output_contents))
 
         def lower(self):
             return {name.lower(): value for name, value in self.headers.items()}

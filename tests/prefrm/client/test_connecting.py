@@ -66,8 +66,13 @@ def test_what_is_no_address_of_a_judge_says_how_to_write_one(url, reason):
 @pytest.mark.parametrize(
     "options",
     [
-        *[{"deadline": 0}, {"deadline": float("nan")}, {"deadline": float("inf")}, {"patience": -1}],
-        *[{"deadline": "3"}, {"deadline": None}, {"deadline": True}, {"patience": "1"}],
+        *[
+            {"deadline": 0},
+            {"deadline": float("nan")},
+            {"deadline": float("inf")},
+            {"unavailable_timeout": -1},
+        ],
+        *[{"deadline": "3"}, {"deadline": None}, {"deadline": True}, {"unavailable_timeout": "1"}],
     ],
 )
 def test_a_policy_out_of_range_is_a_mistake(options):

@@ -60,6 +60,14 @@ ENDINGS = {
         loop.run_until_complete(score_with(async_judges))
     """,
     "idle in a loop on a thread": LOOP_ON_A_THREAD,
+    "closed by a finalizer": """
+        class Holder:
+            def __del__(self):
+                for judge in judges:
+                    judge.close()
+
+        holder = Holder()
+    """,
     "requests on threads": """
         for judge in judges:
             threading.Thread(target=judge.score, args=(groups("slow"),), daemon=True).start()

@@ -6,18 +6,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefrm.client._replicas import (
+from prefrm.client._policy import (
     FIRST_DELAY_S,
     IDENTITY_S,
     LONGEST_DELAY_S,
     LONGEST_PAUSE_S,
     LONGEST_REST_S,
     PAUSE_SPREAD,
+    SHORTEST_ATTEMPT_S,
+    Attempts,
+    Call,
     Replicas,
+    RetryPolicy,
     Turn,
 )
-from prefrm.client._retry import SHORTEST_ATTEMPT_S, Attempts, Call, RetryPolicy
-from prefrm.errors import ConfigError, DeadlineError, OverloadedError, ScoringError, ServerUnavailableError
+from prefrm.errors import (
+    ConfigError,
+    DeadlineError,
+    OverloadedError,
+    RequestError,
+    ScoringError,
+    ServerUnavailableError,
+)
 
 SILENT, FULL = ServerUnavailableError("silent"), OverloadedError("full")
 
@@ -25,10 +35,12 @@ SILENT, FULL = ServerUnavailableError("silent"), OverloadedError("full")
 class World:
     """Time that passes only when told, and replicas named a, b, c, ..."""
 
-    def __init__(self, count=1, *, deadline=60.0, patience=2.0, uniform=lambda low, high: high) -> None:
+    def __init__(
+        self, count=1, *, deadline=60.0, unavailable_timeout=2.0, uniform=lambda low, high: high
+    ) -> None:
         self.now = 100.0
         self.replicas = Replicas([chr(ord("a") + n) for n in range(count)], lambda: self.now, uniform)
-        self.policy = RetryPolicy(deadline=deadline, patience=patience)
+        self.policy = RetryPolicy(deadline=deadline, unavailable_timeout=unavailable_timeout)
 
     def attempts(self, call=None) -> Attempts:
         return Attempts(call or self.call(), self.replicas)
@@ -50,7 +62,7 @@ class World:
         _, turn = self.ask(attempts)
         waited = []
         while True:
-            attempts.set_back(turn, error, pause)
+            attempts.failed(turn, error, pause)
             try:
                 seconds, turn = self.ask(attempts)
             except type(error):
@@ -66,15 +78,15 @@ def test_delays_double_up_to_a_bound():
     assert sum(waited) < 60
 
 
-def test_silence_is_borne_for_the_patience_and_a_full_server_until_the_deadline():
+def test_silence_is_borne_for_its_timeout_and_a_full_server_until_the_deadline():
     world = World()
     assert 0 < sum(world.waits(world.attempts(), SILENT)) < 2
     world = World()
     assert 60 - LONGEST_DELAY_S <= sum(world.waits(world.attempts(), FULL)) < 60
 
 
-def test_patience_never_outlasts_the_deadline():
-    world = World(deadline=1, patience=60)
+def test_the_timeout_never_outlasts_the_deadline():
+    world = World(deadline=1, unavailable_timeout=60)
     assert sum(world.waits(world.attempts(), SILENT)) < 1
 
 
@@ -84,23 +96,23 @@ def test_no_attempt_is_made_that_has_no_time_for_an_answer():
     assert world.waits(world.attempts(), FULL) == pytest.approx([FIRST_DELAY_S])
 
 
-def test_no_patience_is_one_attempt_at_each_replica():
+def test_no_timeout_is_one_attempt_at_each_replica():
     for count in (1, 2, 5):
-        world = World(count, patience=0)
+        world = World(count, unavailable_timeout=0)
         assert world.waits(world.attempts(), SILENT) == [0] * (count - 1)
 
 
-def test_patience_counts_from_the_first_failure_since_an_answer():
+def test_the_timeout_counts_from_the_first_failure_since_an_answer():
     world = World(deadline=100)
     attempts = world.attempts()
     for seconds, error in ((1.5, SILENT), (1.5, FULL), (1.9, SILENT)):
         _, turn = world.ask(attempts)
-        attempts.set_back(turn, error)
+        attempts.failed(turn, error)
         world.now += seconds
     _, turn = world.ask(attempts)
     attempts.answered(turn)
     _, turn = world.ask(attempts)
-    attempts.set_back(turn, SILENT)
+    attempts.failed(turn, SILENT)
     assert world.ask(attempts)[0] > 0
 
 
@@ -113,14 +125,12 @@ def test_jitter_shortens_a_delay_by_half_at_most(choose):
 
 def test_remaining_time_shrinks_and_then_is_an_error():
     world = World(deadline=3)
-    attempts = world.attempts()
+    call = world.call()
     world.now += 1
-    assert attempts.remaining() == pytest.approx(2)
+    assert call.left() == pytest.approx(2)
     world.now += 2
     with pytest.raises(DeadlineError, match="deadline of 3 s"):
-        attempts.remaining()
-    with pytest.raises(DeadlineError):
-        attempts.next()
+        world.attempts(call).next()
 
 
 def test_another_replica_is_asked_without_waiting():
@@ -131,7 +141,7 @@ def test_another_replica_is_asked_without_waiting():
         seconds, turn = world.ask(attempts)
         assert seconds == 0
         asked.append(turn.replica)
-        attempts.set_back(turn, error)
+        attempts.failed(turn, error)
     assert sorted(asked) == [0, 1, 2]
     # Only now, with all three at rest, does it wait.
     assert world.ask(attempts)[0] == pytest.approx(FIRST_DELAY_S)
@@ -155,17 +165,17 @@ def test_a_failed_replica_rests_longer_each_time_and_is_tried_again():
             world.now += 0.01
         began = world.now
         world.replicas.set_back(Turn(replica=0, since=world.now, unknown=False), SILENT, None)
-        while world.replicas.awake() < 2:
+        while len(world.replicas.awake()) < 2:
             world.now += 0.01
         rests.append(world.now - began)
     assert rests == pytest.approx([min(LONGEST_REST_S, FIRST_DELAY_S * 2**n) for n in range(12)], abs=0.02)
 
 
 def test_an_answer_ends_the_rest():
-    world = World(patience=60)
+    world = World(unavailable_timeout=60)
     attempts = world.attempts()
     for _ in range(5):
-        attempts.set_back(world.ask(attempts)[1], SILENT)
+        attempts.failed(world.ask(attempts)[1], SILENT)
         world.now += 0.2
     attempts.answered(world.ask(attempts)[1])
     assert world.replicas.errors() == []
@@ -180,11 +190,11 @@ def test_requests_that_fail_together_are_one_failure():
         if turn.replica == 0:
             world.replicas.set_back(turn, SILENT, None)
             world.now += 0.001
-    assert world.replicas._seen[0].failures == 1
+    assert world.replicas._states[0].failures == 1
 
 
 def test_a_later_call_asks_at_once_though_all_rest():
-    world = World(patience=0)
+    world = World(unavailable_timeout=0)
     for _ in range(6):
         assert world.waits(world.attempts(), SILENT) == []
     seconds, _ = world.ask(world.attempts())
@@ -198,7 +208,7 @@ def test_the_pause_that_a_server_asks_for_is_kept_by_all_and_spread():
         assert waited[0] == pytest.approx(7.0 if choose is min else 7.0 * (1 + PAUSE_SPREAD))
         world = World(uniform=choose)
         first, other = world.attempts(), world.attempts()
-        first.set_back(world.ask(first)[1], FULL, 7.0)
+        first.failed(world.ask(first)[1], FULL, 7.0)
         assert world.ask(other)[0] >= 7.0
 
 
@@ -206,6 +216,12 @@ def test_a_pause_beyond_the_deadline_is_given_up_at_once():
     world = World(deadline=10)
     assert world.waits(world.attempts(), FULL, pause=30) == []
     assert world.now == 100.0
+
+
+def test_a_server_may_forbid_to_come_back():
+    world = World(2)
+    attempts = world.attempts()
+    assert attempts.failed(world.ask(attempts)[1], FULL, -1.0) is FULL
 
 
 def test_no_pause_lasts_for_ever():
@@ -224,46 +240,44 @@ def test_an_answer_does_not_end_a_pause_that_was_asked_for_meanwhile():
     world.replicas.set_back(late, FULL, 5.0)
     world.replicas.answered(early)
     assert world.replicas.take() is None
-    assert world.replicas.take_resting() is None
+    assert world.replicas.take(resting=True) is None
     assert [str(error) for error in world.replicas.errors()] == ["full"]
 
 
 def test_giving_up_names_each_replica_and_what_it_said():
-    world = World(2, patience=0)
+    world = World(2, unavailable_timeout=0)
     attempts = world.attempts()
-    attempts.set_back(world.ask(attempts)[1], ServerUnavailableError("a is gone"))
-    attempts.set_back(world.ask(attempts)[1], ServerUnavailableError("b is gone"))
+    attempts.failed(world.ask(attempts)[1], ServerUnavailableError("a is gone"))
+    attempts.failed(world.ask(attempts)[1], ServerUnavailableError("b is gone"))
     with pytest.raises(ServerUnavailableError, match="none of 2 replicas could answer: a is gone; b is gone"):
         attempts.next()
     world = World(2, deadline=0.1)
     attempts = world.attempts()
-    attempts.set_back(world.ask(attempts)[1], SILENT)
-    attempts.set_back(world.ask(attempts)[1], FULL)
+    attempts.failed(world.ask(attempts)[1], SILENT)
+    attempts.failed(world.ask(attempts)[1], FULL)
     with pytest.raises(OverloadedError, match="silent; full"):
         attempts.next()
 
 
 def test_who_does_not_answer_in_time_rests_and_the_others_are_quoted():
-    world = World(2)
+    world = World(2, deadline=0.09)
     attempts = world.attempts()
-    attempts.set_back(world.ask(attempts)[1], FULL)
+    attempts.failed(world.ask(attempts)[1], FULL)
     _, turn = world.ask(attempts)
-    assert str(attempts.ran_out(turn, DeadlineError("b is late"))) == "b is late; before that: full"
-    assert world.replicas.awake() == 0
+    world.now += 0.08
+    assert str(attempts.failed(turn, DeadlineError("b is late"))) == "b is late; before that: full"
+    assert len(world.replicas.awake()) == 0
 
 
 def test_all_that_gave_up_is_a_deadline_and_a_mixture_is_not():
     late = DeadlineError("late")
     for errors, kind in (([late, late], DeadlineError), ([late, SILENT], ServerUnavailableError)):
-        world = World(2, patience=0)
+        world = World(2, unavailable_timeout=0)
         attempts = world.attempts()
         for error in errors:
-            assert attempts.has_time()
-            attempts.set_back(world.ask(attempts)[1], error)
+            assert attempts.failed(world.ask(attempts)[1], error) is None
         with pytest.raises(kind, match=f"none of 2 replicas could answer: {errors[0]}; {errors[1]}"):
             attempts.next()
-        world.now += world.policy.deadline - SHORTEST_ATTEMPT_S
-        assert not attempts.has_time()
 
 
 def test_who_was_waited_for_in_vain_rests_as_long_as_that():
@@ -271,11 +285,11 @@ def test_who_was_waited_for_in_vain_rests_as_long_as_that():
     attempts = world.attempts()
     _, turn = world.ask(attempts)
     world.now += 12
-    attempts.ran_out(turn, DeadlineError("late"))
+    attempts.failed(turn, DeadlineError("late"))
     world.now += 11.9
-    assert world.replicas.awake() == 1
+    assert len(world.replicas.awake()) == 1
     world.now += 0.2
-    assert world.replicas.awake() == 2
+    assert len(world.replicas.awake()) == 2
 
 
 def test_a_replica_says_who_it_is_first_and_after_each_loss_and_a_while():
@@ -308,18 +322,21 @@ OUTCOMES = st.tuples(
 @given(
     count=st.integers(1, 4),
     deadline=st.floats(0.1, 20),
-    patience=st.floats(0, 20),
+    unavailable_timeout=st.floats(0, 20),
     script=st.lists(OUTCOMES, min_size=60, max_size=60),
     seed=st.integers(0, 9),
 )
 def test_whatever_replicas_do_no_request_outlives_its_deadline_or_asks_who_wants_to_be_left(
-    count, deadline, patience, script, seed
+    count, deadline, unavailable_timeout, script, seed
 ):
-    world = World(count, deadline=deadline, patience=patience, uniform=random.Random(seed).uniform)
+    world = World(
+        count, deadline=deadline, unavailable_timeout=unavailable_timeout, uniform=random.Random(seed).uniform
+    )
     barred: dict[int, float] = {}
     outcomes = iter(script)
     for _ in range(3):
-        attempts, started = world.attempts(), world.now
+        call, started = world.call(), world.now
+        attempts = world.attempts(call)
         while True:
             try:
                 step = attempts.next()
@@ -334,17 +351,17 @@ def test_whatever_replicas_do_no_request_outlives_its_deadline_or_asks_who_wants
             assert barred.get(step.replica, 0) <= world.now
             assert world.now < started + deadline
             outcome, seconds, pause = next(outcomes, ("refused", 0.0, None))
-            world.now += min(seconds, attempts.remaining())
+            world.now += min(seconds, call.left())
             if outcome == "answer":
                 attempts.answered(step)
                 break
             if outcome == "refused":
-                attempts.end(step)
+                assert attempts.failed(step, RequestError("no")) is not None
                 break
-            attempts.set_back(step, SILENT if outcome == "silent" else FULL, pause)
+            attempts.failed(step, SILENT if outcome == "silent" else FULL, pause)
             if pause is not None:
                 barred[step.replica] = world.now + pause
-        assert all(one.busy == 0 for one in world.replicas._seen)
+        assert all(one.busy == 0 for one in world.replicas._states)
 
 
 def test_a_fleet_that_is_told_the_same_pause_comes_back_spread_out():
@@ -353,7 +370,7 @@ def test_a_fleet_that_is_told_the_same_pause_comes_back_spread_out():
     for _ in range(500):
         world = World(uniform=draw.uniform)
         attempts = world.attempts()
-        attempts.set_back(world.ask(attempts)[1], FULL, 4.0)
+        attempts.failed(world.ask(attempts)[1], FULL, 4.0)
         waited.append(world.ask(attempts)[0])
     assert min(waited) >= 4.0
     tenths = [sum(4 + 0.2 * n <= seconds < 4.2 + 0.2 * n for seconds in waited) for n in range(10)]

@@ -20,15 +20,14 @@ from tests.prefrm.client.test_remote_scorers import WAYS
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_server_without_life_is_given_up_long_before_the_deadline(ask, way, monkeypatch, pair):
-    for module in ("_scorer", "_async_scorer"):
-        monkeypatch.setattr(f"prefrm.client.{module}.LOOK_EVERY_S", 0.2)
-        monkeypatch.setattr(f"prefrm.client.{module}.LOOK_S", 0.5)
+    monkeypatch.setattr("prefrm.client._core.LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr("prefrm.client._core.LOOK_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent, fake(way.split()[0]) as good:
         url = f"{way.split()[0]}://127.0.0.1:{silent.getsockname()[1]}"
         started = time.monotonic()
         assert ask(way, f"{url},{good.url.partition('://')[2]}", [pair] * 2)
         with pytest.raises(ServerUnavailableError, match=r"no sign of life|not available"):
-            ask(way, f"{url}/judge", [pair], patience=0)
+            ask(way, f"{url}/judge", [pair], unavailable_timeout=0)
         assert time.monotonic() - started < 20
 
 
@@ -54,10 +53,10 @@ def test_the_threads_of_a_scorer_and_their_connections_go_with_it(png):
 
 INTERRUPTED = """
 import sys
-from prefrm.client import _scorer, connect
+from prefrm.client import _core, connect
 from prefrm.winmatrix import Group
 
-_scorer.LOOK_EVERY_S = float(sys.argv[3])
+_core.LOOK_EVERY_S = float(sys.argv[3])
 judge = connect(sys.argv[1], deadline=60)
 print("asking", flush=True)
 try:

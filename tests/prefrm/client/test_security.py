@@ -52,7 +52,7 @@ class TestTls:
         wire = way.split()[0]
         for tls in (TLS(ca=stranger.ca), True):
             with pytest.raises(ServerUnavailableError, match=r"(?i)certificate|handshake"):
-                ask(way, f"{wire}s://{tls_of[wire][0]}/judge", [pair], tls=tls, patience=0)
+                ask(way, f"{wire}s://{tls_of[wire][0]}/judge", [pair], tls=tls, unavailable_timeout=0)
 
     def test_a_certificate_for_another_host_is_not(self, ask, way, served, authority, pair):
         wire = way.split()[0]
@@ -61,7 +61,7 @@ class TestTls:
             encrypted(getattr(served, wire), context) as address,
             pytest.raises(ServerUnavailableError),
         ):
-            ask(way, f"{wire}s://{address}/judge", [pair], tls=TLS(ca=authority.ca), patience=0)
+            ask(way, f"{wire}s://{address}/judge", [pair], tls=TLS(ca=authority.ca), unavailable_timeout=0)
 
     def test_a_server_may_ask_for_the_clients_certificate(
         self, ask, way, tls_of, authority, stranger, pair, scorer
@@ -74,12 +74,12 @@ class TestTls:
         cert, key = stranger.issue("client")
         for tls in (TLS(ca=authority.ca), TLS(ca=authority.ca, cert=cert, key=key)):
             with pytest.raises(ServerUnavailableError):
-                ask(way, url, [pair], tls=tls, patience=0)
+                ask(way, url, [pair], tls=tls, unavailable_timeout=0)
 
     def test_plain_text_to_an_encrypted_server_is_no_answer(self, ask, way, tls_of, pair):
         wire = way.split()[0]
         with pytest.raises(ServerUnavailableError):
-            ask(way, f"{wire}://{tls_of[wire][0]}/judge", [pair], patience=0, deadline=5)
+            ask(way, f"{wire}://{tls_of[wire][0]}/judge", [pair], unavailable_timeout=0, deadline=5)
 
     def test_files_that_are_no_certificates_are_a_mistake(self, ask, way, tls_of, tmp_path, authority, pair):
         _, key = authority.issue("client")

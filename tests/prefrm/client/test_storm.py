@@ -58,7 +58,7 @@ def test_every_call_of_every_kind_of_client_gets_its_right_answer(killed_again_a
 
         async def asynchronously():
             count = 0
-            async with connect_async(url, patience=60) as judge:
+            async with connect_async(url, unavailable_timeout=60) as judge:
                 while not over.is_set():
                     asked = groups(draw)
                     assert agree(await judge.score(asked), LOCAL.score(asked))
@@ -67,7 +67,7 @@ def test_every_call_of_every_kind_of_client_gets_its_right_answer(killed_again_a
 
         if way.endswith("async"):
             return asyncio.run(asynchronously())
-        with connect(url, patience=60) as judge:
+        with connect(url, unavailable_timeout=60) as judge:
             while not over.is_set():
                 asked = groups(draw)
                 assert agree(judge.score(asked), LOCAL.score(asked))

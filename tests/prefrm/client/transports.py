@@ -1,39 +1,34 @@
 """Fake transports: replicas that note what they are asked, and answer or fail as a test says."""
 
 import asyncio
-import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
 
-from prefrm.client._endpoint import Endpoint
-from prefrm.client._transport import TooLarge, late, overloaded, unavailable
-from prefrm.errors import RequestError, ScoringError
+from prefrm.client._transport import Failure
 from prefrm.protocol import decode_groups, encode_matrices
 from prefrm.winmatrix import FakeScorer
 from tests.prefrm.client.conftest import size_and_prompt
 
-ANY = Endpoint.parse("grpc://replica/judge")
-
 
 def full(pause=None):
-    return overloaded(ANY, "the queue is full", pause)
+    return Failure("RESOURCE_EXHAUSTED", "the queue is full", pause)
 
 
 def away(pause=None):
-    return unavailable(ANY, "refused", pause)
+    return Failure("UNAVAILABLE", "nobody listens", pause)
 
 
 def gave_up():
-    return late(ANY, 1.0)
+    return Failure("DEADLINE_EXCEEDED", "a limit of its own")
 
 
 def refused():
-    return RequestError("who are you")
+    return Failure("PERMISSION_DENIED", "who are you")
 
 
 def failed():
-    return ScoringError("the judge broke")
+    return Failure("INTERNAL", "the judge broke")
 
 
 @dataclass
@@ -55,7 +50,7 @@ class Replica:
 
     refusals: list[Exception] = field(default_factory=list)
     always: Exception | None = None
-    bundle: str | None = "b" * 64
+    bundle: str = "b" * 64
     alive: bool = True
     most: int = 10**6
     asked: list[Asked] = field(default_factory=list)
@@ -70,7 +65,7 @@ class Replica:
         groups = decode_groups(tensors)
         self.asked.append(Asked(at=time.monotonic(), groups=len(groups), timeout=timeout))
         if len(groups) > self.most:
-            raise TooLarge(f"at most {self.most} groups")
+            raise Failure("OUT_OF_RANGE", f"at most {self.most} groups")
         error = self.refusals.pop(0) if self.refusals else self.always
         if error is not None:
             raise error
@@ -85,46 +80,19 @@ class FakeTransport:
     def __init__(self, replica):
         self._replica = replica
 
-    def infer(self, tensors, *, timeout):
-        answer = self._replica.answer(tensors, timeout)
-        if not self._replica.gate.wait(timeout):
-            raise late(ANY, timeout)
-        return answer
-
-    def bundle(self, *, timeout):
-        self._replica.introduced += 1
-        return self._replica.bundle
-
-    def live(self, *, timeout):
-        if not self._replica.alive:
-            time.sleep(timeout)
-        return self._replica.alive
-
-    def close(self):
-        self._replica.closed += 1
-
-
-class AsyncFakeTransport:
-    def __init__(self, replica):
-        self._replica = replica
-
     async def infer(self, tensors, *, timeout):
         answer = self._replica.answer(tensors, timeout)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while not self._replica.gate.is_set():
-                    await asyncio.sleep(0.005)
-                return answer
-        raise late(ANY, timeout)
+        while not self._replica.gate.is_set():
+            await asyncio.sleep(0.005)
+        return answer
 
-    async def bundle(self, *, timeout):
+    async def bundle(self):
         self._replica.introduced += 1
         return self._replica.bundle
 
-    async def live(self, *, timeout):
-        if not self._replica.alive:
-            await asyncio.sleep(timeout)
-        return self._replica.alive
+    async def live(self):
+        while not self._replica.alive:
+            await asyncio.sleep(0.005)
 
     async def close(self):
         self._replica.closed += 1

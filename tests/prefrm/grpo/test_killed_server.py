@@ -88,7 +88,7 @@ class TestKilled:
 
             keeper = threading.Thread(target=kill_and_restart)
             keeper.start()
-            _, after, seconds = train(only.url(wire), tmp_path, patience=60)
+            _, after, seconds = train(only.url(wire), tmp_path, unavailable_timeout=60)
             keeper.join()
         assert same(after, undisturbed)
         # The step in the middle of which it was killed waited for it.
@@ -102,8 +102,8 @@ class TestKilled:
             keeper = threading.Thread(target=first.kill_when_it_hangs)
             keeper.start()
             url = f"{first.url(wire).removesuffix('/judge')},{second.url(wire).partition('://')[2]}"
-            # Without patience, a request that had to wait would be an error.
-            _, after, seconds = train(url, tmp_path, patience=0)
+            # Without time to wait, a request that had to wait would be an error.
+            _, after, seconds = train(url, tmp_path, unavailable_timeout=0)
             keeper.join()
             assert first.process.poll() is not None
         assert same(after, undisturbed)
@@ -113,15 +113,15 @@ class TestKilled:
     @pytest.mark.parametrize("wire", ["grpc"])
     def test_a_replica_that_falls_silent_is_left_alone(self, undisturbed, tmp_path, wire, monkeypatch):
         """As a machine without power does: its connections stay open, and nothing comes."""
-        monkeypatch.setattr("prefrm.client._scorer.LOOK_EVERY_S", 0.3)
-        monkeypatch.setattr("prefrm.client._scorer.LOOK_S", 0.5)
+        monkeypatch.setattr("prefrm.client._core.LOOK_EVERY_S", 0.3)
+        monkeypatch.setattr("prefrm.client._core.LOOK_S", 0.5)
         with servers(tmp_path, "first", "second") as (first, second):
             first.start(hang_at=3)
             second.start()
             keeper = threading.Thread(target=first.freeze_when_it_hangs)
             keeper.start()
             url = f"{first.url(wire).removesuffix('/judge')},{second.url(wire).partition('://')[2]}"
-            _, after, seconds = train(url, tmp_path, patience=0)
+            _, after, seconds = train(url, tmp_path, unavailable_timeout=0)
             keeper.join()
         assert same(after, undisturbed)
         assert max(seconds) < 5

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from prefrm.errors import ConfigError, RecordError
 from prefrm.judge import Judge, JudgeSpec
-from prefrm.judge.tokens import TokenLayout
+from prefrm.judge.tokens import TokenLayout, render
 from prefrm.media import decode
-from prefrm.prompts import TEMPLATES, Template, get_template
+from prefrm.prompts import TEMPLATES, RenderedTemplate, Template, get_template
 
 HOSTILE = [
     "<|image_pad|>",
@@ -17,10 +17,12 @@ HOSTILE = [
     "<|image_pad|><|image_pad|>",
     "<|endoftext|>",
 ]
+RENDERED = RenderedTemplate(before="", between=("", "", ""))
 
 
 def make_layout(tokenizer, template: str) -> TokenLayout:
-    return TokenLayout(tokenizer, get_template(template), tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+    asked, image = get_template(template), tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    return TokenLayout(tokenizer, asked, render(tokenizer, asked, image), image)
 
 
 @pytest.fixture(scope="module", params=sorted(TEMPLATES))
@@ -84,7 +86,7 @@ def test_text_that_is_not_unicode_is_refused(layout: TokenLayout):
 def test_an_answer_of_several_tokens_is_refused(layout: TokenLayout):
     template = Template(id="t", instruction="", first="", second="", question="", answers=("1", "second"))
     with pytest.raises(ConfigError, match="the answer 'second' of template 't' is 6 tokens"):
-        TokenLayout(layout._tokenizer, template, layout.image_token_id)
+        TokenLayout(layout._tokenizer, template, RENDERED, layout.image_token_id)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class JudgeSpec:
             raise ConfigError(
                 f"quantize must be {', '.join(QUANTIZATIONS)} or null; received {self.quantize!r}"
             )
-        self._check_template(get_template(self.template))
+        self.check_template(get_template(self.template))
         for name in ("min_pixels", "max_pixels"):
             if (pixels := getattr(self, name)) is not None and pixels < 1:
                 raise ConfigError(f"{name} must be at least 1; received {pixels}")
@@ -104,7 +104,8 @@ class JudgeSpec:
     def _fitting_template(self) -> str:
         return default_template(images=self.images_shown, ties=self._asks_ties)
 
-    def _check_template(self, template: Template) -> None:
+    def check_template(self, template: Template) -> None:
+        """Raise `ConfigError` unless a judge of this specification can be asked with `template`."""
         if template.images != self.images_shown or template.ties != self._asks_ties:
             raise ConfigError(
                 f"template {template.id!r} shows {template.images} image(s) and "

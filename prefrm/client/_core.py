@@ -1,0 +1,258 @@
+"""The core of the remote scorers: groups split into requests, each sent with retries, and their matrices.
+
+A wire is imported when it is first used, so that `import prefrm.client` stays quick.
+"""
+
+import asyncio
+import math
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+from prefrm.client._credentials import Credentials
+from prefrm.client._endpoint import Endpoint
+from prefrm.client._policy import Attempts, Call, Replicas, RetryPolicy, Turn
+from prefrm.client._transport import Failure, TooLarge, Transport, Unfit
+from prefrm.errors import DeadlineError, ProtocolError, RecordError, ScoringError
+from prefrm.protocol import (
+    MAX_REQUEST_GROUPS,
+    Part,
+    Tensors,
+    decode_matrices,
+    encode_groups,
+    partition,
+    reassemble,
+)
+from prefrm.winmatrix import Group, WinMatrix
+
+__all__ = ["PARTS_PER_REPLICA", "Connections", "home", "listed"]
+
+Answer = TypeVar("Answer")
+Ask = Callable[[Transport], Awaitable[Answer]]
+
+# Requests of one call that a replica has at a time: one to compute, one to have ready.
+PARTS_PER_REPLICA = 2
+# A request that takes longer is watched: so often the server is asked for a sign of life, and for so long. A
+# machine that loses its power is silent, which looks like work. Keepalive of the wires is no substitute: a
+# stock Triton refuses a client that pings more often than every five minutes, and the kernel answers TCP's
+# keepalive for a process that is frozen.
+LOOK_EVERY_S = 10.0
+LOOK_S = 10.0
+# Characters of a candidate's error that are kept.
+LONGEST_ERROR = 2000
+
+# Messages of OpenSSL, gRPC and the HTTP parser about a port that speaks another protocol.
+_HINTS = {
+    "Expected HTTP/": "; is this the gRPC port?",
+    "before receiving SETTINGS frame": "; is this a gRPC port, and is it encrypted?",
+    "WRONG_VERSION_NUMBER": "; is this port encrypted?",
+}
+
+
+def home() -> tuple[int, asyncio.AbstractEventLoop]:
+    """The process and the event loop, to which connections belong."""
+    return os.getpid(), asyncio.get_running_loop()
+
+
+def listed(groups: Iterable[Group]) -> list[Group]:
+    """A call's groups. Raises `RecordError` if they are not groups."""
+    if not isinstance(groups, Iterable):
+        raise RecordError(
+            f"score takes a list of groups; received {type(groups).__name__}: write score([group])"
+        )
+    found = list(groups)
+    for n, group in enumerate(found):
+        if not isinstance(group, Group):
+            raise RecordError(f"score takes a list of groups; its item {n} is {type(group).__name__}")
+    return found
+
+
+class Connections:
+    """The transports of one event loop, and the state of the replicas as it has seen it."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], policy: RetryPolicy, credentials: Credentials) -> None:
+        self.home = home()
+        self._replicas = Replicas([endpoint.url for endpoint in endpoints])
+        self._endpoints, self._policy, self._credentials = endpoints, policy, credentials
+        self._transports: dict[int, Transport] = {}
+
+    async def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        """One matrix for each group, in order; the first failure cancels the requests under way."""
+        call = Call(self._policy)
+        share = math.ceil(len(groups) / max(1, len(self._replicas.awake())))
+        parts = partition(groups, max_groups=min(MAX_REQUEST_GROUPS, max(1, share)))
+        if len(parts) == 1:
+            return reassemble(parts, [await self._score(parts[0], call)])
+        room = asyncio.Semaphore(PARTS_PER_REPLICA * len(self._endpoints))
+
+        async def score(part: Part) -> list[WinMatrix]:
+            async with room:
+                return await self._score(part, call)
+
+        tasks = [asyncio.ensure_future(score(part)) for part in parts]
+        try:
+            return reassemble(parts, await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def bundle(self) -> str | None:
+        """The digest of the bundle that the replicas serve, or None if they name none."""
+        return await self._ask(self._bundle, Call(self._policy))
+
+    async def close(self) -> None:
+        """Close every transport."""
+        for transport in self._transports.values():
+            await transport.close()
+
+    async def _score(self, part: Part, call: Call) -> list[WinMatrix]:
+        """The matrices of one request, which is halved until each part is accepted or is a single group."""
+
+        async def infer(wire: Transport) -> list[WinMatrix]:
+            answer = await wire.infer(tensors, timeout=call.left())
+            return decode_matrices(answer, count=len(part.groups), size=part.groups[0].size)
+
+        try:
+            tensors = _encoded(part)
+            return [self._printable(matrix) for matrix in await self._ask(infer, call)]
+        except Unfit as error:
+            if len(part.groups) == 1:
+                return [_unjudged(error, part.groups[0])]
+        return [matrix for half in part.halves() for matrix in await self._score(half, call)]
+
+    async def _ask(self, question: Ask[Answer], call: Call) -> Answer:
+        """The answer of whichever replica gives one, with retries."""
+        attempts = Attempts(call, self._replicas)
+        while True:
+            turn = attempts.next()
+            if not isinstance(turn, Turn):
+                await asyncio.sleep(turn)
+                continue
+            seconds = call.left()
+            try:
+                answer = await self._attempt(question, turn, seconds)
+            except (Failure, ProtocolError, TimeoutError) as failure:
+                error = self._error(failure, turn.replica, seconds)
+                final = attempts.failed(turn, error, getattr(failure, "pause", None))
+                if final is not None:
+                    raise final from failure
+            except BaseException:
+                self._replicas.release(turn)
+                raise
+            else:
+                attempts.answered(turn)
+                return answer
+
+    async def _attempt(self, question: Ask[Answer], turn: Turn, seconds: float) -> Answer:
+        """One attempt, given up at the deadline or when the server shows no sign of life."""
+        wire = self._transport(turn.replica)
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                with _delayed(LOOK_EVERY_S, lambda: self._watch(wire, turn.replica, limit)):
+                    if turn.unknown:
+                        self._replicas.identify(turn, await self._bundle(wire))
+                    return await question(wire)
+        except TimeoutError:
+            if self._transports.get(turn.replica) is wire:
+                raise
+        # The connection's other end may no longer exist: the next attempt needs a new one.
+        await wire.close()
+        raise Failure("UNAVAILABLE", f"no sign of life for {LOOK_S:g} s while it was waited for")
+
+    async def _watch(self, wire: Transport, replica: int, limit: asyncio.Timeout) -> None:
+        """Ask a slow server for signs of life; without one, drop its transport and end the attempt."""
+        while await _alive(wire):
+            await asyncio.sleep(LOOK_EVERY_S)
+        if not limit.expired():
+            if self._transports.get(replica) is wire:
+                del self._transports[replica]
+            limit.reschedule(0)
+
+    async def _bundle(self, wire: Transport) -> str | None:
+        try:
+            name = await wire.bundle()
+        except Failure as failure:
+            if failure.code != "UNIMPLEMENTED":
+                raise
+            return None
+        return self._credentials.quoted(name) if name else None
+
+    def _transport(self, replica: int) -> Transport:
+        if replica not in self._transports:
+            self._transports[replica] = _open(self._endpoints[replica], self._credentials)
+        return self._transports[replica]
+
+    def _error(self, failure: Exception, replica: int, seconds: float) -> ScoringError:
+        """A failed attempt as its caller sees it."""
+        url, reason = self._endpoints[replica].url, self._credentials.quoted(failure)
+        if isinstance(failure, Failure):
+            hints = "".join(hint for words, hint in _HINTS.items() if words in str(failure))
+            return failure.kind(f"{url} {failure.said}: {reason}{hints}")
+        if isinstance(failure, ProtocolError):
+            return ProtocolError(f"{url} sent an answer that cannot be read: {reason}")
+        return DeadlineError(
+            f"{url} did not answer within {seconds:.3g} s; raise `deadline` or score fewer groups at a time"
+        )
+
+    def _printable(self, matrix: WinMatrix) -> WinMatrix:
+        """The matrix with errors that may be shown on a terminal."""
+        shown = tuple(error and self._credentials.quoted(error, LONGEST_ERROR) for error in matrix.errors)
+        return matrix if shown == matrix.errors else replace(matrix, errors=shown)
+
+
+@contextmanager
+def _delayed(seconds: float, function: Callable[[], Coroutine[None, None, None]]) -> Iterator[None]:
+    """Run a coroutine once so many seconds have passed, unless the block ends before it does."""
+    loop, tasks = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+    timer = loop.call_later(seconds, lambda: tasks.append(loop.create_task(function())))
+    try:
+        yield
+    finally:
+        timer.cancel()
+        for task in tasks:
+            task.cancel()
+
+
+async def _alive(wire: Transport) -> bool:
+    """Whether the server answers in time; a refusal is an answer."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            await wire.live()
+    except Failure as failure:
+        return failure.code not in ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED")
+    except (TimeoutError, ProtocolError) as error:
+        return isinstance(error, ProtocolError)
+    return True
+
+
+def _open(endpoint: Endpoint, credentials: Credentials) -> Transport:
+    if endpoint.wire == "grpc":
+        from prefrm.client._grpc import GrpcTransport
+
+        return GrpcTransport(endpoint, credentials)
+    from prefrm.client._http import HttpTransport
+
+    return HttpTransport(endpoint, credentials)
+
+
+def _encoded(part: Part) -> Tensors:
+    """The input tensors of a request. Raises `Unfit` if no request can carry one of its groups."""
+    try:
+        return encode_groups(part.groups)
+    except ProtocolError as error:
+        raise Unfit(str(error)) from error
+
+
+def _unjudged(error: Unfit, group: Group) -> WinMatrix:
+    """The matrix of a single group that cannot be sent or is not accepted."""
+    reason = str(error)
+    if isinstance(error, TooLarge):
+        sizes = [len(image) for image in group.images if image is not None]
+        reason += (
+            f"; the group of {group.size} candidates has {sum(sizes):,} bytes of images, the largest "
+            f"{max(sizes, default=0):,}; send smaller or fewer images, or raise the server's limit"
+        )
+    return WinMatrix.missing([reason] * group.size)

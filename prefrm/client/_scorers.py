@@ -1,0 +1,130 @@
+"""The remote scorers: asyncio, and its blocking form through the portal.
+
+A scorer is its endpoints, policy and credentials. Connections are made at the first use, and again in each
+process and event loop that it finds itself in. So it survives a fork, and can be pickled and sent to workers.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from prefrm.client import _portal
+from prefrm.client._core import PARTS_PER_REPLICA, Connections, home, listed
+from prefrm.client._credentials import Credentials
+from prefrm.client._endpoint import Endpoint, joint_url
+from prefrm.client._policy import RetryPolicy
+from prefrm.winmatrix import Group, WinMatrix
+
+__all__ = ["AsyncRemoteScorer", "RemoteScorer"]
+
+
+class _Remote:
+    """What both scorers are made of."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], policy: RetryPolicy, credentials: Credentials) -> None:
+        self._endpoints, self._policy, self._credentials = tuple(endpoints), policy, credentials
+
+    @property
+    def url(self) -> str:
+        """The URL of the judge, with all its replicas."""
+        return joint_url(self._endpoints)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self._endpoints, self._policy, self._credentials)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+
+class AsyncRemoteScorer(_Remote):
+    """The asyncio form of `RemoteScorer`. Made by `prefrm.client.connect_async`.
+
+    Tasks of one event loop may share it. In another event loop it opens new connections; close it in the
+    loop that used it.
+    """
+
+    _connections: Connections | None = None
+
+    @property
+    def opened(self) -> bool:
+        """Whether it has connections to close."""
+        return self._connections is not None
+
+    async def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
+        """As `RemoteScorer.score`."""
+        return await self._connected().score(listed(groups))
+
+    async def identity(self) -> str:
+        """As `RemoteScorer.identity`."""
+        return await self._connected().bundle() or self.url
+
+    async def close(self) -> None:
+        """As `RemoteScorer.close`."""
+        here, self._connections = self._connections, None
+        if here is not None and here.home == home():
+            await here.close()
+
+    def _connected(self) -> Connections:
+        if self._connections is None or self._connections.home != home():
+            self._connections = Connections(self._endpoints, self._policy, self._credentials)
+        return self._connections
+
+    async def __aenter__(self) -> "AsyncRemoteScorer":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class RemoteScorer(_Remote):
+    """A judge behind a URL; satisfies `prefrm.winmatrix.Scorer`. Made by `prefrm.client.connect`.
+
+    Threads may share it: requests of different threads are scored together where they meet.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], policy: RetryPolicy, credentials: Credentials) -> None:
+        super().__init__(endpoints, policy, credentials)
+        self._scorer = AsyncRemoteScorer(endpoints, policy, credentials)
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls at once keep every replica busy: one is computed and the next is ready."""
+        return PARTS_PER_REPLICA * len(self._endpoints)
+
+    def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
+        """One matrix for each group, in order; groups may differ in size.
+
+        In a group that cannot be sent, or that the server does not take, nothing is judged: its matrix holds
+        the reason in `errors`, and the other groups are judged.
+
+        Raises:
+            ServerUnavailableError: no server was reachable or ready for `unavailable_timeout` seconds.
+            OverloadedError: every server was full until the deadline.
+            DeadlineError: the deadline passed.
+            RequestError: a server refused the request as such: no right to it, an unknown model; or it
+                answered with a redirect, which is never followed.
+            RecordError: the argument is not a list of groups.
+            ProtocolError: the answer is not a valid win matrix, or larger than one.
+            ScoringError: a server failed while it scored.
+            ConfigError: the replicas serve different judges, or one serves another judge than before.
+        """
+        found = listed(groups)
+        return _portal.run(lambda: self._scorer.score(found))
+
+    def identity(self) -> str:
+        """The digest of the judge's bundle, which is the same wherever it is served.
+
+        Of a server that names no bundle, the URL. Raises as `score`.
+        """
+        return _portal.run(self._scorer.identity)
+
+    def close(self) -> None:
+        """Release the connections; scoring again opens new ones, which know nothing of the replicas yet."""
+        # When the interpreter finalizes, the portal's thread no longer runs.
+        if self._scorer.opened and not sys.is_finalizing():
+            _portal.run(self._scorer.close)
+
+    def __enter__(self) -> "RemoteScorer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,167 @@
+"""`manifest.json`: one schema, by which it is written and read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from prefrm.config import from_mapping
+from prefrm.display import shortened
+from prefrm.errors import BundleError, ConfigError
+from prefrm.files import parse_json
+from prefrm.manifest.folder import HEX, MANIFEST, FileRecord, check_path
+from prefrm.manifest.spec import JudgeSpec
+from prefrm.prompts import RenderedTemplate, Template
+from prefrm.winmatrix import CalibrationMap, calibration_map
+
+__all__ = ["CalibrationRecord", "Manifest"]
+
+FORMAT_VERSION = 3
+MALFORMED = f"{MANIFEST} is malformed"
+# Most of it are the held-out metrics.
+MOST_BYTES = 4 * 2**20
+WEIGHTS = ("model", "adapter")
+# Positions that a slot of the isolated attention can take; no model reads so many.
+MOST_STRIDE = 2**24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRecord:
+    """A calibration map as plain data, and what it was fitted on: data that the judge was not trained on.
+
+    Attributes:
+        name: the family of the map, one of `prefrm.winmatrix.CALIBRATION_MAPS`.
+        parameters: of the map, by name.
+        split: the split on which it was fitted.
+        pairs: how many judged comparisons that was.
+    """
+
+    name: str
+    parameters: Mapping[str, float]
+    split: str
+    pairs: int
+
+    def __post_init__(self) -> None:
+        calibration_map(self.name, self.parameters)
+        if self.pairs < 1:
+            raise ConfigError(f"a calibration needs at least one comparison; received pairs={self.pairs}")
+
+    @classmethod
+    def of(cls, calibration: CalibrationMap, *, split: str, pairs: int) -> "CalibrationRecord":
+        """The record of a map that was fitted on `pairs` pairs of a split."""
+        return cls(name=calibration.name, parameters=calibration.parameters, split=split, pairs=pairs)
+
+    @property
+    def map(self) -> CalibrationMap:
+        """The map itself."""
+        return calibration_map(self.name, self.parameters)
+
+    def describe(self) -> str:
+        """A clause for a terminal or a card."""
+        return f"{self.map.describe()}, from {self.pairs} pairs of {self.split}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes:
+        spec: the choices that made the judge.
+        template: the wording with which it was trained, whatever the library's template is today.
+        rendered: that wording as the base model's chat template rendered it.
+        stride: the positions that a slot of the isolated attention takes.
+        weights: "model" or "adapter".
+        base_revision: the hub's commit of the base model, or None for a folder.
+        base_sha256: hash of the base model's weights.
+        calibration: None if the judge was not calibrated.
+        data_fingerprint: of the training data.
+        metrics: held-out metrics, as the caller measured them.
+        versions: of prefrm and what it was built with.
+        files: sha256 and size of every other file, by its path inside the folder.
+
+    Raises:
+        ConfigError: a value is out of range, or the template does not fit the specification.
+    """
+
+    spec: JudgeSpec
+    template: Template
+    rendered: RenderedTemplate
+    stride: int
+    weights: Literal["model", "adapter"]
+    base_revision: str | None
+    base_sha256: str
+    calibration: CalibrationRecord | None
+    data_fingerprint: str
+    metrics: Mapping[str, Any]
+    versions: Mapping[str, str]
+    files: Mapping[str, FileRecord]
+
+    def __post_init__(self) -> None:
+        self.spec.check_template(self.template)
+        if not self.rendered.fits(self.template):
+            raise ConfigError(f"rendered has other texts than the template {self.template.id!r} has images")
+        if not 1 <= self.stride <= MOST_STRIDE:
+            raise ConfigError(f"stride must be from 1 to {MOST_STRIDE}; received {self.stride}")
+        if len(self.base_sha256) != 64 or not HEX.issuperset(self.base_sha256):
+            raise ConfigError(f"base_sha256 must be 64 hexadecimal digits; received {self.base_sha256!r}")
+        for path in self.files:
+            check_path(path)
+
+    @property
+    def digest(self) -> str:
+        """A sha256 over all the rest, file hashes included: the identity of the bundle."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def describe(self) -> str:
+        """One line for a terminal or a log; an uncalibrated judge is called so."""
+        state = "uncalibrated"
+        if self.calibration is not None:
+            state = f"calibrated ({self.calibration.describe()})"
+        spec = self.spec
+        kind = f"{spec.head} judge ({spec.attention})" if spec.is_pairwise else f"{spec.head} judge"
+        # Names in a manifest are anybody's.
+        return f"{kind} on {shortened(spec.base_model, 200)}, {shortened(state, 200)}, {self.digest[:12]}"
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`; its own digest guards it.
+
+        Raises:
+            BundleError: it is longer than a reader accepts.
+        """
+        content = {"format_version": FORMAT_VERSION, "digest": self.digest, **asdict(self)}
+        text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        if len(text) > MOST_BYTES:
+            raise BundleError(f"{MANIFEST} would have {len(text)} bytes; {MOST_BYTES} are allowed")
+        return text
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Parse and check `manifest.json`.
+
+        Raises:
+            BundleError: it is not JSON, of another format version, or was altered, or a field is missing,
+                unknown, of another type or out of range; each such field is named.
+        """
+        try:
+            raw = parse_json(text.encode())
+            if not isinstance(raw, dict) or "format_version" not in raw:
+                raise ConfigError("an object with a format_version is expected")
+            if (found := raw.pop("format_version")) != FORMAT_VERSION:
+                raise BundleError(
+                    f"its format version is {found!r} and this prefrm reads {FORMAT_VERSION}; "
+                    "use the prefrm version that wrote it"
+                )
+            raw.pop("digest", None)
+            manifest = from_mapping(cls, raw, source=MALFORMED)
+            same = manifest.to_json() == text
+        except BundleError:
+            raise
+        # Text with lone surrogates, and numbers that JSON has and floats have not.
+        except ValueError as error:
+            reason = str(error)
+            named = reason if reason.startswith(MALFORMED) else f"{MALFORMED}: {reason}"
+            raise BundleError(shortened(named)) from error
+        if not same:
+            raise BundleError(f"{MANIFEST} was altered after it was written")
+        return manifest

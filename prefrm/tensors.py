@@ -1,0 +1,85 @@
+"""Tensors as raw bytes, which the server and the clients exchange, to and from numpy.
+
+Little-endian and row-major; an element of BYTES is a uint32 length and that many bytes.
+
+Shapes: B groups of one request, all of one size; K candidates of a group.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from prefrm.errors import ProtocolError
+from prefrm.protocol import MATRIX_OUTPUTS, Tensors, TensorSpec
+
+__all__ = ["RawTensor", "pack", "read_outputs"]
+
+_LENGTH = struct.Struct("<I")
+
+
+class RawTensor(NamedTuple):
+    """A tensor as an answer describes it; only its content has a type to rely on."""
+
+    name: Any
+    datatype: Any
+    shape: Any
+    content: bytes
+
+
+def pack(array: npt.NDArray[Any]) -> bytes:
+    """The raw content of a tensor."""
+    if array.dtype == object:
+        return b"".join(part for element in array.flat for part in (_LENGTH.pack(len(element)), element))
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def read_outputs(tensors: Sequence[RawTensor], *, count: int, size: int) -> Tensors:
+    """The outputs of an answer to B = `count` groups of K = `size` candidates, from untrusted tensors.
+
+    Raises:
+        ProtocolError: the tensors are not exactly `MATRIX_OUTPUTS`, each of the datatype and shape that the
+            request implies, or a content does not fill its shape.
+    """
+    wanted = [spec.name for spec in MATRIX_OUTPUTS]
+    named = {str(tensor.name): tensor for tensor in tensors}
+    if sorted(named) != sorted(wanted) or len(tensors) != len(wanted):
+        names = ", ".join(str(tensor.name) for tensor in tensors)
+        raise ProtocolError(f"the outputs must be {', '.join(wanted)}; received {names or 'none'}")
+    return {
+        spec.name: _read(named[spec.name], spec, [count] + [size] * (len(spec.shape) - 1))
+        for spec in MATRIX_OUTPUTS
+    }
+
+
+def _read(tensor: RawTensor, spec: TensorSpec, shape: list[int]) -> npt.NDArray[Any]:
+    if tensor.datatype != spec.datatype or tensor.shape != shape:
+        raise ProtocolError(
+            f"tensor {spec.name!r} must be {spec.datatype} {shape}; received {tensor.datatype} {tensor.shape}"
+        )
+    try:
+        return _unpack(tensor.content, spec.datatype).reshape(shape)
+    except ValueError as error:
+        raise ProtocolError(f"tensor {spec.name!r} is not {spec.datatype} {shape}: {error}") from error
+
+
+def _unpack(content: bytes, datatype: str) -> npt.NDArray[Any]:
+    """The elements of an FP32, BOOL or BYTES tensor, flat. Raises `ValueError` if they are not that."""
+    if datatype == "FP32":
+        return np.frombuffer(content, "<f4").astype(np.float32, copy=False)
+    if datatype == "BOOL":
+        if max(content, default=0) > 1:
+            raise ValueError("a BOOL is neither 0 nor 1")
+        return np.frombuffer(content, np.bool_)
+    elements, offset = list[bytes](), 0
+    while offset + _LENGTH.size <= len(content):
+        start = offset + _LENGTH.size
+        offset = start + _LENGTH.unpack_from(content, offset)[0]
+        elements.append(content[start:offset])
+    if offset != len(content):
+        raise ValueError("an element is cut short")
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array
