@@ -112,13 +112,11 @@ class Replicas:
         With `resting`, the one that rests the shortest will do, unless it asked to be left alone.
         """
         now = self.clock()
-        if awake := self.awake():
-            chosen = min(awake, key=lambda n: self._states[n].busy)
-            self._next = (chosen + 1) % len(self)
-        elif free := [n for n, one in enumerate(self._states) if resting and one.barred_until <= now]:
-            chosen = min(free, key=lambda n: self._states[n].rests_until)
-        else:
+        free = [n for n, one in enumerate(self._states) if resting and one.barred_until <= now]
+        if not (free := self.awake() or free):
             return None
+        chosen = min(free, key=lambda n: (max(now, self._states[n].rests_until), self._states[n].busy))
+        self._next = (chosen + 1) % len(self)
         one = self._states[chosen]
         one.busy += 1
         return Turn(replica=chosen, since=now, unknown=one.known_until <= now)

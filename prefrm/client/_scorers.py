@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import Self
 
 from prefrm.client import _portal
-from prefrm.client._core import PARTS_PER_REPLICA, Connections, home, listed
+from prefrm.client._core import PARTS_PER_REPLICA, Connections, home
 from prefrm.client._credentials import TLS, Credentials, secured
 from prefrm.client._endpoint import Endpoint, joint_url, parse_url
 from prefrm.client._policy import DEFAULT_DEADLINE_S, DEFAULT_UNAVAILABLE_TIMEOUT_S, RetryPolicy
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.winmatrix import Group, WinMatrix, check_groups
 
 __all__ = ["AsyncRemoteScorer", "RemoteScorer"]
 
@@ -86,7 +86,7 @@ class AsyncRemoteScorer(_Remote):
 
     async def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """As `RemoteScorer.score`."""
-        return await self._connected().score(listed(groups))
+        return await self._connected().score(check_groups(groups))
 
     async def identity(self) -> str:
         """As `RemoteScorer.identity`."""
@@ -142,7 +142,7 @@ class RemoteScorer(_Remote):
             ScoringError: a server failed while it scored.
             ConfigError: the replicas serve different judges, or one serves another judge than before.
         """
-        found = listed(groups)
+        found = check_groups(groups)
         return _portal.run(lambda: self._scorer.score(found))
 
     def identity(self) -> str:
