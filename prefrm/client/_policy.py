@@ -8,6 +8,7 @@ many clients do not come back at once. Another one is asked without waiting. Whe
 asked all the same, but a pause that a server asked for is kept.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -52,10 +53,9 @@ class RetryPolicy:
     unavailable_timeout: float = DEFAULT_UNAVAILABLE_TIMEOUT_S
 
     def __post_init__(self) -> None:
-        if not _is_number(self.deadline) or not 0 < self.deadline < float("inf"):
+        if not _is_seconds(self.deadline) or not self.deadline:
             raise ConfigError(f"deadline must be a positive number of seconds; received {self.deadline!r}")
-        timeout = self.unavailable_timeout
-        if not _is_number(timeout) or not 0 <= timeout < float("inf"):
+        if not _is_seconds(timeout := self.unavailable_timeout):
             raise ConfigError(
                 f"unavailable_timeout must be a number of seconds, 0 not to wait; received {timeout!r}"
             )
@@ -282,5 +282,5 @@ def _backoff(failures: int, longest: float, uniform: Uniform) -> float:
     return uniform(0.5, 1.0) * min(longest, FIRST_DELAY_S * 2.0 ** min(failures, 30))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf

@@ -79,11 +79,6 @@ class AsyncRemoteScorer(_Remote):
 
     _connections: Connections | None = None
 
-    @property
-    def opened(self) -> bool:
-        """Whether it has connections to close."""
-        return self._connections is not None
-
     async def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """As `RemoteScorer.score`."""
         return await self._connected().score(check_groups(groups))
@@ -155,7 +150,7 @@ class RemoteScorer(_Remote):
     def close(self) -> None:
         """Release the connections; scoring again opens new ones, which know nothing of the replicas yet."""
         # When the interpreter finalizes, the portal's thread no longer runs.
-        if self._scorer.opened and not sys.is_finalizing():
+        if self._scorer._connections and not sys.is_finalizing():
             _portal.run(self._scorer.close)
 
     def __enter__(self) -> "RemoteScorer":
