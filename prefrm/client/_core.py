@@ -121,10 +121,8 @@ class Connections:
             try:
                 answer = await self._attempt(question, turn, seconds)
             except (Failure, ProtocolError, TimeoutError) as failure:
-                error = self._error(failure, turn.replica, seconds)
-                final = attempts.failed(turn, error, getattr(failure, "pause", None))
-                if final is not None:
-                    raise final from failure
+                pause = getattr(failure, "pause", None)
+                attempts.failed(turn, self._error(failure, turn.replica, seconds), pause)
             except BaseException:
                 self._replicas.release(turn)
                 raise

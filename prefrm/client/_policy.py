@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
 
 from prefrm.errors import ConfigError, DeadlineError, OverloadedError, ScoringError, ServerUnavailableError
@@ -83,19 +83,19 @@ class _State:
     error: ScoringError | None = None
 
 
-@dataclass(slots=True)
 class Replicas:
     """The state of all replicas. Each `Turn` is handed back once: to `answered`, `set_back` or `release`."""
 
-    urls: Sequence[str]
-    clock: Callable[[], float] = time.monotonic
-    uniform: Uniform = random.uniform
-    _states: list[_State] = field(init=False)
-    _next: int = field(default=0, init=False)
-    _judge: tuple[str, str | None] | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        self._states = [_State() for _ in self.urls]
+    def __init__(
+        self,
+        urls: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Uniform = random.uniform,
+    ) -> None:
+        self.urls, self.clock, self.uniform = urls, clock, uniform
+        self._states = [_State() for _ in urls]
+        self._next = 0
+        self._judge: tuple[str, str | None] | None = None
 
     def __len__(self) -> int:
         return len(self._states)
@@ -260,21 +260,20 @@ class Attempts:
         self._replicas.answered(turn)
         self._call.note(None)
 
-    def failed(self, turn: Turn, error: ScoringError, pause: float | None = None) -> ScoringError | None:
-        """The error to raise if no other attempt can help, else None; `pause` is that of `Failure`."""
+    def failed(self, turn: Turn, error: ScoringError, pause: float | None = None) -> None:
+        """Raises the error if no other attempt can help; `pause` is that of `Failure`."""
         repeatable = isinstance(error, (ServerUnavailableError, OverloadedError, DeadlineError))
         if not repeatable or (pause is not None and pause < 0):
             self._replicas.release(turn)
-            return error
+            raise error
         said = [str(other) for other in self._replicas.errors()]
         self._replicas.set_back(turn, error, pause)
         if isinstance(error, DeadlineError) and not self._call.may_wait(0.0, silence=False):
-            return DeadlineError(f"{error}; before that: {'; '.join(said)}") if said else error
+            raise DeadlineError(f"{error}; before that: {'; '.join(said)}") if said else error
         self._call.note(error)
         rounds, uniform = self._failures // len(self._replicas), self._replicas.uniform
         self._waits_until = self._replicas.clock() + _backoff(rounds, LONGEST_DELAY_S, uniform)
         self._failures += 1
-        return None
 
 
 def _backoff(failures: int, longest: float, uniform: Uniform) -> float:
