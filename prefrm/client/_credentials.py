@@ -5,7 +5,7 @@ A token is kept out of every `repr`, message and log.
 
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from prefrm.client._endpoint import Endpoint
@@ -48,8 +48,7 @@ class TLS:
 
     def files(self) -> dict[str, Path]:
         """The files that are given, by attribute."""
-        given = {"ca": self.ca, "cert": self.cert, "key": self.key}
-        return {name: Path(path) for name, path in given.items() if path is not None}
+        return {name: Path(path) for name, path in asdict(self).items() if path is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
