@@ -148,8 +148,11 @@ class Connections:
                         lost = f"no sign of life for {LOOK_S:g} s while it was waited for"
                         raise Failure("UNAVAILABLE", lost)
                 return asking.result()
-        finally:
+        except BaseException:
             asking.cancel()
+            # Its end may be another failure, which asyncio would log if nobody took it.
+            await asyncio.gather(asking, return_exceptions=True)
+            raise
 
     async def _drop(self, replica: int, wire: Transport) -> None:
         """Close a transport whose other end may no longer exist; the next attempt opens another."""

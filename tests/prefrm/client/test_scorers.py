@@ -6,6 +6,7 @@ When they wait and for how long, `test_policy.py` shows on a clock of its own; t
 
 import asyncio
 import copy
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -255,6 +256,19 @@ class TestSilence:
         with pytest.raises(DeadlineError):
             score(ONE, [pair], deadline=0.4, unavailable_timeout=0)
         assert time.monotonic() - started < 3
+
+    def test_a_failure_at_the_deadline_is_no_stray_error(self, score, replicas, caplog, monkeypatch, pair):
+        async def fails_as_it_is_given_up(self, tensors, *, timeout):
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                raise away() from None
+
+        monkeypatch.setattr(FakeTransport, "infer", fails_as_it_is_given_up)
+        with pytest.raises(DeadlineError):
+            score(ONE, [pair], deadline=0.1, unavailable_timeout=0)
+        gc.collect()
+        assert caplog.records == []
 
     def test_who_never_answers_is_avoided_by_the_next_call(self, replicas, pair):
         replicas[0].gate.clear()
