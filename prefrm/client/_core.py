@@ -121,8 +121,14 @@ class Connections:
             try:
                 answer = await self._attempt(question, turn, seconds)
             except (Failure, ProtocolError, TimeoutError) as failure:
-                pause = getattr(failure, "pause", None)
-                attempts.failed(turn, self._error(failure, turn.replica, seconds), pause)
+                error = self._error(failure, turn.replica, seconds)
+                final = attempts.failed(turn, error, getattr(failure, "pause", None))
+                try:
+                    if final is not None:
+                        raise final from failure
+                finally:
+                    # Its traceback refers to this frame, and would keep the images until a collection.
+                    del error, final
             except BaseException:
                 self._replicas.release(turn)
                 raise
@@ -153,6 +159,9 @@ class Connections:
             # Its end may be another failure, which asyncio would log if nobody took it.
             await asyncio.gather(asking, return_exceptions=True)
             raise
+        finally:
+            # As above: its error's traceback refers to this frame.
+            del asking
 
     async def _drop(self, replica: int, wire: Transport) -> None:
         """Close a transport whose other end may no longer exist; the next attempt opens another."""

@@ -260,20 +260,21 @@ class Attempts:
         self._replicas.answered(turn)
         self._call.note(None)
 
-    def failed(self, turn: Turn, error: ScoringError, pause: float | None = None) -> None:
-        """Raises the error if no other attempt can help; `pause` is that of `Failure`."""
+    def failed(self, turn: Turn, error: ScoringError, pause: float | None = None) -> ScoringError | None:
+        """The error to raise if no other attempt can help, else None; `pause` is that of `Failure`."""
         repeatable = isinstance(error, (ServerUnavailableError, OverloadedError, DeadlineError))
         if not repeatable or (pause is not None and pause < 0):
             self._replicas.release(turn)
-            raise error
+            return error
         said = [str(other) for other in self._replicas.errors()]
         self._replicas.set_back(turn, error, pause)
         if isinstance(error, DeadlineError) and not self._call.may_wait(0.0, silence=False):
-            raise DeadlineError(f"{error}; before that: {'; '.join(said)}") if said else error
+            return DeadlineError(f"{error}; before that: {'; '.join(said)}") if said else error
         self._call.note(error)
         rounds, uniform = self._failures // len(self._replicas), self._replicas.uniform
         self._waits_until = self._replicas.clock() + _backoff(rounds, LONGEST_DELAY_S, uniform)
         self._failures += 1
+        return None
 
 
 def _backoff(failures: int, longest: float, uniform: Uniform) -> float:

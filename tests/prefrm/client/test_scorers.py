@@ -9,6 +9,7 @@ import copy
 import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,6 +20,7 @@ from prefrm.errors import (
     DeadlineError,
     OverloadedError,
     RecordError,
+    ScoringError,
     ServerUnavailableError,
 )
 from prefrm.winmatrix import Group, Scorer
@@ -297,6 +299,21 @@ class TestOneScorer:
                 assert twin.url == judge.url == "grpc://r0:8001/judge"
                 assert agree(twin.score([pair]), scorer.score([pair]))
         assert copy.deepcopy(connect_async(ONE)).url == "grpc://r0:8001/judge"
+
+    @pytest.mark.parametrize("error", [refused(), away()], ids=["refused", "away"])
+    def test_an_error_that_was_handled_keeps_no_images(self, replicas, pair, error):
+        replicas[0].always = error
+        gc.disable()
+        try:
+            with connect(ONE, unavailable_timeout=0) as judge:
+                with pytest.raises(ScoringError) as caught:
+                    judge.score([pair])
+                # Its traceback refers to the frames of the call, and they to the images.
+                raised = weakref.ref(caught.value)
+                del caught
+                assert raised() is None
+        finally:
+            gc.enable()
 
     def test_cancelling_an_async_call_is_a_cancellation(self, replicas, pair):
         replicas[0].gate.clear()
