@@ -15,6 +15,7 @@ from typer.exceptions import Abort, TyperException
 
 from prefrm.cli.bench import bench
 from prefrm.cli.calibrate import calibrate
+from prefrm.cli.check_trainer import check_trainer
 from prefrm.cli.evaluate import evaluate
 from prefrm.cli.label import label
 from prefrm.cli.quickstart import quickstart
@@ -99,6 +100,7 @@ def _add_commands() -> None:
     app.command()(calibrate)
     app.command()(score)
     app.command()(label)
+    app.command(name="check-trainer")(check_trainer)
     app.add_typer(bench, name="bench")
 
 

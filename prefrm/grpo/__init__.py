@@ -1,4 +1,4 @@
-"""Win matrices as rewards of trainers: TRL, flow_grpo and ddpo-pytorch, Flow-Factory, slime, verl.
+"""Win matrices as rewards of trainers: TRL, flow_grpo, Flow-Factory, slime, verl.
 
 Importing this package imports neither torch nor any trainer.
 """
@@ -7,7 +7,7 @@ from prefrm.grpo.combined import CombinedReward
 from prefrm.grpo.conversations import last_user_text
 from prefrm.grpo.flow import FlowGRPOReward
 from prefrm.grpo.group_calls import FlowFactoryReward, SlimeReward
-from prefrm.grpo.ordering import OrderedExecutor
+from prefrm.grpo.references import reference_folder
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.grpo.trl import AsyncPreferenceReward, PreferenceReward
 from prefrm.grpo.verl import VerlReward
@@ -18,9 +18,9 @@ __all__ = [
     "CombinedReward",
     "FlowFactoryReward",
     "FlowGRPOReward",
-    "OrderedExecutor",
     "PreferenceReward",
     "SlimeReward",
     "VerlReward",
     "last_user_text",
+    "reference_folder",
 ]

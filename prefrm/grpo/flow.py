@@ -1,46 +1,64 @@
-"""A scorer as a reward function of flow_grpo and ddpo-pytorch: `fn(images, prompts, metadata)`.
+"""A scorer as a reward function of flow_grpo: `fn(images, prompts, metadata)`.
 
-Their trainers call it with each process's own batch, on threads, and their sampler
-(`DistributedKRepeatSampler`) deals the images of a prompt out over the batches of all processes. So the
-images are brought together first, and every process scores its share of the groups.
+The trainer calls it on threads, with each process's own batches. Its samplers deal the images of a prompt out
+over the processes, and newer ones over all batches of an epoch, so the groups are collected first.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from prefrm.errors import ConfigError
-from prefrm.grpo.groups import GroupRule, Rewards
-from prefrm.grpo.layout import Candidate, pack, unpack
-from prefrm.grpo.ordering import CallOrder
-from prefrm.grpo.ranks import Ranks, attempt
+from prefrm.grpo.collector import Collector, Keyed
+from prefrm.grpo.groups import GroupRule, OnSingle
+from prefrm.grpo.layout import Candidate
+from prefrm.grpo.references import Reference
 from prefrm.pixels import split_images
 from prefrm.rewards import RewardFunction
 from prefrm.winmatrix import Floats, OnMissing, Scorer, WinMatrix, score_all
 
 __all__ = ["FlowGRPOReward"]
 
-Shares = list[tuple[Rewards, list[float]]]
+ADVICE = (
+    "set group_size to the trainer's sample.num_image_per_prompt, and give its pool a thread for each batch "
+    "of an epoch: futures.ThreadPoolExecutor(max_workers=train_sampler.num_batches_per_epoch)"
+)
+
+ALONE = "flow_grpo evaluates with one image of a prompt, every eval_freq epochs and before the first"
+
+Outcome = tuple[float, float]
+"""A candidate's reward and its mean order gap."""
 
 
 class FlowGRPOReward:
-    """A reward function in the form of `flow_grpo/rewards.py` and `ddpo_pytorch/rewards.py`.
+    """A reward function in the form of `flow_grpo/rewards.py`.
 
-    The images of one prompt, over the batches of all processes of one call, are a group; with `group_key`,
-    those whose metadata agree in that entry. Each process calls it once for each batch, in the same order:
-    on one thread, or in an `OrderedExecutor`.
+    In training, `group_size` images with the same prompt and the same metadata are a group, from whichever
+    calls and processes they come; a call returns once the groups of all its images are scored. In evaluation
+    each image is a group of one, see `on_single`.
+
+    flow_grpo passes its rewards no sign of an evaluation. But its `multi_score`, which calls them, has the
+    argument `only_strict`, which every training script sets to True in training and to False in evaluation.
+    It is read there, unless it is passed.
 
     Args:
         scorer: what judges the groups.
         group_size: the trainer's images of a prompt (`config.sample.num_image_per_prompt`). A prompt that
-            was drawn twice makes one group twice as large, as in the trainer's own statistics.
-        group_key: the entry of each image's metadata that names its group.
+            was drawn twice makes two groups.
+        group_key: the entry of each image's metadata that names its group, instead of prompt and metadata.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
         on_missing: what to do about an image without a reward, such as one with a pixel that is NaN or out of
-            range: "raise", or "drop", which gives it NaN. These trainers skip no NaN: whoever drops must mask
+            range: "raise", or "drop", which gives it NaN. The trainer skips no NaN: whoever drops must mask
             them.
+        on_single: what to do about an image in evaluation: "nan" gives NaN, "raise" stops the run, and
+            "reference" compares it with the image that `reference` gives.
+        reference: `reference(prompt, metadata)` gives an image; or a folder as `reference_folder` reads it.
+        patience: seconds that an incomplete group waits for a further call.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -54,18 +72,25 @@ class FlowGRPOReward:
         group_key: str | None = None,
         reward: str | RewardFunction = "win_rate",
         on_missing: OnMissing = "raise",
+        on_single: OnSingle = "nan",
+        reference: Reference | str | Path | None = None,
+        patience: float = 600.0,
     ) -> None:
         if group_size < 2:
             raise ConfigError(f"a group needs at least 2 images; received group_size={group_size}")
         self._scorer = scorer
-        self._group_size = group_size
         self._group_key = group_key
-        self._rule = GroupRule.of(reward, on_missing)
-        self._ranks = Ranks()
-        self._calls = CallOrder()
+        self._rule = GroupRule.of(reward, on_missing, on_single, reference, alone=ALONE)
+        self._groups = Collector(self._judged, size=group_size, patience=patience, advice=ADVICE)
 
     def __call__(
-        self, images: Any, prompts: Sequence[str], metadata: Any = None, **options: Any
+        self,
+        images: Any,
+        prompts: Sequence[str],
+        metadata: Any = None,
+        ref_images: Any = None,
+        only_strict: bool | None = None,
+        **options: Any,
     ) -> tuple[Floats, dict[str, Floats]]:
         """One reward for each image of this process, and their mean order gaps.
 
@@ -73,82 +98,77 @@ class FlowGRPOReward:
             images: a tensor or an array, NCHW or NHWC, of floats in [0, 1] or of uint8; or a sequence of
                 images.
             prompts: one for each image.
-            metadata: one mapping for each image; looked at only for `group_key`.
-            options: others that a trainer passes, such as flow_grpo's `only_strict`; without effect.
+            metadata: one mapping for each image, or nothing.
+            ref_images: the source images of an editing trainer; without effect, as their paths are metadata.
+            only_strict: False in evaluation; None reads it of the calling `multi_score`.
+            options: others that a variant of the trainer passes; without effect.
 
         Raises:
-            ConfigError: the images are in another form, a group is not whole, or one of several processes
-                makes its calls on several threads outside an `OrderedExecutor`.
+            ConfigError: the images are in another form, or a group does not become whole.
             MediaError: an image cannot be encoded and `on_missing` is "raise".
             ScoringError: the scorer could not answer, here or on another process.
             IncompleteMatrixError: an image has no reward and `on_missing` is "raise".
         """
-        with self._calls.turn():
-            rank = self._ranks.join()
-            local: list[tuple[str, Candidate]] = []
+        only_strict = _only_strict() if only_strict is None else only_strict
+        outcomes: list[Outcome]
+        if only_strict is False:
+            groups = [
+                self._rule.completed([item.candidate], metadata[n] if metadata else None)
+                for n, item in enumerate(self._items(images, prompts, metadata))
+            ]
+            outcomes = [outcome for (outcome,) in self._judged(groups)]
+        else:
+            outcomes = self._groups.outcomes(lambda: self._items(images, prompts, metadata))
+        rewards, gaps = np.array(outcomes, dtype=np.float32).reshape(-1, 2).T
+        return rewards, {"order_gap": gaps}
 
-            def keyed() -> bytes:
-                if not self._ranks.alone:
-                    self._calls.check()
-                local.extend(self._candidates(images, prompts, metadata))
-                return json.dumps([key for key, _ in local]).encode()
-
-            keys = [json.loads(part) for part in self._ranks.share(attempt(keyed))]
-            packed = self._ranks.share(pack([candidate for _, candidate in local]))
-            candidates = [candidate for part in packed for candidate in unpack(part)]
-            places = _places([key for part in keys for key in part])
-            shared = self._ranks.share(attempt(lambda: self._scored(candidates, places, rank, len(keys))))
-            rewards, gaps = _assembled([json.loads(part) for part in shared], places)
-        start = sum(len(part) for part in keys[:rank])
-        own = slice(start, start + len(local))
-        return (
-            np.array(self._rule.numbers(rewards[own]), dtype=np.float32),
-            {"order_gap": np.array(gaps[own], dtype=np.float32)},
-        )
-
-    def _candidates(
-        self, images: Any, prompts: Sequence[str], metadata: Any
-    ) -> Iterator[tuple[str, Candidate]]:
+    def _items(self, images: Any, prompts: Sequence[str], metadata: Any) -> list[Keyed]:
         single = split_images(images)
         if len(single) != len(prompts):
             raise ConfigError(f"received {len(single)} images and {len(prompts)} prompts")
-        for n, (prompt, image) in enumerate(zip(prompts, single, strict=True)):
-            yield self._key(prompt, metadata, n), self._rule.candidate(prompt, image)
+        return [
+            Keyed(self._key(prompt, metadata, n), self._rule.candidate(prompt, image))
+            for n, (prompt, image) in enumerate(zip(prompts, single, strict=True))
+        ]
 
     def _key(self, prompt: str, metadata: Any, n: int) -> str:
-        if self._group_key is None:
-            return prompt
         try:
-            return json.dumps(metadata[n][self._group_key])
-        except (TypeError, LookupError) as error:
-            raise ConfigError(f"the metadata of image {n} has no plain {self._group_key!r}") from error
+            if self._group_key is not None:
+                return json.dumps(metadata[n][self._group_key])
+            about = metadata[n] if metadata else None
+            return f"{prompt} {json.dumps(about, sort_keys=True)}" if about else prompt
+        except (TypeError, ValueError, LookupError) as error:
+            entry = "plain values" if self._group_key is None else f"plain {self._group_key!r}"
+            raise ConfigError(
+                f"the metadata of image {n} has no {entry} to tell its group by ({error}); pass group_key, "
+                "the entry that has"
+            ) from error
 
-    def _scored(
-        self, candidates: Sequence[Candidate], places: Mapping[str, list[int]], rank: int, world: int
-    ) -> bytes:
-        """The rewards and gaps of every `world`-th group, from number `rank` on, as JSON."""
-        for key, members in places.items():
-            if len(members) % self._group_size:
-                raise ConfigError(
-                    f"{len(members)} images of {key[:60]!r} are no whole groups of {self._group_size}: the "
-                    "images of a prompt must be in one call, over all processes; for an evaluation with an "
-                    "image a prompt, which has nothing to compare, pass the trainer another reward"
-                )
-        groups = [[candidates[n] for n in members] for members in list(places.values())[rank::world]]
+    def _judged(self, groups: list[list[Candidate]]) -> list[list[Outcome]]:
+        """The outcome of each candidate."""
         to_score = self._rule.to_score(groups)
-        matrices = score_all(self._scorer, to_score)
         gaps: list[list[float]] = []
         rewards = self._rule.settle(
-            groups, to_score, matrices, each=lambda matrix: gaps.append(_gaps(matrix))
+            groups,
+            to_score,
+            score_all(self._scorer, to_score),
+            each=lambda matrix: gaps.append(_gaps(matrix)),
         )
-        return json.dumps(list(zip(rewards, gaps, strict=True))).encode()
+        return [
+            # A reference has a gap, but no reward.
+            list(zip(self._rule.numbers(row), gap, strict=False))
+            for row, gap in zip(rewards, gaps, strict=True)
+        ]
 
 
-def _places(keys: Sequence[str]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = {}
-    for n, key in enumerate(keys):
-        places.setdefault(key, []).append(n)
-    return places
+def _only_strict() -> bool | None:
+    """The variable of this name of the innermost caller that has it."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if isinstance(value := frame.f_locals.get("only_strict"), bool):
+            return value
+        frame = frame.f_back
+    return None
 
 
 def _gaps(matrix: WinMatrix) -> list[float]:
@@ -157,14 +177,3 @@ def _gaps(matrix: WinMatrix) -> list[float]:
     total = np.where(known, matrix.order_gap, 0).sum(axis=1, dtype=np.float64)
     count = known.sum(axis=1)
     return [float(gap) for gap in np.where(count > 0, total / np.maximum(count, 1), np.nan)]
-
-
-def _assembled(shares: Sequence[Shares], places: Mapping[str, list[int]]) -> tuple[Rewards, list[float]]:
-    count = sum(len(members) for members in places.values())
-    rewards: Rewards = [None] * count
-    gaps = [float("nan")] * count
-    for number, members in enumerate(places.values()):
-        own, own_gaps = shares[number % len(shares)][number // len(shares)]
-        for n, reward, gap in zip(members, own, own_gaps, strict=True):
-            rewards[n], gaps[n] = reward, gap
-    return rewards, gaps

@@ -7,21 +7,25 @@ it, and a group of fewer than two is not scored at all.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from prefrm.errors import ConfigError, IncompleteMatrixError, MediaError
 from prefrm.grpo.layout import Candidate
+from prefrm.grpo.references import Reference, reference_folder
 from prefrm.pixels import encode_image
 from prefrm.rewards import REWARDS, RewardFunction
 from prefrm.winmatrix import Group, OnMissing, WinMatrix, check_answer, check_on_missing
 
-__all__ = ["GroupRule", "Rewards", "to_group"]
+__all__ = ["GroupRule", "OnSingle", "Rewards", "to_group"]
 
 logger = logging.getLogger(__name__)
 
 Rewards = list[float | None]
+OnSingle = Literal["reference", "nan", "raise"]
+ALONE = "let the trainer make several images of a prompt"
 
 
 def to_group(rows: Sequence[Candidate]) -> Group:
@@ -36,26 +40,64 @@ def to_group(rows: Sequence[Candidate]) -> Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRule:
-    """How a group's matrix becomes rewards.
+    """How a group becomes rewards, the same under every trainer.
 
     Attributes:
         reward: turns a matrix into one number for each candidate.
         on_missing: what to do about an image that cannot be encoded, and about a pair that was neither judged
             nor inferred.
+        on_single: what to do about a group of one, as trainers make them in evaluation. It has no comparison:
+            "nan" gives NaN, "raise" stops the run, and "reference" compares it with a reference image, so
+            that a win rate is the probability that it is preferred to that image.
+        reference: gives the reference image of a prompt and whatever its trainer knows beside it (metadata,
+            columns); None if there is none, which leaves the candidate without a reward.
+        alone: where the trainer makes groups of one and which setting says so, for the message of "raise".
     """
 
     reward: RewardFunction
     on_missing: OnMissing
+    on_single: OnSingle = "nan"
+    reference: Reference | None = None
+    alone: str = ALONE
 
     @classmethod
-    def of(cls, reward: str | RewardFunction, on_missing: OnMissing) -> "GroupRule":
-        """The rule of a reward's name in `prefrm.rewards.REWARDS`, or of a function. Raises `ConfigError`."""
+    def of(
+        cls,
+        reward: str | RewardFunction,
+        on_missing: OnMissing,
+        on_single: OnSingle = "nan",
+        reference: Reference | str | Path | None = None,
+        *,
+        alone: str = ALONE,
+    ) -> "GroupRule":
+        """The rule of a reward's name in `prefrm.rewards.REWARDS`, or of a function.
+
+        Args:
+            reference: a function, or a folder as `reference_folder` reads it.
+
+        Raises:
+            ConfigError: a setting is wrong.
+            DatasetError: the folder cannot be read.
+        """
         if isinstance(reward, str) and reward not in REWARDS:
             raise ConfigError(
                 f"reward must be one of {', '.join(REWARDS)} or a function; received {reward!r}"
             )
         check_on_missing(on_missing)
-        return cls(reward=REWARDS[reward] if isinstance(reward, str) else reward, on_missing=on_missing)
+        if on_single not in get_args(OnSingle):
+            raise ConfigError(f'on_single must be "reference", "nan" or "raise"; received {on_single!r}')
+        if (on_single == "reference") != (reference is not None):
+            raise ConfigError(
+                f'on_single="reference" and reference=... go together; received on_single={on_single!r} '
+                f"{'without a' if reference is None else 'with a'} reference"
+            )
+        return cls(
+            reward=REWARDS[reward] if isinstance(reward, str) else reward,
+            on_missing=on_missing,
+            on_single=on_single,
+            reference=reference_folder(reference) if isinstance(reference, str | Path) else reference,
+            alone=alone,
+        )
 
     def candidate(self, prompt: str, image: Any) -> Candidate:
         """The candidate of an image in any form that `encode_image` takes; None and b"" are missing.
@@ -73,6 +115,28 @@ class GroupRule:
             encoded = b""
         return Candidate(prompt=prompt, image=encoded or None)
 
+    def completed(self, rows: Sequence[Candidate], about: Any = None) -> list[Candidate]:
+        """The candidates, and their reference if there is but one of them and `on_single` is "reference".
+
+        Args:
+            rows: the candidates of a group.
+            about: passed to `reference` beside the prompt.
+
+        Raises:
+            ConfigError: there is one candidate and `on_single` is "raise", or the reference is not an image.
+            MediaError: the reference cannot be encoded and `on_missing` is "raise".
+        """
+        if len(rows) != 1 or self.on_single == "nan":
+            return list(rows)
+        (only,) = rows
+        if self.reference is None:
+            raise ConfigError(
+                f"a group of one image, for {only.prompt[:60]!r}, has no other to be compared with; "
+                f'{self.alone}; on_single="nan" gives NaN, and "reference" compares it with a reference image'
+            )
+        image = self.candidate(only.prompt, self.reference(only.prompt, about)).image
+        return [only, Candidate(prompt=only.prompt, image=image, reference=True)]
+
     def to_score(self, groups: Sequence[Sequence[Candidate]]) -> list[Group]:
         """The groups that a scorer is to be asked about: those with two candidates at least."""
         return [to_group(rows) for rows in groups if len(_present(rows)) > 1]
@@ -85,7 +149,7 @@ class GroupRule:
         *,
         each: Callable[[WinMatrix], None] = lambda matrix: None,
     ) -> list[Rewards]:
-        """The rewards of every group, None for a candidate that has none.
+        """The rewards of every group without its references, None for a candidate that has none.
 
         Args:
             groups: all of them.
@@ -104,23 +168,26 @@ class GroupRule:
             present = _present(rows)
             matrix = next(answers) if len(present) > 1 else WinMatrix.missing(["not scored"] * len(rows))
             each(matrix)
-            rewards.append(self._rewards(matrix, present))
+            values = self._rewards(matrix, present)
+            rewards.append([value for row, value in zip(rows, values, strict=True) if not row.reference])
         return rewards
 
     def numbers(self, rewards: Rewards) -> list[float]:
-        """The rewards for a trainer that knows no None: NaN, where `on_missing` is "drop".
+        """The rewards of a group for a trainer that knows no None, which becomes NaN.
 
         Raises:
-            IncompleteMatrixError: a candidate has none and `on_missing` is "raise".
+            IncompleteMatrixError: a candidate of several, or one with a reference, has no reward and
+                `on_missing` is "raise".
         """
-        if self.on_missing == "raise" and None in rewards:
+        without_opponent = len(rewards) == 1 and self.on_single == "nan"
+        if self.on_missing == "raise" and None in rewards and not without_opponent:
             raise IncompleteMatrixError(
                 f"{rewards.count(None)} of {len(rewards)} candidates have no reward, first that in place "
                 f'{rewards.index(None)}: they have no image or no opponent; on_missing="drop" gives NaN'
             )
         return [float("nan") if reward is None else reward for reward in rewards]
 
-    def _rewards(self, matrix: WinMatrix, present: list[int]) -> Rewards:
+    def _rewards(self, matrix: WinMatrix, present: Sequence[int]) -> Rewards:
         rewards: Rewards = [None] * matrix.size
         if len(present) > 1:
             values = self.reward(matrix.subset(present), on_missing=self.on_missing)

@@ -22,10 +22,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A prompt and an encoded image, None where the candidate is missing."""
+    """A prompt and an encoded image, None where the candidate is missing.
+
+    A reference is not a candidate of the trainer: it is what a group of one is compared with.
+    """
 
     prompt: str
     image: bytes | None
+    reference: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

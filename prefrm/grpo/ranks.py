@@ -1,15 +1,15 @@
 """What the processes of a training run tell each other, as bytes; one process needs no torch for it.
 
-Nothing is pickled: bytes travel as padded uint8 tensors after their lengths. A process that failed tells
-the others instead of leaving them to wait, so a failure anywhere is raised everywhere.
+Nothing is pickled: bytes travel as uint8 tensors after their lengths. A process that failed tells the others
+instead of leaving them to wait, so a failure anywhere is raised everywhere.
 """
 
 import asyncio
 import contextlib
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
 
 from prefrm.errors import ScoringError
 
@@ -18,8 +18,11 @@ __all__ = ["Ranks", "attempt"]
 OK, FAILED = b"\0", b"\1"
 
 
-def attempt(work: Callable[[], bytes]) -> bytes | Exception:
-    """What `work` returns, or the exception that it raises: what `Ranks.share` wants."""
+T = TypeVar("T")
+
+
+def attempt(work: Callable[[], T]) -> T | Exception:
+    """What `work` returns, or the exception that it raises: what `Ranks.share` and `Ranks.deal` take."""
     try:
         return work()
     except Exception as error:
@@ -50,6 +53,12 @@ class Ranks:
         """Whether this process is the only one."""
         return _distributed() is None
 
+    @property
+    def count(self) -> int:
+        """How many processes there are."""
+        dist = _distributed()
+        return 1 if dist is None else int(dist.get_world_size())
+
     def join(self) -> int:
         """This process's rank. All processes call it in the same order; the first call opens the group."""
         dist = _distributed()
@@ -75,21 +84,28 @@ class Ranks:
             yield
 
     def share(self, local: bytes | Exception) -> list[bytes]:
-        """Give `local` to every process and return what all of them gave, by rank.
+        """Give `local` to every process and return what all of them gave, by rank. Raises as `deal` does."""
+        return self.deal(local if isinstance(local, Exception) else [local] * self.count)
+
+    def deal(self, parts: Sequence[bytes] | Exception) -> list[bytes]:
+        """Send `parts[r]` to the process of rank r, and return what each process sent here, by rank.
 
         Raises:
-            Exception: `local` itself, if it is one.
+            Exception: `parts` itself, if it is one.
             ScoringError: another process gave an exception; names the rank and what went wrong there.
         """
         self.join()
-        message = FAILED + _describe(local) if isinstance(local, Exception) else OK + local
-        messages = _all_gather(message, self._group[0]) if _distributed() else [message]
-        if isinstance(local, Exception):
-            raise local
-        for rank, received in enumerate(messages):
-            if received[:1] == FAILED:
-                raise ScoringError(f"rank {rank} failed: {received[1:].decode()}")
-        return [received[1:] for received in messages]
+        if isinstance(parts, Exception):
+            messages = [FAILED + _describe(parts)] * self.count
+        else:
+            messages = [OK + part for part in parts]
+        received = messages if self.alone else _all_to_all(messages, self._group[0])
+        if isinstance(parts, Exception):
+            raise parts
+        for rank, message in enumerate(received):
+            if message[:1] == FAILED:
+                raise ScoringError(f"rank {rank} failed: {message[1:].decode()}")
+        return [message[1:] for message in received]
 
 
 def _distributed() -> Any | None:
@@ -111,15 +127,19 @@ def _describe(error: Exception) -> bytes:
     return f"{type(error).__name__}: {error}".encode(errors="backslashreplace")
 
 
-def _all_gather(message: bytes, group: Any) -> list[bytes]:
+def _all_to_all(messages: Sequence[bytes], group: Any) -> list[bytes]:
     import torch
     import torch.distributed as dist
 
-    size = dist.get_world_size(group)
-    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(size)]
-    dist.all_gather(lengths, torch.tensor([len(message)]), group=group)
-    longest = max(int(length) for length in lengths)
-    padded = torch.frombuffer(bytearray(message.ljust(longest, b"\0")), dtype=torch.uint8)
-    received = [torch.zeros(longest, dtype=torch.uint8) for _ in range(size)]
-    dist.all_gather(received, padded, group=group)
-    return [data[: int(length)].numpy().tobytes() for data, length in zip(received, lengths, strict=True)]
+    lengths = [len(message) for message in messages]
+    expected = torch.empty(len(messages), dtype=torch.int64)
+    dist.all_to_all_single(expected, torch.tensor(lengths), group=group)
+    received = torch.empty(int(expected.sum()), dtype=torch.uint8)
+    dist.all_to_all_single(
+        received,
+        torch.frombuffer(bytearray(b"".join(messages)), dtype=torch.uint8),
+        expected.tolist(),
+        lengths,
+        group=group,
+    )
+    return [part.numpy().tobytes() for part in received.split(expected.tolist())]

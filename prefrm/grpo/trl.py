@@ -8,18 +8,22 @@ Knows nothing of models: a scorer is the local engine, a remote client or a fake
 """
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.grpo.conversations import last_user_text
-from prefrm.grpo.groups import GroupRule, Rewards
+from prefrm.grpo.groups import GroupRule, OnSingle, Rewards
 from prefrm.grpo.layout import Candidate, Layout, pack, unpack
 from prefrm.grpo.ranks import Ranks, attempt
+from prefrm.grpo.references import Reference
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.rewards import RewardFunction
 from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix, score_all
@@ -28,6 +32,9 @@ __all__ = ["AsyncPreferenceReward", "PreferenceReward"]
 
 LogMetric = Callable[[str, float], None]
 S = TypeVar("S")
+
+# It brought `is_async_callable`; before, TRL took an object whose call is asynchronous for a synchronous one.
+ASYNC_SINCE = (1, 14)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +58,13 @@ class _GroupReward(Generic[S]):
         reward: str | RewardFunction = "win_rate",
         on_missing: OnMissing = "raise",
         to_prompt: Callable[..., str] = last_user_text,
+        on_single: OnSingle = "nan",
+        reference: Reference | str | Path | None = None,
         name: str = "preference",
     ) -> None:
-        rule = GroupRule.of(reward, on_missing)
+        if inspect.iscoroutinefunction(type(self).__call__):
+            _require_async_rewards()
+        rule = GroupRule.of(reward, on_missing, on_single, reference, alone="set num_generations_eval")
         if num_generations is not None and num_generations < 2:
             raise ConfigError(
                 f"a group needs at least 2 candidates; received num_generations={num_generations}"
@@ -75,16 +86,20 @@ class _GroupReward(Generic[S]):
     ) -> _Turn:
         """Bring each group together on one process."""
         local: list[Candidate] = []
+        lone: list[list[Candidate]] = []
 
         def counted() -> bytes:
             size = self._group_size(log_metric)
-            local.extend(self._candidates(prompts, completions, columns))
+            rows = [{name: values[n] for name, values in columns.items()} for n in range(len(prompts))]
+            local.extend(self._candidates(prompts, completions, rows))
+            if size == 1:
+                lone.extend(self._rule.completed([one], row) for one, row in zip(local, rows, strict=True))
             return json.dumps([len(local), size]).encode()
 
         counts, sizes = zip(*map(json.loads, self._ranks.share(attempt(counted))), strict=True)
         layout = Layout(counts=counts, size=sizes[0], rank=self._ranks.join())
         heads = [unpack(head) for head in self._ranks.share(pack(local[: layout.head]))]
-        return _Turn(layout=layout, groups=layout.collect(local, heads), log_metric=log_metric)
+        return _Turn(layout=layout, groups=lone or layout.collect(local, heads), log_metric=log_metric)
 
     def _close(self, turn: _Turn, rewards: bytes | Exception) -> Rewards:
         """Bring each candidate's reward back to the process that holds it."""
@@ -109,11 +124,10 @@ class _GroupReward(Generic[S]):
         return size
 
     def _candidates(
-        self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Sequence[Any]]
+        self, prompts: Sequence[Any], completions: Sequence[Any], rows: Sequence[Mapping[str, Any]]
     ) -> list[Candidate]:
         candidates = []
-        for n, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-            row = {name: values[n] for name, values in columns.items()}
+        for prompt, completion, row in zip(prompts, completions, rows, strict=True):
             text = self._to_prompt(prompt, **row)
             if not isinstance(text, str):
                 raise ConfigError(f"to_prompt must return a string; it returned {type(text).__name__}")
@@ -180,6 +194,9 @@ class PreferenceReward(_GroupReward[Scorer]):
             None, and the others are compared without it. With "drop" that goes for an image that cannot be
             encoded (a pixel is NaN or out of range), too.
         to_prompt: `to_prompt(prompt, **columns)` gives the text that the images are judged by.
+        on_single: what to do about a group of one, as evaluation with `num_generations_eval=1` has them; see
+            `GroupRule`.
+        reference: `reference(prompt, columns)` gives an image; or a folder as `reference_folder` reads it.
         name: names the reward and its metrics in the logs: `name/win_rate_std` (the spread of a group's win
             rates), `name/invalid_pairs` (the share of a group's pairs that were neither judged nor inferred),
             `name/inferred_pairs` and `name/order_gap`, each the mean over groups.
@@ -214,7 +231,11 @@ class PreferenceReward(_GroupReward[Scorer]):
 
 
 class AsyncPreferenceReward(_GroupReward[AsyncScorer]):
-    """`PreferenceReward` over an asynchronous scorer; TRL awaits it together with its other async rewards."""
+    """`PreferenceReward` over an asynchronous scorer; TRL awaits it together with its other async rewards.
+
+    Raises:
+        ConfigError: as `PreferenceReward`, or the installed TRL, older than 1.14, would not await it.
+    """
 
     async def __call__(
         self,
@@ -240,3 +261,15 @@ class AsyncPreferenceReward(_GroupReward[AsyncScorer]):
             except Exception as error:
                 rewards = error
             return await asyncio.to_thread(self._close, turn, rewards)
+
+
+def _require_async_rewards() -> None:
+    try:
+        found = metadata.version("trl")
+    except metadata.PackageNotFoundError:
+        return
+    if tuple(int(part) for part in found.split(".")[:2]) < ASYNC_SINCE:
+        raise ConfigError(
+            f"AsyncPreferenceReward needs trl {'.'.join(map(str, ASYNC_SINCE))} or newer, which awaits it; "
+            f"found {found}: install a newer one, or use PreferenceReward"
+        )

@@ -7,17 +7,27 @@ whole; the group is scored once, and every call gets its part.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prefrm.errors import ConfigError
 from prefrm.grpo.conversations import last_user_text
-from prefrm.grpo.groups import GroupRule
+from prefrm.grpo.groups import GroupRule, OnSingle
 from prefrm.grpo.layout import Candidate
+from prefrm.grpo.references import Reference
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.rewards import RewardFunction
 from prefrm.winmatrix import OnMissing
 
 __all__ = ["VerlReward"]
+
+# The calls of an asynchronous actor that Ray runs at once by default; verl sets no other number.
+RAY_CALLS = 1000
+# A call that is about to begin does so within this time.
+STUCK_S = 5.0
+
+NO_VALIDATION = "set trainer.val_before_train=False and trainer.test_freq=-1"
+ALONE = f"verl validates with one seed for all samples of a prompt: {NO_VALIDATION}"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -25,7 +35,6 @@ class _Waiting:
     came: int = 0
     rows: list[Candidate] = field(default_factory=list)
     rewards: asyncio.Future[list[float]]
-    patience: asyncio.TimerHandle
     scoring: asyncio.Task[None] | None = None
 
     def fail(self, error: Exception) -> None:
@@ -34,6 +43,7 @@ class _Waiting:
             self.rewards.set_exception(error)
             # Asked for here, so that asyncio says nothing of it if all samples were cancelled.
             self.rewards.exception()
+            self.rows.clear()
 
 
 class VerlReward:
@@ -43,20 +53,26 @@ class VerlReward:
             run_single = VerlReward(connect_async("grpc://judge:8001/judge"), group_size=16)
 
     The subclass is named in `reward.reward_manager` (source `importlib`). `reward.num_workers` must be 1, as
-    verl gives a sample to any worker, and validation needs as many samples a prompt
-    (`rollout.val_kwargs.n`) or another manager. The contracts are
+    verl gives a sample to any worker. The contracts are
     `verl/experimental/reward_loop/reward_manager/base.py` and, for images,
     `verl_omni/reward_loop/reward_manager/visual.py`: `data` has one item with `batch["responses"]`,
-    [3, H, W], uint8 or floats in [0, 1], and `non_tensor_batch["uid"]`, which names its group.
+    [3, H, W], uint8 or floats in [0, 1], and `non_tensor_batch["uid"]`, which names its group. In
+    validation, where `meta_info["validate"]` is true, each sample is a group of one: all samples of a prompt
+    have the same seed there.
 
     Args:
         scorer: what judges the groups.
         group_size: the samples of a prompt, `rollout.n`.
-        patience: seconds for a group to become whole, from its first sample on.
+        patience: seconds that an incomplete group waits for a further sample, of any group. It stays
+            incomplete if a rollout of it fails, which verl does not tell a reward.
         to_prompt: gives the text to judge by; by default, of `raw_prompt`, the text or its last user message.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
         on_missing: what to do about a sample without a reward: "raise", or "drop", which gives it NaN. A
-            sample whose image cannot be encoded (a pixel is NaN or out of range) is one of them.
+            sample whose image cannot be encoded (a pixel is NaN or out of range) is one of them. Of a group
+            that stays incomplete, "drop" compares those that came.
+        on_single: what to do about a sample in validation; see `GroupRule`.
+        reference: `reference(prompt, non_tensor_batch)` gives an image; or a folder as `reference_folder`
+            reads it.
     """
 
     def __init__(
@@ -64,19 +80,22 @@ class VerlReward:
         scorer: AsyncScorer,
         *,
         group_size: int,
-        patience: float = 3600.0,
-        to_prompt: Callable[[Any], str] = lambda item: last_user_text(item.non_tensor_batch["raw_prompt"]),
+        patience: float = 600.0,
+        to_prompt: Callable[[Any], str] | None = None,
         reward: str | RewardFunction = "win_rate",
         on_missing: OnMissing = "raise",
+        on_single: OnSingle = "nan",
+        reference: Reference | str | Path | None = None,
     ) -> None:
         if group_size < 2:
             raise ConfigError(f"a group needs at least 2 samples; received group_size={group_size}")
         self._scorer = scorer
         self._group_size = group_size
         self._patience = patience
-        self._to_prompt = to_prompt
-        self._rule = GroupRule.of(reward, on_missing)
+        self._to_prompt = to_prompt or _raw_prompt
+        self._rule = GroupRule.of(reward, on_missing, on_single, reference, alone=ALONE)
         self._waiting: dict[str, _Waiting] = {}
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def __call__(self, data: Any) -> dict[str, Any]:
         """`{"reward_score": its reward, "reward_extra_info": {}}`, once its group is whole.
@@ -84,58 +103,101 @@ class VerlReward:
         What is wrong with one sample is raised for each of its group, at once.
 
         Raises:
-            ConfigError: the group did not become whole in time, its prompts differ, or a sample's image or
-                prompt is of another form.
+            ConfigError: the group did not become whole, its prompts differ, or a sample's image or prompt is
+                of another form.
             MediaError: a sample's image cannot be encoded and `on_missing` is "raise".
             ScoringError: the scorer could not answer.
             IncompleteMatrixError: a sample has no reward and `on_missing` is "raise".
         """
         item = data[0]
-        uid = str(item.non_tensor_batch["uid"])
-        group = self._group(uid)
+        if getattr(item, "meta_info", {}).get("validate"):
+            (reward,) = await self._scored(
+                self._rule.completed([self._candidate(item)], item.non_tensor_batch)
+            )
+        else:
+            reward = await self._in_group(str(item.non_tensor_batch["uid"]), item)
+        return {"reward_score": reward, "reward_extra_info": {}}
+
+    async def _in_group(self, uid: str, item: Any) -> float:
+        if uid not in self._waiting:
+            self._waiting[uid] = _Waiting(rewards=asyncio.get_running_loop().create_future())
+        group = self._waiting[uid]
         place = group.came
         group.came += 1
-        try:
-            group.rows.append(self._candidate(item))
-        except Exception as error:
-            group.fail(error)
+        if not group.rewards.done():
+            try:
+                group.rows.append(self._candidate(item))
+            except Exception as error:
+                group.fail(error)
         if group.came == self._group_size:
-            group.patience.cancel()
-            del self._waiting[uid]
-            # In a task of its own: whichever sample is cancelled, the others are scored.
-            group.scoring = asyncio.create_task(self._score(group))
-        rewards = await asyncio.shield(group.rewards)
-        return {"reward_score": rewards[place], "reward_extra_info": {}}
-
-    def _group(self, uid: str) -> _Waiting:
-        if uid not in self._waiting:
-            loop = asyncio.get_running_loop()
-            patience = loop.call_later(self._patience, self._give_up, uid)
-            self._waiting[uid] = _Waiting(rewards=loop.create_future(), patience=patience)
-        return self._waiting[uid]
+            self._begin(uid)
+        self._set_alarm()
+        return (await asyncio.shield(group.rewards))[place]
 
     def _candidate(self, item: Any) -> Candidate:
         return self._rule.candidate(self._to_prompt(item), item.batch["responses"])
 
-    def _give_up(self, uid: str) -> None:
+    def _begin(self, uid: str) -> None:
+        """Score a group, in a task of its own: whichever sample is cancelled, the others are scored."""
         group = self._waiting.pop(uid)
-        group.fail(
-            ConfigError(
-                f"{group.came} of {self._group_size} samples of the group {uid} came within "
-                f"{self._patience:g} s; run verl with reward.num_workers=1, and group_size as rollout.n"
-            )
-        )
+        group.scoring = asyncio.create_task(self._score(group))
 
     async def _score(self, group: _Waiting) -> None:
         if group.rewards.done():
             return
         try:
-            groups = self._rule.to_score([group.rows])
-            matrices = await self._scorer.score(groups) if groups else []
-            (rewards,) = self._rule.settle([group.rows], groups, matrices)
-            group.rewards.set_result(self._rule.numbers(rewards))
+            group.rewards.set_result(await self._scored(group.rows))
         # Whatever went wrong concerns every sample of the group.
         except Exception as error:
             group.fail(error)
         finally:
             group.rewards.cancel()
+
+    async def _scored(self, rows: list[Candidate]) -> list[float]:
+        groups = self._rule.to_score([rows])
+        matrices = await self._scorer.score(groups) if groups else []
+        (rewards,) = self._rule.settle([rows], groups, matrices)
+        return self._rule.numbers(rewards)
+
+    def _set_alarm(self) -> None:
+        """Give incomplete groups up unless a further sample comes in time."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if waiting := sum(group.came for group in self._pending().values()):
+            stuck = waiting == RAY_CALLS
+            delay = min(STUCK_S, self._patience) if stuck else self._patience
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._give_up, stuck)
+
+    def _pending(self) -> dict[str, _Waiting]:
+        return {uid: group for uid, group in self._waiting.items() if not group.rewards.done()}
+
+    def _give_up(self, stuck: bool) -> None:
+        for uid, group in self._pending().items():
+            if self._rule.on_missing == "drop" and not stuck:
+                self._begin(uid)
+            else:
+                group.fail(self._incomplete(uid, group.came, stuck))
+
+    def _incomplete(self, uid: str, came: int, stuck: bool) -> ConfigError:
+        reason = (
+            f"Ray starts no further call, as {RAY_CALLS} wait for theirs: make data.train_batch_size * "
+            f"rollout.n at most {RAY_CALLS}, or set ray.actor.DEFAULT_MAX_CONCURRENCY_ASYNC beside the class"
+            if stuck
+            else f"no further sample of any group for {self._patience:g} s: run verl with "
+            "reward.num_workers=1, and group_size as rollout.n; if a rollout failed (see verl's log), "
+            'on_missing="drop" compares the others of its group'
+        )
+        validation = (
+            f"; in a validation of which verl-omni says nothing, {NO_VALIDATION}" if came == 1 else ""
+        )
+        return ConfigError(
+            f"{came} of {self._group_size} samples of the group {uid} came, and {reason}{validation}"
+        )
+
+
+def _raw_prompt(item: Any) -> str:
+    prompt = item.non_tensor_batch.get("raw_prompt")
+    if prompt is None:
+        raise ConfigError("the sample has no raw_prompt; set data.return_raw_chat=True, or pass to_prompt")
+    return last_user_text(prompt)

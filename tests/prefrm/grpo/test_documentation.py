@@ -18,7 +18,7 @@ def test_the_examples_name_what_exists():
     assert len(examples) == 6
     for example in examples:
         code = compile(example, "docs/grpo.md", "exec")
-        names = {name for name in re.findall(r"\b(\w+(?:Reward|Executor))\(", example)}
+        names = {name for name in re.findall(r"\b(\w+Reward)\(", example)}
         assert names and all(hasattr(prefrm.grpo, name) for name in names)
         assert code
 

@@ -30,7 +30,7 @@ def trl(images, scorer=None, **options):
 
 
 def slime(images, **options):
-    samples = [SimpleNamespace(prompt="a cat", image=image) for image in images]
+    samples = [SimpleNamespace(prompt="a cat", image=image, metadata={}) for image in images]
     reward = SlimeReward(AsyncPixelScorer(), lambda sample: sample.image, **options)
     return asyncio.run(reward(None, samples))
 

@@ -1,15 +1,14 @@
-"""The reward function of flow_grpo and ddpo-pytorch, called as their trainers call it."""
+"""The reward function of flow_grpo, called as its trainer calls it."""
 
-import threading
-import time
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from prefrm.errors import ConfigError, IncompleteMatrixError
-from prefrm.grpo import FlowGRPOReward, OrderedExecutor
-from prefrm.grpo.ordering import CallOrder
+from prefrm.errors import ConfigError, DatasetError, IncompleteMatrixError
+from prefrm.grpo import FlowGRPOReward
 from prefrm.winmatrix import FakeScorer, Group
 from tests.prefrm.grpo.pixels import PixelScorer, brightness, shades
 
@@ -52,7 +51,7 @@ def test_it_takes_the_place_of_one_of_flow_grpos_own():
     assert as_trainer.tolist() == pytest.approx([2 * reward for reward in both], abs=1e-6)
 
 
-def test_ddpos_pixels_and_tuple_of_prompts():
+def test_pixels_as_uint8_and_a_tuple_of_prompts():
     scorer = PixelScorer()
     pixels = (shades(0.2, 0.8) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
     scores, info = FlowGRPOReward(scorer, group_size=2)(pixels, ("a cat", "a cat"), ({}, {}))
@@ -74,16 +73,105 @@ def test_groups_by_an_entry_of_the_metadata():
         reward(shades(0.1, 0.2), ["a"] * 2, [{}, {}])
 
 
-def test_a_prompt_drawn_twice_is_one_group():
-    scorer = PixelScorer()
-    scores, _ = FlowGRPOReward(scorer, group_size=2)(shades(0.1, 0.2, 0.3, 0.4), ["a"] * 4, [])
-    assert scores == pytest.approx(expected("a", 0.1, 0.2, 0.3, 0.4), abs=1e-6)
+def test_one_instruction_for_two_sources_is_two_groups():
+    """As the editing trainers of flow_grpo pass it: the source's path is in the metadata."""
+    metadata = [{"image": path, "prompt": "a"} for path in ("x.png", "y.png", "y.png", "x.png")]
+    scores, _ = FlowGRPOReward(PixelScorer(), group_size=2)(shades(0.1, 0.2, 0.3, 0.4), ["a"] * 4, metadata)
+    first, second = expected("a", 0.1, 0.4), expected("a", 0.2, 0.3)
+    assert scores == pytest.approx([first[0], second[0], second[1], first[1]], abs=1e-6)
 
 
-@pytest.mark.parametrize("prompts", [["a", "a", "a", "b"], ["a", "b", "c", "d"]])
-def test_a_batch_that_splits_a_group_is_refused(prompts):
-    with pytest.raises(ConfigError, match="are no whole groups of 2: the images of a prompt must be in one"):
-        FlowGRPOReward(PixelScorer(), group_size=2)(shades(0.1, 0.2, 0.3, 0.4), prompts, [])
+def test_metadata_that_cannot_be_compared_needs_a_key():
+    reward = FlowGRPOReward(PixelScorer(), group_size=2)
+    with pytest.raises(ConfigError, match=r"the metadata of image 0 has no plain values.*pass group_key"):
+        reward(shades(0.1, 0.2), ["a"] * 2, [{"source": object()}] * 2)
+
+
+def test_a_prompt_drawn_twice_is_two_groups():
+    scores, _ = FlowGRPOReward(PixelScorer(), group_size=2)(shades(0.1, 0.2, 0.3, 0.4), ["a"] * 4, [])
+    assert scores == pytest.approx([*expected("a", 0.1, 0.2), *expected("a", 0.3, 0.4)], abs=1e-6)
+
+
+@pytest.mark.parametrize(("prompts", "count", "key"), [("aaab", 1, "a"), ("abcd", 1, "a"), ("aabc", 1, "b")])
+def test_a_call_on_the_main_thread_brings_whole_groups(prompts, count, key):
+    message = f"{count} images of '{key}' came, which are not a whole group of 2, and no other call can come"
+    with pytest.raises(ConfigError, match=message):
+        FlowGRPOReward(PixelScorer(), group_size=2)(shades(0.1, 0.2, 0.3, 0.4), list(prompts), [])
+
+
+class TestEvaluation:
+    """flow_grpo's evaluation: an image a prompt, `only_strict=False`, which `multi_score` keeps to itself."""
+
+    images, prompts = shades(0.1, 0.9, 0.5), ["a", "b", "c"]
+
+    def ask(self, scorer=None, **options):
+        reward = FlowGRPOReward(scorer or PixelScorer(), group_size=3, **options)
+        scores, _ = multi_score({"judge": reward}, [1.0])(
+            self.images, self.prompts, [{"seed": 3}] * 3, only_strict=False
+        )
+        return scores["judge"]
+
+    def test_an_image_without_a_comparison_has_no_reward_and_stops_nothing(self):
+        scorer = PixelScorer()
+        assert np.isnan(self.ask(scorer)).all() and scorer.groups == []
+
+    def test_the_error_says_what_the_trainer_does(self):
+        with pytest.raises(ConfigError, match="flow_grpo evaluates with one image of a prompt"):
+            self.ask(on_single="raise")
+
+    def test_a_reference_image_is_the_opponent(self):
+        asked = []
+
+        def reference(prompt, metadata):
+            asked.append((prompt, metadata))
+            return shades(0.5)[0]
+
+        scores = self.ask(on_single="reference", reference=reference)
+        assert scores == pytest.approx([expected("", v, 0.5)[0] for v in (0.1, 0.9, 0.5)], abs=1e-6)
+        assert scores[2] == pytest.approx(0.5)
+        assert asked == [(prompt, {"seed": 3}) for prompt in "abc"]
+
+    def test_a_prompt_without_a_reference_has_no_reward(self):
+        def reference(prompt, metadata):
+            return None if prompt == "b" else shades(0.5)[0]
+
+        with pytest.raises(IncompleteMatrixError, match="1 of 1 candidates have no reward"):
+            self.ask(on_single="reference", reference=reference)
+        scores = self.ask(on_single="reference", reference=reference, on_missing="drop")
+        assert np.isnan(scores).tolist() == [False, True, False]
+
+    def test_references_in_a_folder(self, tmp_path):
+        rows = []
+        for n, prompt in enumerate("abc"):
+            image = (shades(0.5)[0] * 255).round().astype(np.uint8).transpose(1, 2, 0)
+            Image.fromarray(image).save(tmp_path / f"{n}.png")
+            rows.append(json.dumps({"file_name": f"{n}.png", "prompt": prompt}))
+        (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+        scores = self.ask(on_single="reference", reference=tmp_path)
+        assert scores == pytest.approx([expected("", v, 0.5)[0] for v in (0.1, 0.9, 0.5)], abs=1e-6)
+
+    def test_settings_that_do_not_go_together(self):
+        with pytest.raises(ConfigError, match='on_single must be "reference", "nan" or "raise"'):
+            self.ask(on_single="mean")
+        with pytest.raises(ConfigError, match="go together; received on_single='reference' without a"):
+            self.ask(on_single="reference")
+        with pytest.raises(ConfigError, match="go together; received on_single='nan' with a"):
+            self.ask(reference=lambda prompt, metadata: None)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (None, "reference images need .*metadata.jsonl"),
+        ("{}", "line 1 of .*metadata.jsonl must be JSON with file_name and prompt; received '{}'"),
+        ('{"file_name": "a.png", "prompt": "a"}', "line 1 of .* names .*a.png, which is not a file"),
+    ],
+)
+def test_a_folder_that_holds_no_references(tmp_path, index, message):
+    if index is not None:
+        (tmp_path / "metadata.jsonl").write_text(index)
+    with pytest.raises(DatasetError, match=message):
+        FlowGRPOReward(PixelScorer(), group_size=2, on_single="reference", reference=tmp_path)
 
 
 def test_an_image_without_a_reward_stops_the_run_or_is_nan():
@@ -108,99 +196,3 @@ def test_a_setting_or_a_batch_that_cannot_be(scorer):
         FlowGRPOReward(scorer, group_size=2, reward="elo")
     with pytest.raises(ConfigError, match="received 2 images and 3 prompts"):
         FlowGRPOReward(scorer, group_size=2)(shades(0.1, 0.2), ["a"] * 3, [])
-
-
-class OneAtATime(PixelScorer):
-    """Refuses two batches at once, and remembers the order of those that it was given."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen, self._running = [], threading.Lock()
-
-    def score(self, groups):
-        assert self._running.acquire(blocking=False), "two batches at once"
-        self.seen.append(groups[0].prompt)
-        time.sleep(0.01)
-        self._running.release()
-        return super().score(groups)
-
-
-def test_batches_pass_in_the_order_of_submission_whatever_delays_them():
-    scorer, last_is_here = OneAtATime(), threading.Event()
-    reward = FlowGRPOReward(scorer, group_size=2)
-
-    def several(images, prompts, metadata):
-        """As `multi_score` with a reward before this one, which takes longest for the first batch."""
-        if prompts[0] == "5":
-            last_is_here.set()
-        else:
-            last_is_here.wait(timeout=10)
-            time.sleep((5 - int(prompts[0])) / 50)
-        return reward(images, prompts, metadata)
-
-    with OrderedExecutor(max_workers=8) as executor:
-        futures = [executor.submit(several, shades(0.1, 0.2), [str(n)] * 2, []) for n in range(6)]
-        for future in futures:
-            future.result()
-    assert scorer.seen == list("012345")
-
-
-def test_a_batch_that_fails_or_is_cancelled_before_its_turn_holds_up_no_other():
-    scorer, started = OneAtATime(), threading.Event()
-    reward = FlowGRPOReward(scorer, group_size=2)
-
-    def broken():
-        started.wait(timeout=10)
-        raise RuntimeError("another reward failed")
-
-    with OrderedExecutor(max_workers=1) as executor:
-        failed = executor.submit(broken)
-        cancelled = executor.submit(reward, shades(0.1, 0.2), ["cancelled"] * 2, [])
-        last = executor.submit(reward, shades(0.1, 0.2), ["last"] * 2, [])
-        assert cancelled.cancel()
-        started.set()
-        last.result(timeout=10)
-        with pytest.raises(RuntimeError, match="another reward failed"):
-            failed.result()
-    assert scorer.seen == ["last"]
-
-
-def test_a_call_may_submit_others_and_wait_for_them():
-    """As in any thread pool: one that waited for all earlier calls would wait for its own end."""
-    scorer = OneAtATime()
-    reward = FlowGRPOReward(scorer, group_size=2)
-    executor = OrderedExecutor(max_workers=4)
-
-    def outer(n):
-        inner = executor.submit(lambda: executor.submit(reward, shades(0.1, 0.2), [str(n)] * 2, []))
-        return inner.result(timeout=10).result(timeout=10)
-
-    for future in [executor.submit(outer, n) for n in range(2)]:
-        future.result(timeout=20)
-    executor.shutdown()
-    assert sorted(scorer.seen) == ["0", "1"]
-
-
-def test_the_order_of_calls_that_calls_submit_is_not_known():
-    order, executor = CallOrder(), OrderedExecutor(max_workers=2)
-
-    def call():
-        with order.turn():
-            order.check()
-
-    call()
-    inside = executor.submit(lambda: executor.submit(call).result(timeout=10))
-    with pytest.raises(ConfigError, match="submit to it from one thread"):
-        inside.result(timeout=20)
-    executor.shutdown()
-
-
-def test_a_single_process_needs_no_order():
-    """The stock executor of the trainers, one batch at a time all the same."""
-    scorer = OneAtATime()
-    reward = FlowGRPOReward(scorer, group_size=2)
-    with ThreadPoolExecutor(max_workers=8) as executor:
-        futures = [executor.submit(reward, shades(0.1, 0.2), [str(n)] * 2, []) for n in range(6)]
-        for future in futures:
-            future.result()
-    assert sorted(scorer.seen) == list("012345")

@@ -76,12 +76,34 @@ class TestFlowFactory:
             reward(prompt=["a", "b"], image=list(shades(0.1, 0.2)))
         with pytest.raises(ConfigError, match="received 2 images and 3 prompts"):
             reward(prompt=["a"] * 3, image=list(shades(0.1, 0.2)))
-        with pytest.raises(IncompleteMatrixError, match="1 of 1 candidates have no reward"):
-            reward(prompt=["a"], image=list(shades(0.1)))
 
     def test_a_lone_image_has_nothing_to_compare(self):
-        rewards = FlowFactoryReward(PixelScorer(), on_missing="drop")(prompt=["a"], image=list(shades(0.1)))
-        assert np.isnan(rewards).tolist() == [True]
+        def ask(**options):
+            return FlowFactoryReward(PixelScorer(), **options)(prompt=["a"], image=list(shades(0.1)))
+
+        assert np.isnan(ask()).tolist() == [True]
+        with pytest.raises(
+            ConfigError, match=r"a group of one image, for 'a', .*; set group_size; on_single"
+        ):
+            ask(on_single="raise")
+        against = ask(on_single="reference", reference=lambda prompt, about: shades(0.3)[0])
+        assert against == pytest.approx(win_rates(0.1, 0.3)[:1], abs=1e-6)
+
+    def test_a_group_that_comes_without_its_images(self):
+        with pytest.raises(IncompleteMatrixError, match="2 of 2 candidates have no reward"):
+            FlowFactoryReward(PixelScorer())(prompt=["a"] * 2)
+        rewards = FlowFactoryReward(PixelScorer(), on_missing="drop")(prompt=["a"] * 2)
+        assert np.isnan(rewards).all()
+
+    def test_it_takes_tensors_unless_the_class_says_otherwise(self):
+        class WinRate(GroupwiseRewardModel):
+            __call__ = FlowFactoryReward(PixelScorer())
+
+        class OfPillowImages(GroupwiseRewardModel):
+            use_tensor_inputs = False
+            __call__ = FlowFactoryReward(PixelScorer())
+
+        assert WinRate.use_tensor_inputs and not OfPillowImages.use_tensor_inputs
 
 
 def to_image(sample):
@@ -133,13 +155,8 @@ class TestSlime:
         with pytest.raises(IncompleteMatrixError, match="first that in place 1"):
             ask(samples)
         rewards = ask(samples, on_missing="drop")
-        assert rewards[1] is None
+        assert np.isnan(rewards[1])
         assert [rewards[0], rewards[2]] == pytest.approx(win_rates(0.2, 0.4).tolist(), abs=1e-6)
-
-    @pytest.mark.parametrize("samples", [sample("0.2"), [[sample("0.2")], [sample("0.3")]]])
-    def test_without_group_rm_it_is_refused(self, ask, samples):
-        with pytest.raises(ConfigError, match="run slime with --group-rm"):
-            ask(samples)
 
     def test_two_prompts_are_refused(self, ask):
         with pytest.raises(ConfigError, match="more than one prompt"):

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from prefrm.errors import ScoringError
-from prefrm.grpo import AsyncPreferenceReward, FlowGRPOReward, PreferenceReward
+from prefrm.grpo import AsyncPreferenceReward, PreferenceReward
 from prefrm.grpo.ranks import Ranks, attempt
 from tests.forked import ranks
 from tests.prefrm.grpo import worker
-from tests.prefrm.grpo.pixels import PixelScorer, shades
 
 pytest.importorskip("torch")
 
@@ -85,26 +84,6 @@ def test_two_async_calls_that_finish_in_different_orders_do_not_mix(both, name):
     first, second = alone(list("012345")), alone(list("952711"))
     assert both[0][name].get("rewards") == [first[:3], second[:3]], both[0][name]
     assert both[1][name].get("rewards") == [first[3:], second[3:]], both[1][name]
-
-
-def test_images_that_flow_grpo_deals_out_over_processes_are_scored_with_their_group(both):
-    for n, (prompts, values, cut) in enumerate(worker.FLOW_BATCHES):
-        alone, info = FlowGRPOReward(PixelScorer(), group_size=worker.FLOW_SIZE)(shades(*values), prompts, [])
-        for results, part in zip(both, (slice(0, cut), slice(cut, None)), strict=True):
-            rewards, gaps = results["flow"]["answers"][n]
-            assert rewards == alone[part].tolist()
-            assert gaps == info["order_gap"][part].tolist()
-    # One group of each batch for each process.
-    assert [results["flow"]["scored"] for results in both] == [["b", "c"], ["a", "a"]]
-    assert [results["flow"]["split"]["error"] for results in both] == ["ConfigError"] * 2
-
-
-def test_several_threads_without_an_order_are_refused_on_both(both):
-    first, second = (results["flow on threads"] for results in both)
-    assert first[1]["error"] == "ConfigError" and "prefrm.grpo.OrderedExecutor" in first[1]["message"]
-    assert second[1]["error"] == "ScoringError" and "rank 0 failed: ConfigError: " in second[1]["message"]
-    # One thread after another has an order.
-    assert first[2] == first[0] and second[2] == second[0] and "rewards" in first[0]
 
 
 class TestAlone:

@@ -282,6 +282,38 @@ class TestAsync:
             asyncio.run(reward(["a", "b"], ["0", "1"]))
 
 
+@pytest.mark.parametrize(("found", "fits"), [("1.13.0", False), ("1.14.0", True), ("2.0.0.dev0", True)])
+def test_an_asynchronous_reward_needs_a_trl_that_awaits_it(monkeypatch, scorer, async_scorer, found, fits):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: found)
+    PreferenceReward(scorer, to_image)
+    if fits:
+        AsyncPreferenceReward(async_scorer, to_image)
+        return
+    with pytest.raises(ConfigError, match=r"needs trl 1\.14 or newer.*found 1\.13\.0.*use PreferenceReward"):
+        AsyncPreferenceReward(async_scorer, to_image)
+
+
+class TestGroupOfOne:
+    """As evaluation with `num_generations_eval=1` makes them."""
+
+    @pytest.fixture
+    def ask(self, scorer):
+        def call(**options):
+            trainer = Trainer(training=False, num_generations_eval=1)
+            columns = {"log_metric": trainer.log_metric, "worth": ["2", "3"]}
+            return PreferenceReward(scorer, to_image, **options)(["a", "b"], ["4", "1"], **columns)
+
+        return call
+
+    def test_it_is_compared_with_a_reference(self, ask):
+        rewards = ask(on_single="reference", reference=lambda prompt, row: row["worth"].encode())
+        assert rewards == pytest.approx([expected("a", b"4", b"2")[0], expected("b", b"1", b"3")[0]])
+
+    def test_or_stops_the_run(self, ask):
+        with pytest.raises(ConfigError, match=r"a group of one image, for 'a'.*set num_generations_eval"):
+            ask(on_single="raise")
+
+
 def test_a_scorer_that_answers_amiss_is_found_out():
     class Short(FakeScorer):
         def score(self, groups):

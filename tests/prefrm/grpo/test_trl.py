@@ -158,6 +158,27 @@ def test_evaluation_has_its_own_group_size(tmp_path):
     assert {group.size for group in scorer.groups} == {4}
 
 
+def test_evaluation_of_single_completions_compares_them_with_a_reference(tmp_path):
+    scorer = tiny.CountingScorer()
+    reward = PreferenceReward(
+        scorer,
+        lambda completion, **_: str(len(completion)).encode(),
+        on_single="reference",
+        reference=lambda prompt, row: str(row["worth"]).encode(),
+    )
+    rows = [{"prompt": "a cat", "worth": 2}, {"prompt": "a dog", "worth": 3}]
+    run = tiny.trainer(
+        [reward], tmp_path, ROWS, eval_rows=rows, num_generations_eval=1, per_device_eval_batch_size=2
+    )
+    metrics = run.evaluate()
+    assert sorted((group.prompt, group.images[1]) for group in scorer.groups) == [
+        ("a cat", b"2"),
+        ("a dog", b"3"),
+    ]
+    expected = [float(matrix.win_rate()[0]) for matrix in FakeScorer(written_utility).score(scorer.groups)]
+    assert metrics["eval_rewards/preference/mean"] == pytest.approx(mean(expected), abs=1e-6)
+
+
 def length(completions, **columns):
     return [float(len(completion)) for completion in completions]
 

@@ -9,6 +9,7 @@ import pytest
 
 from prefrm.errors import ConfigError, MediaError, ServerUnavailableError
 from prefrm.grpo import VerlReward
+from prefrm.grpo.verl import RAY_CALLS
 from tests.prefrm.grpo.pixels import AsyncPixelScorer, shades
 from tests.prefrm.grpo.test_group_calls import win_rates
 
@@ -71,9 +72,59 @@ def test_a_group_that_never_is_whole_is_an_error_for_each_of_it():
     outputs = run(VerlReward(AsyncPixelScorer(), group_size=3, patience=0.05), Data("x", 0.1), Data("x", 0.2))
     for output in outputs:
         assert isinstance(output, ConfigError)
-        assert "2 of 3 samples of the group x came within 0.05 s; run verl with reward.num_workers=1" in str(
+        assert "2 of 3 samples of the group x came, and no further sample of any group for 0.05 s" in str(
             output
         )
+        assert "run verl with reward.num_workers=1" in str(output)
+
+
+def test_samples_of_other_groups_keep_an_incomplete_one_waiting():
+    async def main():
+        reward = VerlReward(AsyncPixelScorer(), group_size=2, patience=0.3)
+        first = asyncio.create_task(reward(Data("x", 0.1)))
+        for n in range(5):
+            await asyncio.sleep(0.1)
+            await asyncio.gather(reward(Data(f"y{n}", 0.1)), reward(Data(f"y{n}", 0.2)))
+        return await asyncio.gather(first, reward(Data("x", 0.2)))
+
+    assert [output["reward_score"] for output in asyncio.run(main())] == pytest.approx(
+        win_rates(0.1, 0.2).tolist(), abs=1e-6
+    )
+
+
+def test_a_sample_without_its_prompt_says_which_setting_brings_it():
+    data = Data("x", 0.1)
+    del data.non_tensor_batch["raw_prompt"]
+    (output,) = run(VerlReward(AsyncPixelScorer(), group_size=2), data)
+    assert isinstance(output, ConfigError) and "data.return_raw_chat=True" in str(output)
+
+
+@pytest.mark.parametrize("on_missing", ["raise", "drop"])
+def test_more_incomplete_groups_than_ray_runs_calls_end_at_once(monkeypatch, on_missing):
+    """Ray starts a call of an actor when an earlier one has ended: here none ever would."""
+    monkeypatch.setattr("prefrm.grpo.verl.STUCK_S", 0.2)
+    data = Data("x", 0.1)
+    image = data.batch["responses"].numpy()[0]
+
+    def sample(uid):
+        values = {"uid": uid, "raw_prompt": [{"role": "user", "content": "a cat"}]}
+        return [SimpleNamespace(batch={"responses": image}, non_tensor_batch=values, meta_info={})]
+
+    async def main():
+        reward = VerlReward(AsyncPixelScorer(), group_size=4, on_missing=on_missing)
+        room = asyncio.Semaphore(RAY_CALLS)
+
+        async def call(uid):
+            async with room:
+                return await reward(sample(uid))
+
+        # One sample of each of 600 prompts after the other.
+        calls = [call(str(n % 600)) for n in range(2 * 600)]
+        return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
+
+    outputs = asyncio.run(main())
+    assert "make data.train_batch_size * rollout.n at most 1000" in str(outputs[0])
+    assert sum(isinstance(output, ConfigError) for output in outputs) >= RAY_CALLS
 
 
 def test_a_failure_is_everybodys():

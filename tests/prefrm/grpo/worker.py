@@ -7,16 +7,13 @@ the rewards, or the error; the groups that this process scored; and what it logg
 import asyncio
 import json
 import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import torch.distributed as dist
 
 from prefrm.errors import ServerUnavailableError
-from prefrm.grpo import AsyncPreferenceReward, FlowGRPOReward, OrderedExecutor, PreferenceReward
+from prefrm.grpo import AsyncPreferenceReward, PreferenceReward
 from prefrm.winmatrix import FakeScorer
-from tests.prefrm.grpo.pixels import PixelScorer, shades
 
 WORLD = 2
 # name: (group size, the prompts and completions of both processes in order, where the second begins)
@@ -124,62 +121,6 @@ def crossing(rank):
     return outcome(lambda: asyncio.run(both()))
 
 
-# Each prompt's four images, dealt out over two batches of three and one of two processes, as flow_grpo's
-# sampler deals them. The second batch of a process is sent while the first is still scored.
-FLOW_SIZE = 4
-FLOW_BATCHES = [
-    (["b", "a", "a", "b", "b", "a", "a", "b"], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], 3),
-    (["c", "c", "a", "a", "c", "a", "a", "c"], [0.8, 0.1, 0.7, 0.2, 0.6, 0.3, 0.5, 0.4], 5),
-]
-
-
-def flow_part(rank, prompts, values, cut):
-    """What one process passes for its part of a batch."""
-    part = slice(0, cut) if rank == 0 else slice(cut, None)
-    return shades(*values[part]), prompts[part], [{}] * len(prompts[part])
-
-
-def flow(rank):
-    """Two batches of a reward function of flow_grpo, on threads; then one that splits a group.
-
-    Another reward comes before it. On each process it holds up another batch, so that the second batch of the
-    first process and the first batch of the second process are ready first.
-    """
-    scorer = PixelScorer()
-    reward = FlowGRPOReward(scorer, group_size=FLOW_SIZE)
-
-    def several(seconds, *batch):
-        time.sleep(seconds)
-        return reward(*batch)
-
-    with OrderedExecutor(max_workers=8) as executor:
-        futures = [
-            executor.submit(several, 0.3 if n == rank else 0.0, *flow_part(rank, *batch))
-            for n, batch in enumerate(FLOW_BATCHES)
-        ]
-        answers = [
-            [values.tolist() for values in (rewards, info["order_gap"])]
-            for rewards, info in (future.result() for future in futures)
-        ]
-        whole = ["a"] * 6, [0.1] * 6, 3
-        split = outcome(executor.submit(reward, *flow_part(rank, *whole)).result)
-    return {"answers": answers, "scored": [group.prompt for group in scorer.groups], "split": split}
-
-
-def flow_on_threads(rank):
-    """A batch three times: on one thread; on another one, on the first process; on that of a later pool."""
-    reward = FlowGRPOReward(PixelScorer(), group_size=FLOW_SIZE)
-    batch = flow_part(rank, *FLOW_BATCHES[0])
-
-    def rewards_on(executor):
-        return outcome(lambda: executor.submit(reward, *batch).result()[0].tolist())
-
-    with ThreadPoolExecutor(max_workers=1) as one, ThreadPoolExecutor(max_workers=1) as another:
-        results = [rewards_on(one), rewards_on(another if rank == 0 else one)]
-    with ThreadPoolExecutor(max_workers=1) as later:
-        return [*results, rewards_on(later)]
-
-
 def one_async_reward_twice(rank):
     """Two calls of one async reward at once; the scorer takes longer for the first on one process."""
 
@@ -219,8 +160,6 @@ def main(folder):
         "failures": failures(rank),
         "crossing": crossing(rank),
         "one async reward twice": one_async_reward_twice(rank),
-        "flow": flow(rank),
-        "flow on threads": flow_on_threads(rank),
     }
     # A later process group, as a second training run of the same process has one.
     reward = PreferenceReward(Scorer(), to_image, num_generations=2)
