@@ -19,8 +19,8 @@ NORMALIZERS = (
     *("Strip", "StripAccents"),
 )
 MOST_PREPENDED = 16
-# Matching a repeated group may take exponential time; the expressions of published tokenizers repeat none. It is
-# looked for outside of escapes and character classes.
+# Matching a repeated group may take exponential time; expressions of published tokenizers repeat none. Escapes and
+# character classes are left out of the search.
 LITERALS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
 REPEATED_GROUP = re.compile(r"\)[*+{]")
 
