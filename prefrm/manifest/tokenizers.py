@@ -19,8 +19,8 @@ NORMALIZERS = (
     *("Strip", "StripAccents"),
 )
 MOST_PREPENDED = 16
-# Matching a repeated group may take exponential time; expressions of published tokenizers repeat none. Escapes and
-# character classes are left out of the search.
+# Matching a repeated group may take exponential time; published tokenizers repeat none. Escapes and character
+# classes are left out of the search.
 LITERALS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
 REPEATED_GROUP = re.compile(r"\)[*+{]")
 
