@@ -8,7 +8,7 @@ import numpy.typing as npt
 from prefrm.rewards import ranking
 from prefrm.winmatrix import WinMatrix
 
-__all__ = ["matrix_to_json"]
+__all__ = ["matrix_fields", "matrix_to_json", "nullable"]
 
 
 def matrix_to_json(matrix: WinMatrix) -> dict[str, Any]:
@@ -18,19 +18,27 @@ def matrix_to_json(matrix: WinMatrix) -> dict[str, Any]:
     `ranking`: the indices of the candidates that have a win rate, highest first. A number in `win_matrix`
     where `valid` is false was inferred from judged pairs.
     """
-    rate = matrix.win_rate(on_missing="drop")
     return {
-        "win_matrix": _nullable(matrix.p),
-        "win_rate": _nullable(rate),
+        name: nullable(value) if isinstance(value, np.ndarray) else value
+        for name, value in matrix_fields(matrix).items()
+    }
+
+
+def matrix_fields(matrix: WinMatrix) -> dict[str, npt.NDArray[Any] | list[Any]]:
+    """The fields of `matrix_to_json`, with arrays for lists that may hold null: NaN there."""
+    return {
+        "win_matrix": matrix.p,
+        "win_rate": matrix.win_rate(on_missing="drop"),
         "ranking": ranking(matrix),
-        "order_gap": _nullable(matrix.order_gap),
-        "tie": _nullable(matrix.tie),
-        "valid": matrix.valid.tolist(),
+        "order_gap": matrix.order_gap,
+        "tie": matrix.tie,
+        "valid": matrix.valid,
         "errors": list(matrix.errors),
     }
 
 
-def _nullable(values: npt.NDArray[np.float32]) -> Any:
-    nullable = values.astype(object)
-    nullable[~np.isfinite(values)] = None
-    return nullable.tolist()
+def nullable(values: npt.NDArray[Any]) -> Any:
+    """The lists of an array of numbers or truth values, None where it is not finite."""
+    found = values.astype(object)
+    found[~np.isfinite(values)] = None
+    return found.tolist()

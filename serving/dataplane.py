@@ -36,6 +36,8 @@ __all__ = ["DataPlane", "InferRequest", "InferResponse"]
 # Inputs of more bytes, and matrices of more entries in all, are read and written beside the event loop.
 BYTES_ON_LOOP = 2**20
 ENTRIES_ON_LOOP = 2**14
+# What an entry of a win matrix takes, with its order gap, tie and validity, as arrays and as text.
+ENTRY_BYTES = 64
 
 T = TypeVar("T")
 
@@ -177,7 +179,8 @@ class DataPlane:
             groups: at least one.
             timeout: seconds that it may take, or None.
             record: filled for the observers.
-            lease: of the bytes that the wire holds for the request; of those of the groups from then on.
+            lease: of the bytes that the wire holds for the request; of those of the groups and the answer
+                from then on.
 
         Raises:
             UnknownModelError, NotReadyError, InvalidRequestError, TooLargeError: before anything is queued.
@@ -267,9 +270,10 @@ class DataPlane:
         record.groups = len(groups)
         record.candidates = sum(group.size for group in groups)
         record.content_bytes = sum(group.content_bytes for group in groups)
-        if lease is not None:
-            lease.release(max(0, lease.size - record.content_bytes))
         self.limits.check_sizes([group.size for group in groups])
+        if lease is not None:
+            lease.keep(record.content_bytes)
+            lease.add(ENTRY_BYTES * _entries(groups))
         refusals = [self.limits.refusal(group) for group in groups]
         accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
         matrices = await self._submit(model, accepted, timeout, record) if accepted else []

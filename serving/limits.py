@@ -12,7 +12,7 @@ from serving.errors import BusyError, InvalidRequestError, OverloadedError, TooL
 
 __all__ = ["Limits", "with_refusals"]
 
-# Of a number that a client sent: an extent in JSON may have thousands of digits.
+# Of a number that a client sent.
 SHOWN_DIGITS = 20
 REQUESTS_IN_FLIGHT = 4
 
@@ -29,9 +29,9 @@ class Limits:
         prompt_bytes: of a prompt in UTF-8; likewise.
         request_groups: B, groups of one request; a request beyond it is refused.
         request_bytes: bytes of one request, after decompression.
-        in_flight_bytes: bytes held for all requests of both wires, from the first byte of a body to the
-            answer, decompressed ones included; at least `REQUESTS_IN_FLIGHT` times `request_bytes`, since a
-            request may hold no more than it leaves free, and is held twice while its images are read.
+        in_flight_bytes: bytes held for all requests of both wires, from the first byte of a body to the last
+            of the answer, decompressed ones included; at least `REQUESTS_IN_FLIGHT` times `request_bytes`,
+            since a request may hold no more than it leaves free, and is held twice while its images are read.
         queued_cost: what may wait for a model's scorer; a request is admitted whole or refused, and one
             that nothing waits before is always admitted. Requests whose groups are decoded ahead, and of
             these those with long groups, have this bound for themselves.

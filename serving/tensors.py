@@ -134,9 +134,6 @@ def _decoded(element: bytes, name: str) -> bytes:
         ) from error
 
 
-def to_elements(array: npt.NDArray[Any]) -> list[object]:
-    """The flat JSON elements of an output: text for BYTES, null for NaN (which JSON does not have)."""
-    if array.dtype == object:
-        return [element.decode("utf-8") for element in array.flat]
-    values = array.ravel().tolist()
-    return [None if value != value else value for value in values]
+def to_elements(array: npt.NDArray[Any]) -> list[str] | npt.NDArray[Any]:
+    """The flat JSON elements of an output: text for BYTES."""
+    return [element.decode("utf-8") for element in array.flat] if array.dtype == object else array.ravel()

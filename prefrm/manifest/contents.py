@@ -13,6 +13,7 @@ from typing import Any
 
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.files import parse_json, read_regular
+from prefrm.manifest.tokenizers import MOST_ADDED, check_tokenizer
 
 try:
     from safetensors import SafetensorError, safe_open
@@ -31,9 +32,12 @@ __all__ = [
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Of one file of JSON that is plain data; the largest in use, a tokenizer's settings, has some 250 KiB.
 MOST_JSON = 8 * 2**20
+MOST_TOKENIZER = 64 * 2**20
 # No list or object of a model's configuration is longer, and no number larger but rotary bases.
 MOST_ENTRIES = 1024
 MOST_LAYERS = 512
+# The largest models in use have some thousands.
+MOST_TENSORS = 50_000
 MOST_NUMBER = 2**26
 MOST: Mapping[str, int] = {"num_labels": 1000, "partial_rotary_factor": 1}
 LARGE = re.compile(r"(^|_)theta$")
@@ -123,8 +127,14 @@ def check_processor(folder: Path) -> None:
             _check_code(folder / name, key, value)
             if FILES.search(key) and value:
                 raise ConfigError(f"{folder / name}: {key} is refused: it may name other files; leave it out")
+            if _is_longer(value, MOST_ADDED):
+                raise ConfigError(
+                    f"{folder / name}: {key} has {len(value)} entries; {MOST_ADDED} are allowed"
+                )
             if name != "tokenizer_config.json":
                 _check_number(folder / name, key, value, MOST)
+    if (tokenizer := folder / "tokenizer.json").exists():
+        check_tokenizer(tokenizer, _read_object(tokenizer, MOST_TOKENIZER))
 
 
 def without_references(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,6 +175,8 @@ def tensor_shapes(folder: Path) -> dict[str, Shape]:
             raise ConfigError(f"{path} is missing or not a regular file")
         try:
             with safe_open(path, framework="np") as file:
+                if (count := len(file.keys())) > MOST_TENSORS:
+                    raise ConfigError(f"{path} has {count} tensors; {MOST_TENSORS} are allowed")
                 shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise ConfigError(
@@ -196,9 +208,9 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
     try:
-        value = parse_json(read_regular(path, MOST_JSON))
+        value = parse_json(read_regular(path, most))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ConfigError as error:
@@ -243,8 +255,12 @@ def _check_settings(path: Path, config: Mapping[str, Any], most: Mapping[str, in
                 f"{path}: quantization_config is not supported; take plain weights, which judge.quantize "
                 "stores in four bits"
             )
-        if isinstance(value, dict | list) and len(value) > MOST_ENTRIES:
+        if _is_longer(value, MOST_ENTRIES):
             raise ConfigError(f"{path}: {key} has {len(value)} entries; {MOST_ENTRIES} are allowed")
+
+
+def _is_longer(value: Any, most: int) -> bool:
+    return isinstance(value, dict | list) and len(value) > most
 
 
 def _check_code(path: Path, key: str, value: Any) -> None:

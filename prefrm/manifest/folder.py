@@ -79,13 +79,16 @@ def naming(root: Path | str) -> Iterator[None]:
         yield
     except MissingExtraError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        # Of libraries in Rust, such as tokenizers; the class cannot be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = _reason(error)
         named = reason if reason.startswith(str(root)) else f"{root}: {reason}"
         raise BundleError(shortened(named)) from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, PrefrmError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 # Requests of one stream that are worked on at the same time.
 STREAM_WINDOW = 64
-# Of a request's content, while it is scored: in the message, which gRPC holds, and in its groups.
-COPIES = 2
 # gRPC's own name for how long a client should wait before it tries again (gRFC A6).
 RETRY_AFTER = "grpc-retry-pushback-ms"
 # Said of every streamed answer, as Triton does: a request has one.
@@ -127,11 +125,13 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
     async def _infer(self, request: Any, context: Any) -> Any:
         with (
             self._plane.observed("grpc", _metadata(context)) as record,
+            self._plane.in_flight.lease() as message,
             self._plane.in_flight.lease() as lease,
         ):
             parsed = _parsed(request, context.time_remaining())
-            lease.add(COPIES * sum(tensor.content_bytes for tensor in parsed.inputs))
-            return _message(await self._plane.infer(parsed, record))
+            # gRPC holds the message as long as the call lasts.
+            message.add(sum(tensor.content_bytes for tensor in parsed.inputs))
+            return _message(await self._plane.infer(parsed, record, lease))
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         # Answers come in the order of the requests, as the stock client may rely on.

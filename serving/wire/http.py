@@ -27,7 +27,8 @@ from serving.errors import (
 from serving.wire.compression import compress
 from serving.wire.docs_page import OPENAPI_PATH, complete_document, docs_router
 from serving.wire.http_codec import json_size, parse_request, plain_parameters, read_object, render_response
-from serving.wire.http_io import read_body, translated, unless_gone
+from serving.wire.http_io import Leasing, lease_of, read_body, translated, unless_gone
+from serving.wire.json_reading import shown
 from serving.wire.protocol_schema import (
     IndexRequest,
     InferenceRequest,
@@ -95,6 +96,7 @@ def create_app(plane: DataPlane, open_paths: Set[str] | None = None) -> FastAPI:
     app.add_exception_handler(ServingError, _on_serving_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(Exception, _on_crash)
+    app.add_middleware(Leasing, budget=plane.in_flight)
     app.include_router(score_router(plane))
     app.include_router(_protocol_router(_Routes(plane)))
     app.include_router(docs_router(app))
@@ -212,15 +214,13 @@ class _Routes:
         fields = await self._fields(request)
         ready_only = fields.get("ready", False)
         if not isinstance(ready_only, bool):
-            raise InvalidRequestError(f"'ready' must be true or false; received {str(ready_only)[:60]!r}")
+            raise InvalidRequestError(f"'ready' must be true or false; received {shown(ready_only)}")
         return JSONResponse(self._plane.repository_index(ready_only=ready_only))
 
     async def load(self, request: Request) -> Response:
         parameters = (await self._fields(request)).get("parameters", {})
         if not isinstance(parameters, dict):
-            raise InvalidRequestError(
-                f"'parameters' must be a JSON object; received {str(parameters)[:60]!r}"
-            )
+            raise InvalidRequestError(f"'parameters' must be a JSON object; received {shown(parameters)}")
         await self._plane.load(_model_of(request)[0], plain_parameters(parameters))
         return Response()
 
@@ -230,21 +230,19 @@ class _Routes:
 
     async def _fields(self, request: Request) -> dict[str, Any]:
         """A body of JSON that may be left out."""
-        plane = self._plane
-        with plane.in_flight.lease() as lease:
-            body = await read_body(request, plane.limits, plane.in_flight, lease) or b"{}"
-            return await translated(read_object(body, len(body), plane.limits), len(body))
+        limits = self._plane.limits
+        body = await read_body(request, limits) or b"{}"
+        fields = await translated(read_object(body, len(body), limits), len(body))
+        lease_of(request).keep(0)
+        return fields
 
     async def unsupported(self, request: Request) -> Response:
         raise UnsupportedError(f"{request.url.path} is not supported")
 
     async def infer(self, request: Request) -> Response:
-        (model, version), plane = _model_of(request), self._plane
-        with (
-            plane.observed("http", request.headers.items()) as record,
-            plane.in_flight.lease() as lease,
-        ):
-            body = await read_body(request, plane.limits, plane.in_flight, lease)
+        (model, version), plane, lease = _model_of(request), self._plane, lease_of(request)
+        with plane.observed("http", request.headers.items()) as record:
+            body = await read_body(request, plane.limits)
             # Raw tensors behind the JSON are not read here.
             size = json_size(len(body), request.headers.get("inference-header-content-length"))
             parsed, binary = await translated(
@@ -261,6 +259,7 @@ class _Routes:
             headers["Inference-Header-Content-Length"] = str(json_length)
         accepted = request.headers.get("accept-encoding", "")
         content, content_encoding = await translated(compress(content, accepted), len(content))
+        lease.keep(len(content))
         if content_encoding is not None:
             headers["Content-Encoding"] = content_encoding
         media_type = "application/json" if json_length is None else "application/octet-stream"

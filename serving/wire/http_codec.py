@@ -15,7 +15,7 @@ from serving.errors import InvalidRequestError, UnsupportedError
 from serving.limits import Limits
 from serving.steps import Steps
 from serving.tensors import InputTensor, pack, to_elements
-from serving.wire.json_reading import LongString, read_json
+from serving.wire.json_reading import LongString, read_json, shown
 from serving.wire.json_writing import write_json
 from serving.wire.parameters import BASE64, CONTENT_TYPE, read_timeout
 
@@ -86,13 +86,14 @@ def parse_request(
     parameters = plain_parameters(_field(header, "parameters", dict, default={}))
     outputs = [_as(dict, output, "an output") for output in _field(header, "outputs", list, default=[])]
     timeout = read_timeout(parameters)
+    inputs = yield from _inputs(_field(header, "inputs", list), memoryview(body)[size:], limits)
     if parameters.get("timeout", 0) < 0:
         raise InvalidRequestError(f"'timeout' must not be negative; received {parameters['timeout']}")
     request = InferRequest(
         model=model,
         version=version,
         id=_field(header, "id", str, default=""),
-        inputs=_inputs(_field(header, "inputs", list), memoryview(body)[size:], limits),
+        inputs=inputs,
         outputs=[_field(output, "name", str) for output in outputs],
         timeout=timeout,
     )
@@ -131,9 +132,10 @@ def render_response(response: InferResponse, binary: BinaryChoice) -> Steps[tupl
     return b"".join([text, *raws]), len(text) if raws else None
 
 
-def _inputs(entries: list[object], raw: memoryview, limits: Limits) -> list[InputTensor]:
+def _inputs(entries: list[object], raw: memoryview, limits: Limits) -> Steps[list[InputTensor]]:
     tensors, offset = [], 0
     for entry in entries:
+        yield
         fields = _as(dict, entry, "an input")
         parameters = _field(fields, "parameters", dict, default={})
         if "shared_memory_region" in parameters:
@@ -150,7 +152,7 @@ def _inputs(entries: list[object], raw: memoryview, limits: Limits) -> list[Inpu
         else:
             is_base64 = parameters.get(CONTENT_TYPE) == BASE64
             data = _flat(_field(fields, "data", list), len(shape))
-            elements = [_element(value, limits, is_base64=is_base64) for value in data]
+            elements = yield from _elements(data, limits, is_base64=is_base64)
         tensors.append(
             InputTensor(
                 name=_field(fields, "name", str),
@@ -179,7 +181,7 @@ def read_object(body: bytes | bytearray, end: int, limits: Limits) -> Steps[dict
     """The JSON object at the beginning of a body. Raises `InvalidRequestError` as `read_json`."""
     value = yield from read_json(body, end, limits)
     if not isinstance(value, dict):
-        raise InvalidRequestError(f"the request must be a JSON object; received {str(value)[:60]!r}")
+        raise InvalidRequestError(f"the request must be a JSON object; received {shown(value)}")
     return value
 
 
@@ -196,9 +198,7 @@ def _as(kind: type, value: object, what: str) -> Any:
         return _text(value, what)
     # bool is a kind of int to Python, but not to JSON.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InvalidRequestError(
-            f"{what} must be of the JSON kind {_JSON[kind]}; received {str(value)[:60]!r}"
-        )
+        raise InvalidRequestError(f"{what} must be of the JSON kind {_JSON[kind]}; received {shown(value)}")
     return value
 
 
@@ -210,15 +210,29 @@ def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _element(value: object, limits: Limits, *, is_base64: bool) -> object:
-    if not isinstance(value, LongString):
-        return value
+def _elements(data: list[object], limits: Limits, *, is_base64: bool) -> Steps[list[object]]:
+    """The elements of an input, with long strings as UTF-8: as text, some would take four times that."""
+    elements: list[object] = []
+    for value in data:
+        if isinstance(value, LongString):
+            value = yield from _long_element(value, limits, is_base64=is_base64)
+        elements.append(value)
+    return elements
+
+
+def _long_element(value: LongString, limits: Limits, *, is_base64: bool) -> Steps[bytes]:
+    yield
     if not is_base64:
-        return value.text(limits.prompt_bytes)
+        # Lone surrogates are refused with the prompt that they are in.
+        return value.text(limits.prompt_bytes).encode("utf-8", "surrogatepass")
+    pieces = []
     try:
-        return b"".join(value.pieces())
+        for piece in value.pieces():
+            pieces.append(piece)
+            yield
     except ValueError as error:
         raise InvalidRequestError(f"an element is not base64: {error}") from None
+    return b"".join(pieces)
 
 
 def _text(value: LongString, what: str) -> str:

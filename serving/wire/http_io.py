@@ -1,8 +1,8 @@
-"""What every route of the HTTP wire does with a request: read its body, and notice that the client left."""
+"""What every route of the HTTP wire does: lease bytes, read the body, and notice that the client left."""
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -13,25 +13,46 @@ from serving.limits import Limits
 from serving.steps import Steps, finish, in_steps
 from serving.wire.compression import decompress
 
-__all__ = ["read_body", "translated", "unless_gone"]
+__all__ = ["Leasing", "lease_of", "read_body", "translated", "unless_gone"]
 
 Answer = TypeVar("Answer")
 T = TypeVar("T")
 
 # So many bytes are read or written at once, in less time than the way to another thread and back takes.
 SMALL_BYTES = 2**13
+# The key of a request's lease in its ASGI scope.
+LEASE = "prefrm.lease"
 
 
-async def read_body(
-    request: Request, limits: Limits, budget: InFlightBytes, lease: Lease
-) -> bytes | bytearray:
-    """The body behind its Content-Encoding.
+class Leasing:
+    """ASGI middleware: a request has a lease of bytes in flight until its answer is sent.
+
+    Args:
+        app: the application.
+        budget: of the server.
+    """
+
+    def __init__(self, app: Any, budget: InFlightBytes) -> None:
+        self._app, self._budget = app, budget
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request, as ASGI has it."""
+        with self._budget.lease() as lease:
+            await self._app({**scope, LEASE: lease}, receive, send)
+
+
+def lease_of(request: Request) -> Lease:
+    """The lease that `Leasing` gave the request."""
+    lease: Lease = request.scope[LEASE]
+    return lease
+
+
+async def read_body(request: Request, limits: Limits) -> bytes | bytearray:
+    """The body behind its Content-Encoding. The request's lease holds its bytes afterwards.
 
     Args:
         request: whose body was not yet read.
         limits: of one request.
-        budget: of the server.
-        lease: of this request; holds the result's bytes afterwards.
 
     Raises:
         TooLargeError: it has more than `limits.request_bytes`, compressed or not.
@@ -40,10 +61,10 @@ async def read_body(
         InvalidRequestError: it cannot be decompressed.
         ClientGoneError: the client left while it was sending.
     """
-    limit = limits.request_bytes
+    limit, lease = limits.request_bytes, lease_of(request)
     if (length := request.headers.get("content-length")) is not None:
         _check_size(int(length), limit)
-        budget.check(int(length))
+        lease.check(int(length))
     try:
         async with asyncio.timeout(limits.deadline_s):
             body = await _received(request, limit, lease)
@@ -52,7 +73,7 @@ async def read_body(
     if not (encoding := request.headers.get("content-encoding", "").strip().lower()):
         return body
     content = await in_steps(decompress(body, encoding, limit=limit, lease=lease))
-    lease.release(lease.size - len(content))
+    lease.keep(len(content))
     return content
 
 

@@ -13,7 +13,7 @@ from serving.errors import InvalidRequestError
 from serving.limits import Limits
 from serving.steps import Steps
 
-__all__ = ["LongString", "read_json"]
+__all__ = ["LongString", "read_json", "shown"]
 
 # Longer strings are left in the body; each takes the place of a NaN, which JSON itself does not have.
 SHORT_BYTES = 256
@@ -25,6 +25,9 @@ BYTES_PER_MARK = 64
 PIECE_BYTES = 2**16
 # The longest escape of a byte of UTF-8, such as "\u0041".
 ESCAPED_BYTES = 6
+# Of a whole number; reading and writing one takes time that grows with the square of its digits.
+MOST_DIGITS = 64
+SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,13 @@ def read_json(body: bytes | bytearray, end: int, limits: Limits) -> Steps[object
     return _parsed(rest, strings)
 
 
+def shown(value: object) -> str:
+    """What a value is, for a message; a list or an object may be large, so it is not quoted."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    return repr(str(value)[:SHOWN_CHARACTERS])
+
+
 def _lifted(body: bytes | bytearray, end: int, most: int) -> Steps[tuple[bytearray, list[LongString]]]:
     """A JSON text with placeholders for its long strings, and those."""
     rest, strings, at, found = bytearray(), list[LongString](), 0, 0
@@ -156,12 +166,18 @@ def _parsed(rest: bytearray, strings: list[LongString]) -> object:
         return string
 
     try:
-        return json.loads(rest.decode("utf-8"), parse_constant=constant)
+        return json.loads(rest.decode("utf-8"), parse_constant=constant, parse_int=_integer)
     # Deep nesting ends in a RecursionError.
     except (ValueError, RecursionError) as error:
         # Positions count the placeholders.
         reason = error.msg if strings and isinstance(error, json.JSONDecodeError) else error
         raise InvalidRequestError(f"the request is no JSON: {reason}") from None
+
+
+def _integer(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a whole number has {len(text)} digits; {MOST_DIGITS} are allowed")
+    return int(text)
 
 
 def _unescaped(piece: bytes) -> bytes:

@@ -1,20 +1,18 @@
 """`POST /v1/score`: groups as JSON, images in base64, on the data plane that the other wires use."""
 
-import json
-
 from fastapi import APIRouter, Request, Response
 
 from serving.dataplane import DataPlane
 from serving.errors import InvalidRequestError
-from serving.wire.http_io import read_body, translated, unless_gone
+from serving.wire.http_io import lease_of, read_body, translated, unless_gone
 from serving.wire.score_reading import read_scoring
 from serving.wire.score_schema import ErrorAnswer, ScoreAnswer, request_model
 
 __all__ = ["SCORE", "score_router"]
 
 SCORE = "Score"
-# Of a win matrix's entry with its order gap, tie and validity.
-ENTRY_BYTES = 32
+# Of the text of a win matrix's entry with its order gap, tie and validity.
+TEXT_BYTES = 32
 
 ERRORS = {
     400: "The request is malformed or breaks a limit; the field is named.",
@@ -35,11 +33,9 @@ def score_router(plane: DataPlane) -> APIRouter:
     router = APIRouter(tags=[SCORE])
 
     async def score(request: Request) -> Response:
-        with (
-            plane.observed("http", request.headers.items()) as record,
-            plane.in_flight.lease() as lease,
-        ):
-            body = await read_body(request, plane.limits, plane.in_flight, lease)
+        lease = lease_of(request)
+        with plane.observed("http", request.headers.items()) as record:
+            body = await read_body(request, plane.limits)
             asked = await translated(read_scoring(body, model, plane.limits, lease), len(body))
             # Its images are copies.
             del body
@@ -47,10 +43,10 @@ def score_router(plane: DataPlane) -> APIRouter:
             matrices = await unless_gone(
                 request, plane.score(name, asked.version, asked.groups, asked.timeout, record, lease)
             )
-            size = sum(group.size**2 for group in asked.groups) * ENTRY_BYTES
-            scores = await translated(asked.answer(matrices), size)
-            named = json.dumps({"model": record.model, "version": record.version})
-        return Response(f'{named[:-1]}, "groups": {scores}}}', media_type="application/json")
+            size = sum(group.size**2 for group in asked.groups) * TEXT_BYTES
+            content = await translated(asked.answer(matrices, record.model, record.version), size)
+        lease.keep(len(content))
+        return Response(content, media_type="application/json")
 
     router.add_api_route(
         "/v1/score",

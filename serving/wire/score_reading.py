@@ -3,6 +3,7 @@
 Fetches nothing, and decodes no pixel: what images may be is the data plane's to say, as on the other wires.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from prefrm.errors import MediaError
 from prefrm.media import URL, check_size
-from prefrm.scoring import matrix_to_json
+from prefrm.scoring import matrix_fields
 from prefrm.winmatrix import Group, WinMatrix
 from serving.encoding import decode_base64
 from serving.errors import InvalidRequestError
@@ -75,9 +76,11 @@ class Scoring:
     version: str
     timeout: float | None
 
-    def answer(self, matrices: Sequence[WinMatrix]) -> Steps[str]:
-        """The groups' scores as JSON, of the fields of `GroupScore`."""
-        return (yield from write_list(map(_score, matrices, self.refusals)))
+    def answer(self, matrices: Sequence[WinMatrix], model: str, version: str) -> Steps[bytes]:
+        """The answer as JSON, of the fields of `ScoreAnswer`, by a version of a model."""
+        scores = yield from write_list(map(_score, matrices, self.refusals))
+        named = json.dumps({"model": model, "version": version})
+        return f'{named[:-1]}, "groups": {scores}}}'.encode()
 
 
 def read_scoring(
@@ -102,6 +105,7 @@ def read_scoring(
         raise InvalidRequestError(_described(error)) from None
     groups, refusals = [], []
     for g, group in enumerate(request.groups):
+        yield
         images: list[bytes | None] = []
         reasons: list[str] = []
         for k, text in enumerate(group.images):
@@ -121,10 +125,8 @@ def read_scoring(
 
 
 def _score(matrix: WinMatrix, reasons: Sequence[str]) -> Steps[str]:
-    score = matrix_to_json(matrix)
-    errors = [ours or theirs for ours, theirs in zip(reasons, score["errors"], strict=True)]
-    yield
-    return (yield from write_json(score | {"errors": errors}))
+    errors = [ours or theirs for ours, theirs in zip(reasons, matrix.errors, strict=True)]
+    return (yield from write_json(matrix_fields(matrix) | {"errors": errors}))
 
 
 def _text(value: str | LongString, where: str, limits: Limits) -> str:

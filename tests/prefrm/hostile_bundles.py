@@ -160,6 +160,21 @@ def tensors(header: Any, rest: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + rest
 
 
+def tokenizer(**parts: Any) -> Forge:
+    """Other parts of a tokenizer."""
+
+    def forge(folder: Path) -> None:
+        whole = json.loads((folder / TOKENIZER).read_text())
+        content(TOKENIZER, json.dumps(whole | parts))(folder)
+
+    return forge
+
+
+def normalizers(*steps: dict[str, Any]) -> Forge:
+    """A tokenizer that rewrites texts in these steps."""
+    return tokenizer(normalizer={"type": "Sequence", "normalizers": steps})
+
+
 def many_files(folder: Path) -> None:
     """More files than any bundle has."""
     (folder / "plots").mkdir(exist_ok=True)
@@ -178,10 +193,11 @@ def sharded(name: str) -> Forge:
 
 
 NESTED = "[" * 100_000
-CONFIG, IMAGES, WORDS = (
+CONFIG, IMAGES, WORDS, TOKENIZER = (
     "model/config.json",
     "processor/preprocessor_config.json",
     "processor/tokenizer_config.json",
+    "processor/tokenizer.json",
 )
 ADAPTER = "adapter/adapter_config.json"
 WRONG_FIELDS: dict[str, list[Any]] = {
@@ -301,6 +317,10 @@ MODELS: dict[str, Forge] = {
         "model/model.safetensors",
         tensors({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
     ),
+    "a hundred thousand tensors": content(
+        "model/model.safetensors",
+        tensors({f"t{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(100_000)}),
+    ),
     "weights of nothing": content("model/model.safetensors", tensors({})),
     "an index to a file outside": sharded("../../../etc/x.safetensors"),
     "an index to nothing": sharded("absent.safetensors"),
@@ -336,6 +356,44 @@ MODELS: dict[str, Forge] = {
     "a tokenizer nested": content("processor/tokenizer.json", NESTED),
     "a tokenizer of nothing": content("processor/tokenizer.json", "{}"),
     "tokenizer settings nested": content(WORDS, NESTED),
+    "a hundred thousand added tokens": tokenizer(added_tokens=[{"id": n} for n in range(100_000)]),
+    "a hundred thousand added tokens, in settings": setting(
+        WORDS, "added_tokens_decoder", {str(n): {"content": f"<{n}>"} for n in range(100_000)}
+    ),
+    "a million words": tokenizer(model={"type": "BPE", "vocab": dict.fromkeys(map(str, range(10**6)), 0)}),
+    "a template of 10,000 pieces": tokenizer(
+        post_processor={
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 10_000,
+            "pair": [],
+            "special_tokens": {},
+        }
+    ),
+    "a catastrophic expression for words": lambda folder: (
+        tokenizer(
+            pre_tokenizer={
+                "type": "Split",
+                "pattern": {"Regex": "(x+x+)+y"},
+                "behavior": "Isolated",
+                "invert": False,
+            }
+        )(folder),
+        manifest(rendered__before="x" * 60)(folder),
+    ),
+    "texts that grow, by an expression": normalizers(
+        *[{"type": "Replace", "pattern": {"Regex": "."}, "content": "aaaaaaaaaa"}] * 9
+    ),
+    "texts that grow, by a text": normalizers(
+        *[{"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaa"}] * 9
+    ),
+    "texts that grow, without a type": normalizers({"prepend": "a" * 10**6}),
+    "texts that grow at their beginning": normalizers({"type": "Prepend", "prepend": "a" * 10**6}),
+    "texts that grow in many steps": tokenizer(
+        pre_tokenizer={
+            "type": "Sequence",
+            "pretokenizers": [{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}] * 40,
+        }
+    ),
     "rendered texts beyond the model": manifest(rendered__before="a " * 100_000),
 }
 ADAPTERS: dict[str, Forge] = {

@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import json
 import threading
-import time
 import tracemalloc
 import zlib
 
@@ -14,17 +13,21 @@ import pytest
 from prefrm.protocol import OUTPUTS, encode_matrices
 from prefrm.winmatrix import Group, WinMatrix
 from serving.dataplane import InferResponse
+from serving.errors import OverloadedError
 from serving.inflight import InFlightBytes
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
 from serving.steps import finish
+from serving.wire import http_protocol
 from serving.wire.compression import compress, decompress
 from serving.wire.http_codec import BinaryChoice, render_response
 from serving.wire.json_writing import write_json
+from serving.wire.score_reading import Scoring
 from tests.serving.score_calls import as_json, post
-from tests.serving.test_http_protocol import answer_to
+from tests.serving.step_times import longest_step
+from tests.serving.test_http_protocol import answer_to, connected
 from tests.serving.test_http_protocol import refused as refused_and_closed
 
 MEBIBYTE = 2**20
@@ -136,12 +139,52 @@ def test_bytes_are_leased_before_they_are_inflated():
     body = zlib.compress(bytes(50 * MEBIBYTE))
     tracemalloc.start()
     try:
-        with budget.lease() as lease, pytest.raises(Exception, match="no room for a request of"):
+        with (
+            budget.lease() as other,
+            budget.lease() as lease,
+            pytest.raises(OverloadedError, match="no room for a request of"),
+        ):
+            other.add(MEBIBYTE)
             finish(decompress(body, "deflate", limit=100 * MEBIBYTE, lease=lease))
         assert tracemalloc.get_traced_memory()[1] < 6 * MEBIBYTE
     finally:
         tracemalloc.stop()
     assert budget.used == 0
+
+
+UNJUDGED = json.dumps({"groups": [{"prompt": "", "images": [None] * 1024}]}).encode()
+UNREAD_HEAD = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(UNJUDGED)
+
+
+def test_an_answer_that_nobody_reads_is_counted_and_cut_off(scorer, metric, until, monkeypatch):
+    monkeypatch.setattr(http_protocol, "READ_S", 0.5)
+    server = JudgeServer(scorer, ModelInfo(name="judge"))
+    with background(server) as served, connected(served.http) as silent:
+        silent.sendall(UNREAD_HEAD + UNJUDGED)
+        # The answer has 26 MB, of which the system's buffers take some.
+        until(lambda: 2**24 < metric(served, IN_FLIGHT) < 2**25)
+        until(lambda: metric(served, IN_FLIGHT) == 0)
+        received = 0
+        with contextlib.suppress(ConnectionError):
+            while more := len(silent.recv(2**20)):
+                received += more
+    assert received < 2**24
+
+
+def test_an_answer_without_room_is_a_429_before_it_is_made(scorer, metric):
+    server = JudgeServer(scorer, ModelInfo(name="judge"))
+    with background(server) as served, contextlib.ExitStack() as others:
+        for size in (500, 250, 120, 60):
+            others.enter_context(server._plane.in_flight.lease()).add(size * MEBIBYTE)
+        assert post(served, UNJUDGED).status_code == 429
+        assert metric(served, IN_FLIGHT) == 930 * MEBIBYTE
+
+
+def test_an_answer_that_never_has_room_is_a_413(cramped, metric):
+    response = post(cramped, UNJUDGED)
+    assert response.status_code == 413
+    assert "the limit is 4194304" in response.json()["error"]
+    assert metric(cramped, IN_FLIGHT) == 0
 
 
 def test_the_largest_answer_is_written_in_short_steps():
@@ -150,16 +193,10 @@ def test_the_largest_answer_is_written_in_short_steps():
     response = InferResponse(model="judge", version="1", id="", outputs=arrays)
     works = [render_response(response, BinaryChoice(default=False, named={})), compress(bytes(2**24), "gzip")]
     works.append(write_json([[None] * 1024] * 1024))
+    scoring = Scoring(groups=[], refusals=[[""] * 1024], model="", version="", timeout=None)
+    works.append(scoring.answer([WinMatrix.missing(["x"] * 1024)], "judge", "1"))
     for work in works:
-        longest = 0.0
-        while True:
-            started = time.thread_time()
-            try:
-                next(work)
-            except StopIteration:
-                break
-            longest = max(longest, time.thread_time() - started)
-        assert longest < 0.1
+        assert longest_step(work) < 0.1
 
 
 @pytest.mark.parametrize(

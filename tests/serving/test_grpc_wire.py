@@ -13,6 +13,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 import serving.wire.grpc
 from prefrm.protocol import encode_groups
 from prefrm.winmatrix import Group
+from serving.dataplane import ENTRY_BYTES
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
@@ -178,7 +179,9 @@ def test_bytes_in_flight_are_leased_and_one_request_too_many_is_refused(
             client.async_infer("judge", sent, lambda result, error: answers.put(error))
         until(lambda: bool(gated.calls))
         held = metric(served, in_flight)
-        assert held == 2 * sum(len(tensor._get_content()) for tensor in sent)
+        # The message, its content without the lengths of its three elements, and a matrix of 2 x 2.
+        size = sum(len(tensor._get_content()) for tensor in sent)
+        assert held == size + (size - 3 * 4) + 4 * ENTRY_BYTES
         with pytest.raises(triton.InferenceServerException, match="no room for a request") as caught:
             other.infer("judge", sent)
         assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"

@@ -177,6 +177,23 @@ def test_an_idle_connection_is_kept_between_requests(impatient):
         assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.parametrize("port", ["http", "metrics"])
+def test_connections_are_bounded(impatient, port, monkeypatch):
+    monkeypatch.setattr(http_protocol, "CONNECTIONS", 3)
+    address = getattr(impatient, port)
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(connected(address)) for _ in range(3)]
+        for connection in kept[1:]:
+            connection.sendall(GET + b"\r\n")
+            assert connection.recv(2**16).startswith(b"HTTP/1.1 ")
+        started = time.monotonic()
+        assert answer_to(address, GET + b"\r\n") == b""
+        assert time.monotonic() - started < 0.4
+        kept[1].sendall(GET + b"\r\n")
+        assert kept[1].recv(2**16).startswith(b"HTTP/1.1 ")
+    assert answer_to(address, GET + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 ")
+
+
 def test_a_handshake_that_never_ends_is_cut_off(tmp_path):
     cert, key = Authority(tmp_path).issue("server")
     scorer = FakeScorer(lambda prompt, image: 0.0)

@@ -27,6 +27,7 @@ from serving.tensors import InputTensor, pack, read_inputs, to_elements
 from serving.wire.compression import compress
 from serving.wire.compression import decompress as decompressing
 from serving.wire.http_codec import json_size, parse_request
+from serving.wire.json_writing import write_json
 
 PROMPT = {"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["a cat"]}
 IMAGES = {"name": "images", "datatype": "BYTES", "shape": [1, 2], "data": ["x", "y"]}
@@ -95,7 +96,7 @@ def test_a_version_in_the_path(served):
         ({"inputs": [PROMPT | {"shape": [-1, 1]}, IMAGES]}, "must have the shape"),
         ({"inputs": [PROMPT | {"shape": [4, 1]}, IMAGES]}, "has 1 elements; its shape [4, 1] needs 4"),
         ({"inputs": [PROMPT | {"shape": [2**62, 1]}, IMAGES]}, "may have 4 groups; received 46116"),
-        ({"inputs": [PROMPT, IMAGES | {"shape": [-(10**4000), 2]}]}, "received [-1000000000"),
+        ({"inputs": [PROMPT, IMAGES | {"shape": [-(10**60), 2]}]}, "received [-1000000000"),
         ({"inputs": [PROMPT | {"shape": [0, 1], "data": []}, IMAGES]}, "received 0 and 1"),
         ({"inputs": [PROMPT | {"data": [3]}, IMAGES]}, "no string: int"),
         ({"inputs": [PROMPT | {"data": ["\ud800"]}, IMAGES]}, "no valid text"),
@@ -105,7 +106,7 @@ def test_a_version_in_the_path(served):
         (VALID | {"outputs": [{}]}, "lacks 'name'"),
         (VALID | {"outputs": [{"name": "tie", "parameters": {"binary_data": 1}}]}, "true or false"),
         (VALID | {"parameters": {"timeout": "soon"}}, "'timeout' must be"),
-        (VALID | {"parameters": {"timeout": 10**400}}, "must be an int64"),
+        (VALID | {"parameters": {"timeout": 10**60}}, "must be an int64"),
         ({"inputs": [PROMPT | {"data": [[["a"]]]}, IMAGES]}, "no string: list"),
         (VALID | {"id": 7}, "'id' must be of the JSON kind string"),
     ],
@@ -116,7 +117,7 @@ def test_a_malformed_body_is_a_400_that_says_what_is_wrong(served, body, message
     assert message in refused(response)
 
 
-@pytest.mark.parametrize("shape", [[1, 17], [4, 9], [1, 10**4000], [0, 2**62]])
+@pytest.mark.parametrize("shape", [[1, 17], [4, 9], [1, 10**60], [0, 2**62]])
 def test_groups_whose_refusal_alone_would_be_too_large_are_a_413(served, shape):
     images = IMAGES | {"shape": shape, "data": [] if not shape[0] else ["x"] * min(36, shape[0] * shape[1])}
     prompt = PROMPT | {"shape": [shape[0], 1], "data": ["a"] * shape[0]}
@@ -370,7 +371,7 @@ def test_raw_bytes_tensors_are_those_of_the_stock_client(rows):
 
 def test_elements_are_exact():
     floats = np.array([[0.1, np.nan], [1 / 3, 0.5]], np.float32)
-    text = json.dumps(to_elements(floats), allow_nan=False)
+    text = finish(write_json(to_elements(floats)))
     back = np.array(json.loads(text), dtype=np.float32).reshape(2, 2)
     np.testing.assert_array_equal(back, floats)
 

@@ -13,9 +13,11 @@ from serving.errors import InvalidRequestError
 from serving.inflight import InFlightBytes
 from serving.limits import Limits
 from serving.steps import finish
+from serving.wire.http_codec import parse_request
 from serving.wire.json_reading import LongString, read_json
 from serving.wire.score_reading import read_scoring
 from serving.wire.score_schema import request_model
+from tests.serving.step_times import longest_step
 
 LIMITS = Limits()
 MEBIBYTE = 2**20
@@ -118,15 +120,36 @@ def test_steps_are_short():
     """No step holds the interpreter's lock for long, in a body of two huge strings and many values."""
     values = b"[1]," * 30_000
     body = b'["' + b"x" * BIG + b'",' + values + b'"' + b'\\"' * (BIG // 2) + b'"]'
-    work, longest = read_json(body, len(body), LIMITS), 0.0
-    while True:
-        started = time.thread_time()
-        try:
-            next(work)
-        except StopIteration:
-            break
-        longest = max(longest, time.thread_time() - started)
-    assert longest < 0.05
+    assert longest_step(read_json(body, len(body), LIMITS)) < 0.05
+
+
+def test_long_numbers_are_refused():
+    body = b'{"id": [' + b",".join([b"9" * 4000] * 1000) + b"]}"
+    with pytest.raises(InvalidRequestError, match="a whole number has 4000 digits; 64 are allowed"):
+        read(body)
+
+
+def elements(text, count, **parameters):
+    """The work of reading a request whose images are of that text."""
+    data = b'"' + b'","'.join([text] * count) + b'"'
+    fields = {"name": "images", "datatype": "BYTES", "shape": [1, count], "parameters": parameters}
+    body = b'{"inputs": [%b, "data": [%b]}]}' % (json.dumps(fields)[:-1].encode(), data)
+    return parse_request(body, len(body), model="judge", version="", limits=LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "parameters"),
+    [("\U0001f600".encode() + b"a" * 190_000, 60, {}), (b"QUJD" * MEBIBYTE, 16, {"content_type": "base64"})],
+    ids=["text", "base64"],
+)
+def test_elements_are_read_in_short_steps_without_growing(text, count, parameters):
+    work = elements(text, count, **parameters)
+    tracemalloc.start()
+    try:
+        assert longest_step(work) < 0.05
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * len(text) * count
+    finally:
+        tracemalloc.stop()
 
 
 def scored(image):
