@@ -87,7 +87,8 @@ class Collector:
 
     All processes make equally many calls. What fails in one call fails on all processes and for every call
     that waits. Later calls fail too, unless they bring whole groups: what they would wait for may be what
-    failed. Candidates of one key beyond `size` make another group.
+    failed. A process that gives a group up between two rounds fails the next round, so that the others give
+    it up as well. Candidates of one key beyond `size` make another group.
 
     Args:
         judge: called on one process for each whole group: takes groups of candidates, and gives for each
@@ -107,6 +108,7 @@ class Collector:
         self._calls: dict[int, _Call] = {}
         self._arrived = 0.0
         self._failure: Exception | None = None
+        self._untold: Exception | None = None
         self._groups = 0
         self._owners: dict[str, int] = {}
         self._partial: Partial[_Place] = Partial(size)
@@ -151,7 +153,8 @@ class Collector:
     def _round(self, number: int, made: Sequence[Keyed] | Exception) -> None:
         """Exchange one call of each process, and score the groups that are whole now."""
         rank, world = self._ranks.join(), self._ranks.count
-        header = attempt(lambda: json.dumps([number, [item.key for item in _checked(made)]]).encode())
+        header = self._untold or attempt(lambda: _header(number, _checked(made)))
+        self._untold = None
         sent: list[list[Candidate]] = [[] for _ in range(world)]
         coming: list[list[_Place]] = [[] for _ in range(world)]
         whole: list[list[_Place]] = []
@@ -194,14 +197,14 @@ class Collector:
             now = time.monotonic()
             free = free if self._exhausted(call) else now
             if call.thread is threading.main_thread():
-                self._give_up(self._incomplete(call, "no other call can come while this one waits"))
+                self._stop_waiting(self._incomplete(call, "no other call can come while this one waits"))
             elif self._failure is not None:
-                self._give_up(self._failure)
+                self._stop_waiting(self._failure)
             elif now - free > STUCK_S:
                 reason = "all workers of the trainer's thread pool wait, so that its next call cannot begin"
-                self._give_up(self._incomplete(call, reason))
+                self._stop_waiting(self._incomplete(call, reason))
             elif now - self._arrived > self._patience:
-                self._give_up(self._incomplete(call, f"no other call came within {self._patience:g} s"))
+                self._stop_waiting(self._incomplete(call, f"no other call came within {self._patience:g} s"))
             else:
                 self._changed.wait(POLL_S)
 
@@ -221,6 +224,12 @@ class Collector:
             f"{self._partial.size}, and {reason}; {self._advice}"
         )
 
+    def _stop_waiting(self, error: Exception) -> None:
+        """Give up between two rounds, which the other processes learn in the next."""
+        self._give_up(error)
+        if not self._ranks.alone:
+            self._untold = error
+
     def _give_up(self, error: Exception) -> None:
         self._failure = error
         for call in self._calls.values():
@@ -230,6 +239,10 @@ class Collector:
         self._owners.clear()
         self._candidates.clear()
         self._changed.notify_all()
+
+
+def _header(number: int, items: Sequence[Keyed]) -> bytes:
+    return json.dumps([number, [item.key for item in items]]).encode()
 
 
 def _checked(made: Sequence[Keyed] | Exception) -> Sequence[Keyed]:
