@@ -153,8 +153,9 @@ class Collector:
     def _round(self, number: int, made: Sequence[Keyed] | Exception) -> None:
         """Exchange one call of each process, and score the groups that are whole now."""
         rank, world = self._ranks.join(), self._ranks.count
-        header = self._untold or attempt(lambda: _header(number, _checked(made)))
-        self._untold = None
+        if self._untold is not None:
+            made, self._untold = self._untold, None
+        header = attempt(lambda: json.dumps([number, [item.key for item in _checked(made)]]).encode())
         sent: list[list[Candidate]] = [[] for _ in range(world)]
         coming: list[list[_Place]] = [[] for _ in range(world)]
         whole: list[list[_Place]] = []
@@ -239,10 +240,6 @@ class Collector:
         self._owners.clear()
         self._candidates.clear()
         self._changed.notify_all()
-
-
-def _header(number: int, items: Sequence[Keyed]) -> bytes:
-    return json.dumps([number, [item.key for item in items]]).encode()
 
 
 def _checked(made: Sequence[Keyed] | Exception) -> Sequence[Keyed]:

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prefrm.errors import PrefrmError, ServerUnavailableError
+from prefrm.errors import PrefrmError, ScoringError
 from prefrm.grpo.groups import OnSingle
 from prefrm.grpo.replays import load, options_of, play, problems
 from prefrm.grpo.replays.replay import Replay
 from prefrm.pixels import encode_image
+from prefrm.shutdown import in_daemon_thread
 from prefrm.winmatrix import Group, OnMissing, Scorer, score_all
 
 __all__ = ["Outcome", "StepTime", "check_replays", "time_step"]
@@ -58,7 +59,7 @@ def check_replays(
 
     Raises:
         ConfigError: there are no replays of this trainer.
-        ServerUnavailableError: the judge cannot be reached.
+        ScoringError: the judge could not answer.
     """
     chosen: dict[str, Any] = {"on_missing": on_missing, "on_single": on_single}
     if on_single == "reference":
@@ -72,12 +73,14 @@ def _checked(replay: Replay, scorer: Scorer, chosen: dict[str, Any]) -> Outcome:
     options = needed if replay.error else chosen | {k: v for k, v in needed.items() if k != "on_missing"}
     started = time.perf_counter()
     try:
-        found = problems(replay, [play(replay, scorer, **options)])
+        # An interruption must not wait for the threads of a replay, which may wait for the judge.
+        played = in_daemon_thread(lambda: play(replay, scorer, **options)).result()
+        found = problems(replay, [played])
         if replay.error:
             found.append(f"it should have stopped with an error about {replay.error!r}")
         verdict: Literal["ok", "stops", "wrong"] = "wrong" if found else "ok"
-    except ServerUnavailableError:
-        # It would be the same in every other replay.
+    except ScoringError:
+        # Of the judge, whichever replay asks it.
         raise
     except PrefrmError as error:
         found = [f"{type(error).__name__}: {error}"]
