@@ -11,7 +11,7 @@ all agree on which groups are whole; an image goes only to the process that scor
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import thread as pools
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -25,6 +25,9 @@ __all__ = ["Collector", "Keyed", "Partial"]
 POLL_S = 0.1
 # A pool that has just been given a call has not started a thread for it yet.
 STUCK_S = 1.0
+# The queue of its pool for each worker thread. It is private to the standard library, which has no public way
+# to ask for it. Without it, calls that wait in a pool that is too small fail after `patience`.
+POOL_QUEUES: Mapping[threading.Thread, Any] = getattr(pools, "_threads_queues", {})
 
 T = TypeVar("T")
 Judge = Callable[[list[list[Candidate]]], list[list[Any]]]
@@ -211,11 +214,11 @@ class Collector:
 
     def _exhausted(self, call: _Call) -> bool:
         """Whether all threads of the call's pool wait here, while it has further calls to start."""
-        queue = pools._threads_queues.get(call.thread)
+        queue = POOL_QUEUES.get(call.thread)
         if queue is None or queue.empty():
             return False
         waiting = {other.thread for other in self._calls.values() if other.waits}
-        workers = {thread for thread in threading.enumerate() if pools._threads_queues.get(thread) is queue}
+        workers = {thread for thread in threading.enumerate() if POOL_QUEUES.get(thread) is queue}
         return workers <= waiting
 
     def _incomplete(self, call: _Call, reason: str) -> ConfigError:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from prefrm.cli import run
-from prefrm.grpo.replays.check import check_replays
+from prefrm.grpo.replays import check as checks
+from prefrm.grpo.replays.check import check_replays, time_step
 from prefrm.winmatrix import WinMatrix
 from serving.models import ModelInfo
 from serving.running import background
@@ -47,6 +48,20 @@ def test_the_settings_decide_what_stops_a_run(url, capsys):
 def test_a_step_that_takes_too_long(url, capsys):
     assert check("slime", url, "--within", "0.000001") == 1
     assert "\nslow" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("budget", "steps"), [(60.0, 4), (0.001, 1)])
+def test_a_slow_judge_is_timed_over_fewer_steps(monkeypatch, budget, steps):
+    class Slow(PixelScorer):
+        def score(self, groups):
+            time.sleep(0.01)
+            return super().score(groups)
+
+    monkeypatch.setattr(checks, "TIMING_S", budget)
+    scorer = Slow()
+    step = time_step(scorer, group_size=2, groups=1, side=16)
+    assert len(scorer.groups) == steps
+    assert 0.01 <= step.seconds < 5 and step.images == 2
 
 
 def test_a_judge_that_cannot_be_reached_ends_it_at_once(capsys):

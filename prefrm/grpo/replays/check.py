@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from prefrm.winmatrix import Group, OnMissing, Scorer, score_all
 __all__ = ["Outcome", "StepTime", "check_replays", "time_step"]
 
 ROUNDS = 3
+# No further step is begun after so many seconds of them.
+TIMING_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +103,12 @@ def _asked_for(replay: Replay, options: dict[str, Any], message: str) -> bool:
 def time_step(scorer: Scorer, *, group_size: int, groups: int, side: int) -> StepTime:
     """Time a step of `groups` groups of random images, `side` pixels wide and high.
 
-    No two groups are alike, so that a judge cannot keep what it has seen. The first step is not counted.
+    No two groups are alike, so that a judge cannot keep what it has seen. The first step is not counted,
+    unless it took so long that it is the only one.
     """
     random = np.random.default_rng(0)
-    seconds = []
-    for _ in range(1 + ROUNDS):
+    seconds: list[float] = []
+    while len(seconds) <= ROUNDS and sum(seconds) < TIMING_S:
         step = [
             Group(
                 prompt=f"image {n}",
@@ -115,7 +119,7 @@ def time_step(scorer: Scorer, *, group_size: int, groups: int, side: int) -> Ste
         started = time.perf_counter()
         score_all(scorer, step)
         seconds.append(time.perf_counter() - started)
-    return StepTime(seconds=sum(seconds[1:]) / ROUNDS, images=group_size * groups)
+    return StepTime(seconds=fmean(seconds[1:] or seconds), images=group_size * groups)
 
 
 def _noise(random: np.random.Generator, side: int) -> Any:
