@@ -6,16 +6,15 @@ A wire is imported when it is first used, so that `import prefrm.client` stays q
 import asyncio
 import math
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._policy import Attempts, Call, Replicas, RetryPolicy, Turn
 from prefrm.client._transport import Failure, TooLarge, Transport, Unfit
-from prefrm.errors import DeadlineError, ProtocolError, RecordError, ScoringError
+from prefrm.errors import DeadlineError, ProtocolError, ScoringError
 from prefrm.protocol import (
     MAX_REQUEST_GROUPS,
     Part,
@@ -27,10 +26,10 @@ from prefrm.protocol import (
 )
 from prefrm.winmatrix import Group, WinMatrix
 
-__all__ = ["PARTS_PER_REPLICA", "Connections", "home", "listed"]
+__all__ = ["PARTS_PER_REPLICA", "Connections", "home"]
 
 Answer = TypeVar("Answer")
-Ask = Callable[[Transport], Awaitable[Answer]]
+Ask = Callable[[Transport], Coroutine[Any, Any, Answer]]
 
 # Requests of one call that a replica has at a time: one to compute, one to have ready.
 PARTS_PER_REPLICA = 2
@@ -54,19 +53,6 @@ _HINTS = {
 def home() -> tuple[int, asyncio.AbstractEventLoop]:
     """The process and the event loop, to which connections belong."""
     return os.getpid(), asyncio.get_running_loop()
-
-
-def listed(groups: Iterable[Group]) -> list[Group]:
-    """A call's groups. Raises `RecordError` if they are not groups."""
-    if not isinstance(groups, Iterable):
-        raise RecordError(
-            f"score takes a list of groups; received {type(groups).__name__}: write score([group])"
-        )
-    found = list(groups)
-    for n, group in enumerate(found):
-        if not isinstance(group, Group):
-            raise RecordError(f"score takes a list of groups; its item {n} is {type(group).__name__}")
-    return found
 
 
 class Connections:
@@ -137,8 +123,12 @@ class Connections:
             except (Failure, ProtocolError, TimeoutError) as failure:
                 error = self._error(failure, turn.replica, seconds)
                 final = attempts.failed(turn, error, getattr(failure, "pause", None))
-                if final is not None:
-                    raise final from failure
+                try:
+                    if final is not None:
+                        raise final from failure
+                finally:
+                    # Its traceback refers to this frame, and would keep the images until a collection.
+                    del error, final
             except BaseException:
                 self._replicas.release(turn)
                 raise
@@ -149,27 +139,35 @@ class Connections:
     async def _attempt(self, question: Ask[Answer], turn: Turn, seconds: float) -> Answer:
         """One attempt, given up at the deadline or when the server shows no sign of life."""
         wire = self._transport(turn.replica)
-        try:
-            async with asyncio.timeout(seconds) as limit:
-                with _delayed(LOOK_EVERY_S, lambda: self._watch(wire, turn.replica, limit)):
-                    if turn.unknown:
-                        self._replicas.identify(turn, await self._bundle(wire))
-                    return await question(wire)
-        except TimeoutError:
-            if self._transports.get(turn.replica) is wire:
-                raise
-        # The connection's other end may no longer exist: the next attempt needs a new one.
-        await wire.close()
-        raise Failure("UNAVAILABLE", f"no sign of life for {LOOK_S:g} s while it was waited for")
 
-    async def _watch(self, wire: Transport, replica: int, limit: asyncio.Timeout) -> None:
-        """Ask a slow server for signs of life; without one, drop its transport and end the attempt."""
-        while await _alive(wire):
-            await asyncio.sleep(LOOK_EVERY_S)
-        if not limit.expired():
-            if self._transports.get(replica) is wire:
-                del self._transports[replica]
-            limit.reschedule(0)
+        async def ask() -> Answer:
+            if turn.unknown:
+                self._replicas.identify(turn, await self._bundle(wire))
+            return await question(wire)
+
+        asking = asyncio.ensure_future(ask())
+        try:
+            async with asyncio.timeout(seconds):
+                while not (await asyncio.wait([asking], timeout=LOOK_EVERY_S))[0]:
+                    if not await _alive(wire) and not asking.done():
+                        await self._drop(turn.replica, wire)
+                        lost = f"no sign of life for {LOOK_S:g} s while it was waited for"
+                        raise Failure("UNAVAILABLE", lost)
+                return asking.result()
+        except BaseException:
+            asking.cancel()
+            # Its end may be another failure, which asyncio would log if nobody took it.
+            await asyncio.gather(asking, return_exceptions=True)
+            raise
+        finally:
+            # As above: its error's traceback refers to this frame.
+            del asking
+
+    async def _drop(self, replica: int, wire: Transport) -> None:
+        """Close a transport whose other end may no longer exist; the next attempt opens another."""
+        if self._transports.get(replica) is wire:
+            del self._transports[replica]
+        await wire.close()
 
     async def _bundle(self, wire: Transport) -> str | None:
         try:
@@ -201,19 +199,6 @@ class Connections:
         """The matrix with errors that may be shown on a terminal."""
         shown = tuple(error and self._credentials.quoted(error, LONGEST_ERROR) for error in matrix.errors)
         return matrix if shown == matrix.errors else replace(matrix, errors=shown)
-
-
-@contextmanager
-def _delayed(seconds: float, function: Callable[[], Coroutine[None, None, None]]) -> Iterator[None]:
-    """Run a coroutine once so many seconds have passed, unless the block ends before it does."""
-    loop, tasks = asyncio.get_running_loop(), list[asyncio.Task[None]]()
-    timer = loop.call_later(seconds, lambda: tasks.append(loop.create_task(function())))
-    try:
-        yield
-    finally:
-        timer.cancel()
-        for task in tasks:
-            task.cancel()
 
 
 async def _alive(wire: Transport) -> bool:

@@ -5,7 +5,7 @@ A token is kept out of every `repr`, message and log.
 
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from prefrm.client._endpoint import Endpoint
@@ -31,7 +31,7 @@ class TLS:
     def __post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):
             raise ConfigError(f"tls needs cert and key together; received cert={self.cert}, key={self.key}")
-        for name, path in self._paths().items():
+        for name, path in self.files().items():
             if not path.is_file():
                 raise ConfigError(f"tls {name}: {path} is no file")
 
@@ -42,17 +42,13 @@ class TLS:
             if self.cert is not None:
                 context.load_cert_chain(self.cert, self.key)
         except OSError as error:
-            files = ", ".join(f"{name}={path}" for name, path in self._paths().items())
+            files = ", ".join(f"{name}={path}" for name, path in self.files().items())
             raise ConfigError(f"the files of `tls` cannot be used: {files}: {error}") from error
         return context
 
-    def contents(self) -> dict[str, bytes]:
-        """The contents of the files that are given, by attribute."""
-        return {name: path.read_bytes() for name, path in self._paths().items()}
-
-    def _paths(self) -> dict[str, Path]:
-        given = {"ca": self.ca, "cert": self.cert, "key": self.key}
-        return {name: Path(path) for name, path in given.items() if path is not None}
+    def files(self) -> dict[str, Path]:
+        """The files that are given, by attribute."""
+        return {name: Path(path) for name, path in asdict(self).items() if path is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

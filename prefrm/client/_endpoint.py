@@ -81,8 +81,6 @@ def parse_url(url: str) -> tuple[Endpoint, ...]:
         raise _not_understood(url, "it has blanks or control characters in it")
     scheme, separator, rest = url.partition("://")
     hosts, slash, path = rest.partition("/")
-    if "," not in hosts:
-        return (Endpoint.parse(url),)
     endpoints = tuple(Endpoint.parse(f"{scheme}{separator}{host}{slash}{path}") for host in hosts.split(","))
     if len(set(endpoints)) < len(endpoints):
         raise _not_understood(url, "it names a replica twice")

@@ -107,8 +107,8 @@ def _channel(endpoint: Endpoint, credentials: Credentials) -> grpc.Channel:
         return grpc.insecure_channel(endpoint.address, options=options)
     # gRPC would call a server unavailable whose certificate it cannot check for want of a readable file.
     credentials.tls.context()
-    files = credentials.tls.contents()
-    believed = grpc.ssl_channel_credentials(files.get("ca"), files.get("key"), files.get("cert"))
+    pem = {name: path.read_bytes() for name, path in credentials.tls.files().items()}
+    believed = grpc.ssl_channel_credentials(pem.get("ca"), pem.get("key"), pem.get("cert"))
     return grpc.secure_channel(endpoint.address, believed, options=options)
 
 

@@ -34,8 +34,6 @@ CONNECT_S = 5.0
 RELEASE_S = 1.0
 # Of a model's configuration, and of the reason for a refusal.
 LONGEST_TEXT = 2**20
-# aiohttp warns of a larger body that is not a file.
-LONGEST_BYTES = 2**20
 HEADER_LENGTH = "Inference-Header-Content-Length"
 # As codes of gRPC. Any other 3xx or 4xx is a refusal, and any other status a failure of the server. 425 says
 # nothing of the request: it came too early to be trusted.
@@ -75,7 +73,8 @@ class HttpTransport:
             "POST",
             f"{self._path}/infer",
             question.answer_bytes,
-            data=body if len(body) <= LONGEST_BYTES else io.BytesIO(body),
+            # As a file: aiohttp warns of other bodies of more than 1 MiB.
+            data=io.BytesIO(body),
             headers={HEADER_LENGTH: str(length)},
         )
         answer, outputs = _parsed(content, headers.get(HEADER_LENGTH))
@@ -193,12 +192,8 @@ def _release(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop, pi
     """
     if session.closed or os.getpid() != pid:
         return
-    try:
-        asyncio.get_running_loop()
-        ending = False
-    except RuntimeError:
-        # Such as at the end of the program: a loop on another thread is stopped next.
-        ending = True
+    # Outside any loop, such as at the end of the program: a loop on another thread is stopped next.
+    ending = asyncio._get_running_loop() is None
     if loop.is_running():
         closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
         with suppress(TimeoutError):

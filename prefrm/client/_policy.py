@@ -8,10 +8,11 @@ many clients do not come back at once. Another one is asked without waiting. Whe
 asked all the same, but a pause that a server asked for is kept.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
 
 from prefrm.errors import ConfigError, DeadlineError, OverloadedError, ScoringError, ServerUnavailableError
@@ -52,10 +53,9 @@ class RetryPolicy:
     unavailable_timeout: float = DEFAULT_UNAVAILABLE_TIMEOUT_S
 
     def __post_init__(self) -> None:
-        if not _is_number(self.deadline) or not 0 < self.deadline < float("inf"):
+        if not _is_seconds(self.deadline) or not self.deadline:
             raise ConfigError(f"deadline must be a positive number of seconds; received {self.deadline!r}")
-        timeout = self.unavailable_timeout
-        if not _is_number(timeout) or not 0 <= timeout < float("inf"):
+        if not _is_seconds(timeout := self.unavailable_timeout):
             raise ConfigError(
                 f"unavailable_timeout must be a number of seconds, 0 not to wait; received {timeout!r}"
             )
@@ -83,19 +83,19 @@ class _State:
     error: ScoringError | None = None
 
 
-@dataclass(slots=True)
 class Replicas:
     """The state of all replicas. Each `Turn` is handed back once: to `answered`, `set_back` or `release`."""
 
-    urls: Sequence[str]
-    clock: Callable[[], float] = time.monotonic
-    uniform: Uniform = random.uniform
-    _states: list[_State] = field(init=False)
-    _next: int = field(default=0, init=False)
-    _judge: tuple[str, str | None] | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        self._states = [_State() for _ in self.urls]
+    def __init__(
+        self,
+        urls: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Uniform = random.uniform,
+    ) -> None:
+        self.urls, self.clock, self.uniform = urls, clock, uniform
+        self._states = [_State() for _ in urls]
+        self._next = 0
+        self._judge: tuple[str, str | None] | None = None
 
     def __len__(self) -> int:
         return len(self._states)
@@ -112,13 +112,11 @@ class Replicas:
         With `resting`, the one that rests the shortest will do, unless it asked to be left alone.
         """
         now = self.clock()
-        if awake := self.awake():
-            chosen = min(awake, key=lambda n: self._states[n].busy)
-            self._next = (chosen + 1) % len(self)
-        elif free := [n for n, one in enumerate(self._states) if resting and one.barred_until <= now]:
-            chosen = min(free, key=lambda n: self._states[n].rests_until)
-        else:
+        free = [n for n, one in enumerate(self._states) if resting and one.barred_until <= now]
+        if not (free := self.awake() or free):
             return None
+        chosen = min(free, key=lambda n: (max(now, self._states[n].rests_until), self._states[n].busy))
+        self._next = (chosen + 1) % len(self)
         one = self._states[chosen]
         one.busy += 1
         return Turn(replica=chosen, since=now, unknown=one.known_until <= now)
@@ -284,5 +282,5 @@ def _backoff(failures: int, longest: float, uniform: Uniform) -> float:
     return uniform(0.5, 1.0) * min(longest, FIRST_DELAY_S * 2.0 ** min(failures, 30))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf

@@ -6,13 +6,14 @@ process and event loop that it finds itself in. So it survives a fork, and can b
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 from prefrm.client import _portal
-from prefrm.client._core import PARTS_PER_REPLICA, Connections, home, listed
-from prefrm.client._credentials import Credentials
-from prefrm.client._endpoint import Endpoint, joint_url
-from prefrm.client._policy import RetryPolicy
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.client._core import PARTS_PER_REPLICA, Connections, home
+from prefrm.client._credentials import TLS, Credentials, secured
+from prefrm.client._endpoint import Endpoint, joint_url, parse_url
+from prefrm.client._policy import DEFAULT_DEADLINE_S, DEFAULT_UNAVAILABLE_TIMEOUT_S, RetryPolicy
+from prefrm.winmatrix import Group, WinMatrix, check_groups
 
 __all__ = ["AsyncRemoteScorer", "RemoteScorer"]
 
@@ -22,6 +23,40 @@ class _Remote:
 
     def __init__(self, endpoints: Sequence[Endpoint], policy: RetryPolicy, credentials: Credentials) -> None:
         self._endpoints, self._policy, self._credentials = tuple(endpoints), policy, credentials
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        token: str | None = None,
+        tls: TLS | bool | None = None,
+        deadline: float = DEFAULT_DEADLINE_S,
+        unavailable_timeout: float = DEFAULT_UNAVAILABLE_TIMEOUT_S,
+        allow_plaintext_token: bool = False,
+    ) -> Self:
+        """A scorer that asks the server at `url`, or the servers: replicas that serve the same judge.
+
+        Args:
+            url: `grpc://host:port/model` or `http://host:port/model`; `grpcs://` and `https://` are
+                encrypted. Several replicas stand beside each other, `grpc://a:8001,b:8001/model`. A port may
+                be left out if it is the protocol's own (8001 for gRPC, 8000 for HTTP).
+            token: sent with each request as `authorization: Bearer TOKEN`.
+            tls: True, or a `TLS` with files, encrypts whatever the URL says.
+            deadline: seconds that one call of `score` may take, its retries included. What is left of it
+                travels with each request, so that a server does not compute what comes too late.
+            unavailable_timeout: seconds to retry while no replica is reachable or ready. A full server is
+                asked again until the deadline.
+            allow_plaintext_token: send the token unencrypted to other machines, too.
+
+        Raises:
+            ConfigError: an argument is not as described, or the token would travel in plain text.
+        """
+        endpoints, credentials = secured(
+            parse_url(url), token=token, tls=tls, allow_plaintext_token=allow_plaintext_token
+        )
+        policy = RetryPolicy(deadline=deadline, unavailable_timeout=unavailable_timeout)
+        return cls(endpoints, policy, credentials)
 
     @property
     def url(self) -> str:
@@ -44,14 +79,9 @@ class AsyncRemoteScorer(_Remote):
 
     _connections: Connections | None = None
 
-    @property
-    def opened(self) -> bool:
-        """Whether it has connections to close."""
-        return self._connections is not None
-
     async def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """As `RemoteScorer.score`."""
-        return await self._connected().score(listed(groups))
+        return await self._connected().score(check_groups(groups))
 
     async def identity(self) -> str:
         """As `RemoteScorer.identity`."""
@@ -107,7 +137,7 @@ class RemoteScorer(_Remote):
             ScoringError: a server failed while it scored.
             ConfigError: the replicas serve different judges, or one serves another judge than before.
         """
-        found = listed(groups)
+        found = check_groups(groups)
         return _portal.run(lambda: self._scorer.score(found))
 
     def identity(self) -> str:
@@ -120,7 +150,7 @@ class RemoteScorer(_Remote):
     def close(self) -> None:
         """Release the connections; scoring again opens new ones, which know nothing of the replicas yet."""
         # When the interpreter finalizes, the portal's thread no longer runs.
-        if self._scorer.opened and not sys.is_finalizing():
+        if self._scorer._connections and not sys.is_finalizing():
             _portal.run(self._scorer.close)
 
     def __enter__(self) -> "RemoteScorer":

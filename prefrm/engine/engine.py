@@ -34,7 +34,7 @@ from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
 from prefrm.judge import Judge
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
-from prefrm.winmatrix import CalibrationMap, Group, WinMatrix
+from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
 
 __all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine"]
 
@@ -195,8 +195,9 @@ class Engine:
 
         Raises:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
+            RecordError: the argument is not a list of groups.
         """
-        planned = [(group.prompt, plan_group(group)) for group in groups]
+        planned = [(group.prompt, plan_group(group)) for group in check_groups(groups)]
         sized = [((prompt, plan), len(plan.images)) for prompt, plan in planned]
         images: RefCounted[EncodedImage] = RefCounted(key for _, plan in planned for key in plan.images)
         prefixes: Prefixes = RefCounted(prompt for prompt, _ in planned)

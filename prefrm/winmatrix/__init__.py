@@ -9,7 +9,7 @@ from prefrm.winmatrix.calibration import (
     TemperatureScaling,
     calibration_map,
 )
-from prefrm.winmatrix.group import Group
+from prefrm.winmatrix.group import Group, check_groups
 from prefrm.winmatrix.matrix import Bools, Floats, OnMissing, WinMatrix, check_on_missing
 from prefrm.winmatrix.reasons import unjudged_reasons
 from prefrm.winmatrix.scorer import (
@@ -39,6 +39,7 @@ __all__ = [
     "as_matrix",
     "calibration_map",
     "check_answer",
+    "check_groups",
     "check_on_missing",
     "score_all",
     "score_each",

@@ -1,6 +1,6 @@
 """A prompt and the candidates that answer it, without any verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from prefrm import media
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.pixels import encode_image, split_images
 
-__all__ = ["Group", "check_permutation"]
+__all__ = ["Group", "check_groups", "check_permutation"]
 
 OTHER_FORMS = "Group.of(prompt, candidates) takes paths, Pillow images and arrays"
 
@@ -96,6 +96,19 @@ class Group:
         return Group(
             prompt=self.prompt, images=tuple(self.images[i] for i in check_permutation(order, self.size))
         )
+
+
+def check_groups(groups: Iterable[Group]) -> list[Group]:
+    """The groups that a scorer is given, as a list. Raises `RecordError` if they are not groups."""
+    if not isinstance(groups, Iterable):
+        raise RecordError(
+            f"score takes a list of groups; received {type(groups).__name__}: write score([group])"
+        )
+    found = list(groups)
+    for n, group in enumerate(found):
+        if not isinstance(group, Group):
+            raise RecordError(f"score takes a list of groups; its item {n} is {type(group).__name__}")
+    return found
 
 
 def _encoded(candidate: Any, limits: media.ImageLimits) -> bytes | None:

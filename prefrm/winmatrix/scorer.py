@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from prefrm.errors import OutOfMemoryError, ProtocolError
-from prefrm.winmatrix.group import Group
+from prefrm.winmatrix.group import Group, check_groups
 from prefrm.winmatrix.matrix import WinMatrix
 
 __all__ = [
@@ -62,7 +62,7 @@ class FakeScorer:
 
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order."""
-        return [self._score(group) for group in groups]
+        return [self._score(group) for group in check_groups(groups)]
 
     def _score(self, group: Group) -> WinMatrix:
         judged = [self._judge(group.prompt, image) for image in group.images]

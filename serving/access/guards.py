@@ -16,7 +16,8 @@ from serving.wire.docs_page import DOCS_PATHS
 
 __all__ = ["OPEN_PATHS", "TokenInterceptor", "TokenMiddleware"]
 
-OPEN_PATHS = DOCS_PATHS | {"/v2/health/live", "/v2/health/ready"}
+PROBES = ("/v2/health/live", "/v2/health/ready")
+OPEN_PATHS = DOCS_PATHS | {*PROBES, *(f"{path}/" for path in PROBES)}
 OPEN_METHODS = frozenset(
     {
         "/grpc.health.v1.Health/Check",

@@ -128,6 +128,8 @@ def _read(what: str, path: Path) -> bytes:
         return read_regular(path, MOST_BYTES)
     except OSError as error:
         raise ConfigError(f"the {what} {path} cannot be read: {error.strerror}") from error
+    except ConfigError as error:
+        raise ConfigError(f"the {what} {error}") from error
 
 
 def _refuse_passphrase(key: Path) -> Any:

@@ -86,6 +86,8 @@ def _read(path: Path, previous: _Tokens | None) -> _Tokens:
         content = read_regular(path, MOST_BYTES)
     except OSError as error:
         raise ConfigError(f"the token file {path} cannot be read: {error.strerror}") from error
+    except ConfigError as error:
+        raise ConfigError(f"the token file {error}") from error
     if previous is not None and content == previous.content:
         return previous
     tokens = _Tokens(content=content, digests=_digests(content, path))

@@ -1,6 +1,7 @@
 """Lines written by a thread, so that a pipe that nobody reads or a disk that hangs never blocks a caller."""
 
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -98,4 +99,8 @@ def write_all(descriptor: int, content: bytes) -> None:
     """Write all of it to an open file. Blocks; raises `OSError`."""
     rest = memoryview(content)
     while rest:
-        rest = rest[os.write(descriptor, rest) :]
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            # The mode is shared with whoever else has the pipe open, such as a parent in Node.js.
+            select.select([], [descriptor], [])

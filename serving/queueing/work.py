@@ -52,6 +52,9 @@ class Work:
     """One request: `taken` of its groups have had their turn, `matrices` are there for some of them.
 
     The first `ready` groups may have their turn; the images of some of them are `prepared`.
+
+    Attributes:
+        kind: how the longest of its groups is decoded.
     """
 
     groups: Sequence[Group]
@@ -66,13 +69,11 @@ class Work:
     matrices: list[WinMatrix | None]
     missing: int
     prepared: dict[int, Prepared] = field(default_factory=dict)
+    kind: Kind = field(init=False)
 
-    @property
-    def kind(self) -> Kind:
-        """How the longest of its groups is decoded."""
-        if any(is_long(estimate.ahead) for estimate in self.estimates):
-            return "long"
-        return "short" if any(estimate.ahead for estimate in self.estimates) else "direct"
+    def __post_init__(self) -> None:
+        # Once, since each turn asks for it, and a request has up to hundreds of groups.
+        self.kind = _kind_of(self.estimates)
 
     @property
     def waiting_cost(self) -> int:
@@ -117,3 +118,9 @@ class Batch:
     groups: list[Group]
     cost: int
     prepared: list[Prepared]
+
+
+def _kind_of(estimates: Sequence[Estimate]) -> Kind:
+    if any(is_long(estimate.ahead) for estimate in estimates):
+        return "long"
+    return "short" if any(estimate.ahead for estimate in estimates) else "direct"

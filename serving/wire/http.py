@@ -150,7 +150,8 @@ def _protocol_router(wire: "_Routes") -> APIRouter:
         post(f"{regions}/unregister", wire.unregister, f"Unregister all regions of {kind} shared memory")
         post(named, wire.unregister, f"Unregister a region of {kind} shared memory")
     for path in UNSUPPORTED_PATHS:
-        router.add_api_route(path, wire.unsupported, methods=["GET", "POST"], include_in_schema=False)
+        for each in (path, f"{path}/"):
+            router.add_api_route(each, wire.unsupported, methods=["GET", "POST"], include_in_schema=False)
     return router
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.media import CONVERTED_FORMATS, ImageLimits, decode
 from prefrm.records import PreferenceGroup
-from prefrm.winmatrix import Group
+from prefrm.winmatrix import FakeScorer, Group
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
@@ -108,3 +108,12 @@ def test_a_prompt_is_a_string(prompt):
 def test_a_record_holds_what_a_group_holds():
     with pytest.raises(RecordError, match=r"record 'r1': .*candidate 1 is str"):
         PreferenceGroup(id="r1", prompt="x", images=(b"x", "a.png"), comparisons=())
+
+
+def test_a_scorer_names_what_is_no_list_of_groups():
+    scorer = FakeScorer(lambda prompt, image: 0.0)
+    group = Group(prompt="x", images=(b"x", b"y"))
+    with pytest.raises(RecordError, match=r"received Group: write score\(\[group\]\)"):
+        scorer.score(group)
+    with pytest.raises(RecordError, match="its item 1 is tuple"):
+        scorer.score([group, group.images])

@@ -8,7 +8,8 @@ the file exists.
 import sys
 import time
 from collections import deque
-from itertools import repeat
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,8 +25,7 @@ class Engine(FakeScorer):
     @classmethod
     def from_bundle(cls, folder, **options):
         if Path(folder).name == "slow":
-            print("loading", flush=True)
-            hold_lock()
+            hold_lock("loading")
         return cls(utility)
 
 
@@ -38,9 +38,10 @@ def utility(prompt, image):
     return float(len(image))
 
 
-def hold_lock():
-    # A loop in C, which no signal interrupts.
-    deque(repeat(None, 10**10), maxlen=0)
+def hold_lock(*announced):
+    # A loop in C, which no signal interrupts; it prints itself, so that no signal comes before it begins.
+    printed = map(partial(print, flush=True), announced)
+    deque(chain(printed, repeat(None, 10**10)), maxlen=0)
 
 
 def compute(begun):

@@ -208,6 +208,20 @@ def test_pixels_decoded_at_once_and_prepared_images_are_bounded(scorer, monkeypa
     assert len(scorer.begun) == 10
 
 
+def test_the_turns_of_a_large_request_do_not_look_at_all_its_groups(scorer, monkeypatch):
+    looks = []
+    monkeypatch.setattr("serving.queueing.work.is_long", lambda images: looks.append(images))
+
+    async def main():
+        queue = batcher(scorer)
+        queue.start()
+        await asked(queue, *[pair(0.1)] * 50)
+        await queue.drain(5)
+
+    asyncio.run(main())
+    assert len(looks) == 50
+
+
 def test_what_was_cancelled_or_has_expired_is_not_decoded(scorer):
     async def main():
         queue = batcher(scorer)

@@ -228,6 +228,9 @@ class TestPaths:
         assert answer.status_code == 200
         assert answer.json() == get(served, path.removesuffix("/")).json()
 
+    def test_what_is_not_supported_is_so_with_a_slash_too(self, served):
+        assert get(served, "/v2/logging/").status_code == get(served, "/v2/logging").status_code == 501
+
     def test_the_metrics_port_has_the_metrics_and_nothing_else(self, served):
         base = f"http://{served.metrics}"
         for path in ("/metrics", "/metrics/", "/"):

@@ -79,6 +79,8 @@ def test_probes_need_no_token(guarded, client):
     stock = client.InferenceServerClient(guarded.grpc if client is triton_grpc else guarded.http)
     assert stock.is_server_live() and stock.is_server_ready()
     stock.close()
+    for path in ("/v2/health/live/", "/v2/health/ready/"):
+        assert httpx.get(f"http://{guarded.http}{path}").status_code == 200
 
 
 def test_the_health_service_of_grpc_needs_no_token(guarded):
@@ -113,9 +115,10 @@ def test_all_other_methods_of_grpc_want_one(guarded, method, kind):
 
 @pytest.mark.parametrize(
     "path",
-    ["//", "/v2", "/v2/models/judge", "/v2/models/stats", "/docs/", "/docs/x.js", "/v1/score", "/nothing",
-     "/v2/health", "/v2/health/live/", "/v2/health/live/x", "/v2//health/live", "/v2/health/../models/stats"],
-)  # fmt: skip
+    ["//", "/v2", "/v2/models/judge", "/v2/models/stats", "/docs/", "/docs/x.js", "/v1/score", "/nothing"]
+    + [f"/v2/{path}" for path in ("health", "health/live//", "health/live/x", "/health/live")]
+    + ["/v2/health/../models/stats"],
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_all_other_paths_of_http_want_one(guarded, path, method):
     response = httpx.request(method, f"http://{guarded.http}{path}")

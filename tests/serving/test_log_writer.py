@@ -11,6 +11,7 @@ import pytest
 
 from serving.observing.logs import JsonFormatter, QueuedHandler, configure, dropped_records
 from serving.observing.metrics import Metrics
+from serving.observing.writer import write_all
 
 # Bytes that wait: a few of the records below.
 LIMIT = 400
@@ -94,6 +95,18 @@ def test_a_full_queue_that_cannot_be_written_does_not_spin(pipe, log):
     log.warning("later")
     log.flush()
     assert pipe.messages == [dropped(20), "later"]
+
+
+def test_a_pipe_that_does_not_block_is_waited_for():
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    content = bytes(range(256)) * 4096
+    thread = threading.Thread(target=write_all, args=(writing, content))
+    with open(reading, "rb") as pipe:
+        thread.start()
+        assert pipe.read(len(content)) == content
+    thread.join()
+    os.close(writing)
 
 
 def test_the_end_waits_a_second_for_what_nobody_reads(pipe, log):

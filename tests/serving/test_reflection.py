@@ -4,6 +4,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionResponse
 
 
 class Version(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
@@ -32,3 +33,12 @@ def test_a_tool_finds_services_methods_and_messages(served, version):
         service = DescriptorPool(database).FindServiceByName("inference.GRPCInferenceService")
     infer = service.methods_by_name["ModelInfer"]
     assert "raw_input_contents" in infer.input_type.fields_by_name
+
+
+def test_a_malformed_request_is_answered_as_invalid_and_leaves_the_log_alone(served, caplog):
+    with grpc.insecure_channel(served.grpc) as channel:
+        ask = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        (answer,) = ask(iter([b"\xff\xff"]), timeout=10)
+    error = ServerReflectionResponse.FromString(answer).error_response
+    assert error.error_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert caplog.messages == []

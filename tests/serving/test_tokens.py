@@ -136,7 +136,7 @@ def test_a_file_that_becomes_something_else_is_neither_waited_for_nor_read(file,
         file.write_bytes(content + b"#" * 2**20)
     assert admitted(tokens, ANN)
     assert reason in caplog.text and "stay in force" in caplog.text
-    with pytest.raises(ConfigError, match=reason):
+    with pytest.raises(ConfigError, match=f"^the token file {file} {reason}"):
         TokenFile(file)
 
 

@@ -6,8 +6,10 @@ When they wait and for how long, `test_policy.py` shows on a clock of its own; t
 
 import asyncio
 import copy
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,6 +20,7 @@ from prefrm.errors import (
     DeadlineError,
     OverloadedError,
     RecordError,
+    ScoringError,
     ServerUnavailableError,
 )
 from prefrm.winmatrix import Group, Scorer
@@ -256,6 +259,19 @@ class TestSilence:
             score(ONE, [pair], deadline=0.4, unavailable_timeout=0)
         assert time.monotonic() - started < 3
 
+    def test_a_failure_at_the_deadline_is_no_stray_error(self, score, replicas, caplog, monkeypatch, pair):
+        async def fails_as_it_is_given_up(self, tensors, *, timeout):
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                raise away() from None
+
+        monkeypatch.setattr(FakeTransport, "infer", fails_as_it_is_given_up)
+        with pytest.raises(DeadlineError):
+            score(ONE, [pair], deadline=0.1, unavailable_timeout=0)
+        gc.collect()
+        assert caplog.records == []
+
     def test_who_never_answers_is_avoided_by_the_next_call(self, replicas, pair):
         replicas[0].gate.clear()
         with connect(TWO, deadline=0.5) as judge:
@@ -283,6 +299,21 @@ class TestOneScorer:
                 assert twin.url == judge.url == "grpc://r0:8001/judge"
                 assert agree(twin.score([pair]), scorer.score([pair]))
         assert copy.deepcopy(connect_async(ONE)).url == "grpc://r0:8001/judge"
+
+    @pytest.mark.parametrize("error", [refused(), away()], ids=["refused", "away"])
+    def test_an_error_that_was_handled_keeps_no_images(self, replicas, pair, error):
+        replicas[0].always = error
+        gc.disable()
+        try:
+            with connect(ONE, unavailable_timeout=0) as judge:
+                with pytest.raises(ScoringError) as caught:
+                    judge.score([pair])
+                # Its traceback refers to the frames of the call, and they to the images.
+                raised = weakref.ref(caught.value)
+                del caught
+                assert raised() is None
+        finally:
+            gc.enable()
 
     def test_cancelling_an_async_call_is_a_cancellation(self, replicas, pair):
         replicas[0].gate.clear()

@@ -14,7 +14,7 @@ import torch
 
 from prefrm.bundle import CalibrationRecord, write_bundle
 from prefrm.engine import Engine
-from prefrm.errors import ConfigError, MissingExtraError, ScoringError
+from prefrm.errors import ConfigError, MissingExtraError, RecordError, ScoringError
 from prefrm.judge import ImageInput, Judge
 from prefrm.media import ImageLimits, decode
 from prefrm.winmatrix import Group, Scorer, TemperatureScaling
@@ -34,6 +34,11 @@ def make_group(png) -> Callable[..., Group]:
 @pytest.fixture
 def engine(judge: Judge) -> Engine:
     return Engine(judge, tokens=400)
+
+
+def test_a_group_alone_is_no_list_of_groups(engine: Engine, make_group: Callable[..., Group]):
+    with pytest.raises(RecordError, match=r"received Group: write score\(\[group\]\)"):
+        engine.score(make_group(1, 2))
 
 
 def sigmoid(z: float) -> float:
