@@ -12,8 +12,8 @@ BLACK, WHITE = "#000000", "#ffffff"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Control characters, and the surrogates that stand for undecodable bytes of a file name.
 UNPRINTABLE = ("Cc", "Cs")
-# Embeddings, overrides and isolates of the bidirectional algorithm, by their class in UAX 9: they reorder what
-# follows them on the line.
+# Embeddings, overrides and isolates of the bidirectional algorithm, by their class in UAX 9: they reorder
+# the characters that follow them.
 REORDERING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
