@@ -12,15 +12,18 @@ BLACK, WHITE = "#000000", "#ffffff"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Control characters, and the surrogates that stand for undecodable bytes of a file name.
 UNPRINTABLE = ("Cc", "Cs")
+# Embeddings, overrides and isolates of the bidirectional algorithm, by their class in UAX 9: they reorder
+# the characters that follow them.
+REORDERING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def one_line(text: str) -> str:
     """`text` without line breaks and tabs, each of which becomes a space; other spaces stay as they are.
 
-    Any other control character is shown as U+FFFD.
+    Any other control character, and any that changes the direction of writing, is shown as U+FFFD.
     """
     line = " ".join(part.strip() for part in text.strip().splitlines()).replace("\t", " ")
-    return "".join(REPLACEMENT if unicodedata.category(c) in UNPRINTABLE else c for c in line)
+    return line if line.isprintable() else "".join(map(_printable, line))
 
 
 def shortened(text: str, most: int = 500) -> str:
@@ -28,6 +31,11 @@ def shortened(text: str, most: int = 500) -> str:
     # Cut before as well, since the text may have megabytes.
     line = one_line(text[: 2 * most])
     return line if len(line) <= most and len(text) <= 2 * most else line[: most - 1] + ELLIPSIS
+
+
+def _printable(character: str) -> str:
+    hidden = unicodedata.category(character) in UNPRINTABLE
+    return REPLACEMENT if hidden or unicodedata.bidirectional(character) in REORDERING else character
 
 
 def text_color(background: tuple[float, float, float]) -> str:

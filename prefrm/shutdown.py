@@ -7,11 +7,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-__all__ = ["exit_process", "interruptible", "on_first_signal", "open_closed_streams"]
+__all__ = ["exit_process", "in_daemon_thread", "interruptible", "on_first_signal", "open_closed_streams"]
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -68,6 +71,22 @@ def exit_process(status: int) -> NoReturn:
                     stream.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def in_daemon_thread(function: Callable[[], T]) -> Future[T]:
+    """Call `function` in a thread of its own, which delays no exit, unlike an executor's."""
+    future: Future[T] = Future()
+    # From now on a loop that stops cannot cancel it, but leaves it.
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def open_closed_streams() -> None:

@@ -15,6 +15,7 @@ from functools import partial
 
 from prefrm.display import shortened
 from prefrm.errors import ConfigError, PrefrmError
+from prefrm.shutdown import in_daemon_thread
 from prefrm.winmatrix import Scorer
 from serving.errors import (
     ExpiredError,
@@ -25,7 +26,6 @@ from serving.errors import (
     UnsupportedError,
 )
 from serving.limits import Limits
-from serving.loading import in_daemon_thread
 from serving.observing.cache import ImageCache
 from serving.observing.metrics import Metrics
 from serving.queueing.batcher import Batcher

@@ -34,8 +34,10 @@ def check_trainer(
 ) -> None:
     """Play a trainer's calls to your judge, and time one of its steps, without the trainer.
 
-    The calls are those of the versions in docs/grpo.md, and their images are made here. The exit status is 1
-    if a reward was wrong, or if a step took longer than --within.
+    The calls are those of the versions in docs/grpo.md, and their images are made here. Each line says "ok",
+    "stops" (an error, as these settings ask for), or "wrong".
+
+    The exit status is 1 if a reward was wrong, or if a step took longer than --within.
     """
     from prefrm.grpo.replays import load
     from prefrm.grpo.replays.check import check_replays, time_step

@@ -187,13 +187,11 @@ class Replicas:
     def verdict(self) -> ScoringError:
         """The error to raise when there is nobody left to ask; at least one replica is not well."""
         errors = self.errors()
-        if len(self) == 1:
-            return errors[0]
         kinds = {type(error) for error in errors}
         mixed = OverloadedError if OverloadedError in kinds else ServerUnavailableError
         kind = kinds.pop() if len(kinds) == 1 else mixed
         said = "; ".join(str(error) for error in errors)
-        return kind(f"none of {len(self)} replicas could answer: {said}")
+        return kind(said if len(self) == 1 else f"none of {len(self)} replicas could answer: {said}")
 
 
 class Call:

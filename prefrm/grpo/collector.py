@@ -11,7 +11,7 @@ all agree on which groups are whole; an image goes only to the process that scor
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import thread as pools
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -25,6 +25,9 @@ __all__ = ["Collector", "Keyed", "Partial"]
 POLL_S = 0.1
 # A pool that has just been given a call has not started a thread for it yet.
 STUCK_S = 1.0
+# The queue of its pool for each worker thread. It is private to the standard library, which has no public way
+# to ask for it. Without it, calls that wait in a pool that is too small fail after `patience`.
+POOL_QUEUES: Mapping[threading.Thread, Any] = getattr(pools, "_threads_queues", {})
 
 T = TypeVar("T")
 Judge = Callable[[list[list[Candidate]]], list[list[Any]]]
@@ -87,7 +90,8 @@ class Collector:
 
     All processes make equally many calls. What fails in one call fails on all processes and for every call
     that waits. Later calls fail too, unless they bring whole groups: what they would wait for may be what
-    failed. Candidates of one key beyond `size` make another group.
+    failed. A process that gives a group up between two rounds fails the next round, so that the others give
+    it up as well. Candidates of one key beyond `size` make another group.
 
     Args:
         judge: called on one process for each whole group: takes groups of candidates, and gives for each
@@ -107,6 +111,7 @@ class Collector:
         self._calls: dict[int, _Call] = {}
         self._arrived = 0.0
         self._failure: Exception | None = None
+        self._untold: Exception | None = None
         self._groups = 0
         self._owners: dict[str, int] = {}
         self._partial: Partial[_Place] = Partial(size)
@@ -151,6 +156,8 @@ class Collector:
     def _round(self, number: int, made: Sequence[Keyed] | Exception) -> None:
         """Exchange one call of each process, and score the groups that are whole now."""
         rank, world = self._ranks.join(), self._ranks.count
+        if self._untold is not None:
+            made, self._untold = self._untold, None
         header = attempt(lambda: json.dumps([number, [item.key for item in _checked(made)]]).encode())
         sent: list[list[Candidate]] = [[] for _ in range(world)]
         coming: list[list[_Place]] = [[] for _ in range(world)]
@@ -194,24 +201,24 @@ class Collector:
             now = time.monotonic()
             free = free if self._exhausted(call) else now
             if call.thread is threading.main_thread():
-                self._give_up(self._incomplete(call, "no other call can come while this one waits"))
+                self._stop_waiting(self._incomplete(call, "no other call can come while this one waits"))
             elif self._failure is not None:
-                self._give_up(self._failure)
+                self._stop_waiting(self._failure)
             elif now - free > STUCK_S:
                 reason = "all workers of the trainer's thread pool wait, so that its next call cannot begin"
-                self._give_up(self._incomplete(call, reason))
+                self._stop_waiting(self._incomplete(call, reason))
             elif now - self._arrived > self._patience:
-                self._give_up(self._incomplete(call, f"no other call came within {self._patience:g} s"))
+                self._stop_waiting(self._incomplete(call, f"no other call came within {self._patience:g} s"))
             else:
                 self._changed.wait(POLL_S)
 
     def _exhausted(self, call: _Call) -> bool:
         """Whether all threads of the call's pool wait here, while it has further calls to start."""
-        queue = pools._threads_queues.get(call.thread)
+        queue = POOL_QUEUES.get(call.thread)
         if queue is None or queue.empty():
             return False
         waiting = {other.thread for other in self._calls.values() if other.waits}
-        workers = {thread for thread in threading.enumerate() if pools._threads_queues.get(thread) is queue}
+        workers = {thread for thread in threading.enumerate() if POOL_QUEUES.get(thread) is queue}
         return workers <= waiting
 
     def _incomplete(self, call: _Call, reason: str) -> ConfigError:
@@ -220,6 +227,12 @@ class Collector:
             f"{self._partial.count(key)} images of {key[:60]!r} came, which are not a whole group of "
             f"{self._partial.size}, and {reason}; {self._advice}"
         )
+
+    def _stop_waiting(self, error: Exception) -> None:
+        """Give up between two rounds, which the other processes learn in the next."""
+        self._give_up(error)
+        if not self._ranks.alone:
+            self._untold = error
 
     def _give_up(self, error: Exception) -> None:
         self._failure = error

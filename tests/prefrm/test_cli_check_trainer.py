@@ -1,10 +1,15 @@
 """`prefrm check-trainer` against a served judge."""
 
+import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from prefrm.cli import run
+from prefrm.grpo.replays import check as checks
+from prefrm.grpo.replays.check import check_replays, time_step
 from prefrm.winmatrix import WinMatrix
 from serving.models import ModelInfo
 from serving.running import background
@@ -45,9 +50,57 @@ def test_a_step_that_takes_too_long(url, capsys):
     assert "\nslow" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("budget", "steps"), [(60.0, 4), (0.001, 1)])
+def test_a_slow_judge_is_timed_over_fewer_steps(monkeypatch, budget, steps):
+    class Slow(PixelScorer):
+        def score(self, groups):
+            time.sleep(0.01)
+            return super().score(groups)
+
+    monkeypatch.setattr(checks, "TIMING_S", budget)
+    scorer = Slow()
+    step = time_step(scorer, group_size=2, groups=1, side=16)
+    assert len(scorer.groups) == steps
+    assert 0.01 <= step.seconds < 5 and step.images == 2
+
+
 def test_a_judge_that_cannot_be_reached_ends_it_at_once(capsys):
     assert check("flow_grpo", "grpc://127.0.0.1:9/judge") == 2
     assert "127.0.0.1:9/judge is not available" in capsys.readouterr().err
+
+
+def test_a_judge_that_refuses_ends_it_with_one_line(url, capsys):
+    """Not with a verdict on the trainer: "stops" would be as misleading as "wrong"."""
+    assert check("trl", url.replace("/judge", "/jugde")) == 2
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 1, captured.out
+    assert "'jugde' is not found; this server has 'judge'" in captured.err
+
+
+@pytest.mark.parametrize("trainer", ["flow_grpo", "trl"])
+def test_an_interruption_does_not_wait_for_the_judge(trainer):
+    asked, answer = threading.Event(), threading.Event()
+
+    class Hanging:
+        def score(self, groups):
+            asked.set()
+            answer.wait(10)
+            return PixelScorer().score(groups)
+
+    def interrupt():
+        asked.wait(10)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    started = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(check_replays(trainer, Hanging(), on_missing="raise", on_single="nan"))
+        assert time.monotonic() - started < 5
+    finally:
+        answer.set()
+        thread.join()
 
 
 def test_a_judge_that_judges_nothing_does_not_fit(capsys):

@@ -12,6 +12,7 @@ from prefrm.display import BLACK, WHITE, one_line, text_color
         ("a\tb", "a b"),
         ("bell\x07 and \x1b[31m", "bell\ufffd and \ufffd[31m"),
         ("undecodable \udcff", "undecodable \ufffd"),
+        ("a judge \u202egpj.exe\u2066", "a judge \ufffdgpj.exe\ufffd"),
         ("👩\u200d🚀 and नमस्ते", "👩\u200d🚀 and नमस्ते"),
     ],
 )

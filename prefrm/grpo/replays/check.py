@@ -3,20 +3,24 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
 
-from prefrm.errors import PrefrmError, ServerUnavailableError
+from prefrm.errors import PrefrmError, ScoringError
 from prefrm.grpo.groups import OnSingle
 from prefrm.grpo.replays import load, options_of, play, problems
 from prefrm.grpo.replays.replay import Replay
 from prefrm.pixels import encode_image
+from prefrm.shutdown import in_daemon_thread
 from prefrm.winmatrix import Group, OnMissing, Scorer, score_all
 
 __all__ = ["Outcome", "StepTime", "check_replays", "time_step"]
 
 ROUNDS = 3
+# No further step is begun after so many seconds of them.
+TIMING_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +62,7 @@ def check_replays(
 
     Raises:
         ConfigError: there are no replays of this trainer.
-        ServerUnavailableError: the judge cannot be reached.
+        ScoringError: the judge could not answer.
     """
     chosen: dict[str, Any] = {"on_missing": on_missing, "on_single": on_single}
     if on_single == "reference":
@@ -72,12 +76,14 @@ def _checked(replay: Replay, scorer: Scorer, chosen: dict[str, Any]) -> Outcome:
     options = needed if replay.error else chosen | {k: v for k, v in needed.items() if k != "on_missing"}
     started = time.perf_counter()
     try:
-        found = problems(replay, [play(replay, scorer, **options)])
+        # An interruption must not wait for the threads of a replay, which may wait for the judge.
+        played = in_daemon_thread(lambda: play(replay, scorer, **options)).result()
+        found = problems(replay, [played])
         if replay.error:
             found.append(f"it should have stopped with an error about {replay.error!r}")
         verdict: Literal["ok", "stops", "wrong"] = "wrong" if found else "ok"
-    except ServerUnavailableError:
-        # It would be the same in every other replay.
+    except ScoringError:
+        # Of the judge, whichever replay asks it.
         raise
     except PrefrmError as error:
         found = [f"{type(error).__name__}: {error}"]
@@ -97,11 +103,12 @@ def _asked_for(replay: Replay, options: dict[str, Any], message: str) -> bool:
 def time_step(scorer: Scorer, *, group_size: int, groups: int, side: int) -> StepTime:
     """Time a step of `groups` groups of random images, `side` pixels wide and high.
 
-    No two groups are alike, so that a judge cannot keep what it has seen. The first step is not counted.
+    No two groups are alike, so that a judge cannot keep what it has seen. The first step is not counted,
+    unless it took so long that it is the only one.
     """
     random = np.random.default_rng(0)
-    seconds = []
-    for _ in range(1 + ROUNDS):
+    seconds: list[float] = []
+    while len(seconds) <= ROUNDS and sum(seconds) < TIMING_S:
         step = [
             Group(
                 prompt=f"image {n}",
@@ -112,7 +119,7 @@ def time_step(scorer: Scorer, *, group_size: int, groups: int, side: int) -> Ste
         started = time.perf_counter()
         score_all(scorer, step)
         seconds.append(time.perf_counter() - started)
-    return StepTime(seconds=sum(seconds[1:]) / ROUNDS, images=group_size * groups)
+    return StepTime(seconds=fmean(seconds[1:] or seconds), images=group_size * groups)
 
 
 def _noise(random: np.random.Generator, side: int) -> Any:

@@ -42,3 +42,11 @@ def test_a_judge_that_one_process_cannot_reach_stops_both(seen):
     first, second = (results["down on rank 1"]["error"] for results in seen)
     assert second == "ServerUnavailableError: nobody answers at 127.0.0.1:9"
     assert first == f"ScoringError: rank 1 failed: {second}"
+
+
+def test_a_group_that_one_process_gives_up_is_given_up_by_both(seen):
+    *failed, whole = seen[0]["impatient"]
+    (given_up,) = set(failed)
+    assert given_up.startswith("2 images of 'a' came, which are not a whole group of 4")
+    assert seen[1]["impatient"] == [f"rank 0 failed: ConfigError: {given_up}"] * 2 + [whole]
+    assert whole == [4, 4]
