@@ -138,9 +138,9 @@ def test_a_rollout_that_fails_leaves_the_others(manager):
 
 
 def test_more_waiting_samples_than_ray_runs_calls(manager):
+    """One sample of each of 600 prompts after the other, which never come back if nothing is said."""
     import ray
 
-    """One sample of each of 600 prompts after the other, which never come back if nothing is said."""
     (worker,) = manager.reward_loop_worker_handles
     samples = proto([(f"many {n}", 0.1) for n in range(600)])
     calls = [worker.compute_score.remote(samples[n : n + 1]) for _ in range(4) for n in range(600)]
