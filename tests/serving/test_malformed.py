@@ -194,6 +194,7 @@ def test_http_answers_every_body_with_a_status_it_documents(server: Server) -> N
     server.check()
 
 
+@pytest.mark.slow
 def test_http_answers_as_its_openapi_document_says(server: Server) -> None:
     base = f"http://{server.addresses.http}"
     schema = openapi.from_url(f"{base}/openapi.json")
