@@ -7,8 +7,9 @@ own at the first use.
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from queue import SimpleQueue
+from typing import TypeVar
 
 __all__ = ["run"]
 
@@ -34,20 +35,34 @@ _loop: _Loop | None = None
 _lock = threading.Lock()
 
 
-def run(function: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+def run(function: Callable[[], Awaitable[Answer]]) -> Answer:
     """`await function()` on the portal's event loop, for a caller on any other thread.
 
     An interruption of the caller cancels the call and is raised at once.
     """
-    future = asyncio.run_coroutine_threadsafe(function(), _running_loop())
+    loop, tasks = _running_loop(), list[asyncio.Task[None]]()
+    done = SimpleQueue[tuple[Answer] | BaseException]()
+
+    async def work() -> None:
+        try:
+            done.put((await function(),))
+        except BaseException as error:
+            done.put(error)
+
+    # An interruption may come at any place, also inside the hand-over, which the cancellation then follows.
     try:
-        return future.result()
+        loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(work())))
+        outcome = done.get()
     except BaseException:
-        future.cancel()
+        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
         raise
+    if not isinstance(outcome, BaseException):
+        return outcome[0]
+    try:
+        raise outcome
     finally:
-        # The traceback of an error refers to this frame, and would keep the images until the next collection.
-        del future
+        # The traceback refers to this frame, and would keep the call's images until the next collection.
+        del outcome
 
 
 def _running_loop() -> _Loop:
