@@ -28,7 +28,7 @@ WORKERS := -n logical --maxprocesses 8 --dist worksteal
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
-	@echo "make test         every test that needs no GPU, no network and no Triton (six minutes on two cores)"
+	@echo "make test         every test that needs no GPU, no network and no Triton (ten minutes on two cores)"
 	@echo "make test-triton  compare the server with NVIDIA's Triton, which this installs (minutes)"
 	@echo "make test-lowest  a few tests with the lowest versions that pyproject.toml allows (minutes)"
 	@echo "make test-hostile send servers 20,000 malformed requests and attacks, and print what came of them (minutes)"
