@@ -1,14 +1,14 @@
 """Batches of preference groups as a judge reads them. Shapes: N comparisons, as they are shown."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 
 from prefrm.errors import MediaError, RecordError
-from prefrm.judge import GroupInput, ImageInput, JudgeProcessor
+from prefrm.judge import ImageInput, JudgeBatch, JudgeProcessor, Pair, Tree
 from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode, digest
 from prefrm.records import Comparison, PreferenceGroup
 
@@ -16,6 +16,8 @@ __all__ = ["Coverage", "GroupCollator", "blank_batch"]
 
 logger = logging.getLogger(__name__)
 
+Reasons = dict[frozenset[Any], str]
+"""Why comparisons cannot be read, by the places of the candidates that are to blame."""
 # Of an image's digest: enough to tell it from all others.
 DIGITS = 12
 
@@ -41,33 +43,36 @@ class GroupCollator:
         self._limits = limits
 
     def __call__(self, groups: Sequence[PreferenceGroup]) -> dict[str, Any]:
-        read: list[GroupInput] = []
+        trees: list[tuple[Tree, list[Pair]]] = []
         shown: list[Comparison] = []
         left_out: list[tuple[str, str]] = []
         prepared: dict[bytes, ImageInput] = {}
         for group in groups:
-            images = self._images(group, prepared, left_out)
-            compared = self._shown([c for c in group.comparisons if {c.i, c.j} <= images.keys()])
-            if not compared:
-                continue
+            images, reasons = self._images(group, prepared)
             try:
-                read.append(self._read(group, images, compared))
+                tree = self._processor.tree(group.prompt, images)
             except RecordError as error:
-                left_out.append((group.id, f"its prompt and images: {error}"))
-            else:
-                shown += compared
+                left_out.append((group.id, str(error)))
+                continue
+            compared = self._shown([c for c in group.comparisons if {c.i, c.j} <= images.keys()])
+            if pairs := tree.readable((c.i, c.j) for c in compared):
+                trees.append((tree, pairs))
+            shown += [c for c in compared if (c.i, c.j) not in tree.refused]
+            reasons |= _refusals(tree)
+            left_out += [(group.id, f"{_named(group, places)}: {why}") for places, why in reasons.items()]
         return {
-            "batch": self._processor.collate_groups(read) if read else None,
+            "batch": self._processor.collate(trees) if trees else None,
             "p_N": torch.tensor([c.p for c in shown], dtype=torch.float32),
             "weight_N": torch.tensor([c.weight for c in shown], dtype=torch.float32),
             "left_out": left_out,
         }
 
     def _images(
-        self, group: PreferenceGroup, prepared: dict[bytes, ImageInput], left_out: list[tuple[str, str]]
-    ) -> dict[int, ImageInput]:
-        """Compared candidates that can be decoded, by place; `prepared` keeps those of the whole batch."""
-        images = {}
+        self, group: PreferenceGroup, prepared: dict[bytes, ImageInput]
+    ) -> tuple[dict[Hashable, ImageInput], Reasons]:
+        """The compared candidates by place, and why others cannot be decoded; `prepared` is of the batch."""
+        images: dict[Hashable, ImageInput] = {}
+        reasons: Reasons = {}
         for place in sorted({place for c in group.comparisons for place in (c.i, c.j)}):
             data = group.images[place]
             assert data is not None
@@ -76,37 +81,37 @@ class GroupCollator:
                     prepared[data] = self._processor.prepare_image(decode(data, self._limits))
                 images[place] = prepared[data]
             except MediaError as error:
-                left_out.append((group.id, f"{_named(group, [place])}: {error}"))
-        return images
+                reasons[frozenset({place})] = str(error)
+        return images, reasons
 
     def _shown(self, comparisons: list[Comparison]) -> list[Comparison]:
         pairwise = self._processor.spec.is_pairwise
         return [*comparisons, *(c.swapped() for c in comparisons)] if pairwise else comparisons
 
-    def _read(
-        self, group: PreferenceGroup, images: Mapping[int, ImageInput], compared: Sequence[Comparison]
-    ) -> GroupInput:
-        places = sorted(images)
-        return self._processor.prepare_group(
-            group.prompt,
-            [images[place] for place in places],
-            [(places.index(c.i), places.index(c.j)) for c in compared],
-        )
+
+def _refusals(tree: Tree) -> Reasons:
+    """Of each candidate that cannot even be compared with itself; of both, if neither is one."""
+    reasons: Reasons = {}
+    for pair in list(tree.refused):
+        alone = [(key, key) for key in pair if not tree.readable([(key, key)])]
+        for refused in alone or [pair]:
+            reasons[frozenset(refused)] = tree.refused[refused]
+    return reasons
 
 
-def _named(group: PreferenceGroup, places: Sequence[int]) -> str:
+def _named(group: PreferenceGroup, places: Iterable[Any]) -> str:
     """Images of a group by their places, counted from 1, and their digests."""
     names = (
         f"image {place + 1} of {len(group.images)}, sha256 {digest(group.images[place] or b'')[:DIGITS]}"
-        for place in places
+        for place in sorted(places)
     )
     return " with ".join(names)
 
 
-def blank_batch(processor: JudgeProcessor) -> Any:
+def blank_batch(processor: JudgeProcessor) -> JudgeBatch:
     """A batch that depends on no data: one comparison of a black image with itself."""
     image = processor.prepare_image(Image.new("RGB", (64, 64)))
-    return processor.collate_groups([processor.prepare_group("", [image, image], [(0, 1)])])
+    return processor.collate([(processor.tree("", {0: image}), [(0, 0)])])
 
 
 class Coverage:
@@ -130,7 +135,7 @@ class Coverage:
         for record, reason in rest.pop("left_out"):
             before = self.left_out.get(record)
             if before is None or reason not in before:
-                logger.warning("of record %r is left out what compares %s", record, reason)
+                logger.warning("of record %r is left out: %s", record, reason)
                 self.left_out[record] = reason if before is None else f"{before}; {reason}"
         self.read += len(rest["p_N"])
         return rest
