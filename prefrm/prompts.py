@@ -24,11 +24,12 @@ class Template:
         first: text between the prompt and the (first) image; of a late template, after `question`.
         second: text between the two images of a joint template.
         again: text between the last image and the prompt, where it is stated a second time; None states it
-            once. A causal model reads the first statement before it has seen an image; the tokens of the second
-            can look at them, which small models need.
-        question: text before the answer; of a late template, which asks before it shows an image, after the
-            prompt.
-        suffixes: of a late template, the texts that follow a candidate as first and as second of a comparison.
+            once. A causal model reads the first statement before it has seen an image; the tokens of the
+            second can look at them, which small models need.
+        question: text before the answer; of a late template, which asks before it shows an image, after
+            the prompt.
+        suffixes: of a late template, the texts that follow a candidate as first and as second of a
+            comparison.
         answers: of a question about two images: the answer that names the image shown first, the one
             that names the second, and, where there is a third, the one that says that neither is
             better. Each must be a single token. Of one image, nothing is answered: () .

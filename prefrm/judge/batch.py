@@ -88,20 +88,11 @@ def pack(groups: Sequence[tuple[Tree, Sequence[Pair]]]) -> JudgeBatch:
 
 
 def _levels(tree: Tree, pairs: Sequence[Pair]) -> list[dict[Name, Segment]]:
-    """The answers of these comparisons and all that they depend on, each level after those that it sees."""
-    answers = tree.answers(pairs)
-    segments = {**tree.shared, **answers}
-    needed = dict(answers)
-    for name in reversed(tree.shared):
-        if any(name in segment.sees for segment in needed.values()):
-            needed[name] = tree.shared[name]
-    levels: list[dict[Name, Segment]] = []
-    depth: dict[Name, int] = {}
-    for name, segment in segments.items():
-        if name not in needed:
-            continue
-        depth[name] = 1 + max((depth[seen] for seen in segment.sees), default=-1)
-        while len(levels) <= depth[name]:
-            levels.append({})
-        levels[depth[name]][name] = segment
+    """The levels of a tree and its answers to `pairs`, of which only what these depend on."""
+    levels = [tree.answers(pairs)]
+    seen = {name for segment in levels[0].values() for name in segment.sees}
+    for level in reversed(tree.levels):
+        needed = {name: segment for name, segment in level.items() if name in seen}
+        seen.update(name for segment in needed.values() for name in segment.sees)
+        levels.insert(0, needed)
     return levels

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -29,10 +30,11 @@ Part = list[int] | ImageInput
 Positions = Callable[[Sequence[int | ImageInput]], torch.Tensor]
 """From text lengths and images, in reading order, to position ids [A, L] that start at 0."""
 Name = tuple[Hashable, ...]
-"""Of a segment in its tree."""
-Pair = tuple[Hashable, Hashable]
+"""Of a segment in its tree: () the prefix, (key,) a candidate, (key, "slot", n) its suffix for a slot, and an
+answer by the keys that it is about."""
+Pair = tuple[Any, Any]
 """A comparison by the keys of its candidates, the one shown first before the other."""
-PREFIX: Name = ("prefix",)
+PREFIX: Name = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,7 +86,8 @@ class Tree(ABC):
         max_length: number of tokens that the model reads.
 
     Attributes:
-        shared: segments that later ones attend to, by name, each after those that it sees.
+        levels: segments that later ones attend to, by name: the prefix, and then segments that see those of
+            earlier levels. Answers see the prefix and segments of the last level.
         refused: why comparisons cannot be read, filled by `readable`.
 
     Raises:
@@ -107,7 +110,12 @@ class Tree(ABC):
         if (reason := self._refusal(len(prefix))) is not None:
             raise RecordError(reason)
         self._start = prefix.end
-        self.shared: dict[Name, Segment] = {PREFIX: prefix, **self._candidates()}
+        self.levels: list[dict[Name, Segment]] = [{PREFIX: prefix}, *self._candidates()]
+
+    @property
+    def prefix(self) -> Segment:
+        """The segment that all others see."""
+        return self.levels[0][PREFIX]
 
     def readable(self, pairs: Iterable[Pair]) -> list[Pair]:
         """Those of `pairs` that the model can read; `refused` says why for the others."""
@@ -127,9 +135,9 @@ class Tree(ABC):
         """The two answers that a comparison is between; of a pairwise head twice the same one."""
         return pair, pair
 
-    def _candidates(self) -> dict[Name, Segment]:
-        """The segments that answers see, besides the prefix."""
-        return {}
+    def _candidates(self) -> list[dict[Name, Segment]]:
+        """The levels after the prefix."""
+        return []
 
     @abstractmethod
     def _answer(self, name: Name) -> Segment:
@@ -160,11 +168,9 @@ class Tree(ABC):
 class _JointTree(Tree):
     """The second image sees the first, as in one message of two images."""
 
-    def _candidates(self) -> dict[Name, Segment]:
-        return {
-            ("first", key): self._segment(image).after(self._start, PREFIX)
-            for key, image in self._images.items()
-        }
+    def _candidates(self) -> list[dict[Name, Segment]]:
+        images = self._images.items()
+        return [{(key,): self._segment(image).after(self._start, PREFIX) for key, image in images}]
 
     @cached_property
     def _seconds(self) -> dict[Hashable, Segment]:
@@ -173,29 +179,30 @@ class _JointTree(Tree):
         return {key: self._segment(texts.second, image, question) for key, image in self._images.items()}
 
     def _answer(self, name: Name) -> Segment:
-        first: Name = ("first", name[0])
-        return self._seconds[name[1]].after(self.shared[first].end, PREFIX, first)
+        first: Name = (name[0],)
+        return self._seconds[name[1]].after(self.levels[1][first].end, PREFIX, first)
 
     def _pair_refusal(self, first: Hashable, second: Hashable) -> str | None:
-        length = len(self.shared[PREFIX]) + len(self.shared["first", first]) + len(self._seconds[second])
+        length = len(self.prefix) + len(self.levels[1][first,]) + len(self._seconds[second])
         return self._refusal(length, first, second)
 
 
 class _LateTree(Tree):
     """A candidate is read once and summed up for each slot; answers see two suffixes."""
 
-    def _candidates(self) -> dict[Name, Segment]:
+    def _candidates(self) -> list[dict[Name, Segment]]:
         suffixes = [self._segment(suffix) for suffix in self._texts.suffixes]
         restated = self._texts.restated(self._prompt)
-        found: dict[Name, Segment] = {}
+        candidates: dict[Name, Segment] = {}
+        slots: dict[Name, Segment] = {}
         for key, image in self._images.items():
             candidate = self._segment(image, restated).after(self._start, PREFIX)
-            found["candidate", key] = candidate
+            candidates[key,] = candidate
             start = candidate.end
             for slot, suffix in enumerate(suffixes):
-                found["suffix", key, slot] = suffix.after(start, PREFIX, ("candidate", key))
+                slots[key, "slot", slot] = suffix.after(start, PREFIX, (key,))
                 start += suffix.extent
-        return found
+        return [candidates, slots]
 
     @cached_property
     def _close(self) -> Segment:
@@ -204,15 +211,20 @@ class _LateTree(Tree):
     def _answer(self, name: Name) -> Segment:
         first, second = name
         # After both suffixes of the longer candidate.
-        start = max(self.shared["suffix", key, 1].end for key in name)
-        return self._close.after(start, PREFIX, ("suffix", first, 0), ("suffix", second, 1))
+        start = max(self.levels[2][first, "slot", 1].end, self.levels[2][second, "slot", 1].end)
+        return self._close.after(start, PREFIX, (first, "slot", 0), (second, "slot", 1))
 
     def _pair_refusal(self, first: Hashable, second: Hashable) -> str | None:
         return self._candidate_refusal(first) or self._candidate_refusal(second)
 
     def _candidate_refusal(self, key: Hashable) -> str | None:
-        names: list[Name] = [PREFIX, ("candidate", key), ("suffix", key, 0), ("suffix", key, 1)]
-        return self._refusal(sum(len(self.shared[name]) for name in names) + len(self._close), key)
+        segments = (
+            self.prefix,
+            self.levels[1][key,],
+            self.levels[2][key, "slot", 0],
+            self.levels[2][key, "slot", 1],
+        )
+        return self._refusal(sum(map(len, segments)) + len(self._close), key)
 
 
 class _AloneTree(Tree):
@@ -236,7 +248,7 @@ class _AloneTree(Tree):
         return self._candidate_refusal(first) or self._candidate_refusal(second)
 
     def _candidate_refusal(self, key: Hashable) -> str | None:
-        return self._refusal(len(self.shared[PREFIX]) + len(self._answers[key]), key)
+        return self._refusal(len(self.prefix) + len(self._answers[key]), key)
 
 
 TREES: dict[str, type[Tree]] = {"joint": _JointTree, "late": _LateTree, "alone": _AloneTree}
@@ -245,4 +257,5 @@ TREES: dict[str, type[Tree]] = {"joint": _JointTree, "late": _LateTree, "alone":
 
 def path(tree: Tree, answer: Segment) -> list[Segment]:
     """The segments of an answer of the joint attention or alone, one causal sequence in reading order."""
-    return [*(tree.shared[name] for name in answer.sees), answer]
+    shared = {name: segment for level in tree.levels for name, segment in level.items()}
+    return [*(shared[name] for name in answer.sees), answer]
