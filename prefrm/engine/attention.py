@@ -13,13 +13,14 @@ C heads of keys and values, D numbers of a head.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 
-__all__ = ["KVBlocks", "Shared", "attend", "merge_attention", "padding"]
+from prefrm.engine.kernels import MASK_ALIGNMENT, attend
 
-# Where torch has a fused kernel that also says what the softmax's sum was: no public function does.
-FUSED = ("cpu",) if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu") else ()
+__all__ = ["KVBlocks", "Shared", "merge_attention", "padding", "to_device"]
+
 # Of neighbouring blocks so many are in use that they are read where they stand, and the others for nothing;
 # of fewer, those in use are copied together, one layer at a time.
 LEAST_USED = 0.5
@@ -88,7 +89,7 @@ class Shared:
         where = chain.from_iterable(part.places() for part in self._parts)
         place = {row: n for n, row in enumerate(where) if row is not None}
         device = blocks.layers[0][0].device
-        self._where_B = torch.tensor([place[row] for row in range(len(place))], device=device)
+        self._where_B = to_device([place[row] for row in range(len(place))], device)
 
     def __call__(self, q_BHSD: torch.Tensor, layer: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         """What each row finds in its block, and the logarithm of the softmax's sum there [B, H, S]."""
@@ -120,11 +121,11 @@ class _Asked:
     ) -> None:
         keys = blocks.layers[0][0]
         lengths = blocks.lengths[some] if isinstance(some, slice) else [blocks.lengths[n] for n in some]
-        self._some = some if isinstance(some, slice) else torch.tensor(some, device=keys.device)
+        self._some = some if isinstance(some, slice) else to_device(some, keys.device)
         self._rows, self._width = rows, width
         self._mask = padding(lengths, keys, always=masked)
         filled = [[*some, *[0] * (width - len(some))] for some in rows]
-        self._rows_GN = torch.tensor(filled, device=keys.device)
+        self._rows_GN = to_device(filled, keys.device)
 
     def places(self) -> Iterator[int | None]:
         """Which row each answer is for, or None."""
@@ -171,50 +172,25 @@ def _tiles(blocks: KVBlocks, used: Mapping[int, list[int]], width: int, *, at_on
 
 
 def padding(lengths: Sequence[int], keys: torch.Tensor, *, always: bool = False) -> torch.Tensor | None:
-    """What is added to scores [G, 1, 1, L]: -inf where a block is padded.
+    """The mask [G, 1, 1, L] that `attend` adds to scores: -inf where a block is padded, else 0.
 
     None where no block is, unless `always`.
     """
     if min(lengths) == keys.shape[2] and not always:
         return None
-    lengths_G = torch.tensor(lengths, device=keys.device)
-    padded_GL = torch.arange(keys.shape[2], device=keys.device) >= lengths_G[:, None]
-    added_GL = torch.zeros(padded_GL.shape, dtype=keys.dtype, device=keys.device)
-    return added_GL.masked_fill(padded_GL, float("-inf"))[:, None, None]
+    # Rows that are aligned in memory, of which the mask is the beginning.
+    width = -(-keys.shape[2] // MASK_ALIGNMENT) * MASK_ALIGNMENT
+    lengths_G = to_device(lengths, keys.device)
+    padded_GW = torch.arange(width, device=keys.device) >= lengths_G[:, None]
+    added_GW = torch.zeros(padded_GW.shape, dtype=keys.dtype, device=keys.device)
+    return added_GW.masked_fill(padded_GW, float("-inf"))[:, None, None, : keys.shape[2]]
 
 
-def attend(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    *,
-    scale: float,
-    mask: torch.Tensor | None = None,
-    causal: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention [G, H, M, D] of queries [G, H, M, D] to keys and values [G, H, L, D].
-
-    Args:
-        scale: of the scores.
-        mask: added to the scores, [G, 1, 1, L].
-        causal: query m sees keys up to m.
-
-    Returns: and the logarithm of the softmax's sum, float32 [G, H, M], for `merge_attention`.
-    """
-    if q.device.type in FUSED:
-        found, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q, k, v, 0.0, causal, attn_mask=mask, scale=scale
-        )
-        return found, sums
-    # Scores of half precision may be too large for it, and are too coarse.
-    scores = (q.float() * scale) @ k.float().transpose(-1, -2)
-    if mask is not None:
-        scores = scores + mask
-    if causal:
-        ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-        scores = scores.masked_fill(ahead, float("-inf"))
-    sums = scores.logsumexp(dim=-1)
-    return (scores - sums[..., None]).exp().to(v.dtype) @ v, sums
+def to_device(values: Any, device: torch.device) -> torch.Tensor:
+    """An int64 tensor of (nested) numbers, copied without waiting for the device's earlier work."""
+    found = torch.tensor(values, dtype=torch.int64)
+    # Only a copy from page-locked memory is asynchronous.
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 
 def merge_attention(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:

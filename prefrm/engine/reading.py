@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-from prefrm.engine.attention import KVBlocks, Shared, attend, merge_attention, padding
+from prefrm.engine.attention import KVBlocks, Shared, merge_attention, padding
+from prefrm.engine.kernels import attend
 from prefrm.engine.plan import WHOLE
 from prefrm.judge import ImageInput, Judge, SequenceInput
 

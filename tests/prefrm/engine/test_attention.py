@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from prefrm.engine.attention import KVBlocks, Shared, attend
+from prefrm.engine.attention import KVBlocks, Shared
+from prefrm.engine.kernels import attend
 from prefrm.engine.reading import Reading
 
 LAYERS, HEADS, SHARED_HEADS, SIZE = 2, 4, 2, 8
@@ -94,28 +95,6 @@ def test_where_one_position_is_read_it_is_that_of_the_whole(ends: list[int]):
     for row, end in enumerate(ends):
         torch.testing.assert_close(there[row, end], everywhere[row, end], atol=1e-6, rtol=0)
     assert int(there.ne(0).flatten(2).any(dim=2).sum()) == 4
-
-
-@pytest.mark.parametrize("causal", [False, True])
-def test_what_any_device_can_do_is_what_the_cpu_does(causal: bool, monkeypatch: pytest.MonkeyPatch):
-    q, k, v = (torch.randn(2, 3, 6, SIZE) for _ in range(3))
-    mask = torch.zeros(2, 1, 1, 6)
-    mask[1, ..., 4:] = float("-inf")
-    settings = {"scale": SCALE, "mask": None if causal else mask, "causal": causal}
-    here = attend(q, k, v, **settings)
-    monkeypatch.setattr("prefrm.engine.attention.FUSED", ())
-    anywhere = attend(q, k, v, **settings)
-    torch.testing.assert_close(here, anywhere, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_large_scores_of_half_precision_neither_overflow_nor_lose_their_digits(dtype, monkeypatch):
-    q, k, v = (factor * torch.randn(1, 2, 40, 64) for factor in (50, 50, 1))
-    q, k, v = (x.to(dtype) for x in (q, k, v))
-    wanted, _ = attend(q.float(), k.float(), v.float(), scale=SCALE)
-    monkeypatch.setattr("prefrm.engine.attention.FUSED", ())
-    found, _ = attend(q, k, v, scale=SCALE)
-    torch.testing.assert_close(found.float(), wanted, atol=0.02, rtol=0)
 
 
 def test_blocks_are_collected_part_by_part():
