@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from prefrm.engine.kernels import MASK_ALIGNMENT, attend
+from prefrm.judge.kernels import MASK_ALIGNMENT, attend
 
 __all__ = ["KVBlocks", "Shared", "merge_attention", "padding", "to_device"]
 

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from prefrm.engine.attention import KVBlocks, Shared, merge_attention, padding
-from prefrm.engine.kernels import attend
 from prefrm.engine.plan import WHOLE
 from prefrm.judge import ImageInput, Judge, Segment
+from prefrm.judge.kernels import attend
 
 __all__ = ["Features", "Reading", "Rows", "keep_rows", "read_rows"]
 

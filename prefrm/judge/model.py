@@ -21,6 +21,7 @@ from prefrm.judge.heads import Head, build_head
 from prefrm.judge.images import ImageInput
 from prefrm.judge.losses import loss_of
 from prefrm.judge.processor import JudgeProcessor
+from prefrm.judge.windows import use_windows
 from prefrm.manifest.spec import JudgeSpec
 from prefrm.prompts import get_template
 from prefrm.quiet import quiet
@@ -54,6 +55,7 @@ class Judge(nn.Module):
         self.spec = spec
         self.base = base
         use_attend(self.model)
+        use_windows(self.model.get_submodule(self.family.vision_tower))
 
     @classmethod
     @quiet()

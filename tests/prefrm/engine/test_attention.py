@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from prefrm.engine.attention import KVBlocks, Shared
-from prefrm.engine.kernels import attend
 from prefrm.engine.reading import Reading
+from prefrm.judge.kernels import attend
 
 LAYERS, HEADS, SHARED_HEADS, SIZE = 2, 4, 2, 8
 SCALE = SIZE**-0.5

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from prefrm.engine.attention import padding
-from prefrm.engine.kernels import KERNELS, MASK_ALIGNMENT, Call, attend, choose_kernel
+from prefrm.judge.kernels import KERNELS, MASK_ALIGNMENT, Call, attend, choose_kernel
 
 HALF, BRAIN, SINGLE = torch.float16, torch.bfloat16, torch.float32
 VOLTA, TURING, AMPERE, HOPPER = (7, 0), (7, 5), (8, 0), (9, 0)
