@@ -22,8 +22,6 @@ from prefrm.media import ImageLimits, decode, digest
 __all__ = ["Encoder", "PreparedImage"]
 
 NO_PIXELS = torch.empty(0)
-PATCHES = 8192
-"""Of a pass on an accelerator, which a single image does not keep busy: 8 images of 448 x 448 pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -44,7 +42,7 @@ class Encoder:
     Args:
         judge: whose vision tower it is.
         cache: of image features.
-        patches: of a pass, or one image if that has more; None is one image on a CPU and `PATCHES` elsewhere.
+        patches: of a pass, or one image if that has more.
         fixed: whether passes with fewer patches are filled up, so that all have one size.
         limits: what an encoded image may be.
         before_each: called before every pass.
@@ -54,7 +52,7 @@ class Encoder:
         self,
         judge: Judge,
         cache: FeatureCache,
-        patches: int | None,
+        patches: int,
         fixed: bool,
         limits: ImageLimits,
         before_each: Callable[[], None] = lambda: None,
@@ -62,7 +60,6 @@ class Encoder:
         self._before_each = before_each
         self._judge = judge
         self._cache = cache
-        patches = patches or (1 if judge.device.type == "cpu" else PATCHES)
         # In the unit of an image's pixels, which is a tile in some families.
         self._units = max(1, patches // judge.family.unit_patches(judge.model.config))
         self._fixed = fixed
