@@ -23,7 +23,7 @@ from prefrm.bundle import load_bundle
 from prefrm.engine.budget import choose_and_fit
 from prefrm.engine.cache import EncodedImage, FeatureCache
 from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
-from prefrm.engine.compilation import compile_layers
+from prefrm.engine.compilation import PassGraphs, compile_layers, cuda_recorder
 from prefrm.engine.cost import PIXELS_PER_TOKEN, CostEstimate
 from prefrm.engine.encoder import Encoder, PreparedImage
 from prefrm.engine.memory import is_out_of_memory
@@ -83,10 +83,11 @@ class Engine:
             have more. None is a number for the device.
         share: whether groups share passes of the language model, which then have fixed shapes; None is not on
             a CPU, which few rows keep busy, and on every other device. The bits of a matrix depend on it.
-        compile: whether the judge's layers are compiled by `torch.compile`, in place: worth its minutes where
-            many groups are scored.
-        deterministic: whether passes of the vision tower are filled up to `patches`, so that what else is in
-            one changes no bit of a matrix. On a CPU they always are; one image at a time needs no filling.
+        compile: whether the judge's layers are compiled by `torch.compile`, in place, and small passes that
+            groups share are recorded as CUDA graphs: worth its minutes where many groups are scored.
+        deterministic: whether passes that groups share are filled up to `tokens` and `patches`, so that what
+            else is in one changes no bit of a matrix. On a CPU they always are. Without it a GPU computes
+            less for nothing, and numbers differ by rounding with what else is in a call.
         limits: what an encoded image may be.
 
     The judge must not change while an engine has it: image features are kept.
@@ -126,9 +127,16 @@ class Engine:
         self.cache = FeatureCache(cache_bytes)
         self.pass_sizes = PassSizes.of(judge, tokens, patches)
         self.on_pass: Callable[[], None] | None = None
-        shared = judge.device.type != "cpu" if share is None else share
-        self._passes = Passes(judge, self.pass_sizes.tokens, share=shared, before_each=self._before_pass)
-        fixed = deterministic or judge.device.type == "cpu"
+        device = judge.device.type
+        fixed = deterministic or device == "cpu"
+        self._passes = Passes(
+            judge,
+            self.pass_sizes.tokens,
+            share=device != "cpu" if share is None else share,
+            full=fixed,
+            graphs=PassGraphs(cuda_recorder()) if compile and device == "cuda" else None,
+            before_each=self._before_pass,
+        )
         self._encode = Encoder(
             judge, self.cache, self.pass_sizes.patches, fixed, limits, before_each=self._before_pass
         )

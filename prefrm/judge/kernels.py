@@ -22,7 +22,7 @@ import torch
 __all__ = ["KERNELS", "MASK_ALIGNMENT", "Call", "Kernel", "attend", "choose_kernel"]
 
 MASK_ALIGNMENT = 16
-"""Elements to which the rows of a mask are padded in memory: the efficient kernel loads whole vectors."""
+"""Elements to whose multiple the rows of a mask are padded: the efficient kernel loads whole vectors."""
 
 HALF = (torch.float16, torch.bfloat16)
 # Compute capabilities.
@@ -182,12 +182,12 @@ def attend(
         k: [G, H, L, D].
         v: [G, H, L, D].
         scale: of the scores.
-        mask: added to the scores, [G, 1, 1, L], of the type of `q`. It leaves at least one key to each query,
-            and its rows are padded in memory to a multiple of `MASK_ALIGNMENT`.
+        mask: added to the scores, [G, 1, 1, W], of the type of `q`, W being L, rounded up to a multiple of
+            `MASK_ALIGNMENT`. It leaves at least one key to each query.
         causal: query m sees keys up to m, and M = L.
 
     Returns:
         The values found [G, H, M, D], and the log-sum-exp of the scores, float32 [G, H, M].
     """
     kernel = KERNELS[choose_kernel(Call.of(q, mask))]
-    return kernel.run(q, k, v, scale, mask, causal)
+    return kernel.run(q, k, v, scale, None if mask is None else mask[..., : k.shape[2]], causal)

@@ -60,7 +60,7 @@ def check(name: str, dtype: torch.dtype, device: str, *, queries: int, masked: b
     """A kernel against one attention by torch in float32, and a log-sum-exp of all scores."""
     q, k, v = tensors(queries, dtype=dtype, device=device, head=head)
     causal = not masked and queries == max(LENGTHS)
-    mask = padding(LENGTHS, k) if masked else None
+    mask = padding(LENGTHS, k.shape[2], k)[..., : k.shape[2]] if masked else None
     found, lse = KERNELS[name].run(q, k, v, SCALE, mask, causal)
     q, k, v = q.float(), k.float(), v.float()
     mask = None if mask is None else mask.float()
@@ -99,20 +99,21 @@ def test_kernels_of_cuda_are_attention(name: str, dtype: torch.dtype, head: int,
 def test_shapes_of_cuda_kernels(name: str):
     """By their operators' own rules for shapes, without a GPU."""
     q, k, v = (x.to("meta") for x in tensors(33, dtype=BRAIN))
-    mask = padding(LENGTHS, k) if name == "efficient" else None
+    mask = padding(LENGTHS, k.shape[2], k)[..., : k.shape[2]] if name == "efficient" else None
     found, lse = KERNELS[name].run(q, k, v, SCALE, mask, False)
     assert found.shape == q.shape and found.dtype == BRAIN
     assert lse.shape == q.shape[:3] and lse.dtype == SINGLE
 
 
-@pytest.mark.parametrize("length", [1, 15, 16, 50])
-def test_the_rows_of_a_mask_are_aligned(length: int):
+@pytest.mark.parametrize(("length", "width"), [(1, 16), (15, 16), (16, 16), (50, 64)])
+def test_the_rows_of_a_mask_are_aligned(length: int, width: int):
     """The efficient kernel refuses others: it loads their numbers 16 bytes at a time."""
-    mask = padding([length, 1], torch.zeros(2, 1, length, 8), always=True)
-    assert mask is not None and mask.shape == (2, 1, 1, length)
-    assert mask.stride(0) % MASK_ALIGNMENT == 0 and mask.stride(3) == 1
-    assert mask.untyped_storage().nbytes() >= 2 * 4 * mask.stride(0)
-    assert mask[1, 0, 0].tolist() == [0.0] + [float("-inf")] * (length - 1)
+    mask = padding([length, 1], length, torch.zeros(0, dtype=HALF), always=True)
+    assert mask is not None and mask.shape == (2, 1, 1, width) and mask.is_contiguous()
+    assert mask.dtype == HALF and width % MASK_ALIGNMENT == 0
+    hidden = (mask[:, 0, 0] != 0).tolist()
+    assert hidden == [[n >= real for n in range(width)] for real in (length, 1)]
+    assert padding([length, length], length, torch.zeros(0)) is None
 
 
 @pytest.mark.parametrize("dtype", [HALF, BRAIN])
