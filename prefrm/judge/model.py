@@ -21,6 +21,7 @@ from prefrm.judge.heads import Head, build_head
 from prefrm.judge.images import ImageInput
 from prefrm.judge.losses import loss_of
 from prefrm.judge.processor import JudgeProcessor
+from prefrm.judge.transfers import to_device
 from prefrm.judge.windows import use_windows
 from prefrm.manifest.spec import JudgeSpec
 from prefrm.prompts import get_template
@@ -170,7 +171,7 @@ class Judge(nn.Module):
 
     def read(self, hidden_RD: torch.Tensor) -> torch.Tensor:
         """The head's readings [R, ...] of last hidden states."""
-        answers = list(self.processor.layout.answers)
+        answers = to_device(self.processor.layout.answers, hidden_RD.device)
         return self.head.read(hidden_RD, self.model.get_output_embeddings().weight[answers])
 
     def outcomes(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor:
