@@ -1,24 +1,24 @@
 """What the benchmark of judges trains: each case is a judge, a world, its label noise and a seed. No torch.
 
-All cases take the same number of optimizer steps, and each step reads GROUPS groups with all their
-comparisons.
+All cases take the same number of optimizer steps, and each step reads some groups with all their comparisons.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-__all__ = ["CASES", "FLIP", "GROUPS", "JUDGES", "SIZES", "STEPS", "Case", "Kind"]
+__all__ = ["CASES", "FLIP", "JUDGES", "SIZES", "STEPS", "Case", "Kind"]
 
 STEPS = 300
-GROUPS = 8
 FLIP = 0.1
 """The share of training labels that are flipped, where nothing else is said."""
 SIZES: dict[str, dict[str, int]] = {"shapes": {"validation": 300, "test": 600}, "cyclic": {}}
 """Options of the recipes: a calibration error needs more groups than a recipe has by default."""
 SEEDS = (0, 1, 2)
 NOISE = (0.0, 0.1, 0.2, 0.3)
+TEMPLATES = {"joint": "match-twice-v1", "late": "match-late-v1", "alone": "rate-twice-v1"}
+"""By attention. The shapes world's captioner is small: it needs the prompt stated again after the images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,19 +26,24 @@ class Kind:
     """A kind of judge, by the fields of `JudgeSpec` that make it."""
 
     head: str
-    attention: str = "joint"
+    attention: str
     quantize: str | None = None
 
     @property
     def name(self) -> str:
-        """For tables and folders, such as "verdict-isolated-nf4"."""
+        """For tables and folders, such as "verdict-late-nf4"."""
         attention = self.attention if self.head == "verdict" else None
         return "-".join(part for part in (self.head, attention, self.quantize) if part)
 
     @property
     def template(self) -> str:
-        """The shapes world's captioner is small: it needs the prompt stated again after the images."""
-        return "match-twice-v1" if self.head == "verdict" else "rate-twice-v1"
+        """That of its attention."""
+        return TEMPLATES[self.attention]
+
+    @property
+    def groups(self) -> int:
+        """Of a training step; every comparison of a joint verdict reads an image."""
+        return 5 if self.attention == "joint" else 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,20 +83,21 @@ class Case:
         return {**SIZES[self.world], "flip": self.flip}
 
 
-JOINT, ISOLATED = Kind(head="verdict"), Kind(head="verdict", attention="isolated")
-SCALAR, EMBEDDING = Kind(head="scalar"), Kind(head="embedding")
-JUDGES = (JOINT, ISOLATED, SCALAR, EMBEDDING, Kind(head="verdict", attention="isolated", quantize="nf4"))
+JOINT, LATE = Kind(head="verdict", attention="joint"), Kind(head="verdict", attention="late")
+SCALAR, EMBEDDING = Kind(head="scalar", attention="alone"), Kind(head="embedding", attention="alone")
+JUDGES = (JOINT, LATE, SCALAR, EMBEDDING, replace(LATE, quantize="nf4"))
+CYCLIC = ((JOINT, 0), *((LATE, seed) for seed in SEEDS), (EMBEDDING, 0), (SCALAR, 0))
 
 
 def _cases() -> Iterator[Case]:
     for seed, kind in product(SEEDS, JUDGES):
         yield Case(part="shapes", kind=kind, seed=seed)
-    for kind in (JOINT, EMBEDDING, SCALAR):
-        yield Case(part="cyclic", kind=kind, flip=0.0)
+    for kind, seed in CYCLIC:
+        yield Case(part="cyclic", kind=kind, flip=0.0, seed=seed)
     for flip in NOISE:
         # The curve's point at FLIP is a case of the table already.
         if flip != FLIP:
-            yield Case(part="noise", kind=JOINT, flip=flip)
+            yield Case(part="noise", kind=LATE, flip=flip)
 
 
 CASES: tuple[Case, ...] = tuple(_cases())

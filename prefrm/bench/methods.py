@@ -18,11 +18,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from prefrm.bench.inputs import plain_inputs
+from prefrm.bench.inputs import own_attention, plain_inputs, plain_sequences
 from prefrm.bench.meters import timed
 from prefrm.bench.random_model import PROMPT
 from prefrm.engine import Engine
-from prefrm.judge import ImageInput, Judge, log_odds
+from prefrm.judge import ImageInput, Judge, Tree, log_odds
 from prefrm.media import decode
 from prefrm.progress import Advance
 from prefrm.winmatrix import Group
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 PLAIN = "plain"
-METHODS = (PLAIN, "joint", "isolated", "scalar", "embedding")
+METHODS = (PLAIN, "joint", "late", "scalar", "embedding")
 Pairs = Sequence[tuple[int, int]]
 
 
@@ -80,8 +80,10 @@ class PlainMethod:
     def read(self, images: Sequence[ImageInput], pairs: Pairs) -> torch.Tensor:
         """Log-odds [N] that the image shown first is preferred."""
         size = self.batch_size
+        tree = self._judge.processor.tree(PROMPT, dict(enumerate(images)))
         batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        return torch.cat([self._forward(images, batch) for batch in batches]).cpu()
+        with own_attention(self._judge):
+            return torch.cat([self._forward(tree, batch) for batch in batches]).cpu()
 
     def choose_batch_size(self, sizes: Sequence[int], *, tries: int, advance: Advance) -> None:
         """Keep the size at which a comparison takes the fewest seconds; one that does not fit is left out."""
@@ -99,12 +101,12 @@ class PlainMethod:
             seconds[size] = min(spent / size, seconds.get(size, math.inf))
         self.batch_size = min(seconds, key=lambda size: seconds[size])
 
-    def _forward(self, images: Sequence[ImageInput], pairs: Pairs) -> torch.Tensor:
+    def _forward(self, tree: Tree, pairs: Pairs) -> torch.Tensor:
         processor, model = self._judge.processor, self._judge.model
-        batch = processor.collate([processor.prepare_pair(PROMPT, images[i], images[j]) for i, j in pairs])
+        inputs = plain_inputs(processor, plain_sequences(tree, pairs))
         # The last position of the batch is that of each row: images of one size need no padding.
-        assert batch.mask.ndim == 2 and bool(batch.mask.all())
-        inputs = {name: x.to(self._judge.device) for name, x in plain_inputs(processor, batch).items()}
+        assert bool(inputs["attention_mask"].all())
+        inputs = {name: x.to(self._judge.device) for name, x in inputs.items()}
         logits_BV = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
         first, second = processor.layout.answers
         z_B: torch.Tensor = logits_BV[:, first] - logits_BV[:, second]
@@ -136,11 +138,11 @@ def reference_probabilities(judge: Judge, plain: PlainMethod, k: int) -> npt.NDA
     Of a joint verdict by the plain method; of others by the judge's own forward pass, as it is trained.
     """
     images, pairs = plain.prepare(k), both_orders(k)
-    if judge.spec.is_pairwise and judge.spec.attention == "joint":
+    if judge.spec.attention == "joint":
         z_N = plain.read(images, pairs)
     else:
-        group = judge.processor.prepare_group(PROMPT, images, pairs)
-        z_N, _ = log_odds(judge(judge.processor.collate_groups([group])))
+        tree = judge.processor.tree(PROMPT, dict(enumerate(images)))
+        z_N, _ = log_odds(judge(judge.processor.collate([(tree, pairs)])))
     p_KK = np.full((k, k), 0.5)
     for n in range(0, len(pairs), 2):
         i, j = pairs[n]

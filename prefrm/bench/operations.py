@@ -3,14 +3,16 @@
 Products of matrices alone, a multiplication and an addition each: linear layers and attention, of which only
 what a mask allows counts. Norms, activations, rotations, embeddings and heads are not counted, nor is what no
 result depends on: of a block to which later rows attend, the last layer's keys and values are all that is
-used; of a row that is read out, one position. Knows the layers of Qwen2.5-VL.
+used; of an answer, one position. Knows the layers of Qwen2.5-VL.
 
 Shapes: K candidates.
 """
 
 from typing import Any
 
-from prefrm.judge import ImageInput, Judge, Pieces
+from prefrm.bench.inputs import plain_sequences
+from prefrm.bench.methods import PLAIN, both_orders
+from prefrm.judge import ImageInput, Judge
 
 __all__ = ["group_operations", "language_operations", "vision_operations"]
 
@@ -68,22 +70,16 @@ def language_operations(config: Any, tokens: int, *, seen: int = 0, used: int = 
 
 def group_operations(judge: Judge, method: str, k: int, *, prompt: str, image: ImageInput) -> int:
     """Of a group of K images that are all as large as `image`, by one of `prefrm.bench.methods`."""
-    config, pairs = judge.model.config, k * (k - 1)
+    config, pairs = judge.model.config, both_orders(k)
     vision = vision_operations(config, image.grid)
-    if method == "plain":
-        whole = len(judge.processor.prepare_pair(prompt, image, image))
-        return pairs * (2 * vision + language_operations(config, whole))
-    pieces = Pieces(judge.processor, prompt)
-    before = len(pieces.prefix)
-    shared = k * vision + language_operations(config, before, used=0)
-    if method == "joint":
-        first = pieces.first(image)
-        second = len(pieces.second(first, image))
-        block = language_operations(config, len(first), seen=before, used=0)
-        return shared + k * block + pairs * language_operations(config, second, seen=before + len(first))
-    if method == "isolated":
-        slots = [len(pieces.slot(place, image)) for place in (0, 1)]
-        blocks = sum(language_operations(config, slot, seen=before, used=0) for slot in slots)
-        readout = language_operations(config, len(pieces.readout), seen=before + sum(slots))
-        return shared + k * blocks + pairs * readout
-    return shared + k * language_operations(config, len(pieces.alone(image)), seen=before)
+    tree = judge.processor.tree(prompt, dict.fromkeys(range(k), image))
+    if method == PLAIN:
+        (sequence,) = plain_sequences(tree, pairs[:1])
+        return len(pairs) * (2 * vision + language_operations(config, sum(map(len, sequence))))
+    read = [(segment, 0) for segment in tree.shared.values()]
+    read += [(answer, 1) for answer in tree.answers(pairs).values()]
+    language = 0
+    for segment, used in read:
+        seen = sum(len(tree.shared[name]) for name in segment.sees)
+        language += language_operations(config, len(segment), seen=seen, used=used)
+    return k * vision + language

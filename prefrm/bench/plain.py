@@ -4,7 +4,7 @@ The same judge, adapter and loss as `prefrm.train`, but every pair is a prompt o
 own forward pass: no image is encoded once for several pairs, no prompt is shared, and the logits of the
 whole vocabulary are computed at every position. Only to compare speeds with.
 
-Shapes: N comparisons, L positions, R sequences.
+Shapes: N comparisons, R sequences.
 """
 
 import statistics
@@ -18,8 +18,8 @@ from datasets import Dataset
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from prefrm.bench.inputs import plain_inputs
-from prefrm.judge import Judge, SequenceInput
+from prefrm.bench.inputs import last_positions, own_attention, plain_inputs, plain_sequences
+from prefrm.judge import Judge, Segment
 from prefrm.media import decode
 from prefrm.records import read_groups
 
@@ -55,37 +55,34 @@ class PlainJudge(nn.Module):
         super().__init__()
         self.judge = judge
 
-    def forward(self, inputs: dict[str, torch.Tensor], last_R: torch.Tensor, p_N: torch.Tensor) -> Any:
+    def forward(self, inputs: dict[str, torch.Tensor], p_N: torch.Tensor) -> Any:
         """The loss, as `Trainer` expects it."""
         judge = self.judge
-        rows_R = torch.arange(len(last_R), device=last_R.device)
-        out = judge.model(**inputs, output_hidden_states=True, use_cache=False)
-        hidden_RD = out.hidden_states[-1][rows_R, last_R]
-        answers = list(judge.processor.layout.answers)
-        readings = judge.head.read(hidden_RD, judge.model.get_output_embeddings().weight[answers])
+        with own_attention(judge):
+            out = judge.model(**inputs, output_hidden_states=True, use_cache=False)
+        readings = judge.read(out.hidden_states[-1][last_positions(inputs)])
         pairwise = judge.spec.is_pairwise
         outcomes = readings if pairwise else judge.head.compare(readings[0::2], readings[1::2])
         return {"loss": judge.loss(outcomes, p_N)}
 
 
 class PlainCollator:
-    """Pads whole prompts: one of two images for a (joint) verdict, two of one image for the other heads."""
+    """Pads whole prompts: one of two images for a joint verdict, two of one image for the other heads."""
 
     def __init__(self, judge: Judge) -> None:
         self._processor = judge.processor
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         processor = self._processor
-        sequences: list[SequenceInput] = []
+        sequences: list[list[Segment]] = []
         for row in rows:
-            images = [processor.prepare_image(decode(row[name])) for name in ("first", "second")]
-            if processor.spec.is_pairwise:
-                sequences += processor.prepare_group(row["prompt"], images, [(0, 1)]).sequences
-            else:
-                sequences += [processor.prepare_single(row["prompt"], image) for image in images]
-        batch = processor.collate(sequences)
+            names = ("first", "second")
+            tree = processor.tree(
+                row["prompt"], {name: processor.prepare_image(decode(row[name])) for name in names}
+            )
+            sequences += plain_sequences(tree, [names])
         p_N = torch.tensor([row["p"] for row in rows], dtype=torch.float32)
-        return {"inputs": plain_inputs(processor, batch), "last_R": batch.reads_R2[:, 1], "p_N": p_N}
+        return {"inputs": plain_inputs(processor, sequences), "p_N": p_N}
 
 
 def single_pairs(folder: Path, split: str, count: int) -> Dataset:

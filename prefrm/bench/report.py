@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrm import plots
-from prefrm.bench.cases import GROUPS
+from prefrm.bench.cases import JOINT, LATE
 from prefrm.bench.speed import Speed
 from prefrm.bench.training import CPU, Row
 from prefrm.files import write_whole
@@ -22,9 +22,9 @@ INTRODUCTION = """\
 
 What each kind of judge is worth and what it costs, as `make bench-judges` measured it ({device}). Every
 judge is a LoRA adapter of rank 16 on the shipped captioner, trained for {steps} optimizer steps. A step
-reads {groups} groups with all their comparisons, of a verdict in both presentation orders. Accuracy is over
-strict pairs of held-out prompts, against clean labels. The calibration error is over all pairs, ties
-included, under the calibration that was fitted to the validation split.
+reads {groups} groups ({joint} of the joint verdict) with all their comparisons, of a verdict in both
+presentation orders. Accuracy is over strict pairs of held-out prompts, against clean labels. The calibration
+error is over all pairs, ties included, under the calibration that was fitted to the validation split.
 """
 SIZES = """\
 Trained on {train:,} groups of {group_size}, {labels}; calibrated on {validation:,} groups and measured on
@@ -39,7 +39,7 @@ Circle beats square, square beats triangle, triangle beats circle (`prefrm data 
 cannot go round in circles: whatever a scalar judge learns, it can have at most two of the three right.
 """
 NOISE = """\
-The joint verdict, trained on labels of which a share is flipped, against clean labels.
+The late verdict, trained on labels of which a share is flipped, against clean labels.
 """
 SPEED = """\
 Comparisons a second in training, against the same adapter and loss in a plain `transformers.Trainer` over
@@ -73,7 +73,7 @@ def write_judges_report(
     device = " and ".join(sorted({row.device for row in rows}))
     one_thread = all(speed.device == CPU for speed in speeds)
     sections = [
-        INTRODUCTION.format(device=device, steps=steps, groups=GROUPS),
+        INTRODUCTION.format(device=device, steps=steps, groups=LATE.groups, joint=JOINT.groups),
         "## Every judge",
         SHAPES + _sizes(worlds["shapes"]),
         _table(_shapes_header(), _shapes_table(rows)),
@@ -82,7 +82,7 @@ def write_judges_report(
         _table(["judge", "seed", "pair accuracy", "95% interval"], _seeds_table(rows)),
         "## Preferences that go round in circles",
         CYCLIC + _sizes(worlds["cyclic"]),
-        _table(["judge", "pair accuracy", "95% interval"], _part_table(rows, "cyclic")),
+        _table(["judge", "seed", "pair accuracy", "95% interval"], _cyclic_table(rows)),
         "## Label noise",
         NOISE + _sizes(worlds["noise"], "of whose labels the share in the table is flipped"),
         _table(["flipped", "pair accuracy", "95% interval", "calibration error"], _noise_table(rows)),
@@ -161,15 +161,15 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _seeds_table(rows: Sequence[Row]) -> list[list[str]]:
-    return [
-        [name, str(row.seed), f"{row.pair_accuracy:.3f}", _interval(row)]
-        for name, seeds in _by_judge(rows).items()
-        for row in seeds
-    ]
+    return [_seed(row) for seeds in _by_judge(rows).values() for row in seeds]
 
 
-def _part_table(rows: Sequence[Row], part: str) -> list[list[str]]:
-    return [[_name(row), f"{row.pair_accuracy:.3f}", _interval(row)] for row in rows if row.part == part]
+def _cyclic_table(rows: Sequence[Row]) -> list[list[str]]:
+    return [_seed(row) for row in rows if row.part == "cyclic"]
+
+
+def _seed(row: Row) -> list[str]:
+    return [_name(row), str(row.seed), f"{row.pair_accuracy:.3f}", _interval(row)]
 
 
 def _noise_table(rows: Sequence[Row]) -> list[list[str]]:
@@ -199,7 +199,7 @@ def _draw(rows: Sequence[Row], folder: Path) -> None:
     ).savefig(folder / "accuracy.png")
     curve = [(100 * row.flip, row.pair_accuracy) for row in _noise_rows(rows)]
     plots.learning_curve(
-        {"joint verdict": curve},
+        {"late verdict": curve},
         title="Pair accuracy against clean labels",
         xlabel="training labels flipped (%)",
         ylabel="pair accuracy",

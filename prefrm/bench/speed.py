@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from prefrm.bench.cases import GROUPS, JUDGES, Kind
+from prefrm.bench.cases import JUDGES, Kind
 from prefrm.bench.plain import StepClock, plain_rate, single_pairs
 from prefrm.bench.training import ADAPTER, LR, device_name, one_thread_on_cpu, spec_of
 from prefrm.files import write_whole
@@ -69,12 +69,15 @@ def measure_speeds(data: Path, target: Path, *, device: str = "auto") -> list[Sp
 def _speed(kind: Kind, data: Path, device: str) -> Speed:
     ours, plain = [], []
     for _ in range(ROUNDS):
-        ours.append(_prefrm_rate(_adapted(kind, device), data))
-        # A plain forward pass has no isolated images.
-        joint = _adapted(replace(kind, attention="joint"), device)
+        ours.append(_prefrm_rate(_adapted(kind, device), data, kind.groups))
+        # A plain forward pass is causal.
+        plain_kind = replace(kind, attention="joint") if kind.attention == "late" else kind
+        plain_judge = _adapted(plain_kind, device)
         with tempfile.TemporaryDirectory() as output:
             pairs = single_pairs(data, "train", PAIRS * (TIMED_STEPS + 1))
-            rate = plain_rate(joint, pairs, batch_size=PAIRS, steps=TIMED_STEPS + 1, output=Path(output))
+            rate = plain_rate(
+                plain_judge, pairs, batch_size=PAIRS, steps=TIMED_STEPS + 1, output=Path(output)
+            )
         plain.append(rate)
     return Speed(
         judge=kind.name,
@@ -92,7 +95,7 @@ def _adapted(kind: Kind, device: str) -> Judge:
     return judge
 
 
-def _prefrm_rate(judge: Judge, data: Path) -> float:
+def _prefrm_rate(judge: Judge, data: Path, groups: int) -> float:
     clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
@@ -101,13 +104,13 @@ def _prefrm_rate(judge: Judge, data: Path) -> float:
         fit(
             judge,
             open_mixture(learned, survey_data(learned, cache), seed=0, cache=cache),
-            OptimConfig(steps=TIMED_STEPS + 1, batch_size=GROUPS, lr=LR),
+            OptimConfig(steps=TIMED_STEPS + 1, batch_size=groups, lr=LR),
             output=output,
             seed=0,
             callbacks=[clock],
         )
     orders = 2 if judge.spec.is_pairwise else 1
-    return orders * GROUPS * _comparisons_a_group(data) / clock.median
+    return orders * groups * _comparisons_a_group(data) / clock.median
 
 
 def _comparisons_a_group(data: Path) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from prefrm.bench.cases import CASES, GROUPS, STEPS, Case, Kind
+from prefrm.bench.cases import CASES, STEPS, Case, Kind
 from prefrm.files import write_whole
 from prefrm.judge import JudgeSpec
 from prefrm.judge.model import resolve_device
@@ -82,14 +82,13 @@ class Row:
 
 
 def spec_of(kind: Kind) -> JudgeSpec:
-    """The judge of a case, on the shapes world's captioner; all its pictures are square."""
+    """The judge of a case, on the shapes world's captioner."""
     return JudgeSpec(
         base_model="shipped:shapes-captioner",
         head=kind.head,
         attention=kind.attention,
         quantize=kind.quantize,
         template=kind.template,
-        max_aspect_ratio=1.0,
     )
 
 
@@ -136,7 +135,7 @@ def _config(case: Case, runs: Path, steps: int, device: str) -> TrainConfig:
         judge=spec_of(case.kind),
         data=DataConfig(path=runs / "data" / case.data),
         adapter=ADAPTER,
-        optim=OptimConfig(steps=steps, batch_size=GROUPS, lr=LR),
+        optim=OptimConfig(steps=steps, batch_size=case.kind.groups, lr=LR),
         device=device,
         seed=case.seed,
     )

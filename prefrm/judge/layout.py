@@ -117,6 +117,11 @@ class Tree(ABC):
         """The segment that all others see."""
         return self.levels[0][PREFIX]
 
+    @cached_property
+    def shared(self) -> dict[Name, Segment]:
+        """The segments of all levels."""
+        return {name: segment for level in self.levels for name, segment in level.items()}
+
     def readable(self, pairs: Iterable[Pair]) -> list[Pair]:
         """Those of `pairs` that the model can read; `refused` says why for the others."""
         readable = []
@@ -257,5 +262,4 @@ TREES: dict[str, type[Tree]] = {"joint": _JointTree, "late": _LateTree, "alone":
 
 def path(tree: Tree, answer: Segment) -> list[Segment]:
     """The segments of an answer of the joint attention or alone, one causal sequence in reading order."""
-    shared = {name: segment for level in tree.levels for name, segment in level.items()}
-    return [*(shared[name] for name in answer.sees), answer]
+    return [*(tree.shared[name] for name in answer.sees), answer]

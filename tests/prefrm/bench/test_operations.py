@@ -9,10 +9,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.vision_utils import get_vision_window_index
 
+from prefrm.bench.inputs import plain_inputs, plain_sequences
 from prefrm.bench.methods import both_orders
 from prefrm.bench.operations import group_operations, language_operations, vision_operations
 from prefrm.bench.random_model import PROMPT, build_judges
-from prefrm.judge import ImageInput, Judge, Pieces
+from prefrm.judge import ImageInput, Judge, Tree
 from tests.prefrm.bench.shapes import TINY
 
 # 10 x 6 tokens, so that a window of 4 x 4 is cut off on both sides.
@@ -74,6 +75,10 @@ def changed(vision, full: list[int]):
     return config
 
 
+def tree(judge: Judge, image: ImageInput, k: int) -> Tree:
+    return judge.processor.tree(PROMPT, dict.fromkeys(range(k), image))
+
+
 def hidden(judge: Judge, tokens: int) -> int:
     """What eager attention computes of the causal mask's hidden half."""
     text = judge.model.config.text_config
@@ -82,13 +87,11 @@ def hidden(judge: Judge, tokens: int) -> int:
 
 def test_a_prompt_costs_what_torch_counts_without_what_is_masked(judges, image):
     judge = judges["joint"]
-    sequence = judge.processor.prepare_pair(PROMPT, image, image)
-    tokens = len(sequence)
-    with torch.inference_mode():
-        features = judge.encode([image])
-    batch = judge.processor.collate([sequence])
-    expected = counted(lambda: judge.read(batch, features)) - hidden(judge, tokens)
-    config = judge.model.config
+    sequences = plain_sequences(tree(judge, image, 2), [(0, 1)])
+    inputs = plain_inputs(judge.processor, sequences)
+    config, tokens = judge.model.config, inputs["input_ids"].shape[1]
+    images = 2 * vision_operations(config, GRID)
+    expected = counted(lambda: judge.model.model(**inputs)) - images - hidden(judge, tokens)
     assert language_operations(config, tokens, used=tokens) == pytest.approx(expected, rel=0.02)
 
 
@@ -114,31 +117,29 @@ def test_a_sequence_in_parts_costs_what_it_costs_in_one(judges):
 @pytest.mark.parametrize("k", [2, 5])
 def test_joint_saves_what_plain_reads_again(judges, image, k):
     judge, orders = judges["joint"], len(both_orders(k))
-    config, pieces = judge.model.config, Pieces(judge.processor, PROMPT)
-    before = len(pieces.prefix) + len(pieces.first(image))
-    block, prefix = (language_operations(config, n, used=0) for n in (before, len(pieces.prefix)))
-    saved = (
-        (2 * orders - k) * vision_operations(config, GRID) + orders * block - k * (block - prefix) - prefix
-    )
+    config, read = judge.model.config, tree(judge, image, 1)
+    prefix = len(read.prefix)
+    before = prefix + len(read.levels[1][0,])
+    whole, part = (language_operations(config, n, used=0) for n in (before, prefix))
+    saved = (2 * orders - k) * vision_operations(config, GRID) + orders * whole - k * (whole - part) - part
     plain, joint = (
         group_operations(judge, method, k, prompt=PROMPT, image=image) for method in ("plain", "joint")
     )
     assert plain - joint == saved > 0
 
 
-def test_what_grows_with_the_pairs_is_the_rows(judges, image):
+def test_what_grows_with_the_pairs_is_the_answers(judges, image):
     """A group's cost is a parabola of K, of which the leading number is a pair's row; 0 of single images."""
-    rows = dict.fromkeys(("scalar", "embedding"), 0)
-    joint, isolated = (Pieces(judges[name].processor, PROMPT) for name in ("joint", "isolated"))
-    config, first = judges["joint"].model.config, joint.first(image)
-    before = len(joint.prefix) + len(first)
-    rows["joint"] = language_operations(config, len(joint.second(first, image)), seen=before)
-    slots = sum(len(isolated.slot(place, image)) for place in (0, 1))
-    rows["isolated"] = language_operations(config, len(isolated.readout), seen=len(isolated.prefix) + slots)
+    config, rows = judges["joint"].model.config, dict.fromkeys(("scalar", "embedding"), 0)
+    for method in ("joint", "late"):
+        read = tree(judges[method], image, 2)
+        answer = read.answers([(0, 1)])[0, 1]
+        seen = sum(len(read.shared[name]) for name in answer.sees)
+        rows[method] = language_operations(config, len(answer), seen=seen)
     for method, row in rows.items():
         at = {k: group_operations(judges[method], method, k, prompt=PROMPT, image=image) for k in (4, 8, 16)}
         assert (at[16] - at[8]) / 8 - (at[8] - at[4]) / 4 == 12 * row
-    assert 0 < rows["isolated"] < rows["joint"]
+    assert 0 < 20 * rows["late"] < rows["joint"]
 
 
 def test_more_layers_cost_more(judges, image):
