@@ -46,6 +46,7 @@ def test_the_judges_of_the_shapes_learn_as_in_the_benchmark(path: Path) -> None:
     ("override", "message"),
     [
         ("optim.steps=0", "steps must be positive"),
+        ("optim.pairs_per_group=0", "pairs_per_group must be at least 1; received 0"),
         ("optim.warmup=1", "warmup is a share"),
         ("optim.lr=.inf", "lr must be positive and finite"),
         ("optim.lr=.nan", "lr must be positive and finite"),
