@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prefrm.bench.cases import GROUPS
+from prefrm.bench.cases import JUDGES
 from prefrm.config import load_config
 from prefrm.errors import ConfigError
 from prefrm.train import TrainConfig
@@ -34,9 +34,12 @@ def test_the_rows_of_a_memory_estimate_add_up(path: Path) -> None:
     assert sum(float(number[1]) for number in numbers if number) == pytest.approx(float(together))
 
 
-def test_the_judges_of_the_shapes_learn_as_in_the_benchmark() -> None:
-    configs = [load_config(TrainConfig, path) for path in CONFIGS.glob("shapes*.yaml")]
-    assert {config.optim.batch_size for config in configs if config.judge.attention != "joint"} == {GROUPS}
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("shapes*.yaml")), ids=lambda path: path.stem)
+def test_the_judges_of_the_shapes_learn_as_in_the_benchmark(path: Path) -> None:
+    config = load_config(TrainConfig, path)
+    kinds = {(kind.head, kind.attention, kind.quantize): kind for kind in JUDGES}
+    kind = kinds[config.judge.head, config.judge.attention, config.judge.quantize]
+    assert (config.judge.template, config.optim.batch_size) == (kind.template, kind.groups)
 
 
 @pytest.mark.parametrize(
