@@ -6,8 +6,8 @@ values are not copied for them; what a row finds in each place is weighed by the
 softmax, which is exact (Hydragen, arXiv 2402.05099; cascade attention in FlashInfer, arXiv 2501.01005).
 Knows no model.
 
-Shapes: B rows, S tokens of a row, G blocks, N rows that share a block, L tokens of a block, H query heads,
-C heads of keys and values, D numbers of a head.
+Shapes: B rows, S tokens of a row, F keys and values of all layers, G blocks, N rows that share a block,
+L tokens of a block, H query heads, C heads of keys and values, D numbers of a head.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,8 +19,10 @@ import torch
 from prefrm.judge.kernels import MASK_ALIGNMENT, attend
 from prefrm.judge.transfers import to_device
 
-__all__ = ["KVBlocks", "Shared", "merge_attention", "padding"]
+__all__ = ["KVBlocks", "Kept", "Shared", "merge_attention", "padding"]
 
+Kept = tuple[Sequence[torch.Tensor], Sequence[int]]
+"""Keys and values [B, C, S, D] of a pass, of each layer in turn, and the lengths of its rows."""
 # Of neighbouring blocks so many are in use that they are read where they stand, and the others for nothing;
 # of fewer, those in use are copied together, one layer at a time.
 LEAST_USED = 0.5
@@ -31,39 +33,33 @@ class KVBlocks:
     """Keys and values of blocks in every layer: parts of a KV cache that rows share.
 
     Attributes:
-        layers: keys and values [G, C, L, D] of each layer.
+        stacked_FGCLD: keys and values of each layer in turn.
         lengths: how many of the L tokens of each block are real.
     """
 
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    stacked_FGCLD: torch.Tensor
     lengths: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @classmethod
-    def collected(cls, parts: "Iterable[KVBlocks]", *, counts: Sequence[int], length: int) -> "KVBlocks":
+    def collected(cls, parts: Iterable[Kept], *, counts: Sequence[int], length: int) -> "KVBlocks":
         """The first blocks of all parts, so many of each, padded to `length`.
 
         A part goes before the next is drawn.
         """
-        layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        stacked_FGCLD = torch.empty(0)
         lengths: list[int] = []
-        for count, part in zip(counts, parts, strict=True):
+        for count, (tensors, real) in zip(counts, parts, strict=True):
+            if not lengths:
+                _, C, _, D = tensors[0].shape
+                stacked_FGCLD = tensors[0].new_zeros(len(tensors), sum(counts), C, length, D)
             place = slice(len(lengths), len(lengths) + count)
-            layers = layers or [
-                (_zeros(k, sum(counts), length), _zeros(v, sum(counts), length)) for k, v in part.layers
-            ]
-            for whole, some in zip(
-                chain.from_iterable(layers), chain.from_iterable(part.layers), strict=True
-            ):
-                whole[place, :, : some.shape[2]] = some[:count]
-            lengths += part.lengths[:count]
-        return cls(layers=tuple(layers), lengths=tuple(lengths))
-
-
-def _zeros(like: torch.Tensor, blocks: int, length: int) -> torch.Tensor:
-    return like.new_zeros(blocks, like.shape[1], length, like.shape[3])
+            for whole_GCLD, some in zip(stacked_FGCLD, tensors, strict=True):
+                whole_GCLD[place, :, : some.shape[2]] = some[:count]
+            lengths += real[:count]
+        return cls(stacked_FGCLD=stacked_FGCLD, lengths=tuple(lengths))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,14 +67,14 @@ class _Product:
     """Blocks whose rows ask them in one product.
 
     Attributes:
-        layers: keys and values of blocks in every layer.
+        stacked_FGCLD: keys and values of blocks, as `KVBlocks` has them.
         some: which of them; a slice reads them where they stand.
         rows_GN: int64, rows of each block; those with fewer than others are asked by row 0 too, whose answers
             nobody reads.
         mask: of padded blocks, as `padding` gives it.
     """
 
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    stacked_FGCLD: torch.Tensor
     some: slice | torch.Tensor
     rows_GN: torch.Tensor
     mask: torch.Tensor | None
@@ -94,18 +90,18 @@ class _Product:
         masked: bool,
     ) -> "_Product":
         """Of blocks that `width` rows ask each; `masked` is whether there is a mask even without padding."""
-        keys = blocks.layers[0][0]
+        like = blocks.stacked_FGCLD
         lengths = blocks.lengths[some] if isinstance(some, slice) else [blocks.lengths[n] for n in some]
         return cls(
-            layers=blocks.layers,
-            some=some if isinstance(some, slice) else to_device(some, keys.device),
-            rows_GN=to_device([[*of, *[0] * (width - len(of))] for of in rows], keys.device),
-            mask=padding(lengths, keys.shape[2], keys, always=masked),
+            stacked_FGCLD=like,
+            some=some if isinstance(some, slice) else to_device(some, like.device),
+            rows_GN=to_device([[*of, *[0] * (width - len(of))] for of in rows], like.device),
+            mask=padding(lengths, like.shape[3], like, always=masked),
         )
 
     def ask(self, q_BHSD: torch.Tensor, layer: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Answers to all rows [G * N, H, S, D], block by block, and the log-sum-exp of their scores."""
-        keys, values = (x[self.some] for x in self.layers[layer])
+        keys, values = (self.stacked_FGCLD[2 * layer + n][self.some] for n in (0, 1))
         (_, heads, S, D), (G, C), N = q_BHSD.shape, keys.shape[:2], self.rows_GN.shape[1]
         share = heads // C
         q_GCMD = (
@@ -121,8 +117,7 @@ class _Product:
 
     def gathered(self) -> "_Product":
         """The same with copies of the blocks that are asked, in every layer."""
-        layers = tuple((keys[self.some], values[self.some]) for keys, values in self.layers)
-        return replace(self, layers=layers, some=slice(None))
+        return replace(self, stacked_FGCLD=self.stacked_FGCLD[:, self.some], some=slice(None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -163,7 +158,7 @@ class Shared:
         for start, some in enumerate(lists):
             place |= {row: start * width + n for n, row in enumerate(some)}
         where = [place[row] for row in range(len(block_of_row))]
-        return cls(products=products, where_B=to_device(where, blocks.layers[0][0].device))
+        return cls(products=products, where_B=to_device(where, blocks.stacked_FGCLD.device))
 
     def __call__(self, q_BHSD: torch.Tensor, layer: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         """What each row finds in its block, and the log-sum-exp of its scores there [B, H, S]."""

@@ -98,29 +98,34 @@ class PassGraphs:
             return None
 
 
-def cuda_recorder() -> Record:
-    """Records on the current GPU, into memory that all its recordings share."""
+def cuda_recorder(device: torch.device) -> Record:
+    """Records on a GPU, into memory that all its recordings share."""
     pool = torch.cuda.graph_pool_handle()
 
     def record(compute: Callable[[Tensors], Tensors], reads: Tensors) -> Callable[[], Tensors]:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            # What is compiled or allocated on first use cannot be recorded.
-            compute(reads)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use the GPU meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            found = compute(reads)
-
-        def replay() -> Tensors:
-            graph.replay()
-            return found
-
-        return replay
+        with torch.cuda.device(device):
+            return _record_cuda(compute, reads, pool)
 
     return record
+
+
+def _record_cuda(compute: Callable[[Tensors], Tensors], reads: Tensors, pool: Any) -> Callable[[], Tensors]:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        # What is compiled or allocated on first use cannot be recorded.
+        compute(reads)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may use the GPU meanwhile.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        found = compute(reads)
+
+    def replay() -> Tensors:
+        graph.replay()
+        return found
+
+    return replay
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -71,7 +71,7 @@ class Encoder:
         # In the unit of an image's pixels, which is a tile in some families.
         self._units = max(1, patches // judge.family.unit_patches(judge.model.config))
         self._fixed = fixed
-        self._threads = decoding_threads(judge.device) if threads is None else threads
+        self._threads = _decoding_threads(judge.device) if threads is None else threads
         self._limits = limits
         self._tower = judge.model.get_submodule(judge.family.vision_tower)
         # Each for as long as the caller of `prepare` keeps it.
@@ -151,6 +151,6 @@ class Encoder:
         return found
 
 
-def decoding_threads(device: torch.device) -> int:
+def _decoding_threads(device: torch.device) -> int:
     """How many threads decode ahead: none on a CPU, whose cores the vision tower keeps busy."""
     return 0 if device.type == "cpu" else max(1, min(THREADS, (os.cpu_count() or 1) - 1))

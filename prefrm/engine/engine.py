@@ -134,7 +134,7 @@ class Engine:
             self.pass_sizes.tokens,
             share=device != "cpu" if share is None else share,
             full=fixed,
-            graphs=PassGraphs(cuda_recorder()) if compile and device == "cuda" else None,
+            graphs=PassGraphs(cuda_recorder(judge.device)) if compile and device == "cuda" else None,
             before_each=self._before_pass,
         )
         self._encode = Encoder(

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from prefrm.engine.attention import KVBlocks, Shared, merge_attention, padding
+from prefrm.engine.attention import Kept, Shared, merge_attention, padding
 from prefrm.engine.compilation import PassGraphs
 from prefrm.engine.plan import WHOLE
 from prefrm.judge import ImageInput, Judge, Segment
@@ -45,16 +45,16 @@ class Reading:
         self._seen = seen
         self._keep = keep
         self._read = read
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-        """Keys and values of each layer so far."""
+        self.kept: list[torch.Tensor] = []
+        """Keys and values of each layer so far, in turn."""
 
     def __call__(
         self, layer: int, q_BHSD: torch.Tensor, k_BCSD: torch.Tensor, v_BCSD: torch.Tensor, scale: float
     ) -> torch.Tensor:
         """The attention of one layer, [B, S, H, D]."""
         if self._keep:
-            self.kept.append((k_BCSD, v_BCSD))
-            if len(self.kept) == self._keep:
+            self.kept += [k_BCSD, v_BCSD]
+            if len(self.kept) == 2 * self._keep:
                 raise _KeptAllError
         if self._read is not None and layer == self._read.layer:
             return self._at(self._read, layer, q_BHSD, k_BCSD, v_BCSD, scale)
@@ -201,14 +201,14 @@ def keep_rows(
     seen: Sequence[Shared],
     features: Features,
     graphs: PassGraphs | None = None,
-) -> KVBlocks:
+) -> Kept:
     """The rows as blocks to which later rows attend; arguments as of `read_rows`.
 
     With `graphs` the next pass overwrites them.
     """
     inputs = _Inputs.of(judge, rows, seen, features)
     found = _run(judge, inputs, _keys_and_values, graphs)
-    return KVBlocks(layers=tuple(zip(found[::2], found[1::2], strict=True)), lengths=rows.lengths)
+    return found, rows.lengths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -272,7 +272,7 @@ def _keys_and_values(judge: Judge, inputs: _Inputs) -> list[torch.Tensor]:
     active = Reading(inputs.seen, keep=len(judge.model.get_decoder().layers))
     with suppress(_KeptAllError):
         _hidden(judge, inputs, active)
-    return [x for layer in active.kept for x in layer]
+    return active.kept
 
 
 def _hidden(judge: Judge, inputs: _Inputs, attend: Reading) -> torch.Tensor:

@@ -14,12 +14,8 @@ SCALE = SIZE**-0.5
 def memory(*lengths: int, seed: int = 0) -> KVBlocks:
     """Blocks of those lengths, whatever stands in the padding."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (len(lengths), SHARED_HEADS, max(lengths), SIZE)
-    layers = tuple(
-        (torch.randn(shape, generator=generator), torch.randn(shape, generator=generator))
-        for _ in range(LAYERS)
-    )
-    return KVBlocks(layers=layers, lengths=lengths)
+    shape = (2 * LAYERS, len(lengths), SHARED_HEADS, max(lengths), SIZE)
+    return KVBlocks(stacked_FGCLD=torch.randn(shape, generator=generator), lengths=lengths)
 
 
 def queries(rows: int, length: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -35,8 +31,8 @@ def whole(row: int, q, k, v, blocks: list[tuple[KVBlocks, int]], layer: int) -> 
     keys, values = [], []
     for some, place in blocks:
         length = some.lengths[place]
-        keys.append(some.layers[layer][0][place, :, :length])
-        values.append(some.layers[layer][1][place, :, :length])
+        keys.append(some.stacked_FGCLD[2 * layer, place, :, :length])
+        values.append(some.stacked_FGCLD[2 * layer + 1, place, :, :length])
     before = sum(key.shape[1] for key in keys)
     key = torch.cat([*keys, k[row]], dim=1).repeat_interleave(HEADS // SHARED_HEADS, dim=0)
     value = torch.cat([*values, v[row]], dim=1).repeat_interleave(HEADS // SHARED_HEADS, dim=0)
@@ -100,14 +96,15 @@ def test_where_one_position_is_read_it_is_that_of_the_whole(ends: list[int]):
 
 def test_blocks_are_collected_part_by_part():
     short, long = memory(2, 3), memory(6, 4, seed=9)
-    collected = KVBlocks.collected(iter([short, long]), counts=[2, 2], length=8)
+    collected = KVBlocks.collected(
+        iter((list(some.stacked_FGCLD), some.lengths) for some in (short, long)), counts=[2, 2], length=8
+    )
     assert collected.lengths == (2, 3, 6, 4) and len(collected) == 4
     for place, (some, n) in enumerate(((short, 0), (short, 1), (long, 0), (long, 1))):
         length = collected.lengths[place]
-        for layer in range(LAYERS):
-            for mine, theirs in zip(collected.layers[layer], some.layers[layer], strict=True):
-                assert mine.shape[2] == 8
-                assert torch.equal(mine[place, :, :length], theirs[n, :, :length])
+        mine, theirs = collected.stacked_FGCLD[:, place], some.stacked_FGCLD[:, n]
+        assert mine.shape[2] == 8
+        assert torch.equal(mine[:, :, :length], theirs[:, :, :length])
 
 
 @pytest.mark.parametrize(("places", "copied"), [([0, 1, 3, 4], False), ([1, 2], False), ([0, 9], True)])
@@ -124,5 +121,5 @@ def test_blocks_are_read_where_they_stand_unless_few_are_used(places: list[int],
     active = Reading([Shared.of(blocks, places)])
     wanted = [whole(row, q, k, v, [(blocks, place)], 0) for row, place in enumerate(places)]
     torch.testing.assert_close(active(0, q, k, v, SCALE), torch.stack(wanted), atol=1e-6, rtol=0)
-    stands = blocks.layers[0][0].untyped_storage().data_ptr()
+    stands = blocks.stacked_FGCLD.untyped_storage().data_ptr()
     assert (seen[-1].untyped_storage().data_ptr() != stands) == copied

@@ -29,6 +29,11 @@ def test_sizes_by_device(device: str, memory: int, token_bytes: int, tokens: int
     assert found == PassSizes(tokens=tokens, patches=patches)
 
 
+def test_sizes_in_words():
+    assert str(PassSizes(tokens=2048, patches=1)) == "2048 tokens and one image"
+    assert str(PassSizes(tokens=16384, patches=8192)) == "16384 tokens and 8192 patches"
+
+
 def test_an_engine_shows_its_sizes(tiny_checkpoint):
     judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint)), "cpu", torch.float32)
     assert Engine(judge).pass_sizes == PassSizes(tokens=DEFAULT_TOKENS, patches=1)
