@@ -42,7 +42,7 @@ def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path
         judge=JudgeSpec(base_model=str(tiny_checkpoint)),
         data=DataConfig(path=brightness(train=6, validation=3), test=None),
         adapter=AdapterConfig(rank=4, alpha=8),
-        optim=OptimConfig(steps=6, batch_size=8, lr=1e-3),
+        optim=OptimConfig(steps=6, batch_size=2, lr=1e-3),
         device="cpu",
     )
 
@@ -76,7 +76,7 @@ def test_how_certain_a_judge_is_does_not_decide_what_is_best(
     groups = list(read_groups(brightness(validation=40), "validation"))
     validation = Validation(judge, lambda: iter(groups), every=1)
     plain, watched = [], []
-    for scale in (30.0, 300.0):
+    for scale in (100.0, 1000.0):
         judge.head.log_scale.data.fill_(math.log(scale))
         plain.append(evaluate(Engine(judge), groups).metrics.log_loss)
         watched.append(validation._measure()["validation_log_loss"])
@@ -109,7 +109,7 @@ def test_patience_ends_the_training_and_the_best_weights_are_exported(
     # The fourth is as low as the second, which is not lower.
     assert [line["step"] for line in metrics(config)] == [1, 2, 3, 4]
     assert head_of(result.bundle).equal(seen[1])
-    assert "4 steps (stopped early, of 6) of 8 comparisons" in (result.bundle / "README.md").read_text()
+    assert "4 steps (stopped early, of 6) of 2 groups" in (result.bundle / "README.md").read_text()
     assert not seen[1].equal(seen[3])
 
 
