@@ -1,7 +1,7 @@
 """Comparisons of several groups at once: what they have in common is read once, and then their answers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import torch
@@ -32,7 +32,9 @@ class Scored:
     def named(self, segments: Segments) -> Segments:
         """Segments under names that are unique among groups; equal ones of equal prompts are the same."""
         return {
-            (self.prompt, *name): replace(segment, sees=tuple((self.prompt, *seen) for seen in segment.sees))
+            (self.prompt, *name): segment.after(
+                segment.start, *((self.prompt, *seen) for seen in segment.sees)
+            )
             for name, segment in segments.items()
         }
 

@@ -161,7 +161,11 @@ class Rows:
         positions_BSA = torch.zeros(len(segments), size, len(segments[0].offsets_AL), dtype=torch.int64)
         real_BS = torch.arange(size) < torch.tensor(lengths)[:, None]
         ids_BS[real_BS] = torch.cat([segment.ids_L for segment in segments])
-        positions_BSA[real_BS] = torch.cat([segment.positions_AL for segment in segments], dim=1).T
+        starts_T = torch.tensor([segment.start for segment in segments]).repeat_interleave(
+            torch.tensor(lengths)
+        )
+        offsets_AT = torch.cat([segment.offsets_AL for segment in segments], dim=1)
+        positions_BSA[real_BS] = (offsets_AT + starts_T).T
         images = tuple(image for segment in segments for image in segment.images)
         return cls(
             ids_BS=ids_BS, positions_ABS=positions_BSA.permute(2, 0, 1), lengths=lengths, images=images

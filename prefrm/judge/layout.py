@@ -13,7 +13,7 @@ Shapes: K candidates, L positions of a segment, A axes of a position.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -58,7 +58,7 @@ class Segment:
     sees: tuple[Name, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.ids_L)
+        return self.ids_L.numel()
 
     @property
     def end(self) -> int:
@@ -72,7 +72,15 @@ class Segment:
 
     def after(self, start: int, *sees: Name) -> "Segment":
         """The same tokens at another position, attending to `sees`."""
-        return replace(self, start=start, sees=sees)
+        # There is one for each pair: `replace` takes twice the time.
+        return Segment(
+            ids_L=self.ids_L,
+            offsets_AL=self.offsets_AL,
+            extent=self.extent,
+            images=self.images,
+            start=start,
+            sees=sees,
+        )
 
 
 class Tree(ABC):
@@ -196,17 +204,18 @@ class _LateTree(Tree):
     """A candidate is read once and summed up for each slot; answers see two suffixes."""
 
     def _candidates(self) -> list[dict[Name, Segment]]:
-        suffixes = [self._segment(suffix) for suffix in self._texts.suffixes]
         restated = self._texts.restated(self._prompt)
-        candidates: dict[Name, Segment] = {}
+        candidates: dict[Name, Segment] = {
+            (key,): self._segment(image, restated).after(self._start, PREFIX)
+            for key, image in self._images.items()
+        }
+        # All suffixes of a slot are neighbours, since an answer attends to one of each slot.
         slots: dict[Name, Segment] = {}
-        for key, image in self._images.items():
-            candidate = self._segment(image, restated).after(self._start, PREFIX)
-            candidates[key,] = candidate
-            start = candidate.end
-            for slot, suffix in enumerate(suffixes):
-                slots[key, "slot", slot] = suffix.after(start, PREFIX, (key,))
-                start += suffix.extent
+        before = 0
+        for slot, suffix in enumerate(map(self._segment, self._texts.suffixes)):
+            for key in self._images:
+                slots[key, "slot", slot] = suffix.after(candidates[key,].end + before, PREFIX, (key,))
+            before += suffix.extent
         return [candidates, slots]
 
     @cached_property
@@ -220,7 +229,11 @@ class _LateTree(Tree):
         return self._close.after(start, PREFIX, (first, "slot", 0), (second, "slot", 1))
 
     def _pair_refusal(self, first: Hashable, second: Hashable) -> str | None:
-        return self._candidate_refusal(first) or self._candidate_refusal(second)
+        return self._refusals[first] or self._refusals[second]
+
+    @cached_property
+    def _refusals(self) -> dict[Hashable, str | None]:
+        return {key: self._candidate_refusal(key) for key in self._images}
 
     def _candidate_refusal(self, key: Hashable) -> str | None:
         segments = (
@@ -250,10 +263,12 @@ class _AloneTree(Tree):
         return self._answers[name[0]]
 
     def _pair_refusal(self, first: Hashable, second: Hashable) -> str | None:
-        return self._candidate_refusal(first) or self._candidate_refusal(second)
+        return self._refusals[first] or self._refusals[second]
 
-    def _candidate_refusal(self, key: Hashable) -> str | None:
-        return self._refusal(len(self.prefix) + len(self._answers[key]), key)
+    @cached_property
+    def _refusals(self) -> dict[Hashable, str | None]:
+        before = len(self.prefix)
+        return {key: self._refusal(before + len(answer), key) for key, answer in self._answers.items()}
 
 
 TREES: dict[str, type[Tree]] = {"joint": _JointTree, "late": _LateTree, "alone": _AloneTree}
