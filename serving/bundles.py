@@ -1,5 +1,6 @@
 """Bundles as models: which a command line or a folder names, and engines made of them."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from prefrm.protocol import BUNDLE_PARAMETER, judge_identity
 from serving.models import LoadedModel, ModelInfo, check_distinct
 
 __all__ = ["BundleShelf", "EngineOptions", "NamedBundle", "name_bundle"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +125,7 @@ class BundleShelf:
 
     def _load(self, bundle: NamedBundle) -> LoadedModel:
         # torch takes seconds to import.
-        from prefrm.engine import DEFAULT_CACHE_BYTES, DEFAULT_TOKENS, Engine
+        from prefrm.engine import DEFAULT_CACHE_BYTES, Engine
 
         options = self._options
         pairs: Literal["all"] | int = "all" if options.pairs is None else options.pairs
@@ -131,10 +134,11 @@ class BundleShelf:
             device=options.device,
             dtype=options.dtype,
             pairs=pairs,
-            tokens=DEFAULT_TOKENS if options.tokens is None else options.tokens,
+            tokens=options.tokens,
             cache_bytes=DEFAULT_CACHE_BYTES if options.cache_bytes is None else options.cache_bytes,
             compile=options.compile,
             limits=options.limits,
         )
         info = replace(self._info(bundle, read_manifest(bundle.folder)), device=str(engine.judge.device))
+        logger.info("%s: on %s, passes of %s", bundle.name, info.device, engine.pass_sizes)
         return LoadedModel(info=info, scorer=engine, cache=engine.cache)

@@ -79,7 +79,12 @@ def serve(
         typer.Option(min=1, help="Judge so many pairs of a group and infer the others; all by default."),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="How many run through the language model at once.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many run through the language model at once; by default 2,048 on a CPU and as many as "
+            "16,384 on a GPU (the log says).",
+        ),
     ] = None,
     cache_mb: Annotated[
         int | None, typer.Option(min=0, help="For what the vision tower said of images, in MiB.")

@@ -8,7 +8,8 @@ except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
 from prefrm.engine.cache import FeatureCache
-from prefrm.engine.engine import DEFAULT_CACHE_BYTES, DEFAULT_TOKENS, Engine
+from prefrm.engine.engine import DEFAULT_CACHE_BYTES, Engine
 from prefrm.engine.memory import is_out_of_memory
+from prefrm.engine.pass_sizes import DEFAULT_TOKENS
 
 __all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine", "FeatureCache", "is_out_of_memory"]

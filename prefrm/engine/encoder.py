@@ -4,13 +4,16 @@ A pass of the tower is packed: it has images of any shapes, cut into patches or 
 others of their own image alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 import torch
 from PIL import Image
 
+from prefrm.engine.ahead import map_ahead
 from prefrm.engine.cache import EncodedImage, FeatureCache
 from prefrm.engine.patches import patches_as_products
 from prefrm.engine.plan import runs_within
@@ -22,8 +25,8 @@ from prefrm.media import ImageLimits, decode, digest
 __all__ = ["Encoder", "PreparedImage"]
 
 NO_PIXELS = torch.empty(0)
-PATCHES = 8192
-"""Of a pass on an accelerator, which a single image does not keep busy: 8 images of 448 x 448 pixels."""
+THREADS = 4
+"""Each holds an image in its full size while it decodes it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -44,28 +47,31 @@ class Encoder:
     Args:
         judge: whose vision tower it is.
         cache: of image features.
-        patches: of a pass, or one image if that has more; None is one image on a CPU and `PATCHES` elsewhere.
+        patches: of a pass, or one image if that has more.
         fixed: whether passes with fewer patches are filled up, so that all have one size.
         limits: what an encoded image may be.
         before_each: called before every pass.
+        threads: that decode and resize images of later passes while one runs; None is up to `THREADS` on an
+            accelerator, and 0 on a CPU.
     """
 
     def __init__(
         self,
         judge: Judge,
         cache: FeatureCache,
-        patches: int | None,
+        patches: int,
         fixed: bool,
         limits: ImageLimits,
         before_each: Callable[[], None] = lambda: None,
+        threads: int | None = None,
     ) -> None:
         self._before_each = before_each
         self._judge = judge
         self._cache = cache
-        patches = patches or (1 if judge.device.type == "cpu" else PATCHES)
         # In the unit of an image's pixels, which is a tile in some families.
         self._units = max(1, patches // judge.family.unit_patches(judge.model.config))
         self._fixed = fixed
+        self._threads = _decoding_threads(judge.device) if threads is None else threads
         self._limits = limits
         self._tower = judge.model.get_submodule(judge.family.vision_tower)
         # Each for as long as the caller of `prepare` keeps it.
@@ -98,15 +104,15 @@ class Encoder:
         found: dict[str, EncodedImage] = {}
         reasons: dict[str, str] = {}
 
-        def prepared() -> Iterator[tuple[tuple[str, ImageInput], int]]:
+        def unknown() -> Iterator[tuple[str, bytes]]:
             for key, data in images.items():
                 if (known := encoded.get(key) or self._cache.get(key)) is not None:
                     found[key] = known
-                    continue
-                ahead = self._prepared.get(key)
-                content = self._decoded(data) if ahead is None else ahead.content
-                if isinstance(content, Image.Image):
-                    content = self._judge.processor.prepare_image(content)
+                else:
+                    yield key, data
+
+        def prepared() -> Generator[tuple[tuple[str, ImageInput], int]]:
+            for key, content in map_ahead(self._content, unknown(), self._threads):
                 if isinstance(content, ImageInput):
                     yield (key, content), content.units
                 elif isinstance(content, EncodedImage):
@@ -114,9 +120,19 @@ class Encoder:
                 else:
                     reasons[key] = content
 
-        for run in runs_within(prepared(), self._units):
-            found |= self._encode(dict(run))
+        with closing(prepared()) as ready:
+            for run in runs_within(ready, self._units):
+                found |= self._encode(dict(run))
         return {key: found[key] for key in images if key in found}, reasons
+
+    def _content(self, image: tuple[str, bytes]) -> tuple[str, EncodedImage | ImageInput | str]:
+        """The key of an image, and what the vision tower reads, its features, or why it cannot be read."""
+        key, data = image
+        ahead = self._prepared.get(key)
+        content = self._decoded(data) if ahead is None else ahead.content
+        if isinstance(content, Image.Image):
+            content = self._judge.processor.prepare_image(content)
+        return key, content
 
     def _encode(self, images: Mapping[str, ImageInput]) -> dict[str, EncodedImage]:
         """One pass."""
@@ -133,3 +149,8 @@ class Encoder:
         for key, encoded in found.items():
             self._cache.put(key, encoded)
         return found
+
+
+def _decoding_threads(device: torch.device) -> int:
+    """How many threads decode ahead: none on a CPU, whose cores the vision tower keeps busy."""
+    return 0 if device.type == "cpu" else max(1, min(THREADS, (os.cpu_count() or 1) - 1))

@@ -23,10 +23,11 @@ from prefrm.bundle import load_bundle
 from prefrm.engine.budget import choose_and_fit
 from prefrm.engine.cache import EncodedImage, FeatureCache
 from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
-from prefrm.engine.compilation import compile_layers
+from prefrm.engine.compilation import PassGraphs, compile_layers, cuda_recorder
 from prefrm.engine.cost import PIXELS_PER_TOKEN, CostEstimate
 from prefrm.engine.encoder import Encoder, PreparedImage
 from prefrm.engine.memory import is_out_of_memory
+from prefrm.engine.pass_sizes import PassSizes
 from prefrm.engine.passes import Passes
 from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
 from prefrm.engine.refcounted import RefCounted
@@ -35,16 +36,15 @@ from prefrm.judge import Judge, Tree
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
 
-__all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine"]
+__all__ = ["DEFAULT_CACHE_BYTES", "Engine"]
 
 logger = logging.getLogger(__name__)
 
-NO_NUMBERS = (("patches", None), ("pairs", "all"))
+NO_NUMBERS = (("tokens", None), ("patches", None), ("pairs", "all"))
 # A pass replaces modules of the model's last layer, which two threads cannot do at once, with one engine or
 # two. The thread that has it may score other groups between two passes of its own.
 _locks: "WeakKeyDictionary[Any, RLock]" = WeakKeyDictionary()
 
-DEFAULT_TOKENS = 2048
 DEFAULT_CACHE_BYTES = 256 * 2**20
 TOGETHER = 64
 """Images whose blocks are kept at once where groups share passes: as many as one large group has."""
@@ -73,24 +73,27 @@ class Engine:
     Args:
         judge: in evaluation mode, or it is put there.
         calibration: of the log-odds that the judge gives; None leaves them as they are.
-        tokens: how many run through the language model at once; one row may have more.
+        tokens: how many run through the language model at once; one row may have more. None is a number for
+            the device (`prefrm.engine.pass_sizes`).
         cache_bytes: size of the LRU cache of image features, in bytes.
         pairs: "all", or how many unordered pairs of a group are judged; which these are is decided in rounds,
             and the others are inferred (`prefrm.engine.budget`). At least as many as connect all candidates
             are. Heads that look at one image judge all.
         patches: how many patches run through the vision tower at once, of images of any shapes; one image may
-            have more. None is one image at a time on a CPU, which is busy with it, and 8,192 elsewhere.
+            have more. None is a number for the device.
         share: whether groups share passes of the language model, which then have fixed shapes; None is not on
             a CPU, which few rows keep busy, and on every other device. The bits of a matrix depend on it.
-        compile: whether the judge's layers are compiled by `torch.compile`, in place: worth its minutes where
-            many groups are scored.
-        deterministic: whether passes of the vision tower are filled up to `patches`, so that what else is in
-            one changes no bit of a matrix. On a CPU they always are; one image at a time needs no filling.
+        compile: whether the judge's layers are compiled by `torch.compile`, in place, and small passes that
+            groups share are recorded as CUDA graphs: worth its minutes where many groups are scored.
+        deterministic: whether passes that groups share are filled up to `tokens` and `patches`, so that what
+            else is in one changes no bit of a matrix. On a CPU they always are. Without it a GPU computes
+            less for nothing, and numbers differ by rounding with what else is in a call.
         limits: what an encoded image may be.
 
     The judge must not change while an engine has it: image features are kept.
 
     Attributes:
+        pass_sizes: how many tokens and patches run at once.
         on_pass: called before every pass, if not None. It may call `score` for other groups, which changes no
             bit of the groups that wait for it: so a server need not let small groups wait for a large one.
         pixels_per_token: how many pixels are decoded in the time of a token, by `cost`.
@@ -105,7 +108,7 @@ class Engine:
         judge: Judge,
         *,
         calibration: CalibrationMap | None = None,
-        tokens: int = DEFAULT_TOKENS,
+        tokens: int | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         pairs: Literal["all"] | int = "all",
         patches: int | None = None,
@@ -122,12 +125,21 @@ class Engine:
         self.calibration = calibration
         self.pairs = pairs
         self.cache = FeatureCache(cache_bytes)
-        self._tokens = tokens
+        self.pass_sizes = PassSizes.of(judge, tokens, patches)
         self.on_pass: Callable[[], None] | None = None
-        shared = judge.device.type != "cpu" if share is None else share
-        self._passes = Passes(judge, tokens, share=shared, before_each=self._before_pass)
-        fixed = deterministic or judge.device.type == "cpu"
-        self._encode = Encoder(judge, self.cache, patches, fixed, limits, before_each=self._before_pass)
+        device = judge.device.type
+        fixed = deterministic or device == "cpu"
+        self._passes = Passes(
+            judge,
+            self.pass_sizes.tokens,
+            share=device != "cpu" if share is None else share,
+            full=fixed,
+            graphs=PassGraphs(cuda_recorder(judge.device)) if compile and device == "cuda" else None,
+            before_each=self._before_pass,
+        )
+        self._encode = Encoder(
+            judge, self.cache, self.pass_sizes.patches, fixed, limits, before_each=self._before_pass
+        )
         self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
         self.pixels_per_token = PIXELS_PER_TOKEN
         self.prepared_bytes = self._cost.prepared_bytes
@@ -142,7 +154,7 @@ class Engine:
         *,
         device: torch.device | str = "auto",
         dtype: torch.dtype | str = "auto",
-        tokens: int = DEFAULT_TOKENS,
+        tokens: int | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         pairs: Literal["all"] | int = "all",
         compile: bool = False,
@@ -206,8 +218,8 @@ class Engine:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(
-                f"the device ran out of memory with tokens={self._tokens}; "
-                "lower it or patches, or train the judge with a lower max_pixels"
+                f"the device ran out of memory with tokens={self.pass_sizes.tokens} and "
+                f"patches={self.pass_sizes.patches}; lower them, or train the judge with a lower max_pixels"
             ) from error
         return matrices
 

@@ -1,8 +1,9 @@
 """Rows of one group or of many, cut into passes of the language model, and the blocks that are kept of them.
 
 Rows that attend to the same blocks make passes together. A group that is alone has passes as large as its own
-rows. Where groups share passes, what else is in one must change no bit of a row: so every pass has the one
-shape of its rows' length, and is filled up with repeats of a row, and so has all attention to blocks.
+rows. Where groups share passes, these have few shapes, for a compiler and for CUDA graphs, and are filled up
+with repeats of a row. If what else is in a pass must change no bit of a row, every pass has the one shape of
+its rows' length, and so has all attention to blocks.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from prefrm.engine.attention import KVBlocks, Shared
-from prefrm.engine.plan import fixed_shape, runs_of_rows
+from prefrm.engine.compilation import PassGraphs
+from prefrm.engine.plan import enough_rows, fixed_shape, runs_of_rows
 from prefrm.engine.reading import Features, Rows, keep_rows, read_rows
 from prefrm.judge import Judge, Name, Segment
+from prefrm.judge.transfers import to_device
 
 __all__ = ["Blocks", "Passes", "Segments"]
 
@@ -48,13 +51,25 @@ class Passes:
         judge: in evaluation mode.
         tokens: how many run through the language model at once, or one row if that has more.
         share: whether passes have fixed shapes, so that rows of any groups may share them.
+        full: whether such passes have one number of rows for each length; if not, they have that, half of it,
+            a quarter and so on, as few as there are rows.
+        graphs: of such passes, or None.
         before_each: called before every pass.
     """
 
     def __init__(
-        self, judge: Judge, tokens: int, *, share: bool, before_each: Callable[[], None] = lambda: None
+        self,
+        judge: Judge,
+        tokens: int,
+        *,
+        share: bool,
+        full: bool = True,
+        graphs: PassGraphs | None = None,
+        before_each: Callable[[], None] = lambda: None,
     ) -> None:
         self.share = share
+        self._full = full
+        self._graphs = graphs if share else None
         self._before_each = before_each
         self._judge = judge
         self._tokens = tokens
@@ -66,7 +81,10 @@ class Passes:
         for runs in self._runs(rows, blocks):
             places = [n for run in runs for n in run.rows]
             length = runs[0].length or max(len(rows[n]) for n in places)
-            parts = (keep_rows(self._judge, *self._inputs(rows, run, blocks), features) for run in runs)
+            parts = (
+                keep_rows(self._judge, *self._inputs(rows, run, blocks), features, self._graphs)
+                for run in runs
+            )
             counts = [len(run.rows) for run in runs]
             kept = KVBlocks.collected(parts, counts=counts, length=length)
             found |= {names[n]: (kept, place) for place, n in enumerate(places)}
@@ -79,14 +97,14 @@ class Passes:
         for runs in self._runs(rows, blocks):
             for run in runs:
                 inputs = self._inputs(rows, run, blocks)
-                found = read_rows(self._judge, *inputs, features, fixed=run.length > 0)
+                found = read_rows(self._judge, *inputs, features, fixed=self.share, graphs=self._graphs)
                 readings.append(found[: len(run.rows)])
                 order += run.rows
         if not readings:
             return torch.empty(0)
         found = torch.cat(readings)
         ordered = torch.empty_like(found)
-        ordered[torch.tensor(order, device=found.device)] = found
+        ordered[to_device(order, found.device)] = found
         return ordered
 
     def _runs(self, rows: Sequence[Segment], blocks: Blocks) -> Iterator[list[_Run]]:
@@ -105,10 +123,11 @@ class Passes:
 
     def _fixed(self, places: Sequence[int], length: int) -> Iterator[_Run]:
         most = fixed_shape(length, self._tokens).rows
-        tile = min(most, max(1, TILE_TOKENS // length))
         for start in range(0, len(places), most):
             some = places[start : start + most]
-            yield _Run(rows=some, fill=most - len(some), length=length, tile=tile)
+            rows = most if self._full else enough_rows(most, len(some))
+            tile = min(rows, max(1, TILE_TOKENS // length))
+            yield _Run(rows=some, fill=rows - len(some), length=length, tile=tile)
 
     def _inputs(self, rows: Sequence[Segment], run: _Run, blocks: Blocks) -> tuple[Rows, list[Shared]]:
         """The rows of a pass, and what they attend to."""
@@ -117,7 +136,7 @@ class Passes:
         some += [some[0]] * run.fill
         seen = []
         for names in zip(*(row.sees for row in some), strict=True):
-            seen.append(Shared(blocks[names[0]][0], [blocks[name][1] for name in names], tile=run.tile))
+            seen.append(Shared.of(blocks[names[0]][0], [blocks[name][1] for name in names], tile=run.tile))
         # Any id but the image placeholder will do: padding is masked and never read.
         pad_id = self._judge.processor.layout.question[-1]
         return Rows.of(some, pad_id, run.length), seen

@@ -23,6 +23,7 @@ __all__ = [
     "GroupPlan",
     "Pair",
     "Shape",
+    "enough_rows",
     "fixed_shape",
     "plan_group",
     "runs_of_rows",
@@ -104,6 +105,13 @@ def fixed_shape(length: int, tokens: int) -> Shape:
     multiple = WHOLE // math.gcd(WHOLE, rounded)
     rows = tokens // rounded // multiple * multiple
     return Shape(rows=max(1, rows), length=rounded)
+
+
+def enough_rows(most: int, rows: int) -> int:
+    """The least of `most`, half of it, a quarter and so on, rounded up, that is not below `rows`."""
+    while (half := -(-most // 2)) >= rows and half < most:
+        most = half
+    return most
 
 
 def runs_within(items: Iterable[tuple[T, int]], most: int) -> Iterator[list[T]]:

@@ -8,76 +8,65 @@ Shapes: B rows, S tokens of a row, R positions that are read, H query heads, C h
 D numbers of a head.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
-from prefrm.engine.attention import KVBlocks, Shared, attend, merge_attention, padding
+from prefrm.engine.attention import Kept, Shared, merge_attention, padding
+from prefrm.engine.compilation import PassGraphs
 from prefrm.engine.plan import WHOLE
 from prefrm.judge import ImageInput, Judge, Segment
+from prefrm.judge.kernels import attend
+from prefrm.judge.transfers import to_device
 
-__all__ = ["Features", "Reading", "Rows", "keep_rows", "read_rows"]
+__all__ = ["Features", "LastPositions", "Reading", "Rows", "keep_rows", "read_rows"]
 
 # Of a layer, what follows its attention: so these families name it, with adapters or without.
 AFTER_ATTENTION = ("self_attn.o_proj", "mlp")
+GRAPH_TOKENS = 2048
+"""Of a pass that a GPU computes no faster than its kernels are launched one by one (`pass_sizes`)."""
 Features = Mapping[ImageInput, torch.Tensor]
 
 
 class Reading:
-    """One pass of a language model over rows of tokens.
+    """The attention of one pass of a language model over rows of tokens.
 
     Args:
         seen: what the rows attend to besides themselves.
         keep: of how many layers the pass's own keys and values are wanted; it ends with the last of them.
-        read: the layer of which one position of each row is wanted, its last; the others are 0 there.
-        reads_R2: int64, row and position of these: of each row in order, and then any of them again.
-        fixed: whether padding is masked even where there is none, so that it makes no difference.
+        read: where one position of each row is wanted; None where all are.
     """
 
-    def __init__(
-        self,
-        seen: Sequence[Shared],
-        *,
-        keep: int = 0,
-        read: int | None = None,
-        reads_R2: torch.Tensor | None = None,
-        fixed: bool = False,
-    ) -> None:
+    def __init__(self, seen: Sequence[Shared], *, keep: int = 0, read: "LastPositions | None" = None) -> None:
         self._seen = seen
         self._keep = keep
-        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._read = read
-        self._reads_R2 = reads_R2
-        self._fixed = fixed
+        self.kept: list[torch.Tensor] = []
+        """Keys and values of each layer so far, in turn."""
 
     def __call__(
         self, layer: int, q_BHSD: torch.Tensor, k_BCSD: torch.Tensor, v_BCSD: torch.Tensor, scale: float
     ) -> torch.Tensor:
         """The attention of one layer, [B, S, H, D]."""
         if self._keep:
-            self._kept[layer] = (k_BCSD, v_BCSD)
-            if len(self._kept) == self._keep:
+            self.kept += [k_BCSD, v_BCSD]
+            if len(self.kept) == 2 * self._keep:
                 raise _KeptAllError
-        if layer == self._read and self._reads_R2 is not None:
-            return self._at(self._reads_R2, layer, q_BHSD, k_BCSD, v_BCSD, scale)
+        if self._read is not None and layer == self._read.layer:
+            return self._at(self._read, layer, q_BHSD, k_BCSD, v_BCSD, scale)
         share = q_BHSD.shape[1] // k_BCSD.shape[1]
         k_BHSD, v_BHSD = (x.repeat_interleave(share, dim=1) for x in (k_BCSD, v_BCSD))
         own = attend(q_BHSD, k_BHSD, v_BHSD, scale=scale, causal=True)
         parts = [own, *(shared(q_BHSD, layer, scale) for shared in self._seen)]
         return merge_attention(parts).transpose(1, 2).contiguous()
 
-    def blocks(self, lengths: Sequence[int]) -> KVBlocks:
-        """The rows as blocks; `lengths` are those of the rows without padding."""
-        layers = tuple(self._kept[layer] for layer in sorted(self._kept))
-        return KVBlocks(layers=layers, lengths=tuple(lengths))
-
     def _at(
         self,
-        reads_R2: torch.Tensor,
+        read: "LastPositions",
         layer: int,
         q_BHSD: torch.Tensor,
         k_BCSD: torch.Tensor,
@@ -85,16 +74,41 @@ class Reading:
         scale: float,
     ) -> torch.Tensor:
         (B, H, S, D), C = q_BHSD.shape, k_BCSD.shape[1]
-        rows_R, ends_R = reads_R2.unbind(dim=1)
+        rows_R, ends_R = read.reads_R2.unbind(dim=1)
         q_BH1D = q_BHSD.transpose(1, 2)[rows_R[:B], ends_R[:B]][:, :, None]
-        mask = padding((ends_R[:B] + 1).tolist(), k_BCSD, always=self._fixed)
-        found, sums = attend(q_BH1D.view(B, C, H // C, D), k_BCSD, v_BCSD, scale=scale, mask=mask)
+        found, sums = attend(q_BH1D.view(B, C, H // C, D), k_BCSD, v_BCSD, scale=scale, mask=read.mask)
         own = (found.reshape(B, H, 1, D), sums.reshape(B, H, 1))
         parts = [own, *(shared(q_BH1D, layer, scale) for shared in self._seen)]
         found_RH1D = merge_attention([(found[rows_R], sums[rows_R]) for found, sums in parts])
         whole_BSHD = q_BHSD.new_zeros(B, S, H, D)
         whole_BSHD[rows_R, ends_R] = found_RH1D[:, :, 0]
         return whole_BSHD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LastPositions:
+    """The last position of each row, the only one that a layer computes; its others are 0.
+
+    Attributes:
+        layer: number of the layer.
+        reads_R2: int64, row and position of these: of each row in order, and then any of them again.
+        mask: of what follows them in their rows, as `attend` takes it.
+    """
+
+    layer: int
+    reads_R2: torch.Tensor
+    mask: torch.Tensor | None
+
+    @classmethod
+    def of(
+        cls, lengths: Sequence[int], size: int, layer: int, like: torch.Tensor, *, fixed: bool
+    ) -> "LastPositions":
+        """Of rows of these lengths, padded to `size`; arguments as of `padding` and `read_rows`."""
+        ends = [(n, length - 1) for n, length in enumerate(lengths)]
+        if fixed:
+            ends += ends[:1] * (-len(ends) % WHOLE)
+        mask = padding(lengths, size, like, always=fixed)
+        return cls(layer=layer, reads_R2=to_device(ends, like.device), mask=mask)
 
 
 class _KeptAllError(Exception):
@@ -155,7 +169,13 @@ class Rows:
 
 
 def read_rows(
-    judge: Judge, rows: Rows, seen: Sequence[Shared], features: Features, *, fixed: bool
+    judge: Judge,
+    rows: Rows,
+    seen: Sequence[Shared],
+    features: Features,
+    *,
+    fixed: bool,
+    graphs: PassGraphs | None = None,
 ) -> torch.Tensor:
     """The head's readings of the last position of each row, each attending to itself and to what it shares.
 
@@ -164,28 +184,99 @@ def read_rows(
         rows: of one pass.
         seen: what they attend to.
         features: of their images.
-        fixed: whether the pass has a fixed shape.
+        fixed: whether the pass has a fixed shape; padding is masked even where there is none.
+        graphs: of passes; None computes them as they are.
     """
-    ends = [(n, length - 1) for n, length in enumerate(rows.lengths)]
-    if fixed:
-        ends += ends[:1] * (-len(ends) % WHOLE)
-    layers = judge.model.get_decoder().layers
-    reads_R2 = torch.tensor(ends, device=judge.device)
-    active = Reading(seen, read=len(layers) - 1, reads_R2=reads_R2, fixed=fixed)
-    with _only_at(layers[-1], reads_R2):
-        hidden_BSD = _hidden(judge, rows, features, active)
-    return judge.read(hidden_BSD[reads_R2[:, 0], reads_R2[:, 1]])[: len(rows.lengths)]
+    inputs = _Inputs.of(judge, rows, seen, features)
+    size, last = rows.ids_BS.shape[1], len(judge.model.get_decoder().layers) - 1
+    read = LastPositions.of(rows.lengths, size, last, inputs.embeds_BSD, fixed=fixed)
+    inputs = replace(inputs, read=read)
+    (hidden_RD,) = _run(judge, inputs, _hidden_at_ends, graphs)
+    return judge.read(hidden_RD)[: len(rows.lengths)]
 
 
-def keep_rows(judge: Judge, rows: Rows, seen: Sequence[Shared], features: Features) -> KVBlocks:
-    """The rows as blocks to which later rows attend; arguments as of `read_rows`."""
-    active = Reading(seen, keep=len(judge.model.get_decoder().layers))
+def keep_rows(
+    judge: Judge,
+    rows: Rows,
+    seen: Sequence[Shared],
+    features: Features,
+    graphs: PassGraphs | None = None,
+) -> Kept:
+    """The rows as blocks to which later rows attend; arguments as of `read_rows`.
+
+    With `graphs` the next pass overwrites them.
+    """
+    inputs = _Inputs.of(judge, rows, seen, features)
+    found = _run(judge, inputs, _keys_and_values, graphs)
+    return found, rows.lengths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Inputs:
+    """What a pass computes with.
+
+    Attributes:
+        embeds_BSD: embeddings of tokens and images.
+        positions_ABS: int64.
+        seen: what the rows attend to besides themselves.
+        read: where one position of each row is wanted.
+        deep: features that enter deeper layers [V, N, D], and where; None without such layers.
+    """
+
+    embeds_BSD: torch.Tensor
+    positions_ABS: torch.Tensor
+    seen: tuple[Shared, ...]
+    read: LastPositions | None = None
+    deep: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @classmethod
+    def of(cls, judge: Judge, rows: Rows, seen: Sequence[Shared], features: Features) -> "_Inputs":
+        ids_BS = to_device(rows.ids_BS, judge.device)
+        embeds_BSD, features_VND, where_BS = judge.embed(ids_BS, [features[image] for image in rows.images])
+        return cls(
+            embeds_BSD=embeds_BSD,
+            positions_ABS=to_device(rows.positions_ABS, judge.device),
+            seen=tuple(seen),
+            deep=(features_VND, where_BS) if len(features_VND) > 1 else None,
+        )
+
+    def gathered(self) -> "_Inputs":
+        """The same with blocks of its own."""
+        return replace(self, seen=tuple(shared.gathered() for shared in self.seen))
+
+
+def _run(
+    judge: Judge,
+    inputs: _Inputs,
+    compute: Callable[[Judge, _Inputs], list[torch.Tensor]],
+    graphs: PassGraphs | None,
+) -> list[torch.Tensor]:
+    """The tensors that a pass computes."""
+    # A large pass keeps a GPU busy, and features that enter deeper layers have any shapes.
+    if graphs is None or inputs.deep is not None or inputs.embeds_BSD[..., 0].numel() > GRAPH_TOKENS:
+        return compute(judge, inputs)
+    return graphs.run(compute.__name__, inputs.gathered(), partial(compute, judge))
+
+
+def _hidden_at_ends(judge: Judge, inputs: _Inputs) -> list[torch.Tensor]:
+    """The last hidden states [R, D]."""
+    assert inputs.read is not None
+    last = judge.model.get_decoder().layers[inputs.read.layer]
+    with _only_at(last, inputs.read.reads_R2):
+        hidden_BSD = _hidden(judge, inputs, Reading(inputs.seen, read=inputs.read))
+    return [hidden_BSD[inputs.read.reads_R2.unbind(dim=1)]]
+
+
+def _keys_and_values(judge: Judge, inputs: _Inputs) -> list[torch.Tensor]:
+    """Keys and values [B, C, S, D] of each layer in turn."""
+    active = Reading(inputs.seen, keep=len(judge.model.get_decoder().layers))
     with suppress(_KeptAllError):
-        _hidden(judge, rows, features, active)
-    return active.blocks(rows.lengths)
+        _hidden(judge, inputs, active)
+    return active.kept
 
 
-def _hidden(judge: Judge, rows: Rows, features: Features, attend: Reading) -> torch.Tensor:
-    device = judge.device
-    shown = [features[image] for image in rows.images]
-    return judge.hidden(rows.ids_BS.to(device), rows.positions_ABS.to(device), shown, attend)
+def _hidden(judge: Judge, inputs: _Inputs, attend: Reading) -> torch.Tensor:
+    embeds_BSD = inputs.embeds_BSD
+    nothing = (embeds_BSD[:1, :0], torch.zeros_like(embeds_BSD[..., 0], dtype=torch.bool))
+    features_VND, where_BS = nothing if inputs.deep is None else inputs.deep
+    return judge.decode(embeds_BSD, inputs.positions_ABS, features_VND, where_BS, attend)

@@ -21,6 +21,8 @@ from prefrm.judge.heads import Head, build_head
 from prefrm.judge.images import ImageInput
 from prefrm.judge.losses import loss_of
 from prefrm.judge.processor import JudgeProcessor
+from prefrm.judge.transfers import to_device
+from prefrm.judge.windows import use_windows
 from prefrm.manifest.spec import JudgeSpec
 from prefrm.prompts import get_template
 from prefrm.quiet import quiet
@@ -54,6 +56,7 @@ class Judge(nn.Module):
         self.spec = spec
         self.base = base
         use_attend(self.model)
+        use_windows(self.model.get_submodule(self.family.vision_tower))
 
     @classmethod
     @quiet()
@@ -138,15 +141,37 @@ class Judge(nn.Module):
             features: [V, T, D] of each image, in the order of their tokens.
             attend: the attention of every layer.
         """
+        embeds_BLD, features_VND, where_BL = self.embed(ids_BL, features)
+        return self.decode(embeds_BLD, positions_ABL, features_VND, where_BL, attend)
+
+    def embed(
+        self, ids_BL: torch.Tensor, features: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The first half of `hidden`.
+
+        Returns:
+            Embeddings [B, L, D], with the features of images in the place of their tokens; the features of
+            all images [V, N, D]; and where they stand, bool [B, L].
+        """
         embeds_BLD = self.model.get_input_embeddings()(ids_BL)
         features_VND = torch.cat([*features] or [embeds_BLD[:1, :0]], dim=1).to(embeds_BLD.dtype)
         where_BL = ids_BL == self.processor.layout.image_token_id
-        embeds_BLD = embeds_BLD.masked_scatter(where_BL[..., None], features_VND[0])
+        return embeds_BLD.masked_scatter(where_BL[..., None], features_VND[0]), features_VND, where_BL
+
+    def decode(
+        self,
+        embeds_BLD: torch.Tensor,
+        positions_ABL: torch.Tensor,
+        features_VND: torch.Tensor,
+        where_BL: torch.Tensor,
+        attend: Attend,
+    ) -> torch.Tensor:
+        """The second half of `hidden`, from what `embed` gives."""
         return self.family.read(self.model, embeds_BLD, positions_ABL, features_VND, where_BL, attend)
 
     def read(self, hidden_RD: torch.Tensor) -> torch.Tensor:
         """The head's readings [R, ...] of last hidden states."""
-        answers = list(self.processor.layout.answers)
+        answers = to_device(self.processor.layout.answers, hidden_RD.device)
         return self.head.read(hidden_RD, self.model.get_output_embeddings().weight[answers])
 
     def outcomes(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ MINUTE_S = 60
 class Engine(FakeScorer):
     cache = None
     judge = SimpleNamespace(device="cpu")
+    pass_sizes = "any size"
 
     @classmethod
     def from_bundle(cls, folder, **options):
@@ -62,7 +63,7 @@ def main():
         inspect_bundle=lambda folder: manifest,
         read_manifest=lambda folder: manifest,
     )
-    sys.modules["prefrm.engine"] = SimpleNamespace(Engine=Engine, DEFAULT_CACHE_BYTES=0, DEFAULT_TOKENS=1)
+    sys.modules["prefrm.engine"] = SimpleNamespace(Engine=Engine, DEFAULT_CACHE_BYTES=0)
     from prefrm.cli import main as run_command
 
     sys.argv[1:1] = ["serve"]

@@ -14,6 +14,7 @@ from PIL import Image
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, filled, language_layers
 from prefrm.judge.images import ImageInput
+from prefrm.judge.transfers import to_device
 
 __all__ = ["IDEFICS3", "SMOLVLM"]
 
@@ -64,7 +65,7 @@ def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
 
 
 def _encode(backbone: Any, images: Sequence[ImageInput], fill: int = 0) -> Sequence[torch.Tensor]:
-    pixels = filled(images, fill).to(backbone.device)
+    pixels = to_device(filled(images, fill), backbone.device)
     # As one sample of many tiles, of which all features come back in a row.
     (features_KD,) = backbone.model.get_image_features(pixels[None]).pooler_output
     features_KTD = features_KD.unflatten(0, (len(pixels), -1))

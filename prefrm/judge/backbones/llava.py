@@ -19,6 +19,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import unpad_i
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, filled, language_layers
 from prefrm.judge.images import ImageInput
+from prefrm.judge.transfers import to_device
 
 __all__ = ["LLAVA_ONEVISION"]
 
@@ -83,7 +84,7 @@ def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
 
 
 def _encode(backbone: Any, images: Sequence[ImageInput], fill: int = 0) -> Sequence[torch.Tensor]:
-    pixels = filled(images, fill).to(backbone.device)
+    pixels = to_device(filled(images, fill), backbone.device)
     # Given as one sample of many images, each comes back by itself, with one learned feature after it.
     features = backbone.model.get_image_features(
         pixels, torch.empty(len(pixels), 2), batch_num_images=[len(pixels)]

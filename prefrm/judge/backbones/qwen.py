@@ -18,6 +18,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, language_layers, read_embeds
 from prefrm.judge.images import ImageInput
+from prefrm.judge.transfers import to_device
 from prefrm.media import DEFAULT_LIMITS
 
 __all__ = ["QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL", "mrope_positions"]
@@ -68,7 +69,7 @@ def _tower(backbone: Any, images: Sequence[ImageInput], fill: int) -> Any:
     columns = fill // merge**2 * merge
     pixels_PC = pad(torch.cat([image.pixels for image in images]), (0, 0, 0, merge * columns))
     grid_N3 = [image.grid for image in images] + [(1, merge, columns)] * (columns > 0)
-    return backbone.model.get_image_features(pixels_PC.to(device), torch.tensor(grid_N3, device=device))
+    return backbone.model.get_image_features(to_device(pixels_PC, device), to_device(grid_N3, device))
 
 
 def _encode(backbone: Any, images: Sequence[ImageInput], fill: int = 0) -> Sequence[torch.Tensor]:

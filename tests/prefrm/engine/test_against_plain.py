@@ -190,7 +190,7 @@ def test_memory_is_returned(judge: Judge, make_group, alternately: bool, monkeyp
 
     def watched(self, **fields):
         init(self, **fields)
-        kept.extend(weakref.ref(tensor) for layer in self.layers for tensor in layer)
+        kept.append(weakref.ref(self.stacked_FGCLD))
 
     monkeypatch.setattr(KVBlocks, "__init__", watched)
     engine = Engine(judge, tokens=200, cache_bytes=2000, share=alternately)

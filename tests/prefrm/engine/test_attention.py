@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from prefrm.engine.attention import KVBlocks, Shared, attend
-from prefrm.engine.reading import Reading
+from prefrm.engine.attention import KVBlocks, Shared
+from prefrm.engine.reading import LastPositions, Reading
+from prefrm.judge.kernels import attend
 
 LAYERS, HEADS, SHARED_HEADS, SIZE = 2, 4, 2, 8
 SCALE = SIZE**-0.5
@@ -13,12 +14,8 @@ SCALE = SIZE**-0.5
 def memory(*lengths: int, seed: int = 0) -> KVBlocks:
     """Blocks of those lengths, whatever stands in the padding."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (len(lengths), SHARED_HEADS, max(lengths), SIZE)
-    layers = tuple(
-        (torch.randn(shape, generator=generator), torch.randn(shape, generator=generator))
-        for _ in range(LAYERS)
-    )
-    return KVBlocks(layers=layers, lengths=lengths)
+    shape = (2 * LAYERS, len(lengths), SHARED_HEADS, max(lengths), SIZE)
+    return KVBlocks(stacked_FGCLD=torch.randn(shape, generator=generator), lengths=lengths)
 
 
 def queries(rows: int, length: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -34,8 +31,8 @@ def whole(row: int, q, k, v, blocks: list[tuple[KVBlocks, int]], layer: int) -> 
     keys, values = [], []
     for some, place in blocks:
         length = some.lengths[place]
-        keys.append(some.layers[layer][0][place, :, :length])
-        values.append(some.layers[layer][1][place, :, :length])
+        keys.append(some.stacked_FGCLD[2 * layer, place, :, :length])
+        values.append(some.stacked_FGCLD[2 * layer + 1, place, :, :length])
     before = sum(key.shape[1] for key in keys)
     key = torch.cat([*keys, k[row]], dim=1).repeat_interleave(HEADS // SHARED_HEADS, dim=0)
     value = torch.cat([*values, v[row]], dim=1).repeat_interleave(HEADS // SHARED_HEADS, dim=0)
@@ -50,7 +47,7 @@ def test_parts_together_are_one_softmax(layer: int, places: list[int]):
     """Blocks of several lengths, that some rows share, unevenly, and others do not use."""
     prefix, slots = memory(3), memory(5, 2, 7, seed=5)
     q, k, v = queries(4, 6)
-    active = Reading([Shared(prefix, [0] * 4), Shared(slots, places)])
+    active = Reading([Shared.of(prefix, [0] * 4), Shared.of(slots, places)])
     found = active(layer, q, k, v, SCALE)
     wanted = [whole(row, q, k, v, [(prefix, 0), (slots, places[row])], layer) for row in range(4)]
     torch.testing.assert_close(found, torch.stack(wanted), atol=1e-6, rtol=0)
@@ -69,7 +66,7 @@ def test_tiles_are_one_softmax_in_products_of_one_shape(tile: int, monkeypatch):
 
     monkeypatch.setattr("prefrm.engine.attention.attend", watched)
     for places in ([0, 1, 2, 0], [2, 2, 0, 2], [1, 1, 1, 1]):
-        seen = [Shared(prefix, [0] * 4, tile=tile), Shared(slots, places, tile=tile)]
+        seen = [Shared.of(prefix, [0] * 4, tile=tile), Shared.of(slots, places, tile=tile)]
         found = Reading(seen)(0, q, k, v, SCALE)
         wanted = [whole(row, q, k, v, [(prefix, 0), (slots, places[row])], 0) for row in range(4)]
         torch.testing.assert_close(found, torch.stack(wanted), atol=1e-6, rtol=0)
@@ -88,46 +85,26 @@ def test_where_one_position_is_read_it_is_that_of_the_whole(ends: list[int]):
     """Rows of one length or of several, padded."""
     prefix, slots, places = memory(3), memory(5, 2, 7, seed=5), [0, 1, 2, 0]
     q, k, v = queries(4, 6)
-    seen = [Shared(prefix, [0] * 4), Shared(slots, places)]
-    reads = torch.tensor([*enumerate(ends), (2, ends[2])])
-    everywhere, there = (Reading(seen, read=read, reads_R2=reads)(0, q, k, v, SCALE) for read in (1, 0))
+    seen = [Shared.of(prefix, [0] * 4), Shared.of(slots, places)]
+    # Of another layer, all positions are computed.
+    other, read = (LastPositions.of([e + 1 for e in ends], 6, layer, q, fixed=True) for layer in (1, 0))
+    everywhere, there = (Reading(seen, read=read)(0, q, k, v, SCALE) for read in (other, read))
     for row, end in enumerate(ends):
         torch.testing.assert_close(there[row, end], everywhere[row, end], atol=1e-6, rtol=0)
     assert int(there.ne(0).flatten(2).any(dim=2).sum()) == 4
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_what_any_device_can_do_is_what_the_cpu_does(causal: bool, monkeypatch: pytest.MonkeyPatch):
-    q, k, v = (torch.randn(2, 3, 6, SIZE) for _ in range(3))
-    mask = torch.zeros(2, 1, 1, 6)
-    mask[1, ..., 4:] = float("-inf")
-    settings = {"scale": SCALE, "mask": None if causal else mask, "causal": causal}
-    here = attend(q, k, v, **settings)
-    monkeypatch.setattr("prefrm.engine.attention.FUSED", ())
-    anywhere = attend(q, k, v, **settings)
-    torch.testing.assert_close(here, anywhere, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_large_scores_of_half_precision_neither_overflow_nor_lose_their_digits(dtype, monkeypatch):
-    q, k, v = (factor * torch.randn(1, 2, 40, 64) for factor in (50, 50, 1))
-    q, k, v = (x.to(dtype) for x in (q, k, v))
-    wanted, _ = attend(q.float(), k.float(), v.float(), scale=SCALE)
-    monkeypatch.setattr("prefrm.engine.attention.FUSED", ())
-    found, _ = attend(q, k, v, scale=SCALE)
-    torch.testing.assert_close(found.float(), wanted, atol=0.02, rtol=0)
-
-
 def test_blocks_are_collected_part_by_part():
     short, long = memory(2, 3), memory(6, 4, seed=9)
-    collected = KVBlocks.collected(iter([short, long]), counts=[2, 2], length=8)
+    collected = KVBlocks.collected(
+        iter((list(some.stacked_FGCLD), some.lengths) for some in (short, long)), counts=[2, 2], length=8
+    )
     assert collected.lengths == (2, 3, 6, 4) and len(collected) == 4
     for place, (some, n) in enumerate(((short, 0), (short, 1), (long, 0), (long, 1))):
         length = collected.lengths[place]
-        for layer in range(LAYERS):
-            for mine, theirs in zip(collected.layers[layer], some.layers[layer], strict=True):
-                assert mine.shape[2] == 8
-                assert torch.equal(mine[place, :, :length], theirs[n, :, :length])
+        mine, theirs = collected.stacked_FGCLD[:, place], some.stacked_FGCLD[:, n]
+        assert mine.shape[2] == 8
+        assert torch.equal(mine[:, :, :length], theirs[:, :, :length])
 
 
 @pytest.mark.parametrize(("places", "copied"), [([0, 1, 3, 4], False), ([1, 2], False), ([0, 9], True)])
@@ -141,8 +118,8 @@ def test_blocks_are_read_where_they_stand_unless_few_are_used(places: list[int],
 
     monkeypatch.setattr("prefrm.engine.attention.attend", watched)
     q, k, v = queries(len(places), 3)
-    active = Reading([Shared(blocks, places)])
+    active = Reading([Shared.of(blocks, places)])
     wanted = [whole(row, q, k, v, [(blocks, place)], 0) for row, place in enumerate(places)]
     torch.testing.assert_close(active(0, q, k, v, SCALE), torch.stack(wanted), atol=1e-6, rtol=0)
-    stands = blocks.layers[0][0].untyped_storage().data_ptr()
+    stands = blocks.stacked_FGCLD.untyped_storage().data_ptr()
     assert (seen[-1].untyped_storage().data_ptr() != stands) == copied

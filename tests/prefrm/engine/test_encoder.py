@@ -1,6 +1,7 @@
 """Images of several shapes in one pass of the vision tower, in every family."""
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -131,6 +132,26 @@ def test_what_was_prepared_ahead_is_not_decoded_again_and_changes_no_bit(judge: 
     kept.clear()
     engine.score([group])
     assert len(decoded) == len({*images}) + 1
+
+
+def test_images_that_threads_decode_ahead_change_no_bit(judge: Judge, images, monkeypatch):
+    named = dict(enumerate((*images, b"not an image")))
+    threads: set[str] = set()
+
+    def watched(data, limits):
+        threads.add(threading.current_thread().name)
+        return decode(data, limits)
+
+    monkeypatch.setattr(encoder, "decode", watched)
+    found = []
+    for count in (0, 3):
+        encode = Encoder(judge, FeatureCache(0), 1, True, DEFAULT_LIMITS, threads=count)
+        with torch.inference_mode():
+            found.append(encode(named, RefCounted(())))
+    (alone, reasons), (ahead, same) = found
+    assert list(alone) == list(ahead) == list(range(len(images))) and reasons == same
+    assert all(torch.equal(alone[n].features, ahead[n].features) for n in alone)
+    assert threading.current_thread().name in threads and len(threads) > 1
 
 
 def test_an_image_in_the_cache_is_not_decoded_ahead(judge: Judge, images, monkeypatch):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefrm.engine.encoder import PATCHES
-from prefrm.engine.plan import WHOLE, fixed_shape, plan_group, runs_of_rows, runs_within
+from prefrm.engine.pass_sizes import PATCHES
+from prefrm.engine.plan import WHOLE, enough_rows, fixed_shape, plan_group, runs_of_rows, runs_within
 from prefrm.winmatrix import Group
 
 images = st.lists(st.sampled_from([b"a", b"b", b"c", b"", None]), min_size=2, max_size=7)
@@ -59,6 +59,14 @@ def test_a_length_has_one_shape_with_little_padding(length, tokens):
     assert fixed_shape(shape.length, tokens) == shape
     assert length <= shape.length <= max(length * 17 / 16 + 1, length + 7)
     assert shape.rows == 1 or (shape.rows * shape.length <= tokens and not shape.rows * shape.length % WHOLE)
+
+
+@given(st.integers(1, 3000), st.data())
+def test_a_pass_that_need_not_be_full_has_less_than_twice_the_rows_it_needs(most, data):
+    rows = data.draw(st.integers(1, most))
+    found = enough_rows(most, rows)
+    assert rows <= found <= most and (found == 1 or found < 2 * rows)
+    assert len({enough_rows(most, n) for n in range(1, most + 1)}) <= most.bit_length() + 1
 
 
 def test_few_lengths_are_left():
