@@ -1,7 +1,7 @@
 """Attention to keys and values that many rows share, read where they stand.
 
-A row of tokens attends to itself, causally, and to blocks that were read before: the prompt, an image in a
-slot. Rows that share a block are laid side by side and attend to it in one product, so its keys and
+A row of tokens attends to itself, causally, and to blocks that were read before: the prompt, an image, a
+suffix. Rows that share a block are laid side by side and attend to it in one product, so its keys and
 values are not copied for them; what a row finds in each place is weighed by the place's share of the
 softmax, which is exact (Hydragen, arXiv 2402.05099; cascade attention in FlashInfer, arXiv 2501.01005).
 Knows no model.

@@ -197,8 +197,9 @@ class Engine:
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order.
 
-        A candidate that is missing or unreadable costs its own pairs, two images that are too large
-        to be read together cost theirs, and a prompt that cannot be read costs those of its group.
+        A candidate that is missing, unreadable or too large costs its own pairs (two images of a joint
+        verdict that are too large together cost theirs), and a prompt that cannot be read costs those of
+        its group.
         `WinMatrix.errors` says why, for each candidate that is in no pair that could be read.
 
         Raises:

@@ -158,22 +158,32 @@ def _places(batch: JudgeBatch, levels: list[_Level]) -> torch.Tensor:
 
 
 def attend_flex(batch: JudgeBatch) -> Attend:
-    """FlexAttention over all tokens, which leaves out blocks of 128 x 128 scores that are masked."""
-    count = len(batch.lengths_S)
-    segment_T = torch.repeat_interleave(torch.arange(count, device=batch.ids_T.device), batch.lengths_S)
-    seen_TE = batch.sees_SE[segment_T]
+    """FlexAttention over all tokens, which leaves out blocks of 128 x 128 scores that are masked.
+
+    Compiled on an accelerator; on a CPU, where it is only tested, it computes all scores.
+    """
+    device, size = batch.ids_T.device, len(batch.ids_T)
+    segment_T = torch.repeat_interleave(torch.arange(len(batch.lengths_S), device=device), batch.lengths_S)
+    seen = batch.sees_SE[segment_T].unbind(dim=1)
 
     def allowed(b: torch.Tensor, h: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        own = (segment_T[query] == segment_T[key]) & (key <= query)
-        return own | (seen_TE[query] == segment_T[key][..., None]).any(dim=-1)
+        segment = segment_T[key]
+        mask = (segment_T[query] == segment) & (key <= query)
+        # Compiled masks are computed element by element: no reduction.
+        for seen_T in seen:
+            mask = mask | (seen_T[query] == segment)
+        return mask
 
-    size = len(batch.ids_T)
-    blocks = create_block_mask(allowed, None, None, size, size, device=batch.ids_T.device)
+    compiled = device.type != "cpu"
+    blocks = create_block_mask(allowed, None, None, size, size, device=device, _compile=compiled)
+    flex = _compiled_flex() if compiled else flex_attention
 
     def attend(
         layer: int, q_1HTD: torch.Tensor, k_1CTD: torch.Tensor, v_1CTD: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        found_1HTD = _flex(q_1HTD, k_1CTD, v_1CTD, block_mask=blocks, scale=scale, enable_gqa=True)
+        found_1HTD: torch.Tensor = flex(
+            q_1HTD, k_1CTD, v_1CTD, block_mask=blocks, scale=scale, enable_gqa=True
+        )
         return found_1HTD.transpose(1, 2)
 
     return attend
@@ -182,10 +192,3 @@ def attend_flex(batch: JudgeBatch) -> Attend:
 @cache
 def _compiled_flex() -> Any:
     return torch.compile(flex_attention, dynamic=True)
-
-
-def _flex(*args: Any, **kwargs: Any) -> torch.Tensor:
-    """FlexAttention, compiled where there is a kernel to compile it to."""
-    run = flex_attention if args[0].device.type == "cpu" else _compiled_flex()
-    found: torch.Tensor = run(*args, **kwargs)
-    return found

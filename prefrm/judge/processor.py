@@ -1,6 +1,6 @@
 """From a prompt and images to the tensors that a backbone reads. Runs on the CPU, holds no weights.
 
-An image is prepared once and may then stand in any number of sequences, in either slot.
+An image is prepared once and may then stand in any number of trees.
 """
 
 import json
