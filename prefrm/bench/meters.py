@@ -11,10 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-import psutil
 import torch
 
-from prefrm.resources import MEBIBYTE
+from prefrm.resources import MEBIBYTE, resident_bytes
 
 __all__ = ["PeakMemory", "describe_device", "matrix_product_rate", "timed", "wait_for"]
 
@@ -33,12 +32,12 @@ class PeakMemory:
 
     Attributes:
         peak_mb: in MiB, after the block.
+        total_mb: the same with what there was before: model, optimizer and all else.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.peak_mb = 0.0
+        self.peak_mb = self.total_mb = 0.0
         self._device = device
-        self._process = psutil.Process()
         self._done = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
         self._before = self._most = 0
@@ -49,7 +48,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before = torch.cuda.memory_allocated(self._device)
         else:
-            self._before = self._most = self._process.memory_info().rss
+            self._before = self._most = resident_bytes()
             self._sampler.start()
         return self
 
@@ -62,12 +61,13 @@ class PeakMemory:
             self._done.set()
             self._sampler.join()
         self.peak_mb = (self._most - self._before) / MEBIBYTE
+        self.total_mb = self._most / MEBIBYTE
 
     def _sample(self) -> None:
         ended = False
         while not ended:
             ended = self._done.wait(SECONDS_BETWEEN_SAMPLES)
-            self._most = max(self._most, self._process.memory_info().rss)
+            self._most = max(self._most, resident_bytes())
 
 
 def timed(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
