@@ -14,20 +14,22 @@ __all__ = ["TEMPLATES", "RenderedTemplate", "Template", "default_template", "get
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """The wording of one reading, in the order in which a judge reads it: of two images, or of one.
+    """The wording of one reading, and by its texts the attention that it is for (`attention`).
 
-    The prompt stands before the images, so that everything up to and including the first image is
-    the same for all comparisons of that image in that slot.
+    The prompt stands before the images, so that what precedes the first image is the same for all candidates.
 
     Attributes:
         id: name and version; a bundle records it together with the texts.
-        instruction: what stands before the prompt.
-        first: what stands between the prompt and the (first) image.
-        second: what stands between the two images; None shows one image.
-        again: what stands between the last image and the prompt, where it is stated a second time;
-            None states it once. A causal model reads the first statement before it has seen an image;
-            the tokens of the second can look at them, which small models need.
-        question: what stands last.
+        instruction: text before the prompt.
+        first: text between the prompt and the (first) image; of a late template, after `question`.
+        second: text between the two images of a joint template.
+        again: text between the last image and the prompt, where it is stated a second time; None states it
+            once. A causal model reads the first statement before it has seen an image; the tokens of the
+            second can look at them, which small models need.
+        question: text before the answer; of a late template, which asks before it shows an image, after
+            the prompt.
+        suffixes: of a late template, the texts that follow a candidate as first and as second of a
+            comparison.
         answers: of a question about two images: the answer that names the image shown first, the one
             that names the second, and, where there is a third, the one that says that neither is
             better. Each must be a single token. Of one image, nothing is answered: () .
@@ -39,19 +41,31 @@ class Template:
     second: str | None = None
     again: str | None = None
     question: str
+    suffixes: tuple[str, str] | None = None
     answers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        counts = (0,) if self.images == 1 else (2, 3)
+        if self.suffixes is not None and self.second is not None:
+            raise ConfigError(
+                "a template has a text before a second image or suffixes for two slots, not both"
+            )
+        counts = (0,) if self.attention == "alone" else (2, 3)
         if len(self.answers) not in counts:
             raise ConfigError(
-                f"a template of {self.images} image(s) has {' or '.join(map(str, counts))} answers; "
+                f"a template for attention {self.attention!r} has {' or '.join(map(str, counts))} answers; "
                 f"received {len(self.answers)}"
             )
 
     @property
+    def attention(self) -> str:
+        """What candidates see of each other, as in `JudgeSpec`: "late", "joint" or "alone"."""
+        if self.suffixes is not None:
+            return "late"
+        return "alone" if self.second is None else "joint"
+
+    @property
     def images(self) -> int:
-        """How many images are shown: 2 or 1."""
+        """Number of images in one message."""
         return 1 if self.second is None else 2
 
     @property
@@ -60,12 +74,18 @@ class Template:
         return len(self.answers) == 3
 
     def messages(self, prompt: str) -> list[dict[str, Any]]:
-        """One user turn, as every chat template of `transformers` takes it: text and image items."""
+        """One user turn, as every chat template of `transformers` takes it: text and image items.
+
+        Of a late template, that of a candidate with the suffix of the first slot.
+        """
         image = {"type": "image"}
-        texts = [self.question if self.again is None else self.again + prompt + self.question]
-        if self.second is not None:
-            texts.insert(0, self.second)
-        content = [{"type": "text", "text": f"{self.instruction}{prompt}{self.first}"}]
+        again = "" if self.again is None else self.again + prompt
+        if self.suffixes is None:
+            before, after = self.first, again + self.question
+        else:
+            before, after = self.question + self.first, again + self.suffixes[0]
+        texts = [after] if self.second is None else [self.second, after]
+        content = [{"type": "text", "text": f"{self.instruction}{prompt}{before}"}]
         for text in texts:
             content += [image, {"type": "text", "text": text}]
         return [{"role": "user", "content": content}]
@@ -79,10 +99,11 @@ class RenderedTemplate:
     bundle records these texts, so that nothing runs when it is loaded.
 
     Attributes:
-        before: what stands before the prompt.
-        between: what stands between the prompt and the first image, between the images, and after the last
+        before: text before the prompt.
+        between: texts between the prompt and the first image, between the images, and after the last
             one: one text more than there are images.
-        after: what stands after the second statement of the prompt; None if it is stated once.
+        after: text after the second statement of the prompt, or, of a late template, after the suffix; None
+            if there is neither.
     """
 
     before: str
@@ -90,8 +111,9 @@ class RenderedTemplate:
     after: str | None = None
 
     def fits(self, template: Template) -> bool:
-        """Whether these texts show as many images and state the prompt as often as `template`."""
-        return len(self.between) == template.images + 1 and (self.after is None) == (template.again is None)
+        """Whether these texts are of a template with as many images and statements of the prompt."""
+        once = template.again is None and template.suffixes is None
+        return len(self.between) == template.images + 1 and (self.after is None) == once
 
 
 # Spelled out one by one: a judge depends on every letter, so nothing here may follow a change elsewhere.
@@ -133,6 +155,24 @@ TEMPLATES: dict[str, Template] = {
             answers=("1", "2", "0"),
         ),
         Template(
+            id="match-late-v1",
+            instruction="Prompt:\n",
+            question="\nWhich image matches better, 1 or 2?",
+            first="\nImage:",
+            again="\nPrompt:\n",
+            suffixes=("\nHow well does image 1 match?", "\nHow well does image 2 match?"),
+            answers=("1", "2"),
+        ),
+        Template(
+            id="match-or-tie-late-v1",
+            instruction="Prompt:\n",
+            question="\nWhich image matches better, 1 or 2, or 0?",
+            first="\nImage:",
+            again="\nPrompt:\n",
+            suffixes=("\nHow well does image 1 match?", "\nHow well does image 2 match?"),
+            answers=("1", "2", "0"),
+        ),
+        Template(
             id="rate-v1",
             instruction="Prompt:\n",
             first="\nImage 1:",
@@ -149,9 +189,9 @@ TEMPLATES: dict[str, Template] = {
 }
 
 
-def default_template(*, images: int, ties: bool = False) -> str:
-    """The id of the first template that shows so many images, with or without an answer for a tie."""
-    return next(t.id for t in TEMPLATES.values() if t.images == images and t.ties == ties)
+def default_template(*, attention: str, ties: bool = False) -> str:
+    """The id of the first template for that attention, with or without an answer for a tie."""
+    return next(t.id for t in TEMPLATES.values() if t.attention == attention and t.ties == ties)
 
 
 def get_template(template_id: str) -> Template:

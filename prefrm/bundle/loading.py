@@ -60,7 +60,7 @@ def _load(root: Path, manifest: Manifest, dtype: torch.dtype) -> Judge:
     base = _find_weights(root, manifest)
     backbone = load_backbone(base.folder, dtype=dtype, quantize=spec.quantize)
     processor = JudgeProcessor.load(
-        root / "processor", backbone.config, spec, manifest.template, manifest.rendered, manifest.stride
+        root / "processor", backbone.config, spec, manifest.template, manifest.rendered
     )
     _try(processor)
     # Without memory for its weights, of which there are as many as the specification says.
@@ -75,7 +75,7 @@ def _load(root: Path, manifest: Manifest, dtype: torch.dtype) -> Judge:
 def _try(processor: JudgeProcessor) -> None:
     """Raise if a comparison of two small images cannot even be prepared."""
     image = processor.prepare_image(Image.new("RGB", (TRIED_SIDE, TRIED_SIDE)))
-    processor.prepare_group("a red cube", (image, image), ((0, 1),))
+    processor.tree("a red cube", {0: image, 1: image}).answers([(0, 1)])
 
 
 def _adapted(backbone: Any, folder: Path) -> PeftModel:

@@ -86,8 +86,8 @@ def _probe(judge: Judge) -> torch.Tensor:
     images = [processor.prepare_image(Image.fromarray(image)) for image in pixels]
     pairs = [(i, j) for i in range(PROBE_IMAGES) for j in range(PROBE_IMAGES) if i != j]
     with torch.inference_mode():
-        batch = processor.collate_groups([processor.prepare_group(PROBE_PROMPT, images, pairs)])
-        return log_odds(judge(batch))[0]
+        tree = processor.tree(PROBE_PROMPT, dict(enumerate(images)))
+        return log_odds(judge(processor.collate([(tree, pairs)])))[0]
 
 
 def _check_merge(merged: Judge, before: torch.Tensor) -> None:

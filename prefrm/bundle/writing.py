@@ -86,7 +86,6 @@ def write_bundle(
             spec=_found_from_anywhere(judge.spec) if adapted else judge.spec,
             template=judge.processor.template,
             rendered=judge.processor.rendered,
-            stride=judge.processor.stride,
             weights="adapter" if adapted else "model",
             base_revision=judge.base.revision,
             base_sha256=judge.base.weights_sha256,

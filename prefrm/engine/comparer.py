@@ -1,56 +1,98 @@
-"""Comparisons of several groups at once: what they have in common is read once, and then their pairs."""
+"""Comparisons of several groups at once: what they have in common is read once, and then their answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+import torch
 
 from prefrm.engine.attention import KVBlocks
-from prefrm.engine.passes import Blocks, Features, Name, Passes, Row
+from prefrm.engine.cache import EncodedImage
+from prefrm.engine.passes import Blocks, Passes, Segments
 from prefrm.engine.plan import Pair
-from prefrm.engine.readers import Outcome, Reader
 from prefrm.engine.refcounted import RefCounted
+from prefrm.judge import Judge, Name, Tree, log_odds
 
-__all__ = ["Comparer", "Prefixes"]
+__all__ = ["Comparer", "Outcome", "Prefixes", "Scored"]
 
 Prefixes = RefCounted[tuple[KVBlocks, int]]
-"""Where the blocks of prompts are, by prompt."""
+"""Where the keys and values of prompts are, by prompt."""
+Outcome = tuple[float, float | None]
+"""Log-odds that the first of two is preferred, and P(tie) of a judge with ties."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scored:
+    """A group's prompt, its encoded images by digest, and the tree of both."""
+
+    prompt: str
+    images: Mapping[str, EncodedImage]
+    tree: Tree
+
+    def named(self, segments: Segments) -> Segments:
+        """Segments under names that are unique among groups; equal ones of equal prompts are the same."""
+        return {
+            (self.prompt, *name): replace(segment, sees=tuple((self.prompt, *seen) for seen in segment.sees))
+            for name, segment in segments.items()
+        }
 
 
 class Comparer:
     """Compares images of groups; what it has read of them serves every later comparison.
 
     Args:
-        passes: run the rows.
-        readers: one for each group.
+        judge: in evaluation mode.
+        passes: run the segments.
+        groups: that are compared.
         prefixes: of earlier groups; a use of each is counted.
     """
 
-    def __init__(self, passes: Passes, readers: Sequence[Reader], prefixes: Prefixes) -> None:
+    def __init__(self, judge: Judge, passes: Passes, groups: Sequence[Scored], prefixes: Prefixes) -> None:
+        self._judge = judge
         self._passes = passes
-        self._features: Features = {image: x for reader in readers for image, x in reader.features.items()}
+        self._features = {x.image: x.features for group in groups for x in group.images.values()}
+        self._blocks = self._prefixes(groups, prefixes)
+        deeper = [[group.named(level) for level in group.tree.levels[1:]] for group in groups]
+        kept: Blocks = {}
+        for levels in zip_longest(*deeper, fillvalue={}):
+            # No later level sees the one before the last.
+            kept = passes.keep(_merged(levels), {**self._blocks, **kept}, self._features)
+        self._blocks = {**self._blocks, **kept}
+
+    def _prefixes(self, groups: Sequence[Scored], prefixes: Prefixes) -> Blocks:
         found: Blocks = {}
-        openings: dict[Name, Row] = {}
-        for reader in readers:
-            if (known := prefixes.get(_prompt(reader))) is None:
-                openings[reader.prefix] = reader.opening
+        openings: Segments = {}
+        for group in groups:
+            opening = group.named(group.tree.levels[0])
+            if (known := prefixes.get(group.prompt)) is None:
+                openings = {**openings, **opening}
             else:
-                found = {**found, reader.prefix: known}
-        found = {**found, **passes.keep(openings, {}, self._features)}
-        for reader in readers:
-            prefixes.use(_prompt(reader), found[reader.prefix])
-        rows = {name: row for reader in readers for name, row in reader.blocks.items()}
-        self._blocks: Blocks = {**found, **passes.keep(rows, found, self._features)}
+                found = {**found, **dict.fromkeys(opening, known)}
+        found = {**found, **self._passes.keep(openings, {}, self._features)}
+        for group in groups:
+            for name in group.named(group.tree.levels[0]):
+                prefixes.use(group.prompt, found[name])
+        return found
 
-    def compare(self, asked: Sequence[tuple[Reader, Sequence[Pair]]]) -> list[dict[Pair, Outcome]]:
-        """What the judge says of each reader's pairs that it can read, the first of a pair shown first."""
-        rows = [reader.rows(pairs) for reader, pairs in asked]
-        readings = self._passes.read(
-            [row for some in rows for row in some.values()], self._blocks, self._features
-        )
-        parts = readings.split([len(some) for some in rows])
-        return [
-            reader.outcomes(pairs, list(some), part)
-            for (reader, pairs), some, part in zip(asked, rows, parts, strict=True)
-        ]
+    def compare(self, asked: Sequence[tuple[Scored, Sequence[Pair]]]) -> list[dict[Pair, Outcome]]:
+        """The outcomes of each group's pairs that the judge can read, the first of a pair shown first."""
+        readable = [(group, group.tree.readable(sorted(pairs))) for group, pairs in asked]
+        answers = [group.named(group.tree.answers(pairs)) for group, pairs in readable]
+        rows = _merged(answers)
+        readings = self._passes.read(list(rows.values()), self._blocks, self._features)
+        place = {name: n for n, name in enumerate(rows)}
+        return [self._outcomes(group, pairs, readings, place) for group, pairs in readable]
+
+    def _outcomes(
+        self, group: Scored, pairs: Sequence[Pair], readings: torch.Tensor, place: Mapping[Name, int]
+    ) -> dict[Pair, Outcome]:
+        if not pairs:
+            return {}
+        places = [[place[group.prompt, *name] for name in group.tree.readouts(pair)] for pair in pairs]
+        z, share = log_odds(self._judge.outcomes(readings, torch.tensor(places)))
+        shares = [None] * len(pairs) if share is None else share.tolist()
+        return dict(zip(pairs, zip(z.tolist(), shares, strict=True), strict=True))
 
 
-def _prompt(reader: Reader) -> str:
-    return str(reader.prefix[0])
+def _merged(parts: Iterable[Segments]) -> Segments:
+    return {name: segment for part in parts for name, segment in part.items()}

@@ -53,9 +53,10 @@ class CostEstimate:
         self._limits = limits
         self.prepared_bytes = 0
         self._tokens_of = _tokens_by_power(self._measure)
+        layout = judge.processor.layout
         self._again = judge.processor.template.again is not None
-        _, question = judge.processor.frame("")
-        self._question = len(question)
+        self._question = len(layout.readout([]))
+        self._suffixes = sum(map(len, layout.suffixes))
 
     def __call__(self, group: Group) -> int:
         """Tokens, at least 1."""
@@ -64,16 +65,17 @@ class CostEstimate:
         infos = [info for image in group.images if image and (info := self._info(image)) is not None]
         images, count = sum(map(self._image_tokens, infos)), len(infos)
         decoding = sum(info.decoded_pixels for info in infos) // PIXELS_PER_TOKEN
-        once = prompt + decoding
         orders = count * (count - 1)
         if self._pairs is not None:
             orders = min(orders, 2 * self._pairs)
-        if not self._spec.is_pairwise:
-            return max(1, once + 2 * images + count * question)
-        if self._spec.attention == "isolated":
-            return max(1, once + 3 * images + orders * question)
-        second = images // count if count else 0
-        return max(1, once + 2 * images + orders * (second + question))
+        tokens = prompt + decoding + 2 * images
+        if self._spec.attention == "joint":
+            tokens += orders * (images // max(1, count) + question)
+        else:
+            tokens += count * (question + self._suffixes)
+        if self._spec.attention == "late":
+            tokens += orders
+        return max(1, tokens)
 
     def _info(self, image: bytes) -> ImageInfo | None:
         try:

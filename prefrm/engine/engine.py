@@ -22,17 +22,16 @@ import torch
 from prefrm.bundle import load_bundle
 from prefrm.engine.budget import choose_and_fit
 from prefrm.engine.cache import EncodedImage, FeatureCache
-from prefrm.engine.comparer import Comparer, Prefixes
+from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
 from prefrm.engine.compilation import compile_layers
 from prefrm.engine.cost import PIXELS_PER_TOKEN, CostEstimate
 from prefrm.engine.encoder import Encoder, PreparedImage
 from prefrm.engine.memory import is_out_of_memory
 from prefrm.engine.passes import Passes
 from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
-from prefrm.engine.readers import Outcome, Reader, open_reader
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
-from prefrm.judge import Judge
+from prefrm.judge import Judge, Tree
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
 
@@ -41,8 +40,8 @@ __all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine"]
 logger = logging.getLogger(__name__)
 
 NO_NUMBERS = (("patches", None), ("pairs", "all"))
-# A pass sets what the model's attention sees, which two threads cannot do at once, with one engine or two.
-# The thread that has it may score other groups between two passes of its own.
+# A pass replaces modules of the model's last layer, which two threads cannot do at once, with one engine or
+# two. The thread that has it may score other groups between two passes of its own.
 _locks: "WeakKeyDictionary[Any, RLock]" = WeakKeyDictionary()
 
 DEFAULT_TOKENS = 2048
@@ -57,15 +56,13 @@ class _Task:
 
     Attributes:
         plan: of the group.
-        reader: None if the prompt cannot be read.
-        keys: the images that can be read.
-        pairs: of these, in both orders.
+        scored: None if the prompt cannot be read.
+        pairs: of the images that can be read, in both orders.
         reasons: why other images cannot be read.
     """
 
     plan: GroupPlan
-    reader: Reader | None
-    keys: list[str]
+    scored: Scored | None
     pairs: list[Pair]
     reasons: dict[str, str]
 
@@ -100,7 +97,7 @@ class Engine:
         prepared_bytes: what the largest image takes that `prepare` returns.
 
     Raises:
-        ConfigError: a number is out of range, or the language model attends to a sliding window.
+        ConfigError: a number is out of range.
     """
 
     def __init__(
@@ -121,7 +118,6 @@ class Engine:
         for name, value in numbers.items():
             if (type(value) is not int or value < 1) and (name, value) not in NO_NUMBERS:
                 raise ConfigError(f"{name} must be at least 1; received {value!r}")
-        _check_attention(judge)
         self.judge = judge.eval()
         self.calibration = calibration
         self.pairs = pairs
@@ -224,10 +220,10 @@ class Engine:
     ) -> list[WinMatrix]:
         """Of groups that are scored together."""
         tasks = self._tasks(planned, images)
-        asked = {task.reader: task for task in tasks if task.reader is not None and task.pairs}
-        comparer = Comparer(self._passes, list(asked), prefixes)
-        whole = [(reader, task.pairs) for reader, task in asked.items() if self._can_afford(len(task.keys))]
-        outcomes = dict(zip((reader for reader, _ in whole), comparer.compare(whole), strict=True))
+        asked = {task.scored: task for task in tasks if task.scored is not None and task.pairs}
+        comparer = Comparer(self.judge, self._passes, list(asked), prefixes)
+        whole = [(one, task.pairs) for one, task in asked.items() if self._can_afford(len(one.images))]
+        outcomes = dict(zip((one for one, _ in whole), comparer.compare(whole), strict=True))
         return [self._finished(task, comparer, outcomes) for task in tasks]
 
     def _tasks(
@@ -242,27 +238,29 @@ class Engine:
             reasons = {key: unread[key] for key in plan.images if key in unread}
             for key, encoded in readable.items():
                 images.use(key, encoded)
+            scored = None
             try:
-                reader = open_reader(self.judge, prompt, readable)
+                tree = self.judge.processor.tree(prompt, {key: x.image for key, x in readable.items()})
+                scored = Scored(prompt=prompt, images=readable, tree=tree)
             except RecordError as error:
-                reader, reasons = None, reasons | dict.fromkeys(readable, str(error))
+                reasons |= dict.fromkeys(readable, str(error))
             pairs = plan.pairs(list(readable))
-            tasks.append(_Task(plan=plan, reader=reader, keys=list(readable), pairs=pairs, reasons=reasons))
+            tasks.append(_Task(plan=plan, scored=scored, pairs=pairs, reasons=reasons))
         return tasks
 
     def _finished(
-        self, task: _Task, comparer: Comparer, found: Mapping[Reader, dict[Pair, Outcome]]
+        self, task: _Task, comparer: Comparer, found: Mapping[Scored, dict[Pair, Outcome]]
     ) -> WinMatrix:
         """The matrix of a task, by the outcomes in `found` or, with a budget of pairs, in rounds."""
         outcomes: dict[Pair, Outcome] = {}
         implied: dict[Pair, float] = {}
         reasons = task.reasons
-        if task.reader is not None and task.pairs:
-            if task.reader in found:
-                outcomes = found[task.reader]
+        if task.scored is not None and task.pairs:
+            if task.scored in found:
+                outcomes = found[task.scored]
             else:
-                outcomes, implied = self._within_budget(comparer, task.reader, task.keys)
-            reasons = reasons | _left_alone(task.reader, outcomes)
+                outcomes, implied = self._within_budget(comparer, task.scored)
+            reasons = reasons | _left_alone(task.scored.tree, outcomes)
         places = task.plan.places
         errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in places]
         matrix = self._matrix(task.plan, outcomes, errors)
@@ -277,15 +275,16 @@ class Engine:
         return self.pairs >= size * (size - 1) // 2
 
     def _within_budget(
-        self, comparer: Comparer, reader: Reader, keys: Sequence[str]
+        self, comparer: Comparer, scored: Scored
     ) -> tuple[dict[Pair, Outcome], dict[Pair, float]]:
         """Outcomes of the pairs that the budget pays for, and the log-odds that they imply of the others."""
+        keys = list(scored.images)
         outcomes: dict[Pair, Outcome] = {}
 
         def judge(pairs: Sequence[tuple[int, int]]) -> list[float]:
             both = [(keys[i], keys[j]) for i, j in pairs]
             orders = [order for a, b in both for order in ((a, b), (b, a))]
-            outcomes.update(comparer.compare([(reader, orders)])[0])
+            outcomes.update(comparer.compare([(scored, orders)])[0])
             return [self._merged(outcomes, pair) for pair in both]
 
         # Whatever the budget, candidates that nothing connects cannot be compared.
@@ -319,18 +318,9 @@ def _both_orders(tie: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return merged
 
 
-def _left_alone(reader: Reader, outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:
+def _left_alone(tree: Tree, outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:
     """Why each image that is in no pair that could be read is in none."""
-    if outcomes and reader.refused:
-        logger.warning("some pairs of a group are not judged: %s", next(iter(reader.refused.values())))
+    if outcomes and tree.refused:
+        logger.warning("some pairs of a group are not judged: %s", next(iter(tree.refused.values())))
     paired = {key for pair in outcomes for key in pair}
-    return {key: reason for pair, reason in reader.refused.items() for key in pair if key not in paired}
-
-
-def _check_attention(judge: Judge) -> None:
-    """Blocks that rows share are seen whole."""
-    if "sliding_attention" in (getattr(judge.model.get_decoder().config, "layer_types", None) or ()):
-        raise ConfigError(
-            "the base model attends to a sliding window, which the engine does not; set use_sliding_window "
-            "to false in its config.json if no prompt reaches that far"
-        )
+    return {str(key): reason for pair, reason in tree.refused.items() for key in pair if key not in paired}

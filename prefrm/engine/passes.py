@@ -12,29 +12,16 @@ import torch
 
 from prefrm.engine.attention import KVBlocks, Shared
 from prefrm.engine.plan import fixed_shape, runs_of_rows
-from prefrm.engine.reading import keep_rows, read_rows
-from prefrm.judge import ImageInput, Judge, SequenceInput
+from prefrm.engine.reading import Features, Rows, keep_rows, read_rows
+from prefrm.judge import Judge, Name, Segment
 
-__all__ = ["Blocks", "Features", "Name", "Passes", "Row"]
+__all__ = ["Blocks", "Passes", "Segments"]
 
 # Shorter rows ask a block together, up to so many tokens.
 TILE_TOKENS = 128
-Name = tuple[str | int, ...]
-"""Of a block: its prompt, and for an image its place and its digest."""
 Blocks = Mapping[Name, tuple[KVBlocks, int]]
-"""Where each block is."""
-Features = Mapping[ImageInput, torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Row:
-    """Tokens, and the blocks that they attend to besides themselves."""
-
-    sequence: SequenceInput
-    sees: tuple[Name, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.sequence)
+"""Where the keys and values of each segment are."""
+Segments = Mapping[Name, Segment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,26 +59,27 @@ class Passes:
         self._judge = judge
         self._tokens = tokens
 
-    def keep(self, rows: Mapping[Name, Row], blocks: Blocks, features: Features) -> Blocks:
-        """The rows as blocks to which later rows attend; they may attend to `blocks` themselves."""
-        names = list(rows)
+    def keep(self, segments: Segments, blocks: Blocks, features: Features) -> Blocks:
+        """The keys and values of segments, to which later ones attend; they attend to `blocks`."""
+        names, rows = list(segments), list(segments.values())
         found: dict[Name, tuple[KVBlocks, int]] = {}
-        for runs in self._runs(list(rows.values()), blocks):
+        for runs in self._runs(rows, blocks):
             places = [n for run in runs for n in run.rows]
-            length = runs[0].length or max(len(rows[names[n]]) for n in places)
-            parts = (keep_rows(*self._inputs(list(rows.values()), run, blocks, features)) for run in runs)
+            length = runs[0].length or max(len(rows[n]) for n in places)
+            parts = (keep_rows(self._judge, *self._inputs(rows, run, blocks), features) for run in runs)
             counts = [len(run.rows) for run in runs]
             kept = KVBlocks.collected(parts, counts=counts, length=length)
             found |= {names[n]: (kept, place) for place, n in enumerate(places)}
         return found
 
-    def read(self, rows: Sequence[Row], blocks: Blocks, features: Features) -> torch.Tensor:
-        """The head's readings [R, ...] of the rows' readouts, in order."""
+    def read(self, rows: Sequence[Segment], blocks: Blocks, features: Features) -> torch.Tensor:
+        """The head's readings [R, ...] of the last position of each row, in order."""
         readings: list[torch.Tensor] = []
         order: list[int] = []
         for runs in self._runs(rows, blocks):
             for run in runs:
-                found = read_rows(*self._inputs(rows, run, blocks, features))
+                inputs = self._inputs(rows, run, blocks)
+                found = read_rows(self._judge, *inputs, features, fixed=run.length > 0)
                 readings.append(found[: len(run.rows)])
                 order += run.rows
         if not readings:
@@ -101,7 +89,7 @@ class Passes:
         ordered[torch.tensor(order, device=found.device)] = found
         return ordered
 
-    def _runs(self, rows: Sequence[Row], blocks: Blocks) -> Iterator[list[_Run]]:
+    def _runs(self, rows: Sequence[Segment], blocks: Blocks) -> Iterator[list[_Run]]:
         """Passes over all rows; those of a list have one length and attend to the same blocks."""
         alike: dict[tuple[int, ...], list[int]] = {}
         for n, row in enumerate(rows):
@@ -122,14 +110,14 @@ class Passes:
             some = places[start : start + most]
             yield _Run(rows=some, fill=most - len(some), length=length, tile=tile)
 
-    def _inputs(
-        self, rows: Sequence[Row], run: _Run, blocks: Blocks, features: Features
-    ) -> tuple[Judge, list[SequenceInput], list[Shared], Features, int]:
-        """What `keep_rows` and `read_rows` take."""
+    def _inputs(self, rows: Sequence[Segment], run: _Run, blocks: Blocks) -> tuple[Rows, list[Shared]]:
+        """The rows of a pass, and what they attend to."""
         self._before_each()
         some = [rows[n] for n in run.rows]
         some += [some[0]] * run.fill
         seen = []
         for names in zip(*(row.sees for row in some), strict=True):
             seen.append(Shared(blocks[names[0]][0], [blocks[name][1] for name in names], tile=run.tile))
-        return self._judge, [row.sequence for row in some], seen, features, run.length
+        # Any id but the image placeholder will do: padding is masked and never read.
+        pad_id = self._judge.processor.layout.question[-1]
+        return Rows.of(some, pad_id, run.length), seen

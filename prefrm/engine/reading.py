@@ -1,7 +1,7 @@
 """Passes of a language model whose rows attend to blocks that were read before.
 
-`transformers` calls the attention of `prefrm.engine.attention` in place of its own, in the models of every
-family. Of rows that are read out, the last layer computes one position: nothing depends on its others but the
+Their attention is that of `prefrm.engine.attention`, in every family's layers (`prefrm.judge.attention`). Of
+rows that are read out, the last layer computes one position: nothing depends on its others but the
 keys and values that this one attends to.
 
 Shapes: B rows, S tokens of a row, R positions that are read, H query heads, C heads of keys and values,
@@ -10,21 +10,18 @@ D numbers of a head.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from transformers import AttentionInterface
 
 from prefrm.engine.attention import KVBlocks, Shared, attend, merge_attention, padding
 from prefrm.engine.plan import WHOLE
-from prefrm.judge import ImageInput, Judge, SequenceInput
+from prefrm.judge import ImageInput, Judge, Segment
 
-__all__ = ["Reading", "keep_rows", "read_rows"]
+__all__ = ["Features", "Reading", "Rows", "keep_rows", "read_rows"]
 
-NAME = "prefrm_shared"
 # Of a layer, what follows its attention: so these families name it, with adapters or without.
 AFTER_ATTENTION = ("self_attn.o_proj", "mlp")
 Features = Mapping[ImageInput, torch.Tensor]
@@ -104,38 +101,6 @@ class _KeptAllError(Exception):
     """Ends a pass of which only keys and values are wanted before the rest of its last layer."""
 
 
-_reading: ContextVar[Reading] = ContextVar("reading")
-
-
-def _attention(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _reading.get()(module.layer_idx, query, key, value, scale), None
-
-
-# What a pass attends to is not the compiler's business.
-AttentionInterface.register(NAME, torch.compiler.disable(_attention))
-
-
-@contextmanager
-def _attending(model: Any, active: Reading) -> Iterator[None]:
-    config, token = model.get_decoder().config, _reading.set(active)
-    before = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-        _reading.reset(token)
-
-
 @contextmanager
 def _only_at(layer: Any, reads_R2: torch.Tensor) -> Iterator[None]:
     """In the block, what follows the layer's attention is computed for these rows and positions alone."""
@@ -157,34 +122,70 @@ def _at(forward: Any, at: tuple[torch.Tensor, ...], x_BSD: torch.Tensor) -> torc
     return whole_BSD
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Segments side by side in one pass of the language model, each a row of tokens, padded on the right.
+
+    Attributes:
+        ids_BS: int64.
+        positions_ABS: int64.
+        lengths: of the rows without padding.
+        images: in the order of their tokens.
+    """
+
+    ids_BS: torch.Tensor
+    positions_ABS: torch.Tensor
+    lengths: tuple[int, ...]
+    images: tuple[ImageInput, ...]
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], pad_id: int, length: int = 0) -> "Rows":
+        """Rows of these segments, padded with `pad_id` to the longest, and to `length` at least."""
+        lengths = tuple(map(len, segments))
+        size = max(length, *lengths)
+        ids_BS = torch.full((len(segments), size), pad_id)
+        positions_BSA = torch.zeros(len(segments), size, len(segments[0].offsets_AL), dtype=torch.int64)
+        real_BS = torch.arange(size) < torch.tensor(lengths)[:, None]
+        ids_BS[real_BS] = torch.cat([segment.ids_L for segment in segments])
+        positions_BSA[real_BS] = torch.cat([segment.positions_AL for segment in segments], dim=1).T
+        images = tuple(image for segment in segments for image in segment.images)
+        return cls(
+            ids_BS=ids_BS, positions_ABS=positions_BSA.permute(2, 0, 1), lengths=lengths, images=images
+        )
+
+
 def read_rows(
-    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features, length: int = 0
+    judge: Judge, rows: Rows, seen: Sequence[Shared], features: Features, *, fixed: bool
 ) -> torch.Tensor:
-    """The head's readings of the rows' readouts, each row attending to itself and to what it shares.
+    """The head's readings of the last position of each row, each attending to itself and to what it shares.
 
     Args:
         judge: whose model reads.
-        rows: one readout each.
+        rows: of one pass.
         seen: what they attend to.
         features: of their images.
-        length: to which the rows are padded, so that the pass has a fixed shape; 0 for the longest of them.
+        fixed: whether the pass has a fixed shape.
     """
-    batch = judge.processor.collate(rows, length)
-    if length:
-        again = batch.reads_R2[:1].expand(-len(rows) % WHOLE, 2)
-        batch = replace(batch, reads_R2=torch.cat([batch.reads_R2, again]))
+    ends = [(n, length - 1) for n, length in enumerate(rows.lengths)]
+    if fixed:
+        ends += ends[:1] * (-len(ends) % WHOLE)
     layers = judge.model.get_decoder().layers
-    reads_R2 = batch.reads_R2.to(judge.device)
-    active = Reading(seen, read=len(layers) - 1, reads_R2=reads_R2, fixed=length > 0)
-    with _attending(judge.model, active), _only_at(layers[-1], reads_R2):
-        return judge.read(batch, features)[: len(rows)]
+    reads_R2 = torch.tensor(ends, device=judge.device)
+    active = Reading(seen, read=len(layers) - 1, reads_R2=reads_R2, fixed=fixed)
+    with _only_at(layers[-1], reads_R2):
+        hidden_BSD = _hidden(judge, rows, features, active)
+    return judge.read(hidden_BSD[reads_R2[:, 0], reads_R2[:, 1]])[: len(rows.lengths)]
 
 
-def keep_rows(
-    judge: Judge, rows: Sequence[SequenceInput], seen: Sequence[Shared], features: Features, length: int = 0
-) -> KVBlocks:
+def keep_rows(judge: Judge, rows: Rows, seen: Sequence[Shared], features: Features) -> KVBlocks:
     """The rows as blocks to which later rows attend; arguments as of `read_rows`."""
     active = Reading(seen, keep=len(judge.model.get_decoder().layers))
-    with _attending(judge.model, active), suppress(_KeptAllError):
-        judge.read(judge.processor.collate(rows, length), features)
-    return active.blocks([len(row) for row in rows])
+    with suppress(_KeptAllError):
+        _hidden(judge, rows, features, active)
+    return active.blocks(rows.lengths)
+
+
+def _hidden(judge: Judge, rows: Rows, features: Features, attend: Reading) -> torch.Tensor:
+    device = judge.device
+    shown = [features[image] for image in rows.images]
+    return judge.hidden(rows.ids_BS.to(device), rows.positions_ABS.to(device), shown, attend)

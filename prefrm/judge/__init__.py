@@ -9,10 +9,10 @@ except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
 from prefrm.judge.backbones import FAMILIES, Family, family_of
-from prefrm.judge.batch import GroupInput, JudgeBatch
+from prefrm.judge.batch import JudgeBatch
 from prefrm.judge.heads import EmbeddingHead, Head, ScalarHead, VerdictHead, build_head, log_odds
 from prefrm.judge.images import ImageInput
-from prefrm.judge.layout import SequenceInput
+from prefrm.judge.layout import Name, Pair, Segment, Tree, path
 from prefrm.judge.losses import (
     bradley_terry,
     bradley_terry_ties,
@@ -21,7 +21,6 @@ from prefrm.judge.losses import (
     verdict_cross_entropy,
 )
 from prefrm.judge.model import Judge
-from prefrm.judge.pieces import Pieces
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.manifest.spec import JudgeSpec
 
@@ -29,16 +28,17 @@ __all__ = [
     "FAMILIES",
     "EmbeddingHead",
     "Family",
-    "GroupInput",
     "Head",
     "ImageInput",
     "Judge",
     "JudgeBatch",
     "JudgeProcessor",
     "JudgeSpec",
-    "Pieces",
+    "Name",
+    "Pair",
     "ScalarHead",
-    "SequenceInput",
+    "Segment",
+    "Tree",
     "VerdictHead",
     "bradley_terry",
     "bradley_terry_ties",
@@ -47,5 +47,6 @@ __all__ = [
     "general_preference",
     "log_odds",
     "loss_of",
+    "path",
     "verdict_cross_entropy",
 ]

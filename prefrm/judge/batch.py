@@ -1,56 +1,44 @@
-"""Sequences that are read together, padded to one length, and what may attend to what.
+"""Groups that are read together: the segments of their trees, packed into one row of tokens.
 
-Shapes: B sequences, L positions, A axes of a position, R readouts, N comparisons, S segments.
+Shapes: T tokens, A axes of a position, S segments, E segments that one segment sees at most, R readouts,
+N comparisons.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import torch
-from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from prefrm.judge.images import ImageInput
-from prefrm.judge.layout import SequenceInput
+from prefrm.judge.layout import Name, Pair, Segment, Tree
 
-__all__ = ["GroupInput", "JudgeBatch", "batch_of"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GroupInput:
-    """Comparisons of one prompt's images, ready to be read together.
-
-    Attributes:
-        sequences: what the backbone reads.
-        pairs: for each comparison the two readouts that it is between, numbered over all `sequences`;
-            of a pairwise head, whose readout is a comparison, twice that readout.
-    """
-
-    sequences: tuple[SequenceInput, ...]
-    pairs: tuple[tuple[int, int], ...]
+__all__ = ["JudgeBatch", "pack"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JudgeBatch:
-    """Sequences padded on the right to one length.
+    """Segments of any number of groups, level by level of their trees: first all prefixes, and so on.
 
     Attributes:
-        ids_BL: int64.
-        mask: what may be attended to. int64 [B, L], 1 where a position is real, where attention is
-            causal: no position sees the padding after it. Otherwise bool [B, 1, L, L], query before key.
-        positions_ABL: int64.
-        reads_R2: int64, row and position of each readout.
+        ids_T: int64.
+        positions_AT: int64.
+        lengths_S: int64, tokens of each segment; they stand one after another.
+        sees_SE: int64, the segments that each segment attends to besides itself; -1 is none.
+        levels: number of segments of each level; a segment sees those of earlier levels alone.
+        reads_R: int64, the token of each readout.
         pairs_N2: int64, for each comparison the two readouts that it is between.
-        images: each row's images, in order; an image in several places is one object.
+        images: in the order of their tokens; an image in several places is one object.
     """
 
-    ids_BL: torch.Tensor
-    mask: torch.Tensor
-    positions_ABL: torch.Tensor
-    reads_R2: torch.Tensor
+    ids_T: torch.Tensor
+    positions_AT: torch.Tensor
+    lengths_S: torch.Tensor
+    sees_SE: torch.Tensor
+    levels: tuple[int, ...]
+    reads_R: torch.Tensor
     pairs_N2: torch.Tensor
-    images: tuple[tuple[ImageInput, ...], ...]
+    images: tuple[ImageInput, ...]
 
     def __len__(self) -> int:
         return len(self.pairs_N2)
@@ -58,52 +46,53 @@ class JudgeBatch:
     @property
     def distinct_images(self) -> list[ImageInput]:
         """Every image of the batch once, in order of first appearance."""
-        return list(dict.fromkeys(chain.from_iterable(self.images)))
+        return list(dict.fromkeys(self.images))
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "JudgeBatch":
         """The same batch on `device`; pixels move when they are encoded."""
-        names = ("ids_BL", "mask", "positions_ABL", "reads_R2", "pairs_N2")
+        names = ("ids_T", "positions_AT", "lengths_S", "sees_SE", "reads_R", "pairs_N2")
         moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
         return replace(self, **moved)
 
 
-def batch_of(groups: Sequence[GroupInput], *, pad_id: int, length: int = 0) -> JudgeBatch:
-    """One batch of the groups' comparisons, in order.
-
-    Sequences are filled with `pad_id`, to the longest of them and to `length` at least.
-    """
-    rows = [sequence for group in groups for sequence in group.sequences]
-    pairs, before = [], 0
-    for group in groups:
-        pairs += [(before + i, before + j) for i, j in group.pairs]
-        before += sum(len(sequence.reads) for sequence in group.sequences)
-    length = max(length, *map(len, rows))
-    positions_BLA = _padded([row.positions_AL.T for row in rows], length)
-    ones_BL = _padded([torch.ones_like(row.ids_L) for row in rows], length)
+def pack(groups: Sequence[tuple[Tree, Sequence[Pair]]]) -> JudgeBatch:
+    """One batch of readable comparisons of all groups, in order."""
+    levels: list[dict[tuple[int, Name], Segment]] = []
+    for number, (tree, pairs) in enumerate(groups):
+        for depth, level in enumerate(_levels(tree, pairs)):
+            if depth == len(levels):
+                levels.append({})
+            levels[depth] |= {(number, name): segment for name, segment in level.items()}
+    placed = [(key, segment) for level in levels for key, segment in level.items()]
+    place = {key: n for n, (key, _) in enumerate(placed)}
+    segments = [segment for _, segment in placed]
+    lengths_S = torch.tensor([len(segment) for segment in segments])
+    ends_S = lengths_S.cumsum(0)
+    readouts = [
+        [place[number, name] for name in tree.readouts(pair)]
+        for number, (tree, pairs) in enumerate(groups)
+        for pair in pairs
+    ]
+    read_R, pairs_N2 = torch.tensor(readouts).unique(return_inverse=True)
+    sees = [[place[key[0], name] for name in segment.sees] for key, segment in placed]
     return JudgeBatch(
-        ids_BL=_padded([row.ids_L for row in rows], length, pad_id),
-        mask=_segment_mask(rows, length) if any(row.sees_SS is not None for row in rows) else ones_BL,
-        positions_ABL=positions_BLA.permute(2, 0, 1),
-        reads_R2=torch.tensor(
-            [(n, read) for n, row in enumerate(rows) for read in row.reads], dtype=torch.int64
-        ).reshape(-1, 2),
-        pairs_N2=torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
-        images=tuple(row.images for row in rows),
+        ids_T=torch.cat([segment.ids_L for segment in segments]),
+        positions_AT=torch.cat([segment.positions_AL for segment in segments], dim=1),
+        lengths_S=lengths_S,
+        sees_SE=pad_sequence([torch.tensor(some, dtype=torch.int64) for some in sees], True, -1),
+        levels=tuple(len(level) for level in levels),
+        reads_R=ends_S[read_R] - 1,
+        pairs_N2=pairs_N2,
+        images=tuple(image for segment in segments for image in segment.images),
     )
 
 
-def _padded(rows: Sequence[torch.Tensor], length: int, value: int = 0) -> torch.Tensor:
-    padded = pad_sequence(list(rows), batch_first=True, padding_value=value)
-    missing = length - padded.shape[1]
-    return padded if not missing else pad(padded, (0, 0) * (padded.ndim - 2) + (0, missing), value=value)
-
-
-def _segment_mask(rows: Sequence[SequenceInput], length: int) -> torch.Tensor:
-    mask_BLL = torch.zeros(len(rows), length, length, dtype=torch.bool)
-    for n, row in enumerate(rows):
-        sees_SS = torch.ones(1, 1, dtype=torch.bool) if row.sees_SS is None else row.sees_SS
-        allowed_LL = sees_SS[row.segment_L[:, None], row.segment_L[None, :]].tril()
-        mask_BLL[n, : len(row), : len(row)] = allowed_LL
-    # Padding sees itself: attention to nothing would be NaN.
-    mask_BLL |= torch.eye(length, dtype=torch.bool)
-    return mask_BLL[:, None]
+def _levels(tree: Tree, pairs: Sequence[Pair]) -> list[dict[Name, Segment]]:
+    """The levels of a tree and its answers to `pairs`, of which only what these depend on."""
+    levels = [tree.answers(pairs)]
+    seen = {name for segment in levels[0].values() for name in segment.sees}
+    for level in reversed(tree.levels):
+        needed = {name: segment for name, segment in level.items() if name in seen}
+        seen.update(name for segment in needed.values() for name in segment.sees)
+        levels.insert(0, needed)
+    return levels

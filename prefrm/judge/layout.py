@@ -1,98 +1,261 @@
-"""Where everything of a reading stands: segments of a sequence, what each of them sees, where they start.
+"""A group as a tree of segments: what is read, once each, and what each segment attends to.
 
-A sequence is a row of segments. A position attends to the earlier positions of its own segment and to the
-segments that its segment sees. The `joint` attention is one segment; the `isolated` one is
+    joint   prefix -> candidate i as first (K) -> candidate j as second, question (K(K-1))
+    late    prefix, with the question -> candidate, prompt again (K) -> suffix for slot 1, for slot 2 (2K)
+            -> answer (K(K-1), one token), which sees the prefix and two suffixes, and no candidate
+    alone   prefix -> candidate, question (K)
 
-    [ prefix ] [ slot 1 ]... [ slot 2 ]... [ readout ]...
+A position attends to the earlier positions of its own segment and to the segments that its segment sees. One
+tree is what a judge trains on (`prefrm.judge.batch`) and what the engine scores. Knows no model.
 
-in which a slot sees the prefix alone and a readout the prefix and its two slots. Slot 1 starts after the
-prefix, slot 2 a stride later and the readout two strides later, whatever the images' sizes: so the keys
-and values of an image in a slot depend on the prompt, that image and that slot alone, and a group's
-readouts share them. Knows no tokenizer and no model.
-
-Shapes: L positions, A axes of a position, S segments.
+Shapes: K candidates, L positions of a segment, A axes of a position.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 
+from prefrm.errors import RecordError
 from prefrm.judge.images import ImageInput
+from prefrm.judge.tokens import TokenLayout
 
-__all__ = ["Part", "Positions", "Segment", "SequenceInput", "arrange"]
+__all__ = ["TREES", "Name", "Pair", "Part", "Positions", "Segment", "Tree", "path"]
 
 Part = list[int] | ImageInput
 """A run of token ids, or an image in the place of its tokens."""
 Positions = Callable[[Sequence[int | ImageInput]], torch.Tensor]
 """From text lengths and images, in reading order, to position ids [A, L] that start at 0."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """A run of a sequence.
-
-    Attributes:
-        parts: what it holds, in reading order.
-        start: the position of its first token.
-        sees: earlier segments of the sequence, by their place, that it attends to besides itself.
-        read: whether its last position is a readout.
-    """
-
-    parts: tuple[Part, ...]
-    start: int = 0
-    sees: tuple[int, ...] = ()
-    read: bool = False
+Name = tuple[Hashable, ...]
+"""Of a segment in its tree: () the prefix, (key,) a candidate, (key, "slot", n) its suffix for a slot, and an
+answer by the keys that it is about."""
+Pair = tuple[Any, Any]
+"""A comparison by the keys of its candidates, the one shown first before the other."""
+PREFIX: Name = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SequenceInput:
-    """A sequence that a backbone can read.
+class Segment:
+    """A run of tokens.
 
     Attributes:
         ids_L: int64; an image's tokens are placeholders.
-        positions_AL: int64.
+        offsets_AL: int64, positions relative to `start`.
+        extent: number of positions that it takes.
         images: in the order of their tokens.
-        reads: the positions of the readouts.
-        segment_L: int64, the segment of each position.
-        sees_SS: bool; whether a segment (row) attends to another (column), or None for one causal segment.
+        start: position of its first token.
+        sees: earlier segments that it attends to, besides itself.
     """
 
     ids_L: torch.Tensor
-    positions_AL: torch.Tensor
-    images: tuple[ImageInput, ...]
-    reads: tuple[int, ...]
-    segment_L: torch.Tensor
-    sees_SS: torch.Tensor | None
+    offsets_AL: torch.Tensor
+    extent: int
+    images: tuple[ImageInput, ...] = ()
+    start: int = 0
+    sees: tuple[Name, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids_L)
 
+    @property
+    def end(self) -> int:
+        """The position after its last one."""
+        return self.start + self.extent
 
-def arrange(segments: Sequence[Segment], positions: Positions) -> SequenceInput:
-    """The sequence of these segments; `positions` is the family's."""
-    ids: list[int] = []
-    blocks, reads, lengths = [], [], []
-    for segment in segments:
-        before = len(ids)
-        for part in segment.parts:
-            ids += part.ids if isinstance(part, ImageInput) else part
-        parts = [part if isinstance(part, ImageInput) else len(part) for part in segment.parts]
-        blocks.append(positions(parts) + segment.start)
-        lengths.append(len(ids) - before)
-        if segment.read:
-            reads.append(len(ids) - 1)
-    count = len(segments)
-    sees_SS = None
-    if count > 1:
-        sees_SS = torch.eye(count, dtype=torch.bool)
-        for n, segment in enumerate(segments):
-            sees_SS[n, list(segment.sees)] = True
-    return SequenceInput(
-        ids_L=torch.tensor(ids),
-        positions_AL=torch.cat(blocks, dim=1),
-        images=tuple(p for segment in segments for p in segment.parts if isinstance(p, ImageInput)),
-        reads=tuple(reads),
-        segment_L=torch.repeat_interleave(torch.arange(count), torch.tensor(lengths)),
-        sees_SS=sees_SS,
-    )
+    @property
+    def positions_AL(self) -> torch.Tensor:
+        """Position ids."""
+        return self.offsets_AL + self.start
+
+    def after(self, start: int, *sees: Name) -> "Segment":
+        """The same tokens at another position, attending to `sees`."""
+        return replace(self, start=start, sees=sees)
+
+
+class Tree(ABC):
+    """The segments of one prompt's candidates.
+
+    Args:
+        texts: tokens of the template.
+        prompt: tokens of the prompt.
+        images: the candidates, by any keys.
+        positions: of the model's family.
+        max_length: number of tokens that the model reads.
+
+    Attributes:
+        levels: segments that later ones attend to, by name: the prefix, and then segments that see those of
+            earlier levels. Answers see the prefix and segments of the last level.
+        refused: why comparisons cannot be read, filled by `readable`.
+
+    Raises:
+        RecordError: the prompt is longer than the model reads.
+    """
+
+    def __init__(
+        self,
+        texts: TokenLayout,
+        prompt: list[int],
+        images: Mapping[Hashable, ImageInput],
+        *,
+        positions: Positions,
+        max_length: int,
+    ) -> None:
+        self.refused: dict[Pair, str] = {}
+        self._texts, self._prompt, self._images = texts, prompt, images
+        self._positions, self._max_length = positions, max_length
+        prefix = self._segment([*texts.instruction, *prompt, *texts.first])
+        if (reason := self._refusal(len(prefix))) is not None:
+            raise RecordError(reason)
+        self._start = prefix.end
+        self.levels: list[dict[Name, Segment]] = [{PREFIX: prefix}, *self._candidates()]
+
+    @property
+    def prefix(self) -> Segment:
+        """The segment that all others see."""
+        return self.levels[0][PREFIX]
+
+    def readable(self, pairs: Iterable[Pair]) -> list[Pair]:
+        """Those of `pairs` that the model can read; `refused` says why for the others."""
+        readable = []
+        for first, second in pairs:
+            if (reason := self._pair_refusal(first, second)) is None:
+                readable.append((first, second))
+            else:
+                self.refused[first, second] = reason
+        return readable
+
+    def answers(self, pairs: Iterable[Pair]) -> dict[Name, Segment]:
+        """The segments whose last position is read out for readable pairs, by name."""
+        return {name: self._answer(name) for pair in pairs for name in dict.fromkeys(self.readouts(pair))}
+
+    def readouts(self, pair: Pair) -> tuple[Name, Name]:
+        """The two answers that a comparison is between; of a pairwise head twice the same one."""
+        return pair, pair
+
+    def _candidates(self) -> list[dict[Name, Segment]]:
+        """The levels after the prefix."""
+        return []
+
+    @abstractmethod
+    def _answer(self, name: Name) -> Segment:
+        """The answer of that name."""
+
+    @abstractmethod
+    def _pair_refusal(self, first: Hashable, second: Hashable) -> str | None:
+        """Why a comparison cannot be read, if it cannot."""
+
+    def _segment(self, *parts: Part) -> Segment:
+        images = tuple(part for part in parts if isinstance(part, ImageInput))
+        ids = [i for part in parts for i in (part.ids if isinstance(part, ImageInput) else part)]
+        offsets_AL = self._positions([part if isinstance(part, ImageInput) else len(part) for part in parts])
+        extent = int(offsets_AL.max()) + 1 if ids else 0
+        return Segment(ids_L=torch.tensor(ids), offsets_AL=offsets_AL, extent=extent, images=images)
+
+    def _refusal(self, length: int, *keys: Hashable) -> str | None:
+        if length <= self._max_length:
+            return None
+        sizes = " and ".join(str(self._images[key].tokens) for key in keys)
+        shown = f" and the images {sizes} tokens" if keys else ""
+        return (
+            f"the comparison has {length} tokens and the model reads {self._max_length}: the prompt has "
+            f"{len(self._prompt)} tokens{shown}; shorten the prompt or lower max_pixels"
+        )
+
+
+class _JointTree(Tree):
+    """The second image sees the first, as in one message of two images."""
+
+    def _candidates(self) -> list[dict[Name, Segment]]:
+        images = self._images.items()
+        return [{(key,): self._segment(image).after(self._start, PREFIX) for key, image in images}]
+
+    @cached_property
+    def _seconds(self) -> dict[Hashable, Segment]:
+        texts = self._texts
+        question = texts.readout(self._prompt)
+        return {key: self._segment(texts.second, image, question) for key, image in self._images.items()}
+
+    def _answer(self, name: Name) -> Segment:
+        first: Name = (name[0],)
+        return self._seconds[name[1]].after(self.levels[1][first].end, PREFIX, first)
+
+    def _pair_refusal(self, first: Hashable, second: Hashable) -> str | None:
+        length = len(self.prefix) + len(self.levels[1][first,]) + len(self._seconds[second])
+        return self._refusal(length, first, second)
+
+
+class _LateTree(Tree):
+    """A candidate is read once and summed up for each slot; answers see two suffixes."""
+
+    def _candidates(self) -> list[dict[Name, Segment]]:
+        suffixes = [self._segment(suffix) for suffix in self._texts.suffixes]
+        restated = self._texts.restated(self._prompt)
+        candidates: dict[Name, Segment] = {}
+        slots: dict[Name, Segment] = {}
+        for key, image in self._images.items():
+            candidate = self._segment(image, restated).after(self._start, PREFIX)
+            candidates[key,] = candidate
+            start = candidate.end
+            for slot, suffix in enumerate(suffixes):
+                slots[key, "slot", slot] = suffix.after(start, PREFIX, (key,))
+                start += suffix.extent
+        return [candidates, slots]
+
+    @cached_property
+    def _close(self) -> Segment:
+        return self._segment(self._texts.question)
+
+    def _answer(self, name: Name) -> Segment:
+        first, second = name
+        # After both suffixes of the longer candidate.
+        start = max(self.levels[2][first, "slot", 1].end, self.levels[2][second, "slot", 1].end)
+        return self._close.after(start, PREFIX, (first, "slot", 0), (second, "slot", 1))
+
+    def _pair_refusal(self, first: Hashable, second: Hashable) -> str | None:
+        return self._candidate_refusal(first) or self._candidate_refusal(second)
+
+    def _candidate_refusal(self, key: Hashable) -> str | None:
+        segments = (
+            self.prefix,
+            self.levels[1][key,],
+            self.levels[2][key, "slot", 0],
+            self.levels[2][key, "slot", 1],
+        )
+        return self._refusal(sum(map(len, segments)) + len(self._close), key)
+
+
+class _AloneTree(Tree):
+    """Heads that read one candidate at a time: a comparison is between two readouts."""
+
+    def readouts(self, pair: Pair) -> tuple[Name, Name]:
+        return (pair[0],), (pair[1],)
+
+    @cached_property
+    def _answers(self) -> dict[Hashable, Segment]:
+        question = self._texts.readout(self._prompt)
+        return {
+            key: self._segment(image, question).after(self._start, PREFIX)
+            for key, image in self._images.items()
+        }
+
+    def _answer(self, name: Name) -> Segment:
+        return self._answers[name[0]]
+
+    def _pair_refusal(self, first: Hashable, second: Hashable) -> str | None:
+        return self._candidate_refusal(first) or self._candidate_refusal(second)
+
+    def _candidate_refusal(self, key: Hashable) -> str | None:
+        return self._refusal(len(self.prefix) + len(self._answers[key]), key)
+
+
+TREES: dict[str, type[Tree]] = {"joint": _JointTree, "late": _LateTree, "alone": _AloneTree}
+"""By the attention of a `JudgeSpec`."""
+
+
+def path(tree: Tree, answer: Segment) -> list[Segment]:
+    """The segments of an answer of the joint attention or alone, one causal sequence in reading order."""
+    shared = {name: segment for level in tree.levels for name, segment in level.items()}
+    return [*(shared[name] for name in answer.sees), answer]

@@ -3,17 +3,18 @@
 One presentation order, one outcome for each comparison. Reading both orders, batching and matrices belong
 to `prefrm.engine`; saving and loading belong to `prefrm.bundle`.
 
-Shapes: B sequences, N comparisons, R readouts, L positions, V depths of image features, T tokens of an
-image, D hidden.
+Shapes: B rows, L positions, A axes of a position, T tokens of a packed batch or of an image, N comparisons,
+R readouts, V depths of image features, D hidden.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from prefrm.errors import ConfigError
+from prefrm.judge.attention import Attend, segment_attention, use_attend
 from prefrm.judge.backbones import BaseModel, Family, family_of, find_base, load_backbone
 from prefrm.judge.batch import JudgeBatch
 from prefrm.judge.heads import Head, build_head
@@ -52,6 +53,7 @@ class Judge(nn.Module):
         self.processor = processor
         self.spec = spec
         self.base = base
+        use_attend(self.model)
 
     @classmethod
     @quiet()
@@ -104,7 +106,13 @@ class Judge(nn.Module):
 
     def forward(self, batch: JudgeBatch) -> torch.Tensor:
         """The outcomes of the batch's comparisons: log-odds [N] or, with ties, log-probabilities [N, 3]."""
-        return self.outcomes(self.read(batch, self.encode(batch.distinct_images)), batch.pairs_N2)
+        features = self.encode(batch.distinct_images)
+        batch = batch.to(self.device)
+        shown = [features[image] for image in batch.images]
+        hidden_1TD = self.hidden(
+            batch.ids_T[None], batch.positions_AT[:, None], shown, segment_attention(batch)
+        )
+        return self.outcomes(self.read(hidden_1TD[0, batch.reads_R]), batch.pairs_N2)
 
     def encode(self, images: Sequence[ImageInput], fill: int = 0) -> dict[ImageInput, torch.Tensor]:
         """Run the vision tower once over all of `images`: features [V, T, D] for each.
@@ -115,20 +123,31 @@ class Judge(nn.Module):
         """
         return dict(zip(images, self.family.encode(self.model, images, fill), strict=True))
 
-    def read(self, batch: JudgeBatch, features: Mapping[ImageInput, torch.Tensor]) -> torch.Tensor:
-        """The head's readings [R, ...] from features that `encode` made earlier."""
-        batch = batch.to(self.device)
-        model = self.model
-        embeds_BLD = model.get_input_embeddings()(batch.ids_BL)
-        shown = [features[image] for row in batch.images for image in row]
-        features_VND = torch.cat(shown or [embeds_BLD[:1, :0]], dim=1).to(embeds_BLD.dtype)
-        where_BL = batch.ids_BL == self.processor.layout.image_token_id
+    def hidden(
+        self,
+        ids_BL: torch.Tensor,
+        positions_ABL: torch.Tensor,
+        features: Sequence[torch.Tensor],
+        attend: Attend,
+    ) -> torch.Tensor:
+        """The last hidden states [B, L, D] of rows of tokens, after the final norm.
+
+        Args:
+            ids_BL: int64; an image's tokens are placeholders.
+            positions_ABL: int64.
+            features: [V, T, D] of each image, in the order of their tokens.
+            attend: the attention of every layer.
+        """
+        embeds_BLD = self.model.get_input_embeddings()(ids_BL)
+        features_VND = torch.cat([*features] or [embeds_BLD[:1, :0]], dim=1).to(embeds_BLD.dtype)
+        where_BL = ids_BL == self.processor.layout.image_token_id
         embeds_BLD = embeds_BLD.masked_scatter(where_BL[..., None], features_VND[0])
-        mask = batch.mask if batch.mask.ndim == 2 else _additive(batch.mask, embeds_BLD.dtype)
-        hidden_BLD = self.family.read(model, embeds_BLD, mask, batch.positions_ABL, features_VND, where_BL)
-        hidden_RD = hidden_BLD[batch.reads_R2[:, 0], batch.reads_R2[:, 1]]
+        return self.family.read(self.model, embeds_BLD, positions_ABL, features_VND, where_BL, attend)
+
+    def read(self, hidden_RD: torch.Tensor) -> torch.Tensor:
+        """The head's readings [R, ...] of last hidden states."""
         answers = list(self.processor.layout.answers)
-        return self.head.read(hidden_RD, model.get_output_embeddings().weight[answers])
+        return self.head.read(hidden_RD, self.model.get_output_embeddings().weight[answers])
 
     def outcomes(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor:
         """What `readings` say of comparisons between them, as `forward`."""
@@ -140,13 +159,6 @@ class Judge(nn.Module):
     ) -> torch.Tensor:
         """The loss that trains this judge's head, as in `prefrm.judge.losses`."""
         return loss_of(self.spec.head, ties=self.spec.ties)(outcomes, p_N, weight_N)
-
-
-def _additive(mask_B1LL: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """0 where attention is allowed and the lowest number elsewhere: what is added to the scores."""
-    return torch.zeros(mask_B1LL.shape, dtype=dtype, device=mask_B1LL.device).masked_fill(
-        ~mask_B1LL, torch.finfo(dtype).min
-    )
 
 
 def resolve_device(device: torch.device | str) -> torch.device:

@@ -5,6 +5,7 @@ as an image placeholder, is cut inside the spelling and tokenized as ordinary te
 """
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,17 +14,22 @@ from prefrm.prompts import RenderedTemplate, Template
 
 __all__ = ["TokenLayout", "render"]
 
-# A private-use character that no chat template touches; it marks the prompt's place while rendering.
-PROMPT_MARK = "\ue000"
+# Private-use characters that no chat template touches; they mark places while rendering.
+PROMPT_MARK, SUFFIX_MARK = "\ue000", "\ue001"
 
 
 class TokenLayout:
     """The fixed runs of tokens around a prompt and its images, and the ids of the answers.
 
-    In reading order: `instruction`, the prompt, `first`, image, `second`, image, the readout; `second` and
-    its image are absent where the template shows one image. The readout is `question`, or, where the
-    template states the prompt twice, `again`, the prompt, `question`. The chat template's own text
-    (roles, system prompt, image delimiters) is part of these runs.
+    In reading order, by attention:
+
+        joint   `instruction`, prompt, `first`, image, `second`, image, `again`, prompt, `question`
+        alone   `instruction`, prompt, `first`, image, `again`, prompt, `question`
+        late    `instruction`, prompt, `first`, image, `again`, prompt, one of `suffixes`, `question`
+
+    `again` and the prompt after it are absent where the template states the prompt once. Of a late template,
+    `question` is the last token alone, and what the chat template writes before it ends each suffix. The chat
+    template's own text (roles, system prompt, image delimiters) is part of these runs.
 
     Args:
         tokenizer: of `transformers`.
@@ -42,11 +48,17 @@ class TokenLayout:
         self.image_token_id = image_token_id
         self._tokenizer = tokenizer
         image_token = tokenizer.convert_ids_to_tokens(image_token_id)
-        between, after = rendered.between, rendered.after
         self.instruction = self._encode(rendered.before)
-        self.first, *second, last = (self._encode(text) for text in between)
+        self.first, *second, last = (self._encode(text) for text in rendered.between)
         self.second = second[0] if second else []
-        self.again, self.question = ([], last) if after is None else (last, self._encode(after))
+        self.again, self.question = (
+            ([], last) if rendered.after is None else (last, self._encode(rendered.after))
+        )
+        self.suffixes: list[list[int]] = []
+        if template.suffixes is not None:
+            *close, end = self.question
+            self.suffixes = [[*self._encode(text), *close] for text in template.suffixes]
+            self.question = [end]
         self.answers = tuple(self._answer(answer) for answer in template.answers)
         added = tokenizer.added_tokens_decoder
         self._control = {index for index, token in added.items() if token.special} | {image_token_id}
@@ -69,9 +81,13 @@ class TokenLayout:
             raise RecordError(f"the prompt spells control tokens of the model: {text[:60]!r}")
         return ids
 
+    def restated(self, prompt: list[int]) -> list[int]:
+        """The tokens after the last image that state the prompt again, if the template does."""
+        return self.again if self.template.again is None else [*self.again, *prompt]
+
     def readout(self, prompt: list[int]) -> list[int]:
-        """What follows the second image, from the ids of the prompt."""
-        return [*self.again, *prompt, *self.question] if self.template.again is not None else self.question
+        """The tokens after the last image, of attentions that read it and the answer in one run."""
+        return [*self.restated(prompt), *self.question]
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
@@ -105,6 +121,8 @@ def render(
         ConfigError: the chat template is absent or does not render the message as expected.
     """
     image_token = tokenizer.convert_ids_to_tokens(image_token_id)
+    if template.suffixes is not None:
+        template = replace(template, suffixes=(SUFFIX_MARK, SUFFIX_MARK))
     messages = template.messages(PROMPT_MARK)
     if images_in_text:
         messages = _written(messages, image_token)
@@ -126,14 +144,24 @@ def _written(messages: list[dict[str, Any]], image_token: str) -> list[dict[str,
 
 
 def _cut(text: str, template: Template, image_token: str) -> RenderedTemplate:
-    before, *rest = text.split(PROMPT_MARK)
+    whole, *after = text.split(SUFFIX_MARK)
+    before, *rest = whole.split(PROMPT_MARK)
     times = 1 if template.again is None else 2
     between = rest[0].split(image_token) if rest else []
     shown = template.images
     images = "1 image" if shown == 1 else f"{shown} images"
-    if len(rest) != times or len(between) != shown + 1 or text.count(image_token) != shown:
+    suffixes = 0 if template.suffixes is None else 1
+    if (
+        len(rest) != times
+        or len(between) != shown + 1
+        or text.count(image_token) != shown
+        or len(after) != suffixes
+        or (suffixes and times == 2 and rest[1])
+    ):
+        readable = text.replace(PROMPT_MARK, "<prompt>").replace(SUFFIX_MARK, "<suffix>")
         raise ConfigError(
             f"the tokenizer's chat template should render the prompt {('once', 'twice')[times - 1]} and "
-            f"{images} after it as {image_token!r}; it rendered {text.replace(PROMPT_MARK, '<prompt>')!r}"
+            f"{images} after it as {image_token!r}; it rendered {readable!r}"
         )
-    return RenderedTemplate(before=before, between=tuple(between), after=rest[1] if times == 2 else None)
+    last = after or rest[1:]
+    return RenderedTemplate(before=before, between=tuple(between), after=last[0] if last else None)

@@ -17,13 +17,11 @@ from prefrm.winmatrix import CalibrationMap, calibration_map
 
 __all__ = ["CalibrationRecord", "Manifest"]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MALFORMED = f"{MANIFEST} is malformed"
 # Most of it are the held-out metrics.
 MOST_BYTES = 4 * 2**20
 WEIGHTS = ("model", "adapter")
-# Positions that a slot of the isolated attention can take; no model reads so many.
-MOST_STRIDE = 2**24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +68,6 @@ class Manifest:
         spec: the choices that made the judge.
         template: the wording with which it was trained, whatever the library's template is today.
         rendered: that wording as the base model's chat template rendered it.
-        stride: the positions that a slot of the isolated attention takes.
         weights: "model" or "adapter".
         base_revision: the hub's commit of the base model, or None for a folder.
         base_sha256: hash of the base model's weights.
@@ -87,7 +84,6 @@ class Manifest:
     spec: JudgeSpec
     template: Template
     rendered: RenderedTemplate
-    stride: int
     weights: Literal["model", "adapter"]
     base_revision: str | None
     base_sha256: str
@@ -101,8 +97,6 @@ class Manifest:
         self.spec.check_template(self.template)
         if not self.rendered.fits(self.template):
             raise ConfigError(f"rendered has other texts than the template {self.template.id!r} has images")
-        if not 1 <= self.stride <= MOST_STRIDE:
-            raise ConfigError(f"stride must be from 1 to {MOST_STRIDE}; received {self.stride}")
         if len(self.base_sha256) != 64 or not HEX.issuperset(self.base_sha256):
             raise ConfigError(f"base_sha256 must be 64 hexadecimal digits; received {self.base_sha256!r}")
         for path in self.files:

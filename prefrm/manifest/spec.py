@@ -1,6 +1,5 @@
 """What a judge is, in plain data: enough to build one from a base model."""
 
-import math
 from dataclasses import dataclass
 
 from prefrm.errors import ConfigError
@@ -8,8 +7,9 @@ from prefrm.prompts import Template, default_template, get_template
 
 __all__ = ["ATTENTIONS", "HEADS", "QUANTIZATIONS", "JudgeSpec"]
 
-HEADS = ("verdict", "scalar", "embedding")
-ATTENTIONS = ("joint", "isolated")
+ATTENTIONS = {"verdict": ("late", "joint"), "scalar": ("alone",), "embedding": ("alone",)}
+"""Of each head; the first is the default."""
+HEADS = tuple(ATTENTIONS)
 QUANTIZATIONS = ("nf4",)
 
 
@@ -24,17 +24,16 @@ class JudgeSpec:
         head: what is read off the model; one of `HEADS`. "verdict" looks at two images and answers which
             is better; "scalar" gives each image a utility (Bradley-Terry); "embedding" gives each a
             vector (general preference model), which can say that A beats B, B beats C and C beats A.
-        attention: what the two images of a verdict see of each other; one of `ATTENTIONS`. "joint" lets
-            the second see the first; "isolated" lets neither see the other, so that each is read once.
-        template: the id of a prompt template; "" is the default for the head.
+        attention: what candidates see of each other; one of `ATTENTIONS` of the head, "" is its default.
+            "late" reads a candidate once, sums it up in a short suffix for each slot, and the answer sees two
+            suffixes (late interaction, as in ColBERT, arXiv 2004.12832); "joint" lets the second image
+            see the first; "alone" is the attention of heads that read one image at a time.
+        template: the id of a prompt template; "" is the default for the attention.
         ties: whether the judge gives a probability that neither is better: from a third answer
             (verdict), or by Bradley-Terry with ties (scalar).
         embedding_dim: even; how many numbers an embedding has.
         min_pixels: an image is enlarged to at least so many pixels; None keeps the base model's own bound.
         max_pixels: an image is reduced to at most so many pixels; None keeps the base model's own bound.
-        max_aspect_ratio: at least 1; of the isolated attention and models that keep an image's shape, the
-            most extreme ratio of an image's sides that fits into a slot: 1 for square images alone. Slots
-            stand as far apart as that takes; the closer, the faster a small model learns to compare them.
         quantize: how the language model's linear layers are stored, one of `QUANTIZATIONS`; None keeps them
             as they are.
     """
@@ -42,25 +41,25 @@ class JudgeSpec:
     base_model: str
     revision: str | None = None
     head: str = "verdict"
-    attention: str = "joint"
+    attention: str = ""
     template: str = ""
     ties: bool = False
     embedding_dim: int = 8
     min_pixels: int | None = None
     max_pixels: int | None = None
-    max_aspect_ratio: float = 4.0
     quantize: str | None = None
 
     def __post_init__(self) -> None:
         if not self.base_model:
             raise ConfigError("base_model is empty; give a model hub's id, a folder, or shipped:NAME")
-        for name, value, known in (("head", self.head, HEADS), ("attention", self.attention, ATTENTIONS)):
-            if value not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}; received {value!r}")
-        if self.attention == "isolated" and not self.is_pairwise:
+        if self.head not in HEADS:
+            raise ConfigError(f"head must be one of {', '.join(HEADS)}; received {self.head!r}")
+        known = ATTENTIONS[self.head]
+        if not self.attention:
+            object.__setattr__(self, "attention", known[0])
+        if self.attention not in known:
             raise ConfigError(
-                f"attention is what the two images of a verdict see of each other, and the {self.head} head "
-                "reads one image at a time; leave attention out"
+                f"attention of the {self.head} head must be {' or '.join(known)}; received {self.attention!r}"
             )
         if self.ties and self.head == "embedding":
             raise ConfigError("ties needs the verdict or the scalar head; the embedding head has no ties")
@@ -76,8 +75,6 @@ class JudgeSpec:
         for name in ("min_pixels", "max_pixels"):
             if (pixels := getattr(self, name)) is not None and pixels < 1:
                 raise ConfigError(f"{name} must be at least 1; received {pixels}")
-        if not 1 <= self.max_aspect_ratio < math.inf:
-            raise ConfigError(f"max_aspect_ratio must be at least 1; received {self.max_aspect_ratio}")
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
             raise ConfigError(f"min_pixels ({self.min_pixels}) is larger than max_pixels ({self.max_pixels})")
 
@@ -87,28 +84,19 @@ class JudgeSpec:
         return self.head == "verdict"
 
     @property
-    def reads_groups(self) -> bool:
-        """Whether all comparisons of a group are read at the cost of its images, not of its pairs."""
-        return not self.is_pairwise or self.attention == "isolated"
-
-    @property
-    def images_shown(self) -> int:
-        """How many images the judge looks at at once: 2 or 1."""
-        return 2 if self.is_pairwise else 1
-
-    @property
     def _asks_ties(self) -> bool:
         return self.ties and self.is_pairwise
 
     @property
     def _fitting_template(self) -> str:
-        return default_template(images=self.images_shown, ties=self._asks_ties)
+        return default_template(attention=self.attention, ties=self._asks_ties)
 
     def check_template(self, template: Template) -> None:
         """Raise `ConfigError` unless a judge of this specification can be asked with `template`."""
-        if template.images != self.images_shown or template.ties != self._asks_ties:
+        if template.attention != self.attention or template.ties != self._asks_ties:
             raise ConfigError(
-                f"template {template.id!r} shows {template.images} image(s) and "
+                f"template {template.id!r} is for attention {template.attention!r} and "
                 f"{'has an' if template.ties else 'has no'} answer for a tie; the {self.head} head with "
-                f"ties={str(self.ties).lower()} needs another, such as {self._fitting_template!r}"
+                f"attention={self.attention} and ties={str(self.ties).lower()} needs another, such as "
+                f"{self._fitting_template!r}"
             )

@@ -57,15 +57,16 @@ def plain_positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Ten
 def read_embeds(
     backbone: Any,
     embeds_BLD: torch.Tensor,
-    mask: torch.Tensor,
     positions_ABL: torch.Tensor,
     features_VND: torch.Tensor,
     where_BL: torch.Tensor,
+    attend: Callable[..., torch.Tensor],
+    **deeper: Any,
 ) -> torch.Tensor:
     """The `read` of families of which an image's features enter as embeddings alone."""
     positions = positions_ABL if len(positions_ABL) > 1 else positions_ABL[0]
-    hidden_BLD: torch.Tensor = backbone.model(
-        inputs_embeds=embeds_BLD, attention_mask=mask, position_ids=positions, use_cache=False
+    hidden_BLD: torch.Tensor = backbone.get_decoder()(
+        inputs_embeds=embeds_BLD, position_ids=positions, use_cache=False, attend=attend, **deeper
     ).last_hidden_state
     return hidden_BLD
 
@@ -89,14 +90,12 @@ class Family:
         encode: (backbone, N images, fill) -> N features [V, T, D]: what enters the language model in the
             place of the image's tokens, and, of families that have it, what is added at deeper layers. One
             pass, in which `fill` more patches or tiles are computed for nothing.
-        extent: (tokenizer, configuration, image processor, ratio) -> the most positions that one image can
-            advance, of families that keep an image's shape one whose sides are no further apart than `ratio`.
         unit_patches: how many patches one of an image's `units` is, in a model of that configuration.
         max_length: how many positions a model of that configuration reads.
         positions: (configuration, text lengths and images in order) -> position ids [A, L] from 0.
-        read: (backbone, embeddings [B, L, D], mask [B, L] or [B, 1, L, L], positions [A, B, L], features
-            of all images [V, N * T, D], where they stand [B, L]) -> the last hidden state [B, L, D],
-            after the final norm.
+        read: (backbone, embeddings [B, L, D], positions [A, B, L], features of all images [V, N * T, D],
+            where they stand [B, L], attention of every layer) -> the last hidden state [B, L, D], after the
+            final norm.
         images_in_text: whether images are written into a message's text as their token, because the
             family's chat templates put all images before all text.
     """
@@ -110,12 +109,12 @@ class Family:
     prepare: Callable[[Any, Image.Image], tuple[torch.Tensor, tuple[int, ...]]]
     spell: Callable[[Any, Any, tuple[int, ...]], list[int]]
     encode: Callable[[Any, Sequence[ImageInput], int], Sequence[torch.Tensor]]
-    extent: Callable[[Any, Any, Any, float], int]
     shrink: Callable[[Any, Image.Image], Image.Image | None] = lambda *_: None
     unit_patches: Callable[[Any], int] = tile_patches
     max_length: Callable[[Any], int] = most_positions
     positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor] = plain_positions
     read: Callable[
-        [Any, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
+        [Any, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Callable[..., torch.Tensor]],
+        torch.Tensor,
     ] = read_embeds
     images_in_text: bool = False

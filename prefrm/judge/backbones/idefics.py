@@ -72,13 +72,6 @@ def _encode(backbone: Any, images: Sequence[ImageInput], fill: int = 0) -> Seque
     return [part_KTD.flatten(0, 1)[None] for part_KTD in parts[: len(images)]]
 
 
-def _extent(tokenizer: Any, config: Any, image_processor: Any, ratio: float) -> int:
-    edge = image_processor.size["longest_edge"]
-    count = math.ceil((edge + edge % 2) / image_processor.max_image_size["longest_edge"])
-    whole = count == 1 or not image_processor.do_image_splitting
-    return len(_spell(tokenizer, config, (0, 0) if whole else (count, count)))
-
-
 def _same(image_processor: Any, config: Any) -> Mapping[str, tuple[object, object]]:
     return {
         "max_image_size": (image_processor.max_image_size["longest_edge"], config.vision_config.image_size)
@@ -99,6 +92,5 @@ IDEFICS3 = Family(
     prepare=_prepare,
     spell=_spell,
     encode=_encode,
-    extent=_extent,
 )
 SMOLVLM = replace(IDEFICS3, model_type="smolvlm")

@@ -110,17 +110,6 @@ def _packed(backbone: Any, grid: tuple[int, ...], parts_KTD: torch.Tensor) -> to
     return torch.cat([parts_KTD[0], rows_DHW.flatten(1).T])
 
 
-def _extent(tokenizer: Any, config: Any, image_processor: Any, ratio: float) -> int:
-    """Tiles whose padding is cut off may have up to so many features more than tiles that were shrunk."""
-    tile, side = image_processor.size["height"], _side(config)
-    most = int(TOLERANCE**2 * _most_features(config))
-    counts: list[int] = [
-        min(height // tile * side * (width // tile * side), most) + height // tile * side
-        for height, width in image_processor.image_grid_pinpoints
-    ]
-    return side**2 + max(counts)
-
-
 def _same(image_processor: Any, config: Any) -> Mapping[str, tuple[object, object]]:
     side = config.vision_config.image_size
     size = image_processor.size
@@ -141,6 +130,5 @@ LLAVA_ONEVISION = Family(
     prepare=_prepare,
     spell=_spell,
     encode=_encode,
-    extent=_extent,
     images_in_text=True,
 )

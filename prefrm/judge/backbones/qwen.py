@@ -5,7 +5,7 @@ T tokens of an image, V depths of features, D hidden, A axes of a position, L po
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from prefrm.errors import ConfigError
-from prefrm.judge.backbones.family import Family, language_layers
+from prefrm.judge.backbones.family import Family, language_layers, read_embeds
 from prefrm.judge.images import ImageInput
 from prefrm.media import DEFAULT_LIMITS
 
@@ -54,17 +54,6 @@ def _positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
     return mrope_positions(plain, config.vision_config.spatial_merge_size)
 
 
-def _extent(tokenizer: Any, config: Any, image_processor: Any, ratio: float) -> int:
-    """Tokens along the longer side of the longest image.
-
-    Unless it is square, one more than sides in proportion would have: the shorter one may be rounded down
-    and the longer one up.
-    """
-    side: int = config.vision_config.spatial_merge_size * config.vision_config.patch_size
-    most: float = max(image_processor.size.values()) / side**2
-    return math.ceil(math.sqrt(most * ratio)) + (ratio > 1)
-
-
 def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
     tokens: int = math.prod(grid) // config.vision_config.spatial_merge_size**2
     return [config.image_token_id] * tokens
@@ -97,24 +86,17 @@ def _encode_deep(backbone: Any, images: Sequence[ImageInput], fill: int = 0) -> 
 def _read_deep(
     backbone: Any,
     embeds_BLD: torch.Tensor,
-    mask: torch.Tensor,
     positions_ABL: torch.Tensor,
     features_VND: torch.Tensor,
     where_BL: torch.Tensor,
+    attend: Callable[..., torch.Tensor],
 ) -> torch.Tensor:
     """Features of earlier layers of the vision tower are added after the first layers of the language model.
 
     That is DeepStack (arXiv 2406.04334).
     """
-    hidden_BLD: torch.Tensor = backbone.model.language_model(
-        inputs_embeds=embeds_BLD,
-        attention_mask=mask,
-        position_ids=positions_ABL,
-        visual_pos_masks=where_BL,
-        deepstack_visual_embeds=list(features_VND[1:]),
-        use_cache=False,
-    ).last_hidden_state
-    return hidden_BLD
+    deeper = {"visual_pos_masks": where_BL, "deepstack_visual_embeds": list(features_VND[1:])}
+    return read_embeds(backbone, embeds_BLD, positions_ABL, features_VND, where_BL, attend, **deeper)
 
 
 def _shrink(image_processor: Any, image: Image.Image) -> Image.Image | None:
@@ -176,7 +158,6 @@ QWEN2_VL = Family(
     shrink=_shrink,
     spell=_spell,
     encode=_encode,
-    extent=_extent,
     unit_patches=lambda config: 1,
     positions=_positions,
 )
