@@ -1,7 +1,7 @@
 """What the benchmark of judges trains: each case is a judge, a world, its label noise and a seed. No torch.
 
-All cases take the same number of optimizer steps. A step of a judge that reads pairs has PAIRS of them; a
-step of one that reads whole groups has GROUPS groups with all their comparisons.
+All cases take the same number of optimizer steps, and each step reads GROUPS groups with all their
+comparisons.
 """
 
 from collections.abc import Iterator
@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
-__all__ = ["CASES", "FLIP", "GROUPS", "JUDGES", "PAIRS", "SIZES", "STEPS", "Case", "Kind"]
+__all__ = ["CASES", "FLIP", "GROUPS", "JUDGES", "SIZES", "STEPS", "Case", "Kind"]
 
 STEPS = 300
-PAIRS = 64
 GROUPS = 8
 FLIP = 0.1
 """The share of training labels that are flipped, where nothing else is said."""

@@ -12,21 +12,22 @@ from typing import Any
 
 import torch
 
-from prefrm.bench.cases import GROUPS, JUDGES, PAIRS, Kind
+from prefrm.bench.cases import GROUPS, JUDGES, Kind
 from prefrm.bench.plain import StepClock, plain_rate, single_pairs
 from prefrm.bench.training import ADAPTER, LR, device_name, one_thread_on_cpu, spec_of
 from prefrm.files import write_whole
 from prefrm.judge import Judge
 from prefrm.records import read_groups
-from prefrm.train import OptimConfig
+from prefrm.train import DataConfig, OptimConfig
 from prefrm.train.adapters import add_lora
-from prefrm.train.examples import load_examples
+from prefrm.train.datasets import open_mixture, survey_data
 from prefrm.train.fit import fit
-from prefrm.train.mixing import Mixture
 
 __all__ = ["Speed", "measure_speeds"]
 
 ROUNDS = 3
+# In a step of the plain loop.
+PAIRS = 64
 TIMED_STEPS = 3
 
 
@@ -92,23 +93,20 @@ def _adapted(kind: Kind, device: str) -> Judge:
 
 
 def _prefrm_rate(judge: Judge, data: Path) -> float:
-    spec, clock = judge.spec, StepClock()
+    clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
-        examples = load_examples(
-            data, "train", unit="group" if spec.reads_groups else "pair", cache=output / "cache"
-        )
+        learned = DataConfig(path=data, validation=None, test=None)
+        cache = output / "cache"
         fit(
             judge,
-            Mixture([examples], seed=0),
-            OptimConfig(steps=TIMED_STEPS + 1, batch_size=GROUPS if spec.reads_groups else PAIRS, lr=LR),
+            open_mixture(learned, survey_data(learned, cache), seed=0, cache=cache),
+            OptimConfig(steps=TIMED_STEPS + 1, batch_size=GROUPS, lr=LR),
             output=output,
             seed=0,
             callbacks=[clock],
         )
-    if not spec.reads_groups:
-        return PAIRS / clock.median
-    orders = 2 if spec.is_pairwise else 1
+    orders = 2 if judge.spec.is_pairwise else 1
     return orders * GROUPS * _comparisons_a_group(data) / clock.median
 
 

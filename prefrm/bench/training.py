@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from prefrm.bench.cases import CASES, GROUPS, PAIRS, STEPS, Case, Kind
+from prefrm.bench.cases import CASES, GROUPS, STEPS, Case, Kind
 from prefrm.bench.provenance import prefrm_version
 from prefrm.files import write_whole
 from prefrm.judge import JudgeSpec
@@ -131,13 +131,12 @@ def read_row(case: Case, runs: Path, *, steps: int, device: str) -> Row | None:
 
 
 def _config(case: Case, runs: Path, steps: int, device: str) -> TrainConfig:
-    spec = spec_of(case.kind)
     return TrainConfig(
         output=runs / case.name,
-        judge=spec,
+        judge=spec_of(case.kind),
         data=DataConfig(path=runs / "data" / case.data),
         adapter=ADAPTER,
-        optim=OptimConfig(steps=steps, batch_size=GROUPS if spec.reads_groups else PAIRS, lr=LR),
+        optim=OptimConfig(steps=steps, batch_size=GROUPS, lr=LR),
         device=device,
         seed=case.seed,
     )

@@ -46,6 +46,6 @@ class Settings:
     between the engine and the server."""
 
     data: ShapesOptions = field(default_factory=ShapesOptions)
-    judge: OptimConfig = field(default_factory=lambda: OptimConfig(steps=300, batch_size=64, lr=2e-3))
+    judge: OptimConfig = field(default_factory=lambda: OptimConfig(steps=300, batch_size=5, lr=2e-3))
     policy: PolicySettings = field(default_factory=PolicySettings)
     parity_groups: int = 24

@@ -77,7 +77,7 @@ def _make_judge(narrator: Narrator, out: Path, config: TrainConfig, settings: Se
         trained = run(config)
         narrator.say(
             f"{trained.trainable:,} weights trained in {config.optim.steps} steps of "
-            f"{config.optim.batch_size} comparisons, both presentation orders"
+            f"{config.optim.batch_size} groups with all their comparisons, both presentation orders"
         )
     with narrator.stage("Evaluation", "held-out prompts and clean labels, before and after"):
         before, after = judging.untrained(config), trained.held_out

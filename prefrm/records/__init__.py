@@ -7,6 +7,7 @@ came from.
 from prefrm.records.info import DatasetInfo, read_info, write_info
 from prefrm.records.parquet import (
     SPLITS,
+    arrow_schema,
     count_groups,
     count_row_groups,
     read_groups,
@@ -23,7 +24,7 @@ from prefrm.records.record import (
     comparisons_from_scores,
     prompt_key,
 )
-from prefrm.records.row import Fingerprint, fingerprint
+from prefrm.records.row import Fingerprint, fingerprint, from_row, to_row
 
 __all__ = [
     "SPLITS",
@@ -32,17 +33,20 @@ __all__ = [
     "DatasetInfo",
     "Fingerprint",
     "PreferenceGroup",
+    "arrow_schema",
     "comparisons_from_ranking",
     "comparisons_from_scores",
     "count_groups",
     "count_row_groups",
     "fingerprint",
+    "from_row",
     "prompt_key",
     "read_groups",
     "read_info",
     "read_row_groups",
     "row_group_sizes",
     "split_file",
+    "to_row",
     "write_groups",
     "write_info",
 ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SPLITS",
+    "arrow_schema",
     "count_groups",
     "count_row_groups",
     "read_groups",
@@ -43,10 +44,10 @@ def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: s
     partial = target.with_suffix(".partial")
     count = 0
     try:
-        with pq.ParquetWriter(partial, _schema(pa), write_page_checksum=True) as writer:
+        with pq.ParquetWriter(partial, arrow_schema(), write_page_checksum=True) as writer:
             for batch in chunks(_unique(groups, target), 256):
                 rows = [to_row(group) for group in batch]
-                writer.write_table(pa.Table.from_pylist(rows, schema=_schema(pa)))
+                writer.write_table(pa.Table.from_pylist(rows, schema=arrow_schema()))
                 count += len(rows)
         partial.replace(target)
     finally:
@@ -77,11 +78,10 @@ def read_row_groups(folder: Path | str, split: str, numbers: Iterable[int]) -> I
 def _read(
     folder: Path | str, split: str, row_groups: Iterable[int] | None = None
 ) -> Iterator[PreferenceGroup]:
-    pa, _ = _pyarrow()
     with _open_split(folder, split) as file:
         for number in range(file.num_row_groups) if row_groups is None else row_groups:
             count, rows = 0, file.metadata.row_group(number).num_rows
-            for batch in file.iter_batches(64, row_groups=[number], columns=_schema(pa).names):
+            for batch in file.iter_batches(64, row_groups=[number], columns=arrow_schema().names):
                 for row in batch.to_pylist():
                     count += 1
                     yield from_row(row)
@@ -115,23 +115,9 @@ def split_file(folder: Path | str, split: str) -> Path:
     return path
 
 
-@contextmanager
-def _open_split(folder: Path | str, split: str) -> "Iterator[pq.ParquetFile]":
-    pa, pq = _pyarrow()
-    path = split_file(folder, split)
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if missing := set(_schema(pa).names) - set(file.schema_arrow.names):
-                raise DatasetError(f"{path} is no preference dataset: it lacks the columns {sorted(missing)}")
-            yield file
-    except DataError:
-        raise
-    # pyarrow raises many kinds on a damaged file; all of them mean that it cannot be read.
-    except Exception as error:
-        raise DatasetError(f"{path} cannot be read; it is damaged or no parquet file: {error}") from error
-
-
-def _schema(pa: Any) -> "pa.Schema":
+def arrow_schema() -> "pa.Schema":
+    """The columns that `to_row` fills."""
+    pa, _ = _pyarrow()
     comparison = pa.struct(
         [("i", pa.int32()), ("j", pa.int32()), ("p", pa.float64()), ("weight", pa.float64())]
     )
@@ -146,6 +132,22 @@ def _schema(pa: Any) -> "pa.Schema":
             ("texts", pa.list_(pa.string())),
         ]
     )
+
+
+@contextmanager
+def _open_split(folder: Path | str, split: str) -> "Iterator[pq.ParquetFile]":
+    _, pq = _pyarrow()
+    path = split_file(folder, split)
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if missing := set(arrow_schema().names) - set(file.schema_arrow.names):
+                raise DatasetError(f"{path} is no preference dataset: it lacks the columns {sorted(missing)}")
+            yield file
+    except DataError:
+        raise
+    # pyarrow raises many kinds on a damaged file; all of them mean that it cannot be read.
+    except Exception as error:
+        raise DatasetError(f"{path} cannot be read; it is damaged or no parquet file: {error}") from error
 
 
 def _unique(groups: Iterable[PreferenceGroup], target: Path) -> Iterator[PreferenceGroup]:

@@ -89,6 +89,7 @@ def _base_model(name: str) -> str:
 
 def _steps(config: TrainConfig, done: int, processes: int) -> str:
     size = config.optim.batch_size * config.optim.accumulation * processes
-    unit = "groups with all their comparisons" if config.judge.reads_groups else "comparisons"
+    pairs = config.optim.pairs_per_group
+    read = "with all their comparisons" if pairs is None else f"with at most {pairs} comparisons of each"
     early = f" (stopped early, of {config.optim.steps})" if done < config.optim.steps else ""
-    return f"{done} steps{early} of {size} {unit}"
+    return f"{done} steps{early} of {size} groups {read}"

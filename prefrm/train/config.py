@@ -27,7 +27,7 @@ class MixConfig:
 
     Attributes:
         path: a dataset folder.
-        weight: > 0; examples are drawn from the datasets in proportion to their weights.
+        weight: > 0; groups are drawn from the datasets in proportion to their weights.
         train: the split that the judge learns from.
     """
 
@@ -48,10 +48,10 @@ class DataConfig:
         train: the split that the judge learns from.
         validation: the split that the calibration is fitted on; null leaves the judge uncalibrated.
         test: the split that the bundle's held-out metrics come from; null leaves them out.
-        weight: > 0; how often examples are drawn from this dataset, relative to those of `mix`.
+        weight: > 0; how often groups are drawn from this dataset, relative to those of `mix`.
         mix: further datasets to learn from; validation and test are of the first one alone.
         stream: read the training data lazily, where it does not fit into memory or onto the disk twice.
-        shuffle_buffer: of a stream, how many examples wait at once; the next one is drawn from them.
+        shuffle_buffer: of a stream, how many groups wait in memory; the next one is drawn from them.
         num_workers: processes, beside each that trains, that decode and prepare images ahead of the step;
             0 does it in between steps. Changes no result.
     """
@@ -63,7 +63,7 @@ class DataConfig:
     weight: float = 1.0
     mix: tuple[MixConfig, ...] = ()
     stream: bool = False
-    shuffle_buffer: int = 1024
+    shuffle_buffer: int = 256
     num_workers: int = 0
 
     def __post_init__(self) -> None:
@@ -112,15 +112,11 @@ class OptimConfig:
 
     Attributes:
         steps: optimizer steps.
-        batch_size: examples on one device in one forward pass. Of a joint verdict an example is a
-            comparison in one presentation order; of every other judge, which reads a group at the cost of
-            its images, it is a group with all its comparisons.
+        batch_size: groups on one device in one forward pass.
         accumulation: forward passes of each device in one optimizer step. The loss is the weighted mean over
             all comparisons of the step, so it is as if they were one larger batch.
-        group_tokens: of an isolated verdict, how many tokens one sequence may have. Attention takes memory
-            with the square of that; comparisons of a larger group are spread over several sequences, which
-            state the prompt and their images again and change no loss. Two images that are larger by
-            themselves are one sequence.
+        pairs_per_group: the most comparisons of a group that a step reads; another sample without replacement
+            in each step. Null reads all. A verdict is shown each of them in both presentation orders.
         lr: peak learning rate.
         warmup: share of the steps, in [0, 1), over which the rate rises.
         weight_decay: decoupled weight decay of the matrices.
@@ -131,9 +127,9 @@ class OptimConfig:
     """
 
     steps: int = 200
-    batch_size: int = 64
+    batch_size: int = 8
     accumulation: int = 1
-    group_tokens: int = 4096
+    pairs_per_group: int | None = None
     lr: float = 2e-4
     warmup: float = 0.05
     weight_decay: float = 0.0
@@ -142,7 +138,9 @@ class OptimConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "group_tokens", "lr", "max_grad_norm"):
+        if self.pairs_per_group is not None and self.pairs_per_group < 1:
+            raise ValueError(f"pairs_per_group must be at least 1; received {self.pairs_per_group}")
+        for name in ("steps", "batch_size", "accumulation", "lr", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite; received {getattr(self, name)}")
         if not 0 <= self.weight_decay < math.inf:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from prefrm.errors import DatasetError
 from prefrm.train.config import DataConfig, MixConfig
-from prefrm.train.examples import Unit, load_examples
-from prefrm.train.mixing import Examples, Mixture
+from prefrm.train.groups import StoredGroups, StreamedGroups
+from prefrm.train.mixing import Groups, Mixture
 from prefrm.train.prepared import Survey, prepare_split
 from prefrm.train.processes import gather, is_first
-from prefrm.train.streaming import StreamedExamples
 
 __all__ = ["data_fingerprint", "open_mixture", "survey_data"]
 
@@ -46,22 +45,19 @@ def data_fingerprint(data: DataConfig, surveys: Surveys) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def open_mixture(data: DataConfig, surveys: Surveys, *, unit: Unit, seed: int, cache: Path) -> Mixture:
+def open_mixture(data: DataConfig, surveys: Surveys, *, seed: int, cache: Path) -> Mixture:
     """What a judge learns from; `cache` is as in `survey_data`."""
     learned = _learned(data)
-    datasets: list[Examples] = [
-        StreamedExamples(
-            one.path, one.train, unit=unit, size=_examples(surveys[name], unit), buffer=data.shuffle_buffer
-        )
-        if data.stream
-        else load_examples(one.path, one.train, unit=unit, cache=cache / name)
-        for name, one in learned.items()
-    ]
+    datasets = [_open(one, data, surveys[name], cache / name) for name, one in learned.items()]
     return Mixture(datasets, seed=seed, weights=[one.weight for one in learned.values()])
 
 
-def _examples(survey: Survey, unit: Unit) -> int:
-    return 2 * survey.comparisons if unit == "pair" else survey.groups
+def _open(one: MixConfig, data: DataConfig, survey: Survey, cache: Path) -> Groups:
+    if data.stream:
+        return StreamedGroups(one.path, one.train, size=survey.groups, buffer=data.shuffle_buffer)
+    table = prepare_split(one.path, one.train, table=True, spare=cache).table
+    assert table is not None
+    return StoredGroups(table)
 
 
 def _learned(data: DataConfig) -> dict[str, MixConfig]:
@@ -96,6 +92,6 @@ def _survey_split(
         survey = prepare_split(folder, split, table=table, spare=cache / name).survey
     except DatasetError as error:
         raise DatasetError(f"{name}: {error}{advice}") from error
-    if not survey.comparisons:
+    if not survey.groups:
         raise DatasetError(f"{name}: {folder}/{split}.parquet holds no comparison{advice}")
     return survey

@@ -1,4 +1,4 @@
-"""Training itself: a judge, a mixture of examples, and what the loop needs to bring them together."""
+"""Training itself: a judge, a mixture of groups, and what the loop needs to bring them together."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ from prefrm.judge import Judge
 from prefrm.progress import track
 from prefrm.train.callbacks import MetricsFile, ReportProgress, StopAtNonFinite
 from prefrm.train.checkpoints import Checkpoints
+from prefrm.train.collate import GroupCollator, blank_batch
 from prefrm.train.config import OptimConfig
-from prefrm.train.data import ComparisonCollator, blank_batch
 from prefrm.train.memory import activation_checkpointing
 from prefrm.train.mixing import Mixture, Shares
 from prefrm.train.processes import gather, is_first, processes, rank
@@ -74,10 +74,11 @@ def fit(
             mixture,
             batch_size=optim.batch_size,
             accumulation=optim.accumulation,
+            pairs_per_group=optim.pairs_per_group,
             processes=processes(),
             process=rank(),
         ),
-        data_collator=ComparisonCollator(judge.processor, group_tokens=optim.group_tokens),
+        data_collator=GroupCollator(judge.processor),
         callbacks=[
             *([] if validation is None else [validation]),
             StopAtNonFinite(),
@@ -162,7 +163,7 @@ def _arguments(
         logging_nan_inf_filter=False,
         save_strategy="no" if save_every is None else "steps",
         save_steps=save_every or optim.steps,
-        # The examples of the steps that are over are skipped where they are drawn.
+        # The groups of the steps that are over are skipped where they are drawn.
         ignore_data_skip=True,
         # The trackers that a run names are callbacks of its own (`prefrm.train.reporting`).
         report_to="none",

@@ -22,8 +22,7 @@ from prefrm.train.trainer import read_state
 __all__ = ["check_same_run", "identify_run"]
 
 # Where a run is, how it is shown and what is made of its weights changes none of them; nor does how often an
-# activation is computed, nor, as with FACTORS, how many sequences share a group. A revision counts as its
-# commit.
+# activation is computed. A revision counts as its commit.
 OF_NO_MATTER = (
     "output",
     "device",
@@ -35,12 +34,11 @@ OF_NO_MATTER = (
     "data.path",
     "data.num_workers",
     "optim.gradient_checkpointing",
-    "optim.group_tokens",
 )
-# A step learns from the same examples, with the same loss, however many forward passes and sequences share
-# them. What an adapter's dropout drops is drawn for each pass, though, and rounding is of each sum.
+# A step reads the same groups, with the same loss, however many forward passes share them. What an adapter's
+# dropout drops is drawn for each pass, though, and rounding is of each sum.
 FACTORS = ("optim.batch_size", "optim.accumulation")
-# They define the model, its input and the order of examples, and another version may do so otherwise.
+# They define the model, its input and the order of groups, and another version may do so otherwise.
 LIBRARIES = ("prefrm", "torch", "transformers", "peft", "tokenizers", "numpy", "pillow")
 # Of a hash, in a message.
 DIGITS = 12
@@ -51,8 +49,8 @@ def identify_run(
 ) -> dict[str, Any]:
     """Everything that the result of a run depends on, as flat JSON: settings, base model, data, libraries.
 
-    But for rounding and for what an adapter's dropout drops: both differ with how the examples of a step are
-    shared by forward passes and sequences, which a resumed run may change.
+    But for rounding and for what an adapter's dropout drops: both differ with how many forward passes
+    share the groups of a step, which a resumed run may change.
 
     Args:
         config: the settings.

@@ -11,13 +11,13 @@ from prefrm.winmatrix import Group, Scorer, WinMatrix
 
 __all__ = ["FailOnMemory", "activation_checkpointing", "explaining_memory", "scored_tokens"]
 
-# Of an example of a training step, such as two images of 400 tokens and a prompt.
-TOKENS_OF_EXAMPLE = 1024
+# The least that a training step reads of a group, such as two images of 400 tokens and a prompt.
+TOKENS_OF_GROUP = 1024
 
 
 def scored_tokens(config: TrainConfig) -> int:
     """How many tokens an engine of the run reads at once: so many that a smaller training step lowers it."""
-    return min(DEFAULT_TOKENS, TOKENS_OF_EXAMPLE * config.optim.batch_size)
+    return min(DEFAULT_TOKENS, TOKENS_OF_GROUP * config.optim.batch_size)
 
 
 class FailOnMemory:
@@ -87,7 +87,7 @@ def _scoring_advice(config: TrainConfig, training: bool) -> str:
     """A pass of scoring follows the training's batch, up to a bound; what is lowered must be below that."""
     advice = []
     if config.optim.batch_size > 1:
-        bound = scored_tokens(config) // TOKENS_OF_EXAMPLE
+        bound = scored_tokens(config) // TOKENS_OF_GROUP
         advice.append(f"{_smaller_batches(config)}, below the {bound} that are read at once")
     if not training and config.device != "cpu":
         advice.append(f"set device=cpu (now {config.device})")
@@ -105,7 +105,7 @@ def _smaller_batches(config: TrainConfig) -> str:
 
 
 def _what_changes(config: TrainConfig) -> str:
-    """Of a run that reads the same examples in other forward passes."""
+    """Of a run that reads the same groups in other forward passes."""
     dropout = 0.0 if config.adapter is None else config.adapter.dropout
     return f"what adapter.dropout (now {dropout}) drops, and rounding" if dropout else "nothing but rounding"
 
@@ -122,16 +122,15 @@ def _same_run(config: TrainConfig) -> str:
         advice.append(_smaller_batches(config))
     if not config.optim.gradient_checkpointing:
         advice.append("set optim.gradient_checkpointing=true (now false)")
-    if config.judge.attention == "isolated":
-        advice.append(
-            f"lower optim.group_tokens (now {config.optim.group_tokens}), where groups are large, which "
-            f"changes {_what_changes(config)}"
-        )
     return " or ".join(advice)
 
 
 def _another_run(config: TrainConfig) -> str:
     advice = [_fewer_pixels(config)]
+    if (pairs := config.optim.pairs_per_group) is None:
+        advice.append("set optim.pairs_per_group (now null), which bounds the comparisons of a large group")
+    elif pairs > 1:
+        advice.append(f"lower optim.pairs_per_group (now {pairs})")
     if config.adapter is None:
         advice.append("train an adapter (adapter is null, so every weight has an optimizer state)")
     else:

@@ -3,7 +3,7 @@
 Its result is kept beside the data, for every process, later run and `--resume`:
 
     data/.prefrm/train.json    counts and hashes, and the size and times of the file that they are of
-    data/.prefrm/train.arrow   the records, memory-mapped, unless they are only ever streamed
+    data/.prefrm/train.arrow   its groups for `StoredGroups`, unless they are only ever streamed
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from filelock import FileLock
 from prefrm.errors import DatasetError
 from prefrm.files import write_whole
 from prefrm.records import PreferenceGroup, fingerprint, read_groups, row_group_sizes, split_file
-from prefrm.train.table import copying
+from prefrm.train.groups import storing
 
 __all__ = ["Prepared", "Survey", "prepare_split"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = ".prefrm"
 
 
@@ -35,31 +35,29 @@ class Survey:
     Attributes:
         fingerprint: of its groups, in order.
         layout: hash of how they are spread over the row groups of the file.
-        comparisons: how many there are.
-        groups: how many groups have any.
+        groups: how many groups have comparisons.
     """
 
     fingerprint: str
     layout: str
-    comparisons: int
     groups: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A survey, and the file of a `Table`; None where none was asked for."""
+    """A survey, and the file of `StoredGroups`; None where none was asked for."""
 
     survey: Survey
     table: Path | None
 
 
 def prepare_split(folder: Path, split: str, *, table: bool, spare: Path) -> Prepared:
-    """The survey of a split and, with `table`, its records in a `Table`; of an earlier pass, if one was kept.
+    """The survey of a split and, with `table`, a file of its groups; of an earlier pass, if one was kept.
 
     Args:
         folder: a dataset folder.
         split: one of its splits.
-        table: whether a table is wanted.
+        table: whether the file of `StoredGroups` is wanted.
         spare: a folder that is used where nothing can be written beside the data.
 
     Raises:
@@ -98,23 +96,21 @@ def _prepare(place: Path, folder: Path, split: str, file: Mapping[str, int], tab
 
 
 def _survey(folder: Path, split: str, table: Path | None) -> Survey:
-    comparisons = groups = 0
+    count = 0
 
     def counted(read: Iterable[PreferenceGroup]) -> Iterator[PreferenceGroup]:
-        nonlocal comparisons, groups
+        nonlocal count
         for group in read:
-            comparisons += len(group.comparisons)
-            groups += bool(group.comparisons)
+            count += bool(group.comparisons)
             yield group
 
     read = read_groups(folder, split)
-    digest = fingerprint(counted(read if table is None else copying(read, table)))
+    digest = fingerprint(counted(read if table is None else storing(read, table)))
     sizes = json.dumps(row_group_sizes(folder, split))
     return Survey(
         fingerprint=digest,
         layout=hashlib.sha256(sizes.encode()).hexdigest(),
-        comparisons=comparisons,
-        groups=groups,
+        groups=count,
     )
 
 

@@ -34,7 +34,6 @@ from prefrm.train.card import model_card
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
 from prefrm.train.datasets import data_fingerprint, open_mixture, survey_data
-from prefrm.train.examples import Unit
 from prefrm.train.fit import fit, take_over
 from prefrm.train.guards import check_output, check_sharding, find_checkpoint, sweep_output
 from prefrm.train.identity import check_same_run, identify_run
@@ -130,9 +129,7 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         left_out = take_over(judge, checkpoint)
     else:
         with explaining_memory(config):
-            mixture = open_mixture(
-                config.data, surveys, unit=_unit(config), seed=config.seed, cache=config.output / DATA
-            )
+            mixture = open_mixture(config.data, surveys, seed=config.seed, cache=config.output / DATA)
             left_out = _fit(judge, config, mixture, checkpoints, checkpoint, identity, callbacks)
     seconds = time.monotonic() - started
     bundle = config.output / "bundle"
@@ -172,10 +169,6 @@ def _new_judge(config: TrainConfig, base: BaseModel, device: torch.device | str)
     if config.adapter is not None:
         add_lora(judge, **asdict(config.adapter))
     return judge
-
-
-def _unit(config: TrainConfig) -> Unit:
-    return "group" if config.judge.reads_groups else "pair"
 
 
 def _fit(

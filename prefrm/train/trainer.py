@@ -1,4 +1,4 @@
-"""The training loop: `transformers.Trainer` with a judge's loss, its own order of examples and checkpoints.
+"""The training loop: `transformers.Trainer` with a judge's loss, its own order of groups and checkpoints.
 
 The checkpoints of `transformers` are pickles; these are safetensors and JSON (`prefrm.train.state`):
 
@@ -24,7 +24,7 @@ from transformers import Trainer, TrainingArguments
 from prefrm.judge import Judge
 from prefrm.judge.weights import read_weights
 from prefrm.train.checkpoints import Checkpoints
-from prefrm.train.coverage import Coverage
+from prefrm.train.collate import Coverage
 from prefrm.train.processes import gather, is_first, processes, rank, sharding, total, wait
 from prefrm.train.state import (
     average_gradients,
@@ -45,7 +45,7 @@ BEST = "best.safetensors"
 
 
 class JudgeTrainer(Trainer):
-    """Minimises the soft-target cross-entropy of verdicts, over batches of `ComparisonCollator`.
+    """Minimises the soft-target cross-entropy of verdicts, over batches of `GroupCollator`.
 
     The loss of a step is the weighted mean over all comparisons of the step, however many forward
     passes and processes share them.
@@ -67,7 +67,7 @@ class JudgeTrainer(Trainer):
 
     # `compute_loss` has divided by the weight of the whole step already.
     loss_is_scaled_for_ga = True
-    # Narrower than `Trainer` knows: a `Judge`, `Shares`, a `ComparisonCollator`.
+    # Narrower than `Trainer` knows: a `Judge`, `Shares`, a `GroupCollator`.
     model: Any
     train_dataset: Any
     data_collator: Any

@@ -1,6 +1,5 @@
 """One pass over a split, whose result is kept beside it for as long as the file is the same."""
 
-import copy
 import json
 import os
 import shutil
@@ -14,8 +13,8 @@ from prefrm.errors import DatasetError
 from prefrm.judge import JudgeSpec
 from prefrm.records import PreferenceGroup, fingerprint, read_groups, write_groups
 from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig, prepared, run
+from prefrm.train.groups import StoredGroups
 from prefrm.train.prepared import Prepared, prepare_split
-from prefrm.train.table import Table
 
 
 @pytest.fixture
@@ -49,26 +48,11 @@ def test_a_split_is_read_once_for_its_survey_and_its_table(
 ) -> None:
     first = prepare()
     assert first.survey.fingerprint == fingerprint(read_groups(data, "train"))
-    assert (first.survey.groups, first.survey.comparisons) == (70, 210)
+    assert first.survey.groups == len(StoredGroups(first.table)) == 70
     assert first.table == data / ".prefrm" / "train.arrow"
     assert prepare() == first
     assert prepare(table=False) == replace(first, table=None)
     assert passes == ["train"]
-
-
-def test_a_table_gives_any_record_by_itself_in_this_and_in_other_processes(
-    data: Path, prepare: Callable[..., Prepared]
-) -> None:
-    """70 records are more than one batch of the file."""
-    groups = list(read_groups(data, "train"))
-    table = Table(prepare().table)
-    assert table.comparisons.tolist() == [3] * 70
-    for read in (table, copy.copy(table)):
-        for row, number in zip(read.rows([69, 0, 64, 63, 64]), (69, 0, 64, 63, 64), strict=True):
-            assert (row["id"], row["prompt"]) == (groups[number].id, groups[number].prompt)
-            assert tuple(row["images"]) == groups[number].images
-            assert [c["p"] for c in row["comparisons"]] == [c.p for c in groups[number].comparisons]
-    assert table.rows([]) == []
 
 
 def test_a_file_that_was_written_again_is_read_again(
@@ -79,7 +63,7 @@ def test_a_file_that_was_written_again_is_read_again(
     write_groups(groups, data, "train")
     after = prepare()
     assert after.survey.fingerprint == fingerprint(groups)
-    assert Table(after.table).rows([0])[0]["prompt"] == "another"
+    assert StoredGroups(after.table).fetch(0).prompt == "another"
     assert passes == ["train", "train"]
 
 
@@ -108,7 +92,7 @@ def test_a_damaged_result_counts_as_none(
     else:
         (data / ".prefrm" / "train.json").write_text(damage)
     assert prepare() == first
-    assert len(Table(prepare().table).rows([0])) == 1
+    assert StoredGroups(prepare().table).fetch(0).id == "train-0"
     assert passes == ["train", "train"]
 
 
@@ -149,7 +133,7 @@ def test_a_full_disk_is_one_line(
         raise OSError(28, "No space left on device")
         yield
 
-    monkeypatch.setattr(prepared, "copying", full)
+    monkeypatch.setattr(prepared, "storing", full)
     with pytest.raises(DatasetError, match=r"cannot be written \(No space left .* data\.stream=true"):
         prepare()
     assert not list((data / ".prefrm").glob("train*"))

@@ -1,0 +1,149 @@
+"""Batches of preference groups as a judge reads them. Shapes: N comparisons, as they are shown."""
+
+import logging
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from prefrm.errors import MediaError, RecordError
+from prefrm.judge import ImageInput, JudgeBatch, JudgeProcessor, Pair, Tree
+from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode, digest
+from prefrm.records import Comparison, PreferenceGroup
+
+__all__ = ["Coverage", "GroupCollator", "blank_batch"]
+
+logger = logging.getLogger(__name__)
+
+Reasons = dict[frozenset[Any], str]
+"""Why comparisons cannot be read, by the places of the candidates that are to blame."""
+# Of an image's digest: enough to tell it from all others.
+DIGITS = 12
+
+
+class GroupCollator:
+    """Turns groups into a batch: a `JudgeBatch`, targets p_N and weights weight_N, one for each comparison.
+
+    A pairwise judge is shown each comparison in both presentation orders, any other judge once. Only the
+    candidates that are compared are decoded.
+
+    A comparison that cannot be read is left out of its batch, and the others of its group are not; `left_out`
+    of the batch has the id of its record, and which of its images cannot be read and why. The `JudgeBatch` is
+    None if nothing is left. Equal groups give equal batches: there is no state, so that any process may
+    collate any batch.
+
+    Args:
+        processor: of the judge.
+        limits: of an encoded image.
+    """
+
+    def __init__(self, processor: JudgeProcessor, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        self._processor = processor
+        self._limits = limits
+
+    def __call__(self, groups: Sequence[PreferenceGroup]) -> dict[str, Any]:
+        trees: list[tuple[Tree, list[Pair]]] = []
+        shown: list[Comparison] = []
+        left_out: list[tuple[str, str]] = []
+        prepared: dict[bytes, ImageInput] = {}
+        for group in groups:
+            images, reasons = self._images(group, prepared)
+            try:
+                tree = self._processor.tree(group.prompt, images)
+            except RecordError as error:
+                left_out.append((group.id, str(error)))
+                continue
+            compared = self._shown([c for c in group.comparisons if {c.i, c.j} <= images.keys()])
+            if pairs := tree.readable((c.i, c.j) for c in compared):
+                trees.append((tree, pairs))
+            shown += [c for c in compared if (c.i, c.j) not in tree.refused]
+            reasons |= _refusals(tree)
+            left_out += [(group.id, f"{_named(group, places)}: {why}") for places, why in reasons.items()]
+        return {
+            "batch": self._processor.collate(trees) if trees else None,
+            "p_N": torch.tensor([c.p for c in shown], dtype=torch.float32),
+            "weight_N": torch.tensor([c.weight for c in shown], dtype=torch.float32),
+            "left_out": left_out,
+        }
+
+    def _images(
+        self, group: PreferenceGroup, prepared: dict[bytes, ImageInput]
+    ) -> tuple[dict[Hashable, ImageInput], Reasons]:
+        """The compared candidates by place, and why others cannot be decoded; `prepared` is of the batch."""
+        images: dict[Hashable, ImageInput] = {}
+        reasons: Reasons = {}
+        for place in sorted({place for c in group.comparisons for place in (c.i, c.j)}):
+            data = group.images[place]
+            assert data is not None
+            try:
+                if data not in prepared:
+                    prepared[data] = self._processor.prepare_image(decode(data, self._limits))
+                images[place] = prepared[data]
+            except MediaError as error:
+                reasons[frozenset({place})] = str(error)
+        return images, reasons
+
+    def _shown(self, comparisons: list[Comparison]) -> list[Comparison]:
+        pairwise = self._processor.spec.is_pairwise
+        return [*comparisons, *(c.swapped() for c in comparisons)] if pairwise else comparisons
+
+
+def _refusals(tree: Tree) -> Reasons:
+    """Of each candidate that cannot even be compared with itself; of both, if neither is one."""
+    reasons: Reasons = {}
+    for pair in list(tree.refused):
+        alone = [(key, key) for key in pair if not tree.readable([(key, key)])]
+        for refused in alone or [pair]:
+            reasons[frozenset(refused)] = tree.refused[refused]
+    return reasons
+
+
+def _named(group: PreferenceGroup, places: Iterable[Any]) -> str:
+    """Images of a group by their places, counted from 1, and their digests."""
+    names = (
+        f"image {place + 1} of {len(group.images)}, sha256 {digest(group.images[place] or b'')[:DIGITS]}"
+        for place in sorted(places)
+    )
+    return " with ".join(names)
+
+
+def blank_batch(processor: JudgeProcessor) -> JudgeBatch:
+    """A batch that depends on no data: one comparison of a black image with itself."""
+    image = processor.prepare_image(Image.new("RGB", (64, 64)))
+    return processor.collate([(processor.tree("", {0: image}), [(0, 0)])])
+
+
+class Coverage:
+    """Counts the comparisons that were read, and keeps which were left out and why.
+
+    Of each batch of `GroupCollator` as a step reads it, not as it is collated, which workers do ahead of the
+    step: a checkpoint must not know of later batches.
+
+    Attributes:
+        left_out: which images could not be read or compared, and why, by their record's id.
+        read: how many comparisons were read, as they are shown.
+    """
+
+    def __init__(self) -> None:
+        self.left_out: dict[str, str] = {}
+        self.read = 0
+
+    def add(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Take `left_out` out of the batch and log what is new of it; returns the rest."""
+        rest = dict(batch)
+        for record, reason in rest.pop("left_out"):
+            before = self.left_out.get(record)
+            if before is None or reason not in before:
+                logger.warning("of record %r is left out: %s", record, reason)
+                self.left_out[record] = reason if before is None else f"{before}; {reason}"
+        self.read += len(rest["p_N"])
+        return rest
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know of the batches so far, as JSON."""
+        return {"left_out": self.left_out, "read": self.read}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.left_out, self.read = dict(state["left_out"]), int(state["read"])
