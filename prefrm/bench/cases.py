@@ -5,7 +5,7 @@ comparisons.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -26,19 +26,24 @@ class Kind:
     """A kind of judge, by the fields of `JudgeSpec` that make it."""
 
     head: str
-    attention: str = "joint"
+    attention: str = "alone"
     quantize: str | None = None
 
     @property
     def name(self) -> str:
-        """For tables and folders, such as "verdict-isolated-nf4"."""
+        """For tables and folders, such as "verdict-late-nf4"."""
         attention = self.attention if self.head == "verdict" else None
         return "-".join(part for part in (self.head, attention, self.quantize) if part)
 
     @property
+    def plain(self) -> "Kind":
+        """What a plain forward pass trains in its place: of a verdict, one whose second image sees the first."""
+        return replace(self, attention="joint") if self.head == "verdict" else self
+
+    @property
     def template(self) -> str:
         """The shapes world's captioner is small: it needs the prompt stated again after the images."""
-        return "match-twice-v1" if self.head == "verdict" else "rate-twice-v1"
+        return {"joint": "match-twice-v1", "late": "match-late-v1", "alone": "rate-twice-v1"}[self.attention]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +83,9 @@ class Case:
         return {**SIZES[self.world], "flip": self.flip}
 
 
-JOINT, ISOLATED = Kind(head="verdict"), Kind(head="verdict", attention="isolated")
+JOINT, LATE = Kind(head="verdict", attention="joint"), Kind(head="verdict", attention="late")
 SCALAR, EMBEDDING = Kind(head="scalar"), Kind(head="embedding")
-JUDGES = (JOINT, ISOLATED, SCALAR, EMBEDDING, Kind(head="verdict", attention="isolated", quantize="nf4"))
+JUDGES = (JOINT, LATE, SCALAR, EMBEDDING, Kind(head="verdict", attention="late", quantize="nf4"))
 
 
 def _cases() -> Iterator[Case]:

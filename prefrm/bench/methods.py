@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from prefrm.bench.inputs import plain_inputs
+from prefrm.bench.inputs import plain_inputs, sequences
 from prefrm.bench.meters import timed
 from prefrm.bench.random_model import PROMPT
 from prefrm.engine import Engine
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 PLAIN = "plain"
-METHODS = (PLAIN, "joint", "isolated", "scalar", "embedding")
+METHODS = (PLAIN, "joint", "late", "scalar", "embedding")
 Pairs = Sequence[tuple[int, int]]
 
 
@@ -101,10 +101,11 @@ class PlainMethod:
 
     def _forward(self, images: Sequence[ImageInput], pairs: Pairs) -> torch.Tensor:
         processor, model = self._judge.processor, self._judge.model
-        batch = processor.collate([processor.prepare_pair(PROMPT, images[i], images[j]) for i, j in pairs])
+        tree = processor.tree(PROMPT, dict(enumerate(images)))
+        inputs = plain_inputs(sequences(tree, pairs))
         # The last position of the batch is that of each row: images of one size need no padding.
-        assert batch.mask.ndim == 2 and bool(batch.mask.all())
-        inputs = {name: x.to(self._judge.device) for name, x in plain_inputs(processor, batch).items()}
+        assert bool(inputs["attention_mask"].all())
+        inputs = {name: x.to(self._judge.device) for name, x in inputs.items()}
         logits_BV = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
         first, second = processor.layout.answers
         z_B: torch.Tensor = logits_BV[:, first] - logits_BV[:, second]
@@ -139,8 +140,8 @@ def reference_probabilities(judge: Judge, plain: PlainMethod, k: int) -> npt.NDA
     if judge.spec.is_pairwise and judge.spec.attention == "joint":
         z_N = plain.read(images, pairs)
     else:
-        group = judge.processor.prepare_group(PROMPT, images, pairs)
-        z_N, _ = log_odds(judge(judge.processor.collate_groups([group])))
+        tree = judge.processor.tree(PROMPT, dict(enumerate(images)))
+        z_N, _ = log_odds(judge(judge.processor.collate([(tree, pairs)])))
     p_KK = np.full((k, k), 0.5)
     for n in range(0, len(pairs), 2):
         i, j = pairs[n]

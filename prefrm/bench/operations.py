@@ -2,17 +2,20 @@
 
 Products of matrices alone, a multiplication and an addition each: linear layers and attention, of which only
 what a mask allows counts. Norms, activations, rotations, embeddings and heads are not counted, nor is what no
-result depends on: of a block to which later rows attend, the last layer's keys and values are all that is
-used; of a row that is read out, one position. Knows the layers of Qwen2.5-VL.
+result depends on: of a segment to which later ones attend, the last layer's keys and values are all that is
+used; of an answer, one position. Knows the layers of Qwen2.5-VL.
 
 Shapes: K candidates.
 """
 
+from collections.abc import Iterable, Sequence
+from itertools import permutations
 from typing import Any
 
-from prefrm.judge import ImageInput, Judge, Pieces
+from prefrm.bench.inputs import sequences
+from prefrm.judge import ImageInput, Judge, Pair, Segment, Tree
 
-__all__ = ["group_operations", "language_operations", "vision_operations"]
+__all__ = ["group_operations", "language_operations", "tree_operations", "vision_operations"]
 
 
 def vision_operations(config: Any, grid: tuple[int, ...]) -> int:
@@ -50,7 +53,7 @@ def language_operations(config: Any, tokens: int, *, seen: int = 0, used: int = 
         config: the backbone's.
         tokens: of the run.
         seen: tokens that were read before.
-        used: how many at the end are used after the last layer: 1 of a readout, 0 of a block.
+        used: how many at the end are used after the last layer: 1 of an answer, 0 of what answers see.
     """
     text = config.text_config
     width = text.hidden_size
@@ -68,22 +71,24 @@ def language_operations(config: Any, tokens: int, *, seen: int = 0, used: int = 
 
 def group_operations(judge: Judge, method: str, k: int, *, prompt: str, image: ImageInput) -> int:
     """Of a group of K images that are all as large as `image`, by one of `prefrm.bench.methods`."""
-    config, pairs = judge.model.config, k * (k - 1)
+    config, pairs = judge.model.config, list(permutations(range(k), 2))
     vision = vision_operations(config, image.grid)
+    tree = judge.processor.tree(prompt, dict.fromkeys(range(k), image))
     if method == "plain":
-        whole = len(judge.processor.prepare_pair(prompt, image, image))
-        return pairs * (2 * vision + language_operations(config, whole))
-    pieces = Pieces(judge.processor, prompt)
-    before = len(pieces.prefix)
-    shared = k * vision + language_operations(config, before, used=0)
-    if method == "joint":
-        first = pieces.first(image)
-        second = len(pieces.second(first, image))
-        block = language_operations(config, len(first), seen=before, used=0)
-        return shared + k * block + pairs * language_operations(config, second, seen=before + len(first))
-    if method == "isolated":
-        slots = [len(pieces.slot(place, image)) for place in (0, 1)]
-        blocks = sum(language_operations(config, slot, seen=before, used=0) for slot in slots)
-        readout = language_operations(config, len(pieces.readout), seen=before + sum(slots))
-        return shared + k * blocks + pairs * readout
-    return shared + k * language_operations(config, len(pieces.alone(image)), seen=before)
+        (whole,) = sequences(tree, [(0, 1)])
+        return len(pairs) * (2 * vision + language_operations(config, sum(map(len, whole))))
+    return k * vision + tree_operations(config, tree, pairs)
+
+
+def tree_operations(config: Any, tree: Tree, pairs: Sequence[Pair]) -> int:
+    """Of the segments of a tree through the language model, each read once."""
+    shared = {name: segment for level in tree.levels for name, segment in level.items()}
+    answers = tree.answers(pairs)
+
+    def cost(segments: Iterable[Segment], used: int) -> int:
+        return sum(
+            language_operations(config, len(x), seen=sum(len(shared[name]) for name in x.sees), used=used)
+            for x in segments
+        )
+
+    return cost(shared.values(), used=0) + cost(answers.values(), used=1)

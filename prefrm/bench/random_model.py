@@ -18,7 +18,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from data_recipes.shapes.captioner.tokenizer import CHAT_TEMPLATE, IM_END, IMAGE_PAD, SPECIAL_TOKENS
 from prefrm.judge import Judge, JudgeProcessor, JudgeSpec, build_head
 from prefrm.judge.backbones import BaseModel
-from prefrm.prompts import TEMPLATES, get_template
+from prefrm.judge.layout import TREES
+from prefrm.prompts import default_template, get_template
 
 __all__ = ["PROMPT", "QWEN2_5_VL_3B", "SIX_LAYERS", "Shape", "build_judges", "build_tokenizer", "side_of"]
 
@@ -39,8 +40,8 @@ PATCH, MERGE, WINDOW = 14, 2, 112
 # Rotary pairs of a head for time, height and width, as published: 16, 24 and 24 of 64.
 SECTIONS = (2, 3, 3)
 KINDS: dict[str, dict[str, Any]] = {
-    "joint": {},
-    "isolated": {"attention": "isolated"},
+    "joint": {"attention": "joint"},
+    "late": {},
     "scalar": {"head": "scalar"},
     "embedding": {"head": "embedding"},
 }
@@ -114,9 +115,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """
     splits = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
     texts = [PROMPT, *CONTROL.split(SYSTEM), "user\n", "assistant\n"]
-    for template in (TEMPLATES["match-v1"], TEMPLATES["rate-v1"]):
-        texts += [template.instruction, template.first, template.second or "", template.question]
-        texts += template.answers
+    for template in (get_template(default_template(attention=name)) for name in TREES):
+        texts += [template.instruction, template.first, template.second or "", template.again or ""]
+        texts += [template.question, *(template.suffixes or ()), *template.answers]
+        # A late template asks before it shows an image, and a cut may lie across the two texts.
+        texts.append(template.question + template.first)
     words = sorted({word for text in texts for word, _ in splits.pre_tokenize_str(text)})
     backend = Tokenizer(models.WordLevel(vocab={word: n for n, word in enumerate(words)}))
     backend.pre_tokenizer = splits
@@ -133,7 +136,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def build_judges(
     shape: Shape, image_tokens: int, *, device: torch.device, dtype: torch.dtype, seed: int = 0
 ) -> dict[str, Judge]:
-    """A judge of each kind on one backbone, by the name of the method: "joint", "isolated", ..."""
+    """A judge of each kind on one backbone, by the name of the method: "joint", "late", ..."""
     tokenizer = build_tokenizer()
     config = _config(shape, tokenizer)
     torch.manual_seed(seed)
@@ -144,9 +147,7 @@ def build_judges(
     pixels = side_of(image_tokens) ** 2
     judges = {}
     for name, kind in KINDS.items():
-        spec = JudgeSpec(
-            base_model="random", min_pixels=pixels, max_pixels=pixels, max_aspect_ratio=1.0, **kind
-        )
+        spec = JudgeSpec(base_model="random", min_pixels=pixels, max_pixels=pixels, **kind)
         images.size = {"shortest_edge": pixels, "longest_edge": pixels}
         processor = JudgeProcessor(tokenizer, images, config, spec, get_template(spec.template))
         head = build_head(spec, shape.text_width)

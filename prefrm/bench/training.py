@@ -82,14 +82,13 @@ class Row:
 
 
 def spec_of(kind: Kind) -> JudgeSpec:
-    """The judge of a case, on the shapes world's captioner; all its pictures are square."""
+    """The judge of a case, on the shapes world's captioner."""
     return JudgeSpec(
         base_model="shipped:shapes-captioner",
         head=kind.head,
         attention=kind.attention,
         quantize=kind.quantize,
         template=kind.template,
-        max_aspect_ratio=1.0,
     )
 
 

@@ -22,4 +22,4 @@ def build_scorer(name: str) -> Scorer:
 
     judges = build_judges(SIX_LAYERS, IMAGE_TOKENS, device=torch.device("cpu"), dtype=torch.float32)
     # Nothing is kept, so that a group costs the same each time it comes.
-    return Engine(judges["isolated"], cache_bytes=0)
+    return Engine(judges["late"], cache_bytes=0)

@@ -9,10 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.vision_utils import get_vision_window_index
 
-from prefrm.bench.methods import both_orders
+from prefrm.bench.methods import METHODS, both_orders
 from prefrm.bench.operations import group_operations, language_operations, vision_operations
 from prefrm.bench.random_model import PROMPT, build_judges
-from prefrm.judge import ImageInput, Judge, Pieces
+from prefrm.judge import ImageInput, Judge, path
 from tests.prefrm.bench.shapes import TINY
 
 # 10 x 6 tokens, so that a window of 4 x 4 is cut off on both sides.
@@ -82,12 +82,13 @@ def hidden(judge: Judge, tokens: int) -> int:
 
 def test_a_prompt_costs_what_torch_counts_without_what_is_masked(judges, image):
     judge = judges["joint"]
-    sequence = judge.processor.prepare_pair(PROMPT, image, image)
-    tokens = len(sequence)
+    tree = judge.processor.tree(PROMPT, {0: image, 1: image})
+    (answer,) = tree.answers([(0, 1)]).values()
+    ids = torch.cat([segment.ids_L for segment in path(tree, answer)])
+    tokens = len(ids)
     with torch.inference_mode():
-        features = judge.encode([image])
-    batch = judge.processor.collate([sequence])
-    expected = counted(lambda: judge.read(batch, features)) - hidden(judge, tokens)
+        embeds = judge.model.get_input_embeddings()(ids[None])
+    expected = counted(lambda: judge.model.model.language_model(inputs_embeds=embeds)) - hidden(judge, tokens)
     config = judge.model.config
     assert language_operations(config, tokens, used=tokens) == pytest.approx(expected, rel=0.02)
 
@@ -114,9 +115,9 @@ def test_a_sequence_in_parts_costs_what_it_costs_in_one(judges):
 @pytest.mark.parametrize("k", [2, 5])
 def test_joint_saves_what_plain_reads_again(judges, image, k):
     judge, orders = judges["joint"], len(both_orders(k))
-    config, pieces = judge.model.config, Pieces(judge.processor, PROMPT)
-    before = len(pieces.prefix) + len(pieces.first(image))
-    block, prefix = (language_operations(config, n, used=0) for n in (before, len(pieces.prefix)))
+    config, tree = judge.model.config, judge.processor.tree(PROMPT, {0: image})
+    first = len(tree.prefix) + len(tree.levels[1][0,])
+    block, prefix = (language_operations(config, n, used=0) for n in (first, len(tree.prefix)))
     saved = (
         (2 * orders - k) * vision_operations(config, GRID) + orders * block - k * (block - prefix) - prefix
     )
@@ -126,19 +127,20 @@ def test_joint_saves_what_plain_reads_again(judges, image, k):
     assert plain - joint == saved > 0
 
 
-def test_what_grows_with_the_pairs_is_the_rows(judges, image):
-    """A group's cost is a parabola of K, of which the leading number is a pair's row; 0 of single images."""
-    rows = dict.fromkeys(("scalar", "embedding"), 0)
-    joint, isolated = (Pieces(judges[name].processor, PROMPT) for name in ("joint", "isolated"))
-    config, first = judges["joint"].model.config, joint.first(image)
-    before = len(joint.prefix) + len(first)
-    rows["joint"] = language_operations(config, len(joint.second(first, image)), seen=before)
-    slots = sum(len(isolated.slot(place, image)) for place in (0, 1))
-    rows["isolated"] = language_operations(config, len(isolated.readout), seen=len(isolated.prefix) + slots)
-    for method, row in rows.items():
-        at = {k: group_operations(judges[method], method, k, prompt=PROMPT, image=image) for k in (4, 8, 16)}
-        assert (at[16] - at[8]) / 8 - (at[8] - at[4]) / 4 == 12 * row
-    assert 0 < rows["isolated"] < rows["joint"]
+def test_what_grows_with_the_pairs_is_the_answers(judges, image):
+    """A group's cost is a parabola of K, of which the leading number is an answer's; 0 of single images."""
+    answers = {}
+    for method in METHODS[1:]:
+        judge = judges[method]
+        tree = judge.processor.tree(PROMPT, {0: image, 1: image})
+        shared = {name: len(segment) for level in tree.levels for name, segment in level.items()}
+        (answer, *_) = tree.answers([(0, 1)]).values()
+        seen = sum(shared[name] for name in answer.sees)
+        answers[method] = language_operations(judge.model.config, len(answer), seen=seen)
+        at = {k: group_operations(judge, method, k, prompt=PROMPT, image=image) for k in (4, 8, 16)}
+        leading = answers[method] if judge.spec.is_pairwise else 0
+        assert (at[16] - at[8]) / 8 - (at[8] - at[4]) / 4 == 12 * leading
+    assert 0 < answers["late"] < answers["joint"] / 20
 
 
 def test_more_layers_cost_more(judges, image):
