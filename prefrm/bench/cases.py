@@ -37,7 +37,7 @@ class Kind:
 
     @property
     def plain(self) -> "Kind":
-        """What a plain forward pass trains in its place: of a verdict, one whose second image sees the first."""
+        """What a plain forward pass trains in its place: of any verdict, the joint one."""
         return replace(self, attention="joint") if self.head == "verdict" else self
 
     @property

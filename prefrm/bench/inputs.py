@@ -24,7 +24,7 @@ def sequences(tree: Tree, pairs: Iterable[Pair]) -> Sequences:
 
 
 def plain_inputs(rows: Sequence[Sequence[Segment]]) -> dict[str, torch.Tensor]:
-    """A batch of sequences for Qwen's models, padded on the right; an image is there each time it is shown."""
+    """A batch of sequences for Qwen's models, padded on the right, with every image that they show."""
     ids = [torch.cat([segment.ids_L for segment in row]) for row in rows]
     shown = [image for row in rows for segment in row for image in segment.images]
     ids_BL = pad_sequence(ids, batch_first=True)

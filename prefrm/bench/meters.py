@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from prefrm.resources import MEBIBYTE, resident_bytes
 
-__all__ = ["PeakMemory", "describe_device", "matrix_product_rate", "timed", "wait_for"]
+__all__ = ["PeakMemory", "describe_device", "matrix_product_rate", "seconds_in", "timed", "wait_for"]
 
 T = TypeVar("T")
 
@@ -77,6 +78,29 @@ def timed(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
     value = call()
     wait_for(device)
     return value, time.perf_counter() - started
+
+
+def seconds_in(module: nn.Module, call: Callable[[], object], device: torch.device) -> float:
+    """Seconds that the forward passes of a module take during a call; 0 if there are none."""
+    started, seconds = 0.0, 0.0
+
+    def begin(*_: object) -> None:
+        nonlocal started
+        wait_for(device)
+        started = time.perf_counter()
+
+    def end(*_: object) -> None:
+        nonlocal seconds
+        wait_for(device)
+        seconds += time.perf_counter() - started
+
+    hooks = [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
+    try:
+        call()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seconds
 
 
 def wait_for(device: torch.device) -> None:

@@ -22,6 +22,7 @@ from prefrm.bench.inputs import plain_inputs, sequences
 from prefrm.bench.meters import timed
 from prefrm.bench.random_model import PROMPT
 from prefrm.engine import Engine
+from prefrm.engine.encoder import PreparedImage
 from prefrm.judge import ImageInput, Judge, log_odds
 from prefrm.media import decode
 from prefrm.progress import Advance
@@ -69,12 +70,12 @@ class PlainMethod:
 
     def __init__(self, judge: Judge, images: Sequence[bytes]) -> None:
         self.batch_size = 1
-        self._judge = judge
+        self.judge = judge
         self._images = images
 
     def prepare(self, k: int) -> list[ImageInput]:
         """The first K candidates, decoded and prepared."""
-        return [self._judge.processor.prepare_image(decode(image)) for image in self._images[:k]]
+        return [self.judge.processor.prepare_image(decode(image)) for image in self._images[:k]]
 
     @torch.inference_mode()
     def read(self, images: Sequence[ImageInput], pairs: Pairs) -> torch.Tensor:
@@ -85,7 +86,7 @@ class PlainMethod:
 
     def choose_batch_size(self, sizes: Sequence[int], *, tries: int, advance: Advance) -> None:
         """Keep the size at which a comparison takes the fewest seconds; one that does not fit is left out."""
-        images, device = self.prepare(2), self._judge.device
+        images, device = self.prepare(2), self.judge.device
         self.read(images, [(0, 1)])
         seconds: dict[int, float] = {}
         for done, size in enumerate((*sizes,) * tries):
@@ -100,12 +101,12 @@ class PlainMethod:
         self.batch_size = min(seconds, key=lambda size: seconds[size])
 
     def _forward(self, images: Sequence[ImageInput], pairs: Pairs) -> torch.Tensor:
-        processor, model = self._judge.processor, self._judge.model
+        processor, model = self.judge.processor, self.judge.model
         tree = processor.tree(PROMPT, dict(enumerate(images)))
         inputs = plain_inputs(sequences(tree, pairs))
         # The last position of the batch is that of each row: images of one size need no padding.
         assert bool(inputs["attention_mask"].all())
-        inputs = {name: x.to(self._judge.device) for name, x in inputs.items()}
+        inputs = {name: x.to(self.judge.device) for name, x in inputs.items()}
         logits_BV = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
         first, second = processor.layout.answers
         z_B: torch.Tensor = logits_BV[:, first] - logits_BV[:, second]
@@ -128,6 +129,10 @@ class EngineMethod:
         """The win matrix [K, K] of the first K candidates."""
         group = Group(prompt=PROMPT, images=tuple(self._images[:k]))
         return self._engine.score([group])[0].p
+
+    def prepare(self, k: int) -> list[PreparedImage]:
+        """The first K candidates, decoded: `score` does not decode them while the result is kept."""
+        return [self._engine.prepare(image) for image in self._images[:k]]
 
 
 @torch.inference_mode()
