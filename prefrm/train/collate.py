@@ -1,7 +1,7 @@
 """Batches of preference groups as a judge reads them. Shapes: N comparisons, as they are shown."""
 
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,6 @@ __all__ = ["Coverage", "GroupCollator", "blank_batch"]
 
 logger = logging.getLogger(__name__)
 
-Reasons = dict[frozenset[Any], str]
-"""Why comparisons cannot be read, by the places of the candidates that are to blame."""
 # Of an image's digest: enough to tell it from all others.
 DIGITS = 12
 
@@ -59,7 +57,7 @@ class GroupCollator:
                 trees.append((tree, pairs))
             shown += [c for c in compared if (c.i, c.j) not in tree.refused]
             reasons |= _refusals(tree)
-            left_out += [(group.id, f"{_named(group, places)}: {why}") for places, why in reasons.items()]
+            left_out += [(group.id, f"{_named(group, place)}: {why}") for place, why in reasons.items()]
         return {
             "batch": self._processor.collate(trees) if trees else None,
             "p_N": torch.tensor([c.p for c in shown], dtype=torch.float32),
@@ -69,10 +67,10 @@ class GroupCollator:
 
     def _images(
         self, group: PreferenceGroup, prepared: dict[bytes, ImageInput]
-    ) -> tuple[dict[Hashable, ImageInput], Reasons]:
+    ) -> tuple[dict[Hashable, ImageInput], dict[int, str]]:
         """The compared candidates by place, and why others cannot be decoded; `prepared` is of the batch."""
         images: dict[Hashable, ImageInput] = {}
-        reasons: Reasons = {}
+        reasons: dict[int, str] = {}
         for place in sorted({place for c in group.comparisons for place in (c.i, c.j)}):
             data = group.images[place]
             assert data is not None
@@ -81,7 +79,7 @@ class GroupCollator:
                     prepared[data] = self._processor.prepare_image(decode(data, self._limits))
                 images[place] = prepared[data]
             except MediaError as error:
-                reasons[frozenset({place})] = str(error)
+                reasons[place] = str(error)
         return images, reasons
 
     def _shown(self, comparisons: list[Comparison]) -> list[Comparison]:
@@ -89,23 +87,15 @@ class GroupCollator:
         return [*comparisons, *(c.swapped() for c in comparisons)] if pairwise else comparisons
 
 
-def _refusals(tree: Tree) -> Reasons:
-    """Of each candidate that cannot even be compared with itself; of both, if neither is one."""
-    reasons: Reasons = {}
-    for pair in list(tree.refused):
-        alone = [(key, key) for key in pair if not tree.readable([(key, key)])]
-        for refused in alone or [pair]:
-            reasons[frozenset(refused)] = tree.refused[refused]
-    return reasons
+def _refusals(tree: Tree) -> dict[int, str]:
+    """Why the model cannot read candidates, by place: of each refused pair, one is too long by itself."""
+    places = sorted({place for pair in tree.refused for place in pair})
+    return {n: tree.refused[n, n] for n in places if not tree.readable([(n, n)])}
 
 
-def _named(group: PreferenceGroup, places: Iterable[Any]) -> str:
-    """Images of a group by their places, counted from 1, and their digests."""
-    names = (
-        f"image {place + 1} of {len(group.images)}, sha256 {digest(group.images[place] or b'')[:DIGITS]}"
-        for place in sorted(places)
-    )
-    return " with ".join(names)
+def _named(group: PreferenceGroup, place: int) -> str:
+    """An image by its place, counted from 1, and its digest."""
+    return f"image {place + 1} of {len(group.images)}, sha256 {digest(group.images[place] or b'')[:DIGITS]}"
 
 
 def blank_batch(processor: JudgeProcessor) -> JudgeBatch:

@@ -8,7 +8,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from prefrm.judge import Judge, JudgeSpec
-from prefrm.train.data import blank_batch
+from prefrm.train.collate import blank_batch
 from prefrm.train.state import (
     average_gradients,
     gather_optimizer,

@@ -39,38 +39,31 @@ def test_plots_are_shown_by_what_they_are_called() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "steps", "processes", "head", "trained"),
+    ("pairs", "steps", "processes", "trained"),
     [
-        ({}, 50, 1, "head verdict, attention joint, template", "50 steps of 24 comparisons, seed"),
-        ({}, 50, 4, "head verdict, attention joint, template", "50 steps of 96 comparisons, seed"),
-        (
-            {"attention": "isolated"},
-            50,
-            1,
-            "head verdict, attention isolated, template",
-            "50 steps of 24 groups with all their comparisons, seed",
-        ),
-        (
-            {"head": "scalar"},
-            30,
-            2,
-            "head scalar, template",
-            "30 steps (stopped early, of 50) of 48 groups with all their comparisons, seed",
-        ),
+        (None, 50, 1, "50 steps of 24 groups with all their comparisons, seed"),
+        (2, 50, 4, "50 steps of 96 groups with at most 2 comparisons of each, seed"),
+        (None, 30, 2, "30 steps (stopped early, of 50) of 48 groups with all their comparisons, seed"),
     ],
-    ids=["pairs", "processes", "groups", "early stopping"],
+    ids=["all comparisons", "a sample, processes", "early stopping"],
 )
 def test_what_a_step_was_is_said_as_it_was(
-    fields: dict[str, str], steps: int, processes: int, head: str, trained: str
+    pairs: int | None, steps: int, processes: int, trained: str
 ) -> None:
-    config = replace(
-        CONFIG,
-        judge=JudgeSpec(base_model="some/model", **fields),
-        optim=OptimConfig(steps=50, batch_size=8, accumulation=3),
+    optim = OptimConfig(steps=50, batch_size=8, accumulation=3, pairs_per_group=pairs)
+    card = model_card(replace(CONFIG, optim=optim), None, None, steps=steps, processes=processes)
+    assert any(line.startswith(f"- trained: LoRA, rank 16, {trained} ") for line in card.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("fields", "head"),
+    [({}, "head verdict, attention late, template"), ({"head": "scalar"}, "head scalar, template")],
+)
+def test_the_attention_is_that_of_a_verdict(fields: dict[str, str], head: str) -> None:
+    card = model_card(
+        replace(CONFIG, judge=JudgeSpec(base_model="some/model", **fields)), None, None, steps=200
     )
-    lines = model_card(config, None, None, steps=steps, processes=processes).splitlines()
-    assert any(line.startswith(f"- {head} ") for line in lines)
-    assert any(line.startswith(f"- trained: LoRA, rank 16, {trained} ") for line in lines)
+    assert any(line.startswith(f"- {head} ") for line in card.splitlines())
 
 
 def test_the_hub_reads_the_metadata() -> None:

@@ -1,137 +1,158 @@
-from collections.abc import Callable
+from bisect import bisect_left
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode, digest
-from prefrm.records import Comparison, PreferenceGroup, read_groups, write_groups
-from prefrm.train.coverage import Coverage
-from prefrm.train.data import ComparisonCollator, blank_batch
-from prefrm.train.examples import Example, group_example, load_examples, pair_example
+from prefrm.records import Comparison, PreferenceGroup
+from prefrm.train import collate
+from prefrm.train.collate import Coverage, GroupCollator, blank_batch
 
 TEN = list(combinations(range(5), 2))
+KINDS: dict[str, dict[str, Any]] = {
+    "late": {},
+    "joint": {"attention": "joint"},
+    "scalar": {"head": "scalar"},
+}
 
 
-def test_a_batch_has_the_targets_of_its_rows(judge, tmp_path: Path, brightness: Callable[..., Path]) -> None:
-    rows = load_examples(brightness(train=2), "train", unit="pair", cache=tmp_path / "cache").fetch(range(6))
-    batch = ComparisonCollator(judge.processor)(rows)
-    assert len(batch["batch"]) == 6
-    assert batch["p_N"].tolist() == [p for row in rows for p in row["p"]]
-    assert batch["weight_N"].tolist() == [1.0] * 6
-    # Six comparisons of three images: each is prepared once.
-    assert len(batch["batch"].distinct_images) == 3
+@pytest.fixture(params=KINDS)
+def judge(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Judge:
+    return Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), **KINDS[request.param]), "cpu")
 
 
-def test_a_group_gives_all_its_comparisons(judge, tmp_path: Path, brightness: Callable[..., Path]) -> None:
-    folder = brightness(train=2)
-    batches = []
-    for unit, numbers in (("group", [0, 1]), ("pair", range(0, 12, 2))):
-        rows = load_examples(folder, "train", unit=unit, cache=tmp_path / unit).fetch(numbers)
-        batches.append(ComparisonCollator(judge.processor)(rows))
-    whole, pairs = batches
-    assert whole["p_N"].tolist() == pairs["p_N"].tolist()
-    assert whole["batch"].ids_BL.equal(pairs["batch"].ids_BL)
-
-
-def test_an_unreadable_image_costs_its_own_rows_and_names_its_record(
-    judge, tmp_path: Path, brightness: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    (good,) = read_groups(brightness(train=1), "train")
-    bad = PreferenceGroup(
-        id="broken",
-        prompt="p",
-        images=(good.images[0], b"no image"),
-        comparisons=(Comparison.preferred(0, 1),),
-    )
-    write_groups([good, bad], tmp_path / "mixed", "train")
-    rows = load_examples(tmp_path / "mixed", "train", unit="pair", cache=tmp_path / "cache").fetch(range(8))
-    collator, coverage = ComparisonCollator(judge.processor), Coverage()
-    batch = coverage.add(collator(rows))
-    assert len(batch["batch"]) == len(batch["p_N"]) == 6
-    assert list(coverage.left_out) == ["broken"]
-    assert (
-        f"of record 'broken' is left out what compares image sha256 {digest(b'no image')[:12]}: "
-        in caplog.text
-    )
-    assert coverage.read == 6
-    assert coverage.add(collator([rows[6], rows[7]]))["batch"] is None
-    assert coverage.add(collator([]))["batch"] is None
-    assert coverage.read == 6
-
-
-def test_a_blank_batch_can_be_judged(judge) -> None:
-    assert judge(blank_batch(judge.processor)).shape == (1,)
-
-
-def five(images: list[bytes]) -> Example:
+def five(images: tuple[bytes, ...]) -> PreferenceGroup:
     """All ten comparisons of five images, none of which has the same target or weight as another."""
-    compared = [Comparison(i=i, j=j, p=0.1 * i + 0.01 * j, weight=1.0 + n) for n, (i, j) in enumerate(TEN)]
-    return group_example("g", "p", images, compared)
+    compared = (Comparison(i=i, j=j, p=0.1 * i + 0.01 * j, weight=1.0 + n) for n, (i, j) in enumerate(TEN))
+    return PreferenceGroup(id="g", prompt="p", images=images, comparisons=tuple(compared))
 
 
-@pytest.mark.parametrize("trouble", ["too long for a slot", "no image", "too long for the model"])
-def test_an_image_that_cannot_be_read_costs_its_own_comparisons(
-    tiny_checkpoint: Path, png, trouble: str, caplog: pytest.LogCaptureFixture
+def without(group: PreferenceGroup, place: int) -> PreferenceGroup:
+    return replace(group, comparisons=tuple(c for c in group.comparisons if place not in (c.i, c.j)))
+
+
+def alone(judge: Judge, group: PreferenceGroup, shown: Comparison) -> float:
+    """The outcome of one comparison, in a batch of its own."""
+    images = {n: judge.processor.prepare_image(decode(group.images[n] or b"")) for n in (shown.i, shown.j)}
+    tree = judge.processor.tree(group.prompt, images)
+    with torch.inference_mode():
+        return judge(judge.processor.collate([(tree, [(shown.i, shown.j)])])).item()
+
+
+def test_a_batch_has_targets_and_weights_in_the_order_of_its_outcomes(judge: Judge, png) -> None:
+    """One of two groups compares a pair twice; a verdict is shown every comparison swapped, too."""
+    group = five(tuple(png(n) for n in range(5)))
+    twice = (*group.comparisons[2:4], group.comparisons[2])
+    again = replace(group, id="h", prompt="another", comparisons=twice)
+    batch = GroupCollator(judge.processor)([group, again])
+    with torch.inference_mode():
+        outcomes = judge(batch["batch"])
+    shown = []
+    for one in (group, again):
+        swapped = [c.swapped() for c in one.comparisons] if judge.spec.is_pairwise else []
+        shown += [(one, c) for c in (*one.comparisons, *swapped)]
+    assert len(batch["batch"]) == len(shown) == (26 if judge.spec.is_pairwise else 13)
+    assert outcomes.tolist() == pytest.approx([alone(judge, *one) for one in shown], abs=1e-4)
+    assert batch["p_N"].tolist() == pytest.approx([c.p for _, c in shown])
+    assert batch["weight_N"].tolist() == [c.weight for _, c in shown]
+    assert batch["left_out"] == []
+
+
+def test_only_what_is_compared_is_decoded_and_once_in_a_batch(
+    judge: Judge, png, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four of ten, of whatever reads groups; the reason names the image."""
-    alone = trouble == "too long for the model"
-    fields = {"head": "scalar"} if alone else {"attention": "isolated"}
-    judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), **fields), "cpu")
+    decoded = []
+
+    def noted(data: bytes, limits: Any) -> Any:
+        decoded.append(data)
+        return decode(data, limits)
+
+    monkeypatch.setattr(collate, "decode", noted)
+    images = (png(0), b"no image", None, png(1), png(2))
+    group = PreferenceGroup(id="g", prompt="p", images=images, comparisons=(Comparison.preferred(4, 0),))
+    other = replace(group, id="h", comparisons=(Comparison.preferred(3, 0),))
+    batch = GroupCollator(judge.processor)([group, other])
+    assert decoded == [png(0), png(2), png(1)]
+    assert len(batch["batch"].distinct_images) == 3
+    assert batch["left_out"] == []
+
+
+@pytest.mark.parametrize("trouble", ["no image", "too long"])
+def test_an_image_that_cannot_be_read_costs_its_own_comparisons(
+    judge: Judge, png, trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Four of ten; the reason names the image."""
     images = [png(n, width=32, height=32) for n in range(5)]
-    small = judge.processor.prepare_image(decode(images[0]))
     images[3] = b"no image" if trouble == "no image" else png(3, width=640, height=64)
-    if alone:
-        judge.processor.max_length = len(judge.processor.prepare_single("p", small))
+    group = five(tuple(images))
+    if trouble == "too long":
+        limit_length(judge, without(group, 3))
     coverage = Coverage()
-    batch = coverage.add(ComparisonCollator(judge.processor)([five(images)]))
-    kept = [n for n, pair in enumerate(TEN) if 3 not in pair]
-    orders = 1 if alone else 2
-    assert len(batch["batch"]) == coverage.read == orders * len(kept)
-    assert batch["weight_N"].tolist() == orders * [1.0 + n for n in kept]
-    targets = [0.1 * i + 0.01 * j for i, j in TEN if 3 not in (i, j)]
-    assert batch["p_N"][: len(kept)].tolist() == pytest.approx(targets)
+    batch = coverage.add(GroupCollator(judge.processor)([group]))
+    expected = GroupCollator(judge.processor)([without(group, 3)])
+    assert coverage.read == len(batch["batch"]) == (12 if judge.spec.is_pairwise else 6)
+    for name in ("p_N", "weight_N"):
+        assert batch[name].equal(expected[name])
+    # What is left is read as if nothing else had been there.
+    assert judge(batch["batch"]).equal(judge(expected["batch"]))
     (reason,) = coverage.left_out.values()
     assert reason.startswith(f"image 4 of 5, sha256 {digest(images[3])[:12]}: ")
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message == f"of record 'g' is left out what compares {reason}"
-    # What is left is read as if nothing else had been there.
-    expected = ComparisonCollator(judge.processor)([{**five(images), **without(five(images), 3)}])
-    assert judge(batch["batch"]).equal(judge(expected["batch"]))
+    assert message == f"of record 'g' is left out: {reason}"
 
 
-def without(row: Example, place: int) -> Example:
-    kept = [n for n, pair in enumerate(zip(row["first"], row["second"], strict=True)) if place not in pair]
-    return {key: [row[key][n] for n in kept] for key in ("first", "second", "p", "weight")}
+def limit_length(judge: Judge, group: PreferenceGroup) -> None:
+    """Have the model read just as many tokens as a group needs."""
+
+    def suffices(length: int) -> bool:
+        judge.processor.max_length = length
+        return not GroupCollator(judge.processor)([group])["left_out"]
+
+    judge.processor.max_length = bisect_left(range(512), True, key=suffices)
 
 
-def test_two_images_that_are_too_long_together_cost_their_comparison(judge, png) -> None:
-    images = [png(n, width=32, height=32) for n in range(2)]
-    one, other = (judge.processor.prepare_image(decode(image)) for image in images)
-    judge.processor.max_length = len(judge.processor.prepare_pair("p", one, other)) - 1
-    batch = ComparisonCollator(judge.processor)([pair_example("g", "p", images, Comparison.preferred(0, 1))])
-    assert batch["batch"] is None
+def test_images_that_are_too_long_together_cost_their_comparison(tiny_checkpoint: Path, png) -> None:
+    """The larger one, to which the model could not even compare the same image."""
+    judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), attention="joint"), "cpu")
+    images = (png(0, width=32, height=32), png(1, width=64, height=64))
+    group = PreferenceGroup(id="g", prompt="p", images=images, comparisons=(Comparison.preferred(0, 1),))
+    limit_length(judge, group)
+    judge.processor.max_length -= 1
+    batch = GroupCollator(judge.processor)([group])
+    assert batch["batch"] is None and len(batch["p_N"]) == 0
     ((record, reason),) = batch["left_out"]
-    assert record == "g" and reason.startswith("its images: the comparison has")
+    assert record == "g" and reason.startswith(
+        f"image 2 of 2, sha256 {digest(images[1])[:12]}: the comparison"
+    )
 
 
-def test_a_large_group_is_read_in_sequences_of_bounded_length(tiny_checkpoint: Path, png) -> None:
-    """With the same outcomes and the same loss, however many they are."""
-    spec = JudgeSpec(base_model=str(tiny_checkpoint), attention="isolated")
-    judge = Judge.from_base(spec, "cpu")
-    row = five([png(n, width=32 + 16 * (n % 3), height=32) for n in range(5)])
-    outcomes, losses, rows = [], [], []
-    for most in (None, 800, 300, 1):
-        batch = ComparisonCollator(judge.processor, group_tokens=most)([row])
-        rows.append(len(batch["batch"].ids_BL))
-        assert most in (None, 1) or batch["batch"].ids_BL.shape[1] <= most
-        with torch.inference_mode():
-            outcomes.append(judge(batch["batch"]))
-        losses.append(judge.loss(outcomes[-1], batch["p_N"], batch["weight_N"]))
-    assert rows[0] == 1 < rows[1] < rows[2] < rows[3] == 20
-    assert outcomes[0].std() > 0.01
-    for split, loss in zip(outcomes, losses, strict=True):
-        torch.testing.assert_close(split, outcomes[0], atol=1e-5, rtol=0)
-        torch.testing.assert_close(loss, losses[0], atol=1e-5, rtol=0)
+def test_a_prompt_that_cannot_be_read_costs_its_group(judge: Judge, png) -> None:
+    good = five(tuple(png(n) for n in range(5)))
+    batch = GroupCollator(judge.processor)([replace(good, id="long", prompt="p " * 600), good])
+    assert batch["p_N"].equal(GroupCollator(judge.processor)([good])["p_N"])
+    ((record, reason),) = batch["left_out"]
+    assert record == "long" and "the model reads 512" in reason and "shorten the prompt" in reason
+
+
+def test_every_reason_is_kept_once_for_its_record() -> None:
+    coverage = Coverage()
+    nothing = {"batch": None, "p_N": torch.zeros(0)}
+    for reasons in (["a"], ["b", "a"]):
+        coverage.add({**nothing, "left_out": [("g", reason) for reason in reasons]})
+    assert coverage.left_out == {"g": "a; b"}
+    again = Coverage()
+    again.load_state_dict(coverage.state_dict())
+    assert (again.left_out, again.read) == ({"g": "a; b"}, 0)
+
+
+def test_nothing_is_a_batch_of_nothing(judge: Judge) -> None:
+    assert GroupCollator(judge.processor)([])["batch"] is None
+
+
+def test_a_blank_batch_can_be_judged(judge: Judge) -> None:
+    assert judge(blank_batch(judge.processor)).shape == (1,)

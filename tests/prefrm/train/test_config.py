@@ -36,13 +36,14 @@ def test_the_rows_of_a_memory_estimate_add_up(path: Path) -> None:
 
 def test_the_judges_of_the_shapes_learn_as_in_the_benchmark() -> None:
     configs = [load_config(TrainConfig, path) for path in CONFIGS.glob("shapes*.yaml")]
-    assert {config.optim.batch_size for config in configs if config.judge.reads_groups} == {GROUPS}
+    assert {config.optim.batch_size for config in configs if config.judge.attention != "joint"} == {GROUPS}
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("optim.steps=0", "steps must be positive"),
+        ("optim.pairs_per_group=0", "pairs_per_group must be at least 1; received 0"),
         ("optim.warmup=1", "warmup is a share"),
         ("optim.lr=.inf", "lr must be positive and finite"),
         ("optim.lr=.nan", "lr must be positive and finite"),

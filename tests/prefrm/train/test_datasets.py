@@ -22,7 +22,7 @@ from prefrm.train import (
     TrainConfig,
     run,
 )
-from prefrm.train.data import ComparisonCollator
+from prefrm.train.collate import GroupCollator
 from prefrm.train.datasets import data_fingerprint, survey_data
 from prefrm.train.trainer import JudgeTrainer
 
@@ -59,7 +59,7 @@ def config(
         judge=JudgeSpec(base_model=str(tiny_checkpoint)),
         data=DataConfig(path=folder, test=None, mix=(MixConfig(path=pairs, weight=2.0, train="learn"),)),
         adapter=AdapterConfig(rank=4, alpha=8, dropout=0.1),
-        optim=OptimConfig(steps=6, batch_size=16, lr=1e-3),
+        optim=OptimConfig(steps=6, batch_size=12, pairs_per_group=1, lr=1e-3),
         checkpoint=CheckpointConfig(save_every=2),
         device="cpu",
     )
@@ -75,16 +75,16 @@ def test_pairs_and_rankings_are_learned_together_and_resumed(
 ) -> None:
     whole = replace(config, data=replace(config.data, stream=stream, shuffle_buffer=5))
     seen: list[str] = []
-    collate = ComparisonCollator.__call__
+    collate = GroupCollator.__call__
 
-    def noted(self: ComparisonCollator, rows: Any) -> Any:
-        seen.extend(row["id"].split("-")[0] for row in rows)
-        return collate(self, rows)
+    def noted(self: GroupCollator, groups: Any) -> Any:
+        seen.extend(group.id.split("-")[0] for group in groups)
+        return collate(self, groups)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ComparisonCollator, "__call__", noted)
+        patch.setattr(GroupCollator, "__call__", noted)
         result = run(whole)
-    assert len(seen) == 6 * 16
+    assert len(seen) == 6 * 12
     assert seen.count("pair") / len(seen) == pytest.approx(2 / 3, abs=0.15)
     assert set(seen) == {"pair", "train"}
     assert result.calibration is not None

@@ -42,7 +42,7 @@ def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path
         judge=JudgeSpec(base_model=str(tiny_checkpoint)),
         data=DataConfig(path=brightness(train=6, validation=3), test=None),
         adapter=AdapterConfig(rank=4, alpha=8),
-        optim=OptimConfig(steps=6, batch_size=8, lr=1e-3),
+        optim=OptimConfig(steps=6, batch_size=2, lr=1e-3),
         device="cpu",
     )
 
@@ -109,7 +109,7 @@ def test_patience_ends_the_training_and_the_best_weights_are_exported(
     # The fourth is as low as the second, which is not lower.
     assert [line["step"] for line in metrics(config)] == [1, 2, 3, 4]
     assert head_of(result.bundle).equal(seen[1])
-    assert "4 steps (stopped early, of 6) of 8 comparisons" in (result.bundle / "README.md").read_text()
+    assert "4 steps (stopped early, of 6) of 2 groups" in (result.bundle / "README.md").read_text()
     assert not seen[1].equal(seen[3])
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prefrm.errors import ConfigError, ScoringError
-from prefrm.judge import Judge, JudgeProcessor, JudgeSpec
+from prefrm.judge import Judge, JudgeSpec
 from prefrm.train import (
     AdapterConfig,
     CheckpointConfig,
@@ -29,7 +29,7 @@ def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path
         judge=JudgeSpec(base_model=str(tiny_checkpoint)),
         data=DataConfig(path=brightness(train=6, validation=3), test=None),
         adapter=AdapterConfig(rank=4, alpha=8),
-        optim=OptimConfig(steps=6, batch_size=8, lr=1e-3),
+        optim=OptimConfig(steps=6, batch_size=8, pairs_per_group=1, lr=1e-3),
         device="cpu",
     )
 
@@ -68,12 +68,22 @@ def advice(config: TrainConfig) -> str:
     return str(caught.value)
 
 
-def test_large_groups_are_named_where_they_are_read_as_one(config: TrainConfig) -> None:
-    isolated = replace(config.judge, attention="isolated")
-    assert "lower optim.group_tokens (now 4096), where groups are large" in advice(
-        replace(config, judge=isolated)
-    )
-    assert "group_tokens" not in advice(config)
+@pytest.mark.parametrize(
+    ("pairs", "text"),
+    [
+        (None, "or set optim.pairs_per_group (now null), which bounds the comparisons of a large group"),
+        (4, "or lower optim.pairs_per_group (now 4)"),
+        (1, None),
+    ],
+)
+def test_the_comparisons_of_a_group_can_be_fewer_in_another_run(
+    config: TrainConfig, pairs: int | None, text: str | None
+) -> None:
+    found = advice(replace(config, optim=replace(config.optim, pairs_per_group=pairs)))
+    same_run, other_run = found.split("go on with --resume")
+    assert "pairs_per_group" not in same_run
+    assert ("pairs_per_group" in other_run) == (text is not None)
+    assert text is None or text in other_run
 
 
 def test_what_smaller_batches_change_is_said(config: TrainConfig) -> None:
@@ -120,17 +130,15 @@ def test_too_little_memory_to_score_names_a_setting_that_there_is(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """An engine reads no more at once than a training step, so the training's setting lowers both."""
-    sizes: list[int] = []
-    collate = JudgeProcessor.collate
+    hidden = Judge.hidden
 
-    def full(self: JudgeProcessor, sequences: Any, length: int = 0) -> Any:
-        sizes.append(sum(map(len, sequences)))
-        if len(sequences) > 1 and sizes[-1] > 400:
+    def full(self: Judge, ids_BL: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        if not self.training and len(ids_BL) > 1 and ids_BL.numel() > 40:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return collate(self, sequences, length)
+        return hidden(self, ids_BL, *arguments)
 
-    monkeypatch.setattr(JudgeProcessor, "collate", full)
-    monkeypatch.setattr("prefrm.train.memory.TOKENS_OF_EXAMPLE", 100)
+    monkeypatch.setattr(Judge, "hidden", full)
+    monkeypatch.setattr("prefrm.train.memory.TOKENS_OF_GROUP", 10)
     evaluation = EvaluationConfig(every=2) if place == "validation" else None
     one = replace(config, device="auto", evaluation=evaluation, checkpoint=CheckpointConfig(save_every=1))
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
@@ -142,7 +150,6 @@ def test_too_little_memory_to_score_names_a_setting_that_there_is(
     less = replace(one.optim, batch_size=4, accumulation=2)
     assert "--resume" in str(caught.value)
     assert run(replace(one, optim=less), resume=True).bundle.is_dir()
-    assert max(sizes) > 400 and sizes[-1] <= 400
 
 
 def test_a_scorer_that_fails_otherwise_is_not_out_of_memory(config: TrainConfig) -> None:

@@ -1,4 +1,4 @@
-"""Two processes learn what one does, at the same number of comparisons a step."""
+"""Two processes learn what one does, at the same number of groups a step."""
 
 import json
 import os
@@ -30,8 +30,8 @@ from tests.forked import command, ranks
 
 @pytest.fixture
 def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path]) -> TrainConfig:
-    """72 comparisons of unequal weight, some unreadable; an epoch is four steps and a half."""
-    data = brightness(train=12, validation=2)
+    """Comparisons of unequal weight, some unreadable; an epoch is two steps and a half."""
+    data = brightness(train=10, validation=2)
     groups = [weighed(n, group) for n, group in enumerate(read_groups(data, "train"))]
     broken = groups[5]
     groups[5] = replace(broken, images=(broken.images[0], b"no image", broken.images[2]))
@@ -41,7 +41,7 @@ def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path
         judge=JudgeSpec(base_model=str(tiny_checkpoint)),
         data=DataConfig(path=data, test=None),
         adapter=AdapterConfig(rank=4, alpha=8),
-        optim=OptimConfig(steps=7, batch_size=16, lr=1e-3),
+        optim=OptimConfig(steps=7, batch_size=4, pairs_per_group=2, lr=1e-3),
         checkpoint=CheckpointConfig(save_every=4),
         evaluation=EvaluationConfig(every=3, patience=9),
         device="cpu",
@@ -75,7 +75,7 @@ def test_two_processes_learn_what_one_does(config: TrainConfig) -> None:
     two = replace(
         config,
         output=config.output.with_name("two"),
-        optim=replace(config.optim, batch_size=4, accumulation=2),
+        optim=replace(config.optim, batch_size=1, accumulation=2),
     )
     done = launch(two)
     assert done.returncode == 0, done.stderr

@@ -18,8 +18,7 @@ from prefrm.media import decode
 from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig, fit, run
 from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
-from prefrm.train.examples import load_examples
-from prefrm.train.mixing import Mixture
+from tests.prefrm.train.conftest import mixture_of
 
 ROOT = Path(__file__).parents[3]
 CAPTIONER = ROOT / "data_recipes" / "shapes" / "captioner" / "checkpoint"
@@ -32,7 +31,7 @@ def config(wide_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path
         judge=JudgeSpec(base_model=str(wide_checkpoint), quantize="nf4"),
         data=DataConfig(path=brightness(train=12, validation=3), test=None),
         adapter=AdapterConfig(rank=4, alpha=8),
-        optim=OptimConfig(steps=20, batch_size=16, lr=1e-2),
+        optim=OptimConfig(steps=20, batch_size=3, lr=1e-2),
         device="cpu",
     )
 
@@ -60,8 +59,8 @@ def test_the_loss_falls_and_the_base_stays(config: TrainConfig, base: str, steps
     optim = replace(config.optim, steps=steps)
     before = stored(judge)
     config.output.mkdir()
-    examples = load_examples(config.data.path, "train", unit="pair", cache=config.output / "cache")
-    fit(judge, Mixture([examples], seed=0), optim, output=config.output, seed=0)
+    mixture = mixture_of(config.data.path, config.output / "cache")
+    fit(judge, mixture, optim, output=config.output, seed=0)
     history = losses(config.output)
     assert len(history) == steps
     assert fmean(history[-5:]) < 0.5 * fmean(history[:5]), history
@@ -75,8 +74,8 @@ def test_the_loss_falls_and_the_base_stays(config: TrainConfig, base: str, steps
 def test_only_the_adapter_and_the_head_learn(config: TrainConfig, png, dtype: str) -> None:
     judge = adapt(config.judge, dtype)
     judge.train()
-    pair = judge.processor.prepare_pair("p", *(judge.processor.prepare_image(decode(png(n))) for n in (0, 1)))
-    judge(judge.processor.collate([pair])).sum().backward()
+    tree = judge.processor.tree("p", {n: judge.processor.prepare_image(decode(png(n))) for n in (0, 1)})
+    judge(judge.processor.collate([(tree, [(0, 1)])])).sum().backward()
     moved = {name: p for name, p in judge.named_parameters() if p.grad is not None}
     assert all("lora_" in name or name.startswith("head.") for name in moved)
     assert sum(p.numel() for p in moved.values()) == trainable_parameters(judge)
@@ -88,8 +87,8 @@ def test_only_the_adapter_and_the_head_learn(config: TrainConfig, png, dtype: st
 def test_activation_checkpointing_gives_the_same_gradients(config: TrainConfig, png) -> None:
     judge = adapt(config.judge)
     judge.train()
-    pair = judge.processor.prepare_pair("p", *(judge.processor.prepare_image(decode(png(n))) for n in (0, 1)))
-    batch = judge.processor.collate([pair])
+    tree = judge.processor.tree("p", {n: judge.processor.prepare_image(decode(png(n))) for n in (0, 1)})
+    batch = judge.processor.collate([(tree, [(0, 1)])])
     gradients = []
     for checkpointed in (False, True):
         if checkpointed:

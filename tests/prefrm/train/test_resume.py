@@ -34,13 +34,15 @@ def config(tiny_checkpoint: Path, tmp_path: Path) -> TrainConfig:
 
 
 def settings(checkpoint: Path, folder: Path) -> TrainConfig:
-    """Five steps are an epoch; dropout draws random numbers at every one."""
+    """Three steps are an epoch; each draws comparisons, and random numbers for dropout."""
     return TrainConfig(
         output=folder / "whole",
         judge=JudgeSpec(base_model=str(checkpoint)),
         data=DataConfig(path=write_brightness(folder / "data", train=12, validation=3), test=None),
         adapter=AdapterConfig(rank=4, alpha=8, dropout=0.2),
-        optim=OptimConfig(steps=STEPS, batch_size=8, accumulation=2, lr=1e-2, weight_decay=0.1),
+        optim=OptimConfig(
+            steps=STEPS, batch_size=2, accumulation=2, pairs_per_group=2, lr=1e-2, weight_decay=0.1
+        ),
         checkpoint=CheckpointConfig(save_every=3),
         device="cpu",
     )
@@ -198,10 +200,10 @@ def rewrite(checkpoint: Path, **changes: object) -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_memory_can_be_saved_from_a_checkpoint_on(config: TrainConfig, dropout: float) -> None:
-    """Other forward passes over the same examples: without dropout only rounding differs."""
+    """Other forward passes over the same groups: without dropout only rounding differs."""
     adapter = AdapterConfig(rank=4, alpha=8, dropout=dropout)
     plain = replace(config, adapter=adapter, optim=replace(config.optim, steps=4))
-    less = replace(plain.optim, batch_size=4, accumulation=4, gradient_checkpointing=True)
+    less = replace(plain.optim, batch_size=1, accumulation=4, gradient_checkpointing=True)
     run(plain)
     saved = replace(plain, output=config.output.with_name("saved"))
     interrupt_export(saved)
@@ -213,8 +215,8 @@ def test_memory_can_be_saved_from_a_checkpoint_on(config: TrainConfig, dropout: 
 
 
 def test_a_larger_step_is_another_run(unfinished: TrainConfig) -> None:
-    larger = replace(unfinished, optim=replace(unfinished.optim, batch_size=16))
-    with pytest.raises(ConfigError, match=r"optim\.batch_size x optim\.accumulation was 16 and is 32"):
+    larger = replace(unfinished, optim=replace(unfinished.optim, batch_size=4))
+    with pytest.raises(ConfigError, match=r"optim\.batch_size x optim\.accumulation was 4 and is 8"):
         run(larger, resume=True)
 
 

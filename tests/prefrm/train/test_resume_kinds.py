@@ -24,8 +24,8 @@ from prefrm.train.trainer import JudgeTrainer
 from prefrm.train.validation import Validation
 
 KINDS: dict[str, dict[str, Any]] = {
-    "joint": {},
-    "isolated": {"attention": "isolated"},
+    "late": {},
+    "joint": {"attention": "joint"},
     "scalar": {"head": "scalar"},
     "embedding": {"head": "embedding"},
     "nf4": {"quantize": "nf4"},
@@ -38,13 +38,13 @@ class Interrupted(Exception):
 
 @pytest.fixture
 def config(wide_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path]) -> TrainConfig:
-    """Two steps of groups are an epoch; dropout draws random numbers at every one."""
+    """An epoch ends within a step; each step draws comparisons, and random numbers for dropout."""
     return TrainConfig(
         output=tmp_path / "whole",
         judge=JudgeSpec(base_model=str(wide_checkpoint)),
         data=DataConfig(path=brightness(train=4, validation=2), validation=None, test=None),
         adapter=AdapterConfig(rank=4, alpha=8, dropout=0.2),
-        optim=OptimConfig(steps=4, batch_size=3, lr=1e-2, weight_decay=0.1),
+        optim=OptimConfig(steps=4, batch_size=3, pairs_per_group=2, lr=1e-2, weight_decay=0.1),
         checkpoint=CheckpointConfig(save_every=2),
         device="cpu",
     )
@@ -84,7 +84,7 @@ def die_in_step(config: TrainConfig, step: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_resumed_judge_of_any_kind_is_that_of_a_whole_run(config: TrainConfig, kind: str) -> None:
-    whole = replace(config, judge=replace(config.judge, **KINDS[kind], template=""))
+    whole = replace(config, judge=JudgeSpec(base_model=config.judge.base_model, **KINDS[kind]))
     run(whole)
     killed = replace(whole, output=config.output.with_name("killed"))
     die_in_step(killed, 4)

@@ -18,12 +18,14 @@ from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode
 from prefrm.records import Comparison, PreferenceGroup, read_groups, write_groups
 from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig, fit, run
-from prefrm.train.examples import load_examples
 from prefrm.train.measure import EXPORT_GROUPS
-from prefrm.train.mixing import Mixture
+from tests.prefrm.train.conftest import mixture_of
 
 # The loss of the first steps, measured on the CPU with torch 2.13.
-PINNED = (0.7300, 0.6862, 0.7033, 0.6956, 0.7029)
+PINNED = {
+    "verdict": (0.7042, 0.8928, 0.7201, 0.6966, 0.7040),
+    "scalar": (0.5783, 0.5601, 0.5435, 0.5290, 0.5233),
+}
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path
         judge=JudgeSpec(base_model=str(tiny_checkpoint)),
         data=DataConfig(path=brightness(train=12, validation=3, test=3)),
         adapter=AdapterConfig(rank=4, alpha=8),
-        optim=OptimConfig(steps=30, batch_size=16, lr=1e-2),
+        optim=OptimConfig(steps=30, batch_size=3, lr=1e-2),
         device="cpu",
     )
 
@@ -155,13 +157,17 @@ def losses(output: Path) -> list[float]:
     return [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
 
 
-def test_the_trajectory_is_pinned(config: TrainConfig) -> None:
+@pytest.mark.parametrize(("head", "lr", "pairs"), [("verdict", 1e-2, 2), ("scalar", 1e-3, None)])
+def test_the_trajectory_is_pinned(config: TrainConfig, head: str, lr: float, pairs: int | None) -> None:
     short = replace(
-        config, optim=replace(config.optim, steps=5, lr=1e-3), data=replace(config.data, test=None)
+        config,
+        judge=JudgeSpec(base_model=config.judge.base_model, head=head),
+        optim=replace(config.optim, steps=5, lr=lr, pairs_per_group=pairs),
+        data=replace(config.data, validation=None, test=None),
     )
     result = run(short)
     assert result.evaluation is None
-    assert losses(config.output) == pytest.approx(PINNED, abs=2e-3)
+    assert losses(config.output) == pytest.approx(PINNED[head], abs=2e-3)
 
 
 def test_soft_targets_and_weights_reach_the_loss(config: TrainConfig, png) -> None:
@@ -169,23 +175,23 @@ def test_soft_targets_and_weights_reach_the_loss(config: TrainConfig, png) -> No
     group = PreferenceGroup(id="a", prompt="p", images=(png(0), png(1), png(2)), comparisons=comparisons)
     write_groups([group], config.data.path, "train")
     judge = Judge.from_base(config.judge, "cpu")
-    images = [judge.processor.prepare_image(decode(image)) for image in group.images if image]
+    images = (judge.processor.prepare_image(decode(image)) for image in group.images if image)
+    tree = judge.processor.tree("p", dict(enumerate(images)))
     total = 0.0
     for c in comparisons:
         for shown in (c, c.swapped()):
-            pair = judge.processor.prepare_pair("p", images[shown.i], images[shown.j])
-            z = judge(judge.processor.collate([pair])).item()
+            z = judge(judge.processor.collate([(tree, [(shown.i, shown.j)])])).item()
             total += c.weight * (shown.p * np.log1p(np.exp(-z)) + (1 - shown.p) * np.log1p(np.exp(z)))
-    # A LoRA adapter changes nothing before the first step, and one batch holds all four rows.
-    optim = OptimConfig(steps=1, batch_size=4)
+    # A LoRA adapter changes nothing before the first step.
+    optim = OptimConfig(steps=1, batch_size=1)
     run(replace(config, optim=optim, data=replace(config.data, validation=None, test=None)))
     assert losses(config.output) == [pytest.approx(total / (2 * 3.5), abs=1e-4)]
 
 
 def learn(judge: Judge, config: TrainConfig, optim: OptimConfig) -> dict[str, str]:
     config.output.mkdir(exist_ok=True)
-    examples = load_examples(config.data.path, "train", unit="pair", cache=config.output / "cache")
-    return fit(judge, Mixture([examples], seed=0), optim, output=config.output, seed=0)
+    mixture = mixture_of(config.data.path, config.output / "cache")
+    return fit(judge, mixture, optim, output=config.output, seed=0)
 
 
 def broken(id: str, png) -> PreferenceGroup:
@@ -199,8 +205,8 @@ def test_an_unreadable_image_does_not_end_a_training(config: TrainConfig, judge,
     write_groups([broken("truncated", png), good], config.data.path, "train")
     left_out = learn(judge, config, OptimConfig(steps=8, batch_size=1))
     assert list(left_out) == ["truncated"]
-    # Eight rows, each seen once: two of them could not be read and taught nothing.
-    assert losses(config.output).count(0.0) == 2
+    # Two groups, each seen four times; of one nothing could be read.
+    assert losses(config.output).count(0.0) == 4
     assert len(losses(config.output)) == 8
     # One line for each step, and no summary.
     assert len((config.output / "metrics.jsonl").read_text().splitlines()) == 8
@@ -228,11 +234,11 @@ def test_metrics_of_an_earlier_attempt_are_replaced(config: TrainConfig, judge) 
 def test_accumulation_is_one_larger_batch_even_where_weights_differ(
     config: TrainConfig, tmp_path: Path
 ) -> None:
-    """An epoch of 72 examples is four steps and a half."""
+    """An epoch of 12 groups is two steps and a half."""
     weigh(config.data.path)
     data = replace(config.data, validation=None, test=None)
-    whole = replace(config.optim, steps=6, batch_size=16)
-    parts = replace(config.optim, steps=6, batch_size=8, accumulation=2)
+    whole = replace(config.optim, steps=6, batch_size=5, pairs_per_group=2)
+    parts = replace(whole, batch_size=1, accumulation=5)
     for name, optim in (("whole", whole), ("parts", parts)):
         run(replace(config, output=tmp_path / name, optim=optim, data=data))
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-5)
