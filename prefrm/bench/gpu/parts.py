@@ -12,7 +12,7 @@ from prefrm.errors import ConfigError
 __all__ = ["LORA", "MACHINE", "PARTS", "TINY_PARTS", "Part", "select"]
 
 METHODS = ["plain", "joint", "late", "scalar"]
-# As configs/train/qwen2_5_vl_3b.yaml and qwen2_5_vl_7b_qlora.yaml have it.
+# As the configurations of `prefrm.bench.gpu.tables.CONFIGS` have it.
 LORA: dict[str, Any] = {"rank": 32, "alpha": 64, "dropout": 0.05}
 Rows = list[list[Any]]
 """For each row of a training table the method, candidates of a group and groups of a step."""
@@ -21,8 +21,8 @@ ADAPTER_ROWS: Rows = [
     ["joint", 2, 4],
     ["plain", 4, 1],
     ["joint", 4, 1],
-    ["late", 4, 4],
-    ["scalar", 4, 4],
+    ["late", 4, 3],
+    ["scalar", 4, 3],
 ]
 
 
@@ -118,7 +118,7 @@ PARTS: tuple[Part, ...] = (
     _engine("7b", 256, 180),
     _train("7b", "qlora", 240, ADAPTER_ROWS, quantize=True),
     _engine("7b", 1024, 240, batch_sizes=[2, 8], sample=16),
-    _train("3b", "full", 180, [["plain", 2, 4], ["joint", 2, 4], ["late", 4, 4]], adapter=None),
+    _train("3b", "full", 180, [["plain", 2, 4], ["joint", 2, 4], ["late", 4, 3]], adapter=None),
     _server(180, "judge-3b", groups=64, single=16, threads=4),
 )
 """Estimated at 20 minutes on an H100, and never measured."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from prefrm.bench.gpu.goals import share_of_peak
 from prefrm.bench.gpu.results import Result
 from prefrm.bench.tables import markdown_table
@@ -17,14 +19,18 @@ __all__ = [
     "engine_section",
     "memory_table",
     "server_table",
+    "step_of",
     "tests_section",
     "training_section",
 ]
 
 LINE = 110
 CONFIG_FOLDER = Path(__file__).parents[3] / "configs" / "train"
-CONFIGS = {"train-3b-lora": "qwen2_5_vl_3b.yaml", "train-7b-qlora": "qwen2_5_vl_7b_qlora.yaml"}
-"""The configuration that a part trains as."""
+CONFIGS = {
+    "train-3b-lora": ("qwen2_5_vl_3b.yaml", "qwen2_5_vl_3b_late.yaml"),
+    "train-7b-qlora": ("qwen2_5_vl_7b_qlora.yaml",),
+}
+"""The configurations of which a part trains the steps."""
 ENGINE = (
     "Qwen2.5-VL {shape}, {dtype}, {tokens} tokens an image, {weights:.1f} GiB of weights. *plain* ran in "
     "batches of {batch} comparisons. The vision tower does {encodes:.3g} TFLOP a second, {share:.2f} of the "
@@ -103,20 +109,25 @@ def _training_row(row: Mapping[str, Any]) -> list[str]:
 
 
 def memory_table(results: Sequence[Result]) -> str:
-    """Beside what a configuration says that it needs, the step that reads about as many tokens."""
+    """The steps of configurations, beside the memory that their comments say they need."""
     body = []
     for result in results:
-        rows = [r for r in result.measured["rows"] if not r["reason"] and r["method"] != "plain"]
-        if result.part not in CONFIGS or not rows:
-            continue
-        path = CONFIG_FOLDER / CONFIGS[result.part]
-        gib, tokens = claimed_memory(path.read_text(encoding="utf-8"))
-        row = min(rows, key=lambda row: abs(row["tokens"] - tokens))
-        step = f"{row['method']}, {row['groups']} groups of {row['k']}"
-        measured = [f"{row['peak_gib']:.1f}", f"{row['tokens']:,}", step]
-        body.append([path.name, f"{gib:.1f}", f"{tokens:,}", *measured])
-    header = ["configuration", "says GiB", "at tokens", "peak GiB", "at tokens", "step"]
+        for name in CONFIGS.get(result.part, ()):
+            text = (CONFIG_FOLDER / name).read_text(encoding="utf-8")
+            row = step_of(yaml.safe_load(text), result.measured["rows"])
+            if row is None or row["reason"]:
+                continue
+            gib, tokens = claimed_memory(text)
+            measured = [f"{row['peak_gib']:.1f}", f"{row['tokens']:,}"]
+            body.append([name, f"{gib:.1f}", f"{tokens:,}", *measured])
+    header = ["configuration", "says GiB", "at tokens", "peak GiB", "at tokens"]
     return markdown_table(header, body) if body else "No step of a configuration was measured."
+
+
+def step_of(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The row of a training table that trains as a configuration."""
+    wanted = config["judge"]["attention"], config["optim"]["batch_size"]
+    return next((row for row in rows if (row["method"], row["groups"]) == wanted), None)
 
 
 def claimed_memory(config: str) -> tuple[float, int]:

@@ -13,7 +13,7 @@ from prefrm.bench.gpu.goals import goals, share_of_peak
 from prefrm.bench.gpu.page import COMMAND, NOT_RUN, page, write_page
 from prefrm.bench.gpu.parts import LORA, PARTS, TINY_PARTS
 from prefrm.bench.gpu.results import Result, read_result, write_measured, write_result
-from prefrm.bench.gpu.tables import CONFIG_FOLDER, CONFIGS, claimed_memory
+from prefrm.bench.gpu.tables import CONFIG_FOLDER, CONFIGS, claimed_memory, step_of
 from tests.prefrm.bench.gpu_machine import H100
 
 ROOT = Path(__file__).parents[3]
@@ -67,7 +67,7 @@ TRAINING = {
     "rows": [
         row("plain", 2, 4, 8, 6000, 1.0),
         row("joint", 2, 4, 8, 5000, 1.0),
-        row("late", 4, 4, 48, 6500, 1.1),
+        row("late", 4, 3, 36, 6500, 1.1),
         row("scalar", 4, 4, 24, 0, None, reason="out of memory"),
     ],
 }
@@ -130,7 +130,7 @@ def test_the_page_has_every_table_and_every_reason():
     text = page(results(), H100, tiny=False)
     assert "Tiny models" not in text and "NVIDIA H100 80GB HBM3 with 79 GiB" in text
     table = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
-    assert [x.strip() for x in table["late"].split("|")[1:5]] == ["late", "4", "4", "48"]
+    assert [x.strip() for x in table["late"].split("|")[1:5]] == ["late", "4", "3", "36"]
     lines = [[x.strip() for x in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
     assert ["plain", "16", "0.167", "0.333", "1.0", "0.50", "2,048", "estimated from K = 8"] in lines
     assert ["late", "16", "5", "10", "30.0", "0.30", "2,048", ""] in lines
@@ -147,24 +147,32 @@ def test_the_page_has_every_table_and_every_reason():
     assert all(len(line) <= 110 for line in text.splitlines() if line[:1] != "|")
 
 
-def test_the_memory_of_a_configuration_stands_beside_a_step_of_as_many_tokens():
-    gib, tokens = claimed_memory((CONFIG_FOLDER / CONFIGS["train-3b-lora"]).read_text())
+def test_the_memory_of_a_configuration_stands_beside_that_of_its_step():
+    name, late = CONFIGS["train-3b-lora"]
+    gib, tokens = claimed_memory((CONFIG_FOLDER / name).read_text())
     text = page(results(), H100, tiny=False)
-    line = next(line for line in text.splitlines() if CONFIGS["train-3b-lora"] in line)
-    cells = [x.strip() for x in line.split("|")[1:-1]]
-    assert cells[1:4] == [f"{gib:.1f}", f"{tokens:,}", "9.5"]
+    cells = next([x.strip() for x in line.split("|")[1:-1]] for line in text.splitlines() if name in line)
+    assert cells == [name, f"{gib:.1f}", f"{tokens:,}", "9.5", "5,000"]
     assert 5 < gib < 24 and 1000 < tokens < 20_000
-    assert "qwen" not in page(results(), H100, tiny=True).lower().partition("## training")[2]
+    assert late in text
+    assert name not in page(results(), H100, tiny=True)
 
 
-@pytest.mark.parametrize("part", [part for part in PARTS if part.name in CONFIGS], ids=lambda part: part.name)
-def test_a_part_trains_as_its_configuration(part):
-    config = yaml.safe_load((CONFIG_FOLDER / CONFIGS[part.name]).read_text())
+TRAINED = [(part, name) for part in PARTS for name in CONFIGS.get(part.name, ())]
+
+
+@pytest.mark.parametrize(("part", "name"), TRAINED, ids=[name for _, name in TRAINED])
+def test_a_part_trains_as_its_configurations(part, name):
+    config = yaml.safe_load((CONFIG_FOLDER / name).read_text())
     assert part.options["adapter"] == config["adapter"] == LORA
     assert part.options["quantize"] == (config["judge"].get("quantize") == "nf4")
     assert config["optim"]["gradient_checkpointing"] and config["dtype"] == "bfloat16"
     side = 28 * int(part.options["image_tokens"] ** 0.5)
     assert side**2 <= config["judge"]["max_pixels"] < (side + 28) ** 2
+    rows = [{"method": method, "k": k, "groups": groups} for method, k, groups in part.options["rows"]]
+    row = step_of(config, rows)
+    pairs = config["optim"].get("pairs_per_group") or row["k"] * (row["k"] - 1) // 2
+    assert pairs == row["k"] * (row["k"] - 1) // 2
 
 
 def test_a_page_of_a_card_and_one_of_tiny_models_are_two_files(tmp_path):
