@@ -16,7 +16,7 @@ from torch import nn
 
 from prefrm.resources import MEBIBYTE, resident_bytes
 
-__all__ = ["PeakMemory", "describe_device", "matrix_product_rate", "seconds_in", "timed", "wait_for"]
+__all__ = ["SIDES", "PeakMemory", "describe_device", "matrix_product_rate", "seconds_in", "timed", "wait_for"]
 
 T = TypeVar("T")
 

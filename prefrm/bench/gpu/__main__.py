@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes", type=float, default=25.0, help="after which nothing is started or goes on"
     )
-    parser.add_argument("--device", default="auto", help="auto, cuda:0 or cpu")
+    parser.add_argument(
+        "--device", default="auto", help="auto (the first GPU, or the CPU without one) or cpu"
+    )
     return parser
 
 

@@ -6,20 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-
+from prefrm.bench.gpu.failures import raise_for, reason_for, release_memory
 from prefrm.bench.gpu.models import SHAPES, weights_gib
 from prefrm.bench.gpu.rows import EngineCell
 from prefrm.bench.meters import PeakMemory, seconds_in, timed
 from prefrm.bench.methods import PLAIN, EngineMethod, PlainMethod, both_orders, noise_images
 from prefrm.bench.operations import group_operations, vision_operations
 from prefrm.bench.random_model import KINDS, PROMPT, build_backbone, build_judge, side_of
-from prefrm.engine import is_out_of_memory
 from prefrm.judge.model import resolve_device, resolve_dtype
 
 __all__ = ["measure"]
 
-OUT_OF_MEMORY = "out of memory"
 ENCODED = 16
 """Images of a pass of the vision tower that is timed by itself, at most."""
 
@@ -68,6 +65,7 @@ def measure(
             cell = group.cell(method, k, before, rounds=rounds, sample=sample, cell_s=cell_s)
             found["cells"].append(asdict(cell))
             yield found
+    raise_for(cell["reason"] for cell in found["cells"])
 
 
 class _Groups:
@@ -111,11 +109,10 @@ class _Groups:
                 return scaled
         try:
             return self._timed(cell, rounds, cell_s)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        torch.cuda.empty_cache()
-        return replace(cell, reason=OUT_OF_MEMORY)
+        except Exception as error:
+            failed = replace(cell, reason=reason_for(error))
+        release_memory()
+        return failed
 
     def _timed(self, cell: EngineCell, rounds: int, cell_s: float) -> EngineCell:
         turn = self._plain if cell.method == PLAIN else self._engine

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from prefrm.bench.gpu.cards import peak_tflops
-from prefrm.bench.meters import describe_device, matrix_product_rate
+from prefrm.bench.meters import SIDES, describe_device, matrix_product_rate
 from prefrm.bench.provenance import versions
+from prefrm.errors import ConfigError
 from prefrm.judge.model import resolve_device
 
 __all__ = ["measure"]
@@ -22,9 +23,11 @@ def measure(device: str) -> Iterator[dict[str, Any]]:
     """Describe the machine.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or it is not one of CUDA and no CPU.
     """
     found = resolve_device(device)
+    if found.type not in SIDES:
+        raise ConfigError(f"a {found.type} device has no benchmark; give --device cpu")
     is_gpu = found.type != "cpu"
     name = describe_device(found)
     yield {

@@ -76,6 +76,8 @@ def run_part(part: Part, runs: Path, identity: Mapping[str, Any], *, device: str
 def _run(command: list[str], log: Path, limit_s: float) -> Status:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    # Of several cards one: a trainer of `transformers` would spread its batches over all.
+    environment.setdefault("CUDA_VISIBLE_DEVICES", "0")
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from prefrm.bench.gpu.failures import raise_for, reason_for, release_memory
 from prefrm.bench.gpu.models import SHAPES, quantize_in_place, weights_gib
 from prefrm.bench.gpu.rows import TrainingRow
 from prefrm.bench.meters import PeakMemory
 from prefrm.bench.methods import PLAIN, noise_images
 from prefrm.bench.plain import PlainCollator, StepClock, plain_seconds, single_pairs
 from prefrm.bench.random_model import KINDS, PROMPT, build_backbone, build_judge, side_of
-from prefrm.engine import is_out_of_memory
 from prefrm.judge import Judge
 from prefrm.judge.model import resolve_device, resolve_dtype
 from prefrm.records import Comparison, PreferenceGroup
@@ -27,9 +27,8 @@ from prefrm.train.fit import fit
 from prefrm.train.memory import activation_checkpointing
 from prefrm.train.mixing import Mixture
 
-__all__ = ["measure"]
+__all__ = ["NoiseGroups", "measure"]
 
-OUT_OF_MEMORY = "out of memory"
 LR = 1e-5
 
 
@@ -70,6 +69,7 @@ def measure(
         row = learner.row(method, k, groups, steps=steps + 1, workers=workers)
         found["rows"].append(asdict(row))
         yield found
+    raise_for(row["reason"] for row in found["rows"])
 
 
 class NoiseGroups:
@@ -139,14 +139,12 @@ class _Learner:
         try:
             with PeakMemory(self._device) as memory, tempfile.TemporaryDirectory() as output:
                 tokens, seconds = learn(judge, data, comparisons, steps, workers, Path(output))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            torch.cuda.empty_cache()
-            return replace(row, reason=OUT_OF_MEMORY)
-        finally:
-            judge.zero_grad(set_to_none=True)
-        return replace(row, tokens=tokens, seconds=seconds, peak_gib=memory.total_mb / 1024)
+            row = replace(row, tokens=tokens, seconds=seconds, peak_gib=memory.total_mb / 1024)
+        except Exception as error:
+            row = replace(row, reason=reason_for(error))
+        judge.zero_grad(set_to_none=True)
+        release_memory()
+        return row
 
     def _prefrm(
         self, judge: Judge, data: NoiseGroups, comparisons: int, steps: int, workers: int, output: Path
