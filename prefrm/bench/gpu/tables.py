@@ -37,9 +37,9 @@ ENGINE = (
     "peak. *decoded* is the rate for images that were decoded ahead, and what the share of the peak is of."
 )
 TRAINING = (
-    "Qwen2.5-VL {shape}, {tokens} tokens an image, {weights:.1f} GiB of weights, {trainable:,} numbers that "
-    "learn. *plain* is a loop of `transformers` over whole prompts; every presentation order counts as one "
-    "comparison."
+    "Qwen2.5-VL {shape}, {tokens} tokens an image, {weights:.1f} GiB of weights, of which {learns}: "
+    "{trainable:,} numbers. *plain* is a loop of `transformers` over whole prompts; every presentation order "
+    "counts as one comparison."
 )
 NONE = "-"
 
@@ -91,12 +91,20 @@ def training_section(result: Result, machine: Mapping[str, Any]) -> str:
         shape=measured["shape"],
         tokens=measured["image_tokens"],
         weights=measured["weights_gib"],
+        learns=_learns(result.asked["options"]),
         trainable=measured["trainable"],
     )
     header = ["method", "K", "groups", "comparisons", "tokens", "seconds"]
     header += ["tokens/s", "comparisons/s", "groups/s", "peak GiB", "note"]
     body = [_training_row(row) for row in measured["rows"]]
     return _section(result, text, markdown_table(header, body))
+
+
+def _learns(options: Mapping[str, Any]) -> str:
+    if options["adapter"] is None:
+        return "all learn, in float32 with passes in bfloat16"
+    stored = "layers in four bits (NF4)" if options["quantize"] else "frozen layers"
+    return f"an adapter of rank {options['adapter']['rank']} learns on {stored}"
 
 
 def _training_row(row: Mapping[str, Any]) -> list[str]:
@@ -187,7 +195,7 @@ def tests_section(result: Result, machine: Mapping[str, Any]) -> str:
 def _section(result: Result, text: str, table: str) -> str:
     if result.status != "done":
         text += f" **Not to the end**: this part {result.status}."
-    return f"{textwrap.fill(text, LINE)}\n\n{table}"
+    return f"### {result.part}\n\n{textwrap.fill(text, LINE)}\n\n{table}"
 
 
 def _figure(value: float) -> str:
