@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,44 +24,47 @@ SIZES = (2, 3, 5)
 
 
 def measure(
-    device: str, *, methods: Sequence[str], tiny: str, small: str, image_tokens: int
+    device: str, *, methods: Sequence[str], tiny: tuple[str, int], small: tuple[str, int]
 ) -> Iterator[dict[str, Any]]:
     """Compare, method by method.
 
     Args:
         device: as in `Judge.from_base`.
         methods: of `prefrm.bench.methods.METHODS`, of the engine.
-        tiny: a model of `SHAPES` that a CPU scores too.
-        small: a model that fills more than one tile of a matrix product, for what groups do to each other.
-        image_tokens: of an image.
+        tiny: a model of `SHAPES` that a CPU scores too, and tokens of an image.
+        small: one whose products have more than one tile, for what groups do to each other, likewise.
     """
     found = resolve_device(device)
-    images = noise_images(sum(SIZES), side_of(image_tokens))
-    groups, start = [], 0
-    for k in SIZES:
-        groups.append(Group(prompt=PROMPT, images=tuple(images[start : start + k])))
-        start += k
+    shape, tokens = tiny
+    groups = _groups(tokens)
     rows: list[dict[str, Any]] = []
     for dtype in (torch.float32, torch.bfloat16):
-        backbone = build_backbone(SHAPES[tiny], device=CPU, dtype=dtype)
+        backbone = build_backbone(SHAPES[shape], device=CPU, dtype=dtype)
         there = copy.deepcopy(backbone).to(found)
         for method in methods:
-            judges = [build_judge(model, image_tokens, **KINDS[method]) for model in (backbone, there)]
+            judges = [build_judge(model, tokens, **KINDS[method]) for model in (backbone, there)]
             judges[1].head.load_state_dict(judges[0].head.state_dict())
             ours, theirs = (Engine(judge).score(groups) for judge in judges)
             rows.append(_row("on a CPU and here", method, dtype, ours, theirs))
             yield {"rows": rows}
-    dtype = resolve_dtype("auto", found)
-    backbone = build_backbone(SHAPES[small], device=found, dtype=dtype)
+    shape, tokens = small
+    groups, dtype = _groups(tokens), resolve_dtype("auto", found)
+    backbone = build_backbone(SHAPES[shape], device=found, dtype=dtype)
     for method in methods:
         for deterministic in (False, True):
-            judge = build_judge(backbone, image_tokens, **KINDS[method])
+            judge = build_judge(backbone, tokens, **KINDS[method])
             # Every call reads the images again.
             engine = Engine(judge, deterministic=deterministic, cache_bytes=0)
             alone, among = engine.score(groups[-1:]), engine.score(groups)[-1:]
             compared = "alone and among others"
             rows.append(_row(compared, method, dtype, alone, among, deterministic=deterministic))
             yield {"rows": rows}
+
+
+def _groups(image_tokens: int) -> list[Group]:
+    """Groups of `SIZES` candidates, without a common one."""
+    images = iter(noise_images(sum(SIZES), side_of(image_tokens)))
+    return [Group(prompt=PROMPT, images=tuple(islice(images, k))) for k in SIZES]
 
 
 def _row(

@@ -85,12 +85,12 @@ def _train(shape: str, name: str, limit_s: float, rows: Rows, **options: Any) ->
     )
 
 
-def _differences(limit_s: float, small: str) -> Part:
+def _differences(limit_s: float, small: list[Any]) -> Part:
     return Part(
         name="differences",
         module="prefrm.bench.gpu.differences",
         limit_s=limit_s,
-        options={"methods": METHODS[1:], "tiny": "tiny", "small": small, "image_tokens": 25},
+        options={"methods": METHODS[1:], "tiny": ["tiny", 25], "small": small},
     )
 
 
@@ -111,7 +111,7 @@ def _tests(limit_s: float, folder: str) -> Part:
 
 PARTS: tuple[Part, ...] = (
     _engine("3b", 256, 180),
-    _differences(90, small="small"),
+    _differences(90, small=["small", 256]),
     _train("3b", "lora", 240, ADAPTER_ROWS),
     _engine("3b", 1024, 180, batch_sizes=[2, 8]),
     _tests(240, "tests"),
@@ -126,7 +126,7 @@ _TINY_ROWS: Rows = [["plain", 2, 2], ["joint", 2, 2], ["late", 3, 1]]
 _TINY_TRAIN: dict[str, Any] = {"image_tokens": 25, "steps": 1, "workers": 0}
 TINY_PARTS: tuple[Part, ...] = (
     _engine("tiny", 25, 300, sizes=[2, 4], batch_sizes=[1, 4], sample=4, rounds=1, cell_s=1.0),
-    _differences(300, small="tiny"),
+    _differences(300, small=["tiny", 25]),
     _train("tiny", "lora", 300, _TINY_ROWS, **_TINY_TRAIN),
     _train("tiny", "qlora", 300, _TINY_ROWS, quantize=True, **_TINY_TRAIN),
     _train("tiny", "full", 300, _TINY_ROWS, adapter=None, **_TINY_TRAIN),

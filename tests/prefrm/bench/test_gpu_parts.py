@@ -136,7 +136,7 @@ def test_a_difference_in_log_odds_is_the_largest_of_all_pairs():
 
 
 def test_on_one_device_nothing_differs():
-    options = {"methods": ["late", "scalar"], "tiny": "tiny", "small": "tiny", "image_tokens": 25}
+    options = {"methods": ["late", "scalar"], "tiny": ("tiny", 25), "small": ("tiny", 25)}
     *_, found = differences.measure("cpu", **options)
     assert len(found["rows"]) == 8
     assert all(row["difference"] == 0 and row["equal"] for row in found["rows"])
