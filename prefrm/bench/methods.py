@@ -119,10 +119,11 @@ class EngineMethod:
     Args:
         judge: of any kind.
         images: of all candidates, encoded.
+        compile: as of `Engine`.
     """
 
-    def __init__(self, judge: Judge, images: Sequence[bytes]) -> None:
-        self._engine = Engine(judge, cache_bytes=0)
+    def __init__(self, judge: Judge, images: Sequence[bytes], *, compile: bool = False) -> None:
+        self._engine = Engine(judge, cache_bytes=0, compile=compile)
         self._images = images
 
     def score(self, k: int) -> npt.NDArray[np.float32]:

@@ -32,6 +32,7 @@ def measure(
     sample: int,
     batch_sizes: Sequence[int],
     cell_s: float,
+    compile: bool,
 ) -> Iterator[dict[str, Any]]:
     """Time every method at every group size, the small ones first.
 
@@ -46,15 +47,17 @@ def measure(
         batch_sizes: of the plain method; the best is taken.
         cell_s: seconds that a group may take; of one that would take longer, the time is scaled from the
             largest that was timed, by operations. So it is for the plain method beyond its sample.
+        compile: as of `Engine`; it would compile the plain method's layers, too.
     """
-    group = _Groups(device, shape, image_tokens, max(sizes))
-    group.plain.choose_batch_size(batch_sizes, tries=2, advance=lambda done: None)
+    group = _Groups(device, shape, image_tokens, max(sizes), compile=compile)
+    if PLAIN in methods:
+        group.plain.choose_batch_size(batch_sizes, tries=2, advance=lambda done: None)
     found: dict[str, Any] = {
         "shape": shape,
         "image_tokens": image_tokens,
         "dtype": str(group.dtype).removeprefix("torch."),
         "weights_gib": weights_gib(group.plain.judge.model),
-        "plain_batch": group.plain.batch_size,
+        "plain_batch": group.plain.batch_size if PLAIN in methods else None,
         "encodes_tflops": group.encodes_tflops(min(ENCODED, max(sizes))),
         "cells": [],
     }
@@ -71,14 +74,18 @@ def measure(
 class _Groups:
     """Groups of noise, and the methods that score them."""
 
-    def __init__(self, device: str, shape: str, image_tokens: int, largest: int) -> None:
+    def __init__(
+        self, device: str, shape: str, image_tokens: int, largest: int, *, compile: bool = False
+    ) -> None:
         self._device = resolve_device(device)
         self.dtype = resolve_dtype("auto", self._device)
         backbone = build_backbone(SHAPES[shape], device=self._device, dtype=self.dtype)
         self._judges = {name: build_judge(backbone, image_tokens, **kind) for name, kind in KINDS.items()}
         images = noise_images(largest, side_of(image_tokens))
         self.plain = PlainMethod(self._judges["joint"], images)
-        self._engines = {name: EngineMethod(judge, images) for name, judge in self._judges.items()}
+        self._engines = {
+            name: EngineMethod(judge, images, compile=compile) for name, judge in self._judges.items()
+        }
         (self._image,) = self.plain.prepare(1)
 
     def encodes_tflops(self, k: int) -> float:

@@ -52,7 +52,7 @@ MACHINE = Part(name="machine", module="prefrm.bench.gpu.machine", limit_s=180, o
 """Measured in every run, first."""
 
 
-def _engine(shape: str, tokens: int, limit_s: float, **options: Any) -> Part:
+def _engine(shape: str, tokens: int, limit_s: float, *, compile: bool = False, **options: Any) -> Part:
     chosen: dict[str, Any] = {
         "sizes": [4, 8, 16, 32, 64],
         "methods": METHODS,
@@ -60,9 +60,10 @@ def _engine(shape: str, tokens: int, limit_s: float, **options: Any) -> Part:
         "sample": 48,
         "rounds": 3,
         "cell_s": 8.0,
+        "compile": compile,
     }
     return Part(
-        name=f"engine-{shape}-{tokens}",
+        name=f"engine-{shape}-{tokens}{'-compiled' * compile}",
         module="prefrm.bench.gpu.engine",
         limit_s=limit_s,
         options={"shape": shape, "image_tokens": tokens, **chosen, **options},
@@ -119,6 +120,7 @@ PARTS: tuple[Part, ...] = (
     _train("7b", "qlora", 240, ADAPTER_ROWS, quantize=True),
     _engine("7b", 1024, 240, batch_sizes=[2, 8], sample=16),
     _train("3b", "full", 180, [["plain", 2, 4], ["joint", 2, 4], ["late", 4, 3]], adapter=None),
+    _engine("3b", 256, 240, compile=True, methods=["late", "scalar"]),
     _server(180, "judge-3b", groups=64, single=16, threads=4),
 )
 """Estimated at 20 minutes on an H100, and never measured."""

@@ -32,9 +32,9 @@ CONFIGS = {
 }
 """The configurations of which a part trains the steps."""
 ENGINE = (
-    "Qwen2.5-VL {shape}, {dtype}, {tokens} tokens an image, {weights:.1f} GiB of weights. *plain* ran in "
-    "batches of {batch} comparisons. The vision tower does {encodes:.3g} TFLOP a second, {share:.2f} of the "
-    "peak. *decoded* is the rate for images that were decoded ahead, and what the share of the peak is of."
+    "Qwen2.5-VL {shape}, {dtype}, {tokens} tokens an image, {weights:.1f} GiB of weights{compiled}. {plain}"
+    "The vision tower does {encodes:.3g} TFLOP a second, {share:.2f} of the peak. *decoded* is the rate for "
+    "images that were decoded ahead, and what the share of the peak is of."
 )
 TRAINING = (
     "Qwen2.5-VL {shape}, {tokens} tokens an image, {weights:.1f} GiB of weights, of which {learns}: "
@@ -47,12 +47,14 @@ NONE = "-"
 def engine_section(result: Result, machine: Mapping[str, Any]) -> str:
     """Of one model and one size of images."""
     measured = result.measured
+    batch = measured["plain_batch"]
     text = ENGINE.format(
         shape=measured["shape"],
         dtype=measured["dtype"],
         tokens=measured["image_tokens"],
         weights=measured["weights_gib"],
-        batch=measured["plain_batch"],
+        compiled=", its layers compiled" if result.asked["options"]["compile"] else "",
+        plain="" if batch is None else f"*plain* ran in batches of {batch} comparisons. ",
         encodes=measured["encodes_tflops"],
         share=share_of_peak(measured["encodes_tflops"], machine),
     )

@@ -89,7 +89,8 @@ TESTS["failures"] = [{"test": "tests.x", "message": "assert 1 == 2"}]
 
 def results() -> list[Result]:
     def of(part: str, measured: dict, status="done", **changes) -> Result:
-        asked = {"options": {"scorer": "judge-3b", "adapter": LORA, "quantize": False}}
+        options = {"scorer": "judge-3b", "adapter": LORA, "quantize": False, "compile": True}
+        asked = {"options": options}
         return Result(part=part, asked=asked, status=status, measured=measured, seconds=61.0, **changes)
 
     return [
@@ -136,6 +137,7 @@ def test_the_page_has_every_table_and_every_reason():
     assert ["late", "16", "5", "10", "30.0", "0.30", "2,048", ""] in lines
     assert ["joint", "16", "1", "2", "6.0", "0.50", "2,048", "timed on 100 comparisons"] in lines
     assert ["scalar", "64", *["-"] * 5, "out of memory"] in lines
+    assert "7.0 GiB of weights, its layers compiled. *plain* ran in batches of 32" in " ".join(text.split())
     assert "of which an adapter of rank 32 learns on frozen layers: 60,000,000" in " ".join(text.split())
     assert ["joint", "2", "4", "8", "5,000", "1", "5,000", "8", "4", "9.5", ""] in lines
     assert ["prefrm grpc: judge-3b", "8", "20", "400", "500", "0.97"] in lines

@@ -73,7 +73,11 @@ def test_a_part_that_takes_too_long_is_stopped(tmp_path):
 def test_parts_are_chosen_by_name_or_kind():
     names = [one.name for one in select(PARTS, ["engine", "tests"])]
     assert names == [one.name for one in PARTS if one.kind == "engine" or one.name == "tests"]
-    assert [one.name for one in select(PARTS, ["engine-3b"])] == ["engine-3b-256", "engine-3b-1024"]
+    assert [one.name for one in select(PARTS, ["engine-3b"])] == [
+        "engine-3b-256",
+        "engine-3b-1024",
+        "engine-3b-256-compiled",
+    ]
     assert select(PARTS, []) == list(PARTS)
     with pytest.raises(ConfigError, match="received 'engin'"):
         select(PARTS, ["engin"])
