@@ -53,7 +53,7 @@ def training_settings(data: Path, output: Path, optim: OptimConfig, *, seed: int
     """What the quickstart trains; `configs/train/shapes.yaml` says the same."""
     return TrainConfig(
         output=output,
-        judge=JudgeSpec(base_model="shipped:shapes-captioner", template="match-twice-v1"),
+        judge=JudgeSpec(base_model="shipped:shapes-captioner", attention="joint", template="match-twice-v1"),
         data=DataConfig(path=data),
         adapter=AdapterConfig(rank=16, alpha=32),
         optim=optim,

@@ -14,7 +14,7 @@ from prefrm.judge import Judge
 from prefrm.progress import track
 from prefrm.train.callbacks import MetricsFile, ReportProgress, StopAtNonFinite
 from prefrm.train.checkpoints import Checkpoints
-from prefrm.train.collate import GroupCollator, blank_batch
+from prefrm.train.collate import GroupCollator
 from prefrm.train.config import OptimConfig
 from prefrm.train.memory import activation_checkpointing
 from prefrm.train.mixing import Mixture, Shares
@@ -65,7 +65,6 @@ def fit(
     trainer = JudgeTrainer(
         model=judge,
         args=_arguments(optim, output, judge, seed, None if checkpoints is None else save_every),
-        blank=blank_batch(judge.processor) if processes() > 1 else None,
         checkpoints=checkpoints,
         validation=validation,
         identity=identity,

@@ -24,7 +24,7 @@ from transformers import Trainer, TrainingArguments
 from prefrm.judge import Judge
 from prefrm.judge.weights import read_weights
 from prefrm.train.checkpoints import Checkpoints
-from prefrm.train.collate import Coverage
+from prefrm.train.collate import Coverage, blank_batch
 from prefrm.train.processes import gather, is_first, processes, rank, sharding, total, wait
 from prefrm.train.state import (
     average_gradients,
@@ -56,8 +56,6 @@ class JudgeTrainer(Trainer):
     Args:
         model: the judge.
         args: of `transformers`.
-        blank: a batch that any process can push through the judge when it has nothing to read, so that
-            processes keep in step; None for a single process.
         checkpoints: where they go.
         validation: one of the callbacks, if there is one; its state is kept in every checkpoint.
         identity: what tells this run from another, as JSON; it is kept in every checkpoint.
@@ -79,7 +77,6 @@ class JudgeTrainer(Trainer):
         *,
         model: Judge,
         args: TrainingArguments,
-        blank: Any = None,
         checkpoints: Checkpoints | None = None,
         validation: Validation | None = None,
         identity: Mapping[str, Any] | None = None,
@@ -92,7 +89,6 @@ class JudgeTrainer(Trainer):
             args.distributed_state.device = model.device
             # A cached property, which the first line has computed.
             args.__dict__["_setup_devices"] = model.device
-        self._blank = blank
         self._checkpoints = checkpoints
         self._validation = validation
         self._identity = dict(identity or {})
@@ -168,7 +164,8 @@ class JudgeTrainer(Trainer):
         optimizer's momentum and its decay still move the weights.
         """
         if inputs["batch"] is None:
-            loss = self._nothing(model)
+            # Where processes share a model, all of them run it.
+            loss = 0.0 * model(blank_batch(self.model.processor)).sum()
             return (loss, {"outcomes": inputs["p_N"]}) if return_outputs else loss
         outcomes = model(inputs["batch"])
         loss = self.model.loss(outcomes, inputs["p_N"], inputs["weight_N"])
@@ -176,11 +173,6 @@ class JudgeTrainer(Trainer):
             # Gradients are averaged over processes, and the loss that is logged, too.
             loss = loss * (inputs["weight_N"].sum() / num_items_in_batch * processes())
         return (loss, {"outcomes": outcomes}) if return_outputs else loss
-
-    def _nothing(self, model: torch.nn.Module) -> Any:
-        if self._blank is not None:
-            return 0.0 * model(self._blank).sum()
-        return 0.0 * sum(p.sum() for p in model.parameters() if p.requires_grad)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As `Trainer.log`, with the epochs of the data: to the loop, a run is one."""

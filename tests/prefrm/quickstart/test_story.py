@@ -25,7 +25,7 @@ from serving.server import JudgeServer
 
 SHORT = Settings(
     data=ShapesOptions(train=60, validation=12, test=24),
-    judge=OptimConfig(steps=3, batch_size=8),
+    judge=OptimConfig(steps=3, batch_size=1),
     policy=PolicySettings(steps=2, prompts=2, group_size=3, samples=1, watch_every=1),
     parity_groups=4,
 )

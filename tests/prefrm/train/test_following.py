@@ -76,7 +76,7 @@ def test_how_certain_a_judge_is_does_not_decide_what_is_best(
     groups = list(read_groups(brightness(validation=40), "validation"))
     validation = Validation(judge, lambda: iter(groups), every=1)
     plain, watched = [], []
-    for scale in (30.0, 300.0):
+    for scale in (100.0, 1000.0):
         judge.head.log_scale.data.fill_(math.log(scale))
         plain.append(evaluate(Engine(judge), groups).metrics.log_loss)
         watched.append(validation._measure()["validation_log_loss"])
