@@ -36,6 +36,11 @@ class Kind:
         return "-".join(part for part in (self.head, attention, self.quantize) if part)
 
     @property
+    def plain(self) -> "Kind":
+        """What a plain forward pass trains in its place: of any verdict, the joint one."""
+        return replace(self, attention="joint") if self.head == "verdict" else self
+
+    @property
     def template(self) -> str:
         """That of its attention."""
         return TEMPLATES[self.attention]

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prefrm.judge import Judge, JudgeProcessor, Pair, Segment, Tree, path
 
-__all__ = ["last_positions", "own_attention", "plain_inputs", "plain_sequences"]
+__all__ = ["own_attention", "plain_inputs", "plain_sequences"]
 
 
 def plain_sequences(tree: Tree, pairs: Sequence[Pair]) -> list[list[Segment]]:
@@ -32,12 +32,6 @@ def plain_inputs(
         "pixel_values": torch.cat([image.pixels for image in shown]),
         "image_grid_thw": torch.tensor([image.grid for image in shown]),
     }
-
-
-def last_positions(inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row and position of each sequence's last token."""
-    lengths_B = inputs["attention_mask"].sum(dim=1)
-    return torch.arange(len(lengths_B), device=lengths_B.device), lengths_B - 1
 
 
 @contextmanager
