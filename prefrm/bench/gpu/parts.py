@@ -16,14 +16,7 @@ METHODS = ["plain", "joint", "late", "scalar"]
 LORA: dict[str, Any] = {"rank": 32, "alpha": 64, "dropout": 0.05}
 Rows = list[list[Any]]
 """For each row of a training table the method, candidates of a group and groups of a step."""
-ADAPTER_ROWS: Rows = [
-    ["plain", 2, 4],
-    ["joint", 2, 4],
-    ["plain", 4, 1],
-    ["joint", 4, 1],
-    ["late", 4, 3],
-    ["scalar", 4, 3],
-]
+PAIR_ROWS: Rows = [["plain", 2, 4], ["joint", 2, 4]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +79,11 @@ def _train(shape: str, name: str, limit_s: float, rows: Rows, **options: Any) ->
     )
 
 
+def _adapter_rows(groups: int) -> Rows:
+    """Of steps with that number of groups of four by judges that read them at the cost of their images."""
+    return [*PAIR_ROWS, ["plain", 4, 1], ["joint", 4, 1], ["late", 4, groups], ["scalar", 4, groups]]
+
+
 def _differences(limit_s: float, small: list[Any]) -> Part:
     return Part(
         name="differences",
@@ -113,13 +111,13 @@ def _tests(limit_s: float, folder: str) -> Part:
 PARTS: tuple[Part, ...] = (
     _engine("3b", 256, 180),
     _differences(90, small=["small", 256]),
-    _train("3b", "lora", 240, ADAPTER_ROWS),
+    _train("3b", "lora", 240, _adapter_rows(4)),
     _engine("3b", 1024, 180, batch_sizes=[2, 8]),
     _tests(240, "tests"),
     _engine("7b", 256, 180),
-    _train("7b", "qlora", 240, ADAPTER_ROWS, quantize=True),
+    _train("7b", "qlora", 240, _adapter_rows(2), quantize=True),
     _engine("7b", 1024, 240, batch_sizes=[2, 8], sample=16),
-    _train("3b", "full", 180, [["plain", 2, 4], ["joint", 2, 4], ["late", 4, 3]], adapter=None),
+    _train("3b", "full", 180, [*PAIR_ROWS, ["late", 4, 3]], adapter=None),
     _engine("3b", 256, 240, compile=True, methods=["late", "scalar"]),
     _server(180, "judge-3b", groups=64, single=16, threads=4),
 )

@@ -11,6 +11,7 @@ import yaml
 from prefrm.bench.gpu.goals import share_of_peak
 from prefrm.bench.gpu.results import Result
 from prefrm.bench.tables import markdown_table
+from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
     "CONFIGS",
@@ -27,10 +28,10 @@ __all__ = [
 LINE = 110
 CONFIG_FOLDER = Path(__file__).parents[3] / "configs" / "train"
 CONFIGS = {
-    "train-3b-lora": ("qwen2_5_vl_3b.yaml", "qwen2_5_vl_3b_late.yaml"),
-    "train-7b-qlora": ("qwen2_5_vl_7b_qlora.yaml",),
+    "train-3b-lora": "qwen2_5_vl_3b.yaml",
+    "train-7b-qlora": "qwen2_5_vl_7b_qlora.yaml",
 }
-"""The configurations of which a part trains the steps."""
+"""The configuration of which a part trains the step."""
 ENGINE = (
     "Qwen2.5-VL {shape}, {dtype}, {tokens} tokens an image, {weights:.1f} GiB of weights{compiled}. {plain}"
     "The vision tower does {encodes:.3g} TFLOP a second, {share:.2f} of the peak. *decoded* is the rate for "
@@ -122,21 +123,21 @@ def memory_table(results: Sequence[Result]) -> str:
     """The steps of configurations, beside the memory that their comments say they need."""
     body = []
     for result in results:
-        for name in CONFIGS.get(result.part, ()):
-            text = (CONFIG_FOLDER / name).read_text(encoding="utf-8")
-            row = step_of(yaml.safe_load(text), result.measured["rows"])
-            if row is None or row["reason"]:
-                continue
-            gib, tokens = claimed_memory(text)
-            measured = [f"{row['peak_gib']:.1f}", f"{row['tokens']:,}"]
-            body.append([name, f"{gib:.1f}", f"{tokens:,}", *measured])
+        if (name := CONFIGS.get(result.part)) is None:
+            continue
+        text = (CONFIG_FOLDER / name).read_text(encoding="utf-8")
+        row = step_of(yaml.safe_load(text), result.measured["rows"])
+        if row is None or row["reason"]:
+            continue
+        gib, tokens = claimed_memory(text)
+        body.append([name, f"{gib:.1f}", f"{tokens:,}", f"{row['peak_gib']:.1f}", f"{row['tokens']:,}"])
     header = ["configuration", "says GiB", "at tokens", "peak GiB", "at tokens"]
     return markdown_table(header, body) if body else "No step of a configuration was measured."
 
 
 def step_of(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The row of a training table that trains as a configuration."""
-    wanted = config["judge"]["attention"], config["optim"]["batch_size"]
+    wanted = JudgeSpec(**config["judge"]).attention, config["optim"]["batch_size"]
     return next((row for row in rows if (row["method"], row["groups"]) == wanted), None)
 
 
