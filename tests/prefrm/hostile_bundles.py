@@ -396,6 +396,8 @@ MODELS: dict[str, Forge] = {
         }
     ),
     "rendered texts beyond the model": manifest(rendered__before="a " * 100_000),
+    "rendered texts beyond the model, after an image": manifest(rendered__after="a " * 100_000),
+    "a model that reads no comparison": setting(CONFIG, "text_config.max_position_embeddings", 99),
 }
 ADAPTERS: dict[str, Forge] = {
     "a rank of 10^9": setting(ADAPTER, "r", 10**9),

@@ -65,7 +65,7 @@ def test_activation_checkpointing_gives_the_same_gradients(judge: Judge, images)
     """A layer that is run again attends to the same segments."""
     batch = batch_of(judge, PROMPT, images[:3])
     runs = []
-    judge.model.get_decoder().layers[0].register_forward_pre_hook(lambda *_: runs.append(1))
+    judge.model.get_decoder().layers[0].mlp.register_forward_pre_hook(lambda *_: runs.append(1))
 
     def gradients() -> dict[str, torch.Tensor]:
         judge.zero_grad()
