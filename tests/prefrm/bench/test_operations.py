@@ -6,14 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers.vision_utils import get_vision_window_index
 
 from prefrm.bench.inputs import plain_inputs, plain_sequences
-from prefrm.bench.methods import both_orders
+from prefrm.bench.methods import EngineMethod, both_orders, noise_images
 from prefrm.bench.operations import group_operations, language_operations, vision_operations
-from prefrm.bench.random_model import PROMPT, build_judges
+from prefrm.bench.random_model import PROMPT, build_judges, side_of
 from prefrm.judge import ImageInput, Judge, Tree
+from prefrm.media import decode
 from tests.prefrm.bench.shapes import TINY
 
 # 10 x 6 tokens, so that a window of 4 x 4 is cut off on both sides.
@@ -38,8 +39,14 @@ def image(judges) -> ImageInput:
     )
 
 
+def attention_operations(queries, keys, values, *args, out_shape=None, **kwargs) -> int:
+    """Of torch's kernel for a CPU, which its counter does not know."""
+    return sdpa_flop_count(queries, keys, values)
+
+
 def counted(call) -> int:
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_operations}
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=attention) as counter:
         call()
     total: int = counter.get_total_flops()
     return total
@@ -140,6 +147,22 @@ def test_what_grows_with_the_pairs_is_the_answers(judges, image):
         at = {k: group_operations(judges[method], method, k, prompt=PROMPT, image=image) for k in (4, 8, 16)}
         assert (at[16] - at[8]) / 8 - (at[8] - at[4]) / 4 == 12 * row
     assert 0 < 20 * rows["late"] < rows["joint"]
+
+
+@pytest.mark.parametrize("method", ["joint", "late", "scalar"])
+def test_a_group_costs_what_torch_counts_in_the_engine(method):
+    judge = build_judges(TINY, 100, device=torch.device("cpu"), dtype=torch.float32)[method]
+    images = noise_images(3, side_of(100))
+    engine = EngineMethod(judge, images)
+    image = judge.processor.prepare_image(decode(images[0]))
+    read, orders = tree(judge, image, 3), both_orders(3)
+    expected = group_operations(judge, method, 3, prompt=PROMPT, image=image)
+    # Of kept segments the last layer computes queries; of all, what the causal mask hides is computed.
+    width, layers = TINY.text_width, TINY.text_layers
+    expected += sum(2 * len(segment) * width * width for segment in read.shared.values())
+    for segment in (*read.shared.values(), *read.answers(orders).values()):
+        expected += hidden(judge, len(segment)) * (layers - 1) // layers
+    assert counted(lambda: engine.score(3)) == pytest.approx(expected, rel=0.01)
 
 
 def test_more_layers_cost_more(judges, image):
