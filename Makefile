@@ -24,7 +24,7 @@ LOWEST_TESTS := tests/test_floors.py tests/prefrm/test_bundle_merging.py tests/p
 PYTEST := $(BIN)/python -m pytest
 WORKERS := -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: help quickstart check test test-lowest test-hostile test-triton bench-judges bench-engine bench-server format clean
+.PHONY: help quickstart check test test-lowest test-hostile test-triton bench-judges bench-engine bench-server bench-gpu format clean
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
@@ -36,6 +36,7 @@ help:
 	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
 	@echo "make bench-engine time every way to score a group and write docs/engine.json (twenty minutes)"
 	@echo "make bench-server time the server, beside MLServer, and write docs/server.json (twenty minutes)"
+	@echo "make bench-gpu    measure all that a GPU is for, and write docs/gpu.md (25 minutes at most)"
 	@echo "make format       let ruff rewrite the sources"
 	@echo "make clean        remove the virtual environment and what tools left behind"
 
@@ -70,6 +71,11 @@ bench-engine: $(VENV)/.installed
 bench-server: $(VENV)/.installed $(MLSERVER)/.installed
 	$(BIN)/prefrm bench server --mlserver $(MLSERVER)/bin/python --out docs
 	$(BIN)/prefrm bench soak --out docs
+
+# What is measured stays in runs/bench-gpu, and an interrupted benchmark goes on there. Where prefrm's packages
+# are installed otherwise: python -m prefrm.bench.gpu --out docs
+bench-gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m prefrm.bench.gpu --out docs
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

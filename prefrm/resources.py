@@ -6,12 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
-import psutil
+from prefrm.errors import missing_extra
 
-__all__ = ["Resources"]
+try:
+    import psutil
+except ImportError as error:
+    raise missing_extra("psutil", "train") from error
+
+__all__ = ["MEBIBYTE", "Resources", "resident_bytes"]
 
 SECONDS_BETWEEN_SAMPLES = 0.25
 MEBIBYTE = 2**20
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process now."""
+    return int(psutil.Process().memory_info().rss)
 
 
 class Resources:

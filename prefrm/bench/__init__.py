@@ -1,12 +1,5 @@
-"""Benchmarks: what each kind of judge is worth and what it costs. Needs the extra `train`.
+"""Benchmarks: what each kind of judge is worth and what it costs.
 
-Each benchmark is a module of its own, `judges` and `engine`: to time an engine no trainer is imported.
+Each benchmark is a module or a package of its own, `judges`, `engine` and `gpu`, and imports no more than it
+measures: to time an engine no trainer is imported.
 """
-
-from prefrm.errors import missing_extra
-
-try:
-    import datasets  # noqa: F401
-    import psutil  # noqa: F401
-except ImportError as error:
-    raise missing_extra(error.name or "datasets", "train") from error

@@ -6,11 +6,11 @@ On a CPU a Qwen2.5-VL of six small layers, on a GPU the shapes of Qwen2.5-VL-3B,
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib.metadata import version
 
 from prefrm.bench.engine_report import EngineReport, EngineRow
 from prefrm.bench.meters import describe_device
 from prefrm.bench.methods import PLAIN
+from prefrm.bench.provenance import versions
 from prefrm.bench.random_model import QWEN2_5_VL_3B, SIX_LAYERS, Shape
 from prefrm.bench.rounds import Rounds, Settings
 from prefrm.errors import ConfigError
@@ -98,7 +98,7 @@ def bench_engine(settings: Settings, shape: Shape | None = None) -> EngineReport
         plain_batch_size=batches,
         encodes_of_floor=encodes,
         model=asdict(shape),
-        versions={name: version(name) for name in ("prefrm", "torch", "transformers")},
+        versions=versions("prefrm", "torch", "transformers"),
         rows=tuple(rows),
     )
 

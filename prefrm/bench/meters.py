@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-import psutil
 import torch
+from torch import nn
 
-from prefrm.resources import MEBIBYTE
+from prefrm.resources import MEBIBYTE, resident_bytes
 
-__all__ = ["PeakMemory", "describe_device", "matrix_product_rate", "timed", "wait_for"]
+__all__ = ["SIDES", "PeakMemory", "describe_device", "matrix_product_rate", "seconds_in", "timed", "wait_for"]
 
 T = TypeVar("T")
 
@@ -33,12 +33,12 @@ class PeakMemory:
 
     Attributes:
         peak_mb: in MiB, after the block.
+        total_mb: the same with what there was before: model, optimizer and all else.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.peak_mb = 0.0
+        self.peak_mb = self.total_mb = 0.0
         self._device = device
-        self._process = psutil.Process()
         self._done = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
         self._before = self._most = 0
@@ -49,7 +49,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before = torch.cuda.memory_allocated(self._device)
         else:
-            self._before = self._most = self._process.memory_info().rss
+            self._before = self._most = resident_bytes()
             self._sampler.start()
         return self
 
@@ -62,12 +62,13 @@ class PeakMemory:
             self._done.set()
             self._sampler.join()
         self.peak_mb = (self._most - self._before) / MEBIBYTE
+        self.total_mb = self._most / MEBIBYTE
 
     def _sample(self) -> None:
         ended = False
         while not ended:
             ended = self._done.wait(SECONDS_BETWEEN_SAMPLES)
-            self._most = max(self._most, self._process.memory_info().rss)
+            self._most = max(self._most, resident_bytes())
 
 
 def timed(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
@@ -77,6 +78,29 @@ def timed(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
     value = call()
     wait_for(device)
     return value, time.perf_counter() - started
+
+
+def seconds_in(module: nn.Module, call: Callable[[], object], device: torch.device) -> float:
+    """Seconds that the forward passes of a module take during a call; 0 if there are none."""
+    started, seconds = 0.0, 0.0
+
+    def begin(*_: object) -> None:
+        nonlocal started
+        wait_for(device)
+        started = time.perf_counter()
+
+    def end(*_: object) -> None:
+        nonlocal seconds
+        wait_for(device)
+        seconds += time.perf_counter() - started
+
+    hooks = [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
+    try:
+        call()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seconds
 
 
 def wait_for(device: torch.device) -> None:

@@ -18,10 +18,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from prefrm.bench.inputs import own_attention, plain_inputs, plain_sequences
+from prefrm.bench.inputs import own_attention, plain_inputs, sequences
 from prefrm.bench.meters import timed
 from prefrm.bench.random_model import PROMPT
 from prefrm.engine import Engine
+from prefrm.engine.encoder import PreparedImage
 from prefrm.judge import ImageInput, Judge, Tree, log_odds
 from prefrm.media import decode
 from prefrm.progress import Advance
@@ -69,25 +70,25 @@ class PlainMethod:
 
     def __init__(self, judge: Judge, images: Sequence[bytes]) -> None:
         self.batch_size = 1
-        self._judge = judge
+        self.judge = judge
         self._images = images
 
     def prepare(self, k: int) -> list[ImageInput]:
         """The first K candidates, decoded and prepared."""
-        return [self._judge.processor.prepare_image(decode(image)) for image in self._images[:k]]
+        return [self.judge.processor.prepare_image(decode(image)) for image in self._images[:k]]
 
     @torch.inference_mode()
     def read(self, images: Sequence[ImageInput], pairs: Pairs) -> torch.Tensor:
         """Log-odds [N] that the image shown first is preferred."""
         size = self.batch_size
-        tree = self._judge.processor.tree(PROMPT, dict(enumerate(images)))
         batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        with own_attention(self._judge):
+        tree = self.judge.processor.tree(PROMPT, dict(enumerate(images)))
+        with own_attention(self.judge):
             return torch.cat([self._forward(tree, batch) for batch in batches]).cpu()
 
     def choose_batch_size(self, sizes: Sequence[int], *, tries: int, advance: Advance) -> None:
         """Keep the size at which a comparison takes the fewest seconds; one that does not fit is left out."""
-        images, device = self.prepare(2), self._judge.device
+        images, device = self.prepare(2), self.judge.device
         self.read(images, [(0, 1)])
         seconds: dict[int, float] = {}
         for done, size in enumerate((*sizes,) * tries):
@@ -102,11 +103,11 @@ class PlainMethod:
         self.batch_size = min(seconds, key=lambda size: seconds[size])
 
     def _forward(self, tree: Tree, pairs: Pairs) -> torch.Tensor:
-        processor, model = self._judge.processor, self._judge.model
-        inputs = plain_inputs(processor, plain_sequences(tree, pairs))
+        processor, model = self.judge.processor, self.judge.model
+        inputs = plain_inputs(sequences(tree, pairs))
         # The last position of the batch is that of each row: images of one size need no padding.
         assert bool(inputs["attention_mask"].all())
-        inputs = {name: x.to(self._judge.device) for name, x in inputs.items()}
+        inputs = {name: x.to(self.judge.device) for name, x in inputs.items()}
         logits_BV = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
         first, second = processor.layout.answers
         z_B: torch.Tensor = logits_BV[:, first] - logits_BV[:, second]
@@ -119,16 +120,21 @@ class EngineMethod:
     Args:
         judge: of any kind.
         images: of all candidates, encoded.
+        compile: as of `Engine`.
     """
 
-    def __init__(self, judge: Judge, images: Sequence[bytes]) -> None:
-        self._engine = Engine(judge, cache_bytes=0)
+    def __init__(self, judge: Judge, images: Sequence[bytes], *, compile: bool = False) -> None:
+        self._engine = Engine(judge, cache_bytes=0, compile=compile)
         self._images = images
 
     def score(self, k: int) -> npt.NDArray[np.float32]:
         """The win matrix [K, K] of the first K candidates."""
         group = Group(prompt=PROMPT, images=tuple(self._images[:k]))
         return self._engine.score([group])[0].p
+
+    def prepare(self, k: int) -> list[PreparedImage]:
+        """The first K candidates, decoded: `score` does not decode them while the result is kept."""
+        return [self._engine.prepare(image) for image in self._images[:k]]
 
 
 @torch.inference_mode()

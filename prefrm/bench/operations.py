@@ -2,19 +2,20 @@
 
 Products of matrices alone, a multiplication and an addition each: linear layers and attention, of which only
 what a mask allows counts. Norms, activations, rotations, embeddings and heads are not counted, nor is what no
-result depends on: of a block to which later rows attend, the last layer's keys and values are all that is
+result depends on: of a segment to which later ones attend, the last layer's keys and values are all that is
 used; of an answer, one position. Knows the layers of Qwen2.5-VL.
 
 Shapes: K candidates.
 """
 
+from collections.abc import Iterable, Sequence
+from itertools import permutations
 from typing import Any
 
-from prefrm.bench.inputs import plain_sequences
-from prefrm.bench.methods import PLAIN, both_orders
-from prefrm.judge import ImageInput, Judge
+from prefrm.bench.inputs import sequences
+from prefrm.judge import ImageInput, Judge, Pair, Segment, Tree
 
-__all__ = ["group_operations", "language_operations", "vision_operations"]
+__all__ = ["group_operations", "language_operations", "tree_operations", "vision_operations"]
 
 
 def vision_operations(config: Any, grid: tuple[int, ...]) -> int:
@@ -52,7 +53,7 @@ def language_operations(config: Any, tokens: int, *, seen: int = 0, used: int = 
         config: the backbone's.
         tokens: of the run.
         seen: tokens that were read before.
-        used: how many at the end are used after the last layer: 1 of a readout, 0 of a block.
+        used: how many at the end are used after the last layer: 1 of an answer, 0 of what answers see.
     """
     text = config.text_config
     width = text.hidden_size
@@ -70,16 +71,23 @@ def language_operations(config: Any, tokens: int, *, seen: int = 0, used: int = 
 
 def group_operations(judge: Judge, method: str, k: int, *, prompt: str, image: ImageInput) -> int:
     """Of a group of K images that are all as large as `image`, by one of `prefrm.bench.methods`."""
-    config, pairs = judge.model.config, both_orders(k)
+    config, pairs = judge.model.config, list(permutations(range(k), 2))
     vision = vision_operations(config, image.grid)
     tree = judge.processor.tree(prompt, dict.fromkeys(range(k), image))
-    if method == PLAIN:
-        (sequence,) = plain_sequences(tree, pairs[:1])
-        return len(pairs) * (2 * vision + language_operations(config, sum(map(len, sequence))))
-    read = [(segment, 0) for segment in tree.shared.values()]
-    read += [(answer, 1) for answer in tree.answers(pairs).values()]
-    language = 0
-    for segment, used in read:
-        seen = sum(len(tree.shared[name]) for name in segment.sees)
-        language += language_operations(config, len(segment), seen=seen, used=used)
-    return k * vision + language
+    if method == "plain":
+        (whole,) = sequences(tree, [(0, 1)])
+        return len(pairs) * (2 * vision + language_operations(config, sum(map(len, whole))))
+    return k * vision + tree_operations(config, tree, pairs)
+
+
+def tree_operations(config: Any, tree: Tree, pairs: Sequence[Pair]) -> int:
+    """Of the segments of a tree through the language model, each read once."""
+    shared, answers = tree.shared, tree.answers(pairs)
+
+    def cost(segments: Iterable[Segment], used: int) -> int:
+        return sum(
+            language_operations(config, len(x), seen=sum(len(shared[name]) for name in x.sees), used=used)
+            for x in segments
+        )
+
+    return cost(shared.values(), used=0) + cost(answers.values(), used=1)

@@ -4,26 +4,28 @@ The same judge, adapter and loss as `prefrm.train`, but every pair is a prompt o
 own forward pass: no image is encoded once for several pairs, no prompt is shared, and the logits of the
 whole vocabulary are computed at every position. Only to compare speeds with.
 
-Shapes: N comparisons, R sequences.
+Shapes: N comparisons, L positions, R sequences.
 """
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from prefrm.bench.inputs import last_positions, own_attention, plain_inputs, plain_sequences
-from prefrm.judge import Judge, Segment
+from prefrm.bench.inputs import Sequences, own_attention, plain_inputs, sequences
+from prefrm.judge import Judge
 from prefrm.media import decode
-from prefrm.records import read_groups
+from prefrm.records import PreferenceGroup
 
-__all__ = ["PlainCollator", "PlainJudge", "StepClock", "plain_rate", "single_pairs"]
+__all__ = ["PlainCollator", "PlainJudge", "StepClock", "plain_seconds", "single_pairs"]
+
+Row = dict[str, Any]
+"""One comparison: "prompt", the encoded images "first" and "second", and "p" that the first is preferred."""
 
 
 class StepClock(TrainerCallback):
@@ -55,12 +57,13 @@ class PlainJudge(nn.Module):
         super().__init__()
         self.judge = judge
 
-    def forward(self, inputs: dict[str, torch.Tensor], p_N: torch.Tensor) -> Any:
+    def forward(self, inputs: dict[str, torch.Tensor], last_R: torch.Tensor, p_N: torch.Tensor) -> Any:
         """The loss, as `Trainer` expects it."""
         judge = self.judge
+        rows_R = torch.arange(len(last_R), device=last_R.device)
         with own_attention(judge):
             out = judge.model(**inputs, output_hidden_states=True, use_cache=False)
-        readings = judge.read(out.hidden_states[-1][last_positions(inputs)])
+        readings = judge.read(out.hidden_states[-1][rows_R, last_R])
         pairwise = judge.spec.is_pairwise
         outcomes = readings if pairwise else judge.head.compare(readings[0::2], readings[1::2])
         return {"loss": judge.loss(outcomes, p_N)}
@@ -72,34 +75,51 @@ class PlainCollator:
     def __init__(self, judge: Judge) -> None:
         self._processor = judge.processor
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         processor = self._processor
-        sequences: list[list[Segment]] = []
+        read: Sequences = []
         for row in rows:
-            names = ("first", "second")
-            tree = processor.tree(
-                row["prompt"], {name: processor.prepare_image(decode(row[name])) for name in names}
-            )
-            sequences += plain_sequences(tree, [names])
+            images = [processor.prepare_image(decode(row[name])) for name in ("first", "second")]
+            read += sequences(processor.tree(row["prompt"], dict(enumerate(images))), [(0, 1)])
+        inputs = plain_inputs(read)
         p_N = torch.tensor([row["p"] for row in rows], dtype=torch.float32)
-        return {"inputs": plain_inputs(processor, sequences), "p_N": p_N}
+        return {"inputs": inputs, "last_R": inputs["attention_mask"].sum(dim=1) - 1, "p_N": p_N}
 
 
-def single_pairs(folder: Path, split: str, count: int) -> Dataset:
-    """The first comparisons of a split, one a row."""
-    rows: list[dict[str, Any]] = []
-    for group in read_groups(folder, split):
-        rows += [
-            {"prompt": group.prompt, "first": group.images[c.i], "second": group.images[c.j], "p": c.p}
-            for c in group.comparisons
-        ]
+def single_pairs(groups: Iterable[PreferenceGroup], count: int, *, both_orders: bool = False) -> list[Row]:
+    """The first comparisons of groups, one a row; with `both_orders`, each in both presentation orders."""
+    rows: list[Row] = []
+    for group in groups:
+        for c in group.comparisons:
+            for shown in (c, c.swapped()) if both_orders else (c,):
+                first, second = group.images[shown.i], group.images[shown.j]
+                rows.append({"prompt": group.prompt, "first": first, "second": second, "p": shown.p})
         if len(rows) >= count:
             break
-    return Dataset.from_list(rows[:count])
+    return rows[:count]
 
 
-def plain_rate(judge: Judge, pairs: Dataset, *, batch_size: int, steps: int, output: Path) -> float:
-    """Comparisons a second, by the median step."""
+def plain_seconds(
+    judge: Judge,
+    pairs: Sequence[Row],
+    *,
+    batch_size: int,
+    steps: int,
+    output: Path,
+    workers: int = 0,
+    bf16: bool = False,
+) -> float:
+    """Seconds of the median step.
+
+    Args:
+        judge: that learns.
+        pairs: of `single_pairs`.
+        batch_size: comparisons in a step.
+        steps: at least 2; the first is not counted.
+        output: a folder that nothing is kept in.
+        workers: processes that prepare batches ahead.
+        bf16: whether the forward pass runs under autocast.
+    """
     clock = StepClock()
     trainer = Trainer(
         model=PlainJudge(judge),
@@ -113,6 +133,8 @@ def plain_rate(judge: Judge, pairs: Dataset, *, batch_size: int, steps: int, out
             remove_unused_columns=False,
             use_cpu=judge.device.type == "cpu",
             dataloader_pin_memory=False,
+            dataloader_num_workers=workers,
+            bf16=bf16,
         ),
         train_dataset=pairs,
         data_collator=PlainCollator(judge),
@@ -120,4 +142,6 @@ def plain_rate(judge: Judge, pairs: Dataset, *, batch_size: int, steps: int, out
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    return batch_size / clock.median
+    # Autocast is around the forward pass until it is unwrapped.
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    return clock.median

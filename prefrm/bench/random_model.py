@@ -6,7 +6,7 @@ what those of a trained checkpoint of that shape would.
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,22 @@ from data_recipes.shapes.captioner.tokenizer import CHAT_TEMPLATE, IM_END, IMAGE
 from prefrm.judge import Judge, JudgeProcessor, JudgeSpec, build_head
 from prefrm.judge.backbones import BaseModel
 from prefrm.judge.layout import TREES
-from prefrm.prompts import TEMPLATES, default_template, get_template
+from prefrm.prompts import default_template, get_template
 
-__all__ = ["PROMPT", "QWEN2_5_VL_3B", "SIX_LAYERS", "Shape", "build_judges", "build_tokenizer", "side_of"]
+__all__ = [
+    "KINDS",
+    "PROMPT",
+    "QWEN2_5_VL_3B",
+    "QWEN2_5_VL_7B",
+    "SIX_LAYERS",
+    "TWO_LAYERS",
+    "Shape",
+    "build_backbone",
+    "build_judge",
+    "build_judges",
+    "build_tokenizer",
+    "side_of",
+]
 
 PROMPT = (
     "A photo of two brown dogs running along a beach at sunset, one of them with a red ball in its mouth, "
@@ -39,9 +52,9 @@ CONTROL = re.compile(r"<\|\w+\|>")
 PATCH, MERGE, WINDOW = 14, 2, 112
 # Rotary pairs of a head for time, height and width, as published: 16, 24 and 24 of 64.
 SECTIONS = (2, 3, 3)
-KINDS: dict[str, dict[str, Any]] = {
+KINDS: dict[str, dict[str, str]] = {
     "joint": {"attention": "joint"},
-    "late": {"attention": "late"},
+    "late": {},
     "scalar": {"head": "scalar"},
     "embedding": {"head": "embedding"},
 }
@@ -54,6 +67,7 @@ class Shape:
     Attributes:
         full_layers: of the vision tower, those that attend to the whole image; the others, to a window.
         vocabulary: rows of the embedding; None is as many as the tokenizer has.
+        tied: whether the output layer is the embedding.
         image_tokens: how many tokens an image has, a square number; one benchmark for each.
     """
 
@@ -69,6 +83,7 @@ class Shape:
     full_layers: tuple[int, ...]
     vocabulary: int | None
     image_tokens: tuple[int, ...]
+    tied: bool = True
 
 
 SIX_LAYERS = Shape(
@@ -86,6 +101,21 @@ SIX_LAYERS = Shape(
     image_tokens=(256,),
 )
 """For a CPU: heads of 64, and the published vision tower's ratio of inner size to width."""
+TWO_LAYERS = replace(
+    SIX_LAYERS,
+    text_width=64,
+    text_inner=128,
+    text_layers=2,
+    text_heads=2,
+    text_kv_heads=1,
+    vision_width=64,
+    vision_inner=128,
+    vision_layers=2,
+    vision_heads=2,
+    full_layers=(1,),
+    image_tokens=(25,),
+)
+"""For tests: every layer has whole blocks of 64 inputs, so that it can be stored in four bits."""
 QWEN2_5_VL_3B = Shape(
     text_width=2048,
     text_inner=11008,
@@ -101,6 +131,17 @@ QWEN2_5_VL_3B = Shape(
     image_tokens=(256, 1024),
 )
 """huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct, config.json."""
+QWEN2_5_VL_7B = replace(
+    QWEN2_5_VL_3B,
+    text_width=3584,
+    text_inner=18944,
+    text_layers=28,
+    text_heads=28,
+    text_kv_heads=4,
+    vocabulary=152064,
+    tied=False,
+)
+"""huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct, config.json."""
 
 
 def side_of(image_tokens: int) -> int:
@@ -115,11 +156,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """
     splits = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
     texts = [PROMPT, *CONTROL.split(SYSTEM), "user\n", "assistant\n"]
-    for template in (TEMPLATES[default_template(attention=kind)] for kind in TREES):
+    for template in (get_template(default_template(attention=name)) for name in TREES):
         texts += [template.instruction, template.first, template.second or "", template.again or ""]
-        # A late template asks before it shows an image.
-        texts += [template.question, template.question + template.first, *(template.suffixes or ())]
-        texts += template.answers
+        texts += [template.question, *(template.suffixes or ()), *template.answers]
+        # A late template asks before it shows an image, and a cut may lie across the two texts.
+        texts.append(template.question + template.first)
     words = sorted({word for text in texts for word, _ in splits.pre_tokenize_str(text)})
     backend = Tokenizer(models.WordLevel(vocab={word: n for n, word in enumerate(words)}))
     backend.pre_tokenizer = splits
@@ -133,26 +174,39 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def build_backbone(shape: Shape, *, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Any:
+    """The `transformers` model, made on the device."""
+    torch.manual_seed(seed)
+    with device:
+        return AutoModelForImageTextToText.from_config(_config(shape, build_tokenizer()), dtype=dtype)
+
+
+def build_judge(backbone: Any, image_tokens: int, *, head: str = "verdict", attention: str = "") -> Judge:
+    """A judge on a backbone of this module, in evaluation mode.
+
+    Args:
+        image_tokens: of every image, whatever its size.
+        head, attention: as in `JudgeSpec`.
+    """
+    pixels = side_of(image_tokens) ** 2
+    images = Qwen2VLImageProcessorPil(patch_size=PATCH, merge_size=MERGE)
+    images.size = {"shortest_edge": pixels, "longest_edge": pixels}
+    spec = JudgeSpec(
+        base_model="random", head=head, attention=attention, min_pixels=pixels, max_pixels=pixels
+    )
+    config = backbone.config
+    processor = JudgeProcessor(build_tokenizer(), images, config, spec, get_template(spec.template))
+    base = BaseModel(folder=Path(), revision=None, weights_sha256="")
+    judge = Judge(backbone, build_head(spec, config.text_config.hidden_size), processor, spec, base)
+    return judge.to(backbone.device).eval()
+
+
 def build_judges(
     shape: Shape, image_tokens: int, *, device: torch.device, dtype: torch.dtype, seed: int = 0
 ) -> dict[str, Judge]:
     """A judge of each kind on one backbone, by the name of the method: "joint", "late", ..."""
-    tokenizer = build_tokenizer()
-    config = _config(shape, tokenizer)
-    torch.manual_seed(seed)
-    with device:
-        backbone = AutoModelForImageTextToText.from_config(config, dtype=dtype)
-    images = Qwen2VLImageProcessorPil(patch_size=PATCH, merge_size=MERGE)
-    base = BaseModel(folder=Path(), revision=None, weights_sha256="")
-    pixels = side_of(image_tokens) ** 2
-    judges = {}
-    for name, kind in KINDS.items():
-        spec = JudgeSpec(base_model="random", min_pixels=pixels, max_pixels=pixels, **kind)
-        images.size = {"shortest_edge": pixels, "longest_edge": pixels}
-        processor = JudgeProcessor(tokenizer, images, config, spec, get_template(spec.template))
-        head = build_head(spec, shape.text_width)
-        judges[name] = Judge(backbone, head, processor, spec, base).to(device).eval()
-    return judges
+    backbone = build_backbone(shape, device=device, dtype=dtype, seed=seed)
+    return {name: build_judge(backbone, image_tokens, **kind) for name, kind in KINDS.items()}
 
 
 def _config(shape: Shape, tokenizer: Any) -> Qwen2_5_VLConfig:
@@ -193,5 +247,5 @@ def _config(shape: Shape, tokenizer: Any) -> Qwen2_5_VLConfig:
         video_token_id=token_id("<|video_pad|>"),
         vision_start_token_id=token_id("<|vision_start|>"),
         vision_end_token_id=token_id("<|vision_end|>"),
-        tie_word_embeddings=True,
+        tie_word_embeddings=shape.tied,
     )

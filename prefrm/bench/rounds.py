@@ -6,17 +6,15 @@ preparation of all K images is timed whole.
 """
 
 import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from prefrm.bench.meters import PeakMemory, matrix_product_rate, timed, wait_for
+from prefrm.bench.meters import PeakMemory, matrix_product_rate, seconds_in, timed
 from prefrm.bench.methods import (
     METHODS,
     PLAIN,
@@ -115,24 +113,7 @@ class Rounds:
         """The part of a matrix product's rate that the engine's encodes attain; None if it calls no tower."""
         judge, k = self._judges["scalar"], min(ENCODED, max(self._settings.sizes))
         tower = judge.model.get_submodule(judge.family.vision_tower)
-        started, seconds = 0.0, 0.0
-
-        def begin(*_: Any) -> None:
-            nonlocal started
-            wait_for(self._device)
-            started = time.perf_counter()
-
-        def end(*_: Any) -> None:
-            nonlocal seconds
-            wait_for(self._device)
-            seconds += time.perf_counter() - started
-
-        hooks = [tower.register_forward_pre_hook(begin), tower.register_forward_hook(end)]
-        try:
-            self._engines["scalar"].score(k)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        seconds = seconds_in(tower, lambda: self._engines["scalar"].score(k), self._device)
         operations = k * vision_operations(judge.model.config, self._image.grid)
         return operations / statistics.median(self.rates) / seconds if seconds else None
 

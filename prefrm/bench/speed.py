@@ -6,14 +6,14 @@ Both in one process and in turn, because machines are noisy; a rate is the media
 import json
 import statistics
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from prefrm.bench.cases import JUDGES, Kind
-from prefrm.bench.plain import StepClock, plain_rate, single_pairs
+from prefrm.bench.plain import StepClock, plain_seconds, single_pairs
 from prefrm.bench.training import ADAPTER, LR, device_name, one_thread_on_cpu, spec_of
 from prefrm.files import write_whole
 from prefrm.judge import Judge
@@ -70,15 +70,12 @@ def _speed(kind: Kind, data: Path, device: str) -> Speed:
     ours, plain = [], []
     for _ in range(ROUNDS):
         ours.append(_prefrm_rate(_adapted(kind, device), data, kind.groups))
-        # A plain forward pass is causal.
-        plain_kind = replace(kind, attention="joint") if kind.attention == "late" else kind
-        plain_judge = _adapted(plain_kind, device)
+        judge = _adapted(kind.plain, device)
         with tempfile.TemporaryDirectory() as output:
-            pairs = single_pairs(data, "train", PAIRS * (TIMED_STEPS + 1))
-            rate = plain_rate(
-                plain_judge, pairs, batch_size=PAIRS, steps=TIMED_STEPS + 1, output=Path(output)
-            )
-        plain.append(rate)
+            steps = TIMED_STEPS + 1
+            pairs = single_pairs(read_groups(data, "train"), PAIRS * steps)
+            seconds = plain_seconds(judge, pairs, batch_size=PAIRS, steps=steps, output=Path(output))
+        plain.append(PAIRS / seconds)
     return Speed(
         judge=kind.name,
         prefrm=statistics.median(ours),

@@ -11,13 +11,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from prefrm.bench.cases import CASES, STEPS, Case, Kind
+from prefrm.bench.provenance import prefrm_version
 from prefrm.files import write_whole
 from prefrm.judge import JudgeSpec
 from prefrm.judge.model import resolve_device
@@ -146,7 +146,7 @@ def _asked(config: TrainConfig) -> dict[str, Any]:
     settings = asdict(config)
     for place in ("output", "data"):
         del settings[place]
-    asked = settings | {"device": device_name(config.device), "version": version("prefrm")}
+    asked = settings | {"device": device_name(config.device), "version": prefrm_version()}
     same: dict[str, Any] = json.loads(json.dumps(asked))
     return same
 

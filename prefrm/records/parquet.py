@@ -22,6 +22,7 @@ __all__ = [
     "arrow_schema",
     "count_groups",
     "count_row_groups",
+    "import_pyarrow",
     "read_groups",
     "read_row_groups",
     "row_group_sizes",
@@ -38,7 +39,7 @@ def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: s
     Raises:
         DatasetError: two groups share an id. Nothing is left behind, and an earlier file stays as it was.
     """
-    pa, pq = _pyarrow()
+    pa, pq = import_pyarrow()
     target = Path(folder) / f"{split}.parquet"
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
@@ -117,7 +118,7 @@ def split_file(folder: Path | str, split: str) -> Path:
 
 def arrow_schema() -> "pa.Schema":
     """The columns that `to_row` fills."""
-    pa, _ = _pyarrow()
+    pa, _ = import_pyarrow()
     comparison = pa.struct(
         [("i", pa.int32()), ("j", pa.int32()), ("p", pa.float64()), ("weight", pa.float64())]
     )
@@ -136,7 +137,7 @@ def arrow_schema() -> "pa.Schema":
 
 @contextmanager
 def _open_split(folder: Path | str, split: str) -> "Iterator[pq.ParquetFile]":
-    _, pq = _pyarrow()
+    _, pq = import_pyarrow()
     path = split_file(folder, split)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -159,7 +160,8 @@ def _unique(groups: Iterable[PreferenceGroup], target: Path) -> Iterator[Prefere
         yield group
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def import_pyarrow() -> tuple[Any, Any]:
+    """The packages `pyarrow` and `pyarrow.parquet`. Raises `MissingExtraError` if they are not installed."""
     try:
         import pyarrow
         import pyarrow.parquet

@@ -3,10 +3,10 @@
 from prefrm.errors import missing_extra
 
 try:
-    import datasets  # noqa: F401
+    import accelerate  # noqa: F401
     import peft  # noqa: F401
 except ImportError as error:
-    raise missing_extra(error.name or "datasets", "train") from error
+    raise missing_extra(error.name or "peft", "train") from error
 
 from prefrm.train.config import (
     AdapterConfig,

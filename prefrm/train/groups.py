@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from prefrm.records import (
@@ -18,6 +17,7 @@ from prefrm.records import (
     arrow_schema,
     count_row_groups,
     from_row,
+    import_pyarrow,
     read_row_groups,
     to_row,
 )
@@ -52,6 +52,7 @@ class StoredGroups:
 
     @cached_property
     def _file(self) -> Any:
+        pa, _ = import_pyarrow()
         return pa.ipc.open_file(pa.memory_map(str(self._path)))
 
 
@@ -60,7 +61,7 @@ def storing(groups: Iterable[PreferenceGroup], path: Path) -> Iterator[Preferenc
 
     An uncompressed Arrow file with a record batch for each group: a parquet file gives whole row groups only.
     """
-    schema = arrow_schema()
+    (pa, _), schema = import_pyarrow(), arrow_schema()
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for group in groups:
             if group.comparisons:

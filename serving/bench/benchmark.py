@@ -12,7 +12,7 @@ from prefrm.progress import track
 from serving.bench.overload import measure_overload
 from serving.bench.report import ServerReport
 from serving.bench.rounds import JudgeRounds, Settings, SmallRounds
-from serving.bench.scorers import IMAGE_TOKENS
+from serving.bench.scorers import JUDGES
 
 __all__ = ["bench_server", "read_settings"]
 
@@ -75,7 +75,7 @@ def bench_server(settings: Settings) -> ServerReport:
         device=_described(),
         rounds=settings.rounds,
         threads=settings.threads,
-        image_tokens=IMAGE_TOKENS,
+        image_tokens=JUDGES["judge"].image_tokens,
         rows=tuple(rows),
         added_ms=added,
         overload=overload,

@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
-__all__ = ["Load", "Outcome", "main"]
+__all__ = ["TOLERANCE", "Load", "Outcome", "main"]
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # No request is given up while a server works off its queue.
@@ -73,7 +73,8 @@ Send = Callable[[int], Awaitable[tuple[str, bytes]]]
 class _Requests:
     """The requests of a folder, and what they must be answered with."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tolerance: float) -> None:
+        self._tolerance = tolerance
         self.messages = {
             wire: [path.read_bytes() for path in sorted(folder.glob(f"*.{wire}"))]
             for wire in ("grpc", "http")
@@ -92,7 +93,7 @@ class _Requests:
             return True
         received = _grpc_matrix(answer) if wire == "grpc" else _http_matrix(answer)
         same = received.shape == self._wanted[n].shape and bool(
-            np.allclose(received, self._wanted[n], rtol=0, atol=TOLERANCE)
+            np.allclose(received, self._wanted[n], rtol=0, atol=self._tolerance)
         )
         if same:
             self._seen[n].add(answer)
@@ -213,10 +214,10 @@ async def _serve(requests: _Requests) -> None:
 
 
 def main() -> None:
-    """Answer loads until standard input ends. The one argument is the folder of requests."""
+    """Answer loads until standard input ends. The arguments are the folder of requests and the tolerance."""
     # Ctrl-C reaches every process of a terminal; the one that started this then ends its input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(_serve(_Requests(Path(sys.argv[1]))))
+    asyncio.run(_serve(_Requests(Path(sys.argv[1]), float(sys.argv[2]))))
 
 
 if __name__ == "__main__":

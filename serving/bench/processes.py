@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 from prefrm.errors import ConfigError, ServerUnavailableError
 from prefrm.protocol import DEFAULT_MODEL
 from prefrm.resources import MEBIBYTE
-from serving.bench.load import Load, Outcome
+from serving.bench.load import TOLERANCE, Load, Outcome
 
 __all__ = ["LoadProcess", "ServerProcess", "mlserver", "prefrm_server"]
 
@@ -115,10 +115,11 @@ class LoadProcess:
 
     Args:
         folder: of requests, as `serving.bench.requests` writes them.
+        tolerance: how far a probability of an answer may be from the right one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        command = [sys.executable, "-m", "serving.bench.load", str(folder)]
+    def __init__(self, folder: Path, *, tolerance: float = TOLERANCE) -> None:
+        command = [sys.executable, "-m", "serving.bench.load", str(folder), str(tolerance)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment(1), cwd=ROOT
         )

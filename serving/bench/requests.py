@@ -17,7 +17,7 @@ from prefrm.bench.methods import noise_images
 from prefrm.bench.random_model import PROMPT, side_of
 from prefrm.protocol import DEFAULT_MODEL, encode_groups
 from prefrm.winmatrix import Group, Scorer
-from serving.bench.scorers import IMAGE_TOKENS
+from serving.bench.scorers import JUDGES
 from serving.tensors import pack
 
 __all__ = ["judge_groups", "small_groups", "write_requests"]
@@ -28,9 +28,9 @@ SMALL_SIDE = 32
 """Pixels along a side of an image of the two-layer model: 3 KB of PNG."""
 
 
-def judge_groups(count: int) -> list[Group]:
-    """Groups for the judge, without a common image."""
-    return _make_groups(count, side_of(IMAGE_TOKENS))
+def judge_groups(count: int, judge: str = "judge") -> list[Group]:
+    """Groups for one of `JUDGES`, without a common image."""
+    return _make_groups(count, side_of(JUDGES[judge].image_tokens))
 
 
 def small_groups(count: int) -> list[Group]:

@@ -17,7 +17,7 @@ from serving.bench.load import Load, Outcome
 from serving.bench.processes import LoadProcess, ServerProcess, mlserver, prefrm_server
 from serving.bench.report import ServerRow, percentile
 from serving.bench.requests import judge_groups, small_groups, write_requests
-from serving.bench.scorers import build_scorer
+from serving.bench.scorers import JUDGES, build_scorer
 
 __all__ = ["CONCURRENCIES", "SMALL_GROUPS", "JudgeRounds", "Settings", "SmallRounds", "added", "answered"]
 
@@ -101,29 +101,35 @@ def added(engine: Sequence[float], ways: Mapping[str, Sequence[float]]) -> dict[
 
 
 class JudgeRounds:
-    """The judge behind the server, beside the same judge in this process. Use as a context.
+    """A judge behind the server, beside the same judge in this process. Use as a context.
+
+    Args:
+        settings: how much is measured.
+        scorer: one of `serving.bench.scorers.JUDGES`.
 
     Attributes:
         load: what puts requests of the judge's groups on a server.
         server: the judge's.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, scorer: str = "judge") -> None:
         self._settings = settings
+        self._scorer = scorer
         self._cells: dict[tuple[str, int], _Cell] = {}
         self._added_ms: dict[str, list[float]] = {}
         self._cleanups = ExitStack()
         torch.set_num_threads(settings.threads)
-        self._engine = build_scorer("judge")
-        self._groups = judge_groups(settings.groups)
+        self._engine = build_scorer(scorer)
+        self._groups = judge_groups(settings.groups, scorer)
 
     def __enter__(self) -> "JudgeRounds":
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             write_requests(self._groups, self._engine, folder)
-            self.load = stack.enter_context(LoadProcess(folder))
+            tolerance = JUDGES[self._scorer].tolerance
+            self.load = stack.enter_context(LoadProcess(folder, tolerance=tolerance))
             self.server = stack.enter_context(
-                prefrm_server("judge", threads=self._settings.threads, queued=QUEUED)
+                prefrm_server(self._scorer, threads=self._settings.threads, queued=QUEUED)
             )
             self._cleanups = stack.pop_all()
         return self

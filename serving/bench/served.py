@@ -34,18 +34,19 @@ def main() -> None:
     stop_at_end(sys.stdin.fileno())
     torch.set_num_threads(arguments.threads)
     scorer: Scorer = build_scorer(arguments.scorer)
-    limits = Limits() if arguments.queued is None else Limits(queued_cost=_cost(scorer, arguments.queued))
+    queued = arguments.queued
+    limits = Limits() if queued is None else Limits(queued_cost=_cost(scorer, arguments.scorer, queued))
     server = JudgeServer(scorer, ModelInfo(name=DEFAULT_MODEL), limits=limits)
     run(server, on_ready=lambda addresses: announce(addresses, arguments.address_file))
     exit_process(0)
 
 
-def _cost(scorer: Scorer, groups: int) -> int:
+def _cost(scorer: Scorer, judge: str, groups: int) -> int:
     """Of so many groups of the benchmark."""
     # It brings transformers along, which a small model's server does without.
     from serving.bench.requests import judge_groups
 
-    (group,) = judge_groups(1)
+    (group,) = judge_groups(1, judge)
     return groups * cost_of(scorer)(group)
 
 

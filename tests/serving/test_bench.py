@@ -160,7 +160,7 @@ def test_a_window_of_a_soak_without_an_answer_is_an_error():
 def test_an_interrupt_leaves_the_load_to_the_end_of_its_input(tmp_path):
     write_requests(small_groups(1), build_scorer("two-layers"), tmp_path)
     with subprocess.Popen(
-        [sys.executable, "-m", "serving.bench.load", str(tmp_path)],
+        [sys.executable, "-m", "serving.bench.load", str(tmp_path), "1e-6"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
