@@ -17,8 +17,8 @@ SIZES: dict[str, dict[str, int]] = {"shapes": {"validation": 300, "test": 600}, 
 """Options of the recipes: a calibration error needs more groups than a recipe has by default."""
 SEEDS = (0, 1, 2)
 NOISE = (0.0, 0.1, 0.2, 0.3)
-TEMPLATES = {"joint": "match-twice-v1", "late": "match-late-v1", "alone": "rate-twice-v1"}
-"""By attention. The shapes world's captioner is small: it needs the prompt stated again after the images."""
+WORDINGS = {"joint": "match-twice-v1", "late": "match-late-v1", "alone": "rate-twice-v1"}
+"""Templates by attention. The shapes world's captioner is small: it needs the prompt again after the images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Kind:
     """A kind of judge, by the fields of `JudgeSpec` that make it."""
 
     head: str
-    attention: str
+    attention: str = "alone"
     quantize: str | None = None
 
     @property
@@ -43,7 +43,7 @@ class Kind:
     @property
     def template(self) -> str:
         """That of its attention."""
-        return TEMPLATES[self.attention]
+        return WORDINGS[self.attention]
 
     @property
     def groups(self) -> int:
@@ -89,7 +89,7 @@ class Case:
 
 
 JOINT, LATE = Kind(head="verdict", attention="joint"), Kind(head="verdict", attention="late")
-SCALAR, EMBEDDING = Kind(head="scalar", attention="alone"), Kind(head="embedding", attention="alone")
+SCALAR, EMBEDDING = Kind(head="scalar"), Kind(head="embedding")
 JUDGES = (JOINT, LATE, SCALAR, EMBEDDING, replace(LATE, quantize="nf4"))
 CYCLIC = ((JOINT, 0), *((LATE, seed) for seed in SEEDS), (EMBEDDING, 0), (SCALAR, 0))
 

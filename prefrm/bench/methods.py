@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from prefrm.bench.inputs import own_attention, plain_inputs, plain_sequences
+from prefrm.bench.inputs import own_attention, plain_inputs, sequences
 from prefrm.bench.meters import timed
 from prefrm.bench.random_model import PROMPT
 from prefrm.engine import Engine
 from prefrm.engine.encoder import PreparedImage
-from prefrm.judge import ImageInput, Judge, log_odds
+from prefrm.judge import ImageInput, Judge, Tree, log_odds
 from prefrm.media import decode
 from prefrm.progress import Advance
 from prefrm.winmatrix import Group
@@ -82,7 +82,9 @@ class PlainMethod:
         """Log-odds [N] that the image shown first is preferred."""
         size = self.batch_size
         batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        return torch.cat([self._forward(images, batch) for batch in batches]).cpu()
+        tree = self.judge.processor.tree(PROMPT, dict(enumerate(images)))
+        with own_attention(self.judge):
+            return torch.cat([self._forward(tree, batch) for batch in batches]).cpu()
 
     def choose_batch_size(self, sizes: Sequence[int], *, tries: int, advance: Advance) -> None:
         """Keep the size at which a comparison takes the fewest seconds; one that does not fit is left out."""
@@ -100,15 +102,13 @@ class PlainMethod:
             seconds[size] = min(spent / size, seconds.get(size, math.inf))
         self.batch_size = min(seconds, key=lambda size: seconds[size])
 
-    def _forward(self, images: Sequence[ImageInput], pairs: Pairs) -> torch.Tensor:
+    def _forward(self, tree: Tree, pairs: Pairs) -> torch.Tensor:
         processor, model = self.judge.processor, self.judge.model
-        tree = processor.tree(PROMPT, dict(enumerate(images)))
-        inputs = plain_inputs(processor, plain_sequences(tree, pairs))
+        inputs = plain_inputs(sequences(tree, pairs))
         # The last position of the batch is that of each row: images of one size need no padding.
         assert bool(inputs["attention_mask"].all())
         inputs = {name: x.to(self.judge.device) for name, x in inputs.items()}
-        with own_attention(self.judge):
-            logits_BV = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        logits_BV = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
         first, second = processor.layout.answers
         z_B: torch.Tensor = logits_BV[:, first] - logits_BV[:, second]
         return z_B
@@ -144,7 +144,7 @@ def reference_probabilities(judge: Judge, plain: PlainMethod, k: int) -> npt.NDA
     Of a joint verdict by the plain method; of others by the judge's own forward pass, as it is trained.
     """
     images, pairs = plain.prepare(k), both_orders(k)
-    if judge.spec.is_pairwise and judge.spec.attention == "joint":
+    if judge.spec.attention == "joint":
         z_N = plain.read(images, pairs)
     else:
         tree = judge.processor.tree(PROMPT, dict(enumerate(images)))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import permutations
 from typing import Any
 
-from prefrm.bench.inputs import plain_sequences
+from prefrm.bench.inputs import sequences
 from prefrm.judge import ImageInput, Judge, Pair, Segment, Tree
 
 __all__ = ["group_operations", "language_operations", "tree_operations", "vision_operations"]
@@ -75,7 +75,7 @@ def group_operations(judge: Judge, method: str, k: int, *, prompt: str, image: I
     vision = vision_operations(config, image.grid)
     tree = judge.processor.tree(prompt, dict.fromkeys(range(k), image))
     if method == "plain":
-        (whole,) = plain_sequences(tree, [(0, 1)])
+        (whole,) = sequences(tree, [(0, 1)])
         return len(pairs) * (2 * vision + language_operations(config, sum(map(len, whole))))
     return k * vision + tree_operations(config, tree, pairs)
 

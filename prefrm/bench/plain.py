@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from prefrm.bench.inputs import own_attention, plain_inputs, plain_sequences
-from prefrm.judge import Judge, Segment
+from prefrm.bench.inputs import Sequences, own_attention, plain_inputs, sequences
+from prefrm.judge import Judge
 from prefrm.media import decode
 from prefrm.records import PreferenceGroup
 
@@ -77,11 +77,11 @@ class PlainCollator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         processor = self._processor
-        read: list[list[Segment]] = []
+        read: Sequences = []
         for row in rows:
             images = [processor.prepare_image(decode(row[name])) for name in ("first", "second")]
-            read += plain_sequences(processor.tree(row["prompt"], dict(enumerate(images))), [(0, 1)])
-        inputs = plain_inputs(processor, read)
+            read += sequences(processor.tree(row["prompt"], dict(enumerate(images))), [(0, 1)])
+        inputs = plain_inputs(read)
         p_N = torch.tensor([row["p"] for row in rows], dtype=torch.float32)
         return {"inputs": inputs, "last_R": inputs["attention_mask"].sum(dim=1) - 1, "p_N": p_N}
 

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers.vision_utils import get_vision_window_index
 
-from prefrm.bench.inputs import plain_inputs, plain_sequences
-from prefrm.bench.methods import both_orders
+from prefrm.bench.methods import METHODS, EngineMethod, both_orders, noise_images
 from prefrm.bench.operations import group_operations, language_operations, vision_operations
-from prefrm.bench.random_model import PROMPT, build_judges
-from prefrm.judge import ImageInput, Judge, Tree
+from prefrm.bench.random_model import PROMPT, build_judges, side_of
+from prefrm.judge import ImageInput, Judge, path
+from prefrm.media import decode
 from tests.prefrm.bench.shapes import TINY
 
 # 10 x 6 tokens, so that a window of 4 x 4 is cut off on both sides.
@@ -38,8 +38,14 @@ def image(judges) -> ImageInput:
     )
 
 
+def attention_operations(queries, keys, values, *args, out_shape=None, **kwargs) -> int:
+    """Of torch's kernel for a CPU, which its counter does not know."""
+    return sdpa_flop_count(queries, keys, values)
+
+
 def counted(call) -> int:
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_operations}
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=attention) as counter:
         call()
     total: int = counter.get_total_flops()
     return total
@@ -75,10 +81,6 @@ def changed(vision, full: list[int]):
     return config
 
 
-def tree(judge: Judge, image: ImageInput, k: int) -> Tree:
-    return judge.processor.tree(PROMPT, dict.fromkeys(range(k), image))
-
-
 def hidden(judge: Judge, tokens: int) -> int:
     """What eager attention computes of the causal mask's hidden half."""
     text = judge.model.config.text_config
@@ -87,11 +89,14 @@ def hidden(judge: Judge, tokens: int) -> int:
 
 def test_a_prompt_costs_what_torch_counts_without_what_is_masked(judges, image):
     judge = judges["joint"]
-    sequences = plain_sequences(tree(judge, image, 2), [(0, 1)])
-    inputs = plain_inputs(judge.processor, sequences)
-    config, tokens = judge.model.config, inputs["input_ids"].shape[1]
-    images = 2 * vision_operations(config, GRID)
-    expected = counted(lambda: judge.model.model(**inputs)) - images - hidden(judge, tokens)
+    tree = judge.processor.tree(PROMPT, {0: image, 1: image})
+    (answer,) = tree.answers([(0, 1)]).values()
+    ids = torch.cat([segment.ids_L for segment in path(tree, answer)])
+    tokens = len(ids)
+    with torch.inference_mode():
+        embeds = judge.model.get_input_embeddings()(ids[None])
+    expected = counted(lambda: judge.model.model.language_model(inputs_embeds=embeds)) - hidden(judge, tokens)
+    config = judge.model.config
     assert language_operations(config, tokens, used=tokens) == pytest.approx(expected, rel=0.02)
 
 
@@ -117,11 +122,12 @@ def test_a_sequence_in_parts_costs_what_it_costs_in_one(judges):
 @pytest.mark.parametrize("k", [2, 5])
 def test_joint_saves_what_plain_reads_again(judges, image, k):
     judge, orders = judges["joint"], len(both_orders(k))
-    config, read = judge.model.config, tree(judge, image, 1)
-    prefix = len(read.prefix)
-    before = prefix + len(read.levels[1][0,])
-    whole, part = (language_operations(config, n, used=0) for n in (before, prefix))
-    saved = (2 * orders - k) * vision_operations(config, GRID) + orders * whole - k * (whole - part) - part
+    config, tree = judge.model.config, judge.processor.tree(PROMPT, {0: image})
+    first = len(tree.prefix) + len(tree.levels[1][0,])
+    block, prefix = (language_operations(config, n, used=0) for n in (first, len(tree.prefix)))
+    saved = (
+        (2 * orders - k) * vision_operations(config, GRID) + orders * block - k * (block - prefix) - prefix
+    )
     plain, joint = (
         group_operations(judge, method, k, prompt=PROMPT, image=image) for method in ("plain", "joint")
     )
@@ -129,17 +135,34 @@ def test_joint_saves_what_plain_reads_again(judges, image, k):
 
 
 def test_what_grows_with_the_pairs_is_the_answers(judges, image):
-    """A group's cost is a parabola of K, of which the leading number is a pair's row; 0 of single images."""
-    config, rows = judges["joint"].model.config, dict.fromkeys(("scalar", "embedding"), 0)
-    for method in ("joint", "late"):
-        read = tree(judges[method], image, 2)
-        answer = read.answers([(0, 1)])[0, 1]
-        seen = sum(len(read.shared[name]) for name in answer.sees)
-        rows[method] = language_operations(config, len(answer), seen=seen)
-    for method, row in rows.items():
-        at = {k: group_operations(judges[method], method, k, prompt=PROMPT, image=image) for k in (4, 8, 16)}
-        assert (at[16] - at[8]) / 8 - (at[8] - at[4]) / 4 == 12 * row
-    assert 0 < 20 * rows["late"] < rows["joint"]
+    """A group's cost is a parabola of K, of which the leading number is an answer's; 0 of single images."""
+    answers = {}
+    for method in METHODS[1:]:
+        judge = judges[method]
+        tree = judge.processor.tree(PROMPT, {0: image, 1: image})
+        (answer, *_) = tree.answers([(0, 1)]).values()
+        seen = sum(len(tree.shared[name]) for name in answer.sees)
+        answers[method] = language_operations(judge.model.config, len(answer), seen=seen)
+        at = {k: group_operations(judge, method, k, prompt=PROMPT, image=image) for k in (4, 8, 16)}
+        leading = answers[method] if judge.spec.is_pairwise else 0
+        assert (at[16] - at[8]) / 8 - (at[8] - at[4]) / 4 == 12 * leading
+    assert 0 < answers["late"] < answers["joint"] / 20
+
+
+@pytest.mark.parametrize("method", ["joint", "late", "scalar"])
+def test_a_group_costs_what_torch_counts_in_the_engine(method):
+    judge = build_judges(TINY, 100, device=torch.device("cpu"), dtype=torch.float32)[method]
+    images, orders = noise_images(3, side_of(100)), both_orders(3)
+    engine = EngineMethod(judge, images)
+    image = judge.processor.prepare_image(decode(images[0]))
+    tree = judge.processor.tree(PROMPT, dict.fromkeys(range(3), image))
+    expected = group_operations(judge, method, 3, prompt=PROMPT, image=image)
+    # Of kept segments the last layer computes queries; of all, what the causal mask hides is computed.
+    width, layers = TINY.text_width, TINY.text_layers
+    expected += sum(2 * len(segment) * width * width for segment in tree.shared.values())
+    for segment in (*tree.shared.values(), *tree.answers(orders).values()):
+        expected += hidden(judge, len(segment)) * (layers - 1) // layers
+    assert counted(lambda: engine.score(3)) == pytest.approx(expected, rel=0.01)
 
 
 def test_more_layers_cost_more(judges, image):
