@@ -5,20 +5,22 @@ Results go to standard output, progress and warnings to standard error. A user's
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from data_recipes.inspection import DatasetSummary, SplitSummary, inspect_dataset
-from data_recipes.recipe import Progress, Recipe
+from data_recipes.plan import Built, Progress
+from data_recipes.recipe import Recipe
 from data_recipes.registry import RECIPES, get_recipe
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_file, require_writable_folder
@@ -35,18 +37,31 @@ _TAGS_SHOWN = 12  # values of one tag that are printed
 
 
 @app.command("list")
-def list_recipes(as_json: AsJson = False) -> None:
-    """Show the recipes and their options."""
+def list_recipes(
+    recipe: Annotated[str | None, typer.Argument(help="Show the options of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the recipes with licence, size and what is needed, one line each; or the options of one."""
+    chosen = list(RECIPES.values()) if recipe is None else [get_recipe(recipe)]
     if as_json:
-        print(json.dumps([_recipe_json(recipe) for recipe in RECIPES.values()], indent=2))
-        return
-    console = Console()
-    for recipe in RECIPES.values():
-        table = Table("option", "type", "default", "meaning", title=f"{recipe.name}: {recipe.summary}")
-        table.title_justify = "left"
-        for each in recipe.options:
-            table.add_row(each.name, each.type.__name__, _default(each.required, each.default), each.help)
-        console.print(table)
+        print(json.dumps([_recipe_json(each) for each in chosen], indent=2))
+    elif recipe is not None:
+        _print_options(chosen[0])
+    else:
+        width = max(map(len, RECIPES))
+        for each in chosen:
+            parts = (each.summary, each.source.licence, each.source.size, each.source.needs)
+            print(f"{each.name:{width}}  {' | '.join(filter(None, parts))}")
+
+
+def _print_options(recipe: Recipe) -> None:
+    table = Table("option", "type", "default", "meaning", title=f"{recipe.name}: {recipe.summary}")
+    table.title_justify = "left"
+    for each in recipe.options:
+        table.add_row(each.name, each.type.__name__, _default(each.required, each.default), each.help)
+    Console().print(table)
+    facts = {name: value for name, value in asdict(recipe.source).items() if value}
+    print("\n".join(f"{name}: {value}" for name, value in facts.items()))
 
 
 @app.command("build")
@@ -58,24 +73,42 @@ def build(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds build equal datasets.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is there.")] = False,
+    apart_from: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Leave out what shares a prompt or an image with this dataset."),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="How many read images.")] = os.cpu_count() or 1,
     as_json: AsJson = False,
 ) -> None:
-    """Build a dataset folder."""
+    """Build a dataset folder; a build that was killed goes on where it was."""
     chosen, options = get_recipe(recipe), _settings(settings or [])
     require_writable_folder(out, "--out")
     with _progress() as progress:
-        built = chosen.build(out, seed=seed, overwrite=overwrite, progress=progress, **options)
+        built = chosen.build(
+            out,
+            seed=seed,
+            overwrite=overwrite,
+            processes=processes,
+            apart_from=apart_from or (),
+            progress=progress,
+            **options,
+        )
     for line in built.left_out:
         print(f"left out: {line}", file=sys.stderr)
-    for kind, lines in built.questionable.items():
-        more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-        print(f"questionable: {kind} ({len(lines)}): {'; '.join(lines[:_SHOWN])}{more}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"out": str(out), **asdict(built)}, indent=2))
-        return
+        print(json.dumps({"out": str(out), "groups": built.groups, **asdict(built)}, indent=2))
+    else:
+        _print_built(out, built)
+
+
+def _print_built(out: Path, built: Built) -> None:
     counts = ", ".join(f"{n} {split}" for split, n in built.groups.items())
     left_out = _left_out(built.info.left_out)
     print(f"{out}: {counts} groups{f'; left out: {left_out}' if left_out else ''}")
+    for split, examples in built.contradictory.items():
+        if total := built.info.splits[split].contradictory:
+            more = f"; and {total - len(examples)} more" if total > len(examples) else ""
+            print(f"contradictory in {split}: {total}: {'; '.join(examples)}{more}", file=sys.stderr)
 
 
 @app.command("inspect")
@@ -114,6 +147,7 @@ def _recipe_json(recipe: Recipe) -> dict[str, object]:
     return {
         "name": recipe.name,
         "summary": recipe.summary,
+        **asdict(recipe.source),
         "options": [{**asdict(each), "type": each.type.__name__} for each in recipe.options],
     }
 
@@ -122,7 +156,7 @@ def _default(required: bool, default: object) -> str:
     return "(must be given)" if required else str(default)
 
 
-def _settings(pairs: list[str]) -> dict[str, str]:
+def _settings(pairs: list[str]) -> dict[str, Any]:
     """`["a=1"]` -> `{"a": "1"}`."""
     settings: dict[str, str] = {}
     for pair in pairs:
@@ -141,7 +175,7 @@ def _progress() -> Iterator[Progress]:
     with ExitStack() as current:
         advance: dict[str, Advance] = {}
 
-        def show(split: str, done: int, total: int) -> None:
+        def show(split: str, done: int, total: int | None) -> None:
             if split not in advance:
                 current.close()  # the split before is done
                 advance[split] = current.enter_context(track(split, total))
@@ -170,7 +204,7 @@ def _print_summary(summary: DatasetSummary) -> None:
 
 
 def _left_out(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} {name if n != 1 else name.removesuffix('s')}" for name, n in counts.items())
+    return ", ".join(f"{n} {name}" for name, n in counts.items())
 
 
 def _cells(split: SplitSummary) -> dict[str, str]:

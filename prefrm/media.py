@@ -35,6 +35,7 @@ __all__ = [
     "decode",
     "digest",
     "encode_png",
+    "normalize",
     "probe",
     "read",
     "read_bytes",
@@ -124,11 +125,21 @@ def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> 
     """
     data = read_bytes(path, limits)
     try:
-        if (kind := _other_format(data)) in CONVERTED_FORMATS and kind not in limits.formats:
-            data = _converted(data, replace(limits, formats=(kind,)))
-        probe(data, limits)
+        return normalize(data, limits)
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from error
+
+
+def normalize(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """The encoded image as it is, after `probe`; a GIF, BMP, TIFF or AVIF is converted to PNG, as by `read`.
+
+    Raises:
+        MediaError: it is beyond the limits, before or after conversion.
+    """
+    check_size(len(data), limits)
+    if (kind := _other_format(data)) in CONVERTED_FORMATS and kind not in limits.formats:
+        data = _converted(data, replace(limits, formats=(kind,)))
+    probe(data, limits)
     return data
 
 

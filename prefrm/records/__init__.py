@@ -4,7 +4,7 @@ A dataset is a folder with one parquet file for each split and a `dataset.json` 
 came from.
 """
 
-from prefrm.records.info import DatasetInfo, read_info, write_info
+from prefrm.records.info import DatasetInfo, SplitCounts, read_info, write_info
 from prefrm.records.parquet import (
     SPLITS,
     count_groups,
@@ -32,6 +32,7 @@ __all__ = [
     "DatasetInfo",
     "Fingerprint",
     "PreferenceGroup",
+    "SplitCounts",
     "comparisons_from_ranking",
     "comparisons_from_scores",
     "count_groups",

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefrm.chunks import chunks
 from prefrm.errors import DataError, DatasetError, missing_extra
 from prefrm.records.record import PreferenceGroup
 from prefrm.records.row import from_row, to_row
@@ -29,6 +28,9 @@ __all__ = [
 ]
 
 SPLITS = ("train", "validation", "test")
+# Of a row group: it is held in memory whole when it is written.
+ROW_GROUP_GROUPS = 256
+ROW_GROUP_BYTES = 32 * 2**20
 
 
 def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: str) -> int:
@@ -44,7 +46,7 @@ def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: s
     count = 0
     try:
         with pq.ParquetWriter(partial, _schema(pa), write_page_checksum=True) as writer:
-            for batch in chunks(_unique(groups, target), 256):
+            for batch in _row_groups(_unique(groups, target)):
                 rows = [to_row(group) for group in batch]
                 writer.write_table(pa.Table.from_pylist(rows, schema=_schema(pa)))
                 count += len(rows)
@@ -52,6 +54,19 @@ def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: s
     finally:
         partial.unlink(missing_ok=True)
     return count
+
+
+def _row_groups(groups: Iterable[PreferenceGroup]) -> Iterator[list[PreferenceGroup]]:
+    """Consecutive groups, bounded in number and in bytes of images."""
+    batch, size = list[PreferenceGroup](), 0
+    for group in groups:
+        batch.append(group)
+        size += sum(len(image) for image in group.images if image is not None)
+        if len(batch) == ROW_GROUP_GROUPS or size >= ROW_GROUP_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def read_groups(folder: Path | str, split: str) -> Iterator[PreferenceGroup]:
