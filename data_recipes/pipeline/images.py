@@ -9,7 +9,7 @@ import os
 import posixpath
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,16 +155,16 @@ class TarStream:
         """It has no member by name but those that `members` came across."""
         raise MediaError(f"{self.source} has no member {name}")
 
-    def members(self) -> Iterator[tuple[str, IO[bytes]]]:
-        """(name, content) of each file. Raises `DatasetError`."""
+    def members(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+        """(name, content) of each file whose name is wanted. Raises `DatasetError`."""
         with ExitStack() as stack:
             opened = (
                 [open_hub_file(self.source, piece) for piece in self.pieces]
                 if self.source.startswith(HUB)
                 else [stack.enter_context(open(piece, "rb")) for piece in self.pieces]
             )
-            for name, content in tar_members(opened, self.source):
-                yield posixpath.normpath(name), content
+            for path, data in tar_members(opened, self.source, lambda path: wanted(posixpath.normpath(path))):
+                yield posixpath.normpath(path), data
 
 
 def open_images(spec: str) -> Images:

@@ -20,7 +20,6 @@ from data_recipes.pipeline.images import (
 from data_recipes.pipeline.judgements import Judgement, LeftOut, Statement
 from data_recipes.pipeline.spool import Entry, Spool
 from data_recipes.pipeline.workers import in_order
-from data_recipes.readers.archives import MAX_MEMBER_BYTES
 from data_recipes.readers.part import Numbered, Part, Row
 from prefrm import media
 from prefrm.errors import DataError, DatasetError, MediaError
@@ -173,13 +172,9 @@ def scan_images(spool: Spool, reader: ImageReader, processes: int, progress: Adv
 
 
 def _scan_members(spool: Spool, stream: TarStream, pack: PackWriter, total: int, progress: Advance) -> None:
-    done = 0
-    for name, content in stream.members() if total else ():
-        if spool.is_unread(name):
-            data = content.read(MAX_MEMBER_BYTES)
-            spool.add_images({name: keep(data, pack, name)})
-            done += 1
-            progress(done, total)
+    for done, (name, data) in enumerate(stream.members(spool.is_unread) if total else (), 1):
+        spool.add_images({name: keep(data, pack, name)})
+        progress(done, total)
 
 
 def _row_jobs(number: int, part: Part, start: int) -> Iterator[_RowJob]:

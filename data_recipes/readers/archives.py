@@ -8,7 +8,7 @@ end in .txt are text, those in .json are parsed, all others are bytes.
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -22,18 +22,26 @@ __all__ = ["Joined", "read_webdataset", "tar_members"]
 MAX_MEMBER_BYTES = 64 * 2**20
 
 
-def tar_members(files: Sequence[IO[bytes]], name: str) -> Iterator[tuple[str, IO[bytes]]]:
-    """(path, content) of each regular file in a tar that may be split into pieces; nothing is unpacked.
+def tar_members(
+    files: Sequence[IO[bytes]], name: str, wanted: Callable[[str], bool] = lambda path: True
+) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of the regular files in a tar that may be split into pieces; nothing is unpacked.
+
+    Args:
+        files: the pieces, in order.
+        name: names the tar in an error.
+        wanted: whether the file of that path is read. One that is too long is cut behind `MAX_MEMBER_BYTES`.
 
     Raises:
-        DatasetError: it is not a tar file or ends too early; `name` names it.
+        DatasetError: it is not a tar file or ends too early.
     """
     try:
         with tarfile.open(fileobj=io.BufferedReader(Joined(files)), mode="r|*") as archive:
             for member in archive:
-                content = archive.extractfile(member) if member.isfile() else None
-                if content is not None:
-                    yield member.name, content
+                if member.isfile() and wanted(member.name):
+                    content = archive.extractfile(member)
+                    assert content is not None, "a regular file has content"
+                    yield member.name, content.read(MAX_MEMBER_BYTES + 1)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DatasetError(f"{name} is not a tar file, or ends too early: {error}") from error
 
@@ -67,10 +75,10 @@ def read_webdataset(path: Path) -> Iterator[Numbered]:
             yield n, _row(key, row)
 
 
-def _row(key: str, members: Iterator[tuple[str, IO[bytes]]]) -> Row | DataError:
+def _row(key: str, members: Iterator[tuple[str, bytes]]) -> Row | DataError:
     row: Row = {"__key__": key}
-    for name, content in members:
-        field, data = _key(name)[1], content.read(MAX_MEMBER_BYTES + 1)
+    for name, data in members:
+        field = _key(name)[1]
         if len(data) > MAX_MEMBER_BYTES:
             return DataError(f"{name} has more than {MAX_MEMBER_BYTES} bytes")
         try:
