@@ -115,32 +115,52 @@ def _print_built(out: Path, built: Built) -> None:
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder.")],
     split: Annotated[str | None, typer.Option(help="Only this split: train, validation or test.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture of a few groups here (PNG).")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a picture of a few groups here: a PNG file, or a folder for one of each split."
+        ),
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Groups on the picture.")] = 12,
     as_json: AsJson = False,
 ) -> None:
     """Say what is in a dataset, and what is wrong with it."""
     if plot is not None:
-        if plot.suffix.lower() != ".png":
-            raise ConfigError(f"--plot must name a .png file; received {plot}")
-        plot.parent.mkdir(parents=True, exist_ok=True)
-        require_writable_file(plot, "--plot")
+        _require_writable(plot)
     summary = inspect_dataset(folder, split)
-    if plot is not None:
-        _draw(folder, next(iter(summary.splits)), rows, plot)
+    drawn = _draw(folder, list(summary.splits), rows, plot) if plot is not None else []
     if as_json:
         print(json.dumps(asdict(summary), indent=2))
         return
     _print_summary(summary)
-    if plot is not None:
-        print(f"wrote {plot}")
+    for path in drawn:
+        print(f"wrote {path}")
 
 
-def _draw(folder: Path, split: str, rows: int, plot: Path) -> None:
+def _require_writable(plot: Path) -> None:
+    if _is_picture(plot):
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        require_writable_file(plot, "--plot")
+    elif plot.suffix:
+        raise ConfigError(f"--plot must name a .png file or a folder; received {plot}")
+    else:
+        require_writable_folder(plot, "--plot")
+
+
+def _is_picture(plot: Path) -> bool:
+    return plot.suffix.lower() == ".png"
+
+
+def _draw(folder: Path, splits: list[str], rows: int, plot: Path) -> list[Path]:
+    """Draw the first groups of the first split, or, into a folder, of each; returns the files."""
     # Matplotlib takes a second to import.
     from data_recipes.contact_sheet import contact_sheet
 
-    contact_sheet(list(islice(read_groups(folder, split), rows))).savefig(plot)
+    files = {splits[0]: plot} if _is_picture(plot) else {split: plot / f"{split}.png" for split in splits}
+    for split, path in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(list(islice(read_groups(folder, split), rows))).savefig(path)
+    return list(files.values())
 
 
 def _recipe_json(recipe: Recipe) -> dict[str, object]:
@@ -187,6 +207,9 @@ def _progress() -> Iterator[Progress]:
 def _print_summary(summary: DatasetSummary) -> None:
     options = ", ".join(f"{k}={v}" for k, v in summary.info.options.items())
     print(f"recipe {summary.info.recipe} ({options})")
+    facts = {"source": summary.info.source, "licence": summary.info.licence}
+    print("".join(f"{name}: {value}\n" for name, value in facts.items() if value), end="")
+    print("".join(f"apart from {folder}\n" for folder in summary.info.apart_from), end="")
     print(f"left out when it was built: {_left_out(summary.info.left_out) or 'nothing'}")
     table = Table("", *summary.splits)
     columns = [_cells(split) for split in summary.splits.values()]
@@ -214,10 +237,13 @@ def _cells(split: SplitSummary) -> dict[str, str]:
         "groups": str(split.groups),
         "distinct prompts": str(split.prompts),
         "candidates in a group": _counts(split.group_sizes),
+        "candidates": str(split.candidates),
         "missing candidates": str(split.missing),
         "comparisons": str(split.comparisons),
         "ties": _share(split.ties, split.comparisons),
         "against the known quality": _share(split.against_quality, split.comparisons - split.ties),
+        "the first of the source's row wins": _decided(split.first_wins),
+        "the lower digest wins": _decided(split.digest_wins),
         "image sizes": _counts(split.image_sizes),
         "unreadable images": str(len(split.unreadable)),
         "fingerprint": f"{split.fingerprint[:12]}\n{matches[split.fingerprint_matches]}",
@@ -227,6 +253,10 @@ def _cells(split: SplitSummary) -> dict[str, str]:
             for value, tagged in islice(values.items(), _TAGS_SHOWN)
         },
     }
+
+
+def _decided(share: float | None) -> str:
+    return "not known" if share is None else f"{share:.3f} of strict pairs"
 
 
 def _counts(counts: Mapping[str, int] | Mapping[int, int]) -> str:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from data_recipes.commands import app
 from data_recipes.registry import RECIPES
 from prefrm.errors import ConfigError, DataError, DatasetError, PrefrmError
-from prefrm.records import read_groups
+from prefrm.records import SPLITS, read_groups
 
 TINY = ["--set", "train=12", "--set", "validation=6", "--set", "test=6"]
 
@@ -100,6 +100,12 @@ def test_inspect_as_json_of_one_split_with_a_picture(dataset: Path, tmp_path: Pa
         assert sheet.height > 3 * 128
 
 
+def test_inspect_draws_each_split_into_a_folder(dataset: Path, tmp_path: Path) -> None:
+    result = run("inspect", dataset, "--plot", tmp_path / "report", "--rows", "1")
+    assert [f"wrote {tmp_path / 'report' / split}.png" in result.stdout for split in SPLITS] == [True] * 3
+    assert sorted(path.stem for path in (tmp_path / "report").iterdir()) == sorted(SPLITS)
+
+
 def test_pairs_report_what_was_left_out(tmp_path: Path) -> None:
     for name, color in (("a", "red"), ("b", "blue")):
         Image.new("RGB", (8, 8), color).save(tmp_path / f"{name}.png")
@@ -144,7 +150,9 @@ def test_mistakes_are_raised_as_errors_of_ours(dataset: Path, tmp_path: Path) ->
     assert isinstance(error_of("build", "shapes", "--out", tmp_path, "--set", "flip=x"), ConfigError)
     assert isinstance(error_of("build", "shapes", "--out", dataset, *TINY), DataError)
     assert isinstance(error_of("inspect", tmp_path), DatasetError)
-    assert "--plot must name a .png file" in str(error_of("inspect", dataset, "--plot", tmp_path / "x.gif"))
+    assert "--plot must name a .png file or a folder" in str(
+        error_of("inspect", dataset, "--plot", tmp_path / "x.gif")
+    )
 
 
 def test_the_commands_load_without_what_an_extra_brings() -> None:
