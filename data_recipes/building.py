@@ -24,7 +24,7 @@ from prefrm.records import (
     PreferenceGroup,
     SplitCounts,
     prompt_key,
-    read_groups,
+    read_prompts,
     write_groups,
     write_info,
 )
@@ -102,7 +102,7 @@ def _write(plan: Plan, info: DatasetInfo, context: Context) -> Built:
         fingerprints[name], counts[name] = _write_split(split, context, name)
         if not counts[name].groups:
             raise DatasetError(f"the {name} split has no usable group; left out: {_some(plan.left_out)}")
-        prompts[name] = {group.prompt for group in read_groups(context.folder, name)}
+        prompts[name] = read_prompts(context.folder, name)
     prove_disjoint(prompts)
     whole = DatasetInfo(
         recipe=info.recipe,

@@ -8,10 +8,11 @@ from itertools import groupby
 from typing import Annotated, Any
 
 from data_recipes.pipeline.grouping import Draft, Said, draft_groups
-from data_recipes.pipeline.images import PackWriter, open_images
+from data_recipes.pipeline.images import PackWriter
 from data_recipes.pipeline.scan import BAD_ROW, ImageReader, Judge, Scanner, scan_images, scan_rows
 from data_recipes.pipeline.settle import BROKEN_IMAGE, settle
 from data_recipes.pipeline.spool import Spool
+from data_recipes.pipeline.stores import open_images
 from data_recipes.plan import Context, Notes, Plan, Split
 from data_recipes.readers import Part
 from data_recipes.recipe import Recipe, Source

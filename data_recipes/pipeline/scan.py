@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from data_recipes.pipeline.images import (
-    Folder,
-    Images,
     Kept,
     PackWriter,
-    TarStream,
     broken,
     keep,
     reference,
 )
 from data_recipes.pipeline.judgements import Judgement, LeftOut, Statement
 from data_recipes.pipeline.spool import Entry, Spool
+from data_recipes.pipeline.stores import Images, TarStream
 from data_recipes.pipeline.workers import in_order
 from data_recipes.readers.part import Numbered, Part, Row
 from prefrm import media
@@ -130,10 +128,9 @@ class ImageReader:
     def _read(self, name: str) -> Kept:
         try:
             data = self.images.read(name)
-            # A file that is kept as it is stays where it is.
-            if isinstance(self.images, Folder) and media.normalize(data) is data:
+            if (place := self.images.place(name)) is not None and media.normalize(data) is data:
                 media.decode(data)
-                return Kept(digest=media.digest(data), file=str(Path(name).absolute()), length=len(data))
+                return Kept(digest=media.digest(data), file=place[0], offset=place[1], length=len(data))
         except MediaError as error:
             return broken(error, name)
         return keep(data, self.pack, name)

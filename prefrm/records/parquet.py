@@ -21,6 +21,7 @@ __all__ = [
     "count_groups",
     "count_row_groups",
     "read_groups",
+    "read_prompts",
     "read_row_groups",
     "row_group_sizes",
     "split_file",
@@ -102,6 +103,14 @@ def _read(
                     yield from_row(row)
             if count != rows:
                 raise ValueError(f"row group {number} holds {count} rows instead of {rows}")
+
+
+def read_prompts(folder: Path | str, split: str) -> set[str]:
+    """The distinct prompts of a split; nothing else of it is read. Raises `DatasetError` as `read_groups`."""
+    with _open_split(folder, split) as file:
+        return {
+            prompt.as_py() for batch in file.iter_batches(columns=["prompt"]) for prompt in batch["prompt"]
+        }
 
 
 def count_row_groups(folder: Path | str, split: str) -> int:
