@@ -32,10 +32,10 @@ __all__ = [
     "ImageInfo",
     "ImageLimits",
     "check_size",
+    "convert",
     "decode",
     "digest",
     "encode_png",
-    "normalize",
     "probe",
     "read",
     "read_bytes",
@@ -125,22 +125,23 @@ def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> 
     """
     data = read_bytes(path, limits)
     try:
-        return normalize(data, limits)
+        data = convert(data, limits)
+        probe(data, limits)
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from error
+    return data
 
 
-def normalize(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """The encoded image as it is, after `probe`; a GIF, BMP, TIFF or AVIF is converted to PNG, as by `read`.
+def convert(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """An encoded GIF, BMP, TIFF or AVIF as `read` converts it; anything else as it is, and not checked.
 
     Raises:
-        MediaError: it is beyond the limits, before or after conversion.
+        MediaError: what is to be converted is unreadable or beyond the limits.
     """
-    check_size(len(data), limits)
-    if (kind := _other_format(data)) in CONVERTED_FORMATS and kind not in limits.formats:
-        data = _converted(data, replace(limits, formats=(kind,)))
-    probe(data, limits)
-    return data
+    kind = _other_format(data)
+    if kind not in CONVERTED_FORMATS or kind in limits.formats:
+        return data
+    return _converted(data, replace(limits, formats=(kind,)))
 
 
 def _converted(data: bytes, limits: ImageLimits) -> bytes:

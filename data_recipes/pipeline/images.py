@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from data_recipes.pipeline.judgements import ImageRef
 from prefrm import media
@@ -50,7 +50,7 @@ def reference(image: ImageRef) -> bytes | str:
 def keep(data: bytes, pack: "PackWriter", name: str = "") -> Kept:
     """Check an image by decoding it, and append it to a pack; `name` is its path, if it has one."""
     try:
-        data = media.normalize(data)
+        data = media.convert(data)
         media.decode(data)
     except MediaError as error:
         return broken(error, name)
@@ -68,19 +68,27 @@ class PackWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / f"images-{os.getpid()}.pack"
+        self._file: BinaryIO | None = None
         self._seen: dict[str, Kept] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._folder,)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
 
     def add(self, data: bytes) -> Kept:
         """Append an image, unless it was among the last ones."""
         digest = media.digest(data)
         if (before := self._seen.get(digest)) is not None:
             return before
-        with self._path.open("ab") as file:
-            kept = Kept(digest=digest, file=str(self._path), offset=file.tell(), length=len(data))
-            file.write(data)
+        if self._file is None:
+            # Without a buffer: what is committed to the spool has been written.
+            self._file = self._path.open("ab", buffering=0)
+        kept = Kept(digest=digest, file=str(self._path), offset=self._file.tell(), length=len(data))
+        self._file.write(data)
         self._seen[digest] = kept
         if len(self._seen) > RECENT:
             del self._seen[next(iter(self._seen))]

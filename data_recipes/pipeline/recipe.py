@@ -102,7 +102,10 @@ class _Pieces:
         """Read, check and settle everything; the groups are drawn afterwards, from the spool."""
         stamps = [f"{part.name} {part.split} {part.stamp}" for part in parts]
         spool = context.stack.enter_context(closing(Spool(context.folder / "spool", stamps)))
-        store, pack = open_images(self.images(options)), PackWriter(spool.folder)
+        store, pack = (
+            open_images(self.images(options)),
+            context.stack.enter_context(closing(PackWriter(spool.folder))),
+        )
         scanner = Scanner(judge=self.judge, options=options, images=store, pack=pack)
         scan_rows(spool, parts, scanner, context.processes, partial(context.progress, "rows"))
         if self.strict:

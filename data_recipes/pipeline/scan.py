@@ -128,7 +128,7 @@ class ImageReader:
     def _read(self, name: str) -> Kept:
         try:
             data = self.images.read(name)
-            if (place := self.images.place(name)) is not None and media.normalize(data) is data:
+            if (place := self.images.place(name)) is not None and media.convert(data) is data:
                 media.decode(data)
                 return Kept(digest=media.digest(data), file=place[0], offset=place[1], length=len(data))
         except MediaError as error:

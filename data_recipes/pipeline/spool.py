@@ -5,11 +5,12 @@ images are numbered in the order of the source, whatever the number of processes
 """
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from data_recipes.pipeline.images import Kept
 from prefrm import media
@@ -89,10 +90,13 @@ class Spool:
         except sqlite3.OperationalError as error:
             raise DatasetError(f"{folder}: another build is at work there: {error}") from error
         self._prompts: dict[str, int] = {}
+        self._packs: dict[str, BinaryIO] = {}
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database and the packs."""
         self.db.close()
+        for pack in self._packs.values():
+            pack.close()
 
     def meta(self, name: str) -> Any:
         """A value that was set, or None."""
@@ -168,14 +172,23 @@ class Spool:
             "SELECT file, offset, length FROM image WHERE digest = ? ORDER BY id LIMIT 1", (digest,)
         ).fetchone()
         try:
-            with open(file, "rb", buffering=0) as opened:
-                opened.seek(offset)
-                data = opened.read(length)
+            data = self._read(file, offset, length)
         except OSError as error:
             raise DatasetError(f"{file} cannot be read any more: {error}") from error
         if media.digest(data) != digest:
             raise DatasetError(f"{file} changed while the dataset was built; build it again")
         return data
+
+    def _read(self, file: str, offset: int, length: int) -> bytes:
+        """A piece of a file; a pack stays open."""
+        if os.path.dirname(file) != str(self.folder):
+            with open(file, "rb", buffering=0) as opened:
+                opened.seek(offset)
+                return opened.read(length)
+        if file not in self._packs:
+            self._packs[file] = open(file, "rb", buffering=0)  # noqa: SIM115
+        self._packs[file].seek(offset)
+        return self._packs[file].read(length)
 
     def index(self) -> None:
         """Make what was added quick to find by digest and by split."""

@@ -86,6 +86,7 @@ def test_an_image_is_kept_once_and_checked(tmp_path: Path) -> None:
     data = Path(kept[1].file).read_bytes()
     assert data[kept[1].offset :] == image("b")
     assert len(data) == kept[0].length + kept[1].length
+    pack.close()
     broken = keep(BROKEN, pack, "x/a.png")
     assert (broken.digest, broken.problem.split(":")[0]) == ("", "x/a.png")
 
