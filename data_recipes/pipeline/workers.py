@@ -1,6 +1,7 @@
 """Jobs in several processes, with results in the order of the jobs and few of them in memory."""
 
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -70,6 +71,8 @@ _work: Callable[[Any], Any]
 def _start(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
+    # Ctrl-C goes to every process of a terminal; the parent ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

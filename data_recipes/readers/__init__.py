@@ -93,7 +93,8 @@ def read_files(
     names = hub_files(source, files)
     if not names:
         raise DatasetError(f"{source} holds no file {files}")
-    return [_part(hub_file(source, name), name, columns, splits) for name in names]
+    wanted = [name for name in names if named_split(name, splits) is not None] or names
+    return [_part(hub_file(source, name), name, columns, splits) for name in wanted]
 
 
 def _found(root: Path, pattern: str) -> list[Path]:

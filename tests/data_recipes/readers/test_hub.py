@@ -67,13 +67,16 @@ def test_json_beside_pieces_of_a_compressed_tar(hub: Hub, tmp_path: Path) -> Non
     folder = tmp_path / "repository"
     rows = [{"prompt": "a cat", "path1": "images/a.png", "path2": "images/b.png", "choice_dist": [3, 1]}]
     write_json(folder / "train.json", rows)
+    write_json(folder / "benchmark" / "benchmark_Animals.json", [{"prompt": "a cat"}])
     whole = write_tar(tmp_path / "images.tar.gz", {f"images/{n}.png": image(n) for n in "cab"}).read_bytes()
     for n, data in enumerate((whole[:100], whole[100:])):
         (folder / f"images.tar.gz.0{n}").write_bytes(data)
     hub.commit("datasets/org/hpdv3", folder)
     build("hpdv3", tmp_path / "out", source="hf://org/hpdv3")
     assert preferences(tmp_path / "out", "a", "b") == {("a cat", "a", "b"): (0.75, 4.0)}
-    assert not list((tmp_path / "cache").rglob("images.tar.gz*"))
+    cached = {path.name for path in (tmp_path / "cache").rglob("*")}
+    assert "train.json" in cached
+    assert not cached & {"images.tar.gz.00", "benchmark_Animals.json"}
 
 
 @pytest.mark.parametrize("source", ["hf://org/absent", "hf://org"])
