@@ -5,20 +5,22 @@ Results go to standard output, progress and warnings to standard error. A user's
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from data_recipes.inspection import DatasetSummary, SplitSummary, inspect_dataset
-from data_recipes.recipe import Progress, Recipe
+from data_recipes.plan import Built, Progress
+from data_recipes.recipe import Recipe
 from data_recipes.registry import RECIPES, get_recipe
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_file, require_writable_folder
@@ -35,18 +37,31 @@ _TAGS_SHOWN = 12  # values of one tag that are printed
 
 
 @app.command("list")
-def list_recipes(as_json: AsJson = False) -> None:
-    """Show the recipes and their options."""
+def list_recipes(
+    recipe: Annotated[str | None, typer.Argument(help="Show the options of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the recipes with licence, size and what is needed, one line each; or the options of one."""
+    chosen = list(RECIPES.values()) if recipe is None else [get_recipe(recipe)]
     if as_json:
-        print(json.dumps([_recipe_json(recipe) for recipe in RECIPES.values()], indent=2))
-        return
-    console = Console()
-    for recipe in RECIPES.values():
-        table = Table("option", "type", "default", "meaning", title=f"{recipe.name}: {recipe.summary}")
-        table.title_justify = "left"
-        for each in recipe.options:
-            table.add_row(each.name, each.type.__name__, _default(each.required, each.default), each.help)
-        console.print(table)
+        print(json.dumps([_recipe_json(each) for each in chosen], indent=2))
+    elif recipe is not None:
+        _print_options(chosen[0])
+    else:
+        width = max(map(len, RECIPES))
+        for each in chosen:
+            parts = (each.summary, each.source.licence, each.source.size, each.source.needs)
+            print(f"{each.name:{width}}  {' | '.join(filter(None, parts))}")
+
+
+def _print_options(recipe: Recipe) -> None:
+    table = Table("option", "type", "default", "meaning", title=f"{recipe.name}: {recipe.summary}")
+    table.title_justify = "left"
+    for each in recipe.options:
+        table.add_row(each.name, each.type.__name__, _default(each.required, each.default), each.help)
+    Console().print(table)
+    facts = {name: value for name, value in asdict(recipe.source).items() if value}
+    print("\n".join(f"{name}: {value}" for name, value in facts.items()))
 
 
 @app.command("build")
@@ -58,62 +73,101 @@ def build(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds build equal datasets.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is there.")] = False,
+    apart_from: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Leave out what shares a prompt or an image with this dataset."),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="How many read images.")] = os.cpu_count() or 1,
     as_json: AsJson = False,
 ) -> None:
-    """Build a dataset folder."""
+    """Build a dataset folder; a build that was killed goes on where it was."""
     chosen, options = get_recipe(recipe), _settings(settings or [])
     require_writable_folder(out, "--out")
     with _progress() as progress:
-        built = chosen.build(out, seed=seed, overwrite=overwrite, progress=progress, **options)
+        built = chosen.build(
+            out,
+            seed=seed,
+            overwrite=overwrite,
+            processes=processes,
+            apart_from=apart_from or (),
+            progress=progress,
+            **options,
+        )
     for line in built.left_out:
         print(f"left out: {line}", file=sys.stderr)
-    for kind, lines in built.questionable.items():
-        more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-        print(f"questionable: {kind} ({len(lines)}): {'; '.join(lines[:_SHOWN])}{more}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"out": str(out), **asdict(built)}, indent=2))
-        return
+        print(json.dumps({"out": str(out), "groups": built.groups, **asdict(built)}, indent=2))
+    else:
+        _print_built(out, built)
+
+
+def _print_built(out: Path, built: Built) -> None:
     counts = ", ".join(f"{n} {split}" for split, n in built.groups.items())
     left_out = _left_out(built.info.left_out)
     print(f"{out}: {counts} groups{f'; left out: {left_out}' if left_out else ''}")
+    for split, examples in built.contradictory.items():
+        if total := built.info.splits[split].contradictory:
+            more = f"; and {total - len(examples)} more" if total > len(examples) else ""
+            print(f"contradictory in {split}: {total}: {'; '.join(examples)}{more}", file=sys.stderr)
 
 
 @app.command("inspect")
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder.")],
     split: Annotated[str | None, typer.Option(help="Only this split: train, validation or test.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture of a few groups here (PNG).")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a picture of a few groups here: a PNG file, or a folder for one of each split."
+        ),
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Groups on the picture.")] = 12,
     as_json: AsJson = False,
 ) -> None:
     """Say what is in a dataset, and what is wrong with it."""
     if plot is not None:
-        if plot.suffix.lower() != ".png":
-            raise ConfigError(f"--plot must name a .png file; received {plot}")
-        plot.parent.mkdir(parents=True, exist_ok=True)
-        require_writable_file(plot, "--plot")
+        _require_writable(plot)
     summary = inspect_dataset(folder, split)
-    if plot is not None:
-        _draw(folder, next(iter(summary.splits)), rows, plot)
+    drawn = _draw(folder, list(summary.splits), rows, plot) if plot is not None else []
     if as_json:
         print(json.dumps(asdict(summary), indent=2))
         return
     _print_summary(summary)
-    if plot is not None:
-        print(f"wrote {plot}")
+    for path in drawn:
+        print(f"wrote {path}")
 
 
-def _draw(folder: Path, split: str, rows: int, plot: Path) -> None:
+def _require_writable(plot: Path) -> None:
+    if _is_picture(plot):
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        require_writable_file(plot, "--plot")
+    elif plot.suffix:
+        raise ConfigError(f"--plot must name a .png file or a folder; received {plot}")
+    else:
+        require_writable_folder(plot, "--plot")
+
+
+def _is_picture(plot: Path) -> bool:
+    return plot.suffix.lower() == ".png"
+
+
+def _draw(folder: Path, splits: list[str], rows: int, plot: Path) -> list[Path]:
+    """Draw the first groups of the first split, or, into a folder, of each; returns the files."""
     # Matplotlib takes a second to import.
     from data_recipes.contact_sheet import contact_sheet
 
-    contact_sheet(list(islice(read_groups(folder, split), rows))).savefig(plot)
+    files = {splits[0]: plot} if _is_picture(plot) else {split: plot / f"{split}.png" for split in splits}
+    for split, path in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(list(islice(read_groups(folder, split), rows))).savefig(path)
+    return list(files.values())
 
 
 def _recipe_json(recipe: Recipe) -> dict[str, object]:
     return {
         "name": recipe.name,
         "summary": recipe.summary,
+        **asdict(recipe.source),
         "options": [{**asdict(each), "type": each.type.__name__} for each in recipe.options],
     }
 
@@ -122,7 +176,7 @@ def _default(required: bool, default: object) -> str:
     return "(must be given)" if required else str(default)
 
 
-def _settings(pairs: list[str]) -> dict[str, str]:
+def _settings(pairs: list[str]) -> dict[str, Any]:
     """`["a=1"]` -> `{"a": "1"}`."""
     settings: dict[str, str] = {}
     for pair in pairs:
@@ -141,7 +195,7 @@ def _progress() -> Iterator[Progress]:
     with ExitStack() as current:
         advance: dict[str, Advance] = {}
 
-        def show(split: str, done: int, total: int) -> None:
+        def show(split: str, done: int, total: int | None) -> None:
             if split not in advance:
                 current.close()  # the split before is done
                 advance[split] = current.enter_context(track(split, total))
@@ -153,6 +207,9 @@ def _progress() -> Iterator[Progress]:
 def _print_summary(summary: DatasetSummary) -> None:
     options = ", ".join(f"{k}={v}" for k, v in summary.info.options.items())
     print(f"recipe {summary.info.recipe} ({options})")
+    facts = {"source": summary.info.source, "licence": summary.info.licence}
+    print("".join(f"{name}: {value}\n" for name, value in facts.items() if value), end="")
+    print("".join(f"apart from {folder}\n" for folder in summary.info.apart_from), end="")
     print(f"left out when it was built: {_left_out(summary.info.left_out) or 'nothing'}")
     table = Table("", *summary.splits)
     columns = [_cells(split) for split in summary.splits.values()]
@@ -170,7 +227,7 @@ def _print_summary(summary: DatasetSummary) -> None:
 
 
 def _left_out(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} {name if n != 1 else name.removesuffix('s')}" for name, n in counts.items())
+    return ", ".join(f"{n} {name}" for name, n in counts.items())
 
 
 def _cells(split: SplitSummary) -> dict[str, str]:
@@ -180,10 +237,13 @@ def _cells(split: SplitSummary) -> dict[str, str]:
         "groups": str(split.groups),
         "distinct prompts": str(split.prompts),
         "candidates in a group": _counts(split.group_sizes),
+        "candidates": str(split.candidates),
         "missing candidates": str(split.missing),
         "comparisons": str(split.comparisons),
         "ties": _share(split.ties, split.comparisons),
         "against the known quality": _share(split.against_quality, split.comparisons - split.ties),
+        "the first of the source's row wins": _decided(split.first_wins),
+        "the lower digest wins": _decided(split.digest_wins),
         "image sizes": _counts(split.image_sizes),
         "unreadable images": str(len(split.unreadable)),
         "fingerprint": f"{split.fingerprint[:12]}\n{matches[split.fingerprint_matches]}",
@@ -193,6 +253,10 @@ def _cells(split: SplitSummary) -> dict[str, str]:
             for value, tagged in islice(values.items(), _TAGS_SHOWN)
         },
     }
+
+
+def _decided(share: float | None) -> str:
+    return "not known" if share is None else f"{share:.3f} of strict pairs"
 
 
 def _counts(counts: Mapping[str, int] | Mapping[int, int]) -> str:

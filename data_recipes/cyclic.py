@@ -25,7 +25,8 @@ from typing import Annotated
 import numpy as np
 
 from data_recipes.drawn import check_sizes, draw_splits
-from data_recipes.recipe import Plan, Recipe
+from data_recipes.plan import Context, Plan
+from data_recipes.recipe import Recipe
 from data_recipes.shapes.oracle import read
 from data_recipes.shapes.prompts import all_prompts, parse_prompt, solve
 from data_recipes.shapes.render import render
@@ -177,7 +178,7 @@ def label(id: str, choice: Choice, images: tuple[bytes, ...]) -> PreferenceGroup
     )
 
 
-def _plan(options: CyclicOptions, seed: int) -> Plan:
+def _plan(options: CyclicOptions, context: Context) -> Plan:
     """Through all prompts of a split in order, again and again; candidates stand in random order."""
 
     def draw(split: str, n: int, rng: np.random.Generator) -> PreferenceGroup:
@@ -191,7 +192,7 @@ def _plan(options: CyclicOptions, seed: int) -> Plan:
             texts=tuple(scene.program() for scene in scenes),
         )
 
-    return draw_splits(options, seed, draw)
+    return draw_splits(options, context, draw)
 
 
 RECIPE = Recipe(

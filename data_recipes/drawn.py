@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from data_recipes.recipe import Plan, Split
+from data_recipes.plan import Context, Plan, Split
 from prefrm.errors import ConfigError
 from prefrm.records import SPLITS, PreferenceGroup
 
@@ -41,16 +41,21 @@ def check_sizes(options: Sizes) -> None:
 
 
 def draw_splits(
-    options: Sizes, seed: int, draw: Callable[[str, int, np.random.Generator], PreferenceGroup]
+    options: Sizes, context: Context, draw: Callable[[str, int, np.random.Generator], PreferenceGroup]
 ) -> Plan:
     """Every split, group by group: `draw` takes the split, the group's number and a generator of its own.
 
     A group depends on the seed, the split and its number alone: a smaller build is a prefix of a larger.
+
+    Raises:
+        ConfigError: the dataset is to be apart from another: there is nothing that could be left out.
     """
+    if context.apart_from:
+        raise ConfigError("apart_from is for recipes that read a source; this one draws its own groups")
 
     def groups(split: str) -> Iterator[PreferenceGroup]:
         for n in range(getattr(options, split)):
-            rng = np.random.default_rng([seed, SPLITS.index(split), n])
+            rng = np.random.default_rng([context.seed, SPLITS.index(split), n])
             group = draw(split, n, rng)
             yield with_noise(group, options.flip, rng) if split in NOISY_SPLITS else group
 

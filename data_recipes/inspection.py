@@ -3,10 +3,14 @@
 Works on any dataset of `prefrm.records`, whichever recipe or hand made it.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import TypeVar
 
 from data_recipes.questionable import Questionable
 from prefrm import media
@@ -14,14 +18,17 @@ from prefrm.errors import ConfigError, DatasetError, MediaError
 from prefrm.records import (
     SPLITS,
     DatasetInfo,
+    Fingerprint,
     PreferenceGroup,
-    fingerprint,
     prompt_key,
     read_groups,
     read_info,
+    split_file,
 )
 
 __all__ = ["DatasetSummary", "SplitSummary", "TagSummary", "inspect_dataset", "summarize"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,12 @@ class TagSummary:
     comparisons: int
     ties: int
 
+    def with_group(self, comparisons: int, ties: int) -> "TagSummary":
+        """The summary with one more group of so many comparisons and ties."""
+        return TagSummary(
+            groups=self.groups + 1, comparisons=self.comparisons + comparisons, ties=self.ties + ties
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitSummary:
@@ -40,6 +53,7 @@ class SplitSummary:
     Attributes:
         groups: preference groups.
         prompts: distinct prompt texts.
+        candidates: images, an image of two groups counted twice.
         comparisons: statements about pairs of candidates.
         ties: those of them with p = 0.5.
         against_quality: strict comparisons that contradict the group's `quality`: label noise.
@@ -49,12 +63,18 @@ class SplitSummary:
         missing: candidates without an image.
         unreadable: record id, candidate and reason, for each image that cannot be decoded.
         questionable: by kind, a line for each comparison that cannot be right, or not together with another.
+        first_wins: share of the source's strict judgements that prefer the image that stands first in its
+            row, which its place would have decided; None where `dataset.json` does not say.
+        digest_wins: share of strict comparisons that prefer the image with the lower digest, by which
+            candidates are
+            ordered: about 0.5, or the order tells labels. None without strict comparisons.
         fingerprint: of the content.
         fingerprint_matches: whether `dataset.json` has the same; None where it says nothing.
     """
 
     groups: int
     prompts: int
+    candidates: int
     comparisons: int
     ties: int
     against_quality: int
@@ -64,6 +84,8 @@ class SplitSummary:
     missing: int
     unreadable: tuple[str, ...]
     questionable: Mapping[str, tuple[str, ...]]
+    first_wins: float | None
+    digest_wins: float | None
     fingerprint: str
     fingerprint_matches: bool | None
 
@@ -86,7 +108,7 @@ class DatasetSummary:
 
 
 def inspect_dataset(folder: Path | str, split: str | None = None) -> DatasetSummary:
-    """Summarize the splits of a folder, or one; leakage is looked for among all.
+    """Summarize the splits of a folder, or one; leakage is looked for among all. Groups are read as a stream.
 
     Raises:
         ConfigError: the split's name is none of `SPLITS`.
@@ -99,81 +121,121 @@ def inspect_dataset(folder: Path | str, split: str | None = None) -> DatasetSumm
     found = [name for name in SPLITS if (Path(folder) / f"{name}.parquet").is_file()]
     if not found:
         raise DatasetError(f"{folder} holds no split; build the dataset again")
-    prompts: Counter[str] = Counter()
-    images: Counter[str] = Counter()
-    for name in found:
-        groups = list(read_groups(folder, name))
-        prompts.update({prompt_key(group.prompt) for group in groups})
-        images.update({media.digest(image) for group in groups for image in group.images if image})
+    if split is not None:
+        split_file(folder, split)
+    contents = {name: _Content() for name in found}
+    splits = {}
+    for name, content in contents.items():
+        groups = content.watch(read_groups(folder, name))
+        if split in (None, name):
+            splits[name] = summarize(groups, info, name)
+        else:
+            deque(groups, maxlen=0)
     return DatasetSummary(
         info=info,
-        splits={
-            name: summarize(list(read_groups(folder, name)), info.fingerprints.get(name))
-            for name in ([split] if split else found)
-        },
-        shared_prompts=tuple(sorted(prompt for prompt, n in prompts.items() if n > 1)),
-        shared_images=sum(n > 1 for n in images.values()),
+        splits=splits,
+        shared_prompts=tuple(sorted(_shared([content.prompts for content in contents.values()]))),
+        shared_images=len(_shared([set(content.images) for content in contents.values()])),
     )
 
 
-def summarize(groups: Iterable[PreferenceGroup], expected_fingerprint: str | None = None) -> SplitSummary:
-    """Summarize the groups of one split; every image is decoded."""
-    groups = tuple(groups)
-    comparisons = [(group, c) for group in groups for c in group.comparisons]
-    sizes: Counter[str] = Counter()
-    unreadable = []
+def summarize(groups: Iterable[PreferenceGroup], info: DatasetInfo, name: str) -> SplitSummary:
+    """Summarize the groups of one split, named `name` in the dataset's `info`; every image is decoded."""
+    counter = _Counter()
     for group in groups:
-        for n, image in enumerate(group.images):
-            if image is None:
-                continue
-            try:
-                width, height = media.decode(image).size
-                sizes[f"{width} x {height}"] += 1
-            except MediaError as error:
-                unreadable.append(f"record {group.id}, candidate {n}: {error}")
-    actual = fingerprint(groups)
+        counter.add(group)
+    counts, expected = info.splits.get(name), info.fingerprints.get(name)
+    numbers, actual = counter.numbers, counter.fingerprint.hexdigest()
     return SplitSummary(
-        groups=len(groups),
-        prompts=len({group.prompt for group in groups}),
-        comparisons=len(comparisons),
-        ties=sum(not c.is_strict for _, c in comparisons),
-        against_quality=sum(
-            (c.p - 0.5) * (group.quality[c.i] - group.quality[c.j]) < 0
-            for group, c in comparisons
-            if group.quality is not None
-        ),
-        group_sizes=dict(sorted(Counter(len(group.images) for group in groups).items())),
-        image_sizes=dict(sizes.most_common()),
-        tags=_by_tag(groups),
-        missing=sum(image is None for group in groups for image in group.images),
-        unreadable=tuple(unreadable),
-        questionable=_questionable(groups).lines(),
+        groups=numbers["groups"],
+        prompts=len(counter.prompts),
+        candidates=numbers["candidates"],
+        comparisons=numbers["comparisons"],
+        ties=numbers["ties"],
+        against_quality=numbers["against quality"],
+        group_sizes=dict(sorted(counter.group_sizes.items())),
+        image_sizes=dict(counter.image_sizes.most_common()),
+        tags={tag: dict(sorted(values.items())) for tag, values in sorted(counter.tags.items())},
+        missing=numbers["missing"],
+        unreadable=tuple(counter.unreadable),
+        questionable=counter.questionable.lines(),
+        first_wins=None if counts is None else counts.first_wins,
+        digest_wins=numbers["lower digest wins"] / numbers["strict"] if numbers["strict"] else None,
         fingerprint=actual,
-        fingerprint_matches=None if expected_fingerprint is None else actual == expected_fingerprint,
+        fingerprint_matches=None if expected is None else actual == expected,
     )
 
 
-def _questionable(groups: Iterable[PreferenceGroup]) -> Questionable:
-    found = Questionable()
-    for group in groups:
+class _Counter:
+    """Numbers of a split, group by group."""
+
+    def __init__(self) -> None:
+        self.numbers: Counter[str] = Counter()
+        self.prompts: set[str] = set()
+        self.group_sizes: Counter[int] = Counter()
+        self.image_sizes: Counter[str] = Counter()
+        self.tags: dict[str, dict[str, TagSummary]] = {}
+        self.unreadable: list[str] = []
+        self.questionable = Questionable()
+        self.fingerprint = Fingerprint()
+
+    def add(self, group: PreferenceGroup) -> None:
+        """Take in a group."""
+        self.fingerprint.add(group)
+        self.prompts.add(group.prompt)
+        self.group_sizes[len(group.images)] += 1
+        missing = sum(image is None for image in group.images)
+        ties = sum(not c.is_strict for c in group.comparisons)
+        self.numbers.update(
+            groups=1,
+            candidates=len(group.images) - missing,
+            missing=missing,
+            comparisons=len(group.comparisons),
+            ties=ties,
+            strict=len(group.comparisons) - ties,
+        )
+        for tag, value in group.tags.items():
+            values = self.tags.setdefault(tag, {})
+            before = values.get(value, TagSummary(groups=0, comparisons=0, ties=0))
+            values[value] = before.with_group(len(group.comparisons), ties)
+        for n, image in enumerate(group.images):
+            if image is not None:
+                self._add_image(image, f"record {group.id}, candidate {n}")
+        self._add_comparisons(group)
+
+    def _add_image(self, image: bytes, where: str) -> None:
+        try:
+            width, height = media.decode(image).size
+            self.image_sizes[f"{width} x {height}"] += 1
+        except MediaError as error:
+            self.unreadable.append(f"{where}: {error}")
+
+    def _add_comparisons(self, group: PreferenceGroup) -> None:
         digests = [media.digest(image) if image else "" for image in group.images]
         for c in group.comparisons:
             where = f"record {group.id} (candidates {c.i} and {c.j})"
-            found.add(where, prompt_key(group.prompt), digests[c.i], digests[c.j], c.p)
-    return found
+            self.questionable.add(where, prompt_key(group.prompt), digests[c.i], digests[c.j], c.p)
+            if c.is_strict:
+                self.numbers["lower digest wins"] += (c.p > 0.5) == (digests[c.i] < digests[c.j])
+            if group.quality is not None:
+                self.numbers["against quality"] += (c.p - 0.5) * (group.quality[c.i] - group.quality[c.j]) < 0
 
 
-def _by_tag(groups: Sequence[PreferenceGroup]) -> dict[str, dict[str, TagSummary]]:
-    carriers: dict[tuple[str, str], list[PreferenceGroup]] = {}
-    for group in groups:
-        for tag in group.tags.items():
-            carriers.setdefault(tag, []).append(group)
-    summaries: dict[str, dict[str, TagSummary]] = {}
-    for (name, value), tagged in sorted(carriers.items()):
-        comparisons = [c for group in tagged for c in group.comparisons]
-        summaries.setdefault(name, {})[value] = TagSummary(
-            groups=len(tagged),
-            comparisons=len(comparisons),
-            ties=sum(not c.is_strict for c in comparisons),
-        )
-    return summaries
+class _Content:
+    """The prompts of a split, and its images by 8 bytes of their digests."""
+
+    def __init__(self) -> None:
+        self.prompts: set[str] = set()
+        self.images = array("Q")
+
+    def watch(self, groups: Iterable[PreferenceGroup]) -> Iterator[PreferenceGroup]:
+        """The groups, which are taken in as they pass."""
+        for group in groups:
+            self.prompts.add(prompt_key(group.prompt))
+            self.images.extend(int(media.digest(image)[:16], 16) for image in group.images if image)
+            yield group
+
+
+def _shared(sets: Sequence[AbstractSet[T]]) -> set[T]:
+    """The elements that are in more than one set."""
+    return {element for a, b in combinations(sets, 2) for element in a & b}

@@ -1,13 +1,18 @@
-"""The recipes that exist. To add one: write one file that defines a `Recipe`, and name it here."""
+"""The recipes that exist. To add one: write one file that defines a `RECIPE`, and name it here."""
 
-from data_recipes import cyclic, pairs
+from data_recipes import cyclic, folder, pairs, table, trl
+from data_recipes.published import hpdv3, imagereward, pickapic
 from data_recipes.recipe import Recipe
 from data_recipes.shapes import recipe as shapes
 from prefrm.errors import ConfigError
 
 __all__ = ["RECIPES", "get_recipe"]
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (shapes.RECIPE, cyclic.RECIPE, pairs.RECIPE)}
+DRAWN = (shapes, cyclic)
+GENERAL = (pairs, table, trl, folder)
+PUBLISHED = (hpdv3, imagereward, pickapic)
+
+RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
 
 
 def get_recipe(name: str) -> Recipe:

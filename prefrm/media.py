@@ -32,6 +32,7 @@ __all__ = [
     "ImageInfo",
     "ImageLimits",
     "check_size",
+    "convert",
     "decode",
     "digest",
     "encode_png",
@@ -124,12 +125,23 @@ def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> 
     """
     data = read_bytes(path, limits)
     try:
-        if (kind := _other_format(data)) in CONVERTED_FORMATS and kind not in limits.formats:
-            data = _converted(data, replace(limits, formats=(kind,)))
+        data = convert(data, limits)
         probe(data, limits)
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from error
     return data
+
+
+def convert(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """An encoded GIF, BMP, TIFF or AVIF as `read` converts it; anything else as it is, and not checked.
+
+    Raises:
+        MediaError: what is to be converted is unreadable or beyond the limits.
+    """
+    kind = _other_format(data)
+    if kind not in CONVERTED_FORMATS or kind in limits.formats:
+        return data
+    return _converted(data, replace(limits, formats=(kind,)))
 
 
 def _converted(data: bytes, limits: ImageLimits) -> bytes:

@@ -40,8 +40,10 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def track(label: str, total: int, done: int = 0) -> Iterator[Tracker]:
+def track(label: str, total: int | None, done: int = 0) -> Iterator[Tracker]:
     """Show the progress of `total` units of work, of which some may be done, while the block runs.
+
+    A total of None is not known: no time is estimated.
 
     The block reports through the function that it is given: `advance(done)`.
     """
@@ -75,7 +77,7 @@ class _Bar:
 class _Lines:
     """A line now and then, and one at the end where there are numbers to show."""
 
-    def __init__(self, label: str, total: int, done: int) -> None:
+    def __init__(self, label: str, total: int | None, done: int) -> None:
         self._label, self._total, self._before = label, total, done
         self._started = self._printed = time.monotonic()
 
@@ -85,8 +87,10 @@ class _Lines:
         if done <= self._before or (now - self._printed < SECONDS_BETWEEN_LINES and not last):
             return
         self._printed = now
-        left = (now - self._started) / (done - self._before) * (self._total - done)
-        parts = [f"{done}/{self._total}", numbers, "" if last else f"about {left:.0f} s left"]
+        parts = [str(done), numbers]
+        if self._total is not None:
+            left = (now - self._started) / (done - self._before) * (self._total - done)
+            parts = [f"{done}/{self._total}", numbers, "" if last else f"about {left:.0f} s left"]
         self.say(f"{self._label}: {', '.join(filter(None, parts))}")
 
     def say(self, line: str) -> None:

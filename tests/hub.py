@@ -1,16 +1,18 @@
-"""A model hub on a loopback port: enough of the Hub's API for `snapshot_download`, over folders on disk."""
+"""A hub on a loopback port: enough of the API for `huggingface_hub` and `datasets`, over folders on disk."""
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
+import datasets
 import huggingface_hub
 
 BRANCH = "main"
@@ -30,10 +32,13 @@ class Hub:
         self._branches: dict[tuple[str, str], str] = {}
 
     def commit(self, repository: str, folder: Path, branch: str = BRANCH) -> str:
-        """Make the files of `folder`, which must not change, the head of a branch; returns the commit."""
+        """Make the files of `folder`, which must not change, the head of a branch; returns the commit.
+
+        The repository of a dataset is named "datasets/owner/name".
+        """
         digest = hashlib.sha1()
-        for path in sorted(folder.iterdir()):
-            digest.update(path.name.encode() + path.read_bytes())
+        for name in files_in(folder):
+            digest.update(name.encode() + (folder / name).read_bytes())
         sha = digest.hexdigest()
         self._commits[repository, sha] = folder
         self._branches[repository, branch] = sha
@@ -44,6 +49,11 @@ class Hub:
         sha = self._branches.get((repository, revision), revision)
         folder = self._commits.get((repository, sha))
         return None if folder is None else (sha, folder)
+
+
+def files_in(folder: Path) -> list[str]:
+    """Paths of the files below a folder."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 @contextmanager
@@ -58,8 +68,16 @@ def running_hub(cache: Path) -> Iterator[Hub]:
         "HF_HUB_CACHE": str(cache),
         "HF_HUB_OFFLINE": False,
     }
+    patches = [
+        patch.multiple(huggingface_hub.constants, **constants),
+        patch.multiple(datasets.config, HF_ENDPOINT=hub.url, HF_DATASETS_CACHE=cache / "datasets"),
+    ]
     try:
-        with patch.multiple(huggingface_hub.constants, **constants):
+        with ExitStack() as stack:
+            for each in patches:
+                stack.enter_context(each)
+            # File systems are kept by their arguments, with the files that they listed.
+            huggingface_hub.HfFileSystem.clear_instance_cache()
             yield hub
     finally:
         server.shutdown()
@@ -73,30 +91,58 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         hub: Hub = self.server.hub
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
-        if parts[:2] == ["api", "models"]:
-            owner, name, *rest = parts[2:]
-            revision = rest[1] if rest[:1] in (["revision"], ["tree"]) else BRANCH
-            found = hub.find(f"{owner}/{name}", revision)
-            return self._refuse() if found is None else self._describe(f"{owner}/{name}", rest, *found)
-        owner, name, _, revision, file = parts
-        found = hub.find(f"{owner}/{name}", revision)
-        if found is None or not (found[1] / file).is_file():
+        api = parts[0] == "api"
+        kind, owner, name, *rest = (
+            parts[1:] if api else parts if parts[0] == "datasets" else ["models", *parts]
+        )
+        repository = f"datasets/{owner}/{name}" if kind == "datasets" else f"{owner}/{name}"
+        revision = rest[1] if len(rest) > 1 else BRANCH
+        found = hub.find(repository, revision)
+        if found is None:
             return self._refuse()
+        if api:
+            return self._describe(f"{owner}/{name}", rest, *found)
+        file = "/".join(rest[2:])
+        if not (found[1] / file).is_file():
+            return self._refuse("EntryNotFound")
         if self.command == "GET":
             hub.pulled.append(file)
-        data = (found[1] / file).read_bytes()
-        etag = f'"{hashlib.sha256(data).hexdigest()}"'
-        return self._answer(data, **{"ETag": etag, "X-Repo-Commit": found[0]})
+        return self._send(found[1] / file, found[0])
 
     do_HEAD = do_GET
 
+    def do_POST(self) -> None:
+        """The descriptions of some paths."""
+        length = int(self.headers["Content-Length"])
+        wanted = parse_qs(self.rfile.read(length).decode())["paths"] if length else []
+        hub: Hub = self.server.hub
+        _, kind, owner, name, _, revision = [unquote(part) for part in self.path.strip("/").split("/")]
+        found = hub.find(f"{kind}/{owner}/{name}" if kind == "datasets" else f"{owner}/{name}", revision)
+        if found is None:
+            return self._refuse()
+        entries = [entry for entry in _tree(found[1]) if entry["path"] in wanted]
+        return self._answer(json.dumps(entries).encode())
+
+    def _send(self, path: Path, sha: str) -> None:
+        data = path.read_bytes()
+        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": sha}
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if wanted is None:
+            return self._answer(data, **headers)
+        start, end = int(wanted[1]), min(int(wanted[2] or len(data) - 1), len(data) - 1)
+        headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
+        return self._answer(data[start : end + 1], 206, **headers)
+
     def _describe(self, repository: str, rest: list[str], sha: str, folder: Path) -> None:
-        files = sorted(path.name for path in folder.iterdir())
         if rest[:1] == ["tree"]:
-            sizes = {name: (folder / name).stat().st_size for name in files}
-            tree = [{"type": "file", "path": n, "size": size, "oid": "0"} for n, size in sizes.items()]
-            return self._answer(json.dumps(tree).encode())
-        siblings = [{"rfilename": name} for name in files]
+            place, deep = "/".join(rest[2:]), "recursive=True" in self.path or "recursive=true" in self.path
+            below = [
+                entry for entry in _tree(folder) if entry["path"].startswith(f"{place}/" if place else "")
+            ]
+            depth = place.count("/") + 1 if place else 0
+            shown = [entry for entry in below if deep or entry["path"].count("/") == depth]
+            return self._answer(json.dumps(shown).encode())
+        siblings = [{"rfilename": name} for name in files_in(folder)]
         return self._answer(json.dumps({"id": repository, "sha": sha, "siblings": siblings}).encode())
 
     def _answer(self, data: bytes, status: int = 200, **headers: str) -> None:
@@ -107,8 +153,21 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(data)
 
-    def _refuse(self) -> None:
-        self._answer(b"{}", 404, **{"X-Error-Code": "RevisionNotFound"})
+    def _refuse(self, code: str = "RevisionNotFound") -> None:
+        self._answer(b"{}", 404, **{"X-Error-Code": code})
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+def _tree(folder: Path) -> list[dict[str, Any]]:
+    """The entries of a repository, as the Hub describes them."""
+    files = files_in(folder)
+    folders = sorted({parent.as_posix() for name in files for parent in Path(name).parents} - {"."})
+    return [
+        *({"type": "directory", "path": name, "oid": "0", "size": 0} for name in folders),
+        *(
+            {"type": "file", "path": name, "size": (folder / name).stat().st_size, "oid": "0"}
+            for name in files
+        ),
+    ]

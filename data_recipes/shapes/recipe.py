@@ -10,7 +10,8 @@ from typing import Annotated
 import numpy as np
 
 from data_recipes.drawn import check_sizes, draw_splits
-from data_recipes.recipe import Plan, Recipe
+from data_recipes.plan import Context, Plan
+from data_recipes.recipe import Recipe
 from data_recipes.shapes.candidates import make_candidates
 from data_recipes.shapes.oracle import assess
 from data_recipes.shapes.prompts import SKILLS, Prompt, split_prompts
@@ -51,9 +52,9 @@ def label(id: str, prompt: Prompt, images: tuple[bytes, ...]) -> PreferenceGroup
     )
 
 
-def _plan(options: ShapesOptions, seed: int) -> Plan:
+def _plan(options: ShapesOptions, context: Context) -> Plan:
     """Skill after skill, each through all its prompts of the split in shuffled order, again and again."""
-    decks = {(split, skill): _deck(split, skill, seed) for split in SPLITS for skill in SKILLS}
+    decks = {(split, skill): _deck(split, skill, context.seed) for split in SPLITS for skill in SKILLS}
 
     def draw(split: str, n: int, rng: np.random.Generator) -> PreferenceGroup:
         deck = decks[split, SKILLS[n % len(SKILLS)]]
@@ -65,7 +66,7 @@ def _plan(options: ShapesOptions, seed: int) -> Plan:
             texts=tuple(scene.program() for scene in scenes),
         )
 
-    return draw_splits(options, seed, draw)
+    return draw_splits(options, context, draw)
 
 
 def _deck(split: str, skill: str, seed: int) -> list[Prompt]:

@@ -29,7 +29,7 @@ def make_data(folder: Path, sizes: ShapesOptions, *, seed: int) -> DataSummary:
     done = dict.fromkeys(SPLITS, 0)
     with track("rendering", sizes.train + sizes.validation + sizes.test) as advance:
 
-        def progress(split: str, groups: int, total: int) -> None:
+        def progress(split: str, groups: int, total: int | None) -> None:
             done[split] = groups
             advance(sum(done.values()))
 

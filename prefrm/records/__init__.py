@@ -4,7 +4,7 @@ A dataset is a folder with one parquet file for each split and a `dataset.json` 
 came from.
 """
 
-from prefrm.records.info import DatasetInfo, read_info, write_info
+from prefrm.records.info import DatasetInfo, SplitCounts, read_info, write_info
 from prefrm.records.parquet import (
     SPLITS,
     arrow_schema,
@@ -12,6 +12,7 @@ from prefrm.records.parquet import (
     count_row_groups,
     import_pyarrow,
     read_groups,
+    read_prompts,
     read_row_groups,
     row_group_sizes,
     split_file,
@@ -34,6 +35,7 @@ __all__ = [
     "DatasetInfo",
     "Fingerprint",
     "PreferenceGroup",
+    "SplitCounts",
     "arrow_schema",
     "comparisons_from_ranking",
     "comparisons_from_scores",
@@ -45,6 +47,7 @@ __all__ = [
     "prompt_key",
     "read_groups",
     "read_info",
+    "read_prompts",
     "read_row_groups",
     "row_group_sizes",
     "split_file",

@@ -1,16 +1,41 @@
 """`dataset.json`: where a dataset folder came from."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefrm.errors import DatasetError
 
-__all__ = ["DatasetInfo", "read_info", "write_info"]
+__all__ = ["DatasetInfo", "SplitCounts", "read_info", "write_info"]
 
 FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitCounts:
+    """Number of groups and comparisons of a split, and of the judgements that they were made from.
+
+    Attributes:
+        groups: preference groups.
+        candidates: images in them, an image of two groups counted twice.
+        strict: comparisons of which one side is preferred.
+        ties: comparisons with p = 0.5.
+        contradictory: comparisons on which judgements disagree about the preferred side.
+        left_out: judgements that could not be used, by reason.
+        first_wins: share of the strict judgements in which the image that stands first in the source's row is
+            preferred; None where the source has no pairs.
+    """
+
+    groups: int
+    candidates: int
+    strict: int
+    ties: int
+    contradictory: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    first_wins: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,27 +46,32 @@ class DatasetInfo:
         recipe: its name.
         options: of the recipe.
         fingerprints: of each split.
-        left_out: how many `images`, `pairs` and `groups` of the source could not be used; empty if none.
+        splits: counts of each split.
+        licence: of the source, as its publisher states it; empty if unknown.
+        source: address of the source; empty if the recipe draws its data or reads a person's own.
+        apart_from: folder -> fingerprint of each dataset that shares no prompt and no image with this one.
     """
 
     recipe: str
     options: Mapping[str, Any]
     fingerprints: Mapping[str, str]
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    splits: Mapping[str, SplitCounts] = field(default_factory=dict)
+    licence: str = ""
+    source: str = ""
+    apart_from: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Judgements of all splits that could not be used, by reason."""
+        total: Counter[str] = Counter()
+        for counts in self.splits.values():
+            total.update(counts.left_out)
+        return dict(total)
 
 
 def write_info(folder: Path | str, info: DatasetInfo) -> None:
     """Write `folder/dataset.json`."""
-    text = json.dumps(
-        {
-            "format_version": FORMAT_VERSION,
-            "recipe": info.recipe,
-            "options": dict(info.options),
-            "fingerprints": dict(info.fingerprints),
-            "left_out": dict(info.left_out),
-        },
-        indent=2,
-    )
+    text = json.dumps({"format_version": FORMAT_VERSION, **asdict(info)}, indent=2)
     (Path(folder) / "dataset.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -56,7 +86,10 @@ def read_info(folder: Path | str) -> DatasetInfo:
             recipe=raw["recipe"],
             options=raw["options"],
             fingerprints=raw["fingerprints"],
-            left_out=raw.get("left_out", {}),
+            splits={name: SplitCounts(**counts) for name, counts in raw.get("splits", {}).items()},
+            licence=raw.get("licence", ""),
+            source=raw.get("source", ""),
+            apart_from=raw.get("apart_from", {}),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} is absent or malformed ({error}); build the dataset again") from error

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefrm.chunks import chunks
 from prefrm.errors import DataError, DatasetError, missing_extra
 from prefrm.records.record import PreferenceGroup
 from prefrm.records.row import from_row, to_row
@@ -24,6 +23,7 @@ __all__ = [
     "count_row_groups",
     "import_pyarrow",
     "read_groups",
+    "read_prompts",
     "read_row_groups",
     "row_group_sizes",
     "split_file",
@@ -31,6 +31,9 @@ __all__ = [
 ]
 
 SPLITS = ("train", "validation", "test")
+# Of a row group: it is held in memory whole when it is written.
+ROW_GROUP_GROUPS = 256
+ROW_GROUP_BYTES = 32 * 2**20
 
 
 def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: str) -> int:
@@ -46,7 +49,7 @@ def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: s
     count = 0
     try:
         with pq.ParquetWriter(partial, arrow_schema(), write_page_checksum=True) as writer:
-            for batch in chunks(_unique(groups, target), 256):
+            for batch in _row_groups(_unique(groups, target)):
                 rows = [to_row(group) for group in batch]
                 writer.write_table(pa.Table.from_pylist(rows, schema=arrow_schema()))
                 count += len(rows)
@@ -54,6 +57,19 @@ def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: s
     finally:
         partial.unlink(missing_ok=True)
     return count
+
+
+def _row_groups(groups: Iterable[PreferenceGroup]) -> Iterator[list[PreferenceGroup]]:
+    """Consecutive groups, bounded in number and in bytes of images."""
+    batch, size = list[PreferenceGroup](), 0
+    for group in groups:
+        batch.append(group)
+        size += sum(len(image) for image in group.images if image is not None)
+        if len(batch) == ROW_GROUP_GROUPS or size >= ROW_GROUP_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def read_groups(folder: Path | str, split: str) -> Iterator[PreferenceGroup]:
@@ -88,6 +104,14 @@ def _read(
                     yield from_row(row)
             if count != rows:
                 raise ValueError(f"row group {number} holds {count} rows instead of {rows}")
+
+
+def read_prompts(folder: Path | str, split: str) -> set[str]:
+    """The distinct prompts of a split; nothing else of it is read. Raises `DatasetError` as `read_groups`."""
+    with _open_split(folder, split) as file:
+        return {
+            prompt.as_py() for batch in file.iter_batches(columns=["prompt"]) for prompt in batch["prompt"]
+        }
 
 
 def count_row_groups(folder: Path | str, split: str) -> int:

@@ -9,7 +9,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from data_recipes.commands import app
+from data_recipes.registry import RECIPES
 from prefrm.errors import ConfigError, DataError, DatasetError, PrefrmError
+from prefrm.records import SPLITS, read_groups
 
 TINY = ["--set", "train=12", "--set", "validation=6", "--set", "test=6"]
 
@@ -34,17 +36,26 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_list_shows_recipes_and_options() -> None:
+def test_list_shows_a_line_for_each_recipe() -> None:
     result = run("list")
     assert result.exit_code == 0
-    for word in ("shapes", "group_size", "0.1", "pairs", "source", "(must be given)"):
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert list(lines) == list(RECIPES)
+    assert all(text in lines["hpdv3"] for text in ("MIT", "1.17 million pairs", "images.tar.gz"))
+
+
+def test_list_shows_the_options_of_one_recipe() -> None:
+    result = run("list", "pairs")
+    for word in ("source", "(must be given)", "validation", "0.05"):
         assert word in result.stdout
+    assert "licence: MIT" in run("list", "hpdv3").stdout
 
 
 def test_list_as_json() -> None:
     recipes = {recipe["name"]: recipe for recipe in json.loads(run("list", "--json").stdout)}
-    assert list(recipes) == ["shapes", "cyclic", "pairs"]
+    assert list(recipes) == list(RECIPES)
     assert recipes["pairs"]["options"][0]["required"] is True
+    assert recipes["hpdv3"]["licence"] == "MIT"
     assert recipes["shapes"]["options"][0] == {
         "name": "train",
         "type": "int",
@@ -59,6 +70,8 @@ def test_build_as_json_prints_json_only(tmp_path: Path) -> None:
     built = json.loads(result.stdout)
     assert built["groups"] == {"train": 12, "validation": 6, "test": 6}
     assert built["info"]["options"]["train"] == 12
+    train = built["info"]["splits"]["train"]
+    assert (train["groups"], train["candidates"], train["strict"] + train["ties"]) == (12, 48, 72)
     assert built["left_out"] == []
 
 
@@ -87,6 +100,12 @@ def test_inspect_as_json_of_one_split_with_a_picture(dataset: Path, tmp_path: Pa
         assert sheet.height > 3 * 128
 
 
+def test_inspect_draws_each_split_into_a_folder(dataset: Path, tmp_path: Path) -> None:
+    result = run("inspect", dataset, "--plot", tmp_path / "report", "--rows", "1")
+    assert [f"wrote {tmp_path / 'report' / split}.png" in result.stdout for split in SPLITS] == [True] * 3
+    assert sorted(path.stem for path in (tmp_path / "report").iterdir()) == sorted(SPLITS)
+
+
 def test_pairs_report_what_was_left_out(tmp_path: Path) -> None:
     for name, color in (("a", "red"), ("b", "blue")):
         Image.new("RGB", (8, 8), color).save(tmp_path / f"{name}.png")
@@ -99,31 +118,27 @@ def test_pairs_report_what_was_left_out(tmp_path: Path) -> None:
         csv.writer(file).writerows(rows)
     settings = ("--set", f"source={tmp_path / 'mine.csv'}", "--set", "validation=0", "--set", "test=0")
     result = run("build", "pairs", "--out", tmp_path / "out", *settings)
-    assert result.stdout == f"{tmp_path / 'out'}: 1 train groups; left out: 1 image, 1 pair, 1 group\n"
+    assert result.stdout == f"{tmp_path / 'out'}: 1 train groups; left out: 1 broken image\n"
     assert "left out: record mine.csv:3: " in result.stderr
     assert "c.png" in result.stderr
-    assert "left out when it was built: 1 image, 1 pair, 1 group\n" in run("inspect", tmp_path / "out").stdout
+    assert "left out when it was built: 1 broken image\n" in run("inspect", tmp_path / "out").stdout
 
 
-def test_build_and_inspect_report_what_cannot_all_be_right(tmp_path: Path) -> None:
-    for name, color in (("a", "red"), ("b", "blue"), ("c", "red")):
+def test_contradictions_are_merged_and_named(tmp_path: Path) -> None:
+    for name, color in (("a", "red"), ("b", "blue")):
         Image.new("RGB", (8, 8), color).save(tmp_path / f"{name}.png")
     rows = [["prompt", "image_1", "image_2", "preferred"], ["x", "a.png", "b.png", "1"]]
-    rows += [["x", "a.png", "b.png", "2"], ["x", "a.png", "c.png", "1"]]
+    rows += [["x", "a.png", "b.png", "2"], ["x", "a.png", "b.png", "1"]]
     with (tmp_path / "mine.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     settings = ("--set", f"source={tmp_path / 'mine.csv'}", "--set", "validation=0", "--set", "test=0")
     result = run("build", "pairs", "--out", tmp_path / "out", *settings)
     assert result.exit_code == 0
-    assert result.stderr.splitlines() == [
-        "questionable: contradictory comparisons (1): mine.csv:3 against mine.csv:2",
-        "questionable: identical images of which one is preferred (1): mine.csv:4",
-    ]
-    shown = run("inspect", tmp_path / "out").stdout
-    assert "contradictory comparisons in train: 1\n  record mine.csv:2 (candidates" in shown
-    assert "identical images of which one is preferred in train: 1\n" in shown
-    summary = json.loads(run("inspect", tmp_path / "out", "--json").stdout)
-    assert len(summary["splits"]["train"]["questionable"]["contradictory comparisons"]) == 1
+    assert result.stderr == "contradictory in train: 1: mine.csv:2 (candidates 0 and 1)\n"
+    (group,) = read_groups(tmp_path / "out", "train")
+    (comparison,) = group.comparisons
+    assert comparison.weight == 3
+    assert min(comparison.p, 1 - comparison.p) == pytest.approx(1 / 3)
 
 
 def test_mistakes_are_raised_as_errors_of_ours(dataset: Path, tmp_path: Path) -> None:
@@ -135,7 +150,9 @@ def test_mistakes_are_raised_as_errors_of_ours(dataset: Path, tmp_path: Path) ->
     assert isinstance(error_of("build", "shapes", "--out", tmp_path, "--set", "flip=x"), ConfigError)
     assert isinstance(error_of("build", "shapes", "--out", dataset, *TINY), DataError)
     assert isinstance(error_of("inspect", tmp_path), DatasetError)
-    assert "--plot must name a .png file" in str(error_of("inspect", dataset, "--plot", tmp_path / "x.gif"))
+    assert "--plot must name a .png file or a folder" in str(
+        error_of("inspect", dataset, "--plot", tmp_path / "x.gif")
+    )
 
 
 def test_the_commands_load_without_what_an_extra_brings() -> None:

@@ -7,7 +7,15 @@ from PIL import Image
 from data_recipes.inspection import TagSummary, inspect_dataset, summarize
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError
-from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, fingerprint, write_groups, write_info
+from prefrm.records import (
+    Comparison,
+    DatasetInfo,
+    PreferenceGroup,
+    SplitCounts,
+    fingerprint,
+    write_groups,
+    write_info,
+)
 
 SMALL, WIDE = (media.encode_png(Image.new("RGB", size, "red")) for size in ((8, 8), (300, 100)))
 
@@ -40,8 +48,9 @@ def write(folder: Path, **splits: list[PreferenceGroup]) -> None:
 
 
 def test_a_split_is_counted() -> None:
-    summary = summarize([FULL, BROKEN], expected_fingerprint="another")
-    assert (summary.groups, summary.prompts, summary.comparisons) == (2, 2, 3)
+    info = DatasetInfo(recipe="hand", options={}, fingerprints={"train": "another"})
+    summary = summarize([FULL, BROKEN], info, "train")
+    assert (summary.groups, summary.prompts, summary.candidates, summary.comparisons) == (2, 2, 5, 3)
     assert (summary.ties, summary.against_quality, summary.missing) == (1, 1, 1)
     assert summary.group_sizes == {3: 2}
     assert summary.image_sizes == {"8 x 8": 3, "300 x 100": 1}
@@ -65,6 +74,25 @@ def test_a_folder_is_summarized_and_leaks_are_found(tmp_path: Path) -> None:
     assert list(leaking.splits) == ["test"]
     assert leaking.shared_prompts == ("a red square",)
     assert leaking.shared_images == 2
+
+
+def test_places_and_digests_tell_labels_or_do_not(tmp_path: Path) -> None:
+    """HPDv3 always has the preferred image first; by digest, one of its two pairs has."""
+    groups = [
+        replace(FULL, id=f"{n}", images=(SMALL, WIDE), comparisons=(Comparison(i=0, j=1, p=p),), quality=None)
+        for n, p in enumerate((1.0, 0.0, 0.5))
+    ]
+    write_groups(groups, tmp_path, "train")
+    counts = SplitCounts(groups=3, candidates=6, strict=2, ties=1, first_wins=1.0)
+    info = DatasetInfo(recipe="hand", options={}, fingerprints={}, splits={"train": counts})
+    write_info(tmp_path, info)
+    summary = inspect_dataset(tmp_path).splits["train"]
+    assert (summary.first_wins, summary.digest_wins) == (1.0, 0.5)
+    all_first = summarize(groups[:1], info, "test")
+    assert (all_first.first_wins, all_first.digest_wins) == (
+        None,
+        float(media.digest(SMALL) < media.digest(WIDE)),
+    )
 
 
 def test_an_altered_split_is_noticed(tmp_path: Path) -> None:

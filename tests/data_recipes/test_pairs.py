@@ -8,22 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_recipes.pairs import (
-    COLUMNS,
-    MAX_CANDIDATES,
-    PairsOptions,
-    group_pairs,
-    read_pairs,
-    split_of,
-    split_pairs,
-)
-from data_recipes.questionable import Questionable
-from data_recipes.recipe import LeftOut
+from data_recipes.pipeline.recipe import MAX_CANDIDATES
+from data_recipes.plan import Built
 from data_recipes.registry import RECIPES
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError
 from prefrm.records import Comparison, PreferenceGroup, read_groups
 
+COLUMNS = ("prompt", "image_1", "image_2", "preferred")
 WHOLE = {"validation": 0.0, "test": 0.0}  # everything in train
 
 
@@ -49,9 +41,10 @@ def write_jsonl(folder: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     return path
 
 
-def grouped(source: Path) -> tuple[list[PreferenceGroup], list[str]]:
-    left_out = LeftOut()
-    return list(group_pairs(read_pairs(source), left_out, Questionable())), left_out.lines
+def grouped(source: Path) -> tuple[list[PreferenceGroup], Built]:
+    out = source.parent / "out"
+    built = RECIPES["pairs"].build(out, source=source, overwrite=True, **WHOLE)
+    return list(read_groups(out, "train")), built
 
 
 def judged(group: PreferenceGroup, folder: Path, name_1: str, name_2: str) -> list[float]:
@@ -93,14 +86,16 @@ def test_pairs_of_a_prompt_that_share_images_become_one_group(folder: Path) -> N
         ("a dog", "a.png", "c.png", "1"),
         ("a cat", "a.png", "b.png", "2"),
     ]
-    groups, _ = grouped(write_csv(folder, rows))
+    groups, built = grouped(write_csv(folder, rows))
     assert [(g.id, g.prompt, len(g.images), len(g.comparisons)) for g in groups] == [
-        ("pairs.csv:2", "a cat", 3, 3),
+        ("pairs.csv:2", "a cat", 3, 2),
         ("pairs.csv:3", "a cat", 2, 1),
         ("pairs.csv:5", "a dog", 2, 1),
     ]
-    assert judged(groups[0], folder, "a", "b") == [1.0, 0.0]
+    assert judged(groups[0], folder, "a", "b") == [0.5]
     assert judged(groups[0], folder, "b", "c") == [0.0]
+    assert (built.info.splits["train"].ties, built.info.splits["train"].contradictory) == (1, 1)
+    assert built.contradictory["train"] == ("pairs.csv:2 (candidates 0 and 1)",)
 
 
 @pytest.mark.parametrize("shape", ["chain", "star", "all"])
@@ -146,18 +141,17 @@ def test_an_unreadable_image_is_named_by_record_and_takes_nothing_else_with_it(f
         ("a cat", "c.png", "d.png", "1"),
         ("a dog", "cut.png", "gone.png", "1"),
     ]
-    groups, left_out = grouped(write_csv(folder, rows))
+    groups, built = grouped(write_csv(folder, rows))
     # What held a, b, c and d together is gone, so two groups remain.
     assert [(g.id, len(g.images)) for g in groups] == [("pairs.csv:2", 2), ("pairs.csv:5", 2)]
-    assert [line.split(": ")[0] for line in left_out] == [
+    assert [line.split(": ")[0] for line in built.left_out] == [
         "record pairs.csv:3",
         "record pairs.csv:4",
         "record pairs.csv:6",
-        "record pairs.csv:6",
     ]
-    assert str(folder / "bad.png") in left_out[0]
-    assert "cut.png" in left_out[2]
-    assert "gone.png" in left_out[3]
+    assert str(folder / "bad.png") in built.left_out[0]
+    assert "cut.png" in built.left_out[2]
+    assert built.info.left_out == {"broken image": 3}
 
 
 @pytest.mark.parametrize(
@@ -173,22 +167,20 @@ def test_an_unreadable_image_is_named_by_record_and_takes_nothing_else_with_it(f
 )
 def test_a_bad_row_is_refused_with_its_line(folder: Path, row: Sequence[str], complaint: str) -> None:
     source = write_csv(folder, [row, ("a dog", "a.png", "b.png", "1")])
-    with pytest.raises(DatasetError) as caught:
-        read_pairs(source)
-    assert complaint in str(caught.value)
+    assert complaint in complaint_about(source)
 
 
 def test_many_bad_rows_are_counted(folder: Path) -> None:
     with pytest.raises(DatasetError, match=r"has 9 bad rows: line 2: .*; and 4 more"):
-        read_pairs(write_csv(folder, [("a cat", "a.png", "b.png", "?")] * 9))
+        grouped(write_csv(folder, [("a cat", "a.png", "b.png", "?")] * 9))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("p.csv", b"", "lacks the columns prompt, image_1, image_2, preferred; its header has nothing"),
-        ("p.csv", b"prompt,image_1,image_2,label\n", "lacks the columns preferred; its header has prompt"),
-        ("p.csv", b"prompt,image_1,image_2,preferred\n", "has no rows"),
+        ("p.csv", b"", "lacks the columns prompt, image_1, image_2; its header has nothing"),
+        ("p.csv", b"prompt,image_1,preferred\n", "lacks the columns image_2; its header has prompt"),
+        ("p.csv", b"prompt,image_1,image_2,preferred\n", "no judgement that can be used; left out: nothing"),
         ("p.jsonl", b"{", "line 1: not JSON: "),
         ("p.jsonl", b"\n[1]", "line 2: not a JSON object: [1]"),
         ("p.jsonl", b'{"prompt": {}, "image_1": 1}', "prompt must be text; received an object"),
@@ -200,14 +192,13 @@ def test_a_file_of_another_format_is_refused(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError) as caught:
-        read_pairs(tmp_path / name)
+        grouped(tmp_path / name)
     assert complaint in str(caught.value)
-    assert name in str(caught.value)
 
 
 def complaint_about(source: Path) -> str:
     with pytest.raises(DatasetError) as caught:
-        read_pairs(source)
+        grouped(source)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -224,10 +215,10 @@ def complaint_about(source: Path) -> str:
         ({"prompt": ["a cat"]}, "line 2: prompt must be text; received a list"),
         (
             {"image_1": "https://example.org/a.png"},
-            "line 2: image_1 is a URL, https://example.org/a.png; nothing",
+            "line 2: an image is a URL, https://example.org/a.png; nothing",
         ),
-        ({"image_1": "data:image/png;base64,AAAA"}, "line 2: image_1 is a URL, data:image/png"),
-        ({"image_2": "s3://bucket/b.png"}, "line 2: image_2 is a URL, s3://bucket/b.png"),
+        ({"image_1": "data:image/png;base64,AAAA"}, "line 2: an image is a URL, data:image/png"),
+        ({"image_2": "s3://bucket/b.png"}, "line 2: an image is a URL, s3://bucket/b.png"),
     ],
 )
 def test_a_json_row_of_other_values_is_refused_with_its_line(
@@ -239,15 +230,31 @@ def test_a_json_row_of_other_values_is_refused_with_its_line(
 
 def test_whole_numbers_may_be_written_as_floats(folder: Path) -> None:
     row = {"prompt": "a cat", "image_1": "a.png", "image_2": "b.png", "preferred": 2.0}
-    assert [pair.preferred for pair in read_pairs(write_jsonl(folder, [row]))] == ["2"]
-    assert [pair.preferred for pair in read_pairs(write_csv(folder, [("x", "a.png", "b.png", "1.0")]))] == [
-        "1"
+    ((group,), _) = grouped(write_jsonl(folder, [row]))
+    assert judged(group, folder, "a", "b") == [0.0]
+    ((group,), _) = grouped(write_csv(folder, [("x", "a.png", "b.png", "1.0")]))
+    assert judged(group, folder, "a", "b") == [1.0]
+
+
+def test_soft_labels_and_confidences(folder: Path) -> None:
+    header = ("prompt", "image_1", "image_2", "p", "weight")
+    rows = [
+        ("x", "a.png", "b.png", "0.75", "4"),
+        ("x", "b.png", "a.png", "0.5", ""),
+        ("x", "b.png", "c.png", "1", "0.5"),
     ]
+    ((group,), _) = grouped(write_csv(folder, rows, header))
+    assert judged(group, folder, "a", "b") == [pytest.approx(3.5 / 5)]
+    assert judged(group, folder, "b", "c") == [1.0]
+    assert {c.weight for c in group.comparisons} == {5.0, 0.5}
+    bad = [("x", "a.png", "b.png", "1.5", ""), ("x", "a.png", "b.png", "1", "-1")]
+    assert "line 2: p must be in [0, 1]" in complaint_about(write_csv(folder, bad, header))
 
 
 def test_a_number_in_place_of_a_text_keeps_its_digits_and_nan_is_no_text(folder: Path) -> None:
     row = {"prompt": 12345678.5, "image_1": "a.png", "image_2": "b.png", "preferred": 1}
-    assert [pair.prompt for pair in read_pairs(write_jsonl(folder, [row]))] == ["12345678.5"]
+    ((group,), _) = grouped(write_jsonl(folder, [row]))
+    assert group.prompt == "12345678.5"
     for number in (math.nan, math.inf):
         complaint = complaint_about(write_jsonl(folder, [row | {"prompt": number}]))
         assert "line 1: prompt is missing or empty" in complaint
@@ -302,69 +309,46 @@ def test_a_byte_order_mark_any_line_ends_and_blank_lines_are_read_as_they_are_me
     folder: Path, content: bytes
 ) -> None:
     (folder / "p.csv").write_bytes(content)
-    pairs = read_pairs(folder / "p.csv")
-    assert [(pair.id, pair.prompt, pair.preferred) for pair in pairs] == [
-        ("p.csv:3", "x", "1"),
-        ("p.csv:5", "y\r\nz", "tie"),
-    ]
+    groups, _ = grouped(folder / "p.csv")
+    assert [(group.id, group.prompt) for group in groups] == [("p.csv:3", "x"), ("p.csv:5", "y\r\nz")]
+    assert judged(groups[0], folder, "a", "b") == [1.0]
+    assert judged(groups[1], folder, "a", "c") == [0.5]
 
 
 def test_concatenated_json_lines_keep_no_byte_order_mark(folder: Path) -> None:
-    line = json.dumps({"prompt": "x", "image_1": "a.png", "image_2": "b.png", "preferred": 1}).encode()
-    (folder / "p.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\r\n\xef\xbb\xbf" + line)
-    assert [pair.id for pair in read_pairs(folder / "p.jsonl")] == ["p.jsonl:1", "p.jsonl:3"]
+    lines = [
+        json.dumps({"prompt": prompt, "image_1": "a.png", "image_2": "b.png", "preferred": 1}).encode()
+        for prompt in "xy"
+    ]
+    (folder / "p.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\r\n\r\n\xef\xbb\xbf".join(lines))
+    groups, _ = grouped(folder / "p.jsonl")
+    assert [(group.id, group.prompt) for group in groups] == [("p.jsonl:1", "x"), ("p.jsonl:3", "y")]
 
 
 def test_a_path_in_a_circle_and_a_folder_are_named(folder: Path) -> None:
     (folder / "loop.png").symlink_to("loop.png")
-    row = ("x", "loop.png", "b.png", "1")
-    assert "line 2: image_1 is not a valid path, loop.png" in complaint_about(write_csv(folder, [row]))
+    rows = [("x", "loop.png", "b.png", "1"), ("y", "a.png", "b.png", "1")]
+    _, built = grouped(write_csv(folder, rows))
+    assert "loop.png: cannot be read: Too many levels of symbolic links" in built.left_out[0]
     (folder / "folder.csv").mkdir()
-    assert "folder.csv cannot be read: Is a directory" in complaint_about(folder / "folder.csv")
+    assert "folder.csv holds no file" in complaint_about(folder / "folder.csv")
 
 
-def test_questionable_rows_are_kept_and_named(folder: Path) -> None:
+def test_identical_images_are_left_out(folder: Path) -> None:
     (folder / "copy.png").write_bytes((folder / "a.png").read_bytes())
     rows = [
-        ("a cat", "a.png", "b.png", "1"),
-        ("A  cat", "b.png", "a.png", "1"),
-        ("a cat", "a.png", "b.png", "1"),
-        ("a cat", "a.png", "b.png", "tie"),
-        ("a dog", "a.png", "b.png", "2"),
         ("a cat", "a.png", "copy.png", "2"),
         ("a dog", "a.png", "copy.png", "tie"),
+        ("x", "b.png", "c.png", "1"),
     ]
-    found = Questionable()
-    groups = list(group_pairs(read_pairs(write_csv(folder, rows)), LeftOut(), found))
-    assert sum(len(group.comparisons) for group in groups) == 7
-    assert found.lines() == {
-        "contradictory comparisons": (
-            "pairs.csv:5 against pairs.csv:2",
-            "pairs.csv:3 against pairs.csv:2",
-        ),
-        "repeated comparisons": ("pairs.csv:4 after pairs.csv:2",),
-        "identical images of which one is preferred": ("pairs.csv:7",),
-    }
+    groups, built = grouped(write_csv(folder, rows))
+    assert [group.prompt for group in groups] == ["x"]
+    assert built.info.left_out == {"identical images": 2}
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"nothing\.csv cannot be read"):
-        read_pairs(tmp_path / "nothing.csv")
-
-
-def test_splits_follow_the_prompt_and_their_shares() -> None:
-    options = PairsOptions(source=Path("x"), validation=0.1, test=0.2)
-    splits = [split_of(f"prompt {n}", options, seed=0) for n in range(2000)]
-    assert splits.count("test") / 2000 == pytest.approx(0.2, abs=0.03)
-    assert splits.count("validation") / 2000 == pytest.approx(0.1, abs=0.03)
-    assert splits == [split_of(f"prompt {n}", options, seed=0) for n in range(2000)]
-    assert splits != [split_of(f"prompt {n}", options, seed=1) for n in range(2000)]
-
-
-def test_letter_case_and_spacing_do_not_move_a_prompt() -> None:
-    options = PairsOptions(source=Path("x"), validation=0.3, test=0.3)
-    for n in range(50):
-        assert split_of(f"A  red CAT {n} ", options, 0) == split_of(f"a red cat {n}", options, 0)
+    with pytest.raises(DatasetError, match=r"nothing\.csv does not exist"):
+        grouped(tmp_path / "nothing.csv")
 
 
 def test_neither_a_prompt_nor_an_image_is_in_two_splits(tmp_path: Path) -> None:
@@ -377,16 +361,14 @@ def test_neither_a_prompt_nor_an_image_is_in_two_splits(tmp_path: Path) -> None:
         Image.new("RGB", (4, 4), (n + 1, 0, 9)).save(tmp_path / f"next {n}.png")
         rows.append((f"prompt {n}", f"{n}.png", f"copy {n}.png", "1"))
         rows += [(f"Prompt  {n}", f"{n}.png", f"next {n}.png", "1")] if n % 10 < 9 else []
-    options = PairsOptions(source=write_csv(tmp_path, rows), validation=0.3, test=0.3)
-    splits = split_pairs(read_pairs(options.source), options, seed=0)
-    assert min(map(len, splits.values())) > 0
-    assert sum(len(pairs) for pairs in splits.values()) == len(rows)
-    images = [
-        {path.read_bytes() for pair in pairs for path in (pair.image_1, pair.image_2)}
-        for pairs in splits.values()
-    ]
+    source = write_csv(tmp_path, rows)
+    built = RECIPES["pairs"].build(tmp_path / "out", source=source, validation=0.3, test=0.3)
+    assert list(built.groups) == ["train", "validation", "test"]
+    splits = [list(read_groups(tmp_path / "out", split)) for split in built.groups]
+    assert sum(c.weight for groups in splits for group in groups for c in group.comparisons) == len(rows)
+    images = [{image for group in groups for image in group.images} for groups in splits]
     assert sum(map(len, images)) == len(set().union(*images))
-    numbers = [{pair.prompt.split()[1] for pair in pairs} for pairs in splits.values()]
+    numbers = [{group.prompt.split()[1] for group in groups} for groups in splits]
     assert sum(map(len, numbers)) == 100
 
 

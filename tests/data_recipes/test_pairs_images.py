@@ -67,7 +67,7 @@ def test_the_first_frame_of_a_file_is_a_candidate_as_png_and_upright(folder: Pat
     assert np.array_equal(np.asarray(decode(image or b"")), wanted)
 
 
-def test_what_is_left_out_is_counted_as_images_pairs_and_groups(folder: Path) -> None:
+def test_what_is_left_out_is_counted_and_named(folder: Path) -> None:
     rows = [
         ("a cat", "0.png", "photo.heic"),
         ("a cat", "photo.heic", "1.png"),
@@ -77,8 +77,8 @@ def test_what_is_left_out_is_counted_as_images_pairs_and_groups(folder: Path) ->
         ("a cow", "2.png", "3.png"),
     ]
     built = build(folder, rows)
-    assert built.info.left_out == {"images": 2, "pairs": 4, "groups": 1}
-    assert read_info(folder / "out").left_out == built.info.left_out
+    assert built.info.left_out == {"broken image": 4}
+    assert read_info(folder / "out") == built.info
     assert built.groups == {"train": 2}
     assert (
         "photo.heic: the bytes are no PNG, JPEG, WEBP image but HEIC; convert it to PNG" in built.left_out[0]

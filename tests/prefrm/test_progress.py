@@ -46,6 +46,15 @@ def test_numbers_stand_in_the_lines_and_the_last_one_is_always_printed(monkeypat
     )
 
 
+def test_of_an_unknown_total_no_time_is_estimated(monkeypatch, capsys):
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    with track("reading", None) as advance:
+        clock.now += 30
+        advance(10)
+    assert capsys.readouterr().err == "reading: 10\n"
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -23,16 +23,19 @@ SHOWN = 60  # characters of what was received that a message quotes
 KINDS = {bool: "true or false", type(None): "null", list: "a list", dict: "an object"}
 
 
-def read_rows(source: Path, columns: Sequence[str]) -> Iterator[tuple[int, Row | DataError]]:
+def read_rows(
+    source: Path, columns: Sequence[str] = (), *, kind: str | None = None
+) -> Iterator[tuple[int, Row | DataError]]:
     """(line, row) of a CSV file with a header, or of a JSONL file; or the line and why its row is none.
 
     A row has at least these columns, if only as None. A CSV row that spans lines has the number of its first.
+    `kind` is ".csv" or ".jsonl", where the file's name does not tell.
 
     Raises:
         DatasetError: the file cannot be read, is of another format, lacks a column or has it twice, or breaks
             off, so that the rows from a line on are unknown.
     """
-    kind = source.suffix.lower()
+    kind = kind or source.suffix.lower()
     if kind not in (".csv", ".jsonl"):
         raise DatasetError(f"{source} must be a .csv or a .jsonl file")
     try:

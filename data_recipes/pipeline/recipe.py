@@ -1,0 +1,204 @@
+"""A recipe for a published dataset: a reader and a function from a row to judgements, over the pipeline."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Annotated, Any
+
+from data_recipes.pipeline.grouping import Draft, Said, draft_groups
+from data_recipes.pipeline.images import PackWriter
+from data_recipes.pipeline.scan import BAD_ROW, ImageReader, Judge, Scanner, scan_images, scan_rows
+from data_recipes.pipeline.settle import BROKEN_IMAGE, settle
+from data_recipes.pipeline.spool import Spool
+from data_recipes.pipeline.stores import open_images
+from data_recipes.plan import Context, InterruptedBuild, Notes, Plan, Split
+from data_recipes.readers import Part
+from data_recipes.recipe import Recipe, Source
+from prefrm.errors import ConfigError, DatasetError
+from prefrm.records import SPLITS, Comparison, PreferenceGroup
+
+__all__ = ["MAX_CANDIDATES", "SourceOptions", "dataset", "one_of"]
+
+MAX_CANDIDATES = 8  # a judge compares every two candidates of a group, in both orders
+NAMED = 5  # bad rows that an error describes; the rest are counted
+NAMED_ROWS = 100  # rows with broken images that a build names
+ALONE = "only image of its prompt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions:
+    """Where a dataset is, and the shares of prompts that are held out of what it calls train itself."""
+
+    source: Annotated[str, "the file or folder as it is published, or hf://org/name[@revision]"]
+    images: Annotated[str, "folder, zip or tar that image paths are relative to, if not that of the file"] = (
+        ""
+    )
+    validation: Annotated[float, "share of the prompts in validation, if the source has no such split"] = 0.05
+    test: Annotated[float, "share of the prompts in test, if the source has no such split"] = 0.1
+
+    def __post_init__(self) -> None:
+        if not (self.validation >= 0 and self.test >= 0 and self.validation + self.test < 1):
+            raise ConfigError(
+                "validation and test must be at least 0 and leave something for train; "
+                f"received validation={self.validation}, test={self.test}"
+            )
+
+
+def one_of(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise `ConfigError` if an option is not one of its choices."""
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}; received {value!r}")
+
+
+def dataset(
+    *,
+    name: str,
+    summary: str,
+    source: Source,
+    read: Callable[[Any], Sequence[Part]],
+    judge: Judge,
+    options_type: type[SourceOptions] = SourceOptions,
+    images: Callable[[Any], str] = lambda options: str(options.images),
+    max_candidates: int = MAX_CANDIDATES,
+    strict: bool = False,
+) -> Recipe:
+    """A recipe over the pipeline.
+
+    Args:
+        name: what the command line calls it.
+        summary: a line about it.
+        source: who publishes it, where, under which licence, and how large it is.
+        read: from the options to the parts of the source (`data_recipes.readers.read_source`).
+        judge: from a row and the options to what it says; a function of a module, which other processes
+            import.
+        options_type: a subclass of `SourceOptions`.
+        images: the store of images, as `--set images=` names it.
+        max_candidates: of a group, at most. A source whose rows are rankings has whole rankings in its
+            groups.
+        strict: refuse a source with bad rows, named by line, rather than leave them out: a person wrote it.
+    """
+    pieces = _Pieces(judge=judge, images=images, max_candidates=max_candidates, strict=strict)
+    return Recipe(
+        name=name,
+        summary=summary,
+        source=source,
+        options_type=options_type,
+        plan=lambda options, context: pieces.plan(read(options), options, context),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pieces:
+    """The arguments of `dataset` that the passes need."""
+
+    judge: Judge
+    images: Callable[[Any], str]
+    max_candidates: int
+    strict: bool
+
+    def plan(self, parts: Sequence[Part], options: Any, context: Context) -> Plan:
+        """Read, check and settle everything; the groups are drawn afterwards, from the spool."""
+        stamps = [f"{part.name} {part.split} {part.stamp}" for part in parts]
+        spool = context.stack.enter_context(closing(Spool(context.folder / "spool", stamps)))
+        store, pack = (
+            open_images(self.images(options)),
+            context.stack.enter_context(closing(PackWriter(spool.folder))),
+        )
+        scanner = Scanner(judge=self.judge, options=options, images=store, pack=pack)
+        reader = ImageReader(images=store, pack=pack)
+        with _kept(spool):
+            progress = partial(context.progress, "rows")
+            scan_rows(spool, parts, scanner, context.processes, progress, strict=self.strict)
+        if self.strict:
+            _refuse_bad_rows(spool, options.source)
+        with _kept(spool):
+            scan_images(spool, reader, context.processes, partial(context.progress, "images"))
+        shares = {"validation": options.validation, "test": options.test}
+        apart_from = settle(spool, shares, context.seed, context.apart_from)
+        splits = {split: _split(spool, split, self.max_candidates) for split in SPLITS}
+        return Plan(
+            splits={name: split for name, split in splits.items() if split.total},
+            left_out=_named(spool),
+            apart_from=apart_from,
+        )
+
+
+@contextmanager
+def _kept(spool: Spool) -> Iterator[None]:
+    """Keep what was read when reading fails: a network, a process or a file may be mended."""
+    try:
+        yield
+    except DatasetError as error:
+        if not spool.has_rows():
+            raise
+        raise InterruptedBuild(
+            f"{error}; what was read is kept: run the same command again to go on"
+        ) from error
+
+
+def _split(spool: Spool, split: str, max_candidates: int) -> Split:
+    notes = Notes(left_out=_reasons(spool, split), first_wins=_first_wins(spool, split))
+    (prompts,) = spool.db.execute(f"SELECT COUNT(DISTINCT prompt) {IN_SPLIT}", (split,)).fetchone()
+    return Split(groups=_groups(spool, split, max_candidates, notes), total=prompts, notes=notes)
+
+
+IN_SPLIT = "FROM statement WHERE place = ? AND reason = ''"
+
+
+def _groups(spool: Spool, split: str, max_candidates: int, notes: Notes) -> Iterator[PreferenceGroup]:
+    rows = spool.db.execute(
+        "SELECT s.prompt, prompt.text, s.id, s.name, a.digest, b.digest, s.value, s.weight, s.cluster, s.tags"
+        " FROM statement AS s JOIN prompt ON prompt.id = s.prompt JOIN image AS a ON a.id = s.first"
+        " LEFT JOIN image AS b ON b.id = s.second"
+        " WHERE s.place = ? AND s.reason = '' ORDER BY s.prompt, s.id",
+        (split,),
+    )
+    for (_, prompt), same in groupby(rows, key=lambda row: (row[0], row[1])):
+        said = [Said(*row[2:]) for row in same]
+        rated = {one.first for one in said}
+        for draft in draft_groups(said, max_candidates):
+            rated -= set(draft.images)
+            notes.contradict(f"{draft.id} (candidates {i} and {j})" for i, j in draft.contradictory)
+            yield _group(spool, prompt, draft)
+        notes.leave_out(ALONE, len(rated))
+
+
+def _group(spool: Spool, prompt: str, draft: Draft) -> PreferenceGroup:
+    return PreferenceGroup(
+        id=draft.id,
+        prompt=prompt,
+        images=tuple(map(spool.read_image, draft.images)),
+        comparisons=tuple(Comparison(i=i, j=j, p=p, weight=weight) for i, j, p, weight in draft.comparisons),
+        quality=draft.quality,
+        tags=draft.tags,
+    )
+
+
+def _reasons(spool: Spool, split: str) -> dict[str, int]:
+    found = "SELECT reason, COUNT(*) FROM statement WHERE place = ? AND reason != '' GROUP BY reason"
+    return dict(spool.db.execute(f"{found} ORDER BY reason", (split,)))
+
+
+def _first_wins(spool: Spool, split: str) -> float | None:
+    found = f"SELECT AVG(value > 0.5) {IN_SPLIT} AND second IS NOT NULL AND value != 0.5"
+    share: float | None = spool.db.execute(found, (split,)).fetchone()[0]
+    return share
+
+
+def _named(spool: Spool) -> tuple[str, ...]:
+    """A line for each judgement that is left out for something that can be mended, up to a bound."""
+    found = spool.db.execute(
+        "SELECT name, detail FROM statement WHERE reason IN (?, ?) ORDER BY id LIMIT ?",
+        (BROKEN_IMAGE, BAD_ROW, NAMED_ROWS),
+    )
+    return tuple(f"record {name}: {detail}" for name, detail in found)
+
+
+def _refuse_bad_rows(spool: Spool, source: str) -> None:
+    bad = spool.db.execute("SELECT name, detail FROM statement WHERE reason = ? ORDER BY id", (BAD_ROW,))
+    if rows := bad.fetchall():
+        lines = [f"line {name.rpartition(':')[2]}: {detail}" for name, detail in rows]
+        more = f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
+        raise DatasetError(f"{source} has {len(rows)} bad rows: {'; '.join(lines[:NAMED])}{more}")

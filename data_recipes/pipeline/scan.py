@@ -1,0 +1,217 @@
+"""The first pass: every row of a source becomes entries of the spool, every image is decoded and hashed."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from data_recipes.pipeline.images import (
+    Kept,
+    PackWriter,
+    broken,
+    keep,
+    reference,
+)
+from data_recipes.pipeline.judgements import Judgement, LeftOut, Statement
+from data_recipes.pipeline.spool import Entry, Spool
+from data_recipes.pipeline.stores import Images, TarStream
+from data_recipes.pipeline.workers import in_order
+from data_recipes.readers.part import Numbered, Part, Row
+from prefrm import media
+from prefrm.errors import DataError, DatasetError, MediaError
+from prefrm.records import SURROGATE
+
+__all__ = ["BAD_ROW", "ImageReader", "Judge", "Scanner", "scan_images", "scan_rows"]
+
+Judge: TypeAlias = Callable[[Row, Any], Iterable[Statement] | Statement]
+"""From a row and the options of its recipe to statements. Raises `DataError` if the row is not valid."""
+
+Advance: TypeAlias = Callable[[int, int | None], None]
+"""Called with how much is done and how much there is, None if that is not known."""
+
+BAD_ROW = "bad row"
+SPLIT = "__split__"  # in a row: the split of the source that it is in, or None
+ROWS, NAMES = 128, 32  # of one job
+ROW_BYTES = 8 * 2**20
+INLINE = "sha256:"  # begins the name of an image that stands in a row
+
+
+class _RowJob(NamedTuple):
+    """Consecutive rows of one part."""
+
+    part: int
+    name: str
+    split: str | None
+    folder: Path | None
+    rows: list[Numbered]
+
+
+@dataclass
+class Scanner:
+    """Work on rows: sent to other processes, so it holds no open file."""
+
+    judge: Judge
+    options: Any
+    images: Images
+    pack: PackWriter
+
+    def __call__(self, job: _RowJob) -> tuple[list[Entry], dict[str, Kept]]:
+        """The entries of the rows, and the images that stand in them."""
+        entries: list[Entry] = []
+        images: dict[str, Kept] = {}
+        for number, row in job.rows:
+            name = f"{job.name}:{number}"
+            try:
+                said = self._statements(row, job.split)
+                entries += [
+                    self._entry(f"{name}.{n}" if n else name, one, job, images) for n, one in enumerate(said)
+                ]
+            except DataError as error:
+                # A value that is quoted may not be valid Unicode.
+                detail = str(error).encode("utf-8", "backslashreplace").decode()
+                entries.append(Entry(name=name, prompt=None, reason=BAD_ROW, detail=detail))
+        return entries, images
+
+    def _statements(self, row: Row | DataError, split: str | None) -> list[Statement]:
+        if isinstance(row, DataError):
+            raise row
+        try:
+            found = self.judge({SPLIT: split, **row}, self.options)
+            return [found] if isinstance(found, Statement) else list(found)
+        except KeyError as error:
+            raise DataError(f"{error} is not known here; the row has {', '.join(map(str, row))}") from error
+        except DataError:
+            raise
+        except (TypeError, ValueError, IndexError, AttributeError) as error:
+            raise DataError(f"a value is not what it should be: {error}") from error
+
+    def _entry(self, name: str, said: Statement, job: _RowJob, images: dict[str, Kept]) -> Entry:
+        if isinstance(said, LeftOut):
+            prompt = _unicode(said.prompt, "prompt") if isinstance(said.prompt, str) else ""
+            return Entry(name=name, prompt=prompt.strip() or None, reason=said.reason)
+        if not isinstance(said.prompt, str) or not said.prompt.strip():
+            raise DataError("prompt is missing or empty")
+        prompt = _unicode(said.prompt, "prompt").strip()
+        tags = _unicode(json.dumps(dict(said.tags), sort_keys=True, ensure_ascii=False), "a tag")
+
+        def place(image: Any) -> str:
+            found = reference(image)
+            if isinstance(found, str):
+                return self.images.name(found, job.folder)
+            key = INLINE + media.digest(found)
+            if key not in images:
+                images[key] = keep(found, self.pack)
+            return key
+
+        if isinstance(said, Judgement):
+            if not 0 <= said.p <= 1 or not 0 < said.weight < math.inf:
+                raise DataError(
+                    f"p must be in [0, 1] and the weight positive; received {said.p}, {said.weight}"
+                )
+            first, second = place(said.first), place(said.second)
+            return Entry(name, prompt, first, second, float(said.p), float(said.weight), None, tags)
+        if said.score is not None and not math.isfinite(said.score):
+            raise DataError(f"a score must be a number; received {said.score}")
+        score = None if said.score is None else float(said.score)
+        group = _unicode(said.set, "a set")
+        return Entry(name, prompt, place(said.image), None, score, float(said.deviation), group, tags)
+
+
+@dataclass
+class ImageReader:
+    """Work on the names of images: sent to other processes."""
+
+    images: Images
+    pack: PackWriter
+
+    def __call__(self, names: list[str]) -> dict[str, Kept]:
+        """What became of each image."""
+        return {name: self._read(name) for name in names}
+
+    def _read(self, name: str) -> Kept:
+        try:
+            data = self.images.read(name)
+            if (place := self.images.place(name)) is not None and media.convert(data) is data:
+                media.decode(data)
+                return Kept(digest=media.digest(data), file=place[0], offset=place[1], length=len(data))
+        except MediaError as error:
+            return broken(error, name)
+        return keep(data, self.pack, name)
+
+
+def scan_rows(
+    spool: Spool,
+    parts: Sequence[Part],
+    scanner: Scanner,
+    processes: int,
+    progress: Advance,
+    *,
+    strict: bool = False,
+) -> None:
+    """Read every row that is not yet in the spool.
+
+    Raises:
+        DatasetError: a part cannot be read, or, unless `strict` leaves this to the caller, none of the first
+            rows
+            is valid: the source is of another format.
+    """
+    done = sum(spool.rows_done(n) for n in range(len(parts)))
+    total = None if any(part.total is None for part in parts) else sum(part.total or 0 for part in parts)
+    jobs = (job for n, part in enumerate(parts) for job in _row_jobs(n, part, spool.rows_done(n)))
+    for job, (entries, images) in in_order(scanner, jobs, processes):
+        if done == 0 and not strict and all(entry.reason == BAD_ROW for entry in entries):
+            raise DatasetError(f"no row is what the recipe reads: {entries[0].name}: {entries[0].detail}")
+        spool.add(job.part, len(job.rows), parts[job.part].split, entries, images)
+        done += len(job.rows)
+        progress(done, total)
+
+
+def scan_images(spool: Spool, reader: ImageReader, processes: int, progress: Advance) -> None:
+    """Read every image that an entry names and that is not yet in the spool.
+
+    Raises:
+        DatasetError: an archive cannot be read.
+    """
+    total, done = spool.count_unread(), 0
+    if isinstance(reader.images, TarStream):
+        _scan_members(spool, reader.images, reader.pack, total, progress)
+    for names, images in in_order(reader, spool.unread(NAMES), processes):
+        spool.add_images(images)
+        done += len(names)
+        progress(done, total)
+
+
+def _scan_members(spool: Spool, stream: TarStream, pack: PackWriter, total: int, progress: Advance) -> None:
+    for done, (name, data) in enumerate(stream.members(spool.is_unread) if total else (), 1):
+        spool.add_images({name: keep(data, pack, name)})
+        progress(done, total)
+
+
+def _row_jobs(number: int, part: Part, start: int) -> Iterator[_RowJob]:
+    rows: list[Numbered] = []
+    size = 0
+    for row in part.read(start):
+        rows.append(row)
+        size += _bytes(row[1])
+        if len(rows) == ROWS or size >= ROW_BYTES:
+            yield _RowJob(number, part.name, part.split, part.folder, rows)
+            rows, size = [], 0
+    if rows:
+        yield _RowJob(number, part.name, part.split, part.folder, rows)
+
+
+def _bytes(value: Any) -> int:
+    """Bytes of the images in a row."""
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_bytes, value.values()))
+    return sum(map(_bytes, value)) if isinstance(value, list) else 0
+
+
+def _unicode(text: str, name: str) -> str:
+    if SURROGATE.search(text):
+        raise DataError(f"{name} is not valid Unicode text: {ascii(text)[:60]}")
+    return text

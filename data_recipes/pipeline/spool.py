@@ -1,0 +1,264 @@
+"""The state of a build on disk: judgements, prompts and images in SQLite, image bytes in packs beside it.
+
+What is committed is whole: a build that was killed goes on behind the last rows that were committed. Rows and
+images are numbered in the order of the source, whatever the number of processes, so a build has one result.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from data_recipes.pipeline.images import Kept
+from prefrm import media
+from prefrm.errors import DatasetError
+from prefrm.records import prompt_key
+
+__all__ = ["Entry", "Spool"]
+
+# One build at a time. A commit reaches the disk with the next checkpoint: a kill loses nothing.
+PRAGMAS = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE part (id INTEGER PRIMARY KEY, rows INTEGER);
+CREATE TABLE prompt (id INTEGER PRIMARY KEY, key TEXT UNIQUE, text TEXT, split TEXT);
+CREATE TABLE image (
+    id INTEGER PRIMARY KEY, name TEXT UNIQUE, digest TEXT, file TEXT, offset INTEGER, length INTEGER, problem
+    TEXT);
+CREATE TABLE statement (
+    id INTEGER PRIMARY KEY, name TEXT, prompt INTEGER, split TEXT, first INTEGER, second INTEGER,
+    value REAL, weight REAL, cluster TEXT, tags TEXT, reason TEXT, detail TEXT, place TEXT);
+"""
+INDICES = """
+CREATE INDEX IF NOT EXISTS image_digest ON image (digest);
+CREATE INDEX IF NOT EXISTS statement_place ON statement (place, prompt, id);
+"""
+FILE = "spool.sqlite"
+
+
+class Entry(NamedTuple):
+    """One judgement, rating or row that is left out, as the spool holds it.
+
+    Attributes:
+        name: of its row.
+        prompt: the text; None if the row was left out before it was read.
+        first, second: names of images; `second` is None for a rating, both are for what is left out.
+        value: p of a judgement, score of a rating.
+        weight: weight of a judgement, deviation of a rating.
+        cluster: the set of a rating; None for a judgement.
+        tags: as JSON.
+        reason: why it is left out; empty otherwise.
+        detail: what is left out, in words.
+    """
+
+    name: str
+    prompt: str | None
+    first: str | None = None
+    second: str | None = None
+    value: float | None = None
+    weight: float = 1.0
+    cluster: str | None = None
+    tags: str = "{}"
+    reason: str = ""
+    detail: str = ""
+
+
+class Spool:
+    """A spool in a folder of its own, which other builds do not write to.
+
+    Attributes:
+        folder: holds the database and the packs.
+        db: the database, in autocommit mode.
+    """
+
+    def __init__(self, folder: Path, stamps: Sequence[str]) -> None:
+        """Open the spool of an earlier build of the same parts, or start a new one.
+
+        Raises:
+            DatasetError: another build is writing to it.
+        """
+        self.folder = folder
+        try:
+            self.db = _connect(folder)
+            if not self._is_of(stamps):
+                self.db.close()
+                shutil.rmtree(folder)
+                self.db = _connect(folder)
+                self.db.executescript(PRAGMAS + SCHEMA)
+                self.set_meta("stamps", list(stamps))
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            raise DatasetError(f"{folder}: another build is at work there: {error}") from error
+        self._prompts: dict[str, int] = {}
+        self._packs: dict[str, BinaryIO] = {}
+
+    def close(self) -> None:
+        """Close the database and the packs."""
+        self.db.close()
+        for pack in self._packs.values():
+            pack.close()
+
+    def _is_of(self, stamps: Sequence[str]) -> bool:
+        """Whether the database is whole and was made of these parts."""
+        try:
+            self.db.executescript(PRAGMAS)
+            made = self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+            return made is not None and bool(self.meta("stamps") == list(stamps))
+        except sqlite3.OperationalError:
+            raise
+        # The power failed while it was written.
+        except sqlite3.DatabaseError:
+            return False
+
+    def meta(self, name: str) -> Any:
+        """A value that was set, or None."""
+        found = self.db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if found is None else json.loads(found[0])
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Set a value; `json` must know its type."""
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
+
+    def has_rows(self) -> bool:
+        """Whether rows of any part are committed."""
+        return self.db.execute("SELECT 1 FROM part").fetchone() is not None
+
+    def rows_done(self, part: int) -> int:
+        """How many rows of a part are committed."""
+        found = self.db.execute("SELECT rows FROM part WHERE id = ?", (part,)).fetchone()
+        return int(found[0]) if found else 0
+
+    def add(
+        self, part: int, rows: int, split: str | None, entries: Iterable[Entry], images: Mapping[str, Kept]
+    ) -> None:
+        """Commit the entries of the next `rows` rows of a part, and the images that stood in them."""
+        with self.transaction():
+            for name, kept in images.items():
+                self._settle_image(name, kept)
+            for entry in entries:
+                self.db.execute(
+                    "INSERT INTO statement (name, prompt, split, first, second, value, weight, cluster, tags,"
+                    " reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        entry.name,
+                        None if entry.prompt is None else self._prompt(entry.prompt),
+                        split,
+                        self._image(entry.first),
+                        self._image(entry.second),
+                        *entry[4:],
+                    ),
+                )
+            self.db.execute("INSERT OR REPLACE INTO part VALUES (?, ?)", (part, self.rows_done(part) + rows))
+
+    def add_images(self, images: Mapping[str, Kept]) -> None:
+        """Commit images that entries name."""
+        with self.transaction():
+            for name, kept in images.items():
+                self._settle_image(name, kept)
+
+    def count_unread(self) -> int:
+        """How many images are named and not yet read."""
+        return int(self.db.execute(f"SELECT COUNT(*) FROM image WHERE {UNREAD}").fetchone()[0])
+
+    def unread(self, size: int) -> Iterator[list[str]]:
+        """The names of images not yet read, at most `size` at once, in order."""
+        last = 0
+        while rows := self.db.execute(
+            f"SELECT id, name FROM image WHERE id > ? AND {UNREAD} ORDER BY id LIMIT ?", (last, size)
+        ).fetchall():
+            last = rows[-1][0]
+            yield [name for _, name in rows]
+
+    def is_unread(self, name: str) -> bool:
+        """Whether an entry names the image, and it was not read yet."""
+        return (
+            self.db.execute(f"SELECT 1 FROM image WHERE name = ? AND {UNREAD}", (name,)).fetchone()
+            is not None
+        )
+
+    def read_image(self, digest: str) -> bytes:
+        """The bytes of an image.
+
+        Raises:
+            DatasetError: they are others than those that were checked.
+        """
+        file, offset, length = self.db.execute(
+            "SELECT file, offset, length FROM image WHERE digest = ? ORDER BY id LIMIT 1", (digest,)
+        ).fetchone()
+        try:
+            data = self._read(file, offset, length)
+        except OSError as error:
+            raise DatasetError(f"{file} cannot be read any more: {error}") from error
+        if media.digest(data) != digest:
+            raise DatasetError(f"{file} changed while the dataset was built; build it again")
+        return data
+
+    def _read(self, file: str, offset: int, length: int) -> bytes:
+        """A piece of a file; a pack stays open."""
+        if os.path.dirname(file) != str(self.folder):
+            with open(file, "rb", buffering=0) as opened:
+                opened.seek(offset)
+                return opened.read(length)
+        if file not in self._packs:
+            self._packs[file] = open(file, "rb", buffering=0)  # noqa: SIM115
+        self._packs[file].seek(offset)
+        return self._packs[file].read(length)
+
+    def index(self) -> None:
+        """Make what was added quick to find by digest and by split."""
+        self.db.executescript(INDICES)
+
+    def transaction(self) -> "sqlite3.Connection | _Transaction":
+        """A block that is committed whole or not at all."""
+        return _Transaction(self.db)
+
+    def _prompt(self, text: str) -> int:
+        key = prompt_key(text)
+        if (number := self._prompts.get(key)) is None:
+            self.db.execute("INSERT OR IGNORE INTO prompt (key, text) VALUES (?, ?)", (key, text))
+            number = int(self.db.execute("SELECT id FROM prompt WHERE key = ?", (key,)).fetchone()[0])
+            if len(self._prompts) >= RECENT:
+                self._prompts.clear()
+            self._prompts[key] = number
+        return number
+
+    def _image(self, name: str | None) -> int | None:
+        if name is None:
+            return None
+        self.db.execute("INSERT OR IGNORE INTO image (name) VALUES (?)", (name,))
+        return int(self.db.execute("SELECT id FROM image WHERE name = ?", (name,)).fetchone()[0])
+
+    def _settle_image(self, name: str, kept: Kept) -> None:
+        self.db.execute("INSERT OR IGNORE INTO image (name) VALUES (?)", (name,))
+        self.db.execute(
+            "UPDATE image SET digest = ?, file = ?, offset = ?, length = ?, problem = ? WHERE name = ?",
+            (kept.digest or None, kept.file, kept.offset, kept.length, kept.problem or None, name),
+        )
+
+
+UNREAD = "digest IS NULL AND problem IS NULL"
+RECENT = 4096  # prompts whose number is known without asking the database
+
+
+class _Transaction:
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN")
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self._db.execute("COMMIT")
+        # On a full disk, SQLite has done so itself.
+        elif self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+
+def _connect(folder: Path) -> sqlite3.Connection:
+    folder.mkdir(parents=True, exist_ok=True)
+    return sqlite3.connect(folder / FILE, isolation_level=None, timeout=1.0)

@@ -1,0 +1,193 @@
+"""Stores of named images: a folder, a zip or tar file, a repository on the Hub, a compressed tar.
+
+A compressed tar can only be read from front to back, so it is a stream of members and not a store to look
+into.
+"""
+
+import os
+import posixpath
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from data_recipes.readers.archives import Member, tar_members
+from data_recipes.readers.hub import HUB, hub_file, hub_files, open_hub_file
+from prefrm import media
+from prefrm.errors import ConfigError, DatasetError, MediaError
+
+__all__ = ["Images", "TarStream", "open_images"]
+
+
+class Images(Protocol):
+    """A store of named images. It is sent to worker processes, so it opens nothing before it is used."""
+
+    def name(self, path: str, folder: Path | None) -> str:
+        """One name for each image, however a row in a file of that folder spells its path."""
+
+    def read(self, name: str) -> bytes:
+        """The encoded image. Raises `MediaError`, which names it."""
+
+    def place(self, name: str) -> tuple[str, int] | None:
+        """The file that holds the image's bytes as they are, and their offset; None if none does."""
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """Image files below a folder, or, if it is None, below that of the file whose row names them."""
+
+    root: Path | None
+
+    def name(self, path: str, folder: Path | None) -> str:
+        return os.path.normpath(os.path.join(self.root or folder or Path(), path))
+
+    def read(self, name: str) -> bytes:
+        return media.read_bytes(name)
+
+    def place(self, name: str) -> tuple[str, int] | None:
+        return os.path.abspath(name), 0
+
+
+class _Archive:
+    """Members of an archive, by their normalized paths."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._path,)
+
+    def name(self, path: str, folder: Path | None) -> str:
+        return posixpath.normpath(path)
+
+    def place(self, name: str) -> tuple[str, int] | None:
+        return None
+
+    def _missing(self, name: str) -> MediaError:
+        return MediaError(f"{self._path} has no member {name}")
+
+
+class _Zip(_Archive):
+    def read(self, name: str) -> bytes:
+        if name not in self._members:
+            raise self._missing(name)
+        with self._archive.open(self._members[name]) as file:
+            data = file.read(media.DEFAULT_LIMITS.max_bytes + 1)
+        media.check_size(len(data))
+        return data
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self._path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DatasetError(f"{self._path} cannot be read: {error}") from error
+
+    @cached_property
+    def _members(self) -> dict[str, zipfile.ZipInfo]:
+        return {posixpath.normpath(member.filename): member for member in self._archive.infolist()}
+
+
+class _Tar(_Archive):
+    """Members of an uncompressed tar, which stay where they are."""
+
+    def read(self, name: str) -> bytes:
+        if name not in self._members:
+            raise self._missing(name)
+        offset, size = self._members[name]
+        media.check_size(size)
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def place(self, name: str) -> tuple[str, int] | None:
+        return str(self._path.absolute()), self._members[name][0]
+
+    @cached_property
+    def _members(self) -> dict[str, tuple[int, int]]:
+        """Offset and size of each regular file."""
+        try:
+            with tarfile.open(self._path, "r:", tarinfo=Member) as archive:
+                files = (member for member in archive if member.isreg())
+                return {posixpath.normpath(file.name): (file.offset_data, file.size) for file in files}
+        except (OSError, tarfile.TarError) as error:
+            raise DatasetError(f"{self._path} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class _HubImages:
+    """Single files of a dataset's repository; each is downloaded when it is read."""
+
+    source: str
+
+    def name(self, path: str, folder: Path | None) -> str:
+        return posixpath.normpath(path)
+
+    def place(self, name: str) -> tuple[str, int] | None:
+        return None
+
+    def read(self, name: str) -> bytes:
+        try:
+            return media.read_bytes(hub_file(self.source, name))
+        except DatasetError as error:
+            raise MediaError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class TarStream:
+    """Images in a compressed tar, perhaps in pieces, here or on the Hub: read once, from front to back."""
+
+    source: str
+    pieces: tuple[str, ...]
+
+    def name(self, path: str, folder: Path | None) -> str:
+        """The normalized path in the archive."""
+        return posixpath.normpath(path)
+
+    def place(self, name: str) -> tuple[str, int] | None:
+        """None: its members are compressed."""
+        return None
+
+    def read(self, name: str) -> bytes:
+        """It has no member by name but those that `members` came across."""
+        raise MediaError(f"{self.source} has no member {name}")
+
+    def members(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+        """(name, content) of each file whose name is wanted. Raises `DatasetError`."""
+        with ExitStack() as stack:
+            opened = (
+                [open_hub_file(self.source, piece) for piece in self.pieces]
+                if self.source.startswith(HUB)
+                else [stack.enter_context(open(piece, "rb")) for piece in self.pieces]
+            )
+            for path, data in tar_members(opened, self.source, lambda path: wanted(posixpath.normpath(path))):
+                yield posixpath.normpath(path), data
+
+
+def open_images(spec: str) -> Images:
+    """The store that `--set images=` names; empty: paths are relative to the file that names them.
+
+    Raises:
+        ConfigError: there is no such folder or archive.
+    """
+    if spec.startswith(HUB):
+        owner, _, path = spec.removeprefix(HUB).partition("/")
+        repository, _, pattern = path.partition("/")
+        source = f"{HUB}{owner}/{repository}"
+        return TarStream(source, tuple(hub_files(source, pattern))) if pattern else _HubImages(source)
+    place = Path(spec)
+    if not spec or place.is_dir():
+        return _Folder(place if spec else None)
+    if place.is_file() and place.suffix.lower() == ".zip":
+        return _Zip(place)
+    if place.is_file() and place.suffix.lower() == ".tar":
+        return _Tar(place)
+    if pieces := sorted(str(path) for path in place.parent.glob(place.name)):
+        return TarStream(spec, tuple(pieces))
+    raise ConfigError(
+        f"images={spec} is not a folder, a .zip, .tar or .tar.gz file, or the pattern of pieces of one"
+    )

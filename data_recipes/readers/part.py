@@ -1,0 +1,61 @@
+"""One file of a source, read row by row, and the split that its name tells."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from prefrm.errors import DataError
+
+__all__ = ["SPLIT_NAMES", "Numbered", "Part", "Row", "named_split", "stamp"]
+
+Row: TypeAlias = dict[str, Any]
+Numbered: TypeAlias = tuple[int, Row | DataError]
+"""The line or the number of a row, and the row, or why there is none."""
+
+SPLIT_NAMES: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+"""The split of prefrm by the name that a file, a folder or a split of the Hub has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One file of a source, or one shard of a dataset on the Hub.
+
+    Attributes:
+        name: names its rows in messages and ids, with the number of the row: "train.json:7".
+        read: the rows from the n-th on (counted from 0), in an order that never changes.
+        split: the source's own, one of `prefrm.records.SPLITS`; None if it has none.
+        folder: the folder that paths in its rows are relative to; None if it is not on this disk.
+        total: number of rows, if it is known without reading them.
+        stamp: changes if the content does.
+    """
+
+    name: str
+    read: Callable[[int], Iterator[Numbered]]
+    split: str | None = None
+    folder: Path | None = None
+    total: int | None = None
+    stamp: str = ""
+
+
+def named_split(path: str, names: Mapping[str, str] = SPLIT_NAMES) -> str | None:
+    """The split by a file's name up to the first "-" or ".", or else by that of a folder that it is in."""
+    for part in reversed(path.replace("\\", "/").split("/")):
+        if (word := re.split(r"[-.]", part)[0]) in names:
+            return names[word]
+    return None
+
+
+def stamp(path: Path) -> str:
+    """Size and time of change of a file."""
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"

@@ -1,0 +1,85 @@
+"""Datasets on the Hub, through the real `datasets` and `huggingface_hub` and a hub on loopback."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_recipes.readers import read_source
+from prefrm.errors import DatasetError
+from tests.data_recipes.sources import build, image, preferences, write_json, write_parquet, write_tar
+from tests.hub import Hub, running_hub
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with running_hub(tmp_path / "cache") as hub:
+        yield hub
+
+
+def pick(caption: str, first: str, second: str, label_0: float) -> dict[str, object]:
+    return {
+        "caption": caption,
+        "jpg_0": image(first),
+        "jpg_1": image(second),
+        "label_0": label_0,
+        "label_1": 1 - label_0,
+        "has_label": True,
+    }
+
+
+def test_a_parquet_dataset_is_streamed_shard_by_shard(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    for n in range(2):
+        write_parquet(
+            folder / "data" / f"train-0000{n}-of-00002.parquet", [pick("a cat", f"a{n}", f"b{n}", 1.0)]
+        )
+    write_parquet(folder / "data" / "test_unique-00000-of-00001.parquet", [pick("a dog", "c", "d", 0.0)])
+    write_parquet(folder / "data" / "test-00000-of-00001.parquet", [pick("a dog", "d", "c", 0.0)])
+    sha = hub.commit("datasets/org/pick", folder)
+    parts = read_source("hf://org/pick")
+    assert [(part.name, part.split, part.stamp) for part in parts] == [
+        ("train-00000", "train", sha),
+        ("train-00001", "train", sha),
+        ("test", "test", sha),
+    ]
+    assert [row["caption"] for _, row in parts[1].read(0) if isinstance(row, dict)] == ["a cat"]
+    assert list(parts[1].read(1)) == []
+    built = build("pickapic", tmp_path / "out", source="hf://org/pick")
+    assert built.groups == {"train": 2, "test": 1}
+    assert preferences(tmp_path / "out", "c", "d", split="test") == {("a dog", "c", "d"): (0.0, 1.0)}
+    assert preferences(tmp_path / "out", "a0", "b0", "a1", "b1") == {
+        ("a cat", "a0", "b0"): (1.0, 1.0),
+        ("a cat", "a1", "b1"): (1.0, 1.0),
+    }
+
+
+def test_image_features_come_undecoded(hub: Hub, tmp_path: Path) -> None:
+    row = {"prompt": "a cat", "chosen": image("b"), "rejected": image("a"), "other": 1}
+    write_parquet(tmp_path / "repository" / "train.parquet", [row], images=("chosen", "rejected"))
+    hub.commit("datasets/org/trl", tmp_path / "repository", branch="v2")
+    build("trl", tmp_path / "out", source="hf://org/trl@v2")
+    assert preferences(tmp_path / "out", "a", "b") == {("a cat", "a", "b"): (0.0, 1.0)}
+
+
+def test_json_beside_pieces_of_a_compressed_tar(hub: Hub, tmp_path: Path) -> None:
+    """The images of HPDv3 are streamed; the archive is not kept."""
+    folder = tmp_path / "repository"
+    rows = [{"prompt": "a cat", "path1": "images/a.png", "path2": "images/b.png", "choice_dist": [3, 1]}]
+    write_json(folder / "train.json", rows)
+    write_json(folder / "benchmark" / "benchmark_Animals.json", [{"prompt": "a cat"}])
+    whole = write_tar(tmp_path / "images.tar.gz", {f"images/{n}.png": image(n) for n in "cab"}).read_bytes()
+    for n, data in enumerate((whole[:100], whole[100:])):
+        (folder / f"images.tar.gz.0{n}").write_bytes(data)
+    hub.commit("datasets/org/hpdv3", folder)
+    build("hpdv3", tmp_path / "out", source="hf://org/hpdv3")
+    assert preferences(tmp_path / "out", "a", "b") == {("a cat", "a", "b"): (0.75, 4.0)}
+    cached = {path.name for path in (tmp_path / "cache").rglob("*")}
+    assert "train.json" in cached
+    assert not cached & {"images.tar.gz.00", "benchmark_Animals.json"}
+
+
+@pytest.mark.parametrize("source", ["hf://org/absent", "hf://org"])
+def test_what_the_hub_does_not_have_is_named(hub: Hub, source: str) -> None:
+    with pytest.raises(DatasetError, match=source):
+        read_source(source)
