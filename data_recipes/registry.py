@@ -4,6 +4,7 @@ from data_recipes import cyclic, folder, pairs, table, trl
 from data_recipes.published import (
     hpdv2,
     hpdv3,
+    hpdv3_plus,
     imagereward,
     pickapic,
 )
@@ -18,6 +19,7 @@ GENERAL = (pairs, table, trl, folder)
 PUBLISHED = (
     hpdv2,
     hpdv3,
+    hpdv3_plus,
     imagereward,
     pickapic,
 )
