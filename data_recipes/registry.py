@@ -6,6 +6,7 @@ from data_recipes.published import (
     hpdv3,
     hpdv3_plus,
     imagereward,
+    llava_reward,
     pickapic,
 )
 from data_recipes.recipe import Recipe
@@ -22,6 +23,7 @@ PUBLISHED = (
     hpdv3_plus,
     imagereward,
     pickapic,
+    llava_reward,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
