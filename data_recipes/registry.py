@@ -2,6 +2,7 @@
 
 from data_recipes import cyclic, folder, pairs, table, trl
 from data_recipes.published import (
+    genai_bench,
     hpdv2,
     hpdv3,
     hpdv3_plus,
@@ -24,6 +25,7 @@ PUBLISHED = (
     imagereward,
     pickapic,
     llava_reward,
+    genai_bench,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
