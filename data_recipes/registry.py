@@ -3,6 +3,7 @@
 from data_recipes import cyclic, folder, pairs, table, trl
 from data_recipes.published import (
     genai_bench,
+    genai_bench_ratings,
     hpdv2,
     hpdv3,
     hpdv3_plus,
@@ -26,6 +27,7 @@ PUBLISHED = (
     pickapic,
     llava_reward,
     genai_bench,
+    genai_bench_ratings,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
