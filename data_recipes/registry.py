@@ -9,6 +9,7 @@ from data_recipes.published import (
     hpdv3_plus,
     imagereward,
     llava_reward,
+    open_image_preferences,
     pickapic,
 )
 from data_recipes.recipe import Recipe
@@ -28,6 +29,7 @@ PUBLISHED = (
     llava_reward,
     genai_bench,
     genai_bench_ratings,
+    open_image_preferences,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
