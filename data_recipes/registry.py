@@ -9,6 +9,7 @@ from data_recipes.published import (
     hpdv3_plus,
     imagereward,
     llava_reward,
+    mmrb2,
     open_image_preferences,
     pickapic,
 )
@@ -30,6 +31,7 @@ PUBLISHED = (
     genai_bench,
     genai_bench_ratings,
     open_image_preferences,
+    mmrb2,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
