@@ -5,8 +5,10 @@ Unfinished work is in a folder `.building` inside: the splits that are complete,
 there.
 """
 
+import errno
 import json
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_recipes.plan import Built, Context, Plan, Progress, Split
+from data_recipes.plan import Built, Context, InterruptedBuild, Plan, Progress, Split
 from prefrm.errors import DataError, DatasetError, PrefrmError
 from prefrm.files import write_whole
 from prefrm.records import (
@@ -51,6 +53,7 @@ def build_dataset(
     """Write what a recipe plans; `info` has its name, its options, its licence and its source.
 
     Raises:
+        InterruptedBuild: a disk is full, the Hub does not answer, ...; what was done is kept.
         DataError: the source is not what it should be, a prompt is in two splits, or the folder holds a
             dataset and `overwrite` is not set. What the folder held is still there.
     """
@@ -69,9 +72,18 @@ def build_dataset(
                 stack=stack,
             )
             built = _write(plan(context), info, context)
+    except InterruptedBuild:
+        raise
     except PrefrmError:
         shutil.rmtree(work)
         raise
+    except (OSError, sqlite3.OperationalError) as error:
+        if not _is_full(error):
+            raise
+        raise InterruptedBuild(
+            f"{folder} has no room left: a build needs about twice the size of the images; free some and run "
+            "the same command again to go on"
+        ) from error
     _move(work, folder)
     shutil.rmtree(work)
     return built
@@ -147,6 +159,10 @@ def _write_split(split: Split, context: Context, name: str) -> tuple[str, SplitC
     )
     write_whole(done, json.dumps({"fingerprint": total.hexdigest(), "counts": asdict(counts)}))
     return total.hexdigest(), counts
+
+
+def _is_full(error: Exception) -> bool:
+    return getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error)
 
 
 def _claim(folder: Path, identity: Mapping[str, Any]) -> Path:

@@ -6,15 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from prefrm.errors import DatasetError
 from prefrm.records import DatasetInfo, PreferenceGroup
 
-__all__ = ["Built", "Context", "Notes", "Plan", "Progress", "Split", "silent"]
+__all__ = ["Built", "Context", "InterruptedBuild", "Notes", "Plan", "Progress", "Split", "silent"]
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with the stage (a split that is written, or "rows" or "images" that are read), how much of it is
 done, and how much there is, None if that is not known."""
 
 NAMED = 5  # contradictions that are named; the rest are counted
+
+
+class InterruptedBuild(DatasetError):
+    """A build cannot go on now; the same command goes on where it was, once the reason is gone."""
 
 
 def silent(stage: str, done: int, total: int | None) -> None:

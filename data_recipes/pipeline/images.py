@@ -1,5 +1,6 @@
 """One image of a source: how it is named in a row, checked, and kept until the dataset is written."""
 
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, BinaryIO
 from data_recipes.pipeline.judgements import ImageRef
 from prefrm import media
 from prefrm.errors import DataError, MediaError
+from prefrm.records import SURROGATE
 
 __all__ = ["Kept", "PackWriter", "broken", "keep", "reference"]
 
@@ -44,6 +46,8 @@ def reference(image: ImageRef) -> bytes | str:
         )
     if "\0" in text:
         raise DataError(f"a path has a NUL character in it: {ascii(text)[:60]}")
+    if SURROGATE.search(text):
+        raise DataError(f"a path is not valid Unicode text: {ascii(text)[:60]}")
     return text
 
 
@@ -88,7 +92,9 @@ class PackWriter:
             # Without a buffer: what is committed to the spool has been written.
             self._file = self._path.open("ab", buffering=0)
         kept = Kept(digest=digest, file=str(self._path), offset=self._file.tell(), length=len(data))
-        self._file.write(data)
+        # On a full disk, the first part of the data is written.
+        if self._file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         self._seen[digest] = kept
         if len(self._seen) > RECENT:
             del self._seen[next(iter(self._seen))]

@@ -1,7 +1,7 @@
 """A recipe for a published dataset: a reader and a function from a row to judgements, over the pipeline."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -13,7 +13,7 @@ from data_recipes.pipeline.scan import BAD_ROW, ImageReader, Judge, Scanner, sca
 from data_recipes.pipeline.settle import BROKEN_IMAGE, settle
 from data_recipes.pipeline.spool import Spool
 from data_recipes.pipeline.stores import open_images
-from data_recipes.plan import Context, Notes, Plan, Split
+from data_recipes.plan import Context, InterruptedBuild, Notes, Plan, Split
 from data_recipes.readers import Part
 from data_recipes.recipe import Recipe, Source
 from prefrm.errors import ConfigError, DatasetError
@@ -107,11 +107,14 @@ class _Pieces:
             context.stack.enter_context(closing(PackWriter(spool.folder))),
         )
         scanner = Scanner(judge=self.judge, options=options, images=store, pack=pack)
-        scan_rows(spool, parts, scanner, context.processes, partial(context.progress, "rows"))
+        reader = ImageReader(images=store, pack=pack)
+        with _kept(spool):
+            progress = partial(context.progress, "rows")
+            scan_rows(spool, parts, scanner, context.processes, progress, strict=self.strict)
         if self.strict:
             _refuse_bad_rows(spool, options.source)
-        reader = ImageReader(images=store, pack=pack)
-        scan_images(spool, reader, context.processes, partial(context.progress, "images"))
+        with _kept(spool):
+            scan_images(spool, reader, context.processes, partial(context.progress, "images"))
         shares = {"validation": options.validation, "test": options.test}
         apart_from = settle(spool, shares, context.seed, context.apart_from)
         splits = {split: _split(spool, split, self.max_candidates) for split in SPLITS}
@@ -120,6 +123,19 @@ class _Pieces:
             left_out=_named(spool),
             apart_from=apart_from,
         )
+
+
+@contextmanager
+def _kept(spool: Spool) -> Iterator[None]:
+    """Keep what was read when reading fails: a network, a process or a file may be mended."""
+    try:
+        yield
+    except DatasetError as error:
+        if not spool.has_rows():
+            raise
+        raise InterruptedBuild(
+            f"{error}; what was read is kept: run the same command again to go on"
+        ) from error
 
 
 def _split(spool: Spool, split: str, max_candidates: int) -> Split:

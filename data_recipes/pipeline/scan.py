@@ -64,24 +64,24 @@ class Scanner:
         for number, row in job.rows:
             name = f"{job.name}:{number}"
             try:
-                said = self._statements(row, name, job.split)
+                said = self._statements(row, job.split)
                 entries += [
                     self._entry(f"{name}.{n}" if n else name, one, job, images) for n, one in enumerate(said)
                 ]
             except DataError as error:
-                if isinstance(error, DatasetError):
-                    raise
-                entries.append(Entry(name=name, prompt=None, reason=BAD_ROW, detail=str(error)))
+                # A value that is quoted may not be valid Unicode.
+                detail = str(error).encode("utf-8", "backslashreplace").decode()
+                entries.append(Entry(name=name, prompt=None, reason=BAD_ROW, detail=detail))
         return entries, images
 
-    def _statements(self, row: Row | DataError, name: str, split: str | None) -> list[Statement]:
+    def _statements(self, row: Row | DataError, split: str | None) -> list[Statement]:
         if isinstance(row, DataError):
             raise row
         try:
             found = self.judge({SPLIT: split, **row}, self.options)
             return [found] if isinstance(found, Statement) else list(found)
         except KeyError as error:
-            raise DatasetError(f"{name} lacks {error}; it has {', '.join(row)}") from error
+            raise DataError(f"{error} is not known here; the row has {', '.join(map(str, row))}") from error
         except DataError:
             raise
         except (TypeError, ValueError, IndexError, AttributeError) as error:
@@ -89,8 +89,12 @@ class Scanner:
 
     def _entry(self, name: str, said: Statement, job: _RowJob, images: dict[str, Kept]) -> Entry:
         if isinstance(said, LeftOut):
-            return Entry(name=name, prompt=said.prompt.strip() or None, reason=said.reason)
-        prompt, tags = _text(said.prompt), json.dumps(dict(said.tags), sort_keys=True)
+            prompt = _unicode(said.prompt, "prompt") if isinstance(said.prompt, str) else ""
+            return Entry(name=name, prompt=prompt.strip() or None, reason=said.reason)
+        if not isinstance(said.prompt, str) or not said.prompt.strip():
+            raise DataError("prompt is missing or empty")
+        prompt = _unicode(said.prompt, "prompt").strip()
+        tags = _unicode(json.dumps(dict(said.tags), sort_keys=True, ensure_ascii=False), "a tag")
 
         def place(image: Any) -> str:
             found = reference(image)
@@ -112,7 +116,8 @@ class Scanner:
         if said.score is not None and not math.isfinite(said.score):
             raise DataError(f"a score must be a number; received {said.score}")
         score = None if said.score is None else float(said.score)
-        return Entry(name, prompt, place(said.image), None, score, float(said.deviation), said.set, tags)
+        group = _unicode(said.set, "a set")
+        return Entry(name, prompt, place(said.image), None, score, float(said.deviation), group, tags)
 
 
 @dataclass
@@ -138,17 +143,27 @@ class ImageReader:
 
 
 def scan_rows(
-    spool: Spool, parts: Sequence[Part], scanner: Scanner, processes: int, progress: Advance
+    spool: Spool,
+    parts: Sequence[Part],
+    scanner: Scanner,
+    processes: int,
+    progress: Advance,
+    *,
+    strict: bool = False,
 ) -> None:
     """Read every row that is not yet in the spool.
 
     Raises:
-        DatasetError: a part cannot be read, or a row lacks a column.
+        DatasetError: a part cannot be read, or, unless `strict` leaves this to the caller, none of the first
+            rows
+            is valid: the source is of another format.
     """
     done = sum(spool.rows_done(n) for n in range(len(parts)))
     total = None if any(part.total is None for part in parts) else sum(part.total or 0 for part in parts)
     jobs = (job for n, part in enumerate(parts) for job in _row_jobs(n, part, spool.rows_done(n)))
     for job, (entries, images) in in_order(scanner, jobs, processes):
+        if done == 0 and not strict and all(entry.reason == BAD_ROW for entry in entries):
+            raise DatasetError(f"no row is what the recipe reads: {entries[0].name}: {entries[0].detail}")
         spool.add(job.part, len(job.rows), parts[job.part].split, entries, images)
         done += len(job.rows)
         progress(done, total)
@@ -197,9 +212,7 @@ def _bytes(value: Any) -> int:
     return sum(map(_bytes, value)) if isinstance(value, list) else 0
 
 
-def _text(prompt: Any) -> str:
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise DataError("prompt is missing or empty")
-    if SURROGATE.search(prompt):
-        raise DataError(f"prompt is not valid Unicode text: {ascii(prompt)[:60]}")
-    return prompt.strip()
+def _unicode(text: str, name: str) -> str:
+    if SURROGATE.search(text):
+        raise DataError(f"{name} is not valid Unicode text: {ascii(text)[:60]}")
+    return text

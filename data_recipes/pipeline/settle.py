@@ -92,13 +92,13 @@ def split_of(prompt: str, shares: Mapping[str, float], seed: int) -> str:
 def _leave_out_broken(spool: Spool) -> None:
     for end in ("first", "second"):
         spool.db.execute(
-            f"UPDATE statement SET reason = ?, detail = image.problem FROM image"
-            f" WHERE image.id = statement.{end} AND image.problem IS NOT NULL AND {KEPT}",
+            f"UPDATE statement SET reason = ?, detail = (SELECT problem FROM image WHERE id = {end})"
+            f" WHERE {end} IN (SELECT id FROM image WHERE problem IS NOT NULL) AND {KEPT}",
             (BROKEN_IMAGE,),
         )
     spool.db.execute(
-        f"UPDATE statement SET reason = ? FROM image AS a, image AS b WHERE a.id = statement.first"
-        f" AND b.id = statement.second AND a.digest = b.digest AND {KEPT}",
+        f"UPDATE statement SET reason = ? WHERE {KEPT} AND second IS NOT NULL AND"
+        " (SELECT digest FROM image WHERE id = first) = (SELECT digest FROM image WHERE id = second)",
         (IDENTICAL,),
     )
 
@@ -145,7 +145,7 @@ def _leave_out_among(spool: Spool, reason: str, among: str, prompts: str, images
 
 
 def _split_prompts(spool: Spool, shares: Mapping[str, float], seed: int) -> None:
-    """Split the prompts that the source does not; 8 bytes of memory for each prompt and image."""
+    """Split the prompts that the source does not; holds all prompts, and 8 bytes for each image."""
     db = spool.db
     prompts = (db.execute("SELECT MAX(id) FROM prompt").fetchone()[0] or 0) + 1
     images = (db.execute("SELECT MAX(id) FROM image").fetchone()[0] or 0) + 1

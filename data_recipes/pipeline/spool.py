@@ -19,6 +19,8 @@ from prefrm.records import prompt_key
 
 __all__ = ["Entry", "Spool"]
 
+# One build at a time. A commit reaches the disk with the next checkpoint: a kill loses nothing.
+PRAGMAS = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE part (id INTEGER PRIMARY KEY, rows INTEGER);
@@ -81,15 +83,17 @@ class Spool:
             DatasetError: another build is writing to it.
         """
         self.folder = folder
-        self.db = _connect(folder)
         try:
-            if self.meta("stamps") != list(stamps):
+            self.db = _connect(folder)
+            if not self._is_of(stamps):
                 self.db.close()
                 shutil.rmtree(folder)
                 self.db = _connect(folder)
-                self.db.executescript(SCHEMA)
+                self.db.executescript(PRAGMAS + SCHEMA)
                 self.set_meta("stamps", list(stamps))
         except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
             raise DatasetError(f"{folder}: another build is at work there: {error}") from error
         self._prompts: dict[str, int] = {}
         self._packs: dict[str, BinaryIO] = {}
@@ -100,16 +104,30 @@ class Spool:
         for pack in self._packs.values():
             pack.close()
 
+    def _is_of(self, stamps: Sequence[str]) -> bool:
+        """Whether the database is whole and was made of these parts."""
+        try:
+            self.db.executescript(PRAGMAS)
+            made = self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+            return made is not None and bool(self.meta("stamps") == list(stamps))
+        except sqlite3.OperationalError:
+            raise
+        # The power failed while it was written.
+        except sqlite3.DatabaseError:
+            return False
+
     def meta(self, name: str) -> Any:
         """A value that was set, or None."""
-        if not self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-            return None
         found = self.db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if found is None else json.loads(found[0])
 
     def set_meta(self, name: str, value: Any) -> None:
         """Set a value; `json` must know its type."""
         self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
+
+    def has_rows(self) -> bool:
+        """Whether rows of any part are committed."""
+        return self.db.execute("SELECT 1 FROM part").fetchone() is not None
 
     def rows_done(self, part: int) -> int:
         """How many rows of a part are committed."""
@@ -236,16 +254,13 @@ class _Transaction:
         self._db.execute("BEGIN")
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        if kind is None:
+            self._db.execute("COMMIT")
+        # On a full disk, SQLite has done so itself.
+        elif self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
 
 def _connect(folder: Path) -> sqlite3.Connection:
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        db = sqlite3.connect(folder / FILE, isolation_level=None, timeout=1.0)
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-    except sqlite3.OperationalError as error:
-        raise DatasetError(f"{folder}: another build is at work there: {error}") from error
-    return db
+    return sqlite3.connect(folder / FILE, isolation_level=None, timeout=1.0)

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from data_recipes.readers.archives import tar_members
+from data_recipes.readers.archives import Member, tar_members
 from data_recipes.readers.hub import HUB, hub_file, hub_files, open_hub_file
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError, MediaError
@@ -111,7 +111,7 @@ class _Tar(_Archive):
     def _members(self) -> dict[str, tuple[int, int]]:
         """Offset and size of each regular file."""
         try:
-            with tarfile.open(self._path, "r:") as archive:
+            with tarfile.open(self._path, "r:", tarinfo=Member) as archive:
                 files = (member for member in archive if member.isreg())
                 return {posixpath.normpath(file.name): (file.offset_data, file.size) for file in files}
         except (OSError, tarfile.TarError) as error:

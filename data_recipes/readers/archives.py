@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from data_recipes.readers.part import Numbered, Row
 from prefrm.errors import DataError, DatasetError
 
-__all__ = ["Joined", "read_webdataset", "tar_members"]
+__all__ = ["Joined", "Member", "read_webdataset", "tar_members"]
 
 MAX_MEMBER_BYTES = 64 * 2**20
 
@@ -36,7 +36,7 @@ def tar_members(
         DatasetError: it is not a tar file or ends too early.
     """
     try:
-        with tarfile.open(fileobj=io.BufferedReader(Joined(files)), mode="r|*") as archive:
+        with tarfile.open(fileobj=io.BufferedReader(Joined(files)), mode="r|*", tarinfo=Member) as archive:
             for member in archive:
                 if member.isfile() and wanted(member.name):
                     content = archive.extractfile(member)
@@ -44,6 +44,21 @@ def tar_members(
                     yield member.name, content.read(MAX_MEMBER_BYTES + 1)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DatasetError(f"{name} is not a tar file, or ends too early: {error}") from error
+
+
+class Member(tarfile.TarInfo):
+    """A member of a tar whose damaged header is an error, where `tarfile` takes it for the end of the tar."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        """The next member. Raises `tarfile.ReadError` if its header is damaged."""
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.HeaderError as error:
+            # Type stubs know none of its kinds.
+            if type(error).__name__ in ("EOFHeaderError", "EmptyHeaderError"):
+                raise
+            raise tarfile.ReadError(f"a header is damaged: {error}") from error
 
 
 class Joined(io.RawIOBase):

@@ -71,7 +71,9 @@ def test_who_is_preferred_is_said_once(tmp_path: Path, options: dict[str, str]) 
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"rows\.parquet:0 lacks 'label'; it has .*caption, left, right"):
+    with pytest.raises(
+        DatasetError, match=r"rows\.parquet:0: 'label' is not known here; the row has caption, left"
+    ):
         build("table", tmp_path / "out", source=table(tmp_path, [{}]), label="label", **COLUMNS)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from data_recipes.pipeline import scan
+from data_recipes.pipeline import scan, spool
 from data_recipes.pipeline.spool import Spool
+from data_recipes.plan import InterruptedBuild
 from prefrm.errors import DatasetError
-from tests.data_recipes.sources import build, image, write_image, write_json, write_parquet
+from tests.data_recipes.sources import build, image, write_image, write_json, write_parquet, write_tar
 
 OPTIONS = {"image_1": "a", "image_2": "b", "preferred": "image_1"}
 
@@ -97,6 +98,59 @@ def test_what_a_build_of_other_data_left_is_not_used(tmp_path: Path, changed: st
     assert again.info == build("table", tmp_path / "whole", source=rows, **options).info
 
 
+def test_what_was_read_is_kept_when_a_part_cannot_be_read_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tar is damaged behind its first rows, and then whole."""
+    monkeypatch.setattr(scan, "ROWS", 10)
+    members = {}
+    for n in range(30):
+        members |= {f"{n}.jpg_0.jpg": image(f"{n}"), f"{n}.jpg_1.jpg": image(f"{n} b")}
+        members |= {f"{n}.label_{k}.txt": f"{1.0 - k}".encode() for k in (0, 1)}
+        members |= {f"{n}.original_prompt.txt": f"p {n}".encode()}
+    tar = write_tar(tmp_path / "0.tar", members)
+    whole, time_ns = tar.read_bytes(), tar.stat().st_mtime_ns
+    half = len(whole) // 1024 * 512
+    tar.write_bytes(whole[:half] + b"?" * (len(whole) - half))
+    os.utime(tar, ns=(time_ns, time_ns))
+    with pytest.raises(InterruptedBuild, match="what was read is kept: run the same command again to go on"):
+        build("pickapic", tmp_path / "out", source=tar)
+    tar.write_bytes(whole)
+    os.utime(tar, ns=(time_ns, time_ns))
+    seen: list[int] = []
+    built = build(
+        "pickapic",
+        tmp_path / "out",
+        source=tar,
+        progress=lambda stage, done, total: seen.append(done) if stage == "rows" else None,
+    )
+    assert (built.groups, seen[-2:]) == ({"train": 30}, [20, 30])
+
+
+def test_a_full_disk_is_named_and_a_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = source(tmp_path, 400)
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "PRAGMAS", f"PRAGMA max_page_count = 40; {spool.PRAGMAS}")
+        with pytest.raises(InterruptedBuild, match=r"out has no room left: .* run the same command again"):
+            build("table", tmp_path / "out", source=rows, **OPTIONS)
+    assert build("table", tmp_path / "out", source=rows, **OPTIONS).info.splits["train"].strict == 400
+
+
+def test_a_spool_that_is_damaged_is_made_again(tmp_path: Path) -> None:
+    rows = source(tmp_path, 40)
+
+    def kill(stage: str, done: int, total: int | None) -> None:
+        if stage == "train":
+            raise Killed
+
+    with pytest.raises(Killed):
+        build("table", tmp_path / "out", source=rows, progress=kill, **OPTIONS)
+    (database,) = (tmp_path / "out").rglob(spool.FILE)
+    for path in database.parent.glob(f"{spool.FILE}*"):
+        path.write_bytes(b"x" * 5000)
+    assert build("table", tmp_path / "out", source=rows, **OPTIONS).info.splits["train"].strict == 40
+
+
 def test_an_image_file_that_changes_while_the_dataset_is_built_is_noticed(tmp_path: Path) -> None:
     for name in "ab":
         write_image(tmp_path / f"{name}.png")
@@ -120,7 +174,7 @@ def test_two_builds_into_one_folder_are_refused(tmp_path: Path) -> None:
 
 PROGRAM = """
 import sys
-from data_recipes.pipeline import scan
+from data_recipes.pipeline import scan, spool
 from tests.data_recipes.sources import build
 if __name__ == "__main__":
     built = build("table", sys.argv[2], source=sys.argv[1], image_1="a", image_2="b", preferred="image_1",

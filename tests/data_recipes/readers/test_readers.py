@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,10 @@ def test_members_of_a_webdataset_are_rows_by_their_names(tmp_path: Path) -> None
     ]
 
 
-def test_a_tar_that_is_cut_off_is_named(tmp_path: Path) -> None:
-    source = write_tar(tmp_path / "0.tar", {"0.jpg": bytes(5000)})
-    source.write_bytes(source.read_bytes()[:3000])
+@pytest.mark.parametrize("damage", [lambda data: data[:3000], lambda data: data[:5632] + b"?" * 5000])
+def test_a_tar_that_is_cut_off_or_damaged_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    source = write_tar(tmp_path / "0.tar", {"0.jpg": bytes(5000), "1.jpg": bytes(9)})
+    source.write_bytes(damage(source.read_bytes()))
     (part,) = read_source(str(source))
     with pytest.raises(DatasetError, match=r"0\.tar is not a tar file, or ends too early"):
         read(part)
