@@ -112,7 +112,9 @@ class Scanner:
                 )
             first, second = place(said.first), place(said.second)
             p, weight = float(said.p), float(said.weight)
-            return Entry(name, prompt, first, second, p, weight, None, tags, family=said.family)
+            return Entry(
+                name, prompt, first, second, p, weight, None, tags, family=_unicode(said.family, "a family")
+            )
         if said.score is not None and not math.isfinite(said.score):
             raise DataError(f"a score must be a number; received {said.score}")
         score = None if said.score is None else float(said.score)
