@@ -26,6 +26,8 @@ class Judgement:
         p: share of the votes for the first image, in [0, 1]; 0.5 is a tie.
         weight: number of votes.
         tags: what reports break results down by; a group has those on which all its judgements agree.
+        family: the prompts of one family, such as a prompt and a shorter form of it, stay in one split. It
+            does not matter where the source has splits.
     """
 
     prompt: str
@@ -34,6 +36,7 @@ class Judgement:
     p: float
     weight: float = 1.0
     tags: Mapping[str, str] = field(default_factory=dict)
+    family: str = ""
 
     @classmethod
     def voted(

@@ -111,7 +111,10 @@ class Scanner:
                     f"p must be in [0, 1] and the weight positive; received {said.p}, {said.weight}"
                 )
             first, second = place(said.first), place(said.second)
-            return Entry(name, prompt, first, second, float(said.p), float(said.weight), None, tags)
+            p, weight = float(said.p), float(said.weight)
+            return Entry(
+                name, prompt, first, second, p, weight, None, tags, family=_unicode(said.family, "a family")
+            )
         if said.score is not None and not math.isfinite(said.score):
             raise DataError(f"a score must be a number; received {said.score}")
         score = None if said.score is None else float(said.score)

@@ -5,13 +5,14 @@ No prompt, whatever its letter case and spacing, and no image, by its digest, is
 - what the source itself calls test or validation stays there. Judgements of other splits about the same
   prompts or images are left out; test goes before validation, and validation before train;
 - the rest is split by the hash of the prompt, so that the split of a prompt does not change as rows are
-  added. Prompts that share an image, directly or through others, stay together: in the split of the first in
-  the alphabet.
+  added. Prompts that share an image or are of one family, directly or through others, stay together: in the
+  split of the first in the alphabet.
 """
 
 import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from data_recipes.pipeline.spool import Spool
@@ -164,6 +165,12 @@ def _split_prompts(spool: Spool, shares: Mapping[str, float], seed: int) -> None
         )
         for prompt, image in edges:
             above[top(prompt)] = top(prompts + image)
+    families = db.execute(
+        f"SELECT DISTINCT family, prompt FROM statement WHERE family != '' AND {pool} ORDER BY family"
+    )
+    for (family, one), (other, two) in pairwise(families):
+        if family == other:
+            above[top(one)] = top(two)
     first: dict[int, str] = {}
     found = db.execute("SELECT id, key FROM prompt ORDER BY key")
     splits = [(first.setdefault(top(number), split_of(key, shares, seed)), number) for number, key in found]

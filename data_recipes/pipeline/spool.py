@@ -30,7 +30,7 @@ CREATE TABLE image (
     TEXT);
 CREATE TABLE statement (
     id INTEGER PRIMARY KEY, name TEXT, prompt INTEGER, split TEXT, first INTEGER, second INTEGER,
-    value REAL, weight REAL, cluster TEXT, tags TEXT, reason TEXT, detail TEXT, place TEXT);
+    value REAL, weight REAL, cluster TEXT, tags TEXT, reason TEXT, detail TEXT, family TEXT, place TEXT);
 """
 INDICES = """
 CREATE INDEX IF NOT EXISTS image_digest ON image (digest);
@@ -52,6 +52,7 @@ class Entry(NamedTuple):
         tags: as JSON.
         reason: why it is left out; empty otherwise.
         detail: what is left out, in words.
+        family: of a judgement; empty without one.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Entry(NamedTuple):
     tags: str = "{}"
     reason: str = ""
     detail: str = ""
+    family: str = ""
 
 
 class Spool:
@@ -142,7 +144,7 @@ class Spool:
             for entry in entries:
                 self.db.execute(
                     "INSERT INTO statement (name, prompt, split, first, second, value, weight, cluster, tags,"
-                    " reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    " reason, detail, family) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         entry.name,
                         None if entry.prompt is None else self._prompt(entry.prompt),

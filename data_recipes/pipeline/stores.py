@@ -8,7 +8,7 @@ import os
 import posixpath
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,7 +139,10 @@ class _HubImages:
 
 @dataclass(frozen=True)
 class TarStream:
-    """Images in a compressed tar, perhaps in pieces, here or on the Hub: read once, from front to back."""
+    """Images in compressed tars, here or on the Hub: read once, from front to back.
+
+    Files that are all called `.tar.gz` are archives each; otherwise they are the pieces of one.
+    """
 
     source: str
     pieces: tuple[str, ...]
@@ -158,11 +161,16 @@ class TarStream:
 
     def members(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
         """(name, content) of each file whose name is wanted. Raises `DatasetError`."""
+        whole = all(piece.endswith(".tar.gz") for piece in self.pieces)
+        for pieces in [(piece,) for piece in self.pieces] if whole else [self.pieces]:
+            yield from self._members(pieces, wanted)
+
+    def _members(self, pieces: Sequence[str], wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
         with ExitStack() as stack:
             opened = (
-                [open_hub_file(self.source, piece) for piece in self.pieces]
+                [open_hub_file(self.source, piece) for piece in pieces]
                 if self.source.startswith(HUB)
-                else [stack.enter_context(open(piece, "rb")) for piece in self.pieces]
+                else [stack.enter_context(open(piece, "rb")) for piece in pieces]
             )
             for path, data in tar_members(opened, self.source, lambda path: wanted(posixpath.normpath(path))):
                 yield posixpath.normpath(path), data
@@ -189,5 +197,5 @@ def open_images(spec: str) -> Images:
     if pieces := sorted(str(path) for path in place.parent.glob(place.name)):
         return TarStream(spec, tuple(pieces))
     raise ConfigError(
-        f"images={spec} is not a folder, a .zip, .tar or .tar.gz file, or the pattern of pieces of one"
+        f"images={spec} is not a folder, a .zip, .tar or .tar.gz file, or the pattern of such files or pieces"
     )

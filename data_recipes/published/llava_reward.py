@@ -1,0 +1,71 @@
+"""The recipe `llava_reward`: ImageRewardDB and other images as pairs, by LLaVA-Reward (arXiv 2507.21391).
+
+    prompt_id, prompt (text, or a list of two), chosen_path, c_rate, reject_path, r_rate
+
+`chosen_path` is always the preferred image, also where the two rates are equal: images were ranked, and a
+rate is that of one of them alone. `prompt` has one text twice; where the two differ, the captions were
+swapped and the row does not compare two images under one prompt. Paths are those of the authors' disk or
+relative to their repository: the file's name is looked up in `images`, as the repository's own re_path.py
+does. The folders ranking, overall_rating, alignment and fidelity of data/ImageReward are axes. Files of
+(path, label, prompt) classify single images and are not read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath, PurePosixPath
+from typing import Annotated
+
+from data_recipes.pipeline import Judgement, LeftOut, SourceOptions, Statement, dataset, one_of
+from data_recipes.readers import Part, Row, read_source
+from data_recipes.recipe import Source
+from prefrm.errors import ConfigError
+
+__all__ = ["RECIPE", "LlavaRewardOptions"]
+
+AXES = {
+    "ranking": "ranking",
+    "overall": "overall_rating",
+    "alignment": "alignment",
+    "fidelity": "fidelity",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlavaRewardOptions(SourceOptions):
+    """What images are compared by."""
+
+    axis: Annotated[str, "ranking, overall, alignment or fidelity: a folder of data/ImageReward"] = "ranking"
+
+    def __post_init__(self) -> None:
+        super(LlavaRewardOptions, self).__post_init__()
+        one_of("axis", self.axis, tuple(AXES))
+
+
+def _read(options: LlavaRewardOptions) -> Sequence[Part]:
+    folder = PurePath(options.source).parent.name
+    if folder in AXES.values() and folder != AXES[options.axis]:
+        raise ConfigError(f"axis={options.axis} is in {AXES[options.axis]}/, not in {options.source}")
+    return read_source(options.source, files=f"{AXES[options.axis]}/*.json")
+
+
+def _judge(row: Row, options: LlavaRewardOptions) -> Statement:
+    prompts = row["prompt"] if isinstance(row["prompt"], list) else [row["prompt"]]
+    if len(set(prompts)) > 1:
+        return LeftOut(reason="two prompts", prompt=prompts[0])
+    chosen, rejected = (PurePosixPath(row[name]).name for name in ("chosen_path", "reject_path"))
+    return Judgement(prompt=prompts[0], first=chosen, second=rejected, p=1.0)
+
+
+RECIPE = dataset(
+    name="llava_reward",
+    summary="LLaVA-Reward: ImageRewardDB as pairs, by rank, overall rating, alignment or fidelity",
+    source=Source(
+        url="https://github.com/sjz5202/LLaVA-Reward",
+        licence="Apache-2.0",
+        size="the pairs of ImageRewardDB's train split",
+        needs="data/ImageReward of the repository, and the images in one folder (--set images=)",
+    ),
+    read=_read,
+    judge=_judge,
+    options_type=LlavaRewardOptions,
+)
