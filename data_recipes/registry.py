@@ -1,7 +1,12 @@
 """The recipes that exist. To add one: write one file that defines a `RECIPE`, and name it here."""
 
 from data_recipes import cyclic, folder, pairs, table, trl
-from data_recipes.published import hpdv3, imagereward, pickapic
+from data_recipes.published import (
+    hpdv3,
+    imagereward,
+    pickapic,
+    rapidata,
+)
 from data_recipes.recipe import Recipe
 from data_recipes.shapes import recipe as shapes
 from prefrm.errors import ConfigError
@@ -10,7 +15,12 @@ __all__ = ["RECIPES", "get_recipe"]
 
 DRAWN = (shapes, cyclic)
 GENERAL = (pairs, table, trl, folder)
-PUBLISHED = (hpdv3, imagereward, pickapic)
+PUBLISHED = (
+    hpdv3,
+    imagereward,
+    pickapic,
+    rapidata,
+)
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
 
