@@ -6,6 +6,7 @@ from data_recipes.published import (
     imagereward,
     pickapic,
     rapidata,
+    rapidata_rich,
 )
 from data_recipes.recipe import Recipe
 from data_recipes.shapes import recipe as shapes
@@ -20,6 +21,7 @@ PUBLISHED = (
     imagereward,
     pickapic,
     rapidata,
+    rapidata_rich,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
