@@ -7,6 +7,7 @@ from data_recipes.published import (
     pickapic,
     rapidata,
     rapidata_rich,
+    unifiedreward,
 )
 from data_recipes.recipe import Recipe
 from data_recipes.shapes import recipe as shapes
@@ -22,6 +23,7 @@ PUBLISHED = (
     pickapic,
     rapidata,
     rapidata_rich,
+    unifiedreward,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
