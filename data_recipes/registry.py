@@ -7,6 +7,7 @@ from data_recipes.published import (
     pickapic,
     rapidata,
     rapidata_rich,
+    richhf,
     unifiedreward,
 )
 from data_recipes.recipe import Recipe
@@ -24,6 +25,7 @@ PUBLISHED = (
     rapidata,
     rapidata_rich,
     unifiedreward,
+    richhf,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
