@@ -2,6 +2,7 @@
 
 from data_recipes import cyclic, folder, pairs, table, trl
 from data_recipes.published import (
+    agiqa3k,
     hpdv3,
     imagereward,
     pickapic,
@@ -26,6 +27,7 @@ PUBLISHED = (
     rapidata_rich,
     unifiedreward,
     richhf,
+    agiqa3k,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
