@@ -9,6 +9,7 @@ from data_recipes.published import (
     rapidata,
     rapidata_rich,
     richhf,
+    tifa,
     unifiedreward,
 )
 from data_recipes.recipe import Recipe
@@ -28,6 +29,7 @@ PUBLISHED = (
     unifiedreward,
     richhf,
     agiqa3k,
+    tifa,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
