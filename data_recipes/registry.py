@@ -3,6 +3,7 @@
 from data_recipes import cyclic, folder, pairs, table, trl
 from data_recipes.published import (
     agiqa3k,
+    geneval,
     hpdv3,
     imagereward,
     pickapic,
@@ -30,6 +31,7 @@ PUBLISHED = (
     richhf,
     agiqa3k,
     tifa,
+    geneval,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}
