@@ -2,8 +2,10 @@
 
 from data_recipes import cyclic, folder, pairs, table, trl
 from data_recipes.published import (
+    agiqa3k,
     genai_bench,
     genai_bench_ratings,
+    geneval,
     hpdv2,
     hpdv3,
     hpdv3_plus,
@@ -12,6 +14,11 @@ from data_recipes.published import (
     mmrb2,
     open_image_preferences,
     pickapic,
+    rapidata,
+    rapidata_rich,
+    richhf,
+    tifa,
+    unifiedreward,
 )
 from data_recipes.recipe import Recipe
 from data_recipes.shapes import recipe as shapes
@@ -22,15 +29,22 @@ __all__ = ["RECIPES", "get_recipe"]
 DRAWN = (shapes, cyclic)
 GENERAL = (pairs, table, trl, folder)
 PUBLISHED = (
+    pickapic,
     hpdv2,
     hpdv3,
     hpdv3_plus,
     imagereward,
-    pickapic,
     llava_reward,
     genai_bench,
     genai_bench_ratings,
+    rapidata,
+    rapidata_rich,
     open_image_preferences,
+    unifiedreward,
+    richhf,
+    agiqa3k,
+    tifa,
+    geneval,
     mmrb2,
 )
 

@@ -12,9 +12,10 @@ import pytest
 from data_recipes.readers import Part, read_source
 from data_recipes.readers.json_rows import PIECE
 from data_recipes.readers.part import named_split
-from data_recipes.readers.tfrecord import _crc32c, _masked
+from data_recipes.readers.tfrecord import _crc32c
 from prefrm.errors import DataError, DatasetError
 from tests.data_recipes.sources import image, write_json, write_jsonl, write_parquet, write_tar
+from tests.data_recipes.tfrecords import example, field, varint
 
 ROWS = [{"n": n, "text": f"row {n}"} for n in range(50)]
 
@@ -123,28 +124,6 @@ def test_a_tar_that_is_cut_off_or_damaged_is_named(tmp_path: Path, damage: Calla
     (part,) = read_source(str(source))
     with pytest.raises(DatasetError, match=r"0\.tar is not a tar file, or ends too early"):
         read(part)
-
-
-def varint(value: int) -> bytes:
-    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
-
-
-def field(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def example(**features: bytes) -> bytes:
-    entries = b"".join(
-        field(1, field(1, name.encode()) + field(2, value)) for name, value in features.items()
-    )
-    payload = field(1, entries)
-    header = struct.pack("<Q", len(payload))
-    return (
-        header
-        + struct.pack("<I", _masked(_crc32c(header)))
-        + payload
-        + struct.pack("<I", _masked(_crc32c(payload)))
-    )
 
 
 def test_tfrecord_without_tensorflow(tmp_path: Path) -> None:
