@@ -18,7 +18,7 @@ SIZES: dict[str, dict[str, int]] = {"shapes": {"validation": 300, "test": 600}, 
 SEEDS = (0, 1, 2)
 NOISE = (0.0, 0.1, 0.2, 0.3)
 WORDINGS = {"joint": "match-twice-v1", "late": "match-late-v1", "alone": "rate-twice-v1"}
-"""Templates by attention: the shapes world's captioner is small, and needs the prompt again after the images."""
+"""Templates by attention; the small captioner of the shapes world needs the prompt again after an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
