@@ -18,7 +18,7 @@ SIZES: dict[str, dict[str, int]] = {"shapes": {"validation": 300, "test": 600}, 
 SEEDS = (0, 1, 2)
 NOISE = (0.0, 0.1, 0.2, 0.3)
 WORDINGS = {"joint": "match-twice-v1", "late": "match-late-v1", "alone": "rate-twice-v1"}
-"""Templates by attention. The shapes world's captioner is small: it needs the prompt after the images, too."""
+"""Templates by attention. The shapes world's captioner is small: it needs the prompt after images, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

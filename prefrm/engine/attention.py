@@ -218,7 +218,5 @@ def merge_attention(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch
     if len(parts) == 1:
         return parts[0][0]
     shares_PBHS1 = torch.stack([sums for _, sums in parts]).softmax(dim=0)[..., None]
-    total = parts[0][0] * shares_PBHS1[0]
-    for (found, _), share in zip(parts[1:], shares_PBHS1[1:], strict=True):
-        total.addcmul_(found, share)
-    return total.to(parts[0][0].dtype)
+    total = sum(found.float() * share for (found, _), share in zip(parts, shares_PBHS1, strict=True))
+    return torch.as_tensor(total).to(parts[0][0].dtype)

@@ -13,8 +13,7 @@ from tests.prefrm.judge.comparing import prepared
 def spoil(blocks: Blocks, *names: Name) -> None:
     """Make the keys and values of these segments NaN."""
     for some, place in (blocks[name] for name in names):
-        for keys, values in some.layers:
-            keys[place] = values[place] = float("nan")
+        some.stacked_FGCLD[:, place] = float("nan")
 
 
 @pytest.mark.parametrize("share", [False, True])

@@ -130,14 +130,14 @@ def test_too_little_memory_to_score_names_a_setting_that_there_is(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """An engine reads no more at once than a training step, so the training's setting lowers both."""
-    hidden = Judge.hidden
+    embed = Judge.embed
 
-    def full(self: Judge, ids_BL: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    def full(self: Judge, ids_BL: torch.Tensor, *arguments: Any) -> Any:
         if not self.training and len(ids_BL) > 1 and ids_BL.numel() > 40:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return hidden(self, ids_BL, *arguments)
+        return embed(self, ids_BL, *arguments)
 
-    monkeypatch.setattr(Judge, "hidden", full)
+    monkeypatch.setattr(Judge, "embed", full)
     monkeypatch.setattr("prefrm.train.memory.TOKENS_OF_GROUP", 10)
     evaluation = EvaluationConfig(every=2) if place == "validation" else None
     one = replace(config, device="auto", evaluation=evaluation, checkpoint=CheckpointConfig(save_every=1))
