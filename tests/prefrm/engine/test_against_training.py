@@ -120,15 +120,15 @@ def test_no_grouping_of_a_call_changes_a_bit(judge: Judge, make_group, seed: int
     """Other groups, other prompts, images known from before or not, a cache that is too small for them."""
     chance = random.Random(seed)
     groups = [
-        make_group(*chance.sample(range(9), chance.randint(2, 5)), prompt=chance.choice(PROMPTS))
-        for _ in range(6)
+        make_group(*chance.sample(range(9), chance.randint(2, 4)), prompt=chance.choice(PROMPTS))
+        for _ in range(4)
     ]
     tokens = (200, 2048)[seed]
     alone = [
         Engine(judge, tokens=tokens, cache_bytes=0, share=alternately).score([group])[0] for group in groups
     ]
-    order = chance.sample(range(6), 6)
-    cut = chance.randint(1, 5)
+    order = chance.sample(range(4), 4)
+    cut = chance.randint(1, 3)
     for cache_bytes in (0, 3000, 10**6):
         engine = Engine(judge, tokens=tokens, cache_bytes=cache_bytes, share=alternately)
         found = engine.score([groups[n] for n in order[:cut]]) + engine.score(
