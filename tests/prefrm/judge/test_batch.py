@@ -34,7 +34,7 @@ def grow(processor: JudgeProcessor, prompt: str, count: int):
     [
         # 0 1 the prefixes; 2 3 the images shown first; 4 5 the answers.
         ("joint", (2, 2, 2), [[], [], [0], [1], [0, 2], [1, 3]], [[4, 4], [5, 5]]),
-        # 0 1 the prefixes; 2 3 and 4 5 candidates; 6 7 and 8 9 suffixes, by slot; 10 11 the answers.
+        # 0 1 the prefixes; 2 3, 4 5 candidates; 6 7, 8 9 the suffixes needed, by slot; 10 11 the answers.
         (
             "late",
             (2, 4, 4, 2),
