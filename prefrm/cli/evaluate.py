@@ -24,6 +24,7 @@ from prefrm.options import with_options
 
 if TYPE_CHECKING:
     from prefrm.eval import Evaluation, Splits, Study
+    from prefrm.records import DatasetInfo
 
 __all__ = ["evaluate"]
 
@@ -42,6 +43,15 @@ def evaluate(
     ] = None,
     against: Annotated[
         str | None, typer.Option(metavar="BUNDLE|URL", help="another judge, compared on the same groups")
+    ] = None,
+    definition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="a published accuracy, shown beside published judges: hpdv3, hpdv2, imagereward, "
+            "imagereward_groups, pickapic, genai_bench or mmrb2; may be given several times",
+            show_default="those published on this dataset",
+        ),
     ] = None,
     amend: Annotated[
         bool,
@@ -66,6 +76,8 @@ def evaluate(
     if amend and "://" in target:
         raise ConfigError(f"--amend writes into a bundle's folder; received the URL {target}")
     splits = evaluation.find_splits(data, split, validation)
+    info = _info(data) if split == "test" else None
+    definitions = evaluation.choose_definitions(definition or (), info, fitted=splits.validation is not None)
     if against is not None:
         require_judge(against, remote)
     require_writable_folder(out, "--out")
@@ -79,6 +91,7 @@ def evaluate(
         recalibrated=result.recalibrated,
         against=opponent,
         why_no_thresholds=splits.why,
+        definitions=definitions,
     )
     print_not_judged((one.id, one.candidate, one.reason) for one in result.evaluation.unreadable)
     if amend:
@@ -88,7 +101,7 @@ def evaluate(
     if as_json:
         print((out / "report.json").read_text(encoding="utf-8"), end="")
     else:
-        print("\n".join(evaluation.summary(result, opponent)))
+        print("\n".join(evaluation.summary(result, opponent, definitions)))
         print(f"report: {out / 'report.md'}")
     metrics = result.evaluation.metrics
     require_judged(metrics.unjudged < metrics.comparisons, "the report names the reasons that are known")
@@ -99,6 +112,13 @@ def _study(target: str, data: Path, splits: "Splits", local: Local, remote: Remo
 
     with open_scorer(target, None, remote, local) as scorer:
         return evaluate_splits(scorer, data, splits)
+
+
+def _info(data: Path) -> "DatasetInfo | None":
+    from prefrm.records import read_info
+
+    # A dataset that no recipe built has no such file, and is evaluated as any other.
+    return read_info(data) if (data / "dataset.json").is_file() else None
 
 
 def _amend(bundle: Path, split: str, evaluation: "Evaluation", plots: dict[str, bytes]) -> None:

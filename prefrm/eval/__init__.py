@@ -17,12 +17,14 @@ from prefrm.eval.accuracies import (
 )
 from prefrm.eval.calibration import CalibrationMetrics, Reliability, measure_calibration
 from prefrm.eval.card import calibration_line, results_section, with_calibration, with_results
+from prefrm.eval.definitions import Definition, both_orders, by_ranking, groups_apart
 from prefrm.eval.evaluation import Evaluation, Unreadable, evaluate
 from prefrm.eval.figures import AGAINST
 from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
 from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.paired import Difference, SideBySide, compare
 from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
+from prefrm.eval.published import PUBLISHED, choose_definitions, published_accuracies
 from prefrm.eval.ranking import intransitive_triples, kendall_tau, spearman_rho
 from prefrm.eval.recalibration import apply_calibration, calibrated, fit_calibration
 from prefrm.eval.report import Opponent, summary, write_report
@@ -41,9 +43,11 @@ from prefrm.eval.thresholds import Thresholds, fit_half_tie_threshold, fit_tie_t
 
 __all__ = [
     "AGAINST",
+    "PUBLISHED",
     "Accuracy",
     "Breakdown",
     "CalibrationMetrics",
+    "Definition",
     "Difference",
     "Evaluation",
     "Fitted",
@@ -60,8 +64,11 @@ __all__ = [
     "Unreadable",
     "accuracy_text",
     "apply_calibration",
+    "both_orders",
+    "by_ranking",
     "calibrated",
     "calibration_line",
+    "choose_definitions",
     "compare",
     "evaluate",
     "evaluate_split",
@@ -72,6 +79,7 @@ __all__ = [
     "fit_half_tie_threshold",
     "fit_split",
     "fit_tie_threshold",
+    "groups_apart",
     "half_tie_accuracy",
     "illusory_advantages",
     "intransitive_triples",
@@ -81,6 +89,7 @@ __all__ = [
     "pair_accuracy",
     "pairs_of",
     "prompt_accuracy",
+    "published_accuracies",
     "results_section",
     "spearman_rho",
     "summary",

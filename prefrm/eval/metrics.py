@@ -15,6 +15,7 @@ import numpy as np
 from prefrm.eval.accuracies import Accuracy, Breakdown, accuracies
 from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
 from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
+from prefrm.eval.published import published_accuracies
 from prefrm.eval.ranking import (
     best_of_k_regret,
     intransitive_triples,
@@ -41,6 +42,7 @@ class Metrics:
         accuracy: `pair_accuracy` over all groups.
         by_tag: tag name -> tag value -> `pair_accuracy` over the groups that carry it.
         accuracies: every definition by its name, `pair_accuracy` among them.
+        published: the accuracies of `prefrm.eval.published` by their names.
         lower_index_accuracy: the accuracy of always preferring the candidate with the lower index; far
             from 0.5, the dataset's order gives its labels away.
         log_loss: mean cross-entropy of p against the (soft) target, in nats; ties included.
@@ -68,6 +70,7 @@ class Metrics:
     accuracy: Accuracy
     by_tag: Mapping[str, Mapping[str, Accuracy]]
     accuracies: Mapping[str, Breakdown]
+    published: Mapping[str, Accuracy]
     lower_index_accuracy: float
     log_loss: float
     mean_order_gap: float
@@ -103,6 +106,7 @@ def measure(judged: Sequence[JudgedGroup], thresholds: Thresholds | None = None)
         accuracy=strict.overall,
         by_tag=strict.by_tag,
         accuracies=named,
+        published=published_accuracies(judged, thresholds),
         lower_index_accuracy=strict.overall.always_first,
         log_loss=weighted_mean(cross_entropy(answered.p, answered.target), answered.weight),
         mean_order_gap=weighted_mean(ordered.order_gap, ordered.weight),

@@ -12,7 +12,7 @@ from prefrm.eval.statistics import P_EPSILON
 from prefrm.winmatrix import CalibrationMap, PowerScaling, TemperatureScaling, WinMatrix
 from prefrm.winmatrix.probabilities import sigmoid
 
-__all__ = ["apply_calibration", "calibrated", "fit_calibration"]
+__all__ = ["apply_calibration", "calibrated", "fit_calibration", "order_probabilities"]
 
 PRIOR_DEVIATIONS = np.array([1.0, 0.5])
 """Of log temperature and log power about 0, the judge as it is: standard deviations of a normal prior."""
@@ -82,6 +82,17 @@ def calibrated(matrix: WinMatrix, calibration: CalibrationMap) -> WinMatrix:
         calibration=calibration,
     )
     return judged.with_inferred(np.where(matrix.inferred, mean, np.nan), calibration=calibration)
+
+
+def order_probabilities(p: npt.ArrayLike, order_gap: npt.ArrayLike) -> tuple[Doubles, Doubles]:
+    """P(i beats j) in each of the two presentation orders, the lower one first, elementwise.
+
+    Which order favours i is not kept. A judge without presentation order, whose gap is NaN, says the same in
+    both.
+    """
+    mean = _logit(np.asarray(p, np.float64))
+    half = _half_difference(mean, np.nan_to_num(np.asarray(order_gap, np.float64)))
+    return sigmoid(mean - half), sigmoid(mean + half)
 
 
 def _judged(

@@ -4,7 +4,7 @@ Decides nothing about a judge and computes nothing; it shows what `prefrm.eval.e
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 from prefrm.eval.evaluation import Evaluation, to_json
 from prefrm.eval.figures import draw, remove_stale
 from prefrm.eval.paired import SideBySide, compare
+from prefrm.eval.published import PUBLISHED
 from prefrm.eval.study import Study
 from prefrm.eval.tables import (
     accuracy_text,
     against_tables,
+    column_table,
     definition_table,
     difference_text,
     headline,
@@ -23,6 +25,7 @@ from prefrm.eval.tables import (
     left_out,
     name,
     number,
+    published_tables,
     reliability_table,
     table,
     tag_table,
@@ -44,6 +47,8 @@ DEFINITIONS = """\
 - **three label accuracy**: the same without a threshold, by the judge's own most probable outcome; a judge
   without P(tie) says tie only at exactly 0.5. GenAI-Bench has a fourth label, "both bad", which a
   comparison cannot carry, so this is not its number.
+- A **published definition** counts as the publication does: hpdv3, imagereward and hpdv2 without the
+  comparisons' weights, pickapic and genai_bench by votes.
 - Both thresholds, and the calibration, are fitted on the validation split and never on what is measured.
 - A pair that was not judged counts neither way. Intervals are 95%: exact binomial ones at the effective
   sample size, since pairs of one prompt are not independent (Korn and Graubard 1998); of differences,
@@ -92,6 +97,7 @@ def write_report(
     recalibrated: Evaluation | None = None,
     against: Opponent | None = None,
     why_no_thresholds: str = "",
+    definitions: Sequence[str] = (),
 ) -> list[str]:
     """Write report.md, report.json and the plots that report.md shows into `folder`, which is made.
 
@@ -103,6 +109,7 @@ def write_report(
         recalibrated: the same judge under the calibration that was fitted to a validation split.
         against: another judge on the same groups.
         why_no_thresholds: a clause, if `evaluation` has no tie thresholds.
+        definitions: names of published ones that `evaluation` has, shown beside published judges.
 
     Raises: ConfigError if `folder` cannot be written.
     """
@@ -119,6 +126,8 @@ def write_report(
             **to_json(asdict(against.difference)),
             "evaluation": against.evaluation.to_dict(),
         }
+    if definitions:
+        numbers["columns"] = {name: _column(evaluation, name) for name in definitions}
     (target / "report.json").write_text(
         json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
@@ -126,7 +135,7 @@ def write_report(
     opponent = None if against is None else against.evaluation
     pictures = draw(evaluation, target, other=before or recalibrated, opponent=opponent)
     columns = [entry for entry in (before, evaluation, recalibrated) if entry is not None]
-    text = _markdown(evaluation, columns, against, pictures, why_no_thresholds)
+    text = _markdown(evaluation, columns, against, pictures, why_no_thresholds, definitions)
     (target / "report.md").write_text(text, encoding="utf-8")
     return list(pictures)
 
@@ -137,6 +146,7 @@ def _markdown(
     against: Opponent | None,
     pictures: Mapping[str, str],
     why: str,
+    definitions: Sequence[str],
 ) -> str:
     heads = ["", *map(name, columns)]
     parts = ["# Evaluation", table(heads, turned([headline(column) for column in columns]))]
@@ -144,6 +154,9 @@ def _markdown(
         parts += [f"## Against `{against.name}`"]
         parts += against_tables(evaluation, against.evaluation, against.difference)
     parts += ["## Accuracy, by each definition", definition_table(evaluation), _fitted(evaluation, why)]
+    for entry in definitions:
+        parts += [f"## Published: `{entry}`", _published_on(entry), column_table(evaluation.metrics, entry)]
+    parts += ["## Published definitions", *published_tables(evaluation.metrics)]
     for tag in evaluation.metrics.by_tag:
         parts += [f"## By {tag}", tag_table(evaluation.metrics, tag)]
     parts += ["## Illusory advantage", illusory_table(evaluation.metrics)]
@@ -157,6 +170,26 @@ def _markdown(
     return "\n\n".join(parts) + "\n"
 
 
+def _column(evaluation: Evaluation, name: str) -> dict[str, Any]:
+    definition = PUBLISHED[name]
+    own: dict[str, Any] = to_json(asdict(evaluation.metrics.published[name]))
+    return {
+        "definition": definition.summary,
+        "split": definition.split,
+        "source": definition.source,
+        "judges": dict(definition.judges),
+        "this_judge": own,
+    }
+
+
+def _published_on(name: str) -> str:
+    definition = PUBLISHED[name]
+    return (
+        f"The other judges' numbers are of {definition.split} ({definition.source}); this judge's is of what "
+        f"was measured here. The definition: {definition.summary}."
+    )
+
+
 def _fitted(evaluation: Evaluation, why: str) -> str:
     if (fitted := evaluation.thresholds) is not None:
         return f"Tie thresholds are those that {fitted.pairs} pairs of the split `{fitted.split}` ask for."
@@ -167,7 +200,7 @@ def _fitted(evaluation: Evaluation, why: str) -> str:
     )
 
 
-def summary(study: Study, against: Opponent | None = None) -> list[str]:
+def summary(study: Study, against: Opponent | None = None, definitions: Sequence[str] = ()) -> list[str]:
     """What a terminal shows: a few lines, the most telling numbers first."""
     metrics, calibration = study.evaluation.metrics, study.evaluation.calibration
     lines = [
@@ -183,6 +216,7 @@ def summary(study: Study, against: Opponent | None = None) -> list[str]:
         f"order gap {number(metrics.mean_order_gap)}, calibration error {number(calibration.ece)}{after}, "
         f"intransitive triples {number(metrics.intransitive_share)}"
     ]
+    lines += [_beside(study.evaluation, entry) for entry in definitions]
     if against is not None:
         lines += [
             f"against {against.name}: pair accuracy {difference_text(against.difference.pair_accuracy)}, "
@@ -191,3 +225,11 @@ def summary(study: Study, against: Opponent | None = None) -> list[str]:
     if study.splits.validation is None:
         lines += [f"nothing was fitted: {study.splits.why}"]
     return lines
+
+
+def _beside(evaluation: Evaluation, entry: str) -> str:
+    judges = sorted(PUBLISHED[entry].judges.items(), key=lambda item: -item[1])
+    return (
+        f"{entry} {accuracy_text(evaluation.metrics.published[entry])}; published on "
+        f"{PUBLISHED[entry].split}: {', '.join(f'{judge} {number(value)}' for judge, value in judges)}"
+    )

@@ -8,10 +8,12 @@ from prefrm.eval.calibration import CalibrationMetrics
 from prefrm.eval.evaluation import Evaluation
 from prefrm.eval.metrics import Metrics
 from prefrm.eval.paired import Difference, SideBySide
+from prefrm.eval.published import PUBLISHED
 
 __all__ = [
     "accuracy_text",
     "against_tables",
+    "column_table",
     "definition_table",
     "difference_text",
     "headline",
@@ -19,6 +21,7 @@ __all__ = [
     "left_out",
     "name",
     "number",
+    "published_tables",
     "reliability_table",
     "table",
     "tag_table",
@@ -78,6 +81,30 @@ def definition_table(evaluation: Evaluation) -> str:
     columns = ["value", "95% interval", "pairs", "prompts", "unjudged"]
     baselines = ["always first", "chance", "always tie"]
     return table(["definition", *columns, *baselines, "tie threshold"], body)
+
+
+def published_tables(metrics: Metrics) -> list[str]:
+    """Every published definition, and a list of what each is."""
+    body = [
+        [f"`{entry}`", *_accuracy_cells(accuracy), number(accuracy.chance)]
+        for entry, accuracy in metrics.published.items()
+    ]
+    columns = ["value", "95% interval", "pairs", "prompts", "unjudged", "chance"]
+    meaning = [
+        f"- `{entry}`: {PUBLISHED[entry].summary}. Published on {PUBLISHED[entry].split}."
+        for entry in metrics.published
+    ]
+    return [table(["definition", *columns], body), "\n".join(meaning)]
+
+
+def column_table(metrics: Metrics, definition: str) -> str:
+    """A published column with this judge in it, the best first."""
+    own = metrics.published[definition]
+    cells = {judge: number(value) for judge, value in PUBLISHED[definition].judges.items()}
+    cells["**this judge**"] = f"**{number(own.value)}** ({number(own.low)} to {number(own.high)})"
+    values = {**PUBLISHED[definition].judges, "**this judge**": own.value if own.pairs else -1.0}
+    ranking = sorted(cells, key=lambda judge: -values[judge])
+    return table(["judge", "accuracy"], [[judge, cells[judge]] for judge in ranking])
 
 
 def tag_table(metrics: Metrics, tag: str) -> str:

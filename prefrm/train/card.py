@@ -9,10 +9,12 @@ import yaml
 
 from prefrm.bundle import CalibrationRecord
 from prefrm.eval import Evaluation, calibration_line, results_section
+from prefrm.records import DatasetInfo
 from prefrm.train.config import TrainConfig
 
 __all__ = ["model_card"]
 
+HUB_DATASET = re.compile(r"(?:https://huggingface\.co/datasets/|hf://)([\w.-]+/[\w.-]+)(?:[@/].*)?")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -23,6 +25,7 @@ def model_card(
     *,
     steps: int,
     processes: int = 1,
+    sources: Sequence[DatasetInfo] = (),
     plots: Sequence[str] = (),
 ) -> str:
     """The Hub's metadata, then what the judge is, what it learned from, and how well it agrees with labels.
@@ -35,6 +38,7 @@ def model_card(
         evaluation: on the test split.
         steps: that were done, which with early stopping may be fewer than the settings say.
         processes: that shared each step.
+        sources: the datasets that the judge learned from, with their licences.
         plots: the files in `plots/` that it shows.
     """
     adapter = "every weight" if config.adapter is None else f"LoRA, rank {config.adapter.rank}"
@@ -43,7 +47,7 @@ def model_card(
     attention = f"attention {config.judge.attention}, " if config.judge.is_pairwise else ""
     lines = [
         "---",
-        yaml.safe_dump(_metadata(config), sort_keys=False).strip(),
+        yaml.safe_dump(_metadata(config, sources), sort_keys=False).strip(),
         "---",
         "",
         "# A preference judge",
@@ -53,6 +57,7 @@ def model_card(
         f"- base model: {_base_model(config.judge.base_model)}",
         f"- head {config.judge.head}, {attention}template {config.judge.template}",
         f"- trained: {adapter}, {_steps(config, steps, processes)}, seed {config.seed}",
+        *map(_source_line, sources),
         calibration_line(None if calibration is None else calibration.describe()),
         "",
         results_section(config.data.test, evaluation, plots),
@@ -67,12 +72,27 @@ def model_card(
     return "\n".join(lines) + "\n"
 
 
-def _metadata(config: TrainConfig) -> dict[str, Any]:
+def _source_line(info: DatasetInfo) -> str:
+    if not (address := _address(info)):
+        # A person's own data, whose folder is nobody else's business, or data that the recipe draws.
+        return f"- learned from: data of the recipe `{info.recipe}`"
+    licence = f"licence: {info.licence}" if info.licence else "licence unknown"
+    return f"- learned from: {address} (recipe `{info.recipe}`); {licence}"
+
+
+def _address(info: DatasetInfo) -> str:
+    given = str(info.options.get("source", ""))
+    return info.source or (given if given.startswith("hf://") else "")
+
+
+def _metadata(config: TrainConfig, sources: Sequence[DatasetInfo]) -> dict[str, Any]:
     """What is known of the fields by which the Hub lists a model."""
     base = config.judge.base_model
+    hub = dict.fromkeys(found[1] for info in sources if (found := HUB_DATASET.fullmatch(_address(info))))
     known = {
         "license": config.license,
         "base_model": base if HUB_ID.fullmatch(base) and not Path(base).exists() else None,
+        "datasets": list(hub) or None,
     }
     return {
         **{key: value for key, value in known.items() if value is not None},

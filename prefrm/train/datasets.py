@@ -7,13 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from prefrm.errors import DatasetError
+from prefrm.records import DatasetInfo, read_info
 from prefrm.train.config import DataConfig, MixConfig
 from prefrm.train.groups import StoredGroups, StreamedGroups
 from prefrm.train.mixing import Groups, Mixture
 from prefrm.train.prepared import Survey, prepare_split
 from prefrm.train.processes import gather, is_first
 
-__all__ = ["data_fingerprint", "open_mixture", "survey_data"]
+__all__ = ["data_fingerprint", "open_mixture", "read_sources", "survey_data"]
 
 Surveys = Mapping[str, Survey]
 """By the setting that names the split: `data.train`, `data.mix[0].train`, `data.validation`, `data.test`."""
@@ -43,6 +44,12 @@ def data_fingerprint(data: DataConfig, surveys: Surveys) -> str:
         return surveys["data.train"].fingerprint
     parts = [[one.weight, surveys[name].fingerprint] for name, one in _learned(data).items()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def read_sources(data: DataConfig) -> list[DatasetInfo]:
+    """The recipe, licence and source of every dataset to learn from that a recipe built."""
+    folders = dict.fromkeys(Path(one.path) for one in _learned(data).values())
+    return [read_info(folder) for folder in folders if (folder / "dataset.json").is_file()]
 
 
 def open_mixture(data: DataConfig, surveys: Surveys, *, seed: int, cache: Path) -> Mixture:

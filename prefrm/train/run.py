@@ -11,8 +11,9 @@ output/bundle/         what everything else loads
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
-from prefrm.train.datasets import data_fingerprint, open_mixture, survey_data
+from prefrm.train.datasets import data_fingerprint, open_mixture, read_sources, survey_data
 from prefrm.train.fit import fit, take_over
 from prefrm.train.guards import check_output, check_sharding, find_checkpoint, sweep_output
 from prefrm.train.identity import check_same_run, identify_run
@@ -113,6 +114,7 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     check_output(config.output, checkpoints, resume=resume)
     callbacks = tracker_callbacks(config.trackers, config.output)
     surveys = survey_data(config.data, config.output / DATA)
+    sources = read_sources(config.data)
     # Whole, a judge that is to be spread may be too large for one device.
     home = resolve_device("cpu" if sharding() else device)
     base = find_base(config.judge)
@@ -140,14 +142,15 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                 judge = _new_judge(config, base, device)
                 take_over(judge, checkpoints.found()[0])
             steps = read_state(checkpoints.found()[0])["step"]
+            card = partial(model_card, config, steps=steps, processes=processes(), sources=sources)
             sweep_output(config.output)
             exported = standalone(judge) if config.export == "merged" else judge
             # The exported judge is measured and not this one: merging and loading round its weights.
             del judge
             learned_from = data_fingerprint(config.data, surveys)
-            written = _export(exported, config, bundle, device, learned_from, steps)
+            written = _export(exported, config, bundle, device, learned_from, card)
             del exported
-            evaluation, difference = _measure(config, bundle, device, written, steps)
+            evaluation, difference = _measure(config, bundle, device, written, card)
         checkpoints.remove()
         shutil.rmtree(config.output / DATA, ignore_errors=True)
     main = is_first()
@@ -210,7 +213,7 @@ def _validation(judge: Judge, config: TrainConfig) -> Validation | None:
 
 
 def _export(
-    judge: Judge, config: TrainConfig, bundle: Path, device: str, learned_from: str, steps: int
+    judge: Judge, config: TrainConfig, bundle: Path, device: str, learned_from: str, card: Callable[..., str]
 ) -> list[WinMatrix]:
     """Write the bundle; returns the judge's matrices of the first groups, for comparison."""
     write_bundle(
@@ -219,14 +222,14 @@ def _export(
         calibration=None,
         data_fingerprint=learned_from,
         metrics={},
-        card=model_card(config, None, None, steps=steps, processes=processes()),
+        card=card(None, None),
     )
     judge.to(resolve_device(device))
     return Engine(judge, tokens=scored_tokens(config)).score(first_groups(config.data))
 
 
 def _measure(
-    config: TrainConfig, bundle: Path, device: str, written: Sequence[WinMatrix], steps: int
+    config: TrainConfig, bundle: Path, device: str, written: Sequence[WinMatrix], card: Callable[..., str]
 ) -> tuple[Evaluation | None, float]:
     """Load the bundle again, hold it against what was written, and write down how good it is."""
     exported = Engine.from_bundle(bundle, device=device, dtype=config.dtype, tokens=scored_tokens(config))
@@ -238,9 +241,7 @@ def _measure(
         bundle,
         calibration=calibration,
         metrics={} if evaluation is None else evaluation.to_dict(),
-        card=model_card(
-            config, calibration, evaluation, steps=steps, processes=processes(), plots=list(plots)
-        ),
+        card=card(calibration, evaluation, plots=list(plots)),
         plots=plots,
     )
     return evaluation, difference

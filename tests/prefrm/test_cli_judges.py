@@ -17,7 +17,7 @@ from prefrm.bundle import read_manifest, write_bundle
 from prefrm.cli import run
 from prefrm.errors import OutOfMemoryError
 from prefrm.protocol import BUNDLE_PARAMETER
-from prefrm.records import Comparison, PreferenceGroup, write_groups
+from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, write_groups, write_info
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 from serving.limits import Limits
 from serving.models import ModelInfo
@@ -127,6 +127,27 @@ def test_eval_fits_on_the_validation_split_and_says_where_there_is_none(
     assert numbers["recalibrated"]["applied"]["parameters"]["temperature"] > 0
 
 
+def test_eval_shows_a_judge_in_a_published_column(
+    served: Addresses, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the recipe of the dataset, or by name."""
+    out = tmp_path / "out"
+    command = ["eval", served.grpc_url, str(dataset), "--out", str(out)]
+    assert run([*command, "--definition", "mmrb2"]) == 0
+    assert "Gemini 3 Pro 0.744" in capsys.readouterr().out
+    assert list(json.loads((out / "report.json").read_text())["columns"]) == ["mmrb2"]
+    write_info(dataset, DatasetInfo(recipe="hpdv3", options={}, fingerprints={}))
+    assert run(command) == 0
+    assert "published on HPDv3 test: HPSv3 0.769, PickScore 0.656" in capsys.readouterr().out
+    numbers = json.loads((out / "report.json").read_text())
+    column = numbers["columns"]["hpdv3"]
+    assert column["this_judge"] == numbers["metrics"]["published"]["hpdv3"]
+    assert column["this_judge"]["pairs"] == 3 and column["judges"]["HPSv3"] == 0.769
+    text = (out / "report.md").read_text()
+    assert "## Published: `hpdv3`" in text and "| HPSv3 | 0.769 |" in text and "**this judge**" in text
+    assert "pickapic" not in numbers["metrics"]["published"]
+
+
 @pytest.fixture
 def judging_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def judged(*args: object, **kwargs: object) -> None:
@@ -141,6 +162,8 @@ EVAL_MISTAKES = {
     "fitted on the test split": (["--validation", "test"], "cannot be fitted on 'test'"),
     "against no bundle": (["--against", "nowhere"], "nowhere is not a bundle"),
     "against nobody": (["--against", "grpc://127.0.0.1:9/judge"], "127.0.0.1:9"),
+    "an unknown definition": (["--definition", "hpdv4"], "a definition is one of hpdv3"),
+    "a threshold from nowhere": (["--definition", "pickapic"], "pickapic needs a tie threshold"),
     "a served judge has no card": (["--amend"], "--amend writes into a bundle's folder"),
 }
 

@@ -6,9 +6,10 @@ from huggingface_hub import ModelCard
 
 from prefrm.eval import evaluate
 from prefrm.judge import JudgeSpec
-from prefrm.records import Comparison, PreferenceGroup
-from prefrm.train import DataConfig, OptimConfig, TrainConfig
+from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, write_info
+from prefrm.train import DataConfig, MixConfig, OptimConfig, TrainConfig
 from prefrm.train.card import model_card
+from prefrm.train.datasets import read_sources
 from prefrm.winmatrix import FakeScorer
 
 CONFIG = TrainConfig(
@@ -87,3 +88,29 @@ def test_a_card_names_no_folder_of_the_machine(tmp_path: Path) -> None:
     assert str(tmp_path) not in card
     metadata = ModelCard(card).data
     assert metadata.base_model is None and metadata.license is None
+
+
+def test_the_sources_of_the_data_and_their_licences(tmp_path: Path) -> None:
+    """Published data with a licence, the Hub's without one, a person's own, and a folder that nobody built."""
+    infos = {
+        "a": {
+            "recipe": "hpdv3",
+            "source": "https://huggingface.co/datasets/MizzenAI/HPDv3",
+            "licence": "MIT",
+        },
+        "b": {"recipe": "table", "options": {"source": "hf://org/name"}},
+        "c": {"recipe": "pairs", "options": {"source": "/home/me/pairs.csv"}},
+    }
+    for name, fields in infos.items():
+        (tmp_path / name).mkdir()
+        write_info(tmp_path / name, DatasetInfo(**({"options": {}, "fingerprints": {}} | fields)))
+    first, *others = (tmp_path / name for name in "abca")
+    mix = tuple(MixConfig(path=path) for path in (*others, tmp_path / "d"))
+    sources = read_sources(DataConfig(path=first, mix=mix))
+    card = model_card(CONFIG, None, None, steps=200, sources=sources)
+    assert [line for line in card.splitlines() if line.startswith("- learned from")] == [
+        "- learned from: https://huggingface.co/datasets/MizzenAI/HPDv3 (recipe `hpdv3`); licence: MIT",
+        "- learned from: hf://org/name (recipe `table`); licence unknown",
+        "- learned from: data of the recipe `pairs`",
+    ]
+    assert ModelCard(card).data.datasets == ["MizzenAI/HPDv3", "org/name"]
