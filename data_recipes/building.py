@@ -113,7 +113,9 @@ def _write(plan: Plan, info: DatasetInfo, context: Context) -> Built:
     for name, split in plan.splits.items():
         fingerprints[name], counts[name] = _write_split(split, context, name)
         if not counts[name].groups:
-            raise DatasetError(f"the {name} split has no usable group; left out: {_some(plan.left_out)}")
+            reasons = ", ".join(f"{n} {reason}" for reason, n in counts[name].left_out.items())
+            found = "; ".join(filter(None, (reasons, _some(plan.left_out))))
+            raise DatasetError(f"the {name} split has no usable group; left out: {found or 'nothing'}")
         prompts[name] = read_prompts(context.folder, name)
     prove_disjoint(prompts)
     whole = DatasetInfo(

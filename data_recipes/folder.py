@@ -1,36 +1,46 @@
 """The recipe `folder`: images in folders, without labels: what `prefrm label` and a comparison of models
 take.
 
-The prompt of an image is, in this order,
+The prompt of an image is the first that is found, in its folder and then in those above,
 
-    metadata.jsonl, metadata.csv    beside it, as `imagefolder` of `datasets` has them: `file_name` and a
-                                    column `prompt`, `text` or `caption`; without `file_name`, of all images
-                                    below
-    prompt.txt                      in its folder or in one above
-    the name of its folder          if the images are in folders of their own
-    its file name                   without a counter: "a red cat_1.png", "a red cat (2).png"
+    metadata.jsonl, metadata.csv    as `imagefolder` of `datasets` has them: `file_name`, relative to them,
+                                    and a column `prompt`, `text` or `caption`; without `file_name`, of all
+                                    images below
+    prompt.txt                      of all images below
 
-In names without blanks, "_" stands for one. Images under one prompt are one group, or several if there are
-many.
+or else the name of the topmost folder that it is in, or, of an image in no other folder, its file name without a
+counter: "a red cat_1.png", "a red cat (2).png". In names without blanks, "_" stands for one. A name without
+a letter is no prompt. Images under one prompt are one group, or several if there are many. Hidden files and
+folders are not read.
 """
 
+import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from posixpath import normpath
 from typing import Annotated
 
 from data_recipes.pipeline import Rating, SourceOptions, dataset
 from data_recipes.readers import Numbered, Part, Row, read_rows
+from data_recipes.readers.part import stamp
 from data_recipes.recipe import Source
-from prefrm.errors import DataError, DatasetError
+from prefrm import media
+from prefrm.errors import DataError, DatasetError, MediaError
+from prefrm.records import prompt_key
 
-__all__ = ["RECIPE", "FolderOptions"]
+__all__ = ["RECIPE", "FolderOptions", "find_images", "read_parts"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 TEXT_COLUMNS = ("prompt", "text", "caption")
+METADATA = ("metadata.jsonl", "metadata.csv")
+PROMPT = "prompt.txt"
 COUNTER = re.compile(r"([_-]\d+|\s*\(\d+\))$")
+NOT_IMAGES = "__MACOSX"  # what macOS adds to a zip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +52,27 @@ class FolderOptions(SourceOptions):
     test: Annotated[float, "share of the prompts in the test split"] = 0.0
 
 
-def _read(options: FolderOptions) -> Sequence[Part]:
+def find_images(source: Path) -> Mapping[tuple[str, str], list[str]]:
+    """The paths of readable images by `prompt_key` and digest: which files a candidate of a group is."""
+    found = defaultdict(list)
+    for _, row in _rows(source, 0):
+        if not isinstance(row, DataError):
+            try:
+                image = media.convert(media.read_bytes(source / row["image"]))
+            except MediaError:
+                continue
+            found[prompt_key(row["prompt"]), media.digest(image)].append(row["image"])
+    return found
+
+
+def read_parts(options: FolderOptions) -> Sequence[Part]:
+    """The folder as one part. Raises `DatasetError` if it is not a folder, or holds no image."""
     root = Path(options.source)
     if not root.is_dir():
-        raise DatasetError(f"{options.source} is not a folder")
-    return [Part(name=root.resolve().name, read=partial(_rows, root), folder=root)]
+        raise DatasetError(f"{options.source} {'is not a folder' if root.exists() else 'does not exist'}")
+    if not any(_is_image(path) for path in _files(root)):
+        raise DatasetError(f"{root} holds no image, no file whose name ends with {', '.join(SUFFIXES)}")
+    return [Part(name=root.resolve().name, read=partial(_rows, root), folder=root, stamp=_stamp(root))]
 
 
 def _judge(row: Row, options: FolderOptions) -> Rating:
@@ -54,47 +80,124 @@ def _judge(row: Row, options: FolderOptions) -> Rating:
 
 
 def _rows(root: Path, start: int) -> Iterator[Numbered]:
-    number = 0
-    for folder in (root, *sorted(path for path in root.rglob("*") if path.is_dir())):
-        listed = _metadata(folder)
-        for image in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
-            if number >= start:
-                prompt = listed.get(image.name) or _prompt(image, root)
-                yield number, {"prompt": prompt, "image": str(image.relative_to(root))}
-            number += 1
+    prompts = _Prompts(root)
+    for number, image in enumerate(islice(_images(root, prompts), start, None), start):
+        try:
+            yield number, {"prompt": prompts.of(image), "image": image.relative_to(root).as_posix()}
+        except DataError as error:
+            if isinstance(error, DatasetError):
+                raise
+            yield number, error
 
 
-def _metadata(folder: Path) -> dict[str, str]:
-    """Prompt by file name; under "", that of all images."""
-    found: dict[str, str] = {}
-    for path in (folder / "metadata.jsonl", folder / "metadata.csv"):
-        for line, row in read_rows(path) if path.is_file() else ():
-            if isinstance(row, DataError):
-                raise DatasetError(f"{path}:{line}: {row}")
-            text = next((row[name] for name in TEXT_COLUMNS if row.get(name)), None)
+def _images(root: Path, prompts: "_Prompts") -> Iterator[Path]:
+    """The image files, and the files that metadata names and that do not exist, folder by folder."""
+    for folder in (root, *(path for path in _files(root) if path.is_dir())):
+        yield from sorted(path for path in folder.iterdir() if _is_image(path))
+        listed = (folder / name for name in prompts.told(folder).listed)
+        yield from sorted(path for path in listed if not path.exists())
+
+
+def _files(root: Path) -> list[Path]:
+    """Every file and folder below, in an order that never changes."""
+    found = (path for path in root.rglob("*") if not _is_hidden(path.relative_to(root)))
+    return sorted(found)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == NOT_IMAGES for part in path.parts)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+
+
+def _stamp(root: Path) -> str:
+    """Changes with every file that the rows depend on: an image, or a file that tells a prompt."""
+    state = hashlib.sha256()
+    for path in _files(root):
+        if path.is_file() and (_is_image(path) or path.name in (*METADATA, PROMPT)):
+            state.update(f"{path.relative_to(root)}\0{stamp(path)}\0".encode(errors="surrogateescape"))
+    return state.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the files of a folder tell: prompts by path relative to it, and one of all other images below."""
+
+    listed: dict[str, str] = field(default_factory=dict)
+    every: str | None = None
+
+
+class _Prompts:
+    """The prompts of the images below a folder; each file that tells some is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._told: dict[Path, _Told] = {}
+
+    def of(self, image: Path) -> str:
+        """The prompt of an image. Raises `DataError` if nothing tells it."""
+        for folder in image.parents:
+            told = self.told(folder)
+            text = told.listed.get(image.relative_to(folder).as_posix(), told.every)
             if text is not None:
-                found[Path(row.get("file_name") or "").name] = str(text)
-    return found
+                return text
+            if folder == self._root:
+                break
+        return self._name(image.relative_to(self._root))
+
+    def told(self, folder: Path) -> _Told:
+        """What the files of a folder tell. Raises `DatasetError` if one is not what it should be."""
+        if folder not in self._told:
+            self._told[folder] = _read_told(folder)
+        return self._told[folder]
+
+    def _name(self, image: Path) -> str:
+        name = image.parts[0] if len(image.parts) > 1 else COUNTER.sub("", image.stem)
+        if not any(character.isalpha() for character in name):
+            raise DataError(
+                f"{image}: nothing tells its prompt ({name!r} is no prompt); write it into a {PROMPT} or "
+                "metadata.jsonl beside the image, or name the folder after it"
+            )
+        return name if " " in name else name.replace("_", " ")
 
 
-def _prompt(image: Path, root: Path) -> str:
-    """The prompt of an image that no metadata lists by name."""
-    for folder in image.parents:
-        if text := _metadata(folder).get(""):
-            return text
-        if (file := folder / "prompt.txt").is_file():
-            return file.read_text(encoding="utf-8").strip()
-        if folder == root:
-            break
-    name = COUNTER.sub("", image.stem) if image.parent == root else image.relative_to(root).parts[0]
-    return name if " " in name else name.replace("_", " ")
+def _read_told(folder: Path) -> _Told:
+    listed: dict[str, str] = {}
+    every = None
+    for path in (folder / name for name in METADATA):
+        rows = list(_metadata(path)) if path.is_file() else []
+        if rows and not any(name in row for row in rows for name in TEXT_COLUMNS):
+            raise DatasetError(
+                f"{path} has none of the columns {', '.join(TEXT_COLUMNS)}; it has {', '.join(rows[0])}"
+            )
+        for row in rows:
+            text = str(next((row[name] for name in TEXT_COLUMNS if row.get(name)), ""))
+            if row.get("file_name"):
+                listed[normpath(str(row["file_name"]))] = text
+            else:
+                every = text
+    if every is None and (file := folder / PROMPT).is_file():
+        try:
+            every = file.read_text(encoding="utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{file} is not UTF-8 text: {error.reason}") from error
+    return _Told(listed, every)
+
+
+def _metadata(path: Path) -> Iterator[Row]:
+    for line, row in read_rows(path):
+        if isinstance(row, DataError):
+            raise DatasetError(f"{path} line {line}: {row}")
+        yield row
 
 
 RECIPE = dataset(
     name="folder",
     summary="images in folders, without labels: a folder a prompt, metadata.jsonl, or prompts as file names",
     source=Source(needs="a folder of images"),
-    read=_read,
+    read=read_parts,
     judge=_judge,
     options_type=FolderOptions,
     max_candidates=16,

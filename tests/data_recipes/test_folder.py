@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from data_recipes.folder import FolderOptions, find_images, read_parts
 from prefrm.errors import DatasetError
-from prefrm.records import PreferenceGroup
+from prefrm.media import digest
+from prefrm.records import PreferenceGroup, prompt_key
 from tests.data_recipes.sources import build, groups_of, write_image, write_jsonl
 
 
@@ -63,6 +66,71 @@ def test_many_images_of_a_prompt_are_several_groups(tmp_path: Path) -> None:
     assert sorted(len(group.images) for group in groups_of(tmp_path / "out")) == [13, 13, 14]
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="is not a folder"):
-        build("folder", tmp_path / "out", source=write_image(tmp_path / "a.png"))
+def test_metadata_names_files_of_folders_below_and_missing_ones(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("train/0.png", "train/1.png", "train/.thumbnail.png", "__MACOSX/train/0.png"):
+        write_image(source / name)
+    names = ("train/0.png", "./train/1.png", "train/2.png")
+    write_jsonl(source / "metadata.jsonl", [{"file_name": name, "caption": "a cat"} for name in names])
+    built = build("folder", tmp_path / "out", source=source)
+    assert grouped(groups_of(tmp_path / "out")) == {"a cat": 2}
+    assert built.info.left_out == {"broken image": 1}
+    assert f"{source / 'train' / '2.png'}: cannot be read: No such file" in built.left_out[0]
+
+
+def test_an_empty_text_and_a_number_are_no_prompts(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("7/0.png", "7/1.png", "12.png", "13.png", "a cat_0.png", "a cat_1.png"):
+        write_image(source / name)
+    write_jsonl(source / "metadata.jsonl", [{"file_name": "13.png", "text": None}])
+    built = build("folder", tmp_path / "out", source=source)
+    assert grouped(groups_of(tmp_path / "out")) == {"a cat": 2}
+    assert built.info.left_out == {"bad row": 4}
+    assert any("7/0.png: nothing tells its prompt ('7' is no prompt)" in line for line in built.left_out)
+    assert any("prompt is missing or empty" in line for line in built.left_out)
+
+
+def test_the_files_of_a_candidate_are_found_again(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    write_image(source / "a_Cat" / "1.png")
+    Image.new("RGB", (8, 8), "red").save(source / "a_Cat" / "0.gif")
+    (source / "a_Cat" / "copy.gif").write_bytes((source / "a_Cat" / "0.gif").read_bytes())
+    write_image(source / "a_Cat" / "broken.png")
+    build("folder", tmp_path / "out", source=source)
+    (group,) = groups_of(tmp_path / "out")
+    found = find_images(source)
+    files = [found[prompt_key(group.prompt), digest(image or b"")] for image in group.images]
+    assert sorted(files) == [["a_Cat/0.gif", "a_Cat/copy.gif"], ["a_Cat/1.png"]]
+
+
+def test_a_build_that_was_stopped_starts_again_if_images_were_added(tmp_path: Path) -> None:
+    write_image(tmp_path / "in" / "a cat" / "0.png")
+    options = FolderOptions(source=str(tmp_path / "in"))
+    before = read_parts(options)
+    assert read_parts(options)[0].stamp == before[0].stamp
+    write_image(tmp_path / "in" / "a cat" / "1.png")
+    assert read_parts(options)[0].stamp != before[0].stamp
+
+
+def test_what_cannot_be_a_folder_of_images_is_refused_in_one_line(tmp_path: Path) -> None:
+    def refused(source: Path) -> str:
+        with pytest.raises(DatasetError) as caught:
+            build("folder", tmp_path / "out", source=source)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert refused(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'} does not exist"
+    file = write_image(tmp_path / "a.png")
+    assert refused(file) == f"{file} is not a folder"
+    source = tmp_path / "in"
+    (source / "a cat").mkdir(parents=True)
+    (source / "a cat" / "notes.txt").write_text("mine")
+    assert f"{source} holds no image, no file whose name ends with .png, .jpg" in refused(source)
+    write_image(source / "a cat" / "0.png")
+    write_image(source / "a dog" / "0.png")
+    assert refused(source) == "the train split has no usable group; left out: 2 only image of its prompt"
+    for name in ("a cat", "a dog"):
+        (source / name / "0.png").write_bytes(b"x")
+    assert "no judgement that can be used; left out: 2 broken image, such as in:0 " in refused(source)
+    (source / "metadata.csv").write_text("file_name,title\na cat/0.png,x\n")
+    assert "has none of the columns prompt, text, caption; it has file_name, title" in refused(source)
