@@ -28,7 +28,7 @@ from prefrm.options import AsJson
 from prefrm.progress import Advance, track
 from prefrm.records import read_groups
 
-__all__ = ["app"]
+__all__ = ["app", "show_progress"]
 
 app = typer.Typer(no_args_is_help=True, help="Recipes: a source's own files -> preference groups.")
 
@@ -83,7 +83,7 @@ def build(
     """Build a dataset folder; a build that was killed goes on where it was."""
     chosen, options = get_recipe(recipe), _settings(settings or [])
     require_writable_folder(out, "--out")
-    with _progress() as progress:
+    with show_progress() as progress:
         built = chosen.build(
             out,
             seed=seed,
@@ -190,8 +190,8 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    """The progress of one split after another."""
+def show_progress() -> Iterator[Progress]:
+    """A `Progress` that shows one stage after another on standard error."""
     with ExitStack() as current:
         advance: dict[str, Advance] = {}
 

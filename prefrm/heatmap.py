@@ -15,7 +15,7 @@ from rich.text import Text
 
 from prefrm.display import ELLIPSIS, one_line, text_color
 from prefrm.errors import ConfigError
-from prefrm.rewards import ranking
+from prefrm.rewards import ranks
 from prefrm.winmatrix import Floats, WinMatrix, unjudged_reasons
 
 __all__ = ["TerminalMatrix", "terminal_matrix"]
@@ -107,15 +107,11 @@ class TerminalMatrix:
         blank = " " * (names + 1)
         header = f"{'#':>{cells}}  {' ' * cells} {blank}  win rate"
         yield _line(Text(header, style="dim" if colored else ""))
-        ranks = self._ranks()
-        unranked = [n for n in range(self._matrix.size) if n not in ranks]
-        for n in [*ranks, *unranked]:
-            row = Text(f"{ranks.get(n, '?'):>{cells}}  {n:>{cells}} {_fitted(self._labels[n], names)} ")
+        ranked = ranks(self._matrix)
+        unranked = [n for n in range(self._matrix.size) if n not in ranked]
+        for n in [*ranked, *unranked]:
+            row = Text(f"{ranked.get(n, '?'):>{cells}}  {n:>{cells}} {_fitted(self._labels[n], names)} ")
             yield _line(row.append_text(_rate(self._rates, n, colored, bars)))
-
-    def _ranks(self) -> dict[int, int]:
-        """Candidate -> rank from 1, best first; equal win rates share a rank."""
-        return {n: 1 + int((self._rates > self._rates[n]).sum()) for n in ranking(self._matrix)}
 
     def _ranking(self, width: int) -> Text:
         """The candidates, best first; by their indices alone where names would take several lines."""
@@ -124,9 +120,9 @@ class TerminalMatrix:
         return Text(line if cell_len(line) <= width else self._chain([str(n) for n in range(len(names))]))
 
     def _chain(self, names: Sequence[str]) -> str:
-        ranks = list(self._ranks().items())
-        steps = [" = " if rank == before else " > " for (_, before), (_, rank) in pairwise(ranks)]
-        parts = [f"{step}{names[n]}" for step, (n, _) in zip(["", *steps], ranks, strict=False)]
+        ranked = list(ranks(self._matrix).items())
+        steps = [" = " if rank == before else " > " for (_, before), (_, rank) in pairwise(ranked)]
+        parts = [f"{step}{names[n]}" for step, (n, _) in zip(["", *steps], ranked, strict=False)]
         return f"ranking: {''.join(parts) or 'none, as nothing was judged'}"
 
     def _cell(self, i: int, j: int, width: int, colored: bool) -> Text:

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from prefrm.cli.images import SPLIT, build_groups, is_dataset, rank_files
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
 from prefrm.cli.shared import (
-    Data,
     Pairs,
     Split,
     Target,
     identity,
     open_scorer,
     print_not_judged,
+    require_judge,
     require_judged,
 )
 from prefrm.errors import ConfigError
@@ -32,11 +33,13 @@ __all__ = ["label"]
 @with_options
 def label(
     target: Target,
-    data: Data,
+    data: Annotated[
+        Path, typer.Argument(help="a folder of images, or a dataset, as `prefrm data build` writes it")
+    ],
     out: Annotated[
         Path, typer.Option(help="where the labels are written; an interrupted run continues there")
     ],
-    split: Split = "train",
+    split: Split = SPLIT,
     select: Annotated[
         Literal["best_worst", "all"], typer.Option(help="one pair from each group, or every pair")
     ] = "best_worst",
@@ -49,9 +52,10 @@ def label(
     local: Local,
     remote: Remote,
 ) -> None:
-    """Label a dataset offline: win matrices, win rates, rankings, and tables of pairs for DPO trainers.
+    """Label offline: win matrices, win rates, rankings, and tables of pairs for DPO trainers.
 
-    The exit status is 1 if nothing could be judged.
+    Of a folder of images, those under one prompt are a group: `prefrm data list folder` and docs/data.md say
+    where prompts stand. The exit status is 1 if nothing could be judged.
     """
     from prefrm import label as labelling
     from prefrm.progress import track
@@ -63,6 +67,12 @@ def label(
     if not 0 <= min_margin < 1:
         raise ConfigError(f"--min-margin must be in [0, 1); received {min_margin}")
     require_writable_folder(out, "--out")
+    images = None if is_dataset(data) else data
+    if images is not None:
+        if split != SPLIT:
+            raise ConfigError(f"--split {split}: {data} holds no dataset; a folder of images has no splits")
+        require_judge(target, remote)
+        data = build_groups(images, out)
     total = count_groups(data, split)
     with open_scorer(target, pairs, remote, local) as scorer, track("labelling", total) as advance:
         judge = identity(target, scorer, pairs)
@@ -77,6 +87,8 @@ def label(
         conversational=conversational,
     )
     _print_labels(summary, written, out)
+    if images is not None:
+        print(f"the files of each prompt, best first: {rank_files(images, data, out)}")
     require_judged(summary.unjudged_pairs < summary.pairs, f"the reasons stand in {out}")
 
 

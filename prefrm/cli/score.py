@@ -1,8 +1,9 @@
 """`prefrm score`."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,8 +11,12 @@ from rich.console import Console
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
 from prefrm.cli.shared import AsJson, Pairs, Target, open_scorer, require_judged
-from prefrm.errors import ConfigError
+from prefrm.display import one_line
+from prefrm.errors import ConfigError, MediaError
 from prefrm.options import with_options
+
+if TYPE_CHECKING:
+    from prefrm.winmatrix import WinMatrix
 
 __all__ = ["score"]
 
@@ -23,6 +28,10 @@ def score(
     target: Target,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE IMAGE ...", help="two image files or more")],
     prompt: Annotated[str, typer.Option(help="what the images answer")],
+    best: Annotated[
+        int | None,
+        typer.Option(min=1, help="print the best so many files instead; name and leave out unreadable ones"),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="also draw the matrix into this file")] = None,
     pairs: Pairs = None,
     as_json: AsJson = False,
@@ -30,7 +39,7 @@ def score(
     local: Local,
     remote: Remote,
 ) -> None:
-    """Compare image files with each other: the win matrix and the ranking, in the terminal.
+    """Compare image files with each other: the win matrix and the ranking, or the best of them.
 
     The exit status is 1 if nothing could be judged.
     """
@@ -44,6 +53,10 @@ def score(
         _require_plot(plot)
     if not prompt.strip():
         raise ConfigError("--prompt is empty; write what the images answer")
+    if folders := [image for image in images if image.is_dir()]:
+        raise ConfigError(f"{folders[0]} is a folder; name its files: {folders[0] / '*'}")
+    if best is not None:
+        images = _readable(images)
     group = Group.of(prompt, images)
     with open_scorer(target, pairs, remote, local) as scorer:
         (matrix,) = score_all(scorer, [group])
@@ -54,7 +67,14 @@ def score(
         win_matrix_figure(matrix, group.images, prompt, labels=labels).savefig(plot)
     if as_json:
         answer = {"prompt": prompt, "images": [str(image) for image in images], **matrix_to_json(matrix)}
+        if best is not None:
+            answer["best"] = _best(matrix, images, best)
         print(json.dumps(answer, indent=2, allow_nan=False))
+    elif best is not None:
+        for one in _best(matrix, images, best):
+            print(f"{one['rank']:>{len(str(best))}}  {one['win_rate']:.3f}  {one_line(str(one['image']))}")
+        for reason in unjudged_reasons(matrix, labels):
+            print(f"not judged: {one_line(reason)}", file=sys.stderr)
     else:
         drawn = "--plot FILE draws it" if plot is None else f"{plot} shows it"
         Console().print(terminal_matrix(matrix, labels, elsewhere=f"--json prints it, and {drawn}"))
@@ -67,6 +87,34 @@ def _require_plot(plot: Path) -> None:
     if plot.suffix.lower() not in PLOT_SUFFIXES:
         raise ConfigError(f"--plot writes {', '.join(PLOT_SUFFIXES)} files; received {plot}")
     require_writable_file(plot, "--plot")
+
+
+def _readable(images: list[Path]) -> list[Path]:
+    """The images that can be read, at least two; the others are named on standard error, a line each."""
+    from prefrm import media
+
+    found = []
+    for image in images:
+        try:
+            media.decode(media.read(image))
+            found.append(image)
+        except MediaError as error:
+            named = str(error) if str(image) in str(error) else f"{image}: {error}"
+            print(f"left out: {one_line(named)}", file=sys.stderr)
+    if len(found) < 2:
+        raise ConfigError(f"--best ranks at least 2 images; of these {len(images)}, {len(found)} can be read")
+    return found
+
+
+def _best(matrix: "WinMatrix", images: list[Path], number: int) -> list[dict[str, object]]:
+    """The files with the highest win rates, best first; equal win rates share a rank."""
+    from prefrm.rewards import ranks
+
+    rates = matrix.win_rate(on_missing="drop")
+    return [
+        {"rank": rank, "win_rate": round(float(rates[n]), 6), "image": str(images[n])}
+        for n, rank in list(ranks(matrix).items())[:number]
+    ]
 
 
 def _names(images: list[Path]) -> list[str]:

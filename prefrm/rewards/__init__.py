@@ -17,6 +17,7 @@ from prefrm.rewards.selection import (
     diffusion_nft_rewards,
     dpo_pairs,
     ranking,
+    ranks,
 )
 from prefrm.rewards.utilities import (
     REWARDS,
@@ -45,6 +46,7 @@ __all__ = [
     "hard_win_rate",
     "pref_grpo_rewards",
     "ranking",
+    "ranks",
     "weighted_advantages",
     "win_rate",
 ]

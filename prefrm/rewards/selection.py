@@ -11,7 +11,7 @@ from prefrm.errors import ConfigError, DataError
 from prefrm.rewards.numbers import Doubles, Numbers, doubles
 from prefrm.winmatrix import OnMissing, WinMatrix
 
-__all__ = ["PreferencePair", "best_fraction", "diffusion_nft_rewards", "dpo_pairs", "ranking"]
+__all__ = ["PreferencePair", "best_fraction", "diffusion_nft_rewards", "dpo_pairs", "ranking", "ranks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,12 @@ def ranking(matrix: WinMatrix) -> list[int]:
     """The candidates with a win rate, highest first; equal ones in the order of their indices."""
     rate = matrix.win_rate(on_missing="drop")
     return [int(n) for n in np.argsort(-rate, kind="stable") if not np.isnan(rate[n])]
+
+
+def ranks(matrix: WinMatrix) -> dict[int, int]:
+    """Candidate -> rank from 1, in the order of `ranking`; equal win rates share a rank."""
+    rate = matrix.win_rate(on_missing="drop")
+    return {n: 1 + int((rate > rate[n]).sum()) for n in ranking(matrix)}
 
 
 def dpo_pairs(
