@@ -1,5 +1,4 @@
-"""The recipe `folder`: images in folders, without labels: what `prefrm label` and a comparison of models
-take.
+"""The recipe `folder`: images in folders, without labels, as `prefrm label` takes them.
 
 The prompt of an image is the first that is found, in its folder and then in those above,
 
@@ -8,17 +7,10 @@ The prompt of an image is the first that is found, in its folder and then in tho
                                     images below
     prompt.txt                      of all images below
 
-<<<<<<< HEAD
-or else the name of the topmost folder that it is in, or, of an image in no other folder, its file name
-without a counter: "a red cat_1.png", "a red cat (2).png". In names without blanks, "_" stands for one. A
-name without a letter is no prompt. Images under one prompt are one group, or several if there are many.
-Hidden files and folders are not read.
-=======
 or else the name of the topmost folder that it is in, or, of an image beside these folders, its file name
 without a counter: "a red cat_1.png", "a red cat (2).png". In names without blanks, "_" stands for one. A name
 without a letter is no prompt. Images under one prompt are one group, or several if there are many. Hidden
 files and folders are not read.
->>>>>>> label16
 """
 
 import hashlib
