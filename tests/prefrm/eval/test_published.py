@@ -122,7 +122,7 @@ def test_a_dataset_is_shown_beside_what_is_published_on_it() -> None:
 
 
 def test_a_definition_that_cannot_be_computed_is_refused() -> None:
-    with pytest.raises(ConfigError, match="one of hpdv3, .*; received 'hpdv4'"):
+    with pytest.raises(ConfigError, match=r"one of hpdv3, .*; received 'hpdv4'"):
         choose_definitions(("hpdv4",))
     with pytest.raises(ConfigError, match="pickapic needs a tie threshold"):
         choose_definitions(("hpdv3", "pickapic"), fitted=False)
