@@ -66,7 +66,7 @@ def test_ctrl_c_is_one_line_and_the_next_run_takes_the_folder(tmp_path: Path) ->
     running = start(command, "quickstart", "--out", str(out), log=log)
     try:
         end = time.monotonic() + 120
-        while not list(out.glob("data/.building-*/*")):
+        while not list(out.glob("data/.building/*")):
             assert running.is_alive() and time.monotonic() < end
             time.sleep(0.01)
         os.kill(running.pid, signal.SIGINT)

@@ -26,8 +26,8 @@ def killed_run(out: Path) -> None:
     """What is there when a run is killed while it builds its data."""
     with make_room(out):
         pass
-    (out / "data" / ".building-x").mkdir(parents=True)
-    (out / "data" / ".building-x" / "train.parquet").write_text("half")
+    (out / "data" / ".building").mkdir(parents=True)
+    (out / "data" / ".building" / "train.parquet").write_text("half")
 
 
 def test_a_new_and_an_empty_folder_are_marked(tmp_path: Path) -> None:
