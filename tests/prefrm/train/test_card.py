@@ -91,7 +91,7 @@ def test_a_card_names_no_folder_of_the_machine(tmp_path: Path) -> None:
 
 
 def test_the_sources_of_the_data_and_their_licences(tmp_path: Path) -> None:
-    """Published data with a licence, the Hub's without one, a person's own, and a folder by hand."""
+    """Published data with a licence, the Hub's without one, one of a person, and a folder of no recipe."""
     infos = {
         "a": {
             "recipe": "hpdv3",
