@@ -1,4 +1,4 @@
-"""The commands `prefrm data list | build | inspect`: words in, words out; the work is done elsewhere.
+"""The commands `prefrm data list | build | inspect | push`: words in, words out; the work is done elsewhere.
 
 Results go to standard output, progress and warnings to standard error. A user's mistake is raised as a
 `PrefrmError`; the top-level application prints it.
@@ -22,11 +22,12 @@ from data_recipes.inspection import DatasetSummary, SplitSummary, inspect_datase
 from data_recipes.plan import Built, Progress
 from data_recipes.recipe import Recipe
 from data_recipes.registry import RECIPES, get_recipe
+from prefrm.data import push_dataset
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_file, require_writable_folder
-from prefrm.options import AsJson
+from prefrm.options import AsJson, HubName, Private
 from prefrm.progress import Advance, track
-from prefrm.records import read_groups
+from prefrm.records import read_groups, read_info
 
 __all__ = ["app", "show_progress"]
 
@@ -135,6 +136,18 @@ def inspect(
     _print_summary(summary)
     for path in drawn:
         print(f"wrote {path}")
+
+
+@app.command("push")
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder.")],
+    name: HubName,
+    private: Private = False,
+) -> None:
+    """Upload a dataset to the Hugging Face Hub, once its fingerprints are checked."""
+    pushed = push_dataset(folder, name, private=private)
+    counts = read_info(folder).splits.items()
+    print(f"{pushed}: {', '.join(f'{one.groups} {split} groups' for split, one in counts)}")
 
 
 def _require_writable(plot: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-__all__ = ["AsJson", "Device", "Dtype", "given_options", "with_options"]
+__all__ = ["AsJson", "Device", "Dtype", "HubName", "Private", "given_options", "with_options"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 Device = Annotated[str, typer.Option(help="auto (the first accelerator, or else the CPU), cpu, cuda:0, ...")]
@@ -16,6 +16,10 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option(help="of the backbone; auto is float32 on the CPU and bfloat16 elsewhere"),
 ]
+HubName = Annotated[
+    str, typer.Argument(metavar="ORG/NAME[@BRANCH]", help="a repository of the Hub, made if there is none")
+]
+Private = Annotated[bool, typer.Option("--private", help="only its owners may see the repository")]
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

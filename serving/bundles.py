@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from prefrm.errors import BundleError, ConfigError
-from prefrm.manifest import MANIFEST, Manifest, inspect_bundle, read_manifest
+from prefrm.hub import is_hub
+from prefrm.manifest import MANIFEST, Manifest, bundle_folder, inspect_bundle, read_manifest
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import BUNDLE_PARAMETER, judge_identity
 from serving.models import LoadedModel, ModelInfo, check_distinct
@@ -41,20 +42,21 @@ class NamedBundle:
 
 
 def name_bundle(text: str, default: str) -> NamedBundle:
-    """Read `[NAME[:VERSION]=]FOLDER`.
+    """Read `[NAME[:VERSION]=]BUNDLE`, and download it if it is `hf://org/name[@revision]`.
 
     Args:
         text: as given.
         default: the name of a bundle that is given without one.
 
     Raises:
-        BundleError: there is no such folder.
+        BundleError: there is no such folder, and none on the Hub.
     """
     named = re.fullmatch(r"([A-Za-z0-9._-]+)(?::([^=]*))?=(.+)", text, re.DOTALL)
-    if named is None or Path(text).is_dir():
-        name, version, folder = default, "1", Path(text)
+    if named is None or is_hub(text) or Path(text).is_dir():
+        name, version, target = default, "1", text
     else:
-        name, version, folder = named[1], named[2] or "1", Path(named[3])
+        name, version, target = named[1], named[2] or "1", named[3]
+    folder = bundle_folder(target)
     if not folder.is_dir():
         raise BundleError(f"{folder} is no folder; give the folder that `prefrm train` exported")
     return NamedBundle(name=name, version=version, folder=folder)

@@ -40,7 +40,8 @@ def serve(
     bundles: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME[:VERSION]=]BUNDLE...", help="Folders that training runs exported, and their names."
+            metavar="[NAME[:VERSION]=]BUNDLE...",
+            help="Folders that training runs exported or hf://org/name, and their names.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
@@ -157,7 +158,6 @@ def serve(
         compile=compile_,
         limits=limits.image,
     )
-    shelf = BundleShelf([name_bundle(text, model_name) for text in bundles or ()], repository, options)
     check_ports(host, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port})
     door = open_door(
         host,
@@ -167,6 +167,7 @@ def serve(
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,
     )
+    shelf = BundleShelf([name_bundle(text, model_name) for text in bundles or ()], repository, options)
     descriptions = shelf.check()
     metrics = Metrics()
     with or_exit(limits.load_s, f"loading takes longer than limits.load_s={limits.load_s:g} seconds"):

@@ -116,6 +116,21 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_names_of_the_package_are_imported_when_they_are_used() -> None:
+    code = (
+        "import sys, prefrm, prefrm.client; prefrm.Group, prefrm.WinMatrix, prefrm.connect; "
+        "prefrm.open_scorer; "
+        "heavy = {'torch', 'transformers', 'fastapi', 'huggingface_hub', 'pyarrow'} & set(sys.modules); "
+        "assert not heavy, heavy; assert set(prefrm.__all__) <= set(dir(prefrm))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    from prefrm.engine import Engine
+
+    assert prefrm.Engine is Engine
+    with pytest.raises(AttributeError, match="has no attribute 'absent'"):
+        _ = prefrm.absent
+
+
 @pytest.mark.parametrize(
     ("extra", "package", "version"),
     [

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from data_recipes.readers.part import Numbered, Part
 from prefrm.errors import DatasetError, missing_extra
+from prefrm.hub import HubRepository
 
 __all__ = ["HUB", "hub_commit", "hub_file", "hub_files", "hub_parts", "open_hub_file"]
 
@@ -109,10 +110,8 @@ def open_hub_file(source: str, path: str) -> IO[bytes]:
 
 
 def _split(source: str) -> tuple[str, str | None]:
-    repository, _, revision = source.removeprefix(HUB).strip("/").partition("@")
-    if repository.count("/") != 1 or not all(repository.split("/")):
-        raise DatasetError(f"{source} must be hf://org/name or hf://org/name@revision")
-    return repository, revision or None
+    found = HubRepository.parse(source, "dataset")
+    return found.name, found.revision
 
 
 def _hub() -> Any:

@@ -27,14 +27,16 @@ except ImportError as error:
 from prefrm.bundle.conversion import merge_bundle
 from prefrm.bundle.loading import Bundle, load_bundle
 from prefrm.bundle.merging import standalone
-from prefrm.bundle.writing import amend_bundle, write_bundle
+from prefrm.bundle.writing import amend_bundle, push_judge, write_bundle
 from prefrm.manifest import (
     MANIFEST,
     CalibrationRecord,
     Manifest,
+    bundle_folder,
     check_outside_bundles,
     inspect_bundle,
     is_added,
+    push_bundle,
     read_manifest,
     verify_files,
 )
@@ -45,11 +47,14 @@ __all__ = [
     "CalibrationRecord",
     "Manifest",
     "amend_bundle",
+    "bundle_folder",
     "check_outside_bundles",
     "inspect_bundle",
     "is_added",
     "load_bundle",
     "merge_bundle",
+    "push_bundle",
+    "push_judge",
     "read_manifest",
     "standalone",
     "verify_files",

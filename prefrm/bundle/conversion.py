@@ -8,7 +8,7 @@ from prefrm.bundle.loading import load_bundle
 from prefrm.bundle.merging import standalone
 from prefrm.bundle.writing import CARD, PLOTS, write_bundle
 from prefrm.errors import BundleError
-from prefrm.manifest import Manifest, check_outside_bundles, read_manifest
+from prefrm.manifest import Manifest, bundle_folder, check_outside_bundles, read_manifest
 
 __all__ = ["merge_bundle"]
 
@@ -19,15 +19,16 @@ def merge_bundle(source: Path | str, target: Path | str, dtype: torch.dtype | st
     Merged on the CPU. The new bundle has another digest: its weights are others.
 
     Args:
+        source: a folder, or `hf://org/name[@revision]`.
         dtype: of the merged weights, as in `Judge.from_base`; "auto" is float32, which loses nothing.
 
     Raises:
         BundleError: `source` is not an intact bundle, its base model is absent, it has no adapter, the merge
             fails its check (`standalone`), or `target` holds something other than a bundle or is inside one.
     """
-    root = Path(source)
     # Before the weights are loaded, not after it.
     check_outside_bundles(Path(target))
+    root = bundle_folder(source)
     manifest = read_manifest(root)
     if manifest.weights != "adapter":
         raise BundleError(f"{root} has no adapter to merge: its weights are whole already")

@@ -14,7 +14,7 @@ from prefrm.judge import Judge, JudgeProcessor, build_head
 from prefrm.judge.backbones import SHIPPED, BaseModel, family_of, find_base, load_backbone
 from prefrm.judge.model import resolve_device, resolve_dtype
 from prefrm.judge.weights import load_weights, read_weights_like
-from prefrm.manifest import Manifest, inspect_bundle, naming, verify_files
+from prefrm.manifest import Manifest, bundle_folder, inspect_bundle, naming, verify_files
 from prefrm.quiet import quiet
 
 __all__ = ["Bundle", "check_targets", "load_bundle"]
@@ -37,16 +37,18 @@ def load_bundle(
     """Check every file of a bundle against its manifest, then load the judge.
 
     Args:
+        folder: of the bundle, or `hf://org/name[@revision]`.
         device: as in `Judge.from_base`.
         dtype: as in `Judge.from_base`.
 
     Raises:
         BundleError: a file is missing, altered, not listed or of a refused kind, a weight is missing, of
-            another shape or unexpected, or the base model of an adapter is absent or has other weights.
+            another shape or unexpected, the base model of an adapter is absent or has other weights, or the
+            Hub has no such bundle.
         ConfigError: the device is not there, or `dtype` is none.
         MissingExtraError: its base model is quantized and bitsandbytes is not installed.
     """
-    root = Path(folder)
+    root = bundle_folder(folder)
     manifest = inspect_bundle(root)
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)

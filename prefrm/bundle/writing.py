@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from prefrm.bundle.loading import check_targets
 from prefrm.bundle.merging import standalone
 from prefrm.errors import BundleError
 from prefrm.files import write_folder_whole
+from prefrm.hub import HubRepository, in_hub_cache
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.manifest import (
     MANIFEST,
@@ -27,6 +29,7 @@ from prefrm.manifest import (
     hash_files,
     inspect_bundle,
     naming,
+    push_bundle,
     read_manifest,
     unlisted_files,
     verify_files,
@@ -34,11 +37,12 @@ from prefrm.manifest import (
 from prefrm.manifest.folder import HOST_PATHS
 from prefrm.quiet import quiet
 
-__all__ = ["amend_bundle", "write_bundle"]
+__all__ = ["amend_bundle", "push_judge", "write_bundle"]
 
 CARD = "README.md"
 PLOTS = "plots"
 NO_PLOTS: Mapping[str, bytes] = {}
+PLAIN_CARD = "# A preference judge\n\nSays which of two images answers a prompt better. Made with prefrm.\n"
 
 
 def write_bundle(
@@ -108,20 +112,30 @@ def amend_bundle(
     metrics: Mapping[str, Any],
     card: str,
     plots: Mapping[str, bytes] = NO_PLOTS,
+    out: Path | str | None = None,
 ) -> Manifest:
     """Replace what a bundle says of itself; its weights stay. Whole or not at all, as `write_bundle`.
 
+    Args:
+        out: where the amended bundle is written, and `folder` left as it is; None is `folder`.
+
     Raises:
-        BundleError: `folder` holds no intact bundle, `metrics` are no JSON, or a plot is no picture.
+        BundleError: `folder` holds no intact bundle, `metrics` are no JSON, or a plot is no picture; the
+            target is in the Hub's cache, or holds something other than a bundle.
     """
-    target = Path(folder)
-    before = read_manifest(target)
-    verify_files(target, before)
+    source = Path(folder)
+    target = source if out is None else Path(out)
+    if out is None:
+        _refuse_cache(target)
+    else:
+        _check_replaceable(target)
+    before = read_manifest(source)
+    verify_files(source, before)
     plain = _plain(metrics)
     with write_folder_whole(target) as partial:
         for path in before.files:
             if path != CARD and not path.startswith(f"{PLOTS}/"):
-                _link(target / path, partial / path)
+                (_link if out is None else _copy)(source / path, partial / path)
         _write_card(partial, card, plots)
         manifest = replace(before, calibration=calibration, metrics=plain, files=hash_files(partial))
         (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
@@ -129,7 +143,45 @@ def amend_bundle(
     return manifest
 
 
+def push_judge(
+    judge: Judge,
+    name: str,
+    *,
+    calibration: CalibrationRecord | None = None,
+    data_fingerprint: str = "",
+    metrics: Mapping[str, Any] | None = None,
+    card: str = PLAIN_CARD,
+    private: bool = False,
+) -> HubRepository:
+    """Upload a judge as a bundle that records what is given here, as in `write_bundle`, and nothing else.
+
+    `push_bundle` uploads a bundle with everything that it records already.
+
+    Raises:
+        BundleError: as `write_bundle` and `push_bundle`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        write_bundle(
+            bundle,
+            judge,
+            calibration=calibration,
+            data_fingerprint=data_fingerprint,
+            metrics=metrics or {},
+            card=card,
+        )
+        return push_bundle(bundle, name, private=private)
+
+
+def _refuse_cache(target: Path) -> None:
+    if in_hub_cache(target):
+        raise BundleError(
+            f"{target} is in the cache of the Hub, which must not change; choose another folder"
+        )
+
+
 def _check_replaceable(target: Path) -> None:
+    _refuse_cache(target)
     check_outside_bundles(target)
     if not target.exists():
         return
@@ -189,6 +241,11 @@ def _link(source: Path | str, target: Path | str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
 
 
 def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:

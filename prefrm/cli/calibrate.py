@@ -10,7 +10,10 @@ import typer
 from prefrm.cli.local import Local
 from prefrm.cli.shared import AsJson, Data, print_not_judged, require_judged
 from prefrm.errors import ConfigError
+from prefrm.files import require_writable_folder
+from prefrm.hub import is_hub
 from prefrm.options import with_options
+from prefrm.scorers import is_url
 
 if TYPE_CHECKING:
     from prefrm.bundle import CalibrationRecord, Manifest
@@ -21,11 +24,19 @@ __all__ = ["calibrate"]
 
 @with_options
 def calibrate(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="the folder of a bundle, which is amended")],
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="the folder of a bundle, or hf://org/name with --out")
+    ],
     data: Data,
     split: Annotated[
         str, typer.Option(help="the split to fit to; one that the judge was not trained on")
     ] = "validation",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="write the calibrated bundle there; by default, the bundle is amended in its place"
+        ),
+    ] = None,
     as_json: AsJson = False,
     *,
     local: Local,
@@ -34,17 +45,24 @@ def calibrate(
 
     The exit status is 1 if nothing could be judged.
     """
-    from prefrm.bundle import read_manifest
+    from prefrm.bundle import bundle_folder, read_manifest
     from prefrm.records import count_groups
 
-    if "://" in bundle:
+    if is_url(bundle):
         raise ConfigError(f"a calibration is written into a bundle's folder; received the URL {bundle}")
-    before = read_manifest(bundle)
+    if out is not None:
+        require_writable_folder(out, "--out")
+    elif is_hub(bundle):
+        raise ConfigError(
+            f"{bundle} is on the Hub and stays as it is; --out FOLDER takes the calibrated bundle"
+        )
+    folder = bundle_folder(bundle)
+    before = read_manifest(folder)
     count_groups(data, split)
     _check_unseen(before, data, split)
-    scored, record = _fit(bundle, data, split, local)
-    after = _amend(Path(bundle), record)
-    print(f"amended: {after.describe()}", file=sys.stderr)
+    scored, record = _fit(folder, data, split, local)
+    after = _amend(folder, record, out)
+    print(f"{'amended' if out is None else out}: {after.describe()}", file=sys.stderr)
     numbers = {"before": _numbers(scored, before.calibration), "after": _numbers(scored, record)}
     if as_json:
         report = {"split": split, "pairs": record.pairs, **numbers, "digest": after.digest}
@@ -55,7 +73,10 @@ def calibrate(
         described = "uncalibrated" if found is None else found.describe()
         log_loss, ece = numbers[when]["log_loss"], numbers[when]["ece"]
         print(f"{when}: log loss {log_loss:.4f}, calibration error {ece:.4f} ({described})")
-    print(f"held-out numbers were of the earlier calibration and are gone: prefrm eval {bundle} DATA --amend")
+    print(
+        "held-out numbers were of the earlier calibration and are gone: "
+        f"prefrm eval {out or bundle} DATA --amend"
+    )
 
 
 def _check_unseen(manifest: "Manifest", data: Path, split: str) -> None:
@@ -68,7 +89,7 @@ def _check_unseen(manifest: "Manifest", data: Path, split: str) -> None:
         )
 
 
-def _fit(bundle: str, data: Path, split: str, local: Local) -> "tuple[Evaluation, CalibrationRecord]":
+def _fit(bundle: Path, data: Path, split: str, local: Local) -> "tuple[Evaluation, CalibrationRecord]":
     """The judge as it is without calibration, measured on the split, and the calibration for it."""
     from prefrm.bundle import CalibrationRecord, load_bundle
     from prefrm.engine import Engine
@@ -84,14 +105,18 @@ def _fit(bundle: str, data: Path, split: str, local: Local) -> "tuple[Evaluation
     return scored, record
 
 
-def _amend(bundle: Path, record: "CalibrationRecord") -> "Manifest":
+def _amend(bundle: Path, record: "CalibrationRecord", out: Path | None) -> "Manifest":
     """Record the calibration; numbers that were measured under another one go."""
     from prefrm.bundle import amend_bundle
     from prefrm.eval import results_section, with_calibration, with_results
 
     card = with_calibration((bundle / "README.md").read_text(encoding="utf-8"), record.describe())
     return amend_bundle(
-        bundle, calibration=record, metrics={}, card=with_results(card, results_section(None, None))
+        bundle,
+        calibration=record,
+        metrics={},
+        card=with_results(card, results_section(None, None)),
+        out=out,
     )
 
 

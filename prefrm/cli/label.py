@@ -14,6 +14,7 @@ from prefrm.cli.shared import (
     Split,
     Target,
     identity,
+    one_commit,
     open_scorer,
     print_not_judged,
     require_judge,
@@ -74,6 +75,7 @@ def label(
         require_judge(target, remote)
         data = build_groups(images, out)
     total = count_groups(data, split)
+    target = one_commit(target)
     with open_scorer(target, pairs, remote, local) as scorer, track("labelling", total) as advance:
         judge = identity(target, scorer, pairs)
         summary = labelling.label(scorer, read_groups(data, split), out, judge=judge, progress=advance)

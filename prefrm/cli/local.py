@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from prefrm.errors import ConfigError
 from prefrm.options import Device, Dtype, given_options
+from prefrm.scorers import is_url
 
 __all__ = ["Local"]
 
@@ -18,7 +19,7 @@ class Local:
     def require_bundle(self, *targets: str | None) -> None:
         """Raise `ConfigError` if an option was given and each of these bundles or URLs is a URL."""
         given = given_options(self)
-        if given and all("://" in target for target in targets if target is not None):
+        if given and all(is_url(target) for target in targets if target is not None):
             raise ConfigError(
                 f"{given}: for a bundle on this machine; the server behind {targets[0]} decides by itself, "
                 "by the options of `prefrm serve`"

@@ -18,6 +18,7 @@ from prefrm.cli.calibrate import calibrate
 from prefrm.cli.check_trainer import check_trainer
 from prefrm.cli.evaluate import evaluate
 from prefrm.cli.label import label
+from prefrm.cli.push import push
 from prefrm.cli.quickstart import quickstart
 from prefrm.cli.score import score
 from prefrm.cli.train import train
@@ -100,6 +101,7 @@ def _add_commands() -> None:
     app.command()(calibrate)
     app.command()(score)
     app.command()(label)
+    app.command()(push)
     app.command(name="check-trainer")(check_trainer)
     app.add_typer(bench, name="bench")
 

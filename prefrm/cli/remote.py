@@ -10,6 +10,7 @@ import typer
 
 from prefrm.errors import ConfigError
 from prefrm.options import given_options
+from prefrm.scorers import is_url
 
 if TYPE_CHECKING:
     from prefrm.client import RemoteScorer
@@ -46,7 +47,7 @@ class Remote:
     def require_url(self, *targets: str | None) -> None:
         """Raise `ConfigError` if an option was given and none of these bundles or URLs is a URL."""
         given = given_options(self)
-        if given and not any("://" in target for target in targets if target is not None):
+        if given and not any(is_url(target) for target in targets if target is not None):
             raise ConfigError(f"{given}: for a judge behind a URL; {targets[0]} is a bundle on this machine")
 
     def connect(self, url: str) -> "RemoteScorer":

@@ -15,6 +15,7 @@ from prefrm.display import one_line
 from prefrm.errors import ConfigError
 from prefrm.options import AsJson
 from prefrm.protocol import judge_identity
+from prefrm.scorers import is_url
 
 if TYPE_CHECKING:
     from prefrm.winmatrix import Scorer
@@ -26,6 +27,7 @@ __all__ = [
     "Split",
     "Target",
     "identity",
+    "one_commit",
     "open_scorer",
     "print_not_judged",
     "require_judge",
@@ -36,7 +38,7 @@ Target = Annotated[
     str,
     typer.Argument(
         metavar="BUNDLE|URL",
-        help="a bundle, or grpc://host:port/model; several replicas: grpc://a:8001,b:8001/model",
+        help="a bundle: its folder or hf://org/name; or grpc://host:port/model; several replicas: grpc://a:8001,b:8001/model",
     ),
 ]
 Data = Annotated[Path, typer.Argument(help="a dataset folder, as `prefrm data build` writes it")]
@@ -61,7 +63,7 @@ def open_scorer(
     `pairs` is the budget of an engine, None for all; `remote` has the options of a connection, `local` those
     of a bundle.
     """
-    if "://" in target:
+    if is_url(target):
         if pairs is not None:
             raise ConfigError(
                 f"--pairs {pairs}: the server decides how many pairs it judges; give it to `prefrm serve`"
@@ -69,15 +71,16 @@ def open_scorer(
         with (remote or Remote()).connect(target) as scorer:
             yield scorer
         return
-    from prefrm.manifest import inspect_bundle
+    from prefrm.manifest import bundle_folder, inspect_bundle
 
-    manifest = inspect_bundle(target)
+    folder = bundle_folder(target)
+    manifest = inspect_bundle(folder)
     # torch takes seconds to import.
     from prefrm.engine import Engine
 
     options = local or Local()
     engine = Engine.from_bundle(
-        target,
+        folder,
         device=options.device,
         dtype=options.dtype,
         pairs="all" if pairs is None else pairs,
@@ -86,15 +89,22 @@ def open_scorer(
     yield engine
 
 
+def one_commit(target: str) -> str:
+    """`target`, or the folder of what it names on the Hub: one commit, whatever its branch does meanwhile."""
+    from prefrm.manifest import bundle_folder
+
+    return target if is_url(target) else str(bundle_folder(target))
+
+
 def require_judge(target: str, remote: Remote | None = None) -> None:
     """Raise before anything else is scored if `target` is no bundle, or if nobody answers there."""
-    if "://" in target:
+    if is_url(target):
         with open_scorer(target, remote=remote) as scorer:
             identity(target, scorer)
             return
-    from prefrm.manifest import inspect_bundle
+    from prefrm.manifest import bundle_folder, inspect_bundle
 
-    inspect_bundle(target)
+    inspect_bundle(bundle_folder(target))
 
 
 def identity(target: str, scorer: "Scorer", pairs: int | None = None) -> str:
@@ -103,9 +113,9 @@ def identity(target: str, scorer: "Scorer", pairs: int | None = None) -> str:
 
     if isinstance(scorer, RemoteScorer):
         return scorer.identity()
-    from prefrm.manifest import read_manifest
+    from prefrm.manifest import bundle_folder, read_manifest
 
-    return judge_identity(read_manifest(target).digest, pairs)
+    return judge_identity(read_manifest(bundle_folder(target)).digest, pairs)
 
 
 def print_not_judged(candidates: Iterable[tuple[str, int, str]]) -> None:

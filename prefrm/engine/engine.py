@@ -163,6 +163,10 @@ class Engine:
     ) -> "Engine":
         """The engine of a bundle, with the calibration that its manifest records, if any.
 
+        Args:
+            path: a folder, or `hf://org/name[@revision]`; other arguments are as in the class and in
+                `Judge.from_base`.
+
         Raises:
             BundleError, ConfigError: as `prefrm.bundle.load_bundle`.
         """

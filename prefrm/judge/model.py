@@ -8,12 +8,14 @@ R readouts, V depths of image features, D hidden.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from prefrm.errors import ConfigError
+from prefrm.hub import HubRepository
 from prefrm.judge.attention import Attend, segment_attention, use_attend
 from prefrm.judge.backbones import BaseModel, Family, family_of, find_base, load_backbone
 from prefrm.judge.batch import JudgeBatch
@@ -90,6 +92,53 @@ class Judge(nn.Module):
         processor = JudgeProcessor.load(base.folder, backbone.config, spec, get_template(spec.template))
         head = build_head(spec, backbone.get_output_embeddings().in_features)
         return cls(backbone, head, processor, spec, base).to(device).eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: Path | str,
+        *,
+        revision: str | None = None,
+        device: torch.device | str = "auto",
+        dtype: torch.dtype | str = "auto",
+    ) -> "Judge":
+        """The judge of a bundle: a folder, or a repository of the Hub.
+
+        `prefrm.engine.Engine.from_bundle` also applies the calibration that the bundle records.
+
+        Args:
+            name: a folder, `org/name`, or `hf://org/name[@revision]`.
+            revision: branch, tag or commit of the repository.
+            device: as in `from_base`.
+            dtype: as in `from_base`.
+
+        Raises:
+            BundleError, ConfigError, MissingExtraError: as `prefrm.bundle.load_bundle`.
+        """
+        # A bundle is made of judges; it is imported by those who want one.
+        from prefrm.bundle import load_bundle
+
+        if Path(name).is_dir():
+            if revision is not None:
+                raise ConfigError(f"{name} is a folder, which has no revision {revision!r}; leave it out")
+            return load_bundle(name, device, dtype).judge
+        repository = HubRepository.parse(name, "model", revision)
+        return load_bundle(str(repository), device, dtype).judge
+
+    def push_to_hub(self, name: str, **contents: Any) -> str:
+        """Upload the judge as a bundle; returns the `hf://` name of the new commit.
+
+        Args:
+            name: `org/name`, or `org/name@branch`.
+            contents: what the bundle records, and whether it is private: as in `prefrm.bundle.push_judge`. A
+                bundle with everything that it records already is uploaded by `prefrm.bundle.push_bundle`.
+
+        Raises:
+            BundleError, MissingExtraError: as `prefrm.bundle.push_judge`.
+        """
+        from prefrm.bundle import push_judge
+
+        return str(push_judge(self, name, **contents))
 
     @property
     def model(self) -> Any:

@@ -22,6 +22,7 @@ from prefrm.manifest.inspection import (
     verify_files,
 )
 from prefrm.manifest.manifest import CalibrationRecord, Manifest
+from prefrm.manifest.published import bundle_folder, push_bundle
 from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "FileRecord",
     "JudgeSpec",
     "Manifest",
+    "bundle_folder",
     "check_checkpoint",
     "check_outside_bundles",
     "check_path",
@@ -37,6 +39,7 @@ __all__ = [
     "inspect_bundle",
     "is_added",
     "naming",
+    "push_bundle",
     "read_manifest",
     "stored_numbers",
     "unlisted_files",

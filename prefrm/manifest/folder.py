@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from prefrm.display import shortened
 from prefrm.errors import BundleError, ConfigError, MissingExtraError, PrefrmError
+from prefrm.hub import in_hub_cache
 
 __all__ = [
     "HOST_PATHS",
@@ -197,7 +198,7 @@ def _entries(root: Path) -> Iterator[os.DirEntry[str]]:
 def _homes(root: Path) -> list[Path]:
     """The folders in which a bundle's files may lie: its own and, in the Hub's cache, that of the blobs."""
     real = root.resolve()
-    return [real, real.parent.parent / "blobs"] if real.parent.name == "snapshots" else [real]
+    return [real, real.parent.parent / "blobs"] if in_hub_cache(root) else [real]
 
 
 def _sha256(path: Path) -> str:

@@ -13,7 +13,9 @@ __all__ = ["export"]
 
 
 def export(
-    bundle: Annotated[Path, typer.Argument(help="The folder that a training run exported.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="The folder that a training run exported, or hf://org/name.")
+    ],
     to: Annotated[
         Literal["merged", "triton"],
         typer.Option(

@@ -15,7 +15,14 @@ from google.protobuf import text_format
 from google.protobuf.json_format import ParseDict
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from prefrm.bundle import Manifest, check_outside_bundles, is_added, read_manifest, verify_files
+from prefrm.bundle import (
+    Manifest,
+    bundle_folder,
+    check_outside_bundles,
+    is_added,
+    read_manifest,
+    verify_files,
+)
 from prefrm.errors import ConfigError
 from prefrm.files import write_folder_whole
 from prefrm.protocol import BUNDLE_PARAMETER, DEFAULT_MODEL, judge_identity
@@ -44,6 +51,7 @@ def write_repository(bundle: Path, out: Path, *, name: str = DEFAULT_MODEL) -> M
         ConfigError: `out` exists, or `name` is no name of a model.
         BundleError: `bundle` is no intact bundle, or `out` is inside one.
     """
+    bundle = bundle_folder(bundle)
     manifest = read_manifest(bundle)
     facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: judge_identity(manifest.digest)}
     model = ModelInfo(name=name, facts=facts)

@@ -1,0 +1,166 @@
+"""Preference groups in Python: from a dataset folder or from the Hub, and a folder pushed to the Hub.
+
+A pushed dataset is the folder that `prefrm data build` wrote: one parquet file for each split, which
+`datasets.load_dataset` reads as well, and `dataset.json`. Loaded again, it has the same fingerprint.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefrm.errors import DatasetError
+from prefrm.hub import HubRepository, is_hub
+from prefrm.records import (
+    DatasetInfo,
+    PreferenceGroup,
+    count_groups,
+    fingerprint,
+    read_groups,
+    read_info,
+    split_file,
+    write_info,
+)
+
+__all__ = ["LoadedGroups", "load_groups", "push_dataset"]
+
+INFO = "dataset.json"
+CARD = "README.md"
+# Licences that the Hub knows by this name, in small letters; it refuses a card with an unknown one.
+HUB_LICENCES = ("Apache-2.0", "CC-BY-4.0", "CC-BY-NC-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedGroups:
+    """The preference groups of a split, read from the disk each time they are iterated over.
+
+    Attributes:
+        folder: of the dataset; in the Hub's cache, it is named by the commit.
+        split: its name.
+    """
+
+    folder: Path
+    split: str
+
+    def __iter__(self) -> Iterator[PreferenceGroup]:
+        return read_groups(self.folder, self.split)
+
+    def __len__(self) -> int:
+        return count_groups(self.folder, self.split)
+
+    def fingerprint(self) -> str:
+        """The sha256 over the content of all groups; reads them all."""
+        return fingerprint(self)
+
+
+def load_groups(source: Path | str, split: str = "train", *, revision: str | None = None) -> LoadedGroups:
+    """The groups of a split of a dataset folder or of `hf://org/name[@revision]`.
+
+    Of a dataset on the Hub, only that split is downloaded, into the Hub's cache.
+
+    Args:
+        source: a folder that `prefrm data build` wrote, or the name of one that `push_dataset` pushed.
+        split: train, validation or test.
+        revision: branch, tag or commit; for the Hub alone, where `source` names none.
+
+    Raises:
+        DatasetError: there is no such folder, dataset or split, or the Hub cannot be reached.
+        MissingExtraError: pyarrow or `huggingface_hub` is not installed.
+    """
+    if not is_hub(source):
+        if revision is not None:
+            raise DatasetError(f"{source} is a folder, which has no revision {revision!r}; leave it out")
+        split_file(source, split)
+        return LoadedGroups(folder=Path(source), split=split)
+    repository = HubRepository.parse(source, "dataset", revision)
+    advice = f"build one from it: prefrm data build table --set source={repository}"
+    folder = repository.file(INFO, absent=f"it is not a dataset of prefrm; {advice}").parent
+    splits = read_info(folder).fingerprints
+    if split not in splits:
+        raise DatasetError(f"{repository} has no split {split!r}; it has {', '.join(splits)}")
+    # Of the same commit, should the branch move.
+    commit = replace(repository, revision=folder.name)
+    return LoadedGroups(folder=commit.download([INFO, f"{split}.parquet"]), split=split)
+
+
+def push_dataset(folder: Path | str, name: str, *, private: bool = False) -> HubRepository:
+    """Upload a dataset folder, after its splits are checked; a dataset that the branch held is replaced.
+
+    Absolute paths in the options are shortened to their last part: they name folders of this machine.
+
+    Args:
+        name: `org/name`, or `org/name@branch`.
+        private: whether only its owners may see it.
+
+    Returns:
+        The repository at the new commit.
+
+    Raises:
+        DatasetError: it is not a dataset folder, a split is not what `dataset.json` says, the Hub refuses the
+            upload, or the repository holds something else.
+        MissingExtraError: pyarrow or `huggingface_hub` is not installed.
+    """
+    root, repository = Path(folder), HubRepository.parse(name, "dataset")
+    info = read_info(root)
+    for split, recorded in info.fingerprints.items():
+        if fingerprint(read_groups(root, split)) != recorded:
+            raise DatasetError(
+                f"{split_file(root, split)} is not what {root / INFO} says; build the dataset again"
+            )
+    files: dict[str, Path | bytes] = {
+        INFO: _info_bytes(_without_folders(info)),
+        CARD: _card(info, replace(repository, revision=None)).encode(),
+    }
+    files |= {f"{split}.parquet": split_file(root, split) for split in info.fingerprints}
+    return repository.upload(files, mark=INFO, message="Upload preference groups", private=private)
+
+
+def _without_folders(info: DatasetInfo) -> DatasetInfo:
+    options: Mapping[str, Any] = {name: _shown(value) for name, value in info.options.items()}
+    return replace(
+        info, options=options, apart_from={str(_shown(path)): mark for path, mark in info.apart_from.items()}
+    )
+
+
+def _shown(value: object) -> object:
+    is_path = isinstance(value, str | Path) and Path(value).is_absolute()
+    return Path(str(value)).name if is_path else value
+
+
+def _info_bytes(info: DatasetInfo) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        write_info(folder, info)
+        return (Path(folder) / INFO).read_bytes()
+
+
+def _card(info: DatasetInfo, repository: HubRepository) -> str:
+    """The README.md of the dataset, with the metadata by which `datasets` finds the splits."""
+    licence = [f"license: {info.licence.lower()}"] if info.licence in HUB_LICENCES else []
+    paths = [
+        line for split in info.fingerprints for line in (f"  - split: {split}", f"    path: {split}.parquet")
+    ]
+    counts = [
+        f"| {split} | {n.groups} | {n.candidates} | {n.strict} | {n.ties} |"
+        for split, n in info.splits.items()
+    ]
+    lines = [
+        *(
+            "---",
+            *licence,
+            "tags:",
+            "- prefrm",
+            "configs:",
+            "- config_name: default",
+            "  data_files:",
+            *paths,
+            "---",
+        ),
+        *("", f"# Preference groups of `{info.recipe}`", ""),
+        "Prompts, images that answer them, and comparisons of these images. Made with `prefrm data build`.",
+        *("", f"- licence: {info.licence or 'not stated'}", f"- source: {info.source or 'not stated'}", ""),
+        *("| split | groups | images | strict comparisons | ties |", "| --- | ---: | ---: | ---: | ---: |"),
+        *(*counts, "", "```python", "from prefrm.data import load_groups", ""),
+        *(f'groups = load_groups("{repository}", "{next(iter(info.fingerprints))}")', "```", ""),
+    ]
+    return "\n".join(lines)
