@@ -3,7 +3,8 @@
 `transformers` looks attention functions up by name and gives them the keyword arguments of the model's
 forward pass. The one that is registered here calls the `attend` among them: of a training batch one of this
 module, of the engine's passes that of `prefrm.engine.reading`. Activation checkpointing keeps these arguments
-for the forward pass that it repeats. A forward pass without `attend` is that of `transformers`.
+for the forward pass that it repeats. A forward pass without `attend`, of rows without padding, is that of
+`transformers`.
 
 On a CPU, attention is computed level by level of the trees, each segment's queries against its own keys and
 those of the segments that it sees, gathered: no score is computed that a mask would hide, but for padding. On

@@ -38,7 +38,7 @@ class TokenLayout:
         image_token_id: the placeholder that stands for an image.
 
     Raises:
-        ConfigError: an answer is not a single token.
+        ConfigError: an answer is not a single token, or no text stands where a segment of the tree needs it.
     """
 
     def __init__(
@@ -54,8 +54,12 @@ class TokenLayout:
         self.again, self.question = (
             ([], last) if rendered.after is None else (last, self._encode(rendered.after))
         )
+        if not self.instruction and not self.first:
+            raise ConfigError(f"the chat template leaves no text before the first image of {template.id!r}")
         self.suffixes: list[list[int]] = []
         if template.suffixes is not None:
+            if not self.question:
+                raise ConfigError(f"the chat template leaves no text after the suffix of {template.id!r}")
             *close, end = self.question
             self.suffixes = [[*self._encode(text), *close] for text in template.suffixes]
             self.question = [end]
