@@ -73,9 +73,11 @@ def _load(root: Path, manifest: Manifest, dtype: torch.dtype) -> Judge:
 
 
 def _try(processor: JudgeProcessor) -> None:
-    """Raise if a comparison of two small images cannot even be prepared."""
+    """Raise if a comparison of two small images cannot even be prepared, or is too long for the model."""
     image = processor.prepare_image(Image.new("RGB", (TRIED_SIDE, TRIED_SIDE)))
-    processor.tree("a red cube", {0: image, 1: image}).answers([(0, 1)])
+    tree = processor.tree("a red cube", {0: image, 1: image})
+    if not tree.readable([(0, 1)]):
+        raise ConfigError(tree.refused[0, 1])
 
 
 def _adapted(backbone: Any, folder: Path) -> PeftModel:
