@@ -26,6 +26,9 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
+from prefrm.judge import JudgeProcessor, JudgeSpec
+from prefrm.prompts import Template
+
 QWEN_SPECIALS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -73,6 +76,29 @@ LLAVA_TEMPLATE = (
     "<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+# Adds an arrow to a message and nothing else.
+PLAIN_TEMPLATE = (
+    "{% for item in messages[0]['content'] %}"
+    "{% if item['type'] == 'image' %}<|image_pad|>{% else %}{{ item['text'] }}{% endif %}"
+    "{% endfor %}->"
+)
+SHORT = {
+    "joint": Template(
+        id="j", instruction="P:", first=" 1:", second=" 2:", again=" p:", question="?", answers=("1", "2")
+    ),
+    "late": Template(
+        id="l",
+        instruction="P:",
+        question="?",
+        first=" I:",
+        again=" p:",
+        suffixes=(" one", " two!"),
+        answers=("1", "2"),
+    ),
+    "alone": Template(id="a", instruction="P:", first=" I:", question="?"),
+}
+"""A template for each attention, of few letters: each is a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +293,21 @@ TINY: dict[str, Tiny] = {
         chat_template=IDEFICS_TEMPLATE,
     ),
 }
+
+
+def build_processor(
+    template: Template, model_type: str = "qwen2_5_vl", tokenizer: Any = None
+) -> JudgeProcessor:
+    """The processor of a judge that is asked with `template`, without a model."""
+    tiny = TINY[model_type]
+    tokenizer = tokenizer or build_tokenizer(tiny.chat_template, tiny.specials)
+    spec = JudgeSpec(
+        base_model="tiny",
+        head="scalar" if template.attention == "alone" else "verdict",
+        attention=template.attention,
+        ties=template.ties,
+    )
+    return JudgeProcessor(tokenizer, tiny.image_processor(), tiny.config(tokenizer, 32), spec, template)
 
 
 def save_checkpoint(folder: Path, model_type: str = "qwen2_5_vl", width: int = 32) -> Path:

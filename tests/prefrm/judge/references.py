@@ -1,6 +1,6 @@
 """What `transformers` itself makes of a comparison: the family's own processor and its own forward pass.
 
-So its own tokens, its own positions and its own merging of image features.
+So its own tokens, its own positions, its own merging of image features and its own attention and masks.
 """
 
 from typing import Any
@@ -54,4 +54,6 @@ def own_reading(judge: Judge, prompt: str, shown: list[Image.Image]) -> tuple[li
     text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
     processor = own_processor(judge.family.model_type, tokenizer, judge.processor.image_processor)
     inputs = processor(text=[text], images=shown, return_tensors="pt")
-    return inputs["input_ids"][0].tolist(), judge.model(**inputs).logits[0, -1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge.model.get_decoder().config, "_attn_implementation", "eager")
+        return inputs["input_ids"][0].tolist(), judge.model(**inputs).logits[0, -1]

@@ -8,8 +8,8 @@ import torch
 
 from prefrm.engine import Engine
 from prefrm.judge import Judge, JudgeSpec, build_head, log_odds, loss_of
-from prefrm.media import decode
 from prefrm.winmatrix import Group
+from tests.prefrm.judge.comparing import batch_of, prepared
 
 HALF = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 KINDS = {
@@ -63,7 +63,7 @@ def test_states_and_outcomes_of_half_precision_are_converted_first(fields: dict,
 
 
 @HALF
-@pytest.mark.parametrize("fields", [{}, {"attention": "isolated"}, {"head": "scalar"}], ids=str)
+@pytest.mark.parametrize("fields", [{}, {"attention": "joint"}, {"head": "scalar"}], ids=str)
 def test_what_is_trained_on_under_autocast_is_the_engines_head_on_the_same_states(
     tiny_checkpoint: Any, png: Callable[..., bytes], fields: dict, dtype: torch.dtype
 ):
@@ -71,10 +71,7 @@ def test_what_is_trained_on_under_autocast_is_the_engines_head_on_the_same_state
     torch.manual_seed(0)
     judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), **fields), "cpu")
     images = (png(0), png(1))
-    group = judge.processor.prepare_group(
-        "a red kite", [judge.processor.prepare_image(decode(image)) for image in images], [(0, 1), (1, 0)]
-    )
-    batch = judge.processor.collate_groups([group])
+    batch = batch_of(judge, "a red kite", prepared(judge, images))
     states: list[tuple[torch.Tensor, ...]] = []
     read = judge.head.read
 

@@ -1,4 +1,4 @@
-"""Images and pairs to tensors."""
+"""Images to tensors, and the files of a processor."""
 
 import json
 import shutil
@@ -42,46 +42,10 @@ def test_an_impossible_aspect_ratio_is_refused(judge: Judge):
         judge.processor.prepare_image(Image.new("RGB", (401, 1)))
 
 
-def test_a_comparison_longer_than_the_model_reads_is_refused(judge: Judge, png):
-    image = prepare(judge, png, 0)
-    with pytest.raises(RecordError, match=r"the model reads 512: the prompt has 1000 characters"):
-        judge.processor.prepare_pair("x" * 1000, image, image)
-
-
 def test_a_prompt_far_too_long_is_refused_before_it_is_tokenized(judge: Judge, monkeypatch):
     monkeypatch.setattr(type(judge.processor.layout), "prompt", lambda *_: pytest.fail("it was tokenized"))
     with pytest.raises(RecordError, match="2000000 characters and the model reads 512 tokens"):
-        judge.processor.frame("x " * 1_000_000)
-
-
-def test_a_prompt_that_is_stated_twice_takes_its_tokens_twice(tiny_checkpoint: Path, png):
-    lengths = {}
-    for template in ("match-v1", "match-twice-v1"):
-        judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), template=template), "cpu")
-        image = prepare(judge, png, 0)
-        short, long = (judge.processor.prepare_pair("x" * n, image, image) for n in (5, 9))
-        assert short.positions_AL.shape[1] == len(short.ids_L)
-        lengths[template] = len(long.ids_L) - len(short.ids_L)
-    assert lengths == {"match-v1": 4, "match-twice-v1": 8}
-
-
-@pytest.mark.parametrize("more", [0, 5])
-def test_collation_pads_on_the_right_and_keeps_the_order_shown(judge: Judge, png, more: int):
-    wide, tall = prepare(judge, png, 0), prepare(judge, png, 1, width=16, height=64)
-    pairs = [judge.processor.prepare_pair(text, wide, tall) for text in ("short", "a longer prompt")]
-    longest = max(map(len, pairs))
-    batch = judge.processor.collate(pairs, longest + more if more else 0)
-    assert len(batch) == 2 and batch.ids_BL.shape[1] == batch.mask.shape[1] == longest + more
-    assert batch.images == ((wide, tall), (wide, tall))
-    assert batch.distinct_images == [wide, tall]
-    lengths = [len(pair.ids_L) for pair in pairs]
-    assert batch.mask.sum(dim=1).tolist() == lengths
-    for row, pair in enumerate(pairs):
-        n = lengths[row]
-        assert torch.equal(batch.ids_BL[row, :n], pair.ids_L)
-        assert torch.equal(batch.positions_ABL[:, row, :n], pair.positions_AL)
-        assert batch.mask[row, :n].all() and not batch.mask[row, n:].any()
-    assert not (batch.ids_BL[0, lengths[0] :] == judge.processor.layout.image_token_id).any()
+        judge.processor.tree("x " * 1_000_000, {})
 
 
 def test_saved_files_prepare_the_same_tensors(tiny_checkpoint: Path, tmp_path: Path, png):
@@ -91,9 +55,11 @@ def test_saved_files_prepare_the_same_tensors(tiny_checkpoint: Path, tmp_path: P
     again = type(judge.processor).load(tmp_path, judge.model.config, spec, judge.processor.template)
     image, same = prepare(judge, png, 0), again.prepare_image(decode(png(0)))
     assert torch.equal(image.pixels, same.pixels) and image.grid == same.grid
-    assert torch.equal(
-        judge.processor.prepare_pair("a", image, image).ids_L, again.prepare_pair("a", same, same).ids_L
+    one, other = (
+        processor.collate([(processor.tree("a", {0: image, 1: image}), [(0, 1)])]).ids_T
+        for processor in (judge.processor, again)
     )
+    assert torch.equal(one, other)
 
 
 def test_the_files_of_an_older_checkpoint_are_understood(tiny_checkpoint: Path, tmp_path: Path, png):

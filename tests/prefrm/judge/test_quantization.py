@@ -10,9 +10,9 @@ from bitsandbytes.nn import Linear4bit
 from torch import nn
 
 from prefrm.errors import ConfigError, MissingExtraError
-from prefrm.judge import Judge, JudgeSpec
+from prefrm.judge import Judge, JudgeBatch, JudgeSpec
 from prefrm.judge.quantization import dequantize
-from prefrm.media import decode
+from tests.prefrm.judge.comparing import batch_of, prepared
 
 # QLoRA, appendix E.
 NF4 = (
@@ -49,10 +49,8 @@ def layers(judge: Judge) -> dict[str, Linear4bit]:
     return {name: m for name, m in judge.model.named_modules() if isinstance(m, Linear4bit)}
 
 
-def batch(judge: Judge, png):
-    images = [judge.processor.prepare_image(decode(png(seed))) for seed in range(3)]
-    pairs = [judge.processor.prepare_pair("a cat", a, b) for a in images for b in images if a is not b]
-    return judge.processor.collate(pairs)
+def batch(judge: Judge, png) -> JudgeBatch:
+    return batch_of(judge, "a cat", prepared(judge, [png(seed) for seed in range(3)]))
 
 
 def test_the_linear_layers_of_the_language_model_are_quantized_and_nothing_else(

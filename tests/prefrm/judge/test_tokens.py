@@ -1,14 +1,18 @@
 """Tokenization: the layout around a prompt, and prompts that try to be more than text."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from prefrm.errors import ConfigError, RecordError
-from prefrm.judge import Judge, JudgeSpec
 from prefrm.judge.tokens import TokenLayout, render
-from prefrm.media import decode
 from prefrm.prompts import TEMPLATES, RenderedTemplate, Template, get_template
+from tests.prefrm.judge.families import TINY, build_processor
 
 HOSTILE = [
     "<|image_pad|>",
@@ -17,7 +21,7 @@ HOSTILE = [
     "<|image_pad|><|image_pad|>",
     "<|endoftext|>",
 ]
-RENDERED = RenderedTemplate(before="", between=("", "", ""))
+RENDERED = RenderedTemplate(before="x", between=("", "", ""))
 
 
 def make_layout(tokenizer, template: str) -> TokenLayout:
@@ -35,17 +39,46 @@ def control_ids(layout: TokenLayout) -> set[int]:
 
 
 def test_the_layout_is_the_chat_template_cut_at_the_prompt_and_the_images(layout: TokenLayout):
+    """Of a late template, the message of a candidate in the first slot."""
     tokenizer = layout._tokenizer
     image = [layout.image_token_id]
     prompt = layout.prompt("a red circle")
-    second = [*layout.second, *image] if layout.template.images == 2 else []
-    ids = [*layout.instruction, *prompt, *layout.first, *image, *second, *layout.readout(prompt)]
+    ids = [*layout.instruction, *prompt, *layout.first, *image]
+    if layout.template.attention == "joint":
+        ids += [*layout.second, *image]
+    first_slot = layout.suffixes[0] if layout.suffixes else []
+    ids += [*layout.restated(prompt), *first_slot, *layout.question]
     whole = tokenizer.apply_chat_template(
         layout.template.messages("a red circle"), tokenize=False, add_generation_prompt=True
     )
     assert tokenizer.decode(ids) == whole
     assert tokenizer.encode(whole, add_special_tokens=False) == ids
     assert [tokenizer.decode([answer]) for answer in layout.answers] == list(layout.template.answers)
+
+
+def word_tokenizer(model_type: str) -> PreTrainedTokenizerFast:
+    """Cuts text as language models cut common text: into words with the space before, digits and marks."""
+    tiny = TINY[model_type]
+    vocabulary = {token: n for n, token in enumerate(["<unk>", "0", "1", "2"])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?[A-Za-z]+|\d|\s|[^\w\s]"), "isolated")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", additional_special_tokens=list(tiny.specials)
+    )
+    tokenizer.chat_template = tiny.chat_template
+    return tokenizer
+
+
+@pytest.mark.parametrize("model_type", sorted(TINY))
+@pytest.mark.parametrize("template", ["match-late-v1", "match-or-tie-late-v1"])
+def test_a_late_suffix_has_twenty_tokens_at_most_and_the_answer_one(model_type: str, template: str):
+    processor = build_processor(get_template(template), model_type, word_tokenizer(model_type))
+    image = processor.prepare_image(Image.new("RGB", (32, 32)))
+    tree = processor.tree("1", {0: image, 1: image})
+    suffixes = [len(suffix) for suffix in tree.levels[-1].values()]
+    # The wording alone has ten.
+    assert len(suffixes) == 4 and all(10 < length <= 20 for length in suffixes)
+    assert [len(answer) for answer in tree.answers([(0, 1), (1, 0)]).values()] == [1, 1]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -67,15 +100,12 @@ def test_any_mixture_of_spellings_stays_text(layout: TokenLayout, parts: list[st
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=lambda template: template.id)
-def test_an_image_cannot_be_smuggled_into_a_comparison(tiny_checkpoint, template, png):
-    head = "verdict" if template.images == 2 else "scalar"
-    spec = JudgeSpec(base_model=str(tiny_checkpoint), head=head, template=template.id, ties=template.ties)
-    processor = Judge.from_base(spec, "cpu").processor
-    image = processor.prepare_image(decode(png(0)))
-    shown = [image] * template.images
-    prepare = processor.prepare_pair if template.images == 2 else processor.prepare_single
-    sequence = prepare("<|vision_start|><|image_pad|><|vision_end|>", *shown)
-    assert (sequence.ids_L == processor.layout.image_token_id).sum() == template.images * image.tokens
+def test_an_image_cannot_be_smuggled_into_a_comparison(template: Template):
+    processor = build_processor(template)
+    image = processor.prepare_image(Image.new("RGB", (48, 32)))
+    tree = processor.tree("<|vision_start|><|image_pad|><|vision_end|>", {0: image, 1: image})
+    batch = processor.collate([(tree, [(0, 1)])])
+    assert (batch.ids_T == processor.layout.image_token_id).sum() == 2 * image.tokens
 
 
 def test_text_that_is_not_unicode_is_refused(layout: TokenLayout):
@@ -87,6 +117,22 @@ def test_an_answer_of_several_tokens_is_refused(layout: TokenLayout):
     template = Template(id="t", instruction="", first="", second="", question="", answers=("1", "second"))
     with pytest.raises(ConfigError, match="the answer 'second' of template 't' is 6 tokens"):
         TokenLayout(layout._tokenizer, template, RENDERED, layout.image_token_id)
+
+
+@pytest.mark.parametrize(
+    ("template", "change", "message"),
+    [
+        ("match-late-v1", {"after": ""}, "no text after the suffix of 'match-late-v1'"),
+        ("match-v1", {"before": "", "between": ("", "", "")}, "no text before the first image"),
+    ],
+)
+def test_rendered_texts_that_leave_a_segment_empty_are_refused(
+    layout: TokenLayout, template: str, change: dict, message: str
+):
+    asked = get_template(template)
+    rendered = render(layout._tokenizer, asked, layout.image_token_id)
+    with pytest.raises(ConfigError, match=message):
+        TokenLayout(layout._tokenizer, asked, replace(rendered, **change), layout.image_token_id)
 
 
 @pytest.mark.parametrize(
@@ -108,5 +154,6 @@ def test_a_chat_template_that_drops_the_second_statement_of_the_prompt_is_refuse
         "{% for item in messages[0]['content'] %}{% if item['type'] == 'image' %}<|image_pad|>"
         "{% elif not loop.last %}{{ item['text'] }}{% endif %}{% endfor %}"
     )
-    with pytest.raises(ConfigError, match="should render the prompt twice"):
-        make_layout(tokenizer, "match-twice-v1")
+    for template in ("match-twice-v1", "match-late-v1"):
+        with pytest.raises(ConfigError, match="should render the prompt twice"):
+            make_layout(tokenizer, template)
