@@ -16,8 +16,8 @@ from prefrm.media import decode
 from prefrm.winmatrix import Group
 
 KINDS = {
-    "joint": {},
-    "isolated": {"attention": "isolated"},
+    "late": {},
+    "joint": {"attention": "joint"},
     "scalar": {"head": "scalar"},
 }
 

@@ -16,7 +16,7 @@ PROMPT = "two dogs and a red kite"
 CALIBRATION = PowerScaling(temperature=0.5, power=1.4)
 
 
-@pytest.fixture(params=["joint", "isolated"])
+@pytest.fixture(params=["late", "joint"])
 def judge(tiny_checkpoint, request) -> Judge:
     torch.manual_seed(0)
     return Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), attention=request.param), "cpu")
