@@ -201,12 +201,10 @@ CONFIG, IMAGES, WORDS, TOKENIZER = (
 )
 ADAPTER = "adapter/adapter_config.json"
 WRONG_FIELDS: dict[str, list[Any]] = {
-    "stride": ["x", -5, 0, 1.5, None, 2**40, True],
     "spec__base_model": [5, "", None, ["x"]],
     "spec__head": ["nope", None, 1],
-    "spec__attention": ["nope", {}],
+    "spec__attention": ["isolated", "joint", {}],
     "spec__embedding_dim": [10**9 + 1, "8", -2],
-    "spec__max_aspect_ratio": ["4", 0, None],
     "spec__min_pixels": ["1", -1, 10**12],
     "spec__ties": ["no", 1],
     "spec__unknown": [1],
@@ -215,6 +213,7 @@ WRONG_FIELDS: dict[str, list[Any]] = {
     "template__answers": [None, "12", [1, 2], ["1"], ["1", "2", "3", "4"]],
     "rendered": [None, [], {"before": "x"}],
     "rendered__between": [["a"], "abc", None],
+    "rendered__after": ["", None, 5],
     "weights": ["tea", None, ["model"]],
     "base_sha256": ["", "x" * 64, 5],
     "calibration": ["x", [], {"name": "temperature"}],
@@ -241,14 +240,14 @@ MODELS: dict[str, Forge] = {
     "manifest is a list": lambda folder: put(folder / MANIFEST, "[]"),
     "manifest is empty": lambda folder: put(folder / MANIFEST, ""),
     "manifest has a key twice": lambda folder: put(
-        folder / MANIFEST, forged(read(folder)).replace('"stride"', '"stride": 5, "stride"')
+        folder / MANIFEST, forged(read(folder)).replace('"weights"', '"weights": 5, "weights"')
     ),
     "manifest with NaN": lambda folder: put(
         folder / MANIFEST, forged(read(folder)).replace('"metrics": {}', '"metrics": {"x": NaN}')
     ),
     "manifest is not UTF-8": lambda folder: put(folder / MANIFEST, b"\xff\xfe"),
     "manifest has a number of 5000 digits": lambda folder: put(
-        folder / MANIFEST, forged(read(folder)).replace('"stride": ', f'"stride": {"9" * 5000}')
+        folder / MANIFEST, forged(read(folder)).replace('"embedding_dim": ', f'"embedding_dim": {"9" * 5000}')
     ),
     "escapes in a value": manifest(weights="\x1b]0;owned\x07\n\nsecond line"),
     "a path with a parent": listed("../outside.json"),
@@ -330,10 +329,12 @@ MODELS: dict[str, Forge] = {
     **{
         f"a head of another kind, {head}": manifest(
             spec__head=head,
+            spec__attention="alone",
             spec__embedding_dim=10**9,
             spec__template="rate-v1",
             template=ONE_IMAGE,
             rendered__between=["a", "b"],
+            rendered__after=None,
         )
         for head in ("scalar", "embedding")
     },
@@ -395,6 +396,8 @@ MODELS: dict[str, Forge] = {
         }
     ),
     "rendered texts beyond the model": manifest(rendered__before="a " * 100_000),
+    "rendered texts beyond the model, after an image": manifest(rendered__after="a " * 100_000),
+    "a model that reads no comparison": setting(CONFIG, "text_config.max_position_embeddings", 99),
 }
 ADAPTERS: dict[str, Forge] = {
     "a rank of 10^9": setting(ADAPTER, "r", 10**9),

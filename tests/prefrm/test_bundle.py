@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +22,8 @@ from prefrm.bundle import (
 )
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeSpec
-from prefrm.media import decode
 from tests.prefrm.hostile_bundles import forged
+from tests.prefrm.judge.comparing import noise_verdicts
 
 CALIBRATION = CalibrationRecord(
     name="temperature", parameters={"temperature": 1.7}, split="validation", pairs=200
@@ -41,13 +40,6 @@ def write(folder: Path, judge: Judge, **changes) -> Manifest:
     return write_bundle(folder, judge, **{**settings, **changes})
 
 
-def verdicts(judge: Judge, png: Callable[..., bytes]) -> torch.Tensor:
-    images = [judge.processor.prepare_image(decode(png(seed))) for seed in range(3)]
-    pairs = [judge.processor.prepare_pair("a cat", a, b) for a in images for b in images if a is not b]
-    with torch.inference_mode():
-        return judge(judge.processor.collate(pairs))
-
-
 @pytest.fixture
 def bundle(judge: Judge, tmp_path: Path) -> Path:
     write(tmp_path / "bundle", judge)
@@ -55,21 +47,21 @@ def bundle(judge: Judge, tmp_path: Path) -> Path:
 
 
 def test_an_adapter_comes_back_to_the_last_bit(adapted: Judge, tmp_path: Path, png):
-    before = verdicts(adapted, png)
+    before = noise_verdicts(adapted, png)
     manifest = write(tmp_path / "b", adapted)
     loaded = load_bundle(tmp_path / "b", "cpu")
     assert manifest.weights == "adapter" and not (tmp_path / "b" / "model").exists()
     assert isinstance(loaded.judge.backbone, PeftModel)
     assert loaded.manifest == manifest == read_manifest(tmp_path / "b")
-    assert torch.equal(verdicts(loaded.judge, png), before)
+    assert torch.equal(noise_verdicts(loaded.judge, png), before)
     assert not any(p.requires_grad for p in loaded.judge.backbone.parameters())
 
 
 def test_a_merged_bundle_stands_alone_and_leaves_the_judge_as_it_was(adapted: Judge, tmp_path: Path, png):
     base = Path(adapted.spec.base_model)
-    before = verdicts(adapted, png)
+    before = noise_verdicts(adapted, png)
     manifest = write(tmp_path / "b", standalone(adapted))
-    assert torch.equal(verdicts(adapted, png), before)
+    assert torch.equal(noise_verdicts(adapted, png), before)
     assert isinstance(adapted.backbone, PeftModel)
     assert manifest.weights == "model" and not (tmp_path / "b" / "adapter").exists()
     hidden = base.rename(base.with_name("hidden"))
@@ -77,15 +69,15 @@ def test_a_merged_bundle_stands_alone_and_leaves_the_judge_as_it_was(adapted: Ju
         loaded = load_bundle(tmp_path / "b", "cpu").judge
     finally:
         hidden.rename(base)
-    torch.testing.assert_close(verdicts(loaded, png), before, atol=1e-4, rtol=0)
+    torch.testing.assert_close(noise_verdicts(loaded, png), before, atol=1e-4, rtol=0)
     write(tmp_path / "again", loaded)
     again = load_bundle(tmp_path / "again", "cpu")
-    assert torch.equal(verdicts(again.judge, png), verdicts(loaded, png))
+    assert torch.equal(noise_verdicts(again.judge, png), noise_verdicts(loaded, png))
     assert again.manifest.base_sha256 == manifest.base_sha256
 
 
 def test_a_judge_without_an_adapter_is_written_whole(judge: Judge, bundle: Path, png):
-    assert torch.equal(verdicts(load_bundle(bundle, "cpu").judge, png), verdicts(judge, png))
+    assert torch.equal(noise_verdicts(load_bundle(bundle, "cpu").judge, png), noise_verdicts(judge, png))
     assert load_bundle(bundle, "cpu", "bfloat16").judge.model.dtype == torch.bfloat16
 
 
@@ -199,7 +191,7 @@ def recorded(name: str = "temperature", **parameters: float) -> dict:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 1}, "format version is 1 and this prefrm reads 3"),
+        ({"format_version": 3}, "format version is 3 and this prefrm reads 4"),
         ({"format_version": None}, "format version is None"),
         ({"spec": {"base_model": "x", "head": "nope"}}, "head must be one of verdict"),
         ({"calibration": recorded(temperature=-1.0)}, "temperature must be positive"),
@@ -274,7 +266,9 @@ def test_an_adapter_on_a_hub_model_finds_the_commit_it_was_trained_on(
     adapter = json.loads((tmp_path / "b" / "adapter" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "some-org/tiny"
     (repository / "refs" / "main").write_text("f" * 40)
-    assert torch.equal(verdicts(load_bundle(tmp_path / "b", "cpu").judge, png), verdicts(judge.eval(), png))
+    assert torch.equal(
+        noise_verdicts(load_bundle(tmp_path / "b", "cpu").judge, png), noise_verdicts(judge.eval(), png)
+    )
 
 
 def test_writing_replaces_a_bundle_and_nothing_else(judge: Judge, bundle: Path, tmp_path: Path):
@@ -319,7 +313,7 @@ def test_an_adapter_on_a_bundles_own_weights_is_only_written_merged(adapted: Jud
         write(tmp_path / "second", judge)
     write(tmp_path / "second", standalone(judge))
     loaded = load_bundle(tmp_path / "second", "cpu").judge
-    torch.testing.assert_close(verdicts(loaded, png), verdicts(judge, png), atol=1e-4, rtol=0)
+    torch.testing.assert_close(noise_verdicts(loaded, png), noise_verdicts(judge, png), atol=1e-4, rtol=0)
 
 
 def test_an_adapter_finds_a_base_model_that_was_named_from_another_folder(
@@ -331,7 +325,7 @@ def test_an_adapter_finds_a_base_model_that_was_named_from_another_folder(
     judge.backbone = get_peft_model(judge.backbone, lora).eval()
     assert write(tmp_path / "b", judge).spec.base_model == str(tiny_checkpoint)
     monkeypatch.chdir(tmp_path)
-    assert torch.equal(verdicts(load_bundle("b", "cpu").judge, png), verdicts(judge, png))
+    assert torch.equal(noise_verdicts(load_bundle("b", "cpu").judge, png), noise_verdicts(judge, png))
 
 
 def test_amending_changes_what_is_said_and_not_what_is_judged(judge: Judge, tmp_path: Path, png):
@@ -346,7 +340,7 @@ def test_amending_changes_what_is_said_and_not_what_is_judged(judge: Judge, tmp_
     assert (folder / "README.md").read_text() == "# Now\n"
     assert [path.name for path in (folder / "plots").iterdir()] == ["new.png"]
     assert (folder / "plots" / "new.png").read_bytes() == png(1)
-    assert torch.equal(verdicts(loaded.judge, png), verdicts(judge, png))
+    assert torch.equal(noise_verdicts(loaded.judge, png), noise_verdicts(judge, png))
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 

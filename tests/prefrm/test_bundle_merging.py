@@ -13,7 +13,7 @@ from prefrm.bundle import load_bundle, standalone, write_bundle
 from prefrm.errors import BundleError
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.judge.quantization import is_quantized
-from prefrm.media import decode
+from tests.prefrm.judge.comparing import noise_verdicts
 
 KINDS = ["float32", "bfloat16", "float16", "nf4 float32", "nf4 bfloat16"]
 
@@ -33,10 +33,7 @@ def adapted(checkpoint: Path, kind: str, **fields: Any) -> Judge:
 
 
 def log_odds(judge: Judge, png: Callable[..., bytes]) -> torch.Tensor:
-    images = [judge.processor.prepare_image(decode(png(seed))) for seed in range(3)]
-    pairs = [judge.processor.prepare_pair("a cat", a, b) for a in images for b in images if a is not b]
-    with torch.inference_mode():
-        return judge(judge.processor.collate(pairs)).double()
+    return noise_verdicts(judge, png).double()
 
 
 def too_strong(factor: float) -> Callable[[pytest.MonkeyPatch], None]:
@@ -89,7 +86,7 @@ def test_a_wrong_merge_is_refused_in_every_dtype(
 
 
 @pytest.mark.parametrize(
-    "fields", [{"head": "scalar", "ties": True}, {"head": "embedding"}, {"attention": "isolated"}]
+    "fields", [{"head": "scalar", "ties": True}, {"head": "embedding"}, {"attention": "joint"}]
 )
 def test_every_kind_of_judge_is_checked(
     wide_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]

@@ -14,20 +14,13 @@ from safetensors.torch import load_file
 from prefrm.bundle import Manifest, load_bundle, read_manifest, standalone, write_bundle
 from prefrm.errors import MissingExtraError
 from prefrm.judge import Judge, JudgeSpec
-from prefrm.media import decode
+from tests.prefrm.judge.comparing import noise_verdicts
 
 
 def write(folder: Path, judge: Judge) -> Manifest:
     return write_bundle(
         folder, judge, calibration=None, data_fingerprint="f" * 64, metrics={}, card="# A judge\n"
     )
-
-
-def verdicts(judge: Judge, png) -> torch.Tensor:
-    images = [judge.processor.prepare_image(decode(png(seed))) for seed in range(3)]
-    pairs = [judge.processor.prepare_pair("a cat", a, b) for a in images for b in images if a is not b]
-    with torch.inference_mode():
-        return judge(judge.processor.collate(pairs))
 
 
 def quantized_layers(judge: Judge) -> int:
@@ -57,29 +50,29 @@ def test_an_adapter_comes_back_on_the_same_base_to_the_last_bit(
     assert manifest.spec.quantize == read_manifest(tmp_path / "b").spec.quantize == "nf4"
     assert quantized_layers(loaded) == quantized_layers(judge) == 14
     assert "bitsandbytes" in manifest.versions
-    assert torch.equal(verdicts(loaded, png), verdicts(judge, png))
+    assert torch.equal(noise_verdicts(loaded, png), noise_verdicts(judge, png))
 
 
 def test_an_adapter_of_a_quantized_base_is_another_judge_on_the_plain_one(
     adapted: Judge, tmp_path: Path, png
 ) -> None:
-    before = verdicts(adapted, png)
+    before = noise_verdicts(adapted, png)
     adapted.spec = replace(adapted.spec, quantize=None)
     write(tmp_path / "b", adapted)
-    assert (verdicts(load_bundle(tmp_path / "b", "cpu").judge, png) - before).abs().max() > 1e-3
+    assert (noise_verdicts(load_bundle(tmp_path / "b", "cpu").judge, png) - before).abs().max() > 1e-3
 
 
 def test_a_merged_bundle_is_plain_and_differs_by_rounding(adapted: Judge, tmp_path: Path, png) -> None:
-    before = verdicts(adapted, png)
+    before = noise_verdicts(adapted, png)
     manifest = write(tmp_path / "b", standalone(adapted))
-    assert torch.equal(verdicts(adapted, png), before)
+    assert torch.equal(noise_verdicts(adapted, png), before)
     assert quantized_layers(adapted) == 14
     assert manifest.weights == "model" and manifest.spec.quantize is None
     assert "bitsandbytes" not in manifest.versions
     assert "quantization_config" not in json.loads((tmp_path / "b" / "model" / "config.json").read_text())
     loaded = load_bundle(tmp_path / "b", "cpu").judge
     assert quantized_layers(loaded) == 0
-    torch.testing.assert_close(verdicts(loaded, png), before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(noise_verdicts(loaded, png), before, atol=1e-5, rtol=0)
 
 
 def test_a_merged_bundle_has_the_dtype_of_the_judge(wide_checkpoint: Path, tmp_path: Path) -> None:
@@ -94,7 +87,7 @@ def test_a_quantized_judge_without_an_adapter_is_written_plain(
     judge = Judge.from_base(JudgeSpec(base_model=str(wide_checkpoint), quantize="nf4"), "cpu")
     assert write(tmp_path / "b", judge).spec.quantize is None
     loaded = load_bundle(tmp_path / "b", "cpu").judge
-    torch.testing.assert_close(verdicts(loaded, png), verdicts(judge, png), atol=1e-5, rtol=0)
+    torch.testing.assert_close(noise_verdicts(loaded, png), noise_verdicts(judge, png), atol=1e-5, rtol=0)
 
 
 def test_only_the_adapter_needs_the_library_again(

@@ -65,7 +65,7 @@ def test_a_hostile_bundle_is_refused_with_one_line(
 
 # One for each place where a bundle is refused: schema, files, contents, and the libraries.
 SHOWN = [
-    ("model", "stride=-5"),
+    ("model", "spec__attention='isolated'"),
     ("model", "escapes in a value"),
     ("model", "manifest is a FIFO"),
     ("model", "model/ is a link to a folder"),
