@@ -221,8 +221,6 @@ def merge_attention(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch
     """One attention from that over several places, each weighed by its share of the softmax (log-sum-exp)."""
     if len(parts) == 1:
         return parts[0][0]
-    shares_PBHS1 = torch.stack([sums for _, sums in parts]).softmax(dim=0)[..., None]
-    total = parts[0][0] * shares_PBHS1[0]
-    for (found, _), share in zip(parts[1:], shares_PBHS1[1:], strict=True):
-        total.addcmul_(found, share)
-    return total.to(parts[0][0].dtype)
+    share_PBHS = torch.stack([sums for _, sums in parts]).softmax(dim=0)
+    total = sum(found.float() * share[..., None] for (found, _), share in zip(parts, share_PBHS, strict=True))
+    return torch.as_tensor(total).to(parts[0][0].dtype)
