@@ -68,6 +68,8 @@ def _print_options(recipe: Recipe) -> None:
 @app.command("build")
 def build(
     recipe: Annotated[str, typer.Argument(help="A name from `prefrm data list`.")],
+    stray: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    *,
     out: Annotated[Path, typer.Option(help="The folder to build.")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="One option; repeatable.")
@@ -83,6 +85,11 @@ def build(
 ) -> None:
     """Build a dataset folder; a build that was killed goes on where it was."""
     chosen, options = get_recipe(recipe), _settings(settings or [])
+    if stray:
+        option = stray[0] if "=" in stray[0] else f"source={stray[0]}"
+        raise ConfigError(
+            f"{stray[0]!r} is not expected here; a recipe's options are given as --set {option}"
+        )
     require_writable_folder(out, "--out")
     with show_progress() as progress:
         built = chosen.build(

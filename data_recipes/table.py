@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from data_recipes.pipeline import Judgement, LeftOut, SourceOptions, Statement, dataset, one_of
 from data_recipes.readers import Part, Row, read_source
 from data_recipes.recipe import Source
-from prefrm.errors import ConfigError
+from prefrm.errors import ConfigError, DataError
 
 __all__ = ["RECIPE", "TableOptions"]
 
@@ -84,7 +84,12 @@ def _p(row: Row, options: TableOptions) -> float | None:
         return None if None in scores else (float(scores[0] > scores[1]) + float(scores[0] >= scores[1])) / 2
     label = _at(row, options.label)
     if not (options.first or options.second):
-        return None if label is None else float(label)
+        try:
+            return None if label is None else float(label)
+        except ValueError as error:
+            raise DataError(
+                f"label {str(label)[:40]!r} is not a number; say what it means by first=, second= and tie="
+            ) from error
     meant = {1.0: options.first, 0.0: options.second, 0.5: options.tie}
     return next((p for p, values in meant.items() if str(label) in values.split(",")), None)
 

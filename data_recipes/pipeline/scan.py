@@ -81,7 +81,7 @@ class Scanner:
             found = self.judge({SPLIT: split, **row}, self.options)
             return [found] if isinstance(found, Statement) else list(found)
         except KeyError as error:
-            raise DataError(f"{error} is not known here; the row has {', '.join(map(str, row))}") from error
+            raise DataError(_unknown(error.args[0], row)) from error
         except DataError:
             raise
         except (TypeError, ValueError, IndexError, AttributeError) as error:
@@ -165,7 +165,11 @@ def scan_rows(
     jobs = (job for n, part in enumerate(parts) for job in _row_jobs(n, part, spool.rows_done(n)))
     for job, (entries, images) in in_order(scanner, jobs, processes):
         if done == 0 and not strict and all(entry.reason == BAD_ROW for entry in entries):
-            raise DatasetError(f"no row is what the recipe reads: {entries[0].name}: {entries[0].detail}")
+            every = parts[job.part].columns
+            found = f"; the columns of {job.name} are {', '.join(every)}" if every else ""
+            raise DatasetError(
+                f"no row is what the recipe reads: {entries[0].name}: {entries[0].detail}{found}"
+            )
         spool.add(job.part, len(job.rows), parts[job.part].split, entries, images)
         done += len(job.rows)
         progress(done, total)
@@ -203,6 +207,13 @@ def _row_jobs(number: int, part: Part, start: int) -> Iterator[_RowJob]:
             rows, size = [], 0
     if rows:
         yield _RowJob(number, part.name, part.split, part.folder, rows)
+
+
+def _unknown(key: Any, row: Row) -> str:
+    """What a `KeyError` means: a column that the row lacks, or a value that the recipe's dictionary lacks."""
+    if isinstance(key, str) and key not in row and key not in row.values():
+        return f"there is no column {key!r}; the row has {', '.join(map(str, row)) or 'none that is read'}"
+    return f"{key!r} is not known here; the row has {', '.join(map(str, row))}"
 
 
 def _bytes(value: Any) -> int:

@@ -14,7 +14,7 @@ from data_recipes.readers.archives import read_webdataset
 from data_recipes.readers.hub import HUB, hub_file, hub_files, hub_parts
 from data_recipes.readers.json_rows import read_json
 from data_recipes.readers.part import SPLIT_NAMES, Numbered, Part, Row, named_split, stamp
-from data_recipes.readers.tables import count_rows, read_arrow, read_parquet
+from data_recipes.readers.tables import read_arrow, read_parquet, survey_parquet
 from data_recipes.readers.text import read_rows, read_text
 from data_recipes.readers.tfrecord import read_tfrecord
 from prefrm.errors import DatasetError
@@ -76,7 +76,8 @@ def read_source(
         raise DatasetError(f"{source} does not exist")
     parts = [_part(path, str(path.relative_to(root)), columns, splits) for path in _found(root, files)]
     if not parts:
-        raise DatasetError(f"{source} holds no file {files} of a known format: {', '.join(FORMATS)}")
+        wanted = f"of a known format: {', '.join(FORMATS)}" if files == "*" else f"with a name like {files}"
+        raise DatasetError(f"{source} holds no file {wanted}")
     return [part for part in parts if part.split is not None] or parts
 
 
@@ -108,6 +109,7 @@ def _part(
     path: Path, name: str, columns: Sequence[str], splits: Mapping[str, str], required: Sequence[str] = ()
 ) -> Part:
     kind = path.suffix.lower()
+    total, found = survey_parquet(path) if kind == ".parquet" else (None, ())
     read: Callable[[int], Iterator[Numbered]]
     if kind == ".parquet":
         read = partial(read_parquet, path, columns)
@@ -125,7 +127,8 @@ def _part(
         read=read,
         split=named_split(name, splits),
         folder=path.parent,
-        total=count_rows(path) if kind == ".parquet" else None,
+        total=total,
+        columns=found,
         stamp=stamp(path),
     )
 

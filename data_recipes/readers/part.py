@@ -1,7 +1,7 @@
 """One file of a source, read row by row, and the split that its name tells."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -36,6 +36,7 @@ class Part:
         split: the source's own, one of `prefrm.records.SPLITS`; None if it has none.
         folder: the folder that paths in its rows are relative to; None if it is not on this disk.
         total: number of rows, if it is known without reading them.
+        columns: all that the file has, where its rows may have fewer; empty if a row shows them.
         stamp: changes if the content does.
     """
 
@@ -44,6 +45,7 @@ class Part:
     split: str | None = None
     folder: Path | None = None
     total: int | None = None
+    columns: Sequence[str] = ()
     stamp: str = ""
 
 

@@ -10,16 +10,16 @@ from typing import Any
 from data_recipes.readers.part import Numbered
 from prefrm.errors import DataError, DatasetError, missing_extra
 
-__all__ = ["count_rows", "read_arrow", "read_parquet"]
+__all__ = ["read_arrow", "read_parquet", "survey_parquet"]
 
 ROWS = 16  # decoded together; a row may hold several images of megabytes
 BUFFER_BYTES = 2**20
 
 
-def count_rows(path: Path) -> int:
-    """Number of rows of a parquet file, from its footer. Raises `DatasetError` if it is damaged."""
+def survey_parquet(path: Path) -> tuple[int, list[str]]:
+    """Number of rows and names of columns of a parquet file. Raises `DatasetError` if it is damaged."""
     with _parquet(path) as file:
-        return int(file.metadata.num_rows)
+        return int(file.metadata.num_rows), list(file.schema_arrow.names)
 
 
 def read_parquet(path: Path, columns: Sequence[str], start: int) -> Iterator[Numbered]:

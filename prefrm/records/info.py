@@ -91,5 +91,7 @@ def read_info(folder: Path | str) -> DatasetInfo:
             source=raw.get("source", ""),
             apart_from=raw.get("apart_from", {}),
         )
+    except FileNotFoundError as error:
+        raise DatasetError(f"{folder} is not a dataset: it has no {path.name}; build it first") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} is absent or malformed ({error}); build the dataset again") from error

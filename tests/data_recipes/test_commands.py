@@ -148,6 +148,11 @@ def test_mistakes_are_raised_as_errors_of_ours(dataset: Path, tmp_path: Path) ->
     )
     assert "--set train is given twice" in str(error_of("build", "shapes", "--out", tmp_path, *TINY, *TINY))
     assert isinstance(error_of("build", "shapes", "--out", tmp_path, "--set", "flip=x"), ConfigError)
+    assert "given as --set source=HPDv3/" in str(error_of("build", "hpdv3", "HPDv3/", "--out", tmp_path))
+    assert "given as --set a=b" in str(error_of("build", "hpdv3", "a=b", "--out", tmp_path))
+    nowhere = tmp_path / "nowhere"
+    apart = error_of("build", "shapes", "--out", tmp_path / "new", "--apart-from", nowhere, *TINY)
+    assert str(apart) == f"{nowhere} is not a dataset: it has no dataset.json; build it first"
     assert isinstance(error_of("build", "shapes", "--out", dataset, *TINY), DataError)
     assert isinstance(error_of("inspect", tmp_path), DatasetError)
     assert "--plot must name a .png file or a folder" in str(

@@ -102,7 +102,7 @@ def test_an_altered_split_is_noticed(tmp_path: Path) -> None:
 
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="absent or malformed"):
+    with pytest.raises(DatasetError, match="is not a dataset"):
         inspect_dataset(tmp_path)
     write(tmp_path)
     with pytest.raises(DatasetError, match="holds no split"):

@@ -72,9 +72,15 @@ def test_who_is_preferred_is_said_once(tmp_path: Path, options: dict[str, str]) 
 
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        DatasetError, match=r"rows\.parquet:0: 'label' is not known here; the row has caption, left"
+        DatasetError,
+        match=r"rows\.parquet:0: there is no column 'label'; .*; the columns of rows\.parquet are caption, ",
     ):
         build("table", tmp_path / "out", source=table(tmp_path, [{}]), label="label", **COLUMNS)
+
+
+def test_labels_that_are_texts_need_a_meaning(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"label 'left one' is not a number; say what it means"):
+        build("table", tmp_path / "out", source=table(tmp_path, [{"y": "left one"}]), label="y", **COLUMNS)
 
 
 def test_trl_as_saved_by_datasets_and_as_messages(tmp_path: Path) -> None:

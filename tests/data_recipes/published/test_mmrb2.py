@@ -93,7 +93,7 @@ def test_rows_of_the_repository(tmp_path: Path) -> None:
     write_json(tmp_path / "t2i_response_only.json", {"pairs": without})
     for name in ("a", "b", "c", "d", "e", "broken"):
         write_image(tmp_path / "images" / f"{name}.png")
-    with pytest.raises(DatasetError, match="'prompt_content' is not known here"):
+    with pytest.raises(DatasetError, match="there is no column 'prompt_content'"):
         build("mmrb2", tmp_path / "out", source=tmp_path / "t2i_response_only.json")
     write_json(tmp_path / "t2i.json", {"pairs": rows})
     write_json(tmp_path / "edit.json", {"pairs": [{"id": "edit_0"}]})

@@ -21,7 +21,7 @@ def test_what_is_malformed_is_named(tmp_path, text):
 
 
 def test_absent(tmp_path):
-    with pytest.raises(DatasetError, match="build the dataset again"):
+    with pytest.raises(DatasetError, match="is not a dataset: it has no dataset"):
         read_info(tmp_path)
 
 
