@@ -60,6 +60,7 @@ def main():
     sys.modules["prefrm.manifest"] = SimpleNamespace(
         MANIFEST="manifest.json",
         Manifest=SimpleNamespace,
+        bundle_folder=Path,
         inspect_bundle=lambda folder: manifest,
         read_manifest=lambda folder: manifest,
     )
