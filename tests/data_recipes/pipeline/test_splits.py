@@ -86,5 +86,6 @@ def test_a_dataset_is_apart_from_another_by_prompt_and_by_image(tmp_path: Path) 
 
 
 def test_a_dataset_that_is_drawn_is_apart_from_nothing(tmp_path: Path) -> None:
+    build("shapes", tmp_path / "other", shares=(1, 1), train=1)
     with pytest.raises(ConfigError, match="apart_from is for recipes that read a source"):
-        build("shapes", tmp_path / "out", shares=(1, 1), apart_from=[tmp_path], train=1)
+        build("shapes", tmp_path / "out", shares=(1, 1), apart_from=[tmp_path / "other"], train=1)
