@@ -12,7 +12,7 @@ from PIL import Image
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError
 from prefrm.label import DIFFUSION_DPO, TRL_DPO, PairSummary, label, write_pairs
-from prefrm.records import PreferenceGroup
+from prefrm.records import PreferenceGroup, read_groups
 from prefrm.winmatrix import FakeScorer, WinMatrix
 
 LEVELS = (40, 200, 120)
@@ -230,9 +230,10 @@ def test_a_text_policy_trains_on_the_table_of_texts(tmp_path, conversational):
     from trl import DPOConfig, DPOTrainer
 
     from data_recipes.shapes.painter.model import build_tokenizer, save, untrained
-    from data_recipes.shapes.recipe import RECIPE, ShapesOptions
+    from data_recipes.shapes.recipe import RECIPE
 
-    groups = list(RECIPE.plan(ShapesOptions(train=6, validation=1, test=1), 0).splits["train"].groups)
+    RECIPE.build(tmp_path / "data", train=6, validation=6, test=6)
+    groups = list(read_groups(tmp_path / "data", "train"))
     labelled(tmp_path, groups, FakeScorer(lambda prompt, image: float(len(image))))
     written = write_pairs(groups, tmp_path, conversational=conversational).text_pairs
     assert written >= 4
