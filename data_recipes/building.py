@@ -26,7 +26,6 @@ from prefrm.records import (
     PreferenceGroup,
     SplitCounts,
     prompt_key,
-    read_info,
     read_prompts,
     write_groups,
     write_info,
@@ -60,8 +59,6 @@ def build_dataset(
     """
     if not overwrite:
         _require_room(folder)
-    for other in apart_from:  # a mistake is found before hours of reading
-        read_info(other)
     identity = {"recipe": info.recipe, "options": info.options, "apart_from": [*map(str, apart_from)]}
     work = _claim(folder / WORK, identity)
     try:

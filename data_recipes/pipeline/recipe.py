@@ -17,7 +17,7 @@ from data_recipes.plan import Context, InterruptedBuild, Notes, Plan, Split
 from data_recipes.readers import Part
 from data_recipes.recipe import Recipe, Source
 from prefrm.errors import ConfigError, DatasetError
-from prefrm.records import SPLITS, Comparison, PreferenceGroup
+from prefrm.records import SPLITS, Comparison, PreferenceGroup, read_info
 
 __all__ = ["MAX_CANDIDATES", "SourceOptions", "dataset", "one_of"]
 
@@ -100,6 +100,8 @@ class _Pieces:
 
     def plan(self, parts: Sequence[Part], options: Any, context: Context) -> Plan:
         """Read, check and settle everything; the groups are drawn afterwards, from the spool."""
+        for other in context.apart_from:  # a mistake is found before hours of reading
+            read_info(other)
         stamps = [f"{part.name} {part.split} {part.stamp}" for part in parts]
         spool = context.stack.enter_context(closing(Spool(context.folder / "spool", stamps)))
         store, pack = (

@@ -151,7 +151,9 @@ def test_mistakes_are_raised_as_errors_of_ours(dataset: Path, tmp_path: Path) ->
     assert "given as --set source=HPDv3/" in str(error_of("build", "hpdv3", "HPDv3/", "--out", tmp_path))
     assert "given as --set a=b" in str(error_of("build", "hpdv3", "a=b", "--out", tmp_path))
     nowhere = tmp_path / "nowhere"
-    apart = error_of("build", "shapes", "--out", tmp_path / "new", "--apart-from", nowhere, *TINY)
+    (tmp_path / "a cat.png").write_bytes(b"never read")
+    source = ("--set", f"source={tmp_path}")
+    apart = error_of("build", "folder", "--out", tmp_path / "new", "--apart-from", nowhere, *source)
     assert str(apart) == f"{nowhere} is not a dataset: it has no dataset.json; build it first"
     assert isinstance(error_of("build", "shapes", "--out", dataset, *TINY), DataError)
     assert isinstance(error_of("inspect", tmp_path), DatasetError)
