@@ -11,7 +11,6 @@ import yaml
 from prefrm.bench.gpu.goals import share_of_peak
 from prefrm.bench.gpu.results import Result
 from prefrm.bench.tables import markdown_table
-from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
     "CONFIGS",
@@ -137,6 +136,9 @@ def memory_table(results: Sequence[Result]) -> str:
 
 def step_of(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The row of a training table that trains as a configuration."""
+    # Imports numpy, which the process that waits for the parts does without.
+    from prefrm.manifest.spec import JudgeSpec
+
     wanted = JudgeSpec(**config["judge"]).attention, config["optim"]["batch_size"]
     return next((row for row in rows if (row["method"], row["groups"]) == wanted), None)
 

@@ -233,7 +233,9 @@ def test_results_are_kept_whole_and_only_with_numbers(tmp_path):
 
 def test_the_command_imports_no_torch():
     """Its process lives as long as the card is measured, and must take none of its memory."""
-    script = "import sys, prefrm.bench.gpu.__main__; print(sorted({'torch', 'rich'} & set(sys.modules)))"
+    script = (
+        "import sys, prefrm.bench.gpu.__main__; print(sorted({'torch', 'numpy', 'rich'} & set(sys.modules)))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
     )
