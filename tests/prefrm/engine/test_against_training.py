@@ -246,6 +246,8 @@ def test_half_precision_costs_the_engine_no_more_than_training(
         for m in (trained(half, group), Engine(half).score([group])[0])
     )
     assert 0 < in_the_engine < 2 * in_training
+    odds = np.log(wanted.p / wanted.p.T)[~np.eye(group.size, dtype=bool)]
+    assert in_the_engine < 0.5 * odds.std()
 
 
 @pytest.mark.slow
