@@ -1,6 +1,6 @@
 """What the benchmark of judges trains: each case is a judge, a world, its label noise and a seed. No torch.
 
-All cases take the same number of optimizer steps, and each step reads some groups with all their comparisons.
+All cases take the same number of optimizer steps over the same number of groups with all their comparisons.
 """
 
 from collections.abc import Iterator
@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-__all__ = ["CASES", "FLIP", "JUDGES", "SIZES", "STEPS", "Case", "Kind"]
+__all__ = ["CASES", "FLIP", "GROUPS", "JUDGES", "SIZES", "STEPS", "Case", "Kind"]
 
 STEPS = 300
+GROUPS = 8
+"""Of a training step."""
 FLIP = 0.1
 """The share of training labels that are flipped, where nothing else is said."""
 SIZES: dict[str, dict[str, int]] = {"shapes": {"validation": 300, "test": 600}, "cyclic": {}}
@@ -44,11 +46,6 @@ class Kind:
     def template(self) -> str:
         """That of its attention."""
         return WORDINGS[self.attention]
-
-    @property
-    def groups(self) -> int:
-        """Of a training step; every comparison of a joint verdict reads an image."""
-        return 5 if self.attention == "joint" else 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

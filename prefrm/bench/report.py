@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrm import plots
-from prefrm.bench.cases import JOINT, LATE
+from prefrm.bench.cases import GROUPS
 from prefrm.bench.speed import Speed
 from prefrm.bench.training import CPU, Row
 from prefrm.files import write_whole
@@ -22,9 +22,9 @@ INTRODUCTION = """\
 
 What each kind of judge is worth and what it costs, as `make bench-judges` measured it ({device}). Every
 judge is a LoRA adapter of rank 16 on the shipped captioner, trained for {steps} optimizer steps. A step
-reads {groups} groups ({joint} of the joint verdict) with all their comparisons, of a verdict in both
-presentation orders. Accuracy is over strict pairs of held-out prompts, against clean labels. The calibration
-error is over all pairs, ties included, under the calibration that was fitted to the validation split.
+reads {groups} groups with all their comparisons, of a verdict in both presentation orders. Accuracy is over
+strict pairs of held-out prompts, against clean labels. The calibration error is over all pairs, ties
+included, under the calibration that was fitted to the validation split.
 """
 SIZES = """\
 Trained on {train:,} groups of {group_size}, {labels}; calibrated on {validation:,} groups and measured on
@@ -73,7 +73,7 @@ def write_judges_report(
     device = " and ".join(sorted({row.device for row in rows}))
     one_thread = all(speed.device == CPU for speed in speeds)
     sections = [
-        INTRODUCTION.format(device=device, steps=steps, groups=LATE.groups, joint=JOINT.groups),
+        INTRODUCTION.format(device=device, steps=steps, groups=GROUPS),
         "## Every judge",
         SHAPES + _sizes(worlds["shapes"]),
         _table(_shapes_header(), _shapes_table(rows)),

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from prefrm.bench.cases import JUDGES, Kind
+from prefrm.bench.cases import GROUPS, JUDGES, Kind
 from prefrm.bench.plain import StepClock, plain_seconds, single_pairs
 from prefrm.bench.training import ADAPTER, LR, device_name, one_thread_on_cpu, spec_of
 from prefrm.files import write_whole
@@ -69,7 +69,7 @@ def measure_speeds(data: Path, target: Path, *, device: str = "auto") -> list[Sp
 def _speed(kind: Kind, data: Path, device: str) -> Speed:
     ours, plain = [], []
     for _ in range(ROUNDS):
-        ours.append(_prefrm_rate(_adapted(kind, device), data, kind.groups))
+        ours.append(_prefrm_rate(_adapted(kind, device), data))
         judge = _adapted(kind.plain, device)
         with tempfile.TemporaryDirectory() as output:
             steps = TIMED_STEPS + 1
@@ -92,7 +92,7 @@ def _adapted(kind: Kind, device: str) -> Judge:
     return judge
 
 
-def _prefrm_rate(judge: Judge, data: Path, groups: int) -> float:
+def _prefrm_rate(judge: Judge, data: Path) -> float:
     clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
@@ -101,13 +101,13 @@ def _prefrm_rate(judge: Judge, data: Path, groups: int) -> float:
         fit(
             judge,
             open_mixture(learned, survey_data(learned, cache), seed=0, cache=cache),
-            OptimConfig(steps=TIMED_STEPS + 1, batch_size=groups, lr=LR),
+            OptimConfig(steps=TIMED_STEPS + 1, batch_size=GROUPS, lr=LR),
             output=output,
             seed=0,
             callbacks=[clock],
         )
     orders = 2 if judge.spec.is_pairwise else 1
-    return orders * groups * _comparisons_a_group(data) / clock.median
+    return orders * GROUPS * _comparisons_a_group(data) / clock.median
 
 
 def _comparisons_a_group(data: Path) -> float:

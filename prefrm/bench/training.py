@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from prefrm.bench.cases import CASES, STEPS, Case, Kind
+from prefrm.bench.cases import CASES, GROUPS, STEPS, Case, Kind
 from prefrm.bench.provenance import prefrm_version
 from prefrm.files import write_whole
 from prefrm.judge import JudgeSpec
@@ -135,7 +135,7 @@ def _config(case: Case, runs: Path, steps: int, device: str) -> TrainConfig:
         judge=spec_of(case.kind),
         data=DataConfig(path=runs / "data" / case.data),
         adapter=ADAPTER,
-        optim=OptimConfig(steps=steps, batch_size=case.kind.groups, lr=LR),
+        optim=OptimConfig(steps=steps, batch_size=GROUPS, lr=LR),
         device=device,
         seed=case.seed,
     )
