@@ -26,8 +26,7 @@ from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
 from prefrm.engine.compilation import PassGraphs, compile_layers, cuda_recorder
 from prefrm.engine.cost import PIXELS_PER_TOKEN, CostEstimate
 from prefrm.engine.encoder import Encoder, PreparedImage
-from prefrm.engine.memory import is_out_of_memory
-from prefrm.engine.pass_sizes import PassSizes
+from prefrm.engine.pass_sizes import PassSizes, is_out_of_memory
 from prefrm.engine.passes import Passes
 from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
 from prefrm.engine.refcounted import RefCounted
