@@ -40,7 +40,7 @@ Pair = tuple[str, str]
 STEPS = 16
 LEAST_STEP = 8
 MOST_ROWS = 2048
-"""Of a pass: of one token each they keep a GPU busy for as long as it takes to launch a pass (`pass_sizes`)."""
+"""Of a pass: of one token each they take a GPU about as long as it takes to launch a pass (`pass_sizes`)."""
 WHOLE = 32
 """A CPU computes numbers in runs of so many, and what is left over by other code: a last bit may differ."""
 
