@@ -20,8 +20,8 @@ A core takes 20 to 30 ns a pixel for PNG, and for each scan of a JPEG. The model
 about 20, which is 700.
 """
 
-# Of pixels, as powers of two: an image of fewer counts as one of 16 x 16, up to 512 x 512 all is quick, and an
-# image of more counts as one of 2048 x 2048.
+# Of pixels, as powers of two: an image of fewer counts as one of 16 x 16, up to 512 x 512 all is quick, and
+# one of more counts as one of 2048 x 2048.
 LEAST, QUICK, MOST = 8, 18, 22
 # About as many of a prompt make a token.
 PROMPT_BYTES = 4
