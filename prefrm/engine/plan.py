@@ -36,7 +36,7 @@ Pair = tuple[str, str]
 
 
 # Of a length's power of two: no more than a sixteenth of a row is padding, and few lengths are left. A row of
-# fewer tokens than the least step is not padded: an answer of one would be computed eight times.
+# one token, such as an answer of a late judge, is not padded: it would be computed eight times.
 STEPS = 16
 LEAST_STEP = 8
 MOST_ROWS = 2048
@@ -103,7 +103,7 @@ def fixed_shape(length: int, tokens: int) -> Shape:
     """The one shape of all passes with a row of that length: `tokens` and `MOST_ROWS` at most, or one row."""
     octave = 1 << (length - 1).bit_length() >> 1
     step = max(octave // STEPS, LEAST_STEP)
-    rounded = length if length < LEAST_STEP else -(-length // step) * step
+    rounded = 1 if length == 1 else -(-length // step) * step
     # So that a pass of several rows has whole runs of tokens.
     multiple = WHOLE // math.gcd(WHOLE, rounded)
     rows = min(tokens // rounded, MOST_ROWS) // multiple * multiple
