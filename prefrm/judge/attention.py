@@ -166,7 +166,8 @@ def attend_flex(batch: JudgeBatch) -> Attend:
     device, size = batch.ids_T.device, len(batch.ids_T)
     segments_S = torch.arange(len(batch.lengths_S), device=device)
     segment_T = torch.repeat_interleave(segments_S, batch.lengths_S, output_size=size)
-    seen = batch.sees_SE[segment_T].unbind(dim=1)
+    # Tensors of their own: a kernel that is compiled for aligned ones copies views that are not.
+    seen = tuple(seen_S[segment_T] for seen_S in batch.sees_SE.unbind(dim=1))
 
     def allowed(b: torch.Tensor, h: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         segment = segment_T[key]
