@@ -9,7 +9,6 @@ except ImportError as error:
 
 from prefrm.engine.cache import FeatureCache
 from prefrm.engine.engine import DEFAULT_CACHE_BYTES, Engine
-from prefrm.engine.memory import is_out_of_memory
-from prefrm.engine.pass_sizes import DEFAULT_TOKENS
+from prefrm.engine.pass_sizes import DEFAULT_TOKENS, is_out_of_memory
 
 __all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine", "FeatureCache", "is_out_of_memory"]

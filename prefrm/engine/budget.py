@@ -21,7 +21,6 @@ from math import isqrt, log
 import numpy as np
 import numpy.typing as npt
 
-from prefrm.errors import ConfigError
 from prefrm.rewards.numbers import Doubles
 from prefrm.rewards.utilities import fit_utilities
 
@@ -63,14 +62,7 @@ class BudgetedPairs:
     rounds: int
 
 
-def choose_and_fit(
-    size: int,
-    budget: int,
-    judge: Judgement,
-    *,
-    first: int | None = None,
-    later: int | None = None,
-) -> BudgetedPairs:
+def choose_and_fit(size: int, budget: int, judge: Judgement) -> BudgetedPairs:
     """Have at most `budget` of the pairs of `size` candidates judged, and infer the others.
 
     No pair is asked twice, one that cannot be judged counts as asked, and candidates that it leaves apart
@@ -81,20 +73,16 @@ def choose_and_fit(
     Args:
         size: K, the number of candidates.
         budget: number of unordered pairs, at least K - 1.
-        judge: is given each round's pairs.
-        first: pairs of the first round, K if None: each candidate meets two others at least.
-        later: pairs of each later round, K / 2 if None.
-
-    Raises:
-        ConfigError: `budget` does not suffice to connect the candidates, or a round is smaller than that.
+        judge: is given each round's pairs: K in the first one, in which each candidate meets two others at
+            least, and K / 2 in each later one.
     """
-    _check(size, budget, first, later)
+    assert budget >= size - 1, "candidates that no chain of pairs connects cannot be compared"
     everything = size * (size - 1) // 2
     complete = budget >= everything
     state = _Knowledge(size)
-    state.learn(_circulant(size, everything if complete else min(budget, first or size)), judge)
+    state.learn(_circulant(size, everything if complete else min(budget, size)), judge)
     while remaining := min(budget, everything) - state.asked:
-        state.learn(state.choose(min(remaining, later or max(1, size // 2))), judge)
+        state.learn(state.choose(min(remaining, max(1, size // 2))), judge)
     inferred = state.inferred()
     if complete:
         inferred[~np.eye(size, dtype=bool)] = np.nan
@@ -166,22 +154,6 @@ class _Knowledge:
         tried = (~self.open).sum(axis=1) - 1
         share = (self.judged.sum(axis=1) + 1) / (tried + 1)
         return np.asarray(np.outer(share, share))
-
-
-def _check(size: int, budget: int, first: int | None, later: int | None) -> None:
-    least = max(size - 1, 0)
-    if budget < least:
-        raise ConfigError(
-            f"a budget of pairs must connect all candidates: {size} need {least} pairs at least; "
-            f"received {budget}"
-        )
-    if first is not None and first < least:
-        raise ConfigError(
-            f"the first round must connect all candidates: {size} need {least} pairs at least; "
-            f"received first={first}"
-        )
-    if later is not None and later < 1:
-        raise ConfigError(f"a round asks at least 1 pair; received later={later}")
 
 
 def _circulant(size: int, count: int) -> list[Pair]:

@@ -20,9 +20,8 @@ A core takes 20 to 30 ns a pixel for PNG, and for each scan of a JPEG. The model
 about 20, which is 700.
 """
 
-# Images of more pixels are taken to have as many tokens as one of these: 2048 x 2048.
-MOST_PIXELS = 2**22
-# Of pixels, as powers of two: an image of fewer counts as one of 16 x 16, and up to 512 x 512 all is quick.
+# Of pixels, as powers of two: an image of fewer counts as one of 16 x 16, up to 512 x 512 all is quick, and
+# one of more counts as one of 2048 x 2048.
 LEAST, QUICK, MOST = 8, 18, 22
 # About as many of a prompt make a token.
 PROMPT_BYTES = 4
@@ -84,8 +83,7 @@ class CostEstimate:
             return None
 
     def _image_tokens(self, info: ImageInfo) -> int:
-        pixels = min(info.pixels, MOST_PIXELS)
-        return self._tokens_of[max(LEAST, (pixels - 1).bit_length())]
+        return self._tokens_of[min(max(LEAST, (info.pixels - 1).bit_length()), MOST)]
 
     def _measure(self, power: int) -> int:
         """Tokens of a square image of about 2 ** power pixels."""

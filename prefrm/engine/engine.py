@@ -26,8 +26,7 @@ from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
 from prefrm.engine.compilation import PassGraphs, compile_layers, cuda_recorder
 from prefrm.engine.cost import PIXELS_PER_TOKEN, CostEstimate
 from prefrm.engine.encoder import Encoder, PreparedImage
-from prefrm.engine.memory import is_out_of_memory
-from prefrm.engine.pass_sizes import PassSizes
+from prefrm.engine.pass_sizes import PassSizes, is_out_of_memory
 from prefrm.engine.passes import Passes
 from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
 from prefrm.engine.refcounted import RefCounted
@@ -56,7 +55,7 @@ class _Task:
 
     Attributes:
         plan: of the group.
-        scored: None if the prompt cannot be read.
+        scored: None if the prompt cannot be read, or there are no pairs.
         pairs: of the images that can be read, in both orders.
         reasons: why other images cannot be read.
     """
@@ -237,10 +236,10 @@ class Engine:
     ) -> list[WinMatrix]:
         """Of groups that are scored together."""
         tasks = self._tasks(planned, images)
-        asked = {task.scored: task for task in tasks if task.scored is not None and task.pairs}
+        asked = {task.scored: task.pairs for task in tasks if task.scored is not None}
         comparer = Comparer(self.judge, self._passes, list(asked), prefixes)
-        whole = [(one, task.pairs) for one, task in asked.items() if self._can_afford(len(one.images))]
-        outcomes = dict(zip((one for one, _ in whole), comparer.compare(whole), strict=True))
+        whole = {one: pairs for one, pairs in asked.items() if self._can_afford(len(one.images))}
+        outcomes = dict(zip(whole, comparer.compare(list(whole.items())), strict=True))
         return [self._finished(task, comparer, outcomes) for task in tasks]
 
     def _tasks(
@@ -255,13 +254,13 @@ class Engine:
             reasons = {key: unread[key] for key in plan.images if key in unread}
             for key, encoded in readable.items():
                 images.use(key, encoded)
+            pairs = plan.pairs(list(readable))
             scored = None
             try:
                 tree = self.judge.processor.tree(prompt, {key: x.image for key, x in readable.items()})
-                scored = Scored(prompt=prompt, images=readable, tree=tree)
+                scored = Scored(prompt=prompt, images=readable, tree=tree) if pairs else None
             except RecordError as error:
                 reasons |= dict.fromkeys(readable, str(error))
-            pairs = plan.pairs(list(readable))
             tasks.append(_Task(plan=plan, scored=scored, pairs=pairs, reasons=reasons))
         return tasks
 
@@ -272,7 +271,7 @@ class Engine:
         outcomes: dict[Pair, Outcome] = {}
         implied: dict[Pair, float] = {}
         reasons = task.reasons
-        if task.scored is not None and task.pairs:
+        if task.scored is not None:
             if task.scored in found:
                 outcomes = found[task.scored]
             else:

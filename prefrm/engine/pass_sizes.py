@@ -1,4 +1,4 @@
-"""The default sizes of passes: how many tokens and patches a device computes at once.
+"""The default sizes of passes, how many tokens and patches a device computes at once, and its lack of memory.
 
 cpu     2,048 tokens, and one image: more activations than fit its caches make it slower
 cuda    16,384 tokens and patches, or fewer if an eighth of the GPU's memory does not hold their activations
@@ -17,7 +17,7 @@ import torch
 
 from prefrm.judge import Judge
 
-__all__ = ["DEFAULT_TOKENS", "PassSizes", "activation_bytes", "device_memory"]
+__all__ = ["DEFAULT_TOKENS", "PassSizes", "activation_bytes", "device_memory", "is_out_of_memory"]
 
 DEFAULT_TOKENS = 2048
 """On a CPU, and the fewest on other devices."""
@@ -25,6 +25,8 @@ GPU_TOKENS = 16384
 PATCHES = 8192
 """On accelerators other than CUDA: 8 images of 448 x 448 pixels."""
 ACTIVATION_SHARE = 8
+# What torch says when the memory of the CPU is not enough, which it calls a RuntimeError.
+CPU_SAYS = ("not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +83,10 @@ def activation_bytes(model: Any) -> int:
     """
     config = model.get_decoder().config
     return int((8 * config.hidden_size + 3 * config.intermediate_size) * model.dtype.itemsize)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of an accelerator, or of the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        text in str(error) for text in CPU_SAYS
+    )

@@ -20,8 +20,8 @@ from prefrm.judge.transfers import to_device
 
 __all__ = ["Blocks", "Passes", "Segments"]
 
-# Shorter rows ask a block together, up to so many tokens.
-TILE_TOKENS = 128
+# So many rows ask a block together, of so many tokens; a group has few more that share a block.
+TILE_ROWS, TILE_TOKENS = 16, 128
 Blocks = Mapping[Name, tuple[KVBlocks, int]]
 """Where the keys and values of each segment are."""
 Segments = Mapping[Name, Segment]
@@ -126,7 +126,7 @@ class Passes:
         for start in range(0, len(places), most):
             some = places[start : start + most]
             rows = most if self._full else enough_rows(most, len(some))
-            tile = min(rows, max(1, TILE_TOKENS // length))
+            tile = min(rows, TILE_ROWS, max(1, TILE_TOKENS // length))
             yield _Run(rows=some, fill=rows - len(some), length=length, tile=tile)
 
     def _inputs(self, rows: Sequence[Segment], run: _Run, blocks: Blocks) -> tuple[Rows, list[Shared]]:

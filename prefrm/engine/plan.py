@@ -35,9 +35,12 @@ Pair = tuple[str, str]
 """Two images by their digests, in the order shown."""
 
 
-# Of a length's power of two: no more than a sixteenth of a row is padding, and few lengths are left.
+# Of a length's power of two: no more than a sixteenth of a row is padding, and few lengths are left. A row of
+# one token, such as an answer of a late judge, is not padded: it would be computed eight times.
 STEPS = 16
 LEAST_STEP = 8
+MOST_ROWS = 2048
+"""Of a pass: of one token each they take a GPU about as long as it takes to launch a pass (`pass_sizes`)."""
 WHOLE = 32
 """A CPU computes numbers in runs of so many, and what is left over by other code: a last bit may differ."""
 
@@ -97,13 +100,13 @@ def runs_of_rows(lengths: Sequence[int], tokens: int) -> Iterator[range]:
 
 
 def fixed_shape(length: int, tokens: int) -> Shape:
-    """The one shape of all passes with a row of that length: `tokens` at most, or one row."""
+    """The one shape of all passes with a row of that length: `tokens` and `MOST_ROWS` at most, or one row."""
     octave = 1 << (length - 1).bit_length() >> 1
     step = max(octave // STEPS, LEAST_STEP)
-    rounded = -(-length // step) * step
+    rounded = 1 if length == 1 else -(-length // step) * step
     # So that a pass of several rows has whole runs of tokens.
     multiple = WHOLE // math.gcd(WHOLE, rounded)
-    rows = tokens // rounded // multiple * multiple
+    rows = min(tokens // rounded, MOST_ROWS) // multiple * multiple
     return Shape(rows=max(1, rows), length=rounded)
 
 

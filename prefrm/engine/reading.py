@@ -29,6 +29,8 @@ __all__ = ["Features", "LastPositions", "Reading", "Rows", "keep_rows", "read_ro
 AFTER_ATTENTION = ("self_attn.o_proj", "mlp")
 GRAPH_TOKENS = 2048
 """Of a pass that a GPU computes no faster than its kernels are launched one by one (`pass_sizes`)."""
+GRAPH_ROWS = 256
+"""Of a pass that is recorded: of more, the copies of blocks take hundreds of megabytes."""
 Features = Mapping[ImageInput, torch.Tensor]
 
 
@@ -257,7 +259,9 @@ def _run(
 ) -> list[torch.Tensor]:
     """The tensors that a pass computes."""
     # A large pass keeps a GPU busy, and features that enter deeper layers have any shapes.
-    if graphs is None or inputs.deep is not None or inputs.embeds_BSD[..., 0].numel() > GRAPH_TOKENS:
+    rows, length = inputs.embeds_BSD.shape[:2]
+    is_large = rows > GRAPH_ROWS or rows * length > GRAPH_TOKENS
+    if graphs is None or inputs.deep is not None or is_large:
         return compute(judge, inputs)
     return graphs.run(compute.__name__, inputs.gathered(), partial(compute, judge))
 

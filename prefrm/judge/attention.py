@@ -8,7 +8,7 @@ for the forward pass that it repeats. A forward pass without `attend`, of rows w
 
 On a CPU, attention is computed level by level of the trees, each segment's queries against its own keys and
 those of the segments that it sees, gathered: no score is computed that a mask would hide, but for padding. On
-an accelerator it is FlexAttention with a block mask (arXiv 2412.05496).
+CUDA it is FlexAttention with a block mask (arXiv 2412.05496), whose backward pass runs on few other devices.
 
 Shapes: T tokens, S segments, E segments that one sees, N segments of a level, Q queries of a segment, L keys
 that it attends to, H query heads, C heads of keys and values, D numbers of a head.
@@ -73,7 +73,7 @@ AttentionInterface.register(NAME, torch.compiler.disable(_attention))
 
 def segment_attention(batch: JudgeBatch) -> Attend:
     """The fastest attention for a batch on its device."""
-    return attend_levels(batch) if batch.ids_T.device.type == "cpu" else attend_flex(batch)
+    return attend_flex(batch) if batch.ids_T.device.type == "cuda" else attend_levels(batch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +161,13 @@ def _places(batch: JudgeBatch, levels: list[_Level]) -> torch.Tensor:
 def attend_flex(batch: JudgeBatch) -> Attend:
     """FlexAttention over all tokens, which leaves out blocks of 128 x 128 scores that are masked.
 
-    Compiled on an accelerator; on a CPU, where it is only tested, it computes all scores.
+    Compiled on a GPU; on a CPU, where it is only tested, it computes all scores.
     """
     device, size = batch.ids_T.device, len(batch.ids_T)
-    segment_T = torch.repeat_interleave(torch.arange(len(batch.lengths_S), device=device), batch.lengths_S)
-    seen = batch.sees_SE[segment_T].unbind(dim=1)
+    segments_S = torch.arange(len(batch.lengths_S), device=device)
+    segment_T = torch.repeat_interleave(segments_S, batch.lengths_S, output_size=size)
+    # Tensors of their own: a kernel that is compiled for aligned ones copies views that are not.
+    seen = tuple(seen_S[segment_T] for seen_S in batch.sees_SE.unbind(dim=1))
 
     def allowed(b: torch.Tensor, h: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         segment = segment_T[key]
@@ -175,21 +177,24 @@ def attend_flex(batch: JudgeBatch) -> Attend:
             mask = mask | (seen_T[query] == segment)
         return mask
 
-    compiled = device.type != "cpu"
-    blocks = create_block_mask(allowed, None, None, size, size, device=device, _compile=compiled)
-    flex = _compiled_flex() if compiled else flex_attention
+    flex, make_blocks = flex_attention, create_block_mask
+    if device.type != "cpu":
+        flex, make_blocks = _compiled(flex), _compiled(make_blocks)
+    blocks = make_blocks(allowed, None, None, size, size, device=device)
 
     def attend(
         layer: int, q_1HTD: torch.Tensor, k_1CTD: torch.Tensor, v_1CTD: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        found_1HTD: torch.Tensor = flex(
-            q_1HTD, k_1CTD, v_1CTD, block_mask=blocks, scale=scale, enable_gqa=True
-        )
+        # Under autocast, rotary positions make float32 of queries and keys, for which the kernels are slow.
+        q, k = q_1HTD.to(v_1CTD.dtype), k_1CTD.to(v_1CTD.dtype)
+        found_1HTD: torch.Tensor = flex(q, k, v_1CTD, block_mask=blocks, scale=scale, enable_gqa=True)
         return found_1HTD.transpose(1, 2)
 
     return attend
 
 
 @cache
-def _compiled_flex() -> Any:
-    return torch.compile(flex_attention, dynamic=True)
+def _compiled(function: Any) -> Any:
+    # Not `dynamic=True`: the kernels need the number of heads and the scale as constants. Lengths become
+    # dynamic once they differ.
+    return torch.compile(function)

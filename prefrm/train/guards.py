@@ -66,5 +66,6 @@ def check_sharding(config: TrainConfig) -> None:
     """Raise `ConfigError` if the weights are to be sharded and the settings ask for them in one piece."""
     if sharding() and config.evaluation is not None:
         raise ConfigError(
-            "evaluation asks one process to judge with weights that FSDP spreads; set evaluation=null"
+            "evaluation during training is not supported with FSDP, and evaluation is set; "
+            "set evaluation=null"
         )

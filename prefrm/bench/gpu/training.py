@@ -171,7 +171,8 @@ class _Learner:
         with activation_checkpointing(judge, self._checkpointing):
             seconds = plain_seconds(
                 judge,
-                pairs,
+                # One epoch: every epoch starts its workers anew.
+                pairs * steps,
                 batch_size=comparisons,
                 steps=steps,
                 output=output,

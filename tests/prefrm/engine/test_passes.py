@@ -55,6 +55,8 @@ def test_what_else_is_in_a_call_on_a_gpu(tiny_checkpoint, png):
 
 
 @pytest.mark.gpu
+# The compiler's own imports are full of what it deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_graphs_on_a_gpu(tiny_checkpoint, png):
     judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), attention="late"), "cuda")
     groups = [

@@ -58,6 +58,7 @@ def test_a_length_has_one_shape_with_little_padding(length, tokens):
     shape = fixed_shape(length, tokens)
     assert fixed_shape(shape.length, tokens) == shape
     assert length <= shape.length <= max(length * 17 / 16 + 1, length + 7)
+    assert (shape.length == 1) == (length == 1)
     assert shape.rows == 1 or (shape.rows * shape.length <= tokens and not shape.rows * shape.length % WHOLE)
 
 

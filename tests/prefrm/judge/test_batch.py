@@ -118,10 +118,24 @@ def test_attention_over_trees_is_one_masked_softmax(
     batch = pack(list(zip(trees, pairs, strict=True))[-groups:])
     tokens, gradients = len(batch.ids_T), (make, device) != (attend_flex, "cpu")
     with warnings.catch_warnings():
-        # Without a compiler it computes every score.
+        # Without a compiler it computes every score, and the compiler's imports are full of deprecations.
         warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+        if device == "cuda":
+            warnings.simplefilter("ignore", DeprecationWarning)
         found = attention(make(batch.to(device)), tokens, device, gradients=gradients)
     wanted = attention(dense(batch), tokens, "cpu", gradients=gradients)
     assert len(found) == (4 if gradients else 1)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["late"])
+def test_flex_attention_has_the_precision_of_values(processor: JudgeProcessor):
+    """Under autocast, rotary positions make float32 of queries and keys, and nothing of values."""
+    batch = pack([(grow(processor, "a cat", 3), [(0, 1), (2, 0)])])
+    q, k, v = (torch.randn(1, heads, len(batch.ids_T), SIZE) for heads in (HEADS, SHARED_HEADS, SHARED_HEADS))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+        found = attend_flex(batch)(0, q, k, v.bfloat16(), SCALE)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), dense(batch)(0, q, k, v, SCALE), atol=0.03, rtol=0)
