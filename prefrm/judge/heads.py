@@ -28,10 +28,7 @@ GPM_TEMPERATURE = 0.1
 
 
 class Head(nn.Module, ABC):
-    """What all heads share: float32, and a positive learnable scale on the log-odds, kept as its logarithm.
-
-    A subclass implements `_read` and `_compare`, which receive float32 tensors outside of autocast.
-    """
+    """A positive learnable scale on the log-odds, kept as its logarithm, and a reading in two steps."""
 
     def __init__(self, *, scale: float = 1.0) -> None:
         super().__init__()
@@ -42,6 +39,7 @@ class Head(nn.Module, ABC):
         """The factor of the log-odds."""
         return self.log_scale.float().exp()
 
+    @abstractmethod
     def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
         """A reading of each hidden state, in float32.
 
@@ -49,19 +47,10 @@ class Head(nn.Module, ABC):
             hidden_RD: the last hidden states at the readout positions, after the final norm.
             answers_AD: the language model's output rows of the template's answers.
         """
-        return full_precision(self._read)(hidden_RD, answers_AD)
 
+    @abstractmethod
     def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """The outcomes of N comparisons, in float32, from the readings of their first and second images."""
-        return full_precision(self._compare)(first, second)
-
-    @abstractmethod
-    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
-        """As `read`."""
-
-    @abstractmethod
-    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """As `compare`."""
 
 
 class VerdictHead(Head):
@@ -71,13 +60,15 @@ class VerdictHead(Head):
     model says. With a third answer, the log-probabilities of the three.
     """
 
-    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
         if len(answers_AD) == 2:
             direction_D = answers_AD[0] - answers_AD[1]
             return (hidden_RD @ direction_D) * self.scale
         return (hidden_RD @ answers_AD.T * self.scale).log_softmax(dim=-1)
 
-    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         # Both are the one reading of the pair, which is the outcome.
         return first
 
@@ -93,10 +84,12 @@ class ScalarHead(Head):
         self.weight_D = nn.Parameter(torch.randn(hidden, dtype=torch.float32) / math.sqrt(hidden + 1))
         self.ties = ties
 
-    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
         return (hidden_RD @ self.weight_D) * self.scale
 
-    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         d_N = first - second
         if not self.ties:
             return d_N
@@ -117,10 +110,12 @@ class EmbeddingHead(Head):
         super().__init__(scale=1 / GPM_TEMPERATURE)
         self.weight_MD = nn.Parameter(torch.randn(size, hidden, dtype=torch.float32) / math.sqrt(hidden + 1))
 
-    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
         return normalize(hidden_RD @ self.weight_MD.T, dim=-1)
 
-    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         a, b = first[..., 0::2], first[..., 1::2]
         c, d = second[..., 0::2], second[..., 1::2]
         return (a * d - b * c).sum(dim=-1) * self.scale

@@ -21,7 +21,7 @@ from prefrm.judge.backbones import BaseModel, Family, family_of, find_base, load
 from prefrm.judge.batch import JudgeBatch
 from prefrm.judge.heads import Head, build_head
 from prefrm.judge.images import ImageInput
-from prefrm.judge.losses import loss_of
+from prefrm.judge.losses import preference_loss
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.judge.transfers import to_device
 from prefrm.judge.windows import use_windows
@@ -232,7 +232,7 @@ class Judge(nn.Module):
         self, outcomes: torch.Tensor, p_N: torch.Tensor, weight_N: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The loss that trains this judge's head, as in `prefrm.judge.losses`."""
-        return loss_of(self.spec.head, ties=self.spec.ties)(outcomes, p_N, weight_N)
+        return preference_loss(outcomes, p_N, weight_N)
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
