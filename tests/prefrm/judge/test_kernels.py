@@ -61,7 +61,7 @@ def check(name: str, dtype: torch.dtype, device: str, *, queries: int, masked: b
     q, k, v = tensors(queries, dtype=dtype, device=device, head=head)
     causal = not masked and queries == max(LENGTHS)
     mask = padding(LENGTHS, k.shape[2], k)[..., : k.shape[2]] if masked else None
-    found, lse = KERNELS[name].run(q, k, v, SCALE, mask, causal)
+    found, lse = KERNELS[name](q, k, v, SCALE, mask, causal)
     q, k, v = q.float(), k.float(), v.float()
     mask = None if mask is None else mask.float()
     wanted = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=SCALE)
@@ -100,7 +100,7 @@ def test_shapes_of_cuda_kernels(name: str):
     """By their operators' own rules for shapes, without a GPU."""
     q, k, v = (x.to("meta") for x in tensors(33, dtype=BRAIN))
     mask = padding(LENGTHS, k.shape[2], k)[..., : k.shape[2]] if name == "efficient" else None
-    found, lse = KERNELS[name].run(q, k, v, SCALE, mask, False)
+    found, lse = KERNELS[name](q, k, v, SCALE, mask, False)
     assert found.shape == q.shape and found.dtype == BRAIN
     assert lse.shape == q.shape[:3] and lse.dtype == SINGLE
 
@@ -121,5 +121,5 @@ def test_large_scores_of_half_precision_neither_overflow_nor_lose_their_digits(d
     q, k, v = (factor * torch.randn(1, 2, 40, 64) for factor in (50, 50, 1))
     q, k, v = (x.to(dtype) for x in (q, k, v))
     wanted, _ = attend(q.float(), k.float(), v.float(), scale=SCALE)
-    found, _ = KERNELS["portable"].run(q, k, v, SCALE, None, False)
+    found, _ = KERNELS["portable"](q, k, v, SCALE, None, False)
     torch.testing.assert_close(found.float(), wanted, atol=0.02, rtol=0)

@@ -21,7 +21,10 @@ def tensors(device: str, dtype: torch.dtype) -> list[torch.Tensor]:
 
 def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     starts = torch.tensor((0, *SIZES)).cumsum(0).int().to(q.device)
-    return attend_windows(q, k, v, starts=starts, longest=max(SIZES), scale=SCALE)
+    found, _ = attend_windows(
+        None, q, k, v, None, scaling=SCALE, cu_seq_lens_q=starts, max_length_q=max(SIZES)
+    )
+    return found
 
 
 @pytest.mark.parametrize(
