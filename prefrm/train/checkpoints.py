@@ -6,7 +6,6 @@ A checkpoint is filled under another name, forced to the disk and then renamed, 
 killed at any moment. One whose files are not those of its manifest counts as absent.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -14,6 +13,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from prefrm.files import hash_file
 
 __all__ = ["Checkpoints", "step_of"]
 
@@ -55,7 +56,7 @@ class Checkpoints:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
-        files = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+        files = {path.name: hash_file(path) for path in sorted(partial.iterdir())}
         (partial / MANIFEST).write_text(json.dumps({"files": files}, indent=2), encoding="utf-8")
         for path in (*partial.iterdir(), partial):
             _force_to_disk(path)
@@ -90,15 +91,10 @@ def step_of(checkpoint: Path) -> int:
 def _damage(checkpoint: Path) -> str | None:
     try:
         files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
-        altered = [name for name, expected in files.items() if _sha256(checkpoint / name) != expected]
+        altered = [name for name, expected in files.items() if hash_file(checkpoint / name) != expected]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"it is incomplete ({error})"
     return f"{altered[0]} was altered" if altered else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _force_to_disk(path: Path) -> None:

@@ -5,10 +5,16 @@ families, and one line for each family in `registry`.
 """
 
 from prefrm.judge.backbones.family import Family
-from prefrm.judge.backbones.loading import BaseModel, find_base, hash_base_files, load_backbone
+from prefrm.judge.backbones.loading import (
+    SHIPPED,
+    BaseModel,
+    find_base,
+    find_shipped,
+    hash_base_files,
+    load_backbone,
+)
 from prefrm.judge.backbones.qwen import mrope_positions
 from prefrm.judge.backbones.registry import FAMILIES, family_of
-from prefrm.judge.backbones.shipped import SHIPPED, find_shipped
 
 __all__ = [
     "FAMILIES",
