@@ -30,10 +30,12 @@ class Checkpoints:
     Args:
         folder: need not exist.
         keep: at least 1; how many of the newest stay.
+        every: number of steps from one to the next.
     """
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: Path, *, keep: int, every: int = 100) -> None:
         self.folder = folder
+        self.every = every
         self._keep = keep
 
     def found(self) -> list[Path]:

@@ -6,7 +6,6 @@ Its result is kept beside the data, for every process, later run and `--resume`:
     data/.prefrm/train.arrow   its groups for `StoredGroups`, unless they are only ever streamed
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +18,7 @@ from filelock import FileLock
 
 from prefrm.errors import DatasetError
 from prefrm.files import write_whole
+from prefrm.media import digest
 from prefrm.records import PreferenceGroup, fingerprint, read_groups, row_group_sizes, split_file
 from prefrm.train.groups import storing
 
@@ -105,13 +105,9 @@ def _survey(folder: Path, split: str, table: Path | None) -> Survey:
             yield group
 
     read = read_groups(folder, split)
-    digest = fingerprint(counted(read if table is None else storing(read, table)))
+    content = fingerprint(counted(read if table is None else storing(read, table)))
     sizes = json.dumps(row_group_sizes(folder, split))
-    return Survey(
-        fingerprint=digest,
-        layout=hashlib.sha256(sizes.encode()).hexdigest(),
-        groups=count,
-    )
+    return Survey(fingerprint=content, layout=digest(sizes.encode()), groups=count)
 
 
 def _identity(folder: Path, split: str) -> dict[str, int]:
