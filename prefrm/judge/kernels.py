@@ -14,12 +14,11 @@ Shapes: G blocks, H heads, M queries, L keys, D numbers of a head.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 
 import torch
 
-__all__ = ["KERNELS", "MASK_ALIGNMENT", "Call", "attend", "choose_kernel"]
+__all__ = ["KERNELS", "MASK_ALIGNMENT", "attend", "choose_kernel", "kernel_for"]
 
 MASK_ALIGNMENT = 16
 """Elements to whose multiple the rows of a mask are padded: the efficient kernel loads whole vectors."""
@@ -33,38 +32,6 @@ MOST_OF_FLASH = 256
 """The largest D of FlashAttention."""
 
 Attention = tuple[torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What decides which kernel computes an attention.
-
-    Attributes:
-        device: its type, such as "cuda".
-        dtype: of queries, keys and values.
-        head: D.
-        masked: whether a mask is added to the scores.
-        capability: the compute capability of an NVIDIA GPU, (0, 0) of every other device.
-    """
-
-    device: str
-    dtype: torch.dtype
-    head: int
-    masked: bool = False
-    capability: tuple[int, int] = (0, 0)
-
-    @classmethod
-    def of(cls, q: torch.Tensor, mask: torch.Tensor | None = None) -> "Call":
-        """The call with these queries and this mask."""
-        # No fused kernel was tried on ROCm, whose devices are called "cuda" too.
-        is_nvidia = q.device.type == "cuda" and torch.version.hip is None
-        return cls(
-            device=q.device.type,
-            dtype=q.dtype,
-            head=q.shape[-1],
-            masked=mask is not None,
-            capability=torch.cuda.get_device_capability(q.device) if is_nvidia else (0, 0),
-        )
 
 
 def _cpu(
@@ -123,21 +90,35 @@ OPERATORS = {
 }
 
 
+def kernel_for(q: torch.Tensor, mask: torch.Tensor | None = None) -> str:
+    """The name of the fastest kernel for these queries and this mask."""
+    # No fused kernel was tried on ROCm, whose devices are called "cuda" too.
+    is_nvidia = q.device.type == "cuda" and torch.version.hip is None
+    capability = torch.cuda.get_device_capability(q.device) if is_nvidia else (0, 0)
+    return choose_kernel(q.device.type, q.dtype, q.shape[-1], mask is not None, capability)
+
+
 @cache
-def choose_kernel(call: Call) -> str:
-    """The name of the fastest kernel that computes the call, in this version of torch."""
-    aligned = call.head % VECTOR == 0
-    oldest = AMPERE if call.dtype == torch.bfloat16 else MAXWELL
+def choose_kernel(
+    device: str, dtype: torch.dtype, head: int, masked: bool = False, capability: tuple[int, int] = (0, 0)
+) -> str:
+    """The name of the fastest kernel, in this version of torch.
+
+    Args:
+        device: its type, such as "cuda".
+        dtype: of queries, keys and values.
+        head: D.
+        masked: whether a mask is added to the scores.
+        capability: the compute capability of an NVIDIA GPU, (0, 0) of every other device.
+    """
+    aligned = head % VECTOR == 0
+    oldest = AMPERE if dtype == torch.bfloat16 else MAXWELL
     computes = {
-        "cpu": call.device == "cpu",
+        "cpu": device == "cpu",
         "flash": (
-            call.capability >= AMPERE
-            and call.dtype in HALF
-            and aligned
-            and call.head <= MOST_OF_FLASH
-            and not call.masked
+            capability >= AMPERE and dtype in HALF and aligned and head <= MOST_OF_FLASH and not masked
         ),
-        "efficient": call.capability >= oldest and call.dtype in (torch.float32, *HALF) and aligned,
+        "efficient": capability >= oldest and dtype in (torch.float32, *HALF) and aligned,
     }
     # These operators are not public.
     there = (name for name, operator in OPERATORS.items() if hasattr(torch.ops.aten, operator))
@@ -167,5 +148,5 @@ def attend(
     Returns:
         The values found [G, H, M, D], and the log-sum-exp of the scores, float32 [G, H, M].
     """
-    kernel = KERNELS[choose_kernel(Call.of(q, mask))]
+    kernel = KERNELS[kernel_for(q, mask)]
     return kernel(q, k, v, scale, None if mask is None else mask[..., : k.shape[2]], causal)

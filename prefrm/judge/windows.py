@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from prefrm.judge.kernels import Call, choose_kernel
+from prefrm.judge.kernels import kernel_for
 
 __all__ = ["attend_windows", "use_windows"]
 
@@ -53,7 +53,7 @@ def attend_windows(
         cu_seq_lens_q: int32, the first patch of each window, and T.
         max_length_q: patches of the largest window.
     """
-    if choose_kernel(Call.of(q_1HTD)) == "flash":
+    if kernel_for(q_1HTD) == "flash":
         q, k, v = (x[0].transpose(0, 1) for x in (q_1HTD, k_1HTD, v_1HTD))
         starts, longest = cu_seq_lens_q, max_length_q
         found_THD: torch.Tensor = torch.ops.aten._flash_attention_forward(

@@ -1,11 +1,13 @@
 """Attention kernels: which one is chosen, and that each computes attention and its log-sum-exp."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from prefrm.engine.attention import padding
-from prefrm.judge.kernels import KERNELS, MASK_ALIGNMENT, Call, attend, choose_kernel
+from prefrm.judge.kernels import KERNELS, MASK_ALIGNMENT, attend, choose_kernel
 
 HALF, BRAIN, SINGLE = torch.float16, torch.bfloat16, torch.float32
 VOLTA, TURING, AMPERE, HOPPER = (7, 0), (7, 5), (8, 0), (9, 0)
@@ -26,24 +28,24 @@ def tensors(queries: int, *, dtype: torch.dtype, device: str = "cpu", head: int 
 @pytest.mark.parametrize(
     ("call", "name"),
     [
-        (Call(device="cpu", dtype=SINGLE, head=64), "cpu"),
-        (Call(device="cpu", dtype=BRAIN, head=5, masked=True), "cpu"),
-        (Call(device="cuda", dtype=BRAIN, head=128, capability=HOPPER), "flash"),
-        (Call(device="cuda", dtype=HALF, head=80, capability=AMPERE), "flash"),
-        (Call(device="cuda", dtype=BRAIN, head=128, capability=HOPPER, masked=True), "efficient"),
-        (Call(device="cuda", dtype=BRAIN, head=264, capability=HOPPER), "efficient"),
-        (Call(device="cuda", dtype=SINGLE, head=128, capability=HOPPER), "efficient"),
-        (Call(device="cuda", dtype=HALF, head=64, capability=TURING), "efficient"),
-        (Call(device="cuda", dtype=BRAIN, head=64, capability=VOLTA), "portable"),
-        (Call(device="cuda", dtype=HALF, head=20, capability=HOPPER), "portable"),
-        (Call(device="cuda", dtype=torch.float64, head=64, capability=HOPPER), "portable"),
+        (dict(device="cpu", dtype=SINGLE, head=64), "cpu"),
+        (dict(device="cpu", dtype=BRAIN, head=5, masked=True), "cpu"),
+        (dict(device="cuda", dtype=BRAIN, head=128, capability=HOPPER), "flash"),
+        (dict(device="cuda", dtype=HALF, head=80, capability=AMPERE), "flash"),
+        (dict(device="cuda", dtype=BRAIN, head=128, capability=HOPPER, masked=True), "efficient"),
+        (dict(device="cuda", dtype=BRAIN, head=264, capability=HOPPER), "efficient"),
+        (dict(device="cuda", dtype=SINGLE, head=128, capability=HOPPER), "efficient"),
+        (dict(device="cuda", dtype=HALF, head=64, capability=TURING), "efficient"),
+        (dict(device="cuda", dtype=BRAIN, head=64, capability=VOLTA), "portable"),
+        (dict(device="cuda", dtype=HALF, head=20, capability=HOPPER), "portable"),
+        (dict(device="cuda", dtype=torch.float64, head=64, capability=HOPPER), "portable"),
         # ROCm, whose devices have no compute capability.
-        (Call(device="cuda", dtype=HALF, head=64), "portable"),
-        (Call(device="mps", dtype=HALF, head=64), "portable"),
+        (dict(device="cuda", dtype=HALF, head=64), "portable"),
+        (dict(device="mps", dtype=HALF, head=64), "portable"),
     ],
 )
-def test_the_fastest_kernel_for_a_call(call: Call, name: str):
-    assert choose_kernel(call) == name
+def test_the_fastest_kernel_for_a_call(call: dict[str, Any], name: str):
+    assert choose_kernel(**call) == name
 
 
 def test_without_an_operator_another_kernel_is_chosen(monkeypatch):
@@ -51,7 +53,7 @@ def test_without_an_operator_another_kernel_is_chosen(monkeypatch):
     monkeypatch.setattr(torch.ops, "aten", object())
     choose_kernel.cache_clear()
     try:
-        assert choose_kernel(Call(device="cpu", dtype=SINGLE, head=64)) == "portable"
+        assert choose_kernel("cpu", SINGLE, 64) == "portable"
     finally:
         choose_kernel.cache_clear()
 

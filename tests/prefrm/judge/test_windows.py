@@ -47,7 +47,7 @@ def test_a_window_attends_to_itself(device: str, dtype: torch.dtype, tolerance: 
 
 def test_shapes_of_one_call_for_all_windows(monkeypatch):
     """By the operator's own rules for shapes, without a GPU."""
-    monkeypatch.setattr(windows, "choose_kernel", lambda call: "flash")
+    monkeypatch.setattr(windows, "kernel_for", lambda q: "flash")
     found = attended(*tensors("meta", torch.bfloat16))
     assert found.shape == (1, sum(SIZES), 3, 16) and found.dtype == torch.bfloat16
 
