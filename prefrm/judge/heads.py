@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from torch.nn.functional import logsigmoid, normalize
 
-from prefrm.errors import ConfigError
 from prefrm.judge.precision import full_precision
 from prefrm.manifest.spec import JudgeSpec
 
@@ -123,13 +122,11 @@ class EmbeddingHead(Head):
 
 def build_head(spec: JudgeSpec, hidden: int) -> Head:
     """The head that a specification names, for hidden states of that size; random where it has weights."""
-    if spec.head == "verdict":
-        return VerdictHead()
     if spec.head == "scalar":
         return ScalarHead(hidden=hidden, ties=spec.ties)
     if spec.head == "embedding":
         return EmbeddingHead(hidden=hidden, size=spec.embedding_dim)
-    raise ConfigError(f"there is no head {spec.head!r}")
+    return VerdictHead()
 
 
 @full_precision

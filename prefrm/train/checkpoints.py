@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefrm.files import hash_file
+from prefrm.files import hash_file, write_folder_whole
 
 __all__ = ["Checkpoints", "step_of"]
 
@@ -53,18 +53,12 @@ class Checkpoints:
     @contextmanager
     def writing(self, step: int) -> Iterator[Path]:
         """A folder to fill, which is the newest checkpoint once the block ends; older ones go."""
-        target = self.folder / f"{PREFIX}{step:08d}"
-        partial = self.folder / f".{target.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        files = {path.name: hash_file(path) for path in sorted(partial.iterdir())}
-        (partial / MANIFEST).write_text(json.dumps({"files": files}, indent=2), encoding="utf-8")
-        for path in (*partial.iterdir(), partial):
-            _force_to_disk(path)
-        # After a fall back to an older one, the broken one is still there.
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        with write_folder_whole(self.folder / f"{PREFIX}{step:08d}") as partial:
+            yield partial
+            files = {path.name: hash_file(path) for path in sorted(partial.iterdir())}
+            (partial / MANIFEST).write_text(json.dumps({"files": files}, indent=2), encoding="utf-8")
+            for path in (*partial.iterdir(), partial):
+                _force_to_disk(path)
         _force_to_disk(self.folder)
         for old in self.found()[self._keep :]:
             shutil.rmtree(old)
@@ -72,7 +66,7 @@ class Checkpoints:
     def drop_after(self, step: int) -> None:
         """Remove the checkpoints of later steps, and what was never finished."""
         later = [path for path in self.found() if step_of(path) > step]
-        for path in (*later, *self.folder.glob(".*.partial")):
+        for path in (*later, *self.folder.glob(f".{PREFIX}*")):
             shutil.rmtree(path)
 
     def remove(self) -> None:
@@ -85,7 +79,7 @@ class Checkpoints:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which it was written; -1 if its name says none."""
+    """The step after which it was written; -1 if its name has none."""
     number = checkpoint.name.removeprefix(PREFIX)
     return int(number) if number.isdecimal() else -1
 
