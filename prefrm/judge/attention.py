@@ -81,7 +81,7 @@ class _Level(NamedTuple):
 
     Attributes:
         queries_NQ: int64, tokens of each segment, padded with the first token of the batch.
-        real_NQ: bool, which of these are no padding.
+        real_NQ: bool, False where padded.
         keys_NL: int64, tokens of the segments that each segment sees, then its own; padded alike.
         mask_N1QL: bool, which keys each query attends to; None for all.
     """

@@ -3,7 +3,7 @@
 A head reads each hidden state (`read`) and compares two readings (`compare`). The verdict head
 reads a pair at once, so its reading is the outcome. Outcomes are log-odds [N] that the first of two
 is preferred or, of a judge with ties, log-probabilities [N, 3] of first, second and neither; `log_odds`
-turns either into what an engine merges. All of it is float32, under autocast as well.
+turns either into what an engine merges. All is computed in float32, under autocast as well.
 
 Shapes: R readouts, N comparisons, D hidden, M embedding, A answers.
 """
@@ -55,8 +55,8 @@ class Head(nn.Module, ABC):
 class VerdictHead(Head):
     """Log-odds of answering "1" rather than "2", read off the language model's own output rows.
 
-    Its one parameter is the scale, 1 at the start, so an untrained head says exactly what the language
-    model says. With a third answer, the log-probabilities of the three.
+    Its one parameter is the scale, 1 at the start, so an untrained head gives exactly the language
+    model's log-odds. With a third answer, the log-probabilities of the three.
     """
 
     @full_precision
@@ -102,7 +102,7 @@ class EmbeddingHead(Head):
     """A unit vector for each image; log-odds are `scale * <R v_first, v_second>` (arXiv 2410.02197).
 
     R is block-diagonal and skew-symmetric, with blocks [[0, -1], [1, 0]], so the comparison of an image
-    with itself is 0 and a swap changes the sign; unlike differences, it can go round in circles.
+    with itself is 0 and a swap changes the sign; unlike differences, it can be intransitive.
     """
 
     def __init__(self, *, hidden: int, size: int) -> None:

@@ -131,7 +131,7 @@ class Tree(ABC):
         return {name: segment for level in self.levels for name, segment in level.items()}
 
     def readable(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Those of `pairs` that the model can read; `refused` says why for the others."""
+        """Those of `pairs` that the model can read; `refused` has the reason for the others."""
         readable = []
         for first, second in pairs:
             if (reason := self._pair_refusal(first, second)) is None:

@@ -33,7 +33,7 @@ __all__ = ["Judge", "resolve_device", "resolve_dtype"]
 
 
 class Judge(nn.Module):
-    """Says which of two images is preferred, and by how much.
+    """Compares two images for a prompt: which is preferred, and by what log-odds.
 
     Attributes:
         backbone: the `transformers` model; it may be replaced by a PEFT model around it.
@@ -214,7 +214,7 @@ class Judge(nn.Module):
         return self.head.read(hidden_RD, self.model.get_output_embeddings().weight[answers])
 
     def outcomes(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor:
-        """What `readings` say of comparisons between them, as `forward`."""
+        """The outcomes of comparisons between `readings`, as of `forward`."""
         pairs_N2 = pairs_N2.to(readings.device)
         return self.head.compare(readings[pairs_N2[:, 0]], readings[pairs_N2[:, 1]])
 

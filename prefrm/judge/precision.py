@@ -1,4 +1,4 @@
-"""Full precision for what decides a probability, whatever runs around it."""
+"""Float32 computation of everything that decides a probability, under any autocast."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -40,7 +40,7 @@ class JudgeProcessor:
         tokenizer: of `transformers`.
         image_processor: of `transformers`.
         config: the backbone's configuration.
-        spec: what the judge is.
+        spec: of the judge.
         template: the wording.
         rendered: that wording as the base model's chat template renders it; None runs the chat template.
     """
@@ -131,7 +131,7 @@ class JudgeProcessor:
         """The segments of one prompt's candidates.
 
         Args:
-            prompt: what the images answer.
+            prompt: of the group.
             images: the candidates, by the keys that name them in comparisons.
 
         Raises:
@@ -143,8 +143,8 @@ class JudgeProcessor:
                 "shorten the prompt"
             )
         kind = TREES[self.spec.attention]
-        asked = self.layout.prompt(prompt)
-        return kind(self.layout, asked, images, positions=self.positions, max_length=self.max_length)
+        ids = self.layout.prompt(prompt)
+        return kind(self.layout, ids, images, positions=self.positions, max_length=self.max_length)
 
     def collate(self, groups: Sequence[tuple[Tree, Sequence[Pair]]]) -> JudgeBatch:
         """One batch of readable comparisons of all groups, in order."""

@@ -52,7 +52,7 @@ class ReportProgress(StepLogs):
 class MetricsFile(StepLogs):
     """Writes one JSON line to a file for each optimizer step: step, loss, grad_norm, learning_rate, epoch.
 
-    After a training is resumed, the lines of the steps that are done again are gone.
+    A resumed training removes the lines of the steps that it repeats.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +61,7 @@ class MetricsFile(StepLogs):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the file anew, or after the step that the run continues from."""
+        """Truncate the file after the step that the run continues from."""
         if not state.is_world_process_zero:
             return
         before = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []

@@ -43,7 +43,7 @@ class Checkpoints:
         return sorted(self.folder.glob(f"{PREFIX}*"), key=step_of, reverse=True)
 
     def newest(self) -> Path | None:
-        """The newest whole checkpoint; says so where it is not the newest one."""
+        """The newest whole checkpoint; logs a warning for each broken one that is newer."""
         for path in self.found():
             if (damage := _damage(path)) is None:
                 return path
@@ -52,7 +52,7 @@ class Checkpoints:
 
     @contextmanager
     def writing(self, step: int) -> Iterator[Path]:
-        """A folder to fill, which is the newest checkpoint once the block ends; older ones go."""
+        """A folder to fill, which is the newest checkpoint once the block ends; older ones are removed."""
         with write_folder_whole(self.folder / f"{PREFIX}{step:08d}") as partial:
             yield partial
             files = {path.name: hash_file(path) for path in sorted(partial.iterdir())}

@@ -53,7 +53,7 @@ def read_sources(data: DataConfig) -> list[DatasetInfo]:
 
 
 def open_mixture(data: DataConfig, surveys: Surveys, *, seed: int, cache: Path) -> Mixture:
-    """What a judge learns from; `cache` is as in `survey_data`."""
+    """The training data; `cache` is as in `survey_data`."""
     learned = _learned(data)
     datasets = [_open(one, data, surveys[name], cache / name) for name, one in learned.items()]
     return Mixture(datasets, seed=seed, weights=[one.weight for one in learned.values()])

@@ -48,7 +48,7 @@ def fit(
         output: folder of `metrics.jsonl`.
         checkpoints: where checkpoints go; None writes none.
         resume_from: a checkpoint of this very run, to continue from.
-        identity: what tells this run from another; it is kept in every checkpoint.
+        identity: of the run (`prefrm.train.identity`); it is kept in every checkpoint.
         num_workers: as in `DataConfig`.
         validation: of this judge; with patience, the judge ends with its best weights.
         callbacks: of the training loop, besides its own.
@@ -166,7 +166,7 @@ def _arguments(
         save_steps=save_every or optim.steps,
         # The groups of the steps that are over are skipped where they are drawn.
         ignore_data_skip=True,
-        # The trackers that a run names are callbacks of its own (`prefrm.train.reporting`).
+        # Trackers are callbacks of `prefrm.train.reporting`.
         report_to="none",
         run_name=output.name,
         disable_tqdm=True,

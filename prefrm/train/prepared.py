@@ -34,7 +34,7 @@ class Survey:
 
     Attributes:
         fingerprint: of its groups, in order.
-        layout: hash of how they are spread over the row groups of the file.
+        layout: hash of the sizes of the file's row groups.
         groups: how many groups have comparisons.
     """
 
@@ -45,7 +45,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A survey, and the file of `StoredGroups`; None where none was asked for."""
+    """A survey, and the file of `StoredGroups`, if it was requested."""
 
     survey: Survey
     table: Path | None
@@ -70,7 +70,7 @@ def prepare_split(folder: Path, split: str, *, table: bool, spare: Path) -> Prep
         if (found := _kept(place, split, file, table)) is not None:
             return found
     place = next(place for place in places if _can_be_written(place))
-    # Whoever waits here for another process finds its result.
+    # A process that waited here finds the result of the other one.
     with FileLock(place / f".{split}.lock"):
         return _kept(place, split, file, table) or _prepare(place, folder, split, file, table)
 
@@ -117,7 +117,7 @@ def _identity(folder: Path, split: str) -> dict[str, int]:
 
 
 def _kept(place: Path, split: str, file: Mapping[str, int], table: bool) -> Prepared | None:
-    """The result of an earlier pass over that file; None without one, or if its table is wanted and gone."""
+    """The result of an earlier pass over that file; None without one, or if its table is missing."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept: dict[str, Any] = json.loads((place / f"{split}.json").read_text(encoding="utf-8"))
         if kept["format_version"] == FORMAT_VERSION and kept["file"] == file:

@@ -6,7 +6,7 @@ weights.safetensors, optimizer.safetensors   see there
 best.safetensors     the weights of the lowest validation loss so far, with early stopping
 state.json           the step, the run's identity, the seconds so far, the scheduler, and each process's
                      random numbers and coverage of the data
-trainer_state.json   what `transformers` reads when it continues
+trainer_state.json   the state of `transformers.Trainer`
 """
 
 import json
@@ -59,8 +59,8 @@ class JudgeTrainer(Trainer):
         args: of `transformers`.
         checkpoints: where they go.
         validation: called after each step; its metrics are logged and its state is kept in every checkpoint.
-        identity: what tells this run from another, as JSON; it is kept in every checkpoint.
-        num_workers: how many processes read and collate batches ahead; with 0, this one does.
+        identity: of the run, as JSON; it is kept in every checkpoint.
+        num_workers: number of processes that read and collate batches ahead; with 0, this one does.
         parent: all other arguments are of `Trainer`.
 
     Attributes:
@@ -88,7 +88,7 @@ class JudgeTrainer(Trainer):
         **parent: Any,
     ) -> None:
         args._n_gpu = min(args.n_gpu, 1)
-        # A judge that is to be sharded comes on the CPU, and goes to where `accelerate` puts it.
+        # A judge that is to be sharded is on the CPU until `accelerate` moves it.
         if not sharding():
             args.distributed_state.device = model.device
             # A cached property, which the first line has computed.
@@ -110,7 +110,7 @@ class JudgeTrainer(Trainer):
         return [name for name in super().get_decay_parameter_names(model) if name in matrices]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As `Trainer`; where the judge is sharded, the head, which is not, has a group of its own."""
+        """As `Trainer`; of a sharded judge, the head, which is not sharded, has its own parameter group."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if self.is_fsdp_enabled:
             whole = {id(parameter) for parameter in self.model.head.parameters()}
@@ -122,7 +122,7 @@ class JudgeTrainer(Trainer):
         return optimizer
 
     def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """As `Trainer`; where the judge is sharded, the gradients of what is not are averaged here."""
+        """As `Trainer`; of a sharded judge, average the gradients of what is not sharded."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.is_fsdp_enabled and self.accelerator.sync_gradients:
             average_gradients(self.model)
@@ -191,7 +191,7 @@ class JudgeTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
-        """All processes gather what the first one keeps and writes."""
+        """Collective: all processes gather, and the first one keeps and writes."""
         inner = self._inner_optimizer
         weights = gather_weights(self.model, keep=is_first())
         optimizer, groups = gather_optimizer(self.model, inner, keep=is_first())

@@ -29,8 +29,8 @@ class Validation(TrainerCallback):
         judge: the judge that is trained.
         groups: gives the groups, as often as it is called.
         every: steps from one validation to the next.
-        patience: the training ends after so many validations without a lower log loss, and the weights of
-            the lowest one are remembered; None does neither.
+        patience: the training ends after this number of validations without a lower log loss, and the weights
+            of the lowest one are kept; None does neither.
         tokens: of the engine that scores.
 
     Attributes:
@@ -76,11 +76,11 @@ class Validation(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know beside `best_weights`, as JSON."""
+        """The state without `best_weights` as JSON, for a checkpoint."""
         return {"lowest": None if self._lowest == float("inf") else self._lowest, "waited": self._waited}
 
     def load_state_dict(self, state: Mapping[str, Any], best_weights: dict[str, torch.Tensor] | None) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         self._lowest = float("inf") if state["lowest"] is None else state["lowest"]
         self._waited = state["waited"]
         self.best_weights = best_weights

@@ -1,7 +1,7 @@
 """Vision-language backbones: the facts of each model family, and how one is found and loaded.
 
-Everything that differs from family to family stands here and nowhere else: a file for each kin of
-families, and one line for each family in `registry`.
+Everything that differs from family to family is in this package: a file for each group of related families,
+and one line for each family in `registry`.
 """
 
 from prefrm.judge.backbones.family import Family

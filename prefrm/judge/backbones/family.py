@@ -1,4 +1,4 @@
-"""What prefrm needs to know of a model family, and what several families share.
+"""The interface to a model family, and defaults that several families share.
 
 Shapes: B sequences, N images, P patches of all images, C numbers of a patch, T tokens of an image,
 V depths at which features enter the language model, D hidden, A axes of a position, L positions.
@@ -73,14 +73,14 @@ def read_embeds(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """What prefrm needs to know of a model family; what several share is the default.
+    """The facts of a model family; defaults are those that several share.
 
     Attributes:
         model_type: as in the checkpoint's `config.json`.
         vision_tower: module path of the vision tower inside the backbone.
         lora_targets: a regular expression over whole module paths, as PEFT's `target_modules` takes
             it: the linear layers of the language model, none of the vision tower.
-        same: (image processor, configuration) -> by name, what an image processor and a model must agree in.
+        same: (image processor, configuration) -> by name, settings of both that must be equal.
         largest: (image processor) -> the most pixels to which it resizes an image.
         pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
         prepare: (image processor, image) -> its pixels and its grid.

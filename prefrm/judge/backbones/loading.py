@@ -26,7 +26,7 @@ __all__ = ["SHIPPED", "BaseModel", "find_base", "find_shipped", "hash_base_files
 
 SHIPPED = "shipped:"
 """Prefix of the names of shipped checkpoints, such as `shipped:shapes-captioner`."""
-# What a judge reads of a base model: weights, and configurations, tokenizer and chat template.
+# The files of a base model: weights, and configurations, tokenizer and chat template.
 WEIGHTS = "*.safetensors"
 # How many numbers a model may have for each one that is stored, before it is built. Weights that are missing
 # are named once it is built.
@@ -75,14 +75,14 @@ def find_base(spec: JudgeSpec) -> BaseModel:
     except (OSError, ValueError) as error:
         at = f" at revision {spec.revision!r}" if spec.revision else ""
         raise ConfigError(
-            f"base_model {spec.base_model!r}{at} is no folder here and could not be had from the hub "
-            f"({type(error).__name__}: {_first_line(error)})"
+            f"base_model {spec.base_model!r}{at} is not a local folder and could not be downloaded from "
+            f"the hub ({type(error).__name__}: {_first_line(error)})"
         ) from error
     return BaseModel(folder=folder, revision=folder.name, weights_sha256=_weights_sha256(folder))
 
 
 def find_shipped(name: str) -> Path:
-    """The folder of the checkpoint `shipped:NAME`. Raises `ConfigError` that lists the names there are."""
+    """The folder of the checkpoint `shipped:NAME`. Raises `ConfigError` that lists the known names."""
     installed = {entry.name: entry for entry in entry_points(group="prefrm.checkpoints")}
     if (entry := installed.get(name.removeprefix(SHIPPED))) is None:
         names = ", ".join(SHIPPED + known for known in sorted(installed))
@@ -117,7 +117,7 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = No
         return backbone
     except PrefrmError:
         raise
-    # `transformers` raises what it likes about settings of other kinds than it expects.
+    # `transformers` may raise any exception about settings of unexpected types.
     except Exception as error:
         raise ConfigError(
             f"{folder} holds no usable checkpoint: {type(error).__name__}: {shortened(str(error), 300)}"
