@@ -240,9 +240,7 @@ def resolve_device(device: torch.device | str) -> torch.device:
             raise ConfigError(
                 f"device {str(device)!r} cannot be used ({reason}); give auto, cpu or cuda:0"
             ) from error
-    if torch.accelerator.is_available():
-        return torch.device(torch.accelerator.current_accelerator() or "cpu")
-    return torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def resolve_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:

@@ -15,6 +15,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.judge.backbones import Family, family_of
+from prefrm.judge.backbones.family import most_positions
 from prefrm.judge.batch import JudgeBatch, pack
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import TREES, Pair, Tree
@@ -65,7 +66,7 @@ class JudgeProcessor:
             tokenizer, template, image_token_id, images_in_text=self._family.images_in_text
         )
         self.layout = TokenLayout(tokenizer, template, self.rendered, image_token_id)
-        self.max_length = self._family.max_length(config)
+        self.max_length = most_positions(config)
         self.positions = partial(self._family.positions, config)
 
     @classmethod

@@ -62,14 +62,11 @@ def activation_checkpointing(judge: Judge, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    model = judge.model
-    # Its name before transformers 5.19.
-    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+    judge.model.activation_checkpointing_enable({"use_reentrant": False})
     try:
         yield
     finally:
-        getattr(model, f"{name}_checkpointing_disable")()
+        judge.model.activation_checkpointing_disable()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -11,8 +11,9 @@ output/bundle/         the judge
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,14 @@ class TrainResult:
 
     Attributes:
         bundle: the exported folder.
+        trainable: number of trained parameters.
+        left_out: records of which a comparison could not be read while training, with the reason.
+        seconds: duration of the training in this process; of a resumed run, with that up to the checkpoint.
         evaluation: calibrated, on the test split; None without one, and in every process but the first.
         calibration: the fitted map; None if the judge was not calibrated.
-        trainable: how many numbers the optimizer changed.
-        left_out: records of which a comparison could not be read while training, with the reason.
         export_difference: the largest difference in log-odds between the bundle, loaded again, and the judge
             in memory, its adapter merged if that was asked for, on the first 8 validation (or else training)
             groups. NaN if no pair of these could be judged, and in every process but the first.
-        seconds: that the training took in this process; of a resumed run, with those up to the checkpoint.
         main: whether this is the process that exported and measured; with several, the first one.
     """
 
@@ -239,21 +240,10 @@ def _validation(config: TrainConfig, judge: Judge) -> Validation | None:
     )
 
 
-def _card(
-    run: _Run,
-    calibration: CalibrationRecord | None = None,
-    evaluation: Evaluation | None = None,
-    plots: Sequence[str] = (),
-) -> str:
-    return model_card(
-        run.config,
-        calibration,
-        evaluation,
-        steps=read_state(run.checkpoints.found()[0])["step"],
-        processes=processes(),
-        sources=run.sources,
-        plots=plots,
-    )
+def _card(run: _Run) -> Callable[..., str]:
+    """`model_card`, of a calibration, an evaluation and plots."""
+    steps = read_state(run.checkpoints.found()[0])["step"]
+    return partial(model_card, run.config, steps=steps, processes=processes(), sources=run.sources)
 
 
 def _export(run: _Run, judge: Judge) -> list[WinMatrix]:
@@ -265,7 +255,7 @@ def _export(run: _Run, judge: Judge) -> list[WinMatrix]:
         calibration=None,
         data_fingerprint=data_fingerprint(run.config.data, run.surveys),
         metrics={},
-        card=_card(run),
+        card=_card(run)(None, None),
     )
     judge.to(resolve_device(run.device))
     return Engine(judge, tokens=scored_tokens(run.config)).score(first_groups(run.config.data))
@@ -284,7 +274,7 @@ def _measure(run: _Run, result: TrainResult, written: Sequence[WinMatrix]) -> Tr
         run.bundle,
         calibration=calibration,
         metrics={} if evaluation is None else evaluation.to_dict(),
-        card=_card(run, calibration, evaluation, list(plots)),
+        card=_card(run)(calibration, evaluation, plots=list(plots)),
         plots=plots,
     )
     return replace(result, evaluation=evaluation, export_difference=difference)

@@ -98,7 +98,7 @@ def load_optimizer(
             state[number] = {what: _spread(value, parameter) for what, value in found.items()}
             number += 1
     plain = optimizer.state_dict()["param_groups"]
-    merged = [{**old, **_tuples(saved)} for old, saved in zip(plain, groups, strict=True)]
+    merged = [old | saved for old, saved in zip(plain, groups, strict=True)]
     optimizer.load_state_dict({"state": state, "param_groups": merged})
 
 
@@ -141,11 +141,6 @@ def _spread(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     if isinstance(like, DTensor) and tensor.shape == like.shape:
         return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
     return tensor
-
-
-def _tuples(group: Mapping[str, Any]) -> dict[str, Any]:
-    # JSON has no tuples, and the optimizer's betas are one.
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
 
 
 def _hex(state: torch.Tensor) -> str:

@@ -91,7 +91,6 @@ class Family:
             place of the image's tokens, and, of families that have it, what is added at deeper layers. One
             pass, in which `fill` more patches or tiles are computed for nothing.
         unit_patches: how many patches one of an image's `units` is, in a model of that configuration.
-        max_length: how many positions a model of that configuration reads.
         positions: (configuration, text lengths and images in order) -> position ids [A, L] from 0.
         read: (backbone, embeddings [B, L, D], positions [A, B, L], features of all images [V, N * T, D],
             where they stand [B, L], attention of every layer) -> the last hidden state [B, L, D], after the
@@ -111,7 +110,6 @@ class Family:
     encode: Callable[[Any, Sequence[ImageInput], int], Sequence[torch.Tensor]]
     shrink: Callable[[Any, Image.Image], Image.Image | None] = lambda *_: None
     unit_patches: Callable[[Any], int] = tile_patches
-    max_length: Callable[[Any], int] = most_positions
     positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor] = plain_positions
     read: Callable[
         [Any, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Callable[..., torch.Tensor]],

@@ -74,9 +74,10 @@ def find_base(spec: JudgeSpec) -> BaseModel:
         folder = Path(snapshot_download(spec.base_model, revision=spec.revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         at = f" at revision {spec.revision!r}" if spec.revision else ""
+        reason = str(error).strip().split("\n", 1)[0]
         raise ConfigError(
             f"base_model {spec.base_model!r}{at} is not a local folder and could not be downloaded from "
-            f"the hub ({type(error).__name__}: {_first_line(error)})"
+            f"the hub ({type(error).__name__}: {reason})"
         ) from error
     return BaseModel(folder=folder, revision=folder.name, weights_sha256=_weights_sha256(folder))
 
@@ -150,7 +151,3 @@ def _weights_sha256(folder: Path) -> str:
         check_readable(path)
         total.update(f"{path.name} {hash_file(path)}\n".encode())
     return total.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
