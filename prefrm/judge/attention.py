@@ -10,8 +10,8 @@ On a CPU, attention is computed level by level of the trees, each segment's quer
 of the segments that it sees and its own: only scores of padding are computed in vain. On an accelerator it is
 FlexAttention with a block mask (arXiv 2412.05496).
 
-Shapes: T tokens, N segments of a level, Q queries of a segment, L keys that it attends to, H query heads,
-C heads of keys and values, D numbers of a head.
+Shapes: T tokens, N segments of a level, Q queries of a segment, R queries of all, L keys that a segment attends
+to, H query heads, C heads of keys and values, D numbers of a head.
 """
 
 from collections.abc import Callable, Iterator
@@ -81,13 +81,13 @@ class _Level(NamedTuple):
 
     Attributes:
         queries_NQ: int64, tokens of each segment, padded with the first token of the batch.
-        real_NQ: bool, False where padded.
+        real_R: int64, which of the N * Q queries are no padding.
         keys_NL: int64, tokens of the segments that each segment sees, then its own; padded alike.
         mask_N1QL: bool, which keys each query attends to; None for all.
     """
 
     queries_NQ: torch.Tensor
-    real_NQ: torch.Tensor
+    real_R: torch.Tensor
     keys_NL: torch.Tensor
     mask_N1QL: torch.Tensor | None
 
@@ -101,7 +101,7 @@ def attend_levels(batch: JudgeBatch) -> Attend:
     ) -> torch.Tensor:
         q_THD, k_TCD, v_TCD = (x[0].transpose(0, 1) for x in (q_1HTD, k_1CTD, v_1CTD))
         found = []
-        for queries_NQ, real_NQ, keys_NL, mask_N1QL in levels:
+        for queries_NQ, real_R, keys_NL, mask_N1QL in levels:
             q_NHQD, k_NCLD, v_NCLD = (
                 x[tokens].transpose(1, 2)
                 for x, tokens in ((q_THD, queries_NQ), (k_TCD, keys_NL), (v_TCD, keys_NL))
@@ -109,7 +109,7 @@ def attend_levels(batch: JudgeBatch) -> Attend:
             found_NHQD = scaled_dot_product_attention(
                 q_NHQD, k_NCLD, v_NCLD, attn_mask=mask_N1QL, scale=scale, enable_gqa=True
             )
-            found.append(found_NHQD.transpose(1, 2)[real_NQ])
+            found.append(found_NHQD.transpose(1, 2).flatten(0, 1)[real_R])
         # The segments stand level by level in the batch, too.
         return torch.cat(found)[None]
 
@@ -132,9 +132,8 @@ def _levels(batch: JudgeBatch) -> Iterator[_Level]:
         # Padded queries attend to keys, too: a softmax over none has no gradient.
         last_NQ = torch.minimum((ends_N - lengths_N)[:, None] + query_Q, ends_N[:, None] - 1)
         mask_N1QL = (key_L <= last_NQ[..., None])[:, None]
-        yield _Level(
-            queries_NQ, query_Q < lengths_N[:, None], keys_NL, None if mask_N1QL.all() else mask_N1QL
-        )
+        real_R = (query_Q < lengths_N[:, None]).flatten().nonzero()[:, 0]
+        yield _Level(queries_NQ, real_R, keys_NL, None if mask_N1QL.all() else mask_N1QL)
 
 
 def attend_flex(batch: JudgeBatch) -> Attend:
