@@ -113,11 +113,11 @@ class JudgeTrainer(Trainer):
         """As `Trainer`; of a sharded judge, the head, which is not sharded, has its own parameter group."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if self.is_fsdp_enabled:
-            whole = {id(parameter) for parameter in self.model.head.parameters()}
+            head = set(self.model.head.parameters())
             for group in list(optimizer.param_groups):
-                apart = [parameter for parameter in group["params"] if id(parameter) in whole]
+                apart = [p for p in group["params"] if p in head]
                 if apart and len(apart) < len(group["params"]):
-                    group["params"] = [p for p in group["params"] if id(p) not in whole]
+                    group["params"] = [p for p in group["params"] if p not in head]
                     optimizer.param_groups.append({**group, "params": apart})
         return optimizer
 
