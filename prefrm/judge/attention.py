@@ -10,8 +10,8 @@ On a CPU, attention is computed level by level of the trees, each segment's quer
 of the segments that it sees and its own: only scores of padding are computed in vain. On an accelerator it is
 FlexAttention with a block mask (arXiv 2412.05496).
 
-Shapes: T tokens, N segments of a level, Q queries of a segment, R queries of all, L keys of a segment, H heads
-of queries, C heads of keys and values, D numbers of a head.
+Shapes: T tokens, N segments of a level, Q queries of a segment, R queries of all, L keys of a segment,
+H query heads, C heads of keys and values, D numbers of a head.
 """
 
 from collections.abc import Callable, Iterator
