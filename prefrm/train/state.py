@@ -86,17 +86,14 @@ def load_optimizer(
     groups: list[dict[str, Any]],
 ) -> None:
     """Restore the result of `gather_optimizer`."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    remembered: dict[str, Tensors] = {}
+    parameters = dict(model.named_parameters())
+    listed = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    places = {id(parameter): place for place, parameter in enumerate(listed)}
+    state: dict[int, Tensors] = {}
     for key, value in tensors.items():
         name, what = key.rsplit("/", 1)
-        remembered.setdefault(name, {})[what] = value
-    state, number = {}, 0
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            found = remembered.get(names[id(parameter)], {})
-            state[number] = {what: _spread(value, parameter) for what, value in found.items()}
-            number += 1
+        parameter = parameters[name]
+        state.setdefault(places[id(parameter)], {})[what] = _spread(value, parameter)
     plain = optimizer.state_dict()["param_groups"]
     merged = [old | saved for old, saved in zip(plain, groups, strict=True)]
     optimizer.load_state_dict({"state": state, "param_groups": merged})

@@ -177,7 +177,7 @@ class JudgeTrainer(Trainer):
             ConfigError: a number is not finite; the training cannot recover.
         """
         # The scaler skips such a step and lowers its scale; nothing has diverged.
-        if self._scaler is not None and not math.isfinite(logs.get("grad_norm", 0.0)):
+        if self.accelerator.scaler is not None and not math.isfinite(logs.get("grad_norm", 0.0)):
             del logs["grad_norm"]
         if self._validation is not None and "loss" in logs:
             logs |= self._validation.metrics
@@ -192,9 +192,8 @@ class JudgeTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         """Collective: all processes gather, and the first one keeps and writes."""
-        inner = self._inner_optimizer
         weights = gather_weights(self.model, keep=is_first())
-        optimizer, groups = gather_optimizer(self.model, inner, keep=is_first())
+        optimizer, groups = gather_optimizer(self.model, self.optimizer.optimizer, keep=is_first())
         state = {
             "step": self.state.global_step,
             "finished": self.control.should_training_stop,
@@ -202,7 +201,7 @@ class JudgeTrainer(Trainer):
             "identity": self._identity,
             "scheduler": self.lr_scheduler.state_dict(),
             "optimizer": groups,
-            "scaler": None if self._scaler is None else self._scaler.state_dict(),
+            "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "validation": None if self._validation is None else self._validation.state_dict(),
             "processes": gather({"random": random_state(), "coverage": self.coverage.state_dict()}),
         }
@@ -234,25 +233,16 @@ class JudgeTrainer(Trainer):
             return
         state = read_state(Path(checkpoint))
         tensors = read_weights(Path(checkpoint) / "optimizer.safetensors")
-        load_optimizer(self.model, self._inner_optimizer, tensors, state["optimizer"])
+        load_optimizer(self.model, self.optimizer.optimizer, tensors, state["optimizer"])
         self.lr_scheduler.load_state_dict(state["scheduler"])
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and self._scaler is not None:
-            self._scaler.load_state_dict(read_state(Path(checkpoint))["scaler"])
+        if checkpoint is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(read_state(Path(checkpoint))["scaler"])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             set_random_state(read_state(Path(checkpoint))["processes"][rank()]["random"])
-
-    @property
-    def _inner_optimizer(self) -> torch.optim.Optimizer:
-        inner: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        return inner
-
-    @property
-    def _scaler(self) -> Any:
-        return getattr(self.accelerator, "scaler", None)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
