@@ -1,5 +1,6 @@
 """Files and folders that are whole or not there, whether a path can be written, and bounded reading."""
 
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from typing import Any
 from prefrm.errors import ConfigError
 
 __all__ = [
+    "hash_file",
     "parse_json",
     "read_regular",
     "require_writable_file",
@@ -24,6 +26,12 @@ __all__ = [
 
 # Lists and objects inside each other, in JSON that is read as plain data.
 JSON_DEPTH = 32
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_regular(path: Path, most: int) -> bytes:

@@ -111,7 +111,7 @@ class ImageInfo:
 
 
 def digest(data: bytes) -> str:
-    """The sha256 of an encoded image, in hex: its identity in caches and manifests."""
+    """The sha256 of encoded data, in hex, such as of an image: its identity in caches and manifests."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -13,13 +13,7 @@ from prefrm.judge.batch import JudgeBatch
 from prefrm.judge.heads import EmbeddingHead, Head, ScalarHead, VerdictHead, build_head, log_odds
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import Name, Pair, Segment, Tree, path
-from prefrm.judge.losses import (
-    bradley_terry,
-    bradley_terry_ties,
-    general_preference,
-    loss_of,
-    verdict_cross_entropy,
-)
+from prefrm.judge.losses import bradley_terry, bradley_terry_ties, preference_loss
 from prefrm.judge.model import Judge
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.manifest.spec import JudgeSpec
@@ -44,9 +38,7 @@ __all__ = [
     "bradley_terry_ties",
     "build_head",
     "family_of",
-    "general_preference",
     "log_odds",
-    "loss_of",
     "path",
-    "verdict_cross_entropy",
+    "preference_loss",
 ]

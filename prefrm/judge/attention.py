@@ -6,22 +6,22 @@ module, of the engine's passes that of `prefrm.engine.reading`. Activation check
 for the forward pass that it repeats. A forward pass without `attend`, of rows without padding, is that of
 `transformers`.
 
-On a CPU, attention is computed level by level of the trees, each segment's queries against its own keys and
-those of the segments that it sees, gathered: no score is computed that a mask would hide, but for padding. On
-CUDA it is FlexAttention with a block mask (arXiv 2412.05496), whose backward pass runs on few other devices.
+On a CPU, attention is computed level by level of the trees, each segment's queries against the gathered keys
+of the segments that it sees and its own: only scores of padding are computed in vain. On CUDA it is
+FlexAttention with a block mask (arXiv 2412.05496), whose backward pass runs on few other devices.
 
-Shapes: T tokens, S segments, E segments that one sees, N segments of a level, Q queries of a segment, L keys
-that it attends to, H query heads, C heads of keys and values, D numbers of a head.
+Shapes: T tokens, N segments of a level, Q queries of a segment, R queries of all, L keys of a segment,
+H query heads, C heads of keys and values, D numbers of a head.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -76,86 +76,64 @@ def segment_attention(batch: JudgeBatch) -> Attend:
     return attend_flex(batch) if batch.ids_T.device.type == "cuda" else attend_levels(batch)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Level:
-    """Segments that attend to earlier levels and to themselves, padded to the longest.
+class _Level(NamedTuple):
+    """Segments that attend to themselves and to earlier levels.
 
     Attributes:
-        queries_NQ: int64, tokens.
-        keys_NL: int64, tokens.
-        mask_NQL: bool, which keys each query attends to; None for all.
+        queries_NQ: int64, tokens of each segment, padded with the first token of the batch.
+        real_R: int64, which of the N * Q queries are no padding.
+        keys_NL: int64, tokens of the segments that each segment sees, then its own; padded alike.
+        mask_N1QL: bool, which keys each query attends to; None for all.
     """
 
     queries_NQ: torch.Tensor
+    real_R: torch.Tensor
     keys_NL: torch.Tensor
-    mask_NQL: torch.Tensor | None
+    mask_N1QL: torch.Tensor | None
 
 
 def attend_levels(batch: JudgeBatch) -> Attend:
-    """One call of the fused kernel for each level of the trees."""
-    levels = _levels(batch)
-    place_T = _places(batch, levels)
+    """One call of the fused kernel for each level of the trees, on a CPU."""
+    levels = list(_levels(batch))
 
     def attend(
         layer: int, q_1HTD: torch.Tensor, k_1CTD: torch.Tensor, v_1CTD: torch.Tensor, scale: float
     ) -> torch.Tensor:
         q_THD, k_TCD, v_TCD = (x[0].transpose(0, 1) for x in (q_1HTD, k_1CTD, v_1CTD))
         found = []
-        for level in levels:
-            q, k, v = (
-                x[where].transpose(1, 2)
-                for x, where in ((q_THD, level.queries_NQ), (k_TCD, level.keys_NL), (v_TCD, level.keys_NL))
+        for queries_NQ, real_R, keys_NL, mask_N1QL in levels:
+            q_NHQD, k_NCLD, v_NCLD = (
+                x[tokens].transpose(1, 2)
+                for x, tokens in ((q_THD, queries_NQ), (k_TCD, keys_NL), (v_TCD, keys_NL))
             )
-            mask = None if level.mask_NQL is None else level.mask_NQL[:, None]
-            found_NHQD = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
-            found.append(found_NHQD.transpose(1, 2).flatten(0, 1))
-        return torch.cat(found)[place_T][None]
+            found_NHQD = scaled_dot_product_attention(
+                q_NHQD, k_NCLD, v_NCLD, attn_mask=mask_N1QL, scale=scale, enable_gqa=True
+            )
+            found.append(found_NHQD.transpose(1, 2).flatten(0, 1)[real_R])
+        # The segments stand level by level in the batch, too.
+        return torch.cat(found)[None]
 
     return attend
 
 
-def _levels(batch: JudgeBatch) -> list[_Level]:
-    starts_S = batch.lengths_S.cumsum(0) - batch.lengths_S
-    levels, before = [], 0
+def _levels(batch: JudgeBatch) -> Iterator[_Level]:
+    tokens = torch.arange(len(batch.ids_T)).split(batch.lengths_S.tolist())
+    keys = [
+        torch.cat([*(tokens[n] for n in seen if n >= 0), own])
+        for own, seen in zip(tokens, batch.sees_SE.tolist(), strict=True)
+    ]
+    start = 0
     for count in batch.levels:
-        segments_N = torch.arange(before, before + count, device=starts_S.device)
-        before += count
-        keys, masks = [], []
-        for seen_N in batch.sees_SE[segments_N].unbind(dim=1):
-            there_N = seen_N >= 0
-            if there_N.any():
-                tokens, real = _tokens(starts_S[seen_N], batch.lengths_S[seen_N] * there_N)
-                keys.append(tokens)
-                masks.append(real[:, None])
-        own_NQ, real_NQ = _tokens(starts_S[segments_N], batch.lengths_S[segments_N])
-        size = own_NQ.shape[1]
-        masks = [mask.expand(-1, size, -1) for mask in masks]
-        causal_QQ = torch.ones(size, size, dtype=torch.bool, device=own_NQ.device).tril()
-        mask_NQL = torch.cat([*masks, real_NQ[:, None] & causal_QQ], dim=2)
-        levels.append(
-            _Level(
-                queries_NQ=own_NQ,
-                keys_NL=torch.cat([*keys, own_NQ], dim=1),
-                mask_NQL=None if bool(mask_NQL.all()) else mask_NQL,
-            )
-        )
-    return levels
-
-
-def _tokens(starts_N: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens [N, L] of segments, padded to the longest with their first, and which of them are real."""
-    steps_L = torch.arange(int(lengths_N.max()), device=starts_N.device)
-    real_NL = steps_L < lengths_N[:, None]
-    return starts_N[:, None] + steps_L * real_NL, real_NL
-
-
-def _places(batch: JudgeBatch, levels: list[_Level]) -> torch.Tensor:
-    """Where each token stands among the padded queries of all levels, int64 [T]."""
-    queries = torch.cat([level.queries_NQ.flatten() for level in levels])
-    place_T = torch.empty_like(batch.ids_T)
-    # Padding repeats a segment's first token: reversed, the real one is written last.
-    place_T[queries.flip(0)] = torch.arange(len(queries), device=queries.device).flip(0)
-    return place_T
+        level = slice(start, start + count)
+        start += count
+        queries_NQ, keys_NL = (pad_sequence(some[level], batch_first=True) for some in (tokens, keys))
+        lengths_N, ends_N = (torch.tensor([*map(len, some[level])]) for some in (tokens, keys))
+        query_Q, key_L = torch.arange(queries_NQ.shape[1]), torch.arange(keys_NL.shape[1])
+        # Padded queries attend to keys, too: a softmax over none has no gradient.
+        last_NQ = torch.minimum((ends_N - lengths_N)[:, None] + query_Q, ends_N[:, None] - 1)
+        mask_N1QL = (key_L <= last_NQ[..., None])[:, None]
+        real_R = (query_Q < lengths_N[:, None]).flatten().nonzero()[:, 0]
+        yield _Level(queries_NQ, real_R, keys_NL, None if mask_N1QL.all() else mask_N1QL)
 
 
 def attend_flex(batch: JudgeBatch) -> Attend:

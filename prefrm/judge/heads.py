@@ -3,7 +3,7 @@
 A head reads each hidden state (`read`) and compares two readings (`compare`). The verdict head
 reads a pair at once, so its reading is the outcome. Outcomes are log-odds [N] that the first of two
 is preferred or, of a judge with ties, log-probabilities [N, 3] of first, second and neither; `log_odds`
-turns either into what an engine merges. All of it is float32, under autocast as well.
+turns either into what an engine merges. All is computed in float32, under autocast as well.
 
 Shapes: R readouts, N comparisons, D hidden, M embedding, A answers.
 """
@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from torch.nn.functional import logsigmoid, normalize
 
-from prefrm.errors import ConfigError
 from prefrm.judge.precision import full_precision
 from prefrm.manifest.spec import JudgeSpec
 
@@ -28,10 +27,7 @@ GPM_TEMPERATURE = 0.1
 
 
 class Head(nn.Module, ABC):
-    """What all heads share: float32, and a positive learnable scale on the log-odds, kept as its logarithm.
-
-    A subclass implements `_read` and `_compare`, which receive float32 tensors outside of autocast.
-    """
+    """A positive learnable scale on the log-odds, kept as its logarithm, and a reading in two steps."""
 
     def __init__(self, *, scale: float = 1.0) -> None:
         super().__init__()
@@ -42,6 +38,7 @@ class Head(nn.Module, ABC):
         """The factor of the log-odds."""
         return self.log_scale.float().exp()
 
+    @abstractmethod
     def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
         """A reading of each hidden state, in float32.
 
@@ -49,35 +46,28 @@ class Head(nn.Module, ABC):
             hidden_RD: the last hidden states at the readout positions, after the final norm.
             answers_AD: the language model's output rows of the template's answers.
         """
-        return full_precision(self._read)(hidden_RD, answers_AD)
 
+    @abstractmethod
     def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """The outcomes of N comparisons, in float32, from the readings of their first and second images."""
-        return full_precision(self._compare)(first, second)
-
-    @abstractmethod
-    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
-        """As `read`."""
-
-    @abstractmethod
-    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """As `compare`."""
 
 
 class VerdictHead(Head):
     """Log-odds of answering "1" rather than "2", read off the language model's own output rows.
 
-    Its one parameter is the scale, 1 at the start, so an untrained head says exactly what the language
-    model says. With a third answer, the log-probabilities of the three.
+    Its one parameter is the scale, 1 at the start, so an untrained head gives exactly the language
+    model's log-odds. With a third answer, the log-probabilities of the three.
     """
 
-    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
         if len(answers_AD) == 2:
             direction_D = answers_AD[0] - answers_AD[1]
             return (hidden_RD @ direction_D) * self.scale
         return (hidden_RD @ answers_AD.T * self.scale).log_softmax(dim=-1)
 
-    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         # Both are the one reading of the pair, which is the outcome.
         return first
 
@@ -93,10 +83,12 @@ class ScalarHead(Head):
         self.weight_D = nn.Parameter(torch.randn(hidden, dtype=torch.float32) / math.sqrt(hidden + 1))
         self.ties = ties
 
-    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
         return (hidden_RD @ self.weight_D) * self.scale
 
-    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         d_N = first - second
         if not self.ties:
             return d_N
@@ -110,17 +102,19 @@ class EmbeddingHead(Head):
     """A unit vector for each image; log-odds are `scale * <R v_first, v_second>` (arXiv 2410.02197).
 
     R is block-diagonal and skew-symmetric, with blocks [[0, -1], [1, 0]], so the comparison of an image
-    with itself is 0 and a swap changes the sign; unlike differences, it can go round in circles.
+    with itself is 0 and a swap changes the sign; unlike differences, it can be intransitive.
     """
 
     def __init__(self, *, hidden: int, size: int) -> None:
         super().__init__(scale=1 / GPM_TEMPERATURE)
         self.weight_MD = nn.Parameter(torch.randn(size, hidden, dtype=torch.float32) / math.sqrt(hidden + 1))
 
-    def _read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
         return normalize(hidden_RD @ self.weight_MD.T, dim=-1)
 
-    def _compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    @full_precision
+    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         a, b = first[..., 0::2], first[..., 1::2]
         c, d = second[..., 0::2], second[..., 1::2]
         return (a * d - b * c).sum(dim=-1) * self.scale
@@ -128,13 +122,11 @@ class EmbeddingHead(Head):
 
 def build_head(spec: JudgeSpec, hidden: int) -> Head:
     """The head that a specification names, for hidden states of that size; random where it has weights."""
-    if spec.head == "verdict":
-        return VerdictHead()
     if spec.head == "scalar":
         return ScalarHead(hidden=hidden, ties=spec.ties)
     if spec.head == "embedding":
         return EmbeddingHead(hidden=hidden, size=spec.embedding_dim)
-    raise ConfigError(f"there is no head {spec.head!r}")
+    return VerdictHead()
 
 
 @full_precision

@@ -1,4 +1,4 @@
-"""A prepared image: what a vision tower reads, and the tokens that stand for it in a sequence."""
+"""A prepared image: the input of a vision tower, and the placeholder tokens of a sequence."""
 
 from dataclasses import dataclass
 from typing import Any

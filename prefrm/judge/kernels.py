@@ -14,12 +14,11 @@ Shapes: G blocks, H heads, M queries, L keys, D numbers of a head.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 
 import torch
 
-__all__ = ["KERNELS", "MASK_ALIGNMENT", "Call", "Kernel", "attend", "choose_kernel"]
+__all__ = ["KERNELS", "MASK_ALIGNMENT", "attend", "choose_kernel", "kernel_for"]
 
 MASK_ALIGNMENT = 16
 """Elements to whose multiple the rows of a mask are padded: the efficient kernel loads whole vectors."""
@@ -29,71 +28,10 @@ HALF = (torch.float16, torch.bfloat16)
 MAXWELL, AMPERE = (5, 0), (8, 0)
 # CUDA kernels load vectors of 16 bytes: eight numbers of half precision.
 VECTOR = 8
+MOST_OF_FLASH = 256
+"""The largest D of FlashAttention."""
 
 Attention = tuple[torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What decides which kernel computes an attention.
-
-    Attributes:
-        device: its type, such as "cuda".
-        dtype: of queries, keys and values.
-        head: D.
-        masked: whether a mask is added to the scores.
-        capability: the compute capability of an NVIDIA GPU, (0, 0) of every other device.
-    """
-
-    device: str
-    dtype: torch.dtype
-    head: int
-    masked: bool = False
-    capability: tuple[int, int] = (0, 0)
-
-    @classmethod
-    def of(cls, q: torch.Tensor, mask: torch.Tensor | None = None) -> "Call":
-        """The call with these queries and this mask."""
-        # No fused kernel was tried on ROCm, whose devices are called "cuda" too.
-        is_nvidia = q.device.type == "cuda" and torch.version.hip is None
-        return cls(
-            device=q.device.type,
-            dtype=q.dtype,
-            head=q.shape[-1],
-            masked=mask is not None,
-            capability=torch.cuda.get_device_capability(q.device) if is_nvidia else (0, 0),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
-    """A way to compute attention, and the calls that it computes.
-
-    Attributes:
-        run: takes the arguments of `attend` in order of q, k, v, scale, mask, causal, and returns the same.
-        operator: the ATen operator behind it, "" if none.
-        device: the type of device it runs on, "" if any.
-        dtypes: the types it takes, each with the lowest compute capability for it; empty if any.
-        masks: whether it takes a mask.
-        heads: the values of D that it takes.
-    """
-
-    run: Callable[..., Attention]
-    operator: str = ""
-    device: str = ""
-    dtypes: Mapping[torch.dtype, tuple[int, int]] = field(default_factory=dict)
-    masks: bool = True
-    heads: range = range(1, 2**16)
-
-    def computes(self, call: Call) -> bool:
-        """Whether it can compute that call, in this version of torch."""
-        return (
-            self.device in ("", call.device)
-            and (not self.dtypes or call.capability >= self.dtypes.get(call.dtype, (99, 0)))
-            and (self.masks or not call.masked)
-            and call.head in self.heads
-            and (not self.operator or hasattr(torch.ops.aten, self.operator))
-        )
 
 
 def _cpu(
@@ -138,32 +76,53 @@ def _portable(
     return (scores - lse[..., None]).exp().to(v.dtype) @ v, lse
 
 
-KERNELS = {
-    "cpu": Kernel(run=_cpu, operator="_scaled_dot_product_flash_attention_for_cpu", device="cpu"),
-    "flash": Kernel(
-        run=_flash,
-        operator="_scaled_dot_product_flash_attention",
-        device="cuda",
-        dtypes=dict.fromkeys(HALF, AMPERE),
-        masks=False,
-        heads=range(VECTOR, 256 + 1, VECTOR),
-    ),
-    "efficient": Kernel(
-        run=_efficient,
-        operator="_scaled_dot_product_efficient_attention",
-        device="cuda",
-        dtypes={torch.float32: MAXWELL, torch.float16: MAXWELL, torch.bfloat16: AMPERE},
-        heads=range(VECTOR, 2**16, VECTOR),
-    ),
-    "portable": Kernel(run=_portable),
+KERNELS: Mapping[str, Callable[..., Attention]] = {
+    "cpu": _cpu,
+    "flash": _flash,
+    "efficient": _efficient,
+    "portable": _portable,
 }
-"""The fastest first."""
+"""Each takes the arguments of `attend` in order of q, k, v, scale, mask, causal, and returns the same."""
+OPERATORS = {
+    "cpu": "_scaled_dot_product_flash_attention_for_cpu",
+    "flash": "_scaled_dot_product_flash_attention",
+    "efficient": "_scaled_dot_product_efficient_attention",
+}
+
+
+def kernel_for(q: torch.Tensor, mask: torch.Tensor | None = None) -> str:
+    """The name of the fastest kernel for these queries and this mask."""
+    # No fused kernel was tried on ROCm, whose devices are called "cuda" too.
+    is_nvidia = q.device.type == "cuda" and torch.version.hip is None
+    capability = torch.cuda.get_device_capability(q.device) if is_nvidia else (0, 0)
+    return choose_kernel(q.device.type, q.dtype, q.shape[-1], mask is not None, capability)
 
 
 @cache
-def choose_kernel(call: Call) -> str:
-    """The name of the fastest kernel that computes the call."""
-    return next(name for name, kernel in KERNELS.items() if kernel.computes(call))
+def choose_kernel(
+    device: str, dtype: torch.dtype, head: int, masked: bool = False, capability: tuple[int, int] = (0, 0)
+) -> str:
+    """The name of the fastest kernel, in this version of torch.
+
+    Args:
+        device: its type, such as "cuda".
+        dtype: of queries, keys and values.
+        head: D.
+        masked: whether a mask is added to the scores.
+        capability: the compute capability of an NVIDIA GPU, (0, 0) of every other device.
+    """
+    aligned = head % VECTOR == 0
+    oldest = AMPERE if dtype == torch.bfloat16 else MAXWELL
+    computes = {
+        "cpu": device == "cpu",
+        "flash": (
+            capability >= AMPERE and dtype in HALF and aligned and head <= MOST_OF_FLASH and not masked
+        ),
+        "efficient": capability >= oldest and dtype in (torch.float32, *HALF) and aligned,
+    }
+    # These operators are not public.
+    there = (name for name, operator in OPERATORS.items() if hasattr(torch.ops.aten, operator))
+    return next((name for name in there if computes[name]), "portable")
 
 
 def attend(
@@ -189,5 +148,5 @@ def attend(
     Returns:
         The values found [G, H, M, D], and the log-sum-exp of the scores, float32 [G, H, M].
     """
-    kernel = KERNELS[choose_kernel(Call.of(q, mask))]
-    return kernel.run(q, k, v, scale, None if mask is None else mask[..., : k.shape[2]], causal)
+    kernel = KERNELS[kernel_for(q, mask)]
+    return kernel(q, k, v, scale, None if mask is None else mask[..., : k.shape[2]], causal)

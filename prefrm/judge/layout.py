@@ -1,4 +1,4 @@
-"""A group as a tree of segments: what is read, once each, and what each segment attends to.
+"""A group as a tree of segments, each read once, and the segments that each attends to.
 
     joint   prefix -> candidate i as first (K) -> candidate j as second, question (K(K-1))
     late    prefix, with the question -> candidate, prompt again (K) -> suffix for slot 1, for slot 2 (2K)
@@ -6,7 +6,7 @@
     alone   prefix -> candidate, question (K)
 
 A position attends to the earlier positions of its own segment and to the segments that its segment sees. One
-tree is what a judge trains on (`prefrm.judge.batch`) and what the engine scores. Knows no model.
+tree is trained on (`prefrm.judge.batch`) and scored by the engine. Independent of the model.
 
 Shapes: K candidates, L positions of a segment, A axes of a position.
 """
@@ -131,7 +131,7 @@ class Tree(ABC):
         return {name: segment for level in self.levels for name, segment in level.items()}
 
     def readable(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Those of `pairs` that the model can read; `refused` says why for the others."""
+        """Those of `pairs` that the model can read; `refused` has the reason for the others."""
         readable = []
         for first, second in pairs:
             if (reason := self._pair_refusal(first, second)) is None:
@@ -156,9 +156,17 @@ class Tree(ABC):
     def _answer(self, name: Name) -> Segment:
         """The answer of that name."""
 
-    @abstractmethod
     def _pair_refusal(self, first: Hashable, second: Hashable) -> str | None:
-        """Why a comparison cannot be read, if it cannot."""
+        """Why a comparison cannot be read, if it cannot: one of its candidates is too long."""
+        return self._refusals[first] or self._refusals[second]
+
+    @cached_property
+    def _refusals(self) -> dict[Hashable, str | None]:
+        return {key: self._refusal(sum(map(len, self._read_for(key))), key) for key in self._images}
+
+    def _read_for(self, key: Hashable) -> tuple[Segment, ...]:
+        """The segments that answers about a candidate depend on, but for those of another one."""
+        return self.prefix, self._answer((key,))
 
     def _segment(self, *parts: Part) -> Segment:
         images = tuple(part for part in parts if isinstance(part, ImageInput))
@@ -228,21 +236,9 @@ class _LateTree(Tree):
         start = max(self.levels[2][first, "slot", 1].end, self.levels[2][second, "slot", 1].end)
         return self._close.after(start, PREFIX, (first, "slot", 0), (second, "slot", 1))
 
-    def _pair_refusal(self, first: Hashable, second: Hashable) -> str | None:
-        return self._refusals[first] or self._refusals[second]
-
-    @cached_property
-    def _refusals(self) -> dict[Hashable, str | None]:
-        return {key: self._candidate_refusal(key) for key in self._images}
-
-    def _candidate_refusal(self, key: Hashable) -> str | None:
-        segments = (
-            self.prefix,
-            self.levels[1][key,],
-            self.levels[2][key, "slot", 0],
-            self.levels[2][key, "slot", 1],
-        )
-        return self._refusal(sum(map(len, segments)) + len(self._close), key)
+    def _read_for(self, key: Hashable) -> tuple[Segment, ...]:
+        suffixes = (self.levels[2][key, "slot", n] for n in (0, 1))
+        return self.prefix, self.levels[1][key,], *suffixes, self._close
 
 
 class _AloneTree(Tree):
@@ -261,14 +257,6 @@ class _AloneTree(Tree):
 
     def _answer(self, name: Name) -> Segment:
         return self._answers[name[0]]
-
-    def _pair_refusal(self, first: Hashable, second: Hashable) -> str | None:
-        return self._refusals[first] or self._refusals[second]
-
-    @cached_property
-    def _refusals(self) -> dict[Hashable, str | None]:
-        before = len(self.prefix)
-        return {key: self._refusal(before + len(answer), key) for key, answer in self._answers.items()}
 
 
 TREES: dict[str, type[Tree]] = {"joint": _JointTree, "late": _LateTree, "alone": _AloneTree}

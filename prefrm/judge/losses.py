@@ -1,31 +1,23 @@
 """Training losses of the judges, on a head's outcomes. No model, no reduction over devices.
 
-All are computed in float32, under autocast as well. Each is the weighted mean over comparisons, in nats.
-`p` is the probability that the image shown first is preferred; 0.5 is a tie. The learnable scale of each
-is the head's.
+Each is the weighted mean over comparisons, in nats, of the cross-entropy of a soft target, in float32 under
+autocast as well. `p` is the probability that the image shown first is preferred; 0.5 is a tie.
+
+    verdict     `bradley_terry`, or with ties `bradley_terry_ties`: restricted to the answers, it is the
+                language-model loss of the verdict token
+    scalar      the same, of Bradley-Terry (1952) and Bradley-Terry with ties (arXiv 2501.13918)
+    embedding   `bradley_terry` of a score that need not be a difference (general preference model, arXiv
+                2410.02197): `-log sigmoid(<R v_first, v_second> / T)`, 1 / T being the head's learnable scale
 
 Shapes: N comparisons.
 """
-
-from collections.abc import Callable
-from typing import TypeAlias
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from prefrm.judge.precision import full_precision
 
-__all__ = [
-    "Loss",
-    "bradley_terry",
-    "bradley_terry_ties",
-    "general_preference",
-    "loss_of",
-    "verdict_cross_entropy",
-]
-
-Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""Takes a head's outcomes, targets p_N and weights_N (or None); returns a scalar in float32."""
+__all__ = ["bradley_terry", "bradley_terry_ties", "preference_loss"]
 
 
 @full_precision
@@ -71,33 +63,12 @@ def bradley_terry_ties(
     return _weighted_mean(loss_N, weight_N)
 
 
-def general_preference(
-    score_N: torch.Tensor, p_N: torch.Tensor, weight_N: torch.Tensor | None = None
-) -> torch.Tensor:
-    """The general preference model (arXiv 2410.02197): `-log sigmoid(<R v_first, v_second> / T)`.
-
-    1 / T is the head's learnable scale, which starts at 10. Soft targets as in `bradley_terry`, of which
-    this is the case of a score that need not be a difference.
-    """
-    return bradley_terry(score_N, p_N, weight_N)
-
-
-def verdict_cross_entropy(
+def preference_loss(
     outcomes: torch.Tensor, p_N: torch.Tensor, weight_N: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Cross-entropy of the verdict token: "1" against "2", or of the three where a tie has a token.
-
-    Restricted to the answers it is the language-model loss of that one token. Two answers, as log-odds
-    [N], are `bradley_terry`; three, as log-probabilities [N, 3], share the targets of `bradley_terry_ties`.
-    """
-    compare = bradley_terry if outcomes.ndim == 1 else bradley_terry_ties
-    return compare(outcomes, p_N, weight_N)
-
-
-def loss_of(head: str, *, ties: bool) -> Loss:
-    """The loss that trains a head, by its name in a `JudgeSpec`."""
-    scalar = bradley_terry_ties if ties else bradley_terry
-    return {"verdict": verdict_cross_entropy, "scalar": scalar, "embedding": general_preference}[head]
+    """The loss that trains any head: of log-odds [N], or of log-probabilities [N, 3]."""
+    loss = bradley_terry if outcomes.ndim == 1 else bradley_terry_ties
+    return loss(outcomes, p_N, weight_N)
 
 
 def _weighted_mean(loss_N: torch.Tensor, weight_N: torch.Tensor | None) -> torch.Tensor:

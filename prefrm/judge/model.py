@@ -3,8 +3,8 @@
 One presentation order, one outcome for each comparison. Reading both orders, batching and matrices belong
 to `prefrm.engine`; saving and loading belong to `prefrm.bundle`.
 
-Shapes: B rows, L positions, A axes of a position, T tokens of a packed batch or of an image, N comparisons,
-R readouts, V depths of image features, D hidden.
+Shapes: B rows, L positions, A axes of a position, T tokens of a packed batch or of an image, N comparisons
+or tokens of all images, R readouts, V depths of image features, D hidden.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from prefrm.judge.backbones import BaseModel, Family, family_of, find_base, load
 from prefrm.judge.batch import JudgeBatch
 from prefrm.judge.heads import Head, build_head
 from prefrm.judge.images import ImageInput
-from prefrm.judge.losses import loss_of
+from prefrm.judge.losses import preference_loss
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.judge.transfers import to_device
 from prefrm.judge.windows import use_windows
@@ -33,7 +33,7 @@ __all__ = ["Judge", "resolve_device", "resolve_dtype"]
 
 
 class Judge(nn.Module):
-    """Says which of two images is preferred, and by how much.
+    """Compares two images for a prompt: which is preferred, and by what log-odds.
 
     Attributes:
         backbone: the `transformers` model; it may be replaced by a PEFT model around it.
@@ -160,9 +160,11 @@ class Judge(nn.Module):
         """The outcomes of the batch's comparisons: log-odds [N] or, with ties, log-probabilities [N, 3]."""
         features = self.encode(batch.distinct_images)
         batch = batch.to(self.device)
-        shown = [features[image] for image in batch.images]
-        hidden_1TD = self.hidden(
-            batch.ids_T[None], batch.positions_AT[:, None], shown, segment_attention(batch)
+        embeds_1TD, features_VND, where_1T = self.embed(
+            batch.ids_T[None], [features[image] for image in batch.images]
+        )
+        hidden_1TD = self.decode(
+            embeds_1TD, batch.positions_AT[:, None], features_VND, where_1T, segment_attention(batch)
         )
         return self.outcomes(self.read(hidden_1TD[0, batch.reads_R]), batch.pairs_N2)
 
@@ -175,32 +177,17 @@ class Judge(nn.Module):
         """
         return dict(zip(images, self.family.encode(self.model, images, fill), strict=True))
 
-    def hidden(
-        self,
-        ids_BL: torch.Tensor,
-        positions_ABL: torch.Tensor,
-        features: Sequence[torch.Tensor],
-        attend: Attend,
-    ) -> torch.Tensor:
-        """The last hidden states [B, L, D] of rows of tokens, after the final norm.
-
-        Args:
-            ids_BL: int64; an image's tokens are placeholders.
-            positions_ABL: int64.
-            features: [V, T, D] of each image, in the order of their tokens.
-            attend: the attention of every layer.
-        """
-        embeds_BLD, features_VND, where_BL = self.embed(ids_BL, features)
-        return self.decode(embeds_BLD, positions_ABL, features_VND, where_BL, attend)
-
     def embed(
         self, ids_BL: torch.Tensor, features: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The first half of `hidden`.
+        """Embeddings [B, L, D] of rows of tokens, with the features of images in the place of their tokens.
+
+        Args:
+            ids_BL: int64; an image's tokens are placeholders.
+            features: [V, T, D] of each image, in the order of their tokens.
 
         Returns:
-            Embeddings [B, L, D], with the features of images in the place of their tokens; the features of
-            all images [V, N, D]; and where they stand, bool [B, L].
+            The embeddings; the features of all images [V, N, D]; and where they stand, bool [B, L].
         """
         embeds_BLD = self.model.get_input_embeddings()(ids_BL)
         features_VND = torch.cat([*features] or [embeds_BLD[:1, :0]], dim=1).to(embeds_BLD.dtype)
@@ -215,7 +202,10 @@ class Judge(nn.Module):
         where_BL: torch.Tensor,
         attend: Attend,
     ) -> torch.Tensor:
-        """The second half of `hidden`, from what `embed` gives."""
+        """The last hidden states [B, L, D], after the final norm, from what `embed` gives.
+
+        `attend` is the attention of every layer.
+        """
         return self.family.read(self.model, embeds_BLD, positions_ABL, features_VND, where_BL, attend)
 
     def read(self, hidden_RD: torch.Tensor) -> torch.Tensor:
@@ -224,7 +214,7 @@ class Judge(nn.Module):
         return self.head.read(hidden_RD, self.model.get_output_embeddings().weight[answers])
 
     def outcomes(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor:
-        """What `readings` say of comparisons between them, as `forward`."""
+        """The outcomes of comparisons between `readings`, as of `forward`."""
         pairs_N2 = pairs_N2.to(readings.device)
         return self.head.compare(readings[pairs_N2[:, 0]], readings[pairs_N2[:, 1]])
 
@@ -232,7 +222,7 @@ class Judge(nn.Module):
         self, outcomes: torch.Tensor, p_N: torch.Tensor, weight_N: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The loss that trains this judge's head, as in `prefrm.judge.losses`."""
-        return loss_of(self.spec.head, ties=self.spec.ties)(outcomes, p_N, weight_N)
+        return preference_loss(outcomes, p_N, weight_N)
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
@@ -250,9 +240,7 @@ def resolve_device(device: torch.device | str) -> torch.device:
             raise ConfigError(
                 f"device {str(device)!r} cannot be used ({reason}); give auto, cpu or cuda:0"
             ) from error
-    if torch.accelerator.is_available():
-        return torch.device(torch.accelerator.current_accelerator() or "cpu")
-    return torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def resolve_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Full precision for what decides a probability, whatever runs around it."""
+"""Float32 computation of everything that decides a probability, under any autocast."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -20,12 +20,11 @@ def full_precision(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        values = [*args, *kwargs.values()]
+        values = (*args, *kwargs.values())
         device = next(value.device.type for value in values if isinstance(value, torch.Tensor))
-        converted = [_float32(value) for value in values]
-        named = dict(zip(kwargs, converted[len(args) :], strict=True))
+        named = {name: _float32(value) for name, value in kwargs.items()}
         with torch.autocast(device, enabled=False):
-            return function(*converted[: len(args)], **named)  # type: ignore[arg-type]
+            return function(*map(_float32, args), **named)  # type: ignore[arg-type]
 
     return run
 

@@ -4,7 +4,8 @@ An image is prepared once and may then stand in any number of trees.
 """
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.judge.backbones import Family, family_of
+from prefrm.judge.backbones.family import most_positions
 from prefrm.judge.batch import JudgeBatch, pack
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import TREES, Pair, Tree
@@ -39,7 +41,7 @@ class JudgeProcessor:
         tokenizer: of `transformers`.
         image_processor: of `transformers`.
         config: the backbone's configuration.
-        spec: what the judge is.
+        spec: of the judge.
         template: the wording.
         rendered: that wording as the base model's chat template renders it; None runs the chat template.
     """
@@ -64,7 +66,7 @@ class JudgeProcessor:
             tokenizer, template, image_token_id, images_in_text=self._family.images_in_text
         )
         self.layout = TokenLayout(tokenizer, template, self.rendered, image_token_id)
-        self.max_length = self._family.max_length(config)
+        self.max_length = most_positions(config)
         self.positions = partial(self._family.positions, config)
 
     @classmethod
@@ -83,8 +85,12 @@ class JudgeProcessor:
                 images beyond all bounds, or the pixel budget is empty.
         """
         try:
-            tokenizer = _tokenizer(folder)
-            image_processor = _pillow_image_processor(folder, config)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            # Older checkpoints keep the chat template that knows images apart from the tokenizer's own.
+            if (older := folder / "chat_template.json").is_file():
+                tokenizer.chat_template = json.loads(older.read_text(encoding="utf-8"))["chat_template"]
+            load: Any = AutoImageProcessor.from_pretrained
+            image_processor = load(folder, backend="pil", config=config, trust_remote_code=False)
         # The tokenizers library raises bare exceptions, and malformed JSON gives errors of many kinds.
         except Exception as error:
             reason = " ".join(str(error).split())
@@ -109,29 +115,24 @@ class JudgeProcessor:
         Raises:
             MediaError: the image cannot be resized into the budget, such as an extreme aspect ratio.
         """
-        try:
+        with _naming_images():
             pixels, grid = self._family.prepare(self.image_processor, image)
-        except ValueError as error:
-            raise _unusable(error) from error
-        return ImageInput(
-            pixels=pixels, grid=grid, ids=self._family.spell(self.tokenizer, self._config, grid)
-        )
+        ids = self._family.spell(self.tokenizer, self._config, grid)
+        return ImageInput(pixels=pixels, grid=grid, ids=ids)
 
     def shrink(self, image: Image.Image) -> Image.Image | None:
         """The image in its final size, of which `prepare_image` makes the same, bit for bit.
 
         None if the family shows an image in several sizes. Raises as `prepare_image`.
         """
-        try:
+        with _naming_images():
             return self._family.shrink(self.image_processor, image)
-        except ValueError as error:
-            raise _unusable(error) from error
 
     def tree(self, prompt: str, images: Mapping[Hashable, ImageInput]) -> Tree:
         """The segments of one prompt's candidates.
 
         Args:
-            prompt: what the images answer.
+            prompt: of the group.
             images: the candidates, by the keys that name them in comparisons.
 
         Raises:
@@ -143,16 +144,12 @@ class JudgeProcessor:
                 "shorten the prompt"
             )
         kind = TREES[self.spec.attention]
-        asked = self.layout.prompt(prompt)
-        return kind(self.layout, asked, images, positions=self.positions, max_length=self.max_length)
+        ids = self.layout.prompt(prompt)
+        return kind(self.layout, ids, images, positions=self.positions, max_length=self.max_length)
 
     def collate(self, groups: Sequence[tuple[Tree, Sequence[Pair]]]) -> JudgeBatch:
         """One batch of readable comparisons of all groups, in order."""
         return pack(groups)
-
-
-def _unusable(error: ValueError) -> MediaError:
-    return MediaError(f"the image cannot be prepared for this judge: {error}")
 
 
 def _check_images(family: Family, image_processor: Any, config: Any) -> None:
@@ -169,15 +166,9 @@ def _check_images(family: Family, image_processor: Any, config: Any) -> None:
         )
 
 
-def _tokenizer(folder: Path) -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    # Older checkpoints keep the chat template that knows images apart from the tokenizer's own.
-    older = folder / "chat_template.json"
-    if older.is_file():
-        tokenizer.chat_template = json.loads(older.read_text(encoding="utf-8"))["chat_template"]
-    return tokenizer
-
-
-def _pillow_image_processor(folder: Path, config: Any) -> Any:
-    load: Any = AutoImageProcessor.from_pretrained
-    return load(folder, backend="pil", config=config, trust_remote_code=False)
+@contextmanager
+def _naming_images() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise MediaError(f"the image cannot be prepared for this judge: {error}") from error

@@ -1,4 +1,4 @@
-"""A backbone of which the language model is stored in four bits, and the way back to a plain one.
+"""Quantization of the language model to four bits, and dequantization.
 
 NF4 with double quantization, as QLoRA has it (arXiv 2305.14314): each 64 weights share a scale, and the
 scales are stored in eight bits. A layer is dequantized whenever it is used, so nothing computes in four
@@ -84,6 +84,6 @@ def is_quantized(model: Any) -> bool:
 
 def dequantize(model: Any, dtype: torch.dtype) -> Any:
     """Give the `transformers` model the weights that its layers stand for, in place, rounded to `dtype`."""
-    # It would announce what was asked for.
+    # It warns of a dequantization that is intended here.
     logging.getLogger("transformers.integrations.bitsandbytes").setLevel(logging.ERROR)
     return model.dequantize(dtype)

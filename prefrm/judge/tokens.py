@@ -132,7 +132,7 @@ def render(
         messages = _written(messages, image_token)
     try:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    # Chat templates raise what they like.
+    # A chat template may raise any exception.
     except Exception as error:
         raise ConfigError(f"the tokenizer's chat template cannot render a comparison: {error}") from error
     return _cut(text, template, image_token)

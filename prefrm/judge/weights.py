@@ -1,6 +1,6 @@
 """Weights from safetensors files: exactly those that a model has, each in its shape.
 
-`transformers` and `peft` fill a gap with random numbers and pass over what they do not know. Here both are
+`transformers` and `peft` initialise missing weights at random and ignore unexpected ones. Here both are
 errors: such a judge would be another one whenever it is loaded.
 """
 

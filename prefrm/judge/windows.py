@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from prefrm.judge.kernels import Call, choose_kernel
+from prefrm.judge.kernels import kernel_for
 
 __all__ = ["attend_windows", "use_windows"]
 
@@ -30,41 +30,10 @@ def use_windows(tower: Any) -> None:
 
 
 def attend_windows(
+    module: Any,
     q_1HTD: torch.Tensor,
     k_1HTD: torch.Tensor,
     v_1HTD: torch.Tensor,
-    *,
-    starts: torch.Tensor,
-    longest: int,
-    scale: float,
-) -> torch.Tensor:
-    """Attention [1, T, H, D] within windows of one sequence.
-
-    Args:
-        q_1HTD: queries.
-        k_1HTD: keys.
-        v_1HTD: values.
-        starts: int32, the first patch of each window, and T.
-        longest: patches of the largest window.
-        scale: of the scores.
-    """
-    if choose_kernel(Call.of(q_1HTD)) == "flash":
-        q, k, v = (x[0].transpose(0, 1) for x in (q_1HTD, k_1HTD, v_1HTD))
-        found_THD: torch.Tensor = torch.ops.aten._flash_attention_forward(
-            q, k, v, starts, starts, longest, longest, 0.0, False, False, scale=scale
-        )[0]
-        return found_THD[None]
-    sizes = starts.diff().tolist()
-    windows = zip(*(x.split(sizes, dim=2) for x in (q_1HTD, k_1HTD, v_1HTD)), strict=True)
-    found = [scaled_dot_product_attention(q, k, v, scale=scale) for q, k, v in windows]
-    return torch.cat([some.transpose(1, 2) for some in found], dim=1)
-
-
-def _attention(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
     attention_mask: None,
     *,
     scaling: float,
@@ -72,9 +41,30 @@ def _attention(
     max_length_q: int,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    found = attend_windows(query, key, value, starts=cu_seq_lens_q, longest=max_length_q, scale=scaling)
-    return found, None
+    """Attention [1, T, H, D] within windows of one sequence, as `transformers` calls it.
+
+    Args:
+        module: the layer.
+        q_1HTD: queries.
+        k_1HTD: keys.
+        v_1HTD: values.
+        attention_mask: none.
+        scaling: of the scores.
+        cu_seq_lens_q: int32, the first patch of each window, and T.
+        max_length_q: patches of the largest window.
+    """
+    if kernel_for(q_1HTD) == "flash":
+        q, k, v = (x[0].transpose(0, 1) for x in (q_1HTD, k_1HTD, v_1HTD))
+        starts, longest = cu_seq_lens_q, max_length_q
+        found_THD: torch.Tensor = torch.ops.aten._flash_attention_forward(
+            q, k, v, starts, starts, longest, longest, 0.0, False, False, scale=scaling
+        )[0]
+        return found_THD[None], None
+    sizes = cu_seq_lens_q.diff().tolist()
+    windows = zip(*(x.split(sizes, dim=2) for x in (q_1HTD, k_1HTD, v_1HTD)), strict=True)
+    found = [scaled_dot_product_attention(q, k, v, scale=scaling) for q, k, v in windows]
+    return torch.cat([some.transpose(1, 2) for some in found], dim=1), None
 
 
 # As that of the language model, it is not compiled: it reads the boundaries or calls FlashAttention.
-AttentionInterface.register(NAME, torch.compiler.disable(_attention))
+AttentionInterface.register(NAME, torch.compiler.disable(attend_windows))

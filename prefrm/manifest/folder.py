@@ -1,6 +1,5 @@
 """The files of a bundle: which there may be, which there are, and whether they are those of the manifest."""
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from prefrm.display import shortened
 from prefrm.errors import BundleError, ConfigError, MissingExtraError, PrefrmError
+from prefrm.files import hash_file
 from prefrm.hub import in_hub_cache
 
 __all__ = [
@@ -100,7 +100,7 @@ def _reason(error: BaseException) -> str:
 def hash_files(folder: Path) -> dict[str, FileRecord]:
     """The record of each file of a bundle but the manifest, by its path inside the folder."""
     return {
-        path: FileRecord(sha256=_sha256(folder / path), bytes=size)
+        path: FileRecord(sha256=hash_file(folder / path), bytes=size)
         for path, size in list_files(folder).items()
     }
 
@@ -135,7 +135,7 @@ def check_hashes(root: Path, files: Mapping[str, FileRecord], *, weights: bool) 
         weights: whether those of weights are read, which are large, or all others.
     """
     for path, record in files.items():
-        if path.endswith(WEIGHTS) == weights and _sha256(root / path) != record.sha256:
+        if path.endswith(WEIGHTS) == weights and hash_file(root / path) != record.sha256:
             raise ConfigError(f"{path} was altered: its sha256 is not the one in {MANIFEST}")
 
 
@@ -199,8 +199,3 @@ def _homes(root: Path) -> list[Path]:
     """The folders in which a bundle's files may lie: its own and, in the Hub's cache, that of the blobs."""
     real = root.resolve()
     return [real, real.parent.parent / "blobs"] if in_hub_cache(root) else [real]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -94,9 +94,11 @@ class JudgeSpec:
     def check_template(self, template: Template) -> None:
         """Raise `ConfigError` unless a judge of this specification can be asked with `template`."""
         if template.attention != self.attention or template.ties != self._asks_ties:
+            fits = template.attention in ATTENTIONS[self.head] and template.ties == self._asks_ties
+            advice = f"set attention: {template.attention}, or take" if fits else "take"
             raise ConfigError(
                 f"template {template.id!r} is for attention {template.attention!r} and "
                 f"{'has an' if template.ties else 'has no'} answer for a tie; the {self.head} head with "
-                f"attention={self.attention} and ties={str(self.ties).lower()} needs another, such as "
-                f"{self._fitting_template!r}"
+                f"attention={self.attention} and ties={str(self.ties).lower()} needs another; {advice} "
+                f"a template such as {self._fitting_template!r}"
             )

@@ -1,7 +1,6 @@
-"""What happens beside the training loop: progress, the metrics file, and an end to a hopeless training."""
+"""Callbacks of the training loop: progress and the metrics file."""
 
 import json
-import math
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -9,37 +8,16 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from prefrm.errors import ConfigError
 from prefrm.progress import Tracker
 
-__all__ = ["VALIDATION", "MetricsFile", "ReportProgress", "StepLogs", "StopAtNonFinite"]
+__all__ = ["VALIDATION", "MetricsFile", "ReportProgress", "StepLogs"]
 
 VALIDATION = "validation_"
-"""How the names of a validation's numbers begin in the log of a step."""
-
-
-class StopAtNonFinite(TrainerCallback):
-    """Ends a training that cannot recover."""
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Raise `ConfigError` that names the step, if a logged number is no finite one."""
-        for name, value in (logs or {}).items():
-            if not math.isfinite(value):
-                raise ConfigError(
-                    f"the training diverged: {name} is {value} at step {state.global_step}; "
-                    "lower optim.lr, lengthen optim.warmup, or set dtype to float32"
-                )
+"""Prefix of the names of validation metrics in the log of a step."""
 
 
 class StepLogs(TrainerCallback, ABC):
-    """Passes on the numbers of each step; the loop's last log is a summary, and of no step."""
+    """Passes on the log of each step, but not the summary that ends the training."""
 
     def on_log(
         self,
@@ -54,7 +32,7 @@ class StepLogs(TrainerCallback, ABC):
 
     @abstractmethod
     def on_step_log(self, state: TrainerState, control: TrainerControl, logs: dict[str, float]) -> None:
-        """What is done with the numbers; others may be added to them."""
+        """Handle the log of a step."""
 
 
 class ReportProgress(StepLogs):
@@ -74,7 +52,7 @@ class ReportProgress(StepLogs):
 class MetricsFile(StepLogs):
     """Writes one JSON line to a file for each optimizer step: step, loss, grad_norm, learning_rate, epoch.
 
-    After a training is resumed, the lines of the steps that are done again are gone.
+    A resumed training removes the lines of the steps that it repeats.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,7 +61,7 @@ class MetricsFile(StepLogs):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the file anew, or after the step that the run continues from."""
+        """Truncate the file after the step that the run continues from."""
         if not state.is_world_process_zero:
             return
         before = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []

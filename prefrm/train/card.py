@@ -28,13 +28,13 @@ def model_card(
     sources: Sequence[DatasetInfo] = (),
     plots: Sequence[str] = (),
 ) -> str:
-    """The Hub's metadata, then what the judge is, what it learned from, and how well it agrees with labels.
+    """The Hub's metadata, then the judge, its training data, and its agreement with held-out labels.
 
     Names no folder of this machine: a base model in one is called by the folder's name alone.
 
     Args:
         config: the settings of the run.
-        calibration: what the bundle has.
+        calibration: of the bundle.
         evaluation: on the test split.
         steps: that were done, which with early stopping may be fewer than the settings say.
         processes: that shared each step.
@@ -86,7 +86,7 @@ def _address(info: DatasetInfo) -> str:
 
 
 def _metadata(config: TrainConfig, sources: Sequence[DatasetInfo]) -> dict[str, Any]:
-    """What is known of the fields by which the Hub lists a model."""
+    """The fields by which the Hub lists a model, without those that are unknown."""
     base = config.judge.base_model
     hub = dict.fromkeys(found[1] for info in sources if (found := HUB_DATASET.fullmatch(_address(info))))
     known = {

@@ -6,7 +6,6 @@ A checkpoint is filled under another name, forced to the disk and then renamed, 
 killed at any moment. One whose files are not those of its manifest counts as absent.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -14,6 +13,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from prefrm.files import hash_file, write_folder_whole
 
 __all__ = ["Checkpoints", "step_of"]
 
@@ -29,10 +30,12 @@ class Checkpoints:
     Args:
         folder: need not exist.
         keep: at least 1; how many of the newest stay.
+        every: number of steps from one to the next.
     """
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: Path, *, keep: int, every: int = 100) -> None:
         self.folder = folder
+        self.every = every
         self._keep = keep
 
     def found(self) -> list[Path]:
@@ -40,7 +43,7 @@ class Checkpoints:
         return sorted(self.folder.glob(f"{PREFIX}*"), key=step_of, reverse=True)
 
     def newest(self) -> Path | None:
-        """The newest whole checkpoint; says so where it is not the newest one."""
+        """The newest whole checkpoint; logs a warning for each broken one that is newer."""
         for path in self.found():
             if (damage := _damage(path)) is None:
                 return path
@@ -49,19 +52,13 @@ class Checkpoints:
 
     @contextmanager
     def writing(self, step: int) -> Iterator[Path]:
-        """A folder to fill, which is the newest checkpoint once the block ends; older ones go."""
-        target = self.folder / f"{PREFIX}{step:08d}"
-        partial = self.folder / f".{target.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        files = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
-        (partial / MANIFEST).write_text(json.dumps({"files": files}, indent=2), encoding="utf-8")
-        for path in (*partial.iterdir(), partial):
-            _force_to_disk(path)
-        # After a fall back to an older one, the broken one is still there.
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        """A folder to fill, which is the newest checkpoint once the block ends; older ones are removed."""
+        with write_folder_whole(self.folder / f"{PREFIX}{step:08d}") as partial:
+            yield partial
+            files = {path.name: hash_file(path) for path in sorted(partial.iterdir())}
+            (partial / MANIFEST).write_text(json.dumps({"files": files}, indent=2), encoding="utf-8")
+            for path in (*partial.iterdir(), partial):
+                _force_to_disk(path)
         _force_to_disk(self.folder)
         for old in self.found()[self._keep :]:
             shutil.rmtree(old)
@@ -69,7 +66,7 @@ class Checkpoints:
     def drop_after(self, step: int) -> None:
         """Remove the checkpoints of later steps, and what was never finished."""
         later = [path for path in self.found() if step_of(path) > step]
-        for path in (*later, *self.folder.glob(".*.partial")):
+        for path in (*later, *self.folder.glob(f".{PREFIX}*")):
             shutil.rmtree(path)
 
     def remove(self) -> None:
@@ -82,7 +79,7 @@ class Checkpoints:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which it was written; -1 if its name says none."""
+    """The step after which it was written; -1 if its name has none."""
     number = checkpoint.name.removeprefix(PREFIX)
     return int(number) if number.isdecimal() else -1
 
@@ -90,15 +87,10 @@ def step_of(checkpoint: Path) -> int:
 def _damage(checkpoint: Path) -> str | None:
     try:
         files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
-        altered = [name for name, expected in files.items() if _sha256(checkpoint / name) != expected]
+        altered = [name for name, expected in files.items() if hash_file(checkpoint / name) != expected]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"it is incomplete ({error})"
     return f"{altered[0]} was altered" if altered else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _force_to_disk(path: Path) -> None:

@@ -16,7 +16,7 @@ __all__ = ["Coverage", "GroupCollator", "blank_batch"]
 
 logger = logging.getLogger(__name__)
 
-# Of an image's digest: enough to tell it from all others.
+# Of an image's digest, in messages.
 DIGITS = 12
 
 
@@ -108,7 +108,7 @@ class Coverage:
     """Counts the comparisons that were read, and keeps which were left out and why.
 
     Of each batch of `GroupCollator` as a step reads it, not as it is collated, which workers do ahead of the
-    step: a checkpoint must not know of later batches.
+    step: a checkpoint must not count later batches.
 
     Attributes:
         left_out: which images could not be read or compared, and why, by their record's id.
@@ -120,7 +120,7 @@ class Coverage:
         self.read = 0
 
     def add(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Take `left_out` out of the batch and log what is new of it; returns the rest."""
+        """Count a batch, and log new reasons of its `left_out`; returns the batch without it."""
         rest = dict(batch)
         for record, reason in rest.pop("left_out"):
             before = self.left_out.get(record)
@@ -131,9 +131,9 @@ class Coverage:
         return rest
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know of the batches so far, as JSON."""
+        """The state as JSON, for a checkpoint."""
         return {"left_out": self.left_out, "read": self.read}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         self.left_out, self.read = dict(state["left_out"]), int(state["read"])

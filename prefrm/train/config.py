@@ -151,11 +151,11 @@ class OptimConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointConfig:
-    """What an interrupted run continues from.
+    """Checkpoints, from which an interrupted run continues.
 
     Attributes:
-        save_every: a checkpoint after so many steps, and one at the end.
-        keep: how many of the newest stay while the run lasts.
+        save_every: number of steps from one checkpoint to the next; there is one at the end, too.
+        keep: number of the newest checkpoints that are kept while the run lasts.
     """
 
     save_every: int = 100
@@ -170,13 +170,13 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
-    """Validation while the judge learns.
+    """Validation during training.
 
     Attributes:
         every: steps from one validation to the next; there is one after the last step, too.
-        patience: end after so many validations without a lower log loss, each under its own best calibration,
-            and export the weights of the lowest one; null trains to the end and exports the last ones.
-        groups: how many groups of the validation split; null takes all.
+        patience: early stopping after this number of validations without a lower log loss, each under its own
+            best calibration; the weights of the lowest one are exported. Null trains to the end.
+        groups: number of groups of the validation split; null takes all.
     """
 
     every: int = 50
@@ -195,12 +195,12 @@ class TrainConfig:
 
     Attributes:
         output: the run's folder: `bundle/`, `metrics.jsonl`, and the evaluation's report.
-        judge: the base model and what the judge is.
+        judge: the base model and the choices that make the judge.
         data: the preference dataset.
         adapter: LoRA, or null to train every weight.
         optim: the optimizer.
-        checkpoint: what an interrupted run continues from.
-        evaluation: validation during the training, or null for none.
+        checkpoint: from which an interrupted run continues.
+        evaluation: validation during training, or null for none.
         report_to: experiment trackers that also get the metrics, a name or a list of tensorboard, trackio and
             wandb; "all" for those that are installed, "none" for none.
         export: "merged" writes a self-contained bundle, "adapter" one that needs the base model to load.

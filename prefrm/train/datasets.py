@@ -1,18 +1,18 @@
 """The datasets of a run: checked and counted in one pass, then opened as what the judge learns from."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from prefrm.errors import DatasetError
+from prefrm.media import digest
 from prefrm.records import DatasetInfo, read_info
 from prefrm.train.config import DataConfig, MixConfig
+from prefrm.train.distributed import gather, is_first
 from prefrm.train.groups import StoredGroups, StreamedGroups
 from prefrm.train.mixing import Groups, Mixture
 from prefrm.train.prepared import Survey, prepare_split
-from prefrm.train.processes import gather, is_first
 
 __all__ = ["data_fingerprint", "open_mixture", "read_sources", "survey_data"]
 
@@ -43,7 +43,7 @@ def data_fingerprint(data: DataConfig, surveys: Surveys) -> str:
     if not data.mix:
         return surveys["data.train"].fingerprint
     parts = [[one.weight, surveys[name].fingerprint] for name, one in _learned(data).items()]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return digest(json.dumps(parts).encode())
 
 
 def read_sources(data: DataConfig) -> list[DatasetInfo]:
@@ -53,7 +53,7 @@ def read_sources(data: DataConfig) -> list[DatasetInfo]:
 
 
 def open_mixture(data: DataConfig, surveys: Surveys, *, seed: int, cache: Path) -> Mixture:
-    """What a judge learns from; `cache` is as in `survey_data`."""
+    """The training data; `cache` is as in `survey_data`."""
     learned = _learned(data)
     datasets = [_open(one, data, surveys[name], cache / name) for name, one in learned.items()]
     return Mixture(datasets, seed=seed, weights=[one.weight for one in learned.values()])

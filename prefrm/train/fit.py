@@ -1,8 +1,8 @@
-"""Training itself: a judge, a mixture of groups, and what the loop needs to bring them together."""
+"""The training of a judge on a mixture of groups: `JudgeTrainer` with its arguments and callbacks."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from prefrm.errors import ConfigError, DatasetError
 from prefrm.judge import Judge
 from prefrm.progress import track
-from prefrm.train.callbacks import MetricsFile, ReportProgress, StopAtNonFinite
+from prefrm.train.callbacks import MetricsFile, ReportProgress
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.collate import GroupCollator
 from prefrm.train.config import OptimConfig
+from prefrm.train.distributed import gather, is_first, processes, rank
 from prefrm.train.memory import activation_checkpointing
 from prefrm.train.mixing import Mixture, Shares
-from prefrm.train.processes import gather, is_first, processes, rank
 from prefrm.train.state import load_weights
 from prefrm.train.trainer import JudgeTrainer, final_weights, read_state
 from prefrm.train.validation import Validation
@@ -36,7 +36,6 @@ def fit(
     output: Path,
     seed: int,
     checkpoints: Checkpoints | None = None,
-    save_every: int = 100,
     resume_from: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     num_workers: int = 0,
@@ -46,12 +45,13 @@ def fit(
     """Train `judge` in place and leave it in evaluation mode.
 
     Args:
-        checkpoints: where checkpoints go, every `save_every` steps and at the end; None writes none.
+        output: folder of `metrics.jsonl`.
+        checkpoints: where checkpoints go; None writes none.
         resume_from: a checkpoint of this very run, to continue from.
-        identity: what tells this run from another; it is kept in every checkpoint.
+        identity: of the run (`prefrm.train.identity`); it is kept in every checkpoint.
         num_workers: as in `DataConfig`.
         validation: of this judge; with patience, the judge ends with its best weights.
-        callbacks: more of them.
+        callbacks: of the training loop, besides its own.
 
     Returns:
         The ids of records of which a comparison could not be read, with the reason; of all processes.
@@ -64,7 +64,7 @@ def fit(
     _warn_of_short_weights(judge)
     trainer = JudgeTrainer(
         model=judge,
-        args=_arguments(optim, output, judge, seed, None if checkpoints is None else save_every),
+        args=_arguments(optim, output, judge, seed, None if checkpoints is None else checkpoints.every),
         checkpoints=checkpoints,
         validation=validation,
         identity=identity,
@@ -78,20 +78,10 @@ def fit(
             process=rank(),
         ),
         data_collator=GroupCollator(judge.processor),
-        callbacks=[
-            *([] if validation is None else [validation]),
-            StopAtNonFinite(),
-            MetricsFile(output / "metrics.jsonl"),
-            *callbacks,
-        ],
+        callbacks=[MetricsFile(output / "metrics.jsonl"), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
-    with ExitStack() as around:
-        around.enter_context(activation_checkpointing(judge, optim.gradient_checkpointing))
-        if is_first():
-            done = 0 if resume_from is None else read_state(resume_from)["step"]
-            tracker = around.enter_context(track("training", optim.steps, done))
-            trainer.add_callback(ReportProgress(tracker))
+    with activation_checkpointing(judge, optim.gradient_checkpointing), _progress(trainer, resume_from):
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     # Autocast is around the judge's forward pass until it is unwrapped.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
@@ -101,8 +91,20 @@ def fit(
     return _left_out(gather(trainer.coverage.state_dict()))
 
 
+@contextmanager
+def _progress(trainer: JudgeTrainer, resume_from: Path | None) -> Iterator[None]:
+    """Show the progress of the block, in the first process."""
+    if not is_first():
+        yield
+        return
+    done = 0 if resume_from is None else read_state(resume_from)["step"]
+    with track("training", trainer.args.max_steps, done) as tracker:
+        trainer.add_callback(ReportProgress(tracker))
+        yield
+
+
 def take_over(judge: Judge, checkpoint: Path) -> dict[str, str]:
-    """What `fit` did and gave, from a checkpoint of a training that is finished."""
+    """Load the weights of a finished training from its checkpoint; returns what `fit` returned."""
     load_weights(judge, final_weights(checkpoint))
     return _left_out([process["coverage"] for process in read_state(checkpoint)["processes"]])
 
@@ -129,7 +131,7 @@ def _check_precision(judge: Judge, precision: str) -> None:
 
 
 def _warn_of_short_weights(judge: Judge) -> None:
-    """A step that is small beside a weight is rounded away where the weight has few digits."""
+    """Warn if weights of half precision learn, which round small steps away."""
     learning = {p.dtype for p in judge.parameters() if p.requires_grad}
     if short := sorted(_name(dtype) for dtype in learning - {torch.float32, torch.float64}):
         logger.warning(
@@ -164,7 +166,7 @@ def _arguments(
         save_steps=save_every or optim.steps,
         # The groups of the steps that are over are skipped where they are drawn.
         ignore_data_skip=True,
-        # The trackers that a run names are callbacks of its own (`prefrm.train.reporting`).
+        # Trackers are callbacks of `prefrm.train.reporting`.
         report_to="none",
         run_name=output.name,
         disable_tqdm=True,

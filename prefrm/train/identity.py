@@ -1,6 +1,5 @@
-"""Everything that decides the result of a run, so that a checkpoint is continued by the same run only."""
+"""The identity of a run: everything that decides its result, so that the same run alone continues it."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -13,10 +12,11 @@ import torch
 from prefrm.config import to_mapping
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones import BaseModel, hash_base_files
+from prefrm.media import digest
 from prefrm.prompts import get_template
 from prefrm.train.config import TrainConfig
+from prefrm.train.distributed import gather, processes
 from prefrm.train.prepared import Survey
-from prefrm.train.processes import gather, processes
 from prefrm.train.trainer import read_state
 
 __all__ = ["check_same_run", "identify_run"]
@@ -40,6 +40,7 @@ OF_NO_MATTER = (
 FACTORS = ("optim.batch_size", "optim.accumulation")
 # They define the model, its input and the order of groups, and another version may do so otherwise.
 LIBRARIES = ("prefrm", "torch", "transformers", "peft", "tokenizers", "numpy", "pillow")
+SHA256_DIGITS = 64
 # Of a hash, in a message.
 DIGITS = 12
 
@@ -61,15 +62,24 @@ def identify_run(
     Raises:
         ConfigError: the processes of the run have different base models or libraries.
     """
+    template = json.dumps(asdict(get_template(config.judge.template)), sort_keys=True)
+    libraries = LIBRARIES if config.judge.quantize is None else (*LIBRARIES, "bitsandbytes")
     identity = {
         **_settings(config),
-        **_base(base),
-        **_data(surveys, streamed=config.data.stream),
-        **{f"version of {name}": _version(name) for name in _libraries(config)},
+        **{f"base file {name}": sha256 for name, sha256 in hash_base_files(base.folder).items()},
+        "base commit": base.revision,
+        "base weights": base.weights_sha256,
+        **{f"{name} fingerprint": survey.fingerprint for name, survey in surveys.items()},
+        # Without the local part, by which torch names the devices that it was built for.
+        **{f"version of {name}": version(name).partition("+")[0] for name in libraries},
         "dtype": str(dtype).removeprefix("torch."),
-        "prompt template": _hash(asdict(get_template(config.judge.template))),
+        "prompt template": digest(template.encode()),
         "processes": processes(),
     }
+    if config.data.stream:
+        # A stream is shuffled by row groups.
+        learned = [name for name in surveys if name.endswith("train")]
+        identity |= {f"{name} row groups": surveys[name].layout for name in learned}
     for other in gather(identity):
         if changes := _changes(identity, other):
             raise ConfigError(f"the processes of this run do not agree: {changes}; give all of them the same")
@@ -96,43 +106,18 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    is_hash = isinstance(value, str) and len(value) == hashlib.sha256().digest_size * 2
+    is_hash = isinstance(value, str) and len(value) == SHA256_DIGITS
     return repr(value[:DIGITS] if is_hash else value)
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in _flat(to_mapping(config))
-        if not any(key == name or key.startswith(f"{name}.") for name in (*OF_NO_MATTER, *FACTORS))
-    } | {" x ".join(FACTORS): config.optim.batch_size * config.optim.accumulation}
-
-
-def _base(base: BaseModel) -> dict[str, Any]:
-    files = {f"base file {name}": digest for name, digest in hash_base_files(base.folder).items()}
-    return files | {"base commit": base.revision, "base weights": base.weights_sha256}
-
-
-def _data(surveys: Mapping[str, Survey], *, streamed: bool) -> dict[str, Any]:
-    found = {f"{name} fingerprint": survey.fingerprint for name, survey in surveys.items()}
-    if streamed:
-        # A stream is shuffled by row groups.
-        learned = (name for name in surveys if name.endswith("train"))
-        found |= {f"{name} row groups": surveys[name].layout for name in learned}
-    return found
-
-
-def _libraries(config: TrainConfig) -> tuple[str, ...]:
-    return LIBRARIES if config.judge.quantize is None else (*LIBRARIES, "bitsandbytes")
-
-
-def _version(package: str) -> str:
-    """Without the local part, by which torch names the devices that it was built for."""
-    return version(package).partition("+")[0]
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    left_out = tuple(f"{name}." for name in (*OF_NO_MATTER, *FACTORS))
+    flat = _flat(to_mapping(config))
+    settings = {key: value for key, value in flat if not f"{key}.".startswith(left_out)}
+    settings["data.mix"] = [
+        {key: value for key, value in one.items() if key != "path"} for one in settings["data.mix"]
+    ]
+    return settings | {" x ".join(FACTORS): config.optim.batch_size * config.optim.accumulation}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -140,12 +125,4 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            # Nor do the paths in a list of datasets.
-            yield f"{prefix}{key}", _without_paths(value) if isinstance(value, list) else value
-
-
-def _without_paths(entries: list[Any]) -> list[Any]:
-    return [
-        {key: value for key, value in entry.items() if key != "path"} if isinstance(entry, dict) else entry
-        for entry in entries
-    ]
+            yield f"{prefix}{key}", value

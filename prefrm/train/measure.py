@@ -1,4 +1,4 @@
-"""What is measured once a judge is exported: that it is the one that was trained, and how good it is."""
+"""Measurements of an exported judge: equality with the trained one, calibration, and held-out metrics."""
 
 import math
 from collections.abc import Sequence

@@ -11,12 +11,12 @@ from prefrm.winmatrix import Group, Scorer, WinMatrix
 
 __all__ = ["FailOnMemory", "activation_checkpointing", "explaining_memory", "scored_tokens"]
 
-# The least that a training step reads of a group, such as two images of 400 tokens and a prompt.
+# Least tokens of a group in a training step, such as two images of 400 tokens and a prompt.
 TOKENS_OF_GROUP = 1024
 
 
 def scored_tokens(config: TrainConfig) -> int:
-    """How many tokens an engine of the run reads at once: so many that a smaller training step lowers it."""
+    """Token budget of a pass of the run's engines, which a smaller training batch lowers."""
     return min(DEFAULT_TOKENS, TOKENS_OF_GROUP * config.optim.batch_size)
 
 
@@ -39,7 +39,7 @@ class FailOnMemory:
 
 @contextmanager
 def explaining_memory(config: TrainConfig, *, training: bool = True) -> Iterator[None]:
-    """Turn an out-of-memory error of the block into a `ConfigError` that names what to lower.
+    """Turn an out-of-memory error of the block into a `ConfigError` that names the settings to lower.
 
     Args:
         training: whether the block trains, and validates; if not, the training is over.
@@ -62,14 +62,11 @@ def activation_checkpointing(judge: Judge, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    model = judge.model
-    # Its name before transformers 5.19.
-    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+    judge.model.activation_checkpointing_enable({"use_reentrant": False})
     try:
         yield
     finally:
-        getattr(model, f"{name}_checkpointing_disable")()
+        judge.model.activation_checkpointing_disable()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -80,10 +77,28 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _advice(config: TrainConfig) -> str:
-    kept, changed = _same_run(config), _another_run(config)
-    if not kept:
-        return f"start over and {changed}"
-    return f"{kept}, and go on with --resume; or start over and {changed}"
+    """What a resumed run may change, and what only another run may."""
+    optim = config.optim
+    same_run, another_run = [], [_fewer_pixels(config)]
+    if optim.batch_size > 1:
+        same_run.append(_smaller_batches(config))
+    if not optim.gradient_checkpointing:
+        same_run.append("set optim.gradient_checkpointing=true (now false)")
+    if (pairs := optim.pairs_per_group) is None:
+        another_run.append(
+            "set optim.pairs_per_group (now null), which bounds the comparisons of a large group"
+        )
+    elif pairs > 1:
+        another_run.append(f"lower optim.pairs_per_group (now {pairs})")
+    if config.adapter is None:
+        another_run.append("train an adapter (adapter is null, so every weight has an optimizer state)")
+    else:
+        another_run.append(f"lower adapter.rank (now {config.adapter.rank})")
+        # Weights that learn need more digits, fp16 needs float32, and on an accelerator "auto" is bfloat16.
+        if optim.precision != "fp16" and config.dtype == "float32":
+            another_run.append("set dtype=bfloat16 (now float32)")
+    start_over = f"start over and {' or '.join(another_run)}"
+    return f"{' or '.join(same_run)}, and go on with --resume; or {start_over}" if same_run else start_over
 
 
 def _scoring_advice(config: TrainConfig, training: bool) -> str:
@@ -101,44 +116,16 @@ def _scoring_advice(config: TrainConfig, training: bool) -> str:
 
 def _smaller_batches(config: TrainConfig) -> str:
     optim = config.optim
+    dropout = 0.0 if config.adapter is None else config.adapter.dropout
+    changes = (
+        f"what adapter.dropout (now {dropout}) drops, and rounding" if dropout else "nothing but rounding"
+    )
     return (
         f"lower optim.batch_size (now {optim.batch_size}) and raise optim.accumulation (now "
-        f"{optim.accumulation}) by the same factor, which changes {_what_changes(config)}"
+        f"{optim.accumulation}) by the same factor, which changes {changes}"
     )
-
-
-def _what_changes(config: TrainConfig) -> str:
-    """Of a run that reads the same groups in other forward passes."""
-    dropout = 0.0 if config.adapter is None else config.adapter.dropout
-    return f"what adapter.dropout (now {dropout}) drops, and rounding" if dropout else "nothing but rounding"
 
 
 def _fewer_pixels(config: TrainConfig) -> str:
     pixels = config.judge.max_pixels
     return f"lower judge.max_pixels (now {'that of the base model' if pixels is None else pixels})"
-
-
-def _same_run(config: TrainConfig) -> str:
-    """What a resumed run may change."""
-    advice = []
-    if config.optim.batch_size > 1:
-        advice.append(_smaller_batches(config))
-    if not config.optim.gradient_checkpointing:
-        advice.append("set optim.gradient_checkpointing=true (now false)")
-    return " or ".join(advice)
-
-
-def _another_run(config: TrainConfig) -> str:
-    advice = [_fewer_pixels(config)]
-    if (pairs := config.optim.pairs_per_group) is None:
-        advice.append("set optim.pairs_per_group (now null), which bounds the comparisons of a large group")
-    elif pairs > 1:
-        advice.append(f"lower optim.pairs_per_group (now {pairs})")
-    if config.adapter is None:
-        advice.append("train an adapter (adapter is null, so every weight has an optimizer state)")
-    else:
-        advice.append(f"lower adapter.rank (now {config.adapter.rank})")
-    # Weights that learn need more digits, fp16 needs float32, and on an accelerator "auto" is bfloat16.
-    if config.adapter and config.optim.precision != "fp16" and config.dtype == "float32":
-        advice.append("set dtype=bfloat16 (now float32)")
-    return " or ".join(advice)

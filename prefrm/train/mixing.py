@@ -22,7 +22,7 @@ class Groups(Protocol):
     """A dataset of preference groups that can be read in a shuffled order, again and again."""
 
     def __len__(self) -> int:
-        """How many groups there are."""
+        """Number of groups."""
 
     def order(self, seed: int, skip: int = 0) -> Iterator[Any]:
         """An entry for every group once, shuffled by `seed`, from the place `skip` on."""
@@ -51,8 +51,8 @@ class Mixture:
     """The groups of each step, in epochs with a shuffle each.
 
     Every step is full: what an epoch leaves over begins the step that the next epoch completes, so no group
-    is dropped and none has a step to itself. Each group of a step is of a dataset drawn with probability
-    proportional to the weights, and each dataset has epochs of its own.
+    is dropped and no step is short. Each group of a step is of a dataset drawn with probability proportional
+    to the weights, and each dataset has its own epochs.
 
     Args:
         datasets: at least one, none of them empty.
@@ -80,7 +80,7 @@ class Mixture:
             yield [Draw(n, next(orders[n]), step, place) for place, n in enumerate(chosen)]
 
     def _chosen(self, step: int, size: int) -> npt.NDArray[np.int64]:
-        """Which dataset each group of a step is of; every step has a generator of its own."""
+        """The dataset of each group of a step; every step has its own generator."""
         generator = np.random.default_rng([self._seed, step])
         return generator.choice(len(self._shares), size=size, p=self._shares)
 

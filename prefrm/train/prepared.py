@@ -6,7 +6,6 @@ Its result is kept beside the data, for every process, later run and `--resume`:
     data/.prefrm/train.arrow   its groups for `StoredGroups`, unless they are only ever streamed
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +18,7 @@ from filelock import FileLock
 
 from prefrm.errors import DatasetError
 from prefrm.files import write_whole
+from prefrm.media import digest
 from prefrm.records import PreferenceGroup, fingerprint, read_groups, row_group_sizes, split_file
 from prefrm.train.groups import storing
 
@@ -34,7 +34,7 @@ class Survey:
 
     Attributes:
         fingerprint: of its groups, in order.
-        layout: hash of how they are spread over the row groups of the file.
+        layout: hash of the sizes of the file's row groups.
         groups: how many groups have comparisons.
     """
 
@@ -45,7 +45,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A survey, and the file of `StoredGroups`; None where none was asked for."""
+    """A survey, and the file of `StoredGroups`, if it was requested."""
 
     survey: Survey
     table: Path | None
@@ -70,7 +70,7 @@ def prepare_split(folder: Path, split: str, *, table: bool, spare: Path) -> Prep
         if (found := _kept(place, split, file, table)) is not None:
             return found
     place = next(place for place in places if _can_be_written(place))
-    # Whoever waits here for another process finds its result.
+    # A process that waited here finds the result of the other one.
     with FileLock(place / f".{split}.lock"):
         return _kept(place, split, file, table) or _prepare(place, folder, split, file, table)
 
@@ -105,13 +105,9 @@ def _survey(folder: Path, split: str, table: Path | None) -> Survey:
             yield group
 
     read = read_groups(folder, split)
-    digest = fingerprint(counted(read if table is None else storing(read, table)))
+    content = fingerprint(counted(read if table is None else storing(read, table)))
     sizes = json.dumps(row_group_sizes(folder, split))
-    return Survey(
-        fingerprint=digest,
-        layout=hashlib.sha256(sizes.encode()).hexdigest(),
-        groups=count,
-    )
+    return Survey(fingerprint=content, layout=digest(sizes.encode()), groups=count)
 
 
 def _identity(folder: Path, split: str) -> dict[str, int]:
@@ -121,7 +117,7 @@ def _identity(folder: Path, split: str) -> dict[str, int]:
 
 
 def _kept(place: Path, split: str, file: Mapping[str, int], table: bool) -> Prepared | None:
-    """The result of an earlier pass over that file; None without one, or if its table is wanted and gone."""
+    """The result of an earlier pass over that file; None without one, or if its table is missing."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept: dict[str, Any] = json.loads((place / f"{split}.json").read_text(encoding="utf-8"))
         if kept["format_version"] == FORMAT_VERSION and kept["file"] == file:

@@ -1,6 +1,7 @@
 """Experiment trackers: the numbers of each step for TensorBoard, Trackio and Weights & Biases."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,19 +34,17 @@ def tracker_callbacks(names: Sequence[str], output: Path) -> list[TrainerCallbac
             f"`pip install {' '.join(missing)}`, or leave it out of report_to."
         )
     made: dict[str, Callable[[], TrainerCallback]] = {
-        "tensorboard": lambda: TensorBoard(output / "tensorboard")
+        "tensorboard": partial(TensorBoard, output / "tensorboard"),
+        "trackio": TrackioCallback,
+        "wandb": WandbCallback,
     }
-    made |= {"trackio": TrackioCallback, "wandb": WandbCallback}
     return [made[name]() for name in dict.fromkeys(names)]
 
 
 class TensorBoard(StepLogs):
-    """Writes every logged number into an event file in a folder; a resumed run takes back later steps."""
+    """Writes every logged number into an event file in a folder; a resumed run purges later steps."""
 
     def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._open: Any = SummaryWriter
         self._folder = folder
         self._writer: Any = None
 
@@ -53,14 +52,16 @@ class TensorBoard(StepLogs):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            self._writer = self._open(str(self._folder), purge_step=state.global_step + 1)
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder), purge_step=state.global_step + 1)
 
     def on_step_log(self, state: TrainerState, control: TrainerControl, logs: dict[str, float]) -> None:
         if self._writer is None:
             return
         for name, value in logs.items():
             self._writer.add_scalar(name, value, state.global_step)
-        # As the metrics file, it has what a checkpoint knows, whatever comes then.
+        # As the metrics file, it is complete up to each checkpoint, even if the run is killed.
         if control.should_save:
             self._writer.flush()
 

@@ -1,19 +1,15 @@
-"""What a run is made of at a step, as tensors and JSON: weights that learn, optimizer, random numbers.
+"""The state of a training as tensors and JSON: trainable weights, optimizer, random number generators.
 
 weights.safetensors     every trainable parameter, by its name
-optimizer.safetensors   what the optimizer keeps for each: `name/exp_avg` and so on
+optimizer.safetensors   the optimizer's state of each: `name/exp_avg` and so on
 
-Sharded parameters are gathered, so a checkpoint does not depend on how they were spread.
+Sharded parameters are gathered, so a checkpoint does not depend on how they were sharded.
 """
 
-import random
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import distributed
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -28,14 +24,13 @@ __all__ = [
     "load_weights",
     "random_state",
     "set_random_state",
-    "write_tensors",
 ]
 
 Tensors = dict[str, torch.Tensor]
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether some parameters are spread over processes."""
+    """Whether some parameters are sharded over processes."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
@@ -56,7 +51,7 @@ def gather_weights(model: torch.nn.Module, *, keep: bool = True) -> Tensors:
 
 
 def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Put back what `gather_weights` gave. Raises `ConfigError` if it is of other parameters."""
+    """Restore the result of `gather_weights`. Raises `ConfigError` if it is of other parameters."""
     learning = dict(_trainable(model))
     check_weights("the checkpoint", weights, learning)
     with torch.no_grad():
@@ -67,7 +62,7 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) ->
 def gather_optimizer(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, keep: bool = True
 ) -> tuple[Tensors, list[Any]]:
-    """What the optimizer remembers of each parameter, by `name/what`, and its groups' settings as JSON.
+    """The optimizer's state of each parameter, as `name/key`, and the settings of its groups as JSON.
 
     `keep` is as in `gather_weights`.
     """
@@ -90,52 +85,36 @@ def load_optimizer(
     tensors: Mapping[str, torch.Tensor],
     groups: list[dict[str, Any]],
 ) -> None:
-    """Put back what `gather_optimizer` gave."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    remembered: dict[str, Tensors] = {}
+    """Restore the result of `gather_optimizer`."""
+    parameters = dict(model.named_parameters())
+    listed = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    places = {id(parameter): place for place, parameter in enumerate(listed)}
+    state: dict[int, Tensors] = {}
     for key, value in tensors.items():
         name, what = key.rsplit("/", 1)
-        remembered.setdefault(name, {})[what] = value
-    state, number = {}, 0
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            found = remembered.get(names[id(parameter)], {})
-            state[number] = {what: _spread(value, parameter) for what, value in found.items()}
-            number += 1
+        parameter = parameters[name]
+        state.setdefault(places[id(parameter)], {})[what] = _spread(value, parameter)
     plain = optimizer.state_dict()["param_groups"]
-    merged = [{**old, **_tuples(saved)} for old, saved in zip(plain, groups, strict=True)]
+    merged = [old | saved for old, saved in zip(plain, groups, strict=True)]
     optimizer.load_state_dict({"state": state, "param_groups": merged})
 
 
-def random_state() -> dict[str, Any]:
-    """Where the random number generators of Python, numpy, torch and the accelerator are, as JSON."""
-    version, words, gauss = random.getstate()
-    numpy_state: Any = np.random.get_state(legacy=True)
-    name, keys, position, has_gauss, cached = numpy_state
-    state = {
-        "python": [version, list(words), gauss],
-        "numpy": [name, keys.tolist(), position, has_gauss, cached],
-        "torch": _hex(torch.get_rng_state()),
-    }
+def random_state() -> dict[str, str]:
+    """The states of torch's random number generators, of the CPU and the accelerator, in hex.
+
+    A training draws from no other global generator: the order of groups has its own.
+    """
+    state = {"torch": _hex(torch.get_rng_state())}
     if torch.cuda.is_available():
         state["cuda"] = _hex(torch.cuda.get_rng_state())
     return state
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put back what `random_state` gave."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+def set_random_state(state: Mapping[str, str]) -> None:
+    """Restore the result of `random_state`."""
     torch.set_rng_state(_from_hex(state["torch"]))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(_from_hex(state["cuda"]))
-
-
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """As safetensors."""
-    save_file(dict(tensors), path)
 
 
 def _trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
@@ -155,15 +134,10 @@ def _gathered(tensors: Iterable[tuple[str, torch.Tensor]], keep: bool) -> Tensor
 
 
 def _spread(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """`tensor` over processes as `like` is, where it is of the same shape."""
+    """`tensor` sharded as `like`, if it has the same shape."""
     if isinstance(like, DTensor) and tensor.shape == like.shape:
         return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
     return tensor
-
-
-def _tuples(group: Mapping[str, Any]) -> dict[str, Any]:
-    # JSON has no tuples, and the optimizer's betas are one.
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
 
 
 def _hex(state: torch.Tensor) -> str:

@@ -6,7 +6,7 @@ weights.safetensors, optimizer.safetensors   see there
 best.safetensors     the weights of the lowest validation loss so far, with early stopping
 state.json           the step, the run's identity, the seconds so far, the scheduler, and each process's
                      random numbers and coverage of the data
-trainer_state.json   what `transformers` reads when it continues
+trainer_state.json   the state of `transformers.Trainer`
 """
 
 import json
@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
+from prefrm.errors import ConfigError
 from prefrm.judge import Judge
 from prefrm.judge.weights import read_weights
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.collate import Coverage, blank_batch
-from prefrm.train.processes import gather, is_first, processes, rank, sharding, total, wait
+from prefrm.train.distributed import gather, is_first, processes, rank, sharding, total, wait
 from prefrm.train.state import (
     average_gradients,
     gather_optimizer,
@@ -34,7 +36,6 @@ from prefrm.train.state import (
     load_weights,
     random_state,
     set_random_state,
-    write_tensors,
 )
 from prefrm.train.validation import Validation
 
@@ -45,7 +46,7 @@ BEST = "best.safetensors"
 
 
 class JudgeTrainer(Trainer):
-    """Minimises the soft-target cross-entropy of verdicts, over batches of `GroupCollator`.
+    """Minimises the judge's loss over batches of `GroupCollator`.
 
     The loss of a step is the weighted mean over all comparisons of the step, however many forward
     passes and processes share them.
@@ -57,10 +58,13 @@ class JudgeTrainer(Trainer):
         model: the judge.
         args: of `transformers`.
         checkpoints: where they go.
-        validation: one of the callbacks, if there is one; its state is kept in every checkpoint.
-        identity: what tells this run from another, as JSON; it is kept in every checkpoint.
-        num_workers: how many processes read and collate batches ahead; with 0, this one does.
+        validation: called after each step; its metrics are logged and its state is kept in every checkpoint.
+        identity: of the run, as JSON; it is kept in every checkpoint.
+        num_workers: number of processes that read and collate batches ahead; with 0, this one does.
         parent: all other arguments are of `Trainer`.
+
+    Attributes:
+        coverage: of the batches so far, in this process.
     """
 
     # `compute_loss` has divided by the weight of the whole step already.
@@ -84,7 +88,7 @@ class JudgeTrainer(Trainer):
         **parent: Any,
     ) -> None:
         args._n_gpu = min(args.n_gpu, 1)
-        # A judge that is to be sharded comes on the CPU, and goes to where `accelerate` puts it.
+        # A judge that is to be sharded is on the CPU until `accelerate` moves it.
         if not sharding():
             args.distributed_state.device = model.device
             # A cached property, which the first line has computed.
@@ -93,10 +97,12 @@ class JudgeTrainer(Trainer):
         self._validation = validation
         self._identity = dict(identity or {})
         self._num_workers = num_workers
-        self._coverage = Coverage()
+        self.coverage = Coverage()
         self._started = time.monotonic()
         self._seconds_before = 0.0
         super().__init__(model=model, args=args, **parent)
+        if validation is not None:
+            self.add_callback(validation)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """As `Trainer`, matrices only: a scale that decays is a temperature that drifts."""
@@ -104,34 +110,29 @@ class JudgeTrainer(Trainer):
         return [name for name in super().get_decay_parameter_names(model) if name in matrices]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As `Trainer`; where the judge is sharded, the head, which is not, has a group of its own."""
+        """As `Trainer`; of a sharded judge, the head, which is not sharded, has its own parameter group."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if self.is_fsdp_enabled:
-            whole = {id(parameter) for parameter in self.model.head.parameters()}
+            head = set(self.model.head.parameters())
             for group in list(optimizer.param_groups):
-                apart = [parameter for parameter in group["params"] if id(parameter) in whole]
+                apart = [p for p in group["params"] if p in head]
                 if apart and len(apart) < len(group["params"]):
-                    group["params"] = [p for p in group["params"] if id(p) not in whole]
+                    group["params"] = [p for p in group["params"] if p not in head]
                     optimizer.param_groups.append({**group, "params": apart})
         return optimizer
 
     def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """As `Trainer`; where the judge is sharded, the gradients of what is not are averaged here."""
+        """As `Trainer`; of a sharded judge, average the gradients of what is not sharded."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.is_fsdp_enabled and self.accelerator.sync_gradients:
             average_gradients(self.model)
         return loss
 
-    @property
-    def coverage(self) -> Coverage:
-        """What the batches so far held, and what was left out of them, in this process."""
-        return self._coverage
-
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of this process's share; the generator keeps the loader off the global random numbers.
+        """Batches of this process's share.
 
-        What is drawn is decided in this process, and workers read and collate it, so their number changes
-        neither batches nor their order.
+        This process draws, and workers read and collate, so their number changes neither batches nor their
+        order. The generator keeps the loader from drawing global random numbers.
         """
         return DataLoader(
             self.train_dataset,
@@ -147,7 +148,7 @@ class JudgeTrainer(Trainer):
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], torch.Tensor]:
         """The batches of one optimizer step, and the weight of all comparisons of the step, everywhere."""
-        batches = [self._coverage.add(next(epoch_iterator)) for _ in range(num_batches)]
+        batches = [self.coverage.add(next(epoch_iterator)) for _ in range(num_batches)]
         return batches, total(torch.stack([batch["weight_N"].sum() for batch in batches]).sum().to(device))
 
     def compute_loss(
@@ -155,38 +156,44 @@ class JudgeTrainer(Trainer):
         model: torch.nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        num_items_in_batch: Any = None,
     ) -> Any:
-        """The batch's part of the step's mean loss, in nats; with `return_outputs` also its outcomes.
+        """The batch's part of the mean loss of the step, in nats; `num_items_in_batch` is the step's weight.
 
-        Without `num_items_in_batch`, the weight of the whole step, it is the mean loss of the batch. A
-        batch of which nothing could be read has the loss 0 and no gradient; where that is a whole step, the
+        A batch of which nothing could be read has the loss 0 and no gradient; where that is a whole step, the
         optimizer's momentum and its decay still move the weights.
         """
         if inputs["batch"] is None:
             # Where processes share a model, all of them run it.
-            loss = 0.0 * model(blank_batch(self.model.processor)).sum()
-            return (loss, {"outcomes": inputs["p_N"]}) if return_outputs else loss
-        outcomes = model(inputs["batch"])
-        loss = self.model.loss(outcomes, inputs["p_N"], inputs["weight_N"])
-        if num_items_in_batch is not None:
-            # Gradients are averaged over processes, and the loss that is logged, too.
-            loss = loss * (inputs["weight_N"].sum() / num_items_in_batch * processes())
-        return (loss, {"outcomes": outcomes}) if return_outputs else loss
+            return 0.0 * model(blank_batch(self.model.processor)).sum()
+        loss = self.model.loss(model(inputs["batch"]), inputs["p_N"], inputs["weight_N"])
+        # Gradients are averaged over processes, and the loss that is logged, too.
+        return loss * (inputs["weight_N"].sum() / num_items_in_batch * processes())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As `Trainer.log`, with the epochs of the data: to the loop, a run is one."""
+        """As `Trainer.log`, with validation metrics and the epochs of the data: to the loop, a run is one.
+
+        Raises:
+            ConfigError: a number is not finite; the training cannot recover.
+        """
         # The scaler skips such a step and lowers its scale; nothing has diverged.
-        if self._scaler is not None and not math.isfinite(logs.get("grad_norm", 0.0)):
+        if self.accelerator.scaler is not None and not math.isfinite(logs.get("grad_norm", 0.0)):
             del logs["grad_norm"]
+        if self._validation is not None and "loss" in logs:
+            logs |= self._validation.metrics
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise ConfigError(
+                    f"the training diverged: {name} is {value} at step {self.state.global_step}; "
+                    "lower optim.lr, lengthen optim.warmup, or set dtype to float32"
+                )
         self.state.epoch = self.train_dataset.epochs(self.state.global_step)
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
-        """All processes gather what the first one keeps and writes."""
-        inner = self._inner_optimizer
+        """Collective: all processes gather, and the first one keeps and writes."""
         weights = gather_weights(self.model, keep=is_first())
-        optimizer, groups = gather_optimizer(self.model, inner, keep=is_first())
+        optimizer, groups = gather_optimizer(self.model, self.optimizer.optimizer, keep=is_first())
         state = {
             "step": self.state.global_step,
             "finished": self.control.should_training_stop,
@@ -194,16 +201,16 @@ class JudgeTrainer(Trainer):
             "identity": self._identity,
             "scheduler": self.lr_scheduler.state_dict(),
             "optimizer": groups,
-            "scaler": None if self._scaler is None else self._scaler.state_dict(),
+            "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "validation": None if self._validation is None else self._validation.state_dict(),
-            "processes": gather({"random": random_state(), "coverage": self._coverage.state_dict()}),
+            "processes": gather({"random": random_state(), "coverage": self.coverage.state_dict()}),
         }
         if is_first() and self._checkpoints is not None:
             with self._checkpoints.writing(self.state.global_step) as folder:
-                write_tensors(folder / WEIGHTS, weights)
-                write_tensors(folder / "optimizer.safetensors", optimizer)
+                save_file(weights, folder / WEIGHTS)
+                save_file(optimizer, folder / "optimizer.safetensors")
                 if self._validation is not None and self._validation.best_weights is not None:
-                    write_tensors(folder / BEST, self._validation.best_weights)
+                    save_file(self._validation.best_weights, folder / BEST)
                 _write_json(folder / "state.json", state)
                 _write_json(folder / "trainer_state.json", {**vars(self.state), "log_history": []})
         wait()
@@ -219,32 +226,23 @@ class JudgeTrainer(Trainer):
             self._validation.load_state_dict(
                 state["validation"], read_weights(best) if best.exists() else None
             )
-        self._coverage.load_state_dict(state["processes"][rank()]["coverage"])
+        self.coverage.load_state_dict(state["processes"][rank()]["coverage"])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         state = read_state(Path(checkpoint))
         tensors = read_weights(Path(checkpoint) / "optimizer.safetensors")
-        load_optimizer(self.model, self._inner_optimizer, tensors, state["optimizer"])
+        load_optimizer(self.model, self.optimizer.optimizer, tensors, state["optimizer"])
         self.lr_scheduler.load_state_dict(state["scheduler"])
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and self._scaler is not None:
-            self._scaler.load_state_dict(read_state(Path(checkpoint))["scaler"])
+        if checkpoint is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(read_state(Path(checkpoint))["scaler"])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             set_random_state(read_state(Path(checkpoint))["processes"][rank()]["random"])
-
-    @property
-    def _inner_optimizer(self) -> torch.optim.Optimizer:
-        inner: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        return inner
-
-    @property
-    def _scaler(self) -> Any:
-        return getattr(self.accelerator, "scaler", None)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

@@ -1,42 +1,42 @@
-"""What a judge is worth while it still learns: validation metrics, early stopping, and the best weights."""
+"""Validation during training: metrics, early stopping, and the best weights."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from prefrm.engine import DEFAULT_TOKENS, Engine
 from prefrm.errors import DatasetError
 from prefrm.eval import evaluate
 from prefrm.judge import Judge
 from prefrm.records import PreferenceGroup
-from prefrm.train.callbacks import VALIDATION, StepLogs
+from prefrm.train.callbacks import VALIDATION
+from prefrm.train.distributed import gather, is_first
 from prefrm.train.memory import FailOnMemory
-from prefrm.train.processes import gather, is_first
 from prefrm.train.state import gather_weights
 
 __all__ = ["Validation"]
 
 
-class Validation(StepLogs):
-    """Scores validation groups every few steps and after the last one; the log loss decides what is best.
+class Validation(TrainerCallback):
+    """Scores validation groups every few steps and after the last one; the lowest log loss is the best.
 
     The log loss is that of the judge under the calibration that fits these groups best: a calibration is
-    fitted after the training, so its confidence meanwhile does not measure its quality.
-    `validation_log_loss`, in nats, and `validation_accuracy` (absent if no comparison is strict) go into the
-    log of their step.
+    fitted after the training, so the judge's confidence before it does not measure its quality.
 
     Args:
-        judge: what is trained.
+        judge: the judge that is trained.
         groups: gives the groups, as often as it is called.
         every: steps from one validation to the next.
-        patience: the training ends after so many validations without a lower log loss, and the weights of
-            the lowest one are remembered; None does neither.
+        patience: the training ends after this number of validations without a lower log loss, and the weights
+            of the lowest one are kept; None does neither.
         tokens: of the engine that scores.
 
     Attributes:
         best_weights: of the lowest log loss so far, on the CPU; None without patience.
+        metrics: of the step that ended last, if it was validated: `validation_log_loss`, in nats, and
+            `validation_accuracy` (absent if no comparison is strict).
     """
 
     def __init__(
@@ -56,17 +56,18 @@ class Validation(StepLogs):
         self._tokens = tokens
         self._lowest = float("inf")
         self._waited = 0
-        self._numbers: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.metrics = {}
         if state.global_step % self._every and state.global_step < state.max_steps:
             return
-        self._numbers = gather(self._measure() if is_first() else None)[0]
+        self.metrics = gather(self._measure() if is_first() else None)[0]
         if self._patience is None:
             return
-        if (log_loss := self._numbers["validation_log_loss"]) < self._lowest:
+        if (log_loss := self.metrics["validation_log_loss"]) < self._lowest:
             self._lowest, self._waited = log_loss, 0
             self.best_weights = gather_weights(self._judge)
             return
@@ -74,17 +75,12 @@ class Validation(StepLogs):
         if self._waited >= self._patience:
             control.should_training_stop = control.should_save = True
 
-    def on_step_log(self, state: TrainerState, control: TrainerControl, logs: dict[str, float]) -> None:
-        """Add the numbers to the log of their step."""
-        logs.update(self._numbers)
-        self._numbers = {}
-
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know beside `best_weights`, as JSON."""
+        """The state without `best_weights` as JSON, for a checkpoint."""
         return {"lowest": None if self._lowest == float("inf") else self._lowest, "waited": self._waited}
 
     def load_state_dict(self, state: Mapping[str, Any], best_weights: dict[str, torch.Tensor] | None) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         self._lowest = float("inf") if state["lowest"] is None else state["lowest"]
         self._waited = state["waited"]
         self.best_weights = best_weights

@@ -1,14 +1,20 @@
 """Vision-language backbones: the facts of each model family, and how one is found and loaded.
 
-Everything that differs from family to family stands here and nowhere else: a file for each kin of
-families, and one line for each family in `registry`.
+Everything that differs from family to family is in this package: a file for each group of related families,
+and one line for each family in `registry`.
 """
 
 from prefrm.judge.backbones.family import Family
-from prefrm.judge.backbones.loading import BaseModel, find_base, hash_base_files, load_backbone
+from prefrm.judge.backbones.loading import (
+    SHIPPED,
+    BaseModel,
+    find_base,
+    find_shipped,
+    hash_base_files,
+    load_backbone,
+)
 from prefrm.judge.backbones.qwen import mrope_positions
 from prefrm.judge.backbones.registry import FAMILIES, family_of
-from prefrm.judge.backbones.shipped import SHIPPED, find_shipped
 
 __all__ = [
     "FAMILIES",

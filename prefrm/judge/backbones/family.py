@@ -1,4 +1,4 @@
-"""What prefrm needs to know of a model family, and what several families share.
+"""The interface to a model family, and defaults that several families share.
 
 Shapes: B sequences, N images, P patches of all images, C numbers of a patch, T tokens of an image,
 V depths at which features enter the language model, D hidden, A axes of a position, L positions.
@@ -73,14 +73,14 @@ def read_embeds(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """What prefrm needs to know of a model family; what several share is the default.
+    """The facts of a model family; defaults are those that several share.
 
     Attributes:
         model_type: as in the checkpoint's `config.json`.
         vision_tower: module path of the vision tower inside the backbone.
         lora_targets: a regular expression over whole module paths, as PEFT's `target_modules` takes
             it: the linear layers of the language model, none of the vision tower.
-        same: (image processor, configuration) -> by name, what an image processor and a model must agree in.
+        same: (image processor, configuration) -> by name, settings of both that must be equal.
         largest: (image processor) -> the most pixels to which it resizes an image.
         pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
         prepare: (image processor, image) -> its pixels and its grid.
@@ -91,7 +91,6 @@ class Family:
             place of the image's tokens, and, of families that have it, what is added at deeper layers. One
             pass, in which `fill` more patches or tiles are computed for nothing.
         unit_patches: how many patches one of an image's `units` is, in a model of that configuration.
-        max_length: how many positions a model of that configuration reads.
         positions: (configuration, text lengths and images in order) -> position ids [A, L] from 0.
         read: (backbone, embeddings [B, L, D], positions [A, B, L], features of all images [V, N * T, D],
             where they stand [B, L], attention of every layer) -> the last hidden state [B, L, D], after the
@@ -111,7 +110,6 @@ class Family:
     encode: Callable[[Any, Sequence[ImageInput], int], Sequence[torch.Tensor]]
     shrink: Callable[[Any, Image.Image], Image.Image | None] = lambda *_: None
     unit_patches: Callable[[Any], int] = tile_patches
-    max_length: Callable[[Any], int] = most_positions
     positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor] = plain_positions
     read: Callable[
         [Any, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Callable[..., torch.Tensor]],

@@ -28,7 +28,7 @@ TOLERANCE = 1.1
 
 
 def _pixel_budget(image_processor: Any, least: int | None, most: int | None) -> None:
-    """Keeps the grids of tiles with so many pixels: an image is resized to fit into one of them."""
+    """Keeps the grids of tiles within the bounds: an image is resized to fit into one of them."""
     grids = image_processor.image_grid_pinpoints
     within = [
         [height, width]

@@ -1,7 +1,12 @@
-"""Where a base model is found, and how its checkpoint becomes a `transformers` model."""
+"""Where a base model is found, and how its checkpoint becomes a `transformers` model.
+
+An installed package may ship checkpoints, by names that mean the same on every machine: it names the folder
+of each under the entry point group `prefrm.checkpoints`.
+"""
 
 import hashlib
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +16,17 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from prefrm.display import shortened
 from prefrm.errors import ConfigError, PrefrmError
+from prefrm.files import hash_file
 from prefrm.judge.backbones.registry import family_of
-from prefrm.judge.backbones.shipped import SHIPPED, find_shipped
 from prefrm.judge.quantization import keep_layout, nf4_settings
 from prefrm.judge.weights import check_readable, load_pretrained, visible_files
 from prefrm.manifest import JudgeSpec, check_checkpoint, stored_numbers
 
-__all__ = ["BaseModel", "find_base", "hash_base_files", "load_backbone"]
+__all__ = ["SHIPPED", "BaseModel", "find_base", "find_shipped", "hash_base_files", "load_backbone"]
 
-# What a judge reads of a base model: weights, and configurations, tokenizer and chat template.
+SHIPPED = "shipped:"
+"""Prefix of the names of shipped checkpoints, such as `shipped:shapes-captioner`."""
+# The files of a base model: weights, and configurations, tokenizer and chat template.
 WEIGHTS = "*.safetensors"
 # How many numbers a model may have for each one that is stored, before it is built. Weights that are missing
 # are named once it is built.
@@ -67,11 +74,23 @@ def find_base(spec: JudgeSpec) -> BaseModel:
         folder = Path(snapshot_download(spec.base_model, revision=spec.revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         at = f" at revision {spec.revision!r}" if spec.revision else ""
+        reason = str(error).strip().split("\n", 1)[0]
         raise ConfigError(
-            f"base_model {spec.base_model!r}{at} is no folder here and could not be had from the hub "
-            f"({type(error).__name__}: {_first_line(error)})"
+            f"base_model {spec.base_model!r}{at} is not a local folder and could not be downloaded from "
+            f"the hub ({type(error).__name__}: {reason})"
         ) from error
     return BaseModel(folder=folder, revision=folder.name, weights_sha256=_weights_sha256(folder))
+
+
+def find_shipped(name: str) -> Path:
+    """The folder of the checkpoint `shipped:NAME`. Raises `ConfigError` that lists the known names."""
+    installed = {entry.name: entry for entry in entry_points(group="prefrm.checkpoints")}
+    if (entry := installed.get(name.removeprefix(SHIPPED))) is None:
+        names = ", ".join(SHIPPED + known for known in sorted(installed))
+        raise ConfigError(
+            f"{name!r} is not a checkpoint that an installed package ships; there are: {names or 'none'}"
+        )
+    return Path(entry.load())
 
 
 def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = None) -> Any:
@@ -99,7 +118,7 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = No
         return backbone
     except PrefrmError:
         raise
-    # `transformers` raises what it likes about settings of other kinds than it expects.
+    # `transformers` may raise any exception about settings of unexpected types.
     except Exception as error:
         raise ConfigError(
             f"{folder} holds no usable checkpoint: {type(error).__name__}: {shortened(str(error), 300)}"
@@ -121,7 +140,7 @@ def _skeleton(config: Any, folder: Path) -> Any:
 
 def hash_base_files(folder: Path) -> dict[str, str]:
     """The sha256 of each file of a base model except its weights, by name."""
-    return {path.name: _sha256(path) for pattern in OTHER_FILES for path in visible_files(folder, pattern)}
+    return {path.name: hash_file(path) for pattern in OTHER_FILES for path in visible_files(folder, pattern)}
 
 
 def _weights_sha256(folder: Path) -> str:
@@ -130,14 +149,5 @@ def _weights_sha256(folder: Path) -> str:
         if not path.is_file():
             raise ConfigError(f"{path} is not a regular file")
         check_readable(path)
-        total.update(f"{path.name} {_sha256(path)}\n".encode())
+        total.update(f"{path.name} {hash_file(path)}\n".encode())
     return total.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

@@ -1,4 +1,4 @@
-"""The model families that there are, by the `model_type` of their configuration."""
+"""The supported model families, by the `model_type` of their configuration."""
 
 from typing import Any
 

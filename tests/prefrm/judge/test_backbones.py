@@ -79,10 +79,12 @@ def test_a_hub_id_and_its_revision_are_resolved_to_a_commit(hub: str):
 
 @pytest.mark.parametrize("revision", [None, "v3"])
 def test_a_revision_that_cannot_be_had_is_named(hub: str, revision: str | None):
-    with pytest.raises(ConfigError, match=r"'some-org/tiny'.*is no folder here and could not be had"):
+    with pytest.raises(
+        ConfigError, match=r"'some-org/tiny'.*is not a local folder and could not be downloaded"
+    ):
         find_base(JudgeSpec(base_model="some-org/tiny", revision=revision))
 
 
 def test_a_name_that_is_neither_a_folder_nor_a_hub_id_is_named(hub: str):
-    with pytest.raises(ConfigError, match="'not/a/folder' is no folder here"):
+    with pytest.raises(ConfigError, match="'not/a/folder' is not a local folder"):
         find_base(JudgeSpec(base_model="not/a/folder"))

@@ -1,11 +1,13 @@
 """Attention kernels: which one is chosen, and that each computes attention and its log-sum-exp."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from prefrm.engine.attention import padding
-from prefrm.judge.kernels import KERNELS, MASK_ALIGNMENT, Call, attend, choose_kernel
+from prefrm.judge.kernels import KERNELS, MASK_ALIGNMENT, attend, choose_kernel
 
 HALF, BRAIN, SINGLE = torch.float16, torch.bfloat16, torch.float32
 VOLTA, TURING, AMPERE, HOPPER = (7, 0), (7, 5), (8, 0), (9, 0)
@@ -26,24 +28,24 @@ def tensors(queries: int, *, dtype: torch.dtype, device: str = "cpu", head: int 
 @pytest.mark.parametrize(
     ("call", "name"),
     [
-        (Call(device="cpu", dtype=SINGLE, head=64), "cpu"),
-        (Call(device="cpu", dtype=BRAIN, head=5, masked=True), "cpu"),
-        (Call(device="cuda", dtype=BRAIN, head=128, capability=HOPPER), "flash"),
-        (Call(device="cuda", dtype=HALF, head=80, capability=AMPERE), "flash"),
-        (Call(device="cuda", dtype=BRAIN, head=128, capability=HOPPER, masked=True), "efficient"),
-        (Call(device="cuda", dtype=BRAIN, head=264, capability=HOPPER), "efficient"),
-        (Call(device="cuda", dtype=SINGLE, head=128, capability=HOPPER), "efficient"),
-        (Call(device="cuda", dtype=HALF, head=64, capability=TURING), "efficient"),
-        (Call(device="cuda", dtype=BRAIN, head=64, capability=VOLTA), "portable"),
-        (Call(device="cuda", dtype=HALF, head=20, capability=HOPPER), "portable"),
-        (Call(device="cuda", dtype=torch.float64, head=64, capability=HOPPER), "portable"),
+        (dict(device="cpu", dtype=SINGLE, head=64), "cpu"),
+        (dict(device="cpu", dtype=BRAIN, head=5, masked=True), "cpu"),
+        (dict(device="cuda", dtype=BRAIN, head=128, capability=HOPPER), "flash"),
+        (dict(device="cuda", dtype=HALF, head=80, capability=AMPERE), "flash"),
+        (dict(device="cuda", dtype=BRAIN, head=128, capability=HOPPER, masked=True), "efficient"),
+        (dict(device="cuda", dtype=BRAIN, head=264, capability=HOPPER), "efficient"),
+        (dict(device="cuda", dtype=SINGLE, head=128, capability=HOPPER), "efficient"),
+        (dict(device="cuda", dtype=HALF, head=64, capability=TURING), "efficient"),
+        (dict(device="cuda", dtype=BRAIN, head=64, capability=VOLTA), "portable"),
+        (dict(device="cuda", dtype=HALF, head=20, capability=HOPPER), "portable"),
+        (dict(device="cuda", dtype=torch.float64, head=64, capability=HOPPER), "portable"),
         # ROCm, whose devices have no compute capability.
-        (Call(device="cuda", dtype=HALF, head=64), "portable"),
-        (Call(device="mps", dtype=HALF, head=64), "portable"),
+        (dict(device="cuda", dtype=HALF, head=64), "portable"),
+        (dict(device="mps", dtype=HALF, head=64), "portable"),
     ],
 )
-def test_the_fastest_kernel_for_a_call(call: Call, name: str):
-    assert choose_kernel(call) == name
+def test_the_fastest_kernel_for_a_call(call: dict[str, Any], name: str):
+    assert choose_kernel(**call) == name
 
 
 def test_without_an_operator_another_kernel_is_chosen(monkeypatch):
@@ -51,7 +53,7 @@ def test_without_an_operator_another_kernel_is_chosen(monkeypatch):
     monkeypatch.setattr(torch.ops, "aten", object())
     choose_kernel.cache_clear()
     try:
-        assert choose_kernel(Call(device="cpu", dtype=SINGLE, head=64)) == "portable"
+        assert choose_kernel("cpu", SINGLE, 64) == "portable"
     finally:
         choose_kernel.cache_clear()
 
@@ -61,7 +63,7 @@ def check(name: str, dtype: torch.dtype, device: str, *, queries: int, masked: b
     q, k, v = tensors(queries, dtype=dtype, device=device, head=head)
     causal = not masked and queries == max(LENGTHS)
     mask = padding(LENGTHS, k.shape[2], k)[..., : k.shape[2]] if masked else None
-    found, lse = KERNELS[name].run(q, k, v, SCALE, mask, causal)
+    found, lse = KERNELS[name](q, k, v, SCALE, mask, causal)
     q, k, v = q.float(), k.float(), v.float()
     mask = None if mask is None else mask.float()
     wanted = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=SCALE)
@@ -100,7 +102,7 @@ def test_shapes_of_cuda_kernels(name: str):
     """By their operators' own rules for shapes, without a GPU."""
     q, k, v = (x.to("meta") for x in tensors(33, dtype=BRAIN))
     mask = padding(LENGTHS, k.shape[2], k)[..., : k.shape[2]] if name == "efficient" else None
-    found, lse = KERNELS[name].run(q, k, v, SCALE, mask, False)
+    found, lse = KERNELS[name](q, k, v, SCALE, mask, False)
     assert found.shape == q.shape and found.dtype == BRAIN
     assert lse.shape == q.shape[:3] and lse.dtype == SINGLE
 
@@ -121,5 +123,5 @@ def test_large_scores_of_half_precision_neither_overflow_nor_lose_their_digits(d
     q, k, v = (factor * torch.randn(1, 2, 40, 64) for factor in (50, 50, 1))
     q, k, v = (x.to(dtype) for x in (q, k, v))
     wanted, _ = attend(q.float(), k.float(), v.float(), scale=SCALE)
-    found, _ = KERNELS["portable"].run(q, k, v, SCALE, None, False)
+    found, _ = KERNELS["portable"](q, k, v, SCALE, None, False)
     torch.testing.assert_close(found.float(), wanted, atol=0.02, rtol=0)

@@ -5,20 +5,12 @@ import math
 import pytest
 import torch
 
-from prefrm.judge import (
-    EmbeddingHead,
-    ScalarHead,
-    bradley_terry,
-    bradley_terry_ties,
-    general_preference,
-    loss_of,
-    verdict_cross_entropy,
-)
+from prefrm.judge import EmbeddingHead, ScalarHead, bradley_terry, bradley_terry_ties, preference_loss
 
 
 def loss(log_odds: list[float], p: list[float], weight: list[float] | None = None) -> float:
     weights = None if weight is None else torch.tensor(weight)
-    return verdict_cross_entropy(torch.tensor(log_odds), torch.tensor(p), weights).item()
+    return bradley_terry(torch.tensor(log_odds), torch.tensor(p), weights).item()
 
 
 def test_no_opinion_costs_ln_2_whatever_the_target():
@@ -48,12 +40,12 @@ def test_weights_make_a_weighted_mean():
 def test_the_minimum_is_where_the_judge_says_p():
     z = torch.zeros(1, requires_grad=True)
     z_star = math.log(0.8 / 0.2)
-    verdict_cross_entropy(z + z_star, torch.tensor([0.8])).backward()
+    bradley_terry(z + z_star, torch.tensor([0.8])).backward()
     assert z.grad is not None and abs(z.grad.item()) < 1e-6
 
 
 def test_half_precision_log_odds_are_reduced_in_float32():
-    value = verdict_cross_entropy(torch.tensor([20.0], dtype=torch.bfloat16), torch.tensor([1.0]))
+    value = bradley_terry(torch.tensor([20.0], dtype=torch.bfloat16), torch.tensor([1.0]))
     assert value.dtype == torch.float32
     assert value.item() == pytest.approx(math.log1p(math.exp(-20.0)), rel=1e-4)
 
@@ -84,27 +76,13 @@ def test_three_answers_cost_the_language_models_cross_entropy():
     target = torch.tensor([0, 1, 2, 0])
     p = torch.tensor([1.0, 0.0, 0.5, 1.0])
     expected = torch.nn.functional.cross_entropy(logits, target)
-    torch.testing.assert_close(verdict_cross_entropy(logits.log_softmax(-1), p), expected)
+    torch.testing.assert_close(preference_loss(logits.log_softmax(-1), p), expected)
 
 
 def test_a_general_preference_at_temperature_one_tenth():
     head = EmbeddingHead(hidden=2, size=2)
     a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
     # <R a, b> = 1 * 0.8 - 0 * 0.6, over T = 0.1.
-    assert general_preference(head.compare(a, b), torch.ones(1)).item() == pytest.approx(
+    assert preference_loss(head.compare(a, b), torch.ones(1)).item() == pytest.approx(
         -math.log(1 / (1 + math.exp(-8.0))), rel=1e-4
     )
-
-
-@pytest.mark.parametrize(
-    ("head", "ties", "loss"),
-    [
-        ("verdict", False, verdict_cross_entropy),
-        ("verdict", True, verdict_cross_entropy),
-        ("scalar", False, bradley_terry),
-        ("scalar", True, bradley_terry_ties),
-        ("embedding", False, general_preference),
-    ],
-)
-def test_each_head_has_its_loss(head: str, ties: bool, loss: object):
-    assert loss_of(head, ties=ties) is loss

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prefrm.errors import ConfigError
-from prefrm.judge import ImageInput, Judge, JudgeSpec, verdict_cross_entropy
+from prefrm.judge import ImageInput, Judge, JudgeSpec, preference_loss
 from tests.prefrm.judge.comparing import batch_of, compared, prepared
 
 PROMPT = "a red circle left of a blue square"
@@ -127,7 +127,7 @@ def test_a_few_steps_teach_adapter_and_head_a_preference(adapted: Judge, images)
     optimizer = torch.optim.AdamW(trainable, lr=1e-2)
     before = adapted.head.log_scale.item()
     for _ in range(50):
-        loss = verdict_cross_entropy(adapted.train()(batch), target)
+        loss = preference_loss(adapted.train()(batch), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

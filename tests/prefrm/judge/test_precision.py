@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prefrm.engine import Engine
-from prefrm.judge import Judge, JudgeSpec, build_head, log_odds, loss_of
+from prefrm.judge import Judge, JudgeSpec, build_head, log_odds, preference_loss
 from prefrm.winmatrix import Group
 from tests.prefrm.judge.comparing import batch_of, prepared
 
@@ -22,15 +22,13 @@ KINDS = {
 KIND = pytest.mark.parametrize("fields", KINDS.values(), ids=KINDS)
 
 
-def chain(
-    spec: JudgeSpec, head: Any, hidden_RD: torch.Tensor, answers_AD: torch.Tensor
-) -> list[torch.Tensor]:
+def chain(head: Any, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> list[torch.Tensor]:
     """All that follows from hidden states, up to the loss."""
     readings = head.read(hidden_RD, answers_AD)
     outcomes = head.compare(readings[0::2], readings[1::2])
     odds, tie = log_odds(outcomes)
     p_N = torch.tensor([1.0, 0.5, 0.0, 0.8])
-    loss = loss_of(spec.head, ties=spec.ties)(outcomes, p_N, torch.tensor([1.0, 2.0, 0.5, 1.0]))
+    loss = preference_loss(outcomes, p_N, torch.tensor([1.0, 2.0, 0.5, 1.0]))
     return [readings, outcomes, odds, loss, *([] if tie is None else [tie])]
 
 
@@ -41,9 +39,9 @@ def test_autocast_changes_no_bit_after_the_hidden_states(fields: dict, dtype: to
     spec = JudgeSpec(base_model="x", **fields)
     head = build_head(spec, hidden=64)
     hidden_RD, answers_AD = torch.randn(8, 64), torch.randn(3 if spec.ties else 2, 64)
-    plain = chain(spec, head, hidden_RD, answers_AD)
+    plain = chain(head, hidden_RD, answers_AD)
     with torch.autocast("cpu", dtype=dtype):
-        cast = chain(spec, head, hidden_RD, answers_AD)
+        cast = chain(head, hidden_RD, answers_AD)
     for one, other in zip(plain, cast, strict=True):
         assert other.dtype == torch.float32
         assert one.equal(other)
@@ -57,7 +55,7 @@ def test_states_and_outcomes_of_half_precision_are_converted_first(fields: dict,
     head = build_head(spec, hidden=64)
     states = torch.randn(8, 64, dtype=dtype), torch.randn(3 if spec.ties else 2, 64, dtype=dtype)
     for one, other in zip(
-        chain(spec, head, *(state.float() for state in states)), chain(spec, head, *states), strict=True
+        chain(head, *(state.float() for state in states)), chain(head, *states), strict=True
     ):
         assert one.equal(other)
 

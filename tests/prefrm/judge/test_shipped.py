@@ -13,7 +13,7 @@ from data_recipes.shapes.painter import CHECKPOINT as PAINTER
 from prefrm.bundle import load_bundle, write_bundle
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeSpec
-from prefrm.judge.backbones import find_base, find_shipped, shipped
+from prefrm.judge.backbones import find_base, find_shipped, loading
 
 NAME = "shipped:shapes-captioner"
 
@@ -21,7 +21,7 @@ NAME = "shipped:shapes-captioner"
 def install_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on another machine, where the checkpoint lies in `folder`."""
     entry = SimpleNamespace(name="shapes-captioner", load=lambda: folder)
-    monkeypatch.setattr(shipped, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(loading, "entry_points", lambda group: [entry])
 
 
 def test_names_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +56,6 @@ def test_an_adapter_finds_its_base_elsewhere(tmp_path: Path, monkeypatch: pytest
     save_file(weights | {name: weights[name] + 1}, elsewhere / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BundleError, match=f"the base model {NAME} has weights"):
         load_bundle(tmp_path / "b", "cpu")
-    monkeypatch.setattr(shipped, "entry_points", lambda group: [])
+    monkeypatch.setattr(loading, "entry_points", lambda group: [])
     with pytest.raises(BundleError, match="an installed package ships; there are: none"):
         load_bundle(tmp_path / "b", "cpu")

@@ -13,9 +13,16 @@ from prefrm.judge import JudgeSpec
         ({"head": "nope"}, "head must be one of verdict, scalar, embedding; received 'nope'"),
         ({"attention": "isolated"}, "of the verdict head must be late or joint; received 'isolated'"),
         ({"template": "nope"}, "no template 'nope'"),
-        ({"template": "match-v1"}, "'match-v1' is for attention 'joint'.*attention=late .*'match-late-v1'"),
+        (
+            {"template": "match-v1"},
+            "'match-v1' is for attention 'joint'.*attention=late .*; "
+            "set attention: joint, or take a template such as 'match-late-v1'",
+        ),
         ({"attention": "joint", "template": "match-late-v1"}, "'match-late-v1' is for .*'match-v1'"),
-        ({"template": "rate-v1"}, "'rate-v1' is for attention 'alone'.*the verdict head.*'match-late-v1'"),
+        (
+            {"template": "rate-v1"},
+            "'rate-v1' is for attention 'alone'.*the verdict head.*; take .*'match-late-v1'",
+        ),
         ({"head": "scalar", "template": "match-v1"}, "the scalar head.*such as 'rate-v1'"),
         ({"template": "match-late-v1", "ties": True}, "no answer for a tie;.*'match-or-tie-late-v1'"),
         ({"attention": "joint", "template": "match-or-tie-v1"}, "has an answer for a tie;.*'match-v1'"),

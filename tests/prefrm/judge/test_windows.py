@@ -21,7 +21,10 @@ def tensors(device: str, dtype: torch.dtype) -> list[torch.Tensor]:
 
 def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     starts = torch.tensor((0, *SIZES)).cumsum(0).int().to(q.device)
-    return attend_windows(q, k, v, starts=starts, longest=max(SIZES), scale=SCALE)
+    found, _ = attend_windows(
+        None, q, k, v, None, scaling=SCALE, cu_seq_lens_q=starts, max_length_q=max(SIZES)
+    )
+    return found
 
 
 @pytest.mark.parametrize(
@@ -44,7 +47,7 @@ def test_a_window_attends_to_itself(device: str, dtype: torch.dtype, tolerance: 
 
 def test_shapes_of_one_call_for_all_windows(monkeypatch):
     """By the operator's own rules for shapes, without a GPU."""
-    monkeypatch.setattr(windows, "choose_kernel", lambda call: "flash")
+    monkeypatch.setattr(windows, "kernel_for", lambda q: "flash")
     found = attended(*tensors("meta", torch.bfloat16))
     assert found.shape == (1, sum(SIZES), 3, 16) and found.dtype == torch.bfloat16
 

@@ -7,15 +7,10 @@ from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
-from prefrm.train.processes import gather, is_first, sharding
+from prefrm.train.distributed import gather, is_first, sharding
 from prefrm.train.trainer import read_state
 
-__all__ = [
-    "check_output",
-    "check_sharding",
-    "find_checkpoint",
-    "sweep_output",
-]
+__all__ = ["check_output", "check_sharding", "find_checkpoint", "sweep_output"]
 
 
 def check_output(output: Path, checkpoints: Checkpoints, *, resume: bool) -> None:
@@ -34,7 +29,7 @@ def check_output(output: Path, checkpoints: Checkpoints, *, resume: bool) -> Non
 
 
 def sweep_output(output: Path) -> None:
-    """Remove what an export that was killed left beside the bundle, as large as that."""
+    """Remove the partial bundles of exports that were killed."""
     for path in (*output.glob(".bundle.*.partial"), *output.glob(".bundle.*.old")):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -45,9 +40,10 @@ def find_checkpoint(checkpoints: Checkpoints) -> Path | None:
     Raises:
         ConfigError: there are checkpoints, and each is broken.
     """
-    whole, any_at_all = gather(_look_for(checkpoints) if is_first() else None)[0]
+    mine = (str(checkpoints.newest() or ""), bool(checkpoints.found())) if is_first() else None
+    whole, exist = gather(mine)[0]
     if not whole:
-        if any_at_all:
+        if exist:
             raise ConfigError(
                 f"{checkpoints.folder} holds checkpoints and none is whole, so there is nothing to resume "
                 "from; restore one of them, or delete the folder to start over"
@@ -58,14 +54,7 @@ def find_checkpoint(checkpoints: Checkpoints) -> Path | None:
     return Path(whole)
 
 
-def _look_for(checkpoints: Checkpoints) -> tuple[str, bool]:
-    return str(checkpoints.newest() or ""), bool(checkpoints.found())
-
-
 def check_sharding(config: TrainConfig) -> None:
-    """Raise `ConfigError` if the weights are to be sharded and the settings ask for them in one piece."""
+    """Raise `ConfigError` if the weights are to be sharded and the settings need them in one process."""
     if sharding() and config.evaluation is not None:
-        raise ConfigError(
-            "evaluation during training is not supported with FSDP, and evaluation is set; "
-            "set evaluation=null"
-        )
+        raise ConfigError("evaluation during training is not supported with FSDP; set evaluation=null")

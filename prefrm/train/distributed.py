@@ -1,6 +1,6 @@
-"""The processes of one run, as accelerate or torchrun started them: whose device is which, what all know.
+"""The processes of one run, as accelerate or torchrun started them: devices, ranks and collectives.
 
-What goes from process to process is numbers and JSON. Alone, each function does the obvious.
+Messages between processes are numbers and JSON, no pickle. With one process, no collective is called.
 """
 
 import json
@@ -16,12 +16,12 @@ from prefrm.errors import ConfigError
 
 __all__ = ["gather", "is_first", "join", "leave", "processes", "rank", "sharding", "total", "wait"]
 
-# How long processes wait for the first one, which alone evaluates and exports.
-PATIENCE = timedelta(hours=24)
+# Timeout of collectives: the other processes wait for the first one, which alone evaluates and exports.
+TIMEOUT = timedelta(hours=24)
 
 
 def join(device: str) -> str:
-    """The device of this process, of those that `device` allows; the processes know each other afterwards.
+    """Initialise the process group, if several processes were started; returns the device of this one.
 
     Raises:
         ConfigError: several processes were started, and `device` is a single accelerator.
@@ -34,22 +34,22 @@ def join(device: str) -> str:
             "device=auto, and each has its own"
         )
     on_cpu = device == "cpu" or not torch.accelerator.is_available()
-    return str(PartialState(cpu=on_cpu, timeout=PATIENCE).device)
+    return str(PartialState(cpu=on_cpu, timeout=TIMEOUT).device)
 
 
 def sharding() -> bool:
-    """Whether the processes were started to share one judge's weights (FSDP), as accelerate says it."""
+    """Whether the processes were started to shard one judge's weights (FSDP)."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def processes() -> int:
-    """How many there are."""
-    return distributed.get_world_size() if _joined() else 1
+    """The number of processes."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
-    return distributed.get_rank() if _joined() else 0
+    """The rank of this process."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def is_first() -> bool:
@@ -58,13 +58,13 @@ def is_first() -> bool:
 
 
 def wait() -> None:
-    """Return when every process is here."""
+    """Barrier: return when every process is here."""
     if processes() > 1:
         distributed.barrier()
 
 
 def leave() -> None:
-    """Wait for every process, and part."""
+    """Wait for every process and destroy the process group."""
     wait()
     if processes() > 1:
         distributed.destroy_process_group()
@@ -79,10 +79,10 @@ def total(number: torch.Tensor) -> torch.Tensor:
 
 
 def gather(value: Any) -> list[Any]:
-    """The JSON value that each process has, in the order of their numbers."""
+    """The JSON value of each process, by rank."""
     if processes() == 1:
         return [value]
-    device = torch.device("cuda", torch.cuda.current_device()) if _on_accelerator() else torch.device("cpu")
+    device = PartialState().device
     text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
     size = torch.tensor([len(text)], device=device)
     sizes = [torch.empty_like(size) for _ in range(processes())]
@@ -92,11 +92,3 @@ def gather(value: Any) -> list[Any]:
     texts = [torch.empty_like(padded) for _ in sizes]
     distributed.all_gather(texts, padded)
     return [json.loads(bytes(one[: int(length)].tolist())) for one, length in zip(texts, sizes, strict=True)]
-
-
-def _joined() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
-
-
-def _on_accelerator() -> bool:
-    return "nccl" in str(distributed.get_backend())
