@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,7 @@ from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
-from prefrm.train.datasets import data_fingerprint, open_mixture, read_sources, survey_data
+from prefrm.train.datasets import data_fingerprint, local_data, open_mixture, read_sources, survey_data
 from prefrm.train.fit import fit, take_over
 from prefrm.train.guards import check_output, check_sharding, find_checkpoint, sweep_output
 from prefrm.train.identity import check_same_run, identify_run
@@ -113,6 +113,7 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     checkpoints = Checkpoints(config.output / "checkpoints", keep=config.checkpoint.keep)
     check_output(config.output, checkpoints, resume=resume)
     callbacks = tracker_callbacks(config.trackers, config.output)
+    config = replace(config, data=local_data(config.data))
     surveys = survey_data(config.data, config.output / DATA)
     sources = read_sources(config.data)
     # Whole, a judge that is to be spread may be too large for one device.
