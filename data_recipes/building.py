@@ -34,7 +34,7 @@ from prefrm.records import (
 __all__ = ["build_dataset", "prove_disjoint"]
 
 WORK = ".building"
-WORK_VERSION = 1
+WORK_VERSION = 2  # of what an unfinished build keeps: rows that other code read are read again
 NAMED = 3  # offenders that an error names; the rest are counted
 FILES = ("dataset.json", *(f"{split}.parquet" for split in SPLITS))
 
@@ -47,7 +47,7 @@ def build_dataset(
     seed: int,
     overwrite: bool,
     processes: int,
-    apart_from: Sequence[Path],
+    apart_from: Sequence[str],
     progress: Progress,
 ) -> Built:
     """Write what a recipe plans; `info` has its name, its options, its licence and its source.
@@ -59,7 +59,7 @@ def build_dataset(
     """
     if not overwrite:
         _require_room(folder)
-    identity = {"recipe": info.recipe, "options": info.options, "apart_from": [*map(str, apart_from)]}
+    identity = {"recipe": info.recipe, "options": info.options, "apart_from": [*apart_from]}
     work = _claim(folder / WORK, identity)
     try:
         with ExitStack() as stack:
@@ -158,6 +158,7 @@ def _write_split(split: Split, context: Context, name: str) -> tuple[str, SplitC
         contradictory=split.notes.contradictory,
         left_out=split.notes.left_out,
         first_wins=split.notes.first_wins,
+        drawn=split.drawn,
     )
     write_whole(done, json.dumps({"fingerprint": total.hexdigest(), "counts": asdict(counts)}))
     return total.hexdigest(), counts

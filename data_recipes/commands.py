@@ -22,7 +22,7 @@ from data_recipes.inspection import DatasetSummary, SplitSummary, inspect_datase
 from data_recipes.plan import Built, Progress
 from data_recipes.recipe import Recipe
 from data_recipes.registry import RECIPES, get_recipe
-from prefrm.data import push_dataset
+from prefrm.data import dataset_folder, push_dataset
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_file, require_writable_folder
 from prefrm.options import AsJson, HubName, Private
@@ -77,8 +77,8 @@ def build(
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds build equal datasets.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is there.")] = False,
     apart_from: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="DIR", help="Leave out what shares a prompt or an image with this dataset."),
+        list[str] | None,
+        typer.Option(metavar="DATA", help="Leave out what shares a prompt or an image with this dataset."),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="How many read images.")] = os.cpu_count() or 1,
     as_json: AsJson = False,
@@ -91,16 +91,20 @@ def build(
             f"{stray[0]!r} is not expected here; a recipe's options are given as --set {option}"
         )
     require_writable_folder(out, "--out")
-    with show_progress() as progress:
-        built = chosen.build(
-            out,
-            seed=seed,
-            overwrite=overwrite,
-            processes=processes,
-            apart_from=apart_from or (),
-            progress=progress,
-            **options,
-        )
+    try:
+        with show_progress() as progress:
+            built = chosen.build(
+                out,
+                seed=seed,
+                overwrite=overwrite,
+                processes=processes,
+                apart_from=apart_from or (),
+                progress=progress,
+                **options,
+            )
+    except KeyboardInterrupt:
+        print("the same command goes on where this build was", file=sys.stderr)
+        raise
     for line in built.left_out:
         print(f"left out: {line}", file=sys.stderr)
     if as_json:
@@ -121,7 +125,7 @@ def _print_built(out: Path, built: Built) -> None:
 
 @app.command("inspect")
 def inspect(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DATA", help="A dataset folder, or hf://org/name.")],
     split: Annotated[str | None, typer.Option(help="Only this split: train, validation or test.")] = None,
     plot: Annotated[
         Path | None,
@@ -135,6 +139,7 @@ def inspect(
     """Say what is in a dataset, and what is wrong with it."""
     if plot is not None:
         _require_writable(plot)
+    folder = dataset_folder(folder)
     summary = inspect_dataset(folder, split)
     drawn = _draw(folder, list(summary.splits), rows, plot) if plot is not None else []
     if as_json:
@@ -205,7 +210,8 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
             raise ConfigError(f"--set takes option=value; received {pair!r}")
         if name in settings:
             raise ConfigError(f"--set {name} is given twice")
-        settings[name] = value
+        # A shell leaves the "~" of `--set source=~/data` as it is.
+        settings[name] = os.path.expanduser(value) if value.startswith("~/") else value
     return settings
 
 

@@ -14,6 +14,7 @@ files and folders are not read.
 """
 
 import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from typing import Annotated
 
 from data_recipes.pipeline import Rating, SourceOptions, dataset
 from data_recipes.readers import Numbered, Part, Row, read_rows
-from data_recipes.readers.part import stamp
+from data_recipes.readers.part import is_hidden, stamp
 from data_recipes.recipe import Source
 from prefrm import media
 from prefrm.errors import DataError, DatasetError, MediaError
@@ -39,7 +40,6 @@ TEXT_COLUMNS = ("prompt", "text", "caption")
 METADATA = ("metadata.jsonl", "metadata.csv")
 PROMPT = "prompt.txt"
 COUNTER = re.compile(r"([_-]\d+|\s*\(\d+\))$")
-NOT_IMAGES = "__MACOSX"  # what macOS adds to a zip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,17 +94,14 @@ def _images(root: Path, prompts: "_Prompts") -> Iterator[Path]:
     for folder in (root, *(path for path in _files(root) if path.is_dir())):
         yield from sorted(path for path in folder.iterdir() if _is_image(path))
         listed = (folder / name for name in prompts.told(folder).listed)
-        yield from sorted(path for path in listed if not path.exists())
+        # Of a name that no file can have, `Path.exists` raises.
+        yield from sorted(path for path in listed if not os.path.exists(path))
 
 
 def _files(root: Path) -> list[Path]:
     """Every file and folder below, in an order that never changes."""
-    found = (path for path in root.rglob("*") if not _is_hidden(path.relative_to(root)))
+    found = (path for path in root.rglob("*") if not is_hidden(path.relative_to(root)))
     return sorted(found)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == NOT_IMAGES for part in path.parts)
 
 
 def _is_image(path: Path) -> bool:
@@ -174,7 +171,10 @@ def _read_told(folder: Path) -> _Told:
         for row in rows:
             text = str(next((row[name] for name in TEXT_COLUMNS if row.get(name)), ""))
             if row.get("file_name"):
-                listed[normpath(str(row["file_name"]))] = text
+                name = normpath(str(row["file_name"]))
+                if name.startswith(("/", "../")):
+                    raise DatasetError(f"{path} names {name[:60]!r}, which is not below {folder}")
+                listed[name] = text
             else:
                 every = text
     if every is None and (file := folder / PROMPT).is_file():

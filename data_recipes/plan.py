@@ -57,11 +57,19 @@ class Notes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """The groups of one split, drawn once, and how many there are about."""
+    """The groups of one split.
+
+    Attributes:
+        groups: iterated over once.
+        total: about how many there are.
+        notes: remarks on its judgements.
+        drawn: as that of `SplitCounts`.
+    """
 
     groups: Iterable[PreferenceGroup]
     total: int
     notes: Notes = field(default_factory=Notes)
+    drawn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +79,7 @@ class Plan:
     Attributes:
         splits: by name, one of `SPLITS`.
         left_out: a line for each record of the source that cannot be used, up to a bound.
-        apart_from: folder -> fingerprint of each dataset that shares nothing with this one.
+        apart_from: dataset -> fingerprint of each one that shares nothing with this one.
     """
 
     splits: Mapping[str, Split]
@@ -87,7 +95,7 @@ class Context:
         seed: equal seeds build equal datasets.
         folder: for files that a build which is killed leaves to the next one.
         processes: how many decode and hash images.
-        apart_from: dataset folders that must share nothing with this one.
+        apart_from: datasets, folders or on the Hub, that must share nothing with this one.
         progress: called as the work goes on.
         stack: closes files when the build ends.
     """
@@ -95,7 +103,7 @@ class Context:
     seed: int
     folder: Path
     processes: int
-    apart_from: Sequence[Path]
+    apart_from: Sequence[str]
     progress: Progress
     stack: ExitStack
 

@@ -102,7 +102,8 @@ class Recipe:
             seed: equal seeds build equal datasets.
             overwrite: replace a dataset that is there.
             processes: how many read images; the dataset does not depend on it.
-            apart_from: dataset folders: what shares a prompt or an image with one of them is left out.
+            apart_from: dataset folders, or datasets on the Hub: what shares a prompt or an image with one of
+                them is left out.
             progress: called as the work goes on.
             **options: of the recipe, of their type or as text, as from a command line.
 
@@ -128,7 +129,7 @@ class Recipe:
             seed=seed,
             overwrite=overwrite,
             processes=processes,
-            apart_from=[Path(other) for other in apart_from],
+            apart_from=[str(other) for other in apart_from],
             progress=progress,
         )
 

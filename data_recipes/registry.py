@@ -53,6 +53,11 @@ RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*
 
 def get_recipe(name: str) -> Recipe:
     """The recipe of that name. Raises `ConfigError`, which lists the names."""
+    if "/" in name:
+        raise ConfigError(
+            f"{name} is a source and no recipe; name the recipe that reads it, such as "
+            f"table --set source={name} (`prefrm data list` shows all)"
+        )
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}; the recipes are {', '.join(RECIPES)}")
     return RECIPES[name]

@@ -10,8 +10,11 @@ A column of a column is named with dots: `images.0`, `votes.left`. Who is prefer
     score_1, score_2    numbers of the two images, of which the higher is better
     votes_1, votes_2    numbers of votes
     preferred           no column: image_1 or image_2, for a table whose winner always has the same place
+
+A number may be a text, as in a CSV file; null, an empty text and NaN are no label.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
@@ -51,6 +54,11 @@ class TableOptions(SourceOptions):
                 "say who is preferred by one of label, score_1 and score_2, votes_1 and votes_2, or preferred"
             )
         one_of("preferred", self.preferred, ("", "image_1", "image_2"))
+        meant = [_words(values) for values in (self.first, self.second, self.tie)]
+        if any(meant) and not (self.label and meant[0] and meant[1]):
+            raise ConfigError("values of a label are given by label, first and second together, and tie")
+        if shared := (meant[0] & meant[1]) | (meant[2] & (meant[0] | meant[1])):
+            raise ConfigError(f"the label {min(shared)!r} stands in two of first, second and tie")
 
 
 COLUMNS = ("prompt", "image_1", "image_2", "label", "score_1", "score_2", "votes_1", "votes_2", "weight")
@@ -58,21 +66,26 @@ COLUMNS = ("prompt", "image_1", "image_2", "label", "score_1", "score_2", "votes
 
 def _read(options: TableOptions) -> Sequence[Part]:
     named = [getattr(options, f.name) for f in fields(options) if f.name in COLUMNS]
-    columns = tuple(name.split(".")[0] for name in named if name)
-    return read_source(options.source, columns=columns, config=options.config or None)
+    # A name with dots is that of a column, or of one inside a column.
+    columns = dict.fromkeys(column for name in named if name for column in (name, name.split(".")[0]))
+    return read_source(options.source, columns=tuple(columns), config=options.config or None)
 
 
 def _judge(row: Row, options: TableOptions) -> Statement:
     prompt = _at(row, options.prompt)
+    first, second = _at(row, options.image_1), _at(row, options.image_2)
     if options.votes_1:
-        votes = (float(_at(row, options.votes_1)), float(_at(row, options.votes_2)))
-        return Judgement.voted(prompt, _at(row, options.image_1), _at(row, options.image_2), votes)
+        votes = _number(row, options.votes_1), _number(row, options.votes_2)
+        if votes[0] is None or votes[1] is None:
+            return LeftOut(reason="not labelled", prompt=prompt)
+        return Judgement.voted(prompt, first, second, (votes[0], votes[1]))
     found = _p(row, options)
     if found is None:
         return LeftOut(reason="not labelled", prompt=prompt)
-    weight = float(_at(row, options.weight)) if options.weight else 1.0
-    first, second = _at(row, options.image_1), _at(row, options.image_2)
-    return Judgement(prompt=prompt, first=first, second=second, p=found, weight=weight)
+    weight = _number(row, options.weight) if options.weight else None
+    return Judgement(
+        prompt=prompt, first=first, second=second, p=found, weight=1.0 if weight is None else weight
+    )
 
 
 def _p(row: Row, options: TableOptions) -> float | None:
@@ -80,21 +93,56 @@ def _p(row: Row, options: TableOptions) -> float | None:
     if options.preferred:
         return float(options.preferred == "image_1")
     if options.score_1:
-        scores = (_at(row, options.score_1), _at(row, options.score_2))
-        return None if None in scores else (float(scores[0] > scores[1]) + float(scores[0] >= scores[1])) / 2
-    label = _at(row, options.label)
-    if not (options.first or options.second):
-        try:
-            return None if label is None else float(label)
-        except ValueError as error:
-            raise DataError(
-                f"label {str(label)[:40]!r} is not a number; say what it means by first=, second= and tie="
-            ) from error
+        one, other = _number(row, options.score_1), _number(row, options.score_2)
+        return None if one is None or other is None else ((one > other) + (one >= other)) / 2
+    if not options.first:
+        return _probability(row, options.label)
+    label = _word(_at(row, options.label))
     meant = {1.0: options.first, 0.0: options.second, 0.5: options.tie}
-    return next((p for p, values in meant.items() if str(label) in values.split(",")), None)
+    return next((p for p, values in meant.items() if label in _words(values)), None)
+
+
+def _probability(row: Row, column: str) -> float | None:
+    """A label that is a number.
+
+    Raises:
+        DataError: it is not a number.
+        ConfigError: it is beyond [0, 1]: the numbers of this column are no probabilities.
+    """
+    advice = "say what its values mean by first=, second= and tie="
+    try:
+        p = _number(row, column)
+    except DataError as error:
+        raise DataError(f"{error}; {advice}") from error
+    if p is not None and not 0 <= p <= 1:
+        raise ConfigError(f"{column} is {p:g}, and P(image_1 is preferred) is in [0, 1]; {advice}")
+    return p
+
+
+def _number(row: Row, column: str) -> float | None:
+    """A number, also as text; None where it is missing: null, an empty text or NaN."""
+    value = _at(row, column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{column} is not a number but {str(value)[:40]!r}") from error
+    return None if math.isnan(number) else number
+
+
+def _words(values: str) -> set[str]:
+    return {_word(value) for value in values.split(",")} - {""}
+
+
+def _word(value: Any) -> str:
+    # A column of whole numbers with an empty cell among them is one of floats.
+    return "" if value is None else str(value).strip().removesuffix(".0")
 
 
 def _at(row: Any, path: str) -> Any:
+    if path in row:
+        return row[path]
     for step in path.split("."):
         row = row[int(step)] if isinstance(row, list) else row[step]
     return row

@@ -1,6 +1,7 @@
 """The recipe `trl`: preference datasets in TRL's form whose candidates are images.
 
-    prompt              a text, or messages of which the last one of the user is taken
+    prompt              a text, or messages of which the last one of the user is taken; without this column,
+                        the messages with which both chosen and rejected begin
     chosen, rejected    an Image feature, encoded bytes, the path of an image, or messages with one image in
                         them
 
@@ -10,6 +11,7 @@ refused.
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from data_recipes.pipeline import Judgement, SourceOptions, dataset
@@ -27,8 +29,15 @@ def _read(options: SourceOptions) -> Sequence[Part]:
 
 
 def _judge(row: Row, options: SourceOptions) -> Judgement:
-    chosen, rejected = (_image(row[name], name) for name in ("chosen", "rejected"))
-    return Judgement(prompt=_text(row["prompt"]), first=chosen, second=rejected, p=1.0)
+    chosen, rejected = row["chosen"], row["rejected"]
+    if "prompt" not in row and isinstance(chosen, list) and isinstance(rejected, list):
+        turns = zip(chosen, rejected, strict=False)
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], turns))
+        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    else:
+        prompt = row["prompt"]
+    first, second = _image(chosen, "chosen"), _image(rejected, "rejected")
+    return Judgement(prompt=_text(prompt), first=first, second=second, p=1.0)
 
 
 def _text(prompt: Any) -> Any:
@@ -37,6 +46,8 @@ def _text(prompt: Any) -> Any:
     asked = [message["content"] for message in prompt if message["role"] == "user"]
     if not asked or isinstance(asked[-1], str):
         return asked[-1] if asked else None
+    if any(part["type"] == "image" for part in asked[-1]):
+        raise DataError("the prompt has an image, and judges compare answers to a text")
     return "\n".join(part["text"] for part in asked[-1] if part["type"] == "text")
 
 

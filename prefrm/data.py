@@ -5,7 +5,7 @@ A pushed dataset is the folder that `prefrm data build` wrote: one parquet file 
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from prefrm.records import (
     write_info,
 )
 
-__all__ = ["LoadedGroups", "load_groups", "push_dataset"]
+__all__ = ["LoadedGroups", "dataset_folder", "load_groups", "push_dataset"]
 
 INFO = "dataset.json"
 CARD = "README.md"
@@ -54,6 +54,34 @@ class LoadedGroups:
         return fingerprint(self)
 
 
+def dataset_folder(source: Path | str, splits: Sequence[str] | None = None) -> Path:
+    """The folder of a dataset: `source` itself, or that of `hf://org/name[@revision]` in the Hub's cache.
+
+    All files are of one commit, which names the folder.
+
+    Args:
+        source: a folder that `prefrm data build` wrote, or the name of one that `push_dataset` pushed.
+        splits: those that are downloaded, of which the dataset may lack all but the first; all by default.
+
+    Raises:
+        DatasetError: the Hub has no such dataset, or not the first of the splits, or cannot be reached. A
+            folder is not looked at.
+        MissingExtraError: `huggingface_hub` is not installed.
+    """
+    if not is_hub(source):
+        return Path(source)
+    repository = HubRepository.parse(source, "dataset")
+    advice = f"build one from it: prefrm data build table --set source={repository}"
+    folder = repository.file(INFO, absent=f"it is not a dataset of prefrm; {advice}").parent
+    found = list(read_info(folder).fingerprints)
+    wanted = found if splits is None else [split for split in splits if split in found]
+    if splits and splits[0] not in found:
+        raise DatasetError(f"{repository} has no split {splits[0]!r}; it has {', '.join(found)}")
+    # Of the same commit, should the branch move.
+    commit = replace(repository, revision=folder.name)
+    return commit.download([INFO, *(f"{split}.parquet" for split in wanted)])
+
+
 def load_groups(source: Path | str, split: str = "train", *, revision: str | None = None) -> LoadedGroups:
     """The groups of a split of a dataset folder or of `hf://org/name[@revision]`.
 
@@ -74,14 +102,7 @@ def load_groups(source: Path | str, split: str = "train", *, revision: str | Non
         split_file(source, split)
         return LoadedGroups(folder=Path(source), split=split)
     repository = HubRepository.parse(source, "dataset", revision)
-    advice = f"build one from it: prefrm data build table --set source={repository}"
-    folder = repository.file(INFO, absent=f"it is not a dataset of prefrm; {advice}").parent
-    splits = read_info(folder).fingerprints
-    if split not in splits:
-        raise DatasetError(f"{repository} has no split {split!r}; it has {', '.join(splits)}")
-    # Of the same commit, should the branch move.
-    commit = replace(repository, revision=folder.name)
-    return LoadedGroups(folder=commit.download([INFO, f"{split}.parquet"]), split=split)
+    return LoadedGroups(folder=dataset_folder(str(repository), [split]), split=split)
 
 
 def push_dataset(folder: Path | str, name: str, *, private: bool = False) -> HubRepository:

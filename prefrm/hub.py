@@ -15,7 +15,7 @@ from typing import Any, Literal
 from prefrm.display import shortened
 from prefrm.errors import BundleError, DatasetError, PrefrmError, missing_extra
 
-__all__ = ["HubRepository", "in_hub_cache", "is_hub"]
+__all__ = ["HubRepository", "import_hub", "in_hub_cache", "is_hub"]
 
 # `pathlib` makes one slash of two.
 PREFIX = re.compile(r"hf:/{1,2}")
@@ -81,14 +81,14 @@ class HubRepository:
             BundleError, DatasetError: by `kind`: it cannot be had.
             MissingExtraError: `huggingface_hub` is not installed.
         """
-        hub = _import_hub()
-        with self._named(absent=f"it has no {path}: {absent}"):
+        hub = import_hub()
+        with self.reporting(absent=f"it has no {path}: {absent}"):
             return Path(hub.hf_hub_download(self.name, path, repo_type=self.kind, revision=self.revision))
 
     def download(self, files: Sequence[str]) -> Path:
         """Download files that the repository has; returns the folder of the commit. Errors as `file`."""
-        hub = _import_hub()
-        with self._named():
+        hub = import_hub()
+        with self.reporting():
             return Path(
                 hub.snapshot_download(
                     self.name,
@@ -117,10 +117,10 @@ class HubRepository:
                 or is public and `private` was asked for; nothing was changed.
             MissingExtraError: `huggingface_hub` is not installed.
         """
-        hub = _import_hub()
+        hub = import_hub()
         api = hub.HfApi()
         where = {"repo_id": self.name, "repo_type": self.kind}
-        with self._named():
+        with self.reporting():
             api.create_repo(**where, private=private or None, exist_ok=True)
             if private and not api.repo_info(**where).private:
                 raise ERRORS[self.kind](
@@ -142,8 +142,15 @@ class HubRepository:
         return replace(self, revision=commit.oid)
 
     @contextmanager
-    def _named(self, absent: str = "a file of it is missing") -> Iterator[None]:
-        """Raise any failure of the block as one line that names the repository."""
+    def reporting(self, absent: str = "a file of it is missing") -> Iterator[None]:
+        """A block whose failures are each raised as one line that names the repository.
+
+        Args:
+            absent: what it means if a file is not there.
+
+        Raises:
+            BundleError, DatasetError: by `kind`: for any error but those of prefrm.
+        """
         try:
             yield
         except PrefrmError:
@@ -156,7 +163,7 @@ class HubRepository:
         # Uploads in several threads hide what went wrong in a RuntimeError.
         if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
             return self._reason(error.__cause__, absent)
-        errors = _import_hub().errors
+        errors = import_hub().errors
         status = getattr(getattr(error, "response", None), "status_code", None)
         if isinstance(error, errors.GatedRepoError):
             return f"its publisher gives access on request; ask for it on its page, then {LOG_IN}"
@@ -177,7 +184,8 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {shortened(str(error).strip().partition(chr(10))[0], 300)}"
 
 
-def _import_hub() -> Any:
+def import_hub() -> Any:
+    """The package `huggingface_hub`. Raises `MissingExtraError` if it is not installed."""
     try:
         import huggingface_hub
     except ImportError as error:

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 from data_recipes.pipeline.grouping import Draft, Said, draft_groups
 from data_recipes.pipeline.images import PackWriter
 from data_recipes.pipeline.scan import BAD_ROW, ImageReader, Judge, Scanner, scan_images, scan_rows
-from data_recipes.pipeline.settle import BROKEN_IMAGE, settle
+from data_recipes.pipeline.settle import BROKEN_IMAGE, Settled, settle
 from data_recipes.pipeline.spool import Spool
 from data_recipes.pipeline.stores import open_images
 from data_recipes.plan import Context, InterruptedBuild, Notes, Plan, Split
-from data_recipes.readers import Part
+from data_recipes.readers import HUB, Part
 from data_recipes.recipe import Recipe, Source
+from prefrm.data import dataset_folder
 from prefrm.errors import ConfigError, DatasetError
 from prefrm.records import SPLITS, Comparison, PreferenceGroup, read_info
 
@@ -52,6 +53,13 @@ def one_of(name: str, value: str, choices: Sequence[str]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}; received {value!r}")
 
 
+def _images(archives: str, options: SourceOptions) -> str:
+    """Where image paths lead: of a dataset on the Hub, into its own repository and not onto this disk."""
+    if options.images or not options.source.startswith(HUB):
+        return options.images
+    return f"{options.source}/{archives}" if archives else options.source
+
+
 def dataset(
     *,
     name: str,
@@ -60,7 +68,8 @@ def dataset(
     read: Callable[[Any], Sequence[Part]],
     judge: Judge,
     options_type: type[SourceOptions] = SourceOptions,
-    images: Callable[[Any], str] = lambda options: str(options.images),
+    archives: str = "",
+    images: Callable[[Any], str] | None = None,
     max_candidates: int = MAX_CANDIDATES,
     strict: bool = False,
 ) -> Recipe:
@@ -74,12 +83,19 @@ def dataset(
         judge: from a row and the options to what it says; a function of a module, which other processes
             import.
         options_type: a subclass of `SourceOptions`.
-        images: the store of images, as `--set images=` names it.
+        archives: on the Hub, the pattern of the archives that hold the images; without it, they are files of
+            the repository.
+        images: the store of images, as `--set images=` names it, where it follows another rule.
         max_candidates: of a group, at most. A source whose rows are rankings has whole rankings in its
             groups.
         strict: refuse a source with bad rows, named by line, rather than leave them out: a person wrote it.
     """
-    pieces = _Pieces(judge=judge, images=images, max_candidates=max_candidates, strict=strict)
+    pieces = _Pieces(
+        judge=judge,
+        images=images or partial(_images, archives),
+        max_candidates=max_candidates,
+        strict=strict,
+    )
     return Recipe(
         name=name,
         summary=summary,
@@ -101,7 +117,7 @@ class _Pieces:
     def plan(self, parts: Sequence[Part], options: Any, context: Context) -> Plan:
         """Read, check and settle everything; the groups are drawn afterwards, from the spool."""
         for other in context.apart_from:  # a mistake is found before hours of reading
-            read_info(other)
+            read_info(dataset_folder(other))
         stamps = [f"{part.name} {part.split} {part.stamp}" for part in parts]
         spool = context.stack.enter_context(closing(Spool(context.folder / "spool", stamps)))
         store, pack = (
@@ -118,12 +134,12 @@ class _Pieces:
         with _kept(spool):
             scan_images(spool, reader, context.processes, partial(context.progress, "images"))
         shares = {"validation": options.validation, "test": options.test}
-        apart_from = settle(spool, shares, context.seed, context.apart_from)
-        splits = {split: _split(spool, split, self.max_candidates) for split in SPLITS}
+        settled = settle(spool, shares, context.seed, context.apart_from)
+        splits = {split: _split(spool, split, self.max_candidates, settled) for split in SPLITS}
         return Plan(
             splits={name: split for name, split in splits.items() if split.total},
             left_out=_named(spool),
-            apart_from=apart_from,
+            apart_from=settled.apart_from,
         )
 
 
@@ -140,10 +156,15 @@ def _kept(spool: Spool) -> Iterator[None]:
         ) from error
 
 
-def _split(spool: Spool, split: str, max_candidates: int) -> Split:
+def _split(spool: Spool, split: str, max_candidates: int, settled: Settled) -> Split:
     notes = Notes(left_out=_reasons(spool, split), first_wins=_first_wins(spool, split))
     (prompts,) = spool.db.execute(f"SELECT COUNT(DISTINCT prompt) {IN_SPLIT}", (split,)).fetchone()
-    return Split(groups=_groups(spool, split, max_candidates, notes), total=prompts, notes=notes)
+    return Split(
+        groups=_groups(spool, split, max_candidates, notes),
+        total=prompts,
+        notes=notes,
+        drawn=split in settled.drawn,
+    )
 
 
 IN_SPLIT = "FROM statement WHERE place = ? AND reason = ''"

@@ -20,13 +20,16 @@ from data_recipes.pipeline.stores import Images, TarStream
 from data_recipes.pipeline.workers import in_order
 from data_recipes.readers.part import Numbered, Part, Row
 from prefrm import media
-from prefrm.errors import DataError, DatasetError, MediaError
+from prefrm.errors import ConfigError, DataError, DatasetError, MediaError, PrefrmError
 from prefrm.records import SURROGATE
 
 __all__ = ["BAD_ROW", "ImageReader", "Judge", "Scanner", "scan_images", "scan_rows"]
 
 Judge: TypeAlias = Callable[[Row, Any], Iterable[Statement] | Statement]
-"""From a row and the options of its recipe to statements. Raises `DataError` if the row is not valid."""
+"""From a row and the options of its recipe to statements.
+
+Raises `DataError` if the row is not valid, and `ConfigError`, which ends the build, if the options are not.
+"""
 
 Advance: TypeAlias = Callable[[int, int | None], None]
 """Called with how much is done and how much there is, None if that is not known."""
@@ -72,6 +75,8 @@ class Scanner:
                 # A value that is quoted may not be valid Unicode.
                 detail = str(error).encode("utf-8", "backslashreplace").decode()
                 entries.append(Entry(name=name, prompt=None, reason=BAD_ROW, detail=detail))
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from error
         return entries, images
 
     def _statements(self, row: Row | DataError, split: str | None) -> list[Statement]:
@@ -82,7 +87,7 @@ class Scanner:
             return [found] if isinstance(found, Statement) else list(found)
         except KeyError as error:
             raise DataError(_unknown(error.args[0], row)) from error
-        except DataError:
+        except PrefrmError:
             raise
         except (TypeError, ValueError, IndexError, AttributeError) as error:
             raise DataError(f"a value is not what it should be: {error}") from error

@@ -12,15 +12,16 @@ No prompt, whatever its letter case and spacing, and no image, by its digest, is
 import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 from data_recipes.pipeline.spool import Spool
 from prefrm import media
+from prefrm.data import dataset_folder
 from prefrm.errors import DatasetError
 from prefrm.records import SPLITS, prompt_key, read_groups, read_info
 
-__all__ = ["BROKEN_IMAGE", "IDENTICAL", "settle", "split_of"]
+__all__ = ["BROKEN_IMAGE", "IDENTICAL", "Settled", "settle", "split_of"]
 
 BROKEN_IMAGE = "broken image"
 IDENTICAL = "identical images"
@@ -29,16 +30,27 @@ PRIORITY = ("test", "validation", "train")
 KEPT = "reason = ''"
 
 
-def settle(
-    spool: Spool, shares: Mapping[str, float], seed: int, apart_from: Sequence[Path]
-) -> dict[str, str]:
-    """Leave out what cannot be used and give every other judgement its place; returns dataset -> fingerprint.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What the second pass decided.
+
+    Attributes:
+        apart_from: dataset -> fingerprint.
+        drawn: the splits that the source does not have itself.
+    """
+
+    apart_from: Mapping[str, str]
+    drawn: frozenset[str]
+
+
+def settle(spool: Spool, shares: Mapping[str, float], seed: int, apart_from: Sequence[str]) -> Settled:
+    """Leave out what cannot be used and give every other judgement its place.
 
     Args:
         spool: every image in it was read.
         shares: of the prompts that validation and test get, where the source has no such split itself.
         seed: another one gives other splits.
-        apart_from: dataset folders with which this one must share no prompt and no image.
+        apart_from: datasets, folders or on the Hub, with which this one must share no prompt and no image.
 
     Raises:
         DatasetError: a split with a share gets nothing, or one of `apart_from` is not a dataset.
@@ -54,7 +66,7 @@ def settle(
         )
         db.execute("UPDATE prompt SET split = NULL")
         _leave_out_broken(spool)
-        prints = {str(folder): _leave_out_shared(spool, folder) for folder in apart_from}
+        prints = {other: _leave_out_shared(spool, other) for other in apart_from}
         own = {
             split for (split,) in db.execute("SELECT DISTINCT split FROM statement WHERE split IS NOT NULL")
         }
@@ -69,7 +81,7 @@ def settle(
             " ELSE COALESCE((SELECT split FROM prompt WHERE id = statement.prompt), 'train') END"
         )
     _require_all(spool, drawn)
-    return prints
+    return Settled(apart_from=prints, drawn=frozenset(drawn))
 
 
 ALSO_IN = "also in "
@@ -103,8 +115,9 @@ def _leave_out_broken(spool: Spool) -> None:
     )
 
 
-def _leave_out_shared(spool: Spool, folder: Path) -> str:
+def _leave_out_shared(spool: Spool, other: str) -> str:
     """Leave out what is in another dataset, too; returns its fingerprint."""
+    folder = dataset_folder(other)
     db, info = spool.db, read_info(folder)
     db.execute("CREATE TEMP TABLE IF NOT EXISTS other (value TEXT PRIMARY KEY)")
     db.execute("DELETE FROM other")
@@ -114,7 +127,7 @@ def _leave_out_shared(spool: Spool, folder: Path) -> str:
             db.executemany("INSERT OR IGNORE INTO other VALUES (?)", [(value,) for value in values])
     prompts = "SELECT id FROM prompt WHERE key IN (SELECT value FROM other)"
     images = "SELECT id FROM image WHERE digest IN (SELECT value FROM other)"
-    _leave_out_among(spool, f"{ALSO_IN}{folder}", "1", prompts, images)
+    _leave_out_among(spool, f"{ALSO_IN}{other}", "1", prompts, images)
     return hashlib.sha256("\n".join(sorted(info.fingerprints.values())).encode()).hexdigest()
 
 

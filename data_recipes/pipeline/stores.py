@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_recipes.readers.archives import Member, tar_members
-from data_recipes.readers.hub import HUB, hub_file, hub_files, open_hub_file
+from data_recipes.readers.hub import HUB, hub_files, hub_image, open_hub_file
 from prefrm import media
-from prefrm.errors import ConfigError, DatasetError, MediaError
+from prefrm.errors import ConfigError, DataError, DatasetError, MediaError
 
 __all__ = ["Images", "TarStream", "open_images"]
+
+
+WHOLE = (".tar.gz", ".tgz", ".tar")
 
 
 class Images(Protocol):
@@ -43,7 +46,10 @@ class _Folder:
     root: Path | None
 
     def name(self, path: str, folder: Path | None) -> str:
-        return os.path.normpath(os.path.join(self.root or folder or Path(), path))
+        root = self.root or folder
+        if root is None:
+            raise DataError(f"{path[:60]} is relative to no folder on this machine; name it by --set images=")
+        return os.path.normpath(os.path.join(root, path))
 
     def read(self, name: str) -> bytes:
         return media.read_bytes(name)
@@ -75,8 +81,12 @@ class _Zip(_Archive):
     def read(self, name: str) -> bytes:
         if name not in self._members:
             raise self._missing(name)
-        with self._archive.open(self._members[name]) as file:
-            data = file.read(media.DEFAULT_LIMITS.max_bytes + 1)
+        try:
+            with self._archive.open(self._members[name]) as file:
+                data = file.read(media.DEFAULT_LIMITS.max_bytes + 1)
+        # A damaged or encrypted member, or one that is compressed in another way, is of many kinds.
+        except Exception as error:
+            raise MediaError(f"{name} cannot be read from {self._path}: {error}") from error
         media.check_size(len(data))
         return data
 
@@ -131,17 +141,17 @@ class _HubImages:
         return None
 
     def read(self, name: str) -> bytes:
-        try:
-            return media.read_bytes(hub_file(self.source, name))
-        except DatasetError as error:
-            raise MediaError(str(error)) from error
+        if name.startswith(("/", "../")):
+            raise MediaError(f"{name} is no path in {self.source}")
+        return media.read_bytes(hub_image(self.source, name))
 
 
 @dataclass(frozen=True)
 class TarStream:
     """Images in compressed tars, here or on the Hub: read once, from front to back.
 
-    Files that are all called `.tar.gz` are archives each; otherwise they are the pieces of one.
+    Files that are all called `.tar.gz`, `.tgz` or `.tar` are archives each; otherwise they are the pieces of
+    one.
     """
 
     source: str
@@ -161,7 +171,7 @@ class TarStream:
 
     def members(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
         """(name, content) of each file whose name is wanted. Raises `DatasetError`."""
-        whole = all(piece.endswith(".tar.gz") for piece in self.pieces)
+        whole = all(piece.endswith(WHOLE) for piece in self.pieces)
         for pieces in [(piece,) for piece in self.pieces] if whole else [self.pieces]:
             yield from self._members(pieces, wanted)
 
@@ -186,7 +196,13 @@ def open_images(spec: str) -> Images:
         owner, _, path = spec.removeprefix(HUB).partition("/")
         repository, _, pattern = path.partition("/")
         source = f"{HUB}{owner}/{repository}"
-        return TarStream(source, tuple(hub_files(source, pattern))) if pattern else _HubImages(source)
+        if not pattern:
+            return _HubImages(source)
+        if not (pieces := hub_files(source, pattern)):
+            raise ConfigError(
+                f"{source} has no file {pattern}; name its archives by --set images={source}/..."
+            )
+        return TarStream(source, tuple(pieces))
     place = Path(spec)
     if not spec or place.is_dir():
         return _Folder(place if spec else None)
@@ -194,8 +210,8 @@ def open_images(spec: str) -> Images:
         return _Zip(place)
     if place.is_file() and place.suffix.lower() == ".tar":
         return _Tar(place)
-    if pieces := sorted(str(path) for path in place.parent.glob(place.name)):
-        return TarStream(spec, tuple(pieces))
+    if found := sorted(str(path) for path in place.parent.glob(place.name)):
+        return TarStream(spec, tuple(found))
     raise ConfigError(
         f"images={spec} is not a folder, a .zip, .tar or .tar.gz file, or the pattern of such files or pieces"
     )

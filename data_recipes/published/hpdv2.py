@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from data_recipes.pipeline import Judgement, Rating, SourceOptions, Statement, dataset, one_of, ranked
-from data_recipes.readers import HUB, Part, Row, read_files
+from data_recipes.readers import Part, Row, read_files
 from data_recipes.recipe import Source
 
 __all__ = ["RECIPE", "Hpdv2Options"]
@@ -60,11 +60,6 @@ def _judge(row: Row, options: Hpdv2Options) -> Statement | Iterator[Rating]:
     )
 
 
-def _images(options: Hpdv2Options) -> str:
-    hub = f"{options.source}/{ARCHIVES}" if options.source.startswith(HUB) else ""
-    return options.images or hub
-
-
 RECIPE = dataset(
     name="hpdv2",
     summary="HPDv2: pairs of images of 9 models and of photographs; test has rankings of nine",
@@ -77,6 +72,6 @@ RECIPE = dataset(
     read=_read,
     judge=_judge,
     options_type=Hpdv2Options,
-    images=_images,
+    archives=ARCHIVES,
     max_candidates=16,
 )

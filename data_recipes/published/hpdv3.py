@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from data_recipes.pipeline import Judgement, LeftOut, SourceOptions, Statement, dataset
-from data_recipes.readers import HUB, Part, Row, read_files
+from data_recipes.readers import Part, Row, read_files
 from data_recipes.recipe import Source
 
 __all__ = ["RECIPE", "Hpdv3Options"]
@@ -24,7 +24,7 @@ PIECES = "images.tar.gz.*"  # of the repository: one tar, cut in pieces
 class Hpdv3Options(SourceOptions):
     """Which rows train is made of."""
 
-    min_confidence: Annotated[float, "leave out rows of train below it; HPSv3 trains with 0.95"] = 0.0
+    min_confidence: Annotated[float, "leave out rows below it, but of test; HPSv3 trains with 0.95"] = 0.0
 
 
 def _read(options: Hpdv3Options) -> Sequence[Part]:
@@ -33,17 +33,12 @@ def _read(options: Hpdv3Options) -> Sequence[Part]:
 
 def _judge(row: Row, options: Hpdv3Options) -> Statement:
     prompt, votes, confidence = row["prompt"], row.get("choice_dist"), row.get("confidence")
-    if row["__split__"] == "train" and confidence is not None and confidence < options.min_confidence:
+    if row["__split__"] != "test" and confidence is not None and confidence < options.min_confidence:
         return LeftOut(reason="low confidence", prompt=prompt)
     first, second = row["path1"], row["path2"]
     if not votes:
         return Judgement(prompt=prompt, first=first, second=second, p=1.0)
     return Judgement.voted(prompt, first, second, (max(votes), sum(votes) - max(votes)))
-
-
-def _images(options: Hpdv3Options) -> str:
-    hub = f"{options.source}/{PIECES}" if options.source.startswith(HUB) else ""
-    return options.images or hub
 
 
 RECIPE = dataset(
@@ -58,5 +53,5 @@ RECIPE = dataset(
     read=_read,
     judge=_judge,
     options_type=Hpdv3Options,
-    images=_images,
+    archives=PIECES,
 )

@@ -47,7 +47,7 @@ class PickapicOptions(SourceOptions):
 
 def _read(options: PickapicOptions) -> Sequence[Part]:
     splits = {"train": "train", **EVALUATION[options.evaluation]}
-    return read_source(options.source, columns=(*COLUMNS, *COLUMNS_CHECKED), splits=splits)
+    return read_source(options.source, columns=(*COLUMNS, *COLUMNS_CHECKED, *MIRROR), splits=splits)
 
 
 def _judge(row: Row, options: PickapicOptions) -> Iterator[Statement]:

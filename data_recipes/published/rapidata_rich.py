@@ -39,8 +39,8 @@ def _read(options: RapidataRichOptions) -> Sequence[Part]:
 
 def _judge(row: Row, options: RapidataRichOptions) -> Rating:
     return Rating(
-        prompt=row["sentence"] if "sentence" in row else row["prompt"],
-        image=row["image_name"] if "image_name" in row else row["image"],
+        prompt=row["prompt"] if "prompt" in row else row["sentence"],
+        image=row["image"] if "image" in row else row["image_name"],
         score=row[f"{options.axis}_score"],
     )
 

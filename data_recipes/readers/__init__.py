@@ -5,7 +5,9 @@ JSON Lines, CSV, webdataset tars and TFRecord. Each gives `Part`s, whose rows ar
 row on.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 from data_recipes.readers.archives import read_webdataset
 from data_recipes.readers.hub import HUB, hub_file, hub_files, hub_parts
 from data_recipes.readers.json_rows import read_json
-from data_recipes.readers.part import SPLIT_NAMES, Numbered, Part, Row, named_split, stamp
+from data_recipes.readers.part import SPLIT_NAMES, Numbered, Part, Row, is_hidden, named_split, stamp
 from data_recipes.readers.tables import read_arrow, read_parquet, survey_parquet
 from data_recipes.readers.text import read_rows, read_text
 from data_recipes.readers.tfrecord import read_tfrecord
@@ -30,6 +32,10 @@ __all__ = [
     "read_source",
     "read_text",
 ]
+
+logger = logging.getLogger(__name__)
+
+NAMED = 3  # files that a message names; the rest are counted
 
 # Of these, `Part.read` skips the rows before the one that it starts with.
 SEQUENTIAL: Mapping[str, Callable[[Path], Iterator[Numbered]]] = {
@@ -59,7 +65,7 @@ def read_source(
             if empty.
         required: columns that the header of a CSV file must have, and that a line of JSON must not have
             twice.
-        files: of a folder, the files whose path in it matches this pattern.
+        files: of a folder, the files whose path ends as this pattern says.
         splits: the source's split by the name of a file or a folder (`readers.part.named_split`). Of a
             folder, files that no name tells anything of are not read if there are others.
         config: of a dataset on the Hub, which of its configurations.
@@ -78,7 +84,9 @@ def read_source(
     if not parts:
         wanted = f"of a known format: {', '.join(FORMATS)}" if files == "*" else f"with a name like {files}"
         raise DatasetError(f"{source} holds no file {wanted}")
-    return [part for part in parts if part.split is not None] or parts
+    named = [part for part in parts if part.split is not None] or parts
+    _report_unread(source, [part.name for part in parts if part not in named])
+    return named
 
 
 def read_files(
@@ -95,14 +103,37 @@ def read_files(
     if not names:
         raise DatasetError(f"{source} holds no file {files}")
     wanted = [name for name in names if named_split(name, splits) is not None] or names
-    return [_part(hub_file(source, name), name, columns, splits) for name in wanted]
+    _report_unread(source, [name for name in names if name not in wanted])
+    # In the cache nothing else lies beside them.
+    return [replace(_part(hub_file(source, name), name, columns, splits), folder=None) for name in wanted]
+
+
+def _report_unread(source: str, names: Sequence[str]) -> None:
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        logger.warning(
+            "%s: not read, because their names tell no split that is wanted: %s%s",
+            source,
+            ", ".join(names[:NAMED]),
+            more,
+        )
 
 
 def _found(root: Path, pattern: str) -> list[Path]:
-    every = sorted(path for path in root.rglob("*") if path.match(pattern) and path.is_file())
+    # The folder may itself be one that the pattern names.
+    every = sorted(
+        path
+        for path in root.rglob("*")
+        if path.absolute().match(pattern) and path.is_file() and not _is_kept_for_itself(path, root)
+    )
     kinds = [path.suffix.lower() for path in every]
     first = next((kind for kind in FORMATS if kind in kinds), None)
     return [path for path, kind in zip(every, kinds, strict=True) if kind == first]
+
+
+def _is_kept_for_itself(path: Path, root: Path) -> bool:
+    """Whether a file is no part of the source: a hidden one, or what `datasets` computed from others."""
+    return is_hidden(path.relative_to(root)) or path.match("cache-*.arrow")
 
 
 def _part(

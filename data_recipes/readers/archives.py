@@ -20,6 +20,15 @@ from prefrm.errors import DataError, DatasetError
 __all__ = ["Joined", "Member", "read_webdataset", "tar_members"]
 
 MAX_MEMBER_BYTES = 64 * 2**20
+MAX_HEADER_BYTES = 2**20
+# Of members whose data describes the next one.
+HEADER_TYPES = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 def tar_members(
@@ -37,7 +46,9 @@ def tar_members(
     """
     try:
         with tarfile.open(fileobj=io.BufferedReader(Joined(files)), mode="r|*", tarinfo=Member) as archive:
-            for member in archive:
+            while (member := archive.next()) is not None:
+                # `tarfile` keeps every member that it has read.
+                archive.members.clear()
                 if member.isfile() and wanted(member.name):
                     content = archive.extractfile(member)
                     assert content is not None, "a regular file has content"
@@ -47,7 +58,18 @@ def tar_members(
 
 
 class Member(tarfile.TarInfo):
-    """A member of a tar whose damaged header is an error, where `tarfile` takes it for the end of the tar."""
+    """A member of a tar whose damaged header is an error, where `tarfile` takes it for the end of the tar.
+
+    What `tarfile` reads whole before it gives a member, long names and records of attributes, is bounded.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """The member of a header. Raises `tarfile.ReadError` if what describes it is too long."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in HEADER_TYPES and member.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header has {member.size} bytes; the limit is {MAX_HEADER_BYTES}")
+        return member
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:

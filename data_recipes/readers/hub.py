@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from data_recipes.readers.part import Numbered, Part
-from prefrm.errors import DatasetError, missing_extra
-from prefrm.hub import HubRepository
+from prefrm.errors import DatasetError, MediaError, missing_extra
+from prefrm.hub import HubRepository, import_hub
 
-__all__ = ["HUB", "hub_commit", "hub_file", "hub_files", "hub_parts", "open_hub_file"]
+__all__ = ["HUB", "hub_commit", "hub_file", "hub_files", "hub_image", "hub_parts", "open_hub_file"]
 
 HUB = "hf://"
+BLOCK_BYTES = 2**23  # of a stream, downloaded at once
 
 
 def hub_parts(
@@ -32,24 +33,22 @@ def hub_parts(
         MissingExtraError: `datasets` is not installed.
         DatasetError: the Hub has no such dataset, or it cannot be read.
     """
-    repository, revision = _split(source)
+    repository = HubRepository.parse(source, "dataset")
     try:
         import datasets
     except ImportError as error:
         raise missing_extra("datasets", "train") from error
-    try:
-        found = datasets.load_dataset(repository, config, revision=revision, streaming=True)
+    with repository.reporting():
+        found = datasets.load_dataset(repository.name, config, revision=repository.revision, streaming=True)
         sha = hub_commit(source)
-    # Of missing repositories, networks and formats there are as many kinds as libraries below.
-    except Exception as error:
-        raise DatasetError(f"{source} cannot be read: {error}") from error
     known = {name: splits[name] for name in found if name in splits}
     wanted: Mapping[str, str | None] = known or dict.fromkeys(found)
     return [
         Part(
             name=f"{name}-{shard:05d}" if found[name].num_shards > 1 else name,
-            read=_Shard(found[name], shard, columns, source),
+            read=_Shard(found[name], shard, columns, repository),
             split=split,
+            columns=found[name].column_names or (),
             stamp=sha,
         )
         for name, split in wanted.items()
@@ -60,63 +59,65 @@ def hub_parts(
 class _Shard:
     """Rows of one shard, with images as they are stored."""
 
-    def __init__(self, dataset: Any, shard: int, columns: Sequence[str], source: str) -> None:
-        self._dataset, self._shard, self._columns, self._source = dataset, shard, columns, source
+    def __init__(self, dataset: Any, shard: int, columns: Sequence[str], repository: HubRepository) -> None:
+        self._dataset, self._shard, self._columns, self._repository = dataset, shard, columns, repository
 
     def __call__(self, start: int) -> Iterator[Numbered]:
         rows = self._dataset.decode(False).shard(self._dataset.num_shards, self._shard)
         if self._columns and rows.column_names:
             rows = rows.select_columns([name for name in rows.column_names if name in self._columns])
-        try:
+        with self._repository.reporting():
             yield from enumerate(rows.skip(start) if start else rows, start)
-        except Exception as error:
-            raise DatasetError(f"{self._source} cannot be read: {error}") from error
 
 
 def hub_commit(source: str) -> str:
-    """The commit that a revision is now."""
-    repository, revision = _split(source)
-    return str(_hub().HfApi().dataset_info(repository, revision=revision).sha)
+    """The commit that a revision is now. Raises `DatasetError`."""
+    repository = HubRepository.parse(source, "dataset")
+    with repository.reporting():
+        found = import_hub().HfApi().dataset_info(repository.name, revision=repository.revision)
+    return str(found.sha)
 
 
 def hub_files(source: str, pattern: str = "*") -> list[str]:
     """Paths of the files of a repository that match a pattern, in order. Raises `DatasetError`."""
-    repository, revision = _split(source)
-    try:
-        found = _hub().HfApi().list_repo_files(repository, revision=revision, repo_type="dataset")
-    except Exception as error:
-        raise DatasetError(f"{source} cannot be read: {error}") from error
+    repository = HubRepository.parse(source, "dataset")
+    with repository.reporting():
+        found = (
+            import_hub()
+            .HfApi()
+            .list_repo_files(repository.name, revision=repository.revision, repo_type="dataset")
+        )
     return sorted(path for path in found if fnmatch(path, pattern))
 
 
 def hub_file(source: str, path: str) -> Path:
     """A file of a repository, in the cache of the Hub after it is downloaded. Raises `DatasetError`."""
-    repository, revision = _split(source)
+    return HubRepository.parse(source, "dataset").file(path, absent="look at the files on its page")
+
+
+def hub_image(source: str, path: str) -> Path:
+    """`hub_file`, of an image that a row names.
+
+    Raises:
+        MediaError: the repository has no such file.
+        DatasetError: the Hub cannot be reached, or refuses it; that says nothing of the image.
+    """
     try:
-        return Path(_hub().hf_hub_download(repository, path, revision=revision, repo_type="dataset"))
-    except Exception as error:
-        raise DatasetError(f"{source}/{path} cannot be read: {error}") from error
+        return hub_file(source, path)
+    except DatasetError as error:
+        if isinstance(error.__cause__, import_hub().errors.RemoteEntryNotFoundError):
+            raise MediaError(f"{source} has no file {path}") from error
+        raise
 
 
 def open_hub_file(source: str, path: str) -> IO[bytes]:
     """A file of a repository as a stream that is downloaded as it is read. Raises `DatasetError`."""
-    repository, revision = _split(source)
-    place = f"datasets/{repository}{f'@{revision}' if revision else ''}/{path}"
-    try:
-        stream: IO[bytes] = _hub().HfFileSystem().open(place, "rb", block_size=2**23)
-        return stream
-    except Exception as error:
-        raise DatasetError(f"{source}/{path} cannot be read: {error}") from error
-
-
-def _split(source: str) -> tuple[str, str | None]:
-    found = HubRepository.parse(source, "dataset")
-    return found.name, found.revision
-
-
-def _hub() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise missing_extra("huggingface_hub", "train") from error
-    return huggingface_hub
+    repository = HubRepository.parse(source, "dataset")
+    revision = f"@{repository.revision}" if repository.revision else ""
+    with repository.reporting():
+        stream: IO[bytes] = (
+            import_hub()
+            .HfFileSystem()
+            .open(f"datasets/{repository.name}{revision}/{path}", "rb", block_size=BLOCK_BYTES)
+        )
+    return stream

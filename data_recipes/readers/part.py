@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 
 from prefrm.errors import DataError
 
-__all__ = ["SPLIT_NAMES", "Numbered", "Part", "Row", "named_split", "stamp"]
+__all__ = ["SPLIT_NAMES", "Numbered", "Part", "Row", "is_hidden", "named_split", "stamp"]
+
+NOT_DATA = "__MACOSX"  # what macOS adds to a zip
 
 Row: TypeAlias = dict[str, Any]
 Numbered: TypeAlias = tuple[int, Row | DataError]
@@ -55,6 +57,11 @@ def named_split(path: str, names: Mapping[str, str] = SPLIT_NAMES) -> str | None
         if (word := re.split(r"[-.]", part)[0]) in names:
             return names[word]
     return None
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a path inside a source leads to what a system or a library keeps there for itself."""
+    return any(part.startswith(".") or part == NOT_DATA for part in path.parts)
 
 
 def stamp(path: Path) -> str:

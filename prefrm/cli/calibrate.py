@@ -46,6 +46,7 @@ def calibrate(
     The exit status is 1 if nothing could be judged.
     """
     from prefrm.bundle import bundle_folder, read_manifest
+    from prefrm.data import dataset_folder
     from prefrm.records import count_groups
 
     if is_url(bundle):
@@ -58,6 +59,7 @@ def calibrate(
         )
     folder = bundle_folder(bundle)
     before = read_manifest(folder)
+    data = dataset_folder(data, [split])
     count_groups(data, split)
     _check_unseen(before, data, split)
     scored, record = _fit(folder, data, split, local)

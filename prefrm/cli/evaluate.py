@@ -70,11 +70,13 @@ def evaluate(
     The exit status is 1 if nothing could be judged.
     """
     from prefrm import eval as evaluation
+    from prefrm.data import dataset_folder
 
     local.require_bundle(target, against)
     remote.require_url(target, against)
     if amend and "://" in target:
         raise ConfigError(f"--amend writes into a bundle's folder; received the URL {target}")
+    data = dataset_folder(data, [split, validation or "validation"])
     splits = evaluation.find_splits(data, split, validation)
     info = _info(data) if split == "test" else None
     definitions = evaluation.choose_definitions(definition or (), info, fitted=splits.validation is not None)

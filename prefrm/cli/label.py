@@ -35,7 +35,10 @@ __all__ = ["label"]
 def label(
     target: Target,
     data: Annotated[
-        Path, typer.Argument(help="a folder of images, or a dataset, as `prefrm data build` writes it")
+        Path,
+        typer.Argument(
+            help="a folder of images, or a dataset, as `prefrm data build` writes it: its folder or hf://org/name"
+        ),
     ],
     out: Annotated[
         Path, typer.Option(help="where the labels are written; an interrupted run continues there")
@@ -59,6 +62,7 @@ def label(
     where prompts stand. The exit status is 1 if nothing could be judged.
     """
     from prefrm import label as labelling
+    from prefrm.data import dataset_folder
     from prefrm.progress import track
     from prefrm.records import count_groups, read_groups
 
@@ -68,6 +72,7 @@ def label(
     if not 0 <= min_margin < 1:
         raise ConfigError(f"--min-margin must be in [0, 1); received {min_margin}")
     require_writable_folder(out, "--out")
+    data = dataset_folder(data, [split])
     images = None if is_dataset(data) else data
     if images is not None:
         if split != SPLIT:

@@ -41,7 +41,9 @@ Target = Annotated[
         help="a bundle: its folder or hf://org/name; or grpc://host:port/model; several replicas: grpc://a:8001,b:8001/model",
     ),
 ]
-Data = Annotated[Path, typer.Argument(help="a dataset folder, as `prefrm data build` writes it")]
+Data = Annotated[
+    Path, typer.Argument(help="a dataset, as `prefrm data build` writes it: its folder or hf://org/name")
+]
 Split = Annotated[str, typer.Option(help="which split of the dataset")]
 Pairs = Annotated[
     int | None,

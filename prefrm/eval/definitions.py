@@ -48,9 +48,15 @@ class Definition:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def is_of(self, info: DatasetInfo) -> bool:
-        """Whether the dataset has the published test split, by its recipe and options."""
-        return info.recipe == self.recipe and all(
-            info.options.get(name) == value for name, value in self.options.items()
+        """Whether the dataset has the published test split, by its recipe and options.
+
+        A test split that was drawn from another one, such as of the train file alone, is not.
+        """
+        test = info.splits.get("test")
+        return (
+            info.recipe == self.recipe
+            and not (test is not None and test.drawn)
+            and all(info.options.get(name) == value for name, value in self.options.items())
         )
 
     def accuracy(self, judged: Sequence[JudgedGroup], thresholds: Thresholds | None = None) -> Accuracy:

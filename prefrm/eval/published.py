@@ -28,12 +28,13 @@ from prefrm.records import DatasetInfo
 __all__ = ["PUBLISHED", "choose_definitions", "published_accuracies"]
 
 HPSV3 = "arXiv 2508.03789"
+EACH_PAIR = "share of strict pairs with the right verdict, each pair once; a tie of the judge is wrong"
 
 PUBLISHED: Mapping[str, Definition] = {
     "hpdv3": Definition(
         recipe="hpdv3",
         split="HPDv3 test",
-        summary="share of strict pairs with the right verdict, each pair once; a tie of the judge is wrong",
+        summary=EACH_PAIR,
         source=HPSV3,
         judges={
             "CLIP ViT-H/14": 0.486,
@@ -71,7 +72,7 @@ PUBLISHED: Mapping[str, Definition] = {
         recipe="imagereward",
         options={"axis": "rank"},
         split="ImageRewardDB test, 6,399 strict pairs",
-        summary="share of strict pairs with the right verdict, each pair once; a tie of the judge is wrong",
+        summary=EACH_PAIR,
         source=f"ImageReward (arXiv 2304.05977) and its repository; the other judges: {HPSV3}",
         judges={
             "CLIP ViT-H/14": 0.571,

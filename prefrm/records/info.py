@@ -27,6 +27,8 @@ class SplitCounts:
         left_out: judgements that could not be used, by reason.
         first_wins: share of the strict judgements in which the image that stands first in the source's row is
             preferred; None where the source has no pairs.
+        drawn: whether the split was drawn, by the hash of the prompt, from what the source calls train or has
+            no name for; it is not the split that others report on then.
     """
 
     groups: int
@@ -36,6 +38,7 @@ class SplitCounts:
     contradictory: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     first_wins: float | None = None
+    drawn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ class MixConfig:
     """One more dataset to learn from.
 
     Attributes:
-        path: a dataset folder.
+        path: a dataset folder, or hf://org/name[@revision].
         weight: > 0; groups are drawn from the datasets in proportion to their weights.
         train: the split that the judge learns from.
     """
@@ -44,7 +44,7 @@ class DataConfig:
     """Which preference datasets, and which of their splits serve for what.
 
     Attributes:
-        path: a dataset folder, as `prefrm data build` writes it.
+        path: a dataset folder, as `prefrm data build` writes it, or hf://org/name[@revision].
         train: the split that the judge learns from.
         validation: the split that the calibration is fitted on; null leaves the judge uncalibrated.
         test: the split that the bundle's held-out metrics come from; null leaves them out.

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from prefrm.data import dataset_folder
 from prefrm.errors import DatasetError
 from prefrm.media import digest
 from prefrm.records import DatasetInfo, read_info
@@ -14,10 +15,24 @@ from prefrm.train.groups import StoredGroups, StreamedGroups
 from prefrm.train.mixing import Groups, Mixture
 from prefrm.train.prepared import Survey, prepare_split
 
-__all__ = ["data_fingerprint", "open_mixture", "read_sources", "survey_data"]
+__all__ = ["data_fingerprint", "local_data", "open_mixture", "read_sources", "survey_data"]
 
 Surveys = Mapping[str, Survey]
 """By the setting that names the split: `data.train`, `data.mix[0].train`, `data.validation`, `data.test`."""
+
+
+def local_data(data: DataConfig) -> DataConfig:
+    """The same datasets, those on the Hub downloaded, each as the folder of one commit in its cache.
+
+    Raises:
+        DatasetError: the Hub has no such dataset or split, or cannot be reached.
+    """
+    measured = [split for split in (data.validation, data.test) if split is not None]
+    return replace(
+        data,
+        path=dataset_folder(data.path, [data.train, *measured]),
+        mix=tuple(replace(one, path=dataset_folder(one.path, [one.train])) for one in data.mix),
+    )
 
 
 def survey_data(data: DataConfig, cache: Path) -> dict[str, Survey]:

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from prefrm.errors import DatasetError
 from prefrm.files import write_whole
+from prefrm.hub import in_hub_cache
 from prefrm.media import digest
 from prefrm.records import PreferenceGroup, fingerprint, read_groups, row_group_sizes, split_file
 from prefrm.train.groups import storing
@@ -58,14 +59,15 @@ def prepare_split(folder: Path, split: str, *, table: bool, spare: Path) -> Prep
         folder: a dataset folder.
         split: one of its splits.
         table: whether the file of `StoredGroups` is wanted.
-        spare: a folder that is used where nothing can be written beside the data.
+        spare: a folder that is used where nothing may be written beside the data.
 
     Raises:
         DatasetError: the split is absent or unreadable, or no disk has room for the table.
         RecordError: a record breaks its own rules.
     """
     file = _identity(folder, split)
-    places = (folder / FOLDER, spare)
+    # The Hub's cache holds what the Hub has, and nothing else.
+    places = (spare,) if in_hub_cache(folder) else (folder / FOLDER, spare)
     for place in places:
         if (found := _kept(place, split, file, table)) is not None:
             return found

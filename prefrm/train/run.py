@@ -34,7 +34,7 @@ from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
 from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
-from prefrm.train.datasets import data_fingerprint, open_mixture, read_sources, survey_data
+from prefrm.train.datasets import data_fingerprint, local_data, open_mixture, read_sources, survey_data
 from prefrm.train.distributed import is_first, join, leave, processes, sharding
 from prefrm.train.fit import fit, take_over
 from prefrm.train.identity import check_same_run, identify_run
@@ -151,6 +151,7 @@ def _prepare(config: TrainConfig, resume: bool) -> _Run:
     )
     check_output(config.output, checkpoints, resume=resume)
     trackers = tracker_callbacks(config.trackers, config.output)
+    config = replace(config, data=local_data(config.data))
     surveys = survey_data(config.data, config.output / "data")
     sources = read_sources(config.data)
     # Whole, a judge that is to be sharded may be too large for one device.

@@ -124,6 +124,31 @@ def test_pairs_report_what_was_left_out(tmp_path: Path) -> None:
     assert "left out when it was built: 1 broken image\n" in run("inspect", tmp_path / "out").stdout
 
 
+def test_a_build_that_was_interrupted_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, color in (("0", "red"), ("1", "blue")):
+        (tmp_path / "in" / "a cat").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), color).save(tmp_path / "in" / "a cat" / f"{name}.png")
+    command = ("build", "folder", "--out", tmp_path / "out", "--set", f"source={tmp_path / 'in'}")
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("data_recipes.pipeline.recipe.scan_images", interrupted)
+        result = run(*command)
+    assert "the same command goes on where this build was\n" in result.stderr
+    assert (result.exit_code, (tmp_path / "out" / "dataset.json").exists()) == (130, False)
+    assert run(*command).stdout == f"{tmp_path / 'out'}: 1 train groups\n"
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    absent = error_of("build", "folder", "--out", tmp_path / "out", "--set", "source=~/images")
+    assert str(absent) == f"{tmp_path / 'images'} does not exist"
+
+
 def test_contradictions_are_merged_and_named(tmp_path: Path) -> None:
     for name, color in (("a", "red"), ("b", "blue")):
         Image.new("RGB", (8, 8), color).save(tmp_path / f"{name}.png")
@@ -143,6 +168,11 @@ def test_contradictions_are_merged_and_named(tmp_path: Path) -> None:
 
 def test_mistakes_are_raised_as_errors_of_ours(dataset: Path, tmp_path: Path) -> None:
     assert "unknown recipe 'shape'" in str(error_of("build", "shape", "--out", tmp_path))
+    for source in ("hf://org/name", "./HPDv3/"):
+        refused = str(error_of("build", source, "--out", tmp_path))
+        assert (
+            f"{source} is a source and no recipe; " in refused and f"table --set source={source} " in refused
+        )
     assert "--set takes option=value; received 'train'" in str(
         error_of("build", "shapes", "--out", tmp_path, "--set", "train")
     )

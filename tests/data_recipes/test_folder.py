@@ -103,6 +103,20 @@ def test_the_files_of_a_candidate_are_found_again(tmp_path: Path) -> None:
     assert sorted(files) == [["a_Cat/0.gif", "a_Cat/copy.gif"], ["a_Cat/1.png"]]
 
 
+def test_metadata_of_names_that_no_file_can_have(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("0", "1"):
+        write_image(source / "a cat" / f"{name}.png")
+    for name in ("x\0.png", "x" * 300 + ".png"):
+        write_jsonl(source / "metadata.jsonl", [{"file_name": name, "text": "a dog"}])
+        built = build("folder", tmp_path / "out", source=source, overwrite=True)
+        assert built.groups == {"train": 1} and sum(built.info.left_out.values()) == 1
+    for name in ("/etc/a.png", "a/../../b.png"):
+        write_jsonl(source / "metadata.jsonl", [{"file_name": name, "text": "a dog"}])
+        with pytest.raises(DatasetError, match="which is not below"):
+            build("folder", tmp_path / "out", source=source, overwrite=True)
+
+
 def test_a_build_that_was_stopped_starts_again_if_images_were_added(tmp_path: Path) -> None:
     write_image(tmp_path / "in" / "a cat" / "0.png")
     options = FolderOptions(source=str(tmp_path / "in"))

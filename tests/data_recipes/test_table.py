@@ -7,7 +7,15 @@ import datasets
 import pytest
 
 from prefrm.errors import ConfigError, DatasetError
-from tests.data_recipes.sources import build, image, preferences, write_image, write_jsonl, write_parquet
+from tests.data_recipes.sources import (
+    build,
+    image,
+    preferences,
+    write_image,
+    write_jsonl,
+    write_parquet,
+    write_tar,
+)
 
 COLUMNS = {"prompt": "caption", "image_1": "left", "image_2": "right"}
 
@@ -70,6 +78,80 @@ def test_who_is_preferred_is_said_once(tmp_path: Path, options: dict[str, str]) 
         build("table", tmp_path / "out", source="x.parquet", **options)
 
 
+def test_numbers_of_a_csv_file_are_compared_as_numbers(tmp_path: Path) -> None:
+    for name in "abcd":
+        write_image(tmp_path / f"{name}.png")
+    (tmp_path / "rows.csv").write_text(
+        "caption,left,right,x,y,n\n"
+        "a cat,a.png,b.png,10,9,3\na cat,b.png,c.png,9,10,\na cat,c.png,d.png,,1,1\n"
+    )
+    built = build(
+        "table",
+        tmp_path / "out",
+        source=tmp_path / "rows.csv",
+        score_1="x",
+        score_2="y",
+        weight="n",
+        **COLUMNS,
+    )
+    assert verdicts(tmp_path / "out") == [(1.0, 3.0), (0.0, 1.0)]
+    assert built.info.left_out == {"not labelled": 1}
+
+
+@pytest.mark.parametrize(
+    "options", [{"label": "x"}, {"score_1": "x", "score_2": "y"}, {"votes_1": "x", "votes_2": "y"}]
+)
+def test_a_missing_number_is_no_label(tmp_path: Path, options: dict[str, str]) -> None:
+    """In a table of pandas it is NaN, which is neither higher nor lower than a number."""
+    nan = float("nan")
+    source = table(tmp_path, [{"x": nan, "y": 1.0}, {"x": 1.0, "y": 0.0}, {"x": None, "y": nan}])
+    built = build("table", tmp_path / "out", source=source, **options, **COLUMNS)
+    assert verdicts(tmp_path / "out") == [(1.0, 1.0)]
+    assert built.info.left_out == {"not labelled": 2}
+
+
+def test_values_that_are_numbers(tmp_path: Path) -> None:
+    source = table(tmp_path, [{"y": 1.0}, {"y": 2.0}, {"y": -1.0}, {"y": None}, {"y": 0.0}])
+    meant = {"first": "1", "second": " 2", "tie": "-1"}
+    built = build("table", tmp_path / "out", source=source, label="y", **meant, **COLUMNS)
+    assert verdicts(tmp_path / "out") == [(1.0, 1.0), (0.0, 1.0), (0.5, 1.0)]
+    assert built.info.left_out == {"not labelled": 2}
+
+
+def test_a_label_beyond_probabilities_ends_the_build(tmp_path: Path) -> None:
+    """Or the rows that prefer the second image would be left out, and those that prefer the first kept."""
+    source = table(tmp_path, [{"y": 1}, {"y": 2}])
+    with pytest.raises(
+        ConfigError, match=r"rows\.parquet:1: y is 2, and .* in \[0, 1\]; say what its values"
+    ):
+        build("table", tmp_path / "out", source=source, label="y", **COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"label": "y", "tie": "0"}, "given by label, first and second together"),
+        ({"preferred": "image_1", "first": "1", "second": "2"}, "given by label, first and second together"),
+        ({"label": "y", "first": "1,x", "second": "2, x"}, "'x' stands in two of first, second and tie"),
+    ],
+)
+def test_values_have_one_meaning(tmp_path: Path, options: dict[str, str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        build("table", tmp_path / "out", source="x.parquet", **options)
+
+
+def test_a_column_whose_own_name_has_dots(tmp_path: Path) -> None:
+    members = {"0.c.txt": b"a cat", "0.l.jpg": image("a"), "0.r.jpg": image("b"), "0.y.txt": b"0.0"}
+    write_tar(tmp_path / "in" / "00.tar", members)
+    columns = {"prompt": "c.txt", "image_1": "l.jpg", "image_2": "r.jpg", "label": "y.txt"}
+    build("table", tmp_path / "tar", source=tmp_path / "in", **columns)
+    assert verdicts(tmp_path / "tar") == [(0.0, 1.0)]
+    row = {"c.txt": "a cat", "l.jpg": image("a"), "r.jpg": image("b"), "y.txt": 1.0}
+    source = write_parquet(tmp_path / "rows.parquet", [row])
+    build("table", tmp_path / "parquet", source=source, **columns)
+    assert verdicts(tmp_path / "parquet") == [(1.0, 1.0)]
+
+
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError,
@@ -79,7 +161,7 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_texts_need_a_meaning(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"label 'left one' is not a number; say what it means"):
+    with pytest.raises(DatasetError, match=r"y is not a number but 'left one'; say what its values mean"):
         build("table", tmp_path / "out", source=table(tmp_path, [{"y": "left one"}]), label="y", **COLUMNS)
 
 
@@ -100,8 +182,18 @@ def test_trl_as_saved_by_datasets_and_as_messages(tmp_path: Path) -> None:
     asked = [{"role": "user", "content": [{"type": "text", "text": "a cat"}]}]
     row = {"prompt": asked, "chosen": answer("b.png"), "rejected": answer("a.png")}
     build("trl", tmp_path / "two", source=write_jsonl(tmp_path / "rows.jsonl", [row]))
-    for out in ("one", "two"):
+    # Without a column for it, the prompt is how both begin.
+    row = {"chosen": [*asked, *answer("b.png")], "rejected": [*asked, *answer("a.png")]}
+    build("trl", tmp_path / "three", source=write_jsonl(tmp_path / "implicit.jsonl", [row]))
+    for out in ("one", "two", "three"):
         assert preferences(tmp_path / out, "a", "b") == {("a cat", "a", "b"): (0.0, 1.0)}
+
+
+def test_an_image_in_the_prompt_is_not_lost_without_a_word(tmp_path: Path) -> None:
+    parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "make it red"}]
+    row = {"prompt": [{"role": "user", "content": parts}], "chosen": "b.png", "rejected": "c.png"}
+    with pytest.raises(DatasetError, match="the prompt has an image, and judges compare answers to a text"):
+        build("trl", tmp_path / "out", source=write_jsonl(tmp_path / "rows.jsonl", [row]))
 
 
 def test_trl_with_texts_as_answers_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Bundles on the Hub, through the real `huggingface_hub` and a hub on loopback."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,10 +21,23 @@ from prefrm.bundle import (
     write_bundle,
 )
 from prefrm.cli import run
+from prefrm.client import connect
+from prefrm.data import push_dataset
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge
-from prefrm.records import Comparison, PreferenceGroup, write_groups
-from serving.bundles import name_bundle
+from prefrm.records import (
+    Comparison,
+    DatasetInfo,
+    PreferenceGroup,
+    fingerprint,
+    read_groups,
+    write_groups,
+    write_info,
+)
+from prefrm.winmatrix import Group
+from serving.bundles import BundleShelf, EngineOptions, name_bundle
+from serving.running import background
+from serving.server import JudgeServer
 from tests.hub import Hub, files_in, running_hub
 from tests.prefrm.judge.comparing import noise_verdicts
 
@@ -37,6 +51,29 @@ NAME = "some-org/judge"
 def hub(tmp_path: Path) -> Iterator[Hub]:
     with running_hub(tmp_path / "cache") as hub:
         yield hub
+
+
+@pytest.fixture
+def groups(png: Callable) -> list[PreferenceGroup]:
+    return [
+        PreferenceGroup(
+            id=f"g{n}",
+            prompt=f"p{n}",
+            images=(png(n), png(n + 10), png(n + 20)),
+            comparisons=(Comparison.preferred(0, 1), Comparison.preferred(2, 0)),
+        )
+        for n in range(3)
+    ]
+
+
+def push_groups(groups: list[PreferenceGroup], folder: Path, *held_out: str) -> str:
+    """Push a dataset whose splits have these groups; returns its name."""
+    splits = ("train", *sorted(held_out, reverse=True))
+    for split in splits:
+        write_groups([replace(group, id=f"{split} {group.id}") for group in groups], folder, split)
+    prints = {split: fingerprint(read_groups(folder, split)) for split in splits}
+    write_info(folder, DatasetInfo(recipe="pairs", options={}, fingerprints=prints))
+    return push_dataset(folder, "some-org/preferences").name
 
 
 def write(folder: Path, judge: Judge) -> Path:
@@ -203,6 +240,63 @@ def test_commands_take_the_name(hub: Hub, bundle: Path, tmp_path: Path, png: Cal
     assert f"{mine}: " in capsys.readouterr().err
     assert load_bundle(mine, "cpu").manifest.calibration != CALIBRATION
     assert read_manifest(bundle_folder(f"hf://{NAME}")) == read_manifest(bundle)
+
+
+def test_a_judge_and_a_dataset_of_the_hub_are_evaluated(
+    hub: Hub, bundle: Path, groups: list[PreferenceGroup], tmp_path: Path, capsys
+) -> None:
+    commit = push_bundle(bundle, NAME)
+    source = f"hf://{push_groups(groups, tmp_path / 'data', 'test', 'validation')}"
+    hub.pulled.clear()
+    out = tmp_path / "report"
+    told = ["--device", "cpu", "--json"]
+    assert run(["eval", f"hf://{NAME}@main", source, "--out", str(out), *told]) == 0
+    remote = json.loads(capsys.readouterr().out)
+    # Of the dataset, the split that is measured and the one that thresholds are tuned on.
+    assert {name for name in hub.pulled if name.endswith(("parquet", "dataset.json"))} == {
+        "dataset.json",
+        "test.parquet",
+        "validation.parquet",
+    }
+    here = str(bundle_folder(str(commit))), str(tmp_path / "data")
+    assert run(["eval", *here, "--out", str(out), *told]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == remote["metrics"]
+    assert run(["eval", f"hf://{NAME}", source, "--split", "dev", "--out", str(out), *told]) == 2
+    assert f"{source} has no split 'dev'; it has train, validation, test" in capsys.readouterr().err
+
+
+def test_a_judge_of_the_hub_is_exported(hub: Hub, bundle: Path, tmp_path: Path) -> None:
+    push_bundle(bundle, NAME)
+    assert run(["export", f"hf://{NAME}", "--to", "merged", "--out", str(tmp_path / "merged")]) == 0
+    assert load_bundle(tmp_path / "merged", "cpu").manifest.calibration == CALIBRATION
+    assert run(["export", f"hf://{NAME}@main", "--to", "triton", "--out", str(tmp_path / "triton")]) == 0
+    written = next((tmp_path / "triton").rglob(MANIFEST)).parent
+    assert read_manifest(written) == read_manifest(bundle)
+
+
+def test_a_judge_of_the_hub_is_served(hub: Hub, bundle: Path, png: Callable, tmp_path: Path) -> None:
+    push_bundle(bundle, NAME)
+    shelf = BundleShelf([name_bundle(f"mine:2=hf://{NAME}@main", "judge")], None, EngineOptions(device="cpu"))
+    (model,) = shelf.load_all()
+    group = Group(prompt="p", images=(png(0), png(1), png(2)))
+    with background(JudgeServer(model.scorer, model.info)) as at, connect(at.grpc_url) as remote:
+        assert read_manifest(bundle).digest in remote.identity()
+        (served,) = remote.score([group])
+    with prefrm.open_scorer(bundle, device="cpu") as local:
+        (expected,) = local.score([group])
+    assert (served.p == expected.p).all()
+
+
+def test_groups_of_the_hub_are_labelled_and_calibrate_a_judge(
+    hub: Hub, bundle: Path, groups: list[PreferenceGroup], tmp_path: Path, capsys
+) -> None:
+    source = f"hf://{push_groups(groups, tmp_path / 'data', 'validation')}"
+    out = tmp_path / "labels"
+    assert run(["label", str(bundle), source, "--out", str(out), "--device", "cpu"]) == 0
+    assert f"{len(groups)} groups, " in capsys.readouterr().out
+    told = ["--out", str(tmp_path / "mine"), "--device", "cpu", "--json"]
+    assert run(["calibrate", str(bundle), source, *told]) == 0
+    assert json.loads(capsys.readouterr().out)["split"] == "validation"
 
 
 def test_the_cache_is_not_amended(hub: Hub, bundle: Path) -> None:

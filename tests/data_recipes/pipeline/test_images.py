@@ -1,16 +1,20 @@
 """Images are found in folders and archives however their paths are written; broken ones are named."""
 
+import gc
+import gzip
 import os
+import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from data_recipes.pipeline.images import PackWriter, keep, reference
-from data_recipes.pipeline.stores import open_images
+from data_recipes.pipeline.stores import TarStream, open_images
+from data_recipes.readers.archives import tar_members
 from prefrm import media
-from prefrm.errors import ConfigError, DataError, MediaError
+from prefrm.errors import ConfigError, DataError, DatasetError, MediaError
 from tests.data_recipes.sources import BROKEN, build, groups_of, image, write_image, write_json, write_tar
 
 MEMBERS: Mapping[str, bytes] = {
@@ -50,6 +54,67 @@ def test_an_archive_is_a_store(tmp_path: Path, write: object) -> None:
         store.read("x/long.png")
 
 
+def damage(data: bytes) -> bytes:
+    """Other bytes in the place of the first member's."""
+    start = data.index(b"x/a.png") + len("x/a.png")
+    return data[:start] + bytes(20) + data[start + 20 :]
+
+
+def encrypt(data: bytes) -> bytes:
+    """The bits in both headers of the first member that call it encrypted."""
+    central = data.index(b"PK\x01\x02")
+    changed = bytearray(data)
+    changed[6] |= 1
+    changed[central + 8] |= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("spoil", [damage, encrypt])
+def test_a_member_of_a_zip_that_cannot_be_read_takes_its_own_judgements_alone(
+    tmp_path: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    path = zipped(tmp_path)
+    path.write_bytes(spoil(path.read_bytes()))
+    write_image(tmp_path / "c.png")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.write(tmp_path / "c.png", "x/c.png")
+    rows = [{"prompt": "x", "chosen": "x/b.png", "rejected": f"x/{name}.png"} for name in "ac"]
+    built = build("trl", tmp_path / "out", source=write_json(tmp_path / "rows.json", rows), images=path)
+    assert (built.groups, built.info.left_out) == ({"train": 1}, {"broken image": 1})
+    assert "x/a.png cannot be read from" in built.left_out[0]
+
+
+def test_what_a_tar_describes_at_length_is_not_read(tmp_path: Path) -> None:
+    """A header that `tarfile` would read whole: here a name of 2 MiB, compressed to 2 KiB."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**21
+    with gzip.open(tmp_path / "images.tar.gz", "wb") as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT) + b"x" * info.size)
+    stream = open_images(str(tmp_path / "images.tar.gz"))
+    assert isinstance(stream, TarStream)
+    with pytest.raises(DatasetError, match="a header has 2097152 bytes; the limit is 1048576"):
+        list(stream.members(lambda name: True))
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_several_tars_are_read_one_after_another(tmp_path: Path, ending: str) -> None:
+    for name in "ab":
+        write_tar(tmp_path / f"{name}.{ending}", {f"{name}.png": image(name)})
+    stream = open_images(str(tmp_path / f"*.{ending}"))
+    assert isinstance(stream, TarStream)
+    assert dict(stream.members(lambda name: True)) == {f"{name}.png": image(name) for name in "ab"}
+
+
+def test_the_members_of_a_tar_are_not_kept(tmp_path: Path) -> None:
+    files = {f"{n:05d}.png": b"" for n in range(2000)}
+    with open(write_tar(tmp_path / "images.tar.gz", files), "rb") as file:
+        members = tar_members([file], "images.tar.gz")
+        next(members)
+        assert sum(1 for _ in members) == 1999
+        gc.collect()
+        assert sum(isinstance(each, tarfile.TarInfo) for each in gc.get_objects()) < 10
+
+
 def test_a_folder_is_a_store_and_one_file_has_one_name(tmp_path: Path) -> None:
     write_image(tmp_path / "x" / "a.png")
     store = open_images(str(tmp_path))
@@ -61,6 +126,8 @@ def test_a_folder_is_a_store_and_one_file_has_one_name(tmp_path: Path) -> None:
     assert store.read(name) == image("a")
     beside = open_images("")
     assert beside.read(beside.name("a.png", tmp_path / "x")) == image("a")
+    with pytest.raises(DataError, match="relative to no folder on this machine; name it by --set images="):
+        beside.name("a.png", None)
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

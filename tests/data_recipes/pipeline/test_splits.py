@@ -64,6 +64,9 @@ def test_a_split_that_the_source_lacks_is_drawn_by_prompt(tmp_path: Path) -> Non
         split_of(p, {"validation": 0.3}, 0) == "validation" for p, *_ in pairs
     )
     assert sum(built.groups.values()) == 41
+    assert {name for name, counts in read_info(tmp_path / "out").splits.items() if counts.drawn} == {
+        "validation"
+    }
 
 
 def test_a_source_without_train_gives_none(tmp_path: Path) -> None:

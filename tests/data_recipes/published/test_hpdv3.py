@@ -82,3 +82,9 @@ def test_low_confidence_is_left_out_of_train_alone_and_images_may_be_in_a_compre
     }
     assert "pieces.tar.gz.* has no member images/broken.png" in built.left_out[0]
     assert built.info.splits["test"].groups == 1
+    # A file whose name tells no split is no test set.
+    (tmp_path / "train.json").rename(tmp_path / "mine.json")
+    built = build(
+        "hpdv3", tmp_path / "mine", source=tmp_path / "mine.json", images=pieces, min_confidence=0.98
+    )
+    assert built.info.left_out["low confidence"] == 2

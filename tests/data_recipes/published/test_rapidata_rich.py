@@ -55,3 +55,10 @@ def test_the_larger_variant_and_another_axis(tmp_path: Path) -> None:
         ("a cat", "a", "c"): (1.0, 1.0),
         ("a cat", "b", "c"): (1.0, 1.0),
     }
+
+
+def test_a_column_of_images_goes_before_one_of_their_names(tmp_path: Path) -> None:
+    rows = [{**row, "image_name": f"{n}.jpg", "sentence": row["prompt"]} for n, row in enumerate(ROWS[:2])]
+    source = write_parquet(tmp_path / "train-00000-of-00001.parquet", rows, ("image",))
+    build("rapidata_rich", tmp_path / "out", source=source)
+    assert preferences(tmp_path / "out", *"ab") == {("a cat", "a", "b"): (1.0, 1.0)}

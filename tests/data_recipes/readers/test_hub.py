@@ -5,9 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from data_recipes.plan import InterruptedBuild
 from data_recipes.readers import read_source
-from prefrm.errors import DatasetError
-from tests.data_recipes.sources import build, image, preferences, write_json, write_parquet, write_tar
+from prefrm.data import push_dataset
+from prefrm.errors import ConfigError, DatasetError
+from tests.data_recipes.sources import (
+    build,
+    image,
+    preferences,
+    write_image,
+    write_json,
+    write_jsonl,
+    write_parquet,
+    write_tar,
+)
 from tests.hub import Hub, running_hub
 
 
@@ -74,12 +85,92 @@ def test_json_beside_pieces_of_a_compressed_tar(hub: Hub, tmp_path: Path) -> Non
     hub.commit("datasets/org/hpdv3", folder)
     build("hpdv3", tmp_path / "out", source="hf://org/hpdv3")
     assert preferences(tmp_path / "out", "a", "b") == {("a cat", "a", "b"): (0.75, 4.0)}
+    with pytest.raises(ConfigError, match=r"hf://org/hpdv3 has no file \*\.zip; name its archives by"):
+        build("hpdv3", tmp_path / "zip", source="hf://org/hpdv3", images="hf://org/hpdv3/*.zip")
     cached = {path.name for path in (tmp_path / "cache").rglob("*")}
     assert "train.json" in cached
     assert not cached & {"images.tar.gz.00", "benchmark_Animals.json"}
 
 
+def test_the_webdataset_mirror_of_pickapic(hub: Hub, tmp_path: Path) -> None:
+    members = {
+        "0.jpg_0.jpg": image("a"),
+        "0.jpg_1.jpg": image("b"),
+        "0.label_0.txt": b"0.0",
+        "0.label_1.txt": b"1.0",
+        "0.original_prompt.txt": b"a cat",
+    }
+    write_tar(tmp_path / "repository" / "00000.tar", members)
+    hub.commit("datasets/org/mirror", tmp_path / "repository")
+    build("pickapic", tmp_path / "out", source="hf://org/mirror")
+    assert preferences(tmp_path / "out", "a", "b") == {("a cat", "a", "b"): (0.0, 1.0)}
+
+
+def test_columns_that_are_wanted_are_named_beside_those_that_are_there(hub: Hub, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "repository" / "train.parquet", [{"text": "a cat", "left": b"x"}])
+    hub.commit("datasets/org/other", tmp_path / "repository")
+    with pytest.raises(DatasetError, match=r"no column 'prompt'; .*; the columns of train are text, left"):
+        build("trl", tmp_path / "out", source="hf://org/other")
+
+
+def test_paths_in_a_dataset_of_the_hub_lead_into_its_repository(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And to no file of this machine, whatever somebody has written there."""
+    secret = write_image(tmp_path / "here" / "secret.png")
+    monkeypatch.chdir(secret.parent)
+    rows = [
+        {"prompt": "a cat", "chosen": "images/a.png", "rejected": "images/b.png"},
+        *(
+            {"prompt": "a cat", "chosen": "images/a.png", "rejected": name}
+            for name in (str(secret), "secret.png")
+        ),
+        {"prompt": "a cat", "chosen": "images/a.png", "rejected": "../here/secret.png"},
+    ]
+    folder = tmp_path / "repository"
+    write_jsonl(folder / "train.jsonl", rows)
+    for name in "ab":
+        write_image(folder / "images" / f"{name}.png")
+    hub.commit("datasets/org/paths", folder)
+    built = build("trl", tmp_path / "out", source="hf://org/paths")
+    assert preferences(tmp_path / "out", "a", "b") == {("a cat", "a", "b"): (1.0, 1.0)}
+    assert built.info.left_out == {"broken image": 3}
+    assert "hf://org/paths has no file secret.png" in "".join(built.left_out)
+
+
+def test_a_hub_that_does_not_answer_breaks_no_image(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "repository"
+    for name in "ab":
+        write_image(folder / f"{name}.png")
+    hub.commit("datasets/org/images", folder)
+    rows = [{"prompt": "a cat", "chosen": "a.png", "rejected": "b.png"}]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    hub.private.add("datasets/org/images")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    with pytest.raises(InterruptedBuild, match="run the same command again to go on"):
+        build("trl", tmp_path / "out", source=source, images="hf://org/images")
+    hub.private.clear()
+    build("trl", tmp_path / "out", source=source, images="hf://org/images")
+    assert preferences(tmp_path / "out", "a", "b") == {("a cat", "a", "b"): (1.0, 1.0)}
+
+
+def test_a_dataset_is_apart_from_one_on_the_hub(hub: Hub, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": prompt, "chosen": image(f"{n}a"), "rejected": image(f"{n}b")}
+        for n, prompt in enumerate("xy")
+    ]
+    build("trl", tmp_path / "first", source=write_parquet(tmp_path / "first.parquet", rows[:1]))
+    push_dataset(tmp_path / "first", "org/first")
+    source = write_parquet(tmp_path / "both.parquet", rows)
+    built = build("trl", tmp_path / "out", source=source, apart_from=["hf://org/first"])
+    assert built.info.left_out == {"also in hf://org/first": 1}
+    assert list(built.info.apart_from) == ["hf://org/first"]
+
+
 @pytest.mark.parametrize("source", ["hf://org/absent", "hf://org"])
 def test_what_the_hub_does_not_have_is_named(hub: Hub, source: str) -> None:
-    with pytest.raises(DatasetError, match=source):
+    with pytest.raises(DatasetError, match=source) as caught:
         read_source(source)
+    assert "\n" not in str(caught.value)

@@ -170,7 +170,9 @@ def test_the_split_of_a_file_by_its_name(path: str, split: str | None) -> None:
     assert named_split(path) == split
 
 
-def test_of_a_folder_one_format_and_the_files_of_splits_are_read(tmp_path: Path) -> None:
+def test_of_a_folder_one_format_and_the_files_of_splits_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in (
         "data/train-0.parquet",
         "data/train-1.parquet",
@@ -179,11 +181,19 @@ def test_of_a_folder_one_format_and_the_files_of_splits_are_read(tmp_path: Path)
     ):
         write_parquet(tmp_path / name, ROWS)
     write_json(tmp_path / "dataset_infos.json", ROWS)
+    # What systems and libraries keep beside files; rows of the last would count twice.
+    for name in ("data/._train-0.parquet", "__MACOSX/test-0.parquet", ".cache/train.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"not a parquet file")
+    (tmp_path / "data" / "cache-0f.arrow").write_bytes(b"of Dataset.map")
     parts = read_source(str(tmp_path))
     assert [(part.name, part.split) for part in parts] == [
         ("data/test-0.parquet", "test"),
         ("data/train-0.parquet", "train"),
         ("data/train-1.parquet", "train"),
+    ]
+    assert caplog.messages == [
+        f"{tmp_path}: not read, because their names tell no split that is wanted: data/extra-0.parquet"
     ]
     assert [part.split for part in read_source(str(tmp_path), splits={})] == [None] * 4
     assert [part.name for part in read_source(str(tmp_path), files="*.json")] == ["dataset_infos.json"]

@@ -1,5 +1,7 @@
 """Each published definition on a few groups, worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from prefrm.eval import (
     choose_definitions,
     published_accuracies,
 )
-from prefrm.records import Comparison, DatasetInfo
+from prefrm.records import Comparison, DatasetInfo, SplitCounts
 from prefrm.winmatrix import WinMatrix
 
 THRESHOLDS = Thresholds(split="validation", pairs=9, half_tie=0.2, tie_calibrated=0.0)
@@ -119,6 +121,14 @@ def test_a_dataset_is_shown_beside_what_is_published_on_it() -> None:
     assert choose_definitions((), info("pickapic", evaluation="unique"), fitted=False) == ()
     assert choose_definitions(("mmrb2",), info("hpdv3")) == ("mmrb2",)
     assert choose_definitions((), None) == ()
+
+
+def test_a_test_split_of_ones_own_is_in_no_published_column() -> None:
+    """As of a train file alone, of which prompts are held out."""
+    counts = SplitCounts(groups=1, candidates=2, strict=1, ties=0)
+    for drawn, expected in ((False, ("hpdv3",)), (True, ())):
+        splits = {"test": replace(counts, drawn=drawn), "validation": replace(counts, drawn=True)}
+        assert choose_definitions((), replace(info("hpdv3"), splits=splits)) == expected
 
 
 def test_a_definition_that_cannot_be_computed_is_refused() -> None:

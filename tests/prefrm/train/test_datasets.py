@@ -10,9 +10,18 @@ from typing import Any
 import pytest
 
 from prefrm.bundle import read_manifest
+from prefrm.data import push_dataset
 from prefrm.errors import ConfigError, DatasetError
 from prefrm.judge import JudgeSpec
-from prefrm.records import PreferenceGroup, comparisons_from_ranking, fingerprint, read_groups, write_groups
+from prefrm.records import (
+    DatasetInfo,
+    PreferenceGroup,
+    comparisons_from_ranking,
+    fingerprint,
+    read_groups,
+    write_groups,
+    write_info,
+)
 from prefrm.train import (
     AdapterConfig,
     CheckpointConfig,
@@ -23,8 +32,9 @@ from prefrm.train import (
     run,
 )
 from prefrm.train.collate import GroupCollator
-from prefrm.train.datasets import data_fingerprint, survey_data
+from prefrm.train.datasets import data_fingerprint, local_data, survey_data
 from prefrm.train.trainer import JudgeTrainer
+from tests.hub import running_hub
 
 
 @pytest.fixture
@@ -146,3 +156,31 @@ def test_another_mix_is_another_run(config: TrainConfig, monkeypatch: pytest.Mon
     (mix,) = config.data.mix
     with pytest.raises(ConfigError, match=r"data\.mix was .*'weight': 2\.0.* and is .*'weight': 1\.0"):
         run(replace(config, data=replace(config.data, mix=(replace(mix, weight=1.0),))), resume=True)
+
+
+def test_datasets_of_the_hub_are_those_that_were_pushed(
+    config: TrainConfig, pairs: Path, tmp_path: Path
+) -> None:
+    """Their surveys are kept in the run's folder, and not in the Hub's cache."""
+    names = {}
+    for name, folder in (("ranked", config.data.path), ("pairs", pairs)):
+        prints = {path.stem: fingerprint(read_groups(folder, path.stem)) for path in folder.glob("*.parquet")}
+        write_info(folder, DatasetInfo(recipe="pairs", options={}, fingerprints=prints))
+        names[name] = Path(f"hf://some-org/{name}")  # as a configuration has it
+    mix = tuple(replace(one, path=names["pairs"]) for one in config.data.mix)
+    with running_hub(tmp_path / "cache") as hub:
+        push_dataset(config.data.path, "some-org/ranked")
+        push_dataset(pairs, "some-org/pairs")
+        hub.pulled.clear()
+        data = local_data(replace(config.data, path=names["ranked"], mix=mix))
+    assert sorted(hub.pulled) == [
+        *["dataset.json"] * 2,
+        "learn.parquet",
+        "train.parquet",
+        "validation.parquet",
+    ]
+    surveys = survey_data(data, tmp_path / "run" / "data")
+    assert surveys == survey_data(config.data, tmp_path / "other")
+    assert not list((tmp_path / "cache").rglob(".prefrm"))
+    with running_hub(tmp_path / "empty"), pytest.raises(DatasetError, match="the Hub has no such dataset"):
+        local_data(replace(config.data, path=names["ranked"]))
