@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -220,7 +220,7 @@ def _bytes(value: Any) -> int:
     """Bytes of the images in a row."""
     if isinstance(value, bytes):
         return len(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):  # `Mapping` takes longer to ask for
         return sum(map(_bytes, value.values()))
     return sum(map(_bytes, value)) if isinstance(value, list) else 0
 
