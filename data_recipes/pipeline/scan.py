@@ -1,4 +1,4 @@
-"""The first pass: every row of a source becomes entries of the spool, every image is decoded and hashed."""
+"""The first pass: every row of a source becomes entries of the spool, every image is checked and hashed."""
 
 import json
 import math
@@ -137,7 +137,7 @@ class ImageReader:
         try:
             data = self.images.read(name)
             if (place := self.images.place(name)) is not None and media.convert(data) is data:
-                media.decode(data)
+                media.verify(data)
                 return Kept(digest=media.digest(data), file=place[0], offset=place[1], length=len(data))
         except MediaError as error:
             return broken(error, name)
