@@ -94,7 +94,7 @@ class Context:
     Attributes:
         seed: equal seeds build equal datasets.
         folder: for files that a build which is killed leaves to the next one.
-        processes: how many decode and hash images.
+        processes: how many check and hash images.
         apart_from: datasets, folders or on the Hub, that must share nothing with this one.
         progress: called as the work goes on.
         stack: closes files when the build ends.

@@ -40,6 +40,7 @@ __all__ = [
     "read",
     "read_bytes",
     "upright",
+    "verify",
 ]
 
 CONVERTED_FORMATS = ("GIF", "BMP", "TIFF", "AVIF")
@@ -85,6 +86,8 @@ BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC"}
 LISTED_BRANDS_BYTES = 64
 # Side of the tiles in which transparency is composited.
 TILE = 512
+# Side of the blocks of a JPEG, of which a decoder can make one pixel each.
+JPEG_BLOCK = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,10 +206,23 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
     """
     image, needed = _opened(data, limits)
     with image, _pixel_errors():
-        if needed.orientation is not None:
-            image.getexif()[ExifTags.Base.Orientation] = needed.orientation
-        upright = _eight_bit(_upright(image))
-        return _over_white(upright) if upright.has_transparency_data else upright.convert("RGB")
+        return _rgb(image, needed.orientation)
+
+
+def verify(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+    """Raise as `decode` does, in half of its time: a JPEG is read to its end, but decoded at an eighth of its
+    size.
+
+    Raises:
+        MediaError: as `decode`.
+    """
+    image, needed = _opened(data, limits)
+    with image, _pixel_errors():
+        if image.format == "JPEG":
+            image.draft(None, (max(1, image.width // JPEG_BLOCK), max(1, image.height // JPEG_BLOCK)))
+            image.load()
+        else:
+            _rgb(image, needed.orientation)
 
 
 def encode_png(image: Image.Image, *, level: int = 6) -> bytes:
@@ -235,6 +251,19 @@ def upright(data: bytes) -> bytes:
         MediaError: its metadata turns it and it cannot be decoded.
     """
     return data if essence(data).orientation in (None, UPRIGHT) else encode_png(decode(data))
+
+
+def _rgb(image: Image.Image, orientation: int | None) -> Image.Image:
+    """The picture of an opened file, decoded; `orientation` is that of its `Essence`."""
+    # Looking for metadata that was left out takes a tenth of the time of a small image.
+    if orientation == UPRIGHT:
+        image.load()
+    else:
+        if orientation is not None:
+            image.getexif()[ExifTags.Base.Orientation] = orientation
+        image = _upright(image)
+    pixels = _eight_bit(image)
+    return _over_white(pixels) if pixels.has_transparency_data else pixels.convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:

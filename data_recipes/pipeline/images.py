@@ -52,10 +52,10 @@ def reference(image: ImageRef) -> bytes | str:
 
 
 def keep(data: bytes, pack: "PackWriter", name: str = "") -> Kept:
-    """Check an image by decoding it, and append it to a pack; `name` is its path, if it has one."""
+    """Check that an image can be decoded, and append it to a pack; `name` is its path, if it has one."""
     try:
         data = media.convert(data)
-        media.decode(data)
+        media.verify(data)
     except MediaError as error:
         return broken(error, name)
     return pack.add(data)

@@ -19,8 +19,13 @@ from prefrm.records import prompt_key
 
 __all__ = ["Entry", "Spool"]
 
-# One build at a time. A commit reaches the disk with the next checkpoint: a kill loses nothing.
-PRAGMAS = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+# One build at a time. A commit reaches the disk with the next checkpoint: a kill loses nothing. Digests come
+# in no order, so each commit changes pages all over their index: they are kept in memory, and a checkpoint
+# waits for 64 MB of them.
+PRAGMAS = """
+PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
+PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 16384;
+"""
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE part (id INTEGER PRIMARY KEY, rows INTEGER);
@@ -139,28 +144,21 @@ class Spool:
     ) -> None:
         """Commit the entries of the next `rows` rows of a part, and the images that stood in them."""
         with self.transaction():
-            for name, kept in images.items():
-                self._settle_image(name, kept)
-            for entry in entries:
-                self.db.execute(
-                    "INSERT INTO statement (name, prompt, split, first, second, value, weight, cluster, tags,"
-                    " reason, detail, family) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        entry.name,
-                        None if entry.prompt is None else self._prompt(entry.prompt),
-                        split,
-                        self._image(entry.first),
-                        self._image(entry.second),
-                        *entry[4:],
-                    ),
-                )
+            numbers = {name: self._image(name, kept) for name, kept in images.items()}
+            self.db.executemany(
+                "INSERT INTO statement (name, prompt, split, first, second, value, weight, cluster, tags,"
+                " reason, detail, family) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [self._row(entry, split, numbers) for entry in entries],
+            )
             self.db.execute("INSERT OR REPLACE INTO part VALUES (?, ?)", (part, self.rows_done(part) + rows))
 
     def add_images(self, images: Mapping[str, Kept]) -> None:
         """Commit images that entries name."""
         with self.transaction():
-            for name, kept in images.items():
-                self._settle_image(name, kept)
+            self.db.executemany(
+                "UPDATE image SET digest = ?, file = ?, offset = ?, length = ?, problem = ? WHERE name = ?",
+                [(*_facts(kept), name) for name, kept in images.items()],
+            )
 
     def count_unread(self) -> int:
         """How many images are named and not yet read."""
@@ -221,25 +219,43 @@ class Spool:
     def _prompt(self, text: str) -> int:
         key = prompt_key(text)
         if (number := self._prompts.get(key)) is None:
-            self.db.execute("INSERT OR IGNORE INTO prompt (key, text) VALUES (?, ?)", (key, text))
-            number = int(self.db.execute("SELECT id FROM prompt WHERE key = ?", (key,)).fetchone()[0])
+            new = self.db.execute("INSERT OR IGNORE INTO prompt (key, text) VALUES (?, ?)", (key, text))
+            number = self._number(new, "SELECT id FROM prompt WHERE key = ?", key)
             if len(self._prompts) >= RECENT:
                 self._prompts.clear()
             self._prompts[key] = number
         return number
 
-    def _image(self, name: str | None) -> int | None:
-        if name is None:
-            return None
-        self.db.execute("INSERT OR IGNORE INTO image (name) VALUES (?)", (name,))
-        return int(self.db.execute("SELECT id FROM image WHERE name = ?", (name,)).fetchone()[0])
+    def _row(self, entry: Entry, split: str | None, numbers: dict[str, int]) -> tuple[Any, ...]:
+        """An entry as the database holds it; `numbers` are those of images, and grow."""
+        for name in (entry.first, entry.second):
+            if name is not None and name not in numbers:
+                numbers[name] = self._image(name, None)
+        prompt = None if entry.prompt is None else self._prompt(entry.prompt)
+        first, second = (None if n is None else numbers[n] for n in (entry.first, entry.second))
+        return (entry.name, prompt, split, first, second, *entry[4:])
 
-    def _settle_image(self, name: str, kept: Kept) -> None:
-        self.db.execute("INSERT OR IGNORE INTO image (name) VALUES (?)", (name,))
-        self.db.execute(
-            "UPDATE image SET digest = ?, file = ?, offset = ?, length = ?, problem = ? WHERE name = ?",
-            (kept.digest or None, kept.file, kept.offset, kept.length, kept.problem or None, name),
+    def _image(self, name: str, kept: Kept | None) -> int:
+        """The number of an image. One that stands in rows is what it was when it stands in another."""
+        new = self.db.execute(
+            "INSERT OR IGNORE INTO image (name, digest, file, offset, length, problem)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (name, *_facts(kept)),
         )
+        return self._number(new, "SELECT id FROM image WHERE name = ?", name)
+
+    def _number(self, new: sqlite3.Cursor, find: str, name: str) -> int:
+        """The id of a row that was inserted, or else of the one that was there before."""
+        if new.rowcount and new.lastrowid is not None:
+            return new.lastrowid
+        return int(self.db.execute(find, (name,)).fetchone()[0])
+
+
+def _facts(kept: Kept | None) -> tuple[Any, ...]:
+    """Digest, file, offset, length and problem; all None of an image that was not read yet."""
+    if kept is None:
+        return (None,) * 5
+    return kept.digest or None, kept.file, kept.offset, kept.length, kept.problem or None
 
 
 UNREAD = "digest IS NULL AND problem IS NULL"

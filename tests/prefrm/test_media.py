@@ -128,6 +128,48 @@ def test_a_truncated_image_passes_no_decoding(format):
         decode(whole[: len(whole) // 2])
 
 
+def raises(check, data):
+    try:
+        check(data)
+    except MediaError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (8, 8), (40, 33)])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGB", {}),
+        ("RGB", {"progressive": True}),
+        ("RGB", {"quality": 100, "subsampling": 0}),
+        ("RGB", {"keep_rgb": True}),
+        ("RGB", {"restart_marker_blocks": 1}),
+        ("L", {}),
+        ("CMYK", {"progressive": True}),
+    ],
+)
+def test_a_jpeg_passes_verification_if_it_can_be_decoded(mode, options, size):
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    whole = encoded(Image.fromarray(noise).convert(mode), "JPEG", **options)
+    assert not raises(media.verify, whole)
+    cut = [whole[:length] for length in range(0, len(whole), max(1, len(whole) // 60))]
+    places = np.random.default_rng(1).integers(2, len(whole), 60)
+    damaged = [whole[:n] + bytes([whole[n] ^ (1 << n % 8)]) + whole[n + 1 :] for n in places]
+    seen = [raises(media.verify, data) for data in cut + damaged]
+    assert seen == [raises(decode, data) for data in cut + damaged]
+    assert any(seen)
+
+
+@pytest.mark.parametrize(
+    ("format", "mode"), [("PNG", "RGBA"), ("PNG", "I;16"), ("PNG", "P"), ("WEBP", "RGB")]
+)
+def test_an_image_of_another_format_is_verified_by_decoding_it(format, mode):
+    whole = encoded(Image.new(mode, (8, 8)), format)
+    for data in (whole, whole[: len(whole) // 2], b"", b"GIF89a"):
+        assert raises(media.verify, data) == raises(decode, data) == (data != whole)
+
+
 def test_transparency_is_laid_over_white():
     clear, half = (255, 0, 0, 0), (255, 0, 0, 128)
     image = Image.new("RGBA", (2, 1), clear)

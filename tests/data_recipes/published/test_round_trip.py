@@ -1,97 +1,57 @@
-"""The shapes world, written in the schema of each source and built again, says what the oracle said."""
+"""The shapes world, written in the schema of each source and built again, says what was said of each pair."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from data_recipes.registry import RECIPES
 from prefrm import media
-from prefrm.records import PreferenceGroup, read_groups
-from tests.data_recipes.sources import build, write_json, write_parquet
+from prefrm.records import SPLITS, PreferenceGroup, read_groups
+from tests.data_recipes import exports
+from tests.data_recipes.exports import said
+from tests.data_recipes.sources import build, groups_of
 
-Said = dict[tuple[str, str, str], float]
-
-
-def said(groups: Sequence[PreferenceGroup]) -> Said:
-    """(prompt, lower digest, higher digest) -> P(the first is preferred); equal images are left out."""
-    found: Said = {}
-    for group in groups:
-        digests = [media.digest(image or b"") for image in group.images]
-        for c in group.comparisons:
-            one = c if digests[c.i] < digests[c.j] else c.swapped()
-            if digests[c.i] != digests[c.j]:
-                found[group.prompt, digests[one.i], digests[one.j]] = one.p
-    return found
+Groups = dict[str, list[PreferenceGroup]]
 
 
-def pairs_of(groups: Sequence[PreferenceGroup]) -> list[tuple[str, bytes, bytes, float]]:
-    """(prompt, preferred image or either of a tie, the other, p)."""
-    return [
-        (g.prompt, g.images[c.i] or b"", g.images[c.j] or b"", c.p)
-        for g in groups
-        for one in g.comparisons
-        for c in [one if one.p >= 0.5 else one.swapped()]
-    ]
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Groups:
+    """With flipped labels in train: not everything is a ranking, and groups of one prompt may disagree."""
+    out = tmp_path_factory.mktemp("shapes")
+    RECIPES["shapes"].build(out, train=48, validation=6, test=12, flip=0.2)
+    return {split: list(read_groups(out, split)) for split in SPLITS}
 
 
-def save(folder: Path, image: bytes) -> str:
-    path = folder / "images" / f"{media.digest(image)}.png"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(image)
-    return f"images/{path.name}"
-
-
-def pickapic(folder: Path, groups: Sequence[PreferenceGroup]) -> Path:
-    rows = [
-        {"caption": prompt, "jpg_0": b, "jpg_1": a, "label_0": 1 - p, "label_1": p, "has_label": True}
-        for prompt, a, b, p in pairs_of(groups)
-    ]
-    return write_parquet(folder / "train-00000-of-00001.parquet", rows)
-
-
-def hpdv3(folder: Path, groups: Sequence[PreferenceGroup]) -> Path:
-    rows = [
-        {
-            "prompt": prompt,
-            "path1": save(folder, a),
-            "path2": save(folder, b),
-            "choice_dist": [3, 3] if p == 0.5 else None,
-        }
-        for prompt, a, b, p in pairs_of(groups)
-    ]
-    return write_json(folder / "train.json", rows)
-
-
-def imagereward(folder: Path, groups: Sequence[PreferenceGroup]) -> Path:
-    rows: list[dict[str, Any]] = []
-    for group in groups:
-        order = sorted(set(group.quality or ()), reverse=True)
-        paths = [save(folder, image or b"") for image in group.images]
-        ranking = [order.index(score) + 1 for score in group.quality or ()]
-        rows.append({"id": group.id, "prompt": group.prompt, "generations": paths, "ranking": ranking})
-    return write_json(folder / "train.json", rows)
-
-
-def trl(folder: Path, groups: Sequence[PreferenceGroup]) -> Path:
-    rows = [{"prompt": q, "chosen": a, "rejected": b} for q, a, b, p in pairs_of(groups) if p != 0.5]
-    return write_parquet(folder / "train.parquet", rows, images=("chosen", "rejected"))
-
-
-@pytest.mark.parametrize("write", [pickapic, hpdv3, imagereward, trl])
+@pytest.mark.parametrize(
+    ("export", "splits", "votes", "ties"),
+    [
+        (exports.pickapic, SPLITS, 1, True),
+        (exports.hpdv3, ("train", "test"), 2, True),
+        (exports.imagereward, SPLITS, 1, True),
+        (exports.trl, SPLITS, 1, False),
+    ],
+)
 def test_what_was_exported_is_built_again(
-    tmp_path: Path, write: Callable[[Path, Sequence[PreferenceGroup]], Path]
+    tmp_path: Path,
+    direct: Groups,
+    export: Callable[[Path, exports.Splits], Path],
+    splits: tuple[str, ...],
+    votes: int,
+    ties: bool,
 ) -> None:
-    RECIPES["shapes"].build(tmp_path / "shapes", train=24, validation=6, test=6, flip=0.0)
-    groups = list(read_groups(tmp_path / "shapes", "train"))
-    (tmp_path / "in").mkdir()
-    build(write.__name__, tmp_path / "out", source=write(tmp_path / "in", groups))
-    again = list(read_groups(tmp_path / "out", "train"))
-    wanted = {key: p for key, p in said(groups).items() if p != 0.5 or write is not trl}
-    assert said(again) == wanted
-    assert {0.0, 1.0} <= set(wanted.values())
-    assert all(
-        a < b for group in again for a, b in pairwise(media.digest(image or b"") for image in group.images)
-    )
+    source = export(tmp_path / "in", direct)
+    built = build(export.__name__, tmp_path / "out", source=source)
+    assert tuple(built.groups) == splits
+    again = {split: groups_of(tmp_path / "out", split) for split in splits}
+    wanted = {split: said(direct[split], votes=votes, ties=ties) for split in splits}
+    # What shares an image with what is held out is left out.
+    held: set[str] = set()
+    for split in sorted(splits, key=("test", "validation", "train").index):
+        kept = {key: each for key, each in wanted[split].items() if not held & set(key)}
+        assert said(again[split]) == kept
+        held |= {digest for key in kept for digest in key[1:]}
+    assert {p for p, _ in said(again["train"]).values()} >= {0.0, 1.0}
+    for group in again["train"]:
+        assert all(a < b for a, b in pairwise(media.digest(image or b"") for image in group.images))
