@@ -1,15 +1,20 @@
 """The settings that a method of training a flow policy consists of. No torch.
 
-A published method is a `Method`: one row of these settings (`prefrm.flow.methods`), over pieces that all rows
-share. Notation: s in [0, 1] is the noise level (1 is pure noise), a rollout goes through T steps s_0 = 1 > ... >
-s_T = 0, step i from s_i to s_(i+1); v = dx/ds is the velocity, and K samples of one prompt are a group.
+A published method is a `Method`: one row of these settings (`prefrm.flow.methods`) over pieces that all rows
+share. Notation: s in [0, 1] is the noise level (1 is pure noise); a rollout takes T steps along the grid
+s_0 = 1 > ... > s_T = 0, step i from s_i to s_(i+1); v = dx/ds is the velocity; K samples of a prompt are a
+group.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from prefrm.config import from_mapping, to_mapping
+from prefrm.errors import ConfigError
+from prefrm.rewards.chain import AdvantageChain, GroupKey
 
 __all__ = [
-    "Advantage",
     "Kernel",
     "Likelihood",
     "Method",
@@ -17,25 +22,27 @@ __all__ = [
     "Regularizer",
     "Rollout",
     "StochasticSteps",
+    "with_settings",
 ]
 
 Kernel = Literal["ode", "flow", "dance", "cps", "ddim"]
-Key = Literal["prompt", "prompt_step", "prompt_seed_step"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StochasticSteps:
-    """Which of the steps 0 .. T-2 are stochastic and trained in an iteration; the last one never is.
+    """Which of the steps 0 .. T-2 are stochastic and trained in an iteration; the last step never is.
 
     Attributes:
-        rule: "none"; "all"; "random", a window of `count` at a random start; "sliding", a window of `count` that
-            moves on by `stride` every `every` iterations and starts over at the end; "each", every step in turn
-            with a rollout of its own from a shared trunk; "shared", one random step for all samples.
-        count: steps of a window.
-        stride: steps by which a sliding window moves.
-        every: iterations after which it moves.
-        within: share of the steps, from the first one, in which a window starts, in (0, 1].
-        trained: share of the stochastic steps that each sample is trained on, drawn at random, in (0, 1].
+        rule: "none"; "all"; "random", a window of `count` at a random start; "sliding", a window of `count`
+            that advances by `stride` every `every` iterations and restarts at step 0 when it reaches the end;
+            "each", every step in turn with a rollout of its own from a shared trunk; "shared", one random
+            step for all samples.
+        count: steps of a window, >= 1.
+        stride: steps by which a sliding window advances, >= 1.
+        every: iterations after which it advances, >= 1.
+        within: share of the T steps, from step 0 on, that "random" and "shared" draw from, in (0, 1].
+        trained: share of the stochastic steps (or chunks) that each sample is trained on, drawn at random, in
+            (0, 1]; at least one is.
     """
 
     rule: Literal["none", "all", "random", "sliding", "each", "shared"] = "all"
@@ -45,27 +52,37 @@ class StochasticSteps:
     within: float = 1.0
     trained: float = 1.0
 
+    def __post_init__(self) -> None:
+        for name in ("count", "stride", "every"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("within", "trained"):
+            _require(0 < getattr(self, name) <= 1, name, "in (0, 1]", getattr(self, name))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """How a group's samples come about.
+    """How the samples of a group are drawn.
 
     Attributes:
-        kernel: of the stochastic steps; all others are Euler steps of the ODE.
-        noise: its noise level: a of "flow" and "cps", eta of "dance" and "ddim".
-        stochastic: which steps.
-        branches: children of each node at the first stochastic steps, in order: (2, 2, 2, 2) is a binary tree of
-            depth four. Empty: every sample has a path of its own. With the rule "each": children at each step.
-        branch_noise: noise levels by depth, instead of `noise`; empty: all alike.
+        kernel: transition of the stochastic steps; all other steps are Euler steps of the ODE.
+        noise: its noise level: a of "flow", a in (0, 1] of "cps", eta of "dance", eta in (0, 1] of "ddim".
+        stochastic: which steps are stochastic.
+        branches: children of each node at the first stochastic steps, in order: (2, 2, 2, 2) is a binary tree
+            of depth four. Empty: every sample has a path of its own. With the rules "each" and "shared":
+            children of a trunk at the stochastic step.
+        branch_noise: noise levels by depth of the tree, in place of `noise`; empty: all alike.
         same_noise: the samples of a group start from the same noise.
         key: what samples are compared within: those of a prompt, of a prompt and a step, or of a prompt, an
             initial noise and a step.
-        explore: cheap samples per kept sample that are scored first, with half the steps; 1 explores nothing.
-        keep_best: of a group, or of what was explored, how many of the best are trained on; 0 with
+        explore: cheap samples (half the steps) that are scored per sample that is kept; the kept ones are
+            drawn again from the same seeds at full cost. 1 explores nothing.
+        keep_best: of a group, or of what was explored, how many of the best are trained on; 0 together with
             `keep_worst` 0 keeps all.
         keep_worst: how many of the worst.
-        condition_noise: standard deviation, relative to that of the prompt's embedding, of a perturbation with
-            which samples are drawn and which the update does not see.
+        condition_noise: standard deviation, relative to that of the prompt's embedding, of a perturbation
+            that the rollout sees and the update does not.
+        condition_span: the perturbation fades from full strength at s = 1 to none at s = 1 - condition_span,
+            in (0, 1] (`steps.condition_strength`).
     """
 
     kernel: Kernel = "ode"
@@ -74,48 +91,34 @@ class Rollout:
     branches: tuple[int, ...] = ()
     branch_noise: tuple[float, ...] = ()
     same_noise: bool = False
-    key: Key = "prompt"
+    key: GroupKey = "prompt"
     explore: int = 1
     keep_best: int = 0
     keep_worst: int = 0
     condition_noise: float = 0.0
+    condition_span: float = 1.0
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advantage:
-    """From the rewards of groups to advantages: a chain, in this order.
-
-    Attributes:
-        center: subtract the group's mean.
-        power: sign(x) |x|^power of what is centered.
-        scale: divide by the standard deviation of the "group" or of the "batch", or by nothing.
-        ddof: of that standard deviation.
-        eps: added to it.
-        combine: of several rewards: "sum" of weighted rewards first, "normalized" sum after each is centered and
-            scaled by itself, or "vote": pairs are decided by the weighted majority of the rewards.
-        signed: map a win rate r to 2 r - 1 first, which needs neither centering nor scaling.
-        soft_clip: eta tanh(x / eta); None is off.
-        clip: clamp to [-clip, clip]; None is off.
-        divide: divide by this at the end (5 with `clip` 5 gives [-1, 1]).
-        diversity: weight of a sample's mean perceptual distance to its group, added to the reward.
-        keep: "all", only the "positive", only the "negative", or 1 for the "best" of a group and 0 for others.
-        objective_weights: by reward name, a weight for each of equal parts of the steps: per-step weights of
-            objectives; empty: the run's weights at every step.
-    """
-
-    center: bool = True
-    power: float = 1.0
-    scale: Literal["group", "batch", "none"] = "group"
-    ddof: Literal[0, 1] = 1
-    eps: float = 1e-8
-    combine: Literal["sum", "normalized", "vote"] = "sum"
-    signed: bool = False
-    soft_clip: float | None = None
-    clip: float | None = 5.0
-    divide: float = 1.0
-    diversity: float = 0.0
-    keep: Literal["all", "positive", "negative", "best"] = "all"
-    objective_weights: tuple[tuple[float, ...], ...] = ()
+    def __post_init__(self) -> None:
+        stochastic = self.stochastic.rule != "none"
+        if stochastic != (self.kernel != "ode"):
+            raise ConfigError(
+                f"kernel {self.kernel!r} does not fit the rule {self.stochastic.rule!r}: "
+                'the kernel "ode" goes with the rule "none", every other kernel with stochastic steps'
+            )
+        for noise in (self.noise, *self.branch_noise) if stochastic else ():
+            # sin(a pi / 2) decreases again beyond a = 1, and ddim's c would be imaginary.
+            bounded = self.kernel in ("cps", "ddim")
+            _require(noise > 0 and (noise <= 1 or not bounded), f"noise of {self.kernel}", "in (0, 1]", noise)
+        _require(all(k >= 1 for k in self.branches), "branches", "at least 1 each", self.branches)
+        _require(
+            len(self.branch_noise) in (0, len(self.branches)),
+            "branch_noise",
+            "one a level",
+            self.branch_noise,
+        )
+        _require(self.explore >= 1, "explore", "at least 1", self.explore)
+        _require(min(self.keep_best, self.keep_worst) >= 0, "keep_best, keep_worst", "at least 0", "less")
+        _require(0 < self.condition_span <= 1, "condition_span", "in (0, 1]", self.condition_span)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,23 +126,32 @@ class Likelihood:
     """What stands for a sample's log-likelihood.
 
     Attributes:
-        kind: "transition", the log-probability of recorded stochastic steps; "matching", minus the error of the
-            velocity at noised copies of the sample.
-        times: of matching, how many noise levels of the sampler's own grid a sample is trained at; 0 is all but
-            the last.
-        weight: of matching, by the noise level: "uniform", "t", "t2", "ghuber" (AWM), "self" (V-GRPO and
-            DiffusionNFT: the error in x0 over its own mean absolute value).
-        shared_noise: of matching, one draw of noise and noise level for a whole group.
-        chunks: lengths of runs of steps that share one mean log-probability; empty: each step by itself.
-        reduce: of matching, "each" noise level has a loss, or their "mean" log-likelihood has one.
+        kind: "transition", the log-probability of recorded stochastic steps; "matching", minus the error of
+            the velocity at noised copies of the sample.
+        times: of matching, how many noise levels of the sampler's own grid each sample is trained at, one
+            drawn from each of equal parts of the grid; 0 takes all levels but the last one.
+        skip_first: of matching, leave out s = 1.
+        weight: of matching, of the squared error at a noise level s: "uniform"; "t", s; "t2", s^2; "ghuber",
+            AWM's generalized Huber function; "self", of V-GRPO and DiffusionNFT: the squared error in x0 over
+            its own mean absolute value.
+        shared_noise: of matching, one draw of noise and noise levels for a whole group.
+        chunks: which steps (or noise levels) share one log-probability, and so one loss: "each" step by
+            itself, "all" together, or the lengths of consecutive runs, scaled to the steps that there are.
+        reduce: a chunk's log-probability is the "mean" or the "sum" of its steps'.
     """
 
     kind: Literal["transition", "matching"] = "transition"
     times: int = 0
+    skip_first: bool = False
     weight: Literal["uniform", "t", "t2", "ghuber", "self"] = "uniform"
     shared_noise: bool = False
-    chunks: tuple[int, ...] = ()
-    reduce: Literal["each", "mean"] = "each"
+    chunks: Literal["each", "all"] | tuple[int, ...] = "each"
+    reduce: Literal["mean", "sum"] = "mean"
+
+    def __post_init__(self) -> None:
+        _require(self.times >= 0, "times", "at least 0", self.times)
+        if not isinstance(self.chunks, str):
+            _require(min(self.chunks, default=0) >= 1, "chunks", "lengths of at least 1", self.chunks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,22 +159,29 @@ class Objective:
     """What is minimized.
 
     Attributes:
-        kind: "clipped_ratio"; "least_squares" in v - v_old; "balance" (a target softmax over a group's leaves);
-            "weighted" error; "dpo" on a group's best and worst; "gradient" of a differentiable scorer.
-        clip: of the ratio, around 1.
+        kind: "clipped_ratio"; "least_squares" in v - v_old; "balance", the clipped ratio towards a softmax of
+            the rewards over a group's leaves; "weighted" error; "dpo" within a group; "gradient" of a
+            differentiable scorer.
+        clip: the ratio is clamped to [1 - clip, 1 + clip]; 1 or more is off for an on-policy update.
         guard: GRPO-Guard's normalized ratio.
-        trust: Flow-DPPO: instead of clipping, drop terms whose divergence from the old policy is above this and
-            that move further away; None is off.
+        trust: Flow-DPPO: instead of clipping, drop terms whose divergence from the old policy is at least
+            this and that move further away; None is off.
         kappa: of least squares: A 2 <e, d> + (kappa A + lam) |d|^2 with d = v - v_old, e = v_old - target.
-        lam: of least squares.
+        lam: of least squares, > 0 with the likelihood weight "self".
         beta: inverse temperature of "dpo" and "balance".
-        step_weight: "one", "std" of the step, "inverse_gradient" 1 / w_s, or "inverse_dt"; scaled to mean 1.
-        step_weights: further weights by step, of any length, interpolated; empty: none (OTCA).
-        data_weight: of the matching error on images of the user's own (`data` of the configuration).
-        pixel_map: weight the squares of a log-probability by a map over pixels (ViPO).
-        gradient: "refl", "draft" through the last `depth` steps, "leap" of two jumps, or "adjoint" (closed form).
-        depth: steps that "draft" goes back.
-        strength: weight of the reward's gradient.
+        step_weight: "one"; "std", of the transition; "inverse_gradient", 1 / w_s with the gradient size
+            w_s = |d mean / d v| / std; "inverse_dt", 1 / (s_i - s_(i+1)).
+        step_scale: multiplies the step weight; None scales the weights of the steps 0 .. T-2 to mean 1.
+        step_weights: further weights by step, interpolated from any number of values over the rollout; empty:
+            none.
+        data_weight: weight of the matching error on the user's own images.
+        pixel_map: weight the log-probability by a map over the latents (`prefrm.flow.maps`).
+        gradient: of "gradient": "refl", one step to x0 from a random late step; "draft", the last `depth`
+            steps; "leap", two jumps between random steps; "adjoint", closed-form adjoint matching.
+        depth: steps that "draft" differentiates.
+        nested: share of the gradient that "leap" passes through the input of its second jump.
+        margin: of "gradient", minimize max(margin - utility, 0); None minimizes minus the utility.
+        scale: multiplies the objective, but not the regularizer; of "adjoint", lambda of the reward.
     """
 
     kind: Literal["clipped_ratio", "least_squares", "balance", "weighted", "dpo", "gradient"] = (
@@ -175,12 +194,28 @@ class Objective:
     lam: float = 1.0
     beta: float = 100.0
     step_weight: Literal["one", "std", "inverse_gradient", "inverse_dt"] = "one"
+    step_scale: float | None = None
     step_weights: tuple[float, ...] = ()
     data_weight: float = 0.0
     pixel_map: bool = False
     gradient: Literal["", "refl", "draft", "leap", "adjoint"] = ""
     depth: int = 1
-    strength: float = 1.0
+    nested: float = 1.0
+    margin: float | None = None
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.clip > 0, "clip", "positive", self.clip)
+        _require(self.depth >= 1, "depth", "at least 1", self.depth)
+        if (self.kind == "gradient") != (self.gradient != ""):
+            raise ConfigError(
+                f"kind {self.kind!r} does not fit gradient {self.gradient!r}: set both, or neither"
+            )
+
+    @property
+    def within_group(self) -> bool:
+        """Whether a loss joins the samples of a group, which one batch must then hold together."""
+        return self.kind in ("balance", "dpo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,17 +224,27 @@ class Regularizer:
 
     Attributes:
         reference: weight of the distance to the policy without its adapter.
-        form: "kl" of a transition, mean (mu - mu_ref)^2 / (2 std^2); or "velocity", mean (v - v_ref)^2.
-        old: weight of mean (v - v_old)^2, to the old policy.
-        decay: of the old policy's moving average of the weights, at most; 0 copies the weights every iteration.
+        form: of that distance: "kl" of a transition, mean (mu - mu_ref)^2 / (2 std^2); "kl_dt", the same
+            times s_i - s_(i+1); "velocity", mean (v - v_ref)^2; "log_prob", the square of the chunk's mean of
+            log p - log p_ref.
+        old: weight of mean (v - v_old)^2, the distance to the old policy.
+        decay: largest decay of the old policy's moving average of the weights; 0 copies them.
         ramp: the decay is min(decay, ramp * iteration); 0 is `decay` from the start.
     """
 
     reference: float = 0.0
-    form: Literal["kl", "velocity"] = "velocity"
+    form: Literal["kl", "kl_dt", "velocity", "log_prob"] = "velocity"
     old: float = 0.0
     decay: float = 0.0
     ramp: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(min(self.reference, self.old) >= 0, "reference, old", "at least 0", "less")
+        _require(0 <= self.decay < 1, "decay", "in [0, 1)", self.decay)
+
+    def decay_at(self, iteration: int) -> float:
+        """Decay of the old policy's weights after this iteration, counted from 0."""
+        return min(self.decay, self.ramp * iteration) if self.ramp else self.decay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,17 +254,66 @@ class Method:
     Attributes:
         name: as configurations and the command line have it.
         title: as the paper has it.
-        paper: its arXiv number, or where it stands.
-        note: what differs from the paper, and constants that could not be found.
+        paper: its arXiv number, or where it is published.
+        advantage: from rewards to advantages (`prefrm.rewards.chain`).
+        intrinsic: the reward is the model's own confidence (`likelihood.probe_scores`); no scorer trains.
+        note: differences from the paper or the released code, and constants that could not be found.
     """
 
     name: str
     title: str
     paper: str
     rollout: Rollout = field(default_factory=Rollout)
-    advantage: Advantage = field(default_factory=Advantage)
+    advantage: AdvantageChain = field(default_factory=AdvantageChain)
     likelihood: Likelihood = field(default_factory=Likelihood)
     objective: Objective = field(default_factory=Objective)
     regularizer: Regularizer = field(default_factory=Regularizer)
     intrinsic: bool = False
     note: str = ""
+
+    def __post_init__(self) -> None:
+        kind, transition = self.objective.kind, self.likelihood.kind == "transition"
+        for wrong, fault in (
+            (transition and kind in ("least_squares", "weighted"), f'{kind} needs the likelihood "matching"'),
+            (transition and kind != "gradient" and self.rollout.kernel == "ode", "no step is stochastic"),
+            (not transition and self.regularizer.form in ("kl", "kl_dt"), "kl needs transitions"),
+            (not transition and self.objective.guard, "the guard needs transitions"),
+            (self.objective.guard and self.rollout.kernel == "cps", "cps has no normalized log-probability"),
+            (self.objective.guard and self.objective.trust is not None, "guard and trust exclude each other"),
+        ):
+            if wrong:
+                raise ConfigError(f"method {self.name!r}: {fault}; change likelihood, objective or rollout")
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether the update evaluates the old policy at its own inputs (a second adapter)."""
+        return bool(self.regularizer.old) or self.objective.kind == "least_squares"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the update evaluates the policy without its adapter."""
+        matched = self.objective.kind == "dpo" or self.objective.gradient == "adjoint"
+        return bool(self.regularizer.reference) or matched
+
+
+def with_settings(method: Method, settings: Mapping[str, Any]) -> Method:
+    """`method` with nested settings replaced, such as {"objective": {"clip": 1e-3}}.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is of the wrong type or out of range.
+    """
+    return from_mapping(Method, _merged(to_mapping(method), settings), source="settings")
+
+
+def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {
+        key: _merged(tree[key], value)
+        for key, value in changes.items()
+        if isinstance(value, Mapping) and isinstance(tree.get(key), Mapping)
+    }
+    return {**tree, **changes, **nested}
+
+
+def _require(holds: bool, name: str, wanted: str, received: object) -> None:
+    if not holds:
+        raise ConfigError(f"{name} must be {wanted}; received {received}")

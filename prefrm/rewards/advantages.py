@@ -24,6 +24,7 @@ __all__ = [
     "AdvantageRule",
     "Scope",
     "group_advantages",
+    "moments",
     "weighted_advantages",
 ]
 
@@ -70,9 +71,9 @@ class AdvantageRule:
             DataError: a reward is infinite or not a real number, or the shape is not a batch of groups.
         """
         r_GK, shape = _groups(rewards, group_size)
-        mean_G1, std_G1 = _moments(r_GK, self.ddof)
+        mean_G1, std_G1 = moments(r_GK, self.ddof)
         if self.scope == "batch":
-            std_G1 = _moments(r_GK.reshape(1, -1), self.ddof)[1]
+            std_G1 = moments(r_GK.reshape(1, -1), self.ddof)[1]
         scale_G1 = std_G1 + self.eps
         # r - mean of equal rewards can be an ulp, which a tiny eps would blow up; and 0 / 0 is no number.
         flat_G1 = np.nanmax(r_GK, axis=1, keepdims=True, initial=-np.inf) <= np.nanmin(
@@ -149,7 +150,8 @@ def _groups(rewards: Numbers, group_size: int | None) -> tuple[Doubles, tuple[in
     return r.reshape(-1, group_size), r.shape
 
 
-def _moments(r_GK: Doubles, ddof: int) -> tuple[Doubles, Doubles]:
+def moments(r_GK: Doubles, ddof: int) -> tuple[Doubles, Doubles]:
+    """Mean and standard deviation of each row, [G, 1]; NaN counts in neither."""
     known = ~np.isnan(r_GK)
     count_G1 = known.sum(axis=1, keepdims=True)
     mean_G1 = np.where(known, r_GK, 0.0).sum(axis=1, keepdims=True) / np.maximum(count_G1, 1)
