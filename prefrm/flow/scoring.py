@@ -1,0 +1,153 @@
+"""Rewards of samples: several scorers over groups, in a thread while the next samples are drawn.
+
+Shapes: N samples; B images; H, W of a feature grid; D features.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefrm.errors import ConfigError, MediaError
+from prefrm.pixels import encode_image
+from prefrm.rewards import REWARDS
+from prefrm.rewards.numbers import Doubles
+from prefrm.winmatrix import Group, Scorer, score_all
+
+__all__ = ["Pointwise", "Reward", "Scoring", "WinRates", "features", "vision_features"]
+
+# Cells along each side of the feature grid of pixels.
+GRID = 8
+
+
+class Reward(Protocol):
+    """What gives samples their rewards."""
+
+    def rewards(
+        self, prompts: Sequence[str], images: Sequence[bytes | None], keys: Sequence[Hashable]
+    ) -> Doubles:
+        """[N], NaN for a sample that has none; `keys` are equal for the samples of a group."""
+        ...
+
+
+class WinRates:
+    """A function of the win matrix of each group.
+
+    Args:
+        scorer: which judges the groups.
+        reward: a name in `prefrm.rewards.REWARDS`.
+    """
+
+    def __init__(self, scorer: Scorer, reward: str = "win_rate") -> None:
+        self.scorer, self._reward = scorer, REWARDS[reward]
+
+    def rewards(
+        self, prompts: Sequence[str], images: Sequence[bytes | None], keys: Sequence[Hashable]
+    ) -> Doubles:
+        members: dict[Hashable, list[int]] = {}
+        for n, key in enumerate(keys):
+            members.setdefault(key, []).append(n)
+        compared = [places for places in members.values() if len(places) > 1]
+        groups = [
+            Group(prompt=prompts[places[0]], images=tuple(images[n] for n in places)) for places in compared
+        ]
+        rewards = np.full(len(keys), np.nan)
+        for places, matrix in zip(compared, score_all(self.scorer, groups), strict=True):
+            rewards[places] = self._reward(matrix, on_missing="drop")
+        return rewards
+
+
+class Pointwise:
+    """A number for each image by itself.
+
+    Args:
+        function: of the prompt and the encoded image.
+    """
+
+    def __init__(self, function: Callable[[str, bytes], float]) -> None:
+        self._function = function
+
+    def rewards(
+        self, prompts: Sequence[str], images: Sequence[bytes | None], keys: Sequence[Hashable]
+    ) -> Doubles:
+        return np.array(
+            [
+                np.nan if image is None else self._function(prompt, image)
+                for prompt, image in zip(prompts, images, strict=True)
+            ]
+        )
+
+
+class Scoring:
+    """Scores in one thread, in the order of the calls.
+
+    Args:
+        rewards: by name.
+    """
+
+    def __init__(self, rewards: Mapping[str, Reward]) -> None:
+        self.names = tuple(rewards)
+        self._rewards = rewards
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
+
+    def submit(
+        self, prompts: Sequence[str], images: Tensor, keys: Sequence[Hashable]
+    ) -> "Future[dict[str, Doubles]]":
+        """Rewards [N] by name, later.
+
+        Args:
+            prompts: of each sample.
+            images: [N, 3, H, W] in [0, 1]; one with a pixel that is NaN is missing.
+            keys: equal for the samples of a group, all of which are here.
+        """
+        return self._thread.submit(self._scored, list(prompts), images.cpu(), list(keys))
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _scored(self, prompts: list[str], images: Tensor, keys: list[Hashable]) -> dict[str, Doubles]:
+        encoded = [_encoded(image) for image in images]
+        return {name: reward.rewards(prompts, encoded, keys) for name, reward in self._rewards.items()}
+
+
+def _encoded(image: Tensor) -> bytes | None:
+    try:
+        return encode_image(image)
+    except MediaError:
+        return None
+
+
+def features(images: Tensor) -> Tensor:
+    """Mean colors in a grid, [B, 8, 8, 3]: features that need no model, for small and simple images."""
+    return torch.nn.functional.adaptive_avg_pool2d(images.float() - 0.5, GRID).permute(0, 2, 3, 1)
+
+
+def vision_features(model: str, device: Any) -> Callable[[Tensor], Tensor]:
+    """Patch features [B, H, W, D] of a vision transformer, such as facebook/dinov2-small, of square images.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+    """
+    from transformers import AutoImageProcessor, AutoModel
+
+    try:
+        encoder = AutoModel.from_pretrained(model).to(device).eval()
+        settings = AutoImageProcessor.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"features {model!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (settings.image_mean, settings.image_std))
+    patch = int(encoder.config.patch_size)
+
+    @torch.no_grad()
+    def encode(images: Tensor) -> Tensor:
+        side = max(patch, int(encoder.config.image_size) // patch * patch)
+        pixels = torch.nn.functional.interpolate(images.float().to(device), (side, side), mode="bicubic")
+        hidden = encoder(pixel_values=(pixels - mean) / std, interpolate_pos_encoding=True).last_hidden_state
+        count = (side // patch) ** 2
+        return hidden[:, -count:].unflatten(1, (side // patch, side // patch))
+
+    return encode
