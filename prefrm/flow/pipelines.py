@@ -1,8 +1,9 @@
-"""A pipeline of diffusers as a policy: it draws samples, and evaluates its transformer again where it was called.
+"""A pipeline of diffusers as a policy: it draws samples, and evaluates its transformer again at recorded steps.
 
-No family of models has a forward pass of its own here. What a pipeline passes to its transformer is recorded;
-where the latents stand in it, which arguments have a row for each sample, and how the outputs become the velocity
-(sign, classifier-free guidance) is read off two short calls. Shapes: B samples; R rows of them; [B, ...] latents.
+No family of models has a forward pass of its own here. What a pipeline passes to its transformer is recorded.
+Where the latents stand in it, which arguments have a row for each sample, and how the outputs become the
+velocity (sign, classifier-free guidance) is read off two short calls.
+Shapes: B samples; R rows of them; [B, ...] latents.
 """
 
 from collections import OrderedDict
@@ -22,7 +23,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
 from prefrm.errors import ConfigError
-from prefrm.flow.recording import Arguments, Plan, Recorder, Recording, RecordingScheduler, Step
+from prefrm.flow.recording import Plan, Recorder, Recording, RecordingScheduler
 
 __all__ = ["LORA_TARGETS", "Policy", "load_pipeline"]
 
@@ -39,12 +40,13 @@ LORA_TARGETS = (
 """Projections of the attention layers, as all transformers of diffusers name them (those of Flow-GRPO)."""
 
 POLICIES = "prefrm.policies"
+ODE = Plan()
 # Prompts whose embeddings stay in memory: a trunk's and its branches', of two batches.
 MEMORIZED = 4
 
 
 def load_pipeline(model: str, dtype: torch.dtype, options: Mapping[str, Any] | None = None) -> Any:
-    """The pipeline that `model` names: an entry point of the group "prefrm.policies", a folder, or `org/name`.
+    """The pipeline that `model` names: an entry point of "prefrm.policies", a folder, or `org/name`.
 
     Args:
         model: `hf://` before and `@revision` after the name of a repository are allowed.
@@ -136,7 +138,9 @@ class Policy:
         self.pipe, self.steps = pipe, steps
         self.transformer = _transformer(pipe)
         self.arguments = _arguments(pipe, guidance, arguments or {})
-        self.guidance = float(self.arguments.get("true_cfg_scale") or self.arguments.get("guidance_scale") or 0)
+        self.guidance = float(
+            self.arguments.get("true_cfg_scale") or self.arguments.get("guidance_scale") or 0
+        )
         pipe.set_progress_bar_config(disable=True)
         pipe.encode_prompt = _memorized(pipe.encode_prompt)
         for part in pipe.components.values():
@@ -206,9 +210,7 @@ class Policy:
 
     def probe(self, prompt: str) -> None:
         """Read off two short calls how the pipeline calls its transformer. Raises `ConfigError` if unclear."""
-        one, two = (
-            self.draw([prompt] * n, seeds=range(n), steps=1, decode=False).steps[0] for n in (1, 2)
-        )
+        one, two = (self.draw([prompt] * n, seeds=range(n), steps=1, decode=False).steps[0] for n in (1, 2))
         sizes = [{name: _length(value) for name, value in step.calls[0].items()} for step in (one, two)]
         self._batched = frozenset(name for name, size in sizes[0].items() if size != sizes[1].get(name))
         fitting = [
@@ -228,7 +230,7 @@ class Policy:
         prompts: Sequence[str],
         *,
         seeds: Sequence[int],
-        plan: Plan = Plan(),
+        plan: Plan = ODE,
         latents: Tensor | None = None,
         steps: int | None = None,
         decode: bool = True,
@@ -310,7 +312,9 @@ class Policy:
             arguments[self._latents] = _fitted(x, call[self._latents], repeats)
             outputs.append(self.transformer(**arguments)[0])
         halves = len(_parts(outputs, x))
-        return self._outputs[halves].velocity(outputs, first.v[:1].expand(len(rows), *first.v.shape[1:]), self.guidance)
+        return self._outputs[halves].velocity(
+            outputs, first.v[:1].expand(len(rows), *first.v.shape[1:]), self.guidance
+        )
 
     def _check(self, outputs: list[Any], v: Tensor) -> None:
         """Find out, once, how the outputs become `v`; and that it is still so."""

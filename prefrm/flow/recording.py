@@ -1,8 +1,8 @@
 """A scheduler that records its steps and a hook that records the transformer's calls: a rollout as data.
 
-The pipeline itself does the rollout. It is given a `RecordingScheduler`, whose stochastic steps are those of a
-`Plan`, and its transformer a `Recorder`; what both saw is a `Recording`, from which `prefrm.flow.pipelines`
-evaluates the transformer again. Shapes: B samples; [B, ...] latents of any layout.
+The pipeline itself does the rollout. It is given a `RecordingScheduler`, whose stochastic steps are those of
+a `Plan`, and its transformer a `Recorder`; what both saw is a `Recording`, from which
+`prefrm.flow.pipelines` evaluates the transformer again. Shapes: B samples; [B, ...] latents of any layout.
 """
 
 import inspect

@@ -1,12 +1,12 @@
 """Rollouts: the samples of groups, as plain paths, branches or trees, by calls of the pipeline.
 
-A sample depends on its own seed alone, which derives from the run's seed, the iteration, the prompt, the start (the
-initial noise) and, of a tree, the leaf; not on the batch that it is drawn in.
+A sample depends on its own seed alone, not on the batch that it is drawn in. The seed derives from the run's
+seed, the iteration, the prompt, the start (the initial noise) and, of a tree, the leaf.
 Shapes: B samples of a batch; K samples of a group.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -29,7 +29,7 @@ INITIAL, TRANSITION, CONDITION = range(3)
 
 
 class Start(NamedTuple):
-    """Where a path or a tree begins: its prompt, the prompt's number in the iteration, and one of its noises."""
+    """Where a path or a tree begins: a prompt, its number in the iteration, and one of its initial noises."""
 
     prompt: str
     place: int
@@ -196,7 +196,9 @@ class Sampler:
         ]
         plan = replace(plan, draw=lambda i, like: normal([(*node, TRANSITION, i) for node in nodes], like))
         if self.rule.condition_noise:
-            plan = replace(plan, perturb=partial(_perturbed, self.rule, [(*node, CONDITION) for node in nodes]))
+            plan = replace(
+                plan, perturb=partial(_perturbed, self.rule, [(*node, CONDITION) for node in nodes])
+            )
         return self.policy.draw(
             [start.prompt for start in starts],
             seeds=seeds,

@@ -17,7 +17,7 @@ from prefrm.rewards import REWARDS
 from prefrm.rewards.numbers import Doubles
 from prefrm.winmatrix import Group, Scorer, score_all
 
-__all__ = ["Pointwise", "Reward", "Scoring", "WinRates", "features", "vision_features"]
+__all__ = ["Pointwise", "Reward", "Scoring", "WinRates", "encode_images", "features", "vision_features"]
 
 # Cells along each side of the feature grid of pixels.
 GRID = 8
@@ -30,6 +30,12 @@ class Reward(Protocol):
         self, prompts: Sequence[str], images: Sequence[bytes | None], keys: Sequence[Hashable]
     ) -> Doubles:
         """[N], NaN for a sample that has none; `keys` are equal for the samples of a group."""
+        ...
+
+    def against(
+        self, prompts: Sequence[str], images: Sequence[bytes | None], others: Sequence[bytes | None]
+    ) -> float:
+        """How good images are beside others for the same prompts, each [N]."""
         ...
 
 
@@ -47,10 +53,7 @@ class WinRates:
     def rewards(
         self, prompts: Sequence[str], images: Sequence[bytes | None], keys: Sequence[Hashable]
     ) -> Doubles:
-        members: dict[Hashable, list[int]] = {}
-        for n, key in enumerate(keys):
-            members.setdefault(key, []).append(n)
-        compared = [places for places in members.values() if len(places) > 1]
+        compared = [places for places in _members(keys) if len(places) > 1]
         groups = [
             Group(prompt=prompts[places[0]], images=tuple(images[n] for n in places)) for places in compared
         ]
@@ -58,6 +61,22 @@ class WinRates:
         for places, matrix in zip(compared, score_all(self.scorer, groups), strict=True):
             rewards[places] = self._reward(matrix, on_missing="drop")
         return rewards
+
+    def against(
+        self, prompts: Sequence[str], images: Sequence[bytes | None], others: Sequence[bytes | None]
+    ) -> float:
+        """The mean probability that an image is preferred to one of the others of its prompt."""
+        members = _members(prompts)
+        groups = [
+            Group(
+                prompt=prompts[places[0]],
+                images=(*(images[n] for n in places), *(others[n] for n in places)),
+            )
+            for places in members
+        ]
+        matrices = score_all(self.scorer, groups)
+        sides = [matrix.p[: matrix.size // 2, matrix.size // 2 :].ravel() for matrix in matrices]
+        return float(np.nanmean(np.concatenate(sides)))
 
 
 class Pointwise:
@@ -79,6 +98,12 @@ class Pointwise:
                 for prompt, image in zip(prompts, images, strict=True)
             ]
         )
+
+    def against(
+        self, prompts: Sequence[str], images: Sequence[bytes | None], others: Sequence[bytes | None]
+    ) -> float:
+        """The mean of the images; the others do not count."""
+        return float(np.nanmean(self.rewards(prompts, images, prompts)))
 
 
 class Scoring:
@@ -110,15 +135,27 @@ class Scoring:
         self._thread.shutdown(cancel_futures=True)
 
     def _scored(self, prompts: list[str], images: Tensor, keys: list[Hashable]) -> dict[str, Doubles]:
-        encoded = [_encoded(image) for image in images]
+        encoded = encode_images(images)
         return {name: reward.rewards(prompts, encoded, keys) for name, reward in self._rewards.items()}
 
 
-def _encoded(image: Tensor) -> bytes | None:
-    try:
-        return encode_image(image)
-    except MediaError:
-        return None
+def _members(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Places of each key, in order of first appearance."""
+    members: dict[Hashable, list[int]] = {}
+    for n, key in enumerate(keys):
+        members.setdefault(key, []).append(n)
+    return [*members.values()]
+
+
+def encode_images(images: Tensor) -> list[bytes | None]:
+    """PNG of each; None of one with a pixel that is not a number in [0, 1]."""
+    encoded: list[bytes | None] = []
+    for image in images.cpu():
+        try:
+            encoded.append(encode_image(image))
+        except MediaError:
+            encoded.append(None)
+    return encoded
 
 
 def features(images: Tensor) -> Tensor:
@@ -139,7 +176,9 @@ def vision_features(model: str, device: Any) -> Callable[[Tensor], Tensor]:
         settings = AutoImageProcessor.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise ConfigError(f"features {model!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (settings.image_mean, settings.image_std))
+    mean, std = (
+        torch.tensor(v, device=device)[:, None, None] for v in (settings.image_mean, settings.image_std)
+    )
     patch = int(encoder.config.patch_size)
 
     @torch.no_grad()

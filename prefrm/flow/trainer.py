@@ -1,15 +1,14 @@
 """The training loop: rollouts, rewards, advantages, and the losses of whatever method is set.
 
-Groups are dealt to the processes of accelerate; gradients are summed over all of them and divided by the number of
-losses, so several processes equal one. Every random number derives from the run's seed and its place, so no state
-of a generator is kept. Shapes: N samples of an iteration; B of a batch; R rows of it; T steps.
+Groups are dealt to the processes of accelerate; gradients are summed over all of them and divided by the
+number of losses, so several processes equal one. Every random number derives from the run's seed and its
+place, so no generator has a state. Shapes: N samples of an iteration; B of a batch; R rows of it; T steps.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from prefrm.errors import ConfigError
+from prefrm.flow.config import OptimConfig
 from prefrm.flow.gradients import (
     DifferentiableScorer,
     adjoint_target,
@@ -27,11 +27,10 @@ from prefrm.flow.gradients import (
     utility_gradient,
     utility_loss,
 )
-from prefrm.flow.likelihood import Terms, matching_levels, matching_terms, noised, probe_scores, transition_terms
+from prefrm.flow.likelihood import Terms, matching_levels, noised, probe_scores
 from prefrm.flow.maps import pixel_map
-from prefrm.flow.objectives import data_loss, sample_losses, step_weights
+from prefrm.flow.objectives import matched, sample_losses, step_weights
 from prefrm.flow.pipelines import Policy
-from prefrm.flow.recording import Plan
 from prefrm.flow.rollout import Batch, Sampler, Start, normal, seed_of
 from prefrm.flow.scoring import Scoring, features
 from prefrm.flow.settings import Method
@@ -39,7 +38,7 @@ from prefrm.flow.steps import split_units, stochastic_steps, trained_units
 from prefrm.rewards.chain import intrinsic_rewards, select
 from prefrm.rewards.numbers import Doubles
 
-__all__ = ["OptimizerSettings", "Trainer"]
+__all__ = ["Trainer"]
 
 # What a seed is for, beside those of rollouts.
 STEPS, UNITS, LEVELS, NOISE, PROBES, POINTS, DATA = range(10, 17)
@@ -50,40 +49,11 @@ CONFIDENCE = "confidence"
 HALF_PROBES = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizerSettings:
-    """AdamW with a linear warm-up.
-
-    Attributes:
-        lr: learning rate.
-        warmup: optimizer steps over which it rises.
-        weight_decay: decoupled.
-        max_grad_norm: gradients are clipped to this norm.
-        updates: optimizer steps of an iteration, each on an equal part of its groups.
-        batch: samples in one forward pass, at most, but for groups that a loss joins.
-        ema: decay of the moving average of the weights that is evaluated and saved; null saves the weights.
-    """
-
-    lr: float = 3e-4
-    warmup: int = 0
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 1.0
-    updates: int = 1
-    batch: int = 32
-    ema: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "max_grad_norm", "updates", "batch"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must be positive and finite; received {getattr(self, name)}")
-        if min(self.warmup, self.weight_decay) < 0 or not 0 <= (self.ema or 0) < 1:
-            raise ConfigError("warmup and weight_decay must not be negative, and ema must be in [0, 1)")
-
-
 class _Work(NamedTuple):
-    """Rows of a batch whose losses are computed in one pass, for one unit of its steps or levels."""
+    """Samples of a batch whose losses are computed in one pass, for one unit of its steps or noise levels."""
 
-    batch: int
+    batch: Batch
+    advantage: Doubles
     unit: tuple[int, ...]
     rows: tuple[int, ...]
 
@@ -95,8 +65,8 @@ class Trainer:
         policy: probed; with an adapter "old" where `method.needs_old`.
         method: row of settings.
         accelerator: of the process.
-        sampler: draws the samples; its rule is the method's.
-        scoring: gives the rewards; of no names where the method needs none.
+        sampler: draws the samples by the method's rollout.
+        scoring: gives the rewards.
         weights: of the rewards, by name.
         settings: of the optimizer.
         seed: of the run.
@@ -112,7 +82,7 @@ class Trainer:
         sampler: Sampler,
         scoring: Scoring,
         weights: dict[str, float],
-        settings: OptimizerSettings,
+        settings: OptimConfig,
         *,
         seed: int,
         differentiable: DifferentiableScorer | None = None,
@@ -128,33 +98,34 @@ class Trainer:
         self.updates = 0
 
     def iteration(self, n: int, prompts: Sequence[str]) -> dict[str, float]:
-        """One iteration: samples of all `prompts`, and the updates. Returns what is logged.
+        """One iteration: the samples of all `prompts`, and the updates. Returns what is logged.
 
         Raises:
             ConfigError: the loss or the gradient is not finite.
         """
-        clock = [time.monotonic()]
+        started = time.monotonic()
         rng = np.random.default_rng([self.seed, n, STEPS])
         stochastic = stochastic_steps(self.method.rollout.stochastic, n, self.policy.steps, rng)
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
         batches, rewards = self._rollout(list(enumerate(prompts))[rank::count], stochastic, n)
-        clock.append(time.monotonic())
+        rolled = time.monotonic()
         advantages, logs = self._advantages(batches, rewards)
-        losses = []
-        for update in range(self.settings.updates):
-            losses.append(self._update(batches, advantages, n, update))
+        updates = [self._update(batches, advantages, n, u) for u in range(self.settings.updates)]
         if self.method.needs_old:
             self.policy.copy_adapter("default", "old", decay=self.method.regularizer.decay_at(n))
-        clock.append(time.monotonic())
-        means = {name: float(np.mean([loss[name] for loss in losses])) for name in losses[0]}
-        seconds = {"seconds_rollout": clock[1] - clock[0], "seconds_update": clock[2] - clock[1]}
-        return {**logs, **means, **seconds, "images": float(self._total(sum(len(b.starts) for b in batches)))}
+        logs |= {name: float(np.mean([one[name] for one in updates])) for name in updates[0]}
+        logs["images"] = self._total(sum(len(batch.starts) for batch in batches))
+        return logs | {"seconds_rollout": rolled - started, "seconds_update": time.monotonic() - rolled}
 
-    def weights_to_keep(self) -> Any:
-        """A block in which the policy has the weights that are evaluated and saved."""
-        return nullcontext() if self.ema is None else _averaged(self.ema, self.parameters)
-
-    # Rollout and rewards
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """In the block, the policy has the weights that are evaluated and saved."""
+        if self.ema is not None:
+            self.ema.store(self.parameters)
+            self.ema.copy_to(self.parameters)
+        yield
+        if self.ema is not None:
+            self.ema.restore(self.parameters)
 
     def _rollout(
         self, prompts: Sequence[tuple[int, str]], stochastic: Sequence[int], n: int
@@ -162,11 +133,11 @@ class Trainer:
         """The samples of this process, scored group by group while the next ones are drawn."""
         batches: list[Batch] = []
         waiting = []
-        with self.accelerator.autocast(), torch.no_grad():
+        with self.accelerator.autocast():
             for starts in self._sampler.jobs(prompts):
                 drawn = self._sampler.draw(self._selected(starts, n), stochastic, n)
-                batches += drawn
                 waiting.append(self._submitted(drawn))
+                batches += drawn
         scored = [one.result() for one in waiting]
         return batches, {name: np.concatenate([one[name] for one in scored]) for name in self._scoring.names}
 
@@ -175,54 +146,56 @@ class Trainer:
         prompts = [prompt for batch in drawn for prompt in batch.prompts]
         return self._scoring.submit(prompts, torch.cat([batch.images for batch in drawn]), keys)
 
-    def _selected(self, starts: Sequence[Start], n: int) -> list[Start]:
+    def _selected(self, starts: Sequence[Start], n: int) -> Sequence[Start]:
         """Of explored starts, the best and the worst of each prompt, by cheap samples (Sol-RL)."""
         rule = self.method.rollout
         if rule.explore == 1:
-            return list(starts)
+            return starts
         rewards = self._submitted(self._sampler.preview(starts, n)).result()
-        total = np.sum([self._weights[name] * r for name, r in rewards.items()], axis=0)
-        keys = [start.place for start in starts]
-        return [starts[i] for i in select(total, keys, best=rule.keep_best, worst=rule.keep_worst)]
+        return [starts[i] for i in self._extremes(rewards, [s.place for s in starts], rule.explore)]
+
+    def _extremes(self, rewards: dict[str, Doubles], keys: Sequence[Any], explore: int = 1) -> list[int]:
+        """Places of the best and the worst samples of each group, by the weighted sum of the rewards."""
+        rule, size = self.method.rollout, len(keys) / len(set(keys)) / explore
+        total = np.sum([self._weights.get(name, 1.0) * r for name, r in rewards.items()], axis=0)
+        return select(total, keys, best=round(rule.keep_best * size), worst=round(rule.keep_worst * size))
 
     def _advantages(
         self, batches: Sequence[Batch], rewards: dict[str, Doubles]
     ) -> tuple[list[Doubles], dict[str, float]]:
-        """Of each batch [B] or [B, T - 1]; NaN where a sample has none. Rewards are those of all processes."""
-        method, sizes = self.method, [len(batch.starts) for batch in batches]
-        if method.objective.kind == "gradient":
-            return [np.ones(size) for size in sizes], {}
-        columns = [np.array([(s.place, s.number, batch.step) for batch in batches for s in batch.starts])]
+        """Of each batch [B], or [B, T - 1]; NaN where a sample has none. They use all processes' rewards."""
+        rule, sizes = self.method.rollout, [len(batch.starts) for batch in batches]
+        columns = [[(s.place, s.number, batch.step) for batch in batches for s in batch.starts]]
         columns += [r[:, None] for r in rewards.values()]
-        if method.intrinsic:
-            columns.append(np.concatenate([self._confidence(batch) for batch in batches]))
-        if method.advantage.diversity:
-            columns.append(np.concatenate([self._encode(b.images).flatten(1).cpu().numpy() for b in batches]))
+        levels = batches[0].final.sigmas[self.policy.steps // 2 : self.policy.steps]
+        if self.method.intrinsic:
+            columns.append(np.concatenate([self._confidence(batch, n) for n, batch in enumerate(batches)]))
+        if self.method.advantage.diversity:
+            columns.append(np.concatenate([self._encode(b.images).flatten(1).cpu() for b in batches]))
         table, mine = self._gathered(np.concatenate(columns, axis=1))
-        keys = [tuple(key) for key in table[:, :KEYS].astype(int).tolist()]
-        if method.rollout.key != "prompt_seed_step":
-            keys = [(place, step) for place, _, step in keys]
+        triples = table[:, :KEYS].astype(int).tolist()
+        width = KEYS if rule.key == "prompt_seed_step" else 2
+        keys = [(place, step, number)[:width] for place, number, step in triples]
         split = KEYS + len(rewards)
-        named = {name: table[:, KEYS + i] for i, name in enumerate(rewards)}
-        if method.intrinsic:
-            levels = batches[0].final.sigmas[self.policy.steps // 2 : self.policy.steps]
-            scores = table[:, split : split + len(levels)]
-            named[CONFIDENCE], split = intrinsic_rewards(scores, levels), split + len(levels)
-        a = method.advantage.advantages(
+        named = dict(zip(rewards, table[:, KEYS:split].T, strict=True))
+        if self.method.intrinsic:
+            named[CONFIDENCE] = intrinsic_rewards(table[:, split : split + len(levels)], levels)
+            split += len(levels)
+        logs = {f"reward/{name}": float(np.nanmean(r)) for name, r in named.items() if not np.isnan(r).all()}
+        logs["missing"] = float(np.mean([np.isnan(r).mean() for r in named.values()])) if named else 0.0
+        if self.method.objective.kind == "gradient":
+            return [np.ones(size) for size in sizes], logs
+        a = self.method.advantage.advantages(
             named,
             keys,
             weights={name: self._weights[name] for name in rewards},
-            features=table[:, split:] if method.advantage.diversity else None,
+            features=table[:, split:] if self.method.advantage.diversity else None,
             steps=self.policy.steps - 1,
         )
-        rule = method.rollout
         if rule.explore == 1 and (rule.keep_best or rule.keep_worst):
-            total = np.sum([self._weights.get(name, 1.0) * r for name, r in named.items()], axis=0)
             dropped = np.ones(len(a), dtype=bool)
-            dropped[select(total, keys, best=rule.keep_best, worst=rule.keep_worst)] = False
+            dropped[self._extremes(named, keys)] = False
             a[dropped] = np.nan
-        logs = {f"reward/{name}": float(np.nanmean(r)) for name, r in named.items() if not np.isnan(r).all()}
-        logs["missing"] = float(np.mean([np.isnan(r).mean() for r in named.values()]))
         return np.split(a[mine], np.cumsum(sizes)[:-1]), logs
 
     def _gathered(self, table: Doubles) -> tuple[Doubles, slice]:
@@ -230,189 +203,164 @@ class Trainer:
         rows = torch.from_numpy(table).to(self.accelerator.device)
         padded = self.accelerator.pad_across_processes(rows, pad_index=-1)
         everything = self.accelerator.gather(padded).cpu().numpy()
-        start = len(padded) * self.accelerator.process_index
         real = everything[:, 0] >= 0
-        before = int(real[:start].sum())
+        before = int(real[: len(padded) * self.accelerator.process_index].sum())
         return everything[real], slice(before, before + len(table))
 
-    def _confidence(self, batch: Batch) -> Doubles:
-        """Probe scores [B, steps] of the policy in its own samples (SOLACE)."""
-        steps = range(self.policy.steps // 2, self.policy.steps)
-        noise = [normal(self._seeds(batch, range(len(batch.starts)), PROBES, h), batch.final.x) for h in range(HALF_PROBES)]
+    def _confidence(self, batch: Batch, n: int) -> Doubles:
+        """Probe scores [B, T - T // 2] of the policy in its own samples (SOLACE)."""
+        final, rows = batch.final, range(len(batch.starts))
+        noise = [normal(self._seeds(batch, rows, PROBES, n, half), final.x) for half in range(HALF_PROBES)]
         with torch.no_grad(), self.accelerator.autocast():
             scores = probe_scores(
-                lambda i, x: self.policy.velocity(batch.final, i, x.to(batch.final.x.dtype)),
-                batch.final.x,
+                lambda i, x: self.policy.velocity(final, i, x.to(final.x.dtype)),
+                final.x,
                 noise,
-                steps,
-                batch.final.sigmas,
+                range(self.policy.steps // 2, self.policy.steps),
+                final.sigmas,
             )
-        return scores.double().cpu().numpy()
+        return np.asarray(scores.double().cpu())
 
-    # Updates
-
-    def _update(self, batches: Sequence[Batch], advantages: Sequence[Doubles], n: int, update: int) -> dict[str, float]:
+    def _update(
+        self, batches: Sequence[Batch], advantages: Sequence[Doubles], n: int, update: int
+    ) -> dict[str, float]:
         """One optimizer step on a part of the groups."""
-        work = [one for b, a in enumerate(advantages) for one in self._work(b, batches[b], a, n, update)]
-        count = self._total(sum(len(one.rows) for one in work))
+        work = [one for b, a in zip(batches, advantages, strict=True) for one in self._work(b, a, n, update)]
+        count = max(self._total(sum(len(one.rows) for one in work)), 1)
         total = 0.0
         for one in work:
             with self.accelerator.autocast():
-                losses = self._losses(batches[one.batch], one, advantages[one.batch], n)
-            self.accelerator.backward(losses.float().sum() / max(count, 1))
-            total += float(losses.detach().sum())
-        for loss in self._data_losses(batches, n, update):
+                loss = self._losses(one, n).float().sum() / count
             self.accelerator.backward(loss)
+            total += float(loss.detach())
+        if self.method.objective.data_weight:
+            self._preserve(batches[0].starts[: self.settings.batch], n, update)
         for parameter in self.parameters:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = self.accelerator.reduce(gradient, "sum")
         norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
-        loss = self._total(total) / max(count, 1)
+        loss = self._total(total)
+        # With a scaler, an overflow is skipped, and the scale falls.
         if not (math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None)):
             raise ConfigError(
                 f"iteration {n}: the loss is {loss:g} and the gradient's norm {norm:g}; lower optim.lr "
                 f"(now {self.settings.lr:g}) or the method's noise"
             )
-        lr = self.settings.lr * min(1.0, (self.updates + 1) / max(self.settings.warmup, 1))
+        self.updates += 1
+        lr = self.settings.lr * min(1.0, self.updates / max(self.settings.warmup, 1))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.updates += 1
         if self.ema is not None:
             self.ema.step(self.parameters)
-        return {"loss": loss, "grad_norm": norm, "lr": lr, "trained": float(count)}
+        return {"loss": loss, "grad_norm": norm, "lr": lr, "trained": count}
 
-    def _work(self, index: int, batch: Batch, advantage: Doubles, n: int, update: int) -> Iterator[_Work]:
-        """Units of steps or levels with the rows that they train; samples of no advantage are skipped."""
-        method = self.method
-        known = np.isfinite(advantage) & (advantage != 0)
-        known = known.any(axis=1) if advantage.ndim > 1 else known
-        places = np.array([start.place for start in batch.starts])
-        keys = batch.keys(method.rollout)
+    def _work(self, batch: Batch, advantage: Doubles, n: int, update: int) -> Iterator[_Work]:
+        """Units of a batch, each with the rows that it trains; samples without an advantage are skipped."""
+        method, keys = self.method, batch.keys(self.method.rollout)
+        known = np.isfinite(advantage).reshape(len(keys), -1).all(axis=1)
+        useful = known & (advantage != 0).reshape(len(keys), -1).any(axis=1)
         if method.objective.within_group:
-            wanted = {keys[i] for i in np.flatnonzero(known)}
-            finite = np.isfinite(advantage if advantage.ndim == 1 else advantage[:, 0])
-            known = np.array([key in wanted for key in keys]) & finite
-        turn = places // self.accelerator.num_processes % self.settings.updates == update
-        count = 1
-        if method.likelihood.kind == "matching":
-            count = len(self._levels(batch, 0, n))
-        elif method.objective.kind != "gradient":
-            count = len(batch.trained)
-        units = split_units(count, method.likelihood.chunks)
-        rng = np.random.default_rng([self.seed, n, UNITS, batch.starts[0].place, batch.starts[0].number, batch.step + 1])
-        chosen = trained_units(method.rollout.stochastic.trained, len(units), len(batch.starts), rng)
+            wanted = {key for key, use in zip(keys, useful, strict=True) if use}
+            useful = known & np.array([key in wanted for key in keys])
+        places = np.array([start.place for start in batch.starts])
+        useful &= places // self.accelerator.num_processes % self.settings.updates == update
+        count = len(self._levels(batch, 0, n)) if method.likelihood.kind == "matching" else len(batch.trained)
+        leaping = method.objective.gradient not in ("none", "adjoint")
+        units = split_units(1 if leaping else count, method.likelihood.chunks)
+        first = batch.starts[0]
+        rng = np.random.default_rng([self.seed, n, UNITS, first.place, first.number, batch.step + 1])
+        chosen = trained_units(method.rollout.stochastic.trained, len(units), len(keys), rng)
         for u, unit in enumerate(units):
-            rows = np.flatnonzero(known & turn & chosen[:, u])
-            for part in self._parts(rows, keys):
-                yield _Work(index, unit, part)
+            for rows in self._parts(np.flatnonzero(useful & chosen[:, u]).tolist(), keys):
+                yield _Work(batch, advantage, unit, tuple(rows))
 
-    def _parts(self, rows: Any, keys: Sequence[Any]) -> Iterator[tuple[int, ...]]:
-        """Rows of one forward pass: groups stay together where a loss joins them."""
-        size = self.settings.batch
-        if not self.method.objective.within_group:
-            yield from (tuple(int(r) for r in rows[i : i + size]) for i in range(0, len(rows), size))
-            return
-        groups: dict[Any, list[int]] = {}
+    def _parts(self, rows: list[int], keys: Sequence[Any]) -> Iterator[list[int]]:
+        """Rows of one forward pass; groups stay together where a loss or a judge's gradient joins them."""
+        size, objective = self.settings.batch, self.method.objective
+        together = objective.within_group or objective.kind == "gradient"
+        whole: dict[Any, list[int]] = {}
         for row in rows:
-            groups.setdefault(keys[row], []).append(int(row))
+            whole.setdefault(keys[row] if together else row, []).append(row)
         part: list[int] = []
-        for members in groups.values():
+        for members in whole.values():
             if part and len(part) + len(members) > size:
-                yield tuple(part)
+                yield part
                 part = []
-            part += members
+            part = part + members
         if part:
-            yield tuple(part)
+            yield part
 
-    def _losses(self, batch: Batch, work: _Work, advantage: Doubles, n: int) -> Tensor:
+    def _losses(self, work: _Work, n: int) -> Tensor:
         """[R]."""
-        if self.method.objective.gradient not in ("", "adjoint"):
-            return self._leap_losses(batch, work.rows, n)
-        keys = batch.keys(self.method.rollout)
-        numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        group = torch.tensor([numbers[keys[row]] for row in work.rows], device=batch.final.x.device)
-        terms = self._matching if self.method.likelihood.kind == "matching" else self._transition
-        return sample_losses(
-            self.method, [terms(batch, position, work.rows, advantage, group, n) for position in work.unit]
-        )
+        if self.method.objective.gradient not in ("none", "adjoint"):
+            return self._leap_losses(work.batch, work.rows, n)
+        matching = self.method.likelihood.kind == "matching"
+        terms = self._matching if matching else self._transition
+        return sample_losses([terms(work, position, n) for position in work.unit])
 
-    def _transition(
-        self, batch: Batch, position: int, rows: Sequence[int], advantage: Doubles, group: Tensor, n: int
-    ) -> Terms:
-        recording, i, places = batch.trained[position]
-        picked = [places[row] for row in rows]
+    def _transition(self, work: _Work, position: int, n: int) -> Terms:
+        recording, i, places = work.batch.trained[position]
+        picked = [places[row] for row in work.rows]
         # Leaves of a tree share nodes.
         nodes = sorted(set(picked))
-        back = torch.tensor([nodes.index(place) for place in picked])
+        back = [nodes.index(place) for place in picked]
         step, sigmas = recording.steps[i], recording.sigmas
-        velocities = self._velocities(lambda: self.policy.velocity(recording, i, rows=nodes)[back])
-        return transition_terms(
-            self.method,
-            x=step.x[picked],
-            x_next=step.x_next[picked],
+        return Terms(
+            **self._common(work, i, lambda: self.policy.velocity(recording, i, rows=nodes)[back]),
             s=sigmas[i],
             s_next=sigmas[i + 1],
             s_after_first=sigmas[1],
-            advantage=_column(advantage, rows, i, step.x.device),
+            x=step.x[picked],
+            x_next=step.x_next[picked],
             v_rollout=step.v[picked],
             noise=step.noise,
             weight=float(step_weights(self.method, sigmas)[i]),
-            group=group,
-            pixel_map=self._map(batch, rows) if self.method.objective.pixel_map else None,
-            **velocities,
+            pixel_map=self._map(work) if self.method.objective.pixel_map else None,
         )
 
-    def _matching(
-        self, batch: Batch, position: int, rows: Sequence[int], advantage: Doubles, group: Tensor, n: int
-    ) -> Terms:
-        recording = batch.final
-        levels = [self._levels(batch, row, n)[position] for row in rows]
-        at = levels[0] if len(set(levels)) == 1 else levels
-        x0 = recording.x[list(rows)]
-        s = torch.tensor([recording.sigmas[i] for i in levels], device=x0.device)
-        noise = normal(self._seeds(batch, rows, NOISE, n, position), x0)
+    def _matching(self, work: _Work, position: int, n: int) -> Terms:
+        batch, final = work.batch, work.batch.final
+        levels = [self._levels(batch, row, n)[position] for row in work.rows]
+        x0 = final.x[list(work.rows)]
+        s = torch.tensor([final.sigmas[i] for i in levels], device=x0.device)
+        noise = normal(self._seeds(batch, work.rows, NOISE, n, position), x0)
         x = noised(x0, noise, s).to(x0.dtype)
-        velocities = self._velocities(lambda: self.policy.velocity(recording, at, x, rows))
-        weights = step_weights(self.method, recording.sigmas)
-        target = None
+        common = self._common(work, levels[0], lambda: self.policy.velocity(final, levels, x, work.rows))
+        target = noise - x0.float()
         if self.method.objective.gradient == "adjoint":
-            slope = utility_gradient(lambda x0: self._utilities(batch, rows, x0), x0)
-            target = adjoint_target(velocities["v_ref"], slope, s, self.method.objective.scale)
-        return matching_terms(
-            self.method,
-            x0=x0,
-            noise=noise,
-            s=s,
-            advantage=_column(advantage, rows, levels[0], x0.device),
-            weight=weights[levels].to(x0.device),
-            group=group,
-            target=target,
-            **velocities,
-        )
+            slope = utility_gradient(lambda x0: self._utilities(batch, work.rows, x0), x0)
+            target = adjoint_target(common["v_ref"], slope, s, self.method.objective.lam)
+        weight = step_weights(self.method, final.sigmas)[levels].to(x0.device, torch.float32)
+        return Terms(**common, s=s, target=target, weight=weight)
 
-    def _velocities(self, velocity: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """Of the policy, with a gradient, and of the others that the method needs."""
-        found = {}
-        for name, adapter, needed in (
-            ("v_ref", None, self.method.needs_reference),
-            ("v_old", "old", self.method.needs_old),
-        ):
-            if needed:
-                with self.policy.using(adapter):
-                    found[name] = velocity()
-        return found | {"v": velocity()}
+    def _common(self, work: _Work, step: int, velocity: Callable[[], Tensor]) -> dict[str, Any]:
+        """Terms of both likelihoods: advantages, groups, and the velocities that the method needs."""
+        found: dict[str, Any] = {"method": self.method}
+        if self.method.needs_reference:
+            with self.policy.using(None):
+                found["v_ref"] = velocity()
+        if self.method.needs_old:
+            with self.policy.using("old"):
+                found["v_old"] = velocity()
+        found["v"] = v = velocity()
+        picked = work.advantage[list(work.rows)]
+        picked = picked[:, step] if picked.ndim > 1 else picked
+        keys = work.batch.keys(self.method.rollout)
+        numbers = {key: number for number, key in enumerate(keys)}
+        found["group"] = torch.tensor([numbers[keys[row]] for row in work.rows], device=v.device)
+        return found | {"advantage": torch.from_numpy(picked).to(v.device, torch.float32)}
 
     def _leap_losses(self, batch: Batch, rows: Sequence[int], n: int) -> Tensor:
         """Through the sampler to a differentiable scorer (ReFL, DRaFT-K, LeapAlign)."""
-        objective, recording = self.method.objective, batch.final
+        objective, final = self.method.objective, batch.final
         rng = np.random.default_rng([self.seed, n, POINTS, batch.starts[0].place])
-        path = [recording.steps[i].x[list(rows)] for i in range(self.policy.steps)] + [recording.x[list(rows)]]
+        path = [final.steps[i].x[list(rows)] for i in range(self.policy.steps)] + [final.x[list(rows)]]
         x0 = leap(
-            lambda i, x: self.policy.velocity(recording, i, x.to(path[0].dtype), rows),
+            lambda i, x: self.policy.velocity(final, i, x.to(final.x.dtype), rows),
             path,
-            recording.sigmas,
+            final.sigmas,
             leap_points(objective, self.policy.steps, rng),
             anchored=objective.gradient == "leap",
             nested=objective.nested,
@@ -423,73 +371,51 @@ class Trainer:
         assert self._differentiable is not None, "the method needs a differentiable scorer"
         prompts = [batch.starts[row].prompt for row in rows]
         pixels = self.policy.decode(prompts, x0.to(batch.final.x.dtype))
-        utilities = torch.empty(len(rows), device=pixels.device)
+        utilities = torch.zeros(len(rows), device=pixels.device)
         for prompt in dict.fromkeys(prompts):
             same = [n for n, other in enumerate(prompts) if other == prompt]
             utilities[same] = self._differentiable.utilities(prompt, pixels[same]).float()
         return utilities
 
-    def _data_losses(self, batches: Sequence[Batch], n: int, update: int) -> Iterator[Tensor]:
-        """The matching error on samples of the reference, which stand for its training data.
+    def _preserve(self, starts: Sequence[Start], n: int, update: int) -> None:
+        """Gradient of the matching error on samples of the reference, which stand for its training data.
 
-        As prior preservation of DreamBooth (arXiv 2208.12242): no autoencoder is asked to encode images.
+        As the prior preservation of DreamBooth (arXiv 2208.12242), it needs no images and no encoder.
         """
-        if not self.method.objective.data_weight or not batches:
-            return
-        starts = [start for start in batches[0].starts[: self.settings.batch]]
-        seeds = [seed_of(self.seed, n, DATA, update, s.place, s.number) for s in starts]
+        seeds = [seed_of(self.seed, n, DATA, update, start.place, start.number) for start in starts]
         with self.policy.using(None), self.accelerator.autocast():
-            final = self.policy.draw([s.prompt for s in starts], seeds=seeds, plan=Plan(), decode=False)
-        data = Batch(starts=tuple(starts), leaf=(0,) * len(starts), step=-1, final=final, trained=())
+            final = self.policy.draw([start.prompt for start in starts], seeds=seeds, decode=False)
+        rows = tuple(range(len(starts)))
+        data = Batch(starts=tuple(starts), leaf=(0,) * len(rows), step=-1, final=final, trained=())
+        work = _Work(data, np.ones(len(rows)), (), rows)
         count = len(self._levels(data, 0, n))
-        rows, ones = range(len(starts)), np.ones(len(starts))
         for position in range(count):
             with self.accelerator.autocast():
-                terms = self._matching(data, position, rows, ones, torch.arange(len(starts)), n)
-                loss = data_loss(self.method, terms).float().mean()
-            yield loss / count / self.accelerator.num_processes
+                loss = matched([self._matching(work, position, n)]).float().mean()
+            scale = self.method.objective.data_weight / count / self.accelerator.num_processes
+            self.accelerator.backward(scale * loss)
 
     def _levels(self, batch: Batch, row: int, n: int) -> tuple[int, ...]:
-        """Steps of the grid at whose levels a sample is trained."""
+        """Steps of the grid at whose noise levels a sample is trained."""
         (seed,) = self._seeds(batch, [row], LEVELS, n)
         return matching_levels(self.method.likelihood, self.policy.steps, np.random.default_rng(seed))
 
     def _seeds(self, batch: Batch, rows: Sequence[int], *use: int) -> list[tuple[int, ...]]:
-        """Of each sample, or of its prompt where a group shares its noise."""
-        shared = self.method.likelihood.shared_noise
-        return [
-            (self.seed, *use, start.place, 0 if shared else 1 + start.number, 0 if shared else batch.leaf[row])
-            for row, start in ((row, batch.starts[row]) for row in rows)
-        ]
+        """One for each sample, or for each prompt where a group shares its noise."""
+        starts, shared = [batch.starts[row] for row in rows], self.method.likelihood.shared_noise
+        places = [(s.place, s.number, batch.leaf[row]) for s, row in zip(starts, rows, strict=True)]
+        return [(self.seed, *use, *(place[:1] if shared else place)) for place in places]
 
-    def _map(self, batch: Batch, rows: Sequence[int]) -> Tensor:
-        """Weights over the latents (ViPO)."""
-        images, x0 = batch.images[list(rows)], batch.final.x
+    def _map(self, work: _Work) -> Tensor:
+        """Weights over the latents (ViPO), packed ones too."""
+        images, x0 = work.batch.images[list(work.rows)], work.batch.final.x
         if x0.ndim == 4:
             return pixel_map(self._encode(images), (x0.shape[2], x0.shape[3]))[:, None].to(x0.device)
         height = round(math.sqrt(x0.shape[1] * images.shape[2] / images.shape[3]))
-        return pixel_map(self._encode(images), (height, x0.shape[1] // height)).flatten(1)[..., None]
+        size = (height, x0.shape[1] // height)
+        return pixel_map(self._encode(images), size).flatten(1)[..., None].to(x0.device)
 
     def _total(self, value: float) -> float:
         """The sum over all processes."""
         number = torch.tensor(float(value), dtype=torch.float64, device=self.accelerator.device)
         return float(self.accelerator.reduce(number, "sum"))
-
-
-def _column(advantage: Doubles, rows: Sequence[int], step: int, device: Any) -> Tensor:
-    picked = advantage[list(rows)]
-    return torch.from_numpy(picked[:, step] if picked.ndim > 1 else picked).float().to(device)
-
-
-class _averaged:
-    """The moving average in place of the weights."""
-
-    def __init__(self, ema: EMAModel, parameters: Sequence[torch.nn.Parameter]) -> None:
-        self._ema, self._parameters = ema, parameters
-
-    def __enter__(self) -> None:
-        self._ema.store(self._parameters)
-        self._ema.copy_to(self._parameters)
-
-    def __exit__(self, *error: object) -> None:
-        self._ema.restore(self._parameters)

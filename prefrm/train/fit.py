@@ -13,7 +13,7 @@ from prefrm.errors import ConfigError, DatasetError
 from prefrm.judge import Judge
 from prefrm.progress import track
 from prefrm.train.callbacks import MetricsFile, ReportProgress, StopAtNonFinite
-from prefrm.train.checkpoints import Checkpoints
+from prefrm.checkpoints import Checkpoints
 from prefrm.train.collate import GroupCollator
 from prefrm.train.config import OptimConfig
 from prefrm.train.memory import activation_checkpointing

@@ -32,7 +32,7 @@ from prefrm.quiet import quiet
 from prefrm.records import read_groups
 from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
-from prefrm.train.checkpoints import Checkpoints
+from prefrm.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
 from prefrm.train.datasets import data_fingerprint, open_mixture, read_sources, survey_data
 from prefrm.train.fit import fit, take_over

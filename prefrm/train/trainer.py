@@ -23,7 +23,7 @@ from transformers import Trainer, TrainingArguments
 
 from prefrm.judge import Judge
 from prefrm.judge.weights import read_weights
-from prefrm.train.checkpoints import Checkpoints
+from prefrm.checkpoints import Checkpoints
 from prefrm.train.collate import Coverage, blank_batch
 from prefrm.train.processes import gather, is_first, processes, rank, sharding, total, wait
 from prefrm.train.state import (
