@@ -3,12 +3,15 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.options import AsJson
+
+if TYPE_CHECKING:
+    from prefrm.flow.gradients import DifferentiableScorer
 
 __all__ = ["flow"]
 

@@ -12,7 +12,7 @@ from prefrm.flow.settings import Method, with_settings
 from prefrm.rewards import REWARDS
 
 __all__ = [
-    "AdapterConfig",
+    "ORACLE",
     "EvaluationConfig",
     "FlowConfig",
     "OptimConfig",
@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 ORACLE = "oracle"
+"""The scorer that stands for a world's own."""
 
 
 def _require_positive(settings: Any, *names: str) -> None:
@@ -33,7 +34,7 @@ def _require_positive(settings: Any, *names: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyConfig:
-    """The pipeline that is trained.
+    """The pipeline that is trained, and its LoRA adapter.
 
     Attributes:
         model: a folder, a repository of the Hub (`org/name[@revision]`), or a shipped policy's name.
@@ -43,6 +44,8 @@ class PolicyConfig:
             embedded guidance of FLUX.1-dev as it is.
         arguments: further ones of each call, such as {height: 512, width: 512}.
         options: further keywords of `from_pretrained`, such as {text_encoder_3: null}.
+        rank, alpha: of the adapter (arXiv 2106.09685), which is scaled by alpha / rank.
+        targets: suffixes of its layers' names; empty: the projections of the attention layers.
     """
 
     model: str
@@ -51,28 +54,14 @@ class PolicyConfig:
     guidance: float | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise ConfigError(f"steps must be at least 2; received {self.steps}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterConfig:
-    """LoRA (arXiv 2106.09685) on the transformer.
-
-    Attributes:
-        rank: inner width of the update.
-        alpha: the update is scaled by alpha / rank.
-        targets: suffixes of the layers' names; empty: the projections of the attention layers.
-    """
-
     rank: int = 32
     alpha: int = 64
     targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_positive(self, "rank", "alpha")
+        if self.steps < 2:
+            raise ConfigError(f"steps must be at least 2; received {self.steps}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +69,16 @@ class PromptsConfig:
     """What is drawn.
 
     Attributes:
-        world: name of a world (`prefrm.worlds`), which has prompts and an oracle; or null.
+        world: name of a world (entry point of "prefrm.worlds"), which has prompts and an oracle; or null.
+        count: prompts of the world to train on.
         train: without a world, a text file with a prompt in each line.
-        held_out: the same, of the prompts of evaluation.
-        count: prompts that are taken of a world to train on.
+        held_out: the same, of the prompts of evaluation; null takes those of `train`.
     """
 
     world: str | None = None
+    count: int = 1000
     train: Path | None = None
     held_out: Path | None = None
-    count: int = 1000
 
     def __post_init__(self) -> None:
         _require_positive(self, "count")
@@ -102,8 +91,8 @@ class RewardConfig:
     """A reward.
 
     Attributes:
-        scorer: whatever names a judge; or "oracle", the world's own, for comparison.
-        reward: of the win matrix: a name in `prefrm.rewards.REWARDS`.
+        scorer: a bundle or the URL of a judge; or "oracle", the world's own.
+        reward: of a judge's win matrix: a name in `prefrm.rewards.REWARDS`.
         weight: in the sum of the rewards.
     """
 
@@ -134,26 +123,6 @@ class RolloutConfig:
         _require_positive(self, "prompts", "batch")
         if self.group < 2:
             raise ConfigError(f"group must be at least 2; received {self.group}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationConfig:
-    """Held-out prompts with the same seeds, before, during and after the training.
-
-    Attributes:
-        every: iterations between evaluations.
-        prompts: how many.
-        images: of each prompt.
-        steps: of the sampler; null is the policy's.
-    """
-
-    every: int = 10
-    prompts: int = 16
-    images: int = 4
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "every", "prompts", "images")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,16 +160,36 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """Held-out prompts with the same seeds before, during and after the training.
+
+    Attributes:
+        every: iterations from one evaluation to the next.
+        prompts: how many.
+        images: of each prompt.
+        steps: of the sampler; null is the policy's.
+    """
+
+    every: int = 10
+    prompts: int = 16
+    images: int = 4
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "every", "prompts", "images")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlowConfig:
     """A run.
 
     Attributes:
         output: folder of everything that the run writes.
         seed: of every random number.
-        device: "auto", the first accelerator or else the CPU, or "cpu"; several processes have one each.
-        method: name of a row of `prefrm.flow.METHODS`.
+        device: "auto", the first accelerator or else the CPU; or "cpu". Several processes have one each.
+        method: name of a row of `prefrm.flow.methods`.
         settings: sections of the method that differ, such as {objective: {clip: 1.0e-3}}.
-        judge: a scorer whose win rate is the reward; the same as rewards.judge.scorer.
+        judge: a scorer whose win rate is the reward, as rewards.judge.scorer would be.
         rewards: by name.
         held_out: further rewards, that only evaluate.
         features: a vision transformer for diversity and maps over pixels, such as facebook/dinov2-small;
@@ -221,7 +210,6 @@ class FlowConfig:
     rewards: Mapping[str, RewardConfig] = field(default_factory=dict)
     held_out: Mapping[str, RewardConfig] = field(default_factory=dict)
     features: str | None = None
-    adapter: AdapterConfig = field(default_factory=AdapterConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     evaluation: EvaluationConfig | None = field(default_factory=EvaluationConfig)
@@ -246,4 +234,5 @@ class FlowConfig:
 
     def all_rewards(self) -> dict[str, RewardConfig]:
         """Those that train, by name."""
-        return ({} if self.judge is None else {"judge": RewardConfig(scorer=self.judge)}) | dict(self.rewards)
+        judge = {} if self.judge is None else {"judge": RewardConfig(scorer=self.judge)}
+        return judge | dict(self.rewards)

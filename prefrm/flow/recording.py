@@ -1,8 +1,7 @@
-"""A scheduler that records its steps and a hook that records the transformer's calls: a rollout as data.
+"""A scheduler that records its steps, and a hook that records the transformer's calls: a rollout as data.
 
-The pipeline itself does the rollout. It is given a `RecordingScheduler`, whose stochastic steps are those of
-a `Plan`, and its transformer a `Recorder`; what both saw is a `Recording`, from which
-`prefrm.flow.pipelines` evaluates the transformer again. Shapes: B samples; [B, ...] latents of any layout.
+The pipeline itself draws: its `RecordingScheduler` follows a `Plan`, a `Recorder` watches its transformer,
+and what both saw is a `Recording`. Shapes: B samples; [B, ...] latents of any layout.
 """
 
 import inspect
@@ -28,16 +27,16 @@ Arguments = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a scheduler does in one call of the pipeline.
+    """What happens in one call of the pipeline.
 
     Attributes:
         kernel: of the stochastic steps.
         noise: level of each stochastic step; all others are Euler steps of the ODE.
-        draw: `draw(i, x)` gives the standard normal noise of step i, in the shape of x.
+        draw: `draw(i, x)` gives the standard normal noise of step i in the shape of x.
         start: step at which the call begins, with latents that stand there.
         stop: step before which it ends; None runs to the end.
-        perturb: `perturb(s, embedding)` gives the embedding of the prompt that the transformer sees in place
-            of the recorded one.
+        perturb: `perturb(s, embedding)` gives the prompt's embedding that the transformer sees instead of the
+            recorded one.
     """
 
     kernel: Kernel = "ode"
@@ -50,18 +49,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step of the scheduler.
+    """One step: the state before it and, rounded to the pipeline's dtype, after it, [B, ...] each.
 
     Attributes:
-        index: i, from 0.
-        x: state before it, as the pipeline passed it, [B, ...].
-        x_next: state after it, rounded to the pipeline's dtype, [B, ...].
         v: velocity dx/ds that the pipeline made of the transformer's outputs.
         noise: level of the kernel; 0 is an Euler step.
-        calls: the arguments of each call of the transformer since the step before, by name.
+        calls: arguments by name of each call of the transformer.
     """
 
-    index: int
     x: Tensor
     x_next: Tensor
     v: Tensor
@@ -87,11 +82,7 @@ class Recording:
 
 
 class Recorder:
-    """Records the calls of a transformer while `plan` is set.
-
-    Args:
-        transformer: of the pipeline.
-    """
+    """Records the calls of a transformer, at noise level `s`, while `plan` is set."""
 
     def __init__(self, transformer: nn.Module) -> None:
         self.plan: Plan | None = None
@@ -129,23 +120,18 @@ class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
 
     plan: Plan
     recorder: Recorder
+    check: Callable[[list[Any], Tensor], None]
     steps: dict[int, Step]
     levels: tuple[float, ...]
-    check: Callable[[list[Any], Tensor], None]
 
     @classmethod
     def of(
         cls, scheduler: Any, recorder: Recorder, check: Callable[[list[Any], Tensor], None]
     ) -> "RecordingScheduler":
-        """With the settings of a pipeline's own scheduler.
+        """With the settings of a pipeline's own scheduler; of one that takes no Euler steps, with its shift.
 
-        Args:
-            scheduler: of Euler steps, or another one for flow matching, of which the shift is taken over.
-            recorder: of the pipeline's transformer.
-            check: called with a step's outputs of the transformer and the velocity made of them.
-
-        Raises:
-            ConfigError: the scheduler is for another kind of model, or inverts its noise levels.
+        `check` is called with a step's outputs of the transformer and the velocity that was made of them.
+        Raises `ConfigError` if the scheduler is for another kind of model, or inverts its noise levels.
         """
         config = dict(scheduler.config)
         flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or config.get("use_flow_sigmas")
@@ -154,14 +140,14 @@ class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
                 f"{type(scheduler).__name__} is not a flow-matching scheduler with s = 1 for noise; train a "
                 "pipeline such as Stable Diffusion 3, FLUX, Sana, Lumina 2, Z-Image or Qwen-Image"
             )
-        if "flow_shift" in config:
-            config = {"shift": config["flow_shift"]}
-        made: RecordingScheduler = cls.from_config(config)
+        made: RecordingScheduler = cls.from_config(
+            {"shift": config["flow_shift"]} if "flow_shift" in config else config
+        )
         made.plan, made.recorder, made.check, made.steps = Plan(), recorder, check, {}
         return made
 
     def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
-        """The whole grid in `sigmas`, and in `timesteps` the part that the plan goes through."""
+        """The whole grid in `sigmas`; in `timesteps`, the part that the plan goes through."""
         super().set_timesteps(*args, **kwargs)
         self.timesteps = self.timesteps[self.plan.start : self.plan.stop]
         self.levels = tuple(self.sigmas.tolist())
@@ -171,13 +157,11 @@ class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Without effect: the plan says where a call begins."""
 
-    def step(
-        self, model_output: Tensor, timestep: Any, sample: Tensor, *, return_dict: bool = True, **unused: Any
-    ) -> Any:
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **unused: Any) -> tuple[Tensor]:
         """The next state, which is recorded."""
         i, plan = self._step_index, self.plan
         calls, outputs = self.recorder.taken()
-        # The first and the last step: of a truncated guidance they differ.
+        # The first and the last step differ where guidance is truncated.
         if i in (plan.start, len(self.levels) - 2):
             self.check(outputs, model_output)
         if i in plan.noise:
@@ -188,7 +172,7 @@ class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         else:
             x_next = super().step(model_output, timestep, sample, return_dict=False)[0]
         self.steps[i] = Step(
-            index=i, x=sample, x_next=x_next, v=model_output, noise=plan.noise.get(i, 0.0), calls=calls
+            x=sample, x_next=x_next, v=model_output, noise=plan.noise.get(i, 0.0), calls=calls
         )
         self.recorder.s = self.levels[i + 1]
         return (x_next,)

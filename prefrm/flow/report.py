@@ -9,6 +9,7 @@ Shapes: N images.
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Evaluation:
         return self._scores(self._before, 0)
 
     def now(self, iteration: int) -> dict[str, float]:
-        """Mean rewards by name; of a judge, the mean probability that it prefers a sample to one of before."""
+        """Mean rewards by name; of a judge, the mean probability that it prefers a sample to an earlier one."""
         return self._scores(self._draw(), iteration)
 
     def _draw(self) -> Tensor:
@@ -98,7 +99,9 @@ class Metrics:
     def __init__(self, path: Path, done: int) -> None:
         self._path = path
         before = path.read_text(encoding="utf-8").splitlines() if path.exists() and done else []
-        self.lines = [line for line in map(json.loads, before[: done + 1]) if line["iteration"] <= done]
+        # A line that a kill cut short is never of an iteration that a checkpoint knows.
+        known = takewhile(lambda line: line.endswith("}"), before)
+        self.lines = [line for line in map(json.loads, known) if line["iteration"] <= done]
         write_whole(path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
     def add(self, iteration: int, numbers: Mapping[str, float]) -> None:

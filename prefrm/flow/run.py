@@ -165,9 +165,9 @@ def _trainer(
         steps=settings.steps,
         guidance=settings.guidance,
         arguments=settings.arguments,
-        rank=config.adapter.rank,
-        alpha=config.adapter.alpha,
-        targets=config.adapter.targets or LORA_TARGETS,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        targets=settings.targets or LORA_TARGETS,
         adapters=("old",) if method.needs_old else (),
     )
     policy.probe(prompt)

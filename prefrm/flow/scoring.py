@@ -69,8 +69,7 @@ class WinRates:
         members = _members(prompts)
         groups = [
             Group(
-                prompt=prompts[places[0]],
-                images=(*(images[n] for n in places), *(others[n] for n in places)),
+                prompt=prompts[places[0]], images=(*(images[n] for n in places), *(others[n] for n in places))
             )
             for places in members
         ]

@@ -120,11 +120,14 @@ class Trainer:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """In the block, the policy has the weights that are evaluated and saved."""
-        if self.ema is not None:
-            self.ema.store(self.parameters)
-            self.ema.copy_to(self.parameters)
-        yield
-        if self.ema is not None:
+        if self.ema is None:
+            yield
+            return
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+        try:
+            yield
+        finally:
             self.ema.restore(self.parameters)
 
     def _rollout(
@@ -226,11 +229,11 @@ class Trainer:
     ) -> dict[str, float]:
         """One optimizer step on a part of the groups."""
         work = [one for b, a in zip(batches, advantages, strict=True) for one in self._work(b, a, n, update)]
-        count = max(self._total(sum(len(one.rows) for one in work)), 1)
+        count = self._total(sum(len(one.rows) for one in work))
         total = 0.0
         for one in work:
             with self.accelerator.autocast():
-                loss = self._losses(one, n).float().sum() / count
+                loss = self._losses(one, n).float().sum() / max(count, 1)
             self.accelerator.backward(loss)
             total += float(loss.detach())
         if self.method.objective.data_weight:
@@ -261,7 +264,7 @@ class Trainer:
         method, keys = self.method, batch.keys(self.method.rollout)
         known = np.isfinite(advantage).reshape(len(keys), -1).all(axis=1)
         useful = known & (advantage != 0).reshape(len(keys), -1).any(axis=1)
-        if method.objective.within_group:
+        if method.objective.kind == "balance":
             wanted = {key for key, use in zip(keys, useful, strict=True) if use}
             useful = known & np.array([key in wanted for key in keys])
         places = np.array([start.place for start in batch.starts])
@@ -327,7 +330,7 @@ class Trainer:
         s = torch.tensor([final.sigmas[i] for i in levels], device=x0.device)
         noise = normal(self._seeds(batch, work.rows, NOISE, n, position), x0)
         x = noised(x0, noise, s).to(x0.dtype)
-        common = self._common(work, levels[0], lambda: self.policy.velocity(final, levels, x, work.rows))
+        common = self._common(work, levels, lambda: self.policy.velocity(final, levels, x, work.rows))
         target = noise - x0.float()
         if self.method.objective.gradient == "adjoint":
             slope = utility_gradient(lambda x0: self._utilities(batch, work.rows, x0), x0)
@@ -335,7 +338,7 @@ class Trainer:
         weight = step_weights(self.method, final.sigmas)[levels].to(x0.device, torch.float32)
         return Terms(**common, s=s, target=target, weight=weight)
 
-    def _common(self, work: _Work, step: int, velocity: Callable[[], Tensor]) -> dict[str, Any]:
+    def _common(self, work: _Work, step: int | list[int], velocity: Callable[[], Tensor]) -> dict[str, Any]:
         """Terms of both likelihoods: advantages, groups, and the velocities that the method needs."""
         found: dict[str, Any] = {"method": self.method}
         if self.method.needs_reference:
@@ -346,7 +349,7 @@ class Trainer:
                 found["v_old"] = velocity()
         found["v"] = v = velocity()
         picked = work.advantage[list(work.rows)]
-        picked = picked[:, step] if picked.ndim > 1 else picked
+        picked = picked[np.arange(len(picked)), step] if picked.ndim > 1 else picked
         keys = work.batch.keys(self.method.rollout)
         numbers = {key: number for number, key in enumerate(keys)}
         found["group"] = torch.tensor([numbers[keys[row]] for row in work.rows], device=v.device)
