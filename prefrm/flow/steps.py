@@ -1,9 +1,8 @@
-"""Which steps of a rollout are stochastic, which of them a sample trains, and how they are weighted.
+"""Which steps of a rollout are stochastic, and which of them a sample trains.
 
-Shapes: T steps of a rollout; S stochastic steps; N samples; U units (steps, or chunks of steps).
+Shapes: T steps of a rollout; N samples; U units (steps, or chunks of steps, that share a loss).
 """
 
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -17,55 +16,46 @@ __all__ = ["condition_strength", "split_units", "stochastic_steps", "trained_uni
 def stochastic_steps(
     rule: StochasticSteps, iteration: int, total: int, rng: np.random.Generator
 ) -> tuple[int, ...]:
-    """The stochastic steps of an iteration in ascending order, each in 0 .. total - 2.
+    """The stochastic steps of an iteration, ascending, each in 0 .. T-2 for T = `total` >= 2.
 
-    The last step is never one of them: its s' is 0, where kernels have no noise. Of the rule "each" it is
-        every
-    step that gets a rollout of its own.
-
-    Args:
-        rule: of the method.
-        iteration: from 0.
-        total: T, steps of the rollout, >= 2.
-        rng: seeded by run and iteration; "random" and "shared" draw from it.
+    The last step is never one of them: its s' is 0, where kernels have no noise. With the rule "each" these
+        are the
+    steps that get a rollout of their own. "random" and "shared" draw from `rng`, seeded by run and iteration.
     """
-    trainable = total - 1
-    count = min(rule.count, trainable)
+    first = min(rule.first, total - 2)
+    room = total - 1 - first
+    count = min(rule.count if rule.rule in ("random", "sliding") else 1, room)
     if rule.rule == "none":
         return ()
     if rule.rule in ("all", "each"):
-        return tuple(range(trainable))
+        return tuple(range(first, total - 1))
     if rule.rule == "sliding":
-        positions = (trainable - count) // rule.stride + 1
-        start = iteration // rule.every % positions * rule.stride
+        positions = (room - count) // rule.stride + 1
+        start = iteration // rule.every % positions * rule.stride if rule.every else 0
     else:
-        count = count if rule.rule == "random" else 1
-        end = min(trainable, max(count, math.floor(rule.within * total)))
-        start = int(rng.integers(0, end - count + 1))
-    return tuple(range(start, start + count))
+        drawn = min(room, max(count, int(rule.within * total) - first))
+        start = int(rng.integers(drawn - count + 1))
+    return tuple(range(first + start, first + start + count))
 
 
 def split_units(count: int, chunks: Literal["each", "all"] | tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Positions 0 .. count - 1 of trained steps in the units that share a loss.
+    """Positions 0 .. count - 1 of the trained steps in the units that share a loss.
 
-    Lengths of chunks are scaled to `count`: (2, 3, 4, 7) of 8 positions are runs of 1, 1, 2 and 4.
+    Lengths of chunks are scaled to `count`: (2, 3, 4, 7) of 8 positions are runs of 1, 2, 2 and 3.
     """
-    if chunks == "each":
-        return tuple((i,) for i in range(count))
-    if chunks == "all":
-        return (tuple(range(count)),) if count else ()
-    ends = np.floor(np.cumsum(chunks) * count / sum(chunks) + 0.5).astype(int)
-    starts = [0, *ends[:-1]]
-    return tuple(tuple(range(a, b)) for a, b in zip(starts, ends, strict=True) if a < b)
+    if isinstance(chunks, str):
+        chunks = (1,) * count if chunks == "each" else (count,)
+    ends = np.floor(np.cumsum(chunks) * count / max(sum(chunks), 1) + 0.5).astype(int).tolist()
+    runs = (tuple(range(start, end)) for start, end in zip([0, *ends], ends, strict=False))
+    return tuple(run for run in runs if run)
 
 
 def trained_units(share: float, units: int, samples: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """[N, U]: which units each sample is trained on, `share` of them (at least one) drawn for each sample."""
-    chosen = max(1, math.floor(share * units + 1e-9)) if units else 0
-    order = rng.random((samples, units)).argsort(axis=1)
-    return np.asarray(order.argsort(axis=1) < chosen)
+    """[N, U]: the units that each sample is trained on: `share` of them, rounded down, but at least one."""
+    chosen = max(1, int(share * units + 1e-9))
+    return np.asarray(rng.random((samples, units)).argsort(axis=1).argsort(axis=1) < chosen)
 
 
 def condition_strength(s: Any, span: float) -> Any:
-    """E2PO's share of the perturbed condition, clip((s - (1 - span)) / span, 0, 1), in the shape of `s`."""
+    """E2PO's share of the perturbed condition at noise level s: clip((s - (1 - span)) / span, 0, 1)."""
     return np.clip((np.asarray(s, dtype=np.float64) - (1 - span)) / span, 0.0, 1.0)

@@ -7,14 +7,14 @@ Shapes: N samples; G groups, padded to K with NaN; M rewards; P parts of the rol
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError, DataError
-from prefrm.rewards.advantages import AdvantageRule, moments
+from prefrm.rewards.advantages import AdvantageRule, centered, moments
 from prefrm.rewards.numbers import Doubles, Numbers, doubles
 
 __all__ = ["AdvantageChain", "GroupKey", "diversity", "group_keys", "intrinsic_rewards", "majority", "select"]
@@ -98,16 +98,18 @@ class AdvantageChain:
         if self.diversity:
             assert features is not None, "diversity needs features of the samples"
             named["diversity"], scale["diversity"] = diversity(features, keys), self.diversity
+        groups = {name: _grouped(r, places) for name, r in named.items()}
         if self.objective_weights:
-            return self._by_step(named, scale, places, steps)
+            by_step = np.einsum("mt,mgk->tgk", self._shares(named, steps), self._terms(groups, scale))
+            return np.stack([_scattered(self._finished(step), places) for step in by_step], axis=1)
         if self.combine == "normalized":
-            total = sum(scale[name] * self._normalized(_grouped(r, places)) for name, r in named.items())
+            total = self._terms(groups, scale).sum(axis=0)
         elif self.combine == "vote":
-            votes = np.stack([_grouped(r, places) for r in named.values()])
-            total = self._normalized(majority(votes, [scale[name] for name in named]))
+            votes = majority(np.stack(list(groups.values())), [scale[name] for name in groups])
+            total = self._normalized(votes)
         else:
-            total = self._normalized(_grouped(sum(scale[n] * r for n, r in named.items()), places))
-        return _scattered(self._finished(np.asarray(total)), places)
+            total = self._normalized(np.sum([scale[name] * r for name, r in groups.items()], axis=0))
+        return _scattered(self._finished(total), places)
 
     def _rule(self) -> AdvantageRule:
         scope: Literal["group", "batch"] = "batch" if self.scale == "batch" else "group"
@@ -126,28 +128,27 @@ class AdvantageChain:
     def _normalized(self, r_GK: Doubles) -> Doubles:
         """Centered, shaped and scaled."""
         if self.center and self.power == 1 and self.scale != "none":
-            return AdvantageRule(ddof=self.ddof, eps=self.eps, scope=self._rule().scope).advantages(r_GK)
-        centered = r_GK - moments(r_GK, 0)[0] if self.center else r_GK
-        shaped = np.sign(centered) * np.abs(centered) ** self.power
+            return replace(self._rule(), clip=None).advantages(r_GK)
+        shaped = centered(r_GK) if self.center else r_GK
+        shaped = np.sign(shaped) * np.abs(shaped) ** self.power
         if self.scale == "none":
             return np.asarray(shaped)
         rows = shaped if self.scale == "group" else shaped.reshape(1, -1)
         std = moments(rows, self.ddof)[1] + self.eps
         return np.asarray(shaped / np.where(std > 0, std, 1.0))
 
-    def _by_step(
-        self, named: Mapping[str, Doubles], scale: Mapping[str, float], places: Places, steps: int | None
-    ) -> Doubles:
+    def _terms(self, groups: Mapping[str, Doubles], scale: Mapping[str, float]) -> Doubles:
+        return np.stack([scale[name] * self._normalized(r) for name, r in groups.items()])
+
+    def _shares(self, named: Mapping[str, Doubles], steps: int | None) -> Doubles:
         if len(self.objective_weights) != len(named) or steps is None:
             raise ConfigError(
-                f"objective_weights has {len(self.objective_weights)} rows for the rewards {list(named)}; "
-                "give one row for each reward"
+                f"objective_weights needs a row for each of the rewards {list(named)} and the number of steps; "
+                f"received {len(self.objective_weights)} rows and steps {steps}"
             )
-        total = 0.0
-        for row, (name, r) in zip(self.objective_weights, named.items(), strict=True):
-            w_T = np.asarray(row)[np.arange(steps) * len(row) // steps]
-            total = total + scale[name] * w_T[:, None, None] * self._normalized(_grouped(r, places))
-        return np.stack([_scattered(self._finished(step), places) for step in np.asarray(total)], axis=1)
+        return np.stack(
+            [np.asarray(row)[np.arange(steps) * len(row) // steps] for row in self.objective_weights]
+        )
 
     def _finished(self, a_GK: Doubles) -> Doubles:
         if self.soft_clip is not None:
