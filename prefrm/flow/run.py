@@ -1,7 +1,7 @@
-"""One training run of a flow policy, from its settings to adapters and a report.
+"""One training run of a flow policy, from its settings to an adapter and a report.
 
 output/lora/         the adapter in diffusers' format: `pipe.load_lora_weights(output / "lora")`
-output/checkpoints/  what `resume` continues from; gone once the run is over
+output/checkpoints/  what `resume` continues from; removed once the run is over
 and the files of `prefrm.flow.report`.
 """
 
@@ -32,66 +32,53 @@ from prefrm.progress import track
 from prefrm.resources import Resources
 from prefrm.winmatrix import Scorer
 
-__all__ = ["OpenScorer", "run"]
+__all__ = ["OpenGradient", "OpenScorer", "run"]
 
 OpenScorer = Callable[[str], AbstractContextManager[Scorer]]
+OpenGradient = Callable[[str], DifferentiableScorer]
 
 WORLDS = "prefrm.worlds"
 # How long processes wait for the first one, which alone evaluates.
-PATIENCE = timedelta(hours=24)
+TIMEOUT = timedelta(hours=24)
 
 
 def run(
     config: FlowConfig,
     open_scorer: OpenScorer,
     *,
-    open_gradient: Callable[[str], DifferentiableScorer] | None = None,
+    open_gradient: OpenGradient | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train, evaluate, and write everything. Returns what report.json holds.
+    """Train, evaluate and write everything; returns what report.json holds, {} outside the first process.
 
     Args:
         config: the settings.
-        open_scorer: the scorer that a name stands for, such as `prefrm.scorers.open_scorer`.
-        open_gradient: the same, for methods that follow a judge's gradient.
+        open_scorer: opens the scorer that a name stands for, such as `prefrm.scorers.open_scorer`.
+        open_gradient: the same for methods that follow a judge's gradient.
         resume: continue from the newest checkpoint, if there is one.
 
     Raises:
-        ConfigError: a setting is wrong, the pipeline is no flow policy, or the training diverged.
+        ConfigError: a setting is wrong, the pipeline is not a flow policy, or the training diverged.
         BundleError, ScoringError: of a scorer.
     """
     checkpoints = Checkpoints(config.output / "checkpoints", keep=1)
     _check_output(config.output, checkpoints, resume)
     with ExitStack() as stack, Resources() as resources:
-        accelerator = Accelerator(
-            mixed_precision=config.optim.precision,
-            cpu=config.device == "cpu",
-            log_with=[*config.report_to] or None,
-            project_dir=config.output,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-        )
-        if config.rollout.prompts % accelerator.num_processes:
-            raise ConfigError(
-                f"rollout.prompts {config.rollout.prompts} must be a multiple of the "
-                f"{accelerator.num_processes} processes"
-            )
-        if config.report_to:
-            accelerator.init_trackers("prefrm-flow")
+        accelerator = _accelerator(config)
         world, train, held_out = _prompts(config.prompts, config.seed)
         rewards = _opened(config.all_rewards(), world, open_scorer, stack)
         trainer = _trainer(config, accelerator, rewards, train[0], stack, open_gradient)
-        done, path = 0, checkpoints.newest() if resume else None
-        if path is not None:
-            done = load_checkpoint(path, trainer, to_mapping(config))
-        evaluation = None
-        if config.evaluation is not None and accelerator.is_main_process:
+        path = checkpoints.newest() if resume else None
+        done = 0 if path is None else load_checkpoint(path, trainer, to_mapping(config))
+        evaluation, wanted = None, config.evaluation
+        if wanted is not None and accelerator.is_main_process:
             rewards |= _opened(config.held_out, world, open_scorer, stack)
             rewards |= {} if world is None else {ORACLE: Pointwise(world.oracle)}
             evaluation = Evaluation(
                 trainer.policy,
-                held_out[: config.evaluation.prompts],
-                images=config.evaluation.images,
-                steps=config.evaluation.steps or config.policy.steps,
+                held_out[: wanted.prompts],
+                images=wanted.images,
+                steps=wanted.steps or config.policy.steps,
                 batch=config.rollout.batch,
                 seed=config.seed,
                 rewards=rewards,
@@ -102,7 +89,13 @@ def run(
             return {}
         with trainer.averaged():
             trainer.policy.save_lora(config.output / "lora")
-        facts = _facts(config, metrics, resources)
+        facts = {
+            "method": config.method,
+            "seed": config.seed,
+            **metrics.summary(),
+            "seconds": {"total": resources.total_seconds},
+            "peak_rss_mb": resources.peak_rss_mb,
+        }
         write_report(config.output, facts, metrics)
         checkpoints.remove()
         accelerator.end_training()
@@ -116,35 +109,50 @@ def _train(
     evaluation: Evaluation | None,
     checkpoints: Checkpoints,
     done: int,
-) -> Metrics | None:
-    """The iterations that are left, on every process; files are the first one's."""
+) -> Metrics:
+    """The iterations that are left, on every process; the first one writes files."""
     accelerator, total = trainer.accelerator, config.optim.iterations
-    metrics = Metrics(config.output / "metrics.jsonl", done) if accelerator.is_main_process else None
-    if metrics is not None and evaluation is not None and not done:
-        metrics.add(0, {f"eval/{name}": value for name, value in evaluation.before().items()})
+    first, every = accelerator.is_main_process, config.evaluation.every if config.evaluation else total
+    metrics = Metrics(config.output / "metrics.jsonl" if first else None, done)
+    if evaluation is not None and not done:
+        metrics.add(0, evaluation.before())
     with track("flow", total, done) as tracker:
         for n in range(done, total):
             logs = trainer.iteration(n, _of_iteration(prompts, config.rollout.prompts, config.seed, n))
             last = n + 1 == total
-            if (
-                evaluation is not None
-                and config.evaluation
-                and (last or (n + 1) % config.evaluation.every == 0)
-            ):
+            if evaluation is not None and (last or (n + 1) % every == 0):
                 with trainer.averaged():
-                    logs |= {f"eval/{name}": value for name, value in evaluation.now(n + 1).items()}
-            if metrics is not None:
-                metrics.add(n + 1, logs)
-                if (n + 1) % config.checkpoint_every == 0 or last:
-                    with checkpoints.writing(n + 1) as folder:
-                        save_checkpoint(folder, trainer, n + 1, to_mapping(config))
+                    logs |= evaluation.now(n + 1)
+            metrics.add(n + 1, logs)
+            if first and (last or (n + 1) % config.checkpoint_every == 0):
+                with checkpoints.writing(n + 1) as folder:
+                    save_checkpoint(folder, trainer, n + 1, to_mapping(config))
             accelerator.log(logs, step=n + 1)
             accelerator.wait_for_everyone()
-            shown = [
-                f"{name.split('/')[1]} {v:.3f}" for name, v in logs.items() if name.startswith("reward/")
-            ]
-            tracker(n + 1, ", ".join([*shown, f"loss {logs['loss']:.4f}"]))
+            shown = {name.split("/")[1]: v for name, v in logs.items() if name.startswith("reward/")}
+            tracker(n + 1, ", ".join(f"{k} {v:.4f}" for k, v in (shown | {"loss": logs["loss"]}).items()))
     return metrics
+
+
+def _accelerator(config: FlowConfig) -> Accelerator:
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.optim.precision,
+            cpu=config.device == "cpu",
+            log_with=[*config.report_to] or None,
+            project_dir=config.output,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
+        )
+        if config.report_to:
+            accelerator.init_trackers("prefrm-flow")
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"optim.precision or report_to cannot be had: {error}") from error
+    if config.rollout.prompts % accelerator.num_processes:
+        raise ConfigError(
+            f"rollout.prompts {config.rollout.prompts} must be a multiple of the {accelerator.num_processes} "
+            "processes"
+        )
+    return accelerator
 
 
 def _trainer(
@@ -153,11 +161,11 @@ def _trainer(
     rewards: Mapping[str, Reward],
     prompt: str,
     stack: ExitStack,
-    open_gradient: Callable[[str], DifferentiableScorer] | None,
+    open_gradient: OpenGradient | None,
 ) -> Trainer:
-    method, settings = config.row(), config.policy
+    method, settings, device = config.row(), config.policy, accelerator.device
     pipe = load_pipeline(settings.model, getattr(torch, settings.dtype), settings.options)
-    pipe.to(accelerator.device)
+    pipe.to(device)
     # Every process draws the same adapter.
     torch.manual_seed(config.seed)
     policy = Policy(
@@ -179,27 +187,24 @@ def _trainer(
     if method.objective.kind == "gradient":
         assert config.judge is not None and open_gradient is not None
         differentiable = open_gradient(config.judge)
-    sampler = Sampler(
-        policy, method.rollout, group=config.rollout.group, batch=config.rollout.batch, seed=config.seed
-    )
+    size = config.rollout
     return Trainer(
         policy,
         method,
         accelerator,
-        sampler,
+        Sampler(policy, method.rollout, group=size.group, batch=size.batch, seed=config.seed),
         scoring,
         {name: reward.weight for name, reward in config.all_rewards().items()},
         config.optim,
         seed=config.seed,
         differentiable=differentiable,
-        encode=features if config.features is None else vision_features(config.features, accelerator.device),
+        encode=features if config.features is None else vision_features(config.features, device),
     )
 
 
 def _opened(
     rewards: Mapping[str, RewardConfig], world: Any, open_scorer: OpenScorer, stack: ExitStack
 ) -> dict[str, Reward]:
-    """By name; a scorer that two rewards name is opened twice."""
     made: dict[str, Reward] = {}
     for name, reward in rewards.items():
         if reward.scorer != ORACLE:
@@ -212,9 +217,8 @@ def _opened(
 
 
 def _prompts(config: PromptsConfig, seed: int) -> tuple[Any, list[str], list[str]]:
-    """The world, if there is one, and prompts to train on and to evaluate."""
-    if config.world is None:
-        assert config.train is not None
+    """The world, if there is one, and the prompts to train on and to evaluate."""
+    if config.train is not None:
         return None, _lines(config.train), _lines(config.held_out or config.train)
     known = {point.name: point for point in entry_points(group=WORLDS)}
     if config.world not in known:
@@ -235,12 +239,9 @@ def _lines(path: Path) -> list[str]:
 
 def _of_iteration(prompts: Sequence[str], count: int, seed: int, n: int) -> list[str]:
     """The next prompts: all of them in a shuffled order, again and again."""
-    places = range(n * count, (n + 1) * count)
-    orders = {
-        place // len(prompts): np.random.default_rng([seed, place // len(prompts)]).permutation(len(prompts))
-        for place in places
-    }
-    return [prompts[orders[place // len(prompts)][place % len(prompts)]] for place in places]
+    turns = [divmod(place, len(prompts)) for place in range(n * count, (n + 1) * count)]
+    orders = {turn: np.random.default_rng([seed, turn]).permutation(len(prompts)) for turn, _ in turns}
+    return [prompts[orders[turn][place]] for turn, place in turns]
 
 
 def _check_output(output: Path, checkpoints: Checkpoints, resume: bool) -> None:
@@ -253,25 +254,3 @@ def _check_output(output: Path, checkpoints: Checkpoints, resume: bool) -> None:
         )
     require_writable_folder(output, "output")
     output.mkdir(parents=True, exist_ok=True)
-
-
-def _facts(config: FlowConfig, metrics: Metrics | None, resources: Resources) -> dict[str, Any]:
-    assert metrics is not None
-    evaluated = [line for line in metrics.lines if any(name.startswith("eval/") for name in line)]
-    first, last = (
-        {name.removeprefix("eval/"): v for name, v in line.items() if name.startswith("eval/")}
-        for line in ((evaluated[0], evaluated[-1]) if evaluated else ({}, {}))
-    )
-    oracle = first.pop(ORACLE, None), last.pop(ORACLE, None)
-    return {
-        "method": config.method,
-        "seed": config.seed,
-        "oracle_before": oracle[0],
-        "oracle_after": oracle[1],
-        "reward_before": first,
-        "reward_after": last,
-        "iterations": config.optim.iterations,
-        "images": int(sum(line.get("images", 0) for line in metrics.lines)),
-        "seconds": {"total": resources.total_seconds},
-        "peak_rss_mb": resources.peak_rss_mb,
-    }

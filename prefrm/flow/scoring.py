@@ -19,106 +19,77 @@ from prefrm.winmatrix import Group, Scorer, score_all
 
 __all__ = ["Pointwise", "Reward", "Scoring", "WinRates", "encode_images", "features", "vision_features"]
 
-# Cells along each side of the feature grid of pixels.
+# Cells along each side of the grid of mean colors.
 GRID = 8
+
+Prompts = Sequence[str]
+Images = Sequence[bytes | None]
+"""Encoded; None is missing."""
 
 
 class Reward(Protocol):
-    """What gives samples their rewards."""
+    """Gives samples their rewards."""
 
-    def rewards(
-        self, prompts: Sequence[str], images: Sequence[bytes | None], keys: Sequence[Hashable]
-    ) -> Doubles:
+    def rewards(self, prompts: Prompts, images: Images, keys: Sequence[Hashable]) -> Doubles:
         """[N], NaN for a sample that has none; `keys` are equal for the samples of a group."""
         ...
 
-    def against(
-        self, prompts: Sequence[str], images: Sequence[bytes | None], others: Sequence[bytes | None]
-    ) -> float:
+    def against(self, prompts: Prompts, images: Images, others: Images) -> float:
         """How good images are beside others for the same prompts, each [N]."""
         ...
 
 
 class WinRates:
-    """A function of the win matrix of each group.
-
-    Args:
-        scorer: which judges the groups.
-        reward: a name in `prefrm.rewards.REWARDS`.
-    """
+    """A function of the win matrix of each group: `reward` is a name in `prefrm.rewards.REWARDS`."""
 
     def __init__(self, scorer: Scorer, reward: str = "win_rate") -> None:
-        self.scorer, self._reward = scorer, REWARDS[reward]
+        self._scorer, self._reward = scorer, REWARDS[reward]
 
-    def rewards(
-        self, prompts: Sequence[str], images: Sequence[bytes | None], keys: Sequence[Hashable]
-    ) -> Doubles:
+    def rewards(self, prompts: Prompts, images: Images, keys: Sequence[Hashable]) -> Doubles:
         compared = [places for places in _members(keys) if len(places) > 1]
-        groups = [
-            Group(prompt=prompts[places[0]], images=tuple(images[n] for n in places)) for places in compared
-        ]
+        groups = [Group(prompt=prompts[row[0]], images=tuple(images[n] for n in row)) for row in compared]
         rewards = np.full(len(keys), np.nan)
-        for places, matrix in zip(compared, score_all(self.scorer, groups), strict=True):
+        for places, matrix in zip(compared, score_all(self._scorer, groups), strict=True):
             rewards[places] = self._reward(matrix, on_missing="drop")
         return rewards
 
-    def against(
-        self, prompts: Sequence[str], images: Sequence[bytes | None], others: Sequence[bytes | None]
-    ) -> float:
+    def against(self, prompts: Prompts, images: Images, others: Images) -> float:
         """The mean probability that an image is preferred to one of the others of its prompt."""
-        members = _members(prompts)
         groups = [
-            Group(
-                prompt=prompts[places[0]], images=(*(images[n] for n in places), *(others[n] for n in places))
-            )
-            for places in members
+            Group(prompt=prompts[row[0]], images=tuple(side[n] for side in (images, others) for n in row))
+            for row in _members(prompts)
         ]
-        matrices = score_all(self.scorer, groups)
-        sides = [matrix.p[: matrix.size // 2, matrix.size // 2 :].ravel() for matrix in matrices]
-        return float(np.nanmean(np.concatenate(sides)))
+        matrices = score_all(self._scorer, groups)
+        corners = [matrix.p[: matrix.size // 2, matrix.size // 2 :].ravel() for matrix in matrices]
+        return float(np.nanmean(np.concatenate(corners)))
 
 
 class Pointwise:
-    """A number for each image by itself.
-
-    Args:
-        function: of the prompt and the encoded image.
-    """
+    """A function of the prompt and one encoded image."""
 
     def __init__(self, function: Callable[[str, bytes], float]) -> None:
         self._function = function
 
-    def rewards(
-        self, prompts: Sequence[str], images: Sequence[bytes | None], keys: Sequence[Hashable]
-    ) -> Doubles:
+    def rewards(self, prompts: Prompts, images: Images, keys: Sequence[Hashable]) -> Doubles:
+        pairs = zip(prompts, images, strict=True)
         return np.array(
-            [
-                np.nan if image is None else self._function(prompt, image)
-                for prompt, image in zip(prompts, images, strict=True)
-            ]
+            [np.nan if image is None else self._function(prompt, image) for prompt, image in pairs]
         )
 
-    def against(
-        self, prompts: Sequence[str], images: Sequence[bytes | None], others: Sequence[bytes | None]
-    ) -> float:
+    def against(self, prompts: Prompts, images: Images, others: Images) -> float:
         """The mean of the images; the others do not count."""
         return float(np.nanmean(self.rewards(prompts, images, prompts)))
 
 
 class Scoring:
-    """Scores in one thread, in the order of the calls.
-
-    Args:
-        rewards: by name.
-    """
+    """Scores by several rewards, in one thread and in the order of the calls."""
 
     def __init__(self, rewards: Mapping[str, Reward]) -> None:
-        self.names = tuple(rewards)
-        self._rewards = rewards
+        self.names, self._rewards = tuple(rewards), rewards
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
 
     def submit(
-        self, prompts: Sequence[str], images: Tensor, keys: Sequence[Hashable]
+        self, prompts: Prompts, images: Tensor, keys: Sequence[Hashable]
     ) -> "Future[dict[str, Doubles]]":
         """Rewards [N] by name, later.
 
@@ -133,21 +104,13 @@ class Scoring:
         """End the thread."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _scored(self, prompts: list[str], images: Tensor, keys: list[Hashable]) -> dict[str, Doubles]:
+    def _scored(self, prompts: Prompts, images: Tensor, keys: Sequence[Hashable]) -> dict[str, Doubles]:
         encoded = encode_images(images)
         return {name: reward.rewards(prompts, encoded, keys) for name, reward in self._rewards.items()}
 
 
-def _members(keys: Sequence[Hashable]) -> list[list[int]]:
-    """Places of each key, in order of first appearance."""
-    members: dict[Hashable, list[int]] = {}
-    for n, key in enumerate(keys):
-        members.setdefault(key, []).append(n)
-    return [*members.values()]
-
-
 def encode_images(images: Tensor) -> list[bytes | None]:
-    """PNG of each; None of one with a pixel that is not a number in [0, 1]."""
+    """PNG of each of [N, 3, H, W]; None of one with a pixel that is not a number in [0, 1]."""
     encoded: list[bytes | None] = []
     for image in images.cpu():
         try:
@@ -163,7 +126,7 @@ def features(images: Tensor) -> Tensor:
 
 
 def vision_features(model: str, device: Any) -> Callable[[Tensor], Tensor]:
-    """Patch features [B, H, W, D] of a vision transformer, such as facebook/dinov2-small, of square images.
+    """Encodes square images as the patch features [B, H, W, D] of a vision transformer, such as DINOv2's.
 
     Raises:
         ConfigError: the model cannot be loaded.
@@ -178,14 +141,21 @@ def vision_features(model: str, device: Any) -> Callable[[Tensor], Tensor]:
     mean, std = (
         torch.tensor(v, device=device)[:, None, None] for v in (settings.image_mean, settings.image_std)
     )
-    patch = int(encoder.config.patch_size)
+    cells = int(encoder.config.image_size) // int(encoder.config.patch_size)
 
     @torch.no_grad()
     def encode(images: Tensor) -> Tensor:
-        side = max(patch, int(encoder.config.image_size) // patch * patch)
+        side = cells * int(encoder.config.patch_size)
         pixels = torch.nn.functional.interpolate(images.float().to(device), (side, side), mode="bicubic")
-        hidden = encoder(pixel_values=(pixels - mean) / std, interpolate_pos_encoding=True).last_hidden_state
-        count = (side // patch) ** 2
-        return hidden[:, -count:].unflatten(1, (side // patch, side // patch))
+        hidden: Tensor = encoder(pixel_values=(pixels - mean) / std).last_hidden_state
+        return hidden[:, -(cells**2) :].unflatten(1, (cells, cells))
 
     return encode
+
+
+def _members(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Places of each key, in order of first appearance."""
+    members: dict[Hashable, list[int]] = {}
+    for n, key in enumerate(keys):
+        members.setdefault(key, []).append(n)
+    return [*members.values()]
