@@ -6,6 +6,7 @@ velocity (sign, classifier-free guidance) is read off two short calls.
 Shapes: B samples; R rows of them; [B, ...] latents.
 """
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def load_pipeline(model: str, dtype: torch.dtype, options: Mapping[str, Any] | N
     Raises:
         ConfigError: there is none, or it cannot be loaded.
     """
-    options = {"torch_dtype": dtype} | dict(options or {})
+    options = {"dtype": dtype} | dict(options or {})
     shipped = {point.name: point for point in entry_points(group=POLICIES)}
     if model in shipped:
         return shipped[model].load()(**options)
@@ -157,7 +158,10 @@ class Policy:
                 r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=[*targets]
             )
             try:
-                self.transformer.add_adapter(config, name)
+                with warnings.catch_warnings():
+                    # Of peft, that there are several adapters.
+                    warnings.simplefilter("ignore", UserWarning)
+                    self.transformer.add_adapter(config, name)
             except ValueError as error:
                 raise ConfigError(f"adapter.targets {[*targets]} name no layer of the transformer") from error
             for parameter in self.parameters(name):
@@ -268,17 +272,22 @@ class Policy:
     ) -> Tensor:
         runs = [(prompt, len([*same])) for prompt, same in groupby(prompts)]
         even = len({count for _, count in runs}) == 1
+        asked = [prompt for prompt, _ in runs] if even else [*prompts]
+        arguments = self.arguments
+        if isinstance(negative := arguments.get("negative_prompt"), str):
+            # FLUX and Qwen-Image do not repeat one for all prompts.
+            arguments = arguments | {"negative_prompt": [negative] * len(asked)}
         # `__call__` itself turns gradients off.
         images: Tensor = type(self.pipe).__call__.__wrapped__(
             self.pipe,
-            prompt=[prompt for prompt, _ in runs] if even else [*prompts],
+            prompt=asked,
             num_images_per_prompt=runs[0][1] if even else 1,
             num_inference_steps=steps,
             generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds],
             latents=latents,
             output_type=output,
             return_dict=False,
-            **self.arguments,
+            **arguments,
         )[0]
         return images
 

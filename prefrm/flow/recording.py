@@ -4,6 +4,7 @@ The pipeline itself draws: its `RecordingScheduler` follows a `Plan`, a `Recorde
 and what both saw is a `Recording`. Shapes: B samples; [B, ...] latents of any layout.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -146,6 +147,8 @@ class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         made.plan, made.recorder, made.check, made.steps = Plan(), recorder, check, {}
         return made
 
+    # Pipelines look which arguments it has.
+    @functools.wraps(FlowMatchEulerDiscreteScheduler.set_timesteps)
     def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
         """The whole grid in `sigmas`; in `timesteps`, the part that the plan goes through."""
         super().set_timesteps(*args, **kwargs)

@@ -71,7 +71,7 @@ def stable_diffusion_3() -> Any:
         token, pooled = ((TOKENS, WIDTH), (WIDTH,))
         without = kwargs.get("negative_prompt") or ["" for _ in prompt]
         return tuple(
-            embedded(texts, num_images_per_prompt, *shape)
+            embedded(texts, num_images_per_prompt, *shape).to(transformer.dtype)
             for shape in (token, pooled)
             for texts in (prompt, without)
         )
@@ -235,5 +235,6 @@ def make(family: Callable[[], Any], dtype: torch.dtype = torch.float32) -> Any:
     with torch.no_grad():
         for parameter in pipe.transformer.parameters():
             parameter.copy_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.1))
-    pipe.to(dtype)
+    if dtype != torch.float32:
+        pipe.transformer.to(dtype)
     return pipe

@@ -16,9 +16,14 @@ NOISY = Plan(kernel="flow", noise={0: 0.7, 1: 0.7})
 PROMPTS = ["a", "a", "b", "b"]
 
 
-def policy_of(family: Callable[[], Any], **settings: Any) -> Policy:
+def size(family: Callable[[], Any]) -> dict[str, Any]:
     side = SIZE[family.__name__]
-    arguments = {"height": side, "width": side} | settings.pop("arguments", {})
+    free = {"use_resolution_binning": False} if family.__name__ == "sana" else {}
+    return {"height": side, "width": side} | free
+
+
+def policy_of(family: Callable[[], Any], **settings: Any) -> Policy:
+    arguments = size(family) | settings.pop("arguments", {})
     policy = Policy(make(family), steps=3, rank=2, alpha=4, arguments=arguments, **settings)
     # The adapter begins at zero.
     torch.manual_seed(1)
@@ -57,14 +62,16 @@ def test_gradient_of_a_replay_is_that_of_a_direct_call(family: Callable[[], Any]
     policy = policy_of(family)
     recording = recorded(policy)
     policy.velocity(recording, 1).square().sum().backward()
-    replayed = [weight.grad.clone() for weight in policy.parameters()]
+    # The text stream of Qwen-Image's last layer leads nowhere.
+    trained = [weight for weight in policy.parameters() if weight.grad is not None]
+    replayed = [weight.grad.clone() for weight in trained]
     policy.transformer.zero_grad()
     (call,) = recording.steps[1].calls
     output = policy.transformer(**call)[0]
     output = torch.stack(output) if isinstance(output, list) else output
     output.square().sum().backward()
     assert max(gradient.abs().max() for gradient in replayed) > 0
-    for gradient, weight in zip(replayed, policy.parameters(), strict=True):
+    for gradient, weight in zip(replayed, trained, strict=True):
         assert torch.equal(gradient, weight.grad)
 
 
@@ -97,7 +104,7 @@ def test_guidance_that_cannot_be_reproduced_is_refused() -> None:
 
 @EACH
 def test_an_ode_rollout_is_the_pipeline_s_own(family: Callable[[], Any]) -> None:
-    side = {"height": SIZE[family.__name__], "width": SIZE[family.__name__]}
+    side = size(family)
     pipe = make(family)
     guided = {"guidance_scale": 0.0} if hasattr(type(pipe), "do_classifier_free_guidance") else {}
     if type(pipe).__name__ == "SanaPipeline":
