@@ -154,7 +154,10 @@ class Likelihood:
     chunks: Literal["each", "all"] | tuple[int, ...] = "each"
     reduce: Literal["mean", "sum"] = "mean"
 
-    __post_init__ = _check_ranges
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        if not isinstance(self.chunks, str) and min(self.chunks, default=0) < 1:
+            raise ConfigError(f"chunks must be lengths of at least 1; received {self.chunks}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
