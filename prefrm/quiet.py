@@ -17,6 +17,7 @@ LIBRARIES = (
     "accelerate",
     "bitsandbytes",
     "datasets",
+    "diffusers",
     "httpx",
     "huggingface_hub",
     "matplotlib",
@@ -27,6 +28,7 @@ LIBRARIES = (
 # A library that is imported later sets its logger's level, and whether it shows bars, by these.
 VERBOSITY = {
     "datasets": "DATASETS_VERBOSITY",
+    "diffusers": "DIFFUSERS_VERBOSITY",
     "huggingface_hub": "HF_HUB_VERBOSITY",
     "transformers": "TRANSFORMERS_VERBOSITY",
 }

@@ -11,6 +11,7 @@ from prefrm.rewards.advantages import (
     group_advantages,
     weighted_advantages,
 )
+from prefrm.rewards.chain import AdvantageChain, GroupKey, group_keys, select
 from prefrm.rewards.selection import (
     PreferencePair,
     best_fraction,
@@ -34,7 +35,9 @@ __all__ = [
     "FLOW_GRPO",
     "PREF_GRPO",
     "REWARDS",
+    "AdvantageChain",
     "AdvantageRule",
+    "GroupKey",
     "PreferencePair",
     "RewardFunction",
     "best_fraction",
@@ -43,10 +46,12 @@ __all__ = [
     "diffusion_nft_rewards",
     "dpo_pairs",
     "group_advantages",
+    "group_keys",
     "hard_win_rate",
     "pref_grpo_rewards",
     "ranking",
     "ranks",
+    "select",
     "weighted_advantages",
     "win_rate",
 ]

@@ -23,7 +23,9 @@ __all__ = [
     "PREF_GRPO",
     "AdvantageRule",
     "Scope",
+    "centered",
     "group_advantages",
+    "moments",
     "weighted_advantages",
 ]
 
@@ -70,17 +72,9 @@ class AdvantageRule:
             DataError: a reward is infinite or not a real number, or the shape is not a batch of groups.
         """
         r_GK, shape = _groups(rewards, group_size)
-        mean_G1, std_G1 = _moments(r_GK, self.ddof)
-        if self.scope == "batch":
-            std_G1 = _moments(r_GK.reshape(1, -1), self.ddof)[1]
-        scale_G1 = std_G1 + self.eps
-        # r - mean of equal rewards can be an ulp, which a tiny eps would blow up; and 0 / 0 is no number.
-        flat_G1 = np.nanmax(r_GK, axis=1, keepdims=True, initial=-np.inf) <= np.nanmin(
-            r_GK, axis=1, keepdims=True, initial=np.inf
-        )
-        advantages = (r_GK - mean_G1) / np.where(scale_G1 > 0, scale_G1, 1.0)
-        advantages = np.where(flat_G1 & ~np.isnan(r_GK), 0.0, advantages).reshape(shape)
-        return self.clipped(advantages)
+        rows = r_GK if self.scope == "group" else r_GK.reshape(1, -1)
+        scale = moments(rows, self.ddof)[1] + self.eps
+        return self.clipped((centered(r_GK) / np.where(scale > 0, scale, 1.0)).reshape(shape))
 
     def clipped(self, advantages: Doubles) -> Doubles:
         """`advantages` clamped to [-clip, clip]; NaN stays NaN."""
@@ -149,7 +143,17 @@ def _groups(rewards: Numbers, group_size: int | None) -> tuple[Doubles, tuple[in
     return r.reshape(-1, group_size), r.shape
 
 
-def _moments(r_GK: Doubles, ddof: int) -> tuple[Doubles, Doubles]:
+def centered(r_GK: Doubles) -> Doubles:
+    """Rewards minus their group's mean, which is exactly 0 where a group's rewards are all equal."""
+    # r - mean of equal rewards can be an ulp, which a tiny eps would blow up.
+    flat_G1 = np.nanmax(r_GK, axis=1, keepdims=True, initial=-np.inf) <= np.nanmin(
+        r_GK, axis=1, keepdims=True, initial=np.inf
+    )
+    return np.where(flat_G1 & ~np.isnan(r_GK), 0.0, r_GK - moments(r_GK, 0)[0])
+
+
+def moments(r_GK: Doubles, ddof: int) -> tuple[Doubles, Doubles]:
+    """Mean and standard deviation of each row, [G, 1]; NaN counts in neither."""
     known = ~np.isnan(r_GK)
     count_G1 = known.sum(axis=1, keepdims=True)
     mean_G1 = np.where(known, r_GK, 0.0).sum(axis=1, keepdims=True) / np.maximum(count_G1, 1)

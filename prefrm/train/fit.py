@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
+from prefrm.checkpoints import Checkpoints
 from prefrm.errors import ConfigError, DatasetError
 from prefrm.judge import Judge
 from prefrm.progress import track
 from prefrm.train.callbacks import MetricsFile, ReportProgress
-from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.collate import GroupCollator
 from prefrm.train.config import OptimConfig
 from prefrm.train.distributed import gather, is_first, processes, rank

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
+from prefrm.checkpoints import Checkpoints
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
-from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
 from prefrm.train.distributed import gather, is_first, sharding
 from prefrm.train.trainer import read_state

@@ -22,6 +22,7 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from prefrm.bundle import CalibrationRecord, amend_bundle, read_manifest, standalone, write_bundle
+from prefrm.checkpoints import Checkpoints
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
 from prefrm.eval import Evaluation
@@ -32,7 +33,6 @@ from prefrm.quiet import quiet
 from prefrm.records import DatasetInfo, read_groups
 from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
-from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.config import TrainConfig
 from prefrm.train.datasets import data_fingerprint, local_data, open_mixture, read_sources, survey_data
 from prefrm.train.distributed import is_first, join, leave, processes, sharding

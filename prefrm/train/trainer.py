@@ -22,10 +22,10 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
+from prefrm.checkpoints import Checkpoints
 from prefrm.errors import ConfigError
 from prefrm.judge import Judge
 from prefrm.judge.weights import read_weights
-from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.collate import Coverage, blank_batch
 from prefrm.train.distributed import gather, is_first, processes, rank, sharding, total, wait
 from prefrm.train.state import (

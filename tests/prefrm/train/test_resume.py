@@ -13,11 +13,11 @@ import pytest
 import torch
 import yaml
 
+from prefrm.checkpoints import Checkpoints
 from prefrm.config import to_mapping
 from prefrm.errors import ConfigError
 from prefrm.judge import JudgeSpec
 from prefrm.train import AdapterConfig, CheckpointConfig, DataConfig, OptimConfig, TrainConfig, run
-from prefrm.train.checkpoints import Checkpoints
 from prefrm.train.trainer import read_state
 from tests.forked import start
 from tests.prefrm.train import killed

@@ -1,4 +1,4 @@
-"""Folders of an unfinished run, each written whole or not at all; `prefrm.train.trainer` fills them.
+"""Folders of an unfinished run, each written whole or not at all; the trainers fill them.
 
 checkpoints/step-00000100/manifest.json   the sha256 of every other file in the folder
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from prefrm.train.checkpoints import Checkpoints, step_of
+from prefrm.checkpoints import Checkpoints, step_of
 
 
 def write(checkpoints: Checkpoints, step: int) -> None:

@@ -1,0 +1,105 @@
+"""`prefrm flow`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prefrm.errors import ConfigError, missing_extra
+from prefrm.options import AsJson
+
+if TYPE_CHECKING:
+    from prefrm.flow.gradients import DifferentiableScorer
+
+__all__ = ["flow"]
+
+
+def flow(
+    config: Annotated[
+        Path | None, typer.Argument(help="a YAML file, such as configs/flow/shapes_nft.yaml")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="override a setting; may be repeated"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue an interrupted run from its newest checkpoint")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="list the methods and end")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a flow-matching image model with the win rates of a judge as reward.
+
+    On several devices: `accelerate launch -m prefrm flow CONFIG`.
+    """
+    if list_:
+        _print_methods(as_json)
+        return
+    if config is None:
+        raise ConfigError("name a configuration, such as configs/flow/shapes_nft.yaml; --list lists methods")
+    from prefrm.config import load_config
+    from prefrm.flow.config import FlowConfig
+
+    settings = load_config(FlowConfig, config, set_ or [])
+    try:
+        from prefrm.flow.run import run
+    except ImportError as error:
+        raise missing_extra(str(error.name), "flow") from error
+    from prefrm.scorers import open_scorer
+
+    try:
+        facts = run(settings, open_scorer, open_gradient=_open_gradient, resume=resume)
+    except KeyboardInterrupt:
+        print("the same command with --resume continues from the newest checkpoint", file=sys.stderr)
+        raise
+    if not facts:
+        return
+    if as_json:
+        print(json.dumps(facts))
+        return
+    shown = {**facts["reward_before"], "oracle": facts["oracle_before"]}
+    after = {**facts["reward_after"], "oracle": facts["oracle_after"]}
+    for name, before in shown.items():
+        if before is not None:
+            print(f"{name}: {before:.3f} before, {after[name]:.3f} after")
+    print(f"adapter: {settings.output / 'lora'}")
+    print(f"report: {settings.output / 'report.md'}")
+
+
+def _open_gradient(target: str) -> "DifferentiableScorer":
+    from prefrm.judge import DifferentiableJudge
+
+    return DifferentiableJudge.from_bundle(target)
+
+
+def _print_methods(as_json: bool) -> None:
+    from prefrm.config import to_mapping
+    from prefrm.flow.methods import METHODS
+
+    rows = [
+        {
+            "name": row.name,
+            "title": row.title,
+            "paper": row.paper,
+            "kernel": row.rollout.kernel,
+            "stochastic": row.rollout.stochastic.rule,
+            "likelihood": row.likelihood.kind,
+            "objective": row.objective.gradient if row.objective.kind == "gradient" else row.objective.kind,
+            "regularizer": f"{row.regularizer.form} {row.regularizer.reference:g}"
+            if row.regularizer.reference
+            else "",
+            "note": row.note,
+            "settings": to_mapping(row),
+        }
+        for row in METHODS.values()
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    names = ("name", "paper", "kernel", "stochastic", "objective", "regularizer")
+    table = [names, *([str(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[n]) for line in table) for n in range(len(names))]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,256 @@
+"""One training run of a flow policy, from its settings to an adapter and a report.
+
+output/lora/         the adapter in diffusers' format: `pipe.load_lora_weights(output / "lora")`
+output/checkpoints/  what `resume` continues from; removed once the run is over
+and the files of `prefrm.flow.report`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from datetime import timedelta
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+
+from prefrm.checkpoints import Checkpoints
+from prefrm.config import to_mapping
+from prefrm.errors import ConfigError
+from prefrm.files import require_writable_folder
+from prefrm.flow.checkpoints import load_checkpoint, save_checkpoint
+from prefrm.flow.config import ORACLE, FlowConfig, PromptsConfig, RewardConfig
+from prefrm.flow.gradients import DifferentiableScorer
+from prefrm.flow.pipelines import LORA_TARGETS, Policy, load_pipeline
+from prefrm.flow.report import Evaluation, Metrics, write_report
+from prefrm.flow.rollout import Sampler
+from prefrm.flow.scoring import Pointwise, Reward, Scoring, WinRates, features, vision_features
+from prefrm.flow.trainer import Trainer
+from prefrm.progress import track
+from prefrm.resources import Resources
+from prefrm.winmatrix import Scorer
+
+__all__ = ["OpenGradient", "OpenScorer", "run"]
+
+OpenScorer = Callable[[str], AbstractContextManager[Scorer]]
+OpenGradient = Callable[[str], DifferentiableScorer]
+
+WORLDS = "prefrm.worlds"
+# How long processes wait for the first one, which alone evaluates.
+TIMEOUT = timedelta(hours=24)
+
+
+def run(
+    config: FlowConfig,
+    open_scorer: OpenScorer,
+    *,
+    open_gradient: OpenGradient | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train, evaluate and write everything; returns what report.json holds, {} outside the first process.
+
+    Args:
+        config: the settings.
+        open_scorer: opens the scorer that a name stands for, such as `prefrm.scorers.open_scorer`.
+        open_gradient: the same for methods that follow a judge's gradient.
+        resume: continue from the newest checkpoint, if there is one.
+
+    Raises:
+        ConfigError: a setting is wrong, the pipeline is not a flow policy, or the training diverged.
+        BundleError, ScoringError: of a scorer.
+    """
+    checkpoints = Checkpoints(config.output / "checkpoints", keep=1)
+    _check_output(config.output, checkpoints, resume)
+    with ExitStack() as stack, Resources() as resources:
+        accelerator = _accelerator(config)
+        world, train, held_out = _prompts(config.prompts, config.seed)
+        rewards = _opened(config.all_rewards(), world, open_scorer, stack)
+        trainer = _trainer(config, accelerator, rewards, train[0], stack, open_gradient)
+        path = checkpoints.newest() if resume else None
+        done = 0 if path is None else load_checkpoint(path, trainer, to_mapping(config))
+        evaluation, wanted = None, config.evaluation
+        if wanted is not None and accelerator.is_main_process:
+            rewards |= _opened(config.held_out, world, open_scorer, stack)
+            rewards |= {} if world is None else {ORACLE: Pointwise(world.oracle)}
+            evaluation = Evaluation(
+                trainer.policy,
+                held_out[: wanted.prompts],
+                images=wanted.images,
+                steps=wanted.steps or config.policy.steps,
+                batch=config.rollout.batch,
+                seed=config.seed,
+                rewards=rewards,
+                folder=config.output / "samples",
+            )
+        metrics = _train(config, trainer, train, evaluation, checkpoints, done)
+        if not accelerator.is_main_process:
+            return {}
+        with trainer.averaged():
+            trainer.policy.save_lora(config.output / "lora")
+        facts = {
+            "method": config.method,
+            "seed": config.seed,
+            **metrics.summary(),
+            "seconds": {"total": resources.total_seconds},
+            "peak_rss_mb": resources.peak_rss_mb,
+        }
+        write_report(config.output, facts, metrics)
+        checkpoints.remove()
+        accelerator.end_training()
+    return facts
+
+
+def _train(
+    config: FlowConfig,
+    trainer: Trainer,
+    prompts: Sequence[str],
+    evaluation: Evaluation | None,
+    checkpoints: Checkpoints,
+    done: int,
+) -> Metrics:
+    """The iterations that are left, on every process; the first one writes files."""
+    accelerator, total = trainer.accelerator, config.optim.iterations
+    first, every = accelerator.is_main_process, config.evaluation.every if config.evaluation else total
+    metrics = Metrics(config.output / "metrics.jsonl" if first else None, done)
+    if evaluation is not None and not done:
+        metrics.add(0, evaluation.before())
+    with track("flow", total, done) as tracker:
+        for n in range(done, total):
+            logs = trainer.iteration(n, _of_iteration(prompts, config.rollout.prompts, config.seed, n))
+            last = n + 1 == total
+            if evaluation is not None and (last or (n + 1) % every == 0):
+                with trainer.averaged():
+                    logs |= evaluation.now(n + 1)
+            metrics.add(n + 1, logs)
+            if first and (last or (n + 1) % config.checkpoint_every == 0):
+                with checkpoints.writing(n + 1) as folder:
+                    save_checkpoint(folder, trainer, n + 1, to_mapping(config))
+            accelerator.log(logs, step=n + 1)
+            accelerator.wait_for_everyone()
+            shown = {name.split("/")[1]: v for name, v in logs.items() if name.startswith("reward/")}
+            tracker(n + 1, ", ".join(f"{k} {v:.4f}" for k, v in (shown | {"loss": logs["loss"]}).items()))
+    return metrics
+
+
+def _accelerator(config: FlowConfig) -> Accelerator:
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.optim.precision,
+            cpu=config.device == "cpu",
+            log_with=[*config.report_to] or None,
+            project_dir=config.output,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
+        )
+        if config.report_to:
+            accelerator.init_trackers("prefrm-flow")
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"optim.precision or report_to cannot be had: {error}") from error
+    if config.rollout.prompts % accelerator.num_processes:
+        raise ConfigError(
+            f"rollout.prompts {config.rollout.prompts} must be a multiple of the {accelerator.num_processes} "
+            "processes"
+        )
+    return accelerator
+
+
+def _trainer(
+    config: FlowConfig,
+    accelerator: Accelerator,
+    rewards: Mapping[str, Reward],
+    prompt: str,
+    stack: ExitStack,
+    open_gradient: OpenGradient | None,
+) -> Trainer:
+    method, settings, device = config.row(), config.policy, accelerator.device
+    pipe = load_pipeline(settings.model, getattr(torch, settings.dtype), settings.options)
+    pipe.to(device)
+    # Every process draws the same adapter.
+    torch.manual_seed(config.seed)
+    policy = Policy(
+        pipe,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        arguments=settings.arguments,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        targets=settings.targets or LORA_TARGETS,
+        adapters=("old",) if method.needs_old else (),
+    )
+    policy.probe(prompt)
+    if config.optim.gradient_checkpointing:
+        policy.transformer.enable_gradient_checkpointing()
+    scoring = Scoring(rewards)
+    stack.callback(scoring.close)
+    differentiable = None
+    if method.objective.kind == "gradient":
+        assert config.judge is not None and open_gradient is not None
+        differentiable = open_gradient(config.judge)
+    size = config.rollout
+    return Trainer(
+        policy,
+        method,
+        accelerator,
+        Sampler(policy, method.rollout, group=size.group, batch=size.batch, seed=config.seed),
+        scoring,
+        {name: reward.weight for name, reward in config.all_rewards().items()},
+        config.optim,
+        seed=config.seed,
+        differentiable=differentiable,
+        encode=features if config.features is None else vision_features(config.features, device),
+    )
+
+
+def _opened(
+    rewards: Mapping[str, RewardConfig], world: Any, open_scorer: OpenScorer, stack: ExitStack
+) -> dict[str, Reward]:
+    made: dict[str, Reward] = {}
+    for name, reward in rewards.items():
+        if reward.scorer != ORACLE:
+            made[name] = WinRates(stack.enter_context(open_scorer(reward.scorer)), reward.reward)
+        elif world is not None:
+            made[name] = Pointwise(world.oracle)
+        else:
+            raise ConfigError(f"rewards.{name}: the scorer {ORACLE!r} is a world's; set prompts.world")
+    return made
+
+
+def _prompts(config: PromptsConfig, seed: int) -> tuple[Any, list[str], list[str]]:
+    """The world, if there is one, and the prompts to train on and to evaluate."""
+    if config.train is not None:
+        return None, _lines(config.train), _lines(config.held_out or config.train)
+    known = {point.name: point for point in entry_points(group=WORLDS)}
+    if config.world not in known:
+        raise ConfigError(f"prompts.world must be one of {', '.join(known)}; received {config.world!r}")
+    world = known[config.world].load()
+    return world, world.prompts("train", config.count, seed), world.prompts("test", config.count, seed)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"prompts: {path} cannot be read: {error}") from error
+    if not any(lines):
+        raise ConfigError(f"prompts: {path} has no prompt; write one in each line")
+    return [line for line in lines if line]
+
+
+def _of_iteration(prompts: Sequence[str], count: int, seed: int, n: int) -> list[str]:
+    """The next prompts: all of them in a shuffled order, again and again."""
+    turns = [divmod(place, len(prompts)) for place in range(n * count, (n + 1) * count)]
+    orders = {turn: np.random.default_rng([seed, turn]).permutation(len(prompts)) for turn, _ in turns}
+    return [prompts[orders[turn][place]] for turn, place in turns]
+
+
+def _check_output(output: Path, checkpoints: Checkpoints, resume: bool) -> None:
+    if (output / "report.json").exists():
+        raise ConfigError(f"{output} holds a finished run; choose another output, or delete it")
+    if checkpoints.found() and not resume:
+        raise ConfigError(
+            f"{checkpoints.folder} holds checkpoints of an unfinished run; continue it with --resume, or "
+            "delete the folder to start over"
+        )
+    require_writable_folder(output, "output")
+    output.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,240 @@
+"""Tiny pipelines of diffusers with random weights, one for each family, that need no text encoder.
+
+The prompts' embeddings are random and depend on the prompt alone; everything else is the family's own code.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+__all__ = ["FAMILIES", "SIZE", "make"]
+
+WIDTH, TOKENS = 16, 3
+SIZE = {"stable_diffusion_3": 8, "flux": 16, "sana": 64, "lumina2": 64, "z_image": 32, "qwen_image": 16}
+"""Pixels along each side of the images of a family: small, and allowed by its pipeline."""
+
+
+def embedding(prompt: str, *shape: int) -> Tensor:
+    """Standard normal numbers that depend on the prompt alone."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(prompt.encode())))
+
+
+def embedded(prompts: Any, repeats: int, *shape: int) -> Tensor:
+    """[B * repeats, *shape]."""
+    prompts = [prompts] if isinstance(prompts, str) else prompts
+    return torch.stack([embedding(prompt, *shape) for prompt in prompts]).repeat_interleave(repeats, 0)
+
+
+def vae(channels: int) -> diffusers.AutoencoderTiny:
+    """Keeps the size, in three or more channels."""
+    return diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(8,),
+        decoder_block_out_channels=(8,),
+        num_encoder_blocks=(1,),
+        num_decoder_blocks=(1,),
+        latent_channels=channels,
+    )
+
+
+def euler(**settings: Any) -> diffusers.FlowMatchEulerDiscreteScheduler:
+    return diffusers.FlowMatchEulerDiscreteScheduler(**settings)
+
+
+def stable_diffusion_3() -> Any:
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=4,
+        in_channels=3,
+        out_channels=3,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        caption_projection_dim=16,
+        pooled_projection_dim=WIDTH,
+        pos_embed_max_size=4,
+    )
+    pipe = diffusers.StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=euler(shift=3.0),
+        vae=vae(3),
+        **dict.fromkeys(
+            ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
+        ),
+    )
+
+    def encode(prompt: Any, *args: Any, num_images_per_prompt: int = 1, **kwargs: Any) -> Any:
+        token, pooled = ((TOKENS, WIDTH), (WIDTH,))
+        without = kwargs.get("negative_prompt") or ["" for _ in prompt]
+        return tuple(
+            embedded(texts, num_images_per_prompt, *shape).to(transformer.dtype)
+            for shape in (token, pooled)
+            for texts in (prompt, without)
+        )
+
+    pipe.encode_prompt = encode
+    return pipe
+
+
+def flux() -> Any:
+    transformer = diffusers.FluxTransformer2DModel(
+        in_channels=12,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        axes_dims_rope=(2, 2, 4),
+        guidance_embeds=True,
+    )
+    pipe = diffusers.FluxPipeline(
+        transformer=transformer,
+        scheduler=euler(use_dynamic_shifting=True),
+        vae=None,
+        **dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")),
+    )
+
+    def encode(prompt: Any, *args: Any, num_images_per_prompt: int = 1, **kwargs: Any) -> Any:
+        return (
+            embedded(prompt, num_images_per_prompt, TOKENS, WIDTH),
+            embedded(prompt, num_images_per_prompt, WIDTH),
+            torch.zeros(TOKENS, 3),
+        )
+
+    pipe.encode_prompt = encode
+    return pipe
+
+
+def sana() -> Any:
+    transformer = diffusers.SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=WIDTH,
+        sample_size=2,
+    )
+    pipe = diffusers.SanaPipeline(
+        transformer=transformer,
+        scheduler=diffusers.DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+        vae=None,
+        text_encoder=None,
+        tokenizer=None,
+    )
+    pipe.encode_prompt = masked
+    return pipe
+
+
+def masked(prompt: Any, guided: bool, *args: Any, num_images_per_prompt: int = 1, **kwargs: Any) -> Any:
+    """As Sana and Lumina 2 encode: embeddings and masks of the prompts and of none."""
+    without = ["" for _ in prompt] if guided else prompt
+    made: list[Tensor] = []
+    for texts in (prompt, without):
+        tokens = embedded(texts, num_images_per_prompt, TOKENS, WIDTH)
+        made += [tokens, torch.ones(tokens.shape[:2], dtype=torch.bool)]
+    return tuple(made)
+
+
+def lumina2() -> Any:
+    transformer = diffusers.Lumina2Transformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        hidden_size=24,
+        num_layers=1,
+        num_refiner_layers=1,
+        num_attention_heads=2,
+        num_kv_heads=1,
+        multiple_of=8,
+        axes_dim_rope=(4, 4, 4),
+        axes_lens=(32, 16, 16),
+        cap_feat_dim=WIDTH,
+    )
+    pipe = diffusers.Lumina2Pipeline(
+        transformer=transformer, scheduler=euler(), vae=None, text_encoder=None, tokenizer=None
+    )
+    pipe.encode_prompt = masked
+    return pipe
+
+
+def z_image() -> Any:
+    transformer = diffusers.ZImageTransformer2DModel(
+        in_channels=4,
+        dim=16,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=WIDTH,
+        axes_dims=[4, 2, 2],
+        axes_lens=[64, 16, 16],
+    )
+    pipe = diffusers.ZImagePipeline(
+        transformer=transformer, scheduler=euler(shift=3.0), vae=None, text_encoder=None, tokenizer=None
+    )
+
+    def encode(prompt: Any, *args: Any, do_classifier_free_guidance: bool = True, **kwargs: Any) -> Any:
+        given = [embedding(text, TOKENS, WIDTH) for text in prompt]
+        without = [embedding("", TOKENS, WIDTH) for _ in prompt] if do_classifier_free_guidance else []
+        return given, without
+
+    pipe.encode_prompt = encode
+    return pipe
+
+
+def qwen_image() -> Any:
+    transformer = diffusers.QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=(2, 2, 4),
+    )
+    pipe = diffusers.QwenImagePipeline(
+        transformer=transformer,
+        scheduler=euler(use_dynamic_shifting=True),
+        vae=None,
+        text_encoder=None,
+        tokenizer=None,
+    )
+
+    def encode(prompt: Any, *args: Any, num_images_per_prompt: int = 1, **kwargs: Any) -> Any:
+        tokens = embedded(prompt, num_images_per_prompt, TOKENS, WIDTH)
+        return tokens, torch.ones(tokens.shape[:2], dtype=torch.long)
+
+    pipe.encode_prompt = encode
+    return pipe
+
+
+FAMILIES: Sequence[Callable[[], Any]] = (
+    stable_diffusion_3,
+    flux,
+    sana,
+    lumina2,
+    z_image,
+    qwen_image,
+)
+
+
+def make(family: Callable[[], Any], dtype: torch.dtype = torch.float32) -> Any:
+    """A pipeline with weights that depend on nothing, and are large enough that every input matters."""
+    torch.manual_seed(0)
+    pipe = family()
+    with torch.no_grad():
+        for parameter in pipe.transformer.parameters():
+            parameter.copy_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.1))
+    if dtype != torch.float32:
+        pipe.transformer.to(dtype)
+    return pipe

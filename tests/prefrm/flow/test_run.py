@@ -1,0 +1,196 @@
+"""Whole runs on the embedded flow model: every method, what is written, resuming, the command."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from prefrm.errors import ConfigError
+from prefrm.flow.config import (
+    EvaluationConfig,
+    FlowConfig,
+    OptimConfig,
+    PolicyConfig,
+    PromptsConfig,
+    RewardConfig,
+    RolloutConfig,
+)
+from prefrm.flow.methods import METHODS
+from prefrm.flow.pipelines import load_pipeline
+from prefrm.flow.run import run
+from prefrm.winmatrix import FakeScorer
+
+
+def brightness(prompt: str, image: bytes) -> float:
+    return float(np.asarray(Image.open(io.BytesIO(image))).mean()) / 10
+
+
+@contextmanager
+def open_scorer(name: str) -> Iterator[FakeScorer]:
+    assert name in ("bright", "dark")
+    sign = 1 if name == "bright" else -1
+    yield FakeScorer(lambda prompt, image: sign * brightness(prompt, image))
+
+
+class Bright:
+    """A differentiable scorer of brightness."""
+
+    def utilities(self, prompt: str, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.flatten(1).mean(1)
+
+
+def open_gradient(name: str) -> Bright:
+    return Bright()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> FlowConfig:
+    return FlowConfig(
+        output=tmp_path / "run",
+        device="cpu",
+        method="nft",
+        judge="bright",
+        policy=PolicyConfig(model="shapes-flow", steps=4, rank=4, alpha=8),
+        prompts=PromptsConfig(world="shapes", count=20),
+        rollout=RolloutConfig(prompts=2, group=4, batch=8),
+        optim=OptimConfig(iterations=2, lr=1e-3),
+        evaluation=None,
+        checkpoint_every=1,
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs(name: str, config: FlowConfig) -> None:
+    facts = run(replace(config, method=name), open_scorer, open_gradient=open_gradient)
+    assert facts["method"] == name and facts["iterations"] == 2 and facts["images"] >= 8
+    weights = load_file(config.output / "lora" / "pytorch_lora_weights.safetensors")
+    # Adapters begin at zero: whatever is not has been trained.
+    changed = [tensor for key, tensor in weights.items() if "lora_B" in key and tensor.abs().max() > 0]
+    assert changed and all(tensor.isfinite().all() for tensor in weights.values())
+    lines = [json.loads(line) for line in (config.output / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 2]
+
+
+def test_a_run_writes_what_a_person_looks_at(config: FlowConfig) -> None:
+    config = replace(
+        config,
+        evaluation=EvaluationConfig(every=1, prompts=2, images=2),
+        held_out={"other": RewardConfig(scorer="dark")},
+        report_to=("tensorboard",),
+        seed=3,
+    )
+    facts = run(config, open_scorer)
+    written = json.loads((config.output / "report.json").read_text())
+    assert written == facts
+    assert (facts["method"], facts["seed"], facts["images"]) == ("nft", 3, 16)
+    assert facts["reward_before"] == {"judge": pytest.approx(0.5), "other": pytest.approx(0.5)}
+    # The other judge's opinion is the opposite.
+    assert facts["reward_after"]["judge"] + facts["reward_after"]["other"] == pytest.approx(1, abs=1e-5)
+    assert 0 <= facts["oracle_before"] <= 1 and 0 <= facts["oracle_after"] <= 1
+    assert facts["seconds"]["total"] > 0 and facts["peak_rss_mb"] > 0
+    assert [path.name for path in sorted((config.output / "samples").iterdir())] == [
+        f"iteration-{n:05d}.png" for n in range(3)
+    ]
+    sheet = Image.open(config.output / "samples" / "iteration-00000.png")
+    assert sheet.size[0] == sheet.size[1] and sheet.size[0] % 2 == 0
+    report = (config.output / "report.md").read_text()
+    assert "| judge | 0.500 |" in report and "| oracle | " in report and "(curves.png)" in report
+    assert (config.output / "curves.png").stat().st_size > 1000
+    assert not (config.output / "checkpoints").exists()
+    assert [*config.output.rglob("events.out.tfevents*")]
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        run(config, open_scorer)
+
+
+def test_diffusers_loads_what_a_run_wrote(config: FlowConfig) -> None:
+    run(config, open_scorer)
+    pipe = load_pipeline("shapes-flow", torch.float32)
+    arguments: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 0.0, "output_type": "latent"}
+    prompt = "a red circle"
+    drawn = [pipe(prompt, generator=torch.Generator().manual_seed(0), **arguments).images]
+    pipe.load_lora_weights(config.output / "lora")
+    drawn.append(pipe(prompt, generator=torch.Generator().manual_seed(0), **arguments).images)
+    assert not torch.equal(*drawn)
+
+
+def test_a_resumed_run_ends_where_the_whole_one_does(config: FlowConfig) -> None:
+    config = replace(config, evaluation=EvaluationConfig(every=2, prompts=1, images=2))
+    whole = run(config, open_scorer)
+
+    class Killed(BaseException):
+        pass
+
+    calls = []
+
+    @contextmanager
+    def dying(name: str) -> Iterator[FakeScorer]:
+        def utility(prompt: str, image: bytes) -> float:
+            calls.append(prompt)
+            # The evaluation before (4 images) and the first iteration (8) pass.
+            if len(calls) > 12:
+                raise Killed
+            return brightness(prompt, image)
+
+        yield FakeScorer(utility)
+
+    broken = replace(config, output=config.output.with_name("broken"))
+    with pytest.raises(Killed):
+        run(broken, dying)
+    assert (broken.output / "checkpoints").exists()
+    with pytest.raises(ConfigError, match="continue it with --resume"):
+        run(broken, open_scorer)
+    with pytest.raises(ConfigError, match=r"optim.lr was 0.001 and is 0.1"):
+        run(replace(broken, optim=replace(config.optim, lr=0.1)), open_scorer, resume=True)
+    resumed = run(broken, open_scorer, resume=True)
+    for key in ("reward_before", "reward_after", "oracle_before", "oracle_after", "images"):
+        assert resumed[key] == whole[key]
+    weights, expected = (
+        (one.output / "lora" / "pytorch_lora_weights.safetensors").read_bytes() for one in (broken, config)
+    )
+    assert weights == expected
+    lines = [json.loads(line) for line in (broken.output / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [0, 1, 2]
+
+
+def test_prompts_come_from_files(config: FlowConfig, tmp_path: Path) -> None:
+    train = tmp_path / "train.txt"
+    with pytest.raises(ConfigError, match="cannot be read"):
+        run(replace(config, prompts=PromptsConfig(train=train)), open_scorer)
+    train.write_text("\n\n")
+    with pytest.raises(ConfigError, match="has no prompt"):
+        run(replace(config, prompts=PromptsConfig(train=train)), open_scorer)
+    train.write_text("a red circle\na blue square\n")
+    facts = run(replace(config, prompts=PromptsConfig(train=train)), open_scorer)
+    assert facts["oracle_before"] is None
+    with pytest.raises(ConfigError, match="is a world's"):
+        output = tmp_path / "other"
+        prompts = PromptsConfig(train=train)
+        rewards = {"truth": RewardConfig(scorer="oracle")}
+        run(replace(config, output=output, prompts=prompts, rewards=rewards), open_scorer)
+    with pytest.raises(ConfigError, match=r"prompts.world must be one of .*shapes"):
+        run(replace(config, output=tmp_path / "third", prompts=PromptsConfig(world="none")), open_scorer)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "nfft"}, "method must be one of"),
+        ({"settings": {"objective": {"clipp": 1}}}, "unknown key objective.clipp"),
+        ({"judge": None}, "there is no reward"),
+        ({"judge": None, "method": "refl"}, "follows a judge's gradient"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be positive"),
+        ({"optim": OptimConfig(updates=3)}, "must divide rollout.prompts"),
+    ],
+)
+def test_a_wrong_setting_is_named(config: FlowConfig, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(config, **change)

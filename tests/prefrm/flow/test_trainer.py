@@ -1,0 +1,219 @@
+"""The training loop on a tiny Stable Diffusion 3 and a judge of brightness."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from PIL import Image
+
+from prefrm.errors import ConfigError
+from prefrm.flow.checkpoints import load_checkpoint, save_checkpoint
+from prefrm.flow.config import OptimConfig
+from prefrm.flow.kernels import transition
+from prefrm.flow.methods import method
+from prefrm.flow.pipelines import Policy
+from prefrm.flow.rollout import Sampler
+from prefrm.flow.scoring import Scoring, WinRates
+from prefrm.flow.settings import Method, with_settings
+from prefrm.flow.trainer import Trainer
+from prefrm.winmatrix import FakeScorer
+from tests.prefrm.flow.families import make, stable_diffusion_3
+
+PROMPTS = ["a", "b"]
+STEPS = 4
+
+
+def brightness(prompt: str, image: bytes) -> float:
+    return float(np.asarray(Image.open(io.BytesIO(image))).mean()) / 10
+
+
+def trainer_of(
+    row: Method | str,
+    *,
+    group: int = 4,
+    reward: Any = brightness,
+    rollout_batch: int = 8,
+    precision: str = "no",
+    **optim: Any,
+) -> Trainer:
+    row = method(row) if isinstance(row, str) else row
+    policy = Policy(
+        make(stable_diffusion_3),
+        steps=STEPS,
+        rank=4,
+        alpha=8,
+        arguments={"height": 8, "width": 8},
+        adapters=("old",) if row.needs_old else (),
+    )
+    # Adapters begin at zero; the draws of their other half must be the same in every test.
+    torch.manual_seed(0)
+    for weight in policy.parameters():
+        weight.data = 0.05 * torch.randn_like(weight)
+    policy.copy_adapter("default", *(("old",) if row.needs_old else ()))
+    policy.probe("a")
+    return Trainer(
+        policy,
+        row,
+        Accelerator(cpu=True, mixed_precision=precision),
+        Sampler(policy, row.rollout, group=group, batch=rollout_batch, seed=5),
+        Scoring({"judge": WinRates(FakeScorer(reward))}),
+        {"judge": 1.0},
+        OptimConfig(**{"lr": 1e-3} | optim),
+        seed=5,
+    )
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in trainer.parameters]
+
+
+def test_the_first_gradient_is_that_of_the_advantage_times_log_prob() -> None:
+    row = with_settings(
+        method("flow_grpo"), {"regularizer": {"reference": 0.0}, "rollout": {"stochastic": {"rule": "all"}}}
+    )
+    trainer = trainer_of(row, max_grad_norm=1e9)
+    kept: dict[str, Any] = {}
+    update = trainer._update
+
+    def spy(batches: Any, advantages: Any, n: int, u: int) -> Any:
+        kept.update(batches=batches, advantages=advantages)
+        total = 0.0
+        for batch, advantage in zip(batches, advantages, strict=True):
+            for recording, i, rows in batch.trained:
+                step, sigmas = recording.steps[i], recording.sigmas
+                v = trainer.policy.velocity(recording, i)
+                moved = transition("flow", 0.7, step.x, v, sigmas[i], sigmas[i + 1], sigmas[1])
+                log_prob = moved.log_prob(step.x_next)
+                assert list(rows) == list(range(len(advantage)))
+                total = total + (torch.from_numpy(advantage).float() * log_prob).sum()
+        count = sum(len(batch.trained) * len(batch.starts) for batch in batches)
+        kept["expected"] = torch.autograd.grad(-total / count, trainer.parameters)
+        return update(batches, advantages, n, u)
+
+    trainer._update = spy  # type: ignore[method-assign]
+    seen: list[torch.Tensor] = []
+    trainer.optimizer.step = lambda: seen.extend(p.grad.clone() for p in trainer.parameters)
+    logs = trainer.iteration(0, PROMPTS)
+    assert logs["trained"] == 2 * 4 * (STEPS - 1)
+    assert logs["images"] == 8
+    assert abs(logs["reward/judge"] - 0.5) < 1e-6
+    # Advantages have mean 0 in a group, and each ratio is exactly 1.
+    assert abs(logs["loss"]) < 1e-6
+    assert max(gradient.abs().max() for gradient in seen) > 0
+    for gradient, expected in zip(seen, kept["expected"], strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["nft", "flow_grpo", "tmpo"])
+def test_smaller_batches_accumulate_to_the_same_weights(name: str) -> None:
+    results = []
+    for settings in ({"batch": 32, "rollout_batch": 8}, {"batch": 3, "rollout_batch": 4}):
+        trainer = trainer_of(name, **settings)
+        trainer.iteration(0, PROMPTS)
+        results.append(weights(trainer))
+    before = weights(trainer_of(name))
+    assert any(not torch.equal(a, b) for a, b in zip(before, results[0], strict=True))
+    for one, other, was in zip(*results, before, strict=True):
+        # AdamW's first step has the size of lr whatever the gradient's: where that is rounding, it is free.
+        assert (one - was).abs().max() <= 1.01e-3
+        different = (one - other).abs() > 1e-4
+        assert different.float().mean() < 0.02
+
+
+def test_a_judge_s_preference_raises_its_reward() -> None:
+    trainer = trainer_of("nft", group=8, rollout_batch=16, lr=2e-2)
+
+    def mean() -> float:
+        drawn = trainer.policy.draw(PROMPTS * 8, seeds=range(16))
+        assert drawn.images is not None
+        return float(drawn.images.mean())
+
+    before = mean()
+    for n in range(8):
+        trainer.iteration(n, PROMPTS)
+    assert mean() > before + 0.01
+
+
+def test_samples_without_an_advantage_train_nothing() -> None:
+    trainer = trainer_of("nft", reward=lambda prompt, image: 1.0)
+    before = weights(trainer)
+    logs = trainer.iteration(0, PROMPTS)
+    assert logs["trained"] == 0 and logs["loss"] == 0
+    # Weight decay alone.
+    for weight, was in zip(weights(trainer), before, strict=True):
+        torch.testing.assert_close(weight, was * (1 - 1e-3 * 1e-4))
+
+    def some(prompt: str, image: bytes) -> float:
+        if prompt == "b":
+            raise ValueError("unreadable")
+        return brightness(prompt, image)
+
+    trainer = trainer_of("nft", reward=some)
+    logs = trainer.iteration(0, PROMPTS)
+    assert logs["missing"] == 0.5
+    assert logs["trained"] == 4 * (STEPS - 1)
+
+
+def test_the_moving_average_is_what_is_kept() -> None:
+    trainer = trainer_of("nft", ema=0.5)
+    trainer.iteration(0, PROMPTS)
+    trainer.iteration(1, PROMPTS)
+    now = weights(trainer)
+    with trainer.averaged():
+        averaged = weights(trainer)
+    assert any(not torch.equal(a, b) for a, b in zip(now, averaged, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(now, weights(trainer), strict=True))
+
+
+def test_updates_share_the_groups_of_an_iteration() -> None:
+    trainer = trainer_of("flow_grpo", updates=2)
+    logs = trainer.iteration(0, PROMPTS)
+    assert trainer.updates == 2
+    assert logs["trained"] == 4 * (STEPS - 1)
+
+
+def test_warmup_raises_the_learning_rate() -> None:
+    trainer = trainer_of("nft", warmup=4)
+    assert [trainer.iteration(n, PROMPTS)["lr"] for n in range(2)] == pytest.approx([2.5e-4, 5e-4])
+
+
+@pytest.mark.parametrize("name", ["nft", "flow_grpo"])
+def test_a_resumed_run_goes_on_bit_by_bit(name: str, tmp_path: Path) -> None:
+    whole = trainer_of(name, ema=0.9)
+    for n in range(2):
+        whole.iteration(n, PROMPTS)
+    save_checkpoint(tmp_path, whole, 2, {"seed": 5, "optim": {"lr": 1e-3}})
+    whole.iteration(2, PROMPTS)
+    resumed = trainer_of(name, ema=0.9)
+    assert load_checkpoint(tmp_path, resumed, {"seed": 5, "optim": {"lr": 1e-3}}) == 2
+    resumed.iteration(2, PROMPTS)
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+    with whole.averaged(), resumed.averaged():
+        assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+    with pytest.raises(ConfigError, match=r"optim.lr was 0.001 and is 0.002"):
+        load_checkpoint(tmp_path, resumed, {"seed": 5, "optim": {"lr": 2e-3}})
+
+
+def test_a_loss_that_is_not_finite_ends_the_run() -> None:
+    row = method("nft")
+    row = replace(row, objective=replace(row.objective, scale=float("inf")))
+    with pytest.raises(ConfigError, match=r"the loss is .*; lower optim.lr"):
+        trainer_of(row).iteration(0, PROMPTS)
+
+
+def test_half_precision_keeps_log_probabilities_exact() -> None:
+    row = with_settings(method("flow_grpo"), {"regularizer": {"reference": 0.0}})
+    AcceleratorState._reset_state(True)
+    try:
+        trainer = trainer_of(row, precision="bf16")
+        logs = trainer.iteration(0, PROMPTS)
+    finally:
+        AcceleratorState._reset_state(True)
+    # Replayed under the same autocast, every ratio is 1, and advantages of a group sum to 0.
+    assert abs(logs["loss"]) < 1e-6
