@@ -1,7 +1,7 @@
 """Flow policies: train any flow-matching pipeline of `diffusers` with any scorer.
 
-A published method is a row of settings (`METHODS`) over pieces that all rows share. The names below are imported
-when they are first used: methods and settings need no torch.
+A published method is a row of settings (`METHODS`) over pieces that all rows share. The names below are
+imported when they are first used: methods and settings need no torch.
 """
 
 from importlib import import_module

@@ -25,7 +25,7 @@ KEYS = (0, 0, 0, 1, 1, 1)
 REWARDS = {
     "a": (0.2, 0.9, 0.4, 0.7, 0.1, 0.6),
     "b": (0.5, 0.3, 0.8, 0.2, 0.4, 0.9),
-    "c": (0.1, 0.4, 0.3, 0.9, 0.8, 0.7),
+    "c": (0.1, 0.2, 0.3, 0.9, 0.8, 0.7),
 }
 SEVERAL = ("balanced_dpo", "otca", "mix_grpo", "pref_grpo", "tmpo")
 
@@ -371,6 +371,7 @@ PUBLISHED = {
     "raft": per_level((0, 1), raft),
     "rwr": rwr,
     "flow_dpo": pairs((1, 0), (3, 4)),
+    # In the first group sample 2 beats both others by two rewards of three, and 1 beats 0.
     "balanced_dpo": pairs((2, 0), (3, 4)),
     "otca": ratio(summed(), weight=lambda i, std: (1.5, 0.5)[i]),
     "perceptual_diversity": ratio(diverse(), kl=flow_grpo_kl(0.04)),
@@ -405,10 +406,11 @@ def row_loss(row, theta, advantage, trained):
     terms = transition_terms if transitions else matching_terms
     losses = []
     for number, unit in enumerate(split_units(len(steps), row.likelihood.chunks)):
-        batch = torch.tensor([n for n in rows if not transitions or len(steps) == 1 or trained[n, number]])
-        losses.append(
-            sample_losses([terms(row, theta, steps[at], at, batch, advantage, weights) for at in unit])
-        )
+        batch = [n for n in rows if not transitions or len(steps) == 1 or trained[n, number]]
+        if batch:
+            losses.append(
+                sample_losses([terms(row, theta, steps[at], batch, advantage, weights) for at in unit])
+            )
     loss = torch.cat(losses).mean()
     if row.objective.data_weight:
         target, x = NOISE[1] - DATA, noised(DATA, NOISE[1], GRID[1])
@@ -417,9 +419,10 @@ def row_loss(row, theta, advantage, trained):
     return loss
 
 
-def transition_terms(row, theta, i, depth, batch, advantage, weights):
-    levels = row.rollout.branch_noise[:2] or (row.rollout.noise,) * 2
-    states = path(row.rollout.kernel, levels, first=row.rollout.stochastic.first)
+def transition_terms(row, theta, i, batch, advantage, weights):
+    rollout, first = row.rollout, row.rollout.stochastic.first
+    levels = [(rollout.branch_noise or (rollout.noise,) * 2)[max(step - first, 0)] for step in range(2)]
+    states = path(rollout.kernel, levels, first=first)
     x = states[i][batch]
     return Terms(
         method=row,
@@ -435,12 +438,12 @@ def transition_terms(row, theta, i, depth, batch, advantage, weights):
         x_next=states[i + 1][batch],
         s_next=GRID[i + 1],
         s_after_first=GRID[1],
-        noise=levels[depth],
+        noise=levels[i],
         pixel_map=MAP[batch] if row.objective.pixel_map else None,
     )
 
 
-def matching_terms(row, theta, i, depth, batch, advantage, weights):
+def matching_terms(row, theta, i, batch, advantage, weights):
     noise = (shared(i) if row.likelihood.shared_noise else NOISE[i])[batch]
     x0, s = SAMPLES[batch], GRID[i]
     x, target = noised(x0, noise, s), noise - x0
