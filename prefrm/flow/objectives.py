@@ -150,7 +150,7 @@ def _squares(terms: Terms) -> Tensor:
         toward, away = (matching_error(kind, v_old + b * d, target, terms.s) for b in (rule.lam, -rule.lam))
         return ((1 + a) / 2 * toward + (1 - a) / 2 * away) / rule.lam
     loss = 2 * a * dim_mean(e * d) + (rule.kappa * a + rule.lam) * dim_mean(d**2)
-    return loss * level(terms.s, loss) ** {"uniform": 0, "t": 1, "t2": 2}[kind]
+    return loss * level(terms.s, loss).pow({"uniform": 0, "t": 1, "t2": 2}[kind])
 
 
 def _clipped(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:

@@ -72,7 +72,8 @@ class StochasticSteps:
     within: float = 1.0
     trained: float = 1.0
 
-    __post_init__ = _check_ranges
+    def __post_init__(self) -> None:
+        _check_ranges(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +239,8 @@ class Regularizer:
     decay: float = 0.0
     ramp: float = 0.0
 
-    __post_init__ = _check_ranges
+    def __post_init__(self) -> None:
+        _check_ranges(self)
 
     def decay_at(self, iteration: int) -> float:
         """Decay of the old policy's weights after this iteration, counted from 0."""
