@@ -12,7 +12,7 @@ from prefrm import media
 from prefrm.records import Comparison, PreferenceGroup
 from tests.data_recipes.sources import write_json, write_parquet
 
-__all__ = ["Said", "hpdv3", "imagereward", "pickapic", "said", "trl"]
+__all__ = ["Said", "Splits", "hpdv3", "imagereward", "pickapic", "said", "trl"]
 
 Splits: TypeAlias = Mapping[str, Sequence[PreferenceGroup]]
 
