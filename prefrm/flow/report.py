@@ -152,7 +152,7 @@ def write_report(output: Path, facts: Mapping[str, Any], metrics: Metrics) -> No
     sheets = sorted((output / "samples").glob("*.png"))
     text = [
         f"# {facts['method']}, seed {facts['seed']}",
-        f"{facts['images']} images in {facts['iterations']} iterations and {facts['seconds']['total']:.0f} s, "
+        f"{facts['images']} images in {facts['iterations']} iterations, {facts['seconds']['total']:.0f} s, "
         f"at most {facts['peak_rss_mb']:.0f} MiB of memory.",
         "Held-out prompts with the same seeds before and after. Of a judge: the mean probability that it "
         "prefers a sample to one of the policy before its training.",
