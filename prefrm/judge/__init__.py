@@ -21,11 +21,13 @@ from prefrm.judge.losses import (
     verdict_cross_entropy,
 )
 from prefrm.judge.model import Judge
+from prefrm.judge.pixel_gradients import DifferentiableJudge
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
     "FAMILIES",
+    "DifferentiableJudge",
     "EmbeddingHead",
     "Family",
     "Head",
