@@ -37,8 +37,10 @@ class DifferentiableJudge:
     - embedding and verdict heads, which have no utility of one image: the mean log-odds of a candidate
       against the group's K - 1 >= 1 others, of a verdict in both presentation orders. They sum to 0.
 
+    An engine of the same judge must not score in another thread meanwhile: it replaces parts of the model.
+
     Calibration maps log-odds of pairs, and a power map has no slope at a tie, or an infinite one, so none is
-    applied; to apply a temperature, divide by it. The order of utilities does not depend on it.
+    applied; to apply a temperature, divide by it.
 
     Args:
         judge: put into evaluation mode and frozen, in place: no parameter requires a gradient.

@@ -24,6 +24,8 @@ __all__ = ["IDEFICS3", "SMOLVLM"]
 # What the processors of both families write around the tokens of a tile.
 BORDER = "<fake_token_around_image>"
 WHOLE = "<global-img>"
+# Not 0 in half precision either.
+NEARLY_ZERO = 1e-6
 
 
 def _pixel_budget(image_processor: Any, least: int | None, most: int | None) -> None:
@@ -57,15 +59,28 @@ def _prepare_pixels(image_processor: Any, pixels_CHW: torch.Tensor) -> tuple[tor
     side: int = image_processor.max_image_size["longest_edge"]
     fit = partial(resized, resample=image_processor.resample)
     if image_processor.do_resize:
-        size = get_resize_output_image_size(pixels_CHW, image_processor.size["longest_edge"])
+        # Declared for arrays, of which it reads the shape alone.
+        image: Any = pixels_CHW
+        size = get_resize_output_image_size(image, image_processor.size["longest_edge"])
         pixels_CHW = fit(pixels_CHW, *size)
     if not image_processor.do_image_splitting:
-        return normalized(image_processor, fit(pixels_CHW, side, side)[None]), (0, 0)
-    pixels_CHW = fit(pixels_CHW, *_whole_tiles(*pixels_CHW.shape[1:], side))
+        return _shown(image_processor, fit(pixels_CHW, side, side)[None]), (0, 0)
+    _, height, width = pixels_CHW.shape
+    pixels_CHW = fit(pixels_CHW, *_whole_tiles(height, width, side))
     tiles, grid = cut_tiles(pixels_CHW, side)
     if len(tiles) == 1:
-        return normalized(image_processor, tiles), (0, 0)
-    return normalized(image_processor, torch.cat([tiles, fit(pixels_CHW, side, side)[None]])), grid
+        return _shown(image_processor, tiles), (0, 0)
+    return _shown(image_processor, torch.cat([tiles, fit(pixels_CHW, side, side)[None]])), grid
+
+
+def _shown(image_processor: Any, tiles_KCHW: torch.Tensor) -> torch.Tensor:
+    """Normalized tiles, no pixel of which is exactly 0.
+
+    The model takes a tile of zeros for padding and drops it. No 8-bit colour is the mean grey that becomes
+    0, but pixels of a policy can be.
+    """
+    tiles_KCHW = normalized(image_processor, tiles_KCHW)
+    return tiles_KCHW + NEARLY_ZERO * (tiles_KCHW == 0)
 
 
 def _whole_tiles(height: int, width: int, side: int) -> tuple[int, int]:
