@@ -11,7 +11,7 @@ from prefrm.errors import ConfigError, missing_extra
 from prefrm.options import AsJson
 
 if TYPE_CHECKING:
-    from prefrm.flow.gradients import DifferentiableScorer
+    from prefrm.differentiable import DifferentiableScorer
 
 __all__ = ["flow"]
 

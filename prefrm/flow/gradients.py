@@ -1,14 +1,13 @@
 """Gradients of a differentiable scorer through the sampler: ReFL, DRaFT-K, LeapAlign, adjoint matching.
 
-The first three are one function: `leap` from one recorded state to x0 in jumps that each cost one evaluation
-    of the
-velocity. Adjoint matching in closed form moves the target of a matching loss (`adjoint_target`).
+The first three are one function: `leap` from one recorded state to x0 in jumps that each cost one evaluation of
+the velocity. Adjoint matching in closed form moves the target of a matching loss (`adjoint_target`).
+
 Shapes: B samples; K samples of a prompt; T steps.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,21 +17,12 @@ from prefrm.flow.kernels import Level, level, precise, wide
 from prefrm.flow.settings import Objective
 
 __all__ = [
-    "DifferentiableScorer",
     "adjoint_target",
     "leap",
     "leap_points",
     "utility_gradient",
     "utility_loss",
 ]
-
-
-class DifferentiableScorer(Protocol):
-    """A scorer whose utilities have a gradient in the pixels."""
-
-    def utilities(self, prompt: str, pixels: Tensor) -> Tensor:
-        """Utilities [K], higher is better, of images [K, 3, H, W] in [0, 1] for one prompt."""
-        ...
 
 
 def leap_points(objective: Objective, total: int, rng: np.random.Generator) -> tuple[int, ...]:

@@ -18,11 +18,11 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from prefrm.checkpoints import Checkpoints
 from prefrm.config import to_mapping
+from prefrm.differentiable import DifferentiableScorer
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
 from prefrm.flow.checkpoints import load_checkpoint, save_checkpoint
 from prefrm.flow.config import ORACLE, FlowConfig, PromptsConfig, RewardConfig
-from prefrm.flow.gradients import DifferentiableScorer
 from prefrm.flow.pipelines import LORA_TARGETS, Policy, load_pipeline
 from prefrm.flow.report import Evaluation, Metrics, write_report
 from prefrm.flow.rollout import Sampler

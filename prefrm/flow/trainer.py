@@ -17,10 +17,10 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
+from prefrm.differentiable import DifferentiableScorer
 from prefrm.errors import ConfigError
 from prefrm.flow.config import OptimConfig
 from prefrm.flow.gradients import (
-    DifferentiableScorer,
     adjoint_target,
     leap,
     leap_points,
