@@ -1,7 +1,7 @@
 """Gradients of a differentiable scorer through the sampler: ReFL, DRaFT-K, LeapAlign, adjoint matching.
 
-The first three are one function: `leap` from one recorded state to x0 in jumps that each cost one evaluation of
-the velocity. Adjoint matching in closed form moves the target of a matching loss (`adjoint_target`).
+The first three are one function: `leap` from one recorded state to x0 in jumps that each cost one evaluation
+of the velocity. Adjoint matching in closed form moves the target of a matching loss (`adjoint_target`).
 
 Shapes: B samples; K samples of a prompt; T steps.
 """
