@@ -92,7 +92,8 @@ def matching_error(kind: str, v: Tensor, target: Tensor, s: Level) -> Tensor:
     gap = precise(v) - precise(target.detach())
     s, error = level(s, gap), dim_mean(gap**2)
     if kind == "ghuber":
-        return s * (torch.pow(error + HUBER_OFFSET, HUBER_POWER) - HUBER_OFFSET**HUBER_POWER) / HUBER_POWER
+        huber: Tensor = torch.pow(error + HUBER_OFFSET, HUBER_POWER) - HUBER_OFFSET**HUBER_POWER
+        return s * huber / HUBER_POWER
     if kind == "self":
         # In x0, whose error is s times that of v.
         return s**2 * error / (s * dim_mean(gap.detach().abs())).clamp(min=SELF_FLOOR)
