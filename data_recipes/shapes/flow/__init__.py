@@ -14,10 +14,7 @@ from prefrm.errors import ConfigError
 __all__ = ["CHECKPOINT", "load"]
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
-"""Where the policy `shapes-flow` is looked for: a folder in diffusers' layout, as the training script writes it.
-
-It is not shipped yet.
-"""
+"""The folder of the policy `shapes-flow`, in diffusers' layout: the training script makes it."""
 
 
 def load(folder: str | Path = CHECKPOINT, **options: Any) -> Any:
