@@ -17,21 +17,22 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 """The folder of the policy `shapes-flow`, in diffusers' layout: the training script makes it."""
 
 
-def load(folder: str | Path = CHECKPOINT, **options: Any) -> Any:
+def load(folder: str | Path | None = None, **options: Any) -> Any:
     """The `ShapesFlowPipeline` of a folder, in single precision unless an option says otherwise.
 
     Args:
-        folder: what the training script or the pipeline's `save_pretrained` wrote.
+        folder: what the training script or the pipeline's `save_pretrained` wrote; None is `CHECKPOINT`.
         options: keywords of diffusers' `from_pretrained`.
 
     Raises:
         ConfigError: there is no pipeline in the folder.
         MissingExtraError: diffusers or torch is not installed.
     """
-    if not (Path(folder) / "model_index.json").is_file():
+    folder = Path(folder or CHECKPOINT)
+    if not (folder / "model_index.json").is_file():
         raise ConfigError(
             f"{folder} has no flow model; make it: python -m data_recipes.shapes.flow.train --out {folder}"
         )
     from data_recipes.shapes.flow.pipeline import load_folder
 
-    return load_folder(Path(folder), **options)
+    return load_folder(folder, **options)
