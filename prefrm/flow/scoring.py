@@ -122,7 +122,8 @@ def encode_images(images: Tensor) -> list[bytes | None]:
 
 def features(images: Tensor) -> Tensor:
     """Mean colors in a grid, [B, 8, 8, 3]: features that need no model, for small and simple images."""
-    return torch.nn.functional.adaptive_avg_pool2d(images.float() - 0.5, GRID).permute(0, 2, 3, 1)
+    means: Tensor = torch.nn.functional.adaptive_avg_pool2d(images.float() - 0.5, GRID)
+    return means.permute(0, 2, 3, 1)
 
 
 def vision_features(model: str, device: Any) -> Callable[[Tensor], Tensor]:

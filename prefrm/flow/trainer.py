@@ -168,7 +168,7 @@ class Trainer:
     ) -> tuple[list[Doubles], dict[str, float]]:
         """Of each batch [B], or [B, T - 1]; NaN where a sample has none. They use all processes' rewards."""
         rule, sizes = self.method.rollout, [len(batch.starts) for batch in batches]
-        columns = [[(s.place, s.number, batch.step) for batch in batches for s in batch.starts]]
+        columns: list[Any] = [[(s.place, s.number, batch.step) for batch in batches for s in batch.starts]]
         columns += [r[:, None] for r in rewards.values()]
         levels = batches[0].final.sigmas[self.policy.steps // 2 : self.policy.steps]
         if self.method.intrinsic:
@@ -233,9 +233,9 @@ class Trainer:
         total = 0.0
         for one in work:
             with self.accelerator.autocast():
-                loss = self._losses(one, n).float().sum() / max(count, 1)
-            self.accelerator.backward(loss)
-            total += float(loss.detach())
+                part = self._losses(one, n).float().sum() / max(count, 1)
+            self.accelerator.backward(part)
+            total += float(part.detach())
         if self.method.objective.data_weight:
             self._preserve(batches[0].starts[: self.settings.batch], n, update)
         for parameter in self.parameters:
