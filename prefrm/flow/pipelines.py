@@ -96,7 +96,10 @@ def _guided_beyond(without: Tensor, given: Tensor, w: float) -> Tensor:
 def _guided_normalized(without: Tensor, given: Tensor, w: float) -> Tensor:
     # Lumina 2's and Qwen-Image's.
     guided = without + w * (given - without)
-    return guided * (torch.norm(given, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True))
+    scaled: Tensor = guided * (
+        torch.norm(given, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True)
+    )
+    return scaled
 
 
 COMBINATIONS = {
@@ -140,7 +143,7 @@ class Policy:
         adapters: Sequence[str] = (),
     ) -> None:
         self.pipe, self.steps = pipe, steps
-        self.transformer: Any = getattr(pipe, "transformer", None)
+        self.transformer = pipe.components.get("transformer")
         if not hasattr(self.transformer, "add_adapter"):
             raise ConfigError(
                 f"{type(pipe).__name__} has no transformer that takes LoRA adapters; train a flow-matching "

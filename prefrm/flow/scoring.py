@@ -149,7 +149,7 @@ def vision_features(model: str, device: Any) -> Callable[[Tensor], Tensor]:
         side = cells * int(encoder.config.patch_size)
         pixels = torch.nn.functional.interpolate(images.float().to(device), (side, side), mode="bicubic")
         hidden: Tensor = encoder(pixel_values=(pixels - mean) / std).last_hidden_state
-        return hidden[:, -(cells**2) :].unflatten(1, (cells, cells))
+        return hidden[:, -(cells**2) :].reshape(len(images), cells, cells, -1)
 
     return encode
 
