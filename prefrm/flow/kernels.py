@@ -60,46 +60,29 @@ class Transition:
         return self.mean + wide(self.std, self.mean) * precise(noise)
 
     def log_prob(self, x_next: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Log-density of `x_next` [B, ...], which is detached: the MEAN over all other dimensions, [B].
+        """Log-density of the state `x_next` [B, ...], detached: the MEAN over its other dimensions, [B].
 
-        Args:
-            x_next: the state after the step.
-            weights: broadcasts to `x_next`; weights each element's log-density in the mean (ViPO).
+        `weights` broadcast to `x_next` and multiply each element's log-density within the mean (ViPO).
         """
-        squares = (precise(x_next.detach()) - self.mean) ** 2
+        density = -((precise(x_next.detach()) - self.mean) ** 2)
         if self.normalized:
             std = wide(self.std, self.mean)
-            log_density = -squares / (2 * std**2) - torch.log(std) - 0.5 * math.log(2 * math.pi)
-        else:
-            log_density = -squares
-        return dim_mean(log_density if weights is None else log_density * precise(weights))
+            density = density / (2 * std**2) - torch.log(std) - 0.5 * math.log(2 * math.pi)
+        return dim_mean(density if weights is None else density * precise(weights))
 
 
 def transition(
-    kernel: Kernel,
-    noise: float,
-    x: Tensor,
-    v: Tensor,
-    s: Level,
-    s_next: Level,
-    s_after_first: float,
+    kernel: Kernel, noise: float, x: Tensor, v: Tensor, s: Level, s_next: Level, s_after_first: float
 ) -> Transition:
-    """The transition from `x` at noise level `s` to `s_next`.
+    """The transition from state `x` [B, ...] with velocity `v` at noise level `s` to `s_next` < s.
 
-    Args:
-        kernel: row of the table above.
-        noise: its a or eta; in (0, 1] for "cps" and "ddim".
-        x: [B, ...].
-        v: velocity at (x, s), [B, ...].
-        s: in (0, 1].
-        s_next: in [0, s); a stochastic step needs s_next > 0.
-        s_after_first: level s_1 of the grid, which replaces s in the denominator 1 - s of "flow" at s = 1.
+    A stochastic step needs s_next > 0. `noise` is the kernel's a or eta, in (0, 1] for "cps" and "ddim";
+    `s_after_first` is the level s_1 of the grid, which replaces s = 1 in the denominator 1 - s of "flow".
     """
     x, v = precise(x), precise(v)
     s, s_next = level(s, x), level(s_next, x)
     std, c = spread(kernel, noise, s, s_next, s_after_first)
-    x0, x1 = x - wide(s, x) * v, x + wide(1 - s, x) * v
-    mean = wide(1 - s_next, x) * x0 + wide(c, x) * x1
+    mean = wide(1 - s_next, x) * (x - wide(s, x) * v) + wide(c, x) * (x + wide(1 - s, x) * v)
     return Transition(mean=mean, std=std, normalized=kernel != "cps")
 
 
@@ -115,10 +98,8 @@ def spread(
         std = g * torch.sqrt(s - s_next)
         return std, s_next - std**2 / (2 * s)
     assert 0 < noise <= 1, f"{kernel} takes a noise level in (0, 1]; received {noise}"
-    if kernel == "cps":
-        std = s_next * math.sin(noise * math.pi / 2)
-    else:
-        std = ddim_std(noise, 1 - s, s, 1 - s_next, s_next)
+    cps = s_next * math.sin(noise * math.pi / 2)
+    std = cps if kernel == "cps" else ddim_std(noise, 1 - s, s, 1 - s_next, s_next)
     return std, torch.sqrt((s_next**2 - std**2).clamp(min=0))
 
 

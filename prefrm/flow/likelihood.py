@@ -92,11 +92,11 @@ def matching_error(kind: str, v: Tensor, target: Tensor, s: Level) -> Tensor:
     gap = precise(v) - precise(target.detach())
     s, error = level(s, gap), dim_mean(gap**2)
     if kind == "ghuber":
-        return ((error + HUBER_OFFSET) ** HUBER_POWER - HUBER_OFFSET**HUBER_POWER) * s / HUBER_POWER
+        return s * ((error + HUBER_OFFSET).pow(HUBER_POWER) - HUBER_OFFSET**HUBER_POWER) / HUBER_POWER
     if kind == "self":
         # In x0, whose error is s times that of v.
         return s**2 * error / (s * dim_mean(gap.detach().abs())).clamp(min=SELF_FLOOR)
-    return error * s ** {"uniform": 0, "t": 1, "t2": 2}[kind]
+    return error * s.pow({"uniform": 0, "t": 1, "t2": 2}[kind])
 
 
 def matching_levels(likelihood: Likelihood, total: int, rng: np.random.Generator) -> tuple[int, ...]:

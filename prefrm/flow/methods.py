@@ -159,8 +159,9 @@ ROWS = (
     Method(
         name="rwr", title="Reward-weighted likelihood", paper="arXiv 2302.12192", likelihood=MATCHING,
         advantage=replace(RAW, keep="positive"), objective=Objective(kind="weighted", data_weight=1.0),
-        note="Rewards should lie in [0, 1], as win rates do; negative ones count 0. The weight of the data "
-             "term was not found; without images of one's own the term is absent."),
+        note="Rewards should lie in [0, 1], as win rates do; negative ones count 0. The paper's data term "
+             "takes its pretraining images; here they are samples of the reference policy. Its weight was "
+             "not found."),
     Method(
         name="flow_dpo", title="Flow-DPO", paper="arXiv 2501.13918",
         advantage=replace(RAW, keep="best_worst"),

@@ -80,14 +80,14 @@ def clipped_ratio(unit: Unit) -> Tensor:
     ratio = torch.exp(_chunk(unit, _guarded if rule.guard else _log_ratio))
     if rule.trust is None:
         return _clipped(ratio, advantage, rule.clip)
-    further = (ratio - 1) * advantage > 0
-    return -advantage * ratio * ~((_mean(unit, _moved) >= rule.trust) & further)
+    far = _mean(unit, lambda t: _divergence(t, t.rollout_velocity)) >= rule.trust
+    return -advantage * ratio * ~(far & ((ratio - 1) * advantage > 0))
 
 
 def balance(unit: Unit) -> Tensor:
     """TMPO's softmax trajectory balance: the clipped ratio with the advantage log target - log policy.
 
-    target = softmax(beta A) and policy = softmax(log p of the path), over a group, in which the log-ratio is
+    target = softmax(beta A) and policy = softmax(log p of the path) over a group, where the log-ratio is
     centered.
     """
     rule, same, path = unit[0].method.objective, _same_group(unit), _chunk(unit, lambda t: t.log_prob(t.v))
@@ -150,7 +150,7 @@ def _squares(terms: Terms) -> Tensor:
         toward, away = (matching_error(kind, v_old + b * d, target, terms.s) for b in (rule.lam, -rule.lam))
         return ((1 + a) / 2 * toward + (1 - a) / 2 * away) / rule.lam
     loss = 2 * a * dim_mean(e * d) + (rule.kappa * a + rule.lam) * dim_mean(d**2)
-    return loss * level(terms.s, loss) ** {"uniform": 0, "t": 1, "t2": 2}[kind]
+    return loss * level(terms.s, loss).pow({"uniform": 0, "t": 1, "t2": 2}[kind])
 
 
 def _clipped(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
@@ -166,23 +166,22 @@ def _gain(terms: Terms, other: Tensor | None) -> Tensor:
     return terms.log_prob(terms.v) - terms.log_prob(other.detach())
 
 
-def _moved(terms: Terms) -> Tensor:
-    """KL divergence of the transition from the one that was sampled, per dimension, [B]."""
-    now, old = terms.transition(terms.v), terms.transition(terms.rollout_velocity)
-    return _square(now.mean, old.mean) / (2 * now.std**2)
-
-
 def _guarded(terms: Terms) -> Tensor:
-    return terms.transition(terms.v).std * (_log_ratio(terms) + _moved(terms))
+    return terms.transition(terms.v).std * (_log_ratio(terms) + _divergence(terms, terms.rollout_velocity))
+
+
+def _divergence(terms: Terms, other: Tensor | None) -> Tensor:
+    """KL divergence of the policy's transition and another's, per dimension, [B]."""
+    assert other is not None
+    now = terms.transition(terms.v)
+    return _square(now.mean, terms.transition(other).mean) / (2 * now.std**2)
 
 
 def _distance(terms: Terms, form: str) -> Tensor:
     if form == "velocity":
         return _square(terms.v, terms.v_ref)
-    assert terms.v_ref is not None
-    now, ref = terms.transition(terms.v), terms.transition(terms.v_ref.detach())
-    kl = _square(now.mean, ref.mean) / (2 * now.std**2)
-    return kl * level(terms.s, kl).sub(terms.s_next) if form == "kl_dt" else kl
+    kl = _divergence(terms, terms.v_ref)
+    return kl * (level(terms.s, kl) - level(terms.s_next, kl)) if form == "kl_dt" else kl
 
 
 def _chunk(unit: Unit, value: Callable[[Terms], Tensor]) -> Tensor:

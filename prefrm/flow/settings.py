@@ -72,7 +72,8 @@ class StochasticSteps:
     within: float = 1.0
     trained: float = 1.0
 
-    __post_init__ = _check_ranges
+    def __post_init__(self) -> None:
+        _check_ranges(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +179,7 @@ class Objective:
             w_s = |d mean / d v| / std; "inverse_dt", 1 / (s_i - s_(i+1)).
         step_scale: multiplies the step weights; None scales those of the steps 0 .. T-2 to mean 1.
         step_weights: further weights by step, interpolated from any number of values; empty: none.
-        data_weight: weight of the matching error on the user's own images, where there are any.
+        data_weight: weight of the matching error on samples of the reference policy, drawn as data.
         pixel_map: weight the log-probability by a map over pixels (`prefrm.flow.maps`).
         gradient: "refl", one jump to x0 from a random late step; "draft", the last `depth` steps; "leap", two
             jumps between random steps; "adjoint", closed-form adjoint matching (`prefrm.flow.gradients`).
@@ -238,7 +239,8 @@ class Regularizer:
     decay: float = 0.0
     ramp: float = 0.0
 
-    __post_init__ = _check_ranges
+    def __post_init__(self) -> None:
+        _check_ranges(self)
 
     def decay_at(self, iteration: int) -> float:
         """Decay of the old policy's weights after this iteration, counted from 0."""
@@ -270,18 +272,20 @@ class Method:
     note: str = ""
 
     def __post_init__(self) -> None:
-        kind, matching = self.objective.kind, self.likelihood.kind == "matching"
-        deterministic = self.rollout.kernel == "ode"
-        scaled = self.objective.step_weight in ("std", "inverse_gradient")
+        objective, matching = self.objective, self.likelihood.kind == "matching"
+        kind, deterministic = objective.kind, self.rollout.kernel == "ode"
+        density = not matching and self.rollout.kernel != "cps"
         for wrong, fault in (
             (kind != "gradient" and not matching and deterministic, "transitions need stochastic steps"),
             (kind in ("least_squares", "weighted") and not matching, f"{kind} needs the likelihood matching"),
+            (kind == "least_squares" and self.likelihood.weight == "ghuber", "ghuber is no square"),
+            (matching and self.regularizer.form in ("kl", "kl_dt"), "form kl needs transitions"),
+            (matching and objective.trust is not None, "trust needs transitions"),
+            (objective.guard and not density, "guard needs transitions with a density: flow, dance or ddim"),
             (
-                matching and self.regularizer.form in ("kl", "kl_dt"),
-                "form kl needs the likelihood transition",
+                deterministic and objective.step_weight in ("std", "inverse_gradient"),
+                "step_weight needs noise",
             ),
-            (deterministic and scaled, f"step_weight {self.objective.step_weight} needs stochastic steps"),
-            (self.objective.guard and (matching or self.rollout.kernel == "cps"), "guard needs a density"),
         ):
             if wrong:
                 raise ConfigError(f"settings of {self.name} do not fit each other: {fault}")

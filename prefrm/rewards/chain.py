@@ -143,7 +143,7 @@ class AdvantageChain:
     def _shares(self, named: Mapping[str, Doubles], steps: int | None) -> Doubles:
         if len(self.objective_weights) != len(named) or steps is None:
             raise ConfigError(
-                f"objective_weights needs a row for each of the rewards {list(named)} and the number of steps; "
+                f"objective_weights needs a row for each reward of {list(named)} and the number of steps; "
                 f"received {len(self.objective_weights)} rows and steps {steps}"
             )
         return np.stack(

@@ -97,7 +97,7 @@ def test_utilities_have_a_gradient_where_there_is_none_around():
 
 @pytest.mark.parametrize("s", [0.1, 0.5, 0.9])
 def test_adjoint_of_a_normal_base(s):
-    """Integrates da/dt = -b' a from t = 1 to 1 - s, for the memoryless drift b = 2 v_t - x / t of N(0, 1) data.
+    """Integrates da/dt = -b' a from t = 1 to 1 - s, for the memoryless drift b = 2 v_t - x / t of N(0, 1).
 
     In forward time t = 1 - s the velocity is v_t = -v = (2 t - 1) / (t^2 + (1 - t)^2) x, the noise's variance
     is 2 (1 - t) / t, and the optimal velocity is v_t - variance / 2 * a with a(1) = -strength * gradient.

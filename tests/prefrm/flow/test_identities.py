@@ -47,10 +47,9 @@ def transition_terms(row, at=3, distance=0.02, **others):
 
 def matching_terms(row, s=0.6, **others):
     x0, noise = draw(B, 3, 4, 4), draw(B, 3, 4, 4)
-    return Terms(
-        method=row, advantage=draw(B).clamp(-1, 1), s=s,
-        v=draw(*x0.shape).requires_grad_(), target=noise - x0, v_old=draw(*x0.shape), v_ref=draw(*x0.shape), group=torch.tensor([0, 0, 1, 1]), **others,
-    )  # fmt: skip
+    terms = Terms(method=row, advantage=draw(B).clamp(-1, 1), s=s, v=draw(*x0.shape).requires_grad_())
+    velocities = {"target": noise - x0, "v_old": draw(*x0.shape), "v_ref": draw(*x0.shape)}
+    return replace(terms, **velocities, group=torch.tensor([0, 0, 1, 1]), **others)
 
 
 def changed(name, **sections):
