@@ -15,12 +15,11 @@ def round_to_half(model: torch.nn.Module) -> None:
         parameter.copy_(parameter.half())
 
 
-def store_in_half(folder: Path) -> None:
-    """Rewrite a saved checkpoint's weights in half precision.
+def store_in_half(weights: Path) -> None:
+    """Rewrite a file of weights in half precision.
 
-    The configuration keeps dtype float32, which is what `from_pretrained` gives the weights.
+    The configuration beside it keeps dtype float32, which is what `from_pretrained` gives the weights.
     """
-    weights = folder / "model.safetensors"
     halves = {name: tensor.to(torch.float16) for name, tensor in load_file(weights).items()}
     assert all(tensor.isfinite().all() for tensor in halves.values())
     save_file(halves, weights, metadata={"format": "pt"})

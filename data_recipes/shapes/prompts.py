@@ -17,6 +17,7 @@ import numpy as np
 from data_recipes.shapes.claims import Axis, Before, Claim, Count, Exists, Noun, Only, Within, seen_in
 from data_recipes.shapes.scene import COLORS, GRID, MAX_SHAPES, SHAPES, Scene, Shape
 from prefrm.errors import DataError
+from prefrm.records import SPLITS
 
 __all__ = [
     "SKILLS",
@@ -24,6 +25,7 @@ __all__ = [
     "PromptError",
     "all_prompts",
     "caption",
+    "deck",
     "named",
     "parse_prompt",
     "sample_prompt",
@@ -106,6 +108,13 @@ def split_prompts(split: str) -> tuple[Prompt, ...]:
     if split not in ("train", *_HELD_OUT):
         raise PromptError(f"unknown split {split!r}; it must be train, {' or '.join(_HELD_OUT)}")
     return tuple(prompt for prompt in all_prompts() if _split_of()[prompt.meaning] == split)
+
+
+def deck(split: str, skill: str, seed: int) -> list[Prompt]:
+    """The skill's prompts of a split, in an order that the seed shuffles."""
+    prompts = [prompt for prompt in split_prompts(split) if prompt.skill == skill]
+    np.random.default_rng([seed, SPLITS.index(split)]).shuffle(prompts)
+    return prompts
 
 
 def solve(prompt: Prompt, rng: np.random.Generator) -> Scene:

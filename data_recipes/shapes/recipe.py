@@ -14,7 +14,7 @@ from data_recipes.plan import Context, Plan
 from data_recipes.recipe import Recipe
 from data_recipes.shapes.candidates import make_candidates
 from data_recipes.shapes.oracle import assess
-from data_recipes.shapes.prompts import SKILLS, Prompt, split_prompts
+from data_recipes.shapes.prompts import SKILLS, Prompt, deck
 from data_recipes.shapes.render import render
 from prefrm import media
 from prefrm.errors import ConfigError
@@ -54,11 +54,11 @@ def label(id: str, prompt: Prompt, images: tuple[bytes, ...]) -> PreferenceGroup
 
 def _plan(options: ShapesOptions, context: Context) -> Plan:
     """Skill after skill, each through all its prompts of the split in shuffled order, again and again."""
-    decks = {(split, skill): _deck(split, skill, context.seed) for split in SPLITS for skill in SKILLS}
+    decks = {(split, skill): deck(split, skill, context.seed) for split in SPLITS for skill in SKILLS}
 
     def draw(split: str, n: int, rng: np.random.Generator) -> PreferenceGroup:
-        deck = decks[split, SKILLS[n % len(SKILLS)]]
-        prompt = deck[n // len(SKILLS) % len(deck)]
+        prompts = decks[split, SKILLS[n % len(SKILLS)]]
+        prompt = prompts[n // len(SKILLS) % len(prompts)]
         scenes = make_candidates(prompt, options.group_size, rng)
         images = tuple(media.encode_png(render(scene)) for scene in scenes)
         return replace(
@@ -67,12 +67,6 @@ def _plan(options: ShapesOptions, context: Context) -> Plan:
         )
 
     return draw_splits(options, context, draw)
-
-
-def _deck(split: str, skill: str, seed: int) -> list[Prompt]:
-    deck = [prompt for prompt in split_prompts(split) if prompt.skill == skill]
-    np.random.default_rng([seed, SPLITS.index(split)]).shuffle(deck)
-    return deck
 
 
 RECIPE = Recipe(

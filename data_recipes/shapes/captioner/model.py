@@ -124,4 +124,4 @@ def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer: Any, processor: A
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)
-    store_in_half(folder)
+    store_in_half(folder / "model.safetensors")

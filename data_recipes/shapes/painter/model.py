@@ -97,4 +97,4 @@ def save(model: LlamaForCausalLM, tokenizer: Any, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    store_in_half(folder)
+    store_in_half(folder / "model.safetensors")
