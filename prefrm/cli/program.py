@@ -17,6 +17,7 @@ from prefrm.cli.bench import bench
 from prefrm.cli.calibrate import calibrate
 from prefrm.cli.check_trainer import check_trainer
 from prefrm.cli.evaluate import evaluate
+from prefrm.cli.flow import flow
 from prefrm.cli.label import label
 from prefrm.cli.push import push
 from prefrm.cli.quickstart import quickstart
@@ -101,6 +102,7 @@ def _add_commands() -> None:
     app.command()(calibrate)
     app.command()(score)
     app.command()(label)
+    app.command()(flow)
     app.command()(push)
     app.command(name="check-trainer")(check_trainer)
     app.add_typer(bench, name="bench")

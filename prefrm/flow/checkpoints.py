@@ -7,7 +7,7 @@ Random numbers derive from seeds, so nothing else is needed to go on bit by bit.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,14 @@ def load_checkpoint(folder: Path, trainer: Trainer, settings: Mapping[str, Any])
 
 def _tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Everything by name, as it is."""
-    named = {"default": trainer.parameters}
+    named: dict[str, Sequence[torch.Tensor]] = {"default": trainer.parameters}
     if trainer.method.needs_old:
         named["old"] = trainer.policy.parameters("old")
     if trainer.ema is not None:
         named["ema"] = trainer.ema.shadow_params
-    tensors = {f"{name}.{n}": tensor for name, all_of in named.items() for n, tensor in enumerate(all_of)}
+    tensors: dict[str, torch.Tensor] = {
+        f"{name}.{n}": tensor for name, all_of in named.items() for n, tensor in enumerate(all_of)
+    }
     optimizer: torch.optim.Optimizer = trainer.optimizer.optimizer
     for n, parameter in enumerate(trainer.parameters):
         tensors |= {f"{name}.{n}": value for name, value in optimizer.state.get(parameter, {}).items()}

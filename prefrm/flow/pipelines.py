@@ -76,7 +76,8 @@ class _Combination(NamedTuple):
         first, second = parts[0], parts[-1]
         if self.swapped:
             first, second = second, first
-        return self.sign * self.formula(first, second, guidance)
+        combined: Tensor = self.sign * self.formula(first, second, guidance)
+        return combined
 
 
 def _plain(a: Tensor, b: Tensor, w: float) -> Tensor:
@@ -95,7 +96,10 @@ def _guided_beyond(without: Tensor, given: Tensor, w: float) -> Tensor:
 def _guided_normalized(without: Tensor, given: Tensor, w: float) -> Tensor:
     # Lumina 2's and Qwen-Image's.
     guided = without + w * (given - without)
-    return guided * (torch.norm(given, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True))
+    scaled: Tensor = guided * (
+        torch.norm(given, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True)
+    )
+    return scaled
 
 
 COMBINATIONS = {
@@ -138,7 +142,8 @@ class Policy:
         targets: Sequence[str] = LORA_TARGETS,
         adapters: Sequence[str] = (),
     ) -> None:
-        self.pipe, self.steps, self.transformer = pipe, steps, getattr(pipe, "transformer", None)
+        self.pipe, self.steps = pipe, steps
+        self.transformer = pipe.components.get("transformer")
         if not hasattr(self.transformer, "add_adapter"):
             raise ConfigError(
                 f"{type(pipe).__name__} has no transformer that takes LoRA adapters; train a flow-matching "
@@ -278,7 +283,7 @@ class Policy:
             # FLUX and Qwen-Image do not repeat one for all prompts.
             arguments = arguments | {"negative_prompt": [negative] * len(asked)}
         # `__call__` itself turns gradients off.
-        images: Tensor = type(self.pipe).__call__.__wrapped__(
+        images: Tensor = type(self.pipe).__call__.__wrapped__(  # type: ignore[attr-defined]
             self.pipe,
             prompt=asked,
             num_images_per_prompt=runs[0][1] if even else 1,

@@ -123,6 +123,7 @@ class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     recorder: Recorder
     check: Callable[[list[Any], Tensor], None]
     steps: dict[int, Step]
+    timesteps: Tensor
     levels: tuple[float, ...]
 
     @classmethod

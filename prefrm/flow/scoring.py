@@ -122,7 +122,8 @@ def encode_images(images: Tensor) -> list[bytes | None]:
 
 def features(images: Tensor) -> Tensor:
     """Mean colors in a grid, [B, 8, 8, 3]: features that need no model, for small and simple images."""
-    return torch.nn.functional.adaptive_avg_pool2d(images.float() - 0.5, GRID).permute(0, 2, 3, 1)
+    means: Tensor = torch.nn.functional.adaptive_avg_pool2d(images.float() - 0.5, GRID)
+    return means.permute(0, 2, 3, 1)
 
 
 def vision_features(model: str, device: Any) -> Callable[[Tensor], Tensor]:
@@ -148,7 +149,7 @@ def vision_features(model: str, device: Any) -> Callable[[Tensor], Tensor]:
         side = cells * int(encoder.config.patch_size)
         pixels = torch.nn.functional.interpolate(images.float().to(device), (side, side), mode="bicubic")
         hidden: Tensor = encoder(pixel_values=(pixels - mean) / std).last_hidden_state
-        return hidden[:, -(cells**2) :].unflatten(1, (cells, cells))
+        return hidden[:, -(cells**2) :].reshape(len(images), cells, cells, -1)
 
     return encode
 

@@ -110,7 +110,8 @@ class Trainer:
         batches, rewards = self._rollout(list(enumerate(prompts))[rank::count], stochastic, n)
         rolled = time.monotonic()
         advantages, logs = self._advantages(batches, rewards)
-        updates = [self._update(batches, advantages, n, u) for u in range(self.settings.updates)]
+        turns = np.array_split(np.arange(len(prompts)), self.settings.updates)
+        updates = [self._update(batches, advantages, n, set(places.tolist())) for places in turns]
         if self.method.needs_old:
             self.policy.copy_adapter("default", "old", decay=self.method.regularizer.decay_at(n))
         logs |= {name: float(np.mean([one[name] for one in updates])) for name in updates[0]}
@@ -168,7 +169,7 @@ class Trainer:
     ) -> tuple[list[Doubles], dict[str, float]]:
         """Of each batch [B], or [B, T - 1]; NaN where a sample has none. They use all processes' rewards."""
         rule, sizes = self.method.rollout, [len(batch.starts) for batch in batches]
-        columns = [[(s.place, s.number, batch.step) for batch in batches for s in batch.starts]]
+        columns: list[Any] = [[(s.place, s.number, batch.step) for batch in batches for s in batch.starts]]
         columns += [r[:, None] for r in rewards.values()]
         levels = batches[0].final.sigmas[self.policy.steps // 2 : self.policy.steps]
         if self.method.intrinsic:
@@ -225,19 +226,20 @@ class Trainer:
         return np.asarray(scores.double().cpu())
 
     def _update(
-        self, batches: Sequence[Batch], advantages: Sequence[Doubles], n: int, update: int
+        self, batches: Sequence[Batch], advantages: Sequence[Doubles], n: int, places: set[int]
     ) -> dict[str, float]:
-        """One optimizer step on a part of the groups."""
-        work = [one for b, a in zip(batches, advantages, strict=True) for one in self._work(b, a, n, update)]
+        """One optimizer step on the groups of some prompts."""
+        work = [one for b, a in zip(batches, advantages, strict=True) for one in self._work(b, a, n, places)]
         count = self._total(sum(len(one.rows) for one in work))
         total = 0.0
         for one in work:
             with self.accelerator.autocast():
-                loss = self._losses(one, n).float().sum() / max(count, 1)
-            self.accelerator.backward(loss)
-            total += float(loss.detach())
+                part = self._losses(one, n).float().sum() / max(count, 1)
+            self.accelerator.backward(part)
+            total += float(part.detach())
         if self.method.objective.data_weight:
-            self._preserve(batches[0].starts[: self.settings.batch], n, update)
+            firsts = {start.place: start for batch in batches for start in batch.starts if start.number == 0}
+            self._preserve([start for place, start in firsts.items() if place in places], n, len(places))
         for parameter in self.parameters:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = self.accelerator.reduce(gradient, "sum")
@@ -259,7 +261,7 @@ class Trainer:
             self.ema.step(self.parameters)
         return {"loss": loss, "grad_norm": norm, "lr": lr, "trained": count}
 
-    def _work(self, batch: Batch, advantage: Doubles, n: int, update: int) -> Iterator[_Work]:
+    def _work(self, batch: Batch, advantage: Doubles, n: int, places: set[int]) -> Iterator[_Work]:
         """Units of a batch, each with the rows that it trains; samples without an advantage are skipped."""
         method, keys = self.method, batch.keys(self.method.rollout)
         known = np.isfinite(advantage).reshape(len(keys), -1).all(axis=1)
@@ -267,14 +269,13 @@ class Trainer:
         if method.objective.kind == "balance":
             wanted = {key for key, use in zip(keys, useful, strict=True) if use}
             useful = known & np.array([key in wanted for key in keys])
-        places = np.array([start.place for start in batch.starts])
-        useful &= places // self.accelerator.num_processes % self.settings.updates == update
+        useful &= np.array([start.place in places for start in batch.starts])
         count = len(self._levels(batch, 0, n)) if method.likelihood.kind == "matching" else len(batch.trained)
         leaping = method.objective.gradient not in ("none", "adjoint")
         units = split_units(1 if leaping else count, method.likelihood.chunks)
-        first = batch.starts[0]
-        rng = np.random.default_rng([self.seed, n, UNITS, first.place, first.number, batch.step + 1])
-        chosen = trained_units(method.rollout.stochastic.trained, len(units), len(keys), rng)
+        share, seeds = method.rollout.stochastic.trained, self._seeds(batch, range(len(keys)), UNITS, n)
+        rngs = [np.random.default_rng([*seed, batch.step + 1]) for seed in seeds]
+        chosen = np.concatenate([trained_units(share, len(units), 1, rng) for rng in rngs])
         for u, unit in enumerate(units):
             for rows in self._parts(np.flatnonzero(useful & chosen[:, u]).tolist(), keys):
                 yield _Work(batch, advantage, unit, tuple(rows))
@@ -358,7 +359,7 @@ class Trainer:
     def _leap_losses(self, batch: Batch, rows: Sequence[int], n: int) -> Tensor:
         """Through the sampler to a differentiable scorer (ReFL, DRaFT-K, LeapAlign)."""
         objective, final = self.method.objective, batch.final
-        rng = np.random.default_rng([self.seed, n, POINTS, batch.starts[0].place])
+        rng = np.random.default_rng([self.seed, n, POINTS])
         path = [final.steps[i].x[list(rows)] for i in range(self.policy.steps)] + [final.x[list(rows)]]
         x0 = leap(
             lambda i, x: self.policy.velocity(final, i, x.to(final.x.dtype), rows),
@@ -380,12 +381,13 @@ class Trainer:
             utilities[same] = self._differentiable.utilities(prompt, pixels[same]).float()
         return utilities
 
-    def _preserve(self, starts: Sequence[Start], n: int, update: int) -> None:
+    def _preserve(self, starts: Sequence[Start], n: int, total: int) -> None:
         """Gradient of the matching error on samples of the reference, which stand for its training data.
 
-        As the prior preservation of DreamBooth (arXiv 2208.12242), it needs no images and no encoder.
+        As the prior preservation of DreamBooth (arXiv 2208.12242), it needs no images and no encoder. There
+        are `total` samples over all processes.
         """
-        seeds = [seed_of(self.seed, n, DATA, update, start.place, start.number) for start in starts]
+        seeds = [seed_of(self.seed, n, DATA, start.place) for start in starts]
         with self.policy.using(None), self.accelerator.autocast():
             final = self.policy.draw([start.prompt for start in starts], seeds=seeds, decode=False)
         rows = tuple(range(len(starts)))
@@ -394,9 +396,8 @@ class Trainer:
         count = len(self._levels(data, 0, n))
         for position in range(count):
             with self.accelerator.autocast():
-                loss = matched([self._matching(work, position, n)]).float().mean()
-            scale = self.method.objective.data_weight / count / self.accelerator.num_processes
-            self.accelerator.backward(scale * loss)
+                loss = matched([self._matching(work, position, n)]).float().sum()
+            self.accelerator.backward(self.method.objective.data_weight * loss / (count * total))
 
     def _levels(self, batch: Batch, row: int, n: int) -> tuple[int, ...]:
         """Steps of the grid at whose noise levels a sample is trained."""
