@@ -209,10 +209,14 @@ class Policy:
 
     def save_lora(self, folder: Any) -> None:
         """Write the adapter "default" for `pipe.load_lora_weights(folder)`."""
+        settings = self.transformer.peft_config["default"].to_dict()
         self.pipe.save_lora_weights(
             folder,
             transformer_lora_layers=get_peft_model_state_dict(self.transformer, adapter_name="default"),
-            transformer_lora_adapter_metadata=self.transformer.peft_config["default"].to_dict(),
+            # Sets have another order in each process.
+            transformer_lora_adapter_metadata={
+                key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()
+            },
         )
 
     def probe(self, prompt: str) -> None:

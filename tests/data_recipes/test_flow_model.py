@@ -78,7 +78,7 @@ def test_every_prompt_of_the_world_has_its_own_words(pipe):
 def test_words_of_another_world_are_refused(pipe):
     with pytest.raises(PromptError, match="'pink' in 'a pink circle' is not a word of the shapes world; the"):
         pipe("a pink circle")
-    with pytest.raises(PromptError, match="a prompt has at most 7 words; 'a a a a a a a a' has 8"):
+    with pytest.raises(PromptError, match="a prompt has at most 7 words; 'a a a a a a a a ' has 8"):
         pipe("a " * 8)
 
 

@@ -68,6 +68,7 @@ def config(tmp_path: Path) -> FlowConfig:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs(name: str, config: FlowConfig) -> None:
     facts = run(replace(config, method=name), open_scorer, open_gradient=open_gradient)
@@ -122,6 +123,7 @@ def test_diffusers_loads_what_a_run_wrote(config: FlowConfig) -> None:
     assert not torch.equal(*drawn)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_the_whole_one_does(config: FlowConfig) -> None:
     config = replace(config, evaluation=EvaluationConfig(every=2, prompts=1, images=2))
     whole = run(config, open_scorer)
