@@ -31,6 +31,8 @@ FLIPPED_BIT = 1 << 7
 PROBE_PROMPT = "a red cube on a blue table"
 PROBE_IMAGES = 3
 PROBE_SIZE = 64
+# Log-odds are differences of logits, which are rounded themselves, whatever the weights are.
+LOGIT_ROUNDING = 5e-6
 
 
 def standalone(judge: Judge) -> Judge:
@@ -94,7 +96,7 @@ def _check_merge(merged: Judge, before: torch.Tensor) -> None:
     """Raise `BundleError` if the log-odds moved further than by a small change of all weights."""
     after = _probe(merged)
     with _flipped(merged.backbone):
-        explained = float((_probe(merged) - after).abs().max())
+        explained = max(LOGIT_ROUNDING, float((_probe(merged) - after).abs().max()))
     difference = float((after - before).abs().max())
     # Not `>`, which is false of NaN.
     if not difference <= explained:

@@ -267,8 +267,6 @@ def test_a_judge_and_a_dataset_of_the_hub_are_evaluated(
 
 def test_a_judge_of_the_hub_is_exported(hub: Hub, bundle: Path, tmp_path: Path) -> None:
     push_bundle(bundle, NAME)
-    assert run(["export", f"hf://{NAME}", "--to", "merged", "--out", str(tmp_path / "merged")]) == 0
-    assert load_bundle(tmp_path / "merged", "cpu").manifest.calibration == CALIBRATION
     assert run(["export", f"hf://{NAME}@main", "--to", "triton", "--out", str(tmp_path / "triton")]) == 0
     written = next((tmp_path / "triton").rglob(MANIFEST)).parent
     assert read_manifest(written) == read_manifest(bundle)

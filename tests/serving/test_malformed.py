@@ -180,6 +180,7 @@ def send_image(server: Server, image: bytes) -> pb.ModelInferResponse:
     return pb.ModelInferResponse.FromString(response)
 
 
+@pytest.mark.slow
 def test_http_answers_every_body_with_a_status_it_documents(server: Server) -> None:
     @settings(SETTINGS, max_examples=max(1, int(REQUESTS * SHARES["http"])))
     @given(request=hostile_requests())

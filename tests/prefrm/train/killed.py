@@ -4,9 +4,10 @@ import os
 import signal
 from pathlib import Path
 
+from prefrm import checkpoints
 from prefrm.bundle import writing
 from prefrm.config import load_config
-from prefrm.train import TrainConfig, checkpoints, run
+from prefrm.train import TrainConfig, run
 from prefrm.train.callbacks import ReportProgress
 
 

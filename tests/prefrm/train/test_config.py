@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prefrm.bench.cases import JUDGES
+from prefrm.bench.cases import GROUPS, JUDGES
 from prefrm.config import load_config
 from prefrm.errors import ConfigError
 from prefrm.train import TrainConfig
@@ -39,7 +39,7 @@ def test_the_judges_of_the_shapes_learn_as_in_the_benchmark(path: Path) -> None:
     config = load_config(TrainConfig, path)
     kinds = {(kind.head, kind.attention, kind.quantize): kind for kind in JUDGES}
     kind = kinds[config.judge.head, config.judge.attention, config.judge.quantize]
-    assert (config.judge.template, config.optim.batch_size) == (kind.template, kind.groups)
+    assert (config.judge.template, config.optim.batch_size) == (kind.template, GROUPS)
 
 
 @pytest.mark.parametrize(
