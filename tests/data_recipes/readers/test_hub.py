@@ -109,7 +109,7 @@ def test_the_webdataset_mirror_of_pickapic(hub: Hub, tmp_path: Path) -> None:
 def test_columns_that_are_wanted_are_named_beside_those_that_are_there(hub: Hub, tmp_path: Path) -> None:
     write_parquet(tmp_path / "repository" / "train.parquet", [{"text": "a cat", "left": b"x"}])
     hub.commit("datasets/org/other", tmp_path / "repository")
-    with pytest.raises(DatasetError, match=r"no column 'prompt'; .*; the columns of train are text, left"):
+    with pytest.raises(DatasetError, match=r"no column 'chosen'; .*; the columns of train are text, left"):
         build("trl", tmp_path / "out", source="hf://org/other")
 
 
