@@ -47,7 +47,7 @@ def tar_members(
     try:
         with tarfile.open(fileobj=io.BufferedReader(Joined(files)), mode="r|*", tarinfo=Member) as archive:
             while (member := archive.next()) is not None:
-                # `tarfile` keeps every member that it has read.
+                # `tarfile` keeps every member that it has read, in a list that its type stubs do not know.
                 archive.members.clear()  # type: ignore[attr-defined]
                 if member.isfile() and wanted(member.name):
                     content = archive.extractfile(member)
