@@ -1,6 +1,6 @@
 """The protocol of scorers through which a gradient flows to pixels, and a fake. Imports no torch.
 
-Gradient objectives of a policy depend on it. `prefrm.judge.DifferentiableJudge` implements it for judges.
+Gradient objectives of a policy depend on it.
 
 Shapes: K candidates, H height, W width.
 """

@@ -69,9 +69,10 @@ def flow(
 
 
 def _open_gradient(target: str) -> "DifferentiableScorer":
-    from prefrm.judge import DifferentiableJudge
-
-    return DifferentiableJudge.from_bundle(target)
+    raise ConfigError(
+        f"{target}: no judge has a gradient in the pixels yet; pass a scorer that has one as open_gradient of "
+        "prefrm.flow.run.run"
+    )
 
 
 def _print_methods(as_json: bool) -> None:

@@ -15,13 +15,11 @@ from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import Name, Pair, Segment, Tree, path
 from prefrm.judge.losses import bradley_terry, bradley_terry_ties, preference_loss
 from prefrm.judge.model import Judge
-from prefrm.judge.pixel_gradients import DifferentiableJudge
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
     "FAMILIES",
-    "DifferentiableJudge",
     "EmbeddingHead",
     "Family",
     "Head",

@@ -4,13 +4,12 @@ An image is prepared once and may then stand in any number of trees.
 """
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -27,8 +26,6 @@ from prefrm.media import DEFAULT_LIMITS
 from prefrm.prompts import RenderedTemplate, Template
 
 __all__ = ["JudgeProcessor"]
-
-T = TypeVar("T")
 
 # A prompt of more characters for each token that the model reads is not even tokenized: no text is so sparse.
 MOST_CHARACTERS_A_TOKEN = 16
@@ -118,20 +115,8 @@ class JudgeProcessor:
         Raises:
             MediaError: the image cannot be resized into the budget, such as an extreme aspect ratio.
         """
-        return self._prepared(self._family.prepare, image)
-
-    def prepare_pixels(self, pixels_CHW: torch.Tensor) -> ImageInput:
-        """As `prepare_image`, of float32 pixels [3, H, W] in 0..1, to which a gradient flows back.
-
-        Nothing is rounded to 8 bits, so the result differs slightly. Raises as `prepare_image`.
-        """
-        return self._prepared(self._family.prepare_pixels, pixels_CHW)
-
-    def _prepared(
-        self, prepare: Callable[[Any, T], tuple[torch.Tensor, tuple[int, ...]]], image: T
-    ) -> ImageInput:
         with _naming_images():
-            pixels, grid = prepare(self.image_processor, image)
+            pixels, grid = self._family.prepare(self.image_processor, image)
         ids = self._family.spell(self.tokenizer, self._config, grid)
         return ImageInput(pixels=pixels, grid=grid, ids=ids)
 

@@ -84,8 +84,6 @@ class Family:
         largest: (image processor) -> the most pixels to which it resizes an image.
         pixel_budget: sets an image processor's bounds on pixels (least, most; None keeps a bound).
         prepare: (image processor, image) -> its pixels and its grid.
-        prepare_pixels: (image processor, pixels [3, H, W] in 0..1) -> as `prepare`, but that pixels are not
-            rounded to 8 bits; differentiable.
         shrink: (image processor, image) -> the image in the one size in which it is shown, of which `prepare`
             makes the same, bit for bit; None if there is no such size.
         spell: (tokenizer, configuration, grid) -> the token ids that stand for an image.
@@ -108,7 +106,6 @@ class Family:
     largest: Callable[[Any], int]
     pixel_budget: Callable[[Any, int | None, int | None], None]
     prepare: Callable[[Any, Image.Image], tuple[torch.Tensor, tuple[int, ...]]]
-    prepare_pixels: Callable[[Any, torch.Tensor], tuple[torch.Tensor, tuple[int, ...]]]
     spell: Callable[[Any, Any, tuple[int, ...]], list[int]]
     encode: Callable[[Any, Sequence[ImageInput], int], Sequence[torch.Tensor]]
     shrink: Callable[[Any, Image.Image], Image.Image | None] = lambda *_: None

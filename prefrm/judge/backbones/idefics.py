@@ -6,16 +6,13 @@ Shapes: K tiles of all images, N images, T tokens of an image, D hidden.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
-from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, filled, language_layers
-from prefrm.judge.backbones.resampling import cut_tiles, normalized, resized
 from prefrm.judge.images import ImageInput
 from prefrm.judge.transfers import to_device
 
@@ -24,8 +21,6 @@ __all__ = ["IDEFICS3", "SMOLVLM"]
 # What the processors of both families write around the tokens of a tile.
 BORDER = "<fake_token_around_image>"
 WHOLE = "<global-img>"
-# Not 0 in half precision either.
-NEARLY_ZERO = 1e-6
 
 
 def _pixel_budget(image_processor: Any, least: int | None, most: int | None) -> None:
@@ -53,49 +48,6 @@ def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tu
     """The grid is the rows and columns of tiles, both 0 if the image is shown whole alone."""
     data = image_processor(images=image, return_row_col_info=True, return_tensors="pt")
     return data["pixel_values"][0], (data["rows"][0][0], data["cols"][0][0])
-
-
-def _prepare_pixels(image_processor: Any, pixels_CHW: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
-    side: int = image_processor.max_image_size["longest_edge"]
-    fit = partial(resized, resample=image_processor.resample)
-    if image_processor.do_resize:
-        # Declared for arrays, of which it reads the shape alone.
-        image: Any = pixels_CHW
-        size = get_resize_output_image_size(image, image_processor.size["longest_edge"])
-        pixels_CHW = fit(pixels_CHW, *size)
-    if not image_processor.do_image_splitting:
-        return _shown(image_processor, fit(pixels_CHW, side, side)[None]), (0, 0)
-    _, height, width = pixels_CHW.shape
-    pixels_CHW = fit(pixels_CHW, *_whole_tiles(height, width, side))
-    tiles, grid = cut_tiles(pixels_CHW, side)
-    if len(tiles) == 1:
-        return _shown(image_processor, tiles), (0, 0)
-    return _shown(image_processor, torch.cat([tiles, fit(pixels_CHW, side, side)[None]])), grid
-
-
-def _shown(image_processor: Any, tiles_KCHW: torch.Tensor) -> torch.Tensor:
-    """Normalized tiles, no pixel of which is exactly 0.
-
-    The model takes a tile of zeros for padding and drops it. No 8-bit colour is the mean grey that becomes
-    0, but pixels of a policy can be.
-    """
-    tiles_KCHW = normalized(image_processor, tiles_KCHW)
-    return tiles_KCHW + NEARLY_ZERO * (tiles_KCHW == 0)
-
-
-def _whole_tiles(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width, enlarged to multiples of a tile's side, the longer of the two first."""
-
-    def enlarged(length: int) -> int:
-        return math.ceil(length / side) * side
-
-    # Divided in this order, as floats, because the image processor truncates what comes out.
-    ratio = width / height
-    if width >= height:
-        width = enlarged(width)
-        return enlarged(int(width / ratio)), width
-    height = enlarged(height)
-    return height, enlarged(int(height * ratio))
 
 
 def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
@@ -139,7 +91,6 @@ IDEFICS3 = Family(
     largest=_largest,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
-    prepare_pixels=_prepare_pixels,
     spell=_spell,
     encode=_encode,
 )

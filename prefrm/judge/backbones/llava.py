@@ -12,14 +12,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch.nn.functional import interpolate, pad
-from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
-from transformers.image_utils import ChannelDimension
+from torch.nn.functional import interpolate
+from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_onevision.modeling_llava_onevision import unpad_image
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, filled, language_layers
-from prefrm.judge.backbones.resampling import cut_tiles, normalized, resized
 from prefrm.judge.images import ImageInput
 from prefrm.judge.transfers import to_device
 
@@ -54,21 +52,6 @@ def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tu
     canvas = select_best_resolution(size, image_processor.image_grid_pinpoints)
     rows, columns = (side // tile for side, tile in zip(canvas, pixels.shape[-2:], strict=True))
     return pixels, (*size, rows, columns)
-
-
-def _prepare_pixels(image_processor: Any, pixels_CHW: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
-    size = (pixels_CHW.shape[1], pixels_CHW.shape[2])
-    canvas = select_best_resolution(size, image_processor.image_grid_pinpoints)
-    height, width = get_patch_output_size(pixels_CHW, canvas, ChannelDimension.FIRST)
-    top, left = (canvas[0] - height) // 2, (canvas[1] - width) // 2
-    plane_CHW = pad(
-        resized(pixels_CHW, height, width, image_processor.resample),
-        (left, canvas[1] - width - left, top, canvas[0] - height - top),
-    )
-    side = image_processor.size["height"]
-    tiles, grid = cut_tiles(plane_CHW, side)
-    whole_CHW = resized(pixels_CHW, side, side, image_processor.resample)
-    return normalized(image_processor, torch.cat([whole_CHW[None], tiles])), (*size, *grid)
 
 
 def _side(config: Any) -> int:
@@ -146,7 +129,6 @@ LLAVA_ONEVISION = Family(
     largest=_largest,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
-    prepare_pixels=_prepare_pixels,
     spell=_spell,
     encode=_encode,
     images_in_text=True,

@@ -17,7 +17,6 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, language_layers, read_embeds
-from prefrm.judge.backbones.resampling import normalized, resized
 from prefrm.judge.images import ImageInput
 from prefrm.judge.transfers import to_device
 from prefrm.media import DEFAULT_LIMITS
@@ -101,23 +100,16 @@ def _read_deep(
     return read_embeds(backbone, embeds_BLD, positions_ABL, features_VND, where_BL, attend, **deeper)
 
 
-def _fit(image_processor: Any, height: int, width: int) -> tuple[int, int]:
-    """The height and width to which an image is resized."""
-    size: tuple[int, int] = smart_resize(
-        height,
-        width,
-        factor=image_processor.patch_size * image_processor.merge_size,
-        min_pixels=image_processor.size["shortest_edge"],
-        max_pixels=image_processor.size["longest_edge"],
-    )
-    return size
-
-
 def _shrink(image_processor: Any, image: Image.Image) -> Image.Image | None:
     """As the image processor resizes it, without its copies of the large image as an array."""
     if not image_processor.do_resize:
         return None
-    fit = partial(_fit, image_processor)
+    fit = partial(
+        smart_resize,
+        factor=image_processor.patch_size * image_processor.merge_size,
+        min_pixels=image_processor.size["shortest_edge"],
+        max_pixels=image_processor.size["longest_edge"],
+    )
     height, width = fit(image.height, image.width)
     # A very narrow image may be shrunk further when it is resized again.
     if max(height, width) > MOST_ASPECT_RATIO * min(height, width) or fit(height, width) != (height, width):
@@ -129,22 +121,6 @@ def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tu
     data = image_processor(images=_shrink(image_processor, image) or image, return_tensors="pt")
     time, height, width = (int(side) for side in data["image_grid_thw"][0])
     return data["pixel_values"], (time, height, width)
-
-
-def _prepare_pixels(image_processor: Any, pixels_CHW: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """The patches of a token stand one after another, each repeated for the two frames of a still image."""
-    patch, merge = image_processor.patch_size, image_processor.merge_size
-    if image_processor.do_resize:
-        size = _fit(image_processor, *pixels_CHW.shape[1:])
-        pixels_CHW = resized(pixels_CHW, *size, image_processor.resample)
-    height, width = (side // patch for side in pixels_CHW.shape[1:])
-    split = normalized(image_processor, pixels_CHW).reshape(
-        -1, height // merge, merge, patch, width // merge, merge, patch
-    )
-    frames = split.permute(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None].expand(
-        -1, -1, -1, -1, -1, image_processor.temporal_patch_size, -1, -1
-    )
-    return frames.reshape(height * width, -1), (1, height, width)
 
 
 def _pixel_budget(image_processor: Any, least: int | None, most: int | None) -> None:
@@ -180,7 +156,6 @@ QWEN2_VL = Family(
     largest=_largest,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
-    prepare_pixels=_prepare_pixels,
     shrink=_shrink,
     spell=_spell,
     encode=_encode,
