@@ -70,8 +70,8 @@ def flow(
 
 def _open_gradient(target: str) -> "DifferentiableScorer":
     raise ConfigError(
-        f"{target}: no judge has a gradient in the pixels yet; pass a scorer that has one as open_gradient of "
-        "prefrm.flow.run.run"
+        f"{target}: no judge has a gradient in the pixels yet; pass a scorer that has one as open_gradient "
+        "of prefrm.flow.run.run"
     )
 
 
