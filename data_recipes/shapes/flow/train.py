@@ -1,6 +1,6 @@
 """Train the flow model: `python -m data_recipes.shapes.flow.train --out DIR --seed 0`.
 
-From random weights, on one CPU core in about N minutes, on rendered scenes that solve prompts of the train
+From random weights, on one CPU core in about 25 minutes, on rendered scenes that solve prompts of the train
 split. Then paints pictures for held-out prompts and prints how the oracle finds them. Equal seeds give equal
 weights on one machine.
 
