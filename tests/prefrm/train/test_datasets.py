@@ -79,6 +79,7 @@ def losses(config: TrainConfig) -> list[float]:
     return [json.loads(line)["loss"] for line in (config.output / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True], ids=["stored", "streamed"])
 def test_pairs_and_rankings_are_learned_together_and_resumed(
     config: TrainConfig, stream: bool, monkeypatch: pytest.MonkeyPatch
