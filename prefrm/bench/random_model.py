@@ -145,7 +145,7 @@ QWEN2_5_VL_7B = replace(
 
 
 def side_of(image_tokens: int) -> int:
-    """Pixels along a side of a square image of so many tokens."""
+    """Side, in pixels, of a square image with that number of tokens."""
     return math.isqrt(image_tokens) * MERGE * PATCH
 
 

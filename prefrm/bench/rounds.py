@@ -47,7 +47,7 @@ class Settings:
         rounds: at least 1.
         sample: on how many comparisons the plain method is timed at most, but for a batch.
         batch_sizes: of the plain method; all that fit into memory are tried.
-        compared: of so many candidates, at most all, the reference makes all comparisons again.
+        compared: number of candidates whose comparisons the reference makes again, all of them at most.
     """
 
     device: torch.device

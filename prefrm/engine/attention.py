@@ -23,8 +23,8 @@ __all__ = ["KVBlocks", "Kept", "Shared", "merge_attention", "padding"]
 
 Kept = tuple[Sequence[torch.Tensor], Sequence[int]]
 """Keys and values [B, C, S, D] of a pass, of each layer in turn, and the lengths of its rows."""
-# Of neighbouring blocks so many are in use that they are read where they stand, and the others for nothing;
-# of fewer, those in use are copied together, one layer at a time.
+# If at least this share of a range of blocks is in use, the whole range is read in place; otherwise the used
+# blocks are gathered, one layer at a time.
 LEAST_USED = 0.5
 
 
@@ -45,7 +45,7 @@ class KVBlocks:
 
     @classmethod
     def collected(cls, parts: Iterable[Kept], *, counts: Sequence[int], length: int) -> "KVBlocks":
-        """The first blocks of all parts, so many of each, padded to `length`.
+        """The first `counts` blocks of the parts, padded to `length`.
 
         A part goes before the next is drawn.
         """
@@ -64,13 +64,12 @@ class KVBlocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Product:
-    """Blocks whose rows ask them in one product.
+    """Blocks, and the rows whose queries attend to each of them, in one batched product.
 
     Attributes:
         stacked_FGCLD: keys and values of blocks, as `KVBlocks` has them.
-        some: which of them; a slice reads them where they stand.
-        rows_GN: int64, rows of each block; those with fewer than others are asked by row 0 too, whose answers
-            nobody reads.
+        some: which of them; a slice reads them in place, without a copy.
+        rows_GN: int64, rows of each block, padded with row 0; the outputs of the padding are not used.
         mask: of padded blocks, as `padding` gives it.
     """
 
@@ -89,7 +88,7 @@ class _Product:
         *,
         masked: bool,
     ) -> "_Product":
-        """Of blocks that `width` rows ask each; `masked` is whether there is a mask even without padding."""
+        """For `width` rows a block, padded; `masked` is whether there is a mask even without padding."""
         like = blocks.stacked_FGCLD
         lengths = blocks.lengths[some] if isinstance(some, slice) else [blocks.lengths[n] for n in some]
         return cls(
@@ -99,8 +98,8 @@ class _Product:
             mask=padding(lengths, like.shape[3], like, always=masked),
         )
 
-    def ask(self, q_BHSD: torch.Tensor, layer: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Answers to all rows [G * N, H, S, D], block by block, and the log-sum-exp of their scores."""
+    def __call__(self, q_BHSD: torch.Tensor, layer: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs of all rows [G * N, H, S, D], block by block, and the log-sum-exp of their scores."""
         keys, values = (self.stacked_FGCLD[2 * layer + n][self.some] for n in (0, 1))
         (_, heads, S, D), (G, C), N = q_BHSD.shape, keys.shape[:2], self.rows_GN.shape[1]
         share = heads // C
@@ -116,7 +115,7 @@ class _Product:
         return found, sums
 
     def gathered(self) -> "_Product":
-        """The same with copies of the blocks that are asked, in every layer."""
+        """The same with copies of the blocks in use, in every layer."""
         return replace(self, stacked_FGCLD=self.stacked_FGCLD[:, self.some], some=slice(None))
 
 
@@ -126,7 +125,7 @@ class Shared:
 
     Attributes:
         products: over blocks.
-        where_B: int64, for each row the place of its answer among those of all products.
+        where_B: int64, the index of each row's output among those of all products.
     """
 
     products: tuple[_Product, ...]
@@ -139,44 +138,44 @@ class Shared:
         Args:
             blocks: keys and values.
             block_of_row: for each row of the pass the place of its block.
-            tile: how many rows ask a block together; None for all that share it. With a number every product
-                has a shape that the number of rows alone decides, whatever they share, and blocks are copied,
-                one layer at a time, once for each tile.
+            tile: queries of this many rows that share a block are batched; None batches all of them. With a
+                number, the shape of every product depends on the number of rows alone, whatever they share,
+                and blocks are copied, one layer at a time, once for each tile.
         """
         used: dict[int, list[int]] = {block: [] for block in sorted(set(block_of_row))}
         for row, block in enumerate(block_of_row):
             used[block].append(row)
         if tile is None:
-            asked = [_everything(used)]
+            chosen = [_everything(used)]
         else:
-            asked = list(_tiles(used, tile, at_once=-(-len(block_of_row) // tile)))
+            chosen = list(_tiles(used, tile, at_once=-(-len(block_of_row) // tile)))
         width = max(map(len, used.values())) if tile is None else tile
         masked = tile is not None
-        products = tuple(_Product.of(blocks, some, rows, width, masked=masked) for some, rows in asked)
+        products = tuple(_Product.of(blocks, some, rows, width, masked=masked) for some, rows in chosen)
         place: dict[int, int] = {}
-        lists = chain.from_iterable(rows for _, rows in asked)
+        lists = chain.from_iterable(rows for _, rows in chosen)
         for start, some in enumerate(lists):
             place |= {row: start * width + n for n, row in enumerate(some)}
         where = [place[row] for row in range(len(block_of_row))]
         return cls(products=products, where_B=to_device(where, blocks.stacked_FGCLD.device))
 
     def __call__(self, q_BHSD: torch.Tensor, layer: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """What each row finds in its block, and the log-sum-exp of its scores there [B, H, S]."""
-        answers = [product.ask(q_BHSD, layer, scale) for product in self.products]
+        """Attention of each row to its block [B, H, S, D], and the log-sum-exp of its scores [B, H, S]."""
+        answers = [product(q_BHSD, layer, scale) for product in self.products]
         found, sums = (torch.cat(some) if len(some) > 1 else some[0] for some in zip(*answers, strict=True))
         return found[self.where_B], sums[self.where_B]
 
     def gathered(self) -> "Shared":
-        """The same with blocks of its own, whose shapes the number of rows decides if there are tiles."""
+        """The same with copied blocks; with tiles, their shapes depend on the number of rows alone."""
         return replace(self, products=tuple(product.gathered() for product in self.products))
 
 
 Asked = tuple[slice | Sequence[int], Sequence[Sequence[int]]]
-"""Blocks, and the rows that ask each of them."""
+"""Blocks, and the rows that attend to each of them."""
 
 
 def _everything(used: Mapping[int, list[int]]) -> Asked:
-    """All blocks in use, read where they stand if they are neighbours."""
+    """All blocks in use, read in place if most of their range is in use."""
     cover = range(min(used), max(used) + 1)
     if len(used) < LEAST_USED * len(cover):
         return list(used), list(used.values())
@@ -184,7 +183,7 @@ def _everything(used: Mapping[int, list[int]]) -> Asked:
 
 
 def _tiles(used: Mapping[int, list[int]], width: int, *, at_once: int) -> Iterator[Asked]:
-    """`at_once` blocks at a time, each asked by `width` rows at most."""
+    """`at_once` blocks at a time, each with at most `width` of its rows."""
     tiles = [(block, rows[n : n + width]) for block, rows in used.items() for n in range(0, len(rows), width)]
     tiles += [(min(used), [])] * (-len(tiles) % at_once)
     for start in range(0, len(tiles), at_once):

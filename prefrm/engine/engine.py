@@ -86,7 +86,7 @@ class Engine:
             groups share are recorded as CUDA graphs: worth its minutes where many groups are scored.
         deterministic: whether passes that groups share are filled up to `tokens` and `patches`, so that what
             else is in one changes no bit of a matrix. On a CPU they always are. Without it a GPU computes
-            less for nothing, and numbers differ by rounding with what else is in a call.
+            less padding, and numbers differ by rounding with what else is in a call.
         limits: what an encoded image may be.
 
     The judge must not change while an engine has it: image features are kept.
@@ -285,7 +285,7 @@ class Engine:
         return matrix.with_inferred(task.plan.spread(implied), calibration=self.calibration)
 
     def _can_afford(self, size: int) -> bool:
-        """Whether all pairs of so many images are judged."""
+        """Whether the budget covers all pairs of `size` images."""
         if self.pairs == "all" or not self.judge.spec.is_pairwise:
             return True
         return self.pairs >= size * (size - 1) // 2

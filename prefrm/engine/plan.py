@@ -1,8 +1,8 @@
 """What an engine must compute: which images and ordered pairs of a group, and in passes of which shape.
 
 Everything is planned over a group's distinct images in the order of their digests, so the order of the
-candidates has no say in what is computed. Passes that groups share have a shape that a row's length alone
-decides, so neither has anything outside the group. No torch.
+candidates does not change what is computed. The shape of passes that groups share depends on a row's length
+alone, so other groups do not change it either. No torch.
 
 Shapes: K candidates, U distinct readable images.
 """
@@ -42,7 +42,7 @@ LEAST_STEP = 8
 MOST_ROWS = 2048
 """Of a pass: of one token each they take a GPU about as long as it takes to launch a pass (`pass_sizes`)."""
 WHOLE = 32
-"""A CPU computes numbers in runs of so many, and what is left over by other code: a last bit may differ."""
+"""Numbers in a run of a CPU's vector code; a remainder is computed by other code, and a last bit may differ."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def _attention(
     return attend(module.layer_idx, query, key, value, scale), None
 
 
-# How segments attend is not the compiler's business.
+# Not compiled: what segments attend to depends on the data.
 AttentionInterface.register(NAME, torch.compiler.disable(_attention))
 
 

@@ -173,7 +173,7 @@ class Judge(nn.Module):
 
         Args:
             images: of any shapes.
-            fill: how many more patches or tiles are computed for nothing, to give the pass a size.
+            fill: number of patches or tiles of padding, which give the pass a fixed size.
         """
         return dict(zip(images, self.family.encode(self.model, images, fill), strict=True))
 

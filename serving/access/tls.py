@@ -1,4 +1,4 @@
-"""Certificates of both protocols: checked at the start, and loaded anew when they are renewed on disk.
+"""Certificates of both protocols: checked at the start, and reloaded when they are renewed on disk.
 
 With a client CA, a client must show a certificate of it (mutual TLS), on every port.
 """

@@ -39,8 +39,8 @@ class Load:
         target: `host:port`.
         wire: "grpc" or "http".
         seconds: how long requests are sent; all that were sent are awaited.
-        concurrency: so many requests are under way at any time.
-        rate: or so many are sent a second, whatever becomes of them.
+        concurrency: requests in flight at any time.
+        rate: or requests sent a second, whatever becomes of them.
         first: the first request's number, and
         count: from there on, how many are sent, in place of `seconds`.
     """

@@ -62,7 +62,7 @@ class ServerProcess:
 
 @contextmanager
 def prefrm_server(scorer: str, *, threads: int, queued: int | None = None) -> Iterator[ServerProcess]:
-    """prefrm's server around a scorer of `serving.bench.scorers`, with so many threads of torch."""
+    """prefrm's server around a scorer of `serving.bench.scorers`, with a number of threads of torch."""
     with tempfile.TemporaryDirectory() as folder:
         addresses = Path(folder) / "addresses.json"
         command = [sys.executable, "-m", "serving.bench.served", scorer, "--address-file", str(addresses)]

@@ -34,7 +34,7 @@ OVERLOADED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerRow:
-    """What a server did with so many requests under way at any time.
+    """What a server did at a number of concurrent requests.
 
     Attributes:
         server: who answered, over which wire, with which model.

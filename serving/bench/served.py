@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _cost(scorer: Scorer, judge: str, groups: int) -> int:
-    """Of so many groups of the benchmark."""
+    """Of that number of groups of the benchmark."""
     # It brings transformers along, which a small model's server does without.
     from serving.bench.requests import judge_groups
 

@@ -16,7 +16,7 @@ from prefrm.winmatrix import Group, WinMatrix
 __all__ = ["TwoLayers", "TwoLayersScorer"]
 
 FEATURES = 64
-# Of an encoded image so many bytes at its end say nothing of it: a PNG's last chunk.
+# Bytes at the end of an encoded image that all images share: a PNG's last chunk.
 TAIL = 16
 
 

@@ -25,7 +25,8 @@ from serving.queueing.fairness import FairQueue
 __all__ = ["AheadDecoder", "Decoding", "Prepared", "Preparing", "is_long"]
 
 AHEAD_PIXELS = 10**6
-"""A group whose images have so many, once for each scan of a JPEG, is decoded ahead: about 30 ms."""
+"""A group whose images have at least this many pixels, once for each scan of a JPEG, is decoded ahead: about
+30 ms."""
 SHORT_PIXELS = 16 * 10**6
 """A group that has more is a long one: about half a second."""
 PREPARED_BYTES = 256 * 2**20

@@ -21,7 +21,7 @@ from serving.wire.http_parser import EVENTS_PER_TURN, StrictConnection
 
 __all__ = ["HttpProtocol"]
 
-# An answer is sent in pieces of so many bytes, each of which its client takes within so many seconds.
+# A response is sent in pieces of this many bytes, each of which its client takes within this many seconds.
 PIECE_BYTES = 2**16
 READ_S = 30.0
 # Of one port; further ones are closed at once. With gRPC's 512, the process stays within the 1024 file

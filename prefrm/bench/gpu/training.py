@@ -129,7 +129,7 @@ class _Learner:
             self.judges[name] = judge
 
     def row(self, method: str, k: int, groups: int, *, steps: int, workers: int) -> TrainingRow:
-        """Train for so many steps; the first is not counted."""
+        """Train for a number of steps; the first is not counted."""
         judge = self.judges["joint" if method == PLAIN else method]
         data = NoiseGroups(k, groups, self._side)
         orders = 2 if judge.spec.is_pairwise else 1
@@ -171,7 +171,7 @@ class _Learner:
         with activation_checkpointing(judge, self._checkpointing):
             seconds = plain_seconds(
                 judge,
-                # One epoch: every epoch starts its workers anew.
+                # One epoch: every epoch restarts its workers.
                 pairs * steps,
                 batch_size=comparisons,
                 steps=steps,

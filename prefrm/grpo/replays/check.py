@@ -19,7 +19,7 @@ from prefrm.winmatrix import Group, OnMissing, Scorer, score_all
 __all__ = ["Outcome", "StepTime", "check_replays", "time_step"]
 
 ROUNDS = 3
-# No further step is begun after so many seconds of them.
+# No further step is begun once they have taken this many seconds.
 TIMING_S = 20.0
 
 

@@ -89,7 +89,7 @@ class Family:
         spell: (tokenizer, configuration, grid) -> the token ids that stand for an image.
         encode: (backbone, N images, fill) -> N features [V, T, D]: what enters the language model in the
             place of the image's tokens, and, of families that have it, what is added at deeper layers. One
-            pass, in which `fill` more patches or tiles are computed for nothing.
+            pass, padded with `fill` patches or tiles.
         unit_patches: how many patches one of an image's `units` is, in a model of that configuration.
         positions: (configuration, text lengths and images in order) -> position ids [A, L] from 0.
         read: (backbone, embeddings [B, L, D], positions [A, B, L], features of all images [V, N * T, D],
