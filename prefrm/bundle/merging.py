@@ -28,11 +28,12 @@ __all__ = ["standalone"]
 # by 128 units in its last place, at most 1.5e-5 of it. With every family and head, a right merge moved the
 # log-odds by a tenth of what this does, and an adapter merged 3% too strong by 60 times as much.
 FLIPPED_BIT = 1 << 7
+# Flipped weights move all images alike, which log-odds hardly show where a judge tells the images barely apart.
+# Rounding moves each by itself: the last hidden states, sums of all layers, by some units in the last place.
+HIDDEN_ERROR = 16 * torch.finfo(torch.float32).eps
 PROBE_PROMPT = "a red cube on a blue table"
 PROBE_IMAGES = 3
 PROBE_SIZE = 64
-# Log-odds are differences of logits, which are rounded themselves, whatever the weights are.
-LOGIT_ROUNDING = 5e-6
 
 
 def standalone(judge: Judge) -> Judge:
@@ -79,8 +80,13 @@ def _merged(backbone: Any) -> Any:
     return adapted.merge_and_unload()
 
 
-def _probe(judge: Judge) -> torch.Tensor:
-    """Log-odds of all ordered pairs of a few noise images, which every adapted layer takes part in."""
+def _probe(judge: Judge, error: float = 0.0) -> torch.Tensor:
+    """Log-odds of all ordered pairs of a few noise images, which every adapted layer takes part in.
+
+    Args:
+        judge: on the CPU, in float32.
+        error: by what share of itself each number of the last hidden states is moved, at random up or down.
+    """
     processor = judge.processor
     pixels = np.random.default_rng(0).integers(
         0, 256, (PROBE_IMAGES, PROBE_SIZE, PROBE_SIZE, 3), dtype=np.uint8
@@ -89,14 +95,20 @@ def _probe(judge: Judge) -> torch.Tensor:
     pairs = [(i, j) for i in range(PROBE_IMAGES) for j in range(PROBE_IMAGES) if i != j]
     with torch.inference_mode():
         tree = processor.tree(PROBE_PROMPT, dict(enumerate(images)))
-        return log_odds(judge(processor.collate([(tree, pairs)])))[0]
+        batch = processor.collate([(tree, pairs)])
+        hidden_RD = judge.hidden(batch)
+        signs_RD = torch.randn(hidden_RD.shape, generator=torch.Generator().manual_seed(0)).sign()
+        readings = judge.read(hidden_RD * (1 + error * signs_RD))
+        return log_odds(judge.outcomes(readings, batch.pairs_N2))[0]
 
 
 def _check_merge(merged: Judge, before: torch.Tensor) -> None:
-    """Raise `BundleError` if the log-odds moved further than by a small change of all weights."""
+    """Raise `BundleError` if the log-odds moved further than by a small change of weights or hidden states."""
     after = _probe(merged)
     with _flipped(merged.backbone):
-        explained = max(LOGIT_ROUNDING, float((_probe(merged) - after).abs().max()))
+        flipped = _probe(merged)
+    rounded = _probe(merged, HIDDEN_ERROR)
+    explained = max(float((other - after).abs().max()) for other in (flipped, rounded))
     difference = float((after - before).abs().max())
     # Not `>`, which is false of NaN.
     if not difference <= explained:

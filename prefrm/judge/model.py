@@ -158,6 +158,10 @@ class Judge(nn.Module):
 
     def forward(self, batch: JudgeBatch) -> torch.Tensor:
         """The outcomes of the batch's comparisons: log-odds [N] or, with ties, log-probabilities [N, 3]."""
+        return self.outcomes(self.read(self.hidden(batch)), batch.pairs_N2)
+
+    def hidden(self, batch: JudgeBatch) -> torch.Tensor:
+        """The last hidden states [R, D] of the batch's readouts, after the final norm."""
         features = self.encode(batch.distinct_images)
         batch = batch.to(self.device)
         embeds_1TD, features_VND, where_1T = self.embed(
@@ -166,7 +170,7 @@ class Judge(nn.Module):
         hidden_1TD = self.decode(
             embeds_1TD, batch.positions_AT[:, None], features_VND, where_1T, segment_attention(batch)
         )
-        return self.outcomes(self.read(hidden_1TD[0, batch.reads_R]), batch.pairs_N2)
+        return hidden_1TD[0, batch.reads_R]
 
     def encode(self, images: Sequence[ImageInput], fill: int = 0) -> dict[ImageInput, torch.Tensor]:
         """Run the vision tower once over all of `images`: features [V, T, D] for each.

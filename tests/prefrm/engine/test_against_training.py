@@ -28,6 +28,7 @@ KINDS = {
     "scalar": {"head": "scalar"},
     "scalar-ties": {"head": "scalar", "ties": True},
     "embedding": {"head": "embedding"},
+    "embedding-float64": {"head": "embedding", "dtype": torch.float64},
 }
 PROMPTS = ("two dogs and a red kite", "x", "a cat")
 SIZES = ((48, 32), (32, 32), (16, 64), (64, 48))
@@ -38,13 +39,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: save_checkpoint(tmp_path_factory.mktemp(name), name) for name in TINY}
 
 
-def build(folder: Path, **fields) -> Judge:
+def build(folder: Path, *, dtype: torch.dtype = torch.float32, **fields) -> Judge:
     torch.manual_seed(0)
-    judge = Judge.from_base(JudgeSpec(base_model=str(folder), **fields), "cpu")
-    if judge.spec.head == "embedding":
-        # Its log-odds are ten times a cosine: float32 layers alone differ by up to 1e-5 from float64 ones.
-        judge.model.double()
-    return judge
+    return Judge.from_base(JudgeSpec(base_model=str(folder), **fields), "cpu", dtype)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -81,12 +78,13 @@ def trained(judge: Judge, group: Group) -> WinMatrix:
     )
 
 
-def assert_equal(matrix: WinMatrix, wanted: WinMatrix) -> None:
-    """To 1e-5 in log-odds."""
+def assert_equal(judge: Judge, matrix: WinMatrix, wanted: WinMatrix) -> None:
+    """To 1e-5 in log-odds; of float32 embeddings, whose log-odds are ten cosines, in cosines."""
+    unit = judge.head.scale.item() if judge.model.dtype == torch.float32 else 1.0
     for name in ("order_gap", "tie"):
         np.testing.assert_allclose(getattr(matrix, name), getattr(wanted, name), atol=1e-5, rtol=0)
     found, expected = (np.log(m.p.astype(np.float64)) - np.log(m.p.T) for m in (matrix, wanted))
-    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * unit, rtol=0)
     assert matrix.valid.all()
 
 
@@ -97,7 +95,7 @@ def test_every_family_and_kind(checkpoints, make_group, model_type: str, kind: s
     groups = [make_group(0, 1, 2), make_group(3, 0, prompt="x")]
     matrices = Engine(judge, tokens=300, share=alternately).score(groups)
     for group, matrix in zip(groups, matrices, strict=True):
-        assert_equal(matrix, trained(judge, group))
+        assert_equal(judge, matrix, trained(judge, group))
     # And not because random weights say the same of everything.
     assert matrices[0].p[~np.eye(3, dtype=bool)].std() > 1e-4
 
@@ -107,7 +105,7 @@ def test_groups_and_images_of_all_sizes(judge: Judge, make_group, tokens: int, a
     groups = [make_group(4, 5), make_group(0, 1, 2, 3, 4, 5, prompt=PROMPTS[1]), make_group(6, 7, 8)]
     engine = Engine(judge, tokens=tokens, share=alternately)
     for group, matrix in zip(groups, engine.score(groups), strict=True):
-        assert_equal(matrix, trained(judge, group))
+        assert_equal(judge, matrix, trained(judge, group))
 
 
 def test_a_large_group(judge: Judge, make_group, alternately: bool):
@@ -116,7 +114,7 @@ def test_a_large_group(judge: Judge, make_group, alternately: bool):
     assert matrix.valid.all()
     some = [3, 17, 39]
     wanted = trained(judge, Group(prompt=group.prompt, images=tuple(group.images[n] for n in some)))
-    assert_equal(matrix.subset(some), wanted)
+    assert_equal(judge, matrix.subset(some), wanted)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -213,8 +211,8 @@ def test_an_error_inside_a_pass_leaves_the_model_as_it_was(judge: Judge, make_gr
         engine.score([group])
     handle.remove()
     assert config._attn_implementation == before
-    assert_equal(trained(judge, group), wanted)
-    assert_equal(engine.score([group])[0], wanted)
+    assert_equal(judge, trained(judge, group), wanted)
+    assert_equal(judge, engine.score([group])[0], wanted)
 
 
 def test_two_engines_on_one_judge_in_two_threads(judge: Judge, make_group):
@@ -266,6 +264,6 @@ def test_compiled_layers_say_the_same(checkpoints, make_group):
     groups = [make_group(0, 1, 2), make_group(3, 4)]
     wanted = [trained(judge, group) for group in groups]
     for matrix, plain in zip(Engine(judge, compile=True).score(groups), wanted, strict=True):
-        assert_equal(matrix, plain)
+        assert_equal(judge, matrix, plain)
     layers = judge.model.get_decoder().layers
     assert all(layer._compiled_call_impl is not None for layer in layers[:-1])
