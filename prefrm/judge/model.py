@@ -7,7 +7,7 @@ Shapes: B rows, L positions, A axes of a position, T tokens of a packed batch or
 or tokens of all images, R readouts, V depths of image features, D hidden.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,19 @@ class Judge(nn.Module):
 
     def forward(self, batch: JudgeBatch) -> torch.Tensor:
         """The outcomes of the batch's comparisons: log-odds [N] or, with ties, log-probabilities [N, 3]."""
-        features = self.encode(batch.distinct_images)
+        return self.outcomes(self.readings(batch), batch.pairs_N2)
+
+    def readings(
+        self, batch: JudgeBatch, known: Mapping[ImageInput, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """The head's readings [R, ...] of the batch's readouts.
+
+        Args:
+            batch: of any groups.
+            known: features of images that are encoded already, as `encode` gives them.
+        """
+        features = dict(known or {})
+        features |= self.encode([image for image in batch.distinct_images if image not in features])
         batch = batch.to(self.device)
         embeds_1TD, features_VND, where_1T = self.embed(
             batch.ids_T[None], [features[image] for image in batch.images]
@@ -166,7 +178,7 @@ class Judge(nn.Module):
         hidden_1TD = self.decode(
             embeds_1TD, batch.positions_AT[:, None], features_VND, where_1T, segment_attention(batch)
         )
-        return self.outcomes(self.read(hidden_1TD[0, batch.reads_R]), batch.pairs_N2)
+        return self.read(hidden_1TD[0, batch.reads_R])
 
     def encode(self, images: Sequence[ImageInput], fill: int = 0) -> dict[ImageInput, torch.Tensor]:
         """Run the vision tower once over all of `images`: features [V, T, D] for each.
