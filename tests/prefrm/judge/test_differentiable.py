@@ -14,6 +14,7 @@ from prefrm.errors import ConfigError, MediaError, RecordError, ScoringError
 from prefrm.judge import DifferentiableJudge, Judge, JudgeSpec, log_odds
 from prefrm.media import encode_png
 from prefrm.winmatrix import CalibrationMap, Group, PowerScaling, TemperatureScaling, WinMatrix
+from prefrm.winmatrix.calibration import CALIBRATION_MAPS
 from tests.prefrm.judge.families import TINY, save_checkpoint
 
 PROMPT = "two dogs and a red kite"
@@ -132,6 +133,7 @@ def test_the_engine_agrees_on_judges_with_ties(checkpoints, kind: str):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("calibration", CALIBRATIONS, ids=lambda calibration: calibration.name)
 def test_a_calibration_is_applied_as_by_the_engine(checkpoints, kind: str, calibration: CalibrationMap):
+    assert {one.name for one in CALIBRATIONS} == set(CALIBRATION_MAPS)
     judge, pixels = build(checkpoints["qwen2_5_vl"], **KINDS[kind]), candidates(3)
     found = DifferentiableJudge(judge, calibration=calibration).utilities(PROMPT, pixels)
     found = gaps(found) if (kind, calibration.name) == ("scalar", "temperature") else found
