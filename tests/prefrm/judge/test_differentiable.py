@@ -1,5 +1,7 @@
 """Utilities with a gradient: against the engine, against finite differences, and what is refused."""
 
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +39,7 @@ UNCHANGED: dict[str, tuple[tuple[int, int], dict[str, int]]] = {
     "smolvlm": ((16, 16), {"max_pixels": 16 * 16}),
 }
 """Sizes of images that a judge, with this pixel budget, does not resize; of the families of Qwen 48 x 32."""
-STEP = 3e-4
+STEP = 1e-3
 """Of finite differences, in pixels."""
 
 
@@ -46,9 +48,15 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: save_checkpoint(tmp_path_factory.mktemp(name), name) for name in TINY}
 
 
-def build(folder: Path, dtype: torch.dtype = torch.float32, **fields) -> Judge:
+@pytest.fixture(scope="module")
+def judges(checkpoints) -> Callable[..., Judge]:
+    """Untrained judges, which tests share and do not change: `judges(family, dtype, **fields)`."""
+    return cache(partial(build, checkpoints))
+
+
+def build(checkpoints: dict[str, Path], family: str, dtype: torch.dtype = torch.float32, **fields) -> Judge:
     torch.manual_seed(0)
-    judge = Judge.from_base(JudgeSpec(base_model=str(folder), **fields), "cpu", dtype)
+    judge = Judge.from_base(JudgeSpec(base_model=str(checkpoints[family]), **fields), "cpu", dtype)
     with torch.no_grad():
         # Random weights have faint opinions, above all of pairs.
         judge.head.log_scale.add_(4.0 if judge.spec.is_pairwise else 1.0)
@@ -85,8 +93,8 @@ def gaps(utilities: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("family", TINY)
-def test_pixels_are_prepared_as_by_the_image_processor(checkpoints, family: str, size: tuple[int, int]):
-    processor = build(checkpoints[family]).processor
+def test_pixels_are_prepared_as_by_the_image_processor(judges, family: str, size: tuple[int, int]):
+    processor = judges(family).processor
     (pixels,) = candidates(1, size)
     expected, found = processor.prepare_image(as_image(pixels)), processor.prepare_pixels(pixels)
     assert (found.grid, found.ids, found.pixels.shape) == (expected.grid, expected.ids, expected.pixels.shape)
@@ -96,9 +104,9 @@ def test_pixels_are_prepared_as_by_the_image_processor(checkpoints, family: str,
 
 
 @pytest.mark.parametrize(("family", "kind"), CASES)
-def test_the_engine_agrees_on_images_that_are_not_resized(checkpoints, family: str, kind: str):
+def test_the_engine_agrees_on_images_that_are_not_resized(judges, family: str, kind: str):
     size, budget = UNCHANGED.get(family, ((48, 32), {}))
-    judge, pixels = build(checkpoints[family], **KINDS[kind], **budget), candidates(3, size)
+    judge, pixels = judges(family, **KINDS[kind], **budget), candidates(3, size)
     wanted = mean_log_odds(judged(judge, pixels))
     scorer = DifferentiableJudge(judge)
     assert isinstance(scorer, DifferentiableScorer)
@@ -111,16 +119,16 @@ def test_the_engine_agrees_on_images_that_are_not_resized(checkpoints, family: s
 
 
 @pytest.mark.parametrize("family", TINY)
-def test_rounding_of_resized_images_moves_utilities_little(checkpoints, family: str):
-    judge, pixels = build(checkpoints[family], head="scalar"), candidates(3, (40, 70))
+def test_rounding_of_resized_images_moves_utilities_little(judges, family: str):
+    judge, pixels = judges(family, head="scalar"), candidates(3, (40, 70))
     wanted = mean_log_odds(judged(judge, pixels))
     off = gaps(DifferentiableJudge(judge).utilities(PROMPT, pixels)) - wanted
     assert np.abs(off).max() < 0.05 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("kind", TIES)
-def test_the_engine_agrees_on_judges_with_ties(checkpoints, kind: str):
-    judge, pixels = build(checkpoints["qwen2_5_vl"], **TIES[kind]), candidates(3)
+def test_the_engine_agrees_on_judges_with_ties(judges, kind: str):
+    judge, pixels = judges("qwen2_5_vl", **TIES[kind]), candidates(3)
     found = DifferentiableJudge(judge).utilities(PROMPT, pixels)
     if not judge.spec.is_pairwise:
         # A utility is of a strict preference; half of each tie flattens the engine's log-odds.
@@ -132,9 +140,9 @@ def test_the_engine_agrees_on_judges_with_ties(checkpoints, kind: str):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("calibration", CALIBRATIONS, ids=lambda calibration: calibration.name)
-def test_a_calibration_is_applied_as_by_the_engine(checkpoints, kind: str, calibration: CalibrationMap):
+def test_a_calibration_is_applied_as_by_the_engine(judges, kind: str, calibration: CalibrationMap):
     assert {one.name for one in CALIBRATIONS} == set(CALIBRATION_MAPS)
-    judge, pixels = build(checkpoints["qwen2_5_vl"], **KINDS[kind]), candidates(3)
+    judge, pixels = judges("qwen2_5_vl", **KINDS[kind]), candidates(3)
     found = DifferentiableJudge(judge, calibration=calibration).utilities(PROMPT, pixels)
     found = gaps(found) if (kind, calibration.name) == ("scalar", "temperature") else found
     wanted = mean_log_odds(judged(judge, pixels, calibration))
@@ -142,11 +150,11 @@ def test_a_calibration_is_applied_as_by_the_engine(checkpoints, kind: str, calib
 
 
 @pytest.mark.parametrize(
-    ("kind", "calibration"), [*((kind, None) for kind in KINDS), *(("late", one) for one in CALIBRATIONS)]
+    ("kind", "calibration"), [*((kind, None) for kind in KINDS), *(("scalar", one) for one in CALIBRATIONS)]
 )
-def test_the_gradient_is_that_of_finite_differences(checkpoints, kind: str, calibration):
+def test_the_gradient_is_that_of_finite_differences(judges, kind: str, calibration):
     """In float64 but for the head and the rotary positions; along a change of one candidate."""
-    judge = build(checkpoints["qwen2_5_vl"], torch.float64, **KINDS[kind])
+    judge = judges("qwen2_5_vl", torch.float64, **KINDS[kind])
     scorer = DifferentiableJudge(judge, calibration=calibration, batch=2)
     # Of a size that is resized, and away from black and white.
     pixels = (0.1 + 0.8 * candidates(3, (40, 70))).double().requires_grad_()
@@ -160,11 +168,11 @@ def test_the_gradient_is_that_of_finite_differences(checkpoints, kind: str, cali
 
     h = STEP
     found = (8 * (at(h) - at(-h)) - at(2 * h) + at(-2 * h)) / (12 * h)
-    assert found == pytest.approx((slopes * change).sum().item(), rel=2e-4)
+    assert found == pytest.approx((slopes * change).sum().item(), rel=1e-3)
 
 
-def test_a_utility_has_a_gradient_in_its_own_candidate_alone(checkpoints):
-    judge, pixels = build(checkpoints["qwen2_5_vl"]), candidates(3).requires_grad_()
+def test_a_utility_has_a_gradient_in_its_own_candidate_alone(judges):
+    judge, pixels = judges("qwen2_5_vl"), candidates(3).requires_grad_()
     utilities = DifferentiableJudge(judge).utilities(PROMPT, pixels)
     (slopes,) = torch.autograd.grad(utilities[1], pixels)
     assert slopes[1].abs().max() > 0 and not slopes[[0, 2]].any()
@@ -173,13 +181,13 @@ def test_a_utility_has_a_gradient_in_its_own_candidate_alone(checkpoints):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_size_of_a_block_changes_anything(checkpoints, kind: str):
-    judge = build(checkpoints["qwen2_5_vl"], **KINDS[kind])
+def test_no_size_of_a_block_changes_anything(judges, kind: str):
+    judge = judges("qwen2_5_vl", **KINDS[kind])
     found = []
     for batch in (2, 8):
-        pixels = candidates(5).requires_grad_()
+        pixels = candidates(3).requires_grad_()
         utilities = DifferentiableJudge(judge, batch=batch).utilities(PROMPT, pixels)
-        (utilities * torch.arange(1, 6)).sum().backward()
+        (utilities * torch.arange(1, 4)).sum().backward()
         found.append((utilities.detach(), pixels.grad))
     (utilities, slopes), (wanted, wanted_slopes) = found
     torch.testing.assert_close(utilities, wanted, rtol=0, atol=1e-4)
@@ -189,7 +197,7 @@ def test_no_size_of_a_block_changes_anything(checkpoints, kind: str):
 
 def test_memory_does_not_grow_with_the_group(checkpoints):
     """It follows the images of a pass of the vision tower, and the tokens of one of the language model."""
-    judge = build(checkpoints["qwen2_5_vl"])
+    judge = build(checkpoints, "qwen2_5_vl")
     scorer, images, tokens = DifferentiableJudge(judge, batch=2), [], []
     judge.model.get_submodule(judge.family.vision_tower).register_forward_pre_hook(
         lambda module, args, kwargs: images.append(len(kwargs["grid_thw"])), with_kwargs=True
@@ -198,7 +206,7 @@ def test_memory_does_not_grow_with_the_group(checkpoints):
         lambda module, args, kwargs: tokens.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
     )
     largest = []
-    for count in (4, 8):
+    for count in (4, 6):
         images.clear()
         tokens.clear()
         scorer.utilities(PROMPT, candidates(count).requires_grad_())
@@ -207,15 +215,15 @@ def test_memory_does_not_grow_with_the_group(checkpoints):
 
 
 def test_parameters_get_no_gradient(checkpoints):
-    judge, pixels = build(checkpoints["qwen2_5_vl"]).train(), candidates(2).requires_grad_()
+    judge, pixels = build(checkpoints, "qwen2_5_vl").train(), candidates(2).requires_grad_()
     DifferentiableJudge(judge).utilities(PROMPT, pixels).sum().backward()
     assert pixels.grad.abs().max() > 0
     assert not judge.training
     assert all(one.grad is None and not one.requires_grad for one in judge.parameters())
 
 
-def test_pixels_of_half_precision_and_an_autocast_around(checkpoints):
-    scorer = DifferentiableJudge(build(checkpoints["qwen2_5_vl"]))
+def test_pixels_of_half_precision_and_an_autocast_around(judges):
+    scorer = DifferentiableJudge(judges("qwen2_5_vl"))
     pixels = candidates(2).bfloat16()
     wanted = scorer.utilities(PROMPT, pixels.float())
     pixels.requires_grad_()
@@ -226,14 +234,14 @@ def test_pixels_of_half_precision_and_an_autocast_around(checkpoints):
     assert pixels.grad.dtype == torch.bfloat16 and pixels.grad.abs().max() > 0
 
 
-def test_one_candidate_needs_a_scalar_judge_that_has_its_own_utility(checkpoints):
+def test_one_candidate_needs_a_scalar_judge_that_has_its_own_utility(judges):
     pixels = candidates(1)
-    scalar = build(checkpoints["qwen2_5_vl"], head="scalar")
+    scalar = judges("qwen2_5_vl", head="scalar")
     assert DifferentiableJudge(scalar).utilities(PROMPT, pixels).shape == (1,)
     with pytest.raises(ScoringError, match="there is one candidate; pass two or more"):
         DifferentiableJudge(scalar, calibration=CALIBRATIONS[1]).utilities(PROMPT, pixels)
     for kind in ("late", "embedding"):
-        scorer = DifferentiableJudge(build(checkpoints["qwen2_5_vl"], **KINDS[kind]))
+        scorer = DifferentiableJudge(judges("qwen2_5_vl", **KINDS[kind]))
         with pytest.raises(ScoringError, match="there is one candidate; pass two or more"):
             scorer.utilities(PROMPT, pixels)
 
@@ -251,13 +259,13 @@ def test_one_candidate_needs_a_scalar_judge_that_has_its_own_utility(checkpoints
         ("x" * 440, torch.zeros(2, 3, 64, 64), ScoringError, "the comparison has .* tokens"),
     ],
 )
-def test_what_cannot_be_judged_is_refused(checkpoints, prompt: str, pixels, error, message: str):
+def test_what_cannot_be_judged_is_refused(judges, prompt: str, pixels, error, message: str):
     with pytest.raises(error, match=message):
-        DifferentiableJudge(build(checkpoints["qwen2_5_vl"])).utilities(prompt, pixels)
+        DifferentiableJudge(judges("qwen2_5_vl")).utilities(prompt, pixels)
 
 
 def test_settings_without_a_gradient_are_refused(checkpoints):
-    judge = build(checkpoints["qwen2_5_vl"])
+    judge = build(checkpoints, "qwen2_5_vl")
     with pytest.raises(ConfigError, match="batch must be at least 1"):
         DifferentiableJudge(judge, batch=0)
     judge.processor.image_processor.resample = Image.Resampling.BOX
@@ -269,9 +277,9 @@ def test_settings_without_a_gradient_are_refused(checkpoints):
         DifferentiableJudge(judge)
 
 
-def test_a_bundle_comes_with_its_calibration(checkpoints, tmp_path: Path):
+def test_a_bundle_comes_with_its_calibration(judges, tmp_path: Path):
     record = CalibrationRecord.of(CALIBRATIONS[1], split="validation", pairs=10)
-    judge, folder = build(checkpoints["qwen2_5_vl"]), tmp_path / "bundle"
+    judge, folder = judges("qwen2_5_vl"), tmp_path / "bundle"
     write_bundle(folder, judge, calibration=record, data_fingerprint="f" * 64, metrics={}, card="# A judge\n")
     pixels = candidates(2)
     found = DifferentiableJudge.from_bundle(folder, device="cpu").utilities(PROMPT, pixels)
