@@ -94,7 +94,7 @@ def _resized(
 def _axes(before: tuple[int, int], after: tuple[int, int], resample: int) -> tuple[int, int]:
     """The order in which the installed Pillow resizes the axes, tried with noise of black and white.
 
-    It matters where the first sum is clipped, and depends on the sizes and, since Pillow 13, on more of them.
+    It matters where the first sum is clipped. Since Pillow 13 the rows come first in some reductions.
     """
     noise_HW = 255 * np.random.default_rng(0).integers(0, 2, before, dtype=np.uint8)
     expected_HW = np.asarray(Image.fromarray(noise_HW).resize(after[::-1], resample), dtype=np.float32)
