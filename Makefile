@@ -24,10 +24,11 @@ LOWEST_TESTS := tests/test_floors.py tests/prefrm/test_bundle_merging.py tests/p
 PYTEST := $(BIN)/python -m pytest
 WORKERS := -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: help quickstart check test test-lowest test-hostile test-triton bench-judges bench-engine bench-server bench-gpu format clean
+.PHONY: help quickstart flow-demo check test test-lowest test-hostile test-triton bench-judges bench-engine bench-server bench-gpu format clean
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
+	@echo "make flow-demo    train a judge, serve it, and train a flow policy with its win rates (ten minutes on two cores)"
 	@echo "make test         every test that needs no GPU, no network and no Triton (ten minutes on two cores)"
 	@echo "make test-triton  compare the server with NVIDIA's Triton, which this installs (minutes)"
 	@echo "make test-lowest  a few tests with the lowest versions that pyproject.toml allows (minutes)"
@@ -42,6 +43,14 @@ help:
 
 quickstart: $(VENV)/.installed
 	$(BIN)/prefrm quickstart
+
+# The story in commands; what it leaves is in runs/flow-demo, with the report of the policy in nft/report.md.
+DEMO := runs/flow-demo
+flow-demo: $(VENV)/.installed
+	$(BIN)/prefrm data build shapes --out $(DEMO)/data
+	$(BIN)/prefrm train configs/train/shapes.yaml --set data.path=$(DEMO)/data --set output=$(DEMO)/judge
+	$(BIN)/prefrm serve $(DEMO)/judge/bundle --http-port 0 --metrics-port 0 & server=$$!; trap "kill $$server" EXIT; \
+	$(BIN)/prefrm flow configs/flow/shapes_nft.yaml --set judge=grpc://127.0.0.1:8001/judge --set output=$(DEMO)/nft
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

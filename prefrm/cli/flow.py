@@ -69,10 +69,16 @@ def flow(
 
 
 def _open_gradient(target: str) -> "DifferentiableScorer":
-    raise ConfigError(
-        f"{target}: no judge has a gradient in the pixels yet; pass a scorer that has one as open_gradient "
-        "of prefrm.flow.run.run"
-    )
+    from prefrm.scorers import is_url
+
+    if is_url(target):
+        raise ConfigError(
+            f"{target}: no gradient comes over a wire; set judge to the folder of the judge's bundle, or to "
+            "hf://org/name"
+        )
+    from prefrm.judge import DifferentiableJudge
+
+    return DifferentiableJudge.from_bundle(target)
 
 
 def _print_methods(as_json: bool) -> None:

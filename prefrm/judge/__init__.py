@@ -10,6 +10,7 @@ except ImportError as error:
 
 from prefrm.judge.backbones import FAMILIES, Family, family_of
 from prefrm.judge.batch import JudgeBatch
+from prefrm.judge.differentiable import DifferentiableJudge
 from prefrm.judge.heads import EmbeddingHead, Head, ScalarHead, VerdictHead, build_head, log_odds
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import Name, Pair, Segment, Tree, path
@@ -20,6 +21,7 @@ from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
     "FAMILIES",
+    "DifferentiableJudge",
     "EmbeddingHead",
     "Family",
     "Head",

@@ -7,7 +7,7 @@ Shapes: B rows, L positions, A axes of a position, T tokens of a packed batch or
 or tokens of all images, R readouts, V depths of image features, D hidden.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +160,17 @@ class Judge(nn.Module):
         """The outcomes of the batch's comparisons: log-odds [N] or, with ties, log-probabilities [N, 3]."""
         return self.outcomes(self.read(self.hidden(batch)), batch.pairs_N2)
 
-    def hidden(self, batch: JudgeBatch) -> torch.Tensor:
-        """The last hidden states [R, D] of the batch's readouts, after the final norm."""
-        features = self.encode(batch.distinct_images)
+    def hidden(
+        self, batch: JudgeBatch, known: Mapping[ImageInput, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """The last hidden states [R, D] of the batch's readouts, after the final norm.
+
+        Args:
+            batch: of any groups.
+            known: features of images that are encoded already, as `encode` gives them.
+        """
+        features = dict(known or {})
+        features |= self.encode([image for image in batch.distinct_images if image not in features])
         batch = batch.to(self.device)
         embeds_1TD, features_VND, where_1T = self.embed(
             batch.ids_T[None], [features[image] for image in batch.images]

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -116,9 +117,24 @@ class JudgeProcessor:
             MediaError: the image cannot be resized into the budget, such as an extreme aspect ratio.
         """
         with _naming_images():
-            pixels, grid = self._family.prepare(self.image_processor, image)
-        ids = self._family.spell(self.tokenizer, self._config, grid)
-        return ImageInput(pixels=pixels, grid=grid, ids=ids)
+            return self._input(*self._family.prepare(self.image_processor, image))
+
+    def prepare_pixels(self, image_3HW: torch.Tensor) -> ImageInput:
+        """As `prepare_image`, of floats [3, H, W] in [0, 1] on any device, with a gradient in them.
+
+        The two agree but for the rounding to 8 bits after each resize.
+
+        Raises:
+            ConfigError: the image processor resizes with a filter that has no gradient here.
+            MediaError: as `prepare_image`.
+        """
+        with _naming_images():
+            return self._input(*self._family.prepare_pixels(self.image_processor, image_3HW))
+
+    def _input(self, pixels: torch.Tensor, grid: tuple[int, ...]) -> ImageInput:
+        return ImageInput(
+            pixels=pixels, grid=grid, ids=self._family.spell(self.tokenizer, self._config, grid)
+        )
 
     def shrink(self, image: Image.Image) -> Image.Image | None:
         """The image in its final size, of which `prepare_image` makes the same, bit for bit.
@@ -170,5 +186,7 @@ def _check_images(family: Family, image_processor: Any, config: Any) -> None:
 def _naming_images() -> Iterator[None]:
     try:
         yield
+    except ConfigError:
+        raise
     except ValueError as error:
         raise MediaError(f"the image cannot be prepared for this judge: {error}") from error

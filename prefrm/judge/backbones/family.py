@@ -86,6 +86,8 @@ class Family:
         prepare: (image processor, image) -> its pixels and its grid.
         shrink: (image processor, image) -> the image in the one size in which it is shown, of which `prepare`
             makes the same, bit for bit; None if there is no such size.
+        prepare_pixels: as `prepare`, of floats [3, H, W] in [0, 1] and with a gradient in them. The two
+            agree but for the rounding to 8 bits after each resize (`prefrm.judge.backbones.resampling`).
         spell: (tokenizer, configuration, grid) -> the token ids that stand for an image.
         encode: (backbone, N images, fill) -> N features [V, T, D]: what enters the language model in the
             place of the image's tokens, and, of families that have it, what is added at deeper layers. One
@@ -106,6 +108,7 @@ class Family:
     largest: Callable[[Any], int]
     pixel_budget: Callable[[Any, int | None, int | None], None]
     prepare: Callable[[Any, Image.Image], tuple[torch.Tensor, tuple[int, ...]]]
+    prepare_pixels: Callable[[Any, torch.Tensor], tuple[torch.Tensor, tuple[int, ...]]]
     spell: Callable[[Any, Any, tuple[int, ...]], list[int]]
     encode: Callable[[Any, Sequence[ImageInput], int], Sequence[torch.Tensor]]
     shrink: Callable[[Any, Image.Image], Image.Image | None] = lambda *_: None

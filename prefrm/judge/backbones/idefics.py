@@ -1,6 +1,6 @@
 """Idefics3 (arXiv 2408.12637) and SmolVLM: an image is cut into tiles, each with a tag, and then shown whole.
 
-Shapes: K tiles of all images, N images, T tokens of an image, D hidden.
+Shapes: K tiles of all images, N images, T tokens of an image, D hidden, H height, W width.
 """
 
 import math
@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, filled, language_layers
+from prefrm.judge.backbones.resampling import cut_tiles, normalize, resize
 from prefrm.judge.images import ImageInput
 from prefrm.judge.transfers import to_device
 
@@ -48,6 +50,32 @@ def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tu
     """The grid is the rows and columns of tiles, both 0 if the image is shown whole alone."""
     data = image_processor(images=image, return_row_col_info=True, return_tensors="pt")
     return data["pixel_values"][0], (data["rows"][0][0], data["cols"][0][0])
+
+
+def _prepare_pixels(image_processor: Any, image_3HW: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
+    tile, resample = image_processor.max_image_size["longest_edge"], image_processor.resample
+    if image_processor.do_resize:
+        # It is written for arrays, and reads the shape alone.
+        fit: Any = get_resize_output_image_size
+        image_3HW = resize(image_3HW, fit(image_3HW, image_processor.size["longest_edge"]), resample)
+    height, width = image_3HW.shape[1:]
+    rows, columns = _grid(height, width, tile) if image_processor.do_image_splitting else (1, 1)
+    image_3HW = resize(image_3HW, (rows * tile, columns * tile), resample)
+    tiles = cut_tiles(image_3HW, tile)
+    if rows * columns == 1:
+        return normalize(image_processor, tiles), (0, 0)
+    whole_3HW = resize(image_3HW, (tile, tile), resample)
+    return normalize(image_processor, torch.cat([tiles, whole_3HW[None]])), (rows, columns)
+
+
+def _grid(height: int, width: int, tile: int) -> tuple[int, int]:
+    """Rows and columns of tiles: the image processor rounds the longer side up first."""
+    aspect_ratio = width / height
+    if width >= height:
+        columns = math.ceil(width / tile)
+        return math.ceil(int(columns * tile / aspect_ratio) / tile), columns
+    rows = math.ceil(height / tile)
+    return rows, math.ceil(int(rows * tile * aspect_ratio) / tile)
 
 
 def _spell(tokenizer: Any, config: Any, grid: tuple[int, ...]) -> list[int]:
@@ -91,6 +119,7 @@ IDEFICS3 = Family(
     largest=_largest,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
+    prepare_pixels=_prepare_pixels,
     spell=_spell,
     encode=_encode,
 )

@@ -3,7 +3,7 @@
 Its tokens are the features of the whole, then those of the tiles laid side by side, without the rows
 or columns that show padding alone, and a learned feature at the end of each row.
 
-Shapes: K images of a tower's pass, T features of one, N images, D hidden.
+Shapes: K images of a tower's pass, T features of one, N images, D hidden, H height, W width.
 """
 
 import math
@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch.nn.functional import interpolate
-from transformers.image_processing_utils import select_best_resolution
+from torch.nn.functional import interpolate, pad
+from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
+from transformers.image_utils import ChannelDimension
 from transformers.models.llava_onevision.modeling_llava_onevision import unpad_image
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, filled, language_layers
+from prefrm.judge.backbones.resampling import cut_tiles, normalize, resize
 from prefrm.judge.images import ImageInput
 from prefrm.judge.transfers import to_device
 
@@ -52,6 +54,18 @@ def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tu
     canvas = select_best_resolution(size, image_processor.image_grid_pinpoints)
     rows, columns = (side // tile for side, tile in zip(canvas, pixels.shape[-2:], strict=True))
     return pixels, (*size, rows, columns)
+
+
+def _prepare_pixels(image_processor: Any, image_3HW: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
+    size, resample = (image_3HW.shape[1], image_3HW.shape[2]), image_processor.resample
+    tile = image_processor.size["height"]
+    canvas = select_best_resolution(size, image_processor.image_grid_pinpoints)
+    fitted = get_patch_output_size(image_3HW, canvas, ChannelDimension.FIRST)
+    above, left = ((whole - part) // 2 for whole, part in zip(canvas, fitted, strict=True))
+    margins = (left, canvas[1] - fitted[1] - left, above, canvas[0] - fitted[0] - above)
+    tiles = cut_tiles(pad(resize(image_3HW, fitted, resample), margins), tile)
+    pixels = torch.cat([resize(image_3HW, (tile, tile), resample)[None], tiles])
+    return normalize(image_processor, pixels), (*size, canvas[0] // tile, canvas[1] // tile)
 
 
 def _side(config: Any) -> int:
@@ -129,6 +143,7 @@ LLAVA_ONEVISION = Family(
     largest=_largest,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
+    prepare_pixels=_prepare_pixels,
     spell=_spell,
     encode=_encode,
     images_in_text=True,

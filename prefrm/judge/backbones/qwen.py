@@ -1,7 +1,7 @@
 """The families of Qwen: an image is a grid of tokens, with multimodal rotary positions.
 
 Shapes: B sequences, N images (or tokens of all images), P patches of all images, C numbers of a patch,
-T tokens of an image, V depths of features, D hidden, A axes of a position, L positions.
+T tokens of an image, V depths of features, D hidden, A axes of a position, L positions, H height, W width.
 """
 
 import math
@@ -17,6 +17,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones.family import Family, language_layers, read_embeds
+from prefrm.judge.backbones.resampling import normalize, resize
 from prefrm.judge.images import ImageInput
 from prefrm.judge.transfers import to_device
 from prefrm.media import DEFAULT_LIMITS
@@ -100,16 +101,21 @@ def _read_deep(
     return read_embeds(backbone, embeds_BLD, positions_ABL, features_VND, where_BL, attend, **deeper)
 
 
-def _shrink(image_processor: Any, image: Image.Image) -> Image.Image | None:
-    """As the image processor resizes it, without its copies of the large image as an array."""
-    if not image_processor.do_resize:
-        return None
-    fit = partial(
+def _fit(image_processor: Any) -> Callable[[int, int], tuple[int, int]]:
+    """From an image's height and width to those to which the image processor resizes it."""
+    return partial(
         smart_resize,
         factor=image_processor.patch_size * image_processor.merge_size,
         min_pixels=image_processor.size["shortest_edge"],
         max_pixels=image_processor.size["longest_edge"],
     )
+
+
+def _shrink(image_processor: Any, image: Image.Image) -> Image.Image | None:
+    """As the image processor resizes it, without its copies of the large image as an array."""
+    if not image_processor.do_resize:
+        return None
+    fit = _fit(image_processor)
     height, width = fit(image.height, image.width)
     # A very narrow image may be shrunk further when it is resized again.
     if max(height, width) > MOST_ASPECT_RATIO * min(height, width) or fit(height, width) != (height, width):
@@ -121,6 +127,20 @@ def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tu
     data = image_processor(images=_shrink(image_processor, image) or image, return_tensors="pt")
     time, height, width = (int(side) for side in data["image_grid_thw"][0])
     return data["pixel_values"], (time, height, width)
+
+
+def _prepare_pixels(image_processor: Any, image_3HW: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
+    patch, merge = image_processor.patch_size, image_processor.merge_size
+    height, width = image_3HW.shape[1:]
+    if image_processor.do_resize:
+        height, width = _fit(image_processor)(height, width)
+    image_3HW = normalize(image_processor, resize(image_3HW, (height, width), image_processor.resample))
+    rows, columns = height // patch, width // patch
+    # Patches of a token are neighbours. A still image is its own next frame.
+    cut = image_3HW.view(3, rows // merge, merge, patch, columns // merge, merge, patch)
+    frames = cut.permute(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
+    frames = frames.expand(-1, -1, -1, -1, -1, image_processor.temporal_patch_size, -1, -1)
+    return frames.reshape(rows * columns, -1), (1, rows, columns)
 
 
 def _pixel_budget(image_processor: Any, least: int | None, most: int | None) -> None:
@@ -156,6 +176,7 @@ QWEN2_VL = Family(
     largest=_largest,
     pixel_budget=_pixel_budget,
     prepare=_prepare,
+    prepare_pixels=_prepare_pixels,
     shrink=_shrink,
     spell=_spell,
     encode=_encode,

@@ -1,0 +1,234 @@
+"""A judge whose utilities have a gradient in the pixels of the candidates.
+
+The image processor runs in torch (`JudgeProcessor.prepare_pixels`); everything after it is the forward pass
+that is trained. Utility k has a derivative in candidate k alone, so the gradient of a few candidates is
+computed as soon as they are read, and their activations are freed: memory does not grow with the group.
+
+Shapes: K candidates, H height, W width, B candidates of a block, R readouts, N comparisons.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from prefrm.errors import ConfigError, MediaError, ScoringError
+from prefrm.judge.backbones.resampling import HALF_LEVEL
+from prefrm.judge.heads import log_odds
+from prefrm.judge.images import ImageInput
+from prefrm.judge.layout import Pair
+from prefrm.judge.model import Judge
+from prefrm.winmatrix import CalibrationMap, PowerScaling, TemperatureScaling
+
+__all__ = ["DifferentiableJudge"]
+
+PROBE_SIDE = 64
+"""Pixels along a side of the image of noise with which the image processor is compared."""
+PROBE_LEVELS = 12
+"""Of 255: no rounding of the probe's pixels changes more, after three resizes one after another."""
+SMALLEST_POWER_BASE = 1e-6
+"""Below, a power is replaced by its chord: below 1 its derivative at 0 is infinite."""
+
+_Opponent = tuple[ImageInput, torch.Tensor]
+"""A candidate and its features, without a gradient."""
+
+
+class DifferentiableJudge:
+    """A judge as a `prefrm.differentiable.DifferentiableScorer`.
+
+    A scalar judge gives each candidate its own utility. Where log-odds exist for pairs alone, which is so for
+    the other heads and under `PowerScaling`, a utility is the mean of the candidate's log-odds against the
+    others, in both presentation orders. The others are constants of its derivative: with a gradient in them
+    as well, the utilities would sum to 0 whatever the pixels are.
+
+    Args:
+        judge: is put into evaluation mode, and its parameters are frozen. An engine must not score with it at
+            the same time.
+        calibration: of the log-odds; None leaves them as they are. Log-odds beyond 16.6, where the engine's
+            end because float32 probabilities do, go on.
+        batch: how many candidates, and how many opponents, are read at once with their activations in memory.
+
+    Raises:
+        ConfigError: `batch` is out of range, or the image processor does something that has no gradient here.
+    """
+
+    def __init__(self, judge: Judge, *, calibration: CalibrationMap | None = None, batch: int = 4) -> None:
+        if batch < 1:
+            raise ConfigError(f"batch must be at least 1; received {batch}")
+        _check_preparation(judge)
+        self.judge = judge.eval().requires_grad_(False)
+        self.calibration = calibration
+        self.batch = batch
+        self._is_pointwise = judge.spec.head == "scalar" and not isinstance(calibration, PowerScaling)
+
+    @classmethod
+    def from_bundle(
+        cls,
+        path: Path | str,
+        *,
+        device: torch.device | str = "auto",
+        dtype: torch.dtype | str = "auto",
+        batch: int = 4,
+    ) -> "DifferentiableJudge":
+        """The judge of a bundle, with the calibration that its manifest records, if any.
+
+        Args:
+            path: a folder, or `hf://org/name[@revision]`; other arguments are as in the class and in
+                `Judge.from_base`.
+
+        Raises:
+            BundleError, ConfigError: as `prefrm.bundle.load_bundle`.
+        """
+        from prefrm.bundle import load_bundle
+
+        bundle = load_bundle(path, device, dtype)
+        recorded = bundle.manifest.calibration
+        return cls(bundle.judge, calibration=None if recorded is None else recorded.map, batch=batch)
+
+    def utilities(self, prompt: str, pixels: torch.Tensor) -> torch.Tensor:
+        """As in the protocol: float32 [K], in calibrated log-odds, on the device of the pixels.
+
+        Only first derivatives are there. An enclosing autocast has no effect.
+
+        Args:
+            prompt: what the candidates answer.
+            pixels: floats [K, 3, H, W] in [0, 1], RGB.
+
+        Raises:
+            ConfigError: `pixels` is not such a tensor.
+            MediaError: pixels are outside [0, 1] or NaN, or cannot be resized into the judge's pixel budget.
+            RecordError: the prompt is not valid text, or is longer than the model can read.
+            ScoringError: utilities need opponents and there is one candidate, or a comparison is longer
+                than the model reads.
+        """
+        _check_pixels(pixels)
+        if len(pixels) < 2 and not self._is_pointwise:
+            raise ScoringError(
+                f"utilities of this judge ({self.judge.spec.head} head) are log-odds against other "
+                "candidates of the prompt, and there is one candidate; pass two or more"
+            )
+        wanted = torch.is_grad_enabled() and pixels.requires_grad
+        # A judge of float64 has a gradient of float64.
+        inner = pixels.detach().to(self.judge.device, torch.promote_types(pixels.dtype, torch.float32))
+        with torch.autocast(self.judge.device.type, enabled=False):
+            values_K, slopes_K3HW = self._differentiated(prompt, inner, wanted)
+        values_K = values_K.to(pixels.device)
+        if not wanted:
+            return values_K
+        # Zero, with the derivatives that are known by now.
+        change_K3HW = (pixels - pixels.detach()) * slopes_K3HW.to(pixels)
+        return values_K + change_K3HW.flatten(1).sum(dim=1).float()
+
+    def _differentiated(
+        self, prompt: str, pixels_K3HW: torch.Tensor, wanted: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Utilities [K] and, where `wanted`, the derivative of each in its candidate [K, 3, H, W]."""
+        values_K = torch.zeros(len(pixels_K3HW), device=pixels_K3HW.device)
+        slopes_K3HW = torch.zeros_like(pixels_K3HW)
+        # A judge with its own utilities has no opponents.
+        opponents = [] if self._is_pointwise else self._encoded(pixels_K3HW)
+        for own, others in self._blocks(len(pixels_K3HW)):
+            leaf_B3HW = pixels_K3HW[own.start : own.stop].clone().requires_grad_(wanted)
+            with torch.set_grad_enabled(wanted):
+                images = dict(zip(own, map(self.judge.processor.prepare_pixels, leaf_B3HW), strict=True))
+                if self._is_pointwise:
+                    part_B = self._pointwise(prompt, images)
+                else:
+                    shown = {n: opponents[n] for n in others}
+                    part_B = self._against(prompt, images, shown) / (len(pixels_K3HW) - 1)
+            values_K[own.start : own.stop] += part_B.detach()
+            if wanted:
+                slopes_K3HW[own.start : own.stop] += torch.autograd.grad(part_B.sum(), leaf_B3HW)[0]
+        return values_K, slopes_K3HW
+
+    def _blocks(self, count: int) -> Iterator[tuple[range, range]]:
+        """Candidates that are read together, and opponents of which there is one for each at least."""
+        parts = [range(count)[start : start + self.batch] for start in range(0, count, self.batch)]
+        for own in parts:
+            for others in [own] if self._is_pointwise else parts:
+                if self._is_pointwise or own != others or len(own) > 1:
+                    yield own, others
+
+    @torch.no_grad()
+    def _encoded(self, pixels_K3HW: torch.Tensor) -> list[_Opponent]:
+        found: list[_Opponent] = []
+        for part in pixels_K3HW.split(self.batch):
+            images = [self.judge.processor.prepare_pixels(image) for image in part]
+            found += self.judge.encode(images).items()
+        return found
+
+    def _pointwise(self, prompt: str, images: Mapping[int, ImageInput]) -> torch.Tensor:
+        """Utilities [B] of a scalar head."""
+        readings_R, pairs_N2 = self._readings(prompt, images, [(n, n) for n in images], {})
+        return _calibrated(self.calibration, readings_R[pairs_N2[:, 0]])
+
+    def _against(
+        self, prompt: str, images: Mapping[int, ImageInput], opponents: Mapping[int, _Opponent]
+    ) -> torch.Tensor:
+        """Sums [B] of log-odds against those of the opponents that are other candidates."""
+        shown: dict[Pair, ImageInput] = {("own", n): image for n, image in images.items()}
+        shown |= {("other", n): image for n, (image, _) in opponents.items()}
+        met = [(n, m) for n in images for m in opponents if n != m]
+        pairs = [(("own", n), ("other", m)) for n, m in met]
+        orders = [order for pair in pairs for order in (pair, pair[::-1])]
+        readings, pairs_N2 = self._readings(prompt, shown, orders, dict(opponents.values()))
+        z_N, _ = log_odds(self.judge.outcomes(readings, pairs_N2))
+        merged_N = _calibrated(self.calibration, (z_N[0::2] - z_N[1::2]) / 2)
+        rows_N = torch.tensor([n - min(images) for n, _ in met], device=merged_N.device)
+        return merged_N.new_zeros(len(images)).index_add(0, rows_N, merged_N)
+
+    def _readings(
+        self,
+        prompt: str,
+        images: Mapping[Any, ImageInput],
+        pairs: Sequence[Pair],
+        known: Mapping[ImageInput, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The head's readings [R, ...], and for each pair the two that it is between [N, 2]."""
+        tree = self.judge.processor.tree(prompt, images)
+        if len(tree.readable(pairs)) < len(pairs):
+            raise ScoringError(next(iter(tree.refused.values())))
+        batch = self.judge.processor.collate([(tree, pairs)])
+        return self.judge.read(self.judge.hidden(batch, known)), batch.pairs_N2
+
+
+def _calibrated(calibration: CalibrationMap | None, x: torch.Tensor) -> torch.Tensor:
+    """`calibration.apply` with a gradient."""
+    match calibration:
+        case None:
+            return x
+        case TemperatureScaling():
+            return x / calibration.temperature
+        case PowerScaling():
+            size = x.abs().clamp(min=SMALLEST_POWER_BASE)
+            return x * size ** (calibration.power - 1) / calibration.temperature
+    raise AssertionError(f"{type(calibration).__name__} has no gradient")
+
+
+def _check_pixels(pixels: torch.Tensor) -> None:
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.numel() or not pixels.is_floating_point():
+        raise ConfigError(
+            f"pixels are floats of the shape [K, 3, H, W]; received {pixels.dtype} {list(pixels.shape)}"
+        )
+    low, high = (float(x) for x in pixels.detach().aminmax())
+    # Not a comparison from outside: NaN is in no interval.
+    if not (low >= -HALF_LEVEL and high <= 1 + HALF_LEVEL):
+        raise MediaError(f"pixels are in [0, 1]; received values from {low:g} to {high:g}; scale them first")
+
+
+def _check_preparation(judge: Judge) -> None:
+    """Raise `ConfigError` if the image processor of a checkpoint does what `prepare_pixels` does not."""
+    noise_HW3 = np.random.default_rng(0).integers(0, 256, (PROBE_SIDE, PROBE_SIDE, 3), dtype=np.uint8)
+    processor = judge.processor
+    expected = processor.prepare_image(Image.fromarray(noise_HW3))
+    found = processor.prepare_pixels(torch.from_numpy(noise_HW3).permute(2, 0, 1) / 255)
+    level = processor.image_processor.rescale_factor / min(processor.image_processor.image_std)
+    same_shape = found.grid == expected.grid and found.pixels.shape == expected.pixels.shape
+    if not same_shape or float((found.pixels - expected.pixels).abs().max()) > PROBE_LEVELS * level:
+        raise ConfigError(
+            f"the image processor of {judge.spec.base_model} has settings that have no gradient here; take "
+            "those with which the checkpoint was published"
+        )
