@@ -219,8 +219,8 @@ class Losses:
 
     def _seeds(self, batch: Batch, rows: Sequence[int], use: int, *more: int) -> list[tuple[int, ...]]:
         """One for each sample, or for each prompt where a group shares its noise."""
-        end = 2 if self.method.likelihood.shared_noise else None
-        return [(self.seed, use, batch.iteration, *more, *batch.samples[row][1:end]) for row in rows]
+        end = 1 if self.method.likelihood.shared_noise else None
+        return [(self.seed, use, batch.iteration, *more, *batch.samples[row].node[:end]) for row in rows]
 
     def _map(self, work: Work) -> Tensor:
         """Weights over the latents (ViPO), packed ones too."""

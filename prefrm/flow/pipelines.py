@@ -105,10 +105,9 @@ class Policy:
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False).eval()
-        lora = {"r": rank, "lora_alpha": alpha, "init_lora_weights": "gaussian"}
         self.adapters = ("default", *adapters)
         for name in self.adapters:
-            self._add_adapter(name, LoraConfig(**lora, target_modules=[*targets]))
+            self._add_adapter(name, rank, alpha, [*targets])
         self._layers = [layer for layer in self.transformer.modules() if isinstance(layer, BaseTunerLayer)]
         self.copy_adapter("default", *adapters)
         self.use("default")
@@ -116,15 +115,15 @@ class Policy:
         self._replay = Replay(type(pipe).__name__, self.transformer, float(scale))
         pipe.scheduler = RecordingScheduler.watching(self.transformer, pipe.scheduler, self._replay.check)
 
-    def _add_adapter(self, name: str, config: LoraConfig) -> None:
+    def _add_adapter(self, name: str, rank: int, alpha: int, targets: list[str]) -> None:
+        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=targets)
         try:
             with warnings.catch_warnings():
                 # peft warns of several adapters.
                 warnings.simplefilter("ignore", UserWarning)
                 self.transformer.add_adapter(config, name)
         except ValueError as error:
-            targets = sorted(config.target_modules)
-            raise ConfigError(f"adapter.targets {targets} name no layer of the transformer") from error
+            raise ConfigError(f"policy.targets {targets} name no layer of the transformer") from error
         for parameter in self.parameters(name):
             parameter.data = parameter.data.float()
 

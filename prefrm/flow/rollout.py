@@ -36,6 +36,11 @@ class Sample(NamedTuple):
     start: int
     leaf: int = 0
 
+    @property
+    def node(self) -> tuple[int, ...]:
+        """What its random numbers derive from, beside the run and the iteration."""
+        return self.place, self.start, self.leaf
+
 
 class Trained(NamedTuple):
     """A stochastic step of a batch: its recording, and the row in it of each sample, [B]."""
@@ -164,7 +169,7 @@ class Sampler:
     ) -> Recording:
         base, rule = (self.seed, iteration), self.rule
         starts = [(sample.place, 0 if rule.same_noise else sample.start) for sample in samples]
-        nodes = [(*base, *sample[1:]) for sample in samples]
+        nodes = [(*base, *sample.node) for sample in samples]
         plan = replace(plan, draw=lambda i, like: normal([(*node, TRANSITION, i) for node in nodes], like))
         if rule.condition_noise:
             seeds = [(*node, CONDITION) for node in nodes]
