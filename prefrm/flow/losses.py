@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from prefrm.differentiable import DifferentiableScorer
+from prefrm.flow.features import features, pixel_map
 from prefrm.flow.gradients import adjoint_target, leap, leap_points, utility_gradient, utility_loss
 from prefrm.flow.kernels import Level
 from prefrm.flow.likelihood import Terms, matching_levels, noised, probe_scores
-from prefrm.flow.maps import pixel_map
 from prefrm.flow.objectives import matched, sample_losses, step_weights
 from prefrm.flow.pipelines import Policy
 from prefrm.flow.rollout import Batch, Sample, normal, seed_of
-from prefrm.flow.scoring import features
 from prefrm.flow.settings import Method
 from prefrm.flow.steps import split_units, trained_units
 from prefrm.rewards.chain import members

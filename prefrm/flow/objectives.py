@@ -127,15 +127,9 @@ def dpo(unit: Unit) -> Tensor:
     return -logsigmoid(unit[0].method.objective.beta / 2 * (_same_group(unit) * gain).sum(1))
 
 
+LOSSES = (clipped_ratio, least_squares, balance, weighted, dpo)
 OBJECTIVES: Mapping[str, Callable[[Unit], Tensor]] = MappingProxyType(
-    {
-        "clipped_ratio": clipped_ratio,
-        "least_squares": least_squares,
-        "balance": balance,
-        "weighted": weighted,
-        "dpo": dpo,
-        "gradient": matched,
-    }
+    {loss.__name__: loss for loss in LOSSES} | {"gradient": matched}
 )
 """Losses [B] by `Objective.kind`. "gradient" is "adjoint" here; `prefrm.flow.gradients` has the others."""
 

@@ -76,6 +76,9 @@ class Policy:
         targets: suffixes of the names of the adapters' layers.
         adapters: further ones beside "default", such as "old" and "average", with the same weights.
 
+    Attributes:
+        velocity: `Replay.velocity`, of the adapter in use.
+
     Raises:
         ConfigError: the pipeline is not a flow policy, or an argument is wrong.
     """
@@ -113,6 +116,7 @@ class Policy:
         self.use("default")
         scale = self.arguments.get("true_cfg_scale") or self.arguments.get("guidance_scale") or 0
         self._replay = Replay(type(pipe).__name__, self.transformer, float(scale))
+        self.velocity = self._replay.velocity
         pipe.scheduler = RecordingScheduler.watching(self.transformer, pipe.scheduler, self._replay.check)
 
     def _add_adapter(self, name: str, rank: int, alpha: int, targets: list[str]) -> None:
@@ -209,23 +213,6 @@ class Policy:
         # A call that takes no step.
         plan = Plan(start=self.steps)
         return self._call(plan, prompts, range(len(prompts)), x0, self.steps, "pt").float()
-
-    def velocity(
-        self,
-        recording: Recording,
-        at: int | Sequence[int],
-        x: Tensor | None = None,
-        rows: Sequence[int] | None = None,
-    ) -> Tensor:
-        """The velocity at the conditions and noise levels of recorded steps, [R, ...].
-
-        Args:
-            recording: of the samples.
-            at: i of the step, or one for each row.
-            x: [R, ...], instead of the recorded latents.
-            rows: of the recording's samples; None is all.
-        """
-        return self._replay.velocity(recording, at, x, rows)
 
     def _call(
         self,

@@ -89,9 +89,20 @@ class Replay:
         )
 
     def velocity(
-        self, recording: Recording, at: int | Sequence[int], x: Tensor | None, rows: Sequence[int] | None
+        self,
+        recording: Recording,
+        at: int | Sequence[int],
+        x: Tensor | None = None,
+        rows: Sequence[int] | None = None,
     ) -> Tensor:
-        """As `Policy.velocity`."""
+        """The velocity at the conditions and noise levels of recorded steps, [R, ...].
+
+        Args:
+            recording: of the samples.
+            at: i of the step, or one for each row.
+            x: [R, ...], instead of the recorded latents.
+            rows: of the recording's samples; None is all.
+        """
         rows = range(len(recording.x)) if rows is None else rows
         steps = [recording.steps[i] for i in ([at] * len(rows) if isinstance(at, int) else at)]
         first, batch = steps[0], len(recording.x)

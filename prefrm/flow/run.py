@@ -24,11 +24,12 @@ from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
 from prefrm.flow.checkpoints import load_checkpoint, save_checkpoint
 from prefrm.flow.config import ORACLE, FlowConfig, PromptsConfig, RewardConfig
+from prefrm.flow.features import features, vision_features
 from prefrm.flow.losses import Losses
 from prefrm.flow.pipelines import LORA_TARGETS, Policy, load_pipeline
 from prefrm.flow.report import Evaluation, summary, write_report
 from prefrm.flow.rollout import Sampler
-from prefrm.flow.scoring import Scoring, features, vision_features
+from prefrm.flow.scoring import Scoring
 from prefrm.flow.trainer import AVERAGE, Trainer
 from prefrm.jsonlines import JsonLines
 from prefrm.progress import track

@@ -1,25 +1,16 @@
-"""Scoring in a thread while the next samples are drawn, and features of images.
+"""Scoring in a thread while the next samples are drawn. Shapes: N samples."""
 
-Shapes: N samples; B images; H, W of a feature grid; D features.
-"""
-
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from prefrm.errors import ConfigError, MediaError
+from prefrm.errors import MediaError
 from prefrm.pixels import encode_image
 from prefrm.rewards.numbers import Doubles
 from prefrm.rewards.samples import Reward
 
-__all__ = ["Scoring", "encode_images", "features", "vision_features"]
-
-# Cells along each side of the grid of mean colors.
-GRID = 8
+__all__ = ["Scoring", "encode_images"]
 
 
 class Scoring:
@@ -60,37 +51,3 @@ def encode_images(images: Tensor) -> list[bytes | None]:
         except MediaError:
             encoded.append(None)
     return encoded
-
-
-def features(images: Tensor) -> Tensor:
-    """Mean colors in a grid, [B, 8, 8, 3]: features that need no model, for small and simple images."""
-    means: Tensor = adaptive_avg_pool2d(images.float() - 0.5, GRID)
-    return means.permute(0, 2, 3, 1)
-
-
-def vision_features(model: str, device: Any) -> Callable[[Tensor], Tensor]:
-    """Encodes square images as the patch features [B, H, W, D] of a vision transformer, such as DINOv2's.
-
-    Raises:
-        ConfigError: the model cannot be loaded.
-    """
-    from transformers import AutoImageProcessor, AutoModel
-
-    try:
-        encoder = AutoModel.from_pretrained(model).to(device).eval()
-        settings = AutoImageProcessor.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"features {model!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    mean, std = (
-        torch.tensor(v, device=device)[:, None, None] for v in (settings.image_mean, settings.image_std)
-    )
-    patch = int(encoder.config.patch_size)
-    cells = int(encoder.config.image_size) // patch
-
-    @torch.no_grad()
-    def encode(images: Tensor) -> Tensor:
-        pixels = interpolate(images.float().to(device), (cells * patch,) * 2, mode="bicubic")
-        hidden: Tensor = encoder(pixel_values=(pixels - mean) / std).last_hidden_state
-        return hidden[:, -(cells**2) :].reshape(len(images), cells, cells, -1)
-
-    return encode

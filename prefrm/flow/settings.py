@@ -138,7 +138,7 @@ class Objective(Bounded):
     step_scale: float | None = None  # multiplies them; None scales those of the steps 0 .. T-2 to mean 1
     step_weights: tuple[float, ...] = ()  # further ones, interpolated from any number of values; empty: none
     data_weight: NonNegative = 0.0  # of the matching error on samples of the reference policy, drawn as data
-    pixel_map: bool = False  # weight the log-probability by a map over pixels (`prefrm.flow.maps`)
+    pixel_map: bool = False  # weight the log-probability by a map over pixels (`prefrm.flow.features`)
     # "refl": one jump to x0 from a random late step; "draft": the last `depth` steps; "leap": two jumps
     # between random steps; "adjoint": closed-form adjoint matching (`prefrm.flow.gradients`).
     gradient: Literal["none", "refl", "draft", "leap", "adjoint"] = "none"

@@ -22,7 +22,7 @@ from prefrm.flow.losses import Losses, Work
 from prefrm.flow.rollout import Batch, Sample, Sampler
 from prefrm.flow.scoring import Scoring
 from prefrm.flow.steps import stochastic_steps
-from prefrm.rewards.chain import intrinsic_rewards, select
+from prefrm.rewards.chain import extremes, intrinsic_rewards
 from prefrm.rewards.numbers import Doubles
 
 __all__ = ["AVERAGE", "Trainer"]
@@ -103,19 +103,13 @@ class Trainer:
 
     def _explored(self, starts: Sequence[Sample], n: int) -> Sequence[Sample]:
         """Of explored starts, the best and the worst of each prompt, by cheap samples (Sol-RL)."""
-        explore = self.method.rollout.explore
-        if explore == 1:
+        rule = self.method.rollout
+        if rule.explore == 1:
             return starts
         rewards = self._submitted(self.sampler.preview(starts, n)).result()
-        return [starts[i] for i in self._extremes(rewards, [(s.place,) for s in starts], explore)]
-
-    def _extremes(
-        self, rewards: dict[str, Doubles], keys: Sequence[tuple[int, ...]], explore: int = 1
-    ) -> list[int]:
-        """Places of the best and the worst samples of each group, by the weighted sum of the rewards."""
-        rule, size = self.method.rollout, len(keys) / len(set(keys)) / explore
-        total = np.sum([self.weights.get(name, 1.0) * r for name, r in rewards.items()], axis=0)
-        return select(total, keys, best=round(rule.keep_best * size), worst=round(rule.keep_worst * size))
+        best, worst = rule.keep_best / rule.explore, rule.keep_worst / rule.explore
+        places = [start.place for start in starts]
+        return [starts[i] for i in extremes(rewards, places, weights=self.weights, best=best, worst=worst)]
 
     def _advantages(
         self, batches: Sequence[Batch], rewards: dict[str, Doubles]
@@ -149,9 +143,9 @@ class Trainer:
             weights, others = {name: self.weights[name] for name in rewards}, shared.get("features")
             a = method.advantage.advantages(named, keys, weights=weights, features=others, steps=steps - 1)
             if rule.explore == 1 and (rule.keep_best or rule.keep_worst):
-                dropped = np.ones(len(a), dtype=bool)
-                dropped[self._extremes(named, keys)] = False
-                a[dropped] = np.nan
+                best, worst = rule.keep_best, rule.keep_worst
+                kept = extremes(named, keys, weights=self.weights, best=best, worst=worst)
+                a[~np.isin(np.arange(len(a)), kept)] = np.nan
         return np.split(a[mine].reshape(count, -1), np.cumsum([len(b.samples) for b in batches])[:-1]), logs
 
     def _gathered(self, table: Doubles) -> tuple[Doubles, slice]:

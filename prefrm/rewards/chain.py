@@ -21,6 +21,7 @@ __all__ = [
     "AdvantageChain",
     "GroupKey",
     "diversity",
+    "extremes",
     "group_keys",
     "intrinsic_rewards",
     "majority",
@@ -196,6 +197,23 @@ def select(rewards: Numbers, keys: Sequence[Hashable], *, best: int, worst: int)
         whole = not (best or worst) or len(ranked) <= best + worst
         kept += ranked if whole else ranked[:best] + ranked[len(ranked) - worst :]
     return sorted(kept)
+
+
+def extremes(
+    rewards: Mapping[str, Numbers],
+    keys: Sequence[Hashable],
+    *,
+    weights: Mapping[str, float],
+    best: float,
+    worst: float,
+) -> list[int]:
+    """As `select`, by the weighted sum of the rewards, with shares of the mean size of a group.
+
+    Rewards without a weight count 1.
+    """
+    total = np.sum([weights.get(name, 1.0) * doubles(r) for name, r in rewards.items()], axis=0)
+    size = len(keys) / max(len(set(keys)), 1)
+    return select(total, keys, best=round(best * size), worst=round(worst * size))
 
 
 def majority(r_MGK: Doubles, weights: Sequence[float]) -> Doubles:

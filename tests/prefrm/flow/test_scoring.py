@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from prefrm.flow.scoring import Scoring, encode_images, features
+from prefrm.flow.features import features
+from prefrm.flow.scoring import Scoring, encode_images
 from prefrm.rewards.samples import Pointwise, WinRates
 from prefrm.winmatrix import FakeScorer
 
