@@ -1,4 +1,4 @@
-"""What a run is made of after an iteration, as tensors and JSON: adapters and the optimizer's state.
+"""Checkpoints of a run, as tensors and JSON: adapters and the optimizer's state.
 
 weights.safetensors   ADAPTER.N, the weights of each adapter in order, and optimizer.N.NAME
 state.json            the iteration, the number of updates, the scaler's state, and the settings of the run
@@ -21,7 +21,7 @@ from prefrm.flow.trainer import Trainer
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 WEIGHTS, STATE = "weights.safetensors", "state.json"
-# What may change when a run is resumed.
+# Settings that may change when a run is resumed.
 FREE = ("output", "device", "optim.iterations", "checkpoint_every", "report_to", "evaluation", "held_out")
 
 

@@ -49,7 +49,7 @@ class PolicyConfig(Bounded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptsConfig(Bounded):
-    """What is drawn: the prompts of a world, or of files with a prompt in each line."""
+    """Prompts of a world, or of files with a prompt in each line."""
 
     world: str | None = None  # an entry point of "prefrm.worlds", which has prompts and an oracle
     count: Count = 1000  # prompts of the world to train on
@@ -77,7 +77,7 @@ class RewardConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutConfig(Bounded):
-    """How much is drawn."""
+    """Sizes of the rollouts of an iteration."""
 
     prompts: Count = 8  # groups of an iteration, over all processes
     group: Several = 8  # K, samples of a prompt

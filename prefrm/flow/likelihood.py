@@ -33,7 +33,7 @@ LEVEL_POWERS = {"uniform": 0, "t": 1, "t2": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """One step, or one noise level, of B samples: what a loss is computed from."""
+    """Inputs of a loss: one step, or one noise level, of B samples."""
 
     method: Method
     advantage: Tensor  # [B]

@@ -28,7 +28,7 @@ from prefrm.rewards.numbers import Doubles
 
 __all__ = ["Losses", "Work"]
 
-# What a seed is for, beside those of rollouts.
+# Purposes of seeds, beside those of rollouts.
 UNITS, LEVELS, NOISE, PROBES, POINTS, DATA = range(11, 17)
 # SOLACE: eight antithetic probes.
 HALF_PROBES = 4

@@ -1,4 +1,4 @@
-"""What is minimized: one loss for each sample, step weights and regularizers.
+"""Objectives: one loss for each sample, step weights and regularizers.
 
 A unit is a sequence of `Terms`: the steps that share a loss, usually one. The advantage, group and weight are
 those of its first step. Shapes: B samples; T steps of a rollout.

@@ -29,7 +29,7 @@ Check = Callable[[list[Any], Tensor], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What happens in one call of the pipeline."""
+    """Instructions for one call of the pipeline."""
 
     kernel: Kernel = "ode"  # of the stochastic steps
     noise: Mapping[int, float] = field(default_factory=dict)  # level by stochastic step; others: Euler

@@ -38,7 +38,7 @@ Combination = tuple[Callable[[Tensor, Tensor, float], Tensor], bool, int]
 COMBINATIONS: Sequence[Combination] = [
     *product((_guided, _guided_beyond, _guided_normalized), (False, True), (1, -1))
 ]
-"""How one or two outputs can become the velocity: a formula, whether they are swapped, and the sign."""
+"""Candidates for the velocity of one or two outputs: a formula, whether they are swapped, and the sign."""
 
 
 class Replay:

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from prefrm.files import write_whole
 from prefrm.flow.config import ORACLE
-from prefrm.flow.pipelines import Policy
-from prefrm.flow.rollout import seed_of
+from prefrm.flow.rollout import Sampler
 from prefrm.flow.scoring import encode_images
 from prefrm.rewards.samples import Reward
 
@@ -34,19 +33,12 @@ PREFIX = "eval/"
 class Evaluation:
     """Draws and scores held-out prompts."""
 
-    policy: Policy
+    sampler: Sampler  # without stochastic steps
     prompts: Sequence[str]
-    images: int  # of each prompt
-    steps: int  # of the sampler
-    batch: int  # images in one call of the pipeline
-    seed: int  # of the run
     rewards: Mapping[str, Reward]  # by name, those of the training and others
     folder: Path  # of the sheets
 
     def __post_init__(self) -> None:
-        places = [(p, n) for p in range(len(self.prompts)) for n in range(self.images)]
-        self._prompts = [self.prompts[p] for p, _ in places]
-        self._seeds = [seed_of(self.seed, EVALUATION, *place) for place in places]
         self._before = self._draw(None)
 
     def before(self) -> dict[str, float]:
@@ -58,23 +50,21 @@ class Evaluation:
         return self._scores(self._draw(adapter), iteration)
 
     def _draw(self, adapter: str | None) -> Tensor:
-        drawn = []
-        with self.policy.using(adapter):
-            for start in range(0, len(self._prompts), self.batch):
-                part = slice(start, start + self.batch)
-                recording = self.policy.draw(self._prompts[part], seeds=self._seeds[part], steps=self.steps)
-                assert recording.images is not None
-                drawn.append(recording.images.cpu())
-        return torch.cat(drawn)
+        with self.sampler.policy.using(adapter):
+            jobs = self.sampler.jobs([*enumerate(self.prompts)])
+            batches = (batch for starts in jobs for batch in self.sampler.draw(starts, (), EVALUATION))
+            # One by one: the recordings of all samples would take much memory.
+            return torch.cat([batch.images.cpu() for batch in batches])
 
     def _scores(self, images: Tensor, iteration: int) -> dict[str, float]:
         self.folder.mkdir(parents=True, exist_ok=True)
         # A row for each prompt.
-        shown = images.unflatten(0, (-1, self.images))[:SHEET_PROMPTS, :SHEET_IMAGES].nan_to_num()
+        shown = images.unflatten(0, (-1, self.sampler.group))[:SHEET_PROMPTS, :SHEET_IMAGES].nan_to_num()
         sheet = (shown * 255).round().clamp(0, 255).byte().permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
         Image.fromarray(sheet.numpy()).save(self.folder / f"iteration-{iteration:05d}.png")
+        prompts = [prompt for prompt in self.prompts for _ in range(self.sampler.group)]
         drawn, before, rewards = encode_images(images), encode_images(self._before), self.rewards.items()
-        return {PREFIX + name: reward.against(self._prompts, drawn, before) for name, reward in rewards}
+        return {PREFIX + name: reward.against(prompts, drawn, before) for name, reward in rewards}
 
 
 def summary(lines: Sequence[Mapping[str, float]]) -> dict[str, Any]:

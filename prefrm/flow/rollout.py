@@ -23,7 +23,7 @@ from prefrm.rewards.chain import group_keys
 
 __all__ = ["Batch", "Sample", "Sampler", "Trained", "normal", "seed_of"]
 
-# What a seed is for.
+# Purposes of seeds.
 INITIAL, TRANSITION, CONDITION = range(3)
 NONE = StochasticSteps(rule="none")
 
@@ -38,7 +38,7 @@ class Sample(NamedTuple):
 
     @property
     def node(self) -> tuple[int, ...]:
-        """What its random numbers derive from, beside the run and the iteration."""
+        """The part of its seeds that is beside the run's seed and the iteration."""
         return self.place, self.start, self.leaf
 
 

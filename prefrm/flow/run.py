@@ -8,6 +8,7 @@ and the files of `prefrm.flow.report`.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -30,6 +31,7 @@ from prefrm.flow.pipelines import LORA_TARGETS, Policy, load_pipeline
 from prefrm.flow.report import Evaluation, summary, write_report
 from prefrm.flow.rollout import Sampler
 from prefrm.flow.scoring import Scoring
+from prefrm.flow.settings import Rollout
 from prefrm.flow.trainer import AVERAGE, Trainer
 from prefrm.jsonlines import JsonLines
 from prefrm.progress import track
@@ -43,7 +45,7 @@ OpenScorer = Callable[[str], AbstractContextManager[Scorer]]
 OpenGradient = Callable[[str], DifferentiableScorer]
 
 WORLDS = "prefrm.worlds"
-# How long processes wait for the first one, which alone evaluates.
+# Timeout of collectives: the other processes wait for the first one, which alone evaluates.
 TIMEOUT = timedelta(hours=24)
 
 
@@ -84,12 +86,13 @@ def run(
         if wanted is not None and accelerator.is_main_process:
             oracle: dict[str, Reward] = {} if world is None else {ORACLE: Pointwise(world.oracle)}
             evaluation = Evaluation(
-                policy=trainer.policy,
+                sampler=replace(
+                    trainer.sampler,
+                    rule=Rollout(),
+                    group=wanted.images,
+                    steps=wanted.steps or config.policy.steps,
+                ),
                 prompts=held_out[: wanted.prompts],
-                images=wanted.images,
-                steps=wanted.steps or config.policy.steps,
-                batch=config.rollout.batch,
-                seed=config.seed,
                 rewards={**rewards, **_opened(config.held_out, world, open_scorer, stack), **oracle},
                 folder=config.output / "samples",
             )

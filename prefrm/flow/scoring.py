@@ -17,7 +17,7 @@ class Scoring:
     """Scores by several rewards, in one thread and in the order of the calls."""
 
     def __init__(self, rewards: Mapping[str, Reward]) -> None:
-        self.names, self._rewards = tuple(rewards), rewards
+        self._rewards = rewards
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
 
     def submit(

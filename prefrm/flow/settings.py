@@ -57,7 +57,7 @@ class StochasticSteps(Bounded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout(Bounded):
-    """How the samples of a group are drawn."""
+    """Rollout of the samples of a group."""
 
     kernel: Kernel = "ode"  # of the stochastic steps (`prefrm.flow.kernels`); others are Euler steps
     # a of "flow", a in (0, 1] of "cps", eta of "dance", eta in (0, 1] of "ddim".
@@ -68,7 +68,7 @@ class Rollout(Bounded):
     branches: tuple[int, ...] = ()
     branch_noise: tuple[float, ...] = ()  # levels by depth of the tree, in place of `noise`; empty: all alike
     same_noise: bool = False  # the samples of a group start from the same noise
-    key: GroupKey = "prompt"  # what samples are compared within
+    key: GroupKey = "prompt"  # of the groups within which samples are compared
     explore: Count = 1  # samples of half the steps for each that is then drawn again from its seed
     keep_best: Share = 0.0  # share of the group's size that is trained on, of the best; both 0: all are
     keep_worst: Share = 0.0  # the same, of the worst
@@ -93,7 +93,7 @@ class Rollout(Bounded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Likelihood(Bounded):
-    """What stands for a sample's log-likelihood."""
+    """Log-likelihood of a sample."""
 
     # "transition": the log-probability of recorded stochastic steps; "matching": minus the error of the
     # velocity at noised copies of the sample.
@@ -117,7 +117,7 @@ class Likelihood(Bounded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective(Bounded):
-    """What is minimized."""
+    """Loss of a sample."""
 
     # "least_squares" in v - v_old; "balance": the ratio towards a softmax of rewards; "weighted" matching
     # error; "dpo" within a group; "gradient" of a differentiable scorer.
@@ -165,7 +165,7 @@ class Objective(Bounded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regularizer(Bounded):
-    """What keeps the policy near where it was."""
+    """Distances to the reference and to the old policy, added to the loss."""
 
     reference: NonNegative = 0.0  # weight of the distance to the policy without its adapter
     # "kl" of a transition, mean (mu - mu_ref)^2 / (2 std^2); "kl_dt", that times s_i - s_(i+1); "velocity",

@@ -30,7 +30,7 @@ __all__ = ["AVERAGE", "Trainer"]
 AVERAGE = "average"
 """The adapter with the moving average of the weights."""
 
-# What a seed is for, beside those of rollouts and losses.
+# Purpose of a seed, beside those of rollouts and losses.
 STEPS = 10
 CONFIDENCE = "confidence"
 # The average's decay after n updates is at most n / (n + 9), as in diffusers' EMAModel.
@@ -94,7 +94,7 @@ class Trainer:
                 waiting.append(self._submitted(drawn))
                 batches += drawn
         scored = [one.result() for one in waiting]
-        return batches, {name: np.concatenate([one[name] for one in scored]) for name in self.scoring.names}
+        return batches, {name: np.concatenate([one[name] for one in scored]) for name in self.weights}
 
     def _submitted(self, drawn: Sequence[Batch]) -> "Future[dict[str, Doubles]]":
         keys = [key for batch in drawn for key in batch.keys(self.method.rollout)]
@@ -140,8 +140,9 @@ class Trainer:
         if method.objective.kind == "gradient":
             a = np.ones(len(keys))
         else:
-            weights, others = {name: self.weights[name] for name in rewards}, shared.get("features")
-            a = method.advantage.advantages(named, keys, weights=weights, features=others, steps=steps - 1)
+            a = method.advantage.advantages(
+                named, keys, weights=self.weights, features=shared.get("features"), steps=steps - 1
+            )
             if rule.explore == 1 and (rule.keep_best or rule.keep_worst):
                 best, worst = rule.keep_best, rule.keep_worst
                 kept = extremes(named, keys, weights=self.weights, best=best, worst=worst)
