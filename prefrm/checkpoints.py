@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prefrm.errors import ConfigError
 from prefrm.files import hash_file, write_folder_whole
 
 __all__ = ["Checkpoints", "step_of"]
@@ -41,6 +42,14 @@ class Checkpoints:
     def found(self) -> list[Path]:
         """Every checkpoint, whole or not, the newest first."""
         return sorted(self.folder.glob(f"{PREFIX}*"), key=step_of, reverse=True)
+
+    def require_none(self) -> None:
+        """Raise `ConfigError` if there are any, of a run that would be lost."""
+        if unfinished := self.found():
+            raise ConfigError(
+                f"{self.folder} holds the checkpoints of an unfinished run, such as {unfinished[0].name}; "
+                "continue it with --resume, or delete the folder to start over"
+            )
 
     def newest(self) -> Path | None:
         """The newest whole checkpoint; logs a warning for each broken one that is newer."""

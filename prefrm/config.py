@@ -1,23 +1,85 @@
 """Settings: a YAML file and `a.b=c` overrides become a dataclass; every mistake is reported at once.
 
-Configuration is data. Nothing in it is executed, and nothing but this module's callers sees it: the
-classes that do the work take plain arguments.
+Bounds of numbers stand in the annotations of a dataclass that derives from `Bounded`. Configuration is data.
+Nothing in it is executed, and nothing but this module's callers sees it: the classes that do the work take
+plain arguments.
 """
 
 import dataclasses
+import functools
+import math
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 
 from prefrm.errors import ConfigError
 
-__all__ = ["from_mapping", "from_overrides", "load_config", "to_mapping"]
+__all__ = [
+    "Bounded",
+    "Bounds",
+    "Count",
+    "Natural",
+    "NonNegative",
+    "Positive",
+    "Share",
+    "check_bounds",
+    "flatten",
+    "from_mapping",
+    "from_overrides",
+    "load_config",
+    "to_mapping",
+]
 
 T = TypeVar("T")
+
+
+class Bounds(typing.NamedTuple):
+    """Bounds of a number, both included, in an annotation; `text` completes "must be"."""
+
+    low: float
+    high: float
+    text: str
+
+
+Natural = Annotated[int, Bounds(0, math.inf, "at least 0")]
+Count = Annotated[int, Bounds(1, math.inf, "at least 1")]
+Share = Annotated[float, Bounds(0, 1, "in [0, 1]")]
+NonNegative = Annotated[float, Bounds(0, math.inf, "at least 0")]
+Positive = Annotated[float, Bounds(math.ulp(0.0), sys.float_info.max, "positive and finite")]
+
+
+class Bounded:
+    """Base of dataclasses whose bounds are checked when they are made.
+
+    A `__post_init__` of its own calls `check_bounds` first: `super()` does not work in slotted dataclasses.
+    """
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+def check_bounds(settings: Any) -> None:
+    """Raise `ConfigError` that names the first number of a dataclass beyond its bounds; None is in any."""
+    for name, bounds in _bounds(settings.__class__).items():
+        value = getattr(settings, name)
+        if value is not None and not bounds.low <= value <= bounds.high:
+            raise ConfigError(f"{name} must be {bounds.text}; received {value}")
+
+
+@functools.cache
+def _bounds(cls: type) -> dict[str, Bounds]:
+    """By field, those with bounds, which may be optional: `Share | None`."""
+    hints = typing.get_type_hints(cls, include_extras=True).items()
+    parts = ((name, part) for name, hint in hints for part in (hint, *typing.get_args(hint)))
+    marks = ((name, mark) for name, part in parts for mark in getattr(part, "__metadata__", ()))
+    return {name: mark for name, mark in marks if isinstance(mark, Bounds)}
 
 
 def load_config(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> T:
@@ -63,6 +125,14 @@ def _overridden(cls: type[T], tree: dict[str, Any], overrides: Sequence[str], *,
 def to_mapping(config: Any) -> dict[str, Any]:
     """The plain data that `from_mapping` reads back: nested dicts, lists, strings and numbers."""
     return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested sections by dotted key, such as "optim.lr"."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
 
 
 def _plain(value: Any) -> Any:

@@ -59,6 +59,8 @@ def quiet() -> Iterator[None]:
             undo.enter_context(_no_loading_bars())
         if "datasets" in sys.modules:
             undo.enter_context(_no_dataset_bars())
+        if "diffusers" in sys.modules:
+            undo.enter_context(_no_pipeline_bars())
         yield
 
 
@@ -102,3 +104,16 @@ def _no_dataset_bars() -> Iterator[None]:
     finally:
         if shown:
             datasets.enable_progress_bars()
+
+
+@contextmanager
+def _no_pipeline_bars() -> Iterator[None]:
+    from diffusers.utils import logging as diffusers_logging
+
+    shown = diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            diffusers_logging.enable_progress_bar()

@@ -1,12 +1,12 @@
 """`prefrm flow`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefrm.cli.training import Overrides, Resume, resumable
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.options import AsJson
 
@@ -20,13 +20,8 @@ def flow(
     config: Annotated[
         Path | None, typer.Argument(help="a YAML file, such as configs/flow/shapes_nft.yaml")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="override a setting; may be repeated"),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="continue an interrupted run from its newest checkpoint")
-    ] = False,
+    set_: Overrides = None,
+    resume: Resume = False,
     list_: Annotated[bool, typer.Option("--list", help="list the methods and end")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -49,11 +44,8 @@ def flow(
         raise missing_extra(str(error.name), "flow") from error
     from prefrm.scorers import open_scorer
 
-    try:
+    with resumable():
         facts = run(settings, open_scorer, open_gradient=_open_gradient, resume=resume)
-    except KeyboardInterrupt:
-        print("the same command with --resume continues from the newest checkpoint", file=sys.stderr)
-        raise
     if not facts:
         return
     if as_json:

@@ -6,18 +6,15 @@ from typing import Annotated
 
 import typer
 
+from prefrm.cli.training import Overrides, Resume, resumable
+
 __all__ = ["train"]
 
 
 def train(
     config: Annotated[Path, typer.Argument(help="a YAML file, such as configs/train/shapes.yaml")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="override a setting; may be repeated"),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="continue an interrupted run from its newest checkpoint")
-    ] = False,
+    set_: Overrides = None,
+    resume: Resume = False,
 ) -> None:
     """Train a judge from a preference dataset and export it as a bundle.
 
@@ -29,11 +26,8 @@ def train(
     from prefrm.train import run as run_training
 
     settings = load_config(TrainConfig, config, set_ or [])
-    try:
+    with resumable():
         result = run_training(settings, resume=resume)
-    except KeyboardInterrupt:
-        print("the same command with --resume continues from the newest checkpoint", file=sys.stderr)
-        raise
     if not result.main:
         return
     for record, reason in result.left_out.items():

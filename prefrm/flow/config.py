@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from prefrm.config import Bounded, Bounds, Count, Natural, NonNegative, Positive, check_bounds
 from prefrm.errors import ConfigError
 from prefrm.flow.methods import method
 from prefrm.flow.settings import Method, with_settings
@@ -25,80 +26,49 @@ __all__ = [
 ORACLE = "oracle"
 """The scorer that stands for a world's own."""
 
-
-def _require_positive(settings: Any, *names: str) -> None:
-    for name in names:
-        if not 0 < getattr(settings, name) < math.inf:
-            raise ConfigError(f"{name} must be positive and finite; received {getattr(settings, name)}")
+Several = Annotated[int, Bounds(2, math.inf, "at least 2")]
+Decay = Annotated[float, Bounds(0, math.nextafter(1, 0), "in [0, 1)")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyConfig:
-    """The pipeline that is trained, and its LoRA adapter.
+class PolicyConfig(Bounded):
+    """The pipeline that is trained, and its LoRA adapter (arXiv 2106.09685)."""
 
-    Attributes:
-        model: a folder, a repository of the Hub (`org/name[@revision]`), or a shipped policy's name.
-        dtype: of its weights; the adapter's are float32.
-        steps: T, of a rollout.
-        guidance: scale of classifier-free guidance in rollouts and updates; null turns it off, or leaves the
-            embedded guidance of FLUX.1-dev as it is.
-        arguments: further ones of each call, such as {height: 512, width: 512}.
-        options: further keywords of `from_pretrained`, such as {text_encoder_3: null}.
-        rank, alpha: of the adapter (arXiv 2106.09685), which is scaled by alpha / rank.
-        targets: suffixes of its layers' names; empty: the projections of the attention layers.
-    """
-
-    model: str
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    steps: int = 10
+    model: str  # a folder, a repository of the Hub (`org/name[@revision]`), or a shipped policy's name
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of its weights; adapters have float32
+    steps: Several = 10  # T, of a rollout
+    # Scale of classifier-free guidance in rollouts and updates; null turns it off, or leaves the embedded
+    # guidance of FLUX.1-dev as it is.
     guidance: float | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    rank: int = 32
-    alpha: int = 64
-    targets: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "rank", "alpha")
-        if self.steps < 2:
-            raise ConfigError(f"steps must be at least 2; received {self.steps}")
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of each call: {height: 512, width: 512}
+    options: Mapping[str, Any] = field(default_factory=dict)  # of from_pretrained: {text_encoder_3: null}
+    rank: Count = 32
+    alpha: Count = 64  # the adapter is scaled by alpha / rank
+    targets: tuple[str, ...] = ()  # suffixes of its layers' names; empty: the projections of attention layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromptsConfig:
-    """What is drawn.
+class PromptsConfig(Bounded):
+    """Prompts of a world, or of files with a prompt in each line."""
 
-    Attributes:
-        world: name of a world (entry point of "prefrm.worlds"), which has prompts and an oracle; or null.
-        count: prompts of the world to train on.
-        train: without a world, a text file with a prompt in each line.
-        held_out: the same, of the prompts of evaluation; null takes those of `train`.
-    """
-
-    world: str | None = None
-    count: int = 1000
-    train: Path | None = None
-    held_out: Path | None = None
+    world: str | None = None  # an entry point of "prefrm.worlds", which has prompts and an oracle
+    count: Count = 1000  # prompts of the world to train on
+    train: Path | None = None  # a file
+    held_out: Path | None = None  # a file of prompts of evaluation; null takes those of `train`
 
     def __post_init__(self) -> None:
-        _require_positive(self, "count")
+        check_bounds(self)
         if (self.world is None) == (self.train is None):
             raise ConfigError("set either world or train, a file of prompts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardConfig:
-    """A reward.
+    """A reward."""
 
-    Attributes:
-        scorer: a bundle or the URL of a judge; or "oracle", the world's own.
-        reward: of a judge's win matrix: a name in `prefrm.rewards.REWARDS`.
-        weight: in the sum of the rewards.
-    """
-
-    scorer: str
-    reward: str = "win_rate"
-    weight: float = 1.0
+    scorer: str  # a bundle or the URL of a judge; or "oracle", the world's own
+    reward: str = "win_rate"  # of a judge's win matrix: a name in `prefrm.rewards.REWARDS`
+    weight: float = 1.0  # in the sum of the rewards
 
     def __post_init__(self) -> None:
         if self.reward not in REWARDS:
@@ -106,126 +76,81 @@ class RewardConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutConfig:
-    """How much is drawn.
+class RolloutConfig(Bounded):
+    """Sizes of the rollouts of an iteration."""
 
-    Attributes:
-        prompts: groups of an iteration, over all processes.
-        group: K, samples of a prompt.
-        batch: images in one call of the pipeline, at most.
-    """
-
-    prompts: int = 8
-    group: int = 8
-    batch: int = 32
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "prompts", "batch")
-        if self.group < 2:
-            raise ConfigError(f"group must be at least 2; received {self.group}")
+    prompts: Count = 8  # groups of an iteration, over all processes
+    group: Several = 8  # K, samples of a prompt
+    batch: Count = 32  # images in one call of the pipeline, at most, but for the leaves of one tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OptimConfig:
-    """AdamW with a linear warm-up.
+class OptimConfig(Bounded):
+    """AdamW with a linear warm-up."""
 
-    Attributes:
-        iterations: of rollout and update.
-        updates: optimizer steps of an iteration, each on an equal part of its groups.
-        batch: samples in one forward pass, at most, but for groups that a loss joins.
-        lr: learning rate.
-        warmup: optimizer steps over which it rises.
-        weight_decay: decoupled.
-        max_grad_norm: gradients are clipped to this norm.
-        ema: decay of the moving average of the weights that is evaluated and saved; null saves the weights.
-        precision: "bf16" and "fp16" evaluate the transformer under autocast, in rollouts too.
-        gradient_checkpointing: compute activations twice instead of keeping them.
-    """
-
-    iterations: int = 100
-    updates: int = 1
-    batch: int = 32
-    lr: float = 3e-4
-    warmup: int = 0
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 1.0
-    ema: float | None = None
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    gradient_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "iterations", "updates", "batch", "lr", "max_grad_norm")
-        if min(self.warmup, self.weight_decay) < 0 or not 0 <= (self.ema or 0) < 1:
-            raise ConfigError("warmup and weight_decay must not be negative, and ema must be in [0, 1)")
+    iterations: Count = 100  # of rollout and update
+    updates: Count = 1  # optimizer steps of an iteration, each on an equal part of its groups
+    batch: Count = 32  # samples in one forward pass, at most, but for a group that a loss joins
+    lr: Positive = 3e-4
+    warmup: Natural = 0  # optimizer steps over which the learning rate rises
+    weight_decay: NonNegative = 1e-4  # decoupled
+    max_grad_norm: Positive = 1.0  # gradients are clipped to this norm
+    ema: Decay | None = None  # decay of the average of the weights that is evaluated and saved; null: none
+    precision: Literal["no", "bf16", "fp16"] = "no"  # of autocast, in rollouts too
+    gradient_checkpointing: bool = False  # compute activations twice instead of keeping them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationConfig:
-    """Held-out prompts with the same seeds before, during and after the training.
+class EvaluationConfig(Bounded):
+    """Held-out prompts with the same seeds before, during and after the training."""
 
-    Attributes:
-        every: iterations from one evaluation to the next.
-        prompts: how many.
-        images: of each prompt.
-        steps: of the sampler; null is the policy's.
-    """
-
-    every: int = 10
-    prompts: int = 16
-    images: int = 4
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "every", "prompts", "images")
+    every: Count = 10  # iterations from one evaluation to the next
+    prompts: Count = 16
+    images: Count = 4  # of each prompt
+    steps: Count | None = None  # of the sampler; null is the policy's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlowConfig:
-    """A run.
+class FlowConfig(Bounded):
+    """A run."""
 
-    Attributes:
-        output: folder of everything that the run writes.
-        seed: of every random number.
-        device: "auto", the first accelerator or else the CPU; or "cpu". Several processes have one each.
-        method: name of a row of `prefrm.flow.methods`.
-        settings: sections of the method that differ, such as {objective: {clip: 1.0e-3}}.
-        judge: a scorer whose win rate is the reward, as rewards.judge.scorer would be.
-        rewards: by name.
-        held_out: further rewards, that only evaluate.
-        features: a vision transformer for diversity and maps over pixels, such as facebook/dinov2-small;
-            null takes mean colors in a grid.
-        evaluation: null leaves it out.
-        checkpoint_every: iterations from one checkpoint to the next.
-        report_to: trackers of accelerate, such as tensorboard or wandb.
-    """
-
-    output: Path
+    output: Path  # folder of everything that the run writes
     policy: PolicyConfig
     prompts: PromptsConfig
-    method: str
-    seed: int = 0
-    device: Literal["auto", "cpu"] = "auto"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    judge: str | None = None
+    method: str  # name of a row of `prefrm.flow.methods`
+    seed: Natural = 0  # of every random number
+    device: Literal["auto", "cpu"] = "auto"  # "auto": the first accelerator, or one for each process
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the method: {objective: {clip: 1.0e-3}}
+    judge: str | None = None  # a scorer whose win rate is the reward, as rewards.judge.scorer would be
     rewards: Mapping[str, RewardConfig] = field(default_factory=dict)
-    held_out: Mapping[str, RewardConfig] = field(default_factory=dict)
+    held_out: Mapping[str, RewardConfig] = field(default_factory=dict)  # further rewards, that only evaluate
+    # A vision transformer for diversity and maps over pixels, such as facebook/dinov2-small; null takes mean
+    # colors in a grid.
     features: str | None = None
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    evaluation: EvaluationConfig | None = field(default_factory=EvaluationConfig)
-    checkpoint_every: int = 10
-    report_to: tuple[str, ...] = ()
+    evaluation: EvaluationConfig | None = field(default_factory=EvaluationConfig)  # null leaves it out
+    checkpoint_every: Count = 10  # iterations
+    report_to: tuple[str, ...] = ()  # trackers of accelerate, such as tensorboard or wandb
 
     def __post_init__(self) -> None:
-        _require_positive(self, "checkpoint_every")
-        row = self.row()
+        check_bounds(self)
+        row, rollout = self.row(), self.rollout
         if row.objective.kind == "gradient" and self.judge is None:
             raise ConfigError(f"method {self.method} follows a judge's gradient; set judge to a bundle")
         if not (row.intrinsic or self.all_rewards()):
-            raise ConfigError("there is no reward; set judge to a bundle or the URL of a server")
-        if self.rollout.prompts % self.optim.updates:
+            raise ConfigError("no reward is configured; set judge to a bundle or the URL of a server")
+        if rollout.prompts % self.optim.updates:
             raise ConfigError(
-                f"optim.updates {self.optim.updates} must divide rollout.prompts {self.rollout.prompts}"
+                f"optim.updates {self.optim.updates} must divide rollout.prompts {rollout.prompts}"
+            )
+        leaves = math.prod(row.rollout.branches)
+        group = math.ceil(rollout.group / leaves) * leaves
+        # The leaves of one tree are always drawn together.
+        if row.objective.within_group and max(rollout.batch, leaves) < group:
+            raise ConfigError(
+                f"the loss of {self.method} joins the {group} samples of a group, which must be drawn "
+                f"together; set rollout.batch to at least {group}; received {rollout.batch}"
             )
 
     def row(self) -> Method:

@@ -2,8 +2,7 @@
 
 The first three are one function: `leap` from one recorded state to x0 in jumps that each cost one evaluation
 of the velocity. Adjoint matching in closed form moves the target of a matching loss (`adjoint_target`).
-
-Shapes: B samples; K samples of a prompt; T steps.
+Shapes: B samples; T steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,13 +15,7 @@ from torch import Tensor
 from prefrm.flow.kernels import Level, level, precise, wide
 from prefrm.flow.settings import Objective
 
-__all__ = [
-    "adjoint_target",
-    "leap",
-    "leap_points",
-    "utility_gradient",
-    "utility_loss",
-]
+__all__ = ["adjoint_target", "leap", "leap_points", "utility_gradient", "utility_loss"]
 
 
 def leap_points(objective: Objective, total: int, rng: np.random.Generator) -> tuple[int, ...]:
@@ -86,9 +79,8 @@ def adjoint_target(v_ref: Tensor, gradient: Tensor, s: Level, strength: float) -
     """Target v_ref - strength s / (s^2 + (1 - s)^2) * gradient of the velocity at noised samples, [B, ...].
 
     This is the optimal control under memoryless noise with the lean adjoint of a base whose samples are
-    standard
-    normal: its drift is linear, so the adjoint is the reward's gradient in x0 times (1 - s) / (s^2 + (1 -
-        s)^2).
+    standard normal: its drift is linear, so the adjoint is the reward's gradient in x0 times
+    (1 - s) / (s^2 + (1 - s)^2).
     """
     v_ref, gradient = precise(v_ref.detach()), precise(gradient)
     s = wide(level(s, v_ref), v_ref)

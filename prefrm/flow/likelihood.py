@@ -14,48 +14,45 @@ from torch import Tensor
 from prefrm.flow.kernels import Level, Transition, dim_mean, level, precise, transition, wide
 from prefrm.flow.settings import Likelihood, Method
 
-__all__ = ["Terms", "matching_error", "matching_levels", "noised", "probe_scores"]
+__all__ = [
+    "LEVEL_POWERS",
+    "Terms",
+    "matching_error",
+    "matching_levels",
+    "noised",
+    "probe_scores",
+    "squared_distance",
+]
 
 # AWM's exponent and offset of the generalized Huber function, DiffusionNFT's least scale, SOLACE's offset.
 HUBER_POWER, HUBER_OFFSET, SELF_FLOOR, PROBE_OFFSET = 0.25, 1e-10, 1e-5, 1e-6
 
+LEVEL_POWERS = {"uniform": 0, "t": 1, "t2": 2}
+"""Powers of the noise level by `Likelihood.weight`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """One step, or one noise level, of B samples: what a loss is computed from.
-
-    Attributes:
-        method: whose likelihood and kernel count.
-        advantage: [B].
-        s: noise level.
-        v: velocity of the policy, [B, ...]; it carries the gradient.
-        v_rollout: recorded velocity of the policy that drew the samples; None stands for an on-policy update.
-        v_old, v_ref: velocity of the old policy and of the reference, where the method needs them.
-        weight: of the step in the objective (`objectives.step_weights`).
-        group: equal numbers for the samples of a group, [B]; of objectives within a group.
-        target: of matching, the velocity noise - x0 (or `gradients.adjoint_target`), [B, ...].
-        x, x_next: of a transition, the recorded states before and after the step, [B, ...].
-        s_next, s_after_first: of a transition, the next noise level, and the level s_1 of the grid.
-        noise: of a transition, the noise level of its depth in a tree; None is the method's.
-        pixel_map: broadcasts to `x`; weights the log-probability of a transition.
-    """
+    """Inputs of a loss: one step, or one noise level, of B samples."""
 
     method: Method
-    advantage: Tensor
+    advantage: Tensor  # [B]
     s: Level
-    v: Tensor
-    v_rollout: Tensor | None = None
-    v_old: Tensor | None = None
-    v_ref: Tensor | None = None
-    weight: Level = 1.0
-    group: Tensor | None = None
-    target: Tensor | None = None
+    v: Tensor  # velocity of the policy, [B, ...]; it carries the gradient
+    v_rollout: Tensor | None = None  # recorded, of the policy that drew; None stands for an on-policy update
+    v_old: Tensor | None = None  # of the old policy, where the method needs it
+    v_ref: Tensor | None = None  # of the reference, where the method needs it
+    weight: Level = 1.0  # of the step in the objective (`objectives.step_weights`)
+    group: Tensor | None = None  # [B], equal for the samples of a group; of objectives within a group
+    target: Tensor | None = None  # matching: the velocity noise - x0, or `gradients.adjoint_target`, [B, ...]
+    # Of a transition: the recorded states before and after the step, [B, ...]; the next noise level; the
+    # level s_1 of the grid; the noise level of its depth in a tree, None is the method's.
     x: Tensor | None = None
     x_next: Tensor | None = None
     s_next: Level = 0.0
     s_after_first: float = 1.0
     noise: float | None = None
-    pixel_map: Tensor | None = None
+    pixel_map: Tensor | None = None  # broadcasts to `x`; weights the log-probability of a transition
 
     def __post_init__(self) -> None:
         assert self.advantage.shape == (len(self.v),), "advantages are one number for each sample"
@@ -73,11 +70,28 @@ class Terms:
         return transition(rollout.kernel, noise, self.x, v, self.s, self.s_next, self.s_after_first)
 
     def log_prob(self, v: Tensor) -> Tensor:
-        """What a velocity [B, ...] says of the samples: the likelihood that the method takes, [B]."""
+        """Log-likelihood of the samples, of the method's kind, under a velocity [B, ...]: [B]."""
         if self.target is not None:
             return -matching_error(self.method.likelihood.weight, v, self.target, self.s)
         assert self.x_next is not None
         return self.transition(v).log_prob(self.x_next, self.pixel_map)
+
+    def gain(self, other: Tensor | None) -> Tensor:
+        """Log-likelihood under the policy minus that under another velocity, [B]."""
+        assert other is not None
+        return self.log_prob(self.v) - self.log_prob(other.detach())
+
+    def divergence(self, other: Tensor | None) -> Tensor:
+        """KL divergence of the policy's transition and another velocity's, per dimension, [B]."""
+        assert other is not None
+        now = self.transition(self.v)
+        return squared_distance(now.mean, self.transition(other).mean) / (2 * now.std**2)
+
+
+def squared_distance(a: Tensor, b: Tensor | None) -> Tensor:
+    """Mean of (a - b)^2 over all dimensions but the first, [B]; `b` gets no gradient."""
+    assert b is not None
+    return dim_mean((precise(a) - precise(b.detach())) ** 2)
 
 
 def noised(x0: Tensor, noise: Tensor, s: Level) -> Tensor:
@@ -89,15 +103,16 @@ def noised(x0: Tensor, noise: Tensor, s: Level) -> Tensor:
 
 def matching_error(kind: str, v: Tensor, target: Tensor, s: Level) -> Tensor:
     """Mean of (v - target)^2, weighted as `Likelihood.weight` says, [B], >= 0."""
-    gap = precise(v) - precise(target.detach())
-    s, error = level(s, gap), dim_mean(gap**2)
+    error = squared_distance(v, target)
+    s = level(s, error)
     if kind == "ghuber":
         huber: Tensor = torch.pow(error + HUBER_OFFSET, HUBER_POWER) - HUBER_OFFSET**HUBER_POWER
         return s * huber / HUBER_POWER
     if kind == "self":
         # In x0, whose error is s times that of v.
-        return s**2 * error / (s * dim_mean(gap.detach().abs())).clamp(min=SELF_FLOOR)
-    return error * s.pow({"uniform": 0, "t": 1, "t2": 2}[kind])
+        size = s * dim_mean((precise(v.detach()) - precise(target.detach())).abs())
+        return s**2 * error / size.clamp(min=SELF_FLOOR)
+    return error * s.pow(LEVEL_POWERS[kind])
 
 
 def matching_levels(likelihood: Likelihood, total: int, rng: np.random.Generator) -> tuple[int, ...]:
@@ -130,12 +145,10 @@ def probe_scores(
         steps: of the grid; the paper takes the second half of the rollout's.
         sigmas: the grid s_0 .. s_T.
     """
-    scores = []
-    for i in steps:
-        errors = [
-            matching_error("uniform", velocity(i, noised(x0, e, sigmas[i])), e - x0, sigmas[i])
-            for half in noise
-            for e in (half, -half)
-        ]
-        scores.append(-torch.log(torch.stack(errors).mean(0) + PROBE_OFFSET))
-    return torch.stack(scores, dim=1)
+    probes = [e for half in noise for e in (half, -half)]
+
+    def error(i: int) -> Tensor:
+        errors = [squared_distance(velocity(i, noised(x0, e, sigmas[i])), e - x0) for e in probes]
+        return torch.stack(errors).mean(0)
+
+    return torch.stack([-torch.log(error(i) + PROBE_OFFSET) for i in steps], dim=1)

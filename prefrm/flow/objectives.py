@@ -1,4 +1,4 @@
-"""What is minimized: one loss for each sample, step weights and regularizers.
+"""Objectives: one loss for each sample, step weights and regularizers.
 
 A unit is a sequence of `Terms`: the steps that share a loss, usually one. The advantage, group and weight are
 those of its first step. Shapes: B samples; T steps of a rollout.
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from prefrm.flow.kernels import dim_mean, gradient_size, level, precise, spread
-from prefrm.flow.likelihood import Terms, matching_error
+from prefrm.flow.likelihood import LEVEL_POWERS, Terms, matching_error, squared_distance
 from prefrm.flow.settings import Method
 
 __all__ = [
@@ -43,14 +43,13 @@ def sample_losses(unit: Unit) -> Tensor:
 
 def regularizer(unit: Unit) -> Tensor:
     """Weighted distances to the reference and to the old policy, [B]."""
-    rule = unit[0].method.regularizer
-    total = torch.zeros(len(unit[0].v), dtype=precise(unit[0].v).dtype, device=unit[0].v.device)
+    rule, total = unit[0].method.regularizer, torch.zeros_like(unit[0].advantage)
     if rule.reference and rule.form == "log_prob":
-        total = total + rule.reference * _mean(unit, lambda t: _gain(t, t.v_ref)) ** 2
+        total = total + rule.reference * _mean(unit, lambda t: t.gain(t.v_ref)) ** 2
     elif rule.reference:
         total = total + rule.reference * _mean(unit, lambda t: _distance(t, rule.form))
     if rule.old:
-        total = total + rule.old * _mean(unit, lambda t: _square(t.v, t.v_old))
+        total = total + rule.old * _mean(unit, lambda t: squared_distance(t.v, t.v_old))
     return total
 
 
@@ -80,7 +79,7 @@ def clipped_ratio(unit: Unit) -> Tensor:
     ratio = torch.exp(_chunk(unit, _guarded if rule.guard else _log_ratio))
     if rule.trust is None:
         return _clipped(ratio, advantage, rule.clip)
-    far = _mean(unit, lambda t: _divergence(t, t.rollout_velocity)) >= rule.trust
+    far = _mean(unit, lambda t: t.divergence(t.rollout_velocity)) >= rule.trust
     return -advantage * ratio * ~(far & ((ratio - 1) * advantage > 0))
 
 
@@ -101,10 +100,10 @@ def balance(unit: Unit) -> Tensor:
 def least_squares(unit: Unit) -> Tensor:
     """w (A 2 <e, d> + (kappa A + lam) |d|^2) with d = v - v_old, e = v_old - target; means over dimensions.
 
-    DiffusionNFT is kappa 0 with lam its beta: up to a constant (r |v+ - target|^2 + (1 - r) |v- - target|^2)
-        / lam
-    with A = 2 r - 1, v+- = v_old +- lam d. The weight "self" scales each of these two squares by itself, so
-    that form is computed. AdvantageFlow, and AWM with its distance to the old policy, are kappa 1.
+    DiffusionNFT is kappa 0 with lam its beta, up to a constant: with A = 2 r - 1 and v+- = v_old +- lam d, it
+    is (r |v+ - target|^2 + (1 - r) |v- - target|^2) / lam. The weight "self" scales each of these two squares
+    by itself, so that form is computed. AdvantageFlow, and AWM with its distance to the old policy, are
+    kappa 1.
     """
     return _mean(unit, _squares)
 
@@ -124,19 +123,13 @@ def dpo(unit: Unit) -> Tensor:
 
     With A = 1 for the preferred sample and -1 for the other this is Flow-DPO.
     """
-    gain = unit[0].advantage * _mean(unit, lambda t: _gain(t, t.v_ref))
+    gain = unit[0].advantage * _mean(unit, lambda t: t.gain(t.v_ref))
     return -logsigmoid(unit[0].method.objective.beta / 2 * (_same_group(unit) * gain).sum(1))
 
 
+LOSSES = (clipped_ratio, least_squares, balance, weighted, dpo)
 OBJECTIVES: Mapping[str, Callable[[Unit], Tensor]] = MappingProxyType(
-    {
-        "clipped_ratio": clipped_ratio,
-        "least_squares": least_squares,
-        "balance": balance,
-        "weighted": weighted,
-        "dpo": dpo,
-        "gradient": matched,
-    }
+    {loss.__name__: loss for loss in LOSSES} | {"gradient": matched}
 )
 """Losses [B] by `Objective.kind`. "gradient" is "adjoint" here; `prefrm.flow.gradients` has the others."""
 
@@ -150,7 +143,7 @@ def _squares(terms: Terms) -> Tensor:
         toward, away = (matching_error(kind, v_old + b * d, target, terms.s) for b in (rule.lam, -rule.lam))
         return ((1 + a) / 2 * toward + (1 - a) / 2 * away) / rule.lam
     loss = 2 * a * dim_mean(e * d) + (rule.kappa * a + rule.lam) * dim_mean(d**2)
-    return loss * level(terms.s, loss).pow({"uniform": 0, "t": 1, "t2": 2}[kind])
+    return loss * level(terms.s, loss).pow(LEVEL_POWERS[kind])
 
 
 def _clipped(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
@@ -158,29 +151,17 @@ def _clipped(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
 
 
 def _log_ratio(terms: Terms) -> Tensor:
-    return _gain(terms, terms.rollout_velocity)
-
-
-def _gain(terms: Terms, other: Tensor | None) -> Tensor:
-    assert other is not None
-    return terms.log_prob(terms.v) - terms.log_prob(other.detach())
+    return terms.gain(terms.rollout_velocity)
 
 
 def _guarded(terms: Terms) -> Tensor:
-    return terms.transition(terms.v).std * (_log_ratio(terms) + _divergence(terms, terms.rollout_velocity))
-
-
-def _divergence(terms: Terms, other: Tensor | None) -> Tensor:
-    """KL divergence of the policy's transition and another's, per dimension, [B]."""
-    assert other is not None
-    now = terms.transition(terms.v)
-    return _square(now.mean, terms.transition(other).mean) / (2 * now.std**2)
+    return terms.transition(terms.v).std * (_log_ratio(terms) + terms.divergence(terms.rollout_velocity))
 
 
 def _distance(terms: Terms, form: str) -> Tensor:
     if form == "velocity":
-        return _square(terms.v, terms.v_ref)
-    kl = _divergence(terms, terms.v_ref)
+        return squared_distance(terms.v, terms.v_ref)
+    kl = terms.divergence(terms.v_ref)
     return kl * (level(terms.s, kl) - level(terms.s_next, kl)) if form == "kl_dt" else kl
 
 
@@ -191,11 +172,6 @@ def _chunk(unit: Unit, value: Callable[[Terms], Tensor]) -> Tensor:
 
 def _mean(unit: Unit, value: Callable[[Terms], Tensor]) -> Tensor:
     return torch.stack([value(terms) for terms in unit]).mean(0)
-
-
-def _square(a: Tensor, b: Tensor | None) -> Tensor:
-    assert b is not None
-    return dim_mean((precise(a) - precise(b.detach())) ** 2)
 
 
 def _same_group(unit: Unit) -> Tensor:

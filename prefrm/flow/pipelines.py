@@ -1,19 +1,16 @@
 """A pipeline of diffusers as a policy: it draws samples, and evaluates its transformer again where it did.
 
-No family of models has a forward pass of its own here. What a pipeline passes to its transformer is recorded.
-Where the latents stand in it, which arguments have a row for each sample, and how the outputs become the
-velocity (sign, classifier-free guidance) is read off two short calls.
-Shapes: B samples; R rows of them; [B, ...] latents.
+No family of models has a forward pass here: `prefrm.flow.recording` keeps what the pipeline passes to its
+transformer, and `prefrm.flow.replay` passes it again. Shapes: B samples; R rows of them; [B, ...] latents.
 """
 
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from inspect import signature
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -23,7 +20,9 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
 from prefrm.errors import ConfigError
-from prefrm.flow.recording import Plan, Recorder, Recording, RecordingScheduler
+from prefrm.flow.recording import Plan, Recording, RecordingScheduler
+from prefrm.flow.replay import Replay
+from prefrm.quiet import quiet
 
 __all__ = ["LORA_TARGETS", "Policy", "load_pipeline"]
 
@@ -48,15 +47,17 @@ def load_pipeline(model: str, dtype: torch.dtype, options: Mapping[str, Any] | N
         options: further keywords of `from_pretrained`, such as {"text_encoder_3": None}.
 
     Raises:
-        ConfigError: there is none, or it cannot be loaded.
+        ConfigError: it does not exist, or cannot be loaded.
     """
     options = {"dtype": dtype} | dict(options or {})
     shipped = {point.name: point for point in entry_points(group=POLICIES)}
     if model in shipped:
-        return shipped[model].load()(**options)
+        with quiet():
+            return shipped[model].load()(**options)
     name, _, revision = model.removeprefix("hf://").partition("@")
     try:
-        return DiffusionPipeline.from_pretrained(name, revision=revision or None, **options)
+        with quiet():
+            return DiffusionPipeline.from_pretrained(name, revision=revision or None, **options)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise ConfigError(
@@ -65,66 +66,18 @@ def load_pipeline(model: str, dtype: torch.dtype, options: Mapping[str, Any] | N
         ) from error
 
 
-class _Combination(NamedTuple):
-    """How outputs of the transformer become the velocity: sign * formula(first, second, guidance)."""
-
-    sign: int
-    formula: Callable[[Tensor, Tensor, float], Tensor]
-    swapped: bool
-
-    def velocity(self, parts: Sequence[Tensor], guidance: float) -> Tensor:
-        first, second = parts[0], parts[-1]
-        if self.swapped:
-            first, second = second, first
-        combined: Tensor = self.sign * self.formula(first, second, guidance)
-        return combined
-
-
-def _plain(a: Tensor, b: Tensor, w: float) -> Tensor:
-    return a
-
-
-def _guided(without: Tensor, given: Tensor, w: float) -> Tensor:
-    return without + w * (given - without)
-
-
-def _guided_beyond(without: Tensor, given: Tensor, w: float) -> Tensor:
-    # Z-Image's: its scale 0 is no guidance.
-    return given + w * (given - without)
-
-
-def _guided_normalized(without: Tensor, given: Tensor, w: float) -> Tensor:
-    # Lumina 2's and Qwen-Image's.
-    guided = without + w * (given - without)
-    scaled: Tensor = guided * (
-        torch.norm(given, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True)
-    )
-    return scaled
-
-
-COMBINATIONS = {
-    1: [_Combination(sign, _plain, False) for sign in (1, -1)],
-    2: [
-        _Combination(sign, formula, swapped)
-        for formula in (_guided, _guided_beyond, _guided_normalized)
-        for swapped in (False, True)
-        for sign in (1, -1)
-    ],
-}
-"""By the number of outputs for each sample."""
-
-
 class Policy:
-    """A pipeline whose transformer has LoRA adapters (arXiv 2106.09685).
+    """A pipeline whose transformer has LoRA adapters (arXiv 2106.09685), with float32 weights.
 
     Args:
         pipe: a text-to-image pipeline of diffusers with a flow-matching transformer; it is changed.
         steps: T, of a rollout.
-        guidance: scale of classifier-free guidance. None turns it off, or leaves the embedded guidance of a
-            pipeline such as FLUX.1-dev's as it is.
-        arguments: further ones of each call of the pipeline, such as {"height": 512, "width": 512}.
-        rank, alpha, targets: of the adapters, whose weights are float32.
-        adapters: further ones beside "default", such as "old", with the same weights.
+        guidance, arguments, rank, alpha: as in `prefrm.flow.config.PolicyConfig`.
+        targets: suffixes of the names of the adapters' layers.
+        adapters: further ones beside "default", such as "old" and "average", with the same weights.
+
+    Attributes:
+        velocity: `Replay.velocity`, of the adapter in use.
 
     Raises:
         ConfigError: the pipeline is not a flow policy, or an argument is wrong.
@@ -150,34 +103,33 @@ class Policy:
                 "pipeline such as Stable Diffusion 3, FLUX, Sana, Lumina 2, Z-Image or Qwen-Image"
             )
         self.arguments = _arguments(pipe, guidance, arguments or {})
-        self.guidance = float(
-            self.arguments.get("true_cfg_scale") or self.arguments.get("guidance_scale") or 0
-        )
         pipe.set_progress_bar_config(disable=True)
         pipe.encode_prompt = _memorized(pipe.encode_prompt)
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False).eval()
-        for name in ("default", *adapters):
-            config = LoraConfig(
-                r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=[*targets]
-            )
-            try:
-                with warnings.catch_warnings():
-                    # Of peft, that there are several adapters.
-                    warnings.simplefilter("ignore", UserWarning)
-                    self.transformer.add_adapter(config, name)
-            except ValueError as error:
-                raise ConfigError(f"adapter.targets {[*targets]} name no layer of the transformer") from error
-            for parameter in self.parameters(name):
-                parameter.data = parameter.data.float()
+        self.adapters = ("default", *adapters)
+        for name in self.adapters:
+            self._add_adapter(name, rank, alpha, [*targets])
         self._layers = [layer for layer in self.transformer.modules() if isinstance(layer, BaseTunerLayer)]
         self.copy_adapter("default", *adapters)
         self.use("default")
-        self._recorder = Recorder(self.transformer)
-        pipe.scheduler = RecordingScheduler.of(pipe.scheduler, self._recorder, self._check)
-        self._combinations: dict[int, _Combination] = {}
-        self._latents, self._batched = "", frozenset[str]()
+        scale = self.arguments.get("true_cfg_scale") or self.arguments.get("guidance_scale") or 0
+        self._replay = Replay(type(pipe).__name__, self.transformer, float(scale))
+        self.velocity = self._replay.velocity
+        pipe.scheduler = RecordingScheduler.watching(self.transformer, pipe.scheduler, self._replay.check)
+
+    def _add_adapter(self, name: str, rank: int, alpha: int, targets: list[str]) -> None:
+        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=targets)
+        try:
+            with warnings.catch_warnings():
+                # peft warns of several adapters.
+                warnings.simplefilter("ignore", UserWarning)
+                self.transformer.add_adapter(config, name)
+        except ValueError as error:
+            raise ConfigError(f"policy.targets {targets} name no layer of the transformer") from error
+        for parameter in self.parameters(name):
+            parameter.data = parameter.data.float()
 
     def parameters(self, adapter: str = "default") -> list[torch.nn.Parameter]:
         """Weights of an adapter, in a fixed order."""
@@ -207,12 +159,12 @@ class Policy:
         finally:
             self.use("default")
 
-    def save_lora(self, folder: Any) -> None:
-        """Write the adapter "default" for `pipe.load_lora_weights(folder)`."""
-        settings = self.transformer.peft_config["default"].to_dict()
+    def save_lora(self, folder: Any, adapter: str = "default") -> None:
+        """Write an adapter for `pipe.load_lora_weights(folder)`."""
+        settings = self.transformer.peft_config[adapter].to_dict()
         self.pipe.save_lora_weights(
             folder,
-            transformer_lora_layers=get_peft_model_state_dict(self.transformer, adapter_name="default"),
+            transformer_lora_layers=get_peft_model_state_dict(self.transformer, adapter_name=adapter),
             # Sets have another order in each process.
             transformer_lora_adapter_metadata={
                 key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()
@@ -220,21 +172,13 @@ class Policy:
         )
 
     def probe(self, prompt: str) -> None:
-        """Read off two short calls how the pipeline calls its transformer; must precede `velocity`.
+        """Infer from two short calls how the pipeline calls its transformer; must precede `velocity`.
 
         Raises:
-            ConfigError: that cannot be told, or the velocity cannot be reproduced.
+            ConfigError: the velocity cannot be reproduced.
         """
         one, two = (self.draw([prompt] * n, seeds=range(n), steps=1, decode=False).steps[0] for n in (1, 2))
-        first, second = one.calls[0], two.calls[0]
-        self._batched = frozenset(name for name in first if _length(first[name]) != _length(second.get(name)))
-        fitting = [name for name in self._batched if _is_latents(two.x, second[name])]
-        if len(fitting) != 1:
-            raise ConfigError(
-                f"{type(self.pipe).__name__} does not pass its latents to the transformer as they are, so "
-                "its velocity cannot be evaluated again; train another pipeline"
-            )
-        (self._latents,) = fitting
+        self._replay.learn(one, two)
 
     def draw(
         self,
@@ -256,93 +200,53 @@ class Policy:
             steps: T; None is the policy's.
             decode: whether images are wanted.
         """
-        scheduler: RecordingScheduler = self.pipe.scheduler
-        scheduler.plan = self._recorder.plan = plan
-        try:
-            with torch.no_grad():
-                drawn = self._call(prompts, seeds, latents, steps or self.steps, "pt" if decode else "latent")
-        finally:
-            self._recorder.plan = None
-            self._recorder.taken()
-        recorded = scheduler.steps
-        end = recorded[max(recorded)].x_next if recorded else latents
-        assert end is not None
+        with torch.no_grad():
+            output = "pt" if decode else "latent"
+            drawn = self._call(plan, prompts, seeds, latents, steps or self.steps, output)
+        recorded = self.pipe.scheduler.steps
+        end = recorded[max(recorded)].x_next
         images = drawn.float() if decode else None
-        return Recording(sigmas=scheduler.levels, steps=recorded, x=end, images=images)
+        return Recording(sigmas=self.pipe.scheduler.levels, steps=recorded, x=end, images=images)
 
     def decode(self, prompts: Sequence[str], x0: Tensor) -> Tensor:
         """Pixels [B, 3, H, W] in [0, 1] of finished latents; a gradient flows through."""
         # A call that takes no step.
-        self.pipe.scheduler.plan = Plan(start=self.steps)
-        return self._call(prompts, range(len(prompts)), x0, self.steps, "pt").float()
+        plan = Plan(start=self.steps)
+        return self._call(plan, prompts, range(len(prompts)), x0, self.steps, "pt").float()
 
     def _call(
-        self, prompts: Sequence[str], seeds: Sequence[int], latents: Tensor | None, steps: int, output: str
+        self,
+        plan: Plan,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        latents: Tensor | None,
+        steps: int,
+        output: str,
     ) -> Tensor:
         runs = [(prompt, len([*same])) for prompt, same in groupby(prompts)]
         even = len({count for _, count in runs}) == 1
-        asked = [prompt for prompt, _ in runs] if even else [*prompts]
+        distinct = [prompt for prompt, _ in runs] if even else [*prompts]
         arguments = self.arguments
         if isinstance(negative := arguments.get("negative_prompt"), str):
             # FLUX and Qwen-Image do not repeat one for all prompts.
-            arguments = arguments | {"negative_prompt": [negative] * len(asked)}
-        # `__call__` itself turns gradients off.
-        images: Tensor = type(self.pipe).__call__.__wrapped__(  # type: ignore[attr-defined]
-            self.pipe,
-            prompt=asked,
-            num_images_per_prompt=runs[0][1] if even else 1,
-            num_inference_steps=steps,
-            generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds],
-            latents=latents,
-            output_type=output,
-            return_dict=False,
-            **arguments,
-        )[0]
+            arguments = arguments | {"negative_prompt": [negative] * len(distinct)}
+        self.pipe.scheduler.plan = plan
+        try:
+            # `__call__` itself turns gradients off.
+            images: Tensor = type(self.pipe).__call__.__wrapped__(  # type: ignore[attr-defined]
+                self.pipe,
+                prompt=distinct,
+                num_images_per_prompt=runs[0][1] if even else 1,
+                num_inference_steps=steps,
+                generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds],
+                latents=latents,
+                output_type=output,
+                return_dict=False,
+                **arguments,
+            )[0]
+        finally:
+            self.pipe.scheduler.plan = None
         return images
-
-    def velocity(
-        self,
-        recording: Recording,
-        at: int | Sequence[int],
-        x: Tensor | None = None,
-        rows: Sequence[int] | None = None,
-    ) -> Tensor:
-        """The velocity at the conditions and noise levels of recorded steps, [R, ...].
-
-        Args:
-            recording: of the samples.
-            at: i of the step, or one for each row.
-            x: [R, ...], instead of the recorded latents.
-            rows: of the recording's samples; None is all.
-        """
-        rows = range(len(recording.x)) if rows is None else rows
-        steps = [recording.steps[i] for i in ([at] * len(rows) if isinstance(at, int) else at)]
-        first, batch = steps[0], len(recording.x)
-        x = first.x[[*rows]] if x is None else x
-        outputs = []
-        for n, call in enumerate(first.calls):
-            picked = {
-                name: _gathered([step.calls[n][name] for step in steps], rows, batch)
-                for name in self._batched - {self._latents}
-            }
-            like = call[self._latents]
-            picked[self._latents] = _fitted(x, like, _length(like) // batch)
-            outputs.append(self.transformer(**{**call, **picked})[0])
-        parts = _parts(outputs, first.v[:1].expand(len(rows), *first.v.shape[1:]))
-        return self._combinations[len(parts)].velocity(parts, self.guidance)
-
-    def _check(self, outputs: list[Any], v: Tensor) -> None:
-        """Find out, once, how the outputs become `v`, and that it is still so."""
-        parts = _parts(outputs, v)
-        known = self._combinations.get(len(parts))
-        for found in COMBINATIONS.get(len(parts), []) if known is None else [known]:
-            if torch.equal(found.velocity(parts, self.guidance), v):
-                self._combinations[len(parts)] = found
-                return
-        raise ConfigError(
-            f"{type(self.pipe).__name__} combines the outputs of its transformer in a way that cannot be "
-            f"reproduced (scale {self.guidance:g}, {len(parts)} outputs); set policy.guidance to null"
-        )
 
 
 def _arguments(pipe: Any, guidance: float | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -357,59 +261,17 @@ def _arguments(pipe: Any, guidance: float | None, arguments: Mapping[str, Any]) 
 
 def _memorized(encode: Callable[..., Any]) -> Callable[..., Any]:
     """`encode`, with the results of the last few calls kept."""
-    kept: OrderedDict[str, Any] = OrderedDict()
+    kept: dict[str, Any] = {}
 
     def remembered(*args: Any, **kwargs: Any) -> Any:
         if any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
             return encode(*args, **kwargs)
         key = repr((args, kwargs))
         if key not in kept:
+            if len(kept) == MEMORIZED:
+                del kept[next(iter(kept))]
             with torch.no_grad():
                 kept[key] = encode(*args, **kwargs)
-            while len(kept) > MEMORIZED:
-                kept.popitem(last=False)
         return kept[key]
 
     return remembered
-
-
-def _parts(outputs: Sequence[Any], like: Tensor) -> list[Tensor]:
-    """The outputs in the type and shape of the velocity: one, or one for each side of the guidance."""
-    parts: list[Tensor] = []
-    for output in outputs:
-        whole = torch.stack(output) if isinstance(output, list) else output
-        if whole.shape[1] == 2 * like.shape[1]:
-            # Learned variances, which no sampler uses.
-            whole = whole.chunk(2, dim=1)[0]
-        parts += whole.to(like.dtype).reshape(-1, *like.shape).unbind()
-    return parts
-
-
-def _length(value: Any) -> int:
-    """Rows of an argument; 0 if it has none."""
-    return len(value) if isinstance(value, list) or (isinstance(value, Tensor) and value.ndim) else 0
-
-
-def _fitted(x: Tensor, like: Any, repeats: int) -> Any:
-    """`x` [R, ...] as an argument: in its type and layout, once for each side of the guidance."""
-    if isinstance(like, list):
-        return [*x.to(like[0].dtype).reshape(-1, *like[0].shape)] * repeats
-    return x.to(like.dtype).repeat(repeats, *[1] * (x.ndim - 1))
-
-
-def _is_latents(x: Tensor, value: Any) -> bool:
-    """Whether an argument is `x` [B, ...], in any of the forms that `_fitted` knows."""
-    if not isinstance(value[0], Tensor) or value[0].numel() != x[0].numel():
-        return False
-    fitted = _fitted(x, value, len(value) // len(x))
-    return all(torch.equal(one, other) for one, other in zip(fitted, value, strict=True))
-
-
-def _gathered(values: Sequence[Any], rows: Sequence[int], batch: int) -> Any:
-    """Rows of an argument, [R], from the value that it has in each row's step."""
-    first = values[0]
-    places = [side + row for side in range(0, _length(first), batch) for row in rows]
-    if all(value is first for value in values):
-        return [first[place] for place in places] if isinstance(first, list) else first[places]
-    picked = [values[n % len(rows)][place] for n, place in enumerate(places)]
-    return picked if isinstance(first, list) else torch.stack(picked)

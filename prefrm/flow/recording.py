@@ -1,7 +1,7 @@
-"""A scheduler that records its steps, and a hook that records the transformer's calls: a rollout as data.
+"""A scheduler that takes stochastic steps and records them with the transformer's calls: a rollout as data.
 
-The pipeline itself draws: its `RecordingScheduler` follows a `Plan`, a `Recorder` watches its transformer,
-and what both saw is a `Recording`. Shapes: B samples; [B, ...] latents of any layout.
+The pipeline itself draws. Its `RecordingScheduler` follows a `Plan` and watches the transformer; the result
+is a `Recording`. Shapes: B samples; [B, ...] latents of any layout.
 """
 
 import functools
@@ -18,118 +18,60 @@ from prefrm.errors import ConfigError
 from prefrm.flow.kernels import transition
 from prefrm.flow.settings import Kernel
 
-__all__ = ["Plan", "Recorder", "Recording", "RecordingScheduler", "Step"]
+__all__ = ["Plan", "Recording", "RecordingScheduler", "Step"]
 
 # The prompt's embedding by the transformer's name for it: of most families, and of Z-Image.
 CONDITIONS = ("encoder_hidden_states", "cap_feats")
 
 Arguments = Mapping[str, Any]
+Check = Callable[[list[Any], Tensor], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What happens in one call of the pipeline.
+    """Instructions for one call of the pipeline."""
 
-    Attributes:
-        kernel: of the stochastic steps.
-        noise: level of each stochastic step; all others are Euler steps of the ODE.
-        draw: `draw(i, x)` gives the standard normal noise of step i in the shape of x.
-        start: step at which the call begins, with latents that stand there.
-        stop: step before which it ends; None runs to the end.
-        perturb: `perturb(s, embedding)` gives the prompt's embedding that the transformer sees instead of the
-            recorded one.
-    """
-
-    kernel: Kernel = "ode"
-    noise: Mapping[int, float] = field(default_factory=dict)
+    kernel: Kernel = "ode"  # of the stochastic steps
+    noise: Mapping[int, float] = field(default_factory=dict)  # level by stochastic step; others: Euler
+    # `draw(i, x)` gives the standard normal noise of step i in the shape of x.
     draw: Callable[[int, Tensor], Tensor] = lambda i, x: torch.randn_like(x)
-    start: int = 0
-    stop: int | None = None
+    start: int = 0  # step at which the call begins, with latents that stand there
+    stop: int | None = None  # step before which it ends; None runs to the end
+    # `perturb(s, embedding)` gives the prompt's embedding that the transformer sees, not the recorded one.
     perturb: Callable[[float, Any], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step: the state before it and, rounded to the pipeline's dtype, after it, [B, ...] each.
-
-    Attributes:
-        v: velocity dx/ds that the pipeline made of the transformer's outputs.
-        noise: level of the kernel; 0 is an Euler step.
-        calls: arguments by name of each call of the transformer.
-    """
+    """One step: the state before it and, rounded to the pipeline's dtype, after it, [B, ...] each."""
 
     x: Tensor
     x_next: Tensor
-    v: Tensor
-    noise: float
-    calls: tuple[Arguments, ...]
+    v: Tensor  # velocity dx/ds that the pipeline made of the transformer's outputs
+    noise: float  # level of the kernel; 0 is an Euler step
+    calls: tuple[Arguments, ...]  # arguments by name of each call of the transformer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """One call of the pipeline.
+    """One call of the pipeline."""
 
-    Attributes:
-        sigmas: the whole grid s_0 .. s_T, whichever part of it the call went through.
-        steps: by index.
-        x: state at the end, [B, ...]; x0 where the call ran to the end.
-        images: [B, 3, H, W] in [0, 1]; None where nothing was decoded.
-    """
-
-    sigmas: tuple[float, ...]
-    steps: Mapping[int, Step]
-    x: Tensor
-    images: Tensor | None
-
-
-class Recorder:
-    """Records the calls of a transformer, at noise level `s`, while `plan` is set."""
-
-    def __init__(self, transformer: nn.Module) -> None:
-        self.plan: Plan | None = None
-        self.s = 1.0
-        self._arguments: list[Arguments] = []
-        self._outputs: list[Any] = []
-        self._signature = inspect.signature(transformer.forward)
-        transformer.register_forward_pre_hook(self._before, with_kwargs=True)
-        transformer.register_forward_hook(self._after)
-
-    def taken(self) -> tuple[tuple[Arguments, ...], list[Any]]:
-        """Arguments and outputs of the calls since the last time."""
-        calls, outputs = tuple(self._arguments), self._outputs
-        self._arguments, self._outputs = [], []
-        return calls, outputs
-
-    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if self.plan is None:
-            return None
-        arguments = dict(self._signature.bind(*args, **kwargs).arguments)
-        arguments |= arguments.pop("kwargs", {})
-        self._arguments.append(arguments)
-        if self.plan.perturb is None:
-            return None
-        name = next(name for name in CONDITIONS if name in arguments)
-        return (), arguments | {name: self.plan.perturb(self.s, arguments[name])}
-
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.plan is not None:
-            self._outputs.append(output[0] if isinstance(output, tuple) else output.sample)
+    sigmas: tuple[float, ...]  # the whole grid s_0 .. s_T, whichever part of it the call went through
+    steps: Mapping[int, Step]  # by index
+    x: Tensor  # state at the end, [B, ...]; x0 where the call ran to the end
+    images: Tensor | None  # [B, 3, H, W] in [0, 1]; None where nothing was decoded
 
 
 class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     """Flow-matching Euler steps, some of them stochastic, through a part of the grid; as `plan` says."""
 
-    plan: Plan
-    recorder: Recorder
-    check: Callable[[list[Any], Tensor], None]
+    plan: Plan | None  # None: calls of the transformer are not recorded
     steps: dict[int, Step]
-    timesteps: Tensor
     levels: tuple[float, ...]
+    timesteps: Tensor
 
     @classmethod
-    def of(
-        cls, scheduler: Any, recorder: Recorder, check: Callable[[list[Any], Tensor], None]
-    ) -> "RecordingScheduler":
+    def watching(cls, transformer: nn.Module, scheduler: Any, check: Check) -> "RecordingScheduler":
         """With the settings of a pipeline's own scheduler; of one that takes no Euler steps, with its shift.
 
         `check` is called with a step's outputs of the transformer and the velocity that was made of them.
@@ -145,29 +87,33 @@ class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         made: RecordingScheduler = cls.from_config(
             {"shift": config["flow_shift"]} if "flow_shift" in config else config
         )
-        made.plan, made.recorder, made.check, made.steps = Plan(), recorder, check, {}
+        made.plan, made._check, made._signature = None, check, inspect.signature(transformer.forward)
+        transformer.register_forward_pre_hook(made._before, with_kwargs=True)
+        transformer.register_forward_hook(made._after)
         return made
 
-    # Pipelines look which arguments it has.
+    # Pipelines inspect which arguments it has.
     @functools.wraps(FlowMatchEulerDiscreteScheduler.set_timesteps)
     def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
         """The whole grid in `sigmas`; in `timesteps`, the part that the plan goes through."""
+        assert self.plan is not None
         super().set_timesteps(*args, **kwargs)
         self.timesteps = self.timesteps[self.plan.start : self.plan.stop]
         self.levels = tuple(self.sigmas.tolist())
         self._step_index, self.steps = self.plan.start, {}
-        self.recorder.s = self.levels[self.plan.start]
+        self._calls, self._outputs = list[Arguments](), list[Any]()
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Without effect: the plan says where a call begins."""
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **unused: Any) -> tuple[Tensor]:
         """The next state, which is recorded."""
-        i, plan = self._step_index, self.plan
-        calls, outputs = self.recorder.taken()
+        i, plan, calls, outputs = self._step_index, self.plan, tuple(self._calls), self._outputs
+        assert plan is not None
+        self._calls, self._outputs = [], []
         # The first and the last step differ where guidance is truncated.
         if i in (plan.start, len(self.levels) - 2):
-            self.check(outputs, model_output)
+            self._check(outputs, model_output)
         if i in plan.noise:
             s, s_next, s_1 = (self.levels[n] for n in (i, i + 1, 1))
             drawn = transition(plan.kernel, plan.noise[i], sample, model_output, s, s_next, s_1)
@@ -175,8 +121,23 @@ class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
             self._step_index += 1
         else:
             x_next = super().step(model_output, timestep, sample, return_dict=False)[0]
-        self.steps[i] = Step(
-            x=sample, x_next=x_next, v=model_output, noise=plan.noise.get(i, 0.0), calls=calls
-        )
-        self.recorder.s = self.levels[i + 1]
+        noise = plan.noise.get(i, 0.0)
+        self.steps[i] = Step(x=sample, x_next=x_next, v=model_output, noise=noise, calls=calls)
         return (x_next,)
+
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Record a call; returns other arguments where the plan perturbs the condition."""
+        if self.plan is None:
+            return None
+        arguments = dict(self._signature.bind(*args, **kwargs).arguments)
+        arguments |= arguments.pop("kwargs", {})
+        self._calls.append(arguments)
+        if self.plan.perturb is None:
+            return None
+        name = next(name for name in CONDITIONS if name in arguments)
+        s = self.levels[self._step_index]
+        return (), arguments | {name: self.plan.perturb(s, arguments[name])}
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self.plan is not None:
+            self._outputs.append(output[0] if isinstance(output, tuple) else output.sample)

@@ -7,10 +7,8 @@ Shapes: B samples of a batch; K samples of a group.
 
 import math
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,19 +21,25 @@ from prefrm.flow.settings import Rollout, StochasticSteps
 from prefrm.flow.steps import condition_strength
 from prefrm.rewards.chain import group_keys
 
-__all__ = ["Batch", "Sampler", "Start", "Trained", "normal", "seed_of"]
+__all__ = ["Batch", "Sample", "Sampler", "Trained", "normal", "seed_of"]
 
-# What a seed is for.
+# Purposes of seeds.
 INITIAL, TRANSITION, CONDITION = range(3)
 NONE = StochasticSteps(rule="none")
 
 
-class Start(NamedTuple):
-    """Where a path or a tree begins: a prompt, its number in the iteration, and one of its initial noises."""
+class Sample(NamedTuple):
+    """A prompt, its number in the iteration, one of its initial noises, and a leaf of the tree from there."""
 
     prompt: str
     place: int
-    number: int
+    start: int
+    leaf: int = 0
+
+    @property
+    def node(self) -> tuple[int, ...]:
+        """The part of its seeds that is beside the run's seed and the iteration."""
+        return self.place, self.start, self.leaf
 
 
 class Trained(NamedTuple):
@@ -48,25 +52,13 @@ class Trained(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Samples that the same calls of the pipeline drew.
+    """Samples that the same calls of the pipeline drew."""
 
-    Attributes:
-        starts: of each sample, [B].
-        leaf: number of each sample among those of its start, [B].
-        step: the one stochastic step of samples that are compared at it; -1 of others.
-        final: recording of the call that ended in the images, a row for each sample.
-        trained: the stochastic steps, ascending.
-    """
-
-    starts: tuple[Start, ...]
-    leaf: tuple[int, ...]
-    step: int
-    final: Recording
-    trained: tuple[Trained, ...]
-
-    @property
-    def prompts(self) -> list[str]:
-        return [start.prompt for start in self.starts]
+    iteration: int
+    samples: tuple[Sample, ...]  # [B]
+    step: int = -1  # the one stochastic step of samples that are compared at it; -1 of others
+    final: Recording  # of the call that ended in the images, a row for each sample
+    trained: tuple[Trained, ...] = ()  # the stochastic steps, ascending
 
     @property
     def images(self) -> Tensor:
@@ -76,29 +68,32 @@ class Batch:
 
     def keys(self, rule: Rollout) -> list[tuple[int, ...]]:
         """The group of each sample."""
-        places, numbers = zip(*((start.place, start.number) for start in self.starts), strict=True)
-        return group_keys(rule.key, places, numbers, [self.step] * len(self.starts))
+        _, places, starts, _ = zip(*self.samples, strict=True)
+        return group_keys(rule.key, places, starts, [self.step] * len(self.samples))
 
 
+@dataclass(frozen=True)
 class Sampler:
-    """Draws the samples of groups.
+    """Draws the samples of groups."""
 
-    Args:
-        policy: which draws.
-        rule: how a group's samples come about.
-        group: K, samples of a prompt; with branches, the next multiple of a tree's leaves, and with the rule
-            "each", for each step.
-        batch: images in one call of the pipeline, at most, but for the leaves of one tree.
-        seed: of the run.
-    """
+    policy: Policy
+    rule: Rollout
+    # K, samples of a prompt; with branches, the next multiple of a tree's leaves, and with the rule "each",
+    # for each step.
+    group: int
+    batch: int  # images in one call of the pipeline, at most, but for the leaves of one tree
+    seed: int  # of the run
+    steps: int  # T
 
-    def __init__(self, policy: Policy, rule: Rollout, *, group: int, batch: int, seed: int) -> None:
-        self.policy, self.rule, self.seed = policy, rule, seed
-        self._leaves = math.prod(rule.branches)
-        self._starts = math.ceil(group / self._leaves)
-        self._capacity = max(1, batch // self._leaves)
+    @property
+    def _starts(self) -> int:
+        return math.ceil(self.group / math.prod(self.rule.branches))
 
-    def jobs(self, prompts: Sequence[tuple[int, str]]) -> Iterator[list[Start]]:
+    @property
+    def _capacity(self) -> int:
+        return max(1, self.batch // math.prod(self.rule.branches))
+
+    def jobs(self, prompts: Sequence[tuple[int, str]]) -> Iterator[list[Sample]]:
         """Starts of whole groups that fit into one call of the pipeline, or of one group.
 
         Args:
@@ -107,107 +102,85 @@ class Sampler:
         size = max(1, self._capacity // self._starts)
         for n in range(0, len(prompts), size):
             yield [
-                Start(text, place, number)
+                Sample(text, place, start)
                 for place, text in prompts[n : n + size]
-                for number in range(self._starts * self.rule.explore)
+                for start in range(self._starts * self.rule.explore)
             ]
 
-    def draw(self, starts: Sequence[Start], stochastic: Sequence[int], iteration: int) -> list[Batch]:
+    def draw(self, starts: Sequence[Sample], stochastic: Sequence[int], iteration: int) -> list[Batch]:
         """The samples of `starts`, with these stochastic steps."""
         batches: list[Batch] = []
         for n in range(0, len(starts), self._capacity):
             some = starts[n : n + self._capacity]
             if self.rule.stochastic.rule == "each":
-                trunk = self._drawn(some, [0] * len(some), iteration, Plan(stop=self.policy.steps - 1))
+                trunk = self._drawn(some, iteration, Plan(stop=self.steps - 1))
                 batches += [self._tree(some, (i,), iteration, trunk) for i in stochastic]
             else:
                 batches.append(self._tree(some, stochastic, iteration))
         return batches
 
-    def preview(self, starts: Sequence[Start], iteration: int) -> list[Batch]:
+    def preview(self, starts: Sequence[Sample], iteration: int) -> list[Batch]:
         """The same starts, cheaply: by the ODE in half the steps."""
-        cheap = copy(self)
-        cheap.rule = replace(self.rule, kernel="ode", stochastic=NONE, branches=(), branch_noise=())
-        steps = max(self.policy.steps // 2, 1)
-        return [
-            cheap._tree(starts[n : n + self._capacity], (), iteration, steps=steps)
-            for n in range(0, len(starts), self._capacity)
-        ]
+        rule = replace(self.rule, kernel="ode", stochastic=NONE, branches=(), branch_noise=())
+        return replace(self, rule=rule, steps=max(self.steps // 2, 1)).draw(starts, (), iteration)
 
     def _tree(
         self,
-        starts: Sequence[Start],
+        samples: Sequence[Sample],
         stochastic: Sequence[int],
         iteration: int,
         trunk: Recording | None = None,
-        steps: int | None = None,
     ) -> Batch:
-        """Branch at the first of the stochastic steps; a trunk may be recorded already."""
-        rule, total = self.rule, steps or self.policy.steps
-        branches = rule.branches[: len(stochastic)]
-        ends = [0, *stochastic[: len(branches)], total]
-        starts, leaf = list(starts), [0] * len(starts)
-        x: Tensor | None = None
+        """Branch at the first of the stochastic steps; the ODE up to there may be recorded already."""
+        rule, branches = self.rule, self.rule.branches[: len(stochastic)]
+        levels = rule.branch_noise or (rule.noise,) * len(branches)
         drawn: list[Recording] = []
-        for depth, (begin, end) in enumerate(pairwise(ends)):
-            noise: dict[int, float] = {}
-            if depth:
-                k = branches[depth - 1]
-                leaf = [n * k + child for n in leaf for child in range(k)]
-                starts = [start for start in starts for _ in range(k)]
-                x = None if x is None else x.repeat_interleave(k, 0)
-                noise[begin] = rule.branch_noise[depth - 1] if rule.branch_noise else rule.noise
-            if end == total:
+        x: Tensor | None = None
+        begin, noise = 0, dict[int, float]()
+        for depth, end in enumerate((*stochastic[: len(branches)], self.steps)):
+            if end == self.steps:
                 noise |= dict.fromkeys(stochastic[len(branches) :], rule.noise)
-            if trunk is not None and not depth:
+            if trunk is not None and depth == 0:
                 x = trunk.steps[end].x
             elif begin < end:
                 plan = Plan(kernel=rule.kernel, noise=noise, start=begin, stop=end)
-                drawn.append(self._drawn(starts, leaf, iteration, plan, x, steps))
+                drawn.append(self._drawn(samples, iteration, plan, x))
                 x = drawn[-1].x
+            if depth < len(branches):
+                k = branches[depth]
+                samples = [s._replace(leaf=s.leaf * k + child) for s in samples for child in range(k)]
+                x = None if x is None else x.repeat_interleave(k, 0)
+                begin, noise = end, {end: levels[depth]}
+        count = len(samples)
         trained = [
-            Trained(one, i, [n * len(one.x) // len(starts) for n in range(len(starts))])
+            Trained(one, i, [n * len(one.x) // count for n in range(count)])
             for one in drawn
             for i, step in one.steps.items()
             if step.noise
         ]
         single = rule.stochastic.rule in ("each", "shared")
+        step = stochastic[0] if single and stochastic else -1
         return Batch(
-            starts=tuple(starts),
-            leaf=tuple(leaf),
-            step=stochastic[0] if single and stochastic else -1,
-            final=drawn[-1],
-            trained=tuple(trained),
+            iteration=iteration, samples=tuple(samples), step=step, final=drawn[-1], trained=tuple(trained)
         )
 
     def _drawn(
-        self,
-        starts: Sequence[Start],
-        leaf: Sequence[int],
-        iteration: int,
-        plan: Plan,
-        x: Tensor | None = None,
-        steps: int | None = None,
+        self, samples: Sequence[Sample], iteration: int, plan: Plan, x: Tensor | None = None
     ) -> Recording:
-        base = (self.seed, iteration)
-        nodes = [(*base, start.place, start.number, n) for start, n in zip(starts, leaf, strict=True)]
-        numbers = [0 if self.rule.same_noise else start.number for start in starts]
-        seeds = [
-            seed_of(*base, start.place, number, INITIAL)
-            for start, number in zip(starts, numbers, strict=True)
-        ]
+        base, rule = (self.seed, iteration), self.rule
+        starts = [(sample.place, 0 if rule.same_noise else sample.start) for sample in samples]
+        nodes = [(*base, *sample.node) for sample in samples]
         plan = replace(plan, draw=lambda i, like: normal([(*node, TRANSITION, i) for node in nodes], like))
-        if self.rule.condition_noise:
-            plan = replace(
-                plan, perturb=partial(_perturbed, self.rule, [(*node, CONDITION) for node in nodes])
-            )
+        if rule.condition_noise:
+            seeds = [(*node, CONDITION) for node in nodes]
+            plan = replace(plan, perturb=partial(_perturbed, rule, seeds))
         return self.policy.draw(
-            [start.prompt for start in starts],
-            seeds=seeds,
+            [sample.prompt for sample in samples],
+            seeds=[seed_of(*base, *start, INITIAL) for start in starts],
             plan=plan,
             latents=x if plan.start else None,
-            steps=steps,
-            decode=plan.stop in (None, steps or self.policy.steps),
+            steps=self.steps,
+            decode=plan.stop in (None, self.steps),
         )
 
 
@@ -217,11 +190,9 @@ def seed_of(*parts: int) -> int:
 
 
 def normal(seeds: Sequence[Sequence[int]], like: Tensor) -> Tensor:
-    """Standard normal numbers in the shape [B, ...] of `like`, each row from a seed of its own; float32."""
-    rows = [
-        torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(seed_of(*seed))) for seed in seeds
-    ]
-    return torch.stack(rows).to(like.device)
+    """Standard normal numbers in the shape [B, ...] of `like`, each row from its own seed; float32."""
+    generators = [torch.Generator().manual_seed(seed_of(*seed)) for seed in seeds]
+    return torch.stack([torch.randn(like.shape[1:], generator=one) for one in generators]).to(like.device)
 
 
 def _perturbed(rule: Rollout, seeds: Sequence[Sequence[int]], s: float, value: Any) -> Any:

@@ -1,12 +1,14 @@
 """One training run of a flow policy, from its settings to an adapter and a report.
 
 output/lora/         the adapter in diffusers' format: `pipe.load_lora_weights(output / "lora")`
-output/checkpoints/  what `resume` continues from; removed once the run is over
+output/checkpoints/  from which `resume` continues; removed once the run is over
 and the files of `prefrm.flow.report`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -23,13 +25,18 @@ from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
 from prefrm.flow.checkpoints import load_checkpoint, save_checkpoint
 from prefrm.flow.config import ORACLE, FlowConfig, PromptsConfig, RewardConfig
+from prefrm.flow.features import features, vision_features
+from prefrm.flow.losses import Losses
 from prefrm.flow.pipelines import LORA_TARGETS, Policy, load_pipeline
-from prefrm.flow.report import Evaluation, Metrics, write_report
+from prefrm.flow.report import Evaluation, summary, write_report
 from prefrm.flow.rollout import Sampler
-from prefrm.flow.scoring import Pointwise, Reward, Scoring, WinRates, features, vision_features
-from prefrm.flow.trainer import Trainer
+from prefrm.flow.scoring import Scoring
+from prefrm.flow.settings import Rollout
+from prefrm.flow.trainer import AVERAGE, Trainer
+from prefrm.jsonlines import JsonLines
 from prefrm.progress import track
 from prefrm.resources import Resources
+from prefrm.rewards.samples import Pointwise, Reward, WinRates
 from prefrm.winmatrix import Scorer
 
 __all__ = ["OpenGradient", "OpenScorer", "run"]
@@ -38,7 +45,7 @@ OpenScorer = Callable[[str], AbstractContextManager[Scorer]]
 OpenGradient = Callable[[str], DifferentiableScorer]
 
 WORLDS = "prefrm.worlds"
-# How long processes wait for the first one, which alone evaluates.
+# Timeout of collectives: the other processes wait for the first one, which alone evaluates.
 TIMEOUT = timedelta(hours=24)
 
 
@@ -61,8 +68,13 @@ def run(
         ConfigError: a setting is wrong, the pipeline is not a flow policy, or the training diverged.
         BundleError, ScoringError: of a scorer.
     """
-    checkpoints = Checkpoints(config.output / "checkpoints", keep=1)
-    _check_output(config.output, checkpoints, resume)
+    checkpoints, facts = Checkpoints(config.output / "checkpoints", keep=1), dict[str, Any]()
+    if (config.output / "report.json").exists():
+        raise ConfigError(f"{config.output} holds a finished run; choose another output, or delete it")
+    if not resume:
+        checkpoints.require_none()
+    require_writable_folder(config.output, "output")
+    config.output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack, Resources() as resources:
         accelerator = _accelerator(config)
         world, train, held_out = _prompts(config.prompts, config.seed)
@@ -72,32 +84,31 @@ def run(
         done = 0 if path is None else load_checkpoint(path, trainer, to_mapping(config))
         evaluation, wanted = None, config.evaluation
         if wanted is not None and accelerator.is_main_process:
-            rewards |= _opened(config.held_out, world, open_scorer, stack)
-            rewards |= {} if world is None else {ORACLE: Pointwise(world.oracle)}
+            oracle: dict[str, Reward] = {} if world is None else {ORACLE: Pointwise(world.oracle)}
             evaluation = Evaluation(
-                trainer.policy,
-                held_out[: wanted.prompts],
-                images=wanted.images,
-                steps=wanted.steps or config.policy.steps,
-                batch=config.rollout.batch,
-                seed=config.seed,
-                rewards=rewards,
+                sampler=replace(
+                    trainer.sampler,
+                    rule=Rollout(),
+                    group=wanted.images,
+                    steps=wanted.steps or config.policy.steps,
+                ),
+                prompts=held_out[: wanted.prompts],
+                rewards={**rewards, **_opened(config.held_out, world, open_scorer, stack), **oracle},
                 folder=config.output / "samples",
             )
-        metrics = _train(config, trainer, train, evaluation, checkpoints, done)
-        if not accelerator.is_main_process:
-            return {}
-        with trainer.averaged():
-            trainer.policy.save_lora(config.output / "lora")
-        facts = {
-            "method": config.method,
-            "seed": config.seed,
-            **metrics.summary(),
-            "seconds": {"total": resources.total_seconds},
-            "peak_rss_mb": resources.peak_rss_mb,
-        }
-        write_report(config.output, facts, metrics)
-        checkpoints.remove()
+        lines = _train(config, trainer, train, evaluation, checkpoints, done)
+        if accelerator.is_main_process:
+            trainer.policy.save_lora(config.output / "lora", trainer.kept)
+            facts = {
+                "method": config.method,
+                "seed": config.seed,
+                **summary(lines),
+                "seconds": {"total": resources.total_seconds},
+                "peak_rss_mb": resources.peak_rss_mb,
+            }
+            write_report(config.output, facts, lines)
+            checkpoints.remove()
+        accelerator.wait_for_everyone()
         accelerator.end_training()
     return facts
 
@@ -109,21 +120,28 @@ def _train(
     evaluation: Evaluation | None,
     checkpoints: Checkpoints,
     done: int,
-) -> Metrics:
-    """The iterations that are left, on every process; the first one writes files."""
+) -> list[dict[str, float]]:
+    """The iterations that are left, on every process; returns the lines of metrics of all.
+
+    The first process writes files.
+    """
     accelerator, total = trainer.accelerator, config.optim.iterations
     first, every = accelerator.is_main_process, config.evaluation.every if config.evaluation else total
-    metrics = Metrics(config.output / "metrics.jsonl" if first else None, done)
+    metrics = JsonLines(config.output / "metrics.jsonl" if first else None, key="iteration", done=done)
+
+    def record(iteration: int, logs: Mapping[str, float]) -> None:
+        finite = {name: value for name, value in logs.items() if math.isfinite(value)}
+        metrics.add({"iteration": iteration, **finite})
+
     if evaluation is not None and not done:
-        metrics.add(0, evaluation.before())
+        record(0, evaluation.before())
     with track("flow", total, done) as tracker:
         for n in range(done, total):
             logs = trainer.iteration(n, _of_iteration(prompts, config.rollout.prompts, config.seed, n))
             last = n + 1 == total
             if evaluation is not None and (last or (n + 1) % every == 0):
-                with trainer.averaged():
-                    logs |= evaluation.now(n + 1)
-            metrics.add(n + 1, logs)
+                logs |= evaluation.now(n + 1, trainer.kept)
+            record(n + 1, logs)
             if first and (last or (n + 1) % config.checkpoint_every == 0):
                 with checkpoints.writing(n + 1) as folder:
                     save_checkpoint(folder, trainer, n + 1, to_mapping(config))
@@ -131,7 +149,7 @@ def _train(
             accelerator.wait_for_everyone()
             shown = {name.split("/")[1]: v for name, v in logs.items() if name.startswith("reward/")}
             tracker(n + 1, ", ".join(f"{k} {v:.4f}" for k, v in (shown | {"loss": logs["loss"]}).items()))
-    return metrics
+    return metrics.lines
 
 
 def _accelerator(config: FlowConfig) -> Accelerator:
@@ -146,7 +164,7 @@ def _accelerator(config: FlowConfig) -> Accelerator:
         if config.report_to:
             accelerator.init_trackers("prefrm-flow")
     except (ValueError, ImportError) as error:
-        raise ConfigError(f"optim.precision or report_to cannot be had: {error}") from error
+        raise ConfigError(f"optim.precision or report_to is not available here: {error}") from error
     if config.rollout.prompts % accelerator.num_processes:
         raise ConfigError(
             f"rollout.prompts {config.rollout.prompts} must be a multiple of the {accelerator.num_processes} "
@@ -163,11 +181,12 @@ def _trainer(
     stack: ExitStack,
     open_gradient: OpenGradient | None,
 ) -> Trainer:
-    method, settings, device = config.row(), config.policy, accelerator.device
+    method, settings, size = config.row(), config.policy, config.rollout
     pipe = load_pipeline(settings.model, getattr(torch, settings.dtype), settings.options)
-    pipe.to(device)
+    pipe.to(accelerator.device)
     # Every process draws the same adapter.
     torch.manual_seed(config.seed)
+    adapters = {"old": method.needs_old, AVERAGE: config.optim.ema is not None}
     policy = Policy(
         pipe,
         steps=settings.steps,
@@ -176,7 +195,7 @@ def _trainer(
         rank=settings.rank,
         alpha=settings.alpha,
         targets=settings.targets or LORA_TARGETS,
-        adapters=("old",) if method.needs_old else (),
+        adapters=[name for name, needed in adapters.items() if needed],
     )
     policy.probe(prompt)
     if config.optim.gradient_checkpointing:
@@ -187,18 +206,20 @@ def _trainer(
     if method.objective.kind == "gradient":
         assert config.judge is not None and open_gradient is not None
         differentiable = open_gradient(config.judge)
-    size = config.rollout
     return Trainer(
-        policy,
-        method,
-        accelerator,
-        Sampler(policy, method.rollout, group=size.group, batch=size.batch, seed=config.seed),
-        scoring,
-        {name: reward.weight for name, reward in config.all_rewards().items()},
-        config.optim,
-        seed=config.seed,
-        differentiable=differentiable,
-        encode=features if config.features is None else vision_features(config.features, device),
+        losses=Losses(
+            policy=policy,
+            method=method,
+            batch=config.optim.batch,
+            seed=config.seed,
+            encode=vision_features(config.features, accelerator.device) if config.features else features,
+            differentiable=differentiable,
+        ),
+        accelerator=accelerator,
+        sampler=Sampler(policy, method.rollout, size.group, size.batch, config.seed, policy.steps),
+        scoring=scoring,
+        weights={name: reward.weight for name, reward in config.all_rewards().items()},
+        settings=config.optim,
     )
 
 
@@ -212,7 +233,7 @@ def _opened(
         elif world is not None:
             made[name] = Pointwise(world.oracle)
         else:
-            raise ConfigError(f"rewards.{name}: the scorer {ORACLE!r} is a world's; set prompts.world")
+            raise ConfigError(f"rewards.{name}: the scorer {ORACLE!r} needs a world; set prompts.world")
     return made
 
 
@@ -242,15 +263,3 @@ def _of_iteration(prompts: Sequence[str], count: int, seed: int, n: int) -> list
     turns = [divmod(place, len(prompts)) for place in range(n * count, (n + 1) * count)]
     orders = {turn: np.random.default_rng([seed, turn]).permutation(len(prompts)) for turn, _ in turns}
     return [prompts[orders[turn][place]] for turn, place in turns]
-
-
-def _check_output(output: Path, checkpoints: Checkpoints, resume: bool) -> None:
-    if (output / "report.json").exists():
-        raise ConfigError(f"{output} holds a finished run; choose another output, or delete it")
-    if checkpoints.found() and not resume:
-        raise ConfigError(
-            f"{checkpoints.folder} holds checkpoints of an unfinished run; continue it with --resume, or "
-            "delete the folder to start over"
-        )
-    require_writable_folder(output, "output")
-    output.mkdir(parents=True, exist_ok=True)

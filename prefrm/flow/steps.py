@@ -18,9 +18,8 @@ def stochastic_steps(
 ) -> tuple[int, ...]:
     """The stochastic steps of an iteration, ascending, each in 0 .. T-2 for T = `total` >= 2.
 
-    The last step is never one of them: its s' is 0, where kernels have no noise. With the rule "each" these
-        are the
-    steps that get a rollout of their own. "random" and "shared" draw from `rng`, seeded by run and iteration.
+    The last step is never one of them: its s' is 0, where kernels have no noise. With the rule "each" each
+    of these gets a rollout. "random" and "shared" draw from `rng`, seeded by run and iteration.
     """
     first = min(rule.first, total - 2)
     room = total - 1 - first

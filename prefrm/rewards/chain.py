@@ -17,7 +17,17 @@ from prefrm.errors import ConfigError, DataError
 from prefrm.rewards.advantages import AdvantageRule, centered, moments
 from prefrm.rewards.numbers import Doubles, Numbers, doubles
 
-__all__ = ["AdvantageChain", "GroupKey", "diversity", "group_keys", "intrinsic_rewards", "majority", "select"]
+__all__ = [
+    "AdvantageChain",
+    "GroupKey",
+    "diversity",
+    "extremes",
+    "group_keys",
+    "intrinsic_rewards",
+    "majority",
+    "members",
+    "select",
+]
 
 GroupKey = Literal["prompt", "prompt_step", "prompt_seed_step"]
 Places = npt.NDArray[np.intp]
@@ -90,7 +100,7 @@ class AdvantageChain:
             ConfigError: weights name no reward, or rows of `objective_weights` do not fit the rewards.
             DataError: a reward is infinite, has another length than `keys`, or is no win rate with `signed`.
         """
-        places = _members(keys)
+        places = _padded(keys)
         named = {name: self._read(name, values, len(keys)) for name, values in rewards.items()}
         scale = {name: 1.0 for name in named} | dict(weights or {})
         if not named or scale.keys() != named.keys():
@@ -181,12 +191,29 @@ def select(rewards: Numbers, keys: Sequence[Hashable], *, best: int, worst: int)
     """
     r_N = doubles(rewards)
     kept: list[int] = []
-    for row in _members(keys):
-        known = [n for n in row if n >= 0 and not np.isnan(r_N[n])]
+    for row in members(keys):
+        known = [n for n in row if not np.isnan(r_N[n])]
         ranked = sorted(known, key=lambda n: -r_N[n])
         whole = not (best or worst) or len(ranked) <= best + worst
         kept += ranked if whole else ranked[:best] + ranked[len(ranked) - worst :]
-    return sorted(int(n) for n in kept)
+    return sorted(kept)
+
+
+def extremes(
+    rewards: Mapping[str, Numbers],
+    keys: Sequence[Hashable],
+    *,
+    weights: Mapping[str, float],
+    best: float,
+    worst: float,
+) -> list[int]:
+    """As `select`, by the weighted sum of the rewards, with shares of the mean size of a group.
+
+    Rewards without a weight count 1.
+    """
+    total = np.sum([weights.get(name, 1.0) * doubles(r) for name, r in rewards.items()], axis=0)
+    size = len(keys) / max(len(set(keys)), 1)
+    return select(total, keys, best=round(best * size), worst=round(worst * size))
 
 
 def majority(r_MGK: Doubles, weights: Sequence[float]) -> Doubles:
@@ -211,11 +238,10 @@ def diversity(features: Numbers, keys: Sequence[Hashable]) -> Doubles:
     f_ND = doubles(features)
     unit = f_ND / np.maximum(np.linalg.norm(f_ND, axis=1, keepdims=True), 1e-12)
     distance = np.zeros(len(f_ND))
-    for row in _members(keys):
-        members = row[row >= 0]
-        gaps = 1 - unit[members] @ unit[members].T
+    for row in members(keys):
+        gaps = 1 - unit[row] @ unit[row].T
         np.fill_diagonal(gaps, 0.0)
-        distance[members] = gaps.sum(axis=1) / max(len(members) - 1, 1)
+        distance[row] = gaps.sum(axis=1) / max(len(row) - 1, 1)
     return distance
 
 
@@ -226,13 +252,19 @@ def intrinsic_rewards(scores: Numbers, levels: Numbers) -> Doubles:
     return np.asarray((z * (s_T * (1 - s_T))).mean(axis=1))
 
 
-def _members(keys: Sequence[Hashable]) -> Places:
-    """[G, K]: places of each group's samples, in order of first appearance, padded with -1."""
+def members(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Places of the samples of each group, in order of first appearance."""
     rows: dict[Hashable, list[int]] = {}
     for place, key in enumerate(keys):
         rows.setdefault(key, []).append(place)
-    places = np.full((len(rows), max(map(len, rows.values()), default=0)), -1, dtype=np.intp)
-    for g, row in enumerate(rows.values()):
+    return list(rows.values())
+
+
+def _padded(keys: Sequence[Hashable]) -> Places:
+    """[G, K]: places of each group's samples, padded with -1."""
+    rows = members(keys)
+    places = np.full((len(rows), max(map(len, rows), default=0)), -1, dtype=np.intp)
+    for g, row in enumerate(rows):
         places[g, : len(row)] = row
     return places
 

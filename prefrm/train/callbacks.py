@@ -1,13 +1,12 @@
 """Callbacks of the training loop: progress and the metrics file."""
 
-import json
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from prefrm.jsonlines import JsonLines
 from prefrm.progress import Tracker
 
 __all__ = ["VALIDATION", "MetricsFile", "ReportProgress", "StepLogs"]
@@ -57,25 +56,15 @@ class MetricsFile(StepLogs):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file: JsonLines | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Truncate the file after the step that the run continues from."""
-        if not state.is_world_process_zero:
-            return
-        before = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        # Step n is line n; one that was cut short by a kill is never of a step that a checkpoint knows.
-        kept = "".join(f"{line}\n" for line in before[: state.global_step])
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(kept, encoding="utf-8")
-        partial.replace(self._path)
+        if state.is_world_process_zero:
+            self._file = JsonLines(self._path, key="step", done=state.global_step)
 
     def on_step_log(self, state: TrainerState, control: TrainerControl, logs: dict[str, float]) -> None:
-        if not state.is_world_process_zero:
-            return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": state.global_step, **logs}, allow_nan=False) + "\n")
-            if control.should_save:
-                file.flush()
-                os.fsync(file.fileno())
+        if self._file is not None:
+            self._file.add({"step": state.global_step, **logs}, sync=control.should_save)

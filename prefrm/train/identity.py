@@ -1,7 +1,7 @@
 """The identity of a run: everything that decides its result, so that the same run alone continues it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from prefrm.config import to_mapping
+from prefrm.config import flatten, to_mapping
 from prefrm.errors import ConfigError
 from prefrm.judge.backbones import BaseModel, hash_base_files
 from prefrm.media import digest
@@ -112,17 +112,9 @@ def _shown(value: Any) -> str:
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
     left_out = tuple(f"{name}." for name in (*OF_NO_MATTER, *FACTORS))
-    flat = _flat(to_mapping(config))
-    settings = {key: value for key, value in flat if not f"{key}.".startswith(left_out)}
+    flat = flatten(to_mapping(config))
+    settings = {key: value for key, value in flat.items() if not f"{key}.".startswith(left_out)}
     settings["data.mix"] = [
         {key: value for key, value in one.items() if key != "path"} for one in settings["data.mix"]
     ]
     return settings | {" x ".join(FACTORS): config.optim.batch_size * config.optim.accumulation}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

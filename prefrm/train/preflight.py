@@ -16,14 +16,10 @@ __all__ = ["check_output", "check_sharding", "find_checkpoint", "sweep_output"]
 def check_output(output: Path, checkpoints: Checkpoints, *, resume: bool) -> None:
     """Make the output folder. Raises `ConfigError` if it cannot be one, or holds a run that would be lost."""
     bundle = output / "bundle"
-    unfinished = checkpoints.found()
-    if bundle.exists() and not (resume and unfinished):
+    if bundle.exists() and not (resume and checkpoints.found()):
         raise ConfigError(f"{bundle} exists already; choose another output, or delete it to train again")
-    if unfinished and not resume:
-        raise ConfigError(
-            f"{checkpoints.folder} holds the checkpoints of an unfinished run, such as {unfinished[0].name}; "
-            "continue it with --resume, or delete the folder to start over"
-        )
+    if not resume:
+        checkpoints.require_none()
     require_writable_folder(output, "output")
     output.mkdir(parents=True, exist_ok=True)
 

@@ -4,7 +4,18 @@ from typing import Literal
 
 import pytest
 
-from prefrm.config import from_mapping, load_config, to_mapping
+from prefrm.config import (
+    Bounded,
+    Count,
+    NonNegative,
+    Positive,
+    Share,
+    check_bounds,
+    flatten,
+    from_mapping,
+    load_config,
+    to_mapping,
+)
 from prefrm.errors import ConfigError
 
 
@@ -116,3 +127,54 @@ def test_bad_files(tmp_path: Path) -> None:
 def test_round_trip() -> None:
     config = Config(name="x", tags=("p",), optim=Optim(lr=2.0))
     assert from_mapping(Config, to_mapping(config)) == config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound(Bounded):
+    rate: Positive = 1.0
+    count: Count = 1
+    share: Share | None = None
+    margin: float = -1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Even(Bounded):
+    weight: NonNegative = 0.0
+    count: Count = 2
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        if self.count % 2:
+            raise ConfigError(f"count must be even; received {self.count}")
+
+
+def test_numbers_are_held_within_the_bounds_of_their_annotations() -> None:
+    Bound(rate=1e-300, count=10**9, share=0.0, margin=-(10.0**300))
+    Bound(share=1.0)
+    for settings, message in (
+        ({"rate": 0.0}, "rate must be positive and finite; received 0.0"),
+        ({"rate": float("inf")}, "rate must be positive and finite"),
+        ({"rate": float("nan")}, "rate must be positive and finite"),
+        ({"count": 0}, "count must be at least 1; received 0"),
+        ({"share": 1.01}, r"share must be in \[0, 1\]; received 1.01"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Bound(**settings)
+    with pytest.raises(ConfigError, match="optim: rate must be"):
+        from_mapping(Outer, {"optim": {"rate": -1}})
+
+
+def test_a_class_may_check_more_than_its_bounds() -> None:
+    with pytest.raises(ConfigError, match="weight must be at least 0"):
+        Even(weight=-0.1)
+    with pytest.raises(ConfigError, match="count must be even"):
+        Even(count=3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outer:
+    optim: Bound
+
+
+def test_sections_are_flattened_to_dotted_keys() -> None:
+    assert flatten({"a": {"b": {"c": 1}, "d": [2]}, "e": None}) == {"a.b.c": 1, "a.d": [2], "e": None}

@@ -25,7 +25,7 @@ def load(folder: str | Path | None = None, **options: Any) -> Any:
         options: keywords of diffusers' `from_pretrained`.
 
     Raises:
-        ConfigError: there is no pipeline in the folder.
+        ConfigError: the folder has no pipeline.
         MissingExtraError: diffusers or torch is not installed.
     """
     folder = Path(folder or CHECKPOINT)

@@ -267,5 +267,9 @@ def save(pipe: ShapesFlowPipeline, folder: Path) -> None:
 def load_folder(folder: Path, **options: Any) -> ShapesFlowPipeline:
     """The pipeline of a folder, without a progress bar; `options` are those of `from_pretrained`."""
     pipe: ShapesFlowPipeline = ShapesFlowPipeline.from_pretrained(folder, **options)
+    for part in (pipe.transformer, pipe.text_encoder, pipe.vae):
+        for tensor in (*part.parameters(), *part.buffers()):
+            # In a mapped file tensors are not aligned, and kernels of the CPU then round differently.
+            tensor.data = tensor.data.clone()
     pipe.set_progress_bar_config(disable=True)
     return pipe

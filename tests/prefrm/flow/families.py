@@ -5,6 +5,7 @@ The prompts' embeddings are random and depend on the prompt alone; everything el
 
 import zlib
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import diffusers
@@ -40,6 +41,16 @@ def vae(channels: int) -> diffusers.AutoencoderTiny:
     )
 
 
+def built(
+    pipeline: type[Any], transformer: Any, scheduler: Any, encode: Callable[..., Any], vae: Any = None
+) -> Any:
+    """A pipeline without tokenizers and text encoders, which encodes prompts by `encode`."""
+    absent = [name for name in signature(pipeline).parameters if name.startswith(("text_enc", "tokenizer"))]
+    pipe = pipeline(transformer=transformer, scheduler=scheduler, vae=vae, **dict.fromkeys(absent))
+    pipe.encode_prompt = encode
+    return pipe
+
+
 def euler(**settings: Any) -> diffusers.FlowMatchEulerDiscreteScheduler:
     return diffusers.FlowMatchEulerDiscreteScheduler(**settings)
 
@@ -58,26 +69,16 @@ def stable_diffusion_3() -> Any:
         pooled_projection_dim=WIDTH,
         pos_embed_max_size=4,
     )
-    pipe = diffusers.StableDiffusion3Pipeline(
-        transformer=transformer,
-        scheduler=euler(shift=3.0),
-        vae=vae(3),
-        **dict.fromkeys(
-            ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
-        ),
-    )
 
     def encode(prompt: Any, *args: Any, num_images_per_prompt: int = 1, **kwargs: Any) -> Any:
-        token, pooled = ((TOKENS, WIDTH), (WIDTH,))
         without = kwargs.get("negative_prompt") or ["" for _ in prompt]
         return tuple(
             embedded(texts, num_images_per_prompt, *shape).to(transformer.dtype)
-            for shape in (token, pooled)
+            for shape in ((TOKENS, WIDTH), (WIDTH,))
             for texts in (prompt, without)
         )
 
-    pipe.encode_prompt = encode
-    return pipe
+    return built(diffusers.StableDiffusion3Pipeline, transformer, euler(shift=3.0), encode, vae(3))
 
 
 def flux() -> Any:
@@ -92,22 +93,22 @@ def flux() -> Any:
         axes_dims_rope=(2, 2, 4),
         guidance_embeds=True,
     )
-    pipe = diffusers.FluxPipeline(
-        transformer=transformer,
-        scheduler=euler(use_dynamic_shifting=True),
-        vae=None,
-        **dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")),
-    )
 
     def encode(prompt: Any, *args: Any, num_images_per_prompt: int = 1, **kwargs: Any) -> Any:
-        return (
-            embedded(prompt, num_images_per_prompt, TOKENS, WIDTH),
-            embedded(prompt, num_images_per_prompt, WIDTH),
-            torch.zeros(TOKENS, 3),
-        )
+        tokens = embedded(prompt, num_images_per_prompt, TOKENS, WIDTH)
+        return tokens, embedded(prompt, num_images_per_prompt, WIDTH), torch.zeros(TOKENS, 3)
 
-    pipe.encode_prompt = encode
-    return pipe
+    return built(diffusers.FluxPipeline, transformer, euler(use_dynamic_shifting=True), encode)
+
+
+def masked(prompt: Any, guided: bool, *args: Any, num_images_per_prompt: int = 1, **kwargs: Any) -> Any:
+    """As Sana and Lumina 2 encode: embeddings and masks of the prompts and of none."""
+    without = ["" for _ in prompt] if guided else prompt
+    made: list[Tensor] = []
+    for texts in (prompt, without):
+        tokens = embedded(texts, num_images_per_prompt, TOKENS, WIDTH)
+        made += [tokens, torch.ones(tokens.shape[:2], dtype=torch.bool)]
+    return tuple(made)
 
 
 def sana() -> Any:
@@ -123,27 +124,10 @@ def sana() -> Any:
         caption_channels=WIDTH,
         sample_size=2,
     )
-    pipe = diffusers.SanaPipeline(
-        transformer=transformer,
-        scheduler=diffusers.DPMSolverMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-        ),
-        vae=None,
-        text_encoder=None,
-        tokenizer=None,
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
-    pipe.encode_prompt = masked
-    return pipe
-
-
-def masked(prompt: Any, guided: bool, *args: Any, num_images_per_prompt: int = 1, **kwargs: Any) -> Any:
-    """As Sana and Lumina 2 encode: embeddings and masks of the prompts and of none."""
-    without = ["" for _ in prompt] if guided else prompt
-    made: list[Tensor] = []
-    for texts in (prompt, without):
-        tokens = embedded(texts, num_images_per_prompt, TOKENS, WIDTH)
-        made += [tokens, torch.ones(tokens.shape[:2], dtype=torch.bool)]
-    return tuple(made)
+    return built(diffusers.SanaPipeline, transformer, scheduler, masked)
 
 
 def lumina2() -> Any:
@@ -160,11 +144,7 @@ def lumina2() -> Any:
         axes_lens=(32, 16, 16),
         cap_feat_dim=WIDTH,
     )
-    pipe = diffusers.Lumina2Pipeline(
-        transformer=transformer, scheduler=euler(), vae=None, text_encoder=None, tokenizer=None
-    )
-    pipe.encode_prompt = masked
-    return pipe
+    return built(diffusers.Lumina2Pipeline, transformer, euler(), masked)
 
 
 def z_image() -> Any:
@@ -179,17 +159,13 @@ def z_image() -> Any:
         axes_dims=[4, 2, 2],
         axes_lens=[64, 16, 16],
     )
-    pipe = diffusers.ZImagePipeline(
-        transformer=transformer, scheduler=euler(shift=3.0), vae=None, text_encoder=None, tokenizer=None
-    )
 
     def encode(prompt: Any, *args: Any, do_classifier_free_guidance: bool = True, **kwargs: Any) -> Any:
         given = [embedding(text, TOKENS, WIDTH) for text in prompt]
         without = [embedding("", TOKENS, WIDTH) for _ in prompt] if do_classifier_free_guidance else []
         return given, without
 
-    pipe.encode_prompt = encode
-    return pipe
+    return built(diffusers.ZImagePipeline, transformer, euler(shift=3.0), encode)
 
 
 def qwen_image() -> Any:
@@ -202,30 +178,15 @@ def qwen_image() -> Any:
         joint_attention_dim=WIDTH,
         axes_dims_rope=(2, 2, 4),
     )
-    pipe = diffusers.QwenImagePipeline(
-        transformer=transformer,
-        scheduler=euler(use_dynamic_shifting=True),
-        vae=None,
-        text_encoder=None,
-        tokenizer=None,
-    )
 
     def encode(prompt: Any, *args: Any, num_images_per_prompt: int = 1, **kwargs: Any) -> Any:
         tokens = embedded(prompt, num_images_per_prompt, TOKENS, WIDTH)
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.long)
 
-    pipe.encode_prompt = encode
-    return pipe
+    return built(diffusers.QwenImagePipeline, transformer, euler(use_dynamic_shifting=True), encode)
 
 
-FAMILIES: Sequence[Callable[[], Any]] = (
-    stable_diffusion_3,
-    flux,
-    sana,
-    lumina2,
-    z_image,
-    qwen_image,
-)
+FAMILIES: Sequence[Callable[[], Any]] = (stable_diffusion_3, flux, sana, lumina2, z_image, qwen_image)
 
 
 def make(family: Callable[[], Any], dtype: torch.dtype = torch.float32) -> Any:

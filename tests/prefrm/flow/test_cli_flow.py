@@ -60,8 +60,7 @@ def test_a_mistake_is_one_line(
     config.write_text(yaml.safe_dump(settings(tmp_path)))
     filled = [one.format(folder=tmp_path, config=config) for one in arguments]
     assert run(["flow", *filled]) == 2
-    # Whatever a library has to say about its progress comes before.
-    line = capsys.readouterr().err.strip().splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("prefrm: ") and message in line
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prefrm.flow.pipelines import Policy
-from prefrm.flow.rollout import Batch, Sampler, Start
+from prefrm.flow.rollout import Batch, Sample, Sampler
 from prefrm.flow.settings import Rollout, StochasticSteps
 from tests.prefrm.flow.families import make, stable_diffusion_3
 
@@ -31,16 +31,16 @@ def drawn(
     batch: int = 8,
     stochastic: tuple[int, ...] = (),
 ) -> list[Batch]:
-    sampler = Sampler(policy, rule, group=group, batch=batch, seed=3)
+    sampler = Sampler(policy, rule, group, batch, seed=3, steps=STEPS)
     return [one for starts in sampler.jobs(prompts) for one in sampler.draw(starts, stochastic, 5)]
 
 
 def x0_of(batches: list[Batch]) -> dict[tuple[int, int, int, int], Any]:
     """By prompt, start, leaf and step."""
     return {
-        (start.place, start.number, leaf, batch.step): x
+        (sample.place, sample.start, sample.leaf, batch.step): x
         for batch in batches
-        for start, leaf, x in zip(batch.starts, batch.leaf, batch.final.x, strict=True)
+        for sample, x in zip(batch.samples, batch.final.x, strict=True)
     }
 
 
@@ -70,15 +70,15 @@ def test_samples_of_a_group_start_from_the_same_noise_only_if_asked(policy: Poli
 
 def test_a_group_that_exceeds_a_call_is_drawn_in_several(policy: Policy) -> None:
     batches = drawn(policy, Rollout(), [(0, "a"), (1, "b")], group=5, batch=2)
-    assert [len(batch.starts) for batch in batches] == [2, 2, 1, 2, 2, 1]
-    sampler = Sampler(policy, Rollout(), group=5, batch=2, seed=3)
+    assert [len(batch.samples) for batch in batches] == [2, 2, 1, 2, 2, 1]
+    sampler = Sampler(policy, Rollout(), group=5, batch=2, seed=3, steps=STEPS)
     assert [len(starts) for starts in sampler.jobs([(0, "a"), (1, "b")])] == [5, 5]
 
 
 def test_leaves_of_a_tree_share_the_steps_of_their_nodes(policy: Policy) -> None:
     rule = replace(NOISY, branches=(2, 3), branch_noise=(0.4, 0.8))
     (batch,) = drawn(policy, rule, [(0, "a")], group=6, stochastic=(0, 1, 2))
-    assert batch.leaf == (0, 1, 2, 3, 4, 5)
+    assert [sample.leaf for sample in batch.samples] == [0, 1, 2, 3, 4, 5]
     first, second, third = batch.trained
     assert [trained.step for trained in batch.trained] == [0, 1, 2]
     assert [list(trained.rows) for trained in batch.trained] == [
@@ -101,7 +101,7 @@ def test_each_step_has_children_of_one_trunk(policy: Policy) -> None:
     rule = replace(NOISY, stochastic=StochasticSteps(rule="each"), branches=(2,), key="prompt_seed_step")
     batches = drawn(policy, rule, [(7, "a")], group=4, stochastic=(0, 1, 2))
     assert [batch.step for batch in batches] == [0, 1, 2]
-    assert [len(batch.starts) for batch in batches] == [4, 4, 4]
+    assert [len(batch.samples) for batch in batches] == [4, 4, 4]
     for batch in batches:
         ((recording, step, rows),) = batch.trained
         assert (step, list(rows)) == (batch.step, [0, 1, 2, 3])
@@ -126,9 +126,9 @@ def test_one_shared_step_makes_groups_of_prompt_and_step(policy: Policy) -> None
 
 def test_explored_starts_are_drawn_again_from_their_seeds(policy: Policy) -> None:
     rule = Rollout(explore=2, keep_best=0.5, keep_worst=0.5)
-    sampler = Sampler(policy, rule, group=2, batch=8, seed=3)
+    sampler = Sampler(policy, rule, group=2, batch=8, seed=3, steps=STEPS)
     (starts,) = sampler.jobs([(0, "a")])
-    assert starts == [Start("a", 0, n) for n in range(4)]
+    assert starts == [Sample("a", 0, n) for n in range(4)]
     (cheap,) = sampler.preview(starts, 5)
     assert len(cheap.final.steps) == STEPS // 2
     (kept,) = sampler.draw([starts[3], starts[1]], (), 5)

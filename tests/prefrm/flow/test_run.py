@@ -164,6 +164,24 @@ def test_a_resumed_run_ends_where_the_whole_one_does(config: FlowConfig) -> None
     assert [line["iteration"] for line in lines] == [0, 1, 2]
 
 
+def test_held_out_scorers_do_not_train(config: FlowConfig) -> None:
+    # Sol-RL selects its samples by all rewards of the training.
+    config = replace(config, method="sol_rl", optim=replace(config.optim, iterations=1))
+    evaluation = EvaluationConfig(prompts=1, images=2)
+    watched = replace(
+        config,
+        output=config.output.with_name("watched"),
+        evaluation=evaluation,
+        held_out={"other": RewardConfig(scorer="dark")},
+    )
+    for one in (config, watched):
+        run(one, open_scorer)
+    plain, other = (
+        load_file(one.output / "lora" / "pytorch_lora_weights.safetensors") for one in (config, watched)
+    )
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+
+
 def test_prompts_come_from_files(config: FlowConfig, tmp_path: Path) -> None:
     train = tmp_path / "train.txt"
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -174,7 +192,7 @@ def test_prompts_come_from_files(config: FlowConfig, tmp_path: Path) -> None:
     train.write_text("a red circle\na blue square\n")
     facts = run(replace(config, prompts=PromptsConfig(train=train)), open_scorer)
     assert facts["oracle_before"] is None
-    with pytest.raises(ConfigError, match="is a world's"):
+    with pytest.raises(ConfigError, match="needs a world"):
         output = tmp_path / "other"
         prompts = PromptsConfig(train=train)
         rewards = {"truth": RewardConfig(scorer="oracle")}
@@ -188,10 +206,12 @@ def test_prompts_come_from_files(config: FlowConfig, tmp_path: Path) -> None:
     [
         ({"method": "nfft"}, "method must be one of"),
         ({"settings": {"objective": {"clipp": 1}}}, "unknown key objective.clipp"),
-        ({"judge": None}, "there is no reward"),
+        ({"judge": None}, "no reward is configured"),
         ({"judge": None, "method": "refl"}, "follows a judge's gradient"),
-        ({"checkpoint_every": 0}, "checkpoint_every must be positive"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
         ({"optim": OptimConfig(updates=3)}, "must divide rollout.prompts"),
+        ({"method": "flow_dpo", "rollout": RolloutConfig(group=4, batch=3)}, "rollout.batch to at least 4"),
+        ({"method": "tmpo", "rollout": RolloutConfig(group=30, batch=32)}, "rollout.batch to at least 54"),
     ],
 )
 def test_a_wrong_setting_is_named(config: FlowConfig, change: dict[str, Any], message: str) -> None:

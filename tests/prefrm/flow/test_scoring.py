@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from prefrm.flow.scoring import Pointwise, Scoring, WinRates, encode_images, features
+from prefrm.flow.features import features
+from prefrm.flow.scoring import Scoring, encode_images
+from prefrm.rewards.samples import Pointwise, WinRates
 from prefrm.winmatrix import FakeScorer
 
 # Images of one gray level each: brighter is better.

@@ -16,12 +16,14 @@ from prefrm.errors import ConfigError
 from prefrm.flow.checkpoints import load_checkpoint, save_checkpoint
 from prefrm.flow.config import OptimConfig
 from prefrm.flow.kernels import transition
+from prefrm.flow.losses import Losses
 from prefrm.flow.methods import method
 from prefrm.flow.pipelines import Policy
-from prefrm.flow.rollout import Sampler
-from prefrm.flow.scoring import Scoring, WinRates
+from prefrm.flow.rollout import Sample, Sampler
+from prefrm.flow.scoring import Scoring
 from prefrm.flow.settings import Method, with_settings
-from prefrm.flow.trainer import Trainer
+from prefrm.flow.trainer import AVERAGE, Trainer
+from prefrm.rewards.samples import WinRates
 from prefrm.winmatrix import FakeScorer
 from tests.prefrm.flow.families import make, stable_diffusion_3
 
@@ -43,34 +45,36 @@ def trainer_of(
     **optim: Any,
 ) -> Trainer:
     row = method(row) if isinstance(row, str) else row
+    settings = OptimConfig(**{"lr": 1e-3} | optim)
+    wanted = {"old": row.needs_old, AVERAGE: settings.ema is not None}
+    others = [name for name, needed in wanted.items() if needed]
     policy = Policy(
         make(stable_diffusion_3),
         steps=STEPS,
         rank=4,
         alpha=8,
         arguments={"height": 8, "width": 8},
-        adapters=("old",) if row.needs_old else (),
+        adapters=others,
     )
     # Adapters begin at zero; the draws of their other half must be the same in every test.
     torch.manual_seed(0)
     for weight in policy.parameters():
         weight.data = 0.05 * torch.randn_like(weight)
-    policy.copy_adapter("default", *(("old",) if row.needs_old else ()))
+    policy.copy_adapter("default", *others)
     policy.probe("a")
+    rewards = {} if row.intrinsic else {"judge": WinRates(FakeScorer(reward))}
     return Trainer(
-        policy,
-        row,
-        Accelerator(cpu=True, mixed_precision=precision),
-        Sampler(policy, row.rollout, group=group, batch=rollout_batch, seed=5),
-        Scoring({"judge": WinRates(FakeScorer(reward))}),
-        {"judge": 1.0},
-        OptimConfig(**{"lr": 1e-3} | optim),
-        seed=5,
+        losses=Losses(policy=policy, method=row, batch=settings.batch, seed=5),
+        accelerator=Accelerator(cpu=True, mixed_precision=precision),
+        sampler=Sampler(policy, row.rollout, group, rollout_batch, seed=5, steps=STEPS),
+        scoring=Scoring(rewards),
+        weights=dict.fromkeys(rewards, 1.0),
+        settings=settings,
     )
 
 
-def weights(trainer: Trainer) -> list[torch.Tensor]:
-    return [weight.detach().clone() for weight in trainer.parameters]
+def weights(trainer: Trainer, adapter: str = "default") -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in trainer.policy.parameters(adapter)]
 
 
 def test_the_first_gradient_is_that_of_the_advantage_times_log_prob() -> None:
@@ -91,8 +95,8 @@ def test_the_first_gradient_is_that_of_the_advantage_times_log_prob() -> None:
                 moved = transition("flow", 0.7, step.x, v, sigmas[i], sigmas[i + 1], sigmas[1])
                 log_prob = moved.log_prob(step.x_next)
                 assert list(rows) == list(range(len(advantage)))
-                total = total + (torch.from_numpy(advantage).float() * log_prob).sum()
-        count = sum(len(batch.trained) * len(batch.starts) for batch in batches)
+                total = total + (torch.from_numpy(advantage[:, 0]).float() * log_prob).sum()
+        count = sum(len(batch.trained) * len(batch.samples) for batch in batches)
         kept["expected"] = torch.autograd.grad(-total / count, trainer.parameters)
         return update(batches, advantages, n, u)
 
@@ -163,12 +167,13 @@ def test_samples_without_an_advantage_train_nothing() -> None:
 def test_the_moving_average_is_what_is_kept() -> None:
     trainer = trainer_of("nft", ema=0.5)
     trainer.iteration(0, PROMPTS)
+    first = weights(trainer)
     trainer.iteration(1, PROMPTS)
-    now = weights(trainer)
-    with trainer.averaged():
-        averaged = weights(trainer)
-    assert any(not torch.equal(a, b) for a, b in zip(now, averaged, strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(now, weights(trainer), strict=True))
+    # As diffusers' EMAModel: the first update is taken whole, then the decay rises to 0.5.
+    decay = 2 / 11
+    for average, one, two in zip(weights(trainer, trainer.kept), first, weights(trainer), strict=True):
+        torch.testing.assert_close(average, decay * one + (1 - decay) * two)
+    assert any(not torch.equal(a, b) for a, b in zip(first, weights(trainer), strict=True))
 
 
 def test_updates_share_the_groups_of_an_iteration() -> None:
@@ -193,9 +198,9 @@ def test_a_resumed_run_goes_on_bit_by_bit(name: str, tmp_path: Path) -> None:
     resumed = trainer_of(name, ema=0.9)
     assert load_checkpoint(tmp_path, resumed, {"seed": 5, "optim": {"lr": 1e-3}}) == 2
     resumed.iteration(2, PROMPTS)
-    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
-    with whole.averaged(), resumed.averaged():
-        assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+    for adapter in whole.policy.adapters:
+        pairs = zip(weights(whole, adapter), weights(resumed, adapter), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
     with pytest.raises(ConfigError, match=r"optim.lr was 0.001 and is 0.002"):
         load_checkpoint(tmp_path, resumed, {"seed": 5, "optim": {"lr": 2e-3}})
 
@@ -217,3 +222,30 @@ def test_half_precision_keeps_log_probabilities_exact() -> None:
         AcceleratorState._reset_state(True)
     # Replayed under the same autocast, every ratio is 1, and advantages of a group sum to 0.
     assert abs(logs["loss"]) < 1e-6
+
+
+def test_confidence_depends_on_the_iteration_and_not_on_the_batch() -> None:
+    def confidence(iteration: int, batch: int) -> torch.Tensor:
+        trainer = trainer_of("solace", rollout_batch=batch)
+        jobs = trainer.sampler.jobs([*enumerate(PROMPTS)])
+        batches = [one for starts in jobs for one in trainer.sampler.draw(starts, (0,), iteration)]
+        return torch.cat([trainer.losses.confidence(one) for one in batches])
+
+    first, other = confidence(0, 8), confidence(0, 2)
+    assert len(first) == len(other) == 8
+    torch.testing.assert_close(first, other, rtol=1e-4, atol=1e-4)
+    # The same samples with another iteration's probes.
+    trainer = trainer_of("solace")
+    (batch,) = trainer.sampler.draw(next(trainer.sampler.jobs([*enumerate(PROMPTS)])), (0,), 0)
+    again = trainer.losses.confidence(replace(batch, iteration=1))
+    assert torch.equal(trainer.losses.confidence(batch), trainer.losses.confidence(batch))
+    assert not torch.allclose(trainer.losses.confidence(batch), again)
+
+
+def test_the_data_term_of_a_gradient_method_is_the_matching_error() -> None:
+    def losses(name: str) -> torch.Tensor:
+        drawn = trainer_of(with_settings(method(name), {"objective": {"data_weight": 0.5}})).losses
+        return torch.stack([drawn.of(work) for work in drawn.data([Sample("a", 0, 0)], 3)])
+
+    assert losses("rwr").shape == (STEPS - 1, 1)
+    assert torch.equal(losses("refl"), losses("rwr"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from prefrm.flow.maps import pixel_map
+from prefrm.flow.features import pixel_map
 
 
 @pytest.fixture
