@@ -277,7 +277,7 @@ def test_labelling_counts_and_names_what_was_not_judged(
     assert label(served.grpc_url, dataset, tmp_path / "labels", "--select", "all") == 0
     captured = capsys.readouterr()
     assert captured.err == (
-        "record 'g0', candidate 2 was not judged: the bytes are no PNG, JPEG, WEBP image but GIF; "
+        "record 'g0', candidate 2 was not judged: not a valid PNG or JPEG or WEBP image but GIF; "
         "convert it to PNG\n"
     )
     out = captured.out.splitlines()
