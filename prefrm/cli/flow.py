@@ -27,7 +27,7 @@ def flow(
     resume: Annotated[
         bool, typer.Option("--resume", help="continue an interrupted run from its newest checkpoint")
     ] = False,
-    list_: Annotated[bool, typer.Option("--list", help="list the methods and end")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="list the methods and exit")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a flow-matching image model with the win rates of a judge as reward.
