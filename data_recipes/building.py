@@ -34,7 +34,7 @@ from prefrm.records import (
 __all__ = ["build_dataset", "prove_disjoint"]
 
 WORK = ".building"
-WORK_VERSION = 2  # of what an unfinished build keeps: rows that other code read are read again
+WORK_VERSION = 2  # of the format in `.building`; another version starts the build from the beginning
 NAMED = 3  # offenders that an error names; the rest are counted
 FILES = ("dataset.json", *(f"{split}.parquet" for split in SPLITS))
 
@@ -81,8 +81,8 @@ def build_dataset(
         if not _is_full(error):
             raise
         raise InterruptedBuild(
-            f"{folder} has no room left: a build needs about twice the size of the images; free some and run "
-            "the same command again to go on"
+            f"no space left on the disk of {folder}: a build needs about twice the size of the images; free "
+            "some space and run the same command again to resume"
         ) from error
     _move(work, folder)
     shutil.rmtree(work)
@@ -90,34 +90,41 @@ def build_dataset(
 
 
 def prove_disjoint(prompts: Mapping[str, Iterable[str]]) -> None:
-    """Prove that no prompt is in two splits, in whatever letter case and spacing; `prompts` is by split.
+    """Prove that no prompt is in two splits, in whatever letter case and spacing.
+
+    Args:
+        prompts: by split; each is read once, and all but those of the last split are kept in memory.
 
     Raises:
-        DataError: one is; it and its splits are named.
+        DataError: a prompt is in two splits; both are named.
     """
+    *_, last = prompts
     home: dict[str, str] = {}
-    shared = []
+    shared: dict[str, str] = {}
     for split, texts in prompts.items():
-        for text in sorted(set(texts)):
-            if (first := home.setdefault(prompt_key(text), split)) != split:
-                shared.append(f"{text!r} in {first} and {split}")
+        for text in texts:
+            key = prompt_key(text)
+            first = home.get(key, split) if split == last else home.setdefault(key, split)
+            if first != split:
+                shared.setdefault(key, f"{text!r} in {first} and {split}")
     if shared:
         raise DataError(
-            f"{len(shared)} prompts are in two splits: {_some(shared)}; "
-            "results on a split that shares prompts with train mean nothing"
+            f"prompts in more than one split: {len(shared)}: {_some([*shared.values()])}; "
+            "results on a split that shares prompts with train are not meaningful"
         )
 
 
 def _write(plan: Plan, info: DatasetInfo, context: Context) -> Built:
-    fingerprints, counts, prompts = {}, {}, {}
+    fingerprints, counts = {}, {}
     for name, split in plan.splits.items():
         fingerprints[name], counts[name] = _write_split(split, context, name)
         if not counts[name].groups:
             reasons = ", ".join(f"{n} {reason}" for reason, n in counts[name].left_out.items())
             found = "; ".join(filter(None, (reasons, _some(plan.left_out))))
             raise DatasetError(f"the {name} split has no usable group; left out: {found or 'nothing'}")
-        prompts[name] = read_prompts(context.folder, name)
-    prove_disjoint(prompts)
+    # The largest split comes last.
+    names = sorted(counts, key=lambda name: counts[name].groups)
+    prove_disjoint({name: read_prompts(context.folder, name) for name in names})
     whole = DatasetInfo(
         recipe=info.recipe,
         options=info.options,
@@ -159,6 +166,7 @@ def _write_split(split: Split, context: Context, name: str) -> tuple[str, SplitC
         left_out=split.notes.left_out,
         first_wins=split.notes.first_wins,
         drawn=split.drawn,
+        complete=split.complete,
     )
     write_whole(done, json.dumps({"fingerprint": total.hexdigest(), "counts": asdict(counts)}))
     return total.hexdigest(), counts
@@ -186,7 +194,8 @@ def _some(lines: Sequence[str]) -> str:
 def _require_room(folder: Path) -> None:
     if found := [name for name in FILES if (folder / name).exists()]:
         raise DataError(
-            f"{folder} already holds {', '.join(found)}; choose another folder, or pass --overwrite"
+            f"{folder} already holds {', '.join(found)}; choose another folder, or pass "
+            "--overwrite to replace it"
         )
 
 

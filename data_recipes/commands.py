@@ -1,4 +1,4 @@
-"""The commands `prefrm data list | build | inspect | push`: words in, words out; the work is done elsewhere.
+"""The commands `prefrm data list | build | inspect | push`: parsing and printing.
 
 Results go to standard output, progress and warnings to standard error. A user's mistake is raised as a
 `PrefrmError`; the top-level application prints it.
@@ -70,20 +70,33 @@ def build(
     recipe: Annotated[str, typer.Argument(help="A name from `prefrm data list`.")],
     stray: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     *,
-    out: Annotated[Path, typer.Option(help="The folder to build.")],
+    out: Annotated[Path, typer.Option(help="The dataset folder to write.")],
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="One option; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="OPTION=VALUE",
+            help="An option of the recipe (`prefrm data list NAME`); repeatable.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds build equal datasets.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is there.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the splits and of generated data.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the dataset in the folder.")
+    ] = False,
     apart_from: Annotated[
         list[str] | None,
-        typer.Option(metavar="DATA", help="Leave out what shares a prompt or an image with this dataset."),
+        typer.Option(
+            metavar="DATA",
+            help="Leave out what shares a prompt or an image with this dataset (a folder or hf://org/name); "
+            "repeatable.",
+        ),
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="How many read images.")] = os.cpu_count() or 1,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Number of processes that read and decode images.")
+    ] = os.cpu_count() or 1,
     as_json: AsJson = False,
 ) -> None:
-    """Build a dataset folder; a build that was killed goes on where it was."""
+    """Build a dataset folder. A build that was interrupted or killed resumes with the same command."""
     chosen, options = get_recipe(recipe), _settings(settings or [])
     if stray:
         option = stray[0] if "=" in stray[0] else f"source={stray[0]}"
@@ -103,7 +116,7 @@ def build(
                 **options,
             )
     except KeyboardInterrupt:
-        print("the same command goes on where this build was", file=sys.stderr)
+        print("interrupted: run the same command again to resume this build", file=sys.stderr)
         raise
     for line in built.left_out:
         print(f"left out: {line}", file=sys.stderr)
@@ -130,13 +143,13 @@ def inspect(
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Write a picture of a few groups here: a PNG file, or a folder for one of each split."
+            help="Write a contact sheet of the first groups: a .png file, or a folder for one of each split."
         ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Groups on the picture.")] = 12,
+    rows: Annotated[int, typer.Option(min=1, help="Number of groups on a contact sheet.")] = 12,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is in a dataset, and what is wrong with it."""
+    """Summarize a dataset and report problems: unreadable images, leaks between splits, contradictions."""
     if plot is not None:
         _require_writable(plot)
     folder = dataset_folder(folder)
@@ -223,7 +236,7 @@ def show_progress() -> Iterator[Progress]:
 
         def show(split: str, done: int, total: int | None) -> None:
             if split not in advance:
-                current.close()  # the split before is done
+                current.close()  # the stage before is done
                 advance[split] = current.enter_context(track(split, total))
             advance[split](done)
 
@@ -236,7 +249,7 @@ def _print_summary(summary: DatasetSummary) -> None:
     facts = {"source": summary.info.source, "licence": summary.info.licence}
     print("".join(f"{name}: {value}\n" for name, value in facts.items() if value), end="")
     print("".join(f"apart from {folder}\n" for folder in summary.info.apart_from), end="")
-    print(f"left out when it was built: {_left_out(summary.info.left_out) or 'nothing'}")
+    print(f"left out by the build: {_left_out(summary.info.left_out) or 'nothing'}")
     table = Table("", *summary.splits)
     columns = [_cells(split) for split in summary.splits.values()]
     for name in dict.fromkeys(name for column in columns for name in column):
@@ -267,9 +280,9 @@ def _cells(split: SplitSummary) -> dict[str, str]:
         "missing candidates": str(split.missing),
         "comparisons": str(split.comparisons),
         "ties": _share(split.ties, split.comparisons),
-        "against the known quality": _share(split.against_quality, split.comparisons - split.ties),
-        "the first of the source's row wins": _decided(split.first_wins),
-        "the lower digest wins": _decided(split.digest_wins),
+        "contradict the known quality": _share(split.against_quality, split.comparisons - split.ties),
+        "first image of the source's row preferred": _decided(split.first_wins),
+        "lower digest preferred": _decided(split.digest_wins),
         "image sizes": _counts(split.image_sizes),
         "unreadable images": str(len(split.unreadable)),
         "fingerprint": f"{split.fingerprint[:12]}\n{matches[split.fingerprint_matches]}",
@@ -282,7 +295,7 @@ def _cells(split: SplitSummary) -> dict[str, str]:
 
 
 def _decided(share: float | None) -> str:
-    return "not known" if share is None else f"{share:.3f} of strict pairs"
+    return "unknown" if share is None else f"{share:.3f} of strict pairs"
 
 
 def _counts(counts: Mapping[str, int] | Mapping[int, int]) -> str:

@@ -37,7 +37,9 @@ def check_sizes(options: Sizes) -> None:
         if getattr(options, name) < 1:
             raise ConfigError(f"{name} must be at least 1 group; received {getattr(options, name)}")
     if not 0.0 <= options.flip < 0.5:
-        raise ConfigError(f"flip must be in [0, 0.5): at 0.5 labels say nothing; received {options.flip}")
+        raise ConfigError(
+            f"flip must be in [0, 0.5): at 0.5 labels carry no information; received {options.flip}"
+        )
 
 
 def draw_splits(
@@ -51,7 +53,7 @@ def draw_splits(
         ConfigError: the dataset is to be apart from another: there is nothing that could be left out.
     """
     if context.apart_from:
-        raise ConfigError("apart_from is for recipes that read a source; this one draws its own groups")
+        raise ConfigError("apart_from is for recipes that read a source; this one generates its groups")
 
     def groups(split: str) -> Iterator[PreferenceGroup]:
         for n in range(getattr(options, split)):

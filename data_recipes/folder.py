@@ -8,9 +8,9 @@ The prompt of an image is the first that is found, in its folder and then in tho
     prompt.txt                      of all images below
 
 or else the name of the topmost folder that it is in, or, of an image beside these folders, its file name
-without a counter: "a red cat_1.png", "a red cat (2).png". In names without blanks, "_" stands for one. A name
-without a letter is no prompt. Images under one prompt are one group, or several if there are many. Hidden
-files and folders are not read.
+without a counter: "a red cat_1.png", "a red cat (2).png". In names without spaces, "_" is read as a space.
+A name without a letter is not a valid prompt. Images with the same prompt are one group, or several if there
+are many. Hidden files and folders are not read.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ def read_parts(options: FolderOptions) -> Sequence[Part]:
     if not root.is_dir():
         raise DatasetError(f"{options.source} {'is not a folder' if root.exists() else 'does not exist'}")
     if not any(_is_image(path) for path in _files(root)):
-        raise DatasetError(f"{root} holds no image, no file whose name ends with {', '.join(SUFFIXES)}")
+        raise DatasetError(f"{root} has no images: no file name ends with {', '.join(SUFFIXES)}")
     return [Part(name=root.resolve().name, read=partial(_rows, root), folder=root, stamp=_stamp(root))]
 
 
@@ -93,7 +93,7 @@ def _images(root: Path, prompts: "_Prompts") -> Iterator[Path]:
     """The image files, and the files that metadata names and that do not exist, folder by folder."""
     for folder in (root, *(path for path in _files(root) if path.is_dir())):
         yield from sorted(path for path in folder.iterdir() if _is_image(path))
-        listed = (folder / name for name in prompts.told(folder).listed)
+        listed = (folder / name for name in prompts.listed_in(folder).listed)
         # Of a name that no file can have, `Path.exists` raises.
         yield from sorted(path for path in listed if not os.path.exists(path))
 
@@ -109,7 +109,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _stamp(root: Path) -> str:
-    """Changes with every file that the rows depend on: an image, or a file that tells a prompt."""
+    """A digest that changes with every file that the rows depend on: images and files of prompts."""
     state = hashlib.sha256()
     for path in _files(root):
         if path.is_file() and (_is_image(path) or path.name in (*METADATA, PROMPT)):
@@ -118,48 +118,48 @@ def _stamp(root: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What the files of a folder tell: prompts by path relative to it, and one of all other images below."""
+class _Listed:
+    """The prompts that the files of a folder give: by relative path, and one for all other images below."""
 
     listed: dict[str, str] = field(default_factory=dict)
     every: str | None = None
 
 
 class _Prompts:
-    """The prompts of the images below a folder; each file that tells some is read once."""
+    """The prompts of the images below a folder; each metadata file is read once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._told: dict[Path, _Told] = {}
+        self._listed: dict[Path, _Listed] = {}
 
     def of(self, image: Path) -> str:
-        """The prompt of an image. Raises `DataError` if nothing tells it."""
+        """The prompt of an image. Raises `DataError` if it has none."""
         for folder in image.parents:
-            told = self.told(folder)
-            text = told.listed.get(image.relative_to(folder).as_posix(), told.every)
+            found = self.listed_in(folder)
+            text = found.listed.get(image.relative_to(folder).as_posix(), found.every)
             if text is not None:
                 return text
             if folder == self._root:
                 break
         return self._name(image.relative_to(self._root))
 
-    def told(self, folder: Path) -> _Told:
-        """What the files of a folder tell. Raises `DatasetError` if one is not what it should be."""
-        if folder not in self._told:
-            self._told[folder] = _read_told(folder)
-        return self._told[folder]
+    def listed_in(self, folder: Path) -> _Listed:
+        """The prompts that the files of a folder give. Raises `DatasetError` if one is malformed."""
+        if folder not in self._listed:
+            self._listed[folder] = _read_listed(folder)
+        return self._listed[folder]
 
     def _name(self, image: Path) -> str:
         name = image.parts[0] if len(image.parts) > 1 else COUNTER.sub("", image.stem)
         if not any(character.isalpha() for character in name):
             raise DataError(
-                f"{image}: nothing tells its prompt ({name!r} is no prompt); write it into a {PROMPT} or "
-                "metadata.jsonl beside the image, or name the folder after it"
+                f"{image}: no prompt found ({name!r} is not a valid prompt); write the prompt into a "
+                f"{PROMPT} or metadata.jsonl beside the image, or name the folder after it"
             )
         return name if " " in name else name.replace("_", " ")
 
 
-def _read_told(folder: Path) -> _Told:
+def _read_listed(folder: Path) -> _Listed:
     listed: dict[str, str] = {}
     every = None
     for path in (folder / name for name in METADATA):
@@ -182,7 +182,7 @@ def _read_told(folder: Path) -> _Told:
             every = file.read_text(encoding="utf-8-sig").strip()
         except UnicodeDecodeError as error:
             raise DatasetError(f"{file} is not UTF-8 text: {error.reason}") from error
-    return _Told(listed, every)
+    return _Listed(listed, every)
 
 
 def _metadata(path: Path) -> Iterator[Row]:

@@ -19,7 +19,7 @@ NAMED = 5  # contradictions that are named; the rest are counted
 
 
 class InterruptedBuild(DatasetError):
-    """A build cannot go on now; the same command goes on where it was, once the reason is gone."""
+    """A build stopped for a temporary reason; the same command resumes it once the reason is gone."""
 
 
 def silent(stage: str, done: int, total: int | None) -> None:
@@ -64,12 +64,14 @@ class Split:
         total: about how many there are.
         notes: remarks on its judgements.
         drawn: as that of `SplitCounts`.
+        complete: as that of `SplitCounts`.
     """
 
     groups: Iterable[PreferenceGroup]
     total: int
     notes: Notes = field(default_factory=Notes)
     drawn: bool = False
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

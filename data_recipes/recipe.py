@@ -95,7 +95,7 @@ class Recipe:
         """Build the dataset into a folder; `dataset.json` comes last, so a folder with it is complete.
 
         What the folder holds is replaced only when the new dataset is whole; other files there stay. A build
-        that was killed goes on where it was if it is started again with the same arguments.
+        that was killed resumes if it is started again with the same arguments.
 
         Args:
             out: the folder.
@@ -163,7 +163,7 @@ def _convert(value: Any, to: Option) -> Any:
             return to.type(value)
         except ValueError:
             pass
-    raise ConfigError(f"option {to.name!r} must be of type {to.type.__name__}, received {value!r}")
+    raise ConfigError(f"option {to.name!r} must be of type {to.type.__name__}; received {value!r}")
 
 
 def _plain(options: Any) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def get_recipe(name: str) -> Recipe:
     """The recipe of that name. Raises `ConfigError`, which lists the names."""
     if "/" in name:
         raise ConfigError(
-            f"{name} is a source and no recipe; name the recipe that reads it, such as "
+            f"{name} is not a recipe but a source; name the recipe that reads it, such as "
             f"table --set source={name} (`prefrm data list` shows all)"
         )
     if name not in RECIPES:

@@ -3,15 +3,15 @@ its columns.
 
     --set prompt=caption --set image_1=jpg_0 --set image_2=jpg_1 --set label=label_0
 
-A column of a column is named with dots: `images.0`, `votes.left`. Who is preferred stands in one of
+A column of a column is named with dots: `images.0`, `votes.left`. Who is preferred is given by one of
 
     label               a number, P(image_1 is preferred), or a value that `first`, `second` or `tie` lists;
-                        a value that no list has is no label
+                        rows with any other value are not labelled
     score_1, score_2    numbers of the two images, of which the higher is better
     votes_1, votes_2    numbers of votes
     preferred           no column: image_1 or image_2, for a table whose winner always has the same place
 
-A number may be a text, as in a CSV file; null, an empty text and NaN are no label.
+A number may be a text, as in a CSV file; null, an empty text and NaN mean that a row is not labelled.
 """
 
 import math
@@ -51,14 +51,16 @@ class TableOptions(SourceOptions):
         ways = [self.label, self.score_1 and self.score_2, self.votes_1 and self.votes_2, self.preferred]
         if sum(map(bool, ways)) != 1:
             raise ConfigError(
-                "say who is preferred by one of label, score_1 and score_2, votes_1 and votes_2, or preferred"
+                "give the preference by one of label; score_1 and score_2; votes_1 and votes_2; or preferred"
             )
         one_of("preferred", self.preferred, ("", "image_1", "image_2"))
         meant = [_words(values) for values in (self.first, self.second, self.tie)]
         if any(meant) and not (self.label and meant[0] and meant[1]):
-            raise ConfigError("values of a label are given by label, first and second together, and tie")
+            raise ConfigError(
+                "first, second and tie list values of the column label: give label, first and second together"
+            )
         if shared := (meant[0] & meant[1]) | (meant[2] & (meant[0] | meant[1])):
-            raise ConfigError(f"the label {min(shared)!r} stands in two of first, second and tie")
+            raise ConfigError(f"the label {min(shared)!r} is in more than one of first, second and tie")
 
 
 COLUMNS = ("prompt", "image_1", "image_2", "label", "score_1", "score_2", "votes_1", "votes_2", "weight")
@@ -107,9 +109,9 @@ def _probability(row: Row, column: str) -> float | None:
 
     Raises:
         DataError: it is not a number.
-        ConfigError: it is beyond [0, 1]: the numbers of this column are no probabilities.
+        ConfigError: it is beyond [0, 1]: the column does not hold probabilities.
     """
-    advice = "say what its values mean by first=, second= and tie="
+    advice = "list the values that mean each in first=, second= and tie="
     try:
         p = _number(row, column)
     except DataError as error:

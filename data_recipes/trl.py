@@ -6,7 +6,7 @@
                         them
 
 `chosen` is preferred. The source is a folder of `datasets.save_to_disk`, a parquet, JSON or JSON Lines file,
-or a dataset on the Hub. Where `chosen` and `rejected` are texts, what answers is no image, and rows are
+or a dataset on the Hub. Rows whose `chosen` and `rejected` are texts are
 refused.
 """
 
@@ -47,7 +47,7 @@ def _text(prompt: Any) -> Any:
     if not asked or isinstance(asked[-1], str):
         return asked[-1] if asked else None
     if any(part["type"] == "image" for part in asked[-1]):
-        raise DataError("the prompt has an image, and judges compare answers to a text")
+        raise DataError("the prompt has an image; only prompts of text are supported")
     return "\n".join(part["text"] for part in asked[-1] if part["type"] == "text")
 
 
@@ -59,7 +59,7 @@ def _image(value: Any, name: str) -> Any:
             raise DataError(f"{name} must have one image; its messages have {len(images)}")
         value = images[0]
     if isinstance(value, str) and not value.lower().endswith(IMAGE_NAMES):
-        raise DataError(f"{name} is a text, {value[:40]!r}; judges compare images")
+        raise DataError(f"{name} is a text, {value[:40]!r}; candidates must be images")
     return value
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from prefrm.errors import MediaError
 
-__all__ = ["UPRIGHT", "Essence", "essence"]
+__all__ = ["UPRIGHT", "Essence", "essence", "other_format"]
 
 # An encoder that writes 20 MB in pieces of 8 KB makes 2,560.
 MAX_PARTS = 20_000
@@ -41,6 +41,12 @@ WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"})
 # The flags of a VP8X chunk: without its flag, metadata is not read.
 WEBP_PROFILE, WEBP_EXIF, WEBP_XMP = 0x20, 0x08, 0x04
+
+# First bytes of formats that are recognised in order to be converted, or to be named when they are refused.
+SIGNATURES = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+# An ISO media file lists its formats from byte 8 on; the first may be mif1 or msf1, of AVIF and HEIC alike.
+BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC"}
+LISTED_BRANDS_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +77,15 @@ def essence(data: bytes) -> Essence:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _webp(data)
     return Essence(data=data)
+
+
+def other_format(data: bytes) -> str:
+    """The format of an encoded image other than PNG, JPEG and WebP, by its first bytes; "" if unknown."""
+    if data[4:8] == b"ftyp":
+        end = min(int.from_bytes(data[:4]), LISTED_BRANDS_BYTES)
+        brands = (data[n : n + 4] for n in range(8, end, 4))
+        return next((BRANDS[brand] for brand in brands if brand in BRANDS), "")
+    return next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), "")
 
 
 def _png(data: bytes) -> Essence:

@@ -127,7 +127,8 @@ def push_dataset(folder: Path | str, name: str, *, private: bool = False) -> Hub
     for split, recorded in info.fingerprints.items():
         if fingerprint(read_groups(root, split)) != recorded:
             raise DatasetError(
-                f"{split_file(root, split)} is not what {root / INFO} says; build the dataset again"
+                f"{split_file(root, split)} does not match its fingerprint in {root / INFO}; "
+                "build the dataset again"
             )
     files: dict[str, Path | bytes] = {
         INFO: _info_bytes(_without_folders(info)),

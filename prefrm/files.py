@@ -105,7 +105,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+            raise ValueError(f"the key {key[:60]!r} is given twice in one object")
         found[key] = value
     return found
 
@@ -124,7 +124,7 @@ def require_writable_file(path: Path, name: str) -> None:
         if path.is_dir():
             raise ConfigError(f"{name} {path} is a folder; name a file")
         if not path.parent.is_dir():
-            raise ConfigError(f"{name} {path}: {path.parent} is not a folder; make it first")
+            raise ConfigError(f"{name} {path}: {path.parent} is not a folder; create it first")
         existed = path.exists()
         path.open("ab").close()
         if not existed:
@@ -147,7 +147,7 @@ def _refused(path: Path, name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(
-            f"{name} {path} cannot be written: {error.strerror or error}; choose another place"
+            f"{name} {path} cannot be written: {error.strerror or error}; choose another path"
         ) from error
 
 
@@ -171,7 +171,7 @@ def write_folder_whole(target: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
     except OSError as error:
         raise ConfigError(
-            f"the folder {target} cannot be made ({error.strerror}); name one in a folder that you may write"
+            f"the folder {target} cannot be created ({error.strerror}); choose one in a writable folder"
         ) from error
     try:
         yield partial

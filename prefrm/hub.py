@@ -64,7 +64,9 @@ class HubRepository:
         if found is None:
             raise ERRORS[kind](f"{text} must be hf://org/name or hf://org/name@revision")
         if revision is not None and found[2] is not None:
-            raise ERRORS[kind](f"{text} names a revision, and revision={revision!r} is another; give one")
+            raise ERRORS[kind](
+                f"{text} has a revision, and revision={revision!r} was given as well; give one of them"
+            )
         return cls(kind=kind, name=found[1], revision=revision or found[2])
 
     def __str__(self) -> str:
@@ -75,10 +77,10 @@ class HubRepository:
 
         Args:
             path: inside the repository.
-            absent: what it means if there is no such file, for the message.
+            absent: clause of the error message for a file that does not exist.
 
         Raises:
-            BundleError, DatasetError: by `kind`: it cannot be had.
+            BundleError, DatasetError: by `kind`: it cannot be downloaded.
             MissingExtraError: `huggingface_hub` is not installed.
         """
         hub = import_hub()
@@ -101,13 +103,13 @@ class HubRepository:
     def upload(
         self, files: Mapping[str, Path | bytes], *, mark: str, message: str, private: bool = False
     ) -> "HubRepository":
-        """Make `files` all that a branch holds, in one commit; what is absent, repository or branch, is made.
+        """Replace the content of a branch by `files`, in one commit; creates repository and branch if absent.
 
         Args:
             files: path inside the repository -> a file here, or the content.
             mark: the file by which a repository is known to hold an earlier upload, which may be replaced.
             message: of the commit.
-            private: whether only its owners may see it.
+            private: whether the repository is visible to its owners only.
 
         Returns:
             The repository at the new commit.
@@ -132,7 +134,7 @@ class HubRepository:
             if there - {HUB_PAGE} and mark not in there:
                 lost = min(there - {HUB_PAGE})
                 raise ERRORS[self.kind](
-                    f"{self} holds {lost} and no {mark}; it would be lost; use another name"
+                    f"{self} holds {lost} and no {mark}: the upload would delete it; use another name"
                 )
             added = [hub.CommitOperationAdd(path, content) for path, content in files.items()]
             deleted = [hub.CommitOperationDelete(path) for path in sorted(there - files.keys())]
@@ -146,7 +148,7 @@ class HubRepository:
         """A block whose failures are each raised as one line that names the repository.
 
         Args:
-            absent: what it means if a file is not there.
+            absent: clause of the error message for a file that does not exist.
 
         Raises:
             BundleError, DatasetError: by `kind`: for any error but those of prefrm.
@@ -166,7 +168,7 @@ class HubRepository:
         errors = import_hub().errors
         status = getattr(getattr(error, "response", None), "status_code", None)
         if isinstance(error, errors.GatedRepoError):
-            return f"its publisher gives access on request; ask for it on its page, then {LOG_IN}"
+            return f"its access is restricted; request access on its page, then {LOG_IN}"
         if isinstance(error, errors.RepositoryNotFoundError):
             return f"the Hub has no such {self.kind}, or it is private; check the name, or {LOG_IN}"
         if isinstance(error, errors.RevisionNotFoundError):
@@ -174,10 +176,10 @@ class HubRepository:
         if isinstance(error, errors.RemoteEntryNotFoundError):
             return absent
         if status in (401, 403):
-            return f"the Hub refuses this (status {status}); {LOG_IN}, with a token that may do it"
+            return f"the Hub refused the request (status {status}); {LOG_IN}, with a token that permits it"
         if isinstance(error, errors.LocalEntryNotFoundError | ConnectionError):
-            return f"the Hub cannot be reached, and the cache lacks it ({_first_line(error)})"
-        return f"the Hub refuses this, or failed ({_first_line(error)})"
+            return f"the Hub cannot be reached, and it is not in the cache ({_first_line(error)})"
+        return f"the request to the Hub failed ({_first_line(error)})"
 
 
 def _first_line(error: Exception) -> str:

@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from prefrm.containers import UPRIGHT, Essence, essence
+from prefrm.containers import UPRIGHT, Essence, essence, other_format
 from prefrm.errors import ConfigError, MediaError
+from prefrm.modes import check_samples, for_png, to_rgb
 
 __all__ = [
     "CONVERTED_FORMATS",
@@ -48,7 +48,7 @@ CONVERTED_FORMATS = ("GIF", "BMP", "TIFF", "AVIF")
 
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/|data:", re.IGNORECASE)
-"""Matches a URL in the place of an image path. `Path` leaves one slash of two; a single letter is a drive."""
+"""Matches a URL given as an image path. `Path` leaves one slash of two; a single letter is a drive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,17 +75,6 @@ DEFAULT_LIMITS = ImageLimits()
 SHOWN = 60  # characters of a URL that a message quotes
 # Of a PNG: the signature, and the length and name of the chunk that must come first.
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
-# Of Pillow's 32-bit modes the largest sample ("I" holds 16-bit grey, "F" the range of 8 bits), and that of
-# the range in which such samples often are instead: an image within it would be black.
-SAMPLES = {"I": (0xFFFF, 0xFF), "F": (0xFF, 1)}
-# First bytes of formats that are recognised in order to be converted, or to be named when they are refused.
-SIGNATURES = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-# An ISO media file lists its formats from byte 8 on; the first may be mif1 or msf1, of AVIF and HEIC alike.
-BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC"}
-LISTED_BRANDS_BYTES = 64
-# Side of the tiles in which transparency is composited.
-TILE = 512
 # Side of the blocks of a JPEG, of which a decoder can make one pixel each.
 JPEG_BLOCK = 8
 
@@ -141,7 +130,7 @@ def convert(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     Raises:
         MediaError: what is to be converted is unreadable or beyond the limits.
     """
-    kind = _other_format(data)
+    kind = other_format(data)
     if kind not in CONVERTED_FORMATS or kind in limits.formats:
         return data
     return _converted(data, replace(limits, formats=(kind,)))
@@ -149,7 +138,9 @@ def convert(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
 
 def _converted(data: bytes, limits: ImageLimits) -> bytes:
     if limits.formats == ("AVIF",) and not ("avif" in features.modules and features.check("avif")):
-        raise MediaError("this Pillow reads no AVIF; install 11.3 or newer: pip install --upgrade pillow")
+        raise MediaError(
+            "the installed Pillow does not support AVIF; install 11.3 or newer: pip install --upgrade pillow"
+        )
     with warnings.catch_warnings():
         # Pillow warns of each damaged tag of a TIFF; none of them is needed.
         warnings.simplefilter("ignore", UserWarning)
@@ -237,10 +228,10 @@ def encode_png(image: Image.Image, *, level: int = 6) -> bytes:
         raise MediaError(f"the image has no pixels: it is {image.width} x {image.height}")
     with _pixel_errors():
         image = _upright(image)
-    _check_samples(image)
+    check_samples(image)
     buffer = io.BytesIO()
     # No judge reads a colour profile, and in RGB one of CMYK is wrong.
-    _for_png(image).save(buffer, format="PNG", compress_level=level, icc_profile=None)
+    for_png(image).save(buffer, format="PNG", compress_level=level, icc_profile=None)
     return buffer.getvalue()
 
 
@@ -262,8 +253,7 @@ def _rgb(image: Image.Image, orientation: int | None) -> Image.Image:
         if orientation is not None:
             image.getexif()[ExifTags.Base.Orientation] = orientation
         image = _upright(image)
-    pixels = _eight_bit(image)
-    return _over_white(pixels) if pixels.has_transparency_data else pixels.convert("RGB")
+    return to_rgb(image)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -288,31 +278,6 @@ def _pixel_errors() -> Iterator[None]:
         raise MediaError(f"the image's pixel data is truncated or corrupt: {error}") from error
 
 
-def _check_samples(image: Image.Image) -> None:
-    """Raise `MediaError` if an image of mode I or F has samples that are out of range or ambiguous."""
-    if image.mode not in SAMPLES:
-        return
-    samples, (largest, smaller) = np.asarray(image), SAMPLES[image.mode]
-    low, high = samples.min(), samples.max()
-    # NaN is in no range.
-    if not 0 <= low <= high <= largest or 0 < high <= smaller:
-        meant = f", which look like samples from 0 to {smaller}" if 0 < high <= smaller else ""
-        raise MediaError(
-            f"an image of mode {image.mode} has samples from 0 to {largest}; received {low:g} to {high:g}"
-            f"{meant}; scale them"
-        )
-
-
-def _for_png(image: Image.Image) -> Image.Image:
-    if image.mode in PNG_MODES:
-        return image
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion from another byte order clips at 255.
-        return Image.fromarray(np.asarray(image).astype(np.uint16))
-    modes = {"I": "I;16", "La": "LA"}
-    return image.convert(modes.get(image.mode, "RGBA" if image.has_transparency_data else "RGB"))
-
-
 def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Essence]:
     """The image, not yet decoded, and what its file was reduced to."""
     if not data:
@@ -333,18 +298,9 @@ def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Essence]:
 
 
 def _refusal(data: bytes, limits: ImageLimits) -> str:
-    kind = _other_format(data)
+    kind = other_format(data)
     other = f" but {kind}; convert it to PNG" if kind and kind not in limits.formats else ""
-    return f"the bytes are no {', '.join(limits.formats)} image{other}"
-
-
-def _other_format(data: bytes) -> str:
-    """The format of an encoded image other than PNG, JPEG and WebP, by its first bytes; "" if unknown."""
-    if data[4:8] == b"ftyp":
-        end = min(int.from_bytes(data[:4]), LISTED_BRANDS_BYTES)
-        brands = (data[n : n + 4] for n in range(8, end, 4))
-        return next((BRANDS[brand] for brand in brands if brand in BRANDS), "")
-    return next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), "")
+    return f"not a valid {' or '.join(limits.formats)} image{other}"
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
@@ -358,28 +314,3 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
 def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
     if width * height > limits.max_pixels:
         raise MediaError(f"the image has {width} x {height} pixels; the limit is {limits.max_pixels}")
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    """An image with transparency as RGB over white.
-
-    By tiles, because Pillow composites without releasing the GIL: an image of 64 million pixels would hold up
-    every other thread for a second.
-    """
-    flat = Image.new("RGB", image.size)
-    for top in range(0, image.height, TILE):
-        for left in range(0, image.width, TILE):
-            box = (left, top, min(left + TILE, image.width), min(top + TILE, image.height))
-            tile = image.crop(box).convert("RGBA")
-            white = Image.new("RGBA", tile.size, "white")
-            flat.paste(Image.alpha_composite(white, tile).convert("RGB"), box)
-    return flat
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey in 8 bits, other images as they are. Raises as `_check_samples`."""
-    _check_samples(image)
-    # Pillow's own conversion of 16-bit grey clips at 255 and so turns most of it white.
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -17,9 +17,10 @@ Dtype = Annotated[
     typer.Option(help="of the backbone; auto is float32 on the CPU and bfloat16 elsewhere"),
 ]
 HubName = Annotated[
-    str, typer.Argument(metavar="ORG/NAME[@BRANCH]", help="a repository of the Hub, made if there is none")
+    str,
+    typer.Argument(metavar="ORG/NAME[@BRANCH]", help="a repository of the Hub, created if it does not exist"),
 ]
-Private = Annotated[bool, typer.Option("--private", help="only its owners may see the repository")]
+Private = Annotated[bool, typer.Option("--private", help="make the repository visible to its owners only")]
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -12,7 +12,14 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn, TypeVar
 
-__all__ = ["exit_process", "in_daemon_thread", "interruptible", "on_first_signal", "open_closed_streams"]
+__all__ = [
+    "exit_process",
+    "in_daemon_thread",
+    "interruptible",
+    "on_first_signal",
+    "open_closed_streams",
+    "stop_at_end",
+]
 
 T = TypeVar("T")
 
@@ -53,6 +60,24 @@ def interruptible() -> Iterator[None]:
             yield
     finally:
         signal.signal(signal.SIGTERM, terminate)
+
+
+def stop_at_end(descriptor: int) -> None:
+    """Send this process SIGTERM at the end of an open file, such as a pipe whose writers have all exited.
+
+    A file that cannot be read counts as ended.
+    """
+
+    def watch() -> None:
+        try:
+            # Not through `sys.stdin`, whose lock would be held when the interpreter shuts down.
+            with suppress(OSError):
+                while os.read(descriptor, 4096):
+                    pass
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end-of-input", daemon=True).start()
 
 
 def exit_process(status: int) -> NoReturn:

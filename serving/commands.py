@@ -1,14 +1,10 @@
 """The command `prefrm serve`. Imports the server and the engine only when it runs."""
 
-import json
 import logging
 import os
-import signal
 import sys
-import threading
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,21 +12,14 @@ from prefrm.config import from_overrides
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.options import Device, Dtype
 from prefrm.protocol import DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
-from prefrm.shutdown import interruptible
+from prefrm.shutdown import interruptible, stop_at_end
+from serving.announcing import announce, remove_address_file
 from serving.observing.logs import configure
-from serving.observing.writer import write_all
 from serving.sockets import check_ports
-
-if TYPE_CHECKING:
-    from serving.server import Addresses
 
 __all__ = ["serve"]
 
 logger = logging.getLogger(__name__)
-
-STANDARD_OUTPUT = 1
-# What the event loop waits for the addresses to be printed, in seconds.
-PRINT_S = 0.2
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port.")]
 
@@ -49,10 +38,11 @@ def serve(
     grpc_port: Port = GRPC_PORT,
     metrics_port: Port = METRICS_PORT,
     model_name: Annotated[
-        str, typer.Option(help="The name that clients ask for, of a bundle given without one.")
+        str, typer.Option(help="The model name of a bundle that is given without one.")
     ] = DEFAULT_MODEL,
     repository: Annotated[
-        Path | None, typer.Option(help="A folder of bundles, NAME or NAME/VERSION, all of which are served.")
+        Path | None,
+        typer.Option(help="A model repository: a folder of bundles, NAME or NAME/VERSION; all are served."),
     ] = None,
     model_control: Annotated[
         bool, typer.Option("--model-control", help="Let clients load and unload these models.")
@@ -68,33 +58,36 @@ def serve(
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, a PEM file.")] = None,
     tls_client_ca: Annotated[
-        Path | None, typer.Option(help="Let in only clients with a certificate of this authority.")
+        Path | None,
+        typer.Option(help="Require client certificates signed by this CA (mutual TLS): a PEM file."),
     ] = None,
     log_format: Annotated[
-        Literal["text", "json"], typer.Option(help="Of the log, on standard error.")
+        Literal["text", "json"], typer.Option(help="Format of the log on standard error.")
     ] = "text",
     device: Device = "auto",
     dtype: Dtype = "auto",
     pairs: Annotated[
         int | None,
-        typer.Option(min=1, help="Judge so many pairs of a group and infer the others; all by default."),
+        typer.Option(
+            min=1, help="Number of pairs of a group to judge; the others are inferred. All by default."
+        ),
     ] = None,
     tokens: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="How many run through the language model at once; by default 2,048 on a CPU and as many as "
-            "16,384 on a GPU (the log says).",
+            help="Token budget of a batch of the language model; by default 2,048 on a CPU and up to 16,384 "
+            "on a GPU (the log has the value).",
         ),
     ] = None,
     cache_mb: Annotated[
-        int | None, typer.Option(min=0, help="For what the vision tower said of images, in MiB.")
+        int | None, typer.Option(min=0, help="Size of the LRU cache of image features, in MiB.")
     ] = None,
     compile_: Annotated[
         bool,
         typer.Option(
             "--compile",
-            help="Compile the judge's layers: the first answers take minutes, later ones less.",
+            help="Compile the judge's layers: the first requests take minutes, later ones are faster.",
         ),
     ] = False,
     settings: Annotated[
@@ -109,30 +102,22 @@ def serve(
     stop_with_stdin: Annotated[
         bool,
         typer.Option(
-            "--stop-with-stdin", help="Stop when standard input ends, as with the program behind it."
+            "--stop-with-stdin",
+            help="Stop when standard input ends, such as at the exit of a parent process.",
         ),
     ] = False,
 ) -> None:
     """Serve bundles over gRPC and HTTP, for prefrm's clients and the stock tritonclient."""
-    # Before anything that may have something to say is imported.
-    configure(log_format)
-    # gRPC's core writes past the log, for each failed handshake of a client as well.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    if log_format == "json":
-        # No progress bar is a record.
-        os.environ.setdefault("TQDM_DISABLE", "1")
-    # Mistakes are said before torch is imported and a judge loaded, which takes a while.
+    _configure_logs(log_format)
+    # Mistakes are reported before torch is imported and a judge loaded, which takes a while.
     if not bundles and repository is None:
         raise ConfigError(
             "nothing to serve: give the folder of a bundle, or --repository and a folder of bundles"
         )
     if address_file is not None:
-        _make_way(address_file)
+        remove_address_file(address_file)
     if stop_with_stdin:
-        # It is None in a process that was started without one.
-        if sys.stdin is None:
-            raise ConfigError("--stop-with-stdin: standard input is closed; open it, or leave the option out")
-        stop_at_end(sys.stdin.fileno())
+        _stop_with_stdin()
     try:
         from serving.access.exposure import open_door
         from serving.bundles import BundleShelf, EngineOptions, name_bundle
@@ -187,74 +172,18 @@ def serve(
     run(server, on_ready=lambda addresses: announce(addresses, address_file))
 
 
-def _make_way(address_file: Path) -> None:
-    """Remove the addresses of an earlier server, which must not pass for this one's."""
-    if not address_file.parent.is_dir():
-        raise ConfigError(f"--address-file {address_file}: {address_file.parent} is no folder")
-    if address_file.is_dir():
-        raise ConfigError(f"--address-file {address_file} is a folder; name a file")
-    address_file.unlink(missing_ok=True)
+def _configure_logs(log_format: Literal["text", "json"]) -> None:
+    """Set up logging; libraries that log are imported afterwards."""
+    configure(log_format)
+    # gRPC's core bypasses the log, also for each failed handshake of a client.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if log_format == "json":
+        # A progress bar is not a JSON record.
+        os.environ.setdefault("TQDM_DISABLE", "1")
 
 
-def stop_at_end(descriptor: int) -> None:
-    """Send this process SIGTERM once the open file ends; a pipe does when all who hold its other end died.
-
-    What cannot be read has ended, too.
-    """
-
-    def watch() -> None:
-        try:
-            # Not through `sys.stdin`, whose lock would be held when the interpreter shuts down.
-            with suppress(OSError):
-                while os.read(descriptor, 4096):
-                    pass
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="end-of-input", daemon=True).start()
-
-
-def announce(addresses: "Addresses", address_file: Path | None) -> None:
-    """Print every model's addresses, those of metrics and documentation, and write them to a file.
-
-    The file is there whole or not at all.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    if address_file is not None:
-        told: dict[str, Any] = {
-            "http": addresses.http,
-            "grpc": addresses.grpc,
-            "metrics": addresses.metrics,
-            "models": addresses.models,
-        }
-        text = json.dumps(told | ({"secure": True} if addresses.secure else {}))
-        partial = address_file.with_name(f".{address_file.name}.{os.getpid()}")
-        try:
-            partial.write_text(text + "\n", encoding="utf-8")
-            partial.replace(address_file)
-        except OSError as error:
-            raise ConfigError(f"--address-file {address_file} cannot be written: {error.strerror}") from error
-        finally:
-            partial.unlink(missing_ok=True)
-    lines = [f"ready: {' '.join(addresses.model_urls(model))}" for model in addresses.models]
-    lines += [f"metrics: {addresses.metrics_url}", f"docs: {addresses.docs_url}"]
-    _print_apart("\n".join(lines) + "\n")
-
-
-def _print_apart(text: str) -> None:
-    """Print from another thread: standard output that nobody reads must not block the event loop."""
-
-    def write() -> None:
-        try:
-            # Past `sys.stdout`, whose lock a blocked thread would hold while the process ends.
-            write_all(STANDARD_OUTPUT, text.encode())
-        except OSError as error:
-            logger.warning("standard output cannot be written: %s; the addresses are above", error.strerror)
-
-    if sys.stdout is None:
-        return
-    printing = threading.Thread(target=write, name="announcement", daemon=True)
-    printing.start()
-    printing.join(PRINT_S)
+def _stop_with_stdin() -> None:
+    # It is None in a process that was started without one.
+    if sys.stdin is None:
+        raise ConfigError("--stop-with-stdin: standard input is closed; open it, or leave the option out")
+    stop_at_end(sys.stdin.fileno())

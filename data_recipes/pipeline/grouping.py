@@ -1,10 +1,9 @@
 """The third pass: the judgements of one prompt become preference groups.
 
 Judgements about the same two images become one comparison: p is the share of votes, weight their number.
-    Comparisons
-that share images, directly or through others, become one group, or several where there are too many images;
-no comparison is lost. Candidates stand in the order of their digests, so an image's place says nothing of its
-label.
+Comparisons that share images, directly or through others, become one group, or several where there are too
+many images; no comparison is lost. Candidates are ordered by their digests, so that an image's index is
+independent of its label.
 """
 
 import json
@@ -42,7 +41,7 @@ class Said(NamedTuple):
 
 @dataclass(slots=True)
 class _Merged:
-    """What was said about two images; `a` is the one with the lower digest."""
+    """The judgements about two images; `a` is the one with the lower digest."""
 
     a: str
     b: str

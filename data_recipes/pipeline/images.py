@@ -14,7 +14,7 @@ from prefrm.records import SURROGATE
 
 __all__ = ["Kept", "PackWriter", "broken", "keep", "reference"]
 
-RECENT = 4096  # images that a process recognises without asking the spool
+RECENT = 4096  # digests of images that a process recognises without a query to the spool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ def reference(image: ImageRef) -> bytes | str:
     if isinstance(image, bytes):
         return image
     if not isinstance(image, str | Path) or not str(image).strip():
-        raise DataError(f"there is no image in the place of one: {image!r:.60}")
+        raise DataError(f"expected an image, as bytes or a path; received {image!r:.60}")
     text = str(image).strip()
     if media.URL.match(text):
         raise DataError(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from data_recipes.pipeline.grouping import Draft, Said, draft_groups
 from data_recipes.pipeline.images import PackWriter
 from data_recipes.pipeline.scan import BAD_ROW, ImageReader, Judge, Scanner, scan_images, scan_rows
-from data_recipes.pipeline.settle import BROKEN_IMAGE, Settled, settle
+from data_recipes.pipeline.settle import BROKEN_IMAGE, Settled, settle, was_removed
 from data_recipes.pipeline.spool import Spool
 from data_recipes.pipeline.stores import open_images
 from data_recipes.plan import Context, InterruptedBuild, Notes, Plan, Split
@@ -152,18 +152,20 @@ def _kept(spool: Spool) -> Iterator[None]:
         if not spool.has_rows():
             raise
         raise InterruptedBuild(
-            f"{error}; what was read is kept: run the same command again to go on"
+            f"{error}; what was read is kept; run the same command again to resume"
         ) from error
 
 
 def _split(spool: Spool, split: str, max_candidates: int, settled: Settled) -> Split:
-    notes = Notes(left_out=_reasons(spool, split), first_wins=_first_wins(spool, split))
+    left_out = _reasons(spool, split)
+    notes = Notes(left_out=left_out, first_wins=_first_wins(spool, split))
     (prompts,) = spool.db.execute(f"SELECT COUNT(DISTINCT prompt) {IN_SPLIT}", (split,)).fetchone()
     return Split(
         groups=_groups(spool, split, max_candidates, notes),
         total=prompts,
         notes=notes,
         drawn=split in settled.drawn,
+        complete=not any(reason == BAD_ROW or was_removed(reason) for reason in left_out),
     )
 
 
@@ -220,8 +222,10 @@ def _named(spool: Spool) -> tuple[str, ...]:
 
 
 def _refuse_bad_rows(spool: Spool, source: str) -> None:
-    bad = spool.db.execute("SELECT name, detail FROM statement WHERE reason = ? ORDER BY id", (BAD_ROW,))
-    if rows := bad.fetchall():
+    bad = "FROM statement WHERE reason = ?"
+    (total,) = spool.db.execute(f"SELECT COUNT(*) {bad}", (BAD_ROW,)).fetchone()
+    if total:
+        rows = spool.db.execute(f"SELECT name, detail {bad} ORDER BY id LIMIT ?", (BAD_ROW, NAMED))
         lines = [f"line {name.rpartition(':')[2]}: {detail}" for name, detail in rows]
-        more = f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
-        raise DatasetError(f"{source} has {len(rows)} bad rows: {'; '.join(lines[:NAMED])}{more}")
+        more = f"; and {total - NAMED} more" if total > NAMED else ""
+        raise DatasetError(f"{source} has {total} bad rows: {'; '.join(lines)}{more}")

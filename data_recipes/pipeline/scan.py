@@ -90,7 +90,7 @@ class Scanner:
         except PrefrmError:
             raise
         except (TypeError, ValueError, IndexError, AttributeError) as error:
-            raise DataError(f"a value is not what it should be: {error}") from error
+            raise DataError(f"a value has an unexpected type or format: {error}") from error
 
     def _entry(self, name: str, said: Statement, job: _RowJob, images: dict[str, Kept]) -> Entry:
         if isinstance(said, LeftOut):
@@ -162,8 +162,7 @@ def scan_rows(
 
     Raises:
         DatasetError: a part cannot be read, or, unless `strict` leaves this to the caller, none of the first
-            rows
-            is valid: the source is of another format.
+            rows is valid: the source is of another format.
     """
     done = sum(spool.rows_done(n) for n in range(len(parts)))
     total = None if any(part.total is None for part in parts) else sum(part.total or 0 for part in parts)
@@ -173,7 +172,7 @@ def scan_rows(
             every = parts[job.part].columns
             found = f"; the columns of {job.name} are {', '.join(every)}" if every else ""
             raise DatasetError(
-                f"no row is what the recipe reads: {entries[0].name}: {entries[0].detail}{found}"
+                f"no row has the format that the recipe reads: {entries[0].name}: {entries[0].detail}{found}"
             )
         spool.add(job.part, len(job.rows), parts[job.part].split, entries, images)
         done += len(job.rows)
@@ -217,8 +216,8 @@ def _row_jobs(number: int, part: Part, start: int) -> Iterator[_RowJob]:
 def _unknown(key: Any, row: Row) -> str:
     """What a `KeyError` means: a column that the row lacks, or a value that the recipe's dictionary lacks."""
     if isinstance(key, str) and key not in row and key not in row.values():
-        return f"there is no column {key!r}; the row has {', '.join(map(str, row)) or 'none that is read'}"
-    return f"{key!r} is not known here; the row has {', '.join(map(str, row))}"
+        return f"there is no column {key!r}; the row has {', '.join(map(str, row)) or 'none'}"
+    return f"unknown value {key!r}; the columns of the row are {', '.join(map(str, row))}"
 
 
 def _bytes(value: Any) -> int:

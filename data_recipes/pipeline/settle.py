@@ -21,7 +21,7 @@ from prefrm.data import dataset_folder
 from prefrm.errors import DatasetError
 from prefrm.records import SPLITS, prompt_key, read_groups, read_info
 
-__all__ = ["BROKEN_IMAGE", "IDENTICAL", "Settled", "settle", "split_of"]
+__all__ = ["BROKEN_IMAGE", "IDENTICAL", "Settled", "settle", "split_of", "was_removed"]
 
 BROKEN_IMAGE = "broken image"
 IDENTICAL = "identical images"
@@ -88,6 +88,11 @@ ALSO_IN = "also in "
 OTHER_SPLIT = "in the {} split"
 MARKS = (BROKEN_IMAGE, IDENTICAL, *(OTHER_SPLIT.format(split) for split in SPLITS))
 _MARKS = ", ".join("?" for _ in MARKS)
+
+
+def was_removed(reason: str) -> bool:
+    """Whether judgements are left out for this reason by `settle` and not by the recipe."""
+    return reason in MARKS or reason.startswith(ALSO_IN)
 
 
 def split_of(prompt: str, shares: Mapping[str, float], seed: int) -> str:
@@ -158,7 +163,7 @@ def _leave_out_among(spool: Spool, reason: str, among: str, prompts: str, images
 
 
 def _split_prompts(spool: Spool, shares: Mapping[str, float], seed: int) -> None:
-    """Split the prompts that the source does not; holds all prompts, and 8 bytes for each image."""
+    """Split the prompts that the source does not; holds 9 bytes for each prompt and each image in memory."""
     db = spool.db
     prompts = (db.execute("SELECT MAX(id) FROM prompt").fetchone()[0] or 0) + 1
     images = (db.execute("SELECT MAX(id) FROM image").fetchone()[0] or 0) + 1
@@ -184,10 +189,14 @@ def _split_prompts(spool: Spool, shares: Mapping[str, float], seed: int) -> None
     for (family, one), (other, two) in pairwise(families):
         if family == other:
             above[top(one)] = top(two)
-    first: dict[int, str] = {}
-    found = db.execute("SELECT id, key FROM prompt ORDER BY key")
-    splits = [(first.setdefault(top(number), split_of(key, shares, seed)), number) for number, key in found]
-    db.executemany("UPDATE prompt SET split = ? WHERE id = ?", splits)
+    # By component, named by its topmost node: 1 + the index of its split, 0 before its first prompt.
+    chosen = bytearray(prompts + images)
+    for number, key in db.execute("SELECT id, key FROM prompt ORDER BY key"):
+        if not chosen[component := top(number)]:
+            chosen[component] = 1 + SPLITS.index(split_of(key, shares, seed))
+    db.create_function("split_of_prompt", 1, lambda number: SPLITS[chosen[top(number)] - 1])
+    db.execute("UPDATE prompt SET split = split_of_prompt(id)")
+    db.create_function("split_of_prompt", 1, None)
 
 
 def _has_train(spool: Spool) -> bool:
@@ -200,13 +209,15 @@ def _require_all(spool: Spool, shares: Mapping[str, float]) -> None:
     placed = {split for (split,) in spool.db.execute(f"SELECT DISTINCT place FROM statement WHERE {KEPT}")}
     if not placed:
         reasons = spool.db.execute(
-            "SELECT COUNT(*) || ' ' || reason, MIN(name || ' ' || detail) FROM statement GROUP BY reason"
+            "SELECT COUNT(*), reason, MIN(name || ' ' || detail) FROM statement GROUP BY reason"
         ).fetchall()
-        found = "; ".join(f"{count}, such as {example}" for count, example in reasons)
-        raise DatasetError(f"the source has no judgement that can be used; left out: {found or 'nothing'}")
+        found = "; ".join(f"{count} {reason}, such as {example}" for count, reason, example in reasons)
+        broken = any(reason == BROKEN_IMAGE for _, reason, _ in reasons)
+        advice = "; give images= if paths are relative to another folder" if broken else ""
+        raise DatasetError(f"the source has no usable judgement; left out: {found or 'nothing'}{advice}")
     wanted = ("train", *(split for split, share in shares.items() if share)) if shares else ()
     if missing := [split for split in wanted if split not in placed]:
         raise DatasetError(
-            f"too few prompts: none falls into the {missing[0]} split; set {missing[0]} higher, or to 0 to "
-            "do without, or try another seed (prompts that share an image stay together)"
+            f"too few prompts: none falls into the {missing[0]} split; give {missing[0]}=0 to do without it, "
+            "a larger share or another seed (prompts that share an image stay together)"
         )

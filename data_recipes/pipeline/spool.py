@@ -1,6 +1,6 @@
 """The state of a build on disk: judgements, prompts and images in SQLite, image bytes in packs beside it.
 
-What is committed is whole: a build that was killed goes on behind the last rows that were committed. Rows and
+Commits are atomic: a build that was killed resumes after the last committed rows. Rows and
 images are numbered in the order of the source, whatever the number of processes, so a build has one result.
 """
 
@@ -99,7 +99,7 @@ class Spool:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise
-            raise DatasetError(f"{folder}: another build is at work there: {error}") from error
+            raise DatasetError(f"another build is running in {folder}: {error}") from error
         self._prompts: dict[str, int] = {}
         self._packs: dict[str, BinaryIO] = {}
 
@@ -192,7 +192,7 @@ class Spool:
         try:
             data = self._read(file, offset, length)
         except OSError as error:
-            raise DatasetError(f"{file} cannot be read any more: {error}") from error
+            raise DatasetError(f"{file} can no longer be read: {error}") from error
         if media.digest(data) != digest:
             raise DatasetError(f"{file} changed while the dataset was built; build it again")
         return data
@@ -236,7 +236,7 @@ class Spool:
         return (entry.name, prompt, split, first, second, *entry[4:])
 
     def _image(self, name: str, kept: Kept | None) -> int:
-        """The number of an image. One that stands in rows is what it was when it stands in another."""
+        """The number of an image; one that is known already keeps its facts."""
         new = self.db.execute(
             "INSERT OR IGNORE INTO image (name, digest, file, offset, length, problem)"
             " VALUES (?, ?, ?, ?, ?, ?)",

@@ -30,13 +30,13 @@ class Images(Protocol):
     """A store of named images. It is sent to worker processes, so it opens nothing before it is used."""
 
     def name(self, path: str, folder: Path | None) -> str:
-        """One name for each image, however a row in a file of that folder spells its path."""
+        """The canonical name of the image at `path`, which a row in a file of that folder gives."""
 
     def read(self, name: str) -> bytes:
         """The encoded image. Raises `MediaError`, which names it."""
 
     def place(self, name: str) -> tuple[str, int] | None:
-        """The file that holds the image's bytes as they are, and their offset; None if none does."""
+        """The file that holds the image's bytes unchanged, and their offset; None if there is none."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ class _Folder:
     def name(self, path: str, folder: Path | None) -> str:
         root = self.root or folder
         if root is None:
-            raise DataError(f"{path[:60]} is relative to no folder on this machine; name it by --set images=")
+            raise DataError(
+                f"{path[:60]} is a relative path without a folder on this machine; "
+                "give the folder: --set images="
+            )
         return os.path.normpath(os.path.join(root, path))
 
     def read(self, name: str) -> bytes:
@@ -142,7 +145,7 @@ class _HubImages:
 
     def read(self, name: str) -> bytes:
         if name.startswith(("/", "../")):
-            raise MediaError(f"{name} is no path in {self.source}")
+            raise MediaError(f"{name} is not a path inside {self.source}")
         return media.read_bytes(hub_image(self.source, name))
 
 
@@ -166,7 +169,7 @@ class TarStream:
         return None
 
     def read(self, name: str) -> bytes:
-        """It has no member by name but those that `members` came across."""
+        """Raise `MediaError`: a member that `members` did not yield does not exist."""
         raise MediaError(f"{self.source} has no member {name}")
 
     def members(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
@@ -200,7 +203,7 @@ def open_images(spec: str) -> Images:
             return _HubImages(source)
         if not (pieces := hub_files(source, pattern)):
             raise ConfigError(
-                f"{source} has no file {pattern}; name its archives by --set images={source}/..."
+                f"{source} has no file {pattern}; give the pattern of its archives: --set images={source}/..."
             )
         return TarStream(source, tuple(pieces))
     place = Path(spec)

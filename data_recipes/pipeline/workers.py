@@ -58,8 +58,8 @@ def _in_processes(
             yield done, future.result()
     except BrokenProcessPool as error:
         raise DatasetError(
-            "a process that reads images ended suddenly, perhaps for want of memory; "
-            "run the same command again, with fewer --processes"
+            "a worker process ended unexpectedly, perhaps because memory ran out; "
+            "run the same command again with fewer --processes"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -81,7 +81,7 @@ def _run(job: Any) -> Any:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed tells its pool nothing."""
+    """Exit when the parent does: a parent that is killed does not shut down its pool."""
     parent = parent_process()
     assert parent is not None, "this runs in a child"
     wait([parent.sentinel])

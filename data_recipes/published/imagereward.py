@@ -47,7 +47,7 @@ def _read(options: ImageRewardOptions) -> Sequence[Part]:
 def _judge(row: Row, options: ImageRewardOptions) -> list[Rating] | Statement:
     if "ranking" in row:
         if options.axis != "rank":
-            raise DataError("the repository's files have ranks alone; axis must be rank")
+            raise DataError("the repository's files have only ranks; axis must be rank")
         return ranked(row["prompt"], row["generations"], row["ranking"], set=str(row["id"]))
     score = row[AXES[options.axis]]
     if score is not None and options.axis == "rank":

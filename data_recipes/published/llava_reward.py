@@ -2,12 +2,15 @@
 
     prompt_id, prompt (text, or a list of two), chosen_path, c_rate, reject_path, r_rate
 
-`chosen_path` is always the preferred image, also where the two rates are equal: images were ranked, and a
-rate is that of one of them alone. `prompt` has one text twice; where the two differ, the captions were
-swapped and the row does not compare two images under one prompt. Paths are those of the authors' disk or
-relative to their repository: the file's name is looked up in `images`, as the repository's own re_path.py
-does. The folders ranking, overall_rating, alignment and fidelity of data/ImageReward are axes. Files of
-(path, label, prompt) classify single images and are not read.
+The folders ranking, overall_rating, alignment and fidelity of data/ImageReward are axes. In the last three,
+images are compared by their rates, 1 to 7, and equal rates are a tie, although one of the images stands in
+`chosen_path`. In ranking, `chosen_path` is the image with the better rank, whatever the rates: a rate is
+given to an image alone, and raters ranked images that they had rated alike.
+
+`prompt` has one text twice; where the two differ, the captions were swapped and the row does not compare two
+images under one prompt. Paths are those of the authors' disk or relative to their repository: the file's name
+is looked up in `images`, as the repository's own re_path.py does. Files of (path, label, prompt) classify
+single images and are not read.
 """
 
 from collections.abc import Sequence
@@ -22,8 +25,9 @@ from prefrm.errors import ConfigError
 
 __all__ = ["RECIPE", "LlavaRewardOptions"]
 
+RANKING = "ranking"
 AXES = {
-    "ranking": "ranking",
+    RANKING: "ranking",
     "overall": "overall_rating",
     "alignment": "alignment",
     "fidelity": "fidelity",
@@ -34,7 +38,7 @@ AXES = {
 class LlavaRewardOptions(SourceOptions):
     """What images are compared by."""
 
-    axis: Annotated[str, "ranking, overall, alignment or fidelity: a folder of data/ImageReward"] = "ranking"
+    axis: Annotated[str, "ranking, overall, alignment or fidelity: a folder of data/ImageReward"] = RANKING
 
     def __post_init__(self) -> None:
         super(LlavaRewardOptions, self).__post_init__()
@@ -53,7 +57,8 @@ def _judge(row: Row, options: LlavaRewardOptions) -> Statement:
     if len(set(prompts)) > 1:
         return LeftOut(reason="two prompts", prompt=prompts[0])
     chosen, rejected = (PurePosixPath(row[name]).name for name in ("chosen_path", "reject_path"))
-    return Judgement(prompt=prompts[0], first=chosen, second=rejected, p=1.0)
+    tied = options.axis != RANKING and row["c_rate"] == row["r_rate"]
+    return Judgement(prompt=prompts[0], first=chosen, second=rejected, p=0.5 if tied else 1.0)
 
 
 RECIPE = dataset(

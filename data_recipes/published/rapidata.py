@@ -52,7 +52,7 @@ def _judge(row: Row, options: RapidataOptions) -> Statement:
     prompt, first, second = row["prompt"], row["image1"], row["image2"]
     if "votes_image1" in row:
         if options.axis:
-            raise DataError("the file has votes on one axis, that of its name; leave axis out")
+            raise DataError("the file has votes on one axis only, which its name gives; leave axis out")
         return Judgement.voted(prompt, first, second, (row["votes_image1"] or 0, row["votes_image2"] or 0))
     column_1, column_2, details = _columns(options)
     shares = row[column_1], row[column_2]

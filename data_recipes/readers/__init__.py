@@ -67,11 +67,11 @@ def read_source(
             twice.
         files: of a folder, the files whose path ends as this pattern says.
         splits: the source's split by the name of a file or a folder (`readers.part.named_split`). Of a
-            folder, files that no name tells anything of are not read if there are others.
+            folder, files without a split in their names are skipped if there are others.
         config: of a dataset on the Hub, which of its configurations.
 
     Raises:
-        DatasetError: there is no such file or dataset, or nothing in it has a format that is known.
+        DatasetError: there is no such file or dataset, or it has no file of a known format.
     """
     if source.startswith(HUB):
         return hub_parts(source, columns=columns, splits=splits, config=config)
@@ -83,7 +83,7 @@ def read_source(
     parts = [_part(path, str(path.relative_to(root)), columns, splits) for path in _found(root, files)]
     if not parts:
         wanted = f"of a known format: {', '.join(FORMATS)}" if files == "*" else f"with a name like {files}"
-        raise DatasetError(f"{source} holds no file {wanted}")
+        raise DatasetError(f"{source} has no file {wanted}")
     named = [part for part in parts if part.split is not None] or parts
     _report_unread(source, [part.name for part in parts if part not in named])
     return named
@@ -101,10 +101,10 @@ def read_files(
         return read_source(source, columns=columns, files=files, splits=splits)
     names = hub_files(source, files)
     if not names:
-        raise DatasetError(f"{source} holds no file {files}")
+        raise DatasetError(f"{source} has no file {files}")
     wanted = [name for name in names if named_split(name, splits) is not None] or names
     _report_unread(source, [name for name in names if name not in wanted])
-    # In the cache nothing else lies beside them.
+    # The cache has no other files in their folder.
     return [replace(_part(hub_file(source, name), name, columns, splits), folder=None) for name in wanted]
 
 
@@ -112,7 +112,7 @@ def _report_unread(source: str, names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         logger.warning(
-            "%s: not read, because their names tell no split that is wanted: %s%s",
+            "%s: files skipped, because their names contain no split that is read: %s%s",
             source,
             ", ".join(names[:NAMED]),
             more,
@@ -132,7 +132,7 @@ def _found(root: Path, pattern: str) -> list[Path]:
 
 
 def _is_kept_for_itself(path: Path, root: Path) -> bool:
-    """Whether a file is no part of the source: a hidden one, or what `datasets` computed from others."""
+    """Whether a file does not belong to the source: hidden files, and caches of `datasets`."""
     return is_hidden(path.relative_to(root)) or path.match("cache-*.arrow")
 
 

@@ -92,7 +92,7 @@ def hub_files(source: str, pattern: str = "*") -> list[str]:
 
 def hub_file(source: str, path: str) -> Path:
     """A file of a repository, in the cache of the Hub after it is downloaded. Raises `DatasetError`."""
-    return HubRepository.parse(source, "dataset").file(path, absent="look at the files on its page")
+    return HubRepository.parse(source, "dataset").file(path, absent="see the list of files on its page")
 
 
 def hub_image(source: str, path: str) -> Path:

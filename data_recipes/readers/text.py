@@ -66,7 +66,7 @@ def read_text(row: Row, column: str) -> str:
         raise DataError(f"{column} must be text; received {KINDS[type(value)]}")
     if found := SURROGATE.search(value):
         raise DataError(
-            f"{column} is not valid Unicode text: half of a character, \\u{ord(found.group()):x}, "
+            f"{column} is not valid Unicode text: a lone surrogate, \\u{ord(found.group()):x}, "
             f"in {ascii(value)[:SHOWN]}"
         )
     if "\0" in value:
@@ -107,8 +107,8 @@ def _csv_row(header: Sequence[str], fields: Sequence[str]) -> Row | DataError:
 
 def _check_header(source: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     if missing := [name for name in columns if name not in header]:
-        found = ", ".join(header) or "nothing"
-        raise DatasetError(f"{source} lacks the columns {', '.join(missing)}; its header has {found}")
+        found = ", ".join(header) or "empty"
+        raise DatasetError(f"{source} lacks the columns {', '.join(missing)}; its header is {found}")
     if twice := [name for name in columns if header.count(name) > 1]:
         raise DatasetError(f"{source} has the column {twice[0]} more than once; keep one of them")
 

@@ -53,7 +53,7 @@ _RELATIONS: dict[str, tuple[Axis, bool]] = {
 
 
 class PromptError(DataError):
-    """A text is no prompt of this world."""
+    """A text is not a prompt of this world."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +90,13 @@ def parse_prompt(text: str) -> Prompt:
     """The prompt that a text is; case, extra spaces and a final period do not matter.
 
     Raises:
-        PromptError: it is no prompt of this world; the nearest one is named.
+        PromptError: it is not a prompt of this world; the nearest one is named.
     """
     plain = " ".join(text.lower().split()).removesuffix(".")
     if prompt := _by_text().get(plain):
         return prompt
     nearest = difflib.get_close_matches(plain[:100], _by_text(), n=1, cutoff=0.0)[0]
-    raise PromptError(f"{text[:100]!r} is no prompt of the shapes world; the nearest one is {nearest!r}")
+    raise PromptError(f"{text[:100]!r} is not a prompt of the shapes world; the nearest one is {nearest!r}")
 
 
 @cache

@@ -108,7 +108,7 @@ def _parse_shape(piece: str, number: int) -> Shape:
 def _parse_cell(word: str) -> int:
     # `isdigit` alone accepts superscripts, and `int` alone accepts "+1" and "1_0".
     if not (word.isascii() and word.isdigit()) or len(word) > 3:
-        raise ProgramError(f"{_shown(word)} is no column or row; it must be 0 to {GRID - 1}")
+        raise ProgramError(f"{_shown(word)} is not a valid column or row; it must be 0 to {GRID - 1}")
     return int(word)
 
 

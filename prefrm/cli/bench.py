@@ -17,11 +17,11 @@ bench = typer.Typer(help="Measure prefrm itself.", no_args_is_help=True)
 def judges(
     out: Annotated[Path, typer.Option(help="where judges.md, judges.json and the plots go")] = Path("docs"),
     runs: Annotated[
-        Path, typer.Option(help="where the trainings are kept; an interrupted benchmark goes on there")
+        Path, typer.Option(help="folder of the training runs; an interrupted benchmark resumes from it")
     ] = Path("runs/bench-judges"),
     device: Device = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="trainings side by side; one for each core by default")
+        int | None, typer.Option(min=1, help="parallel training runs; one for each core by default")
     ] = None,
 ) -> None:
     """Train every kind of judge on the shapes world and write down what each is worth and costs."""

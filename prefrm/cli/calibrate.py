@@ -33,9 +33,7 @@ def calibrate(
     ] = "validation",
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="write the calibrated bundle there; by default, the bundle is amended in its place"
-        ),
+        typer.Option(help="write the calibrated bundle there; by default, the bundle is changed in place"),
     ] = None,
     as_json: AsJson = False,
     *,
@@ -55,7 +53,8 @@ def calibrate(
         require_writable_folder(out, "--out")
     elif is_hub(bundle):
         raise ConfigError(
-            f"{bundle} is on the Hub and stays as it is; --out FOLDER takes the calibrated bundle"
+            f"{bundle} is on the Hub and cannot be changed in place; give --out FOLDER for the calibrated "
+            "bundle"
         )
     folder = bundle_folder(bundle)
     before = read_manifest(folder)
@@ -76,7 +75,7 @@ def calibrate(
         log_loss, ece = numbers[when]["log_loss"], numbers[when]["ece"]
         print(f"{when}: log loss {log_loss:.4f}, calibration error {ece:.4f} ({described})")
     print(
-        "held-out numbers were of the earlier calibration and are gone: "
+        "held-out numbers of the earlier calibration were removed; measure again: "
         f"prefrm eval {out or bundle} DATA --amend"
     )
 
@@ -86,8 +85,8 @@ def _check_unseen(manifest: "Manifest", data: Path, split: str) -> None:
 
     if fingerprint(read_groups(data, split)) == manifest.data_fingerprint:
         raise ConfigError(
-            f"the judge was trained on the split {split!r}, on which it is more certain than on other data; "
-            "name a split that it has not seen"
+            f"the judge was trained on the split {split!r}, on which it is overconfident; "
+            "name a split that it was not trained on"
         )
 
 

@@ -32,7 +32,7 @@ def check_trainer(
     *,
     remote: Remote,
 ) -> None:
-    """Play a trainer's calls to your judge, and time one of its steps, without the trainer.
+    """Replay a trainer's calls against your judge, and time one of its steps, without the trainer.
 
     The calls are those of the versions in docs/grpo.md, and their images are made here. Each line says "ok",
     "stops" (an error, as these settings ask for), or "wrong".
@@ -43,7 +43,7 @@ def check_trainer(
     from prefrm.grpo.replays.check import check_replays, time_step
 
     if "://" not in url:
-        raise ConfigError(f"check-trainer asks a judge behind a URL, as a trainer does; received {url}")
+        raise ConfigError(f"check-trainer needs the URL of a served judge, as a trainer does; received {url}")
     print(f"{name}: {load(name)[0].read_from}")
     wrong = 0
     with open_scorer(url, remote=remote) as scorer:
@@ -59,6 +59,6 @@ def check_trainer(
         f"{'slow' if slow else 'ok':<6} {step.seconds:5.1f} s  a step of {groups} groups of {group_size} "
         f"images of {side} x {side} pixels: {step.images / step.seconds:.1f} images a second{needed}"
     )
-    print(f"{wrong} replays went wrong" if wrong else "the rewards are right")
+    print(f"{wrong} replays gave wrong rewards" if wrong else "all rewards are correct")
     if wrong or slow:
         raise typer.Exit(UNFIT)

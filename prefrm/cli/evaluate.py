@@ -1,6 +1,7 @@
 """`prefrm eval`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,6 @@ from prefrm.options import with_options
 
 if TYPE_CHECKING:
     from prefrm.eval import Evaluation, Splits, Study
-    from prefrm.records import DatasetInfo
 
 __all__ = ["evaluate"]
 
@@ -55,9 +55,11 @@ def evaluate(
     ] = None,
     amend: Annotated[
         bool,
-        typer.Option("--amend", help="put card, numbers and plots into the bundle, whose digest changes"),
+        typer.Option(
+            "--amend", help="write card, numbers and plots into the bundle; this changes its digest"
+        ),
     ] = False,
-    out: Annotated[Path, typer.Option(help="where report.md, report.json and the plots go")] = Path(
+    out: Annotated[Path, typer.Option(help="folder for report.md, report.json and the plots")] = Path(
         "runs/eval"
     ),
     as_json: AsJson = False,
@@ -78,8 +80,7 @@ def evaluate(
         raise ConfigError(f"--amend writes into a bundle's folder; received the URL {target}")
     data = dataset_folder(data, [split, validation or "validation"])
     splits = evaluation.find_splits(data, split, validation)
-    info = _info(data) if split == "test" else None
-    definitions = evaluation.choose_definitions(definition or (), info, fitted=splits.validation is not None)
+    definitions = _definitions(definition or (), data, splits)
     if against is not None:
         require_judge(against, remote)
     require_writable_folder(out, "--out")
@@ -97,7 +98,7 @@ def evaluate(
     )
     print_not_judged((one.id, one.candidate, one.reason) for one in result.evaluation.unreadable)
     if amend:
-        # The other judge is nothing that this one's bundle should speak of.
+        # The comparison with another judge does not belong into this one's bundle.
         own = {name: (out / name).read_bytes() for name in plots if name != evaluation.AGAINST}
         _amend(Path(target), split, result.evaluation, own)
     if as_json:
@@ -116,11 +117,21 @@ def _study(target: str, data: Path, splits: "Splits", local: Local, remote: Remo
         return evaluate_splits(scorer, data, splits)
 
 
-def _info(data: Path) -> "DatasetInfo | None":
+def _definitions(names: Sequence[str], data: Path, splits: "Splits") -> tuple[str, ...]:
+    """The published definitions to show; why those of the dataset are not shown goes to standard error."""
+    from prefrm.eval import choose_definitions, why_unpublished
     from prefrm.records import read_info
 
-    # A dataset that no recipe built has no such file, and is evaluated as any other.
-    return read_info(data) if (data / "dataset.json").is_file() else None
+    # A dataset that was not built by a recipe has no such file; it has no published numbers.
+    has_published = splits.test == "test" and (data / "dataset.json").is_file()
+    info = read_info(data) if has_published else None
+    if info is not None and not names and (why := why_unpublished(info)):
+        print(
+            f"no published accuracies are shown: the test split is not the published one: {why}; "
+            "--definition NAME shows them nevertheless",
+            file=sys.stderr,
+        )
+    return choose_definitions(names, info, fitted=splits.validation is not None)
 
 
 def _amend(bundle: Path, split: str, evaluation: "Evaluation", plots: dict[str, bytes]) -> None:

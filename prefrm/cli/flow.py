@@ -22,7 +22,7 @@ def flow(
     ] = None,
     set_: Overrides = None,
     resume: Resume = False,
-    list_: Annotated[bool, typer.Option("--list", help="list the methods and end")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="list the methods and exit")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a flow-matching image model with the win rates of a judge as reward.

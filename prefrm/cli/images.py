@@ -1,4 +1,4 @@
-"""A folder of images in the place of a dataset: built by the recipe `folder`, and ranked file by file."""
+"""A folder of images used as a dataset: built by the recipe `folder`, and ranked file by file."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ def is_dataset(data: Path) -> bool:
 
 
 def build_groups(images: Path, out: Path) -> Path:
-    """Build the dataset of a folder of images inside `out`, and say what is in it; returns its folder.
+    """Build the dataset of a folder of images inside `out`, and print its counts; returns its folder.
 
     It is built each time, so that it is what the folder holds now; what was labelled from another state is
     then refused by `prefrm.label`.

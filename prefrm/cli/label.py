@@ -58,8 +58,8 @@ def label(
 ) -> None:
     """Label offline: win matrices, win rates, rankings, and tables of pairs for DPO trainers.
 
-    Of a folder of images, those under one prompt are a group: `prefrm data list folder` and docs/data.md say
-    where prompts stand. The exit status is 1 if nothing could be judged.
+    In a folder of images, those with the same prompt are a group; docs/data.md has the layouts from which
+    prompts are read. The exit status is 1 if nothing could be judged.
     """
     from prefrm import label as labelling
     from prefrm.data import dataset_folder
@@ -76,7 +76,7 @@ def label(
     images = None if is_dataset(data) else data
     if images is not None:
         if split != SPLIT:
-            raise ConfigError(f"--split {split}: {data} holds no dataset; a folder of images has no splits")
+            raise ConfigError(f"--split {split}: {data} is a folder of images, which has no splits")
         require_judge(target, remote)
         data = build_groups(images, out)
     total = count_groups(data, split)
@@ -96,7 +96,7 @@ def label(
     _print_labels(summary, written, out)
     if images is not None:
         print(f"the files of each prompt, best first: {rank_files(images, data, out)}")
-    require_judged(summary.unjudged_pairs < summary.pairs, f"the reasons stand in {out}")
+    require_judged(summary.unjudged_pairs < summary.pairs, f"the reasons are in {out}")
 
 
 def _not_judged(

@@ -32,16 +32,16 @@ class Remote:
         typer.Option(help=f"a file with the token for the server first; else the variable {TOKEN_VARIABLE}"),
     ] = None
     ca: Annotated[
-        Path | None, typer.Option(help="PEM file of the authorities that sign the server's certificate")
+        Path | None, typer.Option(help="PEM file of the CAs that sign the server's certificate")
     ] = None
-    cert: Annotated[Path | None, typer.Option(help="PEM file of a certificate to show to the server")] = None
+    cert: Annotated[Path | None, typer.Option(help="PEM file of a client certificate (mutual TLS)")] = None
     key: Annotated[Path | None, typer.Option(help="PEM file of that certificate's private key")] = None
     deadline: Annotated[
-        float | None, typer.Option(help="seconds that one call of the server may take", show_default="300")
+        float | None, typer.Option(help="timeout of one call to the server, in seconds", show_default="300")
     ] = None
     allow_plaintext_token: Annotated[
         bool,
-        typer.Option("--allow-plaintext-token", help="send the token unencrypted to other machines, too"),
+        typer.Option("--allow-plaintext-token", help="allow sending the token unencrypted to other machines"),
     ] = False
 
     def require_url(self, *targets: str | None) -> None:
@@ -76,7 +76,7 @@ class Remote:
         try:
             return _first_token(self.token_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            reason = "it is no text" if isinstance(error, UnicodeDecodeError) else error
+            reason = "it is not a text file" if isinstance(error, UnicodeDecodeError) else error
             reason = getattr(error, "strerror", None) or reason
             raise ConfigError(f"--token-file {self.token_file}: {reason}") from error
 
@@ -87,7 +87,7 @@ def _first_token(text: str) -> str:
         token = line.partition("#")[0].strip()
         # The token itself must not reach a terminal or a log.
         if token and not _VISIBLE.fullmatch(token):
-            raise ValueError(f"line {number} is no token, which is visible ASCII without blanks")
+            raise ValueError(f"line {number} is not a valid token: visible ASCII without spaces")
         if token:
             return token
-    raise ValueError("it holds no token; write one a line")
+    raise ValueError("it has no token; write one per line")

@@ -30,7 +30,7 @@ def score(
     prompt: Annotated[str, typer.Option(help="what the images answer")],
     best: Annotated[
         int | None,
-        typer.Option(min=1, help="print the best so many files instead; name and leave out unreadable ones"),
+        typer.Option(min=1, help="print only the N best files; unreadable files are named and left out"),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="also draw the matrix into this file")] = None,
     pairs: Pairs = None,
@@ -52,7 +52,7 @@ def score(
     if plot is not None:
         _require_plot(plot)
     if not prompt.strip():
-        raise ConfigError("--prompt is empty; write what the images answer")
+        raise ConfigError("--prompt is empty; give the prompt of the images")
     if folders := [image for image in images if image.is_dir()]:
         raise ConfigError(f"{folders[0]} is a folder; name its files: {folders[0] / '*'}")
     if best is not None:

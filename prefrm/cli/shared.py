@@ -1,4 +1,4 @@
-"""What several commands share: their arguments, and the judge behind `BUNDLE|URL`."""
+"""Arguments that several commands share, and the judge of `BUNDLE|URL`."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -48,11 +48,11 @@ Split = Annotated[str, typer.Option(help="which split of the dataset")]
 Pairs = Annotated[
     int | None,
     typer.Option(
-        "--pairs", min=1, help="judge so many pairs of a group and infer the others; all of them by default"
+        "--pairs", min=1, help="number of pairs of a group to judge; the others are inferred; all by default"
     ),
 ]
 
-# What a command that judged nothing exits with: its input was in order, and there is still no result.
+# Exit status of a command whose input was valid and that could judge nothing.
 NOTHING_JUDGED = 1
 
 
@@ -99,7 +99,7 @@ def one_commit(target: str) -> str:
 
 
 def require_judge(target: str, remote: Remote | None = None) -> None:
-    """Raise before anything else is scored if `target` is no bundle, or if nobody answers there."""
+    """Raise before anything is scored if `target` is not a bundle, or if no server answers at the URL."""
     if is_url(target):
         with open_scorer(target, remote=remote) as scorer:
             identity(target, scorer)
@@ -110,7 +110,7 @@ def require_judge(target: str, remote: Remote | None = None) -> None:
 
 
 def identity(target: str, scorer: "Scorer", pairs: int | None = None) -> str:
-    """What tells a judge from another, here or behind whatever URL: its bundle's digest, and the budget."""
+    """The identity of a judge, local or behind any URL: its bundle's digest, and the budget of pairs."""
     from prefrm.client import RemoteScorer
 
     if isinstance(scorer, RemoteScorer):

@@ -24,7 +24,12 @@ from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
 from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.paired import Difference, SideBySide, compare
 from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
-from prefrm.eval.published import PUBLISHED, choose_definitions, published_accuracies
+from prefrm.eval.published import (
+    PUBLISHED,
+    choose_definitions,
+    published_accuracies,
+    why_unpublished,
+)
 from prefrm.eval.ranking import intransitive_triples, kendall_tau, spearman_rho
 from prefrm.eval.recalibration import apply_calibration, calibrated, fit_calibration
 from prefrm.eval.report import Opponent, summary, write_report
@@ -95,6 +100,7 @@ __all__ = [
     "summary",
     "three_label_accuracy",
     "tie_calibrated_accuracy",
+    "why_unpublished",
     "with_calibration",
     "with_results",
     "write_report",

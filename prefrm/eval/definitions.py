@@ -48,16 +48,9 @@ class Definition:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def is_of(self, info: DatasetInfo) -> bool:
-        """Whether the dataset has the published test split, by its recipe and options.
-
-        A test split that was drawn from another one, such as of the train file alone, is not.
-        """
-        test = info.splits.get("test")
-        return (
-            info.recipe == self.recipe
-            and not (test is not None and test.drawn)
-            and all(info.options.get(name) == value for name, value in self.options.items())
-        )
+        """Whether the dataset is the published one, by its recipe and options."""
+        same = (info.options.get(name) == value for name, value in self.options.items())
+        return info.recipe == self.recipe and all(same)
 
     def accuracy(self, judged: Sequence[JudgedGroup], thresholds: Thresholds | None = None) -> Accuracy:
         """The accuracy. Raises `ConfigError` if it needs `thresholds` and there are none."""

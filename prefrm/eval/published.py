@@ -25,7 +25,7 @@ from prefrm.eval.pairs import JudgedGroup, pairs_of
 from prefrm.eval.thresholds import Thresholds
 from prefrm.records import DatasetInfo
 
-__all__ = ["PUBLISHED", "choose_definitions", "published_accuracies"]
+__all__ = ["PUBLISHED", "choose_definitions", "published_accuracies", "why_unpublished"]
 
 HPSV3 = "arXiv 2508.03789"
 EACH_PAIR = "share of strict pairs with the right verdict, each pair once; a tie of the judge is wrong"
@@ -175,6 +175,8 @@ def choose_definitions(
 ) -> tuple[str, ...]:
     """The definitions to show beside published judges: `names`, or without any those of the dataset.
 
+    Those of the dataset are shown only if its test split is the published one (`why_unpublished`).
+
     Args:
         names: as `PUBLISHED` has them.
         info: of the dataset; None if it is unknown or another split than its test split is measured.
@@ -190,10 +192,23 @@ def choose_definitions(
             f"the definition {tuned[0]} needs a tie threshold, which a validation split tunes, and there is "
             "none; build the dataset with one, or name another split by --validation"
         )
-    if names or info is None:
+    if names or info is None or why_unpublished(info):
         return tuple(names)
     return tuple(
         name
         for name, definition in PUBLISHED.items()
         if definition.is_of(info) and (fitted or not definition.tuned)
     )
+
+
+def why_unpublished(info: DatasetInfo) -> str:
+    """Why the test split of a dataset with published accuracies is not the published one; empty if it is."""
+    test = info.splits.get("test")
+    if test is None or not any(definition.is_of(info) for definition in PUBLISHED.values()):
+        return ""
+    if test.drawn:
+        return "it was drawn from another split of the source"
+    if not test.complete:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in test.left_out.items())
+        return f"it is not complete: left out: {reasons}"
+    return ""

@@ -29,6 +29,9 @@ class SplitCounts:
             preferred; None where the source has no pairs.
         drawn: whether the split was drawn, by the hash of the prompt, from what the source calls train or has
             no name for; it is not the split that others report on then.
+        complete: whether every judgement of the source's split is in it that could be: False if one was left
+            out for a broken image, identical images or an invalid row, or because another split or dataset
+            has its prompt or an image.
     """
 
     groups: int
@@ -39,6 +42,7 @@ class SplitCounts:
     left_out: Mapping[str, int] = field(default_factory=dict)
     first_wins: float | None = None
     drawn: bool = False
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

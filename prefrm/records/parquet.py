@@ -34,6 +34,7 @@ SPLITS = ("train", "validation", "test")
 # Of a row group: it is held in memory whole when it is written.
 ROW_GROUP_GROUPS = 256
 ROW_GROUP_BYTES = 32 * 2**20
+PROMPTS = 1024  # that `read_prompts` decodes together
 
 
 def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: str) -> int:
@@ -106,12 +107,15 @@ def _read(
                 raise ValueError(f"row group {number} holds {count} rows instead of {rows}")
 
 
-def read_prompts(folder: Path | str, split: str) -> set[str]:
-    """The distinct prompts of a split; nothing else of it is read. Raises `DatasetError` as `read_groups`."""
+def read_prompts(folder: Path | str, split: str) -> Iterator[str]:
+    """The prompt of each group of a split, in order, read as a stream; no other column is read.
+
+    Raises:
+        DatasetError: as `read_groups`.
+    """
     with _open_split(folder, split) as file:
-        return {
-            prompt.as_py() for batch in file.iter_batches(columns=["prompt"]) for prompt in batch["prompt"]
-        }
+        for batch in file.iter_batches(PROMPTS, columns=["prompt"]):
+            yield from batch["prompt"].to_pylist()
 
 
 def count_row_groups(folder: Path | str, split: str) -> int:
@@ -166,13 +170,15 @@ def _open_split(folder: Path | str, split: str) -> "Iterator[pq.ParquetFile]":
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if missing := set(arrow_schema().names) - set(file.schema_arrow.names):
-                raise DatasetError(f"{path} is no preference dataset: it lacks the columns {sorted(missing)}")
+                raise DatasetError(
+                    f"{path} is not a preference dataset: it lacks the columns {sorted(missing)}"
+                )
             yield file
     except DataError:
         raise
     # pyarrow raises many kinds on a damaged file; all of them mean that it cannot be read.
     except Exception as error:
-        raise DatasetError(f"{path} cannot be read; it is damaged or no parquet file: {error}") from error
+        raise DatasetError(f"{path} cannot be read; it is damaged or not a parquet file: {error}") from error
 
 
 def _unique(groups: Iterable[PreferenceGroup], target: Path) -> Iterator[PreferenceGroup]:

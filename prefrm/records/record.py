@@ -24,7 +24,7 @@ __all__ = [
 
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a character beyond U+FFFF, alone: a Python string can hold it, and UTF-8 cannot."""
+"""A lone surrogate: half of a character beyond U+FFFF, which Python strings can hold and UTF-8 cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceGroup:
-    """A prompt, its candidates and what somebody preferred: one record of a preference dataset.
+    """A prompt, its candidates and their comparisons: one record of a preference dataset.
 
     Attributes:
         id: unique in its dataset; errors name it.
@@ -157,5 +157,5 @@ def comparisons_from_ranking(ranks: Sequence[float | None]) -> tuple[Comparison,
 
 
 def prompt_key(prompt: str) -> str:
-    """What tells prompts apart when splits are compared: neither letter case nor white space counts."""
+    """The key by which prompts are equal: in lower case, with single spaces."""
     return " ".join(prompt.casefold().split())

@@ -25,7 +25,7 @@ def to_row(group: PreferenceGroup) -> dict[str, Any]:
 
 
 def from_row(row: dict[str, Any]) -> PreferenceGroup:
-    """The record of a row that somebody wrote. Raises `RecordError`, which names its id, if it is none."""
+    """The record of a row of a file. Raises `RecordError`, which names its id, if it is not valid."""
     try:
         for name in ("id", "prompt", "tags"):
             _require_text(row[name], name)

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from prefrm.protocol import DEFAULT_MODEL
-from prefrm.shutdown import exit_process
+from prefrm.shutdown import exit_process, stop_at_end
 from prefrm.winmatrix import Scorer
+from serving.announcing import announce
 from serving.bench.scorers import SCORERS, build_scorer
-from serving.commands import announce, stop_at_end
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.queueing.cost import cost_of

@@ -121,7 +121,7 @@ def test_pairs_report_what_was_left_out(tmp_path: Path) -> None:
     assert result.stdout == f"{tmp_path / 'out'}: 1 train groups; left out: 1 broken image\n"
     assert "left out: record mine.csv:3: " in result.stderr
     assert "c.png" in result.stderr
-    assert "left out when it was built: 1 broken image\n" in run("inspect", tmp_path / "out").stdout
+    assert "left out by the build: 1 broken image\n" in run("inspect", tmp_path / "out").stdout
 
 
 def test_a_build_that_was_interrupted_says_how_it_goes_on(
@@ -138,7 +138,7 @@ def test_a_build_that_was_interrupted_says_how_it_goes_on(
     with monkeypatch.context() as patched:
         patched.setattr("data_recipes.pipeline.recipe.scan_images", interrupted)
         result = run(*command)
-    assert "the same command goes on where this build was\n" in result.stderr
+    assert "interrupted: run the same command again to resume this build\n" in result.stderr
     assert (result.exit_code, (tmp_path / "out" / "dataset.json").exists()) == (130, False)
     assert run(*command).stdout == f"{tmp_path / 'out'}: 1 train groups\n"
 
@@ -171,7 +171,8 @@ def test_mistakes_are_raised_as_errors_of_ours(dataset: Path, tmp_path: Path) ->
     for source in ("hf://org/name", "./HPDv3/"):
         refused = str(error_of("build", source, "--out", tmp_path))
         assert (
-            f"{source} is a source and no recipe; " in refused and f"table --set source={source} " in refused
+            f"{source} is not a recipe but a source; " in refused
+            and f"table --set source={source} " in refused
         )
     assert "--set takes option=value; received 'train'" in str(
         error_of("build", "shapes", "--out", tmp_path, "--set", "train")

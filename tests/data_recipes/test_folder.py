@@ -86,7 +86,7 @@ def test_an_empty_text_and_a_number_are_no_prompts(tmp_path: Path) -> None:
     built = build("folder", tmp_path / "out", source=source)
     assert grouped(groups_of(tmp_path / "out")) == {"a cat": 2}
     assert built.info.left_out == {"bad row": 4}
-    assert any("7/0.png: nothing tells its prompt ('7' is no prompt)" in line for line in built.left_out)
+    assert any("7/0.png: no prompt found ('7' is not a valid prompt)" in line for line in built.left_out)
     assert any("prompt is missing or empty" in line for line in built.left_out)
 
 
@@ -139,12 +139,12 @@ def test_what_cannot_be_a_folder_of_images_is_refused_in_one_line(tmp_path: Path
     source = tmp_path / "in"
     (source / "a cat").mkdir(parents=True)
     (source / "a cat" / "notes.txt").write_text("mine")
-    assert f"{source} holds no image, no file whose name ends with .png, .jpg" in refused(source)
+    assert f"{source} has no images: no file name ends with .png, .jpg" in refused(source)
     write_image(source / "a cat" / "0.png")
     write_image(source / "a dog" / "0.png")
     assert refused(source) == "the train split has no usable group; left out: 2 only image of its prompt"
     for name in ("a cat", "a dog"):
         (source / name / "0.png").write_bytes(b"x")
-    assert "no judgement that can be used; left out: 2 broken image, such as in:0 " in refused(source)
+    assert "no usable judgement; left out: 2 broken image, such as in:0 " in refused(source)
     (source / "metadata.csv").write_text("file_name,title\na cat/0.png,x\n")
     assert "has none of the columns prompt, text, caption; it has file_name, title" in refused(source)

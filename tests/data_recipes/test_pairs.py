@@ -178,9 +178,9 @@ def test_many_bad_rows_are_counted(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("p.csv", b"", "lacks the columns prompt, image_1, image_2; its header has nothing"),
-        ("p.csv", b"prompt,image_1,preferred\n", "lacks the columns image_2; its header has prompt"),
-        ("p.csv", b"prompt,image_1,image_2,preferred\n", "no judgement that can be used; left out: nothing"),
+        ("p.csv", b"", "lacks the columns prompt, image_1, image_2; its header is empty"),
+        ("p.csv", b"prompt,image_1,preferred\n", "lacks the columns image_2; its header is prompt"),
+        ("p.csv", b"prompt,image_1,image_2,preferred\n", "no usable judgement; left out: nothing"),
         ("p.jsonl", b"{", "line 1: not JSON: "),
         ("p.jsonl", b"\n[1]", "line 2: not a JSON object: [1]"),
         ("p.jsonl", b'{"prompt": {}, "image_1": 1}', "prompt must be text; received an object"),
@@ -206,7 +206,7 @@ def complaint_about(source: Path) -> str:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"prompt": "a \ud83d"}, "line 2: prompt is not valid Unicode text: half of a character, \\ud83d"),
+        ({"prompt": "a \ud83d"}, "line 2: prompt is not valid Unicode text: a lone surrogate, \\ud83d"),
         ({"image_1": "\udcff.png"}, "line 2: image_1 is not valid Unicode text"),
         ({"image_2": "b\0.png"}, "line 2: image_2 has a NUL character in it"),
         ({"preferred": True}, "line 2: preferred must be text; received true or false"),
@@ -331,7 +331,7 @@ def test_a_path_in_a_circle_and_a_folder_are_named(folder: Path) -> None:
     _, built = grouped(write_csv(folder, rows))
     assert "loop.png: cannot be read: Too many levels of symbolic links" in built.left_out[0]
     (folder / "folder.csv").mkdir()
-    assert "folder.csv holds no file" in complaint_about(folder / "folder.csv")
+    assert "folder.csv has no file" in complaint_about(folder / "folder.csv")
 
 
 def test_identical_images_are_left_out(folder: Path) -> None:
@@ -392,7 +392,7 @@ def test_a_build_reads_back(folder: Path, tmp_path: Path) -> None:
 
 def test_too_few_prompts_for_a_split_is_an_error_that_helps(folder: Path, tmp_path: Path) -> None:
     source = write_csv(folder, [("a cat", "a.png", "b.png", "1")])
-    with pytest.raises(DatasetError, match="too few prompts: none falls into the validation split; set"):
+    with pytest.raises(DatasetError, match="none falls into the validation split; give validation=0 to do"):
         RECIPES["pairs"].build(tmp_path / "out", source=source, test=0.0)
     assert RECIPES["pairs"].build(tmp_path / "out", source=source, **WHOLE).groups == {"train": 1}
 

@@ -81,7 +81,7 @@ def test_what_is_left_out_is_counted_and_named(folder: Path) -> None:
     assert read_info(folder / "out") == built.info
     assert built.groups == {"train": 2}
     assert (
-        "photo.heic: the bytes are no PNG, JPEG, WEBP image but HEIC; convert it to PNG" in built.left_out[0]
+        "photo.heic: not a valid PNG or JPEG or WEBP image but HEIC; convert it to PNG" in built.left_out[0]
     )
 
 
@@ -91,7 +91,8 @@ def test_an_avif_file_without_avif_in_pillow_says_what_to_install(
     monkeypatch.delitem(features.modules, "avif")  # as in Pillow 10 and 11.0 to 11.2
     built = build(folder, [("a cat", "turned.avif", "0.png"), ("a dog", "2.png", "3.png")])
     assert built.left_out[0].endswith(
-        "turned.avif: this Pillow reads no AVIF; install 11.3 or newer: pip install --upgrade pillow"
+        "turned.avif: the installed Pillow does not support AVIF; install 11.3 or newer: "
+        "pip install --upgrade pillow"
     )
 
 

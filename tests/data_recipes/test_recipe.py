@@ -58,8 +58,8 @@ def test_every_wrong_option_is_named_at_once() -> None:
         toy_recipe().read_options({"n": "many", "share": True, "nn": 1})
     message = str(caught.value)
     for part in (
-        "option 'n' must be of type int, received 'many'",
-        "option 'share' must be of type float, received True",
+        "option 'n' must be of type int; received 'many'",
+        "option 'share' must be of type float; received True",
         "option 'where' must be given (a path)",
         "unknown option 'nn'",
         "its options are where, n, share",
@@ -101,7 +101,7 @@ def test_a_build_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     toy_recipe().build(tmp_path, where="x")
     (tmp_path / "notes.txt").write_text("mine")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(DataError, match="1 prompts are in two splits: 'the same' in train and test"):
+    with pytest.raises(DataError, match="in more than one split: 1: 'the same' in test and train"):
         toy_recipe(leak=True).build(tmp_path, where="x", overwrite=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     toy_recipe().build(tmp_path, where="x", n=1, overwrite=True)
@@ -120,9 +120,11 @@ def test_a_split_without_a_group_is_an_error_that_says_what_was_left_out(tmp_pat
 
 def test_disjoint_splits_are_proved_and_leaks_are_counted() -> None:
     prove_disjoint({"train": ["a", "a", "b"], "test": ["c"]})
-    with pytest.raises(DataError, match="1 prompts are in two splits: 'a  Cat ' in train and test"):
+    with pytest.raises(DataError, match="prompts in more than one split: 1: 'a  Cat ' in train and test"):
         prove_disjoint({"train": ["A cat"], "test": ["a  Cat "]})
-    with pytest.raises(DataError, match=r"5 prompts are in two splits: 'a' in train and test; .* and 2 more"):
+    with pytest.raises(DataError, match=r"'b' in validation and train; 'c' in test and train"):
+        prove_disjoint({"validation": "ab", "test": "c", "train": "bbcd"})
+    with pytest.raises(DataError, match=r"more than one split: 5: 'e' in train and test; .* and 2 more"):
         prove_disjoint({"train": "abcde", "test": "edcbaf"})
 
 

@@ -74,7 +74,7 @@ def test_the_winner_has_always_the_same_place(tmp_path: Path) -> None:
     "options", [{}, {"label": "y", "preferred": "image_1"}, {"score_1": "x"}, {"preferred": "left"}]
 )
 def test_who_is_preferred_is_said_once(tmp_path: Path, options: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=r"who is preferred by one of|preferred must be one of"):
+    with pytest.raises(ConfigError, match=r"give the preference by one of|preferred must be one of"):
         build("table", tmp_path / "out", source="x.parquet", **options)
 
 
@@ -121,18 +121,19 @@ def test_values_that_are_numbers(tmp_path: Path) -> None:
 def test_a_label_beyond_probabilities_ends_the_build(tmp_path: Path) -> None:
     """Or the rows that prefer the second image would be left out, and those that prefer the first kept."""
     source = table(tmp_path, [{"y": 1}, {"y": 2}])
-    with pytest.raises(
-        ConfigError, match=r"rows\.parquet:1: y is 2, and .* in \[0, 1\]; say what its values"
-    ):
+    with pytest.raises(ConfigError, match=r"rows\.parquet:1: y is 2, and .* in \[0, 1\]; list the values"):
         build("table", tmp_path / "out", source=source, label="y", **COLUMNS)
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"label": "y", "tie": "0"}, "given by label, first and second together"),
-        ({"preferred": "image_1", "first": "1", "second": "2"}, "given by label, first and second together"),
-        ({"label": "y", "first": "1,x", "second": "2, x"}, "'x' stands in two of first, second and tie"),
+        ({"label": "y", "tie": "0"}, "give label, first and second together"),
+        ({"preferred": "image_1", "first": "1", "second": "2"}, "give label, first and second together"),
+        (
+            {"label": "y", "first": "1,x", "second": "2, x"},
+            "'x' is in more than one of first, second and tie",
+        ),
     ],
 )
 def test_values_have_one_meaning(tmp_path: Path, options: dict[str, str], reason: str) -> None:
@@ -161,7 +162,9 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_texts_need_a_meaning(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"y is not a number but 'left one'; say what its values mean"):
+    with pytest.raises(
+        DatasetError, match=r"y is not a number but 'left one'; list the values that mean each"
+    ):
         build("table", tmp_path / "out", source=table(tmp_path, [{"y": "left one"}]), label="y", **COLUMNS)
 
 
@@ -192,7 +195,7 @@ def test_trl_as_saved_by_datasets_and_as_messages(tmp_path: Path) -> None:
 def test_an_image_in_the_prompt_is_not_lost_without_a_word(tmp_path: Path) -> None:
     parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "make it red"}]
     row = {"prompt": [{"role": "user", "content": parts}], "chosen": "b.png", "rejected": "c.png"}
-    with pytest.raises(DatasetError, match="the prompt has an image, and judges compare answers to a text"):
+    with pytest.raises(DatasetError, match="the prompt has an image; only prompts of text are supported"):
         build("trl", tmp_path / "out", source=write_jsonl(tmp_path / "rows.jsonl", [row]))
 
 
@@ -200,5 +203,5 @@ def test_trl_with_texts_as_answers_is_refused(tmp_path: Path) -> None:
     source = write_jsonl(
         tmp_path / "rows.jsonl", [{"prompt": "Say hello", "chosen": "Hello!", "rejected": "No"}]
     )
-    with pytest.raises(DatasetError, match="chosen is a text, 'Hello!'; judges compare images"):
+    with pytest.raises(DatasetError, match="chosen is a text, 'Hello!'; candidates must be images"):
         build("trl", tmp_path / "out", source=source)

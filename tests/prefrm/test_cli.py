@@ -85,7 +85,7 @@ def test_a_blank_prompt_is_a_mistake(
     bundle: Path, images: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["score", str(bundle), "--prompt", " ", *images]) == 2
-    assert "--prompt is empty; write what the images answer" in capsys.readouterr().err
+    assert "--prompt is empty; give the prompt of the images" in capsys.readouterr().err
 
 
 MISTAKES = {
@@ -122,7 +122,7 @@ def test_a_file_where_a_folder_should_be_is_one_line_and_status_2(
     file = tmp_path / "taken"
     file.write_text("mine")
     assert run(["data", "build", "shapes", "--out", str(file), "--set", "train=6"]) == 2
-    refused = "cannot be written: Not a directory; choose another place"
+    refused = "cannot be written: Not a directory; choose another path"
     assert capsys.readouterr().err == f"prefrm: --out {file} {refused}\n"
     assert run(["data", "build", "shapes", "--out", str(file / "below"), "--set", "train=6"]) == 2
     assert capsys.readouterr().err == f"prefrm: --out {file / 'below'} {refused}\n"

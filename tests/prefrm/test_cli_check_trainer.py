@@ -33,7 +33,7 @@ def check(*arguments: str) -> int:
 def test_every_trainer_fits_a_judge_that_works(url, capsys, trainer):
     assert check(trainer, url, "--on-missing", "drop", "--within", "60") == 0
     out = capsys.readouterr().out
-    assert "wrong" not in out and "the rewards are right" in out
+    assert "wrong" not in out and "all rewards are correct" in out
     assert "a step of 1 groups of 2 images of 16 x 16 pixels" in out and "where 0.0 are needed" in out
 
 
@@ -121,7 +121,7 @@ def test_a_judge_that_judges_nothing_does_not_fit(capsys):
             ("openrlhf", "grpc://127.0.0.1:9/judge"),
             "there are replays of flow_factory, flow_grpo, slime, trl, verl",
         ),
-        (("trl", "runs/bundle"), "asks a judge behind a URL, as a trainer does; received runs/bundle"),
+        (("trl", "runs/bundle"), "needs the URL of a served judge, as a trainer does; received runs/bundle"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, message):

@@ -104,9 +104,9 @@ def test_what_cannot_be_labelled_is_one_line(
 
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "holds no image" in refused(empty)
+    assert "has no images" in refused(empty)
     assert "does not exist" in refused(tmp_path / "nowhere")
-    assert "a folder of images has no splits" in refused(images, "--split", "test")
+    assert "a folder of images, which has no splits" in refused(images, "--split", "test")
     for path in images.glob("*/[1b]*.png"):
         path.unlink()
     assert "left out: 2 only image of its prompt" in refused(images)

@@ -17,7 +17,7 @@ from prefrm.bundle import read_manifest, write_bundle
 from prefrm.cli import run
 from prefrm.errors import OutOfMemoryError
 from prefrm.protocol import BUNDLE_PARAMETER
-from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, write_groups, write_info
+from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, SplitCounts, write_groups, write_info
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 from serving.limits import Limits
 from serving.models import ModelInfo
@@ -146,6 +146,12 @@ def test_eval_shows_a_judge_in_a_published_column(
     text = (out / "report.md").read_text()
     assert "## Published: `hpdv3`" in text and "| HPSv3 | 0.769 |" in text and "**this judge**" in text
     assert "pickapic" not in numbers["metrics"]["published"]
+    counts = SplitCounts(groups=1, candidates=2, strict=1, ties=0, left_out={"also in b": 3}, complete=False)
+    write_info(dataset, DatasetInfo(recipe="hpdv3", options={}, fingerprints={}, splits={"test": counts}))
+    assert run(command) == 0
+    shown, why = capsys.readouterr()
+    assert "HPSv3" not in shown and "it is not complete: left out: 3 also in b; --definition NAME" in why
+    assert "columns" not in json.loads((out / "report.json").read_text())
 
 
 @pytest.fixture
@@ -196,7 +202,7 @@ def test_a_file_where_the_report_goes_is_found_before_anything_is_judged(
     taken.write_text("mine")
     assert run(["eval", served.grpc_url, str(dataset), "--out", str(taken)]) == 2
     error = capsys.readouterr().err
-    assert error == (f"prefrm: --out {taken} cannot be written: Not a directory; choose another place\n")
+    assert error == (f"prefrm: --out {taken} cannot be written: Not a directory; choose another path\n")
 
 
 def test_eval_amends_a_bundle_and_leaves_its_weights(
@@ -277,7 +283,7 @@ def test_labelling_counts_and_names_what_was_not_judged(
     assert label(served.grpc_url, dataset, tmp_path / "labels", "--select", "all") == 0
     captured = capsys.readouterr()
     assert captured.err == (
-        "record 'g0', candidate 2 was not judged: the bytes are no PNG, JPEG, WEBP image but GIF; "
+        "record 'g0', candidate 2 was not judged: not a valid PNG or JPEG or WEBP image but GIF; "
         "convert it to PNG\n"
     )
     out = captured.out.splitlines()

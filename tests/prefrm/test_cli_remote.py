@@ -59,11 +59,11 @@ def test_the_servers_token_file_is_the_clients_too(score, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "it holds no token"),
-        (b"\n# nobody\n", "it holds no token"),
-        (b"\n" + TOKEN.encode() + b" and more\n", "line 2 is no token"),
-        ("s3cret-t0ken-\N{SNOWMAN}".encode(), "line 1 is no token"),
-        (b"\xff\xfe", "it is no text"),
+        (b"", "it has no token"),
+        (b"\n# nobody\n", "it has no token"),
+        (b"\n" + TOKEN.encode() + b" and more\n", "line 2 is not a valid token"),
+        ("s3cret-t0ken-\N{SNOWMAN}".encode(), "line 1 is not a valid token"),
+        (b"\xff\xfe", "it is not a text file"),
     ],
 )
 def test_a_file_without_a_good_token_is_named(score, tmp_path, content, said, capsys):

@@ -113,7 +113,9 @@ def test_datasets_reads_it_as_it_is(hub: Hub, folder: Path) -> None:
 
 def test_a_dataset_that_is_not_what_it_says_is_not_pushed(hub: Hub, folder: Path) -> None:
     shutil.copy(folder / "train.parquet", folder / "test.parquet")
-    with pytest.raises(DatasetError, match=r"test\.parquet is not what .*dataset\.json says"):
+    with pytest.raises(
+        DatasetError, match=r"test\.parquet does not match its fingerprint in .*dataset\.json"
+    ):
         push_dataset(folder, NAME)
     assert not hub.knows(f"datasets/{NAME}")
 

@@ -21,10 +21,10 @@ def test_a_path_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
     ("place", "reason"),
     [
         ("folder", "is a folder; name a file"),
-        ("nowhere/x.png", "nowhere is not a folder; make it first"),
-        ("file/x.png", "file is not a folder; make it first"),
-        ("x" * 300, "cannot be written: File name too long; choose another place"),
-        ("/proc/x.png", "cannot be written: No such file or directory; choose another place"),
+        ("nowhere/x.png", "nowhere is not a folder; create it first"),
+        ("file/x.png", "file is not a folder; create it first"),
+        ("x" * 300, "cannot be written: File name too long; choose another path"),
+        ("/proc/x.png", "cannot be written: No such file or directory; choose another path"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, place: str, reason: str) -> None:
@@ -37,7 +37,7 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, place: str, re
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/x/y"])
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ConfigError, match=r"--out .* cannot be written: .*; choose another place"):
+    with pytest.raises(ConfigError, match=r"--out .* cannot be written: .*; choose another path"):
         require_writable_folder(tmp_path / place, "--out")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -69,7 +69,7 @@ def test_plain_json_is_parsed() -> None:
     [
         (b"[" * 100_000, "nested more than 32 deep"),
         (b"[" * 33 + b"]" * 33, "nested more than 32 deep"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands twice"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is given twice"),
         (b"[NaN]", "NaN is not a finite"),
         (b"[1e400]", "1e400 is not a finite"),
         (b"[" + b"9" * 5000 + b"]", "not valid JSON"),

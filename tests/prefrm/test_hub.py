@@ -167,7 +167,7 @@ def test_tokens(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (
             "hf_of_another",
             lambda: push_bundle(bundle, "some-org/second"),
-            r"refuses this \(status 401\); log in",
+            r"refused the request \(status 401\); log in",
         ),
     ):
         monkeypatch.setenv("HF_TOKEN", token)
@@ -235,7 +235,7 @@ def test_commands_take_the_name(hub: Hub, bundle: Path, tmp_path: Path, png: Cal
     assert run(["label", f"hf://{NAME}@main", data, "--out", str(out), "--device", "cpu"]) == 0
     assert name_bundle(f"mine:2=hf://{NAME}", "judge").folder == bundle_folder(str(commit))
     assert run(["calibrate", f"hf://{NAME}", data]) == 2
-    assert "is on the Hub and stays as it is; --out FOLDER takes" in capsys.readouterr().err
+    assert "is on the Hub and cannot be changed in place; give --out FOLDER" in capsys.readouterr().err
     mine = tmp_path / "mine"
     assert run(["calibrate", f"hf://{NAME}", data, "--out", str(mine), "--device", "cpu"]) == 0
     assert f"{mine}: " in capsys.readouterr().err

@@ -101,7 +101,7 @@ def test_a_row_reads_without_prefrm(tmp_path):
     assert row["valid"][2] == [False] * 4
     assert row["ranking"] == [1, 3, 0]
     np.testing.assert_allclose(row["win_rate"][0], (matrix[0, 1] + matrix[0, 3]) / 2, rtol=1e-6)
-    assert row["errors"][0] == "" and "no PNG, JPEG, WEBP image" in row["errors"][2]
+    assert row["errors"][0] == "" and "not a valid PNG or JPEG or WEBP image" in row["errors"][2]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ScoringError])
@@ -205,7 +205,7 @@ def test_a_folder_with_another_label_json_is_refused(tmp_path, text):
 def test_raise_stops_at_a_pair_that_was_not_judged_and_names_the_record(tmp_path):
     groups = make_groups(4)
     groups[2] = replace(groups[2], images=(*groups[2].images[:2], b"GIF89a"))
-    with pytest.raises(IncompleteMatrixError, match=r"record 'g2': .*no PNG, JPEG, WEBP image"):
+    with pytest.raises(IncompleteMatrixError, match=r"record 'g2': .*not a valid PNG or JPEG or WEBP image"):
         label(Scorer(), groups, tmp_path, judge="j", on_missing="raise", shard_size=2)
     assert len(list(read_matrices(tmp_path))) == 2
     assert label(Scorer(), groups, tmp_path, judge="j", shard_size=2).unjudged_pairs == 2

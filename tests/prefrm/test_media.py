@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prefrm import media
+from prefrm import media, modes
 from prefrm.errors import ConfigError, MediaError
 from prefrm.media import ImageInfo, ImageLimits, decode, digest, encode_png, probe, read
 
@@ -85,9 +85,9 @@ class TestRefusals:
             check(png_header(side, side))
 
     def test_a_format_that_was_not_asked_for(self, check):
-        with pytest.raises(MediaError, match="no PNG, JPEG, WEBP image"):
+        with pytest.raises(MediaError, match="not a valid PNG or JPEG or WEBP image"):
             check(encoded(GRADIENT, "GIF"))
-        with pytest.raises(MediaError, match="no PNG image"):
+        with pytest.raises(MediaError, match="not a valid PNG image"):
             check(encoded(GRADIENT, "JPEG"), ImageLimits(formats=("PNG",)))
 
     @given(
@@ -102,7 +102,7 @@ class TestRefusals:
 def test_a_heic_file_is_named_as_one_whichever_of_its_formats_is_listed_first(brands, tmp_path):
     box = struct.pack(">I", len(brands) + 8) + b"ftyp" + brands
     (tmp_path / "a.heic").write_bytes(box + bytes(100))
-    with pytest.raises(MediaError, match="no PNG, JPEG, WEBP image but HEIC; convert it to PNG"):
+    with pytest.raises(MediaError, match="not a valid PNG or JPEG or WEBP image but HEIC; convert it to PNG"):
         read(tmp_path / "a.heic")
 
 
@@ -215,7 +215,7 @@ def test_read_checks_and_names_the_file(tmp_path):
     good.write_bytes(encoded(GRADIENT))
     bad.write_bytes(b"not an image")
     assert read(good) == encoded(GRADIENT)
-    with pytest.raises(MediaError, match=r"bad\.png: the bytes are no PNG, JPEG, WEBP image"):
+    with pytest.raises(MediaError, match=r"bad\.png: not a valid PNG or JPEG or WEBP image"):
         read(bad)
     with pytest.raises(MediaError, match=r"good\.png: the image has \d+ bytes; the limit is 10"):
         read(good, ImageLimits(max_bytes=10))
@@ -379,7 +379,7 @@ def test_transparency_over_white_by_tiles_is_that_of_the_whole(mode, monkeypatch
     image = image.quantize(64) if mode == "P" else image.convert(mode)
     rgba = image.convert("RGBA")
     whole = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    monkeypatch.setattr(media, "TILE", 10)
+    monkeypatch.setattr(modes, "TILE", 10)
     assert decode(encoded(image)).tobytes() == whole.tobytes()
 
 

@@ -310,7 +310,7 @@ class TestGuard:
         assert seen == [small, small]
         assert matrix.errors[0] == matrix.errors[4] == ""
         assert "limit is 500" in matrix.errors[1]
-        assert "no PNG" in matrix.errors[2]
+        assert "not a valid PNG" in matrix.errors[2]
         assert matrix.errors[3] == "the candidate is missing"
         np.testing.assert_array_equal(matrix.judged, [True, False, False, False, True])
 

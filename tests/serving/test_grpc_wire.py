@@ -46,7 +46,7 @@ def test_typed_contents_are_read_and_raw_ones_are_sent(stub):
     assert len(response.raw_output_contents) == len(response.outputs) == 6
     assert not any(output.HasField("contents") for output in response.outputs)
     assert triton.InferResult(response).as_numpy("error").tolist() == [
-        [b"the bytes are no PNG, JPEG, WEBP image"] * 2
+        [b"not a valid PNG or JPEG or WEBP image"] * 2
     ]
 
 

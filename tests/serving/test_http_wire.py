@@ -62,7 +62,7 @@ def test_json_in_json_out(served):
     # JSON has no NaN.
     assert data["win_matrix"] == [None] * 4
     assert data["valid"] == [False] * 4
-    assert data["error"] == ["the bytes are no PNG, JPEG, WEBP image"] * 2
+    assert data["error"] == ["not a valid PNG or JPEG or WEBP image"] * 2
 
 
 def test_data_may_be_nested_as_the_shape_is(served):

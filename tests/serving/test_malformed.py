@@ -61,7 +61,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from prefrm.winmatrix import FakeScorer
-from serving.commands import announce
+from serving.announcing import announce
 from serving.models import ModelInfo
 from serving.limits import Limits
 from serving.running import run

@@ -26,7 +26,8 @@ from prefrm.engine import DEFAULT_CACHE_BYTES
 from prefrm.errors import BundleError, ConfigError, ServerUnavailableError
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.winmatrix import FakeScorer, Group
-from serving.commands import announce, serve
+from serving.announcing import announce
+from serving.commands import serve
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
@@ -37,7 +38,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from prefrm.winmatrix import FakeScorer
-from serving.commands import announce
+from serving.announcing import announce
 from serving.models import ModelInfo
 from serving.limits import Limits
 from serving.running import run
@@ -365,7 +366,7 @@ class TestCommand:
         arguments = ["serve", str(tmp_path), "--address-file", str(tmp_path / "nowhere" / "a.json")]
         result = CliRunner().invoke(app, arguments)
         assert isinstance(result.exception, ConfigError)
-        assert f"{tmp_path / 'nowhere'} is no folder" in str(result.exception)
+        assert f"{tmp_path / 'nowhere'} is not a folder" in str(result.exception)
 
     def test_an_address_file_that_is_a_folder_is_said_before_anything_starts(self, app, tmp_path):
         (tmp_path / "a.json").mkdir()
@@ -471,7 +472,7 @@ class TestCommand:
         assert result.exit_code == 2
 
     def test_the_process_ends_when_its_input_does(self):
-        program = "import time; from serving.commands import stop_at_end; stop_at_end(0); time.sleep(60)"
+        program = "import time; from prefrm.shutdown import stop_at_end; stop_at_end(0); time.sleep(60)"
         with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as running:
             try:
                 running.stdin.write(b"what is written there says nothing")
@@ -485,7 +486,7 @@ class TestCommand:
 
     def test_the_process_ends_when_its_input_cannot_be_read(self):
         program = (
-            "import os, time; from serving.commands import stop_at_end; "
+            "import os, time; from prefrm.shutdown import stop_at_end; "
             "stop_at_end(os.open('.', os.O_RDONLY)); time.sleep(60)"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)

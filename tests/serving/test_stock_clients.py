@@ -244,7 +244,7 @@ class TestEveryClient:
             if kind == "http.aio":
                 stack.enter_context(pytest.warns(ResourceWarning, match="large body"))
             result = call(kind, served, "infer", "judge", inputs(kind, encode_groups([big])))
-        assert b"are no PNG" in result.as_numpy("error")[0, 0]
+        assert b"not a valid PNG" in result.as_numpy("error")[0, 0]
 
     @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
     def test_compression(self, kind, algorithm, served, scorer, groups, tensors):
@@ -270,7 +270,7 @@ def test_http_takes_and_gives_json_and_binary_in_any_mixture(kind, binary, serve
     assert np.isnan(result.as_numpy("win_matrix")).all()
     assert not result.as_numpy("valid").any()
     errors = [e.decode() if isinstance(e, bytes) else e for e in result.as_numpy("error").flat]
-    assert errors == ["the bytes are no PNG, JPEG, WEBP image"] * 2
+    assert errors == ["not a valid PNG or JPEG or WEBP image"] * 2
 
 
 def test_concurrent_callers_each_get_their_own_answers(served, scorer, png):

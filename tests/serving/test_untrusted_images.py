@@ -40,8 +40,8 @@ REFUSED = {
     "too many bytes": (encoded("PNG") + bytes(2000), "the limit is 2000"),
     "too many pixels": (png_header(1001, 1000), "1001 x 1000 pixels; the limit is 1000000"),
     "a bomb": (png_header(100_000, 100_000), "pixels"),
-    "another format": (encoded("TIFF"), "no PNG, JPEG, WEBP image"),
-    "no image": (b"<html>", "no PNG, JPEG, WEBP image"),
+    "another format": (encoded("TIFF"), "not a valid PNG or JPEG or WEBP image"),
+    "no image": (b"<html>", "not a valid PNG or JPEG or WEBP image"),
 }
 
 

@@ -121,7 +121,7 @@ def train(
 
 
 def score(prompt: Prompt, program: str) -> float | None:
-    """The oracle's score in [0, 1] of what a program draws; None if it is no program."""
+    """The oracle's score in [0, 1] of what a program draws; None if it is not a valid program."""
     try:
         return assess(prompt, render(Scene.parse(program))).score
     except ProgramError:

@@ -126,7 +126,7 @@ def test_a_folder_is_a_store_and_one_file_has_one_name(tmp_path: Path) -> None:
     assert store.read(name) == image("a")
     beside = open_images("")
     assert beside.read(beside.name("a.png", tmp_path / "x")) == image("a")
-    with pytest.raises(DataError, match="relative to no folder on this machine; name it by --set images="):
+    with pytest.raises(DataError, match="without a folder on this machine; give the folder: --set images="):
         beside.name("a.png", None)
 
 
@@ -141,7 +141,7 @@ def test_images_of_rows_are_bytes_or_paths() -> None:
     assert reference({"bytes": None, "path": "a.png"}) == "a.png"
     assert reference(Path("a.png")) == "a.png"
     for wrong in (None, "", {"bytes": None, "path": None}, "https://example.org/a.png", "a\0b", 3):
-        with pytest.raises(DataError, match=r"no image in the place|is a URL|NUL character"):
+        with pytest.raises(DataError, match=r"expected an image|is a URL|NUL character"):
             reference(wrong)  # type: ignore[arg-type]
 
 

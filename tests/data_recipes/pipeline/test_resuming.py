@@ -113,7 +113,7 @@ def test_what_was_read_is_kept_when_a_part_cannot_be_read_on(
     half = len(whole) // 1024 * 512
     tar.write_bytes(whole[:half] + b"?" * (len(whole) - half))
     os.utime(tar, ns=(time_ns, time_ns))
-    with pytest.raises(InterruptedBuild, match="what was read is kept: run the same command again to go on"):
+    with pytest.raises(InterruptedBuild, match="what was read is kept; run the same command again to resume"):
         build("pickapic", tmp_path / "out", source=tar)
     tar.write_bytes(whole)
     os.utime(tar, ns=(time_ns, time_ns))
@@ -131,7 +131,9 @@ def test_a_full_disk_is_named_and_a_build_goes_on(tmp_path: Path, monkeypatch: p
     rows = source(tmp_path, 400)
     with monkeypatch.context() as patch:
         patch.setattr(spool, "PRAGMAS", f"PRAGMA max_page_count = 40; {spool.PRAGMAS}")
-        with pytest.raises(InterruptedBuild, match=r"out has no room left: .* run the same command again"):
+        with pytest.raises(
+            InterruptedBuild, match=r"no space left on the disk of .*out: .* run the same command again"
+        ):
             build("table", tmp_path / "out", source=rows, **OPTIONS)
     assert build("table", tmp_path / "out", source=rows, **OPTIONS).info.splits["train"].strict == 400
 
@@ -167,7 +169,7 @@ def test_an_image_file_that_changes_while_the_dataset_is_built_is_noticed(tmp_pa
 
 def test_two_builds_into_one_folder_are_refused(tmp_path: Path) -> None:
     first = Spool(tmp_path / "spool", ["a"])
-    with first.transaction(), pytest.raises(DatasetError, match="another build is at work there"):
+    with first.transaction(), pytest.raises(DatasetError, match="another build is running in"):
         Spool(tmp_path / "spool", ["a"])
     first.close()
 

@@ -52,6 +52,11 @@ def test_what_shares_a_prompt_or_an_image_with_a_held_out_split_of_the_source_is
         "validation": {"in the test split": 1},
         "test": {},
     }
+    assert {name: counts.complete for name, counts in built.info.splits.items()} == {
+        "train": False,
+        "validation": False,
+        "test": True,
+    }
 
 
 def test_a_split_that_the_source_lacks_is_drawn_by_prompt(tmp_path: Path) -> None:
@@ -84,7 +89,8 @@ def test_a_dataset_is_apart_from_another_by_prompt_and_by_image(tmp_path: Path) 
     assert [group.prompt for group in groups_of(tmp_path / "out")] == ["y"]
     assert built.info.left_out == {f"also in {tmp_path / 'other'}": 2}
     assert list(read_info(tmp_path / "out").apart_from) == [str(tmp_path / "other")]
-    with pytest.raises(DatasetError, match="no judgement that can be used; left out: 1 also in "):
+    assert not read_info(tmp_path / "out").splits["train"].complete
+    with pytest.raises(DatasetError, match="no usable judgement; left out: 1 also in "):
         build("table", tmp_path / "none", source=other, apart_from=[tmp_path / "other"], **OPTIONS)
 
 

@@ -81,5 +81,7 @@ def test_rows_of_the_hub_are_compared_by_one_axis(tmp_path: Path) -> None:
 
 def test_the_repository_has_no_axis_but_rank(tmp_path: Path) -> None:
     rows = [{"id": "1", "prompt": "a cat", "generations": ["a.png", "b.png"], "ranking": [1, 2]}]
-    with pytest.raises(DatasetError, match=r"no row is what the recipe reads: test\.json:0: .*ranks alone"):
+    with pytest.raises(
+        DatasetError, match=r"no row has the format that the recipe reads: test\.json:0: .*only ranks"
+    ):
         build("imagereward", tmp_path / "o", source=write_json(tmp_path / "test.json", rows), axis="fidelity")

@@ -1,4 +1,4 @@
-"""LLaVA-Reward: the chosen image is preferred whatever the rates, and paths are those of the authors."""
+"""LLaVA-Reward: ranked pairs are strict, equal rates of rated pairs tie, and paths are the authors'."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ RANKING = [
 def source(tmp_path: Path) -> Path:
     folder = tmp_path / "data" / "ImageReward"
     write_json(folder / "ranking" / "train.json", RANKING)
-    write_json(folder / "fidelity" / "train.json", [row("a cat", "b", 7, "a", 6)])
+    rated = [row("a cat", "b", 7, "a", 6), row("a cat", "c", 6, "a", 6)]  # the second pair is a tie
+    write_json(folder / "fidelity" / "train.json", rated)
     for name in ("a", "b", "c", "broken"):
         write_image(tmp_path / "images" / f"{name}.png")
     return folder
@@ -51,8 +52,12 @@ def test_pairs_of_an_axis(source: Path, tmp_path: Path) -> None:
         ("a cat", "a", "c"): (0.0, 1.0),
     }
     assert built.info.splits["train"].left_out == {"broken image": 1, "two prompts": 1}
-    build("llava_reward", tmp_path / "fidelity", source=source, images=images, axis="fidelity")
-    assert preferences(tmp_path / "fidelity", *"ab") == {("a cat", "a", "b"): (0.0, 1.0)}
+    built = build("llava_reward", tmp_path / "fidelity", source=source, images=images, axis="fidelity")
+    assert preferences(tmp_path / "fidelity", *"abc") == {
+        ("a cat", "a", "b"): (0.0, 1.0),
+        ("a cat", "a", "c"): (0.5, 1.0),
+    }
+    assert (built.info.splits["train"].strict, built.info.splits["train"].ties) == (1, 1)
 
 
 def test_a_file_is_of_one_axis(source: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_numbers_of_votes(tmp_path: Path) -> None:
         ("a cat", "a", "c"): (0.5, 26.0),
     }
     assert built.info.splits["train"].left_out == {"broken image": 1, "no votes": 1}
-    with pytest.raises(DatasetError, match="votes on one axis, that of its name; leave axis out"):
+    with pytest.raises(DatasetError, match="votes on one axis only, which its name gives; leave axis out"):
         build("rapidata", tmp_path / "no", source=source, axis="coherence")
 
 

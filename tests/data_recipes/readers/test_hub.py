@@ -85,7 +85,9 @@ def test_json_beside_pieces_of_a_compressed_tar(hub: Hub, tmp_path: Path) -> Non
     hub.commit("datasets/org/hpdv3", folder)
     build("hpdv3", tmp_path / "out", source="hf://org/hpdv3")
     assert preferences(tmp_path / "out", "a", "b") == {("a cat", "a", "b"): (0.75, 4.0)}
-    with pytest.raises(ConfigError, match=r"hf://org/hpdv3 has no file \*\.zip; name its archives by"):
+    with pytest.raises(
+        ConfigError, match=r"hf://org/hpdv3 has no file \*\.zip; give the pattern of its archives"
+    ):
         build("hpdv3", tmp_path / "zip", source="hf://org/hpdv3", images="hf://org/hpdv3/*.zip")
     cached = {path.name for path in (tmp_path / "cache").rglob("*")}
     assert "train.json" in cached
@@ -149,7 +151,7 @@ def test_a_hub_that_does_not_answer_breaks_no_image(
     source = write_jsonl(tmp_path / "rows.jsonl", rows)
     hub.private.add("datasets/org/images")
     monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
-    with pytest.raises(InterruptedBuild, match="run the same command again to go on"):
+    with pytest.raises(InterruptedBuild, match="run the same command again to resume"):
         build("trl", tmp_path / "out", source=source, images="hf://org/images")
     hub.private.clear()
     build("trl", tmp_path / "out", source=source, images="hf://org/images")

@@ -193,7 +193,7 @@ def test_of_a_folder_one_format_and_the_files_of_splits_are_read(
         ("data/train-1.parquet", "train"),
     ]
     assert caplog.messages == [
-        f"{tmp_path}: not read, because their names tell no split that is wanted: data/extra-0.parquet"
+        f"{tmp_path}: files skipped, because their names contain no split that is read: data/extra-0.parquet"
     ]
     assert [part.split for part in read_source(str(tmp_path), splits={})] == [None] * 4
     assert [part.name for part in read_source(str(tmp_path), files="*.json")] == ["dataset_infos.json"]

@@ -58,7 +58,7 @@ def test_oracle_is_the_share_of_claims_that_hold(program, share):
 
 def test_what_is_not_of_the_world_is_refused():
     image = render(Scene.parse("red circle 0 0"))
-    with pytest.raises(PromptError, match="'a pink circle' is no prompt of the shapes world"):
+    with pytest.raises(PromptError, match="'a pink circle' is not a prompt of the shapes world"):
         world.oracle("a pink circle", image)
     with pytest.raises(MediaError):
         world.oracle("a red circle", b"no image")

@@ -83,7 +83,7 @@ def test_an_unreadable_candidate_costs_its_own_pairs_only(engine: Engine, make_g
     assert np.isnan(matrix.p[~matrix.valid]).all()
     assert [bool(reason) for reason in matrix.errors] == [False, True, False, True, False, True, True]
     assert matrix.errors[1] == matrix.errors[5] == "the candidate is missing"
-    assert "no PNG" in matrix.errors[3] and "truncated" in matrix.errors[6]
+    assert "not a valid PNG" in matrix.errors[3] and "truncated" in matrix.errors[6]
 
 
 def test_an_image_beyond_the_limits_is_not_decoded(judge: Judge, make_group):

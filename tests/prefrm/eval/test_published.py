@@ -123,12 +123,20 @@ def test_a_dataset_is_shown_beside_what_is_published_on_it() -> None:
     assert choose_definitions((), None) == ()
 
 
-def test_a_test_split_of_ones_own_is_in_no_published_column() -> None:
-    """As of a train file alone, of which prompts are held out."""
+@pytest.mark.parametrize(
+    ("drawn", "complete", "shown"),
+    [(False, True, ("hpdv3",)), (True, True, ()), (False, False, ())],
+    ids=["published", "drawn from a train file", "judgements left out"],
+)
+def test_a_published_column_needs_the_whole_published_split(
+    drawn: bool, complete: bool, shown: tuple[str, ...]
+) -> None:
     counts = SplitCounts(groups=1, candidates=2, strict=1, ties=0)
-    for drawn, expected in ((False, ("hpdv3",)), (True, ())):
-        splits = {"test": replace(counts, drawn=drawn), "validation": replace(counts, drawn=True)}
-        assert choose_definitions((), replace(info("hpdv3"), splits=splits)) == expected
+    other = replace(counts, drawn=True, complete=False)
+    splits = {"test": replace(counts, drawn=drawn, complete=complete), "validation": other}
+    data = replace(info("hpdv3"), splits=splits)
+    assert choose_definitions((), data) == shown
+    assert choose_definitions(("hpdv3",), data) == ("hpdv3",)
 
 
 def test_a_definition_that_cannot_be_computed_is_refused() -> None:

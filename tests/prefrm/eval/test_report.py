@@ -69,7 +69,7 @@ def test_an_unreadable_image_costs_its_own_candidate_only(bright_scorer, groups)
     evaluation = evaluate(bright_scorer, [*groups[:3], broken, *groups[4:]])
     (entry,) = evaluation.unreadable
     assert (entry.id, entry.candidate) == ("g3", 2)
-    assert "no PNG, JPEG, WEBP image" in entry.reason
+    assert "not a valid PNG or JPEG or WEBP image" in entry.reason
     # Three of the group's six pairs are gone and everything else is there.
     assert evaluation.metrics.unjudged == 3
     assert evaluation.metrics.comparisons == 72

@@ -117,7 +117,7 @@ def test_where_nothing_can_be_written_beside_the_data_the_spare_folder_is_used(
 def test_a_split_that_breaks_off_leaves_nothing_behind(data: Path, prepare: Callable[..., Prepared]) -> None:
     path = data / "train.parquet"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DatasetError, match="damaged or no parquet file"):
+    with pytest.raises(DatasetError, match="damaged or not a parquet file"):
         prepare()
     assert [file.name for file in (data / ".prefrm").iterdir()] == [".train.lock"]
     path.unlink()
