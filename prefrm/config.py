@@ -49,7 +49,7 @@ class Bounds(typing.NamedTuple):
 Natural = Annotated[int, Bounds(0, math.inf, "at least 0")]
 Count = Annotated[int, Bounds(1, math.inf, "at least 1")]
 Share = Annotated[float, Bounds(0, 1, "in [0, 1]")]
-NonNegative = Annotated[float, Bounds(0, math.inf, "at least 0")]
+NonNegative = Annotated[float, Bounds(0, sys.float_info.max, "at least 0 and finite")]
 Positive = Annotated[float, Bounds(math.ulp(0.0), sys.float_info.max, "positive and finite")]
 
 

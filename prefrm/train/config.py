@@ -3,8 +3,9 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from prefrm.config import Bounded, Bounds, Count, Natural, NonNegative, Positive, check_bounds
 from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
@@ -20,9 +21,13 @@ __all__ = [
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
 
+Below1 = Annotated[float, Bounds(0, math.nextafter(1, 0), "in [0, 1)")]
+# What numpy's generator accepts.
+Seed = Annotated[int, Bounds(0, 2**32 - 1, "in [0, 2**32)")]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MixConfig:
+class MixConfig(Bounded):
     """One more dataset to learn from.
 
     Attributes:
@@ -32,15 +37,12 @@ class MixConfig:
     """
 
     path: Path
-    weight: float = 1.0
+    weight: Positive = 1.0
     train: str = "train"
-
-    def __post_init__(self) -> None:
-        _check_weight(self.weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataConfig:
+class DataConfig(Bounded):
     """Which preference datasets, and which of their splits serve for what.
 
     Attributes:
@@ -60,18 +62,14 @@ class DataConfig:
     train: str = "train"
     validation: str | None = "validation"
     test: str | None = "test"
-    weight: float = 1.0
+    weight: Positive = 1.0
     mix: tuple[MixConfig, ...] = ()
     stream: bool = False
-    shuffle_buffer: int = 256
-    num_workers: int = 0
+    shuffle_buffer: Count = 256
+    num_workers: Natural = 0
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight)
-        if self.num_workers < 0:
-            raise ValueError(f"num_workers must not be negative; received {self.num_workers}")
-        if self.shuffle_buffer < 1:
-            raise ValueError(f"shuffle_buffer must be at least 1; received {self.shuffle_buffer}")
+        check_bounds(self)
         if self.train in (self.validation, self.test) or (self.test and self.test == self.validation):
             raise ValueError(
                 f"train, validation and test must be different splits; received "
@@ -79,13 +77,8 @@ class DataConfig:
             )
 
 
-def _check_weight(weight: float) -> None:
-    if not 0 < weight < math.inf:
-        raise ValueError(f"weight must be positive and finite; received {weight}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterConfig:
+class AdapterConfig(Bounded):
     """LoRA (arXiv 2106.09685) on the linear layers of the language model; with `judge.quantize`, QLoRA.
 
     Attributes:
@@ -94,20 +87,13 @@ class AdapterConfig:
         dropout: in [0, 1), on the adapter's input.
     """
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
-            raise ValueError(
-                "rank must be at least 1, alpha positive and dropout in [0, 1); received "
-                f"rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}"
-            )
+    rank: Count = 16
+    alpha: Count = 32
+    dropout: Below1 = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(Bounded):
     """AdamW with a linear warm-up and a cosine decay to zero.
 
     Attributes:
@@ -126,31 +112,20 @@ class OptimConfig:
         gradient_checkpointing: compute activations twice instead of keeping them: less memory, more time.
     """
 
-    steps: int = 200
-    batch_size: int = 8
-    accumulation: int = 1
-    pairs_per_group: int | None = None
-    lr: float = 2e-4
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    steps: Count = 200
+    batch_size: Count = 8
+    accumulation: Count = 1
+    pairs_per_group: Count | None = None
+    lr: Positive = 2e-4
+    warmup: Below1 = 0.05
+    weight_decay: NonNegative = 0.0
+    max_grad_norm: Positive = 1.0
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     gradient_checkpointing: bool = False
 
-    def __post_init__(self) -> None:
-        if self.pairs_per_group is not None and self.pairs_per_group < 1:
-            raise ValueError(f"pairs_per_group must be at least 1; received {self.pairs_per_group}")
-        for name in ("steps", "batch_size", "accumulation", "lr", "max_grad_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite; received {getattr(self, name)}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay must be finite and not negative; received {self.weight_decay}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is a share of the steps, in [0, 1); received {self.warmup}")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointConfig:
+class CheckpointConfig(Bounded):
     """Checkpoints, from which an interrupted run continues.
 
     Attributes:
@@ -158,18 +133,12 @@ class CheckpointConfig:
         keep: number of the newest checkpoints that are kept while the run lasts.
     """
 
-    save_every: int = 100
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        if self.save_every < 1 or self.keep < 1:
-            raise ValueError(
-                f"save_every and keep must be at least 1; received {self.save_every} and {self.keep}"
-            )
+    save_every: Count = 100
+    keep: Count = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationConfig:
+class EvaluationConfig(Bounded):
     """Validation during training.
 
     Attributes:
@@ -179,18 +148,13 @@ class EvaluationConfig:
         groups: number of groups of the validation split; null takes all.
     """
 
-    every: int = 50
-    patience: int | None = None
-    groups: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("every", "patience", "groups"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1; received {value}")
+    every: Count = 50
+    patience: Count | None = None
+    groups: Count | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Bounded):
     """One run: a judge, its data, how it learns, and where the results go.
 
     Attributes:
@@ -222,12 +186,10 @@ class TrainConfig:
     license: str | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        # What numpy's generator accepts.
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be in [0, 2**32); received {self.seed}")
+        check_bounds(self)
         if unknown := [name for name in self.trackers if name not in (*TRACKERS, "all")]:
             raise ValueError(
                 f"report_to must be a list of {', '.join(TRACKERS)}, or all, or none; received {unknown[0]!r}"

@@ -45,12 +45,13 @@ def test_the_judges_of_the_shapes_learn_as_in_the_benchmark(path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optim.steps=0", "steps must be positive"),
+        ("optim.steps=0", "steps must be at least 1"),
         ("optim.pairs_per_group=0", "pairs_per_group must be at least 1; received 0"),
-        ("optim.warmup=1", "warmup is a share"),
+        ("optim.warmup=1", r"warmup must be in \[0, 1\)"),
         ("optim.lr=.inf", "lr must be positive and finite"),
         ("optim.lr=.nan", "lr must be positive and finite"),
-        ("optim.weight_decay=-1", "weight_decay must be finite and not negative"),
+        ("optim.weight_decay=.inf", "weight_decay must be at least 0 and finite"),
+        ("optim.weight_decay=-1", "weight_decay must be at least 0 and finite"),
         ("seed=-1", "seed must be in"),
         ("dtype=int8", "dtype must be one of auto"),
         ("adapter.rank=0", "rank must be at least 1"),
@@ -62,7 +63,7 @@ def test_the_judges_of_the_shapes_learn_as_in_the_benchmark(path: Path) -> None:
         ("data.mix=x", "data.mix must be a list of sections, received 'x'"),
         ("evaluation.patience=0", "patience must be at least 1"),
         ("judge.head=scaler", "head must be one of"),
-        ("checkpoint.save_every=0", "save_every and keep must be at least 1"),
+        ("checkpoint.save_every=0", "save_every must be at least 1"),
         ("export=zip", "export must be one of merged, adapter"),
     ],
 )

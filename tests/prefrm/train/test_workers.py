@@ -97,5 +97,5 @@ def test_a_run_with_workers_is_resumed_without_them(
 
 
 def test_a_negative_number_of_workers_is_refused(config: TrainConfig) -> None:
-    with pytest.raises(ValueError, match="num_workers must not be negative; received -1"):
+    with pytest.raises(ValueError, match="num_workers must be at least 0; received -1"):
         replace(config.data, num_workers=-1)
