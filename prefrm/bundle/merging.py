@@ -28,8 +28,8 @@ __all__ = ["standalone"]
 # by 128 units in its last place, at most 1.5e-5 of it. With every family and head, a right merge moved the
 # log-odds by a tenth of what this does, and an adapter merged 3% too strong by 60 times as much.
 FLIPPED_BIT = 1 << 7
-# Flipped weights move all images alike, which log-odds hardly show where a judge tells the images barely apart.
-# Rounding moves each by itself: the last hidden states, sums of all layers, by some units in the last place.
+# Flipped weights move all images alike, which hardly changes log-odds where a judge barely tells the images
+# apart. Rounding moves each by itself: the last hidden states by some units in the last place.
 HIDDEN_ERROR = 16 * torch.finfo(torch.float32).eps
 PROBE_PROMPT = "a red cube on a blue table"
 PROBE_IMAGES = 3
@@ -103,7 +103,7 @@ def _probe(judge: Judge, error: float = 0.0) -> torch.Tensor:
 
 
 def _check_merge(merged: Judge, before: torch.Tensor) -> None:
-    """Raise `BundleError` if the log-odds moved further than by a small change of weights or hidden states."""
+    """Raise `BundleError` if log-odds moved further than by a small change of weights or hidden states."""
     after = _probe(merged)
     with _flipped(merged.backbone):
         flipped = _probe(merged)

@@ -42,7 +42,7 @@ LEAST_STEP = 8
 MOST_ROWS = 2048
 """Of a pass: of one token each they take a GPU about as long as it takes to launch a pass (`pass_sizes`)."""
 WHOLE = 32
-"""Numbers in a run of a CPU's vector code; a remainder is computed by other code, and a last bit may differ."""
+"""Numbers in a run of a CPU's vector code; other code computes a remainder, and a last bit may differ."""
 
 
 @dataclass(frozen=True, slots=True)
