@@ -103,7 +103,7 @@ def _probe(judge: Judge, error: float = 0.0) -> torch.Tensor:
 
 
 def _check_merge(merged: Judge, before: torch.Tensor) -> None:
-    """Raise `BundleError` if log-odds moved further than by a small change of weights or hidden states."""
+    """Raise `BundleError` if log-odds moved more than by a small change of weights or hidden states."""
     after = _probe(merged)
     with _flipped(merged.backbone):
         flipped = _probe(merged)
