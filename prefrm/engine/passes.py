@@ -20,8 +20,8 @@ from prefrm.judge.transfers import to_device
 
 __all__ = ["Blocks", "Passes", "Segments"]
 
-# Rows, and tokens of rows, whose attention to one block is batched (`Shared`): few more rows of a group share a
-# block.
+# Rows, and tokens of rows, whose attention to one block is batched (`Shared`): few more rows of a group share
+# a block.
 TILE_ROWS, TILE_TOKENS = 16, 128
 Blocks = Mapping[Name, tuple[KVBlocks, int]]
 """Where the keys and values of each segment are."""
