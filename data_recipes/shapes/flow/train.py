@@ -1,6 +1,6 @@
 """Train the flow model: `python -m data_recipes.shapes.flow.train --out DIR --seed 0`.
 
-From random weights, on one CPU core in about 25 minutes, on rendered scenes that solve prompts of the train
+From random weights, on one CPU core in about 20 minutes, on rendered scenes that solve prompts of the train
 split. Then paints pictures for held-out prompts and prints how the oracle finds them. Equal seeds give equal
 weights on one machine.
 
@@ -189,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the pipeline")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=64)
     arguments = vars(parser.parse_args())
     # Several threads add up in another order.
