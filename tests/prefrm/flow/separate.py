@@ -27,12 +27,10 @@ def train(method: str, folder: Path) -> None:
         save_file(weights, folder / f"{method}-{Accelerator().num_processes}.safetensors")
 
 
-def killed(config: Path, calls: int, policy: Path) -> None:
-    """A run whose process is killed once its judge has scored so many images."""
-    import data_recipes.shapes.flow
+def killed(config: Path, calls: int) -> None:
+    """A run whose process is killed once its judge has scored `calls` images."""
     from prefrm.flow.run import run
 
-    data_recipes.shapes.flow.CHECKPOINT = policy
     seen = []
 
     @contextmanager

@@ -32,16 +32,14 @@ def test_two_processes_train_the_same_weights_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_where_the_whole_one_does(
-    config: FlowConfig, tmp_path: Path, shapes_flow: Path
-) -> None:
+def test_a_killed_run_ends_where_the_whole_one_does(config: FlowConfig, tmp_path: Path) -> None:
     config = replace(config, optim=OptimConfig(iterations=3, lr=1e-3, ema=0.9))
     run(config, open_scorer)
     broken = replace(config, output=config.output.with_name("broken"))
     path = tmp_path / "flow.yaml"
     path.write_text(yaml.safe_dump(to_mapping(broken)))
     # In the middle of the third iteration, whose groups are eight images.
-    process = start(separate.killed, path, 20, shapes_flow, log=tmp_path / "log")
+    process = start(separate.killed, path, 20, log=tmp_path / "log")
     process.join(120)
     assert process.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
     assert [folder.name for folder in (broken.output / "checkpoints").iterdir()] == ["step-00000002"]
