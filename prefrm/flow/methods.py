@@ -38,11 +38,11 @@ DANCE_GRPO = Method(
     name="dance_grpo", title="DanceGRPO", paper="arXiv 2505.07818", rollout=DANCE, advantage=GROUP,
     note="Best-of-N of the video script is rollout.keep_best and keep_worst.")
 NFT = Method(
-    name="nft", title="DiffusionNFT", paper="arXiv 2509.16117", advantage=UNIT,
-    likelihood=replace(MATCHING, weight="self"),
+    name="nft", title="DiffusionNFT", paper="arXiv 2509.16117", rollout=Rollout(policy="old"),
+    advantage=UNIT, likelihood=replace(MATCHING, weight="self"),
     objective=Objective(kind="least_squares", kappa=0.0, lam=1.0, scale=5.0),
     regularizer=Regularizer(reference=1e-4, decay=0.5, ramp=0.001),
-    note="lam is the paper's beta: 1 for GenEval and PickScore, 0.1 for OCR and several rewards. The "
+    note="The old policy draws. lam is the paper's beta: 1 for GenEval and PickScore, 0.1 for OCR and several rewards. The "
          "code's second schedule of the decay (0 until iteration 75) is not here. A win rate can be taken "
          "as it is: advantage {signed: true, center: false, scale: none, divide: 1}.")
 
@@ -134,7 +134,7 @@ ROWS = (
              "decay is DiffusionNFT's."),
     replace(
         NFT, name="e2po", title="E2PO", paper="2026",
-        rollout=Rollout(condition_noise=0.1, condition_span=0.5),
+        rollout=Rollout(policy="old", condition_noise=0.1, condition_span=0.5),
         note="The paper learns the perturbations of the prompt's embedding; here they are random. Their "
              "size and span were not found. The update sees the unperturbed prompt."),
     Method(
@@ -149,7 +149,7 @@ ROWS = (
              "SD3.5's constants."),
     replace(
         NFT, name="sol_rl", title="Sol-RL", paper="2026",
-        rollout=Rollout(explore=4, keep_best=0.5, keep_worst=0.5),
+        rollout=Rollout(policy="old", explore=4, keep_best=0.5, keep_worst=0.5),
         note="The paper explores 96 samples in NVFP4 and keeps 12 + 12; here exploration takes half the "
              "steps."),
     Method(

@@ -7,6 +7,7 @@ Shapes: B samples of a batch; K samples of a group.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -174,14 +175,15 @@ class Sampler:
         if rule.condition_noise:
             seeds = [(*node, CONDITION) for node in nodes]
             plan = replace(plan, perturb=partial(_perturbed, rule, seeds))
-        return self.policy.draw(
-            [sample.prompt for sample in samples],
-            seeds=[seed_of(*base, *start, INITIAL) for start in starts],
-            plan=plan,
-            latents=x if plan.start else None,
-            steps=self.steps,
-            decode=plan.stop in (None, self.steps),
-        )
+        with self.policy.using("old") if rule.policy == "old" else nullcontext():
+            return self.policy.draw(
+                [sample.prompt for sample in samples],
+                seeds=[seed_of(*base, *start, INITIAL) for start in starts],
+                plan=plan,
+                latents=x if plan.start else None,
+                steps=self.steps,
+                decode=plan.stop in (None, self.steps),
+            )
 
 
 def seed_of(*parts: int) -> int:

@@ -59,6 +59,8 @@ class StochasticSteps(Bounded):
 class Rollout(Bounded):
     """Rollout of the samples of a group."""
 
+    # That draws: the policy in training, or "old", the lagged one (its decay is the regularizer's).
+    policy: Literal["current", "old"] = "current"
     kernel: Kernel = "ode"  # of the stochastic steps (`prefrm.flow.kernels`); others are Euler steps
     # a of "flow", a in (0, 1] of "cps", eta of "dance", eta in (0, 1] of "ddim".
     noise: NonNegative = 0.0
@@ -216,8 +218,9 @@ class Method:
 
     @property
     def needs_old(self) -> bool:
-        """Whether the update evaluates the old policy (the second adapter) at its own inputs."""
-        return bool(self.regularizer.old) or self.objective.kind == "least_squares"
+        """Whether the old policy (the second adapter) draws, or is evaluated at the update's inputs."""
+        least_squares = self.objective.kind == "least_squares"
+        return least_squares or bool(self.regularizer.old) or self.rollout.policy == "old"
 
     @property
     def needs_reference(self) -> bool:

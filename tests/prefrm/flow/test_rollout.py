@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from prefrm.flow.methods import METHODS
 from prefrm.flow.pipelines import Policy
 from prefrm.flow.rollout import Batch, Sample, Sampler
 from prefrm.flow.settings import Rollout, StochasticSteps
@@ -17,7 +18,15 @@ STEPS = 4
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    made = Policy(make(stable_diffusion_3), steps=STEPS, rank=2, alpha=4, arguments={"height": 8, "width": 8})
+    arguments = {"height": 8, "width": 8}
+    made = Policy(
+        make(stable_diffusion_3), steps=STEPS, rank=2, alpha=4, arguments=arguments, adapters=("old",)
+    )
+    torch.manual_seed(1)
+    with torch.no_grad():
+        # Adapters begin at zero.
+        for weight in made.parameters("old"):
+            weight.add_(0.1 * torch.randn_like(weight))
     made.probe("a")
     return made
 
@@ -58,6 +67,18 @@ def test_a_sample_depends_on_its_seed_and_not_on_its_batch(policy: Policy, rule:
     # The same prompt twice in an iteration gives other samples.
     assert not torch.allclose(together[0, 0, 0, -1], together[2, 0, 0, -1])
     assert not torch.allclose(together[0, 0, 0, -1], together[0, 1, 0, -1])
+
+
+def test_the_old_policy_draws_where_the_rule_says_so(policy: Policy) -> None:
+    (old,) = drawn(policy, Rollout(policy="old"), [(0, "a")])
+    (current,) = drawn(policy, Rollout(), [(0, "a")])
+    for i, step in old.final.steps.items():
+        with policy.using("old"):
+            assert torch.equal(policy.velocity(old.final, i), step.v)
+        assert not torch.allclose(policy.velocity(old.final, i), step.v)
+    # Afterwards the policy in training is in use again.
+    assert torch.equal(policy.velocity(current.final, 0), current.final.steps[0].v)
+    assert {row.name for row in METHODS.values() if row.rollout.policy == "old"} == {"nft", "e2po", "sol_rl"}
 
 
 def test_samples_of_a_group_start_from_the_same_noise_only_if_asked(policy: Policy) -> None:
