@@ -117,8 +117,7 @@ class Losses:
 
     def _passes(self, rows: list[int], keys: Sequence[Hashable]) -> Iterator[list[int]]:
         """Rows of one forward pass; groups stay together where a loss or a judge's gradient joins them."""
-        objective = self.method.objective
-        together = objective.within_group or objective.kind == "gradient"
+        together = self.method.objective.within_group
         part: list[int] = []
         for places in members([keys[row] if together else row for row in rows]):
             if part and len(part) + len(places) > self.batch:
@@ -204,11 +203,11 @@ class Losses:
 
     def _utilities(self, work: Work, x0: Tensor) -> Tensor:
         assert self.differentiable is not None, "the method needs a differentiable scorer"
-        prompts = [work.batch.samples[row].prompt for row in work.rows]
-        pixels = self.policy.decode(prompts, x0.to(work.batch.final.x.dtype))
-        utilities = torch.zeros(len(prompts), device=pixels.device)
-        for same in members(prompts):
-            utilities[same] = self.differentiable.utilities(prompts[same[0]], pixels[same]).float()
+        samples = [work.batch.samples[row] for row in work.rows]
+        pixels = self.policy.decode([sample.prompt for sample in samples], x0.to(work.batch.final.x.dtype))
+        utilities = torch.zeros(len(samples), device=pixels.device)
+        for same in members([sample.place for sample in samples]):
+            utilities[same] = self.differentiable.utilities(samples[same[0]].prompt, pixels[same]).float()
         return utilities
 
     def _levels(self, batch: Batch, row: int) -> tuple[int, ...]:

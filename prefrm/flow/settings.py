@@ -156,8 +156,8 @@ class Objective(Bounded):
 
     @property
     def within_group(self) -> bool:
-        """Whether a loss joins the samples of a group, which one batch must then hold together."""
-        return self.kind in ("balance", "dpo")
+        """Whether a loss, or the gradient of a pairwise judge, joins a group, which is then in one batch."""
+        return self.kind in ("balance", "dpo", "gradient")
 
     @property
     def through_sampler(self) -> bool:

@@ -211,6 +211,7 @@ def test_prompts_come_from_files(config: FlowConfig, tmp_path: Path) -> None:
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
         ({"optim": OptimConfig(updates=3)}, "must divide rollout.prompts"),
         ({"method": "flow_dpo", "rollout": RolloutConfig(group=4, batch=3)}, "rollout.batch to at least 4"),
+        ({"method": "eam", "rollout": RolloutConfig(group=4, batch=3)}, "rollout.batch to at least 4"),
         ({"method": "tmpo", "rollout": RolloutConfig(group=30, batch=32)}, "rollout.batch to at least 54"),
     ],
 )
