@@ -26,7 +26,10 @@ from prefrm.flow.steps import split_units, trained_units
 from prefrm.rewards.chain import members
 from prefrm.rewards.numbers import Doubles
 
-__all__ = ["Losses", "Work"]
+__all__ = ["DREW", "Losses", "Work"]
+
+DREW = "drew"
+"""The adapter with the weights of the policy that drew, where ratios of several updates need them."""
 
 # Purposes of seeds, beside those of rollouts.
 UNITS, LEVELS, NOISE, PROBES, POINTS, DATA = range(11, 17)
@@ -48,7 +51,7 @@ class Work(NamedTuple):
 class Losses:
     """Computes the losses of a method."""
 
-    policy: Policy  # probed; with an adapter "old" where `method.needs_old`
+    policy: Policy  # probed; with the adapters that the method needs (`trainer.adapters`)
     method: Method
     batch: int  # samples in one forward pass, at most, but for a group that a loss joins
     seed: int  # of the run
@@ -168,7 +171,7 @@ class Losses:
     def _terms(self, work: Work, steps: list[int], s: Level, velocity: Callable[[], Tensor]) -> Terms:
         """Terms of either likelihood: advantages, groups, weights, and the velocities that are needed."""
         method, batch = self.method, work.batch
-        needed = {None: method.needs_reference, "old": method.needs_old}
+        needed = {None: method.needs_reference, "old": method.needs_old, DREW: DREW in self.policy.adapters}
         others: dict[str | None, Tensor] = {}
         for adapter in (adapter for adapter, need in needed.items() if need):
             with self.policy.using(adapter):
@@ -180,6 +183,7 @@ class Losses:
             advantage=torch.from_numpy(advantage).to(v.device, torch.float32),
             s=s,
             v=v,
+            v_rollout=others.get("old" if method.rollout.policy == "old" else DREW),
             v_old=others.get("old"),
             v_ref=others.get(None),
             weight=step_weights(method, batch.final.sigmas)[steps].to(v.device, torch.float32),

@@ -117,13 +117,13 @@ ROWS = (
         likelihood=replace(MATCHING, times=6, skip_first=True, weight="ghuber"),
         objective=Objective(clip=1.0),
         regularizer=Regularizer(reference=0.001, old=1.0, decay=0.3, ramp=0.001),
-        note="On-policy, so the ratio is 1 and never clipped. The code's own samplers (SA-Solver, DPM) are "
+        note="With one update the ratio is 1 and never clipped. The code's own samplers (SA-Solver, DPM) are "
              "the pipeline's scheduler here."),
     Method(
         name="v_grpo", title="V-GRPO", paper="2026 (read in a description of its code)", advantage=GROUP,
         likelihood=replace(MATCHING, times=4, weight="self", shared_noise=True, chunks="all"),
         objective=Objective(clip=6e-3),
-        note="The clip is 6e-3 to 1e-2. The on-policy variant is advantage {soft_clip: ...}, whose eta was "
+        note="The clip is 6e-3 to 1e-2, and only matters with several updates. The on-policy variant is advantage {soft_clip: ...}, whose eta was "
              "not found; the optional KL to the old policy is off."),
     NFT,
     Method(

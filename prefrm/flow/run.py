@@ -32,7 +32,7 @@ from prefrm.flow.report import Evaluation, summary, write_report
 from prefrm.flow.rollout import Sampler
 from prefrm.flow.scoring import Scoring
 from prefrm.flow.settings import Rollout
-from prefrm.flow.trainer import AVERAGE, Trainer
+from prefrm.flow.trainer import Trainer, adapters
 from prefrm.jsonlines import JsonLines
 from prefrm.progress import track
 from prefrm.resources import Resources
@@ -186,7 +186,6 @@ def _trainer(
     pipe.to(accelerator.device)
     # Every process draws the same adapter.
     torch.manual_seed(config.seed)
-    adapters = {"old": method.needs_old, AVERAGE: config.optim.ema is not None}
     policy = Policy(
         pipe,
         steps=settings.steps,
@@ -195,7 +194,7 @@ def _trainer(
         rank=settings.rank,
         alpha=settings.alpha,
         targets=settings.targets or LORA_TARGETS,
-        adapters=[name for name, needed in adapters.items() if needed],
+        adapters=adapters(method, config.optim),
     )
     policy.probe(prompt)
     if config.optim.gradient_checkpointing:

@@ -223,6 +223,11 @@ class Method:
         return least_squares or bool(self.regularizer.old) or self.rollout.policy == "old"
 
     @property
+    def matching_ratio(self) -> bool:
+        """Whether the loss has a ratio of matching likelihoods, whose denominator no rollout records."""
+        return self.likelihood.kind == "matching" and self.objective.kind in ("clipped_ratio", "balance")
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the update evaluates the policy without its adapter."""
         needed = self.objective.kind == "dpo" or self.objective.gradient == "adjoint"

@@ -18,14 +18,15 @@ from accelerate import Accelerator
 
 from prefrm.errors import ConfigError
 from prefrm.flow.config import OptimConfig
-from prefrm.flow.losses import Losses, Work
+from prefrm.flow.losses import DREW, Losses, Work
 from prefrm.flow.rollout import Batch, Sample, Sampler
 from prefrm.flow.scoring import Scoring
+from prefrm.flow.settings import Method
 from prefrm.flow.steps import stochastic_steps
 from prefrm.rewards.chain import extremes, intrinsic_rewards
 from prefrm.rewards.numbers import Doubles
 
-__all__ = ["AVERAGE", "Trainer"]
+__all__ = ["AVERAGE", "Trainer", "adapters"]
 
 AVERAGE = "average"
 """The adapter with the moving average of the weights."""
@@ -37,11 +38,18 @@ CONFIDENCE = "confidence"
 WARM_UP = 9
 
 
+def adapters(method: Method, settings: OptimConfig) -> list[str]:
+    """Adapters of the policy that a training needs, beside "default"."""
+    several = method.matching_ratio and method.rollout.policy == "current" and settings.updates > 1
+    needed = {"old": method.needs_old, DREW: several, AVERAGE: settings.ema is not None}
+    return [name for name, need in needed.items() if need]
+
+
 @dataclass(kw_only=True)
 class Trainer:
     """Trains the adapter of a policy by a method."""
 
-    losses: Losses  # whose policy has the adapter `AVERAGE` where `settings.ema` is set
+    losses: Losses  # whose policy has the other `adapters`
     accelerator: Accelerator  # of the process
     sampler: Sampler  # draws the samples by the method's rollout
     scoring: Scoring  # gives the rewards
@@ -68,6 +76,8 @@ class Trainer:
             ConfigError: the loss or the gradient is not finite.
         """
         started = time.monotonic()
+        if DREW in self.policy.adapters:
+            self.policy.copy_adapter("default", DREW)
         rng = np.random.default_rng([self.seed, n, STEPS])
         stochastic = stochastic_steps(self.method.rollout.stochastic, n, self.policy.steps, rng)
         rank, count = self.accelerator.process_index, self.accelerator.num_processes

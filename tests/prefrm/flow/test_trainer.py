@@ -16,13 +16,13 @@ from prefrm.errors import ConfigError
 from prefrm.flow.checkpoints import load_checkpoint, save_checkpoint
 from prefrm.flow.config import OptimConfig
 from prefrm.flow.kernels import transition
-from prefrm.flow.losses import Losses
+from prefrm.flow.losses import DREW, Losses
 from prefrm.flow.methods import method
 from prefrm.flow.pipelines import Policy
 from prefrm.flow.rollout import Sample, Sampler
 from prefrm.flow.scoring import Scoring
 from prefrm.flow.settings import Method, with_settings
-from prefrm.flow.trainer import AVERAGE, Trainer
+from prefrm.flow.trainer import Trainer, adapters
 from prefrm.rewards.samples import WinRates
 from prefrm.winmatrix import FakeScorer
 from tests.prefrm.flow.families import make, stable_diffusion_3
@@ -46,8 +46,7 @@ def trainer_of(
 ) -> Trainer:
     row = method(row) if isinstance(row, str) else row
     settings = OptimConfig(**{"lr": 1e-3} | optim)
-    wanted = {"old": row.needs_old, AVERAGE: settings.ema is not None}
-    others = [name for name, needed in wanted.items() if needed]
+    others = adapters(row, settings)
     policy = Policy(
         make(stable_diffusion_3),
         steps=STEPS,
@@ -181,6 +180,32 @@ def test_updates_share_the_groups_of_an_iteration() -> None:
     logs = trainer.iteration(0, PROMPTS)
     assert trainer.updates == 2
     assert logs["trained"] == 4 * (STEPS - 1)
+
+
+@pytest.mark.parametrize("name", ["v_grpo", "awm"])
+def test_a_matching_ratio_is_to_the_policy_that_drew(name: str) -> None:
+    alone = {"regularizer": {"reference": 0.0, "old": 0.0}, "objective": {"clip": 6e-3}}
+    row = with_settings(method(name), alone)
+    assert DREW not in trainer_of(name).policy.adapters
+    trainer = trainer_of(row, updates=2, lr=3e-2)
+    drew = weights(trainer)
+
+    def ratios(advantage: float) -> torch.Tensor:
+        """-A times the ratio, clipped on one side."""
+        work = trainer.losses.work(batch, np.full((8, 1), advantage), {0, 1})
+        return torch.cat([trainer.losses.of(one) for one in work]).detach() / -advantage
+
+    (batch,) = trainer.sampler.draw(next(trainer.sampler.jobs([*enumerate(PROMPTS)])), (), 0)
+    assert torch.equal(ratios(1.0), torch.ones(len(ratios(1.0))))
+    trainer.iteration(0, PROMPTS)
+    assert all(torch.equal(a, b) for a, b in zip(weights(trainer, DREW), drew, strict=True))
+    low, high = ratios(1.0), ratios(-1.0)
+    # Each ratio is seen whole on one side and clipped on the other.
+    assert low.max() <= 1 + 6e-3 and high.min() >= 1 - 6e-3
+    assert not torch.equal(low, high)
+    # As before the first update of the next iteration.
+    trainer.policy.copy_adapter("default", DREW)
+    assert torch.equal(ratios(-1.0), torch.ones(len(high)))
 
 
 def test_warmup_raises_the_learning_rate() -> None:
