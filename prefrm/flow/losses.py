@@ -111,7 +111,7 @@ class Losses:
         noise = [normal(self._seeds(batch, rows, PROBES, half), final.x) for half in range(HALF_PROBES)]
         with torch.no_grad():
             return probe_scores(
-                lambda i, x: self.policy.velocity(final, i, x.to(final.x.dtype)),
+                lambda i, x: self.policy.velocity(final, i, x.to(final.x.dtype), guided=False),
                 final.x,
                 noise,
                 range(steps // 2, steps),

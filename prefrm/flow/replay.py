@@ -94,6 +94,8 @@ class Replay:
         at: int | Sequence[int],
         x: Tensor | None = None,
         rows: Sequence[int] | None = None,
+        *,
+        guided: bool = True,
     ) -> Tensor:
         """The velocity at the conditions and noise levels of recorded steps, [R, ...].
 
@@ -102,6 +104,7 @@ class Replay:
             at: i of the step, or one for each row.
             x: [R, ...], instead of the recorded latents.
             rows: of the recording's samples; None is all.
+            guided: False gives the velocity of the prompt alone, without classifier-free guidance.
         """
         rows = range(len(recording.x)) if rows is None else rows
         steps = [recording.steps[i] for i in ([at] * len(rows) if isinstance(at, int) else at)]
@@ -117,14 +120,15 @@ class Replay:
             picked[self._latents] = _fitted(x, like, _length(like) // batch)
             outputs.append(self._transformer(**{**call, **picked})[0])
         parts = _parts(outputs, first.v[:1].expand(len(rows), *first.v.shape[1:]))
-        return self._combined(self._combinations[len(parts)], parts)
+        return self._combined(self._combinations[len(parts)], parts, guided)
 
-    def _combined(self, combination: Combination, parts: Sequence[Tensor]) -> Tensor:
+    def _combined(self, combination: Combination, parts: Sequence[Tensor], guided: bool = True) -> Tensor:
         formula, swapped, sign = combination
-        if len(parts) == 1:
-            return sign * parts[0]
-        first, second = reversed(parts) if swapped else parts
-        return sign * formula(first, second, self._guidance)
+        without, given = parts[0], parts[-1]
+        if swapped:
+            without, given = given, without
+        plain = len(parts) == 1 or not guided
+        return sign * (given if plain else formula(without, given, self._guidance))
 
 
 def _parts(outputs: Sequence[Any], like: Tensor) -> list[Tensor]:

@@ -87,12 +87,13 @@ GUIDED = {
 
 @EACH
 def test_guidance_is_replayed_exactly(family: Callable[[], Any]) -> None:
-    policy = policy_of(family, **GUIDED[family.__name__])
-    plain = recorded(policy_of(family))
-    recording = recorded(policy)
+    policy, unguided = policy_of(family, **GUIDED[family.__name__]), policy_of(family)
+    recording, plain = recorded(policy), recorded(unguided)
     assert not torch.allclose(recording.steps[0].v, plain.steps[0].v)
     for i, step in recording.steps.items():
         assert torch.equal(policy.velocity(recording, i), step.v)
+        alone = policy.velocity(recording, i, guided=False)
+        torch.testing.assert_close(alone, unguided.velocity(plain, i, step.x), rtol=1e-4, atol=1e-5)
 
 
 def test_guidance_that_cannot_be_reproduced_is_refused() -> None:

@@ -19,7 +19,7 @@ from prefrm.flow.kernels import transition
 from prefrm.flow.losses import DREW, Losses
 from prefrm.flow.methods import method
 from prefrm.flow.pipelines import Policy
-from prefrm.flow.rollout import Sample, Sampler
+from prefrm.flow.rollout import Batch, Sample, Sampler
 from prefrm.flow.scoring import Scoring
 from prefrm.flow.settings import Method, with_settings
 from prefrm.flow.trainer import Trainer, adapters
@@ -42,6 +42,7 @@ def trainer_of(
     reward: Any = brightness,
     rollout_batch: int = 8,
     precision: str = "no",
+    guidance: float | None = None,
     **optim: Any,
 ) -> Trainer:
     row = method(row) if isinstance(row, str) else row
@@ -50,6 +51,7 @@ def trainer_of(
     policy = Policy(
         make(stable_diffusion_3),
         steps=STEPS,
+        guidance=guidance,
         rank=4,
         alpha=8,
         arguments={"height": 8, "width": 8},
@@ -265,6 +267,18 @@ def test_confidence_depends_on_the_iteration_and_not_on_the_batch() -> None:
     again = trainer.losses.confidence(replace(batch, iteration=1))
     assert torch.equal(trainer.losses.confidence(batch), trainer.losses.confidence(batch))
     assert not torch.allclose(trainer.losses.confidence(batch), again)
+
+
+def test_confidence_is_probed_without_guidance() -> None:
+    def drawn(guidance: float | None) -> tuple[Losses, Batch]:
+        trainer = trainer_of("solace", guidance=guidance)
+        starts = next(trainer.sampler.jobs([*enumerate(PROMPTS)]))
+        return trainer.losses, trainer.sampler.draw(starts, (0,), 0)[0]
+
+    (guided, batch), (plain, other) = drawn(4.0), drawn(None)
+    assert not torch.allclose(batch.final.x, other.final.x)
+    same = replace(other, final=replace(other.final, x=batch.final.x))
+    torch.testing.assert_close(guided.confidence(batch), plain.confidence(same), rtol=1e-4, atol=1e-4)
 
 
 def test_the_data_term_of_a_gradient_method_is_the_matching_error() -> None:
