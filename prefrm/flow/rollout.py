@@ -203,4 +203,5 @@ def _perturbed(rule: Rollout, seeds: Sequence[Sequence[int]], s: float, value: A
         return [_perturbed(rule, [seeds[n % len(seeds)]], s, one[None])[0] for n, one in enumerate(value)]
     strength = float(condition_strength(s, rule.condition_span)) * rule.condition_noise
     noise = normal(seeds, value).repeat(len(value) // len(seeds), *[1] * (value.ndim - 1))
-    return value + (strength * value.float().std() * noise).to(value.dtype)
+    # By token: neither other samples nor padding may change it.
+    return value + (strength * value.float().std(-1, keepdim=True) * noise).to(value.dtype)

@@ -74,7 +74,7 @@ class Rollout(Bounded):
     explore: Count = 1  # samples of half the steps for each that is then drawn again from its seed
     keep_best: Share = 0.0  # share of the group's size that is trained on, of the best; both 0: all are
     keep_worst: Share = 0.0  # the same, of the worst
-    # Standard deviation, relative to that of the prompt's embedding, of a perturbation that the rollout sees
+    # Standard deviation, relative to that of a token of the prompt's embedding, of noise that the rollout sees
     # and the update does not; it fades from s = 1 to s = 1 - condition_span (`steps.condition_strength`).
     condition_noise: NonNegative = 0.0
     condition_span: Span = 1.0
@@ -210,6 +210,8 @@ class Method:
             "trust needs transitions": matching and objective.trust is not None,
             "guard needs transitions with a density: flow, dance or ddim": objective.guard and not density,
             "step_weight needs noise": deterministic and objective.step_weight in ("std", "inverse_gradient"),
+            "a gradient through the sampler has no regularizer": objective.through_sampler
+            and (self.regularizer.reference or self.regularizer.old),
             "branches need transitions": rollout.branches and (matching or kind == "gradient"),
             f"{kind} needs a group to be drawn together: key prompt_step": objective.within_group and split,
         }.items():

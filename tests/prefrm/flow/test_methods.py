@@ -189,6 +189,8 @@ def test_settings_override_what_they_name_and_nothing_else():
         ("nft", {"objective": {"clap": 1.0}}, "unknown key objective.clap"),
         ("tmpo", {"objective": {"kind": "weighted"}, "likelihood": {"kind": "matching"}}, "branches need"),
         ("tree_grpo", {"objective": {"kind": "gradient", "gradient": "draft"}}, "branches need transitions"),
+        ("refl", {"regularizer": {"reference": 0.1}}, "through the sampler has no regularizer"),
+        ("leap_align", {"regularizer": {"old": 1.0}}, "through the sampler has no regularizer"),
         ("temp_flow_grpo", {"rollout": {"branches": []}}, '"each" needs branches'),
         (
             "temp_flow_grpo",

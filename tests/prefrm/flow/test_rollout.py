@@ -13,6 +13,7 @@ from prefrm.flow.settings import Rollout, StochasticSteps
 from tests.prefrm.flow.families import make, stable_diffusion_3
 
 NOISY = Rollout(kernel="flow", noise=0.7, stochastic=StochasticSteps(rule="all"))
+PERTURBED = Rollout(condition_noise=0.5, condition_span=0.5)
 STEPS = 4
 
 
@@ -53,7 +54,7 @@ def x0_of(batches: list[Batch]) -> dict[tuple[int, int, int, int], Any]:
     }
 
 
-@pytest.mark.parametrize("rule", [Rollout(), NOISY, replace(NOISY, same_noise=True)])
+@pytest.mark.parametrize("rule", [Rollout(), NOISY, replace(NOISY, same_noise=True), PERTURBED])
 def test_a_sample_depends_on_its_seed_and_not_on_its_batch(policy: Policy, rule: Rollout) -> None:
     prompts = [(0, "a"), (1, "b"), (2, "a")]
     stochastic = (0, 2) if rule.kernel == "flow" else ()
@@ -159,7 +160,7 @@ def test_explored_starts_are_drawn_again_from_their_seeds(policy: Policy) -> Non
 
 
 def test_noise_on_the_condition_is_seen_by_the_rollout_alone(policy: Policy) -> None:
-    perturbed = drawn(policy, Rollout(condition_noise=0.5, condition_span=0.5), [(0, "a")])[0]
+    perturbed = drawn(policy, PERTURBED, [(0, "a")])[0]
     plain = drawn(policy, Rollout(), [(0, "a")])[0]
     first, clean = perturbed.final.steps[0], plain.final.steps[0]
     assert torch.equal(first.x, clean.x)
