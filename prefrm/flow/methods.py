@@ -42,9 +42,9 @@ NFT = Method(
     advantage=UNIT, likelihood=replace(MATCHING, weight="self"),
     objective=Objective(kind="least_squares", kappa=0.0, lam=1.0, scale=5.0),
     regularizer=Regularizer(reference=1e-4, decay=0.5, ramp=0.001),
-    note="The old policy draws. lam is the paper's beta: 1 for GenEval and PickScore, 0.1 for OCR and several rewards. The "
-         "code's second schedule of the decay (0 until iteration 75) is not here. A win rate can be taken "
-         "as it is: advantage {signed: true, center: false, scale: none, divide: 1}.")
+    note="The old policy draws. lam is the paper's beta: 1 for GenEval and PickScore, 0.1 for OCR and "
+         "several rewards. The code's second schedule of the decay (0 until iteration 75) is not here. A win "
+         "rate can be taken as it is: advantage {signed: true, center: false, scale: none, divide: 1}.")
 
 ROWS = (
     Method(
@@ -123,8 +123,8 @@ ROWS = (
         name="v_grpo", title="V-GRPO", paper="2026 (read in a description of its code)", advantage=GROUP,
         likelihood=replace(MATCHING, times=4, weight="self", shared_noise=True, chunks="all"),
         objective=Objective(clip=6e-3),
-        note="The clip is 6e-3 to 1e-2, and only matters with several updates. The on-policy variant is advantage {soft_clip: ...}, whose eta was "
-             "not found; the optional KL to the old policy is off."),
+        note="The clip is 6e-3 to 1e-2, and only matters with several updates. The on-policy variant is "
+             "advantage {soft_clip: ...}, whose eta was not found; the optional KL to the old policy is off."),
     NFT,
     Method(
         name="advantage_flow", title="AdvantageFlow", paper="2026", advantage=UNIT, likelihood=MATCHING,

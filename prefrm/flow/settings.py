@@ -74,8 +74,8 @@ class Rollout(Bounded):
     explore: Count = 1  # samples of half the steps for each that is then drawn again from its seed
     keep_best: Share = 0.0  # share of the group's size that is trained on, of the best; both 0: all are
     keep_worst: Share = 0.0  # the same, of the worst
-    # Standard deviation, relative to that of a token of the prompt's embedding, of noise that the rollout sees
-    # and the update does not; it fades from s = 1 to s = 1 - condition_span (`steps.condition_strength`).
+    # Standard deviation, relative to that of each token of the prompt's embedding, of noise that the rollout
+    # sees and the update does not; it fades from s = 1 to 1 - condition_span (`steps.condition_strength`).
     condition_noise: NonNegative = 0.0
     condition_span: Span = 1.0
 
