@@ -62,8 +62,13 @@ class Replay:
             ConfigError: no argument, or more than one, is the latents.
         """
         first, second = one.calls[0], two.calls[0]
-        self._batched = frozenset(name for name in first if _length(first[name]) != _length(second.get(name)))
-        fitting = [name for name in self._batched if _is_latents(two.x, second[name])]
+        # An argument that is None here may have rows later, such as Qwen-Image's mask of unequal prompts.
+        self._batched = frozenset(
+            name
+            for name, value in first.items()
+            if value is None or _length(value) != _length(second.get(name))
+        )
+        fitting = [name for name in self._batched if _is_latents(two.x, second.get(name))]
         if len(fitting) != 1:
             raise ConfigError(
                 f"{self._pipeline} does not pass its latents to the transformer as they are, so its velocity "
@@ -115,6 +120,7 @@ class Replay:
             picked = {
                 name: _picked([step.calls[n][name] for step in steps], rows, batch)
                 for name in self._batched - {self._latents}
+                if _length(call.get(name))
             }
             like = call[self._latents]
             picked[self._latents] = _fitted(x, like, _length(like) // batch)
@@ -157,7 +163,7 @@ def _fitted(x: Tensor, like: Any, repeats: int) -> Any:
 
 def _is_latents(x: Tensor, value: Any) -> bool:
     """Whether an argument is `x` [B, ...], in any of the forms that `_fitted` knows."""
-    if not isinstance(value[0], Tensor) or value[0].numel() != x[0].numel():
+    if not _length(value) or not isinstance(value[0], Tensor) or value[0].numel() != x[0].numel():
         return False
     fitted = _fitted(x, value, len(value) // len(x))
     return all(torch.equal(one, other) for one, other in zip(fitted, value, strict=True))

@@ -55,6 +55,9 @@ def test_rows_and_steps_of_a_replay_are_picked(family: Callable[[], Any]) -> Non
     x = torch.stack([recording.steps[i].x[row] for i, row in zip(at, rows, strict=True)])
     v = torch.stack([recording.steps[i].v[row] for i, row in zip(at, rows, strict=True)])
     torch.testing.assert_close(policy.velocity(recording, at, x, rows), v, rtol=1e-4, atol=1e-5)
+    if family.__name__ == "qwen_image":
+        # The probe's prompts are equally long and have no mask; these are not.
+        assert recording.steps[0].calls[0]["encoder_hidden_states_mask"].shape == (4, 3)
 
 
 @EACH
