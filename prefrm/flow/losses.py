@@ -84,16 +84,17 @@ class Losses:
                 yield Work(batch, rows, advantage, unit)
 
     def data(self, samples: Sequence[Sample], iteration: int) -> list[Work]:
-        """The matching error on samples of the reference, which stand for its training data.
+        """The matching error on samples of the reference, drawn in one call, that stand for its training data.
 
         As the prior preservation of DreamBooth (arXiv 2208.12242), it needs no images and no encoder.
         """
         seeds = [seed_of(self.seed, iteration, DATA, sample.place) for sample in samples]
         with self.policy.using(None):
             final = self.policy.draw([sample.prompt for sample in samples], seeds=seeds, decode=False)
-        batch, rows = Batch(iteration=iteration, samples=tuple(samples), final=final), [*range(len(samples))]
-        ones = np.ones((len(rows), 1))
-        return [Work(batch, rows, ones, (n,), is_data=True) for n in range(len(self._levels(batch, 0)))]
+        batch, ones = Batch(iteration=iteration, samples=tuple(samples), final=final), np.ones((len(seeds), 1))
+        passes = [*self._passes([*range(len(seeds))], samples)]
+        levels = range(len(self._levels(batch, 0)))
+        return [Work(batch, rows, ones, (n,), is_data=True) for n in levels for rows in passes]
 
     def of(self, work: Work) -> Tensor:
         """The loss of each row, [R]."""

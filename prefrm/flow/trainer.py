@@ -173,24 +173,27 @@ class Trainer:
     ) -> dict[str, float]:
         """One optimizer step on the groups of some prompts."""
         pairs = zip(batches, advantages, strict=True)
-        work = [one for batch, a in pairs for one in self.losses.work(batch, a, places)]
-        count = self._total(sum(len(one.rows) for one in work))
-        loss = self._total(sum(self._backward(one, max(count, 1)) for one in work))
+        loss, count = self._backward([one for batch, a in pairs for one in self.losses.work(batch, a, places)])
         if self.method.objective.data_weight:
             prompts = {sample.place: sample.prompt for batch in batches for sample in batch.samples}
             mine = [Sample(prompt, place, 0) for place, prompt in prompts.items() if place in places]
+            parts = [mine[i : i + self.sampler.batch] for i in range(0, len(mine), self.sampler.batch)]
             with self.accelerator.autocast():
-                data = self.losses.data(mine, n) if mine else []
-            for one in data:
-                self._backward(one, len(data) * len(places))
+                data = [one for part in parts for one in self.losses.data(part, n)]
+            loss += self._backward(data)[0]
         norm = self._step(loss, n)
         return {"loss": loss, "grad_norm": norm, "lr": self.optimizer.param_groups[0]["lr"], "trained": count}
 
-    def _backward(self, work: Work, divisor: float) -> float:
-        with self.accelerator.autocast():
-            part = self.losses.of(work).float().sum() / divisor
-        self.accelerator.backward(part)
-        return float(part.detach())
+    def _backward(self, work: Sequence[Work]) -> tuple[float, float]:
+        """Gradient of the mean loss over the rows of all processes; returns the mean and their number."""
+        count = self._total(sum(len(one.rows) for one in work))
+        loss = 0.0
+        for one in work:
+            with self.accelerator.autocast():
+                part = self.losses.of(one).float().sum() / count
+            self.accelerator.backward(part)
+            loss += float(part.detach())
+        return self._total(loss), count
 
     def _step(self, loss: float, n: int) -> float:
         """Step by the gradient of all processes; returns its norm."""

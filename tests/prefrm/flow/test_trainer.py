@@ -288,3 +288,26 @@ def test_the_data_term_of_a_gradient_method_is_the_matching_error() -> None:
 
     assert losses("rwr").shape == (STEPS - 1, 1)
     assert torch.equal(losses("refl"), losses("rwr"))
+
+
+def test_the_data_term_is_in_the_loss_and_in_batches() -> None:
+    # All samples win in half of the cases: only the data term is left.
+    row = with_settings(method("rwr"), {"advantage": {"signed": True}})
+
+    def trained(batch: int, rollout_batch: int) -> tuple[float, float, int]:
+        trainer = trainer_of(row, reward=lambda prompt, image: 1.0, batch=batch, rollout_batch=rollout_batch)
+        sizes: list[int] = []
+        draw = trainer.policy.draw
+
+        def seen(prompts: Any, **more: Any) -> Any:
+            sizes.append(len(prompts))
+            return draw(prompts, **more)
+
+        trainer.policy.draw = seen  # type: ignore[method-assign]
+        logs = trainer.iteration(0, ["a", "b", "c", "a"])
+        assert logs["trained"] == 0
+        return logs["loss"], logs["grad_norm"], max(sizes)
+
+    loss, norm, size = trained(32, 8)
+    assert loss > 0 and size == 8
+    assert trained(2, 3) == (pytest.approx(loss, rel=1e-4), pytest.approx(norm, rel=1e-3), 3)
