@@ -173,7 +173,9 @@ class Trainer:
     ) -> dict[str, float]:
         """One optimizer step on the groups of some prompts."""
         pairs = zip(batches, advantages, strict=True)
-        loss, count = self._backward([one for batch, a in pairs for one in self.losses.work(batch, a, places)])
+        with self.accelerator.autocast():
+            work = [one for batch, a in pairs for one in self.losses.work(batch, a, places)]
+        loss, count = self._backward(work)
         if self.method.objective.data_weight:
             prompts = {sample.place: sample.prompt for batch in batches for sample in batch.samples}
             mine = [Sample(prompt, place, 0) for place, prompt in prompts.items() if place in places]

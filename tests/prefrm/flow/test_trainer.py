@@ -12,9 +12,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+from prefrm.differentiable import FakeDifferentiableScorer
 from prefrm.errors import ConfigError
 from prefrm.flow.checkpoints import load_checkpoint, save_checkpoint
 from prefrm.flow.config import OptimConfig
+from prefrm.flow.features import features
 from prefrm.flow.kernels import transition
 from prefrm.flow.losses import DREW, Losses
 from prefrm.flow.methods import method
@@ -208,6 +210,23 @@ def test_a_matching_ratio_is_to_the_policy_that_drew(name: str) -> None:
     # As before the first update of the next iteration.
     trainer.policy.copy_adapter("default", DREW)
     assert torch.equal(ratios(-1.0), torch.ones(len(high)))
+
+
+@pytest.mark.parametrize("name", ["eam", "vipo"])
+def test_what_all_units_share_is_computed_once(name: str) -> None:
+    trainer, seen = trainer_of(name), list[torch.Tensor]()
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        seen.extend(images)
+        return features(images)
+
+    def utilities(prompt: str, pixels: torch.Tensor) -> torch.Tensor:
+        seen.extend(pixels)
+        return pixels.mean((1, 2, 3))
+
+    scorer = FakeDifferentiableScorer(utilities)
+    trainer.losses = replace(trainer.losses, encode=encode, differentiable=scorer, batch=4)
+    assert trainer.iteration(0, PROMPTS)["trained"] > len(seen) == 8
 
 
 def test_warmup_raises_the_learning_rate() -> None:
