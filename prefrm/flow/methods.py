@@ -36,7 +36,7 @@ FLOW_GRPO = Method(
          "kl. 0.04 is for GenEval and OCR, 0.01 for PickScore. a = 0.9 for FLUX.")
 DANCE_GRPO = Method(
     name="dance_grpo", title="DanceGRPO", paper="arXiv 2505.07818", rollout=DANCE, advantage=GROUP,
-    note="Best-of-N of the video script is rollout.keep_best and keep_worst.")
+    note="Best-of-N of the video script, by advantage, is rollout.keep_best and keep_worst.")
 NFT = Method(
     name="nft", title="DiffusionNFT", paper="arXiv 2509.16117", rollout=Rollout(policy="old"),
     advantage=UNIT, likelihood=replace(MATCHING, weight="self"),

@@ -87,12 +87,16 @@ class Sampler:
     steps: int  # T
 
     @property
+    def _leaves(self) -> int:
+        return math.prod(self.rule.tree(self.steps))
+
+    @property
     def _starts(self) -> int:
-        return math.ceil(self.group / math.prod(self.rule.branches))
+        return math.ceil(self.group / self._leaves)
 
     @property
     def _capacity(self) -> int:
-        return max(1, self.batch // math.prod(self.rule.branches))
+        return max(1, self.batch // self._leaves)
 
     def jobs(self, prompts: Sequence[tuple[int, str]]) -> Iterator[list[Sample]]:
         """Starts of whole groups that fit into one call of the pipeline, or of one group.
@@ -133,7 +137,7 @@ class Sampler:
         trunk: Recording | None = None,
     ) -> Batch:
         """Branch at the first of the stochastic steps; the ODE up to there may be recorded already."""
-        rule, branches = self.rule, self.rule.branches[: len(stochastic)]
+        rule, branches = self.rule, self.rule.tree(self.steps)
         levels = rule.branch_noise or (rule.noise,) * len(branches)
         drawn: list[Recording] = []
         x: Tensor | None = None

@@ -61,7 +61,8 @@ def run(
     Args:
         config: the settings.
         open_scorer: opens the scorer that a name stands for, such as `prefrm.scorers.open_scorer`.
-        open_gradient: the same for methods that follow a judge's gradient.
+        open_gradient: opens the differentiable scorer that a name stands for, such as
+            `prefrm.judge.DifferentiableJudge.from_bundle`; for methods that follow a judge's gradient.
         resume: continue from the newest checkpoint, if there is one.
 
     Raises:
@@ -73,13 +74,14 @@ def run(
         raise ConfigError(f"{config.output} holds a finished run; choose another output, or delete it")
     if not resume:
         checkpoints.require_none()
+    differentiable = _gradient(config, open_gradient)
     require_writable_folder(config.output, "output")
     config.output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack, Resources() as resources:
         accelerator = _accelerator(config)
         world, train, held_out = _prompts(config.prompts, config.seed)
         rewards = _opened(config.all_rewards(), world, open_scorer, stack)
-        trainer = _trainer(config, accelerator, rewards, train[0], stack, open_gradient)
+        trainer = _trainer(config, accelerator, rewards, train[0], stack, differentiable)
         path = checkpoints.newest() if resume else None
         done = 0 if path is None else load_checkpoint(path, trainer, to_mapping(config))
         evaluation, wanted = None, config.evaluation
@@ -133,7 +135,8 @@ def _train(
         finite = {name: value for name, value in logs.items() if math.isfinite(value)}
         metrics.add({"iteration": iteration, **finite})
 
-    if evaluation is not None and not done:
+    if evaluation is not None and all(line["iteration"] for line in metrics.lines):
+        # Also where a resumed run is the first to evaluate.
         record(0, evaluation.before())
     with track("flow", total, done) as tracker:
         for n in range(done, total):
@@ -150,6 +153,16 @@ def _train(
             shown = {name.split("/")[1]: v for name, v in logs.items() if name.startswith("reward/")}
             tracker(n + 1, ", ".join(f"{k} {v:.4f}" for k, v in (shown | {"loss": logs["loss"]}).items()))
     return metrics.lines
+
+
+def _gradient(config: FlowConfig, open_gradient: OpenGradient | None) -> DifferentiableScorer | None:
+    """The judge whose gradient the method follows; opened before anything else is loaded."""
+    if config.row().objective.kind != "gradient":
+        return None
+    if open_gradient is None:
+        raise ConfigError(f"method {config.method} follows a judge's gradient; pass open_gradient to run")
+    assert config.judge is not None
+    return open_gradient(config.judge)
 
 
 def _accelerator(config: FlowConfig) -> Accelerator:
@@ -179,7 +192,7 @@ def _trainer(
     rewards: Mapping[str, Reward],
     prompt: str,
     stack: ExitStack,
-    open_gradient: OpenGradient | None,
+    differentiable: DifferentiableScorer | None,
 ) -> Trainer:
     method, settings, size = config.row(), config.policy, config.rollout
     pipe = load_pipeline(settings.model, getattr(torch, settings.dtype), settings.options)
@@ -201,10 +214,6 @@ def _trainer(
         policy.transformer.enable_gradient_checkpointing()
     scoring = Scoring(rewards)
     stack.callback(scoring.close)
-    differentiable = None
-    if method.objective.kind == "gradient":
-        assert config.judge is not None and open_gradient is not None
-        differentiable = open_gradient(config.judge)
     return Trainer(
         losses=Losses(
             policy=policy,

@@ -54,6 +54,12 @@ class StochasticSteps(Bounded):
     within: Share = 1.0  # share of the steps, the first ones, that "random" and "shared" draw from
     trained: Share = 1.0  # share of the stochastic steps (or chunks) that a sample is trained on, at random
 
+    def on_path(self, total: int) -> int:
+        """Stochastic steps of one path of T = `total` steps."""
+        room = total - 1 - min(self.first, total - 2)
+        known = {"none": 0, "all": room, "each": 1, "shared": 1}
+        return known.get(self.rule, min(self.count, room))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout(Bounded):
@@ -91,6 +97,10 @@ class Rollout(Bounded):
             raise ConfigError(f"branch_noise must be as long as branches; received {self.branch_noise}")
         if self.stochastic.rule == "each" and not self.branches:
             raise ConfigError('the stochastic rule "each" needs branches, the children of a trunk')
+
+    def tree(self, total: int) -> tuple[int, ...]:
+        """The branches of a rollout of T = `total` steps: of its first stochastic steps, if it has as many."""
+        return self.branches[: self.stochastic.on_path(total)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,8 +154,8 @@ class Trainer:
                 named, keys, weights=self.weights, features=shared.get("features"), steps=steps - 1
             )
             if rule.explore == 1 and (rule.keep_best or rule.keep_worst):
-                best, worst = rule.keep_best, rule.keep_worst
-                kept = extremes(named, keys, weights=self.weights, best=best, worst=worst)
+                ranked = {"advantage": a.reshape(len(keys), -1).mean(axis=1)}
+                kept = extremes(ranked, keys, weights={}, best=rule.keep_best, worst=rule.keep_worst)
                 a[~np.isin(np.arange(len(a)), kept)] = np.nan
         return np.split(a[mine].reshape(count, -1), np.cumsum([len(b.samples) for b in batches])[:-1]), logs
 

@@ -119,6 +119,13 @@ def test_leaves_of_a_tree_share_the_steps_of_their_nodes(policy: Policy) -> None
     assert torch.equal(third.recording.steps[2].x, level.x_next)
 
 
+def test_branches_beyond_the_stochastic_steps_do_not_count(policy: Policy) -> None:
+    window = StochasticSteps(rule="sliding", count=4)
+    rule = replace(NOISY, branches=(2, 2, 2, 2), stochastic=window)
+    (batch,) = drawn(policy, rule, [(0, "a")], group=16, batch=16, stochastic=(0, 1, 2))
+    assert [(sample.start, sample.leaf) for sample in batch.samples] == [(s, n) for s in (0, 1) for n in range(8)]
+
+
 def test_each_step_has_children_of_one_trunk(policy: Policy) -> None:
     rule = replace(NOISY, stochastic=StochasticSteps(rule="each"), branches=(2,), key="prompt_seed_step")
     batches = drawn(policy, rule, [(7, "a")], group=4, stochastic=(0, 1, 2))

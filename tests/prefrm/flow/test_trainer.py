@@ -147,6 +147,17 @@ def test_a_judge_s_preference_raises_its_reward() -> None:
     assert mean() > before + 0.01
 
 
+def test_the_best_and_the_worst_are_those_by_advantage() -> None:
+    row = with_settings(method("mix_grpo"), {"rollout": {"keep_best": 0.25, "keep_worst": 0.25}})
+    trainer = trainer_of(row)
+    batches = trainer.sampler.draw(next(trainer.sampler.jobs([(0, "a")])), (0,), 0)
+    trainer.weights = {"large": 1.0, "small": 1.0}
+    # By the sum of the rewards the first would be the worst; each normalized, it is the second best.
+    rewards = {"large": np.array([0.0, 100, 200, 300]), "small": np.array([10.0, 0, 0, 0])}
+    (advantages,), _ = trainer._advantages(batches, rewards)
+    assert np.isfinite(advantages[:, 0]).tolist() == [False, True, False, True]
+
+
 def test_samples_without_an_advantage_train_nothing() -> None:
     trainer = trainer_of("nft", reward=lambda prompt, image: 1.0)
     before = weights(trainer)
