@@ -87,15 +87,15 @@ class Losses:
                 yield Work(batch, rows, advantage, unit, shared)
 
     def data(self, samples: Sequence[Sample], iteration: int) -> list[Work]:
-        """The matching error on samples of the reference, drawn in one call, that stand for its training data.
+        """The matching error on samples of the reference, from one call, which stand for its training data.
 
         As the prior preservation of DreamBooth (arXiv 2208.12242), it needs no images and no encoder.
         """
         seeds = [seed_of(self.seed, iteration, DATA, sample.place) for sample in samples]
         with self.policy.using(None):
             final = self.policy.draw([sample.prompt for sample in samples], seeds=seeds, decode=False)
-        batch, ones = Batch(iteration=iteration, samples=tuple(samples), final=final), np.ones((len(seeds), 1))
-        passes = [*self._passes([*range(len(seeds))], samples)]
+        batch = Batch(iteration=iteration, samples=tuple(samples), final=final)
+        passes, ones = [*self._passes([*range(len(seeds))], samples)], np.ones((len(seeds), 1))
         levels = range(len(self._levels(batch, 0)))
         return [Work(batch, rows, ones, (n,), {}, is_data=True) for n in levels for rows in passes]
 

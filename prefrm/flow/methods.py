@@ -123,7 +123,7 @@ ROWS = (
         name="v_grpo", title="V-GRPO", paper="2026 (read in a description of its code)", advantage=GROUP,
         likelihood=replace(MATCHING, times=4, weight="self", shared_noise=True, chunks="all"),
         objective=Objective(clip=6e-3),
-        note="The clip is 6e-3 to 1e-2, and only matters with several updates. The on-policy variant is "
+        note="The clip is 6e-3 to 1e-2 and matters with several updates. The on-policy variant is "
              "advantage {soft_clip: ...}, whose eta was not found; the optional KL to the old policy is off."),
     NFT,
     Method(

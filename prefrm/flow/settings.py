@@ -99,7 +99,7 @@ class Rollout(Bounded):
             raise ConfigError('the stochastic rule "each" needs branches, the children of a trunk')
 
     def tree(self, total: int) -> tuple[int, ...]:
-        """The branches of a rollout of T = `total` steps: of its first stochastic steps, if it has as many."""
+        """The branches of a rollout of T = `total` steps: no more than it has stochastic steps."""
         return self.branches[: self.stochastic.on_path(total)]
 
 

@@ -23,7 +23,7 @@ from prefrm.flow.rollout import Batch, Sample, Sampler
 from prefrm.flow.scoring import Scoring
 from prefrm.flow.settings import Method
 from prefrm.flow.steps import stochastic_steps
-from prefrm.rewards.chain import extremes, intrinsic_rewards
+from prefrm.rewards.chain import diversity, extremes, intrinsic_rewards
 from prefrm.rewards.numbers import Doubles
 
 __all__ = ["AVERAGE", "Trainer", "adapters"]
@@ -126,17 +126,18 @@ class Trainer:
     ) -> tuple[list[Doubles], dict[str, float]]:
         """Of each batch [B, 1] or [B, T - 1], from the rewards of all processes; NaN where there is none."""
         method, rule, steps = self.method, self.method.rollout, self.policy.steps
-        count = sum(len(batch.samples) for batch in batches)
+        own = [key for batch in batches for key in batch.keys(rule)]
         columns: dict[str, Any] = {
-            "keys": np.array([key for batch in batches for key in batch.keys(rule)]),
-            "rewards": np.array([*rewards.values()]).reshape(len(rewards), count).T,
+            "keys": np.array(own),
+            "rewards": np.array([*rewards.values()]).reshape(len(rewards), len(own)).T,
         }
         if method.intrinsic:
             with self.accelerator.autocast():
                 columns[CONFIDENCE] = torch.cat([self.losses.confidence(batch) for batch in batches]).cpu()
         if method.advantage.diversity:
-            encoded = [self.losses.encode(batch.images).flatten(1) for batch in batches]
-            columns["features"] = torch.cat(encoded).cpu()
+            # A process has whole groups.
+            encoded = [self.losses.encode(batch.images).flatten(1).cpu() for batch in batches]
+            columns["distances"] = diversity(torch.cat(encoded).numpy(), own)[:, None]
         table, mine = self._gathered(np.concatenate([*columns.values()], axis=1))
         ends = np.cumsum([column.shape[1] for column in columns.values()])[:-1]
         shared = dict(zip(columns, np.split(table, ends, axis=1), strict=True))
@@ -151,13 +152,17 @@ class Trainer:
             a = np.ones(len(keys))
         else:
             a = method.advantage.advantages(
-                named, keys, weights=self.weights, features=shared.get("features"), steps=steps - 1
+                named,
+                keys,
+                weights=self.weights,
+                distances=shared["distances"][:, 0] if "distances" in shared else None,
+                steps=steps - 1,
             )
             if rule.explore == 1 and (rule.keep_best or rule.keep_worst):
                 ranked = {"advantage": a.reshape(len(keys), -1).mean(axis=1)}
                 kept = extremes(ranked, keys, weights={}, best=rule.keep_best, worst=rule.keep_worst)
                 a[~np.isin(np.arange(len(a)), kept)] = np.nan
-        return np.split(a[mine].reshape(count, -1), np.cumsum([len(b.samples) for b in batches])[:-1]), logs
+        return np.split(a[mine].reshape(len(own), -1), np.cumsum([len(b.samples) for b in batches])[:-1]), logs
 
     def _gathered(self, table: Doubles) -> tuple[Doubles, slice]:
         """The rows of all processes, and which of them are this one's; the first column is never negative."""

@@ -123,7 +123,8 @@ def test_branches_beyond_the_stochastic_steps_do_not_count(policy: Policy) -> No
     window = StochasticSteps(rule="sliding", count=4)
     rule = replace(NOISY, branches=(2, 2, 2, 2), stochastic=window)
     (batch,) = drawn(policy, rule, [(0, "a")], group=16, batch=16, stochastic=(0, 1, 2))
-    assert [(sample.start, sample.leaf) for sample in batch.samples] == [(s, n) for s in (0, 1) for n in range(8)]
+    nodes = [(start, leaf) for start in range(2) for leaf in range(8)]
+    assert [(sample.start, sample.leaf) for sample in batch.samples] == nodes
 
 
 def test_each_step_has_children_of_one_trunk(policy: Policy) -> None:
