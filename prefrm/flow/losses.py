@@ -93,7 +93,8 @@ class Losses:
         """
         seeds = [seed_of(self.seed, iteration, DATA, sample.place) for sample in samples]
         with self.policy.using(None):
-            final = self.policy.draw([sample.prompt for sample in samples], seeds=seeds, decode=False)
+            prompts = [sample.prompt for sample in samples]
+            final = self.policy.draw(prompts, seeds=seeds, decode=False, keep_path=False)
         batch = Batch(iteration=iteration, samples=tuple(samples), final=final)
         passes, ones = [*self._passes([*range(len(seeds))], samples)], np.ones((len(seeds), 1))
         levels = range(len(self._levels(batch, 0)))

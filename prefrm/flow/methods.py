@@ -124,7 +124,8 @@ ROWS = (
         likelihood=replace(MATCHING, times=4, weight="self", shared_noise=True, chunks="all"),
         objective=Objective(clip=6e-3),
         note="The clip is 6e-3 to 1e-2 and matters with several updates. The on-policy variant is "
-             "advantage {soft_clip: ...}, whose eta was not found; the optional KL to the old policy is off."),
+             "advantage {soft_clip: ...}, whose eta was not found; the optional KL to the old policy is "
+             "off."),
     NFT,
     Method(
         name="advantage_flow", title="AdvantageFlow", paper="2026", advantage=UNIT, likelihood=MATCHING,

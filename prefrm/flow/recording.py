@@ -59,7 +59,7 @@ class Recording:
     sigmas: tuple[float, ...]  # the whole grid s_0 .. s_T, whichever part of it the call went through
     steps: Mapping[int, Step]  # by index
     x: Tensor  # state at the end, [B, ...]; x0 where the call ran to the end
-    images: Tensor | None  # [B, 3, H, W] in [0, 1]; None where nothing was decoded
+    images: Tensor | None  # [B, 3, H, W] in [0, 1], on the CPU; None where nothing was decoded
 
 
 class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]

@@ -6,6 +6,7 @@ Shapes: B samples; R rows of them; [B, ...] latents.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -93,6 +94,11 @@ class Replay:
             f"(scale {self._guidance:g}, {len(parts)} outputs); set policy.guidance to null"
         )
 
+    def conditions(self, step: Step) -> Step:
+        """A step without the memory of its latents: only their shapes and types are left."""
+        calls = tuple({**call, self._latents: _hollow(call[self._latents])} for call in step.calls)
+        return replace(step, x=_hollow(step.x), x_next=_hollow(step.x_next), v=_hollow(step.v), calls=calls)
+
     def velocity(
         self,
         recording: Recording,
@@ -152,6 +158,13 @@ def _parts(outputs: Sequence[Any], like: Tensor) -> list[Tensor]:
 def _length(value: Any) -> int:
     """Rows of an argument; 0 if it has none."""
     return len(value) if isinstance(value, list) or (isinstance(value, Tensor) and value.ndim) else 0
+
+
+def _hollow(value: Any) -> Any:
+    """NaN in the shape of an argument, without the memory for it."""
+    if isinstance(value, list):
+        return [_hollow(one) for one in value]
+    return value.new_full((), torch.nan).expand(value.shape)
 
 
 def _fitted(x: Tensor, like: Any, repeats: int) -> Any:

@@ -85,6 +85,7 @@ class Sampler:
     batch: int  # images in one call of the pipeline, at most, but for the leaves of one tree
     seed: int  # of the run
     steps: int  # T
+    keep_path: bool = True  # keep the states of Euler steps, which only gradients through the sampler need
 
     @property
     def _leaves(self) -> int:
@@ -118,7 +119,7 @@ class Sampler:
         for n in range(0, len(starts), self._capacity):
             some = starts[n : n + self._capacity]
             if self.rule.stochastic.rule == "each":
-                trunk = self._drawn(some, iteration, Plan(stop=self.steps - 1))
+                trunk = replace(self, keep_path=True)._drawn(some, iteration, Plan(stop=self.steps - 1))
                 batches += [self._tree(some, (i,), iteration, trunk) for i in stochastic]
             else:
                 batches.append(self._tree(some, stochastic, iteration))
@@ -187,6 +188,7 @@ class Sampler:
                 latents=x if plan.start else None,
                 steps=self.steps,
                 decode=plan.stop in (None, self.steps),
+                keep_path=self.keep_path,
             )
 
 

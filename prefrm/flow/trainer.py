@@ -162,7 +162,8 @@ class Trainer:
                 ranked = {"advantage": a.reshape(len(keys), -1).mean(axis=1)}
                 kept = extremes(ranked, keys, weights={}, best=rule.keep_best, worst=rule.keep_worst)
                 a[~np.isin(np.arange(len(a)), kept)] = np.nan
-        return np.split(a[mine].reshape(len(own), -1), np.cumsum([len(b.samples) for b in batches])[:-1]), logs
+        ends = np.cumsum([len(batch.samples) for batch in batches])[:-1]
+        return np.split(a[mine].reshape(len(own), -1), ends), logs
 
     def _gathered(self, table: Doubles) -> tuple[Doubles, slice]:
         """The rows of all processes, and which of them are this one's; the first column is never negative."""

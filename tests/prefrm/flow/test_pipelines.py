@@ -61,6 +61,21 @@ def test_rows_and_steps_of_a_replay_are_picked(family: Callable[[], Any]) -> Non
 
 
 @EACH
+def test_a_recording_without_its_path_takes_less_and_gives_the_same(family: Callable[[], Any]) -> None:
+    policy = policy_of(family)
+    whole = recorded(policy)
+    short = policy.draw(PROMPTS, seeds=range(4), plan=NOISY, decode=False, keep_path=False)
+    # Stochastic steps are kept.
+    assert torch.equal(policy.velocity(short, 1), whole.steps[1].v)
+    euler = short.steps[2]
+    assert all(x.untyped_storage().nbytes() == x.element_size() for x in (euler.x, euler.x_next, euler.v))
+    x = whole.steps[2].x
+    assert torch.equal(policy.velocity(short, 2, x), whole.steps[2].v)
+    at, rows = [2, 0, 1], [3, 1, 0]
+    assert torch.equal(policy.velocity(short, at, x[rows], rows), policy.velocity(whole, at, x[rows], rows))
+
+
+@EACH
 def test_gradient_of_a_replay_is_that_of_a_direct_call(family: Callable[[], Any]) -> None:
     policy = policy_of(family)
     recording = recorded(policy)

@@ -69,7 +69,15 @@ def trainer_of(
     return Trainer(
         losses=Losses(policy=policy, method=row, batch=settings.batch, seed=5),
         accelerator=Accelerator(cpu=True, mixed_precision=precision),
-        sampler=Sampler(policy, row.rollout, group, rollout_batch, seed=5, steps=STEPS),
+        sampler=Sampler(
+            policy,
+            row.rollout,
+            group,
+            rollout_batch,
+            seed=5,
+            steps=STEPS,
+            keep_path=row.objective.through_sampler,
+        ),
         scoring=Scoring(rewards),
         weights=dict.fromkeys(rewards, 1.0),
         settings=settings,
