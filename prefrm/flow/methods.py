@@ -16,7 +16,7 @@ __all__ = ["METHODS", "method"]
 
 ALL, MOST = StochasticSteps(), StochasticSteps(trained=0.6)
 FLOW = Rollout(kernel="flow", noise=0.7, stochastic=ALL)
-DANCE = Rollout(kernel="dance", noise=0.3, stochastic=MOST, same_noise=True)
+DANCE = Rollout(kernel="dance", noise=0.3, stochastic=MOST, same_noise=True, even_grid=True)
 WINDOW = StochasticSteps(rule="sliding", count=4, stride=1, every=25)
 
 GROUP = AdvantageChain()
@@ -33,7 +33,9 @@ FLOW_GRPO = Method(
     name="flow_grpo", title="Flow-GRPO", paper="arXiv 2505.05470", rollout=FLOW, advantage=BATCH,
     regularizer=Regularizer(reference=0.04, form="kl_dt"),
     note="The released code drops dt from the KL's variance, which is the form here; the paper's is form "
-         "kl. 0.04 is for GenEval and OCR, 0.01 for PickScore. a = 0.9 for FLUX.")
+         "kl. 0.04 is for GenEval and OCR, 0.01 for PickScore. a = 0.9 for FLUX. The grid is diffusers' own, "
+         "as in the code: with shift 3 and T = 10 the last stochastic step goes from s = 0.278 to 0.009 with a "
+         "std of 0.23, which stays in the picture that is judged; rollout.even_grid leaves that level out.")
 DANCE_GRPO = Method(
     name="dance_grpo", title="DanceGRPO", paper="arXiv 2505.07818", rollout=DANCE, advantage=GROUP,
     note="Best-of-N of the video script, by advantage, is rollout.keep_best and keep_worst.")
@@ -64,12 +66,12 @@ ROWS = (
     DANCE_GRPO,
     Method(
         name="mix_grpo", title="MixGRPO", paper="arXiv 2507.21802", advantage=NORMALIZED,
-        rollout=replace(FLOW, stochastic=WINDOW, same_noise=True),
+        rollout=replace(FLOW, stochastic=WINDOW, same_noise=True, even_grid=True),
         note="The strategy progressive with T = 25. Flash's second-order solver after the window is not "
              "here, nor are the strategies with decaying intervals; Flash moves every 20 iterations."),
     Method(
         name="pref_grpo", title="Pref-GRPO", paper="arXiv 2508.20751", advantage=NORMALIZED, objective=GUARD,
-        rollout=replace(FLOW, stochastic=MOST, same_noise=True),
+        rollout=replace(FLOW, stochastic=MOST, same_noise=True, even_grid=True),
         note="The paper trains Flow-GRPO with win rates; this is the released configuration, which adds "
              "GRPO-Guard and 0.6 CLIP to 0.4 win rate. It judges each pair in one order and rounds to "
              "three places; prefrm judges both orders."),

@@ -82,6 +82,15 @@ def test_the_old_policy_draws_where_the_rule_says_so(policy: Policy) -> None:
     assert {row.name for row in METHODS.values() if row.rollout.policy == "old"} == {"nft", "e2po", "sol_rl"}
 
 
+def test_an_even_grid_has_no_level_just_above_zero(policy: Policy) -> None:
+    own, even = (drawn(policy, replace(NOISY, even_grid=even), [(0, "a")])[0] for even in (False, True))
+    assert own.final.sigmas[-2] < 0.01
+    expected = [3 * s / (1 + 2 * s) for s in (1, 0.75, 0.5, 0.25, 0)]
+    assert even.final.sigmas == pytest.approx(expected, abs=1e-6)
+    rows = {row.name for row in METHODS.values() if row.rollout.even_grid}
+    assert rows == {"dance_grpo", "mix_grpo", "pref_grpo", "slas", "vipo"}
+
+
 def test_samples_of_a_group_start_from_the_same_noise_only_if_asked(policy: Policy) -> None:
     (alike,) = drawn(policy, replace(NOISY, same_noise=True), [(0, "a")], stochastic=(1,))
     (other,) = drawn(policy, NOISY, [(0, "a")], stochastic=(1,))
