@@ -34,8 +34,8 @@ FLOW_GRPO = Method(
     regularizer=Regularizer(reference=0.04, form="kl_dt"),
     note="The released code drops dt from the KL's variance, which is the form here; the paper's is form "
          "kl. 0.04 is for GenEval and OCR, 0.01 for PickScore. a = 0.9 for FLUX. The grid is diffusers' own, "
-         "as in the code: with shift 3 and T = 10 the last stochastic step goes from s = 0.278 to 0.009 with a "
-         "std of 0.23, which stays in the picture that is judged; rollout.even_grid leaves that level out.")
+         "as in the code: with shift 3 and T = 10 the last stochastic step goes from s = 0.278 to 0.009 with "
+         "a std of 0.23, which stays in the picture that is judged; rollout.even_grid has no such step.")
 DANCE_GRPO = Method(
     name="dance_grpo", title="DanceGRPO", paper="arXiv 2505.07818", rollout=DANCE, advantage=GROUP,
     note="Best-of-N of the video script, by advantage, is rollout.keep_best and keep_worst.")

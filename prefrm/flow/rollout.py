@@ -176,8 +176,11 @@ class Sampler:
         base, rule = (self.seed, iteration), self.rule
         starts = [(sample.place, 0 if rule.same_noise else sample.start) for sample in samples]
         nodes = [(*base, *sample.node) for sample in samples]
-        draw = lambda i, like: normal([(*node, TRANSITION, i) for node in nodes], like)  # noqa: E731
-        plan = replace(plan, draw=draw, even_grid=rule.even_grid)
+        plan = replace(
+            plan,
+            draw=lambda i, like: normal([(*node, TRANSITION, i) for node in nodes], like),
+            even_grid=rule.even_grid,
+        )
         if rule.condition_noise:
             seeds = [(*node, CONDITION) for node in nodes]
             plan = replace(plan, perturb=partial(_perturbed, rule, seeds))

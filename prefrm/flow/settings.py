@@ -75,8 +75,8 @@ class Rollout(Bounded):
     # With the rules "each" and "shared", of the trunk at that step. Empty: separate paths.
     branches: tuple[int, ...] = ()
     branch_noise: tuple[float, ...] = ()  # levels by depth of the tree, in place of `noise`; empty: all alike
-    # The noise levels are the scheduler's shift of 1, 1 - 1 / T, ..., 1 / T, 0. Its own grid can have one more
-    # just above 0: 0.009 of Stable Diffusion 3 with T = 10.
+    # The noise levels are the scheduler's shift of 1, 1 - 1 / T, ..., 1 / T, 0. In its own grid the last one
+    # can be just above 0: 0.009 of Stable Diffusion 3.
     even_grid: bool = False
     same_noise: bool = False  # the samples of a group start from the same noise
     key: GroupKey = "prompt"  # of the groups within which samples are compared
