@@ -74,11 +74,11 @@ def run(
         raise ConfigError(f"{config.output} holds a finished run; choose another output, or delete it")
     if not resume:
         checkpoints.require_none()
-    differentiable = _gradient(config, open_gradient)
     require_writable_folder(config.output, "output")
     config.output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack, Resources() as resources:
         accelerator = _accelerator(config)
+        differentiable = _gradient(config, open_gradient)
         world, train, held_out = _prompts(config.prompts, config.seed)
         rewards = _opened(config.all_rewards(), world, open_scorer, stack)
         trainer = _trainer(config, accelerator, rewards, train[0], stack, differentiable)
@@ -156,7 +156,7 @@ def _train(
 
 
 def _gradient(config: FlowConfig, open_gradient: OpenGradient | None) -> DifferentiableScorer | None:
-    """The judge whose gradient the method follows; opened before anything else is loaded."""
+    """The judge whose gradient the method follows, to be opened before anything else is loaded."""
     if config.row().objective.kind != "gradient":
         return None
     if open_gradient is None:
