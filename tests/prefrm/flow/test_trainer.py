@@ -240,11 +240,13 @@ def test_what_all_units_share_is_computed_once(name: str) -> None:
         return features(images)
 
     def utilities(prompt: str, pixels: torch.Tensor) -> torch.Tensor:
+        # A pairwise judge needs the whole group, which is larger than a batch.
+        assert len(pixels) == 4
         seen.extend(pixels)
         return pixels.mean((1, 2, 3))
 
     scorer = FakeDifferentiableScorer(utilities)
-    trainer.losses = replace(trainer.losses, encode=encode, differentiable=scorer, batch=4)
+    trainer.losses = replace(trainer.losses, encode=encode, differentiable=scorer, batch=2)
     assert trainer.iteration(0, PROMPTS)["trained"] > len(seen) == 8
 
 
