@@ -169,6 +169,7 @@ def test_a_resumed_run_ends_where_the_whole_one_does(config: FlowConfig) -> None
     assert [line["iteration"] for line in lines] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_be_the_first_to_evaluate(config: FlowConfig) -> None:
     with pytest.raises(Killed):
         run(config, dying(8))
