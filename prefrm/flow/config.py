@@ -144,7 +144,7 @@ class FlowConfig(Bounded):
             raise ConfigError(
                 f"optim.updates {self.optim.updates} must divide rollout.prompts {rollout.prompts}"
             )
-        leaves = math.prod(row.rollout.branches)
+        leaves = math.prod(row.rollout.tree(self.policy.steps))
         group = math.ceil(rollout.group / leaves) * leaves
         # The leaves of one tree are always drawn together.
         if row.objective.within_group and max(rollout.batch, leaves) < group:

@@ -39,7 +39,7 @@ class Terms:
     advantage: Tensor  # [B]
     s: Level
     v: Tensor  # velocity of the policy, [B, ...]; it carries the gradient
-    v_rollout: Tensor | None = None  # recorded, of the policy that drew; None stands for an on-policy update
+    v_rollout: Tensor | None = None  # of the policy that drew; None stands for an on-policy update
     v_old: Tensor | None = None  # of the old policy, where the method needs it
     v_ref: Tensor | None = None  # of the reference, where the method needs it
     weight: Level = 1.0  # of the step in the objective (`objectives.step_weights`)

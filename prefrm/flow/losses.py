@@ -5,7 +5,7 @@ Shapes: B samples of a batch; R rows of it; T steps.
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -26,7 +26,10 @@ from prefrm.flow.steps import split_units, trained_units
 from prefrm.rewards.chain import members
 from prefrm.rewards.numbers import Doubles
 
-__all__ = ["Losses", "Work"]
+__all__ = ["DREW", "Losses", "Work"]
+
+DREW = "drew"
+"""The adapter with the weights of the policy that drew, where ratios of several updates need them."""
 
 # Purposes of seeds, beside those of rollouts.
 UNITS, LEVELS, NOISE, PROBES, POINTS, DATA = range(11, 17)
@@ -41,6 +44,8 @@ class Work(NamedTuple):
     rows: list[int]
     advantage: Doubles  # [B, 1], or [B, T - 1] where advantages differ by step
     unit: tuple[int, ...]
+    # By row, for all units: the map over its latents (ViPO), or the gradient of its utility in x0 (EAM).
+    shared: Mapping[int, Tensor]
     is_data: bool = False  # whether the samples stand for training data
 
 
@@ -48,7 +53,7 @@ class Work(NamedTuple):
 class Losses:
     """Computes the losses of a method."""
 
-    policy: Policy  # probed; with an adapter "old" where `method.needs_old`
+    policy: Policy  # probed; with the adapters that the method needs (`trainer.adapters`)
     method: Method
     batch: int  # samples in one forward pass, at most, but for a group that a loss joins
     seed: int  # of the run
@@ -76,21 +81,24 @@ class Losses:
         share, seeds = method.rollout.stochastic.trained, self._seeds(batch, range(len(keys)), UNITS)
         rngs = [np.random.default_rng([*seed, batch.step + 1]) for seed in seeds]
         chosen = np.concatenate([trained_units(share, len(units), 1, rng) for rng in rngs])
+        shared = self._shared(batch, np.flatnonzero(useful).tolist(), keys)
         for u, unit in enumerate(units):
             for rows in self._passes(np.flatnonzero(useful & chosen[:, u]).tolist(), keys):
-                yield Work(batch, rows, advantage, unit)
+                yield Work(batch, rows, advantage, unit, shared)
 
     def data(self, samples: Sequence[Sample], iteration: int) -> list[Work]:
-        """The matching error on samples of the reference, which stand for its training data.
+        """The matching error on samples of the reference, from one call, which stand for its training data.
 
         As the prior preservation of DreamBooth (arXiv 2208.12242), it needs no images and no encoder.
         """
         seeds = [seed_of(self.seed, iteration, DATA, sample.place) for sample in samples]
         with self.policy.using(None):
-            final = self.policy.draw([sample.prompt for sample in samples], seeds=seeds, decode=False)
-        batch, rows = Batch(iteration=iteration, samples=tuple(samples), final=final), [*range(len(samples))]
-        ones = np.ones((len(rows), 1))
-        return [Work(batch, rows, ones, (n,), is_data=True) for n in range(len(self._levels(batch, 0)))]
+            prompts = [sample.prompt for sample in samples]
+            final = self.policy.draw(prompts, seeds=seeds, decode=False, keep_path=False)
+        batch = Batch(iteration=iteration, samples=tuple(samples), final=final)
+        passes, ones = [*self._passes([*range(len(seeds))], samples)], np.ones((len(seeds), 1))
+        levels = range(len(self._levels(batch, 0)))
+        return [Work(batch, rows, ones, (n,), {}, is_data=True) for n in levels for rows in passes]
 
     def of(self, work: Work) -> Tensor:
         """The loss of each row, [R]."""
@@ -108,17 +116,25 @@ class Losses:
         noise = [normal(self._seeds(batch, rows, PROBES, half), final.x) for half in range(HALF_PROBES)]
         with torch.no_grad():
             return probe_scores(
-                lambda i, x: self.policy.velocity(final, i, x.to(final.x.dtype)),
+                lambda i, x: self.policy.velocity(final, i, x.to(final.x.dtype), guided=False),
                 final.x,
                 noise,
                 range(steps // 2, steps),
                 final.sigmas,
             )
 
+    def _shared(self, batch: Batch, rows: list[int], keys: Sequence[Hashable]) -> dict[int, Tensor]:
+        """`Work.shared` of these rows."""
+        values: dict[int, Tensor] = {}
+        if self.method.objective.pixel_map or self.method.objective.gradient == "adjoint":
+            each = self._map if self.method.objective.pixel_map else self._slope
+            for part in self._passes(rows, keys):
+                values |= zip(part, each(batch, part), strict=True)
+        return values
+
     def _passes(self, rows: list[int], keys: Sequence[Hashable]) -> Iterator[list[int]]:
         """Rows of one forward pass; groups stay together where a loss or a judge's gradient joins them."""
-        objective = self.method.objective
-        together = objective.within_group or objective.kind == "gradient"
+        together = self.method.objective.within_group
         part: list[int] = []
         for places in members([keys[row] if together else row for row in rows]):
             if part and len(part) + len(places) > self.batch:
@@ -149,7 +165,7 @@ class Losses:
             x_next=step.x_next[picked],
             v_rollout=step.v[picked],
             noise=step.noise,
-            pixel_map=self._map(work) if self.method.objective.pixel_map else None,
+            pixel_map=_rows(work) if self.method.objective.pixel_map else None,
         )
 
     def _matching(self, work: Work, position: int) -> Terms:
@@ -163,13 +179,12 @@ class Losses:
         if work.is_data or self.method.objective.gradient != "adjoint":
             return replace(terms, target=noise - x0.float())
         assert terms.v_ref is not None
-        slope = utility_gradient(lambda x0: self._utilities(work, x0), x0)
-        return replace(terms, target=adjoint_target(terms.v_ref, slope, s, self.method.objective.lam))
+        return replace(terms, target=adjoint_target(terms.v_ref, _rows(work), s, self.method.objective.lam))
 
     def _terms(self, work: Work, steps: list[int], s: Level, velocity: Callable[[], Tensor]) -> Terms:
         """Terms of either likelihood: advantages, groups, weights, and the velocities that are needed."""
         method, batch = self.method, work.batch
-        needed = {None: method.needs_reference, "old": method.needs_old}
+        needed = {None: method.needs_reference, "old": method.needs_old, DREW: DREW in self.policy.adapters}
         others: dict[str | None, Tensor] = {}
         for adapter in (adapter for adapter, need in needed.items() if need):
             with self.policy.using(adapter):
@@ -181,6 +196,7 @@ class Losses:
             advantage=torch.from_numpy(advantage).to(v.device, torch.float32),
             s=s,
             v=v,
+            v_rollout=others.get("old" if method.rollout.policy == "old" else DREW),
             v_old=others.get("old"),
             v_ref=others.get(None),
             weight=step_weights(method, batch.final.sigmas)[steps].to(v.device, torch.float32),
@@ -200,15 +216,15 @@ class Losses:
             anchored=objective.gradient == "leap",
             nested=objective.nested,
         )
-        return utility_loss(objective, self._utilities(work, x0))
+        return utility_loss(objective, self._utilities(work.batch, rows, x0))
 
-    def _utilities(self, work: Work, x0: Tensor) -> Tensor:
+    def _utilities(self, batch: Batch, rows: Sequence[int], x0: Tensor) -> Tensor:
         assert self.differentiable is not None, "the method needs a differentiable scorer"
-        prompts = [work.batch.samples[row].prompt for row in work.rows]
-        pixels = self.policy.decode(prompts, x0.to(work.batch.final.x.dtype))
-        utilities = torch.zeros(len(prompts), device=pixels.device)
-        for same in members(prompts):
-            utilities[same] = self.differentiable.utilities(prompts[same[0]], pixels[same]).float()
+        samples = [batch.samples[row] for row in rows]
+        pixels = self.policy.decode([sample.prompt for sample in samples], x0.to(batch.final.x.dtype))
+        utilities = torch.zeros(len(samples), device=pixels.device)
+        for same in members([sample.place for sample in samples]):
+            utilities[same] = self.differentiable.utilities(samples[same[0]].prompt, pixels[same]).float()
         return utilities
 
     def _levels(self, batch: Batch, row: int) -> tuple[int, ...]:
@@ -221,11 +237,20 @@ class Losses:
         end = 1 if self.method.likelihood.shared_noise else None
         return [(self.seed, use, batch.iteration, *more, *batch.samples[row].node[:end]) for row in rows]
 
-    def _map(self, work: Work) -> Tensor:
+    def _slope(self, batch: Batch, rows: Sequence[int]) -> Tensor:
+        """Gradients of utilities in x0 (EAM)."""
+        return utility_gradient(lambda x0: self._utilities(batch, rows, x0), batch.final.x[[*rows]])
+
+    def _map(self, batch: Batch, rows: Sequence[int]) -> Tensor:
         """Weights over the latents (ViPO), packed ones too."""
-        images, x0 = work.batch.images[work.rows], work.batch.final.x
+        images, x0 = batch.images[[*rows]], batch.final.x
         if x0.ndim == 4:
             return pixel_map(self.encode(images), (x0.shape[2], x0.shape[3]))[:, None].to(x0.device)
         height = round(math.sqrt(x0.shape[1] * images.shape[2] / images.shape[3]))
         size = (height, x0.shape[1] // height)
         return pixel_map(self.encode(images), size).flatten(1)[..., None].to(x0.device)
+
+
+def _rows(work: Work) -> Tensor:
+    """[R, ...] of what the units share."""
+    return torch.stack([work.shared[row] for row in work.rows])

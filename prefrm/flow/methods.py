@@ -16,7 +16,7 @@ __all__ = ["METHODS", "method"]
 
 ALL, MOST = StochasticSteps(), StochasticSteps(trained=0.6)
 FLOW = Rollout(kernel="flow", noise=0.7, stochastic=ALL)
-DANCE = Rollout(kernel="dance", noise=0.3, stochastic=MOST, same_noise=True)
+DANCE = Rollout(kernel="dance", noise=0.3, stochastic=MOST, same_noise=True, even_grid=True)
 WINDOW = StochasticSteps(rule="sliding", count=4, stride=1, every=25)
 
 GROUP = AdvantageChain()
@@ -33,18 +33,20 @@ FLOW_GRPO = Method(
     name="flow_grpo", title="Flow-GRPO", paper="arXiv 2505.05470", rollout=FLOW, advantage=BATCH,
     regularizer=Regularizer(reference=0.04, form="kl_dt"),
     note="The released code drops dt from the KL's variance, which is the form here; the paper's is form "
-         "kl. 0.04 is for GenEval and OCR, 0.01 for PickScore. a = 0.9 for FLUX.")
+         "kl. 0.04 is for GenEval and OCR, 0.01 for PickScore. a = 0.9 for FLUX. The grid is diffusers' own, "
+         "as in the code: with shift 3 and T = 10 the last stochastic step goes from s = 0.278 to 0.009 with "
+         "a std of 0.23, which stays in the picture that is judged; rollout.even_grid has no such step.")
 DANCE_GRPO = Method(
     name="dance_grpo", title="DanceGRPO", paper="arXiv 2505.07818", rollout=DANCE, advantage=GROUP,
-    note="Best-of-N of the video script is rollout.keep_best and keep_worst.")
+    note="Best-of-N of the video script, by advantage, is rollout.keep_best and keep_worst.")
 NFT = Method(
-    name="nft", title="DiffusionNFT", paper="arXiv 2509.16117", advantage=UNIT,
-    likelihood=replace(MATCHING, weight="self"),
+    name="nft", title="DiffusionNFT", paper="arXiv 2509.16117", rollout=Rollout(policy="old"),
+    advantage=UNIT, likelihood=replace(MATCHING, weight="self"),
     objective=Objective(kind="least_squares", kappa=0.0, lam=1.0, scale=5.0),
     regularizer=Regularizer(reference=1e-4, decay=0.5, ramp=0.001),
-    note="lam is the paper's beta: 1 for GenEval and PickScore, 0.1 for OCR and several rewards. The "
-         "code's second schedule of the decay (0 until iteration 75) is not here. A win rate can be taken "
-         "as it is: advantage {signed: true, center: false, scale: none, divide: 1}.")
+    note="The old policy draws. lam is the paper's beta: 1 for GenEval and PickScore, 0.1 for OCR and "
+         "several rewards. The code's second schedule of the decay (0 until iteration 75) is not here. A win "
+         "rate can be taken as it is: advantage {signed: true, center: false, scale: none, divide: 1}.")
 
 ROWS = (
     Method(
@@ -64,12 +66,12 @@ ROWS = (
     DANCE_GRPO,
     Method(
         name="mix_grpo", title="MixGRPO", paper="arXiv 2507.21802", advantage=NORMALIZED,
-        rollout=replace(FLOW, stochastic=WINDOW, same_noise=True),
+        rollout=replace(FLOW, stochastic=WINDOW, same_noise=True, even_grid=True),
         note="The strategy progressive with T = 25. Flash's second-order solver after the window is not "
              "here, nor are the strategies with decaying intervals; Flash moves every 20 iterations."),
     Method(
         name="pref_grpo", title="Pref-GRPO", paper="arXiv 2508.20751", advantage=NORMALIZED, objective=GUARD,
-        rollout=replace(FLOW, stochastic=MOST, same_noise=True),
+        rollout=replace(FLOW, stochastic=MOST, same_noise=True, even_grid=True),
         note="The paper trains Flow-GRPO with win rates; this is the released configuration, which adds "
              "GRPO-Guard and 0.6 CLIP to 0.4 win rate. It judges each pair in one order and rounds to "
              "three places; prefrm judges both orders."),
@@ -117,14 +119,15 @@ ROWS = (
         likelihood=replace(MATCHING, times=6, skip_first=True, weight="ghuber"),
         objective=Objective(clip=1.0),
         regularizer=Regularizer(reference=0.001, old=1.0, decay=0.3, ramp=0.001),
-        note="On-policy, so the ratio is 1 and never clipped. The code's own samplers (SA-Solver, DPM) are "
+        note="With one update the ratio is 1 and never clipped. The code's own samplers (SA-Solver, DPM) are "
              "the pipeline's scheduler here."),
     Method(
         name="v_grpo", title="V-GRPO", paper="2026 (read in a description of its code)", advantage=GROUP,
         likelihood=replace(MATCHING, times=4, weight="self", shared_noise=True, chunks="all"),
         objective=Objective(clip=6e-3),
-        note="The clip is 6e-3 to 1e-2. The on-policy variant is advantage {soft_clip: ...}, whose eta was "
-             "not found; the optional KL to the old policy is off."),
+        note="The clip is 6e-3 to 1e-2 and matters with several updates. The on-policy variant is "
+             "advantage {soft_clip: ...}, whose eta was not found; the optional KL to the old policy is "
+             "off."),
     NFT,
     Method(
         name="advantage_flow", title="AdvantageFlow", paper="2026", advantage=UNIT, likelihood=MATCHING,
@@ -134,7 +137,7 @@ ROWS = (
              "decay is DiffusionNFT's."),
     replace(
         NFT, name="e2po", title="E2PO", paper="2026",
-        rollout=Rollout(condition_noise=0.1, condition_span=0.5),
+        rollout=Rollout(policy="old", condition_noise=0.1, condition_span=0.5),
         note="The paper learns the perturbations of the prompt's embedding; here they are random. Their "
              "size and span were not found. The update sees the unperturbed prompt."),
     Method(
@@ -149,7 +152,7 @@ ROWS = (
              "SD3.5's constants."),
     replace(
         NFT, name="sol_rl", title="Sol-RL", paper="2026",
-        rollout=Rollout(explore=4, keep_best=0.5, keep_worst=0.5),
+        rollout=Rollout(policy="old", explore=4, keep_best=0.5, keep_worst=0.5),
         note="The paper explores 96 samples in NVFP4 and keeps 12 + 12; here exploration takes half the "
              "steps."),
     Method(

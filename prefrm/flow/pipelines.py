@@ -189,6 +189,7 @@ class Policy:
         latents: Tensor | None = None,
         steps: int | None = None,
         decode: bool = True,
+        keep_path: bool = True,
     ) -> Recording:
         """Samples, by one call of the pipeline.
 
@@ -198,14 +199,17 @@ class Policy:
             plan: which part of the grid, and the stochastic steps in it.
             latents: [B, ...], where the plan begins in the middle.
             steps: T; None is the policy's.
-            decode: whether images are wanted.
+            decode: whether images are wanted; they are on the CPU.
+            keep_path: whether the states of Euler steps are kept, or their conditions alone.
         """
         with torch.no_grad():
             output = "pt" if decode else "latent"
             drawn = self._call(plan, prompts, seeds, latents, steps or self.steps, output)
         recorded = self.pipe.scheduler.steps
         end = recorded[max(recorded)].x_next
-        images = drawn.float() if decode else None
+        if not keep_path:
+            recorded = {i: one if one.noise else self._replay.conditions(one) for i, one in recorded.items()}
+        images = drawn.float().cpu() if decode else None
         return Recording(sigmas=self.pipe.scheduler.levels, steps=recorded, x=end, images=images)
 
     def decode(self, prompts: Sequence[str], x0: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ class Plan:
     draw: Callable[[int, Tensor], Tensor] = lambda i, x: torch.randn_like(x)
     start: int = 0  # step at which the call begins, with latents that stand there
     stop: int | None = None  # step before which it ends; None runs to the end
+    even_grid: bool = False  # as in `prefrm.flow.settings.Rollout`
     # `perturb(s, embedding)` gives the prompt's embedding that the transformer sees, not the recorded one.
     perturb: Callable[[float, Any], Any] | None = None
 
@@ -59,7 +61,7 @@ class Recording:
     sigmas: tuple[float, ...]  # the whole grid s_0 .. s_T, whichever part of it the call went through
     steps: Mapping[int, Step]  # by index
     x: Tensor  # state at the end, [B, ...]; x0 where the call ran to the end
-    images: Tensor | None  # [B, 3, H, W] in [0, 1]; None where nothing was decoded
+    images: Tensor | None  # [B, 3, H, W] in [0, 1], on the CPU; None where nothing was decoded
 
 
 class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
@@ -97,6 +99,9 @@ class RecordingScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
         """The whole grid in `sigmas`; in `timesteps`, the part that the plan goes through."""
         assert self.plan is not None
+        # Some pipelines give the number of steps alone, others even levels.
+        if self.plan.even_grid and args:
+            kwargs["sigmas"] = np.linspace(1, 1 / args[0], args[0])
         super().set_timesteps(*args, **kwargs)
         self.timesteps = self.timesteps[self.plan.start : self.plan.stop]
         self.levels = tuple(self.sigmas.tolist())

@@ -6,6 +6,7 @@ Shapes: B samples; R rows of them; [B, ...] latents.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -62,8 +63,13 @@ class Replay:
             ConfigError: no argument, or more than one, is the latents.
         """
         first, second = one.calls[0], two.calls[0]
-        self._batched = frozenset(name for name in first if _length(first[name]) != _length(second.get(name)))
-        fitting = [name for name in self._batched if _is_latents(two.x, second[name])]
+        # An argument that is None here may have rows later, such as Qwen-Image's mask of unequal prompts.
+        self._batched = frozenset(
+            name
+            for name, value in first.items()
+            if value is None or _length(value) != _length(second.get(name))
+        )
+        fitting = [name for name in self._batched if _is_latents(two.x, second.get(name))]
         if len(fitting) != 1:
             raise ConfigError(
                 f"{self._pipeline} does not pass its latents to the transformer as they are, so its velocity "
@@ -88,12 +94,19 @@ class Replay:
             f"(scale {self._guidance:g}, {len(parts)} outputs); set policy.guidance to null"
         )
 
+    def conditions(self, step: Step) -> Step:
+        """A step without the memory of its latents: only their shapes and types are left."""
+        calls = tuple({**call, self._latents: _hollow(call[self._latents])} for call in step.calls)
+        return replace(step, x=_hollow(step.x), x_next=_hollow(step.x_next), v=_hollow(step.v), calls=calls)
+
     def velocity(
         self,
         recording: Recording,
         at: int | Sequence[int],
         x: Tensor | None = None,
         rows: Sequence[int] | None = None,
+        *,
+        guided: bool = True,
     ) -> Tensor:
         """The velocity at the conditions and noise levels of recorded steps, [R, ...].
 
@@ -102,6 +115,7 @@ class Replay:
             at: i of the step, or one for each row.
             x: [R, ...], instead of the recorded latents.
             rows: of the recording's samples; None is all.
+            guided: False gives the velocity of the prompt alone, without classifier-free guidance.
         """
         rows = range(len(recording.x)) if rows is None else rows
         steps = [recording.steps[i] for i in ([at] * len(rows) if isinstance(at, int) else at)]
@@ -112,19 +126,21 @@ class Replay:
             picked = {
                 name: _picked([step.calls[n][name] for step in steps], rows, batch)
                 for name in self._batched - {self._latents}
+                if _length(call.get(name))
             }
             like = call[self._latents]
             picked[self._latents] = _fitted(x, like, _length(like) // batch)
             outputs.append(self._transformer(**{**call, **picked})[0])
         parts = _parts(outputs, first.v[:1].expand(len(rows), *first.v.shape[1:]))
-        return self._combined(self._combinations[len(parts)], parts)
+        return self._combined(self._combinations[len(parts)], parts, guided)
 
-    def _combined(self, combination: Combination, parts: Sequence[Tensor]) -> Tensor:
+    def _combined(self, combination: Combination, parts: Sequence[Tensor], guided: bool = True) -> Tensor:
         formula, swapped, sign = combination
-        if len(parts) == 1:
-            return sign * parts[0]
-        first, second = reversed(parts) if swapped else parts
-        return sign * formula(first, second, self._guidance)
+        without, given = parts[0], parts[-1]
+        if swapped:
+            without, given = given, without
+        plain = len(parts) == 1 or not guided
+        return sign * (given if plain else formula(without, given, self._guidance))
 
 
 def _parts(outputs: Sequence[Any], like: Tensor) -> list[Tensor]:
@@ -144,6 +160,13 @@ def _length(value: Any) -> int:
     return len(value) if isinstance(value, list) or (isinstance(value, Tensor) and value.ndim) else 0
 
 
+def _hollow(value: Any) -> Any:
+    """NaN in the shape of an argument, without the memory for it."""
+    if isinstance(value, list):
+        return [_hollow(one) for one in value]
+    return value.new_full((), torch.nan).expand(value.shape)
+
+
 def _fitted(x: Tensor, like: Any, repeats: int) -> Any:
     """`x` [R, ...] as an argument: in its type and layout, once for each side of the guidance."""
     if isinstance(like, list):
@@ -153,7 +176,7 @@ def _fitted(x: Tensor, like: Any, repeats: int) -> Any:
 
 def _is_latents(x: Tensor, value: Any) -> bool:
     """Whether an argument is `x` [B, ...], in any of the forms that `_fitted` knows."""
-    if not isinstance(value[0], Tensor) or value[0].numel() != x[0].numel():
+    if not _length(value) or not isinstance(value[0], Tensor) or value[0].numel() != x[0].numel():
         return False
     fitted = _fitted(x, value, len(value) // len(x))
     return all(torch.equal(one, other) for one, other in zip(fitted, value, strict=True))

@@ -54,7 +54,7 @@ class Evaluation:
             jobs = self.sampler.jobs([*enumerate(self.prompts)])
             batches = (batch for starts in jobs for batch in self.sampler.draw(starts, (), EVALUATION))
             # One by one: the recordings of all samples would take much memory.
-            return torch.cat([batch.images.cpu() for batch in batches])
+            return torch.cat([batch.images for batch in batches])
 
     def _scores(self, images: Tensor, iteration: int) -> dict[str, float]:
         self.folder.mkdir(parents=True, exist_ok=True)

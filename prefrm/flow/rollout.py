@@ -7,6 +7,7 @@ Shapes: B samples of a batch; K samples of a group.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -84,14 +85,19 @@ class Sampler:
     batch: int  # images in one call of the pipeline, at most, but for the leaves of one tree
     seed: int  # of the run
     steps: int  # T
+    keep_path: bool = True  # keep the states of Euler steps, which only gradients through the sampler need
+
+    @property
+    def _leaves(self) -> int:
+        return math.prod(self.rule.tree(self.steps))
 
     @property
     def _starts(self) -> int:
-        return math.ceil(self.group / math.prod(self.rule.branches))
+        return math.ceil(self.group / self._leaves)
 
     @property
     def _capacity(self) -> int:
-        return max(1, self.batch // math.prod(self.rule.branches))
+        return max(1, self.batch // self._leaves)
 
     def jobs(self, prompts: Sequence[tuple[int, str]]) -> Iterator[list[Sample]]:
         """Starts of whole groups that fit into one call of the pipeline, or of one group.
@@ -113,7 +119,7 @@ class Sampler:
         for n in range(0, len(starts), self._capacity):
             some = starts[n : n + self._capacity]
             if self.rule.stochastic.rule == "each":
-                trunk = self._drawn(some, iteration, Plan(stop=self.steps - 1))
+                trunk = replace(self, keep_path=True)._drawn(some, iteration, Plan(stop=self.steps - 1))
                 batches += [self._tree(some, (i,), iteration, trunk) for i in stochastic]
             else:
                 batches.append(self._tree(some, stochastic, iteration))
@@ -132,7 +138,7 @@ class Sampler:
         trunk: Recording | None = None,
     ) -> Batch:
         """Branch at the first of the stochastic steps; the ODE up to there may be recorded already."""
-        rule, branches = self.rule, self.rule.branches[: len(stochastic)]
+        rule, branches = self.rule, self.rule.tree(self.steps)
         levels = rule.branch_noise or (rule.noise,) * len(branches)
         drawn: list[Recording] = []
         x: Tensor | None = None
@@ -170,18 +176,24 @@ class Sampler:
         base, rule = (self.seed, iteration), self.rule
         starts = [(sample.place, 0 if rule.same_noise else sample.start) for sample in samples]
         nodes = [(*base, *sample.node) for sample in samples]
-        plan = replace(plan, draw=lambda i, like: normal([(*node, TRANSITION, i) for node in nodes], like))
+        plan = replace(
+            plan,
+            draw=lambda i, like: normal([(*node, TRANSITION, i) for node in nodes], like),
+            even_grid=rule.even_grid,
+        )
         if rule.condition_noise:
             seeds = [(*node, CONDITION) for node in nodes]
             plan = replace(plan, perturb=partial(_perturbed, rule, seeds))
-        return self.policy.draw(
-            [sample.prompt for sample in samples],
-            seeds=[seed_of(*base, *start, INITIAL) for start in starts],
-            plan=plan,
-            latents=x if plan.start else None,
-            steps=self.steps,
-            decode=plan.stop in (None, self.steps),
-        )
+        with self.policy.using("old") if rule.policy == "old" else nullcontext():
+            return self.policy.draw(
+                [sample.prompt for sample in samples],
+                seeds=[seed_of(*base, *start, INITIAL) for start in starts],
+                plan=plan,
+                latents=x if plan.start else None,
+                steps=self.steps,
+                decode=plan.stop in (None, self.steps),
+                keep_path=self.keep_path,
+            )
 
 
 def seed_of(*parts: int) -> int:
@@ -201,4 +213,5 @@ def _perturbed(rule: Rollout, seeds: Sequence[Sequence[int]], s: float, value: A
         return [_perturbed(rule, [seeds[n % len(seeds)]], s, one[None])[0] for n, one in enumerate(value)]
     strength = float(condition_strength(s, rule.condition_span)) * rule.condition_noise
     noise = normal(seeds, value).repeat(len(value) // len(seeds), *[1] * (value.ndim - 1))
-    return value + (strength * value.float().std() * noise).to(value.dtype)
+    # By token: neither other samples nor padding may change it.
+    return value + (strength * value.float().std(-1, keepdim=True) * noise).to(value.dtype)

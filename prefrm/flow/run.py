@@ -32,7 +32,7 @@ from prefrm.flow.report import Evaluation, summary, write_report
 from prefrm.flow.rollout import Sampler
 from prefrm.flow.scoring import Scoring
 from prefrm.flow.settings import Rollout
-from prefrm.flow.trainer import AVERAGE, Trainer
+from prefrm.flow.trainer import Trainer, adapters
 from prefrm.jsonlines import JsonLines
 from prefrm.progress import track
 from prefrm.resources import Resources
@@ -61,7 +61,8 @@ def run(
     Args:
         config: the settings.
         open_scorer: opens the scorer that a name stands for, such as `prefrm.scorers.open_scorer`.
-        open_gradient: the same for methods that follow a judge's gradient.
+        open_gradient: opens the differentiable scorer that a name stands for, such as
+            `prefrm.judge.DifferentiableJudge.from_bundle`; for methods that follow a judge's gradient.
         resume: continue from the newest checkpoint, if there is one.
 
     Raises:
@@ -77,9 +78,10 @@ def run(
     config.output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack, Resources() as resources:
         accelerator = _accelerator(config)
+        differentiable = _gradient(config, open_gradient)
         world, train, held_out = _prompts(config.prompts, config.seed)
         rewards = _opened(config.all_rewards(), world, open_scorer, stack)
-        trainer = _trainer(config, accelerator, rewards, train[0], stack, open_gradient)
+        trainer = _trainer(config, accelerator, rewards, train[0], stack, differentiable)
         path = checkpoints.newest() if resume else None
         done = 0 if path is None else load_checkpoint(path, trainer, to_mapping(config))
         evaluation, wanted = None, config.evaluation
@@ -133,7 +135,8 @@ def _train(
         finite = {name: value for name, value in logs.items() if math.isfinite(value)}
         metrics.add({"iteration": iteration, **finite})
 
-    if evaluation is not None and not done:
+    if evaluation is not None and all(line["iteration"] for line in metrics.lines):
+        # Also where a resumed run is the first to evaluate.
         record(0, evaluation.before())
     with track("flow", total, done) as tracker:
         for n in range(done, total):
@@ -150,6 +153,16 @@ def _train(
             shown = {name.split("/")[1]: v for name, v in logs.items() if name.startswith("reward/")}
             tracker(n + 1, ", ".join(f"{k} {v:.4f}" for k, v in (shown | {"loss": logs["loss"]}).items()))
     return metrics.lines
+
+
+def _gradient(config: FlowConfig, open_gradient: OpenGradient | None) -> DifferentiableScorer | None:
+    """The judge whose gradient the method follows, to be opened before anything else is loaded."""
+    if config.row().objective.kind != "gradient":
+        return None
+    if open_gradient is None:
+        raise ConfigError(f"method {config.method} follows a judge's gradient; pass open_gradient to run")
+    assert config.judge is not None
+    return open_gradient(config.judge)
 
 
 def _accelerator(config: FlowConfig) -> Accelerator:
@@ -179,14 +192,13 @@ def _trainer(
     rewards: Mapping[str, Reward],
     prompt: str,
     stack: ExitStack,
-    open_gradient: OpenGradient | None,
+    differentiable: DifferentiableScorer | None,
 ) -> Trainer:
     method, settings, size = config.row(), config.policy, config.rollout
     pipe = load_pipeline(settings.model, getattr(torch, settings.dtype), settings.options)
     pipe.to(accelerator.device)
     # Every process draws the same adapter.
     torch.manual_seed(config.seed)
-    adapters = {"old": method.needs_old, AVERAGE: config.optim.ema is not None}
     policy = Policy(
         pipe,
         steps=settings.steps,
@@ -195,17 +207,13 @@ def _trainer(
         rank=settings.rank,
         alpha=settings.alpha,
         targets=settings.targets or LORA_TARGETS,
-        adapters=[name for name, needed in adapters.items() if needed],
+        adapters=adapters(method, config.optim),
     )
     policy.probe(prompt)
     if config.optim.gradient_checkpointing:
         policy.transformer.enable_gradient_checkpointing()
     scoring = Scoring(rewards)
     stack.callback(scoring.close)
-    differentiable = None
-    if method.objective.kind == "gradient":
-        assert config.judge is not None and open_gradient is not None
-        differentiable = open_gradient(config.judge)
     return Trainer(
         losses=Losses(
             policy=policy,
@@ -216,7 +224,15 @@ def _trainer(
             differentiable=differentiable,
         ),
         accelerator=accelerator,
-        sampler=Sampler(policy, method.rollout, size.group, size.batch, config.seed, policy.steps),
+        sampler=Sampler(
+            policy,
+            method.rollout,
+            size.group,
+            size.batch,
+            config.seed,
+            policy.steps,
+            keep_path=method.objective.through_sampler,
+        ),
         scoring=scoring,
         weights={name: reward.weight for name, reward in config.all_rewards().items()},
         settings=config.optim,

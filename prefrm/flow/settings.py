@@ -54,11 +54,19 @@ class StochasticSteps(Bounded):
     within: Share = 1.0  # share of the steps, the first ones, that "random" and "shared" draw from
     trained: Share = 1.0  # share of the stochastic steps (or chunks) that a sample is trained on, at random
 
+    def on_path(self, total: int) -> int:
+        """Stochastic steps of one path of T = `total` steps."""
+        room = total - 1 - min(self.first, total - 2)
+        known = {"none": 0, "all": room, "each": 1, "shared": 1}
+        return known.get(self.rule, min(self.count, room))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout(Bounded):
     """Rollout of the samples of a group."""
 
+    # That draws: the policy in training, or "old", the lagged one (its decay is the regularizer's).
+    policy: Literal["current", "old"] = "current"
     kernel: Kernel = "ode"  # of the stochastic steps (`prefrm.flow.kernels`); others are Euler steps
     # a of "flow", a in (0, 1] of "cps", eta of "dance", eta in (0, 1] of "ddim".
     noise: NonNegative = 0.0
@@ -67,13 +75,16 @@ class Rollout(Bounded):
     # With the rules "each" and "shared", of the trunk at that step. Empty: separate paths.
     branches: tuple[int, ...] = ()
     branch_noise: tuple[float, ...] = ()  # levels by depth of the tree, in place of `noise`; empty: all alike
+    # The noise levels are the scheduler's shift of 1, 1 - 1 / T, ..., 1 / T, 0. In its own grid the last one
+    # can be just above 0: 0.009 of Stable Diffusion 3.
+    even_grid: bool = False
     same_noise: bool = False  # the samples of a group start from the same noise
     key: GroupKey = "prompt"  # of the groups within which samples are compared
     explore: Count = 1  # samples of half the steps for each that is then drawn again from its seed
     keep_best: Share = 0.0  # share of the group's size that is trained on, of the best; both 0: all are
     keep_worst: Share = 0.0  # the same, of the worst
-    # Standard deviation, relative to that of the prompt's embedding, of a perturbation that the rollout sees
-    # and the update does not; it fades from s = 1 to s = 1 - condition_span (`steps.condition_strength`).
+    # Standard deviation, relative to that of each token of the prompt's embedding, of noise that the rollout
+    # sees and the update does not; it fades from s = 1 to 1 - condition_span (`steps.condition_strength`).
     condition_noise: NonNegative = 0.0
     condition_span: Span = 1.0
 
@@ -89,6 +100,10 @@ class Rollout(Bounded):
             raise ConfigError(f"branch_noise must be as long as branches; received {self.branch_noise}")
         if self.stochastic.rule == "each" and not self.branches:
             raise ConfigError('the stochastic rule "each" needs branches, the children of a trunk')
+
+    def tree(self, total: int) -> tuple[int, ...]:
+        """The branches of a rollout of T = `total` steps: no more than it has stochastic steps."""
+        return self.branches[: self.stochastic.on_path(total)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +169,8 @@ class Objective(Bounded):
 
     @property
     def within_group(self) -> bool:
-        """Whether a loss joins the samples of a group, which one batch must then hold together."""
-        return self.kind in ("balance", "dpo")
+        """Whether a loss, or the gradient of a pairwise judge, joins a group, which is then in one batch."""
+        return self.kind in ("balance", "dpo", "gradient")
 
     @property
     def through_sampler(self) -> bool:
@@ -208,6 +223,8 @@ class Method:
             "trust needs transitions": matching and objective.trust is not None,
             "guard needs transitions with a density: flow, dance or ddim": objective.guard and not density,
             "step_weight needs noise": deterministic and objective.step_weight in ("std", "inverse_gradient"),
+            "a gradient through the sampler has no regularizer": objective.through_sampler
+            and (self.regularizer.reference or self.regularizer.old),
             "branches need transitions": rollout.branches and (matching or kind == "gradient"),
             f"{kind} needs a group to be drawn together: key prompt_step": objective.within_group and split,
         }.items():
@@ -216,8 +233,14 @@ class Method:
 
     @property
     def needs_old(self) -> bool:
-        """Whether the update evaluates the old policy (the second adapter) at its own inputs."""
-        return bool(self.regularizer.old) or self.objective.kind == "least_squares"
+        """Whether the old policy (the second adapter) draws, or is evaluated at the update's inputs."""
+        least_squares = self.objective.kind == "least_squares"
+        return least_squares or bool(self.regularizer.old) or self.rollout.policy == "old"
+
+    @property
+    def matching_ratio(self) -> bool:
+        """Whether the loss has a ratio of matching likelihoods, whose denominator no rollout records."""
+        return self.likelihood.kind == "matching" and self.objective.kind in ("clipped_ratio", "balance")
 
     @property
     def needs_reference(self) -> bool:

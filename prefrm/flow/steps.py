@@ -23,7 +23,7 @@ def stochastic_steps(
     """
     first = min(rule.first, total - 2)
     room = total - 1 - first
-    count = min(rule.count if rule.rule in ("random", "sliding") else 1, room)
+    count = rule.on_path(total)
     if rule.rule == "none":
         return ()
     if rule.rule in ("all", "each"):

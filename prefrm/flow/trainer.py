@@ -18,14 +18,15 @@ from accelerate import Accelerator
 
 from prefrm.errors import ConfigError
 from prefrm.flow.config import OptimConfig
-from prefrm.flow.losses import Losses, Work
+from prefrm.flow.losses import DREW, Losses, Work
 from prefrm.flow.rollout import Batch, Sample, Sampler
 from prefrm.flow.scoring import Scoring
+from prefrm.flow.settings import Method
 from prefrm.flow.steps import stochastic_steps
-from prefrm.rewards.chain import extremes, intrinsic_rewards
+from prefrm.rewards.chain import diversity, extremes, intrinsic_rewards
 from prefrm.rewards.numbers import Doubles
 
-__all__ = ["AVERAGE", "Trainer"]
+__all__ = ["AVERAGE", "Trainer", "adapters"]
 
 AVERAGE = "average"
 """The adapter with the moving average of the weights."""
@@ -37,11 +38,18 @@ CONFIDENCE = "confidence"
 WARM_UP = 9
 
 
+def adapters(method: Method, settings: OptimConfig) -> list[str]:
+    """Adapters of the policy that a training needs, beside "default"."""
+    several = method.matching_ratio and method.rollout.policy == "current" and settings.updates > 1
+    needed = {"old": method.needs_old, DREW: several, AVERAGE: settings.ema is not None}
+    return [name for name, need in needed.items() if need]
+
+
 @dataclass(kw_only=True)
 class Trainer:
     """Trains the adapter of a policy by a method."""
 
-    losses: Losses  # whose policy has the adapter `AVERAGE` where `settings.ema` is set
+    losses: Losses  # whose policy has the other `adapters`
     accelerator: Accelerator  # of the process
     sampler: Sampler  # draws the samples by the method's rollout
     scoring: Scoring  # gives the rewards
@@ -68,6 +76,8 @@ class Trainer:
             ConfigError: the loss or the gradient is not finite.
         """
         started = time.monotonic()
+        if DREW in self.policy.adapters:
+            self.policy.copy_adapter("default", DREW)
         rng = np.random.default_rng([self.seed, n, STEPS])
         stochastic = stochastic_steps(self.method.rollout.stochastic, n, self.policy.steps, rng)
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
@@ -116,17 +126,18 @@ class Trainer:
     ) -> tuple[list[Doubles], dict[str, float]]:
         """Of each batch [B, 1] or [B, T - 1], from the rewards of all processes; NaN where there is none."""
         method, rule, steps = self.method, self.method.rollout, self.policy.steps
-        count = sum(len(batch.samples) for batch in batches)
+        own = [key for batch in batches for key in batch.keys(rule)]
         columns: dict[str, Any] = {
-            "keys": np.array([key for batch in batches for key in batch.keys(rule)]),
-            "rewards": np.array([*rewards.values()]).reshape(len(rewards), count).T,
+            "keys": np.array(own),
+            "rewards": np.array([*rewards.values()]).reshape(len(rewards), len(own)).T,
         }
         if method.intrinsic:
             with self.accelerator.autocast():
                 columns[CONFIDENCE] = torch.cat([self.losses.confidence(batch) for batch in batches]).cpu()
         if method.advantage.diversity:
-            encoded = [self.losses.encode(batch.images).flatten(1) for batch in batches]
-            columns["features"] = torch.cat(encoded).cpu()
+            # A process has whole groups.
+            encoded = [self.losses.encode(batch.images).flatten(1).cpu() for batch in batches]
+            columns["distances"] = diversity(torch.cat(encoded).numpy(), own)[:, None]
         table, mine = self._gathered(np.concatenate([*columns.values()], axis=1))
         ends = np.cumsum([column.shape[1] for column in columns.values()])[:-1]
         shared = dict(zip(columns, np.split(table, ends, axis=1), strict=True))
@@ -141,13 +152,18 @@ class Trainer:
             a = np.ones(len(keys))
         else:
             a = method.advantage.advantages(
-                named, keys, weights=self.weights, features=shared.get("features"), steps=steps - 1
+                named,
+                keys,
+                weights=self.weights,
+                distances=shared["distances"][:, 0] if "distances" in shared else None,
+                steps=steps - 1,
             )
             if rule.explore == 1 and (rule.keep_best or rule.keep_worst):
-                best, worst = rule.keep_best, rule.keep_worst
-                kept = extremes(named, keys, weights=self.weights, best=best, worst=worst)
+                ranked = {"advantage": a.reshape(len(keys), -1).mean(axis=1)}
+                kept = extremes(ranked, keys, weights={}, best=rule.keep_best, worst=rule.keep_worst)
                 a[~np.isin(np.arange(len(a)), kept)] = np.nan
-        return np.split(a[mine].reshape(count, -1), np.cumsum([len(b.samples) for b in batches])[:-1]), logs
+        ends = np.cumsum([len(batch.samples) for batch in batches])[:-1]
+        return np.split(a[mine].reshape(len(own), -1), ends), logs
 
     def _gathered(self, table: Doubles) -> tuple[Doubles, slice]:
         """The rows of all processes, and which of them are this one's; the first column is never negative."""
@@ -163,24 +179,29 @@ class Trainer:
     ) -> dict[str, float]:
         """One optimizer step on the groups of some prompts."""
         pairs = zip(batches, advantages, strict=True)
-        work = [one for batch, a in pairs for one in self.losses.work(batch, a, places)]
-        count = self._total(sum(len(one.rows) for one in work))
-        loss = self._total(sum(self._backward(one, max(count, 1)) for one in work))
+        with self.accelerator.autocast():
+            work = [one for batch, a in pairs for one in self.losses.work(batch, a, places)]
+        loss, count = self._backward(work)
         if self.method.objective.data_weight:
             prompts = {sample.place: sample.prompt for batch in batches for sample in batch.samples}
             mine = [Sample(prompt, place, 0) for place, prompt in prompts.items() if place in places]
+            parts = [mine[i : i + self.sampler.batch] for i in range(0, len(mine), self.sampler.batch)]
             with self.accelerator.autocast():
-                data = self.losses.data(mine, n) if mine else []
-            for one in data:
-                self._backward(one, len(data) * len(places))
+                data = [one for part in parts for one in self.losses.data(part, n)]
+            loss += self._backward(data)[0]
         norm = self._step(loss, n)
         return {"loss": loss, "grad_norm": norm, "lr": self.optimizer.param_groups[0]["lr"], "trained": count}
 
-    def _backward(self, work: Work, divisor: float) -> float:
-        with self.accelerator.autocast():
-            part = self.losses.of(work).float().sum() / divisor
-        self.accelerator.backward(part)
-        return float(part.detach())
+    def _backward(self, work: Sequence[Work]) -> tuple[float, float]:
+        """Gradient of the mean loss over the rows of all processes; returns the mean and their number."""
+        count = self._total(sum(len(one.rows) for one in work))
+        loss = 0.0
+        for one in work:
+            with self.accelerator.autocast():
+                part = self.losses.of(one).float().sum() / count
+            self.accelerator.backward(part)
+            loss += float(part.detach())
+        return self._total(loss), count
 
     def _step(self, loss: float, n: int) -> float:
         """Step by the gradient of all processes; returns its norm."""

@@ -39,7 +39,7 @@ class AdvantageChain:
 
     Attributes:
         signed: map each reward r, a win rate, to 2 r - 1; it then needs neither centering nor scaling.
-        diversity: weight of a sample's mean cosine distance to its group, as one more reward.
+        diversity: weight of a sample's distance to its group (`diversity`), as one more reward.
         combine: several rewards: the "sum" of the weighted rewards goes through the chain; "normalized", each
             is centered, shaped and scaled by itself and then summed with its weight; or "vote", pairs of a
             group are decided by the weighted majority of the rewards (`majority`).
@@ -84,7 +84,7 @@ class AdvantageChain:
         keys: Sequence[Hashable],
         *,
         weights: Mapping[str, float] | None = None,
-        features: Numbers | None = None,
+        distances: Numbers | None = None,
         steps: int | None = None,
     ) -> Doubles:
         """Advantages [N], or [N, T] where `objective_weights` are set; NaN where a reward is missing.
@@ -93,7 +93,7 @@ class AdvantageChain:
             rewards: [N] each, by name.
             keys: [N], equal for the samples of a group (`group_keys`).
             weights: of the rewards, by name; those that are not named count 1.
-            features: [N, D] of the samples in a perceptual space; `diversity` needs them.
+            distances: [N], the samples' `diversity` in a perceptual space, where its weight is set.
             steps: T, where `objective_weights` are set.
 
         Raises:
@@ -106,8 +106,8 @@ class AdvantageChain:
         if not named or scale.keys() != named.keys():
             raise ConfigError(f"rewards are {sorted(named)}; received weights for {sorted(weights or {})}")
         if self.diversity:
-            assert features is not None, "diversity needs features of the samples"
-            named["diversity"], scale["diversity"] = diversity(features, keys), self.diversity
+            assert distances is not None, "diversity needs distances of the samples"
+            named["diversity"], scale["diversity"] = doubles(distances), self.diversity
         groups = {name: _grouped(r, places) for name, r in named.items()}
         if self.objective_weights:
             by_step = np.einsum("mt,mgk->tgk", self._shares(named, steps), self._terms(groups, scale))

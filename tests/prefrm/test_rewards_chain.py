@@ -150,7 +150,8 @@ def test_diversity_is_one_more_reward():
     # Within the first group: 1 to the orthogonal one, 0 to the parallel one.
     close(diversity(features, keys), [0.5, 1.0, 0.5, 0.0])
     chain = AdvantageChain(center=False, scale="none", diversity=0.1)
-    close(chain.advantages({"r": [0.0, 1.0, 2.0, 3.0]}, keys, features=features), [0.05, 1.1, 2.05, 3.0])
+    advantages = chain.advantages({"r": [0.0, 1.0, 2.0, 3.0]}, keys, distances=diversity(features, keys))
+    close(advantages, [0.05, 1.1, 2.05, 3.0])
 
 
 def test_intrinsic_rewards_by_hand():

@@ -11,6 +11,7 @@ from typing import Any
 import diffusers
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 __all__ = ["FAMILIES", "SIZE", "make"]
 
@@ -22,6 +23,11 @@ SIZE = {"stable_diffusion_3": 8, "flux": 16, "sana": 64, "lumina2": 64, "z_image
 def embedding(prompt: str, *shape: int) -> Tensor:
     """Standard normal numbers that depend on the prompt alone."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(prompt.encode())))
+
+
+def length(prompt: str) -> int:
+    """Tokens of a prompt where families differ by it: of "b" one more than of "a" and "c"."""
+    return TOKENS - sum(prompt.encode()) % 2
 
 
 def embedded(prompts: Any, repeats: int, *shape: int) -> Tensor:
@@ -161,7 +167,7 @@ def z_image() -> Any:
     )
 
     def encode(prompt: Any, *args: Any, do_classifier_free_guidance: bool = True, **kwargs: Any) -> Any:
-        given = [embedding(text, TOKENS, WIDTH) for text in prompt]
+        given = [embedding(text, length(text), WIDTH) for text in prompt]
         without = [embedding("", TOKENS, WIDTH) for _ in prompt] if do_classifier_free_guidance else []
         return given, without
 
@@ -180,8 +186,15 @@ def qwen_image() -> Any:
     )
 
     def encode(prompt: Any, *args: Any, num_images_per_prompt: int = 1, **kwargs: Any) -> Any:
-        tokens = embedded(prompt, num_images_per_prompt, TOKENS, WIDTH)
-        return tokens, torch.ones(tokens.shape[:2], dtype=torch.long)
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        ones = [torch.ones(length(text), dtype=torch.long) for text in texts]
+        tokens = [embedding(text, length(text), WIDTH) for text in texts]
+        padded, mask = (
+            pad_sequence(rows, batch_first=True).repeat_interleave(num_images_per_prompt, 0)
+            for rows in (tokens, ones)
+        )
+        # As the pipeline's own: no mask where nothing is padded.
+        return padded, None if mask.all() else mask
 
     return built(diffusers.QwenImagePipeline, transformer, euler(use_dynamic_shifting=True), encode)
 

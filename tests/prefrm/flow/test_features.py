@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from prefrm.flow.features import pixel_map
+from prefrm.errors import ConfigError
+from prefrm.flow.features import pixel_map, vision_features
 
 
 @pytest.fixture
@@ -43,3 +44,26 @@ def test_autocast_changes_nothing(scene):
         actual = pixel_map(scene.bfloat16(), (8, 8))
     assert actual.dtype == torch.float32
     assert torch.equal(actual, pixel_map(scene.bfloat16().float(), (8, 8)))
+
+
+def test_patch_features_of_a_vision_transformer(tmp_path):
+    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=7
+    )
+    model = Dinov2Model(config).eval()
+    model.save_pretrained(tmp_path)
+    BitImageProcessor(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4]).save_pretrained(tmp_path)
+    images = torch.rand(2, 3, 28, 28)
+    mean, std = (torch.tensor(v)[:, None, None] for v in ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
+    with torch.no_grad():
+        # After the class token, row by row.
+        expected = model(pixel_values=(images - mean) / std).last_hidden_state[:, 1:].reshape(2, 4, 4, 16)
+    encode = vision_features(str(tmp_path), "cpu")
+    torch.testing.assert_close(encode(images), expected)
+    # Images of other sizes are resized.
+    assert encode(torch.rand(1, 3, 50, 40)).shape == (1, 4, 4, 16)
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        vision_features(str(tmp_path / "none"), "cpu")

@@ -317,7 +317,8 @@ def test_advantages_are_one_number_for_each_sample():
 
 def test_objectives_within_a_group_say_so():
     grouped = {name for name, row in METHODS.items() if row.objective.within_group}
-    assert grouped == {"tmpo", "flow_dpo", "balanced_dpo"}
+    gradients = {"refl", "draft_k", "leap_align", "eam"}
+    assert grouped == {"tmpo", "flow_dpo", "balanced_dpo"} | gradients
     assert {n for n, row in METHODS.items() if row.needs_old} == {
         "nft",
         "advantage_flow",

@@ -11,6 +11,7 @@ from prefrm.flow.methods import METHODS, method
 from prefrm.flow.objectives import matched, sample_losses, step_weights
 from prefrm.flow.settings import with_settings
 from prefrm.flow.steps import split_units, stochastic_steps, trained_units
+from prefrm.rewards.chain import diversity
 from tests.prefrm.flow.published import (
     DATA,
     FEATURES,
@@ -129,7 +130,7 @@ def trained_of(row):
 def test_a_row_reproduces_the_published_update(name):
     row, trained = method(name), trained_of(method(name))
     rewards = REWARDS if name in SEVERAL else {"a": REWARDS["a"]}
-    advantage = row.advantage.advantages(rewards, KEYS, features=FEATURES.numpy())
+    advantage = row.advantage.advantages(rewards, KEYS, distances=diversity(FEATURES.numpy(), KEYS))
     mine, theirs = THETA.clone().requires_grad_(), THETA.clone().requires_grad_()
     loss, published = (
         row_loss(row, mine, advantage, trained),
@@ -189,6 +190,8 @@ def test_settings_override_what_they_name_and_nothing_else():
         ("nft", {"objective": {"clap": 1.0}}, "unknown key objective.clap"),
         ("tmpo", {"objective": {"kind": "weighted"}, "likelihood": {"kind": "matching"}}, "branches need"),
         ("tree_grpo", {"objective": {"kind": "gradient", "gradient": "draft"}}, "branches need transitions"),
+        ("refl", {"regularizer": {"reference": 0.1}}, "through the sampler has no regularizer"),
+        ("leap_align", {"regularizer": {"old": 1.0}}, "through the sampler has no regularizer"),
         ("temp_flow_grpo", {"rollout": {"branches": []}}, '"each" needs branches'),
         (
             "temp_flow_grpo",

@@ -55,6 +55,26 @@ def test_rows_and_steps_of_a_replay_are_picked(family: Callable[[], Any]) -> Non
     x = torch.stack([recording.steps[i].x[row] for i, row in zip(at, rows, strict=True)])
     v = torch.stack([recording.steps[i].v[row] for i, row in zip(at, rows, strict=True)])
     torch.testing.assert_close(policy.velocity(recording, at, x, rows), v, rtol=1e-4, atol=1e-5)
+    if family.__name__ == "qwen_image":
+        # The probe's prompts are equally long and have no mask; these are not.
+        assert recording.steps[0].calls[0]["encoder_hidden_states_mask"].shape == (4, 3)
+
+
+@EACH
+def test_a_recording_without_its_path_takes_less_and_gives_the_same(family: Callable[[], Any]) -> None:
+    policy = policy_of(family)
+    torch.manual_seed(0)
+    whole = recorded(policy)
+    torch.manual_seed(0)
+    short = policy.draw(PROMPTS, seeds=range(4), plan=NOISY, decode=False, keep_path=False)
+    # Stochastic steps are kept.
+    assert torch.equal(policy.velocity(short, 1), whole.steps[1].v)
+    euler = short.steps[2]
+    assert all(x.untyped_storage().nbytes() == x.element_size() for x in (euler.x, euler.x_next, euler.v))
+    x = whole.steps[2].x
+    assert torch.equal(policy.velocity(short, 2, x), whole.steps[2].v)
+    at, rows = [2, 0, 1], [3, 1, 0]
+    assert torch.equal(policy.velocity(short, at, x[rows], rows), policy.velocity(whole, at, x[rows], rows))
 
 
 @EACH
@@ -87,12 +107,13 @@ GUIDED = {
 
 @EACH
 def test_guidance_is_replayed_exactly(family: Callable[[], Any]) -> None:
-    policy = policy_of(family, **GUIDED[family.__name__])
-    plain = recorded(policy_of(family))
-    recording = recorded(policy)
+    policy, unguided = policy_of(family, **GUIDED[family.__name__]), policy_of(family)
+    recording, plain = recorded(policy), recorded(unguided)
     assert not torch.allclose(recording.steps[0].v, plain.steps[0].v)
     for i, step in recording.steps.items():
         assert torch.equal(policy.velocity(recording, i), step.v)
+        alone = policy.velocity(recording, i, guided=False)
+        torch.testing.assert_close(alone, unguided.velocity(plain, i, step.x), rtol=1e-4, atol=1e-5)
 
 
 def test_guidance_that_cannot_be_reproduced_is_refused() -> None:

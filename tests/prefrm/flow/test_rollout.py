@@ -6,18 +6,28 @@ from typing import Any
 import pytest
 import torch
 
+from prefrm.flow.methods import METHODS
 from prefrm.flow.pipelines import Policy
 from prefrm.flow.rollout import Batch, Sample, Sampler
 from prefrm.flow.settings import Rollout, StochasticSteps
 from tests.prefrm.flow.families import make, stable_diffusion_3
 
 NOISY = Rollout(kernel="flow", noise=0.7, stochastic=StochasticSteps(rule="all"))
+PERTURBED = Rollout(condition_noise=0.5, condition_span=0.5)
 STEPS = 4
 
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    made = Policy(make(stable_diffusion_3), steps=STEPS, rank=2, alpha=4, arguments={"height": 8, "width": 8})
+    arguments = {"height": 8, "width": 8}
+    made = Policy(
+        make(stable_diffusion_3), steps=STEPS, rank=2, alpha=4, arguments=arguments, adapters=("old",)
+    )
+    torch.manual_seed(1)
+    with torch.no_grad():
+        # Adapters begin at zero.
+        for weight in made.parameters("old"):
+            weight.add_(0.1 * torch.randn_like(weight))
     made.probe("a")
     return made
 
@@ -44,7 +54,7 @@ def x0_of(batches: list[Batch]) -> dict[tuple[int, int, int, int], Any]:
     }
 
 
-@pytest.mark.parametrize("rule", [Rollout(), NOISY, replace(NOISY, same_noise=True)])
+@pytest.mark.parametrize("rule", [Rollout(), NOISY, replace(NOISY, same_noise=True), PERTURBED])
 def test_a_sample_depends_on_its_seed_and_not_on_its_batch(policy: Policy, rule: Rollout) -> None:
     prompts = [(0, "a"), (1, "b"), (2, "a")]
     stochastic = (0, 2) if rule.kernel == "flow" else ()
@@ -58,6 +68,27 @@ def test_a_sample_depends_on_its_seed_and_not_on_its_batch(policy: Policy, rule:
     # The same prompt twice in an iteration gives other samples.
     assert not torch.allclose(together[0, 0, 0, -1], together[2, 0, 0, -1])
     assert not torch.allclose(together[0, 0, 0, -1], together[0, 1, 0, -1])
+
+
+def test_the_old_policy_draws_where_the_rule_says_so(policy: Policy) -> None:
+    (old,) = drawn(policy, Rollout(policy="old"), [(0, "a")])
+    (current,) = drawn(policy, Rollout(), [(0, "a")])
+    for i, step in old.final.steps.items():
+        with policy.using("old"):
+            assert torch.equal(policy.velocity(old.final, i), step.v)
+        assert not torch.allclose(policy.velocity(old.final, i), step.v)
+    # Afterwards the policy in training is in use again.
+    assert torch.equal(policy.velocity(current.final, 0), current.final.steps[0].v)
+    assert {row.name for row in METHODS.values() if row.rollout.policy == "old"} == {"nft", "e2po", "sol_rl"}
+
+
+def test_an_even_grid_has_no_level_just_above_zero(policy: Policy) -> None:
+    own, even = (drawn(policy, replace(NOISY, even_grid=even), [(0, "a")])[0] for even in (False, True))
+    assert own.final.sigmas[-2] < 0.01
+    expected = [3 * s / (1 + 2 * s) for s in (1, 0.75, 0.5, 0.25, 0)]
+    assert even.final.sigmas == pytest.approx(expected, abs=1e-6)
+    rows = {row.name for row in METHODS.values() if row.rollout.even_grid}
+    assert rows == {"dance_grpo", "mix_grpo", "pref_grpo", "slas", "vipo"}
 
 
 def test_samples_of_a_group_start_from_the_same_noise_only_if_asked(policy: Policy) -> None:
@@ -95,6 +126,14 @@ def test_leaves_of_a_tree_share_the_steps_of_their_nodes(policy: Policy) -> None
     assert torch.equal(level.x, root.x_next[[0, 0, 0, 1, 1, 1]])
     assert len({tuple(x.flatten().tolist()) for x in level.x_next}) == 6
     assert torch.equal(third.recording.steps[2].x, level.x_next)
+
+
+def test_branches_beyond_the_stochastic_steps_do_not_count(policy: Policy) -> None:
+    window = StochasticSteps(rule="sliding", count=4)
+    rule = replace(NOISY, branches=(2, 2, 2, 2), stochastic=window)
+    (batch,) = drawn(policy, rule, [(0, "a")], group=16, batch=16, stochastic=(0, 1, 2))
+    nodes = [(start, leaf) for start in range(2) for leaf in range(8)]
+    assert [(sample.start, sample.leaf) for sample in batch.samples] == nodes
 
 
 def test_each_step_has_children_of_one_trunk(policy: Policy) -> None:
@@ -138,7 +177,7 @@ def test_explored_starts_are_drawn_again_from_their_seeds(policy: Policy) -> Non
 
 
 def test_noise_on_the_condition_is_seen_by_the_rollout_alone(policy: Policy) -> None:
-    perturbed = drawn(policy, Rollout(condition_noise=0.5, condition_span=0.5), [(0, "a")])[0]
+    perturbed = drawn(policy, PERTURBED, [(0, "a")])[0]
     plain = drawn(policy, Rollout(), [(0, "a")])[0]
     first, clean = perturbed.final.steps[0], plain.final.steps[0]
     assert torch.equal(first.x, clean.x)

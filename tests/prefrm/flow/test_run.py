@@ -26,7 +26,7 @@ from prefrm.flow.config import (
 )
 from prefrm.flow.methods import METHODS
 from prefrm.flow.pipelines import load_pipeline
-from prefrm.flow.run import run
+from prefrm.flow.run import OpenScorer, run
 from prefrm.winmatrix import FakeScorer
 
 
@@ -39,6 +39,27 @@ def open_scorer(name: str) -> Iterator[FakeScorer]:
     assert name in ("bright", "dark")
     sign = 1 if name == "bright" else -1
     yield FakeScorer(lambda prompt, image: sign * brightness(prompt, image))
+
+
+class Killed(BaseException):
+    pass
+
+
+def dying(limit: int) -> OpenScorer:
+    """Opens a scorer that ends the run after so many images."""
+    calls: list[str] = []
+
+    @contextmanager
+    def open_scorer(name: str) -> Iterator[FakeScorer]:
+        def utility(prompt: str, image: bytes) -> float:
+            calls.append(prompt)
+            if len(calls) > limit:
+                raise Killed
+            return brightness(prompt, image)
+
+        yield FakeScorer(utility)
+
+    return open_scorer
 
 
 class Bright:
@@ -127,26 +148,10 @@ def test_diffusers_loads_what_a_run_wrote(config: FlowConfig) -> None:
 def test_a_resumed_run_ends_where_the_whole_one_does(config: FlowConfig) -> None:
     config = replace(config, evaluation=EvaluationConfig(every=2, prompts=1, images=2))
     whole = run(config, open_scorer)
-
-    class Killed(BaseException):
-        pass
-
-    calls = []
-
-    @contextmanager
-    def dying(name: str) -> Iterator[FakeScorer]:
-        def utility(prompt: str, image: bytes) -> float:
-            calls.append(prompt)
-            # The evaluation before (4 images) and the first iteration (8) pass.
-            if len(calls) > 12:
-                raise Killed
-            return brightness(prompt, image)
-
-        yield FakeScorer(utility)
-
     broken = replace(config, output=config.output.with_name("broken"))
     with pytest.raises(Killed):
-        run(broken, dying)
+        # The evaluation before (4 images) and the first iteration (8) pass.
+        run(broken, dying(12))
     assert (broken.output / "checkpoints").exists()
     with pytest.raises(ConfigError, match="continue it with --resume"):
         run(broken, open_scorer)
@@ -162,6 +167,22 @@ def test_a_resumed_run_ends_where_the_whole_one_does(config: FlowConfig) -> None
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     lines = [json.loads(line) for line in (broken.output / "metrics.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_may_be_the_first_to_evaluate(config: FlowConfig) -> None:
+    with pytest.raises(Killed):
+        run(config, dying(8))
+    facts = run(replace(config, evaluation=EvaluationConfig(prompts=1, images=2)), open_scorer, resume=True)
+    assert facts["reward_before"] == {"judge": pytest.approx(0.5)}
+    lines = [json.loads(line) for line in (config.output / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 0, 2]
+    assert lines[1]["eval/judge"] == pytest.approx(0.5) and "eval/judge" in lines[2]
+
+
+def test_a_gradient_needs_a_function_that_opens_it(config: FlowConfig) -> None:
+    with pytest.raises(ConfigError, match="follows a judge's gradient; pass open_gradient"):
+        run(replace(config, method="refl"), open_scorer)
 
 
 def test_held_out_scorers_do_not_train(config: FlowConfig) -> None:
@@ -211,7 +232,8 @@ def test_prompts_come_from_files(config: FlowConfig, tmp_path: Path) -> None:
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
         ({"optim": OptimConfig(updates=3)}, "must divide rollout.prompts"),
         ({"method": "flow_dpo", "rollout": RolloutConfig(group=4, batch=3)}, "rollout.batch to at least 4"),
-        ({"method": "tmpo", "rollout": RolloutConfig(group=30, batch=32)}, "rollout.batch to at least 54"),
+        ({"method": "eam", "rollout": RolloutConfig(group=4, batch=3)}, "rollout.batch to at least 4"),
+        ({"method": "tmpo", "rollout": RolloutConfig(group=30, batch=32)}, "rollout.batch to at least 36"),
     ],
 )
 def test_a_wrong_setting_is_named(config: FlowConfig, change: dict[str, Any], message: str) -> None:

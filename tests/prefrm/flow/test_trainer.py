@@ -12,17 +12,19 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+from prefrm.differentiable import FakeDifferentiableScorer
 from prefrm.errors import ConfigError
 from prefrm.flow.checkpoints import load_checkpoint, save_checkpoint
 from prefrm.flow.config import OptimConfig
+from prefrm.flow.features import features
 from prefrm.flow.kernels import transition
-from prefrm.flow.losses import Losses
+from prefrm.flow.losses import DREW, Losses
 from prefrm.flow.methods import method
 from prefrm.flow.pipelines import Policy
-from prefrm.flow.rollout import Sample, Sampler
+from prefrm.flow.rollout import Batch, Sample, Sampler
 from prefrm.flow.scoring import Scoring
 from prefrm.flow.settings import Method, with_settings
-from prefrm.flow.trainer import AVERAGE, Trainer
+from prefrm.flow.trainer import Trainer, adapters
 from prefrm.rewards.samples import WinRates
 from prefrm.winmatrix import FakeScorer
 from tests.prefrm.flow.families import make, stable_diffusion_3
@@ -42,15 +44,16 @@ def trainer_of(
     reward: Any = brightness,
     rollout_batch: int = 8,
     precision: str = "no",
+    guidance: float | None = None,
     **optim: Any,
 ) -> Trainer:
     row = method(row) if isinstance(row, str) else row
     settings = OptimConfig(**{"lr": 1e-3} | optim)
-    wanted = {"old": row.needs_old, AVERAGE: settings.ema is not None}
-    others = [name for name, needed in wanted.items() if needed]
+    others = adapters(row, settings)
     policy = Policy(
         make(stable_diffusion_3),
         steps=STEPS,
+        guidance=guidance,
         rank=4,
         alpha=8,
         arguments={"height": 8, "width": 8},
@@ -66,7 +69,15 @@ def trainer_of(
     return Trainer(
         losses=Losses(policy=policy, method=row, batch=settings.batch, seed=5),
         accelerator=Accelerator(cpu=True, mixed_precision=precision),
-        sampler=Sampler(policy, row.rollout, group, rollout_batch, seed=5, steps=STEPS),
+        sampler=Sampler(
+            policy,
+            row.rollout,
+            group,
+            rollout_batch,
+            seed=5,
+            steps=STEPS,
+            keep_path=row.objective.through_sampler,
+        ),
         scoring=Scoring(rewards),
         weights=dict.fromkeys(rewards, 1.0),
         settings=settings,
@@ -144,6 +155,17 @@ def test_a_judge_s_preference_raises_its_reward() -> None:
     assert mean() > before + 0.01
 
 
+def test_the_best_and_the_worst_are_those_by_advantage() -> None:
+    row = with_settings(method("mix_grpo"), {"rollout": {"keep_best": 0.25, "keep_worst": 0.25}})
+    trainer = trainer_of(row)
+    batches = trainer.sampler.draw(next(trainer.sampler.jobs([(0, "a")])), (0,), 0)
+    trainer.weights = {"large": 1.0, "small": 1.0}
+    # By the sum of the rewards the first would be the worst; each normalized, it is the second best.
+    rewards = {"large": np.array([0.0, 100, 200, 300]), "small": np.array([10.0, 0, 0, 0])}
+    (advantages,), _ = trainer._advantages(batches, rewards)
+    assert np.isfinite(advantages[:, 0]).tolist() == [False, True, False, True]
+
+
 def test_samples_without_an_advantage_train_nothing() -> None:
     trainer = trainer_of("nft", reward=lambda prompt, image: 1.0)
     before = weights(trainer)
@@ -181,6 +203,52 @@ def test_updates_share_the_groups_of_an_iteration() -> None:
     logs = trainer.iteration(0, PROMPTS)
     assert trainer.updates == 2
     assert logs["trained"] == 4 * (STEPS - 1)
+
+
+@pytest.mark.parametrize("name", ["v_grpo", "awm"])
+def test_a_matching_ratio_is_to_the_policy_that_drew(name: str) -> None:
+    alone = {"regularizer": {"reference": 0.0, "old": 0.0}, "objective": {"clip": 6e-3}}
+    row = with_settings(method(name), alone)
+    assert DREW not in trainer_of(name).policy.adapters
+    trainer = trainer_of(row, updates=2, lr=3e-2)
+    drew = weights(trainer)
+
+    def ratios(advantage: float) -> torch.Tensor:
+        """-A times the ratio, clipped on one side."""
+        work = trainer.losses.work(batch, np.full((8, 1), advantage), {0, 1})
+        return torch.cat([trainer.losses.of(one) for one in work]).detach() / -advantage
+
+    (batch,) = trainer.sampler.draw(next(trainer.sampler.jobs([*enumerate(PROMPTS)])), (), 0)
+    assert torch.equal(ratios(1.0), torch.ones(len(ratios(1.0))))
+    trainer.iteration(0, PROMPTS)
+    assert all(torch.equal(a, b) for a, b in zip(weights(trainer, DREW), drew, strict=True))
+    low, high = ratios(1.0), ratios(-1.0)
+    # Each ratio is seen whole on one side and clipped on the other.
+    assert low.max() <= 1 + 6e-3 and high.min() >= 1 - 6e-3
+    assert not torch.equal(low, high)
+    # As before the first update of the next iteration.
+    trainer.policy.copy_adapter("default", DREW)
+    assert torch.equal(ratios(-1.0), torch.ones(len(high)))
+
+
+@pytest.mark.parametrize("name", ["eam", "vipo"])
+def test_what_all_units_share_is_computed_once(name: str) -> None:
+    row = with_settings(method(name), {"rollout": {"stochastic": {"trained": 1.0}}})
+    trainer, seen = trainer_of(row), list[torch.Tensor]()
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        seen.extend(images)
+        return features(images)
+
+    def utilities(prompt: str, pixels: torch.Tensor) -> torch.Tensor:
+        # A pairwise judge needs the whole group, which is larger than a batch.
+        assert len(pixels) == 4
+        seen.extend(pixels)
+        return pixels.mean((1, 2, 3))
+
+    scorer = FakeDifferentiableScorer(utilities)
+    trainer.losses = replace(trainer.losses, encode=encode, differentiable=scorer, batch=2)
+    assert trainer.iteration(0, PROMPTS)["trained"] > len(seen) == 8
 
 
 def test_warmup_raises_the_learning_rate() -> None:
@@ -242,6 +310,18 @@ def test_confidence_depends_on_the_iteration_and_not_on_the_batch() -> None:
     assert not torch.allclose(trainer.losses.confidence(batch), again)
 
 
+def test_confidence_is_probed_without_guidance() -> None:
+    def drawn(guidance: float | None) -> tuple[Losses, Batch]:
+        trainer = trainer_of("solace", guidance=guidance)
+        starts = next(trainer.sampler.jobs([*enumerate(PROMPTS)]))
+        return trainer.losses, trainer.sampler.draw(starts, (0,), 0)[0]
+
+    (guided, batch), (plain, other) = drawn(4.0), drawn(None)
+    assert not torch.allclose(batch.final.x, other.final.x)
+    same = replace(other, final=replace(other.final, x=batch.final.x))
+    torch.testing.assert_close(guided.confidence(batch), plain.confidence(same), rtol=1e-4, atol=1e-4)
+
+
 def test_the_data_term_of_a_gradient_method_is_the_matching_error() -> None:
     def losses(name: str) -> torch.Tensor:
         drawn = trainer_of(with_settings(method(name), {"objective": {"data_weight": 0.5}})).losses
@@ -249,3 +329,26 @@ def test_the_data_term_of_a_gradient_method_is_the_matching_error() -> None:
 
     assert losses("rwr").shape == (STEPS - 1, 1)
     assert torch.equal(losses("refl"), losses("rwr"))
+
+
+def test_the_data_term_is_in_the_loss_and_in_batches() -> None:
+    # All samples win in half of the cases: only the data term is left.
+    row = with_settings(method("rwr"), {"advantage": {"signed": True}})
+
+    def trained(batch: int, rollout_batch: int) -> tuple[float, float, int]:
+        trainer = trainer_of(row, reward=lambda prompt, image: 1.0, batch=batch, rollout_batch=rollout_batch)
+        sizes: list[int] = []
+        draw = trainer.policy.draw
+
+        def seen(prompts: Any, **more: Any) -> Any:
+            sizes.append(len(prompts))
+            return draw(prompts, **more)
+
+        trainer.policy.draw = seen  # type: ignore[method-assign]
+        logs = trainer.iteration(0, ["a", "b", "c", "a"])
+        assert logs["trained"] == 0
+        return logs["loss"], logs["grad_norm"], max(sizes)
+
+    loss, norm, size = trained(32, 8)
+    assert loss > 0 and size == 8
+    assert trained(2, 3) == (pytest.approx(loss, rel=1e-4), pytest.approx(norm, rel=1e-3), 3)
