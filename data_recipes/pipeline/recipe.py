@@ -53,11 +53,11 @@ def one_of(name: str, value: str, choices: Sequence[str]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}; received {value!r}")
 
 
-def _images(archives: str, options: SourceOptions) -> str:
+def _images(archives: str, options: SourceOptions) -> tuple[str, str]:
     """Where image paths lead: of a dataset on the Hub, into its own repository and not onto this disk."""
     if options.images or not options.source.startswith(HUB):
-        return options.images
-    return f"{options.source}/{archives}" if archives else options.source
+        return options.images, ""
+    return options.source, archives
 
 
 def dataset(
@@ -69,7 +69,7 @@ def dataset(
     judge: Judge,
     options_type: type[SourceOptions] = SourceOptions,
     archives: str = "",
-    images: Callable[[Any], str] | None = None,
+    images: Callable[[Any], tuple[str, str]] | None = None,
     max_candidates: int = MAX_CANDIDATES,
     strict: bool = False,
 ) -> Recipe:
@@ -85,7 +85,7 @@ def dataset(
         options_type: a subclass of `SourceOptions`.
         archives: on the Hub, the pattern of the archives that hold the images; without it, they are files of
             the repository.
-        images: the store of images, as `--set images=` names it, where it follows another rule.
+        images: the store of images, as the arguments of `open_images`, where it follows another rule.
         max_candidates: of a group, at most. A source whose rows are rankings has whole rankings in its
             groups.
         strict: refuse a source with bad rows, named by line, rather than leave them out: a person wrote it.
@@ -110,7 +110,7 @@ class _Pieces:
     """The arguments of `dataset` that the passes need."""
 
     judge: Judge
-    images: Callable[[Any], str]
+    images: Callable[[Any], tuple[str, str]]
     max_candidates: int
     strict: bool
 
@@ -121,7 +121,7 @@ class _Pieces:
         stamps = [f"{part.name} {part.split} {part.stamp}" for part in parts]
         spool = context.stack.enter_context(closing(Spool(context.folder / "spool", stamps)))
         store, pack = (
-            open_images(self.images(options)),
+            open_images(*self.images(options)),
             context.stack.enter_context(closing(PackWriter(spool.folder))),
         )
         scanner = Scanner(judge=self.judge, options=options, images=store, pack=pack)

@@ -6,6 +6,7 @@ into.
 
 import os
 import posixpath
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ __all__ = ["Images", "TarStream", "open_images"]
 
 
 WHOLE = (".tar.gz", ".tgz", ".tar")
+# `hf://org/name[@revision]/pattern`; of revisions, only references of the Hub (`refs/...`) have slashes here.
+HUB_PATTERN = re.compile(r"(hf://[^/]+/[^/@]+(?:@(?:refs/\w+/[^/]+|[^/]+))?)/(.*(?:[*?\[]|\.tar|\.tgz).*)")
 
 
 class Images(Protocol):
@@ -189,23 +192,21 @@ class TarStream:
                 yield posixpath.normpath(path), data
 
 
-def open_images(spec: str) -> Images:
+def open_images(spec: str, archives: str = "") -> Images:
     """The store that `--set images=` names; empty: paths are relative to the file that names them.
+
+    Args:
+        spec: a folder, an archive or the pattern of several, or `hf://org/name[@revision]`, perhaps with the
+            pattern of its archives behind a slash.
+        archives: the pattern of the archives of a repository on the Hub, if `spec` is its source.
 
     Raises:
         ConfigError: there is no such folder or archive.
     """
     if spec.startswith(HUB):
-        owner, _, path = spec.removeprefix(HUB).partition("/")
-        repository, _, pattern = path.partition("/")
-        source = f"{HUB}{owner}/{repository}"
-        if not pattern:
-            return _HubImages(source)
-        if not (pieces := hub_files(source, pattern)):
-            raise ConfigError(
-                f"{source} has no file {pattern}; give the pattern of its archives: --set images={source}/..."
-            )
-        return TarStream(source, tuple(pieces))
+        if not archives and (found := HUB_PATTERN.fullmatch(spec)):
+            spec, archives = found.groups()
+        return _open_hub(spec, archives)
     place = Path(spec)
     if not spec or place.is_dir():
         return _Folder(place if spec else None)
@@ -213,8 +214,18 @@ def open_images(spec: str) -> Images:
         return _Zip(place)
     if place.is_file() and place.suffix.lower() == ".tar":
         return _Tar(place)
-    if found := sorted(str(path) for path in place.parent.glob(place.name)):
-        return TarStream(spec, tuple(found))
+    if pieces := sorted(str(path) for path in place.parent.glob(place.name)):
+        return TarStream(spec, tuple(pieces))
     raise ConfigError(
         f"images={spec} is not a folder, a .zip, .tar or .tar.gz file, or the pattern of such files or pieces"
     )
+
+
+def _open_hub(source: str, archives: str) -> Images:
+    if not archives:
+        return _HubImages(source)
+    if not (pieces := hub_files(source, archives)):
+        raise ConfigError(
+            f"{source} has no file {archives}; give the pattern of its archives: --set images={source}/..."
+        )
+    return TarStream(source, tuple(pieces))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from data_recipes.readers.part import Numbered, Part
 from prefrm.errors import DatasetError, MediaError, missing_extra
@@ -113,7 +114,8 @@ def hub_image(source: str, path: str) -> Path:
 def open_hub_file(source: str, path: str) -> IO[bytes]:
     """A file of a repository as a stream that is downloaded as it is read. Raises `DatasetError`."""
     repository = HubRepository.parse(source, "dataset")
-    revision = f"@{repository.revision}" if repository.revision else ""
+    # Its slashes would be read as those of the path.
+    revision = f"@{quote(repository.revision, safe='')}" if repository.revision else ""
     with repository.reporting():
         stream: IO[bytes] = (
             import_hub()
