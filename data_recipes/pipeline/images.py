@@ -12,7 +12,9 @@ from prefrm import media
 from prefrm.errors import DataError, MediaError
 from prefrm.records import SURROGATE
 
-__all__ = ["Kept", "PackWriter", "broken", "keep", "reference"]
+__all__ = ["INLINE", "Kept", "PackWriter", "broken", "keep", "reference"]
+
+INLINE = "sha256:"  # begins the name of an image that stands in a row, and not in a file
 
 RECENT = 4096  # digests of images that a process recognises without a query to the spool
 
@@ -21,7 +23,8 @@ RECENT = 4096  # digests of images that a process recognises without a query to 
 class Kept:
     """An image that was checked: digest of its bytes, and the piece of a file in which they are.
 
-    `problem` says why it cannot be used; the rest is empty then.
+    `problem` says why it cannot be used; digest and piece are empty then. `stamp` is that of its store
+    (`Images.stamp`).
     """
 
     digest: str = ""
@@ -29,6 +32,7 @@ class Kept:
     offset: int = 0
     length: int = 0
     problem: str = ""
+    stamp: str = ""
 
 
 def reference(image: ImageRef) -> bytes | str:

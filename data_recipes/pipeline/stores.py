@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_recipes.readers.archives import Member, tar_members
-from data_recipes.readers.hub import HUB, hub_files, hub_image, open_hub_file
+from data_recipes.readers.hub import HUB, hub_commit, hub_files, hub_image, open_hub_file
+from data_recipes.readers.part import stamp
 from prefrm import media
 from prefrm.errors import ConfigError, DataError, DatasetError, MediaError
 
@@ -41,6 +42,9 @@ class Images(Protocol):
     def place(self, name: str) -> tuple[str, int] | None:
         """The file that holds the image's bytes unchanged, and their offset; None if there is none."""
 
+    def stamp(self, name: str) -> str:
+        """A text that changes with the file or the repository that the image is read from."""
+
 
 @dataclass(frozen=True)
 class _Folder:
@@ -63,6 +67,9 @@ class _Folder:
     def place(self, name: str) -> tuple[str, int] | None:
         return os.path.abspath(name), 0
 
+    def stamp(self, name: str) -> str:
+        return _stamp(Path(name))
+
 
 class _Archive:
     """Members of an archive, by their normalized paths."""
@@ -78,6 +85,13 @@ class _Archive:
 
     def place(self, name: str) -> tuple[str, int] | None:
         return None
+
+    def stamp(self, name: str) -> str:
+        return self._stamp
+
+    @cached_property
+    def _stamp(self) -> str:
+        return _stamp(self._path)
 
     def _missing(self, name: str) -> MediaError:
         return MediaError(f"{self._path} has no member {name}")
@@ -146,6 +160,13 @@ class _HubImages:
     def place(self, name: str) -> tuple[str, int] | None:
         return None
 
+    def stamp(self, name: str) -> str:
+        return self._commit
+
+    @cached_property
+    def _commit(self) -> str:
+        return hub_commit(self.source)
+
     def read(self, name: str) -> bytes:
         if name.startswith(("/", "../")):
             raise MediaError(f"{name} is not a path inside {self.source}")
@@ -171,6 +192,16 @@ class TarStream:
         """None: its members are compressed."""
         return None
 
+    def stamp(self, name: str) -> str:
+        """Of all its files: none is read again for one image."""
+        return self._stamp
+
+    @cached_property
+    def _stamp(self) -> str:
+        if self.source.startswith(HUB):
+            return hub_commit(self.source)
+        return " ".join(_stamp(Path(piece)) for piece in self.pieces)
+
     def read(self, name: str) -> bytes:
         """Raise `MediaError`: a member that `members` did not yield does not exist."""
         raise MediaError(f"{self.source} has no member {name}")
@@ -190,6 +221,13 @@ class TarStream:
             )
             for path, data in tar_members(opened, self.source, lambda path: wanted(posixpath.normpath(path))):
                 yield posixpath.normpath(path), data
+
+
+def _stamp(path: Path) -> str:
+    try:
+        return stamp(path)
+    except OSError:
+        return "absent"
 
 
 def open_images(spec: str, archives: str = "") -> Images:
