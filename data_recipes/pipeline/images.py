@@ -36,9 +36,16 @@ class Kept:
 
 
 def reference(image: ImageRef) -> bytes | str:
-    """The bytes of an image, or its path. Raises `DataError` if the row has neither, or a URL."""
+    """The bytes of an image, or its path; without either, no bytes, which `keep` calls broken.
+
+    Raises:
+        DataError: it is a URL, or neither an image nor a path.
+    """
     if isinstance(image, Mapping):
-        image = image.get("bytes") or image.get("path")
+        data = image.get("bytes")
+        image = data if data is not None else image.get("path")
+    if image is None:
+        return b""
     if isinstance(image, bytes):
         return image
     if not isinstance(image, str | Path) or not str(image).strip():
@@ -57,6 +64,8 @@ def reference(image: ImageRef) -> bytes | str:
 
 def keep(data: bytes, pack: "PackWriter", name: str = "") -> Kept:
     """Check that an image can be decoded, and append it to a pack; `name` is its path, if it has one."""
+    if not data and not name:
+        return Kept(problem="the row has no image")
     try:
         data = media.convert(data)
         media.verify(data)
