@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from data_recipes.readers.part import Numbered, Part
+from data_recipes.readers.part import Numbered, Part, report_unread
 from prefrm.errors import DatasetError, MediaError, missing_extra
 from prefrm.hub import HubRepository, import_hub
 
@@ -38,12 +38,13 @@ def hub_parts(
     try:
         import datasets
     except ImportError as error:
-        raise missing_extra("datasets", "train") from error
+        raise missing_extra("datasets", "data") from error
     with repository.reporting():
         found = datasets.load_dataset(repository.name, config, revision=repository.revision, streaming=True)
         sha = hub_commit(source)
     known = {name: splits[name] for name in found if name in splits}
     wanted: Mapping[str, str | None] = known or dict.fromkeys(found)
+    report_unread(source, "splits", [name for name in found if name not in wanted])
     return [
         Part(
             name=f"{name}-{shard:05d}" if found[name].num_shards > 1 else name,

@@ -40,7 +40,9 @@ def pick(caption: str, first: str, second: str, label_0: float) -> dict[str, obj
     }
 
 
-def test_a_parquet_dataset_is_streamed_shard_by_shard(hub: Hub, tmp_path: Path) -> None:
+def test_a_parquet_dataset_is_streamed_shard_by_shard(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "repository"
     for n in range(2):
         write_parquet(
@@ -48,13 +50,18 @@ def test_a_parquet_dataset_is_streamed_shard_by_shard(hub: Hub, tmp_path: Path) 
         )
     write_parquet(folder / "data" / "test_unique-00000-of-00001.parquet", [pick("a dog", "c", "d", 0.0)])
     write_parquet(folder / "data" / "test-00000-of-00001.parquet", [pick("a dog", "d", "c", 0.0)])
+    write_parquet(folder / "data" / "extra-00000-of-00001.parquet", [pick("a dog", "d", "c", 0.0)])
+    write_parquet(folder / "data" / "eval-00000-of-00001.parquet", [pick("a fox", "e", "f", 0.0)])
     sha = hub.commit("datasets/org/pick", folder)
     parts = read_source("hf://org/pick")
-    assert [(part.name, part.split, part.stamp) for part in parts] == [
+    assert sorted((part.name, part.split, part.stamp) for part in parts) == [
+        ("eval", "validation", sha),
+        ("test", "test", sha),
         ("train-00000", "train", sha),
         ("train-00001", "train", sha),
-        ("test", "test", sha),
     ]
+    assert "hf://org/pick: splits skipped" in caplog.text and "extra, test_unique" in caplog.text
+    parts = [part for part in parts if part.split == "train"]
     assert [row["caption"] for _, row in parts[1].read(0) if isinstance(row, dict)] == ["a cat"]
     assert list(parts[1].read(1)) == []
     built = build("pickapic", tmp_path / "out", source="hf://org/pick")
