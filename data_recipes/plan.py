@@ -76,7 +76,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a recipe will build.
+    """The splits that a recipe will build.
 
     Attributes:
         splits: by name, one of `SPLITS`.
@@ -116,7 +116,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What was written.
+    """The result of a build.
 
     Attributes:
         info: of the dataset.

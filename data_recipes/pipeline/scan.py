@@ -135,7 +135,7 @@ class ImageReader:
     pack: PackWriter
 
     def __call__(self, names: list[str]) -> dict[str, Kept]:
-        """What became of each image."""
+        """The checked images, by name."""
         # The stamp is taken first: a file that changes while it is read has another one later.
         return {name: replace(self._read(name), stamp=stamp) for name, stamp in map(self._stamped, names)}
 
