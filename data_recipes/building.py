@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ from prefrm.records import (
 __all__ = ["build_dataset", "prove_disjoint"]
 
 WORK = ".building"
-WORK_VERSION = 2  # of the format in `.building`; another version starts the build from the beginning
+WORK_VERSION = 3  # of the format in `.building`; another version starts the build from the beginning
+KEPT = "kept"  # a file in `.building`: an error leaves the folder for the next build
+# Options of the second pass, which reads nothing of the source: the same rows are split in another way.
+SPLITTING = ("seed", "validation", "test")
 NAMED = 3  # offenders that an error names; the rest are counted
 FILES = ("dataset.json", *(f"{split}.parquet" for split in SPLITS))
 
@@ -53,19 +57,21 @@ def build_dataset(
     """Write what a recipe plans; `info` has its name, its options, its licence and its source.
 
     Raises:
-        InterruptedBuild: a disk is full, the Hub does not answer, ...; what was done is kept.
+        InterruptedBuild: a disk is full, the Hub does not answer, a split is empty, ...; what was read is
+            kept.
         DataError: the source is not what it should be, a prompt is in two splits, or the folder holds a
             dataset and `overwrite` is not set. What the folder held is still there.
     """
     if not overwrite:
         _require_room(folder)
-    identity = {"recipe": info.recipe, "options": info.options, "apart_from": [*apart_from]}
-    work = _claim(folder / WORK, identity)
+    options = {name: value for name, value in info.options.items() if name not in SPLITTING}
+    work = _claim(folder / WORK, {"recipe": info.recipe, "options": options})
     try:
         with ExitStack() as stack:
             context = Context(
                 seed=seed,
                 folder=work,
+                keep=partial(_keep, work),
                 processes=processes,
                 apart_from=apart_from,
                 progress=progress,
@@ -74,9 +80,14 @@ def build_dataset(
             built = _write(plan(context), info, context)
     except InterruptedBuild:
         raise
-    except PrefrmError:
-        shutil.rmtree(work)
-        raise
+    except PrefrmError as error:
+        if not (work / KEPT).exists():
+            shutil.rmtree(work)
+            raise
+        raise InterruptedBuild(
+            f"{error}; what was read is kept; run the same command again to resume "
+            "(seed, validation, test and --apart-from may differ)"
+        ) from error
     except (OSError, sqlite3.OperationalError) as error:
         if not _is_full(error):
             raise
@@ -115,6 +126,7 @@ def prove_disjoint(prompts: Mapping[str, Iterable[str]]) -> None:
 
 
 def _write(plan: Plan, info: DatasetInfo, context: Context) -> Built:
+    _drop_splits_of_others(plan, info, context)
     fingerprints, counts = {}, {}
     for name, split in plan.splits.items():
         fingerprints[name], counts[name] = _write_split(split, context, name)
@@ -137,6 +149,24 @@ def _write(plan: Plan, info: DatasetInfo, context: Context) -> Built:
     write_info(context.folder, whole)
     examples = {name: tuple(split.notes.examples) for name, split in plan.splits.items()}
     return Built(info=whole, left_out=tuple(plan.left_out), contradictory=examples)
+
+
+def _keep(folder: Path, whether: bool) -> None:
+    mark = folder / KEPT
+    if whether != mark.exists():
+        mark.touch() if whether else mark.unlink()
+
+
+def _drop_splits_of_others(plan: Plan, info: DatasetInfo, context: Context) -> None:
+    """Delete the splits that an earlier build finished, if its images or its shares were others."""
+    basis = {name: info.options.get(name) for name in SPLITTING}
+    text = json.dumps([basis, dict(plan.apart_from), plan.state], sort_keys=True)
+    mark = context.folder / "splits.json"
+    if not (mark.is_file() and mark.read_text(encoding="utf-8") == text):
+        for split in SPLITS:
+            for name in (f"{split}.json", f"{split}.parquet"):
+                (context.folder / name).unlink(missing_ok=True)
+        write_whole(mark, text)
 
 
 def _write_split(split: Split, context: Context, name: str) -> tuple[str, SplitCounts]:

@@ -18,6 +18,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from data_recipes.folder import RECIPE as FOLDER
+from data_recipes.folder import first_prompts
 from data_recipes.inspection import DatasetSummary, SplitSummary, inspect_dataset
 from data_recipes.plan import Built, Progress
 from data_recipes.recipe import Recipe
@@ -120,6 +122,8 @@ def build(
         raise
     for line in built.left_out:
         print(f"left out: {line}", file=sys.stderr)
+    if chosen is FOLDER:
+        print(first_prompts(out), file=sys.stderr)
     if as_json:
         print(json.dumps({"out": str(out), "groups": built.groups, **asdict(built)}, indent=2))
     else:

@@ -1,4 +1,4 @@
-"""What the recipes share that draw their own groups from a seed: sizes of splits, and label noise."""
+"""Sizes of splits and label noise, for recipes that draw their groups from a seed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -7,10 +7,10 @@ The prompt of an image is the first that is found, in its folder and then in tho
                                     images below
     prompt.txt                      of all images below
 
-or else the name of the topmost folder that it is in, or, of an image beside these folders, its file name
-without a counter: "a red cat_1.png", "a red cat (2).png". In names without spaces, "_" is read as a space.
-A name without a letter is not a valid prompt. Images with the same prompt are one group, or several if there
-are many. Hidden files and folders are not read.
+or else the name of the topmost folder that it is in, after those that are called train, test, ..., or, of an
+image in no other folder, its file name without a counter: "a red cat_1.png", "a red cat (2).png". In names
+without spaces, "_" is read as a space. A name without a letter is not a valid prompt. Images with the same
+prompt are one group, or several if there are many. Hidden files and folders are not read.
 """
 
 import hashlib
@@ -20,25 +20,26 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import dropwhile, islice
 from pathlib import Path
 from posixpath import normpath
 from typing import Annotated
 
 from data_recipes.pipeline import Rating, SourceOptions, dataset
-from data_recipes.readers import Numbered, Part, Row, read_rows
+from data_recipes.readers import SPLIT_NAMES, Numbered, Part, Row, read_rows
 from data_recipes.readers.part import is_hidden, stamp
 from data_recipes.recipe import Source
 from prefrm import media
 from prefrm.errors import DataError, DatasetError, MediaError
-from prefrm.records import prompt_key
+from prefrm.records import SPLITS, prompt_key, read_info, read_prompts
 
-__all__ = ["RECIPE", "FolderOptions", "find_images", "read_parts"]
+__all__ = ["RECIPE", "FolderOptions", "find_images", "first_prompts", "read_parts"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 TEXT_COLUMNS = ("prompt", "text", "caption")
 METADATA = ("metadata.jsonl", "metadata.csv")
 PROMPT = "prompt.txt"
+SHOWN = 5  # prompts that a person is shown
 COUNTER = re.compile(r"([_-]\d+|\s*\(\d+\))$")
 
 
@@ -62,6 +63,17 @@ def find_images(source: Path) -> Mapping[tuple[str, str], list[str]]:
                 continue
             found[prompt_key(row["prompt"]), media.digest(image)].append(row["image"])
     return found
+
+
+def first_prompts(dataset: Path) -> str:
+    """A line with the first prompts of a dataset: names of folders may not be the prompts that were meant."""
+    known = read_info(dataset).fingerprints
+    prompts = (prompt for split in SPLITS if split in known for prompt in read_prompts(dataset, split))
+    shown: dict[str, None] = {}
+    while len(shown) <= SHOWN and (prompt := next(prompts, None)) is not None:
+        shown[repr(prompt)] = None
+    more = ", ..." if len(shown) > SHOWN else ""
+    return f"prompts: {', '.join(islice(shown, SHOWN))}{more}"
 
 
 def read_parts(options: FolderOptions) -> Sequence[Part]:
@@ -150,7 +162,8 @@ class _Prompts:
         return self._listed[folder]
 
     def _name(self, image: Path) -> str:
-        name = image.parts[0] if len(image.parts) > 1 else COUNTER.sub("", image.stem)
+        folders = dropwhile(lambda folder: folder.lower() in SPLIT_NAMES, image.parts[:-1])
+        name = next(folders, None) or COUNTER.sub("", image.stem)
         if not any(character.isalpha() for character in name):
             raise DataError(
                 f"{image}: no prompt found ({name!r} is not a valid prompt); write the prompt into a "

@@ -1,4 +1,4 @@
-"""What is in a dataset folder: counts, ties, image sizes, and what is wrong with it. It changes nothing.
+"""Summary of a dataset folder: counts, ties, image sizes and problems. It changes nothing.
 
 Works on any dataset of `prefrm.records`, whichever recipe or hand made it.
 """

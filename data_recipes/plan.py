@@ -19,7 +19,7 @@ NAMED = 5  # contradictions that are named; the rest are counted
 
 
 class InterruptedBuild(DatasetError):
-    """A build stopped for a temporary reason; the same command resumes it once the reason is gone."""
+    """A build stopped, and what it read is kept; the same command resumes it once the reason is gone."""
 
 
 def silent(stage: str, done: int, total: int | None) -> None:
@@ -76,17 +76,19 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a recipe will build.
+    """The splits that a recipe will build.
 
     Attributes:
         splits: by name, one of `SPLITS`.
         left_out: a line for each record of the source that cannot be used, up to a bound.
         apart_from: dataset -> fingerprint of each one that shares nothing with this one.
+        state: changes if the content of the source's images does, which the options do not name.
     """
 
     splits: Mapping[str, Split]
     left_out: Sequence[str] = ()
     apart_from: Mapping[str, str] = field(default_factory=dict)
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,7 @@ class Context:
     Attributes:
         seed: equal seeds build equal datasets.
         folder: for files that a build which is killed leaves to the next one.
+        keep: called with whether the folder holds work that an error must leave to the next build, too.
         processes: how many check and hash images.
         apart_from: datasets, folders or on the Hub, that must share nothing with this one.
         progress: called as the work goes on.
@@ -104,6 +107,7 @@ class Context:
 
     seed: int
     folder: Path
+    keep: Callable[[bool], None]
     processes: int
     apart_from: Sequence[str]
     progress: Progress
@@ -112,7 +116,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What was written.
+    """The result of a build.
 
     Attributes:
         info: of the dataset.

@@ -1,4 +1,4 @@
-"""What a recipe is, and how its options are read.
+"""Recipes and their options.
 
 A recipe turns a source (files on disk, the Hub, or nothing but a seed) into splits of preference groups: it
 plans what is in each, and `data_recipes.building` writes the dataset. Which recipes exist is in `registry`.

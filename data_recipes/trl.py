@@ -6,8 +6,7 @@
                         them
 
 `chosen` is preferred. The source is a folder of `datasets.save_to_disk`, a parquet, JSON or JSON Lines file,
-or a dataset on the Hub. Rows whose `chosen` and `rejected` are texts are
-refused.
+or a dataset on the Hub. Rows whose `chosen` and `rejected` are texts are refused.
 """
 
 from collections.abc import Sequence

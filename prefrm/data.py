@@ -7,6 +7,7 @@ A pushed dataset is the folder that `prefrm data build` wrote: one parquet file 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,16 @@ def push_dataset(folder: Path | str, name: str, *, private: bool = False) -> Hub
 
 def _without_folders(info: DatasetInfo) -> DatasetInfo:
     options: Mapping[str, Any] = {name: _shown(value) for name, value in info.options.items()}
-    return replace(
-        info, options=options, apart_from={str(_shown(path)): mark for path, mark in info.apart_from.items()}
-    )
+    apart_from: dict[str, str] = {}
+    for path, mark in info.apart_from.items():
+        apart_from[_unused(str(_shown(path)), apart_from)] = mark
+    return replace(info, options=options, apart_from=apart_from)
+
+
+def _unused(name: str, used: Mapping[str, str]) -> str:
+    """The name, or with the first number from 2 on that makes it another than those used: "hpdv2 (2)"."""
+    numbered = (name if n == 1 else f"{name} ({n})" for n in count(1))
+    return next(each for each in numbered if each not in used)
 
 
 def _shown(value: object) -> object:

@@ -12,7 +12,9 @@ from prefrm import media
 from prefrm.errors import DataError, MediaError
 from prefrm.records import SURROGATE
 
-__all__ = ["Kept", "PackWriter", "broken", "keep", "reference"]
+__all__ = ["INLINE", "Kept", "PackWriter", "broken", "keep", "reference"]
+
+INLINE = "sha256:"  # begins the name of an image that stands in a row, and not in a file
 
 RECENT = 4096  # digests of images that a process recognises without a query to the spool
 
@@ -21,7 +23,8 @@ RECENT = 4096  # digests of images that a process recognises without a query to 
 class Kept:
     """An image that was checked: digest of its bytes, and the piece of a file in which they are.
 
-    `problem` says why it cannot be used; the rest is empty then.
+    `problem` says why it cannot be used; digest and piece are empty then. `stamp` is that of its store
+    (`Images.stamp`).
     """
 
     digest: str = ""
@@ -29,12 +32,20 @@ class Kept:
     offset: int = 0
     length: int = 0
     problem: str = ""
+    stamp: str = ""
 
 
 def reference(image: ImageRef) -> bytes | str:
-    """The bytes of an image, or its path. Raises `DataError` if the row has neither, or a URL."""
+    """The bytes of an image, or its path; without either, no bytes, which `keep` calls broken.
+
+    Raises:
+        DataError: it is a URL, or neither an image nor a path.
+    """
     if isinstance(image, Mapping):
-        image = image.get("bytes") or image.get("path")
+        data = image.get("bytes")
+        image = data if data is not None else image.get("path")
+    if image is None:
+        return b""
     if isinstance(image, bytes):
         return image
     if not isinstance(image, str | Path) or not str(image).strip():
@@ -53,6 +64,8 @@ def reference(image: ImageRef) -> bytes | str:
 
 def keep(data: bytes, pack: "PackWriter", name: str = "") -> Kept:
     """Check that an image can be decoded, and append it to a pack; `name` is its path, if it has one."""
+    if not data and not name:
+        return Kept(problem="the row has no image")
     try:
         data = media.convert(data)
         media.verify(data)

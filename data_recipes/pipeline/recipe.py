@@ -1,7 +1,7 @@
 """A recipe for a published dataset: a reader and a function from a row to judgements, over the pipeline."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -13,7 +13,7 @@ from data_recipes.pipeline.scan import BAD_ROW, ImageReader, Judge, Scanner, sca
 from data_recipes.pipeline.settle import BROKEN_IMAGE, Settled, settle, was_removed
 from data_recipes.pipeline.spool import Spool
 from data_recipes.pipeline.stores import open_images
-from data_recipes.plan import Context, InterruptedBuild, Notes, Plan, Split
+from data_recipes.plan import Context, Notes, Plan, Split
 from data_recipes.readers import HUB, Part
 from data_recipes.recipe import Recipe, Source
 from prefrm.data import dataset_folder
@@ -53,11 +53,11 @@ def one_of(name: str, value: str, choices: Sequence[str]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}; received {value!r}")
 
 
-def _images(archives: str, options: SourceOptions) -> str:
+def _images(archives: str, options: SourceOptions) -> tuple[str, str]:
     """Where image paths lead: of a dataset on the Hub, into its own repository and not onto this disk."""
     if options.images or not options.source.startswith(HUB):
-        return options.images
-    return f"{options.source}/{archives}" if archives else options.source
+        return options.images, ""
+    return options.source, archives
 
 
 def dataset(
@@ -69,7 +69,7 @@ def dataset(
     judge: Judge,
     options_type: type[SourceOptions] = SourceOptions,
     archives: str = "",
-    images: Callable[[Any], str] | None = None,
+    images: Callable[[Any], tuple[str, str]] | None = None,
     max_candidates: int = MAX_CANDIDATES,
     strict: bool = False,
 ) -> Recipe:
@@ -85,7 +85,7 @@ def dataset(
         options_type: a subclass of `SourceOptions`.
         archives: on the Hub, the pattern of the archives that hold the images; without it, they are files of
             the repository.
-        images: the store of images, as `--set images=` names it, where it follows another rule.
+        images: the store of images, as the arguments of `open_images`, where it follows another rule.
         max_candidates: of a group, at most. A source whose rows are rankings has whole rankings in its
             groups.
         strict: refuse a source with bad rows, named by line, rather than leave them out: a person wrote it.
@@ -110,7 +110,7 @@ class _Pieces:
     """The arguments of `dataset` that the passes need."""
 
     judge: Judge
-    images: Callable[[Any], str]
+    images: Callable[[Any], tuple[str, str]]
     max_candidates: int
     strict: bool
 
@@ -120,19 +120,24 @@ class _Pieces:
             read_info(dataset_folder(other))
         stamps = [f"{part.name} {part.split} {part.stamp}" for part in parts]
         spool = context.stack.enter_context(closing(Spool(context.folder / "spool", stamps)))
+        context.keep(spool.has_rows() and not self.strict)
         store, pack = (
-            open_images(self.images(options)),
+            open_images(*self.images(options)),
             context.stack.enter_context(closing(PackWriter(spool.folder))),
         )
         scanner = Scanner(judge=self.judge, options=options, images=store, pack=pack)
         reader = ImageReader(images=store, pack=pack)
-        with _kept(spool):
-            progress = partial(context.progress, "rows")
-            scan_rows(spool, parts, scanner, context.processes, progress, strict=self.strict)
+
+        def advance(done: int, total: int | None) -> None:
+            if not self.strict:
+                context.keep(True)
+            context.progress("rows", done, total)
+
+        scan_rows(spool, parts, scanner, context.processes, advance, strict=self.strict)
         if self.strict:
             _refuse_bad_rows(spool, options.source)
-        with _kept(spool):
-            scan_images(spool, reader, context.processes, partial(context.progress, "images"))
+            context.keep(True)
+        scan_images(spool, reader, context.processes, partial(context.progress, "images"))
         shares = {"validation": options.validation, "test": options.test}
         settled = settle(spool, shares, context.seed, context.apart_from)
         splits = {split: _split(spool, split, self.max_candidates, settled) for split in SPLITS}
@@ -140,20 +145,8 @@ class _Pieces:
             splits={name: split for name, split in splits.items() if split.total},
             left_out=_named(spool),
             apart_from=settled.apart_from,
+            state=spool.state(),
         )
-
-
-@contextmanager
-def _kept(spool: Spool) -> Iterator[None]:
-    """Keep what was read when reading fails: a network, a process or a file may be mended."""
-    try:
-        yield
-    except DatasetError as error:
-        if not spool.has_rows():
-            raise
-        raise InterruptedBuild(
-            f"{error}; what was read is kept; run the same command again to resume"
-        ) from error
 
 
 def _split(spool: Spool, split: str, max_candidates: int, settled: Settled) -> Split:

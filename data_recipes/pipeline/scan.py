@@ -3,11 +3,12 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from data_recipes.pipeline.images import (
+    INLINE,
     Kept,
     PackWriter,
     broken,
@@ -38,7 +39,6 @@ BAD_ROW = "bad row"
 SPLIT = "__split__"  # in a row: the split of the source that it is in, or None
 ROWS, NAMES = 128, 32  # of one job
 ROW_BYTES = 8 * 2**20
-INLINE = "sha256:"  # begins the name of an image that stands in a row
 
 
 class _RowJob(NamedTuple):
@@ -135,8 +135,12 @@ class ImageReader:
     pack: PackWriter
 
     def __call__(self, names: list[str]) -> dict[str, Kept]:
-        """What became of each image."""
-        return {name: self._read(name) for name in names}
+        """The checked images, by name."""
+        # The stamp is taken first: a file that changes while it is read has another one later.
+        return {name: replace(self._read(name), stamp=stamp) for name, stamp in map(self._stamped, names)}
+
+    def _stamped(self, name: str) -> tuple[str, str]:
+        return name, self.images.stamp(name)
 
     def _read(self, name: str) -> Kept:
         try:
@@ -162,21 +166,33 @@ def scan_rows(
 
     Raises:
         DatasetError: a part cannot be read, or, unless `strict` leaves this to the caller, none of the first
-            rows is valid: the source is of another format.
+            `ROWS` rows is valid: the source is of another format. Then nothing was committed.
     """
     done = sum(spool.rows_done(n) for n in range(len(parts)))
+    is_known = strict or done > 0
+    held: list[tuple[_RowJob, list[Entry], dict[str, Kept]]] = []
     total = None if any(part.total is None for part in parts) else sum(part.total or 0 for part in parts)
     jobs = (job for n, part in enumerate(parts) for job in _row_jobs(n, part, spool.rows_done(n)))
     for job, (entries, images) in in_order(scanner, jobs, processes):
-        if done == 0 and not strict and all(entry.reason == BAD_ROW for entry in entries):
-            every = parts[job.part].columns
-            found = f"; the columns of {job.name} are {', '.join(every)}" if every else ""
-            raise DatasetError(
-                f"no row has the format that the recipe reads: {entries[0].name}: {entries[0].detail}{found}"
-            )
-        spool.add(job.part, len(job.rows), parts[job.part].split, entries, images)
-        done += len(job.rows)
-        progress(done, total)
+        held.append((job, entries, images))
+        is_known = is_known or any(entry.reason != BAD_ROW for entry in entries)
+        if not is_known:
+            if sum(len(each.rows) for each, *_ in held) >= ROWS:
+                break
+            continue
+        for each, *found in held:
+            spool.add(each.part, len(each.rows), parts[each.part].split, *found)
+            done += len(each.rows)
+            progress(done, total)
+        held.clear()
+    if held:
+        job, entries, _ = held[0]
+        _refuse_format(parts[job.part], entries[0])
+
+
+def _refuse_format(part: Part, first: Entry) -> NoReturn:
+    found = f"; the columns of {part.name} are {', '.join(part.columns)}" if part.columns else ""
+    raise DatasetError(f"no row has the format that the recipe reads: {first.name}: {first.detail}{found}")
 
 
 def scan_images(spool: Spool, reader: ImageReader, processes: int, progress: Advance) -> None:
@@ -185,6 +201,8 @@ def scan_images(spool: Spool, reader: ImageReader, processes: int, progress: Adv
     Raises:
         DatasetError: an archive cannot be read.
     """
+    # A whole archive is not read again for a member that it does not have.
+    spool.forget_stale(reader.images.stamp, retry=not isinstance(reader.images, TarStream))
     total, done = spool.count_unread(), 0
     if isinstance(reader.images, TarStream):
         _scan_members(spool, reader.images, reader.pack, total, progress)
@@ -196,7 +214,7 @@ def scan_images(spool: Spool, reader: ImageReader, processes: int, progress: Adv
 
 def _scan_members(spool: Spool, stream: TarStream, pack: PackWriter, total: int, progress: Advance) -> None:
     for done, (name, data) in enumerate(stream.members(spool.is_unread) if total else (), 1):
-        spool.add_images({name: keep(data, pack, name)})
+        spool.add_images({name: replace(keep(data, pack, name), stamp=stream.stamp(name))})
         progress(done, total)
 
 

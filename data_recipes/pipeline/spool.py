@@ -4,15 +4,17 @@ Commits are atomic: a build that was killed resumes after the last committed row
 images are numbered in the order of the source, whatever the number of processes, so a build has one result.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from data_recipes.pipeline.images import Kept
+from data_recipes.pipeline.images import INLINE, Kept
+from data_recipes.plan import InterruptedBuild
 from prefrm import media
 from prefrm.errors import DatasetError
 from prefrm.records import prompt_key
@@ -31,8 +33,8 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE part (id INTEGER PRIMARY KEY, rows INTEGER);
 CREATE TABLE prompt (id INTEGER PRIMARY KEY, key TEXT UNIQUE, text TEXT, split TEXT);
 CREATE TABLE image (
-    id INTEGER PRIMARY KEY, name TEXT UNIQUE, digest TEXT, file TEXT, offset INTEGER, length INTEGER, problem
-    TEXT);
+    id INTEGER PRIMARY KEY, name TEXT UNIQUE, digest TEXT, file TEXT, offset INTEGER, length INTEGER,
+    problem TEXT, stamp TEXT);
 CREATE TABLE statement (
     id INTEGER PRIMARY KEY, name TEXT, prompt INTEGER, split TEXT, first INTEGER, second INTEGER,
     value REAL, weight REAL, cluster TEXT, tags TEXT, reason TEXT, detail TEXT, family TEXT, place TEXT);
@@ -85,7 +87,7 @@ class Spool:
         """Open the spool of an earlier build of the same parts, or start a new one.
 
         Raises:
-            DatasetError: another build is writing to it.
+            InterruptedBuild: another build is writing to it.
         """
         self.folder = folder
         try:
@@ -99,7 +101,7 @@ class Spool:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise
-            raise DatasetError(f"another build is running in {folder}: {error}") from error
+            raise InterruptedBuild(f"another build is running in {folder}: {error}") from error
         self._prompts: dict[str, int] = {}
         self._packs: dict[str, BinaryIO] = {}
 
@@ -156,9 +158,34 @@ class Spool:
         """Commit images that entries name."""
         with self.transaction():
             self.db.executemany(
-                "UPDATE image SET digest = ?, file = ?, offset = ?, length = ?, problem = ? WHERE name = ?",
+                "UPDATE image SET digest = ?, file = ?, offset = ?, length = ?, problem = ?, stamp = ?"
+                f" WHERE name = ? AND {UNREAD}",
                 [(*_facts(kept), name) for name, kept in images.items()],
             )
+
+    def forget_stale(self, stamp: Callable[[str], str], *, retry: bool) -> None:
+        """Forget what is known of images that may be others by now; those in rows are known by their bytes.
+
+        Args:
+            stamp: of an image by its name; one with another stamp than it had is read again.
+            retry: whether broken images are read again whatever their stamp.
+        """
+        read = f"FROM image WHERE NOT ({UNREAD}) AND substr(name, 1, {len(INLINE)}) != '{INLINE}'"
+        found = self.db.execute(f"SELECT id, name, stamp, problem {read}")
+        stale = [
+            (number,)
+            for number, name, before, problem in found
+            if (problem is not None and retry) or stamp(name) != before
+        ]
+        with self.transaction():
+            self.db.executemany("UPDATE image SET digest = NULL, problem = NULL WHERE id = ?", stale)
+
+    def state(self) -> str:
+        """A digest of the digests of all images: with another one, the same rows make other groups."""
+        found = hashlib.sha256()
+        for (digest,) in self.db.execute("SELECT COALESCE(digest, '') FROM image ORDER BY id"):
+            found.update(f"{digest}\n".encode())
+        return found.hexdigest()
 
     def count_unread(self) -> int:
         """How many images are named and not yet read."""
@@ -194,7 +221,7 @@ class Spool:
         except OSError as error:
             raise DatasetError(f"{file} can no longer be read: {error}") from error
         if media.digest(data) != digest:
-            raise DatasetError(f"{file} changed while the dataset was built; build it again")
+            raise DatasetError(f"{file} changed while the dataset was built")
         return data
 
     def _read(self, file: str, offset: int, length: int) -> bytes:
@@ -238,8 +265,8 @@ class Spool:
     def _image(self, name: str, kept: Kept | None) -> int:
         """The number of an image; one that is known already keeps its facts."""
         new = self.db.execute(
-            "INSERT OR IGNORE INTO image (name, digest, file, offset, length, problem)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO image (name, digest, file, offset, length, problem, stamp)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (name, *_facts(kept)),
         )
         return self._number(new, "SELECT id FROM image WHERE name = ?", name)
@@ -252,10 +279,10 @@ class Spool:
 
 
 def _facts(kept: Kept | None) -> tuple[Any, ...]:
-    """Digest, file, offset, length and problem; all None of an image that was not read yet."""
+    """Digest, file, offset, length, problem and stamp; all None of an image that was not read yet."""
     if kept is None:
-        return (None,) * 5
-    return kept.digest or None, kept.file, kept.offset, kept.length, kept.problem or None
+        return (None,) * 6
+    return kept.digest or None, kept.file, kept.offset, kept.length, kept.problem or None, kept.stamp
 
 
 UNREAD = "digest IS NULL AND problem IS NULL"

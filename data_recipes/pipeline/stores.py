@@ -6,6 +6,7 @@ into.
 
 import os
 import posixpath
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_recipes.readers.archives import Member, tar_members
-from data_recipes.readers.hub import HUB, hub_files, hub_image, open_hub_file
+from data_recipes.readers.hub import HUB, hub_commit, hub_files, hub_image, open_hub_file
+from data_recipes.readers.part import stamp
 from prefrm import media
 from prefrm.errors import ConfigError, DataError, DatasetError, MediaError
 
@@ -24,6 +26,8 @@ __all__ = ["Images", "TarStream", "open_images"]
 
 
 WHOLE = (".tar.gz", ".tgz", ".tar")
+# `hf://org/name[@revision]/pattern`; of revisions, only references of the Hub (`refs/...`) have slashes here.
+HUB_PATTERN = re.compile(r"(hf://[^/]+/[^/@]+(?:@(?:refs/\w+/[^/]+|[^/]+))?)/(.*(?:[*?\[]|\.tar|\.tgz).*)")
 
 
 class Images(Protocol):
@@ -37,6 +41,9 @@ class Images(Protocol):
 
     def place(self, name: str) -> tuple[str, int] | None:
         """The file that holds the image's bytes unchanged, and their offset; None if there is none."""
+
+    def stamp(self, name: str) -> str:
+        """A text that changes with the file or the repository that the image is read from."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,9 @@ class _Folder:
     def place(self, name: str) -> tuple[str, int] | None:
         return os.path.abspath(name), 0
 
+    def stamp(self, name: str) -> str:
+        return _stamp(Path(name))
+
 
 class _Archive:
     """Members of an archive, by their normalized paths."""
@@ -75,6 +85,13 @@ class _Archive:
 
     def place(self, name: str) -> tuple[str, int] | None:
         return None
+
+    def stamp(self, name: str) -> str:
+        return self._stamp
+
+    @cached_property
+    def _stamp(self) -> str:
+        return _stamp(self._path)
 
     def _missing(self, name: str) -> MediaError:
         return MediaError(f"{self._path} has no member {name}")
@@ -143,6 +160,13 @@ class _HubImages:
     def place(self, name: str) -> tuple[str, int] | None:
         return None
 
+    def stamp(self, name: str) -> str:
+        return self._commit
+
+    @cached_property
+    def _commit(self) -> str:
+        return hub_commit(self.source)
+
     def read(self, name: str) -> bytes:
         if name.startswith(("/", "../")):
             raise MediaError(f"{name} is not a path inside {self.source}")
@@ -168,6 +192,16 @@ class TarStream:
         """None: its members are compressed."""
         return None
 
+    def stamp(self, name: str) -> str:
+        """Of all its files: none is read again for one image."""
+        return self._stamp
+
+    @cached_property
+    def _stamp(self) -> str:
+        if self.source.startswith(HUB):
+            return hub_commit(self.source)
+        return " ".join(_stamp(Path(piece)) for piece in self.pieces)
+
     def read(self, name: str) -> bytes:
         """Raise `MediaError`: a member that `members` did not yield does not exist."""
         raise MediaError(f"{self.source} has no member {name}")
@@ -189,23 +223,28 @@ class TarStream:
                 yield posixpath.normpath(path), data
 
 
-def open_images(spec: str) -> Images:
+def _stamp(path: Path) -> str:
+    try:
+        return stamp(path)
+    except OSError:
+        return "absent"
+
+
+def open_images(spec: str, archives: str = "") -> Images:
     """The store that `--set images=` names; empty: paths are relative to the file that names them.
+
+    Args:
+        spec: a folder, an archive or the pattern of several, or `hf://org/name[@revision]`, perhaps with the
+            pattern of its archives behind a slash.
+        archives: the pattern of the archives of a repository on the Hub, if `spec` is its source.
 
     Raises:
         ConfigError: there is no such folder or archive.
     """
     if spec.startswith(HUB):
-        owner, _, path = spec.removeprefix(HUB).partition("/")
-        repository, _, pattern = path.partition("/")
-        source = f"{HUB}{owner}/{repository}"
-        if not pattern:
-            return _HubImages(source)
-        if not (pieces := hub_files(source, pattern)):
-            raise ConfigError(
-                f"{source} has no file {pattern}; give the pattern of its archives: --set images={source}/..."
-            )
-        return TarStream(source, tuple(pieces))
+        if not archives and (found := HUB_PATTERN.fullmatch(spec)):
+            spec, archives = found.groups()
+        return _open_hub(spec, archives)
     place = Path(spec)
     if not spec or place.is_dir():
         return _Folder(place if spec else None)
@@ -213,8 +252,18 @@ def open_images(spec: str) -> Images:
         return _Zip(place)
     if place.is_file() and place.suffix.lower() == ".tar":
         return _Tar(place)
-    if found := sorted(str(path) for path in place.parent.glob(place.name)):
-        return TarStream(spec, tuple(found))
+    if pieces := sorted(str(path) for path in place.parent.glob(place.name)):
+        return TarStream(spec, tuple(pieces))
     raise ConfigError(
         f"images={spec} is not a folder, a .zip, .tar or .tar.gz file, or the pattern of such files or pieces"
     )
+
+
+def _open_hub(source: str, archives: str) -> Images:
+    if not archives:
+        return _HubImages(source)
+    if not (pieces := hub_files(source, archives)):
+        raise ConfigError(
+            f"{source} has no file {archives}; give the pattern of its archives: --set images={source}/..."
+        )
+    return TarStream(source, tuple(pieces))

@@ -46,7 +46,7 @@ def _read(options: Hpdv2Options) -> Sequence[Part]:
 def _judge(row: Row, options: Hpdv2Options) -> Statement | Iterator[Rating]:
     prompt, names = row["prompt"], row.get("file_path") or row["image_path"]
     folder = f"{row['__split__']}/" if row["__split__"] else ""
-    images = [name if "/" in name else f"{folder}{name}" for name in names]
+    images = [name if name is None or "/" in name else f"{folder}{name}" for name in names]
     if "human_preference" in row:
         first, second = images
         votes = row["human_preference"]

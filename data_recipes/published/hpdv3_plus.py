@@ -52,12 +52,14 @@ def _judge(row: Row, options: Hpdv3PlusOptions) -> Judgement:
     return Judgement(prompt=row["prompt"], first=row["path1"], second=row["path2"], p=1.0)
 
 
-def _images(options: Hpdv3PlusOptions) -> str:
-    if options.images or options.source.startswith(HUB):
-        return options.images or f"{options.source}/{PIECES}"
+def _images(options: Hpdv3PlusOptions) -> tuple[str, str]:
+    if options.images:
+        return options.images, ""
+    if options.source.startswith(HUB):
+        return options.source, PIECES
     place = Path(options.source).absolute()
     root = place if place.is_dir() else place.parent
-    return str(root.parent if root.name in FOLDERS else root)
+    return str(root.parent if root.name in FOLDERS else root), ""
 
 
 RECIPE = dataset(

@@ -15,9 +15,9 @@ from pathlib import PurePosixPath
 from typing import Annotated
 
 from data_recipes.pipeline import Rating, SourceOptions, Statement, dataset, one_of, ranked
-from data_recipes.readers import Part, Row, read_source
+from data_recipes.readers import HUB, Part, Row, read_source
 from data_recipes.recipe import Source
-from prefrm.errors import DataError
+from prefrm.errors import ConfigError, DataError
 
 __all__ = ["RECIPE", "ImageRewardOptions"]
 
@@ -41,6 +41,11 @@ class ImageRewardOptions(SourceOptions):
 
 
 def _read(options: ImageRewardOptions) -> Sequence[Part]:
+    if options.source.startswith(HUB):
+        raise ConfigError(
+            "on the Hub, ImageRewardDB is a loading script, which datasets does not run, over zip files: "
+            "download the repository, unpack its zips, and give the folder as source"
+        )
     return read_source(options.source, files="*.json")
 
 
@@ -54,7 +59,7 @@ def _judge(row: Row, options: ImageRewardOptions) -> list[Rating] | Statement:
         score = -score
     return Rating(
         prompt=row["prompt"],
-        image=PurePosixPath(row["image_path"]).name,
+        image=None if row["image_path"] is None else PurePosixPath(row["image_path"]).name,
         score=score,
         set=str(row["prompt_id"]),
         tags={"classification": row["classification"]} if row.get("classification") else {},
@@ -68,7 +73,7 @@ RECIPE = dataset(
         url="https://huggingface.co/datasets/zai-org/ImageRewardDB",
         licence="Apache-2.0 (images of DiffusionDB: CC0)",
         size="141,000 pairs to train (21 GB), 7,320 to validate, 7,230 to test",
-        needs="the repository's JSON and its images, or the Hub's folders with their zips unpacked",
+        needs="the repository's JSON and its images, or the Hub's folders with their zips unpacked; not hf://",
     ),
     read=_read,
     judge=_judge,

@@ -54,7 +54,8 @@ RECIPE = dataset(
         url="https://huggingface.co/datasets/data-is-better-together/open-image-preferences-v1-results",
         licence="Apache-2.0",
         size="results: 10,000 pairs (1 MB, without images); binarized: 2 GB",
-        needs="the parquet of results and the images, or the binarized parquet files, or hf://",
+        needs="the parquet of results and the images that its URLs name, or the binarized parquet files, or "
+        "hf://data-is-better-together/open-image-preferences-v1-binarized",
     ),
     read=_read,
     judge=_judge,

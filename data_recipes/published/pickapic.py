@@ -78,7 +78,8 @@ RECIPE = dataset(
         url="https://huggingface.co/datasets/yuvalkirstain/pickapic_v2",
         licence="not stated (the code is MIT)",
         size="v1: 0.6 million pairs, 204 GB; v2: 1.0 million pairs, 335 GB",
-        needs="the parquet files, the tars of a webdataset mirror, or hf://",
+        needs="the parquet files, or hf://, also of a mirror: pickapic-anonymous/pickapic_v1, "
+        "liuhuohuo2/pick-a-pic-v2, sayakpaul/pickapic_v2_webdataset (tars)",
     ),
     read=_read,
     judge=_judge,

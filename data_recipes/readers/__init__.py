@@ -5,7 +5,6 @@ JSON Lines, CSV, webdataset tars and TFRecord. Each gives `Part`s, whose rows ar
 row on.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,16 @@ from pathlib import Path
 from data_recipes.readers.archives import read_webdataset
 from data_recipes.readers.hub import HUB, hub_file, hub_files, hub_parts
 from data_recipes.readers.json_rows import read_json
-from data_recipes.readers.part import SPLIT_NAMES, Numbered, Part, Row, is_hidden, named_split, stamp
+from data_recipes.readers.part import (
+    SPLIT_NAMES,
+    Numbered,
+    Part,
+    Row,
+    is_hidden,
+    named_split,
+    report_unread,
+    stamp,
+)
 from data_recipes.readers.tables import read_arrow, read_parquet, survey_parquet
 from data_recipes.readers.text import read_rows, read_text
 from data_recipes.readers.tfrecord import read_tfrecord
@@ -32,10 +40,6 @@ __all__ = [
     "read_source",
     "read_text",
 ]
-
-logger = logging.getLogger(__name__)
-
-NAMED = 3  # files that a message names; the rest are counted
 
 # Of these, `Part.read` skips the rows before the one that it starts with.
 SEQUENTIAL: Mapping[str, Callable[[Path], Iterator[Numbered]]] = {
@@ -85,7 +89,7 @@ def read_source(
         wanted = f"of a known format: {', '.join(FORMATS)}" if files == "*" else f"with a name like {files}"
         raise DatasetError(f"{source} has no file {wanted}")
     named = [part for part in parts if part.split is not None] or parts
-    _report_unread(source, [part.name for part in parts if part not in named])
+    report_unread(source, "files", [part.name for part in parts if part not in named])
     return named
 
 
@@ -103,20 +107,9 @@ def read_files(
     if not names:
         raise DatasetError(f"{source} has no file {files}")
     wanted = [name for name in names if named_split(name, splits) is not None] or names
-    _report_unread(source, [name for name in names if name not in wanted])
+    report_unread(source, "files", [name for name in names if name not in wanted])
     # The cache has no other files in their folder.
     return [replace(_part(hub_file(source, name), name, columns, splits), folder=None) for name in wanted]
-
-
-def _report_unread(source: str, names: Sequence[str]) -> None:
-    if names:
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        logger.warning(
-            "%s: files skipped, because their names contain no split that is read: %s%s",
-            source,
-            ", ".join(names[:NAMED]),
-            more,
-        )
 
 
 def _found(root: Path, pattern: str) -> list[Path]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
-from data_recipes.readers.part import Numbered, Part
+from data_recipes.readers.part import Numbered, Part, report_unread
 from prefrm.errors import DatasetError, MediaError, missing_extra
 from prefrm.hub import HubRepository, import_hub
 
@@ -37,12 +38,13 @@ def hub_parts(
     try:
         import datasets
     except ImportError as error:
-        raise missing_extra("datasets", "train") from error
+        raise missing_extra("datasets", "data") from error
     with repository.reporting():
         found = datasets.load_dataset(repository.name, config, revision=repository.revision, streaming=True)
         sha = hub_commit(source)
     known = {name: splits[name] for name in found if name in splits}
     wanted: Mapping[str, str | None] = known or dict.fromkeys(found)
+    report_unread(source, "splits", [name for name in found if name not in wanted])
     return [
         Part(
             name=f"{name}-{shard:05d}" if found[name].num_shards > 1 else name,
@@ -113,7 +115,8 @@ def hub_image(source: str, path: str) -> Path:
 def open_hub_file(source: str, path: str) -> IO[bytes]:
     """A file of a repository as a stream that is downloaded as it is read. Raises `DatasetError`."""
     repository = HubRepository.parse(source, "dataset")
-    revision = f"@{repository.revision}" if repository.revision else ""
+    # Its slashes would be read as those of the path.
+    revision = f"@{quote(repository.revision, safe='')}" if repository.revision else ""
     with repository.reporting():
         stream: IO[bytes] = (
             import_hub()

@@ -1,5 +1,6 @@
 """One file of a source, read row by row, and the split that its name tells."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +9,11 @@ from typing import Any, TypeAlias
 
 from prefrm.errors import DataError
 
-__all__ = ["SPLIT_NAMES", "Numbered", "Part", "Row", "is_hidden", "named_split", "stamp"]
+__all__ = ["SPLIT_NAMES", "Numbered", "Part", "Row", "is_hidden", "named_split", "report_unread", "stamp"]
 
+logger = logging.getLogger(__name__)
+
+NAMED = 3  # files that a message names; the rest are counted
 NOT_DATA = "__MACOSX"  # what macOS adds to a zip
 
 Row: TypeAlias = dict[str, Any]
@@ -23,6 +27,8 @@ SPLIT_NAMES: Mapping[str, str] = {
     "valid": "validation",
     "val": "validation",
     "dev": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
     "test": "test",
 }
 """The split of prefrm by the name that a file, a folder or a split of the Hub has."""
@@ -57,6 +63,19 @@ def named_split(path: str, names: Mapping[str, str] = SPLIT_NAMES) -> str | None
         if (word := re.split(r"[-.]", part)[0]) in names:
             return names[word]
     return None
+
+
+def report_unread(source: str, kind: str, names: Sequence[str]) -> None:
+    """Warn of the files or splits of a source that are not read, if there are any."""
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        logger.warning(
+            "%s: %s skipped, because their names contain no split that is read: %s%s",
+            source,
+            kind,
+            ", ".join(names[:NAMED]),
+            more,
+        )
 
 
 def is_hidden(path: Path) -> bool:

@@ -1,10 +1,9 @@
 """Rows of TFRecord files of `tf.train.Example`, without TensorFlow.
 
-A record is framed as: length (uint64, little-endian), CRC-32C of the length, payload, CRC-32C of the
-    payload. The
-payload is a protocol buffer: Example {1: Features {1: map<name, Feature>}}, Feature {1: BytesList, 2:
-    FloatList,
-3: Int64List}, each list {1: repeated values}. A feature of one value is that value, others are lists.
+A record is framed as: length (uint64, little-endian), CRC-32C of the length, payload, CRC-32C of the payload.
+The payload is a protocol buffer: Example {1: Features {1: map<name, Feature>}}, Feature {1: BytesList,
+2: FloatList, 3: Int64List}, each list {1: repeated values}. A feature of one value is that value, others are
+lists. The checksum of the length is verified; that of the payload is not, for speed.
 """
 
 import struct
@@ -24,7 +23,12 @@ CASTAGNOLI = 0x82F63B78  # the reversed polynomial of CRC-32C
 
 
 def read_tfrecord(path: Path) -> Iterator[Numbered]:
-    """(number, row) of a file. Raises `DatasetError` if it is damaged, or not a TFRecord file of examples."""
+    """(number, row) of a file.
+
+    Raises:
+        DatasetError: it is not a TFRecord file of examples, or its framing is damaged; values may be damaged
+            without an error.
+    """
     try:
         for n, payload in enumerate(_records(path)):
             yield n, _example(payload)

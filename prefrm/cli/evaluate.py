@@ -131,7 +131,7 @@ def _definitions(names: Sequence[str], data: Path, splits: "Splits") -> tuple[st
             "--definition NAME shows them nevertheless",
             file=sys.stderr,
         )
-    return choose_definitions(names, info, fitted=splits.validation is not None)
+    return choose_definitions(names, info, fitted=splits.validation)
 
 
 def _amend(bundle: Path, split: str, evaluation: "Evaluation", plots: dict[str, bytes]) -> None:

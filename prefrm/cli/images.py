@@ -32,6 +32,7 @@ def build_groups(images: Path, out: Path) -> Path:
         DatasetError: the folder has no images, no two under one prompt, or files that cannot be understood.
     """
     from data_recipes.commands import show_progress
+    from data_recipes.folder import first_prompts
     from data_recipes.registry import get_recipe
     from prefrm.records import read_info
 
@@ -46,6 +47,7 @@ def build_groups(images: Path, out: Path) -> Path:
         )
     for line in built.left_out:
         print(f"left out: {line}", file=sys.stderr)
+    print(first_prompts(folder), file=sys.stderr)
     counts = built.info.splits[SPLIT]
     left_out = ", ".join(f"{n} {reason}" for reason, n in counts.left_out.items())
     print(

@@ -171,23 +171,24 @@ def published_accuracies(
 
 
 def choose_definitions(
-    names: Sequence[str], info: DatasetInfo | None = None, *, fitted: bool = True
+    names: Sequence[str], info: DatasetInfo | None = None, *, fitted: str | None = "validation"
 ) -> tuple[str, ...]:
     """The definitions to show beside published judges: `names`, or without any those of the dataset.
 
-    Those of the dataset are shown only if its test split is the published one (`why_unpublished`).
+    Those of the dataset are shown only if its test split is the published one (`why_unpublished`), and one
+    with a tuned threshold only if it is tuned on the published validation split.
 
     Args:
         names: as `PUBLISHED` has them.
         info: of the dataset; None if it is unknown or another split than its test split is measured.
-        fitted: whether a validation split tunes tie thresholds.
+        fitted: the split that tunes tie thresholds, if there is one.
 
     Raises:
         ConfigError: a name is unknown, or needs a validation split and there is none.
     """
     if unknown := [name for name in names if name not in PUBLISHED]:
         raise ConfigError(f"a definition is one of {', '.join(PUBLISHED)}; received {unknown[0]!r}")
-    if not fitted and (tuned := [name for name in names if PUBLISHED[name].tuned]):
+    if fitted is None and (tuned := [name for name in names if PUBLISHED[name].tuned]):
         raise ConfigError(
             f"the definition {tuned[0]} needs a tie threshold, which a validation split tunes, and there is "
             "none; build the dataset with one, or name another split by --validation"
@@ -197,8 +198,16 @@ def choose_definitions(
     return tuple(
         name
         for name, definition in PUBLISHED.items()
-        if definition.is_of(info) and (fitted or not definition.tuned)
+        if definition.is_of(info) and (not definition.tuned or _is_published(info, fitted))
     )
+
+
+def _is_published(info: DatasetInfo, fitted: str | None) -> bool:
+    """Whether a split that tunes thresholds is the published validation split."""
+    if fitted != "validation":
+        return False
+    counts = info.splits.get(fitted)
+    return counts is not None and counts.complete and not counts.drawn
 
 
 def why_unpublished(info: DatasetInfo) -> str:

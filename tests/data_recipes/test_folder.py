@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_recipes.folder import FolderOptions, find_images, read_parts
+from data_recipes.folder import FolderOptions, find_images, first_prompts, read_parts
 from prefrm.errors import DatasetError
 from prefrm.media import digest
 from prefrm.records import PreferenceGroup, prompt_key
@@ -57,6 +57,21 @@ def test_file_names_that_are_prompts(tmp_path: Path) -> None:
         write_image(tmp_path / "in" / f"{name}.png")
     build("folder", tmp_path / "out", source=tmp_path / "in")
     assert grouped(groups_of(tmp_path / "out")) == {"a red cat": 2, "two dogs": 3}
+
+
+def test_folders_called_after_splits_are_no_prompts(tmp_path: Path) -> None:
+    for name in ("train/a red cat/0", "train/a red cat/1", "Test/a dog_1", "Test/a dog_2", "a dog/test/0"):
+        write_image(tmp_path / "in" / f"{name}.png", name)
+    build("folder", tmp_path / "out", source=tmp_path / "in")
+    assert grouped(groups_of(tmp_path / "out")) == {"a red cat": 2, "a dog": 3}
+
+
+def test_the_first_prompts_are_shown(tmp_path: Path) -> None:
+    for n in range(6):
+        for k in range(2):
+            write_image(tmp_path / "in" / f"cat {chr(97 + n)}" / f"{k}.png", f"{n} {k}")
+    build("folder", tmp_path / "out", source=tmp_path / "in")
+    assert first_prompts(tmp_path / "out") == ("prompts: 'cat a', 'cat b', 'cat c', 'cat d', 'cat e', ...")
 
 
 def test_many_images_of_a_prompt_are_several_groups(tmp_path: Path) -> None:
@@ -142,7 +157,8 @@ def test_what_cannot_be_a_folder_of_images_is_refused_in_one_line(tmp_path: Path
     assert f"{source} has no images: no file name ends with .png, .jpg" in refused(source)
     write_image(source / "a cat" / "0.png")
     write_image(source / "a dog" / "0.png")
-    assert refused(source) == "the train split has no usable group; left out: 2 only image of its prompt"
+    why = "the train split has no usable group; left out: 2 only image of its prompt"
+    assert refused(source).startswith(f"{why}; what was read is kept; ")
     for name in ("a cat", "a dog"):
         (source / name / "0.png").write_bytes(b"x")
     assert "no usable judgement; left out: 2 broken image, such as in:0 " in refused(source)

@@ -62,7 +62,7 @@ def folder(tmp_path: Path, png: Callable[..., bytes]) -> Path:
                 for split, n in splits.items()
             },
             licence="MIT",
-            apart_from={"/home/somebody/secret/other": "f" * 64},
+            apart_from={f"/home/somebody/{n}/other": f"{n}" * 64 for n in (1, 2, 3)},
         ),
     )
     (root / ".prefrm").mkdir()
@@ -99,7 +99,7 @@ def test_no_folder_of_this_machine_is_published(hub: Hub, folder: Path) -> None:
     ]
     published = json.loads((found[1] / "dataset.json").read_text())
     assert published["options"] == {"source": "pairs.csv", "seed": 0}
-    assert published["apart_from"] == {"other": "f" * 64}
+    assert published["apart_from"] == {"other": "1" * 64, "other (2)": "2" * 64, "other (3)": "3" * 64}
     card = (found[1] / "README.md").read_text()
     assert "license: mit\n" in card and f'load_groups("hf://{NAME}", "train")' in card
 

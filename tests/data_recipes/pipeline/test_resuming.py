@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,15 @@ from data_recipes.pipeline import scan, spool
 from data_recipes.pipeline.spool import Spool
 from data_recipes.plan import InterruptedBuild
 from prefrm.errors import DatasetError
-from tests.data_recipes.sources import build, image, write_image, write_json, write_parquet, write_tar
+from tests.data_recipes.sources import (
+    build,
+    image,
+    preferences,
+    write_image,
+    write_json,
+    write_parquet,
+    write_tar,
+)
 
 OPTIONS = {"image_1": "a", "image_2": "b", "preferred": "image_1"}
 
@@ -163,8 +173,124 @@ def test_an_image_file_that_changes_while_the_dataset_is_built_is_noticed(tmp_pa
         if stage == "train":
             write_image(tmp_path / "a.png", "another")
 
-    with pytest.raises(DatasetError, match=r"a\.png changed while the dataset was built; build it again"):
+    with pytest.raises(
+        InterruptedBuild, match=r"a\.png changed while the dataset was built; what was read is"
+    ):
         build("trl", tmp_path / "out", source=path, progress=change)
+    build("trl", tmp_path / "out", source=path)
+    assert preferences(tmp_path / "out", "another", "b") == {("x", "another", "b"): (1.0, 1.0)}
+
+
+def kill_at_train(stage: str, done: int, total: int | None) -> None:
+    if stage == "train":
+        raise Killed
+
+
+def test_image_files_that_are_mended_or_changed_before_a_build_resumes_are_read_again(tmp_path: Path) -> None:
+    for name in ("a", "c", "d", "e"):
+        write_image(tmp_path / f"{name}.png")
+    write_image(tmp_path / "inline.png", "broken")
+    pairs = [("x", "a", "b"), ("x", "a", "c"), ("y", "d", "e"), ("z", "f", "e")]
+    rows = [{"prompt": p, "chosen": f"{one}.png", "rejected": f"{two}.png"} for p, one, two in pairs]
+    path = write_json(tmp_path / "rows.json", rows)
+    with pytest.raises(Killed):
+        build("trl", tmp_path / "out", source=path, progress=kill_at_train)
+    write_image(tmp_path / "b.png")
+    write_image(tmp_path / "c.png", "another c")
+    again = build("trl", tmp_path / "out", source=path)
+    assert (again.info.left_out, len(again.left_out)) == ({"broken image": 1}, 1)
+    assert preferences(tmp_path / "out", "a", "b", "another c", "d", "e") == {
+        ("x", "a", "b"): (1.0, 1.0),
+        ("x", "a", "another c"): (1.0, 1.0),
+        ("y", "d", "e"): (1.0, 1.0),
+    }
+    assert again.info == build("trl", tmp_path / "whole", source=path).info
+
+
+def test_a_split_that_is_finished_is_written_again_if_its_images_are_others(tmp_path: Path) -> None:
+    for split in ("test", "train"):
+        rows = [{"prompt": split, "chosen": f"{split}.png", "rejected": f"{split} 2.png"} for _ in range(2)]
+        write_json(tmp_path / "in" / f"{split}.json", rows)
+        for name in (f"{split}", f"{split} 2"):
+            write_image(tmp_path / "in" / f"{name}.png")
+    stages: list[str] = []
+
+    def kill_at_test(stage: str, done: int, total: int | None) -> None:
+        if stage == "test":
+            raise Killed
+
+    with pytest.raises(Killed):
+        build("trl", tmp_path / "out", source=tmp_path / "in", progress=kill_at_test)
+    write_image(tmp_path / "in" / "train.png", "another")
+    build("trl", tmp_path / "out", source=tmp_path / "in", progress=lambda stage, *_: stages.append(stage))
+    assert {"train", "test"} <= {*stages}
+    assert preferences(tmp_path / "out", "another", "train 2") == {
+        ("train", "another", "train 2"): (1.0, 2.0)
+    }
+
+
+def lose_rows(folder: Path) -> dict[str, Any]:
+    (folder / "rows.parquet").rename(folder / "away")
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("make_error", "message"),
+    [
+        (lambda folder: {"shares": (0.0, 1e-9)}, "too few prompts: none falls into the test split"),
+        (lambda folder: {"apart_from": [folder / "absent"]}, "absent"),
+        (lose_rows, "rows.parquet does not exist"),
+    ],
+    ids=["empty split", "no dataset to be apart from", "no source"],
+)
+def test_rows_are_not_read_again_after_an_error_behind_them(
+    tmp_path: Path, make_error: Callable[[Path], dict[str, Any]], message: str
+) -> None:
+    rows = source(tmp_path, 40)
+    with pytest.raises(Killed):
+        build("table", tmp_path / "out", source=rows, progress=kill_at_train, **OPTIONS)
+    wrong = make_error(tmp_path)
+    with pytest.raises(InterruptedBuild, match=f"{message}.*; what was read is kept; run the same command"):
+        build("table", tmp_path / "out", source=rows, **wrong, **OPTIONS)
+    if not rows.exists():
+        (tmp_path / "away").rename(rows)
+    stages: set[str] = set()
+    options = {"source": rows, "shares": (0.2, 0.2), "seed": 5, **OPTIONS}
+    again = build("table", tmp_path / "out", progress=lambda stage, *_: stages.add(stage), **options)
+    assert stages == {"train", "validation", "test"}
+    assert again.info == build("table", tmp_path / "whole", **options).info
+
+
+def test_a_finished_split_that_is_no_longer_wanted_is_not_in_the_dataset(tmp_path: Path) -> None:
+    rows = source(tmp_path, 40)
+
+    def kill_at_test(stage: str, done: int, total: int | None) -> None:
+        if stage == "test":
+            raise Killed
+
+    with pytest.raises(Killed):
+        build("table", tmp_path / "out", source=rows, shares=(0.2, 0.2), progress=kill_at_test, **OPTIONS)
+    build("table", tmp_path / "out", source=rows, shares=(0.0, 0.2), **OPTIONS)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.parquet")) == [
+        "test.parquet",
+        "train.parquet",
+    ]
+
+
+@pytest.mark.parametrize("row_bytes", [2**23, 1], ids=["a job of rows", "a job for each row"])
+def test_a_source_is_of_another_format_only_if_none_of_its_first_rows_is_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_bytes: int
+) -> None:
+    monkeypatch.setattr(scan, "ROWS", 4)
+    monkeypatch.setattr(scan, "ROW_BYTES", row_bytes)
+    bad = {"prompt": "", "a": image("a"), "b": image("b")}
+    good = [{"prompt": f"p {n}", "a": image(f"{n}"), "b": image(f"{n} b")} for n in range(3)]
+    rows = write_parquet(tmp_path / "rows.parquet", [bad, *good])
+    assert build("table", tmp_path / "out", source=rows, **OPTIONS).info.left_out == {"bad row": 1}
+    rows = write_parquet(tmp_path / "bad.parquet", [bad] * 4 + good)
+    with pytest.raises(DatasetError, match=r"no row has the format that the recipe reads: bad\.parquet:0"):
+        build("table", tmp_path / "bad", source=rows, **OPTIONS)
+    assert not (tmp_path / "bad" / ".building").exists()
 
 
 def test_two_builds_into_one_folder_are_refused(tmp_path: Path) -> None:

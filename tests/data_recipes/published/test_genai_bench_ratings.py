@@ -49,6 +49,20 @@ def test_images_of_a_row_are_compared_by_mean_rating(tmp_path: Path) -> None:
     assert len(by_skills["basic"].images) == 3
 
 
+def test_an_image_that_a_row_lacks_takes_its_own_rating_alone(tmp_path: Path) -> None:
+    ratings: list[list[int] | None] = [[n, n, n] for n in (1, 2, 3, 4, 5, 5)]
+    rows = [row(n, f"cat {n}", [image(f"{n} {m}") for m in MODELS], ratings, []) for n in range(2)]
+    rows[0] |= {"DALLE_3": b"", "SDXL_Base": None}
+    source = write_parquet(tmp_path / "train.parquet", rows, images=MODELS)
+    built = build("genai_bench_ratings", tmp_path / "out", source=source)
+    assert sorted(len(group.images) for group in groups_of(tmp_path / "out")) == [4, 6]
+    assert built.info.left_out == {"broken image": 2}
+    assert built.left_out == (
+        "record train.parquet:0: the row has no image",
+        "record train.parquet:0.4: the row has no image",
+    )
+
+
 def test_what_the_hub_calls_train_is_split(tmp_path: Path) -> None:
     ratings: list[list[int] | None] = [[n, n, n] for n in (1, 2, 3, 4, 5, 5)]
     rows = [row(n, f"cat {n}", [image(f"{n} {m}") for m in MODELS], ratings, []) for n in range(20)]

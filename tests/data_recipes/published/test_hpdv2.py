@@ -38,13 +38,13 @@ TRAIN = [
 TEST = [
     {
         "prompt": "A dog",
-        "image_path": ["e.png", "f.png", "broken.png", "a.png"],
-        "rank": [2, 1, 3, 4],
+        "image_path": ["e.png", "f.png", "broken.png", "a.png", None],
+        "rank": [2, 1, 3, 4, 5],
         "raw_annotations": [
-            {"rank": [1, 2, 3, 4], "user_hash": "u"},
-            {"rank": [2, 1, 3, 4], "user_hash": "v"},
-            {"rank": [2, 1, 4, 3], "user_hash": "v"},
-            {"rank": [3, 2, 4, 1], "user_hash": "w"},
+            {"rank": [1, 2, 3, 4, 5], "user_hash": "u"},
+            {"rank": [2, 1, 3, 4, 5], "user_hash": "v"},
+            {"rank": [2, 1, 4, 3, 5], "user_hash": "v"},
+            {"rank": [3, 2, 4, 1, 5], "user_hash": "w"},
         ],
     }
 ]
@@ -79,7 +79,7 @@ def test_pairs_and_the_consensus(source: Path, tmp_path: Path) -> None:
     assert built.info.splits["train"].contradictory == 1
     assert {name: counts.left_out for name, counts in built.info.splits.items()} == {
         "train": {"broken image": 1, "in the test split": 1, "no votes": 1},
-        "test": {"broken image": 1},
+        "test": {"broken image": 2},
     }
     assert sorted(groups_of(tmp_path / "out", "test")[0].quality or ()) == [-4.0, -2.0, -1.0]
 

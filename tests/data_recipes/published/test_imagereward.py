@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from prefrm.errors import DatasetError
+from prefrm.errors import ConfigError, DatasetError
 from tests.data_recipes.sources import build, groups_of, preferences, write_image, write_json
 
 
@@ -21,8 +21,8 @@ def test_rows_of_the_repository(tmp_path: Path) -> None:
         {
             "id": "005658-0040",
             "prompt": "a cat",
-            "generations": [f"images/{name}.png" for name in ("a", "b", "broken", "c", "d")],
-            "ranking": [2, 5, 1, 2, 3],  # no usable image has rank 1; a and c tie; there is no 4
+            "generations": [*(f"images/{name}.png" for name in ("a", "b", "broken", "c", "d")), None],
+            "ranking": [2, 5, 1, 2, 3, 3],  # no usable image has rank 1; a and c tie; there is no 4
         },
         # The prompt recurs with another id: its ranks cannot be compared with those above.
         {
@@ -43,7 +43,7 @@ def test_rows_of_the_repository(tmp_path: Path) -> None:
         ("a cat", "e", "f"): (0.0, 1.0),
     }
     counts = built.info.splits["test"]
-    assert (counts.groups, counts.strict, counts.ties, counts.left_out) == (2, 6, 1, {"broken image": 1})
+    assert (counts.groups, counts.strict, counts.ties, counts.left_out) == (2, 6, 1, {"broken image": 2})
     assert {frozenset(group.quality or ()) for group in groups_of(tmp_path / "out", "test")} == {
         frozenset({-2.0, -5.0, -3.0}),
         frozenset({-1.0, -2.0}),
@@ -77,6 +77,11 @@ def test_rows_of_the_hub_are_compared_by_one_axis(tmp_path: Path) -> None:
     assert preferences(tmp_path / "overall", *"abc")["a cat", "b", "c"] == (0.0, 1.0)
     (group,) = groups_of(tmp_path / "overall")
     assert group.tags == {"classification": "Animals"}
+
+
+def test_the_loading_script_of_the_hub_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a loading script, which datasets does not run"):
+        build("imagereward", tmp_path / "out", source="hf://zai-org/ImageRewardDB")
 
 
 def test_the_repository_has_no_axis_but_rank(tmp_path: Path) -> None:

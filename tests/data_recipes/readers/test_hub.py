@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data_recipes.pipeline.stores import TarStream, open_images
 from data_recipes.plan import InterruptedBuild
 from data_recipes.readers import read_source
 from prefrm.data import push_dataset
@@ -39,7 +40,9 @@ def pick(caption: str, first: str, second: str, label_0: float) -> dict[str, obj
     }
 
 
-def test_a_parquet_dataset_is_streamed_shard_by_shard(hub: Hub, tmp_path: Path) -> None:
+def test_a_parquet_dataset_is_streamed_shard_by_shard(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "repository"
     for n in range(2):
         write_parquet(
@@ -47,13 +50,18 @@ def test_a_parquet_dataset_is_streamed_shard_by_shard(hub: Hub, tmp_path: Path) 
         )
     write_parquet(folder / "data" / "test_unique-00000-of-00001.parquet", [pick("a dog", "c", "d", 0.0)])
     write_parquet(folder / "data" / "test-00000-of-00001.parquet", [pick("a dog", "d", "c", 0.0)])
+    write_parquet(folder / "data" / "extra-00000-of-00001.parquet", [pick("a dog", "d", "c", 0.0)])
+    write_parquet(folder / "data" / "eval-00000-of-00001.parquet", [pick("a fox", "e", "f", 0.0)])
     sha = hub.commit("datasets/org/pick", folder)
     parts = read_source("hf://org/pick")
-    assert [(part.name, part.split, part.stamp) for part in parts] == [
+    assert sorted((part.name, part.split, part.stamp) for part in parts) == [
+        ("eval", "validation", sha),
+        ("test", "test", sha),
         ("train-00000", "train", sha),
         ("train-00001", "train", sha),
-        ("test", "test", sha),
     ]
+    assert "hf://org/pick: splits skipped" in caplog.text and "extra, test_unique" in caplog.text
+    parts = [part for part in parts if part.split == "train"]
     assert [row["caption"] for _, row in parts[1].read(0) if isinstance(row, dict)] == ["a cat"]
     assert list(parts[1].read(1)) == []
     built = build("pickapic", tmp_path / "out", source="hf://org/pick")
@@ -83,12 +91,15 @@ def test_json_beside_pieces_of_a_compressed_tar(hub: Hub, tmp_path: Path) -> Non
     for n, data in enumerate((whole[:100], whole[100:])):
         (folder / f"images.tar.gz.0{n}").write_bytes(data)
     hub.commit("datasets/org/hpdv3", folder)
+    hub.commit("datasets/org/branches", folder, branch="feature/x")
     build("hpdv3", tmp_path / "out", source="hf://org/hpdv3")
     assert preferences(tmp_path / "out", "a", "b") == {("a cat", "a", "b"): (0.75, 4.0)}
     with pytest.raises(
         ConfigError, match=r"hf://org/hpdv3 has no file \*\.zip; give the pattern of its archives"
     ):
         build("hpdv3", tmp_path / "zip", source="hf://org/hpdv3", images="hf://org/hpdv3/*.zip")
+    build("hpdv3", tmp_path / "branch", source="hf://org/branches@feature/x")
+    assert preferences(tmp_path / "branch", "a", "b") == {("a cat", "a", "b"): (0.75, 4.0)}
     cached = {path.name for path in (tmp_path / "cache").rglob("*")}
     assert "train.json" in cached
     assert not cached & {"images.tar.gz.00", "benchmark_Animals.json"}
@@ -169,6 +180,19 @@ def test_a_dataset_is_apart_from_one_on_the_hub(hub: Hub, tmp_path: Path) -> Non
     built = build("trl", tmp_path / "out", source=source, apart_from=["hf://org/first"])
     assert built.info.left_out == {"also in hf://org/first": 1}
     assert list(built.info.apart_from) == ["hf://org/first"]
+
+
+@pytest.mark.parametrize("revision", ["", "@v2", "@refs/convert/parquet"])
+def test_images_of_the_hub_are_files_or_archives_at_a_revision(
+    hub: Hub, tmp_path: Path, revision: str
+) -> None:
+    write_tar(tmp_path / "repository" / "x" / "images.tar.gz", {"a.png": image("a")})
+    hub.commit("datasets/org/images", tmp_path / "repository", branch=revision[1:] or "main")
+    spec = f"hf://org/images{revision}"
+    stream = open_images(f"{spec}/x/*.tar.gz")
+    assert isinstance(stream, TarStream)
+    assert dict(stream.members(lambda name: True)) == {"a.png": image("a")}
+    assert open_images(spec).read("x/images.tar.gz")
 
 
 @pytest.mark.parametrize("source", ["hf://org/absent", "hf://org"])

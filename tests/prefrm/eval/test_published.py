@@ -118,7 +118,7 @@ def test_a_dataset_is_shown_beside_what_is_published_on_it() -> None:
     assert choose_definitions((), info("hpdv3", seed="0")) == ("hpdv3",)
     assert choose_definitions((), info("imagereward", axis="rank")) == ("imagereward", "imagereward_groups")
     assert choose_definitions((), info("imagereward", axis="fidelity")) == ()
-    assert choose_definitions((), info("pickapic", evaluation="unique"), fitted=False) == ()
+    assert choose_definitions((), info("pickapic", evaluation="unique"), fitted=None) == ()
     assert choose_definitions(("mmrb2",), info("hpdv3")) == ("mmrb2",)
     assert choose_definitions((), None) == ()
 
@@ -139,11 +139,30 @@ def test_a_published_column_needs_the_whole_published_split(
     assert choose_definitions(("hpdv3",), data) == ("hpdv3",)
 
 
+@pytest.mark.parametrize(
+    ("drawn", "complete", "fitted", "shown"),
+    [
+        (False, True, "validation", ("pickapic",)),
+        (True, True, "validation", ()),
+        (False, False, "validation", ()),
+        (False, True, "train", ()),
+    ],
+)
+def test_a_threshold_is_tuned_on_the_whole_published_split(
+    drawn: bool, complete: bool, fitted: str, shown: tuple[str, ...]
+) -> None:
+    counts = SplitCounts(groups=1, candidates=2, strict=1, ties=0)
+    splits = {"test": counts, "train": counts, "validation": replace(counts, drawn=drawn, complete=complete)}
+    data = replace(info("pickapic", evaluation="unique"), splits=splits)
+    assert choose_definitions((), data, fitted=fitted) == shown
+    assert choose_definitions(("pickapic",), data, fitted=fitted) == ("pickapic",)
+
+
 def test_a_definition_that_cannot_be_computed_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"one of hpdv3, .*; received 'hpdv4'"):
         choose_definitions(("hpdv4",))
     with pytest.raises(ConfigError, match="pickapic needs a tie threshold"):
-        choose_definitions(("hpdv3", "pickapic"), fitted=False)
+        choose_definitions(("hpdv3", "pickapic"), fitted=None)
     with pytest.raises(ConfigError, match="tie threshold"):
         PUBLISHED["pickapic"].accuracy(PAIRS)
 
