@@ -180,9 +180,9 @@ def scan_rows(
             if sum(len(each.rows) for each, *_ in held) >= ROWS:
                 break
             continue
-        for each, *found in held:
-            spool.add(each.part, len(each.rows), parts[each.part].split, *found)
-            done += len(each.rows)
+        for job, entries, images in held:
+            spool.add(job.part, len(job.rows), parts[job.part].split, entries, images)
+            done += len(job.rows)
             progress(done, total)
         held.clear()
     if held:
