@@ -155,7 +155,12 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text in UTF-8; a reader finds the old file or the new one, and never a part."""
     partial = path.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink()
+        # Its own message names the partial file, of which nobody knows.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

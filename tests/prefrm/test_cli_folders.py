@@ -62,8 +62,9 @@ def test_a_folder_is_labelled_and_its_files_are_ranked(
         "no table for TRL's DPOTrainer: the dataset has no texts",
         f"the files of each prompt, best first: {out / 'ranking.csv'}",
     ]
-    (left_out,) = captured.err.splitlines()
+    left_out, prompts = captured.err.splitlines()
     assert left_out.startswith("left out: record images:4: ") and "two dogs/broken.png" in left_out
+    assert sorted(prompts.removeprefix("prompts: ").split(", ")) == ["'a red cat'", "'two dogs'"]
     rows = ranking(out)
     assert sorted((row["prompt"], row["rank"]) for row in rows) == [
         ("a red cat", "1"), ("a red cat", "2"), ("two dogs", "1"), ("two dogs", "2"),
