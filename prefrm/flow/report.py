@@ -1,7 +1,8 @@
 """Evaluation on held-out prompts with the same seeds every time, and the files that a run leaves to look at.
 
 output/metrics.jsonl   a line for each iteration; evaluations under "eval/NAME"
-output/samples/        sheets of the same prompts and seeds; iteration-00000.png is before the training
+output/samples/        sheets of the same seeds, a row for each line of prompts.txt; iteration-00000.png is
+                       before the training
 output/curves.png      rewards of the training's samples, and of evaluations
 output/report.json     and report.md
 """
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from prefrm.display import one_line
 from prefrm.files import write_whole
 from prefrm.flow.config import ORACLE
 from prefrm.flow.rollout import Sampler
@@ -26,7 +28,8 @@ __all__ = ["Evaluation", "summary", "write_report"]
 
 # The iteration in seeds of evaluations, which no training reaches; rows and columns of a sheet.
 EVALUATION, SHEET_PROMPTS, SHEET_IMAGES = 2**31, 8, 6
-PREFIX = "eval/"
+PREFIX, PROMPTS = "eval/", "prompts.txt"
+LINE = 0.8  # of 1, the lightness of lines on a sheet
 
 
 @dataclass(kw_only=True)
@@ -58,10 +61,12 @@ class Evaluation:
 
     def _scores(self, images: Tensor, iteration: int) -> dict[str, float]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        # A row for each prompt.
+        # A row for each prompt, and a line around each image.
         shown = images.unflatten(0, (-1, self.sampler.group))[:SHEET_PROMPTS, :SHEET_IMAGES].nan_to_num()
+        shown = torch.nn.functional.pad(shown, (1, 1, 1, 1), value=LINE)
         sheet = (shown * 255).round().clamp(0, 255).byte().permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
         Image.fromarray(sheet.numpy()).save(self.folder / f"iteration-{iteration:05d}.png")
+        write_whole(self.folder / PROMPTS, "".join(f"{one_line(p)}\n" for p in self.prompts[:SHEET_PROMPTS]))
         prompts = [prompt for prompt in self.prompts for _ in range(self.sampler.group)]
         drawn, before, rewards = encode_images(images), encode_images(self._before), self.rewards.items()
         return {PREFIX + name: reward.against(prompts, drawn, before) for name, reward in rewards}
@@ -103,5 +108,6 @@ def write_report(output: Path, facts: Mapping[str, Any], lines: Sequence[Mapping
         + "\n".join(f"| {name} | {before[name]:.3f} | {after[name]:.3f} |" for name in known),
         "![learning curves](curves.png)",
         *(f"![samples](samples/{sheet.name})" for sheet in dict.fromkeys([*sheets[:1], *sheets[-1:]])),
+        *([f"Rows of the sheets: [samples/{PROMPTS}](samples/{PROMPTS})."] if sheets else []),
     ]
     write_whole(output / "report.md", "\n\n".join(text) + "\n")

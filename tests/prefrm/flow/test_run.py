@@ -119,9 +119,9 @@ def test_a_run_writes_what_a_person_looks_at(config: FlowConfig) -> None:
     assert facts["reward_after"]["judge"] + facts["reward_after"]["other"] == pytest.approx(1, abs=1e-5)
     assert 0 <= facts["oracle_before"] <= 1 and 0 <= facts["oracle_after"] <= 1
     assert facts["seconds"]["total"] > 0 and facts["peak_rss_mb"] > 0
-    assert [path.name for path in sorted((config.output / "samples").iterdir())] == [
-        f"iteration-{n:05d}.png" for n in range(3)
-    ]
+    sheets = [path.name for path in sorted((config.output / "samples").glob("*.png"))]
+    assert sheets == [f"iteration-{n:05d}.png" for n in range(3)]
+    assert len((config.output / "samples" / "prompts.txt").read_text().splitlines()) == 2
     with Image.open(config.output / "samples" / "iteration-00000.png") as sheet:
         assert sheet.size[0] == sheet.size[1] and sheet.size[0] % 2 == 0
     report = (config.output / "report.md").read_text()
