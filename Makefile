@@ -28,8 +28,8 @@ WORKERS := -n logical --maxprocesses 8 --dist worksteal
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
-	@echo "make flow-demo    train a judge, serve it, and train a flow policy with its win rates (ten minutes on two cores)"
-	@echo "make test         every test that needs no GPU, no network and no Triton (ten minutes on two cores)"
+	@echo "make flow-demo    train a judge, serve it, and train a flow policy with its win rates (minutes)"
+	@echo "make test         every test that needs no GPU, no network and no Triton (twelve minutes on two cores)"
 	@echo "make test-triton  compare the server with NVIDIA's Triton, which this installs (minutes)"
 	@echo "make test-lowest  a few tests with the lowest versions that pyproject.toml allows (minutes)"
 	@echo "make test-hostile send servers 20,000 malformed requests and attacks, and print what came of them (minutes)"
@@ -50,7 +50,7 @@ flow-demo: $(VENV)/.installed
 	$(BIN)/prefrm data build shapes --out $(DEMO)/data
 	$(BIN)/prefrm train configs/train/shapes.yaml --set data.path=$(DEMO)/data --set output=$(DEMO)/judge
 	$(BIN)/prefrm serve $(DEMO)/judge/bundle --http-port 0 --metrics-port 0 & server=$$!; trap "kill $$server" EXIT; \
-	$(BIN)/prefrm flow configs/flow/shapes_nft.yaml --set judge=grpc://127.0.0.1:8001/judge --set output=$(DEMO)/nft
+	$(BIN)/prefrm flow configs/flow/shapes_nft.yaml --set judge=grpc://127.0.0.1:8001/judge --set output=$(DEMO)/nft --set optim.iterations=40
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -159,7 +159,7 @@ def write_whole(path: Path, text: str) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink()
-        # Its own message names the partial file, of which nobody knows.
+        # The original message names the temporary file.
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 __all__ = ["quiet"]
@@ -58,9 +58,19 @@ def quiet() -> Iterator[None]:
         if "transformers" in sys.modules:
             undo.enter_context(_no_loading_bars())
         if "datasets" in sys.modules:
-            undo.enter_context(_no_dataset_bars())
+            from datasets import disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
+
+            undo.enter_context(
+                _no_bars(is_progress_bar_enabled(), disable_progress_bars, enable_progress_bars)
+            )
         if "diffusers" in sys.modules:
-            undo.enter_context(_no_pipeline_bars())
+            from diffusers.utils.logging import (
+                disable_progress_bar,
+                enable_progress_bar,
+                is_progress_bar_enabled as is_bar_enabled,
+            )
+
+            undo.enter_context(_no_bars(is_bar_enabled(), disable_progress_bar, enable_progress_bar))
         yield
 
 
@@ -94,26 +104,11 @@ def _no_loading_bars() -> Iterator[None]:
 
 
 @contextmanager
-def _no_dataset_bars() -> Iterator[None]:
-    import datasets
-
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
+def _no_bars(shown: bool, disable: Callable[[], None], enable: Callable[[], None]) -> Iterator[None]:
+    """In the block, bars that are shown are not."""
+    disable()
     try:
         yield
     finally:
         if shown:
-            datasets.enable_progress_bars()
-
-
-@contextmanager
-def _no_pipeline_bars() -> Iterator[None]:
-    from diffusers.utils import logging as diffusers_logging
-
-    shown = diffusers_logging.is_progress_bar_enabled()
-    diffusers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            diffusers_logging.enable_progress_bar()
+            enable()

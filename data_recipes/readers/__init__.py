@@ -75,7 +75,7 @@ def read_source(
         config: of a dataset on the Hub, which of its configurations.
 
     Raises:
-        DatasetError: there is no such file or dataset, or it has no file of a known format.
+        DatasetError: the file or dataset does not exist, or has no file of a known format.
     """
     if source.startswith(HUB):
         return hub_parts(source, columns=columns, splits=splits, config=config)

@@ -24,7 +24,7 @@ def _guided(without: Tensor, given: Tensor, w: float) -> Tensor:
 
 
 def _guided_beyond(without: Tensor, given: Tensor, w: float) -> Tensor:
-    # Z-Image's: its scale 0 is no guidance.
+    # As in Z-Image, where scale 0 turns guidance off.
     return given + w * (given - without)
 
 

@@ -46,7 +46,7 @@ class Killed(BaseException):
 
 
 def dying(limit: int) -> OpenScorer:
-    """Opens a scorer that ends the run after so many images."""
+    """Opens a scorer that raises an error after a number of images."""
     calls: list[str] = []
 
     @contextmanager
