@@ -67,6 +67,8 @@ def quiet() -> Iterator[None]:
             from diffusers.utils.logging import (
                 disable_progress_bar,
                 enable_progress_bar,
+            )
+            from diffusers.utils.logging import (
                 is_progress_bar_enabled as is_bar_enabled,
             )
 

@@ -14,6 +14,12 @@ from prefrm.flow.methods import METHODS
 CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "flow").glob("*.yaml"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """The first import of diffusers takes seconds, which are not the test's."""
+    import prefrm.flow.run  # noqa: F401
+
+
 def test_the_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["flow", "--list"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
