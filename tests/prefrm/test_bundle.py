@@ -191,7 +191,7 @@ def recorded(name: str = "temperature", **parameters: float) -> dict:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 3}, "format version is 3 and this prefrm reads 4"),
+        ({"format_version": 3}, "format version is 3 and this prefrm reads 5"),
         ({"format_version": None}, "format version is None"),
         ({"spec": {"base_model": "x", "head": "nope"}}, "head must be one of verdict"),
         ({"calibration": recorded(temperature=-1.0)}, "temperature must be positive"),
