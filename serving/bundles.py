@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """What `prefrm.engine.Engine.from_bundle` takes; None leaves an option at its default."""
+    """What `prefrm.engine.open_engine` takes; None leaves an option at its default."""
 
     device: str = "auto"
     dtype: str = "auto"
@@ -127,11 +127,11 @@ class BundleShelf:
 
     def _load(self, bundle: NamedBundle) -> LoadedModel:
         # torch takes seconds to import.
-        from prefrm.engine import DEFAULT_CACHE_BYTES, Engine
+        from prefrm.engine import DEFAULT_CACHE_BYTES, open_engine
 
         options = self._options
         pairs: Literal["all"] | int = "all" if options.pairs is None else options.pairs
-        engine = Engine.from_bundle(
+        engine = open_engine(
             bundle.folder,
             device=options.device,
             dtype=options.dtype,

@@ -21,11 +21,11 @@ import torch
 
 from prefrm.bundle import load_bundle
 from prefrm.engine.budget import choose_and_fit
-from prefrm.engine.cache import EncodedImage, FeatureCache
+from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedImage, FeatureCache
 from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
 from prefrm.engine.compilation import PassGraphs, compile_layers, cuda_recorder
 from prefrm.engine.cost import PIXELS_PER_TOKEN, CostEstimate
-from prefrm.engine.encoder import Encoder, PreparedImage
+from prefrm.engine.encoder import Encoder, JudgeTower, PreparedImage
 from prefrm.engine.pass_sizes import PassSizes, is_out_of_memory
 from prefrm.engine.passes import Passes
 from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
@@ -36,7 +36,7 @@ from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import judge_identity
 from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
 
-__all__ = ["DEFAULT_CACHE_BYTES", "Engine"]
+__all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,6 @@ NO_NUMBERS = (("tokens", None), ("patches", None), ("pairs", "all"))
 # two. The thread that has it may score other groups between two passes of its own.
 _locks: "WeakKeyDictionary[Any, RLock]" = WeakKeyDictionary()
 
-DEFAULT_CACHE_BYTES = 256 * 2**20
 TOGETHER = 64
 """Images whose blocks are kept at once where groups share passes: as many as one large group has."""
 
@@ -141,7 +140,7 @@ class Engine:
             before_each=self._before_pass,
         )
         self._encode = Encoder(
-            judge, self.cache, self.pass_sizes.patches, fixed, limits, before_each=self._before_pass
+            JudgeTower(judge), self.cache, self.pass_sizes.patches, fixed, limits, self._before_pass
         )
         self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
         self.pixels_per_token = PIXELS_PER_TOKEN

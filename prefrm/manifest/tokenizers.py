@@ -13,7 +13,7 @@ __all__ = ["MOST_ADDED", "check_tokenizer"]
 MOST_ADDED = 8192
 MOST_WORDS = 2**19
 # Steps that rewrite a text. Those that lengthen it multiply, so they are few, and each hardly does.
-MOST_STEPS = 16
+MOST_STEPS = 32
 NORMALIZERS = (
     *("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Prepend", "Replace", "Sequence"),
     *("Strip", "StripAccents"),

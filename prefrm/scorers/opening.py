@@ -41,7 +41,7 @@ def open_scorer(
     Args:
         target: the folder of a bundle, `hf://org/name[@revision]`, a URL such as `grpc://host:8001/judge` or
             `chat+http://host:8000/v1?model=NAME`, or a scorer file (`prefrm.scorers.files`).
-        engine: options of every bundle, as `prefrm.engine.Engine.from_bundle` takes them.
+        engine: options of every bundle, as `prefrm.engine.open_engine` takes them.
         connect: opens every URL, such as `functools.partial(connect_url, token=TOKEN)`.
 
     Raises:
@@ -65,6 +65,6 @@ def _opened(target: str, engine: Mapping[str, Any], connect: Connect, stack: Exi
     if is_url(target):
         return stack.enter_context(connect(target))
     # torch takes seconds to import.
-    from prefrm.engine import Engine
+    from prefrm.engine import open_engine
 
-    return Engine.from_bundle(target, **engine)
+    return open_engine(target, **engine)

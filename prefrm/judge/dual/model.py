@@ -112,8 +112,13 @@ class DualJudge(nn.Module):
                 f"the image encoder reads {vision.image_size} pixels a side, and the judge has "
                 f"{self.spec.image.side}"
             )
-        if self.spec.text is None:
+        if self.spec.text is None or self.tokenizer is None:
             return
+        if self.tokenizer.size > config.text_config.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {self.tokenizer.size} tokens, and the text encoder "
+                f"{config.text_config.vocab_size}; take the tokenizer of this judge"
+            )
         if self.spec.text.tokens > config.text_config.max_position_embeddings:
             raise ConfigError(
                 f"the text encoder reads {config.text_config.max_position_embeddings} tokens, and the judge "
