@@ -68,9 +68,9 @@ def _open_gradient(target: str) -> "DifferentiableScorer":
             f"{target}: no gradient comes over a wire; set judge to the folder of the judge's bundle, or to "
             "hf://org/name"
         )
-    from prefrm.judge import DifferentiableJudge
+    from prefrm.bundle import open_differentiable
 
-    return DifferentiableJudge.from_bundle(target)
+    return open_differentiable(target)
 
 
 def _print_methods(as_json: bool) -> None:
