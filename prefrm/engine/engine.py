@@ -163,18 +163,20 @@ class Engine:
         compile: bool = False,
         deterministic: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
+        calibrated: bool = True,
     ) -> "Engine":
         """The engine of a bundle, with the calibration that its manifest records, if any.
 
         Args:
             path: a folder, or `hf://org/name[@revision]`; other arguments are as in the class and in
                 `Judge.from_base`.
+            calibrated: False leaves the log-odds as the judge gives them.
 
         Raises:
             BundleError, ConfigError: as `prefrm.bundle.load_bundle`.
         """
         bundle = load_bundle(path, device, dtype)
-        recorded = bundle.manifest.calibration
+        recorded = bundle.manifest.calibration if calibrated else None
         return cls(
             bundle.judge,
             calibration=None if recorded is None else recorded.map,
