@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from prefrm.bundle import load_bundle
+from prefrm.differentiable import DifferentiableScorer
 from prefrm.engine.budget import choose_and_fit
 from prefrm.engine.cache import EncodedImage, FeatureCache
 from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
@@ -31,7 +32,7 @@ from prefrm.engine.passes import Passes
 from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
-from prefrm.judge import Judge, Tree
+from prefrm.judge import DifferentiableJudge, Judge, Tree
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import judge_identity
 from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
@@ -238,6 +239,15 @@ class Engine:
             ) from error
         return matrices
 
+    def differentiable(self, *, batch: int = 4) -> DifferentiableScorer:
+        """The gradient of this judge's utilities in pixels, with its calibration; it shares the weights.
+
+        Either waits while the other works. `batch` and the errors of a call are as in
+        `prefrm.judge.DifferentiableJudge`, and `OutOfMemoryError` as in `score`.
+        """
+        judge = DifferentiableJudge(self.judge, calibration=self.calibration, batch=batch)
+        return _Gradient(judge, self._lock)
+
     def _before_pass(self) -> None:
         if self.on_pass is not None:
             self.on_pass()
@@ -336,6 +346,27 @@ class Engine:
             order_free=not self.judge.spec.is_pairwise,
             calibration=self.calibration,
         )
+
+
+class _Gradient:
+    """A differentiable judge that shares its weights with engines: whoever has their lock works."""
+
+    def __init__(self, judge: DifferentiableJudge, lock: RLock) -> None:
+        self._judge = judge
+        self._lock = lock
+
+    def utilities(self, prompt: str, pixels: torch.Tensor) -> torch.Tensor:
+        """As `DifferentiableJudge.utilities`."""
+        try:
+            with self._lock:
+                return self._judge.utilities(prompt, pixels)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f"the device ran out of memory with batch={self._judge.batch}; lower it, or pass fewer "
+                "candidates"
+            ) from error
 
 
 def _both_orders(tie: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
