@@ -26,7 +26,6 @@ except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
 from prefrm.bundle.conversion import merge_bundle
-from prefrm.bundle.differentiable import open_differentiable
 from prefrm.bundle.loading import Bundle, DualBundle, load_bundle, load_dual_bundle
 from prefrm.bundle.merging import standalone
 from prefrm.bundle.writing import amend_bundle, push_judge, write_bundle, write_dual_bundle
@@ -59,7 +58,6 @@ __all__ = [
     "load_bundle",
     "load_dual_bundle",
     "merge_bundle",
-    "open_differentiable",
     "push_bundle",
     "push_judge",
     "read_manifest",

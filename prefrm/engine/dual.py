@@ -14,15 +14,17 @@ import torch
 from PIL import Image
 
 from prefrm.bundle import load_dual_bundle
+from prefrm.differentiable import DifferentiableScorer
 from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedImage, FeatureCache
 from prefrm.engine.cost import PIXELS_PER_TOKEN, PROMPT_BYTES
 from prefrm.engine.encoder import Encoder, PreparedImage
+from prefrm.engine.gradient import LockedGradient
 from prefrm.engine.pass_sizes import is_out_of_memory
 from prefrm.engine.plan import GroupPlan, plan_group, runs_within
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import MediaError, OutOfMemoryError, RecordError
 from prefrm.judge import ImageInput
-from prefrm.judge.dual import DualJudge
+from prefrm.judge.dual import DifferentiableDual, DualJudge
 from prefrm.judge.dual.pictures import prepare_image
 from prefrm.media import DEFAULT_LIMITS, ImageLimits, probe
 from prefrm.protocol import judge_identity
@@ -95,18 +97,20 @@ class DualEngine:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         deterministic: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
+        calibrated: bool = True,
     ) -> "DualEngine":
         """The engine of a bundle, with the calibration that its manifest records, if any.
 
         Args:
             path: a folder, or `hf://org/name[@revision]`; other arguments are as in the class and in
                 `Judge.from_base`.
+            calibrated: False leaves the log-odds as the judge gives them.
 
         Raises:
             BundleError, ConfigError: as `prefrm.bundle.load_dual_bundle`.
         """
         bundle = load_dual_bundle(path, device, dtype)
-        recorded = bundle.manifest.calibration
+        recorded = bundle.manifest.calibration if calibrated else None
         return cls(
             bundle.judge,
             calibration=None if recorded is None else recorded.map,
@@ -156,6 +160,15 @@ class DualEngine:
                 raise
             raise OutOfMemoryError(f"the device ran out of memory with {self.pass_sizes} at once") from error
         return matrices
+
+    def differentiable(self, *, batch: int = 4) -> DifferentiableScorer:
+        """The gradient of this judge's utilities in pixels, with its calibration; it shares the weights.
+
+        Either waits while the other works. `batch` and the errors of a call are as in
+        `prefrm.judge.dual.DifferentiableDual`, and `OutOfMemoryError` as in `score`.
+        """
+        scorer = DifferentiableDual(self.judge, calibration=self.calibration, batch=batch)
+        return LockedGradient(scorer, self._lock, batch)
 
     def _before_pass(self) -> None:
         if self.on_pass is not None:

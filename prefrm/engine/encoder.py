@@ -76,13 +76,19 @@ class JudgeTower:
         self._judge = judge
         self._tower = judge.model.get_submodule(judge.family.vision_tower)
         self.unit_patches = judge.family.unit_patches(judge.model.config)
-        self.prepare_image = judge.processor.prepare_image
-        self.shrink = judge.processor.shrink
 
     @property
     def device(self) -> torch.device:
         """Of the judge."""
         return self._judge.device
+
+    def prepare_image(self, image: Image.Image) -> ImageInput:
+        """As `JudgeProcessor.prepare_image`."""
+        return self._judge.processor.prepare_image(image)
+
+    def shrink(self, image: Image.Image) -> Image.Image | None:
+        """As `JudgeProcessor.shrink`."""
+        return self._judge.processor.shrink(image)
 
     def encode(self, images: Sequence[ImageInput], fill: int) -> Mapping[ImageInput, torch.Tensor]:
         """As in the protocol."""

@@ -20,18 +20,20 @@ import numpy.typing as npt
 import torch
 
 from prefrm.bundle import load_bundle
+from prefrm.differentiable import DifferentiableScorer
 from prefrm.engine.budget import choose_and_fit
 from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedImage, FeatureCache
 from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
 from prefrm.engine.compilation import PassGraphs, compile_layers, cuda_recorder
 from prefrm.engine.cost import PIXELS_PER_TOKEN, CostEstimate
 from prefrm.engine.encoder import Encoder, JudgeTower, PreparedImage
+from prefrm.engine.gradient import LockedGradient
 from prefrm.engine.pass_sizes import PassSizes, is_out_of_memory
 from prefrm.engine.passes import Passes
 from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
-from prefrm.judge import Judge, Tree
+from prefrm.judge import DifferentiableJudge, Judge, Tree
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import judge_identity
 from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
@@ -162,18 +164,20 @@ class Engine:
         compile: bool = False,
         deterministic: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
+        calibrated: bool = True,
     ) -> "Engine":
         """The engine of a bundle, with the calibration that its manifest records, if any.
 
         Args:
             path: a folder, or `hf://org/name[@revision]`; other arguments are as in the class and in
                 `Judge.from_base`.
+            calibrated: False leaves the log-odds as the judge gives them.
 
         Raises:
             BundleError, ConfigError: as `prefrm.bundle.load_bundle`.
         """
         bundle = load_bundle(path, device, dtype)
-        recorded = bundle.manifest.calibration
+        recorded = bundle.manifest.calibration if calibrated else None
         return cls(
             bundle.judge,
             calibration=None if recorded is None else recorded.map,
@@ -234,6 +238,15 @@ class Engine:
                 f"patches={self.pass_sizes.patches}; lower them, or train the judge with a lower max_pixels"
             ) from error
         return matrices
+
+    def differentiable(self, *, batch: int = 4) -> DifferentiableScorer:
+        """The gradient of this judge's utilities in pixels, with its calibration; it shares the weights.
+
+        Either waits while the other works. `batch` and the errors of a call are as in
+        `prefrm.judge.DifferentiableJudge`, and `OutOfMemoryError` as in `score`.
+        """
+        judge = DifferentiableJudge(self.judge, calibration=self.calibration, batch=batch)
+        return LockedGradient(judge, self._lock, batch)
 
     def _before_pass(self) -> None:
         if self.on_pass is not None:

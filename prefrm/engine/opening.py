@@ -25,6 +25,7 @@ def open_engine(
     compile: bool = False,
     deterministic: bool = False,
     limits: ImageLimits = DEFAULT_LIMITS,
+    calibrated: bool = True,
 ) -> Engine | DualEngine:
     """The engine of a bundle, with the calibration that its manifest records, if any.
 
@@ -42,6 +43,7 @@ def open_engine(
         "cache_bytes": cache_bytes,
         "deterministic": deterministic,
         "limits": limits,
+        "calibrated": calibrated,
     }
     if isinstance(read_manifest(folder).spec, DualSpec):
         return DualEngine.from_bundle(folder, **shared)

@@ -33,7 +33,8 @@ class PublishedJudge:
             probabilities mean something before a calibration.
         exactness: how it is shown that the import is exact.
         column: its name among the judges of `prefrm.eval.PUBLISHED`; "" if it is not there.
-        accuracies: published ones that are not there, by dataset, in [0, 1].
+        accuracies: published ones that are not there, by dataset: percent of pairs on which it agrees with
+            people.
     """
 
     name: str
@@ -53,9 +54,9 @@ class PublishedJudge:
 
     @property
     def published(self) -> dict[str, float]:
-        """All published accuracies in [0, 1]: those of `prefrm.eval.PUBLISHED` by its names, and others."""
+        """All published accuracies in percent: those of `prefrm.eval.PUBLISHED` by its names, and others."""
         known = {
-            name: definition.judges[self.column]
+            name: 100 * definition.judges[self.column]
             for name, definition in ACCURACIES.items()
             if self.column in definition.judges
         }
@@ -67,7 +68,7 @@ CLIP_L = "hf://openai/clip-vit-large-patch14"
 AGAINST_TRANSFORMERS = "equal to `transformers` on a tiny random checkpoint, 1e-6"
 AGAINST_REFERENCE = "equal to a reference written from its description on a tiny random checkpoint, 1e-6"
 
-_JUDGES = (
+_DUAL = (
     PublishedJudge(
         name="pickscore",
         title="PickScore v1",
@@ -161,7 +162,7 @@ _JUDGES = (
     ),
 )
 
-PUBLISHED: Mapping[str, PublishedJudge] = MappingProxyType({judge.name: judge for judge in _JUDGES})
+PUBLISHED: Mapping[str, PublishedJudge] = MappingProxyType({judge.name: judge for judge in _DUAL})
 """Every judge that `prefrm import` knows, by name."""
 
 

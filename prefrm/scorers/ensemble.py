@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError
-from prefrm.scorers.files import Calibration, Combine
+from prefrm.scorers.files import Combine
 from prefrm.winmatrix import (
     Bools,
+    CalibrationMap,
     ConcurrentScorer,
     Floats,
     Group,
@@ -76,7 +77,7 @@ class Ensemble:
         *,
         combine: Combine = "mean",
         penalty: float = 1.0,
-        calibration: Calibration | None = None,
+        calibration: CalibrationMap | None = None,
     ) -> None:
         if not members:
             raise ConfigError("an ensemble has at least one member; received none")
@@ -98,7 +99,7 @@ class Ensemble:
         parts = [f"{member.scorer.identity()} x {member.weight:g}" for member in self.members]
         rule = f"{self.combine} {self.penalty:g}" if self.combine == "uncertainty" else self.combine
         whole = parts[0] if len(parts) == 1 else f"{rule} of {'; '.join(parts)}"
-        return whole if self.calibration is None else f"{whole}, {self.calibration.map!r}"
+        return whole if self.calibration is None else f"{whole}, {self.calibration!r}"
 
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order. Raises what a member raises; the others do not replace it."""
@@ -118,7 +119,7 @@ class Ensemble:
 
     def _combined(self, matrices: Sequence[WinMatrix]) -> WinMatrix:
         whole = matrices[0] if len(matrices) == 1 else self._joined(matrices)
-        return whole if self.calibration is None else whole.calibrated(self.calibration.map)
+        return whole if self.calibration is None else whole.calibrated(self.calibration)
 
     def _joined(self, matrices: Sequence[WinMatrix]) -> WinMatrix:
         p_MKK = np.stack([matrix.p for matrix in matrices]).astype(np.float64)

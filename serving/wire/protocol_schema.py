@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from prefrm.protocol import INPUTS, TensorSpec
 
 __all__ = [
+    "GradientRequest",
     "IndexRequest",
     "InferenceRequest",
     "InferenceResponse",
@@ -129,6 +130,21 @@ class InferenceRequest(_Message):
     outputs: Annotated[list[RequestedOutput], Field(description="All, if none is named.")] = []
 
 
+class PixelsInput(RequestInput):
+    """A tensor of a request for a gradient: `prompt` BYTES [1, 1] or `pixels` FP32 [K, 3, H, W]."""
+
+    datatype: Literal["BYTES", "FP32"]  # type: ignore[assignment]
+
+
+class GradientRequest(_Message):
+    """One prompt and the pixels of its candidates, in [0, 1]. Tensors in binary may follow the JSON."""
+
+    id: str = ""
+    parameters: JsonObject = {}
+    inputs: list[PixelsInput]
+    outputs: list[RequestedOutput] = []
+
+
 class ResponseOutput(_Message):
     """A tensor of an answer."""
 
@@ -188,13 +204,16 @@ def describe_request(path: str, body: type[BaseModel] | None = None) -> JsonObje
     described: JsonObject = {"parameters": parameters} if parameters else {}
     if body is not None:
         content = {"application/json": {"schema": {"$ref": REFERENCE.format(model=body.__name__)}}}
-        described["requestBody"] = {"required": body is InferenceRequest, "content": content}
+        described["requestBody"] = {
+            "required": body in (InferenceRequest, GradientRequest),
+            "content": content,
+        }
     return described
 
 
 def request_schemas() -> JsonObject:
     """The JSON schemas of all requests, by name: FastAPI knows those of answers alone."""
-    requests = (InferenceRequest, IndexRequest, LoadRequest)
+    requests = (InferenceRequest, GradientRequest, IndexRequest, LoadRequest)
     _, schemas = models_json_schema([(kind, "validation") for kind in requests], ref_template=REFERENCE)
     definitions: JsonObject = schemas["$defs"]
     return definitions

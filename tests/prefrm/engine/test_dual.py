@@ -179,3 +179,14 @@ def test_a_bundle_is_opened_by_its_kind_and_with_its_calibration(bundles, tmp_pa
     assert odds[0] == pytest.approx(odds[1] / 3, rel=1e-3)
     with pytest.raises(BundleError, match="holds a dual encoder"):
         Engine.from_bundle(tmp_path / "b")
+
+
+def test_the_gradient_has_the_calibration_and_waits_for_the_engine(bundles, make_group):
+    engine = open_engine(bundles["similarity"], device="cpu")
+    calibrated = DualEngine(engine.judge, calibration=TemperatureScaling(temperature=2.0))
+    pixels = torch.rand(2, 3, 28, 28).requires_grad_()
+    plain, halved = (one.differentiable().utilities(PROMPT, pixels) for one in (engine, calibrated))
+    torch.testing.assert_close(halved, plain / 2)
+    halved.sum().backward()
+    assert pixels.grad is not None and pixels.grad.abs().max() > 0
+    assert engine.score([make_group(0, 1)])[0].valid.all()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prefrm.errors import ConfigError, ScoringError
-from prefrm.scorers import Calibration, Ensemble, Member
-from prefrm.winmatrix import Group, IdentifiedScorer, WinMatrix
+from prefrm.scorers import Ensemble, Member
+from prefrm.winmatrix import Group, IdentifiedScorer, TemperatureScaling, WinMatrix
 
 
 class Fixed:
@@ -147,7 +147,7 @@ def test_complements_are_exact_and_a_permutation_permutes_the_matrix(logits, com
 
 
 def test_the_calibration_comes_after_the_rule():
-    half = Calibration(name="temperature", parameters={"temperature": 2.0})
+    half = TemperatureScaling(temperature=2.0)
     matrix = scored(pair(1.0), pair(3.0), calibration=half)
     assert log_odds(matrix) == pytest.approx(1.0, abs=1e-5)
     assert matrix.spread is not None
@@ -164,7 +164,7 @@ def test_an_identity_names_members_rule_and_calibration():
         of(z, z, combine="worst").identity(),
         of(z, z, combine="uncertainty").identity(),
         of(z, z, combine="uncertainty", penalty=2.0).identity(),
-        of(z, z, calibration=Calibration(name="temperature", parameters={"temperature": 2.0})).identity(),
+        of(z, z, calibration=TemperatureScaling(temperature=2.0)).identity(),
     }
     assert len(known) == 6
     assert isinstance(of(z), IdentifiedScorer)
