@@ -50,8 +50,8 @@ class WinMatrix:
             the candidate is judged or inferred.
         spread: float32 [K, K], symmetric: of an ensemble, the standard deviation of its members' p, 0 on the
             diagonal and NaN where not judged. None of a single judge.
-        pair_errors: by pairs (i, j) with i < j, why a pair of candidates without an error was not judged, where
-            the judge says so.
+        pair_errors: by pairs (i, j) with i < j, why a pair of candidates without an error was not judged,
+            where the judge says so.
     """
 
     p: Floats

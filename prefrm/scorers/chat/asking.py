@@ -34,7 +34,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """The model that answers, the kind of its server, and ids of the tokens to read; () for the likely ones."""
+    """The model that answers, the kind of its server, and token ids to read; () reads the likely ones."""
 
     model: str
     server: Server
@@ -126,8 +126,8 @@ class Asker:
         server = server_of(self._settings.server, names.get(model, next(iter(names.values()), "")))
         if self._settings.read == "prefix" and not server.continues:
             raise ConfigError(
-                f"read=prefix: a server of the kind {server.name} does not continue a message; use read=auto, "
-                "or name its kind with server=vllm or server=sglang"
+                f"read=prefix: a server of the kind {server.name} does not continue a message; use "
+                "read=auto, or name its kind with server=vllm or server=sglang"
             )
         ids = await self._token_ids(model) if self._reads_tokens and server.token_ids else ()
         return Served(model=model, server=server, token_ids=ids)

@@ -126,8 +126,8 @@ DIALECTS: dict[str, Dialect] = {
         ),
         _dialect(
             "unifiedreward-think",
-            "{image}{image}Compare two generated images. Between <think> and </think>, rate both out of 10 in "
-            "each dimension that matters, beginning with the alignment with the caption, and add the ratings up. "
+            "{image}{image}Compare two generated images. Between <think> and </think>, rate both out of 10 "
+            "in each dimension that matters, first the alignment with the caption, and add the ratings up. "
             "Then name the better one as <answer>Image 1 is better</answer> or "
             "<answer>Image 2 is better</answer>.\nText Caption: [{prompt}]",
             title="UnifiedReward-Think (arXiv 2505.03318)",
@@ -139,8 +139,8 @@ DIALECTS: dict[str, Dialect] = {
         ),
         _dialect(
             "unifiedreward-flex",
-            "{image}{image}Compare two generated images by their alignment with the prompt, their quality and "
-            "their aesthetics, and by what else matters here. Answer with one JSON object, such as\n"
+            "{image}{image}Compare two generated images by their alignment with the prompt, their quality "
+            "and their aesthetics, and by what else matters here. Answer with one JSON object, such as\n"
             '{"categories": [{"name": "Alignment", "cat_winner": "Image 1"}], "winner": "Image 1"}\n'
             "Prompt: [{prompt}]",
             title="UnifiedReward-Flex (github.com/CodeGoat24/UnifiedReward)",
@@ -151,9 +151,9 @@ DIALECTS: dict[str, Dialect] = {
         ),
         _dialect(
             "unifiedreward-edit",
-            "{context}{image}{image}The first image was edited twice. Compare the edits: how well each follows "
-            "the instruction, then how well it keeps the rest. Answer with one of these sentences and nothing "
-            "else: Edited image 1 is better. Edited image 2 is better. Both edited images are equally good.\n"
+            "{context}{image}{image}The first image was edited twice. Compare the edits: how well each "
+            "follows the instruction, then how well it keeps the rest. Answer with one of these sentences and "
+            "nothing else: Edited image 1 is better. Edited image 2 is better. Both edited images are equally good.\n"
             "Text instruction - {prompt}",
             title="UnifiedReward-Edit, ranking (github.com/CodeGoat24/UnifiedReward)",
             parser=sentence(

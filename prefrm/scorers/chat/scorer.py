@@ -251,7 +251,7 @@ def _worded(dialect: Dialect, settings: ChatSettings) -> tuple[Dialect, Wording]
 
 
 def _context(path: Path | None, wording: Wording) -> str | None:
-    """The source image as a data URL. Raises `ConfigError` if the wording shows one and none is given, or not."""
+    """The source image as a data URL. Raises `ConfigError` unless the wording shows one if it is given."""
     if wording.context != (path is not None):
         wanted = (
             "shows a source image: name its file with" if wording.context else "shows no source image: drop"
