@@ -21,7 +21,6 @@ import torch
 
 from prefrm.bundle import load_bundle
 from prefrm.differentiable import DifferentiableScorer
-from prefrm.engine.budget import choose_and_fit
 from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedImage, FeatureCache
 from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
 from prefrm.engine.compilation import PassGraphs, compile_layers, cuda_recorder
@@ -36,6 +35,7 @@ from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
 from prefrm.judge import DifferentiableJudge, Judge, Tree
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import judge_identity
+from prefrm.rewards.budget import choose_and_fit
 from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
 
 __all__ = ["Engine"]
@@ -78,7 +78,7 @@ class Engine:
             the device (`prefrm.engine.pass_sizes`).
         cache_bytes: size of the LRU cache of image features, in bytes.
         pairs: "all", or how many unordered pairs of a group are judged; which these are is decided in rounds,
-            and the others are inferred (`prefrm.engine.budget`). At least as many as connect all candidates
+            and the others are inferred (`prefrm.rewards.budget`). At least as many as connect all candidates
             are. Heads that look at one image judge all.
         patches: how many patches run through the vision tower at once, of images of any shapes; one image may
             have more. None is a number for the device.

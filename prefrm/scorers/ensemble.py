@@ -134,6 +134,7 @@ class Ensemble:
             order_gap=_where(valid_KK, gap_KK),
             spread=_where(valid_KK, self._spread(p_MKK)),
             errors=self._errors(matrices),
+            pair_errors=self._pair_errors(matrices),
         )
 
     def _rule(self, p_MKK: Doubles) -> Floats:
@@ -181,6 +182,14 @@ class Ensemble:
             for member, matrix in zip(self.members, matrices, strict=True)
         ]
         return tuple("; ".join(filter(None, reasons)) for reasons in zip(*named, strict=True))
+
+    def _pair_errors(self, matrices: Sequence[WinMatrix]) -> dict[tuple[int, int], str]:
+        """Why pairs were not judged: as `_errors`."""
+        found: dict[tuple[int, int], list[str]] = {}
+        for member, matrix in zip(self.members, matrices, strict=True):
+            for pair, reason in matrix.pair_errors.items():
+                found.setdefault(pair, []).append(f"{member.name}: {reason}")
+        return {pair: "; ".join(reasons) for pair, reasons in found.items()}
 
 
 def _ask(scorer: IdentifiedScorer, groups: Sequence[Group]) -> list[WinMatrix]:

@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefrm.errors import ConfigError
 from prefrm.scorers.ensemble import Ensemble, Member
 from prefrm.scorers.files import read_scorer_file
 from prefrm.scorers.targets import is_chat, is_scorer_file, is_url, sources
@@ -26,7 +25,9 @@ def connect_url(url: str, **options: Any) -> "AbstractContextManager[IdentifiedS
         ConfigError: as these, of which `options` are.
     """
     if is_chat(url):
-        raise ConfigError(f"{url}: chat endpoints are not supported yet")
+        from prefrm.scorers.chat import ChatScorer
+
+        return ChatScorer.connect(url, **options)
     from prefrm.client import connect
 
     return connect(url, **options)

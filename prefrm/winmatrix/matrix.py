@@ -3,8 +3,8 @@
 Shapes: K candidates of a group.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -50,6 +50,8 @@ class WinMatrix:
             the candidate is judged or inferred.
         spread: float32 [K, K], symmetric: of an ensemble, the standard deviation of its members' p, 0 on the
             diagonal and NaN where not judged. None of a single judge.
+        pair_errors: by pairs (i, j) with i < j, why a pair of candidates without an error was not judged,
+            where the judge says so.
     """
 
     p: Floats
@@ -58,6 +60,7 @@ class WinMatrix:
     order_gap: Floats
     errors: tuple[str, ...]
     spread: Floats | None = None
+    pair_errors: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.errors), len(self.errors))
@@ -96,6 +99,8 @@ class WinMatrix:
             _check_shares(name, np.where(valid | np.isnan(values), values, np.inf))
         if (self.order_gap.diagonal() > 0).any():
             raise RecordError("order_gap must be 0 on the diagonal: a candidate meets itself in one order")
+        if any(not 0 <= i < j < self.size or valid[i, j] for i, j in self.pair_errors):
+            raise RecordError("pair_errors holds pairs (i, j) with i < j that were not judged")
 
     @classmethod
     def from_order_logits(
@@ -106,6 +111,7 @@ class WinMatrix:
         tie: npt.NDArray[np.floating] | None = None,
         order_free: bool = False,
         calibration: CalibrationMap | None = None,
+        pair_errors: Mapping[tuple[int, int], str] | None = None,
     ) -> "WinMatrix":
         """Build a matrix from the log-odds of each presentation order, which are merged here alone.
 
@@ -122,6 +128,7 @@ class WinMatrix:
                 counts; None if the judge does not model ties.
             order_free: the judge has no presentation order (`logits` is skew-symmetric), hence no order gap.
             calibration: of the log-odds; None leaves them as they are.
+            pair_errors: by pairs (i, j) with i < j, why a pair with a non-finite entry was not judged.
 
         Raises:
             RecordError: `logits`, `errors` and `tie` are not of one group size, or `tie` is out of range
@@ -144,7 +151,7 @@ class WinMatrix:
             _check_shares("tie", ties[0])
         (matrix,) = cls._of_groups(z[None], [reasons], ties, order_free, calibration)
         # The rest is as it must be by how it was computed.
-        return matrix
+        return replace(matrix, pair_errors=pair_errors) if pair_errors else matrix
 
     @classmethod
     def all_from_order_logits(
@@ -203,6 +210,7 @@ class WinMatrix:
             object.__setattr__(matrix, name, array)
         object.__setattr__(matrix, "errors", errors)
         object.__setattr__(matrix, "spread", None)
+        object.__setattr__(matrix, "pair_errors", {})
         return matrix
 
     @classmethod
@@ -257,6 +265,7 @@ class WinMatrix:
             tie=self.tie,
             order_free=order_free,
             calibration=calibration,
+            pair_errors=self.pair_errors,
         )
         whole = judged.with_inferred(np.where(self.inferred, mean, np.nan), calibration=calibration)
         return whole if self.spread is None else replace(whole, spread=self.spread)
@@ -288,7 +297,8 @@ class WinMatrix:
         silence = "the judge gave no finite answer for this pair"
         if self.inferred.any():
             silence = "this pair was not judged, and no chain of judged pairs connects the two"
-        return self.errors[i] or self.errors[j] or silence
+        said = self.pair_errors.get((min(i, j), max(i, j)), silence)
+        return self.errors[i] or self.errors[j] or said
 
     def win_rate(self, *, hard: bool = False, on_missing: OnMissing = "raise") -> Floats:
         """The mean of each candidate's row over its known opponents: float32 [K] in [0, 1].
@@ -349,11 +359,14 @@ class WinMatrix:
             order_gap=self.order_gap[index],
             errors=tuple(self.errors[i] for i in candidates),
             spread=None if self.spread is None else self.spread[index],
+            pair_errors=self._pair_errors(candidates),
         )
 
     def equals(self, other: "WinMatrix") -> bool:
         """Whether every bit agrees, NaN with NaN included."""
-        if self.errors != other.errors or (self.spread is None) != (other.spread is None):
+        if (self.errors, self.pair_errors) != (other.errors, other.pair_errors):
+            return False
+        if (self.spread is None) != (other.spread is None):
             return False
         same = all(
             np.array_equal(getattr(self, name), getattr(other, name), equal_nan=name != "valid")
@@ -365,7 +378,25 @@ class WinMatrix:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor: a copy that numpy made of an array would be writable.
-        return _rebuilt, (self.p, self.valid, self.tie, self.order_gap, self.errors, self.spread)
+        return _rebuilt, (
+            self.p,
+            self.valid,
+            self.tie,
+            self.order_gap,
+            self.errors,
+            self.spread,
+            dict(self.pair_errors),
+        )
+
+    def _pair_errors(self, candidates: Sequence[int]) -> dict[tuple[int, int], str]:
+        """Those of the pairs among these candidates, by their places in that order."""
+        places = {candidate: place for place, candidate in enumerate(candidates)}
+        kept = {
+            (places[i], places[j]): reason
+            for (i, j), reason in self.pair_errors.items()
+            if i in places and j in places
+        }
+        return {(min(pair), max(pair)): reason for pair, reason in kept.items()}
 
     def _opponents(self) -> Bools:
         opponents = self.known
@@ -395,9 +426,23 @@ def _symmetric(array: npt.NDArray[Any]) -> bool:
 
 
 def _rebuilt(
-    p: Floats, valid: Bools, tie: Floats, order_gap: Floats, errors: tuple[str, ...], spread: Floats | None
+    p: Floats,
+    valid: Bools,
+    tie: Floats,
+    order_gap: Floats,
+    errors: tuple[str, ...],
+    spread: Floats | None,
+    pair_errors: Mapping[tuple[int, int], str],
 ) -> WinMatrix:
-    return WinMatrix(p=p, valid=valid, tie=tie, order_gap=order_gap, errors=errors, spread=spread)
+    return WinMatrix(
+        p=p,
+        valid=valid,
+        tie=tie,
+        order_gap=order_gap,
+        errors=errors,
+        spread=spread,
+        pair_errors=pair_errors,
+    )
 
 
 def _masked(values: npt.NDArray[np.floating], valid: Bools) -> Floats:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from prefrm.protocol import INPUTS, TensorSpec
+from prefrm.protocol import INPUTS, PIXELS, PROMPT, TensorSpec
 
 __all__ = [
     "GradientRequest",
@@ -22,6 +22,7 @@ __all__ = [
     "ModelMetadata",
     "ModelReadiness",
     "ModelState",
+    "PixelsInput",
     "Readiness",
     "RequestInput",
     "RequestedOutput",
@@ -44,6 +45,13 @@ def _example(spec: TensorSpec, data: list[str]) -> JsonObject:
 
 EXAMPLE: JsonObject = {
     "inputs": [_example(spec, data) for spec, data in zip(INPUTS, (["a red cube"], ["", ""]), strict=True)]
+}
+
+PIXELS_EXAMPLE: JsonObject = {
+    "inputs": [
+        _example(PROMPT, ["a red cube"]),
+        {"name": PIXELS.name, "datatype": PIXELS.datatype, "shape": [2, 3, 1, 1], "data": [0.5] * 6},
+    ]
 }
 
 
@@ -138,6 +146,8 @@ class PixelsInput(RequestInput):
 
 class GradientRequest(_Message):
     """One prompt and the pixels of its candidates, in [0, 1]. Tensors in binary may follow the JSON."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [PIXELS_EXAMPLE]})
 
     id: str = ""
     parameters: JsonObject = {}

@@ -118,6 +118,15 @@ def test_a_pair_that_one_member_did_not_judge_is_not_judged():
         assert matrix.judged.tolist() == [True, True, False]
 
 
+def test_the_reason_of_a_pair_names_the_member():
+    z = np.array([[0.0, np.nan], [1.0, 0.0]])
+    silent = WinMatrix.from_order_logits(z, pair_errors={(0, 1): "it said: perhaps"})
+    assert scored(pair(1.0), silent).reason(1, 0) == "m1: it said: perhaps"
+    assert scored(pair(1.0), silent, silent).pair_errors == {
+        (0, 1): "m1: it said: perhaps; m2: it said: perhaps"
+    }
+
+
 def test_what_a_member_inferred_is_inferred():
     z = np.array([[0, 1, np.nan], [-1, 0, 2], [np.nan, -2, 0.0]])
     part = WinMatrix.from_order_logits(z).with_inferred(np.subtract.outer([3.0, 2, 0], [3.0, 2, 0]))
