@@ -60,7 +60,9 @@ def load_bundle(
 def _load(root: Path, manifest: Manifest, dtype: torch.dtype) -> Judge:
     spec = manifest.spec
     base = _find_weights(root, manifest)
-    backbone = load_backbone(base.folder, dtype=dtype, quantize=spec.quantize)
+    # Whole weights have rows for all tokens.
+    tokens = spec.readouts if manifest.weights == "adapter" else ()
+    backbone = load_backbone(base.folder, dtype=dtype, quantize=spec.quantize, tokens=tokens)
     processor = JudgeProcessor.load(
         root / "processor", backbone.config, spec, manifest.template, manifest.rendered
     )

@@ -27,7 +27,8 @@ class JudgeBatch:
         sees_SE: int64, the segments that each segment attends to besides itself; -1 is none.
         levels: number of segments of each level; a segment sees those of earlier levels alone.
         reads_R: int64, the token of each readout.
-        pairs_N2: int64, for each comparison the two readouts that it is between.
+        pairs_N2: int64, for each comparison the two readouts that it is between; with Q readouts of a
+            candidate [N, 2 Q], those of the first candidate before those of the second.
         images: in the order of their tokens; an image in several places is one object.
     """
 

@@ -40,9 +40,9 @@ class DifferentiableJudge:
     """A judge as a `prefrm.differentiable.DifferentiableScorer`.
 
     A scalar judge gives each candidate its own utility. Where log-odds exist for pairs alone, which is so for
-    the other heads and under `PowerScaling`, a utility is the mean of the candidate's log-odds against the
-    others, in both presentation orders. The others are constants of its derivative: with a gradient in them
-    as well, the utilities would sum to 0 whatever the pixels are.
+    the other heads, with `uncertainty="integrate"` and under `PowerScaling`, a utility is the mean of the
+    candidate's log-odds against the others, in both presentation orders. The others are constants of its
+    derivative: with a gradient in them as well, the utilities would sum to 0 whatever the pixels are.
 
     Args:
         judge: is put into evaluation mode, and its parameters are frozen. An engine must not score with it at
@@ -62,7 +62,8 @@ class DifferentiableJudge:
         self.judge = judge.eval().requires_grad_(False)
         self.calibration = calibration
         self.batch = batch
-        self._is_pointwise = judge.spec.head == "scalar" and not isinstance(calibration, PowerScaling)
+        has_utilities = judge.spec.head == "scalar" and judge.spec.uncertainty != "integrate"
+        self._is_pointwise = has_utilities and not isinstance(calibration, PowerScaling)
 
     @classmethod
     def from_bundle(
@@ -162,8 +163,8 @@ class DifferentiableJudge:
 
     def _pointwise(self, prompt: str, images: Mapping[int, ImageInput]) -> torch.Tensor:
         """Utilities [B] of a scalar head."""
-        readings_R, pairs_N2 = self._readings(prompt, images, [(n, n) for n in images], {})
-        return _calibrated(self.calibration, readings_R[pairs_N2[:, 0]])
+        readings, pairs_N2 = self._readings(prompt, images, [(n, n) for n in images], {})
+        return _calibrated(self.calibration, self.judge.utilities(readings, pairs_N2))
 
     def _against(
         self, prompt: str, images: Mapping[int, ImageInput], opponents: Mapping[int, _Opponent]

@@ -19,7 +19,7 @@ from prefrm.hub import HubRepository
 from prefrm.judge.attention import Attend, segment_attention, use_attend
 from prefrm.judge.backbones import BaseModel, Family, family_of, find_base, load_backbone
 from prefrm.judge.batch import JudgeBatch
-from prefrm.judge.heads import Head, build_head
+from prefrm.judge.heads import Head, MlpHead, ScalarHead, build_head
 from prefrm.judge.images import ImageInput
 from prefrm.judge.losses import preference_loss
 from prefrm.judge.processor import JudgeProcessor
@@ -86,7 +86,9 @@ class Judge(nn.Module):
         """
         device = resolve_device(device)
         base = find_base(spec) if base is None else base
-        backbone = load_backbone(base.folder, dtype=resolve_dtype(dtype, device), quantize=spec.quantize)
+        backbone = load_backbone(
+            base.folder, dtype=resolve_dtype(dtype, device), quantize=spec.quantize, tokens=spec.readouts
+        )
         # PEFT writes this name into an adapter; the hub's id says more than a folder of its cache.
         backbone.name_or_path = spec.base_model
         processor = JudgeProcessor.load(base.folder, backbone.config, spec, get_template(spec.template))
@@ -157,7 +159,7 @@ class Judge(nn.Module):
         return self.head.log_scale.device
 
     def forward(self, batch: JudgeBatch) -> torch.Tensor:
-        """The outcomes of the batch's comparisons: log-odds [N] or, with ties, log-probabilities [N, 3]."""
+        """The outcomes of the batch's comparisons, as in `prefrm.judge.heads`: log-odds [N], for example."""
         return self.outcomes(self.read(self.hidden(batch)), batch.pairs_N2)
 
     def hidden(
@@ -226,15 +228,26 @@ class Judge(nn.Module):
         return self.head.read(hidden_RD, self.model.get_output_embeddings().weight[answers])
 
     def outcomes(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor:
-        """The outcomes of comparisons between `readings`, as of `forward`."""
-        pairs_N2 = pairs_N2.to(readings.device)
-        return self.head.compare(readings[pairs_N2[:, 0]], readings[pairs_N2[:, 1]])
+        """The outcomes of comparisons between `readings`, as of `forward`; pairs are as in a `JudgeBatch`."""
+        first, second = pairs_N2.to(readings.device).chunk(2, dim=1)
+        return self.head.compare(*(_of_candidates(readings, places_NQ) for places_NQ in (first, second)))
+
+    def utilities(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor:
+        """Utilities [N] of the first candidates of comparisons, of a head that has utilities."""
+        assert isinstance(self.head, ScalarHead | MlpHead)
+        first, _ = pairs_N2.to(readings.device).chunk(2, dim=1)
+        return self.head.utilities(_of_candidates(readings, first))
 
     def loss(
         self, outcomes: torch.Tensor, p_N: torch.Tensor, weight_N: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The loss that trains this judge's head, as in `prefrm.judge.losses`."""
         return preference_loss(outcomes, p_N, weight_N)
+
+
+def _of_candidates(readings: torch.Tensor, places_NQ: torch.Tensor) -> torch.Tensor:
+    """Readings of candidates: [N, ...], or [N, Q, ...] of several readouts."""
+    return readings[places_NQ[:, 0] if places_NQ.shape[1] == 1 else places_NQ]
 
 
 def resolve_device(device: torch.device | str) -> torch.device:

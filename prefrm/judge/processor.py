@@ -16,7 +16,8 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.judge.backbones import Family, family_of
-from prefrm.judge.backbones.family import most_positions
+from prefrm.judge.backbones.family import most_positions, plain_positions
+from prefrm.judge.backbones.vocabulary import add_tokens
 from prefrm.judge.batch import JudgeBatch, pack
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import TREES, Pair, Tree
@@ -66,9 +67,10 @@ class JudgeProcessor:
         self.rendered = rendered or render(
             tokenizer, template, image_token_id, images_in_text=self._family.images_in_text
         )
-        self.layout = TokenLayout(tokenizer, template, self.rendered, image_token_id)
+        self.layout = TokenLayout(tokenizer, template, self.rendered, image_token_id, spec.readouts)
         self.max_length = most_positions(config)
-        self.positions = partial(self._family.positions, config)
+        count = plain_positions if spec.positions == "sequential" else self._family.positions
+        self.positions = partial(count, config)
 
     @classmethod
     def load(
@@ -96,6 +98,7 @@ class JudgeProcessor:
         except Exception as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{folder} holds no usable tokenizer and image processor: {reason}") from error
+        add_tokens(tokenizer, spec.readouts)
         family = family_of(config)
         family.pixel_budget(image_processor, spec.min_pixels, spec.max_pixels)
         _check_images(family, image_processor, config)

@@ -5,6 +5,7 @@ as an image placeholder, is cut inside the spelling and tokenized as ordinary te
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -36,13 +37,20 @@ class TokenLayout:
         template: the wording.
         rendered: that wording as the base model's chat template renders it (`render`).
         image_token_id: the placeholder that stands for an image.
+        readouts: control tokens at which a judge reads; () is the last position.
 
     Raises:
-        ConfigError: an answer is not a single token, or no text stands where a segment of the tree needs it.
+        ConfigError: an answer is not a single token, no text stands where a segment of the tree needs it, or
+            a readout is not once in the text after the last image.
     """
 
     def __init__(
-        self, tokenizer: Any, template: Template, rendered: RenderedTemplate, image_token_id: int
+        self,
+        tokenizer: Any,
+        template: Template,
+        rendered: RenderedTemplate,
+        image_token_id: int,
+        readouts: Sequence[str] = (),
     ) -> None:
         self.template = template
         self.image_token_id = image_token_id
@@ -64,6 +72,7 @@ class TokenLayout:
             self.suffixes = [[*self._encode(text), *close] for text in template.suffixes]
             self.question = [end]
         self.answers = tuple(self._answer(answer) for answer in template.answers)
+        self._ends = [self._readout(token) for token in readouts]
         added = tokenizer.added_tokens_decoder
         self._control = {index for index, token in added.items() if token.special} | {image_token_id}
         spellings = {re.escape(token.content) for token in added.values() if len(token.content) > 1}
@@ -90,12 +99,31 @@ class TokenLayout:
         return self.again if self.template.again is None else [*self.again, *prompt]
 
     def readout(self, prompt: list[int]) -> list[int]:
-        """The tokens after the last image, of attentions that read it and the answer in one run."""
-        return [*self.restated(prompt), *self.question]
+        """The tokens after the last image, of attentions that read it and the answer in one run.
+
+        With readouts, as far as the last of them: no later token has an influence on it.
+        """
+        return max(self.readouts(prompt), key=len)
+
+    def readouts(self, prompt: list[int]) -> list[list[int]]:
+        """The tokens after the last image as far as each readout, which is the last of them."""
+        whole = [*self.restated(prompt), *self.question]
+        if not self._ends:
+            return [whole]
+        return [whole[: whole.index(end) + 1] for end in self._ends]
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+    def _readout(self, token: str) -> int:
+        index: int = self._tokenizer.convert_tokens_to_ids(token)
+        if [*self.again, *self.question].count(index) != 1:
+            raise ConfigError(
+                f"the template {self.template.id!r} must have the readout {token!r} once in its text after "
+                "the image; write it where the judge is to read, or leave readouts out"
+            )
+        return index
 
     def _answer(self, text: str) -> int:
         ids = self._encode(text)

@@ -21,6 +21,12 @@ KINDS = {
     "verdict with ties": {"ties": True},
     "scalar": {"head": "scalar"},
     "scalar with ties": {"head": "scalar", "ties": True, "template": "rate-twice-v1"},
+    "scalar with uncertainty": {
+        "head": "scalar",
+        "mlp": (8, 4),
+        "uncertainty": "integrate",
+        "positions": "sequential",
+    },
     "embedding": {"head": "embedding", "embedding_dim": 4},
 }
 

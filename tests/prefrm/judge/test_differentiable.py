@@ -26,6 +26,10 @@ KINDS = {
     "scalar": {"head": "scalar"},
     "embedding": {"head": "embedding"},
 }
+OTHERS = {
+    "mlp": {"head": "scalar", "mlp": (8, 4), "uncertainty": "ignore", "positions": "sequential"},
+    "uncertain": {"head": "scalar", "mlp": (8, 4), "uncertainty": "integrate"},
+}
 TIES = {"late ties": {"ties": True}, "scalar ties": {"head": "scalar", "ties": True}}
 CALIBRATIONS = [TemperatureScaling(temperature=0.6), PowerScaling(temperature=0.6, power=1.4)]
 CASES = [(family, kind) for family in TINY for kind in KINDS]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from prefrm.judge import EmbeddingHead, JudgeSpec, ScalarHead, VerdictHead, build_head, log_odds
+from prefrm.judge import EmbeddingHead, JudgeSpec, MlpHead, ScalarHead, VerdictHead, build_head, log_odds
 from prefrm.judge.heads import TIE_STRENGTH
 
 
@@ -89,6 +89,75 @@ def test_a_comparison_of_embeddings_is_the_bilinear_form_of_the_paper():
     torch.testing.assert_close(head.compare(a, b), expected)
 
 
+def test_an_embedding_may_keep_its_length():
+    head = EmbeddingHead(hidden=3, size=2, unit=False)
+    hidden = torch.randn(4, 3)
+    torch.testing.assert_close(head.read(hidden, torch.empty(0, 3)), hidden @ head.weight_MD.T)
+
+
+def perceptron(mean: float, log_deviation: float, **fields) -> tuple[MlpHead, torch.Tensor]:
+    """An uncertain head of one hidden number, and the readings of two candidates that have 1 and 2 there."""
+    head = MlpHead(hidden=1, widths=(1,), uncertainty="integrate", **fields).eval()
+    with torch.no_grad():
+        for layers in head.layers:
+            layers[0].weight.fill_(1.0), layers[0].bias.zero_()
+            layers[-1].weight.copy_(torch.tensor([[mean], [log_deviation]])), layers[-1].bias.zero_()
+    return head, head.read(torch.tensor([[1.0], [2.0]]), torch.empty(0, 1))
+
+
+def test_a_difference_of_uncertain_utilities_is_normal():
+    head, readings = perceptron(3.0, math.log(2.0))
+    assert readings.flatten().tolist() == pytest.approx([3.0, math.log(2), 6.0, 2 * math.log(2)])
+    with torch.no_grad():
+        head.log_scale.fill_(math.log(10.0))
+    assert head.utilities(readings).tolist() == pytest.approx([30.0, 60.0])
+    # Standard deviations of 2 and 4.
+    found = head.compare(readings[:1], readings[1:])
+    assert found.flatten().tolist() == pytest.approx([-30.0, 10 * math.sqrt(2**2 + 4**2)])
+    head.uncertainty = "ignore"
+    assert head.compare(readings[:1], readings[1:]).tolist() == pytest.approx([-30.0])
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 3.0), (0.7, 0.2), (-2.0, 2.0), (5.0, 4.0)])
+def test_uncertainty_is_integrated_over(mean: float, deviation: float):
+    z, tie = log_odds(torch.tensor([[mean, deviation]]))
+    grid = torch.linspace(-10, 10, 4001, dtype=torch.float64)
+    weights = torch.exp(-(grid**2) / 2)
+    expected = (torch.sigmoid(mean + deviation * grid) * weights).sum() / weights.sum()
+    assert z.sigmoid().item() == pytest.approx(expected.item(), abs=0.02)
+    assert tie is None
+
+
+@pytest.mark.parametrize("widths", [(4,), (5, 3)])
+def test_a_perceptron_is_linear_layers_with_relu_between_them(widths: tuple[int, ...]):
+    head = MlpHead(hidden=6, widths=widths).eval()
+    hidden = x = torch.randn(3, 6)
+    *inner, last = (layer for layer in head.layers[0] if isinstance(layer, torch.nn.Linear))
+    assert [layer.out_features for layer in inner] == list(widths)
+    for layer in inner:
+        x = (x @ layer.weight.T + layer.bias).clamp(min=0)
+    readings = head.read(hidden, torch.empty(0, 6))
+    torch.testing.assert_close(readings, x @ last.weight.T + last.bias)
+    d = head.compare(readings[:1], readings[1:2])
+    torch.testing.assert_close(d, readings[0] - readings[1])
+    # While it learns, some numbers of the first hidden layer are dropped.
+    assert isinstance(head.layers[0][2], torch.nn.Dropout)
+
+
+def test_each_readout_has_its_own_weights_and_their_utilities_add_up():
+    """A candidate's readings are of all readouts by all weights, of which the diagonal counts."""
+    head = ScalarHead(hidden=2, ties=False, readouts=2)
+    with torch.no_grad():
+        head.weight_D.copy_(torch.tensor([[1.0, 0.0], [0.0, 10.0]]))
+    readings = head.read(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.empty(0, 2))
+    assert head.utilities(readings[None]).tolist() == [1.0 + 40.0]
+    uncertain = MlpHead(hidden=2, widths=(3,), uncertainty="ignore", readouts=2).eval()
+    readings = uncertain.read(torch.randn(2, 2), torch.empty(0, 2))
+    assert readings.shape == (2, 2, 2)
+    expected = readings[0, 0, 0] + readings[1, 1, 0]
+    torch.testing.assert_close(uncertain.utilities(readings[None]), expected[None])
+
+
 def test_embeddings_can_go_round_in_circles_and_utilities_cannot():
     turn = 2 * math.pi / 3
     v = torch.tensor([[math.cos(n * turn), math.sin(n * turn)] for n in range(3)])
@@ -101,7 +170,12 @@ def test_embeddings_can_go_round_in_circles_and_utilities_cannot():
 
 @pytest.mark.parametrize(
     ("fields", "kind"),
-    [({}, VerdictHead), ({"head": "scalar"}, ScalarHead), ({"head": "embedding"}, EmbeddingHead)],
+    [
+        ({}, VerdictHead),
+        ({"head": "scalar"}, ScalarHead),
+        ({"head": "scalar", "mlp": (4, 2), "uncertainty": "integrate"}, MlpHead),
+        ({"head": "embedding"}, EmbeddingHead),
+    ],
 )
 def test_a_specification_names_its_head(fields: dict, kind: type):
     head = build_head(JudgeSpec(base_model="x", **fields), hidden=16)
