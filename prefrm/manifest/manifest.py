@@ -17,7 +17,7 @@ from prefrm.winmatrix import CalibrationMap, calibration_map
 
 __all__ = ["CalibrationRecord", "Manifest"]
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MALFORMED = f"{MANIFEST} is malformed"
 # Most of it are the held-out metrics.
 MOST_BYTES = 4 * 2**20
