@@ -129,9 +129,7 @@ def _imported(
     template: Template,
 ) -> Imported:
     base = request.source if request.published.base is None else request.open_base()
-    return Imported(
-        judge=build_judge(spec, template, checkpoint, weights, base), sha256=checkpoint.sha256
-    )
+    return Imported(judge=build_judge(spec, template, checkpoint, weights, base), sha256=checkpoint.sha256)
 
 
 def _template(request: ImportRequest) -> Template:
