@@ -180,7 +180,7 @@ def test_the_path_of_answers_follows_the_question_but_not_of_a_late_template(mak
     closing = layout.readout(layout.prompt("a cat"))
     assert tokenizer.decode(closing).endswith("assistant\nNo. ") and layout.reads == 5
     late = replace(get_template("match-late-v1"), answers=("No. 1", "No. 2"))
-    with pytest.raises(ConfigError, match="differ after 4 tokens .* a late verdict is read from one token"):
+    with pytest.raises(ConfigError, match=r"differ after 4 tokens .* a late verdict is read from one token"):
         TokenLayout(tokenizer, late, render(tokenizer, late, image), image)
 
 
