@@ -43,8 +43,8 @@ def build_judge(
         base: configuration, tokenizer, image processor and chat template of the backbone.
 
     Raises:
-        ConfigError: a weight is missing, unexpected or misshapen, the vocabulary lacks a token, the base is of
-            an unsupported family, or the template does not fit.
+        ConfigError: a weight is missing, unexpected or misshapen, the vocabulary lacks a token, the base is
+            of an unsupported family, or the template does not fit.
     """
     spec.check_template(template)
     # A bundle names the file of a template, and not where it was.
@@ -58,9 +58,7 @@ def build_judge(
             f"({last + 1}); give the base model with which this judge was trained"
         )
     head = _head(spec, checkpoint.name, weights, backbone.get_output_embeddings().in_features)
-    origin = BaseModel(
-        folder=base.folder, revision=None, weights_sha256=checkpoint.digest, trained=True
-    )
+    origin = BaseModel(folder=base.folder, revision=None, weights_sha256=checkpoint.digest, trained=True)
     return Judge(backbone, head, processor, spec, origin).eval()
 
 

@@ -65,8 +65,8 @@ def build_hpsv3(request: ImportRequest) -> Imported:
 def build_skywork_vl(request: ImportRequest) -> Imported:
     """Skywork-VL-Reward: a linear value head at the end of a conversation about an image.
 
-    The template's answer prefix is the assistant's whole answer; its turn is closed here. The bias of the head
-    cancels in every comparison and is left out.
+    The template's answer prefix is the assistant's whole answer; its turn is closed here. The bias of the
+    head cancels in every comparison and is left out.
     """
     parts = [
         read_checkpoint(request.source),
@@ -129,9 +129,7 @@ def _imported(
     template: Template,
 ) -> Imported:
     base = request.source if request.published.base is None else request.open_base()
-    return Imported(
-        judge=build_judge(spec, template, checkpoint, weights, base), sha256=checkpoint.sha256
-    )
+    return Imported(judge=build_judge(spec, template, checkpoint, weights, base), sha256=checkpoint.sha256)
 
 
 def _template(request: ImportRequest) -> Template:
