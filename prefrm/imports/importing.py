@@ -9,6 +9,7 @@ from typing import cast
 from prefrm.bundle import ImportRecord, Manifest, write_bundle, write_dual_bundle
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
+from prefrm.hub import is_hub
 from prefrm.imports.registry import CONFIGURATION, PublishedJudge, find_published
 from prefrm.imports.sources import Source, open_source
 from prefrm.judge import Judge
@@ -40,7 +41,7 @@ class ImportRequest:
             raise ConfigError(
                 f"{self.published.name} needs a base checkpoint; give --base hf://org/name or a folder"
             )
-        return open_source(self.base, patterns)
+        return open_source(_hub_name(self.base), patterns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,12 @@ def import_judge(
     return write_bundle(
         out, imported.judge, calibration=None, data_fingerprint="", metrics={}, card=card, origin=record
     )
+
+
+def _hub_name(base: str) -> str:
+    """`hf://org/name` of `org/name`, as base models are named in a training configuration."""
+    is_id = not is_hub(base) and base.count("/") == 1 and not Path(base).exists()
+    return f"hf://{base}" if is_id else base
 
 
 def _check_options(published: PublishedJudge, base: str | None, template: Path | None) -> None:

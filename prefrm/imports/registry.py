@@ -65,7 +65,62 @@ _JUDGES = (
     ),
 )
 
-PUBLISHED: Mapping[str, PublishedJudge] = MappingProxyType({judge.name: judge for judge in _JUDGES})
+_SCALAR = (
+    PublishedJudge(
+        name="hpsv3",
+        title="HPSv3",
+        kind="scalar judge",
+        source="hf://MizzenAI/HPSv3",
+        licence="Apache-2.0 (weights, by third parties); MIT (code)",
+        paper="https://arxiv.org/abs/2508.03789",
+        builder="prefrm.imports.scalar:build_hpsv3",
+        files=("HPSv3.safetensors",),
+        base="hf://Qwen/Qwen2-VL-7B-Instruct",
+        takes_template=True,
+        is_log_odds=True,
+        exactness="against a reference of its forward pass in the tests",
+        accuracies={
+            "HPDv3": 76.9,
+            "HPDv2": 85.4,
+            "Pick-a-Pic": 72.8,
+            "ImageReward": 66.8,
+            "GenAI-Bench image": 70.9,
+        },
+    ),
+    PublishedJudge(
+        name="skywork-vl",
+        title="Skywork-VL-Reward-7B",
+        kind="scalar judge",
+        source="hf://Skywork/Skywork-VL-Reward-7B",
+        licence="MIT (by its tag on ModelScope); the Hub's repository is gated",
+        paper="https://arxiv.org/abs/2505.07263",
+        builder="prefrm.imports.scalar:build_skywork_vl",
+        takes_template=True,
+        # It judges answers about an image; generated images are not what it was trained on.
+        is_log_odds=False,
+        exactness="against a reference of its forward pass in the tests",
+        accuracies={"VL-RewardBench": 73.1, "RewardBench": 90.1},
+    ),
+    PublishedJudge(
+        name="videoreward",
+        title="VideoReward (VideoAlign), of a still image",
+        kind="scalar judge",
+        source="hf://KlingTeam/VideoReward",
+        licence="Apache-2.0 (weights, by third parties); MIT (code)",
+        paper="https://arxiv.org/abs/2501.13918",
+        builder="prefrm.imports.scalar:build_videoreward",
+        files=("model_config.json", "checkpoint-11352/model.pth"),
+        base="hf://Qwen/Qwen2-VL-2B-Instruct",
+        takes_template=True,
+        is_log_odds=False,
+        exactness="against a reference of its forward pass on a video of two equal frames in the tests",
+        accuracies={"VideoGen-RewardBench": 73.59},
+    ),
+)
+
+PUBLISHED: Mapping[str, PublishedJudge] = MappingProxyType(
+    {judge.name: judge for judge in (*_JUDGES, *_SCALAR)}
+)
 """Every judge that `prefrm import` knows, by name."""
 
 
