@@ -40,9 +40,8 @@ def merge_lora(
     merged = {name.replace(BASE, ""): tensor for name, tensor in weights.items() if not _is_update(name)}
     for name in filter(_is_update, weights):
         layer = name.replace(DOWN, "").replace(UP, "")
-        down_RI, up_OR = (
-            weights.get(layer.removesuffix("weight")[:-1] + part + ".weight") for part in (DOWN, UP)
-        )
+        stem = layer.removesuffix(".weight")
+        down_RI, up_OR = (weights.get(f"{stem}{part}.weight") for part in (DOWN, UP))
         if down_RI is None or up_OR is None or layer not in merged or len(down_RI) != rank:
             raise ConfigError(
                 f"{source}: {name} is not half of an adapter of rank {rank} on a layer that is there"

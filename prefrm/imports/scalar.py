@@ -8,7 +8,6 @@ Shapes: Q readouts of a candidate, D hidden.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from prefrm.imports.backbones import HEAD, build_judge
 from prefrm.imports.importing import Imported, ImportRequest
 from prefrm.imports.keys import drop, move, renamed
 from prefrm.imports.reading import SAFETENSORS, Checkpoint, read_checkpoint
+from prefrm.imports.sources import Source
 from prefrm.judge import JudgeSpec
 from prefrm.prompts import Template, read_template
 
@@ -33,6 +33,7 @@ HPSV3_WIDTHS = (1024, 16)
 VIDEO_TOKENS = ("<|VQ_reward|>", "<|MQ_reward|>", "<|TA_reward|>")
 """Visual quality, motion quality and text alignment, in the order of VideoReward's outputs."""
 VIDEO_NAMES = ("model.pth", "model.safetensors", "checkpoint-11352/model.pth")
+VIDEO_SETTINGS = "model_config.json"
 VIDEO_PIXELS = (128 * 28 * 28, 256 * 28 * 28)
 """Least and most of a frame."""
 TURN_END = "<|im_end|>\n"
@@ -65,8 +66,8 @@ def build_hpsv3(request: ImportRequest) -> Imported:
 def build_skywork_vl(request: ImportRequest) -> Imported:
     """Skywork-VL-Reward: a linear value head at the end of a conversation about an image.
 
-    The template's answer prefix is the assistant's whole answer; its turn is closed here. The bias of the head
-    cancels in every comparison and is left out.
+    The template's answer prefix is the assistant's whole answer; its turn is closed here. The bias of the
+    head cancels in every comparison and is left out.
     """
     parts = [
         read_checkpoint(request.source),
@@ -98,7 +99,7 @@ def build_videoreward(request: ImportRequest) -> Imported:
     videos; their means cancel in every comparison.
     """
     checkpoint = read_checkpoint(request.source, VIDEO_NAMES)
-    settings = _settings(request.source.folder / "model_config.json")
+    settings = _video_settings(request.source)
     rules = (
         move(r"base_model\.model\.rm_head\.weight", f"{HEAD}weight_D"),
         move(rf"base_model\.model\.({BACKBONE})", r"\1"),
@@ -141,8 +142,11 @@ def _template(request: ImportRequest) -> Template:
     return read_template(request.template)
 
 
-def _settings(path: Path) -> Mapping[str, Any]:
-    """VideoReward's `model_config.json`."""
+def _video_settings(source: Source) -> Mapping[str, Any]:
+    """VideoReward's `model_config.json`, which is in the folder of the weights or in that around it."""
+    path = source.folder / VIDEO_SETTINGS
+    if not path.exists():
+        path = source.folder.parent / VIDEO_SETTINGS
     try:
         settings: Any = parse_json(read_regular(path, MOST_SETTINGS))
     except OSError as error:

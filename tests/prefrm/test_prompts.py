@@ -19,6 +19,7 @@ PUBLISHED = {
     "match-or-tie-late-v1": "39ce712c297692df",
     "rate-v1": "d1f0bb2e4e485030",
     "rate-twice-v1": "f539fc3420c2490a",
+    "rate-token-v1": "73ccb4a27ba20ce2",
 }
 
 

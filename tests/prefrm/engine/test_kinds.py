@@ -25,6 +25,8 @@ KINDS = {
         "mlp": (8, 4),
         "uncertainty": "integrate",
         "positions": "sequential",
+        "readouts": ("<|Reward|>",),
+        "template": "rate-token-v1",
     },
     "embedding": {"head": "embedding", "embedding_dim": 4},
 }

@@ -27,7 +27,14 @@ KINDS = {
     "embedding": {"head": "embedding"},
 }
 OTHERS = {
-    "mlp": {"head": "scalar", "mlp": (8, 4), "uncertainty": "ignore", "positions": "sequential"},
+    "mlp": {
+        "head": "scalar",
+        "mlp": (8, 4),
+        "uncertainty": "ignore",
+        "positions": "sequential",
+        "readouts": ("<|Reward|>",),
+        "template": "rate-token-v1",
+    },
     "uncertain": {"head": "scalar", "mlp": (8, 4), "uncertainty": "integrate"},
 }
 TIES = {"late ties": {"ties": True}, "scalar ties": {"head": "scalar", "ties": True}}
@@ -120,6 +127,19 @@ def test_the_engine_agrees_on_images_that_are_not_resized(judges, family: str, k
     np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-5)
     # Of which the tolerance is a small part.
     assert np.abs(wanted).max() > 5e-3
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_the_engine_agrees_on_other_scalar_heads(judges, kind: str):
+    judge, pixels = judges("qwen2_5_vl", **OTHERS[kind]), candidates(3)
+    wanted = mean_log_odds(judged(judge, pixels))
+    pixels.requires_grad_()
+    utilities = DifferentiableJudge(judge).utilities(PROMPT, pixels)
+    found = utilities.detach()
+    np.testing.assert_allclose(gaps(found) if kind == "mlp" else found, wanted, rtol=0, atol=5e-5)
+    assert np.abs(wanted).max() > 5e-3
+    (slopes,) = torch.autograd.grad(utilities[1], pixels)
+    assert slopes[1].abs().max() > 0 and not slopes[[0, 2]].any()
 
 
 @pytest.mark.parametrize("family", TINY)

@@ -30,7 +30,8 @@ def make_layout(tokenizer, template: str) -> TokenLayout:
     return TokenLayout(tokenizer, asked, render(tokenizer, asked, image), image)
 
 
-@pytest.fixture(scope="module", params=sorted(TEMPLATES))
+# With the images first, the prompt's tokens are not its own alone.
+@pytest.fixture(scope="module", params=sorted(name for name, t in TEMPLATES.items() if not t.images_first))
 def layout(make_tokenizer, request) -> TokenLayout:
     return make_layout(make_tokenizer(), request.param)
 
