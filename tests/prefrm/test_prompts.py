@@ -20,6 +20,7 @@ PUBLISHED = {
     "rate-v1": "d1f0bb2e4e485030",
     "rate-twice-v1": "f539fc3420c2490a",
     "rate-token-v1": "73ccb4a27ba20ce2",
+    "shows-v1": "fc303eac02aae04c",
 }
 
 
