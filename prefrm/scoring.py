@@ -16,11 +16,13 @@ def matrix_to_json(matrix: WinMatrix) -> dict[str, Any]:
 
     Keys: `win_matrix`, `order_gap`, `tie` and `valid` (K lists of K), `win_rate` and `errors` (K), and
     `ranking`: the indices of the candidates that have a win rate, highest first. A number in `win_matrix`
-    where `valid` is false was inferred from judged pairs.
+    where `valid` is false was inferred from judged pairs. `spread` and `label_mass` are there if the scorer
+    reports them.
     """
+    reported = {"spread": matrix.spread, "label_mass": matrix.label_mass}
+    fields = matrix_fields(matrix) | {name: value for name, value in reported.items() if value is not None}
     return {
-        name: nullable(value) if isinstance(value, np.ndarray) else value
-        for name, value in matrix_fields(matrix).items()
+        name: nullable(value) if isinstance(value, np.ndarray) else value for name, value in fields.items()
     }
 
 

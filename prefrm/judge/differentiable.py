@@ -102,8 +102,8 @@ class DifferentiableJudge:
             ConfigError: `pixels` is not such a tensor.
             MediaError: pixels are outside [0, 1] or NaN, or cannot be resized into the judge's pixel budget.
             RecordError: the prompt is not valid text, or is longer than the model can read.
-            ScoringError: utilities need opponents and there is one candidate, or a comparison is longer
-                than the model reads.
+            ScoringError: utilities need opponents and there is one candidate, a comparison is longer than the
+                model reads, or its answers are too improbable (`JudgeSpec.min_label_mass`).
         """
         _check_pixels(pixels)
         if len(pixels) < 2 and not self._is_pointwise:
@@ -193,7 +193,11 @@ class DifferentiableJudge:
         if len(tree.readable(pairs)) < len(pairs):
             raise ScoringError(next(iter(tree.refused.values())))
         batch = self.judge.processor.collate([(tree, pairs)])
-        return self.judge.read(self.judge.hidden(batch, known)), batch.pairs_N2
+        readings = self.judge.read(self.judge.hidden(batch, known))
+        mass_N = self.judge.label_mass(readings, batch.pairs_N2)
+        if mass_N is not None and (reason := self.judge.spec.improbable(mass_N.min().item())):
+            raise ScoringError(reason)
+        return readings, batch.pairs_N2
 
 
 def _calibrated(calibration: CalibrationMap | None, x: torch.Tensor) -> torch.Tensor:
