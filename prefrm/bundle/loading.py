@@ -125,7 +125,7 @@ def _load(root: Path, manifest: Manifest, spec: JudgeSpec, dtype: torch.dtype) -
     _try(processor)
     # Without memory for its weights, of which there are as many as the specification says.
     with torch.device("meta"):
-        head = build_head(spec, backbone.get_output_embeddings().in_features)
+        head = build_head(spec, backbone.get_output_embeddings().in_features, manifest.template)
     load_weights(head, root / "head.safetensors")
     if manifest.weights == "adapter":
         backbone = _adapted(backbone, root / "adapter")

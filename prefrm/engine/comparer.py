@@ -1,8 +1,10 @@
 """Comparisons of several groups at once: what they have in common is read once, and then their answers."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import NamedTuple
 
 import torch
 
@@ -17,8 +19,20 @@ __all__ = ["Comparer", "Outcome", "Prefixes", "Scored"]
 
 Prefixes = RefCounted[tuple[KVBlocks, int]]
 """Where the keys and values of prompts are, by prompt."""
-Outcome = tuple[float, float | None]
-"""Log-odds that the first of two is preferred, and P(tie) of a judge with ties."""
+
+
+class Outcome(NamedTuple):
+    """What one presentation order of a pair gave.
+
+    Attributes:
+        log_odds: that the first of two is preferred; NaN where the answers are too improbable.
+        tie: P(tie) of a judge with ties.
+        label_mass: probability of all answers together, of a judge that reads it.
+    """
+
+    log_odds: float
+    tie: float | None
+    label_mass: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,9 +105,26 @@ class Comparer:
         if not pairs:
             return {}
         places = [[place[group.prompt, *name] for name in group.tree.readouts(pair)] for pair in pairs]
-        z, share = log_odds(self._judge.outcomes(readings, torch.tensor(places)))
-        shares = [None] * len(pairs) if share is None else share.tolist()
-        return dict(zip(pairs, zip(z.tolist(), shares, strict=True), strict=True))
+        pairs_N2 = torch.tensor(places)
+        columns = (
+            *log_odds(self._judge.outcomes(readings, pairs_N2)),
+            self._judge.label_mass(readings, pairs_N2),
+        )
+        rows = ([None] * len(pairs) if column_N is None else column_N.tolist() for column_N in columns)
+        outcomes = dict(zip(pairs, map(Outcome._make, zip(*rows, strict=True)), strict=True))
+        return {pair: self._bounded(group.tree, pair, outcome) for pair, outcome in outcomes.items()}
+
+    def _bounded(self, tree: Tree, pair: Pair, outcome: Outcome) -> Outcome:
+        """The outcome, without log-odds where the answers have too little probability."""
+        least, mass = self._judge.spec.min_label_mass, outcome.label_mass
+        # Not `>=`, which is false of NaN, too.
+        if least is None or mass is None or not mass < least:
+            return outcome
+        tree.refused[pair] = (
+            f"the answers have a probability of {mass:.3g} together, less than min_label_mass={least:g}; "
+            "ask with the template that the judge was trained with"
+        )
+        return outcome._replace(log_odds=math.nan)
 
 
 def _merged(parts: Iterable[Segments]) -> Segments:

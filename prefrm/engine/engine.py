@@ -321,18 +321,22 @@ class Engine:
 
     def _merged(self, outcomes: Mapping[Pair, Outcome], pair: Pair) -> float:
         """Log-odds of both presentation orders, before calibration; NaN if one could not be read."""
-        (there, _), (back, _) = (outcomes.get(order, (math.nan, None)) for order in (pair, pair[::-1]))
+        orders = (outcomes.get(order) for order in (pair, pair[::-1]))
+        there, back = (math.nan if outcome is None else outcome.log_odds for outcome in orders)
         return (there - back) / 2
 
     def _matrix(self, plan: GroupPlan, outcomes: Mapping[Pair, Outcome], errors: list[str]) -> WinMatrix:
-        log_odds = plan.spread({pair: z for pair, (z, _) in outcomes.items()})
-        ties = {pair: share for pair, (_, share) in outcomes.items() if share is not None}
+        log_odds = plan.spread({pair: outcome.log_odds for pair, outcome in outcomes.items()})
+        ties = {pair: outcome.tie for pair, outcome in outcomes.items() if outcome.tie is not None}
+        masses = {pair: x.label_mass for pair, x in outcomes.items() if x.label_mass is not None}
+        mass = plan.spread(masses) if masses else None
         return WinMatrix.from_order_logits(
             log_odds,
             errors=errors,
             tie=_both_orders(plan.spread(ties)) if ties else None,
             order_free=not self.judge.spec.is_pairwise,
             calibration=self.calibration,
+            label_mass=None if mass is None else np.minimum(mass, mass.T),
         )
 
 
@@ -347,5 +351,6 @@ def _left_alone(tree: Tree, outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:
     """Why each image that is in no pair that could be read is in none."""
     if outcomes and tree.refused:
         logger.warning("some pairs of a group are not judged: %s", next(iter(tree.refused.values())))
-    paired = {key for pair in outcomes for key in pair}
+    judged = {pair for pair, outcome in outcomes.items() if not math.isnan(outcome.log_odds)}
+    paired = {key for pair in judged if pair[::-1] in judged for key in pair}
     return {str(key): reason for pair, reason in tree.refused.items() for key in pair if key not in paired}

@@ -4,8 +4,8 @@ Their attention is that of `prefrm.engine.attention`, in every family's layers (
 rows that are read out, the last layer computes one position: nothing depends on its others but the
 keys and values that this one attends to.
 
-Shapes: B rows, S tokens of a row, R positions that are read, H query heads, C heads of keys and values,
-D numbers of a head.
+Shapes: B rows, S tokens of a row, R readouts, P positions of a readout, H query heads, C heads of keys and
+values, D numbers of a head.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -183,7 +183,7 @@ def read_rows(
     fixed: bool,
     graphs: PassGraphs | None = None,
 ) -> torch.Tensor:
-    """The head's readings of the last position of each row, each attending to itself and to what it shares.
+    """The readings of the last positions of each row, each attending to itself and to what it shares.
 
     Args:
         judge: whose model reads.
@@ -197,8 +197,8 @@ def read_rows(
     size, last = rows.ids_BS.shape[1], len(judge.model.get_decoder().layers) - 1
     read = LastPositions.of(rows.lengths, size, last, inputs.embeds_BSD, fixed=fixed)
     inputs = replace(inputs, read=read)
-    (hidden_RD,) = _run(judge, inputs, _hidden_at_ends, graphs)
-    return judge.read(hidden_RD)[: len(rows.lengths)]
+    (hidden_RPD,) = _run(judge, inputs, _hidden_at_ends, graphs)
+    return judge.read(hidden_RPD)[: len(rows.lengths)]
 
 
 def keep_rows(
@@ -267,12 +267,18 @@ def _run(
 
 
 def _hidden_at_ends(judge: Judge, inputs: _Inputs) -> list[torch.Tensor]:
-    """The last hidden states [R, D]."""
+    """The last hidden states [R, P, D]."""
     assert inputs.read is not None
+    if (count := judge.processor.layout.reads) > 1:
+        # The last layer is computed at all positions, of which the last ones depend on one another.
+        hidden_BSD = _hidden(judge, inputs, Reading(inputs.seen))
+        rows_R1, ends_R1 = inputs.read.reads_R2.split(1, dim=1)
+        before_P = torch.arange(count, device=ends_R1.device).flip(0)
+        return [hidden_BSD[rows_R1, ends_R1 - before_P]]
     last = judge.model.get_decoder().layers[inputs.read.layer]
     with _only_at(last, inputs.read.reads_R2):
         hidden_BSD = _hidden(judge, inputs, Reading(inputs.seen, read=inputs.read))
-    return [hidden_BSD[inputs.read.reads_R2.unbind(dim=1)]]
+    return [hidden_BSD[inputs.read.reads_R2.unbind(dim=1)][:, None]]
 
 
 def _keys_and_values(judge: Judge, inputs: _Inputs) -> list[torch.Tensor]:

@@ -57,7 +57,9 @@ def build_judge(
             f"{checkpoint.name} has embeddings of {rows} tokens, and the tokenizer of {base.name} has more "
             f"({last + 1}); give the base model with which this judge was trained"
         )
-    head = _head(spec, checkpoint.name, weights, backbone.get_output_embeddings().in_features)
+    with torch.device("meta"):
+        head = build_head(spec, backbone.get_output_embeddings().in_features, template)
+    _fill(head, checkpoint.name, weights)
     origin = BaseModel(folder=base.folder, revision=None, weights_sha256=checkpoint.digest, trained=True)
     return Judge(backbone, head, processor, spec, origin).eval()
 
@@ -74,12 +76,9 @@ def _backbone(name: str, weights: Mapping[str, torch.Tensor], folder: Path) -> A
     return fill_pretrained(config, own, name, dtype=embeddings.dtype)
 
 
-def _head(spec: JudgeSpec, name: str, weights: Mapping[str, torch.Tensor], hidden: int) -> Head:
-    with torch.device("meta"):
-        head = build_head(spec, hidden)
+def _fill(head: Head, name: str, weights: Mapping[str, torch.Tensor]) -> None:
     # Published heads have no scale.
     found = {"log_scale": torch.tensor(0.0)}
     found |= {key.removeprefix(HEAD): w.float() for key, w in weights.items() if key.startswith(HEAD)}
     check_weights(name, found, head.state_dict())
     head.load_state_dict(found, assign=True)
-    return head

@@ -122,7 +122,7 @@ def _card(published: PublishedJudge, record: ImportRecord) -> str:
     """The model card: where the judge comes from, and what its numbers mean."""
     at = "" if record.revision is None else f" at {record.revision}"
     meaning = (
-        "Differences of its utilities are log-odds by its training loss."
+        "Its utilities or verdicts are log-odds by its training loss."
         if published.is_log_odds
         else "Its probabilities mean nothing before a calibration: `prefrm calibrate`."
     )

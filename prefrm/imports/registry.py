@@ -27,7 +27,7 @@ class PublishedJudge:
         builder: `module:function`, called with an `ImportRequest`; returns an `Imported`.
         files: patterns of the files that are downloaded from a repository.
         base: the checkpoint for what the source lacks, such as the tokenizer; None if it lacks nothing.
-        takes_template: whether a file with the wording of the prompt is needed (`--template`).
+        takes_template: whether it is asked with the wording in a file (`--template`).
         is_log_odds: whether its training loss makes differences of its utilities log-odds, so that its
             probabilities mean something before a calibration.
         exactness: how it is shown that the import is exact.
@@ -118,8 +118,49 @@ _SCALAR = (
     ),
 )
 
+_GENERATIVE = (
+    PublishedJudge(
+        name="unifiedreward",
+        title="UnifiedReward 1.0 and 2.0, pairwise ranking",
+        kind="generative judge, read off logits",
+        source="hf://CodeGoat24/UnifiedReward-2.0-qwen-7b",
+        licence="MIT",
+        paper="https://arxiv.org/abs/2503.05236",
+        builder="prefrm.imports.generative:build_unifiedreward",
+        takes_template=True,
+        is_log_odds=True,
+        exactness="against the forward pass of transformers on the same conversation in the tests",
+        accuracies={"GenAI-Bench image": 71.5},
+    ),
+    PublishedJudge(
+        name="paco",
+        title="PaCo-Reward-7B, of one image",
+        kind="generative judge, read off logits",
+        source="hf://X-GenGroup/PaCo-Reward-7B",
+        licence="none is named",
+        paper="https://arxiv.org/abs/2512.04784",
+        builder="prefrm.imports.generative:build_paco",
+        takes_template=True,
+        # It was trained to say whether two images are consistent.
+        is_log_odds=False,
+        exactness="against the forward pass of transformers on the same conversation in the tests",
+    ),
+    PublishedJudge(
+        name="vqascore",
+        title="VQAScore with any vision-language model",
+        kind="generative judge, read off logits",
+        source="hf://Qwen/Qwen2.5-VL-7B-Instruct",
+        licence="Apache-2.0 (of the default model; another model has its own)",
+        paper="https://arxiv.org/abs/2404.01291",
+        builder="prefrm.imports.generative:build_vqascore",
+        takes_template=True,
+        is_log_odds=False,
+        exactness="against the forward pass of transformers on the same conversation in the tests",
+    ),
+)
+
 PUBLISHED: Mapping[str, PublishedJudge] = MappingProxyType(
-    {judge.name: judge for judge in (*_JUDGES, *_SCALAR)}
+    {judge.name: judge for judge in (*_JUDGES, *_SCALAR, *_GENERATIVE)}
 )
 """Every judge that `prefrm import` knows, by name."""
 

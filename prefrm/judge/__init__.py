@@ -11,7 +11,16 @@ except ImportError as error:
 from prefrm.judge.backbones import FAMILIES, Family, family_of
 from prefrm.judge.batch import JudgeBatch
 from prefrm.judge.differentiable import DifferentiableJudge
-from prefrm.judge.heads import EmbeddingHead, Head, MlpHead, ScalarHead, VerdictHead, build_head, log_odds
+from prefrm.judge.heads import (
+    AnswerHead,
+    EmbeddingHead,
+    Head,
+    MlpHead,
+    ScalarHead,
+    VerdictHead,
+    build_head,
+    log_odds,
+)
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import Name, Pair, Segment, Tree, path
 from prefrm.judge.losses import (
@@ -26,6 +35,7 @@ from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
     "FAMILIES",
+    "AnswerHead",
     "DifferentiableJudge",
     "EmbeddingHead",
     "Family",

@@ -20,9 +20,11 @@ from torch.nn.functional import linear, logsigmoid, normalize
 
 from prefrm.judge.precision import full_precision
 from prefrm.manifest.spec import JudgeSpec
+from prefrm.prompts import Template
 
 __all__ = [
     "TIE_STRENGTH",
+    "AnswerHead",
     "EmbeddingHead",
     "Head",
     "MlpHead",
@@ -75,15 +77,20 @@ class VerdictHead(Head):
 
     @full_precision
     def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+        """Log-odds [R] of two answers, or logits [R, 3] of three."""
         if len(answers_AD) == 2:
-            direction_D = answers_AD[0] - answers_AD[1]
-            return (hidden_RD @ direction_D) * self.scale
-        return (hidden_RD @ answers_AD.T * self.scale).log_softmax(dim=-1)
+            return hidden_RD @ (answers_AD[0] - answers_AD[1])
+        return hidden_RD @ answers_AD.T
 
     @full_precision
     def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        # Both are the one reading of the pair, which is the outcome.
-        return first
+        """Of readings as `read` gives them, or log-probabilities of the answers [N, 2] or [N, 3]."""
+        # Both are the one reading of the pair.
+        if first.ndim == 1:
+            return first * self.scale
+        if first.shape[-1] == 2:
+            return (first[:, 0] - first[:, 1]) * self.scale
+        return (first * self.scale).log_softmax(dim=-1)
 
 
 class ScalarHead(Head):
@@ -113,6 +120,35 @@ class ScalarHead(Head):
     def utilities(self, readings: torch.Tensor) -> torch.Tensor:
         """Utilities [N] of candidates from their readings [N], or [N, Q, Q] of several readouts."""
         return readings if self.readouts == 1 else _sum_of_readouts(readings)
+
+    @full_precision
+    def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return _outcomes(self.utilities(first) - self.utilities(second), ties=self.ties)
+
+
+class AnswerHead(Head):
+    """A utility for each image: the log-odds of answering yes and not no to a question about it.
+
+    That is VQAScore (arXiv 2404.01291) in log-odds. It has no weights; its readings are log-probabilities of
+    the two answers (`prefrm.judge.labels`).
+
+    Args:
+        ties: as of `ScalarHead`.
+    """
+
+    def __init__(self, *, ties: bool) -> None:
+        super().__init__()
+        self.ties = ties
+
+    @full_precision
+    def read(self, hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
+        """Logits [R, 2]."""
+        return hidden_RD @ answers_AD.T
+
+    @full_precision
+    def utilities(self, readings_N2: torch.Tensor) -> torch.Tensor:
+        """Utilities [N] of candidates."""
+        return (readings_N2[:, 0] - readings_N2[:, 1]) * self.scale
 
     @full_precision
     def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -203,9 +239,14 @@ class EmbeddingHead(Head):
         return (a * d - b * c).sum(dim=-1) * self.scale
 
 
-def build_head(spec: JudgeSpec, hidden: int) -> Head:
-    """The head that a specification names, for hidden states of that size; random where it has weights."""
+def build_head(spec: JudgeSpec, hidden: int, template: Template | None = None) -> Head:
+    """The head that a specification names, for hidden states of that size; random where it has weights.
+
+    A scalar judge whose template has answers reads its utility off them. None is a built-in template.
+    """
     readouts = max(1, len(spec.readouts))
+    if spec.head == "scalar" and template is not None and template.answers:
+        return AnswerHead(ties=spec.ties)
     if spec.head == "scalar" and spec.mlp:
         return MlpHead(
             hidden=hidden,

@@ -98,6 +98,7 @@ class Tree(ABC):
         levels: segments that later ones attend to, by name: the prefix, and then segments that see those of
             earlier levels. Answers see the prefix and segments of the last level.
         refused: why comparisons cannot be read, filled by `readable`.
+        reads: P, the number of positions of a readout, the last ones of its answer.
 
     Raises:
         RecordError: the prompt is longer than the model reads.
@@ -113,6 +114,7 @@ class Tree(ABC):
         max_length: int,
     ) -> None:
         self.refused: dict[Pair, str] = {}
+        self.reads = texts.reads
         self._texts, self._prompt, self._images = texts, prompt, images
         self._positions, self._max_length = positions, max_length
         prefix = self._segment(texts.opening(prompt))
@@ -142,7 +144,7 @@ class Tree(ABC):
         return readable
 
     def answers(self, pairs: Iterable[Pair]) -> dict[Name, Segment]:
-        """The segments whose last position is read out for readable pairs, by name."""
+        """The segments whose last positions are read out for readable pairs, by name."""
         return {name: self._answer(name) for pair in pairs for name in dict.fromkeys(self.readouts(pair))}
 
     def readouts(self, pair: Pair) -> tuple[Name, ...]:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from prefrm.errors import ConfigError, RecordError
+from prefrm.judge.labels import Labels
 from prefrm.prompts import RenderedTemplate, Template
 
 __all__ = ["TokenLayout", "render"]
@@ -20,7 +21,7 @@ PROMPT_MARK, SUFFIX_MARK = "\ue000", "\ue001"
 
 
 class TokenLayout:
-    """The fixed runs of tokens around a prompt and its images, and the ids of the answers.
+    """The fixed runs of tokens around a prompt and its images, and the answers.
 
     In reading order, by attention:
 
@@ -30,8 +31,8 @@ class TokenLayout:
 
     With the images first, no prompt follows `instruction`, and `first` is empty. `again` and the prompt after
     it are absent where the template states the prompt once. Of a late template, `question` is the last token
-    alone, and what the chat template writes before it ends each suffix. The chat template's own text (roles,
-    system prompt, image delimiters) is part of these runs.
+    alone, and what the chat template writes before it ends each suffix. The path of the answers follows the
+    question. The chat template's own text (roles, system prompt, image delimiters) is part of these runs.
 
     Args:
         tokenizer: of `transformers`.
@@ -41,7 +42,7 @@ class TokenLayout:
         readouts: control tokens at which a judge reads; () is the last position.
 
     Raises:
-        ConfigError: an answer is not a single token, no text stands where a segment of the tree needs it, or
+        ConfigError: the answers cannot be told apart, no text stands where a segment of the tree needs it, or
             a readout is not once in the text after the last image.
     """
 
@@ -73,7 +74,7 @@ class TokenLayout:
             *close, end = self.question
             self.suffixes = [[*self._encode(text), *close] for text in template.suffixes]
             self.question = [end]
-        self.answers = tuple(self._answer(answer) for answer in template.answers)
+        self.labels = self._labels()
         self._ends = [self._readout(token) for token in readouts]
         added = tokenizer.added_tokens_decoder
         self._control = {index for index, token in added.items() if token.special} | {image_token_id}
@@ -105,6 +106,18 @@ class TokenLayout:
             raise RecordError(f"the prompt spells control tokens of the model: {text[:60]!r}")
         return ids
 
+    @property
+    def reads(self) -> int:
+        """P, the number of positions of a readout, which are the last ones: before each token of the answers'
+        path, and after it."""
+        return 1 + len(self.labels.path)
+
+    @property
+    def answers(self) -> tuple[int, ...]:
+        """The token of each answer, where that tells it (`Labels.is_plain`)."""
+        assert self.labels.is_plain
+        return tuple(token for ((_, token),) in self.labels.branches)
+
     def opening(self, prompt: list[int]) -> list[int]:
         """The tokens before the first image."""
         stated = [] if self.template.images_first else prompt
@@ -125,7 +138,7 @@ class TokenLayout:
         """The tokens after the last image as far as each readout, which is the last of them."""
         whole = prompt if self.template.images_first else [*self.restated(prompt), *self.question]
         if not self._ends:
-            return [whole]
+            return [[*whole, *self.labels.path]]
         return [whole[: whole.index(end) + 1] for end in self._ends]
 
     def _encode(self, text: str) -> list[int]:
@@ -141,14 +154,21 @@ class TokenLayout:
             )
         return index
 
-    def _answer(self, text: str) -> int:
-        ids = self._encode(text)
-        if len(ids) != 1:
+    def _labels(self) -> Labels:
+        spellings = [[self._encode(text) for text in texts] for texts in self.template.spellings]
+        try:
+            labels = Labels.of(spellings)
+        except ConfigError as error:
             raise ConfigError(
-                f"the answer {text!r} of template {self.template.id!r} is {len(ids)} tokens for this "
-                "tokenizer; a verdict is read from one token, so use a template with other answers"
+                f"the answers {', '.join(map(repr, self.template.answers))} of template {self.template.id!r} "
+                f"cannot be told apart for this tokenizer: {error}; use a template with other answers"
+            ) from error
+        if labels.path and self.template.suffixes is not None:
+            raise ConfigError(
+                f"the answers of template {self.template.id!r} differ after {len(labels.path)} tokens for "
+                "this tokenizer; a late verdict is read from one token, so use a template with other answers"
             )
-        return ids[0]
+        return labels
 
 
 def render(

@@ -46,6 +46,9 @@ class JudgeSpec:
         positions: how tokens are counted for the rotary embedding, one of `POSITIONS`: "family" as the base
             model does it, which is M-RoPE of Qwen's; "sequential" counts the tokens of images as those of
             text.
+        min_label_mass: in [0, 1]; a pair is not judged where, in one reading of it, the answers of the
+            template have less probability than this together, among all that the model might say. None sets
+            no bound, and the probability is then read only where answers have several tokens or spellings.
         min_pixels: an image is enlarged to at least so many pixels; None keeps the base model's own bound.
         max_pixels: an image is reduced to at most so many pixels; None keeps the base model's own bound.
         quantize: how the language model's linear layers are stored, one of `QUANTIZATIONS`; None keeps them
@@ -64,6 +67,7 @@ class JudgeSpec:
     uncertainty: str | None = None
     readouts: tuple[str, ...] = ()
     positions: str = "family"
+    min_label_mass: float | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
     quantize: str | None = None
@@ -85,6 +89,8 @@ class JudgeSpec:
             object.__setattr__(self, "template", self._fitting_template)
         if self.positions not in POSITIONS:
             raise ConfigError(f"positions must be {' or '.join(POSITIONS)}; received {self.positions!r}")
+        if self.min_label_mass is not None and not 0 <= self.min_label_mass <= 1:
+            raise ConfigError(f"min_label_mass must be in [0, 1]; received {self.min_label_mass}")
         if self.quantize is not None and self.quantize not in QUANTIZATIONS:
             raise ConfigError(
                 f"quantize must be {', '.join(QUANTIZATIONS)} or null; received {self.quantize!r}"
@@ -126,6 +132,16 @@ class JudgeSpec:
         if len(self.readouts) > 1 and self.head != "scalar":
             raise ConfigError(f"several readouts need the scalar head; received {list(self.readouts)}")
 
+    def _check_answers(self, template: Template) -> None:
+        if self.min_label_mass is not None and not template.answers:
+            raise ConfigError(f"min_label_mass needs answers, which template {template.id!r} has not")
+        has_weights = self.head == "embedding" or self.mlp or self.readouts
+        if template.attention == "alone" and template.answers and has_weights:
+            raise ConfigError(
+                f"template {template.id!r} has answers to read a utility from; take head: scalar without mlp "
+                "and readouts, or leave the answers out"
+            )
+
     @property
     def is_pairwise(self) -> bool:
         """Whether the judge looks at two images at once, and so has a presentation order."""
@@ -141,6 +157,7 @@ class JudgeSpec:
 
     def check_template(self, template: Template) -> None:
         """Raise `ConfigError` unless a judge of this specification can be asked with `template`."""
+        self._check_answers(template)
         if template.attention != self.attention or template.ties != self._asks_ties:
             fits = template.attention in ATTENTIONS[self.head] and template.ties == self._asks_ties
             advice = f"set attention: {template.attention}, or take" if fits else "take"

@@ -84,6 +84,15 @@ TEMPLATES: dict[str, Template] = {
             question="\nRating: <|Reward|>",
             images_first=True,
         ),
+        Template(
+            id="shows-v1",
+            instruction="",
+            first="",
+            again="Does this image show everything that the following text asks for?\n",
+            question="\nAnswer Yes or No.",
+            answers=("Yes|yes", "No|no"),
+            images_first=True,
+        ),
     )
 }
 

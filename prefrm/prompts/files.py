@@ -4,13 +4,14 @@ A file is the user's turn, word for word, with `{image}` once or twice and `{pro
 and the prompt once after them; or the prompt stands first, and may be stated again after the images. All else
 is literal, line breaks and other braces included. Where the judge answers, a line break and `{answer}` end
 the turn. What follows on that line starts the answer, and each further line is one answer: the image shown
-first, the second, and the tie if there is one.
+first, the second, and the tie if there is one; or, of one image, yes and no. `|` separates spellings.
 
     {image}{image}Which image shows the caption better?
     Caption: [{prompt}]
-    {answer}Image{space}
-    1
-    2
+    {answer}
+    Image 1 is better
+    Image 2 is better
+    Both|Neither
 
 `{space}` is a space that an editor would strip from the end of a line.
 """

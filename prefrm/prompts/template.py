@@ -29,7 +29,9 @@ class Template:
             comparison.
         answers: of a question about two images: the answer that names the image shown first, the one
             that names the second, and, where there is a third, the one that says that neither is
-            better. Each must be a single token. Of one image, nothing is answered: () .
+            better. Of one image: () , or "yes" and "no" in whatever words, of which the utility is the
+            log-odds. An answer may have several spellings, with `|` between them, and several tokens, of
+            which the first are those of the others; of a late template it is one token.
         images_first: whether the images stand before the prompt, which is then stated once, between `again`
             and `question`.
         answer_prefix: start of the assistant's turn, which the answer continues.
@@ -56,7 +58,7 @@ class Template:
             raise ConfigError(
                 "a template has a text before a second image or suffixes for two slots, not both"
             )
-        counts = (0,) if self.attention == "alone" else (2, 3)
+        counts = (0, 2) if self.attention == "alone" else (2, 3)
         if len(self.answers) not in counts:
             raise ConfigError(
                 f"a template for attention {self.attention!r} has {' or '.join(map(str, counts))} answers; "
@@ -79,6 +81,11 @@ class Template:
     def ties(self) -> bool:
         """Whether an answer says that neither is better."""
         return len(self.answers) == 3
+
+    @property
+    def spellings(self) -> tuple[tuple[str, ...], ...]:
+        """The spellings of each answer."""
+        return tuple(tuple(answer.split("|")) for answer in self.answers)
 
     @property
     def statements(self) -> int:

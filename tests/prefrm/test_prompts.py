@@ -20,6 +20,7 @@ PUBLISHED = {
     "rate-v1": "d1f0bb2e4e485030",
     "rate-twice-v1": "f539fc3420c2490a",
     "rate-token-v1": "73ccb4a27ba20ce2",
+    "shows-v1": "fc303eac02aae04c",
 }
 
 
@@ -71,7 +72,7 @@ def test_a_template_of_one_image_has_no_answers():
         ({"second": "2:", "suffixes": ("a", "b")}, "suffixes for two slots, not both"),
         ({"suffixes": ("a", "b")}, "'late' has 2 or 3 answers; received 0"),
         ({"second": "2:", "answers": ("1",)}, "'joint' has 2 or 3 answers; received 1"),
-        ({"answers": ("1", "2")}, "'alone' has 0 answers; received 2"),
+        ({"answers": ("1", "2", "3")}, "'alone' has 0 or 2 answers; received 3"),
         ({"images_first": True}, "has the text before the prompt in `again`"),
         ({"images_first": True, "again": "", "first": "1:"}, "neither `first` nor `suffixes`"),
     ],

@@ -5,30 +5,44 @@ import math
 import pytest
 import torch
 
-from prefrm.judge import EmbeddingHead, JudgeSpec, MlpHead, ScalarHead, VerdictHead, build_head, log_odds
+from prefrm.judge import (
+    AnswerHead,
+    EmbeddingHead,
+    JudgeSpec,
+    MlpHead,
+    ScalarHead,
+    VerdictHead,
+    build_head,
+    log_odds,
+)
 from prefrm.judge.heads import TIE_STRENGTH
+
+
+def verdicts(head: VerdictHead, hidden: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    readings = head.read(hidden, answers)
+    return head.compare(readings, readings)
 
 
 def test_an_untrained_verdict_is_the_difference_of_the_two_logits():
     hidden = torch.tensor([[1.0, 2.0], [0.0, -1.0]])
     rows = torch.tensor([[3.0, 1.0], [1.0, 2.0]])
     logits = hidden @ rows.T
-    torch.testing.assert_close(VerdictHead().read(hidden, rows), logits[:, 0] - logits[:, 1])
+    torch.testing.assert_close(verdicts(VerdictHead(), hidden, rows), logits[:, 0] - logits[:, 1])
 
 
 def test_the_scale_multiplies_and_naming_the_answers_the_other_way_round_negates():
     head = VerdictHead()
     hidden, answers = torch.randn(3, 4), torch.randn(2, 4)
-    plain = head.read(hidden, answers)
-    torch.testing.assert_close(head.read(hidden, answers.flip(0)), -plain)
+    plain = verdicts(head, hidden, answers)
+    torch.testing.assert_close(verdicts(head, hidden, answers.flip(0)), -plain)
     with torch.no_grad():
         head.log_scale.fill_(math.log(2.0))
-    torch.testing.assert_close(head.read(hidden, answers), 2 * plain)
+    torch.testing.assert_close(verdicts(head, hidden, answers), 2 * plain)
 
 
 def test_half_precision_states_give_float32_and_the_scale_learns():
     head = VerdictHead()
-    out = head.read(torch.ones(1, 4, dtype=torch.bfloat16), torch.stack([torch.ones(4), torch.zeros(4)]))
+    out = verdicts(head, torch.ones(1, 4, dtype=torch.bfloat16), torch.stack([torch.ones(4), torch.zeros(4)]))
     assert out.dtype == torch.float32
     out.sum().backward()
     assert head.log_scale.grad is not None
@@ -37,12 +51,35 @@ def test_half_precision_states_give_float32_and_the_scale_learns():
 
 def test_three_answers_are_the_language_models_own_probabilities_of_them():
     hidden, answers = torch.randn(5, 4), torch.randn(3, 4)
-    outcomes = VerdictHead().read(hidden, answers)
+    outcomes = verdicts(VerdictHead(), hidden, answers)
     torch.testing.assert_close(outcomes.exp(), (hidden @ answers.T).softmax(-1))
     z, tie = log_odds(outcomes)
     p1, _, p0 = (hidden @ answers.T).softmax(-1).unbind(-1)
     torch.testing.assert_close(z.sigmoid(), p1 + p0 / 2)
     torch.testing.assert_close(tie, p0)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_verdict_of_log_probabilities_is_that_of_logits(count: int):
+    hidden, answers = torch.randn(5, 4), torch.randn(count, 4)
+    head = VerdictHead(scale=2.0)
+    log_probs = torch.randn(5, 1) + hidden @ answers.T
+    torch.testing.assert_close(head.compare(log_probs, log_probs), verdicts(head, hidden, answers))
+
+
+def test_a_utility_of_answers_is_the_log_odds_of_yes():
+    head = AnswerHead(ties=False)
+    probabilities = torch.tensor([[0.6, 0.2], [0.01, 0.04]])
+    readings = probabilities.log()
+    torch.testing.assert_close(head.utilities(readings).exp(), torch.tensor([3.0, 0.25]))
+    torch.testing.assert_close(head.compare(readings[:1], readings[1:]).exp(), torch.tensor([12.0]))
+    with_ties = AnswerHead(ties=True).compare(readings[:1], readings[1:])
+    torch.testing.assert_close(log_odds(with_ties)[1], log_odds(bradley_terry_with_ties(math.log(12.0)))[1])
+
+
+def bradley_terry_with_ties(difference: float) -> torch.Tensor:
+    head = ScalarHead(hidden=3, ties=True)
+    return head.compare(torch.tensor([difference]), torch.tensor([0.0]))
 
 
 def test_a_scalar_comparison_is_the_difference_of_two_utilities():
