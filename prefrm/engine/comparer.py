@@ -18,7 +18,7 @@ from prefrm.judge import Judge, Name, Tree, log_odds
 __all__ = ["Comparer", "Outcome", "Prefixes", "Scored"]
 
 Prefixes = RefCounted[tuple[KVBlocks, int]]
-"""Where the keys and values of prompts are, by prompt."""
+"""Where the keys and values of prefixes are, by what they hold: a prompt, and digests of context images."""
 
 
 class Outcome(NamedTuple):
@@ -37,17 +37,25 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scored:
-    """A group's prompt, its encoded images by digest, and the tree of both."""
+    """A group: what its prefix holds, its encoded images, and the tree of all.
 
-    prompt: str
+    Attributes:
+        prefix: the prompt, and the digests of the context images; equal ones are the same in all groups.
+        images: the candidates, by digest.
+        context: the context images.
+        tree: of the group.
+    """
+
+    prefix: tuple[str, ...]
     images: Mapping[str, EncodedImage]
+    context: tuple[EncodedImage, ...] = ()
     tree: Tree
 
     def named(self, segments: Segments) -> Segments:
-        """Segments under names that are unique among groups; equal ones of equal prompts are the same."""
+        """Segments under names that are unique among groups; equal ones of equal prefixes are the same."""
         return {
-            (self.prompt, *name): segment.after(
-                segment.start, *((self.prompt, *seen) for seen in segment.sees)
+            (self.prefix, *name): segment.after(
+                segment.start, *((self.prefix, *seen) for seen in segment.sees)
             )
             for name, segment in segments.items()
         }
@@ -66,7 +74,8 @@ class Comparer:
     def __init__(self, judge: Judge, passes: Passes, groups: Sequence[Scored], prefixes: Prefixes) -> None:
         self._judge = judge
         self._passes = passes
-        self._features = {x.image: x.features for group in groups for x in group.images.values()}
+        shown = (x for group in groups for x in (*group.images.values(), *group.context))
+        self._features = {x.image: x.features for x in shown}
         self._blocks = self._prefixes(groups, prefixes)
         deeper = [[group.named(level) for level in group.tree.levels[1:]] for group in groups]
         kept: Blocks = {}
@@ -80,14 +89,14 @@ class Comparer:
         openings: Segments = {}
         for group in groups:
             opening = group.named(group.tree.levels[0])
-            if (known := prefixes.get(group.prompt)) is None:
+            if (known := prefixes.get(group.prefix)) is None:
                 openings = {**openings, **opening}
             else:
                 found = {**found, **dict.fromkeys(opening, known)}
         found = {**found, **self._passes.keep(openings, {}, self._features)}
         for group in groups:
             for name in group.named(group.tree.levels[0]):
-                prefixes.use(group.prompt, found[name])
+                prefixes.use(group.prefix, found[name])
         return found
 
     def compare(self, asked: Sequence[tuple[Scored, Sequence[Pair]]]) -> list[dict[Pair, Outcome]]:
@@ -104,7 +113,7 @@ class Comparer:
     ) -> dict[Pair, Outcome]:
         if not pairs:
             return {}
-        places = [[place[group.prompt, *name] for name in group.tree.readouts(pair)] for pair in pairs]
+        places = [[place[group.prefix, *name] for name in group.tree.readouts(pair)] for pair in pairs]
         pairs_N2 = torch.tensor(places)
         columns = (
             *log_odds(self._judge.outcomes(readings, pairs_N2)),

@@ -218,10 +218,10 @@ class Engine:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
             RecordError: the argument is not a list of groups.
         """
-        planned = [(group.prompt, plan_group(group)) for group in check_groups(groups)]
-        sized = [((prompt, plan), len(plan.images)) for prompt, plan in planned]
-        images: RefCounted[EncodedImage] = RefCounted(key for _, plan in planned for key in plan.images)
-        prefixes: Prefixes = RefCounted(prompt for prompt, _ in planned)
+        planned = [(group.prompt, plan_group(group)) for group in check_groups(groups, context=True)]
+        sized = [((prompt, plan), len(plan.encoded)) for prompt, plan in planned]
+        images: RefCounted[EncodedImage] = RefCounted(key for _, plan in planned for key, _ in plan.encoded)
+        prefixes: Prefixes = RefCounted(plan.prefix(prompt) for prompt, plan in planned)
         matrices: list[WinMatrix] = []
         try:
             with self._lock, torch.inference_mode():
@@ -255,23 +255,41 @@ class Engine:
         self, planned: Sequence[tuple[str, GroupPlan]], images: RefCounted[EncodedImage]
     ) -> list[_Task]:
         """What there is to do, with the images encoded."""
-        distinct = {key: data for _, plan in planned for key, data in plan.images.items()}
+        distinct = {key: data for _, plan in planned for key, data in plan.encoded}
         found, unread = self._encode(distinct, images)
         tasks = []
         for prompt, plan in planned:
             readable = {key: found[key] for key in plan.images if key in found}
             reasons = {key: unread[key] for key in plan.images if key in unread}
-            for key, encoded in readable.items():
-                images.use(key, encoded)
+            for key in (key for key, _ in plan.encoded if key in found):
+                images.use(key, found[key])
             pairs = plan.pairs(list(readable))
             scored = None
             try:
-                tree = self.judge.processor.tree(prompt, {key: x.image for key, x in readable.items()})
-                scored = Scored(prompt=prompt, images=readable, tree=tree) if pairs else None
+                asked = self._scored(prompt, plan, readable, found, unread)
+                scored = asked if pairs else None
             except RecordError as error:
                 reasons |= dict.fromkeys(readable, str(error))
             tasks.append(_Task(plan=plan, scored=scored, pairs=pairs, reasons=reasons))
         return tasks
+
+    def _scored(
+        self,
+        prompt: str,
+        plan: GroupPlan,
+        readable: Mapping[str, EncodedImage],
+        found: Mapping[str, EncodedImage],
+        unread: Mapping[str, str],
+    ) -> Scored:
+        """Raises `RecordError` if the prompt or its context cannot be read."""
+        for key, _ in plan.context:
+            if key in unread:
+                raise RecordError(f"a context image cannot be read: {unread[key]}")
+        context = tuple(found[key] for key, _ in plan.context)
+        tree = self.judge.processor.tree(
+            prompt, {key: x.image for key, x in readable.items()}, [x.image for x in context]
+        )
+        return Scored(prefix=plan.prefix(prompt), images=readable, context=context, tree=tree)
 
     def _finished(
         self, task: _Task, comparer: Comparer, found: Mapping[Scored, dict[Pair, Outcome]]

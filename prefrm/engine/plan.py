@@ -60,10 +60,21 @@ class GroupPlan:
     Attributes:
         images: encoded bytes of each distinct image, by digest, in ascending order of the digests.
         places: length K; each candidate's digest, or None if the candidate is missing.
+        context: encoded bytes of each context image with its digest, in order.
     """
 
     images: dict[str, bytes]
     places: tuple[str | None, ...]
+    context: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def encoded(self) -> list[tuple[str, bytes]]:
+        """All images that are encoded, candidates and context, each with its digest."""
+        return [*self.images.items(), *self.context]
+
+    def prefix(self, prompt: str) -> tuple[str, ...]:
+        """What all candidates follow: the prompt, and the digests of the context images."""
+        return (prompt, *(key for key, _ in self.context))
 
     def pairs(self, readable: Sequence[str]) -> list[tuple[str, str]]:
         """Every ordered pair of readable images that stands for at least one pair of candidates.
@@ -84,7 +95,8 @@ def plan_group(group: Group) -> GroupPlan:
     """The plan of a group; an empty image counts as missing."""
     places = tuple(digest(image) if image else None for image in group.images)
     found = {key: image for key, image in zip(places, group.images, strict=True) if key and image}
-    return GroupPlan(images=dict(sorted(found.items())), places=places)
+    context = tuple((digest(image), image) for image in group.context)
+    return GroupPlan(images=dict(sorted(found.items())), places=places, context=context)
 
 
 def runs_of_rows(lengths: Sequence[int], tokens: int) -> Iterator[range]:

@@ -23,7 +23,13 @@ from prefrm.imports.sources import Source
 from prefrm.judge import JudgeSpec
 from prefrm.prompts import Template, read_template
 
-__all__ = ["build_hpsv3", "build_skywork_vl", "build_videoreward"]
+__all__ = [
+    "build_editreward_following",
+    "build_editreward_quality",
+    "build_hpsv3",
+    "build_skywork_vl",
+    "build_videoreward",
+]
 
 HPSV3_PIXELS = 256 * 28 * 28
 """Of every image that HPSv3 reads, whatever its own size: 256 tokens of a Qwen2-VL."""
@@ -49,18 +55,40 @@ def build_hpsv3(request: ImportRequest) -> Imported:
     Its code hands embeddings to the language model and no positions, so that these are sequential.
     """
     checkpoint = read_checkpoint(request.source, ("HPSv3.safetensors", *SAFETENSORS))
-    spec = JudgeSpec(
-        base_model=request.published.name,
-        head="scalar",
-        mlp=HPSV3_WIDTHS,
-        uncertainty="integrate",
-        readouts=(HPSV3_TOKEN,),
-        positions="sequential",
-        min_pixels=HPSV3_PIXELS,
-        max_pixels=HPSV3_PIXELS,
-    )
+    spec = _ranknet(request, "integrate")
     rules = (move(r"rm_head\.(.+)", rf"{HEAD}layers.0.\1"), move(BACKBONE, r"\g<0>"))
     return _imported(request, checkpoint, spec, renamed(checkpoint, rules), _template(request))
+
+
+def build_editreward_following(request: ImportRequest) -> Imported:
+    """The first head of EditReward, which says how well an edit follows its instruction."""
+    return _editreward(request, "head_0", "head_1")
+
+
+def build_editreward_quality(request: ImportRequest) -> Imported:
+    """The second head of EditReward, which says how well an edited image looks."""
+    return _editreward(request, "head_1", "head_0")
+
+
+def _editreward(request: ImportRequest, taken: str, left: str) -> Imported:
+    """EditReward (TIGER-Lab): HPSv3 on Qwen2.5-VL with two heads, each asked in a conversation of its own.
+
+    Its score is the mean of both heads' means. So the differences of scores are the mean of the log-odds of
+    two judges, which an ensemble of them computes.
+    """
+    checkpoint = read_checkpoint(request.source, (*SAFETENSORS, "model.pth"))
+    template = _template(request)
+    if not template.context_images:
+        raise ConfigError(
+            f"{request.published.name} reads the source of an edit: its template needs {{context}} before "
+            "{image}"
+        )
+    rules = (
+        move(rf"rm_heads\.{taken}\.(.+)", rf"{HEAD}layers.0.\1"),
+        drop(rf"rm_heads\.{left}\..+"),
+        move(BACKBONE, r"\g<0>"),
+    )
+    return _imported(request, checkpoint, _ranknet(request, "ignore"), renamed(checkpoint, rules), template)
 
 
 def build_skywork_vl(request: ImportRequest) -> Imported:
@@ -122,6 +150,20 @@ def build_videoreward(request: ImportRequest) -> Imported:
     return _imported(request, checkpoint, spec, weights, _template(request))
 
 
+def _ranknet(request: ImportRequest, uncertainty: str) -> JudgeSpec:
+    """HPSv3 and what follows it."""
+    return JudgeSpec(
+        base_model=request.published.name,
+        head="scalar",
+        mlp=HPSV3_WIDTHS,
+        uncertainty=uncertainty,
+        readouts=(HPSV3_TOKEN,),
+        positions="sequential",
+        min_pixels=HPSV3_PIXELS,
+        max_pixels=HPSV3_PIXELS,
+    )
+
+
 def _imported(
     request: ImportRequest,
     checkpoint: Checkpoint,
@@ -148,11 +190,12 @@ def _video_settings(source: Source) -> Mapping[str, Any]:
     if not path.exists():
         path = source.folder.parent / VIDEO_SETTINGS
     try:
-        settings: Any = parse_json(read_regular(path, MOST_SETTINGS))
+        content: Any = parse_json(read_regular(path, MOST_SETTINGS))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    settings = content if isinstance(content, dict) else {}
     for section in ("peft_lora_config", "inference_config"):
-        if not isinstance(settings, dict) or not isinstance(settings.get(section), dict):
+        if not isinstance(settings.get(section), dict):
             raise ConfigError(f"{path} must have a section {section}")
     return settings
 

@@ -91,6 +91,7 @@ class Tree(ABC):
         texts: tokens of the template.
         prompt: tokens of the prompt.
         images: the candidates, by any keys.
+        context: images that belong to the prompt, as many as the template has.
         positions: of the model's family.
         max_length: number of tokens that the model reads.
 
@@ -110,6 +111,7 @@ class Tree(ABC):
         prompt: list[int],
         images: Mapping[Hashable, ImageInput],
         *,
+        context: Sequence[ImageInput] = (),
         positions: Positions,
         max_length: int,
     ) -> None:
@@ -117,7 +119,8 @@ class Tree(ABC):
         self.reads = texts.reads
         self._texts, self._prompt, self._images = texts, prompt, images
         self._positions, self._max_length = positions, max_length
-        prefix = self._segment(texts.opening(prompt))
+        before, *rest = texts.opening(prompt)
+        prefix = self._segment(before, *(part for both in zip(context, rest, strict=True) for part in both))
         if (reason := self._refusal(len(prefix))) is not None:
             raise RecordError(reason)
         self._start = prefix.end

@@ -87,9 +87,10 @@ def uncertain_bradley_terry(
     nodes, shares = (torch.from_numpy(x).to(outcomes_N2) for x in np.polynomial.hermite.hermgauss(NODES))
     mean_N, deviation_N = outcomes_N2.unbind(dim=-1)
     z_NS = mean_N[:, None] + math.sqrt(2) * deviation_N[:, None] * nodes
-    # -p log sigmoid(z) - (1 - p) log sigmoid(-z) = softplus(z) - p z
-    loss_N = softplus(z_NS) @ shares / math.sqrt(math.pi) - p_N.to(mean_N) * mean_N
-    return _weighted_mean(loss_N, weight_N)
+    # A logarithm of a sigmoid is -softplus(-z).
+    win_N, loss_N = (softplus(sign * z_NS) @ shares / math.sqrt(math.pi) for sign in (-1, 1))
+    p_N = p_N.to(mean_N)
+    return _weighted_mean(p_N * win_N + (1 - p_N) * loss_N, weight_N)
 
 
 def preference_loss(

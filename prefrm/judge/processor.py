@@ -147,16 +147,25 @@ class JudgeProcessor:
         with _naming_images():
             return self._family.shrink(self.image_processor, image)
 
-    def tree(self, prompt: str, images: Mapping[Hashable, ImageInput]) -> Tree:
+    def tree(
+        self, prompt: str, images: Mapping[Hashable, ImageInput], context: Sequence[ImageInput] = ()
+    ) -> Tree:
         """The segments of one prompt's candidates.
 
         Args:
             prompt: of the group.
             images: the candidates, by the keys that name them in comparisons.
+            context: of the group, as many images as the template has a place for.
 
         Raises:
-            RecordError: the prompt is not valid text, or is longer than the model can read.
+            RecordError: the prompt is not valid text, or is longer than the model can read, or there are more
+                or fewer context images.
         """
+        if len(context) != (places := self.template.context_images):
+            raise RecordError(
+                f"this judge reads {places} context images (such as the source of an edit) with a prompt; "
+                f"received {len(context)}"
+            )
         if len(prompt) > MOST_CHARACTERS_A_TOKEN * self.max_length:
             raise RecordError(
                 f"the prompt has {len(prompt)} characters and the model reads {self.max_length} tokens; "
@@ -164,7 +173,14 @@ class JudgeProcessor:
             )
         kind = TREES[self.spec.attention]
         ids = self.layout.prompt(prompt)
-        return kind(self.layout, ids, images, positions=self.positions, max_length=self.max_length)
+        return kind(
+            self.layout,
+            ids,
+            images,
+            context=context,
+            positions=self.positions,
+            max_length=self.max_length,
+        )
 
     def collate(self, groups: Sequence[tuple[Tree, Sequence[Pair]]]) -> JudgeBatch:
         """One batch of readable comparisons of all groups, in order."""

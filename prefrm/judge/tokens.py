@@ -29,10 +29,11 @@ class TokenLayout:
         alone   `instruction`, prompt, `first`, image, `again`, prompt, `question`
         late    `instruction`, prompt, `first`, image, `again`, prompt, one of `suffixes`, `question`
 
-    With the images first, no prompt follows `instruction`, and `first` is empty. `again` and the prompt after
-    it are absent where the template states the prompt once. Of a late template, `question` is the last token
-    alone, and what the chat template writes before it ends each suffix. The path of the answers follows the
-    question. The chat template's own text (roles, system prompt, image delimiters) is part of these runs.
+    With the images first, no prompt follows `instruction`, and `first` is empty; a context image may stand
+    there, and `context` after it. `again` and the prompt after it are absent where the template states the
+    prompt once. Of a late template, `question` is the last token alone, and what the chat template writes
+    before it ends each suffix. The path of the answers follows the question. The chat template's own text
+    (roles, system prompt, image delimiters) is part of these runs.
 
     Args:
         tokenizer: of `transformers`.
@@ -62,6 +63,7 @@ class TokenLayout:
         self.instruction = self._encode(rendered.before)
         self.first, *second, last = (self._encode(text) for text in rendered.between)
         self.second = second[0] if second else []
+        self.context = None if rendered.context is None else self._encode(rendered.context)
         self.again, self.question = (
             ([], last) if rendered.after is None else (last, self._encode(rendered.after))
         )
@@ -118,10 +120,12 @@ class TokenLayout:
         assert self.labels.is_plain
         return tuple(token for ((_, token),) in self.labels.branches)
 
-    def opening(self, prompt: list[int]) -> list[int]:
-        """The tokens before the first image."""
+    def opening(self, prompt: list[int]) -> tuple[list[int], ...]:
+        """The tokens before the first candidate: in two runs, before and after the context image, if any."""
+        if self.context is not None:
+            return self.instruction, self.context
         stated = [] if self.template.images_first else prompt
-        return [*self.instruction, *stated, *self.first]
+        return ([*self.instruction, *stated, *self.first],)
 
     def restated(self, prompt: list[int]) -> list[int]:
         """The tokens after the last image that state the prompt again, if the template does."""
@@ -218,17 +222,19 @@ def _cut(text: str, template: Template, image_token: str) -> RenderedTemplate:
     # With the images first, they stand in what precedes the prompt.
     before, *rest = ["", *parts] if template.images_first else parts
     between = rest[0].split(image_token) if rest else []
+    context = between.pop(1) if template.context is not None and len(between) > 1 else None
     if template.images_first:
         before, between[0] = between[0], ""
     suffixes = 0 if template.suffixes is None else 1
     if (
         len(parts) != times + 1
         or len(between) != shown + 1
-        or text.count(image_token) != shown
+        or text.count(image_token) != shown + template.context_images
         or len(after) != suffixes
         or (suffixes and times == 2 and rest[1])
     ):
-        images = "1 image" if shown == 1 else f"{shown} images"
+        count = shown + template.context_images
+        images = "1 image" if count == 1 else f"{count} images"
         images += " before" if template.images_first else " after"
         readable = text.replace(PROMPT_MARK, "<prompt>").replace(SUFFIX_MARK, "<suffix>")
         raise ConfigError(
@@ -236,4 +242,6 @@ def _cut(text: str, template: Template, image_token: str) -> RenderedTemplate:
             f"{images} it as {image_token!r}; it rendered {readable!r}"
         )
     last = after or rest[1:]
-    return RenderedTemplate(before=before, between=tuple(between), after=last[0] if last else None)
+    return RenderedTemplate(
+        before=before, between=tuple(between), after=last[0] if last else None, context=context
+    )

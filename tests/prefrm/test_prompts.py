@@ -24,7 +24,7 @@ PUBLISHED = {
 }
 
 
-LATER = {"suffixes": None, "images_first": False, "answer_prefix": ""}
+LATER = {"suffixes": None, "images_first": False, "answer_prefix": "", "context": None}
 """Fields that templates had not when the first were published, with what they are there."""
 
 

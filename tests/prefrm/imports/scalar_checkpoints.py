@@ -87,14 +87,17 @@ class Read:
     pixels: tuple[int, int] | None = None
 
     @torch.inference_mode()
-    def hidden(self, text: str, image: Image.Image, *, mrope: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def hidden(self, text: str, *shown: Image.Image, mrope: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids [L], and hidden states [L, D] after the final norm."""
         images = image_processor()
         if self.pixels is not None:
             images.size = {"shortest_edge": self.pixels[0], "longest_edge": self.pixels[1]}
-        data = images(images=image, return_tensors="pt")
+        data = images(images=list(shown), return_tensors="pt")
         grid = data["image_grid_thw"]
-        text = text.replace("<|image_pad|>", "<|image_pad|>" * int(grid.prod() // 4))
+        before, *after = text.split("<|image_pad|>")
+        text = before + "".join(
+            "<|image_pad|>" * int(sides.prod() // 4) + part for sides, part in zip(grid, after, strict=True)
+        )
         ids_1L = torch.tensor([self.tokenizer.encode(text, add_special_tokens=False)])
         where_1L = ids_1L == self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
         model = self.model.model
@@ -105,8 +108,7 @@ class Read:
             )
             return ids_1L[0], out.last_hidden_state[0]
         embeds = model.get_input_embeddings()(ids_1L)
-        (features,) = model.get_image_features(data["pixel_values"], grid).pooler_output
-        embeds[where_1L] = features
+        embeds[where_1L] = torch.cat(model.get_image_features(data["pixel_values"], grid).pooler_output)
         positions_31L = torch.arange(ids_1L.shape[1]).expand(3, 1, -1)
         out = model.language_model(inputs_embeds=embeds, position_ids=positions_31L)
         return ids_1L[0], out.last_hidden_state[0]
@@ -124,6 +126,16 @@ def save_hpsv3(path: Path) -> tuple[Read, dict[str, torch.Tensor]]:
     """The one file of HPSv3."""
     model, tokenizer = tiny_model(("<|Reward|>",))
     weights = legacy(model) | random_layers((WIDTH, 1024, 16, 2), (0, 3, 5), "rm_head.")
+    save_file(weights, path)
+    return Read(model, tokenizer, (256 * 28 * 28, 256 * 28 * 28)), weights
+
+
+def save_editreward(path: Path) -> tuple[Read, dict[str, torch.Tensor]]:
+    """The one file of EditReward on Qwen2.5-VL."""
+    model, tokenizer = tiny_model(("<|Reward|>",), "qwen2_5_vl")
+    weights = legacy(model)
+    for n in range(2):
+        weights |= random_layers((WIDTH, 1024, 16, 2), (0, 3, 5), f"rm_heads.head_{n}.")
     save_file(weights, path)
     return Read(model, tokenizer, (256 * 28 * 28, 256 * 28 * 28)), weights
 

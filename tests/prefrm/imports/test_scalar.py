@@ -1,5 +1,7 @@
 """Scalar judges against references written from the published descriptions, and their traps."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,13 @@ from prefrm.errors import ConfigError
 from prefrm.imports.importing import import_judge
 from prefrm.judge import DifferentiableJudge, Judge
 from prefrm.media import encode_png
-from prefrm.winmatrix import Group
+from prefrm.scorers.ensemble import Ensemble, Member
+from prefrm.winmatrix import Group, WinMatrix
 from tests.prefrm.imports.scalar_checkpoints import (
     Read,
     ranknet,
     save_base,
+    save_editreward,
     save_hpsv3,
     save_skywork,
     save_videoreward,
@@ -36,6 +40,7 @@ def picture(seed: int, width: int, height: int) -> Image.Image:
 
 
 # Smaller and larger than the pixels that HPSv3 makes of every image.
+SOURCE = picture(1, 320, 260)
 PICTURES = [picture(0, 300, 120), picture(1, 448, 448), picture(2, 500, 700)]
 
 
@@ -178,6 +183,64 @@ def test_a_wording_must_be_given_and_have_the_token(hpsv3, tmp_path: Path):
     template = written(tmp_path / "t.txt", "{image}Rate {prompt}!")
     with pytest.raises(ConfigError, match=r"must have the readout '<\|Reward\|>' once"):
         import_judge("hpsv3", str(folder), tmp_path / "b", template=template, **options)
+
+
+EDITS = (
+    "{context}{image}Followed: {prompt}? <|Reward|>\nEND",
+    "{context}{image}How good? {prompt} <|Reward|>",
+)
+
+
+class Identified:
+    """An engine as a member of an ensemble."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.engine = Engine(judge)
+
+    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        return self.engine.score(groups)
+
+    def identity(self) -> str:
+        return "a judge"
+
+
+def test_editreward_is_an_ensemble_of_its_two_heads(tmp_path: Path):
+    """Of the source and an edit of it, each asked about in two conversations; the mean of both means."""
+    save_base(tmp_path / "base", "qwen2_5_vl")
+    reference, weights = save_editreward(tmp_path / "model.safetensors")
+    members, expected = [], torch.zeros(len(PICTURES))
+    for n, (name, wording) in enumerate(zip(("following", "quality"), EDITS, strict=True)):
+        template, out = written(tmp_path / f"{name}.txt", wording), tmp_path / name
+        options = {"base": str(tmp_path / "base"), "template": template}
+        import_judge(f"editreward-{name}", str(tmp_path / "model.safetensors"), out, **options)
+        members.append(Member(name=name, scorer=Identified(load_bundle(out, "cpu").judge)))
+        for place, image in enumerate(PICTURES):
+            text = asked(wording.replace("{context}", IMAGE))
+            ids, hidden = reference.hidden(text, SOURCE, image, mrope=False)
+            at = (ids == reference.tokenizer.convert_tokens_to_ids("<|Reward|>")).nonzero()[0, 0]
+            expected[place] += ranknet(weights, f"rm_heads.head_{n}.", hidden[at])[0] / 2
+    pictures, source = tuple(map(encode_png, PICTURES)), encode_png(SOURCE)
+    group = Group(prompt=PROMPT, images=pictures, context=(source,))
+    (matrix,) = Ensemble(members).score([group])
+    z = expected[:, None] - expected
+    np.testing.assert_allclose(matrix.p, z.sigmoid().numpy(), atol=1e-6)
+    assert z.abs().max() > 1e-2
+    # Another source is another question, and without one nothing can be judged.
+    engine = members[0].scorer.engine
+    other, without = replace(group, context=(pictures[0],)), replace(group, context=())
+    found = engine.score([group, other, without, group])
+    assert not np.array_equal(found[0].p, found[1].p) and found[3].equals(found[0])
+    assert not found[2].judged.any() and "reads 1 context images" in found[2].errors[0]
+    (broken,) = engine.score([replace(group, context=(b"no image",))])
+    assert not broken.judged.any() and "a context image cannot be read" in broken.errors[0]
+
+
+def test_a_wording_for_editreward_needs_the_source(tmp_path: Path):
+    save_base(tmp_path / "base", "qwen2_5_vl")
+    save_editreward(tmp_path / "model.safetensors")
+    options = {"base": str(tmp_path / "base"), "template": written(tmp_path / "t.txt", WORDING)}
+    with pytest.raises(ConfigError, match="reads the source of an edit"):
+        import_judge("editreward-quality", str(tmp_path), tmp_path / "b", **options)
 
 
 def test_skywork_reads_the_end_of_a_closed_conversation(tmp_path: Path):

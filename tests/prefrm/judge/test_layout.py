@@ -163,6 +163,20 @@ def test_sequential_positions_count_the_tokens_of_an_image():
     assert answer.positions_AL.tolist() == [list(range(2, 2 + 6 + 9))]
 
 
+def test_a_context_image_stands_in_the_prefix():
+    template = Template(
+        id="c", instruction="S:", first="", context=" E:", again=" p:", question="?", images_first=True
+    )
+    processor = build_processor(template, tokenizer=TOKENIZER)
+    wide, tall = (processor.prepare_image(Image.new("RGB", SIZES[name])) for name in ("wide", "tall"))
+    tree = processor.tree("cat", {"wide": wide, "tall": tall}, [tall])
+    assert facts(tree.prefix) == ("S:[4] E:", 0, 2 + 4 + 3, ())
+    assert tree.prefix.images == (tall,)
+    assert all_facts(tree.answers([("wide", "tall")]))["wide",] == ("[6] p:cat?->", 9, 9 + 3 + 9, ((),))
+    with pytest.raises(RecordError, match=r"reads 1 context images .* received 0"):
+        processor.tree("cat", {"wide": wide, "tall": tall})
+
+
 def test_an_image_spans_a_grid_of_positions():
     """Time, height and width of multimodal rotary positions, from where the segment starts."""
     tree = grow(ALONE, "wide", "tall")

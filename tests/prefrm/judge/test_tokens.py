@@ -129,7 +129,7 @@ def test_what_follows_the_images_is_tokenized_in_one_piece_and_ends_with_the_ans
 ):
     tokenizer, image = images_first._tokenizer, [images_first.image_token_id]
     closing = images_first.readout(images_first.prompt(text))
-    opening = images_first.opening(images_first.prompt(text))
+    (opening,) = images_first.opening(images_first.prompt(text))
     turn = f"<|vision_end|>Better: {text}?<|im_end|>\n<|im_start|>assistant\nNo. "
     assert tokenizer.decode(closing) == turn
     assert tokenizer.decode([*opening, *image, *images_first.second, *image]) == (
