@@ -16,18 +16,18 @@ def matrix_to_json(matrix: WinMatrix) -> dict[str, Any]:
 
     Keys: `win_matrix`, `order_gap`, `tie` and `valid` (K lists of K), `win_rate` and `errors` (K), and
     `ranking`: the indices of the candidates that have a win rate, highest first. A number in `win_matrix`
-    where `valid` is false was inferred from judged pairs. `spread` and `label_mass` are there if the scorer
-    reports them.
+    where `valid` is false was inferred from judged pairs. Of an ensemble also `spread`, and of a judge
+    that reads it `label_mass` (K lists of K).
     """
-    reported = {"spread": matrix.spread, "label_mass": matrix.label_mass}
-    fields = matrix_fields(matrix) | {name: value for name, value in reported.items() if value is not None}
     return {
-        name: nullable(value) if isinstance(value, np.ndarray) else value for name, value in fields.items()
+        name: nullable(value) if isinstance(value, np.ndarray) else value
+        for name, value in matrix_fields(matrix).items()
     }
 
 
 def matrix_fields(matrix: WinMatrix) -> dict[str, npt.NDArray[Any] | list[Any]]:
     """The fields of `matrix_to_json`, with arrays for lists that may hold null: NaN there."""
+    reported = {"spread": matrix.spread, "label_mass": matrix.label_mass}
     return {
         "win_matrix": matrix.p,
         "win_rate": matrix.win_rate(on_missing="drop"),
@@ -35,6 +35,7 @@ def matrix_fields(matrix: WinMatrix) -> dict[str, npt.NDArray[Any] | list[Any]]:
         "order_gap": matrix.order_gap,
         "tie": matrix.tie,
         "valid": matrix.valid,
+        **{name: values for name, values in reported.items() if values is not None},
         "errors": list(matrix.errors),
     }
 

@@ -251,6 +251,8 @@ def _schema(pa: Any) -> "pa.Schema":
             ("valid", pa.list_(pa.list_(pa.bool_()))),
             ("order_gap", square),
             ("tie", square),
+            # Null but of an ensemble.
+            ("spread", square),
             ("win_rate", floats),
             ("ranking", pa.list_(pa.int32())),
             ("errors", pa.list_(pa.string())),
@@ -266,6 +268,7 @@ def _to_row(group: PreferenceGroup, matrix: WinMatrix) -> dict[str, Any]:
         "valid": matrix.valid.tolist(),
         "order_gap": matrix.order_gap.tolist(),
         "tie": matrix.tie.tolist(),
+        "spread": None if matrix.spread is None else matrix.spread.tolist(),
         "win_rate": matrix.win_rate(on_missing="drop").tolist(),
         "ranking": ranking(matrix),
         "errors": list(matrix.errors),
@@ -278,6 +281,7 @@ def _from_row(row: dict[str, Any]) -> LabelledGroup:
         valid=np.array(row["valid"], np.bool_),
         tie=np.array(row["tie"], np.float32),
         order_gap=np.array(row["order_gap"], np.float32),
+        spread=None if row["spread"] is None else np.array(row["spread"], np.float32),
         errors=tuple(row["errors"]),
     )
     return LabelledGroup(id=row["id"], prompt=row["prompt"], matrix=matrix)

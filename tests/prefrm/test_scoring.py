@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,9 @@ def test_json_has_null_where_there_is_no_value():
     z = np.array([[0, 1.0, 2.0], [-1.0, 0, 0], [-2.0, 0, 0]])
     matrix = WinMatrix.from_order_logits(z, errors=("", "", "unreadable"), order_free=True)
     value = json.loads(json.dumps(matrix_to_json(matrix), allow_nan=False))
+    spread = np.where(matrix.valid, 0, np.nan)
+    of_ensemble = json.loads(json.dumps(matrix_to_json(replace(matrix, spread=spread)), allow_nan=False))
+    assert of_ensemble == value | {"spread": [[0, 0, None], [0, 0, None], [None, None, None]]}
     p = float(matrix.p[0, 1])
     assert value == {
         "win_matrix": [[0.5, p, None], [1 - p, 0.5, None], [None, None, None]],

@@ -276,8 +276,11 @@ def test_equals_sees_every_field():
     fields = {name: getattr(matrix, name) for name in ("p", "valid", "tie", "order_gap", "errors")}
     assert matrix.equals(WinMatrix(**fields))
     half = np.array([[0.0, 0.5], [0.5, 0.0]])
-    for name in ("tie", "order_gap"):
+    for name in ("tie", "order_gap", "spread"):
         assert not matrix.equals(WinMatrix(**{**fields, name: half}))
+    other = WinMatrix(**fields, spread=half)
+    assert other.equals(other.permuted([0, 1])) and other.equals(copy.copy(other))
+    assert not other.equals(WinMatrix(**fields, spread=half / 2))
     assert not matrix.equals(WinMatrix.from_order_logits(np.array([[0.0, 3.0], [1.0, 0.0]])))
     assert not matrix.equals(WinMatrix.missing(["", "gone"]))
 
@@ -302,6 +305,8 @@ BROKEN = {
     "order_gap must lie in": dict(order_gap=np.array([[0.5, np.inf], [np.inf, 0.5]])),
     "tie is not symmetric": dict(tie=np.array([[0.0, 0.2], [0.3, 0.0]])),
     "order_gap is not symmetric": dict(order_gap=np.array([[0.0, 0.2], [nan, 0.0]])),
+    "spread must lie in": dict(spread=np.array([[0.0, -0.1], [-0.1, 0.0]])),
+    "spread is not symmetric": dict(spread=np.array([[0.0, 0.1], [0.2, 0.0]])),
     "order_gap must be 0 on the diagonal": dict(order_gap=np.full((2, 2), 0.5)),
 }
 
