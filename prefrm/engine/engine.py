@@ -32,7 +32,7 @@ from prefrm.engine.passes import Passes
 from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
-from prefrm.judge import DifferentiableJudge, Judge, Tree
+from prefrm.judge import DifferentiableJudge, Judge
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import judge_identity
 from prefrm.rewards.budget import choose_and_fit
@@ -310,15 +310,17 @@ class Engine:
         outcomes: dict[Pair, Outcome] = {}
         implied: dict[Pair, float] = {}
         reasons = task.reasons
+        refused: Mapping[Pair, str] = {}
         if task.scored is not None:
             if task.scored in found:
                 outcomes = found[task.scored]
             else:
                 outcomes, implied = self._within_budget(comparer, task.scored)
-            reasons = reasons | _left_alone(task.scored.tree, outcomes)
+            refused = task.scored.tree.refused
+            reasons = reasons | _left_alone(refused, outcomes)
         places = task.plan.places
         errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in places]
-        matrix = self._matrix(task.plan, outcomes, errors)
+        matrix = self._matrix(task.plan, outcomes, errors, refused)
         if not implied:
             return matrix
         return matrix.with_inferred(task.plan.spread(implied), calibration=self.calibration)
@@ -355,7 +357,13 @@ class Engine:
         there, back = (math.nan if outcome is None else outcome.log_odds for outcome in orders)
         return (there - back) / 2
 
-    def _matrix(self, plan: GroupPlan, outcomes: Mapping[Pair, Outcome], errors: list[str]) -> WinMatrix:
+    def _matrix(
+        self,
+        plan: GroupPlan,
+        outcomes: Mapping[Pair, Outcome],
+        errors: list[str],
+        refused: Mapping[Pair, str],
+    ) -> WinMatrix:
         log_odds = plan.spread({pair: outcome.log_odds for pair, outcome in outcomes.items()})
         ties = {pair: outcome.tie for pair, outcome in outcomes.items() if outcome.tie is not None}
         masses = {pair: x.label_mass for pair, x in outcomes.items() if x.label_mass is not None}
@@ -366,6 +374,7 @@ class Engine:
             tie=_both_orders(plan.spread(ties)) if ties else None,
             order_free=not self.judge.spec.is_pairwise,
             calibration=self.calibration,
+            pair_errors=plan.unordered(refused, errors) if refused else None,
             label_mass=None if mass is None else np.minimum(mass, mass.T),
         )
 
@@ -377,10 +386,10 @@ def _both_orders(tie: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return merged
 
 
-def _left_alone(tree: Tree, outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:
+def _left_alone(refused: Mapping[Pair, str], outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:
     """Why each image that is in no pair that could be read is in none."""
-    if outcomes and tree.refused:
-        logger.warning("some pairs of a group are not judged: %s", next(iter(tree.refused.values())))
+    if outcomes and refused:
+        logger.warning("some pairs of a group are not judged: %s", next(iter(refused.values())))
     judged = {pair for pair, outcome in outcomes.items() if not math.isnan(outcome.log_odds)}
     paired = {key for pair in judged if pair[::-1] in judged for key in pair}
-    return {str(key): reason for pair, reason in tree.refused.items() for key in pair if key not in paired}
+    return {str(key): reason for pair, reason in refused.items() for key in pair if key not in paired}

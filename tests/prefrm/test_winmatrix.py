@@ -437,14 +437,6 @@ def test_the_label_mass_goes_with_its_pairs():
         matrix.label_mass[0, 1] = 0
 
 
-def test_a_pair_of_improbable_answers_has_a_reason():
-    matrix = with_mass()
-    assert matrix.reason(0, 1) == ""
-    assert matrix.reason(1, 2) == (
-        "the answers that the judge may give have a probability of 0.125 together, too little"
-    )
-
-
 @pytest.mark.parametrize(
     ("mass", "message"),
     [(np.full((3, 3), 1.5), "label_mass must lie in"), (np.triu(np.full((3, 3), 0.5)), "is not symmetric")],

@@ -166,7 +166,9 @@ def test_a_pair_whose_answers_are_improbable_is_not_judged(
     np.testing.assert_array_equal(matrix.p[good], free.p[good])
     assert np.isnan(matrix.p[off & ~good]).all()
     assert "less than min_label_mass" in caplog.text
-    assert any("together" in line for line in unjudged_reasons(matrix, "abc"))
+    assert all("less than min_label_mass" in line for line in unjudged_reasons(matrix, "abc"))
+    for i, j in np.argwhere(np.triu(off & ~good)):
+        assert "less than min_label_mass" in matrix.reason(i, j)
 
 
 def test_where_all_answers_are_improbable_each_candidate_has_the_reason(checkpoints, tmp_path: Path, images):
