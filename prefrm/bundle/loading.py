@@ -118,7 +118,9 @@ def _load_dual(root: Path, manifest: Manifest, spec: DualSpec) -> DualJudge:
 
 def _load(root: Path, manifest: Manifest, spec: JudgeSpec, dtype: torch.dtype) -> Judge:
     base = _find_weights(root, manifest, spec)
-    backbone = load_backbone(base.folder, dtype=dtype, quantize=spec.quantize)
+    # Whole weights have rows for all tokens.
+    tokens = spec.readouts if manifest.weights == "adapter" else ()
+    backbone = load_backbone(base.folder, dtype=dtype, quantize=spec.quantize, tokens=tokens)
     assert manifest.template is not None
     processor = JudgeProcessor.load(
         root / "processor", backbone.config, spec, manifest.template, manifest.rendered
@@ -126,7 +128,7 @@ def _load(root: Path, manifest: Manifest, spec: JudgeSpec, dtype: torch.dtype) -
     _try(processor)
     # Without memory for its weights, of which there are as many as the specification says.
     with torch.device("meta"):
-        head = build_head(spec, backbone.get_output_embeddings().in_features)
+        head = build_head(spec, backbone.get_output_embeddings().in_features, manifest.template)
     load_weights(head, root / "head.safetensors")
     if manifest.weights == "adapter":
         backbone = _adapted(backbone, root / "adapter")
@@ -136,7 +138,8 @@ def _load(root: Path, manifest: Manifest, spec: JudgeSpec, dtype: torch.dtype) -
 def _try(processor: JudgeProcessor) -> None:
     """Raise if a comparison of two small images cannot be prepared or is longer than the model reads."""
     image = processor.prepare_image(Image.new("RGB", (TRIED_SIDE, TRIED_SIDE)))
-    tree = processor.tree("a red cube", {0: image, 1: image})
+    context = [image] * processor.template.context_images
+    tree = processor.tree("a red cube", {0: image, 1: image}, context)
     if not tree.readable([(0, 1)]):
         raise ConfigError(tree.refused[0, 1])
 
