@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """What `prefrm.engine.Engine.from_bundle` takes; None leaves an option at its default.
+    """What `prefrm.engine.open_engine` takes; None leaves an option at its default.
 
     `gradients` is whether clients may ask for the gradient of a judge, which shares its weights.
     """
@@ -159,9 +159,9 @@ class BundleShelf:
         if is_scorer_file(bundle.folder):
             return self._load_file(bundle)
         # torch takes seconds to import.
-        from prefrm.engine import Engine
+        from prefrm.engine import open_engine
 
-        engine = Engine.from_bundle(bundle.folder, **self._engine_options())
+        engine = open_engine(bundle.folder, **self._engine_options())
         info = replace(self._info(bundle, read_manifest(bundle.folder)), device=str(engine.judge.device))
         logger.info("%s: on %s, passes of %s", bundle.name, info.device, engine.pass_sizes)
         gradient = engine.differentiable() if self._options.gradients else None

@@ -15,28 +15,17 @@ from pathlib import Path
 from prefrm.bench.tables import markdown_table
 from prefrm.errors import BundleError
 from prefrm.eval import PUBLISHED, Evaluation, choose_definitions, evaluate, find_splits, fit_split
+from prefrm.imports import PUBLISHED as IMPORTS
 from prefrm.manifest import MANIFEST, bundle_folder, read_manifest
 from prefrm.progress import track
 from prefrm.records import DatasetInfo, count_groups, read_groups, read_info
 from prefrm.scorers import is_scorer_file, is_url
 from prefrm.winmatrix import Group, Scorer, WinMatrix
 
-__all__ = ["COLUMNS", "PublishedRow", "bench_published", "imported_judges", "published_table"]
+__all__ = ["PublishedRow", "bench_published", "imported_judges", "published_table"]
 
 OpenScorer = Callable[[str], AbstractContextManager[Scorer]]
 VALIDATION = "validation"
-
-COLUMNS: Mapping[str, str] = {
-    "aesthetic": "Aesthetic Score",
-    "clipscore": "CLIPScore",
-    "hpsv2": "HPSv2",
-    "hpsv2.1": "HPSv2.1",
-    "hpsv3": "HPSv3",
-    "imagereward": "ImageReward",
-    "pickscore": "PickScore",
-    "unifiedreward": "UnifiedReward",
-}
-"""The name of an imported judge in the tables of `prefrm.eval.PUBLISHED`, by its name in `prefrm import`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +148,7 @@ def _info(data: Path) -> DatasetInfo | None:
 
 def _row(target: str, found: Evaluation, seconds: Sequence[float], chosen: Iterable[str]) -> PublishedRow:
     judge, accuracy = _judge(target), found.metrics.accuracy
-    column = COLUMNS.get(judge, "")
+    column = IMPORTS[judge].column if judge in IMPORTS else ""
     measured = {name: PUBLISHED[name].accuracy(found.judged, found.thresholds).value for name in chosen}
     return PublishedRow(
         scorer=target,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefrm.files import write_whole
+from prefrm.hub import is_hub
 from prefrm.imports import PUBLISHED, PublishedJudge
 
 __all__ = ["page_with_tables"]
@@ -45,11 +46,15 @@ def _row(judge: PublishedJudge) -> list[str]:
     return [
         f"[{judge.title}]({judge.paper})",
         judge.kind + ("" if judge.is_log_odds else ", to be calibrated"),
-        f"`prefrm import {judge.name} {judge.source}{template}`",
+        f"`prefrm import {judge.name} {_source(judge)}{template}`",
         judge.exactness,
         judge.licence,
-        _accuracies(judge.accuracies),
+        _accuracies(judge.published),
     ]
+
+
+def _source(judge: PublishedJudge) -> str:
+    return judge.source if is_hub(judge.source) else f"FILE`, downloaded from `{judge.source}"
 
 
 def _accuracies(accuracies: Mapping[str, float]) -> str:

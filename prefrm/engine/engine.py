@@ -21,11 +21,12 @@ import torch
 
 from prefrm.bundle import load_bundle
 from prefrm.differentiable import DifferentiableScorer
-from prefrm.engine.cache import EncodedImage, FeatureCache
+from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedImage, FeatureCache
 from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
 from prefrm.engine.compilation import PassGraphs, compile_layers, cuda_recorder
 from prefrm.engine.cost import PIXELS_PER_TOKEN, CostEstimate
-from prefrm.engine.encoder import Encoder, PreparedImage
+from prefrm.engine.encoder import Encoder, JudgeTower, PreparedImage
+from prefrm.engine.gradient import LockedGradient
 from prefrm.engine.pass_sizes import PassSizes, is_out_of_memory
 from prefrm.engine.passes import Passes
 from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
@@ -37,7 +38,7 @@ from prefrm.protocol import judge_identity
 from prefrm.rewards.budget import choose_and_fit
 from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
 
-__all__ = ["DEFAULT_CACHE_BYTES", "Engine"]
+__all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,6 @@ NO_NUMBERS = (("tokens", None), ("patches", None), ("pairs", "all"))
 # two. The thread that has it may score other groups between two passes of its own.
 _locks: "WeakKeyDictionary[Any, RLock]" = WeakKeyDictionary()
 
-DEFAULT_CACHE_BYTES = 256 * 2**20
 TOGETHER = 64
 """Images whose blocks are kept at once where groups share passes: as many as one large group has."""
 
@@ -142,7 +142,7 @@ class Engine:
             before_each=self._before_pass,
         )
         self._encode = Encoder(
-            judge, self.cache, self.pass_sizes.patches, fixed, limits, before_each=self._before_pass
+            JudgeTower(judge), self.cache, self.pass_sizes.patches, fixed, limits, self._before_pass
         )
         self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
         self.pixels_per_token = PIXELS_PER_TOKEN
@@ -246,7 +246,7 @@ class Engine:
         `prefrm.judge.DifferentiableJudge`, and `OutOfMemoryError` as in `score`.
         """
         judge = DifferentiableJudge(self.judge, calibration=self.calibration, batch=batch)
-        return _Gradient(judge, self._lock)
+        return LockedGradient(judge, self._lock, batch)
 
     def _before_pass(self) -> None:
         if self.on_pass is not None:
@@ -346,27 +346,6 @@ class Engine:
             order_free=not self.judge.spec.is_pairwise,
             calibration=self.calibration,
         )
-
-
-class _Gradient:
-    """A differentiable judge that shares its weights with engines: whoever has their lock works."""
-
-    def __init__(self, judge: DifferentiableJudge, lock: RLock) -> None:
-        self._judge = judge
-        self._lock = lock
-
-    def utilities(self, prompt: str, pixels: torch.Tensor) -> torch.Tensor:
-        """As `DifferentiableJudge.utilities`."""
-        try:
-            with self._lock:
-                return self._judge.utilities(prompt, pixels)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemoryError(
-                f"the device ran out of memory with batch={self._judge.batch}; lower it, or pass fewer "
-                "candidates"
-            ) from error
 
 
 def _both_orders(tie: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ import torch
 
 from prefrm.client import RemoteGradient
 from prefrm.differentiable import DifferentiableScorer
-from prefrm.engine import Engine
+from prefrm.engine import open_engine
 from prefrm.errors import ConfigError
 from prefrm.scorers.files import ScorerFile, read_scorer_file
 from prefrm.scorers.targets import is_chat, is_scorer_file, is_url, sources
@@ -99,7 +99,7 @@ def _opened(target: str, device: torch.device | str, options: dict[str, Any]) ->
     if is_url(target):
         return RemoteDifferentiable(RemoteGradient.connect(target, **options))
     if not is_scorer_file(target):
-        return Engine.from_bundle(target, device=device).differentiable()
+        return open_engine(target, device=device).differentiable()
     file = read_scorer_file(target)
     temperature = _temperature(target, file)
     members = [(_opened(one.scorer, device, options), one.weight) for one in file.scorers]

@@ -46,7 +46,7 @@ def open_scorer(
     Args:
         target: the folder of a bundle, `hf://org/name[@revision]`, a URL such as `grpc://host:8001/judge` or
             `chat+http://host:8000/v1?model=NAME`, or a scorer file (`prefrm.scorers.files`).
-        engine: options of every bundle, as `prefrm.engine.Engine.from_bundle` takes them.
+        engine: options of every bundle, as `prefrm.engine.open_engine` takes them.
         connect: opens every URL, such as `functools.partial(connect_url, token=TOKEN)`.
         calibrated: False leaves out the calibration of `target` itself, a bundle's or a scorer file's. The
             members of an ensemble keep theirs, and so does what is behind a URL.
@@ -79,6 +79,6 @@ def _opened(
     if is_url(target):
         return stack.enter_context(connect(target))
     # torch takes seconds to import.
-    from prefrm.engine import Engine
+    from prefrm.engine import open_engine
 
-    return Engine.from_bundle(target, calibrated=calibrated, **engine)
+    return open_engine(target, calibrated=calibrated, **engine)

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from prefrm.bench.published import COLUMNS, published_table
+from prefrm.bench.published import published_table
 from prefrm.bundle import ImportRecord, write_bundle
 from prefrm.cli import run
 from prefrm.engine import Engine
 from prefrm.eval import PUBLISHED, evaluate
+from prefrm.imports import PUBLISHED as IMPORTS
 from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, read_groups, write_groups, write_info
 
 
@@ -30,7 +31,7 @@ def dataset(png, tmp_path):
 
 @pytest.fixture
 def judges(judge, tmp_path):
-    origin = ImportRecord(judge="hpsv3", source="x", revision=None, licence="MIT", sha256={})
+    origin = ImportRecord(judge="pickscore", source="x", revision=None, licence="MIT", sha256={})
     for name, record in (("a", origin), ("b", None)):
         write_bundle(
             tmp_path / "judges" / name,
@@ -49,11 +50,11 @@ def test_every_imported_judge_is_measured_beside_what_was_published(dataset, jud
     assert run([*command, "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)
     expected = evaluate(Engine.from_bundle(judges / "a", device="cpu"), read_groups(dataset, "test"))
-    assert (first["scorer"], first["judge"]) == (str(judges / "a"), "hpsv3")
+    assert (first["scorer"], first["judge"]) == (str(judges / "a"), "pickscore")
     assert first["accuracy"] == expected.metrics.accuracy.value
     assert (first["pairs"], first["unjudged"], first["candidates"]) == (8, 0, 3)
     assert first["measured"] == {"hpdv3": PUBLISHED["hpdv3"].accuracy(expected.judged).value}
-    assert first["published"] == {"hpdv3": 0.769}
+    assert first["published"] == {"hpdv3": 0.656}
     assert 0 < first["seconds"] < 60
     # The other one was not imported: nothing was published of it.
     assert (second["judge"], second["published"]) == ("", {})
@@ -61,7 +62,7 @@ def test_every_imported_judge_is_measured_beside_what_was_published(dataset, jud
     assert run([*command, "--groups", "2"]) == 0
     table = capsys.readouterr().out
     # Two groups are not the published test split.
-    assert "hpdv3" not in table.splitlines()[0] and f"hpsv3 ({judges / 'a'})" in table
+    assert "hpdv3" not in table.splitlines()[0] and f"pickscore ({judges / 'a'})" in table
     assert run([*command, "--groups", "2", "--definition", "genai_bench"]) == 0
     assert "genai_bench" in capsys.readouterr().out.splitlines()[0]
 
@@ -87,5 +88,5 @@ def test_mistakes_are_one_line(dataset, judges, arguments, message, capsys):
 
 def test_every_column_is_that_of_a_judge():
     names = {name for definition in PUBLISHED.values() for name in definition.judges}
-    assert set(COLUMNS.values()) <= names
+    assert {judge.column for judge in IMPORTS.values() if judge.column} <= names
     assert published_table([]).startswith("| judge")

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from prefrm.engine import Engine
+from prefrm.engine import open_engine
 from prefrm.protocol import MATRIX_OUTPUTS, decode_matrices, encode_groups
 from prefrm.winmatrix import Group
 from serving.triton.repository import write_repository
@@ -58,7 +58,11 @@ BACKEND = SimpleNamespace(
 )
 
 
-def test_the_exported_model_answers_as_the_engine_does(bundle, png, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("kind", ["bundle", "dual_bundle"])
+def test_the_exported_model_answers_as_the_engine_does(
+    kind: str, request: pytest.FixtureRequest, png, tmp_path: Path, monkeypatch
+) -> None:
+    bundle = request.getfixturevalue(kind)
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", BACKEND)
     write_repository(bundle, tmp_path / "repository")
     folder = tmp_path / "repository" / "judge"
@@ -85,7 +89,7 @@ def test_the_exported_model_answers_as_the_engine_does(bundle, png, tmp_path: Pa
             Request(encode_groups(groups[:1]), ["win_matrix"]),
         ]
     )
-    local = Engine.from_bundle(bundle, device="cpu").score(groups)
+    local = open_engine(bundle, device="cpu").score(groups)
     for response, matrix in zip((first, second), local, strict=True):
         assert decode_matrices(response.tensors, count=1, size=matrix.size)[0].equals(matrix)
     assert (refused.error.code, refused.tensors) == ("INVALID_ARG", {})
