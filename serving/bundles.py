@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """What `prefrm.engine.Engine.from_bundle` takes; None leaves an option at its default."""
+    """What `prefrm.engine.open_engine` takes; None leaves an option at its default.
+
+    `gradients` is whether clients may ask for the gradient of a judge, which shares its weights.
+    """
 
     device: str = "auto"
     dtype: str = "auto"
@@ -29,6 +32,7 @@ class EngineOptions:
     tokens: int | None = None
     cache_bytes: int | None = None
     compile: bool = False
+    gradients: bool = False
     limits: ImageLimits = DEFAULT_LIMITS
 
 
@@ -127,11 +131,11 @@ class BundleShelf:
 
     def _load(self, bundle: NamedBundle) -> LoadedModel:
         # torch takes seconds to import.
-        from prefrm.engine import DEFAULT_CACHE_BYTES, Engine
+        from prefrm.engine import DEFAULT_CACHE_BYTES, open_engine
 
         options = self._options
         pairs: Literal["all"] | int = "all" if options.pairs is None else options.pairs
-        engine = Engine.from_bundle(
+        engine = open_engine(
             bundle.folder,
             device=options.device,
             dtype=options.dtype,
@@ -143,4 +147,5 @@ class BundleShelf:
         )
         info = replace(self._info(bundle, read_manifest(bundle.folder)), device=str(engine.judge.device))
         logger.info("%s: on %s, passes of %s", bundle.name, info.device, engine.pass_sizes)
-        return LoadedModel(info=info, scorer=engine, cache=engine.cache)
+        gradient = engine.differentiable() if options.gradients else None
+        return LoadedModel(info=info, scorer=engine, cache=engine.cache, gradient=gradient)

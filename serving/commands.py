@@ -90,6 +90,13 @@ def serve(
             help="Compile the judge's layers: the first requests take minutes, later ones are faster.",
         ),
     ] = False,
+    gradients: Annotated[
+        bool,
+        typer.Option(
+            "--gradients",
+            help="Answer requests for a judge's gradient in pixels, which take memory (docs/gradients.md).",
+        ),
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -141,6 +148,7 @@ def serve(
         tokens=tokens,
         cache_bytes=None if cache_mb is None else cache_mb * 2**20,
         compile=compile_,
+        gradients=gradients,
         limits=limits.image,
     )
     check_ports(host, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port})

@@ -14,6 +14,7 @@ import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
+from prefrm.differentiable import DifferentiableScorer
 from prefrm.winmatrix import Scorer
 from serving.access.connections import GRPC_CONNECTION_OPTIONS
 from serving.access.guards import OPEN_PATHS, TokenInterceptor, TokenMiddleware
@@ -245,6 +246,7 @@ class JudgeServer(Server):
         tokens: what clients must send, as `Server` has it.
         tls: what encrypts the ports, likewise.
         observers: told of each inference request, besides the metrics.
+        gradient: of the same judge, if clients may ask for it.
     """
 
     def __init__(
@@ -261,9 +263,11 @@ class JudgeServer(Server):
         tokens: TokenFile | None = None,
         tls: ServerTls | None = None,
         observers: Sequence[Observer] = (),
+        gradient: DifferentiableScorer | None = None,
     ) -> None:
         limits, metrics = limits or Limits(), Metrics()
-        models = ModelRepository([LoadedModel(info=model, scorer=scorer, cache=cache)], limits, metrics)
+        loaded = LoadedModel(info=model, scorer=scorer, cache=cache, gradient=gradient)
+        models = ModelRepository([loaded], limits, metrics)
         super().__init__(
             DataPlane(models, limits, metrics, observers),
             host=host,

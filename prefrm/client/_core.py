@@ -8,12 +8,12 @@ import math
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._policy import Attempts, Call, Replicas, RetryPolicy, Turn
-from prefrm.client._transport import Failure, TooLarge, Transport, Unfit
+from prefrm.client._transport import Failure, TooLarge, Transport, Unfit, Wire
 from prefrm.errors import DeadlineError, ProtocolError, ScoringError
 from prefrm.protocol import (
     MAX_REQUEST_GROUPS,
@@ -26,10 +26,10 @@ from prefrm.protocol import (
 )
 from prefrm.winmatrix import Group, WinMatrix
 
-__all__ = ["PARTS_PER_REPLICA", "Connections", "home"]
+__all__ = ["PARTS_PER_REPLICA", "Connected", "Connections", "home"]
 
 Answer = TypeVar("Answer")
-Ask = Callable[[Transport], Coroutine[Any, Any, Answer]]
+AnyWire = TypeVar("AnyWire", bound=Wire)
 
 # Requests of one call that a replica has at a time: one to compute, one to have ready.
 PARTS_PER_REPLICA = 2
@@ -55,61 +55,39 @@ def home() -> tuple[int, asyncio.AbstractEventLoop]:
     return os.getpid(), asyncio.get_running_loop()
 
 
-class Connections:
-    """The transports of one event loop, and the state of the replicas as it has seen it."""
+class Connected(Generic[AnyWire]):
+    """The wires of one event loop, and the state of the replicas as it has seen it.
 
-    def __init__(self, endpoints: Sequence[Endpoint], policy: RetryPolicy, credentials: Credentials) -> None:
+    Args:
+        endpoints: of the replicas.
+        policy: of each call.
+        credentials: of each wire.
+        open_wire: connects to one replica.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        policy: RetryPolicy,
+        credentials: Credentials,
+        open_wire: Callable[[Endpoint, Credentials], AnyWire],
+    ) -> None:
         self.home = home()
         self._replicas = Replicas([endpoint.url for endpoint in endpoints])
         self._endpoints, self._policy, self._credentials = endpoints, policy, credentials
-        self._transports: dict[int, Transport] = {}
-
-    async def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
-        """One matrix for each group, in order; the first failure cancels the requests under way."""
-        call = Call(self._policy)
-        share = math.ceil(len(groups) / max(1, len(self._replicas.awake())))
-        parts = partition(groups, max_groups=min(MAX_REQUEST_GROUPS, max(1, share)))
-        if len(parts) == 1:
-            return reassemble(parts, [await self._score(parts[0], call)])
-        room = asyncio.Semaphore(PARTS_PER_REPLICA * len(self._endpoints))
-
-        async def score(part: Part) -> list[WinMatrix]:
-            async with room:
-                return await self._score(part, call)
-
-        tasks = [asyncio.ensure_future(score(part)) for part in parts]
-        try:
-            return reassemble(parts, await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        self._open = open_wire
+        self._transports: dict[int, AnyWire] = {}
 
     async def bundle(self) -> str | None:
         """The digest of the bundle that the replicas serve, or None if they name none."""
-        return await self._ask(self._bundle, Call(self._policy))
+        return await self.ask(self._bundle, Call(self._policy))
 
     async def close(self) -> None:
         """Close every transport."""
         for transport in self._transports.values():
             await transport.close()
 
-    async def _score(self, part: Part, call: Call) -> list[WinMatrix]:
-        """The matrices of one request, which is halved until each part is accepted or is a single group."""
-
-        async def infer(wire: Transport) -> list[WinMatrix]:
-            answer = await wire.infer(tensors, timeout=call.left())
-            return decode_matrices(answer, count=len(part.groups), size=part.groups[0].size)
-
-        try:
-            tensors = _encoded(part)
-            return [self._printable(matrix) for matrix in await self._ask(infer, call)]
-        except Unfit as error:
-            if len(part.groups) == 1:
-                return [_unjudged(error, part.groups[0])]
-        return [matrix for half in part.halves() for matrix in await self._score(half, call)]
-
-    async def _ask(self, question: Ask[Answer], call: Call) -> Answer:
+    async def ask(self, question: Callable[[AnyWire], Coroutine[Any, Any, Answer]], call: Call) -> Answer:
         """The answer of whichever replica gives one, with retries."""
         attempts = Attempts(call, self._replicas)
         while True:
@@ -136,7 +114,9 @@ class Connections:
                 attempts.answered(turn)
                 return answer
 
-    async def _attempt(self, question: Ask[Answer], turn: Turn, seconds: float) -> Answer:
+    async def _attempt(
+        self, question: Callable[[AnyWire], Coroutine[Any, Any, Answer]], turn: Turn, seconds: float
+    ) -> Answer:
         """One attempt, given up at the deadline or when the server shows no sign of life."""
         wire = self._transport(turn.replica)
 
@@ -163,13 +143,13 @@ class Connections:
             # As above: its error's traceback refers to this frame.
             del asking
 
-    async def _drop(self, replica: int, wire: Transport) -> None:
+    async def _drop(self, replica: int, wire: AnyWire) -> None:
         """Close a transport whose other end may no longer exist; the next attempt opens another."""
         if self._transports.get(replica) is wire:
             del self._transports[replica]
         await wire.close()
 
-    async def _bundle(self, wire: Transport) -> str | None:
+    async def _bundle(self, wire: AnyWire) -> str | None:
         try:
             name = await wire.bundle()
         except Failure as failure:
@@ -178,9 +158,9 @@ class Connections:
             return None
         return self._credentials.quoted(name) if name else None
 
-    def _transport(self, replica: int) -> Transport:
+    def _transport(self, replica: int) -> AnyWire:
         if replica not in self._transports:
-            self._transports[replica] = _open(self._endpoints[replica], self._credentials)
+            self._transports[replica] = self._open(self._endpoints[replica], self._credentials)
         return self._transports[replica]
 
     def _error(self, failure: Exception, replica: int, seconds: float) -> ScoringError:
@@ -195,13 +175,56 @@ class Connections:
             f"{url} did not answer within {seconds:.3g} s; raise `deadline` or score fewer groups at a time"
         )
 
+
+class Connections(Connected[Transport]):
+    """The connections to servers of the Open Inference Protocol."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], policy: RetryPolicy, credentials: Credentials) -> None:
+        super().__init__(endpoints, policy, credentials, _open)
+
+    async def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        """One matrix for each group, in order; the first failure cancels the requests under way."""
+        call = Call(self._policy)
+        share = math.ceil(len(groups) / max(1, len(self._replicas.awake())))
+        parts = partition(groups, max_groups=min(MAX_REQUEST_GROUPS, max(1, share)))
+        if len(parts) == 1:
+            return reassemble(parts, [await self._score(parts[0], call)])
+        room = asyncio.Semaphore(PARTS_PER_REPLICA * len(self._endpoints))
+
+        async def score(part: Part) -> list[WinMatrix]:
+            async with room:
+                return await self._score(part, call)
+
+        tasks = [asyncio.ensure_future(score(part)) for part in parts]
+        try:
+            return reassemble(parts, await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _score(self, part: Part, call: Call) -> list[WinMatrix]:
+        """The matrices of one request, which is halved until each part is accepted or is a single group."""
+
+        async def infer(wire: Transport) -> list[WinMatrix]:
+            answer = await wire.infer(tensors, timeout=call.left())
+            return decode_matrices(answer, count=len(part.groups), size=part.groups[0].size)
+
+        try:
+            tensors = _encoded(part)
+            return [self._printable(matrix) for matrix in await self.ask(infer, call)]
+        except Unfit as error:
+            if len(part.groups) == 1:
+                return [_unjudged(error, part.groups[0])]
+        return [matrix for half in part.halves() for matrix in await self._score(half, call)]
+
     def _printable(self, matrix: WinMatrix) -> WinMatrix:
         """The matrix with errors that may be shown on a terminal."""
         shown = tuple(error and self._credentials.quoted(error, LONGEST_ERROR) for error in matrix.errors)
         return matrix if shown == matrix.errors else replace(matrix, errors=shown)
 
 
-async def _alive(wire: Transport) -> bool:
+async def _alive(wire: Wire) -> bool:
     """Whether the server answers in time; a refusal is an answer."""
     try:
         async with asyncio.timeout(LOOK_S):

@@ -9,11 +9,8 @@ import asyncio
 import io
 import json
 import os
-import time
 import weakref
-from collections.abc import Mapping
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -21,32 +18,27 @@ import aiohttp
 
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
+from prefrm.client._statuses import CONNECT_S, LONGEST_TEXT, close_dropped, http_failure
 from prefrm.client._transport import Failure, Question
 from prefrm.errors import ProtocolError
-from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, Tensors
-from prefrm.tensors import RawTensor, pack
+from prefrm.protocol import (
+    ANSWER_HEADER_BYTES,
+    BUNDLE_PARAMETER,
+    GRADIENT,
+    GRADIENT_INPUTS,
+    GRADIENT_OUTPUTS,
+    INPUTS,
+    MATRIX_OUTPUTS,
+    PIXELS,
+    UTILITIES,
+    Tensors,
+    TensorSpec,
+)
+from prefrm.tensors import RawTensor, pack, read_tensors
 
 __all__ = ["HttpTransport"]
 
-# A machine that is not there never answers; one that is there connects much sooner than this.
-CONNECT_S = 5.0
-# A loop on another thread closes its connections within milliseconds, unless it hangs.
-RELEASE_S = 1.0
-# Of a model's configuration, and of the reason for a refusal.
-LONGEST_TEXT = 2**20
 HEADER_LENGTH = "Inference-Header-Content-Length"
-# As codes of gRPC. Any other 3xx or 4xx is a refusal, and any other status a failure of the server. 425 says
-# nothing of the request: it came too early to be trusted.
-CODES = {
-    408: "DEADLINE_EXCEEDED",
-    413: "OUT_OF_RANGE",
-    425: "UNAVAILABLE",
-    429: "RESOURCE_EXHAUSTED",
-    501: "UNIMPLEMENTED",
-    502: "UNAVAILABLE",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
 
 
 class HttpTransport:
@@ -64,21 +56,27 @@ class HttpTransport:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        weakref.finalize(self, _release, self._session, asyncio.get_running_loop(), os.getpid())
+        session, loop = self._session, asyncio.get_running_loop()
+        weakref.finalize(self, close_dropped, lambda: session.closed, session.close, loop, os.getpid())
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         question = Question.of(self._model, tensors, timeout)
-        length, body = _request(question, tensors)
-        headers, content = await self._ask(
-            "POST",
-            f"{self._path}/infer",
-            question.answer_bytes,
-            # As a file: aiohttp warns of other bodies of more than 1 MiB.
-            data=io.BytesIO(body),
-            headers={HEADER_LENGTH: str(length)},
-        )
-        answer, outputs = _parsed(content, headers.get(HEADER_LENGTH))
+        request = _request(question.id, question.timeout, tensors, INPUTS, MATRIX_OUTPUTS)
+        answer, outputs = await self._tensors("infer", request, question.answer_bytes)
         return question.read(answer.get("model_name"), answer.get("id"), outputs)
+
+    async def gradient(self, tensors: Tensors, *, timeout: float) -> Tensors:
+        """Utilities of a group's pixels and their gradient, `prefrm.protocol.GRADIENT_OUTPUTS`.
+
+        Args:
+            tensors: `prefrm.protocol.GRADIENT_INPUTS`.
+            timeout: as of `infer`, seconds after which the server may drop the request.
+        """
+        shape = tensors[PIXELS.name].shape
+        request = _request("", max(1, int(timeout * 1e6)), tensors, GRADIENT_INPUTS, GRADIENT_OUTPUTS)
+        most = ANSWER_HEADER_BYTES + 4 * (len(tensors[PIXELS.name]) + tensors[PIXELS.name].size)
+        _, outputs = await self._tensors("gradient", request, most)
+        return read_tensors(outputs, {UTILITIES: [shape[0]], GRADIENT: list(shape)})
 
     async def bundle(self) -> str:
         _, content = await self._ask("GET", f"{self._path}/config", LONGEST_TEXT)
@@ -93,12 +91,27 @@ class HttpTransport:
     async def close(self) -> None:
         await self._session.close()
 
+    async def _tensors(
+        self, route: str, request: tuple[int, bytes], most: int
+    ) -> tuple[dict[str, Any], list[RawTensor]]:
+        """The header of an answer with tensors of at most `most` bytes, and the tensors."""
+        length, body = request
+        headers, content = await self._ask(
+            "POST",
+            f"{self._path}/{route}",
+            most,
+            # As a file: aiohttp warns of other bodies of more than 1 MiB.
+            data=io.BytesIO(body),
+            headers={HEADER_LENGTH: str(length)},
+        )
+        return _parsed(content, headers.get(HEADER_LENGTH))
+
     async def _ask(self, method: str, url: str, most: int, **request: Any) -> tuple[Any, bytes]:
         """The headers and the content of an answer of at most so many bytes."""
         try:
             async with self._session.request(method, url, allow_redirects=False, **request) as response:
                 if response.status != 200:
-                    raise _failure(response, await _read(response, LONGEST_TEXT))
+                    raise http_failure(response.status, response.headers, await _read(response, LONGEST_TEXT))
                 if response.headers.get("Content-Encoding", "identity") != "identity":
                     raise ProtocolError("it is compressed, although that was not asked for")
                 return response.headers, await _read(response, most)
@@ -120,23 +133,12 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     return bytes(content)
 
 
-def _failure(response: aiohttp.ClientResponse, content: bytes) -> Failure:
-    """What an answer of another status than 200 raises."""
-    status, headers = response.status, response.headers
-    try:
-        reason = str(_json(content)["error"])
-    except (ProtocolError, LookupError, TypeError):
-        reason = content.decode("utf-8", "replace")
-    if 300 <= status < 400:
-        reason = f"it redirects to {headers.get('Location')}; write the URL of the server itself"
-    code = CODES.get(status, "INVALID_ARGUMENT" if 300 <= status < 500 else f"HTTP {status}")
-    return Failure(code, reason, _pause(headers) if status in (429, 502, 503) else None)
-
-
-def _request(question: Question, tensors: Tensors) -> tuple[int, bytes]:
-    """The length of a request's JSON header, and the whole body."""
-    contents = {spec: pack(tensors[spec.name]) for spec in INPUTS}
-    inputs = [
+def _request(
+    id_: str, timeout: int, tensors: Tensors, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> tuple[int, bytes]:
+    """The length of a request's JSON header, and the whole body; `timeout` is in microseconds."""
+    contents = {spec: pack(tensors[spec.name]) for spec in inputs}
+    described = [
         {
             "name": spec.name,
             "datatype": spec.datatype,
@@ -145,9 +147,12 @@ def _request(question: Question, tensors: Tensors) -> tuple[int, bytes]:
         }
         for spec, content in contents.items()
     ]
-    outputs = [{"name": spec.name, "parameters": {"binary_data": True}} for spec in MATRIX_OUTPUTS]
-    parameters = {"timeout": question.timeout}
-    request = {"id": question.id, "parameters": parameters, "inputs": inputs, "outputs": outputs}
+    request = {
+        "id": id_,
+        "parameters": {"timeout": timeout},
+        "inputs": described,
+        "outputs": [{"name": spec.name, "parameters": {"binary_data": True}} for spec in outputs],
+    }
     header = json.dumps(request).encode()
     return len(header), b"".join([header, *contents.values()])
 
@@ -172,31 +177,3 @@ def _json(text: bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"it is not JSON: {error}") from error
-
-
-def _pause(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the time that Retry-After names, RFC 9110 10.2.3; None if it names none."""
-    value = headers.get("Retry-After", "")
-    if value.isascii() and value.isdecimal():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
-
-
-def _release(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop, pid: int) -> None:
-    """Close a session whose owner dropped it, or still has it when the program ends.
-
-    aiohttp would warn about it then, when it can no longer be closed.
-    """
-    if session.closed or os.getpid() != pid:
-        return
-    # Outside any loop, such as at the end of the program: a loop on another thread is stopped next.
-    ending = asyncio._get_running_loop() is None
-    if loop.is_running():
-        closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
-        with suppress(TimeoutError):
-            closing.result(timeout=RELEASE_S) if ending else None
-    elif ending:
-        (asyncio.run if loop.is_closed() else loop.run_until_complete)(session.close())

@@ -19,7 +19,7 @@ from prefrm.errors import (
 from prefrm.protocol import IMAGES, Tensors, answer_bytes
 from prefrm.tensors import RawTensor, read_outputs
 
-__all__ = ["Failure", "Question", "TooLarge", "Transport", "Unfit"]
+__all__ = ["Failure", "Question", "TooLarge", "Transport", "Unfit", "Wire"]
 
 
 class Unfit(RequestError):
@@ -62,23 +62,27 @@ class Failure(Exception):
         self.kind, self.said = _ERRORS.get(code, (ScoringError, f"failed to score ({code})"))
 
 
-class Transport(Protocol):
+class Wire(Protocol):
     """A connection to one server, in one event loop. Retries nothing; the caller bounds each call in time.
 
     Each call raises `Failure`, `TimeoutError`, or `ProtocolError` if the answer is not what it must be.
     """
 
-    async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
-        """The outputs for one request, which the server may drop after `timeout` seconds."""
-
     async def bundle(self) -> str:
-        """The digest of the served bundle, empty if the server names none."""
+        """The digest of the served bundle, or another name of the judge; empty if the server names none."""
 
     async def live(self) -> None:
         """Returns if the server says that it is live."""
 
     async def close(self) -> None:
         """Release the connections; calls under way fail."""
+
+
+class Transport(Wire, Protocol):
+    """A connection to a server of the Open Inference Protocol."""
+
+    async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
+        """The outputs for one request, which the server may drop after `timeout` seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,14 +125,9 @@ class Comparer:
 
     def _bounded(self, tree: Tree, pair: Pair, outcome: Outcome) -> Outcome:
         """The outcome, without log-odds where the answers have too little probability."""
-        least, mass = self._judge.spec.min_label_mass, outcome.label_mass
-        # Not `>=`, which is false of NaN, too.
-        if least is None or mass is None or not mass < least:
+        if not (reason := self._judge.spec.improbable(outcome.label_mass)):
             return outcome
-        tree.refused[pair] = (
-            f"the answers have a probability of {mass:.3g} together, less than min_label_mass={least:g}; "
-            "ask with the template that the judge was trained with"
-        )
+        tree.refused[pair] = reason
         return outcome._replace(log_odds=math.nan)
 
 

@@ -8,8 +8,9 @@ Shapes: K candidates, U distinct readable images.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
@@ -89,6 +90,16 @@ class GroupPlan:
             [log_odds.get((a, b), np.nan) if a and b else np.nan for b in self.places] for a in self.places
         ]
         return np.array(rows, dtype=np.float64)
+
+    def unordered(self, reasons: Mapping[Pair, str], errors: Sequence[str]) -> dict[tuple[int, int], str]:
+        """Reasons of pairs (i, j) of candidates, i < j, from those of images in either order.
+
+        Candidates that have an error have no others.
+        """
+        usable = [(n, key) for n, key in enumerate(self.places) if key and not errors[n]]
+        either = dict(reasons) | {pair[::-1]: reason for pair, reason in reasons.items()}
+        pairs = combinations(usable, 2)
+        return {(i, j): either[a, b] for (i, a), (j, b) in pairs if (a, b) in either}
 
 
 def plan_group(group: Group) -> GroupPlan:

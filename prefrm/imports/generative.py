@@ -1,7 +1,7 @@
 """Builders of generative judges, whose verdict is read off the logits of a vision-language model.
 
 A judge is the model as it was published and a question. The source has all of it but the wording, which a
-person gives as a file (`prefrm.prompts.files`): with two images a verdict is read, with one a utility.
+person gives as a file (`prefrm.prompts.files`): of two images a verdict is read, of one a utility.
 """
 
 from prefrm.errors import ConfigError
@@ -22,7 +22,10 @@ EVERYTHING = move(r".+", r"\g<0>")
 
 
 def build_unifiedreward(request: ImportRequest) -> Imported:
-    """The pairwise ranking of UnifiedReward 1.0 and 2.0 (arXiv 2503.05236): which of two images is better."""
+    """The pairwise ranking of UnifiedReward 1.0 and 2.0 (arXiv 2503.05236): which of two images is better.
+
+    UnifiedReward-Edit's is the same with the source of both edits before them (`{context}`).
+    """
     template = _given_template(request)
     if template.attention != "joint":
         raise ConfigError(
@@ -32,7 +35,7 @@ def build_unifiedreward(request: ImportRequest) -> Imported:
 
 
 def build_paco(request: ImportRequest) -> Imported:
-    """PaCo-Reward (arXiv 2512.04784): probability of yes, of one image."""
+    """PaCo-Reward (arXiv 2512.04784): whether an image is consistent with a reference (`{context}`)."""
     return _imported(request, _asking_yes_or_no(_given_template(request)), "scalar")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from prefrm.errors import ConfigError
+from prefrm.eval import PUBLISHED as ACCURACIES
 
 __all__ = ["PUBLISHED", "PublishedJudge", "find_published"]
 
@@ -31,7 +32,9 @@ class PublishedJudge:
         is_log_odds: whether its training loss makes differences of its utilities log-odds, so that its
             probabilities mean something before a calibration.
         exactness: how it is shown that the import is exact.
-        accuracies: published, by dataset: percent of pairs on which it agrees with people.
+        column: its name among the judges of `prefrm.eval.PUBLISHED`; "" if it is not there.
+        accuracies: published ones that are not there, by dataset: percent of pairs on which it agrees with
+            people.
     """
 
     name: str
@@ -46,10 +49,26 @@ class PublishedJudge:
     takes_template: bool = False
     is_log_odds: bool
     exactness: str
+    column: str = ""
     accuracies: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def published(self) -> dict[str, float]:
+        """All published accuracies in percent: those of `prefrm.eval.PUBLISHED` by its names, and others."""
+        known = {
+            name: 100 * definition.judges[self.column]
+            for name, definition in ACCURACIES.items()
+            if self.column in definition.judges
+        }
+        return {**known, **self.accuracies}
 
-_JUDGES = (
+
+CLIP_H = "hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+CLIP_L = "hf://openai/clip-vit-large-patch14"
+AGAINST_TRANSFORMERS = "equal to `transformers` on a tiny random checkpoint, 1e-6"
+AGAINST_REFERENCE = "equal to a reference written from its description on a tiny random checkpoint, 1e-6"
+
+_DUAL = (
     PublishedJudge(
         name="pickscore",
         title="PickScore v1",
@@ -58,10 +77,88 @@ _JUDGES = (
         licence="MIT (code; the model card names none)",
         paper="https://arxiv.org/abs/2305.01569",
         builder="prefrm.imports.dual:build_pickscore",
-        base="hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        base=CLIP_H,
         is_log_odds=True,
-        exactness="CLIPModel as it is, against a reference in the tests",
-        accuracies={"HPDv2": 79.8, "GenAI-Bench image": 67.2},
+        exactness=AGAINST_TRANSFORMERS,
+        column="PickScore",
+    ),
+    PublishedJudge(
+        name="hpsv2",
+        title="HPSv2",
+        kind="dual encoder",
+        source="hf://xswu/HPSv2",
+        licence="Apache-2.0",
+        paper="https://arxiv.org/abs/2306.09341",
+        builder="prefrm.imports.hpsv2:build_hpsv2",
+        files=("HPS_v2_compressed.pt",),
+        base=CLIP_H,
+        is_log_odds=True,
+        exactness=AGAINST_REFERENCE,
+        column="HPSv2",
+    ),
+    PublishedJudge(
+        name="hpsv2.1",
+        title="HPSv2.1",
+        kind="dual encoder",
+        source="hf://xswu/HPSv2",
+        licence="Apache-2.0",
+        paper="https://arxiv.org/abs/2306.09341",
+        builder="prefrm.imports.hpsv2:build_hpsv2",
+        files=("HPS_v2.1_compressed.pt",),
+        base=CLIP_H,
+        is_log_odds=True,
+        exactness=AGAINST_REFERENCE,
+        column="HPSv2.1",
+    ),
+    PublishedJudge(
+        name="clipscore",
+        title="CLIPScore (CLIP ViT-L/14)",
+        kind="dual encoder",
+        source=CLIP_L,
+        licence="MIT",
+        paper="https://arxiv.org/abs/2104.08718",
+        builder="prefrm.imports.dual:build_clipscore",
+        is_log_odds=False,
+        exactness=AGAINST_TRANSFORMERS,
+        column="CLIPScore",
+    ),
+    PublishedJudge(
+        name="siglip",
+        title="SigLIP so400m (also SigLIP 2 of one resolution)",
+        kind="dual encoder",
+        source="hf://google/siglip-so400m-patch14-384",
+        licence="Apache-2.0",
+        paper="https://arxiv.org/abs/2303.15343",
+        builder="prefrm.imports.dual:build_siglip",
+        is_log_odds=False,
+        exactness=AGAINST_TRANSFORMERS,
+    ),
+    PublishedJudge(
+        name="aesthetic",
+        title="LAION aesthetic predictor V2",
+        kind="dual encoder (reads no prompt)",
+        source="https://github.com/christophschuhmann/improved-aesthetic-predictor",
+        licence="Apache-2.0 (predictor, not checked); MIT (CLIP)",
+        paper="https://laion.ai/blog/laion-aesthetics/",
+        builder="prefrm.imports.dual:build_aesthetic",
+        base=CLIP_L,
+        is_log_odds=False,
+        exactness=AGAINST_REFERENCE,
+        column="Aesthetic Score",
+    ),
+    PublishedJudge(
+        name="imagereward",
+        title="ImageReward v1.0",
+        kind="dual encoder",
+        source="hf://THUDM/ImageReward",
+        licence="Apache-2.0",
+        paper="https://arxiv.org/abs/2304.05977",
+        builder="prefrm.imports.imagereward:build_imagereward",
+        files=("ImageReward.pt",),
+        base="hf://google-bert/bert-base-uncased",
+        is_log_odds=True,
+        exactness=AGAINST_REFERENCE,
+        column="ImageReward",
     ),
 )
 
@@ -165,15 +262,27 @@ _GENERATIVE = (
         accuracies={"GenAI-Bench image": 71.5},
     ),
     PublishedJudge(
+        name="unifiedreward-edit",
+        title="UnifiedReward-Edit, pairwise ranking",
+        kind="generative judge, read off logits",
+        source="hf://CodeGoat24/UnifiedReward-Edit-qwen-7b",
+        licence="MIT",
+        paper="https://arxiv.org/abs/2503.05236",
+        builder="prefrm.imports.generative:build_unifiedreward",
+        takes_template=True,
+        is_log_odds=True,
+        exactness="against the forward pass of transformers on the same conversation in the tests",
+    ),
+    PublishedJudge(
         name="paco",
-        title="PaCo-Reward-7B, of one image",
+        title="PaCo-Reward-7B",
         kind="generative judge, read off logits",
         source="hf://X-GenGroup/PaCo-Reward-7B",
         licence="none is named",
         paper="https://arxiv.org/abs/2512.04784",
         builder="prefrm.imports.generative:build_paco",
         takes_template=True,
-        # It was trained to say whether two images are consistent.
+        # Its loss is that of the answers about one image, and not of a comparison.
         is_log_odds=False,
         exactness="against the forward pass of transformers on the same conversation in the tests",
     ),
@@ -192,7 +301,7 @@ _GENERATIVE = (
 )
 
 PUBLISHED: Mapping[str, PublishedJudge] = MappingProxyType(
-    {judge.name: judge for judge in (*_JUDGES, *_SCALAR, *_GENERATIVE)}
+    {judge.name: judge for judge in (*_DUAL, *_SCALAR, *_GENERATIVE)}
 )
 """Every judge that `prefrm import` knows, by name."""
 

@@ -53,7 +53,7 @@ class TextReading:
         tokens: the most that a text has, with its start and end; the rest is cut off.
         pad_id: the token with which a text is padded to `tokens`; None does not pad it.
         clean: what is done to the text before: "none"; "html" resolves HTML entities, as OpenCLIP does;
-            "canonical" lowers the case and removes punctuation, as SigLIP does.
+            "lower" lowers the case; "canonical" removes punctuation as well, as SigLIP does.
 
     Raises:
         ConfigError: a number is out of range.
@@ -61,7 +61,7 @@ class TextReading:
 
     tokens: int
     pad_id: int | None = None
-    clean: Literal["none", "html", "canonical"] = "none"
+    clean: Literal["none", "html", "lower", "canonical"] = "none"
 
     def __post_init__(self) -> None:
         if not 3 <= self.tokens <= MOST_TOKENS:

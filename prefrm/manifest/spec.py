@@ -155,6 +155,16 @@ class JudgeSpec:
     def _fitting_template(self) -> str:
         return default_template(attention=self.attention, ties=self._asks_ties)
 
+    def improbable(self, label_mass: float | None) -> str:
+        """Why a reading counts for nothing whose answers have that probability together; "" if it counts."""
+        least = self.min_label_mass
+        if least is None or label_mass is None or not label_mass < least:
+            return ""
+        return (
+            f"the answers have a probability of {label_mass:.3g} together, less than min_label_mass={least:g}"
+            "; ask with the template that the judge was trained with"
+        )
+
     def check_template(self, template: Template) -> None:
         """Raise `ConfigError` unless a judge of this specification can be asked with `template`."""
         self._check_answers(template)

@@ -14,7 +14,6 @@
 A path in it counts from the working directory, as in every configuration of prefrm.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +23,9 @@ import yaml
 from prefrm.config import Bounded, NonNegative, Positive, check_bounds, load_config, to_mapping
 from prefrm.errors import ConfigError
 from prefrm.files import write_whole
-from prefrm.winmatrix import CalibrationMap, calibration_map
+from prefrm.winmatrix import CalibrationRecord
 
-__all__ = ["Calibration", "Combine", "ScorerFile", "Source", "read_scorer_file", "write_scorer_file"]
+__all__ = ["Combine", "ScorerFile", "Source", "read_scorer_file", "write_scorer_file"]
 
 Combine = Literal["mean", "vote", "worst", "uncertainty"]
 
@@ -45,41 +44,6 @@ class Source(Bounded):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """A calibration map by name, and where it comes from.
-
-    Attributes:
-        name: of the family of maps, such as "temperature".
-        parameters: of the map.
-        split: of the dataset to which it was fitted; "" if a person wrote it.
-        pairs: how many judged pairs that split has.
-    """
-
-    name: str
-    parameters: Mapping[str, float]
-    split: str = ""
-    pairs: int = 0
-
-    def __post_init__(self) -> None:
-        _ = self.map
-
-    @property
-    def map(self) -> CalibrationMap:
-        """The map itself."""
-        return calibration_map(self.name, self.parameters)
-
-    @classmethod
-    def of(cls, calibration: CalibrationMap, *, split: str, pairs: int) -> "Calibration":
-        """The calibration of a map that was fitted on `pairs` pairs of a split."""
-        return cls(name=calibration.name, parameters=calibration.parameters, split=split, pairs=pairs)
-
-    def describe(self) -> str:
-        """A clause for a terminal."""
-        origin = f", from {self.pairs} pairs of {self.split}" if self.split else ""
-        return f"{self.map.describe()}{origin}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerFile(Bounded):
     """The content of a scorer file.
 
@@ -93,7 +57,7 @@ class ScorerFile(Bounded):
     scorers: tuple[Source, ...]
     combine: Combine = "mean"
     penalty: NonNegative = 1.0
-    calibration: Calibration | None = None
+    calibration: CalibrationRecord | None = None
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -3,8 +3,8 @@
 Shapes: K candidates of a group.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -55,6 +55,8 @@ class WinMatrix:
         label_mass: float32 [K, K], symmetric: of a generative judge, the probability of all answers that it
             may give, together, in the presentation order in which that is less; NaN where not read. A pair
             with too little is not judged. None of a judge that does not read it.
+        pair_errors: by pairs (i, j) with i < j, why a pair of candidates without an error was not judged,
+            where the judge says so.
     """
 
     p: Floats
@@ -64,6 +66,7 @@ class WinMatrix:
     errors: tuple[str, ...]
     spread: Floats | None = None
     label_mass: Floats | None = None
+    pair_errors: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.errors), len(self.errors))
@@ -104,6 +107,8 @@ class WinMatrix:
             _check_shares("label_mass", self.label_mass)
         if (self.order_gap.diagonal() > 0).any():
             raise RecordError("order_gap must be 0 on the diagonal: a candidate meets itself in one order")
+        if any(not 0 <= i < j < self.size or valid[i, j] for i, j in self.pair_errors):
+            raise RecordError("pair_errors holds pairs (i, j) with i < j that were not judged")
 
     @classmethod
     def from_order_logits(
@@ -114,6 +119,7 @@ class WinMatrix:
         tie: npt.NDArray[np.floating] | None = None,
         order_free: bool = False,
         calibration: CalibrationMap | None = None,
+        pair_errors: Mapping[tuple[int, int], str] | None = None,
         label_mass: npt.NDArray[np.floating] | None = None,
     ) -> "WinMatrix":
         """Build a matrix from the log-odds of each presentation order, which are merged here alone.
@@ -131,6 +137,7 @@ class WinMatrix:
                 counts; None if the judge does not model ties.
             order_free: the judge has no presentation order (`logits` is skew-symmetric), hence no order gap.
             calibration: of the log-odds; None leaves them as they are.
+            pair_errors: by pairs (i, j) with i < j, why a pair with a non-finite entry was not judged.
             label_mass: [K, K] as of the matrix.
 
         Raises:
@@ -154,7 +161,9 @@ class WinMatrix:
             _check_shares("tie", ties[0])
         (matrix,) = cls._of_groups(z[None], [reasons], ties, order_free, calibration)
         # The rest is as it must be by how it was computed.
-        return matrix if label_mass is None else replace(matrix, label_mass=label_mass)
+        if not pair_errors and label_mass is None:
+            return matrix
+        return replace(matrix, pair_errors=pair_errors or {}, label_mass=label_mass)
 
     @classmethod
     def all_from_order_logits(
@@ -214,6 +223,7 @@ class WinMatrix:
         object.__setattr__(matrix, "errors", errors)
         for name in _OPTIONAL:
             object.__setattr__(matrix, name, None)
+        object.__setattr__(matrix, "pair_errors", {})
         return matrix
 
     @classmethod
@@ -268,6 +278,7 @@ class WinMatrix:
             tie=self.tie,
             order_free=order_free,
             calibration=calibration,
+            pair_errors=self.pair_errors,
         )
         whole = judged.with_inferred(np.where(self.inferred, mean, np.nan), calibration=calibration)
         return replace(whole, **self._reported())
@@ -297,13 +308,10 @@ class WinMatrix:
         if self.known[i, j]:
             return ""
         silence = "the judge gave no finite answer for this pair"
-        if self.label_mass is not None and not np.isnan(mass := self.label_mass[i, j]):
-            silence = (
-                f"the answers that the judge may give have a probability of {mass:.3g} together, too little"
-            )
         if self.inferred.any():
             silence = "this pair was not judged, and no chain of judged pairs connects the two"
-        return self.errors[i] or self.errors[j] or silence
+        said = self.pair_errors.get((min(i, j), max(i, j)), silence)
+        return self.errors[i] or self.errors[j] or said
 
     def win_rate(self, *, hard: bool = False, on_missing: OnMissing = "raise") -> Floats:
         """The mean of each candidate's row over its known opponents: float32 [K] in [0, 1].
@@ -364,11 +372,14 @@ class WinMatrix:
             order_gap=self.order_gap[index],
             errors=tuple(self.errors[i] for i in candidates),
             **{name: array[index] for name, array in self._reported().items()},
+            pair_errors=self._pair_errors(candidates),
         )
 
     def equals(self, other: "WinMatrix") -> bool:
         """Whether every bit agrees, NaN with NaN included."""
-        if self.errors != other.errors or self._reported().keys() != other._reported().keys():
+        if (self.errors, self.pair_errors) != (other.errors, other.pair_errors):
+            return False
+        if self._reported().keys() != other._reported().keys():
             return False
         return all(
             np.array_equal(getattr(self, name), getattr(other, name), equal_nan=name != "valid")
@@ -377,13 +388,23 @@ class WinMatrix:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor: a copy that numpy made of an array would be writable.
-        fields = (*_ARRAYS, "errors", *_OPTIONAL)
-        return _rebuilt, ({name: getattr(self, name) for name in fields},)
+        fields = {name: getattr(self, name) for name in (*_ARRAYS, "errors", *_OPTIONAL)}
+        return _rebuilt, ({**fields, "pair_errors": dict(self.pair_errors)},)
 
     def _reported(self) -> dict[str, Any]:
         """The optional arrays that are there, by name."""
         found = {name: getattr(self, name) for name in _OPTIONAL}
         return {name: array for name, array in found.items() if array is not None}
+
+    def _pair_errors(self, candidates: Sequence[int]) -> dict[tuple[int, int], str]:
+        """Those of the pairs among these candidates, by their places in that order."""
+        places = {candidate: place for place, candidate in enumerate(candidates)}
+        kept = {
+            (places[i], places[j]): reason
+            for (i, j), reason in self.pair_errors.items()
+            if i in places and j in places
+        }
+        return {(min(pair), max(pair)): reason for pair, reason in kept.items()}
 
     def _opponents(self) -> Bools:
         opponents = self.known

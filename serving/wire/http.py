@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
-from serving.dataplane import DataPlane
+from serving.dataplane import DataPlane, InferRequest, InferResponse
 from serving.descriptions import to_triton_json
 from serving.errors import (
     InvalidRequestError,
@@ -24,12 +24,15 @@ from serving.errors import (
     ServingError,
     UnsupportedError,
 )
+from serving.inflight import Lease
+from serving.observing import requests as observed
 from serving.wire.compression import compress
 from serving.wire.docs_page import OPENAPI_PATH, complete_document, docs_router
 from serving.wire.http_codec import json_size, parse_request, plain_parameters, read_object, render_response
 from serving.wire.http_io import Leasing, lease_of, read_body, translated, unless_gone
 from serving.wire.json_reading import shown
 from serving.wire.protocol_schema import (
+    GradientRequest,
     IndexRequest,
     InferenceRequest,
     InferenceResponse,
@@ -62,6 +65,7 @@ TAGS = [
     {"name": PROTOCOL, "description": "Tensors, as KServe v2 and NVIDIA's Triton have them."},
 ]
 Endpoint = Callable[..., Awaitable[Response]]
+Answering = Callable[[InferRequest, observed.Request, Lease], Awaitable[InferResponse]]
 
 UNSUPPORTED_PATHS = (
     "/v2/systemsharedmemory/{rest:path}",
@@ -143,6 +147,8 @@ def _protocol_router(wire: "_Routes") -> APIRouter:
         get(f"{path}/stats", wire.statistics, f"Statistics of {which}", JsonObject)
         scoring = f"Score groups, as tensors, with {which}"
         post(f"{path}/infer", wire.infer, scoring, InferenceResponse, InferenceRequest)
+        differentiating = f"Utilities of pixels and their gradient, as tensors, by {which}"
+        post(f"{path}/gradient", wire.gradient, differentiating, InferenceResponse, GradientRequest)
     for kind in ("system", "cuda"):
         # There are never regions: nothing is listed, and to unregister all of them is not a mistake.
         regions = f"/v2/{kind}sharedmemory"
@@ -240,6 +246,13 @@ class _Routes:
         raise UnsupportedError(f"{request.url.path} is not supported")
 
     async def infer(self, request: Request) -> Response:
+        return await self._answered(request, self._plane.infer)
+
+    async def gradient(self, request: Request) -> Response:
+        return await self._answered(request, self._plane.gradient)
+
+    async def _answered(self, request: Request, answering: Answering) -> Response:
+        """What the data plane answers to a request with tensors."""
         (model, version), plane, lease = _model_of(request), self._plane, lease_of(request)
         with plane.observed("http", request.headers.items()) as record:
             body = await read_body(request, plane.limits)
@@ -248,7 +261,7 @@ class _Routes:
             parsed, binary = await translated(
                 parse_request(body, size, model=model, version=version, limits=plane.limits), size
             )
-            work = plane.infer(parsed, record, lease)
+            work = answering(parsed, record, lease)
             # The body is freed once the data plane has taken the images out of it.
             del body, parsed
             answer = await unless_gone(request, work)

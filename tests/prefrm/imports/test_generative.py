@@ -21,6 +21,7 @@ from tests.prefrm.imports.generative_checkpoints import Conversation, save_gener
 CAPTION = "a red cube on a [blue] table"
 QUESTION = "Which image is better? Text Caption: [{prompt}]"
 RANK = f"{{image}}{{image}}{QUESTION}\n{{answer}}\nI1 is better\nI2 is better\nBoth\n"
+PAIR = f"{{image}}{{image}}{QUESTION}\n{{answer}}\nI1\nI2\n"
 FORCED = f"{{image}}{{image}}{QUESTION}\n{{answer}}Image{{space}}\n1\n2\n"
 YES_NO = "{image}Is it [{prompt}]?\n{answer}\nYes|yes\nNo|no\n"
 OFF = ~np.eye(3, dtype=bool)
@@ -55,9 +56,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Conversa
 
 
 def scored(
-    name: str, source: Path, wording: str | None, tmp_path: Path, bound: float | None = 0.0
+    name: str,
+    source: Path,
+    wording: str | None,
+    tmp_path: Path,
+    *,
+    group: Group = GROUP,
+    bound: float | None = 0.0,
 ) -> WinMatrix:
-    """The matrix of the bundle, whose model is random: of its answers, few are those of the wording."""
+    """The matrix of the bundle, whose model is random and seldom says what the wording asks for."""
     path = None
     if wording is not None:
         path = tmp_path / "wording.txt"
@@ -66,7 +73,7 @@ def scored(
     judge = load_bundle(tmp_path / "bundle", "cpu").judge
     if bound is not None:
         judge.spec = replace(judge.spec, min_label_mass=bound)
-    return Engine(judge).score([GROUP])[0]
+    return Engine(judge).score([group])[0]
 
 
 def test_unifiedreward_is_the_probability_of_its_three_sentences(published, tmp_path: Path):
@@ -97,6 +104,33 @@ def test_a_forced_prefix_leaves_the_tie_out(repository, tmp_path: Path):
         z[i, j] = np.log(first / second)
     np.testing.assert_allclose(matrix.p, WinMatrix.from_order_logits(z).p, atol=1e-6)
     assert np.isnan(matrix.tie).all() and np.abs(matrix.p - 0.5).max() > 5e-4
+
+
+def test_unifiedreward_edit_sees_the_source_before_both_edits(repository, tmp_path: Path):
+    folder, reference = repository
+    source = picture(1, 40, 60)
+    group = replace(GROUP, context=(encode_png(source),))
+    matrix = scored("unifiedreward-edit", folder, "{context}" + PAIR, tmp_path, group=group)
+    text, z = QUESTION.format(prompt=CAPTION), np.zeros((3, 3))
+    for i, j in permutations(range(3), 2):
+        shown = [source, PICTURES[i], PICTURES[j]]
+        first, second = (reference.probability(shown, text, answer) for answer in ("I1", "I2"))
+        z[i, j] = np.log(first / second)
+    np.testing.assert_allclose(matrix.p, WinMatrix.from_order_logits(z).p, atol=1e-6)
+    assert np.abs(matrix.p - 0.5).max() > 5e-4
+
+
+def test_paco_compares_each_image_with_a_reference(repository, tmp_path: Path):
+    folder, reference = repository
+    source = picture(1, 40, 60)
+    group = replace(GROUP, context=(encode_png(source),))
+    matrix = scored("paco", folder, "{context}" + YES_NO, tmp_path, group=group)
+    text = f"Is it [{CAPTION}]?"
+    p = [[reference.probability([source, image], text, letter) for letter in "YyNn"] for image in PICTURES]
+    yes, no = np.array(p)[:, :2].sum(axis=1), np.array(p)[:, 2:].sum(axis=1)
+    z = np.log(yes / no)[:, None] - np.log(yes / no)
+    np.testing.assert_allclose(matrix.p, 1 / (1 + np.exp(-z)), atol=1e-6)
+    assert np.abs(z).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["paco", "vqascore"])

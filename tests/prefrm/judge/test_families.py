@@ -200,7 +200,15 @@ def test_a_bundle_scores_to_the_last_bit_as_the_judge_did(judge: Judge, groups, 
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"attention": "joint"}, {"ties": True}, {"head": "scalar"}, {"head": "embedding"}],
+    [
+        {},
+        {"attention": "joint"},
+        {"ties": True},
+        {"head": "scalar"},
+        {"head": "embedding"},
+        {"attention": "joint", "min_label_mass": 0.0},
+        {"head": "scalar", "template": "shows-v1"},
+    ],
     ids=lambda fields: "-".join(map(str, fields.values())) or "verdict",
 )
 def test_a_training_step_of_every_head_has_finite_gradients(checkpoint: Path, pictures, fields: dict):

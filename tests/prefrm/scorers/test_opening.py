@@ -7,7 +7,6 @@ import pytest
 
 from prefrm.errors import ConfigError
 from prefrm.scorers import (
-    Calibration,
     ScorerFile,
     Source,
     is_chat,
@@ -18,7 +17,7 @@ from prefrm.scorers import (
     sources,
     write_scorer_file,
 )
-from prefrm.winmatrix import FakeScorer, Group
+from prefrm.winmatrix import CalibrationRecord, FakeScorer, Group, TemperatureScaling
 
 CHAT = "chat+http://host:8000/v1?model=NAME"
 
@@ -58,7 +57,7 @@ def test_a_scorer_file_survives_being_written(tmp_path):
         scorers=(Source(scorer="a", weight=2.0), Source(scorer="hf://org/name")),
         combine="uncertainty",
         penalty=0.5,
-        calibration=Calibration(name="temperature", parameters={"temperature": 0.5}, split="v", pairs=3),
+        calibration=CalibrationRecord.of(TemperatureScaling(temperature=0.5), split="v", pairs=3),
     )
     write_scorer_file(file, tmp_path / "s.yaml")
     assert read_scorer_file(tmp_path / "s.yaml") == file
@@ -111,3 +110,6 @@ def test_an_ensemble_is_opened_from_its_file(tmp_path):
     (expected,) = FakeScorer(lambda prompt, image: len(image) / 2 / 0.5).score([group])
     assert matrix.p[0, 1] == pytest.approx(expected.p[0, 1], abs=1e-6)
     assert "http://a/1 x 3" in identity and "temperature" in identity
+    with open_scorer(path, connect=connect, calibrated=False) as scorer:
+        (plain,) = scorer.score([group])
+    assert plain.calibrated(TemperatureScaling(temperature=0.5)).equals(matrix)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from prefrm.engine import Engine
+from prefrm.engine import open_engine
 from prefrm.imports.importing import import_judge
 from prefrm.protocol import MATRIX_OUTPUTS, decode_matrices, encode_groups
 from prefrm.winmatrix import Group
@@ -60,11 +60,11 @@ BACKEND = SimpleNamespace(
 )
 
 
-@pytest.fixture(params=["trained", "published"])
+@pytest.fixture(params=["bundle", "dual_bundle", "published"])
 def judged_by(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The bundle of a judge that was trained, or of one that was imported, with another head and layout."""
-    if request.param == "trained":
-        return request.getfixturevalue("bundle")
+    if request.param != "published":
+        return request.getfixturevalue(request.param)
     save_base(tmp_path / "base")
     save_hpsv3(tmp_path / "HPSv3.safetensors")
     template = tmp_path / "t.txt"
@@ -101,7 +101,7 @@ def test_the_exported_model_answers_as_the_engine_does(judged_by, png, tmp_path:
             Request(encode_groups(groups[:1]), ["win_matrix"]),
         ]
     )
-    local = Engine.from_bundle(judged_by, device="cpu").score(groups)
+    local = open_engine(judged_by, device="cpu").score(groups)
     for response, matrix in zip((first, second), local, strict=True):
         assert decode_matrices(response.tensors, count=1, size=matrix.size)[0].equals(matrix)
     assert (refused.error.code, refused.tensors) == ("INVALID_ARG", {})

@@ -1,0 +1,183 @@
+"""Questions to the endpoints: their bodies, the kind of the server, and a bounded number in flight."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefrm.client._core import Connected
+from prefrm.client._credentials import Credentials
+from prefrm.client._endpoint import Endpoint
+from prefrm.client._policy import Call, RetryPolicy
+from prefrm.client._transport import Unfit
+from prefrm.errors import ConfigError, RequestError
+from prefrm.scorers.chat.dialects import Dialect
+from prefrm.scorers.chat.servers import Server, server_of
+from prefrm.scorers.chat.settings import ChatSettings
+from prefrm.scorers.chat.transport import ChatTransport
+from prefrm.scorers.chat.wording import Wording
+
+__all__ = ["Asker", "Choices", "Question", "Served"]
+
+Choices = list[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A prompt and the candidates that are shown, in order, as data URLs; the source image of edits."""
+
+    prompt: str
+    images: tuple[str, ...]
+    context: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """The model that answers, the kind of its server, and token ids to read; () reads the likely ones."""
+
+    model: str
+    server: Server
+    token_ids: tuple[int, ...] = ()
+
+
+class Asker:
+    """Asks the endpoints of one judge, in one event loop.
+
+    Args:
+        endpoints: replicas.
+        policy: of each question.
+        credentials: of each request.
+        settings: of the judge.
+        dialect: that the settings name, with the labels and the prefix of the wording.
+        wording: of the questions.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        policy: RetryPolicy,
+        credentials: Credentials,
+        settings: ChatSettings,
+        dialect: Dialect,
+        wording: Wording,
+    ) -> None:
+        self._settings, self._dialect, self._wording = settings, dialect, wording
+        self._policy, self._credentials = policy, credentials
+        self._connected = Connected(
+            endpoints, policy, credentials, lambda one, known: ChatTransport(one, known, settings.model)
+        )
+        self._room = asyncio.Semaphore(settings.concurrency)
+        self._serving: asyncio.Task[Served] | None = None
+
+    @property
+    def home(self) -> tuple[int, asyncio.AbstractEventLoop]:
+        """The process and the event loop that its connections belong to."""
+        return self._connected.home
+
+    async def served(self) -> Served:
+        """What the endpoint serves; asked once. Raises as a question."""
+        if self._serving is None or (self._serving.done() and self._serving.exception() is not None):
+            self._serving = asyncio.ensure_future(self._served())
+        return await asyncio.shield(self._serving)
+
+    async def ask_all(self, questions: Sequence[Question]) -> list[Choices | Unfit]:
+        """The answers to questions, in order; the first failure cancels those in flight. Raises as `ask`."""
+        tasks = [asyncio.ensure_future(self.ask(question)) for question in questions]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def ask(self, question: Question) -> Choices | Unfit:
+        """`n` answers to a question, or the endpoint's refusal of it.
+
+        Raises:
+            ScoringError: as `prefrm.client.RemoteScorer.score`.
+        """
+        served = await self.served()
+        found: Choices = []
+        async with self._room:
+            # A server that ignores n returns one answer at a time.
+            while (missing := self._settings.n - len(found)) > 0:
+                body = self._body(question, served, missing, self._settings.seed + len(found))
+                try:
+                    found += await self._complete(body)
+                except Unfit as error:
+                    return Unfit(self._credentials.quoted(error))
+        return found[: self._settings.n]
+
+    async def close(self) -> None:
+        """Release the connections."""
+        await self._connected.close()
+
+    async def _complete(self, body: bytes) -> Choices:
+        return await self._connected.ask(lambda wire: wire.complete(body), Call(self._policy))
+
+    async def _served(self) -> Served:
+        models = await self._connected.ask(lambda wire: wire.models(), Call(self._policy))
+        names = {str(one.get("id")): str(one.get("owned_by")) for one in models}
+        model = self._settings.model or (next(iter(names)) if len(names) == 1 else "")
+        if not model:
+            listed = f"it serves {', '.join(names)}" if names else "it lists no models"
+            raise ConfigError(f"name the model of the endpoint with model=NAME: {listed}")
+        server = server_of(self._settings.server, names.get(model, next(iter(names.values()), "")))
+        if self._settings.read == "prefix" and not server.continues:
+            raise ConfigError(
+                f"read=prefix: a server of the kind {server.name} does not continue a message; use "
+                "read=auto, or name its kind with server=vllm or server=sglang"
+            )
+        ids = await self._token_ids(model) if self._reads_tokens and server.token_ids else ()
+        return Served(model=model, server=server, token_ids=ids)
+
+    @property
+    def _reads_tokens(self) -> bool:
+        return self._settings.read != "text" and bool(self._dialect.labels)
+
+    async def _token_ids(self, model: str) -> tuple[int, ...]:
+        """The ids of every spelling of the labels that is one token; () where a label has none."""
+        opening = (self._dialect.prefix or "").split(" ")[0]
+        extra = [one for one in (self._dialect.tie, opening) if self._dialect.tie and one]
+        found: list[int] = []
+        for label in (*self._dialect.labels, *extra):
+            ids = [await self._tokenized(model, spelling) for spelling in (label, f" {label}")]
+            single = [one[0] for one in ids if len(one) == 1]
+            if not single:
+                return ()
+            found += single
+        return tuple(dict.fromkeys(found))
+
+    async def _tokenized(self, model: str, text: str) -> list[int]:
+        try:
+            return await self._connected.ask(lambda wire: wire.tokenize(model, text), Call(self._policy))
+        except RequestError:
+            # A proxy may pass on the API alone.
+            return []
+
+    def _body(self, question: Question, served: Served, samples: int, seed: int) -> bytes:
+        settings, dialect = self._settings, self._dialect
+        messages = self._wording.messages(question.prompt, question.images, question.context)
+        body: dict[str, Any] = {
+            "model": served.model,
+            "messages": messages,
+            "n": samples,
+            "temperature": settings.sampling_temperature,
+            "top_p": settings.top_p,
+            "seed": seed,
+            "max_completion_tokens": settings.max_tokens or dialect.max_tokens,
+            **served.server.neutral,
+        }
+        if dialect.stop:
+            body["stop"] = list(dialect.stop)
+        if settings.read == "prefix":
+            messages.append({"role": "assistant", "content": dialect.prefix})
+            body |= {"add_generation_prompt": False, "continue_final_message": True}
+        if self._reads_tokens:
+            body["logprobs"] = True
+            if served.token_ids:
+                body["logprob_token_ids"] = list(served.token_ids)
+            else:
+                body["top_logprobs"] = settings.top_logprobs
+        return json.dumps(body).encode()

@@ -1,0 +1,260 @@
+"""The scorer: groups to questions in both presentation orders, and their readings to win matrices."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from prefrm import media
+from prefrm.client import _portal
+from prefrm.client._core import home
+from prefrm.client._credentials import TLS, Credentials, secured
+from prefrm.client._endpoint import Endpoint
+from prefrm.client._policy import DEFAULT_DEADLINE_S, DEFAULT_UNAVAILABLE_TIMEOUT_S, RetryPolicy
+from prefrm.client._transport import Unfit
+from prefrm.errors import ConfigError, RequestError
+from prefrm.rewards.budget import choose_and_fit
+from prefrm.scorers.chat.asking import Asker, Choices, Question
+from prefrm.scorers.chat.dialects import Dialect, get_dialect
+from prefrm.scorers.chat.parsing import label
+from prefrm.scorers.chat.reading import Bounds, Reading, read_answers
+from prefrm.scorers.chat.report import ChatReport, merged_log_odds, report_of_pairs, report_of_singles
+from prefrm.scorers.chat.settings import ChatSettings, parse_chat_url
+from prefrm.scorers.chat.showing import Key, Order, ShownGroup, read_context
+from prefrm.scorers.chat.wording import Wording, read_wording
+from prefrm.winmatrix import Group, WinMatrix, check_groups
+
+__all__ = ["ChatScorer"]
+
+CALLS = 2
+"""Calls at once that keep an endpoint busy: the last questions of one overlap the first of the next."""
+SHOWN = 400
+"""Characters of a reason."""
+OF_NO_MATTER = ("template", "context", "concurrency", "server")
+"""Settings that change no answer, or that an identity states otherwise."""
+
+
+class ChatScorer:
+    """A generative judge behind an OpenAI-compatible endpoint; satisfies `prefrm.winmatrix.IdentifiedScorer`.
+
+    Both presentation orders of every pair are asked, and each answer is read as its dialect says: off the
+    log-probabilities of its label where the endpoint returns them, otherwise from its words. A pair with an
+    answer that cannot be read is not judged, and the matrix says why. Made by `ChatScorer.connect`. Threads
+    may share it; it survives a fork, and can be pickled.
+
+    Args:
+        endpoints: replicas of one judge; the path of the API stands in the place of a model's name.
+        settings: what is asked and how answers count.
+        policy: of each question.
+        credentials: of each request.
+
+    Raises:
+        ConfigError: there is no such dialect, or the wording does not fit it.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        settings: ChatSettings,
+        policy: RetryPolicy | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self._endpoints, self.settings = tuple(endpoints), settings
+        self._policy, self._credentials = policy or RetryPolicy(), credentials or Credentials()
+        self.dialect, self._wording = _worded(get_dialect(settings.dialect), settings)
+        self._context = _context(settings.context, self._wording)
+        self._bounds = Bounds(min_mass=settings.min_mass, min_read=settings.min_read)
+        self._asker: Asker | None = None
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        token: str | None = None,
+        tls: TLS | bool | None = None,
+        deadline: float = DEFAULT_DEADLINE_S,
+        unavailable_timeout: float = DEFAULT_UNAVAILABLE_TIMEOUT_S,
+        allow_plaintext_token: bool = False,
+    ) -> "ChatScorer":
+        """A scorer that asks the endpoint at `url`, or the endpoints: replicas that serve the same model.
+
+        Args:
+            url: `chat+http://host:8000/v1?model=NAME&dialect=NAME`, with any field of `ChatSettings`;
+                `chat+https://` is encrypted. Several replicas stand beside each other, `chat+http://a:8000,b:8000/v1`.
+            token: sent with each request as `authorization: Bearer TOKEN`.
+            tls: as of `prefrm.client.connect`.
+            deadline: seconds that one question may take, its retries included.
+            unavailable_timeout: seconds to retry while no replica is reachable or ready.
+            allow_plaintext_token: send the token unencrypted to other machines, too.
+
+        Raises:
+            ConfigError: an argument is not as described, or the token would travel in plain text.
+        """
+        endpoints, settings = parse_chat_url(url)
+        endpoints, credentials = secured(
+            endpoints, token=token, tls=tls, allow_plaintext_token=allow_plaintext_token
+        )
+        policy = RetryPolicy(deadline=deadline, unavailable_timeout=unavailable_timeout)
+        return cls(endpoints, settings, policy, credentials)
+
+    @property
+    def url(self) -> str:
+        """The URL of the judge, with all its replicas and settings."""
+        first, query = self._endpoints[0], self.settings.query()
+        hosts = ",".join(one.address for one in self._endpoints)
+        return f"chat+{first.scheme}://{hosts}/{first.model}{'?' + query if query else ''}"
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls at once keep the endpoint busy."""
+        return CALLS
+
+    def identity(self) -> str:
+        """The model, its settings and the wording's digest, wherever the endpoint is. Raises as `score`."""
+        served = _portal.run(lambda: self._connected().served())
+        wording = media.digest(repr((self._wording, self._context)).encode())
+        settings = replace(self.settings, model=served.model).query(OF_NO_MATTER)
+        return f"chat {settings}, server {served.server.name}, wording {wording}"
+
+    def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
+        """One matrix for each group, in order; groups may differ in size.
+
+        A candidate that cannot be decoded has an error. A pair whose answers cannot be read, or whose
+        question the endpoint refuses, is not judged; the matrix has the reason.
+
+        Raises:
+            RequestError: the endpoint refused every question of the call, or the request as such.
+            ScoringError: as `prefrm.client.RemoteScorer.score`.
+            ConfigError: the model is not named and not the only one, or the server cannot do what is asked.
+        """
+        return [report.matrix for report in self.reports(groups)]
+
+    def reports(self, groups: Iterable[Group]) -> list[ChatReport]:
+        """As `score`, with the mass of the labels, the agreement of samples and the judge's dimensions."""
+        shown = [ShownGroup.of(group) for group in check_groups(groups)]
+        if not self.dialect.compares:
+            found = self._ask([(group, group.singles()) for group in shown])
+            return [report_of_singles(group, some) for group, some in zip(shown, found, strict=True)]
+        if self.settings.pairs is None:
+            found = self._ask([(group, group.pairs()) for group in shown])
+            return [self._report(group, some) for group, some in zip(shown, found, strict=True)]
+        # The rounds of a budget follow one another within a group; groups do not wait for each other.
+        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+            return list(pool.map(self._within_budget, shown))
+
+    def close(self) -> None:
+        """Release the connections; scoring again opens new ones."""
+        # When the interpreter finalizes, the portal's thread no longer runs.
+        if self._asker is not None and not sys.is_finalizing():
+            _portal.run(self._close)
+
+    def __enter__(self) -> "ChatScorer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self._endpoints, self.settings, self._policy, self._credentials)
+
+    def __repr__(self) -> str:
+        return f"ChatScorer({self.url!r})"
+
+    def _connected(self) -> Asker:
+        if self._asker is None or self._asker.home != home():
+            self._asker = Asker(
+                self._endpoints, self._policy, self._credentials, self.settings, self.dialect, self._wording
+            )
+        return self._asker
+
+    async def _close(self) -> None:
+        here, self._asker = self._asker, None
+        if here is not None and here.home == home():
+            await here.close()
+
+    def _report(self, group: ShownGroup, readings: Mapping[Key, Reading]) -> ChatReport:
+        return report_of_pairs(group, readings, ties=self.dialect.ties)
+
+    def _within_budget(self, group: ShownGroup) -> ChatReport:
+        """The report of a group of which at most `pairs` pairs are asked, and the others inferred."""
+        assert self.settings.pairs is not None
+        shown, readings = group.shown, dict[Key, Reading]()
+        if len(shown) < 2:
+            return self._report(group, readings)
+
+        def judge(pairs: Sequence[Order]) -> list[float]:
+            places = [(shown[i], shown[j]) for i, j in pairs]
+            asked = group.pairs(order for i, j in places for order in ((i, j), (j, i)))
+            readings.update(self._ask([(group, [key for key in asked if key not in readings])])[0])
+            return [merged_log_odds(group, readings, i, j) for i, j in places]
+
+        # Whatever the budget, candidates that nothing connects cannot be compared.
+        chosen = choose_and_fit(len(shown), max(self.settings.pairs, len(shown) - 1), judge)
+        report = self._report(group, readings)
+        inferred = np.full(report.matrix.p.shape, np.nan)
+        inferred[np.ix_(shown, shown)] = chosen.inferred
+        return replace(report, matrix=report.matrix.with_inferred(inferred))
+
+    def _ask(self, asked: Sequence[tuple[ShownGroup, Sequence[Key]]]) -> list[dict[Key, Reading]]:
+        """The readings of every question of every group."""
+        answers = _portal.run(lambda: self._connected().ask_all(self._questions(asked)))
+        refusals = [one for one in answers if isinstance(one, Unfit)]
+        if refusals and len(refusals) == len(answers):
+            raise RequestError(f"{self._endpoints[0].url} refused every question: {refusals[0]}")
+        readings = iter([self._reading(answer) for answer in answers])
+        return [{key: next(readings) for key in keys} for _, keys in asked]
+
+    def _questions(self, asked: Sequence[tuple[ShownGroup, Sequence[Key]]]) -> list[Question]:
+        return [
+            Question(prompt=group.prompt, images=tuple(group.urls[one] for one in key), context=self._context)
+            for group, keys in asked
+            for key in keys
+        ]
+
+    def _reading(self, answer: Choices | Unfit) -> Reading:
+        if isinstance(answer, Unfit):
+            return Reading(value=np.nan, unread=1.0, reason=f"the endpoint refused the question: {answer}")
+        reading = read_answers(self.dialect, answer, self._bounds)
+        return replace(reading, reason=reading.reason and self._credentials.quoted(reading.reason, SHOWN))
+
+
+def _worded(dialect: Dialect, settings: ChatSettings) -> tuple[Dialect, Wording]:
+    """The dialect as its wording has it, with the template's labels and prefix where that has them.
+
+    Raises:
+        ConfigError: the template shows another number of candidates, or does not fit its answers.
+    """
+    wording = dialect.wording if settings.template is None else read_wording(settings.template)
+    if wording.images != dialect.wording.images:
+        raise ConfigError(
+            f"{settings.template} shows {wording.images} images, and dialect {dialect.name} "
+            f"{dialect.wording.images}"
+        )
+    if wording.prefix is not None:
+        dialect = replace(dialect, prefix=wording.prefix)
+    if wording.labels:
+        dialect = dialect.relabelled(wording.labels)
+    if dialect.direct and dialect.prefix and settings.read != "prefix":
+        raise ConfigError(f"{settings.template} starts the answer with {dialect.prefix!r}; add read=prefix")
+    if settings.read == "prefix":
+        if not dialect.prefix:
+            raise ConfigError(
+                f"read=prefix: dialect {dialect.name} has no start of an answer before its label"
+            )
+        # The answer goes on with the label alone.
+        dialect = replace(dialect, max_tokens=1, parser=label(*dialect.labels), tie=None, ties=False, stop=())
+    return dialect, wording
+
+
+def _context(path: Path | None, wording: Wording) -> str | None:
+    """The source image as a data URL. Raises `ConfigError` unless the wording shows one if it is given."""
+    if wording.context != (path is not None):
+        wanted = (
+            "shows a source image: name its file with" if wording.context else "shows no source image: drop"
+        )
+        raise ConfigError(f"the question {wanted} context=FILE")
+    return None if path is None else read_context(path)

@@ -1,0 +1,90 @@
+"""Groups as an endpoint is shown them: each candidate checked, upright and as a data URL."""
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefrm import media
+from prefrm.errors import MediaError
+from prefrm.winmatrix import Group
+
+__all__ = ["Key", "Order", "ShownGroup", "data_url", "read_context"]
+
+Key = tuple[str, ...]
+"""Digests of the candidates that one question shows, in order."""
+Order = tuple[int, int]
+"""Two candidates by number, in the order shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownGroup:
+    """A group of K candidates, ready to be asked about.
+
+    Attributes:
+        prompt: of the group.
+        keys: length K; the digest of each candidate, "" if it cannot be shown.
+        errors: length K; why it cannot be shown, "" if it can.
+        urls: the data URL of each digest.
+    """
+
+    prompt: str
+    keys: tuple[str, ...]
+    errors: tuple[str, ...]
+    urls: Mapping[str, str]
+
+    @classmethod
+    def of(cls, group: Group) -> "ShownGroup":
+        """The group with its images decoded once, to find those that cannot be."""
+        urls: dict[str, str] = {}
+        keys, errors = [], []
+        for image in group.images:
+            key = media.digest(image) if image else ""
+            try:
+                if image and key not in urls:
+                    urls[key] = data_url(image)
+                errors.append("" if image else "the candidate is missing")
+                keys.append(key)
+            except MediaError as error:
+                errors.append(str(error))
+                keys.append("")
+        return cls(prompt=group.prompt, keys=tuple(keys), errors=tuple(errors), urls=urls)
+
+    @property
+    def shown(self) -> list[int]:
+        """The candidates that can be shown."""
+        return [n for n, key in enumerate(self.keys) if key]
+
+    def pairs(self, orders: Iterable[Order] | None = None) -> list[Key]:
+        """The questions about pairs in these orders, by default all, each once; equal candidates are in none.
+
+        Those with the same image first follow one another, so that a server's prefix cache serves them.
+        """
+        if orders is None:
+            orders = [(i, j) for i in self.shown for j in self.shown]
+        keys = dict.fromkeys((self.keys[i], self.keys[j]) for i, j in orders)
+        return [key for key in keys if key[0] != key[1]]
+
+    def singles(self) -> list[Key]:
+        """The questions about candidates alone, each once."""
+        return list(dict.fromkeys((self.keys[n],) for n in self.shown))
+
+
+def data_url(image: bytes) -> str:
+    """A `data:` URL of an encoded image: its own bytes, or those of an upright PNG if its metadata turns it.
+
+    Raises:
+        MediaError: the image cannot be decoded.
+    """
+    media.verify(image)
+    straight = media.upright(image)
+    kind = media.probe(straight).format.lower()
+    return f"data:image/{kind};base64,{base64.b64encode(straight).decode()}"
+
+
+def read_context(path: Path) -> str:
+    """The data URL of the image that all candidates are edits of. Raises `MediaError` that names the file."""
+    try:
+        return data_url(media.read(path))
+    except MediaError as error:
+        raise MediaError(str(error) if str(path) in str(error) else f"{path}: {error}") from error

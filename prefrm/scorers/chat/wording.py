@@ -1,0 +1,152 @@
+"""What a judge behind a chat endpoint is asked, as a text file, and the messages that it becomes.
+
+The format is that of a bundle's template (`prefrm.prompts.files`), with turns and a source image besides. A
+file is the user's turn, word for word, with `{image}` once or twice and `{prompt}`; `{context}` is the source
+image of an edit. A line `{system}` or `{user}` starts a turn. All else is literal, line breaks and other
+braces included. A line break and `{answer}` may end the file: what follows on that line starts the answer,
+and each further line is one answer, in the order of the dialect's labels.
+
+    {image}{image}Which image shows the caption better?
+    Caption: [{prompt}]
+    {answer}Image{space}
+    1
+    2
+
+`{space}` is a space that an editor would strip from the end of a line.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefrm.errors import ConfigError
+from prefrm.files import read_regular
+
+__all__ = ["Turn", "Wording", "parse_wording", "read_wording"]
+
+MOST_BYTES = 64 * 2**10
+"""Of a file; published wordings have a few thousand."""
+TURN = re.compile(r"^\{(system|user)\}\n", re.MULTILINE)
+PLACEHOLDER = re.compile(r"\{(image|context|prompt)\}")
+ANSWER, SPACE = "{answer}", "{space}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One message: its role, and texts and the names of placeholders in turn, a text first and last."""
+
+    role: str
+    parts: tuple[str, ...]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The names of its placeholders, in order."""
+        return self.parts[1::2]
+
+    def message(self, prompt: str, images: dict[str, list[str]]) -> dict[str, Any]:
+        """The message of an endpoint, which takes each image from the front of its list of data URLs."""
+        items: list[dict[str, Any]] = []
+        for n, part in enumerate(self.parts):
+            if n % 2 and part != "prompt":
+                items.append({"type": "image_url", "image_url": {"url": images[part].pop(0)}})
+                continue
+            text = prompt if n % 2 else part
+            if items and items[-1]["type"] == "text":
+                items[-1]["text"] += text
+            elif text:
+                items.append({"type": "text", "text": text})
+        plain = len(items) == 1 and items[0]["type"] == "text"
+        return {"role": self.role, "content": items[0]["text"] if plain else items}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """The turns of a question.
+
+    Attributes:
+        turns: in order; the user's is last.
+        prefix: start of the answer, None where the file does not say.
+        labels: the answers, () where the file does not say.
+    """
+
+    turns: tuple[Turn, ...]
+    prefix: str | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> int:
+        """Number of candidates that one question shows: 1 or 2."""
+        return self._count("image")
+
+    @property
+    def context(self) -> bool:
+        """Whether a question shows a source image."""
+        return self._count("context") > 0
+
+    def messages(
+        self, prompt: str, images: Sequence[str], context: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The messages of a question about candidates, given as data URLs in the order shown."""
+        sources = [context or ""] * self._count("context")
+        waiting = {"image": list(images), "context": sources}
+        return [turn.message(prompt, waiting) for turn in self.turns]
+
+    def _count(self, name: str) -> int:
+        return sum(turn.places.count(name) for turn in self.turns)
+
+
+def read_wording(path: Path) -> Wording:
+    """The wording in a text file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not UTF-8, or is not a wording.
+    """
+    try:
+        text = read_regular(path, MOST_BYTES).decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"the template file {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the template file {path} is not UTF-8: {error.reason}") from error
+    return parse_wording(text, name=str(path))
+
+
+def parse_wording(text: str, *, name: str) -> Wording:
+    """The wording that a file's text describes; `name` names it in messages.
+
+    Raises:
+        ConfigError: a placeholder is missing, or there are more images than two.
+    """
+    body, prefix, labels = _answers(text.replace("\r\n", "\n"), name)
+    before, *rest = TURN.split(body)
+    parts = [("user", before)] if before.strip() or not rest else []
+    parts += zip(rest[::2], rest[1::2], strict=True)
+    # The line break before a turn's line ends the turn before it and is not part of its text.
+    texts = [turn.removesuffix("\n") if n + 1 < len(parts) else turn for n, (_, turn) in enumerate(parts)]
+    turns = tuple(
+        Turn(role=role, parts=tuple(PLACEHOLDER.split(turn.replace(SPACE, " "))))
+        for (role, _), turn in zip(parts, texts, strict=True)
+    )
+    wording = Wording(turns=turns, prefix=prefix, labels=labels)
+    if turns[-1].role != "user":
+        raise ConfigError(f"template {name}: its last turn must be the user's; received {turns[-1].role}")
+    if wording.images not in (1, 2) or not wording._count("prompt"):
+        raise ConfigError(
+            f"template {name} needs {{image}} once or twice and {{prompt}}; received "
+            f"{wording.images} and {wording._count('prompt')} of them"
+        )
+    return wording
+
+
+def _answers(text: str, name: str) -> tuple[str, str | None, tuple[str, ...]]:
+    """The turns, the start of the answer, and the answers."""
+    turns, *rest = text.removesuffix("\n").split(ANSWER)
+    if not rest:
+        return turns, None, ()
+    if len(rest) > 1 or not turns.endswith("\n"):
+        raise ConfigError(f"template {name} has {ANSWER} once, at the start of a line, or not at all")
+    prefix, *labels = rest[0].replace(SPACE, " ").split("\n")
+    if "" in labels:
+        raise ConfigError(f"template {name} has an empty line after {ANSWER}; each line there is an answer")
+    return turns.removesuffix("\n"), prefix, tuple(labels)
