@@ -8,7 +8,7 @@ import typer
 from prefrm.files import require_writable_folder
 from prefrm.options import AsJson, Device, Dtype
 
-__all__ = ["bench", "engine", "judges"]
+__all__ = ["bench", "chat", "engine", "judges"]
 
 bench = typer.Typer(help="Measure prefrm itself.", no_args_is_help=True)
 
@@ -58,3 +58,17 @@ def engine(
     if out is not None:
         write_engine_report(report, out)
     print(report.to_json() if as_json else report.to_markdown(), end="")
+
+
+@bench.command()
+def chat(
+    in_flight: Annotated[int, typer.Option(min=1, help="questions at once")] = 32,
+    seconds: Annotated[float, typer.Option(help="until the endpoint answers a question")] = 0.5,
+    rounds: Annotated[int, typer.Option(min=1, help="of which a rate is the median")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the throughput of a scorer over a chat endpoint with a bare loop, on a paced local endpoint."""
+    from prefrm.bench.chat import ChatBench, bench_chat
+
+    report = bench_chat(ChatBench(in_flight=in_flight, seconds=seconds, rounds=rounds))
+    print(report.to_json() if as_json else report.to_text(), end="")
