@@ -28,7 +28,7 @@ class PublishedJudge:
         builder: `module:function`, called with an `ImportRequest`; returns an `Imported`.
         files: patterns of the files that are downloaded from a repository.
         base: the checkpoint for what the source lacks, such as the tokenizer; None if it lacks nothing.
-        takes_template: whether a file with the wording of the prompt is needed (`--template`).
+        takes_template: whether it is asked with the wording in a file (`--template`).
         is_log_odds: whether its training loss makes differences of its utilities log-odds, so that its
             probabilities mean something before a calibration.
         exactness: how it is shown that the import is exact.
@@ -162,7 +162,147 @@ _DUAL = (
     ),
 )
 
-PUBLISHED: Mapping[str, PublishedJudge] = MappingProxyType({judge.name: judge for judge in _DUAL})
+_SCALAR = (
+    PublishedJudge(
+        name="hpsv3",
+        title="HPSv3",
+        kind="scalar judge",
+        source="hf://MizzenAI/HPSv3",
+        licence="Apache-2.0 (weights, by third parties); MIT (code)",
+        paper="https://arxiv.org/abs/2508.03789",
+        builder="prefrm.imports.scalar:build_hpsv3",
+        files=("HPSv3.safetensors",),
+        base="hf://Qwen/Qwen2-VL-7B-Instruct",
+        takes_template=True,
+        is_log_odds=True,
+        exactness="against a reference of its forward pass in the tests",
+        accuracies={
+            "HPDv3": 76.9,
+            "HPDv2": 85.4,
+            "Pick-a-Pic": 72.8,
+            "ImageReward": 66.8,
+            "GenAI-Bench image": 70.9,
+        },
+    ),
+    PublishedJudge(
+        name="editreward-following",
+        title="EditReward, its head for following the instruction",
+        kind="scalar judge",
+        source="hf://TIGER-Lab/EditReward-Qwen2.5-VL-7B",
+        licence="MIT (code); the model card's was not checked",
+        paper="https://arxiv.org/abs/2509.26346",
+        builder="prefrm.imports.scalar:build_editreward_following",
+        files=("model.safetensors", "model.pth"),
+        base="hf://Qwen/Qwen2.5-VL-7B-Instruct",
+        takes_template=True,
+        is_log_odds=True,
+        exactness="with the other head as an ensemble, against a reference of its forward pass in the tests",
+        # Of both heads together.
+        accuracies={"GenAI-Bench edit": 63.97, "AURORA-Bench": 59.50, "EditReward-Bench": 36.78},
+    ),
+    PublishedJudge(
+        name="editreward-quality",
+        title="EditReward, its head for visual quality",
+        kind="scalar judge",
+        source="hf://TIGER-Lab/EditReward-Qwen2.5-VL-7B",
+        licence="MIT (code); the model card's was not checked",
+        paper="https://arxiv.org/abs/2509.26346",
+        builder="prefrm.imports.scalar:build_editreward_quality",
+        files=("model.safetensors", "model.pth"),
+        base="hf://Qwen/Qwen2.5-VL-7B-Instruct",
+        takes_template=True,
+        is_log_odds=True,
+        exactness="with the other head as an ensemble, against a reference of its forward pass in the tests",
+        # Of both heads together.
+        accuracies={"GenAI-Bench edit": 63.97, "AURORA-Bench": 59.50, "EditReward-Bench": 36.78},
+    ),
+    PublishedJudge(
+        name="skywork-vl",
+        title="Skywork-VL-Reward-7B",
+        kind="scalar judge",
+        source="hf://Skywork/Skywork-VL-Reward-7B",
+        licence="MIT (by its tag on ModelScope); the Hub's repository is gated",
+        paper="https://arxiv.org/abs/2505.07263",
+        builder="prefrm.imports.scalar:build_skywork_vl",
+        takes_template=True,
+        # It judges answers about an image; generated images are not what it was trained on.
+        is_log_odds=False,
+        exactness="against a reference of its forward pass in the tests",
+        accuracies={"VL-RewardBench": 73.1, "RewardBench": 90.1},
+    ),
+    PublishedJudge(
+        name="videoreward",
+        title="VideoReward (VideoAlign), of a still image",
+        kind="scalar judge",
+        source="hf://KlingTeam/VideoReward",
+        licence="Apache-2.0 (weights, by third parties); MIT (code)",
+        paper="https://arxiv.org/abs/2501.13918",
+        builder="prefrm.imports.scalar:build_videoreward",
+        files=("model_config.json", "checkpoint-11352/model.pth"),
+        base="hf://Qwen/Qwen2-VL-2B-Instruct",
+        takes_template=True,
+        is_log_odds=False,
+        exactness="against a reference of its forward pass on a video of two equal frames in the tests",
+        accuracies={"VideoGen-RewardBench": 73.59},
+    ),
+)
+
+_GENERATIVE = (
+    PublishedJudge(
+        name="unifiedreward",
+        title="UnifiedReward 1.0 and 2.0, pairwise ranking",
+        kind="generative judge, read off logits",
+        source="hf://CodeGoat24/UnifiedReward-2.0-qwen-7b",
+        licence="MIT",
+        paper="https://arxiv.org/abs/2503.05236",
+        builder="prefrm.imports.generative:build_unifiedreward",
+        takes_template=True,
+        is_log_odds=True,
+        exactness="against the forward pass of transformers on the same conversation in the tests",
+        accuracies={"GenAI-Bench image": 71.5},
+    ),
+    PublishedJudge(
+        name="unifiedreward-edit",
+        title="UnifiedReward-Edit, pairwise ranking",
+        kind="generative judge, read off logits",
+        source="hf://CodeGoat24/UnifiedReward-Edit-qwen-7b",
+        licence="MIT",
+        paper="https://arxiv.org/abs/2503.05236",
+        builder="prefrm.imports.generative:build_unifiedreward",
+        takes_template=True,
+        is_log_odds=True,
+        exactness="against the forward pass of transformers on the same conversation in the tests",
+    ),
+    PublishedJudge(
+        name="paco",
+        title="PaCo-Reward-7B",
+        kind="generative judge, read off logits",
+        source="hf://X-GenGroup/PaCo-Reward-7B",
+        licence="none is named",
+        paper="https://arxiv.org/abs/2512.04784",
+        builder="prefrm.imports.generative:build_paco",
+        takes_template=True,
+        # Its loss is that of the answers about one image, and not of a comparison.
+        is_log_odds=False,
+        exactness="against the forward pass of transformers on the same conversation in the tests",
+    ),
+    PublishedJudge(
+        name="vqascore",
+        title="VQAScore with any vision-language model",
+        kind="generative judge, read off logits",
+        source="hf://Qwen/Qwen2.5-VL-7B-Instruct",
+        licence="Apache-2.0 (of the default model; another model has its own)",
+        paper="https://arxiv.org/abs/2404.01291",
+        builder="prefrm.imports.generative:build_vqascore",
+        takes_template=True,
+        is_log_odds=False,
+        exactness="against the forward pass of transformers on the same conversation in the tests",
+    ),
+)
+
+PUBLISHED: Mapping[str, PublishedJudge] = MappingProxyType(
+    {judge.name: judge for judge in (*_DUAL, *_SCALAR, *_GENERATIVE)}
+)
 """Every judge that `prefrm import` knows, by name."""
 
 

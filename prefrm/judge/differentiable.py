@@ -40,9 +40,9 @@ class DifferentiableJudge:
     """A judge as a `prefrm.differentiable.DifferentiableScorer`.
 
     A scalar judge gives each candidate its own utility. Where log-odds exist for pairs alone, which is so for
-    the other heads and under `PowerScaling`, a utility is the mean of the candidate's log-odds against the
-    others, in both presentation orders. The others are constants of its derivative: with a gradient in them
-    as well, the utilities would sum to 0 whatever the pixels are.
+    the other heads, with `uncertainty="integrate"` and under `PowerScaling`, a utility is the mean of the
+    candidate's log-odds against the others, in both presentation orders. The others are constants of its
+    derivative: with a gradient in them as well, the utilities would sum to 0 whatever the pixels are.
 
     Args:
         judge: is put into evaluation mode, and its parameters are frozen. An engine must not score with it at
@@ -62,7 +62,8 @@ class DifferentiableJudge:
         self.judge = judge.eval().requires_grad_(False)
         self.calibration = calibration
         self.batch = batch
-        self._is_pointwise = judge.spec.head == "scalar" and not isinstance(calibration, PowerScaling)
+        has_utilities = judge.spec.head == "scalar" and judge.spec.uncertainty != "integrate"
+        self._is_pointwise = has_utilities and not isinstance(calibration, PowerScaling)
 
     @classmethod
     def from_bundle(
@@ -101,8 +102,8 @@ class DifferentiableJudge:
             ConfigError: `pixels` is not such a tensor.
             MediaError: pixels are outside [0, 1] or NaN, or cannot be resized into the judge's pixel budget.
             RecordError: the prompt is not valid text, or is longer than the model can read.
-            ScoringError: utilities need opponents and there is one candidate, or a comparison is longer
-                than the model reads.
+            ScoringError: utilities need opponents and there is one candidate, a comparison is longer than the
+                model reads, or its answers are too improbable (`JudgeSpec.min_label_mass`).
         """
         check_pixels(pixels)
         if len(pixels) < 2 and not self._is_pointwise:
@@ -158,8 +159,8 @@ class DifferentiableJudge:
 
     def _pointwise(self, prompt: str, images: Mapping[int, ImageInput]) -> torch.Tensor:
         """Utilities [B] of a scalar head."""
-        readings_R, pairs_N2 = self._readings(prompt, images, [(n, n) for n in images], {})
-        return calibrated(self.calibration, readings_R[pairs_N2[:, 0]])
+        readings, pairs_N2 = self._readings(prompt, images, [(n, n) for n in images], {})
+        return calibrated(self.calibration, self.judge.utilities(readings, pairs_N2))
 
     def _against(
         self, prompt: str, images: Mapping[int, ImageInput], opponents: Mapping[int, _Opponent]
@@ -188,7 +189,11 @@ class DifferentiableJudge:
         if len(tree.readable(pairs)) < len(pairs):
             raise ScoringError(next(iter(tree.refused.values())))
         batch = self.judge.processor.collate([(tree, pairs)])
-        return self.judge.read(self.judge.hidden(batch, known)), batch.pairs_N2
+        readings = self.judge.read(self.judge.hidden(batch, known))
+        mass_N = self.judge.label_mass(readings, batch.pairs_N2)
+        if mass_N is not None and (reason := self.judge.spec.improbable(mass_N.min().item())):
+            raise ScoringError(reason)
+        return readings, batch.pairs_N2
 
 
 def with_gradient(

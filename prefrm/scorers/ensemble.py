@@ -103,7 +103,8 @@ class Ensemble:
 
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order. Raises what a member raises; the others do not replace it."""
-        found = check_groups(groups)
+        # Each member decides by itself whether it reads a context.
+        found = check_groups(groups, context=True)
         return [self._combined(matrices) for matrices in zip(*self._answers(found), strict=True)]
 
     def _answers(self, groups: Sequence[Group]) -> list[list[WinMatrix]]:

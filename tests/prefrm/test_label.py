@@ -90,10 +90,12 @@ def test_every_group_is_written_with_its_matrix(tmp_path):
     assert all(entry.matrix.equals(matrix) for entry, matrix in zip(labelled, expected, strict=True))
 
 
-def test_the_spread_of_an_ensemble_is_written(tmp_path):
+@pytest.mark.parametrize("name", ["spread", "label_mass"])
+def test_what_a_scorer_reports_beside_the_matrix_is_written(tmp_path, name: str):
     class Judges(Scorer):
         def score(self, groups):
-            return [replace(matrix, spread=np.where(np.eye(3), 0, 0.25)) for matrix in super().score(groups)]
+            reported = {name: np.where(np.eye(3), 0, 0.25)}
+            return [replace(matrix, **reported) for matrix in super().score(groups)]
 
     label(Judges(), make_groups(1), tmp_path, judge="j")
     (entry,) = read_matrices(tmp_path)
