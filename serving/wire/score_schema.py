@@ -136,6 +136,10 @@ class GroupScore(_Model):
         Matrix | None,
         Field(description="Of an ensemble alone: the standard deviation of its judges' P(i beats j)."),
     ] = None
+    label_mass: Annotated[
+        Matrix | None,
+        Field(description="Of a judge that is read off its answers alone: the probability of all of them."),
+    ] = None
     errors: Annotated[
         list[str], Field(description="For each image, why it could not be judged; empty where it could.")
     ]
