@@ -176,13 +176,7 @@ _SCALAR = (
         takes_template=True,
         is_log_odds=True,
         exactness="against a reference of its forward pass in the tests",
-        accuracies={
-            "HPDv3": 76.9,
-            "HPDv2": 85.4,
-            "Pick-a-Pic": 72.8,
-            "ImageReward": 66.8,
-            "GenAI-Bench image": 70.9,
-        },
+        column="HPSv3",
     ),
     PublishedJudge(
         name="editreward-following",
@@ -259,7 +253,7 @@ _GENERATIVE = (
         takes_template=True,
         is_log_odds=True,
         exactness="against the forward pass of transformers on the same conversation in the tests",
-        accuracies={"GenAI-Bench image": 71.5},
+        column="UnifiedReward",
     ),
     PublishedJudge(
         name="unifiedreward-edit",
