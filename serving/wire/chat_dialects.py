@@ -1,0 +1,130 @@
+"""Dialects of pairwise chat prompts: where the caption stands, and the words of the answer.
+
+Published clients (UnifiedReward 1.0, 2.0, Think and Flex; Pref-GRPO, which uses Think and Flex) put a caption
+into a long instruction and parse a sentence, a tag or JSON out of the answer. A dialect knows only the marks
+around the caption and what those parsers look for. A caption may hold any text, the marks included: a mark
+counts outside it alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from string import Template
+from typing import Literal
+
+from serving.errors import InvalidRequestError
+
+__all__ = ["DIALECTS", "Dialect", "recognise"]
+
+IMAGE_1, IMAGE_2, BOTH = "Image 1 is better", "Image 2 is better", "Both images are equally good"
+Closes = Literal["the text", "first", "last"]
+"""Which `closing` ends a caption: that at the end of the text, or the first or last one after `opening`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """The form of a pairwise question and of its answer.
+
+    Attributes:
+        name: for people.
+        opening: the text before the caption; its first occurrence counts.
+        closing: the text after it.
+        closes: which occurrence of `closing` counts. At the end of the text, white space may follow.
+        sign: occurs in the text outside the caption; "" if nothing needs to.
+        first: the answer if image 1 is better. In all three, `$first` and `$second` stand for the
+            probabilities of the two images, a tie counting half to each.
+        second: if image 2 is.
+        tie: if neither is.
+    """
+
+    name: str
+    opening: str = "Text Caption: ["
+    closing: str = "]"
+    closes: Closes = "the text"
+    sign: str = ""
+    first: str
+    second: str
+    tie: str
+
+    def caption(self, text: str) -> str | None:
+        """The caption of a question, or None if the question is of another dialect."""
+        start = text.find(self.opening)
+        if start < 0:
+            return None
+        start += len(self.opening)
+        end = self._end(text, start)
+        if end < start:
+            return None
+        outside = text[:start], text[end:]
+        return text[start:end] if any(self.sign in part for part in outside) else None
+
+    def answers(self, p: float) -> tuple[str, str, str]:
+        """The answers for image 1, image 2 and a tie, where image 1 is preferred with probability p."""
+        shares = {"first": f"{p:.6f}", "second": f"{1 - p:.6f}"}
+        first, second, tie = (
+            Template(answer).substitute(shares) for answer in (self.first, self.second, self.tie)
+        )
+        return first, second, tie
+
+    def _end(self, text: str, start: int) -> int:
+        if self.closes == "the text":
+            text = text.rstrip()
+            return len(text) - len(self.closing) if text.endswith(self.closing) else -1
+        return text.find(self.closing, start) if self.closes == "first" else text.rfind(self.closing, start)
+
+
+def _scores(first: str, second: str) -> str:
+    """The three scores of UnifiedReward 2.0, which are one here: the judge's overall preference."""
+    return "\n\n".join(
+        f"{dimension} Score:\n Image 1: {first}\n Image 2: {second}"
+        for dimension in ("Alignment", "Coherence", "Style")
+    )
+
+
+THINK = Dialect(
+    name="UnifiedReward-Think",
+    sign="<answer>",
+    first=f"<answer>{IMAGE_1}</answer>",
+    second=f"<answer>{IMAGE_2}</answer>",
+    tie=f"<answer>{BOTH}</answer>",
+)
+SCORES = _scores("$first", "$second")
+
+DIALECTS: tuple[Dialect, ...] = (
+    THINK,
+    Dialect(
+        name="UnifiedReward 2.0 pair score", sign="Alignment Score:", first=SCORES, second=SCORES, tie=SCORES
+    ),
+    Dialect(name="UnifiedReward rank", first=f"{IMAGE_1}.", second=f"{IMAGE_2}.", tie=f"{BOTH}."),
+    Dialect(
+        name="UnifiedReward-Flex",
+        opening="**Prompt:** [",
+        closing="]\n\n",
+        closes="first",
+        sign='"winner"',
+        first='{"categories": [], "winner": "Image 1"}',
+        second='{"categories": [], "winner": "Image 2"}',
+        tie='{"categories": [], "winner": "tie"}',
+    ),
+    replace(THINK, name="UnifiedReward-Think (Qwen3-VL)", opening="\u300c", closing="\u300d", closes="last"),
+)
+"""Those of the published clients, in the order in which a question is held against them.
+
+Source: the repositories UnifiedReward and Pref-GRPO of CodeGoat24, 2026-06. Flex's categories are empty, and
+Pref-GRPO then takes the overall winner alone: the judge has one preference and invents no others.
+"""
+
+
+def recognise(text: str, dialects: Sequence[Dialect] = DIALECTS) -> tuple[Dialect, str]:
+    """The dialect of a question, and its caption.
+
+    Raises:
+        InvalidRequestError: it is none of `dialects`.
+    """
+    for dialect in dialects:
+        if (caption := dialect.caption(text)) is not None:
+            return dialect, caption
+    known = ", ".join(f"{dialect.opening!r} ({dialect.name})" for dialect in dialects)
+    raise InvalidRequestError(
+        f"messages: no caption was found in a text of {len(text)} characters; write the last line as "
+        f"'Text Caption: [...]', or use the prompt of a known client; captions follow {known}"
+    )
