@@ -16,6 +16,8 @@ from serving.errors import InvalidRequestError
 __all__ = ["DIALECTS", "Dialect", "recognise"]
 
 IMAGE_1, IMAGE_2, BOTH = "Image 1 is better", "Image 2 is better", "Both images are equally good"
+# Of a probability after the point: those of float32 near 1, and more.
+DIGITS = 9
 Closes = Literal["the text", "first", "last"]
 """Which `closing` ends a caption: that at the end of the text, or the first or last one after `opening`."""
 
@@ -59,7 +61,7 @@ class Dialect:
 
     def answers(self, p: float) -> tuple[str, str, str]:
         """The answers for image 1, image 2 and a tie, where image 1 is preferred with probability p."""
-        shares = {"first": f"{p:.6f}", "second": f"{1 - p:.6f}"}
+        shares = {"first": f"{p:.{DIGITS}f}", "second": f"{1 - p:.{DIGITS}f}"}
         first, second, tie = (
             Template(answer).substitute(shares) for answer in (self.first, self.second, self.tie)
         )
@@ -72,14 +74,6 @@ class Dialect:
         return text.find(self.closing, start) if self.closes == "first" else text.rfind(self.closing, start)
 
 
-def _scores(first: str, second: str) -> str:
-    """The three scores of UnifiedReward 2.0, which are one here: the judge's overall preference."""
-    return "\n\n".join(
-        f"{dimension} Score:\n Image 1: {first}\n Image 2: {second}"
-        for dimension in ("Alignment", "Coherence", "Style")
-    )
-
-
 THINK = Dialect(
     name="UnifiedReward-Think",
     sign="<answer>",
@@ -87,7 +81,11 @@ THINK = Dialect(
     second=f"<answer>{IMAGE_2}</answer>",
     tie=f"<answer>{BOTH}</answer>",
 )
-SCORES = _scores("$first", "$second")
+# One preference in place of three: the judge has no others.
+SCORES = "\n\n".join(
+    f"{dimension} Score:\n Image 1: $first\n Image 2: $second"
+    for dimension in ("Alignment", "Coherence", "Style")
+)
 
 DIALECTS: tuple[Dialect, ...] = (
     THINK,
