@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefrm.engine import Engine
+from prefrm.judge import Judge, JudgeSpec
 from prefrm.winmatrix import Group, WinMatrix
 from serving.errors import InvalidRequestError
 from serving.inflight import InFlightBytes
@@ -21,6 +23,7 @@ from serving.server import JudgeServer
 from serving.steps import finish
 from serving.wire.chat_dialects import DIALECTS
 from serving.wire.chat_reading import INSTRUCTION_BYTES, read_question
+from tests.prefrm.judge.families import save_checkpoint
 from tests.serving.chat_calls import (
     FLEX,
     RANK,
@@ -121,6 +124,20 @@ class TestClients:
             gated.gate.set()
             assert sorted(rates.result()) == [0.0, 0.333, 0.667, 1.0]
         assert gated.calls == [["busy"], ["a"] * 6]
+
+
+def test_a_group_that_is_asked_pair_by_pair_encodes_each_image_once(tmp_path, png):
+    engine = Engine(Judge.from_base(JudgeSpec(base_model=str(save_checkpoint(tmp_path))), "cpu"))
+    group = Group(prompt="a red cube", images=tuple(png(shade) for shade in (10, 60, 120, 200)))
+    (matrix,) = engine.score([replace(group, images=tuple(jpeg(image) for image in group.images))])
+    engine = Engine(engine.judge)
+    with background(JudgeServer(engine, ModelInfo(name="judge"), cache=engine.cache)) as served:
+        rates = win_rates(served, group, THINK, final_answer)
+        pair = [jpeg(image) for image in group.images[:2]]
+        scores = pair_scores(content(ask(served, pair, SCORES.format(prompt="a red cube"))))
+    assert engine.cache.misses == 4
+    assert rates == np.round(matrix.win_rate(hard=True).astype(float), 3).tolist()
+    assert scores[0][0] == pytest.approx(float(matrix.p[0, 1]), abs=1e-6)
 
 
 def tokens(response, choice=0):
