@@ -52,15 +52,18 @@ class Answer:
 def sentences(matrix: WinMatrix, answers: tuple[str, str, str]) -> Sentences:
     """Token sequences of the three answers, with the probabilities of a judged pair.
 
-    A p of exactly 0.5 is a tie: no image is named for standing first. Otherwise there is a tie only if the
-    judge models ties.
+    A p of exactly 0.5 is a tie, so that no image is named for standing first. Otherwise there is a tie only
+    if the judge models ties. Where there is no answer for one, it counts half to each.
 
     Args:
         matrix: of two candidates, both judged.
-        answers: for the first, the second, and a tie; equal ones are one sequence.
+        answers: for the first, the second, and a tie, "" if there is none; equal ones are one sequence.
     """
     p, tie = float(matrix.p[0, 1]), float(matrix.tie[0, 1])
-    tie = 1.0 if p == 0.5 else tie
+    if p == 0.5:
+        tie = 1.0
+    if not answers[2]:
+        tie = math.nan
     half = 0.0 if math.isnan(tie) else tie / 2
     shares = (max(0.0, p - half), max(0.0, 1 - p - half), tie)
     found: dict[tuple[str, ...], float] = {}

@@ -35,7 +35,7 @@ class Dialect:
         first: the answer if image 1 is better. In all three, `$first` and `$second` stand for the
             probabilities of the two images, a tie counting half to each.
         second: if image 2 is.
-        tie: if neither is.
+        tie: if neither is; "" if there is no such answer.
     """
 
     name: str
@@ -45,19 +45,17 @@ class Dialect:
     sign: str = ""
     first: str
     second: str
-    tie: str
+    tie: str = ""
 
-    def caption(self, text: str) -> str | None:
-        """The caption of a question, or None if the question is of another dialect."""
-        start = text.find(self.opening)
-        if start < 0:
-            return None
-        start += len(self.opening)
-        end = self._end(text, start)
-        if end < start:
-            return None
-        outside = text[:start], text[end:]
-        return text[start:end] if any(self.sign in part for part in outside) else None
+    def caption(self, texts: Sequence[str]) -> str | None:
+        """The caption in the texts of a question, or None if the question is of another dialect."""
+        for n, text in enumerate(texts):
+            start = text.find(self.opening) + len(self.opening)
+            end = self._end(text, start)
+            if len(self.opening) <= start <= end:
+                outside = (*texts[:n], text[:start], text[end:], *texts[n + 1 :])
+                return text[start:end] if any(self.sign in part for part in outside) else None
+        return None
 
     def answers(self, p: float) -> tuple[str, str, str]:
         """The answers for image 1, image 2 and a tie, where image 1 is preferred with probability p."""
@@ -112,17 +110,21 @@ Pref-GRPO then takes the overall winner alone: the judge has one preference and 
 """
 
 
-def recognise(text: str, dialects: Sequence[Dialect] = DIALECTS) -> tuple[Dialect, str]:
+def recognise(texts: Sequence[str], dialects: Sequence[Dialect] = DIALECTS) -> tuple[Dialect, str]:
     """The dialect of a question, and its caption.
+
+    Args:
+        texts: of all messages, in order.
+        dialects: held against them in turn.
 
     Raises:
         InvalidRequestError: it is none of `dialects`.
     """
     for dialect in dialects:
-        if (caption := dialect.caption(text)) is not None:
+        if (caption := dialect.caption(texts)) is not None:
             return dialect, caption
-    known = ", ".join(f"{dialect.opening!r} ({dialect.name})" for dialect in dialects)
+    known = ", ".join(repr(opening) for opening in dict.fromkeys(dialect.opening for dialect in dialects))
     raise InvalidRequestError(
-        f"messages: no caption was found in a text of {len(text)} characters; write the last line as "
-        f"'Text Caption: [...]', or use the prompt of a known client; captions follow {known}"
+        f"messages: no caption was found in {sum(map(len, texts))} characters; end a text with "
+        f"'Text Caption: [...]', or use the prompt of a known client, in which it follows one of {known}"
     )

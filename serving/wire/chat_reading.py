@@ -70,7 +70,7 @@ def read_question(
             f"messages: a question is about 2 images; received {len(parts.images)}. Single images, frames of "
             "videos and source images of edits are not supported; POST /v1/score takes larger groups"
         )
-    dialect, caption = recognise("\n".join(parts.texts), dialects)
+    dialect, caption = recognise(parts.texts, dialects)
     return Question(
         group=Group(prompt=caption, images=tuple(parts.images)),
         refusals=parts.refusals,

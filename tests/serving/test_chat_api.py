@@ -317,7 +317,7 @@ class TestReading:
                 r"image_url.url is a URL; nothing is fetched",
             ),
             ({"messages": [{"role": "assistant", "content": "a"}] * 2}, "the assistant's and not the last"),
-            (question("which one?"), "no caption was found in a text of 10 characters"),
+            (question("which one?"), "no caption was found in 10 characters; end a text with"),
             (question("x" * (101 + INSTRUCTION_BYTES)), "too many characters"),
             (
                 {"messages": messages([b"a"] * 3, RANK)},
