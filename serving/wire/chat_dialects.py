@@ -8,12 +8,14 @@ counts outside it alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from string import Template
+from string import Template as Form
 from typing import Literal
 
+from prefrm.errors import ConfigError
+from prefrm.prompts import Template
 from serving.errors import InvalidRequestError
 
-__all__ = ["DIALECTS", "Dialect", "recognise"]
+__all__ = ["DIALECTS", "Dialect", "dialect_of", "recognise"]
 
 IMAGE_1, IMAGE_2, BOTH = "Image 1 is better", "Image 2 is better", "Both images are equally good"
 # Of a probability after the point: those of float32 near 1, and more.
@@ -61,14 +63,14 @@ class Dialect:
         """The answers for image 1, image 2 and a tie, where image 1 is preferred with probability p."""
         shares = {"first": f"{p:.{DIGITS}f}", "second": f"{1 - p:.{DIGITS}f}"}
         first, second, tie = (
-            Template(answer).substitute(shares) for answer in (self.first, self.second, self.tie)
+            Form(answer).substitute(shares) for answer in (self.first, self.second, self.tie)
         )
         return first, second, tie
 
     def _end(self, text: str, start: int) -> int:
         if self.closes == "the text":
-            text = text.rstrip()
-            return len(text) - len(self.closing) if text.endswith(self.closing) else -1
+            text, closing = text.rstrip(), self.closing.rstrip()
+            return len(text) - len(closing) if text.endswith(closing) else -1
         return text.find(self.closing, start) if self.closes == "first" else text.rfind(self.closing, start)
 
 
@@ -108,6 +110,37 @@ DIALECTS: tuple[Dialect, ...] = (
 Source: the repositories UnifiedReward and Pref-GRPO of CodeGoat24, 2026-06. Flex's categories are empty, and
 Pref-GRPO then takes the overall winner alone: the judge has one preference and invents no others.
 """
+
+
+def dialect_of(template: Template) -> Dialect:
+    """The dialect of questions in a template's wording.
+
+    Raises:
+        ConfigError: the template does not ask about two images at once, or any text would be its prompt.
+    """
+    if template.attention != "joint":
+        raise ConfigError(
+            f"chat template {template.id!r} must show two images and end with {{answer}} and two or three "
+            f"answers; received {template.images} images and {len(template.answers)} answers"
+        )
+    if template.images_first:
+        opening, closing, sign = template.again or "", template.question, ""
+    else:
+        opening, closing, sign = template.instruction, template.first, template.question
+    if not (opening.strip() or closing.strip()):
+        raise ConfigError(f"chat template {template.id!r} has no text beside its prompt; add some")
+    # A dollar sign would stand for a probability.
+    answers = [(template.answer_prefix + answer).replace("$", "$$") for answer in template.answers]
+    return Dialect(
+        name=template.id,
+        opening=opening,
+        closing=closing,
+        closes="the text",
+        sign=sign.strip(),
+        first=answers[0],
+        second=answers[1],
+        tie=answers[2] if template.ties else "",
+    )
 
 
 def recognise(texts: Sequence[str], dialects: Sequence[Dialect] = DIALECTS) -> tuple[Dialect, str]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from prefrm.engine import Engine
 from prefrm.judge import Judge, JudgeSpec
+from prefrm.prompts import parse_template
 from prefrm.winmatrix import Group, WinMatrix
 from serving.errors import InvalidRequestError
 from serving.inflight import InFlightBytes
@@ -21,7 +22,7 @@ from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
 from serving.steps import finish
-from serving.wire.chat_dialects import DIALECTS
+from serving.wire.chat_dialects import DIALECTS, dialect_of
 from serving.wire.chat_reading import INSTRUCTION_BYTES, read_question
 from tests.prefrm.judge.families import save_checkpoint
 from tests.serving.chat_calls import (
@@ -252,9 +253,9 @@ class TestModels:
 LIMITS = Limits(prompt_bytes=100)
 
 
-def read(asked):
+def read(asked, dialects=DIALECTS):
     body = json.dumps(asked).encode()
-    return finish(read_question(body, DIALECTS, LIMITS, InFlightBytes(LIMITS).lease()))
+    return finish(read_question(body, dialects, LIMITS, InFlightBytes(LIMITS).lease()))
 
 
 def question(text, **fields):
@@ -270,6 +271,28 @@ class TestReading:
         assert asked.group.prompt == caption.replace("]\n\n", "]")
         assert asked.group.images == (b"one", b"two")
         assert asked.dialect.name == read(question(TEMPLATES[name].format(prompt="a"))).dialect.name
+
+    @pytest.mark.parametrize(
+        ("text", "answers"),
+        [
+            (
+                "{image}{image}Better for {prompt}?\n{answer}Number{space}\n1\n2\n",
+                ("Number 1", "Number 2", ""),
+            ),
+            ("{image}and{image}{prompt}?\n{answer}\n$a\nb\nneither\n", ("$a", "b", "neither")),
+            ("For {prompt}:\n{image} or\n{image}?\nWhich?\n{answer}\nA\nB\n", ("A", "B", "")),
+            ("For {prompt}:{image}or{image}For {prompt}!\n{answer}\nA\nB\n", ("A", "B", "")),
+        ],
+    )
+    @given(caption=st.text(max_size=20).map(str.strip))
+    def test_a_template_is_a_dialect(self, text, answers, caption):
+        template = parse_template(text, id="own")
+        (turn,) = template.messages(caption)
+        pictures = iter(messages([b"one", b"two"], "")[0]["content"])
+        content = [next(pictures) if item["type"] == "image" else item for item in turn["content"]]
+        asked = read({"messages": [turn | {"content": content}]}, [dialect_of(template), *DIALECTS])
+        assert (asked.dialect.name, asked.group.prompt) == ("own", caption)
+        assert asked.dialect.answers(0.3) == answers
 
     def test_texts_of_all_messages_and_in_any_place(self):
         url = {"url": data_url(b"one")}
