@@ -87,23 +87,35 @@ SCORES = "\n\n".join(
     for dimension in ("Alignment", "Coherence", "Style")
 )
 
+FLEX = Dialect(
+    name="UnifiedReward-Flex",
+    opening="**Prompt:** [",
+    closing="]\n\n",
+    closes="first",
+    sign='"winner"',
+    first='{"categories": [], "winner": "Image 1"}',
+    second='{"categories": [], "winner": "Image 2"}',
+    tie='{"categories": [], "winner": "tie"}',
+)
+
 DIALECTS: tuple[Dialect, ...] = (
     THINK,
     Dialect(
         name="UnifiedReward 2.0 pair score", sign="Alignment Score:", first=SCORES, second=SCORES, tie=SCORES
     ),
     Dialect(name="UnifiedReward rank", first=f"{IMAGE_1}.", second=f"{IMAGE_2}.", tie=f"{BOTH}."),
-    Dialect(
-        name="UnifiedReward-Flex",
-        opening="**Prompt:** [",
-        closing="]\n\n",
-        closes="first",
-        sign='"winner"',
-        first='{"categories": [], "winner": "Image 1"}',
-        second='{"categories": [], "winner": "Image 2"}',
-        tie='{"categories": [], "winner": "tie"}',
-    ),
+    FLEX,
     replace(THINK, name="UnifiedReward-Think (Qwen3-VL)", opening="\u300c", closing="\u300d", closes="last"),
+    # prefrm's own wordings, of its `ChatScorer`.
+    replace(FLEX, name="Flex in prefrm's words", opening="Prompt: [", closing="]", closes="the text"),
+    Dialect(
+        name="plain",
+        opening="Prompt:\n",
+        closing="\nImage 1:",
+        sign="Answer with one digit: 1 or 2.",
+        first="1",
+        second="2",
+    ),
 )
 """Those of the published clients, in the order in which a question is held against them.
 
