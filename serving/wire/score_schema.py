@@ -18,8 +18,11 @@ from serving.limits import Limits
 from serving.wire.json_reading import LongString
 
 __all__ = [
+    "BLUE",
+    "RED",
     "ErrorAnswer",
     "GroupScore",
+    "Name",
     "ScoreAnswer",
     "ScoreRequest",
     "request_model",
