@@ -18,9 +18,11 @@ from prefrm.scorers.chat.settings import ChatSettings
 from prefrm.scorers.chat.transport import ChatTransport
 from prefrm.scorers.chat.wording import Wording
 
-__all__ = ["Asker", "Choices", "Question", "Served"]
+__all__ = ["Answers", "Asker", "Choices", "Question", "Served"]
 
 Choices = list[Mapping[str, Any]]
+Answers = Sequence[Choices | Unfit]
+"""Of questions, in order: the choices of a chat completion, or the endpoint's refusal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ class Asker:
             self._serving = asyncio.ensure_future(self._served())
         return await asyncio.shield(self._serving)
 
-    async def ask_all(self, questions: Sequence[Question]) -> list[Choices | Unfit]:
+    async def ask_all(self, questions: Sequence[Question]) -> Answers:
         """The answers to questions, in order; the first failure cancels those in flight. Raises as `ask`."""
         tasks = [asyncio.ensure_future(self.ask(question)) for question in questions]
         try:
