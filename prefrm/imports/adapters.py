@@ -34,6 +34,8 @@ def merge_lora(
     """
     try:
         rank, alpha = int(settings["lora_r"]), float(settings["lora_alpha"])
+        if rank < 1:
+            raise ValueError(f"lora_r is {rank}")
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{source}: the adapter's settings need lora_r and lora_alpha: {error}") from error
     factor = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
@@ -42,7 +44,7 @@ def merge_lora(
         layer = name.replace(DOWN, "").replace(UP, "")
         stem = layer.removesuffix(".weight")
         down_RI, up_OR = (weights.get(f"{stem}{part}.weight") for part in (DOWN, UP))
-        if down_RI is None or up_OR is None or layer not in merged or len(down_RI) != rank:
+        if down_RI is None or up_OR is None or not _fits(merged.get(layer), down_RI, up_OR, rank):
             raise ConfigError(
                 f"{source}: {name} is not half of an adapter of rank {rank} on a layer that is there"
             )
@@ -50,6 +52,13 @@ def merge_lora(
             update_OI = factor * (up_OR.float() @ down_RI.float())
             merged[layer] = (merged[layer].float() + update_OI).to(merged[layer].dtype)
     return merged
+
+
+def _fits(weight_OI: torch.Tensor | None, down_RI: torch.Tensor, up_OR: torch.Tensor, rank: int) -> bool:
+    if weight_OI is None or weight_OI.ndim != 2:
+        return False
+    outputs, inputs = weight_OI.shape
+    return down_RI.shape == (rank, inputs) and up_OR.shape == (outputs, rank)
 
 
 def _is_update(name: str) -> bool:

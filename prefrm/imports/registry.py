@@ -66,6 +66,9 @@ class PublishedJudge:
 CLIP_H = "hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 CLIP_L = "hf://openai/clip-vit-large-patch14"
 AGAINST_TRANSFORMERS = "equal to `transformers` on a tiny random checkpoint, 1e-6"
+AS_PUBLISHED = (
+    "equal to `transformers`, called as the judge's own code calls it, on a tiny random checkpoint, 1e-6"
+)
 AGAINST_REFERENCE = "equal to a reference written from its description on a tiny random checkpoint, 1e-6"
 
 _DUAL = (
@@ -162,6 +165,12 @@ _DUAL = (
     ),
 )
 
+EDITREWARD = {
+    "GenAI-Bench edit, both heads": 63.97,
+    "AURORA-Bench, both heads": 59.50,
+    "EditReward-Bench, both heads": 36.78,
+}
+
 _SCALAR = (
     PublishedJudge(
         name="hpsv3",
@@ -175,14 +184,8 @@ _SCALAR = (
         base="hf://Qwen/Qwen2-VL-7B-Instruct",
         takes_template=True,
         is_log_odds=True,
-        exactness="against a reference of its forward pass in the tests",
-        accuracies={
-            "HPDv3": 76.9,
-            "HPDv2": 85.4,
-            "Pick-a-Pic": 72.8,
-            "ImageReward": 66.8,
-            "GenAI-Bench image": 70.9,
-        },
+        exactness=AS_PUBLISHED,
+        column="HPSv3",
     ),
     PublishedJudge(
         name="editreward-following",
@@ -196,9 +199,8 @@ _SCALAR = (
         base="hf://Qwen/Qwen2.5-VL-7B-Instruct",
         takes_template=True,
         is_log_odds=True,
-        exactness="with the other head as an ensemble, against a reference of its forward pass in the tests",
-        # Of both heads together.
-        accuracies={"GenAI-Bench edit": 63.97, "AURORA-Bench": 59.50, "EditReward-Bench": 36.78},
+        exactness=f"an ensemble of both heads is {AS_PUBLISHED}",
+        accuracies=EDITREWARD,
     ),
     PublishedJudge(
         name="editreward-quality",
@@ -212,9 +214,8 @@ _SCALAR = (
         base="hf://Qwen/Qwen2.5-VL-7B-Instruct",
         takes_template=True,
         is_log_odds=True,
-        exactness="with the other head as an ensemble, against a reference of its forward pass in the tests",
-        # Of both heads together.
-        accuracies={"GenAI-Bench edit": 63.97, "AURORA-Bench": 59.50, "EditReward-Bench": 36.78},
+        exactness=f"an ensemble of both heads is {AS_PUBLISHED}",
+        accuracies=EDITREWARD,
     ),
     PublishedJudge(
         name="skywork-vl",
@@ -227,7 +228,7 @@ _SCALAR = (
         takes_template=True,
         # It judges answers about an image; generated images are not what it was trained on.
         is_log_odds=False,
-        exactness="against a reference of its forward pass in the tests",
+        exactness=AS_PUBLISHED,
         accuracies={"VL-RewardBench": 73.1, "RewardBench": 90.1},
     ),
     PublishedJudge(
@@ -242,7 +243,7 @@ _SCALAR = (
         base="hf://Qwen/Qwen2-VL-2B-Instruct",
         takes_template=True,
         is_log_odds=False,
-        exactness="against a reference of its forward pass on a video of two equal frames in the tests",
+        exactness=AS_PUBLISHED,
         accuracies={"VideoGen-RewardBench": 73.59},
     ),
 )

@@ -162,9 +162,10 @@ class JudgeProcessor:
                 or fewer context images.
         """
         if len(context) != (places := self.template.context_images):
+            wanted = "one context image" if places else "no context image"
             raise RecordError(
-                f"this judge reads {places} context images (such as the source of an edit) with a prompt; "
-                f"received {len(context)}"
+                f"this judge reads {wanted} (such as the source of an edit) with a prompt; received "
+                f"{len(context)}"
             )
         if len(prompt) > MOST_CHARACTERS_A_TOKEN * self.max_length:
             raise RecordError(

@@ -32,7 +32,7 @@ def test_every_form_of_an_image_is_the_same_candidate(file):
 
 
 def test_a_group_may_have_images_that_belong_to_its_prompt(file):
-    group = Group.of("add a hat", [file, file], context=[PICTURE])
+    group = Group.of("add a hat", [file, file], context=[str(file)])
     assert group.context == (file.read_bytes(),)
     assert group.permuted([1, 0]).context == group.context
     assert group.content_bytes == len("add a hat") + 3 * len(file.read_bytes())

@@ -230,7 +230,7 @@ def test_editreward_is_an_ensemble_of_its_two_heads(tmp_path: Path):
     other, without = replace(group, context=(pictures[0],)), replace(group, context=())
     found = engine.score([group, other, without, group])
     assert not np.array_equal(found[0].p, found[1].p) and found[3].equals(found[0])
-    assert not found[2].judged.any() and "reads 1 context images" in found[2].errors[0]
+    assert not found[2].judged.any() and "reads one context image" in found[2].errors[0]
     (broken,) = engine.score([replace(group, context=(b"no image",))])
     assert not broken.judged.any() and "a context image cannot be read" in broken.errors[0]
 
@@ -274,7 +274,7 @@ def test_videoreward_is_the_sum_of_three_ratings_of_a_video_of_two_frames(tmp_pa
         ratings = torch.stack([row @ head[n % outputs] for n, row in enumerate(rows)])
         expected.append((ratings / deviations).sum())
     found = judge.head.utilities(readings(judge))
-    torch.testing.assert_close(found, torch.stack(expected), atol=2e-6, rtol=1e-6)
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-6, rtol=1e-6)
     group = Group(prompt=PROMPT, images=tuple(map(encode_png, PICTURES)))
     z = found[:, None] - found
     np.testing.assert_allclose(Engine(judge).score([group])[0].p, z.sigmoid().numpy(), atol=2e-6)

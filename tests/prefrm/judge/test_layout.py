@@ -173,7 +173,7 @@ def test_a_context_image_stands_in_the_prefix():
     assert facts(tree.prefix) == ("S:[4] E:", 0, 2 + 4 + 3, ())
     assert tree.prefix.images == (tall,)
     assert all_facts(tree.answers([("wide", "tall")]))["wide",] == ("[6] p:cat?->", 9, 9 + 3 + 9, ((),))
-    with pytest.raises(RecordError, match=r"reads 1 context images .* received 0"):
+    with pytest.raises(RecordError, match=r"reads one context image .* received 0"):
         processor.tree("cat", {"wide": wide, "tall": tall})
 
 
