@@ -29,8 +29,8 @@ def serve(
     bundles: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME[:VERSION]=]BUNDLE...",
-            help="Folders that training runs exported or hf://org/name, and their names.",
+            metavar="[NAME[:VERSION]=]SCORER...",
+            help="Bundles (folders or hf://org/name) and YAML files of ensembles, and their names.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",

@@ -1,4 +1,4 @@
-"""The tables of docs/judges-published.md, from the registry of imports.
+"""The tables of docs/judges-published.md, from the registries of imports and of chat dialects.
 
     python -m prefrm.bench.published_page docs/judges-published.md
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from prefrm.files import write_whole
 from prefrm.hub import is_hub
 from prefrm.imports import PUBLISHED, PublishedJudge
+from prefrm.scorers.chat import DIALECTS, Dialect
 
 __all__ = ["page_with_tables"]
 
@@ -33,7 +34,7 @@ def page_with_tables(page: str) -> str:
     Raises:
         KeyError: there is no table of a name.
     """
-    tables = {"imports": _imports_table()}
+    tables = {"imports": _imports_table(), "dialects": _dialects_table()}
     return MARKED.sub(lambda found: f"{found[1]}{tables[found[2]]}\n{found[3]}", page)
 
 
@@ -51,6 +52,22 @@ def _row(judge: PublishedJudge) -> list[str]:
         judge.licence,
         _accuracies(judge.published),
     ]
+
+
+def _dialects_table() -> str:
+    rows = [
+        [dialect.title, f"`{dialect.name}`", "pairs" if dialect.compares else "candidates", _reading(dialect)]
+        for dialect in DIALECTS.values()
+    ]
+    return _table(("judge", "`dialect=`", "a question shows", "how the answer is read"), rows)
+
+
+def _reading(dialect: Dialect) -> str:
+    labels = ", ".join(f"`{label}`" for label in dialect.labels)
+    if dialect.values:
+        return f"expectation over {labels}"
+    read = f"log-probabilities of {labels}" if labels else "numbers in its text"
+    return f"{read}, after reasoning" if dialect.reasons else read
 
 
 def _source(judge: PublishedJudge) -> str:

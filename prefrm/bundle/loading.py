@@ -30,6 +30,8 @@ __all__ = ["Bundle", "DualBundle", "check_targets", "load_bundle", "load_dual_bu
 
 # Pixels along a side of the images with which a processor is tried.
 TRIED_SIDE = 64
+# The second is cut off.
+TRIED_PROMPTS = ("a red cube", "a red cube " * 2**10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +110,9 @@ def _load_dual(root: Path, manifest: Manifest, spec: DualSpec) -> DualJudge:
     tokenizer = None if spec.text is None else TextTokenizer.load(root / "processor", spec.text)
     judge = DualJudge(towers, head, tokenizer, spec, manifest.base_sha256)
     with torch.inference_mode():
-        noise_13SS = torch.zeros(1, 3, spec.image.side, spec.image.side)
-        judge.utilities(judge.encode_images(noise_13SS), judge.encode_text("a red cube"))
+        black_13SS = torch.zeros(1, 3, spec.image.side, spec.image.side)
+        for prompt in TRIED_PROMPTS:
+            judge.utilities(judge.encode_images(black_13SS), judge.encode_text(prompt))
     return judge
 
 

@@ -69,6 +69,7 @@ AGAINST_TRANSFORMERS = "equal to `transformers` on a tiny random checkpoint, 1e-
 AS_PUBLISHED = (
     "equal to `transformers`, called as the judge's own code calls it, on a tiny random checkpoint, 1e-6"
 )
+SAME_CONVERSATION = "its probabilities are those of `transformers` in the same conversation, on a tiny random checkpoint, 1e-6"
 AGAINST_REFERENCE = "equal to a reference written from its description on a tiny random checkpoint, 1e-6"
 
 _DUAL = (
@@ -259,8 +260,8 @@ _GENERATIVE = (
         builder="prefrm.imports.generative:build_unifiedreward",
         takes_template=True,
         is_log_odds=True,
-        exactness="against the forward pass of transformers on the same conversation in the tests",
-        accuracies={"GenAI-Bench image": 71.5},
+        exactness=SAME_CONVERSATION,
+        column="UnifiedReward",
     ),
     PublishedJudge(
         name="unifiedreward-edit",
@@ -272,7 +273,7 @@ _GENERATIVE = (
         builder="prefrm.imports.generative:build_unifiedreward",
         takes_template=True,
         is_log_odds=True,
-        exactness="against the forward pass of transformers on the same conversation in the tests",
+        exactness=SAME_CONVERSATION,
     ),
     PublishedJudge(
         name="paco",
@@ -285,7 +286,7 @@ _GENERATIVE = (
         takes_template=True,
         # Its loss is that of the answers about one image, and not of a comparison.
         is_log_odds=False,
-        exactness="against the forward pass of transformers on the same conversation in the tests",
+        exactness=SAME_CONVERSATION,
     ),
     PublishedJudge(
         name="vqascore",
@@ -297,7 +298,7 @@ _GENERATIVE = (
         builder="prefrm.imports.generative:build_vqascore",
         takes_template=True,
         is_log_odds=False,
-        exactness="against the forward pass of transformers on the same conversation in the tests",
+        exactness=SAME_CONVERSATION,
     ),
 )
 

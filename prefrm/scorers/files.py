@@ -67,6 +67,12 @@ class ScorerFile(Bounded):
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"scorers has {twice[0]} twice; give it a weight instead")
 
+    def describe(self) -> str:
+        """One line for a terminal or a log."""
+        names = ", ".join(one.scorer for one in self.scorers)
+        state = "" if self.calibration is None else f", calibrated ({self.calibration.describe()})"
+        return f"{names if len(self.scorers) == 1 else f'{self.combine} of {names}'}{state}"
+
 
 def read_scorer_file(path: Path | str) -> ScorerFile:
     """Read a scorer file. Raises `ConfigError` that names each wrong field."""

@@ -132,6 +132,10 @@ class GroupScore(_Model):
         list[list[bool]],
         Field(description="Whether the pair was judged; where not, a number was inferred from other pairs."),
     ]
+    spread: Annotated[
+        Matrix | None,
+        Field(description="Of an ensemble alone: the standard deviation of its judges' P(i beats j)."),
+    ] = None
     errors: Annotated[
         list[str], Field(description="For each image, why it could not be judged; empty where it could.")
     ]

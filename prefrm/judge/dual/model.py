@@ -49,7 +49,7 @@ class DualJudge(nn.Module):
         self.weights_sha256 = weights_sha256
         self._check_sizes()
         # Of a rounded parameter, the exponential would be another one.
-        self._scale = float(towers.logit_scale.double().exp()) if spec.score == "similarity" else 1.0
+        self._scale = float(towers.logit_scale.detach().double().exp()) if spec.score == "similarity" else 1.0
         if not math.isfinite(self._scale):
             raise ConfigError("logit_scale is too large: its exponential is not a number")
 

@@ -152,8 +152,9 @@ DIALECTS: dict[str, Dialect] = {
         _dialect(
             "unifiedreward-edit",
             "{context}{image}{image}The first image was edited twice. Compare the edits: how well each "
-            "follows the instruction, then how well it keeps the rest. Answer with one of these sentences and "
-            "nothing else: Edited image 1 is better. Edited image 2 is better. Both edited images are equally good.\n"
+            "follows the instruction, then how well it keeps the rest. Answer with one of these sentences "
+            "and nothing else: Edited image 1 is better. Edited image 2 is better. Both edited images are "
+            "equally good.\n"
             "Text instruction - {prompt}",
             title="UnifiedReward-Edit, ranking (github.com/CodeGoat24/UnifiedReward)",
             parser=sentence(

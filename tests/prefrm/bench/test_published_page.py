@@ -6,6 +6,7 @@ import pytest
 
 from prefrm.bench.published_page import page_with_tables
 from prefrm.imports import PUBLISHED
+from prefrm.scorers.chat import DIALECTS
 
 PAGE = Path(__file__).parents[3] / "docs" / "judges-published.md"
 
@@ -16,6 +17,8 @@ def test_the_page_is_up_to_date():
     for judge in PUBLISHED.values():
         assert f"| [{judge.title}]({judge.paper}) |" in page
         assert judge.licence in page and judge.exactness in page
+    for dialect in DIALECTS.values():
+        assert f"| {dialect.title} | `{dialect.name}` |" in page
 
 
 def test_a_table_replaces_an_older_one_and_nothing_else():

@@ -2,6 +2,8 @@
 
 import io
 import math
+import time
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -9,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import CLIPConfig, CLIPModel
 
 from prefrm.bundle import amend_bundle, read_manifest
 from prefrm.engine import DualEngine, Engine, open_engine
 from prefrm.errors import BundleError
+from prefrm.judge.dual import DualJudge, TextTokenizer
 from prefrm.judge.dual.pictures import prepare_image
-from prefrm.manifest import CalibrationRecord
+from prefrm.manifest import CalibrationRecord, DualSpec, ImageFit, TextReading
 from prefrm.media import decode, encode_png
 from prefrm.scorers import open_scorer
 from prefrm.winmatrix import Group, TemperatureScaling
+from tests.prefrm.imports.checkpoints import clip_tokenizer
 from tests.prefrm.judge.dual import SCORES, import_tiny
 
 PROMPT = "a red cube"
@@ -81,6 +86,13 @@ def test_what_cannot_be_read_costs_its_own_pairs(engine: DualEngine, png):
     assert "not a valid PNG" in matrix.errors[2] and "600 x 2 pixels" in matrix.errors[4]
     if engine.judge.spec.text is not None:
         assert not lost.valid.any() and "the prompt is not valid text" in lost.errors[0]
+
+
+def test_context_images_are_not_ignored(engine: DualEngine, make_group, png):
+    group = make_group(0, 1)
+    refused, judged = engine.score([replace(group, context=(png(5),)), group])
+    assert not refused.valid.any() and refused.errors[0].startswith("this judge reads no context images")
+    assert judged.valid.all()
 
 
 def test_a_group_takes_one_encode_for_each_image_and_one_for_the_prompt(bundles, make_group, monkeypatch):
@@ -190,3 +202,42 @@ def test_the_gradient_has_the_calibration_and_waits_for_the_engine(bundles, make
     halved.sum().backward()
     assert pixels.grad is not None and pixels.grad.abs().max() > 0
     assert engine.score([make_group(0, 1)])[0].valid.all()
+
+
+@pytest.mark.slow
+def test_a_group_of_8_costs_little_more_than_9_encodes(png):
+    """CPU time, in an encoder large enough for its encodes to take tens of milliseconds."""
+    vision = {
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "image_size": 224,
+        "patch_size": 32,
+    }
+    texts = clip_tokenizer()
+    text = {"vocab_size": len(texts), "eos_token_id": texts.eos_token_id, "bos_token_id": texts.bos_token_id}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision)).eval()
+    square = ImageFit(side=224, fit="crop", mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3))
+    spec = DualSpec(base_model="x", score="similarity", image=square, text=TextReading(tokens=77))
+    tokenizer = TextTokenizer(texts.backend_tokenizer, TextReading(tokens=77))
+    judge = DualJudge(model, None, tokenizer, spec, "0" * 64)
+    engine = DualEngine(judge, cache_bytes=0)
+    group = Group(prompt=PROMPT, images=tuple(png(n, 256, 256) for n in range(8)))
+    pixels = [prepare_image(decode(image), square)[None] for image in group.images if image]
+    ids = tokenizer(PROMPT)[None]
+
+    def nine_encodes() -> None:
+        with torch.inference_mode():
+            for one in pixels:
+                model.get_image_features(one)
+            model.get_text_features(ids)
+
+    found: dict[object, list[float]] = {}
+    for _ in range(4):
+        for work in (nine_encodes, lambda: engine.score([group])):
+            began = time.process_time()
+            work()
+            found.setdefault(work.__name__, []).append(time.process_time() - began)
+    bare, whole = (min(seconds) for seconds in found.values())
+    assert whole < 1.3 * bare

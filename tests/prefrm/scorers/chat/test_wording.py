@@ -1,0 +1,73 @@
+"""Wordings: the messages that a template becomes, and templates that are refused."""
+
+import pytest
+
+from prefrm.errors import ConfigError
+from prefrm.scorers.chat import DIALECTS
+from prefrm.scorers.chat.wording import parse_wording, read_wording
+
+
+def image(url):
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def text(words):
+    return {"type": "text", "text": words}
+
+
+def test_images_first_and_the_caption_last():
+    wording = parse_wording('{image}{image}Which? {"winner": 1}\nCaption: [{prompt}]\n', name="t")
+    (message,) = wording.messages("a {image} of {prompt}", ["first", "second"])
+    asked = 'Which? {"winner": 1}\nCaption: [a {image} of {prompt}]'
+    assert message == {"role": "user", "content": [image("first"), image("second"), text(asked)]}
+
+
+def test_turns_and_a_source_image():
+    wording = parse_wording(
+        "{system}\nJudge: {prompt}\n{user}\nBefore{context}\n{user}\n1:{image}2:{image}", name="t"
+    )
+    assert wording.messages("p", ["a", "b"], "source") == [
+        {"role": "system", "content": "Judge: p"},
+        {"role": "user", "content": [text("Before"), image("source")]},
+        {"role": "user", "content": [text("1:"), image("a"), text("2:"), image("b")]},
+    ]
+
+
+def test_the_answer_of_a_template_is_its_prefix_and_labels(tmp_path):
+    file = tmp_path / "rank.txt"
+    file.write_bytes("\ufeff{image}{image}{prompt}\r\n{answer}Image{space}\r\n1\r\n2\r\n".encode())
+    wording = read_wording(file)
+    assert (wording.prefix, wording.labels) == ("Image ", ("1", "2"))
+    assert wording.messages("p", ["a", "b"])[0]["content"][2] == text("p")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("{image}{image}Which?", "needs {image} once or twice and {prompt}"),
+        ("{image}{image}{image}{prompt}", "received 3"),
+        ("{user}\n{image}{prompt}\n{system}\nno", "its last turn must be the user's"),
+        ("{image}{prompt}{answer}1", "at the start of a line"),
+        ("{image}{prompt}\n{answer}\n1\n\n2", "empty line"),
+    ],
+)
+def test_a_template_that_asks_nothing_is_refused(words, said):
+    with pytest.raises(ConfigError, match="template t") as error:
+        parse_wording(words, name="t")
+    assert said in str(error.value)
+
+
+def test_a_template_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.txt cannot be read"):
+        read_wording(tmp_path / "nowhere.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe{image}")
+    with pytest.raises(ConfigError, match=r"binary\.txt is not UTF-8"):
+        read_wording(tmp_path / "binary.txt")
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
+def test_every_wording_shows_what_its_dialect_needs(dialect):
+    images = ["a", "b"][: dialect.wording.images]
+    asked = str(dialect.wording.messages("the caption", images, "source"))
+    assert "the caption" in asked and all(f"'{one}'" in asked for one in images)
+    assert dialect.wording.context == ("source" in asked)
