@@ -49,8 +49,8 @@ class Metrics:
         mean_order_gap: mean absolute change of p under the other presentation order; NaN for a judge
             without presentation order.
         max_order_gap: the largest such change.
-        mean_label_mass: of a generative judge, mean probability of all answers that it may give, together, over
-            all pairs of candidates in which it was read, judged or not; NaN of other judges.
+        mean_label_mass: of a generative judge, mean probability of all answers that it may give, together,
+            over all pairs of candidates in which it was read, judged or not; NaN of other judges.
         swap_consistency: share of judged pairs with the same verdict in both presentation orders.
         triples: number of triples of candidates whose three pairs were judged, labelled or not.
         intransitive_share: the share of them whose verdicts no ranking explains.

@@ -69,7 +69,7 @@ AGAINST_TRANSFORMERS = "equal to `transformers` on a tiny random checkpoint, 1e-
 AS_PUBLISHED = (
     "equal to `transformers`, called as the judge's own code calls it, on a tiny random checkpoint, 1e-6"
 )
-SAME_CONVERSATION = "its probabilities are those of `transformers` in the same conversation, on a tiny random checkpoint, 1e-6"
+SAME_CONVERSATION = "equal to `transformers` in the same conversation on a tiny random checkpoint, 1e-6"
 AGAINST_REFERENCE = "equal to a reference written from its description on a tiny random checkpoint, 1e-6"
 
 _DUAL = (
