@@ -260,7 +260,11 @@ def test_each_wrong_key_is_refused_by_its_name(
     assert not (tmp_path / "b").exists()
 
 
-def test_the_tokenizer_of_another_judge_is_refused(reward: Path, clip: Path, tmp_path: Path):
+def test_the_tokenizer_of_another_judge_is_refused(
+    reward: Path, hps: Path, clip: Path, bert: Path, tmp_path: Path
+):
+    with pytest.raises(ConfigError, match=r"has no <\|endoftext\|>; take that of a CLIP"):
+        import_judge("hpsv2.1", str(hps), tmp_path / "b", base=str(bert))
     with pytest.raises(ConfigError, match="the tokenizer has 515 tokens, and the text encoder 59"):
         import_judge("imagereward", str(reward), tmp_path / "b", base=str(clip))
 
