@@ -94,7 +94,8 @@ def _probe(judge: Judge, error: float = 0.0) -> torch.Tensor:
     images = [processor.prepare_image(Image.fromarray(image)) for image in pixels]
     pairs = [(i, j) for i in range(PROBE_IMAGES) for j in range(PROBE_IMAGES) if i != j]
     with torch.inference_mode():
-        tree = processor.tree(PROBE_PROMPT, dict(enumerate(images)))
+        context = images[: processor.template.context_images]
+        tree = processor.tree(PROBE_PROMPT, dict(enumerate(images)), context)
         batch = processor.collate([(tree, pairs)])
         hidden_RPD = judge.hidden(batch)
         signs_RPD = torch.randn(hidden_RPD.shape, generator=torch.Generator().manual_seed(0)).sign()

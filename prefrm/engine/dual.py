@@ -148,7 +148,7 @@ class DualEngine:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
             RecordError: the argument is not a list of groups.
         """
-        planned = [(group.prompt, plan_group(group)) for group in check_groups(groups)]
+        planned = [(group.prompt, plan_group(group)) for group in check_groups(groups, context=True)]
         images: RefCounted[EncodedImage] = RefCounted(key for _, plan in planned for key in plan.images)
         matrices: list[WinMatrix] = []
         try:
@@ -193,6 +193,8 @@ class DualEngine:
             reasons = {key: unread[key] for key in plan.images if key in unread}
             utilities: dict[str, float] = {}
             try:
+                if plan.context:
+                    raise RecordError("this judge reads no context images; leave them out")
                 utilities = self._utilities(prompt, readable)
             except RecordError as error:
                 reasons |= dict.fromkeys(readable, str(error))

@@ -49,6 +49,8 @@ class Metrics:
         mean_order_gap: mean absolute change of p under the other presentation order; NaN for a judge
             without presentation order.
         max_order_gap: the largest such change.
+        mean_label_mass: of a generative judge, mean probability of all answers that it may give, together,
+            over all pairs of candidates in which it was read, judged or not; NaN of other judges.
         swap_consistency: share of judged pairs with the same verdict in both presentation orders.
         triples: number of triples of candidates whose three pairs were judged, labelled or not.
         intransitive_share: the share of them whose verdicts no ranking explains.
@@ -75,6 +77,7 @@ class Metrics:
     log_loss: float
     mean_order_gap: float
     max_order_gap: float
+    mean_label_mass: float
     swap_consistency: float
     triples: int
     intransitive_share: float
@@ -111,6 +114,7 @@ def measure(judged: Sequence[JudgedGroup], thresholds: Thresholds | None = None)
         log_loss=weighted_mean(cross_entropy(answered.p, answered.target), answered.weight),
         mean_order_gap=weighted_mean(ordered.order_gap, ordered.weight),
         max_order_gap=float(ordered.order_gap.max()) if len(ordered) else float("nan"),
+        mean_label_mass=mean(_label_masses(judged)),
         swap_consistency=_swap_consistency(ordered),
         triples=triples,
         intransitive_share=cycles / triples if triples else float("nan"),
@@ -121,6 +125,14 @@ def measure(judged: Sequence[JudgedGroup], thresholds: Thresholds | None = None)
         win_rate_spread=mean([np.ptp(rate) for group in judged if len(rate := win_rates(group))]),
         illusory_advantage=illusory_advantages(judged),
     )
+
+
+def _label_masses(judged: Sequence[JudgedGroup]) -> list[float]:
+    """Of each pair of candidates in which it was read."""
+    matrices = [group.matrix for group in judged]
+    masses = [x.label_mass[np.triu_indices(x.size, 1)] for x in matrices if x.label_mass is not None]
+    found = np.concatenate(masses) if masses else np.empty(0)
+    return [float(mass) for mass in found[np.isfinite(found)]]
 
 
 def _agreement(correlation: Callable[[Doubles, Doubles], float], rate: Doubles, quality: Doubles) -> float:

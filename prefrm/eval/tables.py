@@ -48,6 +48,7 @@ def headline(evaluation: Evaluation) -> dict[str, str]:
         "Brier score": number(c.brier),
         "order gap, mean": number(m.mean_order_gap),
         "order gap, largest": number(m.max_order_gap),
+        "label mass, mean": number(m.mean_label_mass),
         "same verdict in both orders": number(m.swap_consistency),
         "intransitive triples": f"{number(m.intransitive_share)} of {m.triples}",
         "Kendall's tau with quality": number(m.kendall_tau),

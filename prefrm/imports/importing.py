@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from prefrm.bundle import ImportRecord, Manifest, write_bundle, write_dual_bundle
+from prefrm.bundle import ImportRecord, Manifest, check_replaceable, write_bundle, write_dual_bundle
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
 from prefrm.hub import is_hub
@@ -77,6 +77,7 @@ def import_judge(
     published = find_published(name)
     _check_options(published, base, template)
     require_writable_folder(Path(out), "--out")
+    check_replaceable(Path(out))
     request = ImportRequest(
         published=published,
         source=open_source(source or published.source, published.files),
@@ -91,6 +92,7 @@ def import_judge(
         revision=request.source.revision,
         licence=published.licence,
         sha256=imported.sha256,
+        is_log_odds=published.is_log_odds,
     )
     card = _card(published, record)
     if isinstance(imported.judge, DualJudge):

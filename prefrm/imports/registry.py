@@ -66,6 +66,10 @@ class PublishedJudge:
 CLIP_H = "hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 CLIP_L = "hf://openai/clip-vit-large-patch14"
 AGAINST_TRANSFORMERS = "equal to `transformers` on a tiny random checkpoint, 1e-6"
+AS_PUBLISHED = (
+    "equal to `transformers`, called as the judge's own code calls it, on a tiny random checkpoint, 1e-6"
+)
+SAME_CONVERSATION = "equal to `transformers` in the same conversation on a tiny random checkpoint, 1e-6"
 AGAINST_REFERENCE = "equal to a reference written from its description on a tiny random checkpoint, 1e-6"
 
 _DUAL = (
@@ -162,6 +166,12 @@ _DUAL = (
     ),
 )
 
+EDITREWARD = {
+    "GenAI-Bench edit, both heads": 63.97,
+    "AURORA-Bench, both heads": 59.50,
+    "EditReward-Bench, both heads": 36.78,
+}
+
 _SCALAR = (
     PublishedJudge(
         name="hpsv3",
@@ -175,7 +185,7 @@ _SCALAR = (
         base="hf://Qwen/Qwen2-VL-7B-Instruct",
         takes_template=True,
         is_log_odds=True,
-        exactness="against a reference of its forward pass in the tests",
+        exactness=AS_PUBLISHED,
         column="HPSv3",
     ),
     PublishedJudge(
@@ -190,9 +200,8 @@ _SCALAR = (
         base="hf://Qwen/Qwen2.5-VL-7B-Instruct",
         takes_template=True,
         is_log_odds=True,
-        exactness="with the other head as an ensemble, against a reference of its forward pass in the tests",
-        # Of both heads together.
-        accuracies={"GenAI-Bench edit": 63.97, "AURORA-Bench": 59.50, "EditReward-Bench": 36.78},
+        exactness=f"an ensemble of both heads is {AS_PUBLISHED}",
+        accuracies=EDITREWARD,
     ),
     PublishedJudge(
         name="editreward-quality",
@@ -206,9 +215,8 @@ _SCALAR = (
         base="hf://Qwen/Qwen2.5-VL-7B-Instruct",
         takes_template=True,
         is_log_odds=True,
-        exactness="with the other head as an ensemble, against a reference of its forward pass in the tests",
-        # Of both heads together.
-        accuracies={"GenAI-Bench edit": 63.97, "AURORA-Bench": 59.50, "EditReward-Bench": 36.78},
+        exactness=f"an ensemble of both heads is {AS_PUBLISHED}",
+        accuracies=EDITREWARD,
     ),
     PublishedJudge(
         name="skywork-vl",
@@ -221,7 +229,7 @@ _SCALAR = (
         takes_template=True,
         # It judges answers about an image; generated images are not what it was trained on.
         is_log_odds=False,
-        exactness="against a reference of its forward pass in the tests",
+        exactness=AS_PUBLISHED,
         accuracies={"VL-RewardBench": 73.1, "RewardBench": 90.1},
     ),
     PublishedJudge(
@@ -236,7 +244,7 @@ _SCALAR = (
         base="hf://Qwen/Qwen2-VL-2B-Instruct",
         takes_template=True,
         is_log_odds=False,
-        exactness="against a reference of its forward pass on a video of two equal frames in the tests",
+        exactness=AS_PUBLISHED,
         accuracies={"VideoGen-RewardBench": 73.59},
     ),
 )
@@ -252,7 +260,7 @@ _GENERATIVE = (
         builder="prefrm.imports.generative:build_unifiedreward",
         takes_template=True,
         is_log_odds=True,
-        exactness="against the forward pass of transformers on the same conversation in the tests",
+        exactness=SAME_CONVERSATION,
         column="UnifiedReward",
     ),
     PublishedJudge(
@@ -265,7 +273,7 @@ _GENERATIVE = (
         builder="prefrm.imports.generative:build_unifiedreward",
         takes_template=True,
         is_log_odds=True,
-        exactness="against the forward pass of transformers on the same conversation in the tests",
+        exactness=SAME_CONVERSATION,
     ),
     PublishedJudge(
         name="paco",
@@ -278,7 +286,7 @@ _GENERATIVE = (
         takes_template=True,
         # Its loss is that of the answers about one image, and not of a comparison.
         is_log_odds=False,
-        exactness="against the forward pass of transformers on the same conversation in the tests",
+        exactness=SAME_CONVERSATION,
     ),
     PublishedJudge(
         name="vqascore",
@@ -290,7 +298,7 @@ _GENERATIVE = (
         builder="prefrm.imports.generative:build_vqascore",
         takes_template=True,
         is_log_odds=False,
-        exactness="against the forward pass of transformers on the same conversation in the tests",
+        exactness=SAME_CONVERSATION,
     ),
 )
 

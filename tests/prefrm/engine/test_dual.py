@@ -3,6 +3,7 @@
 import io
 import math
 import time
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -85,6 +86,13 @@ def test_what_cannot_be_read_costs_its_own_pairs(engine: DualEngine, png):
     assert "not a valid PNG" in matrix.errors[2] and "600 x 2 pixels" in matrix.errors[4]
     if engine.judge.spec.text is not None:
         assert not lost.valid.any() and "the prompt is not valid text" in lost.errors[0]
+
+
+def test_context_images_are_not_ignored(engine: DualEngine, make_group, png):
+    group = make_group(0, 1)
+    refused, judged = engine.score([replace(group, context=(png(5),)), group])
+    assert not refused.valid.any() and refused.errors[0].startswith("this judge reads no context images")
+    assert judged.valid.all()
 
 
 def test_a_group_takes_one_encode_for_each_image_and_one_for_the_prompt(bundles, make_group, monkeypatch):
@@ -226,7 +234,7 @@ def test_a_group_of_8_costs_little_more_than_9_encodes(png):
             model.get_text_features(ids)
 
     found: dict[object, list[float]] = {}
-    for _ in range(4):
+    for _ in range(3):
         for work in (nine_encodes, lambda: engine.score([group])):
             began = time.process_time()
             work()

@@ -126,6 +126,15 @@ def test_order_gap_and_swap_consistency_by_hand():
     assert metrics.swap_consistency == 0.5
 
 
+def test_the_label_mass_is_that_of_all_pairs_in_which_it_was_read():
+    pairs = [Comparison.preferred(0, 1)]
+    group = judged([[0, 1.0, 1.0], [-1.0, 0, 1.0], [-1.0, -1.0, 0]], pairs)
+    mass = np.array([[np.nan, 0.9, 0.3], [0.9, np.nan, np.nan], [0.3, np.nan, np.nan]])
+    read = replace(group, matrix=replace(group.matrix, label_mass=mass))
+    assert measure([read, group]).mean_label_mass == pytest.approx(0.6)
+    assert math.isnan(measure([group]).mean_label_mass)
+
+
 def test_every_mean_over_comparisons_counts_by_weight():
     """A weight of 3 is three comparisons of weight 1, whatever is measured."""
     logits = [[0, 2.0, 3.0], [-1.0, 0, 0.5], [1.0, 0, 0]]

@@ -274,7 +274,7 @@ def test_videoreward_is_the_sum_of_three_ratings_of_a_video_of_two_frames(tmp_pa
         ratings = torch.stack([row @ head[n % outputs] for n, row in enumerate(rows)])
         expected.append((ratings / deviations).sum())
     found = judge.head.utilities(readings(judge))
-    torch.testing.assert_close(found, torch.stack(expected), atol=2e-6, rtol=1e-6)
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-6, rtol=1e-6)
     group = Group(prompt=PROMPT, images=tuple(map(encode_png, PICTURES)))
     z = found[:, None] - found
     np.testing.assert_allclose(Engine(judge).score([group])[0].p, z.sigmoid().numpy(), atol=2e-6)
