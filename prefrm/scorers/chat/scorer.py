@@ -224,7 +224,6 @@ class ChatScorer:
     def _ask_about(self, group: ShownGroup, keys: Sequence[Key]) -> dict[Key, Reading]:
         """The readings of some questions about a group."""
         answers = _portal.run(lambda: self._connected().ask_all(self._questions(group, keys)))
-        self._require_accepted(answers)
         return self._readings(keys, answers)
 
     def _questions(self, group: ShownGroup, keys: Sequence[Key]) -> list[Question]:
