@@ -6,7 +6,7 @@ images themselves is `prefrm.plots.win_matrix_figure`.
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 from rich.cells import cell_len
@@ -79,6 +79,8 @@ class TerminalMatrix:
         if self._matrix.inferred.any():
             yield Text(f"{INFERRED} inferred from the pairs that were judged")
         names = [f"{n} ({label})" if label else str(n) for n, label in enumerate(self._labels)]
+        if self._matrix.spread is not None:
+            yield from _disagreement(self._matrix.spread, names)
         yield from (Text(f"? {one_line(note)}") for note in unjudged_reasons(self._matrix, names))
 
     def _fixed(self, bars: bool) -> int:
@@ -169,6 +171,14 @@ def _fitted(label: str, cells: int) -> str:
             label = label[1:]
         label = f"{ELLIPSIS}{label}"[:cells]
     return label + " " * (cells - cell_len(label))
+
+
+def _disagreement(spread: Floats, names: Sequence[str]) -> Iterator[Text]:
+    """The pair on which the judges of an ensemble differ most, by their spread [K, K]."""
+    pairs = [(float(spread[i, j]), i, j) for i, j in combinations(range(len(names)), 2)]
+    if known := [pair for pair in pairs if not math.isnan(pair[0])]:
+        most, i, j = max(known, key=lambda pair: pair[0])
+        yield Text(f"largest spread among the judges: {most:.2f}, {names[i]} against {names[j]}")
 
 
 def _line(text: Text) -> Text:

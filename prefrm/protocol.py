@@ -18,8 +18,12 @@ from prefrm.errors import ProtocolError, RecordError
 from prefrm.winmatrix import Group, WinMatrix
 
 __all__ = [
+    "ANSWER_HEADER_BYTES",
     "BUNDLE_PARAMETER",
     "DEFAULT_MODEL",
+    "GRADIENT",
+    "GRADIENT_INPUTS",
+    "GRADIENT_OUTPUTS",
     "GRPC_PORT",
     "HTTP_PORT",
     "IMAGES",
@@ -30,7 +34,10 @@ __all__ = [
     "MAX_REQUEST_GROUPS",
     "METRICS_PORT",
     "OUTPUTS",
+    "PIXELS",
+    "PROMPT",
     "TIE",
+    "UTILITIES",
     "Part",
     "TensorSpec",
     "Tensors",
@@ -109,6 +116,14 @@ ERROR = TensorSpec(name="error", datatype="BYTES", shape=(-1, -1))
 
 INPUTS = (PROMPT, IMAGES)
 OUTPUTS = (WIN_MATRIX, WIN_RATE, ORDER_GAP, TIE, VALID, ERROR)
+
+# Of the gradient of a group's utilities: pixels in [0, 1] of K candidates that are all H high and W wide.
+PIXELS = TensorSpec(name="pixels", datatype="FP32", shape=(-1, 3, -1, -1))
+UTILITIES = TensorSpec(name="utilities", datatype="FP32", shape=(-1,))
+GRADIENT = TensorSpec(name="gradient", datatype="FP32", shape=(-1, 3, -1, -1))
+
+GRADIENT_INPUTS = (PROMPT, PIXELS)
+GRADIENT_OUTPUTS = (UTILITIES, GRADIENT)
 
 # A client rebuilds the whole `WinMatrix` from these; the win rate follows from them.
 MATRIX_OUTPUTS = (WIN_MATRIX, ORDER_GAP, TIE, VALID, ERROR)

@@ -16,7 +16,8 @@ def matrix_to_json(matrix: WinMatrix) -> dict[str, Any]:
 
     Keys: `win_matrix`, `order_gap`, `tie` and `valid` (K lists of K), `win_rate` and `errors` (K), and
     `ranking`: the indices of the candidates that have a win rate, highest first. A number in `win_matrix`
-    where `valid` is false was inferred from judged pairs.
+    where `valid` is false was inferred from judged pairs. Of an ensemble also `spread`, and of a judge
+    that reads it `label_mass` (K lists of K).
     """
     return {
         name: nullable(value) if isinstance(value, np.ndarray) else value
@@ -26,6 +27,7 @@ def matrix_to_json(matrix: WinMatrix) -> dict[str, Any]:
 
 def matrix_fields(matrix: WinMatrix) -> dict[str, npt.NDArray[Any] | list[Any]]:
     """The fields of `matrix_to_json`, with arrays for lists that may hold null: NaN there."""
+    reported = {"spread": matrix.spread, "label_mass": matrix.label_mass}
     return {
         "win_matrix": matrix.p,
         "win_rate": matrix.win_rate(on_missing="drop"),
@@ -33,6 +35,7 @@ def matrix_fields(matrix: WinMatrix) -> dict[str, npt.NDArray[Any] | list[Any]]:
         "order_gap": matrix.order_gap,
         "tie": matrix.tie,
         "valid": matrix.valid,
+        **{name: values for name, values in reported.items() if values is not None},
         "errors": list(matrix.errors),
     }
 

@@ -6,7 +6,7 @@ Shapes: B groups of one request, all of one size; K candidates of a group.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from prefrm.errors import ProtocolError
 from prefrm.protocol import MATRIX_OUTPUTS, Tensors, TensorSpec
 
-__all__ = ["RawTensor", "pack", "read_outputs"]
+__all__ = ["RawTensor", "pack", "read_outputs", "read_tensors"]
 
 _LENGTH = struct.Struct("<I")
 
@@ -43,15 +43,17 @@ def read_outputs(tensors: Sequence[RawTensor], *, count: int, size: int) -> Tens
         ProtocolError: the tensors are not exactly `MATRIX_OUTPUTS`, each of the datatype and shape that the
             request implies, or a content does not fill its shape.
     """
-    wanted = [spec.name for spec in MATRIX_OUTPUTS]
+    return read_tensors(tensors, {spec: [count] + [size] * (len(spec.shape) - 1) for spec in MATRIX_OUTPUTS})
+
+
+def read_tensors(tensors: Sequence[RawTensor], shapes: Mapping[TensorSpec, list[int]]) -> Tensors:
+    """The arrays of untrusted tensors, which are exactly those of `shapes`. Raises as `read_outputs`."""
+    wanted = [spec.name for spec in shapes]
     named = {str(tensor.name): tensor for tensor in tensors}
     if sorted(named) != sorted(wanted) or len(tensors) != len(wanted):
         names = ", ".join(str(tensor.name) for tensor in tensors)
         raise ProtocolError(f"the outputs must be {', '.join(wanted)}; received {names or 'none'}")
-    return {
-        spec.name: _read(named[spec.name], spec, [count] + [size] * (len(spec.shape) - 1))
-        for spec in MATRIX_OUTPUTS
-    }
+    return {spec.name: _read(named[spec.name], spec, shape) for spec, shape in shapes.items()}
 
 
 def _read(tensor: RawTensor, spec: TensorSpec, shape: list[int]) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy.typing as npt
 
 from prefrm.errors import ProtocolError
-from prefrm.protocol import OUTPUTS, decode_groups, encode_matrices
+from prefrm.protocol import GRADIENT, OUTPUTS, UTILITIES, decode_groups, encode_matrices
 from prefrm.winmatrix import Group, WinMatrix
 from serving.descriptions import (
     conflicting_field,
@@ -23,6 +23,7 @@ from serving.descriptions import (
     parse_config,
 )
 from serving.errors import InvalidRequestError, NotReadyError, UnsupportedError
+from serving.gradients import read_pixels
 from serving.inflight import InFlightBytes, Lease
 from serving.limits import Limits, with_refusals
 from serving.models import UNKNOWN, ModelInfo, ModelRepository, ServedModel
@@ -161,6 +162,43 @@ class DataPlane:
         outputs = await _called(_entries(groups) > ENTRIES_ON_LOOP, encode_matrices, matrices, names)
         record.output_s = time.monotonic() - began
         return InferResponse(model=model.info.name, version=model.info.version, id=id_, outputs=outputs)
+
+    async def gradient(
+        self, request: InferRequest, record: Request, lease: Lease | None = None
+    ) -> InferResponse:
+        """The gradient of one group's utilities in its pixels, as tensors.
+
+        Args:
+            request: without wanted outputs: both are given.
+            record: filled for the observers.
+            lease: as `score` has it.
+
+        Raises:
+            UnsupportedError: the model gives no gradient.
+            InvalidRequestError: it is malformed, breaks a limit, or the judge refuses it.
+            Exception: as `prefrm.differentiable` and `serving.gradients.Gradients.of`.
+        """
+        record.id = record.id or request.id
+        model = self._model(request.model, request.version, record)
+        if model.gradients is None:
+            raise UnsupportedError(
+                f"{request.model!r} gives no gradient; start the server with --gradients, on a bundle"
+            )
+        timeout = self.limits.deadline_s if request.timeout is None else request.timeout
+        expires = asyncio.get_running_loop().time() + min(timeout, self.limits.deadline_s)
+        size = sum(tensor.content_bytes for tensor in request.inputs)
+        if lease is not None:
+            # The pixels, their copy, and their gradient.
+            lease.add(2 * size)
+        group = await _called(size > BYTES_ON_LOOP, read_pixels, request.inputs, self.limits)
+        record.groups, record.candidates, record.content_bytes = 1, len(group.pixels), size
+        utilities, gradient = await model.gradients.of(group, expires)
+        return InferResponse(
+            model=model.info.name,
+            version=model.info.version,
+            id=request.id,
+            outputs={UTILITIES.name: utilities, GRADIENT.name: gradient},
+        )
 
     async def score(
         self,

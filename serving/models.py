@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
+from prefrm.differentiable import DifferentiableScorer
 from prefrm.display import shortened
 from prefrm.errors import ConfigError, PrefrmError
 from prefrm.shutdown import in_daemon_thread
@@ -25,6 +26,7 @@ from serving.errors import (
     UnknownModelError,
     UnsupportedError,
 )
+from serving.gradients import Gradients
 from serving.limits import Limits
 from serving.observing.cache import ImageCache
 from serving.observing.metrics import Metrics
@@ -70,11 +72,19 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A scorer that can be served, and its cache of images if the metrics are to tell of it."""
+    """A scorer that can be served.
+
+    Attributes:
+        info: what it is called.
+        scorer: what judges.
+        cache: its cache of images, if the metrics are to tell of it.
+        gradient: of the same judge, if clients may ask for it.
+    """
 
     info: ModelInfo
     scorer: Scorer
     cache: ImageCache | None = None
+    gradient: DifferentiableScorer | None = None
 
 
 Loader = Callable[[str], Sequence[LoadedModel]]
@@ -88,11 +98,17 @@ class ServedModel:
         self.info = model.info
         self.metrics = metrics.of_model(model.info.name, model.info.version, model.cache)
         self.batcher = Batcher(model.scorer, limits, self.metrics)
+        self.gradients = None if model.gradient is None else Gradients(model.gradient, limits)
 
     @property
     def ready(self) -> bool:
         """Whether it answers: it does not while its scorer hangs."""
         return not self.batcher.is_hanging
+
+    async def drain(self, timeout: float) -> None:
+        """Finish what was accepted, for at most `timeout` seconds."""
+        gradients = [] if self.gradients is None else [self.gradients.drain(timeout)]
+        await asyncio.gather(self.batcher.drain(timeout), *gradients)
 
 
 class ModelRepository:
@@ -264,7 +280,7 @@ class ModelRepository:
         """Cancel loading, and finish what was accepted, of all models, for at most `timeout` seconds."""
         for loading in self._busy:
             loading.cancel()
-        draining = [asyncio.ensure_future(model.batcher.drain(timeout)) for model in self.all()]
+        draining = [asyncio.ensure_future(model.drain(timeout)) for model in self.all()]
         if waited := [*draining, *self._leaving]:
             await asyncio.wait(waited, timeout=timeout + LEAVE_S)
 
@@ -275,7 +291,7 @@ class ModelRepository:
 
     async def _leave(self, models: list[ServedModel]) -> None:
         """Answer all that models have accepted, however long that takes, and let go of their memory."""
-        await asyncio.gather(*(model.batcher.drain(self._limits.deadline_s) for model in models))
+        await asyncio.gather(*(model.drain(self._limits.deadline_s) for model in models))
         if models:
             models.clear()
             # A judge refers to itself, and the memory that it holds may be what the next one needs.

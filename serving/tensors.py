@@ -21,7 +21,7 @@ from serving.errors import InvalidRequestError
 from serving.limits import Limits
 from serving.steps import finish
 
-__all__ = ["InputTensor", "pack", "read_inputs", "to_elements"]
+__all__ = ["InputTensor", "pack", "read_bytes_input", "read_inputs", "to_elements"]
 
 _SPECS = {spec.name: spec for spec in INPUTS}
 _LENGTH = struct.Struct("<I")
@@ -67,10 +67,11 @@ def read_inputs(tensors: Sequence[InputTensor], limits: Limits) -> dict[str, npt
         raise InvalidRequestError(f"missing input {missing[0]!r}; the inputs are {expected}")
     if len(set(names)) < len(names):
         raise InvalidRequestError(f"an input was sent twice: {', '.join(names)}")
-    return {tensor.name: _read(tensor, _SPECS[tensor.name], limits) for tensor in tensors}
+    return {tensor.name: read_bytes_input(tensor, _SPECS[tensor.name], limits) for tensor in tensors}
 
 
-def _read(tensor: InputTensor, spec: TensorSpec, limits: Limits) -> npt.NDArray[np.object_]:
+def read_bytes_input(tensor: InputTensor, spec: TensorSpec, limits: Limits) -> npt.NDArray[np.object_]:
+    """The array of an input of BYTES with two extents. Raises `InvalidRequestError` as `read_inputs`."""
     if tensor.datatype != spec.datatype:
         raise InvalidRequestError(
             f"input {spec.name!r} must have the datatype {spec.datatype}; received {tensor.datatype!r}"

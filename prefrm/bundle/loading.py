@@ -30,6 +30,8 @@ __all__ = ["Bundle", "DualBundle", "check_targets", "load_bundle", "load_dual_bu
 
 # Pixels along a side of the images with which a processor is tried.
 TRIED_SIDE = 64
+# The second is cut off.
+TRIED_PROMPTS = ("a red cube", "a red cube " * 2**10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +110,17 @@ def _load_dual(root: Path, manifest: Manifest, spec: DualSpec) -> DualJudge:
     tokenizer = None if spec.text is None else TextTokenizer.load(root / "processor", spec.text)
     judge = DualJudge(towers, head, tokenizer, spec, manifest.base_sha256)
     with torch.inference_mode():
-        noise_13SS = torch.zeros(1, 3, spec.image.side, spec.image.side)
-        judge.utilities(judge.encode_images(noise_13SS), judge.encode_text("a red cube"))
+        black_13SS = torch.zeros(1, 3, spec.image.side, spec.image.side)
+        for prompt in TRIED_PROMPTS:
+            judge.utilities(judge.encode_images(black_13SS), judge.encode_text(prompt))
     return judge
 
 
 def _load(root: Path, manifest: Manifest, spec: JudgeSpec, dtype: torch.dtype) -> Judge:
     base = _find_weights(root, manifest, spec)
-    backbone = load_backbone(base.folder, dtype=dtype, quantize=spec.quantize)
+    # Whole weights have rows for all tokens.
+    tokens = spec.readouts if manifest.weights == "adapter" else ()
+    backbone = load_backbone(base.folder, dtype=dtype, quantize=spec.quantize, tokens=tokens)
     assert manifest.template is not None
     processor = JudgeProcessor.load(
         root / "processor", backbone.config, spec, manifest.template, manifest.rendered
@@ -123,7 +128,7 @@ def _load(root: Path, manifest: Manifest, spec: JudgeSpec, dtype: torch.dtype) -
     _try(processor)
     # Without memory for its weights, of which there are as many as the specification says.
     with torch.device("meta"):
-        head = build_head(spec, backbone.get_output_embeddings().in_features)
+        head = build_head(spec, backbone.get_output_embeddings().in_features, manifest.template)
     load_weights(head, root / "head.safetensors")
     if manifest.weights == "adapter":
         backbone = _adapted(backbone, root / "adapter")
@@ -133,7 +138,8 @@ def _load(root: Path, manifest: Manifest, spec: JudgeSpec, dtype: torch.dtype) -
 def _try(processor: JudgeProcessor) -> None:
     """Raise if a comparison of two small images cannot be prepared or is longer than the model reads."""
     image = processor.prepare_image(Image.new("RGB", (TRIED_SIDE, TRIED_SIDE)))
-    tree = processor.tree("a red cube", {0: image, 1: image})
+    context = [image] * processor.template.context_images
+    tree = processor.tree("a red cube", {0: image, 1: image}, context)
     if not tree.readable([(0, 1)]):
         raise ConfigError(tree.refused[0, 1])
 

@@ -96,9 +96,9 @@ def _probe(judge: Judge, error: float = 0.0) -> torch.Tensor:
     with torch.inference_mode():
         tree = processor.tree(PROBE_PROMPT, dict(enumerate(images)))
         batch = processor.collate([(tree, pairs)])
-        hidden_RD = judge.hidden(batch)
-        signs_RD = torch.randn(hidden_RD.shape, generator=torch.Generator().manual_seed(0)).sign()
-        readings = judge.read(hidden_RD * (1 + error * signs_RD))
+        hidden_RPD = judge.hidden(batch)
+        signs_RPD = torch.randn(hidden_RPD.shape, generator=torch.Generator().manual_seed(0)).sign()
+        readings = judge.read(hidden_RPD * (1 + error * signs_RPD))
         return log_odds(judge.outcomes(readings, batch.pairs_N2))[0]
 
 

@@ -1,14 +1,20 @@
 """`prefrm bench`: the group of commands that measure prefrm itself."""
 
+import json
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from prefrm.cli.local import Local
+from prefrm.cli.remote import Remote
+from prefrm.cli.shared import Data, Split, open_scorer, require_judge
 from prefrm.files import require_writable_folder
-from prefrm.options import AsJson, Device, Dtype
+from prefrm.options import AsJson, Device, Dtype, with_options
 
-__all__ = ["bench", "chat", "engine", "judges"]
+__all__ = ["bench", "chat", "engine", "judges", "published"]
 
 bench = typer.Typer(help="Measure prefrm itself.", no_args_is_help=True)
 
@@ -58,6 +64,59 @@ def engine(
     if out is not None:
         write_engine_report(report, out)
     print(report.to_json() if as_json else report.to_markdown(), end="")
+
+
+@bench.command()
+@with_options
+def published(
+    data: Data,
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SCORER]...", help="scorers; by default every bundle in the folder --judges"),
+    ] = None,
+    judges: Annotated[
+        Path, typer.Option(help="a folder of bundles, as `prefrm import --out judges/NAME` makes it")
+    ] = Path("judges"),
+    split: Split = "test",
+    groups: Annotated[
+        int | None, typer.Option(min=1, help="number of groups, from the first on; all by default")
+    ] = None,
+    definition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="a published accuracy, as in `prefrm eval`; may be given several times",
+            show_default="those published on this dataset",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    *,
+    local: Local,
+    remote: Remote,
+) -> None:
+    """Compare imported judges on a dataset: accuracy beside the published one, and the time of a group."""
+    from prefrm.bench.published import bench_published, imported_judges, published_table
+    from prefrm.data import dataset_folder
+    from prefrm.eval.evaluation import to_json
+
+    found = targets or imported_judges(judges)
+    local.require_bundle(*found)
+    remote.require_url(*found)
+    data = dataset_folder(data, [split, "validation"])
+    for target in found:
+        require_judge(target, remote)
+    rows = bench_published(
+        found,
+        data,
+        split,
+        partial(open_scorer, remote=remote, local=local),
+        groups=groups,
+        definitions=definition or (),
+    )
+    if as_json:
+        print(json.dumps(to_json([asdict(row) for row in rows]), indent=2, allow_nan=False))
+    else:
+        print(published_table(rows), end="")
 
 
 @bench.command()

@@ -21,7 +21,9 @@ from prefrm.cli.shared import (
 )
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
+from prefrm.hub import is_hub
 from prefrm.options import with_options
+from prefrm.scorers import is_scorer_file, is_url
 
 if TYPE_CHECKING:
     from prefrm.eval import Evaluation, Splits, Study
@@ -42,7 +44,7 @@ def evaluate(
         ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="BUNDLE|URL", help="another judge, compared on the same groups")
+        str | None, typer.Option(metavar="SCORER", help="another scorer, compared on the same groups")
     ] = None,
     definition: Annotated[
         list[str] | None,
@@ -67,7 +69,7 @@ def evaluate(
     local: Local,
     remote: Remote,
 ) -> None:
-    """Measure a judge on a preference dataset: tables, plots, JSON.
+    """Measure a scorer on a preference dataset: tables, plots, JSON.
 
     The exit status is 1 if nothing could be judged.
     """
@@ -76,8 +78,8 @@ def evaluate(
 
     local.require_bundle(target, against)
     remote.require_url(target, against)
-    if amend and "://" in target:
-        raise ConfigError(f"--amend writes into a bundle's folder; received the URL {target}")
+    if amend and (is_url(target) or is_hub(target) or is_scorer_file(target)):
+        raise ConfigError(f"--amend writes into a bundle's folder; received {target}")
     data = dataset_folder(data, [split, validation or "validation"])
     splits = evaluation.find_splits(data, split, validation)
     definitions = _definitions(definition or (), data, splits)

@@ -2,16 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from prefrm.cli.training import Overrides, Resume, resumable
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.options import AsJson
-
-if TYPE_CHECKING:
-    from prefrm.differentiable import DifferentiableScorer
 
 __all__ = ["flow"]
 
@@ -43,9 +40,10 @@ def flow(
     except ImportError as error:
         raise missing_extra(str(error.name), "flow") from error
     from prefrm.scorers import open_scorer
+    from prefrm.scorers.gradients import open_gradient
 
     with resumable():
-        facts = run(settings, open_scorer, open_gradient=_open_gradient, resume=resume)
+        facts = run(settings, open_scorer, open_gradient=open_gradient, resume=resume)
     if not facts:
         return
     if as_json:
@@ -58,19 +56,6 @@ def flow(
             print(f"{name}: {before:.3f} before, {after[name]:.3f} after")
     print(f"adapter: {settings.output / 'lora'}")
     print(f"report: {settings.output / 'report.md'}")
-
-
-def _open_gradient(target: str) -> "DifferentiableScorer":
-    from prefrm.scorers import is_url
-
-    if is_url(target):
-        raise ConfigError(
-            f"{target}: no gradient comes over a wire; set judge to the folder of the judge's bundle, or to "
-            "hf://org/name"
-        )
-    from prefrm.judge import DifferentiableJudge
-
-    return DifferentiableJudge.from_bundle(target)
 
 
 def _print_methods(as_json: bool) -> None:

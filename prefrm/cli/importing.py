@@ -35,7 +35,7 @@ def import_published(
 
     if listed:
         for judge in PUBLISHED.values():
-            print(f"{judge.name:<16}  {judge.title} ({judge.kind}): {judge.source}")
+            print(f"{judge.name:<20}  {judge.title} ({judge.kind}): {judge.source}")
         return
     if name is None or out is None:
         raise ConfigError("name a published judge and --out FOLDER; `prefrm import --list` prints the judges")

@@ -10,10 +10,12 @@ import typer
 
 from prefrm.errors import ConfigError
 from prefrm.options import given_options
-from prefrm.scorers import is_url, sources
+from prefrm.scorers import connect_url, is_url, sources
 
 if TYPE_CHECKING:
-    from prefrm.client import RemoteScorer
+    from contextlib import AbstractContextManager
+
+    from prefrm.winmatrix import IdentifiedScorer
 
 __all__ = ["TOKEN_VARIABLE", "Remote"]
 
@@ -50,23 +52,23 @@ class Remote:
         if given and not any(map(is_url, sources(*targets))):
             raise ConfigError(f"{given}: for a judge behind a URL; {targets[0]} is a bundle on this machine")
 
-    def connect(self, url: str) -> "RemoteScorer":
-        """The scorer at a URL.
+    def connect(self, url: str) -> "AbstractContextManager[IdentifiedScorer]":
+        """The scorer at a URL, of a server or of a chat endpoint.
 
         Raises:
             ConfigError: the token's file cannot be read or holds none, or the client refuses these settings.
         """
-        from prefrm import client
+        from prefrm.client import DEFAULT_DEADLINE_S, TLS
 
         files = {"ca": self.ca, "cert": self.cert, "key": self.key}
         encrypted = any(path is not None for path in files.values())
-        if encrypted and not url.startswith(("grpcs://", "https://")):
+        if encrypted and not url.startswith(("grpcs://", "https://", "chat+https://")):
             raise ConfigError(f"--ca, --cert and --key are for grpcs:// and https://; received {url}")
-        return client.connect(
+        return connect_url(
             url,
             token=self._token(),
-            tls=client.TLS(**files) if encrypted else None,
-            deadline=client.DEFAULT_DEADLINE_S if self.deadline is None else self.deadline,
+            tls=TLS(**files) if encrypted else None,
+            deadline=DEFAULT_DEADLINE_S if self.deadline is None else self.deadline,
             allow_plaintext_token=self.allow_plaintext_token,
         )
 

@@ -33,6 +33,10 @@ def score(
         typer.Option(min=1, help="print only the N best files; unreadable files are named and left out"),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="also draw the matrix into this file")] = None,
+    context: Annotated[
+        list[Path] | None,
+        typer.Option(help="an image that belongs to the prompt, such as the source of an edit"),
+    ] = None,
     pairs: Pairs = None,
     as_json: AsJson = False,
     *,
@@ -57,7 +61,7 @@ def score(
         raise ConfigError(f"{folders[0]} is a folder; name its files: {folders[0] / '*'}")
     if best is not None:
         images = _readable(images)
-    group = Group.of(prompt, images)
+    group = Group.of(prompt, images, context=context or ())
     with open_scorer(target, pairs, remote, local) as scorer:
         (matrix,) = score_all(scorer, [group])
     labels = _names(images)

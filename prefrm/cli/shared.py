@@ -57,12 +57,17 @@ NOTHING_JUDGED = 1
 
 @contextmanager
 def open_scorer(
-    target: str, pairs: int | None = None, remote: Remote | None = None, local: Local | None = None
+    target: str,
+    pairs: int | None = None,
+    remote: Remote | None = None,
+    local: Local | None = None,
+    *,
+    calibrated: bool = True,
 ) -> "Iterator[IdentifiedScorer]":
     """The scorer that `target` names, until the block ends; its bundles are described on standard error.
 
     `pairs` is the budget of an engine, None for all; `remote` has the options of a connection, `local` those
-    of a bundle.
+    of a bundle; `calibrated` is as in `prefrm.scorers.open_scorer`.
     """
     bundles = _inspected(target)
     if pairs is not None and not bundles:
@@ -72,7 +77,8 @@ def open_scorer(
         )
     options = local or Local()
     engine = {"device": options.device, "dtype": options.dtype, "pairs": "all" if pairs is None else pairs}
-    with scorers.open_scorer(target, engine=engine, connect=(remote or Remote()).connect) as scorer:
+    connect = (remote or Remote()).connect
+    with scorers.open_scorer(target, engine=engine, connect=connect, calibrated=calibrated) as scorer:
         for description in bundles:
             print(f"judge: {description}", file=sys.stderr)
         yield scorer

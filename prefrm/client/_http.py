@@ -10,6 +10,7 @@ import io
 import json
 import os
 import weakref
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -20,8 +21,20 @@ from prefrm.client._endpoint import Endpoint
 from prefrm.client._statuses import CONNECT_S, LONGEST_TEXT, close_dropped, http_failure
 from prefrm.client._transport import Failure, Question
 from prefrm.errors import ProtocolError
-from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, Tensors
-from prefrm.tensors import RawTensor, pack
+from prefrm.protocol import (
+    ANSWER_HEADER_BYTES,
+    BUNDLE_PARAMETER,
+    GRADIENT,
+    GRADIENT_INPUTS,
+    GRADIENT_OUTPUTS,
+    INPUTS,
+    MATRIX_OUTPUTS,
+    PIXELS,
+    UTILITIES,
+    Tensors,
+    TensorSpec,
+)
+from prefrm.tensors import RawTensor, pack, read_tensors
 
 __all__ = ["HttpTransport"]
 
@@ -48,17 +61,22 @@ class HttpTransport:
 
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         question = Question.of(self._model, tensors, timeout)
-        length, body = _request(question, tensors)
-        headers, content = await self._ask(
-            "POST",
-            f"{self._path}/infer",
-            question.answer_bytes,
-            # As a file: aiohttp warns of other bodies of more than 1 MiB.
-            data=io.BytesIO(body),
-            headers={HEADER_LENGTH: str(length)},
-        )
-        answer, outputs = _parsed(content, headers.get(HEADER_LENGTH))
+        request = _request(question.id, question.timeout, tensors, INPUTS, MATRIX_OUTPUTS)
+        answer, outputs = await self._tensors("infer", request, question.answer_bytes)
         return question.read(answer.get("model_name"), answer.get("id"), outputs)
+
+    async def gradient(self, tensors: Tensors, *, timeout: float) -> Tensors:
+        """Utilities of a group's pixels and their gradient, `prefrm.protocol.GRADIENT_OUTPUTS`.
+
+        Args:
+            tensors: `prefrm.protocol.GRADIENT_INPUTS`.
+            timeout: as of `infer`, seconds after which the server may drop the request.
+        """
+        shape = tensors[PIXELS.name].shape
+        request = _request("", max(1, int(timeout * 1e6)), tensors, GRADIENT_INPUTS, GRADIENT_OUTPUTS)
+        most = ANSWER_HEADER_BYTES + 4 * (len(tensors[PIXELS.name]) + tensors[PIXELS.name].size)
+        _, outputs = await self._tensors("gradient", request, most)
+        return read_tensors(outputs, {UTILITIES: [shape[0]], GRADIENT: list(shape)})
 
     async def bundle(self) -> str:
         _, content = await self._ask("GET", f"{self._path}/config", LONGEST_TEXT)
@@ -72,6 +90,21 @@ class HttpTransport:
 
     async def close(self) -> None:
         await self._session.close()
+
+    async def _tensors(
+        self, route: str, request: tuple[int, bytes], most: int
+    ) -> tuple[dict[str, Any], list[RawTensor]]:
+        """The header of an answer with tensors of at most `most` bytes, and the tensors."""
+        length, body = request
+        headers, content = await self._ask(
+            "POST",
+            f"{self._path}/{route}",
+            most,
+            # As a file: aiohttp warns of other bodies of more than 1 MiB.
+            data=io.BytesIO(body),
+            headers={HEADER_LENGTH: str(length)},
+        )
+        return _parsed(content, headers.get(HEADER_LENGTH))
 
     async def _ask(self, method: str, url: str, most: int, **request: Any) -> tuple[Any, bytes]:
         """The headers and the content of an answer of at most so many bytes."""
@@ -100,10 +133,12 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     return bytes(content)
 
 
-def _request(question: Question, tensors: Tensors) -> tuple[int, bytes]:
-    """The length of a request's JSON header, and the whole body."""
-    contents = {spec: pack(tensors[spec.name]) for spec in INPUTS}
-    inputs = [
+def _request(
+    id_: str, timeout: int, tensors: Tensors, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> tuple[int, bytes]:
+    """The length of a request's JSON header, and the whole body; `timeout` is in microseconds."""
+    contents = {spec: pack(tensors[spec.name]) for spec in inputs}
+    described = [
         {
             "name": spec.name,
             "datatype": spec.datatype,
@@ -112,9 +147,12 @@ def _request(question: Question, tensors: Tensors) -> tuple[int, bytes]:
         }
         for spec, content in contents.items()
     ]
-    outputs = [{"name": spec.name, "parameters": {"binary_data": True}} for spec in MATRIX_OUTPUTS]
-    parameters = {"timeout": question.timeout}
-    request = {"id": question.id, "parameters": parameters, "inputs": inputs, "outputs": outputs}
+    request = {
+        "id": id_,
+        "parameters": {"timeout": timeout},
+        "inputs": described,
+        "outputs": [{"name": spec.name, "parameters": {"binary_data": True}} for spec in outputs],
+    }
     header = json.dumps(request).encode()
     return len(header), b"".join([header, *contents.values()])
 

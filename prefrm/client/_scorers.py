@@ -15,11 +15,11 @@ from prefrm.client._endpoint import Endpoint, joint_url, parse_url
 from prefrm.client._policy import DEFAULT_DEADLINE_S, DEFAULT_UNAVAILABLE_TIMEOUT_S, RetryPolicy
 from prefrm.winmatrix import Group, WinMatrix, check_groups
 
-__all__ = ["AsyncRemoteScorer", "RemoteScorer"]
+__all__ = ["AsyncRemoteScorer", "Remote", "RemoteScorer"]
 
 
-class _Remote:
-    """What both scorers are made of."""
+class Remote:
+    """What remote scorers and gradients are made of."""
 
     def __init__(self, endpoints: Sequence[Endpoint], policy: RetryPolicy, credentials: Credentials) -> None:
         self._endpoints, self._policy, self._credentials = tuple(endpoints), policy, credentials
@@ -70,7 +70,7 @@ class _Remote:
         return f"{type(self).__name__}({self.url!r})"
 
 
-class AsyncRemoteScorer(_Remote):
+class AsyncRemoteScorer(Remote):
     """The asyncio form of `RemoteScorer`. Made by `prefrm.client.connect_async`.
 
     Tasks of one event loop may share it. In another event loop it opens new connections; close it in the
@@ -105,7 +105,7 @@ class AsyncRemoteScorer(_Remote):
         await self.close()
 
 
-class RemoteScorer(_Remote):
+class RemoteScorer(Remote):
     """A judge behind a URL; satisfies `prefrm.winmatrix.Scorer`. Made by `prefrm.client.connect`.
 
     Threads may share it: requests of different threads are scored together where they meet.

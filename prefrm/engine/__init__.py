@@ -7,8 +7,18 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
-from prefrm.engine.cache import FeatureCache
-from prefrm.engine.engine import DEFAULT_CACHE_BYTES, Engine
+from prefrm.engine.cache import DEFAULT_CACHE_BYTES, FeatureCache
+from prefrm.engine.dual import DualEngine
+from prefrm.engine.engine import Engine
+from prefrm.engine.opening import open_engine
 from prefrm.engine.pass_sizes import DEFAULT_TOKENS, is_out_of_memory
 
-__all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_TOKENS", "Engine", "FeatureCache", "is_out_of_memory"]
+__all__ = [
+    "DEFAULT_CACHE_BYTES",
+    "DEFAULT_TOKENS",
+    "DualEngine",
+    "Engine",
+    "FeatureCache",
+    "is_out_of_memory",
+    "open_engine",
+]

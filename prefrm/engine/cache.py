@@ -8,7 +8,9 @@ import torch
 from prefrm.errors import ConfigError
 from prefrm.judge import ImageInput
 
-__all__ = ["EncodedImage", "FeatureCache"]
+__all__ = ["DEFAULT_CACHE_BYTES", "EncodedImage", "FeatureCache"]
+
+DEFAULT_CACHE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,7 +1,7 @@
 """What a group costs an engine, estimated from its prompt's length and the headers of its images."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from PIL import Image
 
@@ -61,13 +61,13 @@ class CostEstimate:
         """Tokens, at least 1."""
         prompt = group.prompt_bytes // PROMPT_BYTES
         question = self._question + (prompt if self._again else 0)
-        infos = [info for image in group.images if image and (info := self._info(image)) is not None]
+        infos, context = self._infos(group.images), self._infos(group.context)
         images, count = sum(map(self._image_tokens, infos)), len(infos)
-        decoding = sum(info.decoded_pixels for info in infos) // PIXELS_PER_TOKEN
+        decoding = sum(info.decoded_pixels for info in (*infos, *context)) // PIXELS_PER_TOKEN
         orders = count * (count - 1)
         if self._pairs is not None:
             orders = min(orders, 2 * self._pairs)
-        tokens = prompt + decoding + 2 * images
+        tokens = prompt + decoding + 2 * (images + sum(map(self._image_tokens, context)))
         if self._spec.attention == "joint":
             tokens += orders * (images // max(1, count) + question)
         else:
@@ -75,6 +75,9 @@ class CostEstimate:
         if self._spec.attention == "late":
             tokens += orders
         return max(1, tokens)
+
+    def _infos(self, images: Iterable[bytes | None]) -> list[ImageInfo]:
+        return [info for image in images if image and (info := self._info(image)) is not None]
 
     def _info(self, image: bytes) -> ImageInfo | None:
         try:

@@ -5,9 +5,10 @@ others of their own image alone.
 """
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import torch
@@ -22,7 +23,7 @@ from prefrm.errors import MediaError
 from prefrm.judge import ImageInput, Judge
 from prefrm.media import ImageLimits, decode, digest
 
-__all__ = ["Encoder", "PreparedImage"]
+__all__ = ["Encoder", "ImageTower", "JudgeTower", "PreparedImage"]
 
 NO_PIXELS = torch.empty(0)
 THREADS = 4
@@ -41,11 +42,65 @@ class PreparedImage:
     content: EncodedImage | Image.Image | ImageInput | str
 
 
+class ImageTower(Protocol):
+    """An image encoder, and the preparation of images for it.
+
+    Attributes:
+        unit_patches: how many patches one of an image's `units` is.
+    """
+
+    unit_patches: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        ...
+
+    def prepare_image(self, image: Image.Image) -> ImageInput:
+        """What it reads of an image. Raises `MediaError`."""
+        ...
+
+    def shrink(self, image: Image.Image) -> Image.Image | None:
+        """The image in its final size, if that takes less memory than what is read."""
+        ...
+
+    def encode(self, images: Sequence[ImageInput], fill: int) -> Mapping[ImageInput, torch.Tensor]:
+        """Features of images in one pass, with `fill` units of padding."""
+        ...
+
+
+class JudgeTower:
+    """The vision tower of a judge on a backbone, as an `ImageTower`."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._tower = judge.model.get_submodule(judge.family.vision_tower)
+        self.unit_patches = judge.family.unit_patches(judge.model.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the judge."""
+        return self._judge.device
+
+    def prepare_image(self, image: Image.Image) -> ImageInput:
+        """As `JudgeProcessor.prepare_image`."""
+        return self._judge.processor.prepare_image(image)
+
+    def shrink(self, image: Image.Image) -> Image.Image | None:
+        """As `JudgeProcessor.shrink`."""
+        return self._judge.processor.shrink(image)
+
+    def encode(self, images: Sequence[ImageInput], fill: int) -> Mapping[ImageInput, torch.Tensor]:
+        """As in the protocol."""
+        with patches_as_products(self._tower):
+            return self._judge.encode(images, fill=fill)
+
+
 class Encoder:
     """Decodes, prepares and encodes images.
 
     Args:
-        judge: whose vision tower it is.
+        tower: the image encoder.
         cache: of image features.
         patches: of a pass, or one image if that has more.
         fixed: whether passes with fewer patches are filled up, so that all have one size.
@@ -57,7 +112,7 @@ class Encoder:
 
     def __init__(
         self,
-        judge: Judge,
+        tower: ImageTower,
         cache: FeatureCache,
         patches: int,
         fixed: bool,
@@ -66,14 +121,13 @@ class Encoder:
         threads: int | None = None,
     ) -> None:
         self._before_each = before_each
-        self._judge = judge
+        self._tower = tower
         self._cache = cache
         # In the unit of an image's pixels, which is a tile in some families.
-        self._units = max(1, patches // judge.family.unit_patches(judge.model.config))
+        self._units = max(1, patches // tower.unit_patches)
         self._fixed = fixed
-        self._threads = _decoding_threads(judge.device) if threads is None else threads
+        self._threads = _decoding_threads(tower.device) if threads is None else threads
         self._limits = limits
-        self._tower = judge.model.get_submodule(judge.family.vision_tower)
         # Each for as long as the caller of `prepare` keeps it.
         self._prepared: WeakValueDictionary[str, PreparedImage] = WeakValueDictionary()
 
@@ -88,7 +142,7 @@ class Encoder:
     def _decoded(self, data: bytes) -> Image.Image | ImageInput | str:
         try:
             image = decode(data, self._limits)
-            return self._judge.processor.shrink(image) or self._judge.processor.prepare_image(image)
+            return self._tower.shrink(image) or self._tower.prepare_image(image)
         except MediaError as error:
             return str(error)
 
@@ -131,7 +185,7 @@ class Encoder:
         ahead = self._prepared.get(key)
         content = self._decoded(data) if ahead is None else ahead.content
         if isinstance(content, Image.Image):
-            content = self._judge.processor.prepare_image(content)
+            content = self._tower.prepare_image(content)
         return key, content
 
     def _encode(self, images: Mapping[str, ImageInput]) -> dict[str, EncodedImage]:
@@ -139,8 +193,7 @@ class Encoder:
         self._before_each()
         units = sum(image.units for image in images.values())
         fill = max(0, self._units - units) if self._fixed else 0
-        with patches_as_products(self._tower):
-            features = self._judge.encode(list(images.values()), fill=fill)
+        features = self._tower.encode(list(images.values()), fill)
         found = {
             # A part of a larger tensor would keep all of it alive, and the pixels are not needed any more.
             key: EncodedImage(image=replace(image, pixels=NO_PIXELS), features=features[image].clone())

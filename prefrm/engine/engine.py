@@ -20,23 +20,25 @@ import numpy.typing as npt
 import torch
 
 from prefrm.bundle import load_bundle
-from prefrm.engine.cache import EncodedImage, FeatureCache
+from prefrm.differentiable import DifferentiableScorer
+from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedImage, FeatureCache
 from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
 from prefrm.engine.compilation import PassGraphs, compile_layers, cuda_recorder
 from prefrm.engine.cost import PIXELS_PER_TOKEN, CostEstimate
-from prefrm.engine.encoder import Encoder, PreparedImage
+from prefrm.engine.encoder import Encoder, JudgeTower, PreparedImage
+from prefrm.engine.gradient import LockedGradient
 from prefrm.engine.pass_sizes import PassSizes, is_out_of_memory
 from prefrm.engine.passes import Passes
 from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
-from prefrm.judge import Judge, Tree
+from prefrm.judge import DifferentiableJudge, Judge
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import judge_identity
 from prefrm.rewards.budget import choose_and_fit
 from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
 
-__all__ = ["DEFAULT_CACHE_BYTES", "Engine"]
+__all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,6 @@ NO_NUMBERS = (("tokens", None), ("patches", None), ("pairs", "all"))
 # two. The thread that has it may score other groups between two passes of its own.
 _locks: "WeakKeyDictionary[Any, RLock]" = WeakKeyDictionary()
 
-DEFAULT_CACHE_BYTES = 256 * 2**20
 TOGETHER = 64
 """Images whose blocks are kept at once where groups share passes: as many as one large group has."""
 
@@ -141,7 +142,7 @@ class Engine:
             before_each=self._before_pass,
         )
         self._encode = Encoder(
-            judge, self.cache, self.pass_sizes.patches, fixed, limits, before_each=self._before_pass
+            JudgeTower(judge), self.cache, self.pass_sizes.patches, fixed, limits, self._before_pass
         )
         self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
         self.pixels_per_token = PIXELS_PER_TOKEN
@@ -163,18 +164,20 @@ class Engine:
         compile: bool = False,
         deterministic: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
+        calibrated: bool = True,
     ) -> "Engine":
         """The engine of a bundle, with the calibration that its manifest records, if any.
 
         Args:
             path: a folder, or `hf://org/name[@revision]`; other arguments are as in the class and in
                 `Judge.from_base`.
+            calibrated: False leaves the log-odds as the judge gives them.
 
         Raises:
             BundleError, ConfigError: as `prefrm.bundle.load_bundle`.
         """
         bundle = load_bundle(path, device, dtype)
-        recorded = bundle.manifest.calibration
+        recorded = bundle.manifest.calibration if calibrated else None
         return cls(
             bundle.judge,
             calibration=None if recorded is None else recorded.map,
@@ -218,10 +221,10 @@ class Engine:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
             RecordError: the argument is not a list of groups.
         """
-        planned = [(group.prompt, plan_group(group)) for group in check_groups(groups)]
-        sized = [((prompt, plan), len(plan.images)) for prompt, plan in planned]
-        images: RefCounted[EncodedImage] = RefCounted(key for _, plan in planned for key in plan.images)
-        prefixes: Prefixes = RefCounted(prompt for prompt, _ in planned)
+        planned = [(group.prompt, plan_group(group)) for group in check_groups(groups, context=True)]
+        sized = [((prompt, plan), len(plan.encoded)) for prompt, plan in planned]
+        images: RefCounted[EncodedImage] = RefCounted(key for _, plan in planned for key, _ in plan.encoded)
+        prefixes: Prefixes = RefCounted(plan.prefix(prompt) for prompt, plan in planned)
         matrices: list[WinMatrix] = []
         try:
             with self._lock, torch.inference_mode():
@@ -235,6 +238,15 @@ class Engine:
                 f"patches={self.pass_sizes.patches}; lower them, or train the judge with a lower max_pixels"
             ) from error
         return matrices
+
+    def differentiable(self, *, batch: int = 4) -> DifferentiableScorer:
+        """The gradient of this judge's utilities in pixels, with its calibration; it shares the weights.
+
+        Either waits while the other works. `batch` and the errors of a call are as in
+        `prefrm.judge.DifferentiableJudge`, and `OutOfMemoryError` as in `score`.
+        """
+        judge = DifferentiableJudge(self.judge, calibration=self.calibration, batch=batch)
+        return LockedGradient(judge, self._lock, batch)
 
     def _before_pass(self) -> None:
         if self.on_pass is not None:
@@ -255,23 +267,41 @@ class Engine:
         self, planned: Sequence[tuple[str, GroupPlan]], images: RefCounted[EncodedImage]
     ) -> list[_Task]:
         """What there is to do, with the images encoded."""
-        distinct = {key: data for _, plan in planned for key, data in plan.images.items()}
+        distinct = {key: data for _, plan in planned for key, data in plan.encoded}
         found, unread = self._encode(distinct, images)
         tasks = []
         for prompt, plan in planned:
             readable = {key: found[key] for key in plan.images if key in found}
             reasons = {key: unread[key] for key in plan.images if key in unread}
-            for key, encoded in readable.items():
-                images.use(key, encoded)
+            for key in (key for key, _ in plan.encoded if key in found):
+                images.use(key, found[key])
             pairs = plan.pairs(list(readable))
             scored = None
             try:
-                tree = self.judge.processor.tree(prompt, {key: x.image for key, x in readable.items()})
-                scored = Scored(prompt=prompt, images=readable, tree=tree) if pairs else None
+                asked = self._scored(prompt, plan, readable, found, unread)
+                scored = asked if pairs else None
             except RecordError as error:
                 reasons |= dict.fromkeys(readable, str(error))
             tasks.append(_Task(plan=plan, scored=scored, pairs=pairs, reasons=reasons))
         return tasks
+
+    def _scored(
+        self,
+        prompt: str,
+        plan: GroupPlan,
+        readable: Mapping[str, EncodedImage],
+        found: Mapping[str, EncodedImage],
+        unread: Mapping[str, str],
+    ) -> Scored:
+        """Raises `RecordError` if the prompt or its context cannot be read."""
+        for key, _ in plan.context:
+            if key in unread:
+                raise RecordError(f"a context image cannot be read: {unread[key]}")
+        context = tuple(found[key] for key, _ in plan.context)
+        tree = self.judge.processor.tree(
+            prompt, {key: x.image for key, x in readable.items()}, [x.image for x in context]
+        )
+        return Scored(prefix=plan.prefix(prompt), images=readable, context=context, tree=tree)
 
     def _finished(
         self, task: _Task, comparer: Comparer, found: Mapping[Scored, dict[Pair, Outcome]]
@@ -280,15 +310,17 @@ class Engine:
         outcomes: dict[Pair, Outcome] = {}
         implied: dict[Pair, float] = {}
         reasons = task.reasons
+        refused: Mapping[Pair, str] = {}
         if task.scored is not None:
             if task.scored in found:
                 outcomes = found[task.scored]
             else:
                 outcomes, implied = self._within_budget(comparer, task.scored)
-            reasons = reasons | _left_alone(task.scored.tree, outcomes)
+            refused = task.scored.tree.refused
+            reasons = reasons | _left_alone(refused, outcomes)
         places = task.plan.places
         errors = ["the candidate is missing" if key is None else reasons.get(key, "") for key in places]
-        matrix = self._matrix(task.plan, outcomes, errors)
+        matrix = self._matrix(task.plan, outcomes, errors, refused)
         if not implied:
             return matrix
         return matrix.with_inferred(task.plan.spread(implied), calibration=self.calibration)
@@ -321,18 +353,29 @@ class Engine:
 
     def _merged(self, outcomes: Mapping[Pair, Outcome], pair: Pair) -> float:
         """Log-odds of both presentation orders, before calibration; NaN if one could not be read."""
-        (there, _), (back, _) = (outcomes.get(order, (math.nan, None)) for order in (pair, pair[::-1]))
+        orders = (outcomes.get(order) for order in (pair, pair[::-1]))
+        there, back = (math.nan if outcome is None else outcome.log_odds for outcome in orders)
         return (there - back) / 2
 
-    def _matrix(self, plan: GroupPlan, outcomes: Mapping[Pair, Outcome], errors: list[str]) -> WinMatrix:
-        log_odds = plan.spread({pair: z for pair, (z, _) in outcomes.items()})
-        ties = {pair: share for pair, (_, share) in outcomes.items() if share is not None}
+    def _matrix(
+        self,
+        plan: GroupPlan,
+        outcomes: Mapping[Pair, Outcome],
+        errors: list[str],
+        refused: Mapping[Pair, str],
+    ) -> WinMatrix:
+        log_odds = plan.spread({pair: outcome.log_odds for pair, outcome in outcomes.items()})
+        ties = {pair: outcome.tie for pair, outcome in outcomes.items() if outcome.tie is not None}
+        masses = {pair: x.label_mass for pair, x in outcomes.items() if x.label_mass is not None}
+        mass = plan.spread(masses) if masses else None
         return WinMatrix.from_order_logits(
             log_odds,
             errors=errors,
             tie=_both_orders(plan.spread(ties)) if ties else None,
             order_free=not self.judge.spec.is_pairwise,
             calibration=self.calibration,
+            pair_errors=plan.unordered(refused, errors) if refused else None,
+            label_mass=None if mass is None else np.minimum(mass, mass.T),
         )
 
 
@@ -343,9 +386,10 @@ def _both_orders(tie: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return merged
 
 
-def _left_alone(tree: Tree, outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:
+def _left_alone(refused: Mapping[Pair, str], outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:
     """Why each image that is in no pair that could be read is in none."""
-    if outcomes and tree.refused:
-        logger.warning("some pairs of a group are not judged: %s", next(iter(tree.refused.values())))
-    paired = {key for pair in outcomes for key in pair}
-    return {str(key): reason for pair, reason in tree.refused.items() for key in pair if key not in paired}
+    if outcomes and refused:
+        logger.warning("some pairs of a group are not judged: %s", next(iter(refused.values())))
+    judged = {pair for pair, outcome in outcomes.items() if not math.isnan(outcome.log_odds)}
+    paired = {key for pair in judged if pair[::-1] in judged for key in pair}
+    return {str(key): reason for pair, reason in refused.items() for key in pair if key not in paired}

@@ -92,7 +92,7 @@ class Passes:
         return found
 
     def read(self, rows: Sequence[Segment], blocks: Blocks, features: Features) -> torch.Tensor:
-        """The head's readings [R, ...] of the last position of each row, in order."""
+        """The readings [R, ...] of the last positions of each row, in order."""
         readings: list[torch.Tensor] = []
         order: list[int] = []
         for runs in self._runs(rows, blocks):

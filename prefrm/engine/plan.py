@@ -8,8 +8,9 @@ Shapes: K candidates, U distinct readable images.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
@@ -60,10 +61,21 @@ class GroupPlan:
     Attributes:
         images: encoded bytes of each distinct image, by digest, in ascending order of the digests.
         places: length K; each candidate's digest, or None if the candidate is missing.
+        context: encoded bytes of each context image with its digest, in order.
     """
 
     images: dict[str, bytes]
     places: tuple[str | None, ...]
+    context: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def encoded(self) -> list[tuple[str, bytes]]:
+        """All images that are encoded, candidates and context, each with its digest."""
+        return [*self.images.items(), *self.context]
+
+    def prefix(self, prompt: str) -> tuple[str, ...]:
+        """What all candidates follow: the prompt, and the digests of the context images."""
+        return (prompt, *(key for key, _ in self.context))
 
     def pairs(self, readable: Sequence[str]) -> list[tuple[str, str]]:
         """Every ordered pair of readable images that stands for at least one pair of candidates.
@@ -79,12 +91,23 @@ class GroupPlan:
         ]
         return np.array(rows, dtype=np.float64)
 
+    def unordered(self, reasons: Mapping[Pair, str], errors: Sequence[str]) -> dict[tuple[int, int], str]:
+        """Reasons of pairs (i, j) of candidates, i < j, from those of images in either order.
+
+        Candidates that have an error have no others.
+        """
+        usable = [(n, key) for n, key in enumerate(self.places) if key and not errors[n]]
+        either = dict(reasons) | {pair[::-1]: reason for pair, reason in reasons.items()}
+        pairs = combinations(usable, 2)
+        return {(i, j): either[a, b] for (i, a), (j, b) in pairs if (a, b) in either}
+
 
 def plan_group(group: Group) -> GroupPlan:
     """The plan of a group; an empty image counts as missing."""
     places = tuple(digest(image) if image else None for image in group.images)
     found = {key: image for key, image in zip(places, group.images, strict=True) if key and image}
-    return GroupPlan(images=dict(sorted(found.items())), places=places)
+    context = tuple((digest(image), image) for image in group.context)
+    return GroupPlan(images=dict(sorted(found.items())), places=places, context=context)
 
 
 def runs_of_rows(lengths: Sequence[int], tokens: int) -> Iterator[range]:

@@ -1,11 +1,11 @@
 """Passes of a language model whose rows attend to blocks that were read before.
 
 Their attention is that of `prefrm.engine.attention`, in every family's layers (`prefrm.judge.attention`). Of
-rows that are read out, the last layer computes one position: nothing depends on its others but the
-keys and values that this one attends to.
+rows that are read out, the last layer computes the positions of the readout: nothing depends on its others
+but the keys and values that these attend to.
 
-Shapes: B rows, S tokens of a row, R positions that are read, H query heads, C heads of keys and values,
-D numbers of a head.
+Shapes: B rows, S tokens of a row, R readouts, P positions of a readout, H query heads, C heads of keys and
+values, D numbers of a head.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ class Reading:
     Args:
         seen: what the rows attend to besides themselves.
         keep: of how many layers the pass's own keys and values are wanted; it ends with the last of them.
-        read: where one position of each row is wanted; None where all are.
+        read: where the last positions of each row are wanted; None where all are.
     """
 
     def __init__(self, seen: Sequence[Shared], *, keep: int = 0, read: "LastPositions | None" = None) -> None:
@@ -76,41 +76,60 @@ class Reading:
         scale: float,
     ) -> torch.Tensor:
         (B, H, S, D), C = q_BHSD.shape, k_BCSD.shape[1]
-        rows_R, ends_R = read.reads_R2.unbind(dim=1)
-        q_BH1D = q_BHSD.transpose(1, 2)[rows_R[:B], ends_R[:B]][:, :, None]
-        found, sums = attend(q_BH1D.view(B, C, H // C, D), k_BCSD, v_BCSD, scale=scale, mask=read.mask)
-        own = (found.reshape(B, H, 1, D), sums.reshape(B, H, 1))
-        parts = [own, *(shared(q_BH1D, layer, scale) for shared in self._seen)]
-        found_RH1D = merge_attention([(found[rows_R], sums[rows_R]) for found, sums in parts])
+        rows_RP, places_RP = read.reads_RP2.unbind(dim=2)
+        P = rows_RP.shape[1]
+        q_BHPD = q_BHSD.transpose(1, 2)[rows_RP[:B], places_RP[:B]].transpose(1, 2)
+        # Query heads that share keys are queries of one head.
+        mask = read.mask if P == 1 or read.mask is None else read.mask.repeat(1, 1, H // C, 1)
+        found, sums = attend(q_BHPD.reshape(B, C, H // C * P, D), k_BCSD, v_BCSD, scale=scale, mask=mask)
+        own = (found.reshape(B, H, P, D), sums.reshape(B, H, P))
+        parts = [own, *(shared(q_BHPD, layer, scale) for shared in self._seen)]
+        rows_R = rows_RP[:, 0]
+        found_RHPD = merge_attention([(found[rows_R], sums[rows_R]) for found, sums in parts])
         whole_BSHD = q_BHSD.new_zeros(B, S, H, D)
-        whole_BSHD[rows_R, ends_R] = found_RH1D[:, :, 0]
+        whole_BSHD[rows_RP, places_RP] = found_RHPD.transpose(1, 2)
         return whole_BSHD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LastPositions:
-    """The last position of each row, the only one that a layer computes; its others are 0.
+    """The last positions of each row, the only ones that a layer computes; its others are 0.
 
     Attributes:
         layer: number of the layer.
-        reads_R2: int64, row and position of these: of each row in order, and then any of them again.
-        mask: of what follows them in their rows, as `attend` takes it.
+        reads_RP2: int64, row and position of these: of each row in order, and then any of them again.
+        mask: of what follows them in their rows [B, 1, P, W], as `attend` takes it for one query of each, or
+            [B, 1, 1, W]; None if nothing follows them.
     """
 
     layer: int
-    reads_R2: torch.Tensor
+    reads_RP2: torch.Tensor
     mask: torch.Tensor | None
 
     @classmethod
     def of(
-        cls, lengths: Sequence[int], size: int, layer: int, like: torch.Tensor, *, fixed: bool
+        cls,
+        lengths: Sequence[int],
+        size: int,
+        layer: int,
+        like: torch.Tensor,
+        *,
+        count: int = 1,
+        fixed: bool,
     ) -> "LastPositions":
-        """Of rows of these lengths, padded to `size`; arguments as of `padding` and `read_rows`."""
-        ends = [(n, length - 1) for n, length in enumerate(lengths)]
+        """Of rows of these lengths, padded to `size`; arguments as of `padding` and `read_rows`.
+
+        Args:
+            count: P, the number of positions of each row.
+        """
+        reads = [[(n, place) for place in range(length - count, length)] for n, length in enumerate(lengths)]
         if fixed:
-            ends += ends[:1] * (-len(ends) % WHOLE)
-        mask = padding(lengths, size, like, always=fixed)
-        return cls(layer=layer, reads_R2=to_device(ends, like.device), mask=mask)
+            reads += reads[:1] * (-len(reads) % WHOLE)
+        seen = [length - before for length in lengths for before in reversed(range(count))]
+        mask = padding(seen, size, like, always=fixed)
+        if mask is not None:
+            mask = mask.view(len(lengths), 1, count, -1)
+        return cls(layer=layer, reads_RP2=to_device(reads, like.device), mask=mask)
 
 
 class _KeptAllError(Exception):
@@ -118,11 +137,11 @@ class _KeptAllError(Exception):
 
 
 @contextmanager
-def _only_at(layer: Any, reads_R2: torch.Tensor) -> Iterator[None]:
+def _only_at(layer: Any, reads_RP2: torch.Tensor) -> Iterator[None]:
     """In the block, what follows the layer's attention is computed for these rows and positions alone."""
     modules = [layer.get_submodule(name) for name in AFTER_ATTENTION]
     for module in modules:
-        module.forward = partial(_at, module.forward, reads_R2.unbind(dim=1))
+        module.forward = partial(_at, module.forward, reads_RP2.flatten(0, 1).unbind(dim=1))
     try:
         yield
     finally:
@@ -183,7 +202,7 @@ def read_rows(
     fixed: bool,
     graphs: PassGraphs | None = None,
 ) -> torch.Tensor:
-    """The head's readings of the last position of each row, each attending to itself and to what it shares.
+    """The readings of the last positions of each row, each attending to itself and to what it shares.
 
     Args:
         judge: whose model reads.
@@ -195,10 +214,11 @@ def read_rows(
     """
     inputs = _Inputs.of(judge, rows, seen, features)
     size, last = rows.ids_BS.shape[1], len(judge.model.get_decoder().layers) - 1
-    read = LastPositions.of(rows.lengths, size, last, inputs.embeds_BSD, fixed=fixed)
+    count = judge.processor.layout.reads
+    read = LastPositions.of(rows.lengths, size, last, inputs.embeds_BSD, count=count, fixed=fixed)
     inputs = replace(inputs, read=read)
-    (hidden_RD,) = _run(judge, inputs, _hidden_at_ends, graphs)
-    return judge.read(hidden_RD)[: len(rows.lengths)]
+    (hidden_RPD,) = _run(judge, inputs, _hidden_at_ends, graphs)
+    return judge.read(hidden_RPD)[: len(rows.lengths)]
 
 
 def keep_rows(
@@ -225,7 +245,7 @@ class _Inputs:
         embeds_BSD: embeddings of tokens and images.
         positions_ABS: int64.
         seen: what the rows attend to besides themselves.
-        read: where one position of each row is wanted.
+        read: where the last positions of each row are wanted.
         deep: features that enter deeper layers [V, N, D], and where; None without such layers.
     """
 
@@ -267,12 +287,12 @@ def _run(
 
 
 def _hidden_at_ends(judge: Judge, inputs: _Inputs) -> list[torch.Tensor]:
-    """The last hidden states [R, D]."""
+    """The last hidden states [R, P, D]."""
     assert inputs.read is not None
     last = judge.model.get_decoder().layers[inputs.read.layer]
-    with _only_at(last, inputs.read.reads_R2):
+    with _only_at(last, inputs.read.reads_RP2):
         hidden_BSD = _hidden(judge, inputs, Reading(inputs.seen, read=inputs.read))
-    return [hidden_BSD[inputs.read.reads_R2.unbind(dim=1)]]
+    return [hidden_BSD[inputs.read.reads_RP2.unbind(dim=2)]]
 
 
 def _keys_and_values(judge: Judge, inputs: _Inputs) -> list[torch.Tensor]:

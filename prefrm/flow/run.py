@@ -62,7 +62,7 @@ def run(
         config: the settings.
         open_scorer: opens the scorer that a name stands for, such as `prefrm.scorers.open_scorer`.
         open_gradient: opens the differentiable scorer that a name stands for, such as
-            `prefrm.judge.DifferentiableJudge.from_bundle`; for methods that follow a judge's gradient.
+            `prefrm.scorers.gradients.open_gradient`; for methods that follow a judge's gradient.
         resume: continue from the newest checkpoint, if there is one.
 
     Raises:

@@ -1,35 +1,51 @@
-"""Builders of dual encoders: which files, which keys, which preprocessing."""
+"""Builders of judges that are published as `CLIPModel` or `SiglipModel`, or a head on one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
+from tokenizers import normalizers
 
 from prefrm.errors import ConfigError
-from prefrm.files import parse_json, read_regular
 from prefrm.imports.importing import Imported, ImportRequest
+from prefrm.imports.keys import drop, move, renamed
+from prefrm.imports.parts import (
+    PREPROCESSOR,
+    TOKENIZERS,
+    affine,
+    crop_fit,
+    folder_with,
+    read_config,
+    read_settings,
+    read_tokenizer,
+    stretch_fit,
+)
 from prefrm.imports.reading import Checkpoint, read_checkpoint
+from prefrm.imports.registry import SAFETENSORS
 from prefrm.judge.dual import DualJudge, TextTokenizer, build_towers, fill_towers
-from prefrm.manifest import DualSpec, ImageFit, TextReading
+from prefrm.manifest import DualSpec, TextReading
 
-__all__ = [
-    "build_pickscore",
-    "crop_fit",
-    "folder_with",
-    "read_config",
-    "read_tokenizer",
-    "similarity",
-]
+__all__ = ["build_aesthetic", "build_clipscore", "build_pickscore", "build_siglip", "similarity"]
 
-PREPROCESSOR = "preprocessor_config.json"
-TOKENIZERS = ("tokenizer.json", "vocab.json")
-MOST_SETTINGS = 2**20
-BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
-"""Numbers 0, 1, 2, ... that older versions of `transformers` stored beside the weights."""
+# Numbers 0, 1, 2, ... that older versions of `transformers` stored beside the weights.
+AS_THEY_ARE = (drop(r".*\.position_ids"), move(r"(.+)", r"\1"))
+IMAGE_SIDE_OF_CLIP = (
+    drop(r"text_model\..*|text_projection\.weight|logit_scale|.*\.position_ids"),
+    move(r"(.+)", r"\1"),
+)
 
 
 def build_pickscore(request: ImportRequest) -> Imported:
-    """PickScore (yuvalkirstain/PickScore): softmax over candidates of exp(logit_scale) * cosine."""
+    """PickScore (yuvalkirstain/PickScore): a softmax over candidates of exp(logit_scale) * cosine."""
+    return _build_clip(request)
+
+
+def build_clipscore(request: ImportRequest) -> Imported:
+    """CLIP of `transformers`: exp(logit_scale) * cosine, its own logit; CLIPScore is 2.5 * max(cosine, 0)."""
+    return _build_clip(request)
+
+
+def _build_clip(request: ImportRequest) -> Imported:
     checkpoint = read_checkpoint(request.source)
     config = read_config(request.source.folder, "clip")
     spec = DualSpec(
@@ -38,74 +54,75 @@ def build_pickscore(request: ImportRequest) -> Imported:
         image=crop_fit(folder_with(request, PREPROCESSOR)),
         text=TextReading(tokens=config.text_config.max_position_embeddings),
     )
-    return similarity(config, spec, checkpoint, folder_with(request, *TOKENIZERS))
+    return similarity(config, spec, checkpoint, read_tokenizer(folder_with(request, *TOKENIZERS)))
 
 
-def similarity(config: Any, spec: DualSpec, checkpoint: Checkpoint, tokenizer: Path) -> Imported:
+def build_siglip(request: ImportRequest) -> Imported:
+    """SigLIP, and SigLIP 2 of one resolution: exp(logit_scale) * cosine; the bias cancels in differences.
+
+    A text is padded to the length with which the model was trained, which attends to the padding. SigLIP's
+    tokenizer of `transformers` lowers the case and removes punctuation before SentencePiece; SigLIP 2 was
+    trained with lower case.
+    """
+    folder = request.source.folder
+    checkpoint = read_checkpoint(request.source)
+    config = read_config(folder, "siglip")
+    settings = read_settings(folder / "tokenizer_config.json")
+    tokenizer = read_tokenizer(folder)
+    is_first = settings.get("tokenizer_class") == "SiglipTokenizer"
+    if is_first:
+        # Instead of SentencePiece's compiled table, which is NFKC and some control characters.
+        tokenizer.normalizer = normalizers.NFKC()
+    reading = TextReading(
+        tokens=config.text_config.max_position_embeddings,
+        pad_id=_pad_id(folder, settings, tokenizer),
+        clean="canonical" if is_first else "lower",
+    )
+    spec = DualSpec(
+        base_model=request.published.name, score="similarity", image=stretch_fit(folder), text=reading
+    )
+    return similarity(config, spec, checkpoint, tokenizer)
+
+
+def _pad_id(folder: Path, settings: dict[str, Any], tokenizer: Any) -> int:
+    token = settings.get("pad_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    found: int | None = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    if found is None:
+        raise ConfigError(f"{folder / 'tokenizer_config.json'}: pad_token {token!r} is not in the vocabulary")
+    return found
+
+
+def similarity(config: Any, spec: DualSpec, checkpoint: Checkpoint, tokenizer: Any) -> Imported:
     """A model of `transformers` that compares a text with an image, from weights under its own names."""
     assert spec.text is not None
-    weights = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in BUFFERS}
-    towers = fill_towers(build_towers(config, spec.score), weights, checkpoint.name)
-    texts = TextTokenizer(read_tokenizer(tokenizer), spec.text)
-    judge = DualJudge(towers, None, texts, spec, checkpoint.digest)
+    towers = fill_towers(build_towers(config, spec.score), renamed(checkpoint, AS_THEY_ARE), checkpoint.name)
+    judge = DualJudge(towers, None, TextTokenizer(tokenizer, spec.text), spec, checkpoint.digest)
     return Imported(judge=judge, sha256=checkpoint.sha256)
 
 
-def folder_with(request: ImportRequest, *names: str) -> Path:
-    """The source's folder if it has one of these files, and else the base's."""
-    source = request.source
-    if source.path.is_dir() and any((source.path / name).is_file() for name in names):
-        return source.path
-    return request.open_base().folder
+def build_aesthetic(request: ImportRequest) -> Imported:
+    """LAION's predictor (christophschuhmann/improved-aesthetic-predictor): an MLP on CLIP ViT-L/14.
 
-
-def read_config(folder: Path, model_type: str) -> Any:
-    """The configuration of `transformers` in a folder. Raises `ConfigError` if it is of another model."""
-    settings = _read_settings(folder / "config.json")
-    if settings.get("model_type") != model_type:
-        raise ConfigError(
-            f"{folder / 'config.json'} is of a model of the type {settings.get('model_type')!r}; this judge "
-            f"is a {model_type!r}"
-        )
-    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-
-
-def crop_fit(folder: Path) -> ImageFit:
-    """The settings of CLIP's image processor in a folder: resize the shorter side, cut the center out."""
-    path = folder / PREPROCESSOR
-    settings = _read_settings(path)
-    size, crop = settings.get("size"), settings.get("crop_size")
-    sides = [size.get("shortest_edge") if isinstance(size, dict) else size]
-    sides += [crop.get("height"), crop.get("width")] if isinstance(crop, dict) else [crop]
-    if len(set(sides)) > 1 or not isinstance(sides[0], int):
-        raise ConfigError(f"{path}: size and crop_size must be one number; received {size!r} and {crop!r}")
-    for step in ("do_resize", "do_center_crop", "do_normalize"):
-        if settings.get(step) is False:
-            raise ConfigError(f"{path}: {step} is off; this judge needs it")
-    return ImageFit(
-        side=sides[0],
-        fit="crop",
-        resample=int(settings.get("resample", 3)),
-        mean=tuple(settings["image_mean"]),
-        std=tuple(settings["image_std"]),
+    Its layers have no nonlinearity between them. The image encoder is the base's. Images were prepared by
+    OpenAI's code, with torchvision's center crop.
+    """
+    base = request.open_base(SAFETENSORS)
+    head, towers = read_checkpoint(request.source), read_checkpoint(base)
+    renamed(head, [move(r"(layers\.[02467]\.(?:weight|bias))", r"\1")])
+    whole = read_config(base.folder, "clip")
+    config = whole.vision_config
+    config.projection_dim = whole.projection_dim
+    spec = DualSpec(
+        base_model=request.published.name,
+        score="aesthetic",
+        image=replace(crop_fit(base.folder), center="even"),
+        text=None,
     )
-
-
-def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder as one of the library `tokenizers`, which adds start and end by itself."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is None:
-        raise ConfigError(f"{folder} has no tokenizer.json; this tokenizer cannot be imported without one")
-    return backend
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        settings: Any = parse_json(read_regular(path, MOST_SETTINGS))
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}; give --base for what the source lacks"
-        ) from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path} must hold an object")
-    return settings
+    filled = fill_towers(
+        build_towers(config, spec.score), renamed(towers, IMAGE_SIDE_OF_CLIP), f"{base.name}: {towers.name}"
+    )
+    sha256 = {**head.sha256, **{f"{base.name}/{name}": one for name, one in towers.sha256.items()}}
+    both = replace(head, sha256=sha256)
+    judge = DualJudge(filled, affine(head, "layers.", config.projection_dim), None, spec, both.digest)
+    return Imported(judge=judge, sha256=sha256)

@@ -9,6 +9,7 @@ from typing import cast
 from prefrm.bundle import ImportRecord, Manifest, write_bundle, write_dual_bundle
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
+from prefrm.hub import is_hub
 from prefrm.imports.registry import CONFIGURATION, PublishedJudge, find_published
 from prefrm.imports.sources import Source, open_source
 from prefrm.judge import Judge
@@ -40,7 +41,7 @@ class ImportRequest:
             raise ConfigError(
                 f"{self.published.name} needs a base checkpoint; give --base hf://org/name or a folder"
             )
-        return open_source(self.base, patterns)
+        return open_source(_hub_name(self.base), patterns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,12 @@ def import_judge(
     )
 
 
+def _hub_name(base: str) -> str:
+    """`hf://org/name` of `org/name`, as base models are named in a training configuration."""
+    is_id = not is_hub(base) and base.count("/") == 1 and not Path(base).exists()
+    return f"hf://{base}" if is_id else base
+
+
 def _check_options(published: PublishedJudge, base: str | None, template: Path | None) -> None:
     if base is not None and published.base is None:
         raise ConfigError(f"--base {base}: {published.name} needs no base checkpoint; leave it out")
@@ -115,7 +122,7 @@ def _card(published: PublishedJudge, record: ImportRecord) -> str:
     """The model card: where the judge comes from, and what its numbers mean."""
     at = "" if record.revision is None else f" at {record.revision}"
     meaning = (
-        "Differences of its utilities are log-odds by its training loss."
+        "Its utilities or verdicts are log-odds by its training loss."
         if published.is_log_odds
         else "Its probabilities mean nothing before a calibration: `prefrm calibrate`."
     )

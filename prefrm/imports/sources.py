@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefrm.errors import ConfigError
 from prefrm.hub import HubRepository, is_hub
+from prefrm.media import URL
 
 __all__ = ["Source", "open_source"]
 
@@ -56,6 +57,10 @@ def open_source(text: str, patterns: Sequence[str]) -> Source:
         folder = repository.download_matching(patterns)
         return Source(name=f"hf://{repository.name}", path=folder, revision=folder.name)
     path = Path(text)
+    if URL.match(text):
+        raise ConfigError(
+            f"{text} is not on the Hub, from which alone prefrm downloads; download it and name the file"
+        )
     if not path.exists():
         raise ConfigError(f"{text} is not a file, not a folder and not hf://org/name; download it first")
     return Source(name=path.name, path=path)

@@ -11,16 +11,31 @@ except ImportError as error:
 from prefrm.judge.backbones import FAMILIES, Family, family_of
 from prefrm.judge.batch import JudgeBatch
 from prefrm.judge.differentiable import DifferentiableJudge
-from prefrm.judge.heads import EmbeddingHead, Head, ScalarHead, VerdictHead, build_head, log_odds
+from prefrm.judge.heads import (
+    AnswerHead,
+    EmbeddingHead,
+    Head,
+    MlpHead,
+    ScalarHead,
+    VerdictHead,
+    build_head,
+    log_odds,
+)
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import Name, Pair, Segment, Tree, path
-from prefrm.judge.losses import bradley_terry, bradley_terry_ties, preference_loss
+from prefrm.judge.losses import (
+    bradley_terry,
+    bradley_terry_ties,
+    preference_loss,
+    uncertain_bradley_terry,
+)
 from prefrm.judge.model import Judge
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
     "FAMILIES",
+    "AnswerHead",
     "DifferentiableJudge",
     "EmbeddingHead",
     "Family",
@@ -30,6 +45,7 @@ __all__ = [
     "JudgeBatch",
     "JudgeProcessor",
     "JudgeSpec",
+    "MlpHead",
     "Name",
     "Pair",
     "ScalarHead",
@@ -43,4 +59,5 @@ __all__ = [
     "log_odds",
     "path",
     "preference_loss",
+    "uncertain_bradley_terry",
 ]

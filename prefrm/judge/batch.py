@@ -1,7 +1,7 @@
 """Groups that are read together: the segments of their trees, packed into one row of tokens.
 
 Shapes: T tokens, A axes of a position, S segments, E segments that one segment sees at most, R readouts,
-N comparisons.
+P positions of a readout, N comparisons.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,9 @@ class JudgeBatch:
         lengths_S: int64, tokens of each segment; they stand one after another.
         sees_SE: int64, the segments that each segment attends to besides itself; -1 is none.
         levels: number of segments of each level; a segment sees those of earlier levels alone.
-        reads_R: int64, the token of each readout.
-        pairs_N2: int64, for each comparison the two readouts that it is between.
+        reads_RP: int64, the tokens of each readout.
+        pairs_N2: int64, for each comparison the two readouts that it is between; with Q readouts of a
+            candidate [N, 2 Q], those of the first candidate before those of the second.
         images: in the order of their tokens; an image in several places is one object.
     """
 
@@ -36,7 +37,7 @@ class JudgeBatch:
     lengths_S: torch.Tensor
     sees_SE: torch.Tensor
     levels: tuple[int, ...]
-    reads_R: torch.Tensor
+    reads_RP: torch.Tensor
     pairs_N2: torch.Tensor
     images: tuple[ImageInput, ...]
 
@@ -50,13 +51,13 @@ class JudgeBatch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "JudgeBatch":
         """The same batch on `device`; pixels move when they are encoded."""
-        names = ("ids_T", "positions_AT", "lengths_S", "sees_SE", "reads_R", "pairs_N2")
+        names = ("ids_T", "positions_AT", "lengths_S", "sees_SE", "reads_RP", "pairs_N2")
         moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
         return replace(self, **moved)
 
 
 def pack(groups: Sequence[tuple[Tree, Sequence[Pair]]]) -> JudgeBatch:
-    """One batch of readable comparisons of all groups, in order."""
+    """One batch of readable comparisons of all groups of one judge, in order."""
     levels: list[dict[tuple[int, Name], Segment]] = []
     for number, (tree, pairs) in enumerate(groups):
         for depth, level in enumerate(_levels(tree, pairs)):
@@ -73,6 +74,7 @@ def pack(groups: Sequence[tuple[Tree, Sequence[Pair]]]) -> JudgeBatch:
         for number, (tree, pairs) in enumerate(groups)
         for pair in pairs
     ]
+    before_P = torch.arange(groups[0][0].reads).flip(0)
     read_R, pairs_N2 = torch.tensor(readouts).unique(return_inverse=True)
     sees = [[place[key[0], name] for name in segment.sees] for key, segment in placed]
     return JudgeBatch(
@@ -81,7 +83,7 @@ def pack(groups: Sequence[tuple[Tree, Sequence[Pair]]]) -> JudgeBatch:
         lengths_S=lengths_S,
         sees_SE=pad_sequence([torch.tensor(some, dtype=torch.int64) for some in sees], True, -1),
         levels=tuple(len(level) for level in levels),
-        reads_R=ends_S[read_R] - 1,
+        reads_RP=ends_S[read_R, None] - 1 - before_P,
         pairs_N2=pairs_N2,
         images=tuple(image for segment in segments for image in segment.images),
     )

@@ -23,7 +23,7 @@ from prefrm.judge.layout import Pair
 from prefrm.judge.model import Judge
 from prefrm.winmatrix import CalibrationMap, PowerScaling, TemperatureScaling
 
-__all__ = ["DifferentiableJudge"]
+__all__ = ["DifferentiableJudge", "calibrated", "check_pixels", "with_gradient"]
 
 PROBE_SIDE = 64
 """Pixels along a side of the image of noise with which the image processor is compared."""
@@ -40,9 +40,9 @@ class DifferentiableJudge:
     """A judge as a `prefrm.differentiable.DifferentiableScorer`.
 
     A scalar judge gives each candidate its own utility. Where log-odds exist for pairs alone, which is so for
-    the other heads and under `PowerScaling`, a utility is the mean of the candidate's log-odds against the
-    others, in both presentation orders. The others are constants of its derivative: with a gradient in them
-    as well, the utilities would sum to 0 whatever the pixels are.
+    the other heads, with `uncertainty="integrate"` and under `PowerScaling`, a utility is the mean of the
+    candidate's log-odds against the others, in both presentation orders. The others are constants of its
+    derivative: with a gradient in them as well, the utilities would sum to 0 whatever the pixels are.
 
     Args:
         judge: is put into evaluation mode, and its parameters are frozen. An engine must not score with it at
@@ -62,7 +62,8 @@ class DifferentiableJudge:
         self.judge = judge.eval().requires_grad_(False)
         self.calibration = calibration
         self.batch = batch
-        self._is_pointwise = judge.spec.head == "scalar" and not isinstance(calibration, PowerScaling)
+        has_utilities = judge.spec.head == "scalar" and judge.spec.uncertainty != "integrate"
+        self._is_pointwise = has_utilities and not isinstance(calibration, PowerScaling)
 
     @classmethod
     def from_bundle(
@@ -101,10 +102,10 @@ class DifferentiableJudge:
             ConfigError: `pixels` is not such a tensor.
             MediaError: pixels are outside [0, 1] or NaN, or cannot be resized into the judge's pixel budget.
             RecordError: the prompt is not valid text, or is longer than the model can read.
-            ScoringError: utilities need opponents and there is one candidate, or a comparison is longer
-                than the model reads.
+            ScoringError: utilities need opponents and there is one candidate, a comparison is longer than the
+                model reads, or its answers are too improbable (`JudgeSpec.min_label_mass`).
         """
-        _check_pixels(pixels)
+        check_pixels(pixels)
         if len(pixels) < 2 and not self._is_pointwise:
             raise ScoringError(
                 f"utilities of this judge ({self.judge.spec.head} head) are log-odds against other "
@@ -116,11 +117,7 @@ class DifferentiableJudge:
         with torch.autocast(self.judge.device.type, enabled=False):
             values_K, slopes_K3HW = self._differentiated(prompt, inner, wanted)
         values_K = values_K.to(pixels.device)
-        if not wanted:
-            return values_K
-        # Zero, with the derivatives that are known by now.
-        change_K3HW = (pixels - pixels.detach()) * slopes_K3HW.to(pixels)
-        return values_K + change_K3HW.flatten(1).sum(dim=1).float()
+        return with_gradient(values_K, pixels, slopes_K3HW) if wanted else values_K
 
     def _differentiated(
         self, prompt: str, pixels_K3HW: torch.Tensor, wanted: bool
@@ -162,8 +159,8 @@ class DifferentiableJudge:
 
     def _pointwise(self, prompt: str, images: Mapping[int, ImageInput]) -> torch.Tensor:
         """Utilities [B] of a scalar head."""
-        readings_R, pairs_N2 = self._readings(prompt, images, [(n, n) for n in images], {})
-        return _calibrated(self.calibration, readings_R[pairs_N2[:, 0]])
+        readings, pairs_N2 = self._readings(prompt, images, [(n, n) for n in images], {})
+        return calibrated(self.calibration, self.judge.utilities(readings, pairs_N2))
 
     def _against(
         self, prompt: str, images: Mapping[int, ImageInput], opponents: Mapping[int, _Opponent]
@@ -176,7 +173,7 @@ class DifferentiableJudge:
         orders = [order for pair in pairs for order in (pair, pair[::-1])]
         readings, pairs_N2 = self._readings(prompt, shown, orders, dict(opponents.values()))
         z_N, _ = log_odds(self.judge.outcomes(readings, pairs_N2))
-        merged_N = _calibrated(self.calibration, (z_N[0::2] - z_N[1::2]) / 2)
+        merged_N = calibrated(self.calibration, (z_N[0::2] - z_N[1::2]) / 2)
         rows_N = torch.tensor([n - min(images) for n, _ in met], device=merged_N.device)
         return merged_N.new_zeros(len(images)).index_add(0, rows_N, merged_N)
 
@@ -192,10 +189,22 @@ class DifferentiableJudge:
         if len(tree.readable(pairs)) < len(pairs):
             raise ScoringError(next(iter(tree.refused.values())))
         batch = self.judge.processor.collate([(tree, pairs)])
-        return self.judge.read(self.judge.hidden(batch, known)), batch.pairs_N2
+        readings = self.judge.read(self.judge.hidden(batch, known))
+        mass_N = self.judge.label_mass(readings, batch.pairs_N2)
+        if mass_N is not None and (reason := self.judge.spec.improbable(mass_N.min().item())):
+            raise ScoringError(reason)
+        return readings, batch.pairs_N2
 
 
-def _calibrated(calibration: CalibrationMap | None, x: torch.Tensor) -> torch.Tensor:
+def with_gradient(
+    values_K: torch.Tensor, pixels_K3HW: torch.Tensor, slopes_K3HW: torch.Tensor
+) -> torch.Tensor:
+    """The values [K], each with a derivative in its own candidate that is known already."""
+    change_K3HW = (pixels_K3HW - pixels_K3HW.detach()) * slopes_K3HW.to(pixels_K3HW)
+    return values_K + change_K3HW.flatten(1).sum(dim=1).float()
+
+
+def calibrated(calibration: CalibrationMap | None, x: torch.Tensor) -> torch.Tensor:
     """`calibration.apply` with a gradient."""
     match calibration:
         case None:
@@ -208,7 +217,8 @@ def _calibrated(calibration: CalibrationMap | None, x: torch.Tensor) -> torch.Te
     raise AssertionError(f"{type(calibration).__name__} has no gradient")
 
 
-def _check_pixels(pixels: torch.Tensor) -> None:
+def check_pixels(pixels: torch.Tensor) -> None:
+    """Raise `ConfigError` or `MediaError` unless these are floats [K, 3, H, W] in [0, 1]."""
     if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.numel() or not pixels.is_floating_point():
         raise ConfigError(
             f"pixels are floats of the shape [K, 3, H, W]; received {pixels.dtype} {list(pixels.shape)}"

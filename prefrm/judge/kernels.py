@@ -141,8 +141,8 @@ def attend(
         k: [G, H, L, D].
         v: [G, H, L, D].
         scale: of the scores.
-        mask: added to the scores, [G, 1, 1, W], of the type of `q`, W being L, rounded up to a multiple of
-            `MASK_ALIGNMENT`. It leaves at least one key to each query.
+        mask: added to the scores, [G, 1, 1, W] or [G, 1, M, W], of the type of `q`, W being L, rounded up to
+            a multiple of `MASK_ALIGNMENT`. It leaves at least one key to each query.
         causal: query m sees keys up to m, and M = L.
 
     Returns:

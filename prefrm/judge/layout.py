@@ -4,6 +4,7 @@
     late    prefix, with the question -> candidate, prompt again (K) -> suffix for slot 1, for slot 2 (2K)
             -> answer (K(K-1), one token), which sees the prefix and two suffixes, and no candidate
     alone   prefix -> candidate, question (K)
+            with Q readouts: prefix -> candidate (K) -> question as far as a readout (QK)
 
 A position attends to the earlier positions of its own segment and to the segments that its segment sees. One
 tree is trained on (`prefrm.judge.batch`) and scored by the engine. Independent of the model.
@@ -30,8 +31,8 @@ Part = list[int] | ImageInput
 Positions = Callable[[Sequence[int | ImageInput]], torch.Tensor]
 """From text lengths and images, in reading order, to position ids [A, L] that start at 0."""
 Name = tuple[Hashable, ...]
-"""Of a segment in its tree: () the prefix, (key,) a candidate, (key, "slot", n) its suffix for a slot, and an
-answer by the keys that it is about."""
+"""Of a segment in its tree: () the prefix, (key,) a candidate, (key, "slot", n) its suffix for a slot,
+(key, "readout", n) one of its readouts, and another answer by the keys that it is about."""
 Pair = tuple[Any, Any]
 """A comparison by the keys of its candidates, the one shown first before the other."""
 PREFIX: Name = ()
@@ -90,6 +91,7 @@ class Tree(ABC):
         texts: tokens of the template.
         prompt: tokens of the prompt.
         images: the candidates, by any keys.
+        context: images that belong to the prompt, as many as the template has.
         positions: of the model's family.
         max_length: number of tokens that the model reads.
 
@@ -97,6 +99,7 @@ class Tree(ABC):
         levels: segments that later ones attend to, by name: the prefix, and then segments that see those of
             earlier levels. Answers see the prefix and segments of the last level.
         refused: why comparisons cannot be read, filled by `readable`.
+        reads: P, the number of positions of a readout, the last ones of its answer.
 
     Raises:
         RecordError: the prompt is longer than the model reads.
@@ -108,13 +111,16 @@ class Tree(ABC):
         prompt: list[int],
         images: Mapping[Hashable, ImageInput],
         *,
+        context: Sequence[ImageInput] = (),
         positions: Positions,
         max_length: int,
     ) -> None:
         self.refused: dict[Pair, str] = {}
+        self.reads = texts.reads
         self._texts, self._prompt, self._images = texts, prompt, images
         self._positions, self._max_length = positions, max_length
-        prefix = self._segment(texts.opening(prompt))
+        before, *rest = texts.opening(prompt)
+        prefix = self._segment(before, *(part for both in zip(context, rest, strict=True) for part in both))
         if (reason := self._refusal(len(prefix))) is not None:
             raise RecordError(reason)
         self._start = prefix.end
@@ -141,11 +147,12 @@ class Tree(ABC):
         return readable
 
     def answers(self, pairs: Iterable[Pair]) -> dict[Name, Segment]:
-        """The segments whose last position is read out for readable pairs, by name."""
+        """The segments whose last positions are read out for readable pairs, by name."""
         return {name: self._answer(name) for pair in pairs for name in dict.fromkeys(self.readouts(pair))}
 
-    def readouts(self, pair: Pair) -> tuple[Name, Name]:
-        """The two answers that a comparison is between; of a pairwise head twice the same one."""
+    def readouts(self, pair: Pair) -> tuple[Name, ...]:
+        """The answers that a comparison is between: of a pairwise head twice the same one, of others those of
+        the first candidate, and then as many of the second one."""
         return pair, pair
 
     def _candidates(self) -> list[dict[Name, Segment]]:
@@ -243,21 +250,48 @@ class _LateTree(Tree):
 
 
 class _AloneTree(Tree):
-    """Heads that read one candidate at a time: a comparison is between two readouts."""
+    """Heads that read one candidate at a time: a comparison is between two readouts, or two sets of them."""
 
-    def readouts(self, pair: Pair) -> tuple[Name, Name]:
-        return (pair[0],), (pair[1],)
+    def readouts(self, pair: Pair) -> tuple[Name, ...]:
+        return tuple(name for key in pair for name in self._names(key))
+
+    def _names(self, key: Hashable) -> list[Name]:
+        """Of a candidate's answers, each of which ends where it is read."""
+        count = len(self._questions)
+        return [(key,)] if count == 1 else [(key, "readout", n) for n in range(count)]
 
     @cached_property
-    def _answers(self) -> dict[Hashable, Segment]:
-        question = self._texts.readout(self._prompt)
+    def _questions(self) -> list[list[int]]:
+        return self._texts.readouts(self._prompt)
+
+    def _candidates(self) -> list[dict[Name, Segment]]:
+        """Several readouts see the image, which is then read once."""
+        if len(self._questions) == 1:
+            return []
+        images = self._images.items()
+        return [{(key,): self._segment(image).after(self._start, PREFIX) for key, image in images}]
+
+    @cached_property
+    def _answers(self) -> dict[Name, Segment]:
+        if len(self._questions) == 1:
+            return {
+                (key,): self._segment(image, self._questions[0]).after(self._start, PREFIX)
+                for key, image in self._images.items()
+            }
+        runs = [self._segment(question) for question in self._questions]
         return {
-            key: self._segment(image, question).after(self._start, PREFIX)
-            for key, image in self._images.items()
+            (key, "readout", n): run.after(self.levels[1][key,].end, PREFIX, (key,))
+            for key in self._images
+            for n, run in enumerate(runs)
         }
 
     def _answer(self, name: Name) -> Segment:
-        return self._answers[name[0]]
+        return self._answers[name]
+
+    def _read_for(self, key: Hashable) -> tuple[Segment, ...]:
+        longest = max((self._answers[name] for name in self._names(key)), key=len)
+        image = () if len(self._questions) == 1 else (self.levels[1][key,],)
+        return self.prefix, *image, longest
 
 
 TREES: dict[str, type[Tree]] = {"joint": _JointTree, "late": _LateTree, "alone": _AloneTree}

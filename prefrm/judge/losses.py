@@ -5,19 +5,26 @@ autocast as well. `p` is the probability that the image shown first is preferred
 
     verdict     `bradley_terry`, or with ties `bradley_terry_ties`: restricted to the answers, it is the
                 language-model loss of the verdict token
-    scalar      the same, of Bradley-Terry (1952) and Bradley-Terry with ties (arXiv 2501.13918)
+    scalar      the same, of Bradley-Terry (1952) and Bradley-Terry with ties (arXiv 2501.13918); of uncertain
+                utilities `uncertain_bradley_terry` (HPSv3, arXiv 2508.03789)
     embedding   `bradley_terry` of a score that need not be a difference (general preference model, arXiv
                 2410.02197): `-log sigmoid(<R v_first, v_second> / T)`, 1 / T being the head's learnable scale
 
-Shapes: N comparisons.
+Shapes: N comparisons, S nodes of a quadrature.
 """
 
+import math
+
+import numpy as np
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from prefrm.judge.precision import full_precision
 
-__all__ = ["bradley_terry", "bradley_terry_ties", "preference_loss"]
+__all__ = ["bradley_terry", "bradley_terry_ties", "preference_loss", "uncertain_bradley_terry"]
+
+NODES = 64
+"""Of Gauss-Hermite quadrature; the loss is right to 1e-3 up to a standard deviation of 8."""
 
 
 @full_precision
@@ -63,11 +70,36 @@ def bradley_terry_ties(
     return _weighted_mean(loss_N, weight_N)
 
 
+@full_precision
+def uncertain_bradley_terry(
+    outcomes_N2: torch.Tensor, p_N: torch.Tensor, weight_N: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The expectation of `bradley_terry` over normally distributed log-odds (HPSv3, arXiv 2508.03789).
+
+    HPSv3's code estimates it from 1,000 samples; here it is a Gauss-Hermite quadrature, without noise. It
+    grows with the standard deviation whatever the target is (Jensen's inequality), so training shrinks that.
+
+    Args:
+        outcomes_N2: mean and standard deviation of the log-odds, as `MlpHead.compare` gives them.
+        p_N: in [0, 1].
+        weight_N: > 0; None counts all alike.
+    """
+    nodes, shares = (torch.from_numpy(x).to(outcomes_N2) for x in np.polynomial.hermite.hermgauss(NODES))
+    mean_N, deviation_N = outcomes_N2.unbind(dim=-1)
+    z_NS = mean_N[:, None] + math.sqrt(2) * deviation_N[:, None] * nodes
+    # A logarithm of a sigmoid is -softplus(-z).
+    win_N, loss_N = (softplus(sign * z_NS) @ shares / math.sqrt(math.pi) for sign in (-1, 1))
+    p_N = p_N.to(mean_N)
+    return _weighted_mean(p_N * win_N + (1 - p_N) * loss_N, weight_N)
+
+
 def preference_loss(
     outcomes: torch.Tensor, p_N: torch.Tensor, weight_N: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The loss that trains any head: of log-odds [N], or of log-probabilities [N, 3]."""
-    loss = bradley_terry if outcomes.ndim == 1 else bradley_terry_ties
+    """The loss that trains any head: log-odds [N], log-probabilities [N, 3], or uncertain log-odds [N, 2]."""
+    if outcomes.ndim == 1:
+        return bradley_terry(outcomes, p_N, weight_N)
+    loss = uncertain_bradley_terry if outcomes.shape[-1] == 2 else bradley_terry_ties
     return loss(outcomes, p_N, weight_N)
 
 

@@ -4,7 +4,7 @@ One presentation order, one outcome for each comparison. Reading both orders, ba
 to `prefrm.engine`; saving and loading belong to `prefrm.bundle`.
 
 Shapes: B rows, L positions, A axes of a position, T tokens of a packed batch or of an image, N comparisons
-or tokens of all images, R readouts, V depths of image features, D hidden.
+or tokens of all images, R readouts, P positions of a readout, V depths of image features, D hidden.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,9 @@ from prefrm.hub import HubRepository
 from prefrm.judge.attention import Attend, segment_attention, use_attend
 from prefrm.judge.backbones import BaseModel, Family, family_of, find_base, load_backbone
 from prefrm.judge.batch import JudgeBatch
-from prefrm.judge.heads import Head, build_head
+from prefrm.judge.heads import AnswerHead, Head, MlpHead, ScalarHead, build_head
 from prefrm.judge.images import ImageInput
+from prefrm.judge.labels import label_log_probs
 from prefrm.judge.losses import preference_loss
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.judge.transfers import to_device
@@ -87,7 +88,9 @@ class Judge(nn.Module):
         """
         device = resolve_device(device)
         base = find_base(spec) if base is None else base
-        backbone = load_backbone(base.folder, dtype=resolve_dtype(dtype, device), quantize=spec.quantize)
+        backbone = load_backbone(
+            base.folder, dtype=resolve_dtype(dtype, device), quantize=spec.quantize, tokens=spec.readouts
+        )
         # PEFT writes this name into an adapter; the hub's id says more than a folder of its cache.
         backbone.name_or_path = spec.base_model
         template = get_template(spec.template)
@@ -95,7 +98,7 @@ class Judge(nn.Module):
         # A bundle names the file of a template, and not where it was.
         spec = replace(spec, template=template.id)
         processor = JudgeProcessor.load(base.folder, backbone.config, spec, template)
-        head = build_head(spec, backbone.get_output_embeddings().in_features)
+        head = build_head(spec, backbone.get_output_embeddings().in_features, template)
         return cls(backbone, head, processor, spec, base).to(device).eval()
 
     @classmethod
@@ -162,13 +165,13 @@ class Judge(nn.Module):
         return self.head.log_scale.device
 
     def forward(self, batch: JudgeBatch) -> torch.Tensor:
-        """The outcomes of the batch's comparisons: log-odds [N] or, with ties, log-probabilities [N, 3]."""
+        """The outcomes of the batch's comparisons, as in `prefrm.judge.heads`: log-odds [N], for example."""
         return self.outcomes(self.read(self.hidden(batch)), batch.pairs_N2)
 
     def hidden(
         self, batch: JudgeBatch, known: Mapping[ImageInput, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """The last hidden states [R, D] of the batch's readouts, after the final norm.
+        """The last hidden states [R, P, D] of the batch's readouts, after the final norm.
 
         Args:
             batch: of any groups.
@@ -183,7 +186,7 @@ class Judge(nn.Module):
         hidden_1TD = self.decode(
             embeds_1TD, batch.positions_AT[:, None], features_VND, where_1T, segment_attention(batch)
         )
-        return hidden_1TD[0, batch.reads_R]
+        return hidden_1TD[0, batch.reads_RP]
 
     def encode(self, images: Sequence[ImageInput], fill: int = 0) -> dict[ImageInput, torch.Tensor]:
         """Run the vision tower once over all of `images`: features [V, T, D] for each.
@@ -225,21 +228,50 @@ class Judge(nn.Module):
         """
         return self.family.read(self.model, embeds_BLD, positions_ABL, features_VND, where_BL, attend)
 
-    def read(self, hidden_RD: torch.Tensor) -> torch.Tensor:
-        """The head's readings [R, ...] of last hidden states."""
-        answers = to_device(self.processor.layout.answers, hidden_RD.device)
-        return self.head.read(hidden_RD, self.model.get_output_embeddings().weight[answers])
+    def read(self, hidden_RPD: torch.Tensor) -> torch.Tensor:
+        """Readings [R, ...] of last hidden states: the head's, or log-probabilities of the answers [R, A]."""
+        weight_VD = self.model.get_output_embeddings().weight
+        layout = self.processor.layout
+        if self._reads_labels:
+            return label_log_probs(hidden_RPD, weight_VD, layout.labels)
+        answers = to_device(layout.answers, hidden_RPD.device)
+        return self.head.read(hidden_RPD[:, -1], weight_VD[answers])
+
+    @property
+    def _reads_labels(self) -> bool:
+        """Whether the readings are log-probabilities among the whole vocabulary, which take longer."""
+        if not (labels := self.processor.layout.labels).branches:
+            return False
+        return not (self.spec.is_pairwise and labels.is_plain) or self.spec.min_label_mass is not None
+
+    def label_mass(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor | None:
+        """Probability [N] of all answers together, the smaller of two readouts; None if it is not read."""
+        if not self._reads_labels:
+            return None
+        mass_R = readings.logsumexp(dim=-1).exp()
+        return mass_R[pairs_N2.to(readings.device)].amin(dim=1)
 
     def outcomes(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor:
-        """The outcomes of comparisons between `readings`, as of `forward`."""
-        pairs_N2 = pairs_N2.to(readings.device)
-        return self.head.compare(readings[pairs_N2[:, 0]], readings[pairs_N2[:, 1]])
+        """The outcomes of comparisons between `readings`, as of `forward`; pairs are as in a `JudgeBatch`."""
+        first, second = pairs_N2.to(readings.device).chunk(2, dim=1)
+        return self.head.compare(*(_of_candidates(readings, places_NQ) for places_NQ in (first, second)))
+
+    def utilities(self, readings: torch.Tensor, pairs_N2: torch.Tensor) -> torch.Tensor:
+        """Utilities [N] of the first candidates of comparisons, of a head that has utilities."""
+        assert isinstance(self.head, ScalarHead | MlpHead | AnswerHead)
+        first, _ = pairs_N2.to(readings.device).chunk(2, dim=1)
+        return self.head.utilities(_of_candidates(readings, first))
 
     def loss(
         self, outcomes: torch.Tensor, p_N: torch.Tensor, weight_N: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The loss that trains this judge's head, as in `prefrm.judge.losses`."""
         return preference_loss(outcomes, p_N, weight_N)
+
+
+def _of_candidates(readings: torch.Tensor, places_NQ: torch.Tensor) -> torch.Tensor:
+    """Readings of candidates: [N, ...], or [N, Q, ...] of several readouts."""
+    return readings[places_NQ[:, 0] if places_NQ.shape[1] == 1 else places_NQ]
 
 
 def resolve_device(device: torch.device | str) -> torch.device:

@@ -16,7 +16,8 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.judge.backbones import Family, family_of
-from prefrm.judge.backbones.family import most_positions
+from prefrm.judge.backbones.family import most_positions, plain_positions
+from prefrm.judge.backbones.vocabulary import add_tokens
 from prefrm.judge.batch import JudgeBatch, pack
 from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import TREES, Pair, Tree
@@ -66,9 +67,10 @@ class JudgeProcessor:
         self.rendered = rendered or render(
             tokenizer, template, image_token_id, images_in_text=self._family.images_in_text
         )
-        self.layout = TokenLayout(tokenizer, template, self.rendered, image_token_id)
+        self.layout = TokenLayout(tokenizer, template, self.rendered, image_token_id, spec.readouts)
         self.max_length = most_positions(config)
-        self.positions = partial(self._family.positions, config)
+        count = plain_positions if spec.positions == "sequential" else self._family.positions
+        self.positions = partial(count, config)
 
     @classmethod
     def load(
@@ -96,6 +98,7 @@ class JudgeProcessor:
         except Exception as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{folder} holds no usable tokenizer and image processor: {reason}") from error
+        add_tokens(tokenizer, spec.readouts)
         family = family_of(config)
         family.pixel_budget(image_processor, spec.min_pixels, spec.max_pixels)
         _check_images(family, image_processor, config)
@@ -144,16 +147,26 @@ class JudgeProcessor:
         with _naming_images():
             return self._family.shrink(self.image_processor, image)
 
-    def tree(self, prompt: str, images: Mapping[Hashable, ImageInput]) -> Tree:
+    def tree(
+        self, prompt: str, images: Mapping[Hashable, ImageInput], context: Sequence[ImageInput] = ()
+    ) -> Tree:
         """The segments of one prompt's candidates.
 
         Args:
             prompt: of the group.
             images: the candidates, by the keys that name them in comparisons.
+            context: of the group, as many images as the template has a place for.
 
         Raises:
-            RecordError: the prompt is not valid text, or is longer than the model can read.
+            RecordError: the prompt is not valid text, or is longer than the model can read, or there are more
+                or fewer context images.
         """
+        if len(context) != (places := self.template.context_images):
+            wanted = "one context image" if places else "no context image"
+            raise RecordError(
+                f"this judge reads {wanted} (such as the source of an edit) with a prompt; received "
+                f"{len(context)}"
+            )
         if len(prompt) > MOST_CHARACTERS_A_TOKEN * self.max_length:
             raise RecordError(
                 f"the prompt has {len(prompt)} characters and the model reads {self.max_length} tokens; "
@@ -161,7 +174,14 @@ class JudgeProcessor:
             )
         kind = TREES[self.spec.attention]
         ids = self.layout.prompt(prompt)
-        return kind(self.layout, ids, images, positions=self.positions, max_length=self.max_length)
+        return kind(
+            self.layout,
+            ids,
+            images,
+            context=context,
+            positions=self.positions,
+            max_length=self.max_length,
+        )
 
     def collate(self, groups: Sequence[tuple[Tree, Sequence[Pair]]]) -> JudgeBatch:
         """One batch of readable comparisons of all groups, in order."""

@@ -5,11 +5,13 @@ as an image placeholder, is cut inside the spelling and tokenized as ordinary te
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from prefrm.errors import ConfigError, RecordError
+from prefrm.judge.labels import Labels
 from prefrm.prompts import RenderedTemplate, Template
 
 __all__ = ["TokenLayout", "render"]
@@ -19,7 +21,7 @@ PROMPT_MARK, SUFFIX_MARK = "\ue000", "\ue001"
 
 
 class TokenLayout:
-    """The fixed runs of tokens around a prompt and its images, and the ids of the answers.
+    """The fixed runs of tokens around a prompt and its images, and the answers.
 
     In reading order, by attention:
 
@@ -27,23 +29,31 @@ class TokenLayout:
         alone   `instruction`, prompt, `first`, image, `again`, prompt, `question`
         late    `instruction`, prompt, `first`, image, `again`, prompt, one of `suffixes`, `question`
 
-    With the images first, no prompt follows `instruction`, and `first` is empty. `again` and the prompt after
-    it are absent where the template states the prompt once. Of a late template, `question` is the last token
-    alone, and what the chat template writes before it ends each suffix. The chat template's own text (roles,
-    system prompt, image delimiters) is part of these runs.
+    With the images first, no prompt follows `instruction`, and `first` is empty; a context image may stand
+    there, and `context` after it. `again` and the prompt after it are absent where the template states the
+    prompt once. Of a late template, `question` is the last token alone, and what the chat template writes
+    before it ends each suffix. The path of the answers follows the question. The chat template's own text
+    (roles, system prompt, image delimiters) is part of these runs.
 
     Args:
         tokenizer: of `transformers`.
         template: the wording.
         rendered: that wording as the base model's chat template renders it (`render`).
         image_token_id: the placeholder that stands for an image.
+        readouts: control tokens at which a judge reads; () is the last position.
 
     Raises:
-        ConfigError: an answer is not a single token, or no text stands where a segment of the tree needs it.
+        ConfigError: the answers cannot be told apart, no text stands where a segment of the tree needs it, or
+            a readout is not once in the text after the last image.
     """
 
     def __init__(
-        self, tokenizer: Any, template: Template, rendered: RenderedTemplate, image_token_id: int
+        self,
+        tokenizer: Any,
+        template: Template,
+        rendered: RenderedTemplate,
+        image_token_id: int,
+        readouts: Sequence[str] = (),
     ) -> None:
         self.template = template
         self.image_token_id = image_token_id
@@ -53,6 +63,7 @@ class TokenLayout:
         self.instruction = self._encode(rendered.before)
         self.first, *second, last = (self._encode(text) for text in rendered.between)
         self.second = second[0] if second else []
+        self.context = None if rendered.context is None else self._encode(rendered.context)
         self.again, self.question = (
             ([], last) if rendered.after is None else (last, self._encode(rendered.after))
         )
@@ -65,7 +76,8 @@ class TokenLayout:
             *close, end = self.question
             self.suffixes = [[*self._encode(text), *close] for text in template.suffixes]
             self.question = [end]
-        self.answers = tuple(self._answer(answer) for answer in template.answers)
+        self.labels = self._labels()
+        self._ends = [self._readout(token) for token in readouts]
         added = tokenizer.added_tokens_decoder
         self._control = {index for index, token in added.items() if token.special} | {image_token_id}
         spellings = {re.escape(token.content) for token in added.values() if len(token.content) > 1}
@@ -96,31 +108,71 @@ class TokenLayout:
             raise RecordError(f"the prompt spells control tokens of the model: {text[:60]!r}")
         return ids
 
-    def opening(self, prompt: list[int]) -> list[int]:
-        """The tokens before the first image."""
+    @property
+    def reads(self) -> int:
+        """P, the number of positions of a readout, which are the last ones: before each token of the answers'
+        path, and after it."""
+        return 1 + len(self.labels.path)
+
+    @property
+    def answers(self) -> tuple[int, ...]:
+        """The token of each answer, where that tells it (`Labels.is_plain`)."""
+        assert self.labels.is_plain
+        return tuple(token for ((_, token),) in self.labels.branches)
+
+    def opening(self, prompt: list[int]) -> tuple[list[int], ...]:
+        """The tokens before the first candidate: in two runs, before and after the context image, if any."""
+        if self.context is not None:
+            return self.instruction, self.context
         stated = [] if self.template.images_first else prompt
-        return [*self.instruction, *stated, *self.first]
+        return ([*self.instruction, *stated, *self.first],)
 
     def restated(self, prompt: list[int]) -> list[int]:
         """The tokens after the last image that state the prompt again, if the template does."""
         return self.again if self.template.again is None else [*self.again, *prompt]
 
     def readout(self, prompt: list[int]) -> list[int]:
-        """The tokens after the last image, of attentions that read it and the answer in one run."""
-        return prompt if self.template.images_first else [*self.restated(prompt), *self.question]
+        """The tokens after the last image, of attentions that read it and the answer in one run.
+
+        With readouts, as far as the last of them: no later token has an influence on it.
+        """
+        return max(self.readouts(prompt), key=len)
+
+    def readouts(self, prompt: list[int]) -> list[list[int]]:
+        """The tokens after the last image as far as each readout, which is the last of them."""
+        whole = prompt if self.template.images_first else [*self.restated(prompt), *self.question]
+        if not self._ends:
+            return [[*whole, *self.labels.path]]
+        return [whole[: whole.index(end) + 1] for end in self._ends]
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
 
-    def _answer(self, text: str) -> int:
-        ids = self._encode(text)
-        if len(ids) != 1:
+    def _readout(self, token: str) -> int:
+        index: int = self._tokenizer.convert_tokens_to_ids(token)
+        if [*self.again, *self.question].count(index) != 1:
             raise ConfigError(
-                f"the answer {text!r} of template {self.template.id!r} is {len(ids)} tokens for this "
-                "tokenizer; a verdict is read from one token, so use a template with other answers"
+                f"the template {self.template.id!r} must have the readout {token!r} once in its text after "
+                "the image; write it where the judge is to read, or leave readouts out"
             )
-        return ids[0]
+        return index
+
+    def _labels(self) -> Labels:
+        spellings = [[self._encode(text) for text in texts] for texts in self.template.spellings]
+        try:
+            labels = Labels.of(spellings)
+        except ConfigError as error:
+            raise ConfigError(
+                f"the answers {', '.join(map(repr, self.template.answers))} of template {self.template.id!r} "
+                f"cannot be told apart for this tokenizer: {error}; use a template with other answers"
+            ) from error
+        if labels.path and self.template.suffixes is not None:
+            raise ConfigError(
+                f"the answers of template {self.template.id!r} differ after {len(labels.path)} tokens for "
+                "this tokenizer; a late verdict is read from one token, so use a template with other answers"
+            )
+        return labels
 
 
 def render(
@@ -170,17 +222,19 @@ def _cut(text: str, template: Template, image_token: str) -> RenderedTemplate:
     # With the images first, they stand in what precedes the prompt.
     before, *rest = ["", *parts] if template.images_first else parts
     between = rest[0].split(image_token) if rest else []
+    context = between.pop(1) if template.context is not None and len(between) > 1 else None
     if template.images_first:
         before, between[0] = between[0], ""
     suffixes = 0 if template.suffixes is None else 1
     if (
         len(parts) != times + 1
         or len(between) != shown + 1
-        or text.count(image_token) != shown
+        or text.count(image_token) != shown + template.context_images
         or len(after) != suffixes
         or (suffixes and times == 2 and rest[1])
     ):
-        images = "1 image" if shown == 1 else f"{shown} images"
+        count = shown + template.context_images
+        images = "1 image" if count == 1 else f"{count} images"
         images += " before" if template.images_first else " after"
         readable = text.replace(PROMPT_MARK, "<prompt>").replace(SUFFIX_MARK, "<suffix>")
         raise ConfigError(
@@ -188,4 +242,6 @@ def _cut(text: str, template: Template, image_token: str) -> RenderedTemplate:
             f"{images} it as {image_token!r}; it rendered {readable!r}"
         )
     last = after or rest[1:]
-    return RenderedTemplate(before=before, between=tuple(between), after=last[0] if last else None)
+    return RenderedTemplate(
+        before=before, between=tuple(between), after=last[0] if last else None, context=context
+    )

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.core_model_loading import revert_weight_conversion
 
 from prefrm.errors import ConfigError
@@ -21,6 +22,7 @@ from prefrm.errors import ConfigError
 __all__ = [
     "check_readable",
     "check_weights",
+    "fill_pretrained",
     "load_pretrained",
     "load_weights",
     "read_weights",
@@ -49,18 +51,39 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     """
     for path in visible_files(folder, "*.safetensors"):
         check_readable(path)
+    return _complete(folder, kind, folder, use_safetensors=True, trust_remote_code=False, **options)
+
+
+def fill_pretrained(
+    config: Any, weights: Mapping[str, torch.Tensor], source: Path | str, *, dtype: torch.dtype
+) -> Any:
+    """The image-text model of a configuration with these weights, in evaluation mode, on the CPU.
+
+    Args:
+        config: of `transformers`.
+        weights: by any names that `transformers` reads for the model, such as those of its older versions.
+        source: of the weights, for messages.
+        dtype: of the model.
+
+    Raises:
+        ConfigError: a weight is missing, has another shape or is unexpected; it is named.
+    """
+    kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    return _complete(source, kind, None, config=config, state_dict=dict(weights), dtype=dtype)
+
+
+def _complete(source: Path | str, kind: Any, name: Path | None, **options: Any) -> Any:
+    """`kind.from_pretrained(name)` if the model and the weights have the same names and shapes."""
     with _without_load_report():
         model, found = kind.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
+            name,
             # Reported and then refused, together with all other differences.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **options,
         )
     _refuse(
-        folder,
+        source,
         missing=_names_in_files(model, found["missing_keys"]),
         unexpected=_names_in_files(model, found["unexpected_keys"]),
         reshaped={

@@ -24,7 +24,7 @@ from prefrm.errors import DatasetError, missing_extra
 from prefrm.files import write_whole
 from prefrm.records import Fingerprint, PreferenceGroup
 from prefrm.rewards import ranking
-from prefrm.winmatrix import WinMatrix
+from prefrm.winmatrix import Floats, WinMatrix
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+OPTIONAL = ("spread", "label_mass")
+"""Fields of a matrix that are null of most judges."""
 FOLDER = "win_matrices"
 METADATA_KEY = b"prefrm"
 
@@ -251,6 +253,7 @@ def _schema(pa: Any) -> "pa.Schema":
             ("valid", pa.list_(pa.list_(pa.bool_()))),
             ("order_gap", square),
             ("tie", square),
+            *((name, square) for name in OPTIONAL),
             ("win_rate", floats),
             ("ranking", pa.list_(pa.int32())),
             ("errors", pa.list_(pa.string())),
@@ -266,18 +269,28 @@ def _to_row(group: PreferenceGroup, matrix: WinMatrix) -> dict[str, Any]:
         "valid": matrix.valid.tolist(),
         "order_gap": matrix.order_gap.tolist(),
         "tie": matrix.tie.tolist(),
+        **{name: _lists(getattr(matrix, name)) for name in OPTIONAL},
         "win_rate": matrix.win_rate(on_missing="drop").tolist(),
         "ranking": ranking(matrix),
         "errors": list(matrix.errors),
     }
 
 
+def _lists(array: Floats | None) -> list[list[float]] | None:
+    found: list[list[float]] | None = None if array is None else array.tolist()
+    return found
+
+
 def _from_row(row: dict[str, Any]) -> LabelledGroup:
+    reported: dict[str, Any] = {
+        name: np.array(row[name], np.float32) for name in OPTIONAL if row[name] is not None
+    }
     matrix = WinMatrix(
         p=np.array(row["win_matrix"], np.float32),
         valid=np.array(row["valid"], np.bool_),
         tie=np.array(row["tie"], np.float32),
         order_gap=np.array(row["order_gap"], np.float32),
+        **reported,
         errors=tuple(row["errors"]),
     )
     return LabelledGroup(id=row["id"], prompt=row["prompt"], matrix=matrix)

@@ -22,10 +22,11 @@ from prefrm.manifest.inspection import (
     unlisted_files,
     verify_files,
 )
-from prefrm.manifest.manifest import CalibrationRecord, Manifest
+from prefrm.manifest.manifest import Manifest
 from prefrm.manifest.origin import ImportRecord
 from prefrm.manifest.published import bundle_folder, push_bundle
 from prefrm.manifest.spec import JudgeSpec
+from prefrm.winmatrix import CalibrationRecord
 
 __all__ = [
     "MANIFEST",

@@ -9,6 +9,8 @@ __all__ = ["DualSpec", "ImageFit", "TextReading"]
 
 MOST_SIDE = 4096
 MOST_TOKENS = 4096
+FILTERS = 6
+"""How many filters Pillow has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class ImageFit:
     def __post_init__(self) -> None:
         if not 1 <= self.side <= MOST_SIDE:
             raise ConfigError(f"side must be in [1, {MOST_SIDE}]; received {self.side}")
+        if self.resample not in range(FILTERS):
+            raise ConfigError(f"resample must be in [0, {FILTERS - 1}]; received {self.resample}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError(
                 f"mean and std are three numbers each, std positive; received {self.mean} and {self.std}"
@@ -53,7 +57,7 @@ class TextReading:
         tokens: the most that a text has, with its start and end; the rest is cut off.
         pad_id: the token with which a text is padded to `tokens`; None does not pad it.
         clean: what is done to the text before: "none"; "html" resolves HTML entities, as OpenCLIP does;
-            "canonical" lowers the case and removes punctuation, as SigLIP does.
+            "lower" lowers the case; "canonical" removes punctuation as well, as SigLIP does.
 
     Raises:
         ConfigError: a number is out of range.
@@ -61,7 +65,7 @@ class TextReading:
 
     tokens: int
     pad_id: int | None = None
-    clean: Literal["none", "html", "canonical"] = "none"
+    clean: Literal["none", "html", "lower", "canonical"] = "none"
 
     def __post_init__(self) -> None:
         if not 3 <= self.tokens <= MOST_TOKENS:

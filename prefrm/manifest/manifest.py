@@ -15,51 +15,15 @@ from prefrm.manifest.folder import HEX, MANIFEST, FileRecord, check_path
 from prefrm.manifest.origin import ImportRecord
 from prefrm.manifest.spec import JudgeSpec
 from prefrm.prompts import RenderedTemplate, Template
-from prefrm.winmatrix import CalibrationMap, calibration_map
+from prefrm.winmatrix import CalibrationRecord
 
-__all__ = ["CalibrationRecord", "Manifest"]
+__all__ = ["Manifest"]
 
 FORMAT_VERSION = 5
 MALFORMED = f"{MANIFEST} is malformed"
 # Most of it are the held-out metrics.
 MOST_BYTES = 4 * 2**20
 WEIGHTS = ("model", "adapter")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationRecord:
-    """A calibration map as plain data, and what it was fitted on: data that the judge was not trained on.
-
-    Attributes:
-        name: the family of the map, one of `prefrm.winmatrix.CALIBRATION_MAPS`.
-        parameters: of the map, by name.
-        split: the split on which it was fitted.
-        pairs: how many judged comparisons that was.
-    """
-
-    name: str
-    parameters: Mapping[str, float]
-    split: str
-    pairs: int
-
-    def __post_init__(self) -> None:
-        calibration_map(self.name, self.parameters)
-        if self.pairs < 1:
-            raise ConfigError(f"a calibration needs at least one comparison; received pairs={self.pairs}")
-
-    @classmethod
-    def of(cls, calibration: CalibrationMap, *, split: str, pairs: int) -> "CalibrationRecord":
-        """The record of a map that was fitted on `pairs` pairs of a split."""
-        return cls(name=calibration.name, parameters=calibration.parameters, split=split, pairs=pairs)
-
-    @property
-    def map(self) -> CalibrationMap:
-        """The map itself."""
-        return calibration_map(self.name, self.parameters)
-
-    def describe(self) -> str:
-        """A clause for a terminal or a card."""
-        return f"{self.map.describe()}, from {self.pairs} pairs of {self.split}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from prefrm.errors import ConfigError
 from prefrm.prompts import FILE, Template, default_template, get_template
 
-__all__ = ["ATTENTIONS", "HEADS", "QUANTIZATIONS", "JudgeSpec"]
+__all__ = ["ATTENTIONS", "HEADS", "POSITIONS", "QUANTIZATIONS", "UNCERTAINTIES", "JudgeSpec"]
 
 ATTENTIONS = {"verdict": ("late", "joint"), "scalar": ("alone",), "embedding": ("alone",)}
 """Of each head; the first is the default."""
 HEADS = tuple(ATTENTIONS)
+POSITIONS = ("family", "sequential")
 QUANTIZATIONS = ("nf4",)
+UNCERTAINTIES = ("ignore", "integrate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,20 @@ class JudgeSpec:
         ties: whether the judge gives a probability that neither is better: from a third answer
             (verdict), or by Bradley-Terry with ties (scalar).
         embedding_dim: even; how many numbers an embedding has.
+        normalize: whether embeddings are scaled to unit length before they are compared.
+        mlp: widths of the hidden layers of a scalar head, with ReLU between them; () is linear.
+        uncertainty: whether a scalar head with `mlp` also gives each utility a standard deviation, as HPSv3's
+            (arXiv 2508.03789): None, it does not; "ignore", it does, and the means alone are compared and
+            trained; "integrate", log-odds and the training loss are expectations over both utilities.
+        readouts: control tokens of the template at which a scalar or an embedding head reads; () is the last
+            position. A token that the base model lacks is added to it. With several, a candidate's utility is
+            the sum of one for each, by weights of its own.
+        positions: how tokens are counted for the rotary embedding, one of `POSITIONS`: "family" as the base
+            model does it, which is M-RoPE of Qwen's; "sequential" counts the tokens of images as those of
+            text.
+        min_label_mass: in [0, 1]; a pair is not judged where, in one reading of it, the answers of the
+            template have less probability than this together, among all that the model might say. None sets
+            no bound, and the probability is then read only where answers have several tokens or spellings.
         min_pixels: an image is enlarged to at least so many pixels; None keeps the base model's own bound.
         max_pixels: an image is reduced to at most so many pixels; None keeps the base model's own bound.
         quantize: how the language model's linear layers are stored, one of `QUANTIZATIONS`; None keeps them
@@ -46,6 +62,12 @@ class JudgeSpec:
     template: str = ""
     ties: bool = False
     embedding_dim: int = 8
+    normalize: bool = True
+    mlp: tuple[int, ...] = ()
+    uncertainty: str | None = None
+    readouts: tuple[str, ...] = ()
+    positions: str = "family"
+    min_label_mass: float | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
     quantize: str | None = None
@@ -62,12 +84,13 @@ class JudgeSpec:
             raise ConfigError(
                 f"attention of the {self.head} head must be {' or '.join(known)}; received {self.attention!r}"
             )
-        if self.ties and self.head == "embedding":
-            raise ConfigError("ties needs the verdict or the scalar head; the embedding head has no ties")
-        if self.embedding_dim < 2 or self.embedding_dim % 2:
-            raise ConfigError(f"embedding_dim must be even and at least 2; received {self.embedding_dim}")
+        self._check_head()
         if not self.template:
             object.__setattr__(self, "template", self._fitting_template)
+        if self.positions not in POSITIONS:
+            raise ConfigError(f"positions must be {' or '.join(POSITIONS)}; received {self.positions!r}")
+        if self.min_label_mass is not None and not 0 <= self.min_label_mass <= 1:
+            raise ConfigError(f"min_label_mass must be in [0, 1]; received {self.min_label_mass}")
         if self.quantize is not None and self.quantize not in QUANTIZATIONS:
             raise ConfigError(
                 f"quantize must be {', '.join(QUANTIZATIONS)} or null; received {self.quantize!r}"
@@ -80,6 +103,44 @@ class JudgeSpec:
                 raise ConfigError(f"{name} must be at least 1; received {pixels}")
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
             raise ConfigError(f"min_pixels ({self.min_pixels}) is larger than max_pixels ({self.max_pixels})")
+
+    def _check_head(self) -> None:
+        if self.ties and self.head == "embedding":
+            raise ConfigError("ties needs the verdict or the scalar head; the embedding head has no ties")
+        if self.embedding_dim < 2 or self.embedding_dim % 2:
+            raise ConfigError(f"embedding_dim must be even and at least 2; received {self.embedding_dim}")
+        if not self.normalize and self.head != "embedding":
+            raise ConfigError(f"normalize is of the embedding head; received head {self.head!r}")
+        if self.mlp and (self.head != "scalar" or min(self.mlp) < 1):
+            raise ConfigError(
+                f"mlp is a list of positive widths of the scalar head; received {list(self.mlp)} of the "
+                f"{self.head} head"
+            )
+        if self.uncertainty is not None and self.uncertainty not in UNCERTAINTIES:
+            raise ConfigError(
+                f"uncertainty must be {', '.join(UNCERTAINTIES)} or null; received {self.uncertainty!r}"
+            )
+        if self.uncertainty is not None and (not self.mlp or self.ties):
+            raise ConfigError("uncertainty needs a scalar head with mlp and without ties")
+        self._check_readouts()
+
+    def _check_readouts(self) -> None:
+        if self.readouts and self.is_pairwise:
+            raise ConfigError("readouts are of the scalar and the embedding head; a verdict is read last")
+        if "" in self.readouts or len(set(self.readouts)) < len(self.readouts):
+            raise ConfigError(f"readouts must be different tokens; received {list(self.readouts)}")
+        if len(self.readouts) > 1 and self.head != "scalar":
+            raise ConfigError(f"several readouts need the scalar head; received {list(self.readouts)}")
+
+    def _check_answers(self, template: Template) -> None:
+        if self.min_label_mass is not None and not template.answers:
+            raise ConfigError(f"min_label_mass needs answers, which template {template.id!r} has not")
+        has_weights = self.head == "embedding" or self.mlp or self.readouts
+        if template.attention == "alone" and template.answers and has_weights:
+            raise ConfigError(
+                f"template {template.id!r} has answers to read a utility from; take head: scalar without mlp "
+                "and readouts, or leave the answers out"
+            )
 
     @property
     def is_pairwise(self) -> bool:
@@ -94,8 +155,19 @@ class JudgeSpec:
     def _fitting_template(self) -> str:
         return default_template(attention=self.attention, ties=self._asks_ties)
 
+    def improbable(self, label_mass: float | None) -> str:
+        """Why a reading counts for nothing whose answers have that probability together; "" if it counts."""
+        least = self.min_label_mass
+        if least is None or label_mass is None or not label_mass < least:
+            return ""
+        return (
+            f"the answers have a probability of {label_mass:.3g} together, less than min_label_mass={least:g}"
+            "; ask with the template that the judge was trained with"
+        )
+
     def check_template(self, template: Template) -> None:
         """Raise `ConfigError` unless a judge of this specification can be asked with `template`."""
+        self._check_answers(template)
         if template.attention != self.attention or template.ties != self._asks_ties:
             fits = template.attention in ATTENTIONS[self.head] and template.ties == self._asks_ties
             advice = f"set attention: {template.attention}, or take" if fits else "take"

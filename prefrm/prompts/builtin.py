@@ -75,6 +75,24 @@ TEMPLATES: dict[str, Template] = {
             again="\nPrompt:\n",
             question="\nHow well does image 1 match?",
         ),
+        # With the readout `<|Reward|>`, as in HPSv3's layout.
+        Template(
+            id="rate-token-v1",
+            instruction="",
+            first="",
+            again="\nHow good is this image, by itself and as an answer to the prompt?\nPrompt:\n",
+            question="\nRating: <|Reward|>",
+            images_first=True,
+        ),
+        Template(
+            id="shows-v1",
+            instruction="",
+            first="",
+            again="Does this image show everything that the following text asks for?\n",
+            question="\nAnswer Yes or No.",
+            answers=("Yes|yes", "No|no"),
+            images_first=True,
+        ),
     )
 }
 

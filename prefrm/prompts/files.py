@@ -1,16 +1,19 @@
 """Templates from text files: a person's own wording, or that of a published judge.
 
 A file is the user's turn, word for word, with `{image}` once or twice and `{prompt}`. The images stand first,
-and the prompt once after them; or the prompt stands first, and may be stated again after the images. All else
-is literal, line breaks and other braces included. Where the judge answers, a line break and `{answer}` end
-the turn. What follows on that line starts the answer, and each further line is one answer: the image shown
-first, the second, and the tie if there is one.
+and the prompt once after them; or the prompt stands first, and may be stated again after the images. Images
+that stand first may follow a `{context}`: an image that belongs to the prompt, such as the source of an edit.
+All else is literal, line breaks and other braces included. Where the judge answers, a line break and
+`{answer}` end the turn. What follows on that line starts the answer, and each further line is one answer: the
+image shown first, the second, and the tie if there is one; or, of one image, yes and no. `|` separates
+spellings.
 
     {image}{image}Which image shows the caption better?
     Caption: [{prompt}]
-    {answer}Image{space}
-    1
-    2
+    {answer}
+    Image 1 is better
+    Image 2 is better
+    Both|Neither
 
 `{space}` is a space that an editor would strip from the end of a line.
 """
@@ -28,9 +31,12 @@ FILE = "file:"
 """What precedes the path of a template's file in the place of a template's id."""
 MOST_BYTES = 64 * 2**10
 """Of a file; published wordings have a few thousand."""
-PLACEHOLDER = re.compile(r"\{(image|prompt)\}")
+PLACEHOLDER = re.compile(r"\{(context|image|prompt)\}")
 ANSWER, SPACE = "{answer}", "{space}"
-ORDERS = "{image}{image}{prompt}, {image}{prompt}, or a {prompt} before the images and perhaps one after them"
+ORDERS = (
+    "{image}{image}{prompt} or {image}{prompt}, perhaps after a {context}; or a {prompt} before the images "
+    "and perhaps one after them"
+)
 
 
 def read_template(path: Path | str) -> Template:
@@ -62,12 +68,14 @@ def parse_template(text: str, *, id: str) -> Template:
     shown = ["image"] * images
     if images not in (1, 2) or names not in (
         [*shown, "prompt"],
+        ["context", *shown, "prompt"],
         ["prompt", *shown],
         ["prompt", *shown, "prompt"],
     ):
         order = "".join(f"{{{name}}}" for name in names) or "none"
         raise ConfigError(f"template {id!r} needs its placeholders in the order {ORDERS}; received {order}")
-    images_first = names[0] == "image"
+    images_first = names[0] != "prompt"
+    context = texts.pop(0) if names[0] == "context" else None
     before = "" if images_first else texts.pop(0)
     between = texts[: images - 1]
     after, *closing = texts[images - 1 :]
@@ -81,6 +89,7 @@ def parse_template(text: str, *, id: str) -> Template:
         answers=answers,
         images_first=images_first,
         answer_prefix=prefix,
+        context=context,
     )
 
 

@@ -29,10 +29,14 @@ class Template:
             comparison.
         answers: of a question about two images: the answer that names the image shown first, the one
             that names the second, and, where there is a third, the one that says that neither is
-            better. Each must be a single token. Of one image, nothing is answered: () .
+            better. Of one image: () , or "yes" and "no" in whatever words, of which the utility is the
+            log-odds. An answer may have several spellings, with `|` between them, and several tokens, of
+            which the first are those of the others; of a late template it is one token.
         images_first: whether the images stand before the prompt, which is then stated once, between `again`
             and `question`.
         answer_prefix: start of the assistant's turn, which the answer continues.
+        context: with `images_first`, text between an image that belongs to the prompt, such as the source of
+            an edit, and the first candidate; None if there is no such image.
     """
 
     id: str
@@ -45,8 +49,11 @@ class Template:
     answers: tuple[str, ...] = ()
     images_first: bool = False
     answer_prefix: str = ""
+    context: str | None = None
 
     def __post_init__(self) -> None:
+        if self.context is not None and not self.images_first:
+            raise ConfigError("a template with a context image has all images before the prompt")
         if self.images_first and (self.again is None or self.first or self.suffixes is not None):
             raise ConfigError(
                 "a template with the images first has the text before the prompt in `again`, and neither "
@@ -56,7 +63,7 @@ class Template:
             raise ConfigError(
                 "a template has a text before a second image or suffixes for two slots, not both"
             )
-        counts = (0,) if self.attention == "alone" else (2, 3)
+        counts = (0, 2) if self.attention == "alone" else (2, 3)
         if len(self.answers) not in counts:
             raise ConfigError(
                 f"a template for attention {self.attention!r} has {' or '.join(map(str, counts))} answers; "
@@ -76,9 +83,19 @@ class Template:
         return 1 if self.second is None else 2
 
     @property
+    def context_images(self) -> int:
+        """Number of images that belong to the prompt and precede the candidates."""
+        return 0 if self.context is None else 1
+
+    @property
     def ties(self) -> bool:
         """Whether an answer says that neither is better."""
         return len(self.answers) == 3
+
+    @property
+    def spellings(self) -> tuple[tuple[str, ...], ...]:
+        """The spellings of each answer."""
+        return tuple(tuple(answer.split("|")) for answer in self.answers)
 
     @property
     def statements(self) -> int:
@@ -96,7 +113,9 @@ class Template:
         else:
             before, after = self.question + self.first, again + self.suffixes[0]
         opening = self.instruction if self.images_first else f"{self.instruction}{prompt}{before}"
-        content = [{"type": "text", "text": opening}]
+        content: list[dict[str, Any]] = [{"type": "text", "text": opening}]
+        if self.context is not None:
+            content += [{"type": "image"}, {"type": "text", "text": self.context}]
         for text in [after] if self.second is None else [self.second, after]:
             content += [{"type": "image"}, {"type": "text", "text": text}]
         if self.images_first:
@@ -118,13 +137,16 @@ class RenderedTemplate:
             images, and after the last one: one text more than there are images.
         after: text after the last statement of the prompt, where that follows the images, or, of a late
             template, after the suffix; None if there is neither. It ends with the answer's prefix.
+        context: text between the context image and the first candidate; None if there is no such image.
     """
 
     before: str
     between: tuple[str, ...]
     after: str | None = None
+    context: str | None = None
 
     def fits(self, template: Template) -> bool:
         """Whether these texts are of a template with as many images and texts."""
         once = template.again is None and template.suffixes is None
-        return len(self.between) == template.images + 1 and (self.after is None) == once
+        same_context = (self.context is None) == (template.context is None)
+        return len(self.between) == template.images + 1 and (self.after is None) == once and same_context

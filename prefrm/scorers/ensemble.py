@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError
-from prefrm.scorers.files import Calibration, Combine
+from prefrm.scorers.files import Combine
 from prefrm.winmatrix import (
     Bools,
+    CalibrationMap,
     ConcurrentScorer,
     Floats,
     Group,
@@ -76,7 +77,7 @@ class Ensemble:
         *,
         combine: Combine = "mean",
         penalty: float = 1.0,
-        calibration: Calibration | None = None,
+        calibration: CalibrationMap | None = None,
     ) -> None:
         if not members:
             raise ConfigError("an ensemble has at least one member; received none")
@@ -98,11 +99,12 @@ class Ensemble:
         parts = [f"{member.scorer.identity()} x {member.weight:g}" for member in self.members]
         rule = f"{self.combine} {self.penalty:g}" if self.combine == "uncertainty" else self.combine
         whole = parts[0] if len(parts) == 1 else f"{rule} of {'; '.join(parts)}"
-        return whole if self.calibration is None else f"{whole}, {self.calibration.map!r}"
+        return whole if self.calibration is None else f"{whole}, {self.calibration!r}"
 
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order. Raises what a member raises; the others do not replace it."""
-        found = check_groups(groups)
+        # Each member decides by itself whether it reads a context.
+        found = check_groups(groups, context=True)
         return [self._combined(matrices) for matrices in zip(*self._answers(found), strict=True)]
 
     def _answers(self, groups: Sequence[Group]) -> list[list[WinMatrix]]:
@@ -118,7 +120,7 @@ class Ensemble:
 
     def _combined(self, matrices: Sequence[WinMatrix]) -> WinMatrix:
         whole = matrices[0] if len(matrices) == 1 else self._joined(matrices)
-        return whole if self.calibration is None else whole.calibrated(self.calibration.map)
+        return whole if self.calibration is None else whole.calibrated(self.calibration)
 
     def _joined(self, matrices: Sequence[WinMatrix]) -> WinMatrix:
         p_MKK = np.stack([matrix.p for matrix in matrices]).astype(np.float64)
@@ -133,6 +135,7 @@ class Ensemble:
             order_gap=_where(valid_KK, gap_KK),
             spread=_where(valid_KK, self._spread(p_MKK)),
             errors=self._errors(matrices),
+            pair_errors=self._pair_errors(matrices),
         )
 
     def _rule(self, p_MKK: Doubles) -> Floats:
@@ -180,6 +183,14 @@ class Ensemble:
             for member, matrix in zip(self.members, matrices, strict=True)
         ]
         return tuple("; ".join(filter(None, reasons)) for reasons in zip(*named, strict=True))
+
+    def _pair_errors(self, matrices: Sequence[WinMatrix]) -> dict[tuple[int, int], str]:
+        """Why pairs were not judged: as `_errors`."""
+        found: dict[tuple[int, int], list[str]] = {}
+        for member, matrix in zip(self.members, matrices, strict=True):
+            for pair, reason in matrix.pair_errors.items():
+                found.setdefault(pair, []).append(f"{member.name}: {reason}")
+        return {pair: "; ".join(reasons) for pair, reasons in found.items()}
 
 
 def _ask(scorer: IdentifiedScorer, groups: Sequence[Group]) -> list[WinMatrix]:

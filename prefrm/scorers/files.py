@@ -14,19 +14,22 @@
 A path in it counts from the working directory, as in every configuration of prefrm.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from prefrm.config import Bounded, NonNegative, Positive, check_bounds, load_config, to_mapping
+from prefrm.config import Bounded, NonNegative, Positive, check_bounds, from_mapping, load_config, to_mapping
 from prefrm.errors import ConfigError
 from prefrm.files import write_whole
-from prefrm.winmatrix import CalibrationMap, calibration_map
+from prefrm.winmatrix import CalibrationRecord
 
-__all__ = ["Calibration", "Combine", "ScorerFile", "Source", "read_scorer_file", "write_scorer_file"]
+__all__ = ["Combine", "ScorerFile", "Source", "read_scorer_file", "write_calibrated", "write_scorer_file"]
+
+SECTION = re.compile(r"^calibration:.*?(?=^[^\s]|\Z)", re.DOTALL | re.MULTILINE)
+"""A calibration at the top level, to the next line that is not indented."""
 
 Combine = Literal["mean", "vote", "worst", "uncertainty"]
 
@@ -45,41 +48,6 @@ class Source(Bounded):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """A calibration map by name, and where it comes from.
-
-    Attributes:
-        name: of the family of maps, such as "temperature".
-        parameters: of the map.
-        split: of the dataset to which it was fitted; "" if a person wrote it.
-        pairs: how many judged pairs that split has.
-    """
-
-    name: str
-    parameters: Mapping[str, float]
-    split: str = ""
-    pairs: int = 0
-
-    def __post_init__(self) -> None:
-        _ = self.map
-
-    @property
-    def map(self) -> CalibrationMap:
-        """The map itself."""
-        return calibration_map(self.name, self.parameters)
-
-    @classmethod
-    def of(cls, calibration: CalibrationMap, *, split: str, pairs: int) -> "Calibration":
-        """The calibration of a map that was fitted on `pairs` pairs of a split."""
-        return cls(name=calibration.name, parameters=calibration.parameters, split=split, pairs=pairs)
-
-    def describe(self) -> str:
-        """A clause for a terminal."""
-        origin = f", from {self.pairs} pairs of {self.split}" if self.split else ""
-        return f"{self.map.describe()}{origin}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerFile(Bounded):
     """The content of a scorer file.
 
@@ -93,7 +61,7 @@ class ScorerFile(Bounded):
     scorers: tuple[Source, ...]
     combine: Combine = "mean"
     penalty: NonNegative = 1.0
-    calibration: Calibration | None = None
+    calibration: CalibrationRecord | None = None
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -102,6 +70,12 @@ class ScorerFile(Bounded):
             raise ConfigError("scorers is empty; name at least one")
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"scorers has {twice[0]} twice; give it a weight instead")
+
+    def describe(self) -> str:
+        """One line for a terminal or a log."""
+        names = ", ".join(one.scorer for one in self.scorers)
+        state = "" if self.calibration is None else f", calibrated ({self.calibration.describe()})"
+        return f"{names if len(self.scorers) == 1 else f'{self.combine} of {names}'}{state}"
 
 
 def read_scorer_file(path: Path | str) -> ScorerFile:
@@ -113,6 +87,30 @@ def write_scorer_file(file: ScorerFile, path: Path | str) -> None:
     """Write a scorer file, which `read_scorer_file` reads back."""
     tree = _given(file) | {"scorers": [_given(one) for one in file.scorers]}
     write_whole(Path(path), yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+def write_calibrated(source: Path | str, calibration: CalibrationRecord, path: Path | str) -> None:
+    """Write a scorer file with another calibration; its other lines, comments included, stay as they are.
+
+    Raises:
+        ConfigError: `source` is not a scorer file.
+    """
+    wanted = replace(read_scorer_file(source), calibration=calibration)
+    kept = SECTION.sub("", Path(source).read_text(encoding="utf-8")).rstrip("\n")
+    section = yaml.safe_dump({"calibration": _given(calibration)}, sort_keys=False, allow_unicode=True)
+    text = f"{kept}\n{section}"
+    if _says(text, wanted):
+        write_whole(Path(path), text)
+    else:
+        # YAML in another layout, such as one of braces.
+        write_scorer_file(wanted, path)
+
+
+def _says(text: str, wanted: ScorerFile) -> bool:
+    try:
+        return from_mapping(ScorerFile, yaml.safe_load(text)) == wanted
+    except (yaml.YAMLError, ConfigError):
+        return False
 
 
 def _given(config: Any) -> dict[str, Any]:

@@ -35,15 +35,21 @@ def connect_url(url: str, **options: Any) -> "AbstractContextManager[IdentifiedS
 
 @contextmanager
 def open_scorer(
-    target: Path | str, *, engine: Mapping[str, Any] | None = None, connect: Connect = connect_url
+    target: Path | str,
+    *,
+    engine: Mapping[str, Any] | None = None,
+    connect: Connect = connect_url,
+    calibrated: bool = True,
 ) -> "Iterator[IdentifiedScorer]":
     """The scorer that `target` names, until the block ends.
 
     Args:
         target: the folder of a bundle, `hf://org/name[@revision]`, a URL such as `grpc://host:8001/judge` or
             `chat+http://host:8000/v1?model=NAME`, or a scorer file (`prefrm.scorers.files`).
-        engine: options of every bundle, as `prefrm.engine.Engine.from_bundle` takes them.
+        engine: options of every bundle, as `prefrm.engine.open_engine` takes them.
         connect: opens every URL, such as `functools.partial(connect_url, token=TOKEN)`.
+        calibrated: False leaves out the calibration of `target` itself, a bundle's or a scorer file's. The
+            members of an ensemble keep theirs, and so does what is behind a URL.
 
     Raises:
         BundleError, ConfigError: a name cannot be opened; scorer files are read before anything is loaded.
@@ -52,20 +58,27 @@ def open_scorer(
     # A mistake in a scorer file is found before a judge is loaded, which takes minutes.
     sources(target)
     with ExitStack() as stack:
-        yield _opened(str(target), engine or {}, connect, stack)
+        yield _opened(str(target), engine or {}, connect, stack, calibrated)
 
 
-def _opened(target: str, engine: Mapping[str, Any], connect: Connect, stack: ExitStack) -> "IdentifiedScorer":
+def _opened(
+    target: str, engine: Mapping[str, Any], connect: Connect, stack: ExitStack, calibrated: bool = True
+) -> "IdentifiedScorer":
     if is_scorer_file(target):
         file = read_scorer_file(target)
-        members = [
-            Member(name=one.scorer, scorer=_opened(one.scorer, engine, connect, stack), weight=one.weight)
-            for one in file.scorers
-        ]
-        return Ensemble(members, combine=file.combine, penalty=file.penalty, calibration=file.calibration)
+        recorded = file.calibration if calibrated else None
+        return Ensemble(
+            [
+                Member(name=one.scorer, scorer=_opened(one.scorer, engine, connect, stack), weight=one.weight)
+                for one in file.scorers
+            ],
+            combine=file.combine,
+            penalty=file.penalty,
+            calibration=None if recorded is None else recorded.map,
+        )
     if is_url(target):
         return stack.enter_context(connect(target))
     # torch takes seconds to import.
-    from prefrm.engine import Engine
+    from prefrm.engine import open_engine
 
-    return Engine.from_bundle(target, **engine)
+    return open_engine(target, calibrated=calibrated, **engine)

@@ -94,7 +94,7 @@ class AdapterConfig(Bounded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimConfig(Bounded):
-    """AdamW with a linear warm-up and a cosine decay to zero.
+    """AdamW with a linear warm-up and then a cosine decay to zero, or a constant rate.
 
     Attributes:
         steps: optimizer steps.
@@ -105,6 +105,7 @@ class OptimConfig(Bounded):
             in each step. Null reads all. A verdict is shown each of them in both presentation orders.
         lr: peak learning rate.
         warmup: share of the steps, in [0, 1), over which the rate rises.
+        schedule: what the rate does after that: "cosine" decays to zero, "constant" stays at the peak.
         weight_decay: decoupled weight decay of the matrices.
         max_grad_norm: gradients are clipped to this norm.
         precision: "bf16" and "fp16" run the forward pass under autocast (arXiv 1710.03740); weights stay of
@@ -118,6 +119,7 @@ class OptimConfig(Bounded):
     pairs_per_group: Count | None = None
     lr: Positive = 2e-4
     warmup: Below1 = 0.05
+    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: NonNegative = 0.0
     max_grad_norm: Positive = 1.0
     precision: Literal["float32", "bf16", "fp16"] = "float32"

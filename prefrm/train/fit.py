@@ -27,6 +27,9 @@ __all__ = ["fit", "take_over"]
 
 logger = logging.getLogger(__name__)
 
+SCHEDULES = {"cosine": "cosine", "constant": "constant_with_warmup"}
+"""As `transformers` names them."""
+
 
 def fit(
     judge: Judge,
@@ -154,7 +157,7 @@ def _arguments(
         per_device_train_batch_size=optim.batch_size,
         gradient_accumulation_steps=optim.accumulation,
         learning_rate=optim.lr,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type=SCHEDULES[optim.schedule],
         warmup_steps=round(optim.warmup * optim.steps),
         weight_decay=optim.weight_decay,
         max_grad_norm=optim.max_grad_norm,

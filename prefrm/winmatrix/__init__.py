@@ -5,6 +5,7 @@ What happens to a matrix afterwards (advantages, pairs, rankings) lives in `pref
 
 from prefrm.winmatrix.calibration import (
     CalibrationMap,
+    CalibrationRecord,
     PowerScaling,
     TemperatureScaling,
     calibration_map,
@@ -27,6 +28,7 @@ from prefrm.winmatrix.scorer import (
 __all__ = [
     "Bools",
     "CalibrationMap",
+    "CalibrationRecord",
     "ConcurrentScorer",
     "FakeScorer",
     "Floats",

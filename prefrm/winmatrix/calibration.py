@@ -16,7 +16,14 @@ import numpy.typing as npt
 
 from prefrm.errors import ConfigError
 
-__all__ = ["CALIBRATION_MAPS", "CalibrationMap", "PowerScaling", "TemperatureScaling", "calibration_map"]
+__all__ = [
+    "CALIBRATION_MAPS",
+    "CalibrationMap",
+    "CalibrationRecord",
+    "PowerScaling",
+    "TemperatureScaling",
+    "calibration_map",
+]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -103,3 +110,43 @@ def calibration_map(name: str, parameters: Mapping[str, float]) -> CalibrationMa
         return CALIBRATION_MAPS[name](**parameters)
     except TypeError as error:
         raise ConfigError(f"calibration {name!r} has other parameters than {dict(parameters)}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRecord:
+    """A calibration map as plain data, and what it was fitted on: data that the judge was not trained on.
+
+    Attributes:
+        name: the family of the map, one of `CALIBRATION_MAPS`.
+        parameters: of the map, by name.
+        split: the split on which it was fitted; "" if a person chose the parameters.
+        pairs: how many judged comparisons that was; 0 if a person chose the parameters.
+
+    Raises:
+        ConfigError: the map is unknown or out of range, or a split has no pairs.
+    """
+
+    name: str
+    parameters: Mapping[str, float]
+    split: str = ""
+    pairs: int = 0
+
+    def __post_init__(self) -> None:
+        calibration_map(self.name, self.parameters)
+        if self.pairs < bool(self.split):
+            raise ConfigError(f"a calibration needs at least one comparison; received pairs={self.pairs}")
+
+    @classmethod
+    def of(cls, calibration: CalibrationMap, *, split: str, pairs: int) -> "CalibrationRecord":
+        """The record of a map that was fitted on `pairs` pairs of a split."""
+        return cls(name=calibration.name, parameters=calibration.parameters, split=split, pairs=pairs)
+
+    @property
+    def map(self) -> CalibrationMap:
+        """The map itself."""
+        return calibration_map(self.name, self.parameters)
+
+    def describe(self) -> str:
+        """A clause for a terminal or a card."""
+        origin = f", from {self.pairs} pairs of {self.split}" if self.split else ""
+        return f"{self.map.describe()}{origin}"

@@ -1,7 +1,7 @@
 """A prompt and the candidates that answer it, without any verdict."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,19 @@ class Group:
     An empty prompt compares the candidates without a task. Datasets have none (`PreferenceGroup`), so it is
     nothing that a judge was trained for. `Group.of` makes one of files, Pillow images and arrays.
 
+    Attributes:
+        prompt: what the candidates answer.
+        images: the candidates.
+        context: encoded images that belong to the prompt, such as the source of an edit. Only judges whose
+            template has a place for it take any.
+
     Raises:
         RecordError: a field is of another type, or there are fewer than two candidates.
     """
 
     prompt: str
     images: tuple[bytes | None, ...]
+    context: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str):
@@ -41,6 +48,8 @@ class Group:
                     f"a group's images are encoded bytes or None; candidate {n} is {type(image).__name__}; "
                     f"{OTHER_FORMS}"
                 )
+        if not isinstance(self.context, tuple) or not all(isinstance(x, bytes) and x for x in self.context):
+            raise RecordError("a group's context is a tuple of encoded images, none of them empty or None")
         if len(self.images) < 2:
             raise RecordError(
                 f"a group needs at least 2 candidates; received {len(self.images)} "
@@ -48,7 +57,14 @@ class Group:
             )
 
     @classmethod
-    def of(cls, prompt: str, candidates: Any, *, limits: media.ImageLimits = media.DEFAULT_LIMITS) -> "Group":
+    def of(
+        cls,
+        prompt: str,
+        candidates: Any,
+        *,
+        context: Sequence[Any] = (),
+        limits: media.ImageLimits = media.DEFAULT_LIMITS,
+    ) -> "Group":
         """A group of candidates in whatever form they are at hand.
 
         Args:
@@ -57,6 +73,7 @@ class Group:
                 which the first frame is taken), a Pillow image, an array or a tensor as
                 `prefrm.pixels.encode_image` takes it, encoded bytes, or None if it is missing; or all of them
                 as one array or tensor, NCHW or NHWC.
+            context: images that belong to the prompt, each in such a form but None.
             limits: bounds on a file.
 
         Raises:
@@ -73,7 +90,8 @@ class Group:
                 problems.append(f"candidate {n}: {error}")
         if problems:
             raise MediaError("; ".join(problems))
-        return cls(prompt=prompt, images=tuple(images))
+        own = [_encoded(image, limits) or b"" for image in context]
+        return cls(prompt=prompt, images=tuple(images), context=tuple(own))
 
     @property
     def size(self) -> int:
@@ -88,18 +106,24 @@ class Group:
 
     @property
     def content_bytes(self) -> int:
-        """Of the prompt in UTF-8 and of all images."""
-        return self.prompt_bytes + sum(len(image or b"") for image in self.images)
+        """Of the prompt in UTF-8 and of all images, those of the context included."""
+        return self.prompt_bytes + sum(len(image or b"") for image in (*self.images, *self.context))
 
     def permuted(self, order: Sequence[int]) -> "Group":
         """The same group with candidate `order[n]` in place n."""
-        return Group(
-            prompt=self.prompt, images=tuple(self.images[i] for i in check_permutation(order, self.size))
-        )
+        return replace(self, images=tuple(self.images[i] for i in check_permutation(order, self.size)))
 
 
-def check_groups(groups: Iterable[Group]) -> list[Group]:
-    """The groups that a scorer is given, as a list. Raises `RecordError` if they are not groups."""
+def check_groups(groups: Iterable[Group], *, context: bool = False) -> list[Group]:
+    """The groups that a scorer is given, as a list.
+
+    Args:
+        groups: of any kind.
+        context: whether the scorer reads the context of groups.
+
+    Raises:
+        RecordError: they are not groups, or one has a context that would be ignored.
+    """
     if not isinstance(groups, Iterable):
         raise RecordError(
             f"score takes a list of groups; received {type(groups).__name__}: write score([group])"
@@ -108,6 +132,11 @@ def check_groups(groups: Iterable[Group]) -> list[Group]:
     for n, group in enumerate(found):
         if not isinstance(group, Group):
             raise RecordError(f"score takes a list of groups; its item {n} is {type(group).__name__}")
+        if group.context and not context:
+            raise RecordError(
+                f"item {n} has context images, which this scorer does not read; use a bundle on this machine "
+                "whose template has {context}, or leave them out"
+            )
     return found
 
 

@@ -29,6 +29,8 @@ Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 OnMissing = Literal["raise", "drop"]
 _ARRAYS: dict[str, Any] = {"p": np.float32, "valid": np.bool_, "tie": np.float32, "order_gap": np.float32}
+_OPTIONAL = ("spread", "label_mass")
+"""Arrays that some scorers report, float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,6 +52,9 @@ class WinMatrix:
             the candidate is judged or inferred.
         spread: float32 [K, K], symmetric: of an ensemble, the standard deviation of its members' p, 0 on the
             diagonal and NaN where not judged. None of a single judge.
+        label_mass: float32 [K, K], symmetric: of a generative judge, the probability of all answers that it
+            may give, together, in the presentation order in which that is less; NaN where not read. A pair
+            with too little is not judged. None of a judge that does not read it.
         pair_errors: by pairs (i, j) with i < j, why a pair of candidates without an error was not judged,
             where the judge says so.
     """
@@ -60,11 +65,12 @@ class WinMatrix:
     order_gap: Floats
     errors: tuple[str, ...]
     spread: Floats | None = None
+    label_mass: Floats | None = None
     pair_errors: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.errors), len(self.errors))
-        arrays = _ARRAYS if self.spread is None else {**_ARRAYS, "spread": np.float32}
+        arrays = _ARRAYS | dict.fromkeys(self._reported(), np.float32)
         for name, dtype in arrays.items():
             array = np.array(getattr(self, name), dtype=dtype)
             if array.shape != shape:
@@ -97,6 +103,8 @@ class WinMatrix:
             shares["spread"] = self.spread
         for name, values in shares.items():
             _check_shares(name, np.where(valid | np.isnan(values), values, np.inf))
+        if self.label_mass is not None:
+            _check_shares("label_mass", self.label_mass)
         if (self.order_gap.diagonal() > 0).any():
             raise RecordError("order_gap must be 0 on the diagonal: a candidate meets itself in one order")
         if any(not 0 <= i < j < self.size or valid[i, j] for i, j in self.pair_errors):
@@ -112,6 +120,7 @@ class WinMatrix:
         order_free: bool = False,
         calibration: CalibrationMap | None = None,
         pair_errors: Mapping[tuple[int, int], str] | None = None,
+        label_mass: npt.NDArray[np.floating] | None = None,
     ) -> "WinMatrix":
         """Build a matrix from the log-odds of each presentation order, which are merged here alone.
 
@@ -129,6 +138,7 @@ class WinMatrix:
             order_free: the judge has no presentation order (`logits` is skew-symmetric), hence no order gap.
             calibration: of the log-odds; None leaves them as they are.
             pair_errors: by pairs (i, j) with i < j, why a pair with a non-finite entry was not judged.
+            label_mass: [K, K] as of the matrix.
 
         Raises:
             RecordError: `logits`, `errors` and `tie` are not of one group size, or `tie` is out of range
@@ -151,7 +161,9 @@ class WinMatrix:
             _check_shares("tie", ties[0])
         (matrix,) = cls._of_groups(z[None], [reasons], ties, order_free, calibration)
         # The rest is as it must be by how it was computed.
-        return replace(matrix, pair_errors=pair_errors) if pair_errors else matrix
+        if not pair_errors and label_mass is None:
+            return matrix
+        return replace(matrix, pair_errors=pair_errors or {}, label_mass=label_mass)
 
     @classmethod
     def all_from_order_logits(
@@ -209,7 +221,8 @@ class WinMatrix:
             array.flags.writeable = False
             object.__setattr__(matrix, name, array)
         object.__setattr__(matrix, "errors", errors)
-        object.__setattr__(matrix, "spread", None)
+        for name in _OPTIONAL:
+            object.__setattr__(matrix, name, None)
         object.__setattr__(matrix, "pair_errors", {})
         return matrix
 
@@ -253,7 +266,7 @@ class WinMatrix:
         The log-odds of both presentation orders follow from p and the order gap, so this needs no scorer.
         Where the judge has a calibration of its own, `calibration` comes after it.
 
-        `spread` stays that of the members. Exact up to the precision of float32 probabilities.
+        `spread` and `label_mass` stay as they are. Exact up to the precision of float32 probabilities.
         """
         mean = logit(self.p.astype(np.float64))
         order_free = bool(np.isnan(self.order_gap[self.valid & ~np.eye(self.size, dtype=bool)]).any())
@@ -268,7 +281,7 @@ class WinMatrix:
             pair_errors=self.pair_errors,
         )
         whole = judged.with_inferred(np.where(self.inferred, mean, np.nan), calibration=calibration)
-        return whole if self.spread is None else replace(whole, spread=self.spread)
+        return replace(whole, **self._reported())
 
     @property
     def size(self) -> int:
@@ -358,7 +371,7 @@ class WinMatrix:
             tie=self.tie[index],
             order_gap=self.order_gap[index],
             errors=tuple(self.errors[i] for i in candidates),
-            spread=None if self.spread is None else self.spread[index],
+            **{name: array[index] for name, array in self._reported().items()},
             pair_errors=self._pair_errors(candidates),
         )
 
@@ -366,27 +379,22 @@ class WinMatrix:
         """Whether every bit agrees, NaN with NaN included."""
         if (self.errors, self.pair_errors) != (other.errors, other.pair_errors):
             return False
-        if (self.spread is None) != (other.spread is None):
+        if self._reported().keys() != other._reported().keys():
             return False
-        same = all(
+        return all(
             np.array_equal(getattr(self, name), getattr(other, name), equal_nan=name != "valid")
-            for name in _ARRAYS
+            for name in (*_ARRAYS, *self._reported())
         )
-        if self.spread is None or other.spread is None:
-            return same
-        return same and np.array_equal(self.spread, other.spread, equal_nan=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor: a copy that numpy made of an array would be writable.
-        return _rebuilt, (
-            self.p,
-            self.valid,
-            self.tie,
-            self.order_gap,
-            self.errors,
-            self.spread,
-            dict(self.pair_errors),
-        )
+        fields = {name: getattr(self, name) for name in (*_ARRAYS, "errors", *_OPTIONAL)}
+        return _rebuilt, ({**fields, "pair_errors": dict(self.pair_errors)},)
+
+    def _reported(self) -> dict[str, Any]:
+        """The optional arrays that are there, by name."""
+        found = {name: getattr(self, name) for name in _OPTIONAL}
+        return {name: array for name, array in found.items() if array is not None}
 
     def _pair_errors(self, candidates: Sequence[int]) -> dict[tuple[int, int], str]:
         """Those of the pairs among these candidates, by their places in that order."""
@@ -425,24 +433,8 @@ def _symmetric(array: npt.NDArray[Any]) -> bool:
     )
 
 
-def _rebuilt(
-    p: Floats,
-    valid: Bools,
-    tie: Floats,
-    order_gap: Floats,
-    errors: tuple[str, ...],
-    spread: Floats | None,
-    pair_errors: Mapping[tuple[int, int], str],
-) -> WinMatrix:
-    return WinMatrix(
-        p=p,
-        valid=valid,
-        tie=tie,
-        order_gap=order_gap,
-        errors=errors,
-        spread=spread,
-        pair_errors=pair_errors,
-    )
+def _rebuilt(fields: dict[str, Any]) -> WinMatrix:
+    return WinMatrix(**fields)
 
 
 def _masked(values: npt.NDArray[np.floating], valid: Bools) -> Floats:

@@ -50,7 +50,7 @@ def _without(group: Group, reasons: Sequence[str]) -> Group:
     if not any(reasons):
         return group
     images = tuple(None if reason else image for image, reason in zip(group.images, reasons, strict=True))
-    return Group(prompt=group.prompt, images=images)
+    return replace(group, images=images)
 
 
 def _explained(matrix: WinMatrix, reasons: Sequence[str]) -> WinMatrix:

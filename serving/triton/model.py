@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefrm.engine import Engine
+from prefrm.engine import open_engine
 from prefrm.errors import PrefrmError, ProtocolError, ScoringError
 from prefrm.protocol import INPUTS, Tensors, decode_groups, encode_matrices
 from prefrm.winmatrix import Group, Scorer, WinMatrix, score_all
@@ -37,7 +37,7 @@ class TritonPythonModel:
         on_gpu = args["model_instance_kind"] == "GPU"
         device = f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu"
         self._limits = Limits(request_groups=json.loads(args["model_config"])["max_batch_size"])
-        self._scorer = GuardedScorer(Engine.from_bundle(folder, device=device), self._limits.image)
+        self._scorer = GuardedScorer(open_engine(folder, device=device), self._limits.image)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response for each request, in order; a request that cannot be answered fails alone."""

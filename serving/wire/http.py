@@ -1,12 +1,12 @@
 """The HTTP wire: routes of the Open Inference Protocol onto the data plane. Decides nothing.
 
-Every answer other than 200 is `{"error": "..."}`, unknown routes included. Bodies are read raw, since the
-stock clients send no usable Content-Type.
+Every answer other than 200 is `{"error": "..."}`, unknown routes included; OpenAI's routes have its form.
+Bodies are read raw, since the stock clients send no usable Content-Type.
 """
 
 import functools
 import math
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from importlib.metadata import version as package_version
 from typing import Any
 
@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
-from serving.dataplane import DataPlane
+from serving.dataplane import DataPlane, InferRequest, InferResponse
 from serving.descriptions import to_triton_json
 from serving.errors import (
     InvalidRequestError,
@@ -24,12 +24,17 @@ from serving.errors import (
     ServingError,
     UnsupportedError,
 )
+from serving.inflight import Lease
+from serving.observing import requests as observed
+from serving.wire.chat_api import CHAT, answer_chat_error, chat_router, is_chat_path
+from serving.wire.chat_dialects import DIALECTS, Dialect
 from serving.wire.compression import compress
 from serving.wire.docs_page import OPENAPI_PATH, complete_document, docs_router
 from serving.wire.http_codec import json_size, parse_request, plain_parameters, read_object, render_response
 from serving.wire.http_io import Leasing, lease_of, read_body, translated, unless_gone
 from serving.wire.json_reading import shown
 from serving.wire.protocol_schema import (
+    GradientRequest,
     IndexRequest,
     InferenceRequest,
     InferenceResponse,
@@ -59,9 +64,11 @@ and the stock `tritonclient` speak, with tensors in binary; gRPC has the same on
 PROTOCOL = "Open Inference Protocol"
 TAGS = [
     {"name": SCORE, "description": "Plain JSON, with images in base64."},
+    {"name": CHAT, "description": "Two images at a time, for trainers that ask a generative judge."},
     {"name": PROTOCOL, "description": "Tensors, as KServe v2 and NVIDIA's Triton have them."},
 ]
 Endpoint = Callable[..., Awaitable[Response]]
+Answering = Callable[[InferRequest, observed.Request, Lease], Awaitable[InferResponse]]
 
 UNSUPPORTED_PATHS = (
     "/v2/systemsharedmemory/{rest:path}",
@@ -74,12 +81,15 @@ UNSUPPORTED_PATHS = (
 )
 
 
-def create_app(plane: DataPlane, open_paths: Set[str] | None = None) -> FastAPI:
+def create_app(
+    plane: DataPlane, open_paths: Set[str] | None = None, dialects: Sequence[Dialect] = DIALECTS
+) -> FastAPI:
     """The ASGI application of one data plane.
 
     Args:
         plane: what the routes are mapped onto.
         open_paths: those that need no token, for the document; None if no path needs one.
+        dialects: of the pairwise questions that are understood.
     """
     app = FastAPI(
         title="prefrm",
@@ -98,6 +108,7 @@ def create_app(plane: DataPlane, open_paths: Set[str] | None = None) -> FastAPI:
     app.add_exception_handler(Exception, _on_crash)
     app.add_middleware(Leasing, budget=plane.in_flight)
     app.include_router(score_router(plane))
+    app.include_router(chat_router(plane, dialects))
     app.include_router(_protocol_router(_Routes(plane)))
     app.include_router(docs_router(app))
     complete_document(app, request_schemas(), open_paths)
@@ -143,6 +154,8 @@ def _protocol_router(wire: "_Routes") -> APIRouter:
         get(f"{path}/stats", wire.statistics, f"Statistics of {which}", JsonObject)
         scoring = f"Score groups, as tensors, with {which}"
         post(f"{path}/infer", wire.infer, scoring, InferenceResponse, InferenceRequest)
+        differentiating = f"Utilities of pixels and their gradient, as tensors, by {which}"
+        post(f"{path}/gradient", wire.gradient, differentiating, InferenceResponse, GradientRequest)
     for kind in ("system", "cuda"):
         # There are never regions: nothing is listed, and to unregister all of them is not a mistake.
         regions = f"/v2/{kind}sharedmemory"
@@ -240,6 +253,13 @@ class _Routes:
         raise UnsupportedError(f"{request.url.path} is not supported")
 
     async def infer(self, request: Request) -> Response:
+        return await self._answered(request, self._plane.infer)
+
+    async def gradient(self, request: Request) -> Response:
+        return await self._answered(request, self._plane.gradient)
+
+    async def _answered(self, request: Request, answering: Answering) -> Response:
+        """What the data plane answers to a request with tensors."""
         (model, version), plane, lease = _model_of(request), self._plane, lease_of(request)
         with plane.observed("http", request.headers.items()) as record:
             body = await read_body(request, plane.limits)
@@ -248,7 +268,7 @@ class _Routes:
             parsed, binary = await translated(
                 parse_request(body, size, model=model, version=version, limits=plane.limits), size
             )
-            work = plane.infer(parsed, record, lease)
+            work = answering(parsed, record, lease)
             # The body is freed once the data plane has taken the images out of it.
             del body, parsed
             answer = await unless_gone(request, work)
@@ -275,11 +295,13 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
     return JSONResponse({"error": message}, status_code=status, headers=headers)
 
 
-async def _on_serving_error(_: Request, error: Exception) -> Response:
+async def _on_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
     headers = None
     if isinstance(error, OverloadedError):
         headers = {"Retry-After": str(math.ceil(error.retry_after))}
+    if is_chat_path(request.url.path):
+        return JSONResponse(answer_chat_error(error), status_code=error.http_status, headers=headers)
     return _error(error.http_status, str(error), headers)
 
 

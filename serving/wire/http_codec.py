@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from prefrm.protocol import OUTPUTS, TIE
+from prefrm.protocol import GRADIENT_OUTPUTS, OUTPUTS, TIE
 from serving.dataplane import InferRequest, InferResponse
 from serving.errors import InvalidRequestError, UnsupportedError
 from serving.limits import Limits
@@ -28,7 +28,7 @@ __all__ = [
     "render_response",
 ]
 
-_DATATYPES = {spec.name: spec.datatype for spec in OUTPUTS}
+_DATATYPES = {spec.name: spec.datatype for spec in (*OUTPUTS, *GRADIENT_OUTPUTS)}
 # Of an id, a name or a parameter.
 TEXT_BYTES = 2**15
 _JSON = {dict: "object", list: "array", str: "string", int: "integer", bool: "true or false"}

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from prefrm.protocol import INPUTS, TensorSpec
+from prefrm.protocol import INPUTS, PIXELS, PROMPT, TensorSpec
 
 __all__ = [
+    "GradientRequest",
     "IndexRequest",
     "InferenceRequest",
     "InferenceResponse",
@@ -21,6 +22,7 @@ __all__ = [
     "ModelMetadata",
     "ModelReadiness",
     "ModelState",
+    "PixelsInput",
     "Readiness",
     "RequestInput",
     "RequestedOutput",
@@ -43,6 +45,13 @@ def _example(spec: TensorSpec, data: list[str]) -> JsonObject:
 
 EXAMPLE: JsonObject = {
     "inputs": [_example(spec, data) for spec, data in zip(INPUTS, (["a red cube"], ["", ""]), strict=True)]
+}
+
+PIXELS_EXAMPLE: JsonObject = {
+    "inputs": [
+        _example(PROMPT, ["a red cube"]),
+        {"name": PIXELS.name, "datatype": PIXELS.datatype, "shape": [2, 3, 1, 1], "data": [0.5] * 6},
+    ]
 }
 
 
@@ -129,6 +138,23 @@ class InferenceRequest(_Message):
     outputs: Annotated[list[RequestedOutput], Field(description="All, if none is named.")] = []
 
 
+class PixelsInput(RequestInput):
+    """A tensor of a request for a gradient: `prompt` BYTES [1, 1] or `pixels` FP32 [K, 3, H, W]."""
+
+    datatype: Literal["BYTES", "FP32"]  # type: ignore[assignment]
+
+
+class GradientRequest(_Message):
+    """One prompt and the pixels of its candidates, in [0, 1]. Tensors in binary may follow the JSON."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [PIXELS_EXAMPLE]})
+
+    id: str = ""
+    parameters: JsonObject = {}
+    inputs: list[PixelsInput]
+    outputs: list[RequestedOutput] = []
+
+
 class ResponseOutput(_Message):
     """A tensor of an answer."""
 
@@ -188,13 +214,16 @@ def describe_request(path: str, body: type[BaseModel] | None = None) -> JsonObje
     described: JsonObject = {"parameters": parameters} if parameters else {}
     if body is not None:
         content = {"application/json": {"schema": {"$ref": REFERENCE.format(model=body.__name__)}}}
-        described["requestBody"] = {"required": body is InferenceRequest, "content": content}
+        described["requestBody"] = {
+            "required": body in (InferenceRequest, GradientRequest),
+            "content": content,
+        }
     return described
 
 
 def request_schemas() -> JsonObject:
     """The JSON schemas of all requests, by name: FastAPI knows those of answers alone."""
-    requests = (InferenceRequest, IndexRequest, LoadRequest)
+    requests = (InferenceRequest, GradientRequest, IndexRequest, LoadRequest)
     _, schemas = models_json_schema([(kind, "validation") for kind in requests], ref_template=REFERENCE)
     definitions: JsonObject = schemas["$defs"]
     return definitions

@@ -14,6 +14,11 @@ from prefrm.engine import Engine
 from prefrm.eval import apply_calibration, evaluate, fit_calibration, pairs_of
 from prefrm.judge import Judge
 from prefrm.records import Comparison, PreferenceGroup, fingerprint, read_groups, write_groups
+from prefrm.scorers import ScorerFile, Source, open_scorer, read_scorer_file, write_scorer_file
+from prefrm.winmatrix import CalibrationRecord, FakeScorer
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 
 CARD = "# A judge\n\n- calibration: not calibrated: old words\n\n## Results\n\nOn the split `test`:\n\nold\n"
 
@@ -118,10 +123,59 @@ def test_a_split_of_which_nothing_can_be_judged_changes_nothing(
     assert read_manifest(bundle) == before
 
 
+def test_the_calibration_of_a_url_and_of_an_ensemble_is_a_scorer_file(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A URL is wrapped; what was wrapped, or an ensemble, is fitted again without its calibration."""
+    groups = list(read_groups(dataset, "validation"))
+    bright = FakeScorer(lambda prompt, image: sum(image) % 101 / 30)
+    scored = evaluate(bright, groups)
+    fitted = scored.fitted_calibration()
+    path = tmp_path / "calibrated.yaml"
+    with background(JudgeServer(bright, ModelInfo(name="judge"))) as served:
+        assert run(["calibrate", served.http_url, str(dataset), "--out", str(path), "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["file"] == str(path) and report["before"]["calibration"] is None
+        assert report["before"]["log_loss"] == pytest.approx(scored.metrics.log_loss)
+        assert report["after"]["calibration"] == {"name": fitted.name, "parameters": fitted.parameters}
+        file = read_scorer_file(path)
+        assert file == ScorerFile(
+            scorers=(Source(scorer=served.http_url),),
+            calibration=CalibrationRecord.of(fitted, split="validation", pairs=8),
+        )
+        with open_scorer(path) as scorer:
+            matrices = scorer.score([group.group() for group in groups])
+        for group, matrix in zip(scored.judged, matrices, strict=True):
+            np.testing.assert_allclose(matrix.p, apply_calibration(group.matrix.p, fitted), atol=1e-6)
+        assert run(["calibrate", str(path), str(dataset)]) == 0
+        assert read_scorer_file(path) == file
+        assert f"the calibrated scorer is {path}" in capsys.readouterr().out
+        both = ScorerFile(
+            scorers=(Source(scorer=served.http_url), Source(scorer=served.grpc_url, weight=2.0)),
+            combine="vote",
+        )
+        write_scorer_file(both, path)
+        assert run(["calibrate", str(path), str(dataset), "--out", str(tmp_path / "other.yaml")]) == 0
+        assert read_scorer_file(path) == both
+        other = read_scorer_file(tmp_path / "other.yaml")
+        assert other.calibration is not None and replace(other, calibration=None) == both
+
+
+def test_a_bundle_may_be_calibrated_from_outside(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    before, path = read_manifest(bundle), tmp_path / "calibrated.yaml"
+    assert run(["calibrate", str(bundle), str(dataset), "--out", str(path)]) == 0
+    assert read_manifest(bundle) == before
+    assert run(["calibrate", str(bundle), str(dataset)]) == 0
+    # The bundle had no calibration before, so both are fitted to the same log-odds.
+    assert read_scorer_file(path).calibration == read_manifest(bundle).calibration
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["grpc://host:1/judge", "{data}"], "written into a bundle's folder; received the URL"),
+        (["grpc://host:1/judge", "{data}"], "give --out FILE.yaml for that of grpc://host:1/judge"),
+        (["grpc://host:1/judge", "{data}", "--out", "folder"], "is written into a .yaml file"),
+        (["{data}/none.yaml", "{data}"], "none.yaml: cannot be read"),
         (["{data}", "{data}"], "is not a bundle"),
         (["{bundle}", "{bundle}"], "does not exist"),
         (["{bundle}", "{data}", "--split", "test"], "test.parquet does not exist"),

@@ -16,8 +16,10 @@ import pytest
 from prefrm.bundle import read_manifest, write_bundle
 from prefrm.cli import run
 from prefrm.errors import OutOfMemoryError
+from prefrm.label import read_matrices
 from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, SplitCounts, write_groups, write_info
+from prefrm.scorers import ScorerFile, Source, write_scorer_file
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 from serving.limits import Limits
 from serving.models import ModelInfo
@@ -103,6 +105,28 @@ def test_eval_against_another_judge(
     assert "Their verdicts differ on 3 of 3 pairs." in text
     assert (out / "against.png").is_file()
     assert f"against {other.http_url}: pair accuracy " in capsys.readouterr().out
+
+
+def test_ensembles_are_compared_and_label(
+    served: Addresses, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of a judge and its opposite, against the judge; in labels it is named by its members."""
+    darkness = JudgeServer(FakeScorer(lambda p, i: -brightness(p, i)), ModelInfo(name="judge"))
+    path, out = tmp_path / "both.yaml", tmp_path / "out"
+    with background(darkness) as other:
+        sources = (Source(scorer=served.grpc_url, weight=2.0), Source(scorer=other.http_url))
+        write_scorer_file(ScorerFile(scorers=sources), path)
+        assert run(["eval", str(path), str(dataset), "--against", served.grpc_url, "--out", str(out)]) == 0
+        against = json.loads((out / "report.json").read_text())["against"]
+        assert (against["pairs"], against["differ"]) == (3, 0)
+        capsys.readouterr()
+        assert run(["eval", str(path), str(dataset), "--amend"]) == 2
+        assert "--amend writes into a bundle's folder; received" in capsys.readouterr().err
+        assert label(str(path), dataset, tmp_path / "labels") == 0
+        said = json.loads((tmp_path / "labels" / "label.json").read_text())["judge"]
+        assert said == f"mean of {'a' * 64} x 2; {other.http_url} x 1"
+        (entry, *_) = read_matrices(tmp_path / "labels")
+        assert entry.matrix.spread is not None and entry.matrix.spread[0, 1] > 0
 
 
 def test_eval_fits_on_the_validation_split_and_says_where_there_is_none(

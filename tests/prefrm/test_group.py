@@ -31,6 +31,22 @@ def test_every_form_of_an_image_is_the_same_candidate(file):
     assert group == Group(prompt="a cat", images=group.images)
 
 
+def test_a_group_may_have_images_that_belong_to_its_prompt(file):
+    group = Group.of("add a hat", [file, file], context=[str(file)])
+    assert group.context == (file.read_bytes(),)
+    assert group.permuted([1, 0]).context == group.context
+    assert group.content_bytes == len("add a hat") + 3 * len(file.read_bytes())
+    for context in ([b"x"], (None,), (b"",)):
+        with pytest.raises(RecordError, match="context is a tuple of encoded images"):
+            Group(prompt="x", images=(b"a", b"b"), context=context)
+
+
+def test_a_scorer_that_ignores_them_refuses_them(file):
+    scorer = FakeScorer(lambda prompt, image: 0.0)
+    with pytest.raises(RecordError, match="item 1 has context images, which this scorer does not read"):
+        scorer.score([Group.of("a", [file] * 2), Group.of("a", [file] * 2, context=[file])])
+
+
 def test_a_batch_is_a_group():
     torch = pytest.importorskip("torch")
     batch = np.stack([PIXELS, 255 - PIXELS])

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,13 @@ def test_what_was_not_judged_is_a_question_mark_with_its_reason_below():
         "? 1 (b): the image is empty (0 bytes)",
         "? 0 (a) against 2 (c): the judge gave no finite answer for this pair",
     ]
+
+
+def test_the_largest_spread_of_an_ensemble_is_named():
+    spread = np.array([[0, 0.1, np.nan], [0.1, 0, 0.25], [np.nan, 0.25, 0]])
+    made = replace(part_judged(), spread=spread)
+    lines = printed(terminal_matrix(made, ["a", "b", "c"])).splitlines()
+    assert lines[-1] == "largest spread among the judges: 0.25, 1 (b) against 2 (c)"
 
 
 def part_judged():

@@ -90,6 +90,18 @@ def test_every_group_is_written_with_its_matrix(tmp_path):
     assert all(entry.matrix.equals(matrix) for entry, matrix in zip(labelled, expected, strict=True))
 
 
+@pytest.mark.parametrize("name", ["spread", "label_mass"])
+def test_what_a_scorer_reports_beside_the_matrix_is_written(tmp_path, name: str):
+    class Judges(Scorer):
+        def score(self, groups):
+            reported = {name: np.where(np.eye(3), 0, 0.25)}
+            return [replace(matrix, **reported) for matrix in super().score(groups)]
+
+    label(Judges(), make_groups(1), tmp_path, judge="j")
+    (entry,) = read_matrices(tmp_path)
+    assert entry.matrix.equals(Judges().score([make_groups(1)[0].group()])[0])
+
+
 def test_a_row_reads_without_prefrm(tmp_path):
     broken = replace(make_groups(1)[0], images=(picture(10), picture(200), b"GIF89a", picture(90)))
     summary = label(Scorer(), [broken], tmp_path, judge="j")

@@ -28,6 +28,16 @@ def test_all_but_the_placeholders_is_literal():
     )
 
 
+def test_a_context_image_stands_before_the_candidates():
+    text = "Source {context} edited {image} follows {prompt}?"
+    fields = {"instruction": "Source ", "context": " edited ", "again": " follows ", "question": "?"}
+    assert parsed(text, images_first=True, **fields)
+    (message,) = parse_template(text, id="t").messages("it")
+    image = {"type": "image"}
+    texts = [{"type": "text", "text": text} for text in ("Source ", " edited ", " follows it?")]
+    assert message["content"] == [texts[0], image, texts[1], image, texts[2]]
+
+
 def test_one_image_needs_no_answer():
     assert parsed(
         "See {image}Rate {prompt}{space}", instruction="See ", again="Rate ", question=" ", images_first=True
@@ -59,6 +69,8 @@ def test_a_message_has_the_images_as_items_before_one_text():
     [
         ("{image}{image}", r"in the order .*; received \{image\}\{image\}"),
         ("words", "received none"),
+        ("{prompt}{context}{image}", r"received \{prompt\}\{context\}\{image\}"),
+        ("{image}{context}{image}{prompt}", "in the order"),
         ("{image}{prompt}{image}\n{answer}\n1\n2", r"received \{image\}\{prompt\}\{image\}"),
         ("{image}{image}{image}{prompt}", "in the order"),
         ("{image}{prompt}{prompt}", "in the order"),

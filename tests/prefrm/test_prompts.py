@@ -19,10 +19,12 @@ PUBLISHED = {
     "match-or-tie-late-v1": "39ce712c297692df",
     "rate-v1": "d1f0bb2e4e485030",
     "rate-twice-v1": "f539fc3420c2490a",
+    "rate-token-v1": "73ccb4a27ba20ce2",
+    "shows-v1": "fc303eac02aae04c",
 }
 
 
-LATER = {"suffixes": None, "images_first": False, "answer_prefix": ""}
+LATER = {"suffixes": None, "images_first": False, "answer_prefix": "", "context": None}
 """Fields that templates had not when the first were published, with what they are there."""
 
 
@@ -70,7 +72,7 @@ def test_a_template_of_one_image_has_no_answers():
         ({"second": "2:", "suffixes": ("a", "b")}, "suffixes for two slots, not both"),
         ({"suffixes": ("a", "b")}, "'late' has 2 or 3 answers; received 0"),
         ({"second": "2:", "answers": ("1",)}, "'joint' has 2 or 3 answers; received 1"),
-        ({"answers": ("1", "2")}, "'alone' has 0 answers; received 2"),
+        ({"answers": ("1", "2", "3")}, "'alone' has 0 or 2 answers; received 3"),
         ({"images_first": True}, "has the text before the prompt in `again`"),
         ({"images_first": True, "again": "", "first": "1:"}, "neither `first` nor `suffixes`"),
     ],

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,10 +37,19 @@ def test_json_tells_what_was_inferred_by_valid():
     assert value["ranking"] == [0, 1, 2]
 
 
+def test_json_has_what_else_a_scorer_reports():
+    z, mass = np.zeros((2, 2)), np.array([[np.nan, 0.75], [0.75, np.nan]])
+    value = matrix_to_json(WinMatrix.from_order_logits(z, label_mass=mass))
+    assert value["label_mass"] == [[None, 0.75], [0.75, None]] and "spread" not in value
+
+
 def test_json_has_null_where_there_is_no_value():
     z = np.array([[0, 1.0, 2.0], [-1.0, 0, 0], [-2.0, 0, 0]])
     matrix = WinMatrix.from_order_logits(z, errors=("", "", "unreadable"), order_free=True)
     value = json.loads(json.dumps(matrix_to_json(matrix), allow_nan=False))
+    spread = np.where(matrix.valid, 0, np.nan)
+    of_ensemble = json.loads(json.dumps(matrix_to_json(replace(matrix, spread=spread)), allow_nan=False))
+    assert of_ensemble == value | {"spread": [[0, 0, None], [0, 0, None], [None, None, None]]}
     p = float(matrix.p[0, 1])
     assert value == {
         "win_matrix": [[0.5, p, None], [1 - p, 0.5, None], [None, None, None]],

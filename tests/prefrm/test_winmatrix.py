@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prefrm.errors import ConfigError, IncompleteMatrixError, ProtocolError, RecordError
-from prefrm.winmatrix import FakeScorer, Group, Scorer, WinMatrix, check_answer
+from prefrm.winmatrix import FakeScorer, Group, Scorer, TemperatureScaling, WinMatrix, check_answer
 from prefrm.winmatrix.probabilities import calibrate_ties
 
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
@@ -275,8 +276,11 @@ def test_equals_sees_every_field():
     fields = {name: getattr(matrix, name) for name in ("p", "valid", "tie", "order_gap", "errors")}
     assert matrix.equals(WinMatrix(**fields))
     half = np.array([[0.0, 0.5], [0.5, 0.0]])
-    for name in ("tie", "order_gap"):
+    for name in ("tie", "order_gap", "spread"):
         assert not matrix.equals(WinMatrix(**{**fields, name: half}))
+    other = WinMatrix(**fields, spread=half)
+    assert other.equals(other.permuted([0, 1])) and other.equals(copy.copy(other))
+    assert not other.equals(WinMatrix(**fields, spread=half / 2))
     assert not matrix.equals(WinMatrix.from_order_logits(np.array([[0.0, 3.0], [1.0, 0.0]])))
     assert not matrix.equals(WinMatrix.missing(["", "gone"]))
 
@@ -301,6 +305,8 @@ BROKEN = {
     "order_gap must lie in": dict(order_gap=np.array([[0.5, np.inf], [np.inf, 0.5]])),
     "tie is not symmetric": dict(tie=np.array([[0.0, 0.2], [0.3, 0.0]])),
     "order_gap is not symmetric": dict(order_gap=np.array([[0.0, 0.2], [nan, 0.0]])),
+    "spread must lie in": dict(spread=np.array([[0.0, -0.1], [-0.1, 0.0]])),
+    "spread is not symmetric": dict(spread=np.array([[0.0, 0.1], [0.2, 0.0]])),
     "order_gap must be 0 on the diagonal": dict(order_gap=np.full((2, 2), 0.5)),
 }
 
@@ -409,3 +415,32 @@ def test_ties_keep_their_share_of_what_a_calibration_leaves_open():
     # More than is open cannot be a tie; what is not known stays so.
     assert calibrate_ties(np.full((2, 2), 0.9), z, z)[0, 1] == pytest.approx(0.5)
     assert np.isnan(calibrate_ties(np.full((2, 2), np.nan), z, z / 2)).all()
+
+
+def with_mass() -> WinMatrix:
+    """Of three candidates, of which the last two could not be compared with each other."""
+    z = np.array([[0, 1.0, 2.0], [-1.0, 0, np.nan], [-2.0, np.nan, 0]])
+    mass = np.array([[np.nan, 0.9, 0.8], [0.9, np.nan, 0.125], [0.8, 0.125, np.nan]])
+    return WinMatrix.from_order_logits(z, label_mass=mass)
+
+
+def test_the_label_mass_goes_with_its_pairs():
+    matrix = with_mass()
+    turned = matrix.permuted([2, 0, 1])
+    assert turned.label_mass[0, 2] == np.float32(0.125) and turned.label_mass[1, 2] == np.float32(0.9)
+    assert pickle.loads(pickle.dumps(matrix)).equals(matrix)  # noqa: S301
+    assert not matrix.equals(replace(matrix, label_mass=None))
+    assert np.array_equal(
+        matrix.calibrated(TemperatureScaling(temperature=2.0)).label_mass, matrix.label_mass, equal_nan=True
+    )
+    with pytest.raises(ValueError, match="read-only"):
+        matrix.label_mass[0, 1] = 0
+
+
+@pytest.mark.parametrize(
+    ("mass", "message"),
+    [(np.full((3, 3), 1.5), "label_mass must lie in"), (np.triu(np.full((3, 3), 0.5)), "is not symmetric")],
+)
+def test_a_label_mass_that_cannot_be_is_refused(mass, message: str):
+    with pytest.raises(RecordError, match=message):
+        replace(with_mass(), label_mass=mass)

@@ -2,10 +2,17 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from prefrm.errors import BundleError, ConfigError
+from prefrm.protocol import BUNDLE_PARAMETER
+from prefrm.scorers import ScorerFile, Source, write_scorer_file
+from prefrm.winmatrix import FakeScorer, Group
 from serving.bundles import BundleShelf, EngineOptions, NamedBundle, name_bundle
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 
 
 @pytest.mark.parametrize(
@@ -23,6 +30,34 @@ def test_a_folder_may_have_an_equals_sign(tmp_path):
     folder.mkdir()
     assert name_bundle(str(folder), "judge").folder == folder
     assert name_bundle(f"a={folder}", "judge").name == "a"
+
+
+def test_a_scorer_file_is_served_with_its_members(tmp_path, png):
+    """Of members that are served elsewhere: the file's matrices, under the identities of all."""
+    images = (png(1), png(2))
+    one = FakeScorer(lambda prompt, image: 2.0 * images.index(image))
+    other = FakeScorer(lambda prompt, image: -2.0 * images.index(image))
+    served = ModelInfo(name="judge", facts={BUNDLE_PARAMETER: "a" * 64})
+    path = tmp_path / "ensemble=1.yaml"
+    group = Group(prompt="p", images=images)
+    with background(JudgeServer(one, served)) as here, background(JudgeServer(other, served)) as there:
+        members = (Source(scorer=here.grpc_url, weight=3.0), Source(scorer=there.http_url))
+        write_scorer_file(ScorerFile(scorers=members), path)
+        named = name_bundle(str(path), "both")
+        assert (named.name, named.folder) == ("both", path)
+        shelf = BundleShelf([named], None, EngineOptions())
+        assert shelf.check() == [f"both: mean of {here.grpc_url}, {there.http_url}"]
+        (model,) = shelf.load("both")
+        assert model.info.facts[BUNDLE_PARAMETER] == f"mean of {'a' * 64} x 3; {'a' * 64} x 1"
+        (matrix,) = model.scorer.score([group])
+    assert matrix.p[1, 0] == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6)
+
+
+def test_a_member_that_is_no_bundle_is_found_before_anything_is_loaded(tmp_path):
+    path = tmp_path / "ensemble.yaml"
+    write_scorer_file(ScorerFile(scorers=(Source(scorer=str(tmp_path / "nothing")),)), path)
+    with pytest.raises(BundleError, match="nothing is not a bundle"):
+        BundleShelf([name_bundle(f"a={path}", "judge")], None, EngineOptions()).check()
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):

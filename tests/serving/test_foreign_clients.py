@@ -20,6 +20,7 @@ from schemathesis import openapi
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
+from prefrm.differentiable import FakeDifferentiableScorer
 from prefrm.winmatrix import FakeScorer, Group
 from serving.dataplane import DataPlane
 from serving.descriptions import describe_config, to_triton_json
@@ -37,7 +38,9 @@ def get(served, path: str) -> httpx.Response:
 
 
 def load(name: str) -> list[LoadedModel]:
-    return [LoadedModel(info=ModelInfo(name=name), scorer=FakeScorer(lambda prompt, image: len(image) / 50))]
+    gradient = FakeDifferentiableScorer(lambda prompt, pixels: pixels.flatten(1).sum(dim=1))
+    scorer = FakeScorer(lambda prompt, image: len(image) / 50)
+    return [LoadedModel(info=ModelInfo(name=name), scorer=scorer, gradient=gradient)]
 
 
 @pytest.fixture(scope="module")

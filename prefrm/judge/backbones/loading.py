@@ -5,6 +5,7 @@ of each under the entry point group `prefrm.checkpoints`.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,6 +19,7 @@ from prefrm.display import shortened
 from prefrm.errors import ConfigError, PrefrmError
 from prefrm.files import hash_file
 from prefrm.judge.backbones.registry import family_of
+from prefrm.judge.backbones.vocabulary import add_rows
 from prefrm.judge.quantization import keep_layout, nf4_settings
 from prefrm.judge.weights import check_readable, load_pretrained, visible_files
 from prefrm.manifest import JudgeSpec, check_checkpoint, stored_numbers
@@ -93,11 +95,14 @@ def find_shipped(name: str) -> Path:
     return Path(entry.load())
 
 
-def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = None) -> Any:
+def load_backbone(
+    folder: Path, *, dtype: torch.dtype, quantize: str | None = None, tokens: Sequence[str] = ()
+) -> Any:
     """The checkpoint in `folder` as a `transformers` model, in evaluation mode, on the CPU.
 
     With `quantize` the layers that the family's `lora_targets` match are stored that way. They are
-    quantized on the CPU always, so that every machine gets the same ones.
+    quantized on the CPU always, so that every machine gets the same ones. Control `tokens` that the tokenizer
+    of the folder lacks get rows in the embeddings (`add_rows`).
 
     Raises:
         ConfigError: the folder holds no checkpoint, one without safetensors or with other weights than the
@@ -115,6 +120,7 @@ def load_backbone(folder: Path, *, dtype: torch.dtype, quantize: str | None = No
             stored = {"quantization_config": settings, "device_map": {"": "cpu"}}
         backbone = load_pretrained(AutoModelForImageTextToText, folder, dtype=dtype, **stored)
         keep_layout(backbone)
+        add_rows(backbone, folder, tokens)
         return backbone
     except PrefrmError:
         raise

@@ -49,7 +49,7 @@ class DualJudge(nn.Module):
         self.weights_sha256 = weights_sha256
         self._check_sizes()
         # Of a rounded parameter, the exponential would be another one.
-        self._scale = float(towers.logit_scale.double().exp()) if spec.score == "similarity" else 1.0
+        self._scale = float(towers.logit_scale.detach().double().exp()) if spec.score == "similarity" else 1.0
         if not math.isfinite(self._scale):
             raise ConfigError("logit_scale is too large: its exponential is not a number")
 
@@ -66,7 +66,7 @@ class DualJudge(nn.Module):
         return dtype
 
     def encode_images(self, pixels_B3SS: torch.Tensor) -> torch.Tensor:
-        """Image features: normalized embeddings [B, D] in float32, or hidden states [B, T, D] for "fusion".
+        """Image features: normalized embeddings [B, D], or hidden states [B, T, D] for "fusion".
 
         Args:
             pixels_B3SS: as `prefrm.judge.dual.pictures` prepares them.
@@ -76,8 +76,8 @@ class DualJudge(nn.Module):
             states_BTD: torch.Tensor = self.model.vision_model(pixels_B3SS).last_hidden_state
             return states_BTD
         if self.spec.score == "aesthetic":
-            return normalize(self.model(pixels_B3SS).image_embeds.float(), dim=-1)
-        return normalize(self.model.get_image_features(pixels_B3SS).pooler_output.float(), dim=-1)
+            return normalize(_wide(self.model(pixels_B3SS).image_embeds), dim=-1)
+        return normalize(_wide(self.model.get_image_features(pixels_B3SS).pooler_output), dim=-1)
 
     def encode_text(self, prompt: str) -> torch.Tensor:
         """What `utilities` takes of a prompt: an embedding [D], for "fusion" tokens [L], for others nothing.
@@ -90,10 +90,10 @@ class DualJudge(nn.Module):
         ids_L = self.tokenizer(prompt).to(self.device)
         if self.spec.score == "fusion":
             return ids_L
-        return normalize(self.model.get_text_features(ids_L[None]).pooler_output[0].float(), dim=-1)
+        return normalize(_wide(self.model.get_text_features(ids_L[None]).pooler_output[0]), dim=-1)
 
     def utilities(self, images_B: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """Utilities [B] in float32 of images by their features and of a prompt by `encode_text`."""
+        """Utilities [B] in float32 at least, of images by their features and of a prompt by `encode_text`."""
         if self.spec.score == "similarity":
             return self._scale * (images_B @ text)
         assert self.head is not None
@@ -101,7 +101,7 @@ class DualJudge(nn.Module):
             images_B = self.model.text_encoder(
                 input_ids=text.expand(len(images_B), -1), encoder_hidden_states=images_B
             ).last_hidden_state[:, 0]
-        utilities_B: torch.Tensor = self.head(images_B.float())[:, 0]
+        utilities_B: torch.Tensor = self.head(_wide(images_B))[:, 0]
         return utilities_B
 
     def _check_sizes(self) -> None:
@@ -112,10 +112,20 @@ class DualJudge(nn.Module):
                 f"the image encoder reads {vision.image_size} pixels a side, and the judge has "
                 f"{self.spec.image.side}"
             )
-        if self.spec.text is None:
+        if self.spec.text is None or self.tokenizer is None:
             return
+        if self.tokenizer.size > config.text_config.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {self.tokenizer.size} tokens, and the text encoder "
+                f"{config.text_config.vocab_size}; take the tokenizer of this judge"
+            )
         if self.spec.text.tokens > config.text_config.max_position_embeddings:
             raise ConfigError(
                 f"the text encoder reads {config.text_config.max_position_embeddings} tokens, and the judge "
                 f"has {self.spec.text.tokens}"
             )
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    """In float32 at least, in which everything after the encoders is computed."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

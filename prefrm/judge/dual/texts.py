@@ -40,6 +40,11 @@ class TextTokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         self._tokenizer.save(str(folder / TOKENIZER))
 
+    @property
+    def size(self) -> int:
+        """How many tokens there are; all ids are below."""
+        return int(self._tokenizer.get_vocab_size())
+
     def __call__(self, text: str) -> torch.Tensor:
         """int64 [L], L tokens. Raises `RecordError` if the text is not valid Unicode."""
         try:
@@ -55,6 +60,8 @@ class TextTokenizer:
         match self._reading.clean:
             case "html":
                 return html.unescape(html.unescape(text)).strip()
+            case "lower":
+                return text.lower()
             case "canonical":
                 return " ".join(text.lower().translate(NO_PUNCTUATION).split())
         return text

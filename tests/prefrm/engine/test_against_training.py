@@ -27,7 +27,8 @@ KINDS = {
     "joint-ties": {"attention": "joint", "ties": True},
     "scalar": {"head": "scalar"},
     "scalar-ties": {"head": "scalar", "ties": True},
-    "embedding": {"head": "embedding"},
+    "scalar-mlp": {"head": "scalar", "mlp": (8, 4), "uncertainty": "integrate", "positions": "sequential"},
+    "embedding": {"head": "embedding", "normalize": False},
     "embedding-float64": {"head": "embedding", "dtype": torch.float64},
 }
 PROMPTS = ("two dogs and a red kite", "x", "a cat")

@@ -94,6 +94,20 @@ def test_where_one_position_is_read_it_is_that_of_the_whole(ends: list[int]):
     assert int(there.ne(0).flatten(2).any(dim=2).sum()) == 4
 
 
+@pytest.mark.parametrize("ends", [[5, 5, 5, 5], [5, 2, 3, 3]])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_where_several_last_positions_are_read_each_sees_those_before_it(ends: list[int], fixed: bool):
+    prefix, slots, places = memory(3), memory(5, 2, 7, seed=5), [0, 1, 2, 0]
+    q, k, v = queries(4, 6)
+    seen = [Shared.of(prefix, [0] * 4), Shared.of(slots, places)]
+    read = LastPositions.of([end + 1 for end in ends], 6, 0, q, count=3, fixed=fixed)
+    everywhere, there = Reading(seen)(0, q, k, v, SCALE), Reading(seen, read=read)(0, q, k, v, SCALE)
+    for row, end in enumerate(ends):
+        last = slice(end - 2, end + 1)
+        torch.testing.assert_close(there[row, last], everywhere[row, last], atol=1e-6, rtol=0)
+    assert int(there.ne(0).flatten(2).any(dim=2).sum()) == 4 * 3
+
+
 def test_blocks_are_collected_part_by_part():
     short, long = memory(2, 3), memory(6, 4, seed=9)
     collected = KVBlocks.collected(

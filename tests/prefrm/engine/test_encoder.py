@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from prefrm.engine import Engine, FeatureCache, encoder
-from prefrm.engine.encoder import Encoder
+from prefrm.engine.encoder import Encoder, JudgeTower
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import MediaError
 from prefrm.judge import Judge, JudgeSpec
@@ -85,7 +85,7 @@ def test_a_packed_pass_has_the_patches_of_its_images_and_no_others(judge: Judge,
         "filled": (patches, True),
     }.items():
         engine = Engine(judge, cache_bytes=0)
-        engine._encode = Encoder(judge, engine.cache, *settings, DEFAULT_LIMITS)
+        engine._encode = Encoder(JudgeTower(judge), engine.cache, *settings, DEFAULT_LIMITS)
         with tower_passes(judge) as passes[name]:
             (matrix,) = engine.score([group])
         np.testing.assert_allclose(matrix.p, alone.p, atol=1e-5)
@@ -99,7 +99,7 @@ def test_what_else_is_in_a_filled_pass_changes_no_bit(judge: Judge, images, patc
     chance, first = random.Random(0), dict[bytes, torch.Tensor]()
     for _ in range(20):
         some = dict(enumerate(chance.sample(images, chance.randint(1, 4))))
-        encode = Encoder(judge, FeatureCache(0), patches, True, DEFAULT_LIMITS)
+        encode = Encoder(JudgeTower(judge), FeatureCache(0), patches, True, DEFAULT_LIMITS)
         with torch.inference_mode():
             found, _ = encode(some, RefCounted(()))
         for n, image in some.items():
@@ -145,7 +145,7 @@ def test_images_that_threads_decode_ahead_change_no_bit(judge: Judge, images, mo
     monkeypatch.setattr(encoder, "decode", watched)
     found = []
     for count in (0, 3):
-        encode = Encoder(judge, FeatureCache(0), 1, True, DEFAULT_LIMITS, threads=count)
+        encode = Encoder(JudgeTower(judge), FeatureCache(0), 1, True, DEFAULT_LIMITS, threads=count)
         with torch.inference_mode():
             found.append(encode(named, RefCounted(())))
     (alone, reasons), (ahead, same) = found

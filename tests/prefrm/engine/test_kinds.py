@@ -20,6 +20,14 @@ KINDS = {
     "verdict with ties": {"ties": True},
     "scalar": {"head": "scalar"},
     "scalar with ties": {"head": "scalar", "ties": True, "template": "rate-twice-v1"},
+    "scalar with uncertainty": {
+        "head": "scalar",
+        "mlp": (8, 4),
+        "uncertainty": "integrate",
+        "positions": "sequential",
+        "readouts": ("<|Reward|>",),
+        "template": "rate-token-v1",
+    },
     "embedding": {"head": "embedding", "embedding_dim": 4},
 }
 

@@ -50,9 +50,9 @@ def test_refl_follows_the_gradient_of_a_bundle(bundle: Path, tmp_path: Path) -> 
     assert any(tensor.abs().max() > 0 for name, tensor in weights.items() if "lora_B" in name)
 
 
-def test_a_url_has_no_gradient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_url_of_another_wire_has_no_gradient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Refused before the policy is loaded, which does not exist.
     path = written(tmp_path, "grpc://127.0.0.1:9/judge")
     assert run(["flow", str(path), "--set", "policy.model=nobody/nothing-here"]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("prefrm: grpc://127.0.0.1:9/judge: no gradient comes over a wire")
+    assert line == "prefrm: a gradient comes over http:// or https://; received grpc://127.0.0.1:9/judge"

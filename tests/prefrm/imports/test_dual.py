@@ -1,20 +1,34 @@
-"""Dual encoders against references written from the published descriptions."""
+"""Dual encoders against references written from the published descriptions, and the traps of each."""
 
+import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPModel, CLIPTokenizer
+from safetensors.torch import save_file
+from torch.nn.functional import normalize
+from transformers import CLIPModel, CLIPTokenizer, SiglipModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from prefrm.bundle import load_dual_bundle
+from prefrm.errors import ConfigError
+from prefrm.imports import hpsv2
+from prefrm.imports import imagereward as imagereward_import
 from prefrm.imports.importing import import_judge
+from prefrm.judge.dual import DualJudge
 from prefrm.judge.dual.pictures import prepare_image
-from tests.prefrm.imports.checkpoints import save_clip
+from tests.prefrm.imports import checkpoints, references
+from tests.prefrm.imports.references import MEAN, STD
 
 PROMPT = "A red CUBE  on a blue table"
+LONG = "red cube " * 60
+SIDE = checkpoints.SIDE
+SCALE = math.exp(3)
 
 
 def picture(seed: int, width: int, height: int) -> Image.Image:
@@ -27,19 +41,47 @@ PICTURES = [picture(0, 60, 31), picture(1, 28, 28), picture(2, 33, 97), picture(
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_clip(tmp_path_factory.mktemp("clip"))
+    return checkpoints.save_clip(tmp_path_factory.mktemp("clip"))
 
 
-def utilities(bundle: Path, prompt: str) -> torch.Tensor:
-    judge = load_dual_bundle(bundle, "cpu").judge
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.save_siglip(tmp_path_factory.mktemp("siglip"))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bert")
+    checkpoints.bert_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> Callable[..., DualJudge]:
+    """Imports a judge and loads its bundle: `imported("pickscore", source, base=folder)`."""
+
+    def make(name: str, source: Path, base: Path | None = None) -> DualJudge:
+        import_judge(name, str(source), tmp_path / "b", base=None if base is None else str(base))
+        return load_dual_bundle(tmp_path / "b", "cpu").judge
+
+    return make
+
+
+def utilities(judge: DualJudge, prompt: str) -> torch.Tensor:
     pixels = torch.stack([prepare_image(image, judge.spec.image) for image in PICTURES])
     with torch.inference_mode():
         return judge.utilities(judge.encode_images(pixels), judge.encode_text(prompt))
 
 
-@pytest.mark.parametrize("prompt", [PROMPT, "red " * 60])
-def test_pickscore_is_the_logit_of_transformers(clip: Path, tmp_path: Path, prompt: str):
-    import_judge("pickscore", str(clip), tmp_path / "b")
+def check(found: torch.Tensor, expected: torch.Tensor, scale: float = 1.0) -> None:
+    """Equal to 1e-6 of the scale of a cosine; and the pictures differ, so that equality means something."""
+    torch.testing.assert_close(found / scale, expected / scale, atol=1e-6, rtol=1e-6)
+    assert float(expected.std()) > 1e-2 * scale
+
+
+@pytest.mark.parametrize("name", ["pickscore", "clipscore"])
+@pytest.mark.parametrize("prompt", [PROMPT, LONG])
+def test_a_clip_gives_the_logits_of_transformers(clip: Path, imported, name: str, prompt: str):
     model = CLIPModel.from_pretrained(clip).eval()
     texts = CLIPTokenizer.from_pretrained(clip)(
         [prompt], padding="max_length", truncation=True, max_length=77, return_tensors="pt"
@@ -47,6 +89,177 @@ def test_pickscore_is_the_logit_of_transformers(clip: Path, tmp_path: Path, prom
     images = CLIPImageProcessorPil.from_pretrained(clip)(PICTURES, return_tensors="pt")
     with torch.inference_mode():
         expected = model(**texts, **images).logits_per_text[0]
-    found = utilities(tmp_path / "b", prompt)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-6)
-    assert float(expected.std()) > 0.1
+    check(utilities(imported(name, clip), prompt), expected, SCALE)
+
+
+@pytest.mark.parametrize("prompt", ["a red cube", "A Red, CUBE!", "red cube " * 20])
+def test_siglip_gives_the_logits_of_transformers_for_padded_texts(siglip: Path, imported, prompt: str):
+    tokenizer = checkpoints.unigram_tokenizer()
+    ids = tokenizer.encode(re.sub("[,!]", "", prompt.lower()).strip()).ids
+    ids = ids if len(ids) <= 64 else [*ids[:63], 1]
+    padded = torch.tensor([[*ids, *[1] * (64 - len(ids))]])
+    images = SiglipImageProcessorPil.from_pretrained(siglip)(PICTURES, return_tensors="pt")
+    model = SiglipModel.from_pretrained(siglip).eval()
+    with torch.inference_mode():
+        expected = model(input_ids=padded, **images).logits_per_text[0] - model.logit_bias
+        unpadded = model(input_ids=torch.tensor([ids]), **images).logits_per_text[0] - model.logit_bias
+    check(utilities(imported("siglip", siglip), prompt), expected, float(model.logit_scale.detach().exp()))
+    if len(ids) < 64:
+        assert not torch.allclose(unpadded, expected, rtol=1e-3)
+
+
+def openclip(w: references.Weights, prompt: str) -> torch.Tensor:
+    """HPSv2's logits of `PICTURES`."""
+    ids = checkpoints.clip_tokenizer()(prompt, truncation=True, max_length=77).input_ids
+    pixels = (torch.stack([letterboxed(image) for image in PICTURES]) - MEAN) / STD
+    images = normalize(references.openclip_image(w, pixels), dim=-1)
+    text = references.openclip_text(w, torch.tensor([*ids, *[0] * (77 - len(ids))]))
+    return w["logit_scale"].exp() * images @ normalize(text, dim=-1)
+
+
+def letterboxed(image: Image.Image) -> torch.Tensor:
+    """Pixels [3, S, S] in about [0, 1]: the longer side scaled in floating point, black around."""
+    scale = SIDE / max(image.size)
+    width, height = (round(side * scale) for side in image.size)
+    channels = [
+        Image.fromarray(np.asarray(band, dtype=np.float32) / 255).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        for band in image.split()
+    ]
+    square = torch.zeros(3, SIDE, SIDE)
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    square[:, top : top + height, left : left + width] = torch.tensor(np.stack(channels))
+    return square
+
+
+@pytest.fixture(scope="module")
+def hps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hps")
+    torch.save({"epoch": 1, "state_dict": checkpoints.openclip_weights()}, folder / "HPS_v2.1_compressed.pt")
+    return folder
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, LONG])
+def test_hpsv2_is_openclip_with_letterboxed_images(hps: Path, clip: Path, imported, prompt: str):
+    judge = imported("hpsv2.1", hps, clip)
+    check(utilities(judge, prompt), openclip(checkpoints.openclip_weights(), prompt), SCALE)
+
+
+@pytest.mark.parametrize(("trap", "value"), [("HEADS", 8), ("NORM_EPS", 1e-4), ("ACTIVATION", "quick_gelu")])
+def test_what_no_shape_of_hpsv2_tells_counts(trap: str, value, hps: Path, clip: Path, imported, monkeypatch):
+    monkeypatch.setattr(hpsv2, trap, value)
+    found = utilities(imported("hpsv2.1", hps, clip), PROMPT)
+    with pytest.raises(AssertionError, match="not close"):
+        check(found, openclip(checkpoints.openclip_weights(), PROMPT), SCALE)
+
+
+def test_html_entities_are_resolved_as_openclip_does(hps: Path, clip: Path, imported):
+    judge = imported("hpsv2.1", hps, clip)
+    assert judge.tokenizer is not None
+    assert torch.equal(judge.tokenizer("salt &amp;amp; pepper "), judge.tokenizer("salt & pepper"))
+
+
+def test_hpsv2_from_safetensors_without_the_wrapper_is_the_same(
+    hps: Path, clip: Path, imported, tmp_path: Path
+):
+    before = utilities(imported("hpsv2.1", hps / "HPS_v2.1_compressed.pt", clip), PROMPT)
+    weights = {name: tensor.contiguous() for name, tensor in checkpoints.openclip_weights().items()}
+    save_file(weights, tmp_path / "HPS.safetensors")
+    assert torch.equal(utilities(imported("hpsv2", tmp_path / "HPS.safetensors", clip), PROMPT), before)
+
+
+@pytest.fixture(scope="module")
+def reward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reward")
+    torch.save(checkpoints.imagereward_weights(), folder / "ImageReward.pt")
+    return folder
+
+
+def expected_reward(prompt: str) -> torch.Tensor:
+    texts = checkpoints.bert_tokenizer()(
+        prompt, padding="max_length", truncation=True, max_length=35, return_tensors="pt"
+    )
+    pixels = (torch.stack([cropped(image) for image in PICTURES]) - MEAN) / STD
+    weights = checkpoints.imagereward_weights()
+    return references.imagereward(weights, pixels, texts.input_ids[0], texts.attention_mask[0].bool())
+
+
+def cropped(image: Image.Image) -> torch.Tensor:
+    """As torchvision's Resize(S, bicubic), CenterCrop(S) and ToTensor."""
+    short, long = sorted(image.size)
+    size = (SIDE, int(SIDE * long / short))
+    image = image.resize(size if image.width <= image.height else size[::-1], Image.Resampling.BICUBIC)
+    left, top = (round((side - SIDE) / 2.0) for side in image.size)
+    return torch.tensor(np.asarray(image.crop((left, top, left + SIDE, top + SIDE)))).permute(2, 0, 1) / 255
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, LONG])
+def test_imagereward_is_blip_and_five_layers(reward: Path, bert: Path, imported, prompt: str):
+    check(utilities(imported("imagereward", reward, bert), prompt), expected_reward(prompt))
+
+
+@pytest.mark.parametrize(
+    ("trap", "value"),
+    [("VISION_HEADS", 8), ("TEXT_HEADS", 8), ("VISION_EPS", 1e-4), ("TEXT_EPS", 1e-4), ("WORD_PIECES", 34)],
+)
+def test_what_no_shape_of_imagereward_tells_counts(
+    trap: str, value, reward: Path, bert: Path, imported, monkeypatch
+):
+    monkeypatch.setattr(imagereward_import, trap, value)
+    found = utilities(imported("imagereward", reward, bert), LONG)
+    with pytest.raises(AssertionError, match="not close"):
+        check(found, expected_reward(LONG))
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("aesthetic") / "sac+logos+ava1-l14-linearMSE.pth"
+    torch.save(checkpoints.noise(checkpoints.mlp_shapes("layers.", 8)), path)
+    return path
+
+
+def test_the_aesthetic_predictor_reads_normalized_embeddings(predictor: Path, clip: Path, imported):
+    judge = imported("aesthetic", predictor, clip)
+    model = CLIPModel.from_pretrained(clip).eval()
+    pixels = (torch.stack([cropped(image) for image in PICTURES]) - MEAN) / STD
+    with torch.inference_mode():
+        embeddings = normalize(model.get_image_features(pixels).pooler_output, dim=-1)
+    expected = references.mlp(torch.load(predictor, weights_only=True), "layers.", embeddings)
+    check(utilities(judge, PROMPT), expected)
+    assert torch.equal(utilities(judge, PROMPT), utilities(judge, "another prompt"))
+
+
+def test_each_bundle_names_all_that_it_was_made_of(predictor: Path, clip: Path, tmp_path: Path):
+    manifest = import_judge("aesthetic", str(predictor), tmp_path / "b", base=str(clip))
+    assert manifest.origin is not None
+    assert set(manifest.origin.sha256) == {predictor.name, f"{clip.name}/model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        ("hpsv2.1", {"visual.proj": None}, r"1 missing \(visual_projection.weight"),
+        ("hpsv2.1", {"visual.head": torch.zeros(2)}, r"1 unknown weights \(visual.head"),
+        ("hpsv2.1", {"ln_final.bias": torch.zeros(3)}, r"final_layer_norm.bias is \[3\] instead of \[16\]"),
+        ("imagereward", {"mlp.layers.6.bias": None}, "no mlp.layers.6.bias"),
+        ("imagereward", {"blip.visual_encoder.norm.bias": None}, "1 missing .*post_layernorm.bias"),
+        ("imagereward", {"mlp.layers.1.weight": torch.zeros(2)}, r"1 unknown weights \(mlp.layers.1.weight"),
+        ("imagereward", {"mlp.layers.7.weight": torch.zeros(1, 5)}, "it reads 6 numbers"),
+    ],
+)
+def test_each_wrong_key_is_refused_by_its_name(
+    name: str, changed: dict, message: str, clip: Path, bert: Path, tmp_path: Path
+):
+    makers = {"hpsv2.1": checkpoints.openclip_weights, "imagereward": checkpoints.imagereward_weights}
+    weights = {key: tensor for key, tensor in (makers[name]() | changed).items() if tensor is not None}
+    torch.save(weights, tmp_path / "x.pt")
+    base = bert if name == "imagereward" else clip
+    with pytest.raises(ConfigError, match=message):
+        import_judge(name, str(tmp_path / "x.pt"), tmp_path / "b", base=str(base))
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_tokenizer_of_another_judge_is_refused(reward: Path, clip: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="the tokenizer has 515 tokens, and the text encoder 59"):
+        import_judge("imagereward", str(reward), tmp_path / "b", base=str(clip))

@@ -296,9 +296,9 @@ TINY: dict[str, Tiny] = {
 
 
 def build_processor(
-    template: Template, model_type: str = "qwen2_5_vl", tokenizer: Any = None
+    template: Template, model_type: str = "qwen2_5_vl", tokenizer: Any = None, **fields: Any
 ) -> JudgeProcessor:
-    """The processor of a judge that is asked with `template`, without a model."""
+    """The processor of a judge that is asked with `template`, without a model; `fields` are of its spec."""
     tiny = TINY[model_type]
     tokenizer = tokenizer or build_tokenizer(tiny.chat_template, tiny.specials)
     spec = JudgeSpec(
@@ -306,6 +306,7 @@ def build_processor(
         head="scalar" if template.attention == "alone" else "verdict",
         attention=template.attention,
         ties=template.ties,
+        **fields,
     )
     return JudgeProcessor(tokenizer, tiny.image_processor(), tiny.config(tokenizer, 32), spec, template)
 

@@ -46,6 +46,14 @@ def own_processor(model_type: str, tokenizer: Any, image_processor: Any) -> Any:
 
 def own_reading(judge: Judge, prompt: str, shown: list[Image.Image]) -> tuple[list[int], torch.Tensor]:
     """The tokens of a comparison, and the logits of the whole vocabulary [V] after the last of them."""
+    ids, logits_LV = own_logits(judge, prompt, shown)
+    return ids, logits_LV[-1]
+
+
+def own_logits(
+    judge: Judge, prompt: str, shown: list[Image.Image], answer: str = ""
+) -> tuple[list[int], torch.Tensor]:
+    """The tokens of a comparison and of the start of an answer, and the logits [L, V] after each of them."""
     template = judge.processor.template
     (message,) = template.messages(prompt)
     if judge.family.images_in_text and not template.images_first:
@@ -53,9 +61,9 @@ def own_reading(judge: Judge, prompt: str, shown: list[Image.Image]) -> tuple[li
         message["content"] = [{"type": "text", "text": text}]
     tokenizer = judge.processor.tokenizer
     text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-    text += template.answer_prefix
+    text += template.answer_prefix + answer
     processor = own_processor(judge.family.model_type, tokenizer, judge.processor.image_processor)
     inputs = processor(text=[text], images=shown, return_tensors="pt")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge.model.get_decoder().config, "_attn_implementation", "eager")
-        return inputs["input_ids"][0].tolist(), judge.model(**inputs).logits[0, -1]
+        return inputs["input_ids"][0].tolist(), judge.model(**inputs).logits[0]

@@ -55,7 +55,7 @@ def test_a_batch_holds_what_its_comparisons_need_level_by_level(
     assert batch.levels == levels and len(batch) == 2
     assert [[n for n in row if n >= 0] for row in batch.sees_SE.tolist()] == sees
     ends = (batch.lengths_S.cumsum(0) - 1).tolist()
-    assert [[ends.index(batch.reads_R[n]) for n in pair] for pair in batch.pairs_N2] == reads
+    assert [[ends.index(batch.reads_RP[n, -1]) for n in pair] for pair in batch.pairs_N2] == reads
     # The tokens are those of the segments, and the images stand in the order of theirs.
     segments = [large.prefix, small.prefix]
     assert batch.lengths_S[:2].tolist() == [len(segment) for segment in segments]

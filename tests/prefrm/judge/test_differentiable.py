@@ -26,6 +26,19 @@ KINDS = {
     "scalar": {"head": "scalar"},
     "embedding": {"head": "embedding"},
 }
+OTHERS = {
+    "mlp": {
+        "head": "scalar",
+        "mlp": (8, 4),
+        "uncertainty": "ignore",
+        "positions": "sequential",
+        "readouts": ("<|Reward|>",),
+        "template": "rate-token-v1",
+    },
+    "uncertain": {"head": "scalar", "mlp": (8, 4), "uncertainty": "integrate"},
+    "answers": {"head": "scalar", "template": "shows-v1"},
+    "labels": {"attention": "joint", "min_label_mass": 0.0},
+}
 TIES = {"late ties": {"ties": True}, "scalar ties": {"head": "scalar", "ties": True}}
 CALIBRATIONS = [TemperatureScaling(temperature=0.6), PowerScaling(temperature=0.6, power=1.4)]
 CASES = [(family, kind) for family in TINY for kind in KINDS]
@@ -116,6 +129,21 @@ def test_the_engine_agrees_on_images_that_are_not_resized(judges, family: str, k
     np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-5)
     # Of which the tolerance is a small part.
     assert np.abs(wanted).max() > 5e-3
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_the_engine_agrees_on_other_heads(judges, kind: str):
+    judge, pixels = judges("qwen2_5_vl", **OTHERS[kind]), candidates(3)
+    wanted = mean_log_odds(judged(judge, pixels))
+    pixels.requires_grad_()
+    utilities = DifferentiableJudge(judge).utilities(PROMPT, pixels)
+    found = utilities.detach()
+    np.testing.assert_allclose(
+        gaps(found) if kind in ("mlp", "answers") else found, wanted, rtol=0, atol=5e-5
+    )
+    assert np.abs(wanted).max() > 5e-3
+    (slopes,) = torch.autograd.grad(utilities[1], pixels)
+    assert slopes[1].abs().max() > 0 and not slopes[[0, 2]].any()
 
 
 @pytest.mark.parametrize("family", TINY)
@@ -262,6 +290,12 @@ def test_one_candidate_needs_a_scalar_judge_that_has_its_own_utility(judges):
 def test_what_cannot_be_judged_is_refused(judges, prompt: str, pixels, error, message: str):
     with pytest.raises(error, match=message):
         DifferentiableJudge(judges("qwen2_5_vl")).utilities(prompt, pixels)
+
+
+def test_improbable_answers_have_no_gradient(judges):
+    judge = judges("qwen2_5_vl", head="scalar", template="shows-v1", min_label_mass=0.9)
+    with pytest.raises(ScoringError, match=r"less than min_label_mass=0\.9"):
+        DifferentiableJudge(judge).utilities(PROMPT, candidates(2))
 
 
 def test_settings_without_a_gradient_are_refused(checkpoints):

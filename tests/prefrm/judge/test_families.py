@@ -36,6 +36,8 @@ def checkpoint(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wordings(tmp_path: Path) -> Path:
     """A folder with templates that show the images first."""
     (tmp_path / "pair.txt").write_text("{image}{image}Which is [{prompt}]?\n{answer}Image{space}\n1\n2\n")
+    edit = "{context}{image}{image}Which edit is [{prompt}]?\n{answer}Image{space}\n1\n2\n"
+    (tmp_path / "edit.txt").write_text(edit)
     (tmp_path / "one.txt").write_text("Look: {image} Rate [{prompt}] of 9:")
     return tmp_path
 
@@ -101,6 +103,7 @@ def test_every_family_has_a_checkpoint_here():
         ("rate-twice-v1", False),
         ("file:pair.txt", False),
         ("file:one.txt", False),
+        ("file:edit.txt", False),
     ],
 )
 @torch.inference_mode()
@@ -116,13 +119,17 @@ def test_what_is_read_in_one_run_equals_the_forward_pass_of_transformers(
     if adapted:
         lora(judge)
     images = [judge.processor.prepare_image(picture) for picture in pictures]
-    trees = {prompt: judge.processor.tree(prompt, dict(enumerate(images))) for prompt in PROMPTS}
+    context = judge.processor.template.context_images
+    trees = {
+        prompt: judge.processor.tree(prompt, dict(enumerate(images)), images[:context]) for prompt in PROMPTS
+    }
     groups, expected = [], []
     for n, pair in enumerate(permutations(range(len(SIZES)), 2)):
         tree = trees[PROMPTS[n % 2]]
         groups.append((tree, [pair]))
         answer = tree.answers([pair])[tree.readouts(pair)[0]]
-        ids, logits_V = own_reading(judge, PROMPTS[n % 2], [pictures[i] for i in pair[:shown]])
+        places = [*range(context), *pair[:shown]]
+        ids, logits_V = own_reading(judge, PROMPTS[n % 2], [pictures[i] for i in places])
         assert torch.cat([segment.ids_L for segment in path(tree, answer)]).tolist() == ids
         expected.append(logits_V)
     batch = judge.processor.collate(groups)
@@ -193,7 +200,15 @@ def test_a_bundle_scores_to_the_last_bit_as_the_judge_did(judge: Judge, groups, 
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"attention": "joint"}, {"ties": True}, {"head": "scalar"}, {"head": "embedding"}],
+    [
+        {},
+        {"attention": "joint"},
+        {"ties": True},
+        {"head": "scalar"},
+        {"head": "embedding"},
+        {"attention": "joint", "min_label_mass": 0.0},
+        {"head": "scalar", "template": "shows-v1"},
+    ],
     ids=lambda fields: "-".join(map(str, fields.values())) or "verdict",
 )
 def test_a_training_step_of_every_head_has_finite_gradients(checkpoint: Path, pictures, fields: dict):

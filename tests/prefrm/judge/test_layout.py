@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prefrm.errors import RecordError
+from prefrm.errors import ConfigError, RecordError
 from prefrm.judge import Name, Segment, Tree, path
 from prefrm.prompts import Template
 from tests.prefrm.judge.families import PLAIN_TEMPLATE, SHORT, build_processor, build_tokenizer
@@ -105,6 +105,76 @@ def test_alone_reads_each_image_by_itself():
         ("tall",): ("[4]?->", 8, 15, ((),)),
     }
     assert tree.readouts(("tall", "wide")) == (("tall",), ("wide",))
+
+
+READ = Template(id="r", instruction="I:", first="", again="a<V>b:", question="c<T>d", images_first=True)
+
+
+def grow_readouts(*readouts: str, prompt: str = "cat", positions: str = "family") -> Tree:
+    """The tree of two images of a judge that reads at those tokens, asked with `READ`."""
+    tokenizer = build_tokenizer(PLAIN_TEMPLATE)
+    tokenizer.add_tokens(["<V>", "<T>"], special_tokens=True)
+    fields = {"readouts": readouts, "positions": positions}
+    processor = build_processor(READ, tokenizer=tokenizer, **fields)
+    images = {name: processor.prepare_image(Image.new("RGB", SIZES[name])) for name in ("wide", "tall")}
+    return processor.tree(prompt, images)
+
+
+def test_what_follows_a_readout_is_not_read():
+    tree = grow_readouts("<T>")
+    answers = tree.answers([("wide", "tall")])
+    assert [len(answer) for answer in answers.values()] == [6 + len("ab:catc") + 2, 4 + len("ab:catc") + 2]
+    assert len(tree.prefix) == len("I:") and tree.readouts(("wide", "tall")) == (("wide",), ("tall",))
+
+
+def test_several_readouts_of_a_candidate_share_its_image():
+    tree = grow_readouts("<V>", "<T>")
+    _, images = tree.levels
+    assert {name: (len(image), image.sees) for name, image in images.items()} == {
+        ("wide",): (6, ((),)),
+        ("tall",): (4, ((),)),
+    }
+    w, t = ("wide",), ("tall",)
+    first, second = tree.readouts(("tall", "wide"))[:2], tree.readouts(("tall", "wide"))[2:]
+    answers = tree.answers([("tall", "wide")])
+    assert [(len(answers[name]), answers[name].start, answers[name].sees) for name in first] == [
+        (2, 6, ((), t)),
+        (9, 6, ((), t)),
+    ]
+    assert [(len(answers[name]), answers[name].start, answers[name].sees) for name in second] == [
+        (2, 5, ((), w)),
+        (9, 5, ((), w)),
+    ]
+    # The readout before the prompt does not depend on it.
+    other = grow_readouts("<V>", "<T>", prompt="dog").answers([("tall", "wide")])
+    same = [torch.equal(answers[name].ids_L, other[name].ids_L) for name in first]
+    assert same == [True, False]
+
+
+def test_a_readout_must_be_once_in_the_text_after_the_image():
+    for readout in ("<X>", "I:"):
+        with pytest.raises(ConfigError, match=f"must have the readout '{readout}' once"):
+            grow_readouts(readout)
+
+
+def test_sequential_positions_count_the_tokens_of_an_image():
+    tree = grow_readouts("<T>", positions="sequential")
+    answer = tree.answers([("wide", "tall")])["wide",]
+    assert answer.positions_AL.tolist() == [list(range(2, 2 + 6 + 9))]
+
+
+def test_a_context_image_stands_in_the_prefix():
+    template = Template(
+        id="c", instruction="S:", first="", context=" E:", again=" p:", question="?", images_first=True
+    )
+    processor = build_processor(template, tokenizer=TOKENIZER)
+    wide, tall = (processor.prepare_image(Image.new("RGB", SIZES[name])) for name in ("wide", "tall"))
+    tree = processor.tree("cat", {"wide": wide, "tall": tall}, [tall])
+    assert facts(tree.prefix) == ("S:[4] E:", 0, 2 + 4 + 3, ())
+    assert tree.prefix.images == (tall,)
+    assert all_facts(tree.answers([("wide", "tall")]))["wide",] == ("[6] p:cat?->", 9, 9 + 3 + 9, ((),))
+    with pytest.raises(RecordError, match=r"reads one context image .* received 0"):
+        processor.tree("cat", {"wide": wide, "tall": tall})
 
 
 def test_an_image_spans_a_grid_of_positions():

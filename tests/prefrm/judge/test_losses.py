@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from prefrm.judge import EmbeddingHead, ScalarHead, bradley_terry, bradley_terry_ties, preference_loss
+from prefrm.judge import (
+    EmbeddingHead,
+    ScalarHead,
+    bradley_terry,
+    bradley_terry_ties,
+    preference_loss,
+    uncertain_bradley_terry,
+)
 
 
 def loss(log_odds: list[float], p: list[float], weight: list[float] | None = None) -> float:
@@ -69,6 +76,27 @@ def test_a_tie_is_cheapest_between_equals_and_a_win_is_not():
     assert cost[1] < cost[0] == pytest.approx(cost[2])
     wins = [bradley_terry_ties(outcomes([d]), torch.tensor([1.0])).item() for d in (0.0, 1.0, 5.0)]
     assert wins[0] > wins[1] > wins[2]
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (2.0, 0.1), (-3.0, 5.0), (1.0, 8.0)])
+@pytest.mark.parametrize("p", [1.0, 0.5, 0.2])
+def test_the_loss_of_uncertain_log_odds_is_an_expectation(mean: float, deviation: float, p: float):
+    found = preference_loss(torch.tensor([[mean, deviation]]), torch.tensor([p]))
+    grid = torch.linspace(-10, 10, 20001, dtype=torch.float64)
+    shares = torch.exp(-(grid**2) / 2)
+    z = mean + deviation * grid
+    costs = torch.nn.functional.softplus(z) - p * z
+    assert found.item() == pytest.approx(((costs * shares).sum() / shares.sum()).item(), abs=1e-3)
+
+
+def test_certain_log_odds_cost_what_plain_ones_do_and_doubt_costs_more():
+    z, p = torch.tensor([1.3, -0.4]), torch.tensor([1.0, 0.3])
+    certain = torch.stack([z, torch.zeros(2)], dim=-1)
+    weight = torch.tensor([1.0, 3.0])
+    torch.testing.assert_close(uncertain_bradley_terry(certain, p, weight), bradley_terry(z, p, weight))
+    outcomes = torch.tensor([[1.0, 0.7]], requires_grad=True)
+    preference_loss(outcomes, torch.tensor([0.0])).backward()
+    assert outcomes.grad is not None and (outcomes.grad > 0).all()
 
 
 def test_three_answers_cost_the_language_models_cross_entropy():

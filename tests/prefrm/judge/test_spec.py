@@ -4,6 +4,7 @@ import pytest
 
 from prefrm.errors import ConfigError
 from prefrm.judge import JudgeSpec
+from prefrm.prompts import parse_template
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,18 @@ from prefrm.judge import JudgeSpec
         ({"head": "scalar", "attention": "late"}, "of the scalar head must be alone; received 'late'"),
         ({"head": "embedding", "ties": True}, "the embedding head has no ties"),
         ({"embedding_dim": 3}, "embedding_dim must be even and at least 2; received 3"),
+        ({"normalize": False}, "normalize is of the embedding head; received head 'verdict'"),
+        ({"mlp": (4,)}, r"of the scalar head; received \[4\] of the verdict head"),
+        ({"head": "scalar", "mlp": (4, 0)}, r"mlp is a list of positive widths .*\[4, 0\]"),
+        ({"head": "scalar", "uncertainty": "ignore"}, "uncertainty needs a scalar head with mlp"),
+        ({"head": "scalar", "mlp": (4,), "uncertainty": "no"}, "ignore, integrate or null; received 'no'"),
+        ({"readouts": ("<a>",)}, "a verdict is read last"),
+        ({"head": "scalar", "readouts": ("<a>", "<a>")}, "readouts must be different tokens"),
+        ({"head": "embedding", "readouts": ("<a>", "<b>")}, "several readouts need the scalar head"),
+        ({"positions": "mrope"}, "positions must be family or sequential; received 'mrope'"),
         ({"quantize": "int3"}, "quantize must be nf4 or null; received 'int3'"),
+        ({"min_label_mass": 1.5}, r"min_label_mass must be in \[0, 1\]; received 1.5"),
+        ({"head": "scalar", "min_label_mass": 0.5}, "needs answers, which template 'rate-v1' has not"),
         ({"min_pixels": 0}, "min_pixels must be at least 1; received 0"),
         ({"max_pixels": -1}, "max_pixels must be at least 1; received -1"),
         ({"min_pixels": 9, "max_pixels": 8}, r"min_pixels \(9\) is larger than max_pixels \(8\)"),
@@ -38,3 +50,15 @@ from prefrm.judge import JudgeSpec
 def test_bad_values_are_named(fields: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         JudgeSpec(**{"base_model": "some/model", **fields})
+
+
+def test_a_utility_is_read_from_answers_or_by_weights():
+    template = parse_template("{image}Is it {prompt}?\n{answer}\nyes\nno", id="t")
+    JudgeSpec(base_model="some/model", head="scalar").check_template(template)
+    for fields in (
+        {"head": "embedding"},
+        {"head": "scalar", "mlp": (8,)},
+        {"head": "scalar", "readouts": ("r",)},
+    ):
+        with pytest.raises(ConfigError, match="'t' has answers to read a utility from; take head: scalar"):
+            JudgeSpec(base_model="some/model", **fields).check_template(template)

@@ -30,7 +30,8 @@ def make_layout(tokenizer, template: str) -> TokenLayout:
     return TokenLayout(tokenizer, asked, render(tokenizer, asked, image), image)
 
 
-@pytest.fixture(scope="module", params=sorted(TEMPLATES))
+# With the images first, the prompt's tokens are not its own alone.
+@pytest.fixture(scope="module", params=sorted(name for name, t in TEMPLATES.items() if not t.images_first))
 def layout(make_tokenizer, request) -> TokenLayout:
     return make_layout(make_tokenizer(), request.param)
 
@@ -128,7 +129,7 @@ def test_what_follows_the_images_is_tokenized_in_one_piece_and_ends_with_the_ans
 ):
     tokenizer, image = images_first._tokenizer, [images_first.image_token_id]
     closing = images_first.readout(images_first.prompt(text))
-    opening = images_first.opening(images_first.prompt(text))
+    (opening,) = images_first.opening(images_first.prompt(text))
     turn = f"<|vision_end|>Better: {text}?<|im_end|>\n<|im_start|>assistant\nNo. "
     assert tokenizer.decode(closing) == turn
     assert tokenizer.decode([*opening, *image, *images_first.second, *image]) == (
@@ -156,10 +157,32 @@ def test_text_that_is_not_unicode_is_refused(layout: TokenLayout):
         layout.prompt("a \ud800 surrogate")
 
 
-def test_an_answer_of_several_tokens_is_refused(layout: TokenLayout):
-    template = Template(id="t", instruction="", first="", second="", question="", answers=("1", "second"))
-    with pytest.raises(ConfigError, match="the answer 'second' of template 't' is 6 tokens"):
-        TokenLayout(layout._tokenizer, template, RENDERED, layout.image_token_id)
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (("1", "12"), "the answers '1', '12' of template 't' cannot be told apart .*: one is the start"),
+        (("I1|O1", "I2|O2"), "cannot be told apart .*: they do not branch off one sequence"),
+    ],
+)
+def test_answers_that_cannot_be_told_apart_are_refused(
+    make_tokenizer, answers: tuple[str, str], message: str
+):
+    template = Template(id="t", instruction="", first="", second="", question="", answers=answers)
+    tokenizer = make_tokenizer()
+    with pytest.raises(ConfigError, match=message):
+        TokenLayout(tokenizer, template, RENDERED, tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+
+
+def test_the_path_of_answers_follows_the_question_but_not_of_a_late_template(make_tokenizer):
+    tokenizer = make_tokenizer()
+    image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    asked = replace(get_template("match-v1"), answers=("No. 1", "No. 2"))
+    layout = TokenLayout(tokenizer, asked, render(tokenizer, asked, image), image)
+    closing = layout.readout(layout.prompt("a cat"))
+    assert tokenizer.decode(closing).endswith("assistant\nNo. ") and layout.reads == 5
+    late = replace(get_template("match-late-v1"), answers=("No. 1", "No. 2"))
+    with pytest.raises(ConfigError, match=r"differ after 4 tokens .* a late verdict is read from one token"):
+        TokenLayout(tokenizer, late, render(tokenizer, late, image), image)
 
 
 @pytest.mark.parametrize(

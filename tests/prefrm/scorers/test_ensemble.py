@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prefrm.errors import ConfigError, ScoringError
-from prefrm.scorers import Calibration, Ensemble, Member
-from prefrm.winmatrix import Group, IdentifiedScorer, WinMatrix
+from prefrm.scorers import Ensemble, Member
+from prefrm.winmatrix import Group, IdentifiedScorer, TemperatureScaling, WinMatrix
 
 
 class Fixed:
@@ -118,6 +118,15 @@ def test_a_pair_that_one_member_did_not_judge_is_not_judged():
         assert matrix.judged.tolist() == [True, True, False]
 
 
+def test_the_reason_of_a_pair_names_the_member():
+    z = np.array([[0.0, np.nan], [1.0, 0.0]])
+    silent = WinMatrix.from_order_logits(z, pair_errors={(0, 1): "it said: perhaps"})
+    assert scored(pair(1.0), silent).reason(1, 0) == "m1: it said: perhaps"
+    assert scored(pair(1.0), silent, silent).pair_errors == {
+        (0, 1): "m1: it said: perhaps; m2: it said: perhaps"
+    }
+
+
 def test_what_a_member_inferred_is_inferred():
     z = np.array([[0, 1, np.nan], [-1, 0, 2], [np.nan, -2, 0.0]])
     part = WinMatrix.from_order_logits(z).with_inferred(np.subtract.outer([3.0, 2, 0], [3.0, 2, 0]))
@@ -147,7 +156,7 @@ def test_complements_are_exact_and_a_permutation_permutes_the_matrix(logits, com
 
 
 def test_the_calibration_comes_after_the_rule():
-    half = Calibration(name="temperature", parameters={"temperature": 2.0})
+    half = TemperatureScaling(temperature=2.0)
     matrix = scored(pair(1.0), pair(3.0), calibration=half)
     assert log_odds(matrix) == pytest.approx(1.0, abs=1e-5)
     assert matrix.spread is not None
@@ -164,7 +173,7 @@ def test_an_identity_names_members_rule_and_calibration():
         of(z, z, combine="worst").identity(),
         of(z, z, combine="uncertainty").identity(),
         of(z, z, combine="uncertainty", penalty=2.0).identity(),
-        of(z, z, calibration=Calibration(name="temperature", parameters={"temperature": 2.0})).identity(),
+        of(z, z, calibration=TemperatureScaling(temperature=2.0)).identity(),
     }
     assert len(known) == 6
     assert isinstance(of(z), IdentifiedScorer)

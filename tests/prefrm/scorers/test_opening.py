@@ -1,13 +1,13 @@
 """Scorer files, and what a name of a scorer opens."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from prefrm.errors import ConfigError
 from prefrm.scorers import (
-    Calibration,
     ScorerFile,
     Source,
     is_chat,
@@ -16,9 +16,10 @@ from prefrm.scorers import (
     open_scorer,
     read_scorer_file,
     sources,
+    write_calibrated,
     write_scorer_file,
 )
-from prefrm.winmatrix import FakeScorer, Group
+from prefrm.winmatrix import CalibrationRecord, FakeScorer, Group, TemperatureScaling
 
 CHAT = "chat+http://host:8000/v1?model=NAME"
 
@@ -58,7 +59,7 @@ def test_a_scorer_file_survives_being_written(tmp_path):
         scorers=(Source(scorer="a", weight=2.0), Source(scorer="hf://org/name")),
         combine="uncertainty",
         penalty=0.5,
-        calibration=Calibration(name="temperature", parameters={"temperature": 0.5}, split="v", pairs=3),
+        calibration=CalibrationRecord.of(TemperatureScaling(temperature=0.5), split="v", pairs=3),
     )
     write_scorer_file(file, tmp_path / "s.yaml")
     assert read_scorer_file(tmp_path / "s.yaml") == file
@@ -66,6 +67,27 @@ def test_a_scorer_file_survives_being_written(tmp_path):
     write_scorer_file(plain, tmp_path / "s.yaml")
     assert read_scorer_file(tmp_path / "s.yaml") == plain
     assert (tmp_path / "s.yaml").read_text() == "scorers:\n- scorer: a\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Ours.\nscorers:  # two\n- scorer: a\n- {scorer: b, weight: 2}  # doubled\n",
+        "calibration: {name: temperature, parameters: {temperature: 9}}\n# Ours.\nscorers: [{scorer: a}]\n",
+        "scorers: [{scorer: a}]\ncalibration:\n  name: power\n  parameters:\n    temperature: 2\n"
+        "    power: 1\n# Ours.\npenalty: 2.0\n",
+        "{scorers: [{scorer: a}], combine: vote}\n",
+    ],
+)
+def test_another_calibration_leaves_the_rest_of_a_file_as_it_is(tmp_path, text):
+    (tmp_path / "s.yaml").write_text(text)
+    record = CalibrationRecord.of(TemperatureScaling(temperature=0.5), split="v", pairs=3)
+    write_calibrated(tmp_path / "s.yaml", record, tmp_path / "out.yaml")
+    before, after = (read_scorer_file(tmp_path / name) for name in ("s.yaml", "out.yaml"))
+    assert after == replace(before, calibration=record)
+    assert ("# Ours." in text) == ("# Ours." in (tmp_path / "out.yaml").read_text())
+    write_calibrated(tmp_path / "out.yaml", record, tmp_path / "s.yaml")
+    assert (tmp_path / "s.yaml").read_text() == (tmp_path / "out.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -111,3 +133,6 @@ def test_an_ensemble_is_opened_from_its_file(tmp_path):
     (expected,) = FakeScorer(lambda prompt, image: len(image) / 2 / 0.5).score([group])
     assert matrix.p[0, 1] == pytest.approx(expected.p[0, 1], abs=1e-6)
     assert "http://a/1 x 3" in identity and "temperature" in identity
+    with open_scorer(path, connect=connect, calibrated=False) as scorer:
+        (plain,) = scorer.score([group])
+    assert plain.calibrated(TemperatureScaling(temperature=0.5)).equals(matrix)

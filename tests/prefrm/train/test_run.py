@@ -11,7 +11,7 @@ import torch
 from peft.tuners.lora.layer import Linear
 
 from prefrm.bundle import load_bundle, read_manifest
-from prefrm.config import from_mapping, to_mapping
+from prefrm.config import from_mapping, load_config, to_mapping
 from prefrm.engine import Engine
 from prefrm.errors import BundleError, ConfigError, DatasetError
 from prefrm.judge import Judge, JudgeSpec
@@ -292,3 +292,42 @@ def test_one_device_for_several_processes_is_refused(
 
 def test_settings_survive_plain_data(config: TrainConfig) -> None:
     assert from_mapping(TrainConfig, to_mapping(config)) == config
+
+
+@pytest.mark.parametrize("adapter", ["null", "{rank: 4, alpha: 8}"])
+def test_the_recipe_of_hpsv3_learns_and_its_bundle_is_the_judge(
+    tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path], adapter: str
+) -> None:
+    """With an adapter too, whose bundle finds the added token's embedding in the base model again."""
+    overrides = {
+        "output": tmp_path / "run",
+        "judge.base_model": tiny_checkpoint,
+        "judge.min_pixels": 16 * 16,
+        "judge.max_pixels": 32 * 32,
+        "data.path": brightness(train=12),
+        "data.validation": "null",
+        "data.test": "null",
+        "data.stream": "false",
+        "data.num_workers": 0,
+        "adapter": adapter,
+        "export": "merged" if adapter == "null" else "adapter",
+        "optim.steps": 12,
+        "optim.batch_size": 3,
+        "optim.accumulation": 1,
+        "optim.lr": 1e-2,
+        "optim.precision": "float32",
+        "device": "cpu",
+    }
+    path = Path(__file__).parents[3] / "configs" / "train" / "hpsv3.yaml"
+    config = load_config(TrainConfig, path, [f"{key}={value}" for key, value in overrides.items()])
+    result = run(config)
+    assert result.export_difference < 1e-5
+    judge = load_bundle(result.bundle, "cpu").judge
+    assert (
+        judge.processor.layout.readout(judge.processor.layout.prompt("x"))[-1]
+        == len(judge.processor.tokenizer) - 1
+    )
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in lines]
+    assert [step["learning_rate"] for step in steps[1:]] == [1e-2] * 11
+    assert steps[-1]["loss"] < 0.1 < steps[0]["loss"]

@@ -33,6 +33,14 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def dual_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An imported dual encoder."""
+    from tests.prefrm.judge.dual import import_tiny
+
+    return import_tiny("pickscore", tmp_path_factory.mktemp("dual"))
+
+
+@pytest.fixture(scope="session")
 def adapter_bundle(
     checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, png: Callable[[int], bytes]
 ) -> Path:

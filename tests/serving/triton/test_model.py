@@ -13,10 +13,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from prefrm.engine import Engine
+from prefrm.engine import open_engine
+from prefrm.imports.importing import import_judge
 from prefrm.protocol import MATRIX_OUTPUTS, decode_matrices, encode_groups
 from prefrm.winmatrix import Group
 from serving.triton.repository import write_repository
+from tests.prefrm.imports.scalar_checkpoints import save_base, save_hpsv3
 
 
 class Tensor:
@@ -58,9 +60,23 @@ BACKEND = SimpleNamespace(
 )
 
 
-def test_the_exported_model_answers_as_the_engine_does(bundle, png, tmp_path: Path, monkeypatch) -> None:
+@pytest.fixture(params=["bundle", "dual_bundle", "published"])
+def judged_by(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The bundle of a judge that was trained, or of one that was imported, with another head and layout."""
+    if request.param != "published":
+        return request.getfixturevalue(request.param)
+    save_base(tmp_path / "base")
+    save_hpsv3(tmp_path / "HPSv3.safetensors")
+    template = tmp_path / "t.txt"
+    template.write_text("{image}Rate {prompt}: <|Reward|>\nEND")
+    source, out = str(tmp_path / "HPSv3.safetensors"), tmp_path / "hpsv3"
+    import_judge("hpsv3", source, out, base=str(tmp_path / "base"), template=template)
+    return out
+
+
+def test_the_exported_model_answers_as_the_engine_does(judged_by, png, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", BACKEND)
-    write_repository(bundle, tmp_path / "repository")
+    write_repository(judged_by, tmp_path / "repository")
     folder = tmp_path / "repository" / "judge"
     model = runpy.run_path(str(folder / "1" / "model.py"))["TritonPythonModel"]()
     model.initialize(
@@ -85,7 +101,7 @@ def test_the_exported_model_answers_as_the_engine_does(bundle, png, tmp_path: Pa
             Request(encode_groups(groups[:1]), ["win_matrix"]),
         ]
     )
-    local = Engine.from_bundle(bundle, device="cpu").score(groups)
+    local = open_engine(judged_by, device="cpu").score(groups)
     for response, matrix in zip((first, second), local, strict=True):
         assert decode_matrices(response.tensors, count=1, size=matrix.size)[0].equals(matrix)
     assert (refused.error.code, refused.tensors) == ("INVALID_ARG", {})

@@ -1,0 +1,88 @@
+"""The tables of docs/judges-published.md, from the registries of imports and of chat dialects.
+
+    python -m prefrm.bench.published_page docs/judges-published.md
+
+writes them anew between their marks and leaves the rest of the page as it is.
+"""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prefrm.files import write_whole
+from prefrm.hub import is_hub
+from prefrm.imports import PUBLISHED, PublishedJudge
+from prefrm.scorers.chat import DIALECTS, Dialect
+
+__all__ = ["page_with_tables"]
+
+HEADER = (
+    "judge",
+    "used here as",
+    "import",
+    "how exactness is shown",
+    "licence of the weights",
+    "accuracy, %",
+)
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def page_with_tables(page: str) -> str:
+    """`page` with each table between `<!-- table: NAME -->` and `<!-- end -->` as it should be now.
+
+    Raises:
+        KeyError: there is no table of a name.
+    """
+    tables = {"imports": _imports_table(), "dialects": _dialects_table()}
+    return MARKED.sub(lambda found: f"{found[1]}{tables[found[2]]}\n{found[3]}", page)
+
+
+def _imports_table() -> str:
+    return _table(HEADER, [_row(judge) for judge in PUBLISHED.values()])
+
+
+def _row(judge: PublishedJudge) -> list[str]:
+    template = " --template FILE" if judge.takes_template else ""
+    return [
+        f"[{judge.title}]({judge.paper})",
+        judge.kind + ("" if judge.is_log_odds else ", to be calibrated"),
+        f"`prefrm import {judge.name} {_source(judge)}{template}`",
+        judge.exactness,
+        judge.licence,
+        _accuracies(judge.published),
+    ]
+
+
+def _dialects_table() -> str:
+    rows = [
+        [dialect.title, f"`{dialect.name}`", "pairs" if dialect.compares else "candidates", _reading(dialect)]
+        for dialect in DIALECTS.values()
+    ]
+    return _table(("judge", "`dialect=`", "a question shows", "how the answer is read"), rows)
+
+
+def _reading(dialect: Dialect) -> str:
+    labels = ", ".join(f"`{label}`" for label in dialect.labels)
+    if dialect.values:
+        return f"expectation over {labels}"
+    read = f"log-probabilities of {labels}" if labels else "numbers in its text"
+    return f"{read}, after reasoning" if dialect.reasons else read
+
+
+def _source(judge: PublishedJudge) -> str:
+    return judge.source if is_hub(judge.source) else f"FILE`, downloaded from `{judge.source}"
+
+
+def _accuracies(accuracies: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1f}" for name, value in accuracies.items()) or "-"
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rows = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    write_whole(path, page_with_tables(path.read_text(encoding="utf-8")))
