@@ -27,11 +27,11 @@ Answers = Sequence[Choices | Unfit]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A prompt and the candidates that are shown, in order, as data URLs; the source image of edits."""
+    """A prompt, and what is shown as data URLs: candidates in order, and images of the context."""
 
     prompt: str
     images: tuple[str, ...]
-    context: str | None = None
+    context: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
