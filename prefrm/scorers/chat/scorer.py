@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,7 @@ class ChatScorer:
         self._policy, self._credentials = policy or RetryPolicy(), credentials or Credentials()
         self.dialect, self._wording = _worded(get_dialect(settings.dialect), settings)
         self._context = _context(settings.context, self._wording)
+        self._show = partial(ShownGroup.of, contexts=self._wording.context, context=self._context)
         self._bounds = Bounds(min_mass=settings.min_mass, min_read=settings.min_read)
         self._asker: Asker | None = None
 
@@ -136,12 +138,12 @@ class ChatScorer:
 
     def reports(self, groups: Iterable[Group]) -> list[ChatReport]:
         """As `score`, with the mass of the labels, the agreement of samples and the judge's dimensions."""
-        found = check_groups(groups)
+        found = check_groups(groups, context=self._wording.context > 0)
         if self.settings.pairs is None or not self.dialect.compares:
             return [self._report(*one) for one in self._ask(found)]
         # The rounds of a budget follow one another within a group; groups do not wait for each other.
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
-            return list(pool.map(self._within_budget, map(ShownGroup.of, found)))
+            return list(pool.map(self._within_budget, map(self._show, found)))
 
     def close(self) -> None:
         """Release the connections; scoring again opens new ones."""
@@ -207,7 +209,7 @@ class ChatScorer:
             try:
                 for group in groups:
                     # Images are decoded while questions about the groups before are in flight.
-                    shown = await asyncio.to_thread(ShownGroup.of, group)
+                    shown = await asyncio.to_thread(self._show, group)
                     keys = shown.pairs() if self.dialect.compares else shown.singles()
                     task = asyncio.ensure_future(asker.ask_all(self._questions(shown, keys)))
                     asked.append((shown, keys, task))
@@ -224,13 +226,11 @@ class ChatScorer:
     def _ask_about(self, group: ShownGroup, keys: Sequence[Key]) -> dict[Key, Reading]:
         """The readings of some questions about a group."""
         answers = _portal.run(lambda: self._connected().ask_all(self._questions(group, keys)))
-        self._require_accepted(answers)
         return self._readings(keys, answers)
 
     def _questions(self, group: ShownGroup, keys: Sequence[Key]) -> list[Question]:
-        context = self._context
         images = [tuple(group.urls[one] for one in key) for key in keys]
-        return [Question(prompt=group.prompt, images=shown, context=context) for shown in images]
+        return [Question(prompt=group.prompt, images=shown, context=group.context) for shown in images]
 
     def _require_accepted(self, answers: Answers) -> None:
         """Raise `RequestError` if there are answers and all are refusals."""
@@ -276,11 +276,12 @@ def _worded(dialect: Dialect, settings: ChatSettings) -> tuple[Dialect, Wording]
     return dialect, wording
 
 
-def _context(path: Path | None, wording: Wording) -> str | None:
-    """The source image as a data URL. Raises `ConfigError` unless the wording shows one if it is given."""
-    if wording.context != (path is not None):
-        wanted = (
-            "shows a source image: name its file with" if wording.context else "shows no source image: drop"
+def _context(path: Path | None, wording: Wording) -> tuple[str, ...]:
+    """The image of the context as a data URL. Raises `ConfigError` if the wording does not show one."""
+    if path is None:
+        return ()
+    if wording.context != 1:
+        raise ConfigError(
+            f"context={path}: the question shows {wording.context} images of the context, not 1"
         )
-        raise ConfigError(f"the question {wanted} context=FILE")
-    return None if path is None else read_context(path)
+    return (read_context(path),)
