@@ -11,6 +11,7 @@ import typer
 from prefrm.config import from_overrides
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.options import Device, Dtype
+from prefrm.prompts import read_template
 from prefrm.protocol import DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
 from prefrm.shutdown import interruptible, stop_at_end
 from serving.announcing import announce, remove_address_file
@@ -97,6 +98,12 @@ def serve(
             help="Answer requests for a judge's gradient in pixels, which take memory (docs/gradients.md).",
         ),
     ] = False,
+    chat_template: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A template file (docs/templates.md) with the wording of a client of /v1/chat/completions."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -137,10 +144,12 @@ def serve(
         from serving.running import run
         from serving.server import Server
         from serving.settings import ServeSettings
+        from serving.wire.chat_dialects import DIALECTS, dialect_of
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "serve") from error
 
     limits = from_overrides(ServeSettings, settings or ()).limits
+    own_dialects = [dialect_of(read_template(file)) for file in chat_template or ()]
     options = EngineOptions(
         device=device,
         dtype=dtype,
@@ -176,6 +185,7 @@ def serve(
         metrics_port=metrics_port,
         tokens=door.tokens,
         tls=door.tls,
+        dialects=(*own_dialects, *DIALECTS),
     )
     run(server, on_ready=lambda addresses: announce(addresses, address_file))
 

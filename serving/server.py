@@ -27,6 +27,7 @@ from serving.observing.cache import ImageCache
 from serving.observing.metrics import Metrics
 from serving.observing.requests import Observer
 from serving.sockets import address_of, bind, join_address, port_in_use
+from serving.wire.chat_dialects import DIALECTS, Dialect
 from serving.wire.docs_page import DOCS_PAGE
 from serving.wire.grpc import InferenceService
 from serving.wire.http import create_app
@@ -96,6 +97,7 @@ class Server:
         metrics_port: of the Prometheus metrics.
         tokens: what clients must send, on every port; None if nothing.
         tls: what encrypts every port; None if nothing.
+        dialects: of the pairwise questions that the chat route understands.
     """
 
     def __init__(
@@ -108,8 +110,9 @@ class Server:
         metrics_port: int = 0,
         tokens: TokenFile | None = None,
         tls: ServerTls | None = None,
+        dialects: Sequence[Dialect] = DIALECTS,
     ) -> None:
-        self._plane = plane
+        self._plane, self._dialects = plane, dialects
         self._tokens, self._tls = tokens, tls
         self._host = host
         self._ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
@@ -120,7 +123,7 @@ class Server:
     async def start(self) -> Addresses:
         """Listen, and accept requests. Raises `ConfigError` if a port cannot be had; then nothing listens."""
         async with AsyncExitStack() as started:
-            app = create_app(self._plane, None if self._tokens is None else OPEN_PATHS)
+            app = create_app(self._plane, None if self._tokens is None else OPEN_PATHS, self._dialects)
             http = await self._start_http("http", app, started)
             metrics = await self._start_http(
                 "metrics", create_metrics_app(self._plane.metrics.registry), started

@@ -28,7 +28,7 @@ except ImportError as error:
 from prefrm.bundle.conversion import merge_bundle
 from prefrm.bundle.loading import Bundle, DualBundle, load_bundle, load_dual_bundle
 from prefrm.bundle.merging import standalone
-from prefrm.bundle.writing import amend_bundle, push_judge, write_bundle, write_dual_bundle
+from prefrm.bundle.writing import amend_bundle, check_replaceable, push_judge, write_bundle, write_dual_bundle
 from prefrm.manifest import (
     MANIFEST,
     CalibrationRecord,
@@ -53,6 +53,7 @@ __all__ = [
     "amend_bundle",
     "bundle_folder",
     "check_outside_bundles",
+    "check_replaceable",
     "inspect_bundle",
     "is_added",
     "load_bundle",

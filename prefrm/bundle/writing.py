@@ -41,7 +41,7 @@ from prefrm.manifest import (
 from prefrm.manifest.folder import HOST_PATHS
 from prefrm.quiet import quiet
 
-__all__ = ["amend_bundle", "push_judge", "write_bundle", "write_dual_bundle"]
+__all__ = ["amend_bundle", "check_replaceable", "push_judge", "write_bundle", "write_dual_bundle"]
 
 CARD = "README.md"
 PLOTS = "plots"
@@ -78,7 +78,7 @@ def write_bundle(
             plot is not a picture, or an adapter was trained on a merged bundle and not on its base model.
     """
     target = Path(folder)
-    _check_replaceable(target)
+    check_replaceable(target)
     adapted = isinstance(judge.backbone, PeftModel)
     if isinstance(judge.backbone, PeftModel):
         check_targets(judge.backbone.active_peft_config, judge.model)
@@ -127,7 +127,7 @@ def write_dual_bundle(
         BundleError: `folder` holds something other than a bundle or is inside one.
     """
     target = Path(folder)
-    _check_replaceable(target)
+    check_replaceable(target)
 
     def write_parts(partial: Path) -> None:
         _write_dual_weights(judge, partial)
@@ -189,7 +189,7 @@ def amend_bundle(
     if out is None:
         _refuse_cache(target)
     else:
-        _check_replaceable(target)
+        check_replaceable(target)
     before = read_manifest(source)
     verify_files(source, before)
     plain = _plain(metrics)
@@ -241,7 +241,8 @@ def _refuse_cache(target: Path) -> None:
         )
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
+    """Raise `BundleError` if a bundle there would replace other files or be inside another bundle."""
     _refuse_cache(target)
     check_outside_bundles(target)
     if not target.exists():

@@ -14,7 +14,7 @@ from prefrm.cli.shared import Data, Split, open_scorer, require_judge
 from prefrm.files import require_writable_folder
 from prefrm.options import AsJson, Device, Dtype, with_options
 
-__all__ = ["bench", "engine", "judges", "published"]
+__all__ = ["bench", "chat", "engine", "judges", "published"]
 
 bench = typer.Typer(help="Measure prefrm itself.", no_args_is_help=True)
 
@@ -117,3 +117,17 @@ def published(
         print(json.dumps(to_json([asdict(row) for row in rows]), indent=2, allow_nan=False))
     else:
         print(published_table(rows), end="")
+
+
+@bench.command()
+def chat(
+    in_flight: Annotated[int, typer.Option(min=1, help="questions at once")] = 32,
+    seconds: Annotated[float, typer.Option(help="until the endpoint answers a question")] = 0.5,
+    rounds: Annotated[int, typer.Option(min=1, help="of which a rate is the median")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the throughput of a scorer over a chat endpoint with a bare loop, on a paced local endpoint."""
+    from prefrm.bench.chat import ChatBench, bench_chat
+
+    report = bench_chat(ChatBench(in_flight=in_flight, seconds=seconds, rounds=rounds))
+    print(report.to_json() if as_json else report.to_text(), end="")

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ from prefrm.scorers import (
     is_url,
     read_scorer_file,
     sources,
+    write_calibrated,
     write_scorer_file,
 )
 from prefrm.winmatrix import CalibrationRecord
@@ -117,15 +118,16 @@ def _of_file(target: str, out: Path | None) -> _Record:
         raise ConfigError(f"--out {path}: the calibration of {target} is written into a .yaml file")
     require_writable_file(path, "--out")
     own = is_scorer_file(target)
-    file = read_scorer_file(target) if own else ScorerFile(scorers=(Source(scorer=target),))
+    before = read_scorer_file(target).calibration if own else None
 
     def write(fitted: CalibrationRecord) -> dict[str, str]:
-        write_scorer_file(replace(file, calibration=fitted), path)
+        if own:
+            write_calibrated(target, fitted, path)
+        else:
+            write_scorer_file(ScorerFile(scorers=(Source(scorer=target),), calibration=fitted), path)
         return {"file": str(path)}
 
-    return _Record(
-        own=own, before=file.calibration, write=write, afterwards=f"the calibrated scorer is {path}"
-    )
+    return _Record(own=own, before=before, write=write, afterwards=f"the calibrated scorer is {path}")
 
 
 def _of_bundle(target: str, out: Path | None) -> _Record:

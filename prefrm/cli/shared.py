@@ -72,7 +72,8 @@ def open_scorer(
     bundles = _inspected(target)
     if pairs is not None and not bundles:
         raise ConfigError(
-            f"--pairs {pairs}: the server decides how many pairs it judges; give it to `prefrm serve`"
+            f"--pairs {pairs}: the server decides how many pairs it judges; give it to `prefrm serve`, or "
+            f"add pairs={pairs} to the URL of a chat endpoint"
         )
     options = local or Local()
     engine = {"device": options.device, "dtype": options.dtype, "pairs": "all" if pairs is None else pairs}

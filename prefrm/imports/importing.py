@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from prefrm.bundle import ImportRecord, Manifest, write_bundle, write_dual_bundle
+from prefrm.bundle import ImportRecord, Manifest, check_replaceable, write_bundle, write_dual_bundle
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
 from prefrm.hub import is_hub
+from prefrm.imports.card import import_card
 from prefrm.imports.registry import CONFIGURATION, PublishedJudge, find_published
 from prefrm.imports.sources import Source, open_source
 from prefrm.judge import Judge
@@ -77,6 +78,7 @@ def import_judge(
     published = find_published(name)
     _check_options(published, base, template)
     require_writable_folder(Path(out), "--out")
+    check_replaceable(Path(out))
     request = ImportRequest(
         published=published,
         source=open_source(source or published.source, published.files),
@@ -91,8 +93,9 @@ def import_judge(
         revision=request.source.revision,
         licence=published.licence,
         sha256=imported.sha256,
+        is_log_odds=published.is_log_odds,
     )
-    card = _card(published, record)
+    card = import_card(published, record)
     if isinstance(imported.judge, DualJudge):
         return write_dual_bundle(out, imported.judge, card=card, origin=record)
     return write_bundle(
@@ -116,20 +119,3 @@ def _check_options(published: PublishedJudge, base: str | None, template: Path |
 def _builder(published: PublishedJudge) -> Callable[[ImportRequest], Imported]:
     module, _, function = published.builder.partition(":")
     return cast(Callable[[ImportRequest], Imported], getattr(importlib.import_module(module), function))
-
-
-def _card(published: PublishedJudge, record: ImportRecord) -> str:
-    """The model card: where the judge comes from, and what its numbers mean."""
-    at = "" if record.revision is None else f" at {record.revision}"
-    meaning = (
-        "Its utilities or verdicts are log-odds by its training loss."
-        if published.is_log_odds
-        else "Its probabilities mean nothing before a calibration: `prefrm calibrate`."
-    )
-    lines = [
-        f"# {published.title}\n",
-        f"Imported by prefrm from {record.source}{at}. Paper: {published.paper}. "
-        f"Licence of the weights: {record.licence}.\n",
-        meaning,
-    ]
-    return "\n".join(lines) + "\n"

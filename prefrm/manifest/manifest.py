@@ -89,6 +89,8 @@ class Manifest:
     def describe(self) -> str:
         """One line for a terminal or a log; an uncalibrated judge is called so."""
         state = "uncalibrated"
+        if self.origin is not None and self.origin.is_log_odds:
+            state = "at the temperature of its training loss"
         if self.calibration is not None:
             state = f"calibrated ({self.calibration.describe()})"
         # Names in a manifest are anybody's.

@@ -16,6 +16,7 @@ class ImportRecord:
         revision: the Hub's commit, or None for files of this machine.
         licence: of the weights, as far as it is known.
         sha256: of each file of weights, by its name.
+        is_log_odds: whether its training loss makes differences of its utilities log-odds, at temperature 1.
     """
 
     judge: str
@@ -23,3 +24,4 @@ class ImportRecord:
     revision: str | None
     licence: str
     sha256: Mapping[str, str]
+    is_log_odds: bool = False

@@ -11,7 +11,7 @@ one. Importing this loads no torch.
 """
 
 from prefrm.scorers.ensemble import Ensemble, Member
-from prefrm.scorers.files import ScorerFile, Source, read_scorer_file, write_scorer_file
+from prefrm.scorers.files import ScorerFile, Source, read_scorer_file, write_calibrated, write_scorer_file
 from prefrm.scorers.opening import connect_url, open_scorer
 from prefrm.scorers.targets import is_chat, is_scorer_file, is_url, sources
 
@@ -27,5 +27,6 @@ __all__ = [
     "open_scorer",
     "read_scorer_file",
     "sources",
+    "write_calibrated",
     "write_scorer_file",
 ]

@@ -14,18 +14,22 @@
 A path in it counts from the working directory, as in every configuration of prefrm.
 """
 
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from prefrm.config import Bounded, NonNegative, Positive, check_bounds, load_config, to_mapping
+from prefrm.config import Bounded, NonNegative, Positive, check_bounds, from_mapping, load_config, to_mapping
 from prefrm.errors import ConfigError
 from prefrm.files import write_whole
 from prefrm.winmatrix import CalibrationRecord
 
-__all__ = ["Combine", "ScorerFile", "Source", "read_scorer_file", "write_scorer_file"]
+__all__ = ["Combine", "ScorerFile", "Source", "read_scorer_file", "write_calibrated", "write_scorer_file"]
+
+SECTION = re.compile(r"^calibration:.*?(?=^[^\s]|\Z)", re.DOTALL | re.MULTILINE)
+"""A calibration at the top level, to the next line that is not indented."""
 
 Combine = Literal["mean", "vote", "worst", "uncertainty"]
 
@@ -83,6 +87,30 @@ def write_scorer_file(file: ScorerFile, path: Path | str) -> None:
     """Write a scorer file, which `read_scorer_file` reads back."""
     tree = _given(file) | {"scorers": [_given(one) for one in file.scorers]}
     write_whole(Path(path), yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+def write_calibrated(source: Path | str, calibration: CalibrationRecord, path: Path | str) -> None:
+    """Write a scorer file with another calibration; its other lines, comments included, stay as they are.
+
+    Raises:
+        ConfigError: `source` is not a scorer file.
+    """
+    wanted = replace(read_scorer_file(source), calibration=calibration)
+    kept = SECTION.sub("", Path(source).read_text(encoding="utf-8")).rstrip("\n")
+    section = yaml.safe_dump({"calibration": _given(calibration)}, sort_keys=False, allow_unicode=True)
+    text = f"{kept}\n{section}"
+    if _says(text, wanted):
+        write_whole(Path(path), text)
+    else:
+        # YAML in another layout, such as one of braces.
+        write_scorer_file(wanted, path)
+
+
+def _says(text: str, wanted: ScorerFile) -> bool:
+    try:
+        return from_mapping(ScorerFile, yaml.safe_load(text)) == wanted
+    except (yaml.YAMLError, ConfigError):
+        return False
 
 
 def _given(config: Any) -> dict[str, Any]:

@@ -40,7 +40,13 @@ def docs_router(app: FastAPI) -> APIRouter:
         )
 
     async def directory() -> Response:
-        places = {"docs": DOCS_PAGE, "openapi": OPENAPI_PATH, "score": "/v1/score", "protocol": "/v2"}
+        places = {
+            "docs": DOCS_PAGE,
+            "openapi": OPENAPI_PATH,
+            "score": "/v1/score",
+            "chat": "/v1/chat/completions",
+            "protocol": "/v2",
+        }
         return JSONResponse(
             {"name": app.title, "version": app.version, **places, "ready": "/v2/health/ready"}
         )

@@ -1,12 +1,12 @@
 """The HTTP wire: routes of the Open Inference Protocol onto the data plane. Decides nothing.
 
-Every answer other than 200 is `{"error": "..."}`, unknown routes included. Bodies are read raw, since the
-stock clients send no usable Content-Type.
+Every answer other than 200 is `{"error": "..."}`, unknown routes included; OpenAI's routes have its form.
+Bodies are read raw, since the stock clients send no usable Content-Type.
 """
 
 import functools
 import math
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from importlib.metadata import version as package_version
 from typing import Any
 
@@ -26,6 +26,8 @@ from serving.errors import (
 )
 from serving.inflight import Lease
 from serving.observing import requests as observed
+from serving.wire.chat_api import CHAT, answer_chat_error, chat_router, is_chat_path
+from serving.wire.chat_dialects import DIALECTS, Dialect
 from serving.wire.compression import compress
 from serving.wire.docs_page import OPENAPI_PATH, complete_document, docs_router
 from serving.wire.http_codec import json_size, parse_request, plain_parameters, read_object, render_response
@@ -62,6 +64,7 @@ and the stock `tritonclient` speak, with tensors in binary; gRPC has the same on
 PROTOCOL = "Open Inference Protocol"
 TAGS = [
     {"name": SCORE, "description": "Plain JSON, with images in base64."},
+    {"name": CHAT, "description": "Two images at a time, for trainers that ask a generative judge."},
     {"name": PROTOCOL, "description": "Tensors, as KServe v2 and NVIDIA's Triton have them."},
 ]
 Endpoint = Callable[..., Awaitable[Response]]
@@ -78,12 +81,15 @@ UNSUPPORTED_PATHS = (
 )
 
 
-def create_app(plane: DataPlane, open_paths: Set[str] | None = None) -> FastAPI:
+def create_app(
+    plane: DataPlane, open_paths: Set[str] | None = None, dialects: Sequence[Dialect] = DIALECTS
+) -> FastAPI:
     """The ASGI application of one data plane.
 
     Args:
         plane: what the routes are mapped onto.
         open_paths: those that need no token, for the document; None if no path needs one.
+        dialects: of the pairwise questions that are understood.
     """
     app = FastAPI(
         title="prefrm",
@@ -102,6 +108,7 @@ def create_app(plane: DataPlane, open_paths: Set[str] | None = None) -> FastAPI:
     app.add_exception_handler(Exception, _on_crash)
     app.add_middleware(Leasing, budget=plane.in_flight)
     app.include_router(score_router(plane))
+    app.include_router(chat_router(plane, dialects))
     app.include_router(_protocol_router(_Routes(plane)))
     app.include_router(docs_router(app))
     complete_document(app, request_schemas(), open_paths)
@@ -288,11 +295,13 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
     return JSONResponse({"error": message}, status_code=status, headers=headers)
 
 
-async def _on_serving_error(_: Request, error: Exception) -> Response:
+async def _on_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
     headers = None
     if isinstance(error, OverloadedError):
         headers = {"Retry-After": str(math.ceil(error.retry_after))}
+    if is_chat_path(request.url.path):
+        return JSONResponse(answer_chat_error(error), status_code=error.http_status, headers=headers)
     return _error(error.http_status, str(error), headers)
 
 

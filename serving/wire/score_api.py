@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request, Response
 
 from serving.dataplane import DataPlane
-from serving.errors import InvalidRequestError
 from serving.wire.http_io import lease_of, read_body, translated, unless_gone
+from serving.wire.json_routes import failures, json_body, only_model
 from serving.wire.score_reading import read_scoring
 from serving.wire.score_schema import ErrorAnswer, ScoreAnswer, request_model
 
@@ -13,18 +13,6 @@ __all__ = ["SCORE", "score_router"]
 SCORE = "Score"
 # Of the text of a win matrix's entry with its order gap, tie and validity.
 TEXT_BYTES = 32
-
-ERRORS = {
-    400: "The request is malformed or breaks a limit; the field is named.",
-    401: "The server wants a token: `Authorization: Bearer TOKEN`.",
-    404: "No such model or version is served.",
-    408: "The body did not come within the deadline.",
-    413: "The body exceeds the limit on its bytes.",
-    429: "The queue is full. `Retry-After` says when to come back, in seconds. By a setting, 503 instead.",
-    500: "The judge failed.",
-    503: "The server or the model is starting, stopping or hanging.",
-    504: "There was no answer within the timeout.",
-}
 
 
 def score_router(plane: DataPlane) -> APIRouter:
@@ -39,7 +27,7 @@ def score_router(plane: DataPlane) -> APIRouter:
             asked = await translated(read_scoring(body, model, plane.limits, lease), len(body))
             # Its images are copies.
             del body
-            name = asked.model or _only_model(plane)
+            name = asked.model or only_model(plane)
             matrices = await unless_gone(
                 request, plane.score(name, asked.version, asked.groups, asked.timeout, record, lease)
             )
@@ -59,37 +47,7 @@ def score_router(plane: DataPlane) -> APIRouter:
         ),
         response_model=ScoreAnswer,
         response_description="The groups' scores, in the order of the request.",
-        responses={code: {"model": ErrorAnswer, "description": text} for code, text in ERRORS.items()},
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": _inlined(model.model_json_schema())}},
-            }
-        },
+        responses=failures(ErrorAnswer),
+        openapi_extra=json_body(model),
     )
     return router
-
-
-def _only_model(plane: DataPlane) -> str:
-    names = plane.models.names()
-    if len(names) != 1:
-        listed = ", ".join(map(repr, names)) or "none"
-        raise InvalidRequestError(f"model: this server has several or none; name one of {listed}")
-    return names[0]
-
-
-def _inlined(schema: dict[str, object]) -> dict[str, object]:
-    """A JSON schema whose references are replaced, as only FastAPI's own models may have some."""
-    definitions = schema.pop("$defs", {})
-    assert isinstance(definitions, dict)
-
-    def resolved(part: object) -> object:
-        if isinstance(part, list):
-            return [resolved(inner) for inner in part]
-        if not isinstance(part, dict):
-            return part
-        if "$ref" in part:
-            return resolved(definitions[part["$ref"].rpartition("/")[2]])
-        return {key: resolved(inner) for key, inner in part.items()}
-
-    return {key: resolved(part) for key, part in schema.items()}

@@ -18,8 +18,11 @@ from serving.limits import Limits
 from serving.wire.json_reading import LongString
 
 __all__ = [
+    "BLUE",
+    "RED",
     "ErrorAnswer",
     "GroupScore",
+    "Name",
     "ScoreAnswer",
     "ScoreRequest",
     "request_model",
@@ -135,6 +138,10 @@ class GroupScore(_Model):
     spread: Annotated[
         Matrix | None,
         Field(description="Of an ensemble alone: the standard deviation of its judges' P(i beats j)."),
+    ] = None
+    label_mass: Annotated[
+        Matrix | None,
+        Field(description="Of a judge that is read off its answers alone: the probability of all of them."),
     ] = None
     errors: Annotated[
         list[str], Field(description="For each image, why it could not be judged; empty where it could.")

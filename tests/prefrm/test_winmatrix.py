@@ -444,3 +444,26 @@ def test_the_label_mass_goes_with_its_pairs():
 def test_a_label_mass_that_cannot_be_is_refused(mass, message: str):
     with pytest.raises(RecordError, match=message):
         replace(with_mass(), label_mass=mass)
+
+
+def test_the_reason_of_a_pair_goes_with_it():
+    logits = np.zeros((3, 3))
+    logits[0, 2] = np.nan
+    matrix = WinMatrix.from_order_logits(logits, pair_errors={(0, 2): "it said maybe"})
+    assert matrix.reason(0, 2) == matrix.reason(2, 0) == "it said maybe" and matrix.reason(0, 1) == ""
+    for moved in (matrix.permuted([2, 1, 0]), matrix.subset([2, 0]).permuted([1, 0])):
+        assert moved.reason(0, moved.size - 1) == "it said maybe"
+    assert matrix.subset([0, 1]).pair_errors == {}
+    twin = pickle.loads(pickle.dumps(matrix))  # noqa: S301
+    assert twin.equals(matrix) and not twin.equals(WinMatrix.from_order_logits(logits))
+    assert matrix.calibrated(TemperatureScaling(temperature=2.0)).reason(0, 2) == "it said maybe"
+    inferred = np.array([[0.0, np.nan, 1.0], [np.nan, 0.0, np.nan], [-1.0, np.nan, 0.0]])
+    assert matrix.with_inferred(inferred).reason(0, 2) == ""
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (2, 0), (0, 3), (-1, 2)])
+def test_a_reason_of_a_pair_that_was_judged_or_is_none_is_refused(pair):
+    logits = np.zeros((3, 3))
+    logits[0, 2] = np.nan
+    with pytest.raises(RecordError, match="pair_errors holds pairs"):
+        WinMatrix.from_order_logits(logits, pair_errors={pair: "why"})

@@ -64,7 +64,7 @@ def main():
         inspect_bundle=lambda folder: manifest,
         read_manifest=lambda folder: manifest,
     )
-    sys.modules["prefrm.engine"] = SimpleNamespace(Engine=Engine, DEFAULT_CACHE_BYTES=0)
+    sys.modules["prefrm.engine"] = SimpleNamespace(open_engine=Engine.from_bundle)
     from prefrm.cli import main as run_command
 
     sys.argv[1:1] = ["serve"]

@@ -45,8 +45,8 @@ class TestDocument:
     def test_every_field_of_an_answer_is_described(self, document, served, group):
         fields = document["components"]["schemas"]["GroupScore"]["properties"]
         answer = post(served, as_json([group("a")])).json()
-        # Of an ensemble alone.
-        assert fields.keys() - {"spread"} == answer["groups"][0].keys()
+        # Of some scorers alone.
+        assert fields.keys() - {"spread", "label_mass"} == answer["groups"][0].keys()
         assert all(field["description"] for field in fields.values())
         assert document["components"]["schemas"]["ScoreAnswer"]["properties"].keys() == answer.keys()
 

@@ -17,7 +17,7 @@ from tests.prefrm.judge.dual import import_tiny
 def test_both_wires_give_the_matrices_of_the_local_engine(tmp_path, png) -> None:
     bundle = import_tiny("pickscore", tmp_path)
     shelf = BundleShelf([name_bundle(f"pick={bundle}", "judge")], None, EngineOptions(device="cpu", pairs=3))
-    assert shelf.check()[0].startswith("pick: dual encoder (similarity) pickscore, uncalibrated")
+    assert shelf.check()[0].startswith("pick: dual encoder (similarity) pickscore, at the temperature of")
     (model,) = shelf.load_all()
     assert isinstance(model.scorer, Costed) and isinstance(model.scorer, Preparing)
     assert isinstance(model.scorer, Pausing) and model.cache is not None

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from prefrm.errors import BundleError, ConfigError
 from serving.commands import serve
 from tests.serving.certificates import Authority
+from tests.serving.chat_calls import jpeg, messages
 
 TOKEN = "ann-0123456789abcdef"
 PORTS = ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
@@ -28,6 +29,9 @@ def folder(tmp_path):
     (tmp_path / "tokens").write_text(TOKEN)
     (tmp_path / "tokens").chmod(0o600)
     (tmp_path / "empty").write_text("")
+    (tmp_path / "bare.txt").write_text("{image}{image}{prompt}\n{answer}\n1\n2\n")
+    (tmp_path / "single.txt").write_text("{image}{prompt}")
+    (tmp_path / "own.txt").write_text("{image}{image}For {prompt}, which?\n{answer}Number{space}\n1\n2\n")
     authority = Authority(tmp_path)
     authority.issue("server")
     authority.issue("other")
@@ -46,6 +50,9 @@ def folder(tmp_path):
         (["--tls-key={}/server.key"], "--tls-cert and --tls-key belong together"),
         (["--tls-client-ca={}/ca.pem"], "--tls-client-ca needs --tls-cert"),
         (["--tls-cert={}/server.pem", "--tls-key={}/other.key"], "belongs to another certificate"),
+        (["--chat-template={}/absent"], "the template file .*absent cannot be read"),
+        (["--chat-template={}/bare.txt"], "has no text beside its prompt"),
+        (["--chat-template={}/single.txt"], "must show two images .* received 1 images and 0 answers"),
         (["--host=0.0.0.0", "--no-token"], "far enough"),
         (["--host=0.0.0.0", "--token-file={}/tokens"], "far enough"),
         (["--tls-cert={}/server.pem", "--tls-key={}/server.key", "--tls-client-ca={}/ca.pem"], "far enough"),
@@ -66,7 +73,7 @@ def test_mistakes_are_said_before_the_judge_is_loaded(folder, monkeypatch, optio
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_server_with_everything(folder, until, log_format):
+def test_a_server_with_everything(folder, until, png, log_format):
     addresses, log = folder / "address.json", folder / "log"
     options = [
         f"--address-file={addresses}",
@@ -75,6 +82,7 @@ def test_a_server_with_everything(folder, until, log_format):
         f"--tls-key={folder}/server.key",
         f"--tls-client-ca={folder}/ca.pem",
         f"--log-format={log_format}",
+        f"--chat-template={folder}/own.txt",
     ]
     command = [sys.executable, "-m", "tests.serving.light_serve", str(folder), *PORTS, *options]
     root = Path(__file__).parents[2]
@@ -97,6 +105,10 @@ def test_a_server_with_everything(folder, until, log_format):
                 url = f"https://{at.http}/v2/models/judge/infer"
                 assert client.post(url, json={"inputs": []}).status_code == 401
                 assert client.post(url, json={"inputs": []}, headers=headers).status_code == 400
+                url = f"https://{at.http}/v1/chat/completions"
+                asked = {"messages": messages([jpeg(png(9)), png(9)], "For a red cube, which?")}
+                answer = client.post(url, json=asked, headers=headers)
+                assert answer.json()["choices"][0]["message"]["content"] == "Number 1"
                 metrics = client.get(f"https://{at.metrics}/metrics", headers=headers).text
             assert 'prefrm_requests_total{code="UNAUTHENTICATED",model="",wire="http"} 1.0' in metrics
             process.send_signal(signal.SIGTERM)
@@ -115,10 +127,10 @@ def test_a_server_with_everything(folder, until, log_format):
         records = [json.loads(line) for line in lines]
         assert "judge: judge: a judge" in [record["message"] for record in records]
         codes = [record["code"] for record in records if record["message"] == "request"]
-        assert codes == ["UNAUTHENTICATED", "INVALID_ARGUMENT"]
+        assert codes == ["UNAUTHENTICATED", "INVALID_ARGUMENT", "OK"]
         said = [record["message"] for record in records if record["logger"] == "serving.server"]
         assert said == ["started", "stopping", "stopped"]
     else:
         assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in lines)
         assert sum("judge: judge: a judge" in line for line in lines) == 1
-        assert sum("request_id=mine" in line for line in lines) == 1
+        assert sum("request_id=mine" in line for line in lines) == 2

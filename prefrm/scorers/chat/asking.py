@@ -11,25 +11,27 @@ from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._policy import Call, RetryPolicy
 from prefrm.client._transport import Unfit
-from prefrm.errors import ConfigError, RequestError
+from prefrm.errors import ConfigError, ProtocolError, RequestError
 from prefrm.scorers.chat.dialects import Dialect
 from prefrm.scorers.chat.servers import Server, server_of
 from prefrm.scorers.chat.settings import ChatSettings
 from prefrm.scorers.chat.transport import ChatTransport
 from prefrm.scorers.chat.wording import Wording
 
-__all__ = ["Asker", "Choices", "Question", "Served"]
+__all__ = ["Answers", "Asker", "Choices", "Question", "Served"]
 
 Choices = list[Mapping[str, Any]]
+Answers = Sequence[Choices | Unfit]
+"""Of questions, in order: the choices of a chat completion, or the endpoint's refusal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A prompt and the candidates that are shown, in order, as data URLs; the source image of edits."""
+    """A prompt, and what is shown as data URLs: candidates in order, and images of the context."""
 
     prompt: str
     images: tuple[str, ...]
-    context: str | None = None
+    context: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ class Asker:
             self._serving = asyncio.ensure_future(self._served())
         return await asyncio.shield(self._serving)
 
-    async def ask_all(self, questions: Sequence[Question]) -> list[Choices | Unfit]:
+    async def ask_all(self, questions: Sequence[Question]) -> Answers:
         """The answers to questions, in order; the first failure cancels those in flight. Raises as `ask`."""
         tasks = [asyncio.ensure_future(self.ask(question)) for question in questions]
         try:
@@ -152,7 +154,7 @@ class Asker:
     async def _tokenized(self, model: str, text: str) -> list[int]:
         try:
             return await self._connected.ask(lambda wire: wire.tokenize(model, text), Call(self._policy))
-        except RequestError:
+        except (RequestError, ProtocolError):
             # A proxy may pass on the API alone.
             return []
 

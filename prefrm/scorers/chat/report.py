@@ -68,6 +68,7 @@ def report_of_pairs(group: ShownGroup, readings: Readings, *, ties: bool) -> Cha
         _filled(grid, lambda one: one.value),
         errors=group.errors,
         tie=tie,
+        label_mass=_least_mass(_filled(grid, lambda one: one.mass)),
         pair_errors={pair: reason for pair, reason in reasons.items() if reason},
     )
     names = dict.fromkeys(name for row in grid for one in row for name in one.scores)
@@ -87,13 +88,24 @@ def report_of_singles(group: ShownGroup, readings: Readings) -> ChatReport:
         np.array([getattr(one, name) for one in found]) for name in ("value", "mass", "agreement", "unread")
     )
     errors = [error or one.reason for error, one in zip(group.errors, found, strict=True)]
+    mass_KK = np.minimum.outer(mass, mass)
+    matrix = WinMatrix.from_order_logits(
+        value[:, None] - value, errors=errors, order_free=True, label_mass=_least_mass(mass_KK)
+    )
     return ChatReport(
-        matrix=WinMatrix.from_order_logits(value[:, None] - value, errors=errors, order_free=True),
-        mass=np.minimum.outer(mass, mass),
+        matrix=matrix,
+        mass=mass_KK,
         agreement=np.minimum.outer(agreement, agreement),
         unread=np.maximum.outer(unread, unread),
         dimensions={},
     )
+
+
+def _least_mass(mass_KK: Doubles) -> Doubles | None:
+    """Of both presentation orders, as a matrix has it; None where no mass was read."""
+    if np.isnan(mass_KK).all():
+        return None
+    return np.minimum(np.minimum(mass_KK, mass_KK.T), 1.0)
 
 
 def _of_order(group: ShownGroup, readings: Readings, i: int, j: int) -> Reading:

@@ -1,9 +1,11 @@
 """The scorer: groups to questions in both presentation orders, and their readings to win matrices."""
 
+import asyncio
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from prefrm.client._policy import DEFAULT_DEADLINE_S, DEFAULT_UNAVAILABLE_TIMEOU
 from prefrm.client._transport import Unfit
 from prefrm.errors import ConfigError, RequestError
 from prefrm.rewards.budget import choose_and_fit
-from prefrm.scorers.chat.asking import Asker, Choices, Question
+from prefrm.scorers.chat.asking import Answers, Asker, Choices, Question
 from prefrm.scorers.chat.dialects import Dialect, get_dialect
 from prefrm.scorers.chat.parsing import label
 from prefrm.scorers.chat.reading import Bounds, Reading, read_answers
@@ -66,6 +68,7 @@ class ChatScorer:
         self._policy, self._credentials = policy or RetryPolicy(), credentials or Credentials()
         self.dialect, self._wording = _worded(get_dialect(settings.dialect), settings)
         self._context = _context(settings.context, self._wording)
+        self._show = partial(ShownGroup.of, contexts=self._wording.context, context=self._context)
         self._bounds = Bounds(min_mass=settings.min_mass, min_read=settings.min_read)
         self._asker: Asker | None = None
 
@@ -135,16 +138,12 @@ class ChatScorer:
 
     def reports(self, groups: Iterable[Group]) -> list[ChatReport]:
         """As `score`, with the mass of the labels, the agreement of samples and the judge's dimensions."""
-        shown = [ShownGroup.of(group) for group in check_groups(groups)]
-        if not self.dialect.compares:
-            found = self._ask([(group, group.singles()) for group in shown])
-            return [report_of_singles(group, some) for group, some in zip(shown, found, strict=True)]
-        if self.settings.pairs is None:
-            found = self._ask([(group, group.pairs()) for group in shown])
-            return [self._report(group, some) for group, some in zip(shown, found, strict=True)]
+        found = check_groups(groups, context=self._wording.context > 0)
+        if self.settings.pairs is None or not self.dialect.compares:
+            return [self._report(*one) for one in self._ask(found)]
         # The rounds of a budget follow one another within a group; groups do not wait for each other.
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
-            return list(pool.map(self._within_budget, shown))
+            return list(pool.map(self._within_budget, map(self._show, found)))
 
     def close(self) -> None:
         """Release the connections; scoring again opens new ones."""
@@ -177,6 +176,8 @@ class ChatScorer:
             await here.close()
 
     def _report(self, group: ShownGroup, readings: Mapping[Key, Reading]) -> ChatReport:
+        if not self.dialect.compares:
+            return report_of_singles(group, readings)
         return report_of_pairs(group, readings, ties=self.dialect.ties)
 
     def _within_budget(self, group: ShownGroup) -> ChatReport:
@@ -189,7 +190,7 @@ class ChatScorer:
         def judge(pairs: Sequence[Order]) -> list[float]:
             places = [(shown[i], shown[j]) for i, j in pairs]
             asked = group.pairs(order for i, j in places for order in ((i, j), (j, i)))
-            readings.update(self._ask([(group, [key for key in asked if key not in readings])])[0])
+            readings.update(self._ask_about(group, [key for key in asked if key not in readings]))
             return [merged_log_odds(group, readings, i, j) for i, j in places]
 
         # Whatever the budget, candidates that nothing connects cannot be compared.
@@ -199,21 +200,46 @@ class ChatScorer:
         inferred[np.ix_(shown, shown)] = chosen.inferred
         return replace(report, matrix=report.matrix.with_inferred(inferred))
 
-    def _ask(self, asked: Sequence[tuple[ShownGroup, Sequence[Key]]]) -> list[dict[Key, Reading]]:
-        """The readings of every question of every group."""
-        answers = _portal.run(lambda: self._connected().ask_all(self._questions(asked)))
+    def _ask(self, groups: Sequence[Group]) -> list[tuple[ShownGroup, dict[Key, Reading]]]:
+        """Every group with the readings of all its questions."""
+
+        async def ask() -> list[tuple[ShownGroup, Sequence[Key], Answers]]:
+            asker = self._connected()
+            asked: list[tuple[ShownGroup, Sequence[Key], asyncio.Task[Answers]]] = []
+            try:
+                for group in groups:
+                    # Images are decoded while questions about the groups before are in flight.
+                    shown = await asyncio.to_thread(self._show, group)
+                    keys = shown.pairs() if self.dialect.compares else shown.singles()
+                    task = asyncio.ensure_future(asker.ask_all(self._questions(shown, keys)))
+                    asked.append((shown, keys, task))
+                return [(shown, keys, await task) for shown, keys, task in asked]
+            finally:
+                for _, _, task in asked:
+                    task.cancel()
+                await asyncio.gather(*(task for _, _, task in asked), return_exceptions=True)
+
+        found = _portal.run(ask)
+        self._require_accepted([one for _, _, answers in found for one in answers])
+        return [(shown, self._readings(keys, answers)) for shown, keys, answers in found]
+
+    def _ask_about(self, group: ShownGroup, keys: Sequence[Key]) -> dict[Key, Reading]:
+        """The readings of some questions about a group."""
+        answers = _portal.run(lambda: self._connected().ask_all(self._questions(group, keys)))
+        return self._readings(keys, answers)
+
+    def _questions(self, group: ShownGroup, keys: Sequence[Key]) -> list[Question]:
+        images = [tuple(group.urls[one] for one in key) for key in keys]
+        return [Question(prompt=group.prompt, images=shown, context=group.context) for shown in images]
+
+    def _require_accepted(self, answers: Answers) -> None:
+        """Raise `RequestError` if there are answers and all are refusals."""
         refusals = [one for one in answers if isinstance(one, Unfit)]
         if refusals and len(refusals) == len(answers):
             raise RequestError(f"{self._endpoints[0].url} refused every question: {refusals[0]}")
-        readings = iter([self._reading(answer) for answer in answers])
-        return [{key: next(readings) for key in keys} for _, keys in asked]
 
-    def _questions(self, asked: Sequence[tuple[ShownGroup, Sequence[Key]]]) -> list[Question]:
-        return [
-            Question(prompt=group.prompt, images=tuple(group.urls[one] for one in key), context=self._context)
-            for group, keys in asked
-            for key in keys
-        ]
+    def _readings(self, keys: Sequence[Key], answers: Answers) -> dict[Key, Reading]:
+        return {key: self._reading(answer) for key, answer in zip(keys, answers, strict=True)}
 
     def _reading(self, answer: Choices | Unfit) -> Reading:
         if isinstance(answer, Unfit):
@@ -250,11 +276,12 @@ def _worded(dialect: Dialect, settings: ChatSettings) -> tuple[Dialect, Wording]
     return dialect, wording
 
 
-def _context(path: Path | None, wording: Wording) -> str | None:
-    """The source image as a data URL. Raises `ConfigError` unless the wording shows one if it is given."""
-    if wording.context != (path is not None):
-        wanted = (
-            "shows a source image: name its file with" if wording.context else "shows no source image: drop"
+def _context(path: Path | None, wording: Wording) -> tuple[str, ...]:
+    """The image of the context as a data URL. Raises `ConfigError` if the wording does not show one."""
+    if path is None:
+        return ()
+    if wording.context != 1:
+        raise ConfigError(
+            f"context={path}: the question shows {wording.context} images of the context, not 1"
         )
-        raise ConfigError(f"the question {wanted} context=FILE")
-    return None if path is None else read_context(path)
+    return (read_context(path),)

@@ -35,7 +35,8 @@ class ChatSettings(Bounded):
         model: that a question names; "" for the only one that the endpoint serves.
         dialect: one of `prefrm.scorers.chat.DIALECTS`.
         template: a file with the wording (`prefrm.scorers.chat.wording`); None for prefrm's own.
-        context: the file of the source image that all candidates are edits of, for a dialect that shows one.
+        context: the file of the image that is the context of every group without one, such as the source of
+            edits, for a dialect that shows one.
         read: "auto" reads the log-probabilities of the label in an answer where the endpoint returns them;
             "prefix" has the endpoint continue the answer's forced start by the label alone, one token;
             "text" reads the words.

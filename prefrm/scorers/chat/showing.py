@@ -26,29 +26,37 @@ class ShownGroup:
         keys: length K; the digest of each candidate, "" if it cannot be shown.
         errors: length K; why it cannot be shown, "" if it can.
         urls: the data URL of each digest.
+        context: the data URLs of images of the context, in order.
     """
 
     prompt: str
     keys: tuple[str, ...]
     errors: tuple[str, ...]
     urls: Mapping[str, str]
+    context: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, group: Group) -> "ShownGroup":
-        """The group with its images decoded once, to find those that cannot be."""
+    def of(cls, group: Group, *, contexts: int = 0, context: tuple[str, ...] = ()) -> "ShownGroup":
+        """The group with its images decoded once, to find those that cannot be.
+
+        Args:
+            group: of candidates.
+            contexts: number of images of the context that a question shows; of a group with another number,
+                nothing can be judged.
+            context: as data URLs, for a group without a context.
+        """
+        try:
+            context = tuple(map(data_url, group.context)) or context
+            reason = "" if len(context) == contexts else _wanted(contexts, len(context))
+        except MediaError as error:
+            reason = f"the context: {error}"
+        if reason:
+            nothing = ("",) * group.size
+            return cls(prompt=group.prompt, keys=nothing, errors=(reason,) * group.size, urls={})
         urls: dict[str, str] = {}
-        keys, errors = [], []
-        for image in group.images:
-            key = media.digest(image) if image else ""
-            try:
-                if image and key not in urls:
-                    urls[key] = data_url(image)
-                errors.append("" if image else "the candidate is missing")
-                keys.append(key)
-            except MediaError as error:
-                errors.append(str(error))
-                keys.append("")
-        return cls(prompt=group.prompt, keys=tuple(keys), errors=tuple(errors), urls=urls)
+        found = [_shown(image, urls) for image in group.images]
+        keys, errors = tuple(key for key, _ in found), tuple(error for _, error in found)
+        return cls(prompt=group.prompt, keys=keys, errors=errors, urls=urls, context=context)
 
     @property
     def shown(self) -> list[int]:
@@ -68,6 +76,26 @@ class ShownGroup:
     def singles(self) -> list[Key]:
         """The questions about candidates alone, each once."""
         return list(dict.fromkeys((self.keys[n],) for n in self.shown))
+
+
+def _wanted(wanted: int, received: int) -> str:
+    return (
+        f"the question shows {wanted} images of the context and the group has {received}; give it them, or "
+        "name the file of one with context=FILE"
+    )
+
+
+def _shown(image: bytes | None, urls: dict[str, str]) -> tuple[str, str]:
+    """The digest of a candidate, whose URL is added to `urls`, and ""; or "" and why it cannot be shown."""
+    if not image:
+        return "", "the candidate is missing"
+    key = media.digest(image)
+    try:
+        if key not in urls:
+            urls[key] = data_url(image)
+    except MediaError as error:
+        return "", str(error)
+    return key, ""
 
 
 def data_url(image: bytes) -> str:

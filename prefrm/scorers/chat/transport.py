@@ -18,7 +18,7 @@ from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._statuses import CONNECT_S, LONGEST_TEXT, close_dropped, http_failure
 from prefrm.client._transport import Failure, Unfit
-from prefrm.errors import ProtocolError
+from prefrm.errors import DeadlineError, OverloadedError, ProtocolError, ServerUnavailableError
 
 __all__ = ["ChatTransport"]
 
@@ -26,7 +26,6 @@ LONGEST_ANSWER = 64 * 2**20
 """Bytes of a completion: 4,096 tokens, 20 alternatives of each, of several samples, with room to spare."""
 REFUSED = (400, 413, 422)
 """Statuses by which an endpoint refuses one question: an image, a length or a field that it does not take."""
-ABSENT = (404, 405)
 
 
 class ChatTransport:
@@ -62,12 +61,14 @@ class ChatTransport:
         return choices
 
     async def models(self) -> list[Mapping[str, Any]]:
-        """What the endpoint says of its models; nothing where it has no such list."""
+        """What the endpoint says of its models; nothing where it has no such list, or fails to make one."""
         try:
             answer = await self._ask("GET", f"{self._base}/models", LONGEST_TEXT)
         except Failure as failure:
-            if failure.code != "UNIMPLEMENTED":
+            if issubclass(failure.kind, ServerUnavailableError | OverloadedError | DeadlineError):
                 raise
+            return []
+        except Unfit:
             return []
         found = answer.get("data") if isinstance(answer, dict) else None
         return [one for one in found or () if isinstance(one, dict)]
@@ -113,9 +114,7 @@ class ChatTransport:
 def _failure(response: httpx.Response, content: bytes) -> Exception:
     status = response.status_code
     failure = http_failure(status, response.headers, content)
-    if status in REFUSED:
-        return Unfit(str(failure))
-    return Failure("UNIMPLEMENTED", failure) if status in ABSENT else failure
+    return Unfit(str(failure)) if status in REFUSED else failure
 
 
 async def _read(response: httpx.Response, most: int) -> bytes:

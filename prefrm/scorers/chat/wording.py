@@ -81,16 +81,15 @@ class Wording:
         return self._count("image")
 
     @property
-    def context(self) -> bool:
-        """Whether a question shows a source image."""
-        return self._count("context") > 0
+    def context(self) -> int:
+        """Number of images of the context, such as the source of an edit, that one question shows."""
+        return self._count("context")
 
     def messages(
-        self, prompt: str, images: Sequence[str], context: str | None = None
+        self, prompt: str, images: Sequence[str], context: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
         """The messages of a question about candidates, given as data URLs in the order shown."""
-        sources = [context or ""] * self._count("context")
-        waiting = {"image": list(images), "context": sources}
+        waiting = {"image": list(images), "context": list(context)}
         return [turn.message(prompt, waiting) for turn in self.turns]
 
     def _count(self, name: str) -> int:

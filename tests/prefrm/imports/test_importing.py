@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from prefrm.bundle import load_dual_bundle, read_manifest
 from prefrm.cli import run
-from prefrm.errors import ConfigError
+from prefrm.errors import BundleError, ConfigError
+from prefrm.eval import with_calibration
 from prefrm.files import hash_file
 from prefrm.imports import PUBLISHED, find_published
 from prefrm.imports.importing import import_judge
 from prefrm.imports.keys import drop, move, renamed, split, transpose
 from prefrm.imports.reading import Checkpoint, read_checkpoint
 from prefrm.imports.sources import Source
+from tests.hub import running_hub
 from tests.prefrm.imports.checkpoints import save_clip
 
 
@@ -46,8 +49,20 @@ def test_a_bundle_records_what_was_read(clip: Path, tmp_path: Path):
     assert origin is not None and manifest == read_manifest(tmp_path / "b")
     assert origin.judge == "pickscore" and origin.source == clip.name and origin.revision is None
     assert origin.sha256 == {"model.safetensors": hash_file(clip / "model.safetensors")}
-    assert "dual encoder (similarity) pickscore, uncalibrated" in manifest.describe()
+    assert (
+        "dual encoder (similarity) pickscore, at the temperature of its training loss" in manifest.describe()
+    )
     assert load_dual_bundle(tmp_path / "b", "cpu").manifest == manifest
+
+
+def test_the_card_names_licence_and_source_and_is_kept_up_to_date(clip: Path, tmp_path: Path):
+    import_judge("clipscore", str(clip), tmp_path / "b")
+    card = (tmp_path / "b" / "README.md").read_text()
+    _, header, text = card.split("---\n")
+    assert yaml.safe_load(header)["license"] == "mit" and f"- source: {clip.name}\n" in text
+    assert "mean nothing before a calibration" in text and "temperature 2" in with_calibration(
+        card, "temperature 2"
+    )
 
 
 def test_the_command_imports_and_names_the_licence(clip: Path, tmp_path: Path, capsys):
@@ -56,6 +71,23 @@ def test_the_command_imports_and_names_the_licence(clip: Path, tmp_path: Path, c
     assert printed.out.startswith(f"{tmp_path / 'b'}: dual encoder") and "MIT" in printed.err
     assert run(["import", "--list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(PUBLISHED)
+
+
+def test_a_repository_of_the_hub_is_recorded_by_its_commit(clip: Path, tmp_path: Path):
+    with running_hub(tmp_path / "cache") as hub:
+        commit = hub.commit("org/clip", clip)
+        origin = import_judge("clipscore", "hf://org/clip", tmp_path / "b").origin
+        assert origin is not None and not origin.is_log_odds
+        assert (origin.source, origin.revision) == ("hf://org/clip", commit)
+        with pytest.raises(BundleError, match="the Hub has no such model"):
+            import_judge("clipscore", "hf://org/nothing", tmp_path / "c")
+
+
+def test_other_files_are_not_replaced_and_nothing_is_read_before(tmp_path: Path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.txt").write_text("words")
+    with pytest.raises(BundleError, match="choose another folder"):
+        import_judge("pickscore", "nowhere", tmp_path / "b")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Scorer files, and what a name of a scorer opens."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from prefrm.scorers import (
     open_scorer,
     read_scorer_file,
     sources,
+    write_calibrated,
     write_scorer_file,
 )
 from prefrm.winmatrix import CalibrationRecord, FakeScorer, Group, TemperatureScaling
@@ -65,6 +67,27 @@ def test_a_scorer_file_survives_being_written(tmp_path):
     write_scorer_file(plain, tmp_path / "s.yaml")
     assert read_scorer_file(tmp_path / "s.yaml") == plain
     assert (tmp_path / "s.yaml").read_text() == "scorers:\n- scorer: a\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Ours.\nscorers:  # two\n- scorer: a\n- {scorer: b, weight: 2}  # doubled\n",
+        "calibration: {name: temperature, parameters: {temperature: 9}}\n# Ours.\nscorers: [{scorer: a}]\n",
+        "scorers: [{scorer: a}]\ncalibration:\n  name: power\n  parameters:\n    temperature: 2\n"
+        "    power: 1\n# Ours.\npenalty: 2.0\n",
+        "{scorers: [{scorer: a}], combine: vote}\n",
+    ],
+)
+def test_another_calibration_leaves_the_rest_of_a_file_as_it_is(tmp_path, text):
+    (tmp_path / "s.yaml").write_text(text)
+    record = CalibrationRecord.of(TemperatureScaling(temperature=0.5), split="v", pairs=3)
+    write_calibrated(tmp_path / "s.yaml", record, tmp_path / "out.yaml")
+    before, after = (read_scorer_file(tmp_path / name) for name in ("s.yaml", "out.yaml"))
+    assert after == replace(before, calibration=record)
+    assert ("# Ours." in text) == ("# Ours." in (tmp_path / "out.yaml").read_text())
+    write_calibrated(tmp_path / "out.yaml", record, tmp_path / "s.yaml")
+    assert (tmp_path / "s.yaml").read_text() == (tmp_path / "out.yaml").read_text()
 
 
 @pytest.mark.parametrize(

@@ -113,18 +113,16 @@ def test_the_log_odds_of_transformers_serve_are_those_of_the_engine(
     """It returns no log-probabilities. The bias of "2" at which greedy decoding flips is the log-odds."""
     (expected,) = Engine(judge).score([group])
     one, two = (captioner.ids(label)[0] for label in "12")
-    wording = parse_wording(TWICE, name="twice")
+    url, wording = f"{served_by_transformers}/chat/completions", parse_wording(TWICE, name="twice")
 
     def flips_at(first, second):
         messages = wording.messages(group.prompt, [data_url(group.images[n]) for n in (first, second)])
         body = {"model": str(CHECKPOINT), "messages": messages, "temperature": 0, "max_completion_tokens": 1}
-        low, high = -8.0, 8.0
+        low, high = -4.0, 4.0
         while high - low > 5e-5:
             # A verdict other than these two is impossible under this bias.
             bias = {str(one): 100.0, str(two): 100.0 + (low + high) / 2}
-            answer = httpx.post(
-                f"{served_by_transformers}/chat/completions", json=body | {"logit_bias": bias}
-            )
+            answer = httpx.post(url, json=body | {"logit_bias": bias}, timeout=60)
             said = answer.raise_for_status().json()["choices"][0]["message"]["content"]
             low, high = ((low + high) / 2, high) if said == "1" else (low, (low + high) / 2)
         return (low + high) / 2

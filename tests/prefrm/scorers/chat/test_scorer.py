@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prefrm.errors import ConfigError, OverloadedError, RequestError, ServerUnavailableError
+from prefrm.errors import ConfigError, OverloadedError, RecordError, RequestError, ServerUnavailableError
 from prefrm.media import encode_png
 from prefrm.scorers import open_scorer
 from prefrm.scorers.chat import ChatScorer
@@ -106,6 +106,7 @@ def test_a_rank_sentence_is_read_off_its_tokens_with_the_tie():
     with serving(FakeEndpoint(sentence)) as endpoint:
         (matrix,) = score(endpoint, "dialect=unifiedreward-rank", group(0, 1))
     assert matrix.tie[0, 1] == pytest.approx(0.2)
+    assert matrix.label_mass[0, 1] == pytest.approx(1.0)
     assert endpoint.bodies[0]["logprob_token_ids"] == [16, 17, 21, 22]
     assert written(endpoint.bodies[0]).startswith("[image][image]")
 
@@ -260,14 +261,20 @@ def test_a_template_is_asked_in_its_own_words(tmp_path):
     assert matrix.p[0, 1] == 0.5 and matrix.order_gap[0, 1] == pytest.approx(0.6)
 
 
-def test_edits_show_their_source(tmp_path):
+def test_edits_show_the_source_of_their_group_or_the_one_named(tmp_path):
     (tmp_path / "source.png").write_bytes(IMAGES[5])
     edited = [choice("Edited image 1 is better.")]
+    own = Group(prompt="p", images=IMAGES[:2], context=(IMAGES[4],))
     with serving(FakeEndpoint(lambda body: edited)) as endpoint:
-        score(endpoint, f"dialect=unifiedreward-edit&context={tmp_path / 'source.png'}", group(0, 1))
-        with pytest.raises(ConfigError, match="shows a source image"):
-            score(endpoint, "dialect=unifiedreward-edit", group(0, 1))
-    assert shown(endpoint.bodies[0]) == [IMAGES[5], IMAGES[0], IMAGES[1]]
+        query = "dialect=unifiedreward-edit&concurrency=1"
+        score(endpoint, f"{query}&context={tmp_path / 'source.png'}", group(0, 1), own)
+        (matrix,) = score(endpoint, query, group(0, 1))
+        with pytest.raises(RecordError, match="context images, which this scorer does not read"):
+            score(endpoint, "dialect=plain", own)
+        with pytest.raises(ConfigError, match="shows 0 images of the context"):
+            score(endpoint, f"context={tmp_path / 'source.png'}", group(0, 1))
+    assert sorted(shown(body)[0] for body in endpoint.bodies) == sorted([IMAGES[5], IMAGES[4]] * 2)
+    assert not matrix.valid.any() and "shows 1 images of the context and the group has 0" in matrix.errors[0]
 
 
 def test_the_identity_is_that_of_the_judge_and_not_of_its_address():

@@ -1,0 +1,175 @@
+"""Dialects of pairwise chat prompts: where the caption stands, and the words of the answer.
+
+Published clients (UnifiedReward 1.0, 2.0, Think and Flex; Pref-GRPO, which uses Think and Flex) put a caption
+into a long instruction and parse a sentence, a tag or JSON out of the answer. A dialect knows only the marks
+around the caption and what those parsers look for. A caption may hold any text, the marks included: a mark
+counts outside it alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from string import Template as Form
+from typing import Literal
+
+from prefrm.errors import ConfigError
+from prefrm.prompts import Template
+from serving.errors import InvalidRequestError
+
+__all__ = ["DIALECTS", "Dialect", "dialect_of", "recognise"]
+
+IMAGE_1, IMAGE_2, BOTH = "Image 1 is better", "Image 2 is better", "Both images are equally good"
+# Of a probability after the point: those of float32 near 1, and more.
+DIGITS = 9
+Closes = Literal["the text", "first", "last"]
+"""Which `closing` ends a caption: that at the end of the text, or the first or last one after `opening`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """The form of a pairwise question and of its answer.
+
+    Attributes:
+        name: for people.
+        opening: the text before the caption; its first occurrence counts.
+        closing: the text after it.
+        closes: which occurrence of `closing` counts. At the end of the text, white space may follow.
+        sign: occurs in the text outside the caption; "" if nothing needs to.
+        first: the answer if image 1 is better. In all three, `$first` and `$second` stand for the
+            probabilities of the two images, a tie counting half to each.
+        second: if image 2 is.
+        tie: if neither is; "" if there is no such answer.
+    """
+
+    name: str
+    opening: str = "Text Caption: ["
+    closing: str = "]"
+    closes: Closes = "the text"
+    sign: str = ""
+    first: str
+    second: str
+    tie: str = ""
+
+    def caption(self, texts: Sequence[str]) -> str | None:
+        """The caption in the texts of a question, or None if the question is of another dialect."""
+        for n, text in enumerate(texts):
+            start = text.find(self.opening) + len(self.opening)
+            end = self._end(text, start)
+            if len(self.opening) <= start <= end:
+                outside = (*texts[:n], text[:start], text[end:], *texts[n + 1 :])
+                return text[start:end] if any(self.sign in part for part in outside) else None
+        return None
+
+    def answers(self, p: float) -> tuple[str, str, str]:
+        """The answers for image 1, image 2 and a tie, where image 1 is preferred with probability p."""
+        shares = {"first": f"{p:.{DIGITS}f}", "second": f"{1 - p:.{DIGITS}f}"}
+        first, second, tie = (
+            Form(answer).substitute(shares) for answer in (self.first, self.second, self.tie)
+        )
+        return first, second, tie
+
+    def _end(self, text: str, start: int) -> int:
+        if self.closes == "the text":
+            text, closing = text.rstrip(), self.closing.rstrip()
+            return len(text) - len(closing) if text.endswith(closing) else -1
+        return text.find(self.closing, start) if self.closes == "first" else text.rfind(self.closing, start)
+
+
+THINK = Dialect(
+    name="UnifiedReward-Think",
+    sign="<answer>",
+    first=f"<answer>{IMAGE_1}</answer>",
+    second=f"<answer>{IMAGE_2}</answer>",
+    tie=f"<answer>{BOTH}</answer>",
+)
+# One preference in place of three: the judge has no others.
+SCORES = "\n\n".join(
+    f"{dimension} Score:\n Image 1: $first\n Image 2: $second"
+    for dimension in ("Alignment", "Coherence", "Style")
+)
+
+FLEX = Dialect(
+    name="UnifiedReward-Flex",
+    opening="**Prompt:** [",
+    closing="]\n\n",
+    closes="first",
+    sign='"winner"',
+    first='{"categories": [], "winner": "Image 1"}',
+    second='{"categories": [], "winner": "Image 2"}',
+    tie='{"categories": [], "winner": "tie"}',
+)
+
+DIALECTS: tuple[Dialect, ...] = (
+    THINK,
+    Dialect(
+        name="UnifiedReward 2.0 pair score", sign="Alignment Score:", first=SCORES, second=SCORES, tie=SCORES
+    ),
+    Dialect(name="UnifiedReward rank", first=f"{IMAGE_1}.", second=f"{IMAGE_2}.", tie=f"{BOTH}."),
+    FLEX,
+    replace(THINK, name="UnifiedReward-Think (Qwen3-VL)", opening="\u300c", closing="\u300d", closes="last"),
+    # prefrm's own wordings, of its `ChatScorer`.
+    replace(FLEX, name="Flex in prefrm's words", opening="Prompt: [", closing="]", closes="the text"),
+    Dialect(
+        name="plain",
+        opening="Prompt:\n",
+        closing="\nImage 1:",
+        sign="Answer with one digit: 1 or 2.",
+        first="1",
+        second="2",
+    ),
+)
+"""Those of the published clients, in the order in which a question is held against them.
+
+Source: the repositories UnifiedReward and Pref-GRPO of CodeGoat24, 2026-06. Flex's categories are empty, and
+Pref-GRPO then takes the overall winner alone: the judge has one preference and invents no others.
+"""
+
+
+def dialect_of(template: Template) -> Dialect:
+    """The dialect of questions in a template's wording.
+
+    Raises:
+        ConfigError: the template does not ask about two images at once, or any text would be its prompt.
+    """
+    if template.attention != "joint":
+        raise ConfigError(
+            f"chat template {template.id!r} must show two images and end with {{answer}} and two or three "
+            f"answers; received {template.images} images and {len(template.answers)} answers"
+        )
+    if template.images_first:
+        opening, closing, sign = template.again or "", template.question, ""
+    else:
+        opening, closing, sign = template.instruction, template.first, template.question
+    if not (opening.strip() or closing.strip()):
+        raise ConfigError(f"chat template {template.id!r} has no text beside its prompt; add some")
+    # A dollar sign would stand for a probability.
+    answers = [(template.answer_prefix + answer).replace("$", "$$") for answer in template.answers]
+    return Dialect(
+        name=template.id,
+        opening=opening,
+        closing=closing,
+        closes="the text",
+        sign=sign.strip(),
+        first=answers[0],
+        second=answers[1],
+        tie=answers[2] if template.ties else "",
+    )
+
+
+def recognise(texts: Sequence[str], dialects: Sequence[Dialect] = DIALECTS) -> tuple[Dialect, str]:
+    """The dialect of a question, and its caption.
+
+    Args:
+        texts: of all messages, in order.
+        dialects: held against them in turn.
+
+    Raises:
+        InvalidRequestError: it is none of `dialects`.
+    """
+    for dialect in dialects:
+        if (caption := dialect.caption(texts)) is not None:
+            return dialect, caption
+    known = ", ".join(repr(opening) for opening in dict.fromkeys(dialect.opening for dialect in dialects))
+    raise InvalidRequestError(
+        f"messages: no caption was found in {sum(map(len, texts))} characters; end a text with "
+        f"'Text Caption: [...]', or use the prompt of a known client, in which it follows one of {known}"
+    )
