@@ -97,22 +97,21 @@ def load_dual_bundle(
     dtype = resolve_dtype(dtype, device)
     verify_files(root, manifest)
     with naming(root), quiet():
-        judge = _load_dual(root, manifest, spec)
-        judge.model.to(dtype)
-        return DualBundle(judge=judge.to(device).eval(), manifest=manifest)
+        return DualBundle(judge=_load_dual(root, manifest, spec, dtype).to(device).eval(), manifest=manifest)
 
 
-def _load_dual(root: Path, manifest: Manifest, spec: DualSpec) -> DualJudge:
+def _load_dual(root: Path, manifest: Manifest, spec: DualSpec, dtype: torch.dtype) -> DualJudge:
     towers = read_towers(root / "model", spec.score)
     head = None
     if spec.score != "similarity":
         head = read_affine(root / "head.safetensors", head_width(towers.config))
     tokenizer = None if spec.text is None else TextTokenizer.load(root / "processor", spec.text)
     judge = DualJudge(towers, head, tokenizer, spec, manifest.base_sha256)
+    judge.model.to(dtype)
     with torch.inference_mode():
-        black_13SS = torch.zeros(1, 3, spec.image.side, spec.image.side)
+        features = judge.encode_images(torch.zeros(1, 3, spec.image.side, spec.image.side))
         for prompt in TRIED_PROMPTS:
-            judge.utilities(judge.encode_images(black_13SS), judge.encode_text(prompt))
+            judge.utilities(features, judge.encode_text(prompt))
     return judge
 
 

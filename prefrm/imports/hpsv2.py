@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import CLIPConfig
 
+from prefrm.errors import ConfigError
 from prefrm.imports.dual import similarity
 from prefrm.imports.importing import Imported, ImportRequest
 from prefrm.imports.keys import Rule, move, renamed, split, transpose
@@ -34,7 +35,9 @@ def build_hpsv2(request: ImportRequest) -> Imported:
     """Its training logit: exp(logit_scale) * cosine. Images are letterboxed, as in `hpsv2.score`."""
     checkpoint = read_checkpoint(request.source, request.published.files)
     tokenizer = read_tokenizer(folder_with(request, *TOKENIZERS))
-    config = _config(checkpoint, tokenizer.token_to_id(END))
+    if (end := tokenizer.token_to_id(END)) is None:
+        raise ConfigError(f"the tokenizer of {request.base} has no {END}; take that of a CLIP")
+    config = _config(checkpoint, end)
     spec = DualSpec(
         base_model=request.published.name,
         score="similarity",
@@ -47,7 +50,7 @@ def build_hpsv2(request: ImportRequest) -> Imported:
     return similarity(config, spec, weights, tokenizer)
 
 
-def _config(checkpoint: Checkpoint, end: int | None) -> Any:
+def _config(checkpoint: Checkpoint, end: int) -> Any:
     """The configuration by the shapes of the weights; heads, activation and eps leave no trace in these."""
     vocabulary, text_width = shape_of(checkpoint, "token_embedding.weight", 2)
     width, _, patch, _ = shape_of(checkpoint, "visual.conv1.weight", 4)

@@ -10,6 +10,7 @@ from prefrm.bundle import ImportRecord, Manifest, check_replaceable, write_bundl
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
 from prefrm.hub import is_hub
+from prefrm.imports.card import import_card
 from prefrm.imports.registry import CONFIGURATION, PublishedJudge, find_published
 from prefrm.imports.sources import Source, open_source
 from prefrm.judge import Judge
@@ -94,7 +95,7 @@ def import_judge(
         sha256=imported.sha256,
         is_log_odds=published.is_log_odds,
     )
-    card = _card(published, record)
+    card = import_card(published, record)
     if isinstance(imported.judge, DualJudge):
         return write_dual_bundle(out, imported.judge, card=card, origin=record)
     return write_bundle(
@@ -118,20 +119,3 @@ def _check_options(published: PublishedJudge, base: str | None, template: Path |
 def _builder(published: PublishedJudge) -> Callable[[ImportRequest], Imported]:
     module, _, function = published.builder.partition(":")
     return cast(Callable[[ImportRequest], Imported], getattr(importlib.import_module(module), function))
-
-
-def _card(published: PublishedJudge, record: ImportRecord) -> str:
-    """The model card: where the judge comes from, and what its numbers mean."""
-    at = "" if record.revision is None else f" at {record.revision}"
-    meaning = (
-        "Its utilities or verdicts are log-odds by its training loss."
-        if published.is_log_odds
-        else "Its probabilities mean nothing before a calibration: `prefrm calibrate`."
-    )
-    lines = [
-        f"# {published.title}\n",
-        f"Imported by prefrm from {record.source}{at}. Paper: {published.paper}. "
-        f"Licence of the weights: {record.licence}.\n",
-        meaning,
-    ]
-    return "\n".join(lines) + "\n"

@@ -162,7 +162,7 @@ class JudgeSpec:
             return ""
         return (
             f"the answers have a probability of {label_mass:.3g} together, less than min_label_mass={least:g}"
-            "; ask with the template that the judge was trained with"
+            "; use the wording that the judge was trained with"
         )
 
     def check_template(self, template: Template) -> None:

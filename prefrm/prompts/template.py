@@ -7,6 +7,9 @@ from prefrm.errors import ConfigError
 
 __all__ = ["RenderedTemplate", "Template"]
 
+MOST_SPELLINGS = 16
+"""Of an answer: each is compared with all others, and templates come from anybody's bundles."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
@@ -69,6 +72,9 @@ class Template:
                 f"a template for attention {self.attention!r} has {' or '.join(map(str, counts))} answers; "
                 f"received {len(self.answers)}"
             )
+
+        if max(map(len, self.spellings), default=0) > MOST_SPELLINGS:
+            raise ConfigError(f"an answer of template {self.id!r} has more than {MOST_SPELLINGS} spellings")
 
     @property
     def attention(self) -> str:

@@ -73,6 +73,7 @@ def test_a_template_of_one_image_has_no_answers():
         ({"suffixes": ("a", "b")}, "'late' has 2 or 3 answers; received 0"),
         ({"second": "2:", "answers": ("1",)}, "'joint' has 2 or 3 answers; received 1"),
         ({"answers": ("1", "2", "3")}, "'alone' has 0 or 2 answers; received 3"),
+        ({"second": "2:", "answers": ("1", "|".join("ab" * 9))}, "'t' has more than 16 spellings"),
         ({"images_first": True}, "has the text before the prompt in `again`"),
         ({"images_first": True, "again": "", "first": "1:"}, "neither `first` nor `suffixes`"),
     ],

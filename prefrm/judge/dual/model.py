@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import normalize
+from torch.nn.functional import linear, normalize
 
 from prefrm.errors import ConfigError
 from prefrm.judge.dual.texts import TextTokenizer
@@ -101,7 +101,8 @@ class DualJudge(nn.Module):
             images_B = self.model.text_encoder(
                 input_ids=text.expand(len(images_B), -1), encoder_hidden_states=images_B
             ).last_hidden_state[:, 0]
-        utilities_B: torch.Tensor = self.head(_wide(images_B))[:, 0]
+        x_BD = _wide(images_B)
+        utilities_B: torch.Tensor = linear(x_BD, self.head.weight.to(x_BD), self.head.bias.to(x_BD))[:, 0]
         return utilities_B
 
     def _check_sizes(self) -> None:

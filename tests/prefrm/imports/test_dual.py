@@ -260,6 +260,27 @@ def test_each_wrong_key_is_refused_by_its_name(
     assert not (tmp_path / "b").exists()
 
 
-def test_the_tokenizer_of_another_judge_is_refused(reward: Path, clip: Path, tmp_path: Path):
+def test_the_tokenizer_of_another_judge_is_refused(
+    reward: Path, hps: Path, clip: Path, bert: Path, tmp_path: Path
+):
+    with pytest.raises(ConfigError, match=r"has no <\|endoftext\|>; take that of a CLIP"):
+        import_judge("hpsv2.1", str(hps), tmp_path / "b", base=str(bert))
     with pytest.raises(ConfigError, match="the tokenizer has 515 tokens, and the text encoder 59"):
         import_judge("imagereward", str(reward), tmp_path / "b", base=str(clip))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_stay_so_and_the_scale_is_exact(
+    dtype: torch.dtype, hps: Path, clip: Path, tmp_path: Path
+):
+    """As HPSv2's compressed files; a rounded logit_scale would change every probability."""
+    stored = {name: w.to(dtype) for name, w in checkpoints.openclip_weights().items()}
+    torch.save(stored | {"logit_scale": torch.tensor(4.6052)}, tmp_path / "x.pt")
+    import_judge("hpsv2", str(tmp_path / "x.pt"), tmp_path / "b", base=str(clip))
+    whole = load_dual_bundle(tmp_path / "b", "cpu").judge
+    half = load_dual_bundle(tmp_path / "b", "cpu", dtype).judge
+    assert (whole.dtype, half.dtype) == (torch.float32, dtype)
+    found = utilities(half, PROMPT)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, utilities(whole, PROMPT), atol=3.0, rtol=0.1)
+    assert whole._scale == half._scale == pytest.approx(math.exp(4.6052), rel=1e-6)

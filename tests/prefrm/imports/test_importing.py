@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from prefrm.bundle import load_dual_bundle, read_manifest
 from prefrm.cli import run
 from prefrm.errors import BundleError, ConfigError
+from prefrm.eval import with_calibration
 from prefrm.files import hash_file
 from prefrm.imports import PUBLISHED, find_published
 from prefrm.imports.importing import import_judge
@@ -51,6 +53,16 @@ def test_a_bundle_records_what_was_read(clip: Path, tmp_path: Path):
         "dual encoder (similarity) pickscore, at the temperature of its training loss" in manifest.describe()
     )
     assert load_dual_bundle(tmp_path / "b", "cpu").manifest == manifest
+
+
+def test_the_card_names_licence_and_source_and_is_kept_up_to_date(clip: Path, tmp_path: Path):
+    import_judge("clipscore", str(clip), tmp_path / "b")
+    card = (tmp_path / "b" / "README.md").read_text()
+    _, header, text = card.split("---\n")
+    assert yaml.safe_load(header)["license"] == "mit" and f"- source: {clip.name}\n" in text
+    assert "mean nothing before a calibration" in text and "temperature 2" in with_calibration(
+        card, "temperature 2"
+    )
 
 
 def test_the_command_imports_and_names_the_licence(clip: Path, tmp_path: Path, capsys):
