@@ -59,7 +59,7 @@ class TokenLayout:
         self.image_token_id = image_token_id
         self._tokenizer = tokenizer
         image_token = tokenizer.convert_ids_to_tokens(image_token_id)
-        self._closing = (rendered.between[-1], rendered.after or "")
+        self._closing = (rendered.between[-1], rendered.after or "") if template.images_first else ("", "")
         self.instruction = self._encode(rendered.before)
         self.first, *second, last = (self._encode(text) for text in rendered.between)
         self.second = second[0] if second else []
@@ -80,6 +80,7 @@ class TokenLayout:
         self._ends = [self._readout(token) for token in readouts]
         added = tokenizer.added_tokens_decoder
         self._control = {index for index, token in added.items() if token.special} | {image_token_id}
+        self._closing_controls = sum(self._controls(self._encode(text)) for text in self._closing)
         spellings = {re.escape(token.content) for token in added.values() if len(token.content) > 1}
         # A lookahead finds spellings that overlap, too.
         self._spelling = re.compile(f"(?={'|'.join(sorted(spellings | {re.escape(image_token)}))})")
@@ -94,7 +95,7 @@ class TokenLayout:
         Raises:
             RecordError: the text is not valid Unicode, or cannot be kept free of control tokens.
         """
-        before, after = self._closing if self.template.images_first else ("", "")
+        before, after = self._closing
         cuts = [0, *(match.start() + 1 for match in self._spelling.finditer(text)), len(text)]
         pieces = [text[start:end] for start, end in pairwise(cuts)]
         pieces[0] = before + pieces[0]
@@ -103,8 +104,7 @@ class TokenLayout:
             ids = [index for piece in pieces for index in self._encode(piece)]
         except (TypeError, UnicodeError) as error:
             raise RecordError(f"the prompt is not valid Unicode text: {text[:60]!r}") from error
-        own = [*self._encode(before), *self._encode(after)]
-        if sum(index in self._control for index in ids) > sum(index in self._control for index in own):
+        if self._controls(ids) > self._closing_controls:
             raise RecordError(f"the prompt spells control tokens of the model: {text[:60]!r}")
         return ids
 
@@ -144,6 +144,10 @@ class TokenLayout:
         if not self._ends:
             return [[*whole, *self.labels.path]]
         return [whole[: whole.index(end) + 1] for end in self._ends]
+
+    def _controls(self, ids: list[int]) -> int:
+        """Number of control tokens."""
+        return sum(index in self._control for index in ids)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
