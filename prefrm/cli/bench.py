@@ -123,11 +123,12 @@ def published(
 def chat(
     in_flight: Annotated[int, typer.Option(min=1, help="questions at once")] = 32,
     seconds: Annotated[float, typer.Option(help="until the endpoint answers a question")] = 0.5,
+    groups: Annotated[int, typer.Option(min=1, help="groups of 4 candidates in a round")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="of which a rate is the median")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Compare the throughput of a scorer over a chat endpoint with a bare loop, on a paced local endpoint."""
     from prefrm.bench.chat import ChatBench, bench_chat
 
-    report = bench_chat(ChatBench(in_flight=in_flight, seconds=seconds, rounds=rounds))
+    report = bench_chat(ChatBench(in_flight=in_flight, seconds=seconds, groups=groups, rounds=rounds))
     print(report.to_json() if as_json else report.to_text(), end="")
