@@ -1,11 +1,13 @@
 """`prefrm flow`."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from prefrm.cli.remote import Remote
 from prefrm.cli.training import Overrides, Resume, resumable
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.options import AsJson
@@ -42,8 +44,15 @@ def flow(
     from prefrm.scorers import open_scorer
     from prefrm.scorers.gradients import open_gradient
 
+    # With the token of the environment.
+    remote = Remote()
     with resumable():
-        facts = run(settings, open_scorer, open_gradient=open_gradient, resume=resume)
+        facts = run(
+            settings,
+            partial(open_scorer, connect=remote.connect),
+            open_gradient=partial(open_gradient, connect=remote.gradient),
+            resume=resume,
+        )
     if not facts:
         return
     if as_json:

@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from prefrm.scorers import connect_url, is_url, sources
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from prefrm.client import RemoteGradient
     from prefrm.winmatrix import IdentifiedScorer
 
 __all__ = ["TOKEN_VARIABLE", "Remote"]
@@ -58,19 +59,27 @@ class Remote:
         Raises:
             ConfigError: the token's file cannot be read or holds none, or the client refuses these settings.
         """
+        return connect_url(url, **self._options(url))
+
+    def gradient(self, url: str) -> "RemoteGradient":
+        """The gradient of the judge at a URL. Raises as `connect`."""
+        from prefrm.client import RemoteGradient
+
+        return RemoteGradient.connect(url, **self._options(url))
+
+    def _options(self, url: str) -> dict[str, Any]:
         from prefrm.client import DEFAULT_DEADLINE_S, TLS
 
         files = {"ca": self.ca, "cert": self.cert, "key": self.key}
         encrypted = any(path is not None for path in files.values())
         if encrypted and not url.startswith(("grpcs://", "https://", "chat+https://")):
             raise ConfigError(f"--ca, --cert and --key are for grpcs:// and https://; received {url}")
-        return connect_url(
-            url,
-            token=self._token(),
-            tls=TLS(**files) if encrypted else None,
-            deadline=DEFAULT_DEADLINE_S if self.deadline is None else self.deadline,
-            allow_plaintext_token=self.allow_plaintext_token,
-        )
+        return {
+            "token": self._token(),
+            "tls": TLS(**files) if encrypted else None,
+            "deadline": DEFAULT_DEADLINE_S if self.deadline is None else self.deadline,
+            "allow_plaintext_token": self.allow_plaintext_token,
+        }
 
     def _token(self) -> str | None:
         if self.token_file is None:

@@ -3,9 +3,8 @@
 Shapes: K candidates, H height, W width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -75,7 +74,10 @@ class MeanUtilities:
 
 
 def open_gradient(
-    target: Path | str, *, device: torch.device | str = "auto", **options: Any
+    target: Path | str,
+    *,
+    device: torch.device | str = "auto",
+    connect: Callable[[str], RemoteGradient] = RemoteGradient.connect,
 ) -> DifferentiableScorer:
     """The differentiable scorer that `target` names.
 
@@ -83,7 +85,7 @@ def open_gradient(
         target: a bundle, the URL of a server (`http://` or `https://`) that was started with `--gradients`,
             or a scorer file with `combine: mean` over such.
         device: of bundles.
-        options: of every URL, as `prefrm.client.connect` takes them.
+        connect: opens every URL, such as `functools.partial(RemoteGradient.connect, token=TOKEN)`.
 
     Raises:
         ConfigError: it has no gradient; scorer files are read before anything is loaded.
@@ -92,17 +94,19 @@ def open_gradient(
     for leaf in sources(target):
         if is_chat(leaf):
             raise ConfigError(f"{leaf}: a chat endpoint has no gradient; name a bundle or a server of prefrm")
-    return _opened(str(target), device, options)
+    return _opened(str(target), device, connect)
 
 
-def _opened(target: str, device: torch.device | str, options: dict[str, Any]) -> DifferentiableScorer:
+def _opened(
+    target: str, device: torch.device | str, connect: Callable[[str], RemoteGradient]
+) -> DifferentiableScorer:
     if is_url(target):
-        return RemoteDifferentiable(RemoteGradient.connect(target, **options))
+        return RemoteDifferentiable(connect(target))
     if not is_scorer_file(target):
         return open_engine(target, device=device).differentiable()
     file = read_scorer_file(target)
     temperature = _temperature(target, file)
-    members = [(_opened(one.scorer, device, options), one.weight) for one in file.scorers]
+    members = [(_opened(one.scorer, device, connect), one.weight) for one in file.scorers]
     return MeanUtilities(members, temperature=temperature)
 
 

@@ -1,13 +1,23 @@
 """Commands that ask a server: token, certificates and deadline reach it, and mistakes are one line."""
 
+import numpy as np
 import pytest
 
 from prefrm.cli import run
+from prefrm.cli.remote import Remote
+from prefrm.differentiable import FakeDifferentiableScorer
+from prefrm.errors import RequestError
 from prefrm.records import Comparison, PreferenceGroup, write_groups
+from prefrm.winmatrix import FakeScorer
+from serving.access.tokens import TokenFile
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 from tests.prefrm.client.fakes import fake
 from tests.prefrm.client.tls import Authority, encrypted, server_side
 
 TOKEN = "s3cret-t0ken"
+LONG_TOKEN = "t" * 40
 
 
 @pytest.fixture
@@ -46,6 +56,24 @@ def test_the_token_comes_from_the_environment_or_a_file(score, wire, tmp_path, m
         (tmp_path / "token").write_text("another\n")
         assert score(server.url, "--token-file", str(tmp_path / "token")) == 0
         assert authorizations(server) == {"Bearer another"}
+
+
+def test_a_gradient_is_asked_for_with_the_token_of_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "tokens").write_text(f"{LONG_TOKEN}\n")
+    server = JudgeServer(
+        FakeScorer(lambda prompt, image: 0.0),
+        ModelInfo(name="judge"),
+        tokens=TokenFile(tmp_path / "tokens"),
+        gradient=FakeDifferentiableScorer(lambda prompt, pixels: pixels.flatten(1).sum(dim=1)),
+    )
+    pixels = np.ones((2, 3, 1, 1), np.float32)
+    with background(server) as addresses:
+        monkeypatch.delenv("PREFRM_TOKEN", raising=False)
+        with pytest.raises(RequestError, match="token"), Remote().gradient(addresses.http_url) as remote:
+            remote.gradient("p", pixels)
+        monkeypatch.setenv("PREFRM_TOKEN", LONG_TOKEN)
+        with Remote().gradient(addresses.http_url) as remote:
+            assert remote.gradient("p", pixels)[0].tolist() == [3.0, 3.0]
 
 
 def test_the_servers_token_file_is_the_clients_too(score, tmp_path):
