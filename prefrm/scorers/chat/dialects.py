@@ -104,7 +104,7 @@ DIALECTS: dict[str, Dialect] = {
             "unifiedreward-rank",
             "{image}{image}Compare two generated images. Judge how well each shows the caption, then its "
             "quality. Answer with one of these sentences and nothing else: Image 1 is better. Image 2 is "
-            "better. Both images are equally good.\nText Caption: [{prompt}]",
+            "better. Both images are equally good.\nCaption: {prompt}",
             title="UnifiedReward 1.0 and 2.0, ranking (arXiv 2503.05236)",
             parser=sentence("Image", ties="Both images are equally good"),
             labels=("1", "2"),
@@ -118,7 +118,7 @@ DIALECTS: dict[str, Dialect] = {
             "{image}{image}Compare two generated images in three dimensions: Alignment with the caption, "
             "Coherence of what is shown, Style. In each, divide 1 between the images. Answer in this form:\n"
             "Alignment Score:\nImage 1: 0.5\nImage 2: 0.5\nCoherence Score:\nImage 1: 0.5\nImage 2: 0.5\n"
-            "Style Score:\nImage 1: 0.5\nImage 2: 0.5\nText Caption: [{prompt}]",
+            "Style Score:\nImage 1: 0.5\nImage 2: 0.5\nCaption: {prompt}",
             title="UnifiedReward 2.0, scores of pairs (arXiv 2503.05236)",
             parser=pair_scores,
             labels=(),
@@ -129,7 +129,7 @@ DIALECTS: dict[str, Dialect] = {
             "{image}{image}Compare two generated images. Between <think> and </think>, rate both out of 10 "
             "in each dimension that matters, first the alignment with the caption, and add the ratings up. "
             "Then name the better one as <answer>Image 1 is better</answer> or "
-            "<answer>Image 2 is better</answer>.\nText Caption: [{prompt}]",
+            "<answer>Image 2 is better</answer>.\nCaption: {prompt}",
             title="UnifiedReward-Think (arXiv 2505.03318)",
             parser=sentence("Image", tag="answer"),
             labels=("1", "2"),
@@ -142,7 +142,7 @@ DIALECTS: dict[str, Dialect] = {
             "{image}{image}Compare two generated images by their alignment with the prompt, their quality "
             "and their aesthetics, and by what else matters here. Answer with one JSON object, such as\n"
             '{"categories": [{"name": "Alignment", "cat_winner": "Image 1"}], "winner": "Image 1"}\n'
-            "Prompt: [{prompt}]",
+            "Prompt: {prompt}",
             title="UnifiedReward-Flex (github.com/CodeGoat24/UnifiedReward)",
             parser=json_winner,
             labels=("1", "2"),
@@ -155,7 +155,7 @@ DIALECTS: dict[str, Dialect] = {
             "follows the instruction, then how well it keeps the rest. Answer with one of these sentences "
             "and nothing else: Edited image 1 is better. Edited image 2 is better. Both edited images are "
             "equally good.\n"
-            "Text instruction - {prompt}",
+            "Instruction: {prompt}",
             title="UnifiedReward-Edit, ranking (github.com/CodeGoat24/UnifiedReward)",
             parser=sentence(
                 "Edited image", ties=r"Both (?:edited )?images are equally good", tag="answer", optional=True
@@ -170,7 +170,7 @@ DIALECTS: dict[str, Dialect] = {
             "lightrft",
             "{system}\nCompare two generated images for a caption. Reason between <think> and </think>. Then "
             "answer <answer>Image 1 is better</answer>, <answer>Image 2 is better</answer> or "
-            "<answer>Both are equally good</answer>.\nText Caption: [{prompt}]\n"
+            "<answer>Both are equally good</answer>.\nCaption: {prompt}\n"
             "{user}\n**Image 1:**{image}\n{user}\n**Image 2:**{image}",
             ties=True,
             title="LightRFT's generative reward models (github.com/opendilab/LightRFT)",

@@ -1,5 +1,6 @@
 """The scorer against a fake endpoint that answers from an oracle: requests, matrices, failures."""
 
+import json
 import math
 import pickle
 from collections import Counter
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prefrm.cli import run
 from prefrm.errors import ConfigError, OverloadedError, RecordError, RequestError, ServerUnavailableError
 from prefrm.media import encode_png
 from prefrm.scorers import open_scorer
@@ -329,3 +331,16 @@ def test_an_endpoint_that_cannot_do_what_is_asked_is_told_apart():
             score(endpoint, "dialect=unifiedreward-rank&read=prefix", group(0, 1))
         with pytest.raises(ConfigError, match="server must be auto or one of vllm"):
             score(endpoint, "server=abacus", group(0, 1))
+
+
+def test_the_command_line_takes_the_url(tmp_path, capsys):
+    files = [tmp_path / f"{n}.png" for n in range(2)]
+    for file, image in zip(files, IMAGES, strict=False):
+        file.write_bytes(image)
+    with serving(FakeEndpoint(thought)) as endpoint:
+        url = f"{endpoint.url}model=judge&dialect=unifiedreward-think&n=4"
+        assert run(["score", url, "--prompt", "a red cube", *map(str, files), "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert run(["score", url, "--pairs", "1", "--prompt", "p", *map(str, files)]) == 2
+    assert answer["win_matrix"][0][1] == pytest.approx(0.5 / 5)
+    assert "add pairs=1 to the URL of a chat endpoint" in capsys.readouterr().err
