@@ -1,0 +1,172 @@
+"""The judges of the study of reward hacking: trained once on few and noisy labels, and opened by name."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefrm.bench.hacking_cases import JUDGES, REWARDS, SECOND, RewardCase, Study
+from prefrm.bench.kept import build_once, keep, kept, make_room
+from prefrm.bench.training import ADAPTER, LR, spec_of, training_asked
+from prefrm.bundle import load_bundle
+from prefrm.engine import Engine
+from prefrm.errors import ConfigError
+from prefrm.rewards.numbers import Doubles
+from prefrm.train import DataConfig, OptimConfig, TrainConfig, run
+from prefrm.winmatrix import CalibrationMap, Group, Scorer, WinMatrix, score_all
+
+__all__ = ["CALIBRATED", "JudgeRow", "MeanLogOdds", "judge_asked", "open_judges", "train_judges"]
+
+CALIBRATED = " (calibrated)"
+"""Ends the name of a scorer whose judges' calibrations are applied, whatever the reward has."""
+CASES: Mapping[str, RewardCase] = {reward.name: reward for reward in REWARDS} | {
+    SECOND: RewardCase(name=SECOND, judges=(SECOND,))
+}
+# The smallest probability that a float32 complement tells from 0.
+CERTAIN = 2.0**-24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeRow:
+    """What a judge is worth: accuracy over strict pairs of held-out groups with clean labels.
+
+    Attributes:
+        name: in `JUDGES`.
+        accuracy: `low` and `high` are its 95% interval.
+        calibration: its map in words; "" where none was fitted.
+    """
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+    calibration: str
+
+
+class MeanLogOdds:
+    """An ensemble: the mean of the scorers' log-odds; a pair counts where all of them judged it.
+
+    Args:
+        scorers: at least one.
+        calibrations: one for each scorer, of its log-odds; None leaves them as they are.
+    """
+
+    def __init__(self, scorers: Sequence[Scorer], calibrations: Sequence[CalibrationMap | None]) -> None:
+        self._scorers = [*zip(scorers, calibrations, strict=True)]
+
+    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        """One matrix for each group, in order; without order gaps."""
+        answers = [[(m, c) for m in score_all(scorer, groups)] for scorer, c in self._scorers]
+        return [_mean(*zip(*one, strict=True)) for one in zip(*answers, strict=True)]
+
+
+class LastAnswer:
+    """A scorer that remembers its last call: evaluations ask the same groups under several calibrations."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._groups: list[Group] = []
+        self._matrices: list[WinMatrix] = []
+
+    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        """One matrix for each group, in order."""
+        if list(groups) != self._groups:
+            self._matrices, self._groups = score_all(self._scorer, groups), list(groups)
+        return self._matrices
+
+
+def train_judges(study: Study, runs: Path) -> list[JudgeRow]:
+    """Build their data, train those that are not there yet, and return what each is worth."""
+    for labels in {case.labels for case in JUDGES.values()}:
+        train, validation, test = study.groups
+        sizes = {"train": train, "validation": validation, "test": test, "flip": study.flip}
+        build_once(_data(runs, labels), "shapes", seed=labels, **sizes)
+    return [_trained(name, study, runs) for name in JUDGES]
+
+
+def judge_asked(name: str, study: Study, runs: Path) -> dict[str, Any]:
+    """What a judge's bundle is of; whatever it scored is of the same."""
+    data = {"groups": list(study.groups), "flip": study.flip, "labels": JUDGES[name].labels}
+    return training_asked(_config(name, study, runs)) | data
+
+
+def open_judges(runs: Path) -> Callable[[str], AbstractContextManager[Scorer]]:
+    """Opens the scorers of the study by name: those of `REWARDS`, and any of them with `CALIBRATED`.
+
+    The second judge is one, too. For `prefrm.flow.run.run`; each judge is loaded once.
+    """
+
+    @cache
+    def judge(name: str) -> tuple[Scorer, CalibrationMap | None]:
+        bundle = load_bundle(_folder(runs, name) / "bundle", "cpu", "auto")
+        recorded = bundle.manifest.calibration
+        return LastAnswer(Engine(bundle.judge)), None if recorded is None else recorded.map
+
+    @contextmanager
+    def open_scorer(name: str) -> Iterator[Scorer]:
+        plain = name.removesuffix(CALIBRATED)
+        if plain not in CASES:
+            raise ConfigError(f"a scorer of the study is one of {', '.join(CASES)}; received {name!r}")
+        judges, calibrations = zip(*map(judge, CASES[plain].judges), strict=True)
+        calibrated = CASES[plain].calibrated or plain != name
+        yield MeanLogOdds(judges, calibrations if calibrated else [None] * len(judges))
+
+    return open_scorer
+
+
+def _mean(matrices: Sequence[WinMatrix], calibrations: Sequence[CalibrationMap | None]) -> WinMatrix:
+    pairs = zip(matrices, calibrations, strict=True)
+    z = np.mean([x if c is None else c.apply(x) for m, c in pairs for x in [_log_odds(m)]], axis=0)
+    errors = [next(filter(None, reasons), "") for reasons in zip(*(m.errors for m in matrices), strict=True)]
+    return WinMatrix.from_order_logits(z, errors=errors, order_free=True)
+
+
+def _log_odds(matrix: WinMatrix) -> Doubles:
+    """[K, K], skew-symmetric; NaN where a pair was not judged."""
+    p = np.where(matrix.valid, matrix.p, np.nan).astype(np.float64)
+    # The smaller side, whose digits float32 keeps; a probability of 0 means no more than 2^-24.
+    small = np.maximum(np.minimum(p, p.T), CERTAIN)
+    return np.copysign(np.log1p(-small) - np.log(small), p - 0.5)
+
+
+def _trained(name: str, study: Study, runs: Path) -> JudgeRow:
+    folder, asked = _folder(runs, name), judge_asked(name, study, runs)
+    if (found := kept(folder, asked)) is not None:
+        return JudgeRow(**found)
+    make_room(folder, asked, spent="bundle")
+    result = run(_config(name, study, runs), resume=True)
+    accuracy, calibration = result.held_out.metrics.accuracy, result.calibration
+    row = JudgeRow(
+        name=name,
+        accuracy=accuracy.value,
+        low=accuracy.low,
+        high=accuracy.high,
+        calibration="" if calibration is None else calibration.map.describe(),
+    )
+    keep(folder, asdict(row))
+    return row
+
+
+def _config(name: str, study: Study, runs: Path) -> TrainConfig:
+    case = JUDGES[name]
+    return TrainConfig(
+        output=_folder(runs, name),
+        judge=spec_of(case.kind),
+        data=DataConfig(path=_data(runs, case.labels)),
+        adapter=ADAPTER,
+        optim=OptimConfig(steps=study.judge_steps, batch_size=study.judge_batch, lr=LR),
+        device="cpu",
+        seed=case.seed,
+    )
+
+
+def _folder(runs: Path, name: str) -> Path:
+    return runs / "judges" / name
+
+
+def _data(runs: Path, labels: int) -> Path:
+    return runs / "data" / f"labels{labels}"
