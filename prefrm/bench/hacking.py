@@ -122,8 +122,7 @@ def _config(cell: Cell, study: Study, runs: Path) -> FlowConfig:
         device="cpu",
         seed=cell.seed,
         method=cell.method,
-        # The same for all rewards, whatever their scale.
-        settings={"advantage": {"scale": "group"}},
+        settings=study.settings_of(cell.method),
         rewards={REWARD: RewardConfig(scorer=cell.reward.name, reward=cell.reward.reward)},
         held_out={
             PROXY: RewardConfig(scorer=cell.reward.name + CALIBRATED),

@@ -6,6 +6,7 @@ Within a method and a seed nothing but the reward differs: policy, prompts, nois
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 from prefrm.bench.cases import LATE, SCALAR, Kind
 
@@ -79,6 +80,10 @@ class Cell:
         return f"seed{self.seed}-{self.method}-{self.reward.name.replace(' ', '-')}"
 
 
+# Diffusers' own grid leaves the noise of the last stochastic step in the picture that is judged.
+EVEN_GRID = {"rollout": {"even_grid": True}}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
     """Sizes of the study.
@@ -86,6 +91,7 @@ class Study:
     Attributes:
         rewards, methods, seeds: whose every combination is a cell.
         lr: learning rate of each method, the same for all rewards.
+        settings: of each method, in place of those of its row.
         groups: of the judges' training data, and of its validation and test split.
         flip: share of the judges' training labels that are flipped.
         judge_steps, judge_batch: optimizer steps of a judge's training, and groups of a step.
@@ -102,6 +108,7 @@ class Study:
     lr: Mapping[str, float] = field(
         default_factory=lambda: {"nft": 2e-3, "flow_grpo": 3e-3, "flow_grpo_fast": 3e-3}
     )
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"flow_grpo": EVEN_GRID})
     groups: tuple[int, int, int] = (400, 150, 300)
     flip: float = 0.25
     judge_steps: int = 80
@@ -121,6 +128,11 @@ class Study:
             Cell(reward=reward, method=method, seed=seed)
             for seed, method, reward in product(self.seeds, self.methods, self.rewards)
         ]
+
+
+    def settings_of(self, method: str) -> dict[str, Any]:
+        """What differs from the method's row: the scale of advantages is the same for all rewards."""
+        return {"advantage": {"scale": "group"}, **self.settings.get(method, {})}
 
 
 FULL = Study()
