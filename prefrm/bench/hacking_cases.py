@@ -129,7 +129,6 @@ class Study:
             for seed, method, reward in product(self.seeds, self.methods, self.rewards)
         ]
 
-
     def settings_of(self, method: str) -> dict[str, Any]:
         """What differs from the method's row: the scale of advantages is the same for all rewards."""
         return {"advantage": {"scale": "group"}, **self.settings.get(method, {})}

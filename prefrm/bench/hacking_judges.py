@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from prefrm.bench.hacking_cases import JUDGES, REWARDS, SECOND, RewardCase, Study
 from prefrm.bench.kept import build_once, keep, kept, make_room
@@ -15,19 +13,17 @@ from prefrm.bench.training import ADAPTER, LR, spec_of, training_asked
 from prefrm.bundle import load_bundle
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
-from prefrm.rewards.numbers import Doubles
+from prefrm.scorers import Calibration, Ensemble, Member
 from prefrm.train import DataConfig, OptimConfig, TrainConfig, run
-from prefrm.winmatrix import CalibrationMap, Group, Scorer, WinMatrix, score_all
+from prefrm.winmatrix import Group, IdentifiedScorer, Scorer, WinMatrix, score_all
 
-__all__ = ["CALIBRATED", "JudgeRow", "MeanLogOdds", "judge_asked", "open_judges", "train_judges"]
+__all__ = ["CALIBRATED", "JudgeRow", "LastAnswer", "judge_asked", "open_judges", "train_judges"]
 
 CALIBRATED = " (calibrated)"
 """Ends the name of a scorer whose judges' calibrations are applied, whatever the reward has."""
 CASES: Mapping[str, RewardCase] = {reward.name: reward for reward in REWARDS} | {
     SECOND: RewardCase(name=SECOND, judges=(SECOND,))
 }
-# The smallest probability that a float32 complement tells from 0.
-CERTAIN = 2.0**-24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,27 +43,10 @@ class JudgeRow:
     calibration: str
 
 
-class MeanLogOdds:
-    """An ensemble: the mean of the scorers' log-odds; a pair counts where all of them judged it.
-
-    Args:
-        scorers: at least one.
-        calibrations: one for each scorer, of its log-odds; None leaves them as they are.
-    """
-
-    def __init__(self, scorers: Sequence[Scorer], calibrations: Sequence[CalibrationMap | None]) -> None:
-        self._scorers = [*zip(scorers, calibrations, strict=True)]
-
-    def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
-        """One matrix for each group, in order; without order gaps."""
-        answers = [[(m, c) for m in score_all(scorer, groups)] for scorer, c in self._scorers]
-        return [_mean(*zip(*one, strict=True)) for one in zip(*answers, strict=True)]
-
-
 class LastAnswer:
     """A scorer that remembers its last call: evaluations ask the same groups under several calibrations."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: IdentifiedScorer) -> None:
         self._scorer = scorer
         self._groups: list[Group] = []
         self._matrices: list[WinMatrix] = []
@@ -77,6 +56,10 @@ class LastAnswer:
         if list(groups) != self._groups:
             self._matrices, self._groups = score_all(self._scorer, groups), list(groups)
         return self._matrices
+
+    def identity(self) -> str:
+        """That of the scorer."""
+        return self._scorer.identity()
 
 
 def train_judges(study: Study, runs: Path) -> list[JudgeRow]:
@@ -101,36 +84,25 @@ def open_judges(runs: Path) -> Callable[[str], AbstractContextManager[Scorer]]:
     """
 
     @cache
-    def judge(name: str) -> tuple[Scorer, CalibrationMap | None]:
+    def judge(name: str) -> tuple[Member, Calibration | None]:
         bundle = load_bundle(_folder(runs, name) / "bundle", "cpu", "auto")
         recorded = bundle.manifest.calibration
-        return LastAnswer(Engine(bundle.judge)), None if recorded is None else recorded.map
+        calibration = None if recorded is None else Calibration(**asdict(recorded))
+        return Member(name=name, scorer=LastAnswer(Engine(bundle.judge))), calibration
+
+    def member(name: str, calibrated: bool) -> Member:
+        plain, calibration = judge(name)
+        return replace(plain, scorer=Ensemble([plain], calibration=calibration)) if calibrated else plain
 
     @contextmanager
     def open_scorer(name: str) -> Iterator[Scorer]:
         plain = name.removesuffix(CALIBRATED)
         if plain not in CASES:
             raise ConfigError(f"a scorer of the study is one of {', '.join(CASES)}; received {name!r}")
-        judges, calibrations = zip(*map(judge, CASES[plain].judges), strict=True)
-        calibrated = CASES[plain].calibrated or plain != name
-        yield MeanLogOdds(judges, calibrations if calibrated else [None] * len(judges))
+        case = CASES[plain]
+        yield Ensemble([member(judge, case.calibrated or plain != name) for judge in case.judges])
 
     return open_scorer
-
-
-def _mean(matrices: Sequence[WinMatrix], calibrations: Sequence[CalibrationMap | None]) -> WinMatrix:
-    pairs = zip(matrices, calibrations, strict=True)
-    z = np.mean([x if c is None else c.apply(x) for m, c in pairs for x in [_log_odds(m)]], axis=0)
-    errors = [next(filter(None, reasons), "") for reasons in zip(*(m.errors for m in matrices), strict=True)]
-    return WinMatrix.from_order_logits(z, errors=errors, order_free=True)
-
-
-def _log_odds(matrix: WinMatrix) -> Doubles:
-    """[K, K], skew-symmetric; NaN where a pair was not judged."""
-    p = np.where(matrix.valid, matrix.p, np.nan).astype(np.float64)
-    # The smaller side, whose digits float32 keeps; a probability of 0 means no more than 2^-24.
-    small = np.maximum(np.minimum(p, p.T), CERTAIN)
-    return np.copysign(np.log1p(-small) - np.log(small), p - 0.5)
 
 
 def _trained(name: str, study: Study, runs: Path) -> JudgeRow:

@@ -5,17 +5,16 @@ import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from prefrm.bench.hacking import bench_hacking, report_hacking
 from prefrm.bench.hacking_cases import FULL, JUDGES, QUICK, REWARDS, Study
-from prefrm.bench.hacking_judges import JudgeRow, LastAnswer, MeanLogOdds
+from prefrm.bench.hacking_judges import JudgeRow, LastAnswer
 from prefrm.bench.hacking_report import write_hacking_report
 from prefrm.bench.hacking_rows import Point, Row, mean_interval, paired, turn
 from prefrm.bench.judges import BenchError
-from prefrm.winmatrix import FakeScorer, Group, TemperatureScaling
+from prefrm.winmatrix import FakeScorer, Group
 
 GROUP = Group(prompt="a red circle", images=(b"a", b"bb", b"cccc"))
 TINY = replace(
@@ -49,28 +48,6 @@ def test_the_second_judge_learns_from_labels_that_no_other_judge_has() -> None:
 
 def length(prompt: str, image: bytes) -> float:
     return float(len(image))
-
-
-def test_an_ensemble_averages_calibrated_log_odds() -> None:
-    scorers = [FakeScorer(length), FakeScorer(lambda prompt, image: -3.0 * len(image))]
-    (matrix,) = MeanLogOdds(scorers, [None, TemperatureScaling(temperature=2.0)]).score([GROUP])
-    log_odds = np.log(matrix.p) - np.log1p(-matrix.p)
-    lengths = np.array([1.0, 2.0, 4.0])
-    # (1 - 3 / 2) / 2 for each byte, as far as float32 probabilities hold it.
-    assert log_odds == pytest.approx(-0.25 * (lengths[:, None] - lengths), abs=1e-4)
-    assert (matrix.p + matrix.p.T == 1).all()
-
-
-def test_a_pair_counts_only_where_every_judge_judged_it() -> None:
-    def refuses(prompt: str, image: bytes) -> float:
-        if image == b"bb":
-            raise ValueError("cannot be read")
-        return 0.0
-
-    (matrix,) = MeanLogOdds([FakeScorer(length), FakeScorer(refuses)], [None, None]).score([GROUP])
-    assert matrix.errors == ("", "cannot be read", "")
-    assert matrix.valid.tolist() == [[True, False, True], [False] * 3, [True, False, True]]
-    assert math.isnan(matrix.p[0, 1])
 
 
 def test_the_last_answer_is_remembered_and_no_other() -> None:
