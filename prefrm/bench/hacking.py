@@ -17,7 +17,7 @@ from typing import Any
 
 from data_recipes.pipeline.workers import in_order
 from prefrm.bench.hacking_cases import SECOND, Cell, Study
-from prefrm.bench.hacking_judges import CALIBRATED, JudgeRow, judge_asked, open_judges, train_judges
+from prefrm.bench.hacking_judges import CALIBRATED, JudgeRow, judge_asked, likeness, open_judges, train_judges
 from prefrm.bench.hacking_report import write_hacking_report
 from prefrm.bench.hacking_rows import Point, Row
 from prefrm.bench.judges import BenchError
@@ -77,7 +77,12 @@ def _report(study: Study, runs: Path, docs: Path, judges: list[JudgeRow]) -> lis
     if not rows:
         raise BenchError(f"no training of the study is done in {runs}; leave out --report to train")
     write_hacking_report(
-        rows, judges, study, docs, {cell.name: runs / cell.name / "samples" for cell in study.cells}
+        rows,
+        judges,
+        study,
+        docs,
+        likeness=likeness(study, runs),
+        sheets={cell.name: runs / cell.name / "samples" for cell in study.cells},
     )
     return rows
 

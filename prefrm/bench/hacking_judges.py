@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from prefrm.bench.hacking_cases import JUDGES, REWARDS, SECOND, RewardCase, Study
 from prefrm.bench.kept import build_once, keep, kept, make_room
@@ -13,14 +16,24 @@ from prefrm.bench.training import ADAPTER, LR, spec_of, training_asked
 from prefrm.bundle import load_bundle
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
+from prefrm.records import read_groups
+from prefrm.rewards import REWARDS as REWARD_FUNCTIONS
+from prefrm.rewards.numbers import Doubles
 from prefrm.scorers import Calibration, Ensemble, Member
 from prefrm.train import DataConfig, OptimConfig, TrainConfig, run
 from prefrm.winmatrix import Group, IdentifiedScorer, Scorer, WinMatrix, score_all
 
-__all__ = ["CALIBRATED", "JudgeRow", "LastAnswer", "judge_asked", "open_judges", "train_judges"]
+__all__ = ["CALIBRATED", "JudgeRow", "LastAnswer", "judge_asked", "likeness", "open_judges", "train_judges"]
 
 CALIBRATED = " (calibrated)"
 """Ends the name of a scorer whose judges' calibrations are applied, whatever the reward has."""
+LIKENESS_GROUPS = 40
+# Further forms of rewards, with which no policy is trained: scorers and functions of their win matrices.
+FORMS = {
+    "scalar win rate calibrated": ("scalar win rate" + CALIBRATED, "win_rate"),
+    "scalar hard win rate": ("scalar win rate", "hard_win_rate"),
+    "verdict hard win rate": ("verdict win rate", "hard_win_rate"),
+}
 CASES: Mapping[str, RewardCase] = {reward.name: reward for reward in REWARDS} | {
     SECOND: RewardCase(name=SECOND, judges=(SECOND,))
 }
@@ -103,6 +116,32 @@ def open_judges(runs: Path) -> Callable[[str], AbstractContextManager[Scorer]]:
         yield Ensemble([member(judge, case.calibrated or plain != name) for judge in case.judges])
 
     return open_scorer
+
+
+def likeness(study: Study, runs: Path) -> dict[str, float]:
+    """How alike each reward, and each of `FORMS`, is to the first one: mean correlation within test groups.
+
+    Advantages are rewards normalized in the group, so two rewards with the correlation 1 train the same.
+    """
+    groups = [
+        Group(prompt=group.prompt, images=group.images)
+        for group in islice(read_groups(_data(runs, 0), "test"), LIKENESS_GROUPS)
+    ]
+    forms = {case.name: (case.name, case.reward) for case in study.rewards} | FORMS
+    opened, found = open_judges(runs), dict[str, Doubles]()
+    for form, (name, reward) in forms.items():
+        with opened(name) as scorer:
+            rewards = [REWARD_FUNCTIONS[reward](matrix) for matrix in scorer.score(groups)]
+        found[form] = np.stack(rewards).astype(np.float64)
+    first = next(iter(found.values()))
+    return {name: _correlation(rewards, first) for name, rewards in found.items()}
+
+
+def _correlation(one_GK: Doubles, other_GK: Doubles) -> float:
+    """Mean of Pearson's correlation over groups in which not all are equal."""
+    one, other = (r - r.mean(axis=1, keepdims=True) for r in (one_GK, other_GK))
+    norm = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return float(np.mean((one * other).sum(axis=1)[norm > 0] / norm[norm > 0]))
 
 
 def _trained(name: str, study: Study, runs: Path) -> JudgeRow:

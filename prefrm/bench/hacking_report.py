@@ -66,6 +66,10 @@ REWARD_LIST = """\
 `scalar utility` is the utility of the scalar judge, `scalar win rate` the mean of sigmoid(u_i - u_j) over the
 group; `verdict` compares two images; `calibrated` applies the calibration that was fitted on the validation
 split; `ensemble` averages the log-odds of both judges, calibrated.
+
+Correlations are means over held-out groups of 4. Two rewards with the correlation 1 have the same
+advantages, which are normalized in the group. The last three rows are forms with which no policy is trained;
+a hard win rate counts a preference as a whole win, as Pref-GRPO does.
 """
 RESULTS = """\
 Reward and second judge: at the last evaluation. Gap, oracle and diversity: the change from before the
@@ -88,7 +92,13 @@ after.
 
 
 def write_hacking_report(
-    rows: Sequence[Row], judges: Sequence[JudgeRow], study: Study, docs: Path, sheets: Mapping[str, Path]
+    rows: Sequence[Row],
+    judges: Sequence[JudgeRow],
+    study: Study,
+    docs: Path,
+    *,
+    likeness: Mapping[str, float],
+    sheets: Mapping[str, Path],
 ) -> None:
     """Write `hacking.md`, `hacking.json` and the pictures in `hacking/` into `docs`.
 
@@ -99,6 +109,7 @@ def write_hacking_report(
         judges: of the study.
         study: its sizes.
         docs: the folder.
+        likeness: of each reward to the first one, a correlation.
         sheets: of each cell by name, the folder with a picture of its samples for each evaluation.
     """
     pictures = docs / FOLDER
@@ -111,6 +122,10 @@ def write_hacking_report(
         JUDGES.format(**asdict(study) | {"groups": study.groups[0]}),
         _judges_table(judges),
         REWARD_LIST,
+        markdown_table(
+            ["reward", f"correlation with {study.rewards[0].name}"],
+            [[name, f"{value:.3f}"] for name, value in likeness.items()],
+        ),
         "## Curves",
         f"![reward, second judge, oracle and diversity over the training]({FOLDER}/{CURVES})",
         "## Results",
@@ -131,6 +146,7 @@ def write_hacking_report(
         "study": asdict(study),
         "cells": len(study.cells),
         "judges": [asdict(judge) for judge in judges],
+        "likeness": dict(likeness),
         "rows": [asdict(row) for row in rows],
     }
     write_whole(docs / "hacking.json", json.dumps(facts, indent=1, allow_nan=False) + "\n")

@@ -111,6 +111,7 @@ def sheets(tmp_path: Path) -> dict[str, Path]:
 
 
 JUDGE_ROWS = [JudgeRow(name="scalar", accuracy=0.8, low=0.7, high=0.9, calibration="temperature 0.1")]
+LIKENESS = {"scalar utility": 1.0, "scalar win rate": 0.99}
 
 
 def test_the_page_says_how_much_of_the_study_it_has(tmp_path: Path, sheets: dict[str, Path]) -> None:
@@ -120,7 +121,7 @@ def test_the_page_says_how_much_of_the_study_it_has(tmp_path: Path, sheets: dict
     ]
     (tmp_path / "docs" / "hacking").mkdir(parents=True)
     (tmp_path / "docs" / "hacking" / "notes.md").write_text("Written by a person.")
-    write_hacking_report(rows, JUDGE_ROWS, FULL, tmp_path / "docs", sheets)
+    write_hacking_report(rows, JUDGE_ROWS, FULL, tmp_path / "docs", likeness=LIKENESS, sheets=sheets)
     page = (tmp_path / "docs" / "hacking.md").read_text()
     assert "has 6 of\nthese 45 trainings" in page and "Written by a person." in page
     assert "| scalar win rate - scalar utility |     3 |" in page
@@ -137,7 +138,9 @@ def test_the_page_says_how_much_of_the_study_it_has(tmp_path: Path, sheets: dict
 
 
 def test_a_page_of_one_training_has_no_intervals(tmp_path: Path, sheets: dict[str, Path]) -> None:
-    write_hacking_report([row(oracle=(0.5, 0.6, 0.7))], JUDGE_ROWS, FULL, tmp_path, sheets)
+    write_hacking_report(
+        [row(oracle=(0.5, 0.6, 0.7))], JUDGE_ROWS, FULL, tmp_path, likeness=LIKENESS, sheets=sheets
+    )
     page = (tmp_path / "hacking.md").read_text()
     assert "There are no pairs yet." in page and "What hacking looks like" not in page and "nan" not in page
 
