@@ -62,7 +62,7 @@ def bench_hacking(study: Study, runs: Path, docs: Path, *, workers: int = 1) -> 
             work = partial(_cell, study=study, runs=runs)
             for n, (cell, row) in enumerate(in_order(work, waiting, workers), done + 1):
                 advance(n)
-                print(f"{cell.name}: {row.points[-1]}, {row.seconds:.0f} s", flush=True)
+                print(f"{cell.name}: {_ended(row)}, {row.seconds:.0f} s", flush=True)
     return _report(study, runs, docs, judges)
 
 
@@ -103,6 +103,11 @@ def _cell(cell: Cell, *, study: Study, runs: Path) -> Row:
     )
     keep(config.output, asdict(row))
     return row
+
+
+def _ended(row: Row) -> str:
+    last = row.points[-1]
+    return f"judge {last.judge:.3f}, second judge {last.second:.3f}, oracle {last.oracle:.3f}"
 
 
 def _kept(cell: Cell, study: Study, runs: Path) -> Row | None:

@@ -106,18 +106,18 @@ class Study:
     methods: tuple[str, ...] = ("nft", "flow_grpo", "flow_grpo_fast")
     seeds: tuple[int, ...] = (0, 1, 2)
     lr: Mapping[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("nft", "flow_grpo", "flow_grpo_fast"), 1.5e-3)
+        default_factory=lambda: dict.fromkeys(("nft", "flow_grpo", "flow_grpo_fast"), 1e-3)
     )
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"flow_grpo": EVEN_GRID})
     groups: tuple[int, int, int] = (400, 150, 300)
     flip: float = 0.25
     judge_steps: int = 80
     judge_batch: int = 4
-    iterations: int = 16
+    iterations: int = 24
     prompts: int = 4
     group: int = 8
     steps: int = 6
-    every: int = 4
+    every: int = 6
     held_out: int = 24
     images: int = 2
 
@@ -142,5 +142,6 @@ QUICK = Study(
     groups=(120, 40, 40),
     judge_steps=20,
     iterations=8,
+    every=4,
     held_out=12,
 )
