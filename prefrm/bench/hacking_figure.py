@@ -38,7 +38,7 @@ def hacking_figure(rows: Sequence[Row], rewards: Sequence[str]) -> "Figure":
                 some = [row for row in rows if (row.method, row.reward) == (method, reward)]
                 if some:
                     _draw(axes, some, lines, SERIES[n % len(SERIES)], reward)
-            style(axes, method if axes_row is grid[0] else "")
+            style(axes, method if axes in grid[0] else "")
     for axes in grid[-1]:
         axes.set_xlabel("iteration", fontsize=9, color=INK)
     for axes in grid[0]:

@@ -35,8 +35,8 @@ INTRODUCTION = """\
 
 Does a policy that is trained with win rates exploit its judge less than one trained with pointwise scores
 that are normalized in the group, as Pref-GRPO claims (arXiv 2508.20751)? `prefrm bench hacking` trains the
-shipped flow model with {rewards} rewards by {methods} methods and {seeds} seeds. This page has {done} of
-these {cells} trainings.
+shipped flow model with every combination of rewards ({rewards}), methods ({methods}) and seeds ({seeds}).
+This page has {done} of these {cells} trainings.
 
 Within a method and a seed nothing but the reward differs: prompts, noise and settings are equal, and every
 reward is divided by its standard deviation in the group. A training has {iterations} iterations of {images}
@@ -80,12 +80,13 @@ Mean over seeds: the iteration at which the oracle is highest, and what changes 
 highest of several noisy points lies above the truth, so a small fall means nothing.
 """
 DIFFERENCES = """\
-Differences between two rewards, paired by method and seed, with 95% intervals. A positive difference of the
-oracle and a negative one of the gap mean that the first reward is hacked less.
+Differences between two rewards, paired by method and seed, with 95% intervals as if the pairs were
+independent; those of one seed share prompts and initial samples. A positive difference of the oracle and a
+negative one of the gap mean that the first reward is hacked less.
 """
 EXAMPLE = """\
-The training whose oracle fell most while its reward rose ({name}): held-out prompts, a row each, before and
-after.
+`{name}`, whose oracle fell most from its highest point while the reward rose.
+Each row is a held-out prompt: before the training, and after it.
 
 ![before]({folder}/{before}) ![after]({folder}/{after})
 """
@@ -141,7 +142,8 @@ def write_hacking_report(
         *_example(rows, study, pictures, sheets),
         *_notes(pictures / NOTES),
     ]
-    write_whole(docs / "hacking.md", "\n\n".join(section.strip() for section in sections) + "\n")
+    written = [section.strip() for section in sections if section]
+    write_whole(docs / "hacking.md", "\n\n".join(written) + "\n")
     facts = {
         "study": asdict(study),
         "cells": len(study.cells),
@@ -219,7 +221,8 @@ def _verdict(rows: Sequence[Row]) -> str:
         for measure, better in (("gap", -1), ("oracle", 1)):
             if len(values := paired(rows, reward, UTILITY, measure)) > 1:
                 lines.append(f"- {reward} against {UTILITY}, by the {measure}: {_said(values, better)}")
-    return "\n".join(["Of the claim that win rates are hacked less than pointwise scores:", "", *lines])
+    heading = "Of the claim that win rates are hacked less than pointwise scores:"
+    return "\n".join([heading, "", *lines]) if lines else ""
 
 
 def _said(values: Sequence[float], better: int) -> str:

@@ -123,12 +123,12 @@ def test_the_page_says_how_much_of_the_study_it_has(tmp_path: Path, sheets: dict
     (tmp_path / "docs" / "hacking" / "notes.md").write_text("Written by a person.")
     write_hacking_report(rows, JUDGE_ROWS, FULL, tmp_path / "docs", likeness=LIKENESS, sheets=sheets)
     page = (tmp_path / "docs" / "hacking.md").read_text()
-    assert "has 6 of\nthese 45 trainings" in page and "Written by a person." in page
+    assert "has 6 of these 45 trainings" in page and "Written by a person." in page
     assert "| scalar win rate - scalar utility |     3 |" in page
     assert "scalar win rate against scalar utility, by the oracle: supported, +0.410" in page
     assert "by the gap: not decided" in page
     # The one that fell most, as it was before its training and at its end.
-    assert "(seed0-nft-scalar-utility)" in page
+    assert "`seed0-nft-scalar-utility`" in page
     pictures = tmp_path / "docs" / "hacking"
     with Image.open(pictures / "before.png") as before, Image.open(pictures / "after.png") as after:
         assert before.getpixel((0, 0)) == (0, 0, 0) and after.getpixel((0, 0)) == (8, 0, 0)
@@ -143,6 +143,7 @@ def test_a_page_of_one_training_has_no_intervals(tmp_path: Path, sheets: dict[st
     )
     page = (tmp_path / "hacking.md").read_text()
     assert "There are no pairs yet." in page and "What hacking looks like" not in page and "nan" not in page
+    assert "Of the claim" not in page
 
 
 @pytest.mark.slow
@@ -154,7 +155,7 @@ def test_a_study_is_done_for_real_and_never_twice(tmp_path: Path, capsys: pytest
     assert [point.iteration for point in done.points] == [0, 1, 2]
     assert done.points[0].judge == pytest.approx(0.5) == done.points[0].second
     assert all(0 <= point.oracle <= 1 and point.diversity > 0 for point in done.points)
-    assert "has 1 of\nthese 1 trainings" in (docs / "hacking.md").read_text()
+    assert "has 1 of these 1 trainings" in (docs / "hacking.md").read_text()
     assert capsys.readouterr().out.count("seed0-nft-scalar-utility: ") == 1
     assert bench_hacking(TINY, runs, docs) == [done] == report_hacking(TINY, runs, docs)
     assert "seed0-nft-scalar-utility: " not in capsys.readouterr().out
