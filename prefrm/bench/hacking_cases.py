@@ -33,7 +33,7 @@ SECOND = "second"
 JUDGES: Mapping[str, JudgeCase] = {
     "scalar": JudgeCase(kind=SCALAR),
     "verdict": JudgeCase(kind=LATE),
-    # Neither of the other two heads, so that it errs with neither of them on purpose.
+    # A head of its own; like a scalar judge it reads each image alone, so it may share errors with that one.
     SECOND: JudgeCase(kind=Kind(head="embedding"), labels=1, seed=1),
 }
 

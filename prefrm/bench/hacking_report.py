@@ -30,6 +30,12 @@ CONTRASTS = (
 )
 ENDS = ("judge", "second")
 CHANGES = ("gap", "oracle", "diversity")
+# Win rates against utilities, and what else differs.
+CLAIMS = {
+    "scalar win rate": " (the same judge)",
+    "verdict win rate": " (and another judge)",
+    "ensemble": " (and another judge)",
+}
 INTRODUCTION = """\
 # Reward hacking
 
@@ -50,10 +56,10 @@ MEASURES = """\
   for every reward here, since only calibrated probabilities of different judges are of one scale. The
   training reward itself would not do: the mean win rate of a group is always 0.5, and that of centered
   utilities 0.
-- **second judge**: the same by a judge with another head, trained on other prompts, other flips and from
-  another seed, which no policy is trained with.
+- **second judge**: the same by an embedding judge, trained on other prompts, other flips and from another
+  seed, which no policy is trained with. Like the scalar judge it reads each image alone.
 - **gap**: reward minus second judge. Both see the same images, so what is in the gap convinces one judge
-  alone. What fools both is not in it.
+  alone. What fools both is not in it: only the oracle shows that.
 - **oracle**: the share of the prompt's claims that hold, read from the pixels.
 - **diversity**: the mean distance of two images of a prompt, the root mean square over pixels in [0, 1].
 """
@@ -217,10 +223,11 @@ def _differences_table(rows: Sequence[Row]) -> str:
 def _verdict(rows: Sequence[Row]) -> str:
     """What the differences say of Pref-GRPO's claim, in words."""
     lines = []
-    for reward in OTHERS[:2]:
+    for reward, aside in CLAIMS.items():
         for measure, better in (("gap", -1), ("oracle", 1)):
             if len(values := paired(rows, reward, UTILITY, measure)) > 1:
-                lines.append(f"- {reward} against {UTILITY}, by the {measure}: {_said(values, better)}")
+                said = _said(values, better)
+                lines.append(f"- {reward} against {UTILITY}{aside}, by the {measure}: {said}")
     heading = "Of the claim that win rates are hacked less than pointwise scores:"
     return "\n".join([heading, "", *lines]) if lines else ""
 

@@ -125,7 +125,7 @@ def test_the_page_says_how_much_of_the_study_it_has(tmp_path: Path, sheets: dict
     page = (tmp_path / "docs" / "hacking.md").read_text()
     assert "has 6 of these 45 trainings" in page and "Written by a person." in page
     assert "| scalar win rate - scalar utility |     3 |" in page
-    assert "scalar win rate against scalar utility, by the oracle: supported, +0.410" in page
+    assert "scalar win rate against scalar utility (the same judge), by the oracle: supported, +0.410" in page
     assert "by the gap: not decided" in page
     # The one that fell most, as it was before its training and at its end.
     assert "`seed0-nft-scalar-utility`" in page
