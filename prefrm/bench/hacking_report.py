@@ -13,6 +13,7 @@ from prefrm.bench.hacking_figure import hacking_figure
 from prefrm.bench.hacking_judges import JudgeRow
 from prefrm.bench.hacking_rows import Interval, Row, Turn, mean_interval, paired, turn
 from prefrm.bench.tables import markdown_table
+from prefrm.config import flatten
 from prefrm.files import write_whole
 
 __all__ = ["write_hacking_report"]
@@ -21,6 +22,7 @@ FOLDER = "hacking"
 NOTES = "notes.md"
 CURVES, BEFORE, AFTER = "curves.png", "before.png", "after.png"
 UTILITY, *OTHERS = (reward.name for reward in REWARDS)
+WIN_RATE = OTHERS[0]
 # Of which each differs from the one before it in one choice, and each from the utility.
 CONTRASTS = (
     *((name, UTILITY) for name in OTHERS),
@@ -30,12 +32,6 @@ CONTRASTS = (
 )
 ENDS = ("judge", "second")
 CHANGES = ("gap", "oracle", "diversity")
-# Win rates against utilities, and what else differs.
-CLAIMS = {
-    "scalar win rate": " (the same judge)",
-    "verdict win rate": " (and another judge)",
-    "ensemble": " (and another judge)",
-}
 INTRODUCTION = """\
 # Reward hacking
 
@@ -44,11 +40,11 @@ that are normalized in the group, as Pref-GRPO claims (arXiv 2508.20751)? `prefr
 shipped flow model with every combination of rewards ({rewards}), methods ({methods}) and seeds ({seeds}).
 This page has {done} of these {cells} trainings.
 
-Within a method and a seed nothing but the reward differs: prompts, noise and settings are equal, and every
-reward is divided by its standard deviation in the group. A training has {iterations} iterations of {images}
-images ({prompts} prompts, {group} images each, {steps} steps of the sampler) at a learning rate that
-provokes hacking ({lr}). It took {seconds:.0f} seconds of one core (median). Every {every} iterations,
-{held_out} held-out prompts with {held_out_images} images each are evaluated; each seed has other prompts.
+Within a method and a seed nothing but the reward differs: prompts, noise and settings are equal. A training
+has {iterations} iterations of {images} images, {prompts} prompts with {group} images each in {steps} steps of
+the sampler, and took {seconds:.0f} seconds of one core (median). Every {every} iterations {held_out} held-out
+prompts with {held_out_images} images each are evaluated; each seed has other prompts. What differs from the
+rows of the methods: {changes}.
 """
 MEASURES = """\
 - **reward**: the mean probability, by the judge that the policy is trained with, that an image is preferred
@@ -109,7 +105,7 @@ def write_hacking_report(
 ) -> None:
     """Write `hacking.md`, `hacking.json` and the pictures in `hacking/` into `docs`.
 
-    What somebody wrote into `hacking/notes.md` closes the report.
+    What somebody wrote into `hacking/notes.md` about an earlier report stands in it.
 
     Args:
         rows: of the cells that are done, at least one.
@@ -124,6 +120,8 @@ def write_hacking_report(
     hacking_figure(rows, [reward.name for reward in study.rewards]).savefig(pictures / CURVES)
     sections = [
         _introduction(rows, study),
+        *_notes(pictures / NOTES),
+        "## What is measured",
         MEASURES,
         "## Judges and rewards",
         JUDGES.format(**asdict(study) | {"groups": study.groups[0]}),
@@ -146,7 +144,6 @@ def write_hacking_report(
         _differences_table(rows),
         _verdict(rows),
         *_example(rows, study, pictures, sheets),
-        *_notes(pictures / NOTES),
     ]
     written = [section.strip() for section in sections if section]
     write_whole(docs / "hacking.md", "\n\n".join(written) + "\n")
@@ -170,10 +167,15 @@ def _introduction(rows: Sequence[Row], study: Study) -> str:
         "cells": len(study.cells),
         "images": study.prompts * study.group,
         "held_out_images": study.images,
-        "lr": ", ".join(f"{study.lr[method]:g} for {method}" for method in study.methods),
+        "changes": "; ".join(f"`{method}` {_changes(study, method)}" for method in study.methods),
         "seconds": seconds[len(seconds) // 2],
     }
     return INTRODUCTION.format(**facts)
+
+
+def _changes(study: Study, method: str) -> str:
+    settings = flatten({"optim": {"lr": study.lr[method]}, **study.settings_of(method)})
+    return ", ".join(f"{key} {str(value).lower()}" for key, value in settings.items())
 
 
 def _judges_table(judges: Sequence[JudgeRow]) -> str:
@@ -221,14 +223,15 @@ def _differences_table(rows: Sequence[Row]) -> str:
 
 
 def _verdict(rows: Sequence[Row]) -> str:
-    """What the differences say of Pref-GRPO's claim, in words."""
+    """What the differences say of Pref-GRPO's claim, in words: of the only two rewards with one judge."""
     lines = []
-    for reward, aside in CLAIMS.items():
-        for measure, better in (("gap", -1), ("oracle", 1)):
-            if len(values := paired(rows, reward, UTILITY, measure)) > 1:
-                said = _said(values, better)
-                lines.append(f"- {reward} against {UTILITY}{aside}, by the {measure}: {said}")
-    heading = "Of the claim that win rates are hacked less than pointwise scores:"
+    for measure, better in (("gap", -1), ("oracle", 1)):
+        if len(values := paired(rows, WIN_RATE, UTILITY, measure)) > 1:
+            lines.append(f"- by the {measure}: {_said(values, better)}")
+    heading = (
+        f"{WIN_RATE.capitalize()} and {UTILITY} come from one judge, so their difference is the test of the "
+        "claim that win rates are hacked less:"
+    )
     return "\n".join([heading, "", *lines]) if lines else ""
 
 
@@ -266,4 +269,4 @@ def _example(rows: Sequence[Row], study: Study, pictures: Path, sheets: Mapping[
 
 
 def _notes(path: Path) -> list[str]:
-    return ["## Notes", path.read_text(encoding="utf-8")] if path.is_file() else []
+    return ["## What is seen", path.read_text(encoding="utf-8")] if path.is_file() else []

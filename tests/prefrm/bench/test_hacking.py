@@ -125,8 +125,8 @@ def test_the_page_says_how_much_of_the_study_it_has(tmp_path: Path, sheets: dict
     page = (tmp_path / "docs" / "hacking.md").read_text()
     assert "has 6 of these 45 trainings" in page and "Written by a person." in page
     assert "| scalar win rate - scalar utility |     3 |" in page
-    assert "scalar win rate against scalar utility (the same judge), by the oracle: supported, +0.410" in page
-    assert "by the gap: not decided" in page
+    assert "- by the oracle: supported, +0.410" in page and "- by the gap: not decided" in page
+    assert "`flow_grpo` optim.lr 0.001, advantage.scale group, rollout.even_grid true" in page
     # The one that fell most, as it was before its training and at its end.
     assert "`seed0-nft-scalar-utility`" in page
     pictures = tmp_path / "docs" / "hacking"
@@ -143,7 +143,7 @@ def test_a_page_of_one_training_has_no_intervals(tmp_path: Path, sheets: dict[st
     )
     page = (tmp_path / "hacking.md").read_text()
     assert "There are no pairs yet." in page and "What hacking looks like" not in page and "nan" not in page
-    assert "Of the claim" not in page
+    assert "test of the claim" not in page
 
 
 @pytest.mark.slow
