@@ -24,7 +24,7 @@ LOWEST_TESTS := tests/test_floors.py tests/prefrm/test_bundle_merging.py tests/p
 PYTEST := $(BIN)/python -m pytest
 WORKERS := -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: help quickstart flow-demo check test test-lowest test-hostile test-triton bench-judges bench-engine bench-server bench-gpu format clean
+.PHONY: help quickstart flow-demo check test test-lowest test-hostile test-triton bench-judges bench-hacking bench-engine bench-server bench-gpu format clean
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
@@ -35,6 +35,7 @@ help:
 	@echo "make test-hostile send servers 20,000 malformed requests and attacks, and print what came of them (minutes)"
 	@echo "make check        lint, types, import layers"
 	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
+	@echo "make bench-hacking train a flow policy with several rewards and write docs/hacking.md (an hour)"
 	@echo "make bench-engine time every way to score a group and write docs/engine.json (twenty minutes)"
 	@echo "make bench-server time the server, beside MLServer, and write docs/server.json (twenty minutes)"
 	@echo "make bench-gpu    measure all that a GPU is for, and write docs/gpu.md (25 minutes at most)"
@@ -73,6 +74,9 @@ test-hostile: $(VENV)/.installed-dev
 
 bench-judges: $(VENV)/.installed
 	$(BIN)/prefrm bench judges
+
+bench-hacking: $(VENV)/.installed
+	$(BIN)/prefrm bench hacking --workers 2
 
 bench-engine: $(VENV)/.installed
 	$(BIN)/prefrm bench engine --out docs

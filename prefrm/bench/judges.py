@@ -14,18 +14,17 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_recipes.registry import get_recipe
 from prefrm.bench.cases import CASES, STEPS, Case
+from prefrm.bench.kept import build_once
 from prefrm.bench.report import write_judges_report
 from prefrm.bench.speed import measure_speeds
 from prefrm.bench.training import CPU, Row, device_name, read_row
-from prefrm.errors import DatasetError, PrefrmError
+from prefrm.errors import PrefrmError
 from prefrm.progress import track
-from prefrm.records import DatasetInfo, read_info
+from prefrm.records import read_info
 
 __all__ = ["BenchError", "bench_judges"]
 
@@ -69,21 +68,13 @@ def bench_judges(
 def _build_data(runs: Path) -> None:
     """Build what is not there as it is wanted; what was measured on other data goes first."""
     for case in {case.data: case for case in CASES}.values():
-        folder, recipe = runs / "data" / case.data, get_recipe(case.world)
-        wanted = {"seed": DATA_SEED, **asdict(recipe.read_options(case.options))}
-        if (info := _info(folder)) is not None and info.options == wanted:
+        folder = runs / "data" / case.data
+        if not build_once(folder, case.world, seed=DATA_SEED, **case.options):
             continue
         for other in CASES:
             if other.data == case.data:
                 shutil.rmtree(runs / other.name, ignore_errors=True)
         (runs / "speed.json").unlink(missing_ok=True)
-        recipe.build(folder, seed=DATA_SEED, overwrite=True, **case.options)
-
-
-def _info(folder: Path) -> DatasetInfo | None:
-    with suppress(DatasetError):
-        return read_info(folder)
-    return None
 
 
 def _train_all(runs: Path, *, steps: int, device: str, workers: int) -> None:

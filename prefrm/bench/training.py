@@ -1,13 +1,11 @@
 """One case of the benchmark: train it with `prefrm.train`, as a user would, and keep a row of numbers.
 
-CASE/asked.json   what the training in this folder is of: a row of anything else is not taken for it
-CASE/row.json     what it gave
+The files that say so are those of `prefrm.bench.kept`.
 """
 
 import argparse
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,8 +15,8 @@ from typing import Any
 import torch
 
 from prefrm.bench.cases import CASES, GROUPS, STEPS, Case, Kind
+from prefrm.bench.kept import keep, kept, make_room
 from prefrm.bench.provenance import prefrm_version
-from prefrm.files import write_whole
 from prefrm.judge import JudgeSpec
 from prefrm.judge.model import resolve_device
 from prefrm.resources import MEBIBYTE, Resources
@@ -35,12 +33,11 @@ __all__ = [
     "read_row",
     "spec_of",
     "train_case",
+    "training_asked",
 ]
 
 LR = 2e-3
 ADAPTER = AdapterConfig(rank=16, alpha=32)
-ROW = "row.json"
-ASKED = "asked.json"
 CPU = "CPU"
 
 
@@ -95,7 +92,7 @@ def spec_of(kind: Kind) -> JudgeSpec:
 def train_case(case: Case, runs: Path, *, steps: int = STEPS, device: str = "auto") -> Row:
     """Train, measure, write `row.json`; an interrupted case goes on from its newest checkpoint."""
     folder, config = runs / case.name, _config(case, runs, steps, device)
-    _make_room(folder, _asked(config))
+    make_room(folder, training_asked(config), spent="bundle")
     with Resources() as resources:
         result = run(config, resume=True)
     evaluation = result.held_out
@@ -117,16 +114,14 @@ def train_case(case: Case, runs: Path, *, steps: int = STEPS, device: str = "aut
         peak_mb=_peak_mb(resources),
         device=device_name(device),
     )
-    write_whole(folder / ROW, json.dumps(asdict(row), indent=2) + "\n")
+    keep(folder, asdict(row))
     return row
 
 
 def read_row(case: Case, runs: Path, *, steps: int, device: str) -> Row | None:
     """The row of a case that was trained by this version as it would be now, on this device, or None."""
-    folder = runs / case.name
-    if _read(folder / ASKED) != _asked(_config(case, runs, steps, device)):
-        return None
-    return Row(**numbers) if (numbers := _read(folder / ROW)) else None
+    numbers = kept(runs / case.name, training_asked(_config(case, runs, steps, device)))
+    return None if numbers is None else Row(**numbers)
 
 
 def _config(case: Case, runs: Path, steps: int, device: str) -> TrainConfig:
@@ -141,7 +136,7 @@ def _config(case: Case, runs: Path, steps: int, device: str) -> TrainConfig:
     )
 
 
-def _asked(config: TrainConfig) -> dict[str, Any]:
+def training_asked(config: TrainConfig) -> dict[str, Any]:
     """What two trainings have in common if their rows may stand for each other, as JSON."""
     settings = asdict(config)
     for place in ("output", "data"):
@@ -169,22 +164,6 @@ def one_thread_on_cpu(device: str) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _make_room(folder: Path, asked: dict[str, Any]) -> None:
-    """Delete a training that cannot be continued: of something else, or killed after its last checkpoint.
-
-    Of one that was killed between its bundle and its row, the peak of memory is lost.
-    """
-    if _read(folder / ASKED) != asked or (folder / "bundle").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / ASKED, json.dumps(asked) + "\n")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return numbers
 
 
 def _peak_mb(resources: Resources) -> float:

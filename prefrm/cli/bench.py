@@ -14,7 +14,7 @@ from prefrm.cli.shared import Data, Split, open_scorer, require_judge
 from prefrm.files import require_writable_folder
 from prefrm.options import AsJson, Device, Dtype, with_options
 
-__all__ = ["bench", "chat", "engine", "judges", "published"]
+__all__ = ["bench", "chat", "engine", "hacking", "judges", "published"]
 
 bench = typer.Typer(help="Measure prefrm itself.", no_args_is_help=True)
 
@@ -132,3 +132,36 @@ def chat(
 
     report = bench_chat(ChatBench(in_flight=in_flight, seconds=seconds, groups=groups, rounds=rounds))
     print(report.to_json() if as_json else report.to_text(), end="")
+
+
+@bench.command()
+def hacking(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="two rewards, one method and one seed: a few minutes")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="write the page from the trainings that are done, and train none")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="where hacking.md, hacking.json and the curves go; docs, or --runs with --quick"),
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of the trainings: runs/bench-hacking, or runs/bench-hacking-quick; an interrupted "
+            "study resumes from it"
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="parallel training runs, each with one thread")] = 1,
+) -> None:
+    """Train the shipped flow model with several rewards and write down how each is hacked."""
+    from prefrm.bench.hacking import bench_hacking, report_hacking
+    from prefrm.bench.hacking_cases import FULL, QUICK
+
+    runs = runs or Path("runs/bench-hacking-quick" if quick else "runs/bench-hacking")
+    out = out or (runs if quick else Path("docs"))
+    require_writable_folder(out, "--out")
+    study = QUICK if quick else FULL
+    rows = report_hacking(study, runs, out) if report else bench_hacking(study, runs, out, workers=workers)
+    print(f"{len(rows)} of {len(study.cells)} trainings; report: {out / 'hacking.md'}")

@@ -24,11 +24,12 @@ from prefrm.flow.rollout import Sampler
 from prefrm.flow.scoring import encode_images
 from prefrm.rewards.samples import Reward
 
-__all__ = ["Evaluation", "summary", "write_report"]
+__all__ = ["DIVERSITY", "PREFIX", "Evaluation", "spread", "summary", "write_report"]
 
 # The iteration in seeds of evaluations, which no training reaches; rows and columns of a sheet.
 EVALUATION, SHEET_PROMPTS, SHEET_IMAGES = 2**31, 8, 6
 PREFIX, PROMPTS = "eval/", "prompts.txt"
+DIVERSITY = "diversity"
 LINE = 0.8  # of 1, the lightness of lines on a sheet
 
 
@@ -69,7 +70,23 @@ class Evaluation:
         write_whole(self.folder / PROMPTS, "".join(f"{one_line(p)}\n" for p in self.prompts[:SHEET_PROMPTS]))
         prompts = [prompt for prompt in self.prompts for _ in range(self.sampler.group)]
         drawn, before, rewards = encode_images(images), encode_images(self._before), self.rewards.items()
-        return {PREFIX + name: reward.against(prompts, drawn, before) for name, reward in rewards}
+        scores = {name: reward.against(prompts, drawn, before) for name, reward in rewards}
+        if self.sampler.group > 1:
+            scores[DIVERSITY] = spread(images.unflatten(0, (-1, self.sampler.group)))
+        return {PREFIX + name: score for name, score in scores.items()}
+
+
+def spread(images: Tensor) -> float:
+    """Diversity: the mean distance of two images of a prompt, over pairs and prompts; in [0, 1].
+
+    The distance is the root of the mean squared difference of pixels.
+
+    Args:
+        images: [P, K >= 2, 3, H, W] in [0, 1]; pairs with a pixel that is NaN do not count.
+    """
+    pixels = images.float().flatten(2)
+    one, other = torch.triu_indices(pixels.shape[1], pixels.shape[1], offset=1)
+    return float((pixels[:, one] - pixels[:, other]).square().mean(2).sqrt().nanmean())
 
 
 def summary(lines: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -80,6 +97,8 @@ def summary(lines: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return {
         "oracle_before": before.pop(ORACLE, None),
         "oracle_after": after.pop(ORACLE, None),
+        "diversity_before": before.pop(DIVERSITY, None),
+        "diversity_after": after.pop(DIVERSITY, None),
         "reward_before": before,
         "reward_after": after,
         "iterations": int(max((line["iteration"] for line in lines), default=0)),
@@ -95,7 +114,10 @@ def write_report(output: Path, facts: Mapping[str, Any], lines: Sequence[Mapping
     curves = {name: [(line["iteration"], line[name]) for line in lines if name in line] for name in names}
     learning_curve(curves, title=facts["method"], xlabel="iteration").savefig(output / "curves.png")
     write_whole(output / "report.json", json.dumps(facts, indent=2))
-    before, after = ({**facts[f"reward_{w}"], ORACLE: facts[f"oracle_{w}"]} for w in ("before", "after"))
+    before, after = (
+        {**facts[f"reward_{when}"], ORACLE: facts[f"oracle_{when}"], DIVERSITY: facts[f"diversity_{when}"]}
+        for when in ("before", "after")
+    )
     known = [name for name, value in before.items() if value is not None]
     sheets = sorted((output / "samples").glob("*.png"))
     text = [
@@ -103,7 +125,8 @@ def write_report(output: Path, facts: Mapping[str, Any], lines: Sequence[Mapping
         f"{facts['images']} images in {facts['iterations']} iterations, {facts['seconds']['total']:.0f} s, "
         f"at most {facts['peak_rss_mb']:.0f} MiB of memory.",
         "Held-out prompts with the same seeds before and after. Of a judge: the mean probability that it "
-        "prefers a sample to one of the policy before its training.",
+        "prefers a sample to one of the policy before its training. Diversity: the mean distance in pixels "
+        "(root mean square) of two samples of a prompt.",
         "| reward | before | after |\n|---|---|---|\n"
         + "\n".join(f"| {name} | {before[name]:.3f} | {after[name]:.3f} |" for name in known),
         "![learning curves](curves.png)",

@@ -26,6 +26,7 @@ from prefrm.flow.config import (
 )
 from prefrm.flow.methods import METHODS
 from prefrm.flow.pipelines import load_pipeline
+from prefrm.flow.report import spread
 from prefrm.flow.run import OpenScorer, run
 from prefrm.winmatrix import FakeScorer
 
@@ -118,6 +119,7 @@ def test_a_run_writes_what_a_person_looks_at(config: FlowConfig) -> None:
     # The other judge's opinion is the opposite.
     assert facts["reward_after"]["judge"] + facts["reward_after"]["other"] == pytest.approx(1, abs=1e-5)
     assert 0 <= facts["oracle_before"] <= 1 and 0 <= facts["oracle_after"] <= 1
+    assert facts["diversity_before"] > 0 and facts["diversity_after"] > 0
     assert facts["seconds"]["total"] > 0 and facts["peak_rss_mb"] > 0
     sheets = [path.name for path in sorted((config.output / "samples").glob("*.png"))]
     assert sheets == [f"iteration-{n:05d}.png" for n in range(3)]
@@ -131,6 +133,16 @@ def test_a_run_writes_what_a_person_looks_at(config: FlowConfig) -> None:
     assert [*config.output.rglob("events.out.tfevents*")]
     with pytest.raises(ConfigError, match="holds a finished run"):
         run(config, open_scorer)
+
+
+def test_diversity_is_the_mean_distance_in_pixels_of_two_images_of_a_prompt() -> None:
+    images = torch.zeros(2, 3, 3, 4, 4)
+    # Of the first prompt one image is white: two of three pairs are at the distance 1.
+    images[0, 1] = 1.0
+    images[1, 2] = 0.25
+    assert spread(images) == pytest.approx((2 * 1.0 + 2 * 0.25) / 6)
+    images[1, 2, 0, 0, 0] = float("nan")
+    assert spread(images) == pytest.approx((2 * 1.0 + 0.0) / 4)
 
 
 def test_diffusers_loads_what_a_run_wrote(config: FlowConfig) -> None:
