@@ -63,7 +63,7 @@ class PlainJudge(nn.Module):
         rows_R = torch.arange(len(last_R), device=last_R.device)
         with own_attention(judge):
             out = judge.model(**inputs, output_hidden_states=True, use_cache=False)
-        readings = judge.read(out.hidden_states[-1][rows_R, last_R])
+        readings = judge.read(out.hidden_states[-1][rows_R, last_R].unsqueeze(1))
         pairwise = judge.spec.is_pairwise
         outcomes = readings if pairwise else judge.head.compare(readings[0::2], readings[1::2])
         return {"loss": judge.loss(outcomes, p_N)}

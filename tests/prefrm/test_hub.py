@@ -96,7 +96,7 @@ def test_a_pushed_bundle_is_the_same_judge(hub: Hub, bundle: Path, judge: Judge,
     loaded = prefrm.Judge.from_pretrained(NAME, device="cpu")
     assert torch.equal(noise_verdicts(loaded, png), noise_verdicts(judge, png))
     assert set(hub.pulled) == {MANIFEST, *manifest.files}
-    with prefrm.open_scorer(f"hf://{NAME}", device="cpu") as engine:
+    with prefrm.open_scorer(f"hf://{NAME}", engine={"device": "cpu"}) as engine:
         assert engine.calibration == CALIBRATION.map
 
 
@@ -287,7 +287,7 @@ def test_a_judge_of_the_hub_is_served(hub: Hub, bundle: Path, png: Callable, tmp
     with background(JudgeServer(model.scorer, model.info)) as at, connect(at.grpc_url) as remote:
         assert read_manifest(bundle).digest in remote.identity()
         (served,) = remote.score([group])
-    with prefrm.open_scorer(bundle, device="cpu") as local:
+    with prefrm.open_scorer(bundle, engine={"device": "cpu"}) as local:
         (expected,) = local.score([group])
     assert (served.p == expected.p).all()
 

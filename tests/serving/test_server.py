@@ -416,7 +416,7 @@ class TestCommand:
             received.append(settings)
             raise BundleError("far enough")
 
-        monkeypatch.setattr("prefrm.engine.Engine.from_bundle", load)
+        monkeypatch.setattr("prefrm.engine.open_engine", load)
         result = CliRunner().invoke(app, ["serve", str(tmp_path), *options])
         assert isinstance(result.exception, BundleError)
         assert received == [defaults | asked]
