@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from prefrm.errors import missing_extra
 from prefrm.files import require_writable_folder
 from prefrm.options import AsJson, Device, Dtype
 
-__all__ = ["bench", "engine", "judges"]
+__all__ = ["bench", "engine", "flow", "judges"]
 
 bench = typer.Typer(help="Measure prefrm itself.", no_args_is_help=True)
 
@@ -57,4 +58,26 @@ def engine(
     report = bench_engine(settings)
     if out is not None:
         write_engine_report(report, out)
+    print(report.to_json() if as_json else report.to_markdown(), end="")
+
+
+@bench.command()
+def flow(
+    model: Annotated[
+        str, typer.Option(help="a pipeline of Stable Diffusion 3: shipped, a folder or of the Hub")
+    ] = "shapes-flow",
+    group: Annotated[int, typer.Option(min=2, help="images of each of four prompts")] = 8,
+    steps: Annotated[int, typer.Option(min=2, help="of a rollout")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="iterations that are measured of each loop")] = 5,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Compare the trainer of flow policies with a plain loop over diffusers with the same steps."""
+    try:
+        from prefrm.bench.flow import Settings, bench_flow
+    except ImportError as error:
+        raise missing_extra(str(error.name), "flow") from error
+
+    settings = Settings(model=model, group=group, steps=steps, rounds=rounds, device=device)
+    report = bench_flow(settings)
     print(report.to_json() if as_json else report.to_markdown(), end="")
