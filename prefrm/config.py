@@ -200,6 +200,9 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         kinds = [a for a in args if a is not type(None)]
         # A list stands for a tuple, and for nothing else.
         fitting = [k for k in kinds if (typing.get_origin(k) is tuple) == isinstance(value, list)]
+        if isinstance(value, Mapping):
+            # Of several dataclasses, the one that has all of the keys.
+            fitting = [k for k in kinds if _has_fields(k, value)]
         kind = (fitting or kinds)[0]
         return _convert(kind, value, where, problems)
     if origin is Mapping and isinstance(value, dict):
@@ -217,6 +220,10 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     if scalar is None:
         problems.append(f"{where} must be {_name(kind)}, received {value!r}")
     return scalar
+
+
+def _has_fields(kind: Any, tree: Mapping[str, Any]) -> bool:
+    return dataclasses.is_dataclass(kind) and tree.keys() <= {f.name for f in dataclasses.fields(kind)}
 
 
 def _scalar(kind: Any, value: Any) -> Any:

@@ -89,14 +89,15 @@ class HubRepository:
 
     def download(self, files: Sequence[str]) -> Path:
         """Download files that the repository has; returns the folder of the commit. Errors as `file`."""
+        return self.download_matching([glob.escape(path) for path in files])
+
+    def download_matching(self, patterns: Sequence[str]) -> Path:
+        """Download files by patterns such as `*.json`; the folder of the commit. Errors as `file`."""
         hub = import_hub()
         with self.reporting():
             return Path(
                 hub.snapshot_download(
-                    self.name,
-                    repo_type=self.kind,
-                    revision=self.revision,
-                    allow_patterns=[glob.escape(path) for path in files],
+                    self.name, repo_type=self.kind, revision=self.revision, allow_patterns=list(patterns)
                 )
             )
 

@@ -75,9 +75,21 @@ PICKLING_CALLS = {
 }
 
 
-def test_no_pickle_is_read_or_written() -> None:
+def test_no_pickle_is_read_or_written_but_by_prefrm_import() -> None:
     found = {str(path.relative_to(ROOT)): pickling(ast.parse(path.read_text())) for path in SOURCES}
-    assert {path: names for path, names in found.items() if names} == {}
+    only = {"prefrm/imports/reading.py": {"pickle", "torch.load"}}
+    assert {path: names for path, names in found.items() if names} == only
+
+
+def test_prefrm_import_builds_nothing_but_tensors_of_a_pickle() -> None:
+    tree = ast.parse((ROOT / "prefrm/imports/reading.py").read_text())
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    assert calls and all("weights_only=True" in ast.unparse(call) for call in calls)
+    assert "pickle.load" not in ast.unparse(tree)
 
 
 def pickling(tree: ast.Module) -> set[str]:

@@ -3,8 +3,9 @@
     manifest.json       what the judge is, where it came from, and the sha256 of every other file
     model/              the whole backbone, or
     adapter/            a PEFT adapter, for which the base model itself is needed, too
-    head.safetensors    the readout
-    processor/          tokenizer and image processor; the chat template, which nothing runs
+    head.safetensors    the readout, if there is one
+    processor/          tokenizer and image processor; the chat template, which nothing runs; of a dual
+                        encoder the tokenizer alone, if it reads texts
     README.md           the model card
     plots/              the pictures that the card shows
 
@@ -25,12 +26,13 @@ except ImportError as error:
     raise missing_extra(error.name or "torch", "judge") from error
 
 from prefrm.bundle.conversion import merge_bundle
-from prefrm.bundle.loading import Bundle, load_bundle
+from prefrm.bundle.loading import Bundle, DualBundle, load_bundle, load_dual_bundle
 from prefrm.bundle.merging import standalone
-from prefrm.bundle.writing import amend_bundle, push_judge, write_bundle
+from prefrm.bundle.writing import amend_bundle, push_judge, write_bundle, write_dual_bundle
 from prefrm.manifest import (
     MANIFEST,
     CalibrationRecord,
+    ImportRecord,
     Manifest,
     bundle_folder,
     check_outside_bundles,
@@ -45,6 +47,8 @@ __all__ = [
     "MANIFEST",
     "Bundle",
     "CalibrationRecord",
+    "DualBundle",
+    "ImportRecord",
     "Manifest",
     "amend_bundle",
     "bundle_folder",
@@ -52,6 +56,7 @@ __all__ = [
     "inspect_bundle",
     "is_added",
     "load_bundle",
+    "load_dual_bundle",
     "merge_bundle",
     "push_bundle",
     "push_judge",
@@ -59,4 +64,5 @@ __all__ = [
     "standalone",
     "verify_files",
     "write_bundle",
+    "write_dual_bundle",
 ]

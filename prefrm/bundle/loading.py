@@ -12,12 +12,21 @@ from PIL import Image
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeProcessor, build_head
 from prefrm.judge.backbones import SHIPPED, BaseModel, family_of, find_base, load_backbone
+from prefrm.judge.dual import DualJudge, TextTokenizer, head_width, read_affine, read_towers
 from prefrm.judge.model import resolve_device, resolve_dtype
 from prefrm.judge.weights import load_weights, read_weights_like
-from prefrm.manifest import Manifest, bundle_folder, inspect_bundle, naming, verify_files
+from prefrm.manifest import (
+    DualSpec,
+    JudgeSpec,
+    Manifest,
+    bundle_folder,
+    inspect_bundle,
+    naming,
+    verify_files,
+)
 from prefrm.quiet import quiet
 
-__all__ = ["Bundle", "check_targets", "load_bundle"]
+__all__ = ["Bundle", "DualBundle", "check_targets", "load_bundle", "load_dual_bundle"]
 
 # Pixels along a side of the images with which a processor is tried.
 TRIED_SIDE = 64
@@ -28,6 +37,14 @@ class Bundle:
     """A loaded bundle: the judge in evaluation mode, and what its manifest says."""
 
     judge: Judge
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DualBundle:
+    """A loaded bundle of a dual encoder, and what its manifest says."""
+
+    judge: DualJudge
     manifest: Manifest
 
 
@@ -43,24 +60,63 @@ def load_bundle(
 
     Raises:
         BundleError: a file is missing, altered, not listed or of a refused kind, a weight is missing, of
-            another shape or unexpected, the base model of an adapter is absent or has other weights, or the
-            Hub has no such bundle.
+            another shape or unexpected, the base model of an adapter is absent or has other weights, the
+            Hub has no such bundle, or it holds a dual encoder.
         ConfigError: the device is not there, or `dtype` is none.
         MissingExtraError: its base model is quantized and bitsandbytes is not installed.
     """
     root = bundle_folder(folder)
     manifest = inspect_bundle(root)
+    spec = manifest.spec
+    if isinstance(spec, DualSpec):
+        raise BundleError(
+            f"{root} holds a dual encoder, which cannot be used here; take a judge on a backbone"
+        )
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
     verify_files(root, manifest)
     with naming(root), quiet():
-        return Bundle(judge=_load(root, manifest, dtype).to(device).eval(), manifest=manifest)
+        return Bundle(judge=_load(root, manifest, spec, dtype).to(device).eval(), manifest=manifest)
 
 
-def _load(root: Path, manifest: Manifest, dtype: torch.dtype) -> Judge:
+def load_dual_bundle(
+    folder: Path | str, device: torch.device | str = "auto", dtype: torch.dtype | str = "auto"
+) -> DualBundle:
+    """Check every file of a bundle against its manifest, then load the dual encoder.
+
+    Arguments and errors are those of `load_bundle`; a `BundleError` if it holds a judge on a backbone.
+    """
+    root = bundle_folder(folder)
+    manifest = inspect_bundle(root)
     spec = manifest.spec
-    base = _find_weights(root, manifest)
+    if isinstance(spec, JudgeSpec):
+        raise BundleError(f"{root} holds a {spec.head} judge, which is not a dual encoder")
+    device = resolve_device(device)
+    dtype = resolve_dtype(dtype, device)
+    verify_files(root, manifest)
+    with naming(root), quiet():
+        judge = _load_dual(root, manifest, spec)
+        judge.model.to(dtype)
+        return DualBundle(judge=judge.to(device).eval(), manifest=manifest)
+
+
+def _load_dual(root: Path, manifest: Manifest, spec: DualSpec) -> DualJudge:
+    towers = read_towers(root / "model", spec.score)
+    head = None
+    if spec.score != "similarity":
+        head = read_affine(root / "head.safetensors", head_width(towers.config))
+    tokenizer = None if spec.text is None else TextTokenizer.load(root / "processor", spec.text)
+    judge = DualJudge(towers, head, tokenizer, spec, manifest.base_sha256)
+    with torch.inference_mode():
+        noise_13SS = torch.zeros(1, 3, spec.image.side, spec.image.side)
+        judge.utilities(judge.encode_images(noise_13SS), judge.encode_text("a red cube"))
+    return judge
+
+
+def _load(root: Path, manifest: Manifest, spec: JudgeSpec, dtype: torch.dtype) -> Judge:
+    base = _find_weights(root, manifest, spec)
     backbone = load_backbone(base.folder, dtype=dtype, quantize=spec.quantize)
+    assert manifest.template is not None
     processor = JudgeProcessor.load(
         root / "processor", backbone.config, spec, manifest.template, manifest.rendered
     )
@@ -112,7 +168,7 @@ def check_targets(config: Any, backbone: Any) -> None:
         )
 
 
-def _find_weights(root: Path, manifest: Manifest) -> BaseModel:
+def _find_weights(root: Path, manifest: Manifest, spec: JudgeSpec) -> BaseModel:
     if manifest.weights == "model":
         return BaseModel(
             folder=root / "model",
@@ -120,12 +176,12 @@ def _find_weights(root: Path, manifest: Manifest) -> BaseModel:
             weights_sha256=manifest.base_sha256,
             trained=True,
         )
-    name = manifest.spec.base_model
+    name = spec.base_model
     is_local = manifest.base_revision is None and not name.startswith(SHIPPED)
     if is_local and not Path(name).is_dir():
         # Trained on a folder: a hub's model of the same name would be another model.
         raise BundleError(f"its adapter needs the base model in the folder {name}, which is not there")
-    base = find_base(replace(manifest.spec, revision=manifest.base_revision))
+    base = find_base(replace(spec, revision=manifest.base_revision))
     if base.weights_sha256 != manifest.base_sha256:
         raise BundleError(
             f"the base model {name} has weights {base.weights_sha256[:12]}; "

@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from peft import PeftModel
 from safetensors.torch import save_file
+from torch import nn
 
 from prefrm.bundle.loading import check_targets
 from prefrm.bundle.merging import standalone
@@ -20,9 +21,12 @@ from prefrm.errors import BundleError
 from prefrm.files import write_folder_whole
 from prefrm.hub import HubRepository, in_hub_cache
 from prefrm.judge import Judge, JudgeSpec
+from prefrm.judge.dual import DualJudge
 from prefrm.manifest import (
     MANIFEST,
     CalibrationRecord,
+    FileRecord,
+    ImportRecord,
     Manifest,
     check_outside_bundles,
     check_path,
@@ -37,7 +41,7 @@ from prefrm.manifest import (
 from prefrm.manifest.folder import HOST_PATHS
 from prefrm.quiet import quiet
 
-__all__ = ["amend_bundle", "push_judge", "write_bundle"]
+__all__ = ["amend_bundle", "push_judge", "write_bundle", "write_dual_bundle"]
 
 CARD = "README.md"
 PLOTS = "plots"
@@ -54,6 +58,7 @@ def write_bundle(
     metrics: Mapping[str, Any],
     card: str,
     plots: Mapping[str, bytes] = NO_PLOTS,
+    origin: ImportRecord | None = None,
 ) -> Manifest:
     """Write `judge` as a bundle, whole or not at all; an earlier bundle in `folder` is replaced.
 
@@ -66,6 +71,7 @@ def write_bundle(
         metrics: held-out metrics, finite numbers and text in dicts and lists.
         card: the text of `README.md`.
         plots: encoded pictures by file name; the card finds them in `plots/`.
+        origin: what was imported; None if prefrm trained the judge.
 
     Raises:
         BundleError: `folder` holds something other than a bundle or is inside one, `metrics` are not JSON, a
@@ -83,10 +89,13 @@ def write_bundle(
         )
     judge = judge if adapted else standalone(judge)
     plain = _plain(metrics)
-    with quiet(), write_folder_whole(target) as partial:
+
+    def write_parts(partial: Path) -> None:
         _write_weights(judge, partial)
         _write_card(partial, card, plots)
-        manifest = Manifest(
+
+    def describe(files: Mapping[str, FileRecord]) -> Manifest:
+        return Manifest(
             spec=_found_from_anywhere(judge.spec) if adapted else judge.spec,
             template=judge.processor.template,
             rendered=judge.processor.rendered,
@@ -97,8 +106,60 @@ def write_bundle(
             data_fingerprint=data_fingerprint,
             metrics=plain,
             versions=_versions(quantized=judge.spec.quantize is not None),
-            files=hash_files(partial),
+            files=files,
+            origin=origin,
         )
+
+    return _write_whole(target, write_parts, describe)
+
+
+def write_dual_bundle(
+    folder: Path | str,
+    judge: DualJudge,
+    *,
+    calibration: CalibrationRecord | None = None,
+    card: str,
+    origin: ImportRecord | None = None,
+) -> Manifest:
+    """Write a dual encoder as a bundle, as `write_bundle` does, in the type of its weights.
+
+    Raises:
+        BundleError: `folder` holds something other than a bundle or is inside one.
+    """
+    target = Path(folder)
+    _check_replaceable(target)
+
+    def write_parts(partial: Path) -> None:
+        _write_dual_weights(judge, partial)
+        _write_card(partial, card, NO_PLOTS)
+
+    def describe(files: Mapping[str, FileRecord]) -> Manifest:
+        return Manifest(
+            spec=judge.spec,
+            template=None,
+            rendered=None,
+            weights="model",
+            base_revision=None if origin is None else origin.revision,
+            base_sha256=judge.weights_sha256,
+            calibration=calibration,
+            data_fingerprint="",
+            metrics={},
+            versions=_versions(quantized=False),
+            files=files,
+            origin=origin,
+        )
+
+    return _write_whole(target, write_parts, describe)
+
+
+def _write_whole(
+    target: Path,
+    write_parts: Callable[[Path], None],
+    describe: Callable[[Mapping[str, FileRecord]], Manifest],
+) -> Manifest:
+    with quiet(), write_folder_whole(target) as partial:
+        write_parts(partial)
+        manifest = describe(hash_files(partial))
         (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         inspect_bundle(partial)
         _keep_added(target, partial)
@@ -211,8 +272,23 @@ def _write_weights(judge: Judge, folder: Path) -> None:
     else:
         backbone.save_pretrained(folder / "model")
     judge.processor.save(folder / "processor")
-    head = {name: tensor.detach().cpu().contiguous() for name, tensor in judge.head.state_dict().items()}
-    save_file(head, folder / "head.safetensors")
+    _save_weights(judge.head, folder / "head.safetensors")
+
+
+def _write_dual_weights(judge: DualJudge, folder: Path) -> None:
+    (folder / "model").mkdir()
+    _save_weights(judge.model, folder / "model" / "model.safetensors")
+    judge.model.config.to_json_file(folder / "model" / "config.json", use_diff=False)
+    if judge.tokenizer is not None:
+        judge.tokenizer.save(folder / "processor")
+    if judge.head is not None:
+        _save_weights(judge.head, folder / "head.safetensors")
+
+
+def _save_weights(module: nn.Module, path: Path) -> None:
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, path
+    )
 
 
 def _write_card(folder: Path, card: str, plots: Mapping[str, bytes]) -> None:

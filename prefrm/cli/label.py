@@ -13,8 +13,6 @@ from prefrm.cli.shared import (
     Pairs,
     Split,
     Target,
-    identity,
-    one_commit,
     open_scorer,
     print_not_judged,
     require_judge,
@@ -80,9 +78,8 @@ def label(
         require_judge(target, remote)
         data = build_groups(images, out)
     total = count_groups(data, split)
-    target = one_commit(target)
     with open_scorer(target, pairs, remote, local) as scorer, track("labelling", total) as advance:
-        judge = identity(target, scorer, pairs)
+        judge = scorer.identity()
         summary = labelling.label(scorer, read_groups(data, split), out, judge=judge, progress=advance)
     if summary.unreadable:
         print_not_judged(_not_judged(read_groups(data, split), labelling.read_matrices(out)))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from prefrm.errors import ConfigError
 from prefrm.options import Device, Dtype, given_options
-from prefrm.scorers import is_url
+from prefrm.scorers import is_url, sources
 
 __all__ = ["Local"]
 
@@ -17,9 +17,9 @@ class Local:
     dtype: Dtype = "auto"
 
     def require_bundle(self, *targets: str | None) -> None:
-        """Raise `ConfigError` if an option was given and each of these bundles or URLs is a URL."""
+        """Raise `ConfigError` if an option was given and these scorers lead to URLs alone."""
         given = given_options(self)
-        if given and all(is_url(target) for target in targets if target is not None):
+        if given and all(map(is_url, sources(*targets))):
             raise ConfigError(
                 f"{given}: for a bundle on this machine; the server behind {targets[0]} decides by itself, "
                 "by the options of `prefrm serve`"

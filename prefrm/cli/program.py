@@ -18,6 +18,7 @@ from prefrm.cli.calibrate import calibrate
 from prefrm.cli.check_trainer import check_trainer
 from prefrm.cli.evaluate import evaluate
 from prefrm.cli.flow import flow
+from prefrm.cli.importing import import_published
 from prefrm.cli.label import label
 from prefrm.cli.push import push
 from prefrm.cli.quickstart import quickstart
@@ -104,6 +105,7 @@ def _add_commands() -> None:
     app.command()(label)
     app.command()(flow)
     app.command()(push)
+    app.command(name="import")(import_published)
     app.command(name="check-trainer")(check_trainer)
     app.add_typer(bench, name="bench")
 

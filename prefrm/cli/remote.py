@@ -10,7 +10,7 @@ import typer
 
 from prefrm.errors import ConfigError
 from prefrm.options import given_options
-from prefrm.scorers import is_url
+from prefrm.scorers import is_url, sources
 
 if TYPE_CHECKING:
     from prefrm.client import RemoteScorer
@@ -45,9 +45,9 @@ class Remote:
     ] = False
 
     def require_url(self, *targets: str | None) -> None:
-        """Raise `ConfigError` if an option was given and none of these bundles or URLs is a URL."""
+        """Raise `ConfigError` if an option was given and these scorers lead to no URL."""
         given = given_options(self)
-        if given and not any(is_url(target) for target in targets if target is not None):
+        if given and not any(map(is_url, sources(*targets))):
             raise ConfigError(f"{given}: for a judge behind a URL; {targets[0]} is a bundle on this machine")
 
     def connect(self, url: str) -> "RemoteScorer":

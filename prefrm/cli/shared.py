@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and the judge of `BUNDLE|URL`."""
+"""Arguments that several commands share, and the scorer of `SCORER`."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefrm import scorers
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
 from prefrm.display import one_line
 from prefrm.errors import ConfigError
 from prefrm.options import AsJson
-from prefrm.protocol import judge_identity
-from prefrm.scorers import is_url
+from prefrm.scorers import is_url, sources
 
 if TYPE_CHECKING:
-    from prefrm.winmatrix import Scorer
+    from prefrm.winmatrix import IdentifiedScorer
 
 __all__ = [
     "AsJson",
@@ -26,8 +26,6 @@ __all__ = [
     "Pairs",
     "Split",
     "Target",
-    "identity",
-    "one_commit",
     "open_scorer",
     "print_not_judged",
     "require_judge",
@@ -37,8 +35,9 @@ __all__ = [
 Target = Annotated[
     str,
     typer.Argument(
-        metavar="BUNDLE|URL",
-        help="a bundle: its folder or hf://org/name; or grpc://host:port/model; several replicas: grpc://a:8001,b:8001/model",
+        metavar="SCORER",
+        help="a bundle: its folder or hf://org/name; a URL: grpc://host:port/model (several replicas: "
+        "grpc://a:8001,b:8001/model) or chat+http://host:port/v1?model=NAME; or a YAML file of an ensemble",
     ),
 ]
 Data = Annotated[
@@ -59,65 +58,39 @@ NOTHING_JUDGED = 1
 @contextmanager
 def open_scorer(
     target: str, pairs: int | None = None, remote: Remote | None = None, local: Local | None = None
-) -> "Iterator[Scorer]":
-    """The judge of a bundle, on this machine, or the one behind a URL, until the block ends.
+) -> "Iterator[IdentifiedScorer]":
+    """The scorer that `target` names, until the block ends; its bundles are described on standard error.
 
     `pairs` is the budget of an engine, None for all; `remote` has the options of a connection, `local` those
     of a bundle.
     """
-    if is_url(target):
-        if pairs is not None:
-            raise ConfigError(
-                f"--pairs {pairs}: the server decides how many pairs it judges; give it to `prefrm serve`"
-            )
-        with (remote or Remote()).connect(target) as scorer:
-            yield scorer
-        return
-    from prefrm.manifest import bundle_folder, inspect_bundle
-
-    folder = bundle_folder(target)
-    manifest = inspect_bundle(folder)
-    # torch takes seconds to import.
-    from prefrm.engine import Engine
-
+    bundles = _inspected(target)
+    if pairs is not None and not bundles:
+        raise ConfigError(
+            f"--pairs {pairs}: the server decides how many pairs it judges; give it to `prefrm serve`"
+        )
     options = local or Local()
-    engine = Engine.from_bundle(
-        folder,
-        device=options.device,
-        dtype=options.dtype,
-        pairs="all" if pairs is None else pairs,
-    )
-    print(f"judge: {manifest.describe()}", file=sys.stderr)
-    yield engine
-
-
-def one_commit(target: str) -> str:
-    """`target`, or the folder of what it names on the Hub: one commit, whatever its branch does meanwhile."""
-    from prefrm.manifest import bundle_folder
-
-    return target if is_url(target) else str(bundle_folder(target))
+    engine = {"device": options.device, "dtype": options.dtype, "pairs": "all" if pairs is None else pairs}
+    with scorers.open_scorer(target, engine=engine, connect=(remote or Remote()).connect) as scorer:
+        for description in bundles:
+            print(f"judge: {description}", file=sys.stderr)
+        yield scorer
 
 
 def require_judge(target: str, remote: Remote | None = None) -> None:
-    """Raise before anything is scored if `target` is not a bundle, or if no server answers at the URL."""
-    if is_url(target):
-        with open_scorer(target, remote=remote) as scorer:
-            identity(target, scorer)
-            return
+    """Raise before anything is scored if a judge of `target` is not a bundle, or no server answers."""
+    _inspected(target)
+    for source in filter(is_url, sources(target)):
+        with (remote or Remote()).connect(source) as scorer:
+            scorer.identity()
+
+
+def _inspected(target: str) -> list[str]:
+    """What each bundle that `target` leads to says of itself, before any is loaded."""
     from prefrm.manifest import bundle_folder, inspect_bundle
 
-    inspect_bundle(bundle_folder(target))
-
-
-def identity(target: str, scorer: "Scorer", pairs: int | None = None) -> str:
-    """The identity of a judge, local or behind any URL: its bundle's digest, and the budget of pairs."""
-    from prefrm.client import RemoteScorer
-
-    if isinstance(scorer, RemoteScorer):
-        return scorer.identity()
-    from prefrm.manifest import bundle_folder, read_manifest
-
-    return judge_identity(read_manifest(bundle_folder(target)).digest, pairs)
+    bundles = [source for source in sources(target) if not is_url(source)]
+    return [inspect_bundle(bundle_folder(source)).describe() for source in bundles]
 
 
 def print_not_judged(candidates: Iterable[tuple[str, int, str]]) -> None:

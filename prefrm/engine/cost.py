@@ -54,7 +54,7 @@ class CostEstimate:
         self._tokens_of = _tokens_by_power(self._measure)
         layout = judge.processor.layout
         self._again = judge.processor.template.again is not None
-        self._question = len(layout.readout([]))
+        self._question = len(layout.readout(layout.prompt("")))
         self._suffixes = sum(map(len, layout.suffixes))
 
     def __call__(self, group: Group) -> int:

@@ -33,6 +33,7 @@ from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
 from prefrm.judge import Judge, Tree
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
+from prefrm.protocol import judge_identity
 from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
 
 __all__ = ["DEFAULT_CACHE_BYTES", "Engine"]
@@ -88,6 +89,7 @@ class Engine:
             else is in one changes no bit of a matrix. On a CPU they always are. Without it a GPU computes
             less padding, and numbers differ by rounding with what else is in a call.
         limits: what an encoded image may be.
+        digest: of the bundle that the judge comes from; "" if there is none.
 
     The judge must not change while an engine has it: image features are kept.
 
@@ -115,6 +117,7 @@ class Engine:
         compile: bool = False,
         deterministic: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
+        digest: str = "",
     ) -> None:
         numbers = {"tokens": tokens, "patches": patches, "pairs": pairs}
         for name, value in numbers.items():
@@ -123,6 +126,7 @@ class Engine:
         self.judge = judge.eval()
         self.calibration = calibration
         self.pairs = pairs
+        self.digest = digest
         self.cache = FeatureCache(cache_bytes)
         self.pass_sizes = PassSizes.of(judge, tokens, patches)
         self.on_pass: Callable[[], None] | None = None
@@ -180,7 +184,12 @@ class Engine:
             compile=compile,
             deterministic=deterministic,
             limits=limits,
+            digest=bundle.manifest.digest,
         )
+
+    def identity(self) -> str:
+        """The digest of the judge's bundle, and the budget of pairs if there is one."""
+        return judge_identity(self.digest, None if self.pairs == "all" else self.pairs)
 
     def cost(self, group: Group) -> int:
         """Tokens that a group sends through the judge, at least 1: an estimate, from images' headers.

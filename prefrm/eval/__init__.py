@@ -31,7 +31,7 @@ from prefrm.eval.published import (
     why_unpublished,
 )
 from prefrm.eval.ranking import intransitive_triples, kendall_tau, spearman_rho
-from prefrm.eval.recalibration import apply_calibration, calibrated, fit_calibration
+from prefrm.eval.recalibration import apply_calibration, fit_calibration
 from prefrm.eval.report import Opponent, summary, write_report
 from prefrm.eval.study import (
     Fitted,
@@ -71,7 +71,6 @@ __all__ = [
     "apply_calibration",
     "both_orders",
     "by_ranking",
-    "calibrated",
     "calibration_line",
     "choose_definitions",
     "compare",

@@ -15,7 +15,7 @@ from prefrm.errors import DatasetError
 from prefrm.eval.calibration import CalibrationMetrics, measure_calibration
 from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.pairs import JudgedGroup, pairs_of
-from prefrm.eval.recalibration import calibrated, fit_calibration
+from prefrm.eval.recalibration import fit_calibration
 from prefrm.eval.thresholds import Thresholds
 from prefrm.pipeline import batch_size, score_batches
 from prefrm.progress import Advance
@@ -72,9 +72,7 @@ class Evaluation:
         change to or from a tie, which log-odds alone do not decide.
         """
         scored = self.as_scored or self
-        judged = tuple(
-            replace(group, matrix=calibrated(group.matrix, calibration)) for group in scored.judged
-        )
+        judged = tuple(replace(group, matrix=group.matrix.calibrated(calibration)) for group in scored.judged)
         thresholds = None if scored.thresholds is None else scored.thresholds.calibrated(calibration)
         measured = _evaluation(judged, scored.unreadable, thresholds)
         return replace(measured, applied=calibration, as_scored=scored)

@@ -1,18 +1,14 @@
-"""Fitting a calibration map to labels, and applying one to matrices that were scored without it.
-
-Shapes: N comparisons, K candidates.
-"""
+"""Fitting a calibration map to labels, and applying one to probabilities. Shapes: N comparisons."""
 
 import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError
 from prefrm.eval.pairs import Doubles
-from prefrm.eval.statistics import P_EPSILON
-from prefrm.winmatrix import CalibrationMap, PowerScaling, TemperatureScaling, WinMatrix
-from prefrm.winmatrix.probabilities import sigmoid
+from prefrm.winmatrix import CalibrationMap, PowerScaling, TemperatureScaling
+from prefrm.winmatrix.probabilities import half_difference, logit, sigmoid
 
-__all__ = ["apply_calibration", "calibrated", "fit_calibration", "order_probabilities"]
+__all__ = ["apply_calibration", "fit_calibration", "order_probabilities"]
 
 PRIOR_DEVIATIONS = np.array([1.0, 0.5])
 """Of log temperature and log power about 0, the judge as it is: standard deviations of a normal prior."""
@@ -58,30 +54,7 @@ def fit_calibration(
 
 def apply_calibration(p: npt.ArrayLike, calibration: CalibrationMap) -> Doubles:
     """sigmoid(calibration(logit(p))), elementwise; NaN stays NaN and no verdict changes."""
-    return sigmoid(calibration.apply(_logit(np.asarray(p, np.float64))))
-
-
-def calibrated(matrix: WinMatrix, calibration: CalibrationMap) -> WinMatrix:
-    """The matrix that the judge would have given with `calibration` applied to its log-odds.
-
-    The log-odds of both presentation orders follow from p and the order gap, so this needs no scorer. Where
-    the judge has a calibration of its own, `calibration` comes after it.
-
-    Exact up to the precision of float32 probabilities.
-    """
-    mean = _logit(matrix.p.astype(np.float64))
-    order_free = bool(np.isnan(matrix.order_gap[matrix.valid & ~np.eye(matrix.size, dtype=bool)]).any())
-    gap = np.nan_to_num(matrix.order_gap.astype(np.float64))
-    # Which order favours the first image is not kept, nor needed: p and the gap are the same for either.
-    logits = mean + _half_difference(mean, gap)
-    judged = WinMatrix.from_order_logits(
-        np.where(matrix.valid, logits, np.nan),
-        errors=matrix.errors,
-        tie=matrix.tie,
-        order_free=order_free,
-        calibration=calibration,
-    )
-    return judged.with_inferred(np.where(matrix.inferred, mean, np.nan), calibration=calibration)
+    return sigmoid(calibration.apply(logit(np.asarray(p, np.float64))))
 
 
 def order_probabilities(p: npt.ArrayLike, order_gap: npt.ArrayLike) -> tuple[Doubles, Doubles]:
@@ -90,8 +63,8 @@ def order_probabilities(p: npt.ArrayLike, order_gap: npt.ArrayLike) -> tuple[Dou
     Which order favours i is not kept. A judge without presentation order, whose gap is NaN, says the same in
     both.
     """
-    mean = _logit(np.asarray(p, np.float64))
-    half = _half_difference(mean, np.nan_to_num(np.asarray(order_gap, np.float64)))
+    mean = logit(np.asarray(p, np.float64))
+    half = half_difference(mean, np.nan_to_num(np.asarray(order_gap, np.float64)))
     return sigmoid(mean - half), sigmoid(mean + half)
 
 
@@ -110,7 +83,7 @@ def _judged(
     if not keep.any():
         raise ConfigError(f"a calibration needs judged pairs; none of the {len(judged)} received was judged")
     w = w[keep]
-    return _logit(judged[keep]), t[keep], w * (w.sum() / np.sum(w**2))
+    return logit(judged[keep]), t[keep], w * (w.sum() / np.sum(w**2))
 
 
 def _folded(x: Doubles, t: Doubles, w: Doubles) -> tuple[Doubles, Doubles, Doubles]:
@@ -152,19 +125,3 @@ def _mapped(q: Doubles, x: Doubles) -> tuple[Doubles, Doubles]:
     log_temperature, power = q[0], np.exp(q[1]) if len(q) > 1 else 1.0
     f = x**power * np.exp(-log_temperature)
     return f, np.stack([-f, power * np.log(x) * f][: len(q)], axis=1)
-
-
-def _half_difference(mean: Doubles, gap: Doubles) -> Doubles:
-    """d >= 0 with sigmoid(mean + d) - sigmoid(mean - d) = gap.
-
-    The left side is sinh(d) / (cosh(mean) + cosh(d)), so e^d solves a quadratic equation.
-    """
-    g = np.minimum(gap, 1 - P_EPSILON)
-    c = g * np.cosh(mean)
-    return np.asarray(np.log((c + np.sqrt(c**2 + (1 - g) * (1 + g))) / (1 - g)))
-
-
-def _logit(p: Doubles) -> Doubles:
-    safe = np.clip(p, P_EPSILON, 1 - P_EPSILON)
-    # 1 - p is exact for a float32 p, so this is exactly odd about 1/2; log1p would not be.
-    return np.log(safe) - np.log(1 - safe)

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from prefrm.errors import missing_extra
 from prefrm.eval.pairs import Doubles
+from prefrm.winmatrix.probabilities import P_EPSILON
 
 __all__ = [
-    "P_EPSILON",
     "cross_entropy",
     "difference_interval",
     "mean",
@@ -34,8 +34,6 @@ __all__ = [
 
 CONFIDENCE = 0.95
 PSEUDO_PAIRS = 2
-P_EPSILON = 2.0**-24
-"""The largest float32 below 1 is 1 - 2^-24; a matrix that says 1 means no more than this."""
 
 
 def share_interval(

@@ -114,7 +114,7 @@ class Tree(ABC):
         self.refused: dict[Pair, str] = {}
         self._texts, self._prompt, self._images = texts, prompt, images
         self._positions, self._max_length = positions, max_length
-        prefix = self._segment([*texts.instruction, *prompt, *texts.first])
+        prefix = self._segment(texts.opening(prompt))
         if (reason := self._refusal(len(prefix))) is not None:
             raise RecordError(reason)
         self._start = prefix.end
@@ -180,8 +180,9 @@ class Tree(ABC):
             return None
         sizes = " and ".join(str(self._images[key].tokens) for key in keys)
         shown = f" and the images {sizes} tokens" if keys else ""
+        prompt = "the prompt and its question have" if self._texts.template.images_first else "the prompt has"
         return (
-            f"the comparison has {length} tokens and the model reads {self._max_length}: the prompt has "
+            f"the comparison has {length} tokens and the model reads {self._max_length}: {prompt} "
             f"{len(self._prompt)} tokens{shown}; shorten the prompt or lower max_pixels"
         )
 

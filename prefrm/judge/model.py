@@ -8,6 +8,7 @@ or tokens of all images, R readouts, V depths of image features, D hidden.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,11 @@ class Judge(nn.Module):
         backbone = load_backbone(base.folder, dtype=resolve_dtype(dtype, device), quantize=spec.quantize)
         # PEFT writes this name into an adapter; the hub's id says more than a folder of its cache.
         backbone.name_or_path = spec.base_model
-        processor = JudgeProcessor.load(base.folder, backbone.config, spec, get_template(spec.template))
+        template = get_template(spec.template)
+        spec.check_template(template)
+        # A bundle names the file of a template, and not where it was.
+        spec = replace(spec, template=template.id)
+        processor = JudgeProcessor.load(base.folder, backbone.config, spec, template)
         head = build_head(spec, backbone.get_output_embeddings().in_features)
         return cls(backbone, head, processor, spec, base).to(device).eval()
 

@@ -27,9 +27,10 @@ class TokenLayout:
         alone   `instruction`, prompt, `first`, image, `again`, prompt, `question`
         late    `instruction`, prompt, `first`, image, `again`, prompt, one of `suffixes`, `question`
 
-    `again` and the prompt after it are absent where the template states the prompt once. Of a late template,
-    `question` is the last token alone, and what the chat template writes before it ends each suffix. The chat
-    template's own text (roles, system prompt, image delimiters) is part of these runs.
+    With the images first, no prompt follows `instruction`, and `first` is empty. `again` and the prompt after
+    it are absent where the template states the prompt once. Of a late template, `question` is the last token
+    alone, and what the chat template writes before it ends each suffix. The chat template's own text (roles,
+    system prompt, image delimiters) is part of these runs.
 
     Args:
         tokenizer: of `transformers`.
@@ -48,6 +49,7 @@ class TokenLayout:
         self.image_token_id = image_token_id
         self._tokenizer = tokenizer
         image_token = tokenizer.convert_ids_to_tokens(image_token_id)
+        self._closing = (rendered.between[-1], rendered.after or "")
         self.instruction = self._encode(rendered.before)
         self.first, *second, last = (self._encode(text) for text in rendered.between)
         self.second = second[0] if second else []
@@ -73,17 +75,31 @@ class TokenLayout:
     def prompt(self, text: str) -> list[int]:
         """The ids of a prompt, none of which is a control token, whatever the text spells.
 
+        With the images first, those of all that follows the last image: published judges were trained on
+        that text tokenized in one piece, in which a token may hold the start of the prompt and what precedes
+        it.
+
         Raises:
             RecordError: the text is not valid Unicode, or cannot be kept free of control tokens.
         """
+        before, after = self._closing if self.template.images_first else ("", "")
         cuts = [0, *(match.start() + 1 for match in self._spelling.finditer(text)), len(text)]
+        pieces = [text[start:end] for start, end in pairwise(cuts)]
+        pieces[0] = before + pieces[0]
+        pieces[-1] += after
         try:
-            ids = [index for start, end in pairwise(cuts) for index in self._encode(text[start:end])]
+            ids = [index for piece in pieces for index in self._encode(piece)]
         except (TypeError, UnicodeError) as error:
             raise RecordError(f"the prompt is not valid Unicode text: {text[:60]!r}") from error
-        if self._control.intersection(ids):
+        own = [*self._encode(before), *self._encode(after)]
+        if sum(index in self._control for index in ids) > sum(index in self._control for index in own):
             raise RecordError(f"the prompt spells control tokens of the model: {text[:60]!r}")
         return ids
+
+    def opening(self, prompt: list[int]) -> list[int]:
+        """The tokens before the first image."""
+        stated = [] if self.template.images_first else prompt
+        return [*self.instruction, *stated, *self.first]
 
     def restated(self, prompt: list[int]) -> list[int]:
         """The tokens after the last image that state the prompt again, if the template does."""
@@ -91,7 +107,7 @@ class TokenLayout:
 
     def readout(self, prompt: list[int]) -> list[int]:
         """The tokens after the last image, of attentions that read it and the answer in one run."""
-        return [*self.restated(prompt), *self.question]
+        return prompt if self.template.images_first else [*self.restated(prompt), *self.question]
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
@@ -128,14 +144,14 @@ def render(
     if template.suffixes is not None:
         template = replace(template, suffixes=(SUFFIX_MARK, SUFFIX_MARK))
     messages = template.messages(PROMPT_MARK)
-    if images_in_text:
+    if images_in_text and not template.images_first:
         messages = _written(messages, image_token)
     try:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     # A chat template may raise any exception.
     except Exception as error:
         raise ConfigError(f"the tokenizer's chat template cannot render a comparison: {error}") from error
-    return _cut(text, template, image_token)
+    return _cut(text + template.answer_prefix, template, image_token)
 
 
 def _written(messages: list[dict[str, Any]], image_token: str) -> list[dict[str, Any]]:
@@ -149,23 +165,27 @@ def _written(messages: list[dict[str, Any]], image_token: str) -> list[dict[str,
 
 def _cut(text: str, template: Template, image_token: str) -> RenderedTemplate:
     whole, *after = text.split(SUFFIX_MARK)
-    before, *rest = whole.split(PROMPT_MARK)
-    times = 1 if template.again is None else 2
+    parts = whole.split(PROMPT_MARK)
+    times, shown = template.statements, template.images
+    # With the images first, they stand in what precedes the prompt.
+    before, *rest = ["", *parts] if template.images_first else parts
     between = rest[0].split(image_token) if rest else []
-    shown = template.images
-    images = "1 image" if shown == 1 else f"{shown} images"
+    if template.images_first:
+        before, between[0] = between[0], ""
     suffixes = 0 if template.suffixes is None else 1
     if (
-        len(rest) != times
+        len(parts) != times + 1
         or len(between) != shown + 1
         or text.count(image_token) != shown
         or len(after) != suffixes
         or (suffixes and times == 2 and rest[1])
     ):
+        images = "1 image" if shown == 1 else f"{shown} images"
+        images += " before" if template.images_first else " after"
         readable = text.replace(PROMPT_MARK, "<prompt>").replace(SUFFIX_MARK, "<suffix>")
         raise ConfigError(
             f"the tokenizer's chat template should render the prompt {('once', 'twice')[times - 1]} and "
-            f"{images} after it as {image_token!r}; it rendered {readable!r}"
+            f"{images} it as {image_token!r}; it rendered {readable!r}"
         )
     last = after or rest[1:]
     return RenderedTemplate(before=before, between=tuple(between), after=last[0] if last else None)

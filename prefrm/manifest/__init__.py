@@ -6,6 +6,7 @@ loads and with the headers of its weights (`contents`). Each failure is a `Bundl
 """
 
 from prefrm.manifest.contents import check_checkpoint, stored_numbers
+from prefrm.manifest.dual import DualSpec, ImageFit, TextReading
 from prefrm.manifest.folder import (
     MANIFEST,
     FileRecord,
@@ -22,15 +23,20 @@ from prefrm.manifest.inspection import (
     verify_files,
 )
 from prefrm.manifest.manifest import CalibrationRecord, Manifest
+from prefrm.manifest.origin import ImportRecord
 from prefrm.manifest.published import bundle_folder, push_bundle
 from prefrm.manifest.spec import JudgeSpec
 
 __all__ = [
     "MANIFEST",
     "CalibrationRecord",
+    "DualSpec",
     "FileRecord",
+    "ImageFit",
+    "ImportRecord",
     "JudgeSpec",
     "Manifest",
+    "TextReading",
     "bundle_folder",
     "check_checkpoint",
     "check_outside_bundles",

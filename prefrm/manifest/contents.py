@@ -7,7 +7,7 @@ anything to run or another file to read, or describes more than the headers of t
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ except ImportError as error:
     raise missing_extra("safetensors", "judge") from error
 
 __all__ = [
+    "DUAL_TYPES",
     "check_adapter",
     "check_checkpoint",
     "check_processor",
+    "check_text_tokenizer",
     "stored_numbers",
     "tensor_shapes",
     "without_references",
@@ -57,6 +59,8 @@ POSITIVE = frozenset({*LAYERS, *SIZES, *HEADS, *PIXELS})
 ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 # The families of `prefrm.judge.backbones`.
 MODEL_TYPES = ("idefics3", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm")
+DUAL_TYPES = ("blip", "clip", "clip_vision_model", "siglip")
+"""Of the encoders of `prefrm.judge.dual`."""
 # Of families that are composed of other models, which these may be; all are built by the same settings.
 LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3")
 PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -94,14 +98,18 @@ UNSET = {"megatron_core": "megatron.core", "qalora_group_size": 16}
 Shape = tuple[int, ...]
 
 
-def check_checkpoint(folder: Path) -> Mapping[str, Any]:
+def check_checkpoint(folder: Path, types: Sequence[str] = MODEL_TYPES) -> Mapping[str, Any]:
     """The configuration of the model in `folder`, if it describes no more than its weights and names no code.
+
+    Args:
+        folder: with `config.json` and safetensors files.
+        types: the model types that are loaded.
 
     Raises:
         ConfigError: a file is absent, malformed or not a regular file, or a setting is refused; it is named.
     """
     config = _read_object(folder / "config.json")
-    _check_parts(folder / "config.json", config)
+    _check_parts(folder / "config.json", config, types)
     shapes = tensor_shapes(folder)
     # Each layer has a tensor at least, and each of these sizes is the extent of one.
     layers = min(len(shapes), MOST_LAYERS)
@@ -134,7 +142,12 @@ def check_processor(folder: Path) -> None:
             if name != "tokenizer_config.json":
                 _check_number(folder / name, key, value, MOST)
     if (tokenizer := folder / "tokenizer.json").exists():
-        check_tokenizer(tokenizer, _read_object(tokenizer, MOST_TOKENIZER))
+        check_text_tokenizer(tokenizer)
+
+
+def check_text_tokenizer(path: Path) -> None:
+    """Check a `tokenizer.json`. Raises `ConfigError` as `check_checkpoint`."""
+    check_tokenizer(path, _read_object(path, MOST_TOKENIZER))
 
 
 def without_references(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,14 +233,14 @@ def _read_object(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
     return value
 
 
-def _check_parts(path: Path, config: Mapping[str, Any]) -> None:
+def _check_parts(path: Path, config: Mapping[str, Any], types: Sequence[str]) -> None:
     """Raise `ConfigError` for a model, or a part of one, that other settings may build than are checked."""
-    if (family := config.get("model_type")) not in MODEL_TYPES:
+    if (family := config.get("model_type")) not in types:
         raise ConfigError(
             f"{path}: the base model is a {family!r}, which is not supported; "
-            f"supported model types: {', '.join(MODEL_TYPES)}"
+            f"supported model types: {', '.join(types)}"
         )
-    for name, known in PARTS.get(family, {}).items():
+    for name, known in PARTS.get(str(family), {}).items():
         part = config.get(name)
         kind = part.get("model_type") if isinstance(part, dict) else None
         if kind is not None and kind not in known:

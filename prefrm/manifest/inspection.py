@@ -5,7 +5,14 @@ from pathlib import Path
 
 from prefrm.errors import BundleError, ConfigError
 from prefrm.files import read_regular
-from prefrm.manifest.contents import check_adapter, check_checkpoint, check_processor
+from prefrm.manifest.contents import (
+    DUAL_TYPES,
+    check_adapter,
+    check_checkpoint,
+    check_processor,
+    check_text_tokenizer,
+)
+from prefrm.manifest.dual import DualSpec
 from prefrm.manifest.folder import MANIFEST, check_folder, check_hashes, list_files, naming
 from prefrm.manifest.manifest import MOST_BYTES, Manifest
 
@@ -40,12 +47,22 @@ def inspect_bundle(folder: Path | str) -> Manifest:
         check_folder(root, manifest.files)
         _check_memory(manifest)
         check_hashes(root, manifest.files, weights=False)
-        check_processor(root / "processor")
-        if manifest.weights == "model":
-            check_checkpoint(root / "model")
-        else:
-            check_adapter(root / "adapter")
+        _check_contents(root, manifest)
     return manifest
+
+
+def _check_contents(root: Path, manifest: Manifest) -> None:
+    """Raise `ConfigError` if a configuration cannot be loaded."""
+    if isinstance(manifest.spec, DualSpec):
+        if manifest.spec.text is not None:
+            check_text_tokenizer(root / "processor" / "tokenizer.json")
+        check_checkpoint(root / "model", DUAL_TYPES)
+        return
+    check_processor(root / "processor")
+    if manifest.weights == "model":
+        check_checkpoint(root / "model")
+    else:
+        check_adapter(root / "adapter")
 
 
 def _check_memory(manifest: Manifest) -> None:

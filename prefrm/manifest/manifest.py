@@ -10,14 +10,16 @@ from prefrm.config import from_mapping
 from prefrm.display import shortened
 from prefrm.errors import BundleError, ConfigError
 from prefrm.files import parse_json
+from prefrm.manifest.dual import DualSpec
 from prefrm.manifest.folder import HEX, MANIFEST, FileRecord, check_path
+from prefrm.manifest.origin import ImportRecord
 from prefrm.manifest.spec import JudgeSpec
 from prefrm.prompts import RenderedTemplate, Template
 from prefrm.winmatrix import CalibrationMap, calibration_map
 
 __all__ = ["CalibrationRecord", "Manifest"]
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MALFORMED = f"{MANIFEST} is malformed"
 # Most of it are the held-out metrics.
 MOST_BYTES = 4 * 2**20
@@ -66,8 +68,9 @@ class Manifest:
 
     Attributes:
         spec: the choices that made the judge.
-        template: the wording with which it was trained, whatever the library's template is today.
-        rendered: that wording as the base model's chat template rendered it.
+        template: the wording with which it was trained, whatever the library's template is today; None for
+            a dual encoder, which has none.
+        rendered: that wording as the base model's chat template rendered it; None as `template`.
         weights: "model" or "adapter".
         base_revision: the hub's commit of the base model, or None for a folder.
         base_sha256: hash of the base model's weights.
@@ -76,14 +79,15 @@ class Manifest:
         metrics: held-out metrics, as the caller measured them.
         versions: of prefrm and what it was built with.
         files: sha256 and size of every other file, by its path inside the folder.
+        origin: what `prefrm import` read; None if prefrm trained the judge.
 
     Raises:
         ConfigError: a value is out of range, or the template does not fit the specification.
     """
 
-    spec: JudgeSpec
-    template: Template
-    rendered: RenderedTemplate
+    spec: JudgeSpec | DualSpec
+    template: Template | None
+    rendered: RenderedTemplate | None
     weights: Literal["model", "adapter"]
     base_revision: str | None
     base_sha256: str
@@ -92,15 +96,26 @@ class Manifest:
     metrics: Mapping[str, Any]
     versions: Mapping[str, str]
     files: Mapping[str, FileRecord]
+    origin: ImportRecord | None = None
 
     def __post_init__(self) -> None:
-        self.spec.check_template(self.template)
-        if not self.rendered.fits(self.template):
-            raise ConfigError(f"rendered has other texts than the template {self.template.id!r} has images")
+        self._check_template()
         if len(self.base_sha256) != 64 or not HEX.issuperset(self.base_sha256):
             raise ConfigError(f"base_sha256 must be 64 hexadecimal digits; received {self.base_sha256!r}")
         for path in self.files:
             check_path(path)
+
+    def _check_template(self) -> None:
+        template, rendered = self.template, self.rendered
+        if isinstance(self.spec, DualSpec):
+            if template is not None or rendered is not None or self.weights != "model":
+                raise ConfigError("a dual encoder has whole weights, and neither template nor rendered")
+            return
+        if template is None or rendered is None:
+            raise ConfigError("template and rendered are missing")
+        self.spec.check_template(template)
+        if not rendered.fits(template):
+            raise ConfigError(f"rendered has other texts than the template {template.id!r} has images")
 
     @property
     def digest(self) -> str:
@@ -112,10 +127,9 @@ class Manifest:
         state = "uncalibrated"
         if self.calibration is not None:
             state = f"calibrated ({self.calibration.describe()})"
-        spec = self.spec
-        kind = f"{spec.head} judge ({spec.attention})" if spec.is_pairwise else f"{spec.head} judge"
         # Names in a manifest are anybody's.
-        return f"{kind} on {shortened(spec.base_model, 200)}, {shortened(state, 200)}, {self.digest[:12]}"
+        name = shortened(self.spec.base_model, 200)
+        return f"{_kind(self.spec)} {name}, {shortened(state, 200)}, {self.digest[:12]}"
 
     def to_json(self) -> str:
         """The text of `manifest.json`; its own digest guards it.
@@ -159,3 +173,10 @@ class Manifest:
         if not same:
             raise BundleError(f"{MANIFEST} was altered after it was written")
         return manifest
+
+
+def _kind(spec: JudgeSpec | DualSpec) -> str:
+    """What sort of judge it is, up to the name of its base model."""
+    if isinstance(spec, DualSpec):
+        return f"dual encoder ({spec.score})"
+    return f"{spec.head} judge ({spec.attention}) on" if spec.is_pairwise else f"{spec.head} judge on"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from prefrm.errors import ConfigError
-from prefrm.prompts import Template, default_template, get_template
+from prefrm.prompts import FILE, Template, default_template, get_template
 
 __all__ = ["ATTENTIONS", "HEADS", "QUANTIZATIONS", "JudgeSpec"]
 
@@ -28,7 +28,8 @@ class JudgeSpec:
             "late" reads a candidate once, sums it up in a short suffix for each slot, and the answer sees two
             suffixes (late interaction, as in ColBERT, arXiv 2004.12832); "joint" lets the second image
             see the first; "alone" is the attention of heads that read one image at a time.
-        template: the id of a prompt template; "" is the default for the attention.
+        template: the id of a prompt template, or `file:` and the path of a text file with one
+            (`prefrm.prompts.files`), of which a bundle records the text; "" is the default for the attention.
         ties: whether the judge gives a probability that neither is better: from a third answer
             (verdict), or by Bradley-Terry with ties (scalar).
         embedding_dim: even; how many numbers an embedding has.
@@ -71,7 +72,9 @@ class JudgeSpec:
             raise ConfigError(
                 f"quantize must be {', '.join(QUANTIZATIONS)} or null; received {self.quantize!r}"
             )
-        self.check_template(get_template(self.template))
+        # A file may be gone when its judge is loaded from a bundle, which holds the template itself.
+        if not self.template.startswith(FILE):
+            self.check_template(get_template(self.template))
         for name in ("min_pixels", "max_pixels"):
             if (pixels := getattr(self, name)) is not None and pixels < 1:
                 raise ConfigError(f"{name} must be at least 1; received {pixels}")

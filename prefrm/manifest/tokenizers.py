@@ -19,6 +19,8 @@ NORMALIZERS = (
     *("Strip", "StripAccents"),
 )
 MOST_PREPENDED = 16
+# CLIP replaces runs of whitespace by one space.
+WHITESPACE = {"Regex": r"\s+"}
 # Matching a repeated group may take exponential time; published tokenizers repeat none. Escapes and character
 # classes are left out of the search.
 LITERALS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
@@ -79,6 +81,8 @@ def _keeps_length(step: Mapping[str, Any]) -> bool:
     if kind == "Prepend":
         return len(str(step.get("prepend"))) <= MOST_PREPENDED
     if kind == "Replace":
+        if pattern == WHITESPACE:
+            return len(str(step.get("content"))) <= 1
         replaced = pattern.get("String") if isinstance(pattern, dict) else None
         return isinstance(replaced, str) and len(str(step.get("content"))) <= len(replaced)
     return kind in NORMALIZERS

@@ -15,6 +15,7 @@ from prefrm.winmatrix.reasons import unjudged_reasons
 from prefrm.winmatrix.scorer import (
     ConcurrentScorer,
     FakeScorer,
+    IdentifiedScorer,
     Outcome,
     Scorer,
     as_matrix,
@@ -30,6 +31,7 @@ __all__ = [
     "FakeScorer",
     "Floats",
     "Group",
+    "IdentifiedScorer",
     "OnMissing",
     "Outcome",
     "PowerScaling",

@@ -16,6 +16,8 @@ from prefrm.winmatrix.group import check_permutation
 from prefrm.winmatrix.probabilities import (
     LARGEST_LOG_ODDS,
     calibrate_ties,
+    half_difference,
+    logit,
     shown_log_odds,
     sigmoid,
     win_probabilities,
@@ -46,6 +48,8 @@ class WinMatrix:
             0 on the diagonal, NaN where not judged or where the judge has no presentation order.
         errors: length K; why a candidate could not be judged, "" where it could. With an error, no pair of
             the candidate is judged or inferred.
+        spread: float32 [K, K], symmetric: of an ensemble, the standard deviation of its members' p, 0 on the
+            diagonal and NaN where not judged. None of a single judge.
     """
 
     p: Floats
@@ -53,10 +57,12 @@ class WinMatrix:
     tie: Floats
     order_gap: Floats
     errors: tuple[str, ...]
+    spread: Floats | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.errors), len(self.errors))
-        for name, dtype in _ARRAYS.items():
+        arrays = _ARRAYS if self.spread is None else {**_ARRAYS, "spread": np.float32}
+        for name, dtype in arrays.items():
             array = np.array(getattr(self, name), dtype=dtype)
             if array.shape != shape:
                 raise RecordError(
@@ -83,8 +89,10 @@ class WinMatrix:
                 "all along the row of a candidate with an error valid must be false and p NaN, "
                 "and valid true on the diagonal of any other"
             )
-        for name in ("tie", "order_gap"):
-            values = getattr(self, name)
+        shares = {"tie": self.tie, "order_gap": self.order_gap}
+        if self.spread is not None:
+            shares["spread"] = self.spread
+        for name, values in shares.items():
             _check_shares(name, np.where(valid | np.isnan(values), values, np.inf))
         if (self.order_gap.diagonal() > 0).any():
             raise RecordError("order_gap must be 0 on the diagonal: a candidate meets itself in one order")
@@ -194,6 +202,7 @@ class WinMatrix:
             array.flags.writeable = False
             object.__setattr__(matrix, name, array)
         object.__setattr__(matrix, "errors", errors)
+        object.__setattr__(matrix, "spread", None)
         return matrix
 
     @classmethod
@@ -229,6 +238,28 @@ class WinMatrix:
         if calibration is not None:
             z = calibration.apply(np.clip(z, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
         return replace(self, p=np.where(fill, win_probabilities(z), self.p))
+
+    def calibrated(self, calibration: CalibrationMap) -> "WinMatrix":
+        """The matrix that the judge would have given with `calibration` applied to its log-odds.
+
+        The log-odds of both presentation orders follow from p and the order gap, so this needs no scorer.
+        Where the judge has a calibration of its own, `calibration` comes after it.
+
+        `spread` stays that of the members. Exact up to the precision of float32 probabilities.
+        """
+        mean = logit(self.p.astype(np.float64))
+        order_free = bool(np.isnan(self.order_gap[self.valid & ~np.eye(self.size, dtype=bool)]).any())
+        # Which order favours the first image is not kept, nor needed: p and the gap are the same for either.
+        z = mean + half_difference(mean, np.nan_to_num(self.order_gap.astype(np.float64)))
+        judged = WinMatrix.from_order_logits(
+            np.where(self.valid, z, np.nan),
+            errors=self.errors,
+            tie=self.tie,
+            order_free=order_free,
+            calibration=calibration,
+        )
+        whole = judged.with_inferred(np.where(self.inferred, mean, np.nan), calibration=calibration)
+        return whole if self.spread is None else replace(whole, spread=self.spread)
 
     @property
     def size(self) -> int:
@@ -317,18 +348,24 @@ class WinMatrix:
             tie=self.tie[index],
             order_gap=self.order_gap[index],
             errors=tuple(self.errors[i] for i in candidates),
+            spread=None if self.spread is None else self.spread[index],
         )
 
     def equals(self, other: "WinMatrix") -> bool:
         """Whether every bit agrees, NaN with NaN included."""
-        return self.errors == other.errors and all(
+        if self.errors != other.errors or (self.spread is None) != (other.spread is None):
+            return False
+        same = all(
             np.array_equal(getattr(self, name), getattr(other, name), equal_nan=name != "valid")
             for name in _ARRAYS
         )
+        if self.spread is None or other.spread is None:
+            return same
+        return same and np.array_equal(self.spread, other.spread, equal_nan=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor: a copy that numpy made of an array would be writable.
-        return _rebuilt, (self.p, self.valid, self.tie, self.order_gap, self.errors)
+        return _rebuilt, (self.p, self.valid, self.tie, self.order_gap, self.errors, self.spread)
 
     def _opponents(self) -> Bools:
         opponents = self.known
@@ -357,8 +394,10 @@ def _symmetric(array: npt.NDArray[Any]) -> bool:
     )
 
 
-def _rebuilt(p: Floats, valid: Bools, tie: Floats, order_gap: Floats, errors: tuple[str, ...]) -> WinMatrix:
-    return WinMatrix(p=p, valid=valid, tie=tie, order_gap=order_gap, errors=errors)
+def _rebuilt(
+    p: Floats, valid: Bools, tie: Floats, order_gap: Floats, errors: tuple[str, ...], spread: Floats | None
+) -> WinMatrix:
+    return WinMatrix(p=p, valid=valid, tie=tie, order_gap=order_gap, errors=errors, spread=spread)
 
 
 def _masked(values: npt.NDArray[np.floating], valid: Bools) -> Floats:

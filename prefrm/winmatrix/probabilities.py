@@ -3,9 +3,20 @@
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LARGEST_LOG_ODDS", "calibrate_ties", "shown_log_odds", "sigmoid", "win_probabilities"]
+__all__ = [
+    "LARGEST_LOG_ODDS",
+    "P_EPSILON",
+    "calibrate_ties",
+    "half_difference",
+    "logit",
+    "shown_log_odds",
+    "sigmoid",
+    "win_probabilities",
+]
 
 SMALLEST = np.finfo(np.float64).tiny
+P_EPSILON = 2.0**-24
+"""Float32 holds no larger probability below 1 than 1 - 2^-24."""
 LARGEST_LOG_ODDS = float(np.log(2.0**24 - 1))
 """Of 1 - 2^-24, the largest float32 below 1: a probability of 1 means no more than this."""
 
@@ -15,6 +26,23 @@ def sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     # exp of a non-positive number only.
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+def logit(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The log-odds of probabilities; 0 and 1 count as float32's last bit."""
+    safe = np.clip(p, P_EPSILON, 1 - P_EPSILON)
+    # 1 - p is exact for a float32 p, so this is exactly odd about 1/2; log1p would not be.
+    return np.asarray(np.log(safe) - np.log(1 - safe))
+
+
+def half_difference(mean: npt.NDArray[np.float64], gap: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """d >= 0 with sigmoid(mean + d) - sigmoid(mean - d) = gap.
+
+    The left side is sinh(d) / (cosh(mean) + cosh(d)), so e^d solves a quadratic equation.
+    """
+    g = np.minimum(gap, 1 - P_EPSILON)
+    c = g * np.cosh(mean)
+    return np.asarray(np.log((c + np.sqrt(c**2 + (1 - g) * (1 + g))) / (1 - g)))
 
 
 def win_probabilities(log_odds: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:

@@ -14,6 +14,7 @@ from prefrm.winmatrix.matrix import WinMatrix
 __all__ = [
     "ConcurrentScorer",
     "FakeScorer",
+    "IdentifiedScorer",
     "Outcome",
     "Scorer",
     "as_matrix",
@@ -44,6 +45,15 @@ class ConcurrentScorer(Scorer, Protocol):
     @property
     def concurrency(self) -> int:
         """How many calls keep it busy."""
+        ...
+
+
+@runtime_checkable
+class IdentifiedScorer(Scorer, Protocol):
+    """A scorer that says which judge it is, wherever it runs: what `prefrm.scorers.open_scorer` opens."""
+
+    def identity(self) -> str:
+        """What tells its answers from those of another judge, such as the digest of a bundle."""
         ...
 
 

@@ -96,6 +96,19 @@ def test_the_manifest_says_what_the_bundle_is(judge: Judge, bundle: Path):
     assert "calibrated (temperature 1.7, from 200 pairs of validation)" in manifest.describe()
 
 
+def test_a_bundle_needs_no_file_of_its_template(judge: Judge, tmp_path: Path, png):
+    file = tmp_path / "rank.txt"
+    file.write_text("{image}{image}Better: {prompt}?\n{answer}No.{space}\n1\n2\n")
+    spec = replace(judge.spec, attention="joint", template=f"file:{file}")
+    asked = Judge.from_base(spec, "cpu")
+    manifest = write(tmp_path / "b", asked)
+    file.unlink()
+    assert manifest.spec.template == manifest.template.id == "file:rank.txt"
+    loaded = load_bundle(tmp_path / "b", "cpu").judge
+    assert loaded.processor.template == asked.processor.template
+    assert torch.equal(noise_verdicts(loaded, png), noise_verdicts(asked, png))
+
+
 def test_an_uncalibrated_bundle_says_so(judge: Judge, tmp_path: Path):
     manifest = write(tmp_path / "b", judge, calibration=None)
     assert load_bundle(tmp_path / "b", "cpu").manifest.calibration is None
@@ -191,7 +204,7 @@ def recorded(name: str = "temperature", **parameters: float) -> dict:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 3}, "format version is 3 and this prefrm reads 4"),
+        ({"format_version": 4}, "format version is 4 and this prefrm reads 5"),
         ({"format_version": None}, "format version is None"),
         ({"spec": {"base_model": "x", "head": "nope"}}, "head must be one of verdict"),
         ({"calibration": recorded(temperature=-1.0)}, "temperature must be positive"),

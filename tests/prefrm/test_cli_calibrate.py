@@ -11,7 +11,7 @@ import pytest
 from prefrm.bundle import read_manifest, write_bundle
 from prefrm.cli import run
 from prefrm.engine import Engine
-from prefrm.eval import apply_calibration, calibrated, evaluate, fit_calibration, pairs_of
+from prefrm.eval import apply_calibration, evaluate, fit_calibration, pairs_of
 from prefrm.judge import Judge
 from prefrm.records import Comparison, PreferenceGroup, fingerprint, read_groups, write_groups
 
@@ -90,7 +90,7 @@ def test_the_engine_and_an_evaluation_give_the_matrices_of_the_new_calibration(
     calibration = read_manifest(bundle).calibration.map
     for one, other in zip(before, after, strict=True):
         np.testing.assert_allclose(other.p, apply_calibration(one.p, calibration), atol=1e-6)
-        np.testing.assert_allclose(other.order_gap, calibrated(one, calibration).order_gap, atol=1e-6)
+        np.testing.assert_allclose(other.order_gap, one.calibrated(calibration).order_gap, atol=1e-6)
 
 
 def test_fitting_again_starts_from_the_judge_and_changes_nothing(

@@ -22,6 +22,10 @@ PUBLISHED = {
 }
 
 
+LATER = {"suffixes": None, "images_first": False, "answer_prefix": ""}
+"""Fields that templates had not when the first were published, with what they are there."""
+
+
 def content(template: Template) -> list[str]:
     """The texts of its message, with an empty one in the place of each image."""
     (message,) = template.messages("a red circle")
@@ -67,6 +71,8 @@ def test_a_template_of_one_image_has_no_answers():
         ({"suffixes": ("a", "b")}, "'late' has 2 or 3 answers; received 0"),
         ({"second": "2:", "answers": ("1",)}, "'joint' has 2 or 3 answers; received 1"),
         ({"answers": ("1", "2")}, "'alone' has 0 answers; received 2"),
+        ({"images_first": True}, "has the text before the prompt in `again`"),
+        ({"images_first": True, "again": "", "first": "1:"}, "neither `first` nor `suffixes`"),
     ],
 )
 def test_a_template_of_no_attention_is_refused(fields: dict, message: str):
@@ -87,9 +93,7 @@ def test_an_unknown_template_is_refused_with_the_list_of_ids():
 
 def wording(template: Template) -> str:
     """A hash of its texts; a field that a template had not when it was published is not one of them."""
-    fields = asdict(template)
-    if fields["suffixes"] is None:
-        del fields["suffixes"]
+    fields = {name: value for name, value in asdict(template).items() if (name, value) not in LATER.items()}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 

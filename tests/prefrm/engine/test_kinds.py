@@ -9,7 +9,6 @@ import torch
 
 from prefrm.bundle import load_bundle, write_bundle
 from prefrm.engine import Engine
-from prefrm.eval import calibrated
 from prefrm.judge import Judge, JudgeSpec, build_head
 from prefrm.winmatrix import CalibrationMap, Group, PowerScaling, TemperatureScaling
 from tests.prefrm.judge.comparing import batch_of, prepared
@@ -100,7 +99,7 @@ def test_calibrating_a_matrix_is_scoring_with_the_calibration(
     judge: Judge, group: Group, calibration: CalibrationMap
 ):
     plain, scored = (Engine(judge, calibration=c).score([group])[0] for c in (None, calibration))
-    afterwards = calibrated(plain, calibration)
+    afterwards = plain.calibrated(calibration)
     for name in ("p", "tie", "order_gap"):
         np.testing.assert_allclose(getattr(afterwards, name), getattr(scored, name), atol=1e-5)
     if judge.spec.ties:

@@ -8,7 +8,6 @@ import torch
 
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
-from prefrm.eval import calibrated
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.winmatrix import Group, PowerScaling
 
@@ -47,7 +46,7 @@ def test_inferred_pairs_are_calibrated_after_they_were_inferred(judge: Judge, ma
     group = make_group(*range(6))
     plain, scored = (Engine(judge, pairs=7, calibration=c).score([group])[0] for c in (None, CALIBRATION))
     assert np.array_equal(plain.valid, scored.valid) and pairs_of(scored.inferred) == 8
-    np.testing.assert_allclose(scored.p, calibrated(plain, CALIBRATION).p, atol=1e-6)
+    np.testing.assert_allclose(scored.p, plain.calibrated(CALIBRATION).p, atol=1e-6)
 
 
 def test_a_budget_for_all_pairs_leaves_nothing_to_infer(judge: Judge, make_group):

@@ -12,7 +12,6 @@ from prefrm.errors import ConfigError
 from prefrm.eval import (
     JudgedGroup,
     apply_calibration,
-    calibrated,
     fit_calibration,
     measure,
     measure_calibration,
@@ -143,7 +142,7 @@ def test_a_calibrated_matrix_is_the_one_that_the_calibrated_judge_gives(
     z = np.array(logits).reshape(3, 3)
     z = z - z.T if order_free else z
     made = {"errors": ("", "", "unreadable") if missing else None, "order_free": order_free}
-    result = calibrated(WinMatrix.from_order_logits(z, **made), calibration)
+    result = WinMatrix.from_order_logits(z, **made).calibrated(calibration)
     expected = WinMatrix.from_order_logits(z, **made, calibration=calibration)
     np.testing.assert_allclose(result.p, expected.p, atol=2e-4)
     np.testing.assert_allclose(result.order_gap, expected.order_gap, atol=4e-3)
@@ -156,7 +155,7 @@ def test_log_odds_beyond_float32_are_calibrated_as_the_fit_sees_them(order_free)
     u = np.array([0.0, 20.0, 300.0, 5000.0])
     z = np.subtract.outer(u, u) + (0.0 if order_free else 5.0)
     calibration = PowerScaling(temperature=10.0, power=1.2)
-    expected = calibrated(WinMatrix.from_order_logits(z, order_free=order_free), calibration)
+    expected = WinMatrix.from_order_logits(z, order_free=order_free).calibrated(calibration)
     result = WinMatrix.from_order_logits(z, order_free=order_free, calibration=calibration)
     np.testing.assert_allclose(result.p, expected.p, atol=1e-6)
     holes = np.where(np.eye(4) == 1, z, np.nan)
@@ -179,7 +178,7 @@ def test_a_calibration_of_a_calibrated_judge_comes_after_its_own():
     z = np.random.default_rng(4).normal(size=(5, 5)) * 1.5
     first, second = PowerScaling(temperature=0.8, power=1.4), TemperatureScaling(temperature=1.5)
     both = PowerScaling(temperature=0.8 * 1.5, power=1.4)
-    result = calibrated(WinMatrix.from_order_logits(z, calibration=first), second)
+    result = WinMatrix.from_order_logits(z, calibration=first).calibrated(second)
     expected = WinMatrix.from_order_logits(z, calibration=both)
     np.testing.assert_allclose(result.p, expected.p, atol=1e-6)
     np.testing.assert_allclose(result.order_gap, expected.order_gap, atol=1e-5)
@@ -210,15 +209,15 @@ def test_what_was_inferred_is_calibrated_and_stays_inferred(order_free):
         matrix = WinMatrix.from_order_logits(judged, order_free=order_free, calibration=applied)
         return matrix.with_inferred(z, calibration=applied)
 
-    result, expected = calibrated(judge(None), calibration), judge(calibration)
+    result, expected = judge(None).calibrated(calibration), judge(calibration)
     np.testing.assert_allclose(result.p, expected.p, atol=1e-6)
     assert np.array_equal(result.inferred, expected.inferred) and result.inferred[0, 2]
 
 
 def test_a_calibration_changes_no_verdict_and_the_identity_changes_nothing():
     matrix = WinMatrix.from_order_logits(np.random.default_rng(3).normal(size=(6, 6)) * 2)
-    flat = calibrated(matrix, PowerScaling(temperature=7.0, power=1.5))
+    flat = matrix.calibrated(PowerScaling(temperature=7.0, power=1.5))
     assert np.array_equal(np.sign(flat.p - 0.5), np.sign(matrix.p - 0.5))
-    same = calibrated(matrix, TemperatureScaling(temperature=1.0))
+    same = matrix.calibrated(TemperatureScaling(temperature=1.0))
     np.testing.assert_allclose(same.p, matrix.p, atol=1e-6)
     np.testing.assert_allclose(same.order_gap, matrix.order_gap, atol=1e-6)

@@ -46,12 +46,14 @@ def own_processor(model_type: str, tokenizer: Any, image_processor: Any) -> Any:
 
 def own_reading(judge: Judge, prompt: str, shown: list[Image.Image]) -> tuple[list[int], torch.Tensor]:
     """The tokens of a comparison, and the logits of the whole vocabulary [V] after the last of them."""
-    (message,) = judge.processor.template.messages(prompt)
-    if judge.family.images_in_text:
+    template = judge.processor.template
+    (message,) = template.messages(prompt)
+    if judge.family.images_in_text and not template.images_first:
         text = "".join(item.get("text", "<image>") for item in message["content"])
         message["content"] = [{"type": "text", "text": text}]
     tokenizer = judge.processor.tokenizer
     text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    text += template.answer_prefix
     processor = own_processor(judge.family.model_type, tokenizer, judge.processor.image_processor)
     inputs = processor(text=[text], images=shown, return_tensors="pt")
     with pytest.MonkeyPatch.context() as patch:

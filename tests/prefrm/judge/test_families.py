@@ -33,6 +33,14 @@ def checkpoint(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def wordings(tmp_path: Path) -> Path:
+    """A folder with templates that show the images first."""
+    (tmp_path / "pair.txt").write_text("{image}{image}Which is [{prompt}]?\n{answer}Image{space}\n1\n2\n")
+    (tmp_path / "one.txt").write_text("Look: {image} Rate [{prompt}] of 9:")
+    return tmp_path
+
+
+@pytest.fixture
 def judge(checkpoint: Path) -> Judge:
     return Judge.from_base(JudgeSpec(base_model=str(checkpoint)), "cpu")
 
@@ -86,13 +94,21 @@ def test_every_family_has_a_checkpoint_here():
 
 
 @pytest.mark.parametrize(
-    ("template", "adapted"), [("match-v1", False), ("match-twice-v1", True), ("rate-twice-v1", False)]
+    ("template", "adapted"),
+    [
+        ("match-v1", False),
+        ("match-twice-v1", True),
+        ("rate-twice-v1", False),
+        ("file:pair.txt", False),
+        ("file:one.txt", False),
+    ],
 )
 @torch.inference_mode()
 def test_what_is_read_in_one_run_equals_the_forward_pass_of_transformers(
-    checkpoint: Path, pictures, template: str, adapted: bool
+    checkpoint: Path, pictures, wordings: Path, monkeypatch, template: str, adapted: bool
 ):
     """The joint attention, and that of heads that read one image."""
+    monkeypatch.chdir(wordings)
     attention = get_template(template).attention
     head, shown = ("scalar", 1) if attention == "alone" else ("verdict", 2)
     spec = JudgeSpec(base_model=str(checkpoint), head=head, attention=attention, template=template)

@@ -1,5 +1,6 @@
 """Tokenization: the layout around a prompt, and prompts that try to be more than text."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from prefrm.errors import ConfigError, RecordError
 from prefrm.judge.tokens import TokenLayout, render
-from prefrm.prompts import TEMPLATES, RenderedTemplate, Template, get_template
+from prefrm.prompts import TEMPLATES, RenderedTemplate, Template, get_template, parse_template
 from tests.prefrm.judge.families import TINY, build_processor
 
 HOSTILE = [
@@ -108,6 +109,48 @@ def test_an_image_cannot_be_smuggled_into_a_comparison(template: Template):
     assert (batch.ids_T == processor.layout.image_token_id).sum() == 2 * image.tokens
 
 
+@pytest.fixture(scope="module")
+def images_first(make_tokenizer) -> TokenLayout:
+    """Of a tokenizer that has one token for a space and the letter after it."""
+    tokenizer = make_tokenizer()
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    settings["model"]["vocab"]["Ġa"] = max(settings["model"]["vocab"].values()) + 1000
+    settings["model"]["merges"] = [["Ġ", "a"]]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(settings))
+    template = parse_template("{image}{image}Better: {prompt}?\n{answer}No. \n1\n2", id="t")
+    image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    return TokenLayout(tokenizer, template, render(tokenizer, template, image), image)
+
+
+@pytest.mark.parametrize("text", ["a cat", "", *HOSTILE])
+def test_what_follows_the_images_is_tokenized_in_one_piece_and_ends_with_the_answer_prefix(
+    images_first: TokenLayout, text: str
+):
+    tokenizer, image = images_first._tokenizer, [images_first.image_token_id]
+    closing = images_first.readout(images_first.prompt(text))
+    opening = images_first.opening(images_first.prompt(text))
+    turn = f"<|vision_end|>Better: {text}?<|im_end|>\n<|im_start|>assistant\nNo. "
+    assert tokenizer.decode(closing) == turn
+    assert tokenizer.decode([*opening, *image, *images_first.second, *image]) == (
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|><|vision_start|><|image_pad|>"
+    )
+    whole = tokenizer.encode(turn, add_special_tokens=False)
+    if text in HOSTILE:
+        assert sum(index in control_ids(images_first) for index in closing) == 3
+    else:
+        assert closing == whole
+    assert (tokenizer.convert_tokens_to_ids("Ġa") in closing) == text.startswith("a ")
+
+
+def test_a_prompt_that_completes_a_control_token_of_the_text_around_it_is_refused(make_tokenizer):
+    tokenizer = make_tokenizer()
+    template = parse_template("{image}{image}<|image_{prompt}\n{answer}\n1\n2", id="t")
+    image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    layout = TokenLayout(tokenizer, template, render(tokenizer, template, image), image)
+    with pytest.raises(RecordError, match="spells control tokens"):
+        layout.prompt("pad|>")
+
+
 def test_text_that_is_not_unicode_is_refused(layout: TokenLayout):
     with pytest.raises(RecordError, match="not valid Unicode"):
         layout.prompt("a \ud800 surrogate")
@@ -147,6 +190,13 @@ def test_rendered_texts_that_leave_a_segment_empty_are_refused(
 def test_a_chat_template_that_does_not_fit_is_refused(make_tokenizer, chat_template, message):
     with pytest.raises(ConfigError, match=message):
         make_layout(make_tokenizer(chat_template), "match-v1")
+
+
+def test_a_chat_template_that_drops_an_image_before_the_prompt_is_refused(make_tokenizer):
+    template = parse_template("{image}{prompt}", id="t")
+    tokenizer = make_tokenizer("{{ messages[0]['content'][-1]['text'] }}")
+    with pytest.raises(ConfigError, match="should render the prompt once and 1 image before it"):
+        render(tokenizer, template, tokenizer.convert_tokens_to_ids("<|image_pad|>"))
 
 
 def test_a_chat_template_that_drops_the_second_statement_of_the_prompt_is_refused(make_tokenizer):

@@ -1,0 +1,48 @@
+"""What a name of a scorer is, by its form alone, and the judges that it leads to."""
+
+from pathlib import Path
+
+from prefrm.errors import ConfigError
+from prefrm.hub import is_hub
+from prefrm.scorers.files import read_scorer_file
+
+__all__ = ["is_chat", "is_scorer_file", "is_url", "sources"]
+
+SUFFIXES = (".yaml", ".yml")
+CHAT = "chat+"
+
+
+def is_url(target: Path | str) -> bool:
+    """Whether `target` is the URL of a server or of a chat endpoint; a name on the Hub is not."""
+    return "://" in str(target) and not is_hub(target)
+
+
+def is_chat(target: Path | str) -> bool:
+    """Whether `target` is the URL of a chat endpoint, such as `chat+http://host:8000/v1?model=NAME`."""
+    return is_url(target) and str(target).startswith(CHAT)
+
+
+def is_scorer_file(target: Path | str) -> bool:
+    """Whether `target` is a YAML file that combines or calibrates scorers."""
+    return not is_url(target) and not is_hub(target) and Path(target).suffix in SUFFIXES
+
+
+def sources(*targets: Path | str | None) -> list[str]:
+    """The bundles and URLs that names lead to, through scorer files.
+
+    Args:
+        targets: each as `open_scorer` takes it; None is left out.
+
+    Raises:
+        ConfigError: a scorer file is malformed, or leads to itself.
+    """
+    return [leaf for target in targets if target is not None for leaf in _leaves(target, ())]
+
+
+def _leaves(target: Path | str, within: tuple[Path, ...]) -> list[str]:
+    if not is_scorer_file(target):
+        return [str(target)]
+    if (file := Path(target).absolute()) in within:
+        raise ConfigError(f"{target} leads to itself; a scorer file names other scorers")
+    found = read_scorer_file(target).scorers
+    return [leaf for one in found for leaf in _leaves(one.scorer, (*within, file))]

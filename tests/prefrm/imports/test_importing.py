@@ -1,0 +1,167 @@
+"""From a published checkpoint to a bundle: what is refused, by which message, and what is recorded."""
+
+import importlib
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from prefrm.bundle import load_dual_bundle, read_manifest
+from prefrm.cli import run
+from prefrm.errors import ConfigError
+from prefrm.files import hash_file
+from prefrm.imports import PUBLISHED, find_published
+from prefrm.imports.importing import import_judge
+from prefrm.imports.keys import drop, move, renamed, split, transpose
+from prefrm.imports.reading import Checkpoint, read_checkpoint
+from prefrm.imports.sources import Source
+from tests.prefrm.imports.checkpoints import save_clip
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("clip"))
+
+
+def checkpoint(**tensors: torch.Tensor) -> Checkpoint:
+    return Checkpoint(name="x.pt", tensors=tensors, sha256={"x.pt": "0" * 64})
+
+
+def source(path: Path) -> Source:
+    return Source(name=path.name, path=path)
+
+
+def test_every_row_names_a_function():
+    for judge in PUBLISHED.values():
+        module, _, function = judge.builder.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_a_bundle_records_what_was_read(clip: Path, tmp_path: Path):
+    manifest = import_judge("pickscore", str(clip), tmp_path / "b")
+    origin = manifest.origin
+    assert origin is not None and manifest == read_manifest(tmp_path / "b")
+    assert origin.judge == "pickscore" and origin.source == clip.name and origin.revision is None
+    assert origin.sha256 == {"model.safetensors": hash_file(clip / "model.safetensors")}
+    assert "dual encoder (similarity) pickscore, uncalibrated" in manifest.describe()
+    assert load_dual_bundle(tmp_path / "b", "cpu").manifest == manifest
+
+
+def test_the_command_imports_and_names_the_licence(clip: Path, tmp_path: Path, capsys):
+    assert run(["import", "pickscore", str(clip), "--out", str(tmp_path / "b")]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{tmp_path / 'b'}: dual encoder") and "MIT" in printed.err
+    assert run(["import", "--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope", "x", "--out", "b"], "no published judge 'nope'; there are: pickscore"),
+        (["pickscore"], "--out FOLDER"),
+        (["pickscore", "nowhere", "--out", "b"], "nowhere is not a file"),
+        (["pickscore", ".", "--out", "b", "--template", "t.txt"], "pickscore takes no template"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["import", *arguments]) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_key_too_few_or_too_many_is_refused_by_its_name(clip: Path, tmp_path: Path):
+    weights = load_file(clip / "model.safetensors")
+    gone, extra = "visual_projection.weight", "head.weight"
+    for changed, name in (
+        ({key: tensor for key, tensor in weights.items() if key != gone}, f"1 missing .{gone}"),
+        (weights | {extra: torch.zeros(2)}, f"1 unexpected .{extra}"),
+        (weights | {gone: torch.zeros(3, 32)}, gone + r" is \[3, 32\] instead of \[8, 32\]"),
+    ):
+        save_file(changed, tmp_path / "model.safetensors")
+        for file in clip.glob("*.json"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        with pytest.raises(ConfigError, match=name):
+            import_judge("pickscore", str(tmp_path), tmp_path / "b")
+
+
+def test_rules_rename_split_transpose_and_drop():
+    found = renamed(
+        checkpoint(
+            a1=torch.arange(6.0).reshape(6, 1), b=torch.ones(2, 3), c=torch.zeros(1), d=torch.zeros(1)
+        ),
+        [split(r"a(\d)", r"\1.q", r"\1.k"), transpose("b", "w"), move("c", "e"), drop("d")],
+    )
+    assert {name: list(tensor.shape) for name, tensor in found.items()} == {
+        "1.q": [3, 1],
+        "1.k": [3, 1],
+        "w": [3, 2],
+        "e": [1],
+    }
+    assert found["1.k"].flatten().tolist() == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ([], "x.pt has 2 unknown weights .a, b"),
+        ([split(r"[ab]", "p", "q")], r"a is \[5\], which has not 2 equal parts"),
+        ([move(r"[ab]", "p")], "b and another key both are p"),
+    ],
+)
+def test_a_key_without_a_place_is_refused(rules: list, message: str):
+    with pytest.raises(ConfigError, match=message):
+        renamed(checkpoint(a=torch.zeros(5), b=torch.zeros(5)), rules)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_pickle_of_tensors_is_read_with_its_wrapper(archive: bool, tmp_path: Path):
+    path = tmp_path / "x.pt"
+    torch.save({"epoch": 3, "state_dict": {"a": torch.ones(2)}}, path, _use_new_zipfile_serialization=archive)
+    found = read_checkpoint(source(path))
+    assert torch.equal(found.tensors["a"], torch.ones(2)) and found.sha256 == {"x.pt": hash_file(path)}
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path):
+    witness = tmp_path / "ran"
+
+    class Attack:
+        def __reduce__(self):
+            return Path.touch, (witness,)
+
+    torch.save({"a": Attack()}, tmp_path / "zip.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"a": Attack()}))
+    for name in ("zip.pt", "plain.pt"):
+        with pytest.raises(ConfigError, match=rf"{name} is (refused|truncated)"):
+            read_checkpoint(source(tmp_path / name))
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [({"a": torch.ones(1), "b": 3}, "other things than tensors, such as 'b'"), ([1], "holds a list")],
+)
+def test_a_pickle_of_other_things_is_refused(content: object, message: str, tmp_path: Path):
+    torch.save(content, tmp_path / "x.bin")
+    with pytest.raises(ConfigError, match=message):
+        read_checkpoint(source(tmp_path / "x.bin"))
+
+
+def test_shards_are_read_by_their_index(tmp_path: Path):
+    save_file({"a": torch.ones(1)}, tmp_path / "one.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}')
+    with pytest.raises(ConfigError, match=r"'two.safetensors', which is not a file beside it"):
+        read_checkpoint(source(tmp_path))
+    save_file({"b": torch.ones(2)}, tmp_path / "two.safetensors")
+    found = read_checkpoint(source(tmp_path))
+    assert set(found.tensors) == {"a", "b"} == {*found.tensors} and len(found.sha256) == 2
+    assert len(found.digest) == 64 != replace(found, sha256={}).digest
+
+
+def test_an_unknown_judge_is_named():
+    with pytest.raises(ConfigError, match="no published judge 'x'"):
+        find_published("x")
