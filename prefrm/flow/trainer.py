@@ -220,7 +220,7 @@ class Trainer:
             )
         self.updates += 1
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr * min(1.0, self.updates / max(self.settings.warmup, 1))
+            group["lr"] = self.settings.rate(self.updates)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.settings.ema is not None:

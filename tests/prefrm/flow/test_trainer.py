@@ -268,6 +268,11 @@ def test_warmup_raises_the_learning_rate() -> None:
     assert [trainer.iteration(n, PROMPTS)["lr"] for n in range(2)] == pytest.approx([2.5e-4, 5e-4])
 
 
+def test_a_linear_schedule_falls_from_the_warmup_to_the_last_step() -> None:
+    settings = OptimConfig(iterations=3, updates=2, lr=1.0, warmup=2, schedule="linear")
+    assert [settings.rate(step) for step in range(1, 7)] == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.5, 0.25])
+
+
 @pytest.mark.parametrize("name", ["nft", "flow_grpo"])
 def test_a_resumed_run_goes_on_bit_by_bit(name: str, tmp_path: Path) -> None:
     whole = trainer_of(name, ema=0.9)
