@@ -11,10 +11,11 @@ import typer
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
 from prefrm.cli.shared import Data, Split, open_scorer, require_judge
+from prefrm.errors import missing_extra
 from prefrm.files import require_writable_folder
 from prefrm.options import AsJson, Device, Dtype, with_options
 
-__all__ = ["bench", "chat", "engine", "hacking", "judges", "published"]
+__all__ = ["bench", "chat", "engine", "flow", "hacking", "judges", "published"]
 
 bench = typer.Typer(help="Measure prefrm itself.", no_args_is_help=True)
 
@@ -165,3 +166,25 @@ def hacking(
     study = QUICK if quick else FULL
     rows = report_hacking(study, runs, out) if report else bench_hacking(study, runs, out, workers=workers)
     print(f"{len(rows)} of {len(study.cells)} trainings; report: {out / 'hacking.md'}")
+
+
+@bench.command()
+def flow(
+    model: Annotated[
+        str, typer.Option(help="a pipeline of Stable Diffusion 3: shipped, a folder or of the Hub")
+    ] = "shapes-flow",
+    group: Annotated[int, typer.Option(min=2, help="images of each of four prompts")] = 8,
+    steps: Annotated[int, typer.Option(min=2, help="of a rollout")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="iterations that are measured of each loop")] = 5,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Compare the trainer of flow policies with a plain loop over diffusers with the same steps."""
+    try:
+        from prefrm.bench.flow import Settings, bench_flow
+    except ImportError as error:
+        raise missing_extra(str(error.name), "flow") from error
+
+    settings = Settings(model=model, group=group, steps=steps, rounds=rounds, device=device)
+    report = bench_flow(settings)
+    print(report.to_json() if as_json else report.to_markdown(), end="")

@@ -86,18 +86,26 @@ class RolloutConfig(Bounded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimConfig(Bounded):
-    """AdamW with a linear warm-up."""
+    """AdamW with a linear warm-up, and a linear decay where it is wanted."""
 
     iterations: Count = 100  # of rollout and update
     updates: Count = 1  # optimizer steps of an iteration, each on an equal part of its groups
     batch: Count = 32  # samples in one forward pass, at most, but for a group that a loss joins
     lr: Positive = 3e-4
     warmup: Natural = 0  # optimizer steps over which the learning rate rises
+    # "linear": after the warm-up the learning rate falls, to 0 after the last step.
+    schedule: Literal["constant", "linear"] = "constant"
     weight_decay: NonNegative = 1e-4  # decoupled
     max_grad_norm: Positive = 1.0  # gradients are clipped to this norm
     ema: Decay | None = None  # decay of the average of the weights that is evaluated and saved; null: none
     precision: Literal["no", "bf16", "fp16"] = "no"  # of autocast, in rollouts too
     gradient_checkpointing: bool = False  # compute activations twice instead of keeping them
+
+    def rate(self, step: int) -> float:
+        """The learning rate of an optimizer step, counted from 1."""
+        left = self.iterations * self.updates + 1 - step
+        fall = left / max(self.iterations * self.updates - self.warmup, 1)
+        return self.lr * min(1.0, step / max(self.warmup, 1), fall if self.schedule == "linear" else 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

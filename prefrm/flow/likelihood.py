@@ -40,7 +40,7 @@ class Terms:
     s: Level
     v: Tensor  # velocity of the policy, [B, ...]; it carries the gradient
     v_rollout: Tensor | None = None  # of the policy that drew; None stands for an on-policy update
-    v_old: Tensor | None = None  # of the old policy, where the method needs it
+    v_old: Tensor | None = None  # of the old policy; None stands for the policy in training
     v_ref: Tensor | None = None  # of the reference, where the method needs it
     weight: Level = 1.0  # of the step in the objective (`objectives.step_weights`)
     group: Tensor | None = None  # [B], equal for the samples of a group; of objectives within a group
@@ -61,6 +61,11 @@ class Terms:
     def rollout_velocity(self) -> Tensor:
         """`v_rollout`, or the policy's velocity without its gradient."""
         return self.v.detach() if self.v_rollout is None else self.v_rollout
+
+    @property
+    def old_velocity(self) -> Tensor:
+        """`v_old`, or the policy's velocity without its gradient."""
+        return self.v.detach() if self.v_old is None else self.v_old
 
     def transition(self, v: Tensor) -> Transition:
         """The transition that a velocity [B, ...] gives."""

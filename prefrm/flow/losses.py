@@ -20,7 +20,7 @@ from prefrm.flow.kernels import Level
 from prefrm.flow.likelihood import Terms, matching_levels, noised, probe_scores
 from prefrm.flow.objectives import matched, sample_losses, step_weights
 from prefrm.flow.pipelines import Policy
-from prefrm.flow.rollout import Batch, Sample, normal, seed_of
+from prefrm.flow.rollout import OLD, Batch, Sample, normal, seed_of
 from prefrm.flow.settings import Method
 from prefrm.flow.steps import split_units, trained_units
 from prefrm.rewards.chain import members
@@ -184,9 +184,9 @@ class Losses:
     def _terms(self, work: Work, steps: list[int], s: Level, velocity: Callable[[], Tensor]) -> Terms:
         """Terms of either likelihood: advantages, groups, weights, and the velocities that are needed."""
         method, batch = self.method, work.batch
-        needed = {None: method.needs_reference, "old": method.needs_old, DREW: DREW in self.policy.adapters}
         others: dict[str | None, Tensor] = {}
-        for adapter in (adapter for adapter, need in needed.items() if need):
+        reference = [None] if method.needs_reference else []
+        for adapter in (*reference, *(name for name in (OLD, DREW) if name in self.policy.adapters)):
             with self.policy.using(adapter):
                 others[adapter] = velocity()
         v, keys = velocity(), batch.keys(method.rollout)
@@ -196,8 +196,8 @@ class Losses:
             advantage=torch.from_numpy(advantage).to(v.device, torch.float32),
             s=s,
             v=v,
-            v_rollout=others.get("old" if method.rollout.policy == "old" else DREW),
-            v_old=others.get("old"),
+            v_rollout=others.get(OLD if method.rollout.policy == "old" else DREW),
+            v_old=others.get(OLD),
             v_ref=others.get(None),
             weight=step_weights(method, batch.final.sigmas)[steps].to(v.device, torch.float32),
             group=torch.tensor([keys.index(keys[row]) for row in work.rows], device=v.device),

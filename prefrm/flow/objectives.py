@@ -49,7 +49,7 @@ def regularizer(unit: Unit) -> Tensor:
     elif rule.reference:
         total = total + rule.reference * _mean(unit, lambda t: _distance(t, rule.form))
     if rule.old:
-        total = total + rule.old * _mean(unit, lambda t: squared_distance(t.v, t.v_old))
+        total = total + rule.old * _mean(unit, lambda t: squared_distance(t.v, t.old_velocity))
     return total
 
 
@@ -136,8 +136,8 @@ OBJECTIVES: Mapping[str, Callable[[Unit], Tensor]] = MappingProxyType(
 
 def _squares(terms: Terms) -> Tensor:
     rule, kind, a = terms.method.objective, terms.method.likelihood.weight, terms.advantage
-    assert terms.v_old is not None and terms.target is not None
-    v_old, target = precise(terms.v_old.detach()), precise(terms.target)
+    assert terms.target is not None
+    v_old, target = precise(terms.old_velocity.detach()), precise(terms.target)
     d, e = precise(terms.v) - v_old, v_old - target
     if kind == "self":
         toward, away = (matching_error(kind, v_old + b * d, target, terms.s) for b in (rule.lam, -rule.lam))

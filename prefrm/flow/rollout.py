@@ -22,7 +22,10 @@ from prefrm.flow.settings import Rollout, StochasticSteps
 from prefrm.flow.steps import condition_strength
 from prefrm.rewards.chain import group_keys
 
-__all__ = ["Batch", "Sample", "Sampler", "Trained", "normal", "seed_of"]
+__all__ = ["OLD", "Batch", "Sample", "Sampler", "Trained", "normal", "seed_of"]
+
+OLD = "old"
+"""The adapter with the weights of the old policy, where it is not the policy in training."""
 
 # Purposes of seeds.
 INITIAL, TRANSITION, CONDITION = range(3)
@@ -184,7 +187,8 @@ class Sampler:
         if rule.condition_noise:
             seeds = [(*node, CONDITION) for node in nodes]
             plan = replace(plan, perturb=partial(_perturbed, rule, seeds))
-        with self.policy.using("old") if rule.policy == "old" else nullcontext():
+        lags = rule.policy == "old" and OLD in self.policy.adapters
+        with self.policy.using(OLD) if lags else nullcontext():
             return self.policy.draw(
                 [sample.prompt for sample in samples],
                 seeds=[seed_of(*base, *start, INITIAL) for start in starts],

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from prefrm.errors import ConfigError
 from prefrm.flow.config import OptimConfig
 from prefrm.flow.losses import DREW, Losses, Work
-from prefrm.flow.rollout import Batch, Sample, Sampler
+from prefrm.flow.rollout import OLD, Batch, Sample, Sampler
 from prefrm.flow.scoring import Scoring
 from prefrm.flow.settings import Method
 from prefrm.flow.steps import stochastic_steps
@@ -40,8 +40,11 @@ WARM_UP = 9
 
 def adapters(method: Method, settings: OptimConfig) -> list[str]:
     """Adapters of the policy that a training needs, beside "default"."""
-    several = method.matching_ratio and method.rollout.policy == "current" and settings.updates > 1
-    needed = {"old": method.needs_old, DREW: several, AVERAGE: settings.ema is not None}
+    several = settings.updates > 1
+    ratio = method.matching_ratio and method.rollout.policy == "current" and several
+    # Without a decay the old policy is the one in training, until an iteration's second update.
+    lags = method.needs_old and (several or method.regularizer.decay > 0)
+    needed = {OLD: lags, DREW: ratio, AVERAGE: settings.ema is not None}
     return [name for name, need in needed.items() if need]
 
 
@@ -86,8 +89,8 @@ class Trainer:
         advantages, logs = self._advantages(batches, rewards)
         turns = np.array_split(np.arange(len(prompts)), self.settings.updates)
         updates = [self._update(batches, advantages, n, set(places.tolist())) for places in turns]
-        if self.method.needs_old:
-            self.policy.copy_adapter("default", "old", decay=self.method.regularizer.decay_at(n))
+        if OLD in self.policy.adapters:
+            self.policy.copy_adapter("default", OLD, decay=self.method.regularizer.decay_at(n))
         logs |= {name: float(np.mean([one[name] for one in updates])) for name in updates[0]}
         logs["images"] = self._total(sum(len(batch.samples) for batch in batches))
         return logs | {"seconds_rollout": rolled - started, "seconds_update": time.monotonic() - rolled}
@@ -217,7 +220,7 @@ class Trainer:
             )
         self.updates += 1
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr * min(1.0, self.updates / max(self.settings.warmup, 1))
+            group["lr"] = self.settings.rate(self.updates)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.settings.ema is not None:

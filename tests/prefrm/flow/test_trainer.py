@@ -251,9 +251,26 @@ def test_what_all_units_share_is_computed_once(name: str) -> None:
     assert trainer.iteration(0, PROMPTS)["trained"] > len(seen) == 8
 
 
+def test_an_old_policy_that_does_not_lag_needs_no_adapter() -> None:
+    # DiffusionNFT's decay is 0 in its first iteration, so the two agree for two of them.
+    row = with_settings(method("nft"), {"regularizer": {"decay": 0.0, "ramp": 0.0}})
+    lagging, current = trainer_of("nft"), trainer_of(row)
+    assert "old" in lagging.policy.adapters and "old" not in current.policy.adapters
+    assert "old" in trainer_of(row, updates=2).policy.adapters
+    for n in range(2):
+        lagging.iteration(n, PROMPTS)
+        current.iteration(n, PROMPTS)
+    assert all(torch.equal(a, b) for a, b in zip(weights(lagging), weights(current), strict=True))
+
+
 def test_warmup_raises_the_learning_rate() -> None:
     trainer = trainer_of("nft", warmup=4)
     assert [trainer.iteration(n, PROMPTS)["lr"] for n in range(2)] == pytest.approx([2.5e-4, 5e-4])
+
+
+def test_a_linear_schedule_falls_from_the_warmup_to_the_last_step() -> None:
+    settings = OptimConfig(iterations=3, updates=2, lr=1.0, warmup=2, schedule="linear")
+    assert [settings.rate(step) for step in range(1, 7)] == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.5, 0.25])
 
 
 @pytest.mark.parametrize("name", ["nft", "flow_grpo"])
