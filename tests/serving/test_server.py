@@ -22,7 +22,6 @@ from grpc_health.v1 import health_pb2
 from typer.testing import CliRunner
 
 from prefrm.client import connect
-from prefrm.engine import DEFAULT_CACHE_BYTES
 from prefrm.errors import BundleError, ConfigError, ServerUnavailableError
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.winmatrix import FakeScorer, Group
@@ -407,8 +406,6 @@ class TestCommand:
             "dtype": "auto",
             "pairs": "all",
             "compile": False,
-            "tokens": None,
-            "cache_bytes": DEFAULT_CACHE_BYTES,
             "limits": DEFAULT_LIMITS,
         }
 
