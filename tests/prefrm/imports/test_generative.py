@@ -133,11 +133,10 @@ def test_paco_compares_each_image_with_a_reference(repository, tmp_path: Path):
     assert np.abs(z).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["paco", "vqascore"])
-def test_a_utility_is_the_log_odds_of_yes(repository, tmp_path: Path, name: str):
+@pytest.mark.parametrize("wording", [YES_NO, None])
+def test_a_utility_is_the_log_odds_of_yes(repository, tmp_path: Path, wording: str | None):
     folder, reference = repository
-    wording = YES_NO if name == "paco" else None
-    matrix = scored(name, folder, wording, tmp_path)
+    matrix = scored("vqascore", folder, wording, tmp_path)
     asked = load_bundle(tmp_path / "bundle", "cpu").judge.processor.template
     text = f"{asked.again}{CAPTION}{asked.question}"
     p = [[reference.probability([image], text, letter) for letter in "YyNn"] for image in PICTURES]
@@ -157,9 +156,14 @@ def test_a_model_that_would_say_something_else_is_not_believed(repository, tmp_p
     ("name", "wording", "message"),
     [
         ("unifiedreward", None, "give --template FILE"),
-        ("unifiedreward", YES_NO, "compares two images; 'file:t.txt' has one"),
+        ("unifiedreward", YES_NO, "trained with {image}{image}; template 'file:t.txt' has {image}$"),
         ("paco", None, "give --template FILE"),
-        ("paco", RANK, "must ask about one image"),
+        ("unifiedreward", "{context}" + PAIR, "trained with {image}{image}; .* has {context}{image}{image}"),
+        ("unifiedreward-edit", PAIR, "trained with {context}{image}{image}"),
+        ("paco", YES_NO, "trained with {context}{image}; .* has {image}$"),
+        ("paco", "{context}" + PAIR, "has {context}{image}{image}$"),
+        ("paco", "{context}{image}Rate {prompt}.", "with a yes and a no after {answer}"),
+        ("vqascore", RANK, "must ask about one image"),
         ("vqascore", "{image}Rate {prompt}.", "with a yes and a no after {answer}"),
     ],
 )

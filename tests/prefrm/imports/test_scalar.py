@@ -141,7 +141,9 @@ def test_hpsv3_has_gradients_in_the_pixels(judge: Judge):
 
 def test_an_import_records_what_was_read(hpsv3):
     manifest = read_manifest(hpsv3[0] / "bundle")
-    assert manifest.origin is not None and list(manifest.origin.sha256) == ["HPSv3.safetensors"]
+    assert manifest.origin is not None and {"HPSv3.safetensors", "base/config.json"} <= {
+        *manifest.origin.sha256
+    }
     assert manifest.spec.template == "file:hpsv3.txt" and manifest.template.question.endswith("END")
 
 
@@ -181,7 +183,7 @@ def test_a_wording_must_be_given_and_have_the_token(hpsv3, tmp_path: Path):
     with pytest.raises(ConfigError, match="give --template FILE"):
         import_judge("hpsv3", str(folder), tmp_path / "b", **options)
     template = written(tmp_path / "t.txt", "{image}Rate {prompt}!")
-    with pytest.raises(ConfigError, match=r"must have the readout '<\|Reward\|>' once"):
+    with pytest.raises(ConfigError, match=r"needs <\|Reward\|> after {prompt}"):
         import_judge("hpsv3", str(folder), tmp_path / "b", template=template, **options)
 
 
@@ -239,7 +241,7 @@ def test_a_wording_for_editreward_needs_the_source(tmp_path: Path):
     save_base(tmp_path / "base", "qwen2_5_vl")
     save_editreward(tmp_path / "model.safetensors")
     options = {"base": str(tmp_path / "base"), "template": written(tmp_path / "t.txt", WORDING)}
-    with pytest.raises(ConfigError, match="reads the source of an edit"):
+    with pytest.raises(ConfigError, match=r"trained with {context}{image}; .* has {image}$"):
         import_judge("editreward-quality", str(tmp_path), tmp_path / "b", **options)
 
 
