@@ -1,5 +1,6 @@
 """Generative judges against `transformers` on the same conversation, from the import to the matrix."""
 
+import json
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -190,6 +191,17 @@ def test_weights_that_do_not_fit_are_named(repository, tmp_path: Path):
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=r"1 missing .*norm\.weight.*1 unexpected .*rm_head\.weight"):
         import_judge("vqascore", str(other), tmp_path / "b")
+
+
+def test_a_configuration_that_names_kernels_is_refused(repository, tmp_path: Path):
+    for path in repository[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = tmp_path / "config.json"
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"attn_implementation": "somebody/kernels"})
+    )
+    with pytest.raises(ConfigError, match="attn_implementation must be one of"):
+        import_judge("vqascore", str(tmp_path), tmp_path / "b")
 
 
 def test_the_command_imports_with_a_wording(repository, tmp_path: Path, capsys):
