@@ -112,7 +112,8 @@ def check_checkpoint(folder: Path, types: Sequence[str] = MODEL_TYPES) -> Mappin
     Raises:
         ConfigError: a file is absent, malformed or not a regular file, or a setting is refused; it is named.
     """
-    config = check_config(folder, types, limits_of(tensor_shapes(folder)))
+    config = check_config(folder, types)
+    _check_settings(folder / "config.json", config, {**MOST, **limits_of(tensor_shapes(folder))})
     generation = folder / "generation_config.json"
     if generation.exists():
         _check_settings(generation, read_object(generation), MOST)
