@@ -7,6 +7,7 @@ from typing import Any
 from tokenizers import normalizers
 
 from prefrm.errors import ConfigError
+from prefrm.files import hash_file
 from prefrm.imports.importing import Imported, ImportRequest
 from prefrm.imports.keys import drop, move, renamed
 from prefrm.imports.parts import (
@@ -52,7 +53,9 @@ def _build_clip(request: ImportRequest) -> Imported:
         image=crop_fit(folder_with(request, PREPROCESSOR)),
         text=TextReading(tokens=config.text_config.max_position_embeddings),
     )
-    return similarity(config, spec, checkpoint, read_tokenizer(folder_with(request, *TOKENIZERS)))
+    imported = similarity(config, spec, checkpoint, read_tokenizer(folder_with(request, *TOKENIZERS)))
+    path = request.source.folder / "config.json"
+    return replace(imported, sha256={**imported.sha256, path.name: hash_file(path)})
 
 
 def build_siglip(request: ImportRequest) -> Imported:

@@ -60,7 +60,7 @@ class ImportRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """A judge, and the sha256 of each file of weights that was read, by its name."""
+    """A judge, and the sha256 by name of each file of weights, and of others that `hash_settings` misses."""
 
     judge: Judge | DualJudge
     sha256: Mapping[str, str]
@@ -79,8 +79,10 @@ def import_judge(
     Args:
         name: one of `PUBLISHED`.
         source: its weights: a file, a folder or `hf://org/name[@revision]`; None is where they are published.
+            Of a file, what else is needed may lie beside it.
         out: the folder of the bundle.
-        base: the checkpoint for what the source lacks; None is the one that the registry names.
+        base: the checkpoint for what the source lacks; None is the one that the registry names, for
+            what is not beside the weights.
         template: a file with the wording of the prompt, for a judge whose wording prefrm may not ship.
 
     Raises:
@@ -114,6 +116,7 @@ def import_judge(
 
 
 def _record(request: ImportRequest, imported: Imported) -> ImportRecord:
+    """What was read, with all settings of the folders in which a builder looks for some."""
     source, base = request.source, request.opened_base
     sha256 = dict(imported.sha256)
     if base is None or source.path.is_dir():

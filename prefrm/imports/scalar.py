@@ -162,8 +162,8 @@ def build_videoreward(request: ImportRequest) -> Imported:
         for name, w in weights.items()
         if name.startswith(HEAD)
     }
-    checkpoint = replace(checkpoint, sha256={**checkpoint.sha256, path.name: hash_file(path)})
-    return _imported(checkpoint, spec, weights, template, request.base)
+    imported = _imported(checkpoint, spec, weights, template, request.base)
+    return replace(imported, sha256={**imported.sha256, path.name: hash_file(path)})
 
 
 def _ranknet(request: ImportRequest, uncertainty: str, positions: str) -> JudgeSpec:
