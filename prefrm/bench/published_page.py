@@ -43,7 +43,7 @@ def _imports_table() -> str:
 
 
 def _row(judge: PublishedJudge) -> list[str]:
-    template = " --template FILE" if judge.takes_template else ""
+    template = "" if judge.template == "none" else " --template FILE"
     return [
         f"[{judge.title}]({judge.paper})",
         judge.kind + ("" if judge.is_log_odds else ", to be calibrated"),

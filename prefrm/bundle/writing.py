@@ -139,7 +139,7 @@ def write_dual_bundle(
             template=None,
             rendered=None,
             weights="model",
-            base_revision=None if origin is None else origin.revision,
+            base_revision=None,
             base_sha256=judge.weights_sha256,
             calibration=calibration,
             data_fingerprint="",

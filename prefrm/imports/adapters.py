@@ -32,12 +32,12 @@ def merge_lora(
     Raises:
         ConfigError: the settings lack a number, or a layer has one half of an adapter or one of another rank.
     """
-    try:
-        rank, alpha = int(settings["lora_r"]), float(settings["lora_alpha"])
-        if rank < 1:
-            raise ValueError(f"lora_r is {rank}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{source}: the adapter's settings need lora_r and lora_alpha: {error}") from error
+    rank, alpha = settings.get("lora_r"), settings.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise ConfigError(
+            f"{source}: the adapter's settings need lora_r, a whole number of at least 1, and lora_alpha, a "
+            f"number; received {rank!r} and {alpha!r}"
+        )
     factor = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
     merged = {name.replace(BASE, ""): tensor for name, tensor in weights.items() if not _is_update(name)}
     for name in filter(_is_update, weights):

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from prefrm.errors import ConfigError
-from prefrm.imports.reading import Checkpoint
+from prefrm.imports.reading import Checkpoint, read_config
 from prefrm.imports.sources import Source
 from prefrm.judge import Head, Judge, JudgeProcessor, JudgeSpec, build_head
-from prefrm.judge.backbones import BaseModel, family_of
+from prefrm.judge.backbones import BaseModel
 from prefrm.judge.weights import check_weights, fill_pretrained
+from prefrm.manifest.contents import MODEL_TYPES
 from prefrm.prompts import Template
 
 __all__ = ["HEAD", "build_judge"]
@@ -49,7 +49,7 @@ def build_judge(
     spec.check_template(template)
     # A bundle names the file of a template, and not where it was.
     spec = replace(spec, template=template.id)
-    backbone = _backbone(checkpoint.name, weights, base.folder)
+    backbone = _backbone(checkpoint, weights, base.folder)
     processor = JudgeProcessor.load(base.folder, backbone.config, spec, template)
     rows = len(backbone.get_input_embeddings().weight)
     if (last := max(processor.tokenizer.get_vocab().values())) >= rows:
@@ -64,16 +64,19 @@ def build_judge(
     return Judge(backbone, head, processor, spec, origin).eval()
 
 
-def _backbone(name: str, weights: Mapping[str, torch.Tensor], folder: Path) -> Any:
+def _backbone(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor], folder: Path) -> Any:
     own = {key: tensor for key, tensor in weights.items() if not key.startswith(HEAD)}
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    family_of(config)
+    # The vocabulary is that of the weights, below; the base's may be padded.
+    limits = {key: most for key, most in checkpoint.limits.items() if key != "vocab_size"}
+    config = read_config(folder, MODEL_TYPES, limits)
     embeddings = next((tensor for key, tensor in own.items() if key.endswith(EMBEDDINGS)), None)
     if embeddings is None:
-        raise ConfigError(f"{name} has no weights {EMBEDDINGS}; is it the checkpoint of this judge?")
+        raise ConfigError(
+            f"{checkpoint.name} has no weights {EMBEDDINGS}; is it the checkpoint of this judge?"
+        )
     # A checkpoint with added tokens has rows for those, and without padding.
     config.text_config.vocab_size = len(embeddings)
-    return fill_pretrained(config, own, name, dtype=embeddings.dtype)
+    return fill_pretrained(config, own, checkpoint.name, dtype=embeddings.dtype)
 
 
 def _fill(head: Head, name: str, weights: Mapping[str, torch.Tensor]) -> None:

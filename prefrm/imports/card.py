@@ -17,7 +17,6 @@ HUB_LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit"}
 
 def import_card(published: PublishedJudge, record: ImportRecord) -> str:
     """The Hub's metadata, then where the judge comes from and what its numbers mean."""
-    at = "" if record.revision is None else f" at {record.revision}"
     meaning = (
         "its utilities or verdicts are log-odds by its training loss"
         if published.is_log_odds
@@ -32,7 +31,8 @@ def import_card(published: PublishedJudge, record: ImportRecord) -> str:
         "",
         f"Imported by prefrm ({published.kind}). Says which of several images answers a prompt better.",
         "",
-        f"- source: {record.source}{at}",
+        f"- source: {_at(record.source, record.revision)}",
+        *([] if record.base is None else [f"- base: {_at(record.base, record.base_revision)}"]),
         f"- paper: {published.paper}",
         f"- licence of the weights: {record.licence}",
         f"- {meaning}",
@@ -49,6 +49,10 @@ def import_card(published: PublishedJudge, record: ImportRecord) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _at(name: str, revision: str | None) -> str:
+    return name if revision is None else f"{name} at {revision}"
 
 
 def _metadata(published: PublishedJudge, record: ImportRecord) -> dict[str, Any]:

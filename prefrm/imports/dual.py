@@ -7,6 +7,7 @@ from typing import Any
 from tokenizers import normalizers
 
 from prefrm.errors import ConfigError
+from prefrm.files import hash_file
 from prefrm.imports.importing import Imported, ImportRequest
 from prefrm.imports.keys import drop, move, renamed
 from prefrm.imports.parts import (
@@ -15,15 +16,13 @@ from prefrm.imports.parts import (
     affine,
     crop_fit,
     folder_with,
-    read_config,
-    read_settings,
     read_tokenizer,
     stretch_fit,
 )
-from prefrm.imports.reading import Checkpoint, read_checkpoint
-from prefrm.imports.registry import SAFETENSORS
+from prefrm.imports.reading import Checkpoint, read_checkpoint, read_config
 from prefrm.judge.dual import DualJudge, TextTokenizer, build_towers, fill_towers
 from prefrm.manifest import DualSpec, TextReading
+from prefrm.manifest.contents import read_object
 
 __all__ = ["build_aesthetic", "build_clipscore", "build_pickscore", "build_siglip", "similarity"]
 
@@ -47,14 +46,16 @@ def build_clipscore(request: ImportRequest) -> Imported:
 
 def _build_clip(request: ImportRequest) -> Imported:
     checkpoint = read_checkpoint(request.source)
-    config = read_config(request.source.folder, "clip")
+    config = read_config(request.source.folder, ["clip"], checkpoint.limits)
     spec = DualSpec(
         base_model=request.published.name,
         score="similarity",
         image=crop_fit(folder_with(request, PREPROCESSOR)),
         text=TextReading(tokens=config.text_config.max_position_embeddings),
     )
-    return similarity(config, spec, checkpoint, read_tokenizer(folder_with(request, *TOKENIZERS)))
+    imported = similarity(config, spec, checkpoint, read_tokenizer(folder_with(request, *TOKENIZERS)))
+    path = request.source.folder / "config.json"
+    return replace(imported, sha256={**imported.sha256, path.name: hash_file(path)})
 
 
 def build_siglip(request: ImportRequest) -> Imported:
@@ -66,8 +67,8 @@ def build_siglip(request: ImportRequest) -> Imported:
     """
     folder = request.source.folder
     checkpoint = read_checkpoint(request.source)
-    config = read_config(folder, "siglip")
-    settings = read_settings(folder / "tokenizer_config.json")
+    config = read_config(folder, ["siglip"], checkpoint.limits)
+    settings = read_object(folder / "tokenizer_config.json")
     tokenizer = read_tokenizer(folder)
     is_first = settings.get("tokenizer_class") == "SiglipTokenizer"
     if is_first:
@@ -107,10 +108,10 @@ def build_aesthetic(request: ImportRequest) -> Imported:
     Its layers have no nonlinearity between them. The image encoder is the base's. Images were prepared by
     OpenAI's code, with torchvision's center crop.
     """
-    base = request.open_base(SAFETENSORS)
+    base = request.base
     head, towers = read_checkpoint(request.source), read_checkpoint(base)
     renamed(head, [move(r"(layers\.[02467]\.(?:weight|bias))", r"\1")])
-    whole = read_config(base.folder, "clip")
+    whole = read_config(base.folder, ["clip"], towers.limits)
     config = whole.vision_config
     config.projection_dim = whole.projection_dim
     spec = DualSpec(

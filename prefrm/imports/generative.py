@@ -9,10 +9,11 @@ from prefrm.imports.backbones import build_judge
 from prefrm.imports.importing import Imported, ImportRequest
 from prefrm.imports.keys import move, renamed
 from prefrm.imports.reading import read_checkpoint
+from prefrm.imports.wordings import given_template
 from prefrm.judge import JudgeSpec
-from prefrm.prompts import Template, get_template, read_template
+from prefrm.prompts import Template, get_template
 
-__all__ = ["build_paco", "build_unifiedreward", "build_vqascore"]
+__all__ = ["build_paco", "build_unifiedreward", "build_unifiedreward_edit", "build_vqascore"]
 
 MIN_LABEL_MASS = 0.5
 """Below, the model is likelier to say something else than any of the answers."""
@@ -22,32 +23,27 @@ EVERYTHING = move(r".+", r"\g<0>")
 
 
 def build_unifiedreward(request: ImportRequest) -> Imported:
-    """The pairwise ranking of UnifiedReward 1.0 and 2.0 (arXiv 2503.05236): which of two images is better.
+    """The pairwise ranking of UnifiedReward 1.0 and 2.0 (arXiv 2503.05236): which of two images is better."""
+    return _imported(request, given_template(request, images=2, context=False), "verdict")
 
-    UnifiedReward-Edit's is the same with the source of both edits before them (`{context}`).
-    """
-    template = _given_template(request)
-    if template.attention != "joint":
-        raise ConfigError(
-            f"{request.published.name} compares two images; {template.id!r} has one: write {{image}} twice"
-        )
-    return _imported(request, template, "verdict")
+
+def build_unifiedreward_edit(request: ImportRequest) -> Imported:
+    """UnifiedReward's pairwise ranking of edits, whose source stands before both (`{context}`)."""
+    return _imported(request, given_template(request, images=2, context=True), "verdict")
 
 
 def build_paco(request: ImportRequest) -> Imported:
     """PaCo-Reward (arXiv 2512.04784): whether an image is consistent with a reference (`{context}`)."""
-    return _imported(request, _asking_yes_or_no(_given_template(request)), "scalar")
+    return _imported(request, _asking_yes_or_no(given_template(request, images=1, context=True)), "scalar")
 
 
 def build_vqascore(request: ImportRequest) -> Imported:
     """VQAScore (arXiv 2404.01291) with any vision-language model: whether it sees the prompt in an image."""
-    asked = request.template
-    template = get_template(VQASCORE_TEMPLATE) if asked is None else read_template(asked)
+    template = request.template or get_template(VQASCORE_TEMPLATE)
     return _imported(request, _asking_yes_or_no(template), "scalar")
 
 
 def _imported(request: ImportRequest, template: Template, head: str) -> Imported:
-    checkpoint = read_checkpoint(request.source)
     spec = JudgeSpec(
         base_model=request.published.name,
         head=head,
@@ -56,6 +52,8 @@ def _imported(request: ImportRequest, template: Template, head: str) -> Imported
         ties=template.ties,
         min_label_mass=MIN_LABEL_MASS,
     )
+    spec.check_template(template)
+    checkpoint = read_checkpoint(request.source)
     weights = renamed(checkpoint, [EVERYTHING])
     judge = build_judge(spec, template, checkpoint, weights, request.source)
     return Imported(judge=judge, sha256=checkpoint.sha256)
@@ -67,12 +65,3 @@ def _asking_yes_or_no(template: Template) -> Template:
             f"template {template.id!r} must ask about one image, with a yes and a no after {{answer}}"
         )
     return template
-
-
-def _given_template(request: ImportRequest) -> Template:
-    if request.template is None:
-        raise ConfigError(
-            f"{request.published.name} was trained with a wording that prefrm does not ship; write it into a "
-            "file and give --template FILE"
-        )
-    return read_template(request.template)

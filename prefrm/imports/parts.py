@@ -1,4 +1,4 @@
-"""What builders of dual encoders share: configurations, preprocessing, tokenizers and affine heads."""
+"""What builders of dual encoders share: preprocessing, tokenizers and affine heads."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 
 from prefrm.errors import ConfigError
-from prefrm.files import parse_json, read_regular
 from prefrm.imports.importing import ImportRequest
 from prefrm.imports.reading import Checkpoint
 from prefrm.manifest import ImageFit
+from prefrm.manifest.contents import read_object
 
 __all__ = [
     "CLIP_MEAN",
@@ -25,8 +25,6 @@ __all__ = [
     "crop_fit",
     "folder_with",
     "layer_count",
-    "read_config",
-    "read_settings",
     "read_tokenizer",
     "shape_of",
     "side_from_positions",
@@ -35,7 +33,6 @@ __all__ = [
 
 PREPROCESSOR = "preprocessor_config.json"
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
-MOST_SETTINGS = 2**20
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of the pixels on which OpenAI trained CLIP; OpenCLIP, BLIP and ImageReward use the same."""
@@ -44,40 +41,23 @@ MLP_LAYERS = (0, 2, 4, 6, 7)
 
 
 def folder_with(request: ImportRequest, *names: str) -> Path:
-    """The source's folder if it has one of these files, and else the base's."""
-    source = request.source
-    if source.path.is_dir() and any((source.path / name).is_file() for name in names):
-        return source.path
-    return request.open_base().folder
+    """The base's folder if a person named a base; else the source's if it has one of these files.
 
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """The object in a file of JSON. Raises `ConfigError`."""
-    try:
-        settings: Any = parse_json(read_regular(path, MOST_SETTINGS))
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}; name a folder that has it, or give --base"
-        ) from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path} must hold an object")
-    return settings
-
-
-def read_config(folder: Path, model_type: str) -> Any:
-    """The configuration of `transformers` in a folder. Raises `ConfigError` if it is of another model."""
-    found = read_settings(folder / "config.json").get("model_type")
-    if found != model_type:
-        raise ConfigError(
-            f"{folder / 'config.json'} is of a model of the type {found!r}; this judge is a {model_type!r}"
-        )
-    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    Raises:
+        ConfigError: the source has none of them, and the judge has no base.
+    """
+    folder = request.source.folder
+    if not request.names_base and any((folder / name).is_file() for name in names):
+        return folder
+    if request.base_name is None:
+        raise ConfigError(f"{folder} has no {' and no '.join(names)}; name a folder that has the whole model")
+    return request.base.folder
 
 
 def crop_fit(folder: Path) -> ImageFit:
     """The settings of CLIP's image processor: resize the shorter side, cut the center out."""
     path = folder / PREPROCESSOR
-    settings = read_settings(path)
+    settings = read_object(path)
     size, crop = settings.get("size"), settings.get("crop_size")
     sides = [size.get("shortest_edge") if isinstance(size, dict) else size]
     sides += [crop.get("height"), crop.get("width")] if isinstance(crop, dict) else [crop]
@@ -89,7 +69,7 @@ def crop_fit(folder: Path) -> ImageFit:
 def stretch_fit(folder: Path) -> ImageFit:
     """The settings of SigLIP's image processor: resize to a square."""
     path = folder / PREPROCESSOR
-    settings = read_settings(path)
+    settings = read_object(path)
     size = settings.get("size")
     if not isinstance(size, dict) or not isinstance(size.get("height"), int) or len({*size.values()}) > 1:
         raise ConfigError(f"{path}: size must have an equal height and width; received {size!r}")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from prefrm.errors import ConfigError
 from prefrm.eval import PUBLISHED as ACCURACIES
@@ -28,7 +29,8 @@ class PublishedJudge:
         builder: `module:function`, called with an `ImportRequest`; returns an `Imported`.
         files: patterns of the files that are downloaded from a repository.
         base: the checkpoint for what the source lacks, such as the tokenizer; None if it lacks nothing.
-        takes_template: whether it is asked with the wording in a file (`--template`).
+        base_files: as `files`, of the base.
+        template: whether it is asked with the wording in a file (`--template`).
         is_log_odds: whether its training loss makes differences of its utilities log-odds, so that its
             probabilities mean something before a calibration.
         exactness: how it is shown that the import is exact.
@@ -46,7 +48,8 @@ class PublishedJudge:
     builder: str
     files: tuple[str, ...] = SAFETENSORS
     base: str | None = None
-    takes_template: bool = False
+    base_files: tuple[str, ...] = CONFIGURATION
+    template: Literal["none", "optional", "required"] = "none"
     is_log_odds: bool
     exactness: str
     column: str = ""
@@ -146,6 +149,7 @@ _DUAL = (
         paper="https://laion.ai/blog/laion-aesthetics/",
         builder="prefrm.imports.dual:build_aesthetic",
         base=CLIP_L,
+        base_files=SAFETENSORS,
         is_log_odds=False,
         exactness=AGAINST_REFERENCE,
         column="Aesthetic Score",
@@ -183,7 +187,7 @@ _SCALAR = (
         builder="prefrm.imports.scalar:build_hpsv3",
         files=("HPSv3.safetensors",),
         base="hf://Qwen/Qwen2-VL-7B-Instruct",
-        takes_template=True,
+        template="required",
         is_log_odds=True,
         exactness=AS_PUBLISHED,
         column="HPSv3",
@@ -198,7 +202,7 @@ _SCALAR = (
         builder="prefrm.imports.scalar:build_editreward_following",
         files=("model.safetensors", "model.pth"),
         base="hf://Qwen/Qwen2.5-VL-7B-Instruct",
-        takes_template=True,
+        template="required",
         is_log_odds=True,
         exactness=f"an ensemble of both heads is {AS_PUBLISHED}",
         accuracies=EDITREWARD,
@@ -213,7 +217,7 @@ _SCALAR = (
         builder="prefrm.imports.scalar:build_editreward_quality",
         files=("model.safetensors", "model.pth"),
         base="hf://Qwen/Qwen2.5-VL-7B-Instruct",
-        takes_template=True,
+        template="required",
         is_log_odds=True,
         exactness=f"an ensemble of both heads is {AS_PUBLISHED}",
         accuracies=EDITREWARD,
@@ -226,7 +230,7 @@ _SCALAR = (
         licence="MIT (by its tag on ModelScope); the Hub's repository is gated",
         paper="https://arxiv.org/abs/2505.07263",
         builder="prefrm.imports.scalar:build_skywork_vl",
-        takes_template=True,
+        template="required",
         # It judges answers about an image; generated images are not what it was trained on.
         is_log_odds=False,
         exactness=AS_PUBLISHED,
@@ -242,7 +246,7 @@ _SCALAR = (
         builder="prefrm.imports.scalar:build_videoreward",
         files=("model_config.json", "checkpoint-11352/model.pth"),
         base="hf://Qwen/Qwen2-VL-2B-Instruct",
-        takes_template=True,
+        template="required",
         is_log_odds=False,
         exactness=AS_PUBLISHED,
         accuracies={"VideoGen-RewardBench": 73.59},
@@ -258,7 +262,7 @@ _GENERATIVE = (
         licence="MIT",
         paper="https://arxiv.org/abs/2503.05236",
         builder="prefrm.imports.generative:build_unifiedreward",
-        takes_template=True,
+        template="required",
         is_log_odds=True,
         exactness=SAME_CONVERSATION,
         column="UnifiedReward",
@@ -270,8 +274,8 @@ _GENERATIVE = (
         source="hf://CodeGoat24/UnifiedReward-Edit-qwen-7b",
         licence="MIT",
         paper="https://arxiv.org/abs/2503.05236",
-        builder="prefrm.imports.generative:build_unifiedreward",
-        takes_template=True,
+        builder="prefrm.imports.generative:build_unifiedreward_edit",
+        template="required",
         is_log_odds=True,
         exactness=SAME_CONVERSATION,
     ),
@@ -283,7 +287,7 @@ _GENERATIVE = (
         licence="none is named",
         paper="https://arxiv.org/abs/2512.04784",
         builder="prefrm.imports.generative:build_paco",
-        takes_template=True,
+        template="required",
         # Its loss is that of the answers about one image, and not of a comparison.
         is_log_odds=False,
         exactness=SAME_CONVERSATION,
@@ -296,7 +300,7 @@ _GENERATIVE = (
         licence="Apache-2.0 (of the default model; another model has its own)",
         paper="https://arxiv.org/abs/2404.01291",
         builder="prefrm.imports.generative:build_vqascore",
-        takes_template=True,
+        template="optional",
         is_log_odds=False,
         exactness=SAME_CONVERSATION,
     ),

@@ -8,20 +8,23 @@ Shapes: Q readouts of a candidate, D hidden.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from prefrm.errors import ConfigError
-from prefrm.files import parse_json, read_regular
+from prefrm.files import hash_file
 from prefrm.imports.adapters import merge_lora
 from prefrm.imports.backbones import HEAD, build_judge
 from prefrm.imports.importing import Imported, ImportRequest
 from prefrm.imports.keys import drop, move, renamed
 from prefrm.imports.reading import SAFETENSORS, Checkpoint, read_checkpoint
 from prefrm.imports.sources import Source
+from prefrm.imports.wordings import check_prompt_is_read, given_template
 from prefrm.judge import JudgeSpec
-from prefrm.prompts import Template, read_template
+from prefrm.manifest.contents import check_config, read_object
+from prefrm.prompts import Template
 
 __all__ = [
     "build_editreward_following",
@@ -46,7 +49,9 @@ TURN_END = "<|im_end|>\n"
 """After an assistant's turn, by the chat template of Qwen."""
 BACKBONE = r"(?:visual|model|lm_head)\..+"
 """Weights of the families of Qwen: `transformers` reads the names of all its versions."""
-MOST_SETTINGS = 2**20
+QWEN2 = ("qwen2_vl",)
+EDITREWARD_POSITIONS = {"qwen2_5_vl": "sequential", "qwen3_vl": "family"}
+"""By the model type of its base."""
 
 
 def build_hpsv3(request: ImportRequest) -> Imported:
@@ -54,10 +59,13 @@ def build_hpsv3(request: ImportRequest) -> Imported:
 
     Its code hands embeddings to the language model and no positions, so that these are sequential.
     """
+    template = given_template(request, images=1, context=False)
+    spec = _ranknet(request, "integrate", "sequential")
+    check_prompt_is_read(template, spec)
+    check_config(request.base.folder, QWEN2)
     checkpoint = read_checkpoint(request.source, ("HPSv3.safetensors", *SAFETENSORS))
-    spec = _ranknet(request, "integrate")
     rules = (move(r"rm_head\.(.+)", rf"{HEAD}layers.0.\1"), move(BACKBONE, r"\g<0>"))
-    return _imported(request, checkpoint, spec, renamed(checkpoint, rules), _template(request))
+    return _imported(checkpoint, spec, renamed(checkpoint, rules), template, request.base)
 
 
 def build_editreward_following(request: ImportRequest) -> Imported:
@@ -71,24 +79,23 @@ def build_editreward_quality(request: ImportRequest) -> Imported:
 
 
 def _editreward(request: ImportRequest, taken: str, left: str) -> Imported:
-    """EditReward (TIGER-Lab): HPSv3 on Qwen2.5-VL with two heads, each asked in a conversation of its own.
+    """EditReward (TIGER-Lab): HPSv3 with two heads, each asked in a conversation of its own.
 
     Its score is the mean of both heads' means. So the differences of scores are the mean of the log-odds of
-    two judges, which an ensemble of them computes.
+    two judges, which an ensemble of them computes. On Qwen2.5-VL, and MiMo-VL, which is one, positions are
+    sequential, as of HPSv3; on Qwen3-VL its code hands over the images' grids, so that they are M-RoPE's.
     """
+    template = given_template(request, images=1, context=True)
+    family = check_config(request.base.folder, tuple(EDITREWARD_POSITIONS))["model_type"]
+    spec = _ranknet(request, "ignore", EDITREWARD_POSITIONS[family])
+    check_prompt_is_read(template, spec)
     checkpoint = read_checkpoint(request.source, (*SAFETENSORS, "model.pth"))
-    template = _template(request)
-    if not template.context_images:
-        raise ConfigError(
-            f"{request.published.name} reads the source of an edit: its template needs {{context}} before "
-            "{image}"
-        )
     rules = (
         move(rf"rm_heads\.{taken}\.(.+)", rf"{HEAD}layers.0.\1"),
         drop(rf"rm_heads\.{left}\..+"),
         move(BACKBONE, r"\g<0>"),
     )
-    return _imported(request, checkpoint, _ranknet(request, "ignore"), renamed(checkpoint, rules), template)
+    return _imported(checkpoint, spec, renamed(checkpoint, rules), template, request.base)
 
 
 def build_skywork_vl(request: ImportRequest) -> Imported:
@@ -97,6 +104,13 @@ def build_skywork_vl(request: ImportRequest) -> Imported:
     The template's answer prefix is the assistant's whole answer; its turn is closed here. The bias of the
     head cancels in every comparison and is left out.
     """
+    template = given_template(request, images=1, context=False)
+    if not template.answer_prefix or template.answers:
+        raise ConfigError(
+            f"{request.published.name} judges an answer about the image: its template needs one after "
+            "{answer}, on the same line, and no others"
+        )
+    template = replace(template, answer_prefix=template.answer_prefix + TURN_END)
     parts = [
         read_checkpoint(request.source),
         read_checkpoint(request.source, ("value_head.safetensors",)),
@@ -114,10 +128,8 @@ def build_skywork_vl(request: ImportRequest) -> Imported:
     weights = renamed(checkpoint, rules)
     # It is stored as a matrix of one row.
     weights |= {name: w.squeeze(0) for name, w in weights.items() if name.startswith(HEAD)}
-    template = _template(request)
-    template = replace(template, answer_prefix=template.answer_prefix + TURN_END)
     spec = JudgeSpec(base_model=request.published.name, head="scalar")
-    return _imported(request, checkpoint, spec, weights, template)
+    return _imported(checkpoint, spec, weights, template, request.source)
 
 
 def build_videoreward(request: ImportRequest) -> Imported:
@@ -126,19 +138,7 @@ def build_videoreward(request: ImportRequest) -> Imported:
     Its overall score is the sum of three ratings, each divided by its standard deviation over the training
     videos; their means cancel in every comparison.
     """
-    checkpoint = read_checkpoint(request.source, VIDEO_NAMES)
-    settings = _video_settings(request.source)
-    rules = (
-        move(r"base_model\.model\.rm_head\.weight", f"{HEAD}weight_D"),
-        move(rf"base_model\.model\.({BACKBONE})", r"\1"),
-    )
-    weights = merge_lora(renamed(checkpoint, rules), settings["peft_lora_config"], checkpoint.name)
-    deviations_Q = _deviations(settings["inference_config"])
-    weights |= {
-        name: w.float().expand(len(VIDEO_TOKENS), -1) / deviations_Q[:, None]
-        for name, w in weights.items()
-        if name.startswith(HEAD)
-    }
+    template = given_template(request, images=1, context=False)
     spec = JudgeSpec(
         base_model=request.published.name,
         head="scalar",
@@ -147,10 +147,26 @@ def build_videoreward(request: ImportRequest) -> Imported:
         min_pixels=VIDEO_PIXELS[0],
         max_pixels=VIDEO_PIXELS[1],
     )
-    return _imported(request, checkpoint, spec, weights, _template(request))
+    check_prompt_is_read(template, spec)
+    check_config(request.base.folder, QWEN2)
+    checkpoint = read_checkpoint(request.source, VIDEO_NAMES)
+    path, settings = _video_settings(request.source)
+    rules = (
+        move(r"base_model\.model\.rm_head\.weight", f"{HEAD}weight_D"),
+        move(rf"base_model\.model\.({BACKBONE})", r"\1"),
+    )
+    weights = merge_lora(renamed(checkpoint, rules), settings["peft_lora_config"], checkpoint.name)
+    deviations_Q = _deviations(settings["inference_config"])
+    weights |= {
+        name: _rows(w, checkpoint.name).float() / deviations_Q[:, None]
+        for name, w in weights.items()
+        if name.startswith(HEAD)
+    }
+    imported = _imported(checkpoint, spec, weights, template, request.base)
+    return replace(imported, sha256={**imported.sha256, path.name: hash_file(path)})
 
 
-def _ranknet(request: ImportRequest, uncertainty: str) -> JudgeSpec:
+def _ranknet(request: ImportRequest, uncertainty: str, positions: str) -> JudgeSpec:
     """HPSv3 and what follows it."""
     return JudgeSpec(
         base_model=request.published.name,
@@ -158,46 +174,41 @@ def _ranknet(request: ImportRequest, uncertainty: str) -> JudgeSpec:
         mlp=HPSV3_WIDTHS,
         uncertainty=uncertainty,
         readouts=(HPSV3_TOKEN,),
-        positions="sequential",
+        positions=positions,
         min_pixels=HPSV3_PIXELS,
         max_pixels=HPSV3_PIXELS,
     )
 
 
 def _imported(
-    request: ImportRequest,
     checkpoint: Checkpoint,
     spec: JudgeSpec,
     weights: Mapping[str, torch.Tensor],
     template: Template,
+    base: Source,
 ) -> Imported:
-    base = request.source if request.published.base is None else request.open_base()
     return Imported(judge=build_judge(spec, template, checkpoint, weights, base), sha256=checkpoint.sha256)
 
 
-def _template(request: ImportRequest) -> Template:
-    if request.template is None:
-        raise ConfigError(
-            f"{request.published.name} was trained with a wording that prefrm does not ship; write it into a "
-            "file and give --template FILE"
-        )
-    return read_template(request.template)
-
-
-def _video_settings(source: Source) -> Mapping[str, Any]:
+def _video_settings(source: Source) -> tuple[Path, Mapping[str, Any]]:
     """VideoReward's `model_config.json`, which is in the folder of the weights or in that around it."""
     path = source.folder / VIDEO_SETTINGS
     if not path.exists():
         path = source.folder.parent / VIDEO_SETTINGS
-    try:
-        content: Any = parse_json(read_regular(path, MOST_SETTINGS))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    settings = content if isinstance(content, dict) else {}
+    settings = read_object(path)
     for section in ("peft_lora_config", "inference_config"):
         if not isinstance(settings.get(section), dict):
             raise ConfigError(f"{path} must have a section {section}")
-    return settings
+    return path, settings
+
+
+def _rows(head: torch.Tensor, source: str) -> torch.Tensor:
+    """A head [Q, D] of one row for each readout, or of one for all."""
+    if head.ndim != 2 or len(head) not in (1, len(VIDEO_TOKENS)):
+        raise ConfigError(
+            f"{source}: rm_head.weight is {list(head.shape)}; one row or {len(VIDEO_TOKENS)} are expected"
+        )
+    return head.expand(len(VIDEO_TOKENS), -1)
 
 
 def _deviations(settings: Mapping[str, Any]) -> torch.Tensor:

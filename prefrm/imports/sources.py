@@ -1,5 +1,6 @@
 """Where a published checkpoint lies: a file, a folder, or a repository of the Hub."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,4 +64,4 @@ def open_source(text: str, patterns: Sequence[str]) -> Source:
         )
     if not path.exists():
         raise ConfigError(f"{text} is not a file, not a folder and not hf://org/name; download it first")
-    return Source(name=path.name, path=path)
+    return Source(name=Path(os.path.abspath(path)).name, path=path)

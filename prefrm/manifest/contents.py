@@ -22,10 +22,14 @@ except ImportError as error:
 
 __all__ = [
     "DUAL_TYPES",
+    "MODEL_TYPES",
     "check_adapter",
     "check_checkpoint",
+    "check_config",
     "check_processor",
     "check_text_tokenizer",
+    "limits_of",
+    "read_object",
     "stored_numbers",
     "tensor_shapes",
     "without_references",
@@ -57,8 +61,8 @@ PIXELS = (
 POSITIVE = frozenset({*LAYERS, *SIZES, *HEADS, *PIXELS})
 # What `transformers` has built in; any other name is that of a repository with kernels.
 ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-# The families of `prefrm.judge.backbones`.
 MODEL_TYPES = ("idefics3", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm")
+"""The families of `prefrm.judge.backbones`."""
 DUAL_TYPES = ("blip", "clip", "clip_vision_model", "siglip")
 """Of the encoders of `prefrm.judge.dual`."""
 # Of families that are composed of other models, which these may be; all are built by the same settings.
@@ -108,17 +112,40 @@ def check_checkpoint(folder: Path, types: Sequence[str] = MODEL_TYPES) -> Mappin
     Raises:
         ConfigError: a file is absent, malformed or not a regular file, or a setting is refused; it is named.
     """
-    config = _read_object(folder / "config.json")
-    _check_parts(folder / "config.json", config, types)
-    shapes = tensor_shapes(folder)
-    # Each layer has a tensor at least, and each of these sizes is the extent of one.
-    layers = min(len(shapes), MOST_LAYERS)
-    sizes = dict.fromkeys(SIZES, max((side for shape in shapes.values() for side in shape), default=0))
-    _check_settings(folder / "config.json", config, {**MOST, **dict.fromkeys(LAYERS, layers), **sizes})
+    config = check_config(folder, types)
+    _check_settings(folder / "config.json", config, {**MOST, **limits_of(tensor_shapes(folder))})
     generation = folder / "generation_config.json"
     if generation.exists():
-        _check_settings(generation, _read_object(generation), MOST)
+        _check_settings(generation, read_object(generation), MOST)
     return config
+
+
+def check_config(
+    folder: Path, types: Sequence[str], limits: Mapping[str, int] | None = None
+) -> Mapping[str, Any]:
+    """The content of `config.json` in `folder`, if it is of one of these types and names no code.
+
+    Args:
+        folder: whose other files are not read.
+        types: the model types that are loaded.
+        limits: largest values by key, such as `limits_of` the weights; None if these are not known.
+
+    Raises:
+        ConfigError: as `check_checkpoint`.
+    """
+    path = folder / "config.json"
+    config = read_object(path)
+    _check_parts(path, config, types)
+    _check_settings(path, config, {**MOST, **dict.fromkeys(LAYERS, MOST_LAYERS), **(limits or {})})
+    return config
+
+
+def limits_of(shapes: Mapping[str, Shape]) -> dict[str, int]:
+    """The largest numbers of layers and sizes that a model with tensors of these shapes may have."""
+    # Each layer has a tensor at least, and each of these sizes is the extent of one.
+    layers = min(len(shapes), MOST_LAYERS)
+    most = max((side for shape in shapes.values() for side in shape), default=0)
+    return {**dict.fromkeys(LAYERS, layers), **dict.fromkeys(SIZES, most)}
 
 
 def check_processor(folder: Path) -> None:
@@ -130,7 +157,7 @@ def check_processor(folder: Path) -> None:
     for name in ("preprocessor_config.json", "processor_config.json", "tokenizer_config.json"):
         if not (folder / name).exists() and name != "preprocessor_config.json":
             continue
-        settings = _read_object(folder / name)
+        settings = read_object(folder / name)
         for key, value in _settings(settings):
             _check_code(folder / name, key, value)
             if FILES.search(key) and value:
@@ -147,7 +174,7 @@ def check_processor(folder: Path) -> None:
 
 def check_text_tokenizer(path: Path) -> None:
     """Check a `tokenizer.json`. Raises `ConfigError` as `check_checkpoint`."""
-    check_tokenizer(path, _read_object(path, MOST_TOKENIZER))
+    check_tokenizer(path, read_object(path, MOST_TOKENIZER))
 
 
 def without_references(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +189,7 @@ def check_adapter(folder: Path) -> None:
         ConfigError: as `check_checkpoint`.
     """
     path = folder / "adapter_config.json"
-    for key, value in _read_object(path).items():
+    for key, value in read_object(path).items():
         if key in PROVENANCE:
             continue
         if (allowed := LORA.get(key)) is not None:
@@ -207,7 +234,7 @@ def _weight_files(folder: Path) -> list[Path]:
     """The files that `transformers` reads: one, or those of an index."""
     if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
         return [folder / WEIGHTS]
-    places = _read_object(folder / INDEX).get("weight_map")
+    places = read_object(folder / INDEX).get("weight_map")
     if (
         not isinstance(places, dict)
         or not places
@@ -221,7 +248,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _read_object(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
+def read_object(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
+    """The object in a file of JSON of at most `most` bytes. Raises `ConfigError` that names the file."""
     try:
         value = parse_json(read_regular(path, most))
     except OSError as error:

@@ -130,10 +130,12 @@ def save_hpsv3(path: Path) -> tuple[Read, dict[str, torch.Tensor]]:
     return Read(model, tokenizer, (256 * 28 * 28, 256 * 28 * 28)), weights
 
 
-def save_editreward(path: Path) -> tuple[Read, dict[str, torch.Tensor]]:
-    """The one file of EditReward on Qwen2.5-VL."""
-    model, tokenizer = tiny_model(("<|Reward|>",), "qwen2_5_vl")
+def save_editreward(path: Path, model_type: str = "qwen2_5_vl") -> tuple[Read, dict[str, torch.Tensor]]:
+    """The one file of EditReward on Qwen2.5-VL, or on Qwen3-VL, which has the names of later versions."""
+    model, tokenizer = tiny_model(("<|Reward|>",), model_type)
     weights = legacy(model)
+    if model_type == "qwen3_vl":
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for n in range(2):
         weights |= random_layers((WIDTH, 1024, 16, 2), (0, 3, 5), f"rm_heads.head_{n}.")
     save_file(weights, path)

@@ -32,8 +32,9 @@ def test_a_layer_is_its_weight_and_the_scaled_product(settings: dict, factor: fl
         ({"a.q.base_layer.weight": None}, {}, "a.q.lora_A.default.weight is not half"),
         ({"a.q.lora_B.default.weight": UP[:1]}, {}, "is not half of an adapter of rank 2"),
         ({}, {"lora_r": 3}, "is not half of an adapter of rank 3"),
-        ({}, {"lora_r": 0}, "lora_r is 0"),
-        ({}, {"lora_alpha": None}, "need lora_r and lora_alpha"),
+        ({}, {"lora_r": 0}, "need lora_r, a whole number .* received 0 and 6"),
+        ({}, {"lora_r": 2.9}, "received 2.9 and 6"),
+        ({}, {"lora_alpha": None}, "received 2 and None"),
     ],
 )
 def test_what_is_no_adapter_is_named(change: dict, settings: dict, message: str):

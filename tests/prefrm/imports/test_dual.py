@@ -233,7 +233,8 @@ def test_the_aesthetic_predictor_reads_normalized_embeddings(predictor: Path, cl
 def test_each_bundle_names_all_that_it_was_made_of(predictor: Path, clip: Path, tmp_path: Path):
     manifest = import_judge("aesthetic", str(predictor), tmp_path / "b", base=str(clip))
     assert manifest.origin is not None
-    assert set(manifest.origin.sha256) == {predictor.name, f"{clip.name}/model.safetensors"}
+    of_base = {f"{clip.name}/{path.name}" for path in clip.iterdir()}
+    assert manifest.origin.base == clip.name and set(manifest.origin.sha256) == {predictor.name} | of_base
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Generative judges against `transformers` on the same conversation, from the import to the matrix."""
 
+import json
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -133,11 +134,10 @@ def test_paco_compares_each_image_with_a_reference(repository, tmp_path: Path):
     assert np.abs(z).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["paco", "vqascore"])
-def test_a_utility_is_the_log_odds_of_yes(repository, tmp_path: Path, name: str):
+@pytest.mark.parametrize("wording", [YES_NO, None])
+def test_a_utility_is_the_log_odds_of_yes(repository, tmp_path: Path, wording: str | None):
     folder, reference = repository
-    wording = YES_NO if name == "paco" else None
-    matrix = scored(name, folder, wording, tmp_path)
+    matrix = scored("vqascore", folder, wording, tmp_path)
     asked = load_bundle(tmp_path / "bundle", "cpu").judge.processor.template
     text = f"{asked.again}{CAPTION}{asked.question}"
     p = [[reference.probability([image], text, letter) for letter in "YyNn"] for image in PICTURES]
@@ -157,9 +157,14 @@ def test_a_model_that_would_say_something_else_is_not_believed(repository, tmp_p
     ("name", "wording", "message"),
     [
         ("unifiedreward", None, "give --template FILE"),
-        ("unifiedreward", YES_NO, "compares two images; 'file:t.txt' has one"),
+        ("unifiedreward", YES_NO, "trained with {image}{image}; template 'file:t.txt' has {image}$"),
         ("paco", None, "give --template FILE"),
-        ("paco", RANK, "must ask about one image"),
+        ("unifiedreward", "{context}" + PAIR, "trained with {image}{image}; .* has {context}{image}{image}"),
+        ("unifiedreward-edit", PAIR, "trained with {context}{image}{image}"),
+        ("paco", YES_NO, "trained with {context}{image}; .* has {image}$"),
+        ("paco", "{context}" + PAIR, "has {context}{image}{image}$"),
+        ("paco", "{context}{image}Rate {prompt}.", "with a yes and a no after {answer}"),
+        ("vqascore", RANK, "must ask about one image"),
         ("vqascore", "{image}Rate {prompt}.", "with a yes and a no after {answer}"),
     ],
 )
@@ -186,6 +191,17 @@ def test_weights_that_do_not_fit_are_named(repository, tmp_path: Path):
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=r"1 missing .*norm\.weight.*1 unexpected .*rm_head\.weight"):
         import_judge("vqascore", str(other), tmp_path / "b")
+
+
+def test_a_configuration_that_names_kernels_is_refused(repository, tmp_path: Path):
+    for path in repository[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = tmp_path / "config.json"
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"attn_implementation": "somebody/kernels"})
+    )
+    with pytest.raises(ConfigError, match="attn_implementation must be one of"):
+        import_judge("vqascore", str(tmp_path), tmp_path / "b")
 
 
 def test_the_command_imports_with_a_wording(repository, tmp_path: Path, capsys):

@@ -1,6 +1,7 @@
 """From a published checkpoint to a bundle: what is refused, by which message, and what is recorded."""
 
 import importlib
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_a_bundle_records_what_was_read(clip: Path, tmp_path: Path):
     origin = manifest.origin
     assert origin is not None and manifest == read_manifest(tmp_path / "b")
     assert origin.judge == "pickscore" and origin.source == clip.name and origin.revision is None
-    assert origin.sha256 == {"model.safetensors": hash_file(clip / "model.safetensors")}
+    assert origin.sha256 == {path.name: hash_file(path) for path in clip.iterdir()} and origin.base is None
     assert (
         "dual encoder (similarity) pickscore, at the temperature of its training loss" in manifest.describe()
     )
@@ -79,6 +80,8 @@ def test_a_repository_of_the_hub_is_recorded_by_its_commit(clip: Path, tmp_path:
         origin = import_judge("clipscore", "hf://org/clip", tmp_path / "b").origin
         assert origin is not None and not origin.is_log_odds
         assert (origin.source, origin.revision) == ("hf://org/clip", commit)
+        origin = import_judge("pickscore", str(clip), tmp_path / "d", base="hf://org/clip").origin
+        assert origin is not None and (origin.base, origin.base_revision) == ("hf://org/clip", commit)
         with pytest.raises(BundleError, match="the Hub has no such model"):
             import_judge("clipscore", "hf://org/nothing", tmp_path / "c")
 
@@ -97,12 +100,62 @@ def test_other_files_are_not_replaced_and_nothing_is_read_before(tmp_path: Path)
         (["pickscore"], "--out FOLDER"),
         (["pickscore", "nowhere", "--out", "b"], "nowhere is not a file"),
         (["pickscore", ".", "--out", "b", "--template", "t.txt"], "pickscore takes no template"),
+        (["hpsv3", "hf://org/large", "--out", "b"], "give --template FILE"),
+        (["hpsv3", "hf://org/large", "--out", "b", "--template", "t.txt"], "t.txt cannot be read"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["import", *arguments]) == 2
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_the_current_folder_has_a_name(clip: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(clip)
+    origin = import_judge("pickscore", ".", tmp_path / "b").origin
+    assert origin is not None and origin.source == clip.name
+
+
+def test_a_named_file_has_its_tokenizer_beside_it(clip: Path, tmp_path: Path):
+    for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((clip / name).read_bytes())
+    source = str(tmp_path / "model.safetensors")
+    with pytest.raises(
+        ConfigError, match=r"has no tokenizer.json .*; name a folder that has the whole model"
+    ):
+        import_judge("clipscore", source, tmp_path / "b")
+    (tmp_path / "tokenizer.json").write_bytes((clip / "tokenizer.json").read_bytes())
+    assert import_judge("clipscore", source, tmp_path / "b").spec.base_model == "clipscore"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attn_implementation": "somebody/kernels"}, "attn_implementation must be one of"),
+        ({"auto_map": {"AutoConfig": "x.Y"}}, "auto_map is refused"),
+        ({"text_config": {"num_hidden_layers": 400}}, "num_hidden_layers must be at most"),
+        ({"text_config": 3}, "is not usable"),
+        ({"model_type": "siglip"}, "supported model types: clip"),
+    ],
+)
+def test_a_configuration_is_checked_before_it_is_obeyed(
+    clip: Path, tmp_path: Path, change: dict, message: str
+):
+    for path in clip.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(ConfigError, match=f"config.json.* {message}"):
+        import_judge("pickscore", str(tmp_path), tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_broken_json_names_its_file(clip: Path, tmp_path: Path, name: str):
+    for path in clip.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).write_text("{")
+    with pytest.raises(ConfigError, match=f"{name}: it is not valid JSON"):
+        import_judge("pickscore", str(tmp_path), tmp_path / "b")
 
 
 def test_a_key_too_few_or_too_many_is_refused_by_its_name(clip: Path, tmp_path: Path):
@@ -174,7 +227,11 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({"a": torch.ones(1), "b": 3}, "other things than tensors, such as 'b'"), ([1], "holds a list")],
+    [
+        ({"a": torch.ones(1), "b": 3}, "other things than tensors by name, such as 'b'"),
+        ({"a": torch.ones(1), 7: torch.ones(1)}, "other things than tensors by name, such as '7'"),
+        ([1], "holds a list"),
+    ],
 )
 def test_a_pickle_of_other_things_is_refused(content: object, message: str, tmp_path: Path):
     torch.save(content, tmp_path / "x.bin")
@@ -182,9 +239,19 @@ def test_a_pickle_of_other_things_is_refused(content: object, message: str, tmp_
         read_checkpoint(source(tmp_path / "x.bin"))
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02.", b"\x80\x02h\x05.", b"\x80\x02]a."])
+def test_a_damaged_pickle_is_refused(content: bytes, tmp_path: Path):
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x.pt is (refused|truncated)"):
+        read_checkpoint(source(tmp_path / "x.pt"))
+
+
 def test_shards_are_read_by_their_index(tmp_path: Path):
     save_file({"a": torch.ones(1)}, tmp_path / "one.safetensors")
     index = tmp_path / "model.safetensors.index.json"
+    index.write_text("{")
+    with pytest.raises(ConfigError, match=r"index.json: it is not valid JSON"):
+        read_checkpoint(source(tmp_path))
     index.write_text('{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}')
     with pytest.raises(ConfigError, match=r"'two.safetensors', which is not a file beside it"):
         read_checkpoint(source(tmp_path))

@@ -141,7 +141,9 @@ def test_hpsv3_has_gradients_in_the_pixels(judge: Judge):
 
 def test_an_import_records_what_was_read(hpsv3):
     manifest = read_manifest(hpsv3[0] / "bundle")
-    assert manifest.origin is not None and list(manifest.origin.sha256) == ["HPSv3.safetensors"]
+    assert manifest.origin is not None and {"HPSv3.safetensors", "base/config.json"} <= {
+        *manifest.origin.sha256
+    }
     assert manifest.spec.template == "file:hpsv3.txt" and manifest.template.question.endswith("END")
 
 
@@ -180,9 +182,24 @@ def test_a_wording_must_be_given_and_have_the_token(hpsv3, tmp_path: Path):
     options = {"base": str(folder / "base")}
     with pytest.raises(ConfigError, match="give --template FILE"):
         import_judge("hpsv3", str(folder), tmp_path / "b", **options)
-    template = written(tmp_path / "t.txt", "{image}Rate {prompt}!")
-    with pytest.raises(ConfigError, match=r"must have the readout '<\|Reward\|>' once"):
-        import_judge("hpsv3", str(folder), tmp_path / "b", template=template, **options)
+    for wording, message in (
+        ("{image}Rate {prompt}!", r"needs <\|Reward\|> after {prompt}"),
+        ("{image}Rate: <|Reward|> {prompt}!", r"needs <\|Reward\|> after {prompt}"),
+        ("{context}" + WORDING, r"trained with {image}; .* has {context}{image}$"),
+    ):
+        template = written(tmp_path / "t.txt", wording)
+        with pytest.raises(ConfigError, match=message):
+            import_judge("hpsv3", str(folder), tmp_path / "b", template=template, **options)
+
+
+@pytest.mark.parametrize("name", ["hpsv3", "videoreward"])
+def test_another_base_is_refused_before_the_weights_are_read(tmp_path: Path, name: str):
+    tokens = "".join(f"<|{token}|>" for token in ("Reward", "VQ_reward", "MQ_reward", "TA_reward"))
+    options = {"template": written(tmp_path / "t.txt", f"{{image}}{{prompt}}{tokens}")}
+    save_base(tmp_path / "base", "qwen2_5_vl")
+    for base, message in (("base", "is a 'qwen2_5_vl'"), (".", "config.json cannot be read")):
+        with pytest.raises(ConfigError, match=message):
+            import_judge(name, "hf://org/large", tmp_path / "b", base=str(tmp_path / base), **options)
 
 
 EDITS = (
@@ -204,10 +221,11 @@ class Identified:
         return "a judge"
 
 
-def test_editreward_is_an_ensemble_of_its_two_heads(tmp_path: Path):
+@pytest.mark.parametrize(("family", "mrope"), [("qwen2_5_vl", False), ("qwen3_vl", True)])
+def test_editreward_is_an_ensemble_of_its_two_heads(tmp_path: Path, family: str, mrope: bool):
     """Of the source and an edit of it, each asked about in two conversations; the mean of both means."""
-    save_base(tmp_path / "base", "qwen2_5_vl")
-    reference, weights = save_editreward(tmp_path / "model.safetensors")
+    save_base(tmp_path / "base", family)
+    reference, weights = save_editreward(tmp_path / "model.safetensors", family)
     members, expected = [], torch.zeros(len(PICTURES))
     for n, (name, wording) in enumerate(zip(("following", "quality"), EDITS, strict=True)):
         template, out = written(tmp_path / f"{name}.txt", wording), tmp_path / name
@@ -216,7 +234,7 @@ def test_editreward_is_an_ensemble_of_its_two_heads(tmp_path: Path):
         members.append(Member(name=name, scorer=Identified(load_bundle(out, "cpu").judge)))
         for place, image in enumerate(PICTURES):
             text = asked(wording.replace("{context}", IMAGE))
-            ids, hidden = reference.hidden(text, SOURCE, image, mrope=False)
+            ids, hidden = reference.hidden(text, SOURCE, image, mrope=mrope)
             at = (ids == reference.tokenizer.convert_tokens_to_ids("<|Reward|>")).nonzero()[0, 0]
             expected[place] += ranknet(weights, f"rm_heads.head_{n}.", hidden[at])[0] / 2
     pictures, source = tuple(map(encode_png, PICTURES)), encode_png(SOURCE)
@@ -239,8 +257,14 @@ def test_a_wording_for_editreward_needs_the_source(tmp_path: Path):
     save_base(tmp_path / "base", "qwen2_5_vl")
     save_editreward(tmp_path / "model.safetensors")
     options = {"base": str(tmp_path / "base"), "template": written(tmp_path / "t.txt", WORDING)}
-    with pytest.raises(ConfigError, match="reads the source of an edit"):
+    with pytest.raises(ConfigError, match=r"trained with {context}{image}; .* has {image}$"):
         import_judge("editreward-quality", str(tmp_path), tmp_path / "b", **options)
+
+
+def test_a_wording_for_skywork_needs_an_answer(tmp_path: Path):
+    template = written(tmp_path / "t.txt", "{image}Does it show {prompt}?")
+    with pytest.raises(ConfigError, match=r"needs one after {answer}"):
+        import_judge("skywork-vl", "hf://org/large", tmp_path / "b", template=template)
 
 
 def test_skywork_reads_the_end_of_a_closed_conversation(tmp_path: Path):
@@ -257,19 +281,36 @@ def test_skywork_reads_the_end_of_a_closed_conversation(tmp_path: Path):
     assert expected.std() > 1e-3
 
 
+VIDEO_WORDING = "{image}VQ: <|VQ_reward|>\nMQ: <|MQ_reward|>\nFor {prompt} TA: <|TA_reward|>\nEND"
+
+
+def test_videoreward_has_one_output_or_three_and_its_settings(tmp_path: Path):
+    save_base(tmp_path / "base")
+    save_videoreward(tmp_path, 2)
+    source, template = str(tmp_path / "checkpoint-11352"), written(tmp_path / "t.txt", VIDEO_WORDING)
+    options = {"base": str(tmp_path / "base"), "template": template}
+    with pytest.raises(ConfigError, match=r"rm_head.weight is \[2, 32\]; one row or 3 are expected"):
+        import_judge("videoreward", source, tmp_path / "b", **options)
+    (tmp_path / "model_config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"model_config.json: it is not valid JSON"):
+        import_judge("videoreward", source, tmp_path / "b", **options)
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_videoreward_is_the_sum_of_three_ratings_of_a_video_of_two_frames(tmp_path: Path, outputs: int):
     save_base(tmp_path / "base")
     reference, head = save_videoreward(tmp_path, outputs)
-    wording = "{image}VQ: <|VQ_reward|>\nMQ: <|MQ_reward|>\nFor {prompt} TA: <|TA_reward|>\nEND"
     source = str(tmp_path / "checkpoint-11352" / "model.pth")
-    template = written(tmp_path / "t.txt", wording)
-    import_judge("videoreward", source, tmp_path / "b", base=str(tmp_path / "base"), template=template)
+    template = written(tmp_path / "t.txt", VIDEO_WORDING)
+    manifest = import_judge(
+        "videoreward", source, tmp_path / "b", base=str(tmp_path / "base"), template=template
+    )
+    assert manifest.origin is not None and "model_config.json" in manifest.origin.sha256
     judge = load_bundle(tmp_path / "b", "cpu").judge
     tokens = reference.tokenizer.convert_tokens_to_ids(["<|VQ_reward|>", "<|MQ_reward|>", "<|TA_reward|>"])
     deviations, expected = torch.tensor([2.2, 1.4, 2.5]), []
     for image in PICTURES:
-        ids, hidden = reference.hidden(asked(wording), image, mrope=False)
+        ids, hidden = reference.hidden(asked(VIDEO_WORDING), image, mrope=False)
         rows = [hidden[(ids == token).nonzero()[0, 0]] for token in tokens]
         ratings = torch.stack([row @ head[n % outputs] for n, row in enumerate(rows)])
         expected.append((ratings / deviations).sum())
