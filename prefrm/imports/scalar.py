@@ -55,7 +55,7 @@ def build_hpsv3(request: ImportRequest) -> Imported:
     Its code hands embeddings to the language model and no positions, so that these are sequential.
     """
     checkpoint = read_checkpoint(request.source, ("HPSv3.safetensors", *SAFETENSORS))
-    spec = _ranknet(request, "integrate")
+    spec = _ranknet(request, request.published.uncertainty)
     rules = (move(r"rm_head\.(.+)", rf"{HEAD}layers.0.\1"), move(BACKBONE, r"\g<0>"))
     return _imported(request, checkpoint, spec, renamed(checkpoint, rules), _template(request))
 
@@ -150,7 +150,7 @@ def build_videoreward(request: ImportRequest) -> Imported:
     return _imported(request, checkpoint, spec, weights, _template(request))
 
 
-def _ranknet(request: ImportRequest, uncertainty: str) -> JudgeSpec:
+def _ranknet(request: ImportRequest, uncertainty: str | None) -> JudgeSpec:
     """HPSv3 and what follows it."""
     return JudgeSpec(
         base_model=request.published.name,

@@ -97,6 +97,7 @@ def test_other_files_are_not_replaced_and_nothing_is_read_before(tmp_path: Path)
         (["pickscore"], "--out FOLDER"),
         (["pickscore", "nowhere", "--out", "b"], "nowhere is not a file"),
         (["pickscore", ".", "--out", "b", "--template", "t.txt"], "pickscore takes no template"),
+        (["pickscore", ".", "--out", "b", "--uncertainty", "ignore"], "pickscore has no such choice"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys, monkeypatch):
