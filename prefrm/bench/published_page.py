@@ -47,7 +47,7 @@ def _row(judge: PublishedJudge) -> list[str]:
     return [
         f"[{judge.title}]({judge.paper})",
         judge.kind + ("" if judge.is_log_odds else ", to be calibrated"),
-        f"`prefrm import {judge.name} {_source(judge)}{template}`",
+        f"`prefrm import {judge.name} {_source(judge, template + ' --out FOLDER')}",
         judge.exactness,
         judge.licence,
         _accuracies(judge.published),
@@ -70,8 +70,11 @@ def _reading(dialect: Dialect) -> str:
     return f"{read}, after reasoning" if dialect.reasons else read
 
 
-def _source(judge: PublishedJudge) -> str:
-    return judge.source if is_hub(judge.source) else f"FILE`, downloaded from `{judge.source}"
+def _source(judge: PublishedJudge, options: str) -> str:
+    """The source and the rest of a command, which the table has between marks of code."""
+    if is_hub(judge.source):
+        return f"{judge.source}{options}`"
+    return f"FILE{options}`, downloaded from `{judge.source}`"
 
 
 def _accuracies(accuracies: Mapping[str, float]) -> str:

@@ -86,7 +86,8 @@ def load_dual_bundle(
 ) -> DualBundle:
     """Check every file of a bundle against its manifest, then load the dual encoder.
 
-    Arguments and errors are those of `load_bundle`; a `BundleError` if it holds a judge on a backbone.
+    Arguments and errors are those of `load_bundle`; a `BundleError` if it holds a judge on a backbone. The
+    dtype "auto" is float32 on every device: exp(logit_scale), often 100, multiplies what bfloat16 rounds.
     """
     root = bundle_folder(folder)
     manifest = inspect_bundle(root)
@@ -94,7 +95,7 @@ def load_dual_bundle(
     if isinstance(spec, JudgeSpec):
         raise BundleError(f"{root} holds a {spec.head} judge, which is not a dual encoder")
     device = resolve_device(device)
-    dtype = resolve_dtype(dtype, device)
+    dtype = resolve_dtype(torch.float32 if dtype == "auto" else dtype, device)
     verify_files(root, manifest)
     with naming(root), quiet():
         return DualBundle(judge=_load_dual(root, manifest, spec, dtype).to(device).eval(), manifest=manifest)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +28,12 @@ def import_published(
     template: Annotated[
         Path | None, typer.Option(help="a file with the wording of the prompt, for judges that need one")
     ] = None,
+    uncertainty: Annotated[
+        Literal["integrate", "ignore"] | None,
+        typer.Option(
+            help="hpsv3 alone: expectations over its uncertain utilities (the default), or their means"
+        ),
+    ] = None,
     listed: Annotated[bool, typer.Option("--list", help="print the published judges")] = False,
 ) -> None:
     """Turn a judge that others published into a bundle, which every command takes."""
@@ -41,7 +47,7 @@ def import_published(
         raise ConfigError("name a published judge and --out FOLDER; `prefrm import --list` prints the judges")
     from prefrm.imports.importing import import_judge
 
-    manifest = import_judge(name, source, out, base=base, template=template)
+    manifest = import_judge(name, source, out, base=base, template=template, uncertainty=uncertainty)
     print(f"{out}: {manifest.describe()}")
     assert manifest.origin is not None
     print(f"licence of the weights: {one_line(manifest.origin.licence)}", file=sys.stderr)

@@ -1,5 +1,7 @@
 """The local scorer of a dual encoder: K image encodes and one of the prompt for a group of K.
 
+A "fusion" reads the prompt K times instead, each time with an image.
+
 Images go through the cache and the passes of `prefrm.engine.encoder`. On a CPU an image is encoded by itself,
 so what else is in a call changes no bit of a group's matrix; elsewhere passes hold `PASS_IMAGES`.
 """

@@ -26,6 +26,8 @@ from prefrm.manifest.contents import read_object
 
 __all__ = ["build_aesthetic", "build_clipscore", "build_pickscore", "build_siglip", "similarity"]
 
+GREATEST_ID = 2
+"""An `eos_token_id` by which `transformers` reads a text at its greatest id, as OpenAI's code does."""
 # Numbers 0, 1, 2, ... that older versions of `transformers` stored beside the weights.
 AS_THEY_ARE = (drop(r".*\.position_ids"), move(r"(.+)", r"\1"))
 IMAGE_SIDE_OF_CLIP = (
@@ -53,9 +55,20 @@ def _build_clip(request: ImportRequest) -> Imported:
         image=crop_fit(folder_with(request, PREPROCESSOR)),
         text=TextReading(tokens=config.text_config.max_position_embeddings),
     )
-    imported = similarity(config, spec, checkpoint, read_tokenizer(folder_with(request, *TOKENIZERS)))
+    tokenizer = read_tokenizer(folder_with(request, *TOKENIZERS))
+    _check_end(config.text_config.eos_token_id, tokenizer.encode("").ids[-1])
+    imported = similarity(config, spec, checkpoint, tokenizer)
     path = request.source.folder / "config.json"
     return replace(imported, sha256={**imported.sha256, path.name: hash_file(path)})
+
+
+def _check_end(configured: Any, end: int) -> None:
+    """Raise `ConfigError` unless a text is read at its end."""
+    if configured not in (GREATEST_ID, end):
+        raise ConfigError(
+            f"the text encoder reads at the token {configured!r} (eos_token_id), and the tokenizer ends a "
+            f"text with {end}; take the configuration and the tokenizer of this judge"
+        )
 
 
 def build_siglip(request: ImportRequest) -> Imported:

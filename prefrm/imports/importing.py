@@ -13,7 +13,7 @@ from prefrm.files import require_writable_folder
 from prefrm.hub import is_hub
 from prefrm.imports.card import import_card
 from prefrm.imports.reading import hash_settings
-from prefrm.imports.registry import PublishedJudge, find_published
+from prefrm.imports.registry import PublishedJudge, find_published, with_uncertainty
 from prefrm.imports.sources import Source, open_source
 from prefrm.judge import Judge
 from prefrm.judge.dual import DualJudge
@@ -73,6 +73,7 @@ def import_judge(
     *,
     base: str | None = None,
     template: Path | None = None,
+    uncertainty: str | None = None,
 ) -> Manifest:
     """Write a published judge as a bundle, whole or not at all.
 
@@ -84,13 +85,15 @@ def import_judge(
         base: the checkpoint for what the source lacks; None is the one that the registry names, for
             what is not beside the weights.
         template: a file with the wording of the prompt, for a judge whose wording prefrm may not ship.
+        uncertainty: "integrate" or "ignore", as in `JudgeSpec`, for a judge with uncertain utilities; None is
+            as its training loss has it.
 
     Raises:
         ConfigError: there is no such judge, an option does not fit it, or the source is not its checkpoint;
             every weight that is missing, unknown or of another shape is named.
         BundleError: as `write_bundle`, or the Hub has no such repository.
     """
-    published = find_published(name)
+    published = with_uncertainty(find_published(name), uncertainty)
     _check_options(published, base, template)
     require_writable_folder(Path(out), "--out")
     check_replaceable(Path(out))

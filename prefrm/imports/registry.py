@@ -1,14 +1,14 @@
 """The published judges that can be imported, as data. Imports no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
 from prefrm.errors import ConfigError
 from prefrm.eval import PUBLISHED as ACCURACIES
 
-__all__ = ["PUBLISHED", "PublishedJudge", "find_published"]
+__all__ = ["PUBLISHED", "PublishedJudge", "find_published", "with_uncertainty"]
 
 CONFIGURATION = ("*.json", "*.txt", "*.jinja", "*.model")
 """Configurations, tokenizer and chat template of a repository."""
@@ -37,6 +37,7 @@ class PublishedJudge:
         column: its name among the judges of `prefrm.eval.PUBLISHED`; "" if it is not there.
         accuracies: published ones that are not there, by dataset: percent of pairs on which it agrees with
             people.
+        uncertainty: as in `JudgeSpec`, of a judge that lets a person choose it; None for every other.
     """
 
     name: str
@@ -54,6 +55,7 @@ class PublishedJudge:
     exactness: str
     column: str = ""
     accuracies: Mapping[str, float] = field(default_factory=dict)
+    uncertainty: str | None = None
 
     @property
     def published(self) -> dict[str, float]:
@@ -191,6 +193,7 @@ _SCALAR = (
         is_log_odds=True,
         exactness=AS_PUBLISHED,
         column="HPSv3",
+        uncertainty="integrate",
     ),
     PublishedJudge(
         name="editreward-following",
@@ -203,7 +206,8 @@ _SCALAR = (
         files=("model.safetensors", "model.pth"),
         base="hf://Qwen/Qwen2.5-VL-7B-Instruct",
         template="required",
-        is_log_odds=True,
+        # Its loss is of both heads at once, and of their uncertainty, which is left out here.
+        is_log_odds=False,
         exactness=f"an ensemble of both heads is {AS_PUBLISHED}",
         accuracies=EDITREWARD,
     ),
@@ -218,7 +222,8 @@ _SCALAR = (
         files=("model.safetensors", "model.pth"),
         base="hf://Qwen/Qwen2.5-VL-7B-Instruct",
         template="required",
-        is_log_odds=True,
+        # Its loss is of both heads at once, and of their uncertainty, which is left out here.
+        is_log_odds=False,
         exactness=f"an ensemble of both heads is {AS_PUBLISHED}",
         accuracies=EDITREWARD,
     ),
@@ -263,7 +268,8 @@ _GENERATIVE = (
         paper="https://arxiv.org/abs/2503.05236",
         builder="prefrm.imports.generative:build_unifiedreward",
         template="required",
-        is_log_odds=True,
+        # Its loss is that of whole answers in the training of a language model.
+        is_log_odds=False,
         exactness=SAME_CONVERSATION,
         column="UnifiedReward",
     ),
@@ -276,7 +282,8 @@ _GENERATIVE = (
         paper="https://arxiv.org/abs/2503.05236",
         builder="prefrm.imports.generative:build_unifiedreward_edit",
         template="required",
-        is_log_odds=True,
+        # Its loss is that of whole answers in the training of a language model.
+        is_log_odds=False,
         exactness=SAME_CONVERSATION,
     ),
     PublishedJudge(
@@ -317,3 +324,19 @@ def find_published(name: str) -> PublishedJudge:
     if name not in PUBLISHED:
         raise ConfigError(f"there is no published judge {name!r}; there are: {', '.join(PUBLISHED)}")
     return PUBLISHED[name]
+
+
+def with_uncertainty(judge: PublishedJudge, uncertainty: str | None) -> PublishedJudge:
+    """The row with the `uncertainty` that a person chose; None leaves it as it is.
+
+    The training loss is one of uncertain utilities, so that differences of means alone are no log-odds.
+
+    Raises:
+        ConfigError: this judge has no choice.
+    """
+    if uncertainty is None:
+        return judge
+    if judge.uncertainty is None:
+        raise ConfigError(f"--uncertainty {uncertainty}: {judge.name} has no such choice; leave it out")
+    is_log_odds = judge.is_log_odds and uncertainty == judge.uncertainty
+    return replace(judge, uncertainty=uncertainty, is_log_odds=is_log_odds)

@@ -60,7 +60,7 @@ def build_hpsv3(request: ImportRequest) -> Imported:
     Its code hands embeddings to the language model and no positions, so that these are sequential.
     """
     template = given_template(request, images=1, context=False)
-    spec = _ranknet(request, "integrate", "sequential")
+    spec = _ranknet(request, request.published.uncertainty, "sequential")
     check_prompt_is_read(template, spec)
     check_config(request.base.folder, QWEN2)
     checkpoint = read_checkpoint(request.source, ("HPSv3.safetensors", *SAFETENSORS))
@@ -166,7 +166,7 @@ def build_videoreward(request: ImportRequest) -> Imported:
     return replace(imported, sha256={**imported.sha256, path.name: hash_file(path)})
 
 
-def _ranknet(request: ImportRequest, uncertainty: str, positions: str) -> JudgeSpec:
+def _ranknet(request: ImportRequest, uncertainty: str | None, positions: str) -> JudgeSpec:
     """HPSv3 and what follows it."""
     return JudgeSpec(
         base_model=request.published.name,

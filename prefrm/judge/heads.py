@@ -119,7 +119,7 @@ class ScalarHead(Head):
     @full_precision
     def utilities(self, readings: torch.Tensor) -> torch.Tensor:
         """Utilities [N] of candidates from their readings [N], or [N, Q, Q] of several readouts."""
-        return readings if self.readouts == 1 else _sum_of_readouts(readings)
+        return readings if self.readouts == 1 else _own(readings).sum(dim=-1)
 
     @full_precision
     def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -166,7 +166,7 @@ class MlpHead(Head):
         widths: of the hidden layers.
         ties: as of `ScalarHead`.
         uncertainty: as in `JudgeSpec`.
-        readouts: as of `ScalarHead`; means are summed, and so are logarithms of standard deviations.
+        readouts: as of `ScalarHead`; means are summed, and so are variances.
     """
 
     def __init__(
@@ -194,20 +194,23 @@ class MlpHead(Head):
     @full_precision
     def utilities(self, readings: torch.Tensor) -> torch.Tensor:
         """Mean utilities [N] of candidates from their readings [N, O], or [N, Q, Q, O]."""
-        return self._summed(readings)[..., 0] * self.scale
+        return self._outputs(readings)[..., 0, :].sum(dim=-1) * self.scale
 
     @full_precision
     def compare(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         d_N = self.utilities(first) - self.utilities(second)
         if self.uncertainty != "integrate":
             return _outcomes(d_N, ties=self.ties)
-        # The variance of the difference is the sum of both.
-        log_deviations = [self._summed(readings)[..., 1] for readings in (first, second)]
-        deviation_N = torch.logaddexp(*(2 * log_s for log_s in log_deviations)).div(2).exp() * self.scale
+        # The variance of a sum, and of a difference, is the sum of the variances.
+        log_variances = [
+            (2 * self._outputs(readings)[..., 1, :]).logsumexp(dim=-1) for readings in (first, second)
+        ]
+        deviation_N = torch.logaddexp(*log_variances).div(2).exp() * self.scale
         return torch.stack([d_N, deviation_N], dim=-1)
 
-    def _summed(self, readings: torch.Tensor) -> torch.Tensor:
-        return readings if self.readouts == 1 else _sum_of_readouts(readings)
+    def _outputs(self, readings: torch.Tensor) -> torch.Tensor:
+        """Outputs [N, O, Q] of each readout by its own perceptron."""
+        return readings[..., None] if self.readouts == 1 else _own(readings)
 
 
 class EmbeddingHead(Head):
@@ -289,9 +292,9 @@ def _outcomes(d_N: torch.Tensor, *, ties: bool) -> torch.Tensor:
     return torch.stack([win_N, loss_N, tie_N], dim=-1)
 
 
-def _sum_of_readouts(readings: torch.Tensor) -> torch.Tensor:
-    """[N, ...] of readings [N, Q, Q, ...]: of readout q, what the weights of q give."""
-    return readings.diagonal(dim1=1, dim2=2).sum(dim=-1)
+def _own(readings: torch.Tensor) -> torch.Tensor:
+    """[N, ..., Q] of readings [N, Q, Q, ...]: of readout q, what the weights of q give."""
+    return readings.diagonal(dim1=1, dim2=2)
 
 
 def _perceptron(hidden: int, widths: Sequence[int], outputs: int) -> nn.Sequential:

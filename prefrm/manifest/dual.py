@@ -76,7 +76,9 @@ class TextReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DualSpec:
-    """A judge that encodes a prompt and each image by itself: K + 1 encodes a group of K.
+    """A judge that encodes each image by itself: K + 1 encodes a group of K.
+
+    "fusion" is K image encodes, and K passes of a text encoder over the prompt, each with one image.
 
     Attributes:
         base_model: the published judge that it is, such as "pickscore".

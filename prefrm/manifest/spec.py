@@ -13,6 +13,8 @@ HEADS = tuple(ATTENTIONS)
 POSITIONS = ("family", "sequential")
 QUANTIZATIONS = ("nf4",)
 UNCERTAINTIES = ("ignore", "integrate")
+MOST_LAYERS = 8
+MOST_READOUTS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +38,14 @@ class JudgeSpec:
             (verdict), or by Bradley-Terry with ties (scalar).
         embedding_dim: even; how many numbers an embedding has.
         normalize: whether embeddings are scaled to unit length before they are compared.
-        mlp: widths of the hidden layers of a scalar head, with ReLU between them; () is linear.
+        mlp: widths of the hidden layers of a scalar head, `MOST_LAYERS` at most, with ReLU between them; ()
+            is linear.
         uncertainty: whether a scalar head with `mlp` also gives each utility a standard deviation, as HPSv3's
             (arXiv 2508.03789): None, it does not; "ignore", it does, and the means alone are compared and
             trained; "integrate", log-odds and the training loss are expectations over both utilities.
-        readouts: control tokens of the template at which a scalar or an embedding head reads; () is the last
-            position. A token that the base model lacks is added to it. With several, a candidate's utility is
-            the sum of one for each, by weights of its own.
+        readouts: control tokens of the template at which a scalar or an embedding head reads, `MOST_READOUTS`
+            at most; () is the last position. A token that the base model lacks is added to it. With several,
+            a candidate's utility is the sum of one for each, by weights of its own.
         positions: how tokens are counted for the rotary embedding, one of `POSITIONS`: "family" as the base
             model does it, which is M-RoPE of Qwen's; "sequential" counts the tokens of images as those of
             text.
@@ -116,6 +119,8 @@ class JudgeSpec:
                 f"mlp is a list of positive widths of the scalar head; received {list(self.mlp)} of the "
                 f"{self.head} head"
             )
+        if len(self.mlp) > MOST_LAYERS:
+            raise ConfigError(f"mlp has {MOST_LAYERS} hidden layers at most; received {len(self.mlp)}")
         if self.uncertainty is not None and self.uncertainty not in UNCERTAINTIES:
             raise ConfigError(
                 f"uncertainty must be {', '.join(UNCERTAINTIES)} or null; received {self.uncertainty!r}"
@@ -127,6 +132,8 @@ class JudgeSpec:
     def _check_readouts(self) -> None:
         if self.readouts and self.is_pairwise:
             raise ConfigError("readouts are of the scalar and the embedding head; a verdict is read last")
+        if len(self.readouts) > MOST_READOUTS:
+            raise ConfigError(f"there are {MOST_READOUTS} readouts at most; received {len(self.readouts)}")
         if "" in self.readouts or len(set(self.readouts)) < len(self.readouts):
             raise ConfigError(f"readouts must be different tokens; received {list(self.readouts)}")
         if len(self.readouts) > 1 and self.head != "scalar":

@@ -338,6 +338,18 @@ MODELS: dict[str, Forge] = {
         )
         for head in ("scalar", "embedding")
     },
+    **{
+        f"a head of too many {name}": manifest(
+            spec__head="scalar",
+            spec__attention="alone",
+            spec__template="rate-v1",
+            template=ONE_IMAGE,
+            rendered__between=["a", "b"],
+            rendered__after=None,
+            **{f"spec__{name}": value},
+        )
+        for name, value in {"mlp": [4] * 20_000, "readouts": [f"<{n}>" for n in range(50_000)]}.items()
+    },
     "an image size of 10^9": setting(IMAGES, "size", {"shortest_edge": 10**9, "longest_edge": 10**9}),
     "an image size of 66 million": setting(
         IMAGES, "size", {"shortest_edge": 66 * 10**6, "longest_edge": 66 * 10**6}

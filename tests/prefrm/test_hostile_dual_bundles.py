@@ -39,6 +39,7 @@ CASES: dict[str, tuple[str, Forge]] = {
     "no room for tokens": ("pickscore", manifest(spec__text__tokens=1)),
     "padding beyond the words": ("pickscore", manifest(spec__text__pad_id=10**6)),
     "an adapter": ("pickscore", manifest(weights="adapter")),
+    "a token beyond the words": ("pickscore", setting("processor/tokenizer.json", "model.vocab.z", 10**5)),
     "a tokenizer of nothing": ("pickscore", content("processor/tokenizer.json", "{}")),
     "a tokenizer that is not JSON": ("pickscore", content("processor/tokenizer.json", "[")),
     "weights of nothing": ("pickscore", content("model/model.safetensors", b"")),

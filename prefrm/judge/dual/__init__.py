@@ -1,4 +1,6 @@
-"""Dual encoders: judges that encode a prompt and each image by themselves, such as CLIP and BLIP.
+"""Dual encoders: judges that encode each image by itself, such as CLIP and BLIP.
+
+CLIP encodes a prompt by itself, too; BLIP's text encoder reads it once for each image, which it attends to.
 
     pictures         an image as the square of pixels that an encoder reads
     texts            a prompt as tokens

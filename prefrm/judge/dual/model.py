@@ -1,4 +1,4 @@
-"""A dual encoder as a judge: each image is encoded once, each prompt once, and an image has a utility.
+"""A dual encoder as a judge: each image is encoded once, and has a utility for a prompt.
 
 Shapes: B images, S side of a square image, T image tokens, D hidden or embedding, L tokens of a text.
 """

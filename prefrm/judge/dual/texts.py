@@ -42,8 +42,8 @@ class TextTokenizer:
 
     @property
     def size(self) -> int:
-        """How many tokens there are; all ids are below."""
-        return int(self._tokenizer.get_vocab_size())
+        """All ids of tokens are below. Some may be of no token."""
+        return 1 + max(self._tokenizer.get_vocab().values(), default=-1)
 
     def __call__(self, text: str) -> torch.Tensor:
         """int64 [L], L tokens. Raises `RecordError` if the text is not valid Unicode."""

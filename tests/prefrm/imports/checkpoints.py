@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertTokenizer, CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, SiglipModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
@@ -176,7 +176,17 @@ def mlp_shapes(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
 
 def save_siglip(folder: Path) -> Path:
     """A repository as SigLIP's: model, image processor, and a tokenizer that ends texts with </s>."""
-    tokenizer = unigram_tokenizer()
+    settings = {"tokenizer_class": "SiglipTokenizer", "pad_token": {"content": "</s>"}}
+    return _save_siglip(folder, unigram_tokenizer(), settings)
+
+
+def save_siglip2(folder: Path) -> Path:
+    """A repository as that of a SigLIP 2 of one resolution: the same with Gemma's tokenizer."""
+    settings = {"tokenizer_class": "GemmaTokenizer", "pad_token": "<pad>", "padding_side": "right"}
+    return _save_siglip(folder, gemma_tokenizer(), settings)
+
+
+def _save_siglip(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> Path:
     text = {
         "hidden_size": 16,
         "intermediate_size": 24,
@@ -198,7 +208,6 @@ def save_siglip(folder: Path) -> Path:
     randomize(model)
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "SiglipTokenizer", "pad_token": {"content": "</s>"}}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
     return folder
@@ -210,4 +219,15 @@ def unigram_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram([("<unk>", 0.0), ("</s>", 0.0), *letters], unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    return tokenizer
+
+
+def gemma_tokenizer() -> Tokenizer:
+    """Pairs of bytes, upper case and punctuation too; it ends texts with <eos>."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *"abcdefghijklmnopqrstuvwxyzAR,!", "re"]
+    vocab = {token: n for n, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[("r", "e")], unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.post_processor = processors.TemplateProcessing("$A <eos>", special_tokens=[("<eos>", 1)])
     return tokenizer

@@ -1,7 +1,9 @@
 """Dual encoders against references written from the published descriptions, and the traps of each."""
 
+import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import normalize
-from transformers import CLIPModel, CLIPTokenizer, SiglipModel
+from transformers import CLIPModel, CLIPTokenizer, Siglip2Tokenizer, SiglipModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -36,7 +38,8 @@ def picture(seed: int, width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-PICTURES = [picture(0, 60, 31), picture(1, 28, 28), picture(2, 33, 97), picture(3, 1, 1)]
+# Of the last one, half of 3 pixels is cut off at each side.
+PICTURES = [picture(0, 60, 31), picture(1, 28, 28), picture(2, 33, 97), picture(3, 1, 1), picture(4, 31, 28)]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.save_siglip(tmp_path_factory.mktemp("siglip"))
+
+
+@pytest.fixture(scope="module")
+def siglip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.save_siglip2(tmp_path_factory.mktemp("siglip2"))
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +114,17 @@ def test_siglip_gives_the_logits_of_transformers_for_padded_texts(siglip: Path, 
     check(utilities(imported("siglip", siglip), prompt), expected, float(model.logit_scale.detach().exp()))
     if len(ids) < 64:
         assert not torch.allclose(unpadded, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("prompt", ["a red cube", "A Red, CUBE!", "red cube " * 20])
+def test_siglip_2_gives_the_logits_of_transformers(siglip2: Path, imported, prompt: str):
+    tokenizer = Siglip2Tokenizer.from_pretrained(siglip2)
+    texts = tokenizer([prompt], padding="max_length", truncation=True, max_length=64, return_tensors="pt")
+    images = SiglipImageProcessorPil.from_pretrained(siglip2)(PICTURES, return_tensors="pt")
+    model = SiglipModel.from_pretrained(siglip2).eval()
+    with torch.inference_mode():
+        expected = model(input_ids=texts.input_ids, **images).logits_per_text[0] - model.logit_bias
+    check(utilities(imported("siglip", siglip2), prompt), expected, float(model.logit_scale.detach().exp()))
 
 
 def openclip(w: references.Weights, prompt: str) -> torch.Tensor:
@@ -270,11 +289,33 @@ def test_the_tokenizer_of_another_judge_is_refused(
         import_judge("imagereward", str(reward), tmp_path / "b", base=str(clip))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_of_half_precision_stay_so_and_the_scale_is_exact(
-    dtype: torch.dtype, hps: Path, clip: Path, tmp_path: Path
+@pytest.mark.parametrize(("eos_token_id", "fits"), [(2, True), (5, False), (None, False)])
+def test_a_clip_reads_a_text_at_its_end_or_is_refused(
+    eos_token_id: int | None, fits: bool, clip: Path, imported, tmp_path: Path
 ):
-    """As HPSv2's compressed files; a rounded logit_scale would change every probability."""
+    other = shutil.copytree(clip, tmp_path / "clip")
+    config = json.loads((clip / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = eos_token_id
+    (other / "config.json").write_text(json.dumps(config))
+    if fits:
+        # The end has the greatest id.
+        judge = imported("clipscore", other)
+        assert not torch.equal(utilities(judge, "a red cube"), utilities(judge, "a blue table"))
+    else:
+        with pytest.raises(ConfigError, match="the tokenizer ends a text with 514"):
+            imported("clipscore", other)
+
+
+def test_a_dual_encoder_is_float32_on_every_device_by_default(clip: Path, tmp_path: Path):
+    import_judge("clipscore", str(clip), tmp_path / "b")
+    assert load_dual_bundle(tmp_path / "b", "meta").judge.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("dtype", "nats"), [(torch.float16, 0.1), (torch.bfloat16, 1.0)])
+def test_weights_of_half_precision_stay_so_and_the_scale_is_exact(
+    dtype: torch.dtype, nats: float, hps: Path, clip: Path, tmp_path: Path
+):
+    """As HPSv2's compressed files; a rounded logit_scale would change every probability. Here it is 100."""
     stored = {name: w.to(dtype) for name, w in checkpoints.openclip_weights().items()}
     torch.save(stored | {"logit_scale": torch.tensor(4.6052)}, tmp_path / "x.pt")
     import_judge("hpsv2", str(tmp_path / "x.pt"), tmp_path / "b", base=str(clip))
@@ -283,5 +324,5 @@ def test_weights_of_half_precision_stay_so_and_the_scale_is_exact(
     assert (whole.dtype, half.dtype) == (torch.float32, dtype)
     found = utilities(half, PROMPT)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, utilities(whole, PROMPT), atol=3.0, rtol=0.1)
+    torch.testing.assert_close(found, utilities(whole, PROMPT), atol=nats, rtol=0.0)
     assert whole._scale == half._scale == pytest.approx(math.exp(4.6052), rel=1e-6)

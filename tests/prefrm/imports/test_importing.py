@@ -102,6 +102,7 @@ def test_other_files_are_not_replaced_and_nothing_is_read_before(tmp_path: Path)
         (["pickscore", ".", "--out", "b", "--template", "t.txt"], "pickscore takes no template"),
         (["hpsv3", "hf://org/large", "--out", "b"], "give --template FILE"),
         (["hpsv3", "hf://org/large", "--out", "b", "--template", "t.txt"], "t.txt cannot be read"),
+        (["pickscore", ".", "--out", "b", "--uncertainty", "ignore"], "pickscore has no such choice"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys, monkeypatch):

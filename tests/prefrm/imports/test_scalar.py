@@ -131,6 +131,18 @@ def test_a_win_rate_of_hpsv3_is_an_expectation_over_uncertain_utilities(hpsv3, j
     assert np.abs(matrix.p - 0.5).max() > 1e-3
 
 
+def test_hpsv3_may_leave_its_uncertainty_out(hpsv3, tmp_path: Path):
+    folder, _, _ = hpsv3
+    options = {"base": str(folder / "base"), "template": written(tmp_path / "t.txt", WORDING)}
+    source, out = str(folder / "HPSv3.safetensors"), tmp_path / "b"
+    origin = import_judge("hpsv3", source, out, uncertainty="ignore", **options).origin
+    assert origin is not None and not origin.is_log_odds
+    mean = expected_hpsv3(hpsv3)[:, 0]
+    group = Group(prompt=PROMPT, images=tuple(map(encode_png, PICTURES)))
+    matrix = Engine(load_bundle(out, "cpu").judge).score([group])[0]
+    np.testing.assert_allclose(matrix.p, (mean[:, None] - mean).sigmoid().numpy(), atol=1e-6)
+
+
 def test_hpsv3_has_gradients_in_the_pixels(judge: Judge):
     pixels = torch.rand(2, 3, 60, 80, requires_grad=True)
     utilities = DifferentiableJudge(judge).utilities(PROMPT, pixels)

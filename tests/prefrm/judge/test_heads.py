@@ -155,6 +155,13 @@ def test_a_difference_of_uncertain_utilities_is_normal():
     assert head.compare(readings[:1], readings[1:]).tolist() == pytest.approx([-30.0])
 
 
+def test_the_variance_of_several_readouts_is_the_sum_of_theirs():
+    head, readings = perceptron(3.0, math.log(2.0), readouts=2)
+    # Of one candidate, whose readouts have standard deviations of 2 and 4.
+    found = head.compare(readings[None], readings[None])
+    assert found.flatten().tolist() == pytest.approx([0.0, math.sqrt(2 * (2**2 + 4**2))])
+
+
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 3.0), (0.7, 0.2), (-2.0, 2.0), (5.0, 4.0)])
 def test_uncertainty_is_integrated_over(mean: float, deviation: float):
     z, tie = log_odds(torch.tensor([[mean, deviation]]))
