@@ -87,8 +87,9 @@ def open_scorer(
 def require_judge(target: str, remote: Remote | None = None) -> None:
     """Raise before anything is scored if a judge of `target` is not a bundle, or no server answers."""
     _inspected(target)
+    connect = scorers.with_own_tokens((remote or Remote()).connect, target)
     for source in filter(is_url, sources(target)):
-        with (remote or Remote()).connect(source) as scorer:
+        with connect(source) as scorer:
             scorer.identity()
 
 
