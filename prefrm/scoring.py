@@ -8,7 +8,7 @@ import numpy.typing as npt
 from prefrm.rewards import ranking
 from prefrm.winmatrix import WinMatrix
 
-__all__ = ["matrix_fields", "matrix_to_json", "nullable"]
+__all__ = ["matrix_fields", "matrix_to_json", "nullable", "pair_errors"]
 
 
 def matrix_to_json(matrix: WinMatrix) -> dict[str, Any]:
@@ -16,8 +16,9 @@ def matrix_to_json(matrix: WinMatrix) -> dict[str, Any]:
 
     Keys: `win_matrix`, `order_gap`, `tie` and `valid` (K lists of K), `win_rate` and `errors` (K), and
     `ranking`: the indices of the candidates that have a win rate, highest first. A number in `win_matrix`
-    where `valid` is false was inferred from judged pairs. Of an ensemble also `spread`, and of a judge
-    that reads it `label_mass` (K lists of K).
+    where `valid` is false was inferred from judged pairs. `pair_errors` has the `pair` [i, j] and the
+    `reason` of each that the judge refused by itself. Of an ensemble also `spread`, and of a judge that reads
+    it `label_mass` (K lists of K).
     """
     return {
         name: nullable(value) if isinstance(value, np.ndarray) else value
@@ -37,7 +38,13 @@ def matrix_fields(matrix: WinMatrix) -> dict[str, npt.NDArray[Any] | list[Any]]:
         "valid": matrix.valid,
         **{name: values for name, values in reported.items() if values is not None},
         "errors": list(matrix.errors),
+        "pair_errors": pair_errors(matrix),
     }
+
+
+def pair_errors(matrix: WinMatrix) -> list[dict[str, Any]]:
+    """Why pairs were not judged, in their order: each with its `pair` [i, j], i < j, and `reason`."""
+    return [{"pair": list(pair), "reason": reason} for pair, reason in sorted(matrix.pair_errors.items())]
 
 
 def nullable(values: npt.NDArray[Any]) -> Any:

@@ -55,14 +55,21 @@ def name_bundle(text: str, default: str) -> NamedBundle:
         default: the name of a bundle that is given without one.
 
     Raises:
-        BundleError: there is no such folder or file, and no such repository on the Hub.
+        BundleError: there is no such folder, and no such repository on the Hub.
+        ConfigError: there is no such file, or it is a URL.
     """
     named = re.fullmatch(r"([A-Za-z0-9._-]+)(?::([^=]*))?=(.+)", text, re.DOTALL)
-    if named is None or is_hub(text) or Path(text).exists():
+    if named is None or is_hub(text) or is_url(text.partition("=")[0]) or Path(text).exists():
         name, version, target = default, "1", text
     else:
         name, version, target = named[1], named[2] or "1", named[3]
-    if is_scorer_file(target) and Path(target).is_file():
+    if is_url(target):
+        raise ConfigError(
+            f"{target} is a URL; write it into a .yaml file and serve that: `scorers: [{{scorer: URL}}]`"
+        )
+    if is_scorer_file(target) and not Path(target).is_dir():
+        if not Path(target).is_file():
+            raise ConfigError(f"there is no file {target}")
         return NamedBundle(name=name, version=version, folder=Path(target))
     folder = bundle_folder(target)
     if not folder.is_dir():

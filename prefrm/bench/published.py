@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from prefrm.bench.tables import markdown_table
+from prefrm.display import one_line
 from prefrm.errors import BundleError
 from prefrm.eval import PUBLISHED, Evaluation, choose_definitions, evaluate, find_splits, fit_split
 from prefrm.imports import PUBLISHED as IMPORTS
@@ -44,6 +45,7 @@ class PublishedRow:
         published: of these, what was published of this judge.
         seconds: of a group: the median of all but the first.
         candidates: of a group, the median.
+        reason: why no pair was judged; "" if one was.
     """
 
     scorer: str
@@ -57,6 +59,7 @@ class PublishedRow:
     published: Mapping[str, float]
     seconds: float
     candidates: float
+    reason: str
 
 
 class _Timed:
@@ -133,12 +136,19 @@ def bench_published(
 
 
 def published_table(rows: Sequence[PublishedRow]) -> str:
-    """The rows as a Markdown table."""
+    """The rows as a Markdown table, and a line for each scorer that judged nothing."""
+    silent = "".join(
+        f"{row.scorer}: nothing was judged: {one_line(row.reason)}\n" for row in rows if row.reason
+    )
+    rows = [row for row in rows if not row.reason]
+    if silent and not rows:
+        return silent
     names = sorted({name for row in rows for name in row.measured})
     header = ["judge", "pair accuracy", "95% interval", "pairs", "not judged"]
     header += [title for name in names for title in (name, "published")]
     header += ["ms a group", "K"]
-    return markdown_table(header, [_cells(row, names) for row in rows]) + "\n"
+    table = markdown_table(header, [_cells(row, names) for row in rows])
+    return f"{table}\n\n{silent}" if silent else f"{table}\n"
 
 
 def _info(data: Path) -> DatasetInfo | None:
@@ -164,7 +174,14 @@ def _row(target: str, found: Evaluation, seconds: Sequence[float], chosen: Itera
         },
         seconds=statistics.median(seconds[1:] or seconds),
         candidates=statistics.median(group.matrix.size for group in found.judged),
+        reason=_silence(found),
     )
+
+
+def _silence(found: Evaluation) -> str:
+    if any(group.matrix.judged.any() for group in found.judged):
+        return ""
+    return found.unreadable[0].reason if found.unreadable else "the judge gave no finite answer"
 
 
 def _judge(target: str) -> str:

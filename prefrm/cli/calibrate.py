@@ -11,7 +11,7 @@ import typer
 
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
-from prefrm.cli.shared import AsJson, Data, Target, open_scorer, print_not_judged, require_judged
+from prefrm.cli.shared import AsJson, Data, Target, open_scorer, print_unreadable, require_judged
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_file, require_writable_folder
 from prefrm.hub import is_hub
@@ -169,7 +169,7 @@ def _fit(scorer: "Scorer", data: Path, split: str) -> "tuple[Evaluation, Calibra
     from prefrm.eval import evaluate_split, fit_evaluation
 
     scored = evaluate_split(scorer, data, split)
-    print_not_judged((one.id, one.candidate, one.reason) for one in scored.unreadable)
+    print_unreadable(scored.unreadable)
     metrics = scored.metrics
     require_judged(metrics.comparisons > metrics.unjudged, f"no pair of the split {split!r} could be judged")
     fitted = fit_evaluation(scored, split)

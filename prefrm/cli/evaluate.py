@@ -15,7 +15,7 @@ from prefrm.cli.shared import (
     Split,
     Target,
     open_scorer,
-    print_not_judged,
+    print_unreadable,
     require_judge,
     require_judged,
 )
@@ -98,7 +98,7 @@ def evaluate(
         why_no_thresholds=splits.why,
         definitions=definitions,
     )
-    print_not_judged((one.id, one.candidate, one.reason) for one in result.evaluation.unreadable)
+    print_unreadable(result.evaluation.unreadable)
     if amend:
         # The comparison with another judge does not belong into this one's bundle.
         own = {name: (out / name).read_bytes() for name in plots if name != evaluation.AGAINST}

@@ -53,29 +53,34 @@ class Remote:
         if given and not any(map(is_url, sources(*targets))):
             raise ConfigError(f"{given}: for a judge behind a URL; {targets[0]} is a bundle on this machine")
 
-    def connect(self, url: str) -> "AbstractContextManager[IdentifiedScorer]":
-        """The scorer at a URL, of a server or of a chat endpoint.
+    def connect(self, url: str, **own: Any) -> "AbstractContextManager[IdentifiedScorer]":
+        """The scorer at a URL, of a server or of a chat endpoint; `own` replaces options, such as `token`.
 
         Raises:
             ConfigError: the token's file cannot be read or holds none, or the client refuses these settings.
         """
-        return connect_url(url, **self._options(url))
+        return connect_url(url, **self._options(url, **own))
 
-    def gradient(self, url: str) -> "RemoteGradient":
+    def gradient(self, url: str, **own: Any) -> "RemoteGradient":
         """The gradient of the judge at a URL. Raises as `connect`."""
         from prefrm.client import RemoteGradient
 
-        return RemoteGradient.connect(url, **self._options(url))
+        return RemoteGradient.connect(url, **self._options(url, **own))
 
-    def _options(self, url: str) -> dict[str, Any]:
+    def _options(self, url: str, **own: Any) -> dict[str, Any]:
         from prefrm.client import DEFAULT_DEADLINE_S, TLS
 
         files = {"ca": self.ca, "cert": self.cert, "key": self.key}
         encrypted = any(path is not None for path in files.values())
         if encrypted and not url.startswith(("grpcs://", "https://", "chat+https://")):
             raise ConfigError(f"--ca, --cert and --key are for grpcs:// and https://; received {url}")
+        if "token" in own and self.token_file is not None:
+            raise ConfigError(
+                f"--token-file {self.token_file}: for one server; write `token_env: PREFRM_TOKEN_NAME` "
+                "beside each URL of the scorer file"
+            )
         return {
-            "token": self._token(),
+            "token": own["token"] if "token" in own else self._token(),
             "tls": TLS(**files) if encrypted else None,
             "deadline": DEFAULT_DEADLINE_S if self.deadline is None else self.deadline,
             "allow_plaintext_token": self.allow_plaintext_token,

@@ -18,6 +18,7 @@ from prefrm.options import AsJson
 from prefrm.scorers import is_url, sources
 
 if TYPE_CHECKING:
+    from prefrm.eval import Unreadable
     from prefrm.winmatrix import IdentifiedScorer
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Target",
     "open_scorer",
     "print_not_judged",
+    "print_unreadable",
     "require_judge",
     "require_judged",
 ]
@@ -87,8 +89,9 @@ def open_scorer(
 def require_judge(target: str, remote: Remote | None = None) -> None:
     """Raise before anything is scored if a judge of `target` is not a bundle, or no server answers."""
     _inspected(target)
+    connect = scorers.with_own_tokens((remote or Remote()).connect, target)
     for source in filter(is_url, sources(target)):
-        with (remote or Remote()).connect(source) as scorer:
+        with connect(source) as scorer:
             scorer.identity()
 
 
@@ -106,6 +109,17 @@ def print_not_judged(candidates: Iterable[tuple[str, int, str]]) -> None:
         places = [place for _, place, _ in alike]
         who = f"candidate {places[0]} was" if len(places) == 1 else f"{len(places)} candidates were"
         print(f"record {record!r}, {who} not judged: {reason}", file=sys.stderr)
+
+
+def print_unreadable(unreadable: "Iterable[Unreadable]") -> None:
+    """Name what an evaluation left out on standard error: its candidates, and how many pairs of others."""
+    found = list(unreadable)
+    pairs = [one for one in found if len(one.candidates) == 2]
+    print_not_judged((one.id, one.candidates[0], one.reason) for one in found if len(one.candidates) == 1)
+    if pairs:
+        first, (i, j) = pairs[0], pairs[0].candidates
+        who = f"the first one of record {first.id!r}, candidates {i} and {j}"
+        print(f"pairs that were not judged: {len(pairs)}; {who}: {one_line(first.reason)}", file=sys.stderr)
 
 
 def require_judged(judged: bool, reason: str) -> None:

@@ -27,10 +27,16 @@ __all__ = ["Evaluation", "Unreadable", "evaluate", "to_json"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A candidate that is in the dataset and could not be judged: its record's id, its index, the reason."""
+    """A candidate that is in the dataset, or a pair of such, that could not be judged.
+
+    Attributes:
+        id: of the record.
+        candidates: the index of the candidate, or both of the pair.
+        reason: why.
+    """
 
     id: str
-    candidate: int
+    candidates: tuple[int, ...]
     reason: str
 
 
@@ -40,7 +46,7 @@ class Evaluation:
 
     Attributes:
         judged: every group's labels and matrix, in the dataset's order.
-        unreadable: the candidates that were left out, and why; the rest of their group was judged.
+        unreadable: the candidates and pairs that were left out, and why; the rest of their group was judged.
         metrics: agreement with the labels.
         calibration: how far the probabilities agree with the labels.
         thresholds: the tie thresholds of another split; None leaves out the accuracies that need them.
@@ -159,8 +165,10 @@ def _evaluation(
 
 def _unreadable(group: PreferenceGroup, matrix: WinMatrix) -> list[Unreadable]:
     # A candidate that the dataset itself lacks (None) is no news.
-    return [
-        Unreadable(id=group.id, candidate=n, reason=reason)
+    alone = [
+        Unreadable(id=group.id, candidates=(n,), reason=reason)
         for n, (image, reason) in enumerate(zip(group.images, matrix.errors, strict=True))
         if reason and image is not None
     ]
+    pairs = sorted(matrix.pair_errors.items())
+    return alone + [Unreadable(id=group.id, candidates=pair, reason=reason) for pair, reason in pairs]

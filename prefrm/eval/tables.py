@@ -194,12 +194,14 @@ def against_tables(first: Evaluation, second: Evaluation, both: SideBySide) -> l
 
 
 def left_out(evaluation: Evaluation) -> Iterator[str]:
-    """A line for each candidate that could not be judged, up to a limit."""
+    """A line for each candidate and each pair that could not be judged, up to a limit."""
     count = len(evaluation.unreadable)
-    yield f"{count} candidate{'s' if count > 1 else ''} could not be judged; the rest of each group was."
+    pairs = sum(len(entry.candidates) == 2 for entry in evaluation.unreadable)
+    yield f"Not judged: {count - pairs} candidates and, of others, {pairs} pairs. The rest of each group was."
     yield ""
     for entry in evaluation.unreadable[:UNREADABLE_SHOWN]:
-        yield f"- record `{entry.id}`, candidate {entry.candidate}: {' '.join(entry.reason.split())}"
+        who = " and ".join(map(str, entry.candidates))
+        yield f"- record `{entry.id}`, candidate {who}: {' '.join(entry.reason.split())}"
     if count > UNREADABLE_SHOWN:
         yield f"- and {count - UNREADABLE_SHOWN} more in report.json"
 

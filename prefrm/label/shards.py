@@ -6,8 +6,9 @@
 A row has `id`, `prompt`, the matrices `win_matrix`, `order_gap`, `tie` (K lists of K, NaN where there is
 no value) and `valid` (where it is false, a number in `win_matrix` was inferred from judged pairs), and for
 each candidate `win_rate` (NaN where it has no known opponent) and `errors`; `ranking` holds the indices of
-the candidates that have a win rate, highest first. A shard's parquet metadata carries
-the fingerprint of the groups that it was made from, so that it is never taken for that of other data.
+the candidates that have a win rate, highest first, and `pair_errors` the `pair` and the `reason` of each pair
+that the judge refused by itself. A shard's parquet metadata carries the fingerprint of the groups that it was
+made from, so that it is never taken for that of other data.
 
 Shapes: K candidates of a group.
 """
@@ -24,6 +25,7 @@ from prefrm.errors import DatasetError, missing_extra
 from prefrm.files import write_whole
 from prefrm.records import Fingerprint, PreferenceGroup
 from prefrm.rewards import ranking
+from prefrm.scoring import pair_errors
 from prefrm.winmatrix import Floats, WinMatrix
 
 if TYPE_CHECKING:
@@ -257,6 +259,7 @@ def _schema(pa: Any) -> "pa.Schema":
             ("win_rate", floats),
             ("ranking", pa.list_(pa.int32())),
             ("errors", pa.list_(pa.string())),
+            ("pair_errors", pa.list_(pa.struct([("pair", pa.list_(pa.int32())), ("reason", pa.string())]))),
         ]
     )
 
@@ -273,6 +276,7 @@ def _to_row(group: PreferenceGroup, matrix: WinMatrix) -> dict[str, Any]:
         "win_rate": matrix.win_rate(on_missing="drop").tolist(),
         "ranking": ranking(matrix),
         "errors": list(matrix.errors),
+        "pair_errors": pair_errors(matrix),
     }
 
 
@@ -292,6 +296,7 @@ def _from_row(row: dict[str, Any]) -> LabelledGroup:
         order_gap=np.array(row["order_gap"], np.float32),
         **reported,
         errors=tuple(row["errors"]),
+        pair_errors={tuple(entry["pair"]): entry["reason"] for entry in row["pair_errors"]},
     )
     return LabelledGroup(id=row["id"], prompt=row["prompt"], matrix=matrix)
 

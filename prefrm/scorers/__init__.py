@@ -10,6 +10,7 @@ a chat endpoint (`chat+http://`), or a scorer file: a YAML that combines scorers
 one. Importing this loads no torch.
 """
 
+from prefrm.scorers.credentials import with_own_tokens
 from prefrm.scorers.ensemble import Ensemble, Member
 from prefrm.scorers.files import ScorerFile, Source, read_scorer_file, write_calibrated, write_scorer_file
 from prefrm.scorers.opening import connect_url, open_scorer
@@ -27,6 +28,7 @@ __all__ = [
     "open_scorer",
     "read_scorer_file",
     "sources",
+    "with_own_tokens",
     "write_calibrated",
     "write_scorer_file",
 ]

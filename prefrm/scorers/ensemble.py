@@ -3,6 +3,7 @@
 Shapes: M members, K candidates.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,11 +35,19 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A scorer of an ensemble, its name for reasons and its positive weight."""
+    """A scorer of an ensemble, its name for reasons and its weight.
+
+    Raises:
+        ConfigError: `weight` is not positive and finite.
+    """
 
     name: str
     scorer: IdentifiedScorer
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ConfigError(f"weight of {self.name} must be positive and finite; received {self.weight}")
 
 
 class Ensemble:
@@ -58,8 +67,8 @@ class Ensemble:
     A pair is judged where every member judged it, and known where every member knows it: a mean over those
     that answered would compare pairs by different judges. `order_gap` is the weighted mean over the members
     that have one; `tie` is the weighted mean under "mean" if all members model ties, and NaN otherwise.
-    `spread` is the weighted standard deviation of the members' p. The matrix of a single member stays as it
-    is, without a spread.
+    `spread` is the weighted standard deviation of the members' p, and `label_mass` the least of a member. The
+    matrix of a single member stays as it is, without a spread.
 
     Args:
         members: at least one.
@@ -134,6 +143,7 @@ class Ensemble:
             tie=_where(valid_KK, self._tie(matrices, p_KK)),
             order_gap=_where(valid_KK, gap_KK),
             spread=_where(valid_KK, self._spread(p_MKK)),
+            label_mass=_least_mass(matrices),
             errors=self._errors(matrices),
             pair_errors=self._pair_errors(matrices),
         )
@@ -197,6 +207,12 @@ def _ask(scorer: IdentifiedScorer, groups: Sequence[Group]) -> list[WinMatrix]:
     matrices = scorer.score(groups)
     check_answer(matrices, groups)
     return matrices
+
+
+def _least_mass(matrices: Sequence[WinMatrix]) -> Floats | None:
+    """Of the members that read one: NaN for a pair of which none did, None without such a member."""
+    found = [matrix.label_mass for matrix in matrices if matrix.label_mass is not None]
+    return np.asarray(np.fmin.reduce(found)) if found else None
 
 
 def _complemented(share_KK: Doubles) -> Floats:

@@ -5,6 +5,7 @@
       - scorer: judges/hpsv3
         weight: 2
       - scorer: grpc://gpu-7:8001/judge
+        token_env: PREFRM_TOKEN_GPU7
     calibration:             # written by `prefrm calibrate`
       name: temperature
       parameters: {temperature: 0.41}
@@ -31,20 +32,36 @@ __all__ = ["Combine", "ScorerFile", "Source", "read_scorer_file", "write_calibra
 SECTION = re.compile(r"^calibration:.*?(?=^[^\s]|\Z)", re.DOTALL | re.MULTILINE)
 """A calibration at the top level, to the next line that is not indented."""
 
+TOKEN_NAME = re.compile("PREFRM_TOKEN(_[A-Z0-9_]+)?")
+
 Combine = Literal["mean", "vote", "worst", "uncertainty"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source(Bounded):
-    """A scorer of a file, as `prefrm.scorers.open_scorer` takes it, and its positive weight."""
+    """A scorer of a file, as `prefrm.scorers.open_scorer` takes it, and its positive weight.
+
+    `token_env` is the environment variable with the token for a URL. Its name starts with PREFRM_TOKEN, so
+    that a file from elsewhere cannot send another secret to its author.
+    """
 
     scorer: str
     weight: Positive = 1.0
+    token_env: str | None = None
 
     def __post_init__(self) -> None:
         check_bounds(self)
         if not self.scorer.strip():
             raise ConfigError("scorer is empty; name a bundle, a URL or another scorer file")
+        if self.token_env is None:
+            return
+        if not TOKEN_NAME.fullmatch(self.token_env):
+            raise ConfigError(
+                "token_env must be PREFRM_TOKEN or PREFRM_TOKEN_NAME, in capitals; "
+                f"received {self.token_env!r}"
+            )
+        if "://" not in self.scorer:
+            raise ConfigError(f"token_env is for a URL; {self.scorer} is none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

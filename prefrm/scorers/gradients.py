@@ -12,6 +12,7 @@ from prefrm.client import RemoteGradient
 from prefrm.differentiable import DifferentiableScorer
 from prefrm.engine import open_engine
 from prefrm.errors import ConfigError
+from prefrm.scorers.credentials import with_own_tokens
 from prefrm.scorers.files import ScorerFile, read_scorer_file
 from prefrm.scorers.targets import is_chat, is_scorer_file, is_url, sources
 from prefrm.winmatrix import TemperatureScaling
@@ -77,7 +78,7 @@ def open_gradient(
     target: Path | str,
     *,
     device: torch.device | str = "auto",
-    connect: Callable[[str], RemoteGradient] = RemoteGradient.connect,
+    connect: Callable[..., RemoteGradient] = RemoteGradient.connect,
 ) -> DifferentiableScorer:
     """The differentiable scorer that `target` names.
 
@@ -85,7 +86,7 @@ def open_gradient(
         target: a bundle, the URL of a server (`http://` or `https://`) that was started with `--gradients`,
             or a scorer file with `combine: mean` over such.
         device: of bundles.
-        connect: opens every URL, such as `functools.partial(RemoteGradient.connect, token=TOKEN)`.
+        connect: opens every URL, with the tokens of `prefrm.scorers.open_scorer`.
 
     Raises:
         ConfigError: it has no gradient; scorer files are read before anything is loaded.
@@ -94,7 +95,7 @@ def open_gradient(
     for leaf in sources(target):
         if is_chat(leaf):
             raise ConfigError(f"{leaf}: a chat endpoint has no gradient; name a bundle or a server of prefrm")
-    return _opened(str(target), device, connect)
+    return _opened(str(target), device, with_own_tokens(connect, target))
 
 
 def _opened(

@@ -5,17 +5,18 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefrm.scorers.credentials import with_own_tokens
 from prefrm.scorers.ensemble import Ensemble, Member
 from prefrm.scorers.files import read_scorer_file
-from prefrm.scorers.targets import is_chat, is_scorer_file, is_url, sources
+from prefrm.scorers.targets import is_chat, is_scorer_file, is_url
 
 if TYPE_CHECKING:
     from prefrm.winmatrix import IdentifiedScorer
 
 __all__ = ["Connect", "connect_url", "open_scorer"]
 
-Connect = Callable[[str], "AbstractContextManager[IdentifiedScorer]"]
-"""Opens the scorer behind a URL."""
+Connect = Callable[..., "AbstractContextManager[IdentifiedScorer]"]
+"""Opens the scorer behind a URL; of several, each with `token=`, its own or None."""
 
 
 def connect_url(url: str, **options: Any) -> "AbstractContextManager[IdentifiedScorer]":
@@ -47,7 +48,8 @@ def open_scorer(
         target: the folder of a bundle, `hf://org/name[@revision]`, a URL such as `grpc://host:8001/judge` or
             `chat+http://host:8000/v1?model=NAME`, or a scorer file (`prefrm.scorers.files`).
         engine: options of every bundle, as `prefrm.engine.open_engine` takes them.
-        connect: opens every URL, such as `functools.partial(connect_url, token=TOKEN)`.
+        connect: opens every URL, such as `functools.partial(connect_url, token=TOKEN)`. Where a scorer file
+            leads to several, each gets the token that the file names for it (`token_env`) and no other.
         calibrated: False leaves out the calibration of `target` itself, a bundle's or a scorer file's. The
             members of an ensemble keep theirs, and so does what is behind a URL.
 
@@ -56,9 +58,9 @@ def open_scorer(
         MissingExtraError: a bundle is named and torch is not installed.
     """
     # A mistake in a scorer file is found before a judge is loaded, which takes minutes.
-    sources(target)
+    own = with_own_tokens(connect, target)
     with ExitStack() as stack:
-        yield _opened(str(target), engine or {}, connect, stack, calibrated)
+        yield _opened(str(target), engine or {}, own, stack, calibrated)
 
 
 def _opened(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from prefrm.errors import ConfigError
 from prefrm.hub import is_hub
-from prefrm.scorers.files import read_scorer_file
+from prefrm.scorers.files import Source, read_scorer_file
 
-__all__ = ["is_chat", "is_scorer_file", "is_url", "sources"]
+__all__ = ["is_chat", "is_scorer_file", "is_url", "leaves", "sources"]
 
 SUFFIXES = (".yaml", ".yml")
 CHAT = "chat+"
@@ -36,13 +36,19 @@ def sources(*targets: Path | str | None) -> list[str]:
     Raises:
         ConfigError: a scorer file is malformed, or leads to itself.
     """
-    return [leaf for target in targets if target is not None for leaf in _leaves(target, ())]
+    return [leaf.scorer for target in targets if target is not None for leaf in leaves(target)]
 
 
-def _leaves(target: Path | str, within: tuple[Path, ...]) -> list[str]:
+def leaves(target: Path | str) -> list[Source]:
+    """As `sources`, each as its scorer file names it. Raises `ConfigError` as `sources`."""
+    return _leaves(Source(scorer=str(target)), ())
+
+
+def _leaves(source: Source, within: tuple[Path, ...]) -> list[Source]:
+    target = source.scorer
     if not is_scorer_file(target):
-        return [str(target)]
+        return [source]
     if (file := Path(target).absolute()) in within:
         raise ConfigError(f"{target} leads to itself; a scorer file names other scorers")
     found = read_scorer_file(target).scorers
-    return [leaf for one in found for leaf in _leaves(one.scorer, (*within, file))]
+    return [leaf for one in found for leaf in _leaves(one, (*within, file))]

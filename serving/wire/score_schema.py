@@ -42,6 +42,7 @@ EXAMPLE_SCORE: dict[str, Any] = {
     "tie": [[None, None], [None, None]],
     "valid": [[True, True], [True, True]],
     "errors": ["", ""],
+    "pair_errors": [],
 }
 
 NAME_LENGTH = 256
@@ -113,6 +114,13 @@ class ScoreRequest(_Model):
     ] = None
 
 
+class PairError(_Model):
+    """Why a pair could not be judged."""
+
+    pair: Annotated[list[int], Field(description="The indices of the two images, the smaller one first.")]
+    reason: Annotated[str, Field(description="What the judge answered, or why it did not.")]
+
+
 class GroupScore(_Model):
     """What the judge says of one group. A null is a number that is not known, and never a guess."""
 
@@ -145,6 +153,9 @@ class GroupScore(_Model):
     ] = None
     errors: Annotated[
         list[str], Field(description="For each image, why it could not be judged; empty where it could.")
+    ]
+    pair_errors: Annotated[
+        list[PairError], Field(description="The pairs that the judge refused by themselves, with its reason.")
     ]
 
 

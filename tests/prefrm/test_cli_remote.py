@@ -5,9 +5,11 @@ import pytest
 
 from prefrm.cli import run
 from prefrm.cli.remote import Remote
+from prefrm.cli.shared import require_judge
 from prefrm.differentiable import FakeDifferentiableScorer
 from prefrm.errors import RequestError
 from prefrm.records import Comparison, PreferenceGroup, write_groups
+from prefrm.scorers import ScorerFile, Source, write_scorer_file
 from prefrm.winmatrix import FakeScorer
 from serving.access.tokens import TokenFile
 from serving.models import ModelInfo
@@ -82,6 +84,24 @@ def test_the_servers_token_file_is_the_clients_too(score, tmp_path):
     with fake("http") as server:
         assert score(server.url, "--token-file", str(tokens)) == 0
         assert authorizations(server) == {f"Bearer {TOKEN}"}
+
+
+def test_the_token_of_the_environment_goes_to_no_member_that_does_not_name_it(
+    score, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("PREFRM_TOKEN", TOKEN)
+    path = tmp_path / "two.yaml"
+    with fake("http") as mine, fake("grpc") as other:
+        members = (Source(scorer=mine.url, token_env="PREFRM_TOKEN"), Source(scorer=other.url))
+        write_scorer_file(ScorerFile(scorers=members), path)
+        assert score(str(path)) == 0
+        require_judge(str(path), Remote())
+        assert authorizations(mine) == {f"Bearer {TOKEN}"}
+        assert authorizations(other) == {None}
+        capsys.readouterr()
+        (tmp_path / "token").write_text("another\n")
+        assert score(str(path), "--token-file", str(tmp_path / "token")) == 2
+        assert "for one server; write `token_env:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

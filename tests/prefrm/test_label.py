@@ -102,6 +102,19 @@ def test_what_a_scorer_reports_beside_the_matrix_is_written(tmp_path, name: str)
     assert entry.matrix.equals(Judges().score([make_groups(1)[0].group()])[0])
 
 
+def test_the_reason_of_a_pair_is_written(tmp_path):
+    z = np.where(np.eye(3)[::-1] == 1, np.nan, 1.0)
+    matrix = WinMatrix.from_order_logits(z, pair_errors={(0, 2): "it said: perhaps"})
+
+    class Perhaps(Scorer):
+        def score(self, groups):
+            return [matrix for _ in groups]
+
+    label(Perhaps(), make_groups(1), tmp_path, judge="j")
+    (entry,) = read_matrices(tmp_path)
+    assert entry.matrix.equals(matrix) and entry.matrix.reason(2, 0) == "it said: perhaps"
+
+
 def test_a_row_reads_without_prefrm(tmp_path):
     broken = replace(make_groups(1)[0], images=(picture(10), picture(200), b"GIF89a", picture(90)))
     summary = label(Scorer(), [broken], tmp_path, judge="j")

@@ -43,6 +43,11 @@ def test_json_has_what_else_a_scorer_reports():
     assert value["label_mass"] == [[None, 0.75], [0.75, None]] and "spread" not in value
 
 
+def test_json_has_the_reason_of_a_pair():
+    matrix = WinMatrix.from_order_logits(np.full((2, 2), np.nan), pair_errors={(0, 1): "it said: perhaps"})
+    assert matrix_to_json(matrix)["pair_errors"] == [{"pair": [0, 1], "reason": "it said: perhaps"}]
+
+
 def test_json_has_null_where_there_is_no_value():
     z = np.array([[0, 1.0, 2.0], [-1.0, 0, 0], [-2.0, 0, 0]])
     matrix = WinMatrix.from_order_logits(z, errors=("", "", "unreadable"), order_free=True)
@@ -59,4 +64,5 @@ def test_json_has_null_where_there_is_no_value():
         "tie": [[None] * 3] * 3,
         "valid": [[True, True, False], [True, True, False], [False, False, False]],
         "errors": ["", "", "unreadable"],
+        "pair_errors": [],
     }

@@ -9,6 +9,7 @@ from prefrm.errors import BundleError, ConfigError
 from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.scorers import ScorerFile, Source, write_scorer_file
 from prefrm.winmatrix import FakeScorer, Group
+from serving.access.tokens import TokenFile
 from serving.bundles import BundleShelf, EngineOptions, NamedBundle, name_bundle
 from serving.models import ModelInfo
 from serving.running import background
@@ -58,6 +59,35 @@ def test_a_member_that_is_no_bundle_is_found_before_anything_is_loaded(tmp_path)
     write_scorer_file(ScorerFile(scorers=(Source(scorer=str(tmp_path / "nothing")),)), path)
     with pytest.raises(BundleError, match="nothing is not a bundle"):
         BundleShelf([name_bundle(f"a={path}", "judge")], None, EngineOptions()).check()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ur=chat+http://localhost:1/v1", r"^chat\+http://localhost:1/v1 is a URL; write it into a .yaml"),
+        ("http://localhost:1/v1?model=m", "^http://localhost:1/v1.model=m is a URL; write it into a .yaml"),
+        ("ur=ensemble.yaml", "^there is no file ensemble.yaml$"),
+    ],
+)
+def test_what_cannot_be_served_is_said(text, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=said):
+        name_bundle(text, "judge")
+
+
+def test_a_served_ensemble_has_the_tokens_of_its_members(tmp_path, png, monkeypatch):
+    (tmp_path / "tokens").write_text(f"{'t' * 40}\n")
+    monkeypatch.setenv("PREFRM_TOKEN_A", "t" * 40)
+    guarded = JudgeServer(
+        FakeScorer(lambda prompt, image: 0.0), ModelInfo(name="judge"), tokens=TokenFile(tmp_path / "tokens")
+    )
+    with background(guarded) as addresses:
+        member = Source(scorer=addresses.http_url, token_env="PREFRM_TOKEN_A")
+        write_scorer_file(ScorerFile(scorers=(member,)), tmp_path / "one.yaml")
+        shelf = BundleShelf([name_bundle(str(tmp_path / "one.yaml"), "one")], None, EngineOptions())
+        (model,) = shelf.load("one")
+        (matrix,) = model.scorer.score([Group(prompt="p", images=(png(1), png(2)))])
+    assert matrix.valid.all()
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prefrm.media import ImageLimits
 from prefrm.scoring import matrix_to_json
-from prefrm.winmatrix import FakeScorer, Group
+from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 from serving.dataplane import DataPlane
 from serving.errors import InvalidRequestError
 from serving.inflight import InFlightBytes
@@ -23,7 +23,7 @@ from serving.running import background
 from serving.server import JudgeServer, Server
 from serving.steps import finish
 from serving.wire.score_reading import read_scoring
-from serving.wire.score_schema import request_model
+from serving.wire.score_schema import ScoreAnswer, request_model
 from tests.serving.score_calls import as_json, b64, post, refused
 
 LIMITS = Limits(group_size=8, request_groups=4)
@@ -65,6 +65,13 @@ def test_a_group_beyond_the_limits_costs_the_others_nothing(served, scorer, grou
     assert answers[2]["errors"] == ["a prompt may have 32768 bytes; received 40000"] * 2
     assert answers[0]["win_rate"] == [None] * 9 and answers[2]["win_rate"] == [None] * 2
     assert answers[1] == matrix_to_json(scorer.score([group("a")])[0])
+
+
+def test_the_reason_of_a_pair_is_answered():
+    matrix = WinMatrix.from_order_logits(np.full((2, 2), np.nan), pair_errors={(0, 1): "it said: perhaps"})
+    answer = finish(scoring(json.dumps(one()).encode()).answer([matrix], "judge", "1"))
+    (entry,) = ScoreAnswer.model_validate_json(answer).groups[0].pair_errors
+    assert (entry.pair, entry.reason) == ([0, 1], "it said: perhaps")
 
 
 def test_a_data_url_a_gzip_body_and_all_fields(served, group, png):

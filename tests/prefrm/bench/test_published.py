@@ -1,16 +1,18 @@
 """`prefrm bench published`: what it measures, what stands beside it, and what it is not compared with."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 
-from prefrm.bench.published import published_table
+from prefrm.bench.published import bench_published, published_table
 from prefrm.bundle import ImportRecord, write_bundle
 from prefrm.cli import run
 from prefrm.engine import Engine
 from prefrm.eval import PUBLISHED, evaluate
 from prefrm.imports import PUBLISHED as IMPORTS
 from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, read_groups, write_groups, write_info
+from prefrm.winmatrix import FakeScorer, WinMatrix
 
 
 @pytest.fixture
@@ -65,6 +67,21 @@ def test_every_imported_judge_is_measured_beside_what_was_published(dataset, jud
     assert "hpdv3" not in table.splitlines()[0] and f"pickscore ({judges / 'a'})" in table
     assert run([*command, "--groups", "2", "--definition", "genai_bench"]) == 0
     assert "genai_bench" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_scorer_that_judges_nothing_says_why(dataset):
+    class Blind(FakeScorer):
+        def score(self, groups):
+            return [WinMatrix.missing(["it wants\na source"] * len(group.images)) for group in groups]
+
+    scorers = {"grpc://a": FakeScorer(lambda prompt, image: 0.0), "grpc://b": Blind(None)}
+    rows = bench_published(list(scorers), dataset, "test", lambda target: nullcontext(scorers[target]))
+    assert [row.reason for row in rows] == ["", "it wants\na source"]
+    table = published_table(rows)
+    assert "nan" not in table and "| grpc://a |" in table
+    line = "grpc://b: nothing was judged: it wants a source"
+    assert table.splitlines()[-2:] == ["", line]
+    assert published_table(rows[1:]) == f"{line}\n"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from prefrm.eval import (
     summary,
     write_report,
 )
-from prefrm.winmatrix import FakeScorer, TemperatureScaling
+from prefrm.winmatrix import FakeScorer, TemperatureScaling, WinMatrix
 
 
 def temperature(value):
@@ -68,12 +68,29 @@ def test_an_unreadable_image_costs_its_own_candidate_only(bright_scorer, groups)
     broken = replace(groups[3], images=(*groups[3].images[:2], b"GIF89a", groups[3].images[3]))
     evaluation = evaluate(bright_scorer, [*groups[:3], broken, *groups[4:]])
     (entry,) = evaluation.unreadable
-    assert (entry.id, entry.candidate) == ("g3", 2)
+    assert (entry.id, entry.candidates) == ("g3", (2,))
     assert "not a valid PNG or JPEG or WEBP image" in entry.reason
     # Three of the group's six pairs are gone and everything else is there.
     assert evaluation.metrics.unjudged == 3
     assert evaluation.metrics.comparisons == 72
     assert evaluation.metrics.accuracy.value == 1.0
+
+
+def test_a_pair_that_the_judge_refused_is_reported_with_its_reason(groups, tmp_path):
+    z = np.zeros((4, 4))
+    z[0, 2] = np.nan
+    matrix = WinMatrix.from_order_logits(z, pair_errors={(0, 2): "it said: perhaps"})
+
+    class Perhaps(FakeScorer):
+        def score(self, groups):
+            return [matrix for _ in groups]
+
+    evaluation = evaluate(Perhaps(lambda prompt, image: 0.0), groups[:1])
+    (entry,) = evaluation.to_dict()["unreadable"]
+    assert entry == {"id": groups[0].id, "candidates": [0, 2], "reason": "it said: perhaps"}
+    write_report(evaluation, tmp_path)
+    line = f"- record `{groups[0].id}`, candidate 0 and 2: it said: perhaps"
+    assert line in (tmp_path / "report.md").read_text()
 
 
 def test_a_candidate_that_the_dataset_lacks_is_not_reported(bright_scorer, make_group):

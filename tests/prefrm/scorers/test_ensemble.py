@@ -58,6 +58,8 @@ def log_odds(matrix):
         ("worst", {}, [2.0, 1.0, -0.1], None, 0.0),
         # Mean 2, standard deviation 1.
         ("uncertainty", {}, [1.0, 3.0], None, 1.0),
+        # Mean 4, variance 3.
+        ("uncertainty", {}, [1.0, 5.0], [1, 3], 4 - np.sqrt(3)),
         ("uncertainty", {"penalty": 0.5}, [-1.0, -3.0], None, -1.5),
         ("uncertainty", {"penalty": 3.0}, [1.0, 3.0], None, 0.0),
     ],
@@ -103,6 +105,28 @@ def test_order_gaps_and_ties_are_means_of_those_that_there_are():
     sure = pair(5.0, tie=np.full((2, 2), 0.01))
     assert scored(gap, sure).tie[0, 1] <= 2 * scored(gap, sure).p[1, 0] + 1e-7
     assert np.isnan(scored(gap, gap, combine="vote").tie).all()
+
+
+def test_means_of_order_gaps_and_ties_are_weighted():
+    gap = WinMatrix.from_order_logits(np.array([[0.0, 1.0], [1.0, 0.0]]), tie=np.full((2, 2), 0.4))
+    matrix = scored(gap, pair(0.0, tie=np.full((2, 2), 0.2)), weights=[3, 1])
+    assert matrix.order_gap[0, 1] == pytest.approx(0.75 * gap.order_gap[0, 1])
+    assert matrix.tie[0, 1] == pytest.approx(0.35)
+
+
+def test_the_label_mass_is_the_least_that_a_member_read():
+    nothing = pair(1.0)
+    none, some, less = (pair(1.0, label_mass=np.full((2, 2), mass)) for mass in (np.nan, 0.75, 0.5))
+    assert scored(nothing, nothing).label_mass is None
+    assert scored(nothing, some).label_mass[0, 1] == 0.75
+    assert scored(some, none, less).label_mass[0, 1] == 0.5
+    assert np.isnan(scored(nothing, none).label_mass[0, 1])
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
+def test_a_weight_is_positive_and_finite(weight):
+    with pytest.raises(ConfigError, match="weight of m0 must be positive and finite"):
+        of(pair(1.0), weights=[weight])
 
 
 def test_a_pair_that_one_member_did_not_judge_is_not_judged():

@@ -34,8 +34,10 @@ class Named(FakeScorer):
 
 
 @contextmanager
-def connect(url):
-    yield Named(url)
+def connect(url, *, token="shared"):
+    scorer = Named(url)
+    scorer.token = token
+    yield scorer
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,8 @@ def test_another_calibration_leaves_the_rest_of_a_file_as_it_is(tmp_path, text):
         ("scorers: [{scorer: a}]\npenalty: -1", "penalty must be at least 0"),
         ("scorers: [{scorer: a}]\ncalibration: {name: odd, parameters: {}}", "calibration must be one of"),
         ("judges: [a]", "unknown key judges"),
+        ("scorers: [{scorer: 'http://a/1', token_env: HF_TOKEN}]", "token_env must be PREFRM_TOKEN or"),
+        ("scorers: [{scorer: a, token_env: PREFRM_TOKEN}]", "token_env is for a URL; a is none"),
     ],
 )
 def test_a_wrong_scorer_file_is_refused_by_field(tmp_path, text, message):
@@ -136,3 +140,26 @@ def test_an_ensemble_is_opened_from_its_file(tmp_path):
     with open_scorer(path, connect=connect, calibrated=False) as scorer:
         (plain,) = scorer.score([group])
     assert plain.calibrated(TemperatureScaling(temperature=0.5)).equals(matrix)
+
+
+def tokens(path):
+    with open_scorer(path, connect=connect) as scorer:
+        return [member.scorer.token for member in scorer.members]
+
+
+def test_each_url_of_a_file_gets_its_own_token_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "s.yaml"
+    named = Source(scorer="http://a/1", token_env="PREFRM_TOKEN_A")
+    write_scorer_file(ScorerFile(scorers=(named, Source(scorer="http://b/1"))), path)
+    monkeypatch.delenv("PREFRM_TOKEN_A", raising=False)
+    with pytest.raises(ConfigError, match="token_env of http://a/1: the variable PREFRM_TOKEN_A is not set"):
+        tokens(path)
+    monkeypatch.setenv("PREFRM_TOKEN_A", "of a")
+    assert tokens(path) == ["of a", None]
+    write_scorer_file(ScorerFile(scorers=(Source(scorer="http://a/1"), Source(scorer="http://b/1"))), path)
+    assert tokens(path) == [None, None]
+    # A file around one URL is that URL.
+    write_scorer_file(ScorerFile(scorers=(Source(scorer="http://a/1"),)), path)
+    assert tokens(path) == ["shared"]
+    write_scorer_file(ScorerFile(scorers=(named,)), path)
+    assert tokens(path) == ["of a"]
