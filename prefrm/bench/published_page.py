@@ -43,7 +43,7 @@ def _imports_table() -> str:
 
 
 def _row(judge: PublishedJudge) -> list[str]:
-    template = "" if judge.template == "none" else " --template FILE"
+    template = {"none": "", "optional": " [--template FILE]", "required": " --template FILE"}[judge.template]
     return [
         f"[{judge.title}]({judge.paper})",
         judge.kind + ("" if judge.is_log_odds else ", to be calibrated"),
