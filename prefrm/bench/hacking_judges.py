@@ -19,9 +19,9 @@ from prefrm.errors import ConfigError
 from prefrm.records import read_groups
 from prefrm.rewards import REWARDS as REWARD_FUNCTIONS
 from prefrm.rewards.numbers import Doubles
-from prefrm.scorers import Calibration, Ensemble, Member
+from prefrm.scorers import Ensemble, Member
 from prefrm.train import DataConfig, OptimConfig, TrainConfig, run
-from prefrm.winmatrix import Group, IdentifiedScorer, Scorer, WinMatrix, score_all
+from prefrm.winmatrix import CalibrationMap, Group, IdentifiedScorer, Scorer, WinMatrix, score_all
 
 __all__ = ["CALIBRATED", "JudgeRow", "LastAnswer", "judge_asked", "likeness", "open_judges", "train_judges"]
 
@@ -97,10 +97,10 @@ def open_judges(runs: Path) -> Callable[[str], AbstractContextManager[Scorer]]:
     """
 
     @cache
-    def judge(name: str) -> tuple[Member, Calibration | None]:
+    def judge(name: str) -> tuple[Member, CalibrationMap | None]:
         bundle = load_bundle(_folder(runs, name) / "bundle", "cpu", "auto")
         recorded = bundle.manifest.calibration
-        calibration = None if recorded is None else Calibration(**asdict(recorded))
+        calibration = None if recorded is None else recorded.map
         return Member(name=name, scorer=LastAnswer(Engine(bundle.judge))), calibration
 
     def member(name: str, calibrated: bool) -> Member:
