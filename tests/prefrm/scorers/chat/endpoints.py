@@ -127,12 +127,13 @@ def serving(endpoint: FakeEndpoint) -> Iterator[FakeEndpoint]:
         await site.start()
         port = runner.addresses[0][1]
         endpoint.url = f"chat+http://127.0.0.1:{port}/v1?"
-        ready.set()
         return runner
 
     def work() -> None:
         asyncio.set_event_loop(loop)
         runner = loop.run_until_complete(start())
+        # Not before: a stop of the loop that starts the server would be lost.
+        loop.call_soon(ready.set)
         loop.run_forever()
         loop.run_until_complete(runner.cleanup())
         loop.close()
