@@ -34,8 +34,9 @@ class Dialect:
             and, where there is a third, a tie; of one image "yes" and "no", or the levels of `values`.
         prefix: start of the answer that precedes the label; None if the label's place is found by the parser
             alone.
-        tie: first token of a sentence that says that neither is better, where its first token tells; None if
-            there is none, or a tie is a label.
+        opening: start of a sentence that names the better image, up to its label, and
+        tie: first token of a sentence that says that neither is better: the two part at their first tokens.
+            None if there is no such sentence, or a tie is a label.
         ties: whether the answer about a pair may be that neither is better.
         values: of one image, the number that each label stands for: the utility is their expectation. ()
             for the log-odds of the first label against the second.
@@ -50,6 +51,7 @@ class Dialect:
     parser: Parser
     labels: tuple[str, ...]
     prefix: str | None = None
+    opening: str | None = None
     tie: str | None = None
     ties: bool = False
     values: tuple[float, ...] = ()
@@ -109,6 +111,7 @@ DIALECTS: dict[str, Dialect] = {
             parser=sentence("Image", ties="Both images are equally good"),
             labels=("1", "2"),
             prefix="Image ",
+            opening="Image ",
             tie="Both",
             ties=True,
             max_tokens=SENTENCE_TOKENS,
@@ -162,6 +165,7 @@ DIALECTS: dict[str, Dialect] = {
             ),
             labels=("1", "2"),
             prefix="Edited image ",
+            opening="Edited image ",
             tie="Both",
             ties=True,
             max_tokens=SENTENCE_TOKENS,
@@ -176,6 +180,8 @@ DIALECTS: dict[str, Dialect] = {
             title="LightRFT's generative reward models (github.com/opendilab/LightRFT)",
             parser=sentence("Image", ties="Both are equally good", tag="answer"),
             labels=("1", "2"),
+            opening="Image ",
+            tie="Both",
             max_tokens=REASONING_TOKENS,
             reasons=True,
             stop=("</answer>",),

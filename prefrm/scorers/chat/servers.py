@@ -44,6 +44,8 @@ SERVERS: dict[str, Server] = {
             token_ids=True,
             continues=True,
         ),
+        # prefrm serve, serving/wire/chat_schema.py
+        Server(name="prefrm", owners=("prefrm",), neutral={}, continues=True),
         # SGLang 0.5, python/sglang/srt/entrypoints/openai/protocol.py
         Server(
             name="sglang",

@@ -74,15 +74,19 @@ class ChatTransport:
         return [one for one in found or () if isinstance(one, dict)]
 
     async def tokenize(self, model: str, text: str) -> list[int]:
-        """The ids of a text without special tokens, of a server that has `/tokenize`."""
+        """The ids of a text without special tokens; none where the server has no `/tokenize`, or it fails.
+
+        A proxy may pass on the API alone, and answer anything else with any status.
+        """
         parts = urlsplit(self._base)
         body = json.dumps({"model": model, "prompt": text, "add_special_tokens": False}).encode()
         url = f"{parts.scheme}://{parts.netloc}/tokenize"
-        answer = await self._ask("POST", url, LONGEST_TEXT, content=body)
+        try:
+            answer = await self._ask("POST", url, LONGEST_TEXT, content=body)
+        except (Failure, Unfit, ProtocolError):
+            return []
         tokens = answer.get("tokens") if isinstance(answer, dict) else None
-        if not isinstance(tokens, list) or not all(isinstance(one, int) for one in tokens):
-            raise ProtocolError("it has no tokens")
-        return tokens
+        return tokens if isinstance(tokens, list) and all(isinstance(one, int) for one in tokens) else []
 
     async def bundle(self) -> str:
         names = [str(one.get("id")) for one in await self.models()]

@@ -66,13 +66,14 @@ class FakeEndpoint:
     """What one endpoint says: the statuses of `refusals` first, one for each question, then `answer`.
 
     `answer` maps the body of a question to its choices, or to a status with which it is refused. The first
-    answers are held back until `hold` questions are in flight at once.
+    answers are held back until `hold` questions are in flight at once. `tokenizes` is the status of
+    `/tokenize`.
     """
 
     answer: Callable[[dict[str, Any]], list[dict[str, Any]] | int]
     owner: str = "vllm"
     model: str = "judge"
-    tokenizes: bool = True
+    tokenizes: int = 200
     ids: Callable[[str], list[int]] = token_ids
     refusals: list[int] = field(default_factory=list)
     retry_after: str | None = None
@@ -105,8 +106,8 @@ class FakeEndpoint:
         return web.json_response({"object": "list", "data": [{"id": self.model, "owned_by": self.owner}]})
 
     async def tokenize(self, request: web.Request) -> web.Response:
-        if not self.tokenizes:
-            return web.json_response({"detail": "Not Found"}, status=404)
+        if self.tokenizes != 200:
+            return web.json_response({"detail": "no"}, status=self.tokenizes)
         ids = self.ids((await request.json())["prompt"])
         return web.json_response({"tokens": ids, "count": len(ids)})
 

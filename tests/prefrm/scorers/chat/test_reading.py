@@ -7,7 +7,7 @@ import pytest
 
 from prefrm.errors import ProtocolError
 from prefrm.scorers.chat import DIALECTS
-from prefrm.scorers.chat.reading import Bounds, read_answers
+from prefrm.scorers.chat.reading import Bounds, read_answers, without_tie
 from tests.prefrm.scorers.chat.endpoints import choice
 
 BOUNDS = Bounds(min_mass=0.5, min_read=0.5)
@@ -72,11 +72,26 @@ def test_a_sentence_is_read_at_its_digit_and_its_tie_at_its_first_token():
     assert reading.mass == pytest.approx(0.8)
 
 
-def test_a_tie_that_was_said_is_a_tie():
-    at = {0: logs(Image=0.3, Both=0.6)}
-    reading = read("unifiedreward-rank", choice("Both", " images are equally good.", alternatives=at))
-    assert (reading.value, reading.tie) == (0.0, pytest.approx(2 / 3))
+def tied(image, both):
+    return choice("Both", " images are equally good.", alternatives={0: logs(Image=image, Both=both)})
+
+
+def test_a_tie_that_was_said_counts_beside_who_would_win_without_one():
+    said = tied(0.3, 0.6)
+    start = without_tie(DIALECTS["unifiedreward-rank"], said)
+    forced = choice("1", alternatives={0: logs(n1=0.9, n2=0.1)})
+    reading = read_answers(DIALECTS["unifiedreward-rank"], [said], BOUNDS, {start: forced})
+    assert start == "Image " and reading.tie == pytest.approx(2 / 3)
+    assert reading.value == pytest.approx(logit(0.9 / 3 + 1 / 3))
     assert reading.mass == pytest.approx(0.9)
+
+
+def test_a_tie_of_which_nobody_knows_who_would_win_is_read_only_if_certain():
+    reading = read("unifiedreward-rank", tied(0.3, 0.6))
+    assert math.isnan(reading.value)
+    assert "a tie with a probability of 0.667, and does not say who wins without one" in reading.reason
+    certain = read("unifiedreward-rank", tied(0.004, 0.996))
+    assert (certain.value, certain.tie) == (0.0, pytest.approx(0.996))
 
 
 def test_a_sentence_after_prose_is_found_in_bytes_and_not_in_characters():

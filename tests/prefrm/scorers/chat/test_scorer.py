@@ -98,8 +98,9 @@ def test_what_decides_an_answer_is_sent_under_the_names_that_the_server_knows(ow
     )
 
 
-def test_a_proxy_without_tokenize_is_asked_for_likely_tokens():
-    with serving(FakeEndpoint(digit, tokenizes=False)) as endpoint:
+@pytest.mark.parametrize("status", [404, 500, 502])
+def test_a_proxy_without_tokenize_is_asked_for_likely_tokens(status):
+    with serving(FakeEndpoint(digit, tokenizes=status)) as endpoint:
         (matrix,) = score(endpoint, "", group(0, 1))
     assert endpoint.bodies[0]["top_logprobs"] == 20 and matrix.valid.all()
 
@@ -111,6 +112,26 @@ def test_a_rank_sentence_is_read_off_its_tokens_with_the_tie():
     assert matrix.label_mass[0, 1] == pytest.approx(1.0)
     assert endpoint.bodies[0]["logprob_token_ids"] == [16, 17, 21, 22]
     assert written(endpoint.bodies[0]).startswith("[image][image]")
+
+
+@pytest.mark.parametrize("owner", ["vllm", "someone"])
+def test_a_judge_that_names_a_tie_is_asked_who_would_win_without_one(owner):
+    def tied(body):
+        if "continue_final_message" in body:
+            return digit(body)
+        at = {0: {"Both": math.log(0.6), "Image": math.log(0.4)}}
+        return [choice("Both", " images are equally good.", alternatives=at)]
+
+    with serving(FakeEndpoint(tied, owner=owner)) as endpoint:
+        (matrix,) = score(endpoint, "dialect=unifiedreward-rank&concurrency=1", group(0, 1))
+    if owner == "someone":
+        assert "does not say who wins" in matrix.reason(0, 1) and len(endpoint.bodies) == 2
+        return
+    shares = [0.4 / (1 + math.exp(-z)) + 0.3 for z in map(log_odds, endpoint.bodies[::2])]
+    there, back = (math.log(p / (1 - p)) for p in shares)
+    assert matrix.tie[0, 1] == pytest.approx(0.6)
+    assert matrix.p[0, 1] == pytest.approx(1 / (1 + math.exp((back - there) / 2)), abs=1e-6)
+    assert endpoint.bodies[1]["messages"][-1] == {"role": "assistant", "content": "Image "}
 
 
 def test_a_forced_prefix_is_continued_by_one_token():
@@ -192,8 +213,9 @@ def test_a_refused_question_is_a_pair_that_was_not_judged():
         (matrix,) = score(endpoint, "", group(0, 1, 2))
         assert matrix.valid[0, 1] and not matrix.valid[0, 2]
         assert matrix.reason(0, 2) == "the endpoint refused the question: that will not do"
-        with pytest.raises(RequestError, match="refused every question: that will not do"):
-            score(endpoint, "", group(2, 3))
+        for query in ("", "pairs=1"):
+            with pytest.raises(RequestError, match="refused every question: that will not do"):
+                score(endpoint, query, group(2, 3))
 
 
 def test_a_candidate_that_cannot_be_decoded_has_an_error():
@@ -255,7 +277,7 @@ def test_a_template_is_asked_in_its_own_words(tmp_path):
     file = tmp_path / "own words.txt"
     file.write_text("{image}{image}Mine: {prompt}\n{answer}\nA\nB\n")
     odds = {0: {"A": math.log(0.8), "B": math.log(0.2)}}
-    with serving(FakeEndpoint(lambda body: [choice("A", alternatives=odds)], tokenizes=False)) as endpoint:
+    with serving(FakeEndpoint(lambda body: [choice("A", alternatives=odds)], tokenizes=404)) as endpoint:
         judge = ChatScorer.connect(f"{endpoint.url}template={str(file).replace(' ', '%20')}")
         (matrix,) = judge.score([group(0, 1)])
         assert judge.identity() != ChatScorer.connect(endpoint.url).identity()
