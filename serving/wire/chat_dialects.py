@@ -172,7 +172,7 @@ def dialect_of(template: Template) -> Dialect:
     if not (opening.strip() or closing.strip()):
         raise ConfigError(f"chat template {template.id!r} has no text beside its prompt; add some")
     # A dollar sign would stand for a probability.
-    answers = [(template.answer_prefix + answer).replace("$", "$$") for answer in template.answers]
+    answers = [(template.answer_prefix + one[0]).replace("$", "$$") for one in template.spellings]
     return Dialect(
         name=template.id,
         opening=opening,

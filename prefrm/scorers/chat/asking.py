@@ -13,6 +13,7 @@ from prefrm.client._policy import Call, RetryPolicy
 from prefrm.client._transport import Unfit
 from prefrm.errors import ConfigError
 from prefrm.scorers.chat.dialects import Dialect
+from prefrm.scorers.chat.parsing import spellings
 from prefrm.scorers.chat.reading import without_tie
 from prefrm.scorers.chat.servers import Server, server_of
 from prefrm.scorers.chat.settings import ChatSettings
@@ -176,7 +177,11 @@ class Asker:
         branches = [dialect.tie, dialect.opening.split(" ")[0]] if dialect.tie and dialect.opening else []
         found: list[int] = []
         for label in (*dialect.labels, *branches):
-            ids = [await self._tokenized(model, spelling) for spelling in (label, f" {label}")]
+            ids = [
+                await self._tokenized(model, f"{space}{one}")
+                for one in spellings(label)
+                for space in ("", " ")
+            ]
             single = [one[0] for one in ids if len(one) == 1]
             if not single:
                 return ()

@@ -11,7 +11,7 @@ from typing import Any
 
 from prefrm.errors import ProtocolError
 from prefrm.scorers.chat.dialects import Dialect
-from prefrm.scorers.chat.parsing import Unreadable, Verdict
+from prefrm.scorers.chat.parsing import Unreadable, Verdict, spellings
 from prefrm.winmatrix.probabilities import LARGEST_LOG_ODDS
 
 __all__ = ["Bounds", "Reading", "read_answers", "without_tie"]
@@ -254,12 +254,13 @@ def _covering(text: str, at: int, tokens: Sequence[Mapping[str, Any]]) -> Mappin
 def _log_probabilities(labels: Sequence[str], token: Mapping[str, Any]) -> list[float]:
     """Of each label among the alternatives of a token, -inf if it is not listed.
 
-    Spellings that differ in white space around them or in case are one label.
+    Spellings that differ in white space around them or in case are one label, and so are those of a label.
     """
     listed = _listed(token)
     found = []
     for one in labels:
-        same = [x for name, x in listed.items() if name.strip().casefold() == one.strip().casefold()]
+        spelled = {spelling.strip().casefold() for spelling in spellings(one)}
+        same = [x for name, x in listed.items() if name.strip().casefold() in spelled]
         found.append(_log_sum(same))
     return found
 

@@ -265,9 +265,7 @@ def _worded(dialect: Dialect, settings: ChatSettings) -> tuple[Dialect, Wording]
             f"{dialect.wording.images}"
         )
     if wording.prefix is not None:
-        dialect = replace(dialect, prefix=wording.prefix)
-    if wording.labels:
-        dialect = dialect.relabelled(wording.labels)
+        dialect = dialect.answering(wording.prefix, wording.labels)
     if dialect.direct and dialect.prefix and settings.read != "prefix":
         raise ConfigError(f"{settings.template} starts the answer with {dialect.prefix!r}; add read=prefix")
     if settings.read == "prefix":

@@ -101,7 +101,7 @@ def test_a_sentence_after_prose_is_found_in_bytes_and_not_in_characters():
 
 
 def test_three_labels_have_a_tie():
-    dialect = DIALECTS["plain"].relabelled(("1", "2", "0"))
+    dialect = DIALECTS["plain"].answering("", ("1", "2", "0"))
     given = choice("1", alternatives={0: logs(n1=0.5, n2=0.25, n0=0.25)})
     reading = read_answers(dialect, [given], BOUNDS)
     assert reading.tie == pytest.approx(0.25)
@@ -155,6 +155,16 @@ def test_a_choice_that_is_none_is_refused():
     for broken in ({}, {"message": None}, {"logprobs": {"content": [{}]}}):
         with pytest.raises(ProtocolError, match="not one of a chat completion"):
             read("plain", broken)
+
+
+def test_spellings_of_a_template_are_one_label():
+    dialect = DIALECTS["vqascore"].answering("", ("Yes|True", "No|False"))
+    given = choice(
+        "Yes",
+        alternatives={0: logs(Yes=0.3, true=0.3, No=0.1) | {" false": math.log(0.2), "FALSE": math.log(0.1)}},
+    )
+    assert read_answers(dialect, [given], BOUNDS).value == pytest.approx(math.log(0.6 / 0.4))
+    assert dialect.parser("true.").label == 0
 
 
 def test_the_label_of_a_dialect_can_be_another_token():
