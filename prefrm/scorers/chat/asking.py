@@ -87,6 +87,7 @@ class Asker:
         )
         self._room = asyncio.Semaphore(settings.concurrency)
         self._serving: asyncio.Task[Served] | None = None
+        self._unknown: set[str] = set()
 
     @property
     def home(self) -> tuple[int, asyncio.AbstractEventLoop]:
@@ -124,7 +125,13 @@ class Asker:
                 # A server that ignores n returns one answer at a time.
                 while (missing := self._settings.n - len(found)) > 0:
                     seed = self._settings.seed + len(found)
-                    found += await self._complete(self._body(question, served, missing, seed))
+                    sent = set(served.server.neutral) - self._unknown
+                    try:
+                        found += await self._complete(self._body(question, served, missing, seed))
+                    except Unfit as error:
+                        if not (refused := {name for name in sent if name in str(error)}):
+                            raise
+                        self._unknown |= refused
             except Unfit as error:
                 return Unfit(self._credentials.quoted(error))
             choices = found[: self._settings.n]
@@ -207,7 +214,8 @@ class Asker:
             "top_p": settings.top_p,
             "seed": seed,
             "max_completion_tokens": settings.max_tokens or dialect.max_tokens,
-            **served.server.neutral,
+            **{name: x for name, x in served.server.neutral.items() if name not in self._unknown},
+            **settings.extra_fields,
         }
         if dialect.stop:
             body["stop"] = list(dialect.stop)

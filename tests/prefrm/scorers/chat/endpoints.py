@@ -76,6 +76,7 @@ class FakeEndpoint:
     tokenizes: int = 200
     ids: Callable[[str], list[int]] = token_ids
     refusals: list[int] = field(default_factory=list)
+    refusal: str = "that will not do"
     retry_after: str | None = None
     hold: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -98,7 +99,7 @@ class FakeEndpoint:
         found = self.refusals.pop(0) if self.refusals else self.answer(body)
         if isinstance(found, int):
             after = {"Retry-After": self.retry_after} if self.retry_after else {}
-            return web.json_response({"error": {"message": "that will not do"}}, status=found, headers=after)
+            return web.json_response({"error": {"message": self.refusal}}, status=found, headers=after)
         choices = [{"index": n, **one} for n, one in enumerate(found)]
         return web.json_response({"object": "chat.completion", "model": body["model"], "choices": choices})
 

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 from collections import Counter
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_copies_of_a_candidate_are_asked_about_once():
     np.testing.assert_allclose(matrix.p, expected([0, 1, 0]), atol=1e-6)
 
 
-@pytest.mark.parametrize("owner", ["vllm", "sglang", "someone"])
+@pytest.mark.parametrize("owner", ["vllm", "sglang", "openai", "someone"])
 def test_what_decides_an_answer_is_sent_under_the_names_that_the_server_knows(owner):
     with serving(FakeEndpoint(digit, owner=owner)) as endpoint:
         score(endpoint, "", group(0, 1))
@@ -91,11 +92,30 @@ def test_what_decides_an_answer_is_sent_under_the_names_that_the_server_knows(ow
     assert (body["temperature"], body["top_p"], body["n"], body["seed"]) == (0.0, 1.0, 1, 0)
     assert (body["max_completion_tokens"], body["model"], body["logprobs"]) == (1, "judge", True)
     assert (body.get("repetition_penalty"), body.get("frequency_penalty")) == (
-        (None, 0.0) if owner == "someone" else (1.0, None)
+        {"openai": (None, 0.0), "someone": (1.0, 0.0)}.get(owner, (1.0, None))
     )
     assert (body.get("logprob_token_ids"), body.get("top_logprobs")) == (
         ([16, 17], None) if owner == "vllm" else (None, 20)
     )
+
+
+def test_a_field_that_an_unknown_server_refuses_is_left_out():
+    def strict(body):
+        return 400 if "repetition_penalty" in body else digit(body)
+
+    refusal = "unknown field repetition_penalty"
+    with serving(FakeEndpoint(strict, owner="someone", refusal=refusal)) as endpoint:
+        (matrix,) = score(endpoint, "concurrency=1", group(0, 1))
+    assert matrix.valid.all() and len(endpoint.bodies) == 3
+    assert "repetition_penalty" not in endpoint.bodies[2]
+
+
+def test_extra_fields_are_sent_and_are_part_of_the_identity():
+    extra = quote('{"chat_template_kwargs": {"enable_thinking": false}}')
+    with serving(FakeEndpoint(digit)) as endpoint:
+        score(endpoint, f"extra={extra}", group(0, 1))
+        plain, more = (ChatScorer.connect(endpoint.url + q).identity() for q in ("", f"extra={extra}"))
+    assert endpoint.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False} and plain != more
 
 
 @pytest.mark.parametrize("status", [404, 500, 502])
@@ -333,6 +353,8 @@ def test_a_scorer_opens_by_its_url_survives_pickling_and_is_concurrent():
         ("chat+http://h/v1?read=tea", "read must be one of auto, prefix, text"),
         ("chat+http://h/v1?dialect=klingon", "dialects: plain, unifiedreward-rank"),
         ("chat+http://h/v1?read=prefix", "no start of an answer"),
+        ("chat+http://h/v1?extra=3", "extra must be a JSON object"),
+        ("chat+http://h/v1?extra=%7B%22n%22:4%7D", "extra: n cannot be given there"),
     ],
 )
 def test_a_url_that_means_nothing_is_refused(url, said):
@@ -349,7 +371,7 @@ def test_a_url_is_written_as_it_is_read():
 
 def test_an_endpoint_that_cannot_do_what_is_asked_is_told_apart():
     with serving(FakeEndpoint(digit, owner="someone")) as endpoint:
-        with pytest.raises(ConfigError, match="server of the kind openai does not continue"):
+        with pytest.raises(ConfigError, match="server of the kind other does not continue"):
             score(endpoint, "dialect=unifiedreward-rank&read=prefix", group(0, 1))
         with pytest.raises(ConfigError, match="server must be auto or one of vllm"):
             score(endpoint, "server=abacus", group(0, 1))
