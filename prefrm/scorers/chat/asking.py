@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +90,7 @@ class Asker:
         self._room = asyncio.Semaphore(settings.concurrency)
         self._serving: asyncio.Task[Served] | None = None
         self._unknown: set[str] = set()
+        self._mark = f"image-{secrets.token_hex(16)}-"
 
     @property
     def home(self) -> tuple[int, asyncio.AbstractEventLoop]:
@@ -205,7 +208,10 @@ class Asker:
         settings, dialect = self._settings, self._dialect
         if settings.read == "prefix":
             continued = dialect.prefix or ""
-        messages = self._wording.messages(question.prompt, question.images, question.context)
+        urls = (*question.images, *question.context)
+        marks = [f"{self._mark}{n};" for n in range(len(urls))]
+        shown = len(question.images)
+        messages = self._wording.messages(question.prompt, marks[:shown], marks[shown:])
         body: dict[str, Any] = {
             "model": served.model,
             "messages": messages,
@@ -232,4 +238,5 @@ class Asker:
                 body["logprob_token_ids"] = list(served.token_ids)
             else:
                 body["top_logprobs"] = settings.top_logprobs
-        return json.dumps(body).encode()
+        # JSON takes the long URLs as they are: they are base64.
+        return re.sub(rf"{self._mark}(\d+);", lambda mark: urls[int(mark[1])], json.dumps(body)).encode()
