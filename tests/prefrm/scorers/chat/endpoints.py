@@ -67,12 +67,14 @@ class FakeEndpoint:
 
     `answer` maps the body of a question to its choices, or to a status with which it is refused. The first
     answers are held back until `hold` questions are in flight at once. `tokenizes` is the status of
-    `/tokenize`.
+    `/tokenize` and `listing` that of the list of models.
     """
 
     answer: Callable[[dict[str, Any]], list[dict[str, Any]] | int]
     owner: str = "vllm"
     model: str = "judge"
+    other: str = ""
+    listing: int = 200
     tokenizes: int = 200
     ids: Callable[[str], list[int]] = token_ids
     refusals: list[int] = field(default_factory=list)
@@ -104,7 +106,9 @@ class FakeEndpoint:
         return web.json_response({"object": "chat.completion", "model": body["model"], "choices": choices})
 
     async def models(self, request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": self.model, "owned_by": self.owner}]})
+        names = filter(None, (self.model, self.other))
+        found = {"object": "list", "data": [{"id": name, "owned_by": self.owner} for name in names]}
+        return web.json_response(found, status=self.listing)
 
     async def tokenize(self, request: web.Request) -> web.Response:
         if self.tokenizes != 200:

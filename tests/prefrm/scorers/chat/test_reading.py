@@ -8,6 +8,7 @@ import pytest
 from prefrm.errors import ProtocolError
 from prefrm.scorers.chat import DIALECTS
 from prefrm.scorers.chat.reading import Bounds, read_answers, without_tie
+from prefrm.winmatrix.probabilities import LARGEST_LOG_ODDS
 from tests.prefrm.scorers.chat.endpoints import choice
 
 BOUNDS = Bounds(min_mass=0.5, min_read=0.5)
@@ -155,6 +156,16 @@ def test_a_choice_that_is_none_is_refused():
     for broken in ({}, {"message": None}, {"logprobs": {"content": [{}]}}):
         with pytest.raises(ProtocolError, match="not one of a chat completion"):
             read("plain", broken)
+
+
+def test_the_opening_of_a_sentence_may_be_several_tokens():
+    at = {0: logs(Im=0.6, Both=0.2), 3: logs(n1=0.9, n2=0.1)}
+    reading = read("unifiedreward-rank", choice("Im", "age", " ", "1", " is better.", alternatives=at))
+    assert reading.tie == pytest.approx(0.25) and reading.mass == pytest.approx(0.8)
+
+
+def test_a_label_beside_which_nothing_is_listed_has_the_largest_log_odds():
+    assert read("plain", choice("1", alternatives={0: {"1": 0.0}})).value == pytest.approx(LARGEST_LOG_ODDS)
 
 
 def test_spellings_of_a_template_are_one_label():

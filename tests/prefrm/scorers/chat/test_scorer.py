@@ -1,5 +1,6 @@
 """The scorer against a fake endpoint that answers from an oracle: requests, matrices, failures."""
 
+import io
 import json
 import math
 import pickle
@@ -215,6 +216,46 @@ def test_a_judge_that_rates_is_asked_once_for_each_candidate():
     assert np.isnan(report.matrix.order_gap[0, 1]) and report.mass[0, 1] == pytest.approx(1.0)
 
 
+def weighted(body, mass):
+    return [
+        choice("1", alternatives={0: {one: x + math.log(mass) for one, x in both(log_odds(body)).items()}})
+    ]
+
+
+def test_the_mass_of_a_pair_is_the_least_of_its_orders():
+    with serving(
+        FakeEndpoint(lambda body: weighted(body, 0.9 if shown(body)[0] == IMAGES[0] else 0.7))
+    ) as one:
+        (matrix,) = score(one, "", group(0, 1))
+    assert matrix.label_mass[0, 1] == matrix.label_mass[1, 0] == pytest.approx(0.7)
+
+
+def test_the_mass_and_the_agreement_of_ratings_are_the_lesser_ones():
+    def answer(body):
+        if "logprobs" in body:
+            p = 0.9 if shown(body)[0] == IMAGES[0] else 0.6
+            return [choice("Yes", alternatives={0: {"Yes": math.log(p / 2), "No": math.log(p / 2)}})]
+        no = shown(body)[0] == IMAGES[0]
+        return [choice("Yes")] * 3 + [choice("No" if no else "Yes")]
+
+    with serving(FakeEndpoint(answer)) as endpoint:
+        reports = []
+        for query in ("", "&read=text&n=4"):
+            with ChatScorer.connect(f"{endpoint.url}dialect=vqascore{query}") as judge:
+                reports += judge.reports([group(0, 1)])
+    assert reports[0].mass[0, 1] == pytest.approx(0.6)
+    assert reports[1].agreement[0, 1] == 0.75
+
+
+def test_an_image_is_shown_upright():
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 3)).save(buffer, "JPEG", exif=exif)
+    with serving(FakeEndpoint(lambda body: [choice("1")])) as endpoint:
+        score(endpoint, "", Group(prompt="p", images=(buffer.getvalue(), IMAGES[0])))
+    assert {Image.open(io.BytesIO(image)).size for image in shown(endpoint.bodies[0])} == {(3, 4), (4, 3)}
+
+
 def test_an_unreadable_answer_is_a_pair_that_was_not_judged_with_its_text():
     def answer(body):
         unsure = shown(body) == [IMAGES[1], IMAGES[0]]
@@ -291,6 +332,35 @@ def test_a_budget_of_pairs_infers_the_others():
     assert len(endpoint.bodies) == 2 * 5 + 2
     np.testing.assert_allclose(matrix.p, expected([0, 1, 2, 3, 4]), atol=1e-3)
     np.testing.assert_allclose(other.p, expected([5, 0]), atol=1e-6)
+
+
+def test_a_budget_connects_all_candidates():
+    with serving(FakeEndpoint(digit)) as endpoint:
+        (matrix,) = score(endpoint, "pairs=1", group(0, 1, 2))
+    assert len(endpoint.bodies) == 2 * 2 and matrix.known.all()
+
+
+def test_the_model_is_looked_up_again_if_it_was_not_clear():
+    with serving(FakeEndpoint(digit, other="second")) as endpoint, ChatScorer.connect(endpoint.url) as judge:
+        with pytest.raises(ConfigError, match="it serves judge, second"):
+            judge.score([group(0, 1)])
+        endpoint.other = ""
+        assert judge.score([group(0, 1)])[0].valid.all()
+
+
+def test_an_endpoint_that_is_not_ready_is_not_one_without_a_list_of_models():
+    with serving(FakeEndpoint(digit, listing=503)) as endpoint:
+        with pytest.raises(ServerUnavailableError):
+            ChatScorer.connect(endpoint.url + "model=judge", unavailable_timeout=0).score([group(0, 1)])
+        endpoint.listing = 404
+        assert score(endpoint, "model=judge", group(0, 1))[0].valid.all()
+
+
+def test_replicas_that_serve_different_models_are_refused():
+    with serving(FakeEndpoint(digit)) as one, serving(FakeEndpoint(digit, model="another")) as two:
+        host = two.url.partition("://")[2].partition("/")[0]
+        with pytest.raises(ConfigError, match="the replicas serve different judges"):
+            ChatScorer.connect(one.url.replace("/v1", f",{host}/v1")).score([group(0, 1, 2, 3)])
 
 
 def test_a_template_is_asked_in_its_own_words(tmp_path):
