@@ -132,7 +132,7 @@ class Asker:
                     try:
                         found += await self._complete(self._body(question, served, missing, seed))
                     except Unfit as error:
-                        if not (refused := {name for name in sent if name in str(error)}):
+                        if not (refused := {name for name in sent if re.search(rf"\b{name}\b", str(error))}):
                             raise
                         self._unknown |= refused
             except Unfit as error:
