@@ -25,7 +25,7 @@ from prefrm.errors import ConfigError
 from prefrm.files import read_regular
 from prefrm.prompts.template import Template
 
-__all__ = ["FILE", "parse_template", "read_template"]
+__all__ = ["FILE", "SPACE", "parse_template", "read_template", "read_text", "split_answers"]
 
 FILE = "file:"
 """What precedes the path of a template's file in the place of a template's id."""
@@ -33,6 +33,7 @@ MOST_BYTES = 64 * 2**10
 """Of a file; published wordings have a few thousand."""
 PLACEHOLDER = re.compile(r"\{(context|image|prompt)\}")
 ANSWER, SPACE = "{answer}", "{space}"
+"""The start of the answer, and a space."""
 ORDERS = (
     "{image}{image}{prompt} or {image}{prompt}, perhaps after a {context}; or a {prompt} before the images "
     "and perhaps one after them"
@@ -46,13 +47,17 @@ def read_template(path: Path | str) -> Template:
         ConfigError: the file cannot be read, is not UTF-8, or is not a template.
     """
     file = Path(path)
+    return parse_template(read_text(file), id=f"{FILE}{file.name}")
+
+
+def read_text(file: Path) -> str:
+    """The text of a template's file. Raises `ConfigError` if it cannot be read or is not UTF-8."""
     try:
-        text = read_regular(file, MOST_BYTES).decode("utf-8-sig")
+        return read_regular(file, MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"the template file {file} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"the template file {file} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the template file {file} is not UTF-8: {error.reason}") from error
-    return parse_template(text, id=f"{FILE}{file.name}")
 
 
 def parse_template(text: str, *, id: str) -> Template:
@@ -61,7 +66,7 @@ def parse_template(text: str, *, id: str) -> Template:
     Raises:
         ConfigError: a placeholder is missing, or stands where none may.
     """
-    turn, prefix, answers = _answers(text.replace("\r\n", "\n"), id)
+    turn, prefix, answers = split_answers(text, repr(id))
     first, *rest = PLACEHOLDER.split(turn.replace(SPACE, " "))
     names, texts = rest[::2], rest[1::2]
     images = names.count("image")
@@ -88,19 +93,23 @@ def parse_template(text: str, *, id: str) -> Template:
         question=closing[0] if closing else after,
         answers=answers,
         images_first=images_first,
-        answer_prefix=prefix,
+        answer_prefix=prefix or "",
         context=context,
     )
 
 
-def _answers(text: str, id: str) -> tuple[str, str, tuple[str, ...]]:
-    """The user's turn, the start of the assistant's, and the answers."""
-    turn, *rest = text.removesuffix("\n").split(ANSWER)
+def split_answers(text: str, name: str) -> tuple[str, str | None, tuple[str, ...]]:
+    """The turns of a template's text, the start of the answer, None if it does not say, and the answers.
+
+    Raises:
+        ConfigError: `{answer}` does not stand once and at the start of a line, or an answer is empty.
+    """
+    turn, *rest = text.replace("\r\n", "\n").removesuffix("\n").split(ANSWER)
     if not rest:
-        return turn, "", ()
+        return turn, None, ()
     if len(rest) > 1 or not turn.endswith("\n"):
-        raise ConfigError(f"template {id!r} has {ANSWER} once, at the start of a line, or not at all")
+        raise ConfigError(f"template {name} has {ANSWER} once, at the start of a line, or not at all")
     prefix, *answers = rest[0].replace(SPACE, " ").split("\n")
     if "" in answers:
-        raise ConfigError(f"template {id!r} has an empty line after {ANSWER}; each line there is an answer")
+        raise ConfigError(f"template {name} has an empty line after {ANSWER}; each line there is an answer")
     return turn.removesuffix("\n"), prefix, tuple(answers)

@@ -3,7 +3,8 @@
 Published clients (UnifiedReward 1.0, 2.0, Think and Flex; Pref-GRPO, which uses Think and Flex) put a caption
 into a long instruction and parse a sentence, a tag or JSON out of the answer. A dialect knows only the marks
 around the caption and what those parsers look for. A caption may hold any text, the marks included: a mark
-counts outside it alone.
+counts outside it alone. prefrm's own `ChatScorer` asks in wordings that it has as data; a question in one of
+them is understood word for word.
 """
 
 from collections.abc import Sequence
@@ -13,15 +14,18 @@ from typing import Literal
 
 from prefrm.errors import ConfigError
 from prefrm.prompts import Template
+from prefrm.scorers import chat
 from serving.errors import InvalidRequestError
 
 __all__ = ["DIALECTS", "Dialect", "dialect_of", "recognise"]
 
 IMAGE_1, IMAGE_2, BOTH = "Image 1 is better", "Image 2 is better", "Both images are equally good"
+# Of an opening, where a message quotes its end.
+SHOWN = 20
 # Of a probability after the point: those of float32 near 1, and more.
 DIGITS = 9
-Closes = Literal["the text", "first", "last"]
-"""Which `closing` ends a caption: that at the end of the text, or the first or last one after `opening`."""
+Closes = Literal["the text", "last"]
+"""Which `closing` ends a caption: that at the end of the text, or the last one after `opening`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,7 @@ class Dialect:
         opening: the text before the caption; its first occurrence counts.
         closing: the text after it.
         closes: which occurrence of `closing` counts. At the end of the text, white space may follow.
+        before: the last `closing` before the last occurrence of this counts; "" if it may stand anywhere.
         sign: occurs in the text outside the caption; "" if nothing needs to.
         first: the answer if image 1 is better. In all three, `$first` and `$second` stand for the
             probabilities of the two images, a tie counting half to each.
@@ -44,6 +49,7 @@ class Dialect:
     opening: str = "Text Caption: ["
     closing: str = "]"
     closes: Closes = "the text"
+    before: str = ""
     sign: str = ""
     first: str
     second: str
@@ -68,10 +74,12 @@ class Dialect:
         return first, second, tie
 
     def _end(self, text: str, start: int) -> int:
-        if self.closes == "the text":
-            text, closing = text.rstrip(), self.closing.rstrip()
-            return len(text) - len(closing) if text.endswith(closing) else -1
-        return text.find(self.closing, start) if self.closes == "first" else text.rfind(self.closing, start)
+        if self.closes == "last":
+            most = text.rfind(self.before, start) if self.before else len(text)
+            return text.rfind(self.closing, start, most) if most >= 0 else -1
+        closing = self.closing.rstrip()
+        text = text.rstrip() if closing else text
+        return len(text) - len(closing) if text.endswith(closing) else -1
 
 
 THINK = Dialect(
@@ -91,33 +99,55 @@ FLEX = Dialect(
     name="UnifiedReward-Flex",
     opening="**Prompt:** [",
     closing="]\n\n",
-    closes="first",
+    closes="last",
+    before="[Image 1]",
     sign='"winner"',
     first='{"categories": [], "winner": "Image 1"}',
     second='{"categories": [], "winner": "Image 2"}',
     tie='{"categories": [], "winner": "tie"}',
 )
 
+RANK = Dialect(name="UnifiedReward rank", first=f"{IMAGE_1}.", second=f"{IMAGE_2}.", tie=f"{BOTH}.")
+PAIR_SCORE = Dialect(
+    name="UnifiedReward 2.0 pair score", sign="Alignment Score:", first=SCORES, second=SCORES, tie=SCORES
+)
+
+
+def _own(name: str, like: Dialect) -> Dialect:
+    """The dialect of prefrm's own wording of that name, with the answers of another.
+
+    A tie that prefrm's client does not read counts half to each.
+    """
+    asked = chat.DIALECTS[name]
+    texts = next(turn.parts for turn in asked.wording.turns if "prompt" in turn.places)
+    at = texts.index("prompt")
+    others = [text for text in texts[::2] if text not in (texts[at - 1], texts[at + 1])]
+    return replace(
+        like,
+        name=f"{name} in prefrm's words",
+        opening=texts[at - 1],
+        closing=texts[at + 1],
+        closes="the text",
+        before="",
+        sign=max(others, key=len, default=""),
+        tie=like.tie if asked.ties or like is PAIR_SCORE else "",
+    )
+
+
 DIALECTS: tuple[Dialect, ...] = (
+    _own("plain", Dialect(name="", first="1", second="2")),
+    _own("unifiedreward-rank", RANK),
+    _own("unifiedreward-pair-score", PAIR_SCORE),
+    _own("unifiedreward-think", THINK),
+    _own("unifiedreward-flex", FLEX),
+    _own("lightrft", replace(THINK, tie="<answer>Both are equally good</answer>")),
     THINK,
-    Dialect(
-        name="UnifiedReward 2.0 pair score", sign="Alignment Score:", first=SCORES, second=SCORES, tie=SCORES
-    ),
-    Dialect(name="UnifiedReward rank", first=f"{IMAGE_1}.", second=f"{IMAGE_2}.", tie=f"{BOTH}."),
+    PAIR_SCORE,
+    RANK,
     FLEX,
     replace(THINK, name="UnifiedReward-Think (Qwen3-VL)", opening="\u300c", closing="\u300d", closes="last"),
-    # prefrm's own wordings, of its `ChatScorer`.
-    replace(FLEX, name="Flex in prefrm's words", opening="Prompt: [", closing="]", closes="the text"),
-    Dialect(
-        name="plain",
-        opening="Prompt:\n",
-        closing="\nImage 1:",
-        sign="Answer with one digit: 1 or 2.",
-        first="1",
-        second="2",
-    ),
 )
-"""Those of the published clients, in the order in which a question is held against them.
+"""prefrm's own and those of the published clients, in the order in which a question is held against them.
 
 Source: the repositories UnifiedReward and Pref-GRPO of CodeGoat24, 2026-06. Flex's categories are empty, and
 Pref-GRPO then takes the overall winner alone: the judge has one preference and invents no others.
@@ -142,7 +172,7 @@ def dialect_of(template: Template) -> Dialect:
     if not (opening.strip() or closing.strip()):
         raise ConfigError(f"chat template {template.id!r} has no text beside its prompt; add some")
     # A dollar sign would stand for a probability.
-    answers = [(template.answer_prefix + answer).replace("$", "$$") for answer in template.answers]
+    answers = [(template.answer_prefix + one[0]).replace("$", "$$") for one in template.spellings]
     return Dialect(
         name=template.id,
         opening=opening,
@@ -168,7 +198,7 @@ def recognise(texts: Sequence[str], dialects: Sequence[Dialect] = DIALECTS) -> t
     for dialect in dialects:
         if (caption := dialect.caption(texts)) is not None:
             return dialect, caption
-    known = ", ".join(repr(opening) for opening in dict.fromkeys(dialect.opening for dialect in dialects))
+    known = ", ".join(dict.fromkeys(repr(dialect.opening[-SHOWN:]) for dialect in dialects))
     raise InvalidRequestError(
         f"messages: no caption was found in {sum(map(len, texts))} characters; end a text with "
         f"'Text Caption: [...]', or use the prompt of a known client, in which it follows one of {known}"

@@ -266,9 +266,10 @@ class TestReading:
     @pytest.mark.parametrize("name", TEMPLATES)
     @given(caption=st.text(max_size=30) | st.sampled_from([*TEMPLATES.values(), "]", "[a] 「b」", "」]\n"]))
     def test_a_caption_is_read_out_of_each_dialect_whatever_it_holds(self, name, caption):
-        # Flex's caption ends at an empty line after a bracket.
-        asked = read(question(TEMPLATES[name].format(prompt=caption.replace("]\n\n", "]"))))
-        assert asked.group.prompt == caption.replace("]\n\n", "]")
+        # A whole question of Flex inside another would be Flex's.
+        caption = caption if name == "flex" else caption.replace("]\n\n", "]")
+        asked = read(question(TEMPLATES[name].format(prompt=caption)))
+        assert asked.group.prompt == caption
         assert asked.group.images == (b"one", b"two")
         assert asked.dialect.name == read(question(TEMPLATES[name].format(prompt="a"))).dialect.name
 

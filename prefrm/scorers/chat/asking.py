@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefrm.client._core import Connected
@@ -11,18 +13,34 @@ from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._policy import Call, RetryPolicy
 from prefrm.client._transport import Unfit
-from prefrm.errors import ConfigError, ProtocolError, RequestError
+from prefrm.errors import ConfigError
 from prefrm.scorers.chat.dialects import Dialect
+from prefrm.scorers.chat.parsing import spellings
+from prefrm.scorers.chat.reading import without_tie
 from prefrm.scorers.chat.servers import Server, server_of
 from prefrm.scorers.chat.settings import ChatSettings
 from prefrm.scorers.chat.transport import ChatTransport
 from prefrm.scorers.chat.wording import Wording
 
-__all__ = ["Answers", "Asker", "Choices", "Question", "Served"]
+__all__ = ["Answer", "Answers", "Asker", "Question", "Served"]
 
 Choices = list[Mapping[str, Any]]
-Answers = Sequence[Choices | Unfit]
-"""Of questions, in order: the choices of a chat completion, or the endpoint's refusal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The choices of a chat completion.
+
+    `untied` has a choice that continues each start of an answer without its tie
+    (`prefrm.scorers.chat.reading.without_tie`), where the endpoint continues a message.
+    """
+
+    choices: Choices
+    untied: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+Answers = Sequence[Answer | Unfit]
+"""Of questions, in order: their answers, or the endpoint's refusals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +89,8 @@ class Asker:
         )
         self._room = asyncio.Semaphore(settings.concurrency)
         self._serving: asyncio.Task[Served] | None = None
+        self._unknown: set[str] = set()
+        self._mark = f"image-{secrets.token_hex(16)}-"
 
     @property
     def home(self) -> tuple[int, asyncio.AbstractEventLoop]:
@@ -93,8 +113,10 @@ class Asker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def ask(self, question: Question) -> Choices | Unfit:
+    async def ask(self, question: Question) -> Answer | Unfit:
         """`n` answers to a question, or the endpoint's refusal of it.
+
+        Where the judge names a tie, it is asked who would win without one.
 
         Raises:
             ScoringError: as `prefrm.client.RemoteScorer.score`.
@@ -102,18 +124,39 @@ class Asker:
         served = await self.served()
         found: Choices = []
         async with self._room:
-            # A server that ignores n returns one answer at a time.
-            while (missing := self._settings.n - len(found)) > 0:
-                body = self._body(question, served, missing, self._settings.seed + len(found))
-                try:
-                    found += await self._complete(body)
-                except Unfit as error:
-                    return Unfit(self._credentials.quoted(error))
-        return found[: self._settings.n]
+            try:
+                # A server that ignores n returns one answer at a time.
+                while (missing := self._settings.n - len(found)) > 0:
+                    seed = self._settings.seed + len(found)
+                    sent = set(served.server.neutral) - self._unknown
+                    try:
+                        found += await self._complete(self._body(question, served, missing, seed))
+                    except Unfit as error:
+                        if not (refused := {name for name in sent if re.search(rf"\b{name}\b", str(error))}):
+                            raise
+                        self._unknown |= refused
+            except Unfit as error:
+                return Unfit(self._credentials.quoted(error))
+            choices = found[: self._settings.n]
+            return Answer(choices=choices, untied=await self._without_ties(question, served, choices))
 
     async def close(self) -> None:
         """Release the connections."""
         await self._connected.close()
+
+    async def _without_ties(
+        self, question: Question, served: Served, choices: Choices
+    ) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        if not served.server.continues:
+            return found
+        for start in dict.fromkeys(filter(None, (without_tie(self._dialect, one) for one in choices))):
+            try:
+                found[start] = (await self._complete(self._body(question, served, 1, continued=start)))[0]
+            except Unfit:
+                # Some chat templates change an answer that they are to continue, and the server notices.
+                continue
+        return found
 
     async def _complete(self, body: bytes) -> Choices:
         return await self._connected.ask(lambda wire: wire.complete(body), Call(self._policy))
@@ -140,11 +183,15 @@ class Asker:
 
     async def _token_ids(self, model: str) -> tuple[int, ...]:
         """The ids of every spelling of the labels that is one token; () where a label has none."""
-        opening = (self._dialect.prefix or "").split(" ")[0]
-        extra = [one for one in (self._dialect.tie, opening) if self._dialect.tie and one]
+        dialect = self._dialect
+        branches = [dialect.tie, dialect.opening.split(" ")[0]] if dialect.tie and dialect.opening else []
         found: list[int] = []
-        for label in (*self._dialect.labels, *extra):
-            ids = [await self._tokenized(model, spelling) for spelling in (label, f" {label}")]
+        for label in (*dialect.labels, *branches):
+            ids = [
+                await self._tokenized(model, f"{space}{one}")
+                for one in spellings(label)
+                for space in ("", " ")
+            ]
             single = [one[0] for one in ids if len(one) == 1]
             if not single:
                 return ()
@@ -152,15 +199,19 @@ class Asker:
         return tuple(dict.fromkeys(found))
 
     async def _tokenized(self, model: str, text: str) -> list[int]:
-        try:
-            return await self._connected.ask(lambda wire: wire.tokenize(model, text), Call(self._policy))
-        except (RequestError, ProtocolError):
-            # A proxy may pass on the API alone.
-            return []
+        return await self._connected.ask(lambda wire: wire.tokenize(model, text), Call(self._policy))
 
-    def _body(self, question: Question, served: Served, samples: int, seed: int) -> bytes:
+    def _body(
+        self, question: Question, served: Served, samples: int, seed: int = 0, continued: str = ""
+    ) -> bytes:
+        """The request for so many samples, or for the one token that goes on with a start of an answer."""
         settings, dialect = self._settings, self._dialect
-        messages = self._wording.messages(question.prompt, question.images, question.context)
+        if settings.read == "prefix":
+            continued = dialect.prefix or ""
+        urls = (*question.images, *question.context)
+        marks = [f"{self._mark}{n};" for n in range(len(urls))]
+        shown = len(question.images)
+        messages = self._wording.messages(question.prompt, marks[:shown], marks[shown:])
         body: dict[str, Any] = {
             "model": served.model,
             "messages": messages,
@@ -169,17 +220,23 @@ class Asker:
             "top_p": settings.top_p,
             "seed": seed,
             "max_completion_tokens": settings.max_tokens or dialect.max_tokens,
-            **served.server.neutral,
+            **{name: x for name, x in served.server.neutral.items() if name not in self._unknown},
+            **settings.extra_fields,
         }
         if dialect.stop:
             body["stop"] = list(dialect.stop)
-        if settings.read == "prefix":
-            messages.append({"role": "assistant", "content": dialect.prefix})
-            body |= {"add_generation_prompt": False, "continue_final_message": True}
+        if continued:
+            messages.append({"role": "assistant", "content": continued})
+            body |= {
+                "add_generation_prompt": False,
+                "continue_final_message": True,
+                "max_completion_tokens": 1,
+            }
         if self._reads_tokens:
             body["logprobs"] = True
             if served.token_ids:
                 body["logprob_token_ids"] = list(served.token_ids)
             else:
                 body["top_logprobs"] = settings.top_logprobs
-        return json.dumps(body).encode()
+        # JSON takes the long URLs as they are: they are base64.
+        return re.sub(rf"{self._mark}(\d+);", lambda mark: urls[int(mark[1])], json.dumps(body)).encode()

@@ -8,7 +8,15 @@ to give, but are not the words that it was trained with: for those, name the fil
 from dataclasses import dataclass, replace
 
 from prefrm.errors import ConfigError
-from prefrm.scorers.chat.parsing import Parser, json_winner, label, pair_scores, sentence
+from prefrm.scorers.chat.parsing import (
+    Parser,
+    Unreadable,
+    json_winner,
+    label,
+    pair_scores,
+    sentence,
+    spellings,
+)
 from prefrm.scorers.chat.wording import Wording, parse_wording
 
 __all__ = ["DIALECTS", "Dialect", "get_dialect"]
@@ -34,8 +42,9 @@ class Dialect:
             and, where there is a third, a tie; of one image "yes" and "no", or the levels of `values`.
         prefix: start of the answer that precedes the label; None if the label's place is found by the parser
             alone.
-        tie: first token of a sentence that says that neither is better, where its first token tells; None if
-            there is none, or a tie is a label.
+        opening: start of a sentence that names the better image, up to its label, and
+        tie: first token of a sentence that says that neither is better: the two part at their first tokens.
+            None if there is no such sentence, or a tie is a label.
         ties: whether the answer about a pair may be that neither is better.
         values: of one image, the number that each label stands for: the utility is their expectation. ()
             for the log-odds of the first label against the second.
@@ -50,6 +59,7 @@ class Dialect:
     parser: Parser
     labels: tuple[str, ...]
     prefix: str | None = None
+    opening: str | None = None
     tie: str | None = None
     ties: bool = False
     values: tuple[float, ...] = ()
@@ -67,21 +77,45 @@ class Dialect:
         """Whether the answer is one label, its first token."""
         return self.max_tokens == 1
 
-    def relabelled(self, labels: tuple[str, ...]) -> "Dialect":
-        """The dialect with the labels of a template.
+    def answering(self, prefix: str, answers: tuple[str, ...]) -> "Dialect":
+        """The dialect with the start of the answer and the answers of a template; () for its own.
+
+        Of a dialect whose answers are sentences, a template may give those, or the labels in them.
 
         Raises:
-            ConfigError: it has no use for so many labels.
+            ConfigError: it has no use for these answers.
         """
-        counts = (len(self.labels),) if self.values or not self.compares or not self.direct else (2, 3)
-        if len(labels) not in counts:
+        if not self.direct:
+            return self._sentences(prefix, answers)
+        if not answers:
+            return replace(self, prefix=prefix)
+        counts = (len(self.labels),) if self.values or not self.compares else (2, 3)
+        if len(answers) not in counts:
             wanted = " or ".join(map(str, counts))
             raise ConfigError(
-                f"dialect {self.name} has {wanted} labels; the template has {', '.join(labels)}"
+                f"dialect {self.name} has {wanted} labels; the template has {', '.join(answers)}"
             )
-        if not self.direct:
-            return replace(self, labels=labels)
-        return replace(self, labels=labels, parser=label(*labels), ties=len(labels) > 2)
+        return replace(self, prefix=prefix, labels=answers, parser=label(*answers), ties=len(answers) > 2)
+
+    def _sentences(self, prefix: str, answers: tuple[str, ...]) -> "Dialect":
+        if not answers or answers == self.labels:
+            return replace(self, prefix=prefix or self.prefix)
+        starts = [self._start(prefix + answer, n) for n, answer in enumerate(answers[:2])]
+        if len(answers) > 2 + self.ties or len(starts) < 2 or None in starts or starts[0] != starts[1]:
+            raise ConfigError(
+                f"the answers of dialect {self.name} are {', '.join(self.labels) or 'not labels'} or whole "
+                f"sentences that it reads; the template has {', '.join(answers)}: leave them out"
+            )
+        ties = [spelling.split()[0] for answer in answers[2:] for spelling in spellings(answer)]
+        return replace(self, prefix=starts[0], tie="|".join(ties) or self.tie)
+
+    def _start(self, sentence: str, label: int) -> str | None:
+        """What precedes the label in a sentence that names it; None if it does not."""
+        try:
+            verdict = self.parser(sentence)
+        except Unreadable:
+            return None
+        return sentence[: verdict.at] if verdict.label == label else None
 
 
 def _dialect(name: str, wording: str, **settings: object) -> Dialect:
@@ -109,6 +143,7 @@ DIALECTS: dict[str, Dialect] = {
             parser=sentence("Image", ties="Both images are equally good"),
             labels=("1", "2"),
             prefix="Image ",
+            opening="Image ",
             tie="Both",
             ties=True,
             max_tokens=SENTENCE_TOKENS,
@@ -162,6 +197,7 @@ DIALECTS: dict[str, Dialect] = {
             ),
             labels=("1", "2"),
             prefix="Edited image ",
+            opening="Edited image ",
             tie="Both",
             ties=True,
             max_tokens=SENTENCE_TOKENS,
@@ -176,6 +212,8 @@ DIALECTS: dict[str, Dialect] = {
             title="LightRFT's generative reward models (github.com/opendilab/LightRFT)",
             parser=sentence("Image", ties="Both are equally good", tag="answer"),
             labels=("1", "2"),
+            opening="Image ",
+            tie="Both",
             max_tokens=REASONING_TOKENS,
             reasons=True,
             stop=("</answer>",),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Parser", "Unreadable", "Verdict", "json_winner", "label", "pair_scores", "sentence"]
+__all__ = ["Parser", "Unreadable", "Verdict", "json_winner", "label", "pair_scores", "sentence", "spellings"]
 
 DIMENSIONS = ("Alignment", "Coherence", "Style")
 """Of UnifiedReward 2.0's pair scores."""
@@ -44,14 +44,20 @@ class Verdict:
 Parser = Callable[[str], Verdict]
 
 
+def spellings(label: str) -> list[str]:
+    """The spellings of a label, which `|` separates."""
+    return label.split("|")
+
+
 def label(*labels: str) -> Parser:
     """Parser of an answer that starts with one of `labels`, in any case; the longest that fits counts."""
-    order = sorted(range(len(labels)), key=lambda n: -len(labels[n]))
+    spelled = [(one, n) for n, label in enumerate(labels) for one in spellings(label)]
+    spelled.sort(key=lambda one: -len(one[0]))
 
     def parse(text: str) -> Verdict:
         start = text.lstrip()
-        for n in order:
-            if re.match(rf"{re.escape(labels[n])}(?!\w)", start, re.IGNORECASE):
+        for one, n in spelled:
+            if re.match(rf"{re.escape(one)}(?!\w)", start, re.IGNORECASE):
                 return Verdict(label=n, at=len(text) - len(start))
         raise Unreadable(f"does not start with {' or '.join(map(repr, labels))}")
 

@@ -11,11 +11,13 @@ from typing import Any
 
 from prefrm.errors import ProtocolError
 from prefrm.scorers.chat.dialects import Dialect
-from prefrm.scorers.chat.parsing import Unreadable, Verdict
+from prefrm.scorers.chat.parsing import Unreadable, Verdict, spellings
 from prefrm.winmatrix.probabilities import LARGEST_LOG_ODDS
 
-__all__ = ["Bounds", "Reading", "read_answers"]
+__all__ = ["Bounds", "Reading", "read_answers", "without_tie"]
 
+CERTAIN_TIE = 0.99
+"""P(tie) from which it does not matter who would win without one: P(first is better) is 0.5 within 0.005."""
 SHOWN = 200
 """Characters of an answer that a reason quotes."""
 
@@ -63,11 +65,35 @@ class _Sample:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_answers(dialect: Dialect, choices: Sequence[Mapping[str, Any]], bounds: Bounds) -> Reading:
+def without_tie(dialect: Dialect, choice: Mapping[str, Any]) -> str | None:
+    """The start of an answer that names a winner where this one names a tie; None if it names none.
+
+    Raises:
+        ProtocolError: the choice is not one of a chat completion.
+    """
+    text, tokens = _answer(choice)
+    if dialect.tie is None or dialect.opening is None or not tokens:
+        return None
+    try:
+        verdict = dialect.parser(text)
+    except Unreadable:
+        return None
+    return text[: verdict.opening] + dialect.opening if verdict.label == 2 else None
+
+
+def read_answers(
+    dialect: Dialect,
+    choices: Sequence[Mapping[str, Any]],
+    bounds: Bounds,
+    untied: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Reading:
     """The reading of all `choices` of a chat completion.
 
     Samples are averaged in probability. Where a text alone names the outcome, k wins of n count as
     (k + 1/2) / (n + 1), the mean under Jeffreys' prior: no number of samples makes a judge certain.
+
+    `untied` has the choices that continue the starts of answers that `without_tie` gives: who would win if
+    it were not a tie. Where it is not known, a tie that is less than certain cannot be read.
 
     Raises:
         ProtocolError: a choice is not one of a chat completion.
@@ -77,7 +103,7 @@ def read_answers(dialect: Dialect, choices: Sequence[Mapping[str, Any]], bounds:
     for choice in choices:
         text, tokens = _answer(choice)
         try:
-            samples.append(_sample(dialect, text, tokens))
+            samples.append(_sample(dialect, text, tokens, untied or {}))
         except Unreadable as error:
             unread.append(f"the answer {error}: {_quoted(text)}{_cut(choice)}")
     share = len(unread) / len(choices)
@@ -121,7 +147,12 @@ def _spelling(token: Mapping[str, Any]) -> bytes:
     )
 
 
-def _sample(dialect: Dialect, text: str, tokens: Sequence[Mapping[str, Any]]) -> _Sample:
+def _sample(
+    dialect: Dialect,
+    text: str,
+    tokens: Sequence[Mapping[str, Any]],
+    untied: Mapping[str, Mapping[str, Any]],
+) -> _Sample:
     if dialect.direct and tokens:
         return _of_labels(dialect, tokens[0])
     verdict = dialect.parser(text)
@@ -129,7 +160,7 @@ def _sample(dialect: Dialect, text: str, tokens: Sequence[Mapping[str, Any]]) ->
         scores = {name: _stated(share) for name, share in verdict.scores.items()}
         return _Sample(value=_stated(verdict.share), outcome=verdict.label, scores=scores)
     scores = {name: _logit(share) for name, share in verdict.scores.items()}
-    if tokens and dialect.labels and (soft := _at_label(dialect, verdict, text, tokens)) is not None:
+    if tokens and dialect.labels and (soft := _at_label(dialect, verdict, text, tokens, untied)) is not None:
         return replace(soft, scores=scores)
     return _of_text(dialect, verdict, scores)
 
@@ -161,35 +192,50 @@ def _of_labels(dialect: Dialect, token: Mapping[str, Any]) -> _Sample:
 
 
 def _at_label(
-    dialect: Dialect, verdict: Verdict, text: str, tokens: Sequence[Mapping[str, Any]]
+    dialect: Dialect,
+    verdict: Verdict,
+    text: str,
+    tokens: Sequence[Mapping[str, Any]],
+    untied: Mapping[str, Mapping[str, Any]],
 ) -> _Sample | None:
     """Of the token that is the label in a longer answer, and of the one at which a tie parts from a win.
 
     None if the label is not a token of its own.
     """
     tie, mass = _branch(dialect, verdict, text, tokens)
-    if verdict.at is None:
-        return None if tie is None else _Sample(value=0.0, outcome=2, tie=tie, mass=mass)
-    token = _covering(text, verdict.at, tokens)
+    if verdict.at is not None:
+        token = _covering(text, verdict.at, tokens)
+    elif tie is None:
+        return None
+    elif (forced := untied.get(f"{text[: verdict.opening]}{dialect.opening}")) and _answer(forced)[1]:
+        token = _answer(forced)[1][0]
+    else:
+        return _of_tie(tie, mass)
     found_L = _log_probabilities(dialect.labels, token)
     labelled = sum(map(math.exp, found_L))
     if not labelled:
-        return None
+        return None if verdict.at is not None or tie is None else _of_tie(tie, mass)
     value = _difference(found_L, token)
     if tie:
         value = _with_ties(value, tie)
     return _Sample(value=value, outcome=verdict.label, tie=tie, mass=min(labelled, mass))
 
 
+def _of_tie(tie: float, mass: float) -> _Sample:
+    """Of an answer that names a tie, where nothing tells who would win without one."""
+    if tie < CERTAIN_TIE:
+        raise Unreadable(f"is a tie with a probability of {tie:.3g}, and does not say who wins without one")
+    return _Sample(value=0.0, outcome=2, tie=tie, mass=mass)
+
+
 def _branch(
     dialect: Dialect, verdict: Verdict, text: str, tokens: Sequence[Mapping[str, Any]]
 ) -> tuple[float | None, float]:
     """P(tie) and the mass of both continuations at the first token of the sentence; None and 1 of others."""
-    if dialect.tie is None or verdict.opening is None:
+    if dialect.tie is None or dialect.opening is None or verdict.opening is None:
         return None, 1.0
     token = _covering(text, verdict.opening, tokens)
-    opening = (dialect.prefix or "").split(" ")[0]
-    tied, won = map(math.exp, _log_probabilities((dialect.tie, opening), token))
+    tied, won = map(math.exp, _log_probabilities((dialect.tie, dialect.opening.split(" ")[0]), token))
     # The opening may be several tokens, of which the text shows the first.
     won = won if verdict.label == 2 else max(won, math.exp(float(token["logprob"])))
     return (tied / (tied + won), tied + won) if tied + won else (None, 1.0)
@@ -208,12 +254,13 @@ def _covering(text: str, at: int, tokens: Sequence[Mapping[str, Any]]) -> Mappin
 def _log_probabilities(labels: Sequence[str], token: Mapping[str, Any]) -> list[float]:
     """Of each label among the alternatives of a token, -inf if it is not listed.
 
-    Spellings that differ in white space around them or in case are one label.
+    Spellings that differ in white space around them or in case are one label, and so are those of a label.
     """
     listed = _listed(token)
     found = []
     for one in labels:
-        same = [x for name, x in listed.items() if name.strip().casefold() == one.strip().casefold()]
+        spelled = {spelling.strip().casefold() for spelling in spellings(one)}
+        same = [x for name, x in listed.items() if name.strip().casefold() in spelled]
         found.append(_log_sum(same))
     return found
 

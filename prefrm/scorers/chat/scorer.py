@@ -19,7 +19,7 @@ from prefrm.client._policy import DEFAULT_DEADLINE_S, DEFAULT_UNAVAILABLE_TIMEOU
 from prefrm.client._transport import Unfit
 from prefrm.errors import ConfigError, RequestError
 from prefrm.rewards.budget import choose_and_fit
-from prefrm.scorers.chat.asking import Answers, Asker, Choices, Question
+from prefrm.scorers.chat.asking import Answer, Answers, Asker, Question
 from prefrm.scorers.chat.dialects import Dialect, get_dialect
 from prefrm.scorers.chat.parsing import label
 from prefrm.scorers.chat.reading import Bounds, Reading, read_answers
@@ -142,8 +142,11 @@ class ChatScorer:
         if self.settings.pairs is None or not self.dialect.compares:
             return [self._report(*one) for one in self._ask(found)]
         # The rounds of a budget follow one another within a group; groups do not wait for each other.
+        answers: list[Answer | Unfit] = []
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
-            return list(pool.map(self._within_budget, map(self._show, found)))
+            reports = list(pool.map(lambda one: self._within_budget(one, answers), map(self._show, found)))
+        self._require_accepted(answers)
+        return reports
 
     def close(self) -> None:
         """Release the connections; scoring again opens new ones."""
@@ -180,8 +183,11 @@ class ChatScorer:
             return report_of_singles(group, readings)
         return report_of_pairs(group, readings, ties=self.dialect.ties)
 
-    def _within_budget(self, group: ShownGroup) -> ChatReport:
-        """The report of a group of which at most `pairs` pairs are asked, and the others inferred."""
+    def _within_budget(self, group: ShownGroup, answers: list[Answer | Unfit]) -> ChatReport:
+        """The report of a group of which at most `pairs` pairs are asked, and the others inferred.
+
+        Adds what was answered to `answers`.
+        """
         assert self.settings.pairs is not None
         shown, readings = group.shown, dict[Key, Reading]()
         if len(shown) < 2:
@@ -190,7 +196,10 @@ class ChatScorer:
         def judge(pairs: Sequence[Order]) -> list[float]:
             places = [(shown[i], shown[j]) for i, j in pairs]
             asked = group.pairs(order for i, j in places for order in ((i, j), (j, i)))
-            readings.update(self._ask_about(group, [key for key in asked if key not in readings]))
+            keys = [key for key in asked if key not in readings]
+            found = _portal.run(lambda: self._connected().ask_all(self._questions(group, keys)))
+            answers.extend(found)
+            readings.update(self._readings(keys, found))
             return [merged_log_odds(group, readings, i, j) for i, j in places]
 
         # Whatever the budget, candidates that nothing connects cannot be compared.
@@ -223,11 +232,6 @@ class ChatScorer:
         self._require_accepted([one for _, _, answers in found for one in answers])
         return [(shown, self._readings(keys, answers)) for shown, keys, answers in found]
 
-    def _ask_about(self, group: ShownGroup, keys: Sequence[Key]) -> dict[Key, Reading]:
-        """The readings of some questions about a group."""
-        answers = _portal.run(lambda: self._connected().ask_all(self._questions(group, keys)))
-        return self._readings(keys, answers)
-
     def _questions(self, group: ShownGroup, keys: Sequence[Key]) -> list[Question]:
         images = [tuple(group.urls[one] for one in key) for key in keys]
         return [Question(prompt=group.prompt, images=shown, context=group.context) for shown in images]
@@ -241,10 +245,10 @@ class ChatScorer:
     def _readings(self, keys: Sequence[Key], answers: Answers) -> dict[Key, Reading]:
         return {key: self._reading(answer) for key, answer in zip(keys, answers, strict=True)}
 
-    def _reading(self, answer: Choices | Unfit) -> Reading:
+    def _reading(self, answer: Answer | Unfit) -> Reading:
         if isinstance(answer, Unfit):
             return Reading(value=np.nan, unread=1.0, reason=f"the endpoint refused the question: {answer}")
-        reading = read_answers(self.dialect, answer, self._bounds)
+        reading = read_answers(self.dialect, answer.choices, self._bounds, answer.untied)
         return replace(reading, reason=reading.reason and self._credentials.quoted(reading.reason, SHOWN))
 
 
@@ -261,9 +265,7 @@ def _worded(dialect: Dialect, settings: ChatSettings) -> tuple[Dialect, Wording]
             f"{dialect.wording.images}"
         )
     if wording.prefix is not None:
-        dialect = replace(dialect, prefix=wording.prefix)
-    if wording.labels:
-        dialect = dialect.relabelled(wording.labels)
+        dialect = dialect.answering(wording.prefix, wording.labels)
     if dialect.direct and dialect.prefix and settings.read != "prefix":
         raise ConfigError(f"{settings.template} starts the answer with {dialect.prefix!r}; add read=prefix")
     if settings.read == "prefix":
@@ -272,7 +274,9 @@ def _worded(dialect: Dialect, settings: ChatSettings) -> tuple[Dialect, Wording]
                 f"read=prefix: dialect {dialect.name} has no start of an answer before its label"
             )
         # The answer goes on with the label alone.
-        dialect = replace(dialect, max_tokens=1, parser=label(*dialect.labels), tie=None, ties=False, stop=())
+        dialect = replace(
+            dialect, max_tokens=1, parser=label(*dialect.labels), opening=None, tie=None, ties=False, stop=()
+        )
     return dialect, wording
 
 

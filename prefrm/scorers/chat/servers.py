@@ -2,7 +2,7 @@
 
 An unknown field is refused by some servers and ignored by others, and a missing one is filled from the
 model's own generation configuration. So the neutral value of every penalty and filter is always sent, under
-the names that the server knows.
+the names that the server knows; where it is unknown, a field that it refuses is left out from then on.
 """
 
 from collections.abc import Mapping
@@ -44,6 +44,8 @@ SERVERS: dict[str, Server] = {
             token_ids=True,
             continues=True,
         ),
+        # prefrm serve, serving/wire/chat_schema.py
+        Server(name="prefrm", owners=("prefrm",), neutral={}, continues=True),
         # SGLang 0.5, python/sglang/srt/entrypoints/openai/protocol.py
         Server(
             name="sglang",
@@ -51,22 +53,31 @@ SERVERS: dict[str, Server] = {
             neutral={"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0},
             continues=True,
         ),
-        # platform.openai.com/docs/api-reference/chat; also `transformers serve` 5.23, which makes a
-        # repetition penalty of 1 of a frequency penalty of 0, and ignores logprobs and n.
-        Server(name="openai", neutral={"frequency_penalty": 0.0, "presence_penalty": 0.0}),
+        # platform.openai.com/docs/api-reference/chat
+        Server(
+            name="openai",
+            owners=("openai", "openai-internal", "system"),
+            neutral={"frequency_penalty": 0.0, "presence_penalty": 0.0},
+        ),
+        # Such as `transformers serve` 5.23, which makes a repetition penalty of 1 of a frequency penalty of
+        # 0, and ignores logprobs and n; or a gateway before any of those above.
+        Server(
+            name="other",
+            neutral={"frequency_penalty": 0.0, "presence_penalty": 0.0, "repetition_penalty": 1.0},
+        ),
     )
 }
 """Every kind of server by its name."""
 
 
 def server_of(name: str, owner: str) -> Server:
-    """The server of that name or, for "auto", the one whose models have that owner; else OpenAI's own API.
+    """The server of that name or, for "auto", the one whose models have that owner; else "other".
 
     Raises:
         ConfigError: there is no such server.
     """
     if name == "auto":
-        return next((one for one in SERVERS.values() if owner in one.owners), SERVERS["openai"])
+        return next((one for one in SERVERS.values() if owner in one.owners), SERVERS["other"])
     if name not in SERVERS:
         raise ConfigError(f"server must be auto or one of {', '.join(SERVERS)}; received {name!r}")
     return SERVERS[name]

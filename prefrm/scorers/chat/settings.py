@@ -3,6 +3,7 @@
 chat+http://host:8000/v1?model=UnifiedReward&dialect=unifiedreward-think&n=4
 """
 
+import json
 import typing
 from collections.abc import Collection
 from dataclasses import dataclass, fields
@@ -20,6 +21,21 @@ __all__ = ["ChatSettings", "parse_chat_url"]
 
 SAMPLING_TEMPERATURE = 0.7
 """Of several samples, where none is given."""
+ASKED = (
+    *(
+        "messages",
+        "model",
+        "n",
+        "temperature",
+        "top_p",
+        "seed",
+        "max_tokens",
+        "max_completion_tokens",
+        "stop",
+    ),
+    *("logprobs", "top_logprobs", "logprob_token_ids", "stream"),
+)
+"""Fields of a request that other settings decide."""
 PORTS = {"http": 80, "https": 443}
 CHAT = "chat+"
 
@@ -51,6 +67,8 @@ class ChatSettings(Bounded):
         pairs: number of pairs of a group to judge, the others being inferred; None judges all.
         concurrency: questions in flight.
         server: kind of the server (`prefrm.scorers.chat.servers`); "auto" asks it.
+        extra: more fields of each request, as a JSON object, such as
+            `{"chat_template_kwargs": {"enable_thinking": false}}`; "" for none.
     """
 
     model: str = ""
@@ -69,6 +87,7 @@ class ChatSettings(Bounded):
     pairs: Count | None = None
     concurrency: Count = 32
     server: str = "auto"
+    extra: str = ""
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -76,6 +95,20 @@ class ChatSettings(Bounded):
             raise ConfigError(
                 f"n={self.n} samples at temperature 0 are one; leave temperature out or raise it"
             )
+
+        if taken := [name for name in self.extra_fields if name in ASKED]:
+            raise ConfigError(f"extra: {', '.join(taken)} cannot be given there; use the settings for it")
+
+    @property
+    def extra_fields(self) -> dict[str, Any]:
+        """The fields of `extra`. Raises `ConfigError` if it is not a JSON object."""
+        try:
+            found = json.loads(self.extra or "{}")
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ConfigError(f"extra must be a JSON object; received {self.extra!r}")
+        return found
 
     @property
     def sampling_temperature(self) -> float:

@@ -3,16 +3,14 @@
 The format is that of a bundle's template (`prefrm.prompts.files`), with turns and a source image besides. A
 file is the user's turn, word for word, with `{image}` once or twice and `{prompt}`; `{context}` is the source
 image of an edit. A line `{system}` or `{user}` starts a turn. All else is literal, line breaks and other
-braces included. A line break and `{answer}` may end the file: what follows on that line starts the answer,
-and each further line is one answer, in the order of the dialect's labels.
+braces included, and the answers at the end are those of a bundle's template.
 
     {image}{image}Which image shows the caption better?
     Caption: [{prompt}]
-    {answer}Image{space}
-    1
-    2
-
-`{space}` is a space that an editor would strip from the end of a line.
+    {answer}
+    Image 1 is better
+    Image 2 is better
+    Both|Neither
 """
 
 import re
@@ -22,15 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from prefrm.errors import ConfigError
-from prefrm.files import read_regular
+from prefrm.prompts.files import SPACE, read_text, split_answers
 
 __all__ = ["Turn", "Wording", "parse_wording", "read_wording"]
 
-MOST_BYTES = 64 * 2**10
-"""Of a file; published wordings have a few thousand."""
 TURN = re.compile(r"^\{(system|user)\}\n", re.MULTILINE)
 PLACEHOLDER = re.compile(r"\{(image|context|prompt)\}")
-ANSWER, SPACE = "{answer}", "{space}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,13 +97,7 @@ def read_wording(path: Path) -> Wording:
     Raises:
         ConfigError: the file cannot be read, is not UTF-8, or is not a wording.
     """
-    try:
-        text = read_regular(path, MOST_BYTES).decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"the template file {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the template file {path} is not UTF-8: {error.reason}") from error
-    return parse_wording(text, name=str(path))
+    return parse_wording(read_text(path), name=str(path))
 
 
 def parse_wording(text: str, *, name: str) -> Wording:
@@ -117,7 +106,7 @@ def parse_wording(text: str, *, name: str) -> Wording:
     Raises:
         ConfigError: a placeholder is missing, or there are more images than two.
     """
-    body, prefix, labels = _answers(text.replace("\r\n", "\n"), name)
+    body, prefix, labels = split_answers(text, name)
     before, *rest = TURN.split(body)
     parts = [("user", before)] if before.strip() or not rest else []
     parts += zip(rest[::2], rest[1::2], strict=True)
@@ -136,16 +125,3 @@ def parse_wording(text: str, *, name: str) -> Wording:
             f"{wording.images} and {wording._count('prompt')} of them"
         )
     return wording
-
-
-def _answers(text: str, name: str) -> tuple[str, str | None, tuple[str, ...]]:
-    """The turns, the start of the answer, and the answers."""
-    turns, *rest = text.removesuffix("\n").split(ANSWER)
-    if not rest:
-        return turns, None, ()
-    if len(rest) > 1 or not turns.endswith("\n"):
-        raise ConfigError(f"template {name} has {ANSWER} once, at the start of a line, or not at all")
-    prefix, *labels = rest[0].replace(SPACE, " ").split("\n")
-    if "" in labels:
-        raise ConfigError(f"template {name} has an empty line after {ANSWER}; each line there is an answer")
-    return turns.removesuffix("\n"), prefix, tuple(labels)

@@ -66,15 +66,19 @@ class FakeEndpoint:
     """What one endpoint says: the statuses of `refusals` first, one for each question, then `answer`.
 
     `answer` maps the body of a question to its choices, or to a status with which it is refused. The first
-    answers are held back until `hold` questions are in flight at once.
+    answers are held back until `hold` questions are in flight at once. `tokenizes` is the status of
+    `/tokenize` and `listing` that of the list of models.
     """
 
     answer: Callable[[dict[str, Any]], list[dict[str, Any]] | int]
     owner: str = "vllm"
     model: str = "judge"
-    tokenizes: bool = True
+    other: str = ""
+    listing: int = 200
+    tokenizes: int = 200
     ids: Callable[[str], list[int]] = token_ids
     refusals: list[int] = field(default_factory=list)
+    refusal: str = "that will not do"
     retry_after: str | None = None
     hold: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -97,16 +101,18 @@ class FakeEndpoint:
         found = self.refusals.pop(0) if self.refusals else self.answer(body)
         if isinstance(found, int):
             after = {"Retry-After": self.retry_after} if self.retry_after else {}
-            return web.json_response({"error": {"message": "that will not do"}}, status=found, headers=after)
+            return web.json_response({"error": {"message": self.refusal}}, status=found, headers=after)
         choices = [{"index": n, **one} for n, one in enumerate(found)]
         return web.json_response({"object": "chat.completion", "model": body["model"], "choices": choices})
 
     async def models(self, request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": self.model, "owned_by": self.owner}]})
+        names = filter(None, (self.model, self.other))
+        found = {"object": "list", "data": [{"id": name, "owned_by": self.owner} for name in names]}
+        return web.json_response(found, status=self.listing)
 
     async def tokenize(self, request: web.Request) -> web.Response:
-        if not self.tokenizes:
-            return web.json_response({"detail": "Not Found"}, status=404)
+        if self.tokenizes != 200:
+            return web.json_response({"detail": "no"}, status=self.tokenizes)
         ids = self.ids((await request.json())["prompt"])
         return web.json_response({"tokens": ids, "count": len(ids)})
 
@@ -127,12 +133,13 @@ def serving(endpoint: FakeEndpoint) -> Iterator[FakeEndpoint]:
         await site.start()
         port = runner.addresses[0][1]
         endpoint.url = f"chat+http://127.0.0.1:{port}/v1?"
-        ready.set()
         return runner
 
     def work() -> None:
         asyncio.set_event_loop(loop)
         runner = loop.run_until_complete(start())
+        # Not before: a stop of the loop that starts the server would be lost.
+        loop.call_soon(ready.set)
         loop.run_forever()
         loop.run_until_complete(runner.cleanup())
         loop.close()

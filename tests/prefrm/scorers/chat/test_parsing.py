@@ -106,6 +106,13 @@ def test_pair_scores_are_shares_by_dimension_and_their_mean():
     assert verdict.share == pytest.approx((0.75 + 0.5 + 0.435699999332428) / 3)
 
 
+def test_pair_scores_need_not_add_up_to_one():
+    verdict = DIALECTS["unifiedreward-pair-score"].parser(
+        SCORES.replace("0.75", "0.6").replace("0.25", "0.2")
+    )
+    assert verdict.scores["Alignment"] == pytest.approx(0.75)
+
+
 def test_a_category_without_a_winner_has_no_score():
     assert DIALECTS["unifiedreward-flex"].parser(FLEX + "}").scores == {"A": 0.0}
 

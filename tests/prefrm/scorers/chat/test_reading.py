@@ -7,7 +7,8 @@ import pytest
 
 from prefrm.errors import ProtocolError
 from prefrm.scorers.chat import DIALECTS
-from prefrm.scorers.chat.reading import Bounds, read_answers
+from prefrm.scorers.chat.reading import Bounds, read_answers, without_tie
+from prefrm.winmatrix.probabilities import LARGEST_LOG_ODDS
 from tests.prefrm.scorers.chat.endpoints import choice
 
 BOUNDS = Bounds(min_mass=0.5, min_read=0.5)
@@ -72,11 +73,26 @@ def test_a_sentence_is_read_at_its_digit_and_its_tie_at_its_first_token():
     assert reading.mass == pytest.approx(0.8)
 
 
-def test_a_tie_that_was_said_is_a_tie():
-    at = {0: logs(Image=0.3, Both=0.6)}
-    reading = read("unifiedreward-rank", choice("Both", " images are equally good.", alternatives=at))
-    assert (reading.value, reading.tie) == (0.0, pytest.approx(2 / 3))
+def tied(image, both):
+    return choice("Both", " images are equally good.", alternatives={0: logs(Image=image, Both=both)})
+
+
+def test_a_tie_that_was_said_counts_beside_who_would_win_without_one():
+    said = tied(0.3, 0.6)
+    start = without_tie(DIALECTS["unifiedreward-rank"], said)
+    forced = choice("1", alternatives={0: logs(n1=0.9, n2=0.1)})
+    reading = read_answers(DIALECTS["unifiedreward-rank"], [said], BOUNDS, {start: forced})
+    assert start == "Image " and reading.tie == pytest.approx(2 / 3)
+    assert reading.value == pytest.approx(logit(0.9 / 3 + 1 / 3))
     assert reading.mass == pytest.approx(0.9)
+
+
+def test_a_tie_of_which_nobody_knows_who_would_win_is_read_only_if_certain():
+    reading = read("unifiedreward-rank", tied(0.3, 0.6))
+    assert math.isnan(reading.value)
+    assert "a tie with a probability of 0.667, and does not say who wins without one" in reading.reason
+    certain = read("unifiedreward-rank", tied(0.004, 0.996))
+    assert (certain.value, certain.tie) == (0.0, pytest.approx(0.996))
 
 
 def test_a_sentence_after_prose_is_found_in_bytes_and_not_in_characters():
@@ -86,7 +102,7 @@ def test_a_sentence_after_prose_is_found_in_bytes_and_not_in_characters():
 
 
 def test_three_labels_have_a_tie():
-    dialect = DIALECTS["plain"].relabelled(("1", "2", "0"))
+    dialect = DIALECTS["plain"].answering("", ("1", "2", "0"))
     given = choice("1", alternatives={0: logs(n1=0.5, n2=0.25, n0=0.25)})
     reading = read_answers(dialect, [given], BOUNDS)
     assert reading.tie == pytest.approx(0.25)
@@ -140,6 +156,26 @@ def test_a_choice_that_is_none_is_refused():
     for broken in ({}, {"message": None}, {"logprobs": {"content": [{}]}}):
         with pytest.raises(ProtocolError, match="not one of a chat completion"):
             read("plain", broken)
+
+
+def test_the_opening_of_a_sentence_may_be_several_tokens():
+    at = {0: logs(Im=0.6, Both=0.2), 3: logs(n1=0.9, n2=0.1)}
+    reading = read("unifiedreward-rank", choice("Im", "age", " ", "1", " is better.", alternatives=at))
+    assert reading.tie == pytest.approx(0.25) and reading.mass == pytest.approx(0.8)
+
+
+def test_a_label_beside_which_nothing_is_listed_has_the_largest_log_odds():
+    assert read("plain", choice("1", alternatives={0: {"1": 0.0}})).value == pytest.approx(LARGEST_LOG_ODDS)
+
+
+def test_spellings_of_a_template_are_one_label():
+    dialect = DIALECTS["vqascore"].answering("", ("Yes|True", "No|False"))
+    given = choice(
+        "Yes",
+        alternatives={0: logs(Yes=0.3, true=0.3, No=0.1) | {" false": math.log(0.2), "FALSE": math.log(0.1)}},
+    )
+    assert read_answers(dialect, [given], BOUNDS).value == pytest.approx(math.log(0.6 / 0.4))
+    assert dialect.parser("true.").label == 0
 
 
 def test_the_label_of_a_dialect_can_be_another_token():

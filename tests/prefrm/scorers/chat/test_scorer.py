@@ -1,9 +1,11 @@
 """The scorer against a fake endpoint that answers from an oracle: requests, matrices, failures."""
 
+import io
 import json
 import math
 import pickle
 from collections import Counter
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -83,7 +85,7 @@ def test_copies_of_a_candidate_are_asked_about_once():
     np.testing.assert_allclose(matrix.p, expected([0, 1, 0]), atol=1e-6)
 
 
-@pytest.mark.parametrize("owner", ["vllm", "sglang", "someone"])
+@pytest.mark.parametrize("owner", ["vllm", "sglang", "openai", "someone"])
 def test_what_decides_an_answer_is_sent_under_the_names_that_the_server_knows(owner):
     with serving(FakeEndpoint(digit, owner=owner)) as endpoint:
         score(endpoint, "", group(0, 1))
@@ -91,15 +93,35 @@ def test_what_decides_an_answer_is_sent_under_the_names_that_the_server_knows(ow
     assert (body["temperature"], body["top_p"], body["n"], body["seed"]) == (0.0, 1.0, 1, 0)
     assert (body["max_completion_tokens"], body["model"], body["logprobs"]) == (1, "judge", True)
     assert (body.get("repetition_penalty"), body.get("frequency_penalty")) == (
-        (None, 0.0) if owner == "someone" else (1.0, None)
+        {"openai": (None, 0.0), "someone": (1.0, 0.0)}.get(owner, (1.0, None))
     )
     assert (body.get("logprob_token_ids"), body.get("top_logprobs")) == (
         ([16, 17], None) if owner == "vllm" else (None, 20)
     )
 
 
-def test_a_proxy_without_tokenize_is_asked_for_likely_tokens():
-    with serving(FakeEndpoint(digit, tokenizes=False)) as endpoint:
+def test_a_field_that_an_unknown_server_refuses_is_left_out():
+    def strict(body):
+        return 400 if "repetition_penalty" in body else digit(body)
+
+    refusal = "unknown field repetition_penalty"
+    with serving(FakeEndpoint(strict, owner="someone", refusal=refusal)) as endpoint:
+        (matrix,) = score(endpoint, "concurrency=1", group(0, 1))
+    assert matrix.valid.all() and len(endpoint.bodies) == 3
+    assert "repetition_penalty" not in endpoint.bodies[2]
+
+
+def test_extra_fields_are_sent_and_are_part_of_the_identity():
+    extra = quote('{"chat_template_kwargs": {"enable_thinking": false}}')
+    with serving(FakeEndpoint(digit)) as endpoint:
+        score(endpoint, f"extra={extra}", group(0, 1))
+        plain, more = (ChatScorer.connect(endpoint.url + q).identity() for q in ("", f"extra={extra}"))
+    assert endpoint.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False} and plain != more
+
+
+@pytest.mark.parametrize("status", [404, 500, 502])
+def test_a_proxy_without_tokenize_is_asked_for_likely_tokens(status):
+    with serving(FakeEndpoint(digit, tokenizes=status)) as endpoint:
         (matrix,) = score(endpoint, "", group(0, 1))
     assert endpoint.bodies[0]["top_logprobs"] == 20 and matrix.valid.all()
 
@@ -111,6 +133,26 @@ def test_a_rank_sentence_is_read_off_its_tokens_with_the_tie():
     assert matrix.label_mass[0, 1] == pytest.approx(1.0)
     assert endpoint.bodies[0]["logprob_token_ids"] == [16, 17, 21, 22]
     assert written(endpoint.bodies[0]).startswith("[image][image]")
+
+
+@pytest.mark.parametrize("owner", ["vllm", "someone"])
+def test_a_judge_that_names_a_tie_is_asked_who_would_win_without_one(owner):
+    def tied(body):
+        if "continue_final_message" in body:
+            return digit(body)
+        at = {0: {"Both": math.log(0.6), "Image": math.log(0.4)}}
+        return [choice("Both", " images are equally good.", alternatives=at)]
+
+    with serving(FakeEndpoint(tied, owner=owner)) as endpoint:
+        (matrix,) = score(endpoint, "dialect=unifiedreward-rank&concurrency=1", group(0, 1))
+    if owner == "someone":
+        assert "does not say who wins" in matrix.reason(0, 1) and len(endpoint.bodies) == 2
+        return
+    shares = [0.4 / (1 + math.exp(-z)) + 0.3 for z in map(log_odds, endpoint.bodies[::2])]
+    there, back = (math.log(p / (1 - p)) for p in shares)
+    assert matrix.tie[0, 1] == pytest.approx(0.6)
+    assert matrix.p[0, 1] == pytest.approx(1 / (1 + math.exp((back - there) / 2)), abs=1e-6)
+    assert endpoint.bodies[1]["messages"][-1] == {"role": "assistant", "content": "Image "}
 
 
 def test_a_forced_prefix_is_continued_by_one_token():
@@ -174,6 +216,46 @@ def test_a_judge_that_rates_is_asked_once_for_each_candidate():
     assert np.isnan(report.matrix.order_gap[0, 1]) and report.mass[0, 1] == pytest.approx(1.0)
 
 
+def weighted(body, mass):
+    return [
+        choice("1", alternatives={0: {one: x + math.log(mass) for one, x in both(log_odds(body)).items()}})
+    ]
+
+
+def test_the_mass_of_a_pair_is_the_least_of_its_orders():
+    with serving(
+        FakeEndpoint(lambda body: weighted(body, 0.9 if shown(body)[0] == IMAGES[0] else 0.7))
+    ) as one:
+        (matrix,) = score(one, "", group(0, 1))
+    assert matrix.label_mass[0, 1] == matrix.label_mass[1, 0] == pytest.approx(0.7)
+
+
+def test_the_mass_and_the_agreement_of_ratings_are_the_lesser_ones():
+    def answer(body):
+        if "logprobs" in body:
+            p = 0.9 if shown(body)[0] == IMAGES[0] else 0.6
+            return [choice("Yes", alternatives={0: {"Yes": math.log(p / 2), "No": math.log(p / 2)}})]
+        no = shown(body)[0] == IMAGES[0]
+        return [choice("Yes")] * 3 + [choice("No" if no else "Yes")]
+
+    with serving(FakeEndpoint(answer)) as endpoint:
+        reports = []
+        for query in ("", "&read=text&n=4"):
+            with ChatScorer.connect(f"{endpoint.url}dialect=vqascore{query}") as judge:
+                reports += judge.reports([group(0, 1)])
+    assert reports[0].mass[0, 1] == pytest.approx(0.6)
+    assert reports[1].agreement[0, 1] == 0.75
+
+
+def test_an_image_is_shown_upright():
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 3)).save(buffer, "JPEG", exif=exif)
+    with serving(FakeEndpoint(lambda body: [choice("1")])) as endpoint:
+        score(endpoint, "", Group(prompt="p", images=(buffer.getvalue(), IMAGES[0])))
+    assert {Image.open(io.BytesIO(image)).size for image in shown(endpoint.bodies[0])} == {(3, 4), (4, 3)}
+
+
 def test_an_unreadable_answer_is_a_pair_that_was_not_judged_with_its_text():
     def answer(body):
         unsure = shown(body) == [IMAGES[1], IMAGES[0]]
@@ -192,8 +274,9 @@ def test_a_refused_question_is_a_pair_that_was_not_judged():
         (matrix,) = score(endpoint, "", group(0, 1, 2))
         assert matrix.valid[0, 1] and not matrix.valid[0, 2]
         assert matrix.reason(0, 2) == "the endpoint refused the question: that will not do"
-        with pytest.raises(RequestError, match="refused every question: that will not do"):
-            score(endpoint, "", group(2, 3))
+        for query in ("", "pairs=1"):
+            with pytest.raises(RequestError, match="refused every question: that will not do"):
+                score(endpoint, query, group(2, 3))
 
 
 def test_a_candidate_that_cannot_be_decoded_has_an_error():
@@ -251,11 +334,40 @@ def test_a_budget_of_pairs_infers_the_others():
     np.testing.assert_allclose(other.p, expected([5, 0]), atol=1e-6)
 
 
+def test_a_budget_connects_all_candidates():
+    with serving(FakeEndpoint(digit)) as endpoint:
+        (matrix,) = score(endpoint, "pairs=1", group(0, 1, 2))
+    assert len(endpoint.bodies) == 2 * 2 and matrix.known.all()
+
+
+def test_the_model_is_looked_up_again_if_it_was_not_clear():
+    with serving(FakeEndpoint(digit, other="second")) as endpoint, ChatScorer.connect(endpoint.url) as judge:
+        with pytest.raises(ConfigError, match="it serves judge, second"):
+            judge.score([group(0, 1)])
+        endpoint.other = ""
+        assert judge.score([group(0, 1)])[0].valid.all()
+
+
+def test_an_endpoint_that_is_not_ready_is_not_one_without_a_list_of_models():
+    with serving(FakeEndpoint(digit, listing=503)) as endpoint:
+        with pytest.raises(ServerUnavailableError):
+            ChatScorer.connect(endpoint.url + "model=judge", unavailable_timeout=0).score([group(0, 1)])
+        endpoint.listing = 404
+        assert score(endpoint, "model=judge", group(0, 1))[0].valid.all()
+
+
+def test_replicas_that_serve_different_models_are_refused():
+    with serving(FakeEndpoint(digit)) as one, serving(FakeEndpoint(digit, model="another")) as two:
+        host = two.url.partition("://")[2].partition("/")[0]
+        with pytest.raises(ConfigError, match="the replicas serve different judges"):
+            ChatScorer.connect(one.url.replace("/v1", f",{host}/v1")).score([group(0, 1, 2, 3)])
+
+
 def test_a_template_is_asked_in_its_own_words(tmp_path):
     file = tmp_path / "own words.txt"
     file.write_text("{image}{image}Mine: {prompt}\n{answer}\nA\nB\n")
     odds = {0: {"A": math.log(0.8), "B": math.log(0.2)}}
-    with serving(FakeEndpoint(lambda body: [choice("A", alternatives=odds)], tokenizes=False)) as endpoint:
+    with serving(FakeEndpoint(lambda body: [choice("A", alternatives=odds)], tokenizes=404)) as endpoint:
         judge = ChatScorer.connect(f"{endpoint.url}template={str(file).replace(' ', '%20')}")
         (matrix,) = judge.score([group(0, 1)])
         assert judge.identity() != ChatScorer.connect(endpoint.url).identity()
@@ -311,6 +423,8 @@ def test_a_scorer_opens_by_its_url_survives_pickling_and_is_concurrent():
         ("chat+http://h/v1?read=tea", "read must be one of auto, prefix, text"),
         ("chat+http://h/v1?dialect=klingon", "dialects: plain, unifiedreward-rank"),
         ("chat+http://h/v1?read=prefix", "no start of an answer"),
+        ("chat+http://h/v1?extra=3", "extra must be a JSON object"),
+        ("chat+http://h/v1?extra=%7B%22n%22:4%7D", "extra: n cannot be given there"),
     ],
 )
 def test_a_url_that_means_nothing_is_refused(url, said):
@@ -327,7 +441,7 @@ def test_a_url_is_written_as_it_is_read():
 
 def test_an_endpoint_that_cannot_do_what_is_asked_is_told_apart():
     with serving(FakeEndpoint(digit, owner="someone")) as endpoint:
-        with pytest.raises(ConfigError, match="server of the kind openai does not continue"):
+        with pytest.raises(ConfigError, match="server of the kind other does not continue"):
             score(endpoint, "dialect=unifiedreward-rank&read=prefix", group(0, 1))
         with pytest.raises(ConfigError, match="server must be auto or one of vllm"):
             score(endpoint, "server=abacus", group(0, 1))

@@ -41,6 +41,23 @@ def test_the_answer_of_a_template_is_its_prefix_and_labels(tmp_path):
     assert wording.messages("p", ["a", "b"])[0]["content"][2] == text("p")
 
 
+RANK = "{answer}\nImage 1 is better\nImage 2 is better\nBoth|Neither\n"
+
+
+@pytest.mark.parametrize("answers", [RANK, "{answer}Image{space}\n1\n2\n", "{answer}\n1\n2\n", ""])
+def test_a_template_of_sentences_has_their_start_and_labels(answers):
+    wording = parse_wording("{image}{image}{prompt}\n" + answers, name="t")
+    rank = DIALECTS["unifiedreward-rank"].answering(wording.prefix or "", wording.labels)
+    assert (rank.prefix, rank.labels, rank.opening) == ("Image ", ("1", "2"), "Image ")
+    assert rank.tie == ("Both|Neither" if answers == RANK else "Both")
+
+
+@pytest.mark.parametrize("answers", [("A", "B"), ("Image 2 is better", "Image 1 is better"), ("1",)])
+def test_answers_that_a_dialect_does_not_read_are_refused(answers):
+    with pytest.raises(ConfigError, match="sentences that it reads; the template has"):
+        DIALECTS["unifiedreward-rank"].answering("", answers)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
