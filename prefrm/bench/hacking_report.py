@@ -198,7 +198,7 @@ def _results_table(rows: Sequence[Row], study: Study) -> str:
     body = []
     for method, reward, some in _cells(rows, study):
         ends = [f"{mean_interval([getattr(row.points[-1], m) for row in some]).mean:.3f}" for m in ENDS]
-        changes = [signed(mean_interval([row.change(measure) for row in some])) for measure in CHANGES]
+        changes = [_signed(mean_interval([row.change(measure) for row in some])) for measure in CHANGES]
         body.append([method, reward, str(len(some)), *ends, *changes])
     return markdown_table(header, body)
 
@@ -217,7 +217,7 @@ def _differences_table(rows: Sequence[Row]) -> str:
     for reward, other in CONTRASTS:
         differences = {measure: paired(rows, reward, other, measure) for measure in CHANGES}
         if pairs := differences["oracle"]:
-            cells = [signed(mean_interval(values)) for values in differences.values()]
+            cells = [_signed(mean_interval(values)) for values in differences.values()]
             body.append([f"{reward} - {other}", str(len(pairs)), *cells])
     return markdown_table(["difference", "pairs", *CHANGES], body) if body else "There are no pairs yet."
 
@@ -238,11 +238,11 @@ def _verdict(rows: Sequence[Row]) -> str:
 def _said(values: Sequence[float], better: int) -> str:
     interval = mean_interval(values)
     if not interval.excludes_zero:
-        return f"not decided, {signed(interval)}."
-    return f"{'supported' if interval.mean * better > 0 else 'contradicted'}, {signed(interval)}."
+        return f"not decided, {_signed(interval)}."
+    return f"{'supported' if interval.mean * better > 0 else 'contradicted'}, {_signed(interval)}."
 
 
-def signed(interval: Interval) -> str:
+def _signed(interval: Interval) -> str:
     """A mean and its interval, if it has one."""
     if math.isnan(interval.low):
         return f"{interval.mean:+.3f}"

@@ -23,6 +23,7 @@ __all__ = [
     "ErrorAnswer",
     "GroupScore",
     "Name",
+    "PairError",
     "ScoreAnswer",
     "ScoreRequest",
     "request_model",

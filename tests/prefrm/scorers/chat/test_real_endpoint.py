@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 
 from data_recipes.shapes.candidates import make_candidates
 from data_recipes.shapes.captioner import CHECKPOINT
@@ -83,6 +84,8 @@ def served_by_transformers(captioner):
     with pytest.MonkeyPatch.context() as patch:
         # The processor that it would make itself needs torchvision, for videos.
         patch.setattr(ModelManager, "_load_processor", lambda *_, **__: processor)
+        # It would take the loggers of this process, which other tests read.
+        patch.setattr(uvicorn.Config, "configure_logging", lambda _: None)
         server = Serve(str(CHECKPOINT), device="cpu", port=0, non_blocking=True)
         try:
             while not server.server.started:
