@@ -45,12 +45,13 @@ help:
 quickstart: $(VENV)/.installed
 	$(BIN)/prefrm quickstart
 
-# The story in commands; what it leaves is in runs/flow-demo, with the report of the policy in nft/report.md.
+# The story in commands, with a thread for the server and one for the trainer, which slow each other by far with
+# more than there are cores; what it leaves is in runs/flow-demo, with the report of the policy in nft/report.md.
 DEMO := runs/flow-demo
 flow-demo: $(VENV)/.installed
 	$(BIN)/prefrm data build shapes --out $(DEMO)/data
 	$(BIN)/prefrm train configs/train/shapes.yaml --set data.path=$(DEMO)/data --set output=$(DEMO)/judge
-	$(BIN)/prefrm serve $(DEMO)/judge/bundle --http-port 0 --metrics-port 0 & server=$$!; trap "kill $$server" EXIT; \
+	export OMP_NUM_THREADS=1; $(BIN)/prefrm serve $(DEMO)/judge/bundle --http-port 0 --metrics-port 0 & server=$$!; trap "kill $$server" EXIT; \
 	$(BIN)/prefrm flow configs/flow/shapes_nft.yaml --set judge=grpc://127.0.0.1:8001/judge --set output=$(DEMO)/nft --set optim.iterations=40
 
 check: $(VENV)/.installed-dev

@@ -17,7 +17,7 @@ from typing import Any
 
 from data_recipes.pipeline.workers import in_order
 from prefrm.bench.hacking_cases import SECOND, Cell, Study
-from prefrm.bench.hacking_judges import CALIBRATED, JudgeRow, judge_asked, likeness, open_judges, train_judges
+from prefrm.bench.hacking_judges import CALIBRATED, judge_asked, likeness, open_judges, train_judges
 from prefrm.bench.hacking_report import write_hacking_report
 from prefrm.bench.hacking_rows import Point, Row
 from prefrm.bench.judges import BenchError
@@ -55,7 +55,7 @@ def bench_hacking(study: Study, runs: Path, docs: Path, *, workers: int = 1) -> 
         workers: cells side by side, each in a process with one thread.
     """
     with one_thread_on_cpu("cpu"):
-        judges = train_judges(study, runs)
+        train_judges(study, runs)
         waiting = [cell for cell in study.cells if _kept(cell, study, runs) is None]
         done = len(study.cells) - len(waiting)
         with track("training policies", len(study.cells), done) as advance:
@@ -63,25 +63,26 @@ def bench_hacking(study: Study, runs: Path, docs: Path, *, workers: int = 1) -> 
             for n, (cell, row) in enumerate(in_order(work, waiting, workers), done + 1):
                 advance(n)
                 print(f"{cell.name}: {_ended(row)}, {row.seconds:.0f} s", flush=True)
-    return _report(study, runs, docs, judges)
+    return report_hacking(study, runs, docs)
 
 
 def report_hacking(study: Study, runs: Path, docs: Path) -> list[Row]:
-    """Write the report of the cells that are done; trains nothing but judges that are not there."""
-    with one_thread_on_cpu("cpu"):
-        return _report(study, runs, docs, train_judges(study, runs))
+    """Write the report of the cells that are done; trains no policy.
 
-
-def _report(study: Study, runs: Path, docs: Path, judges: list[JudgeRow]) -> list[Row]:
+    Raises:
+        BenchError: none is done.
+    """
     rows = [row for cell in study.cells if (row := _kept(cell, study, runs)) is not None]
     if not rows:
         raise BenchError(f"no training of the study is done in {runs}; leave out --report to train")
+    with one_thread_on_cpu("cpu"):
+        judges, alike = train_judges(study, runs), likeness(study, runs)
     write_hacking_report(
         rows,
         judges,
         study,
         docs,
-        likeness=likeness(study, runs),
+        likeness=alike,
         sheets={cell.name: runs / cell.name / "samples" for cell in study.cells},
     )
     return rows
