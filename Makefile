@@ -35,7 +35,7 @@ help:
 	@echo "make test-hostile send servers 20,000 malformed requests and attacks, and print what came of them (minutes)"
 	@echo "make check        lint, types, import layers"
 	@echo "make bench-judges train every kind of judge and write docs/judges.md (three quarters of an hour)"
-	@echo "make bench-hacking train a flow policy with several rewards and write docs/hacking.md (an hour)"
+	@echo "make bench-hacking train a flow policy with several rewards and write docs/hacking.md (half an hour)"
 	@echo "make bench-engine time every way to score a group and write docs/engine.json (twenty minutes)"
 	@echo "make bench-server time the server, beside MLServer, and write docs/server.json (twenty minutes)"
 	@echo "make bench-gpu    measure all that a GPU is for, and write docs/gpu.md (25 minutes at most)"

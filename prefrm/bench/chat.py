@@ -1,7 +1,7 @@
 """Questions a second that `ChatScorer` keeps an endpoint busy with, beside a bare loop with ready bodies.
 
-The endpoint is a process that answers each question after a fixed time, so many at once, and computes
-nothing: what is missing of its own throughput is the client's. Both take turns, because machines are noisy; a
+The endpoint is a process that answers each question after a fixed delay, up to a concurrency limit, and
+computes nothing: lost throughput is the client's. Both take turns, because machines are noisy; a
 rate is the median of the rounds.
 """
 

@@ -4,7 +4,7 @@
     runs/judges/    the judges, trained once
     runs/CELL/      one training of the policy: what `prefrm flow` writes, asked.json and row.json
 
-What is there already is not done again, so an interrupted study goes on where it was; what is of other
+Finished trainings are kept, so an interrupted study resumes; what is of other
 settings or of another version is. Who changes prefrm itself deletes runs.
 """
 
@@ -50,7 +50,7 @@ def bench_hacking(study: Study, runs: Path, docs: Path, *, workers: int = 1) -> 
 
     Args:
         study: what is compared, and how large.
-        runs: where the trainings are kept; an interrupted study goes on from there.
+        runs: where the trainings are kept; an interrupted study resumes from it.
         docs: where the report goes.
         workers: cells side by side, each in a process with one thread.
     """

@@ -223,7 +223,7 @@ def _differences_table(rows: Sequence[Row]) -> str:
 
 
 def _verdict(rows: Sequence[Row]) -> str:
-    """What the differences say of Pref-GRPO's claim, in words: of the only two rewards with one judge."""
+    """Whether the differences support Pref-GRPO's claim, from the only two rewards with one judge."""
     lines = []
     for measure, better in (("gap", -1), ("oracle", 1)):
         if len(values := paired(rows, WIN_RATE, UTILITY, measure)) > 1:

@@ -2,7 +2,7 @@
 
     python -m prefrm.bench.published_page docs/judges-published.md
 
-writes them anew between their marks and leaves the rest of the page as it is.
+regenerates them between their marks and leaves the rest of the page as it is.
 """
 
 import re

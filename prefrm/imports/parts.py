@@ -108,7 +108,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def shape_of(checkpoint: Checkpoint, name: str, axes: int) -> tuple[int, ...]:
-    """The shape of a weight. Raises `ConfigError` if it is missing or has not so many axes."""
+    """The shape of a weight. Raises `ConfigError` if it is missing or has another number of axes."""
     if name not in checkpoint.tensors:
         raise ConfigError(f"{checkpoint.name} has no {name}; is it the checkpoint of this judge?")
     shape = tuple(checkpoint.tensors[name].shape)

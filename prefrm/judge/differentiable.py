@@ -7,7 +7,8 @@ computed as soon as they are read, and their activations are freed: memory does 
 Shapes: K candidates, H height, W width, B candidates of a block, R readouts, N comparisons.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,7 @@ class DifferentiableJudge:
                 f"utilities of this judge ({self.judge.spec.head} head) are log-odds against other "
                 "candidates of the prompt, and there is one candidate; pass two or more"
             )
-        wanted = torch.is_grad_enabled() and pixels.requires_grad
-        # A judge of float64 has a gradient of float64.
-        inner = pixels.detach().to(self.judge.device, torch.promote_types(pixels.dtype, torch.float32))
-        with torch.autocast(self.judge.device.type, enabled=False):
-            values_K, slopes_K3HW = self._differentiated(prompt, inner, wanted)
-        values_K = values_K.to(pixels.device)
-        return with_gradient(values_K, pixels, slopes_K3HW) if wanted else values_K
+        return with_gradient(partial(self._differentiated, prompt), pixels, self.judge.device)
 
     def _differentiated(
         self, prompt: str, pixels_K3HW: torch.Tensor, wanted: bool
@@ -197,9 +192,26 @@ class DifferentiableJudge:
 
 
 def with_gradient(
-    values_K: torch.Tensor, pixels_K3HW: torch.Tensor, slopes_K3HW: torch.Tensor
+    differentiated: Callable[[torch.Tensor, bool], tuple[torch.Tensor, torch.Tensor]],
+    pixels_K3HW: torch.Tensor,
+    device: torch.device,
 ) -> torch.Tensor:
-    """The values [K], each with a derivative in its own candidate that is known already."""
+    """Values [K] on the device of the pixels, each with a derivative in its own candidate.
+
+    Args:
+        differentiated: maps pixels and whether derivatives are wanted to values [K] and their derivatives
+            [K, 3, H, W]; called without autocast.
+        pixels_K3HW: of the candidates.
+        device: of the judge.
+    """
+    wanted = torch.is_grad_enabled() and pixels_K3HW.requires_grad
+    # A judge of float64 has a gradient of float64.
+    inner_K3HW = pixels_K3HW.detach().to(device, torch.promote_types(pixels_K3HW.dtype, torch.float32))
+    with torch.autocast(device.type, enabled=False):
+        values_K, slopes_K3HW = differentiated(inner_K3HW, wanted)
+    values_K = values_K.to(pixels_K3HW.device)
+    if not wanted:
+        return values_K
     change_K3HW = (pixels_K3HW - pixels_K3HW.detach()) * slopes_K3HW.to(pixels_K3HW)
     return values_K + change_K3HW.flatten(1).sum(dim=1).float()
 

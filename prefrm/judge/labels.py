@@ -88,7 +88,7 @@ def label_log_probs(hidden_RPD: torch.Tensor, weight_VD: torch.Tensor, labels: L
         ).logsumexp(dim=0)
 
         def step(depth: int, token: int) -> torch.Tensor:
-            """Log-probability [R] of a token after so many of the path."""
+            """Log-probability [R] of a token after a number of tokens of the path."""
             return hidden_RPD[:, depth] @ weight_VD[token].float() - total_RP[:, depth]
 
         reached = [torch.zeros_like(total_RP[:, 0])]

@@ -28,7 +28,7 @@ from prefrm.prompts.template import Template
 __all__ = ["FILE", "SPACE", "parse_template", "read_template", "read_text", "split_answers"]
 
 FILE = "file:"
-"""What precedes the path of a template's file in the place of a template's id."""
+"""Prefix of a template file's path where a template id is expected."""
 MOST_BYTES = 64 * 2**10
 """Of a file; published wordings have a few thousand."""
 PLACEHOLDER = re.compile(r"\{(context|image|prompt)\}")

@@ -3,6 +3,8 @@
 Shapes: K candidates, B of a block, H height, W width.
 """
 
+from functools import partial
+
 import torch
 
 from prefrm.errors import ConfigError, ScoringError
@@ -60,12 +62,7 @@ class DifferentiableDual:
                 "utilities under a calibration with a power are log-odds against other candidates of the "
                 "prompt, and there is one candidate; pass two or more"
             )
-        wanted = torch.is_grad_enabled() and pixels.requires_grad
-        inner = pixels.detach().to(self.judge.device, torch.promote_types(pixels.dtype, torch.float32))
-        with torch.autocast(self.judge.device.type, enabled=False):
-            values_K, slopes_K3HW = self._differentiated(prompt, inner, wanted)
-        values_K = values_K.to(pixels.device)
-        return with_gradient(values_K, pixels, slopes_K3HW) if wanted else values_K
+        return with_gradient(partial(self._differentiated, prompt), pixels, self.judge.device)
 
     def _differentiated(
         self, prompt: str, pixels_K3HW: torch.Tensor, wanted: bool

@@ -204,7 +204,7 @@ class Asker:
     def _body(
         self, question: Question, served: Served, samples: int, seed: int = 0, continued: str = ""
     ) -> bytes:
-        """The request for so many samples, or for the one token that goes on with a start of an answer."""
+        """The request for a number of samples, or for one token that continues the start of an answer."""
         settings, dialect = self._settings, self._dialect
         if settings.read == "prefix":
             continued = dialect.prefix or ""

@@ -48,7 +48,7 @@ class ChatScorer:
     may share it; it survives a fork, and can be pickled.
 
     Args:
-        endpoints: replicas of one judge; the path of the API stands in the place of a model's name.
+        endpoints: replicas of one judge; the path of the API stands for a model's name.
         settings: what is asked and how answers count.
         policy: of each question.
         credentials: of each request.

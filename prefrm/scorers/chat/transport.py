@@ -100,7 +100,7 @@ class ChatTransport:
         await self._client.aclose()
 
     async def _ask(self, method: str, url: str, most: int, content: bytes | None = None) -> Any:
-        """The JSON of an answer of at most so many bytes."""
+        """The JSON of an answer, limited in bytes."""
         headers = {} if content is None else {"Content-Type": "application/json"}
         try:
             async with self._client.stream(method, url, content=content, headers=headers) as response:
