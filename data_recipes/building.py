@@ -182,7 +182,9 @@ def _write_split(split: Split, context: Context, name: str) -> tuple[str, SplitC
         for n, group in enumerate(split.groups, 1):
             yield group
             total.add(group)
-            numbers.update(candidates=len(group.images), strict=sum(c.is_strict for c in group.comparisons))
+            numbers.update(
+                candidates=len(group.candidates), strict=sum(c.is_strict for c in group.comparisons)
+            )
             numbers.update(ties=sum(not c.is_strict for c in group.comparisons))
             context.progress(name, n, max(n, split.total))
 

@@ -33,7 +33,7 @@ def contact_sheet(groups: Sequence[PreferenceGroup]) -> "Figure":
     image that is missing or unreadable is a grey tile that says so. Of a group of more than 12, the first 12
     candidates are drawn.
     """
-    columns = min(MOST_COLUMNS, max(FEWEST_COLUMNS, *(len(group.images) for group in groups)))
+    columns = min(MOST_COLUMNS, max(FEWEST_COLUMNS, *(len(group.candidates) for group in groups)))
     row = TILE + (PROMPT_LINES + 2) * LINE + MARGIN
     width, height = MARGIN + columns * (TILE + MARGIN), len(groups) * row + MARGIN
     figure = new_figure(width / DPI, height / DPI)
@@ -48,11 +48,13 @@ def _draw_group(figure: "Figure", group: PreferenceGroup, top: int, room: float)
         top -= LINE
         _write(figure, line, PROMPT, MARGIN, top, INK)
     top -= LINE
-    shown = min(len(group.images), MOST_COLUMNS)
-    more = "" if shown == len(group.images) else f", the first {shown} of {len(group.images)} candidates"
+    shown = min(len(group.candidates), MOST_COLUMNS)
+    more = (
+        "" if shown == len(group.candidates) else f", the first {shown} of {len(group.candidates)} candidates"
+    )
     _write(figure, CAPTION.fit(f"{group.id}{more}", room), CAPTION, MARGIN, top, SOFT)
     top -= TILE + LINE // 4
-    for k, image in enumerate(group.images[:shown]):
+    for k, image in enumerate(group.group().encoded[:shown]):
         left = MARGIN + k * (TILE + MARGIN)
         tile, problem = _tile(image)
         figure.figimage(tile, left, top, origin="upper")

@@ -172,7 +172,7 @@ def label(id: str, choice: Choice, images: tuple[bytes, ...]) -> PreferenceGroup
     return PreferenceGroup(
         id=id,
         prompt=choice.text,
-        images=images,
+        candidates=images,
         comparisons=compare([choice.kind_in(image) for image in images]),
         tags={"skill": choice.skill, "color": choice.color},
     )
@@ -189,7 +189,7 @@ def _plan(options: CyclicOptions, context: Context) -> Plan:
         images = tuple(media.encode_png(render(scene)) for scene in scenes)
         return replace(
             label(f"cyclic-{split}-{n:06d}", choice, images),
-            texts=tuple(scene.program() for scene in scenes),
+            completions=tuple(scene.program() for scene in scenes),
         )
 
     return draw_splits(options, context, draw)

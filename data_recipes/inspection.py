@@ -183,12 +183,12 @@ class _Counter:
         """Take in a group."""
         self.fingerprint.add(group)
         self.prompts.add(group.prompt)
-        self.group_sizes[len(group.images)] += 1
-        missing = sum(image is None for image in group.images)
+        self.group_sizes[len(group.candidates)] += 1
+        missing = sum(image is None for image in group.candidates)
         ties = sum(not c.is_strict for c in group.comparisons)
         self.numbers.update(
             groups=1,
-            candidates=len(group.images) - missing,
+            candidates=len(group.candidates) - missing,
             missing=missing,
             comparisons=len(group.comparisons),
             ties=ties,
@@ -198,7 +198,7 @@ class _Counter:
             values = self.tags.setdefault(tag, {})
             before = values.get(value, TagSummary(groups=0, comparisons=0, ties=0))
             values[value] = before.with_group(len(group.comparisons), ties)
-        for n, image in enumerate(group.images):
+        for n, image in enumerate(group.group().encoded):
             if image is not None:
                 self._add_image(image, f"record {group.id}, candidate {n}")
         self._add_comparisons(group)
@@ -211,7 +211,7 @@ class _Counter:
             self.unreadable.append(f"{where}: {error}")
 
     def _add_comparisons(self, group: PreferenceGroup) -> None:
-        digests = [media.digest(image) if image else "" for image in group.images]
+        digests = [media.digest(image) if image else "" for image in group.candidates]
         for c in group.comparisons:
             where = f"record {group.id} (candidates {c.i} and {c.j})"
             self.questionable.add(where, prompt_key(group.prompt), digests[c.i], digests[c.j], c.p)
@@ -232,7 +232,7 @@ class _Content:
         """The groups, which are taken in as they pass."""
         for group in groups:
             self.prompts.add(prompt_key(group.prompt))
-            self.images.extend(int(media.digest(image)[:16], 16) for image in group.images if image)
+            self.images.extend(int(media.digest(image)[:16], 16) for image in group.candidates if image)
             yield group
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from prefrm.errors import MediaError
 
-__all__ = ["UPRIGHT", "Essence", "essence", "other_format"]
+__all__ = ["UPRIGHT", "Essence", "essence", "is_video", "other_format"]
 
 # An encoder that writes 20 MB in pieces of 8 KB makes 2,560.
 MAX_PARTS = 20_000
@@ -48,6 +48,10 @@ SIGNATURES = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC"}
 LISTED_BRANDS_BYTES = 64
 
+# The first atom of an ISO media or QuickTime file, and the signature of Matroska.
+QUICKTIME_ATOMS = frozenset({b"ftyp", b"moov", b"mdat", b"wide"})
+EBML = b"\x1aE\xdf\xa3"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Essence:
@@ -77,6 +81,13 @@ def essence(data: bytes) -> Essence:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _webp(data)
     return Essence(data=data)
+
+
+def is_video(data: bytes) -> bool:
+    """Whether the first bytes are those of a video container: MP4 or QuickTime, WebM or Matroska, or AVI."""
+    if data[4:8] in QUICKTIME_ATOMS:
+        return not other_format(data)
+    return data.startswith(EBML) or (data.startswith(b"RIFF") and data[8:12] == b"AVI ")
 
 
 def other_format(data: bytes) -> str:

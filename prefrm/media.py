@@ -102,9 +102,10 @@ class ImageInfo:
         return self.pixels * self.scans
 
 
-def digest(data: bytes) -> str:
-    """The sha256 of encoded data, in hex, such as of an image: its identity in caches and manifests."""
-    return hashlib.sha256(data).hexdigest()
+def digest(data: bytes | str) -> str:
+    """The sha256 of encoded data or of a text in UTF-8, in hex: its identity in caches and manifests."""
+    encoded = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> bytes:

@@ -142,7 +142,7 @@ def encode_groups(groups: Sequence[Group]) -> dict[str, npt.NDArray[Any]]:
         raise ProtocolError(f"a request carries groups of one size; received the sizes {sizes}")
     return {
         PROMPT.name: _bytes_array([[_utf8(group.prompt)] for group in groups]),
-        IMAGES.name: _bytes_array([[image or b"" for image in group.images] for group in groups]),
+        IMAGES.name: _bytes_array([[image or b"" for image in group.encoded] for group in groups]),
     }
 
 
@@ -162,7 +162,7 @@ def decode_groups(tensors: Tensors) -> list[Group]:
         )
     try:
         return [
-            Group(prompt=text.decode("utf-8"), images=tuple(image or None for image in row))
+            Group(prompt=text.decode("utf-8"), candidates=tuple(image or None for image in row))
             for text, row in zip(prompt[:, 0], images, strict=True)
         ]
     except UnicodeDecodeError as error:

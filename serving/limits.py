@@ -115,8 +115,8 @@ class Limits:
         """The reason why a group is not judged; "" for a group within the limits."""
         if group.size > self.group_size:
             return _too_many(self.group_size, group.size)
-        if group.prompt_bytes > self.prompt_bytes:
-            return f"a prompt may have {self.prompt_bytes} bytes; received {group.prompt_bytes}"
+        if group.text_bytes > self.prompt_bytes:
+            return f"a prompt may have {self.prompt_bytes} bytes; received {group.text_bytes}"
         return ""
 
     def check_sizes(self, sizes: Sequence[int]) -> None:

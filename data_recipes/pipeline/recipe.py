@@ -187,7 +187,7 @@ def _group(spool: Spool, prompt: str, draft: Draft) -> PreferenceGroup:
     return PreferenceGroup(
         id=draft.id,
         prompt=prompt,
-        images=tuple(map(spool.read_image, draft.images)),
+        candidates=tuple(map(spool.read_image, draft.images)),
         comparisons=tuple(Comparison(i=i, j=j, p=p, weight=weight) for i, j, p, weight in draft.comparisons),
         quality=draft.quality,
         tags=draft.tags,

@@ -128,7 +128,7 @@ def _leave_out_shared(spool: Spool, other: str) -> str:
     db.execute("DELETE FROM other")
     for split in info.fingerprints:
         for group in read_groups(folder, split):
-            values = [prompt_key(group.prompt), *(media.digest(image) for image in group.images if image)]
+            values = [prompt_key(group.prompt), *(media.digest(image) for image in group.candidates if image)]
             db.executemany("INSERT OR IGNORE INTO other VALUES (?)", [(value,) for value in values])
     prompts = "SELECT id FROM prompt WHERE key IN (SELECT value FROM other)"
     images = "SELECT id FROM image WHERE digest IN (SELECT value FROM other)"

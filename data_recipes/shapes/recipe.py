@@ -45,7 +45,7 @@ def label(id: str, prompt: Prompt, images: tuple[bytes, ...]) -> PreferenceGroup
     return PreferenceGroup(
         id=id,
         prompt=prompt.text,
-        images=images,
+        candidates=images,
         comparisons=comparisons_from_scores(scores),
         quality=scores,
         tags={"skill": prompt.skill},
@@ -63,7 +63,7 @@ def _plan(options: ShapesOptions, context: Context) -> Plan:
         images = tuple(media.encode_png(render(scene)) for scene in scenes)
         return replace(
             label(f"shapes-{split}-{n:06d}", prompt, images),
-            texts=tuple(scene.program() for scene in scenes),
+            completions=tuple(scene.program() for scene in scenes),
         )
 
     return draw_splits(options, context, draw)

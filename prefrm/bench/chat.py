@@ -110,7 +110,7 @@ def bench_chat(settings: ChatBench) -> ChatReport:
 def _groups(settings: ChatBench) -> list[Group]:
     rng = np.random.default_rng(0)
     return [
-        Group(prompt=f"prompt {n}", images=tuple(_image(rng) for _ in range(settings.size)))
+        Group(prompt=f"prompt {n}", candidates=tuple(_image(rng) for _ in range(settings.size)))
         for n in range(settings.groups)
     ]
 

@@ -124,7 +124,7 @@ def likeness(study: Study, runs: Path) -> dict[str, float]:
     Advantages are rewards normalized in the group, so two rewards with the correlation 1 train the same.
     """
     groups = [
-        Group(prompt=group.prompt, images=group.images)
+        Group(prompt=group.prompt, candidates=group.candidates)
         for group in islice(read_groups(_data(runs, 0), "test"), LIKENESS_GROUPS)
     ]
     forms = {case.name: (case.name, case.reward) for case in study.rewards} | FORMS

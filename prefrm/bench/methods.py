@@ -129,7 +129,7 @@ class EngineMethod:
 
     def score(self, k: int) -> npt.NDArray[np.float32]:
         """The win matrix [K, K] of the first K candidates."""
-        group = Group(prompt=PROMPT, images=tuple(self._images[:k]))
+        group = Group(prompt=PROMPT, candidates=tuple(self._images[:k]))
         return self._engine.score([group])[0].p
 
     def prepare(self, k: int) -> list[PreparedImage]:

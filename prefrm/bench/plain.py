@@ -92,7 +92,7 @@ def single_pairs(groups: Iterable[PreferenceGroup], count: int, *, both_orders: 
     for group in groups:
         for c in group.comparisons:
             for shown in (c, c.swapped()) if both_orders else (c,):
-                first, second = group.images[shown.i], group.images[shown.j]
+                first, second = group.candidates[shown.i], group.candidates[shown.j]
                 rows.append({"prompt": group.prompt, "first": first, "second": second, "p": shown.p})
         if len(rows) >= count:
             break

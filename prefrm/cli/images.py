@@ -68,6 +68,6 @@ def rank_files(images: Path, dataset: Path, out: Path) -> Path:
 
     def names(group: "PreferenceGroup") -> list[list[str]]:
         key = prompt_key(group.prompt)
-        return [files.get((key, digest(image or b"")), []) for image in group.images]
+        return [files.get((key, digest(image or b"")), []) for image in group.candidates]
 
     return write_ranking(read_groups(dataset, SPLIT), out, names)

@@ -100,7 +100,7 @@ def _not_judged(
     groups: "Iterable[PreferenceGroup]", labelled: "Iterable[LabelledGroup]"
 ) -> Iterator[tuple[str, int, str]]:
     for group, entry in zip(groups, labelled, strict=True):
-        for n, (image, reason) in enumerate(zip(group.images, entry.matrix.errors, strict=True)):
+        for n, (image, reason) in enumerate(zip(group.candidates, entry.matrix.errors, strict=True)):
             if reason and image is not None:
                 yield group.id, n, reason
 

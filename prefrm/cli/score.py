@@ -68,7 +68,7 @@ def score(
     if plot is not None:
         from prefrm.plots import win_matrix_figure
 
-        win_matrix_figure(matrix, group.images, prompt, labels=labels).savefig(plot)
+        win_matrix_figure(matrix, group.encoded, prompt, labels=labels).savefig(plot)
     if as_json:
         answer = {"prompt": prompt, "images": [str(image) for image in images], **matrix_to_json(matrix)}
         if best is not None:

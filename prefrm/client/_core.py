@@ -258,7 +258,7 @@ def _unjudged(error: Unfit, group: Group) -> WinMatrix:
     """The matrix of a single group that cannot be sent or is not accepted."""
     reason = str(error)
     if isinstance(error, TooLarge):
-        sizes = [len(image) for image in group.images if image is not None]
+        sizes = [len(image) for image in group.candidates if image is not None]
         reason += (
             f"; the group of {group.size} candidates has {sum(sizes):,} bytes of images, the largest "
             f"{max(sizes, default=0):,}; send smaller or fewer images, or raise the server's limit"

@@ -59,9 +59,9 @@ class CostEstimate:
 
     def __call__(self, group: Group) -> int:
         """Tokens, at least 1."""
-        prompt = group.prompt_bytes // PROMPT_BYTES
+        prompt = group.text_bytes // PROMPT_BYTES
         question = self._question + (prompt if self._again else 0)
-        infos, context = self._infos(group.images), self._infos(group.context)
+        infos, context = self._infos(group.encoded), self._infos(group.context)
         images, count = sum(map(self._image_tokens, infos)), len(infos)
         decoding = sum(info.decoded_pixels for info in (*infos, *context)) // PIXELS_PER_TOKEN
         orders = count * (count - 1)

@@ -128,10 +128,10 @@ class DualEngine:
 
     def cost(self, group: Group) -> int:
         """Image and text tokens that are encoded, at least 1, and the time of decoding in the same unit."""
-        infos = [info for image in group.images if image and (info := self._pixels(image)) is not None]
+        infos = [info for image in group.encoded if image and (info := self._pixels(image)) is not None]
         decoding = sum(infos) // PIXELS_PER_TOKEN
         text = self.judge.spec.text
-        prompt = 0 if text is None else min(text.tokens, group.prompt_bytes // PROMPT_BYTES)
+        prompt = 0 if text is None else min(text.tokens, group.text_bytes // PROMPT_BYTES)
         # A text encoder that attends to images reads the prompt once for each.
         prompts = len(infos) if self.judge.spec.score == "fusion" else 1
         return max(1, len(infos) * self._tokens + prompts * prompt + decoding)

@@ -104,8 +104,8 @@ class GroupPlan:
 
 def plan_group(group: Group) -> GroupPlan:
     """The plan of a group; an empty image counts as missing."""
-    places = tuple(digest(image) if image else None for image in group.images)
-    found = {key: image for key, image in zip(places, group.images, strict=True) if key and image}
+    places = tuple(digest(image) if image else None for image in group.encoded)
+    found = {key: image for key, image in zip(places, group.encoded, strict=True) if key and image}
     context = tuple((digest(image), image) for image in group.context)
     return GroupPlan(images=dict(sorted(found.items())), places=places, context=context)
 

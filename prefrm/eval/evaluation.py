@@ -167,7 +167,7 @@ def _unreadable(group: PreferenceGroup, matrix: WinMatrix) -> list[Unreadable]:
     # A candidate that the dataset itself lacks (None) is no news.
     alone = [
         Unreadable(id=group.id, candidates=(n,), reason=reason)
-        for n, (image, reason) in enumerate(zip(group.images, matrix.errors, strict=True))
+        for n, (image, reason) in enumerate(zip(group.candidates, matrix.errors, strict=True))
         if reason and image is not None
     ]
     pairs = sorted(matrix.pair_errors.items())

@@ -35,7 +35,7 @@ def to_group(rows: Sequence[Candidate]) -> Group:
             f"a group of {len(rows)} candidates has more than one prompt, {rows[0].prompt[:60]!r} "
             f"and {different[0][:60]!r}"
         )
-    return Group(prompt=rows[0].prompt, images=tuple(row.image for row in rows))
+    return Group(prompt=rows[0].prompt, candidates=tuple(row.image for row in rows))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

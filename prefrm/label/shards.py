@@ -83,14 +83,14 @@ class Summary:
     def of(cls, group: PreferenceGroup, matrix: WinMatrix) -> "Summary":
         """The summary of one group."""
         size = matrix.size
-        lost = zip(group.images, matrix.errors, strict=True)
+        lost = zip(group.candidates, matrix.errors, strict=True)
         return cls(
             groups=1,
             pairs=size * (size - 1) // 2,
             unjudged_pairs=int(np.triu(~matrix.known, 1).sum()),
             inferred_pairs=int(np.triu(matrix.inferred, 1).sum()),
             unreadable=sum(bool(error) and image is not None for image, error in lost),
-            with_texts=int(group.texts is not None),
+            with_texts=int(group.completions is not None),
         )
 
 

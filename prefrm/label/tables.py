@@ -102,7 +102,7 @@ def trl_dpo_row(
     group: PreferenceGroup, pair: PreferencePair, matrix: WinMatrix, *, conversational: bool
 ) -> dict[str, Any] | None:
     """The row of a pair in `TRL_DPO`; None if one of the two has no text."""
-    texts = group.texts or (None,) * len(group.images)
+    texts = group.completions or (None,) * len(group.candidates)
     chosen, rejected = texts[pair.chosen], texts[pair.rejected]
     if chosen is None or rejected is None:
         return None
@@ -118,10 +118,11 @@ def trl_dpo_row(
 def diffusion_dpo_row(group: PreferenceGroup, pair: PreferencePair, matrix: WinMatrix) -> dict[str, Any]:
     """The row of a pair in `DIFFUSION_DPO`."""
     first, second = sorted((pair.chosen, pair.rejected))
+    images = group.group().encoded
     return {
         "caption": group.prompt,
-        "jpg_0": _upright(group.images[first]),
-        "jpg_1": _upright(group.images[second]),
+        "jpg_0": _upright(images[first]),
+        "jpg_1": _upright(images[second]),
         "label_0": float(pair.chosen == first),
         "label_1": float(pair.chosen == second),
         **_provenance(group, pair, matrix),

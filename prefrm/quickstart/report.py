@@ -128,7 +128,7 @@ def draw(folder: Path, judged: Judged, policy: PolicyResult) -> dict[str, list[s
             ),
         ],
         "groups": [
-            plots.win_matrix_figure(matrix, group.images, group.prompt)
+            plots.win_matrix_figure(matrix, group.group().encoded, group.prompt)
             for group, matrix in most_telling(judged.groups, judged.matrices)
         ],
         "policy": [

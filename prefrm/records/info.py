@@ -11,7 +11,7 @@ from prefrm.errors import DatasetError
 
 __all__ = ["DatasetInfo", "SplitCounts", "read_info", "write_info"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """The parquet files of a dataset folder, one for each split.
 
-Images are embedded as encoded bytes in a column that `datasets.Image` reads as it is.
+Images and videos are embedded as encoded bytes in columns that `datasets.Image` and `datasets.Video` read as
+they are.
 """
 
 from collections.abc import Iterable, Iterator
@@ -61,11 +62,11 @@ def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: s
 
 
 def _row_groups(groups: Iterable[PreferenceGroup]) -> Iterator[list[PreferenceGroup]]:
-    """Consecutive groups, bounded in number and in bytes of images."""
+    """Consecutive groups, bounded in number and in bytes of content."""
     batch, size = list[PreferenceGroup](), 0
     for group in groups:
         batch.append(group)
-        size += sum(len(image) for image in group.images if image is not None)
+        size += group.group().content_bytes
         if len(batch) == ROW_GROUP_GROUPS or size >= ROW_GROUP_BYTES:
             yield batch
             batch, size = [], 0
@@ -150,15 +151,20 @@ def arrow_schema() -> "pa.Schema":
     comparison = pa.struct(
         [("i", pa.int32()), ("j", pa.int32()), ("p", pa.float64()), ("weight", pa.float64())]
     )
+    files = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     return pa.schema(
         [
             ("id", pa.string()),
             ("prompt", pa.string()),
-            ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
+            ("images", files),
+            ("videos", files),
+            ("texts", pa.list_(pa.string())),
+            ("context", files),
+            ("criterion", pa.string()),
             ("comparisons", pa.list_(comparison)),
             ("quality", pa.list_(pa.float64())),
             ("tags", pa.string()),
-            ("texts", pa.list_(pa.string())),
+            ("completions", pa.list_(pa.string())),
         ]
     )
 

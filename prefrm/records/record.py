@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from prefrm.errors import RecordError
-from prefrm.winmatrix import Group
+from prefrm.winmatrix import Candidate, Group
 
 __all__ = [
     "SURROGATE",
@@ -83,13 +83,15 @@ class PreferenceGroup:
         id: unique in its dataset; errors name it.
         prompt: what the candidates answer; not blank: in data that is a missing value, and no policy can be
             trained on it.
-        images: K >= 2 encoded images; None where a candidate is missing.
+        candidates: K >= 2, all encoded images, all encoded videos or all texts; None where one is missing.
         comparisons: statements about pairs of candidates; none may be about a missing one.
+        context: encoded images that belong to the prompt, as in `Group`.
+        criterion: what the candidates were compared by; "" is overall preference.
         quality: length K, the candidates' true quality where the source knows it (higher is better,
             comparable inside the group only), or None.
         tags: what reports break results down by, such as {"skill": "counting"}.
-        texts: length K, what each candidate was made from where the source knows it (a drawing program,
-            an SVG, a completion), None where it does not. No judge sees them; text policies train on them.
+        completions: length K, what each candidate was made from where the source knows it (a drawing
+            program, an SVG), None where it does not. No judge sees them; text policies train on them.
 
     Raises:
         RecordError: one of these rules is broken, or a text is not valid Unicode, which no file can hold.
@@ -97,42 +99,49 @@ class PreferenceGroup:
 
     id: str
     prompt: str
-    images: tuple[bytes | None, ...]
+    candidates: tuple[Candidate, ...]
     comparisons: tuple[Comparison, ...]
+    context: tuple[bytes, ...] = ()
+    criterion: str = ""
     quality: tuple[float, ...] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
-    texts: tuple[str | None, ...] | None = None
+    completions: tuple[str | None, ...] | None = None
 
     def __post_init__(self) -> None:
-        size = len(self.images)
+        size = len(self.candidates)
         if size < 2:
             raise RecordError(f"record {self.id!r} has {size} candidates; a group needs at least 2")
         try:
             self.group()
         except RecordError as error:
             raise RecordError(f"record {self.id!r}: {error}") from error
-        for text in (self.id, self.prompt, *self.tags, *self.tags.values(), *(self.texts or ())):
+        texts = (self.id, self.prompt, self.criterion, *self.tags, *self.tags.values())
+        for text in (*texts, *self.candidates, *(self.completions or ())):
             if isinstance(text, str) and SURROGATE.search(text):
                 raise RecordError(f"record {self.id!r}: {text[:60]!r} is not valid Unicode text")
         if not self.prompt.strip():
             raise RecordError(f"record {self.id!r} has an empty prompt; write what the candidates answer")
         if self.quality is not None and len(self.quality) != size:
             raise RecordError(f"record {self.id!r} has {size} candidates but {len(self.quality)} qualities")
-        if self.texts is not None and len(self.texts) != size:
-            raise RecordError(f"record {self.id!r} has {size} candidates but {len(self.texts)} texts")
+        if self.completions is not None and len(self.completions) != size:
+            raise RecordError(
+                f"record {self.id!r} has {size} candidates but {len(self.completions)} completions"
+            )
         for c in self.comparisons:
             if max(c.i, c.j) >= size:
                 raise RecordError(
                     f"record {self.id!r} compares candidates {c.i} and {c.j} but has {size}, numbered from 0"
                 )
-            if self.images[c.i] is None or self.images[c.j] is None:
+            if self.candidates[c.i] is None or self.candidates[c.j] is None:
                 raise RecordError(
                     f"record {self.id!r} compares candidates {c.i} and {c.j}, one of which is missing"
                 )
 
     def group(self) -> Group:
-        """What a scorer sees: the prompt and the candidates, without any label."""
-        return Group(prompt=self.prompt, images=self.images)
+        """What a scorer sees, without any label."""
+        return Group(
+            prompt=self.prompt, candidates=self.candidates, context=self.context, criterion=self.criterion
+        )
 
 
 def comparisons_from_scores(scores: Sequence[float | None]) -> tuple[Comparison, ...]:

@@ -7,8 +7,12 @@ from typing import Any
 
 from prefrm.errors import RecordError
 from prefrm.records.record import Comparison, PreferenceGroup
+from prefrm.winmatrix import Candidate
 
 __all__ = ["Fingerprint", "fingerprint", "from_row", "to_row"]
+
+CANDIDATES = ("images", "videos", "texts")
+"""The columns of candidates, by kind; a row fills one of them."""
 
 
 def to_row(group: PreferenceGroup) -> dict[str, Any]:
@@ -16,31 +20,35 @@ def to_row(group: PreferenceGroup) -> dict[str, Any]:
     return {
         "id": group.id,
         "prompt": group.prompt,
-        "images": [{"bytes": image, "path": None} for image in group.images],
+        **_columns(group),
+        "context": _embedded(group.context),
+        "criterion": group.criterion,
         "comparisons": [{"i": c.i, "j": c.j, "p": c.p, "weight": c.weight} for c in group.comparisons],
         "quality": None if group.quality is None else list(group.quality),
         "tags": json.dumps(dict(group.tags), sort_keys=True),
-        "texts": None if group.texts is None else list(group.texts),
+        "completions": None if group.completions is None else list(group.completions),
     }
 
 
 def from_row(row: dict[str, Any]) -> PreferenceGroup:
     """The record of a row of a file. Raises `RecordError`, which names its id, if it is not valid."""
     try:
-        for name in ("id", "prompt", "tags"):
+        for name in ("id", "prompt", "criterion", "tags"):
             _require_text(row[name], name)
         if not isinstance(tags := json.loads(row["tags"]), dict):
             raise ValueError(f"tags must be a JSON object; received {row['tags'][:60]}")
         parts: dict[str, Any] = {
-            "images": tuple(map(_image, row["images"])),
+            "candidates": _candidates(row),
+            "context": tuple(map(_bytes, row["context"])),
+            "criterion": row["criterion"],
             "comparisons": tuple(Comparison(**c) for c in row["comparisons"]),
             "quality": None if row["quality"] is None else tuple(map(float, row["quality"])),
             "tags": tags,
-            "texts": None if row["texts"] is None else tuple(row["texts"]),
+            "completions": None if row["completions"] is None else tuple(row["completions"]),
         }
-        for text in parts["texts"] or ():
+        for text in parts["completions"] or ():
             if text is not None:
-                _require_text(text, "a text")
+                _require_text(text, "a completion")
     # A null or a value of another type where a list, a number or JSON belongs, or a broken comparison.
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"record {row['id']!r}: {error}") from error
@@ -56,7 +64,8 @@ class Fingerprint:
     def add(self, group: PreferenceGroup) -> None:
         """Take in the next group."""
         row = to_row(group)
-        row["images"] = [None if i is None else hashlib.sha256(i).hexdigest() for i in group.images]
+        for name in ("images", "videos", "context"):
+            row[name] = row[name] and [_hashed(entry["bytes"]) for entry in row[name]]
         self._total.update(json.dumps(row, sort_keys=True).encode())
 
     def hexdigest(self) -> str:
@@ -77,10 +86,37 @@ def _require_text(value: object, name: str) -> None:
         raise ValueError(f"{name} must be text; received {value!r:.60}")
 
 
-def _image(entry: dict[str, Any]) -> bytes | None:
+def _columns(group: PreferenceGroup) -> dict[str, Any]:
+    """The candidates, in the column of their kind; the others are null."""
+    kind = group.group().kind
+    column = list(group.candidates) if kind == "text" else _embedded(group.candidates)
+    return {name: column if name == f"{kind}s" else None for name in CANDIDATES}
+
+
+def _embedded(files: Iterable[Any]) -> list[dict[str, Any]]:
+    return [{"bytes": data, "path": None} for data in files]
+
+
+def _candidates(row: dict[str, Any]) -> tuple[Candidate, ...]:
+    filled = [name for name in CANDIDATES if row[name] is not None]
+    if len(filled) != 1:
+        raise ValueError(f"candidates are in one of {', '.join(CANDIDATES)}; received {filled or 'none'}")
+    if filled == ["texts"]:
+        for text in row["texts"]:
+            if text is not None:
+                _require_text(text, "a text")
+        return tuple(row["texts"])
+    return tuple(map(_bytes, row[filled[0]]))
+
+
+def _bytes(entry: dict[str, Any]) -> bytes | None:
     data, path = entry["bytes"], entry.get("path")
     if data is None and path is not None:
-        raise ValueError(f"the image {path!r} is a path without bytes; a dataset embeds its images")
+        raise ValueError(f"the image {path!r} is a path without bytes; a dataset embeds its files")
     if not isinstance(data, bytes | None):
         raise ValueError(f"an image must be bytes; received {type(data).__name__}")
     return data
+
+
+def _hashed(data: bytes | None) -> str | None:
+    return None if data is None else hashlib.sha256(data).hexdigest()

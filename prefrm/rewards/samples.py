@@ -40,7 +40,7 @@ class WinRates:
 
     def rewards(self, prompts: Prompts, images: Images, keys: Sequence[Hashable]) -> Doubles:
         compared = [places for places in members(keys) if len(places) > 1]
-        groups = [Group(prompt=prompts[row[0]], images=tuple(images[n] for n in row)) for row in compared]
+        groups = [Group(prompt=prompts[row[0]], candidates=tuple(images[n] for n in row)) for row in compared]
         rewards = np.full(len(keys), np.nan)
         for places, matrix in zip(compared, score_all(self._scorer, groups), strict=True):
             rewards[places] = self._reward(matrix, on_missing="drop")
@@ -49,7 +49,7 @@ class WinRates:
     def against(self, prompts: Prompts, images: Images, others: Images) -> float:
         """The mean probability that an image is preferred to one of the others of its prompt."""
         groups = [
-            Group(prompt=prompts[row[0]], images=tuple(side[n] for side in (images, others) for n in row))
+            Group(prompt=prompts[row[0]], candidates=tuple(side[n] for side in (images, others) for n in row))
             for row in members(prompts)
         ]
         matrices = score_all(self._scorer, groups)

@@ -72,7 +72,7 @@ class GroupCollator:
         images: dict[Hashable, ImageInput] = {}
         reasons: dict[int, str] = {}
         for place in sorted({place for c in group.comparisons for place in (c.i, c.j)}):
-            data = group.images[place]
+            data = group.group().encoded[place]
             assert data is not None
             try:
                 if data not in prepared:
@@ -95,7 +95,8 @@ def _refusals(tree: Tree) -> dict[int, str]:
 
 def _named(group: PreferenceGroup, place: int) -> str:
     """An image by its place, counted from 1, and its digest."""
-    return f"image {place + 1} of {len(group.images)}, sha256 {digest(group.images[place] or b'')[:DIGITS]}"
+    shown = digest(group.candidates[place] or b"")[:DIGITS]
+    return f"image {place + 1} of {len(group.candidates)}, sha256 {shown}"
 
 
 def blank_batch(processor: JudgeProcessor) -> JudgeBatch:

@@ -10,7 +10,7 @@ from prefrm.winmatrix.calibration import (
     TemperatureScaling,
     calibration_map,
 )
-from prefrm.winmatrix.group import Group, check_groups
+from prefrm.winmatrix.group import Candidate, Group, Kind, check_groups
 from prefrm.winmatrix.matrix import Bools, Floats, OnMissing, WinMatrix, check_on_missing
 from prefrm.winmatrix.reasons import unjudged_reasons
 from prefrm.winmatrix.scorer import (
@@ -29,11 +29,13 @@ __all__ = [
     "Bools",
     "CalibrationMap",
     "CalibrationRecord",
+    "Candidate",
     "ConcurrentScorer",
     "FakeScorer",
     "Floats",
     "Group",
     "IdentifiedScorer",
+    "Kind",
     "OnMissing",
     "Outcome",
     "PowerScaling",

@@ -1,60 +1,75 @@
 """A prompt and the candidates that answer it, without any verdict."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefrm import media
+from prefrm.containers import is_video
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.pixels import encode_image, split_images
 
-__all__ = ["Group", "check_groups", "check_permutation"]
+__all__ = ["Candidate", "Group", "Kind", "check_groups", "check_permutation"]
 
 OTHER_FORMS = "Group.of(prompt, candidates) takes paths, Pillow images and arrays"
 
 
+Candidate = bytes | str | None
+"""An encoded image or video, a text, or None if it is missing."""
+Kind = Literal["image", "video", "text"]
+"""Of the candidates of a group."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A prompt and its K >= 2 candidates, each the bytes of an encoded image or None if it is missing.
+    """A prompt and its K >= 2 candidates, all images, all videos or all texts.
 
     An empty prompt compares the candidates without a task. Datasets have none (`PreferenceGroup`), so it is
     nothing that a judge was trained for. `Group.of` makes one of files, Pillow images and arrays.
 
     Attributes:
         prompt: what the candidates answer.
-        images: the candidates.
-        context: encoded images that belong to the prompt, such as the source of an edit. Only judges whose
-            template has a place for it take any.
+        candidates: each an encoded image or video, told apart by its container, a text, or None if it is
+            missing.
+        context: encoded images that belong to the prompt: the source of an edit, or the picture that a
+            question is about. Only judges whose template has a place for it take any.
+        criterion: what candidates are compared by, such as "alignment"; "" is overall preference. Only
+            judges whose template has a place for it take one.
 
     Raises:
-        RecordError: a field is of another type, or there are fewer than two candidates.
+        RecordError: a field is of another type, texts stand among bytes, or there are fewer than
+            two candidates.
     """
 
     prompt: str
-    images: tuple[bytes | None, ...]
+    candidates: tuple[Candidate, ...]
     context: tuple[bytes, ...] = ()
+    criterion: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str):
-            raise RecordError(f"a group's prompt is a string; received {type(self.prompt).__name__}")
-        if not isinstance(self.images, tuple):
+        for name in ("prompt", "criterion"):
+            if not isinstance(value := getattr(self, name), str):
+                raise RecordError(f"a group's {name} is a string; received {type(value).__name__}")
+        if not isinstance(self.candidates, tuple):
             raise RecordError(
-                f"a group's images are a tuple; received {type(self.images).__name__}; {OTHER_FORMS}"
+                f"a group's candidates are a tuple; received {type(self.candidates).__name__}; {OTHER_FORMS}"
             )
-        for n, image in enumerate(self.images):
-            if image is not None and not isinstance(image, bytes):
+        for n, candidate in enumerate(self.candidates):
+            if candidate is not None and not isinstance(candidate, bytes | str):
                 raise RecordError(
-                    f"a group's images are encoded bytes or None; candidate {n} is {type(image).__name__}; "
-                    f"{OTHER_FORMS}"
+                    "a group's candidates are encoded bytes, texts or None; "
+                    f"candidate {n} is {type(candidate).__name__}; {OTHER_FORMS}"
                 )
         if not isinstance(self.context, tuple) or not all(isinstance(x, bytes) and x for x in self.context):
             raise RecordError("a group's context is a tuple of encoded images, none of them empty or None")
-        if len(self.images) < 2:
+        if len(self.candidates) < 2:
             raise RecordError(
-                f"a group needs at least 2 candidates; received {len(self.images)} "
+                f"a group needs at least 2 candidates; received {len(self.candidates)} "
                 f"for the prompt {self.prompt[:60]!r}"
             )
+        if len({type(x) for x in self.candidates if x is not None}) > 1:
+            raise RecordError("a group's candidates are all texts or all encoded bytes; received both")
 
     @classmethod
     def of(
@@ -63,17 +78,19 @@ class Group:
         candidates: Any,
         *,
         context: Sequence[Any] = (),
+        criterion: str = "",
         limits: media.ImageLimits = media.DEFAULT_LIMITS,
     ) -> "Group":
         """A group of candidates in whatever form they are at hand.
 
         Args:
             prompt: what the candidates answer.
-            candidates: K >= 2 images, each the path of a file (str or Path; also GIF, BMP, TIFF and AVIF, of
-                which the first frame is taken), a Pillow image, an array or a tensor as
+            candidates: K >= 2 images or videos, each the path of a file (str or Path; also GIF, BMP, TIFF and
+                AVIF, of which the first frame is taken), a Pillow image, an array or a tensor as
                 `prefrm.pixels.encode_image` takes it, encoded bytes, or None if it is missing; or all of them
-                as one array or tensor, NCHW or NHWC.
+                as one array or tensor, NCHW or NHWC. Texts are candidates of `Group` itself.
             context: images that belong to the prompt, each in such a form but None.
+            criterion: what candidates are compared by.
             limits: bounds on a file.
 
         Raises:
@@ -81,48 +98,69 @@ class Group:
             MediaError: candidates cannot be read or encoded; names each, with its reason.
             RecordError: there are fewer than two, or the prompt is not a string.
         """
-        images: list[bytes | None] = []
+        found: list[bytes | None] = []
         problems: list[str] = []
         for n, candidate in enumerate(split_images(candidates)):
             try:
-                images.append(_encoded(candidate, limits))
+                found.append(_encoded(candidate, limits))
             except (ConfigError, MediaError) as error:
                 problems.append(f"candidate {n}: {error}")
         if problems:
             raise MediaError("; ".join(problems))
         own = [_encoded(image, limits) or b"" for image in context]
-        return cls(prompt=prompt, images=tuple(images), context=tuple(own))
+        return cls(prompt=prompt, candidates=tuple(found), context=tuple(own), criterion=criterion)
 
     @property
     def size(self) -> int:
         """K, the group size."""
-        return len(self.images)
+        return len(self.candidates)
 
     @property
-    def prompt_bytes(self) -> int:
-        """Of the prompt in UTF-8; a lone surrogate, which no wire carries, counts 3."""
-        text = self.prompt
-        return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    def kind(self) -> Kind:
+        """Of the candidates. Bytes that are no video, among videos, are an unreadable candidate."""
+        if any(isinstance(x, str) for x in self.candidates):
+            return "text"
+        return "video" if any(is_video(x) for x in self.encoded if x) else "image"
+
+    @property
+    def encoded(self) -> tuple[bytes | None, ...]:
+        """The candidates of a group of images or videos; a text is None."""
+        return tuple(x if isinstance(x, bytes) else None for x in self.candidates)
+
+    @property
+    def text_bytes(self) -> int:
+        """Of the prompt and the criterion in UTF-8; a lone surrogate, which no wire carries, counts 3."""
+        return _size(self.prompt) + _size(self.criterion)
 
     @property
     def content_bytes(self) -> int:
-        """Of the prompt in UTF-8 and of all images, those of the context included."""
-        return self.prompt_bytes + sum(len(image or b"") for image in (*self.images, *self.context))
+        """Of the prompt, the criterion, all candidates and the context; texts in UTF-8."""
+        return self.text_bytes + sum(map(_size, (*self.candidates, *self.context)))
 
     def permuted(self, order: Sequence[int]) -> "Group":
         """The same group with candidate `order[n]` in place n."""
-        return replace(self, images=tuple(self.images[i] for i in check_permutation(order, self.size)))
+        order = check_permutation(order, self.size)
+        return replace(self, candidates=tuple(self.candidates[i] for i in order))
 
 
-def check_groups(groups: Iterable[Group], *, context: bool = False) -> list[Group]:
+def check_groups(
+    groups: Iterable[Group],
+    *,
+    kinds: Collection[str] = ("image",),
+    context: bool = False,
+    criterion: bool = False,
+) -> list[Group]:
     """The groups that a scorer is given, as a list.
 
     Args:
-        groups: of any kind.
+        groups: any iterable.
+        kinds: of candidates that the scorer reads.
         context: whether the scorer reads the context of groups.
+        criterion: whether the scorer reads the criterion of groups.
 
     Raises:
-        RecordError: they are not groups, or one has a context that would be ignored.
+        RecordError: they are not groups, or one has candidates, a context or a criterion that the scorer does
+            not read.
     """
     if not isinstance(groups, Iterable):
         raise RecordError(
@@ -132,12 +170,26 @@ def check_groups(groups: Iterable[Group], *, context: bool = False) -> list[Grou
     for n, group in enumerate(found):
         if not isinstance(group, Group):
             raise RecordError(f"score takes a list of groups; its item {n} is {type(group).__name__}")
-        if group.context and not context:
+        if group.kind not in kinds:
             raise RecordError(
-                f"item {n} has context images, which this scorer does not read; use a bundle on this machine "
-                "whose template has {context}, or leave them out"
+                f"the candidates of item {n} are {group.kind}s; this scorer reads {' and '.join(kinds)}s"
             )
+        for name, value, read in (
+            ("context images", group.context, context),
+            ("a criterion", group.criterion, criterion),
+        ):
+            if value and not read:
+                raise RecordError(
+                    f"item {n} has {name}, which this scorer does not read; use a judge whose template has "
+                    f"{{{'context' if name != 'a criterion' else 'criterion'}}}, or leave it out"
+                )
     return found
+
+
+def _size(content: Candidate) -> int:
+    if content is None:
+        return 0
+    return len(content) if isinstance(content, bytes) else len(content.encode("utf-8", "surrogatepass"))
 
 
 def _encoded(candidate: Any, limits: media.ImageLimits) -> bytes | None:

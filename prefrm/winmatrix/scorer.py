@@ -3,12 +3,12 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from prefrm.errors import OutOfMemoryError, ProtocolError
-from prefrm.winmatrix.group import Group, check_groups
+from prefrm.winmatrix.group import Candidate, Group, check_groups
 from prefrm.winmatrix.matrix import WinMatrix
 
 __all__ = [
@@ -61,30 +61,31 @@ class FakeScorer:
     """A scorer without a model, for tests and examples: Bradley-Terry over a utility that you supply.
 
     Args:
-        utility: maps (prompt, encoded image) to a real number; candidate i beats j with probability
+        utility: maps (prompt, candidate) to a real number; candidate i beats j with probability
             sigmoid(utility_i - utility_j). A `ValueError` that it raises makes the candidate missing.
         first_bonus: log-odds that the candidate shown first gains; it cancels in p and shows in order_gap.
     """
 
-    def __init__(self, utility: Callable[[str, bytes], float], *, first_bonus: float = 0.0) -> None:
+    def __init__(self, utility: Callable[[str, Any], float], *, first_bonus: float = 0.0) -> None:
         self._utility = utility
         self._first_bonus = first_bonus
 
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
-        """One matrix for each group, in order."""
-        return [self._score(group) for group in check_groups(groups)]
+        """One matrix for each group, in order, of any kind, context and criterion."""
+        found = check_groups(groups, kinds=("image", "video", "text"), context=True, criterion=True)
+        return [self._score(group) for group in found]
 
     def _score(self, group: Group) -> WinMatrix:
-        judged = [self._judge(group.prompt, image) for image in group.images]
+        judged = [self._judge(group.prompt, candidate) for candidate in group.candidates]
         u = np.array([utility for utility, _ in judged])
         logits = u[:, None] - u[None, :] + self._first_bonus
         return WinMatrix.from_order_logits(logits, errors=[error for _, error in judged])
 
-    def _judge(self, prompt: str, image: bytes | None) -> tuple[float, str]:
-        if not image:
+    def _judge(self, prompt: str, candidate: Candidate) -> tuple[float, str]:
+        if not candidate:
             return math.nan, "the candidate is missing"
         try:
-            utility = self._utility(prompt, image)
+            utility = self._utility(prompt, candidate)
         except ValueError as error:
             return math.nan, str(error)
         return (utility, "") if math.isfinite(utility) else (math.nan, f"the utility is {utility}")

@@ -42,7 +42,7 @@ def _make_groups(count: int, side: int) -> list[Group]:
     # Noise, of which a codec keeps every bit.
     images = noise_images(count * GROUP_SIZE, side)
     return [
-        Group(prompt=PROMPT, images=tuple(images[start : start + GROUP_SIZE]))
+        Group(prompt=PROMPT, candidates=tuple(images[start : start + GROUP_SIZE]))
         for start in range(0, len(images), GROUP_SIZE)
     ]
 

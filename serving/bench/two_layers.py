@@ -47,6 +47,6 @@ class TwoLayersScorer:
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, all from one pass."""
         groups = list(groups)
-        u_N = self._model.utilities([image for group in groups for image in group.images if image])
+        u_N = self._model.utilities([image for group in groups for image in group.encoded if image])
         u_BK = u_N.reshape(len(groups), -1)
         return WinMatrix.all_from_order_logits(u_BK[:, :, None] - u_BK[:, None, :])

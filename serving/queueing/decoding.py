@@ -263,7 +263,7 @@ class AheadDecoder:
         if cost < AHEAD_PIXELS // self._pixels_per_token:
             return []
         found = []
-        for image in {image: None for image in group.images if image}:
+        for image in {image: None for image in group.encoded if image}:
             with suppress(MediaError):
                 info = probe(image, self._limits)
                 found.append(Decoding(image=image, pixels=info.pixels, decoded_pixels=info.decoded_pixels))

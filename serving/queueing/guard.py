@@ -28,7 +28,7 @@ class GuardedScorer:
 
     def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
         """As the scorer inside, with the refusals among the matrices' `errors`."""
-        refusals = [[self._refusal(image) for image in group.images] for group in groups]
+        refusals = [[self._refusal(image) for image in group.encoded] for group in groups]
         if not any(any(reasons) for reasons in refusals):
             return self._scorer.score(groups)
         matrices = self._scorer.score(
@@ -49,8 +49,8 @@ class GuardedScorer:
 def _without(group: Group, reasons: Sequence[str]) -> Group:
     if not any(reasons):
         return group
-    images = tuple(None if reason else image for image, reason in zip(group.images, reasons, strict=True))
-    return replace(group, images=images)
+    images = tuple(None if reason else image for image, reason in zip(group.candidates, reasons, strict=True))
+    return replace(group, candidates=images)
 
 
 def _explained(matrix: WinMatrix, reasons: Sequence[str]) -> WinMatrix:

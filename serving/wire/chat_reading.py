@@ -72,7 +72,7 @@ def read_question(
         )
     dialect, caption = recognise(parts.texts, dialects)
     return Question(
-        group=Group(prompt=caption, images=tuple(parts.images)),
+        group=Group(prompt=caption, candidates=tuple(parts.images)),
         refusals=parts.refusals,
         dialect=dialect,
         prefix=parts.prefix,

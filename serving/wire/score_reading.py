@@ -78,7 +78,7 @@ def read_scoring(
             images.append(image)
             reasons.append(reason)
         prompt = read_text(group.prompt, f"groups[{g}].prompt", limits.prompt_bytes)
-        groups.append(Group(prompt=prompt, images=tuple(images)))
+        groups.append(Group(prompt=prompt, candidates=tuple(images)))
         refusals.append(reasons)
     return Scoring(
         groups=groups,

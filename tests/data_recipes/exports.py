@@ -32,7 +32,7 @@ def said(groups: Sequence[PreferenceGroup], *, votes: float = 1.0, ties: bool = 
     """
     found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for group in groups:
-        digests = [media.digest(image or b"") for image in group.images]
+        digests = [media.digest(image or b"") for image in group.candidates]
         for c in group.comparisons:
             one = c if digests[c.i] < digests[c.j] else c.swapped()
             if digests[c.i] != digests[c.j] and (ties or c.is_strict):
@@ -54,7 +54,7 @@ def pickapic(folder: Path, splits: Splits) -> Path:
 
 
 def _pickapic_row(number: int, group: PreferenceGroup, c: Comparison) -> dict[str, Any]:
-    images = group.images[c.i] or b"", group.images[c.j] or b""
+    images = group.candidates[c.i] or b"", group.candidates[c.j] or b""
     first, second = map(media.digest, images)
     return {
         "are_different": first != second,
@@ -93,8 +93,8 @@ def _hpdv3_row(folder: Path, group: PreferenceGroup, c: Comparison) -> dict[str,
         "prompt": group.prompt,
         "choice_dist": [2, 0] if c.is_strict else [1, 1],
         "confidence": better.p,
-        "path1": _save(folder, "images", group.images[better.i]),
-        "path2": _save(folder, "images", group.images[better.j]),
+        "path1": _save(folder, "images", group.candidates[better.i]),
+        "path2": _save(folder, "images", group.candidates[better.j]),
         "model1": "shapes",
         "model2": "shapes",
     }
@@ -109,7 +109,7 @@ def imagereward(folder: Path, splits: Splits) -> Path:
 
 
 def _rankings(folder: Path, split: str, group: PreferenceGroup) -> Iterator[dict[str, Any]]:
-    paths = [f"{split}/{_save(folder, 'images', image)}" for image in group.images]
+    paths = [f"{split}/{_save(folder, 'images', image)}" for image in group.candidates]
     row = {"id": group.id, "prompt": group.prompt}
     if (ranking := _ranking(group)) is not None:
         yield {**row, "generations": paths, "ranking": ranking}
@@ -129,9 +129,9 @@ def _ranking(group: PreferenceGroup) -> list[int] | None:
 
     Of an image that stands twice, a ranking would say once what the comparisons say twice.
     """
-    if len(set(group.images)) < len(group.images):
+    if len(set(group.candidates)) < len(group.candidates):
         return None
-    wins = [0.0] * len(group.images)
+    wins = [0.0] * len(group.candidates)
     for c in group.comparisons:
         wins[c.i] += c.p
         wins[c.j] += 1.0 - c.p
@@ -158,8 +158,8 @@ def trl(folder: Path, splits: Splits) -> Path:
         ordered = [(g, c if c.p > 0.5 else c.swapped()) for g, c in _pairs(groups) if c.is_strict]
         columns = {
             "prompt": [group.prompt for group, _ in ordered],
-            "chosen": [{"bytes": group.images[c.i], "path": None} for group, c in ordered],
-            "rejected": [{"bytes": group.images[c.j], "path": None} for group, c in ordered],
+            "chosen": [{"bytes": group.candidates[c.i], "path": None} for group, c in ordered],
+            "rejected": [{"bytes": group.candidates[c.j], "path": None} for group, c in ordered],
         }
         saved[split] = datasets.Dataset.from_dict(columns, features=features)
     datasets.DatasetDict(saved).save_to_disk(str(folder))

@@ -110,9 +110,9 @@ def _named(
 ) -> Iterator[tuple[tuple[str, str, str], tuple[float, float]]]:
     order = list(known.values())
     for group in groups:
-        assert list(group.images) == sorted(group.images, key=lambda data: media.digest(data or b""))
+        assert list(group.candidates) == sorted(group.candidates, key=lambda data: media.digest(data or b""))
         for c in group.comparisons:
-            first, second = (known[group.images[n] or b""] for n in (c.i, c.j))
+            first, second = (known[group.candidates[n] or b""] for n in (c.i, c.j))
             if order.index(second) < order.index(first):
                 first, second, c = second, first, c.swapped()
             # Whichever image has the lower digest, 1 - (1 - p) is not p to the last bit.

@@ -54,7 +54,7 @@ def test_a_long_prompt_is_two_lines_within_the_sheet() -> None:
 
 
 def test_of_a_large_group_the_first_candidates_are_shown() -> None:
-    large = replace(BROKEN, images=(SMALL,) * 65)
+    large = replace(BROKEN, candidates=(SMALL,) * 65)
     sheet = contact_sheet([large])
     assert words(sheet)[1] == "broken, the first 12 of 65 candidates"
     assert words(sheet).count("not compared") == 12

@@ -34,7 +34,7 @@ def kinds_of(group: PreferenceGroup) -> list[str]:
     color = group.tags["color"]
     shown = [
         [s.kind for s in Scene.parse(text or "").shapes if s.color == color and s.kind in CYCLE]
-        for text in group.texts or ()
+        for text in group.completions or ()
     ]
     return [kind for (kind,) in shown]
 
@@ -117,8 +117,8 @@ def test_labels_are_the_cycle_of_what_was_drawn(dataset: dict[str, list[Preferen
     for group in (group for groups in dataset.values() for group in groups):
         assert group.comparisons == compare(kinds_of(group))
         assert sum(c.is_strict for c in group.comparisons) == 12
-        drawn = [picture(text or "") for text in group.texts or ()]
-        assert drawn == list(group.images)
+        drawn = [picture(text or "") for text in group.completions or ()]
+        assert drawn == list(group.candidates)
 
 
 def test_a_candidates_place_and_what_stands_by_give_nothing_away(

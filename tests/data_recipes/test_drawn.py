@@ -11,7 +11,7 @@ def test_noise_flips_strict_comparisons_only_and_leaves_the_quality() -> None:
     group = PreferenceGroup(
         id="g",
         prompt="p",
-        images=(b"x",) * 1000,
+        candidates=(b"x",) * 1000,
         comparisons=(*strict, Comparison.tie(1, 2)),
         quality=(0.5,) * 1000,
     )

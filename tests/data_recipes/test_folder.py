@@ -14,7 +14,7 @@ from tests.data_recipes.sources import build, groups_of, write_image, write_json
 
 def grouped(groups: list[PreferenceGroup]) -> dict[str, int]:
     assert not any(group.comparisons or group.quality for group in groups)
-    return {group.prompt: len(group.images) for group in groups}
+    return {group.prompt: len(group.candidates) for group in groups}
 
 
 def test_a_folder_for_each_prompt(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_many_images_of_a_prompt_are_several_groups(tmp_path: Path) -> None:
     for n in range(40):
         write_image(tmp_path / "in" / "a cat" / f"{n}.png")
     build("folder", tmp_path / "out", source=tmp_path / "in")
-    assert sorted(len(group.images) for group in groups_of(tmp_path / "out")) == [13, 13, 14]
+    assert sorted(len(group.candidates) for group in groups_of(tmp_path / "out")) == [13, 13, 14]
 
 
 def test_metadata_names_files_of_folders_below_and_missing_ones(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_the_files_of_a_candidate_are_found_again(tmp_path: Path) -> None:
     build("folder", tmp_path / "out", source=source)
     (group,) = groups_of(tmp_path / "out")
     found = find_images(source)
-    files = [found[prompt_key(group.prompt), digest(image or b"")] for image in group.images]
+    files = [found[prompt_key(group.prompt), digest(image or b"")] for image in group.candidates]
     assert sorted(files) == [["a_Cat/0.gif", "a_Cat/copy.gif"], ["a_Cat/1.png"]]
 
 

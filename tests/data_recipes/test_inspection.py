@@ -22,7 +22,7 @@ SMALL, WIDE = (media.encode_png(Image.new("RGB", size, "red")) for size in ((8, 
 FULL = PreferenceGroup(
     id="full",
     prompt="a red square",
-    images=(SMALL, WIDE, SMALL),
+    candidates=(SMALL, WIDE, SMALL),
     comparisons=(
         Comparison(i=0, j=1, p=1.0),  # agrees with the quality
         Comparison(i=0, j=2, p=0.0),  # contradicts it
@@ -34,7 +34,7 @@ FULL = PreferenceGroup(
 BROKEN = PreferenceGroup(
     id="broken",
     prompt="a blue square",
-    images=(b"junk", SMALL, None),
+    candidates=(b"junk", SMALL, None),
     comparisons=(),
     tags={"skill": "colors"},
 )
@@ -79,7 +79,9 @@ def test_a_folder_is_summarized_and_leaks_are_found(tmp_path: Path) -> None:
 def test_places_and_digests_tell_labels_or_do_not(tmp_path: Path) -> None:
     """HPDv3 always has the preferred image first; by digest, one of its two pairs has."""
     groups = [
-        replace(FULL, id=f"{n}", images=(SMALL, WIDE), comparisons=(Comparison(i=0, j=1, p=p),), quality=None)
+        replace(
+            FULL, id=f"{n}", candidates=(SMALL, WIDE), comparisons=(Comparison(i=0, j=1, p=p),), quality=None
+        )
         for n, p in enumerate((1.0, 0.0, 0.5))
     ]
     write_groups(groups, tmp_path, "train")

@@ -49,7 +49,7 @@ def grouped(source: Path) -> tuple[list[PreferenceGroup], Built]:
 
 def judged(group: PreferenceGroup, folder: Path, name_1: str, name_2: str) -> list[float]:
     """What the group's comparisons say of P(name_1 is preferred to name_2)."""
-    i, j = (group.images.index((folder / f"{name}.png").read_bytes()) for name in (name_1, name_2))
+    i, j = (group.candidates.index((folder / f"{name}.png").read_bytes()) for name in (name_1, name_2))
     both = [c if c.i == i else c.swapped() for c in group.comparisons]
     return [c.p for c in both if (c.i, c.j) == (i, j)]
 
@@ -73,8 +73,8 @@ def test_csv_and_jsonl_say_the_same(folder: Path) -> None:
     from_jsonl, _ = grouped(write_jsonl(folder, objects))
     assert [g.id for g in from_csv] == ["pairs.csv:2", "pairs.csv:3"]
     assert [g.id for g in from_jsonl] == ["pairs.jsonl:1", "pairs.jsonl:2"]
-    assert [(g.prompt, g.images, g.comparisons) for g in from_csv] == [
-        (g.prompt, g.images, g.comparisons) for g in from_jsonl
+    assert [(g.prompt, g.candidates, g.comparisons) for g in from_csv] == [
+        (g.prompt, g.candidates, g.comparisons) for g in from_jsonl
     ]
 
 
@@ -87,7 +87,7 @@ def test_pairs_of_a_prompt_that_share_images_become_one_group(folder: Path) -> N
         ("a cat", "a.png", "b.png", "2"),
     ]
     groups, built = grouped(write_csv(folder, rows))
-    assert [(g.id, g.prompt, len(g.images), len(g.comparisons)) for g in groups] == [
+    assert [(g.id, g.prompt, len(g.candidates), len(g.comparisons)) for g in groups] == [
         ("pairs.csv:2", "a cat", 3, 2),
         ("pairs.csv:3", "a cat", 2, 1),
         ("pairs.csv:5", "a dog", 2, 1),
@@ -108,12 +108,12 @@ def test_many_linked_pairs_become_groups_of_bounded_size_and_none_is_lost(tmp_pa
         "all": list(itertools.combinations(range(20), 2)),
     }[shape]
     groups, _ = grouped(write_csv(tmp_path, [("a cat", f"{i}.png", f"{j}.png", "1") for i, j in edges]))
-    assert max(len(group.images) for group in groups) == MAX_CANDIDATES
+    assert max(len(group.candidates) for group in groups) == MAX_CANDIDATES
     place = {(tmp_path / f"{n}.png").read_bytes(): n for n in range(20)}
     found = []
     for group in groups:
         winners = [c if c.p == 1.0 else c.swapped() for c in group.comparisons]
-        found += [(place[group.images[c.i] or b""], place[group.images[c.j] or b""]) for c in winners]
+        found += [(place[group.candidates[c.i] or b""], place[group.candidates[c.j] or b""]) for c in winners]
     assert sorted(found) == edges
 
 
@@ -121,7 +121,7 @@ def test_one_file_by_two_names_is_one_candidate(folder: Path) -> None:
     (folder / "sub").mkdir()
     rows = [("a cat", "a.png", "b.png", "1"), ("a cat", "./sub/../b.png", "c.png", "1")]
     (group,), _ = grouped(write_csv(folder, rows))
-    assert len(group.images) == 3
+    assert len(group.candidates) == 3
 
 
 def test_the_place_of_a_candidate_says_nothing_of_its_label(folder: Path) -> None:
@@ -143,7 +143,7 @@ def test_an_unreadable_image_is_named_by_record_and_takes_nothing_else_with_it(f
     ]
     groups, built = grouped(write_csv(folder, rows))
     # What held a, b, c and d together is gone, so two groups remain.
-    assert [(g.id, len(g.images)) for g in groups] == [("pairs.csv:2", 2), ("pairs.csv:5", 2)]
+    assert [(g.id, len(g.candidates)) for g in groups] == [("pairs.csv:2", 2), ("pairs.csv:5", 2)]
     assert [line.split(": ")[0] for line in built.left_out] == [
         "record pairs.csv:3",
         "record pairs.csv:4",
@@ -366,7 +366,7 @@ def test_neither_a_prompt_nor_an_image_is_in_two_splits(tmp_path: Path) -> None:
     assert list(built.groups) == ["train", "validation", "test"]
     splits = [list(read_groups(tmp_path / "out", split)) for split in built.groups]
     assert sum(c.weight for groups in splits for group in groups for c in group.comparisons) == len(rows)
-    images = [{image for group in groups for image in group.images} for groups in splits]
+    images = [{image for group in groups for image in group.candidates} for groups in splits]
     assert sum(map(len, images)) == len(set().union(*images))
     numbers = [{group.prompt.split()[1] for group in groups} for groups in splits]
     assert sum(map(len, numbers)) == 100
@@ -383,7 +383,7 @@ def test_a_build_reads_back(folder: Path, tmp_path: Path) -> None:
     assert [line.split(": ")[0] for line in built.left_out] == ["record pairs.csv:42"]
     groups = [g for split in built.groups for g in read_groups(out, split)]
     assert {g.prompt for g in groups} == {f"prompt {n}" for n in range(40)}
-    assert all(media.decode(image or b"").size == (8, 8) for g in groups for image in g.images)
+    assert all(media.decode(image or b"").size == (8, 8) for g in groups for image in g.candidates)
     assert {c for g in groups for c in g.comparisons} == {
         Comparison(i=0, j=1, p=1.0),
         Comparison(i=0, j=1, p=0.0),

@@ -58,7 +58,7 @@ def test_the_first_frame_of_a_file_is_a_candidate_as_png_and_upright(folder: Pat
     built = build(folder, [("a cat", name, "0.png")])
     assert (built.left_out, built.info.left_out) == ((), {})
     (group,) = read_groups(folder / "out", "train")
-    (image,) = {image for image in group.images} - {(folder / "0.png").read_bytes()}
+    (image,) = {image for image in group.candidates} - {(folder / "0.png").read_bytes()}
     with Image.open(io.BytesIO(image or b"")) as stored:
         assert (stored.format, getattr(stored, "n_frames", 1)) == ("PNG", 1)
     with Image.open(folder / name) as first:

@@ -24,7 +24,10 @@ def toy_recipe(*, leak: bool = False, left_out: tuple[str, ...] = ()) -> Recipe:
     def group(split: str, n: int) -> PreferenceGroup:
         prompt = "the same" if leak else f"{split} {n}"
         return PreferenceGroup(
-            id=f"{split}-{n}", prompt=prompt, images=(b"1", b"2"), comparisons=(Comparison.preferred(0, 1),)
+            id=f"{split}-{n}",
+            prompt=prompt,
+            candidates=(b"1", b"2"),
+            comparisons=(Comparison.preferred(0, 1),),
         )
 
     def plan(options: ToyOptions, context: Context) -> Plan:

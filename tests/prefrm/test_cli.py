@@ -31,9 +31,9 @@ def dataset(tmp_path: Path, png: Callable[..., bytes]) -> Path:
         PreferenceGroup(
             id=f"g{n}",
             prompt="p",
-            images=(png(n), png(n + 10)),
+            candidates=(png(n), png(n + 10)),
             comparisons=(Comparison.preferred(0, 1),),
-            texts=("first", "second"),
+            completions=("first", "second"),
         )
         for n in range(3)
     ]

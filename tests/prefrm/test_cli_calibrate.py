@@ -31,7 +31,7 @@ def dataset(judge: Judge, png: Callable[..., bytes], tmp_path: Path) -> Path:
         PreferenceGroup(
             id=f"g{n}",
             prompt=f"prompt {n}",
-            images=(images[n], images[(n + 3) % 8]),
+            candidates=(images[n], images[(n + 3) % 8]),
             comparisons=(Comparison.preferred(0, 1),),
         )
         for n in range(8)
@@ -114,7 +114,7 @@ def test_a_split_of_which_nothing_can_be_judged_changes_nothing(
     bundle: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = read_manifest(bundle)
-    groups = [replace(group, images=(b"broken", b"too")) for group in read_groups(dataset, "validation")]
+    groups = [replace(group, candidates=(b"broken", b"too")) for group in read_groups(dataset, "validation")]
     write_groups(groups, dataset, "validation")
     assert run(["calibrate", str(bundle), str(dataset)]) == 1
     error = capsys.readouterr().err

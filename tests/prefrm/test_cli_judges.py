@@ -49,7 +49,7 @@ def groups(png: Callable[..., bytes]) -> list[PreferenceGroup]:
         PreferenceGroup(
             id=f"g{n}",
             prompt="p",
-            images=(png(n), png(n + 10), png(n + 20)),
+            candidates=(png(n), png(n + 10), png(n + 20)),
             comparisons=(Comparison.preferred(0, 1),),
         )
         for n in range(3)
@@ -301,8 +301,8 @@ def test_labelling_counts_and_names_what_was_not_judged(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    first = replace(groups[0], images=(groups[0].images[0], groups[0].images[1], b"GIF89a"))
-    missing = replace(groups[1], images=(groups[1].images[0], groups[1].images[1], None))
+    first = replace(groups[0], candidates=(groups[0].candidates[0], groups[0].candidates[1], b"GIF89a"))
+    missing = replace(groups[1], candidates=(groups[1].candidates[0], groups[1].candidates[1], None))
     write_groups([first, missing, groups[2]], dataset, "test")
     assert label(served.grpc_url, dataset, tmp_path / "labels", "--select", "all") == 0
     captured = capsys.readouterr()
@@ -365,7 +365,7 @@ class Silent:
     """A judge that answers nothing."""
 
     def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
-        return [WinMatrix.missing(["the image\nis blank"] * len(group.images)) for group in groups]
+        return [WinMatrix.missing(["the image\nis blank"] * len(group.candidates)) for group in groups]
 
 
 NOTHING_JUDGED = {

@@ -34,7 +34,11 @@ def score(tmp_path, png):
 def dataset(tmp_path, png):
     images = (png(1, 4, 4), png(2, 4, 4))
     group = PreferenceGroup(
-        id="g", prompt="p", images=images, comparisons=(Comparison.preferred(0, 1),), texts=("a", "b")
+        id="g",
+        prompt="p",
+        candidates=images,
+        comparisons=(Comparison.preferred(0, 1),),
+        completions=("a", "b"),
     )
     write_groups([group], tmp_path / "data", "test")
     return str(tmp_path / "data")

@@ -44,7 +44,7 @@ def folder(tmp_path: Path, png: Callable[..., bytes]) -> Path:
             PreferenceGroup(
                 id=f"g{n}",
                 prompt=f"prompt {n}",
-                images=(png(n), png(n + 10), None),
+                candidates=(png(n), png(n + 10), None),
                 comparisons=(Comparison(i=0, j=1, p=0.75, weight=4),),
                 tags={"n": n},
             )

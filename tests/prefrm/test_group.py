@@ -9,7 +9,7 @@ from PIL import Image
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.media import CONVERTED_FORMATS, ImageLimits, decode
 from prefrm.records import PreferenceGroup
-from prefrm.winmatrix import FakeScorer, Group
+from prefrm.winmatrix import FakeScorer, Group, check_groups
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
@@ -25,10 +25,10 @@ def test_every_form_of_an_image_is_the_same_candidate(file):
     encoded = file.read_bytes()
     forms = [str(file), file, encoded, PICTURE, PIXELS, (PIXELS / 255).astype(np.float32)]
     group = Group.of("a cat", [*forms, None])
-    assert group.images[:3] == (encoded,) * 3
-    assert all(np.array_equal(np.asarray(decode(image)), PIXELS) for image in group.images[:-1])
-    assert group.images[-1] is None
-    assert group == Group(prompt="a cat", images=group.images)
+    assert group.candidates[:3] == (encoded,) * 3
+    assert all(np.array_equal(np.asarray(decode(image)), PIXELS) for image in group.candidates[:-1])
+    assert group.candidates[-1] is None
+    assert group == Group(prompt="a cat", candidates=group.candidates)
 
 
 def test_a_group_may_have_images_that_belong_to_its_prompt(file):
@@ -38,13 +38,17 @@ def test_a_group_may_have_images_that_belong_to_its_prompt(file):
     assert group.content_bytes == len("add a hat") + 3 * len(file.read_bytes())
     for context in ([b"x"], (None,), (b"",)):
         with pytest.raises(RecordError, match="context is a tuple of encoded images"):
-            Group(prompt="x", images=(b"a", b"b"), context=context)
+            Group(prompt="x", candidates=(b"a", b"b"), context=context)
 
 
-def test_a_scorer_that_ignores_them_refuses_them(file):
-    scorer = FakeScorer(lambda prompt, image: 0.0)
+def test_what_a_scorer_does_not_read_is_refused(file):
+    plain = Group.of("a", [file] * 2)
     with pytest.raises(RecordError, match="item 1 has context images, which this scorer does not read"):
-        scorer.score([Group.of("a", [file] * 2), Group.of("a", [file] * 2, context=[file])])
+        check_groups([plain, Group.of("a", [file] * 2, context=[file])])
+    with pytest.raises(RecordError, match="item 1 has a criterion, which this scorer does not read"):
+        check_groups([plain, Group.of("a", [file] * 2, criterion="colour")])
+    with pytest.raises(RecordError, match="the candidates of item 1 are texts; this scorer reads images"):
+        check_groups([plain, Group(prompt="a", candidates=("x", "y"))])
 
 
 def test_a_batch_is_a_group():
@@ -60,7 +64,7 @@ def test_files_that_a_server_refuses_are_converted(format, tmp_path, file):
     picture = PICTURE.quantize(16).convert("RGB") if format == "GIF" else PICTURE
     more = {"save_all": True, "append_images": [Image.new("RGB", PICTURE.size)]} if format != "BMP" else {}
     picture.save(tmp_path / "b", format=format, **options, **more)
-    converted = Group.of("a cat", [tmp_path / "b", file]).images[0]
+    converted = Group.of("a cat", [tmp_path / "b", file]).candidates[0]
     with Image.open(io.BytesIO(converted)) as image:
         assert (image.format, getattr(image, "n_frames", 1)) == ("PNG", 1)
     with Image.open(tmp_path / "b") as first:
@@ -100,36 +104,53 @@ def test_one_candidate_is_not_a_group(file):
 @pytest.mark.parametrize(
     ("images", "received"),
     [
-        (("a.png", b"x"), "candidate 0 is str"),
         ((b"x", PICTURE), "candidate 1 is Image"),
         ((b"x", PIXELS), "candidate 1 is ndarray"),
         ((bytearray(b"x"), b"x"), "candidate 0 is bytearray"),
-        ([b"x", b"y"], "images are a tuple; received list"),
-        (np.stack([PIXELS, PIXELS]), "images are a tuple; received ndarray"),
-        (None, "images are a tuple; received NoneType"),
+        ([b"x", b"y"], "candidates are a tuple; received list"),
+        (np.stack([PIXELS, PIXELS]), "candidates are a tuple; received ndarray"),
+        (None, "candidates are a tuple; received NoneType"),
     ],
 )
 def test_what_a_group_cannot_hold_is_refused_when_it_is_made(images, received):
     with pytest.raises(RecordError, match=rf"{received}; Group\.of\(prompt, candidates\) takes paths"):
-        Group(prompt="x", images=images)
+        Group(prompt="x", candidates=images)
 
 
 @pytest.mark.parametrize("prompt", [None, b"a cat", 7, ["a cat"]])
 def test_a_prompt_is_a_string(prompt):
-    for make in (lambda: Group(prompt=prompt, images=(b"x", b"y")), lambda: Group.of(prompt, [b"x", b"y"])):
+    for make in (
+        lambda: Group(prompt=prompt, candidates=(b"x", b"y")),
+        lambda: Group.of(prompt, [b"x", b"y"]),
+    ):
         with pytest.raises(RecordError, match="a group's prompt is a string; received"):
             make()
 
 
 def test_a_record_holds_what_a_group_holds():
-    with pytest.raises(RecordError, match=r"record 'r1': .*candidate 1 is str"):
-        PreferenceGroup(id="r1", prompt="x", images=(b"x", "a.png"), comparisons=())
+    with pytest.raises(RecordError, match=r"record 'r1': .* all texts or all encoded bytes; received both"):
+        PreferenceGroup(id="r1", prompt="x", candidates=(b"x", "a.png"), comparisons=())
+
+
+@pytest.mark.parametrize(
+    ("candidates", "kind"),
+    [
+        ((b"x", None), "image"),
+        ((None, None), "image"),
+        (("a cat", None), "text"),
+        ((b"\0\0\0\x18ftypmp42", b"broken"), "video"),
+        ((b"\0\0\0\x18ftypavif", b"x"), "image"),
+        ((b"\x1aE\xdf\xa3", b"\x1aE\xdf\xa3"), "video"),
+    ],
+)
+def test_the_kind_of_a_group_is_that_of_its_candidates(candidates, kind):
+    assert Group(prompt="x", candidates=candidates).kind == kind
 
 
 def test_a_scorer_names_what_is_no_list_of_groups():
     scorer = FakeScorer(lambda prompt, image: 0.0)
-    group = Group(prompt="x", images=(b"x", b"y"))
+    group = Group(prompt="x", candidates=(b"x", b"y"))
     with pytest.raises(RecordError, match=r"received Group: write score\(\[group\]\)"):
         scorer.score(group)
     with pytest.raises(RecordError, match="its item 1 is tuple"):
-        scorer.score([group, group.images])
+        scorer.score([group, group.candidates])

@@ -60,7 +60,7 @@ def groups(png: Callable) -> list[PreferenceGroup]:
         PreferenceGroup(
             id=f"g{n}",
             prompt=f"p{n}",
-            images=(png(n), png(n + 10), png(n + 20)),
+            candidates=(png(n), png(n + 10), png(n + 20)),
             comparisons=(Comparison.preferred(0, 1), Comparison.preferred(2, 0)),
         )
         for n in range(3)
@@ -227,7 +227,7 @@ def test_commands_take_the_name(hub: Hub, bundle: Path, tmp_path: Path, png: Cal
     paths = [str(tmp_path / f"{n}.png") for n in range(2)]
     assert run(["score", f"hf://{NAME}", *paths, "--prompt", "p", "--device", "cpu", "--json"]) == 0
     group = PreferenceGroup(
-        id="g", prompt="p", images=tuple(images), comparisons=(Comparison.preferred(0, 1),)
+        id="g", prompt="p", candidates=tuple(images), comparisons=(Comparison.preferred(0, 1),)
     )
     for split in ("train", "validation"):
         write_groups([replace(group, id=split)], tmp_path / "data", split)
@@ -283,7 +283,7 @@ def test_a_judge_of_the_hub_is_served(hub: Hub, bundle: Path, png: Callable, tmp
     push_bundle(bundle, NAME)
     shelf = BundleShelf([name_bundle(f"mine:2=hf://{NAME}@main", "judge")], None, EngineOptions(device="cpu"))
     (model,) = shelf.load_all()
-    group = Group(prompt="p", images=(png(0), png(1), png(2)))
+    group = Group(prompt="p", candidates=(png(0), png(1), png(2)))
     with background(JudgeServer(model.scorer, model.info)) as at, connect(at.grpc_url) as remote:
         assert read_manifest(bundle).digest in remote.identity()
         (served,) = remote.score([group])

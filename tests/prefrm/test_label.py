@@ -45,9 +45,9 @@ def make_groups(count, texts=False):
         PreferenceGroup(
             id=f"g{n}",
             prompt=f"prompt {n}",
-            images=tuple(picture((31 * n + 60 * k) % 256) for k in range(3)),
+            candidates=tuple(picture((31 * n + 60 * k) % 256) for k in range(3)),
             comparisons=(),
-            texts=tuple(f"fill {(31 * n + 60 * k) % 256}" for k in range(3)) if texts else None,
+            completions=tuple(f"fill {(31 * n + 60 * k) % 256}" for k in range(3)) if texts else None,
         )
         for n in range(count)
     ]
@@ -116,7 +116,7 @@ def test_the_reason_of_a_pair_is_written(tmp_path):
 
 
 def test_a_row_reads_without_prefrm(tmp_path):
-    broken = replace(make_groups(1)[0], images=(picture(10), picture(200), b"GIF89a", picture(90)))
+    broken = replace(make_groups(1)[0], candidates=(picture(10), picture(200), b"GIF89a", picture(90)))
     summary = label(Scorer(), [broken], tmp_path, judge="j")
     assert summary == Summary(groups=1, pairs=6, unjudged_pairs=3, unreadable=1)
     (row,) = pq.read_table(tmp_path / "win_matrices").to_pylist()
@@ -229,7 +229,7 @@ def test_a_folder_with_another_label_json_is_refused(tmp_path, text):
 
 def test_raise_stops_at_a_pair_that_was_not_judged_and_names_the_record(tmp_path):
     groups = make_groups(4)
-    groups[2] = replace(groups[2], images=(*groups[2].images[:2], b"GIF89a"))
+    groups[2] = replace(groups[2], candidates=(*groups[2].candidates[:2], b"GIF89a"))
     with pytest.raises(IncompleteMatrixError, match=r"record 'g2': .*not a valid PNG or JPEG or WEBP image"):
         label(Scorer(), groups, tmp_path, judge="j", on_missing="raise", shard_size=2)
     assert len(list(read_matrices(tmp_path))) == 2
@@ -270,8 +270,8 @@ def refusable(count=20):
     """Groups of which a server refuses two, and an image of a third."""
     groups = make_groups(count)
     groups[1] = replace(groups[1], prompt="a" * 40_000)
-    groups[4] = replace(groups[4], images=groups[4].images * 24)
-    groups[7] = replace(groups[7], images=(*groups[7].images[:2], b"GIF89a"))
+    groups[4] = replace(groups[4], candidates=groups[4].candidates * 24)
+    groups[7] = replace(groups[7], candidates=(*groups[7].candidates[:2], b"GIF89a"))
     return groups
 
 

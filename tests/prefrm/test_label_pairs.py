@@ -30,9 +30,9 @@ def make_group(id="g", levels=LEVELS, texts=True):
     return PreferenceGroup(
         id=id,
         prompt=f"a bright square, {id}",
-        images=tuple(picture(level) for level in levels),
+        candidates=tuple(picture(level) for level in levels),
         comparisons=(),
-        texts=tuple(f" fill {level}" for level in levels) if texts else None,
+        completions=tuple(f" fill {level}" for level in levels) if texts else None,
     )
 
 
@@ -81,7 +81,7 @@ def test_all_pairs_above_a_margin(tmp_path):
 
 
 def test_failed_pairs_are_left_out_and_counted(tmp_path):
-    broken = replace(make_group("a"), images=(picture(40), b"GIF89a", picture(120)))
+    broken = replace(make_group("a"), candidates=(picture(40), b"GIF89a", picture(120)))
     groups = labelled(tmp_path, [broken, make_group("b")])
     assert write_pairs(groups, tmp_path, select="all") == PairSummary(
         groups=2, pairs=4, text_pairs=4, unjudged=2
@@ -91,7 +91,7 @@ def test_failed_pairs_are_left_out_and_counted(tmp_path):
 
 
 def test_a_group_without_two_judged_candidates_has_no_pair(tmp_path):
-    groups = labelled(tmp_path, [replace(make_group(), images=(picture(40), None, b"x"))])
+    groups = labelled(tmp_path, [replace(make_group(), candidates=(picture(40), None, b"x"))])
     assert write_pairs(groups, tmp_path) == PairSummary(groups=1, unjudged=1)
     assert rows(tmp_path) == []
 
@@ -136,7 +136,7 @@ def test_without_texts_there_is_no_table_for_text_policies(tmp_path):
 
 
 def test_a_pair_that_lacks_a_text_is_in_the_table_of_images_alone(tmp_path):
-    half = replace(make_group("b"), texts=(None, "x", "y"))
+    half = replace(make_group("b"), completions=(None, "x", "y"))
     groups = labelled(tmp_path, [make_group("a", texts=False), half, make_group("c")])
     assert write_pairs(groups, tmp_path) == PairSummary(groups=3, pairs=3, text_pairs=1)
     assert [row["id"] for row in rows(tmp_path)] == ["a", "b", "c"]
@@ -147,7 +147,7 @@ def test_a_text_is_apart_from_the_prompt_that_it_follows(tmp_path):
     prompts = ("a single", "a single ", "a single\n", "a single", "a single")
     texts = ("star", "star", "star", "\nstar", "")
     groups = [
-        replace(make_group(str(n)), prompt=prompt, texts=(text,) * 3)
+        replace(make_group(str(n)), prompt=prompt, completions=(text,) * 3)
         for n, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
     ]
     write_pairs(labelled(tmp_path, groups), tmp_path)
@@ -162,11 +162,11 @@ def test_an_image_that_its_exif_turns_is_upright_in_the_table_of_images(tmp_path
     exif = Image.Exif()
     exif[0x0112] = 6
     group = make_group()
-    with Image.open(io.BytesIO(group.images[0])) as image:
+    with Image.open(io.BytesIO(group.candidates[0])) as image:
         wide = image.resize((4, 2))
     buffer = io.BytesIO()
     wide.save(buffer, format="PNG", exif=exif)
-    turned = replace(group, images=(buffer.getvalue(), *group.images[1:]))
+    turned = replace(group, candidates=(buffer.getvalue(), *group.candidates[1:]))
     labelled(tmp_path, [turned])
     write_pairs([turned], tmp_path, select="all")
     kept = {row[f"jpg_{place}"] for row in rows(tmp_path) for place in "01"}
@@ -265,7 +265,7 @@ def test_a_text_policy_trains_on_the_table_of_texts(tmp_path, conversational):
         prompt = tokenizer.decode(example["prompt_ids"]).removeprefix(f"{tokenizer.bos_token} ")
         assert prompt == group.prompt
         for side in ("chosen", "rejected"):
-            assert tokenizer.decode(example[f"{side}_ids"]) == group.texts[row[f"{side}_index"]] + eos
+            assert tokenizer.decode(example[f"{side}_ids"]) == group.completions[row[f"{side}_index"]] + eos
     result = trainer.train()
     # Policy and reference are equal at first: -log sigmoid(0).
     assert result.training_loss == pytest.approx(np.log(2), rel=1e-4)

@@ -13,7 +13,7 @@ from prefrm.winmatrix import FakeScorer, Group
 
 
 def group(n):
-    return Group(prompt=str(n), images=(b"a", b"b" * (n + 2)))
+    return Group(prompt=str(n), candidates=(b"a", b"b" * (n + 2)))
 
 
 def batches(count, drawn=None):
@@ -173,7 +173,7 @@ def test_a_group_beyond_the_memory_is_not_judged_and_the_others_are(kind):
                 raise OutOfMemoryError("the device is full")
             return super().score(groups)
 
-    large = Group(prompt="9", images=(b"x",) * 5)
+    large = Group(prompt="9", candidates=(b"x",) * 5)
     ((_, matrices),) = run(Small(), [[group(0), large, group(1), group(2)]])
     assert [bool(matrix.known.all()) for matrix in matrices] == [True, False, True, True]
     assert matrices[1].errors == ("the group cannot be scored: the device is full",) * 5

@@ -31,7 +31,7 @@ SIZE = st.integers(2, 5)
 @st.composite
 def groups_of(draw: st.DrawFn, size: st.SearchStrategy[int] = SIZE) -> Group:
     k = draw(size)
-    return Group(prompt=draw(TEXT), images=tuple(draw(st.lists(IMAGE, min_size=k, max_size=k))))
+    return Group(prompt=draw(TEXT), candidates=tuple(draw(st.lists(IMAGE, min_size=k, max_size=k))))
 
 
 @st.composite
@@ -89,7 +89,7 @@ def test_parts_hold_one_size_within_bounds_and_come_back_in_order(groups, max_by
     for part in parts:
         assert len({group.size for group in part.groups}) == 1
         assert len(part.groups) <= max_groups
-        content = sum(len(g.prompt.encode()) + sum(len(i or b"") for i in g.images) for g in part.groups)
+        content = sum(len(g.prompt.encode()) + sum(len(i or b"") for i in g.candidates) for g in part.groups)
         assert content <= max_bytes or len(part.groups) == 1
         assert [groups[place] for place in part.places] == list(part.groups)
     answers = [[WinMatrix.missing([str(place)] * groups[place].size) for place in p.places] for p in parts]
@@ -98,7 +98,7 @@ def test_parts_hold_one_size_within_bounds_and_come_back_in_order(groups, max_by
 
 
 def test_few_groups_of_one_size_are_one_request():
-    groups = [Group(prompt="p", images=(b"a", b"b"))] * 5
+    groups = [Group(prompt="p", candidates=(b"a", b"b"))] * 5
     assert [part.places for part in partition(groups)] == [(0, 1, 2, 3, 4)]
 
 
@@ -106,8 +106,8 @@ def test_few_groups_of_one_size_are_one_request():
     ("groups", "message"),
     [
         ([], "one size"),
-        ([Group(prompt="", images=(b"a",) * k) for k in (2, 3)], r"\[2, 3\]"),
-        ([Group(prompt="\ud800", images=(b"a", b"b"))], "Unicode"),
+        ([Group(prompt="", candidates=(b"a",) * k) for k in (2, 3)], r"\[2, 3\]"),
+        ([Group(prompt="\ud800", candidates=(b"a", b"b"))], "Unicode"),
     ],
 )
 def test_what_cannot_be_one_request_is_refused(groups, message):
@@ -140,7 +140,7 @@ def objects(rows) -> np.ndarray:
     ],
 )
 def test_malformed_inputs_are_refused(change, message):
-    tensors = encode_groups([Group(prompt="p", images=(b"a", b"b"))]) | change
+    tensors = encode_groups([Group(prompt="p", candidates=(b"a", b"b"))]) | change
     with pytest.raises(ProtocolError, match=message):
         decode_groups({name: array for name, array in tensors.items() if array is not None})
 
@@ -225,12 +225,15 @@ def test_so_are_answers_of_other_tensors():
 
 
 def test_a_request_is_no_larger_than_its_answer_may_be():
-    groups = [Group(prompt="p", images=(b"x",) * 800)] * 5
+    groups = [Group(prompt="p", candidates=(b"x",) * 800)] * 5
     parts = partition(groups)
     assert [len(part.groups) for part in parts] == [2, 2, 1]
     assert all(answer_bytes(len(part.groups), 800) <= MAX_ANSWER_BYTES for part in parts)
     # A group whose answer alone is larger travels alone.
-    assert [len(part.groups) for part in partition([Group(prompt="p", images=(b"x",) * 3000)] * 2)] == [1, 1]
+    assert [len(part.groups) for part in partition([Group(prompt="p", candidates=(b"x",) * 3000)] * 2)] == [
+        1,
+        1,
+    ]
 
 
 def test_the_bound_on_an_answer_holds_its_tensors():

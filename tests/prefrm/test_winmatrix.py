@@ -55,8 +55,8 @@ def sigmoid(x):
 
 def test_a_groups_bytes_are_those_of_its_prompt_in_utf8_and_of_its_images():
     for prompt, size in (("", 0), ("a red cube", 10), ("zwei Äpfel \U0001f34e", 16), ("\ud800", 3)):
-        group = Group(prompt=prompt, images=(b"xy", None, b"z"))
-        assert (group.prompt_bytes, group.content_bytes) == (size, size + 3)
+        group = Group(prompt=prompt, candidates=(b"xy", None, b"z"))
+        assert (group.text_bytes, group.content_bytes) == (size, size + 3)
 
 
 @given(matrices())
@@ -90,7 +90,7 @@ def test_permuting_the_candidates_permutes_the_matrix_to_the_last_bit(case):
 def test_permuting_a_group_permutes_its_matrix(case):
     utilities, order = case
     images = tuple(None if u is None else repr(u).encode() for u in utilities)
-    group = Group(prompt="a cat", images=images)
+    group = Group(prompt="a cat", candidates=images)
     scorer = FakeScorer(lambda prompt, image: float(image), first_bonus=0.7)
     before, after = scorer.score([group, group.permuted(order)])
     assert after.equals(before.permuted(order))
@@ -161,7 +161,7 @@ def test_both_orders_are_averaged_in_logit_space():
 
 
 def test_a_constant_bonus_for_the_first_place_cancels_in_p_and_shows_in_the_gap():
-    group = Group(prompt="a cat", images=(b"1", b"0"))
+    group = Group(prompt="a cat", candidates=(b"1", b"0"))
     plain, biased = (
         FakeScorer(lambda prompt, image: float(image), first_bonus=b).score([group])[0] for b in (0.0, 2.0)
     )
@@ -221,7 +221,7 @@ def test_hard_win_rate_by_hand():
 
 
 def test_a_missing_candidate_drops_out_of_the_others_win_rates():
-    group = Group(prompt="a cat", images=(b"2", None, b"0"))
+    group = Group(prompt="a cat", candidates=(b"2", None, b"0"))
     (matrix,) = FakeScorer(lambda prompt, image: float(image)).score([group])
     assert matrix.errors == ("", "the candidate is missing", "")
     assert matrix.valid.tolist() == [[True, False, True], [False, False, False], [True, False, True]]
@@ -235,7 +235,7 @@ def test_a_missing_candidate_drops_out_of_the_others_win_rates():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_fake_utility_that_is_no_number_makes_its_candidate_missing(value):
-    group = Group(prompt="a cat", images=(b"2", b"x"))
+    group = Group(prompt="a cat", candidates=(b"2", b"x"))
     (matrix,) = FakeScorer(lambda prompt, image: value if image == b"x" else 1.0).score([group])
     assert matrix.errors == ("", f"the utility is {value}")
 
@@ -355,12 +355,12 @@ def test_shapes_that_do_not_fit_are_refused(logits, options):
 
 def test_a_group_needs_two_candidates():
     with pytest.raises(RecordError, match="received 1 for the prompt 'a cat'"):
-        Group(prompt="a cat", images=(b"x",))
+        Group(prompt="a cat", candidates=(b"x",))
 
 
 @pytest.mark.parametrize("order", [[0, 0], [0], [0, 2], [0, 1, 2]])
 def test_what_is_no_permutation_is_refused(order):
-    group = Group(prompt="a cat", images=(b"x", None))
+    group = Group(prompt="a cat", candidates=(b"x", None))
     for permuted in (group.permuted, WinMatrix.missing(["", ""]).permuted):
         with pytest.raises(RecordError, match=r"not a permutation of 0\.\.1"):
             permuted(order)
@@ -399,7 +399,7 @@ def test_no_candidate_is_no_matrix():
 
 
 def test_an_answer_is_one_matrix_of_its_size_for_each_group():
-    groups = [Group(prompt="p", images=(b"x", b"y"))] * 2
+    groups = [Group(prompt="p", candidates=(b"x", b"y"))] * 2
     check_answer([sound(), sound()], groups)
     for answer in ([sound()], [sound(), sound().subset([0])], [sound()] * 3):
         with pytest.raises(ProtocolError, match=r"groups of \[2, 2\] candidates and answered with matrices"):

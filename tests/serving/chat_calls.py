@@ -92,7 +92,7 @@ def pair_scores(text: str) -> list[tuple[float, float]]:
 
 def win_rates(served, group, template: str, parse: Callable[[str], int | None]) -> list[float]:
     """The rewards of a group as Pref-GRPO computes them: each pair once, a tie half to each, three places."""
-    images = [jpeg(image) for image in group.images]
+    images = [jpeg(image) for image in group.candidates]
     text = template.format(prompt=group.prompt)
     pairs = list(itertools.combinations(range(group.size), 2))
     with ThreadPoolExecutor(WORKERS) as pool:

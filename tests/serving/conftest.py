@@ -54,16 +54,16 @@ def png() -> Callable[[int], bytes]:
 @pytest.fixture(scope="session")
 def group(png: Callable[[int], bytes]) -> Callable[[str], Group]:
     """A group of two with the given prompt."""
-    return lambda prompt: Group(prompt=prompt, images=(png(3), png(200)))
+    return lambda prompt: Group(prompt=prompt, candidates=(png(3), png(200)))
 
 
 @pytest.fixture(scope="session")
 def groups(png: Callable[[int], bytes]) -> list[Group]:
     """Three groups of four: whole, with a missing candidate, and with an unreadable one."""
     return [
-        Group(prompt="a red cube", images=(png(10), png(90), png(200), png(90))),
-        Group(prompt="zwei Äpfel \U0001f34e", images=(png(1), None, png(3), png(4))),
-        Group(prompt="", images=(png(1), b"not an image\x00", png(30), png(255))),
+        Group(prompt="a red cube", candidates=(png(10), png(90), png(200), png(90))),
+        Group(prompt="zwei Äpfel \U0001f34e", candidates=(png(1), None, png(3), png(4))),
+        Group(prompt="", candidates=(png(1), b"not an image\x00", png(30), png(255))),
     ]
 
 

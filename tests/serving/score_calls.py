@@ -11,7 +11,9 @@ def b64(image):
 
 
 def as_json(groups):
-    return {"groups": [{"prompt": g.prompt, "images": [b64(image) for image in g.images]} for g in groups]}
+    return {
+        "groups": [{"prompt": g.prompt, "images": [b64(image) for image in g.candidates]} for g in groups]
+    }
 
 
 def post(served, body, **headers):

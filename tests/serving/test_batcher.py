@@ -58,7 +58,9 @@ class TestBatcher:
         async def main():
             queue = batcher(gated, batch_cost=10)
             tasks = [
-                asyncio.ensure_future(queue.submit([Group(prompt=p, images=(png(1),) * k)], expires=soon()))
+                asyncio.ensure_future(
+                    queue.submit([Group(prompt=p, candidates=(png(1),) * k)], expires=soon())
+                )
                 for p, k in sizes.items()
             ]
             await asyncio.sleep(0)
@@ -75,16 +77,16 @@ class TestBatcher:
         async def main():
             queue = batcher(gated, batch_cost=24)
             large = asyncio.ensure_future(
-                queue.submit([Group(prompt="large", images=(png(1),) * 8)], expires=soon())
+                queue.submit([Group(prompt="large", candidates=(png(1),) * 8)], expires=soon())
             )
             many = asyncio.ensure_future(
                 queue.submit(
-                    [Group(prompt=f"many{n}", images=(png(1),) * 4) for n in range(9)], expires=soon()
+                    [Group(prompt=f"many{n}", candidates=(png(1),) * 4) for n in range(9)], expires=soon()
                 )
             )
             await asyncio.sleep(0)
             one = asyncio.ensure_future(
-                queue.submit([Group(prompt="one", images=(png(1),) * 4)], expires=soon())
+                queue.submit([Group(prompt="one", candidates=(png(1),) * 4)], expires=soon())
             )
             await asyncio.sleep(0)
             gated.gate.set()
@@ -306,7 +308,7 @@ class TestGuard:
 
         guard = GuardedScorer(FakeScorer(utility), ImageLimits(max_bytes=500, max_pixels=30))
         small, large = png(1), png(1) + bytes(500)
-        (matrix,) = guard.score([Group(prompt="p", images=(small, large, b"GIF89a", None, small))])
+        (matrix,) = guard.score([Group(prompt="p", candidates=(small, large, b"GIF89a", None, small))])
         assert seen == [small, small]
         assert matrix.errors[0] == matrix.errors[4] == ""
         assert "limit is 500" in matrix.errors[1]
@@ -316,7 +318,7 @@ class TestGuard:
 
     def test_pixels_are_counted_from_the_header(self, png):
         guard = GuardedScorer(FakeScorer(lambda p, i: 0.0), ImageLimits(max_pixels=29))
-        (matrix,) = guard.score([Group(prompt="p", images=(png(1), png(2)))])
+        (matrix,) = guard.score([Group(prompt="p", candidates=(png(1), png(2)))])
         assert "6 x 5 pixels; the limit is 29" in matrix.errors[0]
 
 
@@ -348,15 +350,15 @@ class TestInterruption:
             queue = batcher(scorer, batch_cost=20)
             queue.start()
             large = asyncio.ensure_future(
-                queue.submit([Group(prompt="large", images=(png(1),) * 8)], expires=soon())
+                queue.submit([Group(prompt="large", candidates=(png(1),) * 8)], expires=soon())
             )
             while not scorer.order:
                 await asyncio.sleep(0.01)
             other = asyncio.ensure_future(
-                queue.submit([Group(prompt="other", images=(png(1),) * 7)], expires=soon())
+                queue.submit([Group(prompt="other", candidates=(png(1),) * 7)], expires=soon())
             )
             small = asyncio.ensure_future(
-                queue.submit([Group(prompt="small", images=(png(1),) * 3)], expires=soon())
+                queue.submit([Group(prompt="small", candidates=(png(1),) * 3)], expires=soon())
             )
             await asyncio.sleep(0.05)
             scorer.steps.release(4)
@@ -407,13 +409,13 @@ class TestInterruption:
             queue = batcher(scorer, batch_cost=20)
             queue.start()
             large = asyncio.ensure_future(
-                queue.submit([Group(prompt="large", images=(b"x",) * 30)], expires=soon())
+                queue.submit([Group(prompt="large", candidates=(b"x",) * 30)], expires=soon())
             )
             await asyncio.sleep(0.02)
 
             async def ask() -> None:
                 while not large.done():
-                    await queue.submit([Group(prompt="small", images=(b"x",) * 4)], expires=soon())
+                    await queue.submit([Group(prompt="small", candidates=(b"x",) * 4)], expires=soon())
 
             await asyncio.gather(large, ask(), ask())
             await queue.drain(5)
@@ -435,12 +437,12 @@ class TestInterruption:
             queue = batcher(scorer, batch_cost=20)
             queue.start()
             large = asyncio.ensure_future(
-                queue.submit([Group(prompt="large", images=(png(1),) * 8)], expires=soon())
+                queue.submit([Group(prompt="large", candidates=(png(1),) * 8)], expires=soon())
             )
             while not scorer.order:
                 await asyncio.sleep(0.01)
             poison = asyncio.ensure_future(
-                queue.submit([Group(prompt="poison", images=(png(1),) * 2)], expires=soon())
+                queue.submit([Group(prompt="poison", candidates=(png(1),) * 2)], expires=soon())
             )
             await asyncio.sleep(0.05)
             scorer.steps.release(8)
@@ -511,9 +513,9 @@ def test_whatever_happens_every_request_is_answered_and_nothing_is_left_on_the_b
         await asyncio.sleep(float(random.uniform(0, 0.4)))
         kind = "poison" if n % 50 == 7 else ("plain", "large", "cancelled", "late")[n % 4 if n % 3 else 0]
         sizes = [int(random.integers(2, 5)) for _ in range(int(random.integers(1, 4)))]
-        groups = [Group(prompt=f"{kind} {n}", images=tuple(images[:k])) for k in sizes]
+        groups = [Group(prompt=f"{kind} {n}", candidates=tuple(images[:k])) for k in sizes]
         if kind == "large":
-            groups = [Group(prompt=f"large {n}", images=tuple(images))]
+            groups = [Group(prompt=f"large {n}", candidates=tuple(images))]
         request = asyncio.ensure_future(queue.submit(groups, expires=soon(0.003 if kind == "late" else 60)))
         if kind == "cancelled":
             await asyncio.sleep(0.004)
@@ -552,13 +554,13 @@ class TestWorkerAndQueue:
             queue = batcher(scorer, batch_cost=20)
             queue.start()
             large = asyncio.ensure_future(
-                queue.submit([Group(prompt="large", images=(png(1),) * 8)], expires=soon())
+                queue.submit([Group(prompt="large", candidates=(png(1),) * 8)], expires=soon())
             )
             while not scorer.order:
                 await asyncio.sleep(0.01)
             scorer.steps.release(20)
             small = asyncio.ensure_future(
-                queue.submit([Group(prompt="small", images=(png(1),) * 3)], expires=soon(5))
+                queue.submit([Group(prompt="small", candidates=(png(1),) * 3)], expires=soon(5))
             )
             await asyncio.sleep(0)
             # The loop hears of nothing while the large one ends.
@@ -578,11 +580,11 @@ class TestWorkerAndQueue:
             queue = batcher(scorer, batch_cost=20)
             queue.start()
             large = asyncio.ensure_future(
-                queue.submit([Group(prompt="large", images=(png(1),) * 8)], expires=soon())
+                queue.submit([Group(prompt="large", candidates=(png(1),) * 8)], expires=soon())
             )
             while not scorer.held:
                 await asyncio.sleep(0)
-            small = await queue.submit([Group(prompt="small", images=(png(1),) * 3)], expires=soon())
+            small = await queue.submit([Group(prompt="small", candidates=(png(1),) * 3)], expires=soon())
             await large
             await queue.drain(5)
             return small
@@ -596,7 +598,7 @@ class TestWorkerAndQueue:
             queue = batcher(scorer)
             queue.start()
             sizes = (2, 6, 3)
-            groups = [Group(prompt=f"{size}", images=tuple(map(png, range(size)))) for size in sizes]
+            groups = [Group(prompt=f"{size}", candidates=tuple(map(png, range(size)))) for size in sizes]
             answer = await queue.submit(groups, expires=soon())
             await queue.drain(5)
             return groups, answer.matrices

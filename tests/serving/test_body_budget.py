@@ -48,7 +48,7 @@ def binary(served, group):
     """The status of an inference request with raw tensors."""
     raws = [
         b"".join(len(e).to_bytes(4, "little") + e for e in elements)
-        for elements in ([group.prompt.encode()], group.images)
+        for elements in ([group.prompt.encode()], group.candidates)
     ]
     inputs = [
         {"name": name, "datatype": "BYTES", "shape": [1, n], "parameters": {"binary_data_size": len(raw)}}
@@ -115,7 +115,7 @@ SENDERS = {"tensors": binary, "JSON": lambda served, group: post(served, as_json
 
 @pytest.mark.parametrize("send", SENDERS.values(), ids=SENDERS)
 def test_a_request_that_is_scored_holds_its_images_alone(gated, png, metric, until, send):
-    group = Group(prompt="large", images=(bytes(16 * MEBIBYTE), png(3)))
+    group = Group(prompt="large", candidates=(bytes(16 * MEBIBYTE), png(3)))
     with background(JudgeServer(gated, ModelInfo(name="judge"))) as served:
         tracemalloc.start()
         try:

@@ -40,7 +40,7 @@ def test_a_scorer_file_is_served_with_its_members(tmp_path, png):
     other = FakeScorer(lambda prompt, image: -2.0 * images.index(image))
     served = ModelInfo(name="judge", facts={BUNDLE_PARAMETER: "a" * 64})
     path = tmp_path / "ensemble=1.yaml"
-    group = Group(prompt="p", images=images)
+    group = Group(prompt="p", candidates=images)
     with background(JudgeServer(one, served)) as here, background(JudgeServer(other, served)) as there:
         members = (Source(scorer=here.grpc_url, weight=3.0), Source(scorer=there.http_url))
         write_scorer_file(ScorerFile(scorers=members), path)
@@ -86,7 +86,7 @@ def test_a_served_ensemble_has_the_tokens_of_its_members(tmp_path, png, monkeypa
         write_scorer_file(ScorerFile(scorers=(member,)), tmp_path / "one.yaml")
         shelf = BundleShelf([name_bundle(str(tmp_path / "one.yaml"), "one")], None, EngineOptions())
         (model,) = shelf.load("one")
-        (matrix,) = model.scorer.score([Group(prompt="p", images=(png(1), png(2)))])
+        (matrix,) = model.scorer.score([Group(prompt="p", candidates=(png(1), png(2)))])
     assert matrix.valid.all()
 
 

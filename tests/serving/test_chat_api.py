@@ -82,7 +82,7 @@ def failed(response, status=400):
 
 
 def p_of(scorer, prompt, images):
-    return float(scorer.score([Group(prompt=prompt, images=tuple(images))])[0].p[0, 1])
+    return float(scorer.score([Group(prompt=prompt, candidates=tuple(images))])[0].p[0, 1])
 
 
 class TestClients:
@@ -93,8 +93,10 @@ class TestClients:
         self, served, scorer, png, template, parse
     ):
         # Two candidates are one picture: their pair is a tie.
-        group = Group(prompt="a [red] cube", images=tuple(png(shade) for shade in (10, 90, 200, 90)))
-        (matrix,) = scorer.score([replace(group, images=tuple(jpeg(image) for image in group.images))])
+        group = Group(prompt="a [red] cube", candidates=tuple(png(shade) for shade in (10, 90, 200, 90)))
+        (matrix,) = scorer.score(
+            [replace(group, candidates=tuple(jpeg(image) for image in group.candidates))]
+        )
         expected = np.round(matrix.win_rate(hard=True).astype(float), 3)
         assert win_rates(served, group, template, parse) == expected.tolist()
         assert len(set(expected)) == 3
@@ -113,7 +115,7 @@ class TestClients:
         assert sum(scores[0]) == pytest.approx(1, abs=1e-8)
 
     def test_pairs_that_are_asked_at_once_share_a_batch(self, gated, png, pair, until, metric):
-        group = Group(prompt="a", images=tuple(png(shade) for shade in (10, 90, 200, 30)))
+        group = Group(prompt="a", candidates=tuple(png(shade) for shade in (10, 90, 200, 30)))
         with (
             background(JudgeServer(gated, ModelInfo(name="judge"))) as served,
             ThreadPoolExecutor(2) as pool,
@@ -129,12 +131,12 @@ class TestClients:
 
 def test_a_group_that_is_asked_pair_by_pair_encodes_each_image_once(tmp_path, png):
     engine = Engine(Judge.from_base(JudgeSpec(base_model=str(save_checkpoint(tmp_path))), "cpu"))
-    group = Group(prompt="a red cube", images=tuple(png(shade) for shade in (10, 60, 120, 200)))
-    (matrix,) = engine.score([replace(group, images=tuple(jpeg(image) for image in group.images))])
+    group = Group(prompt="a red cube", candidates=tuple(png(shade) for shade in (10, 60, 120, 200)))
+    (matrix,) = engine.score([replace(group, candidates=tuple(jpeg(image) for image in group.candidates))])
     engine = Engine(engine.judge)
     with background(JudgeServer(engine, ModelInfo(name="judge"), cache=engine.cache)) as served:
         rates = win_rates(served, group, THINK, final_answer)
-        pair = [jpeg(image) for image in group.images[:2]]
+        pair = [jpeg(image) for image in group.candidates[:2]]
         scores = pair_scores(content(ask(served, pair, SCORES.format(prompt="a red cube"))))
     assert engine.cache.misses == 4
     assert rates == np.round(matrix.win_rate(hard=True).astype(float), 3).tolist()
@@ -270,7 +272,7 @@ class TestReading:
         caption = caption if name == "flex" else caption.replace("]\n\n", "]")
         asked = read(question(TEMPLATES[name].format(prompt=caption)))
         assert asked.group.prompt == caption
-        assert asked.group.images == (b"one", b"two")
+        assert asked.group.candidates == (b"one", b"two")
         assert asked.dialect.name == read(question(TEMPLATES[name].format(prompt="a"))).dialect.name
 
     @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Intransitive:
 
     def _logits(self, group):
         return np.array(
-            [[self._log_odds(group.prompt, a, b) + 0.4 for b in group.images] for a in group.images]
+            [[self._log_odds(group.prompt, a, b) + 0.4 for b in group.candidates] for a in group.candidates]
         )
 
     def _log_odds(self, prompt, a, b):
@@ -57,7 +57,7 @@ def certain():
 @pytest.mark.parametrize("dialect", ASKED)
 def test_every_dialect_about_two_images_gives_back_the_matrix(certain, png, dialect):
     images = tuple(png(shade) for shade in (10, 90, 200, 30))
-    groups = [Group(prompt=prompt, images=images) for prompt in ("a [red] cube", "two cubes")]
+    groups = [Group(prompt=prompt, candidates=images) for prompt in ("a [red] cube", "two cubes")]
     expected = Intransitive().score(groups)
     # Certain and uncertain pairs that the prompt decides: neither a verdict nor a lost caption would pass.
     assert all(np.abs(matrix.p - 0.5).max() > 0.49 for matrix in expected)
@@ -70,7 +70,7 @@ def test_every_dialect_about_two_images_gives_back_the_matrix(certain, png, dial
 
 @pytest.mark.parametrize("most, tie", [(1.0, 0.3), (1.0, 0.6), (0.0, None), (0.0, 0.3)])
 def test_ties_come_back_or_count_half_to_each(png, most, tie):
-    group = Group(prompt="a cube", images=tuple(png(shade) for shade in (10, 90, 200)))
+    group = Group(prompt="a cube", candidates=tuple(png(shade) for shade in (10, 90, 200)))
     judge = Intransitive(most, tie)
     (expected,) = judge.score([group])
     with endpoint(judge) as url:

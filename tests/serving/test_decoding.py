@@ -60,7 +60,7 @@ class Preparing:
 
     def cost(self, group: Group) -> int:
         pixels = sum(
-            struct.unpack(">II", i[16:24])[0] * struct.unpack(">II", i[16:24])[1] for i in group.images
+            struct.unpack(">II", i[16:24])[0] * struct.unpack(">II", i[16:24])[1] for i in group.candidates
         )
         return group.size + pixels // 1000
 
@@ -86,7 +86,7 @@ def scorer(monkeypatch):
 
 
 def pair(megapixels: float, prompt: str = "x") -> Group:
-    return Group(prompt=prompt, images=(png(megapixels, 1), png(megapixels, 2)))
+    return Group(prompt=prompt, candidates=(png(megapixels, 1), png(megapixels, 2)))
 
 
 def batcher(scorer, **limits) -> Batcher:
@@ -108,7 +108,7 @@ def test_large_images_are_decoded_ahead_and_small_ones_are_not(scorer):
     ahead = AheadDecoder(scorer, ImageLimits(max_pixels=50 * MEGA), 64 * MEGA, lambda seconds: None)
 
     def of(*images):
-        group = Group(prompt="", images=images)
+        group = Group(prompt="", candidates=images)
         return [found.pixels for found in ahead.of(group, scorer.cost(group))]
 
     assert of(png(0.4), png(0.4, 1)) == []
@@ -126,8 +126,8 @@ def test_scans_of_a_jpeg_count():
     once = buffer.getvalue()
     many = once[:-2] + once[once.rindex(b"\xff\xda") : -2] * (100 - once.count(b"\xff\xda")) + once[-2:]
     ahead = AheadDecoder(Preparing(), ImageLimits(), 64 * MEGA, lambda seconds: None)
-    assert ahead.of(Group(prompt="", images=(once, None)), 10**6) == []
-    (found,) = ahead.of(Group(prompt="", images=(many, None)), 10**6)
+    assert ahead.of(Group(prompt="", candidates=(once, None)), 10**6) == []
+    (found,) = ahead.of(Group(prompt="", candidates=(many, None)), 10**6)
     assert (found.pixels, found.decoded_pixels) == (90_000, 9 * MEGA)
 
 
@@ -162,12 +162,12 @@ def test_small_requests_are_scored_while_large_images_are_decoded(scorer):
 
 def test_a_photograph_goes_beside_an_enormous_group_and_between_its_images(scorer):
     photos = pair(3, "photo")
-    scorer.free = photos.images
+    scorer.free = photos.candidates
 
     async def main():
         queue = batcher(scorer)
         queue.start()
-        huge = asked(queue, Group(prompt="huge", images=tuple(png(20, name) for name in range(64))))
+        huge = asked(queue, Group(prompt="huge", candidates=tuple(png(20, name) for name in range(64))))
         await when(lambda: scorer.begun)
         large = asked(queue, pair(30, "large"))
         await asked(queue, photos)
@@ -319,7 +319,7 @@ def test_the_engines_own_thread_decodes_no_large_image(tmp_path, monkeypatch):
         buffer = io.BytesIO()
         Image.new("RGB", (1500, 1400), (shade, 90, 30)).save(buffer, "PNG", compress_level=1)
         images.append(buffer.getvalue())
-    group = Group(prompt="a red cube", images=(*images, b"no image"))
+    group = Group(prompt="a red cube", candidates=(*images, b"no image"))
     (own,) = engine.score([group])
     threads = []
 

@@ -22,8 +22,8 @@ def test_both_wires_give_the_matrices_of_the_local_engine(tmp_path, png) -> None
     assert isinstance(model.scorer, Costed) and isinstance(model.scorer, Preparing)
     assert isinstance(model.scorer, Pausing) and model.cache is not None
     groups = [
-        Group(prompt="a red cube", images=(png(10), png(90), png(200))),
-        Group(prompt="über", images=(png(1), None, b"no image", png(4))),
+        Group(prompt="a red cube", candidates=(png(10), png(90), png(200))),
+        Group(prompt="über", candidates=(png(1), None, b"no image", png(4))),
     ]
     local = open_engine(bundle, device="cpu").score(groups)
     with background(JudgeServer(model.scorer, model.info)) as addresses:

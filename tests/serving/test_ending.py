@@ -51,7 +51,7 @@ def asked(url, prompt, png):
 
     def score():
         with contextlib.suppress(ConnectionError, TimeoutError), connect(url, unavailable_timeout=0) as judge:
-            judge.score([Group(prompt=prompt, images=(png(1), png(2)))])
+            judge.score([Group(prompt=prompt, candidates=(png(1), png(2)))])
 
     asking = threading.Thread(target=score)
     asking.start()
@@ -93,7 +93,7 @@ def test_it_serves_and_ends_though_no_stream_takes_anything(kind, sink, tmp_path
         at = addresses()
         for url in (at.grpc_url, at.http_url):
             with connect(url) as judge:
-                assert judge.score([Group(prompt="x", images=(png(1), png(2)))])[0].valid.all()
+                assert judge.score([Group(prompt="x", candidates=(png(1), png(2)))])[0].valid.all()
         assert "prefrm_log_dropped_total" in httpx.get(at.metrics_url).text
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=PATIENCE_S) == 0
@@ -107,7 +107,7 @@ def test_closed_streams_are_nothing_to_it(tmp_path, png):
 
     with serving(tmp_path / "judge", preexec_fn=close) as (process, addresses):
         with connect(addresses().grpc_url) as judge:
-            assert judge.score([Group(prompt="x", images=(png(1), png(2)))])[0].valid.all()
+            assert judge.score([Group(prompt="x", candidates=(png(1), png(2)))])[0].valid.all()
         assert [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in (1, 2)] == [os.devnull] * 2
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=PATIENCE_S) == 0

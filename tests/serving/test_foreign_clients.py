@@ -174,7 +174,7 @@ class TestInference:
         }
         tensor["parameters"] = {"content_type": "base64"}
         answer = httpx.post(f"http://{served.http}{INFER}", json={"inputs": [prompt, tensor]}).json()
-        expected = scorer.score([Group(prompt="p", images=tuple(images))])[0].p
+        expected = scorer.score([Group(prompt="p", candidates=tuple(images))])[0].p
         np.testing.assert_array_equal(np.float32(answer["outputs"][0]["data"]).reshape(2, 2), expected)
 
         request = pb.ModelInferRequest(model_name="judge")

@@ -43,7 +43,7 @@ GARBAGE = {
     "an upgrade": b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     "a tunnel": b"CONNECT 169.254.169.254:80 HTTP/1.1\r\nHost: x\r\n\r\n",
 }
-GOOD = Group(prompt="a red cube", images=(encoded(PICTURE, "PNG"), encoded(PICTURE, "JPEG")))
+GOOD = Group(prompt="a red cube", candidates=(encoded(PICTURE, "PNG"), encoded(PICTURE, "JPEG")))
 
 
 @pytest.fixture(scope="module")

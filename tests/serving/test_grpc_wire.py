@@ -81,7 +81,7 @@ def test_a_malformed_request_ends_in_its_status(stub, change, code, message):
 
 def test_a_message_beyond_the_limit_is_refused(scorer):
     limits = Limits(request_bytes=2000)
-    big = encode_groups([Group(prompt="p", images=(b"\x00" * 5000, b"x"))])
+    big = encode_groups([Group(prompt="p", candidates=(b"\x00" * 5000, b"x"))])
     with (
         background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served,
         triton.InferenceServerClient(served.grpc) as client,

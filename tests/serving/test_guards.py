@@ -28,7 +28,7 @@ from tests.serving.hostile_images import PICTURE, encoded
 
 TOKEN, OTHER = "ann-0123456789abcdef", "bob-0123456789abcdef"
 GOOD = {"authorization": f"Bearer {TOKEN}"}
-GROUP = Group(prompt="p", images=(encoded(PICTURE, "PNG"), encoded(PICTURE, "JPEG")))
+GROUP = Group(prompt="p", candidates=(encoded(PICTURE, "PNG"), encoded(PICTURE, "JPEG")))
 
 
 @pytest.fixture(scope="module")

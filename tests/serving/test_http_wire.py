@@ -364,7 +364,7 @@ def test_arbitrary_json_raises_nothing_but_a_refusal(value):
 def test_raw_bytes_tensors_are_those_of_the_stock_client(rows):
     from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-    array = encode_groups([Group(prompt="", images=tuple(row)) for row in rows])["images"]
+    array = encode_groups([Group(prompt="", candidates=tuple(row)) for row in rows])["images"]
     assert pack(array) == serialize_byte_tensor(array).item()
     assert list(deserialize_bytes_tensor(pack(array))) == list(array.flat)
 

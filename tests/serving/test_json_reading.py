@@ -155,7 +155,7 @@ def test_elements_are_read_in_short_steps_without_growing(text, count, parameter
 def scored(image):
     body = b'{"groups": [{"prompt": "", "images": [null, "' + image + b'"]}]}'
     asked = finish(read_scoring(body, request_model(LIMITS), LIMITS, InFlightBytes(LIMITS).lease()))
-    return asked.groups[0].images[1]
+    return asked.groups[0].candidates[1]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 49_151, 49_152, 49_153, 200_000])

@@ -127,7 +127,7 @@ class Run:
         return [
             Group(
                 prompt=f"{way} {'.' * self.random.randrange(20)}",
-                images=tuple(self.png(self.random.randrange(256)) for _ in range(SIZE)),
+                candidates=tuple(self.png(self.random.randrange(256)) for _ in range(SIZE)),
             )
             for _ in range(count)
         ]

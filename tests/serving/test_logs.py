@@ -148,7 +148,7 @@ def test_a_failure_is_explained_unless_that_quotes_the_request(stream, message, 
     try:
         raise RuntimeError(message)
     except RuntimeError as error:
-        groups = [Group(prompt=PROMPT, images=(IMAGE, None))]
+        groups = [Group(prompt=PROMPT, candidates=(IMAGE, None))]
         log_failure(logging.getLogger("serving.queueing.batcher"), "scoring a batch failed", error, groups)
     text = stream.getvalue()
     assert "scoring a batch failed" in text

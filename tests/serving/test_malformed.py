@@ -79,10 +79,10 @@ def brightness(prompt: str, image: bytes) -> float:
 
 
 GOOD = [
-    Group(prompt="a red cube", images=(encoded(PICTURE, "PNG"), encoded(PICTURE, "JPEG"), None)),
+    Group(prompt="a red cube", candidates=(encoded(PICTURE, "PNG"), encoded(PICTURE, "JPEG"), None)),
     Group(
         prompt="zwei Äpfel",
-        images=(encoded(PICTURE, "WEBP"), encoded(PICTURE, "PNG"), encoded(PICTURE, "PNG")),
+        candidates=(encoded(PICTURE, "WEBP"), encoded(PICTURE, "PNG"), encoded(PICTURE, "PNG")),
     ),
 ]
 
@@ -158,7 +158,7 @@ def server(tmp_path_factory, until):
             for make in ALL.values():
                 send_image(server, make())
             for _ in range(100):
-                server.call(*message(rng, GOOD[0].images[0]))
+                server.call(*message(rng, GOOD[0].candidates[0]))
             for body in RAW:
                 for encoding in ("identity", "gzip", "deflate"):
                     headers = {"Content-Encoding": encoding}
@@ -174,7 +174,7 @@ def server(tmp_path_factory, until):
 
 
 def send_image(server: Server, image: bytes) -> pb.ModelInferResponse:
-    good = GOOD[0].images[0]
+    good = GOOD[0].candidates[0]
     request = infer_message([b"a red cube"], [[good, image, good]])
     response = server.channel.unary_unary(SERVICE + "ModelInfer", None, None)(request.SerializeToString())
     return pb.ModelInferResponse.FromString(response)
@@ -221,7 +221,7 @@ def test_http_answers_as_its_openapi_document_says(server: Server) -> None:
 
 
 def test_grpc_answers_every_message_with_a_code_it_documents(server: Server) -> None:
-    rng, image = random.Random(1), GOOD[0].images[0]
+    rng, image = random.Random(1), GOOD[0].candidates[0]
     wholes = [encoded(PICTURE, format) for format in ("PNG", "JPEG", "WEBP")]
     for _ in range(int(REQUESTS * SHARES["grpc"])):
         if rng.random() < IMAGES:

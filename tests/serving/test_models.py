@@ -59,7 +59,7 @@ def inputs(module, group):
 
 @pytest.mark.parametrize("wire", CLIENTS)
 def test_versions_and_loading_through_the_stock_client(wire, png):
-    shown = Group(prompt="p", images=(png(10), png(200)))
+    shown = Group(prompt="p", candidates=(png(10), png(200)))
     models = [model("a", "1", 0.1), model("a", "10", 0.2), model("a", "9", 0.3), model("b", "1", 0.4)]
     with background(Server(plane(models, Shelf().load))) as served:
         client = CLIENTS[wire].InferenceServerClient(getattr(served, wire))
@@ -98,7 +98,7 @@ def test_versions_and_loading_through_the_stock_client(wire, png):
 @pytest.mark.slow
 def test_no_request_is_dropped_while_models_come_and_go(png):
     shelf = Shelf()
-    shown = Group(prompt="p", images=(png(10), png(200)))
+    shown = Group(prompt="p", candidates=(png(10), png(200)))
     served = background(Server(plane(shelf.load("a"), shelf.load)))
     failures, answers, stop = [], [], threading.Event()
 
@@ -127,7 +127,7 @@ def test_no_request_is_dropped_while_models_come_and_go(png):
 
 
 def test_a_model_that_leaves_answers_those_it_has(gated, png):
-    shown = Group(prompt="p", images=(png(1), png(2)))
+    shown = Group(prompt="p", candidates=(png(1), png(2)))
 
     async def main():
         info = ModelInfo(name="a")
@@ -193,7 +193,7 @@ def test_a_served_model_is_batched_by_its_own_estimate_of_cost(png):
     async def main() -> Request:
         served.start()
         record = Request(wire="grpc")
-        await served.score("costly", "", [Group(prompt="p", images=(png(1), png(2)))] * 2, None, record)
+        await served.score("costly", "", [Group(prompt="p", candidates=(png(1), png(2)))] * 2, None, record)
         await served.drain()
         return record
 
@@ -212,7 +212,7 @@ def test_a_replaced_model_answers_all_it_has_accepted_however_long_that_takes(pn
         info = ModelInfo(name="a")
         served = plane([LoadedModel(info=info, scorer=Slow())], Shelf().load, drain_s=0.1, batch_cost=2)
         served.start()
-        shown = Group(prompt="p", images=(png(1), png(2)))
+        shown = Group(prompt="p", candidates=(png(1), png(2)))
         answers = [
             asyncio.ensure_future(served.score("a", "", [shown], None, Request(wire="http")))
             for _ in range(6)

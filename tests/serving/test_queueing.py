@@ -174,7 +174,7 @@ def test_a_failure_is_that_batchs_alone_and_is_logged(gated, group, caplog):
 def test_metrics_count_requests_batches_and_pairs(scorer, group, metric):
     with background(JudgeServer(scorer, ModelInfo(name="judge"))) as served:
         with connect(served.grpc_url) as judge:
-            judge.score([group("a"), Group(prompt="b", images=(group("").images[0], None))])
+            judge.score([group("a"), Group(prompt="b", candidates=(group("").candidates[0], None))])
         httpx.post(f"http://{served.http}/v2/models/judge/infer", json=body(group("c")))
         httpx.post(f"http://{served.http}/v2/models/other/infer", json=body(group("c")))
         httpx.post(f"http://{served.http}/v2/models/judge/infer", content=b"garbage")

@@ -32,7 +32,7 @@ LIMITS = Limits(group_size=8, request_groups=4)
 @pytest.fixture(scope="module")
 def mixed(groups, png):
     """Groups of two sizes, with a missing candidate and an unreadable one."""
-    return [*groups, Group(prompt="two", images=(png(5), png(50)))]
+    return [*groups, Group(prompt="two", candidates=(png(5), png(50)))]
 
 
 def test_groups_of_any_sizes_are_scored_as_the_scorer_scores_them(served, scorer, mixed):
@@ -57,8 +57,8 @@ def test_groups_of_any_sizes_are_scored_as_the_scorer_scores_them(served, scorer
 
 def test_a_group_beyond_the_limits_costs_the_others_nothing(served, scorer, group, png):
     refused = [
-        Group(prompt="wide", images=(png(3),) * 9),
-        Group(prompt="a" * 40_000, images=(png(3), png(4))),
+        Group(prompt="wide", candidates=(png(3),) * 9),
+        Group(prompt="a" * 40_000, candidates=(png(3), png(4))),
     ]
     answers = post(served, as_json([refused[0], group("a"), refused[1]])).json()["groups"]
     assert answers[0]["errors"] == ["a group may have 8 candidates; received 9"] * 9
@@ -174,14 +174,14 @@ def test_limits_come_before_any_decoding(png, scorer, until):
     small = Limits(request_bytes=2000, image=image)
     with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=small)) as served:
         assert "the limit is 2000" in refused(post(served, b"{" + b" " * 2000), 413)
-        body = as_json([Group(prompt="a", images=(png(1), b"x" * 201, png(9), None))])
+        body = as_json([Group(prompt="a", candidates=(png(1), b"x" * 201, png(9), None))])
         score = post(served, body).json()["groups"][0]
         assert score["errors"] == ["", "the image has 201 bytes; the limit is 200", "", score["errors"][3]]
         assert score["win_rate"][1] is None
         assert score["ranking"] == [2, 0]
     # No base64 at all, yet it is not looked at.
     asked = scoring(json.dumps(one(images=["!" * 300, None])).encode(), small)
-    assert asked.groups[0].images == (None, None)
+    assert asked.groups[0].candidates == (None, None)
     assert asked.refusals[0] == ["the image has 225 bytes; the limit is 200", ""]
 
 
@@ -189,8 +189,8 @@ def test_the_size_is_that_of_the_decoded_image():
     for size in (1, 2, 3, 4, 300):
         exact, less = (Limits(image=ImageLimits(max_bytes=size - cut)) for cut in (0, 1))
         body = json.dumps(one(images=[b64(b"x" * size), None])).encode()
-        assert scoring(body, exact).groups[0].images[0] == b"x" * size
-        assert scoring(body, less).groups[0].images[0] is None
+        assert scoring(body, exact).groups[0].candidates[0] == b"x" * size
+        assert scoring(body, less).groups[0].candidates[0] is None
 
 
 def test_a_body_of_nothing_but_structure_is_not_parsed():

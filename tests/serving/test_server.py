@@ -75,7 +75,7 @@ def process(tmp_path, until, request):
 def test_a_signal_finishes_what_was_accepted_and_ends_quickly(process, number, png, until):
     running, addresses = process
     results = []
-    group = Group(prompt="0.4", images=(png(1), png(2)))
+    group = Group(prompt="0.4", candidates=(png(1), png(2)))
     # Imports of the clients take longer on a busy machine than the scorer.
     both = threading.Barrier(2)
 
@@ -118,7 +118,7 @@ def busy_for_long(addresses, png, until):
     def score():
         try:
             with connect(addresses.http_url, unavailable_timeout=0) as judge:
-                judge.score([Group(prompt="60", images=(png(1), png(2)))])
+                judge.score([Group(prompt="60", candidates=(png(1), png(2)))])
         except ServerUnavailableError as error:
             answers.append(str(error))
 
@@ -312,7 +312,7 @@ def test_a_limit_that_nothing_satisfies_is_a_mistake(settings):
 
 def test_http_answers_do_not_wait_for_acknowledgements(served, png):
     # With Nagle's algorithm on, each answer takes the 40 ms of the client's delayed acknowledgement.
-    group = Group(prompt="p", images=(png(1), png(2)))
+    group = Group(prompt="p", candidates=(png(1), png(2)))
     seconds = []
     with connect(served.http_url) as judge:
         for _ in range(20):
@@ -329,7 +329,7 @@ def test_a_server_on_ipv6(png):
         assert addresses.http.startswith("[::1]:")
         for url in (addresses.grpc_url, addresses.http_url):
             with connect(url) as judge:
-                assert judge.score([Group(prompt="p", images=(png(1), png(2)))])[0].p[0, 1] == 0.5
+                assert judge.score([Group(prompt="p", candidates=(png(1), png(2)))])[0].p[0, 1] == 0.5
 
 
 class TestCommand:

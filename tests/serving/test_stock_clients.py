@@ -75,7 +75,7 @@ def tensors(groups):
 @pytest.fixture
 def text_tensors():
     """Groups whose images are text, so that JSON can carry them; none can be decoded."""
-    return encode_groups([Group(prompt="é", images=("ä".encode(), b"b"))])
+    return encode_groups([Group(prompt="é", candidates=("ä".encode(), b"b"))])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -239,7 +239,7 @@ class TestEveryClient:
 
     def test_megabytes_travel(self, kind, served):
         # gRPC's own limit is 4 MiB. aiohttp warns of bodies beyond 1 MiB that are not streams.
-        big = Group(prompt="p", images=(b"\x00" * 6_000_000, b"x"))
+        big = Group(prompt="p", candidates=(b"\x00" * 6_000_000, b"x"))
         with contextlib.ExitStack() as stack:
             if kind == "http.aio":
                 stack.enter_context(pytest.warns(ResourceWarning, match="large body"))
@@ -274,7 +274,7 @@ def test_http_takes_and_gives_json_and_binary_in_any_mixture(kind, binary, serve
 
 
 def test_concurrent_callers_each_get_their_own_answers(served, scorer, png):
-    own = [Group(prompt="p" * n, images=(png(n), png(7 * n), png(200 - n))) for n in range(24)]
+    own = [Group(prompt="p" * n, candidates=(png(n), png(7 * n), png(200 - n))) for n in range(24)]
 
     async def main():
         async with (

@@ -66,7 +66,7 @@ def test_a_refused_image_never_reaches_the_scorer(recording, wire, kind):
     bad, reason = REFUSED[kind]
     good = [encoded("PNG"), encoded("JPEG")]
     with connect(getattr(addresses, f"{wire}_url")) as judge:
-        (matrix,) = judge.score([Group(prompt="p", images=(good[0], bad, good[1]))])
+        (matrix,) = judge.score([Group(prompt="p", candidates=(good[0], bad, good[1]))])
     assert received == {digest(image) for image in good}
     assert reason in matrix.errors[1]
     assert matrix.valid[0, 2]

@@ -26,7 +26,7 @@ class Small:
 
 
 def groups(*sizes: int) -> list[Group]:
-    return [Group(prompt=str(n), images=(b"x", b"yy") + (b"z",) * (k - 2)) for n, k in enumerate(sizes)]
+    return [Group(prompt=str(n), candidates=(b"x", b"yy") + (b"z",) * (k - 2)) for n, k in enumerate(sizes)]
 
 
 def test_what_does_not_fit_together_is_halved():

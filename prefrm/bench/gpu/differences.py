@@ -64,7 +64,7 @@ def measure(
 def _groups(image_tokens: int) -> list[Group]:
     """Groups of `SIZES` candidates, without a common one."""
     images = iter(noise_images(sum(SIZES), side_of(image_tokens)))
-    return [Group(prompt=PROMPT, images=tuple(islice(images, k))) for k in SIZES]
+    return [Group(prompt=PROMPT, candidates=tuple(islice(images, k))) for k in SIZES]
 
 
 def _row(

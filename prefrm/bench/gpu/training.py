@@ -80,7 +80,7 @@ class NoiseGroups:
         comparisons = tuple(Comparison.preferred(i, j) for i, j in combinations(range(k), 2))
         self.groups = [
             PreferenceGroup(
-                id=str(n), prompt=PROMPT, images=tuple(images[n * k : n * k + k]), comparisons=comparisons
+                id=str(n), prompt=PROMPT, candidates=tuple(images[n * k : n * k + k]), comparisons=comparisons
             )
             for n in range(count)
         ]

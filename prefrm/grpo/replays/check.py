@@ -112,7 +112,7 @@ def time_step(scorer: Scorer, *, group_size: int, groups: int, side: int) -> Ste
         step = [
             Group(
                 prompt=f"image {n}",
-                images=tuple(encode_image(_noise(random, side)) for _ in range(group_size)),
+                candidates=tuple(encode_image(_noise(random, side)) for _ in range(group_size)),
             )
             for n in range(groups)
         ]

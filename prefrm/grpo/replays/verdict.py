@@ -43,8 +43,8 @@ class Recorder:
         """The other's matrices."""
         matrices = score_all(self._scorer, groups)
         for group, matrix in zip(groups, matrices, strict=True):
-            images = [digest(image or b"") for image in group.images]
-            present = [n for n, image in enumerate(group.images) if image]
+            images = [digest(image or b"") for image in group.candidates]
+            present = [n for n, image in enumerate(group.candidates) if image]
             rates = matrix.subset(present).win_rate(on_missing="drop")
             self.judged.append(Judged(group.prompt, [images[n] for n in present], rates.tolist()))
         return matrices

@@ -54,7 +54,7 @@ class ShownGroup:
             nothing = ("",) * group.size
             return cls(prompt=group.prompt, keys=nothing, errors=(reason,) * group.size, urls={})
         urls: dict[str, str] = {}
-        found = [_shown(image, urls) for image in group.images]
+        found = [_shown(image, urls) for image in group.encoded]
         keys, errors = tuple(key for key, _ in found), tuple(error for _, error in found)
         return cls(prompt=group.prompt, keys=keys, errors=errors, urls=urls, context=context)
 

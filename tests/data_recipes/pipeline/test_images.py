@@ -177,5 +177,5 @@ def test_copies_of_an_image_are_one_candidate_and_files_stay_where_they_are(tmp_
 
     build("trl", tmp_path / "out", source=write_json(tmp_path / "rows.json", rows), progress=look)
     (group,) = groups_of(tmp_path / "out")
-    assert (len(group.images), [c.weight for c in group.comparisons]) == (2, [2.0])
+    assert (len(group.candidates), [c.weight for c in group.comparisons]) == (2, [2.0])
     assert max(sizes) == 0

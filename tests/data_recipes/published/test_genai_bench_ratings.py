@@ -45,8 +45,8 @@ def test_images_of_a_row_are_compared_by_mean_rating(tmp_path: Path) -> None:
     counts = built.info.splits["train"]
     assert (counts.strict, counts.ties, counts.left_out) == (7, 2, {"broken image": 4})
     by_skills = {group.tags["skills"]: group for group in groups_of(tmp_path / "out")}
-    assert e in by_skills["advanced"].images  # unrated
-    assert len(by_skills["basic"].images) == 3
+    assert e in by_skills["advanced"].candidates  # unrated
+    assert len(by_skills["basic"].candidates) == 3
 
 
 def test_an_image_that_a_row_lacks_takes_its_own_rating_alone(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_an_image_that_a_row_lacks_takes_its_own_rating_alone(tmp_path: Path) ->
     rows[0] |= {"DALLE_3": b"", "SDXL_Base": None}
     source = write_parquet(tmp_path / "train.parquet", rows, images=MODELS)
     built = build("genai_bench_ratings", tmp_path / "out", source=source)
-    assert sorted(len(group.images) for group in groups_of(tmp_path / "out")) == [4, 6]
+    assert sorted(len(group.candidates) for group in groups_of(tmp_path / "out")) == [4, 6]
     assert built.info.left_out == {"broken image": 2}
     assert built.left_out == (
         "record train.parquet:0: the row has no image",

@@ -54,4 +54,4 @@ def test_what_was_exported_is_built_again(
         held |= {digest for key in kept for digest in key[1:]}
     assert {p for p, _ in said(again["train"]).values()} >= {0.0, 1.0}
     for group in again["train"]:
-        assert all(a < b for a, b in pairwise(media.digest(image or b"") for image in group.images))
+        assert all(a < b for a, b in pairwise(media.digest(image or b"") for image in group.candidates))

@@ -57,14 +57,14 @@ def test_prompts_come_from_their_split_and_quality_from_the_picture(
         for group in groups:
             assert group.prompt in texts
             prompt = parse_prompt(group.prompt)
-            read_back = tuple(assess(prompt, media.decode(image or b"")).score for image in group.images)
+            read_back = tuple(assess(prompt, media.decode(image or b"")).score for image in group.candidates)
             assert group.quality == read_back
 
 
 def test_texts_are_the_programs_that_draw_the_candidates(dataset: dict[str, list[PreferenceGroup]]) -> None:
     for group in dataset["test"]:
-        drawn = [media.encode_png(render(Scene.parse(text or ""))) for text in group.texts or ()]
-        assert drawn == list(group.images)
+        drawn = [media.encode_png(render(Scene.parse(text or ""))) for text in group.completions or ()]
+        assert drawn == list(group.candidates)
 
 
 def contradicted(groups: list[PreferenceGroup]) -> float:

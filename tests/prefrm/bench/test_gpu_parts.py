@@ -135,8 +135,8 @@ def test_the_groups_of_a_step_have_all_their_comparisons():
     groups = training.NoiseGroups(4, 3, 28)
     assert list(groups.order(7, skip=1)) == [1, 2] and len(groups) == 3
     group = groups.fetch(2)
-    assert len(group.images) == 4 and len(group.comparisons) == 6
-    assert len({image for one in groups.groups for image in one.images}) == 12
+    assert len(group.candidates) == 4 and len(group.comparisons) == 6
+    assert len({image for one in groups.groups for image in one.candidates}) == 12
 
 
 def test_a_difference_in_log_odds_is_the_largest_of_all_pairs():

@@ -16,7 +16,7 @@ from prefrm.bench.hacking_rows import Point, Row, mean_interval, paired, turn
 from prefrm.bench.judges import BenchError
 from prefrm.winmatrix import FakeScorer, Group
 
-GROUP = Group(prompt="a red circle", images=(b"a", b"bb", b"cccc"))
+GROUP = Group(prompt="a red circle", candidates=(b"a", b"bb", b"cccc"))
 TINY = replace(
     QUICK,
     rewards=REWARDS[:1],

@@ -21,7 +21,7 @@ def dataset(png, tmp_path):
         PreferenceGroup(
             id=f"g{n}",
             prompt=f"prompt {n}",
-            images=(png(n), png(n + 10), png(n + 20)),
+            candidates=(png(n), png(n + 10), png(n + 20)),
             comparisons=(Comparison.preferred(0, 1), Comparison.preferred(2, 1)),
         )
         for n in range(4)
@@ -72,7 +72,7 @@ def test_every_imported_judge_is_measured_beside_what_was_published(dataset, jud
 def test_a_scorer_that_judges_nothing_says_why(dataset):
     class Blind(FakeScorer):
         def score(self, groups):
-            return [WinMatrix.missing(["it wants\na source"] * len(group.images)) for group in groups]
+            return [WinMatrix.missing(["it wants\na source"] * len(group.candidates)) for group in groups]
 
     scorers = {"grpc://a": FakeScorer(lambda prompt, image: 0.0), "grpc://b": Blind(None)}
     rows = bench_published(list(scorers), dataset, "test", lambda target: nullcontext(scorers[target]))

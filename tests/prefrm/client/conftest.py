@@ -73,7 +73,7 @@ def ask() -> Callable[..., list[WinMatrix]]:
 
 @pytest.fixture(scope="session")
 def pair(png: Callable[..., bytes]) -> Group:
-    return Group(prompt="pair", images=(png(1, 4, 4), png(2, 4, 4)))
+    return Group(prompt="pair", candidates=(png(1, 4, 4), png(2, 4, 4)))
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +81,12 @@ def mixed(png: Callable[..., bytes]) -> list[Group]:
     """Groups of three sizes in no order, with missing candidates."""
     images = [png(n, 4, 4) for n in range(8)]
     return [
-        Group(prompt="two", images=(images[0], images[1])),
-        Group(prompt="fünf \U0001f34e", images=(images[2], None, images[3], images[4], images[0])),
-        Group(prompt="", images=(images[5], images[6])),
-        Group(prompt="three", images=(images[7], images[1], images[2])),
-        Group(prompt="nobody", images=(None, None)),
-        Group(prompt="five again", images=(images[7], images[1], images[2], images[3], None)),
+        Group(prompt="two", candidates=(images[0], images[1])),
+        Group(prompt="fünf \U0001f34e", candidates=(images[2], None, images[3], images[4], images[0])),
+        Group(prompt="", candidates=(images[5], images[6])),
+        Group(prompt="three", candidates=(images[7], images[1], images[2])),
+        Group(prompt="nobody", candidates=(None, None)),
+        Group(prompt="five again", candidates=(images[7], images[1], images[2], images[3], None)),
     ]
 
 

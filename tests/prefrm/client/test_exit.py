@@ -28,7 +28,7 @@ def image(value):
     return file.getvalue()
 
 def groups(prompt):
-    return [Group(prompt=prompt, images=(image(3), image(9)))] * 3
+    return [Group(prompt=prompt, candidates=(image(3), image(9)))] * 3
 
 async def score_with(judges, prompt="a"):
     return await asyncio.gather(*(judge.score(groups(prompt)) for judge in judges))

@@ -92,12 +92,12 @@ class TestEveryWay:
 
     def test_a_request_too_large_for_the_server_is_halved(self, ask, way, scorer, png):
         images = [png(n, 40, 40) for n in range(12)]
-        groups = [Group(prompt=str(n), images=tuple(images[n * 2 : n * 2 + 2])) for n in range(6)]
+        groups = [Group(prompt=str(n), candidates=tuple(images[n * 2 : n * 2 + 2])) for n in range(6)]
         limits = Limits(request_bytes=7 * len(images[0]))
         with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
             url = url_of(way, served)
             assert agree(ask(way, url, groups), scorer.score(groups))
-            *found, last = ask(way, url, [*groups, Group(prompt="p", images=tuple(images[:9]))])
+            *found, last = ask(way, url, [*groups, Group(prompt="p", candidates=tuple(images[:9]))])
             assert agree(found, scorer.score(groups))
             assert not last.known.any()
             assert "the group of 9 candidates has" in last.errors[0]

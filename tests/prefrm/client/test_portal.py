@@ -21,7 +21,7 @@ from prefrm.winmatrix import Group
 slow, quick = (connect(url, deadline=20) for url in sys.argv[1:])
 
 def score(judge, prompt):
-    return judge.score([Group(prompt=prompt, images=(b"abc", b"def"))])[0].errors
+    return judge.score([Group(prompt=prompt, candidates=(b"abc", b"def"))])[0].errors
 
 own = score(quick, "p")
 held = threading.Thread(target=score, args=(slow, "p"))

@@ -97,7 +97,7 @@ def test_an_attempt_cut_short_while_sending_leaves_a_usable_scorer(pair):
             hold.wait(20)
 
     # Larger than the socket buffers, so that the first attempt ends in the middle of sending.
-    big = Group(prompt="p", images=(bytes(16_000_000), b"x"))
+    big = Group(prompt="p", candidates=(bytes(16_000_000), b"x"))
     with (
         http_server_that_says(400, b'{"error": "read it all"}', {}, before=linger) as url,
         connect(url, deadline=1.5) as judge,

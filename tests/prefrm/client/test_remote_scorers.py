@@ -87,7 +87,7 @@ class TestEveryWay:
     def test_a_group_that_is_refused_is_not_judged_and_the_others_are(
         self, ask, way, served, scorer, pair, prompt, copies, reason
     ):
-        refused = Group(prompt=prompt, images=pair.images * copies)
+        refused = Group(prompt=prompt, candidates=pair.candidates * copies)
         one, other, last = ask(way, url_of(way, served), [pair, refused, pair])
         assert agree([one, last], scorer.score([pair, pair]))
         assert other.size == refused.size and not other.known.any()
@@ -95,7 +95,7 @@ class TestEveryWay:
 
     def test_a_group_beyond_the_servers_bytes_is_not_judged(self, ask, way, scorer, pair):
         limits = Limits(request_bytes=3000)
-        big = Group(prompt="p", images=(b"\x00" * 200_000, b"x"))
+        big = Group(prompt="p", candidates=(b"\x00" * 200_000, b"x"))
         with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
             one, other = ask(way, url_of(way, served), [big, pair], deadline=20)
         assert agree([other], scorer.score([pair]))
@@ -152,7 +152,7 @@ class TestEveryWay:
         slow.gate.set()
         with background(JudgeServer(slow, ModelInfo(name="judge"))) as served:
             with pytest.raises(ScoringError, match="ValueError: this prompt breaks the judge") as caught:
-                ask(way, url_of(way, served), [Group(prompt="poison", images=pair.images)])
+                ask(way, url_of(way, served), [Group(prompt="poison", candidates=pair.candidates)])
             assert type(caught.value) is ScoringError
             assert "\n" not in str(caught.value)
             assert slow.calls == 1
@@ -161,7 +161,7 @@ class TestEveryWay:
 @pytest.mark.parametrize("wire", ["grpc", "http"])
 class TestOneScorer:
     def test_it_is_a_scorer_and_threads_may_share_it(self, wire, served, scorer, png):
-        groups = [Group(prompt="x" * n, images=(png(n, 4, 4), png(n + 1, 4, 4))) for n in range(32)]
+        groups = [Group(prompt="x" * n, candidates=(png(n, 4, 4), png(n + 1, 4, 4))) for n in range(32)]
         with connect(getattr(served, f"{wire}_url")) as judge, ThreadPoolExecutor(8) as pool:
             assert isinstance(judge, Scorer)
             answers = list(pool.map(lambda group: judge.score([group]), groups))
@@ -233,7 +233,7 @@ from prefrm.client import connect
 from prefrm.winmatrix import Group
 
 def rates(judge, prompt="p", size=2):
-    return judge.score([Group(prompt=prompt, images=(b"abc",) * size)])[0].errors
+    return judge.score([Group(prompt=prompt, candidates=(b"abc",) * size)])[0].errors
 
 def often(judge, size):
     # A connection shared by two processes would mix up their answers.

@@ -37,13 +37,13 @@ def test_the_threads_of_a_scorer_and_their_connections_go_with_it(png):
         threads = sum(thread.name == "prefrm-client" for thread in threading.enumerate())
         return len(os.listdir("/proc/self/fd")), threads
 
-    groups = [Group(prompt="p", images=(png(1, 4, 4), png(2, 4, 4)))] * 8
+    groups = [Group(prompt="p", candidates=(png(1, 4, 4), png(2, 4, 4)))] * 8
     with fake("http") as one, fake("http") as other:
         url = f"{one.url.removesuffix('/judge')},{other.url.partition('://')[2]}"
         before = None
         for _ in range(8):
             with connect(url) as judge, pytest.raises(ScoringError):
-                judge.score([*groups, Group(prompt="too many", images=(b"x", b"y", b"z"))])
+                judge.score([*groups, Group(prompt="too many", candidates=(b"x", b"y", b"z"))])
             with connect(url) as judge:
                 judge.score(groups[:2])
             time.sleep(0.05)
@@ -60,7 +60,7 @@ _core.LOOK_EVERY_S = float(sys.argv[3])
 judge = connect(sys.argv[1], deadline=60)
 print("asking", flush=True)
 try:
-    judge.score([Group(prompt="p", images=(b"abc", b"def"))] * int(sys.argv[2]))
+    judge.score([Group(prompt="p", candidates=(b"abc", b"def"))] * int(sys.argv[2]))
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """

@@ -78,19 +78,19 @@ class TestRequests:
         assert replicas[0].asked == []
 
     def test_a_prompt_that_is_no_text_is_not_sent_and_the_others_are(self, score, replicas, scorer, pair):
-        refused, found = score(ONE, [Group(prompt="\udc80", images=pair.images), pair])
+        refused, found = score(ONE, [Group(prompt="\udc80", candidates=pair.candidates), pair])
         assert agree([found], scorer.score([pair]))
         assert not refused.known.any() and "is not valid Unicode text" in refused.errors[0]
         assert len(replicas[0].asked) == 1
 
     def test_many_groups_become_several_requests(self, score, replicas, scorer, png):
-        groups = [Group(prompt=str(n), images=(png(n % 9, 4, 4), png(n % 7, 4, 4))) for n in range(150)]
+        groups = [Group(prompt=str(n), candidates=(png(n % 9, 4, 4), png(n % 7, 4, 4))) for n in range(150)]
         assert agree(score(ONE, groups), scorer.score(groups))
         assert len(replicas[0].asked) > 1
 
     def test_a_request_too_large_for_the_server_is_halved(self, score, replicas, scorer, pair):
         replicas[0].most = 2
-        groups = [Group(prompt=str(n), images=pair.images) for n in range(7)]
+        groups = [Group(prompt=str(n), candidates=pair.candidates) for n in range(7)]
         assert agree(score(ONE, groups), scorer.score(groups))
         replicas[0].most = 0
         for matrix in score(ONE, groups):
@@ -285,7 +285,7 @@ class TestSilence:
 
 class TestOneScorer:
     def test_it_is_a_scorer_and_threads_may_share_it(self, replicas, scorer, png):
-        groups = [Group(prompt="x" * n, images=(png(n, 4, 4), png(n + 1, 4, 4))) for n in range(32)]
+        groups = [Group(prompt="x" * n, candidates=(png(n, 4, 4), png(n + 1, 4, 4))) for n in range(32)]
         with connect(ONE) as judge, ThreadPoolExecutor(8) as pool:
             assert isinstance(judge, Scorer)
             answers = list(pool.map(lambda group: judge.score([group]), groups))

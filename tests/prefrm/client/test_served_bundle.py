@@ -50,11 +50,11 @@ def process(bundle, tmp_path, until):
 def test_local_engine_grpc_http_and_json_agree_bit_by_bit(bundle, process, png):
     running, addresses = process
     groups = [
-        Group(prompt="two dogs", images=(png(1), png(2), png(3))),
-        Group(prompt="a red kite", images=(png(4, 16, 64), None)),
-        Group(prompt="über", images=(png(5), b"no image", png(6), png(1))),
+        Group(prompt="two dogs", candidates=(png(1), png(2), png(3))),
+        Group(prompt="a red kite", candidates=(png(4, 16, 64), None)),
+        Group(prompt="über", candidates=(png(5), b"no image", png(6), png(1))),
         # The header is sound, so only decoding finds it out.
-        Group(prompt="cut", images=(png(5), png(6)[:200], png(7))),
+        Group(prompt="cut", candidates=(png(5), png(6)[:200], png(7))),
     ]
     local = Engine.from_bundle(bundle).score(groups)
     assert [bool(matrix.valid.all()) for matrix in local] == [True, False, False, False]
@@ -71,7 +71,10 @@ def test_local_engine_grpc_http_and_json_agree_bit_by_bit(bundle, process, png):
                 assert remote.errors == own.errors
                 assert remote.equals(own)
     body = [
-        {"prompt": group.prompt, "images": [image and b64encode(image).decode() for image in group.images]}
+        {
+            "prompt": group.prompt,
+            "images": [image and b64encode(image).decode() for image in group.candidates],
+        }
         for group in groups
     ]
     answer = httpx.post(f"http://{addresses.http}/v1/score", json={"groups": body}, timeout=60).json()

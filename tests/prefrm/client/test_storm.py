@@ -48,7 +48,9 @@ def test_every_call_of_every_kind_of_client_gets_its_right_answer(killed_again_a
 
     def groups(draw):
         return [
-            Group(prompt="p" * draw.randint(1, 9), images=tuple(draw.choices(images, k=draw.randint(2, 5))))
+            Group(
+                prompt="p" * draw.randint(1, 9), candidates=tuple(draw.choices(images, k=draw.randint(2, 5)))
+            )
             for _ in range(draw.randint(1, 40))
         ]
 

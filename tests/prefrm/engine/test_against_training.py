@@ -59,7 +59,7 @@ def alternately(request) -> bool:
 @pytest.fixture
 def make_group(png) -> Callable[..., Group]:
     def make(*seeds: int, prompt: str = PROMPTS[0]) -> Group:
-        return Group(prompt=prompt, images=tuple(png(s, *SIZES[s % len(SIZES)]) for s in seeds))
+        return Group(prompt=prompt, candidates=tuple(png(s, *SIZES[s % len(SIZES)]) for s in seeds))
 
     return make
 
@@ -68,7 +68,7 @@ def make_group(png) -> Callable[..., Group]:
 def trained(judge: Judge, group: Group) -> WinMatrix:
     """By the forward pass of a training step, of all comparisons in one batch."""
     logits, ties = (np.zeros((group.size, group.size)) for _ in range(2))
-    z_N, tie_N = log_odds(compared(judge, group.prompt, prepared(judge, group.images)))
+    z_N, tie_N = log_odds(compared(judge, group.prompt, prepared(judge, group.candidates)))
     places = tuple(np.transpose(list(permutations(range(group.size), 2))))
     logits[places] = z_N
     ties[places] = 0.0 if tie_N is None else tie_N
@@ -114,7 +114,7 @@ def test_a_large_group(judge: Judge, make_group, alternately: bool):
     matrix = Engine(judge, share=alternately).score([group])[0]
     assert matrix.valid.all()
     some = [3, 17, 39]
-    wanted = trained(judge, Group(prompt=group.prompt, images=tuple(group.images[n] for n in some)))
+    wanted = trained(judge, Group(prompt=group.prompt, candidates=tuple(group.candidates[n] for n in some)))
     assert_equal(judge, matrix.subset(some), wanted)
 
 

@@ -88,7 +88,7 @@ def test_recorded_passes_give_the_same_bits(kind: str, family: str, tmp_path, pn
     folder = save_checkpoint(tmp_path, family)
     judge = Judge.from_base(JudgeSpec(base_model=str(folder), **KINDS[kind]), "cpu")
     groups = [
-        Group(prompt=prompt, images=tuple(png(seed, 32, 32) for seed in seeds))
+        Group(prompt=prompt, candidates=tuple(png(seed, 32, 32) for seed in seeds))
         for prompt, seeds in (("a cat", (0, 1)), ("a dog", (2, 1)))
     ]
     plain = Engine(judge, tokens=128, share=True)

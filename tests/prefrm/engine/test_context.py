@@ -38,7 +38,7 @@ def judge(request, tiny_checkpoint: Path, tmp_path: Path) -> Judge:
 def test_a_context_is_read_as_in_training_and_is_its_own_groups_alone(judge: Judge, png, share: bool):
     images = tuple(png(n, *size) for n, size in enumerate([(48, 32), (32, 32), (16, 64)]))
     # A source may be a candidate, too: an edit that changed nothing.
-    groups = [Group(prompt="a hat", images=images, context=(source,)) for source in (png(9), images[0])]
+    groups = [Group(prompt="a hat", candidates=images, context=(source,)) for source in (png(9), images[0])]
     engine = Engine(judge, tokens=300, share=share)
     found = engine.score(groups)
     for group, matrix in zip(groups, found, strict=True):

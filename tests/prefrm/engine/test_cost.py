@@ -39,30 +39,30 @@ def test_the_estimate_is_near_what_is_read(judge, count, png, monkeypatch):
             return real(passes, rows, *rest)
 
         monkeypatch.setattr(Passes, name, counting)
-    group = Group(prompt="", images=tuple(png(seed, 64, 64) for seed in range(count)))
+    group = Group(prompt="", candidates=tuple(png(seed, 64, 64) for seed in range(count)))
     engine = Engine(judge)
     engine.score([group])
-    in_the_tower = count * engine.judge.processor.prepare_image(decode(group.images[0])).tokens
+    in_the_tower = count * engine.judge.processor.prepare_image(decode(group.candidates[0])).tokens
     assert engine.cost(group) == pytest.approx(sum(read) + in_the_tower, rel=0.35)
 
 
 def test_what_cannot_be_read_and_what_is_not_judged_costs_nothing(judge, png):
     images = tuple(png(seed, 64, 64) for seed in range(6))
-    whole = Engine(judge).cost(Group(prompt="", images=images))
-    assert Engine(judge).cost(Group(prompt="", images=(*images, None, b"no image"))) == whole
-    assert Engine(judge).cost(Group(prompt="", images=(None, None))) == 1
-    budget = Engine(judge, pairs=5).cost(Group(prompt="", images=images))
+    whole = Engine(judge).cost(Group(prompt="", candidates=images))
+    assert Engine(judge).cost(Group(prompt="", candidates=(*images, None, b"no image"))) == whole
+    assert Engine(judge).cost(Group(prompt="", candidates=(None, None))) == 1
+    budget = Engine(judge, pairs=5).cost(Group(prompt="", candidates=images))
     assert (budget < whole) == judge.spec.is_pairwise
 
 
 def test_larger_images_cost_more(judge, png):
-    small, large = (Group(prompt="", images=(png(0, side, side),) * 2) for side in (32, 128))
+    small, large = (Group(prompt="", candidates=(png(0, side, side),) * 2) for side in (32, 128))
     assert Engine(judge).cost(small) < Engine(judge).cost(large)
 
 
 def test_a_prompt_costs_its_tokens(judge, png):
     engine, images = Engine(judge), (png(0, 32, 32), png(1, 32, 32))
-    nothing, long = (engine.cost(Group(prompt=prompt, images=images)) for prompt in ("", "ä" * 2000))
+    nothing, long = (engine.cost(Group(prompt=prompt, candidates=images)) for prompt in ("", "ä" * 2000))
     # Two images have two orders; a template that states the prompt again does so in each.
     times = 1 if judge.processor.template.again is None else 3
     assert long == nothing + 1000 * times
@@ -80,7 +80,7 @@ def test_an_estimate_runs_no_image_processor(judge, png, monkeypatch):
     assert max(prepared) == (512, 512)
     prepared.clear()
     for side in (1, 16, 30, 700, 2500):
-        assert engine.cost(Group(prompt="", images=(png(0, side, side),) * 2)) > 1
+        assert engine.cost(Group(prompt="", candidates=(png(0, side, side),) * 2)) > 1
     assert prepared == []
 
 
@@ -107,8 +107,8 @@ def flat_png(width: int, height: int) -> bytes:
 def test_decoding_costs_what_it_takes(judge, png):
     """64 million pixels take over a second: hundreds of times what a pair of thumbnails takes."""
     engine, small = Engine(judge), png(0, 64, 64)
-    thumbnails = engine.cost(Group(prompt="", images=(small, small)))
-    large = engine.cost(Group(prompt="", images=(flat_png(8000, 8000), flat_png(8000, 8000))))
+    thumbnails = engine.cost(Group(prompt="", candidates=(small, small)))
+    large = engine.cost(Group(prompt="", candidates=(flat_png(8000, 8000), flat_png(8000, 8000))))
     assert large > 100_000 > 100 * thumbnails
 
 
@@ -118,5 +118,7 @@ def test_each_scan_of_a_jpeg_costs_as_much_again(judge):
     once = buffer.getvalue()
     scans = once.count(b"\xff\xda")
     many = once[:-2] + once[once.rindex(b"\xff\xda") : -2] * (100 - scans) + once[-2:]
-    few, all_of_them = (Engine(judge).cost(Group(prompt="", images=(image, None))) for image in (once, many))
+    few, all_of_them = (
+        Engine(judge).cost(Group(prompt="", candidates=(image, None))) for image in (once, many)
+    )
     assert all_of_them - few == pytest.approx((100 - scans) * 1600 * 1600 / PIXELS_PER_TOKEN, abs=2)

@@ -44,7 +44,7 @@ def engine(request, bundles) -> DualEngine:
 def make_group(png):
     def make(*seeds: int, prompt: str = PROMPT) -> Group:
         sizes = [(48, 32), (32, 32), (16, 64)]
-        return Group(prompt=prompt, images=tuple(png(s, *sizes[s % 3]) for s in seeds))
+        return Group(prompt=prompt, candidates=tuple(png(s, *sizes[s % 3]) for s in seeds))
 
     return make
 
@@ -59,7 +59,7 @@ def utility(engine: DualEngine, prompt: str, image: bytes) -> float:
 def test_a_matrix_holds_the_differences_of_utilities(engine: DualEngine, make_group):
     group = make_group(0, 1, 2)
     halved = DualEngine(engine.judge, calibration=TemperatureScaling(temperature=2.0)).score([group])[0]
-    u = [utility(engine, group.prompt, image) for image in group.images if image]
+    u = [utility(engine, group.prompt, image) for image in group.candidates if image]
     for i, j in permutations(range(3), 2):
         assert halved.p[i, j] == pytest.approx(1 / (1 + math.exp((u[j] - u[i]) / 2)), abs=1e-6)
     assert np.isnan(halved.order_gap[0, 1]) and halved.valid.all()
@@ -80,7 +80,9 @@ def test_a_permutation_permutes_the_matrix(engine: DualEngine, make_group):
 
 def test_what_cannot_be_read_costs_its_own_pairs(engine: DualEngine, png):
     images = (png(1), None, b"no image", png(2), png(3, 600, 2))
-    matrix, lost = engine.score([Group(prompt=PROMPT, images=images), Group(prompt="\ud800", images=images)])
+    matrix, lost = engine.score(
+        [Group(prompt=PROMPT, candidates=images), Group(prompt="\ud800", candidates=images)]
+    )
     assert matrix.valid[0, 3] and not matrix.valid[[1, 2, 4]].any()
     assert matrix.errors[0] == "" and matrix.errors[1] == "the candidate is missing"
     assert "not a valid PNG" in matrix.errors[2] and "600 x 2 pixels" in matrix.errors[4]
@@ -132,7 +134,7 @@ def test_transparency_is_white_as_everywhere(engine: DualEngine, png):
     other = png(1)
     clear, flat = engine.score(
         [
-            Group(prompt=PROMPT, images=(data, other))
+            Group(prompt=PROMPT, candidates=(data, other))
             for data in (buffer.getvalue(), encode_png(white.convert("RGB")))
         ]
     )
@@ -143,7 +145,7 @@ def test_an_image_decoded_ahead_is_not_decoded_again(engine: DualEngine, make_gr
     group = make_group(20, 21)
     expected = DualEngine(engine.judge).score([group])[0]
     fresh = DualEngine(engine.judge)
-    kept = [fresh.prepare(image) for image in group.images if image]
+    kept = [fresh.prepare(image) for image in group.candidates if image]
     monkeypatch.setattr("prefrm.engine.encoder.decode", None)
     assert fresh.score([group])[0].equals(expected) and len(kept) == 2
 
@@ -175,9 +177,9 @@ def test_a_utility_that_is_not_finite_is_not_judged(bundles, make_group):
 def test_the_cost_grows_with_images_and_pixels(engine: DualEngine, make_group, png):
     small = engine.cost(make_group(0, 1))
     assert 0 < small < engine.cost(make_group(0, 1, 2, 3))
-    large = Group(prompt=PROMPT, images=(png(0, 800, 800), png(1, 800, 800)))
+    large = Group(prompt=PROMPT, candidates=(png(0, 800, 800), png(1, 800, 800)))
     assert engine.cost(large) > small + 1000
-    assert engine.cost(Group(prompt="", images=(None, b"x"))) == 1 or engine.judge.spec.text is not None
+    assert engine.cost(Group(prompt="", candidates=(None, b"x"))) == 1 or engine.judge.spec.text is not None
 
 
 def test_a_bundle_is_opened_by_its_kind_and_with_its_calibration(bundles, tmp_path: Path, make_group):
@@ -223,8 +225,8 @@ def test_a_group_of_8_costs_little_more_than_9_encodes(png):
     tokenizer = TextTokenizer(texts.backend_tokenizer, TextReading(tokens=77))
     judge = DualJudge(model, None, tokenizer, spec, "0" * 64)
     engine = DualEngine(judge, cache_bytes=0)
-    group = Group(prompt=PROMPT, images=tuple(png(n, 256, 256) for n in range(8)))
-    pixels = [prepare_image(decode(image), square)[None] for image in group.images if image]
+    group = Group(prompt=PROMPT, candidates=tuple(png(n, 256, 256) for n in range(8)))
+    pixels = [prepare_image(decode(image), square)[None] for image in group.candidates if image]
     ids = tokenizer(PROMPT)[None]
 
     def nine_encodes() -> None:

@@ -76,7 +76,7 @@ def test_packed_features_are_those_of_one_image_at_a_time(judge: Judge, images, 
 def test_a_packed_pass_has_the_patches_of_its_images_and_no_others(judge: Judge, images, patches: int):
     units = [judge.processor.prepare_image(decode(image)).units for image in images]
     most = patches // judge.family.unit_patches(judge.model.config)
-    group = Group(prompt="a cat", images=images)
+    group = Group(prompt="a cat", candidates=images)
     passes: dict[str, list[int]] = {}
     (alone,) = Engine(judge, cache_bytes=0).score([group])
     for name, settings in {
@@ -110,19 +110,19 @@ def test_what_else_is_in_a_filled_pass_changes_no_bit(judge: Judge, images, patc
 @pytest.mark.parametrize("share", [False, True])
 def test_what_else_is_in_a_call_changes_no_bit_on_a_cpu(judge: Judge, images, patches: int, share: bool):
     a, b, c, d, e, f, g = images
-    group = Group(prompt="a cat", images=(a, c, g))
+    group = Group(prompt="a cat", candidates=(a, c, g))
     engine = Engine(judge, cache_bytes=0, patches=patches, share=share)
     (alone,) = engine.score([group])
-    others = [Group(prompt="a dog", images=(b, d, e)), Group(prompt="x", images=(f, g))]
+    others = [Group(prompt="a dog", candidates=(b, d, e)), Group(prompt="x", candidates=(f, g))]
     assert engine.score([others[0], group, others[1]])[1].equals(alone)
     assert engine.score([others[1], *others, group])[3].equals(alone)
 
 
 def test_what_was_prepared_ahead_is_not_decoded_again_and_changes_no_bit(judge: Judge, images, monkeypatch):
-    group = Group(prompt="a cat", images=(*images, b"not an image"))
+    group = Group(prompt="a cat", candidates=(*images, b"not an image"))
     engine = Engine(judge, cache_bytes=0)
     (own,) = engine.score([group])
-    kept = [engine.prepare(image) for image in group.images]
+    kept = [engine.prepare(image) for image in group.candidates]
     assert engine.prepare(images[0]) is kept[0]
     decoded = []
     monkeypatch.setattr(encoder, "decode", lambda data, limits: decoded.append(data) or decode(data, limits))
@@ -156,10 +156,10 @@ def test_images_that_threads_decode_ahead_change_no_bit(judge: Judge, images, mo
 
 def test_an_image_in_the_cache_is_not_decoded_ahead(judge: Judge, images, monkeypatch):
     engine = Engine(judge)
-    group = Group(prompt="a cat", images=images[:2])
+    group = Group(prompt="a cat", candidates=images[:2])
     (own,) = engine.score([group])
     monkeypatch.setattr(encoder, "decode", None)
-    kept = [engine.prepare(image) for image in group.images]
+    kept = [engine.prepare(image) for image in group.candidates]
     # Even if the cache drops its features in the meantime.
     engine.cache._images.clear()
     (again,) = engine.score([group])

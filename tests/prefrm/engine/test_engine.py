@@ -28,7 +28,7 @@ PROMPT = "two dogs and a red kite"
 def make_group(png) -> Callable[..., Group]:
     def make(*seeds: int, prompt: str = PROMPT) -> Group:
         sizes = [(48, 32), (32, 32), (16, 64)]
-        return Group(prompt=prompt, images=tuple(png(s, *sizes[s % 3]) for s in seeds))
+        return Group(prompt=prompt, candidates=tuple(png(s, *sizes[s % 3]) for s in seeds))
 
     return make
 
@@ -52,7 +52,7 @@ def test_a_matrix_holds_the_verdicts_of_both_orders(judge: Judge, make_group):
     matrix = Engine(judge, calibration=TemperatureScaling(temperature=2.0)).score([group])[0]
     pairs = list(permutations(range(3), 2))
     with torch.inference_mode():
-        outcomes = compared(judge, PROMPT, prepared(judge, group.images), pairs)
+        outcomes = compared(judge, PROMPT, prepared(judge, group.candidates), pairs)
     found = dict(zip(pairs, (outcomes / 2.0).tolist(), strict=True))
     for (i, j), first in found.items():
         second = found[j, i]
@@ -73,9 +73,9 @@ def test_a_call_from_a_worker_thread_gives_the_same_bits(engine: Engine, make_gr
 
 def test_an_unreadable_candidate_costs_its_own_pairs_only(engine: Engine, make_group):
     good = make_group(0, 1, 2)
-    a, b, c = good.images
+    a, b, c = good.candidates
     truncated = c[: len(c) // 2]
-    broken = Group(prompt=PROMPT, images=(a, None, b, b"not an image", c, b"", truncated))
+    broken = Group(prompt=PROMPT, candidates=(a, None, b, b"not an image", c, b"", truncated))
     matrix = engine.score([broken])[0]
     keep = np.ix_([0, 2, 4], [0, 2, 4])
     assert np.array_equal(matrix.p[keep], engine.score([good])[0].p)
@@ -95,7 +95,7 @@ def test_an_image_beyond_the_limits_is_not_decoded(judge: Judge, make_group):
 
 def test_an_image_that_the_judge_cannot_prepare_is_an_error_of_its_own(engine: Engine, make_group, png):
     thin = png(9, width=401, height=1)
-    matrix = engine.score([Group(prompt=PROMPT, images=(*make_group(0, 1).images, thin))])[0]
+    matrix = engine.score([Group(prompt=PROMPT, candidates=(*make_group(0, 1).candidates, thin))])[0]
     assert "cannot be prepared" in matrix.errors[2]
     assert matrix.valid[:2, :2].all()
 
@@ -107,13 +107,13 @@ def test_images_too_large_to_be_read_together_cost_their_own_pair_only(tiny_chec
     judge.processor.max_length = len(batch.ids_T)
     engine = Engine(judge)
     matrix, pair = engine.score(
-        [Group(prompt=PROMPT, images=(big, small, huge)), Group(prompt=PROMPT, images=(big, huge))]
+        [Group(prompt=PROMPT, candidates=(big, small, huge)), Group(prompt=PROMPT, candidates=(big, huge))]
     )
     expected = np.ones((3, 3), bool)
     expected[0, 2] = expected[2, 0] = False
     assert np.array_equal(matrix.valid, expected)
     assert matrix.errors == ("", "", "")
-    without = engine.score([Group(prompt=PROMPT, images=(big, small))])[0]
+    without = engine.score([Group(prompt=PROMPT, candidates=(big, small))])[0]
     assert matrix.p[0, 1] == pytest.approx(without.p[0, 1], abs=1e-5)
     # Nothing else can be said of these two, so the reason is theirs.
     assert not pair.valid.any()
@@ -128,9 +128,9 @@ def test_a_prompt_that_cannot_be_read_costs_its_group_only(engine: Engine, make_
 
 
 def test_a_group_with_nothing_to_compare_is_not_judged(engine: Engine, make_group):
-    image = make_group(0, 1).images[0]
+    image = make_group(0, 1).candidates[0]
     nothing, alone = engine.score(
-        [Group(prompt=PROMPT, images=(None, None)), Group(prompt=PROMPT, images=(None, image))]
+        [Group(prompt=PROMPT, candidates=(None, None)), Group(prompt=PROMPT, candidates=(None, image))]
     )
     assert not nothing.valid.any()
     assert alone.valid.tolist() == [[False, False], [False, True]]

@@ -41,7 +41,7 @@ def judge(tiny_checkpoint, request) -> Judge:
 @pytest.fixture
 def group(png) -> Group:
     sizes = [(48, 32), (32, 32), (16, 64)]
-    return Group(prompt=PROMPT, images=tuple(png(n, *sizes[n % 3]) for n in range(4)))
+    return Group(prompt=PROMPT, candidates=tuple(png(n, *sizes[n % 3]) for n in range(4)))
 
 
 def test_a_matrix_is_exact_and_its_extras_are_what_the_judge_knows(judge: Judge, group: Group):
@@ -64,12 +64,12 @@ def test_a_matrix_is_exact_and_its_extras_are_what_the_judge_knows(judge: Judge,
 @pytest.mark.parametrize("share", [False, True])
 def test_permutations_companions_and_duplicates_change_no_bit(judge: Judge, group: Group, share: bool):
     engine = Engine(judge, tokens=300, share=share)
-    other = Group(prompt="x" * 50, images=group.images[:2])
+    other = Group(prompt="x" * 50, candidates=group.candidates[:2])
     order = [2, 0, 3, 1]
     matrix, permuted, _ = engine.score([group, group.permuted(order), other])
     assert permuted.equals(matrix.permuted(order))
     assert engine.score([other, group])[1].equals(matrix)
-    twice = engine.score([Group(prompt=PROMPT, images=(*group.images[:2], group.images[0]))])[0]
+    twice = engine.score([Group(prompt=PROMPT, candidates=(*group.candidates[:2], group.candidates[0]))])[0]
     assert twice.p[0, 2] == 0.5 and twice.p[0, 1] == twice.p[2, 1]
 
 
@@ -78,7 +78,7 @@ def test_other_candidates_change_no_outcome(judge: Judge, group: Group, share: b
     """Passes of fixed shapes change no bit; without them the shape of a pass is that of the group."""
     engine, some = Engine(judge, tokens=300, share=share), [3, 0, 1]
     matrix = engine.score([group])[0].subset(some)
-    alone = engine.score([Group(prompt=PROMPT, images=tuple(group.images[n] for n in some))])[0]
+    alone = engine.score([Group(prompt=PROMPT, candidates=tuple(group.candidates[n] for n in some))])[0]
     for name in ("p", "order_gap", "tie"):
         found, wanted = getattr(alone, name), getattr(matrix, name)
         np.testing.assert_allclose(found, wanted, atol=0 if share else 1e-6, rtol=0)
@@ -128,7 +128,7 @@ def test_a_bundle_holds_every_kind(judge: Judge, group: Group, tmp_path):
 
 def test_a_group_learns_in_one_pass(judge: Judge, group: Group):
     """Every kind is trained by the same call: a group's comparisons in, one loss out."""
-    batch = batch_of(judge, PROMPT, prepared(judge, group.images), [(0, 1), (2, 1), (3, 0), (2, 3)])
+    batch = batch_of(judge, PROMPT, prepared(judge, group.candidates), [(0, 1), (2, 1), (3, 0), (2, 3)])
     p = torch.tensor([1.0, 0.0, 0.5, 1.0])
     parameters = [parameter for parameter in judge.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)
@@ -153,7 +153,7 @@ def test_a_heads_weights_must_be_those_of_its_kind(tiny_checkpoint):
 
 def test_groups_that_are_scored_between_passes_change_no_bit(judge: Judge, group: Group):
     engine, between = Engine(judge, tokens=300), []
-    other = Group(prompt="another", images=group.images[1:])
+    other = Group(prompt="another", candidates=group.candidates[1:])
     alone = engine.score([group, other])
 
     def score_another() -> None:

@@ -71,7 +71,7 @@ def test_a_verdict_of_sentences_equals_the_forward_pass_of_transformers(
 
 
 def check_against_transformers(judge: Judge, images: list[bytes], answers: Sequence[str]) -> None:
-    (matrix,) = Engine(judge).score([Group(prompt=PROMPT, images=tuple(images))])
+    (matrix,) = Engine(judge).score([Group(prompt=PROMPT, candidates=tuple(images))])
     pictures = [decode(image) for image in images]
     z, tie, mass = np.zeros((3, 3)), np.zeros((3, 3)), np.ones((3, 3))
     for i, j in permutations(range(3), 2):
@@ -107,7 +107,7 @@ def test_a_forced_prefix_reads_the_digit_under_the_condition_that_it_was_said(
     checkpoints, tmp_path: Path, images
 ):
     forced = build(tmp_path, checkpoints["qwen2_5_vl"], FORCED, min_label_mass=0.0)
-    group = Group(prompt=PROMPT, images=tuple(images))
+    group = Group(prompt=PROMPT, candidates=tuple(images))
     (matrix,) = Engine(forced).score([group])
     (whole,) = Engine(build(tmp_path, checkpoints["qwen2_5_vl"], PAIR)).score([group])
     np.testing.assert_allclose(matrix.p, whole.p, atol=1e-6)
@@ -119,7 +119,7 @@ def test_a_forced_prefix_reads_the_digit_under_the_condition_that_it_was_said(
 @torch.inference_mode()
 def test_a_utility_of_yes_and_no_equals_the_forward_pass_of_transformers(checkpoints, tmp_path: Path, images):
     judge = build(tmp_path, checkpoints["qwen2_5_vl"], YES_NO)
-    (matrix,) = Engine(judge).score([Group(prompt=PROMPT, images=tuple(images))])
+    (matrix,) = Engine(judge).score([Group(prompt=PROMPT, candidates=tuple(images))])
     own = np.array([own_probabilities(judge, [decode(image)], ("Y", "y", "N", "n")) for image in images])
     yes, no = own[:, 0] + own[:, 1], own[:, 2] + own[:, 3]
     u, mass = np.log(yes / no), yes + no
@@ -132,8 +132,8 @@ def test_a_utility_of_yes_and_no_equals_the_forward_pass_of_transformers(checkpo
 @pytest.mark.parametrize("text", [RANK, YES_NO], ids=["verdict", "scalar"])
 def test_what_else_is_in_a_call_changes_no_bit(checkpoints, tmp_path: Path, images, text: str):
     judge = build(tmp_path, checkpoints["qwen2_5_vl"], text, ties=text == RANK)
-    group = Group(prompt=PROMPT, images=tuple(images))
-    other = Group(prompt="x", images=tuple(images[:2]))
+    group = Group(prompt=PROMPT, candidates=tuple(images))
+    other = Group(prompt="x", candidates=tuple(images[:2]))
     for engine in (Engine(judge), Engine(judge, share=True, tokens=256)):
         (alone,) = engine.score([group])
         assert alone.equals(engine.score([other, group, other])[1])
@@ -150,7 +150,7 @@ def masses(matrix: WinMatrix) -> list[float]:
 def test_a_pair_whose_answers_are_improbable_is_not_judged(
     checkpoints, tmp_path: Path, images, text: str, caplog
 ):
-    group = Group(prompt=PROMPT, images=tuple(images))
+    group = Group(prompt=PROMPT, candidates=tuple(images))
     fields = {"ties": text == RANK}
     (free,) = Engine(build(tmp_path, checkpoints["qwen2_5_vl"], text, **fields)).score([group])
     least, *_, most = masses(free)
@@ -173,13 +173,13 @@ def test_a_pair_whose_answers_are_improbable_is_not_judged(
 
 def test_where_all_answers_are_improbable_each_candidate_has_the_reason(checkpoints, tmp_path: Path, images):
     judge = build(tmp_path, checkpoints["qwen2_5_vl"], PAIR, min_label_mass=0.999)
-    (matrix,) = Engine(judge).score([Group(prompt=PROMPT, images=tuple(images))])
+    (matrix,) = Engine(judge).score([Group(prompt=PROMPT, candidates=tuple(images))])
     assert not matrix.valid.any()
     assert all("probability of" in error and "min_label_mass=0.999" in error for error in matrix.errors)
 
 
 def test_a_budget_of_pairs_infers_nothing_from_improbable_answers(checkpoints, tmp_path: Path, images):
-    group = Group(prompt=PROMPT, images=tuple(images))
+    group = Group(prompt=PROMPT, candidates=tuple(images))
     bounded = build(tmp_path, checkpoints["qwen2_5_vl"], PAIR, min_label_mass=0.999)
     (matrix,) = Engine(bounded, pairs=2).score([group])
     assert not matrix.known.any()

@@ -23,7 +23,7 @@ def judge(tiny_checkpoint, request) -> Judge:
 
 @pytest.fixture
 def make_group(png) -> Callable[..., Group]:
-    return lambda *seeds: Group(prompt=PROMPT, images=tuple(png(seed) for seed in seeds))
+    return lambda *seeds: Group(prompt=PROMPT, candidates=tuple(png(seed) for seed in seeds))
 
 
 def pairs_of(matrix: np.ndarray) -> int:
@@ -67,7 +67,7 @@ def test_neither_order_nor_company_changes_a_bit(judge: Judge, make_group, share
 
 def test_unreadable_and_duplicate_candidates(judge: Judge, make_group):
     good = make_group(0, 1, 2, 3, 4)
-    group = Group(prompt=PROMPT, images=(*good.images, b"no image", good.images[0]))
+    group = Group(prompt=PROMPT, candidates=(*good.candidates, b"no image", good.candidates[0]))
     matrix = Engine(judge, pairs=5).score([group])[0]
     assert matrix.errors[5] and np.isnan(matrix.p[5]).all()
     assert matrix.p[0, 6] == 0.5

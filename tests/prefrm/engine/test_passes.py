@@ -18,7 +18,7 @@ def judge(tiny_checkpoint) -> Judge:
 
 def test_passes_that_need_not_be_full_compute_less_and_say_the_same(judge: Judge, png):
     groups = [
-        Group(prompt=prompt, images=tuple(png(seed, 48, 32) for seed in seeds))
+        Group(prompt=prompt, candidates=tuple(png(seed, 48, 32) for seed in seeds))
         for prompt, seeds in (("a cat", (0, 1, 2)), ("two dogs", (3, 1)))
     ]
     shapes: list[tuple[int, int]] = []
@@ -43,7 +43,7 @@ def test_what_else_is_in_a_call_on_a_gpu(tiny_checkpoint, png):
     """It changes no bit if passes are full, and log-odds by less than 1e-3 if not."""
     judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), attention="late"), "cuda")
     group, *others = (
-        Group(prompt=prompt, images=tuple(png(seed, 48, 32) for seed in seeds))
+        Group(prompt=prompt, candidates=tuple(png(seed, 48, 32) for seed in seeds))
         for prompt, seeds in (("a cat", (0, 1, 2)), ("two dogs", (3, 1)), ("x" * 50, (4, 5, 6, 7)))
     )
     for deterministic in (True, False):
@@ -60,7 +60,7 @@ def test_what_else_is_in_a_call_on_a_gpu(tiny_checkpoint, png):
 def test_graphs_on_a_gpu(tiny_checkpoint, png):
     judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), attention="late"), "cuda")
     groups = [
-        Group(prompt=prompt, images=tuple(png(seed, 48, 32) for seed in seeds))
+        Group(prompt=prompt, candidates=tuple(png(seed, 48, 32) for seed in seeds))
         for prompt, seeds in (("a cat", (0, 1, 2)), ("a dog", (3, 1, 4)))
     ]
     wanted = [Engine(judge).score([group])[0] for group in groups]

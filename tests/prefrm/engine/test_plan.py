@@ -18,7 +18,7 @@ images = st.lists(st.sampled_from([b"a", b"b", b"c", b"", None]), min_size=2, ma
 def test_a_permuted_group_is_the_same_work_in_the_same_order(candidates, random):
     order = list(range(len(candidates)))
     random.shuffle(order)
-    group = Group(prompt="x", images=tuple(candidates))
+    group = Group(prompt="x", candidates=tuple(candidates))
     plan, permuted = plan_group(group), plan_group(group.permuted(order))
     assert list(plan.images.items()) == list(permuted.images.items())
     readable = list(plan.images)
@@ -27,7 +27,7 @@ def test_a_permuted_group_is_the_same_work_in_the_same_order(candidates, random)
 
 @given(images)
 def test_every_pair_of_readable_candidates_gets_the_number_of_its_images(candidates):
-    plan = plan_group(Group(prompt="x", images=tuple(candidates)))
+    plan = plan_group(Group(prompt="x", candidates=tuple(candidates)))
     log_odds = {pair: float(n) for n, pair in enumerate(plan.pairs(list(plan.images)))}
     spread = plan.spread(log_odds)
     for i, a in enumerate(plan.places):
@@ -39,7 +39,7 @@ def test_every_pair_of_readable_candidates_gets_the_number_of_its_images(candida
 
 
 def test_distinct_images_are_compared_in_both_orders_and_never_with_themselves():
-    plan = plan_group(Group(prompt="x", images=(b"a", b"b", b"c")))
+    plan = plan_group(Group(prompt="x", candidates=(b"a", b"b", b"c")))
     pairs = plan.pairs(list(plan.images))
     assert len(pairs) == 6 and all(a != b and (b, a) in pairs for a, b in pairs)
 

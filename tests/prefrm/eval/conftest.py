@@ -38,7 +38,7 @@ def make_group() -> Callable[..., PreferenceGroup]:
         return PreferenceGroup(
             id=id,
             prompt=f"prompt of {id}",
-            images=tuple(None if level is None else picture(level) for level in levels),
+            candidates=tuple(None if level is None else picture(level) for level in levels),
             comparisons=comparisons_from_scores(levels) if comparisons is None else comparisons,
             quality=tuple(float(level or 0) for level in levels),
             tags={"skill": skill},

@@ -65,7 +65,7 @@ def test_groups_are_drawn_one_batch_ahead_of_what_is_scored(groups):
 
 
 def test_an_unreadable_image_costs_its_own_candidate_only(bright_scorer, groups):
-    broken = replace(groups[3], images=(*groups[3].images[:2], b"GIF89a", groups[3].images[3]))
+    broken = replace(groups[3], candidates=(*groups[3].candidates[:2], b"GIF89a", groups[3].candidates[3]))
     evaluation = evaluate(bright_scorer, [*groups[:3], broken, *groups[4:]])
     (entry,) = evaluation.unreadable
     assert (entry.id, entry.candidates) == ("g3", (2,))
@@ -129,7 +129,7 @@ def test_nothing_to_evaluate_is_an_error(bright_scorer, groups):
 
 
 def test_the_report_holds_the_numbers_and_the_plots(bright_scorer, groups, tmp_path):
-    broken = replace(groups[3], images=(*groups[3].images[:2], b"GIF89a", groups[3].images[3]))
+    broken = replace(groups[3], candidates=(*groups[3].candidates[:2], b"GIF89a", groups[3].candidates[3]))
     before = evaluate(bright_scorer, [*groups[:3], broken, *groups[4:]])
     after = before.calibrated(temperature(1.7))
     write_report(after, tmp_path / "report", before=before)

@@ -31,7 +31,7 @@ def expected(prompt, *values):
     images = shades(*values)
     utilities = [float(image.mean()) * 10 for image in images]
     fake = FakeScorer(lambda _, image: float(image))
-    (matrix,) = fake.score([Group(prompt=prompt, images=tuple(str(u).encode() for u in utilities))])
+    (matrix,) = fake.score([Group(prompt=prompt, candidates=tuple(str(u).encode() for u in utilities))])
     return matrix.win_rate()
 
 

@@ -19,7 +19,7 @@ from tests.prefrm.grpo.pixels import AsyncPixelScorer, PixelScorer, shades
 
 def win_rates(*values):
     (matrix,) = FakeScorer(lambda _, image: float(image)).score(
-        [Group(prompt="", images=tuple(str(10 * round(v * 255) / 255).encode() for v in values))]
+        [Group(prompt="", candidates=tuple(str(10 * round(v * 255) / 255).encode() for v in values))]
     )
     return matrix.win_rate()
 

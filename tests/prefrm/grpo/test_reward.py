@@ -48,7 +48,7 @@ class Trainer:
 
 
 def expected(prompt, *images):
-    (matrix,) = FakeScorer(written_utility).score([Group(prompt=prompt, images=images)])
+    (matrix,) = FakeScorer(written_utility).score([Group(prompt=prompt, candidates=images)])
     return matrix.win_rate().tolist()
 
 
@@ -56,8 +56,8 @@ def test_each_group_is_scored_by_itself(scorer):
     rewards = make(scorer)(["a", "a", "a", "b", "b", "b"], ["0", "1", "2", "5", "5", "-5"])
     assert rewards == expected("a", b"0", b"1", b"2") + expected("b", b"5", b"5", b"-5")
     assert scorer.groups == [
-        Group(prompt="a", images=(b"0", b"1", b"2")),
-        Group(prompt="b", images=(b"5", b"5", b"-5")),
+        Group(prompt="a", candidates=(b"0", b"1", b"2")),
+        Group(prompt="b", candidates=(b"5", b"5", b"-5")),
     ]
 
 
@@ -72,7 +72,7 @@ def test_a_missing_candidate_gets_none_and_the_others_are_compared_without_it(sc
     rewards = make(scorer)(["a"] * 3, ["1", gone, "0"])
     assert rewards[1] is None
     assert [rewards[0], rewards[2]] == expected("a", b"1", b"0")
-    assert scorer.groups == [Group(prompt="a", images=(b"1", None, b"0"))]
+    assert scorer.groups == [Group(prompt="a", candidates=(b"1", None, b"0"))]
 
 
 def test_a_group_of_fewer_than_two_images_is_not_scored(scorer):
@@ -120,8 +120,8 @@ def test_columns_reach_the_callables_row_by_row(scorer):
         shift=[0, 10, 20, 30],
     )
     assert scorer.groups == [
-        Group(prompt="a cat, please", images=(b"0.0", b"11.0")),
-        Group(prompt="a dog, please", images=(b"22.0", b"33.0")),
+        Group(prompt="a cat, please", candidates=(b"0.0", b"11.0")),
+        Group(prompt="a dog, please", candidates=(b"22.0", b"33.0")),
     ]
 
 

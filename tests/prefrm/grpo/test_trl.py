@@ -46,7 +46,7 @@ def expected_rewards(prompts, completions, blanks, size):
         there = [k for k, image in enumerate(images) if image is not None]
         group = [None] * size
         if len(there) > 1:
-            alone = Group(prompt="", images=tuple(images[k] for k in there))
+            alone = Group(prompt="", candidates=tuple(images[k] for k in there))
             (matrix,) = FakeScorer(written_utility).score([alone])
             for k, rate in zip(there, matrix.win_rate(), strict=True):
                 group[k] = float(rate)
@@ -171,7 +171,7 @@ def test_evaluation_of_single_completions_compares_them_with_a_reference(tmp_pat
         [reward], tmp_path, ROWS, eval_rows=rows, num_generations_eval=1, per_device_eval_batch_size=2
     )
     metrics = run.evaluate()
-    assert sorted((group.prompt, group.images[1]) for group in scorer.groups) == [
+    assert sorted((group.prompt, group.candidates[1]) for group in scorer.groups) == [
         ("a cat", b"2"),
         ("a dog", b"3"),
     ]

@@ -124,7 +124,8 @@ def main(folder):
     result = {
         "calls": reward.calls,
         "groups": [
-            [group.prompt, [image and image.decode() for image in group.images]] for group in scorer.groups
+            [group.prompt, [image and image.decode() for image in group.candidates]]
+            for group in scorer.groups
         ],
         "rewards": [None if math.isnan(r) else r for r in run._logs["rewards"]["preference"]],
         "advantages": list(run._logs["advantages"]),

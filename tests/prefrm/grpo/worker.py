@@ -56,7 +56,7 @@ def to_image(completion, **columns):
 
 
 def scored(groups):
-    return [[group.prompt, [image and image.decode() for image in group.images]] for group in groups]
+    return [[group.prompt, [image and image.decode() for image in group.candidates]] for group in groups]
 
 
 def outcome(call):
@@ -126,7 +126,7 @@ def one_async_reward_twice(rank):
 
     class Uneven(SlowScorer):
         async def score(self, groups):
-            self.seconds = 0.2 if (groups[0].images[0] == b"0") == (rank == 0) else 0.0
+            self.seconds = 0.2 if (groups[0].candidates[0] == b"0") == (rank == 0) else 0.0
             return await super().score(groups)
 
     reward = AsyncPreferenceReward(Uneven(0.0), to_image, num_generations=2)

@@ -34,7 +34,7 @@ def picture(seed: int, width: int, height: int) -> Image.Image:
 
 
 PICTURES = [picture(0, 48, 32), picture(1, 32, 32), picture(2, 20, 70)]
-GROUP = Group(prompt=CAPTION, images=tuple(map(encode_png, PICTURES)))
+GROUP = Group(prompt=CAPTION, candidates=tuple(map(encode_png, PICTURES)))
 FORMS = {
     "qwen2_5_vl": ("qwen2_5_vl", False),
     "new names": ("qwen2_5_vl", True),

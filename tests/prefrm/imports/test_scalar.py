@@ -125,7 +125,7 @@ def test_a_win_rate_of_hpsv3_is_an_expectation_over_uncertain_utilities(hpsv3, j
     mean, log_sigma = expected_hpsv3(hpsv3).double().unbind(dim=-1)
     variance = log_sigma.exp().square()
     z = (mean[:, None] - mean) / (1 + torch.pi / 8 * (variance[:, None] + variance)).sqrt()
-    group = Group(prompt=PROMPT, images=tuple(map(encode_png, PICTURES)))
+    group = Group(prompt=PROMPT, candidates=tuple(map(encode_png, PICTURES)))
     matrix = Engine(judge).score([group])[0]
     np.testing.assert_allclose(matrix.p, z.sigmoid().numpy(), atol=1e-6)
     assert np.abs(matrix.p - 0.5).max() > 1e-3
@@ -138,7 +138,7 @@ def test_hpsv3_may_leave_its_uncertainty_out(hpsv3, tmp_path: Path):
     origin = import_judge("hpsv3", source, out, uncertainty="ignore", **options).origin
     assert origin is not None and not origin.is_log_odds
     mean = expected_hpsv3(hpsv3)[:, 0]
-    group = Group(prompt=PROMPT, images=tuple(map(encode_png, PICTURES)))
+    group = Group(prompt=PROMPT, candidates=tuple(map(encode_png, PICTURES)))
     matrix = Engine(load_bundle(out, "cpu").judge).score([group])[0]
     np.testing.assert_allclose(matrix.p, (mean[:, None] - mean).sigmoid().numpy(), atol=1e-6)
 
@@ -250,7 +250,7 @@ def test_editreward_is_an_ensemble_of_its_two_heads(tmp_path: Path, family: str,
             at = (ids == reference.tokenizer.convert_tokens_to_ids("<|Reward|>")).nonzero()[0, 0]
             expected[place] += ranknet(weights, f"rm_heads.head_{n}.", hidden[at])[0] / 2
     pictures, source = tuple(map(encode_png, PICTURES)), encode_png(SOURCE)
-    group = Group(prompt=PROMPT, images=pictures, context=(source,))
+    group = Group(prompt=PROMPT, candidates=pictures, context=(source,))
     (matrix,) = Ensemble(members).score([group])
     z = expected[:, None] - expected
     np.testing.assert_allclose(matrix.p, z.sigmoid().numpy(), atol=1e-6)
@@ -328,6 +328,6 @@ def test_videoreward_is_the_sum_of_three_ratings_of_a_video_of_two_frames(tmp_pa
         expected.append((ratings / deviations).sum())
     found = judge.head.utilities(readings(judge))
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-6, rtol=1e-6)
-    group = Group(prompt=PROMPT, images=tuple(map(encode_png, PICTURES)))
+    group = Group(prompt=PROMPT, candidates=tuple(map(encode_png, PICTURES)))
     z = found[:, None] - found
     np.testing.assert_allclose(Engine(judge).score([group])[0].p, z.sigmoid().numpy(), atol=2e-6)

@@ -88,7 +88,7 @@ def as_image(pixels: torch.Tensor) -> Image.Image:
 
 
 def judged(judge: Judge, pixels: torch.Tensor, calibration: CalibrationMap | None = None) -> WinMatrix:
-    group = Group(prompt=PROMPT, images=tuple(encode_png(as_image(image)) for image in pixels))
+    group = Group(prompt=PROMPT, candidates=tuple(encode_png(as_image(image)) for image in pixels))
     return Engine(judge, calibration=calibration).score([group])[0]
 
 

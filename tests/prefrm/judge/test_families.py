@@ -63,7 +63,7 @@ def pictures(encoded: list[bytes]) -> list[Image.Image]:
 
 @pytest.fixture
 def groups(encoded: list[bytes]) -> list[Group]:
-    return [Group(prompt=prompt, images=tuple(encoded)) for prompt in PROMPTS]
+    return [Group(prompt=prompt, candidates=tuple(encoded)) for prompt in PROMPTS]
 
 
 def lora(judge: Judge) -> Judge:

@@ -85,6 +85,6 @@ def test_what_is_trained_on_under_autocast_is_the_engines_head_on_the_same_state
     assert outcomes.equal(expected)
     assert loss.equal(judge.loss(expected, torch.tensor([1.0, 0.0])))
     # Rounding in the backbone alone is left between training and the engine.
-    matrix = Engine(judge).score([Group(prompt="a red kite", images=images)])[0]
+    matrix = Engine(judge).score([Group(prompt="a red kite", candidates=images)])[0]
     z = (outcomes[0] - outcomes[1]).item() / 2
     assert 1 / (1 + torch.tensor(-z).exp()).item() == pytest.approx(matrix.p[0, 1], abs=0.02)

@@ -77,7 +77,7 @@ def test_a_program_that_draws_nothing_has_no_reward_and_is_not_compared() -> Non
     rewards = PreferenceReward(scorer, draw, num_generations=4)(["a circle"] * 4, programs)
     assert [reward is None for reward in rewards] == [False, True, False, True]
     (group,) = scorer.asked
-    assert [image is None for image in group.images] == [False, True, False, True]
+    assert [image is None for image in group.candidates] == [False, True, False, True]
 
 
 def test_every_step_is_scored_and_only_prompts_of_training_are(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def group(id: str, quality: tuple[float, ...], skill: str) -> PreferenceGroup:
     return PreferenceGroup(
         id=id,
         prompt=id,
-        images=(b"x",) * len(quality),
+        candidates=(b"x",) * len(quality),
         comparisons=(),
         quality=quality,
         tags={"skill": skill},

@@ -219,7 +219,7 @@ SCORER = FakeScorer(utility, first_bonus=0.25)
 
 @pytest.fixture
 def groups(png: Callable[..., bytes]) -> list[Group]:
-    return [Group(prompt=str(n), images=(png(n), png(n + 10), png(n + 20), None)) for n in range(2)]
+    return [Group(prompt=str(n), candidates=(png(n), png(n + 10), png(n + 20), None)) for n in range(2)]
 
 
 @pytest.fixture

@@ -28,6 +28,6 @@ def test_absent(tmp_path):
 def test_another_version_is_refused(tmp_path):
     write_info(tmp_path, INFO)
     path = tmp_path / "dataset.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
-    with pytest.raises(DatasetError, match="its format is version 2; this is 1"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 1}))
+    with pytest.raises(DatasetError, match="its format is version 1; this is 2"):
         read_info(tmp_path)

@@ -41,7 +41,7 @@ def test_the_images_are_what_datasets_reads_as_images(tmp_path):
     from prefrm.media import encode_png
 
     png = encode_png(Image.new("RGB", (3, 2), "red"))
-    write_groups([pair(images=(png, png))], tmp_path, "train")
+    write_groups([pair(candidates=(png, png))], tmp_path, "train")
     table = datasets.Dataset.from_parquet(str(tmp_path / "train.parquet"), cache_dir=str(tmp_path / "cache"))
     table = table.cast_column("images", datasets.List(datasets.Image()))
     assert [image.size for image in table[0]["images"]] == [(3, 2), (3, 2)]
@@ -77,7 +77,7 @@ def test_a_foreign_parquet_file_is_named(tmp_path):
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"id": ["a"], "prompt": ["b"]}), tmp_path / "train.parquet")
-    with pytest.raises(DatasetError, match=r"lacks the columns \['comparisons', 'images'"):
+    with pytest.raises(DatasetError, match=r"lacks the columns \['comparisons', 'completions'"):
         next(read_groups(tmp_path, "train"))
 
 
@@ -119,7 +119,7 @@ def test_a_record_that_breaks_the_rules_is_named_once(tmp_path, column, value):
         ("id", 7, "record 7: id must be text; received 7"),
         ("prompt", b"a cat", "prompt must be text; received b'a cat'"),
         ("tags", ["counting"], r"tags must be text; received \['counting'\]"),
-        ("texts", [1, 2], "a text must be text; received 1"),
+        ("completions", [1, 2], "a completion must be text; received 1"),
         ("quality", ["good", "bad"], "could not convert string to float"),
         ("images", [{"bytes": "x", "path": None}] * 2, "an image must be bytes; received str"),
     ],
@@ -149,7 +149,7 @@ def test_two_records_of_one_id_are_not_read(tmp_path):
 
 @pytest.mark.parametrize("bit", [0, 5])
 def test_a_flipped_bit_is_never_other_data(tmp_path, bit):
-    records = [pair(id=str(n), prompt=f"ünder {n}", texts=("a", "b")) for n in range(3)]
+    records = [pair(id=str(n), prompt=f"ünder {n}", completions=("a", "b")) for n in range(3)]
     write_groups(records, tmp_path, "train")
     path = tmp_path / "train.parquet"
     whole = path.read_bytes()

@@ -91,11 +91,11 @@ def test_a_bad_comparison_is_refused(fields, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(images=(b"x",), comparisons=()), "'r1' has 1 candidates; a group needs at least 2"),
+        (dict(candidates=(b"x",), comparisons=()), "'r1' has 1 candidates; a group needs at least 2"),
         (dict(quality=(1.0,)), "'r1' has 2 candidates but 1 qualities"),
-        (dict(texts=("a", "b", "c")), "'r1' has 2 candidates but 3 texts"),
+        (dict(completions=("a", "b", "c")), "'r1' has 2 candidates but 3 completions"),
         (dict(comparisons=(Comparison.tie(0, 2),)), "compares candidates 0 and 2 but has 2"),
-        (dict(images=(b"x", None)), "compares candidates 1 and 0, one of which is missing"),
+        (dict(candidates=(b"x", None)), "compares candidates 1 and 0, one of which is missing"),
     ],
 )
 def test_a_bad_group_is_refused_by_name(changes, message):
@@ -104,7 +104,9 @@ def test_a_bad_group_is_refused_by_name(changes, message):
 
 
 def test_a_scorer_sees_no_label():
-    assert pair(quality=(0.0, 1.0), texts=("a", "b")).group() == Group(prompt="a cat", images=(b"x", b"y"))
+    assert pair(quality=(0.0, 1.0), completions=("a", "b")).group() == Group(
+        prompt="a cat", candidates=(b"x", b"y")
+    )
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])
@@ -115,7 +117,12 @@ def test_a_blank_prompt_is_no_task(prompt):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"id": "r\udc80"}, {"prompt": "a \ud83d"}, {"texts": ("\ud83d", None)}, {"tags": {"skill": "\ud83d"}}],
+    [
+        {"id": "r\udc80"},
+        {"prompt": "a \ud83d"},
+        {"completions": ("\ud83d", None)},
+        {"tags": {"skill": "\ud83d"}},
+    ],
 )
 def test_half_a_character_is_no_text(changes):
     with pytest.raises(RecordError, match="is not valid Unicode text"):

@@ -1,5 +1,5 @@
 from prefrm.records import Comparison, fingerprint
-from tests.prefrm.records.drawn import pair
+from tests.prefrm.records.drawn import MP4, pair
 
 
 def test_every_field_counts_in_the_fingerprint():
@@ -8,14 +8,18 @@ def test_every_field_counts_in_the_fingerprint():
         record,
         pair(id="r2"),
         pair(prompt="a dog"),
-        pair(images=(b"x", b"z")),
-        pair(images=(b"x", b"y", None)),
-        pair(images=(b"x", b"y", b"")),
+        pair(candidates=(b"x", b"z")),
+        pair(candidates=(b"x", b"y", None)),
+        pair(candidates=(b"x", b"y", b"")),
         pair(comparisons=(Comparison.preferred(0, 1),)),
         pair(comparisons=()),
         pair(quality=(0.0, 1.0)),
         pair(tags={"skill": "counting"}),
-        pair(texts=("a", None)),
+        pair(completions=("a", None)),
+        pair(context=(b"x",)),
+        pair(criterion="colour"),
+        pair(candidates=("x", "y")),
+        pair(candidates=(MP4, b"y")),
     ]
     assert len({fingerprint([variant]) for variant in variants}) == len(variants)
 

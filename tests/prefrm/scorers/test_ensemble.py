@@ -36,7 +36,7 @@ def of(*matrices, weights=None, **options):
 
 
 def scored(*matrices, **options):
-    group = Group(prompt="p", images=(b"x",) * matrices[0].size)
+    group = Group(prompt="p", candidates=(b"x",) * matrices[0].size)
     return of(*matrices, **options).score([group])[0]
 
 
@@ -222,7 +222,7 @@ def test_remote_members_work_at_the_same_time():
     members = [Member(name=name, scorer=Remote(pair(1.0), barrier)) for name in ("a", "b")]
     ensemble = Ensemble(members)
     assert ensemble.concurrency == 3
-    (matrix,) = ensemble.score([Group(prompt="p", images=(b"x", b"y"))])
+    (matrix,) = ensemble.score([Group(prompt="p", candidates=(b"x", b"y"))])
     assert log_odds(matrix) == pytest.approx(1.0, abs=1e-5)
 
 
@@ -233,6 +233,6 @@ def test_a_member_that_fails_fails_the_ensemble():
 
     members = [Member(name="a", scorer=Fixed(pair(1.0))), Member(name="b", scorer=Broken(None))]
     with pytest.raises(ScoringError, match="the server failed"):
-        Ensemble(members).score([Group(prompt="p", images=(b"x", b"y"))])
+        Ensemble(members).score([Group(prompt="p", candidates=(b"x", b"y"))])
     with pytest.raises(ConfigError, match="at least one member"):
         Ensemble([])

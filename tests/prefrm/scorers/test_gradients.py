@@ -50,7 +50,7 @@ def test_a_served_judge_has_the_gradient_of_the_judge_itself(scalar, png):
     direct = DifferentiableJudge(scalar, calibration=engine.calibration)
     expected, product = differentiated(direct)
     assert product.abs().max() > 0
-    group = Group(prompt=PROMPT, images=(png(1), png(2)))
+    group = Group(prompt=PROMPT, candidates=(png(1), png(2)))
     (before,) = engine.score([group])
     server = JudgeServer(engine, ModelInfo(name="judge"), gradient=engine.differentiable())
     with background(server) as addresses:

@@ -130,7 +130,7 @@ def test_an_ensemble_is_opened_from_its_file(tmp_path):
         "scorers:\n- scorer: http://a/1\n  weight: 3\n- scorer: http://b/-1\n"
         "calibration:\n  name: temperature\n  parameters: {temperature: 0.5}\n"
     )
-    group = Group(prompt="p", images=(b"xxx", b"x"))
+    group = Group(prompt="p", candidates=(b"xxx", b"x"))
     with open_scorer(path, connect=connect) as scorer:
         (matrix,) = scorer.score([group])
         identity = scorer.identity()

@@ -37,6 +37,6 @@ def group(split: str, n: int) -> PreferenceGroup:
     return PreferenceGroup(
         id=f"{split}-{n}",
         prompt=f"{split} {n}",
-        images=tuple(encode_png(Image.new("RGB", (32, 32), (level, level, level))) for level in levels),
+        candidates=tuple(encode_png(Image.new("RGB", (32, 32), (level, level, level))) for level in levels),
         comparisons=comparisons_from_scores(levels),
     )

@@ -26,7 +26,11 @@ def test_a_card_without_results_says_so() -> None:
 
 def test_where_there_is_no_number_there_is_none() -> None:
     group = PreferenceGroup(
-        id="a", prompt="p", images=(b"x", b"y"), comparisons=(Comparison.tie(0, 1),), tags={"skill": "size"}
+        id="a",
+        prompt="p",
+        candidates=(b"x", b"y"),
+        comparisons=(Comparison.tie(0, 1),),
+        tags={"skill": "size"},
     )
     card = model_card(CONFIG, None, evaluate(FakeScorer(lambda prompt, image: 0.0), [group]), steps=200)
     assert "| pair accuracy | - |" in card

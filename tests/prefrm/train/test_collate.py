@@ -29,7 +29,7 @@ def judge(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Judge:
 def five(images: tuple[bytes, ...]) -> PreferenceGroup:
     """All ten comparisons of five images, none of which has the same target or weight as another."""
     compared = (Comparison(i=i, j=j, p=0.1 * i + 0.01 * j, weight=1.0 + n) for n, (i, j) in enumerate(TEN))
-    return PreferenceGroup(id="g", prompt="p", images=images, comparisons=tuple(compared))
+    return PreferenceGroup(id="g", prompt="p", candidates=images, comparisons=tuple(compared))
 
 
 def without(group: PreferenceGroup, place: int) -> PreferenceGroup:
@@ -38,7 +38,9 @@ def without(group: PreferenceGroup, place: int) -> PreferenceGroup:
 
 def alone(judge: Judge, group: PreferenceGroup, shown: Comparison) -> float:
     """The outcome of one comparison, in a batch of its own."""
-    images = {n: judge.processor.prepare_image(decode(group.images[n] or b"")) for n in (shown.i, shown.j)}
+    images = {
+        n: judge.processor.prepare_image(decode(group.candidates[n] or b"")) for n in (shown.i, shown.j)
+    }
     tree = judge.processor.tree(group.prompt, images)
     with torch.inference_mode():
         return judge(judge.processor.collate([(tree, [(shown.i, shown.j)])])).item()
@@ -74,7 +76,7 @@ def test_only_what_is_compared_is_decoded_and_once_in_a_batch(
 
     monkeypatch.setattr(collate, "decode", noted)
     images = (png(0), b"no image", None, png(1), png(2))
-    group = PreferenceGroup(id="g", prompt="p", images=images, comparisons=(Comparison.preferred(4, 0),))
+    group = PreferenceGroup(id="g", prompt="p", candidates=images, comparisons=(Comparison.preferred(4, 0),))
     other = replace(group, id="h", comparisons=(Comparison.preferred(3, 0),))
     batch = GroupCollator(judge.processor)([group, other])
     assert decoded == [png(0), png(2), png(1)]
@@ -120,7 +122,7 @@ def test_images_that_are_too_long_together_cost_their_comparison(tiny_checkpoint
     """The larger one, to which the model could not even compare the same image."""
     judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), attention="joint"), "cpu")
     images = (png(0, width=32, height=32), png(1, width=64, height=64))
-    group = PreferenceGroup(id="g", prompt="p", images=images, comparisons=(Comparison.preferred(0, 1),))
+    group = PreferenceGroup(id="g", prompt="p", candidates=images, comparisons=(Comparison.preferred(0, 1),))
     limit_length(judge, group)
     judge.processor.max_length -= 1
     batch = GroupCollator(judge.processor)([group])

@@ -44,7 +44,7 @@ def pairs(tmp_path: Path, brightness: Callable[..., Path]) -> Path:
         PreferenceGroup(
             id=f"pair-{n}",
             prompt=group.prompt,
-            images=group.images[:2],
+            candidates=group.candidates[:2],
             comparisons=group.comparisons[:1],
         )
         for n, group in enumerate(read_groups(brightness(train=9), "train"))

@@ -34,7 +34,7 @@ def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path
     data = brightness(train=10, validation=2)
     groups = [weighed(n, group) for n, group in enumerate(read_groups(data, "train"))]
     broken = groups[5]
-    groups[5] = replace(broken, images=(broken.images[0], b"no image", broken.images[2]))
+    groups[5] = replace(broken, candidates=(broken.candidates[0], b"no image", broken.candidates[2]))
     write_groups(groups, data, "train")
     return TrainConfig(
         output=tmp_path / "one",

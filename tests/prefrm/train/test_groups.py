@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n in range(GROUPS):
             comparisons = (Comparison(i=0, j=1, p=n / GROUPS, weight=1.0 + n),) if n % 10 else ()
             images = (random.bytes(BYTES), random.bytes(BYTES))
-            yield PreferenceGroup(id=str(n), prompt=f"p{n}", images=images, comparisons=comparisons)
+            yield PreferenceGroup(id=str(n), prompt=f"p{n}", candidates=images, comparisons=comparisons)
 
     write_groups(written(), folder, "train")
     assert count_row_groups(folder, "train") == 12
@@ -66,11 +66,11 @@ def test_a_stored_group_is_as_it_was_written(tmp_path: Path) -> None:
     whole = PreferenceGroup(
         id="a",
         prompt="p",
-        images=(b"x", None, b"y"),
+        candidates=(b"x", None, b"y"),
         comparisons=(Comparison(i=2, j=0, p=0.8, weight=2.0),),
         quality=(1.0, 2.0, 3.0),
         tags={"skill": "size"},
-        texts=("t", None, "u"),
+        completions=("t", None, "u"),
     )
     assert list(storing([whole], tmp_path / "groups.arrow")) == [whole]
     assert StoredGroups(tmp_path / "groups.arrow").fetch(0) == whole

@@ -66,7 +66,7 @@ def test_without_either_nothing_is_asked(data: DataConfig, tmp_path: Path) -> No
 
 
 def test_a_validation_split_that_nobody_could_judge_is_named(data: DataConfig, tmp_path: Path) -> None:
-    groups = [replace(group, images=(b"broken",) * 3) for group in read_groups(data.path, "validation")]
+    groups = [replace(group, candidates=(b"broken",) * 3) for group in read_groups(data.path, "validation")]
     write_groups(groups, data.path, "validation")
 
     def reads(prompt: str, image: bytes) -> float:

@@ -29,7 +29,7 @@ class Letters:
         return PreferenceGroup(
             id=f"{self._name}{entry}",
             prompt="p",
-            images=tuple(b"abcde"[n : n + 1] for n in range(5)),
+            candidates=tuple(b"abcde"[n : n + 1] for n in range(5)),
             comparisons=PAIRS,
         )
 

@@ -172,10 +172,10 @@ def test_the_trajectory_is_pinned(config: TrainConfig, head: str, lr: float, pai
 
 def test_soft_targets_and_weights_reach_the_loss(config: TrainConfig, png) -> None:
     comparisons = (Comparison(i=0, j=1, p=0.8, weight=3.0), Comparison(i=2, j=1, p=0.35, weight=0.5))
-    group = PreferenceGroup(id="a", prompt="p", images=(png(0), png(1), png(2)), comparisons=comparisons)
+    group = PreferenceGroup(id="a", prompt="p", candidates=(png(0), png(1), png(2)), comparisons=comparisons)
     write_groups([group], config.data.path, "train")
     judge = Judge.from_base(config.judge, "cpu")
-    images = (judge.processor.prepare_image(decode(image)) for image in group.images if image)
+    images = (judge.processor.prepare_image(decode(image)) for image in group.candidates if image)
     tree = judge.processor.tree("p", dict(enumerate(images)))
     total = 0.0
     for c in comparisons:
@@ -196,7 +196,7 @@ def learn(judge: Judge, config: TrainConfig, optim: OptimConfig) -> dict[str, st
 
 def broken(id: str, png) -> PreferenceGroup:
     return PreferenceGroup(
-        id=id, prompt="p", images=(png(0), png(1)[:40]), comparisons=(Comparison.preferred(0, 1),)
+        id=id, prompt="p", candidates=(png(0), png(1)[:40]), comparisons=(Comparison.preferred(0, 1),)
     )
 
 

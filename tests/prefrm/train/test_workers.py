@@ -31,7 +31,10 @@ def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path
     """One record cannot be read; every step draws comparisons, and random numbers for dropout."""
     folder = brightness(train=8)
     broken = PreferenceGroup(
-        id="broken", prompt="p", images=(b"no image", b"none"), comparisons=comparisons_from_ranking([1, 2])
+        id="broken",
+        prompt="p",
+        candidates=(b"no image", b"none"),
+        comparisons=comparisons_from_ranking([1, 2]),
     )
     write_groups([*read_groups(folder, "train"), broken], folder, "train")
     return TrainConfig(

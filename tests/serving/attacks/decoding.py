@@ -35,7 +35,7 @@ def attack(target: Target, until: float) -> int:
                 # What follows an image's end is not decoded, and makes it one that no cache has.
                 images = tuple(whole + n.to_bytes(4, "big") for n in (2 * number, 2 * number + 1))
                 try:
-                    scorer.score([Group(prompt="x", images=images)])
+                    scorer.score([Group(prompt="x", candidates=images)])
                 except ScoringError:
                     time.sleep(0.05)
 

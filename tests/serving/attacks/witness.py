@@ -74,7 +74,7 @@ def small_group(number: int) -> Group:
         buffer = io.BytesIO()
         Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, format="PNG")
         images.append(buffer.getvalue())
-    return Group(prompt="a red circle above a blue square", images=tuple(images))
+    return Group(prompt="a red circle above a blue square", candidates=tuple(images))
 
 
 def _repeated(ask: Callable[[int], None], latencies: Latencies, over: threading.Event) -> None:

@@ -10,8 +10,8 @@ from tests.serving.triton.wire import AIO, BOTH, Wire, infer_request, packed, ro
 
 A, B, C = noise(1), noise(2), noise(3)
 GROUPS = [
-    Group(prompt="two dogs", images=(A, B, C)),
-    Group(prompt="zwei Äpfel", images=(A, None, b"no image\x00")),
+    Group(prompt="two dogs", candidates=(A, B, C)),
+    Group(prompt="zwei Äpfel", candidates=(A, None, b"no image\x00")),
 ]
 
 

@@ -128,7 +128,7 @@ def test_loading_and_unloading_are_alike_or_differ_as_named(step: Call, steps: d
 
 def test_groups_of_all_sizes_share_batches_and_agree(real: Addresses, ours: Addresses) -> None:
     groups = [
-        Group(prompt="p" * n, images=tuple(noise(k) for k in range(n, 2 * n + 2))) for n in range(1, 6)
+        Group(prompt="p" * n, candidates=tuple(noise(k) for k in range(n, 2 * n + 2))) for n in range(1, 6)
     ] * 6
     urls = [f"grpc://{addresses.grpc}/judge" for addresses in (real, ours)]
 

@@ -48,7 +48,7 @@ def test_a_repository_holds_the_bundle_and_the_tensors_of_the_protocol(bundle, t
 
 
 def test_an_adapter_merged_judges_as_before_and_needs_no_base_model(adapter_bundle, tmp_path, png, capsys):
-    groups = [Group(prompt="two dogs", images=(png(1), png(2), png(3)))]
+    groups = [Group(prompt="two dogs", candidates=(png(1), png(2), png(3)))]
     before = Engine.from_bundle(adapter_bundle).score(groups)
     capsys.readouterr()
     out = tmp_path / "merged"
@@ -164,7 +164,7 @@ class CountingScorer(FakeScorer):
 
 
 def request(prompt: bytes, size: int) -> dict[str, np.ndarray]:
-    tensors = encode_groups([Group(prompt="p", images=tuple(b"i" * (n + 1) for n in range(9)))])
+    tensors = encode_groups([Group(prompt="p", candidates=tuple(b"i" * (n + 1) for n in range(9)))])
     return {"prompt": np.array([[prompt]], dtype=object), "images": tensors["images"][:, :size]}
 
 
@@ -174,7 +174,7 @@ def test_requests_of_all_sizes_are_scored_in_one_call_and_fail_alone():
     answers = answer(scorer, requests, Limits(group_size=8, request_groups=1))
     assert scorer.calls == [[2, 5]]
     for size, got in ((2, answers[0]), (5, answers[2])):
-        own = scorer.score([Group(prompt="p", images=tuple(b"i" * (n + 1) for n in range(size)))])
+        own = scorer.score([Group(prompt="p", candidates=tuple(b"i" * (n + 1) for n in range(size)))])
         assert decode_matrices(got, count=1, size=size)[0].equals(own[0])
     reasons = [str(answers[n]) for n in (1, 3, 4)]
     assert all(isinstance(answers[n], ProtocolError) for n in (1, 3, 4))

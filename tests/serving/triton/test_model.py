@@ -89,8 +89,8 @@ def test_the_exported_model_answers_as_the_engine_does(judged_by, png, tmp_path:
         }
     )
     groups = [
-        Group(prompt="two dogs", images=(png(0), png(1))),
-        Group(prompt="über", images=(png(2), b"no image", png(3))),
+        Group(prompt="two dogs", candidates=(png(0), png(1))),
+        Group(prompt="über", candidates=(png(2), b"no image", png(3))),
     ]
     every = [spec.name for spec in MATRIX_OUTPUTS]
     bad = encode_groups(groups[:1]) | {"prompt": np.array([[b"\xff"]], dtype=object)}
@@ -118,5 +118,5 @@ def test_a_failure_of_the_judge_is_internal(monkeypatch: pytest.MonkeyPatch) -> 
 
     model = TritonPythonModel()
     model._triton, model._limits, model._scorer = BACKEND, Limits(), Broken()
-    (response,) = model.execute([Request(encode_groups([Group(prompt="p", images=(b"a", b"b"))]), [])])
+    (response,) = model.execute([Request(encode_groups([Group(prompt="p", candidates=(b"a", b"b"))]), [])])
     assert response.error.code == "INTERNAL" and "RuntimeError: out of order" in response.error.message

@@ -41,7 +41,7 @@ def template(tmp_path_factory) -> Path:
 def group() -> Group:
     prompt = split_prompts("test")[0]
     scenes = make_candidates(prompt, 3, np.random.default_rng(0))
-    return Group(prompt=prompt.text, images=tuple(encode_png(render(scene)) for scene in scenes))
+    return Group(prompt=prompt.text, candidates=tuple(encode_png(render(scene)) for scene in scenes))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_the_log_odds_of_transformers_serve_are_those_of_the_engine(
     url, wording = f"{served_by_transformers}/chat/completions", parse_wording(TWICE, name="twice")
 
     def flips_at(first, second):
-        messages = wording.messages(group.prompt, [data_url(group.images[n]) for n in (first, second)])
+        messages = wording.messages(group.prompt, [data_url(group.candidates[n]) for n in (first, second)])
         body = {"model": str(CHECKPOINT), "messages": messages, "temperature": 0, "max_completion_tokens": 1}
         low, high = -4.0, 4.0
         while high - low > 5e-5:

@@ -49,7 +49,7 @@ def thought(body):
 
 
 def group(*places, prompt="a red cube"):
-    return Group(prompt=prompt, images=tuple(IMAGES[n] for n in places))
+    return Group(prompt=prompt, candidates=tuple(IMAGES[n] for n in places))
 
 
 def score(endpoint, query, *groups):
@@ -252,7 +252,7 @@ def test_an_image_is_shown_upright():
     exif[0x0112] = 6
     Image.new("RGB", (4, 3)).save(buffer, "JPEG", exif=exif)
     with serving(FakeEndpoint(lambda body: [choice("1")])) as endpoint:
-        score(endpoint, "", Group(prompt="p", images=(buffer.getvalue(), IMAGES[0])))
+        score(endpoint, "", Group(prompt="p", candidates=(buffer.getvalue(), IMAGES[0])))
     assert {Image.open(io.BytesIO(image)).size for image in shown(endpoint.bodies[0])} == {(3, 4), (4, 3)}
 
 
@@ -280,7 +280,7 @@ def test_a_refused_question_is_a_pair_that_was_not_judged():
 
 
 def test_a_candidate_that_cannot_be_decoded_has_an_error():
-    broken = Group(prompt="p", images=(IMAGES[0], None, IMAGES[1][:45], IMAGES[3]))
+    broken = Group(prompt="p", candidates=(IMAGES[0], None, IMAGES[1][:45], IMAGES[3]))
     with serving(FakeEndpoint(digit)) as endpoint:
         (matrix,) = score(endpoint, "", broken)
     assert matrix.errors[1] == "the candidate is missing" and "truncated or corrupt" in matrix.errors[2]
@@ -378,7 +378,7 @@ def test_a_template_is_asked_in_its_own_words(tmp_path):
 def test_edits_show_the_source_of_their_group_or_the_one_named(tmp_path):
     (tmp_path / "source.png").write_bytes(IMAGES[5])
     edited = [choice("Edited image 1 is better.")]
-    own = Group(prompt="p", images=IMAGES[:2], context=(IMAGES[4],))
+    own = Group(prompt="p", candidates=IMAGES[:2], context=(IMAGES[4],))
     with serving(FakeEndpoint(lambda body: edited)) as endpoint:
         query = "dialect=unifiedreward-edit&concurrency=1"
         score(endpoint, f"{query}&context={tmp_path / 'source.png'}", group(0, 1), own)
