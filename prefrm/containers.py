@@ -2,7 +2,7 @@
 
 Bombs hide there: text that inflates, millions of empty segments, tags that point at each other. A decoder
 that is never handed any of it cannot be hurt by it. No pixel is decoded here. Of the metadata, the
-orientation is read, wherever `PIL.ImageOps.exif_transpose` looks for it.
+orientation is read, wherever `PIL.ImageOps.exif_transpose` looks for it. A video is recognised, not read.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from prefrm.errors import MediaError
 
-__all__ = ["UPRIGHT", "Essence", "essence", "is_video", "other_format"]
+__all__ = ["UPRIGHT", "Essence", "essence", "is_video", "other_format", "video_format"]
 
 # An encoder that writes 20 MB in pieces of 8 KB makes 2,560.
 MAX_PARTS = 20_000
@@ -47,10 +47,13 @@ SIGNATURES = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 # An ISO media file lists its formats from byte 8 on; the first may be mif1 or msf1, of AVIF and HEIC alike.
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC"}
 LISTED_BRANDS_BYTES = 64
-
-# The first atom of an ISO media or QuickTime file, and the signature of Matroska.
-QUICKTIME_ATOMS = frozenset({b"ftyp", b"moov", b"mdat", b"wide"})
-EBML = b"\x1aE\xdf\xa3"
+# The first brand of still images and of sequences of them; any other one is of a video (or of its sound).
+IMAGE_BRANDS = frozenset({*BRANDS, b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"miaf"})
+# The first box of a QuickTime file without a list of brands, as older cameras write them.
+QUICKTIME_BOXES = frozenset({b"moov", b"mdat", b"wide"})
+EBML_SIGNATURE = b"\x1a\x45\xdf\xa3"
+# Of a transport stream: packets of this length, each of which starts with this byte.
+TS_PACKET, TS_SYNC = 188, 0x47
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +86,6 @@ def essence(data: bytes) -> Essence:
     return Essence(data=data)
 
 
-def is_video(data: bytes) -> bool:
-    """Whether the first bytes are those of a video container: MP4 or QuickTime, WebM or Matroska, or AVI."""
-    if data[4:8] in QUICKTIME_ATOMS:
-        return not other_format(data)
-    return data.startswith(EBML) or (data.startswith(b"RIFF") and data[8:12] == b"AVI ")
-
-
 def other_format(data: bytes) -> str:
     """The format of an encoded image other than PNG, JPEG and WebP, by its first bytes; "" if unknown."""
     if data[4:8] == b"ftyp":
@@ -97,6 +93,28 @@ def other_format(data: bytes) -> str:
         brands = (data[n : n + 4] for n in range(8, end, 4))
         return next((BRANDS[brand] for brand in brands if brand in BRANDS), "")
     return next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), "")
+
+
+def video_format(data: bytes) -> str:
+    """The container of an encoded video by its first bytes, such as "MP4"; "" if it is not a video.
+
+    MP4 stands for QuickTime as well, and WEBM for all of Matroska. An animation in an image format (GIF,
+    WebP, AVIF) is an image. Nothing further is read: the rest may be damaged, or be sound alone.
+    """
+    box = data[4:8]
+    if (box == b"ftyp" and data[8:12] not in IMAGE_BRANDS) or box in QUICKTIME_BOXES:
+        return "MP4"
+    if data.startswith(EBML_SIGNATURE):
+        return "WEBM"
+    if data.startswith(b"RIFF") and data[8:12] == b"AVI ":
+        return "AVI"
+    starts = data[: 3 * TS_PACKET : TS_PACKET]
+    return "MPEG-TS" if starts == bytes([TS_SYNC] * 3) else ""
+
+
+def is_video(data: bytes) -> bool:
+    """Whether encoded data is a video, by its first bytes (`video_format`)."""
+    return video_format(data) != ""
 
 
 def _png(data: bytes) -> Essence:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
-from prefrm.containers import MAX_PARTS, MAX_SCANS, essence
+from prefrm.containers import MAX_PARTS, MAX_SCANS, essence, is_video, video_format
 from prefrm.errors import MediaError
 from prefrm.media import decode, probe
 
@@ -168,3 +168,26 @@ def test_whatever_the_bytes_are_what_is_left_is_no_longer_and_stays_as_it_is(who
     assert len(left.data) <= max(len(broken), 12)
     assert left.orientation in (None, *range(1, 9))
     assert essence(left.data).data == left.data
+
+
+@pytest.mark.parametrize(
+    ("start", "container"),
+    [
+        (b"\0\0\0\x20ftypisom", "MP4"),
+        (b"\0\0\0\x14ftypqt  ", "MP4"),
+        (b"\0\0\x10\0moov", "MP4"),
+        (b"\x1a\x45\xdf\xa3\x9fB\x86\x81", "WEBM"),
+        (b"RIFF\0\0\0\0AVI LIST", "AVI"),
+        ((b"G" + bytes(187)) * 3, "MPEG-TS"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", ""),
+        (b"\0\0\0\x20ftypavif", ""),
+        (b"\0\0\0\x20ftypmif1", ""),
+        (encoded(PIXELS, "GIF"), ""),
+        (encoded(PIXELS, "PNG"), ""),
+        (b"G" * 5, ""),
+        (b"", ""),
+    ],
+)
+def test_a_video_is_told_from_an_image_by_its_first_bytes(start, container):
+    assert video_format(start) == container
+    assert is_video(start) == (container != "")
