@@ -8,7 +8,7 @@ Knows no HTTP, no gRPC and no torch; the server and the client map these to stat
     ├── DataError (ValueError)                 data that came from outside is not what it should be
     │   ├── RecordError                        a group or a comparison breaks its own rules
     │   ├── DatasetError                       a dataset on disk is absent, truncated or of another format
-    │   └── MediaError                         an image is unreadable, too large or of a refused format
+    │   └── MediaError                         an image or video is unreadable, too large or refused
     ├── BundleError (ValueError)               a bundle is absent, incomplete, altered or of another version
     ├── IncompleteMatrixError (ValueError)     a reward was asked of pairs that were never judged
     └── ScoringError (RuntimeError)            a scorer could not answer
@@ -69,7 +69,7 @@ class DatasetError(DataError):
 
 
 class MediaError(DataError):
-    """An image is unreadable, too large or of a refused format."""
+    """An image or a video is unreadable, too large or of a refused format."""
 
 
 class BundleError(PrefrmError, ValueError):

@@ -1,0 +1,99 @@
+"""Clips for tests, and files that a hostile person would send in the place of one."""
+
+import io
+import struct
+
+import av
+import numpy as np
+from PIL import Image
+
+WIDTH, HEIGHT, RATE = 64, 48, 24
+
+
+def frames(count, size=(WIDTH, HEIGHT)):
+    """Images that a codec keeps apart: a bar of light that moves, over a grey that grows."""
+    images = []
+    for index in range(count):
+        pixels = np.full((size[1], size[0], 3), 8 * index % 200, dtype=np.uint8)
+        pixels[:, (4 * index) % size[0] :][:, :8] = 255
+        images.append(Image.fromarray(pixels))
+    return images
+
+
+def clip(images, codec="libx264", format="mp4", *, ticks=None, rotation=None, sound=False, **options):
+    """The images as an encoded video; `ticks` are their times in 1/RATE of a second."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=format, options=options) as container:
+        quiet = {"libx265": {"x265-params": "log-level=none"}}.get(codec, {})
+        stream = container.add_stream(codec, rate=RATE, options={"threads": "1", **quiet})
+        (stream.width, stream.height), stream.pix_fmt = images[0].size, "yuv420p"
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        if sound:
+            _add_sound(container)
+        for index, image in enumerate(images):
+            frame = av.VideoFrame.from_image(image)
+            if ticks is not None:
+                frame.pts = ticks[index]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _add_sound(container):
+    stream = container.add_stream("aac", rate=8000)
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), dtype=np.float32), format="fltp", layout="mono")
+    frame.sample_rate = 8000
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def sound_alone():
+    """An MP4 without a picture."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        _add_sound(container)
+    return buffer.getvalue()
+
+
+def patched(data, name, at, *numbers, form=">I"):
+    """The file with numbers written `at` bytes after the start of a box's name."""
+    where, changed = data.index(name) + at, bytearray(data)
+    for index, number in enumerate(numbers):
+        struct.pack_into(form, changed, where + struct.calcsize(form) * index, number)
+    return bytes(changed)
+
+
+def claiming_frames(count):
+    """An MP4 of a few bytes whose one fragment claims frames that take no bytes of it."""
+    data = clip(frames(4), movflags="frag_keyframe+empty_moov+default_base_moof")
+    # No flag is left by which a frame has fields of its own.
+    return patched(data, b"trun", 4, 1, count)
+
+
+def claiming_size(width, height):
+    """A WebM whose first frame claims another size than the file's header."""
+    data = clip(frames(2), "libvpx", "webm")
+    # The start code of a key frame of VP8.
+    return patched(data, b"\x9d\x01\x2a", 3, width, height, form="<H")
+
+
+def referring_to(path):
+    """An MP4 whose frames are said to be in another file."""
+    data = clip(frames(4))
+    where = data.index(b"dref")
+    old = data[where - 4 : where + 24]
+    entry = b"url \0\0\0\0" + f"file://{path}".encode() + b"\0"
+    new = (
+        struct.pack(">I", 20 + len(entry))
+        + b"dref"
+        + bytes(4)
+        + struct.pack(">II", 1, 4 + len(entry))
+        + entry
+    )
+    assert len(old) == 28
+    changed = data.replace(old, new)
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf"):
+        size = int.from_bytes(data[data.index(box) - 4 : data.index(box)])
+        changed = patched(changed, box, -4, size + len(new) - len(old))
+    return changed
