@@ -178,9 +178,15 @@ class Tree(ABC):
     def _segment(self, *parts: Part) -> Segment:
         images = tuple(part for part in parts if isinstance(part, ImageInput))
         ids = [i for part in parts for i in (part.ids if isinstance(part, ImageInput) else part)]
-        offsets_AL = self._positions([part if isinstance(part, ImageInput) else len(part) for part in parts])
-        extent = int(offsets_AL.max()) + 1 if ids else 0
-        return Segment(ids_L=torch.tensor(ids), offsets_AL=offsets_AL, extent=extent, images=images)
+        places = [part if isinstance(part, ImageInput) else len(part) for part in parts]
+        # With the token that follows, since a video's positions in time may lie beyond it.
+        offsets_AM = self._positions([*places, 1])
+        return Segment(
+            ids_L=torch.tensor(ids),
+            offsets_AL=offsets_AM[:, :-1],
+            extent=int(offsets_AM[0, -1]),
+            images=images,
+        )
 
     def _refusal(self, length: int, *keys: Hashable) -> str | None:
         if length <= self._max_length:

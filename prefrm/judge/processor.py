@@ -20,12 +20,13 @@ from prefrm.judge.backbones.family import most_positions, plain_positions
 from prefrm.judge.backbones.vocabulary import add_tokens
 from prefrm.judge.batch import JudgeBatch, pack
 from prefrm.judge.images import ImageInput
-from prefrm.judge.layout import TREES, Pair, Tree
+from prefrm.judge.layout import TREES, Pair, Part, Tree
 from prefrm.judge.tokens import TokenLayout, render
 from prefrm.manifest.contents import without_references
 from prefrm.manifest.spec import JudgeSpec
 from prefrm.media import DEFAULT_LIMITS
 from prefrm.prompts import RenderedTemplate, Template
+from prefrm.video import Frames
 
 __all__ = ["JudgeProcessor"]
 
@@ -121,6 +122,17 @@ class JudgeProcessor:
         """
         with _naming_images():
             return self._input(*self._family.prepare(self.image_processor, image))
+
+    def prepare_frames(self, frames: Frames) -> tuple[Part, ...]:
+        """Frames of a video as the family reads them: as one grid, as grids after their times, or as images.
+
+        Raises:
+            MediaError: as `prepare_image`, or the frames differ in size.
+        """
+        if self._family.prepare_frames is None:
+            return tuple(map(self.prepare_image, frames.images))
+        with _naming_images():
+            return self._family.prepare_frames(self.image_processor, self.tokenizer, self._config, frames)
 
     def prepare_pixels(self, image_3HW: torch.Tensor) -> ImageInput:
         """As `prepare_image`, of floats [3, H, W] in [0, 1] on any device, with a gradient in them.

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from prefrm.judge.images import ImageInput
+from prefrm.video import Frames
 
 __all__ = [
     "Family",
@@ -88,6 +89,8 @@ class Family:
             makes the same, bit for bit; None if there is no such size.
         prepare_pixels: as `prepare`, of floats [3, H, W] in [0, 1] and with a gradient in them. The two
             agree but for the rounding to 8 bits after each resize (`prefrm.judge.backbones.resampling`).
+        prepare_frames: (image processor, tokenizer, configuration, frames) -> a video as runs of token ids
+            and inputs of the vision tower, in order; None if the family reads frames as images.
         spell: (tokenizer, configuration, grid) -> the token ids that stand for an image.
         encode: (backbone, N images, fill) -> N features [V, T, D]: what enters the language model in the
             place of the image's tokens, and, of families that have it, what is added at deeper layers. One
@@ -111,6 +114,7 @@ class Family:
     prepare_pixels: Callable[[Any, torch.Tensor], tuple[torch.Tensor, tuple[int, ...]]]
     spell: Callable[[Any, Any, tuple[int, ...]], list[int]]
     encode: Callable[[Any, Sequence[ImageInput], int], Sequence[torch.Tensor]]
+    prepare_frames: Callable[[Any, Any, Any, Frames], tuple[list[int] | ImageInput, ...]] | None = None
     shrink: Callable[[Any, Image.Image], Image.Image | None] = lambda *_: None
     unit_patches: Callable[[Any], int] = tile_patches
     positions: Callable[[Any, Sequence[int | ImageInput]], torch.Tensor] = plain_positions

@@ -1,5 +1,8 @@
 """The families of Qwen: an image is a grid of tokens, with multimodal rotary positions.
 
+A video is a grid with several steps in time, each of as many frames as a temporal patch has. Its placeholders
+are those of images: features replace them, so which of the two tokens stands there has no influence.
+
 Shapes: B sequences, N images (or tokens of all images), P patches of all images, C numbers of a patch,
 T tokens of an image, V depths of features, D hidden, A axes of a position, L positions, H height, W width.
 """
@@ -21,6 +24,7 @@ from prefrm.judge.backbones.resampling import normalize, resize
 from prefrm.judge.images import ImageInput
 from prefrm.judge.transfers import to_device
 from prefrm.media import DEFAULT_LIMITS
+from prefrm.video import Frames
 
 __all__ = ["QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL", "mrope_positions"]
 
@@ -28,14 +32,15 @@ __all__ = ["QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL", "mrope_positions"]
 MOST_ASPECT_RATIO = 200
 
 
-def mrope_positions(parts: Sequence[int | tuple[int, int, int]], merge: int) -> torch.Tensor:
+def mrope_positions(parts: Sequence[int | tuple[Sequence[int], int, int]], merge: int) -> torch.Tensor:
     """Multimodal rotary positions of Qwen2-VL (arXiv 2409.12191, section 2.1), int64 [3, L].
 
     The three rows are time, height and width. Text counts up in all three; an image spans a grid that
-    starts where the text stopped, and what follows starts after the grid's longer side.
+    starts where the text stopped, and what follows starts after the longer side of its frames.
 
     Args:
-        parts: in reading order, the length of a run of text or the grid of an image, in patches.
+        parts: in reading order, the length of a run of text; or of an image or a video the position in time
+            of each step, from 0, and the height and width in patches.
         merge: patches along each side of a token.
     """
     blocks, start = [], 0
@@ -43,16 +48,19 @@ def mrope_positions(parts: Sequence[int | tuple[int, int, int]], merge: int) -> 
         if isinstance(part, int):
             block, extent = torch.arange(part).expand(3, -1), part
         else:
-            sides = (part[0], part[1] // merge, part[2] // merge)
-            axes = torch.meshgrid(*(torch.arange(side) for side in sides), indexing="ij")
-            block, extent = torch.stack(axes).reshape(3, -1), max(sides[1:])
+            times, *sides = torch.tensor(part[0]), part[1] // merge, part[2] // merge
+            axes = torch.meshgrid(times, *(torch.arange(side) for side in sides), indexing="ij")
+            block, extent = torch.stack(axes).reshape(3, -1), max(sides)
         blocks.append(block + start)
         start += extent
     return torch.cat(blocks, dim=1)
 
 
 def _positions(config: Any, parts: Sequence[int | ImageInput]) -> torch.Tensor:
-    plain = [part if isinstance(part, int) else (part.grid[0], part.grid[1], part.grid[2]) for part in parts]
+    plain = [
+        part if isinstance(part, int) else (part.times or range(part.grid[0]), part.grid[1], part.grid[2])
+        for part in parts
+    ]
     return mrope_positions(plain, config.vision_config.spatial_merge_size)
 
 
@@ -129,6 +137,55 @@ def _prepare(image_processor: Any, image: Image.Image) -> tuple[torch.Tensor, tu
     return data["pixel_values"], (time, height, width)
 
 
+def _prepare_video(image_processor: Any, frames: Frames) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """Patches of all frames, step after step. The last frame fills the last step."""
+    depth = image_processor.temporal_patch_size
+    prepared = [_prepare(image_processor, image) for image in frames.images]
+    if len(grids := {grid for _, grid in prepared}) > 1:
+        raise ValueError(f"its frames differ in size: {sorted(grids)}")
+    prepared += [prepared[-1]] * (-len(prepared) % depth)
+    # Of an image, each patch has the same pixels for each frame of its step.
+    layers = [pixels_PC.unflatten(1, (3, depth, -1)) for pixels_PC, _ in prepared]
+    steps = [
+        torch.stack([layers[first + place][:, :, place] for place in range(depth)], dim=2).flatten(1)
+        for first in range(0, len(layers), depth)
+    ]
+    _, height, width = prepared[0][1]
+    return torch.cat(steps), (len(steps), height, width)
+
+
+def _prepare_frames(
+    image_processor: Any, tokenizer: Any, config: Any, frames: Frames
+) -> tuple[list[int] | ImageInput, ...]:
+    """One grid of all frames.
+
+    Positions in time count its steps, or, in Qwen2.5-VL (arXiv 2502.13923, section 2.1.2), follow the clock.
+    """
+    pixels_PC, grid = _prepare_video(image_processor, frames)
+    seconds = frames.interval * image_processor.temporal_patch_size
+    rate = getattr(config.vision_config, "tokens_per_second", None)
+    times_T = (torch.arange(grid[0]) * (1 if rate is None else rate * seconds)).long()
+    ids = _spell(tokenizer, config, grid)
+    video = ImageInput(pixels=pixels_PC, grid=grid, ids=ids, times=tuple(times_T.tolist()))
+    return [config.vision_start_token_id], video, [config.vision_end_token_id]
+
+
+def _prepare_stamped_frames(
+    image_processor: Any, tokenizer: Any, config: Any, frames: Frames
+) -> tuple[list[int] | ImageInput, ...]:
+    """`prepare_frames` of Qwen3-VL (arXiv 2511.21631): the time of each step is written before it."""
+    depth = image_processor.temporal_patch_size
+    pixels_PC, (count, *sides) = _prepare_video(image_processor, frames)
+    parts: list[list[int] | ImageInput] = []
+    for step, pixels in enumerate(pixels_PC.chunk(count)):
+        times = frames.times[step * depth : (step + 1) * depth]
+        stamp = tokenizer.encode(f"<{(times[0] + times[-1]) / 2:.1f} seconds>", add_special_tokens=False)
+        grid = (1, *sides)
+        image = ImageInput(pixels=pixels, grid=grid, ids=_spell(tokenizer, config, grid))
+        parts += [[*stamp, config.vision_start_token_id], image, [config.vision_end_token_id]]
+    return tuple(parts)
+
+
 def _prepare_pixels(image_processor: Any, image_3HW: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
     patch, merge = image_processor.patch_size, image_processor.merge_size
     height, width = image_3HW.shape[1:]
@@ -177,6 +234,7 @@ QWEN2_VL = Family(
     pixel_budget=_pixel_budget,
     prepare=_prepare,
     prepare_pixels=_prepare_pixels,
+    prepare_frames=_prepare_frames,
     shrink=_shrink,
     spell=_spell,
     encode=_encode,
@@ -184,4 +242,10 @@ QWEN2_VL = Family(
     positions=_positions,
 )
 QWEN2_5_VL = replace(QWEN2_VL, model_type="qwen2_5_vl")
-QWEN3_VL = replace(QWEN2_VL, model_type="qwen3_vl", encode=_encode_deep, read=_read_deep)
+QWEN3_VL = replace(
+    QWEN2_VL,
+    model_type="qwen3_vl",
+    prepare_frames=_prepare_stamped_frames,
+    encode=_encode_deep,
+    read=_read_deep,
+)

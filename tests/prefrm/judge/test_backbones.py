@@ -20,7 +20,7 @@ def test_positions_of_text_an_image_and_text():
         [0, 1, 2, 2, 2, 3, 3, 3, 5, 6],
         [0, 1, 2, 3, 4, 2, 3, 4, 5, 6],
     ]
-    assert mrope_positions((2, (1, 4, 6), 2), 2).tolist() == expected
+    assert mrope_positions((2, (range(1), 4, 6), 2), 2).tolist() == expected
 
 
 @pytest.mark.parametrize("grids", [((1, 4, 6), (1, 8, 2)), ((1, 2, 2), (1, 2, 2)), ((1, 6, 4), (1, 4, 8))])
@@ -29,7 +29,8 @@ def test_positions_equal_those_of_transformers(judge: Judge, grids):
     kinds = [0] * 5 + [1] * sizes[0] + [0] * 3 + [1] * sizes[1] + [0] * 4
     types = torch.tensor([kinds])
     expected, _ = judge.model.model.get_rope_index(torch.ones_like(types), types, torch.tensor(grids))
-    assert torch.equal(mrope_positions((5, grids[0], 3, grids[1], 4), 2), expected[:, 0])
+    first, second = ((range(time), *sides) for time, *sides in grids)
+    assert torch.equal(mrope_positions((5, first, 3, second, 4), 2), expected[:, 0])
 
 
 def test_an_unsupported_family_is_refused_by_name(tmp_path: Path):
