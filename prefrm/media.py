@@ -1,9 +1,9 @@
-"""Images at the boundary: from a reference to checked bytes, a digest and decoded pixels.
+"""Media at the boundary: from a reference to checked bytes, a digest and, of images, decoded pixels.
 
 An image from outside is checked before it is decoded: its byte size, then (from the file's header alone) its
 format and its pixel count; a decoder is handed only the parts of the file that the pixels need. However an
 image enters, as bytes, as a file or as a Pillow image, `PIL.ImageOps.exif_transpose` turns it upright. This
-module fetches nothing over a network.
+module fetches nothing over a network. How a video is checked and decoded is in `prefrm.video`.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from prefrm.containers import UPRIGHT, Essence, essence, other_format
+from prefrm.containers import UPRIGHT, Essence, essence, is_video, other_format
 from prefrm.errors import ConfigError, MediaError
 from prefrm.modes import check_samples, for_png, to_rgb
 
@@ -31,6 +31,7 @@ __all__ = [
     "URL",
     "ImageInfo",
     "ImageLimits",
+    "VideoLimits",
     "check_size",
     "convert",
     "decode",
@@ -52,8 +53,32 @@ URL = re.compile(r"[a-z][a-z0-9+.-]+:/|data:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoLimits:
+    """Bounds on an untrusted video.
+
+    Attributes:
+        max_bytes: as encoded.
+        max_seconds: how long it may last.
+        max_frames: number of frames, all of which may have to be decoded to reach the sampled ones.
+        max_pixels: of one frame.
+        max_decoded_pixels: of all frames together: the measure of the time to decode them.
+        formats: containers, "MP4" (QuickTime as well) and "WEBM" (Matroska as well).
+        codecs: FFmpeg's names.
+    """
+
+    max_bytes: int = 64 * 2**20
+    max_seconds: float = 120.0
+    max_frames: int = 3_600
+    max_pixels: int = 10 * 10**6
+    max_decoded_pixels: int = 4 * 10**9
+    formats: tuple[str, ...] = ("MP4", "WEBM")
+    codecs: tuple[str, ...] = ("h264", "hevc", "mpeg4", "vp8", "vp9")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageLimits:
-    """Bounds on an untrusted image: bytes as encoded, pixels as decoded, Pillow format names.
+    """Bounds on an untrusted image: bytes as encoded, pixels as decoded, Pillow format names; and on a video
+    in its place.
 
     Raises:
         ConfigError: more pixels are allowed than Pillow opens, which is twice `Image.MAX_IMAGE_PIXELS`.
@@ -62,6 +87,7 @@ class ImageLimits:
     max_bytes: int = 20 * 2**20
     max_pixels: int = 64 * 10**6
     formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP")
+    video: VideoLimits = VideoLimits()
 
     def __post_init__(self) -> None:
         if Image.MAX_IMAGE_PIXELS is not None and self.max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
@@ -72,6 +98,7 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS = ImageLimits()
+SNIFFED_BYTES = 1024  # of a file, by which a video is told
 SHOWN = 60  # characters of a URL that a message quotes
 # Of a PNG: the signature, and the length and name of the chunk that must come first.
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -109,14 +136,17 @@ def digest(data: bytes | str) -> str:
 
 
 def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """The encoded bytes of an image file that a person names, after `probe`.
+    """The encoded bytes of an image or video file that a person names, an image after `probe`.
 
-    A GIF, BMP, TIFF or AVIF file is converted to PNG without loss: its first frame, upright, over white.
+    A GIF, BMP, TIFF or AVIF file is converted to PNG without loss: its first frame, upright, over white. Of a
+    video, only the byte size is checked.
 
     Raises:
         MediaError: it cannot be read, or is beyond the limits, before or after conversion; names the file.
     """
     data = read_bytes(path, limits)
+    if is_video(data):
+        return data
     try:
         data = convert(data, limits)
         probe(data, limits)
@@ -149,15 +179,17 @@ def _converted(data: bytes, limits: ImageLimits) -> bytes:
 
 
 def read_bytes(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """The content of a regular file of at most `limits.max_bytes`. Raises `MediaError`, which names it."""
+    """The content of a regular file within the limit of its kind. Raises `MediaError`, which names it."""
     file = Path(path)
     try:
         found = file.stat()
         # A device has no end, and a pipe may never be written to.
         if not stat.S_ISREG(found.st_mode):
             raise MediaError("not a regular file")
-        check_size(found.st_size, limits)
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            start = opened.read(SNIFFED_BYTES)
+            check_size(found.st_size, limits.video if is_video(start) else limits)
+            return start + opened.read()
     except MediaError as error:
         raise MediaError(f"{file}: {error}") from error
     # A path with a NUL in it is a ValueError.
@@ -169,10 +201,11 @@ def read_bytes(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMIT
         raise MediaError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def check_size(size: int, limits: ImageLimits = DEFAULT_LIMITS) -> None:
-    """Raise `MediaError` if an encoded image of `size` bytes is too long."""
+def check_size(size: int, limits: ImageLimits | VideoLimits = DEFAULT_LIMITS) -> None:
+    """Raise `MediaError` if an encoded image or video of `size` bytes is too long."""
     if size > limits.max_bytes:
-        raise MediaError(f"the image has {size} bytes; the limit is {limits.max_bytes}")
+        kind = "video" if isinstance(limits, VideoLimits) else "image"
+        raise MediaError(f"the {kind} has {size} bytes; the limit is {limits.max_bytes}")
 
 
 def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo:

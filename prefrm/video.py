@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from prefrm.containers import video_format
+from prefrm.containers import is_video, video_format
 from prefrm.errors import ConfigError, MediaError, missing_extra
+from prefrm.media import DEFAULT_LIMITS, ImageInfo, ImageLimits, VideoLimits, check_size, probe
 from prefrm.mp4 import check_index
 
 __all__ = [
@@ -29,36 +30,14 @@ __all__ = [
     "VideoInfo",
     "VideoLimits",
     "encode_video",
+    "probe_media",
     "probe_video",
     "read_frames",
     "strip",
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoLimits:
-    """Bounds on an untrusted video.
-
-    Attributes:
-        max_bytes: as encoded.
-        max_seconds: how long it may last.
-        max_frames: number of frames, all of which may have to be decoded to reach the sampled ones.
-        max_pixels: of one frame.
-        max_decoded_pixels: of all frames together: the measure of the time to decode them.
-        formats: containers, "MP4" (QuickTime as well) and "WEBM" (Matroska as well).
-        codecs: FFmpeg's names.
-    """
-
-    max_bytes: int = 64 * 2**20
-    max_seconds: float = 120.0
-    max_frames: int = 3_600
-    max_pixels: int = 10 * 10**6
-    max_decoded_pixels: int = 4 * 10**9
-    formats: tuple[str, ...] = ("MP4", "WEBM")
-    codecs: tuple[str, ...] = ("h264", "hevc", "mpeg4", "vp8", "vp9")
-
-
-DEFAULT_VIDEO_LIMITS = VideoLimits()
+DEFAULT_VIDEO_LIMITS = DEFAULT_LIMITS.video
 # FFmpeg's demuxers, by container, and its software decoders, by codec, where they have another name.
 DEMUXERS = {"MP4": "mov", "WEBM": "matroska"}
 DECODERS = {"av1": "libdav1d"}
@@ -185,6 +164,11 @@ def probe_video(data: bytes, limits: VideoLimits = DEFAULT_VIDEO_LIMITS) -> Vide
         MissingExtraError: PyAV is not installed.
     """
     return _index(data, limits).info
+
+
+def probe_media(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo | VideoInfo:
+    """Check an encoded image or video. Raises as `prefrm.media.probe` or `probe_video`."""
+    return probe_video(data, limits.video) if is_video(data) else probe(data, limits)
 
 
 def read_frames(
@@ -402,8 +386,7 @@ def _check_container(data: bytes, limits: VideoLimits) -> str:
     """The name of the container. Raises `MediaError` if the file is refused."""
     if not data:
         raise MediaError("the video is empty (0 bytes)")
-    if len(data) > limits.max_bytes:
-        raise MediaError(f"the video has {len(data)} bytes; the limit is {limits.max_bytes}")
+    check_size(len(data), limits)
     kind = video_format(data)
     if kind not in limits.formats:
         other = f" but {kind}; convert it to MP4" if kind else ""

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prefrm.errors import ConfigError, MediaError, MissingExtraError
+from prefrm.media import ImageLimits, VideoLimits, encode_png, probe, read
 from prefrm.video import (
     Frames,
     FrameSampling,
-    VideoLimits,
     encode_video,
+    probe_media,
     probe_video,
     read_frames,
     strip,
@@ -175,9 +176,9 @@ def test_frames_are_shrunk_one_at_a_time():
 )
 def test_each_limit_is_checked_before_frames_are_decoded(limits, message, monkeypatch):
     monkeypatch.setattr("prefrm.video._decoded", None)
-    for read in (probe_video, lambda data, limits: read_frames(data, ALL, limits)):
+    for check in (probe_video, lambda data, limits: read_frames(data, ALL, limits)):
         with pytest.raises(MediaError, match=message):
-            read(CLIP, VideoLimits(**limits))
+            check(CLIP, VideoLimits(**limits))
 
 
 @pytest.mark.parametrize(
@@ -208,10 +209,22 @@ def test_each_limit_is_checked_before_frames_are_decoded(limits, message, monkey
 )
 def test_a_hostile_file_is_refused_before_frames_are_decoded(data, message, monkeypatch, capfd):
     monkeypatch.setattr("prefrm.video._decoded", None)
-    for read in (probe_video, lambda data: read_frames(data, ALL)):
+    for check in (probe_video, lambda data: read_frames(data, ALL)):
         with pytest.raises(MediaError, match=message):
-            read(data)
+            check(data)
     assert capfd.readouterr() == ("", "")
+
+
+def test_images_and_videos_are_told_apart_and_checked_by_their_own_limits(tmp_path):
+    image = encode_png(frames(1)[0])
+    limits = ImageLimits(max_bytes=len(image), video=VideoLimits(max_bytes=len(CLIP)))
+    assert probe_media(CLIP, limits) == probe_video(CLIP)
+    assert probe_media(image, limits) == probe(image)
+    (tmp_path / "a.mp4").write_bytes(CLIP)
+    (tmp_path / "a.png").write_bytes(image)
+    assert (read(tmp_path / "a.mp4", limits), read(tmp_path / "a.png", limits)) == (CLIP, image)
+    with pytest.raises(MediaError, match=r"a\.mp4: the video has \d+ bytes; the limit is 9"):
+        read(tmp_path / "a.mp4", ImageLimits(video=VideoLimits(max_bytes=9)))
 
 
 def test_frames_larger_than_the_header_says_are_refused():
