@@ -13,7 +13,7 @@ from prefrm.client._core import PARTS_PER_REPLICA, Connections, home
 from prefrm.client._credentials import TLS, Credentials, secured
 from prefrm.client._endpoint import Endpoint, joint_url, parse_url
 from prefrm.client._policy import DEFAULT_DEADLINE_S, DEFAULT_UNAVAILABLE_TIMEOUT_S, RetryPolicy
-from prefrm.winmatrix import Group, WinMatrix, check_groups
+from prefrm.winmatrix import Group, Inputs, WinMatrix, check_groups
 
 __all__ = ["AsyncRemoteScorer", "Remote", "RemoteScorer"]
 
@@ -81,7 +81,7 @@ class AsyncRemoteScorer(Remote):
 
     async def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """As `RemoteScorer.score`."""
-        return await self._connected().score(check_groups(groups))
+        return await self._connected().score(check_groups(groups, Inputs()))
 
     async def identity(self) -> str:
         """As `RemoteScorer.identity`."""
@@ -137,7 +137,7 @@ class RemoteScorer(Remote):
             ScoringError: a server failed while it scored.
             ConfigError: the replicas serve different judges, or one serves another judge than before.
         """
-        found = check_groups(groups)
+        found = check_groups(groups, Inputs())
         return _portal.run(lambda: self._scorer.score(found))
 
     def identity(self) -> str:

@@ -8,6 +8,7 @@ so what else is in a call changes no bit of a group's matrix; elsewhere passes h
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -30,7 +31,7 @@ from prefrm.judge.dual import DifferentiableDual, DualJudge
 from prefrm.judge.dual.pictures import prepare_image
 from prefrm.media import DEFAULT_LIMITS, ImageLimits, probe
 from prefrm.protocol import judge_identity
-from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
+from prefrm.winmatrix import CalibrationMap, Group, Inputs, WinMatrix, check_groups
 
 __all__ = ["DualEngine", "DualTower"]
 
@@ -126,6 +127,10 @@ class DualEngine:
         """The digest of the judge's bundle."""
         return judge_identity(self.digest)
 
+    def inputs(self) -> Inputs:
+        """Images alone."""
+        return Inputs()
+
     def cost(self, group: Group) -> int:
         """Image and text tokens that are encoded, at least 1, and the time of decoding in the same unit."""
         infos = [info for image in group.encoded if image and (info := self._pixels(image)) is not None]
@@ -150,7 +155,8 @@ class DualEngine:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
             RecordError: the argument is not a list of groups.
         """
-        planned = [(group.prompt, plan_group(group)) for group in check_groups(groups, context=True)]
+        found = check_groups(groups, replace(self.inputs(), context=True))
+        planned = [(group.prompt, plan_group(group)) for group in found]
         images: RefCounted[EncodedImage] = RefCounted(key for _, plan in planned for key in plan.images)
         matrices: list[WinMatrix] = []
         try:

@@ -9,7 +9,7 @@ changes no bit of a group's matrix.
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal
@@ -36,7 +36,7 @@ from prefrm.judge import DifferentiableJudge, Judge
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import judge_identity
 from prefrm.rewards.budget import choose_and_fit
-from prefrm.winmatrix import CalibrationMap, Group, WinMatrix, check_groups
+from prefrm.winmatrix import CalibrationMap, Group, Inputs, WinMatrix, check_groups
 
 __all__ = ["Engine"]
 
@@ -194,6 +194,10 @@ class Engine:
         """The digest of the judge's bundle, and the budget of pairs if there is one."""
         return judge_identity(self.digest, None if self.pairs == "all" else self.pairs)
 
+    def inputs(self) -> Inputs:
+        """Images, and context images if the judge's template has a place for them."""
+        return Inputs(context=self.judge.processor.template.context_images > 0)
+
     def cost(self, group: Group) -> int:
         """Tokens that a group sends through the judge, at least 1: an estimate, from images' headers.
 
@@ -221,7 +225,9 @@ class Engine:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
             RecordError: the argument is not a list of groups.
         """
-        planned = [(group.prompt, plan_group(group)) for group in check_groups(groups, context=True)]
+        # A context that the template has no place for costs its own group alone.
+        found = check_groups(groups, replace(self.inputs(), context=True))
+        planned = [(group.prompt, plan_group(group)) for group in found]
         sized = [((prompt, plan), len(plan.encoded)) for prompt, plan in planned]
         images: RefCounted[EncodedImage] = RefCounted(key for _, plan in planned for key, _ in plan.encoded)
         prefixes: Prefixes = RefCounted(plan.prefix(prompt) for prompt, plan in planned)

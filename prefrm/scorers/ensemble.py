@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,11 @@ from prefrm.winmatrix import (
     Floats,
     Group,
     IdentifiedScorer,
+    Inputs,
     WinMatrix,
     check_answer,
     check_groups,
+    inputs_of,
 )
 from prefrm.winmatrix.probabilities import logit, win_probabilities
 
@@ -110,10 +112,14 @@ class Ensemble:
         whole = parts[0] if len(parts) == 1 else f"{rule} of {'; '.join(parts)}"
         return whole if self.calibration is None else f"{whole}, {self.calibration!r}"
 
+    def inputs(self) -> Inputs:
+        """What every member reads."""
+        return reduce(Inputs.both, [inputs_of(member.scorer) for member in self.members])
+
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order. Raises what a member raises; the others do not replace it."""
-        # Each member decides by itself whether it reads a context.
-        found = check_groups(groups, context=True)
+        # Each member decides by itself what it reads.
+        found = check_groups(groups)
         return [self._combined(matrices) for matrices in zip(*self._answers(found), strict=True)]
 
     def _answers(self, groups: Sequence[Group]) -> list[list[WinMatrix]]:

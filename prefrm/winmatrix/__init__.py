@@ -10,7 +10,8 @@ from prefrm.winmatrix.calibration import (
     TemperatureScaling,
     calibration_map,
 )
-from prefrm.winmatrix.group import Candidate, Group, Kind, check_groups
+from prefrm.winmatrix.group import Candidate, Group, Kind
+from prefrm.winmatrix.inputs import EVERYTHING, Inputs, InputsScorer, check_groups, inputs_of
 from prefrm.winmatrix.matrix import Bools, Floats, OnMissing, WinMatrix, check_on_missing
 from prefrm.winmatrix.reasons import unjudged_reasons
 from prefrm.winmatrix.scorer import (
@@ -26,6 +27,7 @@ from prefrm.winmatrix.scorer import (
 )
 
 __all__ = [
+    "EVERYTHING",
     "Bools",
     "CalibrationMap",
     "CalibrationRecord",
@@ -35,6 +37,8 @@ __all__ = [
     "Floats",
     "Group",
     "IdentifiedScorer",
+    "Inputs",
+    "InputsScorer",
     "Kind",
     "OnMissing",
     "Outcome",
@@ -47,6 +51,7 @@ __all__ = [
     "check_answer",
     "check_groups",
     "check_on_missing",
+    "inputs_of",
     "score_all",
     "score_each",
     "unjudged_reasons",

@@ -1,6 +1,6 @@
 """A prompt and the candidates that answer it, without any verdict."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from prefrm.containers import is_video
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.pixels import encode_image, split_images
 
-__all__ = ["Candidate", "Group", "Kind", "check_groups", "check_permutation"]
+__all__ = ["Candidate", "Group", "Kind", "check_permutation"]
 
 OTHER_FORMS = "Group.of(prompt, candidates) takes paths, Pillow images and arrays"
 
@@ -31,7 +31,7 @@ class Group:
     Attributes:
         prompt: what the candidates answer.
         candidates: each an encoded image or video, told apart by its container, a text, or None if it is
-            missing.
+            missing. An empty text or no bytes is a missing candidate, too.
         context: encoded images that belong to the prompt: the source of an edit, or the picture that a
             question is about. Only judges whose template has a place for it take any.
         criterion: what candidates are compared by, such as "alignment"; "" is overall preference. Only
@@ -141,49 +141,6 @@ class Group:
         """The same group with candidate `order[n]` in place n."""
         order = check_permutation(order, self.size)
         return replace(self, candidates=tuple(self.candidates[i] for i in order))
-
-
-def check_groups(
-    groups: Iterable[Group],
-    *,
-    kinds: Collection[str] = ("image",),
-    context: bool = False,
-    criterion: bool = False,
-) -> list[Group]:
-    """The groups that a scorer is given, as a list.
-
-    Args:
-        groups: any iterable.
-        kinds: of candidates that the scorer reads.
-        context: whether the scorer reads the context of groups.
-        criterion: whether the scorer reads the criterion of groups.
-
-    Raises:
-        RecordError: they are not groups, or one has candidates, a context or a criterion that the scorer does
-            not read.
-    """
-    if not isinstance(groups, Iterable):
-        raise RecordError(
-            f"score takes a list of groups; received {type(groups).__name__}: write score([group])"
-        )
-    found = list(groups)
-    for n, group in enumerate(found):
-        if not isinstance(group, Group):
-            raise RecordError(f"score takes a list of groups; its item {n} is {type(group).__name__}")
-        if group.kind not in kinds:
-            raise RecordError(
-                f"the candidates of item {n} are {group.kind}s; this scorer reads {' and '.join(kinds)}s"
-            )
-        for name, value, read in (
-            ("context images", group.context, context),
-            ("a criterion", group.criterion, criterion),
-        ):
-            if value and not read:
-                raise RecordError(
-                    f"item {n} has {name}, which this scorer does not read; use a judge whose template has "
-                    f"{{{'context' if name != 'a criterion' else 'criterion'}}}, or leave it out"
-                )
-    return found
 
 
 def _size(content: Candidate) -> int:

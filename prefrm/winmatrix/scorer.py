@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from prefrm.errors import OutOfMemoryError, ProtocolError
-from prefrm.winmatrix.group import Candidate, Group, check_groups
+from prefrm.winmatrix.group import Candidate, Group
+from prefrm.winmatrix.inputs import EVERYTHING, Inputs, check_groups
 from prefrm.winmatrix.matrix import WinMatrix
 
 __all__ = [
@@ -72,8 +73,11 @@ class FakeScorer:
 
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order, of any kind, context and criterion."""
-        found = check_groups(groups, kinds=("image", "video", "text"), context=True, criterion=True)
-        return [self._score(group) for group in found]
+        return [self._score(group) for group in check_groups(groups)]
+
+    def inputs(self) -> Inputs:
+        """Everything that a group has; the utility is told of the prompt and the candidate alone."""
+        return EVERYTHING
 
     def _score(self, group: Group) -> WinMatrix:
         judged = [self._judge(group.prompt, candidate) for candidate in group.candidates]

@@ -9,7 +9,7 @@ from PIL import Image
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.media import CONVERTED_FORMATS, ImageLimits, decode
 from prefrm.records import PreferenceGroup
-from prefrm.winmatrix import FakeScorer, Group, check_groups
+from prefrm.winmatrix import EVERYTHING, FakeScorer, Group, Inputs, check_groups, inputs_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
@@ -43,12 +43,26 @@ def test_a_group_may_have_images_that_belong_to_its_prompt(file):
 
 def test_what_a_scorer_does_not_read_is_refused(file):
     plain = Group.of("a", [file] * 2)
-    with pytest.raises(RecordError, match="item 1 has context images, which this scorer does not read"):
-        check_groups([plain, Group.of("a", [file] * 2, context=[file])])
-    with pytest.raises(RecordError, match="item 1 has a criterion, which this scorer does not read"):
-        check_groups([plain, Group.of("a", [file] * 2, criterion="colour")])
-    with pytest.raises(RecordError, match="the candidates of item 1 are texts; this scorer reads images"):
-        check_groups([plain, Group(prompt="a", candidates=("x", "y"))])
+    edit = Group.of("a", [file] * 2, context=[file])
+    axis = Group.of("a", [file] * 2, criterion="colour")
+    texts = Group(prompt="a", candidates=("x", "y"))
+    assert check_groups(iter([plain, edit, axis, texts])) == [plain, edit, axis, texts]
+    for group, reason in (
+        (edit, "the group has a context, which this judge does not read"),
+        (axis, "the group has a criterion, which this judge does not read"),
+        (texts, "the candidates are texts; this judge reads images"),
+    ):
+        with pytest.raises(RecordError, match=f"item 1: {reason}"):
+            check_groups([plain, group], Inputs())
+    # Nothing tells the kind of candidates that are missing.
+    missing = Group(prompt="a", candidates=(None, ""))
+    assert not Inputs(kinds=("text",)).refusal(missing) and not Inputs().refusal(missing)
+
+
+def test_scorers_of_the_same_groups_read_what_each_of_them_reads():
+    assert EVERYTHING.both(Inputs(criterion=True)) == Inputs(criterion=True)
+    assert inputs_of(FakeScorer(lambda prompt, candidate: 0.0)) == EVERYTHING
+    assert inputs_of(object()) == Inputs()
 
 
 def test_a_batch_is_a_group():

@@ -27,7 +27,7 @@ from prefrm.scorers.chat.report import ChatReport, merged_log_odds, report_of_pa
 from prefrm.scorers.chat.settings import ChatSettings, parse_chat_url
 from prefrm.scorers.chat.showing import Key, Order, ShownGroup, read_context
 from prefrm.scorers.chat.wording import Wording, read_wording
-from prefrm.winmatrix import Group, WinMatrix, check_groups
+from prefrm.winmatrix import Group, Inputs, WinMatrix, check_groups
 
 __all__ = ["ChatScorer"]
 
@@ -123,6 +123,10 @@ class ChatScorer:
         settings = replace(self.settings, model=served.model).query(OF_NO_MATTER)
         return f"chat {settings}, server {served.server.name}, wording {wording}"
 
+    def inputs(self) -> Inputs:
+        """Images, and context images if the question has a place for them."""
+        return Inputs(context=self._wording.context > 0)
+
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order; groups may differ in size.
 
@@ -138,7 +142,7 @@ class ChatScorer:
 
     def reports(self, groups: Iterable[Group]) -> list[ChatReport]:
         """As `score`, with the mass of the labels, the agreement of samples and the judge's dimensions."""
-        found = check_groups(groups, context=self._wording.context > 0)
+        found = check_groups(groups, self.inputs())
         if self.settings.pairs is None or not self.dialect.compares:
             return [self._report(*one) for one in self._ask(found)]
         # The rounds of a budget follow one another within a group; groups do not wait for each other.

@@ -383,7 +383,7 @@ def test_edits_show_the_source_of_their_group_or_the_one_named(tmp_path):
         query = "dialect=unifiedreward-edit&concurrency=1"
         score(endpoint, f"{query}&context={tmp_path / 'source.png'}", group(0, 1), own)
         (matrix,) = score(endpoint, query, group(0, 1))
-        with pytest.raises(RecordError, match="context images, which this scorer does not read"):
+        with pytest.raises(RecordError, match="the group has a context, which this judge does not read"):
             score(endpoint, "dialect=plain", own)
         with pytest.raises(ConfigError, match="shows 0 images of the context"):
             score(endpoint, f"context={tmp_path / 'source.png'}", group(0, 1))

@@ -1,0 +1,92 @@
+"""What a scorer reads of a group, and the check that groups hold nothing else."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, get_args, runtime_checkable
+
+from prefrm.errors import RecordError
+from prefrm.winmatrix.group import Group, Kind
+
+__all__ = ["EVERYTHING", "Inputs", "InputsScorer", "check_groups", "inputs_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a scorer reads of a group besides its prompt.
+
+    Attributes:
+        kinds: of candidates.
+        context: whether it reads context images.
+        criterion: whether it reads a criterion.
+    """
+
+    kinds: tuple[Kind, ...] = ("image",)
+    context: bool = False
+    criterion: bool = False
+
+    def refusal(self, group: Group) -> str:
+        """Why the scorer cannot read a group; "" if it can.
+
+        A scorer that ignored a context or a criterion would answer another question than the one asked.
+        """
+        if group.kind not in self.kinds and any(group.candidates):
+            return f"the candidates are {group.kind}s; this judge reads {' and '.join(self.kinds)}s"
+        for name, value, is_read in (
+            ("context", group.context, self.context),
+            ("criterion", group.criterion, self.criterion),
+        ):
+            if value and not is_read:
+                return (
+                    f"the group has a {name}, which this judge does not read; use a judge whose template has "
+                    f"{{{name}}}, or leave it out"
+                )
+        return ""
+
+    def both(self, other: "Inputs") -> "Inputs":
+        """What two scorers read that are given the same groups."""
+        return Inputs(
+            kinds=tuple(kind for kind in self.kinds if kind in other.kinds),
+            context=self.context and other.context,
+            criterion=self.criterion and other.criterion,
+        )
+
+
+EVERYTHING = Inputs(kinds=get_args(Kind), context=True, criterion=True)
+
+
+@runtime_checkable
+class InputsScorer(Protocol):
+    """A scorer that says what it reads."""
+
+    def inputs(self) -> Inputs:
+        """What it reads of a group."""
+        ...
+
+
+def inputs_of(scorer: object) -> Inputs:
+    """What a scorer says that it reads; images alone for one that does not say."""
+    return scorer.inputs() if isinstance(scorer, InputsScorer) else Inputs()
+
+
+def check_groups(groups: Iterable[Group], inputs: Inputs = EVERYTHING) -> list[Group]:
+    """The groups that a scorer is given, as a list.
+
+    Args:
+        groups: any iterable.
+        inputs: what the scorer reads.
+
+    Raises:
+        RecordError: they are not groups, or one has candidates, a context or a criterion that the scorer does
+            not read.
+    """
+    if not isinstance(groups, Iterable):
+        raise RecordError(
+            f"score takes a list of groups; received {type(groups).__name__}: write score([group])"
+        )
+    found = list(groups)
+    for n, group in enumerate(found):
+        if not isinstance(group, Group):
+            raise RecordError(f"score takes a list of groups; its item {n} is {type(group).__name__}")
+        if refusal := inputs.refusal(group):
+            raise RecordError(f"item {n}: {refusal}")
+    return found
