@@ -1,4 +1,4 @@
-"""What a win matrix turns into: rewards, group advantages, and the pairs and selections of other trainers.
+"""What win matrices turn into: one matrix of several, rewards, group advantages, pairs and selections.
 
 Numpy only. A reward that does not exist is NaN and stays NaN; nothing here puts a number in its place.
 """
@@ -12,6 +12,7 @@ from prefrm.rewards.advantages import (
     weighted_advantages,
 )
 from prefrm.rewards.chain import AdvantageChain, GroupKey, group_keys, select
+from prefrm.rewards.combination import Combination, Combine, Criteria, criterion_name
 from prefrm.rewards.selection import (
     PreferencePair,
     best_fraction,
@@ -37,12 +38,16 @@ __all__ = [
     "REWARDS",
     "AdvantageChain",
     "AdvantageRule",
+    "Combination",
+    "Combine",
+    "Criteria",
     "GroupKey",
     "PreferencePair",
     "RewardFunction",
     "best_fraction",
     "bradley_terry",
     "copeland",
+    "criterion_name",
     "diffusion_nft_rewards",
     "dpo_pairs",
     "group_advantages",

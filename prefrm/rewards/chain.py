@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.rewards.advantages import AdvantageRule, centered, moments
-from prefrm.rewards.numbers import Doubles, Numbers, doubles
+from prefrm.rewards.numbers import Doubles, Numbers, at_steps, doubles
 
 __all__ = [
     "AdvantageChain",
@@ -156,9 +156,7 @@ class AdvantageChain:
                 f"objective_weights needs a row for each reward of {list(named)} and the number of steps; "
                 f"received {len(self.objective_weights)} rows and steps {steps}"
             )
-        return np.stack(
-            [np.asarray(row)[np.arange(steps) * len(row) // steps] for row in self.objective_weights]
-        )
+        return at_steps(self.objective_weights, steps)
 
     def _finished(self, a_GK: Doubles) -> Doubles:
         if self.soft_clip is not None:

@@ -1,5 +1,6 @@
 """Rewards as trainers hold them, as float64 arrays. Needs no torch: a tensor is known by its `detach`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy.typing as npt
 
 from prefrm.errors import DataError
 
-__all__ = ["Doubles", "Numbers", "doubles"]
+__all__ = ["Doubles", "Numbers", "at_steps", "doubles"]
 
 Doubles = npt.NDArray[np.float64]
 Numbers = Any
@@ -37,6 +38,11 @@ def doubles(values: Numbers) -> Doubles:
             f"rewards are real numbers, or None, in an array, a tensor or lists of one length; received a "
             f"{type(values).__name__} that cannot be read: {reason}"
         ) from error
+
+
+def at_steps(rows: Sequence[Sequence[float]], steps: int) -> Doubles:
+    """Weights [M, T] at each step, from M rows of weights of equal parts of the steps."""
+    return np.stack([np.asarray(row, dtype=np.float64)[np.arange(steps) * len(row) // steps] for row in rows])
 
 
 def _plain(values: Any) -> Any:

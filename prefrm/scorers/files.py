@@ -1,6 +1,6 @@
 """Scorer files: a YAML that combines scorers into an ensemble, or gives one a calibration.
 
-    combine: mean            # mean, vote, worst or uncertainty
+    combine: mean            # mean, vote, worst, uncertainty or lexicographic
     scorers:
       - scorer: judges/hpsv3
         weight: 2
@@ -12,34 +12,36 @@
       split: validation
       pairs: 1234
 
-A path in it counts from the working directory, as in every configuration of prefrm.
+One judge may be there several times, each time with another `criterion:`. A path counts from the working
+directory, as in every configuration of prefrm.
 """
 
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from prefrm.config import Bounded, NonNegative, Positive, check_bounds, from_mapping, load_config, to_mapping
 from prefrm.errors import ConfigError
 from prefrm.files import write_whole
+from prefrm.rewards import Combination, Combine
 from prefrm.winmatrix import CalibrationRecord
 
-__all__ = ["Combine", "ScorerFile", "Source", "read_scorer_file", "write_calibrated", "write_scorer_file"]
+__all__ = ["ScorerFile", "Source", "read_scorer_file", "write_calibrated", "write_scorer_file"]
 
 SECTION = re.compile(r"^calibration:.*?(?=^[^\s]|\Z)", re.DOTALL | re.MULTILINE)
 """A calibration at the top level, to the next line that is not indented."""
 
 TOKEN_NAME = re.compile("PREFRM_TOKEN(_[A-Z0-9_]+)?")
 
-Combine = Literal["mean", "vote", "worst", "uncertainty"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source(Bounded):
-    """A scorer of a file, as `prefrm.scorers.open_scorer` takes it, and its positive weight.
+    """A scorer of a file, as `prefrm.scorers.open_scorer` takes it, its positive weight and its criterion.
+
+    An empty criterion shows each group as it is.
 
     `token_env` is the environment variable with the token for a URL. Its name starts with PREFRM_TOKEN, so
     that a file from elsewhere cannot send another secret to its author.
@@ -47,6 +49,7 @@ class Source(Bounded):
 
     scorer: str
     weight: Positive = 1.0
+    criterion: str = ""
     token_env: str | None = None
 
     def __post_init__(self) -> None:
@@ -63,34 +66,42 @@ class Source(Bounded):
         if "://" not in self.scorer:
             raise ConfigError(f"token_env is for a URL; {self.scorer} is none")
 
+    @property
+    def name(self) -> str:
+        """The scorer, with its criterion."""
+        return f"{self.scorer} by {self.criterion!r}" if self.criterion else self.scorer
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerFile(Bounded):
     """The content of a scorer file.
 
     Attributes:
-        scorers: at least one, each once.
-        combine: how their matrices become one (`prefrm.scorers.Ensemble`).
+        scorers: at least one, each once with one criterion.
+        combine: how their matrices become one (`prefrm.rewards.Combination`).
         penalty: standard deviations that `combine: uncertainty` takes off.
+        margin: of `combine: lexicographic`, in [0, 1): the first scorer whose |2 p - 1| exceeds it decides.
         calibration: of the combined log-odds; None leaves them as they are.
     """
 
     scorers: tuple[Source, ...]
     combine: Combine = "mean"
     penalty: NonNegative = 1.0
+    margin: NonNegative = 0.0
     calibration: CalibrationRecord | None = None
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        names = [one.scorer for one in self.scorers]
+        names = [one.name for one in self.scorers]
         if not names:
             raise ConfigError("scorers is empty; name at least one")
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"scorers has {twice[0]} twice; give it a weight instead")
+        Combination(rule=self.combine, penalty=self.penalty, margin=self.margin)
 
     def describe(self) -> str:
         """One line for a terminal or a log."""
-        names = ", ".join(one.scorer for one in self.scorers)
+        names = ", ".join(one.name for one in self.scorers)
         state = "" if self.calibration is None else f", calibrated ({self.calibration.describe()})"
         return f"{names if len(self.scorers) == 1 else f'{self.combine} of {names}'}{state}"
 

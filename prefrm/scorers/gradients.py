@@ -115,6 +115,8 @@ def _temperature(target: str, file: ScorerFile) -> float:
     """Of the calibration of a file. Raises `ConfigError` if the file has no gradient."""
     if len(file.scorers) > 1 and file.combine != "mean":
         raise ConfigError(f"{target}: combine {file.combine} has no gradient; only mean has one")
+    if named := [one.name for one in file.scorers if one.criterion]:
+        raise ConfigError(f"{target}: {named[0]}: gradients are of overall preference; leave it out")
     calibration = None if file.calibration is None else file.calibration.map
     if calibration is None:
         return 1.0

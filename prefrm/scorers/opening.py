@@ -69,13 +69,17 @@ def _opened(
     if is_scorer_file(target):
         file = read_scorer_file(target)
         recorded = file.calibration if calibrated else None
+        # One that stands there by several criteria is opened once.
+        names = dict.fromkeys(one.scorer for one in file.scorers)
+        opened = {name: _opened(name, engine, connect, stack) for name in names}
         return Ensemble(
             [
-                Member(name=one.scorer, scorer=_opened(one.scorer, engine, connect, stack), weight=one.weight)
+                Member(name=one.name, scorer=opened[one.scorer], weight=one.weight, criterion=one.criterion)
                 for one in file.scorers
             ],
             combine=file.combine,
             penalty=file.penalty,
+            margin=file.margin,
             calibration=None if recorded is None else recorded.map,
         )
     if is_url(target):

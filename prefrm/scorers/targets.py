@@ -36,7 +36,9 @@ def sources(*targets: Path | str | None) -> list[str]:
     Raises:
         ConfigError: a scorer file is malformed, or leads to itself.
     """
-    return [leaf.scorer for target in targets if target is not None for leaf in leaves(target)]
+    found = [leaf.scorer for target in targets if target is not None for leaf in leaves(target)]
+    # One may be there by several criteria.
+    return list(dict.fromkeys(found))
 
 
 def leaves(target: Path | str) -> list[Source]:

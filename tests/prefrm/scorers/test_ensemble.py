@@ -1,6 +1,7 @@
 """Ensembles: what each rule makes of the members' matrices, the spread, and what is never made up."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from prefrm.errors import ConfigError, ScoringError
+from prefrm.errors import ConfigError, RecordError, ScoringError
 from prefrm.scorers import Ensemble, Member
 from prefrm.winmatrix import Group, IdentifiedScorer, TemperatureScaling, WinMatrix
 
@@ -236,3 +237,32 @@ def test_a_member_that_fails_fails_the_ensemble():
         Ensemble(members).score([Group(prompt="p", candidates=(b"x", b"y"))])
     with pytest.raises(ConfigError, match="at least one member"):
         Ensemble([])
+
+
+class ByCriterion:
+    """Log-odds by the criterion of each group; remembers its calls."""
+
+    def __init__(self, by):
+        self.by, self.calls = by, []
+
+    def identity(self):
+        return "digest"
+
+    def score(self, groups):
+        self.calls.append([group.criterion for group in groups])
+        return [pair(self.by[group.criterion]) for group in groups]
+
+
+def test_a_scorer_that_is_there_by_several_criteria_is_called_once():
+    judge = ByCriterion({"alignment": 2.0, "aesthetics": -1.0, "": 0.5})
+    members = [Member(name=name, scorer=judge, criterion=name) for name in ("alignment", "aesthetics")] + [
+        Member(name="own", scorer=judge)
+    ]
+    ensemble = Ensemble(members, combine="lexicographic")
+    groups = [Group(prompt=p, candidates=("x", "y")) for p in "pq"]
+    assert [log_odds(matrix) for matrix in ensemble.score(groups)] == pytest.approx([2.0, 2.0], abs=1e-5)
+    assert judge.calls == [["alignment", "aesthetics", ""] * 2]
+    assert "digest by 'alignment' x 1" in ensemble.identity()
+    assert log_odds(Ensemble(members).score(groups[:1])[0]) == pytest.approx(0.5, abs=1e-5)
+    with pytest.raises(RecordError, match="criterion"):
+        ensemble.score([replace(groups[0], criterion="alignment")])

@@ -98,6 +98,8 @@ def test_another_calibration_leaves_the_rest_of_a_file_as_it_is(tmp_path, text):
         ("scorers: []", "scorers is empty; name at least one"),
         ("combine: mean", "missing key scorers"),
         ("scorers: [{scorer: a}, {scorer: a}]", "scorers has a twice"),
+        ("scorers: [{scorer: a, criterion: c}, {scorer: a, criterion: c}]", "scorers has a by 'c' twice"),
+        ("scorers: [{scorer: a}]\nmargin: 1", "margin must be in"),
         ("scorers: [{scorer: ' '}]", "scorer is empty"),
         ("scorers: [{scorer: a, weight: 0}]", "weight must be positive and finite; received 0"),
         ("scorers: [{scorer: a}]\ncombine: median", "combine must be one of mean, vote, worst, uncertainty"),
@@ -140,6 +142,19 @@ def test_an_ensemble_is_opened_from_its_file(tmp_path):
     with open_scorer(path, connect=connect, calibrated=False) as scorer:
         (plain,) = scorer.score([group])
     assert plain.calibrated(TemperatureScaling(temperature=0.5)).equals(matrix)
+
+
+def test_a_judge_by_several_criteria_is_opened_once(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "combine: lexicographic\nmargin: 0.2\nscorers:\n"
+        "- {scorer: http://a/1, criterion: alignment}\n- {scorer: http://a/1, criterion: aesthetics}\n"
+    )
+    assert sources(path) == ["http://a/1"]
+    with open_scorer(path, connect=connect) as scorer:
+        alignment, aesthetics = scorer.members
+        assert scorer.combination.margin == 0.2
+    assert alignment.scorer is aesthetics.scorer and aesthetics.criterion == "aesthetics"
 
 
 def tokens(path):
