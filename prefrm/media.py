@@ -124,6 +124,11 @@ class ImageInfo:
         return self.width * self.height
 
     @property
+    def held_pixels(self) -> int:
+        """Pixels that a decoder holds at once: the measure of its memory."""
+        return self.pixels
+
+    @property
     def decoded_pixels(self) -> int:
         """Pixels that a decoder computes, each counted once for every scan: the measure of its time."""
         return self.pixels * self.scans

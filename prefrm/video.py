@@ -49,6 +49,8 @@ TURNS = {
     180: Image.Transpose.ROTATE_180,
     270: Image.Transpose.ROTATE_270,
 }
+# To which a frame of H.264 or HEVC may refer; each takes half of what it takes as RGB.
+REFERENCE_FRAMES = 16
 # VideoReward's largest number of frames.
 MOST_FRAMES = 768
 EBML_ID, SEGMENT_ID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
@@ -71,6 +73,11 @@ class VideoInfo:
     def pixels(self) -> int:
         """Pixels of one frame."""
         return self.width * self.height
+
+    @property
+    def held_pixels(self) -> int:
+        """Pixels that a decoder holds at once, as RGB: the measure of its memory."""
+        return self.pixels * (1 + min(self.frames, REFERENCE_FRAMES) // 2)
 
     @property
     def decoded_pixels(self) -> int:
@@ -154,9 +161,7 @@ class _Index:
 
 
 def probe_video(data: bytes, limits: VideoLimits = DEFAULT_VIDEO_LIMITS) -> VideoInfo:
-    """Check an encoded video by its headers and packets.
-
-    No frame is decoded, but for the first ones, from which FFmpeg learns their format.
+    """Check an encoded video by its headers and packets, of which none is decoded.
 
     Raises:
         MediaError: it is empty, truncated, beyond a limit, of another container or codec, or has no frames or
@@ -342,7 +347,10 @@ def _opened(data: bytes, limits: VideoLimits) -> Iterator[tuple[Any, Any]]:
     av = _pyav()
     kind = _check_container(data, limits)
     options = {
-        # For the frames that are decoded when a file is opened.
+        # FFmpeg decodes no frame to learn more than the headers tell.
+        "skip_frame": "all",
+        "probesize": "32",
+        "fpsprobesize": "0",
         "max_pixels": str(PADDING_FACTOR * limits.max_pixels),
         "threads": "1",
         "codec_whitelist": ",".join(DECODERS.get(codec, codec) for codec in limits.codecs),

@@ -24,7 +24,8 @@ class Limits:
     Costs are in tokens, as `serving.queueing.cost` estimates them.
 
     Attributes:
-        image: bytes, pixels and formats of each image; one beyond them is a candidate that cannot be judged.
+        image: bytes, pixels and formats of each image, and of each video; one beyond them is a candidate that
+            cannot be judged.
         group_size: K of a group; one beyond it is answered as not judged, and the others are judged.
         prompt_bytes: of a prompt in UTF-8; likewise.
         request_groups: B, groups of one request; a request beyond it is refused.

@@ -164,10 +164,12 @@ class Batcher:
             self._close(work)
 
     async def _estimates(self, groups: Sequence[Group], seconds: float) -> list[Estimate]:
-        # An estimate reads the headers of images: of many or large files, elsewhere than on the event loop.
+        # An estimate reads the headers of images, and of videos those of all packets: of many or large files,
+        # elsewhere than on the event loop.
         if (
             sum(group.size for group in groups) > MOST_HEADERS_ON_LOOP
             or sum(group.content_bytes for group in groups) > MOST_BYTES_ON_LOOP
+            or any(group.kind == "video" for group in groups)
         ):
             estimates = asyncio.to_thread(lambda: [self._estimate(group) for group in groups])
             try:

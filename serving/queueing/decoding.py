@@ -1,8 +1,9 @@
-"""Images decoded ahead of the scorer, in threads that leave the scorer's own to small requests.
+"""Images and videos decoded ahead of the scorer, in threads that leave the scorer's own to small requests.
 
 A group of `AHEAD_PIXELS` or more goes through one of two lanes: there is one thread for groups of up to
 `SHORT_PIXELS`, and the others serve the longer ones, so that neither a crowd of large images nor a single
-enormous group holds up a photograph. In a lane, groups take turns image by image, fair by pixels.
+enormous group holds up a photograph. In a lane, groups take turns image by image, fair by pixels. A video is
+an image here: its pixels are those of all its frames.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ from queue import SimpleQueue
 from typing import Protocol, runtime_checkable
 
 from prefrm.errors import MediaError
-from prefrm.media import ImageLimits, probe
+from prefrm.media import ImageLimits
+from prefrm.video import probe_media
 from prefrm.winmatrix import Group
 from serving.queueing.fairness import FairQueue
 
@@ -54,7 +56,7 @@ class Preparing(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """An image to decode: its bytes, its pixels, and these counted once for each scan."""
+    """An image to decode: its bytes, the pixels that are held meanwhile, and those that are decoded."""
 
     image: bytes
     pixels: int
@@ -265,8 +267,10 @@ class AheadDecoder:
         found = []
         for image in {image: None for image in group.encoded if image}:
             with suppress(MediaError):
-                info = probe(image, self._limits)
-                found.append(Decoding(image=image, pixels=info.pixels, decoded_pixels=info.decoded_pixels))
+                info = probe_media(image, self._limits)
+                found.append(
+                    Decoding(image=image, pixels=info.held_pixels, decoded_pixels=info.decoded_pixels)
+                )
         return found[: self._images] if _decoded_pixels(found) >= AHEAD_PIXELS else []
 
     def tokens(self, images: Sequence[Decoding]) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import struct
 import threading
 import time
 import weakref
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 
 from prefrm.errors import OutOfMemoryError
-from prefrm.media import ImageLimits
+from prefrm.media import ImageLimits, VideoLimits
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 from serving.errors import ExpiredError, FailedError, NotReadyError, OverloadedError
 from serving.limits import Limits
 from serving.observing.metrics import Metrics
 from serving.queueing.batcher import Batcher, _Waiting
 from serving.queueing.guard import GuardedScorer
+from tests.videos import clip, frames
 
 
 def batcher(scorer, **limits) -> Batcher:
@@ -315,6 +317,41 @@ class TestGuard:
         assert "not a valid PNG" in matrix.errors[2]
         assert matrix.errors[3] == "the candidate is missing"
         np.testing.assert_array_equal(matrix.judged, [True, False, False, False, True])
+
+    @pytest.mark.parametrize(
+        ("limits", "reason"),
+        [
+            ({"max_frames": 4}, "more than 4 frames"),
+            ({"max_seconds": 0.2}, "lasts 0.2 seconds; the limit is 0.2"),
+            ({"max_decoded_pixels": 5 * 64 * 48 - 1}, "15360 pixels in all; the limit is 15359"),
+            ({"max_bytes": 3000}, "bytes; the limit is 3000"),
+        ],
+    )
+    def test_a_refused_video_never_reaches_the_scorer(self, limits, reason):
+        seen = []
+
+        def utility(prompt: str, video: bytes) -> float:
+            seen.append(video)
+            return float(len(video))
+
+        guard = GuardedScorer(FakeScorer(utility), ImageLimits(video=VideoLimits(**limits)))
+        short, long = clip(frames(2)), clip(frames(5)) + struct.pack(">I4s", 2000, b"free") + bytes(1992)
+        cut = short[:-1]
+        (matrix,) = guard.score([Group(prompt="p", candidates=(short, long, cut, short))])
+        assert seen == [short, short]
+        assert reason in matrix.errors[1] and "truncated" in matrix.errors[2]
+        np.testing.assert_array_equal(matrix.judged, [True, False, False, True])
+
+    def test_a_group_with_a_refused_context_is_not_judged(self, png):
+        guard = GuardedScorer(FakeScorer(lambda p, i: float(len(i))), ImageLimits())
+        candidates = (png(1), png(2))
+        groups = [
+            Group(prompt="p", candidates=candidates, context=context)
+            for context in ((png(3), clip(frames(1))), (png(3),))
+        ]
+        refused, judged = guard.score(groups)
+        assert set(refused.errors) == {"context image 1: not a valid PNG or JPEG or WEBP image"}
+        assert not refused.judged.any() and judged.judged.all()
 
     def test_pixels_are_counted_from_the_header(self, png):
         guard = GuardedScorer(FakeScorer(lambda p, i: 0.0), ImageLimits(max_pixels=29))

@@ -23,6 +23,7 @@ from serving.queueing import decoding
 from serving.queueing.batcher import Batcher, _Waiting
 from serving.queueing.decoding import AheadDecoder
 from tests.prefrm.judge.families import save_checkpoint
+from tests.videos import clip, frames
 
 MEGA = 10**6
 
@@ -131,8 +132,16 @@ def test_scans_of_a_jpeg_count():
     assert (found.pixels, found.decoded_pixels) == (90_000, 9 * MEGA)
 
 
+def test_frames_of_a_video_count():
+    video = clip(frames(16, (320, 240)))
+    ahead = AheadDecoder(Preparing(), ImageLimits(), 64 * MEGA, lambda seconds: None)
+    (found,) = ahead.of(Group(prompt="", candidates=(video, None)), 10**6)
+    # 16 frames that others refer to, each half of one in RGB, and one in RGB.
+    assert (found.pixels, found.decoded_pixels) == (9 * 320 * 240, 16 * 320 * 240)
+
+
 def test_small_requests_are_scored_while_large_images_are_decoded(scorer):
-    scorer.free = pair(0.5).images
+    scorer.free = pair(0.5).candidates
 
     async def main():
         queue = batcher(scorer, queued_cost=300_000)
