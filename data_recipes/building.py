@@ -27,7 +27,7 @@ from prefrm.records import (
     PreferenceGroup,
     SplitCounts,
     prompt_key,
-    read_prompts,
+    read_prompt_keys,
     write_groups,
     write_info,
 )
@@ -35,7 +35,7 @@ from prefrm.records import (
 __all__ = ["build_dataset", "prove_disjoint"]
 
 WORK = ".building"
-WORK_VERSION = 3  # of the format in `.building`; another version starts the build from the beginning
+WORK_VERSION = 4  # of the format in `.building`; another version starts the build from the beginning
 KEPT = "kept"  # a file in `.building`: an error leaves the folder for the next build
 # Options of the second pass, which reads nothing of the source: the same rows are split in another way.
 SPLITTING = ("seed", "validation", "test")
@@ -136,7 +136,7 @@ def _write(plan: Plan, info: DatasetInfo, context: Context) -> Built:
             raise DatasetError(f"the {name} split has no usable group; left out: {found or 'nothing'}")
     # The largest split comes last.
     names = sorted(counts, key=lambda name: counts[name].groups)
-    prove_disjoint({name: read_prompts(context.folder, name) for name in names})
+    prove_disjoint({name: read_prompt_keys(context.folder, name) for name in names})
     whole = DatasetInfo(
         recipe=info.recipe,
         options=info.options,

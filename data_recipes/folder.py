@@ -87,7 +87,7 @@ def read_parts(options: FolderOptions) -> Sequence[Part]:
 
 
 def _judge(row: Row, options: FolderOptions) -> Rating:
-    return Rating(prompt=row["prompt"], image=row["image"], score=None)
+    return Rating(prompt=row["prompt"], candidate=row["image"], score=None)
 
 
 def _rows(root: Path, start: int) -> Iterator[Numbered]:

@@ -28,6 +28,7 @@ from prefrm.modes import check_samples, for_png, to_rgb
 __all__ = [
     "CONVERTED_FORMATS",
     "DEFAULT_LIMITS",
+    "SNIFFED_BYTES",
     "URL",
     "ImageInfo",
     "ImageLimits",
@@ -37,6 +38,7 @@ __all__ = [
     "decode",
     "digest",
     "encode_png",
+    "limits_of",
     "probe",
     "read",
     "read_bytes",
@@ -193,7 +195,7 @@ def read_bytes(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMIT
             raise MediaError("not a regular file")
         with file.open("rb") as opened:
             start = opened.read(SNIFFED_BYTES)
-            check_size(found.st_size, limits.video if is_video(start) else limits)
+            check_size(found.st_size, limits_of(start, limits))
             return start + opened.read()
     except MediaError as error:
         raise MediaError(f"{file}: {error}") from error
@@ -204,6 +206,11 @@ def read_bytes(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMIT
                 f"{str(path)[:SHOWN]} is a URL; nothing is fetched: download the image and give its path"
             ) from error
         raise MediaError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def limits_of(start: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageLimits | VideoLimits:
+    """The limits of the kind of a file, by its first `SNIFFED_BYTES`."""
+    return limits.video if is_video(start) else limits
 
 
 def check_size(size: int, limits: ImageLimits | VideoLimits = DEFAULT_LIMITS) -> None:

@@ -1,9 +1,9 @@
-"""The third pass: the judgements of one prompt become preference groups.
+"""The third pass: the judgements of one prompt, with its context, by one criterion, become preference groups.
 
-Judgements about the same two images become one comparison: p is the share of votes, weight their number.
-Comparisons that share images, directly or through others, become one group, or several where there are too
-many images; no comparison is lost. Candidates are ordered by their digests, so that an image's index is
-independent of its label.
+Judgements about the same two candidates become one comparison: p is the share of votes, weight their number.
+Comparisons that share candidates, directly or through others, become one group, or several where there are
+too many candidates; no comparison is lost. Candidates are ordered by their digests, so that a candidate's
+index is independent of its label.
 """
 
 import json
@@ -17,15 +17,15 @@ __all__ = ["Draft", "Said", "draft_groups"]
 
 
 class Said(NamedTuple):
-    """A judgement or a rating, as it is read from the spool; images are named by their digests.
+    """A judgement or a rating, as it is read from the spool; candidates are named by their digests.
 
     Attributes:
         number: place in the source.
         name: of the row.
-        first, second: the images; `second` is None for a rating.
+        first, second: the candidates; `second` is None for a rating.
         value: p of a judgement, score of a rating or None.
         weight: of a judgement; of a rating, the deviation.
-        cluster: the set of a rating.
+        cluster: the set of a judgement or a rating.
         tags: as JSON.
     """
 
@@ -35,13 +35,13 @@ class Said(NamedTuple):
     second: str | None
     value: float | None
     weight: float
-    cluster: str | None
+    cluster: str
     tags: str
 
 
 @dataclass(slots=True)
 class _Merged:
-    """The judgements about two images; `a` is the one with the lower digest."""
+    """The judgements about two candidates; `a` is the one with the lower digest."""
 
     a: str
     b: str
@@ -50,9 +50,13 @@ class _Merged:
     weight: float = 0.0
     sides: set[bool] = field(default_factory=set)
     tags: list[str] = field(default_factory=list)
+    once: set[tuple[str, float]] = field(default_factory=set)  # judgements of sets
 
-    def add(self, p: float, weight: float, tags: str) -> None:
-        """Take in a judgement: p that `a` is preferred."""
+    def add(self, p: float, weight: float, tags: str, once: str = "") -> None:
+        """Take in a judgement: p that `a` is preferred; of those of one set `once`, equal ones count once."""
+        if once and (once, p) in self.once:
+            return
+        self.once.add((once, p))
         self.votes += p * weight
         self.weight += weight
         if p != 0.5:
@@ -62,19 +66,19 @@ class _Merged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A group whose images are digests.
+    """A group whose candidates are digests.
 
     Attributes:
         id: name of the first row that it was made from.
-        images: digests, in order.
+        candidates: digests, in order.
         comparisons: (i, j, p, weight), i < j.
-        quality: scores, where all images were rated in one set and nothing else was said about them.
+        quality: scores, where all candidates were rated in one set and nothing else was said about them.
         tags: those that all its judgements have.
         contradictory: the comparisons, as (i, j), on which judgements disagree about the preferred side.
     """
 
     id: str
-    images: tuple[str, ...]
+    candidates: tuple[str, ...]
     comparisons: tuple[tuple[int, int, float, float], ...]
     quality: tuple[float, ...] | None
     tags: Mapping[str, str]
@@ -84,7 +88,7 @@ class Draft:
 def draft_groups(said: Sequence[Said], max_candidates: int) -> Iterator[Draft]:
     """The groups of what was said under one prompt, in order of first appearance.
 
-    An image that was rated alone in its set is in no group.
+    A candidate that was rated alone in its set is in no group.
     """
     merged: dict[tuple[str, str], _Merged] = {}
 
@@ -93,7 +97,7 @@ def draft_groups(said: Sequence[Said], max_candidates: int) -> Iterator[Draft]:
             first, second, p = second, first, None if p is None else 1.0 - p
         found = merged.setdefault((first, second), _Merged(a=first, b=second, first=one))
         if p is not None:
-            found.add(p, weight, one.tags)
+            found.add(p, weight, one.tags, one.cluster if one.second is not None else "")
         else:
             found.tags.append(one.tags)
 
@@ -103,7 +107,7 @@ def draft_groups(said: Sequence[Said], max_candidates: int) -> Iterator[Draft]:
             assert one.value is not None, "a judgement has a p"
             pair(one, one.first, one.second, one.value, one.weight)
         else:
-            sets.setdefault(one.cluster or "", []).append(one)
+            sets.setdefault(one.cluster, []).append(one)
     for ratings in sets.values():
         for rated in _chunks(_once(ratings), max_candidates):
             for a, b in combinations(rated, 2):
@@ -119,11 +123,11 @@ def draft_groups(said: Sequence[Said], max_candidates: int) -> Iterator[Draft]:
 
 
 def _once(ratings: Iterable[Said]) -> list[Said]:
-    """One rating of each image of a set, in the order of digests; of several, the mean score."""
-    by_image: dict[str, list[Said]] = {}
+    """One rating of each candidate of a set, in the order of digests; of several, the mean score."""
+    by_candidate: dict[str, list[Said]] = {}
     for one in ratings:
-        by_image.setdefault(one.first, []).append(one)
-    return [_mean(same) for _, same in sorted(by_image.items())]
+        by_candidate.setdefault(one.first, []).append(one)
+    return [_mean(same) for _, same in sorted(by_candidate.items())]
 
 
 def _mean(same: list[Said]) -> Said:
@@ -153,40 +157,40 @@ def _preference(a: Said, b: Said) -> float | None:
 
 
 def _scores(said: Sequence[Said], sets: Mapping[str, list[Said]]) -> dict[str, float]:
-    """The score of each image, if there are nothing but ratings, and one of each image."""
+    """The score of each candidate, if there are nothing but ratings, and one of each candidate."""
     if any(one.second is not None for one in said):
         return {}
     means = [one for ratings in sets.values() for one in _once(ratings)]
     known = {one.first: one.value for one in means if one.value is not None}
-    # An image with scores of two sets, such as annotators, has none that is its own.
+    # A candidate with scores of two sets, such as annotators, has none that is its own.
     return known if len(known) == len(means) else {}
 
 
 def _draft(id: str, part: list[_Merged], scores: Mapping[str, float]) -> Draft:
-    images = tuple(sorted({digest for one in part for digest in (one.a, one.b)}))
-    place = {digest: n for n, digest in enumerate(images)}
+    candidates = tuple(sorted({digest for one in part for digest in (one.a, one.b)}))
+    place = {digest: n for n, digest in enumerate(candidates)}
     judged = [one for one in part if one.weight]
     tags = [json.loads(text) for text in dict.fromkeys(text for one in part for text in one.tags)]
     return Draft(
         id=id,
-        images=images,
+        candidates=candidates,
         comparisons=tuple(
             sorted((place[c.a], place[c.b], min(1.0, c.votes / c.weight), c.weight) for c in judged)
         ),
-        quality=tuple(scores[digest] for digest in images) if set(images) <= scores.keys() else None,
+        quality=tuple(scores[digest] for digest in candidates) if set(candidates) <= scores.keys() else None,
         tags={k: v for k, v in tags[0].items() if all(other.get(k) == v for other in tags)},
         contradictory=tuple((place[c.a], place[c.b]) for c in judged if len(c.sides) == 2),
     )
 
 
 def _bounded(pairs: list[_Merged], most: int) -> Iterator[list[_Merged]]:
-    """Part after part takes, in order, each remaining pair that shares an image with it and still fits."""
+    """Part after part takes, in order, each remaining pair that shares a candidate with it and fits."""
     while pairs:
-        images, part, rest = {pairs[0].a}, [], []
+        candidates, part, rest = {pairs[0].a}, [], []
         for pair in pairs:
             both = {pair.a, pair.b}
-            if images & both and len(images | both) <= most:
-                images |= both
+            if candidates & both and len(candidates | both) <= most:
+                candidates |= both
                 part.append(pair)
             else:
                 rest.append(pair)
@@ -195,7 +199,7 @@ def _bounded(pairs: list[_Merged], most: int) -> Iterator[list[_Merged]]:
 
 
 def _linked(pairs: list[_Merged]) -> list[list[_Merged]]:
-    """Pairs that share images, directly or through others; in order of first appearance."""
+    """Pairs that share candidates, directly or through others; in order of first appearance."""
     above: dict[str, str] = {}
 
     def top(node: str) -> str:

@@ -1,4 +1,4 @@
-"""The first pass: every row of a source becomes entries of the spool, every image is checked and hashed."""
+"""The first pass: every row of a source becomes entries of the spool, every content is checked and hashed."""
 
 import json
 import math
@@ -7,24 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from data_recipes.pipeline.images import (
-    INLINE,
+from data_recipes.pipeline.contents import (
     Kept,
     PackWriter,
     broken,
+    check,
+    inline_name,
     keep,
+    keep_text,
     reference,
 )
-from data_recipes.pipeline.judgements import Judgement, LeftOut, Statement
+from data_recipes.pipeline.judgements import ContentRef, Judgement, LeftOut, Statement, Text
 from data_recipes.pipeline.spool import Entry, Spool
-from data_recipes.pipeline.stores import Images, TarStream
+from data_recipes.pipeline.stores import FileStore, TarStream
 from data_recipes.pipeline.workers import in_order
 from data_recipes.readers.part import Numbered, Part, Row
 from prefrm import media
 from prefrm.errors import ConfigError, DataError, DatasetError, MediaError, PrefrmError
 from prefrm.records import SURROGATE
 
-__all__ = ["BAD_ROW", "ImageReader", "Judge", "Scanner", "scan_images", "scan_rows"]
+__all__ = ["BAD_ROW", "FileReader", "Judge", "Scanner", "scan_files", "scan_rows"]
 
 Judge: TypeAlias = Callable[[Row, Any], Iterable[Statement] | Statement]
 """From a row and the options of its recipe to statements.
@@ -57,19 +59,20 @@ class Scanner:
 
     judge: Judge
     options: Any
-    images: Images
+    files: FileStore
     pack: PackWriter
 
     def __call__(self, job: _RowJob) -> tuple[list[Entry], dict[str, Kept]]:
-        """The entries of the rows, and the images that stand in them."""
+        """The entries of the rows, and the contents that stand in them."""
         entries: list[Entry] = []
-        images: dict[str, Kept] = {}
+        contents: dict[str, Kept] = {}
         for number, row in job.rows:
             name = f"{job.name}:{number}"
             try:
                 said = self._statements(row, job.split)
                 entries += [
-                    self._entry(f"{name}.{n}" if n else name, one, job, images) for n, one in enumerate(said)
+                    self._entry(f"{name}.{n}" if n else name, one, job, contents)
+                    for n, one in enumerate(said)
                 ]
             except DataError as error:
                 # A value that is quoted may not be valid Unicode.
@@ -77,14 +80,13 @@ class Scanner:
                 entries.append(Entry(name=name, prompt=None, reason=BAD_ROW, detail=detail))
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error}") from error
-        return entries, images
+        return entries, contents
 
     def _statements(self, row: Row | DataError, split: str | None) -> list[Statement]:
         if isinstance(row, DataError):
             raise row
         try:
-            found = self.judge({SPLIT: split, **row}, self.options)
-            return [found] if isinstance(found, Statement) else list(found)
+            return list(statements(self.judge, {SPLIT: split, **row}, self.options))
         except KeyError as error:
             raise DataError(_unknown(error.args[0], row)) from error
         except PrefrmError:
@@ -92,65 +94,89 @@ class Scanner:
         except (TypeError, ValueError, IndexError, AttributeError) as error:
             raise DataError(f"a value has an unexpected type or format: {error}") from error
 
-    def _entry(self, name: str, said: Statement, job: _RowJob, images: dict[str, Kept]) -> Entry:
+    def _entry(self, name: str, said: Statement, job: _RowJob, contents: dict[str, Kept]) -> Entry:
         if isinstance(said, LeftOut):
             prompt = _unicode(said.prompt, "prompt") if isinstance(said.prompt, str) else ""
             return Entry(name=name, prompt=prompt.strip() or None, reason=said.reason)
         if not isinstance(said.prompt, str) or not said.prompt.strip():
             raise DataError("prompt is missing or empty")
-        prompt = _unicode(said.prompt, "prompt").strip()
-        tags = _unicode(json.dumps(dict(said.tags), sort_keys=True, ensure_ascii=False), "a tag")
 
-        def place(image: Any) -> str:
-            found = reference(image)
+        def place(content: ContentRef) -> str:
+            found = reference(content)
             if isinstance(found, str):
-                return self.images.name(found, job.folder)
-            key = INLINE + media.digest(found)
-            if key not in images:
-                images[key] = keep(found, self.pack)
+                return self.files.name(found, job.folder)
+            key = inline_name(found)
+            if key not in contents:
+                contents[key] = (
+                    keep_text(found, self.pack) if isinstance(found, Text) else keep(found, self.pack)
+                )
             return key
 
+        entry = Entry(
+            name=name,
+            prompt=_unicode(said.prompt, "prompt").strip(),
+            tags=_unicode(json.dumps(dict(said.tags), sort_keys=True, ensure_ascii=False), "a tag"),
+            criterion=_unicode(said.criterion, "a criterion").strip(),
+            context=tuple(map(place, said.context)),
+        )
+        cluster = _unicode(said.set, "a set")
         if isinstance(said, Judgement):
             if not 0 <= said.p <= 1 or not 0 < said.weight < math.inf:
                 raise DataError(
                     f"p must be in [0, 1] and the weight positive; received {said.p}, {said.weight}"
                 )
-            first, second = place(said.first), place(said.second)
-            p, weight = float(said.p), float(said.weight)
-            return Entry(
-                name, prompt, first, second, p, weight, None, tags, family=_unicode(said.family, "a family")
+            return entry._replace(
+                first=place(said.first),
+                second=place(said.second),
+                value=float(said.p),
+                weight=float(said.weight),
+                cluster=cluster,
+                family=_unicode(said.family, "a family"),
             )
         if said.score is not None and not math.isfinite(said.score):
             raise DataError(f"a score must be a number; received {said.score}")
-        score = None if said.score is None else float(said.score)
-        group = _unicode(said.set, "a set")
-        return Entry(name, prompt, place(said.image), None, score, float(said.deviation), group, tags)
+        return entry._replace(
+            first=place(said.candidate),
+            value=None if said.score is None else float(said.score),
+            weight=float(said.deviation),
+            cluster=cluster,
+        )
+
+
+def statements(judge: Judge, row: Row, options: Any) -> Iterator[Statement]:
+    """What a row says: of several axes, each with its criterion."""
+    for criterion, of_axis in options.each_axis():
+        found = judge(row, of_axis)
+        for one in [found] if isinstance(found, Statement) else found:
+            yield replace(one, criterion=criterion) if criterion and not isinstance(one, LeftOut) else one
 
 
 @dataclass
-class ImageReader:
-    """Work on the names of images: sent to other processes."""
+class FileReader:
+    """Work on the names of images and videos: sent to other processes."""
 
-    images: Images
+    files: FileStore
     pack: PackWriter
 
     def __call__(self, names: list[str]) -> dict[str, Kept]:
-        """The checked images, by name."""
+        """The checked contents, by name."""
         # The stamp is taken first: a file that changes while it is read has another one later.
         return {name: replace(self._read(name), stamp=stamp) for name, stamp in map(self._stamped, names)}
 
     def _stamped(self, name: str) -> tuple[str, str]:
-        return name, self.images.stamp(name)
+        return name, self.files.stamp(name)
 
     def _read(self, name: str) -> Kept:
+        data = b""
         try:
-            data = self.images.read(name)
-            if (place := self.images.place(name)) is not None and media.convert(data) is data:
-                media.verify(data)
-                return Kept(digest=media.digest(data), file=place[0], offset=place[1], length=len(data))
+            data = self.files.read(name)
+            checked, kind = check(data)
         except MediaError as error:
-            return broken(error, name)
-        return keep(data, self.pack, name)
+            return broken(error, name, data)
+        if checked is data and (place := self.files.place(name)) is not None:
+            digest = media.digest(data)
+            return Kept(kind=kind, digest=digest, file=place[0], offset=place[1], length=len(data))
+        return self.pack.add(checked, kind)
 
 
 def scan_rows(
@@ -173,15 +199,15 @@ def scan_rows(
     held: list[tuple[_RowJob, list[Entry], dict[str, Kept]]] = []
     total = None if any(part.total is None for part in parts) else sum(part.total or 0 for part in parts)
     jobs = (job for n, part in enumerate(parts) for job in _row_jobs(n, part, spool.rows_done(n)))
-    for job, (entries, images) in in_order(scanner, jobs, processes):
-        held.append((job, entries, images))
+    for job, (entries, contents) in in_order(scanner, jobs, processes):
+        held.append((job, entries, contents))
         is_known = is_known or any(entry.reason != BAD_ROW for entry in entries)
         if not is_known:
             if sum(len(each.rows) for each, *_ in held) >= ROWS:
                 break
             continue
-        for job, entries, images in held:
-            spool.add(job.part, len(job.rows), parts[job.part].split, entries, images)
+        for job, entries, contents in held:
+            spool.add(job.part, len(job.rows), parts[job.part].split, entries, contents)
             done += len(job.rows)
             progress(done, total)
         held.clear()
@@ -195,26 +221,26 @@ def _refuse_format(part: Part, first: Entry) -> NoReturn:
     raise DatasetError(f"no row has the format that the recipe reads: {first.name}: {first.detail}{found}")
 
 
-def scan_images(spool: Spool, reader: ImageReader, processes: int, progress: Advance) -> None:
-    """Read every image that an entry names and that is not yet in the spool.
+def scan_files(spool: Spool, reader: FileReader, processes: int, progress: Advance) -> None:
+    """Read every image and video that an entry names and that is not yet in the spool.
 
     Raises:
         DatasetError: an archive cannot be read.
     """
     # A whole archive is not read again for a member that it does not have.
-    spool.forget_stale(reader.images.stamp, retry=not isinstance(reader.images, TarStream))
+    spool.forget_stale(reader.files.stamp, retry=not isinstance(reader.files, TarStream))
     total, done = spool.count_unread(), 0
-    if isinstance(reader.images, TarStream):
-        _scan_members(spool, reader.images, reader.pack, total, progress)
-    for names, images in in_order(reader, spool.unread(NAMES), processes):
-        spool.add_images(images)
+    if isinstance(reader.files, TarStream):
+        _scan_members(spool, reader.files, reader.pack, total, progress)
+    for names, contents in in_order(reader, spool.unread(NAMES), processes):
+        spool.add_contents(contents)
         done += len(names)
         progress(done, total)
 
 
 def _scan_members(spool: Spool, stream: TarStream, pack: PackWriter, total: int, progress: Advance) -> None:
     for done, (name, data) in enumerate(stream.members(spool.is_unread) if total else (), 1):
-        spool.add_images({name: replace(keep(data, pack, name), stamp=stream.stamp(name))})
+        spool.add_contents({name: replace(keep(data, pack, name), stamp=stream.stamp(name))})
         progress(done, total)
 
 
@@ -239,7 +265,7 @@ def _unknown(key: Any, row: Row) -> str:
 
 
 def _bytes(value: Any) -> int:
-    """Bytes of the images in a row."""
+    """Bytes of the images and videos in a row."""
     if isinstance(value, bytes):
         return len(value)
     if isinstance(value, dict):  # `Mapping` takes longer to ask for

@@ -1,30 +1,37 @@
 """The second pass, in the spool: which judgements are left out, and in which split each of the others is.
 
-No prompt, whatever its letter case and spacing, and no image, by its digest, is in two splits:
+No prompt, whatever its letter case and spacing, and no image or video, by its digest, is in two splits:
 
 - what the source itself calls test or validation stays there. Judgements of other splits about the same
-  prompts or images are left out; test goes before validation, and validation before train;
+  prompts, images or videos are left out; test goes before validation, and validation before train;
 - the rest is split by the hash of the prompt, so that the split of a prompt does not change as rows are
-  added. Prompts that share an image or are of one family, directly or through others, stay together: in the
-  split of the first in the alphabet.
+  added. Prompts that share an image or a video or are of one family, directly or through others, stay
+  together: in the split of the first in the alphabet.
+
+A prompt with a context is the same as another only with the same context (`prompt_key`): thousands of
+questions are "Describe the image." A context image counts as the images of candidates do. A text is in
+several splits if it answers several prompts, as "Yes." does.
 """
 
 import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+from typing import get_args
 
 from data_recipes.pipeline.spool import Spool
 from prefrm import media
 from prefrm.data import dataset_folder
 from prefrm.errors import DatasetError
 from prefrm.records import SPLITS, prompt_key, read_groups, read_info
+from prefrm.winmatrix import Kind
 
-__all__ = ["BROKEN_IMAGE", "IDENTICAL", "Settled", "settle", "split_of", "was_removed"]
+__all__ = ["BROKEN", "IDENTICAL", "Settled", "settle", "split_of", "was_removed"]
 
-BROKEN_IMAGE = "broken image"
-IDENTICAL = "identical images"
+BROKEN = tuple(f"broken {kind}" for kind in get_args(Kind))
+IDENTICAL = "identical candidates"
+NOT_ONE_KIND = "candidates of different kinds"
 PRIORITY = ("test", "validation", "train")
 # Of judgements that are still in.
 KEPT = "reason = ''"
@@ -47,10 +54,11 @@ def settle(spool: Spool, shares: Mapping[str, float], seed: int, apart_from: Seq
     """Leave out what cannot be used and give every other judgement its place.
 
     Args:
-        spool: every image in it was read.
+        spool: every content in it was read.
         shares: of the prompts that validation and test get, where the source has no such split itself.
         seed: another one gives other splits.
-        apart_from: datasets, folders or on the Hub, with which this one must share no prompt and no image.
+        apart_from: datasets, folders or on the Hub, with which this one must share no prompt,
+            no image and no video.
 
     Raises:
         DatasetError: a split with a share gets nothing, or one of `apart_from` is not a dataset.
@@ -66,6 +74,7 @@ def settle(spool: Spool, shares: Mapping[str, float], seed: int, apart_from: Seq
         )
         db.execute("UPDATE prompt SET split = NULL")
         _leave_out_broken(spool)
+        _identify_prompts(spool)
         prints = {other: _leave_out_shared(spool, other) for other in apart_from}
         own = {
             split for (split,) in db.execute("SELECT DISTINCT split FROM statement WHERE split IS NOT NULL")
@@ -78,7 +87,9 @@ def settle(spool: Spool, shares: Mapping[str, float], seed: int, apart_from: Seq
             _split_prompts(spool, drawn, seed)
         db.execute(
             "UPDATE statement SET place = CASE WHEN split IN ('test', 'validation') THEN split"
-            " ELSE COALESCE((SELECT split FROM prompt WHERE id = statement.prompt), 'train') END"
+            " ELSE COALESCE((SELECT split FROM prompt WHERE id = statement.prompt), 'train') END,"
+            " asked = (SELECT MIN(same.id) FROM prompt JOIN prompt AS same USING (identity)"
+            " WHERE prompt.id = statement.prompt)"
         )
     _require_all(spool, drawn)
     return Settled(apart_from=prints, drawn=frozenset(drawn))
@@ -86,7 +97,7 @@ def settle(spool: Spool, shares: Mapping[str, float], seed: int, apart_from: Seq
 
 ALSO_IN = "also in "
 OTHER_SPLIT = "in the {} split"
-MARKS = (BROKEN_IMAGE, IDENTICAL, *(OTHER_SPLIT.format(split) for split in SPLITS))
+MARKS = (*BROKEN, IDENTICAL, NOT_ONE_KIND, *(OTHER_SPLIT.format(split) for split in SPLITS))
 _MARKS = ", ".join("?" for _ in MARKS)
 
 
@@ -107,16 +118,45 @@ def split_of(prompt: str, shares: Mapping[str, float], seed: int) -> str:
 
 
 def _leave_out_broken(spool: Spool) -> None:
+    db = spool.db
+    db.execute(
+        f"UPDATE statement SET reason = 'broken image', detail = (SELECT {PROBLEM} FROM {UNUSABLE}"
+        f" AND prompt = statement.prompt) WHERE {KEPT} AND prompt IN (SELECT prompt FROM {UNUSABLE})"
+    )
     for end in ("first", "second"):
-        spool.db.execute(
-            f"UPDATE statement SET reason = ?, detail = (SELECT problem FROM image WHERE id = {end})"
-            f" WHERE {end} IN (SELECT id FROM image WHERE problem IS NOT NULL) AND {KEPT}",
-            (BROKEN_IMAGE,),
+        db.execute(
+            f"UPDATE statement SET (reason, detail) = (SELECT 'broken ' || kind, problem FROM content"
+            f" WHERE id = {end}) WHERE {end} IN (SELECT id FROM content WHERE problem IS NOT NULL) AND {KEPT}"
         )
-    spool.db.execute(
-        f"UPDATE statement SET reason = ? WHERE {KEPT} AND second IS NOT NULL AND"
-        " (SELECT digest FROM image WHERE id = first) = (SELECT digest FROM image WHERE id = second)",
-        (IDENTICAL,),
+    for fact, reason in (("kind !=", NOT_ONE_KIND), ("digest =", IDENTICAL)):
+        name, is_so = fact.split()
+        db.execute(
+            f"UPDATE statement SET reason = ? WHERE {KEPT} AND second IS NOT NULL AND"
+            f" (SELECT {name} FROM content WHERE id = first) {is_so}"
+            f" (SELECT {name} FROM content WHERE id = second)",
+            (reason,),
+        )
+
+
+# Contents in a context that is not one of images, and why.
+UNUSABLE = "context JOIN content ON content.id = content WHERE (problem IS NOT NULL OR kind != 'image')"
+PROBLEM = "COALESCE(problem, content.name || ' is a ' || kind || '; the context of a prompt is images')"
+
+
+def _identify_prompts(spool: Spool) -> None:
+    """Fill in `prompt.identity`: `prompt_key` of the text and the context."""
+    db = spool.db
+    db.execute("UPDATE prompt SET identity = key WHERE context = ''")
+    rows = db.execute(
+        "SELECT prompt, COALESCE(digest, '') FROM context JOIN content ON content.id = content"
+        " ORDER BY prompt, place"
+    )
+    db.executemany(
+        "UPDATE prompt SET identity = key || ' ' || ? WHERE id = ?",
+        (
+            (" ".join(digest for _, digest in same), prompt)
+            for prompt, same in groupby(rows, key=lambda row: row[0])
+        ),
     )
 
 
@@ -128,11 +168,12 @@ def _leave_out_shared(spool: Spool, other: str) -> str:
     db.execute("DELETE FROM other")
     for split in info.fingerprints:
         for group in read_groups(folder, split):
-            values = [prompt_key(group.prompt), *(media.digest(image) for image in group.candidates if image)]
-            db.executemany("INSERT OR IGNORE INTO other VALUES (?)", [(value,) for value in values])
-    prompts = "SELECT id FROM prompt WHERE key IN (SELECT value FROM other)"
-    images = "SELECT id FROM image WHERE digest IN (SELECT value FROM other)"
-    _leave_out_among(spool, f"{ALSO_IN}{other}", "1", prompts, images)
+            files = [media.digest(data) for data in (*group.group().encoded, *group.context) if data]
+            values = [(value,) for value in (group.prompt_key, *files)]
+            db.executemany("INSERT OR IGNORE INTO other VALUES (?)", values)
+    prompts = "SELECT id FROM prompt WHERE identity IN (SELECT value FROM other)"
+    contents = f"SELECT id FROM content WHERE {LEAKS} AND digest IN (SELECT value FROM other)"
+    _leave_out_among(spool, f"{ALSO_IN}{other}", "1", prompts, contents)
     return hashlib.sha256("\n".join(sorted(info.fingerprints.values())).encode()).hexdigest()
 
 
@@ -140,34 +181,42 @@ def _leave_out_leaks(spool: Spool, held: str) -> None:
     lower = PRIORITY[PRIORITY.index(held) + 1 :]
     among = f"COALESCE(split, 'train') IN ({', '.join(repr(split) for split in lower)})"
     kept = f"FROM statement WHERE split = '{held}' AND {KEPT}"
-    images = (
-        "SELECT id FROM image WHERE digest IN (SELECT digest FROM image WHERE"
-        f" id IN (SELECT first {kept}) OR id IN (SELECT second {kept}))"
+    contents = (
+        f"SELECT id FROM content WHERE {LEAKS} AND digest IN (SELECT digest FROM content WHERE"
+        f" id IN (SELECT first {kept}) OR id IN (SELECT second {kept})"
+        f" OR id IN (SELECT content FROM context WHERE prompt IN (SELECT prompt {kept})))"
     )
-    _leave_out_among(spool, OTHER_SPLIT.format(held), among, f"SELECT prompt {kept}", images)
+    _leave_out_among(spool, OTHER_SPLIT.format(held), among, f"SELECT prompt {kept}", contents)
 
 
-def _leave_out_among(spool: Spool, reason: str, among: str, prompts: str, images: str) -> None:
-    spool.db.execute("CREATE TEMP TABLE IF NOT EXISTS shared_prompt (id INTEGER PRIMARY KEY)")
-    spool.db.execute("CREATE TEMP TABLE IF NOT EXISTS shared_image (id INTEGER PRIMARY KEY)")
-    spool.db.execute("DELETE FROM shared_prompt")
-    spool.db.execute("DELETE FROM shared_image")
-    spool.db.execute(f"INSERT OR IGNORE INTO shared_prompt {prompts}")
-    spool.db.execute(f"INSERT OR IGNORE INTO shared_image {images}")
-    spool.db.execute(
+# A content that may be in one split only.
+LEAKS = "kind != 'text'"
+
+
+def _leave_out_among(spool: Spool, reason: str, among: str, prompts: str, contents: str) -> None:
+    db = spool.db
+    for table, found in (("shared_content", contents), ("shared_prompt", prompts)):
+        db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} (id INTEGER PRIMARY KEY)")
+        db.execute(f"DELETE FROM {table}")
+        db.execute(f"INSERT OR IGNORE INTO {table} {found}")
+    db.execute(
+        "INSERT OR IGNORE INTO shared_prompt SELECT prompt FROM context"
+        " WHERE content IN (SELECT id FROM shared_content)"
+    )
+    db.execute(
         f"UPDATE statement SET reason = ? WHERE {among} AND {KEPT}"
         " AND (prompt IN (SELECT id FROM shared_prompt)"
-        " OR first IN (SELECT id FROM shared_image) OR second IN (SELECT id FROM shared_image))",
+        " OR first IN (SELECT id FROM shared_content) OR second IN (SELECT id FROM shared_content))",
         (reason,),
     )
 
 
 def _split_prompts(spool: Spool, shares: Mapping[str, float], seed: int) -> None:
-    """Split the prompts that the source does not; holds 9 bytes for each prompt and each image in memory."""
+    """Split the prompts that the source does not; holds 9 bytes for each prompt and content in memory."""
     db = spool.db
     prompts = (db.execute("SELECT MAX(id) FROM prompt").fetchone()[0] or 0) + 1
-    images = (db.execute("SELECT MAX(id) FROM image").fetchone()[0] or 0) + 1
-    above = array("q", range(prompts + images))
+    contents = (db.execute("SELECT MAX(id) FROM content").fetchone()[0] or 0) + 1
+    above = array("q", range(prompts + contents))
 
     def top(node: int) -> int:
         while above[node] != node:
@@ -175,14 +224,16 @@ def _split_prompts(spool: Spool, shares: Mapping[str, float], seed: int) -> None
         return node
 
     pool = f"COALESCE(statement.split, 'train') = 'train' AND {KEPT}"
-    for end in ("first", "second"):
+    for end in ("first", "second", "context.content"):
         edges = db.execute(
-            f"SELECT DISTINCT prompt, same.id FROM statement JOIN image ON image.id = statement.{end}"
-            " JOIN (SELECT digest, MIN(id) AS id FROM image GROUP BY digest) AS same USING (digest)"
-            f" WHERE {pool}"
+            f"SELECT DISTINCT statement.prompt, same.id FROM statement"
+            " LEFT JOIN context ON context.prompt = statement.prompt"
+            f" JOIN content ON content.id = {end}"
+            f" JOIN (SELECT digest, MIN(id) AS id FROM content WHERE {LEAKS} GROUP BY digest) AS same"
+            f" USING (digest) WHERE {pool}"
         )
-        for prompt, image in edges:
-            above[top(prompt)] = top(prompts + image)
+        for prompt, content in edges:
+            above[top(prompt)] = top(prompts + content)
     families = db.execute(
         f"SELECT DISTINCT family, prompt FROM statement WHERE family != '' AND {pool} ORDER BY family"
     )
@@ -190,10 +241,10 @@ def _split_prompts(spool: Spool, shares: Mapping[str, float], seed: int) -> None
         if family == other:
             above[top(one)] = top(two)
     # By component, named by its topmost node: 1 + the index of its split, 0 before its first prompt.
-    chosen = bytearray(prompts + images)
-    for number, key in db.execute("SELECT id, key FROM prompt ORDER BY key"):
+    chosen = bytearray(prompts + contents)
+    for number, identity in db.execute("SELECT id, identity FROM prompt ORDER BY identity, id"):
         if not chosen[component := top(number)]:
-            chosen[component] = 1 + SPLITS.index(split_of(key, shares, seed))
+            chosen[component] = 1 + SPLITS.index(split_of(identity, shares, seed))
     db.create_function("split_of_prompt", 1, lambda number: SPLITS[chosen[top(number)] - 1])
     db.execute("UPDATE prompt SET split = split_of_prompt(id)")
     db.create_function("split_of_prompt", 1, None)
@@ -212,12 +263,12 @@ def _require_all(spool: Spool, shares: Mapping[str, float]) -> None:
             "SELECT COUNT(*), reason, MIN(name || ' ' || detail) FROM statement GROUP BY reason"
         ).fetchall()
         found = "; ".join(f"{count} {reason}, such as {example}" for count, reason, example in reasons)
-        broken = any(reason == BROKEN_IMAGE for _, reason, _ in reasons)
+        broken = any(reason in BROKEN for _, reason, _ in reasons)
         advice = "; give images= if paths are relative to another folder" if broken else ""
         raise DatasetError(f"the source has no usable judgement; left out: {found or 'nothing'}{advice}")
     wanted = ("train", *(split for split, share in shares.items() if share)) if shares else ()
     if missing := [split for split in wanted if split not in placed]:
         raise DatasetError(
             f"too few prompts: none falls into the {missing[0]} split; give {missing[0]}=0 to do without it, "
-            "a larger share or another seed (prompts that share an image stay together)"
+            "a larger share or another seed (prompts that share an image or a video stay together)"
         )

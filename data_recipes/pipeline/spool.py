@@ -1,7 +1,8 @@
-"""The state of a build on disk: judgements, prompts and images in SQLite, image bytes in packs beside it.
+"""The state of a build on disk: judgements, prompts and contents in SQLite, bytes of contents in packs beside
+it.
 
-Commits are atomic: a build that was killed resumes after the last committed rows. Rows and
-images are numbered in the order of the source, whatever the number of processes, so a build has one result.
+Commits are atomic: a build that was killed resumes after the last committed rows. Rows and contents are
+numbered in the order of the source, whatever the number of processes, so a build has one result.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from data_recipes.pipeline.images import INLINE, Kept
+from data_recipes.pipeline.contents import INLINE, Kept
 from data_recipes.plan import InterruptedBuild
 from prefrm import media
 from prefrm.errors import DatasetError
@@ -31,17 +32,26 @@ PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 16384;
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE part (id INTEGER PRIMARY KEY, rows INTEGER);
-CREATE TABLE prompt (id INTEGER PRIMARY KEY, key TEXT UNIQUE, text TEXT, split TEXT);
-CREATE TABLE image (
-    id INTEGER PRIMARY KEY, name TEXT UNIQUE, digest TEXT, file TEXT, offset INTEGER, length INTEGER,
-    problem TEXT, stamp TEXT);
+CREATE TABLE prompt (
+    id INTEGER PRIMARY KEY, key TEXT, context TEXT, text TEXT, identity TEXT, split TEXT,
+    UNIQUE (key, context));
+CREATE TABLE context (prompt INTEGER, place INTEGER, content INTEGER, PRIMARY KEY (prompt, place));
+CREATE TABLE content (
+    id INTEGER PRIMARY KEY, name TEXT UNIQUE, kind TEXT, digest TEXT, file TEXT, offset INTEGER,
+    length INTEGER, problem TEXT, stamp TEXT);
 CREATE TABLE statement (
     id INTEGER PRIMARY KEY, name TEXT, prompt INTEGER, split TEXT, first INTEGER, second INTEGER,
-    value REAL, weight REAL, cluster TEXT, tags TEXT, reason TEXT, detail TEXT, family TEXT, place TEXT);
+    value REAL, weight REAL, cluster TEXT, tags TEXT, reason TEXT, detail TEXT, family TEXT, criterion TEXT,
+    place TEXT, asked INTEGER);
 """
+"""Of `prompt`: `key` is `prompt_key` of the text alone, `context` the ids of its context images in the order
+of the row, and `identity`, which `settle` fills in, `prompt_key` with their digests. Of `statement`, `place`
+and `asked`, the first prompt of that identity, are filled in by `settle`, too."""
 INDICES = """
-CREATE INDEX IF NOT EXISTS image_digest ON image (digest);
-CREATE INDEX IF NOT EXISTS statement_place ON statement (place, prompt, id);
+CREATE INDEX IF NOT EXISTS content_digest ON content (digest);
+CREATE INDEX IF NOT EXISTS context_content ON context (content);
+CREATE INDEX IF NOT EXISTS prompt_identity ON prompt (identity);
+CREATE INDEX IF NOT EXISTS statement_place ON statement (place, asked, criterion, id);
 """
 FILE = "spool.sqlite"
 
@@ -52,14 +62,16 @@ class Entry(NamedTuple):
     Attributes:
         name: of its row.
         prompt: the text; None if the row was left out before it was read.
-        first, second: names of images; `second` is None for a rating, both are for what is left out.
+        first, second: names of contents; `second` is None for a rating, both are for what is left out.
         value: p of a judgement, score of a rating.
         weight: weight of a judgement, deviation of a rating.
-        cluster: the set of a rating; None for a judgement.
+        cluster: the set of a judgement or a rating.
         tags: as JSON.
         reason: why it is left out; empty otherwise.
         detail: what is left out, in words.
         family: of a judgement; empty without one.
+        criterion: empty without one.
+        context: names of contents.
     """
 
     name: str
@@ -68,11 +80,13 @@ class Entry(NamedTuple):
     second: str | None = None
     value: float | None = None
     weight: float = 1.0
-    cluster: str | None = None
+    cluster: str = ""
     tags: str = "{}"
     reason: str = ""
     detail: str = ""
     family: str = ""
+    criterion: str = ""
+    context: tuple[str, ...] = ()
 
 
 class Spool:
@@ -102,7 +116,7 @@ class Spool:
             if "locked" not in str(error):
                 raise
             raise InterruptedBuild(f"another build is running in {folder}: {error}") from error
-        self._prompts: dict[str, int] = {}
+        self._prompts: dict[tuple[str, str], int] = {}
         self._packs: dict[str, BinaryIO] = {}
 
     def close(self) -> None:
@@ -142,35 +156,35 @@ class Spool:
         return int(found[0]) if found else 0
 
     def add(
-        self, part: int, rows: int, split: str | None, entries: Iterable[Entry], images: Mapping[str, Kept]
+        self, part: int, rows: int, split: str | None, entries: Iterable[Entry], contents: Mapping[str, Kept]
     ) -> None:
-        """Commit the entries of the next `rows` rows of a part, and the images that stood in them."""
+        """Commit the entries of the next `rows` rows of a part, and the contents that stood in them."""
         with self.transaction():
-            numbers = {name: self._image(name, kept) for name, kept in images.items()}
+            numbers = {name: self._content(name, kept) for name, kept in contents.items()}
             self.db.executemany(
                 "INSERT INTO statement (name, prompt, split, first, second, value, weight, cluster, tags,"
-                " reason, detail, family) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " reason, detail, family, criterion) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [self._row(entry, split, numbers) for entry in entries],
             )
             self.db.execute("INSERT OR REPLACE INTO part VALUES (?, ?)", (part, self.rows_done(part) + rows))
 
-    def add_images(self, images: Mapping[str, Kept]) -> None:
-        """Commit images that entries name."""
+    def add_contents(self, contents: Mapping[str, Kept]) -> None:
+        """Commit contents that entries name."""
         with self.transaction():
             self.db.executemany(
-                "UPDATE image SET digest = ?, file = ?, offset = ?, length = ?, problem = ?, stamp = ?"
-                f" WHERE name = ? AND {UNREAD}",
-                [(*_facts(kept), name) for name, kept in images.items()],
+                "UPDATE content SET kind = ?, digest = ?, file = ?, offset = ?, length = ?, problem = ?,"
+                f" stamp = ? WHERE name = ? AND {UNREAD}",
+                [(*_facts(kept), name) for name, kept in contents.items()],
             )
 
     def forget_stale(self, stamp: Callable[[str], str], *, retry: bool) -> None:
-        """Forget what is known of images that may be others by now; those in rows are known by their bytes.
+        """Forget what is known of contents that may be others by now; those in rows are known by their bytes.
 
         Args:
-            stamp: of an image by its name; one with another stamp than it had is read again.
-            retry: whether broken images are read again whatever their stamp.
+            stamp: of a content by its name; one with another stamp than it had is read again.
+            retry: whether broken ones are read again whatever their stamp.
         """
-        read = f"FROM image WHERE NOT ({UNREAD}) AND substr(name, 1, {len(INLINE)}) != '{INLINE}'"
+        read = f"FROM content WHERE NOT ({UNREAD}) AND substr(name, 1, {len(INLINE)}) != '{INLINE}'"
         found = self.db.execute(f"SELECT id, name, stamp, problem {read}")
         stale = [
             (number,)
@@ -178,43 +192,49 @@ class Spool:
             if (problem is not None and retry) or stamp(name) != before
         ]
         with self.transaction():
-            self.db.executemany("UPDATE image SET digest = NULL, problem = NULL WHERE id = ?", stale)
+            self.db.executemany("UPDATE content SET digest = NULL, problem = NULL WHERE id = ?", stale)
 
     def state(self) -> str:
-        """A digest of the digests of all images: with another one, the same rows make other groups."""
+        """A digest of the digests of all contents: with another one, the same rows make other groups."""
         found = hashlib.sha256()
-        for (digest,) in self.db.execute("SELECT COALESCE(digest, '') FROM image ORDER BY id"):
+        for (digest,) in self.db.execute("SELECT COALESCE(digest, '') FROM content ORDER BY id"):
             found.update(f"{digest}\n".encode())
         return found.hexdigest()
 
     def count_unread(self) -> int:
-        """How many images are named and not yet read."""
-        return int(self.db.execute(f"SELECT COUNT(*) FROM image WHERE {UNREAD}").fetchone()[0])
+        """How many contents are named and not yet read."""
+        return int(self.db.execute(f"SELECT COUNT(*) FROM content WHERE {UNREAD}").fetchone()[0])
 
     def unread(self, size: int) -> Iterator[list[str]]:
-        """The names of images not yet read, at most `size` at once, in order."""
+        """The names of contents not yet read, at most `size` at once, in order."""
         last = 0
         while rows := self.db.execute(
-            f"SELECT id, name FROM image WHERE id > ? AND {UNREAD} ORDER BY id LIMIT ?", (last, size)
+            f"SELECT id, name FROM content WHERE id > ? AND {UNREAD} ORDER BY id LIMIT ?", (last, size)
         ).fetchall():
             last = rows[-1][0]
             yield [name for _, name in rows]
 
     def is_unread(self, name: str) -> bool:
-        """Whether an entry names the image, and it was not read yet."""
+        """Whether an entry names the content, and it was not read yet."""
         return (
-            self.db.execute(f"SELECT 1 FROM image WHERE name = ? AND {UNREAD}", (name,)).fetchone()
+            self.db.execute(f"SELECT 1 FROM content WHERE name = ? AND {UNREAD}", (name,)).fetchone()
             is not None
         )
 
-    def read_image(self, digest: str) -> bytes:
-        """The bytes of an image.
+    def read(self, digest: str) -> bytes | str:
+        """The encoded image or video, or the text, of a digest. Raises `DatasetError` as `read_file`."""
+        found = "SELECT 1 FROM content WHERE digest = ? AND kind = 'text'"
+        data = self.read_file(digest)
+        return data.decode() if self.db.execute(found, (digest,)).fetchone() else data
+
+    def read_file(self, digest: str) -> bytes:
+        """The bytes of a digest.
 
         Raises:
             DatasetError: they are others than those that were checked.
         """
         file, offset, length = self.db.execute(
-            "SELECT file, offset, length FROM image WHERE digest = ? ORDER BY id LIMIT 1", (digest,)
+            "SELECT file, offset, length FROM content WHERE digest = ? ORDER BY id LIMIT 1", (digest,)
         ).fetchone()
         try:
             data = self._read(file, offset, length)
@@ -243,46 +263,54 @@ class Spool:
         """A block that is committed whole or not at all."""
         return _Transaction(self.db)
 
-    def _prompt(self, text: str) -> int:
-        key = prompt_key(text)
-        if (number := self._prompts.get(key)) is None:
-            new = self.db.execute("INSERT OR IGNORE INTO prompt (key, text) VALUES (?, ?)", (key, text))
-            number = self._number(new, "SELECT id FROM prompt WHERE key = ?", key)
+    def _prompt(self, text: str, context: tuple[int, ...]) -> int:
+        found = prompt_key(text), " ".join(map(str, context))
+        if (number := self._prompts.get(found)) is None:
+            new = self.db.execute(
+                "INSERT OR IGNORE INTO prompt (key, context, text) VALUES (?, ?, ?)", (*found, text)
+            )
+            number = self._number(new, "SELECT id FROM prompt WHERE key = ? AND context = ?", *found)
+            self.db.executemany(
+                "INSERT OR IGNORE INTO context VALUES (?, ?, ?)",
+                [(number, place, content) for place, content in enumerate(context)],
+            )
             if len(self._prompts) >= RECENT:
                 self._prompts.clear()
-            self._prompts[key] = number
+            self._prompts[found] = number
         return number
 
     def _row(self, entry: Entry, split: str | None, numbers: dict[str, int]) -> tuple[Any, ...]:
-        """An entry as the database holds it; `numbers` are those of images, and grow."""
-        for name in (entry.first, entry.second):
+        """An entry as the database holds it; `numbers` are those of contents, and grow."""
+        for name in (*entry.context, entry.first, entry.second):
             if name is not None and name not in numbers:
-                numbers[name] = self._image(name, None)
-        prompt = None if entry.prompt is None else self._prompt(entry.prompt)
+                numbers[name] = self._content(name, None)
+        context = tuple(numbers[name] for name in entry.context)
+        prompt = None if entry.prompt is None else self._prompt(entry.prompt, context)
         first, second = (None if n is None else numbers[n] for n in (entry.first, entry.second))
-        return (entry.name, prompt, split, first, second, *entry[4:])
+        return (entry.name, prompt, split, first, second, *entry[4:-1])
 
-    def _image(self, name: str, kept: Kept | None) -> int:
-        """The number of an image; one that is known already keeps its facts."""
+    def _content(self, name: str, kept: Kept | None) -> int:
+        """The number of a content; one that is known already keeps its facts."""
         new = self.db.execute(
-            "INSERT OR IGNORE INTO image (name, digest, file, offset, length, problem, stamp)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO content (name, kind, digest, file, offset, length, problem, stamp)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (name, *_facts(kept)),
         )
-        return self._number(new, "SELECT id FROM image WHERE name = ?", name)
+        return self._number(new, "SELECT id FROM content WHERE name = ?", name)
 
-    def _number(self, new: sqlite3.Cursor, find: str, name: str) -> int:
+    def _number(self, new: sqlite3.Cursor, find: str, *key: str) -> int:
         """The id of a row that was inserted, or else of the one that was there before."""
         if new.rowcount and new.lastrowid is not None:
             return new.lastrowid
-        return int(self.db.execute(find, (name,)).fetchone()[0])
+        return int(self.db.execute(find, key).fetchone()[0])
 
 
 def _facts(kept: Kept | None) -> tuple[Any, ...]:
-    """Digest, file, offset, length, problem and stamp; all None of an image that was not read yet."""
+    """Kind, digest, file, offset, length, problem and stamp; all None of a content that was not read yet."""
     if kept is None:
-        return (None,) * 6
-    return kept.digest or None, kept.file, kept.offset, kept.length, kept.problem or None, kept.stamp
+        return (None,) * 7
+    place = kept.file, kept.offset, kept.length
+    return kept.kind, kept.digest or None, *place, kept.problem or None, kept.stamp
 
 
 UNREAD = "digest IS NULL AND problem IS NULL"

@@ -1,4 +1,4 @@
-"""Stores of named images: a folder, a zip or tar file, a repository on the Hub, a compressed tar.
+"""Stores of named images and videos: a folder, a zip or tar file, a repository on the Hub, a compressed tar.
 
 A compressed tar can only be read from front to back, so it is a stream of members and not a store to look
 into.
@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from data_recipes.readers.archives import Member, tar_members
 from data_recipes.readers.hub import HUB, hub_commit, hub_files, hub_image, open_hub_file
@@ -22,7 +22,7 @@ from data_recipes.readers.part import stamp
 from prefrm import media
 from prefrm.errors import ConfigError, DataError, DatasetError, MediaError
 
-__all__ = ["Images", "TarStream", "open_images"]
+__all__ = ["FileStore", "TarStream", "open_store"]
 
 
 WHOLE = (".tar.gz", ".tgz", ".tar")
@@ -30,25 +30,25 @@ WHOLE = (".tar.gz", ".tgz", ".tar")
 HUB_PATTERN = re.compile(r"(hf://[^/]+/[^/@]+(?:@(?:refs/\w+/[^/]+|[^/]+))?)/(.*(?:[*?\[]|\.tar|\.tgz).*)")
 
 
-class Images(Protocol):
-    """A store of named images. It is sent to worker processes, so it opens nothing before it is used."""
+class FileStore(Protocol):
+    """A store of named images and videos, sent to worker processes: it opens nothing before it is used."""
 
     def name(self, path: str, folder: Path | None) -> str:
-        """The canonical name of the image at `path`, which a row in a file of that folder gives."""
+        """The canonical name of the file at `path`, which a row in a file of that folder gives."""
 
     def read(self, name: str) -> bytes:
-        """The encoded image. Raises `MediaError`, which names it."""
+        """The encoded image or video. Raises `MediaError`, which names it."""
 
     def place(self, name: str) -> tuple[str, int] | None:
-        """The file that holds the image's bytes unchanged, and their offset; None if there is none."""
+        """The file on this disk that holds its bytes unchanged, and their offset; None if there is none."""
 
     def stamp(self, name: str) -> str:
-        """A text that changes with the file or the repository that the image is read from."""
+        """A text that changes with the file or the repository that it is read from."""
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """Image files below a folder, or, if it is None, below that of the file whose row names them."""
+    """Files below a folder, or, if it is None, below that of the file whose row names them."""
 
     root: Path | None
 
@@ -103,11 +103,12 @@ class _Zip(_Archive):
             raise self._missing(name)
         try:
             with self._archive.open(self._members[name]) as file:
-                data = file.read(media.DEFAULT_LIMITS.max_bytes + 1)
+                data = _read_bounded(file, self._members[name].file_size)
+        except MediaError:
+            raise
         # A damaged or encrypted member, or one that is compressed in another way, is of many kinds.
         except Exception as error:
             raise MediaError(f"{name} cannot be read from {self._path}: {error}") from error
-        media.check_size(len(data))
         return data
 
     @cached_property
@@ -129,10 +130,9 @@ class _Tar(_Archive):
         if name not in self._members:
             raise self._missing(name)
         offset, size = self._members[name]
-        media.check_size(size)
         with self._path.open("rb") as file:
             file.seek(offset)
-            return file.read(size)
+            return _read_bounded(file, size)
 
     def place(self, name: str) -> tuple[str, int] | None:
         return str(self._path.absolute()), self._members[name][0]
@@ -149,7 +149,7 @@ class _Tar(_Archive):
 
 
 @dataclass(frozen=True)
-class _HubImages:
+class _HubFiles:
     """Single files of a dataset's repository; each is downloaded when it is read."""
 
     source: str
@@ -175,7 +175,7 @@ class _HubImages:
 
 @dataclass(frozen=True)
 class TarStream:
-    """Images in compressed tars, here or on the Hub: read once, from front to back.
+    """Members of compressed tars, here or on the Hub: read once, from front to back.
 
     Files that are all called `.tar.gz`, `.tgz` or `.tar` are archives each; otherwise they are the pieces of
     one.
@@ -193,7 +193,7 @@ class TarStream:
         return None
 
     def stamp(self, name: str) -> str:
-        """Of all its files: none is read again for one image."""
+        """Of all its files: none is read again for one member."""
         return self._stamp
 
     @cached_property
@@ -223,6 +223,13 @@ class TarStream:
                 yield posixpath.normpath(path), data
 
 
+def _read_bounded(file: IO[bytes], size: int) -> bytes:
+    """The next `size` bytes. Raises `MediaError` if that is beyond the limit of their kind."""
+    start = file.read(min(media.SNIFFED_BYTES, size))
+    media.check_size(size, media.limits_of(start))
+    return start + file.read(size - len(start))
+
+
 def _stamp(path: Path) -> str:
     try:
         return stamp(path)
@@ -230,7 +237,7 @@ def _stamp(path: Path) -> str:
         return "absent"
 
 
-def open_images(spec: str, archives: str = "") -> Images:
+def open_store(spec: str, archives: str = "") -> FileStore:
     """The store that `--set images=` names; empty: paths are relative to the file that names them.
 
     Args:
@@ -259,9 +266,9 @@ def open_images(spec: str, archives: str = "") -> Images:
     )
 
 
-def _open_hub(source: str, archives: str) -> Images:
+def _open_hub(source: str, archives: str) -> FileStore:
     if not archives:
-        return _HubImages(source)
+        return _HubFiles(source)
     if not (pieces := hub_files(source, archives)):
         raise ConfigError(
             f"{source} has no file {archives}; give the pattern of its archives: --set images={source}/..."

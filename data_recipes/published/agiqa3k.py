@@ -10,28 +10,28 @@ have fewer than ten images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from data_recipes.pipeline import Rating, SourceOptions, dataset, one_of
+from data_recipes.pipeline import AxisOptions, Rating, dataset, one_of
 from data_recipes.readers import Part, Row, read_source
 from data_recipes.recipe import Source
 
 __all__ = ["RECIPE", "Agiqa3kOptions"]
 
-AXES = {"alignment": "align", "quality": "quality"}
 LABELS = ("strict", "soft")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agiqa3kOptions(SourceOptions):
+class Agiqa3kOptions(AxisOptions):
     """What images are compared by."""
 
-    axis: Annotated[str, "alignment (with the prompt) or quality (as perceived)"] = "alignment"
+    AXES: ClassVar = {"alignment": "align", "quality": "quality"}
+
+    axis: Annotated[str, "alignment (with the prompt), quality (as perceived) or all"] = "alignment"
     labels: Annotated[str, "strict (the higher mean wins) or soft (a rater's, by the deviations)"] = "strict"
 
     def __post_init__(self) -> None:
         super(Agiqa3kOptions, self).__post_init__()
-        one_of("axis", self.axis, tuple(AXES))
         one_of("labels", self.labels, LABELS)
 
 
@@ -40,10 +40,10 @@ def _read(options: Agiqa3kOptions) -> Sequence[Part]:
 
 
 def _judge(row: Row, options: Agiqa3kOptions) -> Rating:
-    score, deviation = row[f"mos_{AXES[options.axis]}"], row[f"std_{AXES[options.axis]}"]
+    score, deviation = row[f"mos_{options.key}"], row[f"std_{options.key}"]
     return Rating(
         prompt=row["prompt"],
-        image=row["name"],
+        candidate=row["name"],
         score=float(score) if score else None,
         deviation=float(deviation) if options.labels == "soft" else 0.0,
         tags={"style": row["style"]} if row["style"] else {},

@@ -31,7 +31,7 @@ def _judge(row: Row, options: SourceOptions) -> Iterator[Rating]:
     for model, ratings in row["HumanRatings"].items():
         yield Rating(
             prompt=row["Prompt"],
-            image=row[model],
+            candidate=row[model],
             score=fmean(ratings) if ratings else None,
             set=str(row["Index"]),
             tags={"skills": skills},

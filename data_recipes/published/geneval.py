@@ -27,7 +27,7 @@ def _judge(row: Row, options: SourceOptions) -> Rating:
     fit = row["Answer.task-quality"]
     return Rating(
         prompt=row["Input.caption"],
-        image=row["Input.image_url"].removeprefix(REPOSITORY),
+        candidate=row["Input.image_url"].removeprefix(REPOSITORY),
         score=float(fit) if fit else None,
     )
 

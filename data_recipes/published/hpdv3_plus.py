@@ -12,33 +12,31 @@ images of HPDv3 that are not in the repository.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from data_recipes.pipeline import Judgement, SourceOptions, dataset, one_of
+from data_recipes.pipeline import AxisOptions, Judgement, dataset
 from data_recipes.readers import HUB, Part, Row, read_files
 from data_recipes.recipe import Source
 from prefrm.errors import ConfigError
 
 __all__ = ["RECIPE", "Hpdv3PlusOptions"]
 
-AXES = {"aesthetics": "aes", "alignment": "tf"}
 FOLDERS = ("train", "test")
 PIECES = "images.tar.part*"  # of the repository: one tar, cut in pieces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hpdv3PlusOptions(SourceOptions):
+class Hpdv3PlusOptions(AxisOptions):
     """What images are compared by."""
+
+    AXES: ClassVar = {"aesthetics": "aes", "alignment": "tf"}
+    ALL_AXES = ()
 
     axis: Annotated[str, "aesthetics, or alignment (text-following)"] = "aesthetics"
 
-    def __post_init__(self) -> None:
-        super(Hpdv3PlusOptions, self).__post_init__()
-        one_of("axis", self.axis, tuple(AXES))
-
 
 def _read(options: Hpdv3PlusOptions) -> Sequence[Part]:
-    axis = AXES[options.axis]
+    axis = options.key
     splits = {f"{split}_{axis}": split for split in FOLDERS}
     parts = read_files(options.source, f"*_{axis}.json", splits=splits)
     if others := [part.name for part in parts if part.split is None]:

@@ -12,32 +12,29 @@ that names it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from data_recipes.pipeline import Rating, SourceOptions, Statement, dataset, one_of, ranked
+from data_recipes.pipeline import AxisOptions, Rating, Statement, dataset, ranked
 from data_recipes.readers import HUB, Part, Row, read_source
 from data_recipes.recipe import Source
 from prefrm.errors import ConfigError, DataError
 
 __all__ = ["RECIPE", "ImageRewardOptions"]
 
-AXES = {
-    "rank": "rank",
-    "overall": "overall_rating",
-    "alignment": "image_text_alignment_rating",
-    "fidelity": "fidelity_rating",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageRewardOptions(SourceOptions):
+class ImageRewardOptions(AxisOptions):
     """What images are compared by."""
 
-    axis: Annotated[str, "rank, or a rating of the Hub's files: overall, alignment, fidelity"] = "rank"
+    AXES: ClassVar = {
+        "rank": "rank",
+        "overall": "overall_rating",
+        "alignment": "image_text_alignment_rating",
+        "fidelity": "fidelity_rating",
+    }
+    CRITERIA: ClassVar = {"rank": "", "overall": "overall rating"}
 
-    def __post_init__(self) -> None:
-        super(ImageRewardOptions, self).__post_init__()
-        one_of("axis", self.axis, tuple(AXES))
+    axis: Annotated[str, "rank, or of the Hub's files overall, alignment, fidelity (ratings) or all"] = "rank"
 
 
 def _read(options: ImageRewardOptions) -> Sequence[Part]:
@@ -54,12 +51,12 @@ def _judge(row: Row, options: ImageRewardOptions) -> list[Rating] | Statement:
         if options.axis != "rank":
             raise DataError("the repository's files have only ranks; axis must be rank")
         return ranked(row["prompt"], row["generations"], row["ranking"], set=str(row["id"]))
-    score = row[AXES[options.axis]]
+    score = row[options.key]
     if score is not None and options.axis == "rank":
         score = -score
     return Rating(
         prompt=row["prompt"],
-        image=None if row["image_path"] is None else PurePosixPath(row["image_path"]).name,
+        candidate=None if row["image_path"] is None else PurePosixPath(row["image_path"]).name,
         score=score,
         set=str(row["prompt_id"]),
         tags={"classification": row["classification"]} if row.get("classification") else {},

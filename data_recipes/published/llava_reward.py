@@ -16,9 +16,9 @@ single images and are not read.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from data_recipes.pipeline import Judgement, LeftOut, SourceOptions, Statement, dataset, one_of
+from data_recipes.pipeline import AxisOptions, Judgement, LeftOut, Statement, dataset
 from data_recipes.readers import Part, Row, read_source
 from data_recipes.recipe import Source
 from prefrm.errors import ConfigError
@@ -26,30 +26,28 @@ from prefrm.errors import ConfigError
 __all__ = ["RECIPE", "LlavaRewardOptions"]
 
 RANKING = "ranking"
-AXES = {
-    RANKING: "ranking",
-    "overall": "overall_rating",
-    "alignment": "alignment",
-    "fidelity": "fidelity",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LlavaRewardOptions(SourceOptions):
+class LlavaRewardOptions(AxisOptions):
     """What images are compared by."""
 
-    axis: Annotated[str, "ranking, overall, alignment or fidelity: a folder of data/ImageReward"] = RANKING
+    AXES: ClassVar = {
+        RANKING: "ranking",
+        "overall": "overall_rating",
+        "alignment": "alignment",
+        "fidelity": "fidelity",
+    }
+    ALL_AXES = ()
 
-    def __post_init__(self) -> None:
-        super(LlavaRewardOptions, self).__post_init__()
-        one_of("axis", self.axis, tuple(AXES))
+    axis: Annotated[str, "ranking, overall, alignment or fidelity: a folder of data/ImageReward"] = RANKING
 
 
 def _read(options: LlavaRewardOptions) -> Sequence[Part]:
     folder = PurePath(options.source).parent.name
-    if folder in AXES.values() and folder != AXES[options.axis]:
-        raise ConfigError(f"axis={options.axis} is in {AXES[options.axis]}/, not in {options.source}")
-    return read_source(options.source, files=f"{AXES[options.axis]}/*.json")
+    if folder in options.AXES.values() and folder != options.key:
+        raise ConfigError(f"axis={options.axis} is in {options.key}/, not in {options.source}")
+    return read_source(options.source, files=f"{options.key}/*.json")
 
 
 def _judge(row: Row, options: LlavaRewardOptions) -> Statement:

@@ -12,40 +12,43 @@ where nobody was asked.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from data_recipes.pipeline import Judgement, LeftOut, SourceOptions, Statement, dataset, one_of
+from data_recipes.pipeline import AxisOptions, Judgement, LeftOut, Statement, dataset
 from data_recipes.readers import Part, Row, read_source
 from data_recipes.recipe import Source
 from prefrm.errors import DataError
 
 __all__ = ["RECIPE", "RapidataOptions"]
 
-AXES = ("preference", "alignment", "coherence", "style")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RapidataOptions(SourceOptions):
+class RapidataOptions(AxisOptions):
     """What images are compared by."""
 
+    AXES: ClassVar = {
+        axis: axis or "preference" for axis in ("", "preference", "alignment", "coherence", "style")
+    }
+    CRITERIA: ClassVar = {"preference": ""}
+    ALL_AXES = ("preference", "alignment", "coherence")
+
     axis: Annotated[
-        str, "preference (the default), alignment, coherence or style; not for files of one axis"
+        str,
+        "preference (the default), alignment, coherence, style, or all of the first three; not for files of "
+        "one axis",
     ] = ""
 
-    def __post_init__(self) -> None:
-        super(RapidataOptions, self).__post_init__()
-        one_of("axis", self.axis, ("", *AXES))
 
-
-def _columns(options: RapidataOptions) -> tuple[str, str, str]:
+def _columns(axis: str) -> tuple[str, str, str]:
     """The shares of both images, and the votes that they are made of."""
-    axis = options.axis or AXES[0]
     return f"weighted_results_image1_{axis}", f"weighted_results_image2_{axis}", f"detailed_results_{axis}"
 
 
 def _read(options: RapidataOptions) -> Sequence[Part]:
     pair = ("prompt", "image1", "image2", "votes_image1", "votes_image2")
-    return read_source(options.source, columns=(*pair, *_columns(options)))
+    return read_source(
+        options.source, columns=(*pair, *(column for axis in options.keys for column in _columns(axis)))
+    )
 
 
 def _judge(row: Row, options: RapidataOptions) -> Statement:
@@ -54,7 +57,7 @@ def _judge(row: Row, options: RapidataOptions) -> Statement:
         if options.axis:
             raise DataError("the file has votes on one axis only, which its name gives; leave axis out")
         return Judgement.voted(prompt, first, second, (row["votes_image1"] or 0, row["votes_image2"] or 0))
-    column_1, column_2, details = _columns(options)
+    column_1, column_2, details = _columns(options.key)
     shares = row[column_1], row[column_2]
     if None in shares or not sum(shares):
         return LeftOut(reason="no votes", prompt=prompt)

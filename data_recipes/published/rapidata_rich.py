@@ -10,38 +10,33 @@ image: only images whose prompt recurs are compared, all others are counted as l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from data_recipes.pipeline import Rating, SourceOptions, dataset, one_of
+from data_recipes.pipeline import AxisOptions, Rating, dataset
 from data_recipes.readers import Part, Row, read_source
 from data_recipes.recipe import Source
 
 __all__ = ["RECIPE", "RapidataRichOptions"]
 
-AXES = ("alignment", "coherence", "style")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RapidataRichOptions(SourceOptions):
+class RapidataRichOptions(AxisOptions):
     """What images are compared by."""
 
-    axis: Annotated[str, "alignment, coherence or style"] = "alignment"
+    AXES: ClassVar = {axis: f"{axis}_score" for axis in ("alignment", "coherence", "style")}
 
-    def __post_init__(self) -> None:
-        super(RapidataRichOptions, self).__post_init__()
-        one_of("axis", self.axis, AXES)
+    axis: Annotated[str, "alignment, coherence, style or all"] = "alignment"
 
 
 def _read(options: RapidataRichOptions) -> Sequence[Part]:
-    columns = ("image", "prompt", "image_name", "sentence", f"{options.axis}_score")
-    return read_source(options.source, columns=columns)
+    return read_source(options.source, columns=("image", "prompt", "image_name", "sentence", *options.keys))
 
 
 def _judge(row: Row, options: RapidataRichOptions) -> Rating:
     return Rating(
         prompt=row["prompt"] if "prompt" in row else row["sentence"],
-        image=row["image"] if "image" in row else row["image_name"],
-        score=row[f"{options.axis}_score"],
+        candidate=row["image"] if "image" in row else row["image_name"],
+        score=row[options.key],
     )
 
 

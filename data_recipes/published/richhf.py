@@ -13,34 +13,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from data_recipes.pipeline import LeftOut, Rating, SourceOptions, Statement, dataset, one_of
+from data_recipes.pipeline import AxisOptions, LeftOut, Rating, Statement, dataset
 from data_recipes.readers import Part, Row, read_source
 from data_recipes.readers.part import Numbered
 from data_recipes.recipe import Source
 
 __all__ = ["RECIPE", "RichhfOptions"]
 
-AXES = {
-    "overall": "overall_score",
-    "aesthetics": "aesthetics_score",
-    "artifact": "artifact_score",
-    "misalignment": "misalignment_score",
-}
 UIDS = ("image_0_uid", "image_1_uid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RichhfOptions(SourceOptions):
+class RichhfOptions(AxisOptions):
     """Where the prompts are, and what images are compared by."""
 
     prompts: Annotated[str, "the files of Pick-a-Pic v1, or others with caption, image_0_uid, image_1_uid"]
-    axis: Annotated[str, "overall, aesthetics, artifact or misalignment; all: higher is better"] = "overall"
+    AXES: ClassVar = {axis: f"{axis}_score" for axis in ("overall", "aesthetics", "artifact", "misalignment")}
+    # Higher is better of each.
+    CRITERIA: ClassVar = {"overall": "", "artifact": "freedom from artifacts", "misalignment": "alignment"}
 
-    def __post_init__(self) -> None:
-        super(RichhfOptions, self).__post_init__()
-        one_of("axis", self.axis, tuple(AXES))
+    axis: Annotated[str, "overall, aesthetics, artifact, misalignment (of each, higher is better) or all"] = (
+        "overall"
+    )
 
 
 def _read(options: RichhfOptions) -> Sequence[Part]:
@@ -59,7 +55,7 @@ def _with_captions(part: Part, tables: Sequence[Part], start: int) -> Iterator[N
     captions = {row[uid]: row.get("caption") for row in rows for uid in UIDS if row.get(uid) in wanted}
     for number, row in part.read(start):
         if isinstance(row, dict):
-            scores = {name: row[name] for name in AXES.values() if name in row}
+            scores = {name: row[name] for name in RichhfOptions.AXES.values() if name in row}
             row = {"filename": _filename(row), "caption": captions.get(_uid(row)), **scores}
         yield number, row
 
@@ -76,7 +72,7 @@ def _uid(row: Row) -> str:
 def _judge(row: Row, options: RichhfOptions) -> Statement:
     if row["caption"] is None:
         return LeftOut(reason="no prompt")
-    return Rating(prompt=row["caption"], image=row["filename"], score=row[AXES[options.axis]])
+    return Rating(prompt=row["caption"], candidate=row["filename"], score=row[options.key])
 
 
 RECIPE = dataset(

@@ -22,7 +22,7 @@ def _read(options: SourceOptions) -> Sequence[Part]:
 def _judge(row: Row, options: SourceOptions) -> Rating:
     return Rating(
         prompt=row["text"],
-        image=row["image_path"],
+        candidate=row["image_path"],
         score=row["human_avg"],
         # "coco_669925" is a caption of COCO; others are of drawbench, paintskill and partiprompt.
         tags={"source": row["text_id"].rpartition("_")[0]},

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefrm.errors import DataError, DatasetError, missing_extra
-from prefrm.records.record import PreferenceGroup
+from prefrm.media import digest
+from prefrm.records.record import PreferenceGroup, prompt_key
 from prefrm.records.row import from_row, to_row
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "count_row_groups",
     "import_pyarrow",
     "read_groups",
+    "read_prompt_keys",
     "read_prompts",
     "read_row_groups",
     "row_group_sizes",
@@ -35,7 +37,7 @@ SPLITS = ("train", "validation", "test")
 # Of a row group: it is held in memory whole when it is written.
 ROW_GROUP_GROUPS = 256
 ROW_GROUP_BYTES = 32 * 2**20
-PROMPTS = 1024  # that `read_prompts` decodes together
+GROUPS, PROMPTS = 64, 1024  # that are decoded together, with their images and without
 
 
 def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: str) -> int:
@@ -100,7 +102,7 @@ def _read(
     with _open_split(folder, split) as file:
         for number in range(file.num_row_groups) if row_groups is None else row_groups:
             count, rows = 0, file.metadata.row_group(number).num_rows
-            for batch in file.iter_batches(64, row_groups=[number], columns=arrow_schema().names):
+            for batch in file.iter_batches(GROUPS, row_groups=[number], columns=arrow_schema().names):
                 for row in batch.to_pylist():
                     count += 1
                     yield from_row(row)
@@ -117,6 +119,18 @@ def read_prompts(folder: Path | str, split: str) -> Iterator[str]:
     with _open_split(folder, split) as file:
         for batch in file.iter_batches(PROMPTS, columns=["prompt"]):
             yield from batch["prompt"].to_pylist()
+
+
+def read_prompt_keys(folder: Path | str, split: str) -> Iterator[str]:
+    """`PreferenceGroup.prompt_key` of each group of a split, in order; no candidate is read.
+
+    Raises:
+        DatasetError: as `read_groups`.
+    """
+    with _open_split(folder, split) as file:
+        for batch in file.iter_batches(GROUPS, columns=["prompt", "context"]):
+            for row in batch.to_pylist():
+                yield prompt_key(row["prompt"], (digest(image["bytes"]) for image in row["context"]))
 
 
 def count_row_groups(folder: Path | str, split: str) -> int:

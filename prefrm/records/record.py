@@ -6,10 +6,11 @@ decides for itself which way round a label goes.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
+from prefrm import media
 from prefrm.errors import RecordError
 from prefrm.winmatrix import Candidate, Group
 
@@ -143,6 +144,11 @@ class PreferenceGroup:
             prompt=self.prompt, candidates=self.candidates, context=self.context, criterion=self.criterion
         )
 
+    @property
+    def prompt_key(self) -> str:
+        """The key by which prompts, with their context, are equal."""
+        return prompt_key(self.prompt, map(media.digest, self.context))
+
 
 def comparisons_from_scores(scores: Sequence[float | None]) -> tuple[Comparison, ...]:
     """Every pair of scored candidates, lower index first; a higher score is preferred, equal ones tie.
@@ -165,6 +171,7 @@ def comparisons_from_ranking(ranks: Sequence[float | None]) -> tuple[Comparison,
     return comparisons_from_scores([None if rank is None else -rank for rank in ranks])
 
 
-def prompt_key(prompt: str) -> str:
-    """The key by which prompts are equal: in lower case, with single spaces."""
-    return " ".join(prompt.casefold().split())
+def prompt_key(prompt: str, context: Iterable[str] = ()) -> str:
+    """The key by which prompts are equal: the text in lower case with single spaces, and the digests of the
+    context images."""
+    return " ".join((*prompt.casefold().split(), *context))

@@ -30,7 +30,7 @@ def test_a_folder_for_each_prompt(tmp_path: Path) -> None:
     (tmp_path / "in" / "a red cat" / "notes.md").write_text("mine")
     built = build("folder", tmp_path / "out", source=tmp_path / "in")
     assert grouped(groups_of(tmp_path / "out")) == {"a red cat": 2, "two dogs": 2}
-    assert built.info.left_out == {"broken image": 1, "only image of its prompt": 1}
+    assert built.info.left_out == {"broken image": 1, "only candidate of its prompt": 1}
 
 
 def test_metadata_as_imagefolder_has_it(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_what_cannot_be_a_folder_of_images_is_refused_in_one_line(tmp_path: Path
     assert f"{source} has no images: no file name ends with .png, .jpg" in refused(source)
     write_image(source / "a cat" / "0.png")
     write_image(source / "a dog" / "0.png")
-    why = "the train split has no usable group; left out: 2 only image of its prompt"
+    why = "the train split has no usable group; left out: 2 only candidate of its prompt"
     assert refused(source).startswith(f"{why}; what was read is kept; ")
     for name in ("a cat", "a dog"):
         (source / name / "0.png").write_bytes(b"x")

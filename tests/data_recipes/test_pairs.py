@@ -215,10 +215,10 @@ def complaint_about(source: Path) -> str:
         ({"prompt": ["a cat"]}, "line 2: prompt must be text; received a list"),
         (
             {"image_1": "https://example.org/a.png"},
-            "line 2: an image is a URL, https://example.org/a.png; nothing",
+            "line 2: a path is a URL, https://example.org/a.png; nothing",
         ),
-        ({"image_1": "data:image/png;base64,AAAA"}, "line 2: an image is a URL, data:image/png"),
-        ({"image_2": "s3://bucket/b.png"}, "line 2: an image is a URL, s3://bucket/b.png"),
+        ({"image_1": "data:image/png;base64,AAAA"}, "line 2: a path is a URL, data:image/png"),
+        ({"image_2": "s3://bucket/b.png"}, "line 2: a path is a URL, s3://bucket/b.png"),
     ],
 )
 def test_a_json_row_of_other_values_is_refused_with_its_line(
@@ -343,7 +343,7 @@ def test_identical_images_are_left_out(folder: Path) -> None:
     ]
     groups, built = grouped(write_csv(folder, rows))
     assert [group.prompt for group in groups] == ["x"]
-    assert built.info.left_out == {"identical images": 2}
+    assert built.info.left_out == {"identical candidates": 2}
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:

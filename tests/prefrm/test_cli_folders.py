@@ -110,7 +110,7 @@ def test_what_cannot_be_labelled_is_one_line(
     assert "a folder of images, which has no splits" in refused(images, "--split", "test")
     for path in images.glob("*/[1b]*.png"):
         path.unlink()
-    assert "left out: 2 only image of its prompt" in refused(images)
+    assert "left out: 2 only candidate of its prompt" in refused(images)
 
 
 def test_the_best_files_are_ranked(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from data_recipes.pipeline.grouping import Draft, Said, draft_groups
 
 
-def pair(n: int, first: str, second: str, p: float, weight: float = 1.0, **tags: str) -> Said:
-    return Said(n, f"row:{n}", first, second, p, weight, None, json.dumps(tags))
+def pair(n: int, first: str, second: str, p: float, weight: float = 1.0, set: str = "", **tags: str) -> Said:
+    return Said(n, f"row:{n}", first, second, p, weight, set, json.dumps(tags))
 
 
 def rating(n: int, image: str, score: float | None, set: str = "", deviation: float = 0.0) -> Said:
@@ -24,10 +24,10 @@ def said_of(drafts: Sequence[Draft]) -> dict[tuple[str, str], tuple[float, float
     """(lower, higher digest) -> (p that the lower is preferred, weight)."""
     found = {}
     for draft in drafts:
-        assert list(draft.images) == sorted(set(draft.images))
+        assert list(draft.candidates) == sorted(set(draft.candidates))
         for i, j, p, weight in draft.comparisons:
             assert i < j
-            found[draft.images[i], draft.images[j]] = (p, weight)
+            found[draft.candidates[i], draft.candidates[j]] = (p, weight)
     return found
 
 
@@ -43,6 +43,16 @@ def test_votes_on_the_same_two_images_are_one_comparison() -> None:
 def test_tags_are_those_of_all_judgements() -> None:
     (draft,) = draft_groups([pair(0, "a", "b", 1.0, x="1", y="2"), pair(1, "a", "c", 1.0, x="1", y="3")], 8)
     assert draft.tags == {"x": "1"}
+
+
+def test_a_judgement_that_stands_several_times_in_one_set_counts_once() -> None:
+    rows = [("a", "b", 1.0), ("b", "a", 0.0), ("a", "b", 1.0)]
+    same = [pair(n, *row, set="file") for n, row in enumerate(rows)]
+    (draft,) = draft_groups(same, 8)
+    assert draft.comparisons == ((0, 1, 1.0, 1.0),)
+    (draft,) = draft_groups([*same, pair(3, "a", "b", 0.0, set="file"), pair(4, "a", "b", 1.0)], 8)
+    assert draft.comparisons == ((0, 1, 2 / 3, 3.0),)
+    assert draft.contradictory == ((0, 1),)
 
 
 def test_ratings_of_one_set_are_compared_and_kept_as_quality() -> None:
@@ -65,7 +75,7 @@ def test_annotators_rank_the_same_images() -> None:
 def test_sets_under_one_prompt_are_groups_of_their_own() -> None:
     ratings = [rating(0, "a", 1, "x"), rating(1, "b", 2, "x"), rating(2, "c", 5, "y"), rating(3, "d", 1, "y")]
     drafts = list(draft_groups(ratings, 8))
-    assert [(draft.id, draft.images, draft.quality) for draft in drafts] == [
+    assert [(draft.id, draft.candidates, draft.quality) for draft in drafts] == [
         ("row:0", ("a", "b"), (1, 2)),
         ("row:2", ("c", "d"), (5, 1)),
     ]
@@ -80,7 +90,7 @@ def test_deviations_give_thurstone_probabilities() -> None:
 
 def test_images_without_scores_are_grouped_and_not_compared() -> None:
     (draft,) = draft_groups([rating(0, "a", None), rating(1, "b", None), rating(2, "c", None)], 8)
-    assert (draft.images, draft.comparisons, draft.quality) == (("a", "b", "c"), (), None)
+    assert (draft.candidates, draft.comparisons, draft.quality) == (("a", "b", "c"), (), None)
     assert list(draft_groups([rating(0, "a", None)], 8)) == []
 
 
@@ -93,7 +103,7 @@ def test_many_linked_pairs_become_groups_of_bounded_size_and_none_is_lost(shape:
         "all": list(itertools.combinations(names, 2)),
     }[shape]
     drafts = list(draft_groups([pair(n, *edge, 1.0) for n, edge in enumerate(edges)], 8))
-    assert max(len(draft.images) for draft in drafts) == 8
+    assert max(len(draft.candidates) for draft in drafts) == 8
     assert sum(len(draft.comparisons) for draft in drafts) == len(edges)
     assert said_of(drafts) == {edge: (1.0, 1.0) for edge in edges}
     assert len({draft.id for draft in drafts}) == len(drafts)
@@ -114,5 +124,5 @@ def test_no_vote_is_lost_whichever_way_round_it_is_written(
     ]
     drafts = list(draft_groups(pairs, most))
     assert drafts == list(draft_groups(turned, most))
-    assert all(2 <= len(draft.images) <= most for draft in drafts)
+    assert all(2 <= len(draft.candidates) <= most for draft in drafts)
     assert sum(weight for draft in drafts for *_, weight in draft.comparisons) == len(pairs)

@@ -34,7 +34,7 @@ def test_images_of_a_prompt_are_compared_by_one_axis(tmp_path: Path) -> None:
         (PROMPT, "a", "c"): (0.5, 1.0),
         (PROMPT, "b", "c"): (0.0, 1.0),
     }
-    assert built.info.splits["train"].left_out == {"broken image": 1, "only image of its prompt": 1}
+    assert built.info.splits["train"].left_out == {"broken image": 1, "only candidate of its prompt": 1}
     (group,) = groups_of(tmp_path / "alignment")
     assert group.tags == {"style": "anime style"}
     build("agiqa3k", tmp_path / "quality", source=source, images=images, axis="quality")

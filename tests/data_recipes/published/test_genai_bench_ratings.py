@@ -58,8 +58,8 @@ def test_an_image_that_a_row_lacks_takes_its_own_rating_alone(tmp_path: Path) ->
     assert sorted(len(group.candidates) for group in groups_of(tmp_path / "out")) == [4, 6]
     assert built.info.left_out == {"broken image": 2}
     assert built.left_out == (
-        "record train.parquet:0: the row has no image",
-        "record train.parquet:0.4: the row has no image",
+        "record train.parquet:0: the row has no image or video",
+        "record train.parquet:0.4: the row has no image or video",
     )
 
 

@@ -60,7 +60,7 @@ def test_rows_of_the_published_parquet_files(tmp_path: Path) -> None:
     assert (counts.groups, counts.candidates, counts.strict, counts.ties) == (1, 3, 2, 1)
     assert counts.left_out == {
         "broken image": 1,
-        "identical images": 1,
+        "identical candidates": 1,
         "label against best_image_uid": 1,
         "not labelled": 1,
     }

@@ -42,7 +42,7 @@ def test_images_whose_prompt_recurs_are_compared(tmp_path: Path) -> None:
         ("a cat", "a", "c"): (0.5, 1.0),
         ("a cat", "b", "c"): (0.0, 1.0),
     }
-    assert built.info.splits["train"].left_out == {"broken image": 1, "only image of its prompt": 1}
+    assert built.info.splits["train"].left_out == {"broken image": 1, "only candidate of its prompt": 1}
 
 
 def test_the_larger_variant_and_another_axis(tmp_path: Path) -> None:

@@ -39,6 +39,6 @@ def test_the_mean_of_the_raters_decides(tmp_path: Path) -> None:
         ("a cat", "coco_1_vq", "coco_1_sd"): (0.5, 1.0),
         ("a cat", "coco_1_dalle", "coco_1_sd"): (1.0, 1.0),
     }
-    assert built.info.splits["train"].left_out == {"broken image": 1, "only image of its prompt": 1}
+    assert built.info.splits["train"].left_out == {"broken image": 1, "only candidate of its prompt": 1}
     (group,) = groups_of(tmp_path / "out")
     assert (group.tags, sorted(group.quality or ())) == ({"source": "coco"}, [3.5, 3.5, 4.0])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_recipes.pipeline.stores import TarStream, open_images
+from data_recipes.pipeline.stores import TarStream, open_store
 from data_recipes.plan import InterruptedBuild
 from data_recipes.readers import read_source
 from prefrm.data import push_dataset
@@ -189,10 +189,10 @@ def test_images_of_the_hub_are_files_or_archives_at_a_revision(
     write_tar(tmp_path / "repository" / "x" / "images.tar.gz", {"a.png": image("a")})
     hub.commit("datasets/org/images", tmp_path / "repository", branch=revision[1:] or "main")
     spec = f"hf://org/images{revision}"
-    stream = open_images(f"{spec}/x/*.tar.gz")
+    stream = open_store(f"{spec}/x/*.tar.gz")
     assert isinstance(stream, TarStream)
     assert dict(stream.members(lambda name: True)) == {"a.png": image("a")}
-    assert open_images(spec).read("x/images.tar.gz")
+    assert open_store(spec).read("x/images.tar.gz")
 
 
 @pytest.mark.parametrize("source", ["hf://org/absent", "hf://org"])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data_recipes.pipeline.images import PackWriter, keep, reference
-from data_recipes.pipeline.stores import TarStream, open_images
+from data_recipes.pipeline.contents import PackWriter, keep, reference
+from data_recipes.pipeline.stores import TarStream, open_store
 from data_recipes.readers.archives import tar_members
 from prefrm import media
 from prefrm.errors import ConfigError, DataError, DatasetError, MediaError
@@ -36,14 +36,14 @@ def tarred(folder: Path) -> Path:
 
 
 def test_members_of_an_uncompressed_tar_stay_where_they_are(tmp_path: Path) -> None:
-    store = open_images(str(tarred(tmp_path)))
+    store = open_store(str(tarred(tmp_path)))
     file, offset = store.place("x/a.png") or ("", 0)
     assert Path(file).read_bytes()[offset:].startswith(image("a"))
 
 
 @pytest.mark.parametrize("write", [zipped, tarred])
 def test_an_archive_is_a_store(tmp_path: Path, write: object) -> None:
-    store = open_images(str(write(tmp_path)))  # type: ignore[operator]
+    store = open_store(str(write(tmp_path)))  # type: ignore[operator]
     assert [store.read(store.name(path, None)) for path in ("x/a.png", "x/./y/../b.png")] == [
         image("a"),
         image("b"),
@@ -90,7 +90,7 @@ def test_what_a_tar_describes_at_length_is_not_read(tmp_path: Path) -> None:
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**21
     with gzip.open(tmp_path / "images.tar.gz", "wb") as file:
         file.write(info.tobuf(tarfile.GNU_FORMAT) + b"x" * info.size)
-    stream = open_images(str(tmp_path / "images.tar.gz"))
+    stream = open_store(str(tmp_path / "images.tar.gz"))
     assert isinstance(stream, TarStream)
     with pytest.raises(DatasetError, match="a header has 2097152 bytes; the limit is 1048576"):
         list(stream.members(lambda name: True))
@@ -100,7 +100,7 @@ def test_what_a_tar_describes_at_length_is_not_read(tmp_path: Path) -> None:
 def test_several_tars_are_read_one_after_another(tmp_path: Path, ending: str) -> None:
     for name in "ab":
         write_tar(tmp_path / f"{name}.{ending}", {f"{name}.png": image(name)})
-    stream = open_images(str(tmp_path / f"*.{ending}"))
+    stream = open_store(str(tmp_path / f"*.{ending}"))
     assert isinstance(stream, TarStream)
     assert dict(stream.members(lambda name: True)) == {f"{name}.png": image(name) for name in "ab"}
 
@@ -117,14 +117,14 @@ def test_the_members_of_a_tar_are_not_kept(tmp_path: Path) -> None:
 
 def test_a_folder_is_a_store_and_one_file_has_one_name(tmp_path: Path) -> None:
     write_image(tmp_path / "x" / "a.png")
-    store = open_images(str(tmp_path))
+    store = open_store(str(tmp_path))
     names = {
         store.name(path, Path("/elsewhere"))
         for path in ("x/a.png", "./x/../x/a.png", str(tmp_path / "x/a.png"))
     }
     (name,) = names
     assert store.read(name) == image("a")
-    beside = open_images("")
+    beside = open_store("")
     assert beside.read(beside.name("a.png", tmp_path / "x")) == image("a")
     with pytest.raises(DataError, match="without a folder on this machine; give the folder: --set images="):
         beside.name("a.png", None)
@@ -132,7 +132,7 @@ def test_a_folder_is_a_store_and_one_file_has_one_name(tmp_path: Path) -> None:
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent is not a folder, a \.zip"):
-        open_images(str(tmp_path / "absent"))
+        open_store(str(tmp_path / "absent"))
 
 
 def test_images_of_rows_are_bytes_or_paths() -> None:
