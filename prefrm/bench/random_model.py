@@ -20,6 +20,7 @@ from prefrm.judge import Judge, JudgeProcessor, JudgeSpec, build_head
 from prefrm.judge.backbones import BaseModel
 from prefrm.judge.layout import TREES
 from prefrm.prompts import default_template, get_template
+from prefrm.prompts.places import cut, mark
 
 __all__ = [
     "KINDS",
@@ -157,10 +158,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     splits = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
     texts = [PROMPT, *CONTROL.split(SYSTEM), "user\n", "assistant\n"]
     for template in (get_template(default_template(attention=name)) for name in TREES):
-        texts += [template.instruction, template.first, template.second or "", template.again or ""]
-        texts += [template.question, *(template.suffixes or ()), *template.answers]
-        # A late template asks before it shows an image, and a cut may lie across the two texts.
-        texts.append(template.question + template.first)
+        runs = (template.turn, *(template.suffixes or ()))
+        texts += [piece.content for run in runs for piece in cut(mark(run)) if piece.is_text]
+        texts += template.answers
     words = sorted({word for text in texts for word, _ in splits.pre_tokenize_str(text)})
     backend = Tokenizer(models.WordLevel(vocab={word: n for n, word in enumerate(words)}))
     backend.pre_tokenizer = splits

@@ -136,10 +136,9 @@ def _load(root: Path, manifest: Manifest, spec: JudgeSpec, dtype: torch.dtype) -
 
 
 def _try(processor: JudgeProcessor) -> None:
-    """Raise if a comparison of two small images cannot be prepared or is longer than the model reads."""
-    image = processor.prepare_image(Image.new("RGB", (TRIED_SIDE, TRIED_SIDE)))
-    context = [image] * processor.template.context_images
-    tree = processor.tree("a red cube", {0: image, 1: image}, context)
+    """Raise if a comparison of two small candidates cannot be prepared or is longer than the model reads."""
+    images = [Image.new("RGB", (TRIED_SIDE, TRIED_SIDE))] * 2
+    tree = processor.trial_tree("a red cube", images)
     if not tree.readable([(0, 1)]):
         raise ConfigError(tree.refused[0, 1])
 

@@ -91,11 +91,9 @@ def _probe(judge: Judge, error: float = 0.0) -> torch.Tensor:
     pixels = np.random.default_rng(0).integers(
         0, 256, (PROBE_IMAGES, PROBE_SIZE, PROBE_SIZE, 3), dtype=np.uint8
     )
-    images = [processor.prepare_image(Image.fromarray(image)) for image in pixels]
     pairs = [(i, j) for i in range(PROBE_IMAGES) for j in range(PROBE_IMAGES) if i != j]
     with torch.inference_mode():
-        context = images[: processor.template.context_images]
-        tree = processor.tree(PROBE_PROMPT, dict(enumerate(images)), context)
+        tree = processor.trial_tree(PROBE_PROMPT, [Image.fromarray(image) for image in pixels])
         batch = processor.collate([(tree, pairs)])
         hidden_RPD = judge.hidden(batch)
         signs_RPD = torch.randn(hidden_RPD.shape, generator=torch.Generator().manual_seed(0)).sign()

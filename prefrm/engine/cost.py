@@ -52,10 +52,10 @@ class CostEstimate:
         self._limits = limits
         self.prepared_bytes = 0
         self._tokens_of = _tokens_by_power(self._measure)
-        layout = judge.processor.layout
-        self._again = judge.processor.template.again is not None
-        self._question = len(layout.readout(layout.prompt("")))
-        self._suffixes = sum(map(len, layout.suffixes))
+        filled = judge.processor.layout.fill("")
+        self._again = judge.processor.template.restates
+        self._question = max(map(len, filled.readouts)) + len(filled.question)
+        self._suffixes = sum(map(len, filled.suffixes))
 
     def __call__(self, group: Group) -> int:
         """Tokens, at least 1."""

@@ -138,6 +138,5 @@ class Passes:
         seen = []
         for names in zip(*(row.sees for row in some), strict=True):
             seen.append(Shared.of(blocks[names[0]][0], [blocks[name][1] for name in names], tile=run.tile))
-        # Any id but the image placeholder will do: padding is masked and never read.
-        pad_id = self._judge.processor.layout.question[-1]
-        return Rows.of(some, pad_id, run.length), seen
+        # Padding is masked and never read.
+        return Rows.of(some, self._judge.processor.layout.pad_id, run.length), seen

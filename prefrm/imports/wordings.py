@@ -24,9 +24,9 @@ def given_template(request: ImportRequest, *, images: int, context: bool) -> Tem
     """
     template = request.template
     assert template is not None
-    if template.images != images or bool(template.context_images) != context:
+    if template.candidates != images or template.has_context != context:
         expected = "{context}" * context + "{image}" * images
-        received = "{context}" * template.context_images + "{image}" * template.images
+        received = "{context}" * template.has_context + "{image}" * template.candidates
         raise ConfigError(
             f"{request.published.name} was trained with {expected}; template {template.id!r} has {received}"
         )

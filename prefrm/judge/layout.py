@@ -4,7 +4,7 @@
     late    prefix, with the question -> candidate, prompt again (K) -> suffix for slot 1, for slot 2 (2K)
             -> answer (K(K-1), one token), which sees the prefix and two suffixes, and no candidate
     alone   prefix -> candidate, question (K)
-            with Q readouts: prefix -> candidate (K) -> question as far as a readout (QK)
+            with Q readouts, or a criterion: prefix -> candidate (K) -> question as far as a readout (QK)
 
 A position attends to the earlier positions of its own segment and to the segments that its segment sees. One
 tree is trained on (`prefrm.judge.batch`) and scored by the engine. Independent of the model.
@@ -22,12 +22,12 @@ import torch
 
 from prefrm.errors import RecordError
 from prefrm.judge.images import ImageInput
-from prefrm.judge.tokens import TokenLayout
+from prefrm.judge.tokens import FilledTemplate, Part
 
-__all__ = ["TREES", "Name", "Pair", "Part", "Positions", "Segment", "Tree", "path"]
+__all__ = ["TREES", "Content", "Name", "Pair", "Part", "Positions", "Segment", "Tree", "path"]
 
-Part = list[int] | ImageInput
-"""A run of token ids, or an image in the place of its tokens."""
+Content = tuple[Part, ...]
+"""A candidate: an image, frames with what stands between them, or the tokens of a text."""
 Positions = Callable[[Sequence[int | ImageInput]], torch.Tensor]
 """From text lengths and images, in reading order, to position ids [A, L] that start at 0."""
 Name = tuple[Hashable, ...]
@@ -36,6 +36,12 @@ Name = tuple[Hashable, ...]
 Pair = tuple[Any, Any]
 """A comparison by the keys of its candidates, the one shown first before the other."""
 PREFIX: Name = ()
+SIZES = {
+    "image": ("images", "lower max_pixels"),
+    "video": ("videos", "lower max_pixels or frames"),
+    "text": ("texts", "the texts"),
+}
+"""What candidates are called, and what makes them shorter, in messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,10 +94,12 @@ class Tree(ABC):
     """The segments of one prompt's candidates.
 
     Args:
-        texts: tokens of the template.
-        prompt: tokens of the prompt.
-        images: the candidates, by any keys.
-        context: images that belong to the prompt, as many as the template has.
+        texts: the tokens around the candidates.
+        candidates: by any keys; one that is an image alone may be given as that image.
+        kind: of the candidates, as in `JudgeSpec`.
+        reads: P, the number of positions of a readout, the last ones of its answer.
+        criterion_level: the first level that depends on the group's criterion, counting the answers as the
+            last one; None if none does. Segments of earlier levels are the same for all criteria.
         positions: of the model's family.
         max_length: number of tokens that the model reads.
 
@@ -99,7 +107,7 @@ class Tree(ABC):
         levels: segments that later ones attend to, by name: the prefix, and then segments that see those of
             earlier levels. Answers see the prefix and segments of the last level.
         refused: why comparisons cannot be read, filled by `readable`.
-        reads: P, the number of positions of a readout, the last ones of its answer.
+        reads, criterion_level: as above.
 
     Raises:
         RecordError: the prompt is longer than the model reads.
@@ -107,20 +115,25 @@ class Tree(ABC):
 
     def __init__(
         self,
-        texts: TokenLayout,
-        prompt: list[int],
-        images: Mapping[Hashable, ImageInput],
+        texts: FilledTemplate,
+        candidates: Mapping[Hashable, Content | ImageInput],
         *,
-        context: Sequence[ImageInput] = (),
+        kind: str,
+        reads: int,
+        criterion_level: int | None,
         positions: Positions,
         max_length: int,
     ) -> None:
         self.refused: dict[Pair, str] = {}
-        self.reads = texts.reads
-        self._texts, self._prompt, self._images = texts, prompt, images
+        self.reads = reads
+        self.criterion_level = criterion_level
+        self._texts, self._kind = texts, kind
+        self._contents = {
+            key: (content,) if isinstance(content, ImageInput) else content
+            for key, content in candidates.items()
+        }
         self._positions, self._max_length = positions, max_length
-        before, *rest = texts.opening(prompt)
-        prefix = self._segment(before, *(part for both in zip(context, rest, strict=True) for part in both))
+        prefix = self._segment(*texts.opening)
         if (reason := self._refusal(len(prefix))) is not None:
             raise RecordError(reason)
         self._start = prefix.end
@@ -169,11 +182,18 @@ class Tree(ABC):
 
     @cached_property
     def _refusals(self) -> dict[Hashable, str | None]:
-        return {key: self._refusal(sum(map(len, self._read_for(key))), key) for key in self._images}
+        return {key: self._refusal(sum(map(len, self._read_for(key))), key) for key in self._contents}
 
     def _read_for(self, key: Hashable) -> tuple[Segment, ...]:
         """The segments that answers about a candidate depend on, but for those of another one."""
         return self.prefix, self._answer((key,))
+
+    def _placed(self, after: Sequence[int] = ()) -> dict[Name, Segment]:
+        """Each candidate, and what follows it, after the prefix."""
+        return {
+            (key,): self._segment(*content, list(after)).after(self._start, PREFIX)
+            for key, content in self._contents.items()
+        }
 
     def _segment(self, *parts: Part) -> Segment:
         images = tuple(part for part in parts if isinstance(part, ImageInput))
@@ -191,12 +211,13 @@ class Tree(ABC):
     def _refusal(self, length: int, *keys: Hashable) -> str | None:
         if length <= self._max_length:
             return None
-        sizes = " and ".join(str(self._images[key].tokens) for key in keys)
-        shown = f" and the images {sizes} tokens" if keys else ""
-        prompt = "the prompt and its question have" if self._texts.template.images_first else "the prompt has"
+        nouns, advice = SIZES[self._kind]
+        sizes = " and ".join(str(_length(self._contents[key])) for key in keys)
+        shown = f" and the {nouns} {sizes} tokens" if keys else ""
+        prompt = "the prompt and its question have" if self._texts.images_first else "the prompt has"
         return (
             f"the comparison has {length} tokens and the model reads {self._max_length}: {prompt} "
-            f"{len(self._prompt)} tokens{shown}; shorten the prompt or lower max_pixels"
+            f"{self._texts.prompt_tokens} tokens{shown}; shorten the prompt or {advice}"
         )
 
 
@@ -204,14 +225,12 @@ class _JointTree(Tree):
     """The second image sees the first, as in one message of two images."""
 
     def _candidates(self) -> list[dict[Name, Segment]]:
-        images = self._images.items()
-        return [{(key,): self._segment(image).after(self._start, PREFIX) for key, image in images}]
+        return [self._placed()]
 
     @cached_property
     def _seconds(self) -> dict[Hashable, Segment]:
-        texts = self._texts
-        question = texts.readout(self._prompt)
-        return {key: self._segment(texts.second, image, question) for key, image in self._images.items()}
+        second, closing = self._texts.second, self._texts.closing
+        return {key: self._segment(second, *content, closing) for key, content in self._contents.items()}
 
     def _answer(self, name: Name) -> Segment:
         first: Name = (name[0],)
@@ -226,16 +245,12 @@ class _LateTree(Tree):
     """A candidate is read once and summed up for each slot; answers see two suffixes."""
 
     def _candidates(self) -> list[dict[Name, Segment]]:
-        restated = self._texts.restated(self._prompt)
-        candidates: dict[Name, Segment] = {
-            (key,): self._segment(image, restated).after(self._start, PREFIX)
-            for key, image in self._images.items()
-        }
+        candidates = self._placed(self._texts.closing)
         # All suffixes of a slot are neighbours, since an answer attends to one of each slot.
         slots: dict[Name, Segment] = {}
         before = 0
         for slot, suffix in enumerate(map(self._segment, self._texts.suffixes)):
-            for key in self._images:
+            for key in self._contents:
                 slots[key, "slot", slot] = suffix.after(candidates[key,].end + before, PREFIX, (key,))
             before += suffix.extent
         return [candidates, slots]
@@ -263,31 +278,25 @@ class _AloneTree(Tree):
 
     def _names(self, key: Hashable) -> list[Name]:
         """Of a candidate's answers, each of which ends where it is read."""
-        count = len(self._questions)
-        return [(key,)] if count == 1 else [(key, "readout", n) for n in range(count)]
+        count = len(self._texts.readouts)
+        return [(key, "readout", n) for n in range(count)] if self._is_split else [(key,)]
 
-    @cached_property
-    def _questions(self) -> list[list[int]]:
-        return self._texts.readouts(self._prompt)
+    @property
+    def _is_split(self) -> bool:
+        """Whether the candidate is a segment: several readouts see it, or those of several criteria."""
+        return len(self._texts.readouts) > 1 or self.criterion_level == 2
 
     def _candidates(self) -> list[dict[Name, Segment]]:
-        """Several readouts see the image, which is then read once."""
-        if len(self._questions) == 1:
-            return []
-        images = self._images.items()
-        return [{(key,): self._segment(image).after(self._start, PREFIX) for key, image in images}]
+        return [self._placed()] if self._is_split else []
 
     @cached_property
     def _answers(self) -> dict[Name, Segment]:
-        if len(self._questions) == 1:
-            return {
-                (key,): self._segment(image, self._questions[0]).after(self._start, PREFIX)
-                for key, image in self._images.items()
-            }
-        runs = [self._segment(question) for question in self._questions]
+        if not self._is_split:
+            return self._placed(self._texts.readouts[0])
+        runs = [self._segment(readout) for readout in self._texts.readouts]
         return {
             (key, "readout", n): run.after(self.levels[1][key,].end, PREFIX, (key,))
-            for key in self._images
+            for key in self._contents
             for n, run in enumerate(runs)
         }
 
@@ -296,8 +305,8 @@ class _AloneTree(Tree):
 
     def _read_for(self, key: Hashable) -> tuple[Segment, ...]:
         longest = max((self._answers[name] for name in self._names(key)), key=len)
-        image = () if len(self._questions) == 1 else (self.levels[1][key,],)
-        return self.prefix, *image, longest
+        candidate = (self.levels[1][key,],) if self._is_split else ()
+        return self.prefix, *candidate, longest
 
 
 TREES: dict[str, type[Tree]] = {"joint": _JointTree, "late": _LateTree, "alone": _AloneTree}
@@ -307,3 +316,8 @@ TREES: dict[str, type[Tree]] = {"joint": _JointTree, "late": _LateTree, "alone":
 def path(tree: Tree, answer: Segment) -> list[Segment]:
     """The segments of an answer of the joint attention or alone, one causal sequence in reading order."""
     return [*(tree.shared[name] for name in answer.sees), answer]
+
+
+def _length(content: Content) -> int:
+    """Number of tokens."""
+    return sum(part.tokens if isinstance(part, ImageInput) else len(part) for part in content)

@@ -93,7 +93,7 @@ class Judge(nn.Module):
         )
         # PEFT writes this name into an adapter; the hub's id says more than a folder of its cache.
         backbone.name_or_path = spec.base_model
-        template = get_template(spec.template)
+        template = get_template(spec.template, spec.kind)
         spec.check_template(template)
         # A bundle names the file of a template, and not where it was.
         spec = replace(spec, template=template.id)

@@ -1,6 +1,6 @@
-"""From a prompt and images to the tensors that a backbone reads. Runs on the CPU, holds no weights.
+"""From a prompt and candidates to the tensors that a backbone reads. Runs on the CPU, holds no weights.
 
-An image is prepared once and may then stand in any number of trees.
+A candidate is prepared once and may then stand in any number of trees.
 """
 
 import json
@@ -20,7 +20,7 @@ from prefrm.judge.backbones.family import most_positions, plain_positions
 from prefrm.judge.backbones.vocabulary import add_tokens
 from prefrm.judge.batch import JudgeBatch, pack
 from prefrm.judge.images import ImageInput
-from prefrm.judge.layout import TREES, Pair, Part, Tree
+from prefrm.judge.layout import TREES, Content, Pair, Tree
 from prefrm.judge.tokens import TokenLayout, render
 from prefrm.manifest.contents import without_references
 from prefrm.manifest.spec import JudgeSpec
@@ -30,7 +30,7 @@ from prefrm.video import Frames
 
 __all__ = ["JudgeProcessor"]
 
-# A prompt of more characters for each token that the model reads is not even tokenized: no text is so sparse.
+# A text of more characters for each token that the model reads is not even tokenized: no text is so sparse.
 MOST_CHARACTERS_A_TOKEN = 16
 
 
@@ -66,7 +66,11 @@ class JudgeProcessor:
         self._family = family_of(config)
         image_token_id: int = config.image_token_id
         self.rendered = rendered or render(
-            tokenizer, template, image_token_id, images_in_text=self._family.images_in_text
+            tokenizer,
+            template,
+            image_token_id,
+            images=spec.kind == "image",
+            images_in_text=self._family.images_in_text,
         )
         self.layout = TokenLayout(tokenizer, template, self.rendered, image_token_id, spec.readouts)
         self.max_length = most_positions(config)
@@ -123,7 +127,7 @@ class JudgeProcessor:
         with _naming_images():
             return self._input(*self._family.prepare(self.image_processor, image))
 
-    def prepare_frames(self, frames: Frames) -> tuple[Part, ...]:
+    def prepare_frames(self, frames: Frames) -> Content:
         """Frames of a video as the family reads them: as one grid, as grids after their times, or as images.
 
         Raises:
@@ -159,41 +163,86 @@ class JudgeProcessor:
         with _naming_images():
             return self._family.shrink(self.image_processor, image)
 
+    def prepare_text(self, text: str) -> Content:
+        """The tokens of a text, none of which is a control token, whatever it spells.
+
+        Raises:
+            RecordError: the text is empty, not valid Unicode, or longer than the model can read.
+        """
+        if not text:
+            raise RecordError("the text is empty")
+        self._check_length("text", text)
+        return (self.layout.text(text),)
+
     def tree(
-        self, prompt: str, images: Mapping[Hashable, ImageInput], context: Sequence[ImageInput] = ()
+        self,
+        prompt: str,
+        candidates: Mapping[Hashable, Content | ImageInput],
+        context: Sequence[ImageInput] = (),
+        criterion: str = "",
     ) -> Tree:
-        """The segments of one prompt's candidates.
+        """The segments of one group.
 
         Args:
             prompt: of the group.
-            images: the candidates, by the keys that name them in comparisons.
-            context: of the group, as many images as the template has a place for.
+            candidates: by the keys that name them in comparisons, as the methods here prepare them.
+            context: images that belong to the prompt.
+            criterion: what the candidates are compared by; "" is overall preference.
 
         Raises:
-            RecordError: the prompt is not valid text, or is longer than the model can read, or there are more
-                or fewer context images.
+            RecordError: a text is not valid, or is longer than the model can read, or the template has no
+                place for the context or the criterion, or needs one.
         """
-        if len(context) != (places := self.template.context_images):
-            wanted = "one context image" if places else "no context image"
-            raise RecordError(
-                f"this judge reads {wanted} (such as the source of an edit) with a prompt; received "
-                f"{len(context)}"
-            )
-        if len(prompt) > MOST_CHARACTERS_A_TOKEN * self.max_length:
-            raise RecordError(
-                f"the prompt has {len(prompt)} characters and the model reads {self.max_length} tokens; "
-                "shorten the prompt"
-            )
-        kind = TREES[self.spec.attention]
-        ids = self.layout.prompt(prompt)
-        return kind(
-            self.layout,
-            ids,
-            images,
-            context=context,
+        self._check_places(context, criterion)
+        self._check_length("prompt", prompt)
+        self._check_length("criterion", criterion)
+        return TREES[self.spec.attention](
+            self.layout.fill(prompt, criterion, context),
+            candidates,
+            kind=self.spec.kind,
+            reads=self.layout.reads,
+            criterion_level=self.layout.criterion_level,
             positions=self.positions,
             max_length=self.max_length,
         )
+
+    def trial_tree(self, prompt: str, images: Sequence[Image.Image]) -> Tree:
+        """A group of which nothing is known but the judge's kind, such as to try out a bundle.
+
+        Its candidates are the images, or made of as many; where the template has a place for a context or a
+        criterion, it has one.
+        """
+        candidates: dict[Hashable, Content] = {n: self._trial(n, x) for n, x in enumerate(images)}
+        context = [self.prepare_image(images[0])] if self.layout.has_context else []
+        return self.tree(prompt, candidates, context, prompt if self.layout.has_criterion else "")
+
+    def _trial(self, place: int, image: Image.Image) -> Content:
+        match self.spec.kind:
+            case "text":
+                return self.prepare_text(f"{place + 1} cubes")
+            case _:
+                return (self.prepare_image(image),)
+
+    def _check_places(self, context: Sequence[ImageInput], criterion: str) -> None:
+        name, layout = self.template.id, self.layout
+        for what, given, has, needs in (
+            ("context image", len(context), layout.has_context, layout.needs_context),
+            ("criterion", int(bool(criterion)), layout.has_criterion, layout.needs_criterion),
+        ):
+            if given and not has:
+                raise RecordError(
+                    f"this judge reads no {what}; received {given}; its template {name!r} has no place for "
+                    "it: take a judge that was trained with one that has, such as fit-late-v1"
+                )
+            if needs and not given:
+                raise RecordError(f"template {name!r} of this judge needs a {what}; received none")
+
+    def _check_length(self, name: str, text: str) -> None:
+        if len(text) > MOST_CHARACTERS_A_TOKEN * self.max_length:
+            raise RecordError(
+                f"the {name} has {len(text)} characters and the model reads {self.max_length} tokens; "
+                f"shorten the {name}"
+            )
 
     def collate(self, groups: Sequence[tuple[Tree, Sequence[Pair]]]) -> JudgeBatch:
         """One batch of readable comparisons of all groups, in order."""

@@ -1,39 +1,67 @@
-"""Text to token ids: a template rendered once with the base model's chat template, prompts put in later.
+"""Text to token ids: a template rendered once with the base model's chat template, and filled in for a group.
 
-A prompt comes from outside, so nothing in it may become a control token: text that spells one, such
-as an image placeholder, is cut inside the spelling and tokenized as ordinary text.
+Prompts, criteria and texts come from outside, so nothing in them may become a control token: text that spells
+one, such as an image placeholder, is cut inside the spelling and tokenized as ordinary text.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 from typing import Any
 
 from prefrm.errors import ConfigError, RecordError
+from prefrm.judge.images import ImageInput
 from prefrm.judge.labels import Labels
 from prefrm.prompts import RenderedTemplate, Template
+from prefrm.prompts.places import CANDIDATE, CONTEXT, CRITERION, MARK, PROMPT, SUFFIX, Piece, readable
 
-__all__ = ["TokenLayout", "render"]
+__all__ = ["FilledTemplate", "Part", "TokenLayout", "render"]
 
-# Private-use characters that no chat template touches; they mark places while rendering.
-PROMPT_MARK, SUFFIX_MARK = "\ue000", "\ue001"
+Part = list[int] | ImageInput
+"""A run of token ids, or an image in the place of its tokens."""
+Text = tuple[str, bool]
+"""A text, and whether it comes from outside."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""A lone surrogate, which Python strings can hold and tokenizers cannot."""
 
 
-class TokenLayout:
-    """The fixed runs of tokens around a prompt and its images, and the answers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilledTemplate:
+    """The tokens around the candidates of one group.
 
     In reading order, by attention:
 
-        joint   `instruction`, prompt, `first`, image, `second`, image, `again`, prompt, `question`
-        alone   `instruction`, prompt, `first`, image, `again`, prompt, `question`
-        late    `instruction`, prompt, `first`, image, `again`, prompt, one of `suffixes`, `question`
+        joint   `opening`, candidate, `second`, candidate, `closing`
+        alone   `opening`, candidate, `closing`
+        late    `opening`, candidate, `closing`, one of `suffixes`, `question`
 
-    With the images first, no prompt follows `instruction`, and `first` is empty; a context image may stand
-    there, and `context` after it. `again` and the prompt after it are absent where the template states the
-    prompt once. Of a late template, `question` is the last token alone, and what the chat template writes
-    before it ends each suffix. The path of the answers follows the question. The chat template's own text
-    (roles, system prompt, image delimiters) is part of these runs.
+    The chat template's own text (roles, system prompt, image delimiters) is part of these runs.
+
+    Attributes:
+        opening: before the first candidate, with the context images.
+        second: between two candidates.
+        closing: after the last candidate. Of a late template, as far as the suffix; of others, with the path
+            of the answers.
+        suffixes: of a late template, with what the chat template writes after them but for the last token.
+        question: of a late template, that last token.
+        readouts: `closing` as far as each readout, which is the last token of each.
+        images_first: whether the candidates stand before the prompt, and `closing` is tokenized in one piece.
+        prompt_tokens: number of tokens of the prompt; with the images first, of all of `closing`.
+    """
+
+    opening: tuple[Part, ...]
+    second: list[int]
+    closing: list[int]
+    suffixes: tuple[list[int], ...]
+    question: list[int]
+    readouts: tuple[list[int], ...]
+    images_first: bool
+    prompt_tokens: int
+
+
+class TokenLayout:
+    """The fixed texts around a prompt and its candidates, and the answers.
 
     Args:
         tokenizer: of `transformers`.
@@ -42,9 +70,14 @@ class TokenLayout:
         image_token_id: the placeholder that stands for an image.
         readouts: control tokens at which a judge reads; () is the last position.
 
+    Attributes:
+        labels: the tokens of the answers.
+        pad_id: a token that is not an image's placeholder.
+        has_context, needs_context, has_criterion, needs_criterion: as of the template.
+
     Raises:
         ConfigError: the answers cannot be told apart, no text stands where a segment of the tree needs it, or
-            a readout is not once in the text after the last image.
+            a readout is not once in the text after the last candidate.
     """
 
     def __init__(
@@ -59,54 +92,61 @@ class TokenLayout:
         self.image_token_id = image_token_id
         self._tokenizer = tokenizer
         image_token = tokenizer.convert_ids_to_tokens(image_token_id)
-        self._closing = (rendered.between[-1], rendered.after or "") if template.images_first else ("", "")
-        self.instruction = self._encode(rendered.before)
-        self.first, *second, last = (self._encode(text) for text in rendered.between)
-        self.second = second[0] if second else []
-        self.context = None if rendered.context is None else self._encode(rendered.context)
-        self.again, self.question = (
-            ([], last) if rendered.after is None else (last, self._encode(rendered.after))
-        )
-        if not self.instruction and not self.first:
-            raise ConfigError(f"the chat template leaves no text before the first image of {template.id!r}")
-        self.suffixes: list[list[int]] = []
-        if template.suffixes is not None:
-            if not self.question:
-                raise ConfigError(f"the chat template leaves no text after the suffix of {template.id!r}")
-            *close, end = self.question
-            self.suffixes = [[*self._encode(text), *close] for text in template.suffixes]
-            self.question = [end]
-        self.labels = self._labels()
-        self._ends = [self._readout(token) for token in readouts]
         added = tokenizer.added_tokens_decoder
         self._control = {index for index, token in added.items() if token.special} | {image_token_id}
-        self._closing_controls = sum(self._controls(self._encode(text)) for text in self._closing)
         spellings = {re.escape(token.content) for token in added.values() if len(token.content) > 1}
         # A lookahead finds spellings that overlap, too.
         self._spelling = re.compile(f"(?={'|'.join(sorted(spellings | {re.escape(image_token)}))})")
+        self._known: dict[str, list[int]] = {}
+        self._images_first = template.images_first
+        self.has_context, self.needs_context = template.has_context, template.needs_context
+        self.has_criterion, self.needs_criterion = template.has_criterion, template.needs_criterion
+        self._opening, *between, closing = rendered.runs
+        self._second: Sequence[Piece] = between[0] if between else ()
+        contents = [piece.content for piece in closing]
+        place = contents.index(SUFFIX) if SUFFIX in contents else len(closing)
+        self._closing, close = closing[:place], "".join(contents[place + 1 :])
+        self._suffixes = template.marked_suffixes()
+        self._close = self._encode(close)
+        literals = [piece.content for piece in self._opening if piece.is_text]
+        if not literals:
+            raise ConfigError(f"the chat template leaves no text before the first image of {template.id!r}")
+        if self._suffixes and not self._close:
+            raise ConfigError(f"the chat template leaves no text after the suffix of {template.id!r}")
+        self.pad_id = self._encode(literals[0])[0]
+        self.labels = self._labels()
+        self._ends = [self._readout(token) for token in readouts]
 
-    def prompt(self, text: str) -> list[int]:
-        """The ids of a prompt, none of which is a control token, whatever the text spells.
+    def fill(self, prompt: str, criterion: str = "", context: Sequence[ImageInput] = ()) -> FilledTemplate:
+        """The tokens of a group, none of whose texts becomes a control token, whatever it spells.
 
-        With the images first, those of all that follows the last image: published judges were trained on
-        that text tokenized in one piece, in which a token may hold the start of the prompt and what precedes
-        it.
+        With the images first, all that follows the last image is tokenized in one piece, as published judges
+        were trained: a token may hold the start of the prompt and what precedes it.
 
         Raises:
-            RecordError: the text is not valid Unicode, or cannot be kept free of control tokens.
+            RecordError: a text is not valid Unicode, or cannot be kept free of control tokens.
         """
-        before, after = self._closing
-        cuts = [0, *(match.start() + 1 for match in self._spelling.finditer(text)), len(text)]
-        pieces = [text[start:end] for start, end in pairwise(cuts)]
-        pieces[0] = before + pieces[0]
-        pieces[-1] += after
-        try:
-            ids = [index for piece in pieces for index in self._encode(piece)]
-        except (TypeError, UnicodeError) as error:
-            raise RecordError(f"the prompt is not valid Unicode text: {text[:60]!r}") from error
-        if self._controls(ids) > self._closing_controls:
-            raise RecordError(f"the prompt spells control tokens of the model: {text[:60]!r}")
-        return ids
+        outside = {PROMPT: _checked("prompt", prompt), CRITERION: _checked("criterion", criterion)}
+        first, *others = self._runs(self._opening, outside, len(context))
+        after = (part for image, run in zip(context, others, strict=True) for part in (image, run))
+        (second,) = self._runs(self._second, outside)
+        (closing,) = self._runs(self._closing, outside)
+        suffixes = (run for suffix in self._suffixes for run in self._runs(suffix, outside))
+        whole = [*closing, *self.labels.path]
+        return FilledTemplate(
+            opening=(first, *after),
+            second=second,
+            closing=whole,
+            suffixes=tuple([*suffix, *self._close[:-1]] for suffix in suffixes),
+            question=self._close[-1:],
+            readouts=tuple(whole[: whole.index(end) + 1] for end in self._ends) or (whole,),
+            images_first=self._images_first,
+            prompt_tokens=len(closing if self._images_first else self._tokens([(prompt, True)])),
+        )
+
+    def text(self, text: str) -> list[int]:
+        """The ids of a candidate's text. Raises as `fill`."""
+        return self._tokens([(_checked("text", text), True)])
 
     @property
     def reads(self) -> int:
@@ -120,34 +160,65 @@ class TokenLayout:
         assert self.labels.is_plain
         return tuple(token for ((_, token),) in self.labels.branches)
 
-    def opening(self, prompt: list[int]) -> tuple[list[int], ...]:
-        """The tokens before the first candidate: in two runs, before and after the context image, if any."""
-        if self.context is not None:
-            return self.instruction, self.context
-        stated = [] if self.template.images_first else prompt
-        return ([*self.instruction, *stated, *self.first],)
+    @property
+    def criterion_level(self) -> int | None:
+        """The first level of a group's tree that depends on its criterion: 0 is the prefix, 1 the candidates,
+        2 the suffixes of late or the answers of others. None if there is no place for a criterion."""
 
-    def restated(self, prompt: list[int]) -> list[int]:
-        """The tokens after the last image that state the prompt again, if the template does."""
-        return self.again if self.template.again is None else [*self.again, *prompt]
+        def state(*runs: Sequence[Piece]) -> bool:
+            return any(piece.content == CRITERION for run in runs for piece in run)
 
-    def readout(self, prompt: list[int]) -> list[int]:
-        """The tokens after the last image, of attentions that read it and the answer in one run.
+        if state(self._opening):
+            return 0
+        if self._suffixes and state(self._closing):
+            return 1
+        return 2 if state(self._second, self._closing, *self._suffixes) else None
 
-        With readouts, as far as the last of them: no later token has an influence on it.
-        """
-        return max(self.readouts(prompt), key=len)
+    def _runs(self, pieces: Sequence[Piece], outside: Mapping[str, str], images: int = 0) -> list[list[int]]:
+        """The tokens of pieces, with texts from outside in their places, before, between and after images."""
+        absent = ("" if images else CONTEXT) + ("" if outside[CRITERION] else CRITERION)
+        present = [piece.content for piece in pieces if not (piece.needs and piece.needs in absent)]
+        runs: list[list[Text]] = [[]]
+        for content in _repeated(present, images):
+            if content == CONTEXT:
+                runs.append([])
+            elif content in outside:
+                runs[-1].append((outside[content], True))
+            elif runs[-1] and not runs[-1][-1][1]:
+                # Texts that a left-out line no longer separates are one.
+                runs[-1][-1] = (runs[-1][-1][0] + content, False)
+            else:
+                runs[-1].append((content, False))
+        if self._images_first:
+            return [self._tokens(texts) for texts in runs]
+        return [[index for text in texts for index in self._tokens([text])] for texts in runs]
 
-    def readouts(self, prompt: list[int]) -> list[list[int]]:
-        """The tokens after the last image as far as each readout, which is the last of them."""
-        whole = prompt if self.template.images_first else [*self.restated(prompt), *self.question]
-        if not self._ends:
-            return [[*whole, *self.labels.path]]
-        return [whole[: whole.index(end) + 1] for end in self._ends]
+    def _tokens(self, texts: Sequence[tuple[str, bool]]) -> list[int]:
+        """Texts that are tokenized in one piece, but for spellings of control tokens from outside."""
+        if len(texts) == 1 and not texts[0][1]:
+            return self._own(texts[0][0])
+        pieces = [""]
+        for text, is_outside in texts:
+            cuts = [match.start() + 1 for match in self._spelling.finditer(text)] if is_outside else []
+            head, *rest = (text[start:end] for start, end in pairwise([0, *cuts, len(text)]))
+            pieces[-1] += head
+            pieces += rest
+        ids = [index for piece in pieces for index in self._encode(piece)]
+        own = sum(self._controls(self._own(text)) for text, is_outside in texts if not is_outside)
+        if self._controls(ids) > own:
+            shown = "".join(text for text, is_outside in texts if is_outside)
+            raise RecordError(f"a text spells control tokens of the model: {shown[:60]!r}")
+        return ids
 
     def _controls(self, ids: list[int]) -> int:
         """Number of control tokens."""
         return sum(index in self._control for index in ids)
+
+    def _own(self, text: str) -> list[int]:
+        """The ids of a text of the template, of which there are few."""
+        if text not in self._known:
+            self._known[text] = self._encode(text)
+        return self._known[text]
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
@@ -155,7 +226,8 @@ class TokenLayout:
 
     def _readout(self, token: str) -> int:
         index: int = self._tokenizer.convert_tokens_to_ids(token)
-        if [*self.again, *self.question].count(index) != 1:
+        own = [i for piece in self._closing if piece.is_text for i in self._encode(piece.content)]
+        if own.count(index) != 1:
             raise ConfigError(
                 f"the template {self.template.id!r} must have the readout {token!r} once in its text after "
                 "the image; write it where the judge is to read, or leave readouts out"
@@ -171,7 +243,7 @@ class TokenLayout:
                 f"the answers {', '.join(map(repr, self.template.answers))} of template {self.template.id!r} "
                 f"cannot be told apart for this tokenizer: {error}; use a template with other answers"
             ) from error
-        if labels.path and self.template.suffixes is not None:
+        if labels.path and self._suffixes:
             raise ConfigError(
                 f"the answers of template {self.template.id!r} differ after {len(labels.path)} tokens for "
                 "this tokenizer; a late verdict is read from one token, so use a template with other answers"
@@ -179,10 +251,30 @@ class TokenLayout:
         return labels
 
 
+def _repeated(contents: list[str], images: int) -> list[str]:
+    """The contents with that number of context images, of which two are there, and what separates these."""
+    if CONTEXT not in contents:
+        return contents
+    first, last = contents.index(CONTEXT), len(contents) - 1 - contents[::-1].index(CONTEXT)
+    return [*contents[:first], *contents[first:last] * (images - 1), *contents[last:]]
+
+
+def _checked(name: str, text: str) -> str:
+    """The text itself. Raises `RecordError` if it cannot be encoded."""
+    if SURROGATE.search(text):
+        raise RecordError(f"the {name} is not valid Unicode text: {text[:60]!r}")
+    return text
+
+
 def render(
-    tokenizer: Any, template: Template, image_token_id: int, *, images_in_text: bool = False
+    tokenizer: Any,
+    template: Template,
+    image_token_id: int,
+    *,
+    images: bool = True,
+    images_in_text: bool = False,
 ) -> RenderedTemplate:
-    """The texts that the tokenizer's chat template puts around the prompt and the images.
+    """The conversation that the tokenizer's chat template makes of a template.
 
     This runs the chat template, which is a program of the checkpoint.
 
@@ -190,6 +282,7 @@ def render(
         tokenizer: of `transformers`, with a chat template that renders image items.
         template: the wording.
         image_token_id: the placeholder that stands for an image.
+        images: whether candidates are images. Others, texts and videos, bring their own delimiters.
         images_in_text: whether to write images into the text as that placeholder, for chat templates
             that put image items before all text.
 
@@ -197,9 +290,8 @@ def render(
         ConfigError: the chat template is absent or does not render the message as expected.
     """
     image_token = tokenizer.convert_ids_to_tokens(image_token_id)
-    if template.suffixes is not None:
-        template = replace(template, suffixes=(SUFFIX_MARK, SUFFIX_MARK))
-    messages = template.messages(PROMPT_MARK)
+    messages = template.marked_messages(images=images)
+    shown = [x for x in MARK.findall(template.marked) if x == CONTEXT or (images and x == CANDIDATE)]
     if images_in_text and not template.images_first:
         messages = _written(messages, image_token)
     try:
@@ -207,7 +299,16 @@ def render(
     # A chat template may raise any exception.
     except Exception as error:
         raise ConfigError(f"the tokenizer's chat template cannot render a comparison: {error}") from error
-    return _cut(text + template.answer_prefix, template, image_token)
+    parts = (text + template.answer_prefix).split(image_token)
+    marked = "".join(x for both in zip_longest(parts, shown, fillvalue="") for x in both)
+    rendered = RenderedTemplate(text=marked)
+    if len(parts) != len(shown) + 1 or not rendered.fits(template):
+        raise ConfigError(
+            f"the tokenizer's chat template should render {readable(''.join(MARK.findall(template.marked)))} "
+            f"in this order, with each image as {image_token!r} ({len(shown)} in all); it rendered "
+            f"{readable(text)!r}"
+        )
+    return rendered
 
 
 def _written(messages: list[dict[str, Any]], image_token: str) -> list[dict[str, Any]]:
@@ -217,35 +318,3 @@ def _written(messages: list[dict[str, Any]], image_token: str) -> list[dict[str,
         turn | {"content": [{"type": "text", "text": text}]}
         for turn, text in zip(messages, texts, strict=True)
     ]
-
-
-def _cut(text: str, template: Template, image_token: str) -> RenderedTemplate:
-    whole, *after = text.split(SUFFIX_MARK)
-    parts = whole.split(PROMPT_MARK)
-    times, shown = template.statements, template.images
-    # With the images first, they stand in what precedes the prompt.
-    before, *rest = ["", *parts] if template.images_first else parts
-    between = rest[0].split(image_token) if rest else []
-    context = between.pop(1) if template.context is not None and len(between) > 1 else None
-    if template.images_first:
-        before, between[0] = between[0], ""
-    suffixes = 0 if template.suffixes is None else 1
-    if (
-        len(parts) != times + 1
-        or len(between) != shown + 1
-        or text.count(image_token) != shown + template.context_images
-        or len(after) != suffixes
-        or (suffixes and times == 2 and rest[1])
-    ):
-        count = shown + template.context_images
-        images = "1 image" if count == 1 else f"{count} images"
-        images += " before" if template.images_first else " after"
-        readable = text.replace(PROMPT_MARK, "<prompt>").replace(SUFFIX_MARK, "<suffix>")
-        raise ConfigError(
-            f"the tokenizer's chat template should render the prompt {('once', 'twice')[times - 1]} and "
-            f"{images} it as {image_token!r}; it rendered {readable!r}"
-        )
-    last = after or rest[1:]
-    return RenderedTemplate(
-        before=before, between=tuple(between), after=last[0] if last else None, context=context
-    )

@@ -19,7 +19,7 @@ from prefrm.winmatrix import CalibrationRecord
 
 __all__ = ["Manifest"]
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MALFORMED = f"{MANIFEST} is malformed"
 # Most of it are the held-out metrics.
 MOST_BYTES = 4 * 2**20
@@ -79,7 +79,7 @@ class Manifest:
             raise ConfigError("template and rendered are missing")
         self.spec.check_template(template)
         if not rendered.fits(template):
-            raise ConfigError(f"rendered has other texts than the template {template.id!r} has images")
+            raise ConfigError(f"rendered has other places than the template {template.id!r}")
 
     @property
     def digest(self) -> str:

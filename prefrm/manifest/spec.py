@@ -1,20 +1,25 @@
 """What a judge is, in plain data: enough to build one from a base model."""
 
+import math
 from dataclasses import dataclass
 
 from prefrm.errors import ConfigError
-from prefrm.prompts import FILE, Template, default_template, get_template
+from prefrm.prompts import Template, default_template, get_template, is_builtin
 
-__all__ = ["ATTENTIONS", "HEADS", "POSITIONS", "QUANTIZATIONS", "UNCERTAINTIES", "JudgeSpec"]
+__all__ = ["ATTENTIONS", "HEADS", "KINDS", "POSITIONS", "QUANTIZATIONS", "UNCERTAINTIES", "JudgeSpec"]
 
 ATTENTIONS = {"verdict": ("late", "joint"), "scalar": ("alone",), "embedding": ("alone",)}
 """Of each head; the first is the default."""
 HEADS = tuple(ATTENTIONS)
+KINDS = ("image", "video", "text")
 POSITIONS = ("family", "sequential")
 QUANTIZATIONS = ("nf4",)
 UNCERTAINTIES = ("ignore", "integrate")
 MOST_LAYERS = 8
 MOST_READOUTS = 16
+FRAMES = 8
+"""Of a video, by default."""
+MOST_FRAMES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +30,21 @@ class JudgeSpec:
         base_model: a model hub's id, a folder with a `transformers` checkpoint, or `shipped:` and the name of
             a checkpoint that an installed package ships, such as `shipped:shapes-captioner`.
         revision: branch, tag or commit of a hub id; None means the hub's default branch.
-        head: what is read off the model; one of `HEADS`. "verdict" looks at two images and answers which
-            is better; "scalar" gives each image a utility (Bradley-Terry); "embedding" gives each a
+        kind: of the candidates that the judge compares, one of `KINDS`: encoded images, encoded videos, or
+            texts. The context of a group is images for every kind.
+        frames: number of frames of a video that are read, evenly spaced, `MOST_FRAMES` at most; with
+            `frame_rate` the upper bound. None is `FRAMES` of kind video.
+        frame_rate: frames a second of a video that are read; None reads `frames` of every video.
+        head: what is read off the model; one of `HEADS`. "verdict" looks at two candidates and answers which
+            is better; "scalar" gives each a utility (Bradley-Terry); "embedding" gives each a
             vector (general preference model), which can say that A beats B, B beats C and C beats A.
         attention: what candidates see of each other; one of `ATTENTIONS` of the head, "" is its default.
             "late" reads a candidate once, sums it up in a short suffix for each slot, and the answer sees two
             suffixes (late interaction, as in ColBERT, arXiv 2004.12832); "joint" lets the second image
             see the first; "alone" is the attention of heads that read one image at a time.
-        template: the id of a prompt template, or `file:` and the path of a text file with one
-            (`prefrm.prompts.files`), of which a bundle records the text; "" is the default for the attention.
+        template: the id of a prompt template, `file:` and the path of a text file with one, or the text of
+            such a file itself (`prefrm.prompts.files`); a bundle records the text. "" is the default for the
+            attention and the kind.
         ties: whether the judge gives a probability that neither is better: from a third answer
             (verdict), or by Bradley-Terry with ties (scalar).
         embedding_dim: even; how many numbers an embedding has.
@@ -60,6 +71,9 @@ class JudgeSpec:
 
     base_model: str
     revision: str | None = None
+    kind: str = "image"
+    frames: int | None = None
+    frame_rate: float | None = None
     head: str = "verdict"
     attention: str = ""
     template: str = ""
@@ -78,6 +92,7 @@ class JudgeSpec:
     def __post_init__(self) -> None:
         if not self.base_model:
             raise ConfigError("base_model is empty; give a model hub's id, a folder, or shipped:NAME")
+        self._check_kind()
         if self.head not in HEADS:
             raise ConfigError(f"head must be one of {', '.join(HEADS)}; received {self.head!r}")
         known = ATTENTIONS[self.head]
@@ -99,13 +114,28 @@ class JudgeSpec:
                 f"quantize must be {', '.join(QUANTIZATIONS)} or null; received {self.quantize!r}"
             )
         # A file may be gone when its judge is loaded from a bundle, which holds the template itself.
-        if not self.template.startswith(FILE):
-            self.check_template(get_template(self.template))
+        if is_builtin(self.template):
+            self.check_template(get_template(self.template, self.kind))
         for name in ("min_pixels", "max_pixels"):
             if (pixels := getattr(self, name)) is not None and pixels < 1:
                 raise ConfigError(f"{name} must be at least 1; received {pixels}")
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
             raise ConfigError(f"min_pixels ({self.min_pixels}) is larger than max_pixels ({self.max_pixels})")
+
+    def _check_kind(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind must be one of {', '.join(KINDS)}; received {self.kind!r}")
+        if self.kind != "video":
+            for name in ("frames", "frame_rate"):
+                if (value := getattr(self, name)) is not None:
+                    raise ConfigError(f"{name} is of kind video; received {value} and kind {self.kind!r}")
+            return
+        if self.frames is None:
+            object.__setattr__(self, "frames", FRAMES)
+        if not 1 <= (self.frames or 0) <= MOST_FRAMES:
+            raise ConfigError(f"frames must be in [1, {MOST_FRAMES}]; received {self.frames}")
+        if self.frame_rate is not None and not 0 < self.frame_rate < math.inf:
+            raise ConfigError(f"frame_rate must be positive and finite; received {self.frame_rate}")
 
     def _check_head(self) -> None:
         if self.ties and self.head == "embedding":
@@ -151,7 +181,7 @@ class JudgeSpec:
 
     @property
     def is_pairwise(self) -> bool:
-        """Whether the judge looks at two images at once, and so has a presentation order."""
+        """Whether the judge looks at two candidates at once, and so has a presentation order."""
         return self.head == "verdict"
 
     @property
@@ -160,7 +190,7 @@ class JudgeSpec:
 
     @property
     def _fitting_template(self) -> str:
-        return default_template(attention=self.attention, ties=self._asks_ties)
+        return default_template(attention=self.attention, ties=self._asks_ties, kind=self.kind)
 
     def improbable(self, label_mass: float | None) -> str:
         """Why a reading counts for nothing whose answers have that probability together; "" if it counts."""

@@ -1,12 +1,13 @@
-"""Templates from text files: a person's own wording, or that of a published judge.
+"""Templates in a person's own words, or a published judge's: a text file, or its text in a configuration.
 
-A file is the user's turn, word for word, with `{image}` once or twice and `{prompt}`. The images stand first,
-and the prompt once after them; or the prompt stands first, and may be stated again after the images. Images
-that stand first may follow a `{context}`: an image that belongs to the prompt, such as the source of an edit.
-All else is literal, line breaks and other braces included. Where the judge answers, a line break and
-`{answer}` end the turn. What follows on that line starts the answer, and each further line is one answer: the
-image shown first, the second, and the tie if there is one; or, of one image, yes and no. `|` separates
-spellings.
+The text is the user's turn, word for word, with `{candidate}` once or twice, for which `{image}` is another
+name, and `{prompt}` before them, after them, or both. `{context}`, before the candidates, is any number of
+images that belong to the prompt, such as the source of an edit, and `{criterion}` may stand anywhere. A line
+with one of these two and no other placeholder is left out where a group has none; elsewhere every group needs
+it. All else is literal, line breaks and other braces included. Where the judge answers, a line break and
+`{answer}` end the turn. What follows on that line starts the answer, and each further line is one answer:
+the candidate shown first, the second, and the tie if there is one; or, of one candidate, yes and no. `|`
+separates spellings.
 
     {image}{image}Which image shows the caption better?
     Caption: [{prompt}]
@@ -15,29 +16,43 @@ spellings.
     Image 2 is better
     Both|Neither
 
-`{space}` is a space that an editor would strip from the end of a line.
+Of a late judge, a line break and `{suffix}` end the turn, and start each of the two texts that sum up a
+candidate as first and as second of a comparison:
+
+    Prompt: {prompt}
+    Image:{image}
+    {suffix}
+    Criterion: {criterion}
+    How good is image 1?
+    {suffix}
+    Criterion: {criterion}
+    How good is image 2?
+    {answer}
+    1
+    2
+
+`{space}` is a space that an editor would strip from the end of a line, and `{noun}` is "image", "video" or
+"answer", by the kind of the candidates.
 """
 
-import re
+import hashlib
 from pathlib import Path
 
 from prefrm.errors import ConfigError
 from prefrm.files import read_regular
 from prefrm.prompts.template import Template
 
-__all__ = ["FILE", "SPACE", "parse_template", "read_template", "read_text", "split_answers"]
+__all__ = ["FILE", "INLINE", "SPACE", "parse_template", "read_template", "read_text", "split_answers"]
 
 FILE = "file:"
 """Prefix of a template file's path where a template id is expected."""
+INLINE = "text:"
+"""Prefix of the id of a template that a configuration holds; digits of its text's sha256 follow."""
+DIGITS = 12
 MOST_BYTES = 64 * 2**10
 """Of a file; published wordings have a few thousand."""
-PLACEHOLDER = re.compile(r"\{(context|image|prompt)\}")
-ANSWER, SPACE = "{answer}", "{space}"
-"""The start of the answer, and a space."""
-ORDERS = (
-    "{image}{image}{prompt} or {image}{prompt}, perhaps after a {context}; or a {prompt} before the images "
-    "and perhaps one after them"
-)
+ANSWER, SPACE, SUFFIX = "{answer}", "{space}", "{suffix}"
+"""The start of the answer, a space, and the start of a text that sums up a candidate."""
 
 
 def read_template(path: Path | str) -> Template:
@@ -60,41 +75,26 @@ def read_text(file: Path) -> str:
         raise ConfigError(f"the template file {file} is not UTF-8: {error.reason}") from error
 
 
-def parse_template(text: str, *, id: str) -> Template:
-    """The template that a file's text describes.
+def parse_template(text: str, *, id: str = "") -> Template:
+    """The template that a text describes, by default with an id that is made of the text.
 
     Raises:
         ConfigError: a placeholder is missing, or stands where none may.
     """
-    turn, prefix, answers = split_answers(text, repr(id))
-    first, *rest = PLACEHOLDER.split(turn.replace(SPACE, " "))
-    names, texts = rest[::2], rest[1::2]
-    images = names.count("image")
-    shown = ["image"] * images
-    if images not in (1, 2) or names not in (
-        [*shown, "prompt"],
-        ["context", *shown, "prompt"],
-        ["prompt", *shown],
-        ["prompt", *shown, "prompt"],
-    ):
-        order = "".join(f"{{{name}}}" for name in names) or "none"
-        raise ConfigError(f"template {id!r} needs its placeholders in the order {ORDERS}; received {order}")
-    images_first = names[0] != "prompt"
-    context = texts.pop(0) if names[0] == "context" else None
-    before = "" if images_first else texts.pop(0)
-    between = texts[: images - 1]
-    after, *closing = texts[images - 1 :]
+    id = id or INLINE + hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+    turns, prefix, answers = split_answers(text, repr(id))
+    turn, *suffixes = turns.replace(SPACE, " ").split(f"\n{SUFFIX}")
+    if len(suffixes) not in (0, 2) or SUFFIX in turn:
+        raise ConfigError(
+            f"template {id!r} has {SUFFIX} twice, for a candidate shown first and second, at the start of a "
+            "line, or not at all"
+        )
     return Template(
         id=id,
-        instruction=first,
-        first=before,
-        second=between[0] if between else None,
-        again=after if closing else None,
-        question=closing[0] if closing else after,
+        turn=turn,
+        suffixes=(suffixes[0], suffixes[1]) if suffixes else None,
         answers=answers,
-        images_first=images_first,
         answer_prefix=prefix or "",
-        context=context,
     )
 
 

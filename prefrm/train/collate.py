@@ -101,9 +101,8 @@ def _named(group: PreferenceGroup, place: int) -> str:
 
 def blank_batch(processor: JudgeProcessor) -> JudgeBatch:
     """A batch that depends on no data: one comparison of a black image with itself."""
-    image = processor.prepare_image(Image.new("RGB", (64, 64)))
-    context = [image] * processor.template.context_images
-    return processor.collate([(processor.tree("", {0: image}, context), [(0, 0)])])
+    tree = processor.trial_tree("", [Image.new("RGB", (64, 64))])
+    return processor.collate([(tree, [(0, 0)])])
 
 
 class Coverage:

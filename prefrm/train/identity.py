@@ -62,7 +62,7 @@ def identify_run(
     Raises:
         ConfigError: the processes of the run have different base models or libraries.
     """
-    template = json.dumps(asdict(get_template(config.judge.template)), sort_keys=True)
+    template = json.dumps(asdict(get_template(config.judge.template, config.judge.kind)), sort_keys=True)
     libraries = LIBRARIES if config.judge.quantize is None else (*LIBRARIES, "bitsandbytes")
     identity = {
         **_settings(config),

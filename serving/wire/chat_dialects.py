@@ -24,6 +24,8 @@ IMAGE_1, IMAGE_2, BOTH = "Image 1 is better", "Image 2 is better", "Both images 
 SHOWN = 20
 # Of a probability after the point: those of float32 near 1, and more.
 DIGITS = 9
+CAPTION = "\0"
+"""Stands for a caption, where its place is looked for."""
 Closes = Literal["the text", "last"]
 """Which `closing` ends a caption: that at the end of the text, or the last one after `opening`."""
 
@@ -163,12 +165,12 @@ def dialect_of(template: Template) -> Dialect:
     if template.attention != "joint":
         raise ConfigError(
             f"chat template {template.id!r} must show two images and end with {{answer}} and two or three "
-            f"answers; received {template.images} images and {len(template.answers)} answers"
+            f"answers; received {template.candidates} images and {len(template.answers)} answers"
         )
-    if template.images_first:
-        opening, closing, sign = template.again or "", template.question, ""
-    else:
-        opening, closing, sign = template.instruction, template.first, template.question
+    (turn,) = template.messages(CAPTION, context=int(template.needs_context))
+    texts = [item.get("text", "") for item in turn["content"]]
+    opening, closing = next(text for text in texts if CAPTION in text).split(CAPTION)[:2]
+    sign = "" if template.images_first else texts[-1].split(CAPTION)[-1]
     if not (opening.strip() or closing.strip()):
         raise ConfigError(f"chat template {template.id!r} has no text beside its prompt; add some")
     # A dollar sign would stand for a probability.

@@ -10,51 +10,82 @@ from prefrm.prompts import Template, parse_template, read_template
 PAIR = '{image} and\n{image}Say {"best": 1} for [{prompt}].\n\n{answer}Image{space}\n1\n2\nno\n'
 
 
-def parsed(text: str, **fields) -> bool:
-    """Whether a text is the template of those fields."""
-    plain = {"id": "t", "instruction": "", "first": "", "question": ""}
-    return parse_template(text, id="t") == Template(**plain | fields)
-
-
-def test_all_but_the_placeholders_is_literal():
-    assert parsed(
-        PAIR,
-        second=" and\n",
-        again='Say {"best": 1} for [',
-        question="].\n",
+def test_a_text_is_the_turn_word_for_word_and_its_answers():
+    template = parse_template(PAIR, id="t")
+    assert template == Template(
+        id="t",
+        turn='{image} and\n{image}Say {"best": 1} for [{prompt}].\n',
         answers=("1", "2", "no"),
-        images_first=True,
         answer_prefix="Image ",
     )
+    assert template.images_first and template.attention == "joint"
 
 
 def test_a_context_image_stands_before_the_candidates():
-    text = "Source {context} edited {image} follows {prompt}?"
-    fields = {"instruction": "Source ", "context": " edited ", "again": " follows ", "question": "?"}
-    assert parsed(text, images_first=True, **fields)
-    (message,) = parse_template(text, id="t").messages("it")
+    (message,) = parse_template("Source {context} edited {image} follows {prompt}?", id="t").messages(
+        "it", context=1
+    )
     image = {"type": "image"}
     texts = [{"type": "text", "text": text} for text in ("Source ", " edited ", " follows it?")]
     assert message["content"] == [texts[0], image, texts[1], image, texts[2]]
 
 
 def test_one_image_needs_no_answer():
-    assert parsed(
-        "See {image}Rate {prompt}{space}", instruction="See ", again="Rate ", question=" ", images_first=True
-    )
+    template = parse_template("See {image}Rate {prompt}{space}", id="t")
+    assert template.attention == "alone" and template.turn == "See {image}Rate {prompt} "
 
 
-def test_the_prompt_may_stand_first_and_again():
-    assert parsed("P {prompt} I {image} Q", instruction="P ", first=" I ", question=" Q")
-    assert parsed(
-        "P {prompt} 1 {image} 2 {image} p {prompt} Q\n{answer}\n1\n2",
-        instruction="P ",
-        first=" 1 ",
-        second=" 2 ",
-        again=" p ",
-        question=" Q",
-        answers=("1", "2"),
-    )
+@pytest.mark.parametrize(
+    ("text", "images_first", "restates"),
+    [
+        ("P {prompt} I {image} Q", False, False),
+        ("P {prompt} I {image} p {prompt} Q", False, True),
+        ("I {image} p {prompt} Q", True, True),
+    ],
+)
+def test_the_prompt_may_stand_first_and_again(text: str, images_first: bool, restates: bool):
+    template = parse_template(text, id="t")
+    assert (template.images_first, template.restates) == (images_first, restates)
+
+
+LATE = """Context: {context}
+{prompt}{image}
+{suffix}
+By {criterion}:
+{noun} 1?
+{suffix}
+By {criterion}:
+{noun} 2?
+{answer}
+1
+2
+"""
+
+
+def test_a_late_template_has_two_suffixes_and_lines_that_may_be_absent():
+    template = parse_template(LATE).named("video")
+    assert template.suffixes == ("\nBy {criterion}:\nvideo 1?", "\nBy {criterion}:\nvideo 2?")
+    (message,) = template.messages("it")
+    assert [item.get("text", "") for item in message["content"]] == ["it", "", "\nvideo 1?"]
+    (message,) = template.messages("it", context=2, criterion="hue")
+    texts = [item.get("text", "") for item in message["content"]]
+    assert texts == ["Context: ", "", "", "\nit", "", "\nBy hue:\nvideo 1?"]
+
+
+@pytest.mark.parametrize(
+    ("text", "has", "needs"),
+    [
+        ("{prompt}{image}", "", ""),
+        ("{context}\n{prompt}{image}\nby {criterion}", "context criterion", ""),
+        ("{context}{prompt}{image}\nby {criterion}", "context criterion", "context"),
+        ("{context}\n{prompt}{image} by {criterion}", "context criterion", "criterion"),
+    ],
+)
+def test_a_line_with_another_placeholder_cannot_be_left_out(text: str, has: str, needs: str):
+    template = parse_template(text)
+    for name in ("context", "criterion"):
+        assert getattr(template, f"has_{name}") == (name in has)
+        assert getattr(template, f"needs_{name}") == (name in needs)
 
 
 def test_a_message_has_the_images_as_items_before_one_text():
@@ -67,11 +98,13 @@ def test_a_message_has_the_images_as_items_before_one_text():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{image}{image}", r"in the order .*; received \{image\}\{image\}"),
+        ("{image}{image}", r"in the order .*; received \{candidate\}\{candidate\}"),
         ("words", "received none"),
-        ("{prompt}{context}{image}", r"received \{prompt\}\{context\}\{image\}"),
+        ("{prompt}{image}{context}", r"received \{prompt\}\{candidate\}\{context\}"),
+        ("{prompt}{image}\n{suffix}\na\n{answer}\n1\n2", "has {suffix} twice"),
+        ("{prompt}{image}{suffix}a\n{suffix}b\n{suffix}c\n{answer}\n1\n2", "has {suffix} twice"),
         ("{image}{context}{image}{prompt}", "in the order"),
-        ("{image}{prompt}{image}\n{answer}\n1\n2", r"received \{image\}\{prompt\}\{image\}"),
+        ("{image}{prompt}{image}\n{answer}\n1\n2", r"received \{candidate\}\{prompt\}\{candidate\}"),
         ("{image}{image}{image}{prompt}", "in the order"),
         ("{image}{prompt}{prompt}", "in the order"),
         ("{image}{image}{prompt}{answer}\n1\n2", "at the start of a line"),

@@ -128,12 +128,13 @@ def test_the_judges_share_one_backbone(judges):
 def test_texts_have_as_many_tokens_as_for_qwen(judges):
     """Cut into words as Qwen's tokenizer does it, whose vocabulary has each of these as one token."""
     layout, tokenizer = judges["joint"].processor.layout, build_tokenizer()
-    read = tokenizer.convert_ids_to_tokens(layout.question)
+    filled = layout.fill(PROMPT)
+    read = tokenizer.convert_ids_to_tokens(filled.closing)
     assert read == [
         *("<|vision_end|>", "\n", "Which", " image", " matches", " the", " prompt", " better", ","),
         *(" ", "1", " or", " ", "2", "?", "<|im_end|>", "\n", "<|im_start|>", "assistant", "\n"),
     ]
-    assert len(read) == 20 and len(layout.prompt(PROMPT)) == 31
+    assert len(read) == 20 and filled.prompt_tokens == 31
     published = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
     for text in (PROMPT, "user\nPrompt:\n", "\nImage 1:", "\nWhich image matches the prompt better, 1 or 2?"):
         spans = [span for _, span in published.pre_tokenize_str(text)]

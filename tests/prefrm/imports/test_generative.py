@@ -139,7 +139,8 @@ def test_a_utility_is_the_log_odds_of_yes(repository, tmp_path: Path, wording: s
     folder, reference = repository
     matrix = scored("vqascore", folder, wording, tmp_path)
     asked = load_bundle(tmp_path / "bundle", "cpu").judge.processor.template
-    text = f"{asked.again}{CAPTION}{asked.question}"
+    (turn,) = asked.messages(CAPTION)
+    text = turn["content"][-1]["text"]
     p = [[reference.probability([image], text, letter) for letter in "YyNn"] for image in PICTURES]
     yes, no = np.array(p)[:, :2].sum(axis=1), np.array(p)[:, 2:].sum(axis=1)
     u = np.log(yes / no)

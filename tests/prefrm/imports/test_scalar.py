@@ -156,7 +156,7 @@ def test_an_import_records_what_was_read(hpsv3):
     assert manifest.origin is not None and {"HPSv3.safetensors", "base/config.json"} <= {
         *manifest.origin.sha256
     }
-    assert manifest.spec.template == "file:hpsv3.txt" and manifest.template.question.endswith("END")
+    assert manifest.spec.template == "file:hpsv3.txt" and manifest.template.turn.endswith("END")
 
 
 @pytest.mark.parametrize(

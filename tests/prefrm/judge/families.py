@@ -84,19 +84,14 @@ PLAIN_TEMPLATE = (
     "{% endfor %}->"
 )
 SHORT = {
-    "joint": Template(
-        id="j", instruction="P:", first=" 1:", second=" 2:", again=" p:", question="?", answers=("1", "2")
-    ),
+    "joint": Template(id="j", turn="P:{prompt} 1:{candidate} 2:{candidate} p:{prompt}?", answers=("1", "2")),
     "late": Template(
         id="l",
-        instruction="P:",
-        question="?",
-        first=" I:",
-        again=" p:",
+        turn="P:{prompt}? I:{candidate} p:{prompt}",
         suffixes=(" one", " two!"),
         answers=("1", "2"),
     ),
-    "alone": Template(id="a", instruction="P:", first=" I:", question="?"),
+    "alone": Template(id="a", turn="P:{prompt} I:{candidate}?"),
 }
 """A template for each attention, of few letters: each is a token."""
 

@@ -55,7 +55,7 @@ def own_logits(
 ) -> tuple[list[int], torch.Tensor]:
     """The tokens of a comparison and of the start of an answer, and the logits [L, V] after each of them."""
     template = judge.processor.template
-    (message,) = template.messages(prompt)
+    (message,) = template.messages(prompt, context=len(shown) - template.candidates)
     if judge.family.images_in_text and not template.images_first:
         text = "".join(item.get("text", "<image>") for item in message["content"])
         message["content"] = [{"type": "text", "text": text}]

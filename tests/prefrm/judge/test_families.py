@@ -119,7 +119,7 @@ def test_what_is_read_in_one_run_equals_the_forward_pass_of_transformers(
     if adapted:
         lora(judge)
     images = [judge.processor.prepare_image(picture) for picture in pictures]
-    context = judge.processor.template.context_images
+    context = int(judge.processor.template.has_context)
     trees = {
         prompt: judge.processor.tree(prompt, dict(enumerate(images)), images[:context]) for prompt in PROMPTS
     }

@@ -5,6 +5,7 @@ takes 4, and `small` is one token.
 """
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -107,7 +108,7 @@ def test_alone_reads_each_image_by_itself():
     assert tree.readouts(("tall", "wide")) == (("tall",), ("wide",))
 
 
-READ = Template(id="r", instruction="I:", first="", again="a<V>b:", question="c<T>d", images_first=True)
+READ = Template(id="r", turn="I:{candidate}a<V>b:{prompt}c<T>d")
 
 
 def grow_readouts(*readouts: str, prompt: str = "cat", positions: str = "family") -> Tree:
@@ -164,17 +165,139 @@ def test_sequential_positions_count_the_tokens_of_an_image():
 
 
 def test_a_context_image_stands_in_the_prefix():
-    template = Template(
-        id="c", instruction="S:", first="", context=" E:", again=" p:", question="?", images_first=True
-    )
+    template = Template(id="c", turn="S:{context} E:{candidate} p:{prompt}?")
     processor = build_processor(template, tokenizer=TOKENIZER)
     wide, tall = (processor.prepare_image(Image.new("RGB", SIZES[name])) for name in ("wide", "tall"))
     tree = processor.tree("cat", {"wide": wide, "tall": tall}, [tall])
     assert facts(tree.prefix) == ("S:[4] E:", 0, 2 + 4 + 3, ())
     assert tree.prefix.images == (tall,)
     assert all_facts(tree.answers([("wide", "tall")]))["wide",] == ("[6] p:cat?->", 9, 9 + 3 + 9, ((),))
-    with pytest.raises(RecordError, match=r"reads one context image .* received 0"):
+    with pytest.raises(RecordError, match="needs a context image; received none"):
         processor.tree("cat", {"wide": wide, "tall": tall})
+
+
+PLACES = {
+    "joint": Template(
+        id="j", turn="S{context}\nP{prompt} 1{candidate} 2{candidate}\nC{criterion}\n?", answers=("1", "2")
+    ),
+    "late": Template(
+        id="l",
+        turn="S{context}\nP{prompt} I{candidate}p{prompt}",
+        suffixes=("\nC{criterion}\none", "\nC{criterion}\ntwo"),
+        answers=("1", "2"),
+    ),
+    "alone": Template(id="a", turn="S{context}\nP{prompt} I{candidate}\nC{criterion}\n?"),
+}
+"""Templates with lines for a context and a criterion."""
+
+
+def grow_places(attention: str, context: int = 0, criterion: str = "", kind: str = "image") -> Tree:
+    """The tree of a tall image and a small one, or of two texts, with that number of wide images before."""
+    processor = build_processor(PLACES[attention], tokenizer=TOKENIZER, kind=kind)
+    images = {name: processor.prepare_image(Image.new("RGB", size)) for name, size in SIZES.items()}
+    candidates = {name: (images[name],) for name in ("tall", "small")}
+    if kind == "text":
+        candidates = {"tall": processor.prepare_text("yes."), "small": processor.prepare_text("no")}
+    return processor.tree("cat", candidates, [images["wide"]] * context, criterion)
+
+
+def texts(tree: Tree) -> dict[Name, str]:
+    """The text of each segment."""
+    segments = tree.shared | tree.answers([("tall", "small")])
+    return {name: facts(segment)[0] for name, segment in segments.items()}
+
+
+def test_a_context_and_a_criterion_stand_in_their_lines():
+    assert texts(grow_places("joint", 2, "hue")) == {
+        (): "S[6][6]\nPcat 1",
+        ("tall",): "[4]",
+        ("small",): "[1]",
+        ("tall", "small"): " 2[1]\nChue\n?->",
+    }
+    assert texts(grow_places("late", 1, "hue")) == {
+        (): "S[6]\nPcat I",
+        ("tall",): "[4]pcat",
+        ("small",): "[1]pcat",
+        ("tall", "slot", 0): "\nChue\none-",
+        ("small", "slot", 0): "\nChue\none-",
+        ("tall", "slot", 1): "\nChue\ntwo-",
+        ("small", "slot", 1): "\nChue\ntwo-",
+        ("tall", "small"): ">",
+    }
+    assert texts(grow_places("alone", 1, "hue")) == {
+        (): "S[6]\nPcat I",
+        ("tall",): "[4]",
+        ("small",): "[1]",
+        ("tall", "readout", 0): "\nChue\n?->",
+        ("small", "readout", 0): "\nChue\n?->",
+    }
+
+
+@pytest.mark.parametrize("attention", PLACES)
+def test_without_context_and_criterion_the_layout_is_that_of_a_template_without_their_lines(attention: str):
+    whole = PLACES[attention]
+    plain = replace(
+        whole,
+        turn=whole.turn.replace("S{context}\n", "").replace("\nC{criterion}", ""),
+        suffixes=whole.suffixes and ("\none", "\ntwo"),
+    )
+    found, expected = texts(grow_places(attention)), texts(grow(plain, "tall", "small"))
+    if attention == "alone":
+        # There the candidate and the question are one segment.
+        expected = {(): expected[()], **{name: text[:3] for name, text in expected.items() if name}} | {
+            (*name, "readout", 0): text[3:] for name, text in expected.items() if name
+        }
+    assert found == expected
+
+
+@pytest.mark.parametrize("attention", PLACES)
+def test_segments_before_the_criterion_level_are_the_same_for_all_criteria(attention: str):
+    trees = [grow_places(attention, 1, criterion) for criterion in ("hue", "composition", "")]
+    assert {tree.criterion_level for tree in trees} == {2}
+    levels = [[*tree.levels, tree.answers([("tall", "small")])] for tree in trees]
+    for depth in range(3):
+        same = {
+            str({name: (s.ids_L, s.positions_AL) for name, s in level[depth].items()}) for level in levels
+        }
+        assert len(same) == (1 if depth < 2 else 3)
+
+
+def test_a_template_may_state_the_criterion_before_the_candidates():
+    template = Template(id="e", turn="{criterion}P{prompt} I{candidate}?")
+    processor = build_processor(template, tokenizer=TOKENIZER)
+    image = processor.prepare_image(Image.new("RGB", SIZES["small"]))
+    tree = processor.tree("cat", {"small": image}, criterion="hue")
+    assert tree.criterion_level == 0
+    assert facts(tree.prefix)[0] == "huePcat I"
+    with pytest.raises(RecordError, match="template 'e' of this judge needs a criterion; received none"):
+        processor.tree("cat", {"small": image})
+
+
+def test_a_template_without_a_place_refuses_a_context_and_a_criterion():
+    processor = build_processor(LATE, tokenizer=TOKENIZER)
+    image = processor.prepare_image(Image.new("RGB", SIZES["small"]))
+    with pytest.raises(
+        RecordError, match="reads no context image; received 2; its template 'l' has no place"
+    ):
+        processor.tree("cat", {}, [image, image])
+    with pytest.raises(RecordError, match="reads no criterion; received 1; its template 'l' has no place"):
+        processor.tree("cat", {}, criterion="hue")
+
+
+@pytest.mark.parametrize("attention", PLACES)
+def test_a_text_stands_in_a_candidates_place_without_delimiters(attention: str):
+    tree = grow_places(attention, 1, "hue", "text")
+    found = texts(tree)
+    assert found["tall",] == ("yes.pcat" if attention == "late" else "yes.")
+    assert tree.prefix.images and not any(tree.shared[key,].images for key in ("tall", "small"))
+
+
+def test_a_text_that_is_too_long_costs_its_own_pairs():
+    processor = build_processor(PLACES["late"], tokenizer=TOKENIZER, kind="text")
+    candidates = {"a": processor.prepare_text("yes"), "b": processor.prepare_text("x" * 600)}
+    tree = processor.tree("cat", candidates | {"c": processor.prepare_text("no")})
+    assert tree.readable(permutations("abc", 2)) == [("a", "c"), ("c", "a")]
+    assert "the texts 600 tokens; shorten the prompt or the texts" in tree.refused["a", "b"]
 
 
 def test_an_image_spans_a_grid_of_positions():

@@ -11,6 +11,8 @@ from PIL import Image
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.judge import Judge, JudgeProcessor, JudgeSpec
 from prefrm.media import decode
+from prefrm.prompts import get_template
+from tests.prefrm.judge.families import build_processor
 
 
 def prepare(judge: Judge, png, seed: int, **size: int):
@@ -42,10 +44,24 @@ def test_an_impossible_aspect_ratio_is_refused(judge: Judge):
         judge.processor.prepare_image(Image.new("RGB", (401, 1)))
 
 
-def test_a_prompt_far_too_long_is_refused_before_it_is_tokenized(judge: Judge, monkeypatch):
-    monkeypatch.setattr(type(judge.processor.layout), "prompt", lambda *_: pytest.fail("it was tokenized"))
-    with pytest.raises(RecordError, match="2000000 characters and the model reads 512 tokens"):
-        judge.processor.tree("x " * 1_000_000, {})
+def test_a_text_far_too_long_is_refused_before_it_is_tokenized(monkeypatch):
+    processor = build_processor(get_template("fit-late-v1"))
+    processor.prepare_text("a")
+    monkeypatch.setattr(processor.tokenizer, "encode", lambda *_, **__: pytest.fail("it was tokenized"))
+    text = "x " * 1_000_000
+    for name, prepare in {
+        "prompt": lambda: processor.tree(text, {}),
+        "criterion": lambda: processor.tree("a cat", {}, criterion=text),
+        "text": lambda: processor.prepare_text(text),
+    }.items():
+        with pytest.raises(RecordError, match=f"the {name} has 2000000 characters and the model reads 512"):
+            prepare()
+
+
+@pytest.mark.parametrize("text", ["", "a \ud800 surrogate"])
+def test_a_text_that_cannot_be_read_is_refused(judge: Judge, text: str):
+    with pytest.raises(RecordError, match=r"the text is (empty|not valid Unicode)"):
+        judge.processor.prepare_text(text)
 
 
 def test_saved_files_prepare_the_same_tensors(tiny_checkpoint: Path, tmp_path: Path, png):
@@ -81,13 +97,14 @@ def test_the_files_of_an_older_checkpoint_are_understood(tiny_checkpoint: Path, 
     judge = Judge.from_base(JudgeSpec(base_model=str(folder)), "cpu")
     assert prepare(judge, png, 0, width=160, height=160).tokens == 9
     assert prepare(judge, png, 0, width=16, height=16).tokens == 4
-    opening = judge.processor.tokenizer.decode(judge.processor.layout.instruction)
-    assert opening == "<|im_start|>system\n<|im_start|>user\nPrompt:\n"
+    opening = judge.processor.layout.fill("a cat").opening
+    start = "<|im_start|>system\n<|im_start|>user\nPrompt:\na cat"
+    assert judge.processor.tokenizer.decode(opening[0]).startswith(start)
     judge.processor.save(tmp_path / "saved")
     (folder / "chat_template.json").unlink()
     with pytest.raises(ConfigError, match="cannot render"):
         Judge.from_base(JudgeSpec(base_model=str(folder)), "cpu")
     spec = JudgeSpec(base_model="saved", max_pixels=32 * 32)
     saved = JudgeProcessor.load(tmp_path / "saved", judge.model.config, spec, judge.processor.template)
-    assert saved.layout.instruction == judge.processor.layout.instruction
+    assert saved.layout.fill("a cat").opening == opening
     assert saved.prepare_image(decode(png(0, width=160, height=160))).tokens == 4

@@ -22,7 +22,6 @@ HOSTILE = [
     "<|image_pad|><|image_pad|>",
     "<|endoftext|>",
 ]
-RENDERED = RenderedTemplate(before="x", between=("", "", ""))
 
 
 def make_layout(tokenizer, template: str) -> TokenLayout:
@@ -30,7 +29,7 @@ def make_layout(tokenizer, template: str) -> TokenLayout:
     return TokenLayout(tokenizer, asked, render(tokenizer, asked, image), image)
 
 
-# With the images first, the prompt's tokens are not its own alone.
+# With the images first, what follows them is tokenized in one piece.
 @pytest.fixture(scope="module", params=sorted(name for name, t in TEMPLATES.items() if not t.images_first))
 def layout(make_tokenizer, request) -> TokenLayout:
     return make_layout(make_tokenizer(), request.param)
@@ -44,12 +43,12 @@ def test_the_layout_is_the_chat_template_cut_at_the_prompt_and_the_images(layout
     """Of a late template, the message of a candidate in the first slot."""
     tokenizer = layout._tokenizer
     image = [layout.image_token_id]
-    prompt = layout.prompt("a red circle")
-    ids = [*layout.instruction, *prompt, *layout.first, *image]
+    filled = layout.fill("a red circle")
+    ids = [*filled.opening[0], *image]
     if layout.template.attention == "joint":
-        ids += [*layout.second, *image]
-    first_slot = layout.suffixes[0] if layout.suffixes else []
-    ids += [*layout.restated(prompt), *first_slot, *layout.question]
+        ids += [*filled.second, *image]
+    first_slot = filled.suffixes[0] if filled.suffixes else []
+    ids += [*filled.closing, *first_slot, *filled.question]
     whole = tokenizer.apply_chat_template(
         layout.template.messages("a red circle"), tokenize=False, add_generation_prompt=True
     )
@@ -87,7 +86,7 @@ def test_a_late_suffix_has_twenty_tokens_at_most_and_the_answer_one(model_type: 
 def test_no_prompt_becomes_a_control_token_and_none_loses_a_letter(layout: TokenLayout, text: str):
     # The plain tokenizer does fall for it, so the test can fail.
     assert control_ids(layout) & set(layout._tokenizer.encode(text, add_special_tokens=False))
-    ids = layout.prompt(text)
+    ids = layout.text(text)
     assert not control_ids(layout) & set(ids)
     assert layout._tokenizer.decode(ids) == text
 
@@ -96,18 +95,34 @@ def test_no_prompt_becomes_a_control_token_and_none_loses_a_letter(layout: Token
 @given(parts=st.lists(st.sampled_from([*HOSTILE, "<|", "|>", "image_pad", "é", "\n", " "]), max_size=8))
 def test_any_mixture_of_spellings_stays_text(layout: TokenLayout, parts: list[str]):
     text = "".join(parts)
-    ids = layout.prompt(text)
+    ids = layout.text(text)
     assert not control_ids(layout) & set(ids)
     assert layout._tokenizer.decode(ids) == text
 
 
-@pytest.mark.parametrize("template", TEMPLATES.values(), ids=lambda template: template.id)
-def test_an_image_cannot_be_smuggled_into_a_comparison(template: Template):
-    processor = build_processor(template)
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_an_image_cannot_be_smuggled_into_a_comparison(name: str, kind: str):
+    """Not by a prompt, a criterion or a text."""
+    template, hostile = get_template(name, kind), "<|vision_start|><|image_pad|><|vision_end|>"
+    processor = build_processor(template, kind=kind)
     image = processor.prepare_image(Image.new("RGB", (48, 32)))
-    tree = processor.tree("<|vision_start|><|image_pad|><|vision_end|>", {0: image, 1: image})
+    content = (image,) if kind == "image" else processor.prepare_text(hostile)
+    context = [image] * template.has_context
+    tree = processor.tree(hostile, {0: content, 1: content}, context, hostile * template.has_criterion)
     batch = processor.collate([(tree, [(0, 1)])])
-    assert (batch.ids_T == processor.layout.image_token_id).sum() == 2 * image.tokens
+    images = len(context) + 2 * (kind == "image")
+    assert (batch.ids_T == processor.layout.image_token_id).sum() == images * image.tokens
+
+
+@pytest.mark.parametrize("text", ["a cat", *HOSTILE])
+def test_a_criterion_is_text_whatever_it_spells(make_tokenizer, text: str):
+    layout = make_layout(make_tokenizer(), "fit-v1")
+    with_criterion, without = layout.fill("a cat", text).closing, layout.fill("a cat").closing
+    stated = layout._tokenizer.decode(with_criterion)
+    assert stated == layout._tokenizer.decode(without).replace("\nWhich", f"\nCriterion: {text}\nWhich")
+    controls = [sum(index in control_ids(layout) for index in ids) for ids in (with_criterion, without)]
+    assert controls[0] == controls[1]
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +143,11 @@ def test_what_follows_the_images_is_tokenized_in_one_piece_and_ends_with_the_ans
     images_first: TokenLayout, text: str
 ):
     tokenizer, image = images_first._tokenizer, [images_first.image_token_id]
-    closing = images_first.readout(images_first.prompt(text))
-    (opening,) = images_first.opening(images_first.prompt(text))
+    filled = images_first.fill(text)
+    closing, (opening,) = filled.closing, filled.opening
     turn = f"<|vision_end|>Better: {text}?<|im_end|>\n<|im_start|>assistant\nNo. "
     assert tokenizer.decode(closing) == turn
-    assert tokenizer.decode([*opening, *image, *images_first.second, *image]) == (
+    assert tokenizer.decode([*opening, *image, *filled.second, *image]) == (
         "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|><|vision_start|><|image_pad|>"
     )
     whole = tokenizer.encode(turn, add_special_tokens=False)
@@ -149,12 +164,12 @@ def test_a_prompt_that_completes_a_control_token_of_the_text_around_it_is_refuse
     image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     layout = TokenLayout(tokenizer, template, render(tokenizer, template, image), image)
     with pytest.raises(RecordError, match="spells control tokens"):
-        layout.prompt("pad|>")
+        layout.fill("pad|>")
 
 
 def test_text_that_is_not_unicode_is_refused(layout: TokenLayout):
     with pytest.raises(RecordError, match="not valid Unicode"):
-        layout.prompt("a \ud800 surrogate")
+        layout.fill("a \ud800 surrogate")
 
 
 @pytest.mark.parametrize(
@@ -167,10 +182,11 @@ def test_text_that_is_not_unicode_is_refused(layout: TokenLayout):
 def test_answers_that_cannot_be_told_apart_are_refused(
     make_tokenizer, answers: tuple[str, str], message: str
 ):
-    template = Template(id="t", instruction="", first="", second="", question="", answers=answers)
+    template = Template(id="t", turn="{prompt}{candidate}{candidate}", answers=answers)
+    rendered = RenderedTemplate(text="x" + template.marked)
     tokenizer = make_tokenizer()
     with pytest.raises(ConfigError, match=message):
-        TokenLayout(tokenizer, template, RENDERED, tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+        TokenLayout(tokenizer, template, rendered, tokenizer.convert_tokens_to_ids("<|image_pad|>"))
 
 
 def test_the_path_of_answers_follows_the_question_but_not_of_a_late_template(make_tokenizer):
@@ -178,7 +194,7 @@ def test_the_path_of_answers_follows_the_question_but_not_of_a_late_template(mak
     image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     asked = replace(get_template("match-v1"), answers=("No. 1", "No. 2"))
     layout = TokenLayout(tokenizer, asked, render(tokenizer, asked, image), image)
-    closing = layout.readout(layout.prompt("a cat"))
+    closing = layout.fill("a cat").closing
     assert tokenizer.decode(closing).endswith("assistant\nNo. ") and layout.reads == 5
     late = replace(get_template("match-late-v1"), answers=("No. 1", "No. 2"))
     with pytest.raises(ConfigError, match=r"differ after 4 tokens .* a late verdict is read from one token"):
@@ -186,19 +202,17 @@ def test_the_path_of_answers_follows_the_question_but_not_of_a_late_template(mak
 
 
 @pytest.mark.parametrize(
-    ("template", "change", "message"),
+    ("template", "message"),
     [
-        ("match-late-v1", {"after": ""}, "no text after the suffix of 'match-late-v1'"),
-        ("match-v1", {"before": "", "between": ("", "", "")}, "no text before the first image"),
+        ("match-late-v1", "no text after the suffix of 'match-late-v1'"),
+        ("{image}{image}{prompt}\n{answer}\n1\n2", "no text before the first image"),
     ],
 )
-def test_rendered_texts_that_leave_a_segment_empty_are_refused(
-    layout: TokenLayout, template: str, change: dict, message: str
-):
-    asked = get_template(template)
-    rendered = render(layout._tokenizer, asked, layout.image_token_id)
+def test_rendered_texts_that_leave_a_segment_empty_are_refused(make_tokenizer, template: str, message: str):
+    tokenizer, asked = make_tokenizer(), get_template(template)
+    image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     with pytest.raises(ConfigError, match=message):
-        TokenLayout(layout._tokenizer, asked, replace(rendered, **change), layout.image_token_id)
+        TokenLayout(tokenizer, asked, RenderedTemplate(text=asked.marked), image)
 
 
 @pytest.mark.parametrize(
@@ -206,8 +220,8 @@ def test_rendered_texts_that_leave_a_segment_empty_are_refused(
     [
         (None, "chat template cannot render"),
         ("{{ raise_exception('no') }}", "chat template cannot render"),
-        ("{{ messages[0]['role'] }}", "should render the prompt once"),
-        ("{% for m in messages[0]['content'] %}{{ m['text'] }}{% endfor %}", "2 images after it"),
+        ("{{ messages[0]['role'] }}", r"should render \{prompt\}\{candidate\}\{candidate\} in this order"),
+        ("{% for m in messages[0]['content'] %}{{ m['text'] }}{% endfor %}", r"\(2 in all\)"),
     ],
 )
 def test_a_chat_template_that_does_not_fit_is_refused(make_tokenizer, chat_template, message):
@@ -218,7 +232,7 @@ def test_a_chat_template_that_does_not_fit_is_refused(make_tokenizer, chat_templ
 def test_a_chat_template_that_drops_an_image_before_the_prompt_is_refused(make_tokenizer):
     template = parse_template("{image}{prompt}", id="t")
     tokenizer = make_tokenizer("{{ messages[0]['content'][-1]['text'] }}")
-    with pytest.raises(ConfigError, match="should render the prompt once and 1 image before it"):
+    with pytest.raises(ConfigError, match=r"\(1 in all\)"):
         render(tokenizer, template, tokenizer.convert_tokens_to_ids("<|image_pad|>"))
 
 
@@ -228,5 +242,5 @@ def test_a_chat_template_that_drops_the_second_statement_of_the_prompt_is_refuse
         "{% elif not loop.last %}{{ item['text'] }}{% endif %}{% endfor %}"
     )
     for template in ("match-twice-v1", "match-late-v1"):
-        with pytest.raises(ConfigError, match="should render the prompt twice"):
+        with pytest.raises(ConfigError, match=r"should render \{prompt\}.*\{prompt\}"):
             make_layout(tokenizer, template)

@@ -102,7 +102,7 @@ def test_the_wording_of_the_template_and_the_libraries_count(
     before = identity(config)
     template = IDENTITY.get_template(config.judge.template)
     with monkeypatch.context() as patch:
-        patch.setattr(IDENTITY, "get_template", lambda id: replace(template, instruction="Compare."))
+        patch.setattr(IDENTITY, "get_template", lambda *_: replace(template, turn=template.turn + "!"))
         assert changed(before, identity(config)) == ["prompt template"]
     versions = {"torch": "9.9+cu1", "numpy": "9.9"}
     monkeypatch.setattr(IDENTITY, "version", lambda name: versions.get(name, "1"))

@@ -323,10 +323,8 @@ def test_the_recipe_of_hpsv3_learns_and_its_bundle_is_the_judge(
     result = run(config)
     assert result.export_difference < 1e-5
     judge = load_bundle(result.bundle, "cpu").judge
-    assert (
-        judge.processor.layout.readout(judge.processor.layout.prompt("x"))[-1]
-        == len(judge.processor.tokenizer) - 1
-    )
+    (readout,) = judge.processor.layout.fill("x").readouts
+    assert readout[-1] == len(judge.processor.tokenizer) - 1
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line) for line in lines]
     assert [step["learning_rate"] for step in steps[1:]] == [1e-2] * 11
