@@ -256,7 +256,8 @@ def _repeated(contents: list[str], images: int) -> list[str]:
     if CONTEXT not in contents:
         return contents
     first, last = contents.index(CONTEXT), len(contents) - 1 - contents[::-1].index(CONTEXT)
-    return [*contents[:first], *contents[first:last] * (images - 1), *contents[last:]]
+    shown = [*contents[first:last] * (images - 1), CONTEXT] if images else []
+    return [*contents[:first], *shown, *contents[last + 1 :]]
 
 
 def _checked(name: str, text: str) -> str:

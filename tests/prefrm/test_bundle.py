@@ -204,7 +204,7 @@ def recorded(name: str = "temperature", **parameters: float) -> dict:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 4}, "format version is 4 and this prefrm reads 5"),
+        ({"format_version": 4}, "format version is 4 and this prefrm reads 6"),
         ({"format_version": None}, "format version is None"),
         ({"spec": {"base_model": "x", "head": "nope"}}, "head must be one of verdict"),
         ({"calibration": recorded(temperature=-1.0)}, "temperature must be positive"),

@@ -64,7 +64,7 @@ def test_a_prompt_costs_its_tokens(judge, png):
     engine, images = Engine(judge), (png(0, 32, 32), png(1, 32, 32))
     nothing, long = (engine.cost(Group(prompt=prompt, candidates=images)) for prompt in ("", "ä" * 2000))
     # Two images have two orders; a template that states the prompt again does so in each.
-    times = 1 if judge.processor.template.again is None else 3
+    times = 3 if judge.processor.template.restates else 1
     assert long == nothing + 1000 * times
 
 
