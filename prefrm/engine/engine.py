@@ -196,7 +196,7 @@ class Engine:
 
     def inputs(self) -> Inputs:
         """Images, and context images if the judge's template has a place for them."""
-        return Inputs(context=self.judge.processor.template.context_images > 0)
+        return Inputs(context=self.judge.processor.template.has_context)
 
     def cost(self, group: Group) -> int:
         """Tokens that a group sends through the judge, at least 1: an estimate, from images' headers.

@@ -32,6 +32,8 @@ __all__ = ["JudgeProcessor"]
 
 # A text of more characters for each token that the model reads is not even tokenized: no text is so sparse.
 MOST_CHARACTERS_A_TOKEN = 16
+TRIAL_RATE = 1.0
+"""Frames a second of a video that is made to try out a judge."""
 
 
 class JudgeProcessor:
@@ -220,6 +222,8 @@ class JudgeProcessor:
         match self.spec.kind:
             case "text":
                 return self.prepare_text(f"{place + 1} cubes")
+            case "video":
+                return self.prepare_frames(Frames.of([image] * (self.spec.frames or 1), TRIAL_RATE))
             case _:
                 return (self.prepare_image(image),)
 
