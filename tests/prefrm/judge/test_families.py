@@ -3,8 +3,6 @@
 How families take images, and how many of them, is in `test_families_images`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import permutations
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from prefrm.media import decode
 from prefrm.prompts import get_template
 from prefrm.train.adapters import add_lora
 from prefrm.winmatrix import Group
-from tests.prefrm.judge.comparing import compared
+from tests.prefrm.judge.comparing import compared, reading
 from tests.prefrm.judge.families import TINY, save_checkpoint
 from tests.prefrm.judge.references import PROCESSORS, own_reading
 
@@ -75,20 +73,6 @@ def lora(judge: Judge) -> Judge:
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
     return judge.eval()
-
-
-@contextmanager
-def reading(judge: Judge) -> Iterator[list[torch.Tensor]]:
-    """The last hidden states [R, D] that the head is given in the block."""
-    read, seen = judge.head.read, []
-
-    def watched(hidden_RD: torch.Tensor, answers_AD: torch.Tensor) -> torch.Tensor:
-        seen.append(hidden_RD)
-        return read(hidden_RD, answers_AD)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge.head, "read", watched)
-        yield seen
 
 
 def test_every_family_has_a_checkpoint_here():

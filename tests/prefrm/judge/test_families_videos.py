@@ -1,4 +1,7 @@
-"""How each family takes the frames of a video: patches, positions, features and times as `transformers`."""
+"""How each family takes the frames of a video: patches, positions, features and times as `transformers`.
+
+And its own forward pass of two videos.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +13,10 @@ from PIL import Image
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from prefrm.errors import MediaError
-from prefrm.judge import Judge, JudgeSpec
+from prefrm.judge import Judge, JudgeSpec, path
 from prefrm.judge.images import ImageInput
 from prefrm.video import Frames
+from tests.prefrm.judge.comparing import reading
 from tests.prefrm.judge.families import TINY, save_checkpoint
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -133,3 +137,43 @@ def test_frames_of_two_sizes_are_refused(judges, frames):
     mixed = Frames.of([frames.images[0], frames.images[1].resize((32, 32))], RATE)
     with pytest.raises(MediaError, match="its frames differ in size"):
         judges["qwen2_vl"].processor.prepare_frames(mixed)
+
+
+def own_logits(judge: Judge, ids: list[int], videos: list[list[ImageInput]]) -> torch.Tensor:
+    """The logits [L, V] of `transformers` after tokens whose placeholders are those of videos."""
+    config = judge.model.config
+    # Its own positions follow from which tokens are a video's, and there is no image.
+    ids_L = torch.tensor([config.video_token_id if i == config.image_token_id else i for i in ids])
+    inputs = {
+        "input_ids": ids_L[None],
+        "mm_token_type_ids": 2 * (ids_L[None] == config.video_token_id).int(),
+        "pixel_values_videos": torch.cat([part.pixels for video in videos for part in video]),
+        "video_grid_thw": torch.tensor([[3, 4, 6]] * len(videos)),
+    }
+    if judge.family.model_type == "qwen2_5_vl":
+        inputs["second_per_grid_ts"] = [2 / RATE] * len(videos)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge.model.get_decoder().config, "_attn_implementation", "eager")
+        return judge.model(**inputs).logits[0]
+
+
+@pytest.mark.parametrize("head", ["verdict", "scalar"])
+@pytest.mark.parametrize("name", QWEN)
+@torch.inference_mode()
+def test_what_is_read_in_one_run_equals_the_forward_pass_of_transformers(judges, frames, name, head):
+    attention, shown = ("joint", 2) if head == "verdict" else ("alone", 1)
+    base = judges[name].spec.base_model
+    spec = JudgeSpec(base_model=base, head=head, attention=attention, kind="video")
+    judge = Judge.from_base(spec, "cpu")
+    backwards = Frames.of(frames.images[::-1], RATE)
+    contents = [judge.processor.prepare_frames(each) for each in (frames, backwards)]
+    tree = judge.processor.tree("a cat that jumps", dict(enumerate(contents)))
+    batch = judge.processor.collate([(tree, [(0, 1)])])
+    with reading(judge) as hidden:
+        judge(batch)
+    found_V = judge.model.get_output_embeddings()(hidden[0][batch.pairs_N2[0, 0]])
+    answer = tree.answers([(0, 1)])[tree.readouts((0, 1))[0]]
+    ids = torch.cat([segment.ids_L for segment in path(tree, answer)]).tolist()
+    expected_LV = own_logits(judge, ids, [inputs(content) for content in contents[:shown]])
+    torch.testing.assert_close(found_V, expected_LV[-1], atol=1e-5, rtol=0)
+    assert expected_LV.std(dim=0).mean() > 0.01
