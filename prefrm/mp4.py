@@ -11,8 +11,6 @@ from prefrm.errors import MediaError
 
 __all__ = ["check_index"]
 
-# An hour of video at 30 frames a second with its sound has 277,000.
-MAX_ENTRIES = 10**6
 MAX_BOXES = 100_000
 # Boxes that state a number of samples, and where it stands after the box's name.
 SAMPLE_COUNTS = {b"stsz": 12, b"stz2": 12, b"trun": 8}
@@ -24,14 +22,17 @@ OPAQUE = frozenset({b"mdat", b"uuid"})
 COMPRESSED = b"cmov"
 
 
-def check_index(data: bytes) -> None:
+def check_index(data: bytes, most: int) -> None:
     """Check an MP4 or QuickTime file by its boxes, without decoding anything.
 
     Tables of samples are searched for by name wherever boxes may stand, so that none can hide.
 
+    Args:
+        data: the file.
+        most: entries of the index: samples of all tracks, counted once for each edit.
+
     Raises:
-        MediaError: the file is truncated, its header is compressed, or it claims more samples than
-            `MAX_ENTRIES`, counted once for each edit.
+        MediaError: the file is truncated, its header is compressed, or its index has more entries.
     """
     samples, edits = 0, 0
     for start, end in _header_boxes(data):
@@ -39,10 +40,10 @@ def check_index(data: bytes) -> None:
             raise MediaError("the video's header is compressed; convert the video to a current MP4")
         samples += sum(_counts(data, name, at, start, end) for name, at in SAMPLE_COUNTS.items())
         edits += _counts(data, EDITS, EDIT_COUNT, start, end)
-    if (entries := samples * max(1, edits)) > MAX_ENTRIES:
+    if (entries := samples * max(1, edits)) > most:
         raise MediaError(
             f"the video's index has {entries} entries (samples of all tracks, once for each edit); the limit "
-            f"is {MAX_ENTRIES}"
+            f"is {most}"
         )
 
 

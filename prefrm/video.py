@@ -49,6 +49,8 @@ TURNS = {
     180: Image.Transpose.ROTATE_180,
     270: Image.Transpose.ROTATE_270,
 }
+# Of an MP4's index. Sound has two samples for each frame of a film.
+ENTRIES_PER_FRAME = 20
 # To which a frame of H.264 or HEVC may refer; each takes half of what it takes as RGB.
 REFERENCE_FRAMES = 16
 # VideoReward's largest number of frames.
@@ -400,7 +402,7 @@ def _check_container(data: bytes, limits: VideoLimits) -> str:
         other = f" but {kind}; convert it to MP4" if kind else ""
         raise MediaError(f"not a valid {' or '.join(limits.formats)} video{other}")
     if kind == "MP4":
-        check_index(data)
+        check_index(data, ENTRIES_PER_FRAME * limits.max_frames)
     if kind == "WEBM" and _segment_end(data) > len(data):
         raise MediaError("the video is truncated: it ends before its segment does")
     return kind

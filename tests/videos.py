@@ -97,3 +97,39 @@ def referring_to(path):
         size = int.from_bytes(data[data.index(box) - 4 : data.index(box)])
         changed = patched(changed, box, -4, size + len(new) - len(old))
     return changed
+
+
+def of_many_tracks(count):
+    """A WebM whose header lists tracks before the one that it has."""
+    data = clip(frames(4), "libvpx", "webm")
+    entry = b"\xd7\x81\x01\x83\x81\x01\x86\x85V_VP9"
+    tracks = (b"\xae" + bytes([0x80 | len(entry)]) + entry) * count
+    header = b"\x16\x54\xae\x6b" + (0x0800000000 | len(tracks)).to_bytes(5)
+    # Of a segment whose size is not known, so that it may be longer.
+    start = data.index(b"\x18\x53\x80\x67")
+    return data[: start + 4] + b"\x01" + b"\xff" * 7 + header + tracks + data[start + 12 :]
+
+
+def nested(depth):
+    """An MP4 of boxes in boxes."""
+    box = b""
+    for _ in range(depth):
+        box = struct.pack(">I", len(box) + 8) + b"trak" + box
+    return struct.pack(">I4s4s", 12, b"ftyp", b"isom") + box
+
+
+BOMBS = {
+    "an mp4 whose fragment claims 200 million frames": lambda: claiming_frames(200_000_000),
+    "an mp4 whose fragment claims as many frames as are let through": lambda: claiming_frames(72_000),
+    "an mp4 whose table claims 80 million frames": lambda: patched(
+        clip(frames(4)), b"stsz", 8, 1, 80_000_000
+    ),
+    "an mp4 of 18,000 edits": lambda: patched(clip(frames(4)), b"elst", 8, 18_000),
+    "an mp4 of 20,000 boxes in boxes": lambda: nested(20_000),
+    "a webm of 300,000 tracks": lambda: of_many_tracks(300_000),
+    "a webm whose frame claims 16,383 x 16,383 pixels": lambda: claiming_size(16_383, 16_383),
+    "a webm cut in half": lambda: (whole := clip(frames(30), "libvpx", "webm"))[: len(whole) // 2],
+    "an mp4 cut in half": lambda: (whole := clip(frames(30)))[: len(whole) // 2],
+    "sound": sound_alone,
+}
+"""Files that a decoder must not spend memory or time on, by what they are; each value makes the bytes."""

@@ -1,4 +1,6 @@
-"""Hostile image files are refused or decoded; a process of its own tells what memory and time that takes."""
+"""Hostile image and video files are refused or decoded; a process of its own tells what memory and time that
+takes.
+"""
 
 import random
 import struct
@@ -12,6 +14,7 @@ from PIL import Image
 from prefrm.errors import MediaError
 from prefrm.media import decode, probe
 from tests.serving.hostile_images import ALL, HARMLESS, PICTURE, REFUSED, encoded, mutated
+from tests.videos import BOMBS as VIDEOS
 
 ROOT = Path(__file__).parents[2]
 # The file itself may be copied. Nothing that is inflated out of it comes to more than the slack.
@@ -22,20 +25,28 @@ SECONDS = 2.0
 METER = """
 import struct, sys, time
 from prefrm.errors import MediaError
+from prefrm.containers import is_video
 from prefrm.media import decode, probe
+from prefrm.video import FrameSampling, probe_video, read_frames
 from tests.serving.hostile_images import HARMLESS
+from tests.videos import clip, frames
 
 def kilobytes(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name + ":"))
 
+def read(data):
+    read_frames(data, FrameSampling(count=8))
+
 for make in HARMLESS.values():
     decode(make())
+read(clip(frames(30)))
+read(clip(frames(30), "libvpx", "webm"))
 while size := sys.stdin.buffer.read(8):
     data = sys.stdin.buffer.read(struct.unpack("<Q", size)[0])
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before, started = kilobytes("VmRSS"), time.perf_counter()
-    for check in (probe, decode):
+    for check in (probe_video, read) if is_video(data) else (probe, decode):
         try:
             check(data)
         except MediaError:
@@ -63,9 +74,9 @@ def meter():
         yield measure
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, *VIDEOS])
 def test_it_costs_no_memory_and_no_time(meter, name):
-    data = ALL[name]()
+    data = (ALL | VIDEOS)[name]()
     megabytes, seconds = meter(data)
     print(f"{name}: {len(data) / 2**20:.2f} MB, took {megabytes:.1f} MB and {seconds:.3f} s")
     assert megabytes <= COPIES * len(data) / 2**20 + SLACK_MB
