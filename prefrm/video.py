@@ -49,6 +49,8 @@ TURNS = {
     180: Image.Transpose.ROTATE_180,
     270: Image.Transpose.ROTATE_270,
 }
+# Of picture, sound and subtitles. Each takes 50 KB.
+MOST_STREAMS = 32
 # Of an MP4's index. Sound has two samples for each frame of a film.
 ENTRIES_PER_FRAME = 20
 # To which a frame of H.264 or HEVC may refer; each takes half of what it takes as RGB.
@@ -353,6 +355,7 @@ def _opened(data: bytes, limits: VideoLimits) -> Iterator[tuple[Any, Any]]:
         "skip_frame": "all",
         "probesize": "32",
         "fpsprobesize": "0",
+        "max_streams": str(MOST_STREAMS),
         "max_pixels": str(PADDING_FACTOR * limits.max_pixels),
         "threads": "1",
         "codec_whitelist": ",".join(DECODERS.get(codec, codec) for codec in limits.codecs),
