@@ -98,7 +98,7 @@ def test_the_sampled_frames_are_read_with_their_times(codec, container, limits, 
     assert (info.width, info.height, info.frames) == (WIDTH, HEIGHT, 16)
     # A millisecond is the tick of Matroska.
     assert info.seconds == pytest.approx(16 / RATE, abs=2e-3)
-    assert info.decoded_pixels == 16 * WIDTH * HEIGHT
+    assert info.all_pixels == 16 * WIDTH * HEIGHT
     found = read_frames(data, FrameSampling(count=4), limits)
     assert [shown(image) for image in found.images] == [0, 5, 10, 15]
     assert found.times == pytest.approx([index / RATE for index in (0, 5, 10, 15)], abs=2e-3)
