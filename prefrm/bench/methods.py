@@ -22,7 +22,7 @@ from prefrm.bench.inputs import own_attention, plain_inputs, sequences
 from prefrm.bench.meters import timed
 from prefrm.bench.random_model import PROMPT
 from prefrm.engine import Engine
-from prefrm.engine.encoder import PreparedImage
+from prefrm.engine.encoder import PreparedContent
 from prefrm.judge import ImageInput, Judge, Tree, log_odds
 from prefrm.media import decode
 from prefrm.progress import Advance
@@ -132,7 +132,7 @@ class EngineMethod:
         group = Group(prompt=PROMPT, candidates=tuple(self._images[:k]))
         return self._engine.score([group])[0].p
 
-    def prepare(self, k: int) -> list[PreparedImage]:
+    def prepare(self, k: int) -> list[PreparedContent]:
         """The first K candidates, decoded: `score` does not decode them while the result is kept."""
         return [self._engine.prepare(image) for image in self._images[:k]]
 

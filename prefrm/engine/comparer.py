@@ -3,22 +3,22 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, TypeVar
 
 import torch
 
-from prefrm.engine.attention import KVBlocks
-from prefrm.engine.cache import EncodedImage
+from prefrm.engine.cache import EncodedContent
 from prefrm.engine.passes import Blocks, Passes, Segments
-from prefrm.engine.plan import Pair
+from prefrm.engine.plan import GroupPlan, Key, Pair
 from prefrm.engine.refcounted import RefCounted
 from prefrm.judge import Judge, Name, Tree, log_odds
 
-__all__ = ["Comparer", "Outcome", "Prefixes", "Scored"]
+__all__ = ["Comparer", "Outcome", "Scored", "SharedBlocks"]
 
-Prefixes = RefCounted[tuple[KVBlocks, int]]
-"""Where the keys and values of prefixes are, by what they hold: a prompt, and digests of context images."""
+V = TypeVar("V")
+SharedBlocks = RefCounted[Blocks]
+"""Blocks that later groups of a call see as well, by `GroupPlan.shared`."""
 
 
 class Outcome(NamedTuple):
@@ -35,69 +35,83 @@ class Outcome(NamedTuple):
     label_mass: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Scored:
-    """A group: what its prefix holds, its encoded images, and the tree of all.
+    """A group: its plan, its encoded contents, and the tree of all.
 
     Attributes:
-        prefix: the prompt, and the digests of the context images; equal ones are the same in all groups.
-        images: the candidates, by digest.
+        plan: of the group.
+        candidates: those that can be read.
         context: the context images.
         tree: of the group.
     """
 
-    prefix: tuple[str, ...]
-    images: Mapping[str, EncodedImage]
-    context: tuple[EncodedImage, ...] = ()
+    plan: GroupPlan
+    candidates: Mapping[Key, EncodedContent]
+    context: tuple[EncodedContent, ...] = ()
     tree: Tree
 
+    @property
+    def contents(self) -> list[EncodedContent]:
+        """All of them."""
+        return [*self.candidates.values(), *self.context]
+
+    @cached_property
+    def names(self) -> list[dict[Name, Name]]:
+        """Of the segments of each level of the tree, names by what they depend on: equal ones of two groups
+        are the same."""
+        return [{name: self._scope(n) + name for name in level} for n, level in enumerate(self.tree.levels)]
+
     def named(self, segments: Segments) -> Segments:
-        """Segments under names that are unique among groups; equal ones of equal prefixes are the same."""
+        """Segments of one level, or answers, under such names."""
         return {
-            (self.prefix, *name): segment.after(
-                segment.start, *((self.prefix, *seen) for seen in segment.sees)
-            )
+            self.name(name): segment.after(segment.start, *map(self.name, segment.sees))
             for name, segment in segments.items()
         }
 
+    def name(self, name: Name) -> Name:
+        """Of a segment or an answer."""
+        found = self._shared_names.get(name)
+        return self._scope(len(self.tree.levels)) + name if found is None else found
+
+    @cached_property
+    def _shared_names(self) -> dict[Name, Name]:
+        return {name: full for level in self.names for name, full in level.items()}
+
+    def _scope(self, level: int) -> Name:
+        """What the segments of a level depend on, besides the candidates in their names."""
+        first = self.tree.criterion_level
+        is_one = first is not None and level >= first
+        return (self.plan.opening, self.plan.criterion if is_one else None)
+
 
 class Comparer:
-    """Compares images of groups; what it has read of them serves every later comparison.
+    """Compares candidates of groups; what it has read of them serves every later comparison.
 
     Args:
         judge: in evaluation mode.
         passes: run the segments.
         groups: that are compared.
-        prefixes: of earlier groups; a use of each is counted.
+        shared: blocks of earlier groups; a use of those of each group is counted.
     """
 
-    def __init__(self, judge: Judge, passes: Passes, groups: Sequence[Scored], prefixes: Prefixes) -> None:
+    def __init__(self, judge: Judge, passes: Passes, groups: Sequence[Scored], shared: SharedBlocks) -> None:
         self._judge = judge
         self._passes = passes
-        shown = (x for group in groups for x in (*group.images.values(), *group.context))
-        self._features = {x.image: x.features for x in shown}
-        self._blocks = self._prefixes(groups, prefixes)
-        deeper = [[group.named(level) for level in group.tree.levels[1:]] for group in groups]
-        kept: Blocks = {}
-        for levels in zip_longest(*deeper, fillvalue={}):
-            # No later level sees the one before the last.
-            kept = passes.keep(_merged(levels), {**self._blocks, **kept}, self._features)
-        self._blocks = {**self._blocks, **kept}
-
-    def _prefixes(self, groups: Sequence[Scored], prefixes: Prefixes) -> Blocks:
-        found: Blocks = {}
-        openings: Segments = {}
+        self._features = {
+            image: features for one in groups for x in one.contents for image, features in x.features.items()
+        }
+        blocks: Blocks = _merged(shared.get(key) or {} for group in groups for key in group.plan.shared)
+        for levels in zip(*([*map(one.named, one.tree.levels)] for one in groups), strict=True):
+            unread = {name: row for name, row in _merged(levels).items() if name not in blocks}
+            blocks = {**blocks, **passes.keep(unread, blocks, self._features)}
         for group in groups:
-            opening = group.named(group.tree.levels[0])
-            if (known := prefixes.get(group.prefix)) is None:
-                openings = {**openings, **opening}
-            else:
-                found = {**found, **dict.fromkeys(opening, known)}
-        found = {**found, **self._passes.keep(openings, {}, self._features)}
-        for group in groups:
-            for name in group.named(group.tree.levels[0]):
-                prefixes.use(group.prefix, found[name])
-        return found
+            opening, *others = group.names
+            for key, level in zip(group.plan.shared, (opening, _merged(others)), strict=True):
+                shared.use(key, {name: blocks[name] for name in level.values()})
+        # Answers see no level between the first and the last one.
+        seen = (full for group in groups for n in (0, -1) for full in group.names[n].values())
+        self._blocks = {name: blocks[name] for name in seen}
 
     def compare(self, asked: Sequence[tuple[Scored, Sequence[Pair]]]) -> list[dict[Pair, Outcome]]:
         """The outcomes of each group's pairs that the judge can read, the first of a pair shown first."""
@@ -113,7 +127,7 @@ class Comparer:
     ) -> dict[Pair, Outcome]:
         if not pairs:
             return {}
-        places = [[place[group.prefix, *name] for name in group.tree.readouts(pair)] for pair in pairs]
+        places = [[place[group.name(name)] for name in group.tree.readouts(pair)] for pair in pairs]
         pairs_N2 = torch.tensor(places)
         columns = (
             *log_odds(self._judge.outcomes(readings, pairs_N2)),
@@ -131,5 +145,5 @@ class Comparer:
         return outcome._replace(log_odds=math.nan)
 
 
-def _merged(parts: Iterable[Segments]) -> Segments:
-    return {name: segment for part in parts for name, segment in part.items()}
+def _merged(parts: Iterable[Mapping[Name, V]]) -> dict[Name, V]:
+    return {name: value for part in parts for name, value in part.items()}

@@ -8,28 +8,27 @@ so what else is in a call changes no bit of a group's matrix; elsewhere passes h
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from PIL import Image
 
 from prefrm.bundle import load_dual_bundle
 from prefrm.differentiable import DifferentiableScorer
-from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedImage, FeatureCache
+from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedContent, FeatureCache
 from prefrm.engine.cost import PIXELS_PER_TOKEN, PROMPT_BYTES
-from prefrm.engine.encoder import Encoder, PreparedImage
+from prefrm.engine.encoder import Encoder, PreparedContent
 from prefrm.engine.gradient import LockedGradient
+from prefrm.engine.options import DualOptions
 from prefrm.engine.pass_sizes import is_out_of_memory
-from prefrm.engine.plan import GroupPlan, plan_group, runs_within
+from prefrm.engine.plan import GroupPlan, Key, plan_group, runs_within
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import MediaError, OutOfMemoryError, RecordError
-from prefrm.judge import ImageInput
+from prefrm.judge import Content, Decoded, ImageInput
 from prefrm.judge.dual import DifferentiableDual, DualJudge
 from prefrm.judge.dual.pictures import prepare_image
-from prefrm.media import DEFAULT_LIMITS, ImageLimits, probe
+from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode, probe
 from prefrm.protocol import judge_identity
 from prefrm.winmatrix import CalibrationMap, Group, Inputs, WinMatrix, check_groups
 
@@ -85,9 +84,8 @@ class DualEngine:
         self.prepared_bytes = 3 * side * side * torch.float32.itemsize
         self._tokens = (side // _patch(judge)) ** 2
         self._limits = limits
-        self._encode = Encoder(
-            DualTower(judge), self.cache, at_once, deterministic or on_cpu, limits, self._before_pass
-        )
+        tower = DualTower(judge, limits)
+        self._encode = Encoder(tower, self.cache, at_once, deterministic or on_cpu, self._before_pass)
         self._lock = RLock()
 
     @classmethod
@@ -97,31 +95,20 @@ class DualEngine:
         *,
         device: torch.device | str = "auto",
         dtype: torch.dtype | str = "auto",
-        cache_bytes: int = DEFAULT_CACHE_BYTES,
-        deterministic: bool = False,
-        limits: ImageLimits = DEFAULT_LIMITS,
         calibrated: bool = True,
+        **options: Unpack[DualOptions],
     ) -> "DualEngine":
         """The engine of a bundle, with the calibration that its manifest records, if any.
 
-        Args:
-            path: a folder, or `hf://org/name[@revision]`; other arguments are as in the class and in
-                `Judge.from_base`.
-            calibrated: False leaves the log-odds as the judge gives them.
+        Arguments are as of `prefrm.engine.Engine.from_bundle`, with the options of this class.
 
         Raises:
             BundleError, ConfigError: as `prefrm.bundle.load_dual_bundle`.
         """
         bundle = load_dual_bundle(path, device, dtype)
         recorded = bundle.manifest.calibration if calibrated else None
-        return cls(
-            bundle.judge,
-            calibration=None if recorded is None else recorded.map,
-            cache_bytes=cache_bytes,
-            deterministic=deterministic,
-            limits=limits,
-            digest=bundle.manifest.digest,
-        )
+        calibration = None if recorded is None else recorded.map
+        return cls(bundle.judge, calibration=calibration, digest=bundle.manifest.digest, **options)
 
     def identity(self) -> str:
         """The digest of the judge's bundle."""
@@ -141,7 +128,7 @@ class DualEngine:
         prompts = len(infos) if self.judge.spec.score == "fusion" else 1
         return max(1, len(infos) * self._tokens + prompts * prompt + decoding)
 
-    def prepare(self, image: bytes) -> PreparedImage:
+    def prepare(self, image: bytes) -> PreparedContent:
         """Decode and resize an image ahead of `score`, as `prefrm.engine.Engine.prepare`."""
         return self._encode.prepare(image)
 
@@ -153,15 +140,15 @@ class DualEngine:
 
         Raises:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
-            RecordError: the argument is not a list of groups.
+            RecordError: the argument is not a list of groups, or one has other candidates than images, a
+                context or a criterion.
         """
-        found = check_groups(groups, replace(self.inputs(), context=True))
-        planned = [(group.prompt, plan_group(group)) for group in found]
-        images: RefCounted[EncodedImage] = RefCounted(key for _, plan in planned for key in plan.images)
+        plans = [plan_group(group) for group in check_groups(groups, self.inputs())]
+        images: RefCounted[EncodedContent] = RefCounted(key for plan in plans for key in plan.candidates)
         matrices: list[WinMatrix] = []
         try:
             with self._lock, torch.inference_mode():
-                for run in runs_within([(one, len(one[1].images)) for one in planned], TOGETHER):
+                for run in runs_within([(plan, len(plan.candidates)) for plan in plans], TOGETHER):
                     matrices += self._score(run, images)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -188,39 +175,34 @@ class DualEngine:
         except MediaError:
             return None
 
-    def _score(
-        self, planned: Sequence[tuple[str, GroupPlan]], images: RefCounted[EncodedImage]
-    ) -> list[WinMatrix]:
-        distinct = {key: data for _, plan in planned for key, data in plan.images.items()}
-        found, unread = self._encode(distinct, images)
+    def _score(self, plans: Sequence[GroupPlan], images: RefCounted[EncodedContent]) -> list[WinMatrix]:
+        found, unread = self._encode({key: x for plan in plans for key, x in plan.candidates.items()}, images)
         matrices = []
-        for prompt, plan in planned:
-            readable = {key: found[key] for key in plan.images if key in found}
+        for plan in plans:
+            readable = {key: found[key] for key in plan.candidates if key in found}
             for key, encoded in readable.items():
                 images.use(key, encoded)
-            reasons = {key: unread[key] for key in plan.images if key in unread}
-            utilities: dict[str, float] = {}
+            reasons = {key: unread[key] for key in plan.candidates if key in unread}
+            utilities: dict[Key, float] = {}
             try:
-                if plan.context:
-                    raise RecordError("this judge reads no context images; leave them out")
-                utilities = self._utilities(prompt, readable)
+                utilities = self._utilities(plan.prompt, readable)
             except RecordError as error:
                 reasons |= dict.fromkeys(readable, str(error))
             matrices.append(self._matrix(plan, utilities, reasons))
         return matrices
 
-    def _utilities(self, prompt: str, images: Mapping[str, EncodedImage]) -> dict[str, float]:
-        """By the digests of images; in the order of these, whatever that of the candidates is."""
+    def _utilities(self, prompt: str, images: Mapping[Key, EncodedContent]) -> dict[Key, float]:
+        """In the order of the images' digests, whatever that of the candidates is."""
         if not images:
             return {}
         self._before_pass()
         text = self.judge.encode_text(prompt)
-        features = torch.stack([image.features for image in images.values()])
+        features = torch.stack([x for image in images.values() for x in image.features.values()])
         parts = [self.judge.utilities(part, text) for part in features.split(PASS_IMAGES)]
         return dict(zip(images, torch.cat(parts).tolist(), strict=True))
 
     def _matrix(
-        self, plan: GroupPlan, utilities: Mapping[str, float], reasons: Mapping[str, str]
+        self, plan: GroupPlan, utilities: Mapping[Key, float], reasons: Mapping[Key, str]
     ) -> WinMatrix:
         broken = {key: f"its utility is {u}" for key, u in utilities.items() if not math.isfinite(u)}
         reasons = {**reasons, **broken}
@@ -240,21 +222,26 @@ class DualTower:
 
     unit_patches = 1
 
-    def __init__(self, judge: DualJudge) -> None:
+    def __init__(self, judge: DualJudge, limits: ImageLimits) -> None:
         self._judge = judge
+        self._limits = limits
 
     @property
     def device(self) -> torch.device:
         """Of the judge."""
         return self._judge.device
 
-    def prepare_image(self, image: Image.Image) -> ImageInput:
-        """One unit: the square of pixels."""
-        return ImageInput(pixels=prepare_image(image, self._judge.spec.image)[None], grid=(), ids=[])
+    def decode(self, data: bytes | str, kind: str) -> Decoded:
+        """The square of pixels, of which there is one unit. Raises `MediaError`."""
+        if not isinstance(data, bytes) or kind != "image":
+            raise MediaError(f"this judge reads no {kind}")
+        pixels = prepare_image(decode(data, self._limits), self._judge.spec.image)
+        return (ImageInput(pixels=pixels[None], grid=(), ids=[]),)
 
-    def shrink(self, image: Image.Image) -> Image.Image | None:
-        """None: the square is small."""
-        return None
+    def prepare(self, decoded: Decoded) -> Content:
+        """What was decoded."""
+        assert isinstance(decoded, tuple)
+        return decoded
 
     def encode(self, images: Sequence[ImageInput], fill: int) -> Mapping[ImageInput, torch.Tensor]:
         """As in the protocol; padding is black."""

@@ -1,7 +1,7 @@
-"""Images through the vision tower, each distinct one once, whatever group or call it comes in.
+"""Images and videos through the vision tower, each distinct one once, whatever group or call it comes in.
 
 A pass of the tower is packed: it has images of any shapes, cut into patches or equal tiles, which attend to
-others of their own image alone.
+others of their own image alone. Texts have no images, and take no pass.
 """
 
 import os
@@ -12,18 +12,18 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 import torch
-from PIL import Image
 
+from prefrm.containers import is_video
 from prefrm.engine.ahead import map_ahead
-from prefrm.engine.cache import EncodedImage, FeatureCache
+from prefrm.engine.cache import EncodedContent, FeatureCache
 from prefrm.engine.patches import patches_as_products
-from prefrm.engine.plan import runs_within
+from prefrm.engine.plan import Key, runs_within
 from prefrm.engine.refcounted import RefCounted
-from prefrm.errors import MediaError
-from prefrm.judge import ImageInput, Judge
-from prefrm.media import ImageLimits, decode, digest
+from prefrm.errors import MediaError, RecordError
+from prefrm.judge import Content, ContentReader, Decoded, ImageInput, Judge
+from prefrm.media import ImageLimits, digest
 
-__all__ = ["Encoder", "ImageTower", "JudgeTower", "PreparedImage"]
+__all__ = ["Encoder", "ImageTower", "JudgeTower", "PreparedContent"]
 
 NO_PIXELS = torch.empty(0)
 THREADS = 4
@@ -31,19 +31,19 @@ THREADS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class PreparedImage:
-    """An image that was decoded ahead.
+class PreparedContent:
+    """An image or a video that was decoded ahead.
 
     Attributes:
-        content: its features if it was encoded before; the image in its final size; what the vision tower
-            reads, of families that show it in several sizes; or the reason why it cannot be read.
+        content: its features if it was encoded before; what the tower prepares; or the reason why it cannot
+            be read.
     """
 
-    content: EncodedImage | Image.Image | ImageInput | str
+    content: EncodedContent | Decoded | str
 
 
 class ImageTower(Protocol):
-    """An image encoder, and the preparation of images for it.
+    """An image encoder, and the preparation of contents for it.
 
     Attributes:
         unit_patches: how many patches one of an image's `units` is.
@@ -56,12 +56,12 @@ class ImageTower(Protocol):
         """Where it is."""
         ...
 
-    def prepare_image(self, image: Image.Image) -> ImageInput:
-        """What it reads of an image. Raises `MediaError`."""
+    def decode(self, data: bytes | str, kind: str) -> Decoded:
+        """What `prepare` makes the content of. Raises `MediaError`, `RecordError`."""
         ...
 
-    def shrink(self, image: Image.Image) -> Image.Image | None:
-        """The image in its final size, if that takes less memory than what is read."""
+    def prepare(self, decoded: Decoded) -> Content:
+        """The content. Raises `MediaError`."""
         ...
 
     def encode(self, images: Sequence[ImageInput], fill: int) -> Mapping[ImageInput, torch.Tensor]:
@@ -69,10 +69,11 @@ class ImageTower(Protocol):
         ...
 
 
-class JudgeTower:
+class JudgeTower(ContentReader):
     """The vision tower of a judge on a backbone, as an `ImageTower`."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, limits: ImageLimits) -> None:
+        super().__init__(judge.processor, limits)
         self._judge = judge
         self._tower = judge.model.get_submodule(judge.family.vision_tower)
         self.unit_patches = judge.family.unit_patches(judge.model.config)
@@ -82,14 +83,6 @@ class JudgeTower:
         """Of the judge."""
         return self._judge.device
 
-    def prepare_image(self, image: Image.Image) -> ImageInput:
-        """As `JudgeProcessor.prepare_image`."""
-        return self._judge.processor.prepare_image(image)
-
-    def shrink(self, image: Image.Image) -> Image.Image | None:
-        """As `JudgeProcessor.shrink`."""
-        return self._judge.processor.shrink(image)
-
     def encode(self, images: Sequence[ImageInput], fill: int) -> Mapping[ImageInput, torch.Tensor]:
         """As in the protocol."""
         with patches_as_products(self._tower):
@@ -97,16 +90,15 @@ class JudgeTower:
 
 
 class Encoder:
-    """Decodes, prepares and encodes images.
+    """Decodes, prepares and encodes contents.
 
     Args:
         tower: the image encoder.
         cache: of image features.
-        patches: of a pass, or one image if that has more.
+        patches: of a pass, or one image, or one grid of frames, if that has more.
         fixed: whether passes with fewer patches are filled up, so that all have one size.
-        limits: what an encoded image may be.
         before_each: called before every pass.
-        threads: that decode and resize images of later passes while one runs; None is up to `THREADS` on an
+        threads: that decode and resize contents of later passes while one runs; None is up to `THREADS` on an
             accelerator, and 0 on a CPU.
     """
 
@@ -116,7 +108,6 @@ class Encoder:
         cache: FeatureCache,
         patches: int,
         fixed: bool,
-        limits: ImageLimits,
         before_each: Callable[[], None] = lambda: None,
         threads: int | None = None,
     ) -> None:
@@ -127,81 +118,103 @@ class Encoder:
         self._units = max(1, patches // tower.unit_patches)
         self._fixed = fixed
         self._threads = _decoding_threads(tower.device) if threads is None else threads
-        self._limits = limits
         # Each for as long as the caller of `prepare` keeps it.
-        self._prepared: WeakValueDictionary[str, PreparedImage] = WeakValueDictionary()
+        self._prepared: WeakValueDictionary[Key, PreparedContent] = WeakValueDictionary()
 
-    def prepare(self, data: bytes) -> PreparedImage:
-        """Decode an image ahead of a call, in any thread; calls use it for as long as the result is kept."""
-        key = digest(data)
+    def prepare(self, data: bytes) -> PreparedContent:
+        """Decode an image or a video ahead of calls, in any thread; they use the result while it is kept."""
+        key = Key("video" if is_video(data) else "image", digest(data))
         if (found := self._prepared.get(key)) is None:
-            found = PreparedImage(self._cache.peek(key) or self._decoded(data))
+            found = PreparedContent(self._cache.peek(key) or self._decoded(data, key.kind))
             self._prepared[key] = found
         return found
 
-    def _decoded(self, data: bytes) -> Image.Image | ImageInput | str:
+    def _decoded(self, data: bytes | str, kind: str) -> Decoded | str:
         try:
-            image = decode(data, self._limits)
-            return self._tower.shrink(image) or self._tower.prepare_image(image)
-        except MediaError as error:
+            return self._tower.decode(data, kind)
+        except (MediaError, RecordError) as error:
             return str(error)
 
     def __call__(
-        self, images: Mapping[str, bytes], encoded: RefCounted[EncodedImage]
-    ) -> tuple[dict[str, EncodedImage], dict[str, str]]:
-        """The images that can be read, in order, and why each of the others cannot; by their digests.
+        self, contents: Mapping[Key, bytes | str], encoded: RefCounted[EncodedContent]
+    ) -> tuple[dict[Key, EncodedContent], dict[Key, str]]:
+        """The contents that can be read, in order, and why each of the others cannot; by their keys.
 
         Args:
-            images: encoded images.
-            encoded: images that are known, besides those in the cache.
+            contents: encoded images, encoded videos and texts.
+            encoded: those that are known, besides those in the cache.
         """
-        found: dict[str, EncodedImage] = {}
-        reasons: dict[str, str] = {}
+        found: dict[Key, EncodedContent] = {}
+        reasons: dict[Key, str] = {}
+        waiting: dict[Key, Content] = {}
+        features: dict[ImageInput, torch.Tensor] = {}
 
-        def unknown() -> Iterator[tuple[str, bytes]]:
-            for key, data in images.items():
-                if (known := encoded.get(key) or self._cache.get(key)) is not None:
-                    found[key] = known
-                else:
+        def unknown() -> Iterator[tuple[Key, bytes | str]]:
+            for key, data in contents.items():
+                known = encoded.get(key)
+                # A text has no features to keep.
+                if known is None and isinstance(data, bytes):
+                    known = self._cache.get(key)
+                if known is None:
                     yield key, data
-
-        def prepared() -> Generator[tuple[tuple[str, ImageInput], int]]:
-            for key, content in map_ahead(self._content, unknown(), self._threads):
-                if isinstance(content, ImageInput):
-                    yield (key, content), content.units
-                elif isinstance(content, EncodedImage):
-                    found[key] = content
                 else:
+                    found[key] = known
+
+        def images() -> Generator[tuple[ImageInput, int]]:
+            for key, content in map_ahead(self._content, unknown(), self._threads):
+                if isinstance(content, EncodedContent):
+                    found[key] = content
+                elif isinstance(content, str):
                     reasons[key] = content
+                else:
+                    waiting[key] = content
+                    yield from ((image, image.units) for image in _images(content))
 
-        with closing(prepared()) as ready:
-            for run in runs_within(ready, self._units):
-                found |= self._encode(dict(run))
-        return {key: found[key] for key in images if key in found}, reasons
+        def finish() -> None:
+            ready = [key for key, content in waiting.items() if features.keys() >= set(_images(content))]
+            for key in ready:
+                found[key] = _encoded(waiting.pop(key), features)
+                self._cache.put(key, found[key])
 
-    def _content(self, image: tuple[str, bytes]) -> tuple[str, EncodedImage | ImageInput | str]:
-        """The key of an image, and what the vision tower reads, its features, or why it cannot be read."""
-        key, data = image
+        with closing(images()) as shown:
+            for run in runs_within(shown, self._units):
+                features |= self._encode(run)
+                finish()
+        finish()
+        return {key: found[key] for key in contents if key in found}, reasons
+
+    def _content(self, item: tuple[Key, bytes | str]) -> tuple[Key, EncodedContent | Content | str]:
+        """The key of a content, and what is to be encoded, its features, or why it cannot be read."""
+        key, data = item
         ahead = self._prepared.get(key)
-        content = self._decoded(data) if ahead is None else ahead.content
-        if isinstance(content, Image.Image):
-            content = self._tower.prepare_image(content)
-        return key, content
+        content = self._decoded(data, key.kind) if ahead is None else ahead.content
+        if isinstance(content, EncodedContent | str):
+            return key, content
+        try:
+            return key, self._tower.prepare(content)
+        except MediaError as error:
+            return key, str(error)
 
-    def _encode(self, images: Mapping[str, ImageInput]) -> dict[str, EncodedImage]:
+    def _encode(self, images: Sequence[ImageInput]) -> dict[ImageInput, torch.Tensor]:
         """One pass."""
         self._before_each()
-        units = sum(image.units for image in images.values())
-        fill = max(0, self._units - units) if self._fixed else 0
-        features = self._tower.encode(list(images.values()), fill)
-        found = {
-            # A part of a larger tensor would keep all of it alive, and the pixels are not needed any more.
-            key: EncodedImage(image=replace(image, pixels=NO_PIXELS), features=features[image].clone())
-            for key, image in images.items()
-        }
-        for key, encoded in found.items():
-            self._cache.put(key, encoded)
-        return found
+        fill = max(0, self._units - sum(image.units for image in images)) if self._fixed else 0
+        features = self._tower.encode(images, fill)
+        # A part of a larger tensor would keep all of it alive.
+        return {image: features[image].clone() for image in images}
+
+
+def _images(content: Content) -> list[ImageInput]:
+    return [part for part in content if isinstance(part, ImageInput)]
+
+
+def _encoded(content: Content, features: dict[ImageInput, torch.Tensor]) -> EncodedContent:
+    """The content with its images' features, which are taken out of `features`, and without their pixels."""
+    small = {image: replace(image, pixels=NO_PIXELS) for image in _images(content)}
+    return EncodedContent(
+        content=tuple(small[part] if isinstance(part, ImageInput) else part for part in content),
+        features={own: features.pop(image) for image, own in small.items()},
+    )
 
 
 def _decoding_threads(device: torch.device) -> int:

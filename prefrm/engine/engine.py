@@ -1,18 +1,18 @@
 """The local scorer: a judge, and groups in, win matrices out.
 
-A judge that looks at two images reads both orders of every pair; one that looks at one reads each image
-once. Each distinct image goes through the vision tower once, and what is read of it serves all its pairs.
-Groups may share passes, and yet on a CPU, and on an accelerator with `deterministic`, what else is in a call
-changes no bit of a group's matrix.
+A judge that looks at two candidates reads both orders of every pair; one that looks at one reads each once.
+Each distinct image or video goes through the vision tower once, and what is read of a candidate serves all
+its pairs, and all criteria where the template names these after it. Groups may share passes, and yet on a
+CPU, and on an accelerator with `deterministic`, what else is in a call changes no bit of a group's matrix.
 """
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,18 +21,19 @@ import torch
 
 from prefrm.bundle import load_bundle
 from prefrm.differentiable import DifferentiableScorer
-from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedImage, FeatureCache
-from prefrm.engine.comparer import Comparer, Outcome, Prefixes, Scored
+from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedContent, FeatureCache
+from prefrm.engine.comparer import Comparer, Outcome, Scored, SharedBlocks
 from prefrm.engine.compilation import PassGraphs, compile_layers, cuda_recorder
 from prefrm.engine.cost import PIXELS_PER_TOKEN, CostEstimate
-from prefrm.engine.encoder import Encoder, JudgeTower, PreparedImage
+from prefrm.engine.encoder import Encoder, JudgeTower, PreparedContent
 from prefrm.engine.gradient import LockedGradient
+from prefrm.engine.options import JudgeOptions
 from prefrm.engine.pass_sizes import PassSizes, is_out_of_memory
 from prefrm.engine.passes import Passes
-from prefrm.engine.plan import GroupPlan, Pair, plan_group, runs_within
+from prefrm.engine.plan import GroupPlan, Key, Pair, plan_group, runs_within
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
-from prefrm.judge import DifferentiableJudge, Judge
+from prefrm.judge import Content, DifferentiableJudge, ImageInput, Judge
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import judge_identity
 from prefrm.rewards.budget import choose_and_fit
@@ -48,7 +49,7 @@ NO_NUMBERS = (("tokens", None), ("patches", None), ("pairs", "all"))
 _locks: "WeakKeyDictionary[Any, RLock]" = WeakKeyDictionary()
 
 TOGETHER = 64
-"""Images whose blocks are kept at once where groups share passes: as many as one large group has."""
+"""Contents whose blocks are kept at once where groups share passes: as many as one large group has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +59,14 @@ class _Task:
     Attributes:
         plan: of the group.
         scored: None if the prompt cannot be read, or there are no pairs.
-        pairs: of the images that can be read, in both orders.
-        reasons: why other images cannot be read.
+        pairs: of the candidates that can be read, in both orders.
+        reasons: why other candidates cannot be read.
     """
 
     plan: GroupPlan
     scored: Scored | None
     pairs: list[Pair]
-    reasons: dict[str, str]
+    reasons: dict[Key, str]
 
 
 class Engine:
@@ -79,7 +80,7 @@ class Engine:
         cache_bytes: size of the LRU cache of image features, in bytes.
         pairs: "all", or how many unordered pairs of a group are judged; which these are is decided in rounds,
             and the others are inferred (`prefrm.rewards.budget`). At least as many as connect all candidates
-            are. Heads that look at one image judge all.
+            are. Heads that look at one candidate judge all.
         patches: how many patches run through the vision tower at once, of images of any shapes; one image may
             have more. None is a number for the device.
         share: whether groups share passes of the language model, which then have fixed shapes; None is not on
@@ -89,7 +90,7 @@ class Engine:
         deterministic: whether passes that groups share are filled up to `tokens` and `patches`, so that what
             else is in one changes no bit of a matrix. On a CPU they always are. Without it a GPU computes
             less padding, and numbers differ by rounding with what else is in a call.
-        limits: what an encoded image may be.
+        limits: what an encoded image or video may be.
         digest: of the bundle that the judge comes from; "" if there is none.
 
     The judge must not change while an engine has it: image features are kept.
@@ -141,9 +142,8 @@ class Engine:
             graphs=PassGraphs(cuda_recorder(judge.device)) if compile and device == "cuda" else None,
             before_each=self._before_pass,
         )
-        self._encode = Encoder(
-            JudgeTower(judge), self.cache, self.pass_sizes.patches, fixed, limits, self._before_pass
-        )
+        tower = JudgeTower(judge, limits)
+        self._encode = Encoder(tower, self.cache, self.pass_sizes.patches, fixed, self._before_pass)
         self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
         self.pixels_per_token = PIXELS_PER_TOKEN
         self.prepared_bytes = self._cost.prepared_bytes
@@ -158,84 +158,73 @@ class Engine:
         *,
         device: torch.device | str = "auto",
         dtype: torch.dtype | str = "auto",
-        tokens: int | None = None,
-        cache_bytes: int = DEFAULT_CACHE_BYTES,
-        pairs: Literal["all"] | int = "all",
-        compile: bool = False,
-        deterministic: bool = False,
-        limits: ImageLimits = DEFAULT_LIMITS,
         calibrated: bool = True,
+        **options: Unpack[JudgeOptions],
     ) -> "Engine":
         """The engine of a bundle, with the calibration that its manifest records, if any.
 
         Args:
-            path: a folder, or `hf://org/name[@revision]`; other arguments are as in the class and in
-                `Judge.from_base`.
+            path: a folder, or `hf://org/name[@revision]`.
+            device, dtype: as in `Judge.from_base`.
             calibrated: False leaves the log-odds as the judge gives them.
+            options: of the class.
 
         Raises:
             BundleError, ConfigError: as `prefrm.bundle.load_bundle`.
         """
         bundle = load_bundle(path, device, dtype)
         recorded = bundle.manifest.calibration if calibrated else None
-        return cls(
-            bundle.judge,
-            calibration=None if recorded is None else recorded.map,
-            tokens=tokens,
-            cache_bytes=cache_bytes,
-            pairs=pairs,
-            compile=compile,
-            deterministic=deterministic,
-            limits=limits,
-            digest=bundle.manifest.digest,
-        )
+        calibration = None if recorded is None else recorded.map
+        return cls(bundle.judge, calibration=calibration, digest=bundle.manifest.digest, **options)
 
     def identity(self) -> str:
         """The digest of the judge's bundle, and the budget of pairs if there is one."""
         return judge_identity(self.digest, None if self.pairs == "all" else self.pairs)
 
     def inputs(self) -> Inputs:
-        """Images, and context images if the judge's template has a place for them."""
-        return Inputs(context=self.judge.processor.template.has_context)
+        """Those of the judge's kind, and a context and a criterion if its template has places for these."""
+        return self.judge.processor.inputs
 
     def cost(self, group: Group) -> int:
-        """Tokens that a group sends through the judge, at least 1: an estimate, from images' headers.
+        """Tokens that a group sends through the judge, at least 1: an estimate, from the headers of files.
 
         The time of decoding counts in the same unit.
         """
         return self._cost(group)
 
-    def prepare(self, image: bytes) -> PreparedImage:
-        """Decode an image and resize it to the judge's pixel budget, ahead of `score` and from any thread.
+    def prepare(self, data: bytes) -> PreparedContent:
+        """Decode an image or a video and resize it to the pixel budget, ahead of `score`, in any thread.
 
-        `score` does not decode the image while the result is kept, which changes no bit of a matrix. An image
-        whose features are in the cache is not decoded. One that cannot be read is no error here.
+        `score` does not decode it while the result is kept, which changes no bit of a matrix. What is in the
+        cache is not decoded. One that cannot be read is no error here.
         """
-        return self._encode.prepare(image)
+        return self._encode.prepare(data)
 
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order.
 
-        A candidate that is missing, unreadable or too large costs its own pairs (two images of a joint
-        verdict that are too large together cost theirs), and a prompt that cannot be read costs those of
-        its group.
+        A candidate that is missing, unreadable or too large costs its own pairs (two candidates of a joint
+        verdict that are too large together cost theirs), and a prompt, a context image or a criterion that
+        cannot be read costs those of its group.
         `WinMatrix.errors` says why, for each candidate that is in no pair that could be read.
 
         Raises:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
-            RecordError: the argument is not a list of groups.
+            RecordError: the argument is not a list of groups, or one has what the judge does not read
+                (`inputs`).
         """
-        # A context that the template has no place for costs its own group alone.
-        found = check_groups(groups, replace(self.inputs(), context=True))
-        planned = [(group.prompt, plan_group(group)) for group in found]
-        sized = [((prompt, plan), len(plan.encoded)) for prompt, plan in planned]
-        images: RefCounted[EncodedImage] = RefCounted(key for _, plan in planned for key, _ in plan.encoded)
-        prefixes: Prefixes = RefCounted(plan.prefix(prompt) for prompt, plan in planned)
-        matrices: list[WinMatrix] = []
+        found = check_groups(groups, self.inputs())
+        plans = [plan_group(group, self.judge.spec.kind) for group in found]
+        contents: RefCounted[EncodedContent] = RefCounted(key for plan in plans for key, _ in plan.contents)
+        shared: SharedBlocks = RefCounted(key for plan in plans for key in plan.shared)
+        order = _neighbours(plans)
+        matrices: dict[int, WinMatrix] = {}
         try:
             with self._lock, torch.inference_mode():
+                sized = ((n, len(plans[n].contents)) for n in order)
                 for run in runs_within(sized, TOGETHER if self._passes.share else 0):
-                    matrices += self._score(run, images, prefixes)
+                    scored = self._score([plans[n] for n in run], contents, shared)
+                    matrices |= zip(run, scored, strict=True)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -243,7 +232,7 @@ class Engine:
                 f"the device ran out of memory with tokens={self.pass_sizes.tokens} and "
                 f"patches={self.pass_sizes.patches}; lower them, or train the judge with a lower max_pixels"
             ) from error
-        return matrices
+        return [matrices[n] for n in range(len(plans))]
 
     def differentiable(self, *, batch: int = 4) -> DifferentiableScorer:
         """The gradient of this judge's utilities in pixels, with its calibration; it shares the weights.
@@ -259,32 +248,34 @@ class Engine:
             self.on_pass()
 
     def _score(
-        self, planned: Sequence[tuple[str, GroupPlan]], images: RefCounted[EncodedImage], prefixes: Prefixes
+        self, plans: Sequence[GroupPlan], contents: RefCounted[EncodedContent], shared: SharedBlocks
     ) -> list[WinMatrix]:
         """Of groups that are scored together."""
-        tasks = self._tasks(planned, images)
+        tasks = self._tasks(plans, contents)
         asked = {task.scored: task.pairs for task in tasks if task.scored is not None}
-        comparer = Comparer(self.judge, self._passes, list(asked), prefixes)
-        whole = {one: pairs for one, pairs in asked.items() if self._can_afford(len(one.images))}
+        for task in tasks:
+            if task.scored is None:
+                shared.skip(*task.plan.shared)
+        comparer = Comparer(self.judge, self._passes, list(asked), shared)
+        whole = {one: pairs for one, pairs in asked.items() if self._can_afford(len(one.candidates))}
         outcomes = dict(zip(whole, comparer.compare(list(whole.items())), strict=True))
         return [self._finished(task, comparer, outcomes) for task in tasks]
 
-    def _tasks(
-        self, planned: Sequence[tuple[str, GroupPlan]], images: RefCounted[EncodedImage]
-    ) -> list[_Task]:
-        """What there is to do, with the images encoded."""
-        distinct = {key: data for _, plan in planned for key, data in plan.encoded}
-        found, unread = self._encode(distinct, images)
+    def _tasks(self, plans: Sequence[GroupPlan], contents: RefCounted[EncodedContent]) -> list[_Task]:
+        """What there is to do, with the contents encoded."""
+        found, unread = self._encode({key: data for plan in plans for key, data in plan.contents}, contents)
         tasks = []
-        for prompt, plan in planned:
-            readable = {key: found[key] for key in plan.images if key in found}
-            reasons = {key: unread[key] for key in plan.images if key in unread}
-            for key in (key for key, _ in plan.encoded if key in found):
-                images.use(key, found[key])
+        for plan in plans:
+            readable = {key: found[key] for key in plan.candidates if key in found}
+            reasons = {key: unread[key] for key in plan.candidates if key in unread}
+            for key in (key for key, _ in plan.contents if key in found):
+                contents.use(key, found[key])
             pairs = plan.pairs(list(readable))
             scored = None
             try:
-                asked = self._scored(prompt, plan, readable, found, unread)
+                for key in (key for key, _ in plan.context if key in unread):
+                    raise RecordError(f"a context image cannot be read: {unread[key]}")
+                asked = self._scored(plan, readable, tuple(found[key] for key, _ in plan.context))
                 scored = asked if pairs else None
             except RecordError as error:
                 reasons |= dict.fromkeys(readable, str(error))
@@ -292,22 +283,13 @@ class Engine:
         return tasks
 
     def _scored(
-        self,
-        prompt: str,
-        plan: GroupPlan,
-        readable: Mapping[str, EncodedImage],
-        found: Mapping[str, EncodedImage],
-        unread: Mapping[str, str],
+        self, plan: GroupPlan, readable: Mapping[Key, EncodedContent], context: tuple[EncodedContent, ...]
     ) -> Scored:
-        """Raises `RecordError` if the prompt or its context cannot be read."""
-        for key, _ in plan.context:
-            if key in unread:
-                raise RecordError(f"a context image cannot be read: {unread[key]}")
-        context = tuple(found[key] for key, _ in plan.context)
-        tree = self.judge.processor.tree(
-            prompt, {key: x.image for key, x in readable.items()}, [x.image for x in context]
-        )
-        return Scored(prefix=plan.prefix(prompt), images=readable, context=context, tree=tree)
+        """Raises `RecordError` if the prompt or the criterion cannot be read."""
+        shown: dict[Hashable, Content | ImageInput] = {key: one.content for key, one in readable.items()}
+        images = [image for one in context for image in one.features]
+        tree = self.judge.processor.tree(plan.prompt, shown, images, plan.criterion)
+        return Scored(plan=plan, candidates=readable, context=context, tree=tree)
 
     def _finished(
         self, task: _Task, comparer: Comparer, found: Mapping[Scored, dict[Pair, Outcome]]
@@ -332,7 +314,7 @@ class Engine:
         return matrix.with_inferred(task.plan.spread(implied), calibration=self.calibration)
 
     def _can_afford(self, size: int) -> bool:
-        """Whether the budget covers all pairs of `size` images."""
+        """Whether the budget covers all pairs of `size` candidates."""
         if self.pairs == "all" or not self.judge.spec.is_pairwise:
             return True
         return self.pairs >= size * (size - 1) // 2
@@ -341,7 +323,7 @@ class Engine:
         self, comparer: Comparer, scored: Scored
     ) -> tuple[dict[Pair, Outcome], dict[Pair, float]]:
         """Outcomes of the pairs that the budget pays for, and the log-odds that they imply of the others."""
-        keys = list(scored.images)
+        keys = list(scored.candidates)
         outcomes: dict[Pair, Outcome] = {}
 
         def judge(pairs: Sequence[tuple[int, int]]) -> list[float]:
@@ -392,10 +374,17 @@ def _both_orders(tie: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return merged
 
 
-def _left_alone(refused: Mapping[Pair, str], outcomes: Mapping[Pair, Outcome]) -> dict[str, str]:
-    """Why each image that is in no pair that could be read is in none."""
+def _neighbours(plans: Sequence[GroupPlan]) -> list[int]:
+    """The places of groups, those with the same opening beside each other, and of these those with the same
+    candidates: so blocks that they share are kept for a short time."""
+    first: dict[Hashable, int] = {}
+    return sorted(range(len(plans)), key=lambda n: [first.setdefault(key, n) for key in plans[n].shared])
+
+
+def _left_alone(refused: Mapping[Pair, str], outcomes: Mapping[Pair, Outcome]) -> dict[Key, str]:
+    """Why each candidate that is in no pair that could be read is in none."""
     if outcomes and refused:
         logger.warning("some pairs of a group are not judged: %s", next(iter(refused.values())))
     judged = {pair for pair, outcome in outcomes.items() if not math.isnan(outcome.log_odds)}
     paired = {key for pair in judged if pair[::-1] in judged for key in pair}
-    return {str(key): reason for pair, reason in refused.items() for key in pair if key not in paired}
+    return {key: reason for pair, reason in refused.items() for key in pair if key not in paired}

@@ -1,15 +1,14 @@
 """The engine of a bundle, whatever kind of judge it holds."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Unpack, cast
 
 import torch
 
-from prefrm.engine.cache import DEFAULT_CACHE_BYTES
 from prefrm.engine.dual import DualEngine
 from prefrm.engine.engine import Engine
+from prefrm.engine.options import DualOptions, JudgeOptions
 from prefrm.manifest import DualSpec, bundle_folder, read_manifest
-from prefrm.media import DEFAULT_LIMITS, ImageLimits
 
 __all__ = ["open_engine"]
 
@@ -19,32 +18,21 @@ def open_engine(
     *,
     device: torch.device | str = "auto",
     dtype: torch.dtype | str = "auto",
-    tokens: int | None = None,
-    cache_bytes: int = DEFAULT_CACHE_BYTES,
-    pairs: Literal["all"] | int = "all",
-    compile: bool = False,
-    deterministic: bool = False,
-    limits: ImageLimits = DEFAULT_LIMITS,
     calibrated: bool = True,
+    **options: Unpack[JudgeOptions],
 ) -> Engine | DualEngine:
     """The engine of a bundle, with the calibration that its manifest records, if any.
 
     Args:
         path: a folder, or `hf://org/name[@revision]`.
-        tokens, pairs, compile: without effect on a dual encoder, which reads each image alone.
-
-    Other arguments, and the errors, are those of `Engine.from_bundle`.
+        device, dtype, calibrated: as of `Engine.from_bundle`, and its errors.
+        options: of `Engine`; of these, `tokens`, `pairs` and `compile` are without effect on a dual encoder,
+            which reads each image alone.
     """
     # One commit of the Hub, whatever its branch does meanwhile.
     folder = bundle_folder(path)
-    shared: dict[str, Any] = {
-        "device": device,
-        "dtype": dtype,
-        "cache_bytes": cache_bytes,
-        "deterministic": deterministic,
-        "limits": limits,
-        "calibrated": calibrated,
-    }
-    if isinstance(read_manifest(folder).spec, DualSpec):
-        return DualEngine.from_bundle(folder, **shared)
-    return Engine.from_bundle(folder, tokens=tokens, pairs=pairs, compile=compile, **shared)
+    if not isinstance(read_manifest(folder).spec, DualSpec):
+        return Engine.from_bundle(folder, device=device, dtype=dtype, calibrated=calibrated, **options)
+    known = DualOptions.__annotations__
+    fitting = cast(DualOptions, {name: value for name, value in options.items() if name in known})
+    return DualEngine.from_bundle(folder, device=device, dtype=dtype, calibrated=calibrated, **fitting)

@@ -1,17 +1,17 @@
-"""What an engine must compute: which images and ordered pairs of a group, and in passes of which shape.
+"""What an engine must compute: which contents and ordered pairs of a group, and in passes of which shape.
 
-Everything is planned over a group's distinct images in the order of their digests, so the order of the
+Everything is planned over a group's distinct candidates in the order of their digests, so the order of the
 candidates does not change what is computed. The shape of passes that groups share depends on a row's length
 alone, so other groups do not change it either. No torch.
 
-Shapes: K candidates, U distinct readable images.
+Shapes: K candidates.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from prefrm.winmatrix import Group
 __all__ = [
     "WHOLE",
     "GroupPlan",
+    "Key",
     "Pair",
     "Shape",
     "enough_rows",
@@ -32,8 +33,17 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Pair = tuple[str, str]
-"""Two images by their digests, in the order shown."""
+
+
+class Key(NamedTuple):
+    """Identifies a candidate or a context image: as which kind it is read, and the digest of its data."""
+
+    kind: str
+    digest: str
+
+
+Pair = tuple[Key, Key]
+"""Two candidates, in the order shown."""
 
 
 # Of a length's power of two: no more than a sixteenth of a row is padding, and few lengths are left. A row of
@@ -56,43 +66,53 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPlan:
-    """The distinct images of a group and where they stand.
+    """The distinct candidates of a group and where they stand.
 
     Attributes:
-        images: encoded bytes of each distinct image, by digest, in ascending order of the digests.
-        places: length K; each candidate's digest, or None if the candidate is missing.
-        context: encoded bytes of each context image with its digest, in order.
+        prompt, criterion: of the group.
+        candidates: each distinct candidate, in ascending order of the keys.
+        places: length K; each candidate's key, or None if the candidate is missing.
+        context: each context image with its key, in order.
     """
 
-    images: dict[str, bytes]
-    places: tuple[str | None, ...]
-    context: tuple[tuple[str, bytes], ...] = ()
+    prompt: str
+    criterion: str
+    candidates: dict[Key, bytes | str]
+    places: tuple[Key | None, ...]
+    context: tuple[tuple[Key, bytes], ...] = ()
 
     @property
-    def encoded(self) -> list[tuple[str, bytes]]:
-        """All images that are encoded, candidates and context, each with its digest."""
-        return [*self.images.items(), *self.context]
+    def contents(self) -> list[tuple[Key, bytes | str]]:
+        """Candidates and context images, each with its key."""
+        return [*self.candidates.items(), *self.context]
 
-    def prefix(self, prompt: str) -> tuple[str, ...]:
-        """What all candidates follow: the prompt, and the digests of the context images."""
-        return (prompt, *(key for key, _ in self.context))
+    @property
+    def opening(self) -> tuple[Hashable, ...]:
+        """Identifies what all candidates follow, but for the criterion: the prompt and the context images."""
+        return (self.prompt, *(key for key, _ in self.context))
 
-    def pairs(self, readable: Sequence[str]) -> list[tuple[str, str]]:
-        """Every ordered pair of readable images that stands for at least one pair of candidates.
+    @property
+    def shared(self) -> tuple[Hashable, Hashable]:
+        """Identify what groups have in common that differ in the criterion alone, or in the candidates: the
+        opening, and all candidates after it."""
+        return self.opening, (self.opening, tuple(self.candidates))
 
-        An image is paired with itself only if several candidates have it.
+    def pairs(self, readable: Sequence[Key]) -> list[Pair]:
+        """Every ordered pair of readable candidates that stands for at least one pair of places.
+
+        A candidate is paired with itself only if it stands in several places.
         """
         return [(a, b) for a in readable for b in readable if a != b or self.places.count(a) > 1]
 
-    def spread(self, log_odds: dict[tuple[str, str], float]) -> npt.NDArray[np.float64]:
-        """[K, K] log-odds of the candidates from those of the distinct images; NaN where there are none."""
+    def spread(self, log_odds: Mapping[Pair, float]) -> npt.NDArray[np.float64]:
+        """[K, K] log-odds of the places from those of the distinct candidates; NaN where there are none."""
         rows = [
             [log_odds.get((a, b), np.nan) if a and b else np.nan for b in self.places] for a in self.places
         ]
         return np.array(rows, dtype=np.float64)
 
     def unordered(self, reasons: Mapping[Pair, str], errors: Sequence[str]) -> dict[tuple[int, int], str]:
-        """Reasons of pairs (i, j) of candidates, i < j, from those of images in either order.
+        """Reasons of pairs (i, j) of places, i < j, from those of candidates in either order.
 
         Candidates that have an error have no others.
         """
@@ -102,12 +122,18 @@ class GroupPlan:
         return {(i, j): either[a, b] for (i, a), (j, b) in pairs if (a, b) in either}
 
 
-def plan_group(group: Group) -> GroupPlan:
-    """The plan of a group; an empty image counts as missing."""
-    places = tuple(digest(image) if image else None for image in group.encoded)
-    found = {key: image for key, image in zip(places, group.encoded, strict=True) if key and image}
-    context = tuple((digest(image), image) for image in group.context)
-    return GroupPlan(images=dict(sorted(found.items())), places=places, context=context)
+def plan_group(group: Group, kind: str = "image") -> GroupPlan:
+    """The plan of a group whose candidates are read as that kind; an empty one counts as missing."""
+    places = tuple(Key(kind, digest(content)) if content else None for content in group.candidates)
+    found = {key: content for key, content in zip(places, group.candidates, strict=True) if key and content}
+    context = tuple((Key("image", digest(image)), image) for image in group.context)
+    return GroupPlan(
+        prompt=group.prompt,
+        criterion=group.criterion,
+        candidates=dict(sorted(found.items())),
+        places=places,
+        context=context,
+    )
 
 
 def runs_of_rows(lengths: Sequence[int], tokens: int) -> Iterator[range]:

@@ -34,3 +34,10 @@ class RefCounted(Generic[V]):
             self._values[name] = value
         else:
             self._values.pop(name, None)
+
+    def skip(self, *names: Hashable) -> None:
+        """Count one use of each that does not take place."""
+        for name in names:
+            self._left[name] -= 1
+            if self._left[name] <= 0:
+                self._values.pop(name, None)

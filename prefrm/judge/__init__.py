@@ -10,6 +10,7 @@ except ImportError as error:
 
 from prefrm.judge.backbones import FAMILIES, Family, family_of
 from prefrm.judge.batch import JudgeBatch
+from prefrm.judge.contents import ContentReader, Decoded
 from prefrm.judge.differentiable import DifferentiableJudge
 from prefrm.judge.heads import (
     AnswerHead,
@@ -22,7 +23,7 @@ from prefrm.judge.heads import (
     log_odds,
 )
 from prefrm.judge.images import ImageInput
-from prefrm.judge.layout import Name, Pair, Segment, Tree, path
+from prefrm.judge.layout import Content, Name, Pair, Segment, Tree, path
 from prefrm.judge.losses import (
     bradley_terry,
     bradley_terry_ties,
@@ -36,6 +37,9 @@ from prefrm.manifest.spec import JudgeSpec
 __all__ = [
     "FAMILIES",
     "AnswerHead",
+    "Content",
+    "ContentReader",
+    "Decoded",
     "DifferentiableJudge",
     "EmbeddingHead",
     "Family",

@@ -27,6 +27,7 @@ from prefrm.manifest.spec import JudgeSpec
 from prefrm.media import DEFAULT_LIMITS
 from prefrm.prompts import RenderedTemplate, Template
 from prefrm.video import Frames
+from prefrm.winmatrix import Inputs
 
 __all__ = ["JudgeProcessor"]
 
@@ -119,6 +120,11 @@ class JudgeProcessor:
         for path in folder.glob("*_config.json"):
             settings = without_references(json.loads(path.read_text(encoding="utf-8")))
             path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the judge reads of a group."""
+        return self.spec.inputs(self.template)
 
     def prepare_image(self, image: Image.Image) -> ImageInput:
         """Resize into the pixel budget, normalize and cut as the vision tower takes it.

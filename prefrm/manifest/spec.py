@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from prefrm.errors import ConfigError
 from prefrm.prompts import Template, default_template, get_template, is_builtin
+from prefrm.winmatrix import Inputs, Kind
 
 __all__ = ["ATTENTIONS", "HEADS", "KINDS", "POSITIONS", "QUANTIZATIONS", "UNCERTAINTIES", "JudgeSpec"]
 
@@ -71,7 +72,7 @@ class JudgeSpec:
 
     base_model: str
     revision: str | None = None
-    kind: str = "image"
+    kind: Kind = "image"
     frames: int | None = None
     frame_rate: float | None = None
     head: str = "verdict"
@@ -191,6 +192,10 @@ class JudgeSpec:
     @property
     def _fitting_template(self) -> str:
         return default_template(attention=self.attention, ties=self._asks_ties, kind=self.kind)
+
+    def inputs(self, template: Template) -> Inputs:
+        """What a judge of this specification reads of a group, asked with `template`."""
+        return Inputs(kinds=(self.kind,), context=template.has_context, criterion=template.has_criterion)
 
     def improbable(self, label_mass: float | None) -> str:
         """Why a reading counts for nothing whose answers have that probability together; "" if it counts."""

@@ -4,7 +4,7 @@ import httpx
 import torch
 
 from prefrm.engine import FeatureCache
-from prefrm.engine.cache import EncodedImage
+from prefrm.engine.cache import EncodedContent
 from prefrm.judge import ImageInput
 from prefrm.winmatrix import FakeScorer
 from serving.models import ModelInfo
@@ -20,7 +20,7 @@ def test_hits_misses_and_bytes_are_those_of_the_moment():
         before = httpx.get(f"http://{addresses.metrics}/metrics", trust_env=False).text
         assert 'prefrm_image_cache_hits_total{model="judge",version="1"} 0.0' in before
         cache.get("a")
-        cache.put("a", EncodedImage(image=image, features=torch.zeros(1, 25, 10)))
+        cache.put("a", EncodedContent(content=(image,), features={image: torch.zeros(1, 25, 10)}))
         cache.get("a")
         cache.get("a")
         after = httpx.get(f"http://{addresses.metrics}/metrics", trust_env=False).text

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from prefrm.engine import FeatureCache
-from prefrm.engine.cache import EncodedImage
+from prefrm.engine.cache import EncodedContent
 from prefrm.errors import ConfigError
 from prefrm.judge import ImageInput
 
 KILOBYTE = 256
 
 
-def encoded(numbers: int = KILOBYTE) -> EncodedImage:
+def encoded(numbers: int = KILOBYTE) -> EncodedContent:
     image = ImageInput(pixels=torch.empty(0), grid=(1, 1, 1), ids=[0])
-    return EncodedImage(image=image, features=torch.zeros(1, numbers, 1))
+    return EncodedContent(content=(image,), features={image: torch.zeros(1, numbers, 1)})
 
 
 def test_the_least_recently_used_goes_first():

@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from prefrm.bundle import amend_bundle, read_manifest
 from prefrm.engine import DualEngine, Engine, open_engine
-from prefrm.errors import BundleError
+from prefrm.errors import BundleError, RecordError
 from prefrm.judge.dual import DualJudge, TextTokenizer
 from prefrm.judge.dual.pictures import prepare_image
 from prefrm.manifest import CalibrationRecord, DualSpec, ImageFit, TextReading
@@ -90,11 +90,13 @@ def test_what_cannot_be_read_costs_its_own_pairs(engine: DualEngine, png):
         assert not lost.valid.any() and "the prompt is not valid text" in lost.errors[0]
 
 
-def test_context_images_are_not_ignored(engine: DualEngine, make_group, png):
+def test_what_the_judge_does_not_read_is_refused(engine: DualEngine, make_group, png):
     group = make_group(0, 1)
-    refused, judged = engine.score([replace(group, context=(png(5),)), group])
-    assert not refused.valid.any() and refused.errors[0].startswith("this judge reads no context images")
-    assert judged.valid.all()
+    for refused in (replace(group, context=(png(5),)), replace(group, criterion="colours")):
+        with pytest.raises(RecordError, match=r"item 1: the group has a c.* this judge does not read"):
+            engine.score([group, refused])
+    with pytest.raises(RecordError, match="the candidates are texts; this judge reads images"):
+        engine.score([Group(prompt=PROMPT, candidates=("a", "b"))])
 
 
 def test_a_group_takes_one_encode_for_each_image_and_one_for_the_prompt(bundles, make_group, monkeypatch):
@@ -146,7 +148,7 @@ def test_an_image_decoded_ahead_is_not_decoded_again(engine: DualEngine, make_gr
     expected = DualEngine(engine.judge).score([group])[0]
     fresh = DualEngine(engine.judge)
     kept = [fresh.prepare(image) for image in group.candidates if image]
-    monkeypatch.setattr("prefrm.engine.encoder.decode", None)
+    monkeypatch.setattr("prefrm.engine.dual.decode", None)
     assert fresh.score([group])[0].equals(expected) and len(kept) == 2
 
 

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from prefrm.engine import Engine, FeatureCache, encoder
+from prefrm.engine import Engine, FeatureCache
 from prefrm.engine.encoder import Encoder, JudgeTower
+from prefrm.engine.plan import Key
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import MediaError
-from prefrm.judge import Judge, JudgeSpec
-from prefrm.media import DEFAULT_LIMITS, decode
+from prefrm.judge import Judge, JudgeSpec, contents
+from prefrm.media import DEFAULT_LIMITS, decode, digest
 from prefrm.winmatrix import Group
 from tests.prefrm.judge.families import TINY, save_checkpoint
 
@@ -41,6 +42,10 @@ def patches(judge: Judge, images) -> int:
     """Of a pass: as many as the largest and the smallest image have."""
     units = [judge.processor.prepare_image(decode(image)).units for image in images]
     return (max(units) + min(units)) * judge.family.unit_patches(judge.model.config)
+
+
+def keyed(images: Iterable[bytes]) -> dict[Key, bytes]:
+    return {Key("image", digest(image)): image for image in images}
 
 
 @contextmanager
@@ -85,7 +90,7 @@ def test_a_packed_pass_has_the_patches_of_its_images_and_no_others(judge: Judge,
         "filled": (patches, True),
     }.items():
         engine = Engine(judge, cache_bytes=0)
-        engine._encode = Encoder(JudgeTower(judge), engine.cache, *settings, DEFAULT_LIMITS)
+        engine._encode = Encoder(JudgeTower(judge, DEFAULT_LIMITS), engine.cache, *settings)
         with tower_passes(judge) as passes[name]:
             (matrix,) = engine.score([group])
         np.testing.assert_allclose(matrix.p, alone.p, atol=1e-5)
@@ -98,12 +103,13 @@ def test_what_else_is_in_a_filled_pass_changes_no_bit(judge: Judge, images, patc
     """Of image features, which tell more than probabilities."""
     chance, first = random.Random(0), dict[bytes, torch.Tensor]()
     for _ in range(20):
-        some = dict(enumerate(chance.sample(images, chance.randint(1, 4))))
-        encode = Encoder(JudgeTower(judge), FeatureCache(0), patches, True, DEFAULT_LIMITS)
+        some = keyed(chance.sample(images, chance.randint(1, 4)))
+        encode = Encoder(JudgeTower(judge, DEFAULT_LIMITS), FeatureCache(0), patches, True)
         with torch.inference_mode():
             found, _ = encode(some, RefCounted(()))
         for n, image in some.items():
-            assert torch.equal(found[n].features, first.setdefault(image, found[n].features))
+            (features,) = found[n].features.values()
+            assert torch.equal(features, first.setdefault(image, features))
     assert len(first) == len(images)
 
 
@@ -125,7 +131,7 @@ def test_what_was_prepared_ahead_is_not_decoded_again_and_changes_no_bit(judge: 
     kept = [engine.prepare(image) for image in group.candidates]
     assert engine.prepare(images[0]) is kept[0]
     decoded = []
-    monkeypatch.setattr(encoder, "decode", lambda data, limits: decoded.append(data) or decode(data, limits))
+    monkeypatch.setattr(contents, "decode", lambda data, limits: decoded.append(data) or decode(data, limits))
     (ahead,) = engine.score([group])
     assert ahead.equals(own) and ahead.errors == own.errors
     assert decoded == []
@@ -135,22 +141,23 @@ def test_what_was_prepared_ahead_is_not_decoded_again_and_changes_no_bit(judge: 
 
 
 def test_images_that_threads_decode_ahead_change_no_bit(judge: Judge, images, monkeypatch):
-    named = dict(enumerate((*images, b"not an image")))
+    named = keyed((*images, b"not an image"))
     threads: set[str] = set()
 
     def watched(data, limits):
         threads.add(threading.current_thread().name)
         return decode(data, limits)
 
-    monkeypatch.setattr(encoder, "decode", watched)
+    monkeypatch.setattr(contents, "decode", watched)
     found = []
     for count in (0, 3):
-        encode = Encoder(JudgeTower(judge), FeatureCache(0), 1, True, DEFAULT_LIMITS, threads=count)
+        encode = Encoder(JudgeTower(judge, DEFAULT_LIMITS), FeatureCache(0), 1, True, threads=count)
         with torch.inference_mode():
             found.append(encode(named, RefCounted(())))
     (alone, reasons), (ahead, same) = found
-    assert list(alone) == list(ahead) == list(range(len(images))) and reasons == same
-    assert all(torch.equal(alone[n].features, ahead[n].features) for n in alone)
+    assert list(alone) == list(ahead) == list(named)[:-1] and reasons == same
+    (a, b) = ([x for one in each.values() for x in one.features.values()] for each in (alone, ahead))
+    assert len(a) == len(images) and all(map(torch.equal, a, b))
     assert threading.current_thread().name in threads and len(threads) > 1
 
 
@@ -158,10 +165,10 @@ def test_an_image_in_the_cache_is_not_decoded_ahead(judge: Judge, images, monkey
     engine = Engine(judge)
     group = Group(prompt="a cat", candidates=images[:2])
     (own,) = engine.score([group])
-    monkeypatch.setattr(encoder, "decode", None)
+    monkeypatch.setattr(contents, "decode", None)
     kept = [engine.prepare(image) for image in group.candidates]
     # Even if the cache drops its features in the meantime.
-    engine.cache._images.clear()
+    engine.cache._contents.clear()
     (again,) = engine.score([group])
     assert again.equals(own) and len(kept) == 2
 

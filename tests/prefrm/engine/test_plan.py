@@ -20,15 +20,15 @@ def test_a_permuted_group_is_the_same_work_in_the_same_order(candidates, random)
     random.shuffle(order)
     group = Group(prompt="x", candidates=tuple(candidates))
     plan, permuted = plan_group(group), plan_group(group.permuted(order))
-    assert list(plan.images.items()) == list(permuted.images.items())
-    readable = list(plan.images)
+    assert list(plan.candidates.items()) == list(permuted.candidates.items())
+    readable = list(plan.candidates)
     assert plan.pairs(readable) == permuted.pairs(readable)
 
 
 @given(images)
 def test_every_pair_of_readable_candidates_gets_the_number_of_its_images(candidates):
     plan = plan_group(Group(prompt="x", candidates=tuple(candidates)))
-    log_odds = {pair: float(n) for n, pair in enumerate(plan.pairs(list(plan.images)))}
+    log_odds = {pair: float(n) for n, pair in enumerate(plan.pairs(list(plan.candidates)))}
     spread = plan.spread(log_odds)
     for i, a in enumerate(plan.places):
         for j, b in enumerate(plan.places):
@@ -40,7 +40,7 @@ def test_every_pair_of_readable_candidates_gets_the_number_of_its_images(candida
 
 def test_distinct_images_are_compared_in_both_orders_and_never_with_themselves():
     plan = plan_group(Group(prompt="x", candidates=(b"a", b"b", b"c")))
-    pairs = plan.pairs(list(plan.images))
+    pairs = plan.pairs(list(plan.candidates))
     assert len(pairs) == 6 and all(a != b and (b, a) in pairs for a, b in pairs)
 
 
