@@ -3,6 +3,9 @@
 from data_recipes import cyclic, folder, pairs, table, trl
 from data_recipes.published import (
     agiqa3k,
+    editreward,
+    editreward_bench,
+    editscore_bench,
     genai_bench,
     genai_bench_ratings,
     geneval,
@@ -11,14 +14,21 @@ from data_recipes.published import (
     hpdv3_plus,
     imagereward,
     llava_reward,
+    mm_rlhf,
     mmrb2,
+    multimodal_rewardbench,
     open_image_preferences,
     pickapic,
     rapidata,
     rapidata_rich,
     richhf,
+    rlaif_v,
     tifa,
     unifiedreward,
+    videoalign,
+    videodpo,
+    videofeedback,
+    vl_rewardbench,
 )
 from data_recipes.recipe import Recipe
 from data_recipes.shapes import recipe as shapes
@@ -46,6 +56,16 @@ PUBLISHED = (
     tifa,
     geneval,
     mmrb2,
+    editreward,
+    editreward_bench,
+    editscore_bench,
+    videoalign,
+    videofeedback,
+    videodpo,
+    vl_rewardbench,
+    multimodal_rewardbench,
+    rlaif_v,
+    mm_rlhf,
 )
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (*DRAWN, *GENERAL, *PUBLISHED)}

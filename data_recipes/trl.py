@@ -1,19 +1,21 @@
-"""The recipe `trl`: preference datasets in TRL's form whose candidates are images.
+"""The recipe `trl`: preference datasets in TRL's form, whose candidates are images, or texts about images.
 
     prompt              a text, or messages of which the last one of the user is taken; without this column,
                         the messages with which both chosen and rejected begin
     chosen, rejected    an Image feature, encoded bytes, the path of an image, or messages with one image in
-                        them
+                        them; or a text, or messages without images
+    images, image       the images that the prompt is about (TRL's form for vision-language models); without
+                        them, those in the messages of the prompt
 
-`chosen` is preferred. The source is a folder of `datasets.save_to_disk`, a parquet, JSON or JSON Lines file,
-or a dataset on the Hub. Rows whose `chosen` and `rejected` are texts are refused.
+`chosen` is preferred. In a row with `images` or `image`, chosen and rejected are texts. The source is a
+folder of `datasets.save_to_disk`, a parquet, JSON or JSON Lines file, or a dataset on the Hub.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
-from data_recipes.pipeline import Judgement, SourceOptions, dataset
+from data_recipes.pipeline import Judgement, SourceOptions, Text, dataset
 from data_recipes.readers import Part, Row, read_source
 from data_recipes.recipe import Source
 from prefrm.errors import DataError
@@ -24,7 +26,7 @@ IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"
 
 
 def _read(options: SourceOptions) -> Sequence[Part]:
-    return read_source(options.source, columns=("prompt", "chosen", "rejected"))
+    return read_source(options.source, columns=("prompt", "chosen", "rejected", "images", "image"))
 
 
 def _judge(row: Row, options: SourceOptions) -> Judgement:
@@ -35,36 +37,54 @@ def _judge(row: Row, options: SourceOptions) -> Judgement:
         prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
     else:
         prompt = row["prompt"]
-    first, second = _image(chosen, "chosen"), _image(rejected, "rejected")
-    return Judgement(prompt=_text(prompt), first=first, second=second, p=1.0)
+    if isinstance(prompt, list):
+        prompt = [message for message in prompt if message["role"] == "user"][-1:]
+    given = row.get("images") or ([row["image"]] if row.get("image") is not None else [])
+    first, second = (
+        _candidate(one, name, bool(given)) for one, name in ((chosen, "chosen"), (rejected, "rejected"))
+    )
+    return Judgement(
+        prompt=_text(prompt) if isinstance(prompt, list) else prompt,
+        first=first,
+        second=second,
+        p=1.0,
+        context=given or (_images(prompt) if isinstance(prompt, list) else ()),
+    )
 
 
-def _text(prompt: Any) -> Any:
-    if not isinstance(prompt, list):
-        return prompt
-    asked = [message["content"] for message in prompt if message["role"] == "user"]
-    if not asked or isinstance(asked[-1], str):
-        return asked[-1] if asked else None
-    if any(part["type"] == "image" for part in asked[-1]):
-        raise DataError("the prompt has an image; only prompts of text are supported")
-    return "\n".join(part["text"] for part in asked[-1] if part["type"] == "text")
-
-
-def _image(value: Any, name: str) -> Any:
+def _candidate(value: Any, name: str, is_text: bool) -> Any:
+    """An image, or a text; a text alone that is the name of an image is its path, unless `is_text`."""
     if isinstance(value, list):
-        parts = [part for message in value for part in message["content"] if isinstance(part, dict)]
-        images = [part[part["type"]] for part in parts if part["type"] in ("image", "path")]
-        if len(images) != 1:
-            raise DataError(f"{name} must have one image; its messages have {len(images)}")
-        value = images[0]
-    if isinstance(value, str) and not value.lower().endswith(IMAGE_NAMES):
-        raise DataError(f"{name} is a text, {value[:40]!r}; candidates must be images")
+        images = _images(value)
+        if not images:
+            return Text(_text(value))
+        if len(images) > 1 or is_text:
+            raise DataError(f"{name} must be a text or one image; its messages have {len(images)} images")
+        return images[0]
+    if isinstance(value, str) and (is_text or not value.lower().endswith(IMAGE_NAMES)):
+        return Text(value)
     return value
+
+
+def _parts(messages: list[Any]) -> Iterator[dict[str, Any]]:
+    for message in messages:
+        content = message["content"]
+        yield from [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _text(messages: list[Any]) -> str:
+    return "\n".join(part["text"] for part in _parts(messages) if part["type"] == "text")
+
+
+def _images(messages: list[Any]) -> list[Any]:
+    """The images in messages, but not the places of those in the column `images`."""
+    found = (part.get(part["type"]) for part in _parts(messages) if part["type"] in ("image", "path"))
+    return [image for image in found if image is not None]
 
 
 RECIPE = dataset(
     name="trl",
-    summary="a preference dataset in TRL's form: prompt, chosen and rejected, which are images",
+    summary="a preference dataset in TRL's form: prompt, chosen and rejected (images, or texts about images)",
     source=Source(needs="save_to_disk, parquet or JSON Lines files, or hf://org/name"),
     read=_read,
     judge=_judge,

@@ -118,7 +118,7 @@ PUBLISHED: Mapping[str, Definition] = {
     ),
     "genai_bench": Definition(
         recipe="genai_bench",
-        options={"version": "test"},
+        options={"task": "image", "version": "test"},
         split="GenAI-Bench image_generation, the strict votes of test",
         summary="share of strict votes with the right verdict, each vote once; a tie of the judge is wrong",
         source="UnifiedReward-Flex and its repository",
@@ -135,7 +135,7 @@ PUBLISHED: Mapping[str, Definition] = {
     ),
     "mmrb2": Definition(
         recipe="mmrb2",
-        options={"labels": "chosen"},
+        options={"task": "t2i", "labels": "chosen"},
         split="MMRB2 text-to-image, 1,000 pairs",
         summary="share of right verdicts, each pair asked in both orders; a tie of the judge is wrong",
         source="MMRB2 (arXiv 2512.16899) and its repository",

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from data_recipes.plan import Built
 from data_recipes.registry import get_recipe
 from prefrm import media
 from prefrm.records import PreferenceGroup, read_groups
+from prefrm.video import encode_video
 
 __all__ = [
     "BROKEN",
@@ -24,6 +25,7 @@ __all__ = [
     "groups_of",
     "image",
     "preferences",
+    "video",
     "write_image",
     "write_json",
     "write_jsonl",
@@ -94,19 +96,31 @@ def groups_of(out: Path, split: str = "train") -> list[PreferenceGroup]:
     return list(read_groups(out, split))
 
 
-def preferences(
-    out: Path, *names: str, split: str = "train"
-) -> dict[tuple[str, str, str], tuple[float, float]]:
-    """(prompt, first, second) -> (P(first is preferred), weight), for images of these names.
+@cache
+def video(name: str) -> bytes:
+    """An encoded video that differs from that of every other first letter."""
+    side = 16 + 2 * (ord(name[0]) % 16)
+    return encode_video([Image.new("RGB", (side, 16), (25 * n, 9, 9)) for n in range(10)], 10)
 
-    Every comparison is there once; the names are in the order of the arguments.
+
+def preferences(
+    out: Path,
+    *names: str,
+    split: str = "train",
+    content: Callable[[str], bytes | str] = image,
+    criterion: str = "",
+) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """(prompt, first, second) -> (P(first is preferred), weight), for candidates of these names.
+
+    Every comparison by the criterion is there once; the names are in the order of the arguments. `content`
+    makes a candidate of a name.
     """
-    known = {image(name): name for name in names}
-    return dict(_named(groups_of(out, split), known))
+    known = {content(name): name for name in names}
+    return dict(_named([g for g in groups_of(out, split) if g.criterion == criterion], known))
 
 
 def _named(
-    groups: Sequence[PreferenceGroup], known: Mapping[bytes, str]
+    groups: Sequence[PreferenceGroup], known: Mapping[bytes | str, str]
 ) -> Iterator[tuple[tuple[str, str, str], tuple[float, float]]]:
     order = list(known.values())
     for group in groups:

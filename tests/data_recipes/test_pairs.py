@@ -401,3 +401,28 @@ def test_too_few_prompts_for_a_split_is_an_error_that_helps(folder: Path, tmp_pa
 def test_shares_out_of_range_are_refused(tmp_path: Path, validation: float, test: float) -> None:
     with pytest.raises(ConfigError, match=f"received validation={validation}, test={test}"):
         RECIPES["pairs"].build(tmp_path, source="x.csv", validation=validation, test=test)
+
+
+def test_texts_with_context_and_criterion(folder: Path) -> None:
+    rows = [
+        {"prompt": "What is it?", "text_1": "A cat.", "text_2": "a.png", "preferred": 2, "context": "a.png"},
+        {
+            "prompt": "x",
+            "text_1": "y",
+            "text_2": "z",
+            "p": 0.25,
+            "context": ["a.png", "b.png"],
+            "criterion": "style",
+        },
+    ]
+    out = folder / "out"
+    RECIPES["pairs"].build(out, source=write_jsonl(folder, rows), kind="text", **WHOLE)
+    first, second = read_groups(out, "train")
+    a, b = ((folder / name).read_bytes() for name in ("a.png", "b.png"))
+    assert (first.context, first.criterion) == ((a,), "")
+    assert (second.context, second.criterion) == ((a, b), "style")
+    (c,) = first.comparisons
+    assert first.candidates[c.i if c.p == 1.0 else c.j] == "a.png"
+    same = [rows[0] | {"text_2": "A cat."}]
+    with pytest.raises(DatasetError, match="line 1: text_1 and text_2 are the same text, A cat"):
+        RECIPES["pairs"].build(folder / "same", source=write_jsonl(folder, same), kind="text", **WHOLE)

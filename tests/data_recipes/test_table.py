@@ -1,4 +1,4 @@
-"""The general recipes: any table by its columns, and TRL's form with images as answers."""
+"""The general recipes: any table by its columns, and the form of TRL."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ import pytest
 from prefrm.errors import ConfigError, DatasetError
 from tests.data_recipes.sources import (
     build,
+    groups_of,
     image,
     preferences,
+    video,
     write_image,
     write_jsonl,
     write_parquet,
@@ -192,16 +194,82 @@ def test_trl_as_saved_by_datasets_and_as_messages(tmp_path: Path) -> None:
         assert preferences(tmp_path / out, "a", "b") == {("a cat", "a", "b"): (0.0, 1.0)}
 
 
-def test_an_image_in_the_prompt_is_not_lost_without_a_word(tmp_path: Path) -> None:
+def test_an_image_in_a_prompt_of_trl_is_its_context(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / f"{name}.png")
     parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "make it red"}]
     row = {"prompt": [{"role": "user", "content": parts}], "chosen": "b.png", "rejected": "c.png"}
-    with pytest.raises(DatasetError, match="the prompt has an image; only prompts of text are supported"):
-        build("trl", tmp_path / "out", source=write_jsonl(tmp_path / "rows.jsonl", [row]))
+    build("trl", tmp_path / "out", source=write_jsonl(tmp_path / "rows.jsonl", [row]))
+    assert preferences(tmp_path / "out", "b", "c") == {("make it red", "b", "c"): (1.0, 1.0)}
+    assert groups_of(tmp_path / "out")[0].context == (image("a"),)
 
 
-def test_trl_with_texts_as_answers_is_refused(tmp_path: Path) -> None:
-    source = write_jsonl(
-        tmp_path / "rows.jsonl", [{"prompt": "Say hello", "chosen": "Hello!", "rejected": "No"}]
+@pytest.mark.parametrize("form", ["images", "image", "texts", "implicit"])
+def test_trl_with_texts_about_images(tmp_path: Path, form: str) -> None:
+    """TRL's form for vision-language models; "x.png" is an answer here, and not a path."""
+    question = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+    asked = [{"role": "user", "content": question}]
+    chosen, rejected = (
+        [{"role": "assistant", "content": [{"type": "text", "text": text}]}] for text in ("x.png", "A cat.")
     )
-    with pytest.raises(DatasetError, match="chosen is a text, 'Hello!'; candidates must be images"):
-        build("trl", tmp_path / "out", source=source)
+    pictures = {"image": image("a")} if form == "image" else {"images": [{"bytes": image("a"), "path": None}]}
+    row: dict[str, Any] = {"prompt": asked, "chosen": chosen, "rejected": rejected}
+    if form == "texts":
+        row = {"prompt": "What is it?", "chosen": "x.png", "rejected": "A cat."}
+    if form == "implicit":
+        row = {"chosen": [*asked, *chosen], "rejected": [*asked, *rejected]}
+    path = write_parquet(tmp_path / "train.parquet", [{**row, **pictures}])
+    build("trl", tmp_path / "out", source=path)
+    found = preferences(tmp_path / "out", "x.png", "A cat.", content=str)
+    assert found == {("What is it?", "x.png", "A cat."): (1.0, 1.0)}
+    assert groups_of(tmp_path / "out")[0].context == (image("a"),)
+
+
+def test_a_table_of_texts_with_context_and_criterion(tmp_path: Path) -> None:
+    rows = [
+        {"q": "What is it?", "l": "A cat.", "r": "A dog.", "v": 0.0, "p1": image("a"), "by": "helpfulness"},
+        {"q": "What is it?", "l": "A cat.", "r": "A dog.", "v": 1.0, "p1": image("a"), "by": None},
+    ]
+    path = write_parquet(tmp_path / "train.parquet", rows, images=("p1",))
+    columns = {"prompt": "q", "text_1": "l", "text_2": "r", "label": "v", "context": "p1", "criterion": "by"}
+    build("table", tmp_path / "out", source=path, **columns)
+    for criterion, p in (("helpfulness", 0.0), ("", 1.0)):
+        found = preferences(tmp_path / "out", "A cat.", "A dog.", content=str, criterion=criterion)
+        assert found == {("What is it?", "A cat.", "A dog."): (p, 1.0)}
+    assert {group.context for group in groups_of(tmp_path / "out")} == {(image("a"),)}
+
+
+def test_a_table_of_videos_by_one_criterion(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").write_bytes(video(name))
+    rows = [{"prompt": "a ball", "left": "a.mp4", "right": "b.mp4"}]
+    build(
+        "table",
+        tmp_path / "out",
+        source=write_jsonl(tmp_path / "rows.jsonl", rows),
+        video_1="left",
+        video_2="right",
+        preferred="video_2",
+        criterion_text="motion",
+    )
+    found = preferences(tmp_path / "out", "a", "b", content=video, criterion="motion")
+    assert found == {("a ball", "a", "b"): (0.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"text_1": "a"}, "give the columns of both candidates"),
+        (
+            {"text_1": "a", "text_2": "b", "video_1": "c", "video_2": "d"},
+            "of videos or of texts, not of both",
+        ),
+        ({"criterion": "a", "criterion_text": "b"}, "give criterion, a column, or criterion_text, not both"),
+        ({"preferred": "text_1", "label": ""}, "preferred must be one of"),
+    ],
+)
+def test_columns_of_candidates_that_do_not_fit_together(
+    tmp_path: Path, options: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        build("table", tmp_path / "out", source=tmp_path, **{"label": "y", **options})

@@ -1,20 +1,25 @@
 """Candidates of every kind, contexts and criteria go through the same pipeline as images do."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from data_recipes.pipeline import Judgement, SourceOptions, Text, dataset
 from data_recipes.plan import Built
 from data_recipes.readers import Row, read_source
 from data_recipes.recipe import Recipe, Source
 from prefrm.errors import DataError
-from prefrm.video import encode_video
-from tests.data_recipes.sources import BROKEN, groups_of, image, write_image, write_jsonl
+from tests.data_recipes.sources import (
+    BROKEN,
+    groups_of,
+    image,
+    video,
+    write_image,
+    write_jsonl,
+    write_parquet,
+)
 
 
 def _judge(row: Row, options: SourceOptions) -> Judgement:
@@ -38,13 +43,6 @@ RECIPE: Recipe = dataset(
     read=lambda options: read_source(options.source),
     judge=_judge,
 )
-
-
-@cache
-def video(name: str) -> bytes:
-    """Ten frames of a size and a colour that are those of the name."""
-    side = 16 + 2 * (ord(name[0]) % 8)
-    return encode_video([Image.new("RGB", (side, 16), (25 * n, 9, 9)) for n in range(10)], 10)
 
 
 @pytest.fixture
@@ -170,8 +168,6 @@ def test_a_context_image_is_in_one_dataset_only(build: Callable[..., Built], tmp
 
 
 def test_a_video_in_a_row_is_kept(tmp_path: Path) -> None:
-    from tests.data_recipes.sources import write_parquet
-
     rows = [row("", "") | {"first": {"bytes": video("v"), "path": "v.mp4"}, "second": {"bytes": BROKEN}}]
     rows += [row("", "") | {"first": {"bytes": video("v"), "path": None}, "second": {"bytes": video("w")}}]
     source = write_parquet(tmp_path / "rows.parquet", rows)

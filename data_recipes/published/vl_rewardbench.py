@@ -1,0 +1,53 @@
+"""The recipe `vl_rewardbench`: VL-RewardBench (arXiv 2411.17451), pairs of answers to a question about an
+image.
+
+    id, query, response (two), image, human_ranking (two; 0 = better), query_source, ...
+
+`human_ranking[k]` is the rank of `response[k]`: it is [0, 1] in all but a few rows, so a judge that always
+prefers the first response has an accuracy of 99.6%. `id` is not unique, and revisions differ in rows and in a
+few labels. Only the split test of the Hub is read: an early revision has a "train" split, which is the
+same rows and is not read.
+"""
+
+from collections.abc import Sequence
+
+from data_recipes.pipeline import SourceOptions, Statement, Text, dataset, ranked
+from data_recipes.readers import Part, Row, read_source
+from data_recipes.recipe import Source
+from prefrm.errors import DataError
+
+__all__ = ["RECIPE"]
+
+COLUMNS = ("id", "query", "response", "image", "human_ranking", "query_source")
+
+
+def _read(options: SourceOptions) -> Sequence[Part]:
+    return read_source(options.source, columns=COLUMNS, splits={"test": "test"})
+
+
+def _judge(row: Row, options: SourceOptions) -> Sequence[Statement]:
+    responses, ranking = row["response"], row["human_ranking"]
+    if len(responses) != 2 or len(ranking) != 2:
+        raise DataError(f"two responses have two ranks; received {len(responses)} and {len(ranking)}")
+    return ranked(
+        row["query"],
+        list(map(Text, responses)),
+        ranking,
+        set=" ".join([str(row["id"]), *responses]),
+        context=[row["image"]],
+        tags={"source": row["query_source"]} if row.get("query_source") else {},
+    )
+
+
+RECIPE = dataset(
+    name="vl_rewardbench",
+    summary="VL-RewardBench: pairs of answers of vision-language models to a question about an image",
+    source=Source(
+        url="https://huggingface.co/datasets/MMInstruction/VL-RewardBench",
+        licence="MIT; research only, subject to the terms of the models that answered",
+        size="1,250 pairs, 150 MB",
+        needs="the parquet files, or hf://, or the JSON of another repository and its images",
+    ),
+    read=_read,
+    judge=_judge,
+)
