@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from data_recipes.folder import RECIPE as FOLDER
 from data_recipes.folder import first_prompts
-from data_recipes.inspection import DatasetSummary, SplitSummary, inspect_dataset
+from data_recipes.inspection import DatasetSummary, SplitSummary, Spread, inspect_dataset
 from data_recipes.plan import Built, Progress
 from data_recipes.recipe import Recipe
 from data_recipes.registry import RECIPES, get_recipe
@@ -89,12 +89,12 @@ def build(
         list[str] | None,
         typer.Option(
             metavar="DATA",
-            help="Leave out what shares a prompt or an image with this dataset (a folder or hf://org/name); "
-            "repeatable.",
+            help="Leave out what shares a prompt, an image or a video with this dataset (a folder or "
+            "hf://org/name); repeatable.",
         ),
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, help="Number of processes that read and decode images.")
+        int, typer.Option(min=1, help="Number of processes that read and decode images and videos.")
     ] = os.cpu_count() or 1,
     as_json: AsJson = False,
 ) -> None:
@@ -153,7 +153,7 @@ def inspect(
     rows: Annotated[int, typer.Option(min=1, help="Number of groups on a contact sheet.")] = 12,
     as_json: AsJson = False,
 ) -> None:
-    """Summarize a dataset and report problems: unreadable images, leaks between splits, contradictions."""
+    """Summarize a dataset and report problems: unreadable files, leaks between splits, contradictions."""
     if plot is not None:
         _require_writable(plot)
     folder = dataset_folder(folder)
@@ -260,9 +260,9 @@ def _print_summary(summary: DatasetSummary) -> None:
         table.add_row(name, *(column.get(name, "") for column in columns))
     Console().print(table)
     _print_lines("prompts in more than one split", [repr(text) for text in summary.shared_prompts])
-    print(f"images in more than one split: {summary.shared_images or 'none'}")
+    print(f"images or videos in more than one split: {summary.shared_images or 'none'}")
     for name, split in summary.splits.items():
-        _print_lines(f"unreadable images in {name}", split.unreadable)
+        _print_lines(f"unreadable images or videos in {name}", split.unreadable)
         if not split.questionable:
             print(f"questionable comparisons in {name}: none")
         for kind, lines in split.questionable.items():
@@ -278,6 +278,8 @@ def _cells(split: SplitSummary) -> dict[str, str]:
     matches = {True: "as built", False: "NOT as in dataset.json", None: "not in dataset.json"}
     return {
         "groups": str(split.groups),
+        "kinds of candidates": _counts(split.kinds),
+        "criteria": _counts({criterion or "(overall)": n for criterion, n in split.criteria.items()}),
         "distinct prompts": str(split.prompts),
         "candidates in a group": _counts(split.group_sizes),
         "candidates": str(split.candidates),
@@ -285,10 +287,10 @@ def _cells(split: SplitSummary) -> dict[str, str]:
         "comparisons": str(split.comparisons),
         "ties": _share(split.ties, split.comparisons),
         "contradict the known quality": _share(split.against_quality, split.comparisons - split.ties),
-        "first image of the source's row preferred": _decided(split.first_wins),
+        "first candidate of the source's row preferred": _decided(split.first_wins),
         "lower digest preferred": _decided(split.digest_wins),
-        "image sizes": _counts(split.image_sizes),
-        "unreadable images": str(len(split.unreadable)),
+        **{name: text for name, text in _sizes(split).items() if text},
+        "unreadable": str(len(split.unreadable)),
         "fingerprint": f"{split.fingerprint[:12]}\n{matches[split.fingerprint_matches]}",
         **{
             f"{name}: {value}": f"{tagged.groups}, ties {_share(tagged.ties, tagged.comparisons)}"
@@ -296,6 +298,26 @@ def _cells(split: SplitSummary) -> dict[str, str]:
             for value, tagged in islice(values.items(), _TAGS_SHOWN)
         },
     }
+
+
+def _sizes(split: SplitSummary) -> dict[str, str]:
+    """Sizes of what the split has."""
+    return {
+        "context images": str(split.context_images or ""),
+        "image sizes": _counts(split.image_sizes) if split.image_sizes else "",
+        "video sizes": _counts(split.video_sizes) if split.video_sizes else "",
+        "frames of videos": _spread(split.video_frames),
+        "seconds of videos": _spread(split.video_seconds),
+        "characters of texts": _spread(split.text_characters),
+        "longer text preferred": "" if split.longer_wins is None else _decided(split.longer_wins),
+    }
+
+
+def _spread(numbers: Spread | None) -> str:
+    if numbers is None:
+        return ""
+    least, middle, most = (f"{number:.1f}".removesuffix(".0") for number in astuple(numbers))
+    return f"{least} to {most}, median {middle}"
 
 
 def _decided(share: float | None) -> str:

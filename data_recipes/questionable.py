@@ -15,8 +15,8 @@ class Questionable:
     """The questionable comparisons of a dataset, in the order of arrival.
 
     Attributes:
-        contradictory: of two images under one prompt that an earlier comparison decided otherwise.
-        repeated: the same verdict on the same two images under one prompt, once more: it counts twice.
+        contradictory: of two candidates under one prompt that an earlier comparison decided otherwise.
+        repeated: the same verdict on the same two candidates under one prompt, once more: it counts twice.
         identical: of two images with the same bytes, one of which is preferred.
     """
 
@@ -30,8 +30,8 @@ class Questionable:
 
         Args:
             where: names it, such as "pairs.csv:7".
-            prompt: what the images answer.
-            first: digest of an image.
+            prompt: what the candidates answer, and by what they are compared.
+            first: digest of a candidate.
             second: digest of another.
             p: P(first is preferred to second).
         """
@@ -56,6 +56,6 @@ class Questionable:
         kinds = {
             "contradictory comparisons": self.contradictory,
             "repeated comparisons": self.repeated,
-            "identical images of which one is preferred": self.identical,
+            "identical candidates of which one is preferred": self.identical,
         }
         return {kind: tuple(lines) for kind, lines in kinds.items() if lines}

@@ -71,7 +71,7 @@ def _judge(row: Row, options: Mmrb2Options) -> Statement:
         _only(row[f"{name}_images"] if on_hub else _values(row[name]["response_content"], "image"))
         for name in ("response_a", "response_b")
     )
-    more = {
+    more: dict[str, Any] = {
         "context": context,
         "tags": {"source": row["prompt_source"]} if row.get("prompt_source") else {},
     }
@@ -89,9 +89,9 @@ def _judge(row: Row, options: Mmrb2Options) -> Statement:
 
 def _content(text: str, images: Sequence[Any]) -> list[Sequence[Any]]:
     """A prompt of the Hub in the form of the repository: texts, and images in the place of placeholders."""
-    texts, placed = PLACEHOLDER.split(text), [[("image", image)] for image in images]
-    pairs = zip_longest(([("text", piece)] for piece in texts), placed, fillvalue=[])
-    return [piece for pair in pairs for pieces in pair for piece in pieces]
+    texts = [("text", piece) for piece in PLACEHOLDER.split(text)]
+    placed = [("image", image) for image in images]
+    return [piece for pair in zip_longest(texts, placed) for piece in pair if piece is not None]
 
 
 def _asked(content: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:

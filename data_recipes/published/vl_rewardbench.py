@@ -11,7 +11,7 @@ same rows and is not read.
 
 from collections.abc import Sequence
 
-from data_recipes.pipeline import SourceOptions, Statement, Text, dataset, ranked
+from data_recipes.pipeline import Judgement, SourceOptions, Text, dataset
 from data_recipes.readers import Part, Row, read_source
 from data_recipes.recipe import Source
 from prefrm.errors import DataError
@@ -25,15 +25,15 @@ def _read(options: SourceOptions) -> Sequence[Part]:
     return read_source(options.source, columns=COLUMNS, splits={"test": "test"})
 
 
-def _judge(row: Row, options: SourceOptions) -> Sequence[Statement]:
+def _judge(row: Row, options: SourceOptions) -> Judgement:
     responses, ranking = row["response"], row["human_ranking"]
     if len(responses) != 2 or len(ranking) != 2:
         raise DataError(f"two responses have two ranks; received {len(responses)} and {len(ranking)}")
-    return ranked(
-        row["query"],
-        list(map(Text, responses)),
-        ranking,
-        set=" ".join([str(row["id"]), *responses]),
+    return Judgement(
+        prompt=row["query"],
+        first=Text(responses[0]),
+        second=Text(responses[1]),
+        p=0.5 if ranking[0] == ranking[1] else float(ranking[0] < ranking[1]),
         context=[row["image"]],
         tags={"source": row["query_source"]} if row.get("query_source") else {},
     )

@@ -82,7 +82,7 @@ def test_inspect_tells_what_is_there(dataset: Path) -> None:
         "recipe shapes (seed=3, train=12",
         "64 x 64: 48",
         "prompts in more than one split: none",
-        "images in more than one split: ",
+        "images or videos in more than one split: ",
         "questionable comparisons in train: none",
     ):
         assert words in result.stdout
@@ -136,7 +136,7 @@ def test_a_build_that_was_interrupted_says_how_it_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("data_recipes.pipeline.recipe.scan_images", interrupted)
+        patched.setattr("data_recipes.pipeline.recipe.scan_files", interrupted)
         result = run(*command)
     assert "interrupted: run the same command again to resume this build\n" in result.stderr
     assert (result.exit_code, (tmp_path / "out" / "dataset.json").exists()) == (130, False)

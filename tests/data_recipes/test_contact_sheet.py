@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from data_recipes.contact_sheet import contact_sheet
+from prefrm.records import Comparison, PreferenceGroup
+from tests.data_recipes.sources import video
 from tests.data_recipes.test_inspection import BROKEN, FULL, SMALL
 
 
@@ -59,3 +61,31 @@ def test_of_a_large_group_the_first_candidates_are_shown() -> None:
     assert words(sheet)[1] == "broken, the first 12 of 65 candidates"
     assert words(sheet).count("not compared") == 12
     assert pixels(sheet).shape[1] < 12 * 210
+
+
+def test_videos_texts_contexts_and_criteria_are_shown() -> None:
+    answers = PreferenceGroup(
+        id="answers",
+        prompt="What is it?",
+        candidates=("A red square. " * 40, "Nothing."),
+        comparisons=(Comparison(i=0, j=1, p=0.0),),
+        context=(SMALL, SMALL, SMALL),
+        criterion="helpfulness",
+    )
+    clips = replace(answers, id="clips", candidates=(video("a"), video("a")[:99]), context=(), criterion="")
+    sheet = contact_sheet([answers, clips])
+    # Two red 8 x 8 images of the context.
+    assert (pixels(sheet) == (255, 0, 0)).all(axis=-1).sum() == pytest.approx(2 * 190 * 190, rel=0.02)
+    shown = words(sheet)
+    assert shown[:4] == [
+        "What is it?",
+        "answers, by helpfulness, the first 2 of 3 context images",
+        "context",
+        "context",
+    ]
+    # Of the long text, seven lines, the last with an ellipsis.
+    assert [line.startswith("A red square.") for line in shown[4:5]] == [True]
+    assert shown[10].endswith("…") and shown[11] == "wins 0.00"
+    assert shown[12:14] == ["Nothing.", "wins 1.00"]
+    assert shown[14:] == ["What is it?", "clips", "wins 0.00", "unreadable", "wins 1.00"]
+    pixels(sheet)

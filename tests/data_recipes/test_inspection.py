@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_recipes.inspection import TagSummary, inspect_dataset, summarize
+from data_recipes.inspection import Spread, TagSummary, inspect_dataset, summarize
 from prefrm import media
 from prefrm.errors import ConfigError, DatasetError
 from prefrm.records import (
@@ -16,6 +16,7 @@ from prefrm.records import (
     write_groups,
     write_info,
 )
+from tests.data_recipes.sources import video
 
 SMALL, WIDE = (media.encode_png(Image.new("RGB", size, "red")) for size in ((8, 8), (300, 100)))
 
@@ -58,6 +59,35 @@ def test_a_split_is_counted() -> None:
     assert summary.fingerprint_matches is False
     (line,) = summary.unreadable
     assert line.startswith("record broken, candidate 0: ")
+
+
+def test_videos_texts_contexts_and_criteria_are_counted() -> None:
+    answers = PreferenceGroup(
+        id="answers",
+        prompt="What is it?",
+        candidates=("short", "a longer one", "longest of them"),
+        comparisons=(
+            Comparison(i=0, j=1, p=0.0),
+            Comparison(i=1, j=2, p=0.0),
+            Comparison(i=0, j=2, p=1.0),
+            Comparison(i=0, j=2, p=0.5),
+        ),
+        context=(WIDE,),
+        criterion="helpfulness",
+    )
+    clips = replace(answers, id="clips", candidates=(video("a"), video("b"), video("a")[:99]), criterion="")
+    clips = replace(clips, comparisons=(), context=())
+    info = DatasetInfo(recipe="hand", options={}, fingerprints={})
+    found = summarize([answers, clips], info, "train")
+    assert (found.kinds, found.criteria) == ({"text": 1, "video": 1}, {"helpfulness": 1, "": 1})
+    assert (found.context_images, found.image_sizes) == (1, {"300 x 100": 1})
+    assert found.longer_wins == 2 / 3
+    assert found.text_characters == Spread(least=5, median=12, most=15)
+    assert found.video_frames == Spread(least=10, median=10, most=10)
+    assert found.video_seconds is not None and found.video_seconds.median == pytest.approx(1.0)
+    assert sum(found.video_sizes.values()) == 2
+    (line,) = found.unreadable
+    assert line.startswith("record clips, candidate 2: ")
 
 
 def test_a_folder_is_summarized_and_leaks_are_found(tmp_path: Path) -> None:
