@@ -92,8 +92,8 @@ def build_dataset(
         if not _is_full(error):
             raise
         raise InterruptedBuild(
-            f"no space left on the disk of {folder}: a build needs about twice the size of the images; free "
-            "some space and run the same command again to resume"
+            f"no space left on the disk of {folder}: a build needs about twice the size of the images and "
+            "videos; free some space and run the same command again to resume"
         ) from error
     _move(work, folder)
     shutil.rmtree(work)
@@ -158,7 +158,7 @@ def _keep(folder: Path, whether: bool) -> None:
 
 
 def _drop_splits_of_others(plan: Plan, info: DatasetInfo, context: Context) -> None:
-    """Delete the splits that an earlier build finished, if its images or its shares were others."""
+    """Delete the splits that an earlier build finished, if its files or its shares were others."""
     basis = {name: info.options.get(name) for name in SPLITTING}
     text = json.dumps([basis, dict(plan.apart_from), plan.state], sort_keys=True)
     mark = context.folder / "splits.json"

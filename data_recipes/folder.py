@@ -1,4 +1,4 @@
-"""The recipe `folder`: images in folders, without labels, as `prefrm label` takes them.
+"""The recipe `folder`: images or videos in folders, without labels, as `prefrm label` takes them.
 
 The prompt of an image is the first that is found, in its folder and then in those above,
 
@@ -10,7 +10,8 @@ The prompt of an image is the first that is found, in its folder and then in tho
 or else the name of the topmost folder that it is in, after those that are called train, test, ..., or, of an
 image in no other folder, its file name without a counter: "a red cat_1.png", "a red cat (2).png". In names
 without spaces, "_" is read as a space. A name without a letter is not a valid prompt. Images with the same
-prompt are one group, or several if there are many. Hidden files and folders are not read.
+prompt are one group, or several if there are many; videos, which are looked up in the same way, are groups of
+their own. Hidden files and folders are not read.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from pathlib import Path
 from posixpath import normpath
 from typing import Annotated
 
-from data_recipes.pipeline import Rating, SourceOptions, dataset
+from data_recipes.pipeline import MEDIA_SUFFIXES, Rating, SourceOptions, dataset
 from data_recipes.readers import SPLIT_NAMES, Numbered, Part, Row, read_rows
 from data_recipes.readers.part import is_hidden, stamp
 from data_recipes.recipe import Source
@@ -35,7 +36,6 @@ from prefrm.records import SPLITS, prompt_key, read_info, read_prompts
 
 __all__ = ["RECIPE", "FolderOptions", "find_images", "first_prompts", "read_parts"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 TEXT_COLUMNS = ("prompt", "text", "caption")
 METADATA = ("metadata.jsonl", "metadata.csv")
 PROMPT = "prompt.txt"
@@ -47,7 +47,7 @@ COUNTER = re.compile(r"([_-]\d+|\s*\(\d+\))$")
 class FolderOptions(SourceOptions):
     """A folder, all of it in one split."""
 
-    source: Annotated[str, "the folder of images"]
+    source: Annotated[str, "the folder of images or videos"]
     validation: Annotated[float, "share of the prompts in the validation split"] = 0.0
     test: Annotated[float, "share of the prompts in the test split"] = 0.0
 
@@ -82,7 +82,9 @@ def read_parts(options: FolderOptions) -> Sequence[Part]:
     if not root.is_dir():
         raise DatasetError(f"{options.source} {'is not a folder' if root.exists() else 'does not exist'}")
     if not any(_is_image(path) for path in _files(root)):
-        raise DatasetError(f"{root} has no images: no file name ends with {', '.join(SUFFIXES)}")
+        raise DatasetError(
+            f"{root} has no images or videos: no file name ends with {', '.join(MEDIA_SUFFIXES)}"
+        )
     return [Part(name=root.resolve().name, read=partial(_rows, root), folder=root, stamp=_stamp(root))]
 
 
@@ -117,7 +119,7 @@ def _files(root: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    return path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
 
 
 def _stamp(root: Path) -> str:
@@ -207,8 +209,8 @@ def _metadata(path: Path) -> Iterator[Row]:
 
 RECIPE = dataset(
     name="folder",
-    summary="images in folders, without labels: a folder a prompt, metadata.jsonl, or prompts as file names",
-    source=Source(needs="a folder of images"),
+    summary="images or videos in folders, without labels: prompts are folders, metadata.jsonl or file names",
+    source=Source(needs="a folder of images or videos"),
     read=read_parts,
     judge=_judge,
     options_type=FolderOptions,

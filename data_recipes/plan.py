@@ -12,7 +12,7 @@ from prefrm.records import DatasetInfo, PreferenceGroup
 __all__ = ["Built", "Context", "InterruptedBuild", "Notes", "Plan", "Progress", "Split", "silent"]
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with the stage (a split that is written, or "rows" or "images" that are read), how much of it is
+"""Called with the stage (a split that is written, or "rows" or "files" that are read), how much of it is
 done, and how much there is, None if that is not known."""
 
 NAMED = 5  # contradictions that are named; the rest are counted
@@ -32,7 +32,7 @@ class Notes:
 
     Attributes:
         left_out: judgements that could not be used, by reason.
-        first_wins: share of strict judgements that prefer the image that stands first in the source.
+        first_wins: share of strict judgements that prefer the candidate that stands first in the source.
         contradictory: number of comparisons on which judgements disagree about the preferred side.
         examples: the first of them.
     """
@@ -82,7 +82,7 @@ class Plan:
         splits: by name, one of `SPLITS`.
         left_out: a line for each record of the source that cannot be used, up to a bound.
         apart_from: dataset -> fingerprint of each one that shares nothing with this one.
-        state: changes if the content of the source's images does, which the options do not name.
+        state: changes if the content of the files of the source does, which the options do not name.
     """
 
     splits: Mapping[str, Split]
@@ -99,7 +99,7 @@ class Context:
         seed: equal seeds build equal datasets.
         folder: for files that a build which is killed leaves to the next one.
         keep: called with whether the folder holds work that an error must leave to the next build, too.
-        processes: how many check and hash images.
+        processes: how many check and hash images and videos.
         apart_from: datasets, folders or on the Hub, that must share nothing with this one.
         progress: called as the work goes on.
         stack: closes files when the build ends.

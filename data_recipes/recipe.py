@@ -36,7 +36,7 @@ class Source:
     Attributes:
         url: where it is published.
         licence: as its publisher states it.
-        size: pairs or images, and bytes.
+        size: pairs, images or videos, and bytes.
         needs: what must be downloaded or installed.
     """
 
@@ -101,9 +101,9 @@ class Recipe:
             out: the folder.
             seed: equal seeds build equal datasets.
             overwrite: replace a dataset that is there.
-            processes: how many read images; the dataset does not depend on it.
-            apart_from: dataset folders, or datasets on the Hub: what shares a prompt or an image with one of
-                them is left out.
+            processes: how many read images and videos; the dataset does not depend on it.
+            apart_from: dataset folders, or datasets on the Hub: what shares a prompt, an image or a video
+                with one of them is left out.
             progress: called as the work goes on.
             **options: of the recipe, of their type or as text, as from a command line.
 

@@ -1,9 +1,9 @@
-"""The recipe `trl`: preference datasets in TRL's form, whose candidates are images, or texts about images.
+"""The recipe `trl`: preference datasets in TRL's form, of images, of videos, or of texts about images.
 
     prompt              a text, or messages of which the last one of the user is taken; without this column,
                         the messages with which both chosen and rejected begin
-    chosen, rejected    an Image feature, encoded bytes, the path of an image, or messages with one image in
-                        them; or a text, or messages without images
+    chosen, rejected    an Image or Video feature, encoded bytes, the path of an image or a video, or messages
+                        with one image in them; or a text, or messages without images
     images, image       the images that the prompt is about (TRL's form for vision-language models); without
                         them, those in the messages of the prompt
 
@@ -15,14 +15,12 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
-from data_recipes.pipeline import Judgement, SourceOptions, Text, dataset
+from data_recipes.pipeline import MEDIA_SUFFIXES, Judgement, SourceOptions, Text, dataset
 from data_recipes.readers import Part, Row, read_source
 from data_recipes.recipe import Source
 from prefrm.errors import DataError
 
 __all__ = ["RECIPE"]
-
-IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
 
 def _read(options: SourceOptions) -> Sequence[Part]:
@@ -53,7 +51,7 @@ def _judge(row: Row, options: SourceOptions) -> Judgement:
 
 
 def _candidate(value: Any, name: str, is_text: bool) -> Any:
-    """An image, or a text; a text alone that is the name of an image is its path, unless `is_text`."""
+    """An image, a video or a text; the name of a file, alone, is its path, unless `is_text`."""
     if isinstance(value, list):
         images = _images(value)
         if not images:
@@ -61,7 +59,7 @@ def _candidate(value: Any, name: str, is_text: bool) -> Any:
         if len(images) > 1 or is_text:
             raise DataError(f"{name} must be a text or one image; its messages have {len(images)} images")
         return images[0]
-    if isinstance(value, str) and (is_text or not value.lower().endswith(IMAGE_NAMES)):
+    if isinstance(value, str) and (is_text or not value.lower().endswith(MEDIA_SUFFIXES)):
         return Text(value)
     return value
 

@@ -8,10 +8,12 @@
 whatever the size of the source, and lets a build that was killed go on.
 """
 
+from data_recipes.pipeline.contents import MEDIA_SUFFIXES
 from data_recipes.pipeline.judgements import Judgement, LeftOut, Rating, Statement, Text, ranked
 from data_recipes.pipeline.recipe import AxisOptions, SourceOptions, dataset, one_of
 
 __all__ = [
+    "MEDIA_SUFFIXES",
     "AxisOptions",
     "Judgement",
     "LeftOut",

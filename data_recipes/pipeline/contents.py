@@ -16,10 +16,27 @@ from prefrm.records import SURROGATE
 from prefrm.video import FrameSampling, read_frames
 from prefrm.winmatrix import Kind
 
-__all__ = ["INLINE", "Kept", "PackWriter", "broken", "check", "inline_name", "keep", "keep_text", "reference"]
+__all__ = [
+    "INLINE",
+    "MEDIA_SUFFIXES",
+    "Kept",
+    "PackWriter",
+    "broken",
+    "check",
+    "inline_name",
+    "keep",
+    "keep_text",
+    "reference",
+]
 
 INLINE = "sha256:"  # begins the name of a content that stands in a row, and not in a file
 TEXT = "text:"  # follows it in the name of a text
+
+MEDIA_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
+    *(".mp4", ".mov", ".webm", ".mkv"),
+)
+"""Endings of the names of files that are images or videos."""
 
 RECENT = 4096  # digests of contents that a process recognises without a query to the spool
 FIRST_FRAME = FrameSampling(count=1)

@@ -54,7 +54,7 @@ def _judge(row: Row, options: SourceOptions) -> Statement:
 
 RECIPE = dataset(
     name="editreward",
-    summary="EditReward-Data: pairs of edits of an image, judged by experts",
+    summary="EditReward-Data: pairs of edits of an image, with votes of people",
     source=Source(
         url="https://huggingface.co/datasets/TIGER-Lab/EditReward-Data",
         licence="CC-BY-NC-4.0",

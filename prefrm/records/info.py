@@ -20,18 +20,18 @@ class SplitCounts:
 
     Attributes:
         groups: preference groups.
-        candidates: images in them, an image of two groups counted twice.
+        candidates: images, videos or texts in them; one of two groups is counted twice.
         strict: comparisons of which one side is preferred.
         ties: comparisons with p = 0.5.
         contradictory: comparisons on which judgements disagree about the preferred side.
         left_out: judgements that could not be used, by reason.
-        first_wins: share of the strict judgements in which the image that stands first in the source's row is
-            preferred; None where the source has no pairs.
+        first_wins: share of the strict judgements in which the candidate that stands first in the source's
+            row is preferred; None where the source has no pairs.
         drawn: whether the split was drawn, by the hash of the prompt, from what the source calls train or has
             no name for; it is not the split that others report on then.
         complete: whether every judgement of the source's split is in it that could be: False if one was left
-            out for a broken image, identical images or an invalid row, or because another split or dataset
-            has its prompt or an image.
+            out for a broken image or video, identical candidates or an invalid row, or because another split
+            or dataset has its prompt, an image or a video.
     """
 
     groups: int

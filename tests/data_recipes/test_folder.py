@@ -9,7 +9,7 @@ from data_recipes.folder import FolderOptions, find_images, first_prompts, read_
 from prefrm.errors import DatasetError
 from prefrm.media import digest
 from prefrm.records import PreferenceGroup, prompt_key
-from tests.data_recipes.sources import build, groups_of, write_image, write_jsonl
+from tests.data_recipes.sources import build, groups_of, image, video, write_image, write_jsonl
 
 
 def grouped(groups: list[PreferenceGroup]) -> dict[str, int]:
@@ -154,7 +154,7 @@ def test_what_cannot_be_a_folder_of_images_is_refused_in_one_line(tmp_path: Path
     source = tmp_path / "in"
     (source / "a cat").mkdir(parents=True)
     (source / "a cat" / "notes.txt").write_text("mine")
-    assert f"{source} has no images: no file name ends with .png, .jpg" in refused(source)
+    assert f"{source} has no images or videos: no file name ends with .png, .jpg" in refused(source)
     write_image(source / "a cat" / "0.png")
     write_image(source / "a dog" / "0.png")
     why = "the train split has no usable group; left out: 2 only candidate of its prompt"
@@ -164,3 +164,13 @@ def test_what_cannot_be_a_folder_of_images_is_refused_in_one_line(tmp_path: Path
     assert "no usable judgement; left out: 2 broken image, such as in:0 " in refused(source)
     (source / "metadata.csv").write_text("file_name,title\na cat/0.png,x\n")
     assert "has none of the columns prompt, text, caption; it has file_name, title" in refused(source)
+
+
+def test_videos_of_a_prompt_are_a_group_beside_its_images(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "a cat"
+    for name in "ab":
+        write_image(folder / f"{name}.png")
+        (folder / f"{name}.mp4").write_bytes(video(name))
+    build("folder", tmp_path / "out", source=tmp_path / "in")
+    found = {group.group().kind: set(group.candidates) for group in groups_of(tmp_path / "out")}
+    assert found == {"image": {image("a"), image("b")}, "video": {video("a"), video("b")}}

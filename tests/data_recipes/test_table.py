@@ -225,6 +225,15 @@ def test_trl_with_texts_about_images(tmp_path: Path, form: str) -> None:
     assert groups_of(tmp_path / "out")[0].context == (image("a"),)
 
 
+def test_a_path_of_a_video_in_trl_is_no_text(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").write_bytes(video(name))
+    rows = [{"prompt": "a ball", "chosen": "b.mp4", "rejected": "a.mp4"}]
+    build("trl", tmp_path / "out", source=write_jsonl(tmp_path / "rows.jsonl", rows))
+    found = preferences(tmp_path / "out", "a", "b", content=video)
+    assert found == {("a ball", "a", "b"): (0.0, 1.0)}
+
+
 def test_a_table_of_texts_with_context_and_criterion(tmp_path: Path) -> None:
     rows = [
         {"q": "What is it?", "l": "A cat.", "r": "A dog.", "v": 0.0, "p1": image("a"), "by": "helpfulness"},

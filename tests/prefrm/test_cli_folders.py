@@ -105,7 +105,7 @@ def test_what_cannot_be_labelled_is_one_line(
 
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "has no images" in refused(empty)
+    assert "has no images or videos" in refused(empty)
     assert "does not exist" in refused(tmp_path / "nowhere")
     assert "a folder of images, which has no splits" in refused(images, "--split", "test")
     for path in images.glob("*/[1b]*.png"):

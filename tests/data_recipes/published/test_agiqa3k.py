@@ -4,6 +4,9 @@ import csv
 import math
 from pathlib import Path
 
+import pytest
+
+from prefrm.errors import ConfigError
 from tests.data_recipes.sources import build, groups_of, preferences, write_image
 
 HEADER = ("name", "prompt", "adj1", "adj2", "style", "mos_quality", "std_quality", "mos_align", "std_align")
@@ -43,6 +46,12 @@ def test_images_of_a_prompt_are_compared_by_one_axis(tmp_path: Path) -> None:
         (PROMPT, "a", "c"): (0.0, 1.0),
         (PROMPT, "b", "c"): (0.5, 1.0),
     }
+    build("agiqa3k", tmp_path / "all", source=source, images=images, axis="all")
+    for axis in ("alignment", "quality"):
+        by_axis = preferences(tmp_path / "all", *"abcd", criterion=axis)
+        assert by_axis == preferences(tmp_path / axis, *"abcd")
+    with pytest.raises(ConfigError, match="axis must be one of alignment, quality, all; received 'taste'"):
+        build("agiqa3k", tmp_path / "no", source=source, axis="taste")
 
 
 def test_soft_labels_are_those_of_a_rater(tmp_path: Path) -> None:
