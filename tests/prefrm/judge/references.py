@@ -76,7 +76,7 @@ def own_logits(
     text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
     text += template.answer_prefix + answer
     processor = own_processor(judge.family.model_type, tokenizer, judge.processor.image_processor)
-    inputs = processor(text=[text], images=shown, return_tensors="pt")
+    inputs = processor(text=[text], images=shown or None, return_tensors="pt")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge.model.get_decoder().config, "_attn_implementation", "eager")
         return inputs["input_ids"][0].tolist(), judge.model(**inputs).logits[0]
