@@ -3,11 +3,12 @@
 The names, datatypes and shapes stand here once; the server's metadata, both sides' validation and the
 clients read them. This module knows no network, no HTTP, no gRPC and no tritonclient.
 
-Shapes: B groups of one request, all of one size; K candidates of a group.
+Shapes: B groups of one request, all of one size; K candidates of a group; C context images of the group that
+has the most.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ProtocolError, RecordError
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.winmatrix import EVERYTHING, Candidate, Group, Inputs, WinMatrix
 
 __all__ = [
     "ANSWER_HEADER_BYTES",
     "BUNDLE_PARAMETER",
+    "CONTEXT",
+    "CRITERION",
     "DEFAULT_MODEL",
     "GRADIENT",
     "GRADIENT_INPUTS",
@@ -28,6 +31,7 @@ __all__ = [
     "HTTP_PORT",
     "IMAGES",
     "INPUTS",
+    "KINDS_PARAMETER",
     "MATRIX_OUTPUTS",
     "MAX_ANSWER_BYTES",
     "MAX_REQUEST_BYTES",
@@ -36,16 +40,20 @@ __all__ = [
     "OUTPUTS",
     "PIXELS",
     "PROMPT",
+    "TEXTS",
     "TIE",
     "UTILITIES",
     "Part",
     "TensorSpec",
     "Tensors",
     "answer_bytes",
+    "check_input_names",
     "decode_groups",
     "decode_matrices",
     "encode_groups",
     "encode_matrices",
+    "input_tensors",
+    "inputs_named",
     "judge_identity",
     "largest_difference",
     "partition",
@@ -57,6 +65,8 @@ HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
 DEFAULT_MODEL = "judge"
 # The parameter of a model's configuration that holds what `judge_identity` says of the judge that is served.
 BUNDLE_PARAMETER = "bundle"
+# And the one that holds the kinds of candidates that it reads, with commas between them.
+KINDS_PARAMETER = "kinds"
 
 # The limits of a client on one request, of which a server accepts more by default, and on the answer to it.
 MAX_REQUEST_BYTES = 32 * 2**20
@@ -107,6 +117,9 @@ _DTYPES = {"BYTES": np.dtype(object), "FP32": np.dtype(np.float32), "BOOL": np.d
 
 PROMPT = TensorSpec(name="prompt", datatype="BYTES", shape=(-1, 1))
 IMAGES = TensorSpec(name="images", datatype="BYTES", shape=(-1, -1))
+TEXTS = TensorSpec(name="texts", datatype="BYTES", shape=(-1, -1))
+CONTEXT = TensorSpec(name="context", datatype="BYTES", shape=(-1, -1))
+CRITERION = TensorSpec(name="criterion", datatype="BYTES", shape=(-1, 1))
 WIN_MATRIX = TensorSpec(name="win_matrix", datatype="FP32", shape=(-1, -1, -1))
 WIN_RATE = TensorSpec(name="win_rate", datatype="FP32", shape=(-1, -1))
 ORDER_GAP = TensorSpec(name="order_gap", datatype="FP32", shape=(-1, -1, -1))
@@ -114,7 +127,8 @@ TIE = TensorSpec(name="tie", datatype="FP32", shape=(-1, -1, -1))
 VALID = TensorSpec(name="valid", datatype="BOOL", shape=(-1, -1, -1))
 ERROR = TensorSpec(name="error", datatype="BYTES", shape=(-1, -1))
 
-INPUTS = (PROMPT, IMAGES)
+# A request has a prompt and one of images and texts.
+INPUTS = (PROMPT, IMAGES, TEXTS, CONTEXT, CRITERION)
 OUTPUTS = (WIN_MATRIX, WIN_RATE, ORDER_GAP, TIE, VALID, ERROR)
 
 # Of the gradient of a group's utilities: pixels in [0, 1] of K candidates that are all H high and W wide.
@@ -129,46 +143,121 @@ GRADIENT_OUTPUTS = (UTILITIES, GRADIENT)
 MATRIX_OUTPUTS = (WIN_MATRIX, ORDER_GAP, TIE, VALID, ERROR)
 
 
-def encode_groups(groups: Sequence[Group]) -> dict[str, npt.NDArray[Any]]:
-    """The input tensors of one request: `prompt` BYTES [B, 1] and `images` BYTES [B, K].
+def input_tensors(inputs: Inputs) -> dict[TensorSpec, bool]:
+    """The input tensors of a judge that reads `inputs`, each with whether a request may leave it out."""
+    texts, encoded = "text" in inputs.kinds, set(inputs.kinds) != {"text"}
+    found = {PROMPT: False}
+    if encoded:
+        found[IMAGES] = texts
+    if texts:
+        found[TEXTS] = encoded
+    if inputs.context:
+        found[CONTEXT] = True
+    if inputs.criterion:
+        found[CRITERION] = True
+    return found
 
-    A missing candidate becomes an empty element.
+
+def inputs_named(names: Collection[str], kinds: str) -> Inputs:
+    """What a served judge reads, by the names of its input tensors and its parameter `KINDS_PARAMETER`.
+
+    Without names it may read anything. Without kinds it was not served by prefrm, and reads no video.
+    """
+    if not names:
+        return EVERYTHING
+    named = (
+        kinds.split(",")
+        if kinds
+        else [*["image"] * (IMAGES.name in names), *["text"] * (TEXTS.name in names)]
+    )
+    return Inputs(
+        kinds=tuple(kind for kind in EVERYTHING.kinds if kind in named),
+        context=CONTEXT.name in names,
+        criterion=CRITERION.name in names,
+    )
+
+
+def check_input_names(names: Iterable[str]) -> None:
+    """Raise `ProtocolError` unless these are `prompt`, one of `images` and `texts`, and other `INPUTS`."""
+    found, known = list(names), [spec.name for spec in INPUTS]
+    expected = "prompt, images or texts, and perhaps context and criterion"
+    if unknown := [name for name in found if name not in known]:
+        raise ProtocolError(f"unknown input {unknown[0][:60]!r}; the inputs are {expected}")
+    if PROMPT.name not in found:
+        raise ProtocolError(f"missing input {PROMPT.name!r}; the inputs are {expected}")
+    if IMAGES.name in found and TEXTS.name in found:
+        raise ProtocolError("candidates are in one of images and texts; received both")
+    if IMAGES.name not in found and TEXTS.name not in found:
+        raise ProtocolError(f"missing input {IMAGES.name!r} or {TEXTS.name!r}; the inputs are {expected}")
+    if len(set(found)) < len(found):
+        raise ProtocolError(f"an input was sent twice: {', '.join(found)}")
+
+
+def encode_groups(groups: Sequence[Group]) -> dict[str, npt.NDArray[Any]]:
+    """The input tensors of one request.
+
+    These are `prompt` BYTES [B, 1]; `images` BYTES [B, K], of images or videos, or `texts` BYTES [B, K]; and
+    where a group has some, `context` BYTES [B, C] and `criterion` BYTES [B, 1]. A missing candidate is an
+    empty element, and so are the places after a group's context images.
 
     Raises:
-        ProtocolError: there is no group, the groups differ in size, or a prompt is not valid Unicode.
+        ProtocolError: there is no group, the groups differ in size, texts are among images or videos, or a
+            text is not valid Unicode.
     """
     sizes = sorted({group.size for group in groups})
     if len(sizes) != 1:
         raise ProtocolError(f"a request carries groups of one size; received the sizes {sizes}")
+    kinds = sorted({group.kind for group in groups if any(group.candidates)})
+    if "text" in kinds and len(kinds) > 1:
+        raise ProtocolError(f"a request carries texts, or images and videos; received {' and '.join(kinds)}s")
+    found: dict[TensorSpec, list[Sequence[Candidate]]] = {
+        PROMPT: [[group.prompt] for group in groups],
+        TEXTS if "text" in kinds else IMAGES: [group.candidates for group in groups],
+    }
+    if images := max(len(group.context) for group in groups):
+        found[CONTEXT] = [(*group.context, *[b""] * (images - len(group.context))) for group in groups]
+    if any(group.criterion for group in groups):
+        found[CRITERION] = [[group.criterion] for group in groups]
     return {
-        PROMPT.name: _bytes_array([[_utf8(group.prompt)] for group in groups]),
-        IMAGES.name: _bytes_array([[image or b"" for image in group.encoded] for group in groups]),
+        spec.name: _bytes_array([[_element(x) for x in row] for row in rows]) for spec, rows in found.items()
     }
 
 
 def decode_groups(tensors: Tensors) -> list[Group]:
-    """The groups of one request, from untrusted tensors; an empty image element becomes None.
+    """The groups of one request, from untrusted tensors as `encode_groups` makes them.
 
     Raises:
-        ProtocolError: a tensor is missing, unknown, or of another datatype or shape; the two disagree on
-            B; K < 2; or a prompt is not UTF-8.
+        ProtocolError: a tensor is missing, unknown, or of another datatype or shape; they disagree on B;
+            K < 2; a text is not UTF-8; or a context image is empty before one that is not.
     """
-    _check_all(tensors, INPUTS)
-    prompt, images = tensors[PROMPT.name], tensors[IMAGES.name]
-    if len(prompt) != len(images) or not len(prompt):
+    check_input_names(tensors)
+    found = {spec: tensors[spec.name] for spec in INPUTS if spec.name in tensors}
+    for spec, array in found.items():
+        spec.check(array)
+    lengths = [len(array) for array in found.values()]
+    if len(set(lengths)) > 1 or not lengths[0]:
         raise ProtocolError(
-            f"prompt and images need the same number of groups, at least 1; "
-            f"received {len(prompt)} and {len(images)}"
+            f"{' and '.join(spec.name for spec in found)} need the same number of groups, at least 1; "
+            f"received {' and '.join(map(str, lengths))}"
         )
     try:
-        return [
-            Group(prompt=text.decode("utf-8"), candidates=tuple(image or None for image in row))
-            for text, row in zip(prompt[:, 0], images, strict=True)
-        ]
-    except UnicodeDecodeError as error:
-        raise ProtocolError(f"a prompt is not UTF-8: {error.reason} at byte {error.start}") from error
+        return [_group({spec: array[b] for spec, array in found.items()}) for b in range(lengths[0])]
     except RecordError as error:
         raise ProtocolError(str(error)) from error
+
+
+def _group(rows: Mapping[TensorSpec, npt.NDArray[Any]]) -> Group:
+    """The group of one row of each tensor."""
+    context = list(rows.get(CONTEXT, ()))
+    while context and not context[-1]:
+        context.pop()
+    candidates = rows[IMAGES] if IMAGES in rows else [_text(x, TEXTS) for x in rows[TEXTS]]
+    return Group(
+        prompt=_text(rows[PROMPT][0], PROMPT),
+        candidates=tuple(candidate or None for candidate in candidates),
+        context=tuple(context),
+        criterion=_text(rows[CRITERION][0], CRITERION) if CRITERION in rows else "",
+    )
 
 
 def encode_matrices(
@@ -239,7 +328,8 @@ def answer_bytes(count: int, size: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One request's worth of groups, all of one size, and their places in the caller's list."""
+    """One request's worth of groups, all of one size and with texts or without, and their places in the
+    caller's list."""
 
     places: tuple[int, ...]
     groups: tuple[Group, ...]
@@ -259,17 +349,17 @@ def partition(
     max_bytes: int = MAX_REQUEST_BYTES,
     max_groups: int = MAX_REQUEST_GROUPS,
 ) -> list[Part]:
-    """Split groups of any sizes into requests; `reassemble` puts the answers back in order.
+    """Split groups of any sizes and kinds into requests; `reassemble` puts the answers back in order.
 
-    Each part has groups of one size, at most `max_groups` of them, at most `max_bytes` of content, and an
-    answer of at most `MAX_ANSWER_BYTES`. A group that alone exceeds a limit travels alone, and the server
-    decides.
+    Each part has groups of one size, with texts or without, at most `max_groups` of them, at most `max_bytes`
+    of content, and an answer of at most `MAX_ANSWER_BYTES`. A group that alone exceeds a limit travels alone,
+    and the server decides.
     """
-    by_size: dict[int, list[int]] = {}
+    alike: dict[tuple[int, bool], list[int]] = {}
     for place, group in enumerate(groups):
-        by_size.setdefault(group.size, []).append(place)
+        alike.setdefault((group.size, group.kind == "text"), []).append(place)
     runs: list[list[int]] = []
-    for size, places in by_size.items():
+    for (size, _), places in alike.items():
         run, total = list[int](), 0
         most = min(max_groups, MAX_ANSWER_BYTES // answer_bytes(1, size))
         for place in places:
@@ -336,6 +426,19 @@ def _bytes_array(rows: Sequence[Sequence[bytes]]) -> npt.NDArray[np.object_]:
         for k, element in enumerate(row):
             array[b, k] = element
     return array
+
+
+def _element(content: Candidate) -> bytes:
+    return _utf8(content) if isinstance(content, str) else content or b""
+
+
+def _text(element: bytes, spec: TensorSpec) -> str:
+    try:
+        return element.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ProtocolError(
+            f"a {spec.name.removesuffix('s')} is not UTF-8: {error.reason} at byte {error.start}"
+        ) from error
 
 
 def _utf8(text: str) -> bytes:

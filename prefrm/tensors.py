@@ -6,7 +6,7 @@ Shapes: B groups of one request, all of one size; K candidates of a group.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from prefrm.errors import ProtocolError
 from prefrm.protocol import MATRIX_OUTPUTS, Tensors, TensorSpec
 
-__all__ = ["RawTensor", "pack", "read_outputs", "read_tensors"]
+__all__ = ["RawTensor", "pack", "read_outputs", "read_tensors", "split_elements"]
 
 _LENGTH = struct.Struct("<I")
 
@@ -34,6 +34,19 @@ def pack(array: npt.NDArray[Any]) -> bytes:
     if array.dtype == object:
         return b"".join(part for element in array.flat for part in (_LENGTH.pack(len(element)), element))
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def split_elements(content: bytes | memoryview) -> Iterator[bytes]:
+    """The elements of a raw BYTES tensor. Raises `ValueError` where one is cut short."""
+    offset = 0
+    while offset < len(content):
+        start = offset + _LENGTH.size
+        if start > len(content):
+            raise ValueError("it ends inside the length of an element")
+        offset = start + _LENGTH.unpack_from(content, offset)[0]
+        if offset > len(content):
+            raise ValueError("it ends inside an element")
+        yield bytes(content[start:offset])
 
 
 def read_outputs(tensors: Sequence[RawTensor], *, count: int, size: int) -> Tensors:
@@ -75,13 +88,7 @@ def _unpack(content: bytes, datatype: str) -> npt.NDArray[Any]:
         if max(content, default=0) > 1:
             raise ValueError("a BOOL is neither 0 nor 1")
         return np.frombuffer(content, np.bool_)
-    elements, offset = list[bytes](), 0
-    while offset + _LENGTH.size <= len(content):
-        start = offset + _LENGTH.size
-        offset = start + _LENGTH.unpack_from(content, offset)[0]
-        elements.append(content[start:offset])
-    if offset != len(content):
-        raise ValueError("an element is cut short")
+    elements = list(split_elements(content))
     array = np.empty(len(elements), dtype=object)
     array[:] = elements
     return array

@@ -14,6 +14,7 @@ from prefrm.manifest import MANIFEST, Manifest, bundle_folder, inspect_bundle, r
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import BUNDLE_PARAMETER, judge_identity
 from prefrm.scorers import is_scorer_file, is_url, open_scorer, read_scorer_file, sources
+from prefrm.winmatrix import inputs_of
 from serving.models import LoadedModel, ModelInfo, check_distinct
 
 __all__ = ["BundleShelf", "EngineOptions", "NamedBundle", "name_bundle"]
@@ -155,12 +156,12 @@ class BundleShelf:
         scorer = self._open.enter_context(open_scorer(bundle.folder, engine=self._engine_options()))
         info = self._file_info(bundle)
         facts = {**info.facts, BUNDLE_PARAMETER: scorer.identity()}
-        return LoadedModel(info=replace(info, facts=facts), scorer=scorer)
+        return LoadedModel(info=replace(info, facts=facts, inputs=inputs_of(scorer)), scorer=scorer)
 
     def _info(self, bundle: NamedBundle, manifest: Manifest) -> ModelInfo:
         identity = judge_identity(manifest.digest, self._options.pairs)
         facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: identity}
-        return ModelInfo(name=bundle.name, version=bundle.version, facts=facts)
+        return ModelInfo(name=bundle.name, version=bundle.version, facts=facts, inputs=manifest.inputs)
 
     def _load(self, bundle: NamedBundle) -> LoadedModel:
         if is_scorer_file(bundle.folder):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from prefrm.errors import ProtocolError
 from prefrm.protocol import GRADIENT, OUTPUTS, UTILITIES, decode_groups, encode_matrices
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.winmatrix import Group, WinMatrix, with_refusals
 from serving.descriptions import (
     conflicting_field,
     describe_config,
@@ -25,7 +25,7 @@ from serving.descriptions import (
 from serving.errors import InvalidRequestError, NotReadyError, UnsupportedError
 from serving.gradients import read_pixels
 from serving.inflight import InFlightBytes, Lease
-from serving.limits import Limits, with_refusals
+from serving.limits import Limits
 from serving.models import UNKNOWN, ModelInfo, ModelRepository, ServedModel
 from serving.observing.metrics import Metrics
 from serving.observing.requests import Observer, Request, Watch
@@ -209,7 +209,8 @@ class DataPlane:
         record: Request,
         lease: Lease | None = None,
     ) -> list[WinMatrix]:
-        """Score one request's groups, of any sizes; one beyond the limits is answered as not judged.
+        """Score one request's groups, of any sizes; one that is beyond the limits, or that the model does not
+        read, is answered as not judged.
 
         Args:
             model: its name.
@@ -232,8 +233,8 @@ class DataPlane:
 
     def model_metadata(self, model: str, version: str) -> dict[str, Any]:
         """The model's inputs and outputs. Raises `UnknownModelError`."""
-        versions = [one.info.version for one in self.models.versions(model, version)]
-        return describe_model(model, versions)
+        infos = [one.info for one in self.models.versions(model, version)]
+        return describe_model(model, [info.version for info in infos], infos[-1].inputs)
 
     def model_config(self, model: str, version: str) -> dict[str, Any]:
         """The model's configuration in Triton's form. Raises `UnknownModelError`."""
@@ -312,7 +313,8 @@ class DataPlane:
         if lease is not None:
             lease.keep(record.content_bytes)
             lease.add(ENTRY_BYTES * _entries(groups))
-        refusals = [self.limits.refusal(group) for group in groups]
+        inputs = model.info.inputs
+        refusals = [self.limits.refusal(group) or inputs.refusal(group) for group in groups]
         accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
         matrices = await self._submit(model, accepted, timeout, record) if accepted else []
         large = bool(any(refusals)) and _entries(groups) > ENTRIES_ON_LOOP

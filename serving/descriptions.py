@@ -12,7 +12,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from prefrm.protocol import INPUTS, OUTPUTS, TensorSpec
+from prefrm.protocol import KINDS_PARAMETER, OUTPUTS, TensorSpec, input_tensors
+from prefrm.winmatrix import Inputs
 from serving.models import ModelInfo
 
 __all__ = [
@@ -33,19 +34,20 @@ def describe_server() -> dict[str, Any]:
     return {"name": "prefrm", "version": package_version("prefrm"), "extensions": list(EXTENSIONS)}
 
 
-def describe_model(name: str, versions: list[str]) -> dict[str, Any]:
+def describe_model(name: str, versions: list[str], inputs: Inputs) -> dict[str, Any]:
     """A model's inputs and outputs."""
     return {
         "name": name,
         "versions": versions,
         "platform": "prefrm",
-        "inputs": [_tensor_metadata(spec) for spec in INPUTS],
+        "inputs": [_tensor_metadata(spec) for spec in input_tensors(inputs)],
         "outputs": [_tensor_metadata(spec) for spec in OUTPUTS],
     }
 
 
 def describe_config(info: ModelInfo, max_batch_size: int) -> dict[str, Any]:
     """A model's configuration in Triton's form, its facts among the parameters; defaults are left out."""
+    facts = {**info.facts, KINDS_PARAMETER: ",".join(info.inputs.kinds)}
     return {
         "name": info.name,
         "platform": "prefrm",
@@ -55,10 +57,10 @@ def describe_config(info: ModelInfo, max_batch_size: int) -> dict[str, Any]:
         # By these, tools that size requests know that several share a batch, and of different sizes, too.
         "dynamic_batching": {},
         "instance_group": [{"name": f"{info.name}_0", "count": 1} | _device_kind(info.device)],
-        "input": [_tensor_config(spec) | {"allow_ragged_batch": True} for spec in INPUTS],
+        "input": [_input_config(*tensor) for tensor in input_tensors(info.inputs).items()],
         "output": [_tensor_config(spec) for spec in OUTPUTS],
         "optimization": {},
-        "parameters": {key: {"string_value": value} for key, value in info.facts.items()},
+        "parameters": {key: {"string_value": value} for key, value in facts.items()},
     }
 
 
@@ -133,6 +135,12 @@ def _device_kind(device: str) -> dict[str, Any]:
 
 def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def _input_config(spec: TensorSpec, optional: bool) -> dict[str, Any]:
+    # Groups of different sizes may share a batch.
+    found = _tensor_config(spec) | {"allow_ragged_batch": True}
+    return found | {"optional": True} if optional else found
 
 
 def _tensor_config(spec: TensorSpec) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """What one server accepts, how much may wait, and for how long."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Literal
 
 from prefrm.errors import ConfigError
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.winmatrix import Group
 from serving.errors import BusyError, InvalidRequestError, OverloadedError, TooLargeError
 
-__all__ = ["Limits", "with_refusals"]
+__all__ = ["Limits"]
 
 # Of a number that a client sent.
 SHOWN_DIGITS = 20
@@ -27,7 +27,9 @@ class Limits:
         image: bytes, pixels and formats of each image, and of each video; one beyond them is a candidate that
             cannot be judged.
         group_size: K of a group; one beyond it is answered as not judged, and the others are judged.
-        prompt_bytes: of a prompt in UTF-8; likewise.
+        prompt_bytes: of a prompt with its criterion in UTF-8; likewise.
+        context_images: of a group; likewise.
+        text_bytes: of a text candidate in UTF-8; one beyond it cannot be judged.
         request_groups: B, groups of one request; a request beyond it is refused.
         request_bytes: bytes of one request, after decompression.
         in_flight_bytes: bytes held for all requests of both wires, from the first byte of a body to the last
@@ -58,6 +60,8 @@ class Limits:
     group_size: int = 64
     request_groups: int = 256
     prompt_bytes: int = 32 * 2**10
+    context_images: int = 16
+    text_bytes: int = 32 * 2**10
     request_bytes: int = 256 * 2**20
     in_flight_bytes: int = 2**30
     queued_cost: int = 4_000_000
@@ -77,6 +81,8 @@ class Limits:
             "group_size",
             "request_groups",
             "prompt_bytes",
+            "context_images",
+            "text_bytes",
             "request_bytes",
             "queued_cost",
             "in_flight_bytes",
@@ -117,7 +123,16 @@ class Limits:
         if group.size > self.group_size:
             return _too_many(self.group_size, group.size)
         if group.text_bytes > self.prompt_bytes:
-            return f"a prompt may have {self.prompt_bytes} bytes; received {group.text_bytes}"
+            what = "a prompt with its criterion" if group.criterion else "a prompt"
+            return f"{what} may have {self.prompt_bytes} bytes; received {group.text_bytes}"
+        if len(group.context) > self.context_images:
+            return f"a group may have {self.context_images} context images; received {len(group.context)}"
+        return ""
+
+    def text_refusal(self, text: str) -> str:
+        """The reason why a text candidate is not judged; "" for one within the limits."""
+        if (size := len(text.encode("utf-8", "surrogatepass"))) > self.text_bytes:
+            return f"a text may have {self.text_bytes} bytes; received {size}"
         return ""
 
     def check_sizes(self, sizes: Sequence[int]) -> None:
@@ -137,25 +152,23 @@ class Limits:
         if max(groups, 1) * size**2 > self.answer_entries:
             raise TooLargeError(_too_many(self.group_size, size))
 
+    def check_context(self, groups: int, images: int) -> None:
+        """Check the extents of the context images of a request, before they are read.
+
+        Raises:
+            InvalidRequestError: there are too many groups.
+            TooLargeError: there are more images than all groups of the largest request may have.
+        """
+        self._check_groups(groups)
+        if groups * images > (most := self.request_groups * self.context_images):
+            received = f"{groups} times {str(images)[:SHOWN_DIGITS]}"
+            raise TooLargeError(f"a request may have {most} context images; received {received}")
+
     def _check_groups(self, groups: int) -> None:
         if groups > self.request_groups:
             raise InvalidRequestError(
                 f"a request may have {self.request_groups} groups; received {str(groups)[:SHOWN_DIGITS]}"
             )
-
-
-def with_refusals(
-    groups: Sequence[Group], refusals: Sequence[str], matrices: Iterable[WinMatrix]
-) -> list[WinMatrix]:
-    """The matrices of all groups, from those of the groups without a refusal, in order.
-
-    In the matrix of a refused group nothing was judged, and the refusal is each candidate's reason.
-    """
-    judged = iter(matrices)
-    return [
-        WinMatrix.missing([refusal] * group.size) if refusal else next(judged)
-        for group, refusal in zip(groups, refusals, strict=True)
-    ]
 
 
 def _too_many(most: int, size: int) -> str:

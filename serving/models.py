@@ -17,7 +17,7 @@ from prefrm.differentiable import DifferentiableScorer
 from prefrm.display import shortened
 from prefrm.errors import ConfigError, PrefrmError
 from prefrm.shutdown import in_daemon_thread
-from prefrm.winmatrix import Scorer
+from prefrm.winmatrix import Inputs, Scorer
 from serving.errors import (
     ExpiredError,
     FailedError,
@@ -51,6 +51,7 @@ class ModelInfo:
         version: of the model.
         facts: by name.
         device: that the model computes on, as torch names it.
+        inputs: what the model reads of a group.
 
     Raises:
         ConfigError: the name does not fit into a URL as it is, or the version is no positive number.
@@ -60,6 +61,7 @@ class ModelInfo:
     version: str = "1"
     facts: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    inputs: Inputs = field(default_factory=Inputs)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):

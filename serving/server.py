@@ -6,7 +6,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 from prefrm.differentiable import DifferentiableScorer
-from prefrm.winmatrix import Scorer
+from prefrm.winmatrix import Scorer, inputs_of
 from serving.access.connections import GRPC_CONNECTION_OPTIONS
 from serving.access.guards import OPEN_PATHS, TokenInterceptor, TokenMiddleware
 from serving.access.tls import ServerTls
@@ -269,7 +269,8 @@ class JudgeServer(Server):
         gradient: DifferentiableScorer | None = None,
     ) -> None:
         limits, metrics = limits or Limits(), Metrics()
-        loaded = LoadedModel(info=model, scorer=scorer, cache=cache, gradient=gradient)
+        info = replace(model, inputs=inputs_of(scorer))
+        loaded = LoadedModel(info=info, scorer=scorer, cache=cache, gradient=gradient)
         models = ModelRepository([loaded], limits, metrics)
         super().__init__(
             DataPlane(models, limits, metrics, observers),

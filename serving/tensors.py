@@ -1,10 +1,8 @@
 """Tensors as the wires carry them, to and from numpy: raw bytes, and lists of elements.
 
-Knows which inputs the protocol has; decides nothing about models. The layout is the Open
-Inference Protocol's: little-endian, row-major; a BYTES element is a uint32 length and that many bytes.
+Knows which inputs the protocol has; decides nothing about models. `prefrm.tensors` has the layout.
 """
 
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prefrm.protocol import INPUTS, TensorSpec
-from prefrm.tensors import pack
+from prefrm.errors import ProtocolError
+from prefrm.protocol import CONTEXT, INPUTS, TensorSpec, check_input_names
+from prefrm.tensors import pack, split_elements
 from serving.encoding import decode_base64
 from serving.errors import InvalidRequestError
 from serving.limits import Limits
@@ -24,7 +23,6 @@ from serving.steps import finish
 __all__ = ["InputTensor", "pack", "read_bytes_input", "read_inputs", "to_elements"]
 
 _SPECS = {spec.name: spec for spec in INPUTS}
-_LENGTH = struct.Struct("<I")
 # Of a shape that a client sent: it may have any number of extents, and an extent any number of digits.
 SHOWN_CHARACTERS = 60
 PIECE_BYTES = 2**16
@@ -59,14 +57,10 @@ def read_inputs(tensors: Sequence[InputTensor], limits: Limits) -> dict[str, npt
         InvalidRequestError: an input is missing, unknown, sent twice, of another datatype or shape, beyond
             the limits, or its content does not fill its shape.
     """
-    names = [tensor.name for tensor in tensors]
-    expected = ", ".join(_SPECS)
-    if unknown := [name for name in names if name not in _SPECS]:
-        raise InvalidRequestError(f"unknown input {unknown[0]!r}; the inputs are {expected}")
-    if missing := [name for name in _SPECS if name not in names]:
-        raise InvalidRequestError(f"missing input {missing[0]!r}; the inputs are {expected}")
-    if len(set(names)) < len(names):
-        raise InvalidRequestError(f"an input was sent twice: {', '.join(names)}")
+    try:
+        check_input_names(tensor.name for tensor in tensors)
+    except ProtocolError as error:
+        raise InvalidRequestError(str(error)) from error
     return {tensor.name: read_bytes_input(tensor, _SPECS[tensor.name], limits) for tensor in tensors}
 
 
@@ -81,7 +75,8 @@ def read_bytes_input(tensor: InputTensor, spec: TensorSpec, limits: Limits) -> n
         raise InvalidRequestError(
             f"input {spec.name!r} must have the shape {list(spec.shape)}; received {received}"
         )
-    limits.check_counts(*tensor.shape)
+    check = limits.check_context if spec is CONTEXT else limits.check_counts
+    check(*tensor.shape)
     needed = prod(tensor.shape)
     if tensor.raw is not None:
         content = _split(tensor.raw, spec.name)
@@ -101,15 +96,10 @@ def read_bytes_input(tensor: InputTensor, spec: TensorSpec, limits: Limits) -> n
 
 
 def _split(raw: bytes | memoryview, name: str) -> Iterator[bytes]:
-    offset = 0
-    while offset < len(raw):
-        start = offset + _LENGTH.size
-        if start > len(raw):
-            raise InvalidRequestError(f"input {name!r} ends inside the length of an element")
-        offset = start + _LENGTH.unpack_from(raw, offset)[0]
-        if offset > len(raw):
-            raise InvalidRequestError(f"input {name!r} ends inside an element")
-        yield bytes(raw[start:offset])
+    try:
+        yield from split_elements(raw)
+    except ValueError as error:
+        raise InvalidRequestError(f"input {name!r} does not hold elements of BYTES: {error}") from error
 
 
 def _element(value: object, name: str) -> bytes:

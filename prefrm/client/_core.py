@@ -24,7 +24,7 @@ from prefrm.protocol import (
     partition,
     reassemble,
 )
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.winmatrix import EVERYTHING, Group, Inputs, WinMatrix, with_refusals
 
 __all__ = ["PARTS_PER_REPLICA", "Connected", "Connections", "home"]
 
@@ -181,10 +181,26 @@ class Connections(Connected[Transport]):
 
     def __init__(self, endpoints: Sequence[Endpoint], policy: RetryPolicy, credentials: Credentials) -> None:
         super().__init__(endpoints, policy, credentials, _open)
+        self._inputs: Inputs | None = None
+
+    async def inputs(self, call: Call | None = None) -> Inputs:
+        """What the replicas' judge reads; asked once, since another judge would have another bundle."""
+        if self._inputs is None:
+            self._inputs = await self.ask(_inputs, call or Call(self._policy))
+        return self._inputs
 
     async def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
-        """One matrix for each group, in order; the first failure cancels the requests under way."""
+        """One matrix for each group, in order; the first failure cancels the requests under way.
+
+        A group that the judge does not read is not sent: another server might refuse its whole request.
+        """
         call = Call(self._policy)
+        inputs = await self.inputs(call) if any(map(Inputs().refusal, groups)) else EVERYTHING
+        refusals = [inputs.refusal(group) for group in groups]
+        accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
+        return with_refusals(groups, refusals, await self._accepted(accepted, call))
+
+    async def _accepted(self, groups: Sequence[Group], call: Call) -> list[WinMatrix]:
         share = math.ceil(len(groups) / max(1, len(self._replicas.awake())))
         parts = partition(groups, max_groups=min(MAX_REQUEST_GROUPS, max(1, share)))
         if len(parts) == 1:
@@ -224,6 +240,15 @@ class Connections(Connected[Transport]):
         return matrix if shown == matrix.errors else replace(matrix, errors=shown)
 
 
+async def _inputs(wire: Transport) -> Inputs:
+    try:
+        return await wire.inputs()
+    except Failure as failure:
+        if failure.code != "UNIMPLEMENTED":
+            raise
+        return EVERYTHING
+
+
 async def _alive(wire: Wire) -> bool:
     """Whether the server answers in time; a refusal is an answer."""
     try:
@@ -258,9 +283,8 @@ def _unjudged(error: Unfit, group: Group) -> WinMatrix:
     """The matrix of a single group that cannot be sent or is not accepted."""
     reason = str(error)
     if isinstance(error, TooLarge):
-        sizes = [len(image) for image in group.candidates if image is not None]
         reason += (
-            f"; the group of {group.size} candidates has {sum(sizes):,} bytes of images, the largest "
-            f"{max(sizes, default=0):,}; send smaller or fewer images, or raise the server's limit"
+            f"; the group of {group.size} candidates has {group.content_bytes:,} bytes of content; send "
+            "smaller or fewer candidates, or raise the server's limit"
         )
     return WinMatrix.missing([reason] * group.size)

@@ -16,8 +16,17 @@ from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._transport import Failure, Question
 from prefrm.errors import ProtocolError
-from prefrm.protocol import BUNDLE_PARAMETER, INPUTS, MATRIX_OUTPUTS, MAX_ANSWER_BYTES, Tensors
+from prefrm.protocol import (
+    BUNDLE_PARAMETER,
+    INPUTS,
+    KINDS_PARAMETER,
+    MATRIX_OUTPUTS,
+    MAX_ANSWER_BYTES,
+    Tensors,
+    inputs_named,
+)
 from prefrm.tensors import RawTensor, pack
+from prefrm.winmatrix import Inputs
 
 __all__ = ["GrpcTransport"]
 
@@ -66,15 +75,22 @@ class GrpcTransport:
         return question.read(answer.model_name, answer.id, received)
 
     async def bundle(self) -> str:
-        request = pb.ModelConfigRequest(name=self._model)
-        answer = _parsed(pb.ModelConfigResponse, await self._call("ModelConfig", request.SerializeToString()))
-        return str(answer.config.parameters[BUNDLE_PARAMETER].string_value)
+        return _parameter(await self._config(), BUNDLE_PARAMETER)
+
+    async def inputs(self) -> Inputs:
+        config = await self._config()
+        return inputs_named([one.name for one in config.input], _parameter(config, KINDS_PARAMETER))
 
     async def live(self) -> None:
         await self._call("ServerLive", b"")
 
     async def close(self) -> None:
         self._channel.close()
+
+    async def _config(self) -> Any:
+        request = pb.ModelConfigRequest(name=self._model)
+        answer = await self._call("ModelConfig", request.SerializeToString())
+        return _parsed(pb.ModelConfigResponse, answer).config
 
     async def _call(self, method: str, request: bytes, timeout: float | None = None) -> bytes:
         loop = asyncio.get_running_loop()
@@ -113,7 +129,7 @@ def _channel(endpoint: Endpoint, credentials: Credentials) -> grpc.Channel:
 
 
 def _request(question: Question, tensors: Tensors) -> bytes:
-    contents = {spec: pack(tensors[spec.name]) for spec in INPUTS}
+    contents = {spec: pack(tensors[spec.name]) for spec in INPUTS if spec.name in tensors}
     if (size := sum(map(len, contents.values()))) > MESSAGE_BYTES:
         most = f"a gRPC message holds at most {MESSAGE_BYTES:,} bytes"
         raise Failure("OUT_OF_RANGE", f"{most}; the request has {size:,}")
@@ -125,6 +141,10 @@ def _request(question: Question, tensors: Tensors) -> bytes:
     for spec in MATRIX_OUTPUTS:
         request.outputs.add(name=spec.name)
     return bytes(request.SerializeToString())
+
+
+def _parameter(config: Any, name: str) -> str:
+    return str(config.parameters[name].string_value)
 
 
 def _parsed(message: Any, raw: bytes) -> Any:

@@ -28,13 +28,16 @@ from prefrm.protocol import (
     GRADIENT_INPUTS,
     GRADIENT_OUTPUTS,
     INPUTS,
+    KINDS_PARAMETER,
     MATRIX_OUTPUTS,
     PIXELS,
     UTILITIES,
     Tensors,
     TensorSpec,
+    inputs_named,
 )
 from prefrm.tensors import RawTensor, pack, read_tensors
+from prefrm.winmatrix import Inputs
 
 __all__ = ["HttpTransport"]
 
@@ -79,17 +82,25 @@ class HttpTransport:
         return read_tensors(outputs, {UTILITIES: [shape[0]], GRADIENT: list(shape)})
 
     async def bundle(self) -> str:
-        _, content = await self._ask("GET", f"{self._path}/config", LONGEST_TEXT)
+        return _parameter(await self._config(), BUNDLE_PARAMETER)
+
+    async def inputs(self) -> Inputs:
+        config = await self._config()
         try:
-            return str(_json(content)["parameters"][BUNDLE_PARAMETER]["string_value"])
+            names = [str(one["name"]) for one in config["input"]]
         except (LookupError, TypeError):
-            return ""
+            names = []
+        return inputs_named(names, _parameter(config, KINDS_PARAMETER))
 
     async def live(self) -> None:
         await self._ask("GET", f"{self._root}/health/live", LONGEST_TEXT)
 
     async def close(self) -> None:
         await self._session.close()
+
+    async def _config(self) -> Any:
+        _, content = await self._ask("GET", f"{self._path}/config", LONGEST_TEXT)
+        return _json(content)
 
     async def _tensors(
         self, route: str, request: tuple[int, bytes], most: int
@@ -137,7 +148,7 @@ def _request(
     id_: str, timeout: int, tensors: Tensors, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> tuple[int, bytes]:
     """The length of a request's JSON header, and the whole body; `timeout` is in microseconds."""
-    contents = {spec: pack(tensors[spec.name]) for spec in inputs}
+    contents = {spec: pack(tensors[spec.name]) for spec in inputs if spec.name in tensors}
     described = [
         {
             "name": spec.name,
@@ -170,6 +181,14 @@ def _parsed(content: bytes, header_length: str | None) -> tuple[dict[str, Any], 
     except (LookupError, TypeError, ValueError) as error:
         raise ProtocolError(f"it is not an answer with binary outputs: {error!r}") from error
     return answer, outputs
+
+
+def _parameter(config: Any, name: str) -> str:
+    """A parameter of a model's configuration, which is not trusted; "" if it has none of that name."""
+    try:
+        return str(config["parameters"][name]["string_value"])
+    except (LookupError, TypeError):
+        return ""
 
 
 def _json(text: bytes) -> Any:

@@ -81,7 +81,11 @@ class AsyncRemoteScorer(Remote):
 
     async def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """As `RemoteScorer.score`."""
-        return await self._connected().score(check_groups(groups, Inputs()))
+        return await self._connected().score(check_groups(groups))
+
+    async def inputs(self) -> Inputs:
+        """As `RemoteScorer.inputs`."""
+        return await self._connected().inputs()
 
     async def identity(self) -> str:
         """As `RemoteScorer.identity`."""
@@ -123,8 +127,8 @@ class RemoteScorer(Remote):
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order; groups may differ in size.
 
-        In a group that cannot be sent, or that the server does not take, nothing is judged: its matrix holds
-        the reason in `errors`, and the other groups are judged.
+        In a group that cannot be sent, or that the server or its judge does not take, nothing is judged: its
+        matrix holds the reason in `errors`, and the other groups are judged.
 
         Raises:
             ServerUnavailableError: no server was reachable or ready for `unavailable_timeout` seconds.
@@ -137,8 +141,12 @@ class RemoteScorer(Remote):
             ScoringError: a server failed while it scored.
             ConfigError: the replicas serve different judges, or one serves another judge than before.
         """
-        found = check_groups(groups, Inputs())
+        found = check_groups(groups)
         return _portal.run(lambda: self._scorer.score(found))
+
+    def inputs(self) -> Inputs:
+        """What the served judge reads of a group. Raises as `score`."""
+        return _portal.run(self._scorer.inputs)
 
     def identity(self) -> str:
         """The digest of the judge's bundle, which is the same wherever it is served.

@@ -16,8 +16,9 @@ from prefrm.errors import (
     ScoringError,
     ServerUnavailableError,
 )
-from prefrm.protocol import IMAGES, Tensors, answer_bytes
+from prefrm.protocol import IMAGES, TEXTS, Tensors, answer_bytes
 from prefrm.tensors import RawTensor, read_outputs
+from prefrm.winmatrix import Inputs
 
 __all__ = ["Failure", "Question", "TooLarge", "Transport", "Unfit", "Wire"]
 
@@ -81,6 +82,9 @@ class Wire(Protocol):
 class Transport(Wire, Protocol):
     """A connection to a server of the Open Inference Protocol."""
 
+    async def inputs(self) -> Inputs:
+        """What the served judge reads, by its configuration."""
+
     async def infer(self, tensors: Tensors, *, timeout: float) -> Tensors:
         """The outputs for one request, which the server may drop after `timeout` seconds."""
 
@@ -97,7 +101,7 @@ class Question:
     @classmethod
     def of(cls, model: str, tensors: Tensors, seconds: float) -> "Question":
         """The question of a request with these tensors."""
-        count, size = tensors[IMAGES.name].shape
+        count, size = tensors[IMAGES.name if IMAGES.name in tensors else TEXTS.name].shape
         timeout = max(1, int(seconds * 1e6))
         return cls(model=model, id=secrets.token_hex(8), shape=(count, size), timeout=timeout)
 

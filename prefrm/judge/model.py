@@ -195,8 +195,7 @@ class Judge(nn.Module):
             images: of any shapes.
             fill: number of patches or tiles of padding, which give the pass a fixed size.
         """
-        # Of texts without a context there are none.
-        return dict(zip(images, self.family.encode(self.model, images, fill), strict=True)) if images else {}
+        return dict(zip(images, self.family.encode(self.model, images, fill), strict=True))
 
     def embed(
         self, ids_BL: torch.Tensor, features: Sequence[torch.Tensor]

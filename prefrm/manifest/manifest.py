@@ -15,7 +15,7 @@ from prefrm.manifest.folder import HEX, MANIFEST, FileRecord, check_path
 from prefrm.manifest.origin import ImportRecord
 from prefrm.manifest.spec import JudgeSpec
 from prefrm.prompts import RenderedTemplate, Template
-from prefrm.winmatrix import CalibrationRecord
+from prefrm.winmatrix import CalibrationRecord, Inputs
 
 __all__ = ["Manifest"]
 
@@ -80,6 +80,13 @@ class Manifest:
         self.spec.check_template(template)
         if not rendered.fits(template):
             raise ConfigError(f"rendered has other places than the template {template.id!r}")
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the judge reads of a group; of a dual encoder images alone."""
+        if isinstance(self.spec, DualSpec) or self.template is None:
+            return Inputs()
+        return self.spec.inputs(self.template)
 
     @property
     def digest(self) -> str:

@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from prefrm.config import from_mapping, to_mapping
 from prefrm.data import dataset_folder
 from prefrm.errors import DatasetError
 from prefrm.media import digest
@@ -47,8 +46,8 @@ def survey_data(data: DataConfig, cache: Path) -> dict[str, Survey]:
         DatasetError, RecordError: a split is absent, breaks its own rules, compares nothing, or is not the
             same on all machines.
     """
-    mine = {name: to_mapping(survey) for name, survey in _survey(data, cache)} if is_first() else {}
-    surveys = {name: from_mapping(Survey, survey) for name, survey in gather(mine)[0].items()}
+    mine = {name: asdict(survey) for name, survey in _survey(data, cache)} if is_first() else {}
+    surveys = {name: Survey(**survey) for name, survey in gather(mine)[0].items()}
     if not is_first():
         _check_copies(data, surveys, cache)
     return surveys

@@ -24,6 +24,7 @@ from prefrm.winmatrix.scorer import (
     check_answer,
     score_all,
     score_each,
+    with_refusals,
 )
 
 __all__ = [
@@ -55,4 +56,5 @@ __all__ = [
     "score_all",
     "score_each",
     "unjudged_reasons",
+    "with_refusals",
 ]

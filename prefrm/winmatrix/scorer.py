@@ -22,6 +22,7 @@ __all__ = [
     "check_answer",
     "score_all",
     "score_each",
+    "with_refusals",
 ]
 
 logger = logging.getLogger(__name__)
@@ -140,3 +141,17 @@ def as_matrix(outcome: Outcome, group: Group) -> WinMatrix:
     if isinstance(outcome, WinMatrix):
         return outcome
     return WinMatrix.missing([f"the group cannot be scored: {outcome}"] * group.size)
+
+
+def with_refusals(
+    groups: Sequence[Group], refusals: Sequence[str], matrices: Iterable[WinMatrix]
+) -> list[WinMatrix]:
+    """The matrices of all groups, from those of the groups without a refusal, in order.
+
+    In the matrix of a refused group nothing was judged, and the refusal is each candidate's reason.
+    """
+    judged = iter(matrices)
+    return [
+        WinMatrix.missing([refusal] * group.size) if refusal else next(judged)
+        for group, refusal in zip(groups, refusals, strict=True)
+    ]

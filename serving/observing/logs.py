@@ -181,10 +181,16 @@ def _unquoted(error: BaseException) -> str:
 
 
 def _quotes(text: str, groups: Sequence[Group]) -> bool:
-    # As it is, as Python shows it and as JSON does. Of an image, a few bytes are enough to tell.
-    prompts = [group.prompt for group in groups if group.prompt]
-    images = [repr(image[:16])[2:-1] for group in groups for image in group.candidates if image]
-    shown = [form for p in prompts for form in (p, repr(p)[1:-1], ascii(p)[1:-1], json.dumps(p)[1:-1])]
+    # As it is, as Python shows it and as JSON does. Of an image or a video, a few bytes are enough to tell.
+    content = [
+        one
+        for group in groups
+        for one in (group.prompt, group.criterion, *group.candidates, *group.context)
+        if one
+    ]
+    images = [repr(one[:16])[2:-1] for one in content if isinstance(one, bytes)]
+    texts = [one for one in content if isinstance(one, str)]
+    shown = [form for p in texts for form in (p, repr(p)[1:-1], ascii(p)[1:-1], json.dumps(p)[1:-1])]
     return any(form in text for form in (*shown, *images))
 
 

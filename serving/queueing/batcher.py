@@ -61,7 +61,7 @@ class Batcher:
 
     def __init__(self, scorer: Scorer, limits: Limits, metrics: ModelMetrics) -> None:
         pausing = scorer if isinstance(scorer, Pausing) else None
-        self._worker = Worker(GuardedScorer(scorer, limits.image), pausing)
+        self._worker = Worker(GuardedScorer(scorer, limits), pausing)
         self._cost = cost_of(scorer)
         self._ahead: AheadDecoder | None = None
         if isinstance(scorer, Preparing):
@@ -167,7 +167,7 @@ class Batcher:
         # An estimate reads the headers of images, and of videos those of all packets: of many or large files,
         # elsewhere than on the event loop.
         if (
-            sum(group.size for group in groups) > MOST_HEADERS_ON_LOOP
+            sum(group.size + len(group.context) for group in groups) > MOST_HEADERS_ON_LOOP
             or sum(group.content_bytes for group in groups) > MOST_BYTES_ON_LOOP
             or any(group.kind == "video" for group in groups)
         ):

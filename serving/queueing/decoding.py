@@ -265,7 +265,7 @@ class AheadDecoder:
         if cost < AHEAD_PIXELS // self._pixels_per_token:
             return []
         found = []
-        for image in {image: None for image in group.encoded if image}:
+        for image in {image: None for image in (*group.context, *group.encoded) if image}:
             with suppress(MediaError):
                 info = probe_media(image, self._limits)
                 found.append(

@@ -1,68 +1,70 @@
-"""The guard that keeps refused images and videos away from a scorer."""
+"""The guard that keeps refused images, videos and texts away from a scorer."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from prefrm.errors import MediaError
-from prefrm.media import ImageLimits, probe
+from prefrm.media import probe
 from prefrm.video import probe_media
-from prefrm.winmatrix import Group, Scorer, WinMatrix
-from serving.limits import with_refusals
+from prefrm.winmatrix import Candidate, Group, Scorer, WinMatrix, check_answer, with_refusals
+from serving.limits import Limits
 from serving.queueing.cost import cost_of
 
 __all__ = ["GuardedScorer"]
 
 
 class GuardedScorer:
-    """A scorer that is never handed an image or a video beyond the limits.
+    """A scorer that is never handed a candidate or a context image beyond the limits.
 
-    Each is checked by its size and its headers, before anything decodes it. A refused candidate becomes a
-    missing one, and the matrix says why; a group whose context is refused is not judged.
+    Each is checked by its size and its header, before anything decodes it. A refused candidate becomes a
+    missing one, a group with a refused context image is not judged, and the matrix says why.
 
     Attributes:
         cost: the scorer's own estimate of a group, if it has one.
     """
 
-    def __init__(self, scorer: Scorer, limits: ImageLimits) -> None:
+    def __init__(self, scorer: Scorer, limits: Limits) -> None:
         self.cost = cost_of(scorer)
         self._scorer = scorer
         self._limits = limits
 
     def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
         """As the scorer inside, with the refusals among the matrices' `errors`."""
-        whole = [self._context_refusal(group) for group in groups]
-        judged = [group for group, refusal in zip(groups, whole, strict=True) if not refusal]
-        reasons = [[self._refusal(candidate) for candidate in group.encoded] for group in judged]
-        if not any(whole) and not any(map(any, reasons)):
-            return self._scorer.score(groups)
-        matrices = self._scorer.score(list(map(_without, judged, reasons))) if judged else []
-        return with_refusals(
-            groups, whole, (_explained(*both) for both in zip(matrices, reasons, strict=True))
-        )
+        refusals = [self._context_refusal(group) for group in groups]
+        accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
+        return with_refusals(groups, refusals, self._score(accepted) if accepted else ())
 
-    def _refusal(self, candidate: bytes | None) -> str:
-        if candidate is None:
-            return ""
-        try:
-            probe_media(candidate, self._limits)
-        except MediaError as error:
-            return str(error)
-        return ""
+    def _score(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        reasons = [[self._refusal(candidate) for candidate in group.candidates] for group in groups]
+        matrices = self._scorer.score([_without(*pair) for pair in zip(groups, reasons, strict=True)])
+        check_answer(matrices, groups)
+        return [_explained(*pair) for pair in zip(matrices, reasons, strict=True)]
 
     def _context_refusal(self, group: Group) -> str:
-        for place, image in enumerate(group.context):
+        for n, image in enumerate(group.context):
             try:
-                probe(image, self._limits)
+                probe(image, self._limits.image)
             except MediaError as error:
-                return f"context image {place}: {error}"
+                return f"context image {n}: {error}"
+        return ""
+
+    def _refusal(self, candidate: Candidate) -> str:
+        if not candidate:
+            return ""
+        if isinstance(candidate, str):
+            return self._limits.text_refusal(candidate)
+        try:
+            probe_media(candidate, self._limits.image)
+        except MediaError as error:
+            return str(error)
         return ""
 
 
 def _without(group: Group, reasons: Sequence[str]) -> Group:
     if not any(reasons):
         return group
-    kept = tuple(None if reason else found for found, reason in zip(group.candidates, reasons, strict=True))
-    return replace(group, candidates=kept)
+    kept = (None if reason else one for one, reason in zip(group.candidates, reasons, strict=True))
+    return replace(group, candidates=tuple(kept))
 
 
 def _explained(matrix: WinMatrix, reasons: Sequence[str]) -> WinMatrix:

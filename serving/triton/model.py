@@ -13,9 +13,9 @@ from typing import Any
 from prefrm.engine import open_engine
 from prefrm.errors import PrefrmError, ProtocolError, ScoringError
 from prefrm.protocol import INPUTS, Tensors, decode_groups, encode_matrices
-from prefrm.winmatrix import Group, Scorer, WinMatrix, score_all
+from prefrm.winmatrix import Group, Scorer, WinMatrix, score_all, with_refusals
 from serving.errors import ServingError
-from serving.limits import Limits, with_refusals
+from serving.limits import Limits
 from serving.queueing.guard import GuardedScorer
 
 __all__ = ["BUNDLE_FOLDER", "TritonPythonModel", "answer"]
@@ -37,7 +37,7 @@ class TritonPythonModel:
         on_gpu = args["model_instance_kind"] == "GPU"
         device = f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu"
         self._limits = Limits(request_groups=json.loads(args["model_config"])["max_batch_size"])
-        self._scorer = GuardedScorer(open_engine(folder, device=device), self._limits.image)
+        self._scorer = GuardedScorer(open_engine(folder, device=device), self._limits)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response for each request, in order; a request that cannot be answered fails alone."""
@@ -46,7 +46,8 @@ class TritonPythonModel:
 
     def _tensors(self, request: Any) -> Tensors:
         find = self._triton.get_input_tensor_by_name
-        return {spec.name: find(request, spec.name).as_numpy() for spec in INPUTS}
+        found = {spec.name: find(request, spec.name) for spec in INPUTS}
+        return {name: tensor.as_numpy() for name, tensor in found.items() if tensor is not None}
 
     def _response(self, request: Any, answer: Tensors | PrefrmError) -> Any:
         triton = self._triton

@@ -54,7 +54,7 @@ def write_repository(bundle: Path, out: Path, *, name: str = DEFAULT_MODEL) -> M
     bundle = bundle_folder(bundle)
     manifest = read_manifest(bundle)
     facts = {"judge": manifest.describe(), BUNDLE_PARAMETER: judge_identity(manifest.digest)}
-    model = ModelInfo(name=name, facts=facts)
+    model = ModelInfo(name=name, facts=facts, inputs=manifest.inputs)
     if out.exists():
         raise ConfigError(f"{out} exists; name a folder that does not, or remove it")
     check_outside_bundles(out)
@@ -85,8 +85,6 @@ def _config(model: ModelInfo, limits: Limits) -> Any:
     config = described | {
         "platform": "",
         "backend": "python",
-        # Without it, Triton would put no two groups of different sizes into one batch.
-        "input": [tensor | {"allow_ragged_batch": True} for tensor in described["input"]],
         "instance_group": [{"count": 1}],
         "dynamic_batching": {
             "default_queue_policy": {

@@ -55,7 +55,8 @@ from serving.wire.score_schema import ErrorAnswer
 __all__ = ["answer_http_error", "create_app"]
 
 DESCRIPTION = """
-A preference judge: it compares the images of a group with each other; an image's *win rate* is its reward.
+A preference judge: it compares the candidates of a group with each other; a candidate's *win rate* is its
+reward.
 
 `/v1/score` can be tried from this page. The Open Inference Protocol (KServe v2) is what prefrm's own client
 and the stock `tritonclient` speak, with tensors in binary; gRPC has the same on a port of its own.
@@ -63,7 +64,7 @@ and the stock `tritonclient` speak, with tensors in binary; gRPC has the same on
 
 PROTOCOL = "Open Inference Protocol"
 TAGS = [
-    {"name": SCORE, "description": "Plain JSON, with images in base64."},
+    {"name": SCORE, "description": "Plain JSON, with images and videos in base64."},
     {"name": CHAT, "description": "Two images at a time, for trainers that ask a generative judge."},
     {"name": PROTOCOL, "description": "Tensors, as KServe v2 and NVIDIA's Triton have them."},
 ]

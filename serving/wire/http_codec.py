@@ -223,8 +223,8 @@ def _elements(data: list[object], limits: Limits, *, is_base64: bool) -> Steps[l
 def _long_element(value: LongString, limits: Limits, *, is_base64: bool) -> Steps[bytes]:
     yield
     if not is_base64:
-        # Lone surrogates are refused with the prompt that they are in.
-        return value.text(limits.prompt_bytes).encode("utf-8", "surrogatepass")
+        # Lone surrogates are refused with the text that they are in.
+        return value.text(max(limits.prompt_bytes, limits.text_bytes)).encode("utf-8", "surrogatepass")
     pieces = []
     try:
         for piece in value.pieces():

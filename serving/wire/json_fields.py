@@ -3,14 +3,16 @@
 Fetches nothing, and decodes no pixel: what images may be is the data plane's to say, as on the other wires.
 """
 
+import binascii
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
+from prefrm.containers import is_video
 from prefrm.errors import MediaError
-from prefrm.media import URL, check_size
+from prefrm.media import URL, ImageLimits, VideoLimits, check_size
 from serving.encoding import decode_base64
 from serving.errors import InvalidRequestError
 from serving.inflight import Lease
@@ -23,7 +25,7 @@ __all__ = ["describe_mistakes", "kind_of", "read_image", "read_text"]
 DATA_URL = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
 # Each that pydantic describes takes a kilobyte.
 MAX_DESCRIBED_ERRORS = 100
-# Of an image's string, where a URL would begin.
+# Of an image's string, where a URL would begin, and by which a video is told; a multiple of four.
 HEAD_BYTES = 256
 SHOWN_ERRORS = 3
 SHOWN_CHARACTERS = 60
@@ -78,7 +80,8 @@ def read_text(value: str | LongString, where: str, most: int) -> str:
 def read_image(
     value: str | LongString | None, where: str, limits: Limits, lease: Lease
 ) -> Steps[tuple[bytes | None, str]]:
-    """An encoded image and "", or None and why it is not even decoded from base64; None and "" if missing.
+    """An encoded image or video and "", or None and why it is not even decoded from base64; None and "" if
+    missing.
 
     Args:
         value: base64, plain or as a `data:` URL; None for a missing image.
@@ -98,7 +101,7 @@ def read_image(
         length = (yield from string.length()) - start
         padding = bytes(string.raw[-2:])
         size = length * 3 // 4 - len(padding) + len(padding.rstrip(b"="))
-        check_size(size, limits.image)
+        check_size(size, _bounds(string, start, size, limits.image))
         lease.add(size)
         return (yield from decode_base64(string.pieces(start))), ""
     except MediaError as error:
@@ -108,6 +111,14 @@ def read_image(
             f"{where} is no base64 ({str(error)[0].lower()}{str(error)[1:]}): send the encoded image in the "
             "standard alphabet, padded, without line breaks"
         ) from None
+
+
+def _bounds(string: LongString, start: int, size: int, limits: ImageLimits) -> ImageLimits | VideoLimits:
+    """The limits on an encoded image or video of that size, by its first bytes."""
+    if size <= limits.max_bytes:
+        return limits
+    head = binascii.a2b_base64(next(string.pieces(start))[:HEAD_BYTES])
+    return limits.video if is_video(head) else limits
 
 
 def describe_mistakes(error: ValidationError) -> str:

@@ -18,7 +18,8 @@ __all__ = ["LongString", "read_json", "shown"]
 # Longer strings are left in the body; each takes the place of a NaN, which JSON itself does not have.
 SHORT_BYTES = 256
 PLACEHOLDER = "NaN"
-# Commas and brackets, and strings, that a request may have besides those of its groups' candidates.
+# Commas and brackets, and strings, that a request may have besides those of its groups' candidates and
+# context images.
 SPARE_MARKS = 200
 # The rest may have as many bytes for each of these.
 BYTES_PER_MARK = 64
@@ -100,7 +101,7 @@ def read_json(body: bytes | bytearray, end: int, limits: Limits) -> Steps[object
     Raises:
         InvalidRequestError: it is not valid JSON, or, apart from long strings, larger than a request can be.
     """
-    most = limits.request_groups * (limits.group_size + SPARE_MARKS)
+    most = limits.request_groups * (limits.group_size + limits.context_images + SPARE_MARKS)
     rest, strings = yield from _lifted(body, end, most)
     if sum(map(rest.count, (b",", b"[", b"{"))) > most:
         raise _too_much(most)

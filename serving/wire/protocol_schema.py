@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from prefrm.protocol import INPUTS, PIXELS, PROMPT, TensorSpec
+from prefrm.protocol import IMAGES, PIXELS, PROMPT, TensorSpec
 
 __all__ = [
     "GradientRequest",
@@ -43,9 +43,7 @@ def _example(spec: TensorSpec, data: list[str]) -> JsonObject:
     return {"name": spec.name, "datatype": spec.datatype, "shape": shape, "data": data}
 
 
-EXAMPLE: JsonObject = {
-    "inputs": [_example(spec, data) for spec, data in zip(INPUTS, (["a red cube"], ["", ""]), strict=True)]
-}
+EXAMPLE: JsonObject = {"inputs": [_example(PROMPT, ["a red cube"]), _example(IMAGES, ["", ""])]}
 
 PIXELS_EXAMPLE: JsonObject = {
     "inputs": [
@@ -116,7 +114,7 @@ class RequestInput(_Message):
         Field(description="Strings, row-major, flat or nested; in base64 if `content_type` says so."),
     ]
     parameters: Annotated[
-        JsonObject, Field(description='`{"content_type": "base64"}` for encoded images.')
+        JsonObject, Field(description='`{"content_type": "base64"}` for encoded images and videos.')
     ] = {}
 
 
@@ -128,7 +126,11 @@ class RequestedOutput(_Message):
 
 
 class InferenceRequest(_Message):
-    """Groups of one size. Tensors in binary, after the JSON, are the extension `binary_tensor_data`."""
+    """Groups of one size: `prompt`, one of `images` and `texts`, and perhaps `context` and `criterion`.
+
+    A model's metadata lists those that it reads. Tensors in binary, after the JSON, are the extension
+    `binary_tensor_data`.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 

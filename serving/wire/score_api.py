@@ -1,4 +1,4 @@
-"""`POST /v1/score`: groups as JSON, images in base64, on the data plane that the other wires use."""
+"""`POST /v1/score`: groups as JSON, images and videos in base64, on the data plane of the other wires."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -25,7 +25,7 @@ def score_router(plane: DataPlane) -> APIRouter:
         with plane.observed("http", request.headers.items()) as record:
             body = await read_body(request, plane.limits)
             asked = await translated(read_scoring(body, model, plane.limits, lease), len(body))
-            # Its images are copies.
+            # Its images and texts are copies.
             del body
             name = asked.model or only_model(plane)
             matrices = await unless_gone(
@@ -40,7 +40,7 @@ def score_router(plane: DataPlane) -> APIRouter:
         "/v1/score",
         score,
         methods=["POST"],
-        summary="Compare the images of each group with each other",
+        summary="Compare the candidates of each group with each other",
         description=(
             "Scores groups of any sizes in one request. Larger jobs are better sent as tensors, by prefrm's "
             "own client or any of the Open Inference Protocol's: base64 and JSON make them a third larger."

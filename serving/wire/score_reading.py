@@ -5,7 +5,8 @@ Fetches nothing, and decodes no pixel: what images may be is the data plane's to
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,7 +17,7 @@ from serving.inflight import Lease
 from serving.limits import Limits
 from serving.steps import Steps
 from serving.wire.json_fields import describe_mistakes, read_image, read_text
-from serving.wire.json_reading import read_json
+from serving.wire.json_reading import LongString, read_json
 from serving.wire.json_writing import write_json, write_list
 from serving.wire.score_schema import ScoreRequest
 
@@ -28,8 +29,9 @@ class Scoring:
     """A request as the data plane takes it.
 
     Attributes:
-        groups: an image that was too large to be decoded is missing here.
-        refusals: why it is, for each image of each group; "" for the others.
+        groups: an image that was too large to be decoded is missing here; with such a context image, all
+            candidates are.
+        refusals: why it is, for each candidate of each group; "" for the others.
         model: "" if the request named none.
         version: likewise.
         timeout: seconds, or None.
@@ -69,16 +71,10 @@ def read_scoring(
     except ValidationError as error:
         raise InvalidRequestError(describe_mistakes(error)) from None
     groups, refusals = [], []
-    for g, group in enumerate(request.groups):
+    for g, fields in enumerate(request.groups):
         yield
-        images: list[bytes | None] = []
-        reasons: list[str] = []
-        for k, text in enumerate(group.images):
-            image, reason = yield from read_image(text, f"groups[{g}].images[{k}]", limits, lease)
-            images.append(image)
-            reasons.append(reason)
-        prompt = read_text(group.prompt, f"groups[{g}].prompt", limits.prompt_bytes)
-        groups.append(Group(prompt=prompt, candidates=tuple(images)))
+        group, reasons = yield from _group(fields, f"groups[{g}]", limits, lease)
+        groups.append(group)
         refusals.append(reasons)
     return Scoring(
         groups=groups,
@@ -87,6 +83,41 @@ def read_scoring(
         version=request.version or "",
         timeout=request.timeout,
     )
+
+
+def _group(fields: Any, where: str, limits: Limits, lease: Lease) -> Steps[tuple[Group, list[str]]]:
+    """A group, and why each candidate is missing that was sent."""
+    if bool(fields.images) == bool(fields.texts):
+        received = "both" if fields.images else "neither"
+        raise InvalidRequestError(f"{where} needs one of images and texts; received {received}")
+    candidates, reasons = yield from _images(fields.images, f"{where}.images", limits, lease)
+    context, context_reasons = yield from _images(fields.context, f"{where}.context", limits, lease)
+    texts = [
+        text and read_text(text, f"{where}.texts[{k}]", limits.text_bytes)
+        for k, text in enumerate(fields.texts)
+    ]
+    group = Group(
+        prompt=read_text(fields.prompt, f"{where}.prompt", limits.prompt_bytes),
+        candidates=(*candidates, *texts),
+        context=tuple(image for image in context if image),
+        criterion=read_text(fields.criterion, f"{where}.criterion", limits.prompt_bytes),
+    )
+    for n, reason in enumerate(context_reasons):
+        if reason:
+            nothing = replace(group, candidates=(None,) * group.size, context=())
+            return nothing, [f"context image {n}: {reason}"] * group.size
+    return group, reasons or [""] * group.size
+
+
+def _images(
+    values: Sequence[str | LongString | None], where: str, limits: Limits, lease: Lease
+) -> Steps[tuple[list[bytes | None], list[str]]]:
+    images, reasons = list[bytes | None](), list[str]()
+    for k, value in enumerate(values):
+        image, reason = yield from read_image(value, f"{where}[{k}]", limits, lease)
+        images.append(image)
+        reasons.append(reason)
+    return images, reasons
 
 
 def _score(matrix: WinMatrix, reasons: Sequence[str]) -> Steps[str]:

@@ -66,7 +66,7 @@ def _string(value: object) -> object:
     raise PydanticKnownError("string_type")
 
 
-def _image(value: object) -> object:
+def _or_null(value: object) -> object:
     return None if value is None else _string(value)
 
 
@@ -80,7 +80,13 @@ def _name(value: object) -> object:
 
 Name = Annotated[str, Field(max_length=NAME_LENGTH), BeforeValidator(_name)]
 Text = Annotated[str | LongString, PlainValidator(_string), WithJsonSchema({"type": "string"})]
-Image = Annotated[str | LongString | None, PlainValidator(_image), WithJsonSchema(IMAGE_SCHEMA)]
+MaybeText = Annotated[
+    str | LongString | None,
+    PlainValidator(_or_null),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
+]
+Encoded = Annotated[str | LongString, PlainValidator(_string), WithJsonSchema(IMAGE_SCHEMA["anyOf"][0])]
+Image = Annotated[str | LongString | None, PlainValidator(_or_null), WithJsonSchema(IMAGE_SCHEMA)]
 Matrix = list[list[float | None]]
 
 
@@ -115,10 +121,20 @@ class ScoreRequest(_Model):
     ] = None
 
 
+class _ScoreGroup(_Model):
+    """A prompt and the images, videos or texts that answer it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["images"]}, {"required": ["texts"]}]}
+    )
+
+    prompt: Annotated[Text, Field(description="What the candidates answer.")]
+
+
 class PairError(_Model):
     """Why a pair could not be judged."""
 
-    pair: Annotated[list[int], Field(description="The indices of the two images, the smaller one first.")]
+    pair: Annotated[list[int], Field(description="The indices of the two candidates, the smaller one first.")]
     reason: Annotated[str, Field(description="What the judge answered, or why it did not.")]
 
 
@@ -127,14 +143,16 @@ class GroupScore(_Model):
 
     win_rate: Annotated[
         list[float | None],
-        Field(description="For each image, its mean probability of beating another: the reward."),
+        Field(description="For each candidate, its mean probability of beating another: the reward."),
     ]
     ranking: Annotated[
-        list[int], Field(description="The indices of the images that have a win rate, best first.")
+        list[int], Field(description="The indices of the candidates that have a win rate, best first.")
     ]
     win_matrix: Annotated[
         Matrix,
-        Field(description="`win_matrix[i][j]` is P(image i beats image j), a tie counting half to each."),
+        Field(
+            description="`win_matrix[i][j]` is P(candidate i beats candidate j), a tie counting half to each."
+        ),
     ]
     order_gap: Annotated[
         Matrix, Field(description="How much that changes when the two are shown the other way round.")
@@ -153,7 +171,7 @@ class GroupScore(_Model):
         Field(description="Of a judge that is read off its answers alone: the probability of all of them."),
     ] = None
     errors: Annotated[
-        list[str], Field(description="For each image, why it could not be judged; empty where it could.")
+        list[str], Field(description="For each candidate, why it could not be judged; empty where it could.")
     ]
     pair_errors: Annotated[
         list[PairError], Field(description="The pairs that the judge refused by themselves, with its reason.")
@@ -180,23 +198,45 @@ class ErrorAnswer(_Model):
 
 def request_model(limits: Limits) -> type[ScoreRequest]:
     """`ScoreRequest` with the bounds of one server on groups and their sizes."""
-    images = Field(
-        min_length=2,
-        max_length=limits.widest_group,
+    image = limits.image
+    formats = (
+        f"(PNG, JPEG or WebP, at most {image.max_bytes} bytes and {image.max_pixels} pixels each) in base64, "
+        "plain or as a `data:` URL"
+    )
+    many = f"Of a group of more than {limits.group_size}, nothing is judged, and `errors` has the reason."
+
+    def candidates(description: str) -> Any:
+        return Field(
+            min_length=2,
+            max_length=limits.widest_group,
+            description=f"{description} {many}",
+            json_schema_extra=_without_default,
+        )
+
+    images = candidates(
+        f"The encoded images {formats}, or videos (MP4 or WebM, at most {image.video.max_bytes} bytes); null "
+        "for one that is missing. No other URL is taken: nothing is ever fetched."
+    )
+    texts = candidates(
+        f"The texts, instead of `images`, of at most {limits.text_bytes} bytes each in UTF-8; null or an "
+        "empty string for one that is missing."
+    )
+    context = Field(
+        max_length=limits.request_groups * limits.context_images,
         description=(
-            f"The encoded images (PNG, JPEG or WebP, at most {limits.image.max_bytes} bytes and "
-            f"{limits.image.max_pixels} pixels each) in base64, plain or as a `data:` URL; null for one that "
-            "is missing. No other URL is taken: nothing is ever fetched. Of a group of more than "
-            f"{limits.group_size}, nothing is judged, and `errors` has the reason."
+            "Images that belong to the prompt, such as the source of an edit or the picture that a question "
+            f"is about {formats}; at most {limits.context_images}."
         ),
     )
-    prompt = Field(description="What the images answer.")
+    criterion = Field(description="What candidates are compared by; an empty string is overall preference.")
     group = create_model(
         "ScoreGroup",
-        __base__=_Model,
-        __doc__="A prompt and the images that answer it.",
-        prompt=(Annotated[Text, prompt], ...),
-        images=(Annotated[list[Image], images], ...),
+        __base__=_ScoreGroup,
+        __doc__=_ScoreGroup.__doc__,
+        images=(Annotated[list[Image], images], ()),
+        texts=(Annotated[list[MaybeText], texts], ()),
+        context=(Annotated[list[Encoded], context], ()),
+        criterion=(Annotated[Text, criterion], ""),
     )
     groups = Field(min_length=1, max_length=limits.request_groups)
     return create_model(
@@ -205,3 +245,8 @@ def request_model(limits: Limits) -> type[ScoreRequest]:
         __doc__=ScoreRequest.__doc__,
         groups=(Annotated[list[group], groups], ...),  # type: ignore[arg-type,valid-type]
     )
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    """A list that is left out is no list of nothing."""
+    schema.pop("default")

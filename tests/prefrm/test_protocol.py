@@ -15,12 +15,14 @@ from prefrm.protocol import (
     decode_matrices,
     encode_groups,
     encode_matrices,
+    input_tensors,
+    inputs_named,
     largest_difference,
     partition,
     reassemble,
 )
 from prefrm.tensors import pack
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.winmatrix import EVERYTHING, Group, Inputs, WinMatrix
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 # Trailing NULs are what numpy's own byte strings lose.
@@ -28,10 +30,20 @@ IMAGE = st.none() | st.binary(min_size=1, max_size=20) | st.just(b"\x89PNG\x00\x
 SIZE = st.integers(2, 5)
 
 
+ANSWER = st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+CONTEXTS = st.lists(st.binary(min_size=1, max_size=9), max_size=3).map(tuple)
+
+
 @st.composite
-def groups_of(draw: st.DrawFn, size: st.SearchStrategy[int] = SIZE) -> Group:
+def groups_of(
+    draw: st.DrawFn, size: st.SearchStrategy[int] = SIZE, candidate: st.SearchStrategy | None = None
+) -> Group:
     k = draw(size)
-    return Group(prompt=draw(TEXT), candidates=tuple(draw(st.lists(IMAGE, min_size=k, max_size=k))))
+    candidate = draw(st.sampled_from([IMAGE, ANSWER])) if candidate is None else candidate
+    candidates = tuple(draw(st.lists(candidate, min_size=k, max_size=k)))
+    return Group(
+        prompt=draw(TEXT), candidates=candidates, context=draw(CONTEXTS), criterion=draw(st.just("") | TEXT)
+    )
 
 
 @st.composite
@@ -55,12 +67,23 @@ def several(draw: st.DrawFn, make) -> list:
 
 
 @settings(deadline=None)
-@given(several(groups_of))
+@given(
+    several(lambda size: groups_of(size, IMAGE)) | several(lambda size: groups_of(size, ANSWER)),
+)
 def test_groups_survive_the_round_trip(groups):
     tensors = encode_groups(groups)
     assert decode_groups(tensors) == groups
+    assert ("context" in tensors) == any(group.context for group in groups)
+    assert ("criterion" in tensors) == any(group.criterion for group in groups)
+    assert ("texts" in tensors) == any(group.kind == "text" for group in groups) != ("images" in tensors)
     for spec in INPUTS:
-        spec.check(tensors[spec.name])
+        if spec.name in tensors:
+            spec.check(tensors[spec.name])
+
+
+def test_an_empty_text_is_a_missing_candidate():
+    (group,) = decode_groups(encode_groups([Group(prompt="p", candidates=("a", ""))]))
+    assert group.candidates == ("a", None)
 
 
 @settings(deadline=None)
@@ -87,9 +110,13 @@ def test_the_win_rate_travels_with_nan_where_there_is_no_opponent(matrices):
 def test_parts_hold_one_size_within_bounds_and_come_back_in_order(groups, max_bytes, max_groups):
     parts = partition(groups, max_bytes=max_bytes, max_groups=max_groups)
     for part in parts:
-        assert len({group.size for group in part.groups}) == 1
+        assert decode_groups(encode_groups(part.groups)) == list(part.groups)
         assert len(part.groups) <= max_groups
-        content = sum(len(g.prompt.encode()) + sum(len(i or b"") for i in g.candidates) for g in part.groups)
+        content = sum(
+            len(x.encode() if isinstance(x, str) else x or b"")
+            for g in part.groups
+            for x in (g.prompt, g.criterion, *g.candidates, *g.context)
+        )
         assert content <= max_bytes or len(part.groups) == 1
         assert [groups[place] for place in part.places] == list(part.groups)
     answers = [[WinMatrix.missing([str(place)] * groups[place].size) for place in p.places] for p in parts]
@@ -108,11 +135,35 @@ def test_few_groups_of_one_size_are_one_request():
         ([], "one size"),
         ([Group(prompt="", candidates=(b"a",) * k) for k in (2, 3)], r"\[2, 3\]"),
         ([Group(prompt="\ud800", candidates=(b"a", b"b"))], "Unicode"),
+        ([Group(prompt="", candidates=("\ud800", "b"))], "Unicode"),
+        ([Group(prompt="", candidates=(b"a", b"b"), criterion="\ud800")], "Unicode"),
+        ([Group(prompt="", candidates=two) for two in (("a", "b"), (b"a", b"b"))], "image and texts"),
     ],
 )
 def test_what_cannot_be_one_request_is_refused(groups, message):
     with pytest.raises(ProtocolError, match=message):
         encode_groups(groups)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "tensors"),
+    [
+        (Inputs(), "prompt images"),
+        (Inputs(kinds=("video",), criterion=True), "prompt images criterion?"),
+        (Inputs(kinds=("text",), context=True), "prompt texts context?"),
+        (EVERYTHING, "prompt images? texts? context? criterion?"),
+    ],
+)
+def test_the_tensors_of_a_judge_say_what_it_reads(inputs, tensors):
+    found = input_tensors(inputs)
+    assert " ".join(spec.name + "?" * optional for spec, optional in found.items()) == tensors
+    assert inputs_named([spec.name for spec in found], ",".join(inputs.kinds)) == inputs
+
+
+def test_a_judge_that_another_server_serves_reads_what_its_tensors_are_called():
+    assert inputs_named(["prompt", "images"], "") == Inputs()
+    assert inputs_named(["prompt", "texts", "context"], "") == Inputs(kinds=("text",), context=True)
+    assert inputs_named([], "") == EVERYTHING
 
 
 def objects(rows) -> np.ndarray:
@@ -126,14 +177,21 @@ def objects(rows) -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt": None}, "missing tensors: prompt"),
-        ({"extra": objects([[b"x"]])}, "unknown tensors: extra"),
+        ({"prompt": None}, "missing input 'prompt'"),
+        ({"images": None}, "missing input 'images' or 'texts'"),
+        ({"texts": objects([[b"a", b"b"]])}, "one of images and texts; received both"),
+        ({"extra": objects([[b"x"]])}, "unknown input 'extra'"),
         ({"prompt": np.zeros((1, 1), np.float32)}, "'prompt' must be BYTES"),
         ({"images": np.array([[b"a", b"b"]])}, "'images' must be BYTES; received dtype"),
         ({"prompt": objects([[b"a", b"b"]])}, r"shape \[-1, 1\]; received \[1, 2\]"),
         ({"images": objects([[b"a", b"b"]])[0]}, r"received \[2\]"),
         ({"images": objects([["a", "b"]])}, "not bytes"),
         ({"images": objects([[b"a", b"b"], [b"a", b"b"]])}, "received 1 and 2"),
+        ({"context": objects([[b"a"], [b"a"]])}, "prompt and images and context need .* 1 and 1 and 2"),
+        ({"context": objects([[b"", b"a"]])}, "context is a tuple of encoded images, none of them empty"),
+        ({"criterion": objects([[b"a", b"b"]])}, r"shape \[-1, 1\]; received \[1, 2\]"),
+        ({"criterion": objects([[b"\xff"]])}, "a criterion is not UTF-8"),
+        ({"images": None, "texts": objects([[b"a", b"\xff"]])}, "a text is not UTF-8"),
         ({"images": objects([[b"a"]])}, "at least 2 candidates"),
         ({"prompt": objects([[b"\xff"]])}, "not UTF-8"),
         ({"prompt": np.empty((0, 1), object), "images": np.empty((0, 2), object)}, "at least 1"),

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prefrm.containers import is_video
 from prefrm.media import decode
+from prefrm.video import encode_video
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 from serving.limits import Limits
 from serving.models import ModelInfo
@@ -18,8 +20,11 @@ from serving.running import background
 from serving.server import Addresses, JudgeServer
 
 
-def brightness(prompt: str, image: bytes) -> float:
-    return float(np.asarray(decode(image)).mean()) / 50 + len(prompt) / 10
+def brightness(prompt: str, candidate: bytes | str) -> float:
+    """Of a text or a video, its length."""
+    if isinstance(candidate, str) or is_video(candidate):
+        return len(candidate) / 1000
+    return float(np.asarray(decode(candidate)).mean()) / 50 + len(prompt) / 10
 
 
 class GatedScorer:
@@ -64,6 +69,22 @@ def groups(png: Callable[[int], bytes]) -> list[Group]:
         Group(prompt="a red cube", candidates=(png(10), png(90), png(200), png(90))),
         Group(prompt="zwei Äpfel \U0001f34e", candidates=(png(1), None, png(3), png(4))),
         Group(prompt="", candidates=(png(1), b"not an image\x00", png(30), png(255))),
+    ]
+
+
+@pytest.fixture(scope="session")
+def every_kind(png: Callable[[int], bytes]) -> list[Group]:
+    """Two groups each of edits, of clips and of texts, with and without a context and a criterion."""
+    clips = tuple(encode_video([Image.new("RGB", (16, 16), shade)] * 3, 4) for shade in ("red", "navy"))
+    return [
+        Group(
+            prompt="a hat", candidates=(png(10), None, png(200)), context=(png(7), png(8)), criterion="hue"
+        ),
+        Group(prompt="no hat", candidates=(png(30), png(4), png(20)), context=(png(7),)),
+        Group(prompt="it spins", candidates=(*clips, None), criterion="motion"),
+        Group(prompt="it rests", candidates=clips),
+        Group(prompt="who?", candidates=("Äpfel", None, "nobody\0"), context=(png(9),), criterion="truth"),
+        Group(prompt="why?", candidates=("because", "\U0001f34e")),
     ]
 
 

@@ -308,7 +308,7 @@ class TestGuard:
             seen.append(image)
             return float(len(image))
 
-        guard = GuardedScorer(FakeScorer(utility), ImageLimits(max_bytes=500, max_pixels=30))
+        guard = GuardedScorer(FakeScorer(utility), Limits(image=ImageLimits(max_bytes=500, max_pixels=30)))
         small, large = png(1), png(1) + bytes(500)
         (matrix,) = guard.score([Group(prompt="p", candidates=(small, large, b"GIF89a", None, small))])
         assert seen == [small, small]
@@ -334,7 +334,7 @@ class TestGuard:
             seen.append(video)
             return float(len(video))
 
-        guard = GuardedScorer(FakeScorer(utility), ImageLimits(video=VideoLimits(**limits)))
+        guard = GuardedScorer(FakeScorer(utility), Limits(image=ImageLimits(video=VideoLimits(**limits))))
         short, long = clip(frames(2)), clip(frames(5)) + struct.pack(">I4s", 2000, b"free") + bytes(1992)
         cut = short[:-1]
         (matrix,) = guard.score([Group(prompt="p", candidates=(short, long, cut, short))])
@@ -343,7 +343,7 @@ class TestGuard:
         np.testing.assert_array_equal(matrix.judged, [True, False, False, True])
 
     def test_a_group_with_a_refused_context_is_not_judged(self, png):
-        guard = GuardedScorer(FakeScorer(lambda p, i: float(len(i))), ImageLimits())
+        guard = GuardedScorer(FakeScorer(lambda p, i: float(len(i))), Limits())
         candidates = (png(1), png(2))
         groups = [
             Group(prompt="p", candidates=candidates, context=context)
@@ -354,7 +354,7 @@ class TestGuard:
         assert not refused.judged.any() and judged.judged.all()
 
     def test_pixels_are_counted_from_the_header(self, png):
-        guard = GuardedScorer(FakeScorer(lambda p, i: 0.0), ImageLimits(max_pixels=29))
+        guard = GuardedScorer(FakeScorer(lambda p, i: 0.0), Limits(image=ImageLimits(max_pixels=29)))
         (matrix,) = guard.score([Group(prompt="p", candidates=(png(1), png(2)))])
         assert "6 x 5 pixels; the limit is 29" in matrix.errors[0]
 

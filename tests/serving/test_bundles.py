@@ -8,7 +8,7 @@ import pytest
 from prefrm.errors import BundleError, ConfigError
 from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.scorers import ScorerFile, Source, write_scorer_file
-from prefrm.winmatrix import FakeScorer, Group
+from prefrm.winmatrix import FakeScorer, Group, Inputs
 from serving.access.tokens import TokenFile
 from serving.bundles import BundleShelf, EngineOptions, NamedBundle, name_bundle
 from serving.models import ModelInfo
@@ -96,7 +96,7 @@ def test_a_folder_that_is_not_there_is_said(tmp_path):
 
 
 def test_a_repository_has_bundles_by_name_and_version(tmp_path, monkeypatch):
-    manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+    manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64, inputs=Inputs())
     monkeypatch.setattr("serving.bundles.inspect_bundle", lambda folder: manifest)
     for folder in ("a", "b/1", "b/20", "b/old", "c/1/deep"):
         (tmp_path / folder).mkdir(parents=True)

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from prefrm import media
-from prefrm.engine import Engine, encoder
-from prefrm.judge import Judge, JudgeSpec
+from prefrm.engine import Engine
+from prefrm.judge import Judge, JudgeSpec, contents
 from prefrm.media import ImageLimits
 from prefrm.winmatrix import FakeScorer, Group
 from serving.errors import ExpiredError, FailedError, NotReadyError, OverloadedError
@@ -336,7 +336,7 @@ def test_the_engines_own_thread_decodes_no_large_image(tmp_path, monkeypatch):
         threads.append(threading.current_thread().name)
         return media.decode(*args)
 
-    monkeypatch.setattr(encoder, "decode", decode)
+    monkeypatch.setattr(contents, "decode", decode)
 
     async def main():
         metrics = Metrics()

@@ -65,14 +65,14 @@ class TestConfiguration:
     def test_tritony_finds_fields_at_their_defaults(self, served):
         """tritony 0.0.23, tritony/helpers.py: `model_input.optional`, an attribute of the JSON's object."""
         config = get(served, "/v2/models/judge/config").json()
-        assert [tensor["optional"] for tensor in config["input"]] == [False, False]
+        assert [tensor["optional"] for tensor in config["input"]] == [False, True, True, True, True]
 
     def test_integers_of_64_bits_are_numbers_and_enums_are_names(self, served):
         config = get(served, "/v2/models/judge/config").json()
-        assert [tensor["dims"] for tensor in config["input"]] == [[1], [-1]]
+        assert [tensor["dims"] for tensor in config["input"]] == [[1], [-1], [-1], [-1], [1]]
         assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 0
         assert config["input"][0]["format"] == "FORMAT_NONE"
-        assert config["parameters"] == {"base_model": {"string_value": "none"}}
+        assert config["parameters"]["base_model"] == {"string_value": "none"}
 
     def test_a_model_on_a_gpu_says_which(self):
         config = describe_config(ModelInfo(name="judge", device="cuda:1"), 4)

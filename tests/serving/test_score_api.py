@@ -97,7 +97,7 @@ def one(images=("aGFsbG8=", None), **fields):
         (b"", "the request is no JSON: Expecting value"),
         (b"\xff\xfe{}", "the request is no JSON: "),
         (b"[" * 800, "the request is no JSON: "),
-        (b"[" * 100_000, "more than 832 commas and brackets"),
+        (b"[" * 100_000, "more than 896 commas and brackets"),
         ([], "the request is a list; send an object"),
         ({}, "groups is missing; send it"),
         (
@@ -196,7 +196,7 @@ def test_the_size_is_that_of_the_decoded_image():
 def test_a_body_of_nothing_but_structure_is_not_parsed():
     for filler in (b"1,", b"[],", b"{},"):
         body = b'{"groups": [' + filler * (LIMITS.request_groups * 1100) + b"1]}"
-        with pytest.raises(InvalidRequestError, match="more than 832 commas and brackets"):
+        with pytest.raises(InvalidRequestError, match="more than 896 commas and brackets"):
             scoring(body)
 
 

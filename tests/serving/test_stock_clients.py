@@ -13,7 +13,7 @@ import tritonclient.http as triton_http
 import tritonclient.http.aio as triton_http_aio
 from tritonclient.utils import InferenceServerException
 
-from prefrm.protocol import INPUTS, OUTPUTS, decode_matrices, encode_groups, encode_matrices
+from prefrm.protocol import INPUTS, OUTPUTS, PROMPT, decode_matrices, encode_groups, encode_matrices
 from prefrm.winmatrix import Group
 
 KINDS = ["grpc", "http", "grpc.aio", "http.aio"]
@@ -51,7 +51,7 @@ def as_dict(kind: str, answer):
 
 def inputs(kind: str, tensors, *, rename=None, datatype=None, binary=True):
     made = []
-    for spec in INPUTS:
+    for spec in (spec for spec in INPUTS if spec.name in tensors):
         array = tensors[spec.name]
         name = (rename or {}).get(spec.name, spec.name)
         tensor = MODULES[wire(kind)].InferInput(name, list(array.shape), "BYTES")
@@ -92,6 +92,13 @@ class TestEveryClient:
         assert (response["model_name"], response["model_version"]) == ("judge", "1")
         assert [output["name"] for output in response["outputs"]] == [spec.name for spec in OUTPUTS]
 
+    def test_candidates_of_every_kind_are_scored(self, kind, served, scorer, every_kind):
+        for group, local in zip(every_kind, scorer.score(every_kind), strict=True):
+            result = call(kind, served, "infer", "judge", inputs(kind, encode_groups([group])))
+            arrays = {spec.name: result.as_numpy(spec.name) for spec in OUTPUTS}
+            (matrix,) = decode_matrices(arrays, count=1, size=group.size)
+            assert matrix.equals(local)
+
     def test_the_outputs_are_those_asked_for_in_that_order(self, kind, served, tensors):
         wanted = outputs(kind, "valid", "win_rate")
         result = call(kind, served, "infer", "judge", inputs(kind, tensors), outputs=wanted)
@@ -118,8 +125,10 @@ class TestEveryClient:
         config = as_dict(kind, call(kind, served, "get_model_config", "judge"))
         config = config.get("config", config)
         assert config["max_batch_size"] == 4
-        assert config["parameters"] == {"base_model": {"string_value": "none"}}
-        assert {tensor["name"] for tensor in config["input"]} == {"prompt", "images"}
+        facts = {name: value["string_value"] for name, value in config["parameters"].items()}
+        assert facts == {"base_model": "none", "kinds": "image,video,text"}
+        optional = {tensor["name"]: tensor.get("optional", False) for tensor in config["input"]}
+        assert optional == {spec.name: spec is not PROMPT for spec in INPUTS}
         index = as_dict(kind, call(kind, served, "get_model_repository_index"))
         models = index["models"] if wire(kind) == "grpc" else index
         assert models == [{"name": "judge", "version": "1", "state": "READY"}]

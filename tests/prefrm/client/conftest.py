@@ -14,8 +14,9 @@ from serving.running import background
 from serving.server import Addresses, JudgeServer
 
 
-def size_and_prompt(prompt: str, image: bytes) -> float:
-    return sum(image) % 1009 / 300 - len(prompt) / 7
+def size_and_prompt(prompt: str, candidate: bytes | str) -> float:
+    content = candidate.encode() if isinstance(candidate, str) else candidate
+    return sum(content) % 1009 / 300 - len(prompt) / 7
 
 
 class SlowScorer:
@@ -78,13 +79,16 @@ def pair(png: Callable[..., bytes]) -> Group:
 
 @pytest.fixture(scope="session")
 def mixed(png: Callable[..., bytes]) -> list[Group]:
-    """Groups of three sizes in no order, with missing candidates."""
+    """Groups of three sizes in no order, with missing candidates; some of texts, of edits, by a criterion."""
     images = [png(n, 4, 4) for n in range(8)]
     return [
         Group(prompt="two", candidates=(images[0], images[1])),
         Group(prompt="fünf \U0001f34e", candidates=(images[2], None, images[3], images[4], images[0])),
         Group(prompt="", candidates=(images[5], images[6])),
-        Group(prompt="three", candidates=(images[7], images[1], images[2])),
+        Group(prompt="three", candidates=(images[7], images[1], images[2]), criterion="hue"),
+        Group(prompt="who?", candidates=("\U0001f34e", "nobody"), context=(images[0], images[3])),
+        Group(prompt="edit", candidates=(images[5], None), context=(images[2],), criterion="fünf"),
+        Group(prompt="why?", candidates=("because\0", None, "so"), criterion="truth"),
         Group(prompt="nobody", candidates=(None, None)),
         Group(prompt="five again", candidates=(images[7], images[1], images[2], images[3], None)),
     ]

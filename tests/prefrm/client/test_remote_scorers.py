@@ -13,8 +13,10 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from prefrm.client import connect, connect_async
 from prefrm.client._credentials import Credentials
@@ -30,7 +32,8 @@ from prefrm.errors import (
     ServerUnavailableError,
 )
 from prefrm.protocol import BUNDLE_PARAMETER, encode_groups
-from prefrm.winmatrix import Group, Scorer
+from prefrm.video import encode_video
+from prefrm.winmatrix import Group, Inputs, Scorer
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
@@ -58,6 +61,18 @@ class TestEveryWay:
     def test_matrices_are_those_of_the_local_scorer_bit_by_bit(self, ask, way, served, scorer, mixed):
         assert agree(ask(way, url_of(way, served), mixed), scorer.score(mixed))
 
+    def test_a_group_that_the_judge_does_not_read_costs_the_others_nothing(self, ask, way, slow, pair, png):
+        slow.gate.set()
+        others = [replace(pair, context=(png(1),)), replace(pair, candidates=("a", "b"), criterion="hue")]
+        clip = Group(
+            prompt="clip", candidates=(encode_video([Image.new("RGB", (16, 16))], 1), pair.candidates[0])
+        )
+        with background(JudgeServer(slow, ModelInfo(name="judge"))) as served:
+            first, edit, texts, clips, last = ask(way, url_of(way, served), [pair, *others, clip, pair])
+        assert agree([first, last], slow.score([pair, pair]))
+        for matrix, group in ((edit, others[0]), (texts, others[1]), (clips, clip)):
+            assert not matrix.known.any() and set(matrix.errors) == {Inputs().refusal(group)}
+
     def test_no_proxy_leads_to_this_machine(self, ask, way, served, scorer, pair, monkeypatch):
         for name in ("grpc_proxy", "http_proxy", "https_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
@@ -80,7 +95,7 @@ class TestEveryWay:
         [
             ("a" * 40_000, 1, "^a prompt may have 32768 bytes; received 40000$"),
             ("p", 35, "^a group may have 64 candidates; received 70$"),
-            ("p", 1000, "may have 64 candidates; received 2000.*send smaller or fewer images"),
+            ("p", 1000, "may have 64 candidates; received 2000.*send smaller or fewer candidates"),
             ("\udc80", 1, "not valid Unicode"),
         ],
     )

@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -23,7 +24,7 @@ from prefrm.errors import (
     ScoringError,
     ServerUnavailableError,
 )
-from prefrm.winmatrix import Group, Scorer
+from prefrm.winmatrix import Group, Inputs, Scorer
 from tests.prefrm.client.test_remote_scorers import agree
 from tests.prefrm.client.transports import (
     FakeTransport,
@@ -63,6 +64,21 @@ class TestRequests:
         assert agree(score(ONE, mixed), scorer.score(mixed))
         assert agree(score(ONE, (group for group in mixed)), scorer.score(mixed))
 
+    def test_what_the_judge_does_not_read_is_not_sent(self, score, replicas, scorer, pair):
+        replicas[0].inputs = Inputs(kinds=("image", "video"), criterion=True)
+        groups = [
+            pair,
+            replace(pair, criterion="hue"),
+            replace(pair, context=pair.candidates[:1]),
+            replace(pair, candidates=("a", "b")),
+        ]
+        *judged, edit, texts = score(ONE, groups)
+        assert agree(judged, scorer.score(groups[:2]))
+        assert [matrix.errors for matrix in (edit, texts)] == [
+            (replicas[0].inputs.refusal(group),) * 2 for group in groups[2:]
+        ]
+        assert replicas[0].groups == 2
+
     def test_no_groups_are_no_matrices(self, score, replicas):
         assert score(ONE, []) == [] and replicas[0].asked == []
 
@@ -96,7 +112,7 @@ class TestRequests:
         for matrix in score(ONE, groups):
             assert not matrix.known.any()
             assert "the group of 2 candidates has" in matrix.errors[0]
-            assert "send smaller or fewer images, or raise the server's limit" in matrix.errors[1]
+            assert "send smaller or fewer candidates, or raise the server's limit" in matrix.errors[1]
 
 
 class TestRetries:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from prefrm.client._transport import Failure
 from prefrm.protocol import decode_groups, encode_matrices
-from prefrm.winmatrix import FakeScorer
+from prefrm.winmatrix import EVERYTHING, FakeScorer, Inputs
 from tests.prefrm.client.conftest import size_and_prompt
 
 
@@ -51,6 +51,7 @@ class Replica:
     refusals: list[Exception] = field(default_factory=list)
     always: Exception | None = None
     bundle: str = "b" * 64
+    inputs: Inputs = EVERYTHING
     alive: bool = True
     most: int = 10**6
     asked: list[Asked] = field(default_factory=list)
@@ -89,6 +90,9 @@ class FakeTransport:
     async def bundle(self):
         self._replica.introduced += 1
         return self._replica.bundle
+
+    async def inputs(self):
+        return self._replica.inputs
 
     async def live(self):
         while not self._replica.alive:

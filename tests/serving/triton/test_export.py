@@ -13,7 +13,7 @@ from prefrm.bundle import merge_bundle, read_manifest, verify_files
 from prefrm.cli import run
 from prefrm.engine import Engine
 from prefrm.errors import BundleError, OutOfMemoryError, ProtocolError, ScoringError
-from prefrm.protocol import INPUTS, OUTPUTS, decode_matrices, encode_groups
+from prefrm.protocol import OUTPUTS, decode_matrices, encode_groups, input_tensors
 from prefrm.winmatrix import FakeScorer, Group
 from serving.limits import Limits
 from serving.triton.model import answer
@@ -33,7 +33,9 @@ def test_a_repository_holds_the_bundle_and_the_tensors_of_the_protocol(bundle, t
     assert manifest == read_manifest(bundle)
     config = text_format.Parse((model / "config.pbtxt").read_text(), ModelConfig())
     assert config.name == "house-style"
-    for specs, tensors in ((INPUTS, config.input), (OUTPUTS, config.output)):
+    inputs = input_tensors(manifest.inputs)
+    assert [tensor.optional for tensor in config.input] == list(inputs.values())
+    for specs, tensors in ((inputs, config.input), (OUTPUTS, config.output)):
         assert [tensor.name for tensor in tensors] == [spec.name for spec in specs]
         assert [(-1, *tensor.dims) for tensor in tensors] == [spec.shape for spec in specs]
     assert all(tensor.allow_ragged_batch for tensor in config.input)

@@ -56,7 +56,9 @@ BACKEND = SimpleNamespace(
     InferenceResponse=lambda output_tensors=(), error=None: SimpleNamespace(
         tensors={tensor.name(): tensor.as_numpy() for tensor in output_tensors}, error=error
     ),
-    get_input_tensor_by_name=lambda request, name: next(t for t in request.tensors if t.name() == name),
+    get_input_tensor_by_name=lambda request, name: next(
+        (t for t in request.tensors if t.name() == name), None
+    ),
 )
 
 
