@@ -51,18 +51,32 @@ class DifferentiableJudge:
         calibration: of the log-odds; None leaves them as they are. Log-odds beyond 16.6, where the engine's
             end because float32 probabilities do, go on.
         batch: how many candidates, and how many opponents, are read at once with their activations in memory.
+        criterion: what all candidates are compared by; "" is overall preference.
 
     Raises:
-        ConfigError: `batch` is out of range, or the image processor does something that has no gradient here.
+        ConfigError: `batch` is out of range, the judge compares videos or texts, or the image processor does
+            something that has no gradient here.
     """
 
-    def __init__(self, judge: Judge, *, calibration: CalibrationMap | None = None, batch: int = 4) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        *,
+        calibration: CalibrationMap | None = None,
+        batch: int = 4,
+        criterion: str = "",
+    ) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1; received {batch}")
+        if judge.spec.kind != "image":
+            raise ConfigError(
+                f"a gradient in pixels needs a judge of images; this one compares {judge.spec.kind}s"
+            )
         _check_preparation(judge)
         self.judge = judge.eval().requires_grad_(False)
         self.calibration = calibration
         self.batch = batch
+        self.criterion = criterion
         has_utilities = judge.spec.head == "scalar" and judge.spec.uncertainty != "integrate"
         self._is_pointwise = has_utilities and not isinstance(calibration, PowerScaling)
 
@@ -180,7 +194,7 @@ class DifferentiableJudge:
         known: Mapping[ImageInput, torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The head's readings [R, ...], and for each pair the two that it is between [N, 2]."""
-        tree = self.judge.processor.tree(prompt, images)
+        tree = self.judge.processor.tree(prompt, images, criterion=self.criterion)
         if len(tree.readable(pairs)) < len(pairs):
             raise ScoringError(next(iter(tree.refused.values())))
         batch = self.judge.processor.collate([(tree, pairs)])

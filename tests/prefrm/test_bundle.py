@@ -9,6 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
 
 from prefrm.bundle import (
     MANIFEST,
@@ -96,17 +97,36 @@ def test_the_manifest_says_what_the_bundle_is(judge: Judge, bundle: Path):
     assert "calibrated (temperature 1.7, from 200 pairs of validation)" in manifest.describe()
 
 
-def test_a_bundle_needs_no_file_of_its_template(judge: Judge, tmp_path: Path, png):
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_bundle_holds_the_text_of_its_template(judge: Judge, tmp_path: Path, png, is_file: bool):
+    """Of a file, which may be gone, or of a configuration."""
     file = tmp_path / "rank.txt"
-    file.write_text("{image}{image}Better: {prompt}?\n{answer}No.{space}\n1\n2\n")
-    spec = replace(judge.spec, attention="joint", template=f"file:{file}")
-    asked = Judge.from_base(spec, "cpu")
+    text = "{context}\n{image}{image}Better: {prompt}?\nBy {criterion}\n{answer}No.{space}\n1\n2\n"
+    file.write_text(text)
+    named = f"file:{file}" if is_file else text
+    asked = Judge.from_base(replace(judge.spec, attention="joint", template=named), "cpu")
     manifest = write(tmp_path / "b", asked)
     file.unlink()
-    assert manifest.spec.template == manifest.template.id == "file:rank.txt"
+    assert manifest.spec.template == manifest.template.id
+    assert manifest.template.id == "file:rank.txt" if is_file else manifest.template.id.startswith("text:")
     loaded = load_bundle(tmp_path / "b", "cpu").judge
     assert loaded.processor.template == asked.processor.template
     assert torch.equal(noise_verdicts(loaded, png), noise_verdicts(asked, png))
+
+
+@pytest.mark.parametrize("kind", [{"kind": "video", "frames": 2, "frame_rate": 0.5}, {"kind": "text"}])
+def test_a_bundle_comes_back_with_its_kind(judge: Judge, tmp_path: Path, kind: dict):
+    asked = Judge.from_base(JudgeSpec(base_model=judge.spec.base_model, **kind), "cpu")
+    write(tmp_path / "b", asked)
+    loaded = load_bundle(tmp_path / "b", "cpu").judge
+    assert loaded.spec == asked.spec
+    trees = [one.processor.trial_tree("a cat", [Image.new("RGB", (32, 32))] * 2) for one in (asked, loaded)]
+    with torch.inference_mode():
+        found, expected = (
+            one(one.processor.collate([(tree, [(0, 1)])]))
+            for one, tree in zip((asked, loaded), trees, strict=True)
+        )
+    assert torch.equal(found, expected)
 
 
 def test_an_uncalibrated_bundle_says_so(judge: Judge, tmp_path: Path):

@@ -87,8 +87,11 @@ def as_image(pixels: torch.Tensor) -> Image.Image:
     return Image.fromarray((255 * pixels).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-def judged(judge: Judge, pixels: torch.Tensor, calibration: CalibrationMap | None = None) -> WinMatrix:
-    group = Group(prompt=PROMPT, candidates=tuple(encode_png(as_image(image)) for image in pixels))
+def judged(
+    judge: Judge, pixels: torch.Tensor, calibration: CalibrationMap | None = None, criterion: str = ""
+) -> WinMatrix:
+    images = tuple(encode_png(as_image(image)) for image in pixels)
+    group = Group(prompt=PROMPT, candidates=images, criterion=criterion)
     return Engine(judge, calibration=calibration).score([group])[0]
 
 
@@ -164,6 +167,19 @@ def test_the_engine_agrees_on_judges_with_ties(judges, kind: str):
         z_N, _ = log_odds(judge.outcomes(found, pairs_N2))
         found = z_N.view(3, 3).sum(dim=1) / 2
     np.testing.assert_allclose(found.detach(), mean_log_odds(judged(judge, pixels)), rtol=0, atol=1e-4)
+
+
+def test_the_engine_agrees_by_a_criterion(judges):
+    judge, pixels = judges("qwen2_5_vl", template="fit-late-v1"), candidates(3)
+    utilities = [DifferentiableJudge(judge, criterion=one).utilities(PROMPT, pixels) for one in ("hue", "")]
+    wanted = mean_log_odds(judged(judge, pixels, criterion="hue"))
+    np.testing.assert_allclose(utilities[0], wanted, rtol=0, atol=1e-4)
+    assert (utilities[0] - utilities[1]).abs().max() > 1e-3
+
+
+def test_a_judge_of_texts_has_no_gradient_in_pixels(judges):
+    with pytest.raises(ConfigError, match="needs a judge of images; this one compares texts"):
+        DifferentiableJudge(judges("qwen2_5_vl", kind="text"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

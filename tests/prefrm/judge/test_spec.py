@@ -4,13 +4,19 @@ import pytest
 
 from prefrm.errors import ConfigError
 from prefrm.judge import JudgeSpec
-from prefrm.prompts import parse_template
+from prefrm.prompts import get_template, parse_template
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"base_model": ""}, "base_model is empty"),
+        ({"kind": "sound"}, "kind must be one of image, video, text; received 'sound'"),
+        ({"frames": 8}, "frames is of kind video; received 8 and kind 'image'"),
+        ({"kind": "text", "frame_rate": 2.0}, "frame_rate is of kind video; received 2.0 and kind 'text'"),
+        ({"kind": "video", "frames": 0}, r"frames must be in \[1, 256\]; received 0"),
+        ({"kind": "video", "frame_rate": 0.0}, "frame_rate must be positive and finite; received 0.0"),
+        ({"kind": "text", "template": "rate-v1"}, "take .*'fit-late-v1'"),
         ({"head": "nope"}, "head must be one of verdict, scalar, embedding; received 'nope'"),
         ({"attention": "isolated"}, "of the verdict head must be late or joint; received 'isolated'"),
         ({"template": "nope"}, "no template 'nope'"),
@@ -50,6 +56,14 @@ from prefrm.prompts import parse_template
 def test_bad_values_are_named(fields: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         JudgeSpec(**{"base_model": "some/model", **fields})
+
+
+def test_the_default_template_of_videos_and_texts_has_a_place_for_a_criterion():
+    video = JudgeSpec(base_model="some/model", kind="video")
+    assert (video.template, video.frames, video.frame_rate) == ("fit-late-v1", 8, None)
+    answer = JudgeSpec(base_model="some/model", kind="text", attention="joint", ties=True)
+    assert (answer.template, answer.frames) == ("fit-or-tie-v1", None)
+    assert "Which answer fits better" in get_template(answer.template, answer.kind).turn
 
 
 def test_a_utility_is_read_from_answers_or_by_weights():
