@@ -30,8 +30,7 @@ from prefrm.flow.config import OptimConfig
 from prefrm.flow.losses import Losses
 from prefrm.flow.methods import method
 from prefrm.flow.pipelines import LORA_TARGETS, Policy, load_pipeline
-from prefrm.flow.rollout import Sampler
-from prefrm.flow.scoring import Scoring, encode_images
+from prefrm.flow.rollout import Sampler, encode_images
 from prefrm.flow.settings import with_settings
 from prefrm.flow.trainer import Trainer
 from prefrm.judge.model import resolve_device
@@ -125,14 +124,13 @@ class PrefrmLoop:
         policy = Policy(_pipeline(settings, device), steps=settings.steps, rank=RANK, alpha=RANK)
         policy.probe(settings.prompts[0])
         count = len(settings.prompts) * settings.group
-        self._scoring = Scoring({"reward": REWARD})
         self._trainer = Trainer(
             losses=Losses(policy=policy, method=METHOD, batch=count, seed=0),
             accelerator=Accelerator(cpu=device.type == "cpu"),
             sampler=Sampler(
                 policy, METHOD.rollout, settings.group, count, 0, settings.steps, keep_path=False
             ),
-            scoring=self._scoring,
+            rewards={"reward": REWARD},
             weights={"reward": 1.0},
             settings=OPTIM,
         )
@@ -146,10 +144,6 @@ class PrefrmLoop:
     def iteration(self, n: int) -> None:
         """Draw, score and train."""
         self._trainer.iteration(n, self._prompts)
-
-    def close(self) -> None:
-        """End the thread that scores."""
-        self._scoring.close()
 
 
 class PlainLoop:
@@ -243,7 +237,6 @@ def bench_flow(settings: Settings) -> FlowReport:
                     whole = _seconds(partial(loop.iteration, n), device)
                     seconds[name] += [(drawing, whole)] if n else []
                 advance(n + 1)
-        ours.close()
         described = describe_device(device)
     count = len(settings.prompts) * settings.group
     return FlowReport(

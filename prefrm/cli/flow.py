@@ -79,7 +79,7 @@ def _print_methods(as_json: bool) -> None:
             "kernel": row.rollout.kernel,
             "stochastic": row.rollout.stochastic.rule,
             "likelihood": row.likelihood.kind,
-            "objective": row.objective.gradient if row.objective.kind == "gradient" else row.objective.kind,
+            "objective": row.objective.kind,
             "regularizer": f"{row.regularizer.form} {row.regularizer.reference:g}"
             if row.regularizer.reference
             else "",

@@ -144,7 +144,7 @@ class FlowConfig(Bounded):
     def __post_init__(self) -> None:
         check_bounds(self)
         row, rollout = self.row(), self.rollout
-        if row.objective.kind == "gradient" and self.judge is None:
+        if row.objective.differentiates and self.judge is None:
             raise ConfigError(f"method {self.method} follows a judge's gradient; set judge to a bundle")
         if not (row.intrinsic or self.all_rewards()):
             raise ConfigError("no reward is configured; set judge to a bundle or the URL of a server")

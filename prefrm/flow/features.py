@@ -41,9 +41,8 @@ def vision_features(model: str, device: Any) -> Callable[[Tensor], Tensor]:
         settings = AutoImageProcessor.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise ConfigError(f"features {model!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    mean, std = (
-        torch.tensor(v, device=device)[:, None, None] for v in (settings.image_mean, settings.image_std)
-    )
+    shape = (settings.image_mean, settings.image_std)
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in shape)
     patch = int(encoder.config.patch_size)
     cells = int(encoder.config.image_size) // patch
 
@@ -56,13 +55,14 @@ def vision_features(model: str, device: Any) -> Callable[[Tensor], Tensor]:
     return encode
 
 
+@torch.no_grad()
 def pixel_map(grid: Tensor, size: tuple[int, int]) -> Tensor:
     """Weights [B, h, w] in [0, 1] from a grid of features [B, H, W, D]; ones where all are alike.
 
     The three first principal components within an image, each oriented so that its longer tail is high, are
     added with weights of their variances, smoothed, scaled to [0, 1] and interpolated to `size` = (h, w).
     """
-    with torch.no_grad(), torch.autocast(grid.device.type, enabled=False):
+    with torch.autocast(grid.device.type, enabled=False):
         f_BND = precise(grid).flatten(1, 2)
         u, singular, _ = torch.linalg.svd(f_BND - f_BND.mean(1, keepdim=True), full_matrices=False)
         scores = (u * singular[:, None])[..., :COMPONENTS]

@@ -8,28 +8,13 @@ Shapes: B samples; T steps.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from prefrm.flow.kernels import Level, level, precise, wide
+from prefrm.flow.kernels import Level, precise, wide
 from prefrm.flow.settings import Objective
 
-__all__ = ["adjoint_target", "leap", "leap_points", "utility_gradient", "utility_loss"]
-
-
-def leap_points(objective: Objective, total: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """Steps of the grid between which `leap` jumps, ascending, the last one T = `total`, whose state is x0.
-
-    "refl": one jump from a step of the last quarter (t in [30, 39] of 40); "draft": the last `depth` steps;
-    "leap": two jumps, from a random step by way of a random later one.
-    """
-    if objective.gradient == "refl":
-        return int(rng.integers(3 * total // 4, total)), total
-    if objective.gradient == "draft":
-        return tuple(range(max(total - objective.depth, 0), total + 1))
-    first, second = sorted(rng.choice(total, size=2, replace=False).tolist())
-    return first, second, total
+__all__ = ["adjoint_target", "leap", "utility_gradient", "utility_loss"]
 
 
 def leap(
@@ -47,7 +32,7 @@ def leap(
         velocity: of the policy, with a gradient, at a step of the grid and a state [B, ...].
         path: recorded states x_0 .. x_T of a rollout without gradient.
         sigmas: the grid s_0 .. s_T.
-        points: as of `leap_points`.
+        points: as of `Objective.points`.
         anchored: after each jump take the recorded state's value, and the jump's gradient (LeapAlign).
         nested: share of the gradient that passes through the input of a later jump's velocity (LeapAlign).
     """
@@ -83,5 +68,5 @@ def adjoint_target(v_ref: Tensor, gradient: Tensor, s: Level, strength: float) -
     (1 - s) / (s^2 + (1 - s)^2).
     """
     v_ref, gradient = precise(v_ref.detach()), precise(gradient)
-    s = wide(level(s, v_ref), v_ref)
+    s = wide(s, v_ref)
     return v_ref - strength * s / (s**2 + (1 - s) ** 2) * gradient

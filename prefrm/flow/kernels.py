@@ -26,15 +26,7 @@ from torch import Tensor
 from prefrm.flow.settings import Kernel
 
 __all__ = [
-    "Level",
-    "Transition",
-    "ddim_std",
-    "dim_mean",
-    "gradient_size",
-    "level",
-    "precise",
-    "spread",
-    "transition",
+    *("Level", "Transition", "ddim_std", "dim_mean", "gradient_size", "precise", "spread", "transition"),
     "wide",
 ]
 
@@ -80,7 +72,7 @@ def transition(
     `s_after_first` is the level s_1 of the grid, which replaces s = 1 in the denominator 1 - s of "flow".
     """
     x, v = precise(x), precise(v)
-    s, s_next = level(s, x), level(s_next, x)
+    s, s_next = (torch.as_tensor(one, dtype=x.dtype, device=x.device) for one in (s, s_next))
     std, c = spread(kernel, noise, s, s_next, s_after_first)
     mean = wide(1 - s_next, x) * (x - wide(s, x) * v) + wide(c, x) * (x + wide(1 - s, x) * v)
     return Transition(mean=mean, std=std, normalized=kernel != "cps")
@@ -122,13 +114,9 @@ def precise(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def level(s: Level, like: Tensor) -> Tensor:
-    """A noise level as a tensor of the type and device of `like`."""
-    return torch.as_tensor(s, dtype=like.dtype, device=like.device)
-
-
-def wide(values: Tensor, like: Tensor) -> Tensor:
-    """[B] or scalar `values`, so that they broadcast over the dimensions of `like` [B, ...]."""
+def wide(values: Level, like: Tensor) -> Tensor:
+    """A number or [B], in the type of `like` [B, ...] and so that it broadcasts over its dimensions."""
+    values = torch.as_tensor(values, dtype=like.dtype, device=like.device)
     return values.reshape(-1, *[1] * (like.ndim - 1)) if values.ndim else values
 
 

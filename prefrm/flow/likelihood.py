@@ -7,28 +7,16 @@ Shapes: B samples; [B, ...] latents of any layout; noise levels are floats or [B
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from prefrm.flow.kernels import Level, Transition, dim_mean, level, precise, transition, wide
-from prefrm.flow.settings import Likelihood, Method
+from prefrm.flow.kernels import Level, Transition, dim_mean, precise, transition, wide
+from prefrm.flow.settings import Method
 
-__all__ = [
-    "LEVEL_POWERS",
-    "Terms",
-    "matching_error",
-    "matching_levels",
-    "noised",
-    "probe_scores",
-    "squared_distance",
-]
+__all__ = ["Terms", "matching_error", "noised", "probe_scores", "squared_distance"]
 
 # AWM's exponent and offset of the generalized Huber function, DiffusionNFT's least scale, SOLACE's offset.
 HUBER_POWER, HUBER_OFFSET, SELF_FLOOR, PROBE_OFFSET = 0.25, 1e-10, 1e-5, 1e-6
-
-LEVEL_POWERS = {"uniform": 0, "t": 1, "t2": 2}
-"""Powers of the noise level by `Likelihood.weight`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +90,14 @@ def squared_distance(a: Tensor, b: Tensor | None) -> Tensor:
 def noised(x0: Tensor, noise: Tensor, s: Level) -> Tensor:
     """x_s = (1 - s) x0 + s noise, [B, ...]."""
     x0, noise = precise(x0), precise(noise)
-    s = wide(level(s, x0), x0)
+    s = wide(s, x0)
     return (1 - s) * x0 + s * noise
 
 
 def matching_error(kind: str, v: Tensor, target: Tensor, s: Level) -> Tensor:
     """Mean of (v - target)^2, weighted as `Likelihood.weight` says, [B], >= 0."""
     error = squared_distance(v, target)
-    s = level(s, error)
+    s = wide(s, error)
     if kind == "ghuber":
         huber: Tensor = torch.pow(error + HUBER_OFFSET, HUBER_POWER) - HUBER_OFFSET**HUBER_POWER
         return s * huber / HUBER_POWER
@@ -117,21 +105,7 @@ def matching_error(kind: str, v: Tensor, target: Tensor, s: Level) -> Tensor:
         # In x0, whose error is s times that of v.
         size = s * dim_mean((precise(v.detach()) - precise(target.detach())).abs())
         return s**2 * error / size.clamp(min=SELF_FLOOR)
-    return error * s.pow(LEVEL_POWERS[kind])
-
-
-def matching_levels(likelihood: Likelihood, total: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """Steps i < T - 1 = total - 1 of the grid, ascending, at whose levels s_i a sample trains.
-
-    One is drawn from each of `times` equal parts of the grid. Seed `rng`, like the generator of the noise, by
-    the sample, or by the group with `shared_noise`.
-    """
-    levels = np.arange(int(likelihood.skip_first), max(total - 1, 1))
-    if not 0 < likelihood.times < len(levels):
-        return tuple(levels.tolist())
-    edges = np.linspace(0, len(levels), likelihood.times + 1)
-    places = edges[:-1] + rng.random(likelihood.times) * np.diff(edges)
-    return tuple(levels[places.astype(int)].tolist())
+    return error
 
 
 def probe_scores(
@@ -141,14 +115,10 @@ def probe_scores(
     steps: Sequence[int],
     sigmas: Sequence[float],
 ) -> Tensor:
-    """SOLACE's confidence of the model in its samples, [B, len(steps)]: minus log of the probes' error.
+    """SOLACE's confidence of the model in samples x0 [B, ...]: minus log of the probes' error, [B, steps].
 
-    Args:
-        velocity: of the policy, without guidance, at a step of the grid and a state.
-        x0: finished samples [B, ...].
-        noise: half of the probes, [B, ...] each; the others are their negatives.
-        steps: of the grid; the paper takes the second half of the rollout's.
-        sigmas: the grid s_0 .. s_T.
+    `velocity(i, x)` is the policy's, without guidance, at step i of the grid `sigmas`. The probes are
+    `noise`, [B, ...] each, and its negatives; the paper's `steps` are the second half of the rollout's.
     """
     probes = [e for half in noise for e in (half, -half)]
 

@@ -7,7 +7,7 @@ Shapes: B samples of a batch; R rows of it; T steps.
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +15,13 @@ from torch import Tensor
 
 from prefrm.differentiable import DifferentiableScorer
 from prefrm.flow.features import features, pixel_map
-from prefrm.flow.gradients import adjoint_target, leap, leap_points, utility_gradient, utility_loss
+from prefrm.flow.gradients import adjoint_target, leap, utility_gradient, utility_loss
 from prefrm.flow.kernels import Level
-from prefrm.flow.likelihood import Terms, matching_levels, noised, probe_scores
+from prefrm.flow.likelihood import Terms, noised, probe_scores
 from prefrm.flow.objectives import matched, sample_losses, step_weights
 from prefrm.flow.pipelines import Policy
 from prefrm.flow.rollout import OLD, Batch, Sample, normal, seed_of
 from prefrm.flow.settings import Method
-from prefrm.flow.steps import split_units, trained_units
 from prefrm.rewards.chain import members
 from prefrm.rewards.numbers import Doubles
 
@@ -48,6 +47,10 @@ class Work(NamedTuple):
     shared: Mapping[int, Tensor]
     is_data: bool = False  # whether the samples stand for training data
 
+    def shared_rows(self) -> Tensor:
+        """[R, ...] of `shared`."""
+        return torch.stack([self.shared[row] for row in self.rows])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
@@ -58,7 +61,7 @@ class Losses:
     batch: int  # samples in one forward pass, at most, but for a group that a loss joins
     seed: int  # of the run
     encode: Callable[[Tensor], Tensor] = features  # features [B, H, W, D] of images
-    differentiable: DifferentiableScorer | None = None  # for the objective "gradient"
+    differentiable: DifferentiableScorer | None = None  # for objectives that follow its gradient
 
     def work(self, batch: Batch, advantage: Doubles, places: set[int]) -> Iterator[Work]:
         """Units of a batch, each with the rows that it trains: of these prompts, with an advantage.
@@ -77,11 +80,16 @@ class Losses:
         useful &= np.array([sample.place in places for sample in batch.samples])
         matching = method.likelihood.kind == "matching"
         count = len(self._levels(batch, 0)) if matching else len(batch.trained)
-        units = split_units(1 if method.objective.through_sampler else count, method.likelihood.chunks)
-        share, seeds = method.rollout.stochastic.trained, self._seeds(batch, range(len(keys)), UNITS)
-        rngs = [np.random.default_rng([*seed, batch.step + 1]) for seed in seeds]
-        chosen = np.concatenate([trained_units(share, len(units), 1, rng) for rng in rngs])
-        shared = self._shared(batch, np.flatnonzero(useful).tolist(), keys)
+        units = method.likelihood.units(1 if method.objective.through_sampler else count)
+        rngs = [
+            np.random.default_rng([*s, batch.step + 1]) for s in self._seeds(batch, range(len(keys)), UNITS)
+        ]
+        chosen = np.stack([method.rollout.stochastic.chosen(len(units), rng) for rng in rngs])
+        shared = dict[int, Tensor]()
+        if method.objective.pixel_map or method.objective.kind == "adjoint":
+            each = self._map if method.objective.pixel_map else self._slope
+            for rows in self._passes(np.flatnonzero(useful).tolist(), keys):
+                shared |= zip(rows, each(batch, rows), strict=True)
         for u, unit in enumerate(units):
             for rows in self._passes(np.flatnonzero(useful & chosen[:, u]).tolist(), keys):
                 yield Work(batch, rows, advantage, unit, shared)
@@ -106,7 +114,7 @@ class Losses:
         if work.is_data:
             return objective.data_weight * matched([self._matching(work, place) for place in work.unit])
         if objective.through_sampler:
-            return self._through_sampler(work)
+            return self._through_sampler(work.batch, work.rows)
         terms = self._matching if matching else self._transition
         return sample_losses([terms(work, place) for place in work.unit])
 
@@ -122,15 +130,6 @@ class Losses:
                 range(steps // 2, steps),
                 final.sigmas,
             )
-
-    def _shared(self, batch: Batch, rows: list[int], keys: Sequence[Hashable]) -> dict[int, Tensor]:
-        """`Work.shared` of these rows."""
-        values: dict[int, Tensor] = {}
-        if self.method.objective.pixel_map or self.method.objective.gradient == "adjoint":
-            each = self._map if self.method.objective.pixel_map else self._slope
-            for part in self._passes(rows, keys):
-                values |= zip(part, each(batch, part), strict=True)
-        return values
 
     def _passes(self, rows: list[int], keys: Sequence[Hashable]) -> Iterator[list[int]]:
         """Rows of one forward pass; groups stay together where a loss or a judge's gradient joins them."""
@@ -151,37 +150,37 @@ class Losses:
         distinct = sorted(set(picked))
         back = [distinct.index(node) for node in picked]
         step, sigmas = recording.steps[i], recording.sigmas
-        terms = self._terms(
+        return self._terms(
             work,
             [i] * len(picked),
             sigmas[i],
             lambda: self.policy.velocity(recording, i, rows=distinct)[back],
-        )
-        return replace(
-            terms,
             s_next=sigmas[i + 1],
             s_after_first=sigmas[1],
             x=step.x[picked],
             x_next=step.x_next[picked],
             v_rollout=step.v[picked],
             noise=step.noise,
-            pixel_map=_rows(work) if self.method.objective.pixel_map else None,
+            pixel_map=work.shared_rows() if self.method.objective.pixel_map else None,
         )
 
     def _matching(self, work: Work, position: int) -> Terms:
         batch, rows, final = work.batch, work.rows, work.batch.final
         levels = [self._levels(batch, row)[position] for row in rows]
-        x0 = final.x[rows]
-        s = torch.tensor([final.sigmas[i] for i in levels], device=x0.device)
-        noise = normal(self._seeds(batch, rows, NOISE, position), x0)
+        s = torch.tensor([final.sigmas[i] for i in levels], device=final.x.device)
+        x0, noise = final.x[rows], normal(self._seeds(batch, rows, NOISE, position), final.x[rows])
         x = noised(x0, noise, s).to(x0.dtype)
-        terms = self._terms(work, levels, s, lambda: self.policy.velocity(final, levels, x, rows))
-        if work.is_data or self.method.objective.gradient != "adjoint":
-            return replace(terms, target=noise - x0.float())
+        velocity = lambda: self.policy.velocity(final, levels, x, rows)  # noqa: E731
+        terms = self._terms(work, levels, s, velocity, target=noise - x0.float())
+        if work.is_data or self.method.objective.kind != "adjoint":
+            return terms
         assert terms.v_ref is not None
-        return replace(terms, target=adjoint_target(terms.v_ref, _rows(work), s, self.method.objective.lam))
+        target = adjoint_target(terms.v_ref, work.shared_rows(), s, self.method.objective.lam)
+        return replace(terms, target=target)
 
-    def _terms(self, work: Work, steps: list[int], s: Level, velocity: Callable[[], Tensor]) -> Terms:
+    def _terms(
+        self, work: Work, steps: list[int], s: Level, velocity: Callable[[], Tensor], **more: Any
+    ) -> Terms:
         """Terms of either likelihood: advantages, groups, weights, and the velocities that are needed."""
         method, batch = self.method, work.batch
         others: dict[str | None, Tensor] = {}
@@ -191,32 +190,32 @@ class Losses:
                 others[adapter] = velocity()
         v, keys = velocity(), batch.keys(method.rollout)
         advantage = work.advantage[work.rows, np.minimum(steps, work.advantage.shape[1] - 1)]
+        drew = OLD if method.rollout.policy == "old" else DREW
         return Terms(
             method=method,
             advantage=torch.from_numpy(advantage).to(v.device, torch.float32),
             s=s,
             v=v,
-            v_rollout=others.get(OLD if method.rollout.policy == "old" else DREW),
             v_old=others.get(OLD),
             v_ref=others.get(None),
             weight=step_weights(method, batch.final.sigmas)[steps].to(v.device, torch.float32),
             group=torch.tensor([keys.index(keys[row]) for row in work.rows], device=v.device),
+            **{"v_rollout": others.get(drew)} | more,
         )
 
-    def _through_sampler(self, work: Work) -> Tensor:
+    def _through_sampler(self, batch: Batch, rows: list[int]) -> Tensor:
         """To a differentiable scorer (ReFL, DRaFT-K, LeapAlign)."""
-        objective, rows, final = self.method.objective, work.rows, work.batch.final
-        rng = np.random.default_rng([self.seed, work.batch.iteration, POINTS])
-        path = [final.steps[i].x[rows] for i in range(self.policy.steps)] + [final.x[rows]]
+        objective, final = self.method.objective, batch.final
+        rng = np.random.default_rng([self.seed, batch.iteration, POINTS])
         x0 = leap(
             lambda i, x: self.policy.velocity(final, i, x.to(final.x.dtype), rows),
-            path,
+            [final.steps[i].x[rows] for i in range(self.policy.steps)] + [final.x[rows]],
             final.sigmas,
-            leap_points(objective, self.policy.steps, rng),
-            anchored=objective.gradient == "leap",
+            objective.points(self.policy.steps, rng),
+            anchored=objective.kind == "leap",
             nested=objective.nested,
         )
-        return utility_loss(objective, self._utilities(work.batch, rows, x0))
+        return utility_loss(objective, self._utilities(batch, rows, x0))
 
     def _utilities(self, batch: Batch, rows: Sequence[int], x0: Tensor) -> Tensor:
         assert self.differentiable is not None, "the method needs a differentiable scorer"
@@ -230,7 +229,7 @@ class Losses:
     def _levels(self, batch: Batch, row: int) -> tuple[int, ...]:
         """Steps of the grid at whose noise levels a sample is trained."""
         (seed,) = self._seeds(batch, [row], LEVELS)
-        return matching_levels(self.method.likelihood, self.policy.steps, np.random.default_rng(seed))
+        return self.method.likelihood.levels(self.policy.steps, np.random.default_rng(seed))
 
     def _seeds(self, batch: Batch, rows: Sequence[int], use: int, *more: int) -> list[tuple[int, ...]]:
         """One for each sample, or for each prompt where a group shares its noise."""
@@ -249,8 +248,3 @@ class Losses:
         height = round(math.sqrt(x0.shape[1] * images.shape[2] / images.shape[3]))
         size = (height, x0.shape[1] // height)
         return pixel_map(self.encode(images), size).flatten(1)[..., None].to(x0.device)
-
-
-def _rows(work: Work) -> Tensor:
-    """[R, ...] of what the units share."""
-    return torch.stack([work.shared[row] for row in work.rows])

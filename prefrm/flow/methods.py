@@ -17,7 +17,7 @@ __all__ = ["METHODS", "method"]
 ALL, MOST = StochasticSteps(), StochasticSteps(trained=0.6)
 FLOW = Rollout(kernel="flow", noise=0.7, stochastic=ALL)
 DANCE = Rollout(kernel="dance", noise=0.3, stochastic=MOST, same_noise=True, even_grid=True)
-WINDOW = StochasticSteps(rule="sliding", count=4, stride=1, every=25)
+WINDOW = StochasticSteps(rule="sliding", count=4, every=25)
 
 GROUP = AdvantageChain()
 NORMALIZED = AdvantageChain(combine="normalized")
@@ -197,22 +197,22 @@ ROWS = (
              "half of the steps, without guidance. Flow-GRPO's constants."),
     Method(
         name="refl", title="ReFL", paper="arXiv 2304.05977",
-        objective=Objective(kind="gradient", gradient="refl", margin=2.0, scale=1e-3),
+        objective=Objective(kind="refl", margin=2.0, scale=1e-3),
         note="One step from the last quarter (30 to 39 of 40). The paper's pretraining loss is "
              "data_weight. The margin 2 fits ImageReward's scale."),
     Method(
         name="draft_k", title="DRaFT-K", paper="arXiv 2309.17400",
-        objective=Objective(kind="gradient", gradient="draft", depth=1),
+        objective=Objective(kind="draft", depth=1),
         note="AlignProp draws the depth at random. DRaFT-LV's average over renoised samples is not here."),
     Method(
         name="leap_align", title="LeapAlign", paper="arXiv 2604.15311",
-        objective=Objective(kind="gradient", gradient="leap", nested=0.5),
+        objective=Objective(kind="leap", nested=0.5),
         note="Its factor of the nested gradient was not found, nor the weights of trajectories by their "
              "similarity to the true path, which are 1 here."),
     Method(
         name="eam", title="Closed-form adjoint matching (EAM)", paper="2026; arXiv 2409.08861",
         likelihood=MATCHING,
-        objective=Objective(kind="gradient", gradient="adjoint", lam=100.0),
+        objective=Objective(kind="adjoint", lam=100.0),
         note="Its c(t) was not found: c = s / (s^2 + (1 - s)^2) is exact for a base whose samples are "
              "standard normal. lam is adjoint matching's on SD. The sampler is the pipeline's, not a "
              "few-step one."),

@@ -4,29 +4,20 @@ A unit is a sequence of `Terms`: the steps that share a loss, usually one. The a
 those of its first step. Shapes: B samples; T steps of a rollout.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prefrm.flow.kernels import dim_mean, gradient_size, level, precise, spread
-from prefrm.flow.likelihood import LEVEL_POWERS, Terms, matching_error, squared_distance
+from prefrm.flow.kernels import dim_mean, gradient_size, precise, spread, wide
+from prefrm.flow.likelihood import Terms, matching_error, squared_distance
 from prefrm.flow.settings import Method
 
 __all__ = [
-    "OBJECTIVES",
-    "balance",
-    "clipped_ratio",
-    "dpo",
-    "least_squares",
-    "matched",
-    "regularizer",
-    "sample_losses",
-    "step_weights",
-    "weighted",
+    *("balance", "clipped_ratio", "dpo", "least_squares", "matched", "regularizer", "sample_losses"),
+    *("step_weights", "weighted"),
 ]
 
 # TMPO clamps the centered log-ratio of a path to this.
@@ -38,7 +29,7 @@ Unit = Sequence[Terms]
 def sample_losses(unit: Unit) -> Tensor:
     """Loss of each sample, [B]: the weighted objective plus the regularizer; its mean is minimized."""
     rule, loss = unit[0].method.objective, regularizer(unit)
-    return loss + rule.scale * level(unit[0].weight, loss) * OBJECTIVES[rule.kind](unit)
+    return loss + rule.scale * wide(unit[0].weight, loss) * OBJECTIVES[rule.kind](unit)
 
 
 def regularizer(unit: Unit) -> Tensor:
@@ -47,7 +38,7 @@ def regularizer(unit: Unit) -> Tensor:
     if rule.reference and rule.form == "log_prob":
         total = total + rule.reference * _mean(unit, lambda t: t.gain(t.v_ref)) ** 2
     elif rule.reference:
-        total = total + rule.reference * _mean(unit, lambda t: _distance(t, rule.form))
+        total = total + rule.reference * _mean(unit, _distance)
     if rule.old:
         total = total + rule.old * _mean(unit, lambda t: squared_distance(t.v, t.old_velocity))
     return total
@@ -98,7 +89,7 @@ def balance(unit: Unit) -> Tensor:
 
 
 def least_squares(unit: Unit) -> Tensor:
-    """w (A 2 <e, d> + (kappa A + lam) |d|^2) with d = v - v_old, e = v_old - target; means over dimensions.
+    """A 2 <e, d> + (kappa A + lam) |d|^2 with d = v - v_old, e = v_old - target; means over dimensions.
 
     DiffusionNFT is kappa 0 with lam its beta, up to a constant: with A = 2 r - 1 and v+- = v_old +- lam d, it
     is (r |v+ - target|^2 + (1 - r) |v- - target|^2) / lam. The weight "self" scales each of these two squares
@@ -127,11 +118,8 @@ def dpo(unit: Unit) -> Tensor:
     return -logsigmoid(unit[0].method.objective.beta / 2 * (_same_group(unit) * gain).sum(1))
 
 
-LOSSES = (clipped_ratio, least_squares, balance, weighted, dpo)
-OBJECTIVES: Mapping[str, Callable[[Unit], Tensor]] = MappingProxyType(
-    {loss.__name__: loss for loss in LOSSES} | {"gradient": matched}
-)
-"""Losses [B] by `Objective.kind`. "gradient" is "adjoint" here; `prefrm.flow.gradients` has the others."""
+OBJECTIVES = {loss.__name__: loss for loss in (clipped_ratio, least_squares, balance, weighted, dpo)}
+OBJECTIVES["adjoint"] = matched
 
 
 def _squares(terms: Terms) -> Tensor:
@@ -142,8 +130,7 @@ def _squares(terms: Terms) -> Tensor:
     if kind == "self":
         toward, away = (matching_error(kind, v_old + b * d, target, terms.s) for b in (rule.lam, -rule.lam))
         return ((1 + a) / 2 * toward + (1 - a) / 2 * away) / rule.lam
-    loss = 2 * a * dim_mean(e * d) + (rule.kappa * a + rule.lam) * dim_mean(d**2)
-    return loss * level(terms.s, loss).pow(LEVEL_POWERS[kind])
+    return 2 * a * dim_mean(e * d) + (rule.kappa * a + rule.lam) * dim_mean(d**2)
 
 
 def _clipped(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
@@ -158,11 +145,12 @@ def _guarded(terms: Terms) -> Tensor:
     return terms.transition(terms.v).std * (_log_ratio(terms) + terms.divergence(terms.rollout_velocity))
 
 
-def _distance(terms: Terms, form: str) -> Tensor:
+def _distance(terms: Terms) -> Tensor:
+    form = terms.method.regularizer.form
     if form == "velocity":
         return squared_distance(terms.v, terms.v_ref)
     kl = terms.divergence(terms.v_ref)
-    return kl * (level(terms.s, kl) - level(terms.s_next, kl)) if form == "kl_dt" else kl
+    return kl * (wide(terms.s, kl) - wide(terms.s_next, kl)) if form == "kl_dt" else kl
 
 
 def _chunk(unit: Unit, value: Callable[[Terms], Tensor]) -> Tensor:

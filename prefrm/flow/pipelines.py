@@ -109,8 +109,9 @@ class Policy:
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False).eval()
         self.adapters = ("default", *adapters)
+        lora = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=[*targets])
         for name in self.adapters:
-            self._add_adapter(name, rank, alpha, [*targets])
+            self._add_adapter(name, lora)
         self._layers = [layer for layer in self.transformer.modules() if isinstance(layer, BaseTunerLayer)]
         self.copy_adapter("default", *adapters)
         self.use("default")
@@ -119,15 +120,16 @@ class Policy:
         self.velocity = self._replay.velocity
         pipe.scheduler = RecordingScheduler.watching(self.transformer, pipe.scheduler, self._replay.check)
 
-    def _add_adapter(self, name: str, rank: int, alpha: int, targets: list[str]) -> None:
-        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=targets)
+    def _add_adapter(self, name: str, lora: LoraConfig) -> None:
         try:
             with warnings.catch_warnings():
                 # peft warns of several adapters.
                 warnings.simplefilter("ignore", UserWarning)
-                self.transformer.add_adapter(config, name)
+                self.transformer.add_adapter(lora, name)
         except ValueError as error:
-            raise ConfigError(f"policy.targets {targets} name no layer of the transformer") from error
+            raise ConfigError(
+                f"policy.targets {lora.target_modules} name no layer of the transformer"
+            ) from error
         for parameter in self.parameters(name):
             parameter.data = parameter.data.float()
 
@@ -204,7 +206,7 @@ class Policy:
         """
         with torch.no_grad():
             output = "pt" if decode else "latent"
-            drawn = self._call(plan, prompts, seeds, latents, steps or self.steps, output)
+            drawn = self._call(prompts, seeds, plan, latents, steps or self.steps, output)
         recorded = self.pipe.scheduler.steps
         end = recorded[max(recorded)].x_next
         if not keep_path:
@@ -216,13 +218,13 @@ class Policy:
         """Pixels [B, 3, H, W] in [0, 1] of finished latents; a gradient flows through."""
         # A call that takes no step.
         plan = Plan(start=self.steps)
-        return self._call(plan, prompts, range(len(prompts)), x0, self.steps, "pt").float()
+        return self._call(prompts, range(len(prompts)), plan, x0, self.steps, "pt").float()
 
     def _call(
         self,
-        plan: Plan,
         prompts: Sequence[str],
         seeds: Sequence[int],
+        plan: Plan,
         latents: Tensor | None,
         steps: int,
         output: str,

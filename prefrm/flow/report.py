@@ -20,16 +20,14 @@ from torch import Tensor
 from prefrm.display import one_line
 from prefrm.files import write_whole
 from prefrm.flow.config import ORACLE
-from prefrm.flow.rollout import Sampler
-from prefrm.flow.scoring import encode_images
+from prefrm.flow.rollout import Sampler, encode_images
 from prefrm.rewards.samples import Reward
 
-__all__ = ["DIVERSITY", "PREFIX", "Evaluation", "spread", "summary", "write_report"]
+__all__ = ["DIVERSITY", "PREFIX", "Evaluation", "pixel_distance", "summary", "write_report"]
 
 # The iteration in seeds of evaluations, which no training reaches; rows and columns of a sheet.
 EVALUATION, SHEET_PROMPTS, SHEET_IMAGES = 2**31, 8, 6
-PREFIX, PROMPTS = "eval/", "prompts.txt"
-DIVERSITY = "diversity"
+PREFIX, PROMPTS, DIVERSITY = "eval/", "prompts.txt", "diversity"
 LINE = 0.8  # of 1, the lightness of lines on a sheet
 
 
@@ -61,28 +59,30 @@ class Evaluation:
             return torch.cat([batch.images for batch in batches])
 
     def _scores(self, images: Tensor, iteration: int) -> dict[str, float]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # A row for each prompt, and a line around each image.
-        shown = images.unflatten(0, (-1, self.sampler.group))[:SHEET_PROMPTS, :SHEET_IMAGES].nan_to_num()
-        shown = torch.nn.functional.pad(shown, (1, 1, 1, 1), value=LINE)
-        sheet = (shown * 255).round().clamp(0, 255).byte().permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-        Image.fromarray(sheet.numpy()).save(self.folder / f"iteration-{iteration:05d}.png")
-        write_whole(self.folder / PROMPTS, "".join(f"{one_line(p)}\n" for p in self.prompts[:SHEET_PROMPTS]))
+        groups = images.unflatten(0, (-1, self.sampler.group))
+        self._save_sheet(
+            groups[:SHEET_PROMPTS, :SHEET_IMAGES], self.folder / f"iteration-{iteration:05d}.png"
+        )
         prompts = [prompt for prompt in self.prompts for _ in range(self.sampler.group)]
         drawn, before, rewards = encode_images(images), encode_images(self._before), self.rewards.items()
         scores = {name: reward.against(prompts, drawn, before) for name, reward in rewards}
         if self.sampler.group > 1:
-            scores[DIVERSITY] = spread(images.unflatten(0, (-1, self.sampler.group)))
+            scores[DIVERSITY] = pixel_distance(groups)
         return {PREFIX + name: score for name, score in scores.items()}
 
+    def _save_sheet(self, groups: Tensor, path: Path) -> None:
+        """A row for each prompt, and a line around each image."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shown = torch.nn.functional.pad(groups.nan_to_num(), (1, 1, 1, 1), value=LINE)
+        sheet = (shown * 255).round().clamp(0, 255).byte().permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+        Image.fromarray(sheet.numpy()).save(path)
+        write_whole(self.folder / PROMPTS, "".join(f"{one_line(p)}\n" for p in self.prompts[:SHEET_PROMPTS]))
 
-def spread(images: Tensor) -> float:
-    """Diversity: the mean distance of two images of a prompt, over pairs and prompts; in [0, 1].
 
-    The distance is the root of the mean squared difference of pixels.
+def pixel_distance(images: Tensor) -> float:
+    """Diversity in [0, 1]: the mean over pairs of images of a prompt of their root mean squared difference.
 
-    Args:
-        images: [P, K >= 2, 3, H, W] in [0, 1]; pairs with a pixel that is NaN do not count.
+    `images` are [P, K >= 2, 3, H, W] in [0, 1]; pairs with a pixel that is NaN do not count.
     """
     pixels = images.float().flatten(2)
     one, other = torch.triu_indices(pixels.shape[1], pixels.shape[1], offset=1)

@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prefrm.errors import MediaError
 from prefrm.flow.pipelines import Policy
 from prefrm.flow.recording import Plan, Recording
 from prefrm.flow.settings import Rollout, StochasticSteps
-from prefrm.flow.steps import condition_strength
+from prefrm.pixels import encode_image
 from prefrm.rewards.chain import group_keys
 
-__all__ = ["OLD", "Batch", "Sample", "Sampler", "Trained", "normal", "seed_of"]
+__all__ = ["OLD", "Batch", "Sample", "Sampler", "Trained", "encode_images", "normal", "seed_of"]
 
 OLD = "old"
 """The adapter with the weights of the old policy, where it is not the policy in training."""
 
 # Purposes of seeds.
 INITIAL, TRANSITION, CONDITION = range(3)
-NONE = StochasticSteps(rule="none")
 
 
 class Sample(NamedTuple):
@@ -95,10 +95,6 @@ class Sampler:
         return math.prod(self.rule.tree(self.steps))
 
     @property
-    def _starts(self) -> int:
-        return math.ceil(self.group / self._leaves)
-
-    @property
     def _capacity(self) -> int:
         return max(1, self.batch // self._leaves)
 
@@ -108,12 +104,13 @@ class Sampler:
         Args:
             prompts: each with its number in the iteration.
         """
-        size = max(1, self._capacity // self._starts)
+        starts = math.ceil(self.group / self._leaves)
+        size = max(1, self._capacity // starts)
         for n in range(0, len(prompts), size):
             yield [
                 Sample(text, place, start)
                 for place, text in prompts[n : n + size]
-                for start in range(self._starts * self.rule.explore)
+                for start in range(starts * self.rule.explore)
             ]
 
     def draw(self, starts: Sequence[Sample], stochastic: Sequence[int], iteration: int) -> list[Batch]:
@@ -122,15 +119,16 @@ class Sampler:
         for n in range(0, len(starts), self._capacity):
             some = starts[n : n + self._capacity]
             if self.rule.stochastic.rule == "each":
-                trunk = replace(self, keep_path=True)._drawn(some, iteration, Plan(stop=self.steps - 1))
-                batches += [self._tree(some, (i,), iteration, trunk) for i in stochastic]
+                trunk = replace(self, keep_path=True)._call(some, iteration, Plan(stop=self.steps - 1))
+                batches += [self._tree(some, (i,), iteration, i, trunk.steps[i].x) for i in stochastic]
             else:
                 batches.append(self._tree(some, stochastic, iteration))
         return batches
 
     def preview(self, starts: Sequence[Sample], iteration: int) -> list[Batch]:
         """The same starts, cheaply: by the ODE in half the steps."""
-        rule = replace(self.rule, kernel="ode", stochastic=NONE, branches=(), branch_noise=())
+        none = StochasticSteps(rule="none")
+        rule = replace(self.rule, kernel="ode", stochastic=none, branches=(), branch_noise=())
         return replace(self, rule=rule, steps=max(self.steps // 2, 1)).draw(starts, (), iteration)
 
     def _tree(
@@ -138,22 +136,20 @@ class Sampler:
         samples: Sequence[Sample],
         stochastic: Sequence[int],
         iteration: int,
-        trunk: Recording | None = None,
+        begin: int = 0,
+        x: Tensor | None = None,
     ) -> Batch:
-        """Branch at the first of the stochastic steps; the ODE up to there may be recorded already."""
+        """Branch at the first of the stochastic steps, from the states `x` at step `begin`."""
         rule, branches = self.rule, self.rule.tree(self.steps)
         levels = rule.branch_noise or (rule.noise,) * len(branches)
         drawn: list[Recording] = []
-        x: Tensor | None = None
-        begin, noise = 0, dict[int, float]()
+        noise = dict[int, float]()
         for depth, end in enumerate((*stochastic[: len(branches)], self.steps)):
             if end == self.steps:
                 noise |= dict.fromkeys(stochastic[len(branches) :], rule.noise)
-            if trunk is not None and depth == 0:
-                x = trunk.steps[end].x
-            elif begin < end:
+            if begin < end:
                 plan = Plan(kernel=rule.kernel, noise=noise, start=begin, stop=end)
-                drawn.append(self._drawn(samples, iteration, plan, x))
+                drawn.append(self._call(samples, iteration, plan, x))
                 x = drawn[-1].x
             if depth < len(branches):
                 k = branches[depth]
@@ -173,20 +169,20 @@ class Sampler:
             iteration=iteration, samples=tuple(samples), step=step, final=drawn[-1], trained=tuple(trained)
         )
 
-    def _drawn(
+    def _call(
         self, samples: Sequence[Sample], iteration: int, plan: Plan, x: Tensor | None = None
     ) -> Recording:
+        """One call of the pipeline, with the noise of these samples."""
         base, rule = (self.seed, iteration), self.rule
         starts = [(sample.place, 0 if rule.same_noise else sample.start) for sample in samples]
         nodes = [(*base, *sample.node) for sample in samples]
+        perturb = partial(_perturbed, rule, [(*node, CONDITION) for node in nodes])
         plan = replace(
             plan,
             draw=lambda i, like: normal([(*node, TRANSITION, i) for node in nodes], like),
             even_grid=rule.even_grid,
+            perturb=perturb if rule.condition_noise else None,
         )
-        if rule.condition_noise:
-            seeds = [(*node, CONDITION) for node in nodes]
-            plan = replace(plan, perturb=partial(_perturbed, rule, seeds))
         lags = rule.policy == "old" and OLD in self.policy.adapters
         with self.policy.using(OLD) if lags else nullcontext():
             return self.policy.draw(
@@ -211,11 +207,22 @@ def normal(seeds: Sequence[Sequence[int]], like: Tensor) -> Tensor:
     return torch.stack([torch.randn(like.shape[1:], generator=one) for one in generators]).to(like.device)
 
 
+def encode_images(images: Tensor) -> list[bytes | None]:
+    """PNG of each of [N, 3, H, W] on the CPU; None of one with a pixel that is not a number in [0, 1]."""
+    encoded: list[bytes | None] = []
+    for image in images:
+        try:
+            encoded.append(encode_image(image))
+        except MediaError:
+            encoded.append(None)
+    return encoded
+
+
 def _perturbed(rule: Rollout, seeds: Sequence[Sequence[int]], s: float, value: Any) -> Any:
     """The prompt's embedding with noise on it, on both sides of a guidance alike (E2PO)."""
     if isinstance(value, list):
         return [_perturbed(rule, [seeds[n % len(seeds)]], s, one[None])[0] for n, one in enumerate(value)]
-    strength = float(condition_strength(s, rule.condition_span)) * rule.condition_noise
+    strength = rule.condition_strength(s) * rule.condition_noise
     noise = normal(seeds, value).repeat(len(value) // len(seeds), *[1] * (value.ndim - 1))
     # By token: neither other samples nor padding may change it.
     return value + (strength * value.float().std(-1, keepdim=True) * noise).to(value.dtype)

@@ -30,7 +30,6 @@ from prefrm.flow.losses import Losses
 from prefrm.flow.pipelines import LORA_TARGETS, Policy, load_pipeline
 from prefrm.flow.report import Evaluation, summary, write_report
 from prefrm.flow.rollout import Sampler
-from prefrm.flow.scoring import Scoring
 from prefrm.flow.settings import Rollout
 from prefrm.flow.trainer import Trainer, adapters
 from prefrm.jsonlines import JsonLines
@@ -69,7 +68,7 @@ def run(
         ConfigError: a setting is wrong, the pipeline is not a flow policy, or the training diverged.
         BundleError, ScoringError: of a scorer.
     """
-    checkpoints, facts = Checkpoints(config.output / "checkpoints", keep=1), dict[str, Any]()
+    checkpoints = Checkpoints(config.output / "checkpoints", keep=1)
     if (config.output / "report.json").exists():
         raise ConfigError(f"{config.output} holds a finished run; choose another output, or delete it")
     if not resume:
@@ -78,41 +77,39 @@ def run(
     config.output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack, Resources() as resources:
         accelerator = _accelerator(config)
-        differentiable = _gradient(config, open_gradient)
+        # Before anything else is loaded.
+        differentiable = _differentiable(config, open_gradient)
         world, train, held_out = _prompts(config.prompts, config.seed)
         rewards = _opened(config.all_rewards(), world, open_scorer, stack)
-        trainer = _trainer(config, accelerator, rewards, train[0], stack, differentiable)
+        trainer = _trainer(config, accelerator, rewards, train[0], differentiable)
         path = checkpoints.newest() if resume else None
         done = 0 if path is None else load_checkpoint(path, trainer, to_mapping(config))
         evaluation, wanted = None, config.evaluation
         if wanted is not None and accelerator.is_main_process:
-            oracle: dict[str, Reward] = {} if world is None else {ORACLE: Pointwise(world.oracle)}
+            oracle = {} if world is None else {ORACLE: RewardConfig(scorer=ORACLE)}
+            others = _opened({**config.held_out, **oracle}, world, open_scorer, stack)
+            steps = wanted.steps or config.policy.steps
             evaluation = Evaluation(
-                sampler=replace(
-                    trainer.sampler,
-                    rule=Rollout(),
-                    group=wanted.images,
-                    steps=wanted.steps or config.policy.steps,
-                ),
+                sampler=replace(trainer.sampler, rule=Rollout(), group=wanted.images, steps=steps),
                 prompts=held_out[: wanted.prompts],
-                rewards={**rewards, **_opened(config.held_out, world, open_scorer, stack), **oracle},
+                rewards={**rewards, **others},
                 folder=config.output / "samples",
             )
         lines = _train(config, trainer, train, evaluation, checkpoints, done)
+        facts = {
+            "method": config.method,
+            "seed": config.seed,
+            **summary(lines),
+            "seconds": {"total": resources.total_seconds},
+            "peak_rss_mb": resources.peak_rss_mb,
+        }
         if accelerator.is_main_process:
             trainer.policy.save_lora(config.output / "lora", trainer.kept)
-            facts = {
-                "method": config.method,
-                "seed": config.seed,
-                **summary(lines),
-                "seconds": {"total": resources.total_seconds},
-                "peak_rss_mb": resources.peak_rss_mb,
-            }
             write_report(config.output, facts, lines)
             checkpoints.remove()
         accelerator.wait_for_everyone()
         accelerator.end_training()
-    return facts
+    return facts if accelerator.is_main_process else {}
 
 
 def _train(
@@ -155,16 +152,6 @@ def _train(
     return metrics.lines
 
 
-def _gradient(config: FlowConfig, open_gradient: OpenGradient | None) -> DifferentiableScorer | None:
-    """The judge whose gradient the method follows, to be opened before anything else is loaded."""
-    if config.row().objective.kind != "gradient":
-        return None
-    if open_gradient is None:
-        raise ConfigError(f"method {config.method} follows a judge's gradient; pass open_gradient to run")
-    assert config.judge is not None
-    return open_gradient(config.judge)
-
-
 def _accelerator(config: FlowConfig) -> Accelerator:
     try:
         accelerator = Accelerator(
@@ -178,10 +165,9 @@ def _accelerator(config: FlowConfig) -> Accelerator:
             accelerator.init_trackers("prefrm-flow")
     except (ValueError, ImportError) as error:
         raise ConfigError(f"optim.precision or report_to is not available here: {error}") from error
-    if config.rollout.prompts % accelerator.num_processes:
+    if config.rollout.prompts % (count := accelerator.num_processes):
         raise ConfigError(
-            f"rollout.prompts {config.rollout.prompts} must be a multiple of the {accelerator.num_processes} "
-            "processes"
+            f"rollout.prompts {config.rollout.prompts} must be a multiple of the {count} processes"
         )
     return accelerator
 
@@ -191,7 +177,6 @@ def _trainer(
     accelerator: Accelerator,
     rewards: Mapping[str, Reward],
     prompt: str,
-    stack: ExitStack,
     differentiable: DifferentiableScorer | None,
 ) -> Trainer:
     method, settings, size = config.row(), config.policy, config.rollout
@@ -212,8 +197,7 @@ def _trainer(
     policy.probe(prompt)
     if config.optim.gradient_checkpointing:
         policy.transformer.enable_gradient_checkpointing()
-    scoring = Scoring(rewards)
-    stack.callback(scoring.close)
+    keep_path = method.objective.through_sampler
     return Trainer(
         losses=Losses(
             policy=policy,
@@ -225,18 +209,21 @@ def _trainer(
         ),
         accelerator=accelerator,
         sampler=Sampler(
-            policy,
-            method.rollout,
-            size.group,
-            size.batch,
-            config.seed,
-            policy.steps,
-            keep_path=method.objective.through_sampler,
+            policy, method.rollout, size.group, size.batch, config.seed, policy.steps, keep_path=keep_path
         ),
-        scoring=scoring,
+        rewards=rewards,
         weights={name: reward.weight for name, reward in config.all_rewards().items()},
         settings=config.optim,
     )
+
+
+def _differentiable(config: FlowConfig, open_gradient: OpenGradient | None) -> DifferentiableScorer | None:
+    if not config.row().objective.differentiates:
+        return None
+    if open_gradient is None:
+        raise ConfigError(f"method {config.method} follows a judge's gradient; pass open_gradient to run")
+    assert config.judge is not None
+    return open_gradient(config.judge)
 
 
 def _opened(

@@ -1,4 +1,4 @@
-"""The settings that a method of training a flow policy consists of. No torch.
+"""The settings of a method that trains a flow policy. No torch.
 
 A published method is a `Method`: a row of these settings (`prefrm.flow.methods`) over pieces that all share.
 Notation: s in [0, 1] is the noise level, 1 is pure noise; a rollout takes T steps along the grid s_0 = 1 ...,
@@ -7,14 +7,17 @@ s_T = 0, step i from s_i to s_(i+1) < s_i; v = dx/ds is the velocity; K samples 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from prefrm.config import (
     Bounded,
-    Bounds,
     Count,
     Natural,
     NonNegative,
+    Positive,
     Share,
     check_bounds,
     from_mapping,
@@ -24,32 +27,27 @@ from prefrm.errors import ConfigError
 from prefrm.rewards.chain import AdvantageChain, GroupKey
 
 __all__ = [
-    "Kernel",
-    "Likelihood",
-    "Method",
-    "Objective",
-    "Regularizer",
-    "Rollout",
-    "StochasticSteps",
+    *("Kernel", "Likelihood", "Method", "Objective", "Regularizer", "Rollout", "StochasticSteps"),
     "with_settings",
 ]
 
 Kernel = Literal["ode", "flow", "dance", "cps", "ddim"]
-Loss = Literal["clipped_ratio", "least_squares", "balance", "weighted", "dpo", "gradient"]
-Span = Annotated[float, Bounds(0.01, 1, "in [0.01, 1]")]
+Loss = Literal[
+    "clipped_ratio", "least_squares", "balance", "weighted", "dpo", "refl", "draft", "leap", "adjoint"
+]
+Steps = tuple[int, ...]
+Rng = np.random.Generator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StochasticSteps(Bounded):
     """Which of the steps 0 .. T-2 are stochastic and trained in an iteration; the last step never is."""
 
-    # "random": a window at a random start; "sliding": a window that advances and restarts at the end; "each":
-    # every step in turn, with a rollout from a trunk that all share; "shared": one random step for all
-    # samples.
+    # "random": a window at a random start; "sliding": a window that advances by a step and restarts at the
+    # end; "each": every step in turn, with a rollout from a trunk that all share; "shared": one random step.
     rule: Literal["none", "all", "random", "sliding", "each", "shared"] = "all"
     first: Natural = 0  # first step that can be stochastic
     count: Count = 1  # steps of a window
-    stride: Count = 1  # steps by which a sliding window advances
     every: Natural = 1  # iterations from one advance to the next; 0 never moves it
     within: Share = 1.0  # share of the steps, the first ones, that "random" and "shared" draw from
     trained: Share = 1.0  # share of the stochastic steps (or chunks) that a sample is trained on, at random
@@ -57,8 +55,28 @@ class StochasticSteps(Bounded):
     def on_path(self, total: int) -> int:
         """Stochastic steps of one path of T = `total` steps."""
         room = total - 1 - min(self.first, total - 2)
-        known = {"none": 0, "all": room, "each": 1, "shared": 1}
-        return known.get(self.rule, min(self.count, room))
+        return {"none": 0, "all": room, "each": 1, "shared": 1}.get(self.rule, min(self.count, room))
+
+    def draw(self, iteration: int, total: int, rng: Rng) -> Steps:
+        """The stochastic steps of an iteration, ascending; with the rule "each", each gets a rollout.
+
+        `rng` is seeded by run and iteration, so that all samples agree.
+        """
+        first, count = min(self.first, total - 2), self.on_path(total)
+        room = total - 1 - first
+        if self.rule in ("none", "all", "each"):
+            return tuple(range(first, first + room)) if count else ()
+        if self.rule == "sliding":
+            start = iteration // self.every % (room - count + 1) if self.every else 0
+        else:
+            last = min(room, max(count, int(self.within * total) - first)) - count
+            start = int(rng.integers(last + 1))
+        return tuple(range(first + start, first + start + count))
+
+    def chosen(self, units: int, rng: Rng) -> npt.NDArray[np.bool_]:
+        """[units]: those that a sample is trained on, a share of them, rounded down, but at least one."""
+        count = max(1, int(self.trained * units + 1e-9))
+        return np.asarray(rng.random(units).argsort().argsort() < count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +102,9 @@ class Rollout(Bounded):
     keep_best: Share = 0.0  # share of the group's size that is trained on, of the best; both 0: all are
     keep_worst: Share = 0.0  # the same, of the worst
     # Standard deviation, relative to that of each token of the prompt's embedding, of noise that the rollout
-    # sees and the update does not; it fades from s = 1 to 1 - condition_span (`steps.condition_strength`).
+    # sees and the update does not (E2PO); it fades to 0 from s = 1 to 1 - condition_span.
     condition_noise: NonNegative = 0.0
-    condition_span: Span = 1.0
+    condition_span: Positive = 1.0
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -101,9 +119,13 @@ class Rollout(Bounded):
         if self.stochastic.rule == "each" and not self.branches:
             raise ConfigError('the stochastic rule "each" needs branches, the children of a trunk')
 
-    def tree(self, total: int) -> tuple[int, ...]:
+    def tree(self, total: int) -> Steps:
         """The branches of a rollout of T = `total` steps: no more than it has stochastic steps."""
         return self.branches[: self.stochastic.on_path(total)]
+
+    def condition_strength(self, s: float) -> float:
+        """E2PO's share of the perturbed condition at noise level s: clip((s - (1 - span)) / span, 0, 1)."""
+        return min(max((s - (1 - self.condition_span)) / self.condition_span, 0.0), 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +137,9 @@ class Likelihood(Bounded):
     kind: Literal["transition", "matching"] = "transition"
     times: Natural = 0  # matching: noise levels of the grid that a sample trains at; 0: all but the last one
     skip_first: bool = False  # matching: leave out s = 1
-    # Matching, of the squared error at level s: "t" is s; "t2" is s^2; "ghuber" is AWM's generalized Huber
-    # function; "self" is the squared error in x0 over its own mean absolute value.
-    weight: Literal["uniform", "t", "t2", "ghuber", "self"] = "uniform"
+    # Matching: the squared error as it is; AWM's generalized Huber function of it, times s; or the squared
+    # error in x0 over its own mean absolute value.
+    weight: Literal["uniform", "ghuber", "self"] = "uniform"
     shared_noise: bool = False  # matching: one draw of noise and noise levels for a whole group
     # Steps (or noise levels) that share one log-probability and so one loss: "each" by itself, "all"
     # together, or lengths of consecutive runs, scaled to the number of steps.
@@ -129,13 +151,38 @@ class Likelihood(Bounded):
         if not isinstance(self.chunks, str) and min(self.chunks, default=0) < 1:
             raise ConfigError(f"chunks must be lengths of at least 1; received {self.chunks}")
 
+    def units(self, count: int) -> tuple[Steps, ...]:
+        """Positions 0 .. count - 1 of the trained steps, in the units that share a loss.
+
+        (2, 3, 4, 7) of 8 positions are runs of 1, 2, 2 and 3.
+        """
+        named = {"each": (1,) * count, "all": (count,)}
+        chunks = named[self.chunks] if isinstance(self.chunks, str) else self.chunks
+        ends = np.floor(np.cumsum(chunks) * count / max(sum(chunks), 1) + 0.5).astype(int).tolist()
+        runs = (tuple(range(start, end)) for start, end in zip([0, *ends], ends, strict=False))
+        return tuple(run for run in runs if run)
+
+    def levels(self, total: int, rng: Rng) -> Steps:
+        """Steps i < T - 1 = total - 1 of the grid, ascending, at whose levels s_i a sample trains.
+
+        One is drawn from each of `times` equal parts of the grid.
+        """
+        levels = np.arange(int(self.skip_first), max(total - 1, 1))
+        if not 0 < self.times < len(levels):
+            return tuple(levels.tolist())
+        edges = np.linspace(0, len(levels), self.times + 1)
+        places = edges[:-1] + rng.random(self.times) * np.diff(edges)
+        return tuple(levels[places.astype(int)].tolist())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective(Bounded):
     """Loss of a sample."""
 
     # "least_squares" in v - v_old; "balance": the ratio towards a softmax of rewards; "weighted" matching
-    # error; "dpo" within a group; "gradient" of a differentiable scorer.
+    # error; "dpo" within a group. Along the gradient of a differentiable scorer: "refl": one jump to x0 from
+    # a random late step; "draft": the last `depth` steps; "leap": two jumps between random steps; "adjoint":
+    # closed-form adjoint matching (`prefrm.flow.gradients`).
     kind: Loss = "clipped_ratio"
     clip: NonNegative = 1e-4  # the ratio is clamped to [1 - clip, 1 + clip]
     guard: bool = False  # GRPO-Guard's normalized ratio
@@ -154,28 +201,35 @@ class Objective(Bounded):
     step_weights: tuple[float, ...] = ()  # further ones, interpolated from any number of values; empty: none
     data_weight: NonNegative = 0.0  # of the matching error on samples of the reference policy, drawn as data
     pixel_map: bool = False  # weight the log-probability by a map over pixels (`prefrm.flow.features`)
-    # "refl": one jump to x0 from a random late step; "draft": the last `depth` steps; "leap": two jumps
-    # between random steps; "adjoint": closed-form adjoint matching (`prefrm.flow.gradients`).
-    gradient: Literal["none", "refl", "draft", "leap", "adjoint"] = "none"
     depth: Count = 1  # steps that "draft" differentiates
     nested: Share = 1.0  # share of the gradient that "leap" passes through the input of its second jump
-    margin: float | None = None  # of "gradient": minimize max(margin - utility, 0); None: minus the utility
+    margin: float | None = None  # minimize max(margin - utility, 0) of the scorer; None: minus the utility
     scale: float = 1.0  # multiplies the objective, but not the regularizer
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
-        if (self.kind == "gradient") != (self.gradient != "none"):
-            raise ConfigError(f"kind {self.kind!r} does not go with gradient {self.gradient!r}")
 
     @property
     def within_group(self) -> bool:
         """Whether a loss, or the gradient of a pairwise judge, joins a group, which is then in one batch."""
-        return self.kind in ("balance", "dpo", "gradient")
+        return self.kind in ("balance", "dpo") or self.differentiates
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether the loss follows the gradient of a differentiable scorer, in place of advantages."""
+        return self.through_sampler or self.kind == "adjoint"
 
     @property
     def through_sampler(self) -> bool:
         """Whether the gradient of the scorer flows through steps of the sampler."""
-        return self.gradient in ("refl", "draft", "leap")
+        return self.kind in ("refl", "draft", "leap")
+
+    def points(self, total: int, rng: Rng) -> Steps:
+        """Steps of the grid between which `gradients.leap` jumps, ascending; at the last, T, stands x0."""
+        if self.kind == "refl":
+            # The last quarter: 30 to 39 of 40.
+            return int(rng.integers(3 * total // 4, total)), total
+        if self.kind == "draft":
+            return tuple(range(max(total - self.depth, 0), total + 1))
+        first, second = sorted(rng.choice(total, size=2, replace=False).tolist())
+        return first, second, total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,8 +270,10 @@ class Method:
         density = not matching and rollout.kernel != "cps"
         split = rollout.stochastic.rule == "each" and rollout.key == "prompt"
         for fault, wrong in {
-            "transitions need stochastic steps": kind != "gradient" and not matching and deterministic,
-            f"{kind} needs the likelihood matching": kind in ("least_squares", "weighted") and not matching,
+            "transitions need stochastic steps": deterministic
+            and not (matching or objective.through_sampler),
+            f"{kind} needs the likelihood matching": kind in ("least_squares", "weighted", "adjoint")
+            and not matching,
             "ghuber is not a square": kind == "least_squares" and self.likelihood.weight == "ghuber",
             "form kl needs transitions": matching and self.regularizer.form in ("kl", "kl_dt"),
             "trust needs transitions": matching and objective.trust is not None,
@@ -225,7 +281,7 @@ class Method:
             "step_weight needs noise": deterministic and objective.step_weight in ("std", "inverse_gradient"),
             "a gradient through the sampler has no regularizer": objective.through_sampler
             and (self.regularizer.reference or self.regularizer.old),
-            "branches need transitions": rollout.branches and (matching or kind == "gradient"),
+            "branches need transitions": rollout.branches and (matching or objective.differentiates),
             f"{kind} needs a group to be drawn together: key prompt_step": objective.within_group and split,
         }.items():
             if wrong:
@@ -245,8 +301,7 @@ class Method:
     @property
     def needs_reference(self) -> bool:
         """Whether the update evaluates the policy without its adapter."""
-        needed = self.objective.kind == "dpo" or self.objective.gradient == "adjoint"
-        return needed or bool(self.regularizer.reference)
+        return self.objective.kind in ("dpo", "adjoint") or bool(self.regularizer.reference)
 
 
 def with_settings(method: Method, settings: Mapping[str, Any]) -> Method:

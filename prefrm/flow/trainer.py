@@ -7,24 +7,24 @@ Shapes: N samples of an iteration; B of a batch; T steps.
 
 import math
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 
 from prefrm.errors import ConfigError
 from prefrm.flow.config import OptimConfig
 from prefrm.flow.losses import DREW, Losses, Work
-from prefrm.flow.rollout import OLD, Batch, Sample, Sampler
-from prefrm.flow.scoring import Scoring
+from prefrm.flow.rollout import OLD, Batch, Sample, Sampler, encode_images
 from prefrm.flow.settings import Method
-from prefrm.flow.steps import stochastic_steps
 from prefrm.rewards.chain import diversity, extremes, intrinsic_rewards
 from prefrm.rewards.numbers import Doubles
+from prefrm.rewards.samples import Reward
 
 __all__ = ["AVERAGE", "Trainer", "adapters"]
 
@@ -33,7 +33,6 @@ AVERAGE = "average"
 
 # Purpose of a seed, beside those of rollouts and losses.
 STEPS = 10
-CONFIDENCE = "confidence"
 # The average's decay after n updates is at most n / (n + 9), as in diffusers' EMAModel.
 WARM_UP = 9
 
@@ -55,8 +54,8 @@ class Trainer:
     losses: Losses  # whose policy has the other `adapters`
     accelerator: Accelerator  # of the process
     sampler: Sampler  # draws the samples by the method's rollout
-    scoring: Scoring  # gives the rewards
-    weights: dict[str, float]  # of the rewards, by name
+    rewards: Mapping[str, Reward]  # by name
+    weights: Mapping[str, float]  # of the rewards
     settings: OptimConfig
     updates: int = 0  # optimizer steps that are done
 
@@ -81,10 +80,8 @@ class Trainer:
         started = time.monotonic()
         if DREW in self.policy.adapters:
             self.policy.copy_adapter("default", DREW)
-        rng = np.random.default_rng([self.seed, n, STEPS])
-        stochastic = stochastic_steps(self.method.rollout.stochastic, n, self.policy.steps, rng)
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
-        batches, rewards = self._rollout(list(enumerate(prompts))[rank::count], stochastic, n)
+        batches, rewards = self._rollout(list(enumerate(prompts))[rank::count], n)
         rolled = time.monotonic()
         advantages, logs = self._advantages(batches, rewards)
         turns = np.array_split(np.arange(len(prompts)), self.settings.updates)
@@ -95,71 +92,62 @@ class Trainer:
         logs["images"] = self._total(sum(len(batch.samples) for batch in batches))
         return logs | {"seconds_rollout": rolled - started, "seconds_update": time.monotonic() - rolled}
 
-    def _rollout(
-        self, prompts: Sequence[tuple[int, str]], stochastic: Sequence[int], n: int
-    ) -> tuple[list[Batch], dict[str, Doubles]]:
-        """The samples of this process, scored group by group while the next ones are drawn."""
-        batches: list[Batch] = []
-        waiting = []
-        with self.accelerator.autocast():
+    def _rollout(self, prompts: Sequence[tuple[int, str]], n: int) -> tuple[list[Batch], dict[str, Doubles]]:
+        """The samples of this process; a thread scores them, group by group, while the next ones are drawn."""
+        rng = np.random.default_rng([self.seed, n, STEPS])
+        stochastic = self.method.rollout.stochastic.draw(n, self.policy.steps, rng)
+        batches, waiting = list[Batch](), []
+        with ThreadPoolExecutor(1) as thread, self.accelerator.autocast():
             for starts in self.sampler.jobs(prompts):
-                drawn = self.sampler.draw(self._explored(starts, n), stochastic, n)
-                waiting.append(self._submitted(drawn))
+                drawn = self.sampler.draw(self._explored(starts, n, thread), stochastic, n)
+                waiting.append(thread.submit(self._scores, drawn))
                 batches += drawn
         scored = [one.result() for one in waiting]
-        return batches, {name: np.concatenate([one[name] for one in scored]) for name in self.weights}
+        return batches, {name: np.concatenate([one[name] for one in scored]) for name in self.rewards}
 
-    def _submitted(self, drawn: Sequence[Batch]) -> "Future[dict[str, Doubles]]":
-        keys = [key for batch in drawn for key in batch.keys(self.method.rollout)]
-        prompts = [sample.prompt for batch in drawn for sample in batch.samples]
-        return self.scoring.submit(prompts, torch.cat([batch.images for batch in drawn]), keys)
-
-    def _explored(self, starts: Sequence[Sample], n: int) -> Sequence[Sample]:
+    def _explored(self, starts: Sequence[Sample], n: int, thread: Executor) -> Sequence[Sample]:
         """Of explored starts, the best and the worst of each prompt, by cheap samples (Sol-RL)."""
         rule = self.method.rollout
         if rule.explore == 1:
             return starts
-        rewards = self._submitted(self.sampler.preview(starts, n)).result()
+        rewards = thread.submit(self._scores, self.sampler.preview(starts, n)).result()
         best, worst = rule.keep_best / rule.explore, rule.keep_worst / rule.explore
         places = [start.place for start in starts]
         return [starts[i] for i in extremes(rewards, places, weights=self.weights, best=best, worst=worst)]
+
+    def _scores(self, batches: Sequence[Batch]) -> dict[str, Doubles]:
+        """Rewards of whole groups by name."""
+        keys = [key for batch in batches for key in batch.keys(self.method.rollout)]
+        prompts = [sample.prompt for batch in batches for sample in batch.samples]
+        images = encode_images(torch.cat([batch.images for batch in batches]))
+        return {name: reward.rewards(prompts, images, keys) for name, reward in self.rewards.items()}
 
     def _advantages(
         self, batches: Sequence[Batch], rewards: dict[str, Doubles]
     ) -> tuple[list[Doubles], dict[str, float]]:
         """Of each batch [B, 1] or [B, T - 1], from the rewards of all processes; NaN where there is none."""
         method, rule, steps = self.method, self.method.rollout, self.policy.steps
-        own = [key for batch in batches for key in batch.keys(rule)]
-        columns: dict[str, Any] = {
-            "keys": np.array(own),
-            "rewards": np.array([*rewards.values()]).reshape(len(rewards), len(own)).T,
-        }
+        own, rank = [key for batch in batches for key in batch.keys(rule)], self.accelerator.process_index
+        keys = [tuple(key) for key in self._gathered(np.array(own)).tolist()]
+        mine = self._gathered(np.full(len(own), rank)) == rank
+        named = {name: self._gathered(r) for name, r in rewards.items()}
+        distances = None
         if method.intrinsic:
             with self.accelerator.autocast():
-                columns[CONFIDENCE] = torch.cat([self.losses.confidence(batch) for batch in batches]).cpu()
+                scores = torch.cat([self.losses.confidence(batch) for batch in batches]).cpu().numpy()
+            levels = batches[0].final.sigmas[steps // 2 : steps]
+            named["confidence"] = intrinsic_rewards(self._gathered(scores), levels)
         if method.advantage.diversity:
             # A process has whole groups.
             encoded = [self.losses.encode(batch.images).flatten(1).cpu() for batch in batches]
-            columns["distances"] = diversity(torch.cat(encoded).numpy(), own)[:, None]
-        table, mine = self._gathered(np.concatenate([*columns.values()], axis=1))
-        ends = np.cumsum([column.shape[1] for column in columns.values()])[:-1]
-        shared = dict(zip(columns, np.split(table, ends, axis=1), strict=True))
-        keys = [tuple(key) for key in shared["keys"].astype(int).tolist()]
-        named = dict(zip(rewards, shared["rewards"].T, strict=True))
-        if method.intrinsic:
-            levels = batches[0].final.sigmas[steps // 2 : steps]
-            named[CONFIDENCE] = intrinsic_rewards(shared[CONFIDENCE], levels)
+            distances = self._gathered(diversity(torch.cat(encoded).numpy(), own))
         logs = {f"reward/{name}": float(np.nanmean(r)) for name, r in named.items() if not np.isnan(r).all()}
         logs["missing"] = float(np.mean([np.isnan(r).mean() for r in named.values()])) if named else 0.0
-        if method.objective.kind == "gradient":
+        if method.objective.differentiates:
             a = np.ones(len(keys))
         else:
             a = method.advantage.advantages(
-                named,
-                keys,
-                weights=self.weights,
-                distances=shared["distances"][:, 0] if "distances" in shared else None,
-                steps=steps - 1,
+                named, keys, weights=self.weights, distances=distances, steps=steps - 1
             )
             if rule.explore == 1 and (rule.keep_best or rule.keep_worst):
                 ranked = {"advantage": a.reshape(len(keys), -1).mean(axis=1)}
@@ -168,14 +156,13 @@ class Trainer:
         ends = np.cumsum([len(batch.samples) for batch in batches])[:-1]
         return np.split(a[mine].reshape(len(own), -1), ends), logs
 
-    def _gathered(self, table: Doubles) -> tuple[Doubles, slice]:
-        """The rows of all processes, and which of them are this one's; the first column is never negative."""
-        rows = torch.from_numpy(table).to(self.accelerator.device)
-        padded = self.accelerator.pad_across_processes(rows, pad_index=-1)
-        everything = self.accelerator.gather(padded).cpu().numpy()
-        real = everything[:, 0] >= 0
-        before = int(real[: len(padded) * self.accelerator.process_index].sum())
-        return everything[real], slice(before, before + len(table))
+    def _gathered(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The rows of all processes, in their order."""
+        here = torch.from_numpy(rows).to(self.accelerator.device)
+        counts = self.accelerator.gather(torch.tensor([len(here)], device=here.device)).tolist()
+        blocks = self.accelerator.gather(self.accelerator.pad_across_processes(here)).split(max(counts))
+        whole = [block[:count] for block, count in zip(blocks, counts, strict=True)]
+        return np.asarray(torch.cat(whole).cpu().numpy())
 
     def _update(
         self, batches: Sequence[Batch], advantages: Sequence[Doubles], n: int, places: set[int]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from prefrm.flow.gradients import adjoint_target, leap, leap_points, utility_gradient, utility_loss
+from prefrm.flow.gradients import adjoint_target, leap, utility_gradient, utility_loss
 from prefrm.flow.methods import method
 from prefrm.flow.settings import Objective
 
@@ -72,11 +72,11 @@ def test_one_jump_of_refl_is_draft_of_the_last_step(example):
 
 def test_where_jumps_start_and_end():
     rng = np.random.default_rng(0)
-    assert {leap_points(method("refl").objective, 40, rng)[0] for _ in range(200)} == set(range(30, 40))
-    assert leap_points(method("draft_k").objective, 40, rng) == (39, 40)
-    assert leap_points(Objective(kind="gradient", gradient="draft", depth=3), 10, rng) == (7, 8, 9, 10)
-    assert leap_points(Objective(kind="gradient", gradient="draft", depth=99), 2, rng) == (0, 1, 2)
-    pairs = {leap_points(method("leap_align").objective, 4, rng) for _ in range(200)}
+    assert {method("refl").objective.points(40, rng)[0] for _ in range(200)} == set(range(30, 40))
+    assert method("draft_k").objective.points(40, rng) == (39, 40)
+    assert Objective(kind="draft", depth=3).points(10, rng) == (7, 8, 9, 10)
+    assert Objective(kind="draft", depth=99).points(2, rng) == (0, 1, 2)
+    pairs = {method("leap_align").objective.points(4, rng) for _ in range(200)}
     assert pairs == {(a, b, 4) for a in range(4) for b in range(a + 1, 4)}
 
 

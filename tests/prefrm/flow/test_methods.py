@@ -6,11 +6,10 @@ import torch
 
 from prefrm.errors import ConfigError
 from prefrm.flow.gradients import adjoint_target, leap, utility_gradient, utility_loss
-from prefrm.flow.likelihood import Terms, matching_levels, noised
+from prefrm.flow.likelihood import Terms, noised
 from prefrm.flow.methods import METHODS, method
 from prefrm.flow.objectives import matched, sample_losses, step_weights
 from prefrm.flow.settings import with_settings
-from prefrm.flow.steps import split_units, stochastic_steps, trained_units
 from prefrm.rewards.chain import diversity
 from tests.prefrm.flow.published import (
     DATA,
@@ -40,26 +39,22 @@ from tests.prefrm.flow.published import (
 
 def row_loss(row, theta, advantage, trained):
     """The loss of a row from the package's pieces, as the trainer puts them together."""
-    if row.objective.kind == "gradient" and row.objective.gradient != "adjoint":
+    if row.objective.through_sampler:
         x0 = leap(
             lambda i, x: net(theta, x, GRID[i]), euler_path(), GRID, POINTS[row.name],
-            anchored=row.objective.gradient == "leap", nested=row.objective.nested,
+            anchored=row.objective.kind == "leap", nested=row.objective.nested,
         )  # fmt: skip
         return utility_loss(row.objective, utility(x0)).mean()
     transitions = row.likelihood.kind == "transition"
     rng = np.random.default_rng(0)
-    steps = (
-        stochastic_steps(row.rollout.stochastic, 0, 3, rng)
-        if transitions
-        else matching_levels(row.likelihood, 3, rng)
-    )
+    steps = row.rollout.stochastic.draw(0, 3, rng) if transitions else row.likelihood.levels(3, rng)
     if row.rollout.stochastic.rule == "shared":
         steps = (0, 1)  # Each iteration draws one of them; `trained` holds which.
     weights = step_weights(row, GRID)
     rows = np.flatnonzero(advantage)
     terms = transition_terms if transitions else matching_terms
     losses = []
-    for number, unit in enumerate(split_units(len(steps), row.likelihood.chunks)):
+    for number, unit in enumerate(row.likelihood.units(len(steps))):
         batch = [n for n in rows if not transitions or len(steps) == 1 or trained[n, number]]
         if batch:
             losses.append(
@@ -101,7 +96,7 @@ def matching_terms(row, theta, i, batch, advantage, weights):
     noise = (shared(i) if row.likelihood.shared_noise else NOISE[i])[batch]
     x0, s = SAMPLES[batch], GRID[i]
     x, target = noised(x0, noise, s), noise - x0
-    if row.objective.gradient == "adjoint":
+    if row.objective.kind == "adjoint":
         target = adjoint_target(net(REFERENCE, x, s), utility_gradient(utility, x0), s, row.objective.lam)
     return Terms(
         method=row,
@@ -123,7 +118,8 @@ def trained_of(row):
         return np.array([[True, False]] * 3 + [[False, True]] * 3)
     if row.rollout.stochastic.rule == "shared":
         return np.array([[False, True]] * 6)
-    return trained_units(row.rollout.stochastic.trained, 2, 6, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    return np.stack([row.rollout.stochastic.chosen(2, rng) for _ in range(6)])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -186,10 +182,10 @@ def test_settings_override_what_they_name_and_nothing_else():
         ("flow_grpo_fast", {"objective": {"guard": True}}, "guard needs transitions with a density"),
         ("nft", {"objective": {"step_weight": "std"}}, "step_weight needs noise"),
         ("nft", {"likelihood": {"kind": "transition"}}, "transitions need stochastic steps"),
-        ("nft", {"objective": {"gradient": "refl"}}, "does not go with gradient"),
+        ("flow_grpo", {"objective": {"kind": "adjoint"}}, "adjoint needs the likelihood matching"),
         ("nft", {"objective": {"clap": 1.0}}, "unknown key objective.clap"),
         ("tmpo", {"objective": {"kind": "weighted"}, "likelihood": {"kind": "matching"}}, "branches need"),
-        ("tree_grpo", {"objective": {"kind": "gradient", "gradient": "draft"}}, "branches need transitions"),
+        ("tree_grpo", {"objective": {"kind": "draft"}}, "branches need transitions"),
         ("refl", {"regularizer": {"reference": 0.1}}, "through the sampler has no regularizer"),
         ("leap_align", {"regularizer": {"old": 1.0}}, "through the sampler has no regularizer"),
         ("temp_flow_grpo", {"rollout": {"branches": []}}, '"each" needs branches'),

@@ -26,7 +26,7 @@ from prefrm.flow.config import (
 )
 from prefrm.flow.methods import METHODS
 from prefrm.flow.pipelines import load_pipeline
-from prefrm.flow.report import spread
+from prefrm.flow.report import pixel_distance
 from prefrm.flow.run import OpenScorer, run
 from prefrm.winmatrix import FakeScorer
 
@@ -140,9 +140,9 @@ def test_diversity_is_the_mean_distance_in_pixels_of_two_images_of_a_prompt() ->
     # Of the first prompt one image is white: two of three pairs are at the distance 1.
     images[0, 1] = 1.0
     images[1, 2] = 0.25
-    assert spread(images) == pytest.approx((2 * 1.0 + 2 * 0.25) / 6)
+    assert pixel_distance(images) == pytest.approx((2 * 1.0 + 2 * 0.25) / 6)
     images[1, 2, 0, 0, 0] = float("nan")
-    assert spread(images) == pytest.approx((2 * 1.0 + 0.0) / 4)
+    assert pixel_distance(images) == pytest.approx((2 * 1.0 + 0.0) / 4)
 
 
 def test_diffusers_loads_what_a_run_wrote(config: FlowConfig) -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from prefrm.flow.features import features
-from prefrm.flow.scoring import Scoring, encode_images
+from prefrm.flow.rollout import encode_images
 from prefrm.rewards.samples import Pointwise, WinRates
 from prefrm.winmatrix import FakeScorer
 
@@ -25,11 +25,9 @@ def images(levels: list[float] = LEVELS) -> torch.Tensor:
 
 
 def scored(keys: list[tuple[int, ...]], pixels: torch.Tensor) -> dict[str, np.ndarray]:
-    scoring = Scoring({"judge": WinRates(FakeScorer(brightness)), "value": Pointwise(brightness)})
-    try:
-        return scoring.submit(["a"] * len(keys), pixels, keys).result()
-    finally:
-        scoring.close()
+    rewards = {"judge": WinRates(FakeScorer(brightness)), "value": Pointwise(brightness)}
+    encoded = encode_images(pixels)
+    return {name: reward.rewards(["a"] * len(keys), encoded, keys) for name, reward in rewards.items()}
 
 
 def test_win_rates_are_within_groups() -> None:
@@ -57,16 +55,6 @@ def test_a_missing_image_has_no_reward_and_the_others_have() -> None:
 def test_a_sample_without_opponents_has_no_win_rate() -> None:
     rewards = scored([(0,), (0,), (1,)], images([0.1, 0.2, 0.3]))
     assert np.isnan(rewards["judge"]).tolist() == [False, False, True]
-
-
-def test_a_judge_s_error_reaches_the_caller() -> None:
-    def broken(prompt: str, image: bytes) -> float:
-        raise RuntimeError("no judge")
-
-    scoring = Scoring({"judge": Pointwise(broken)})
-    with pytest.raises(RuntimeError, match="no judge"):
-        scoring.submit(["a"], images([0.5]), [(0,)]).result()
-    scoring.close()
 
 
 def test_preference_over_others_is_a_half_over_oneself() -> None:

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefrm.flow.methods import METHODS
-from prefrm.flow.settings import Likelihood, StochasticSteps
-from prefrm.flow.steps import condition_strength, split_units, stochastic_steps, trained_units
+from prefrm.flow.settings import Likelihood, Rollout, StochasticSteps
 
 
 def steps_of(iteration=0, total=10, seed=0, **rule):
-    return stochastic_steps(StochasticSteps(**rule), iteration, total, np.random.default_rng(seed))
+    return StochasticSteps(**rule).draw(iteration, total, np.random.default_rng(seed))
 
 
 @given(
@@ -41,7 +40,6 @@ def test_a_sliding_window_restarts_at_the_end():
     # MixGRPO: five windows of four fit into the steps 0 .. 7; each stays for two iterations.
     starts = [steps_of(n, 9, rule="sliding", count=4, every=2)[0] for n in range(12)]
     assert starts == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 0, 0]
-    assert [steps_of(n, 9, rule="sliding", count=4, stride=3)[0] for n in range(4)] == [0, 3, 0, 3]
 
 
 def test_a_window_that_never_moves():
@@ -59,36 +57,44 @@ def test_a_shared_step_is_one_step():
     assert drawn == {(0,), (1,), (2,), (3,)}
 
 
+def chosen(share, units, samples):
+    rng = np.random.default_rng(0)
+    return np.stack([StochasticSteps(trained=share).chosen(units, rng) for _ in range(samples)])
+
+
 class TestUnits:
     def test_each_and_all(self):
-        assert split_units(3, "each") == split_units(3, (1, 1, 1)) == ((0,), (1,), (2,))
-        assert split_units(3, "all") == ((0, 1, 2),)
-        assert split_units(0, "each") == split_units(0, "all") == ()
+        assert (
+            Likelihood(chunks="each").units(3) == Likelihood(chunks=(1, 1, 1)).units(3) == ((0,), (1,), (2,))
+        )
+        assert Likelihood(chunks="all").units(3) == ((0, 1, 2),)
+        assert Likelihood(chunks="each").units(0) == Likelihood(chunks="all").units(0) == ()
 
     def test_chunks_of_gcpo(self):
-        assert [len(unit) for unit in split_units(16, (2, 3, 4, 7))] == [2, 3, 4, 7]
-        assert split_units(8, (2, 3, 4, 7)) == ((0,), (1, 2), (3, 4), (5, 6, 7))
+        assert [len(unit) for unit in Likelihood(chunks=(2, 3, 4, 7)).units(16)] == [2, 3, 4, 7]
+        assert Likelihood(chunks=(2, 3, 4, 7)).units(8) == ((0,), (1, 2), (3, 4), (5, 6, 7))
 
     @given(st.integers(1, 40), st.lists(st.integers(1, 9), min_size=1, max_size=6).map(tuple))
     def test_every_position_is_in_one_unit(self, count, chunks):
-        assert [at for unit in split_units(count, chunks) for at in unit] == list(range(count))
+        assert [at for unit in Likelihood(chunks=chunks).units(count) for at in unit] == list(range(count))
 
     def test_dance_grpo_trains_sixty_percent_of_the_steps_of_each_sample(self):
-        trained = trained_units(0.6, 15, 200, np.random.default_rng(0))
+        trained = chosen(0.6, 15, 200)
         assert (trained.sum(axis=1) == 9).all()
         assert 80 < trained.sum(axis=0).min() <= trained.sum(axis=0).max() < 160
 
     def test_at_least_one_unit_is_trained(self):
-        assert trained_units(0.1, 3, 4, np.random.default_rng(0)).sum(axis=1).tolist() == [1] * 4
+        assert chosen(0.1, 3, 4).sum(axis=1).tolist() == [1] * 4
 
 
 def test_the_perturbed_condition_fades():
-    np.testing.assert_allclose(condition_strength([1.0, 0.75, 0.5, 0.2], 0.5), [1.0, 0.5, 0.0, 0.0])
+    rule = Rollout(condition_span=0.5)
+    assert [rule.condition_strength(s) for s in (1.0, 0.75, 0.5, 0.2)] == [1.0, 0.5, 0.0, 0.0]
 
 
 def test_stochastic_steps_of_the_methods_that_have_none_train_all_levels():
     assert all(
-        row.likelihood.kind == "matching" or row.objective.kind == "gradient"
+        row.likelihood.kind == "matching" or row.objective.through_sampler
         for row in METHODS.values()
         if row.rollout.stochastic.rule == "none"
     )
@@ -101,5 +107,7 @@ def test_lengths_of_chunks_are_positive(chunks):
 
 
 def test_methods_and_settings_need_no_torch():
-    code = "import sys, prefrm.flow, prefrm.flow.methods, prefrm.flow.steps; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, prefrm.flow, prefrm.flow.methods, prefrm.flow.config; sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

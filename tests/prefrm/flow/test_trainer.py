@@ -22,10 +22,9 @@ from prefrm.flow.losses import DREW, Losses
 from prefrm.flow.methods import method
 from prefrm.flow.pipelines import Policy
 from prefrm.flow.rollout import Batch, Sample, Sampler
-from prefrm.flow.scoring import Scoring
 from prefrm.flow.settings import Method, with_settings
 from prefrm.flow.trainer import Trainer, adapters
-from prefrm.rewards.samples import WinRates
+from prefrm.rewards.samples import Pointwise, WinRates
 from prefrm.winmatrix import FakeScorer
 from tests.prefrm.flow.families import make, stable_diffusion_3
 
@@ -78,7 +77,7 @@ def trainer_of(
             steps=STEPS,
             keep_path=row.objective.through_sampler,
         ),
-        scoring=Scoring(rewards),
+        rewards=rewards,
         weights=dict.fromkeys(rewards, 1.0),
         settings=settings,
     )
@@ -153,6 +152,16 @@ def test_a_judge_s_preference_raises_its_reward() -> None:
     for n in range(8):
         trainer.iteration(n, PROMPTS)
     assert mean() > before + 0.01
+
+
+def test_a_judge_s_error_reaches_the_caller() -> None:
+    def broken(prompt: str, image: bytes) -> float:
+        raise RuntimeError("no judge")
+
+    trainer = trainer_of("nft")
+    trainer.rewards = {"judge": Pointwise(broken)}
+    with pytest.raises(RuntimeError, match="no judge"):
+        trainer.iteration(0, PROMPTS)
 
 
 def test_the_best_and_the_worst_are_those_by_advantage() -> None:
