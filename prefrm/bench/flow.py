@@ -26,10 +26,10 @@ from prefrm.bench.provenance import versions
 from prefrm.bench.tables import markdown_table
 from prefrm.bench.training import one_thread_on_cpu
 from prefrm.errors import ConfigError
-from prefrm.flow.config import OptimConfig
+from prefrm.flow.config import LORA_TARGETS, OptimConfig, PolicyConfig
 from prefrm.flow.losses import Losses
 from prefrm.flow.methods import method
-from prefrm.flow.pipelines import LORA_TARGETS, Policy, load_pipeline
+from prefrm.flow.pipelines import Policy, load_pipeline
 from prefrm.flow.rollout import Sampler, encode_images
 from prefrm.flow.settings import with_settings
 from prefrm.flow.trainer import Trainer
@@ -121,7 +121,10 @@ class PrefrmLoop:
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self._prompts = settings.prompts
-        policy = Policy(_pipeline(settings, device), steps=settings.steps, rank=RANK, alpha=RANK)
+        policy = Policy(
+            _pipeline(settings, device),
+            PolicyConfig(model=settings.model, steps=settings.steps, rank=RANK, alpha=RANK),
+        )
         policy.probe(settings.prompts[0])
         count = len(settings.prompts) * settings.group
         self._trainer = Trainer(

@@ -13,6 +13,7 @@ from prefrm.flow.settings import Method, with_settings
 from prefrm.rewards import REWARDS
 
 __all__ = [
+    "LORA_TARGETS",
     "ORACLE",
     "EvaluationConfig",
     "FlowConfig",
@@ -25,6 +26,12 @@ __all__ = [
 
 ORACLE = "oracle"
 """The scorer that stands for a world's own."""
+
+LORA_TARGETS = (
+    *("to_q", "to_k", "to_v", "to_out.0"),
+    *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+)
+"""Projections of the attention layers, as the transformers of diffusers name them (those of Flow-GRPO)."""
 
 Several = Annotated[int, Bounds(2, math.inf, "at least 2")]
 Decay = Annotated[float, Bounds(0, math.nextafter(1, 0), "in [0, 1)")]
@@ -44,7 +51,7 @@ class PolicyConfig(Bounded):
     options: Mapping[str, Any] = field(default_factory=dict)  # of from_pretrained: {text_encoder_3: null}
     rank: Count = 32
     alpha: Count = 64  # the adapter is scaled by alpha / rank
-    targets: tuple[str, ...] = ()  # suffixes of its layers' names; empty: the projections of attention layers
+    targets: tuple[str, ...] = LORA_TARGETS  # suffixes of the names of its layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

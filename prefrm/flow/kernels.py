@@ -26,7 +26,14 @@ from torch import Tensor
 from prefrm.flow.settings import Kernel
 
 __all__ = [
-    *("Level", "Transition", "ddim_std", "dim_mean", "gradient_size", "precise", "spread", "transition"),
+    "Level",
+    "Transition",
+    "ddim_std",
+    "dim_mean",
+    "gradient_size",
+    "precise",
+    "spread",
+    "transition",
     "wide",
 ]
 

@@ -20,7 +20,7 @@ from prefrm.flow.kernels import Level
 from prefrm.flow.likelihood import Terms, noised, probe_scores
 from prefrm.flow.objectives import matched, sample_losses, step_weights
 from prefrm.flow.pipelines import Policy
-from prefrm.flow.rollout import OLD, Batch, Sample, normal, seed_of
+from prefrm.flow.rollout import OLD, Batch, normal
 from prefrm.flow.settings import Method
 from prefrm.rewards.chain import members
 from prefrm.rewards.numbers import Doubles
@@ -31,7 +31,7 @@ DREW = "drew"
 """The adapter with the weights of the policy that drew, where ratios of several updates need them."""
 
 # Purposes of seeds, beside those of rollouts.
-UNITS, LEVELS, NOISE, PROBES, POINTS, DATA = range(11, 17)
+UNITS, LEVELS, NOISE, PROBES, POINTS = range(11, 16)
 # SOLACE: eight antithetic probes.
 HALF_PROBES = 4
 
@@ -94,18 +94,13 @@ class Losses:
             for rows in self._passes(np.flatnonzero(useful & chosen[:, u]).tolist(), keys):
                 yield Work(batch, rows, advantage, unit, shared)
 
-    def data(self, samples: Sequence[Sample], iteration: int) -> list[Work]:
-        """The matching error on samples of the reference, from one call, which stand for its training data.
+    def data(self, batch: Batch) -> list[Work]:
+        """The matching error on samples of the reference policy, which stand for its training data.
 
         As the prior preservation of DreamBooth (arXiv 2208.12242), it needs no images and no encoder.
         """
-        seeds = [seed_of(self.seed, iteration, DATA, sample.place) for sample in samples]
-        with self.policy.using(None):
-            prompts = [sample.prompt for sample in samples]
-            final = self.policy.draw(prompts, seeds=seeds, decode=False, keep_path=False)
-        batch = Batch(iteration=iteration, samples=tuple(samples), final=final)
-        passes, ones = [*self._passes([*range(len(seeds))], samples)], np.ones((len(seeds), 1))
-        levels = range(len(self._levels(batch, 0)))
+        levels, ones = range(len(self._levels(batch, 0))), np.ones((len(batch.samples), 1))
+        passes = [*self._passes([*range(len(ones))], batch.samples)]
         return [Work(batch, rows, ones, (n,), {}, is_data=True) for n in levels for rows in passes]
 
     def of(self, work: Work) -> Tensor:

@@ -32,10 +32,10 @@ GUARD = Objective(guard=True, step_weight="inverse_dt", step_scale=1.0)
 FLOW_GRPO = Method(
     name="flow_grpo", title="Flow-GRPO", paper="arXiv 2505.05470", rollout=FLOW, advantage=BATCH,
     regularizer=Regularizer(reference=0.04, form="kl_dt"),
-    note="The released code drops dt from the KL's variance, which is the form here; the paper's is form "
-         "kl. 0.04 is for GenEval and OCR, 0.01 for PickScore. a = 0.9 for FLUX. The grid is diffusers' own, "
-         "as in the code: with shift 3 and T = 10 the last stochastic step goes from s = 0.278 to 0.009 with "
-         "a std of 0.23, which stays in the picture that is judged; rollout.even_grid has no such step.")
+    note="The released code drops dt from the KL's variance, as here; the paper's is form kl. 0.04 is for "
+         "GenEval and OCR, 0.01 for PickScore. a = 0.9 for FLUX. In diffusers' own grid, with shift 3 and "
+         "T = 10, the last stochastic step goes from s = 0.278 to 0.009 with a std of 0.23, which stays in "
+         "the picture that is judged; rollout.even_grid has no such step.")
 DANCE_GRPO = Method(
     name="dance_grpo", title="DanceGRPO", paper="arXiv 2505.07818", rollout=DANCE, advantage=GROUP,
     note="Best-of-N of the video script, by advantage, is rollout.keep_best and keep_worst.")
@@ -52,17 +52,16 @@ ROWS = (
     Method(
         name="ddpo", title="DDPO", paper="arXiv 2305.13301",
         rollout=Rollout(kernel="ddim", noise=1.0, stochastic=ALL), advantage=AdvantageChain(ddof=0, eps=1e-6),
-        note="Statistics are the group's, not those of a buffer of each prompt's last 16 rewards. The "
-             "paper's models are variance-preserving; here the step is taken between the flow's pairs (1 - "
-             "s, s)."),
+        note="Statistics are the group's, not of a prompt's last 16 rewards. The paper's models are "
+             "variance-preserving; here the step is taken between the flow's pairs (1 - s, s)."),
     FLOW_GRPO,
     Method(
         name="flow_grpo_fast", title="Flow-GRPO-Fast", paper="released code of Flow-GRPO", advantage=BATCH,
         rollout=Rollout(kernel="cps", noise=0.8,
                         stochastic=StochasticSteps(rule="random", count=3, within=0.5)),
         objective=Objective(clip=1e-5),
-        note="The current variant: a window in the first half, no guidance anywhere. The first variant "
-             "branches at one random step: stochastic {count: 2}, branches [K]."),
+        note="The current variant, without guidance. The first one branches at one random step: stochastic "
+             "{count: 2}, branches [K]."),
     DANCE_GRPO,
     Method(
         name="mix_grpo", title="MixGRPO", paper="arXiv 2507.21802", advantage=NORMALIZED,
@@ -86,16 +85,15 @@ ROWS = (
         advantage=AdvantageChain(ddof=0, eps=1e-4),
         objective=Objective(step_weight="std", step_scale=2.25),
         regularizer=Regularizer(reference=0.004, form="kl"),
-        note="Code and README pool the trunks of a prompt; the paper's second version compares within one "
-             "trunk: key prompt_seed_step. Whether its standard deviation is a column's or the batch's was "
-             "not found."),
+        note="Code and README pool the trunks of a prompt; the paper's second version compares within one: "
+             "key prompt_seed_step. Whether the standard deviation is the group's or the batch's was not "
+             "found."),
     Method(
         name="tree_grpo", title="Dynamic-TreeRPO", paper="arXiv 2509.23352", advantage=GROUP,
         rollout=Rollout(kernel="flow", noise=0.7, stochastic=WINDOW, branches=(2, 2, 2, 2),
                         branch_noise=(0.4, 0.6, 0.8, 1.0)),
         note="The paper's noise grows linearly with depth; its end points were not found. A node's "
-             "advantage is the mean of its leaves', as they share its step. LayerTuning and the dynamic "
-             "clip are not here."),
+             "advantage is the mean of its leaves'. LayerTuning and the dynamic clip are not here."),
     Method(
         name="gcpo", title="Chunk-GRPO (GCPO)", paper="arXiv 2510.21583", advantage=GROUP,
         rollout=replace(FLOW, stochastic=StochasticSteps(trained=0.5)),
@@ -112,8 +110,8 @@ ROWS = (
     replace(
         DANCE_GRPO, name="slas", title="Super-Linear Advantage Shaping", paper="arXiv 2605.10937",
         advantage=AdvantageChain(power=1.5, scale="batch", ddof=0, eps=1e-4),
-        note="gamma (power 1 + gamma) was not found: 0.5 stands here. The batch's standard deviation is "
-             "taken of the shaped advantages, so that the scale of the reward cancels."),
+        note="gamma (power 1 + gamma) was not found: 0.5 stands here. The standard deviation is that of the "
+             "shaped advantages, so that the scale of the reward cancels."),
     Method(
         name="awm", title="Advantage Weighted Matching", paper="arXiv 2509.25050", advantage=UNIT,
         likelihood=replace(MATCHING, times=6, skip_first=True, weight="ghuber"),

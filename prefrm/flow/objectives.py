@@ -16,8 +16,15 @@ from prefrm.flow.likelihood import Terms, matching_error, squared_distance
 from prefrm.flow.settings import Method
 
 __all__ = [
-    *("balance", "clipped_ratio", "dpo", "least_squares", "matched", "regularizer", "sample_losses"),
-    *("step_weights", "weighted"),
+    "balance",
+    "clipped_ratio",
+    "dpo",
+    "least_squares",
+    "matched",
+    "regularizer",
+    "sample_losses",
+    "step_weights",
+    "weighted",
 ]
 
 # TMPO clamps the centered log-ratio of a path to this.

@@ -20,17 +20,12 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
 from prefrm.errors import ConfigError
+from prefrm.flow.config import PolicyConfig
 from prefrm.flow.recording import Plan, Recording, RecordingScheduler
 from prefrm.flow.replay import Replay
 from prefrm.quiet import quiet
 
-__all__ = ["LORA_TARGETS", "Policy", "load_pipeline"]
-
-LORA_TARGETS = (
-    *("to_q", "to_k", "to_v", "to_out.0"),
-    *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
-)
-"""Projections of the attention layers, as the transformers of diffusers name them (those of Flow-GRPO)."""
+__all__ = ["Policy", "load_pipeline"]
 
 POLICIES = "prefrm.policies"
 ODE = Plan()
@@ -71,47 +66,34 @@ class Policy:
 
     Args:
         pipe: a text-to-image pipeline of diffusers with a flow-matching transformer; it is changed.
-        steps: T, of a rollout.
-        guidance, arguments, rank, alpha: as in `prefrm.flow.config.PolicyConfig`.
-        targets: suffixes of the names of the adapters' layers.
+        settings: of rollouts and of the adapters; `model`, `dtype` and `options` are of no matter here.
         adapters: further ones beside "default", such as "old" and "average", with the same weights.
 
     Attributes:
+        steps: T, of a rollout.
         velocity: `Replay.velocity`, of the adapter in use.
 
     Raises:
-        ConfigError: the pipeline is not a flow policy, or an argument is wrong.
+        ConfigError: the pipeline is not a flow policy, or a setting is wrong.
     """
 
-    def __init__(
-        self,
-        pipe: Any,
-        *,
-        steps: int,
-        guidance: float | None = None,
-        arguments: Mapping[str, Any] | None = None,
-        rank: int = 32,
-        alpha: int = 64,
-        targets: Sequence[str] = LORA_TARGETS,
-        adapters: Sequence[str] = (),
-    ) -> None:
-        self.pipe, self.steps = pipe, steps
+    def __init__(self, pipe: Any, settings: PolicyConfig, adapters: Sequence[str] = ()) -> None:
+        self.pipe, self.steps = pipe, settings.steps
         self.transformer = pipe.components.get("transformer")
         if not hasattr(self.transformer, "add_adapter"):
             raise ConfigError(
                 f"{type(pipe).__name__} has no transformer that takes LoRA adapters; train a flow-matching "
                 "pipeline such as Stable Diffusion 3, FLUX, Sana, Lumina 2, Z-Image or Qwen-Image"
             )
-        self.arguments = _arguments(pipe, guidance, arguments or {})
+        self.arguments = _arguments(pipe, settings)
         pipe.set_progress_bar_config(disable=True)
         pipe.encode_prompt = _memorized(pipe.encode_prompt)
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False).eval()
         self.adapters = ("default", *adapters)
-        lora = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=[*targets])
         for name in self.adapters:
-            self._add_adapter(name, lora)
+            self._add_adapter(name, settings)
         self._layers = [layer for layer in self.transformer.modules() if isinstance(layer, BaseTunerLayer)]
         self.copy_adapter("default", *adapters)
         self.use("default")
@@ -120,16 +102,21 @@ class Policy:
         self.velocity = self._replay.velocity
         pipe.scheduler = RecordingScheduler.watching(self.transformer, pipe.scheduler, self._replay.check)
 
-    def _add_adapter(self, name: str, lora: LoraConfig) -> None:
+    def _add_adapter(self, name: str, settings: PolicyConfig) -> None:
+        lora = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            init_lora_weights="gaussian",
+            target_modules=[*settings.targets],
+        )
         try:
             with warnings.catch_warnings():
                 # peft warns of several adapters.
                 warnings.simplefilter("ignore", UserWarning)
                 self.transformer.add_adapter(lora, name)
         except ValueError as error:
-            raise ConfigError(
-                f"policy.targets {lora.target_modules} name no layer of the transformer"
-            ) from error
+            named = [*settings.targets]
+            raise ConfigError(f"policy.targets {named} name no layer of the transformer") from error
         for parameter in self.parameters(name):
             parameter.data = parameter.data.float()
 
@@ -255,14 +242,14 @@ class Policy:
         return images
 
 
-def _arguments(pipe: Any, guidance: float | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    known = signature(pipe.__call__).parameters
-    if unknown := [name for name in arguments if name not in known]:
+def _arguments(pipe: Any, settings: PolicyConfig) -> dict[str, Any]:
+    known, guidance = signature(pipe.__call__).parameters, settings.guidance
+    if unknown := [name for name in settings.arguments if name not in known]:
         raise ConfigError(f"policy.arguments: {type(pipe).__name__} does not take {', '.join(unknown)}")
     # Of pipelines with this property the scale 0 turns guidance off, in every family.
     if guidance is None and hasattr(type(pipe), "do_classifier_free_guidance"):
         guidance = 0.0
-    return ({} if guidance is None else {"guidance_scale": guidance}) | dict(arguments)
+    return ({} if guidance is None else {"guidance_scale": guidance}) | dict(settings.arguments)
 
 
 def _memorized(encode: Callable[..., Any]) -> Callable[..., Any]:

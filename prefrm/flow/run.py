@@ -23,11 +23,10 @@ from prefrm.config import to_mapping
 from prefrm.differentiable import DifferentiableScorer
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
-from prefrm.flow.checkpoints import load_checkpoint, save_checkpoint
 from prefrm.flow.config import ORACLE, FlowConfig, PromptsConfig, RewardConfig
 from prefrm.flow.features import features, vision_features
 from prefrm.flow.losses import Losses
-from prefrm.flow.pipelines import LORA_TARGETS, Policy, load_pipeline
+from prefrm.flow.pipelines import Policy, load_pipeline
 from prefrm.flow.report import Evaluation, summary, write_report
 from prefrm.flow.rollout import Sampler
 from prefrm.flow.settings import Rollout
@@ -83,7 +82,7 @@ def run(
         rewards = _opened(config.all_rewards(), world, open_scorer, stack)
         trainer = _trainer(config, accelerator, rewards, train[0], differentiable)
         path = checkpoints.newest() if resume else None
-        done = 0 if path is None else load_checkpoint(path, trainer, to_mapping(config))
+        done = 0 if path is None else trainer.load(path, to_mapping(config))
         evaluation, wanted = None, config.evaluation
         if wanted is not None and accelerator.is_main_process:
             oracle = {} if world is None else {ORACLE: RewardConfig(scorer=ORACLE)}
@@ -144,7 +143,7 @@ def _train(
             record(n + 1, logs)
             if first and (last or (n + 1) % config.checkpoint_every == 0):
                 with checkpoints.writing(n + 1) as folder:
-                    save_checkpoint(folder, trainer, n + 1, to_mapping(config))
+                    trainer.save(folder, n + 1, to_mapping(config))
             accelerator.log(logs, step=n + 1)
             accelerator.wait_for_everyone()
             shown = {name.split("/")[1]: v for name, v in logs.items() if name.startswith("reward/")}
@@ -184,16 +183,7 @@ def _trainer(
     pipe.to(accelerator.device)
     # Every process draws the same adapter.
     torch.manual_seed(config.seed)
-    policy = Policy(
-        pipe,
-        steps=settings.steps,
-        guidance=settings.guidance,
-        arguments=settings.arguments,
-        rank=settings.rank,
-        alpha=settings.alpha,
-        targets=settings.targets or LORA_TARGETS,
-        adapters=adapters(method, config.optim),
-    )
+    policy = Policy(pipe, settings, adapters(method, config.optim))
     policy.probe(prompt)
     if config.optim.gradient_checkpointing:
         policy.transformer.enable_gradient_checkpointing()

@@ -27,7 +27,13 @@ from prefrm.errors import ConfigError
 from prefrm.rewards.chain import AdvantageChain, GroupKey
 
 __all__ = [
-    *("Kernel", "Likelihood", "Method", "Objective", "Regularizer", "Rollout", "StochasticSteps"),
+    "Kernel",
+    "Likelihood",
+    "Method",
+    "Objective",
+    "Regularizer",
+    "Rollout",
+    "StochasticSteps",
     "with_settings",
 ]
 
@@ -292,11 +298,6 @@ class Method:
         """Whether the old policy (the second adapter) draws, or is evaluated at the update's inputs."""
         least_squares = self.objective.kind == "least_squares"
         return least_squares or bool(self.regularizer.old) or self.rollout.policy == "old"
-
-    @property
-    def matching_ratio(self) -> bool:
-        """Whether the loss has a ratio of matching likelihoods, whose denominator no rollout records."""
-        return self.likelihood.kind == "matching" and self.objective.kind in ("clipped_ratio", "balance")
 
     @property
     def needs_reference(self) -> bool:

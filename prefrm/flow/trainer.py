@@ -1,27 +1,36 @@
 """The training loop: rollouts, rewards, advantages and updates, for whatever method is set.
 
 Groups are dealt to the processes of accelerate; gradients are summed over all of them and divided by the
-number of losses, so several processes equal one. No generator of random numbers has a state.
+number of losses, so several processes equal one. Random numbers derive from seeds, so a checkpoint of the
+adapters and the optimizer is enough to continue bit by bit:
+
+weights.safetensors   ADAPTER.N, the weights of each adapter in order, and optimizer.N.NAME
+state.json            the iteration, the number of updates, the scaler's state, and the settings of the run
+
 Shapes: N samples of an iteration; B of a batch; T steps.
 """
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 
+from prefrm.config import flatten
 from prefrm.errors import ConfigError
 from prefrm.flow.config import OptimConfig
 from prefrm.flow.losses import DREW, Losses, Work
 from prefrm.flow.rollout import OLD, Batch, Sample, Sampler, encode_images
-from prefrm.flow.settings import Method
+from prefrm.flow.settings import Method, Rollout
 from prefrm.rewards.chain import diversity, extremes, intrinsic_rewards
 from prefrm.rewards.numbers import Doubles
 from prefrm.rewards.samples import Reward
@@ -31,6 +40,9 @@ __all__ = ["AVERAGE", "Trainer", "adapters"]
 AVERAGE = "average"
 """The adapter with the moving average of the weights."""
 
+WEIGHTS, STATE = "weights.safetensors", "state.json"
+# Settings that may change when a run is resumed.
+FREE = ("output", "device", "optim.iterations", "checkpoint_every", "report_to", "evaluation", "held_out")
 # Purpose of a seed, beside those of rollouts and losses.
 STEPS = 10
 # The average's decay after n updates is at most n / (n + 9), as in diffusers' EMAModel.
@@ -39,12 +51,15 @@ WARM_UP = 9
 
 def adapters(method: Method, settings: OptimConfig) -> list[str]:
     """Adapters of the policy that a training needs, beside "default"."""
-    several = settings.updates > 1
-    ratio = method.matching_ratio and method.rollout.policy == "current" and several
+    several, names = settings.updates > 1, []
     # Without a decay the old policy is the one in training, until an iteration's second update.
-    lags = method.needs_old and (several or method.regularizer.decay > 0)
-    needed = {OLD: lags, DREW: ratio, AVERAGE: settings.ema is not None}
-    return [name for name, need in needed.items() if need]
+    if method.needs_old and (several or method.regularizer.decay > 0):
+        names.append(OLD)
+    # No rollout records the denominator of a ratio of matching likelihoods.
+    ratio = method.likelihood.kind == "matching" and method.objective.kind in ("clipped_ratio", "balance")
+    if ratio and several and method.rollout.policy == "current":
+        names.append(DREW)
+    return names if settings.ema is None else [*names, AVERAGE]
 
 
 @dataclass(kw_only=True)
@@ -93,7 +108,7 @@ class Trainer:
         return logs | {"seconds_rollout": rolled - started, "seconds_update": time.monotonic() - rolled}
 
     def _rollout(self, prompts: Sequence[tuple[int, str]], n: int) -> tuple[list[Batch], dict[str, Doubles]]:
-        """The samples of this process; a thread scores them, group by group, while the next ones are drawn."""
+        """The samples of this process; a thread scores groups while the next ones are drawn."""
         rng = np.random.default_rng([self.seed, n, STEPS])
         stochastic = self.method.rollout.stochastic.draw(n, self.policy.steps, rng)
         batches, waiting = list[Batch](), []
@@ -174,11 +189,12 @@ class Trainer:
         loss, count = self._backward(work)
         if self.method.objective.data_weight:
             prompts = {sample.place: sample.prompt for batch in batches for sample in batch.samples}
-            mine = [Sample(prompt, place, 0) for place, prompt in prompts.items() if place in places]
-            parts = [mine[i : i + self.sampler.batch] for i in range(0, len(mine), self.sampler.batch)]
-            with self.accelerator.autocast():
-                data = [one for part in parts for one in self.losses.data(part, n)]
-            loss += self._backward(data)[0]
+            # From a noise that no sample of the rollout starts from.
+            unused = self.sampler.group * self.method.rollout.explore
+            starts = [Sample(prompts[place], place, unused) for place in sorted(places & {*prompts})]
+            with self.policy.using(None), self.accelerator.autocast():
+                drawn = replace(self.sampler, rule=Rollout()).draw(starts, (), n)
+            loss += self._backward([one for batch in drawn for one in self.losses.data(batch)])[0]
         norm = self._step(loss, n)
         return {"loss": loss, "grad_norm": norm, "lr": self.optimizer.param_groups[0]["lr"], "trained": count}
 
@@ -217,5 +233,52 @@ class Trainer:
 
     def _total(self, value: float) -> float:
         """The sum over all processes."""
-        number = torch.tensor(float(value), dtype=torch.float64, device=self.accelerator.device)
-        return float(self.accelerator.reduce(number, "sum"))
+        return float(self._gathered(np.array([value], dtype=np.float64)).sum())
+
+    def save(self, folder: Path, iteration: int, settings: Mapping[str, Any]) -> None:
+        """Fill an empty folder, after an iteration of a run with these settings."""
+        states = self.optimizer.state_dict()["state"].items()
+        optimizer = {f"optimizer.{n}.{name}": tensor for n, state in states for name, tensor in state.items()}
+        tensors = {name: tensor.detach().cpu() for name, tensor in (self._adapters() | optimizer).items()}
+        save_file(tensors, folder / WEIGHTS)
+        scaler = self.accelerator.scaler
+        state = {
+            "iteration": iteration,
+            "updates": self.updates,
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "settings": settings,
+        }
+        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+
+    def load(self, folder: Path, settings: Mapping[str, Any]) -> int:
+        """Restore what `save` wrote; returns the number of iterations that are done.
+
+        Raises:
+            ConfigError: the checkpoint is of a run with other settings.
+        """
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        before, now = flatten(state["settings"]), flatten(settings)
+        changed = ", ".join(
+            f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+            for key in {**before, **now}
+            if before.get(key) != now.get(key) and not key.startswith(FREE)
+        )
+        if changed:
+            raise ConfigError(f"{folder} is of a run with other settings: {changed}; set them as they were")
+        tensors = load_file(folder / WEIGHTS)
+        with torch.no_grad():
+            for name, weight in self._adapters().items():
+                weight.copy_(tensors.pop(name))
+        optimizer = self.optimizer.state_dict()
+        for key, tensor in tensors.items():
+            _, n, name = key.split(".")
+            optimizer["state"].setdefault(int(n), {})[name] = tensor
+        self.optimizer.load_state_dict(optimizer)
+        self.updates = state["updates"]
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        return int(state["iteration"])
+
+    def _adapters(self) -> dict[str, torch.Tensor]:
+        policy = self.policy
+        return {f"{name}.{n}": w for name in policy.adapters for n, w in enumerate(policy.parameters(name))}

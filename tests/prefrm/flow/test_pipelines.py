@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from prefrm.errors import ConfigError
+from prefrm.flow.config import PolicyConfig
 from prefrm.flow.pipelines import Policy, load_pipeline
 from prefrm.flow.recording import Plan, Recording
 from tests.prefrm.flow.families import FAMILIES, SIZE, make
@@ -22,9 +23,13 @@ def size(family: Callable[[], Any]) -> dict[str, Any]:
     return {"height": side, "width": side} | free
 
 
-def policy_of(family: Callable[[], Any], **settings: Any) -> Policy:
+def tiny(pipe: Any, adapters: tuple[str, ...] = (), **settings: Any) -> Policy:
+    return Policy(pipe, PolicyConfig(model="tiny", steps=3, rank=2, alpha=4, **settings), adapters)
+
+
+def policy_of(family: Callable[[], Any], adapters: tuple[str, ...] = (), **settings: Any) -> Policy:
     arguments = size(family) | settings.pop("arguments", {})
-    policy = Policy(make(family), steps=3, rank=2, alpha=4, arguments=arguments, **settings)
+    policy = tiny(make(family), adapters, arguments=arguments, **settings)
     # The adapter begins at zero.
     torch.manual_seed(1)
     for weight in policy.parameters():
@@ -141,7 +146,7 @@ def test_an_ode_rollout_is_the_pipeline_s_own(family: Callable[[], Any]) -> None
         **side,
         **guided,
     )[0]
-    policy = Policy(make(family), steps=3, rank=2, alpha=4, arguments=side)
+    policy = tiny(make(family), arguments=side)
     drawn = policy.draw(["a", "b"], seeds=range(2), decode=False)
     torch.testing.assert_close(drawn.x.reshape(expected.shape), expected, rtol=0, atol=1e-6)
 
@@ -165,7 +170,7 @@ def test_without_an_adapter_the_policy_is_the_reference() -> None:
     now = policy.velocity(recording, 0)
     with policy.using(None):
         reference = policy.velocity(recording, 0)
-    plain = Policy(make(family), steps=3, rank=2, alpha=4, arguments={"height": 8, "width": 8})
+    plain = tiny(make(family), arguments={"height": 8, "width": 8})
     plain.probe("a")
     expected = plain.draw(PROMPTS, seeds=range(4), decode=False).steps[0].v
     torch.testing.assert_close(reference, expected)
@@ -226,7 +231,7 @@ def test_prompts_are_encoded_once() -> None:
     pipe, calls = make(family), []
     encode = pipe.encode_prompt
     pipe.encode_prompt = lambda *args, **kwargs: calls.append(args) or encode(*args, **kwargs)
-    policy = Policy(pipe, steps=3, rank=2, alpha=4, arguments={"height": 8, "width": 8})
+    policy = tiny(pipe, arguments={"height": 8, "width": 8})
     policy.draw(PROMPTS, seeds=range(4), decode=False)
     policy.draw(PROMPTS, seeds=range(4, 8), decode=False)
     assert len(calls) == 1
@@ -234,9 +239,7 @@ def test_prompts_are_encoded_once() -> None:
 
 def test_half_precision_is_replayed_exactly() -> None:
     (family, *_) = FAMILIES
-    policy = Policy(
-        make(family, torch.bfloat16), steps=3, rank=2, alpha=4, arguments={"height": 8, "width": 8}
-    )
+    policy = tiny(make(family, torch.bfloat16), arguments={"height": 8, "width": 8})
     policy.probe("a")
     recording = recorded(policy)
     for i, step in recording.steps.items():
@@ -257,16 +260,16 @@ def test_what_is_no_flow_policy_is_refused() -> None:
         up_block_types=("UpBlock2D",),
     )
     with pytest.raises(ConfigError, match="DDPMPipeline has no transformer"):
-        Policy(DDPMPipeline(unet, DDIMScheduler()), steps=3)
+        tiny(DDPMPipeline(unet, DDIMScheduler()))
     (family, *_) = FAMILIES
     pipe = make(family)
     pipe.scheduler = DDIMScheduler()
     with pytest.raises(ConfigError, match="DDIMScheduler is not a flow-matching scheduler"):
-        Policy(pipe, steps=3, rank=2, alpha=4)
+        tiny(pipe)
     with pytest.raises(ConfigError, match="does not take hight"):
-        Policy(make(family), steps=3, arguments={"hight": 8})
+        tiny(make(family), arguments={"hight": 8})
     with pytest.raises(ConfigError, match="name no layer"):
-        Policy(make(family), steps=3, targets=["nothing"])
+        tiny(make(family), targets=("nothing",))
 
 
 def test_a_pipeline_that_is_not_there_is_one_line(tmp_path: Any) -> None:

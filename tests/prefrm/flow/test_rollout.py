@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from prefrm.flow.config import PolicyConfig
 from prefrm.flow.methods import METHODS
 from prefrm.flow.pipelines import Policy
 from prefrm.flow.rollout import Batch, Sample, Sampler
@@ -20,9 +21,8 @@ STEPS = 4
 @pytest.fixture(scope="module")
 def policy() -> Policy:
     arguments = {"height": 8, "width": 8}
-    made = Policy(
-        make(stable_diffusion_3), steps=STEPS, rank=2, alpha=4, arguments=arguments, adapters=("old",)
-    )
+    settings = PolicyConfig(model="tiny", steps=STEPS, rank=2, alpha=4, arguments=arguments)
+    made = Policy(make(stable_diffusion_3), settings, ("old",))
     torch.manual_seed(1)
     with torch.no_grad():
         # Adapters begin at zero.

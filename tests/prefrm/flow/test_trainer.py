@@ -14,8 +14,7 @@ from PIL import Image
 
 from prefrm.differentiable import FakeDifferentiableScorer
 from prefrm.errors import ConfigError
-from prefrm.flow.checkpoints import load_checkpoint, save_checkpoint
-from prefrm.flow.config import OptimConfig
+from prefrm.flow.config import OptimConfig, PolicyConfig
 from prefrm.flow.features import features
 from prefrm.flow.kernels import transition
 from prefrm.flow.losses import DREW, Losses
@@ -51,12 +50,15 @@ def trainer_of(
     others = adapters(row, settings)
     policy = Policy(
         make(stable_diffusion_3),
-        steps=STEPS,
-        guidance=guidance,
-        rank=4,
-        alpha=8,
-        arguments={"height": 8, "width": 8},
-        adapters=others,
+        PolicyConfig(
+            model="tiny",
+            steps=STEPS,
+            guidance=guidance,
+            rank=4,
+            alpha=8,
+            arguments={"height": 8, "width": 8},
+        ),
+        others,
     )
     # Adapters begin at zero; the draws of their other half must be the same in every test.
     torch.manual_seed(0)
@@ -287,16 +289,16 @@ def test_a_resumed_run_goes_on_bit_by_bit(name: str, tmp_path: Path) -> None:
     whole = trainer_of(name, ema=0.9)
     for n in range(2):
         whole.iteration(n, PROMPTS)
-    save_checkpoint(tmp_path, whole, 2, {"seed": 5, "optim": {"lr": 1e-3}})
+    whole.save(tmp_path, 2, {"seed": 5, "optim": {"lr": 1e-3}})
     whole.iteration(2, PROMPTS)
     resumed = trainer_of(name, ema=0.9)
-    assert load_checkpoint(tmp_path, resumed, {"seed": 5, "optim": {"lr": 1e-3}}) == 2
+    assert resumed.load(tmp_path, {"seed": 5, "optim": {"lr": 1e-3}}) == 2
     resumed.iteration(2, PROMPTS)
     for adapter in whole.policy.adapters:
         pairs = zip(weights(whole, adapter), weights(resumed, adapter), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
     with pytest.raises(ConfigError, match=r"optim.lr was 0.001 and is 0.002"):
-        load_checkpoint(tmp_path, resumed, {"seed": 5, "optim": {"lr": 2e-3}})
+        resumed.load(tmp_path, {"seed": 5, "optim": {"lr": 2e-3}})
 
 
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
@@ -350,8 +352,9 @@ def test_confidence_is_probed_without_guidance() -> None:
 
 def test_the_data_term_of_a_gradient_method_is_the_matching_error() -> None:
     def losses(name: str) -> torch.Tensor:
-        drawn = trainer_of(with_settings(method(name), {"objective": {"data_weight": 0.5}})).losses
-        return torch.stack([drawn.of(work) for work in drawn.data([Sample("a", 0, 0)], 3)])
+        trainer = trainer_of(with_settings(method(name), {"objective": {"data_weight": 0.5}}))
+        (batch,) = trainer.sampler.draw([Sample("a", 0, 0)], (), 3)
+        return torch.stack([trainer.losses.of(work) for work in trainer.losses.data(batch)])
 
     assert losses("rwr").shape == (STEPS - 1, 1)
     assert torch.equal(losses("refl"), losses("rwr"))
