@@ -2,7 +2,7 @@
 
     runs/data/      preference groups with noisy labels
     runs/judges/    the judges, trained once
-    runs/CELL/      one training of the policy: what `prefrm flow` writes, asked.json and row.json
+    runs/CELL/      one training of the policy: what `prefrm flow` writes, asked.json, seconds.txt, row.json
 
 Finished trainings are kept, so an interrupted study resumes; what is of other
 settings or of another version is. Who changes prefrm itself deletes runs.
@@ -10,6 +10,8 @@ settings or of another version is. Who changes prefrm itself deletes runs.
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ from prefrm.bench.judges import BenchError
 from prefrm.bench.kept import keep, kept, make_room
 from prefrm.bench.training import one_thread_on_cpu
 from prefrm.config import to_mapping
+from prefrm.files import write_whole
 from prefrm.flow.config import (
     ORACLE,
     EvaluationConfig,
@@ -38,11 +41,12 @@ from prefrm.flow.report import DIVERSITY, PREFIX
 from prefrm.flow.run import run
 from prefrm.progress import track
 
-__all__ = ["bench_hacking", "report_hacking"]
+__all__ = ["bench_hacking", "report_hacking", "spending"]
 
 # Names in a run's metrics: of the training reward, and of its judges as evaluations measure them. Only
 # calibrated probabilities of different judges are of one scale.
 REWARD, PROXY = "reward", "judge"
+SPENT = "seconds.txt"
 
 
 def bench_hacking(study: Study, runs: Path, docs: Path, *, workers: int = 1) -> list[Row]:
@@ -92,18 +96,28 @@ def _cell(cell: Cell, *, study: Study, runs: Path) -> Row:
     """Train one cell, or go on from its newest checkpoint, and keep its row."""
     config, asked = _config(cell, study, runs), _asked(cell, study, runs)
     make_room(config.output, asked, spent="report.json")
-    started = time.process_time()
-    with one_thread_on_cpu("cpu"):
+    with one_thread_on_cpu("cpu"), spending(config.output / SPENT):
         run(config, open_judges(runs), resume=True)
     row = Row(
         reward=cell.reward.name,
         method=cell.method,
         seed=cell.seed,
         points=_points(config.output / "metrics.jsonl"),
-        seconds=time.process_time() - started,
+        seconds=float((config.output / SPENT).read_text(encoding="utf-8")),
     )
     keep(config.output, asdict(row))
     return row
+
+
+@contextmanager
+def spending(path: Path) -> Iterator[None]:
+    """Add the CPU seconds of the block to those in a file, also where the block is interrupted."""
+    before = float(path.read_text(encoding="utf-8")) if path.exists() else 0.0
+    started = time.process_time()
+    try:
+        yield
+    finally:
+        write_whole(path, str(before + time.process_time() - started))
 
 
 def _ended(row: Row) -> str:

@@ -64,14 +64,17 @@ LoRA adapters of rank 16 on the shipped captioner, trained for {judge_steps} ste
 4 on {groups} groups, of whose labels {flip:.0%} are flipped. Accuracy is over strict pairs of held-out
 prompts with clean labels.
 """
-REWARD_LIST = """\
-`scalar utility` is the utility of the scalar judge, `scalar win rate` the mean of sigmoid(u_i - u_j) over the
-group; `verdict` compares two images; `calibrated` applies the calibration that was fitted on the validation
-split; `ensemble` averages the log-odds of both judges, calibrated.
-
+DEFINITIONS = {
+    "scalar utility": "the utility u of the scalar judge",
+    "scalar win rate": "the mean of sigmoid(u_i - u_j) over the group",
+    "verdict win rate": "the same of the probabilities of a judge that compares two images",
+    "verdict calibrated": "the same, with the calibration that was fitted on the validation split",
+    "ensemble": "the win rate by the mean of the log-odds of both judges, calibrated",
+}
+LIKENESS = """\
 Correlations are means over held-out groups of 4. Two rewards with the correlation 1 have the same
-advantages, which are normalized in the group. The last three rows are forms with which no policy is trained;
-a hard win rate counts a preference as a whole win, as Pref-GRPO does.
+advantages, which are normalized in the group. The last three rows are further forms of win rates, with which
+no policy is trained; a hard one counts a preference as a whole win, as Pref-GRPO does.
 """
 RESULTS = """\
 Reward and second judge: at the last evaluation. Gap, oracle and diversity: the change from before the
@@ -126,7 +129,8 @@ def write_hacking_report(
         "## Judges and rewards",
         JUDGES.format(**asdict(study) | {"groups": study.groups[0]}),
         _judges_table(judges),
-        REWARD_LIST,
+        "\n".join(f"- **{reward.name}**: {DEFINITIONS[reward.name]}." for reward in study.rewards),
+        LIKENESS,
         markdown_table(
             ["reward", f"correlation with {study.rewards[0].name}"],
             [[name, f"{value:.3f}"] for name, value in likeness.items()],

@@ -46,7 +46,10 @@ MEASURES = tuple(field.name for field in fields(Point) if field.name != "iterati
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One training; its points are in the order of their iterations. `seconds` are of the CPU."""
+    """One training; its points are in the order of their iterations.
+
+    `seconds` are of the CPU, of all processes that worked on it but those that were killed.
+    """
 
     reward: str
     method: str

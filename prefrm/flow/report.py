@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -28,6 +29,7 @@ __all__ = ["DIVERSITY", "PREFIX", "Evaluation", "pixel_distance", "summary", "wr
 # The iteration in seeds of evaluations, which no training reaches; rows and columns of a sheet.
 EVALUATION, SHEET_PROMPTS, SHEET_IMAGES = 2**31, 8, 6
 PREFIX, PROMPTS, DIVERSITY = "eval/", "prompts.txt", "diversity"
+FLAT = 1e-6  # range of a curve that is not shown
 LINE = 0.8  # of 1, the lightness of lines on a sheet
 
 
@@ -112,6 +114,8 @@ def write_report(output: Path, facts: Mapping[str, Any], lines: Sequence[Mapping
 
     names = [name for name in dict.fromkeys(k for line in lines for k in line) if "/" in name]
     curves = {name: [(line["iteration"], line[name]) for line in lines if name in line] for name in names}
+    # The mean win rate within groups is always 0.5.
+    curves = {name: points for name, points in curves.items() if np.ptp([y for _, y in points]) > FLAT}
     learning_curve(curves, title=facts["method"], xlabel="iteration").savefig(output / "curves.png")
     write_whole(output / "report.json", json.dumps(facts, indent=2))
     before, after = (

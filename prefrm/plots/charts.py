@@ -246,7 +246,8 @@ def learning_curve(
         marker: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markeredgecolor": "white"} if few else {}
         axes.plot(x, y, color=color, linewidth=2, label=label, **marker)
     if curves:
-        axes.legend(frameon=False, fontsize=9)
+        # Under the axes, where no line is.
+        axes.legend(**BELOW, borderaxespad=4.0, ncols=2, frameon=False, fontsize=9)
     axes.set(xlabel=LABEL.fit(xlabel, 5.5), ylabel=LABEL.fit(ylabel, 2.8))
     style(axes, title, grid="y")
     return figure

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prefrm.bench.hacking import bench_hacking, report_hacking
+from prefrm.bench.hacking import bench_hacking, report_hacking, spending
 from prefrm.bench.hacking_cases import FULL, JUDGES, QUICK, REWARDS, Study
 from prefrm.bench.hacking_judges import JudgeRow, LastAnswer
 from prefrm.bench.hacking_report import write_hacking_report
@@ -78,6 +78,18 @@ def test_a_row_is_read_back_from_json() -> None:
     assert Row.from_json(json.loads(json.dumps(asdict(row())))) == row()
 
 
+def test_the_seconds_of_an_interrupted_training_are_added_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([10.0, 13.0, 2.0, 6.0])
+    monkeypatch.setattr("prefrm.bench.hacking.time.process_time", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt), spending(tmp_path / "seconds.txt"):
+        raise KeyboardInterrupt
+    with spending(tmp_path / "seconds.txt"):
+        pass
+    assert float((tmp_path / "seconds.txt").read_text()) == 7.0
+
+
 def test_an_interval_is_students() -> None:
     # Mean 2, standard error 1 / sqrt(3); the quantile of two degrees of freedom is 4.3027.
     interval = mean_interval([1.0, 2.0, 3.0])
@@ -139,9 +151,11 @@ def test_the_page_says_how_much_of_the_study_it_has(tmp_path: Path, sheets: dict
 
 def test_a_page_of_one_training_has_no_intervals(tmp_path: Path, sheets: dict[str, Path]) -> None:
     write_hacking_report(
-        [row(oracle=(0.5, 0.6, 0.7))], JUDGE_ROWS, FULL, tmp_path, likeness=LIKENESS, sheets=sheets
+        [row(oracle=(0.5, 0.6, 0.7))], JUDGE_ROWS, QUICK, tmp_path, likeness=LIKENESS, sheets=sheets
     )
     page = (tmp_path / "hacking.md").read_text()
+    # Rewards that the study lacks are not described.
+    assert "**scalar utility**" in page and "**verdict win rate**" in page and "ensemble" not in page
     assert "There are no pairs yet." in page and "What hacking looks like" not in page and "nan" not in page
     assert "test of the claim" not in page
 
