@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prefrm.bench import flow as benchmark
-from prefrm.bench.flow import METHOD, PlainLoop, Settings, plain_loss
+from prefrm.bench.flow import METHOD, PlainLoop, PrefrmLoop, Settings, plain_loss
 from prefrm.cli.program import run
 from prefrm.flow.likelihood import Terms
 from prefrm.flow.objectives import sample_losses
@@ -33,6 +33,22 @@ def test_the_plain_loop_trains_its_adapter_alone():
     loop.iteration(0)
     changed = {name for name, weight in weights if not torch.equal(weight, before[name])}
     assert changed and all("lora_" in name for name in changed)
+
+
+def test_both_loops_do_the_same_work():
+    def rows_of(loop, transformer):
+        """Images in each forward pass, and whether it is differentiated."""
+        seen = []
+        hook = lambda module, args, kwargs, output: seen.append((len(output[0]), output[0].requires_grad))  # noqa: E731
+        transformer.register_forward_hook(hook, with_kwargs=True)
+        loop.iteration(0)
+        return seen
+
+    ours, plain = PrefrmLoop(SMALL, torch.device("cpu")), PlainLoop(SMALL, torch.device("cpu"))
+    expected = rows_of(plain, plain._transformer)
+    # Two steps of a rollout, of whose noise levels all but the last one are trained at.
+    assert expected == [(4, False), (4, False), (4, True)]
+    assert rows_of(ours, ours._trainer.policy.transformer) == expected
 
 
 def test_both_loops_are_measured(monkeypatch, capsys):

@@ -4,17 +4,21 @@ import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from prefrm.bench import hacking_judges
 from prefrm.bench.hacking import bench_hacking, report_hacking, spending
 from prefrm.bench.hacking_cases import FULL, JUDGES, QUICK, REWARDS, Study
-from prefrm.bench.hacking_judges import JudgeRow, LastAnswer
+from prefrm.bench.hacking_judges import JudgeRow, LastAnswer, likeness, open_judges
 from prefrm.bench.hacking_report import write_hacking_report
 from prefrm.bench.hacking_rows import Point, Row, mean_interval, paired, turn
 from prefrm.bench.judges import BenchError
-from prefrm.winmatrix import FakeScorer, Group
+from prefrm.errors import ConfigError
+from prefrm.winmatrix import FakeScorer, Group, TemperatureScaling
 
 GROUP = Group(prompt="a red circle", candidates=(b"a", b"bb", b"cccc"))
 TINY = replace(
@@ -63,6 +67,57 @@ def test_the_last_answer_is_remembered_and_no_other() -> None:
     scorer.score([other])
     scorer.score([GROUP])
     assert len(calls) == 9
+
+
+def fake_judges(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Judges of an image's length, of which the verdict likes short ones; returns the loaded names."""
+    loaded: list[str] = []
+
+    def load(folder: Path, *given: str) -> SimpleNamespace:
+        name = folder.parent.name
+        loaded.append(name)
+        sign = -1 if name == "verdict" else 1
+        calibration = SimpleNamespace(map=TemperatureScaling(temperature=0.25))
+        judge = FakeScorer(lambda prompt, image: sign * len(image))
+        return SimpleNamespace(judge=judge, manifest=SimpleNamespace(calibration=calibration))
+
+    monkeypatch.setattr(hacking_judges, "load_bundle", load)
+    monkeypatch.setattr(hacking_judges, "Engine", lambda judge: judge)
+    return loaded
+
+
+def test_judges_are_opened_once_and_calibrated_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = fake_judges(monkeypatch)
+    opened = open_judges(tmp_path)
+
+    def log_odds(name: str) -> float:
+        """Of the longest over the shortest image, whose lengths differ by 3."""
+        with opened(name) as scorer:
+            (matrix,) = scorer.score([GROUP])
+        return float(np.log(matrix.p[2, 0] / matrix.p[0, 2]))
+
+    assert log_odds("scalar utility") == pytest.approx(3, rel=1e-4)
+    assert log_odds("scalar utility (calibrated)") == pytest.approx(12, rel=1e-2)
+    assert log_odds("verdict win rate") == pytest.approx(-3, rel=1e-4)
+    assert log_odds("verdict calibrated") == pytest.approx(-12, rel=1e-2)
+    assert log_odds("ensemble") == pytest.approx(0, abs=1e-4)
+    assert log_odds("second") == pytest.approx(3, rel=1e-4)
+    assert sorted(loaded) == ["scalar", "second", "verdict"]
+    with pytest.raises(ConfigError, match="a scorer of the study is one of"), opened("third"):
+        pass
+
+
+def test_likeness_is_the_correlation_within_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_judges(monkeypatch)
+    # Two images each, so all correlations are 1 or -1; the second group says nothing.
+    pairs = [replace(GROUP, candidates=pair) for pair in ((b"a", b"bbb"), (b"a", b"b"), (b"dd", b"c"))]
+    monkeypatch.setattr(hacking_judges, "read_groups", lambda folder, split: iter(pairs))
+    alike = likeness(QUICK, tmp_path)
+    expected = {"scalar utility": 1, "verdict win rate": -1, "scalar hard win rate": 1}
+    assert {name: alike[name] for name in expected} == pytest.approx(expected)
+    assert set(alike) == {*expected, "scalar win rate calibrated", "verdict hard win rate"}
 
 
 def row(reward: str = "scalar utility", seed: int = 0, oracle: tuple[float, ...] = (0.5, 0.6, 0.4)) -> Row:
