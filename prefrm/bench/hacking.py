@@ -9,9 +9,6 @@ settings or of another version is. Who changes prefrm itself deletes runs.
 """
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,10 +20,9 @@ from prefrm.bench.hacking_judges import CALIBRATED, judge_asked, likeness, open_
 from prefrm.bench.hacking_report import write_hacking_report
 from prefrm.bench.hacking_rows import Point, Row
 from prefrm.bench.judges import BenchError
-from prefrm.bench.kept import keep, kept, make_room
+from prefrm.bench.kept import keep, kept, make_room, seconds_spent, spending
 from prefrm.bench.training import one_thread_on_cpu
 from prefrm.config import to_mapping
-from prefrm.files import write_whole
 from prefrm.flow.config import (
     ORACLE,
     EvaluationConfig,
@@ -41,12 +37,11 @@ from prefrm.flow.report import DIVERSITY, PREFIX
 from prefrm.flow.run import run
 from prefrm.progress import track
 
-__all__ = ["bench_hacking", "report_hacking", "spending"]
+__all__ = ["bench_hacking", "report_hacking"]
 
 # Names in a run's metrics: of the training reward, and of its judges as evaluations measure them. Only
 # calibrated probabilities of different judges are of one scale.
 REWARD, PROXY = "reward", "judge"
-SPENT = "seconds.txt"
 
 
 def bench_hacking(study: Study, runs: Path, docs: Path, *, workers: int = 1) -> list[Row]:
@@ -96,28 +91,17 @@ def _cell(cell: Cell, *, study: Study, runs: Path) -> Row:
     """Train one cell, or go on from its newest checkpoint, and keep its row."""
     config, asked = _config(cell, study, runs), _asked(cell, study, runs)
     make_room(config.output, asked, spent="report.json")
-    with one_thread_on_cpu("cpu"), spending(config.output / SPENT):
+    with one_thread_on_cpu("cpu"), spending(config.output):
         run(config, open_judges(runs), resume=True)
     row = Row(
         reward=cell.reward.name,
         method=cell.method,
         seed=cell.seed,
         points=_points(config.output / "metrics.jsonl"),
-        seconds=float((config.output / SPENT).read_text(encoding="utf-8")),
+        seconds=seconds_spent(config.output),
     )
     keep(config.output, asdict(row))
     return row
-
-
-@contextmanager
-def spending(path: Path) -> Iterator[None]:
-    """Add the CPU seconds of the block to those in a file, also where the block is interrupted."""
-    before = float(path.read_text(encoding="utf-8")) if path.exists() else 0.0
-    started = time.process_time()
-    try:
-        yield
-    finally:
-        write_whole(path, str(before + time.process_time() - started))
 
 
 def _ended(row: Row) -> str:

@@ -2,12 +2,14 @@
 
 FOLDER/asked.json   what the work in this folder is of: a result of anything else is not taken for it
 FOLDER/row.json     the result
+FOLDER/seconds.txt  CPU seconds of the work, of all processes that did a part of it
 """
 
 import json
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ from prefrm.errors import DatasetError
 from prefrm.files import write_whole
 from prefrm.records import DatasetInfo, read_info
 
-__all__ = ["build_once", "keep", "kept", "make_room"]
+__all__ = ["build_once", "keep", "kept", "make_room", "seconds_spent", "spending"]
 
 ROW = "row.json"
 ASKED = "asked.json"
+SECONDS = "seconds.txt"
 
 
 def build_once(folder: Path, world: str, *, seed: int, **options: Any) -> bool:
@@ -55,6 +58,22 @@ def make_room(folder: Path, asked: Mapping[str, Any], *, spent: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / ASKED, json.dumps(asked) + "\n")
+
+
+@contextmanager
+def spending(folder: Path) -> Iterator[None]:
+    """Add the CPU seconds of the block to those of the folder's work, also where it is interrupted."""
+    before, started = seconds_spent(folder), time.process_time()
+    try:
+        yield
+    finally:
+        write_whole(folder / SECONDS, str(before + time.process_time() - started))
+
+
+def seconds_spent(folder: Path) -> float:
+    """CPU seconds of the work in the folder, but of processes that were killed."""
+    path = folder / SECONDS
+    return float(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
 
 
 def _read(path: Path) -> dict[str, Any]:

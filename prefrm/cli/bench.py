@@ -15,7 +15,7 @@ from prefrm.errors import missing_extra
 from prefrm.files import require_writable_folder
 from prefrm.options import AsJson, Device, Dtype, with_options
 
-__all__ = ["bench", "chat", "engine", "flow", "hacking", "judges", "published"]
+__all__ = ["bench", "chat", "engine", "flow", "hacking", "judges", "published", "rows"]
 
 bench = typer.Typer(help="Measure prefrm itself.", no_args_is_help=True)
 
@@ -188,3 +188,37 @@ def flow(
     settings = Settings(model=model, group=group, steps=steps, rounds=rounds, device=device)
     report = bench_flow(settings)
     print(report.to_json() if as_json else report.to_markdown(), end="")
+
+
+@bench.command()
+def rows(
+    judge: Annotated[str, typer.Option(help="a bundle, or the URL of a server with gradients")],
+    method: Annotated[
+        list[str] | None, typer.Option(help="name of a method of `prefrm flow --list`; all by default")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="where rows.md goes")] = Path("docs/flow"),
+    runs: Annotated[
+        Path, typer.Option(help="folder of the trainings; an interrupted benchmark resumes from it")
+    ] = Path("runs/bench-rows"),
+) -> None:
+    """Train the shipped flow model with every method, at equal rollouts, and write down the table."""
+    try:
+        from prefrm.bench.flow_rows import bench_rows
+    except ImportError as error:
+        raise missing_extra(str(error.name), "flow") from error
+    from prefrm.flow.methods import METHODS
+    from prefrm.scorers import open_scorer as opened
+    from prefrm.scorers.gradients import open_gradient
+
+    require_writable_folder(out, "--out")
+    out.mkdir(parents=True, exist_ok=True)
+    remote = Remote()
+    bench_rows(
+        judge,
+        runs,
+        out / "rows.md",
+        partial(opened, connect=remote.connect),
+        partial(open_gradient, connect=remote.gradient),
+        methods=method or tuple(METHODS),
+    )
+    print(f"report: {out / 'rows.md'}")

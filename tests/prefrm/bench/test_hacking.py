@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from prefrm.bench import hacking_judges
-from prefrm.bench.hacking import bench_hacking, report_hacking, spending
+from prefrm.bench.hacking import bench_hacking, report_hacking
 from prefrm.bench.hacking_cases import FULL, JUDGES, QUICK, REWARDS, Study
 from prefrm.bench.hacking_judges import JudgeRow, LastAnswer, likeness, open_judges
 from prefrm.bench.hacking_report import write_hacking_report
 from prefrm.bench.hacking_rows import Point, Row, mean_interval, paired, turn
 from prefrm.bench.judges import BenchError
+from prefrm.bench.kept import seconds_spent, spending
 from prefrm.errors import ConfigError
 from prefrm.winmatrix import FakeScorer, Group, TemperatureScaling
 
@@ -137,12 +138,12 @@ def test_the_seconds_of_an_interrupted_training_are_added_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([10.0, 13.0, 2.0, 6.0])
-    monkeypatch.setattr("prefrm.bench.hacking.time.process_time", lambda: next(clock))
-    with pytest.raises(KeyboardInterrupt), spending(tmp_path / "seconds.txt"):
+    monkeypatch.setattr("prefrm.bench.kept.time.process_time", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt), spending(tmp_path):
         raise KeyboardInterrupt
-    with spending(tmp_path / "seconds.txt"):
+    with spending(tmp_path):
         pass
-    assert float((tmp_path / "seconds.txt").read_text()) == 7.0
+    assert seconds_spent(tmp_path) == 7.0
 
 
 def test_an_interval_is_students() -> None:
