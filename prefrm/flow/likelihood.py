@@ -27,40 +27,30 @@ class Terms:
     advantage: Tensor  # [B]
     s: Level
     v: Tensor  # velocity of the policy, [B, ...]; it carries the gradient
-    v_rollout: Tensor | None = None  # of the policy that drew; None stands for an on-policy update
-    v_old: Tensor | None = None  # of the old policy; None stands for the policy in training
-    v_ref: Tensor | None = None  # of the reference, where the method needs it
+    # Where the loss needs them, of the policy that drew, the old policy and the reference.
+    v_rollout: Tensor | None = None
+    v_old: Tensor | None = None
+    v_ref: Tensor | None = None
     weight: Level = 1.0  # of the step in the objective (`objectives.step_weights`)
     group: Tensor | None = None  # [B], equal for the samples of a group; of objectives within a group
     target: Tensor | None = None  # matching: the velocity noise - x0, or `gradients.adjoint_target`, [B, ...]
     # Of a transition: the recorded states before and after the step, [B, ...]; the next noise level; the
-    # level s_1 of the grid; the noise level of its depth in a tree, None is the method's.
+    # level s_1 of the grid; the kernel's a or eta.
     x: Tensor | None = None
     x_next: Tensor | None = None
     s_next: Level = 0.0
     s_after_first: float = 1.0
-    noise: float | None = None
+    noise: float = 0.0
     pixel_map: Tensor | None = None  # broadcasts to `x`; weights the log-probability of a transition
 
     def __post_init__(self) -> None:
         assert self.advantage.shape == (len(self.v),), "advantages are one number for each sample"
 
-    @property
-    def rollout_velocity(self) -> Tensor:
-        """`v_rollout`, or the policy's velocity without its gradient."""
-        return self.v.detach() if self.v_rollout is None else self.v_rollout
-
-    @property
-    def old_velocity(self) -> Tensor:
-        """`v_old`, or the policy's velocity without its gradient."""
-        return self.v.detach() if self.v_old is None else self.v_old
-
     def transition(self, v: Tensor) -> Transition:
         """The transition that a velocity [B, ...] gives."""
         assert self.x is not None
-        rollout = self.method.rollout
-        noise = rollout.noise if self.noise is None else self.noise
-        return transition(rollout.kernel, noise, self.x, v, self.s, self.s_next, self.s_after_first)
+        kernel = self.method.rollout.kernel
+        return transition(kernel, self.noise, self.x, v, self.s, self.s_next, self.s_after_first)
 
     def log_prob(self, v: Tensor) -> Tensor:
         """Log-likelihood of the samples, of the method's kind, under a velocity [B, ...]: [B]."""

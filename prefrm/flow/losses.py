@@ -191,11 +191,12 @@ class Losses:
             advantage=torch.from_numpy(advantage).to(v.device, torch.float32),
             s=s,
             v=v,
-            v_old=others.get(OLD),
+            # Without an adapter of its own, a policy of before is the one in training.
+            v_old=others.get(OLD, v.detach()),
             v_ref=others.get(None),
             weight=step_weights(method, batch.final.sigmas)[steps].to(v.device, torch.float32),
             group=torch.tensor([keys.index(keys[row]) for row in work.rows], device=v.device),
-            **{"v_rollout": others.get(drew)} | more,
+            **{"v_rollout": others.get(drew, v.detach())} | more,
         )
 
     def _through_sampler(self, batch: Batch, rows: list[int]) -> Tensor:

@@ -47,7 +47,7 @@ def regularizer(unit: Unit) -> Tensor:
     elif rule.reference:
         total = total + rule.reference * _mean(unit, _distance)
     if rule.old:
-        total = total + rule.old * _mean(unit, lambda t: squared_distance(t.v, t.old_velocity))
+        total = total + rule.old * _mean(unit, lambda t: squared_distance(t.v, t.v_old))
     return total
 
 
@@ -77,7 +77,7 @@ def clipped_ratio(unit: Unit) -> Tensor:
     ratio = torch.exp(_chunk(unit, _guarded if rule.guard else _log_ratio))
     if rule.trust is None:
         return _clipped(ratio, advantage, rule.clip)
-    far = _mean(unit, lambda t: t.divergence(t.rollout_velocity)) >= rule.trust
+    far = _mean(unit, lambda t: t.divergence(t.v_rollout)) >= rule.trust
     return -advantage * ratio * ~(far & ((ratio - 1) * advantage > 0))
 
 
@@ -131,8 +131,8 @@ OBJECTIVES["adjoint"] = matched
 
 def _squares(terms: Terms) -> Tensor:
     rule, kind, a = terms.method.objective, terms.method.likelihood.weight, terms.advantage
-    assert terms.target is not None
-    v_old, target = precise(terms.old_velocity.detach()), precise(terms.target)
+    assert terms.target is not None and terms.v_old is not None
+    v_old, target = precise(terms.v_old.detach()), precise(terms.target)
     d, e = precise(terms.v) - v_old, v_old - target
     if kind == "self":
         toward, away = (matching_error(kind, v_old + b * d, target, terms.s) for b in (rule.lam, -rule.lam))
@@ -145,11 +145,11 @@ def _clipped(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
 
 
 def _log_ratio(terms: Terms) -> Tensor:
-    return terms.gain(terms.rollout_velocity)
+    return terms.gain(terms.v_rollout)
 
 
 def _guarded(terms: Terms) -> Tensor:
-    return terms.transition(terms.v).std * (_log_ratio(terms) + terms.divergence(terms.rollout_velocity))
+    return terms.transition(terms.v).std * (_log_ratio(terms) + terms.divergence(terms.v_rollout))
 
 
 def _distance(terms: Terms) -> Tensor:

@@ -41,6 +41,7 @@ def transition_terms(row, at=3, distance=0.02, **others):
     terms = Terms(
         method=row, advantage=draw(B), s=GRID[at], s_next=GRID[at + 1], s_after_first=GRID[1],
         v=v, v_rollout=old, v_ref=draw(*x.shape), group=torch.tensor([0, 0, 1, 1]), x=x, x_next=x,
+        noise=row.rollout.noise,
     )  # fmt: skip
     return replace(terms, x_next=terms.transition(old).sample(draw(*x.shape)), **others)
 
@@ -49,7 +50,11 @@ def matching_terms(row, s=0.6, **others):
     x0, noise = draw(B, 3, 4, 4), draw(B, 3, 4, 4)
     terms = Terms(method=row, advantage=draw(B).clamp(-1, 1), s=s, v=draw(*x0.shape).requires_grad_())
     velocities = {"target": noise - x0, "v_old": draw(*x0.shape), "v_ref": draw(*x0.shape)}
-    return replace(terms, **velocities, group=torch.tensor([0, 0, 1, 1]), **others)
+    return replace(on_policy(terms), **velocities, group=torch.tensor([0, 0, 1, 1]), **others)
+
+
+def on_policy(terms):
+    return replace(terms, v_rollout=terms.v.detach())
 
 
 def changed(name, **sections):
@@ -66,7 +71,7 @@ def mean(x):
 
 class TestRatio:
     def test_its_gradient_on_policy_is_that_of_the_weighted_log_probability(self):
-        terms = replace(transition_terms(method("dance_grpo")), v_rollout=None)
+        terms = on_policy(transition_terms(method("dance_grpo")))
         expected = gradient(-terms.advantage * terms.log_prob(terms.v), terms)
         torch.testing.assert_close(gradient(clipped_ratio([terms]), terms), expected)
 
@@ -170,7 +175,7 @@ class TestWithinGroup:
         assert torch.sign((-slope * own).flatten(1).sum(1)).tolist() == [1.0, -1.0, -1.0, 1.0]
 
     def test_balance_is_at_rest_where_the_policy_is_the_target(self):
-        terms = replace(transition_terms(changed("tmpo", objective={"beta": 2.0})), v_rollout=None)
+        terms = on_policy(transition_terms(changed("tmpo", objective={"beta": 2.0})))
         terms = replace(terms, advantage=terms.log_prob(terms.v).detach() / 2)
         assert float(gradient(balance([terms]), terms).abs().max()) < 1e-12
 

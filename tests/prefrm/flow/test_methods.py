@@ -103,7 +103,7 @@ def matching_terms(row, theta, i, batch, advantage, weights):
         advantage=torch.from_numpy(advantage)[batch],
         s=s,
         v=net(theta, x, s),
-        v_rollout=net(ROLLOUT, x, s) if row.name == "v_grpo" else None,
+        v_rollout=net(ROLLOUT, x, s) if row.name == "v_grpo" else net(theta, x, s),
         v_old=net(OLD, x, s) if row.needs_old else None,
         v_ref=net(REFERENCE, x, s) if row.needs_reference else None,
         weight=float(weights[i]),
