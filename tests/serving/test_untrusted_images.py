@@ -1,4 +1,6 @@
-"""An untrusted image is refused by its size and its header, over a real wire, and the scorer never has it."""
+"""An untrusted image or video is refused by its size and its headers, over a real wire, and the scorer never
+has it.
+"""
 
 import io
 import struct
@@ -8,14 +10,17 @@ import pytest
 from PIL import Image
 
 from prefrm.client import connect
-from prefrm.media import ImageLimits, digest
+from prefrm.media import ImageLimits, VideoLimits, digest
 from prefrm.winmatrix import FakeScorer, Group
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
+from tests.videos import claiming_frames, clip, frames
 
-LIMITS = Limits(image=ImageLimits(max_bytes=2000, max_pixels=10**6))
+CLIP, LONGER = clip(frames(4)), clip(frames(5))
+VIDEO_LIMITS = VideoLimits(max_bytes=2000, max_frames=4, max_pixels=64 * 48)
+LIMITS = Limits(image=ImageLimits(max_bytes=2000, max_pixels=10**6, video=VIDEO_LIMITS))
 
 
 def encoded(format: str) -> bytes:
@@ -36,13 +41,24 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-REFUSED = {
+REFUSED_IMAGES = {
     "too many bytes": (encoded("PNG") + bytes(2000), "the limit is 2000"),
     "too many pixels": (png_header(1001, 1000), "1001 x 1000 pixels; the limit is 1000000"),
     "a bomb": (png_header(100_000, 100_000), "pixels"),
     "another format": (encoded("TIFF"), "not a valid PNG or JPEG or WEBP image"),
     "no image": (b"<html>", "not a valid PNG or JPEG or WEBP image"),
 }
+REFUSED_VIDEOS = {
+    "too many bytes": (CLIP + bytes(2000), "the limit is"),
+    "too many frames": (LONGER, "more than 4 frames"),
+    "too many pixels": (clip(frames(1, (64, 64))), "64 x 64 pixels; the limit is 3072"),
+    "a bomb": (claiming_frames(10**9), "index has 1000000000 entries"),
+    "another container": (clip(frames(1), format="mpegts"), "not a valid MP4 or WEBM video but MPEG-TS"),
+    "truncated": (CLIP[:-1], "the video is truncated"),
+    "no video": (b"<html>", "not a valid PNG or JPEG or WEBP image"),
+}
+REFUSED = {"image": REFUSED_IMAGES, "video": REFUSED_VIDEOS}
+GOOD = {"image": (encoded("PNG"), encoded("JPEG")), "video": (CLIP, clip(frames(3)))}
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +75,11 @@ def recording():
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
-@pytest.mark.parametrize("kind", REFUSED)
-def test_a_refused_image_never_reaches_the_scorer(recording, wire, kind):
+@pytest.mark.parametrize(("kind", "what"), [(kind, what) for kind in REFUSED for what in REFUSED[kind]])
+def test_what_is_refused_never_reaches_the_scorer(recording, wire, kind, what):
     addresses, received = recording
     received.clear()
-    bad, reason = REFUSED[kind]
-    good = [encoded("PNG"), encoded("JPEG")]
+    good, (bad, reason) = GOOD[kind], REFUSED[kind][what]
     with connect(getattr(addresses, f"{wire}_url")) as judge:
         (matrix,) = judge.score([Group(prompt="p", candidates=(good[0], bad, good[1]))])
     assert received == {digest(image) for image in good}
