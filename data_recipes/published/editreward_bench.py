@@ -7,13 +7,14 @@ edits.
 `ranking` names candidate_1 "A", candidate_2 "B", ...: "C>A>B", "A>B", and "A=B=Good" or "A=B=Bad" for a tie
 of all. "Good" and "Bad" are no candidates; they are a tag. Some rows stand twice with opposite rankings
 (issues 14 and 15 of TIGER-AI-Lab/EditReward): of such a pair, each ranking is a vote, so that it is a tie of
-two, counted as contradictory. EditScore's dataset of the same name is the recipe `editscore_bench`.
+two, counted as contradictory. Everything is in this dataset's test split. EditScore's dataset of the same
+name is the recipe `editscore_bench`.
 """
 
 from collections.abc import Sequence
 
 from data_recipes.pipeline import LeftOut, Rating, SourceOptions, Statement, dataset, ranked
-from data_recipes.readers import Part, Row, read_source
+from data_recipes.readers import Part, Row, in_split, read_source
 from data_recipes.recipe import Source
 from prefrm.errors import DataError
 
@@ -26,7 +27,7 @@ VERDICTS = ("Good", "Bad")
 
 
 def _read(options: SourceOptions) -> Sequence[Part]:
-    return read_source(options.source, columns=COLUMNS, splits={})
+    return in_split(read_source(options.source, columns=COLUMNS, splits={}), "test")
 
 
 def _judge(row: Row, options: SourceOptions) -> Statement | list[Rating]:

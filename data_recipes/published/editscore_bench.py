@@ -4,7 +4,8 @@ edits by prompt following, consistency and overall.
     key, instruction, input_image, output_images (two), task_type, dimension
 
 `output_images[0]` is always the preferred one. A row is about one dimension, and a pair may stand once for
-each, in another order. TIGER-Lab's dataset of the same name is the recipe `editreward_bench`.
+each, in another order. Everything is in this dataset's test split. TIGER-Lab's dataset of the same name is
+the recipe `editreward_bench`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from data_recipes.pipeline import AxisOptions, Judgement, dataset
-from data_recipes.readers import Part, Row, read_source
+from data_recipes.readers import Part, Row, in_split, read_source
 from data_recipes.recipe import Source
 from prefrm.errors import DataError
 
@@ -32,7 +33,7 @@ class EditscoreBenchOptions(AxisOptions):
 
 
 def _read(options: EditscoreBenchOptions) -> Sequence[Part]:
-    return read_source(options.source, columns=COLUMNS)
+    return in_split(read_source(options.source, columns=COLUMNS), "test")
 
 
 def _judge(row: Row, options: EditscoreBenchOptions) -> list[Judgement]:

@@ -5,14 +5,14 @@ image.
 
 `human_ranking[k]` is the rank of `response[k]`: it is [0, 1] in all but a few rows, so a judge that always
 prefers the first response has an accuracy of 99.6%. `id` is not unique, and revisions differ in rows and in a
-few labels. Only the split test of the Hub is read: an early revision has a "train" split, which is the
-same rows and is not read.
+few labels. Everything is in this dataset's test split; of the Hub, only the split test is read: an early
+revision has a "train" split, which is the same rows.
 """
 
 from collections.abc import Sequence
 
 from data_recipes.pipeline import Judgement, SourceOptions, Text, dataset
-from data_recipes.readers import Part, Row, read_source
+from data_recipes.readers import Part, Row, in_split, read_source
 from data_recipes.recipe import Source
 from prefrm.errors import DataError
 
@@ -22,7 +22,7 @@ COLUMNS = ("id", "query", "response", "image", "human_ranking", "query_source")
 
 
 def _read(options: SourceOptions) -> Sequence[Part]:
-    return read_source(options.source, columns=COLUMNS, splits={"test": "test"})
+    return in_split(read_source(options.source, columns=COLUMNS, splits={"test": "test"}), "test")
 
 
 def _judge(row: Row, options: SourceOptions) -> Judgement:

@@ -3,13 +3,23 @@
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from prefrm.errors import DataError
 
-__all__ = ["SPLIT_NAMES", "Numbered", "Part", "Row", "is_hidden", "named_split", "report_unread", "stamp"]
+__all__ = [
+    "SPLIT_NAMES",
+    "Numbered",
+    "Part",
+    "Row",
+    "in_split",
+    "is_hidden",
+    "named_split",
+    "report_unread",
+    "stamp",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +73,11 @@ def named_split(path: str, names: Mapping[str, str] = SPLIT_NAMES) -> str | None
         if (word := re.split(r"[-.]", part)[0]) in names:
             return names[word]
     return None
+
+
+def in_split(parts: Sequence[Part], split: str) -> list[Part]:
+    """The parts as those of one split, whatever their names: a benchmark is not trained on."""
+    return [replace(part, split=split) for part in parts]
 
 
 def report_unread(source: str, kind: str, names: Sequence[str]) -> None:

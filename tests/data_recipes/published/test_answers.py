@@ -50,8 +50,8 @@ def test_vl_rewardbench_rank_0_is_better_in_both_orders(
     # An id may stand twice, with other answers.
     again = row | {"response": ["Three.", "Four."], "human_ranking": [1, 0]}
     build("vl_rewardbench", folder / "out", source=write_json(folder / "data.json", [row, again]))
-    first, second = groups_of(folder / "out")
-    found = preferences(folder / "out", GOOD, BAD, "Three.", "Four.", content=str)
+    first, second = groups_of(folder / "out", "test")
+    found = preferences(folder / "out", GOOD, BAD, "Three.", "Four.", content=str, split="test")
     assert found == {(QUESTION, GOOD, BAD): (1.0, 1.0), (QUESTION, "Three.", "Four."): (0.0, 1.0)}
     assert first.context == second.context == (image("x"),)
     assert first.tags == {"source": "LRVInstruction"}

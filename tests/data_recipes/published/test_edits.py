@@ -142,7 +142,7 @@ def test_editreward_bench_rankings_and_contradictory_duplicates(tmp_path: Path) 
     images = ("source_image", "candidate_1", "candidate_2", "candidate_3", "candidate_4")
     path = write_table(tmp_path / "in" / "2pair" / "editreward_2pair.parquet", rows, images=images)
     built = build("editreward_bench", tmp_path / "out", source=path.parent.parent)
-    assert preferences(tmp_path / "out", *"abcd") == {
+    assert preferences(tmp_path / "out", *"abcd", split="test") == {
         ("make it red", "a", "b"): (1.0, 1.0),
         ("make it red", "a", "c"): (0.0, 1.0),
         ("make it red", "b", "c"): (0.0, 1.0),
@@ -155,9 +155,9 @@ def test_editreward_bench_rankings_and_contradictory_duplicates(tmp_path: Path) 
         ("remove it", "b", "d"): (1.0, 1.0),
         ("remove it", "c", "d"): (1.0, 1.0),
     }
-    counts = built.info.splits["train"]
+    counts = built.info.splits["test"]
     assert (counts.contradictory, counts.left_out) == (1, {"bad row": 1, "not labelled": 1})
-    tags = {group.prompt: group.tags for group in groups_of(tmp_path / "out")}
+    tags = {group.prompt: group.tags for group in groups_of(tmp_path / "out", "test")}
     assert tags["make it blue"] == {"dataset": "2pair", "verdict": "Bad"}
 
 
@@ -179,14 +179,18 @@ def test_editscore_bench_prefers_the_first_output_in_each_dimension(tmp_path: Pa
     ]
     path = write_table(tmp_path / "bench.parquet", rows)
     built = build("editscore_bench", tmp_path / "overall", source=path)
-    assert preferences(tmp_path / "overall", "a", "b") == {("make it red", "a", "b"): (0.0, 1.0)}
+    assert preferences(tmp_path / "overall", "a", "b", split="test") == {
+        ("make it red", "a", "b"): (0.0, 1.0)
+    }
     assert built.info.left_out == {}
     build("editscore_bench", tmp_path / "all", source=path, axis="all")
     for criterion, p in (("", 0.0), ("prompt following", 1.0), ("consistency", 0.0)):
-        found = preferences(tmp_path / "all", "a", "b", criterion=criterion)
+        found = preferences(tmp_path / "all", "a", "b", criterion=criterion, split="test")
         assert found == {("make it red", "a", "b"): (p, 1.0)}
-    assert contexts(tmp_path / "all") == {(source,)}
-    assert {tuple(g.tags.items()) for g in groups_of(tmp_path / "all")} == {(("task", "color_alter"),)}
+    assert contexts(tmp_path / "all", "test") == {(source,)}
+    assert {tuple(g.tags.items()) for g in groups_of(tmp_path / "all", "test")} == {
+        (("task", "color_alter"),)
+    }
 
 
 def test_mmrb2_edits_of_the_hub_and_of_the_repository(tmp_path: Path) -> None:
