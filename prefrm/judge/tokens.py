@@ -7,6 +7,7 @@ one, such as an image placeholder, is cut inside the spelling and tokenized as o
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise, zip_longest
 from typing import Any
 
@@ -127,11 +128,20 @@ class TokenLayout:
             RecordError: a text is not valid Unicode, or cannot be kept free of control tokens.
         """
         outside = {PROMPT: _checked("prompt", prompt), CRITERION: _checked("criterion", criterion)}
-        first, *others = self._runs(self._opening, outside, len(context))
+        # The prompt may stand twice, and a criterion in both suffixes.
+        tokens = cache(lambda text: self._tokens([text]))
+
+        def runs(pieces: Sequence[Piece], images: int = 0) -> list[list[int]]:
+            texts = self._texts(pieces, outside, images)
+            if self._images_first:
+                return [self._tokens(run) for run in texts]
+            return [[index for text in run for index in tokens(text)] for run in texts]
+
+        first, *others = runs(self._opening, len(context))
         after = (part for image, run in zip(context, others, strict=True) for part in (image, run))
-        (second,) = self._runs(self._second, outside)
-        (closing,) = self._runs(self._closing, outside)
-        suffixes = (run for suffix in self._suffixes for run in self._runs(suffix, outside))
+        (second,) = runs(self._second)
+        (closing,) = runs(self._closing)
+        suffixes = (run for suffix in self._suffixes for run in runs(suffix))
         whole = [*closing, *self.labels.path]
         return FilledTemplate(
             opening=(first, *after),
@@ -141,7 +151,7 @@ class TokenLayout:
             question=self._close[-1:],
             readouts=tuple(whole[: whole.index(end) + 1] for end in self._ends) or (whole,),
             images_first=self._images_first,
-            prompt_tokens=len(closing if self._images_first else self._tokens([(prompt, True)])),
+            prompt_tokens=len(closing if self._images_first else tokens((prompt, True))),
         )
 
     def text(self, text: str) -> list[int]:
@@ -174,8 +184,8 @@ class TokenLayout:
             return 1
         return 2 if state(self._second, self._closing, *self._suffixes) else None
 
-    def _runs(self, pieces: Sequence[Piece], outside: Mapping[str, str], images: int = 0) -> list[list[int]]:
-        """The tokens of pieces, with texts from outside in their places, before, between and after images."""
+    def _texts(self, pieces: Sequence[Piece], outside: Mapping[str, str], images: int) -> list[list[Text]]:
+        """The texts of pieces, with those from outside in their places, before, between and after images."""
         absent = ("" if images else CONTEXT) + ("" if outside[CRITERION] else CRITERION)
         present = [piece.content for piece in pieces if not (piece.needs and piece.needs in absent)]
         runs: list[list[Text]] = [[]]
@@ -189,9 +199,7 @@ class TokenLayout:
                 runs[-1][-1] = (runs[-1][-1][0] + content, False)
             else:
                 runs[-1].append((content, False))
-        if self._images_first:
-            return [self._tokens(texts) for texts in runs]
-        return [[index for text in texts for index in self._tokens([text])] for texts in runs]
+        return runs
 
     def _tokens(self, texts: Sequence[tuple[str, bool]]) -> list[int]:
         """Texts that are tokenized in one piece, but for spellings of control tokens from outside."""
