@@ -180,7 +180,12 @@ class JudgeProcessor:
         if not text:
             raise RecordError("the text is empty")
         self._check_length("text", text)
-        return (self.layout.text(text),)
+        ids = self.layout.text(text)
+        if len(ids) > self.max_length:
+            raise RecordError(
+                f"the text has {len(ids)} tokens and the model reads {self.max_length}; shorten the text"
+            )
+        return (ids,)
 
     def tree(
         self,

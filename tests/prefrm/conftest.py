@@ -1,12 +1,11 @@
 """Fixtures of a tiny Qwen2.5-VL checkpoint, judges on it, and images."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests.prefrm.candidates import noise_png
 
 
 @pytest.fixture(scope="session")
@@ -28,14 +27,7 @@ def wide_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def png() -> Callable[..., bytes]:
     """Makes an encoded image of random pixels, at most `top`: `png(seed, width=48, height=32, top=255)`."""
-
-    def make(seed: int, width: int = 48, height: int = 32, top: int = 255) -> bytes:
-        pixels = np.random.default_rng(seed).integers(0, top + 1, (height, width, 3), dtype=np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format="PNG")
-        return buffer.getvalue()
-
-    return make
+    return noise_png
 
 
 @pytest.fixture

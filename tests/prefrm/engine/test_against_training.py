@@ -17,7 +17,8 @@ from prefrm.engine import Engine
 from prefrm.engine.attention import KVBlocks
 from prefrm.judge import Judge, JudgeSpec, log_odds
 from prefrm.winmatrix import Group, WinMatrix
-from tests.prefrm.judge.comparing import compared, prepared
+from tests.prefrm.candidates import group_for
+from tests.prefrm.judge.comparing import group_batch
 from tests.prefrm.judge.families import TINY, save_checkpoint
 
 KINDS = {
@@ -31,6 +32,14 @@ KINDS = {
     "embedding": {"head": "embedding", "normalize": False},
     "embedding-float64": {"head": "embedding", "dtype": torch.float64},
 }
+CONTENTS = {
+    "edit": {"template": "fit-late-v1"},
+    "edit-joint": {"attention": "joint", "template": "fit-v1"},
+    "edit-scalar": {"head": "scalar", "template": "fit-alone-v1"},
+    "video": {"kind": "video", "frames": 2},
+    "text": {"kind": "text"},
+}
+"""Of other candidates, with a context and a criterion."""
 PROMPTS = ("two dogs and a red kite", "x", "a cat")
 SIZES = ((48, 32), (32, 32), (16, 64), (64, 48))
 
@@ -68,7 +77,7 @@ def make_group(png) -> Callable[..., Group]:
 def trained(judge: Judge, group: Group) -> WinMatrix:
     """By the forward pass of a training step, of all comparisons in one batch."""
     logits, ties = (np.zeros((group.size, group.size)) for _ in range(2))
-    z_N, tie_N = log_odds(compared(judge, group.prompt, prepared(judge, group.candidates)))
+    z_N, tie_N = log_odds(judge(group_batch(judge, group)))
     places = tuple(np.transpose(list(permutations(range(group.size), 2))))
     logits[places] = z_N
     ties[places] = 0.0 if tie_N is None else tie_N
@@ -89,11 +98,11 @@ def assert_equal(judge: Judge, matrix: WinMatrix, wanted: WinMatrix) -> None:
     assert matrix.valid.all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS | CONTENTS)
 @pytest.mark.parametrize("model_type", sorted(TINY))
-def test_every_family_and_kind(checkpoints, make_group, model_type: str, kind: str, alternately: bool):
-    judge = build(checkpoints[model_type], **KINDS[kind])
-    groups = [make_group(0, 1, 2), make_group(3, 0, prompt="x")]
+def test_every_family_and_kind(checkpoints, model_type: str, kind: str, alternately: bool):
+    judge = build(checkpoints[model_type], **(KINDS | CONTENTS)[kind])
+    groups = [group_for(judge, 0, 1, 2), group_for(judge, 3, 0, prompt="x", criterion="size")]
     matrices = Engine(judge, tokens=300, share=alternately).score(groups)
     for group, matrix in zip(groups, matrices, strict=True):
         assert_equal(judge, matrix, trained(judge, group))

@@ -10,7 +10,7 @@ import torch
 from prefrm.engine import Engine
 from prefrm.judge import Judge, JudgeSpec, log_odds
 from prefrm.winmatrix import Group
-from tests.prefrm.judge.comparing import prepared
+from tests.prefrm.judge.comparing import group_batch
 
 WORDINGS = {
     "joint": "{context}{image}{image}Which edit is [{prompt}]?\n{answer}Image{space}\n1\n2\n",
@@ -44,9 +44,7 @@ def test_a_context_is_read_as_in_training_and_is_its_own_groups_alone(judge: Jud
     for group, matrix in zip(groups, found, strict=True):
         pairs = list(permutations(range(3), 2))
         with torch.inference_mode():
-            shown = prepared(judge, images)
-            tree = judge.processor.tree(group.prompt, dict(enumerate(shown)), prepared(judge, group.context))
-            z_N, _ = log_odds(judge(judge.processor.collate([(tree, pairs)])))
+            z_N, _ = log_odds(judge(group_batch(judge, group)))
         z = np.zeros((3, 3))
         z[tuple(np.transpose(pairs))] = z_N
         expected = 1 / (1 + np.exp((z.T - z) / 2))

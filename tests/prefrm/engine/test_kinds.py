@@ -1,5 +1,5 @@
-"""Every kind of judge behind one engine and in one bundle format: what holds for all, and what tells them
-apart."""
+"""Every kind of judge and of candidate behind one engine and in one bundle format: what holds for all, and
+what tells them apart."""
 
 from dataclasses import replace
 
@@ -9,11 +9,14 @@ import torch
 
 from prefrm.bundle import load_bundle, write_bundle
 from prefrm.engine import Engine
+from prefrm.engine.passes import Passes
+from prefrm.errors import RecordError
 from prefrm.judge import Judge, JudgeSpec, build_head
 from prefrm.winmatrix import CalibrationMap, Group, PowerScaling, TemperatureScaling
-from tests.prefrm.judge.comparing import batch_of, prepared
+from tests.prefrm.candidates import group_for, noise_clip, noise_png
+from tests.prefrm.judge.comparing import group_batch
+from tests.videos import claiming_frames
 
-PROMPT = "two dogs and a red kite"
 KINDS = {
     "verdict late": {},
     "verdict joint": {"attention": "joint"},
@@ -29,6 +32,11 @@ KINDS = {
         "template": "rate-token-v1",
     },
     "embedding": {"head": "embedding", "embedding_dim": 4},
+    "edit late": {"template": "fit-late-v1"},
+    "edit scalar": {"head": "scalar", "template": "fit-alone-v1"},
+    "video late": {"kind": "video", "frames": 3},
+    "text late": {"kind": "text"},
+    "text joint": {"kind": "text", "attention": "joint"},
 }
 
 
@@ -39,9 +47,8 @@ def judge(tiny_checkpoint, request) -> Judge:
 
 
 @pytest.fixture
-def group(png) -> Group:
-    sizes = [(48, 32), (32, 32), (16, 64)]
-    return Group(prompt=PROMPT, candidates=tuple(png(n, *sizes[n % 3]) for n in range(4)))
+def group(judge: Judge) -> Group:
+    return group_for(judge, *range(4))
 
 
 def test_a_matrix_is_exact_and_its_extras_are_what_the_judge_knows(judge: Judge, group: Group):
@@ -64,12 +71,12 @@ def test_a_matrix_is_exact_and_its_extras_are_what_the_judge_knows(judge: Judge,
 @pytest.mark.parametrize("share", [False, True])
 def test_permutations_companions_and_duplicates_change_no_bit(judge: Judge, group: Group, share: bool):
     engine = Engine(judge, tokens=300, share=share)
-    other = Group(prompt="x" * 50, candidates=group.candidates[:2])
+    other = replace(group, prompt="x" * 50, candidates=group.candidates[:2])
     order = [2, 0, 3, 1]
     matrix, permuted, _ = engine.score([group, group.permuted(order), other])
     assert permuted.equals(matrix.permuted(order))
     assert engine.score([other, group])[1].equals(matrix)
-    twice = engine.score([Group(prompt=PROMPT, candidates=(*group.candidates[:2], group.candidates[0]))])[0]
+    twice = engine.score([replace(group, candidates=(*group.candidates[:2], group.candidates[0]))])[0]
     assert twice.p[0, 2] == 0.5 and twice.p[0, 1] == twice.p[2, 1]
 
 
@@ -78,7 +85,7 @@ def test_other_candidates_change_no_outcome(judge: Judge, group: Group, share: b
     """Passes of fixed shapes change no bit; without them the shape of a pass is that of the group."""
     engine, some = Engine(judge, tokens=300, share=share), [3, 0, 1]
     matrix = engine.score([group])[0].subset(some)
-    alone = engine.score([Group(prompt=PROMPT, candidates=tuple(group.candidates[n] for n in some))])[0]
+    alone = engine.score([replace(group, candidates=tuple(group.candidates[n] for n in some))])[0]
     for name in ("p", "order_gap", "tie"):
         found, wanted = getattr(alone, name), getattr(matrix, name)
         np.testing.assert_allclose(found, wanted, atol=0 if share else 1e-6, rtol=0)
@@ -128,7 +135,7 @@ def test_a_bundle_holds_every_kind(judge: Judge, group: Group, tmp_path):
 
 def test_a_group_learns_in_one_pass(judge: Judge, group: Group):
     """Every kind is trained by the same call: a group's comparisons in, one loss out."""
-    batch = batch_of(judge, PROMPT, prepared(judge, group.candidates), [(0, 1), (2, 1), (3, 0), (2, 3)])
+    batch = group_batch(judge, group, [(0, 1), (2, 1), (3, 0), (2, 3)])
     p = torch.tensor([1.0, 0.0, 0.5, 1.0])
     parameters = [parameter for parameter in judge.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)
@@ -153,7 +160,7 @@ def test_a_heads_weights_must_be_those_of_its_kind(tiny_checkpoint):
 
 def test_groups_that_are_scored_between_passes_change_no_bit(judge: Judge, group: Group):
     engine, between = Engine(judge, tokens=300), []
-    other = Group(prompt="another", candidates=group.candidates[1:])
+    other = replace(group, prompt="another", candidates=group.candidates[1:])
     alone = engine.score([group, other])
 
     def score_another() -> None:
@@ -166,3 +173,64 @@ def test_groups_that_are_scored_between_passes_change_no_bit(judge: Judge, group
     assert engine.score([group])[0].equals(alone[0])
     assert len(between) > 3
     assert all(matrix.equals(alone[1]) for matrix in between)
+
+
+CRITERIA = ("hues", "composition of the whole", "")
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_criteria_of_one_call_share_what_precedes_them_and_change_no_bit(
+    judge: Judge, group: Group, share: bool, monkeypatch: pytest.MonkeyPatch
+):
+    if not judge.processor.inputs.criterion:
+        pytest.skip("this judge reads no criterion")
+    rows: list[int] = []
+    keep = Passes.keep
+    monkeypatch.setattr(
+        Passes,
+        "keep",
+        lambda self, segments, *rest: rows.append(len(segments)) or keep(self, segments, *rest),
+    )
+    groups = [replace(group, criterion=criterion) for criterion in CRITERIA]
+    alone = [Engine(judge, tokens=300, share=share).score([one])[0] for one in groups]
+    each = sum(rows) // len(CRITERIA)
+    rows.clear()
+    other = replace(group, prompt="another")
+    # However the groups stand in the call, and whatever is between them.
+    found = Engine(judge, tokens=300, share=share).score([groups[0], other, *groups[1:]])
+    assert all(matrix.equals(one) for matrix, one in zip((found[0], *found[2:]), alone, strict=True))
+    assert not alone[0].equals(alone[1]) and not alone[0].equals(alone[2])
+    # Only the two suffixes of a late candidate follow the criterion.
+    assert sum(rows) == 2 * each + (len(CRITERIA) - 1) * (8 if judge.spec.attention == "late" else 0)
+
+
+def test_what_the_judge_does_not_read_is_refused(judge: Judge, group: Group):
+    engine, inputs = Engine(judge), judge.processor.inputs
+    others = {
+        "image": Group(prompt="x", candidates=(noise_png(0), noise_png(1))),
+        "video": Group(prompt="x", candidates=(noise_clip(0), noise_png(1))),
+        "text": Group(prompt="x", candidates=("a", None)),
+    }
+    wrong = [(f"are {kind}s", one) for kind, one in others.items() if kind != judge.spec.kind]
+    wrong += [("has a context", replace(group, context=(noise_png(0),)))] * (not inputs.context)
+    wrong += [("has a criterion", replace(group, criterion="hues"))] * (not inputs.criterion)
+    for message, one in wrong:
+        with pytest.raises(RecordError, match=f"item 1: the .*{message}"):
+            engine.score([group, one])
+    nothing = engine.score([Group(prompt="x", candidates=(None, None))])[0]
+    assert not nothing.valid.any() and nothing.errors == ("the candidate is missing",) * 2
+
+
+def test_a_candidate_that_cannot_be_read_costs_its_own_pairs_only(judge: Judge, group: Group):
+    a, b, *_ = group.candidates
+    hostile = {
+        "image": (a[: len(a) // 2], b"", b"not an image"),
+        "video": (a[: len(a) // 2], noise_png(0), claiming_frames(2**30)),
+        "text": ("x" * 9000, "y" * 600, "\ud800"),
+    }[judge.spec.kind]
+    mixed = replace(group, candidates=(hostile[0], a, hostile[1], b, None, hostile[2]))
+    matrix = Engine(judge).score([mixed])[0]
+    assert matrix.valid[1, 3] and matrix.valid.sum() == 4
+    assert [bool(reason) for reason in matrix.errors] == [True, False, True, False, True, True]
+    good = Engine(judge).score([replace(group, candidates=(a, b))])[0]
+    assert matrix.p[1, 3] == good.p[0, 1]

@@ -7,10 +7,11 @@ from itertools import permutations
 import pytest
 import torch
 
-from prefrm.judge import ImageInput, Judge, JudgeBatch
+from prefrm.judge import ContentReader, ImageInput, Judge, JudgeBatch, Tree
 from prefrm.media import decode
+from prefrm.winmatrix import Group
 
-__all__ = ["batch_of", "compared", "noise_verdicts", "prepared", "reading"]
+__all__ = ["batch_of", "compared", "group_batch", "noise_verdicts", "prepared", "reading", "tree_of"]
 
 Places = Sequence[tuple[int, int]]
 
@@ -18,6 +19,20 @@ Places = Sequence[tuple[int, int]]
 def prepared(judge: Judge, images: Sequence[bytes]) -> list[ImageInput]:
     """Encoded images, prepared for the judge."""
     return [judge.processor.prepare_image(decode(image)) for image in images]
+
+
+def tree_of(judge: Judge, group: Group) -> Tree:
+    """The tree of a group in which no candidate is missing, by their places."""
+    read = ContentReader(judge.processor)
+    shown = {n: read(one, judge.spec.kind) for n, one in enumerate(group.candidates) if one}
+    context = [image for data in group.context for image in read(data, "image")]
+    return judge.processor.tree(group.prompt, shown, context, group.criterion)
+
+
+def group_batch(judge: Judge, group: Group, pairs: Places | None = None) -> JudgeBatch:
+    """A batch of one group: comparisons of its candidates by their places, all ordered pairs by default."""
+    wanted = list(permutations(range(group.size), 2)) if pairs is None else pairs
+    return judge.processor.collate([(tree_of(judge, group), wanted)])
 
 
 def batch_of(
