@@ -6,7 +6,16 @@ from dataclasses import replace
 from prefrm.errors import MediaError
 from prefrm.media import probe
 from prefrm.video import probe_media
-from prefrm.winmatrix import Candidate, Group, Scorer, WinMatrix, check_answer, with_refusals
+from prefrm.winmatrix import (
+    Candidate,
+    Group,
+    Inputs,
+    Scorer,
+    WinMatrix,
+    check_answer,
+    inputs_of,
+    with_refusals,
+)
 from serving.limits import Limits
 from serving.queueing.cost import cost_of
 
@@ -27,6 +36,10 @@ class GuardedScorer:
         self.cost = cost_of(scorer)
         self._scorer = scorer
         self._limits = limits
+
+    def inputs(self) -> Inputs:
+        """What the scorer inside reads."""
+        return inputs_of(self._scorer)
 
     def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
         """As the scorer inside, with the refusals among the matrices' `errors`."""

@@ -13,7 +13,7 @@ from typing import Any
 from prefrm.engine import open_engine
 from prefrm.errors import PrefrmError, ProtocolError, ScoringError
 from prefrm.protocol import INPUTS, Tensors, decode_groups, encode_matrices
-from prefrm.winmatrix import Group, Scorer, WinMatrix, score_all, with_refusals
+from prefrm.winmatrix import Group, Scorer, WinMatrix, inputs_of, score_all, with_refusals
 from serving.errors import ServingError
 from serving.limits import Limits
 from serving.queueing.guard import GuardedScorer
@@ -64,8 +64,8 @@ class TritonPythonModel:
 def answer(scorer: Scorer, requests: Sequence[Tensors], limits: Limits) -> list[Tensors | PrefrmError]:
     """The output tensors of each request, or why it has none; all groups are scored together.
 
-    A batch that is too large for the device's memory is halved, and a group beyond the limits or the memory
-    is answered as not judged, as by prefrm's own server.
+    A batch that is too large for the device's memory is halved, and a group beyond the limits or the memory,
+    or that the judge does not read, is answered as not judged, as by prefrm's own server.
     """
     read = [_groups(tensors, limits) for tensors in requests]
     groups = [group for found in read if not isinstance(found, PrefrmError) for group in found]
@@ -83,7 +83,8 @@ def answer(scorer: Scorer, requests: Sequence[Tensors], limits: Limits) -> list[
 
 
 def _score(scorer: Scorer, groups: Sequence[Group], limits: Limits) -> list[WinMatrix]:
-    refusals = [limits.refusal(group) for group in groups]
+    inputs = inputs_of(scorer)
+    refusals = [limits.refusal(group) or inputs.refusal(group) for group in groups]
     accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
     return with_refusals(groups, refusals, score_all(scorer, accepted))
 

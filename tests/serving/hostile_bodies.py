@@ -92,6 +92,13 @@ RAW = (
         b'{"name": "images", "datatype": "BYTES", "shape": [%d, %d], "data": []}]}' % (groups, groups, size)
         for groups, size in ((0, 2**62), (10**4000, 10**4000), (1, 0), (0, -(10**4000)), (2**62, 2**62))
     ),
+    *(
+        b'{"inputs": [{"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["p"]},'
+        b'{"name": "texts", "datatype": "BYTES", "shape": [1, 2], "data": ["a", "b"]},'
+        b'{"name": "context", "datatype": "BYTES", "shape": [1, %d], "data": [%s""]}]}'
+        % (size, b'"",' * some)
+        for size, some in ((10**4000, 0), (-1, 0), (0, 0), (100_000, 99_999), (60, 59))
+    ),
 )
 
 
@@ -108,7 +115,7 @@ class HostileRequest:
 @st.composite
 def hostile_requests(draw: st.DrawFn) -> HostileRequest:
     """Mostly POSTs to a model's infer route whose document is mutated; all else as well."""
-    document: Any = _document()
+    document: Any = _document(draw)
     for _ in range(draw(st.integers(0, 3))):
         document = _mutated(document, draw)
     body = draw(
@@ -145,13 +152,24 @@ def _path(draw: st.DrawFn, usual: bool) -> str:
     return f"/v2/models/{model}{version}{draw(st.sampled_from(MODEL_PATHS))}"
 
 
-def _document() -> dict[str, Any]:
+def _document(draw: st.DrawFn) -> dict[str, Any]:
+    """A request for a group of images or of texts, perhaps with context images and a criterion."""
+    more = [
+        {"name": "context", "datatype": "BYTES", "shape": [1, 2], "data": ["\0", ""]},
+        {"name": "criterion", "datatype": "BYTES", "shape": [1, 1], "data": ["hue"]},
+    ]
     return {
         "id": "7",
         "parameters": {"binary_data_output": False, "timeout": 60_000_000},
         "inputs": [
             {"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["a red cube"]},
-            {"name": "images", "datatype": "BYTES", "shape": [1, 2], "data": [["", ""]]},
+            {
+                "name": draw(st.sampled_from(["images", "texts"])),
+                "datatype": "BYTES",
+                "shape": [1, 2],
+                "data": [["", "a"]],
+            },
+            *draw(st.sampled_from([[], more, more[:1], more[1:]])),
         ],
         "outputs": [{"name": "win_matrix", "parameters": {"binary_data": False}}, {"name": "error"}],
     }

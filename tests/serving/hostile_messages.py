@@ -24,6 +24,9 @@ TEXTS = (
     "judge\n",
     "\u202ejudge",
     "images",
+    "texts",
+    "context",
+    "criterion",
     "BYTES",
     "FP32",
 )
@@ -55,10 +58,27 @@ def message(rng: random.Random, image: bytes) -> tuple[str, bytes]:
         )
     method = SERVICE + ("ModelInfer" if rng.random() < 0.8 else STREAM)
     request = infer_message([b"a red cube"], [[image, image]])
+    _widen(request, rng, image)
     for _ in range(rng.randint(1, 3)):
         rng.choice(CHANGES)(request, rng)
     whole = request.SerializeToString()
     return method, mutated(whole, rng) if kind < 5 else whole
+
+
+def _widen(request: pb.ModelInferRequest, rng: random.Random, image: bytes) -> None:
+    """Texts in the place of images, context images and a criterion, each or not; some are ill-formed."""
+    if rng.random() < 0.3:
+        request.inputs[1].name = "texts"
+        request.raw_input_contents[1] = pack(
+            [rng.choice((b"a cube", b"\xff", b"", b"x" * 40_000)) for _ in "ab"]
+        )
+    for name, elements in (
+        ("context", [rng.choice((image, image, b"", b"\0")) for _ in range(rng.choice((0, 1, 2, 17, 300)))]),
+        ("criterion", [rng.choice((b"hue", b"", b"\xff", b"x" * 40_000))]),
+    ):
+        if rng.random() < 0.3:
+            request.inputs.add(name=name, datatype="BYTES", shape=[1, len(elements)])
+            request.raw_input_contents.append(pack(elements))
 
 
 def _text(rng: random.Random) -> str:

@@ -11,9 +11,17 @@ def b64(image):
 
 
 def as_json(groups):
-    return {
-        "groups": [{"prompt": g.prompt, "images": [b64(image) for image in g.candidates]} for g in groups]
-    }
+    return {"groups": [group_json(group) for group in groups]}
+
+
+def group_json(group):
+    """A group's fields; those that are empty are left out."""
+    is_text = group.kind == "text"
+    candidates = (
+        {"texts": list(group.candidates)} if is_text else {"images": list(map(b64, group.candidates))}
+    )
+    more = {"context": list(map(b64, group.context)), "criterion": group.criterion}
+    return {"prompt": group.prompt, **candidates, **{name: value for name, value in more.items() if value}}
 
 
 def post(served, body, **headers):

@@ -74,8 +74,11 @@ run(server, on_ready=lambda addresses: announce(addresses, Path(sys.argv[1])))
 """
 
 
-def brightness(prompt: str, image: bytes) -> float:
-    return float(np.asarray(decode(image)).mean()) / 50 + len(prompt) / 10
+def brightness(prompt: str, candidate: bytes | str) -> float:
+    """Of a text, its length."""
+    if isinstance(candidate, str):
+        return len(candidate) / 100
+    return float(np.asarray(decode(candidate)).mean()) / 50 + len(prompt) / 10
 
 
 GOOD = [
@@ -84,6 +87,7 @@ GOOD = [
         prompt="zwei Äpfel",
         candidates=(encoded(PICTURE, "WEBP"), encoded(PICTURE, "PNG"), encoded(PICTURE, "PNG")),
     ),
+    Group(prompt="who?", candidates=("Äpfel", "nobody"), context=(encoded(PICTURE, "PNG"),), criterion="hue"),
 ]
 
 

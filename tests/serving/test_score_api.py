@@ -3,6 +3,7 @@
 import gzip
 import json
 import threading
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -67,6 +68,28 @@ def test_a_group_beyond_the_limits_costs_the_others_nothing(served, scorer, grou
     assert answers[1] == matrix_to_json(scorer.score([group("a")])[0])
 
 
+def test_candidates_of_every_kind_are_scored(served, scorer, every_kind):
+    answers = post(served, as_json(every_kind[:4])).json()["groups"]
+    answers += post(served, as_json(every_kind[4:])).json()["groups"]
+    assert answers == [matrix_to_json(matrix) for matrix in scorer.score(every_kind)]
+
+
+def test_a_context_image_or_a_text_beyond_the_limits_costs_its_own_group_or_candidate(scorer, group, png):
+    limits = Limits(text_bytes=8, context_images=2, image=ImageLimits(max_bytes=200))
+    large = png(1) + bytes(200)
+    many, huge = (replace(group("a"), context=context) for context in ((png(1),) * 3, (png(1), large)))
+    text = Group(prompt="a", candidates=("short", "a long text", "b"))
+    with background(JudgeServer(scorer, ModelInfo(name="judge"), limits=limits)) as served:
+        answers = post(served, as_json([many, huge, text, group("a")])).json()["groups"]
+    assert answers[0]["errors"] == ["a group may have 2 context images; received 3"] * 2
+    assert (
+        answers[1]["errors"] == [f"context image 1: the image has {len(large)} bytes; the limit is 200"] * 2
+    )
+    assert answers[1]["win_matrix"] == answers[0]["win_matrix"] == [[None, None]] * 2
+    assert answers[2]["errors"] == ["", "a text may have 8 bytes; received 11", ""]
+    assert answers[3] == matrix_to_json(scorer.score([group("a")])[0])
+
+
 def test_the_reason_of_a_pair_is_answered():
     matrix = WinMatrix.from_order_logits(np.full((2, 2), np.nan), pair_errors={(0, 1): "it said: perhaps"})
     answer = finish(scoring(json.dumps(one()).encode()).answer([matrix], "judge", "1"))
@@ -85,6 +108,10 @@ def test_a_data_url_a_gzip_body_and_all_fields(served, group, png):
 
 def scoring(body, limits=LIMITS):
     return finish(read_scoring(body, request_model(limits), limits, InFlightBytes(limits).lease()))
+
+
+def of_texts(**fields):
+    return {"groups": [{"prompt": "a", "texts": ["a", None]} | fields]}
 
 
 def one(images=("aGFsbG8=", None), **fields):
@@ -124,6 +151,25 @@ def one(images=("aGFsbG8=", None), **fields):
         (one(images=["aGFsbG8==", None]), "is no base64"),
         (one(images=["aGF-bG8_", None]), "is no base64"),
         (one(images=["äöü=", None]), "is no base64"),
+        ({"groups": [{"prompt": "a"}]}, "groups[0] needs one of images and texts; received neither"),
+        (
+            {"groups": [{"prompt": "a", "images": [None] * 2, "texts": ["a", "b"]}]},
+            "groups[0] needs one of images and texts; received both",
+        ),
+        ({"groups": [{"prompt": "a", "texts": ["a"]}]}, "groups[0].texts has 1 of at least 2 items"),
+        (
+            {"groups": [{"prompt": "a", "texts": ["a", 3]}]},
+            "groups[0].texts[1] is the number 3; send a string",
+        ),
+        (b'{"groups": [{"prompt": "a", "texts": ["a", "\\ud800"]}]}', "groups[0].texts[1]: 'utf-8' codec"),
+        (
+            {"groups": [{"prompt": "a", "texts": ["a", "b" * 200_000]}]},
+            "groups[0].texts[1]: a text has 200000",
+        ),
+        (of_texts(context=[None]), "groups[0].context[0] is null; send a string"),
+        (of_texts(context=["http://example.org"]), "groups[0].context[0] is a URL; nothing is fetched"),
+        (of_texts(context=[""] * 65), "groups[0].context has 65 items, and this server takes 64"),
+        (of_texts(criterion=None), "groups[0].criterion is null; send a string"),
         (one(timeout=0), "timeout is the number 0; send a number above 0"),
         (one(timeout="soon"), "timeout is a string; send a number"),
         (

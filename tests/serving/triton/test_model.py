@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from prefrm.bundle import read_manifest
 from prefrm.engine import open_engine
 from prefrm.imports.importing import import_judge
 from prefrm.protocol import MATRIX_OUTPUTS, decode_matrices, encode_groups
-from prefrm.winmatrix import Group
+from prefrm.winmatrix import Group, WinMatrix
 from serving.triton.repository import write_repository
 from tests.prefrm.imports.scalar_checkpoints import save_base, save_hpsv3
 
@@ -106,6 +107,13 @@ def test_the_exported_model_answers_as_the_engine_does(judged_by, png, tmp_path:
     local = open_engine(judged_by, device="cpu").score(groups)
     for response, matrix in zip((first, second), local, strict=True):
         assert decode_matrices(response.tensors, count=1, size=matrix.size)[0].equals(matrix)
+    edit = Group(prompt="a hat", candidates=(png(4), png(5)), context=(png(6), png(7)), criterion="hue")
+    (response,) = model.execute([Request(encode_groups([edit]), every)])
+    if reason := read_manifest(judged_by).inputs.refusal(edit):
+        expected = WinMatrix.missing([reason] * 2)
+    else:
+        (expected,) = open_engine(judged_by, device="cpu").score([edit])
+    assert decode_matrices(response.tensors, count=1, size=2)[0].equals(expected)
     assert (refused.error.code, refused.tensors) == ("INVALID_ARG", {})
     assert list(one.tensors) == ["win_matrix"]
 
