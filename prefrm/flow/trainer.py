@@ -111,13 +111,17 @@ class Trainer:
         """The samples of this process; a thread scores groups while the next ones are drawn."""
         rng = np.random.default_rng([self.seed, n, STEPS])
         stochastic = self.method.rollout.stochastic.draw(n, self.policy.steps, rng)
-        batches, waiting = list[Batch](), []
-        with ThreadPoolExecutor(1) as thread, self.accelerator.autocast():
-            for starts in self.sampler.jobs(prompts):
-                drawn = self.sampler.draw(self._explored(starts, n, thread), stochastic, n)
-                waiting.append(thread.submit(self._scores, drawn))
-                batches += drawn
-        scored = [one.result() for one in waiting]
+        batches, waiting, thread = list[Batch](), [], ThreadPoolExecutor(1)
+        try:
+            with self.accelerator.autocast():
+                for starts in self.sampler.jobs(prompts):
+                    drawn = self.sampler.draw(self._explored(starts, n, thread), stochastic, n)
+                    waiting.append(thread.submit(self._scores, drawn))
+                    batches += drawn
+            scored = [one.result() for one in waiting]
+        finally:
+            # After an error or an interrupt, nothing that is left is scored.
+            thread.shutdown(cancel_futures=True)
         return batches, {name: np.concatenate([one[name] for one in scored]) for name in self.rewards}
 
     def _explored(self, starts: Sequence[Sample], n: int, thread: Executor) -> Sequence[Sample]:
