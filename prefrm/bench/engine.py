@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from prefrm.bench.contents import ContentRow, bench_contents
 from prefrm.bench.engine_report import EngineReport, EngineRow
 from prefrm.bench.meters import describe_device
 from prefrm.bench.methods import PLAIN
@@ -83,6 +84,7 @@ def bench_engine(settings: Settings, shape: Shape | None = None) -> EngineReport
     batches: dict[str, int] = {}
     encodes: dict[str, float | None] = {}
     rates: list[float] = []
+    contents: dict[str, tuple[ContentRow, ...]] = {}
     for tokens in shape.image_tokens:
         rounds = Rounds(shape, tokens, settings)
         rounds.run()
@@ -90,6 +92,10 @@ def bench_engine(settings: Settings, shape: Shape | None = None) -> EngineReport
         batches[str(tokens)] = rounds.plain.batch_size
         encodes[str(tokens)] = rounds.encodes_of_floor()
         rates += rounds.rates
+        del rounds
+        contents[str(tokens)] = bench_contents(
+            shape, tokens, device=device, dtype=settings.dtype, rounds=settings.rounds
+        )
     return EngineReport(
         device=describe_device(device),
         dtype=str(settings.dtype).removeprefix("torch."),
@@ -100,6 +106,7 @@ def bench_engine(settings: Settings, shape: Shape | None = None) -> EngineReport
         model=asdict(shape),
         versions=versions("prefrm", "torch", "transformers"),
         rows=tuple(rows),
+        contents=contents,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prefrm.bench.contents import FRAMES, VIDEOS, ContentRow, K
 from prefrm.bench.tables import markdown_table
 from prefrm.files import write_whole
 
@@ -21,6 +22,11 @@ MEASURED = (
     "second, the rate of the floor{encodes}. *plain* ran in batches of {batch}{sampled}."
 )
 SAMPLED = ", timed on {count} comparisons and scaled where a group has more"
+
+CONTENTS = (
+    f"Of a late judge, {K} *edits* over {K} images and one encode; three *criteria* of {K} images over one; "
+    f"{VIDEOS} *videos* of {FRAMES} frames over a group of as many images."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,7 @@ class EngineReport:
         model: the shape.
         versions: of what ran.
         rows: in the order of tokens, K and methods.
+        contents: of edits, criteria and videos, by tokens of an image.
     """
 
     device: str
@@ -80,6 +87,7 @@ class EngineReport:
     model: dict[str, Any]
     versions: dict[str, str]
     rows: tuple[EngineRow, ...]
+    contents: dict[str, tuple[ContentRow, ...]]
 
     def to_json(self) -> str:
         """Of plain data; every number is finite."""
@@ -103,7 +111,16 @@ class EngineReport:
             batch=self.plain_batch_size[str(tokens)],
             sampled=SAMPLED.format(count=max(timed)) if timed else "",
         )
-        return f"{textwrap.fill(said, LINE)}\n\n{markdown_table(HEADER, [_cells(row) for row in rows])}\n"
+        contents = [
+            [row.name, f"{row.seconds:.3g}", f"{row.baseline_seconds:.3g}", f"{row.ratio:.2f}"]
+            for row in self.contents[str(tokens)]
+        ]
+        tables = (
+            markdown_table(HEADER, [_cells(row) for row in rows]),
+            textwrap.fill(CONTENTS, LINE),
+            markdown_table(["late", "seconds", "baseline", "ratio"], contents),
+        )
+        return "\n\n".join((textwrap.fill(said, LINE), *tables)) + "\n"
 
 
 def write_engine_report(report: EngineReport, docs: Path) -> None:

@@ -7,8 +7,9 @@ what those of a trained checkpoint of that shape would.
 import math
 import re
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -21,8 +22,10 @@ from prefrm.judge.backbones import BaseModel
 from prefrm.judge.layout import TREES
 from prefrm.prompts import default_template, get_template
 from prefrm.prompts.places import cut, mark
+from prefrm.winmatrix import Kind
 
 __all__ = [
+    "CRITERIA",
     "KINDS",
     "PROMPT",
     "QWEN2_5_VL_3B",
@@ -42,6 +45,8 @@ PROMPT = (
     "and a small white boat behind them"
 )
 """31 tokens."""
+CRITERIA = ("two dogs", "a red ball", "a small white boat behind them")
+"""Of words of the prompt."""
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 # How Qwen's tokenizer cuts a text into words; every word that is used here is one token of its vocabulary.
 WORDS = (
@@ -156,8 +161,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     The same cuts into words, each of which is one token: the template match-v1 reads out in 20 tokens.
     """
     splits = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
-    texts = [PROMPT, *CONTROL.split(SYSTEM), "user\n", "assistant\n"]
-    for template in (get_template(default_template(attention=name)) for name in TREES):
+    texts = [PROMPT, *CRITERIA, *CONTROL.split(SYSTEM), "user\n", "assistant\n"]
+    kinds = product(TREES, get_args(Kind))
+    for template in (get_template(default_template(attention=x, kind=kind), kind) for x, kind in kinds):
         runs = (template.turn, *(template.suffixes or ()))
         texts += [piece.content for run in runs for piece in cut(mark(run)) if piece.is_text]
         texts += template.answers
@@ -181,21 +187,20 @@ def build_backbone(shape: Shape, *, device: torch.device, dtype: torch.dtype, se
         return AutoModelForImageTextToText.from_config(_config(shape, build_tokenizer()), dtype=dtype)
 
 
-def build_judge(backbone: Any, image_tokens: int, *, head: str = "verdict", attention: str = "") -> Judge:
+def build_judge(backbone: Any, image_tokens: int, **fields: Any) -> Judge:
     """A judge on a backbone of this module, in evaluation mode.
 
     Args:
-        image_tokens: of every image, whatever its size.
-        head, attention: as in `JudgeSpec`.
+        image_tokens: of every image and frame, whatever its size.
+        fields: of `JudgeSpec`.
     """
     pixels = side_of(image_tokens) ** 2
     images = Qwen2VLImageProcessorPil(patch_size=PATCH, merge_size=MERGE)
     images.size = {"shortest_edge": pixels, "longest_edge": pixels}
-    spec = JudgeSpec(
-        base_model="random", head=head, attention=attention, min_pixels=pixels, max_pixels=pixels
-    )
+    spec = JudgeSpec(base_model="random", min_pixels=pixels, max_pixels=pixels, **fields)
     config = backbone.config
-    processor = JudgeProcessor(build_tokenizer(), images, config, spec, get_template(spec.template))
+    template = get_template(spec.template, spec.kind)
+    processor = JudgeProcessor(build_tokenizer(), images, config, spec, template)
     base = BaseModel(folder=Path(), revision=None, weights_sha256="")
     judge = Judge(backbone, build_head(spec, config.text_config.hidden_size), processor, spec, base)
     return judge.to(backbone.device).eval()

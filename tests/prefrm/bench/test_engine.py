@@ -12,6 +12,7 @@ from transformers import Qwen2Tokenizer
 
 from prefrm.bench import engine as benchmark
 from prefrm.bench import meters
+from prefrm.bench.contents import BOUNDS, bench_contents
 from prefrm.bench.engine import bench_engine, read_settings
 from prefrm.bench.engine_report import EngineReport, write_engine_report
 from prefrm.bench.meters import PeakMemory, matrix_product_rate, timed
@@ -179,11 +180,20 @@ def test_the_report_is_json_and_a_table(report: EngineReport, tmp_path: Path):
     table = (tmp_path / "engine" / "table.md").read_text()
     assert "medians of 2 alternating rounds" in " ".join(table.split())
     lines = [line for line in table.splitlines() if line.startswith("|")]
-    assert len(lines) == 12 and len({len(line) for line in lines}) == 1
+    assert len(lines) == 12 + 5 and len({len(line) for line in lines[:12]}) == 1
+    assert [line.split()[1] for line in lines[14:]] == list(BOUNDS)
     assert lines[1].count(":") == 7 and lines[2].split()[1:4:2] == ["plain", "2"]
     assert "scaled" in table
     whole = replace(report, rows=tuple(row for row in report.rows if row.k == 2))
     assert "scaled" not in whole.to_markdown()
+
+
+@pytest.mark.slow
+def test_edits_criteria_and_videos_cost_little_more_than_images():
+    """With room for a busy machine; without what groups share, criteria cost 3 times one."""
+    rows = bench_contents(SIX_LAYERS, 64, device=CPU, dtype=torch.float32, rounds=3)
+    assert [row.name for row in rows] == list(BOUNDS)
+    assert all(0 < row.ratio < 1.3 * BOUNDS[row.name] for row in rows)
 
 
 @pytest.mark.gpu
