@@ -1,6 +1,6 @@
-"""The win matrix as a picture: a heat map with the candidates' images along both axes.
+"""The win matrix as a picture: a heat map with the candidates along both axes.
 
-Everything is drawn in one coordinate system whose unit is a cell, so that images, cells and win
+Everything is drawn in one coordinate system whose unit is a cell, so that candidates, cells and win
 rates line up at every group size. Of a large group, the best candidates are drawn.
 
 Shapes: K candidates of a group.
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prefrm import media
 from prefrm.display import one_line, text_color
 from prefrm.errors import DataError, MediaError
+from prefrm.plots.candidates import first_lines, picture
 from prefrm.plots.lettering import Lettering
 from prefrm.plots.style import EDGE, GRID, HATCH, INK, LOSS_TO_WIN, MISSING, SERIES, SOFT, TITLE, new_figure
-from prefrm.winmatrix import Floats, WinMatrix, unjudged_reasons
+from prefrm.winmatrix import Candidate, Floats, WinMatrix, unjudged_reasons
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,52 +30,55 @@ __all__ = ["win_matrix_figure"]
 THUMBNAIL_PIXELS = 256
 # The numbers in more cells than these are too small to read where the figure is as wide as a screen.
 MOST_DRAWN = 24
-# In cells: what stands left of and above the matrix (names, with images or without), right of it
+# In cells: what stands left of and above the matrix (names, with candidates or alone), right of it
 # (win rates) and below it.
-BEFORE, BEFORE_NO_IMAGES, AFTER, BELOW = 1.35, 0.42, 1.65, 0.05
+BEFORE, BEFORE_NAMES_ALONE, AFTER, BELOW = 1.35, 0.42, 1.65, 0.05
 # In cells: the sides of a cell that was judged and of one that was inferred.
 JUDGED_SIDE, INFERRED_SIDE = 0.96, 0.62
 # In inches: margins, a line of the title, of the legend and of the notes.
 MARGIN, TITLE_LINE, LEGEND_LINE, NOTE_LINE = 0.22, 0.25, 0.36, 0.17
 MOST_TITLE_LINES, MOST_NOTES = 3, 8
 NOTE = Lettering(points=7.5)
+# A text in a cell, and one line of it in inches.
+TEXT, TEXT_LINE = Lettering(points=6), 0.1
 
 
 def win_matrix_figure(
     matrix: WinMatrix,
-    images: Sequence[bytes | None] | None = None,
+    candidates: Sequence[Candidate] | None = None,
     prompt: str = "",
     *,
     labels: Sequence[str] | None = None,
     most: int = MOST_DRAWN,
 ) -> "Figure":
-    """The heat map of `matrix`: row beats column, its images along both axes, win rates at the right.
+    """The heat map of `matrix`: row beats column, its candidates along both axes, win rates right.
 
     Args:
         matrix: K x K; an inferred p stands in a smaller cell and in italics; a pair that was neither judged
             nor inferred is grey and hatched, with its reason below.
-        images: K encoded images, or None for none; one that cannot be read shows as a grey box.
+        candidates: K encoded images or videos, or texts; None draws none. A video is a strip of three frames,
+            a text its first lines; what is missing or cannot be read is a grey box.
         prompt: the title, of which three lines are shown.
         labels: K names for the candidates, such as file names; their indices if None.
         most: how many candidates are drawn. Of more, those with the highest win rates are, which a note
             says; a win rate is over all K in any case.
 
     Raises:
-        DataError: there are not K images or not K labels.
+        DataError: there are not K candidates or not K labels.
     """
-    for what, given in (("images", images), ("labels", labels)):
+    for what, given in (("candidates", candidates), ("labels", labels)):
         if given is not None and len(given) != matrix.size:
             raise DataError(
-                f"a matrix of {matrix.size} candidates needs as many {what}; received {len(given)}"
+                f"{what} of a matrix of {matrix.size} must be {matrix.size}; received {len(given)}"
             )
     names = [str(n) for n in range(matrix.size)] if labels is None else [one_line(label) for label in labels]
     notes = unjudged_reasons(matrix, names)
-    drawn = _Drawn.of(matrix, images, names, most)
+    drawn = _Drawn.of(matrix, candidates, names, most)
     if (size := len(drawn.indices)) < matrix.size:
         rest = f"{size} of {matrix.size} candidates are drawn: those with the highest win rates over all"
         notes.insert(0, rest)
     cell = float(np.clip(8.4 / (size + 2.6), 0.52, 1.15))
-    before = BEFORE_NO_IMAGES if images is None else BEFORE
+    before = BEFORE_NAMES_ALONE if candidates is None else BEFORE
     width = max(cell * (before + size + AFTER), 4.4)
     title = TITLE.wrap(prompt, width, MOST_TITLE_LINES)
     lines = [NOTE.fit(note, width) for note in notes[:MOST_NOTES]]
@@ -106,11 +109,11 @@ class _Drawn:
     matrix: WinMatrix
     rates: Floats
     names: Sequence[str]
-    images: Sequence[bytes | None] | None
+    candidates: Sequence[Candidate] | None
 
     @classmethod
     def of(
-        cls, matrix: WinMatrix, images: Sequence[bytes | None] | None, names: Sequence[str], most: int
+        cls, matrix: WinMatrix, candidates: Sequence[Candidate] | None, names: Sequence[str], most: int
     ) -> "_Drawn":
         """All candidates, or the `most` of the highest win rates, in the order of the group."""
         rates = matrix.win_rate(on_missing="drop")
@@ -121,7 +124,7 @@ class _Drawn:
             matrix=matrix.subset(indices),
             rates=rates[indices],
             names=[names[n] for n in indices],
-            images=None if images is None else [images[n] for n in indices],
+            candidates=None if candidates is None else [candidates[n] for n in indices],
         )
 
     def labels(self, lettering: Lettering, room: float) -> list[str]:
@@ -157,20 +160,35 @@ def _draw_cells(axes: "Axes", matrix: WinMatrix, cell: float) -> None:
 def _draw_candidates(axes: "Axes", drawn: _Drawn, cell: float) -> None:
     lettering = Lettering(points=min(9.0, 11 * cell))
     text: dict[str, Any] = {"fontsize": lettering.points, "color": INK, "ha": "center", "va": "center"}
-    where = 0.2 if drawn.images is None else 1.19
+    where = 0.2 if drawn.candidates is None else 1.19
     for n, short in enumerate(drawn.labels(lettering, 0.92 * cell)):
         axes.text(-where, n + 0.5, short, rotation=90 if len(short) > 2 else 0, **text)
         axes.text(n + 0.5, -where, short, **text)
-        if drawn.images is None:
-            continue
-        picture = _thumbnail(drawn.images[n])
-        for x, y in ((-1.04, float(n)), (float(n), -1.04)):
-            if picture is None:
-                _box(axes, x, y, 0.92, face=MISSING, edge=EDGE, hatch=HATCH)
-            else:
-                extent = (x + 0.04, x + 0.96, y + 0.96, y + 0.04)
-                axes.imshow(picture, extent=extent, interpolation="antialiased")
-                _box(axes, x, y, 0.92, face="none", edge=EDGE)
+        if drawn.candidates is not None:
+            shown = _shown(drawn.candidates[n], cell)
+            for x, y in ((-1.04, float(n)), (float(n), -1.04)):
+                _draw_candidate(axes, shown, x, y)
+
+
+def _shown(candidate: Candidate, cell: float) -> "npt.NDArray[np.uint8] | list[str] | None":
+    """A candidate as it is drawn in a cell of that many inches: pixels, lines of text, or neither."""
+    if isinstance(candidate, str):
+        return first_lines(candidate, TEXT, 0.84 * cell, int(0.86 * cell / TEXT_LINE))
+    return _thumbnail(candidate)
+
+
+def _draw_candidate(
+    axes: "Axes", shown: "npt.NDArray[np.uint8] | list[str] | None", x: float, y: float
+) -> None:
+    if shown is None:
+        _box(axes, x, y, 0.92, face=MISSING, edge=EDGE, hatch=HATCH)
+        return
+    if isinstance(shown, list):
+        lines = "\n".join(shown)
+        axes.text(x + 0.08, y + 0.08, lines, fontsize=TEXT.points, color=INK, va="top", linespacing=1.1)
+    else:
+        axes.imshow(shown, extent=(x + 0.04, x + 0.96, y + 0.96, y + 0.04), interpolation="antialiased")
+    _box(axes, x, y, 0.92, face="none", edge=EDGE)
 
 
 def _draw_win_rates(axes: "Axes", rates: Floats, cell: float) -> None:
@@ -243,9 +261,9 @@ def _scale() -> "Colormap":
 
 
 def _thumbnail(data: bytes | None) -> npt.NDArray[np.uint8] | None:
-    """The image as uint8 [S, S, 3], padded to a square with white; None if it cannot be read."""
+    """The picture as uint8 [S, S, 3], padded to a square with white; None if it cannot be read."""
     try:
-        image = media.decode(data or b"")
+        image = picture(data or b"")
     except MediaError:
         return None
     image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))

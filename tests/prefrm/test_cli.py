@@ -85,7 +85,7 @@ def test_a_blank_prompt_is_a_mistake(
     bundle: Path, images: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["score", str(bundle), "--prompt", " ", *images]) == 2
-    assert "--prompt is empty; give the prompt of the images" in capsys.readouterr().err
+    assert "--prompt is empty; give the prompt of the candidates" in capsys.readouterr().err
 
 
 MISTAKES = {
@@ -94,6 +94,23 @@ MISTAKES = {
     "no bundle": ["eval", "nowhere", "nowhere"],
     "unreadable files": ["score", "nowhere", "--prompt", "p", "a.png", "b.png"],
     "one image": ["score", "nowhere", "--prompt", "p", __file__],
+    "no candidates": ["score", "nowhere", "--prompt", "p"],
+    "files and texts": ["score", "nowhere", "--prompt", "p", "{0}", "{1}", "--text", "a"],
+    "a rule for one criterion": ["score", "nowhere", "--prompt", "p", "{0}", "{1}", "--combine", "vote"],
+    "a margin without a rule": [
+        "score",
+        "nowhere",
+        "--prompt",
+        "p",
+        "{0}",
+        "{1}",
+        "--criterion",
+        "a",
+        "--criterion",
+        "b",
+        "--margin",
+        "0.1",
+    ],
     "unknown plot format": ["score", "nowhere", "--prompt", "p", "a.png", "b.png", "--plot", "x.doc"],
     "no server": ["score", "grpc://127.0.0.1:9/judge", "--prompt", "p", "{0}", "{1}"],
     "bad url": ["eval", "ftp://there/judge", "nowhere"],

@@ -129,8 +129,8 @@ def test_the_best_files_are_ranked(
     assert left_out.startswith("left out: ") and "broken.png" in left_out
     assert run([*command, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert [(one["rank"], one["image"]) for one in answer["best"]] == list(enumerate(expected[:3], 1))
-    assert answer["images"] == readable
+    assert [(one["rank"], one["candidate"]) for one in answer["best"]] == list(enumerate(expected[:3], 1))
+    assert answer["candidates"] == readable
 
 
 def test_too_little_to_rank_is_one_line(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +140,7 @@ def test_too_little_to_rank_is_one_line(images: Path, capsys: pytest.CaptureFixt
     pair = images / "two dogs"
     assert run([*nobody, str(pair / "0.png"), str(pair / "broken.png")]) == 2
     assert capsys.readouterr().err.splitlines()[1:] == [
-        "prefrm: --best ranks at least 2 images; of these 2, 1 can be read"
+        "prefrm: --best ranks at least 2 files; of these 2, 1 can be read"
     ]
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from prefrm import media, plots
 from prefrm.errors import DataError
 from prefrm.eval import Pairs, measure_calibration
+from prefrm.video import encode_video
 from prefrm.winmatrix import WinMatrix
 from tests.prefrm.test_display import contrast
 
@@ -46,6 +47,20 @@ def test_every_cell_shows_its_number_and_nothing_leaves_the_picture(size):
         [pixels[:8].reshape(-1, 3), pixels[-8:].reshape(-1, 3), pixels[:, :8].reshape(-1, 3)]
     )
     assert (edge == 255).all()
+
+
+def test_a_text_shows_its_first_lines_and_a_video_some_frames():
+    figure = plots.win_matrix_figure(matrix(3), ("Two birds.", "and more " * 500, None))
+    shown = [text for text in texts(figure.axes[0]) if "bird" in text or "more" in text]
+    assert shown[0] == shown[1] == "Two birds." and len(shown) == 4
+    assert shown[2].startswith("and more") and shown[2].endswith("…") and shown[2].count("\n") > 3
+    frames = [Image.new("RGB", (32, 32), (80 * n, 0, 0)) for n in range(4)]
+    figure = plots.win_matrix_figure(matrix(2), (encode_video(frames, 4), b"no video"))
+    strip, _, *_ = figure.axes[0].images
+    # Between the white above and below it, the reds of three frames.
+    row = strip.get_array()[strip.get_array().shape[0] // 2]
+    reds = [int(row[x, 0]) for x in (len(row) // 6, len(row) // 2, 5 * len(row) // 6)]
+    assert reds == sorted(reds) and reds[2] > 180 and len(figure.axes[0].images) == 2
 
 
 def test_a_win_is_blue_a_loss_is_orange_and_a_tie_is_neither():
@@ -307,9 +322,9 @@ def test_of_a_large_group_the_best_candidates_are_drawn_and_a_note_says_so():
 
 
 def test_what_cannot_be_drawn_is_an_error_that_says_so():
-    with pytest.raises(DataError, match="a matrix of 3 candidates needs as many images; received 2"):
+    with pytest.raises(DataError, match="candidates of a matrix of 3 must be 3; received 2"):
         plots.win_matrix_figure(matrix(3), pictures(2))
-    with pytest.raises(DataError, match="a matrix of 3 candidates needs as many labels; received 4"):
+    with pytest.raises(DataError, match="labels of a matrix of 3 must be 3; received 4"):
         plots.win_matrix_figure(matrix(3), labels=list("abcd"))
     with pytest.raises(DataError, match="no order gap to draw"):
         plots.order_gap_figure(np.array([]))

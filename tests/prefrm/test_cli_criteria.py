@@ -1,0 +1,116 @@
+"""`prefrm score` of texts and videos, with a context and by several criteria."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from prefrm.cli import run, shared
+from prefrm.winmatrix import EVERYTHING, FakeScorer, Group, Inputs, WinMatrix
+
+TEXTS = ("one bird", "two birds on a fence", "three")
+
+
+class ByCriterion:
+    """Prefers longer candidates, or shorter ones by "brevity"; remembers the groups."""
+
+    def __init__(self) -> None:
+        self.groups: list[Group] = []
+
+    def identity(self) -> str:
+        return "fake"
+
+    def inputs(self) -> Inputs:
+        return EVERYTHING
+
+    def score(self, groups: list[Group]) -> list[WinMatrix]:
+        self.groups += groups
+        return [
+            FakeScorer(lambda prompt, x, s=-1 if group.criterion == "brevity" else 1: s * len(x) / 10).score(
+                [group]
+            )[0]
+            for group in groups
+        ]
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> ByCriterion:
+    found = ByCriterion()
+
+    @contextmanager
+    def opened(target: str, **options: object) -> Iterator[ByCriterion]:
+        yield found
+
+    monkeypatch.setattr(shared.scorers, "open_scorer", opened)
+    return found
+
+
+def score(*options: str) -> int:
+    texts = [part for text in TEXTS for part in ("--text", text)]
+    return run(["score", "grpc://judge:1/judge", "--prompt", "how many birds?", *texts, *options])
+
+
+def test_texts_are_compared_with_their_context(
+    judge: ByCriterion, tmp_path: Path, png: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source.png"
+    source.write_bytes(png(1))
+    assert score("--context", str(source), "--plot", str(tmp_path / "matrix.png")) == 0
+    (group,) = judge.groups
+    assert (group.candidates, group.context, group.kind) == (TEXTS, (png(1),), "text")
+    printed = capsys.readouterr().out
+    assert "two birds on a fence" in printed and "together" not in printed
+    assert (tmp_path / "matrix.png").stat().st_size > 10_000
+
+
+def test_each_criterion_has_a_matrix_and_the_whole_is_combined(
+    judge: ByCriterion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by = ("--criterion", "detail=3", "--criterion", "brevity")
+    assert score(*by, "--json", "--best", "2") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["candidates"] == list(TEXTS)
+    assert answer["ranking"] == answer["criteria"]["detail"]["ranking"] == [1, 0, 2]
+    assert answer["criteria"]["brevity"]["ranking"] == [2, 0, 1]
+    best = answer["best"][0]
+    assert best["candidate"] == TEXTS[1] and best["criteria"]["brevity"] < 0.5 < best["criteria"]["detail"]
+    assert score(*by, "--combine", "lexicographic", "--margin", "0.99") == 0
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if line.startswith(("by ", "together"))] == [
+        "by detail",
+        "by brevity",
+        "together, by lexicographic 0.99",
+    ]
+    assert printed.count("ranking: 2 three > ") == 2
+    assert score(*by, "--best", "1") == 0
+    heading, line = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["whole", "detail", "brevity"] and line.endswith(TEXTS[1])
+
+
+def test_one_criterion_is_asked_alone(judge: ByCriterion, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score("--criterion", "brevity", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [group.criterion for group in judge.groups] == ["brevity"]
+    assert answer["win_matrix"] == answer["criteria"]["brevity"]["win_matrix"]
+
+
+def test_of_videos_the_best_are_ranked_and_broken_ones_named(
+    judge: ByCriterion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    from prefrm.video import encode_video
+
+    files = [tmp_path / f"{name}.mp4" for name in "abc"]
+    for n, file in enumerate(files):
+        frames = [Image.effect_noise((32, 32), 40 * n).convert("RGB") for _ in range(4)]
+        file.write_bytes(encode_video(frames, 4))
+    files[2].write_bytes(files[2].read_bytes()[:200])
+    command = ["score", "grpc://judge:1/judge", "--prompt", "rain", *map(str, files), "--best", "2"]
+    assert run([*command, "--plot", str(tmp_path / "matrix.png")]) == 0
+    captured = capsys.readouterr()
+    assert [line.rpartition("/")[2] for line in captured.out.splitlines()] == ["b.mp4", "a.mp4"]
+    assert captured.err.startswith("left out: ") and "c.mp4" in captured.err
+    assert judge.groups[0].kind == "video"
