@@ -1,11 +1,11 @@
-"""The text that a judge sees, of what a trainer calls a prompt."""
+"""What a judge sees of a trainer's prompts and completions: texts, and the images of a prompt."""
 
 import reprlib
 from typing import Any
 
 from prefrm.errors import ConfigError
 
-__all__ = ["last_user_text"]
+__all__ = ["completion_text", "last_user_text", "prompt_images"]
 
 
 def last_user_text(prompt: Any, **columns: Any) -> str:
@@ -28,11 +28,50 @@ def last_user_text(prompt: Any, **columns: Any) -> str:
     return text
 
 
+def completion_text(completion: Any, **columns: Any) -> str:
+    """The candidate that a completion is, by default: a plain one itself, or its assistant messages' text.
+
+    Raises:
+        ConfigError: it is neither a text nor a list of messages.
+    """
+    if isinstance(completion, str):
+        return completion
+    try:
+        # A message that calls a tool may have no content.
+        said = [_text(one.get("content") or "") for one in completion if one["role"] == "assistant"]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"a completion is a text or a list of messages, each with role and content; received "
+            f"{reprlib.repr(completion)} ({type(error).__name__}: {error}); pass to_candidate for others"
+        ) from error
+    return "\n".join(filter(None, said))
+
+
+def prompt_images(prompt: Any, **columns: Any) -> list[Any]:
+    """The images of a prompt, by default: the column `images` or `image`, or those in its messages.
+
+    TRL takes the images of a vision-language prompt from these columns, and shows them to a reward both there
+    and in the messages.
+    """
+    found = columns.get("images")
+    if found is None:
+        found = [columns["image"]] if columns.get("image") is not None else None
+    if found is not None or isinstance(prompt, str):
+        return list(found or [])
+    blocks = [
+        block for message in prompt if isinstance(message["content"], list) for block in message["content"]
+    ]
+    return [block["image"] for block in blocks if block["type"] == "image" and block.get("image") is not None]
+
+
 def _last_user_text(messages: Any) -> str:
     for message in reversed(messages):
-        if message["role"] == "user":
-            content = message["content"]
-            blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            if text := "\n".join(block["text"] for block in blocks if block["type"] == "text"):
-                return text
+        if message["role"] == "user" and (text := _text(message["content"])):
+            return text
     return ""
+
+
+def _text(content: Any) -> str:
+    """The text of a message's content, a text or blocks."""
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return "\n".join(block["text"] for block in blocks if block["type"] == "text")

@@ -19,7 +19,7 @@ from prefrm.grpo.groups import GroupRule, OnSingle
 from prefrm.grpo.layout import Candidate
 from prefrm.grpo.references import Reference
 from prefrm.pixels import split_images
-from prefrm.rewards import RewardFunction
+from prefrm.rewards import Criteria, RewardFunction
 from prefrm.winmatrix import Floats, OnMissing, Scorer, WinMatrix, score_all
 
 __all__ = ["FlowGRPOReward"]
@@ -58,6 +58,7 @@ class FlowGRPOReward:
         on_single: what to do about an image in evaluation: "nan" gives NaN, "raise" stops the run, and
             "reference" compares it with the image that `reference` gives.
         reference: `reference(prompt, metadata)` gives an image; or a folder as `reference_folder` reads it.
+        criteria: by which images are compared; see `PreferenceReward`.
         patience: seconds that an incomplete group waits for a further call.
 
     Raises:
@@ -74,13 +75,14 @@ class FlowGRPOReward:
         on_missing: OnMissing = "raise",
         on_single: OnSingle = "nan",
         reference: Reference | str | Path | None = None,
+        criteria: Criteria | Sequence[str] | None = None,
         patience: float = 600.0,
     ) -> None:
         if group_size < 2:
             raise ConfigError(f"a group needs at least 2 images; received group_size={group_size}")
         self._scorer = scorer
         self._group_key = group_key
-        self._rule = GroupRule.of(reward, on_missing, on_single, reference, alone=ALONE)
+        self._rule = GroupRule.of(reward, on_missing, on_single, reference, alone=ALONE, criteria=criteria)
         self._groups = Collector(self._judged, size=group_size, patience=patience, advice=ADVICE)
 
     def __call__(

@@ -15,7 +15,7 @@ from prefrm.grpo.groups import GroupRule, OnSingle
 from prefrm.grpo.references import Reference
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.pixels import split_images
-from prefrm.rewards import RewardFunction
+from prefrm.rewards import Criteria, RewardFunction
 from prefrm.winmatrix import Floats, OnMissing, Scorer, score_all
 
 __all__ = ["FlowFactoryReward", "SlimeReward"]
@@ -38,6 +38,7 @@ class FlowFactoryReward:
             Flow-Factory skips no NaN: whoever drops must mask them.
         on_single: what to do about a group of one; see `GroupRule`.
         reference: `reference(prompt, None)` gives an image; or a folder as `reference_folder` reads it.
+        criteria: by which images are compared; see `PreferenceReward`.
     """
 
     def __init__(
@@ -48,9 +49,12 @@ class FlowFactoryReward:
         on_missing: OnMissing = "raise",
         on_single: OnSingle = "nan",
         reference: Reference | str | Path | None = None,
+        criteria: Criteria | Sequence[str] | None = None,
     ) -> None:
         self._scorer = scorer
-        self._rule = GroupRule.of(reward, on_missing, on_single, reference, alone="set group_size")
+        self._rule = GroupRule.of(
+            reward, on_missing, on_single, reference, alone="set group_size", criteria=criteria
+        )
 
     def __set_name__(self, owner: Any, name: str) -> None:
         if "use_tensor_inputs" not in vars(owner):
@@ -104,6 +108,7 @@ class SlimeReward:
             whoever drops needs that filter, or `--custom-reward-post-process-path`.
         on_single: what to do about a group of one; see `GroupRule`.
         reference: `reference(prompt, metadata)` gives an image; or a folder as `reference_folder` reads it.
+        criteria: by which images are compared; see `PreferenceReward`.
     """
 
     def __init__(
@@ -116,12 +121,13 @@ class SlimeReward:
         on_missing: OnMissing = "raise",
         on_single: OnSingle = "nan",
         reference: Reference | str | Path | None = None,
+        criteria: Criteria | Sequence[str] | None = None,
     ) -> None:
         self._scorer = scorer
         self._to_image = to_image
         self._to_prompt = to_prompt
         self._rule = GroupRule.of(
-            reward, on_missing, on_single, reference, alone="set --n-samples-per-prompt"
+            reward, on_missing, on_single, reference, alone="set --n-samples-per-prompt", criteria=criteria
         )
 
     async def __call__(self, args: Any, samples: Any) -> list[float] | float:

@@ -6,7 +6,7 @@ it, and a group of fewer than two is not scored at all.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ from prefrm.errors import ConfigError, IncompleteMatrixError, MediaError
 from prefrm.grpo.layout import Candidate
 from prefrm.grpo.references import Reference, reference_folder
 from prefrm.pixels import encode_image
-from prefrm.rewards import REWARDS, RewardFunction
+from prefrm.rewards import REWARDS, Criteria, RewardFunction
 from prefrm.winmatrix import Group, OnMissing, WinMatrix, check_answer, check_on_missing
 
 __all__ = ["GroupRule", "OnSingle", "Rewards", "to_group"]
@@ -29,13 +29,19 @@ ALONE = "let the trainer make several images of a prompt"
 
 
 def to_group(rows: Sequence[Candidate]) -> Group:
-    """The group of these candidates. Raises `ConfigError` if their prompts differ."""
+    """The group of these candidates. Raises `ConfigError` if their prompts or contexts differ."""
     if different := sorted({row.prompt for row in rows} - {rows[0].prompt}):
         raise ConfigError(
             f"a group of {len(rows)} candidates has more than one prompt, {rows[0].prompt[:60]!r} "
             f"and {different[0][:60]!r}"
         )
-    return Group(prompt=rows[0].prompt, candidates=tuple(row.image for row in rows))
+    if any(row.context != rows[0].context for row in rows):
+        raise ConfigError(
+            f"a group of {len(rows)} candidates for {rows[0].prompt[:60]!r} has more than one context"
+        )
+    return Group(
+        prompt=rows[0].prompt, candidates=tuple(row.content for row in rows), context=rows[0].context
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,7 @@ class GroupRule:
         reference: gives the reference image of a prompt and whatever its trainer knows beside it (metadata,
             columns); None if there is none, which leaves the candidate without a reward.
         alone: where the trainer makes groups of one and which setting says so, for the message of "raise".
+        criteria: by which groups are compared, and how the matrices become one; None is overall preference.
     """
 
     reward: RewardFunction
@@ -59,6 +66,7 @@ class GroupRule:
     on_single: OnSingle = "nan"
     reference: Reference | None = None
     alone: str = ALONE
+    criteria: Criteria | None = None
 
     @classmethod
     def of(
@@ -69,11 +77,13 @@ class GroupRule:
         reference: Reference | str | Path | None = None,
         *,
         alone: str = ALONE,
+        criteria: Criteria | Sequence[str] | None = None,
     ) -> "GroupRule":
         """The rule of a reward's name in `prefrm.rewards.REWARDS`, or of a function.
 
         Args:
             reference: a function, or a folder as `reference_folder` reads it.
+            criteria: as of `prefrm.rewards.Criteria`; names alone are combined by their mean.
 
         Raises:
             ConfigError: a setting is wrong.
@@ -97,23 +107,35 @@ class GroupRule:
             on_single=on_single,
             reference=reference_folder(reference) if isinstance(reference, str | Path) else reference,
             alone=alone,
+            criteria=None if criteria is None else Criteria.of(criteria),
         )
 
-    def candidate(self, prompt: str, image: Any) -> Candidate:
-        """The candidate of an image in any form that `encode_image` takes; None and b"" are missing.
+    def candidate(self, prompt: str, content: Any, context: Sequence[Any] = ()) -> Candidate:
+        """The candidate of a text, or of an image in any form that `encode_image` takes.
+
+        None and what is empty are missing.
+
+        Args:
+            prompt: what it answers.
+            content: of the candidate.
+            context: images that belong to the prompt, in such a form.
 
         Raises:
             ConfigError: it is not an image in one of these forms.
-            MediaError: its pixels cannot be encoded and `on_missing` is "raise"; with "drop" it is missing.
+            MediaError: an image of the context cannot be encoded, or the candidate cannot and `on_missing` is
+                "raise"; with "drop" it is missing.
         """
+        images = tuple(map(encode_image, context))
+        if isinstance(content, str):
+            return Candidate(prompt=prompt, content=content if content.strip() else None, context=images)
         try:
-            encoded = b"" if image is None else encode_image(image)
+            encoded = b"" if content is None else encode_image(content)
         except MediaError as error:
             if self.on_missing == "raise":
                 raise
             logger.warning("a candidate for %.60r is dropped: %s", prompt, error)
             encoded = b""
-        return Candidate(prompt=prompt, image=encoded or None)
+        return Candidate(prompt=prompt, content=encoded or None, context=images)
 
     def completed(self, rows: Sequence[Candidate], about: Any = None) -> list[Candidate]:
         """The candidates, and their reference if there is but one of them and `on_single` is "reference".
@@ -134,12 +156,13 @@ class GroupRule:
                 f"a group of one image, for {only.prompt[:60]!r}, has no other to be compared with; "
                 f'{self.alone}; on_single="nan" gives NaN, and "reference" compares it with a reference image'
             )
-        image = self.candidate(only.prompt, self.reference(only.prompt, about)).image
-        return [only, Candidate(prompt=only.prompt, image=image, reference=True)]
+        reference = self.candidate(only.prompt, self.reference(only.prompt, about))
+        return [only, replace(reference, context=only.context, reference=True)]
 
     def to_score(self, groups: Sequence[Sequence[Candidate]]) -> list[Group]:
-        """The groups that a scorer is to be asked about: those with two candidates at least."""
-        return [to_group(rows) for rows in groups if len(_present(rows)) > 1]
+        """The groups that a scorer is to be asked: those with two candidates at least, by each criterion."""
+        whole = [to_group(rows) for rows in groups if len(_present(rows)) > 1]
+        return whole if self.criteria is None else self.criteria.groups(whole)
 
     def settle(
         self,
@@ -155,14 +178,15 @@ class GroupRule:
             groups: all of them.
             scored: what `to_score` made of them.
             matrices: the scorer's answer to that.
-            each: told of the matrix of each group; of one that was not scored, a matrix of nothing.
+            each: told of the matrix of each group, the combined one of several criteria; of a group that was
+                not scored, a matrix of nothing.
 
         Raises:
             ProtocolError: the matrices are not those of `scored`.
             IncompleteMatrixError: a pair was neither judged nor inferred and `on_missing` is "raise".
         """
         check_answer(matrices, scored)
-        answers = iter(matrices)
+        answers = iter(matrices if self.criteria is None else self.criteria.combined(matrices))
         rewards: list[Rewards] = []
         for rows in groups:
             present = _present(rows)
@@ -197,4 +221,4 @@ class GroupRule:
 
 
 def _present(rows: Sequence[Candidate]) -> list[int]:
-    return [n for n, row in enumerate(rows) if row.image is not None]
+    return [n for n, row in enumerate(rows) if row.content is not None]

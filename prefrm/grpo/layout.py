@@ -8,7 +8,7 @@ another; it is scored where its first candidate is, and the others send theirs t
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import TypeVar
 
 from prefrm.errors import ConfigError
@@ -22,13 +22,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A prompt and an encoded image, None where the candidate is missing.
+    """A prompt and what answers it: an encoded image or video, a text, or None where it is missing.
 
-    A reference is not a candidate of the trainer: it is what a group of one is compared with.
+    Attributes:
+        prompt: with its `context`, the same for all candidates of a group.
+        content: of the candidate.
+        context: encoded images that belong to the prompt.
+        reference: whether it is no candidate of the trainer but what a group of one is compared with.
     """
 
     prompt: str
-    image: bytes | None
+    content: bytes | str | None
+    context: tuple[bytes, ...] = ()
     reference: bool = False
 
 
@@ -78,19 +83,39 @@ class Layout:
 
 
 def pack(candidates: Sequence[Candidate]) -> bytes:
-    """Candidates as bytes: a JSON header of prompts and image lengths, then the images."""
-    header = json.dumps([[c.prompt, None if c.image is None else len(c.image)] for c in candidates]).encode()
-    return (
-        len(header).to_bytes(HEADER_BYTES, "little") + header + b"".join(c.image or b"" for c in candidates)
-    )
+    """Candidates as bytes: a JSON header, then the encoded contents, each once.
+
+    The header has the lengths of the contents, and of each candidate its prompt, its text or the place of its
+    content, and the places of its context.
+    """
+    places: dict[bytes, int] = {}
+
+    def place(data: bytes) -> int:
+        return places.setdefault(data, len(places))
+
+    rows = [
+        [
+            one.prompt,
+            place(one.content) if isinstance(one.content, bytes) else one.content,
+            list(map(place, one.context)),
+        ]
+        for one in candidates
+    ]
+    header = json.dumps([list(map(len, places)), rows]).encode()
+    return len(header).to_bytes(HEADER_BYTES, "little") + header + b"".join(places)
 
 
 def unpack(data: bytes) -> list[Candidate]:
     """The candidates that `pack` made `data` of."""
     offset = HEADER_BYTES + int.from_bytes(data[:HEADER_BYTES], "little")
-    candidates = []
-    for prompt, length in json.loads(data[HEADER_BYTES:offset]):
-        image = None if length is None else data[offset : offset + length]
-        candidates.append(Candidate(prompt=prompt, image=image))
-        offset += length or 0
-    return candidates
+    lengths, rows = json.loads(data[HEADER_BYTES:offset])
+    ends = list(accumulate(lengths, initial=offset))
+    contents = [data[start:end] for start, end in pairwise(ends)]
+    return [
+        Candidate(
+            prompt=prompt,
+            content=contents[content] if isinstance(content, int) else content,
+            context=tuple(contents[place] for place in context),
+        )
+        for prompt, content, context in rows
+    ]

@@ -19,13 +19,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from prefrm.errors import ConfigError, DataError
-from prefrm.grpo.conversations import last_user_text
+from prefrm.grpo.conversations import completion_text, last_user_text, prompt_images
 from prefrm.grpo.groups import GroupRule, OnSingle, Rewards
 from prefrm.grpo.layout import Candidate, Layout, pack, unpack
 from prefrm.grpo.ranks import Ranks, attempt
 from prefrm.grpo.references import Reference
 from prefrm.grpo.scorer import AsyncScorer
-from prefrm.rewards import RewardFunction
+from prefrm.rewards import Criteria, RewardFunction
 from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix, score_all
 
 __all__ = ["AsyncPreferenceReward", "PreferenceReward"]
@@ -52,26 +52,32 @@ class _GroupReward(Generic[S]):
     def __init__(
         self,
         scorer: S,
-        to_image: Callable[..., Any],
+        to_candidate: Callable[..., Any] | None = None,
         *,
         num_generations: int | None = None,
         reward: str | RewardFunction = "win_rate",
         on_missing: OnMissing = "raise",
         to_prompt: Callable[..., str] = last_user_text,
+        to_context: Callable[..., Sequence[Any]] | None = None,
+        criteria: Criteria | Sequence[str] | None = None,
         on_single: OnSingle = "nan",
         reference: Reference | str | Path | None = None,
         name: str = "preference",
     ) -> None:
         if inspect.iscoroutinefunction(type(self).__call__):
             _require_async_rewards()
-        rule = GroupRule.of(reward, on_missing, on_single, reference, alone="set num_generations_eval")
+        rule = GroupRule.of(
+            reward, on_missing, on_single, reference, alone="set num_generations_eval", criteria=criteria
+        )
         if num_generations is not None and num_generations < 2:
             raise ConfigError(
                 f"a group needs at least 2 candidates; received num_generations={num_generations}"
             )
         self.__name__ = name
         self._scorer = scorer
-        self._to_image = to_image
+        # Of candidates that are drawn, an image column may be anything; of texts, it is what they are about.
+        self._to_context = to_context or (prompt_images if to_candidate is None else _no_context)
+        self._to_candidate = to_candidate or completion_text
         self._num_generations = num_generations
         self._rule = rule
         self._to_prompt = to_prompt
@@ -131,12 +137,13 @@ class _GroupReward(Generic[S]):
             text = self._to_prompt(prompt, **row)
             if not isinstance(text, str):
                 raise ConfigError(f"to_prompt must return a string; it returned {type(text).__name__}")
-            candidates.append(self._rule.candidate(text, self._image(completion, row)))
+            context = self._to_context(prompt, **row)
+            candidates.append(self._rule.candidate(text, self._content(completion, row), context))
         return candidates
 
-    def _image(self, completion: Any, row: Mapping[str, Any]) -> Any:
+    def _content(self, completion: Any, row: Mapping[str, Any]) -> Any:
         try:
-            return self._to_image(completion, **row)
+            return self._to_candidate(completion, **row)
         except DataError:
             return None
 
@@ -182,18 +189,24 @@ class PreferenceReward(_GroupReward[Scorer]):
 
     Args:
         scorer: what judges the groups.
-        to_image: `to_image(completion, **columns)` gives the image that a completion stands for, in a form
-            that `prefrm.pixels.encode_image` takes; None, or a `DataError` that it raises, if there is none.
-            `completion` is what the trainer passes: a string, or messages if the prompts are conversations.
-            `columns` are the dataset's other columns of that row.
+        to_candidate: `to_candidate(completion, **columns)` gives the candidate that a completion stands for:
+            an image in a form that `prefrm.pixels.encode_image` takes, or a text; None, or a `DataError` that
+            it raises, if there is none. `completion` is what the trainer passes: a string, or messages if the
+            prompts are conversations. `columns` are the dataset's other columns of that row. Without it, the
+            candidates are the completions' own texts; one without text is missing.
         num_generations: the group size, K. Leave it out under `GRPOTrainer`, which is asked, in evaluation
             too; TRL's experimental `AsyncGRPOTrainer` and others do not say, so it must be given there.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
         on_missing: what to do about a pair that the scorer neither judged nor inferred: "raise" stops the
-            run, "drop" uses the other pairs. A candidate without an image is not such a pair: its reward is
+            run, "drop" uses the other pairs. A candidate that is missing is not such a pair: its reward is
             None, and the others are compared without it. With "drop" that goes for an image that cannot be
             encoded (a pixel is NaN or out of range), too.
-        to_prompt: `to_prompt(prompt, **columns)` gives the text that the images are judged by.
+        to_prompt: `to_prompt(prompt, **columns)` gives the text that the candidates are judged by.
+        to_context: `to_context(prompt, **columns)` gives images that belong to the prompt. By default, with
+            `to_candidate` there are none; without it they are those of a vision-language prompt: the column
+            `images` or `image`, or the images in its messages.
+        criteria: by which candidates are compared: names, which are combined by their mean, or
+            `prefrm.rewards.Criteria`. By default, overall preference.
         on_single: what to do about a group of one, as evaluation with `num_generations_eval=1` has them; see
             `GroupRule`.
         reference: `reference(prompt, columns)` gives an image; or a folder as `reference_folder` reads it.
@@ -203,7 +216,7 @@ class PreferenceReward(_GroupReward[Scorer]):
 
     Raises:
         ConfigError: a setting is wrong, the completions are not whole groups of one prompt each, or what
-            `to_image` gives is not an image.
+            `to_candidate` gives is neither an image nor a text.
         MediaError: an image cannot be encoded and `on_missing` is "raise".
         ScoringError: the scorer could not answer, here or on another process.
         IncompleteMatrixError: a pair was neither judged nor inferred and `on_missing` is "raise".
@@ -261,6 +274,10 @@ class AsyncPreferenceReward(_GroupReward[AsyncScorer]):
             except Exception as error:
                 rewards = error
             return await asyncio.to_thread(self._close, turn, rewards)
+
+
+def _no_context(prompt: Any, **columns: Any) -> Sequence[Any]:
+    return ()
 
 
 def _require_async_rewards() -> None:

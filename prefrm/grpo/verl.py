@@ -5,7 +5,7 @@ whole; the group is scored once, and every call gets its part.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from prefrm.grpo.groups import GroupRule, OnSingle
 from prefrm.grpo.layout import Candidate
 from prefrm.grpo.references import Reference
 from prefrm.grpo.scorer import AsyncScorer
-from prefrm.rewards import RewardFunction
+from prefrm.rewards import Criteria, RewardFunction
 from prefrm.winmatrix import OnMissing
 
 __all__ = ["VerlReward"]
@@ -73,6 +73,7 @@ class VerlReward:
         on_single: what to do about a sample in validation; see `GroupRule`.
         reference: `reference(prompt, non_tensor_batch)` gives an image; or a folder as `reference_folder`
             reads it.
+        criteria: by which images are compared; see `PreferenceReward`.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class VerlReward:
         on_missing: OnMissing = "raise",
         on_single: OnSingle = "nan",
         reference: Reference | str | Path | None = None,
+        criteria: Criteria | Sequence[str] | None = None,
     ) -> None:
         if group_size < 2:
             raise ConfigError(f"a group needs at least 2 samples; received group_size={group_size}")
@@ -93,7 +95,7 @@ class VerlReward:
         self._group_size = group_size
         self._patience = patience
         self._to_prompt = to_prompt or _raw_prompt
-        self._rule = GroupRule.of(reward, on_missing, on_single, reference, alone=ALONE)
+        self._rule = GroupRule.of(reward, on_missing, on_single, reference, alone=ALONE, criteria=criteria)
         self._waiting: dict[str, _Waiting] = {}
         self._alarm: asyncio.TimerHandle | None = None
 

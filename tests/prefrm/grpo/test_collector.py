@@ -13,7 +13,7 @@ from prefrm.grpo.layout import Candidate
 
 def judge(groups):
     """Each candidate's outcome: the images of its group, in their order."""
-    return [[[row.image.decode() for row in rows]] * len(rows) for rows in groups]
+    return [[[row.content.decode() for row in rows]] * len(rows) for rows in groups]
 
 
 def collector(judge=judge, size=4, patience=30.0):
@@ -22,7 +22,9 @@ def collector(judge=judge, size=4, patience=30.0):
 
 def items(text):
     """Candidates "a0 b1": the key of a group, and an image."""
-    return [Keyed(key=word[0], candidate=Candidate(prompt="", image=word.encode())) for word in text.split()]
+    return [
+        Keyed(key=word[0], candidate=Candidate(prompt="", content=word.encode())) for word in text.split()
+    ]
 
 
 def submit(executor, groups, text):

@@ -49,6 +49,12 @@ def test_what_is_no_whole_number_of_groups_is_refused():
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-@given(st.lists(st.builds(Candidate, prompt=TEXT, image=st.none() | st.binary(max_size=20)), max_size=5))
+DATA = st.binary(max_size=20)
+CANDIDATES = st.builds(
+    Candidate, prompt=TEXT, content=st.none() | DATA | TEXT, context=st.lists(DATA, max_size=2).map(tuple)
+)
+
+
+@given(st.lists(CANDIDATES, max_size=5))
 def test_candidates_survive_packing(candidates):
     assert unpack(pack(candidates)) == candidates

@@ -15,7 +15,8 @@ from PIL import Image
 
 from prefrm.errors import ConfigError, DataError, IncompleteMatrixError, ProtocolError
 from prefrm.grpo import AsyncPreferenceReward, CombinedReward, PreferenceReward, last_user_text
-from prefrm.rewards import bradley_terry
+from prefrm.pixels import encode_image
+from prefrm.rewards import Combination, Criteria, bradley_terry
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
 
 
@@ -141,9 +142,77 @@ def test_a_pillow_image_is_sent_as_png():
 
 
 def test_what_is_no_image_is_refused(scorer):
-    reward = PreferenceReward(scorer, lambda completion, **_: completion, num_generations=2)
-    with pytest.raises(ConfigError, match="encoded bytes; received str"):
+    reward = PreferenceReward(scorer, lambda completion, **_: 0, num_generations=2)
+    with pytest.raises(ConfigError, match="encoded bytes; received int"):
         reward(["a"] * 2, ["0", "1"])
+
+
+RED, BLUE = (Image.new("RGB", (2, 2), color) for color in ("red", "blue"))
+QUESTION = [{"role": "user", "content": [{"type": "image", "image": RED}, {"type": "text", "text": "what?"}]}]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completions", "columns"),
+    [
+        ("what?", ["1", "", "0"], {"images": [[RED]] * 3}),
+        ("what?", ["1", " ", "0"], {"image": [RED] * 3}),
+        (QUESTION, [[{"role": "assistant", "content": text}] for text in ("1", None, "0")], {}),
+        (
+            QUESTION,
+            [[{"role": "assistant", "content": [{"type": "text", "text": text}]}] for text in ("1", "", "0")],
+            # TRL shows the images of a prompt in its messages too.
+            {"images": [[RED]] * 3},
+        ),
+    ],
+)
+def test_without_a_renderer_the_completions_are_compared_as_answers_to_the_prompt_and_its_images(
+    scorer, prompt, completions, columns
+):
+    rewards = PreferenceReward(scorer, num_generations=3)([prompt] * 3, completions, **columns)
+    assert scorer.groups == [Group(prompt="what?", candidates=("1", None, "0"), context=(encode_image(RED),))]
+    assert rewards == [expected("", "1", "0")[0], None, expected("", "1", "0")[1]]
+
+
+def test_a_renderer_has_no_context_unless_it_is_asked_for(scorer):
+    columns = {"image": [RED, RED]}
+    draw = partial(PreferenceReward, scorer, lambda completion, **_: completion.encode(), num_generations=2)
+    draw()(["a"] * 2, ["0", "1"], **columns)
+    draw(to_context=lambda prompt, image, **_: [image])(["a"] * 2, ["0", "1"], **columns)
+    assert [group.context for group in scorer.groups] == [(), (encode_image(RED),)]
+
+
+def test_a_group_about_two_images_is_refused(scorer):
+    with pytest.raises(ConfigError, match="more than one context"):
+        PreferenceReward(scorer, num_generations=2)(["a"] * 2, ["0", "1"], image=[RED, BLUE])
+
+
+class ByCriterion(FakeScorer):
+    """The candidate "1,5" is worth 1 by the first criterion and 5 by the second."""
+
+    def __init__(self):
+        self.criteria = []
+
+    def score(self, groups):
+        self.criteria += [group.criterion for group in groups]
+        places = [("alignment", "aesthetics").index(group.criterion) for group in groups]
+        return [
+            FakeScorer(lambda prompt, text, n=n: float(text.split(",")[n])).score([group])[0]
+            for group, n in zip(groups, places, strict=True)
+        ]
+
+
+def test_groups_are_compared_by_several_criteria_and_rewarded_by_their_combination():
+    scorer, trainer = ByCriterion(), Trainer()
+    completions = ["0,9", "1,5", "9,5"]
+    rule = Criteria(names=("alignment", "aesthetics"), combination=Combination(weights={"aesthetics": 2.0}))
+    reward = PreferenceReward(scorer, criteria=rule)
+    rewards = reward(["a"] * 3, completions, log_metric=trainer.log_metric)
+    # (first + 2 * second) / 3.
+    assert rewards == pytest.approx(expected("a", "6", f"{11 / 3}", f"{19 / 3}"), abs=1e-5)
+    assert scorer.criteria == ["alignment", "aesthetics"]
+    assert len(trainer.metrics["preference/win_rate_std"]) == 1
+    equal = PreferenceReward(scorer, num_generations=3, criteria=("alignment", "aesthetics"))
+    assert equal(["a"] * 3, completions) == pytest.approx(expected("a", "4.5", "3", "7"), abs=1e-5)
 
 
 class TestPrompts:

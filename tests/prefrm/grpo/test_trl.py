@@ -7,8 +7,10 @@ from statistics import pstdev
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from prefrm.grpo import AsyncPreferenceReward, CombinedReward, PreferenceReward
+from prefrm.pixels import encode_image
 from prefrm.winmatrix import FakeScorer, Group
 from tests.forked import ranks
 from tests.prefrm.grpo import tiny
@@ -20,6 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 
+RED, BLUE = (Image.new("RGB", (32, 32), color) for color in ("red", "blue"))
 ROWS = [
     {"prompt": "a cat", "blank": False},
     {"prompt": "a dog", "blank": False},
@@ -107,6 +110,45 @@ def check_run(run, calls, size=4):
     everything = [reward for _, _, rewards in calls for reward in rewards]
     assert None in everything
     assert any(reward is not None for reward in everything)
+
+
+class LengthScorer(FakeScorer):
+    def __init__(self):
+        super().__init__(lambda prompt, text: len(text.encode()))
+        self.groups = []
+
+    def score(self, groups):
+        self.groups += groups
+        return super().score(groups)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("column", ["image", "images"])
+def test_a_vision_language_model_learns_from_answers_compared_with_each_other(tmp_path, column):
+    """The judge sees the question, its image and a group of answers; no renderer is needed."""
+    rows = [
+        {"prompt": [{"role": "user", "content": question}], column: [image] if column == "images" else image}
+        for question, image in (("which color?", RED), ("how many?", BLUE))
+    ]
+    scorer = LengthScorer()
+    reward = tiny.Recorded(PreferenceReward(scorer))
+    run = tiny.trainer([reward], tmp_path, rows, parts=tiny.vision_model(), max_steps=1)
+    run.train()
+    ((_, completions, rewards),) = reward.calls
+    answers = [completion[0]["content"] for completion in completions]
+    assert {(group.prompt, group.context) for group in scorer.groups} == {
+        ("which color?", (encode_image(RED),)), ("how many?", (encode_image(BLUE),)),
+    }  # fmt: skip
+    assert [text for group in scorer.groups for text in group.candidates] == answers
+    expected = [
+        rate
+        for n in (0, 4)
+        for rate in LengthScorer()
+        .score([Group(prompt="", candidates=tuple(answers[n : n + 4]))])[0]
+        .win_rate()
+    ]
+    assert rewards == pytest.approx(expected)
+    assert list(run._logs["advantages"]) == pytest.approx(expected_advantages(rewards, 4), abs=1e-4)
 
 
 @pytest.mark.parametrize("conversational", [False, True])

@@ -85,32 +85,48 @@ def model(made):
     return Qwen2ForCausalLM(config)
 
 
-def trainer(reward_funcs, folder, rows, eval_rows=None, **settings):
+SETTINGS = dict(
+    max_steps=2,
+    logging_steps=1,
+    save_strategy="no",
+    report_to="none",
+    use_cpu=True,
+    bf16=False,
+    gradient_checkpointing=False,
+    disable_tqdm=True,
+    seed=1,
+)
+
+
+def vision_model():
+    """A vision-language model and its processor, which needs no torchvision."""
+    import torch
+    from transformers import AutoModelForImageTextToText, Idefics3Processor
+
+    from tests.prefrm.judge.families import TINY, build_tokenizer
+
+    tiny = TINY["idefics3"]
+    made = build_tokenizer(tiny.chat_template, tiny.specials)
+    processor = Idefics3Processor(
+        tiny.image_processor(), made, image_seq_len=4, chat_template=tiny.chat_template
+    )
+    torch.manual_seed(0)
+    return AutoModelForImageTextToText.from_config(tiny.config(made, 32)), processor
+
+
+def trainer(reward_funcs, folder, rows, eval_rows=None, parts=None, **settings):
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    made = tokenizer()
-    defaults = dict(
-        per_device_train_batch_size=8,
-        num_generations=4,
-        max_completion_length=5,
-        max_steps=2,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
-        seed=1,
-    )
+    policy, processor = parts or (model(made := tokenizer()), made)
+    defaults = dict(per_device_train_batch_size=8, num_generations=4, max_completion_length=5, **SETTINGS)
     return GRPOTrainer(
-        model=model(made),
+        model=policy,
         reward_funcs=reward_funcs,
         args=GRPOConfig(output_dir=str(folder), **{**defaults, **settings}),
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(eval_rows) if eval_rows else None,
-        processing_class=made,
+        processing_class=processor,
     )
 
 

@@ -42,7 +42,7 @@ def impatient(rank):
 
     def outcome(count):
         try:
-            rows = [Keyed("a", Candidate(prompt="a", image=b"0"))] * count
+            rows = [Keyed("a", Candidate(prompt="a", content=b"0"))] * count
             return groups.outcomes(lambda: rows)
         except PrefrmError as error:
             return str(error)
