@@ -17,6 +17,7 @@ from prefrm.cli.bench import bench
 from prefrm.cli.calibrate import calibrate
 from prefrm.cli.check_trainer import check_trainer
 from prefrm.cli.evaluate import evaluate
+from prefrm.cli.explain import explain
 from prefrm.cli.flow import flow
 from prefrm.cli.importing import import_published
 from prefrm.cli.label import label
@@ -103,6 +104,7 @@ def _add_commands() -> None:
     app.command()(calibrate)
     app.command()(score)
     app.command()(label)
+    app.command()(explain)
     app.command()(flow)
     app.command()(push)
     app.command(name="import")(import_published)

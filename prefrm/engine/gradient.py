@@ -1,5 +1,6 @@
 """The gradient of a judge that an engine scores with as well."""
 
+from collections.abc import Sequence
 from threading import RLock
 
 import torch
@@ -25,11 +26,13 @@ class LockedGradient:
         self._lock = lock
         self._batch = batch
 
-    def utilities(self, prompt: str, pixels: torch.Tensor) -> torch.Tensor:
+    def utilities(
+        self, prompt: str, pixels: torch.Tensor, *, context: Sequence[bytes] = (), criterion: str = ""
+    ) -> torch.Tensor:
         """As of the scorer. Raises `OutOfMemoryError` as well."""
         try:
             with self._lock:
-                return self._scorer.utilities(prompt, pixels)
+                return self._scorer.utilities(prompt, pixels, context=context, criterion=criterion)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from prefrm import media
 from prefrm.errors import ConfigError, MediaError, ScoringError
 from prefrm.judge.backbones.resampling import HALF_LEVEL
 from prefrm.judge.heads import log_odds
 from prefrm.judge.images import ImageInput
-from prefrm.judge.layout import Pair
+from prefrm.judge.layout import Pair, Tree
 from prefrm.judge.model import Judge
 from prefrm.winmatrix import CalibrationMap, PowerScaling, TemperatureScaling
 
@@ -33,6 +34,8 @@ PROBE_LEVELS = 12
 SMALLEST_POWER_BASE = 1e-6
 """Below, a power is replaced by its chord: below 1 its derivative at 0 is infinite."""
 
+_Fill = Callable[[Mapping[Any, ImageInput]], Tree]
+"""Makes the tree of a prompt of images."""
 _Opponent = tuple[ImageInput, torch.Tensor]
 """A candidate and its features, without a gradient."""
 
@@ -104,7 +107,9 @@ class DifferentiableJudge:
         recorded = bundle.manifest.calibration
         return cls(bundle.judge, calibration=None if recorded is None else recorded.map, batch=batch)
 
-    def utilities(self, prompt: str, pixels: torch.Tensor) -> torch.Tensor:
+    def utilities(
+        self, prompt: str, pixels: torch.Tensor, *, context: Sequence[bytes] = (), criterion: str = ""
+    ) -> torch.Tensor:
         """As in the protocol: float32 [K], in calibrated log-odds, on the device of the pixels.
 
         Only first derivatives are there. An enclosing autocast has no effect.
@@ -112,11 +117,15 @@ class DifferentiableJudge:
         Args:
             prompt: what the candidates answer.
             pixels: floats [K, 3, H, W] in [0, 1], RGB.
+            context: encoded images that belong to the prompt; they are constants.
+            criterion: what the candidates are compared by; "" is the criterion of the scorer.
 
         Raises:
             ConfigError: `pixels` is not such a tensor.
-            MediaError: pixels are outside [0, 1] or NaN, or cannot be resized into the judge's pixel budget.
-            RecordError: the prompt is not valid text, or is longer than the model can read.
+            MediaError: an image of the context cannot be read; pixels are outside [0, 1] or NaN, or cannot be
+                resized into the judge's pixel budget.
+            RecordError: a text is not valid, or longer than the model can read, or the template has no place
+                for the context or the criterion.
             ScoringError: utilities need opponents and there is one candidate, a comparison is longer than the
                 model reads, or its answers are too improbable (`JudgeSpec.min_label_mass`).
         """
@@ -126,10 +135,14 @@ class DifferentiableJudge:
                 f"utilities of this judge ({self.judge.spec.head} head) are log-odds against other "
                 "candidates of the prompt, and there is one candidate; pass two or more"
             )
-        return with_gradient(partial(self._differentiated, prompt), pixels, self.judge.device)
+        shown = [self.judge.processor.prepare_image(media.decode(image)) for image in context]
+        fill = partial(
+            self.judge.processor.tree, prompt, context=shown, criterion=criterion or self.criterion
+        )
+        return with_gradient(partial(self._differentiated, fill), pixels, self.judge.device)
 
     def _differentiated(
-        self, prompt: str, pixels_K3HW: torch.Tensor, wanted: bool
+        self, fill: _Fill, pixels_K3HW: torch.Tensor, wanted: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Utilities [K] and, where `wanted`, the derivative of each in its candidate [K, 3, H, W]."""
         values_K = torch.zeros(len(pixels_K3HW), device=pixels_K3HW.device)
@@ -141,10 +154,10 @@ class DifferentiableJudge:
             with torch.set_grad_enabled(wanted):
                 images = dict(zip(own, map(self.judge.processor.prepare_pixels, leaf_B3HW), strict=True))
                 if self._is_pointwise:
-                    part_B = self._pointwise(prompt, images)
+                    part_B = self._pointwise(fill, images)
                 else:
                     shown = {n: opponents[n] for n in others}
-                    part_B = self._against(prompt, images, shown) / (len(pixels_K3HW) - 1)
+                    part_B = self._against(fill, images, shown) / (len(pixels_K3HW) - 1)
             values_K[own.start : own.stop] += part_B.detach()
             if wanted:
                 slopes_K3HW[own.start : own.stop] += torch.autograd.grad(part_B.sum(), leaf_B3HW)[0]
@@ -166,13 +179,13 @@ class DifferentiableJudge:
             found += self.judge.encode(images).items()
         return found
 
-    def _pointwise(self, prompt: str, images: Mapping[int, ImageInput]) -> torch.Tensor:
+    def _pointwise(self, fill: _Fill, images: Mapping[int, ImageInput]) -> torch.Tensor:
         """Utilities [B] of a scalar head."""
-        readings, pairs_N2 = self._readings(prompt, images, [(n, n) for n in images], {})
+        readings, pairs_N2 = self._readings(fill, images, [(n, n) for n in images], {})
         return calibrated(self.calibration, self.judge.utilities(readings, pairs_N2))
 
     def _against(
-        self, prompt: str, images: Mapping[int, ImageInput], opponents: Mapping[int, _Opponent]
+        self, fill: _Fill, images: Mapping[int, ImageInput], opponents: Mapping[int, _Opponent]
     ) -> torch.Tensor:
         """Sums [B] of log-odds against those of the opponents that are other candidates."""
         shown: dict[Pair, ImageInput] = {("own", n): image for n, image in images.items()}
@@ -180,7 +193,7 @@ class DifferentiableJudge:
         met = [(n, m) for n in images for m in opponents if n != m]
         pairs = [(("own", n), ("other", m)) for n, m in met]
         orders = [order for pair in pairs for order in (pair, pair[::-1])]
-        readings, pairs_N2 = self._readings(prompt, shown, orders, dict(opponents.values()))
+        readings, pairs_N2 = self._readings(fill, shown, orders, dict(opponents.values()))
         z_N, _ = log_odds(self.judge.outcomes(readings, pairs_N2))
         merged_N = calibrated(self.calibration, (z_N[0::2] - z_N[1::2]) / 2)
         rows_N = torch.tensor([n - min(images) for n, _ in met], device=merged_N.device)
@@ -188,13 +201,13 @@ class DifferentiableJudge:
 
     def _readings(
         self,
-        prompt: str,
+        fill: _Fill,
         images: Mapping[Any, ImageInput],
         pairs: Sequence[Pair],
         known: Mapping[ImageInput, torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The head's readings [R, ...], and for each pair the two that it is between [N, 2]."""
-        tree = self.judge.processor.tree(prompt, images, criterion=self.criterion)
+        tree = fill(images)
         if len(tree.readable(pairs)) < len(pairs):
             raise ScoringError(next(iter(tree.refused.values())))
         batch = self.judge.processor.collate([(tree, pairs)])

@@ -5,10 +5,12 @@ interface is used, so there is no global state and no display.
 """
 
 from prefrm.plots.charts import bars, grouped_bars, learning_curve, order_gap_figure, reliability_figure
+from prefrm.plots.explanation import explanation_figure
 from prefrm.plots.matrix import win_matrix_figure
 
 __all__ = [
     "bars",
+    "explanation_figure",
     "grouped_bars",
     "learning_curve",
     "order_gap_figure",

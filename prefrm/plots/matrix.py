@@ -17,12 +17,23 @@ from prefrm.display import one_line, text_color
 from prefrm.errors import DataError, MediaError
 from prefrm.plots.candidates import first_lines, picture
 from prefrm.plots.lettering import Lettering
-from prefrm.plots.style import EDGE, GRID, HATCH, INK, LOSS_TO_WIN, MISSING, SERIES, SOFT, TITLE, new_figure
+from prefrm.plots.style import (
+    EDGE,
+    GRID,
+    HATCH,
+    INK,
+    LOSS_TO_WIN,
+    MISSING,
+    SERIES,
+    SOFT,
+    TITLE,
+    loss_to_win,
+    new_figure,
+)
 from prefrm.winmatrix import Candidate, Floats, WinMatrix, unjudged_reasons
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 __all__ = ["win_matrix_figure"]
@@ -134,7 +145,7 @@ class _Drawn:
 
 
 def _draw_cells(axes: "Axes", matrix: WinMatrix, cell: float) -> None:
-    scale = _scale()
+    scale = loss_to_win()
     for i, j in np.ndindex(matrix.size, matrix.size):
         p = float(matrix.p[i, j])
         if not matrix.known[i, j]:
@@ -219,7 +230,7 @@ def _draw_legend(figure: "Figure", y: float, *, with_inferred: bool) -> None:
     text: dict[str, Any] = {"fontsize": 8, "color": SOFT, "va": "center"}
     figure.text(MARGIN / width, y / height, "row loses", **text)
     axes = figure.add_axes(((MARGIN + 0.66) / width, (y - 0.06) / height, 1.5 / width, 0.12 / height))
-    axes.imshow(np.linspace(0, 1, 256)[None, :], aspect="auto", cmap=_scale())
+    axes.imshow(np.linspace(0, 1, 256)[None, :], aspect="auto", cmap=loss_to_win())
     axes.axis("off")
     figure.text((MARGIN + 2.24) / width, y / height, "row wins", **text)
     if not with_inferred:
@@ -252,12 +263,6 @@ def _box(
     axes.add_patch(
         Rectangle((x + gap, y + gap), side, side, facecolor=face, edgecolor=edge, hatch=hatch, linewidth=0.6)
     )
-
-
-def _scale() -> "Colormap":
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("loss_to_win", LOSS_TO_WIN)
 
 
 def _thumbnail(data: bytes | None) -> npt.NDArray[np.uint8] | None:

@@ -11,6 +11,7 @@ from prefrm.plots.lettering import Lettering
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "SERIES",
     "SOFT",
     "TITLE",
+    "loss_to_win",
     "new_figure",
     "style",
 ]
@@ -51,6 +53,13 @@ def new_figure(width: float, height: float, layout: Literal["tight"] | None = No
     except ImportError as error:
         raise missing_extra("matplotlib", "data") from error
     return PlainFigure(figsize=(width, height), dpi=DPI, facecolor="white", layout=layout)
+
+
+def loss_to_win() -> "Colormap":
+    """A new color map of numbers in [0, 1]: orange, nearly white at 0.5, blue."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("loss_to_win", LOSS_TO_WIN)
 
 
 def style(axes: "Axes", title: str = "", *, grid: Literal["both", "x", "y"] = "both", pad: float = 6) -> None:

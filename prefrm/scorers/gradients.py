@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from prefrm.client import RemoteGradient
-from prefrm.differentiable import DifferentiableScorer
+from prefrm.differentiable import DifferentiableScorer, require_plain
 from prefrm.engine import open_engine
 from prefrm.errors import ConfigError
 from prefrm.scorers.credentials import with_own_tokens
@@ -34,13 +34,16 @@ class RemoteDifferentiable:
     def __init__(self, client: RemoteGradient) -> None:
         self.client = client
 
-    def utilities(self, prompt: str, pixels: torch.Tensor) -> torch.Tensor:
+    def utilities(
+        self, prompt: str, pixels: torch.Tensor, *, context: Sequence[bytes] = (), criterion: str = ""
+    ) -> torch.Tensor:
         """As in the protocol: float32 [K], on the device of the pixels.
 
         Raises:
             RequestError: the server gives no gradient, or its judge refuses the prompt or the pixels.
             ScoringError: as `prefrm.client.RemoteScorer.score`.
         """
+        require_plain(context, criterion)
         sent_K3HW = pixels.detach().to("cpu", torch.float32).contiguous().numpy()
         found = self.client.gradient(prompt, sent_K3HW)
         values_K, slopes_K3HW = (torch.from_numpy(one.copy()).to(pixels.device) for one in found)
@@ -67,10 +70,15 @@ class MeanUtilities:
         self.members = tuple(members)
         self.temperature = temperature
 
-    def utilities(self, prompt: str, pixels: torch.Tensor) -> torch.Tensor:
+    def utilities(
+        self, prompt: str, pixels: torch.Tensor, *, context: Sequence[bytes] = (), criterion: str = ""
+    ) -> torch.Tensor:
         """As in the protocol. Raises as the members do."""
         total = sum(weight for _, weight in self.members) * self.temperature
-        parts = [weight / total * scorer.utilities(prompt, pixels) for scorer, weight in self.members]
+        parts = [
+            weight / total * scorer.utilities(prompt, pixels, context=context, criterion=criterion)
+            for scorer, weight in self.members
+        ]
         return torch.stack(parts).sum(dim=0)
 
 

@@ -3,10 +3,12 @@
 Shapes: K candidates, B of a block, H height, W width.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 
+from prefrm.differentiable import require_plain
 from prefrm.errors import ConfigError, ScoringError
 from prefrm.judge.differentiable import calibrated, check_pixels, with_gradient
 from prefrm.judge.dual.model import DualJudge
@@ -41,7 +43,9 @@ class DifferentiableDual:
         self.batch = batch
         self._is_pointwise = not isinstance(calibration, PowerScaling)
 
-    def utilities(self, prompt: str, pixels: torch.Tensor) -> torch.Tensor:
+    def utilities(
+        self, prompt: str, pixels: torch.Tensor, *, context: Sequence[bytes] = (), criterion: str = ""
+    ) -> torch.Tensor:
         """As in the protocol: float32 [K], in calibrated log-odds, on the device of the pixels.
 
         First derivatives only. An enclosing autocast has no effect.
@@ -51,12 +55,13 @@ class DifferentiableDual:
             pixels: floats [K, 3, H, W] in [0, 1], RGB.
 
         Raises:
-            ConfigError: `pixels` is not such a tensor.
+            ConfigError: `pixels` is not such a tensor, or there is a context or a criterion.
             MediaError: pixels are outside [0, 1] or NaN, or one side is far longer than the other.
             RecordError: the prompt is not valid text.
             ScoringError: under `PowerScaling` there is one candidate.
         """
         check_pixels(pixels)
+        require_plain(context, criterion)
         if len(pixels) < 2 and not self._is_pointwise:
             raise ScoringError(
                 "utilities under a calibration with a power are log-odds against other candidates of the "

@@ -1,0 +1,98 @@
+"""`prefrm explain`: the files that it writes, over a fake scorer and over a real bundle."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prefrm import media
+from prefrm.bundle import write_bundle
+from prefrm.cli import run, shared
+from prefrm.video import encode_video
+from prefrm.winmatrix import FakeScorer, WinMatrix
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The groups that a scorer of lengths is asked."""
+    groups: list[object] = []
+
+    class Lengths(FakeScorer):
+        def score(self, asked: object) -> list[WinMatrix]:
+            groups.extend(asked)
+            return super().score(asked)
+
+    @contextmanager
+    def opened(target: str, **options: object) -> Iterator[FakeScorer]:
+        yield Lengths(lambda prompt, x: len(x) / 1000)
+
+    monkeypatch.setattr(shared.scorers, "open_scorer", opened)
+    return groups
+
+
+def explain(out: Path, *arguments: str) -> int:
+    return run(["explain", "grpc://judge:1/judge", "how many?", *arguments, "--out", str(out)])
+
+
+def test_texts_by_a_criterion_and_about_an_image(
+    seen: list, tmp_path: Path, png: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source.png"
+    source.write_bytes(png(1))
+    options = ("--text", "--context", str(source), "--criterion", "detail")
+    assert explain(tmp_path / "out", "three birds", "two", *options) == 0
+    assert capsys.readouterr().out.startswith("P(A beats B) = 0.502; see ")
+    assert {(group.context, group.criterion) for group in seen} == {((png(1),), "detail")}
+    numbers = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert numbers["parts"] == [["three", "birds"], ["two"]] and numbers["kind"] == "text"
+    with np.load(tmp_path / "out" / "explanation.npz") as arrays:
+        # A blank goes with a word.
+        assert arrays["a"] == pytest.approx([0.006, 0.006], abs=1e-5)
+        assert np.isnan(arrays["b"]).all() and arrays["credit_a"].max() == 1
+    assert media.decode((tmp_path / "out" / "explanation.png").read_bytes()).width > 1000
+
+
+def test_videos(seen: list, tmp_path: Path) -> None:
+    for name in "ab":
+        frames = [Image.effect_noise((32, 32), 50).convert("RGB") for _ in range(8)]
+        (tmp_path / f"{name}.mp4").write_bytes(encode_video(frames, 8))
+    files = [str(tmp_path / f"{name}.mp4") for name in "ab"]
+    assert explain(tmp_path / "out", *files, "--parts", "2") == 0
+    assert len(seen) == 5 and all(group.kind == "video" for group in seen)
+    with np.load(tmp_path / "out" / "explanation.npz") as arrays:
+        assert arrays["a"].shape == (8,) and len(set(arrays["a"].tolist())) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--parts", "2"), ("--method", "gradient")])
+def test_images_by_a_real_judge(
+    judge: object, tmp_path: Path, png: Callable[..., bytes], options: tuple[str, ...]
+) -> None:
+    bundle = tmp_path / "bundle"
+    write_bundle(bundle, judge, calibration=None, data_fingerprint="none", metrics={}, card="# A judge\n")
+    for n, name in enumerate("ab"):
+        (tmp_path / f"{name}.png").write_bytes(png(n))
+    files = [str(tmp_path / f"{name}.png") for name in "ab"]
+    assert run(["explain", str(bundle), "a cat", *files, "--out", str(tmp_path / "out"), *options]) == 0
+    size = media.decode(png(0)).size
+    with np.load(tmp_path / "out" / "explanation.npz") as arrays:
+        for name in "ab":
+            assert arrays[name].shape == size[::-1] and np.isfinite(arrays[name]).all() and arrays[name].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.png", "b.png", "--method", "gradient", "--parts", "3"), "--parts is for --method occlusion"),
+        (("a.png", "b.png"), "a.png"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(tmp_path / "out", *arguments) == 2
+    assert message in capsys.readouterr().err
