@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from prefrm.errors import ConfigError
+from prefrm.scorers import Ensemble, Member
 
 if TYPE_CHECKING:
     from prefrm.rewards import Criteria
+    from prefrm.winmatrix import IdentifiedScorer
 
 __all__ = ["ByCriteria"]
 
@@ -56,3 +58,14 @@ class ByCriteria:
         named = [(match[1], float(match[2])) if (match := WEIGHTED.fullmatch(x)) else (x, 1.0) for x in given]
         combination = Combination(rule=self.combine, margin=self.margin, weights=dict(named))
         return Criteria(names=tuple(name for name, _ in named), combination=combination)
+
+    def asked(self, scorer: "IdentifiedScorer") -> "IdentifiedScorer":
+        """The scorer, asked by the criteria; as it is without any. Raises as `criteria`."""
+        if (criteria := self.criteria()) is None:
+            return scorer
+        rule = criteria.combination
+        members = [
+            Member(name=name, scorer=scorer, weight=rule.weights[name], criterion=name)
+            for name in criteria.names
+        ]
+        return Ensemble(members, combine=rule.rule, margin=rule.margin)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefrm.cli.criteria import ByCriteria
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
 from prefrm.cli.shared import (
@@ -66,16 +67,21 @@ def evaluate(
     ),
     as_json: AsJson = False,
     *,
+    by: ByCriteria,
     local: Local,
     remote: Remote,
 ) -> None:
     """Measure a scorer on a preference dataset: tables, plots, JSON.
+
+    Groups of a dataset have their own criteria, and the report is broken down by them. With --criterion a
+    judge is asked by others, of which the combined matrix is measured.
 
     The exit status is 1 if nothing could be judged.
     """
     from prefrm import eval as evaluation
     from prefrm.data import dataset_folder
 
+    by.criteria()
     local.require_bundle(target, against)
     remote.require_url(target, against)
     if amend and (is_url(target) or is_hub(target) or is_scorer_file(target)):
@@ -86,10 +92,10 @@ def evaluate(
     if against is not None:
         require_judge(against, remote)
     require_writable_folder(out, "--out")
-    result = _study(target, data, splits, local, remote)
+    result = _study(target, data, splits, by, local, remote)
     opponent = None
     if against is not None:
-        opponent = evaluation.Opponent.of(against, _study(against, data, splits, local, remote), result)
+        opponent = evaluation.Opponent.of(against, _study(against, data, splits, by, local, remote), result)
     plots = evaluation.write_report(
         result.evaluation,
         out,
@@ -112,11 +118,13 @@ def evaluate(
     require_judged(metrics.unjudged < metrics.comparisons, "the report names the reasons that are known")
 
 
-def _study(target: str, data: Path, splits: "Splits", local: Local, remote: Remote) -> "Study":
+def _study(
+    target: str, data: Path, splits: "Splits", by: ByCriteria, local: Local, remote: Remote
+) -> "Study":
     from prefrm.eval import evaluate_splits
 
     with open_scorer(target, None, remote, local) as scorer:
-        return evaluate_splits(scorer, data, splits)
+        return evaluate_splits(by.asked(scorer), data, splits)
 
 
 def _definitions(names: Sequence[str], data: Path, splits: "Splits") -> tuple[str, ...]:

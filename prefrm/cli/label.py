@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from prefrm.cli.criteria import ByCriteria
 from prefrm.cli.images import SPLIT, build_groups, is_dataset, rank_files
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
@@ -51,10 +52,13 @@ def label(
     pairs: Pairs = None,
     conversational: Annotated[bool, typer.Option(help="write prompts and texts as chat messages")] = False,
     *,
+    by: ByCriteria,
     local: Local,
     remote: Remote,
 ) -> None:
     """Label offline: win matrices, win rates, rankings, and tables of pairs for DPO trainers.
+
+    With several criteria the labels are of the combined matrix, with a column for each criterion beside it.
 
     In a folder of images, those with the same prompt are a group; docs/data.md has the layouts from which
     prompts are read. The exit status is 1 if nothing could be judged.
@@ -69,6 +73,7 @@ def label(
     # The library says it, too, but only once everything is judged.
     if not 0 <= min_margin < 1:
         raise ConfigError(f"--min-margin must be in [0, 1); received {min_margin}")
+    criteria = by.criteria()
     require_writable_folder(out, "--out")
     data = dataset_folder(data, [split])
     images = None if is_dataset(data) else data
@@ -80,7 +85,9 @@ def label(
     total = count_groups(data, split)
     with open_scorer(target, pairs, remote, local) as scorer, track("labelling", total) as advance:
         judge = scorer.identity()
-        summary = labelling.label(scorer, read_groups(data, split), out, judge=judge, progress=advance)
+        summary = labelling.label(
+            scorer, read_groups(data, split), out, judge=judge, criteria=criteria, progress=advance
+        )
     if summary.unreadable:
         print_not_judged(_not_judged(read_groups(data, split), labelling.read_matrices(out)))
     written = labelling.write_pairs(
@@ -111,7 +118,8 @@ def _print_labels(summary: "Summary", pairs: "PairSummary", out: Path) -> None:
     judged = summary.pairs - summary.unjudged_pairs - summary.inferred_pairs
     inferred = f", {summary.inferred_pairs} inferred" if summary.inferred_pairs else ""
     print(f"{summary.groups} groups, {judged} pairs judged{inferred}, {summary.unjudged_pairs} not judged")
-    print(f"{pairs.pairs} pairs of images for {DIFFUSION_DPO.consumer}: {out / DIFFUSION_DPO.name}")
+    if summary.groups > summary.without_images:
+        print(f"{pairs.pairs} pairs of images for {DIFFUSION_DPO.consumer}: {out / DIFFUSION_DPO.name}")
     if summary.with_texts:
         print(f"{pairs.text_pairs} pairs of texts for {TRL_DPO.consumer}: {out / TRL_DPO.name}")
     else:

@@ -21,6 +21,7 @@ from prefrm.eval.definitions import Definition, both_orders, by_ranking, groups_
 from prefrm.eval.evaluation import Evaluation, Unreadable, evaluate
 from prefrm.eval.figures import AGAINST
 from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
+from prefrm.eval.lengths import LengthBias, length_bias
 from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.paired import Difference, SideBySide, compare
 from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
@@ -58,6 +59,7 @@ __all__ = [
     "Fitted",
     "IllusoryAdvantage",
     "JudgedGroup",
+    "LengthBias",
     "Metrics",
     "Opponent",
     "Pairs",
@@ -88,6 +90,7 @@ __all__ = [
     "illusory_advantages",
     "intransitive_triples",
     "kendall_tau",
+    "length_bias",
     "measure",
     "measure_calibration",
     "pair_accuracy",

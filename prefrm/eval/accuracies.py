@@ -25,6 +25,7 @@ import numpy.typing as npt
 from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
 from prefrm.eval.statistics import share_interval, weighted_mean
 from prefrm.eval.thresholds import Thresholds, half_tie_credit, label, same_credit, verdict
+from prefrm.rewards import criterion_name
 
 __all__ = [
     "Accuracy",
@@ -70,7 +71,10 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breakdown:
-    """One definition over all groups, and tag name -> tag value -> over the groups that carry it."""
+    """One definition over all groups, and tag name -> tag value -> over the groups that carry it.
+
+    `criterion` and `kind` are tags of groups where a dataset has several.
+    """
 
     overall: Accuracy
     by_tag: Mapping[str, Mapping[str, Accuracy]]
@@ -179,9 +183,15 @@ def _equal_prompts(pairs: Pairs) -> Doubles:
 
 
 def _tagged(judged: Sequence[JudgedGroup]) -> dict[str, dict[str, Pairs]]:
+    """The pairs by tag and value: by the groups' own tags, and by criterion and kind if there are several."""
     tagged: dict[str, dict[str, list[JudgedGroup]]] = {}
+    of_group: dict[str, Callable[[JudgedGroup], str]] = {
+        "criterion": lambda group: criterion_name(group.criterion),
+        "kind": lambda group: group.kind,
+    }
+    told = {name: value for name, value in of_group.items() if len(set(map(value, judged))) > 1}
     for group in judged:
-        for name, value in group.tags.items():
+        for name, value in ({name: tell(group) for name, tell in told.items()} | dict(group.tags)).items():
             tagged.setdefault(name, {}).setdefault(value, []).append(group)
     return {
         name: {value: pairs_of(groups) for value, groups in sorted(values.items())}

@@ -14,6 +14,7 @@ import numpy as np
 
 from prefrm.eval.accuracies import Accuracy, Breakdown, accuracies
 from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
+from prefrm.eval.lengths import LengthBias, length_bias
 from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
 from prefrm.eval.published import published_accuracies
 from prefrm.eval.ranking import (
@@ -63,6 +64,7 @@ class Metrics:
         win_rate_spread: highest minus lowest win rate, mean over groups; 0 for a judge that tells
             nothing apart.
         illusory_advantage: by reward, what equally good candidates are given; empty without `quality`.
+        length_bias: of texts; None where there are none.
     """
 
     groups: int
@@ -87,6 +89,7 @@ class Metrics:
     random_regret: float
     win_rate_spread: float
     illusory_advantage: Mapping[str, IllusoryAdvantage]
+    length_bias: LengthBias | None = None
 
 
 def measure(judged: Sequence[JudgedGroup], thresholds: Thresholds | None = None) -> Metrics:
@@ -124,6 +127,7 @@ def measure(judged: Sequence[JudgedGroup], thresholds: Thresholds | None = None)
         random_regret=mean([quality.max() - quality.mean() for _, quality in ranked]),
         win_rate_spread=mean([np.ptp(rate) for group in judged if len(rate := win_rates(group))]),
         illusory_advantage=illusory_advantages(judged),
+        length_bias=length_bias(judged),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.records import Comparison, PreferenceGroup
-from prefrm.winmatrix import WinMatrix
+from prefrm.winmatrix import Kind, WinMatrix
 
 __all__ = ["JudgedGroup", "Pairs", "pairs_of"]
 
@@ -21,7 +21,10 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedGroup:
-    """A group's labels beside its win matrix; the images are gone, so a whole dataset fits in memory."""
+    """A group's labels beside its win matrix; the candidates are gone, so a whole dataset fits in memory.
+
+    `lengths` are those of the candidates in characters, 0 for a missing one; empty unless they are texts.
+    """
 
     id: str
     prompt: str
@@ -29,10 +32,14 @@ class JudgedGroup:
     quality: tuple[float, ...] | None
     tags: Mapping[str, str]
     matrix: WinMatrix
+    kind: Kind = "image"
+    criterion: str = ""
+    lengths: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, group: PreferenceGroup, matrix: WinMatrix) -> "JudgedGroup":
         """The labels of `group` beside what a scorer said of it."""
+        kind = group.group().kind
         return cls(
             id=group.id,
             prompt=group.prompt,
@@ -40,6 +47,9 @@ class JudgedGroup:
             quality=group.quality,
             tags=dict(group.tags),
             matrix=matrix,
+            kind=kind,
+            criterion=group.criterion,
+            lengths=tuple(len(x or "") for x in group.candidates) if kind == "text" else (),
         )
 
 

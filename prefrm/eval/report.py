@@ -23,6 +23,7 @@ from prefrm.eval.tables import (
     headline,
     illusory_table,
     left_out,
+    length_tables,
     name,
     number,
     published_tables,
@@ -37,8 +38,8 @@ from prefrm.files import require_writable_folder
 __all__ = ["Opponent", "summary", "write_report"]
 
 DEFINITIONS = """\
-- **pair accuracy** (ImageReward): the share of strict pairs, those of which the dataset prefers one image,
-  with the right verdict; a judge that answers exactly 0.5 is wrong.
+- **pair accuracy** (ImageReward): the share of strict pairs, those of which the dataset prefers one
+  candidate, with the right verdict; a judge that answers exactly 0.5 is wrong.
 - **prompt accuracy** (HPSv2): the pair accuracy of each prompt, then the mean over prompts.
 - **half tie accuracy** (PickScore): over all pairs, 1 for the right verdict and 1/2 where only one side
   says tie; the judge says tie where |p - (1 - p)| is at most a threshold.
@@ -47,6 +48,8 @@ DEFINITIONS = """\
 - **three label accuracy**: the same without a threshold, by the judge's own most probable outcome; a judge
   without P(tie) says tie only at exactly 0.5. GenAI-Bench has a fourth label, "both bad", which a
   comparison cannot carry, so this is not its number.
+- **length of texts** is counted in characters; a judge without a length bias is as good where the preferred
+  text is the longer one as where it is the shorter one.
 - A **published definition** counts as the publication does: hpdv3, imagereward and hpdv2 without the
   comparisons' weights, pickapic and genai_bench by votes.
 - Both thresholds, and the calibration, are fitted on the validation split and never on what is measured.
@@ -56,8 +59,8 @@ DEFINITIONS = """\
 - **always first** prefers the lower index, **chance** tosses a coin between the two, **always tie** says
   tie. A judge that does not beat all three has not looked.
 - **expected calibration error**: ten bins of equal width over the confidence max(p, 1 - p). Over all
-  pairs: a tie of the dataset is half right, whichever image the judge prefers. **Strict pairs alone** leaves
-  those ties out, under the same calibration, which was fitted on ties too. The bins below are of all pairs.
+  pairs: a tie of the dataset is half right, whichever candidate the judge prefers. **Strict pairs alone**
+  leaves those ties out, under the same calibration, which was fitted on ties too. The bins below are of all pairs.
 - **order gap**: the change of P(i beats j) when the two are presented the other way round.
 - **intransitive triples**: three candidates whose verdicts no ranking explains, ties allowed; 0.25 of
   those of a coin.
@@ -159,6 +162,8 @@ def _markdown(
     parts += ["## Published definitions", *published_tables(evaluation.metrics)]
     for tag in evaluation.metrics.by_tag:
         parts += [f"## By {tag}", tag_table(evaluation.metrics, tag)]
+    if evaluation.metrics.length_bias is not None:
+        parts += ["## Length of texts", *length_tables(evaluation.metrics.length_bias)]
     parts += ["## Illusory advantage", illusory_table(evaluation.metrics)]
     for column in columns:
         parts += [f"## Reliability, {name(column)}", reliability_table(column.calibration)]
@@ -216,6 +221,12 @@ def summary(study: Study, against: Opponent | None = None, definitions: Sequence
         f"order gap {number(metrics.mean_order_gap)}, calibration error {number(calibration.ece)}{after}, "
         f"intransitive triples {number(metrics.intransitive_share)}"
     ]
+    if (bias := metrics.length_bias) is not None:
+        by = (f"{number(bias.accuracy[which].value)} where it is {which}" for which in ("longer", "shorter"))
+        lines += [
+            f"preferred text: pair accuracy {', '.join(by)}; the longer one preferred: by the judge "
+            f"{number(bias.judge)}, by the labels {number(bias.labels)}"
+        ]
     lines += [_beside(study.evaluation, entry) for entry in definitions]
     if against is not None:
         lines += [

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from prefrm.eval.accuracies import Accuracy
 from prefrm.eval.calibration import CalibrationMetrics
 from prefrm.eval.evaluation import Evaluation
+from prefrm.eval.lengths import LengthBias
 from prefrm.eval.metrics import Metrics
 from prefrm.eval.paired import Difference, SideBySide
 from prefrm.eval.published import PUBLISHED
@@ -19,6 +20,7 @@ __all__ = [
     "headline",
     "illusory_table",
     "left_out",
+    "length_tables",
     "name",
     "number",
     "published_tables",
@@ -126,6 +128,18 @@ def tag_table(metrics: Metrics, tag: str) -> str:
     ]
     columns = ["pair accuracy", "95% interval", "pairs", "prompts", "unjudged", "always first"]
     return table([tag, *columns, *others], body)
+
+
+def length_tables(bias: LengthBias) -> list[str]:
+    """Accuracy by which text is longer, and how often the longer one is preferred."""
+    body = [[f"preferred text {which}", *_accuracy_cells(entry)] for which, entry in bias.accuracy.items()]
+    columns = ["pair accuracy", "95% interval", "pairs", "prompts", "unjudged"]
+    shares = (
+        f"Of two texts of different lengths, the judge prefers the longer one with {number(bias.judge)} in "
+        f"the mean, and the labels with {number(bias.labels)}. Always preferring the longer one is right on "
+        f"{number(bias.always_longer)} of the strict pairs."
+    )
+    return [table(["", *columns], body), shares]
 
 
 def illusory_table(metrics: Metrics) -> str:

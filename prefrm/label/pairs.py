@@ -10,8 +10,16 @@ from typing import Literal, get_args
 import numpy as np
 
 from prefrm.errors import ConfigError, DatasetError
-from prefrm.label.shards import LabelledGroup, check_shard, labelled_shards, read_metadata, read_shard
-from prefrm.label.tables import DIFFUSION_DPO, TRL_DPO, diffusion_dpo_row, trl_dpo_row, writing
+from prefrm.label.shards import (
+    LabelledGroup,
+    Summary,
+    check_shard,
+    labelled_criteria,
+    labelled_shards,
+    read_metadata,
+    read_shard,
+)
+from prefrm.label.tables import DIFFUSION_DPO, TRL_DPO, Add, Table, diffusion_dpo_row, trl_dpo_row, writing
 from prefrm.records import PreferenceGroup
 from prefrm.rewards import PreferencePair, dpo_pairs, ranking
 from prefrm.winmatrix import WinMatrix
@@ -27,7 +35,7 @@ class PairSummary:
 
     Attributes:
         groups: number of groups.
-        pairs: rows of the table for image policies, one for each pair.
+        pairs: those that were kept; of images, each is a row of the table for image policies.
         text_pairs: rows of the table for text policies, one for each pair whose candidates have texts.
         unjudged: pairs left out because they were not judged, nor inferred where that is enough.
         below_margin: pairs left out because neither candidate is preferred by more than the margin.
@@ -54,7 +62,7 @@ def write_pairs(
 ) -> PairSummary:
     """Write the tables of pairs into `out` from the win matrices there, each whole or not at all.
 
-    The table for text policies is written if a group has texts.
+    The table for text policies is written if a group has texts, that for image policies if one has images.
 
     Args:
         groups: the groups that were labelled into `out`, in the same order; their images and texts.
@@ -62,7 +70,8 @@ def write_pairs(
         select: "best_worst" takes each group's highest against its lowest win rate, also if the pair was
             inferred, since their win rates are; "all" every pair that was judged.
         min_margin: in [0, 1); only pairs with a wider margin are written.
-        conversational: write prompt and texts as messages, for a text policy that has a chat template.
+        conversational: write prompt and texts as messages, for a text policy that has a chat template. They
+            are written so in any case if a group has context images.
 
     Raises:
         DatasetError: nothing was labelled into `out`, or it was labelled from other groups.
@@ -71,22 +80,29 @@ def write_pairs(
     if select not in get_args(Select):
         raise ConfigError(f"select must be one of {', '.join(get_args(Select))}; received {select!r}")
     folder = Path(out)
-    with_texts = any(read_metadata(path).summary.with_texts for path in labelled_shards(folder))
-    total = PairSummary()
+    total, found = PairSummary(), Summary()
+    for path in labelled_shards(folder):
+        found += read_metadata(path).summary
+    conversational = conversational or found.with_context > 0
+    criteria = labelled_criteria(folder)
     with ExitStack() as tables:
-        add_images = tables.enter_context(writing(DIFFUSION_DPO, folder))
-        add_texts = (
-            tables.enter_context(writing(TRL_DPO, folder, conversational=conversational))
-            if with_texts
-            else lambda row: None
+
+        def opened(table: Table, wanted: int, **options: bool) -> Add:
+            if not wanted:
+                return lambda row: None
+            return tables.enter_context(writing(table, folder, criteria=criteria, **options))
+
+        add_images = opened(DIFFUSION_DPO, found.groups - found.without_images)
+        add_texts = opened(
+            TRL_DPO, found.with_texts, conversational=conversational, images=found.with_context > 0
         )
         for group, labelled in _matched(groups, folder):
-            matrix = labelled.matrix
-            kept, summary = _select(matrix, select, min_margin)
-            rows = [trl_dpo_row(group, pair, matrix, conversational=conversational) for pair in kept]
+            kept, summary = _select(labelled.matrix, select, min_margin)
+            rows = [trl_dpo_row(group, pair, labelled, conversational=conversational) for pair in kept]
             told = [row for row in rows if row is not None]
-            for pair in kept:
-                add_images(diffusion_dpo_row(group, pair, matrix))
+            if group.group().kind == "image":
+                for pair in kept:
+                    add_images(diffusion_dpo_row(group, pair, labelled))
             for row in told:
                 add_texts(row)
             total += summary + PairSummary(groups=1, pairs=len(kept), text_pairs=len(told))

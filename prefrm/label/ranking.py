@@ -4,9 +4,9 @@ import csv
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from prefrm.label.shards import read_matrices
+from prefrm.label.shards import labelled_criteria, read_matrices
 from prefrm.records import PreferenceGroup
-from prefrm.rewards import ranks
+from prefrm.rewards import criterion_name, ranks
 
 __all__ = ["write_ranking"]
 
@@ -22,7 +22,7 @@ def write_ranking(
     """Write `out/ranking.csv` from the win matrices there, whole or not at all; returns its path.
 
     Its columns are prompt, rank (1 is the best of its group; equal win rates share one), win_rate, file and
-    group (the id). A candidate without a win rate has no line.
+    group (the id), and a win rate for each of several criteria. A candidate without a win rate has no line.
 
     Args:
         groups: the groups that were labelled into `out`, in the same order.
@@ -33,11 +33,14 @@ def write_ranking(
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
-        table.writerow(COLUMNS)
+        criteria = labelled_criteria(Path(out))
+        table.writerow([*COLUMNS, *(f"win_rate {criterion_name(name)}" for name in criteria)])
         for group, entry in zip(groups, read_matrices(out), strict=True):
+            parts = [entry.criteria[name].win_rate(on_missing="drop") for name in criteria]
             rates, named = entry.matrix.win_rate(on_missing="drop"), files(group)
             for n, rank in ranks(entry.matrix).items():
                 for name in named[n]:
-                    table.writerow([group.prompt, rank, f"{rates[n]:.4f}", name, group.id])
+                    own = [f"{part[n]:.4f}" for part in parts]
+                    table.writerow([group.prompt, rank, f"{rates[n]:.4f}", name, group.id, *own])
     partial.replace(path)
     return path

@@ -1,7 +1,7 @@
 """Scoring of every group of a dataset, shard by shard, which continues where an earlier run stopped."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, count, islice
@@ -21,11 +21,16 @@ from prefrm.label.shards import (
 from prefrm.pipeline import batch_size, score_batches
 from prefrm.progress import Advance
 from prefrm.records import PreferenceGroup
+from prefrm.rewards import Criteria
 from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix, check_on_missing
 
 __all__ = ["label"]
 
 SHARD_SIZE = 128
+
+
+_Answer = tuple[WinMatrix, Mapping[str, WinMatrix]]
+"""The matrix of a group, and those by each of several criteria."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,7 @@ def label(
     out: Path | str,
     *,
     judge: str,
+    criteria: Criteria | None = None,
     batch: int | None = None,
     on_missing: OnMissing = "drop",
     shard_size: int = SHARD_SIZE,
@@ -63,6 +69,8 @@ def label(
         groups: what to label, in the same order each time; their comparisons are not read.
         out: the output folder.
         judge: names the judge, such as a bundle's hash; a folder belongs to one judge.
+        criteria: by which each group is asked, in the place of its own criterion; the combined matrix is
+            written, and beside it those of several criteria. None leaves each group its own.
         batch: groups a call of the scorer; None for what suits it.
         on_missing: "drop" writes a pair that was neither judged nor inferred as invalid, with its reason;
             "raise" stops at it.
@@ -71,7 +79,8 @@ def label(
 
     Raises:
         ConfigError: `batch`, `shard_size` or `on_missing` is not as described.
-        DatasetError: there is no group, or `out` was labelled from other data or by another judge.
+        DatasetError: there is no group, or `out` was labelled from other data, by another judge or by other
+            criteria.
         IncompleteMatrixError: a pair was neither judged nor inferred and `on_missing` is "raise"; the record
             is named.
         ScoringError: the scorer cannot answer, or not with one matrix for each group; the shards that are
@@ -83,22 +92,24 @@ def label(
         if value < 1:
             raise ConfigError(f"{name} must be at least 1; received {value}")
     folder = Path(out)
-    check_folder(folder, judge=judge, shard_size=shard_size)
+    check_folder(folder, judge=judge, shard_size=shard_size, criteria=criteria)
     total, shard = Summary(), None
     batches = _batches(groups, folder, shard_size, size, on_missing)
-    with closing(score_batches(scorer, batches, _groups)) as scored:
+    asked = _groups if criteria is None else lambda part: criteria.groups(_groups(part))
+    names = criteria.names if criteria is not None and len(criteria.names) > 1 else ()
+    with closing(score_batches(scorer, batches, asked)) as scored:
         for part, matrices in scored:
             if part.summary is not None:
                 total += part.summary
             else:
-                shard = shard or ShardWriter(part.path)
-                _add(shard, part.groups, matrices, on_missing)
+                shard = shard or ShardWriter(part.path, names)
+                _add(shard, part.groups, _answers(matrices, criteria), on_missing)
             if shard is not None and shard.summary.groups == shard_size:
-                total, shard = total + _written(shard, folder, judge, shard_size), None
+                total, shard = total + _written(shard, folder, judge, shard_size, criteria), None
             if progress is not None:
                 progress(total.groups + (shard.summary.groups if shard else 0))
     if shard is not None:
-        total += _written(shard, folder, judge, shard_size)
+        total += _written(shard, folder, judge, shard_size, criteria)
     _check_count(folder, total.groups, math.ceil(total.groups / shard_size))
     return total
 
@@ -124,6 +135,13 @@ def _groups(batch: _Batch) -> list[Group]:
     return [group.group() for group in batch.groups]
 
 
+def _answers(matrices: Sequence[WinMatrix], criteria: Criteria | None) -> list[_Answer]:
+    if criteria is None:
+        return [(matrix, {}) for matrix in matrices]
+    parts = criteria.answers(matrices) if len(criteria.names) > 1 else [{}] * len(matrices)
+    return list(zip(criteria.combined(matrices), parts, strict=True))
+
+
 def _checked(path: Path, groups: Iterable[PreferenceGroup], on_missing: OnMissing) -> Summary:
     done = check_shard(path, groups)
     if on_missing == "raise" and done.unjudged_pairs:
@@ -137,19 +155,21 @@ def _checked(path: Path, groups: Iterable[PreferenceGroup], on_missing: OnMissin
 def _add(
     shard: ShardWriter,
     groups: Sequence[PreferenceGroup],
-    matrices: Sequence[WinMatrix],
+    answers: Sequence[_Answer],
     on_missing: OnMissing,
 ) -> None:
-    for group, matrix in zip(groups, matrices, strict=True):
+    for group, (matrix, parts) in zip(groups, answers, strict=True):
         try:
             matrix.require_complete(on_missing)
         except IncompleteMatrixError as error:
             raise IncompleteMatrixError(f"record {group.id!r}: {error}") from error
-        shard.add(group, matrix)
+        shard.add(group, matrix, parts)
 
 
-def _written(shard: ShardWriter, folder: Path, judge: str, shard_size: int) -> Summary:
-    claim_folder(folder, judge=judge, shard_size=shard_size)
+def _written(
+    shard: ShardWriter, folder: Path, judge: str, shard_size: int, criteria: Criteria | None
+) -> Summary:
+    claim_folder(folder, judge=judge, shard_size=shard_size, criteria=criteria)
     shard.write()
     return shard.summary
 

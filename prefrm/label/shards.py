@@ -7,15 +7,16 @@ A row has `id`, `prompt`, the matrices `win_matrix`, `order_gap`, `tie` (K lists
 no value) and `valid` (where it is false, a number in `win_matrix` was inferred from judged pairs), and for
 each candidate `win_rate` (NaN where it has no known opponent) and `errors`; `ranking` holds the indices of
 the candidates that have a win rate, highest first, and `pair_errors` the `pair` and the `reason` of each pair
-that the judge refused by itself. A shard's parquet metadata carries the fingerprint of the groups that it was
-made from, so that it is never taken for that of other data.
+that the judge refused by itself. Where the judge was asked by several criteria, these are of the combined
+matrix, and `criteria` has the same for each criterion by its name. A shard's parquet metadata carries the
+fingerprint of the groups that it was made from, so that it is never taken for that of other data.
 
 Shapes: K candidates of a group.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ import numpy as np
 from prefrm.errors import DatasetError, missing_extra
 from prefrm.files import write_whole
 from prefrm.records import Fingerprint, PreferenceGroup
-from prefrm.rewards import ranking
+from prefrm.rewards import Criteria, ranking
 from prefrm.scoring import pair_errors
 from prefrm.winmatrix import Floats, WinMatrix
 
@@ -40,6 +41,7 @@ __all__ = [
     "check_folder",
     "check_shard",
     "claim_folder",
+    "labelled_criteria",
     "labelled_shards",
     "pyarrow",
     "read_matrices",
@@ -65,7 +67,9 @@ class Summary:
         unjudged_pairs: how many of these were neither judged nor inferred.
         inferred_pairs: how many of these were inferred from others, which were judged.
         unreadable: number of candidates that could not be judged although the dataset has them.
-        with_texts: number of groups whose candidates carry their texts.
+        with_texts: number of groups whose candidates are texts, or carry those that they were made from.
+        without_images: number of groups whose candidates are videos or texts.
+        with_context: number of groups with context images.
     """
 
     groups: int = 0
@@ -74,6 +78,8 @@ class Summary:
     inferred_pairs: int = 0
     unreadable: int = 0
     with_texts: int = 0
+    without_images: int = 0
+    with_context: int = 0
 
     def __add__(self, other: "Summary") -> "Summary":
         mine, theirs = asdict(self), asdict(other)
@@ -82,7 +88,7 @@ class Summary:
     @classmethod
     def of(cls, group: PreferenceGroup, matrix: WinMatrix) -> "Summary":
         """The summary of one group."""
-        size = matrix.size
+        size, kind = matrix.size, group.group().kind
         lost = zip(group.candidates, matrix.errors, strict=True)
         return cls(
             groups=1,
@@ -90,46 +96,54 @@ class Summary:
             unjudged_pairs=int(np.triu(~matrix.known, 1).sum()),
             inferred_pairs=int(np.triu(matrix.inferred, 1).sum()),
             unreadable=sum(bool(error) and image is not None for image, error in lost),
-            with_texts=int(group.completions is not None),
+            with_texts=int(kind == "text" or group.completions is not None),
+            without_images=int(kind != "image"),
+            with_context=int(bool(group.context)),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledGroup:
-    """One row of a shard: the group's id, its prompt, and what the judge said."""
+    """One row of a shard: the group's id, its prompt, and what the judge said.
+
+    `criteria` has the matrix by each of several criteria, of which `matrix` is combined.
+    """
 
     id: str
     prompt: str
     matrix: WinMatrix
+    criteria: Mapping[str, WinMatrix] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardMetadata:
-    """What a shard's parquet metadata says: the fingerprint of its groups, and their summary."""
+    """What a shard's parquet metadata says: its groups' fingerprint and summary, and several criteria."""
 
     fingerprint: str
     summary: Summary
+    criteria: tuple[str, ...] = ()
 
 
-def claim_folder(out: Path, *, judge: str, shard_size: int) -> None:
+def claim_folder(out: Path, *, judge: str, shard_size: int, criteria: Criteria | None = None) -> None:
     """Write `label.json`, if there is none."""
     path = out / "label.json"
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(_claim(judge, shard_size), indent=2) + "\n")
+        write_whole(path, json.dumps(_claim(judge, shard_size, criteria), indent=2) + "\n")
 
 
-def check_folder(out: Path, *, judge: str, shard_size: int) -> None:
+def check_folder(out: Path, *, judge: str, shard_size: int, criteria: Criteria | None = None) -> None:
     """Check what `label.json` says, if there is one.
 
     Raises:
-        DatasetError: the folder was labelled by another judge, or with another shard size or format.
+        DatasetError: the folder was labelled by another judge, by other criteria, or with another shard size
+            or format.
     """
     path = out / "label.json"
     if not path.exists():
         return
     theirs = _read_json(path)
-    for key, value in _claim(judge, shard_size).items():
+    for key, value in _claim(judge, shard_size, criteria).items():
         if theirs.get(key) != value:
             raise DatasetError(
                 f"{out} was labelled with {key} {theirs.get(key)!r}, not {value!r}; "
@@ -145,6 +159,11 @@ def labelled_shards(out: Path) -> list[Path]:
     return found
 
 
+def labelled_criteria(out: Path) -> tuple[str, ...]:
+    """The several criteria by which a folder was labelled. Raises `DatasetError` if nothing was."""
+    return read_metadata(labelled_shards(out)[0]).criteria
+
+
 def shard_path(out: Path, number: int) -> Path:
     """Where shard `number` is, or will be."""
     return out / FOLDER / f"part-{number:05d}.parquet"
@@ -158,23 +177,32 @@ class ShardWriter:
         summary: of the groups so far.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, criteria: Sequence[str] = ()) -> None:
         self.path = path
+        self._criteria = tuple(criteria)
         self.summary = Summary()
         self._fingerprint = Fingerprint()
         self._rows: list[dict[str, Any]] = []
 
-    def add(self, group: PreferenceGroup, matrix: WinMatrix) -> None:
-        """Take in the next group."""
+    def add(
+        self, group: PreferenceGroup, matrix: WinMatrix, criteria: Mapping[str, WinMatrix] | None = None
+    ) -> None:
+        """Take in the next group; `criteria` has the matrices by each of the shard's criteria, if any."""
         self.summary += Summary.of(group, matrix)
         self._fingerprint.add(group)
-        self._rows.append(_to_row(group, matrix))
+        parts = {name: _matrix_row(part) for name, part in (criteria or {}).items()}
+        row = {"id": group.id, "prompt": group.prompt, **_matrix_row(matrix)}
+        self._rows.append(row | ({"criteria": parts} if parts else {}))
 
     def write(self) -> None:
         """Write the shard, whole or not at all."""
         pa, pq = pyarrow()
-        metadata = {"fingerprint": self._fingerprint.hexdigest(), "summary": asdict(self.summary)}
-        schema = _schema(pa).with_metadata({METADATA_KEY: json.dumps(metadata)})
+        metadata: dict[str, Any] = {
+            "fingerprint": self._fingerprint.hexdigest(),
+            "summary": asdict(self.summary),
+        }
+        metadata["criteria"] = self._criteria
+        schema = _schema(pa, self._criteria).with_metadata({METADATA_KEY: json.dumps(metadata)})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
         pq.write_table(pa.Table.from_pylist(self._rows, schema=schema), partial, write_page_checksum=True)
@@ -201,7 +229,11 @@ def read_metadata(path: Path) -> ShardMetadata:
     _, pq = pyarrow()
     try:
         raw = json.loads(pq.read_schema(path).metadata[METADATA_KEY])
-        return ShardMetadata(fingerprint=raw["fingerprint"], summary=Summary(**raw["summary"]))
+        return ShardMetadata(
+            fingerprint=raw["fingerprint"],
+            summary=Summary(**raw["summary"]),
+            criteria=tuple(raw["criteria"]),
+        )
     # pyarrow raises many kinds on a damaged file, here and below.
     except Exception as error:
         raise _damaged(path, error) from error
@@ -210,17 +242,17 @@ def read_metadata(path: Path) -> ShardMetadata:
 def read_shard(path: Path) -> Iterator[LabelledGroup]:
     """A shard's rows, in order. Raises `DatasetError` if it is damaged."""
     pa, pq = pyarrow()
-    expected, count = read_metadata(path).summary.groups, 0
+    metadata, count = read_metadata(path), 0
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if not file.schema_arrow.equals(_schema(pa)):
+            if not file.schema_arrow.equals(_schema(pa, metadata.criteria)):
                 raise ValueError("its columns are others")
             for batch in file.iter_batches(batch_size=64):
                 for row in batch.to_pylist():
                     count += 1
                     yield _from_row(row)
-        if count != expected:
-            raise ValueError(f"it holds {count} rows instead of {expected}")
+        if count != metadata.summary.groups:
+            raise ValueError(f"it holds {count} rows instead of {metadata.summary.groups}")
     except Exception as error:
         raise _damaged(path, error) from error
 
@@ -245,29 +277,30 @@ def pyarrow() -> tuple[Any, Any]:
     return pa, pq
 
 
-def _schema(pa: Any) -> "pa.Schema":
+def _schema(pa: Any, criteria: Sequence[str]) -> "pa.Schema":
+    fields = _matrix_fields(pa)
+    parts = [(name, pa.struct(fields)) for name in criteria]
+    columns = [("id", pa.string()), ("prompt", pa.string()), *fields]
+    return pa.schema(columns + ([("criteria", pa.struct(parts))] if parts else []))
+
+
+def _matrix_fields(pa: Any) -> list[tuple[str, Any]]:
     floats, square = pa.list_(pa.float32()), pa.list_(pa.list_(pa.float32()))
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("prompt", pa.string()),
-            ("win_matrix", square),
-            ("valid", pa.list_(pa.list_(pa.bool_()))),
-            ("order_gap", square),
-            ("tie", square),
-            *((name, square) for name in OPTIONAL),
-            ("win_rate", floats),
-            ("ranking", pa.list_(pa.int32())),
-            ("errors", pa.list_(pa.string())),
-            ("pair_errors", pa.list_(pa.struct([("pair", pa.list_(pa.int32())), ("reason", pa.string())]))),
-        ]
-    )
+    return [
+        ("win_matrix", square),
+        ("valid", pa.list_(pa.list_(pa.bool_()))),
+        ("order_gap", square),
+        ("tie", square),
+        *((name, square) for name in OPTIONAL),
+        ("win_rate", floats),
+        ("ranking", pa.list_(pa.int32())),
+        ("errors", pa.list_(pa.string())),
+        ("pair_errors", pa.list_(pa.struct([("pair", pa.list_(pa.int32())), ("reason", pa.string())]))),
+    ]
 
 
-def _to_row(group: PreferenceGroup, matrix: WinMatrix) -> dict[str, Any]:
+def _matrix_row(matrix: WinMatrix) -> dict[str, Any]:
     return {
-        "id": group.id,
-        "prompt": group.prompt,
         "win_matrix": matrix.p.tolist(),
         "valid": matrix.valid.tolist(),
         "order_gap": matrix.order_gap.tolist(),
@@ -286,10 +319,15 @@ def _lists(array: Floats | None) -> list[list[float]] | None:
 
 
 def _from_row(row: dict[str, Any]) -> LabelledGroup:
+    parts = {name: _matrix(part) for name, part in row.get("criteria", {}).items()}
+    return LabelledGroup(id=row["id"], prompt=row["prompt"], matrix=_matrix(row), criteria=parts)
+
+
+def _matrix(row: dict[str, Any]) -> WinMatrix:
     reported: dict[str, Any] = {
         name: np.array(row[name], np.float32) for name in OPTIONAL if row[name] is not None
     }
-    matrix = WinMatrix(
+    return WinMatrix(
         p=np.array(row["win_matrix"], np.float32),
         valid=np.array(row["valid"], np.bool_),
         tie=np.array(row["tie"], np.float32),
@@ -298,7 +336,6 @@ def _from_row(row: dict[str, Any]) -> LabelledGroup:
         errors=tuple(row["errors"]),
         pair_errors={tuple(entry["pair"]): entry["reason"] for entry in row["pair_errors"]},
     )
-    return LabelledGroup(id=row["id"], prompt=row["prompt"], matrix=matrix)
 
 
 def _damaged(path: Path, error: Exception) -> DatasetError:
@@ -307,8 +344,9 @@ def _damaged(path: Path, error: Exception) -> DatasetError:
     )
 
 
-def _claim(judge: str, shard_size: int) -> dict[str, Any]:
-    return {"format_version": FORMAT_VERSION, "judge": judge, "shard_size": shard_size}
+def _claim(judge: str, shard_size: int, criteria: Criteria | None) -> dict[str, Any]:
+    claim: dict[str, Any] = {"format_version": FORMAT_VERSION, "judge": judge, "shard_size": shard_size}
+    return claim | {"criteria": None if criteria is None else criteria.describe()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,13 +4,17 @@
     out/diffusion_dpo/train.parquet   Diffusion-DPO's `train.py --dataset_name out/diffusion_dpo`, for
                                       policies that make images
 
-`datasets.load_dataset(folder)` reads each folder, with the split "train". Only a dataset whose candidates
-carry their texts (`PreferenceGroup.texts`) gives the first table; an image stands for no text.
+`datasets.load_dataset(folder)` reads each folder, with the split "train". The first table is of candidates
+that are texts, or that carry those that they were made from (`PreferenceGroup.completions`); the second of
+candidates that are images.
 
 | `trl_dpo` | |
 |---|---|
 | `prompt` | text, or a list with one user message |
+| `images` | the context images, which `datasets` decodes; only if a group has some |
 | `chosen`, `rejected` | the candidates' texts, or lists with one assistant message |
+
+TRL shows images to a vision-language model in conversations alone, so a table with `images` has messages.
 
 TRL concatenates prompt and text, so a text that would touch its prompt begins with a blank, as in TRL's own
 examples.
@@ -31,20 +35,20 @@ Both tables then have
 | `margin` | P(chosen beats rejected) - P(rejected beats chosen), in (0, 1] |
 | `chosen_index`, `rejected_index` | the candidates' places in their group |
 | `chosen_win_rate`, `rejected_win_rate` | their win rates in the whole group |
+| `margin NAME` | the margin by each of several criteria, in [-1, 1] or NaN |
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefrm import media
-from prefrm.label.shards import METADATA_KEY, pyarrow
+from prefrm.label.shards import METADATA_KEY, LabelledGroup, pyarrow
 from prefrm.records import PreferenceGroup
-from prefrm.rewards import PreferencePair
-from prefrm.winmatrix import WinMatrix
+from prefrm.rewards import PreferencePair, criterion_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,10 +76,20 @@ DIFFUSION_DPO = Table(name="diffusion_dpo", consumer="Diffusion-DPO's train.py")
 
 
 @contextmanager
-def writing(table: Table, out: Path, *, conversational: bool = False) -> Iterator[Add]:
-    """Write the rows that the block adds, whole or not at all."""
+def writing(
+    table: Table,
+    out: Path,
+    *,
+    conversational: bool = False,
+    images: bool = False,
+    criteria: Sequence[str] = (),
+) -> Iterator[Add]:
+    """Write the rows that the block adds, whole or not at all.
+
+    `images` says whether rows have some, `criteria` by which there is a margin.
+    """
     pa, pq = pyarrow()
-    schema = _schema(pa, table, conversational)
+    schema = _schema(pa, table, conversational, images, criteria)
     path = table.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, rows = path.with_suffix(".partial"), list[dict[str, Any]]()
@@ -99,10 +113,14 @@ def writing(table: Table, out: Path, *, conversational: bool = False) -> Iterato
 
 
 def trl_dpo_row(
-    group: PreferenceGroup, pair: PreferencePair, matrix: WinMatrix, *, conversational: bool
+    group: PreferenceGroup, pair: PreferencePair, labelled: LabelledGroup, *, conversational: bool
 ) -> dict[str, Any] | None:
     """The row of a pair in `TRL_DPO`; None if one of the two has no text."""
-    texts = group.completions or (None,) * len(group.candidates)
+    made_from = group.completions or (None,) * len(group.candidates)
+    texts = [
+        candidate if isinstance(candidate, str) else text
+        for candidate, text in zip(group.candidates, made_from, strict=True)
+    ]
     chosen, rejected = texts[pair.chosen], texts[pair.rejected]
     if chosen is None or rejected is None:
         return None
@@ -112,10 +130,13 @@ def trl_dpo_row(
         row = {name: [{"role": roles[name], "content": text}] for name, text in row.items()}
     else:
         row |= {name: _after(group.prompt, row[name]) for name in ("chosen", "rejected")}
-    return row | _provenance(group, pair, matrix)
+    images = [{"bytes": media.upright(image), "path": None} for image in group.context]
+    return row | {"images": images} | _provenance(group, pair, labelled)
 
 
-def diffusion_dpo_row(group: PreferenceGroup, pair: PreferencePair, matrix: WinMatrix) -> dict[str, Any]:
+def diffusion_dpo_row(
+    group: PreferenceGroup, pair: PreferencePair, labelled: LabelledGroup
+) -> dict[str, Any]:
     """The row of a pair in `DIFFUSION_DPO`."""
     first, second = sorted((pair.chosen, pair.rejected))
     images = group.group().encoded
@@ -125,7 +146,7 @@ def diffusion_dpo_row(group: PreferenceGroup, pair: PreferencePair, matrix: WinM
         "jpg_1": _upright(images[second]),
         "label_0": float(pair.chosen == first),
         "label_1": float(pair.chosen == second),
-        **_provenance(group, pair, matrix),
+        **_provenance(group, pair, labelled),
     }
 
 
@@ -139,8 +160,12 @@ def _after(prompt: str, text: str) -> str:
     return text if prompt[-1:].isspace() or text[:1].isspace() else f" {text}"
 
 
-def _provenance(group: PreferenceGroup, pair: PreferencePair, matrix: WinMatrix) -> dict[str, Any]:
-    rate = matrix.win_rate(on_missing="drop")
+def _provenance(group: PreferenceGroup, pair: PreferencePair, labelled: LabelledGroup) -> dict[str, Any]:
+    rate = labelled.matrix.win_rate(on_missing="drop")
+    margins = {
+        _margin(name): 2 * float(matrix.p[pair.chosen, pair.rejected]) - 1
+        for name, matrix in labelled.criteria.items()
+    }
     return {
         "id": group.id,
         "margin": pair.margin,
@@ -148,10 +173,17 @@ def _provenance(group: PreferenceGroup, pair: PreferencePair, matrix: WinMatrix)
         "rejected_index": pair.rejected,
         "chosen_win_rate": float(rate[pair.chosen]),
         "rejected_win_rate": float(rate[pair.rejected]),
+        **margins,
     }
 
 
-def _schema(pa: Any, table: Table, conversational: bool) -> "pa.Schema":
+def _margin(criterion: str) -> str:
+    return f"margin {criterion_name(criterion)}"
+
+
+def _schema(
+    pa: Any, table: Table, conversational: bool, images: bool, criteria: Sequence[str]
+) -> "pa.Schema":
     messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     text = messages if conversational else pa.string()
     columns = {
@@ -167,4 +199,12 @@ def _schema(pa: Any, table: Table, conversational: bool) -> "pa.Schema":
     columns += [("id", pa.string()), ("margin", pa.float64())]
     columns += [("chosen_index", pa.int32()), ("rejected_index", pa.int32())]
     columns += [("chosen_win_rate", pa.float32()), ("rejected_win_rate", pa.float32())]
-    return pa.schema(columns).with_metadata({METADATA_KEY: json.dumps({"consumer": table.consumer})})
+    columns += [(_margin(name), pa.float64()) for name in criteria]
+    metadata = {METADATA_KEY: json.dumps({"consumer": table.consumer})}
+    if not (images and table == TRL_DPO):
+        return pa.schema(columns).with_metadata(metadata)
+    from datasets import Features, Image, List
+
+    plain = pa.schema(columns)
+    features = Features(Features.from_arrow_schema(plain) | {"images": List(Image())})
+    return features.arrow_schema.with_metadata(features.arrow_schema.metadata | metadata)

@@ -203,6 +203,12 @@ class Criteria:
             return criteria
         return cls(names=(criteria,) if isinstance(criteria, str) else tuple(criteria))
 
+    def describe(self) -> str:
+        """The criteria with their weights and the rule, on one line."""
+        weights = self.combination.weights
+        named = ", ".join(f"{criterion_name(name)} x {weights.get(name, 1.0):g}" for name in self.names)
+        return named if len(self.names) == 1 else f"{self.combination.describe()} of {named}"
+
     def groups(self, groups: Iterable[Group]) -> list[Group]:
         """Each group once for each criterion, in order: what a scorer is asked."""
         return [replace(group, criterion=name) for group in groups for name in self.names]

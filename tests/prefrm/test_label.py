@@ -24,8 +24,9 @@ from prefrm.errors import (
     ScoringError,
     ServerUnavailableError,
 )
-from prefrm.label import Summary, label, read_matrices
+from prefrm.label import Summary, label, read_matrices, write_ranking
 from prefrm.records import PreferenceGroup, write_groups
+from prefrm.rewards import Combination, Criteria
 from prefrm.winmatrix import FakeScorer, WinMatrix
 from serving.models import ModelInfo
 from serving.running import background
@@ -323,6 +324,7 @@ def test_label_json_says_whose_labels_these_are(tmp_path):
         "format_version": 1,
         "judge": "sha256:abc",
         "shard_size": 7,
+        "criteria": None,
     }
 
 
@@ -367,3 +369,45 @@ def test_a_flipped_bit_in_a_shard_is_never_another_matrix(tmp_path):
         else:
             assert [entry.id for entry in after] == [entry.id for entry in before]
             assert all(a.matrix.equals(b.matrix) for a, b in zip(after, before, strict=True))
+
+
+def test_each_criterion_has_a_column_and_the_labels_are_of_the_combined_matrix(tmp_path):
+    class ByCriterion:
+        def score(self, groups):
+            signs = [-1.0 if group.criterion == "dark" else 1.0 for group in groups]
+            return [
+                FakeScorer(lambda p, x, s=sign: s * brightness(p, x)).score([group])[0]
+                for group, sign in zip(groups, signs, strict=True)
+            ]
+
+    criteria = Criteria(names=("", "dark"), combination=Combination(rule="lexicographic"))
+    groups = make_groups(5)
+    write = {"judge": "j", "criteria": criteria, "batch": 2, "shard_size": 3}
+    assert label(ByCriterion(), groups, tmp_path, **write) == Summary(groups=5, pairs=15)
+    assert label(ByCriterion(), groups, tmp_path, **write) == Summary(groups=5, pairs=15)
+    for entry, group in zip(read_matrices(tmp_path), groups, strict=True):
+        (bright,) = FakeScorer(brightness).score([group.group()])
+        assert list(entry.criteria) == ["", "dark"] and entry.criteria[""].equals(bright)
+        assert np.array_equal(entry.matrix.p, bright.p)
+        np.testing.assert_allclose(entry.criteria["dark"].p, bright.p.T, atol=1e-6)
+    (row, *_) = pq.read_table(tmp_path / "win_matrices").to_pylist()
+    assert row["criteria"]["dark"]["win_rate"] == pytest.approx([1 - x for x in row["win_rate"]])
+    written = write_ranking(groups, tmp_path, lambda group: [["a"], ["b"], ["c"]]).read_text().splitlines()
+    assert written[0].endswith(",group,win_rate overall,win_rate dark") and len(written) == 16
+    with pytest.raises(
+        DatasetError, match="labelled with criteria 'lexicographic 0 of overall x 1, dark x 1'"
+    ):
+        label(ByCriterion(), groups, tmp_path, **{**write, "criteria": None})
+
+
+def test_one_criterion_replaces_that_of_a_group(tmp_path):
+    seen = []
+
+    class Asked(Scorer):
+        def score(self, groups):
+            seen.extend(group.criterion for group in groups)
+            return super().score(groups)
+
+    label(Asked(), make_groups(2), tmp_path, judge="j", criteria=Criteria(names=("alignment",)))
+    assert seen == ["alignment"] * 2
+    assert all(not entry.criteria for entry in read_matrices(tmp_path))

@@ -13,6 +13,7 @@ from prefrm import media
 from prefrm.errors import ConfigError, DatasetError
 from prefrm.label import DIFFUSION_DPO, TRL_DPO, PairSummary, label, write_pairs
 from prefrm.records import PreferenceGroup, read_groups
+from prefrm.rewards import Combination, Criteria
 from prefrm.winmatrix import FakeScorer, WinMatrix
 
 LEVELS = (40, 200, 120)
@@ -342,3 +343,74 @@ def test_a_typo_in_select_is_a_mistake(tmp_path):
     groups = labelled(tmp_path, [make_group()])
     with pytest.raises(ConfigError, match="one of best_worst, all; received 'best-worst'"):
         write_pairs(groups, tmp_path, select="best-worst")
+
+
+class ByCriterion:
+    """Prefers longer answers by "detail" and shorter ones by "brevity"."""
+
+    def score(self, groups):
+        signs = [{"detail": 1, "brevity": -1}[group.criterion] for group in groups]
+        return [
+            FakeScorer(lambda prompt, text, sign=sign: sign * len(text) / 4).score([group])[0]
+            for group, sign in zip(groups, signs, strict=True)
+        ]
+
+
+CRITERIA = Criteria(names=("detail", "brevity"), combination=Combination(weights={"detail": 3.0}))
+
+
+def answers(id="g", texts=("two", "two birds", "four of them"), context=None):
+    context = (picture(40),) if context is None else context
+    return PreferenceGroup(
+        id=id, prompt="how many?", candidates=tuple(texts), comparisons=(), context=context
+    )
+
+
+def test_answers_about_an_image_are_messages_with_their_images(tmp_path):
+    groups = [answers(), answers("h", context=())]
+    label(ByCriterion(), groups, tmp_path, judge="j", criteria=CRITERIA)
+    assert write_pairs(groups, tmp_path) == PairSummary(groups=2, pairs=2, text_pairs=2)
+    assert not DIFFUSION_DPO.path(tmp_path).exists()
+    first, second = rows(tmp_path, TRL_DPO)
+    assert first["prompt"] == [{"role": "user", "content": "how many?"}]
+    assert first["chosen"] == [{"role": "assistant", "content": "four of them"}]
+    assert first["rejected"] == [{"role": "assistant", "content": "two"}]
+    assert [image["bytes"] for image in first["images"]] == [picture(40)] and second["images"] == []
+    # Lengths differ by 9 / 4 nats: (3 - 1) / 4 of them in the mean.
+    assert first["margin"] == pytest.approx(np.tanh(9 / 4 / 2 / 2), abs=1e-6)
+    assert first["margin detail"] == pytest.approx(np.tanh(9 / 4 / 2), abs=1e-6)
+    assert first["margin brevity"] == pytest.approx(-np.tanh(9 / 4 / 2), abs=1e-6)
+
+
+def test_videos_have_no_table(tmp_path):
+    clips = replace(make_group(texts=False), candidates=(b"\0\0\0\x18ftypisom1", b"\0\0\0\x18ftypisom"))
+    groups = labelled(tmp_path, [clips], FakeScorer(lambda prompt, data: float(len(data))))
+    assert write_pairs(groups, tmp_path) == PairSummary(groups=1, pairs=1)
+    assert not list(tmp_path.glob("*/train.parquet"))
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
+def test_a_vision_language_model_trains_on_answers_about_images(tmp_path):
+    """`datasets.load_dataset`, and one step of TRL's own `DPOTrainer` and its collator of images."""
+    from trl import DPOConfig, DPOTrainer
+
+    from tests.prefrm.grpo import tiny
+
+    big = media.encode_png(Image.new("RGB", (32, 32), (200, 30, 30)))
+    groups = [answers(name, context=(big,)) for name in "ab"]
+    label(ByCriterion(), groups, tmp_path, judge="j", criteria=CRITERIA)
+    write_pairs(groups, tmp_path)
+    data = loaded(tmp_path, TRL_DPO)
+    assert data[0]["images"][0].getpixel((0, 0)) == (200, 30, 30)
+    model, processor = tiny.vision_model()
+    settings = {**tiny.SETTINGS, "max_steps": 1, "per_device_train_batch_size": 2}
+    trainer = DPOTrainer(
+        model=model,
+        args=DPOConfig(output_dir=str(tmp_path / "dpo"), max_length=None, **settings),
+        train_dataset=data,
+        processing_class=processor,
+    )
+    # Policy and reference are equal at first: -log sigmoid(0).
+    assert trainer.train().training_loss == pytest.approx(np.log(2), abs=1e-4)
