@@ -60,7 +60,8 @@ DEFINITIONS = """\
   tie. A judge that does not beat all three has not looked.
 - **expected calibration error**: ten bins of equal width over the confidence max(p, 1 - p). Over all
   pairs: a tie of the dataset is half right, whichever candidate the judge prefers. **Strict pairs alone**
-  leaves those ties out, under the same calibration, which was fitted on ties too. The bins below are of all pairs.
+  leaves those ties out, under the same calibration, which was fitted on ties too. The bins below are of all
+  pairs.
 - **order gap**: the change of P(i beats j) when the two are presented the other way round.
 - **intransitive triples**: three candidates whose verdicts no ranking explains, ties allowed; 0.25 of
   those of a coin.

@@ -394,6 +394,7 @@ def test_videos_have_no_table(tmp_path):
 @pytest.mark.slow
 def test_a_vision_language_model_trains_on_answers_about_images(tmp_path):
     """`datasets.load_dataset`, and one step of TRL's own `DPOTrainer` and its collator of images."""
+    from transformers import AutoModelForImageTextToText
     from trl import DPOConfig, DPOTrainer
 
     from tests.prefrm.grpo import tiny
@@ -405,6 +406,9 @@ def test_a_vision_language_model_trains_on_answers_about_images(tmp_path):
     data = loaded(tmp_path, TRL_DPO)
     assert data[0]["images"][0].getpixel((0, 0)) == (200, 30, 30)
     model, processor = tiny.vision_model()
+    # The trainer loads the reference from where the policy came from.
+    model.save_pretrained(tmp_path / "policy")
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "policy")
     settings = {**tiny.SETTINGS, "max_steps": 1, "per_device_train_batch_size": 2}
     trainer = DPOTrainer(
         model=model,
