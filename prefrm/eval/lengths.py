@@ -37,10 +37,7 @@ def length_bias(judged: Sequence[JudgedGroup]) -> LengthBias | None:
     if not texts:
         return None
     names = {1: "longer", -1: "shorter", 0: "equal"}
-    accuracy = {
-        name: pair_accuracy(pairs_of(_where(texts, lambda group, c, side=side: _longer(group, c) == side)))
-        for side, name in names.items()
-    }
+    accuracy = {name: pair_accuracy(pairs_of(_preferring(texts, side))) for side, name in names.items()}
     # The longer one first.
     turned = [
         replace(group, comparisons=tuple(_longer_first(group, c) for c in group.comparisons))
@@ -54,6 +51,10 @@ def length_bias(judged: Sequence[JudgedGroup]) -> LengthBias | None:
         judge=weighted_mean(pairs.p, pairs.weight),
         labels=weighted_mean(pairs.target, pairs.weight),
     )
+
+
+def _preferring(groups: Sequence[JudgedGroup], side: int) -> list[JudgedGroup]:
+    return _where(groups, lambda group, c: _longer(group, c) == side)
 
 
 def _longer(group: JudgedGroup, c: Comparison) -> int:

@@ -114,3 +114,25 @@ def test_of_videos_the_best_are_ranked_and_broken_ones_named(
     assert [line.rpartition("/")[2] for line in captured.out.splitlines()] == ["b.mp4", "a.mp4"]
     assert captured.err.startswith("left out: ") and "c.mp4" in captured.err
     assert judge.groups[0].kind == "video"
+
+
+@pytest.mark.slow
+def test_labels_and_evaluations_by_several_criteria(judge: ByCriterion, tmp_path: Path) -> None:
+    from prefrm.label import read_matrices
+    from prefrm.records import Comparison, PreferenceGroup, write_groups
+
+    group = PreferenceGroup(
+        id="g", prompt="how many?", candidates=TEXTS, comparisons=(Comparison.preferred(1, 2),)
+    )
+    write_groups([group], tmp_path / "data", "test")
+    data, by = str(tmp_path / "data"), ("--criterion", "brevity=3", "--criterion", "detail")
+    command = ["label", "grpc://judge:1/judge", data, "--split", "test", "--out", str(tmp_path / "labels")]
+    assert run([*command, *by]) == 0
+    (entry,) = read_matrices(tmp_path / "labels")
+    assert list(entry.criteria) == ["brevity", "detail"] and entry.matrix.p[2, 1] > 0.5
+    command = ["eval", "grpc://judge:1/judge", data, "--out", str(tmp_path / "eval")]
+    for options, value in ((by, 0.0), (("--criterion", "detail"), 1.0)):
+        assert run([*command, *options]) == 0
+        numbers = json.loads((tmp_path / "eval" / "report.json").read_text())
+        assert numbers["metrics"]["accuracy"]["value"] == value
+    assert numbers["metrics"]["length_bias"]["accuracy"]["longer"]["value"] == 1.0
