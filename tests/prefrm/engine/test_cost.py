@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from prefrm.engine.passes import Passes
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import decode
 from prefrm.winmatrix import Group
+from tests.prefrm.candidates import group_for, noise_clip
 
 KINDS = {
     "late": {},
@@ -44,6 +46,17 @@ def test_the_estimate_is_near_what_is_read(judge, count, png, monkeypatch):
     engine.score([group])
     in_the_tower = count * engine.judge.processor.prepare_image(decode(group.candidates[0])).tokens
     assert engine.cost(group) == pytest.approx(sum(read) + in_the_tower, rel=0.35)
+
+
+@pytest.mark.parametrize("kind", [{"kind": "video", "frames": 3}, {"kind": "text"}], ids=["video", "text"])
+def test_videos_and_texts_cost_their_tokens_and_their_decoding(tiny_checkpoint, kind: dict):
+    judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), **kind), "cpu")
+    engine, whole = Engine(judge), group_for(judge, *range(4))
+    nothing = engine.cost(replace(whole, candidates=(None, None)))
+    assert engine.cost(replace(whole, candidates=(*whole.candidates, None))) == engine.cost(whole) > nothing
+    longer = {"video": [noise_clip(0, 512, 512), noise_clip(0)], "text": ["x" * 4000, "x"]}
+    costs = [engine.cost(replace(whole, candidates=(one, one))) for one in longer[judge.spec.kind]]
+    assert costs[0] > 1.5 * costs[1] > 1.5 * nothing
 
 
 def test_what_cannot_be_read_and_what_is_not_judged_costs_nothing(judge, png):
