@@ -195,7 +195,8 @@ class Judge(nn.Module):
             images: of any shapes.
             fill: number of patches or tiles of padding, which give the pass a fixed size.
         """
-        return dict(zip(images, self.family.encode(self.model, images, fill), strict=True))
+        # Of texts without a context there are none.
+        return dict(zip(images, self.family.encode(self.model, images, fill), strict=True)) if images else {}
 
     def embed(
         self, ids_BL: torch.Tensor, features: Sequence[torch.Tensor]

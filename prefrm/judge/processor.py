@@ -33,8 +33,8 @@ __all__ = ["JudgeProcessor"]
 
 # A text of more characters for each token that the model reads is not even tokenized: no text is so sparse.
 MOST_CHARACTERS_A_TOKEN = 16
-TRIAL_RATE = 1.0
-"""Frames a second of a video that is made to try out a judge."""
+TRIAL_RATE, TRIAL_CRITERION = 1.0, "overall"
+"""Frames a second of a video that is made to try out a judge, and what candidates are compared by."""
 
 
 class JudgeProcessor:
@@ -227,7 +227,7 @@ class JudgeProcessor:
         """
         candidates: dict[Hashable, Content] = {n: self._trial(n, x) for n, x in enumerate(images)}
         context = [self.prepare_image(images[0])] if self.layout.has_context else []
-        return self.tree(prompt, candidates, context, prompt if self.layout.has_criterion else "")
+        return self.tree(prompt, candidates, context, TRIAL_CRITERION if self.layout.has_criterion else "")
 
     def _trial(self, place: int, image: Image.Image) -> Content:
         match self.spec.kind:

@@ -1,23 +1,26 @@
 """Batches of preference groups as a judge reads them. Shapes: N comparisons, as they are shown."""
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from PIL import Image
 
 from prefrm.errors import MediaError, RecordError
-from prefrm.judge import ImageInput, JudgeBatch, JudgeProcessor, Pair, Tree
-from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode, digest
+from prefrm.judge import Content, ContentReader, ImageInput, JudgeBatch, JudgeProcessor, Pair, Tree
+from prefrm.media import DEFAULT_LIMITS, ImageLimits, digest
 from prefrm.records import Comparison, PreferenceGroup
 
 __all__ = ["Coverage", "GroupCollator", "blank_batch"]
 
 logger = logging.getLogger(__name__)
 
-# Of an image's digest, in messages.
+# Of a candidate's digest, in messages.
 DIGITS = 12
+Read = Callable[[bytes | str, str], Content]
+"""From a candidate or a context image and its kind to its content."""
 
 
 class GroupCollator:
@@ -27,32 +30,34 @@ class GroupCollator:
     candidates that are compared are decoded.
 
     A comparison that cannot be read is left out of its batch, and the others of its group are not; `left_out`
-    of the batch has the id of its record, and which of its images cannot be read and why. The `JudgeBatch` is
-    None if nothing is left. Equal groups give equal batches: there is no state, so that any process may
-    collate any batch.
+    of the batch has the id of its record, and which of its candidates cannot be read and why. The
+    `JudgeBatch` is None if nothing is left. Equal groups give equal batches: there is no state, so that any
+    process may collate any batch.
 
     Args:
         processor: of the judge.
-        limits: of an encoded image.
+        limits: of an encoded image or video.
     """
 
     def __init__(self, processor: JudgeProcessor, limits: ImageLimits = DEFAULT_LIMITS) -> None:
         self._processor = processor
-        self._limits = limits
+        self._read = ContentReader(processor, limits)
 
     def __call__(self, groups: Sequence[PreferenceGroup]) -> dict[str, Any]:
         trees: list[tuple[Tree, list[Pair]]] = []
         shown: list[Comparison] = []
         left_out: list[tuple[str, str]] = []
-        prepared: dict[bytes, ImageInput] = {}
+        # Each image, video or text of the batch once.
+        read = cache(self._read)
         for group in groups:
-            images, reasons = self._images(group, prepared)
+            contents, reasons = self._contents(group, read)
             try:
-                tree = self._processor.tree(group.prompt, images)
+                context = _context(group, read)
+                tree = self._processor.tree(group.prompt, contents, context, group.criterion)
             except RecordError as error:
                 left_out.append((group.id, str(error)))
                 continue
-            compared = self._shown([c for c in group.comparisons if {c.i, c.j} <= images.keys()])
+            compared = self._shown([c for c in group.comparisons if {c.i, c.j} <= contents.keys()])
             if pairs := tree.readable((c.i, c.j) for c in compared):
                 trees.append((tree, pairs))
             shown += [c for c in compared if (c.i, c.j) not in tree.refused]
@@ -65,26 +70,31 @@ class GroupCollator:
             "left_out": left_out,
         }
 
-    def _images(
-        self, group: PreferenceGroup, prepared: dict[bytes, ImageInput]
-    ) -> tuple[dict[Hashable, ImageInput], dict[int, str]]:
-        """The compared candidates by place, and why others cannot be decoded; `prepared` is of the batch."""
-        images: dict[Hashable, ImageInput] = {}
+    def _contents(self, group: PreferenceGroup, read: Read) -> tuple[dict[Hashable, Content], dict[int, str]]:
+        """The compared candidates by place, and why others cannot be read."""
+        contents: dict[Hashable, Content] = {}
         reasons: dict[int, str] = {}
         for place in sorted({place for c in group.comparisons for place in (c.i, c.j)}):
-            data = group.group().encoded[place]
+            data = group.candidates[place]
             assert data is not None
             try:
-                if data not in prepared:
-                    prepared[data] = self._processor.prepare_image(decode(data, self._limits))
-                images[place] = prepared[data]
-            except MediaError as error:
+                contents[place] = read(data, self._processor.spec.kind)
+            except (MediaError, RecordError) as error:
                 reasons[place] = str(error)
-        return images, reasons
+        return contents, reasons
 
     def _shown(self, comparisons: list[Comparison]) -> list[Comparison]:
         pairwise = self._processor.spec.is_pairwise
         return [*comparisons, *(c.swapped() for c in comparisons)] if pairwise else comparisons
+
+
+def _context(group: PreferenceGroup, read: Read) -> list[ImageInput]:
+    """The context images. Raises `RecordError` if one cannot be read."""
+    try:
+        contents = [read(data, "image") for data in group.context]
+    except MediaError as error:
+        raise RecordError(f"a context image cannot be read: {error}") from error
+    return [part for content in contents for part in content if isinstance(part, ImageInput)]
 
 
 def _refusals(tree: Tree) -> dict[int, str]:
@@ -94,13 +104,14 @@ def _refusals(tree: Tree) -> dict[int, str]:
 
 
 def _named(group: PreferenceGroup, place: int) -> str:
-    """An image by its place, counted from 1, and its digest."""
+    """A candidate by its place, counted from 1, and its digest."""
     shown = digest(group.candidates[place] or b"")[:DIGITS]
-    return f"image {place + 1} of {len(group.candidates)}, sha256 {shown}"
+    return f"{group.group().kind} {place + 1} of {len(group.candidates)}, sha256 {shown}"
 
 
 def blank_batch(processor: JudgeProcessor) -> JudgeBatch:
-    """A batch that depends on no data: one comparison of a black image with itself."""
+    """A batch that depends on no data: one comparison of a black image, or what is made of it,
+    with itself."""
     tree = processor.trial_tree("", [Image.new("RGB", (64, 64))])
     return processor.collate([(tree, [(0, 0)])])
 
@@ -112,7 +123,7 @@ class Coverage:
     step: a checkpoint must not count later batches.
 
     Attributes:
-        left_out: which images could not be read or compared, and why, by their record's id.
+        left_out: which candidates could not be read or compared, and why, by their record's id.
         read: how many comparisons were read, as they are shown.
     """
 

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
+from prefrm.config import from_mapping, to_mapping
 from prefrm.data import dataset_folder
 from prefrm.errors import DatasetError
 from prefrm.media import digest
@@ -46,8 +47,8 @@ def survey_data(data: DataConfig, cache: Path) -> dict[str, Survey]:
         DatasetError, RecordError: a split is absent, breaks its own rules, compares nothing, or is not the
             same on all machines.
     """
-    mine = {name: asdict(survey) for name, survey in _survey(data, cache)} if is_first() else {}
-    surveys = {name: Survey(**survey) for name, survey in gather(mine)[0].items()}
+    mine = {name: to_mapping(survey) for name, survey in _survey(data, cache)} if is_first() else {}
+    surveys = {name: from_mapping(Survey, survey) for name, survey in gather(mine)[0].items()}
     if not is_first():
         _check_copies(data, surveys, cache)
     return surveys

@@ -1,16 +1,20 @@
 """Checks before anything is loaded: of the output folder, its checkpoints, and the settings."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from prefrm.checkpoints import Checkpoints
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
+from prefrm.manifest.spec import JudgeSpec
+from prefrm.prompts import default_template, get_template
 from prefrm.train.config import TrainConfig
 from prefrm.train.distributed import gather, is_first, sharding
+from prefrm.train.prepared import Survey
 from prefrm.train.trainer import read_state
 
-__all__ = ["check_output", "check_sharding", "find_checkpoint", "sweep_output"]
+__all__ = ["check_inputs", "check_output", "check_sharding", "find_checkpoint", "sweep_output"]
 
 
 def check_output(output: Path, checkpoints: Checkpoints, *, resume: bool) -> None:
@@ -48,6 +52,31 @@ def find_checkpoint(checkpoints: Checkpoints) -> Path | None:
     if is_first():
         checkpoints.drop_after(read_state(Path(whole))["step"])
     return Path(whole)
+
+
+def check_inputs(judge: JudgeSpec, surveys: Mapping[str, Survey]) -> None:
+    """Raise `ConfigError` unless the judge reads all that a dataset has: candidates, context, criterion.
+
+    Args:
+        judge: as configured.
+        surveys: by the setting that names the split.
+    """
+    template = get_template(judge.template, judge.kind)
+    reads = judge.inputs(template)
+    places = {"context": reads.context, "criterion": reads.criterion}
+    for name, survey in surveys.items():
+        for kind in set(survey.inputs.kinds) - set(reads.kinds):
+            raise ConfigError(
+                f"{name} has {kind}s as candidates and the judge compares {judge.kind}s; set "
+                f"judge.kind={kind}, or choose another dataset"
+            )
+        for place, is_read in places.items():
+            if getattr(survey.inputs, place) and not is_read:
+                other = default_template(attention=judge.attention, ties=template.ties, kind="text")
+                raise ConfigError(
+                    f"{name} has groups with a {place}, for which the template {template.id!r} has no place; "
+                    f"set judge.template to one with {{{place}}}, such as {other}"
+                )
 
 
 def check_sharding(config: TrainConfig) -> None:

@@ -8,6 +8,7 @@ Its result is kept beside the data, for every process, later run and `--resume`:
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -16,16 +17,18 @@ from typing import Any
 
 from filelock import FileLock
 
+from prefrm.config import from_mapping
 from prefrm.errors import DatasetError
 from prefrm.files import write_whole
 from prefrm.hub import in_hub_cache
 from prefrm.media import digest
 from prefrm.records import PreferenceGroup, fingerprint, read_groups, row_group_sizes, split_file
 from prefrm.train.groups import storing
+from prefrm.winmatrix import EVERYTHING, Inputs
 
 __all__ = ["Prepared", "Survey", "prepare_split"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FOLDER = ".prefrm"
 
 
@@ -37,11 +40,13 @@ class Survey:
         fingerprint: of its groups, in order.
         layout: hash of the sizes of the file's row groups.
         groups: how many groups have comparisons.
+        inputs: what a judge must read to learn from them.
     """
 
     fingerprint: str
     layout: str
     groups: int
+    inputs: Inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,18 +103,24 @@ def _prepare(place: Path, folder: Path, split: str, file: Mapping[str, int], tab
 
 
 def _survey(folder: Path, split: str, table: Path | None) -> Survey:
-    count = 0
+    found: Counter[str] = Counter()
 
     def counted(read: Iterable[PreferenceGroup]) -> Iterator[PreferenceGroup]:
-        nonlocal count
         for group in read:
-            count += bool(group.comparisons)
+            if group.comparisons:
+                found.update(groups=1, context=bool(group.context), criterion=bool(group.criterion))
+                found[group.group().kind] += 1
             yield group
 
     read = read_groups(folder, split)
     content = fingerprint(counted(read if table is None else storing(read, table)))
     sizes = json.dumps(row_group_sizes(folder, split))
-    return Survey(fingerprint=content, layout=digest(sizes.encode()), groups=count)
+    inputs = Inputs(
+        kinds=tuple(kind for kind in EVERYTHING.kinds if found[kind]),
+        context=bool(found["context"]),
+        criterion=bool(found["criterion"]),
+    )
+    return Survey(fingerprint=content, layout=digest(sizes.encode()), groups=found["groups"], inputs=inputs)
 
 
 def _identity(folder: Path, split: str) -> dict[str, int]:
@@ -125,7 +136,7 @@ def _kept(place: Path, split: str, file: Mapping[str, int], table: bool) -> Prep
         if kept["format_version"] == FORMAT_VERSION and kept["file"] == file:
             target = place / f"{split}.arrow"
             if not table or kept["table"] == target.stat().st_size:
-                return Prepared(survey=Survey(**kept["survey"]), table=target if table else None)
+                return Prepared(survey=from_mapping(Survey, kept["survey"]), table=target if table else None)
     return None
 
 

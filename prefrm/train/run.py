@@ -40,7 +40,13 @@ from prefrm.train.fit import fit, take_over
 from prefrm.train.identity import check_same_run, identify_run
 from prefrm.train.measure import check_export, first_groups, measure, pictures
 from prefrm.train.memory import FailOnMemory, explaining_memory, scored_tokens
-from prefrm.train.preflight import check_output, check_sharding, find_checkpoint, sweep_output
+from prefrm.train.preflight import (
+    check_inputs,
+    check_output,
+    check_sharding,
+    find_checkpoint,
+    sweep_output,
+)
 from prefrm.train.prepared import Survey
 from prefrm.train.reporting import tracker_callbacks
 from prefrm.train.state import is_sharded
@@ -124,9 +130,9 @@ def run(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         resume: continue from the newest checkpoint in the output folder, if there is one.
 
     Raises:
-        ConfigError: the base model cannot be loaded, the output folder cannot be used or holds another run,
-            the checkpoint is of other settings, no checkpoint is whole, the training diverged, or the device
-            has too little memory.
+        ConfigError: the base model cannot be loaded, the judge does not read what a dataset has, the output
+            folder cannot be used or holds another run, the checkpoint is of other settings, no checkpoint is
+            whole, the training diverged, or the device has too little memory.
         MissingExtraError: a tracker of `report_to` is not installed.
         BundleError: the adapter cannot be merged without a change of the judge, and the checkpoint stays; or
             the bundle, loaded again, is another judge, and it stays there.
@@ -153,6 +159,7 @@ def _prepare(config: TrainConfig, resume: bool) -> _Run:
     trackers = tracker_callbacks(config.trackers, config.output)
     config = replace(config, data=local_data(config.data))
     surveys = survey_data(config.data, config.output / "data")
+    check_inputs(config.judge, surveys)
     sources = read_sources(config.data)
     # Whole, a judge that is to be sharded may be too large for one device.
     home = resolve_device("cpu" if sharding() else device)

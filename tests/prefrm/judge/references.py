@@ -3,6 +3,7 @@
 So its own tokens, its own positions, its own merging of image features and its own attention and masks.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -44,18 +45,30 @@ def own_processor(model_type: str, tokenizer: Any, image_processor: Any) -> Any:
         return kind(tokenizer=tokenizer, image_processor=image_processor, **settings)
 
 
-def own_reading(judge: Judge, prompt: str, shown: list[Image.Image]) -> tuple[list[int], torch.Tensor]:
+def own_reading(
+    judge: Judge, prompt: str, shown: list[Image.Image], **others: Any
+) -> tuple[list[int], torch.Tensor]:
     """The tokens of a comparison, and the logits of the whole vocabulary [V] after the last of them."""
-    ids, logits_LV = own_logits(judge, prompt, shown)
+    ids, logits_LV = own_logits(judge, prompt, shown, **others)
     return ids, logits_LV[-1]
 
 
 def own_logits(
-    judge: Judge, prompt: str, shown: list[Image.Image], answer: str = ""
+    judge: Judge,
+    prompt: str,
+    shown: list[Image.Image],
+    answer: str = "",
+    *,
+    criterion: str = "",
+    texts: Sequence[str] = (),
 ) -> tuple[list[int], torch.Tensor]:
-    """The tokens of a comparison and of the start of an answer, and the logits [L, V] after each of them."""
+    """The tokens of a comparison and of the start of an answer, and the logits [L, V] after each of them.
+
+    Of `shown`, the first images are the context; the candidates are the others, or texts.
+    """
     template = judge.processor.template
-    (message,) = template.messages(prompt, context=len(shown) - template.candidates)
+    context = len(shown) - (0 if texts else template.candidates)
+    (message,) = template.messages(prompt, context=context, criterion=criterion, texts=texts)
     if judge.family.images_in_text and not template.images_first:
         text = "".join(item.get("text", "<image>") for item in message["content"])
         message["content"] = [{"type": "text", "text": text}]

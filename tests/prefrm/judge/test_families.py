@@ -130,6 +130,46 @@ def test_what_is_read_in_one_run_equals_the_forward_pass_of_transformers(
         )
 
 
+WORDS = ("yes", "a red circle, to the left of it", "no!", "1 2")
+
+
+@pytest.mark.parametrize(("context", "criterion"), [(0, "how well the colours fit"), (1, "hue"), (2, "")])
+@pytest.mark.parametrize("kind", ["image", "text"])
+@torch.inference_mode()
+def test_edits_answers_and_criteria_are_read_as_by_transformers(
+    checkpoint: Path, pictures, kind: str, criterion: str, context: int
+):
+    for head, template in (("verdict", "fit-v1"), ("scalar", "fit-alone-v1")):
+        attention = get_template(template).attention
+        fields = {"head": head, "attention": attention, "template": template, "kind": kind}
+        judge = Judge.from_base(JudgeSpec(base_model=str(checkpoint), **fields), "cpu")
+        processor = judge.processor
+        sources = [processor.prepare_image(picture) for picture in pictures]
+        contents = [(image,) for image in sources]
+        if kind == "text":
+            contents = [processor.prepare_text(text) for text in WORDS]
+        tree = processor.tree(PROMPTS[0], dict(enumerate(contents)), sources[:context], criterion)
+        pairs = [(0, 1), (3, 2)]
+        expected = []
+        for pair in pairs:
+            places = pair[: judge.processor.template.candidates]
+            shown, others = pictures[:context], {"criterion": criterion}
+            if kind == "text":
+                others["texts"] = [WORDS[n] for n in places]
+            else:
+                shown = [*shown, *(pictures[n] for n in places)]
+            ids, logits_V = own_reading(judge, PROMPTS[0], shown, **others)
+            answer = tree.answers([pair])[tree.readouts(pair)[0]]
+            assert torch.cat([segment.ids_L for segment in path(tree, answer)]).tolist() == ids
+            expected.append(logits_V)
+        batch = processor.collate([(tree, pairs)])
+        with reading(judge) as hidden:
+            judge(batch)
+        found_NV = judge.model.get_output_embeddings()(hidden[0][batch.pairs_N2[:, 0]])
+        torch.testing.assert_close(found_NV, torch.stack(expected), atol=1e-5, rtol=0)
+        assert (expected[0] - expected[1]).abs().mean() > 1e-3
+
+
 @pytest.mark.parametrize("attention", ["late", "joint"])
 @torch.inference_mode()
 def test_bfloat16_says_about_the_same(judge: Judge, pictures, attention: str):

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from prefrm.judge import Judge, JudgeSpec
+from prefrm.judge import ContentReader, Judge, JudgeSpec
 from prefrm.media import decode, digest
 from prefrm.records import Comparison, PreferenceGroup
-from prefrm.train import collate
 from prefrm.train.collate import Coverage, GroupCollator, blank_batch
+from prefrm.video import encode_video
 
 TEN = list(combinations(range(5), 2))
 KINDS: dict[str, dict[str, Any]] = {
@@ -74,7 +74,7 @@ def test_only_what_is_compared_is_decoded_and_once_in_a_batch(
         decoded.append(data)
         return decode(data, limits)
 
-    monkeypatch.setattr(collate, "decode", noted)
+    monkeypatch.setattr("prefrm.judge.contents.decode", noted)
     images = (png(0), b"no image", None, png(1), png(2))
     group = PreferenceGroup(id="g", prompt="p", candidates=images, comparisons=(Comparison.preferred(4, 0),))
     other = replace(group, id="h", comparisons=(Comparison.preferred(3, 0),))
@@ -152,9 +152,61 @@ def test_every_reason_is_kept_once_for_its_record() -> None:
     assert (again.left_out, again.read) == ({"g": "a; b"}, 0)
 
 
+@pytest.mark.parametrize("kind", ["image", "video", "text"])
+def test_candidates_of_every_kind_with_a_context_and_a_criterion(
+    tiny_checkpoint: Path, png, kind: str
+) -> None:
+    """Each outcome is that of the comparison alone; what cannot be read costs its own comparisons."""
+    fields = {"template": "fit-late-v1", "kind": kind} | ({"frames": 2} if kind == "video" else {})
+    judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), **fields), "cpu")
+    candidates = {
+        "image": (png(0), png(1), b"no image"),
+        "video": (clip(png, 0, 1), clip(png, 2, 3), b"no video"),
+        "text": ("yes", "no, it is red", "x" * 600),
+    }[kind]
+    compared = tuple(Comparison.preferred(i, j) for i, j in ((0, 1), (1, 2)))
+    group = PreferenceGroup(
+        id="g", prompt="p", candidates=candidates, comparisons=compared, context=(png(4),), criterion="hue"
+    )
+    other = replace(group, id="h", criterion="composition")
+    batch = GroupCollator(judge.processor)([group, other])
+    assert len(batch["batch"]) == 4
+    ((record, reason), _) = batch["left_out"]
+    assert record == "g" and reason.startswith(f"{kind} 3 of 3, sha256 {digest(candidates[2])[:12]}: ")
+    # The context once, and what the candidates show.
+    assert len(batch["batch"].distinct_images) == (1 if kind == "text" else 3)
+    read = ContentReader(judge.processor)
+    contents = {n: read(candidates[n], kind) for n in (0, 1)}
+    (context,) = read(png(4), "image")
+    with torch.inference_mode():
+        outcomes = judge(batch["batch"]).tolist()
+        for one, found in ((group, outcomes[:2]), (other, outcomes[2:])):
+            tree = judge.processor.tree("p", contents, [context], one.criterion)
+            expected = judge(judge.processor.collate([(tree, [(0, 1), (1, 0)])])).tolist()
+            assert found == pytest.approx(expected, abs=1e-5)
+    assert abs(outcomes[0] - outcomes[2]) > 1e-4
+
+
+def test_a_context_that_cannot_be_read_costs_its_group(tiny_checkpoint: Path, png) -> None:
+    judge = Judge.from_base(JudgeSpec(base_model=str(tiny_checkpoint), template="fit-late-v1"), "cpu")
+    good = five(tuple(png(n) for n in range(5)))
+    batch = GroupCollator(judge.processor)([replace(good, id="bad", context=(b"no image",)), good])
+    assert batch["p_N"].equal(GroupCollator(judge.processor)([good])["p_N"])
+    ((record, reason),) = batch["left_out"]
+    assert record == "bad" and reason.startswith("a context image cannot be read: not a valid PNG")
+
+
+def clip(png, *seeds: int) -> bytes:
+    return encode_video([decode(png(seed, width=32, height=32)) for seed in seeds], 2)
+
+
 def test_nothing_is_a_batch_of_nothing(judge: Judge) -> None:
     assert GroupCollator(judge.processor)([])["batch"] is None
 
 
-def test_a_blank_batch_can_be_judged(judge: Judge) -> None:
+@pytest.mark.parametrize("template", ["match-late-v1", "fit-late-v1"])
+@pytest.mark.parametrize("kind", ["image", "video", "text"])
+def test_a_blank_batch_can_be_judged(tiny_checkpoint: Path, kind: str, template: str) -> None:
+    spec = JudgeSpec(base_model=str(tiny_checkpoint), kind=kind, template=template)
+    judge = Judge.from_base(spec, "cpu")
     assert judge(blank_batch(judge.processor)).shape == (1,)

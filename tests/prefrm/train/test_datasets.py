@@ -146,6 +146,27 @@ def test_a_mistake_in_the_mix_is_found_before_anything_is_loaded(config: TrainCo
         run(replace(config, judge=JudgeSpec(base_model="no/model")))
 
 
+def test_data_that_the_judge_does_not_read_is_an_error_before_anything_is_loaded(
+    config: TrainConfig, pairs: Path
+) -> None:
+    """Of the dataset that is mixed in: texts, then images with a criterion, then with a context."""
+    absent = replace(config, judge=JudgeSpec(base_model="absent"))
+    split = config.data.mix[0].train
+    group = next(iter(read_groups(pairs, split)))
+    wrong = [
+        (
+            replace(group, candidates=("yes", "no")),
+            r"has texts .* the judge compares images; set judge.kind=text",
+        ),
+        (replace(group, criterion="hue"), r"with a criterion, for which .*'match-late-v1' has no place"),
+        (replace(group, context=(b"x",)), r"judge.template to one with \{context\}, such as fit-late-v1"),
+    ]
+    for one, message in wrong:
+        write_groups([group, replace(one, id="other")], pairs, split)
+        with pytest.raises(ConfigError, match=rf"data\.mix\[0\]\.train .*{message}"):
+            run(absent)
+
+
 def test_another_mix_is_another_run(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: Any) -> Any:
         raise KeyboardInterrupt
