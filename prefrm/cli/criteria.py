@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from prefrm.errors import ConfigError
-from prefrm.scorers import Ensemble, Member
 
 if TYPE_CHECKING:
     from prefrm.rewards import Criteria
-    from prefrm.winmatrix import IdentifiedScorer
 
 __all__ = ["ByCriteria"]
 
-WEIGHTED = re.compile(r"(.*)=(\d*\.?\d+)", re.DOTALL)
+NUMBER_BEGINS = re.compile(r"\s*([-+.]*\d|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +53,22 @@ class ByCriteria:
             raise ConfigError(f"--margin is for --combine lexicographic; received --combine {self.combine}")
         if not given:
             return None
-        named = [(match[1], float(match[2])) if (match := WEIGHTED.fullmatch(x)) else (x, 1.0) for x in given]
+        named = [_weighted(one) for one in given]
         combination = Combination(rule=self.combine, margin=self.margin, weights=dict(named))
         return Criteria(names=tuple(name for name, _ in named), combination=combination)
 
-    def asked(self, scorer: "IdentifiedScorer") -> "IdentifiedScorer":
-        """The scorer, asked by the criteria; as it is without any. Raises as `criteria`."""
-        if (criteria := self.criteria()) is None:
-            return scorer
-        rule = criteria.combination
-        members = [
-            Member(name=name, scorer=scorer, weight=rule.weights[name], criterion=name)
-            for name in criteria.names
-        ]
-        return Ensemble(members, combine=rule.rule, margin=rule.margin)
+
+def _weighted(option: str) -> tuple[str, float]:
+    """A criterion and its weight, which may stand behind the last `=`."""
+    name, equals, weight = option.rpartition("=")
+    if not equals:
+        return option, 1.0
+    try:
+        return name, float(weight)
+    except ValueError:
+        if NUMBER_BEGINS.match(weight):
+            raise ConfigError(
+                f"--criterion {option!r}: the weight behind the last = must be a number >= 0; "
+                f"received {weight!r}"
+            ) from None
+        return option, 1.0

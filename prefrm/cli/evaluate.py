@@ -28,6 +28,7 @@ from prefrm.scorers import is_scorer_file, is_url
 
 if TYPE_CHECKING:
     from prefrm.eval import Evaluation, Splits, Study
+    from prefrm.rewards import Criteria
 
 __all__ = ["evaluate"]
 
@@ -74,14 +75,16 @@ def evaluate(
     """Measure a scorer on a preference dataset: tables, plots, JSON.
 
     Groups of a dataset have their own criteria, and the report is broken down by them. With --criterion a
-    judge is asked by others, of which the combined matrix is measured.
+    judge is asked by others in their place; the combined matrix is measured, with an accuracy for each.
 
     The exit status is 1 if nothing could be judged.
     """
     from prefrm import eval as evaluation
     from prefrm.data import dataset_folder
 
-    by.criteria()
+    criteria = by.criteria()
+    if amend and criteria is not None:
+        raise ConfigError("--amend writes the numbers of each group's own criterion; leave out --criterion")
     local.require_bundle(target, against)
     remote.require_url(target, against)
     if amend and (is_url(target) or is_hub(target) or is_scorer_file(target)):
@@ -92,10 +95,11 @@ def evaluate(
     if against is not None:
         require_judge(against, remote)
     require_writable_folder(out, "--out")
-    result = _study(target, data, splits, by, local, remote)
+    result = _study(target, data, splits, criteria, local, remote)
     opponent = None
     if against is not None:
-        opponent = evaluation.Opponent.of(against, _study(against, data, splits, by, local, remote), result)
+        other = _study(against, data, splits, criteria, local, remote)
+        opponent = evaluation.Opponent.of(against, other, result)
     plots = evaluation.write_report(
         result.evaluation,
         out,
@@ -119,12 +123,12 @@ def evaluate(
 
 
 def _study(
-    target: str, data: Path, splits: "Splits", by: ByCriteria, local: Local, remote: Remote
+    target: str, data: Path, splits: "Splits", criteria: "Criteria | None", local: Local, remote: Remote
 ) -> "Study":
     from prefrm.eval import evaluate_splits
 
     with open_scorer(target, None, remote, local) as scorer:
-        return evaluate_splits(by.asked(scorer), data, splits)
+        return evaluate_splits(scorer, data, splits, criteria=criteria)
 
 
 def _definitions(names: Sequence[str], data: Path, splits: "Splits") -> tuple[str, ...]:

@@ -5,13 +5,14 @@ calibration costs nothing. Writes nothing; that is `prefrm.eval.report`.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from prefrm.chunks import chunks
 from prefrm.errors import DatasetError
+from prefrm.eval.accuracies import Accuracy, pair_accuracy
 from prefrm.eval.calibration import CalibrationMetrics, measure_calibration
 from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.pairs import JudgedGroup, pairs_of
@@ -20,7 +21,8 @@ from prefrm.eval.thresholds import Thresholds
 from prefrm.pipeline import batch_size, score_batches
 from prefrm.progress import Advance
 from prefrm.records import PreferenceGroup
-from prefrm.winmatrix import CalibrationMap, Scorer, WinMatrix
+from prefrm.rewards import Criteria
+from prefrm.winmatrix import CalibrationMap, Group, Scorer, WinMatrix
 
 __all__ = ["Evaluation", "Unreadable", "evaluate", "to_json"]
 
@@ -52,6 +54,8 @@ class Evaluation:
         thresholds: the tie thresholds of another split; None leaves out the accuracies that need them.
         applied: the map under which the scorer's log-odds were measured; None is the scorer as it is.
         as_scored: the evaluation of the scorer as it is, where a map was applied.
+        criteria: by which the scorer was asked, and how `judged` was combined; None is each group's own.
+        by_criterion: the pair accuracy by each of `criteria`, which no calibration changes.
     """
 
     judged: tuple[JudgedGroup, ...]
@@ -61,6 +65,8 @@ class Evaluation:
     thresholds: Thresholds | None = None
     applied: CalibrationMap | None = None
     as_scored: "Evaluation | None" = None
+    criteria: Criteria | None = None
+    by_criterion: Mapping[str, Accuracy] = field(default_factory=dict)
 
     def fitted_calibration(self) -> CalibrationMap:
         """The map that fits these labels best; for validation data, not for the test split."""
@@ -80,8 +86,9 @@ class Evaluation:
         scored = self.as_scored or self
         judged = tuple(replace(group, matrix=group.matrix.calibrated(calibration)) for group in scored.judged)
         thresholds = None if scored.thresholds is None else scored.thresholds.calibrated(calibration)
-        measured = _evaluation(judged, scored.unreadable, thresholds)
-        return replace(measured, applied=calibration, as_scored=scored)
+        return replace(
+            scored, **_measured(judged, thresholds), judged=judged, applied=calibration, as_scored=scored
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON: no matrices, and None where there was no data."""
@@ -91,16 +98,22 @@ class Evaluation:
                 "thresholds": None if self.thresholds is None else asdict(self.thresholds),
                 "metrics": asdict(self.metrics),
                 "calibration": asdict(self.calibration),
+                "criteria": None if self.criteria is None else self._criteria_as_json(self.criteria),
                 "unreadable": [asdict(entry) for entry in self.unreadable],
             }
         )
         return numbers
+
+    def _criteria_as_json(self, criteria: Criteria) -> dict[str, Any]:
+        accuracy = {name: asdict(entry) for name, entry in self.by_criterion.items()}
+        return {"combined": criteria.describe(), "pair_accuracy": accuracy}
 
 
 def evaluate(
     scorer: Scorer,
     groups: Iterable[PreferenceGroup],
     *,
+    criteria: Criteria | None = None,
     batch: int | None = None,
     progress: Advance | None = None,
     thresholds: Thresholds | None = None,
@@ -112,7 +125,8 @@ def evaluate(
     remote scorer gets several calls at once. `progress` is called with the number of groups done. An image
     that the scorer cannot read costs its own candidate and nothing else, and so does a group that the scorer
     refuses; both are listed in `unreadable`. `thresholds` come from another split
-    (`Evaluation.fitted_thresholds`).
+    (`Evaluation.fitted_thresholds`). With `criteria`, each group is asked by these in the place of its own
+    criterion, and the combined matrix is measured.
 
     Raises:
         ConfigError: `batch` is less than 1.
@@ -120,10 +134,22 @@ def evaluate(
         ScoringError: the scorer cannot answer at all.
     """
     judged: list[JudgedGroup] = []
+    by_criterion: dict[str, list[JudgedGroup]] = {name: [] for name in criteria.names} if criteria else {}
     unreadable: list[Unreadable] = []
     batches = chunks(groups, batch_size(scorer, batch))
-    with closing(score_batches(scorer, batches, lambda part: [group.group() for group in part])) as scored:
-        for part, matrices in scored:
+
+    def asked(part: Sequence[PreferenceGroup]) -> list[Group]:
+        own = [group.group() for group in part]
+        return own if criteria is None else criteria.groups(own)
+
+    with closing(score_batches(scorer, batches, asked)) as scored:
+        for part, answer in scored:
+            matrices = answer
+            if criteria is not None:
+                matrices = criteria.combined(answer)
+                for group, named in zip(part, criteria.answers(answer), strict=True):
+                    for name, matrix in named.items():
+                        by_criterion[name].append(JudgedGroup.of(group, matrix))
             for group, matrix in zip(part, matrices, strict=True):
                 judged.append(JudgedGroup.of(group, matrix))
                 unreadable += _unreadable(group, matrix)
@@ -131,7 +157,13 @@ def evaluate(
                 progress(len(judged))
     if not judged:
         raise DatasetError("there is nothing to evaluate: the dataset split holds no group")
-    return _evaluation(tuple(judged), tuple(unreadable), thresholds)
+    return Evaluation(
+        **_measured(judged, thresholds),
+        judged=tuple(judged),
+        unreadable=tuple(unreadable),
+        criteria=criteria,
+        by_criterion={name: pair_accuracy(pairs_of(part)) for name, part in by_criterion.items()},
+    )
 
 
 def to_json(value: Any) -> Any:
@@ -149,18 +181,12 @@ def _as_json(calibration: CalibrationMap) -> dict[str, Any]:
     return {"name": calibration.name, "parameters": dict(calibration.parameters)}
 
 
-def _evaluation(
-    judged: tuple[JudgedGroup, ...],
-    unreadable: tuple[Unreadable, ...],
-    thresholds: Thresholds | None,
-) -> Evaluation:
-    return Evaluation(
-        judged=judged,
-        unreadable=unreadable,
-        metrics=measure(judged, thresholds),
-        calibration=measure_calibration(pairs_of(judged)),
-        thresholds=thresholds,
-    )
+def _measured(judged: Sequence[JudgedGroup], thresholds: Thresholds | None) -> dict[str, Any]:
+    return {
+        "metrics": measure(judged, thresholds),
+        "calibration": measure_calibration(pairs_of(judged)),
+        "thresholds": thresholds,
+    }
 
 
 def _unreadable(group: PreferenceGroup, matrix: WinMatrix) -> list[Unreadable]:

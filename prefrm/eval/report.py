@@ -18,6 +18,7 @@ from prefrm.eval.tables import (
     accuracy_text,
     against_tables,
     column_table,
+    criterion_table,
     definition_table,
     difference_text,
     headline,
@@ -34,6 +35,7 @@ from prefrm.eval.tables import (
     words,
 )
 from prefrm.files import require_writable_folder
+from prefrm.rewards import criterion_name
 
 __all__ = ["Opponent", "summary", "write_report"]
 
@@ -161,6 +163,9 @@ def _markdown(
     for entry in definitions:
         parts += [f"## Published: `{entry}`", _published_on(entry), column_table(evaluation.metrics, entry)]
     parts += ["## Published definitions", *published_tables(evaluation.metrics)]
+    if evaluation.criteria is not None:
+        asked = f"The judge was asked by {evaluation.criteria.describe()}, in the place of the groups' own."
+        parts += ["## By each criterion that was asked", asked, criterion_table(evaluation)]
     for tag in evaluation.metrics.by_tag:
         parts += [f"## By {tag}", tag_table(evaluation.metrics, tag)]
     if evaluation.metrics.length_bias is not None:
@@ -222,6 +227,12 @@ def summary(study: Study, against: Opponent | None = None, definitions: Sequence
         f"order gap {number(metrics.mean_order_gap)}, calibration error {number(calibration.ece)}{after}, "
         f"intransitive triples {number(metrics.intransitive_share)}"
     ]
+    if (criteria := study.evaluation.criteria) is not None:
+        own = (
+            f"{criterion_name(name)} {number(entry.value)}"
+            for name, entry in study.evaluation.by_criterion.items()
+        )
+        lines += [f"asked by {criteria.describe()}; pair accuracy by each: {', '.join(own)}"]
     if (bias := metrics.length_bias) is not None:
         by = (f"{number(bias.accuracy[which].value)} where it is {which}" for which in ("longer", "shorter"))
         lines += [

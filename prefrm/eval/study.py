@@ -13,6 +13,7 @@ from prefrm.eval.pairs import pairs_of
 from prefrm.eval.thresholds import Thresholds
 from prefrm.progress import track
 from prefrm.records import count_groups, read_groups
+from prefrm.rewards import Criteria
 from prefrm.winmatrix import CalibrationMap, Scorer
 
 __all__ = [
@@ -103,12 +104,12 @@ def find_splits(data: Path | str, test: str, validation: str | None = None) -> S
     return Splits(test=test, validation=chosen)
 
 
-def fit_split(scorer: Scorer, data: Path | str, split: str) -> Fitted:
+def fit_split(scorer: Scorer, data: Path | str, split: str, *, criteria: Criteria | None = None) -> Fitted:
     """Score a split that is not the one to be measured, and fit calibration and tie thresholds on it.
 
     Raises: as `evaluate`, and DatasetError if no pair was judged.
     """
-    return fit_evaluation(evaluate_split(scorer, data, split), split)
+    return fit_evaluation(evaluate_split(scorer, data, split, criteria=criteria), split)
 
 
 def fit_evaluation(held_out: Evaluation, split: str) -> Fitted:
@@ -124,10 +125,15 @@ def fit_evaluation(held_out: Evaluation, split: str) -> Fitted:
     return Fitted(calibration=held_out.fitted_calibration(), thresholds=held_out.fitted_thresholds(split))
 
 
-def evaluate_splits(scorer: Scorer, data: Path | str, splits: Splits) -> Study:
+def evaluate_splits(
+    scorer: Scorer, data: Path | str, splits: Splits, *, criteria: Criteria | None = None
+) -> Study:
     """Score the splits; fit on the one, if there is one, and measure on the other. Raises as `fit_split`."""
-    fitted = None if splits.validation is None else fit_split(scorer, data, splits.validation)
-    evaluation = evaluate_split(scorer, data, splits.test, None if fitted is None else fitted.thresholds)
+    fitted = None
+    if splits.validation is not None:
+        fitted = fit_split(scorer, data, splits.validation, criteria=criteria)
+    thresholds = None if fitted is None else fitted.thresholds
+    evaluation = evaluate_split(scorer, data, splits.test, thresholds, criteria=criteria)
     return Study(
         splits=splits,
         fitted=fitted,
@@ -137,8 +143,14 @@ def evaluate_splits(scorer: Scorer, data: Path | str, splits: Splits) -> Study:
 
 
 def evaluate_split(
-    scorer: Scorer, data: Path | str, split: str, thresholds: Thresholds | None = None
+    scorer: Scorer,
+    data: Path | str,
+    split: str,
+    thresholds: Thresholds | None = None,
+    *,
+    criteria: Criteria | None = None,
 ) -> Evaluation:
     """Score a split of the folder `data`, with progress, and measure. Arguments and errors as `evaluate`."""
     with track(f"scoring {split}", count_groups(data, split)) as advance:
-        return evaluate(scorer, read_groups(data, split), progress=advance, thresholds=thresholds)
+        groups = read_groups(data, split)
+        return evaluate(scorer, groups, criteria=criteria, progress=advance, thresholds=thresholds)

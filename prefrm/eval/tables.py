@@ -10,6 +10,7 @@ from prefrm.eval.lengths import LengthBias
 from prefrm.eval.metrics import Metrics
 from prefrm.eval.paired import Difference, SideBySide
 from prefrm.eval.published import PUBLISHED
+from prefrm.rewards import criterion_name
 
 __all__ = [
     "accuracy_text",
@@ -128,6 +129,17 @@ def tag_table(metrics: Metrics, tag: str) -> str:
     ]
     columns = ["pair accuracy", "95% interval", "pairs", "prompts", "unjudged", "always first"]
     return table([tag, *columns, *others], body)
+
+
+def criterion_table(evaluation: Evaluation) -> str:
+    """The pair accuracy by each criterion that the judge was asked by, and of the combined matrix."""
+    named = {criterion_name(name): entry for name, entry in evaluation.by_criterion.items()}
+    body = [
+        [entry, *_accuracy_cells(accuracy)]
+        for entry, accuracy in {**named, "**combined**": evaluation.metrics.accuracy}.items()
+    ]
+    columns = ["pair accuracy", "95% interval", "pairs", "prompts", "unjudged"]
+    return table(["criterion", *columns], body)
 
 
 def length_tables(bias: LengthBias) -> list[str]:

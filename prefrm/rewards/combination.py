@@ -182,7 +182,8 @@ class Criteria:
         combination: its weights are by criterion.
 
     Raises:
-        ConfigError: there is no criterion, one is named twice, or a weight names none.
+        ConfigError: there is no criterion, two have one name (`criterion_name`), or the weights name none of
+            them or are all 0.
     """
 
     names: tuple[str, ...]
@@ -191,10 +192,13 @@ class Criteria:
     def __post_init__(self) -> None:
         if not self.names:
             raise ConfigError("criteria are empty; name at least one")
-        if twice := [name for name in self.names if self.names.count(name) > 1]:
+        shown = [criterion_name(name) for name in self.names]
+        if twice := [name for name in shown if shown.count(name) > 1]:
             raise ConfigError(f"criteria have {twice[0]!r} twice; give it a weight instead")
         if unknown := self.combination.weights.keys() - set(self.names):
             raise ConfigError(f"weights name {sorted(unknown)}; the criteria are {list(self.names)}")
+        if not any(self.combination.weights.get(name, 1.0) for name in self.names):
+            raise ConfigError(f"every criterion has weight 0, of {shown}; give one a positive weight")
 
     @classmethod
     def of(cls, criteria: "Criteria | Sequence[str] | str") -> "Criteria":

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from prefrm.cli import run, shared
+from prefrm.cli.criteria import ByCriteria
+from prefrm.errors import ConfigError
 from prefrm.winmatrix import EVERYTHING, FakeScorer, Group, Inputs, WinMatrix
 
 TEXTS = ("one bird", "two birds on a fence", "three")
@@ -96,6 +98,39 @@ def test_one_criterion_is_asked_alone(judge: ByCriterion, capsys: pytest.Capture
     assert answer["win_matrix"] == answer["criteria"]["brevity"]["win_matrix"]
 
 
+@pytest.mark.parametrize(
+    ("given", "name", "weight"),
+    [
+        ("a=2", "a", 2.0),
+        ("a=1e-3", "a", 1e-3),
+        ("a=2.", "a", 2.0),
+        ("x=1=.5", "x=1", 0.5),
+        ("is x=y?", "is x=y?", 1.0),
+        ("a", "a", 1.0),
+    ],
+)
+def test_a_weight_stands_behind_the_last_equals_sign(given: str, name: str, weight: float) -> None:
+    criteria = ByCriteria(criterion=[given]).criteria()
+    assert criteria is not None and criteria.names == (name,)
+    assert criteria.combination.weights == {name: weight}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a="], "received ''"),
+        (["a=1,5"], "received '1,5'"),
+        (["a=-1"], "weight of 'a' must be >= 0"),
+        (["a=nan"], "weight of 'a' must be >= 0"),
+        (["a=0", "b=0"], "every criterion has weight 0"),
+        (["", "overall"], "'overall' twice"),
+    ],
+)
+def test_criteria_that_cannot_be_meant_are_refused(given: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ByCriteria(criterion=given).criteria()
+
+
 def test_of_videos_the_best_are_ranked_and_broken_ones_named(
     judge: ByCriterion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,7 +152,9 @@ def test_of_videos_the_best_are_ranked_and_broken_ones_named(
 
 
 @pytest.mark.slow
-def test_labels_and_evaluations_by_several_criteria(judge: ByCriterion, tmp_path: Path) -> None:
+def test_labels_and_evaluations_by_several_criteria(
+    judge: ByCriterion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from prefrm.label import read_matrices
     from prefrm.records import Comparison, PreferenceGroup, write_groups
 
@@ -131,8 +168,17 @@ def test_labels_and_evaluations_by_several_criteria(judge: ByCriterion, tmp_path
     (entry,) = read_matrices(tmp_path / "labels")
     assert list(entry.criteria) == ["brevity", "detail"] and entry.matrix.p[2, 1] > 0.5
     command = ["eval", "grpc://judge:1/judge", data, "--out", str(tmp_path / "eval")]
-    for options, value in ((by, 0.0), (("--criterion", "detail"), 1.0)):
+    for options, value, own in (
+        (by, 0.0, {"brevity": 0.0, "detail": 1.0}),
+        (("--criterion", "detail"), 1.0, {"detail": 1.0}),
+    ):
         assert run([*command, *options]) == 0
         numbers = json.loads((tmp_path / "eval" / "report.json").read_text())
         assert numbers["metrics"]["accuracy"]["value"] == value
+        each = {name: entry["value"] for name, entry in numbers["criteria"]["pair_accuracy"].items()}
+        assert each == own
+        assert "| detail | 1.000 |" in (tmp_path / "eval" / "report.md").read_text()
+    capsys.readouterr()
+    assert run([*command, "--amend", "--criterion", "detail"]) == 2
+    assert "leave out --criterion" in capsys.readouterr().err
     assert numbers["metrics"]["length_bias"]["accuracy"]["longer"]["value"] == 1.0

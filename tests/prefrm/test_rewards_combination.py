@@ -101,7 +101,9 @@ def test_a_reason_names_its_criterion():
         ),
         (lambda: Criteria(names=()), "name at least one"),
         (lambda: Criteria(names=("a", "a")), "'a' twice"),
+        (lambda: Criteria(names=("", "overall")), "'overall' twice"),
         (lambda: Criteria(names=("a",), combination=Combination(weights={"b": 1.0})), "criteria are"),
+        (lambda: Criteria(names=("a",), combination=Combination(weights={"a": 0.0})), "weight 0, of"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(make, message):
