@@ -117,10 +117,15 @@ class Group:
 
     @property
     def kind(self) -> Kind:
-        """Of the candidates. Bytes that are no video, among videos, are an unreadable candidate."""
+        """Of the candidates; "video" if videos stand among other bytes, and "image" if all are missing."""
         if any(isinstance(x, str) for x in self.candidates):
             return "text"
-        return "video" if any(is_video(x) for x in self.encoded if x) else "image"
+        return "video" if "video" in self.kinds else "image"
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """Of each candidate that is there: images and videos may be mixed, and a scorer reads one of them."""
+        return frozenset(_kind(x) for x in self.candidates if x)
 
     @property
     def encoded(self) -> tuple[bytes | None, ...]:
@@ -141,6 +146,12 @@ class Group:
         """The same group with candidate `order[n]` in place n."""
         order = check_permutation(order, self.size)
         return replace(self, candidates=tuple(self.candidates[i] for i in order))
+
+
+def _kind(content: bytes | str) -> Kind:
+    if isinstance(content, str):
+        return "text"
+    return "video" if is_video(content) else "image"
 
 
 def _size(content: Candidate) -> int:

@@ -27,10 +27,11 @@ class Inputs:
     def refusal(self, group: Group) -> str:
         """Why the scorer cannot read a group; "" if it can.
 
-        A scorer that ignored a context or a criterion would answer another question than the one asked.
+        A scorer that ignored a context or a criterion would answer another question than the one asked. One
+        candidate of a kind that it reads is enough: any other is an unreadable candidate.
         """
-        if group.kind not in self.kinds and any(group.candidates):
-            return f"the candidates are {group.kind}s; this judge reads {' and '.join(self.kinds)}s"
+        if group.kinds and group.kinds.isdisjoint(self.kinds):
+            return f"the candidates are {_plural(group.kinds)}; this judge reads {_plural(self.kinds)}"
         for name, value, is_read in (
             ("context", group.context, self.context),
             ("criterion", group.criterion, self.criterion),
@@ -49,6 +50,10 @@ class Inputs:
             context=self.context and other.context,
             criterion=self.criterion and other.criterion,
         )
+
+
+def _plural(kinds: Iterable[Kind]) -> str:
+    return " and ".join(f"{kind}s" for kind in sorted(kinds))
 
 
 EVERYTHING = Inputs(kinds=get_args(Kind), context=True, criterion=True)
@@ -76,8 +81,8 @@ def check_groups(groups: Iterable[Group], inputs: Inputs = EVERYTHING) -> list[G
         inputs: what the scorer reads.
 
     Raises:
-        RecordError: they are not groups, or one has candidates, a context or a criterion that the scorer does
-            not read.
+        RecordError: they are not groups, or one has candidates of other kinds alone than the scorer reads, or
+            a context or a criterion that it does not read.
     """
     if not isinstance(groups, Iterable):
         raise RecordError(

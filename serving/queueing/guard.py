@@ -26,7 +26,8 @@ class GuardedScorer:
     """A scorer that is never handed a candidate or a context image beyond the limits.
 
     Each is checked by its size and its header, before anything decodes it. A refused candidate becomes a
-    missing one, a group with a refused context image is not judged, and the matrix says why.
+    missing one. A group is not judged if a context image is refused, or if the scorer does not read what is
+    left of it. The matrix says why.
 
     Attributes:
         cost: the scorer's own estimate of a group, if it has one.
@@ -43,15 +44,19 @@ class GuardedScorer:
 
     def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
         """As the scorer inside, with the refusals among the matrices' `errors`."""
-        refusals = [self._context_refusal(group) for group in groups]
-        accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
-        return with_refusals(groups, refusals, self._score(accepted) if accepted else ())
+        reasons = [[self._refusal(candidate) for candidate in group.candidates] for group in groups]
+        kept = [_without(*pair) for pair in zip(groups, reasons, strict=True)]
+        # One group that the scorer does not read would fail its whole call.
+        inputs = self.inputs()
+        refusals = [self._context_refusal(group) or inputs.refusal(group) for group in kept]
+        accepted = [group for group, refusal in zip(kept, refusals, strict=True) if not refusal]
+        matrices = with_refusals(kept, refusals, self._score(accepted) if accepted else ())
+        return [_explained(*pair) for pair in zip(matrices, reasons, strict=True)]
 
     def _score(self, groups: Sequence[Group]) -> list[WinMatrix]:
-        reasons = [[self._refusal(candidate) for candidate in group.candidates] for group in groups]
-        matrices = self._scorer.score([_without(*pair) for pair in zip(groups, reasons, strict=True)])
+        matrices = self._scorer.score(groups)
         check_answer(matrices, groups)
-        return [_explained(*pair) for pair in zip(matrices, reasons, strict=True)]
+        return matrices
 
     def _context_refusal(self, group: Group) -> str:
         for n, image in enumerate(group.context):

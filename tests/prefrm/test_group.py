@@ -13,6 +13,7 @@ from prefrm.winmatrix import EVERYTHING, FakeScorer, Group, Inputs, check_groups
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
+CLIP = b"\0\0\0\x18ftypmp42"
 
 
 @pytest.fixture
@@ -54,9 +55,26 @@ def test_what_a_scorer_does_not_read_is_refused(file):
     ):
         with pytest.raises(RecordError, match=f"item 1: {reason}"):
             check_groups([plain, group], Inputs())
-    # Nothing tells the kind of candidates that are missing.
-    missing = Group(prompt="a", candidates=(None, ""))
-    assert not Inputs(kinds=("text",)).refusal(missing) and not Inputs().refusal(missing)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "refused"),
+    [
+        # Nothing tells the kind of candidates that are missing.
+        ((None, ""), {}),
+        ((b"x", CLIP), {"text": "images and videos"}),
+        ((b"x", None), {"video": "images", "text": "images"}),
+        ((CLIP, b""), {"image": "videos", "text": "videos"}),
+        (("a", None), {"image": "texts", "video": "texts"}),
+    ],
+)
+def test_one_candidate_of_a_scorers_kind_is_enough(candidates, refused):
+    group = Group(prompt="a", candidates=candidates)
+    for kind in EVERYTHING.kinds:
+        reason = Inputs(kinds=(kind,)).refusal(group)
+        assert reason == (
+            f"the candidates are {refused[kind]}; this judge reads {kind}s" if kind in refused else ""
+        )
 
 
 def test_scorers_of_the_same_groups_read_what_each_of_them_reads():
@@ -152,7 +170,7 @@ def test_a_record_holds_what_a_group_holds():
         ((b"x", None), "image"),
         ((None, None), "image"),
         (("a cat", None), "text"),
-        ((b"\0\0\0\x18ftypmp42", b"broken"), "video"),
+        ((CLIP, b"broken"), "video"),
         ((b"\0\0\0\x18ftypavif", b"x"), "image"),
         ((b"\x1aE\xdf\xa3", b"\x1aE\xdf\xa3"), "video"),
     ],

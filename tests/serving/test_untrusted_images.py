@@ -11,7 +11,7 @@ from PIL import Image
 
 from prefrm.client import connect
 from prefrm.media import ImageLimits, VideoLimits, digest
-from prefrm.winmatrix import FakeScorer, Group
+from prefrm.winmatrix import FakeScorer, Group, Inputs, check_groups
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
@@ -86,3 +86,36 @@ def test_what_is_refused_never_reaches_the_scorer(recording, wire, kind, what):
     assert reason in matrix.errors[1]
     assert matrix.valid[0, 2]
     assert not matrix.valid[1].any()
+
+
+class OfOneKind(FakeScorer):
+    """Raises, as an engine does, for all groups of a call if it does not read one of them."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(lambda prompt, candidate: float(len(candidate)))
+        self._inputs = Inputs(kinds=(kind,))
+
+    def inputs(self) -> Inputs:
+        return self._inputs
+
+    def score(self, groups):
+        return super().score(check_groups(groups, self._inputs))
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("kind", "other", "bad"), [("video", "image", CLIP[:-1]), ("image", "video", b"<html>")]
+)
+def test_a_group_left_with_candidates_of_another_kind_costs_no_other_group(wire, kind, other, bad):
+    scorer = OfOneKind(kind)
+    info = ModelInfo(name="judge", inputs=scorer.inputs())
+    good, hostile = GOOD[kind], (bad, GOOD[other][0])
+    with (
+        background(JudgeServer(scorer, info, limits=LIMITS)) as addresses,
+        connect(getattr(addresses, f"{wire}_url")) as judge,
+    ):
+        judged, refused = judge.score([Group(prompt="p", candidates=one) for one in (good, hostile)])
+    assert judged.valid[0, 1] and not refused.valid.any()
+    reason = "the video is truncated" if kind == "video" else "not a valid PNG"
+    assert reason in refused.errors[0]
+    assert refused.errors[1] == f"the candidates are {other}s; this judge reads {kind}s"

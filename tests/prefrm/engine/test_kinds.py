@@ -208,7 +208,7 @@ def test_what_the_judge_does_not_read_is_refused(judge: Judge, group: Group):
     engine, inputs = Engine(judge), judge.processor.inputs
     others = {
         "image": Group(prompt="x", candidates=(noise_png(0), noise_png(1))),
-        "video": Group(prompt="x", candidates=(noise_clip(0), noise_png(1))),
+        "video": Group(prompt="x", candidates=(noise_clip(0), noise_clip(1))),
         "text": Group(prompt="x", candidates=("a", None)),
     }
     wrong = [(f"are {kind}s", one) for kind, one in others.items() if kind != judge.spec.kind]
@@ -224,7 +224,7 @@ def test_what_the_judge_does_not_read_is_refused(judge: Judge, group: Group):
 def test_a_candidate_that_cannot_be_read_costs_its_own_pairs_only(judge: Judge, group: Group):
     a, b, *_ = group.candidates
     hostile = {
-        "image": (a[: len(a) // 2], b"", b"not an image"),
+        "image": (a[: len(a) // 2], b"RIFF1234AVI garbage", noise_clip(0)),
         "video": (a[: len(a) // 2], noise_png(0), claiming_frames(2**30)),
         "text": ("x" * 9000, "y" * 600, "\ud800"),
     }[judge.spec.kind]
