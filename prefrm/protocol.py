@@ -251,6 +251,8 @@ def _group(rows: Mapping[TensorSpec, npt.NDArray[Any]]) -> Group:
     context = list(rows.get(CONTEXT, ()))
     while context and not context[-1]:
         context.pop()
+    if not all(context):
+        raise ProtocolError("context: empty elements stand at the end, after a group's images")
     candidates = rows[IMAGES] if IMAGES in rows else [_text(x, TEXTS) for x in rows[TEXTS]]
     return Group(
         prompt=_text(rows[PROMPT][0], PROMPT),

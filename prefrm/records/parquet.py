@@ -37,6 +37,8 @@ SPLITS = ("train", "validation", "test")
 # Of a row group: it is held in memory whole when it is written.
 ROW_GROUP_GROUPS = 256
 ROW_GROUP_BYTES = 32 * 2**20
+# Of a dataset from before candidates had kinds.
+OLDER_COLUMNS = frozenset({"id", "prompt", "images", "comparisons", "quality", "tags"})
 GROUPS, PROMPTS = 64, 1024  # that are decoded together, with their images and without
 
 
@@ -189,10 +191,12 @@ def _open_split(folder: Path | str, split: str) -> "Iterator[pq.ParquetFile]":
     path = split_file(folder, split)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if missing := set(arrow_schema().names) - set(file.schema_arrow.names):
-                raise DatasetError(
-                    f"{path} is not a preference dataset: it lacks the columns {sorted(missing)}"
-                )
+            names = set(file.schema_arrow.names)
+            if missing := set(arrow_schema().names) - names:
+                reason = f"it lacks the columns {sorted(missing)}"
+                if names >= OLDER_COLUMNS:
+                    raise DatasetError(f"{path} was written by an older prefrm; build it again: {reason}")
+                raise DatasetError(f"{path} is not a preference dataset: {reason}")
             yield file
     except DataError:
         raise

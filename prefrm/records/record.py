@@ -84,7 +84,8 @@ class PreferenceGroup:
         id: unique in its dataset; errors name it.
         prompt: what the candidates answer; not blank: in data that is a missing value, and no policy can be
             trained on it.
-        candidates: K >= 2, all encoded images, all encoded videos or all texts; None where one is missing.
+        candidates: K >= 2, all encoded images, all encoded videos or all texts; None or empty where one is
+            missing.
         comparisons: statements about pairs of candidates; none may be about a missing one.
         context: encoded images that belong to the prompt, as in `Group`.
         criterion: what the candidates were compared by; "" is overall preference.
@@ -133,7 +134,7 @@ class PreferenceGroup:
                 raise RecordError(
                     f"record {self.id!r} compares candidates {c.i} and {c.j} but has {size}, numbered from 0"
                 )
-            if self.candidates[c.i] is None or self.candidates[c.j] is None:
+            if not (self.candidates[c.i] and self.candidates[c.j]):
                 raise RecordError(
                     f"record {self.id!r} compares candidates {c.i} and {c.j}, one of which is missing"
                 )

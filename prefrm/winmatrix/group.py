@@ -13,6 +13,7 @@ from prefrm.pixels import encode_image, split_images
 __all__ = ["Candidate", "Group", "Kind", "check_permutation"]
 
 OTHER_FORMS = "Group.of(prompt, candidates) takes paths, Pillow images and arrays"
+TEXT_FORM = "write Group(prompt=prompt, candidates=(text, text))"
 
 
 Candidate = bytes | str | None
@@ -94,21 +95,25 @@ class Group:
             limits: bounds on a file.
 
         Raises:
-            ConfigError: the candidates are not a sequence or such an array.
-            MediaError: candidates cannot be read or encoded; names each, with its reason.
-            RecordError: there are fewer than two, or the prompt is not a string.
+            ConfigError: the candidates or the context are not a sequence or such an array.
+            MediaError: candidates or context images cannot be read or encoded; names each, with its reason.
+            RecordError: there are fewer than two candidates, a context image is missing, or the prompt is not
+                a string.
         """
-        found: list[bytes | None] = []
         problems: list[str] = []
-        for n, candidate in enumerate(split_images(candidates)):
-            try:
-                found.append(_encoded(candidate, limits))
-            except (ConfigError, MediaError) as error:
-                problems.append(f"candidate {n}: {error}")
+        found = _all_encoded("candidate", candidates, limits, problems)
+        own = _all_encoded("context image", context, limits, problems)
+        if problems and not found and all(isinstance(x, str) for x in candidates):
+            problems.append(f"if they are texts, {TEXT_FORM}")
         if problems:
             raise MediaError("; ".join(problems))
-        own = [_encoded(image, limits) or b"" for image in context]
-        return cls(prompt=prompt, candidates=tuple(found), context=tuple(own), criterion=criterion)
+        return cls(
+            prompt=prompt,
+            candidates=tuple(found),
+            # An empty one is refused there.
+            context=tuple(image or b"" for image in own),
+            criterion=criterion,
+        )
 
     @property
     def size(self) -> int:
@@ -158,6 +163,21 @@ def _size(content: Candidate) -> int:
     if content is None:
         return 0
     return len(content) if isinstance(content, bytes) else len(content.encode("utf-8", "surrogatepass"))
+
+
+def _all_encoded(name: str, given: Any, limits: media.ImageLimits, problems: list[str]) -> list[bytes | None]:
+    """Those that can be read; why each of the others cannot is added to `problems`."""
+    try:
+        images = split_images(given)
+    except ConfigError as error:
+        raise ConfigError(f"{name}s: {error}") from error
+    found: list[bytes | None] = []
+    for n, image in enumerate(images):
+        try:
+            found.append(_encoded(image, limits))
+        except (ConfigError, MediaError) as error:
+            problems.append(f"{name} {n}: {error}")
+    return found
 
 
 def _encoded(candidate: Any, limits: media.ImageLimits) -> bytes | None:

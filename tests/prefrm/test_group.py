@@ -122,6 +122,24 @@ def test_every_candidate_that_cannot_be_read_is_named(file, tmp_path):
         Group.of("x", [file, PICTURE], limits=ImageLimits(max_pixels=19))
 
 
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"candidates": ["a cat", "a dog"]}, MediaError, r"if they are texts, write Group\(prompt="),
+        ({"context": ["/absent.png"]}, MediaError, r"^context image 0: /absent\.png: cannot be read"),
+        ({"context": "/absent.png"}, ConfigError, "context images: images are a sequence.*received str"),
+        (
+            {"context": [None]},
+            RecordError,
+            "context is a tuple of encoded images, none of them empty or None",
+        ),
+    ],
+)
+def test_the_field_that_cannot_be_read_is_named(changes, error, message):
+    with pytest.raises(error, match=message):
+        Group.of("x", **({"candidates": [PICTURE, PICTURE]} | changes))
+
+
 @pytest.mark.parametrize("candidates", ["a.png", b"\x89PNG", PICTURE, 7, None])
 def test_candidates_that_are_not_several_are_refused(candidates):
     with pytest.raises(ConfigError, match="images are a sequence, an array or a tensor; received"):

@@ -188,7 +188,7 @@ def objects(rows) -> np.ndarray:
         ({"images": objects([["a", "b"]])}, "not bytes"),
         ({"images": objects([[b"a", b"b"], [b"a", b"b"]])}, "received 1 and 2"),
         ({"context": objects([[b"a"], [b"a"]])}, "prompt and images and context need .* 1 and 1 and 2"),
-        ({"context": objects([[b"", b"a"]])}, "context is a tuple of encoded images, none of them empty"),
+        ({"context": objects([[b"", b"a"]])}, "context: empty elements stand at the end"),
         ({"criterion": objects([[b"a", b"b"]])}, r"shape \[-1, 1\]; received \[1, 2\]"),
         ({"criterion": objects([[b"\xff"]])}, "a criterion is not UTF-8"),
         ({"images": None, "texts": objects([[b"a", b"\xff"]])}, "a text is not UTF-8"),

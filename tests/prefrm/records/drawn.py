@@ -21,7 +21,7 @@ def comparisons(draw, candidates):
 def groups(draw):
     content = draw(st.sampled_from([st.binary(max_size=8), st.binary(max_size=8).map(MP4.__add__), TEXT]))
     candidates = draw(st.lists(st.none() | content, min_size=2, max_size=5))
-    present = [n for n, candidate in enumerate(candidates) if candidate is not None]
+    present = [n for n, candidate in enumerate(candidates) if candidate]
     size = len(candidates)
     return PreferenceGroup(
         id=draw(TEXT),

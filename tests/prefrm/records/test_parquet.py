@@ -72,12 +72,22 @@ def test_a_truncated_file_is_named(tmp_path):
         count_groups(tmp_path, "train")
 
 
-def test_a_foreign_parquet_file_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("id prompt", r"is not a preference dataset: it lacks the columns \['comparisons', 'completions'"),
+        (
+            "id prompt images comparisons quality tags texts",
+            r"written by an older prefrm; build it again: it lacks the columns \['completions', 'context'",
+        ),
+    ],
+)
+def test_a_foreign_parquet_file_is_named(tmp_path, names, message):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({"id": ["a"], "prompt": ["b"]}), tmp_path / "train.parquet")
-    with pytest.raises(DatasetError, match=r"lacks the columns \['comparisons', 'completions'"):
+    pq.write_table(pa.table({name: ["a"] for name in names.split()}), tmp_path / "train.parquet")
+    with pytest.raises(DatasetError, match=message):
         next(read_groups(tmp_path, "train"))
 
 

@@ -95,7 +95,10 @@ def test_a_bad_comparison_is_refused(fields, message):
         (dict(quality=(1.0,)), "'r1' has 2 candidates but 1 qualities"),
         (dict(completions=("a", "b", "c")), "'r1' has 2 candidates but 3 completions"),
         (dict(comparisons=(Comparison.tie(0, 2),)), "compares candidates 0 and 2 but has 2"),
-        (dict(candidates=(b"x", None)), "compares candidates 1 and 0, one of which is missing"),
+        *(
+            (dict(candidates=candidates), "compares candidates 1 and 0, one of which is missing")
+            for candidates in ((b"x", None), (b"x", b""), ("", "x"))
+        ),
     ],
 )
 def test_a_bad_group_is_refused_by_name(changes, message):
