@@ -43,9 +43,15 @@ def check_sizes(options: Sizes) -> None:
 
 
 def draw_splits(
-    options: Sizes, context: Context, draw: Callable[[str, int, np.random.Generator], PreferenceGroup]
+    options: Sizes,
+    context: Context,
+    draw: Callable[[str, int, np.random.Generator], PreferenceGroup],
+    *,
+    alike: int = 1,
 ) -> Plan:
     """Every split, group by group: `draw` takes the split, the group's number and a generator of its own.
+
+    `alike` groups in a row have generators in the same state, to draw the same candidates for each.
 
     A group depends on the seed, the split and its number alone: a smaller build is a prefix of a larger.
 
@@ -57,7 +63,7 @@ def draw_splits(
 
     def groups(split: str) -> Iterator[PreferenceGroup]:
         for n in range(getattr(options, split)):
-            rng = np.random.default_rng([context.seed, SPLITS.index(split), n])
+            rng = np.random.default_rng([context.seed, SPLITS.index(split), n // alike])
             group = draw(split, n, rng)
             yield with_noise(group, options.flip, rng) if split in NOISY_SPLITS else group
 

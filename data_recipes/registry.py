@@ -31,12 +31,13 @@ from data_recipes.published import (
     vl_rewardbench,
 )
 from data_recipes.recipe import Recipe
+from data_recipes.shapes import clips, criteria, edits, questions
 from data_recipes.shapes import recipe as shapes
 from prefrm.errors import ConfigError
 
 __all__ = ["RECIPES", "get_recipe"]
 
-DRAWN = (shapes, cyclic)
+DRAWN = (shapes, edits, clips, questions, criteria, cyclic)
 GENERAL = (pairs, table, trl, folder)
 PUBLISHED = (
     pickapic,

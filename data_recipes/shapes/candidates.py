@@ -4,7 +4,7 @@ Nothing here is scored. A fault may leave every claim true (an open color change
 the oracle finds in the rendered picture, never the number of faults.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from data_recipes.shapes.prompts import Prompt, solve
 from data_recipes.shapes.scene import COLORS, GRID, MAX_SHAPES, SHAPES, Scene, Shape
 
-__all__ = ["FAULTS", "make_candidates", "with_fault"]
+__all__ = ["FAULTS", "free_cell", "make_candidates", "other", "with_fault"]
 
 _FAULT_COUNTS = (0.18, 0.34, 0.28, 0.2)  # probabilities that a candidate has 0, 1, 2 or 3 faults
 
@@ -28,20 +28,21 @@ def make_candidates(prompt: Prompt, k: int, rng: np.random.Generator) -> tuple[S
     return tuple(scenes)
 
 
-def with_fault(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one fault out of FAULTS, among those that it can have."""
+def with_fault(scene: Scene, rng: np.random.Generator, among: Sequence[str] = ()) -> Scene:
+    """The scene with one fault of those names, or any out of FAULTS, that it can have."""
+    names = tuple(among or FAULTS)
     while True:
-        name = tuple(FAULTS)[rng.integers(len(FAULTS))]
+        name = names[rng.integers(len(names))]
         if (faulty := FAULTS[name](scene, rng)) is not None:
             return faulty
 
 
 def _wrong_color(scene: Scene, rng: np.random.Generator) -> Scene | None:
-    return _change_one(scene, rng, lambda shape: replace(shape, color=_other(COLORS, shape.color, rng)))
+    return _change_one(scene, rng, lambda shape: replace(shape, color=other(COLORS, shape.color, rng)))
 
 
 def _wrong_kind(scene: Scene, rng: np.random.Generator) -> Scene | None:
-    return _change_one(scene, rng, lambda shape: replace(shape, kind=_other(SHAPES, shape.kind, rng)))
+    return _change_one(scene, rng, lambda shape: replace(shape, kind=other(SHAPES, shape.kind, rng)))
 
 
 def _missing_object(scene: Scene, rng: np.random.Generator) -> Scene | None:
@@ -55,7 +56,7 @@ def _extra_object(scene: Scene, rng: np.random.Generator) -> Scene | None:
     """One more shape: in half of the cases another copy of one that is there (a wrong count)."""
     if len(scene.shapes) == MAX_SHAPES:
         return None
-    x, y = _free_cell(scene, rng)
+    x, y = free_cell(scene, rng)
     model = scene.shapes[rng.integers(len(scene.shapes))]
     if rng.random() < 0.5:
         extra = replace(model, x=x, y=y)
@@ -66,7 +67,7 @@ def _extra_object(scene: Scene, rng: np.random.Generator) -> Scene | None:
 
 
 def _wrong_place(scene: Scene, rng: np.random.Generator) -> Scene | None:
-    x, y = _free_cell(scene, rng)
+    x, y = free_cell(scene, rng)
     return _change_one(scene, rng, lambda shape: replace(shape, x=x, y=y))
 
 
@@ -117,12 +118,12 @@ def _swap(
     return Scene(shapes=tuple(shapes))
 
 
-def _free_cell(scene: Scene, rng: np.random.Generator) -> tuple[int, int]:
+def free_cell(scene: Scene, rng: np.random.Generator) -> tuple[int, int]:
     taken = {(shape.x, shape.y) for shape in scene.shapes}
     free = [(x, y) for x in range(GRID) for y in range(GRID) if (x, y) not in taken]
     return free[rng.integers(len(free))]
 
 
-def _other(words: tuple[str, ...], word: str, rng: np.random.Generator) -> str:
+def other(words: tuple[str, ...], word: str, rng: np.random.Generator) -> str:
     others = [w for w in words if w != word]
     return others[rng.integers(len(others))]

@@ -11,11 +11,25 @@ from typing import Literal, TypeAlias
 
 from data_recipes.shapes.scene import GRID, Scene
 
-__all__ = ["Before", "Claim", "Count", "Exists", "Noun", "Only", "Seen", "Within", "seen_in"]
+__all__ = [
+    "CLEARLY",
+    "Axis",
+    "Before",
+    "Claim",
+    "Count",
+    "Exists",
+    "Noun",
+    "Only",
+    "Seen",
+    "Within",
+    "at",
+    "seen_in",
+]
 
 Axis: TypeAlias = Literal["x", "y"]
 
-_CLEARLY = 0.6 / GRID  # centers this far apart (of the canvas) are clearly in different columns or rows
+CLEARLY = 0.6 / GRID
+"""Centers this far apart, of the canvas, are clearly in different columns or rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +95,7 @@ class Before:
 
     def holds(self, seen: Sequence[Seen]) -> bool:
         return any(
-            _at(b, self.axis) - _at(a, self.axis) > _CLEARLY
+            at(b, self.axis) - at(a, self.axis) > CLEARLY
             for a in self.first.among(seen)
             for b in self.second.among(seen)
         )
@@ -96,7 +110,7 @@ class Within:
     low: bool
 
     def holds(self, seen: Sequence[Seen]) -> bool:
-        return any((_at(s, self.axis) < 0.5) == self.low for s in self.noun.among(seen))
+        return any((at(s, self.axis) < 0.5) == self.low for s in self.noun.among(seen))
 
 
 Claim: TypeAlias = Exists | Count | Only | Before | Within
@@ -109,5 +123,6 @@ def seen_in(scene: Scene) -> tuple[Seen, ...]:
     )
 
 
-def _at(seen: Seen, axis: Axis) -> float:
+def at(seen: Seen, axis: Axis) -> float:
+    """Its center along an axis."""
     return seen.x if axis == "x" else seen.y

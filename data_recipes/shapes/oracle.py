@@ -7,10 +7,10 @@ sizes and other programs' shapes. It knows nothing of scenes or of how `render` 
 Shapes: H, W pixels; C palette colors; N points.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from data_recipes.shapes.prompts import Prompt
 from data_recipes.shapes.render import PALETTE
 from prefrm.errors import missing_extra
 
-__all__ = ["Assessment", "assess", "read"]
+__all__ = ["Assessment", "Judgeable", "assess", "read"]
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -43,12 +43,23 @@ _TRIANGLE_FILLS = 0.77
 _CIRCLE_FILLS = 0.895
 
 
+class Judgeable(Protocol):
+    """A claim of any world: decided on whatever view of a candidate that world has."""
+
+    def holds(self, seen: Any, /) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
     """How many of a prompt's claims hold for a picture."""
 
     held: int
     total: int
+
+    @classmethod
+    def of(cls, claims: Sequence[Judgeable], view: Any) -> "Assessment":
+        """Check every claim on a view of the candidate, such as the things seen in a picture."""
+        return cls(held=sum(claim.holds(view) for claim in claims), total=len(claims))
 
     @property
     def score(self) -> float:
@@ -68,8 +79,7 @@ class _Thing:
 
 def assess(prompt: Prompt, image: Image.Image) -> Assessment:
     """Read the picture and check every claim of the prompt on it."""
-    seen = read(image)
-    return Assessment(held=sum(claim.holds(seen) for claim in prompt.claims), total=len(prompt.claims))
+    return Assessment.of(prompt.claims, read(image))
 
 
 def read(image: Image.Image) -> tuple[Seen, ...]:

@@ -5,27 +5,28 @@ claims, so that a picture can be partly right. A prompt names everything in its 
 else" is always one of its claims. This module judges no picture; `oracle` does.
 """
 
-import difflib
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import permutations, product
 
 import numpy as np
 
 from data_recipes.shapes.claims import Axis, Before, Claim, Count, Exists, Noun, Only, Within, seen_in
+from data_recipes.shapes.prompt_set import PromptError, PromptSet
 from data_recipes.shapes.scene import COLORS, GRID, MAX_SHAPES, SHAPES, Scene, Shape
-from prefrm.errors import DataError
-from prefrm.records import SPLITS
 
 __all__ = [
+    "PROMPTS",
+    "SIDES",
     "SKILLS",
     "Prompt",
     "PromptError",
     "all_prompts",
+    "at_the",
     "caption",
+    "counted",
     "deck",
+    "indefinite",
     "named",
     "parse_prompt",
     "sample_prompt",
@@ -33,11 +34,8 @@ __all__ = [
     "split_prompts",
 ]
 
-SKILLS = ("single_object", "two_objects", "counting", "colors", "position", "color_attribution")
-_HELD_OUT = {"validation": 0.1, "test": 0.2}  # shares of each skill's meanings
-
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
-_SIDES: dict[str, tuple[Axis, bool]] = {
+SIDES: dict[str, tuple[Axis, bool]] = {
     "left": ("x", True),
     "right": ("x", False),
     "top": ("y", True),
@@ -52,10 +50,6 @@ _RELATIONS: dict[str, tuple[Axis, bool]] = {
 }
 
 
-class PromptError(DataError):
-    """A text is not a prompt of this world."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """A text, the skill that it tests and what it claims about a picture."""
@@ -68,53 +62,6 @@ class Prompt:
     def meaning(self) -> str:
         """Equal for prompts that claim the same in another order or wording."""
         return " & ".join(sorted(map(str, self.claims)))
-
-
-@cache
-def all_prompts(skill: str | None = None) -> tuple[Prompt, ...]:
-    """Every prompt of a skill, or of the world, in a fixed order; texts are unique."""
-    if skill is None:
-        return tuple(prompt for each in SKILLS for prompt in all_prompts(each))
-    if skill not in _ENUMERATE:
-        raise PromptError(f"unknown skill {skill!r}; it must be one of {', '.join(SKILLS)}")
-    return tuple(_ENUMERATE[skill]())
-
-
-def sample_prompt(rng: np.random.Generator, skill: str) -> Prompt:
-    """A prompt of the skill, each as likely as the others."""
-    prompts = all_prompts(skill)
-    return prompts[int(rng.integers(len(prompts)))]
-
-
-def parse_prompt(text: str) -> Prompt:
-    """The prompt that a text is; case, extra spaces and a final period do not matter.
-
-    Raises:
-        PromptError: it is not a prompt of this world; the nearest one is named.
-    """
-    plain = " ".join(text.lower().split()).removesuffix(".")
-    if prompt := _by_text().get(plain):
-        return prompt
-    nearest = difflib.get_close_matches(plain[:100], _by_text(), n=1, cutoff=0.0)[0]
-    raise PromptError(f"{text[:100]!r} is not a prompt of the shapes world; the nearest one is {nearest!r}")
-
-
-@cache
-def split_prompts(split: str) -> tuple[Prompt, ...]:
-    """The prompts of "train", "validation" or "test": fixed for good, and the same share of every skill.
-
-    Prompts of one meaning share a split, so a held-out prompt is not a trained one turned around.
-    """
-    if split not in ("train", *_HELD_OUT):
-        raise PromptError(f"unknown split {split!r}; it must be train, {' or '.join(_HELD_OUT)}")
-    return tuple(prompt for prompt in all_prompts() if _split_of()[prompt.meaning] == split)
-
-
-def deck(split: str, skill: str, seed: int) -> list[Prompt]:
-    """The skill's prompts of a split, in an order that the seed shuffles."""
-    prompts = [prompt for prompt in split_prompts(split) if prompt.skill == skill]
-    np.random.default_rng([seed, SPLITS.index(split)]).shuffle(prompts)
-    return prompts
 
 
 def solve(prompt: Prompt, rng: np.random.Generator) -> Scene:
@@ -158,39 +105,18 @@ def named(prompt: Prompt) -> list[Noun]:
     return [noun for noun, n in counts.items() if noun.color or noun.kind not in precise for _ in range(n)]
 
 
-@cache
-def _by_text() -> dict[str, Prompt]:
-    return {prompt.text: prompt for prompt in all_prompts()}
-
-
-@cache
-def _split_of() -> dict[str, str]:
-    """meaning -> split, stratified by skill; the order within a skill is by hash."""
-    table: dict[str, str] = {}
-    for skill in SKILLS:
-        meanings = {prompt.meaning for prompt in all_prompts(skill)}
-        ordered = sorted(meanings, key=lambda m: hashlib.sha256(m.encode()).digest())
-        start = 0
-        for split, share in _HELD_OUT.items():
-            stop = start + max(1, round(share * len(ordered)))
-            table |= dict.fromkeys(ordered[start:stop], split)
-            start = stop
-        table |= dict.fromkeys(ordered[start:], "train")
-    return table
-
-
 def _single_object() -> Iterator[Prompt]:
-    for kind, place in product(SHAPES, ("", *_SIDES, *_CORNERS)):
+    for kind, place in product(SHAPES, ("", *SIDES, *_CORNERS)):
         noun = Noun(kind=kind)
         claims = (Exists(noun=noun), *_within(noun, place), Only(n=1))
-        yield Prompt(text=f"a single {kind}{_at_the(place)}", skill="single_object", claims=claims)
+        yield Prompt(text=f"a single {kind}{at_the(place)}", skill="single_object", claims=claims)
 
 
 def _colors() -> Iterator[Prompt]:
-    for color, kind, place in product(COLORS, SHAPES, ("", *_SIDES)):
+    for color, kind, place in product(COLORS, SHAPES, ("", *SIDES)):
         noun = Noun(kind=kind, color=color)
         claims = (Exists(noun=Noun(kind=kind)), Exists(noun=noun), *_within(noun, place), Only(n=1))
-        yield Prompt(text=f"a {color} {kind}{_at_the(place)}", skill="colors", claims=claims)
+        yield Prompt(text=f"a {color} {kind}{at_the(place)}", skill="colors", claims=claims)
 
 
 def _two_objects() -> Iterator[Prompt]:
@@ -198,7 +124,7 @@ def _two_objects() -> Iterator[Prompt]:
     for (kind_1, kind_2), (color_1, color_2) in product(permutations(SHAPES, 2), colors):
         first, second = Noun(kind=kind_1, color=color_1), Noun(kind=kind_2, color=color_2)
         claims = (*_exists(first), *_exists(second), Only(n=2))
-        yield Prompt(text=f"{_a(first)} and {_a(second)}", skill="two_objects", claims=claims)
+        yield Prompt(text=f"{indefinite(first)} and {indefinite(second)}", skill="two_objects", claims=claims)
 
 
 def _counting() -> Iterator[Prompt]:
@@ -206,12 +132,14 @@ def _counting() -> Iterator[Prompt]:
         noun, any_color = Noun(kind=kind, color=color), Noun(kind=kind)
         colored = (Count(noun=noun, n=n),) if color else ()
         claims = (Exists(noun=any_color), Count(noun=any_color, n=n), *colored, Only(n=n))
-        yield Prompt(text=_some(noun, n), skill="counting", claims=claims)
+        yield Prompt(text=counted(noun, n), skill="counting", claims=claims)
     for (kind_1, kind_2), n, m in product(permutations(SHAPES, 2), (1, *_NUMBERS), (1, *_NUMBERS)):
         if 2 < n + m <= MAX_SHAPES:
             first, second = Noun(kind=kind_1), Noun(kind=kind_2)
             claims = (Count(noun=first, n=n), Count(noun=second, n=m), Only(n=n + m))
-            yield Prompt(text=f"{_some(first, n)} and {_some(second, m)}", skill="counting", claims=claims)
+            yield Prompt(
+                text=f"{counted(first, n)} and {counted(second, m)}", skill="counting", claims=claims
+            )
 
 
 def _position() -> Iterator[Prompt]:
@@ -221,24 +149,18 @@ def _position() -> Iterator[Prompt]:
         a, b = (first, second) if forward else (second, first)
         where = Before(first=a, second=b, axis=axis)
         claims = (Exists(noun=first), Exists(noun=second), where, Only(n=2))
-        yield Prompt(text=f"{_a(first)} {relation} {_a(second)}", skill="position", claims=claims)
+        yield Prompt(
+            text=f"{indefinite(first)} {relation} {indefinite(second)}", skill="position", claims=claims
+        )
 
 
 def _color_attribution() -> Iterator[Prompt]:
     for kinds, colors in product(permutations(SHAPES, 2), permutations(COLORS, 2)):
         first, second = (Noun(kind=k, color=c) for k, c in zip(kinds, colors, strict=True))
         claims = (*_exists(first), *_exists(second), Only(n=2))
-        yield Prompt(text=f"{_a(first)} and {_a(second)}", skill="color_attribution", claims=claims)
-
-
-_ENUMERATE = {
-    "single_object": _single_object,
-    "two_objects": _two_objects,
-    "counting": _counting,
-    "colors": _colors,
-    "position": _position,
-    "color_attribution": _color_attribution,
-}
+        yield Prompt(
+            text=f"{indefinite(first)} and {indefinite(second)}", skill="color_attribution", claims=claims
+        )
 
 
 def _exists(noun: Noun) -> tuple[Claim, ...]:
@@ -249,20 +171,43 @@ def _exists(noun: Noun) -> tuple[Claim, ...]:
 def _within(noun: Noun, place: str) -> tuple[Claim, ...]:
     """A claim for each side that a place names: "top left" names two."""
     return tuple(
-        Within(noun=noun, axis=axis, low=low) for axis, low in (_SIDES[word] for word in place.split())
+        Within(noun=noun, axis=axis, low=low) for axis, low in (SIDES[word] for word in place.split())
     )
 
 
-def _at_the(place: str) -> str:
+def at_the(place: str) -> str:
+    """A place in the canvas as it follows a noun; nothing for no place."""
     return f" at the {place}" if place else ""
 
 
-def _a(noun: Noun) -> str:
+def indefinite(noun: Noun) -> str:
+    """The noun with its article: "a red circle"."""
     return f"a {noun.color} {noun.kind}" if noun.color else f"a {noun.kind}"
 
 
-def _some(noun: Noun, n: int) -> str:
+def counted(noun: Noun, n: int) -> str:
+    """1 to 4 of a noun: "two red circles"."""
     if n == 1:
-        return _a(noun)
+        return indefinite(noun)
     words = (_NUMBERS[n], *filter(None, (noun.color,)), f"{noun.kind}s")
     return " ".join(words)
+
+
+PROMPTS = PromptSet(
+    "shapes",
+    {
+        "single_object": _single_object,
+        "two_objects": _two_objects,
+        "counting": _counting,
+        "colors": _colors,
+        "position": _position,
+        "color_attribution": _color_attribution,
+    },
+)
+"""The world's prompts by skill; what follows are its methods under the names that say what they are of."""
+SKILLS = PROMPTS.skills
+all_prompts = PROMPTS.all
+sample_prompt = PROMPTS.sample
+parse_prompt = PROMPTS.parse
+split_prompts = PROMPTS.split
+deck = PROMPTS.deck

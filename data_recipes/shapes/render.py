@@ -5,13 +5,14 @@ pastes. This module reads no picture; `oracle` does, and shares nothing with it 
 """
 
 import math
+from collections.abc import Iterable
 from functools import cache
 
 from PIL import Image, ImageDraw
 
-from data_recipes.shapes.scene import GRID, Scene
+from data_recipes.shapes.scene import GRID, Scene, Shape
 
-__all__ = ["BACKGROUND", "CANVAS", "CELL", "PALETTE", "render"]
+__all__ = ["BACKGROUND", "CANVAS", "CELL", "PALETTE", "render", "render_at"]
 
 CELL = 16
 """Pixels along each side of a grid cell."""
@@ -34,9 +35,14 @@ _STAR_INNER = 0.42  # inner over outer radius of the star
 
 def render(scene: Scene) -> Image.Image:
     """An RGB picture of CANVAS x CANVAS pixels; equal scenes give equal pixels."""
+    return render_at((shape, shape.x * CELL, shape.y * CELL) for shape in scene.shapes)
+
+
+def render_at(placed: Iterable[tuple[Shape, int, int]]) -> Image.Image:
+    """The same of shapes between cells, each with its left and top in pixels."""
     image = Image.new("RGB", (CANVAS, CANVAS), BACKGROUND)
-    for shape in scene.shapes:
-        image.paste(PALETTE[shape.color], (shape.x * CELL, shape.y * CELL), _mask(shape.kind))
+    for shape, left, top in placed:
+        image.paste(PALETTE[shape.color], (left, top), _mask(shape.kind))
     return image
 
 

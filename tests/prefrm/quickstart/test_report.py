@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from data_recipes.shapes.prompts import SKILLS, all_prompts
-from data_recipes.shapes.recipe import label
+from data_recipes.shapes.recipe import WORLD, label
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import Scene
 from prefrm.eval import evaluate
@@ -66,7 +66,7 @@ def reported(
     out: Path, prompts: Sequence[Any], *, silent: Sequence[str], export_difference: float = 0.0
 ) -> tuple[dict[str, Any], str]:
     """The report about a judge that says nothing of some prompts, once it is trained."""
-    groups = [label(str(n), prompt, PICTURES) for n, prompt in enumerate(prompts)]
+    groups = [label(WORLD, str(n), prompt.text, PICTURES) for n, prompt in enumerate(prompts)]
     after = Mute(silent)
     judged = Judged(
         data=DataSummary(groups=SPLITS, prompts=SPLITS, comparisons=360, ties=77),
