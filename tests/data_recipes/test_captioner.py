@@ -14,6 +14,7 @@ from data_recipes.shapes import captioner, painter
 from data_recipes.shapes.candidates import with_fault
 from data_recipes.shapes.captioner import lessons
 from data_recipes.shapes.captioner import train as script
+from data_recipes.shapes.captioner.courses import first_tokens, weighted_loss
 from data_recipes.shapes.captioner.dialogue import IGNORED, Collator, Turn
 from data_recipes.shapes.captioner.model import Architecture
 from data_recipes.shapes.oracle import assess, read
@@ -81,7 +82,7 @@ def test_it_answers_what_it_was_taught(lesson, least, shipped, collate):
     rng = np.random.default_rng(7)
     batch = collate([LESSONS[lesson](rng) for _ in range(64)])
     with torch.inference_mode():
-        _, right = script.weighted_loss(model, batch, script.first_tokens(tokenizer, lessons.KEYWORDS))
+        _, right = weighted_loss(model, batch, first_tokens(tokenizer, lessons.KEYWORDS))
     assert right > least
 
 

@@ -8,7 +8,6 @@ that a verdict has its form and no content. Only prompts of the train split are 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -16,12 +15,14 @@ from PIL import Image
 from data_recipes.shapes.candidates import make_candidates, with_fault
 from data_recipes.shapes.captioner.dialogue import Turn
 from data_recipes.shapes.claims import Noun, seen_in
-from data_recipes.shapes.prompts import SKILLS, Prompt, caption, named, solve, split_prompts
+from data_recipes.shapes.prompts import PROMPTS, SKILLS, Prompt, caption, named, solve, split_prompts
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import COLORS, GRID, MAX_SHAPES, SHAPES, Scene, Shape
 
 __all__ = [
     "KEYWORDS",
+    "MISSED",
+    "WHERE",
     "coin",
     "count_missed",
     "count_nearly",
@@ -40,9 +41,9 @@ CELLS = ("zero", "one", "two", "three")
 KEYWORDS = (*NUMBERS, "zero")
 """The words of an answer that cannot be guessed from the words before them."""
 
-_MISSED = "\nHow many claims does each image miss?"
+MISSED = "\nHow many claims does each image miss?"
 _HOW_MANY = "\nHow many of each are in each image?"
-_WHERE = "\nWhere is it in each image?"
+WHERE = "\nWhere is it in each image?"
 # The wording of the judges' template match-twice-v1.
 _PROMPT = "Prompt:\n"
 _SLOTS = ("\nImage 1:", "\nImage 2:")
@@ -76,7 +77,7 @@ def locate(pictures: int, rng: np.random.Generator) -> Turn:
         prompt = _train_prompt(rng)
     nouns = named(prompt)
     scenes = [_hidden(prompt, nouns, rng) for _ in range(pictures)]
-    return _asked(prompt, scenes, _WHERE, " ; ".join(_places(nouns, scene) for scene in scenes))
+    return _asked(prompt, scenes, WHERE, " ; ".join(_places(nouns, scene) for scene in scenes))
 
 
 def count_missed(rng: np.random.Generator) -> Turn:
@@ -122,7 +123,7 @@ def coin(rng: np.random.Generator) -> Turn:
 
 
 def _counted(prompt: Prompt, scenes: Sequence[Scene]) -> Turn:
-    return _asked(prompt, scenes, _MISSED, " ".join(NUMBERS[_missed(prompt, scene)] for scene in scenes))
+    return _asked(prompt, scenes, MISSED, " ".join(NUMBERS[_missed(prompt, scene)] for scene in scenes))
 
 
 def _asked(prompt: Prompt, scenes: Sequence[Scene], question: str, answer: str) -> Turn:
@@ -149,7 +150,7 @@ def _nearly_right(prompt: Prompt, rng: np.random.Generator) -> Scene:
 
 
 def _counting_prompt(rng: np.random.Generator) -> Prompt:
-    prompts = _train_prompts("counting")
+    prompts = PROMPTS.of("train", "counting")
     return prompts[rng.integers(len(prompts))]
 
 
@@ -230,10 +231,5 @@ def vocabulary(rng: np.random.Generator) -> Iterator[str]:
 
 def _train_prompt(rng: np.random.Generator) -> Prompt:
     """Of any skill with equal odds; some skills have ten times as many prompts as others."""
-    prompts = _train_prompts(SKILLS[rng.integers(len(SKILLS))])
+    prompts = PROMPTS.of("train", SKILLS[rng.integers(len(SKILLS))])
     return prompts[rng.integers(len(prompts))]
-
-
-@cache
-def _train_prompts(skill: str) -> tuple[Prompt, ...]:
-    return tuple(prompt for prompt in split_prompts("train") if prompt.skill == skill)

@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from data_recipes.shapes.captioner.tokenizer import IM_END, IMAGE_PAD
+from data_recipes.shapes.captioner.tokenizer import IM_END, IMAGE_PAD, VIDEO_PAD
 from data_recipes.shapes.checkpoints import store_in_half
 
 __all__ = ["IMAGE_SIZE", "Architecture", "image_processor", "save", "untrained"]
@@ -84,7 +84,7 @@ def untrained(architecture: Architecture, tokenizer: Any) -> Qwen2_5_VLForCondit
             "fullatt_block_indexes": list(range(a.vision_layers)),
         },
         image_token_id=token_id(IMAGE_PAD),
-        video_token_id=token_id("<|video_pad|>"),
+        video_token_id=token_id(VIDEO_PAD),
         vision_start_token_id=token_id("<|vision_start|>"),
         vision_end_token_id=token_id("<|vision_end|>"),
         tie_word_embeddings=True,

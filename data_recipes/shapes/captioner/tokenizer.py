@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 from transformers import Qwen2Tokenizer
 
-__all__ = ["CHAT_TEMPLATE", "IMAGE_PAD", "IM_END", "SPECIAL_TOKENS", "train_tokenizer"]
+__all__ = ["CHAT_TEMPLATE", "IMAGE_PAD", "IM_END", "SPECIAL_TOKENS", "VIDEO_PAD", "train_tokenizer"]
 
 IM_END = "<|im_end|>"
-IMAGE_PAD = "<|image_pad|>"
+IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -19,7 +19,7 @@ SPECIAL_TOKENS = (
     "<|vision_start|>",
     "<|vision_end|>",
     IMAGE_PAD,
-    "<|video_pad|>",
+    VIDEO_PAD,
 )
 
 # Qwen2.5-VL's template without its default system message, which would cost every prompt a dozen tokens.

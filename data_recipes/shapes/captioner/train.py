@@ -5,63 +5,32 @@ the share of held-out pictures that are described exactly. Equal seeds give equa
 """
 
 import argparse
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import track
-from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import set_seed
 
 from data_recipes.shapes.candidates import make_candidates
 from data_recipes.shapes.captioner import lessons
-from data_recipes.shapes.captioner.dialogue import IGNORED, Batch, Collator, Turn
+from data_recipes.shapes.captioner.courses import Course, Lesson, attend, first_tokens
+from data_recipes.shapes.captioner.dialogue import Collator
 from data_recipes.shapes.captioner.model import Architecture, image_processor, save, untrained
 from data_recipes.shapes.captioner.tokenizer import IM_END, train_tokenizer
-from data_recipes.shapes.checkpoints import round_to_half
 from data_recipes.shapes.prompts import caption, split_prompts
 from data_recipes.shapes.render import render
 
-__all__ = [
-    "COURSES",
-    "Course",
-    "describe",
-    "exact_captions",
-    "first_tokens",
-    "main",
-    "train",
-    "weighted_loss",
-]
+__all__ = ["COURSES", "LESSONS", "describe", "exact_captions", "main", "train"]
 
 VOCABULARY = 512
-WEIGHT_DECAY = 0.01
-WARMUP_STEPS = 40
-FLOOR = 0.02
-LOG_EVERY = 100
-KEYWORD_WEIGHT = 6.0
 MAX_CAPTION_TOKENS = 48  # five shapes take 30
 
 
-Kind = Literal[
-    "describe",
-    "find one",
-    "find two",
-    "count",
-    "count one",
-    "count nearly",
-    "count tallied",
-    "tally",
-    "coin",
-]
-_LESSONS: dict[Kind, Callable[[np.random.Generator], Turn]] = {
+LESSONS: dict[str, Lesson] = {
     "describe": lessons.describe_any,
     "find one": partial(lessons.locate, 1),
     "find two": partial(lessons.locate, 2),
@@ -72,31 +41,6 @@ _LESSONS: dict[Kind, Callable[[np.random.Generator], Turn]] = {
     "tally": lessons.tally,
     "coin": lessons.coin,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """A stretch of lessons under one learning-rate schedule.
-
-    Attributes:
-        steps: batches.
-        stages: (the share of the steps at which a stage ends, the kinds of its batches, in turn).
-        lr: peak learning rate.
-    """
-
-    steps: int
-    stages: tuple[tuple[float, tuple[Kind, ...]], ...]
-    lr: float
-
-    def kind(self, step: int) -> Kind:
-        """What the batch of that step is about."""
-        cycle = next(cycle for end, cycle in self.stages if step < end * self.steps)
-        return cycle[step % len(cycle)]
-
-    def rate(self, step: int) -> float:
-        """The learning rate's factor: up over the first steps, then down along a cosine."""
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return min((step + 1) / WARMUP_STEPS, FLOOR + (1 - FLOOR) * cosine)
 
 
 # First pictures alone: a prompt is of no use to a model that cannot read one. Then to find what a prompt
@@ -163,85 +107,9 @@ def train(
     collator, keywords = Collator(tokenizer, processor), first_tokens(tokenizer, lessons.KEYWORDS)
     for number, course in enumerate(courses, 1):
         rng = np.random.default_rng([seed, number])
-        _attend(model, course, collator, keywords, rng, batch_size=batch_size)
-        round_to_half(model)
+        attend(model, course, LESSONS, collator, keywords, rng, batch_size=batch_size)
     save(model, tokenizer, processor, out)
     return model, tokenizer, processor
-
-
-def _attend(
-    model: Any,
-    course: Course,
-    collator: Collator,
-    keywords: torch.Tensor,
-    rng: np.random.Generator,
-    *,
-    batch_size: int,
-) -> None:
-    """Teach `model` one course, in place."""
-    optimizers = _optimizers(model, course.lr)
-    schedules = [LambdaLR(optimizer, course.rate) for optimizer in optimizers]
-    seen: dict[Kind, list[tuple[float, float]]] = defaultdict(list)
-    for step in track(range(course.steps), "training"):
-        kind = course.kind(step)
-        batch = collator([_LESSONS[kind](rng) for _ in range(batch_size)])
-        loss, right = weighted_loss(model, batch, keywords)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-        model.zero_grad()
-        seen[kind].append((loss.item(), right))
-        if step % LOG_EVERY == LOG_EVERY - 1:
-            print(f"step {step + 1}: {'; '.join(_report(seen))}", flush=True)
-            seen.clear()
-
-
-def _report(seen: Mapping[Kind, list[tuple[float, float]]]) -> Iterator[str]:
-    for kind, values in seen.items():
-        loss, right = np.mean(values, axis=0)
-        yield f"{kind} loss {loss:.3f}" + ("" if np.isnan(right) else f", {right:.1%} of keywords")
-
-
-def _optimizers(model: Any, lr: float) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon (Jordan et al. 2024) for the matrices of the layers, AdamW for everything else.
-
-    With AdamW alone the same lessons take several times as many steps.
-    """
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in chosen]
-    return (
-        torch.optim.Muon(
-            matrices,
-            lr=lr,
-            weight_decay=WEIGHT_DECAY,
-            momentum=0.95,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        torch.optim.AdamW(others, lr=lr, weight_decay=0.0, betas=(0.9, 0.98)),
-    )
-
-
-def weighted_loss(model: Any, batch: Batch, keywords: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """The mean cross-entropy of the answers' tokens, in nats, where a keyword counts KEYWORD_WEIGHT times,
-    and the share of keywords that are the likeliest token: NaN if there are none."""
-    labels_BT = batch.pop("labels")[:, 1:]
-    learnt_BT = labels_BT != IGNORED
-    logits_NV = model(**batch).logits[:, :-1][learnt_BT]
-    labels_N = labels_BT[learnt_BT]
-    key_N = torch.isin(labels_N, keywords)
-    weight_N = torch.where(key_N, KEYWORD_WEIGHT, 1.0)
-    loss_N = cross_entropy(logits_NV, labels_N, reduction="none")
-    right = (logits_NV.argmax(-1) == labels_N)[key_N].float().mean().item()
-    return (loss_N * weight_N).sum() / weight_N.sum(), right
-
-
-def first_tokens(tokenizer: Any, words: Sequence[str]) -> torch.Tensor:
-    """The tokens that begin each word, at the start of a text and after a space."""
-    texts = [text for word in words for text in (word, f" {word}")]
-    return torch.tensor(sorted({tokenizer(text)["input_ids"][0] for text in texts}))
 
 
 def exact_captions(
