@@ -122,6 +122,8 @@ def _print_labels(summary: "Summary", pairs: "PairSummary", out: Path) -> None:
         print(f"{pairs.pairs} pairs of images for {DIFFUSION_DPO.consumer}: {out / DIFFUSION_DPO.name}")
     if summary.with_texts:
         print(f"{pairs.text_pairs} pairs of texts for {TRL_DPO.consumer}: {out / TRL_DPO.name}")
+    elif summary.groups == summary.without_images:
+        print(f"no table of pairs for videos; the matrices are in {out / 'win_matrices'}")
     else:
         print(f"no table for {TRL_DPO.consumer}: the dataset has no texts")
     reasons = {"not judged": pairs.unjudged, "not beyond the margin": pairs.below_margin}

@@ -1,5 +1,6 @@
 """Chosen/rejected pairs from win matrices, written as the tables of `prefrm.label.tables`."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -21,10 +22,12 @@ from prefrm.label.shards import (
 )
 from prefrm.label.tables import DIFFUSION_DPO, TRL_DPO, Add, Table, diffusion_dpo_row, trl_dpo_row, writing
 from prefrm.records import PreferenceGroup
-from prefrm.rewards import PreferencePair, dpo_pairs, ranking
+from prefrm.rewards import PreferencePair, criterion_name, dpo_pairs, ranking
 from prefrm.winmatrix import WinMatrix
 
 __all__ = ["PairSummary", "Select", "write_pairs"]
+
+logger = logging.getLogger(__name__)
 
 Select = Literal["best_worst", "all"]
 
@@ -63,6 +66,7 @@ def write_pairs(
     """Write the tables of pairs into `out` from the win matrices there, each whole or not at all.
 
     The table for text policies is written if a group has texts, that for image policies if one has images.
+    Pairs by different criteria in one table are warned of: a policy would be trained on all of them.
 
     Args:
         groups: the groups that were labelled into `out`, in the same order; their images and texts.
@@ -84,7 +88,7 @@ def write_pairs(
     for path in labelled_shards(folder):
         found += read_metadata(path).summary
     conversational = conversational or found.with_context > 0
-    criteria = labelled_criteria(folder)
+    criteria, mixed = labelled_criteria(folder), set[str]()
     with ExitStack() as tables:
 
         def opened(table: Table, wanted: int, **options: bool) -> Add:
@@ -99,6 +103,8 @@ def write_pairs(
         for group, labelled in _matched(groups, folder):
             kept, summary = _select(labelled.matrix, select, min_margin)
             rows = [trl_dpo_row(group, pair, labelled, conversational=conversational) for pair in kept]
+            if kept:
+                mixed.add(criterion_name(labelled.criterion))
             told = [row for row in rows if row is not None]
             if group.group().kind == "image":
                 for pair in kept:
@@ -106,6 +112,12 @@ def write_pairs(
             for row in told:
                 add_texts(row)
             total += summary + PairSummary(groups=1, pairs=len(kept), text_pairs=len(told))
+    if len(mixed) > 1:
+        logger.warning(
+            "the tables mix pairs by %d criteria (%s); their column `criterion` tells them apart",
+            len(mixed),
+            ", ".join(sorted(mixed)),
+        )
     return total
 
 

@@ -11,7 +11,7 @@ from prefrm.rewards import criterion_name, ranks
 __all__ = ["write_ranking"]
 
 FILE = "ranking.csv"
-COLUMNS = ("prompt", "rank", "win_rate", "file", "group")
+COLUMNS = ("prompt", "rank", "win_rate", "file", "group", "criterion")
 
 
 def write_ranking(
@@ -22,7 +22,8 @@ def write_ranking(
     """Write `out/ranking.csv` from the win matrices there, whole or not at all; returns its path.
 
     Its columns are prompt, rank (1 is the best of its group; equal win rates share one), win_rate, file and
-    group (the id), and a win rate for each of several criteria. A candidate without a win rate has no line.
+    group (the id), criterion, and a win rate for each of several criteria. A candidate without a win rate has
+    no line.
 
     Args:
         groups: the groups that were labelled into `out`, in the same order.
@@ -41,6 +42,7 @@ def write_ranking(
             for n, rank in ranks(entry.matrix).items():
                 for name in named[n]:
                     own = [f"{part[n]:.4f}" for part in parts]
-                    table.writerow([group.prompt, rank, f"{rates[n]:.4f}", name, group.id, *own])
+                    line = (group.prompt, rank, f"{rates[n]:.4f}", name, group.id, entry.criterion)
+                    table.writerow([*line, *own])
     partial.replace(path)
     return path

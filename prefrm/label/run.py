@@ -96,13 +96,12 @@ def label(
     total, shard = Summary(), None
     batches = _batches(groups, folder, shard_size, size, on_missing)
     asked = _groups if criteria is None else lambda part: criteria.groups(_groups(part))
-    names = criteria.names if criteria is not None and len(criteria.names) > 1 else ()
     with closing(score_batches(scorer, batches, asked)) as scored:
         for part, matrices in scored:
             if part.summary is not None:
                 total += part.summary
             else:
-                shard = shard or ShardWriter(part.path, names)
+                shard = shard or ShardWriter(part.path, criteria)
                 _add(shard, part.groups, _answers(matrices, criteria), on_missing)
             if shard is not None and shard.summary.groups == shard_size:
                 total, shard = total + _written(shard, folder, judge, shard_size, criteria), None

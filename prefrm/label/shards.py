@@ -3,7 +3,8 @@
     out/label.json                        format version, judge, shard size
     out/win_matrices/part-00000.parquet   one row for each group, in the dataset's order
 
-A row has `id`, `prompt`, the matrices `win_matrix`, `order_gap`, `tie` (K lists of K, NaN where there is
+A row has `id`, `prompt`, the `criterion` that the judge was asked by ("" for overall preference and for
+several criteria), the matrices `win_matrix`, `order_gap`, `tie` (K lists of K, NaN where there is
 no value) and `valid` (where it is false, a number in `win_matrix` was inferred from judged pairs), and for
 each candidate `win_rate` (NaN where it has no known opponent) and `errors`; `ranking` holds the indices of
 the candidates that have a win rate, highest first, and `pair_errors` the `pair` and the `reason` of each pair
@@ -50,7 +51,7 @@ __all__ = [
     "shard_path",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 OPTIONAL = ("spread", "label_mass")
 """Fields of a matrix that are null of most judges."""
 FOLDER = "win_matrices"
@@ -106,12 +107,14 @@ class Summary:
 class LabelledGroup:
     """One row of a shard: the group's id, its prompt, and what the judge said.
 
-    `criteria` has the matrix by each of several criteria, of which `matrix` is combined.
+    `criterion` is what it was asked by: "" is overall preference, or several criteria. `criteria` then has
+    the matrix by each of these, of which `matrix` is combined.
     """
 
     id: str
     prompt: str
     matrix: WinMatrix
+    criterion: str = ""
     criteria: Mapping[str, WinMatrix] = field(default_factory=dict)
 
 
@@ -152,7 +155,13 @@ def check_folder(out: Path, *, judge: str, shard_size: int, criteria: Criteria |
 
 
 def labelled_shards(out: Path) -> list[Path]:
-    """The shards that are complete, in order. Raises `DatasetError` if there is none."""
+    """The complete shards, in order. Raises `DatasetError` if there is none, or of another format."""
+    claim = out / "label.json"
+    if claim.exists() and (version := _read_json(claim).get("format_version")) != FORMAT_VERSION:
+        raise DatasetError(
+            f"{out} was labelled with format_version {version!r}, not {FORMAT_VERSION}; "
+            "give another output folder, or delete this one to label again"
+        )
     found = sorted((out / FOLDER).glob("part-*.parquet"))
     if not found:
         raise DatasetError(f"{out / FOLDER} holds no win matrices; label a dataset into {out} first")
@@ -177,9 +186,12 @@ class ShardWriter:
         summary: of the groups so far.
     """
 
-    def __init__(self, path: Path, criteria: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, criteria: Criteria | None = None) -> None:
         self.path = path
-        self._criteria = tuple(criteria)
+        names = () if criteria is None else criteria.names
+        self._criteria = names if len(names) > 1 else ()
+        # Of a group's own there may be any, of those asked instead of it one or several.
+        self._criterion = None if criteria is None else "" if self._criteria else names[0]
         self.summary = Summary()
         self._fingerprint = Fingerprint()
         self._rows: list[dict[str, Any]] = []
@@ -191,7 +203,8 @@ class ShardWriter:
         self.summary += Summary.of(group, matrix)
         self._fingerprint.add(group)
         parts = {name: _matrix_row(part) for name, part in (criteria or {}).items()}
-        row = {"id": group.id, "prompt": group.prompt, **_matrix_row(matrix)}
+        criterion = group.criterion if self._criterion is None else self._criterion
+        row = {"id": group.id, "prompt": group.prompt, "criterion": criterion, **_matrix_row(matrix)}
         self._rows.append(row | ({"criteria": parts} if parts else {}))
 
     def write(self) -> None:
@@ -280,7 +293,7 @@ def pyarrow() -> tuple[Any, Any]:
 def _schema(pa: Any, criteria: Sequence[str]) -> "pa.Schema":
     fields = _matrix_fields(pa)
     parts = [(name, pa.struct(fields)) for name in criteria]
-    columns = [("id", pa.string()), ("prompt", pa.string()), *fields]
+    columns = [*((name, pa.string()) for name in ("id", "prompt", "criterion")), *fields]
     return pa.schema(columns + ([("criteria", pa.struct(parts))] if parts else []))
 
 
@@ -320,7 +333,8 @@ def _lists(array: Floats | None) -> list[list[float]] | None:
 
 def _from_row(row: dict[str, Any]) -> LabelledGroup:
     parts = {name: _matrix(part) for name, part in row.get("criteria", {}).items()}
-    return LabelledGroup(id=row["id"], prompt=row["prompt"], matrix=_matrix(row), criteria=parts)
+    told = {name: row[name] for name in ("id", "prompt", "criterion")}
+    return LabelledGroup(**told, matrix=_matrix(row), criteria=parts)
 
 
 def _matrix(row: dict[str, Any]) -> WinMatrix:

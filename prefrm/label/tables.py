@@ -32,6 +32,7 @@ Both tables then have
 | | |
 |---|---|
 | `id` | of the group |
+| `criterion` | that the judge was asked by; empty for overall preference and for several criteria |
 | `margin` | P(chosen beats rejected) - P(rejected beats chosen), in (0, 1] |
 | `chosen_index`, `rejected_index` | the candidates' places in their group |
 | `chosen_win_rate`, `rejected_win_rate` | their win rates in the whole group |
@@ -168,6 +169,7 @@ def _provenance(group: PreferenceGroup, pair: PreferencePair, labelled: Labelled
     }
     return {
         "id": group.id,
+        "criterion": labelled.criterion,
         "margin": pair.margin,
         "chosen_index": pair.chosen,
         "rejected_index": pair.rejected,
@@ -196,7 +198,7 @@ def _schema(
             ("label_1", pa.float64()),
         ],
     }[table]
-    columns += [("id", pa.string()), ("margin", pa.float64())]
+    columns += [("id", pa.string()), ("criterion", pa.string()), ("margin", pa.float64())]
     columns += [("chosen_index", pa.int32()), ("rejected_index", pa.int32())]
     columns += [("chosen_win_rate", pa.float32()), ("rejected_win_rate", pa.float32())]
     columns += [(_margin(name), pa.float64()) for name in criteria]

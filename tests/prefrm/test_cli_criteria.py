@@ -10,6 +10,7 @@ import pytest
 from prefrm.cli import run, shared
 from prefrm.cli.criteria import ByCriteria
 from prefrm.errors import ConfigError
+from prefrm.records import Comparison, PreferenceGroup, write_groups
 from prefrm.winmatrix import EVERYTHING, FakeScorer, Group, Inputs, WinMatrix
 
 TEXTS = ("one bird", "two birds on a fence", "three")
@@ -151,12 +152,25 @@ def test_of_videos_the_best_are_ranked_and_broken_ones_named(
     assert judge.groups[0].kind == "video"
 
 
+def test_videos_have_labels_and_no_table_of_pairs(
+    judge: ByCriterion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = (b"\0\0\0\x18ftypisom1", b"\0\0\0\x18ftypisom")
+    group = PreferenceGroup(id="g", prompt="rain", candidates=clips, comparisons=())
+    write_groups([group], tmp_path / "data", "test")
+    out = tmp_path / "labels"
+    command = ["label", "grpc://judge:1/judge", str(tmp_path / "data"), "--split", "test"]
+    assert run([*command, "--out", str(out)]) == 0
+    assert (
+        f"no table of pairs for videos; the matrices are in {out / 'win_matrices'}" in capsys.readouterr().out
+    )
+
+
 @pytest.mark.slow
 def test_labels_and_evaluations_by_several_criteria(
     judge: ByCriterion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from prefrm.label import read_matrices
-    from prefrm.records import Comparison, PreferenceGroup, write_groups
 
     group = PreferenceGroup(
         id="g", prompt="how many?", candidates=TEXTS, comparisons=(Comparison.preferred(1, 2),)

@@ -321,7 +321,7 @@ def test_nothing_to_label_is_an_error(tmp_path):
 def test_label_json_says_whose_labels_these_are(tmp_path):
     label(Scorer(), make_groups(1), tmp_path, judge="sha256:abc", shard_size=7)
     assert json.loads(Path(tmp_path / "label.json").read_text()) == {
-        "format_version": 1,
+        "format_version": 2,
         "judge": "sha256:abc",
         "shard_size": 7,
         "criteria": None,
@@ -393,7 +393,7 @@ def test_each_criterion_has_a_column_and_the_labels_are_of_the_combined_matrix(t
     (row, *_) = pq.read_table(tmp_path / "win_matrices").to_pylist()
     assert row["criteria"]["dark"]["win_rate"] == pytest.approx([1 - x for x in row["win_rate"]])
     written = write_ranking(groups, tmp_path, lambda group: [["a"], ["b"], ["c"]]).read_text().splitlines()
-    assert written[0].endswith(",group,win_rate overall,win_rate dark") and len(written) == 16
+    assert written[0].endswith(",group,criterion,win_rate overall,win_rate dark") and len(written) == 16
     with pytest.raises(
         DatasetError, match="labelled with criteria 'lexicographic 0 of overall x 1, dark x 1'"
     ):
@@ -408,6 +408,20 @@ def test_one_criterion_replaces_that_of_a_group(tmp_path):
             seen.extend(group.criterion for group in groups)
             return super().score(groups)
 
-    label(Asked(), make_groups(2), tmp_path, judge="j", criteria=Criteria(names=("alignment",)))
-    assert seen == ["alignment"] * 2
-    assert all(not entry.criteria for entry in read_matrices(tmp_path))
+    groups = [replace(group, criterion="light") for group in make_groups(2)]
+    for out, criteria, name in (("own", None, "light"), ("one", Criteria(names=("alignment",)), "alignment")):
+        label(Asked(), groups, tmp_path / out, judge="j", criteria=criteria)
+        assert seen[-2:] == [name] * 2
+        entries = list(read_matrices(tmp_path / out))
+        assert [(entry.criterion, entry.criteria) for entry in entries] == [(name, {})] * 2
+        written = write_ranking(groups, tmp_path / out, lambda group: [["a"], ["b"], ["c"]])
+        assert written.read_text().splitlines()[1].endswith(f",g0,{name}")
+
+
+def test_a_folder_of_another_format_is_refused(tmp_path):
+    label(Scorer(), make_groups(1), tmp_path, judge="j")
+    claim = tmp_path / "label.json"
+    claim.write_text(claim.read_text().replace('"format_version": 2', '"format_version": 1'))
+    for refused in (lambda: list(read_matrices(tmp_path)), lambda: label(Scorer(), [], tmp_path, judge="j")):
+        with pytest.raises(DatasetError, match="format_version 1, not 2; give another output folder"):
+            refused()

@@ -382,6 +382,14 @@ def test_answers_about_an_image_are_messages_with_their_images(tmp_path):
     assert first["margin brevity"] == pytest.approx(-np.tanh(9 / 4 / 2), abs=1e-6)
 
 
+def test_pairs_by_different_criteria_are_told_apart(tmp_path, caplog):
+    groups = [replace(make_group(f"g{name}"), criterion=name) for name in ("light", "")]
+    write_pairs(labelled(tmp_path, groups), tmp_path)
+    for table in (DIFFUSION_DPO, TRL_DPO):
+        assert [row["criterion"] for row in rows(tmp_path, table)] == ["light", ""]
+    assert "mix pairs by 2 criteria (light, overall)" in caplog.text
+
+
 def test_videos_have_no_table(tmp_path):
     clips = replace(make_group(texts=False), candidates=(b"\0\0\0\x18ftypisom1", b"\0\0\0\x18ftypisom"))
     groups = labelled(tmp_path, [clips], FakeScorer(lambda prompt, data: float(len(data))))
