@@ -52,16 +52,26 @@ def prompt_images(prompt: Any, **columns: Any) -> list[Any]:
 
     TRL takes the images of a vision-language prompt from these columns, and shows them to a reward both there
     and in the messages.
+
+    Raises:
+        ConfigError: the prompt is neither a text nor a list of messages.
     """
     found = columns.get("images")
     if found is None:
         found = [columns["image"]] if columns.get("image") is not None else None
     if found is not None or isinstance(prompt, str):
         return list(found or [])
-    blocks = [
-        block for message in prompt if isinstance(message["content"], list) for block in message["content"]
-    ]
-    return [block["image"] for block in blocks if block["type"] == "image" and block.get("image") is not None]
+    try:
+        # A message that calls a tool may have no content.
+        contents = [message.get("content") for message in prompt]
+        blocks = [block for content in contents if isinstance(content, list) for block in content]
+        shown = [block.get("image") for block in blocks if block["type"] == "image"]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"a prompt is a text or a list of messages, whose blocks each have a type; received "
+            f"{reprlib.repr(prompt)} ({type(error).__name__}: {error}); pass to_context for another form"
+        ) from error
+    return [image for image in shown if image is not None]
 
 
 def _last_user_text(messages: Any) -> str:

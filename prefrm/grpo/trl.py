@@ -25,6 +25,7 @@ from prefrm.grpo.layout import Candidate, Layout, pack, unpack
 from prefrm.grpo.ranks import Ranks, attempt
 from prefrm.grpo.references import Reference
 from prefrm.grpo.scorer import AsyncScorer
+from prefrm.pixels import encode_image
 from prefrm.rewards import Criteria, RewardFunction
 from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix, score_all
 
@@ -133,11 +134,17 @@ class _GroupReward(Generic[S]):
         self, prompts: Sequence[Any], completions: Sequence[Any], rows: Sequence[Mapping[str, Any]]
     ) -> list[Candidate]:
         candidates = []
+        # The completions of a prompt share its images; each is kept, so that no other has its id.
+        images: dict[int, tuple[Any, bytes]] = {}
         for prompt, completion, row in zip(prompts, completions, rows, strict=True):
             text = self._to_prompt(prompt, **row)
             if not isinstance(text, str):
                 raise ConfigError(f"to_prompt must return a string; it returned {type(text).__name__}")
-            context = self._to_context(prompt, **row)
+            context = []
+            for image in self._to_context(prompt, **row):
+                if id(image) not in images:
+                    images[id(image)] = (image, encode_image(image))
+                context.append(images[id(image)][1])
             candidates.append(self._rule.candidate(text, self._content(completion, row), context))
         return candidates
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from prefrm.errors import ConfigError, DataError, IncompleteMatrixError, ProtocolError
 from prefrm.grpo import AsyncPreferenceReward, CombinedReward, PreferenceReward, last_user_text
+from prefrm.grpo.conversations import prompt_images
 from prefrm.pixels import encode_image
 from prefrm.rewards import Combination, Criteria, bradley_terry
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
@@ -171,6 +172,35 @@ def test_without_a_renderer_the_completions_are_compared_as_answers_to_the_promp
     rewards = PreferenceReward(scorer, num_generations=3)([prompt] * 3, completions, **columns)
     assert scorer.groups == [Group(prompt="what?", candidates=("1", None, "0"), context=(encode_image(RED),))]
     assert rewards == [expected("", "1", "0")[0], None, expected("", "1", "0")[1]]
+
+
+def test_an_image_that_completions_share_is_encoded_once(scorer, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(
+        "prefrm.grpo.trl.encode_image", lambda image: encoded.append(image) or encode_image(image)
+    )
+    columns = {"images": [[RED, BLUE]] * 2 + [[BLUE]] * 2}
+    PreferenceReward(scorer, num_generations=2)(["a", "a", "b", "b"], list("0123"), **columns)
+    assert encoded == [RED, BLUE]
+    red, blue = map(encode_image, (RED, BLUE))
+    assert [group.context for group in scorer.groups] == [(red, blue), (blue,)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ([{"role": "user", "content": [{"image": RED}]}], "KeyError: 'type'"),
+        (["a cat"], "AttributeError"),
+        (None, "TypeError"),
+    ],
+)
+def test_images_of_what_is_no_conversation_are_refused(prompt, said):
+    with pytest.raises(ConfigError, match=f"{said}.*pass to_context"):
+        prompt_images(prompt)
+
+
+def test_messages_without_content_have_no_images():
+    assert prompt_images([{"role": "assistant", "tool_calls": []}, *QUESTION]) == [RED]
 
 
 def test_a_renderer_has_no_context_unless_it_is_asked_for(scorer):
