@@ -40,8 +40,8 @@ Method = Literal["gradient", "occlusion"]
 
 # Parts along each side of an image, of a video's frames, and the most of a text.
 CELLS, SEGMENTS, MOST_WORDS = 8, 8, 64
-# Frames of a video that are read and written again with some of them hidden.
-FRAMES = 32
+# Frames of a video that are read and written again with some of them hidden, and their longest side.
+FRAMES, LONGEST_SIDE = 32, 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,7 +49,8 @@ class Explanation:
     """What the parts of the two candidates of a group add to a verdict.
 
     Attributes:
-        group: of two candidates. Of videos, the candidates as they were read: 32 frames at most.
+        group: of two candidates. Of videos, the candidates as they were judged: 32 frames of 512 pixels a
+            side at most.
         method: how the maps were made.
         log_odds: that candidate 0 beats candidate 1, in nats, both presentation orders merged.
         maps: of each candidate, float32: [H, W] of an image, [F] of a video's frames, [N] of a text's words.
@@ -57,6 +58,7 @@ class Explanation:
             where the scorer did not judge the pair without the part.
         parts: of each candidate, what the entries of a map of one dimension are: the times of frames in
             seconds, or the words. Empty for images.
+        unjudged: number of parts without which the scorer did not judge the pair.
     """
 
     group: Group
@@ -64,6 +66,7 @@ class Explanation:
     log_odds: float
     maps: tuple[Floats, Floats]
     parts: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
+    unjudged: int = 0
 
     @property
     def kind(self) -> Kind:
@@ -112,7 +115,7 @@ def explain_by_occlusion(
         progress: called with the number of groups done.
 
     Raises:
-        ConfigError: the group is not of two candidates, or `parts` is not positive.
+        ConfigError: the group is not of two candidates, `parts` is not positive, or a text has one part.
         MediaError: a candidate cannot be read.
         ScoringError: the pair itself was not judged, or the scorer cannot answer.
     """
@@ -120,6 +123,11 @@ def explain_by_occlusion(
     if parts is not None and parts < 1:
         raise ConfigError(f"parts must be at least 1; received {parts}")
     apart = [_parts(candidate, parts) for candidate in group.candidates]
+    if group.kind == "text" and (single := [n for n, one in enumerate(apart) if one.count < 2]):
+        raise ConfigError(
+            f"the text of candidate {single[0]} has one part, without which nothing is left to judge; "
+            "an explanation needs two words and two parts at least"
+        )
     whole = replace(group, candidates=tuple(one.whole for one in apart))
     groups = _with_hidden(whole, apart)
     values: list[float] = []
@@ -139,6 +147,7 @@ def explain_by_occlusion(
         # Log-odds are those of candidate 0: what candidate 1 loses, candidate 0 gains.
         maps=(first.spread(lost[: first.count]), second.spread(-lost[first.count :])),
         parts=(first.names, second.names),
+        unjudged=int(np.isnan(lost).sum()),
     )
 
 
@@ -240,7 +249,7 @@ def _image_parts(data: bytes, cells: int) -> _Parts:
 
 def _video_parts(data: bytes, segments: int) -> _Parts:
     frames = read_frames(data, FrameSampling(count=FRAMES))
-    images = [_even(image) for image in frames.images]
+    images = [_small(image) for image in frames.images]
     rate = max(1, round(len(images) / frames.seconds)) if frames.seconds else 1
     means = np.mean([np.asarray(image).mean(axis=(0, 1)) for image in images], axis=0)
     red, green, blue = (round(float(x)) for x in means)
@@ -292,8 +301,10 @@ def _runs(size: int, most: int) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
-def _even(image: Image.Image) -> Image.Image:
-    """The image without a last row or column that makes a side odd, which no H.264 video has."""
+def _small(image: Image.Image) -> Image.Image:
+    """The image scaled down, without a last row or column that makes a side odd, which no H.264 video has."""
+    image = image.copy()
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return image.crop((0, 0, image.width // 2 * 2, image.height // 2 * 2))
 
 

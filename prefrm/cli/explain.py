@@ -1,6 +1,7 @@
 """`prefrm explain`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,7 +9,7 @@ import typer
 
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
-from prefrm.cli.shared import AsJson, Target, open_scorer
+from prefrm.cli.shared import AsJson, Target, open_scorer, require_one_kind
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
 from prefrm.options import with_options
@@ -72,10 +73,13 @@ def explain(
         context=tuple(map(media.read, context or ())),
         criterion=criterion,
     )
+    require_one_kind([] if text else [Path(first), Path(second)], group, context or [])
     require_writable_folder(out, "--out")
     found = _explained(target, group, method, parts, local, remote)
     names = ("A", "B") if text else (Path(first).name, Path(second).name)
     numbers = _write(found, names, out)
+    if found.unjudged:
+        print(f"{found.unjudged} parts not judged: grey in the picture", file=sys.stderr)
     if as_json:
         print(json.dumps(numbers, indent=2))
     else:
@@ -86,10 +90,11 @@ def _explained(
     target: str, group: "Group", method: str, parts: int | None, local: Local, remote: Remote
 ) -> "Explanation":
     from prefrm.explain import explain_by_gradient, explain_by_occlusion
+    from prefrm.progress import track
 
     if method == "occlusion":
-        with open_scorer(target, None, remote, local) as scorer:
-            return explain_by_occlusion(scorer, group, parts=parts)
+        with open_scorer(target, None, remote, local) as scorer, track("explaining", None) as advance:
+            return explain_by_occlusion(scorer, group, parts=parts, progress=advance)
     from prefrm.engine import Engine
     from prefrm.engine.dual import DualEngine
     from prefrm.scorers.gradients import open_gradient
@@ -130,7 +135,8 @@ def _write(found: "Explanation", names: tuple[str, str], out: Path) -> dict[str,
         "candidates": list(names),
         "log_odds": found.log_odds,
         "win_probability": found.win_probability,
-        "sums": [float(np.nansum(one)) for one in found.maps],
+        "sums": [None if np.isnan(one).all() else float(np.nansum(one)) for one in found.maps],
+        "unjudged_parts": found.unjudged,
         "parts": [list(one) for one in found.parts],
     }
     (out / "explanation.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from prefrm import media
 from prefrm.cli.criteria import ByCriteria
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
-from prefrm.cli.shared import AsJson, Pairs, Target, open_scorer, require_judged
+from prefrm.cli.shared import AsJson, Pairs, Target, open_scorer, require_judged, require_one_kind
 from prefrm.display import one_line
 from prefrm.errors import ConfigError, MediaError
 from prefrm.options import with_options
@@ -66,11 +66,12 @@ def score(
         _require_plot(plot)
     if not prompt.strip():
         raise ConfigError("--prompt is empty; give the prompt of the candidates")
-    _require_one_kind(files or [], text or [])
+    _require_files_or_texts(files or [], text or [])
     criteria = by.criteria() or Criteria(names=("",))
     if best is not None and files:
         files = _readable(files)
     group = _group(prompt, files or [], text or [], context or [])
+    require_one_kind(files or [], group, context or [])
     with open_scorer(target, pairs, remote, local) as scorer:
         matrices = score_all(scorer, criteria.groups([group]))
     (by_criterion,), (matrix,) = criteria.answers(matrices), criteria.combined(matrices)
@@ -112,7 +113,7 @@ def _group(prompt: str, files: list[Path], texts: list[str], context: list[Path]
     return Group.of(prompt, files, context=context)
 
 
-def _require_one_kind(files: list[Path], texts: list[str]) -> None:
+def _require_files_or_texts(files: list[Path], texts: list[str]) -> None:
     if bool(files) == bool(texts):
         raise ConfigError("give two files or more, or --text two times or more")
     if folders := [file for file in files if file.is_dir()]:

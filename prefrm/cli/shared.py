@@ -1,7 +1,7 @@
 """Arguments that several commands share, and the scorer of `SCORER`."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +19,7 @@ from prefrm.scorers import is_url, sources
 
 if TYPE_CHECKING:
     from prefrm.eval import Unreadable
-    from prefrm.winmatrix import IdentifiedScorer
+    from prefrm.winmatrix import Group, IdentifiedScorer
 
 __all__ = [
     "AsJson",
@@ -32,6 +32,7 @@ __all__ = [
     "print_unreadable",
     "require_judge",
     "require_judged",
+    "require_one_kind",
 ]
 
 Target = Annotated[
@@ -55,6 +56,17 @@ Pairs = Annotated[
 
 # Exit status of a command whose input was valid and that could judge nothing.
 NOTHING_JUDGED = 1
+
+
+def require_one_kind(files: Sequence[Path], group: "Group", context: Sequence[Path]) -> None:
+    """Raises `ConfigError` if some files of a group are videos and others not, or one of its context is."""
+    from prefrm.containers import is_video
+
+    if videos := [path for path, data in zip(context, group.context, strict=True) if is_video(data)]:
+        raise ConfigError(f"--context takes images; {videos[0]} is a video")
+    kinds = {is_video(data or b""): path for path, data in zip(files, group.encoded, strict=False)}
+    if len(kinds) > 1:
+        raise ConfigError(f"candidates are of one kind; {kinds[True]} is a video, {kinds[False]} an image")
 
 
 @contextmanager

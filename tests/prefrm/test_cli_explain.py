@@ -16,6 +16,12 @@ from prefrm.video import encode_video
 from prefrm.winmatrix import FakeScorer, WinMatrix
 
 
+def length(prompt: str, candidate: bytes | str) -> float:
+    if candidate in ("no", "birds"):
+        raise ValueError("half of the answer is missing")
+    return len(candidate) / 1000
+
+
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The groups that a scorer of lengths is asked."""
@@ -28,7 +34,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
     @contextmanager
     def opened(target: str, **options: object) -> Iterator[FakeScorer]:
-        yield Lengths(lambda prompt, x: len(x) / 1000)
+        yield Lengths(length)
 
     monkeypatch.setattr(shared.scorers, "open_scorer", opened)
     return groups
@@ -44,14 +50,17 @@ def test_texts_by_a_criterion_and_about_an_image(
     source = tmp_path / "source.png"
     source.write_bytes(png(1))
     options = ("--text", "--context", str(source), "--criterion", "detail")
-    assert explain(tmp_path / "out", "three birds", "two", *options) == 0
-    assert capsys.readouterr().out.startswith("P(A beats B) = 0.502; see ")
+    assert explain(tmp_path / "out", "three birds", "no birds", *options) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("P(A beats B) = 0.501; see ")
+    assert captured.err == "3 parts not judged: grey in the picture\n"
     assert {(group.context, group.criterion) for group in seen} == {((png(1),), "detail")}
     numbers = json.loads((tmp_path / "out" / "explanation.json").read_text())
-    assert numbers["parts"] == [["three", "birds"], ["two"]] and numbers["kind"] == "text"
+    assert numbers["parts"] == [["three", "birds"], ["no", "birds"]] and numbers["kind"] == "text"
+    assert numbers["sums"] == [pytest.approx(0.006, abs=1e-5), None] and numbers["unjudged_parts"] == 3
     with np.load(tmp_path / "out" / "explanation.npz") as arrays:
         # A blank goes with a word.
-        assert arrays["a"] == pytest.approx([0.006, 0.006], abs=1e-5)
+        assert arrays["a"] == pytest.approx([np.nan, 0.006], abs=1e-5, nan_ok=True)
         assert np.isnan(arrays["b"]).all() and arrays["credit_a"].max() == 1
     assert media.decode((tmp_path / "out" / "explanation.png").read_bytes()).width > 1000
 
@@ -95,4 +104,29 @@ def test_a_mistake_is_one_line(
     tmp_path: Path, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert explain(tmp_path / "out", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("explain URL p CLIP IMAGE --out out", "candidates are of one kind; CLIP is a video, IMAGE an image"),
+        ("score URL --prompt p IMAGE CLIP", "candidates are of one kind; CLIP is a video, IMAGE an image"),
+        ("score URL --prompt p --text a --text b --context CLIP", "--context takes images; CLIP is a video"),
+    ],
+)
+def test_kinds_are_not_mixed(
+    tmp_path: Path,
+    png: Callable[..., bytes],
+    command: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clip, image = tmp_path / "a.mp4", tmp_path / "b.png"
+    clip.write_bytes(encode_video([Image.new("RGB", (16, 16))] * 2, 2))
+    image.write_bytes(png(1))
+    names = {"URL": "grpc://judge:1/judge", "CLIP": str(clip), "IMAGE": str(image)}
+    assert run([names.get(word, word) for word in command.split()]) == 2
+    for word, name in names.items():
+        message = message.replace(word, name)
     assert message in capsys.readouterr().err

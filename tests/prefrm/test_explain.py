@@ -120,6 +120,15 @@ def worth(prompt, text):
     return sum(WORTH.get(word, 0.0) for word in text.split())
 
 
+def test_frames_of_a_video_are_scaled_down():
+    clip = encode_video([Image.new("RGB", (1030, 514), (n, n, n)) for n in range(2)], 2)
+    scorer = CountingScorer(lambda prompt, data: 0.0)
+    explain_by_occlusion(scorer, Group(prompt="p", candidates=(clip, clip)), parts=1)
+    for group in scorer.groups:
+        (frame, *_) = read_frames(group.candidates[0], FrameSampling(count=1)).images
+        assert frame.size == (512, 256)
+
+
 def test_of_a_text_each_word_has_what_it_is_worth():
     group = Group(prompt="how many?", candidates=("perhaps  two\nbirds sit", "no idea at all"))
     found = explain_by_occlusion(FakeScorer(worth), group)
@@ -133,9 +142,12 @@ def test_of_a_text_each_word_has_what_it_is_worth():
 
 
 def test_what_cannot_be_judged_without_a_part_is_nan_and_has_no_weight():
-    found = explain_by_occlusion(FakeScorer(worth), Group(prompt="p", candidates=("two", "birds perhaps")))
-    assert math.isnan(found.maps[0][0])
-    assert credit(found.maps[0]).tolist() == [1.0]
+    def of_two(prompt, text):
+        return worth(prompt, text) if "two" in text else refused(prompt, text)
+
+    found = explain_by_occlusion(FakeScorer(of_two), Group(prompt="p", candidates=("two birds", "two two")))
+    assert math.isnan(found.maps[0][0]) and found.unjudged == 1
+    assert credit(found.maps[0]).tolist() == [0.0, 1.0]
     assert credit(np.array([np.nan, -2.0, 1.0])).tolist() == [0.0, 1.0, 0.5]
     assert credit(np.zeros((2, 2))).tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
@@ -148,8 +160,14 @@ def refused(prompt, candidate):
     ("group", "scorer", "error", "message"),
     [
         (Group(prompt="p", candidates=("a", "b", "c")), FakeScorer(worth), ConfigError, "of two candidates"),
+        (
+            Group(prompt="p", candidates=("a b", "c")),
+            FakeScorer(worth),
+            ConfigError,
+            "candidate 1 has one part",
+        ),
         (Group(prompt="p", candidates=("a", None)), FakeScorer(worth), ConfigError, "1 of them missing"),
-        (Group(prompt="p", candidates=("a", "b")), FakeScorer(refused), ScoringError, "too long"),
+        (Group(prompt="p", candidates=("a b", "b a")), FakeScorer(refused), ScoringError, "too long"),
         (
             Group(prompt="p", candidates=(b"x", b"y")),
             FakeScorer(worth),
