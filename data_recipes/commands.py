@@ -286,7 +286,9 @@ def _cells(split: SplitSummary) -> dict[str, str]:
         "missing candidates": str(split.missing),
         "comparisons": str(split.comparisons),
         "ties": _share(split.ties, split.comparisons),
-        "contradict the known quality": _share(split.against_quality, split.comparisons - split.ties),
+        "contradict the known quality": (
+            _share(split.against_quality, split.quality_pairs) if split.quality_pairs else "-"
+        ),
         "first candidate of the source's row preferred": _decided(split.first_wins),
         "lower digest preferred": _decided(split.digest_wins),
         **{name: text for name, text in _sizes(split).items() if text},

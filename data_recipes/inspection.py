@@ -77,6 +77,7 @@ class SplitSummary:
         comparisons: statements about pairs of candidates.
         ties: those of them with p = 0.5.
         against_quality: strict comparisons that contradict the group's `quality`: label noise.
+        quality_pairs: strict comparisons of groups whose `quality` is known.
         longer_wins: share of the strict comparisons of two texts of different length in which the longer one
             is preferred: far from 0.5, a judge may learn length. None without such comparisons.
         group_sizes: candidates (present or missing) in a group -> groups.
@@ -105,6 +106,7 @@ class SplitSummary:
     comparisons: int
     ties: int
     against_quality: int
+    quality_pairs: int
     longer_wins: float | None
     group_sizes: Mapping[int, int]
     image_sizes: Mapping[str, int]
@@ -189,6 +191,7 @@ def summarize(groups: Iterable[PreferenceGroup], info: DatasetInfo, name: str) -
         comparisons=numbers["comparisons"],
         ties=numbers["ties"],
         against_quality=numbers["against quality"],
+        quality_pairs=numbers["quality pairs"],
         longer_wins=_ratio(numbers["longer wins"], numbers["of different length"]),
         group_sizes=dict(sorted(counter.group_sizes.items())),
         image_sizes=dict(counter.image_sizes.most_common()),
@@ -281,6 +284,7 @@ class _Counter:
                 self.numbers["lower digest wins"] += (c.p > 0.5) == (digests[c.i] < digests[c.j])
                 self._add_lengths(group.candidates[c.i], group.candidates[c.j], c.p > 0.5)
             if group.quality is not None:
+                self.numbers["quality pairs"] += c.is_strict
                 self.numbers["against quality"] += (c.p - 0.5) * (group.quality[c.i] - group.quality[c.j]) < 0
 
     def _add_lengths(self, one: Candidate, other: Candidate, first_wins: bool) -> None:

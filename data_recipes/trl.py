@@ -2,8 +2,8 @@
 
     prompt              a text, or messages of which the last one of the user is taken; without this column,
                         the messages with which both chosen and rejected begin
-    chosen, rejected    an Image or Video feature, encoded bytes, the path of an image or a video, or messages
-                        with one image in them; or a text, or messages without images
+    chosen, rejected    an Image or Video feature, encoded bytes, the paths of two images or videos, or
+                        messages with one image in them; or a text, or messages without images
     images, image       the images that the prompt is about (TRL's form for vision-language models); without
                         them, those in the messages of the prompt
 
@@ -37,9 +37,12 @@ def _judge(row: Row, options: SourceOptions) -> Judgement:
         prompt = row["prompt"]
     if isinstance(prompt, list):
         prompt = [message for message in prompt if message["role"] == "user"][-1:]
+    # A text may look like the name of a file, so that names are paths only where both are.
+    paths = all(isinstance(one, str) and one.lower().endswith(MEDIA_SUFFIXES) for one in (chosen, rejected))
     given = row.get("images") or ([row["image"]] if row.get("image") is not None else [])
     first, second = (
-        _candidate(one, name, bool(given)) for one, name in ((chosen, "chosen"), (rejected, "rejected"))
+        _candidate(one, name, bool(given), paths)
+        for one, name in ((chosen, "chosen"), (rejected, "rejected"))
     )
     return Judgement(
         prompt=_text(prompt) if isinstance(prompt, list) else prompt,
@@ -50,8 +53,8 @@ def _judge(row: Row, options: SourceOptions) -> Judgement:
     )
 
 
-def _candidate(value: Any, name: str, is_text: bool) -> Any:
-    """An image, a video or a text; the name of a file, alone, is its path, unless `is_text`."""
+def _candidate(value: Any, name: str, is_text: bool, is_path: bool) -> Any:
+    """An image, a video or a text; a string is a text unless `is_path` and not `is_text`."""
     if isinstance(value, list):
         images = _images(value)
         if not images:
@@ -59,7 +62,7 @@ def _candidate(value: Any, name: str, is_text: bool) -> Any:
         if len(images) > 1 or is_text:
             raise DataError(f"{name} must be a text or one image; its messages have {len(images)} images")
         return images[0]
-    if isinstance(value, str) and (is_text or not value.lower().endswith(MEDIA_SUFFIXES)):
+    if isinstance(value, str) and (is_text or not is_path):
         return Text(value)
     return value
 

@@ -8,7 +8,7 @@
 whatever the size of the source, and lets a build that was killed go on.
 """
 
-from data_recipes.pipeline.contents import MEDIA_SUFFIXES
+from data_recipes.pipeline.contents import MEDIA_SUFFIXES, content_name
 from data_recipes.pipeline.judgements import Judgement, LeftOut, Rating, Statement, Text, ranked
 from data_recipes.pipeline.recipe import AxisOptions, SourceOptions, dataset, one_of
 
@@ -21,6 +21,7 @@ __all__ = [
     "SourceOptions",
     "Statement",
     "Text",
+    "content_name",
     "dataset",
     "one_of",
     "ranked",

@@ -23,6 +23,7 @@ __all__ = [
     "PackWriter",
     "broken",
     "check",
+    "content_name",
     "inline_name",
     "keep",
     "keep_text",
@@ -92,6 +93,16 @@ def inline_name(content: bytes | Text) -> str:
     if isinstance(content, Text):
         return INLINE + TEXT + media.digest(_utf8(content))
     return INLINE + media.digest(content)
+
+
+def content_name(content: ContentRef) -> str:
+    """The path of a content, or a name by the digest of one that stands in a row.
+
+    Raises:
+        DataError: as of `reference`.
+    """
+    found = reference(content)
+    return found if isinstance(found, str) else inline_name(found)
 
 
 def keep(data: bytes, pack: "PackWriter", name: str = "") -> Kept:

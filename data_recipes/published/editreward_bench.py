@@ -13,7 +13,7 @@ name is the recipe `editscore_bench`.
 
 from collections.abc import Sequence
 
-from data_recipes.pipeline import LeftOut, Rating, SourceOptions, Statement, dataset, ranked
+from data_recipes.pipeline import LeftOut, Rating, SourceOptions, Statement, content_name, dataset, ranked
 from data_recipes.readers import Part, Row, in_split, read_source
 from data_recipes.recipe import Source
 from prefrm.errors import DataError
@@ -35,12 +35,13 @@ def _judge(row: Row, options: SourceOptions) -> Statement | list[Rating]:
         return LeftOut(reason="not labelled", prompt=row["instruction"])
     ranks, verdict = _ranks(row["ranking"])
     tags = {"dataset": row.get("dataset"), "verdict": verdict}
+    candidates = [row[NAMES[LETTERS.index(letter)]] for letter in ranks]
     return ranked(
         row["instruction"],
-        [row[NAMES[LETTERS.index(letter)]] for letter in ranks],
+        candidates,
         list(ranks.values()),
-        # Rankings of a row that stands twice are two sets, unless they agree.
-        set=f"{row.get('id')} {row['ranking']}",
+        # A set for each row, and for the two rankings of a row that stands twice, unless they agree.
+        set=" ".join([row["ranking"], *map(content_name, candidates)]),
         context=[row["source_image"]],
         tags={name: value for name, value in tags.items() if value},
     )

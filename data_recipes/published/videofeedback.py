@@ -54,7 +54,7 @@ def _read(options: VideofeedbackOptions) -> Sequence[Part]:
 def _judge(row: Row, options: VideofeedbackOptions) -> Rating:
     said = {turn["from"]: turn["value"] for turn in row["conversations"]}
     prompt = PROMPT.search(said["human"])
-    score = re.search(rf"{re.escape(options.key)}:\s*(\d+)", said["gpt"])
+    score = re.search(rf"{re.escape(options.key)}:\s*(\d+(?:\.\d+)?)", said["gpt"])
     if prompt is None or score is None:
         raise DataError(f"no text prompt, or no rating of {options.key} in the answer {said['gpt']:.60}")
     return Rating(prompt=prompt[1], candidate=f"{row['id']}.mp4", score=float(score[1]))

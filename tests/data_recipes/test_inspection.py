@@ -53,6 +53,7 @@ def test_a_split_is_counted() -> None:
     summary = summarize([FULL, BROKEN], info, "train")
     assert (summary.groups, summary.prompts, summary.candidates, summary.comparisons) == (2, 2, 5, 3)
     assert (summary.ties, summary.against_quality, summary.missing) == (1, 1, 1)
+    assert summary.quality_pairs == 2
     assert summary.group_sizes == {3: 2}
     assert summary.image_sizes == {"8 x 8": 3, "300 x 100": 1}
     assert summary.tags == {"skill": {"colors": TagSummary(groups=2, comparisons=3, ties=1)}}

@@ -204,7 +204,7 @@ def test_an_image_in_a_prompt_of_trl_is_its_context(tmp_path: Path) -> None:
     assert groups_of(tmp_path / "out")[0].context == (image("a"),)
 
 
-@pytest.mark.parametrize("form", ["images", "image", "texts", "implicit"])
+@pytest.mark.parametrize("form", ["images", "image", "texts", "implicit", "without"])
 def test_trl_with_texts_about_images(tmp_path: Path, form: str) -> None:
     """TRL's form for vision-language models; "x.png" is an answer here, and not a path."""
     question = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
@@ -216,13 +216,15 @@ def test_trl_with_texts_about_images(tmp_path: Path, form: str) -> None:
     row: dict[str, Any] = {"prompt": asked, "chosen": chosen, "rejected": rejected}
     if form == "texts":
         row = {"prompt": "What is it?", "chosen": "x.png", "rejected": "A cat."}
+    if form == "without":
+        row, pictures = {"prompt": "What is it?", "chosen": "x.png", "rejected": "A cat."}, {}
     if form == "implicit":
         row = {"chosen": [*asked, *chosen], "rejected": [*asked, *rejected]}
     path = write_parquet(tmp_path / "train.parquet", [{**row, **pictures}])
     build("trl", tmp_path / "out", source=path)
     found = preferences(tmp_path / "out", "x.png", "A cat.", content=str)
     assert found == {("What is it?", "x.png", "A cat."): (1.0, 1.0)}
-    assert groups_of(tmp_path / "out")[0].context == (image("a"),)
+    assert groups_of(tmp_path / "out")[0].context == ((image("a"),) if pictures else ())
 
 
 def test_a_path_of_a_video_in_trl_is_no_text(tmp_path: Path) -> None:

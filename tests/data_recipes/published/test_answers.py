@@ -31,12 +31,19 @@ def answers(out: Path, split: str = "train") -> dict[tuple[str, str, str], tuple
     return preferences(out, GOOD, BAD, content=str, split=split)
 
 
-@pytest.mark.parametrize(("response", "ranking"), [([GOOD, BAD], [0, 1]), ([BAD, GOOD], [1, 0])])
+@pytest.mark.parametrize(
+    ("id", "category", "response", "ranking"),
+    [
+        ("LRVInstruction-000000007746", "general", [GOOD, BAD], [0, 1]),
+        ("hallucination_pair-10032", "hallucination", [BAD, GOOD], [1, 0]),
+        ("mathverse_1063", "reasoning", [GOOD, BAD], [0, 1]),
+    ],
+)
 def test_vl_rewardbench_rank_0_is_better_in_both_orders(
-    folder: Path, response: list[str], ranking: list[int]
+    folder: Path, id: str, category: str, response: list[str], ranking: list[int]
 ) -> None:
     row = {
-        "id": "LRVInstruction-000000007746",
+        "id": id,
         "query": QUESTION,
         "response": response,
         "image": "images/x.png",
@@ -54,7 +61,7 @@ def test_vl_rewardbench_rank_0_is_better_in_both_orders(
     found = preferences(folder / "out", GOOD, BAD, "Three.", "Four.", content=str, split="test")
     assert found == {(QUESTION, GOOD, BAD): (1.0, 1.0), (QUESTION, "Three.", "Four."): (0.0, 1.0)}
     assert first.context == second.context == (image("x"),)
-    assert first.tags == {"source": "LRVInstruction"}
+    assert first.tags == {"category": category, "source": "LRVInstruction"}
 
 
 def test_vl_rewardbench_of_the_hub(tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ def test_editreward_data_of_the_hub(tmp_path: Path) -> None:
     assert contexts(tmp_path / "out") == {(source,)}
 
 
-def bench_row(id: str, ranking: str, *candidates: bytes, instruction: str = "make it red") -> dict[str, Any]:
+def bench_row(
+    id: str | None, ranking: str, *candidates: bytes, instruction: str = "make it red"
+) -> dict[str, Any]:
     """A row of TIGER-Lab's EditReward-Bench."""
     filled = dict(zip(("candidate_1", "candidate_2", "candidate_3", "candidate_4"), candidates, strict=False))
     return {
@@ -137,6 +139,10 @@ def test_editreward_bench_rankings_and_contradictory_duplicates(tmp_path: Path) 
         bench_row("3", "B>A", c, d, instruction="add a hat"),
         bench_row("4", "B>A=C>D", a, b, c, d, instruction="remove it"),
         bench_row("5", "A>A", a, b),
+        # Rankings of other candidates under one id, and without any, are not compared with each other.
+        bench_row("7", "A>B", a, b, instruction="zoom in"),
+        bench_row("7", "A>B", c, d, instruction="zoom in"),
+        bench_row(None, "A>B", a, d, instruction="zoom in"),
         bench_row("6", "", a, b),
     ]
     images = ("source_image", "candidate_1", "candidate_2", "candidate_3", "candidate_4")
@@ -154,6 +160,9 @@ def test_editreward_bench_rankings_and_contradictory_duplicates(tmp_path: Path) 
         ("remove it", "b", "c"): (1.0, 1.0),
         ("remove it", "b", "d"): (1.0, 1.0),
         ("remove it", "c", "d"): (1.0, 1.0),
+        ("zoom in", "a", "b"): (1.0, 1.0),
+        ("zoom in", "c", "d"): (1.0, 1.0),
+        ("zoom in", "a", "d"): (1.0, 1.0),
     }
     counts = built.info.splits["test"]
     assert (counts.contradictory, counts.left_out) == (1, {"bad row": 1, "not labelled": 1})

@@ -80,7 +80,7 @@ def test_genai_bench_videos_are_files_of_a_folder(videos: Path, tmp_path: Path) 
     }
 
 
-def videofeedback_row(id: str, prompt: str, quality: int, alignment: int) -> dict[str, Any]:
+def videofeedback_row(id: str, prompt: str, quality: float, alignment: int) -> dict[str, Any]:
     human = (
         f'Suppose you are an expert.\nThe text prompt is "{prompt}",\nall the frames of video are:\n<image>'
     )
@@ -94,8 +94,8 @@ def videofeedback_row(id: str, prompt: str, quality: int, alignment: int) -> dic
 
 def test_videofeedback_compares_ratings_under_one_prompt(videos: Path, tmp_path: Path) -> None:
     rows = [
-        videofeedback_row("a", 'a "red" ball', 3, 1),
-        videofeedback_row("b", 'a "red" ball', 1, 3),
+        videofeedback_row("a", 'a "red" ball', 2.9, 1),
+        videofeedback_row("b", 'a "red" ball', 2.1, 3),
         videofeedback_row("c", "a ball", 4, 4),
         {"id": "d", "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]},
     ]
