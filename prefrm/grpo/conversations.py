@@ -7,6 +7,8 @@ from prefrm.errors import ConfigError
 
 __all__ = ["completion_text", "last_user_text", "prompt_images"]
 
+_MALFORMED = (AttributeError, KeyError, TypeError)
+
 
 def last_user_text(prompt: Any, **columns: Any) -> str:
     """The prompt that a judge sees, by default: a plain prompt itself, or the last user message's text.
@@ -18,11 +20,8 @@ def last_user_text(prompt: Any, **columns: Any) -> str:
         return prompt
     try:
         text = _last_user_text(prompt)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"a prompt is a text or a list of messages, each with role and content; received "
-            f"{reprlib.repr(prompt)} ({type(error).__name__}: {error}); pass to_prompt for another form"
-        ) from error
+    except _MALFORMED as error:
+        raise _unknown_form("prompt", prompt, error, "to_prompt") from error
     if not text:
         raise ConfigError("a prompt has no user message with text to judge by; pass to_prompt")
     return text
@@ -39,11 +38,8 @@ def completion_text(completion: Any, **columns: Any) -> str:
     try:
         # A message that calls a tool may have no content.
         said = [_text(one.get("content") or "") for one in completion if one["role"] == "assistant"]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"a completion is a text or a list of messages, each with role and content; received "
-            f"{reprlib.repr(completion)} ({type(error).__name__}: {error}); pass to_candidate for others"
-        ) from error
+    except _MALFORMED as error:
+        raise _unknown_form("completion", completion, error, "to_image or to_text") from error
     return "\n".join(filter(None, said))
 
 
@@ -65,13 +61,17 @@ def prompt_images(prompt: Any, **columns: Any) -> list[Any]:
         # A message that calls a tool may have no content.
         contents = [message.get("content") for message in prompt]
         blocks = [block for content in contents if isinstance(content, list) for block in content]
-        shown = [block.get("image") for block in blocks if block["type"] == "image"]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"a prompt is a text or a list of messages, whose blocks each have a type; received "
-            f"{reprlib.repr(prompt)} ({type(error).__name__}: {error}); pass to_context for another form"
-        ) from error
-    return [image for image in shown if image is not None]
+        images = [block.get("image") for block in blocks if block["type"] == "image"]
+    except _MALFORMED as error:
+        raise _unknown_form("prompt", prompt, error, "to_context") from error
+    return [image for image in images if image is not None]
+
+
+def _unknown_form(name: str, value: Any, error: Exception, instead: str) -> ConfigError:
+    return ConfigError(
+        f"a {name} is a text or a list of messages, each with role and content; received "
+        f"{reprlib.repr(value)} ({type(error).__name__}: {error}); pass {instead} for another form"
+    )
 
 
 def _last_user_text(messages: Any) -> str:

@@ -5,6 +5,7 @@ it, and a group of fewer than two is not scored at all.
 """
 
 import logging
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from prefrm.containers import is_video
 from prefrm.errors import ConfigError, IncompleteMatrixError, MediaError
 from prefrm.grpo.layout import Candidate
 from prefrm.grpo.references import Reference, reference_folder
 from prefrm.pixels import encode_image
 from prefrm.rewards import REWARDS, Criteria, RewardFunction
-from prefrm.winmatrix import Group, OnMissing, WinMatrix, check_answer, check_on_missing
+from prefrm.winmatrix import Group, Kind, OnMissing, WinMatrix, check_answer, check_on_missing
 
 __all__ = ["GroupRule", "OnSingle", "Rewards", "to_group"]
 
@@ -55,8 +57,9 @@ class GroupRule:
         on_single: what to do about a group of one, as trainers make them in evaluation. It has no comparison:
             "nan" gives NaN, "raise" stops the run, and "reference" compares it with a reference image, so
             that a win rate is the probability that it is preferred to that image.
-        reference: gives the reference image of a prompt and whatever its trainer knows beside it (metadata,
-            columns); None if there is none, which leaves the candidate without a reward.
+        reference: gives the reference of a prompt and whatever its trainer knows beside it (metadata,
+            columns): an image, or a text where the candidates are texts; None if there is none, which leaves
+            the candidate without a reward.
         alone: where the trainer makes groups of one and which setting says so, for the message of "raise".
         criteria: by which groups are compared, and how the matrices become one; None is overall preference.
     """
@@ -110,8 +113,10 @@ class GroupRule:
             criteria=None if criteria is None else Criteria.of(criteria),
         )
 
-    def candidate(self, prompt: str, content: Any, context: Sequence[Any] = ()) -> Candidate:
-        """The candidate of a text, or of an image in any form that `encode_image` takes.
+    def candidate(
+        self, prompt: str, content: Any, context: Sequence[Any] = (), *, is_text: bool = False
+    ) -> Candidate:
+        """The candidate of an image in any form that `encode_image` takes, or of a text.
 
         None and what is empty are missing.
 
@@ -119,15 +124,19 @@ class GroupRule:
             prompt: what it answers.
             content: of the candidate.
             context: images that belong to the prompt, in such a form.
+            is_text: whether `content` is a text; otherwise a string, such as a path, is refused.
 
         Raises:
-            ConfigError: it is not an image in one of these forms.
+            ConfigError: it is not an image in one of these forms, or not a text.
             MediaError: an image of the context cannot be encoded, or the candidate cannot and `on_missing` is
                 "raise"; with "drop" it is missing.
         """
         images = tuple(map(encode_image, context))
-        if isinstance(content, str):
-            return Candidate(prompt=prompt, content=content if content.strip() else None, context=images)
+        if is_text:
+            if not isinstance(content, str | None):
+                raise ConfigError(f"a text is a string; received {type(content).__name__}")
+            text = content if content and content.strip() else None
+            return Candidate(prompt=prompt, content=text, context=images)
         try:
             encoded = b"" if content is None else encode_image(content)
         except MediaError as error:
@@ -145,7 +154,8 @@ class GroupRule:
             about: passed to `reference` beside the prompt.
 
         Raises:
-            ConfigError: there is one candidate and `on_single` is "raise", or the reference is not an image.
+            ConfigError: there is one candidate and `on_single` is "raise", or the reference is of another
+                kind.
             MediaError: the reference cannot be encoded and `on_missing` is "raise".
         """
         if len(rows) != 1 or self.on_single == "nan":
@@ -156,7 +166,14 @@ class GroupRule:
                 f"a group of one image, for {only.prompt[:60]!r}, has no other to be compared with; "
                 f'{self.alone}; on_single="nan" gives NaN, and "reference" compares it with a reference image'
             )
-        reference = self.candidate(only.prompt, self.reference(only.prompt, about))
+        found = self.reference(only.prompt, about)
+        reference = self.candidate(only.prompt, found, is_text=isinstance(found, str))
+        kinds = [_kind(one.content) for one in (only, reference) if one.content is not None]
+        if len(set(kinds)) > 1:
+            raise ConfigError(
+                f"the reference of {only.prompt[:60]!r} must be of the kind of its candidate, {kinds[0]}; "
+                f"received {reprlib.repr(found)}, of the kind {kinds[1]}: let `reference` return another"
+            )
         return [only, replace(reference, context=only.context, reference=True)]
 
     def to_score(self, groups: Sequence[Sequence[Candidate]]) -> list[Group]:
@@ -218,6 +235,12 @@ class GroupRule:
             for n, value in zip(present, values, strict=True):
                 rewards[n] = None if np.isnan(value) else float(value)
         return rewards
+
+
+def _kind(content: bytes | str) -> Kind:
+    if isinstance(content, str):
+        return "text"
+    return "video" if is_video(content) else "image"
 
 
 def _present(rows: Sequence[Candidate]) -> list[int]:

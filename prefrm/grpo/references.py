@@ -1,4 +1,4 @@
-"""Images that a lone candidate is compared with, in evaluation: those of a reference policy, or real ones."""
+"""What a lone candidate is compared with, in evaluation: of a reference policy, or real."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,8 @@ from prefrm.errors import DatasetError
 __all__ = ["Reference", "reference_folder"]
 
 Reference = Callable[[str, Any], Any]
-"""Takes a prompt and what its trainer knows beside it; gives an image as `encode_image` takes it, or None."""
+"""Takes a prompt and what its trainer knows beside it; gives an image as `encode_image` takes it,
+a text where candidates are texts, or None."""
 
 INDEX = "metadata.jsonl"
 

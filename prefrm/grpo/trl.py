@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.grpo.conversations import completion_text, last_user_text, prompt_images
@@ -53,8 +54,9 @@ class _GroupReward(Generic[S]):
     def __init__(
         self,
         scorer: S,
-        to_candidate: Callable[..., Any] | None = None,
+        to_image: Callable[..., Any] | None = None,
         *,
+        to_text: Callable[..., str | None] | None = None,
         num_generations: int | None = None,
         reward: str | RewardFunction = "win_rate",
         on_missing: OnMissing = "raise",
@@ -74,11 +76,14 @@ class _GroupReward(Generic[S]):
             raise ConfigError(
                 f"a group needs at least 2 candidates; received num_generations={num_generations}"
             )
+        if to_image is not None and to_text is not None:
+            raise ConfigError("candidates are images or texts: pass to_image or to_text, not both")
         self.__name__ = name
         self._scorer = scorer
         # Of candidates that are drawn, an image column may be anything; of texts, it is what they are about.
-        self._to_context = to_context or (prompt_images if to_candidate is None else _no_context)
-        self._to_candidate = to_candidate or completion_text
+        self._is_text = to_image is None
+        self._to_context = to_context or (prompt_images if self._is_text else _no_context)
+        self._to_content = to_image or to_text or completion_text
         self._num_generations = num_generations
         self._rule = rule
         self._to_prompt = to_prompt
@@ -134,23 +139,21 @@ class _GroupReward(Generic[S]):
         self, prompts: Sequence[Any], completions: Sequence[Any], rows: Sequence[Mapping[str, Any]]
     ) -> list[Candidate]:
         candidates = []
-        # The completions of a prompt share its images; each is kept, so that no other has its id.
-        images: dict[int, tuple[Any, bytes]] = {}
+        shown: list[tuple[Any, bytes]] = []
         for prompt, completion, row in zip(prompts, completions, rows, strict=True):
             text = self._to_prompt(prompt, **row)
             if not isinstance(text, str):
                 raise ConfigError(f"to_prompt must return a string; it returned {type(text).__name__}")
-            context = []
-            for image in self._to_context(prompt, **row):
-                if id(image) not in images:
-                    images[id(image)] = (image, encode_image(image))
-                context.append(images[id(image)][1])
-            candidates.append(self._rule.candidate(text, self._content(completion, row), context))
+            # The completions of a prompt follow each other, and share its images.
+            shown = [(image, _encoded(image, shown)) for image in self._to_context(prompt, **row)]
+            context = [data for _, data in shown]
+            content = self._content(completion, row)
+            candidates.append(self._rule.candidate(text, content, context, is_text=self._is_text))
         return candidates
 
     def _content(self, completion: Any, row: Mapping[str, Any]) -> Any:
         try:
-            return self._to_candidate(completion, **row)
+            return self._to_content(completion, **row)
         except DataError:
             return None
 
@@ -196,11 +199,13 @@ class PreferenceReward(_GroupReward[Scorer]):
 
     Args:
         scorer: what judges the groups.
-        to_candidate: `to_candidate(completion, **columns)` gives the candidate that a completion stands for:
-            an image in a form that `prefrm.pixels.encode_image` takes, or a text; None, or a `DataError` that
-            it raises, if there is none. `completion` is what the trainer passes: a string, or messages if the
-            prompts are conversations. `columns` are the dataset's other columns of that row. Without it, the
-            candidates are the completions' own texts; one without text is missing.
+        to_image: `to_image(completion, **columns)` gives the image that a completion stands for, in a form
+            that `prefrm.pixels.encode_image` takes, or an encoded video; None, or a `DataError` that it
+            raises, if there is none. `completion` is what the trainer passes: a string, or messages if the
+            prompts are conversations. `columns` are the dataset's other columns of that row. Without it,
+            candidates are texts.
+        to_text: without `to_image`, `to_text(completion, **columns)` gives the text to be judged; by default
+            the completion's own. None, an empty text or a `DataError` is a missing candidate.
         num_generations: the group size, K. Leave it out under `GRPOTrainer`, which is asked, in evaluation
             too; TRL's experimental `AsyncGRPOTrainer` and others do not say, so it must be given there.
         reward: a name in `prefrm.rewards.REWARDS`, or such a function.
@@ -210,20 +215,21 @@ class PreferenceReward(_GroupReward[Scorer]):
             encoded (a pixel is NaN or out of range), too.
         to_prompt: `to_prompt(prompt, **columns)` gives the text that the candidates are judged by.
         to_context: `to_context(prompt, **columns)` gives images that belong to the prompt. By default, with
-            `to_candidate` there are none; without it they are those of a vision-language prompt: the column
+            `to_image` there are none; without it they are those of a vision-language prompt: the column
             `images` or `image`, or the images in its messages.
         criteria: by which candidates are compared: names, which are combined by their mean, or
             `prefrm.rewards.Criteria`. By default, overall preference.
         on_single: what to do about a group of one, as evaluation with `num_generations_eval=1` has them; see
             `GroupRule`.
-        reference: `reference(prompt, columns)` gives an image; or a folder as `reference_folder` reads it.
+        reference: `reference(prompt, columns)` gives an image, or a text where candidates are texts; or a
+            folder of images as `reference_folder` reads it.
         name: names the reward and its metrics in the logs: `name/win_rate_std` (the spread of a group's win
             rates), `name/invalid_pairs` (the share of a group's pairs that were neither judged nor inferred),
             `name/inferred_pairs` and `name/order_gap`, each the mean over groups.
 
     Raises:
         ConfigError: a setting is wrong, the completions are not whole groups of one prompt each, or what
-            `to_candidate` gives is neither an image nor a text.
+            `to_image` gives is not an image, or what `to_text` gives is not a text.
         MediaError: an image cannot be encoded and `on_missing` is "raise".
         ScoringError: the scorer could not answer, here or on another process.
         IncompleteMatrixError: a pair was neither judged nor inferred and `on_missing` is "raise".
@@ -281,6 +287,20 @@ class AsyncPreferenceReward(_GroupReward[AsyncScorer]):
             except Exception as error:
                 rewards = error
             return await asyncio.to_thread(self._close, turn, rewards)
+
+
+def _encoded(image: Any, known: Sequence[tuple[Any, bytes]]) -> bytes:
+    """The image, encoded unless it is among the known ones."""
+    return next((data for other, data in known if _same_image(image, other)), None) or encode_image(image)
+
+
+def _same_image(one: Any, other: Any) -> bool:
+    """Whether both are one image; `datasets` decodes that of a row again for each of its completions."""
+    try:
+        return one is other or (isinstance(one, Image.Image) and bool(one == other))
+    except OSError:
+        # One of them cannot be read, which encoding it reports.
+        return False
 
 
 def _no_context(prompt: Any, **columns: Any) -> Sequence[Any]:

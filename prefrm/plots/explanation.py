@@ -31,7 +31,7 @@ STRIP_FRAMES, MOST_WORD_LINES = 8, 24
 WORDS, CAPTION = Lettering(points=9), Lettering(points=9)
 # The share of white in the picture below a map, and of it that the strongest color hides. Colors end at this
 # quantile of the maps, so that one pixel does not make all others pale.
-WHITE, OPACITY, FULL_COLOR = 0.4, 0.8, 0.995
+WHITE, OPACITY, FULL_COLOR = 0.4, 0.5, 0.995
 # In inches: the bars of frames with their times, and what tall candidates are limited to.
 BARS, TALLEST = 0.95, 4.3
 

@@ -1,11 +1,13 @@
-"""docs/grpo.md names every reward, and its examples are Python."""
+"""docs/grpo.md names every reward, and the examples there and in README.md are Python."""
 
 import re
 from pathlib import Path
 
 import prefrm.grpo
 
-TEXT = (Path(__file__).parents[3] / "docs" / "grpo.md").read_text()
+ROOT = Path(__file__).parents[3]
+TEXT = (ROOT / "docs" / "grpo.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def test_every_reward_of_a_trainer_has_its_line():
@@ -21,6 +23,14 @@ def test_the_examples_name_what_exists():
         names = {name for name in re.findall(r"\b(\w+Reward)\(", example)}
         assert names and all(hasattr(prefrm.grpo, name) for name in names)
         assert code
+
+
+def test_the_rewards_of_the_readme_can_be_made():
+    lines = re.findall(r"\bPreferenceReward\(judge.*?\)", README)
+    assert len(lines) == 2
+    for line in lines:
+        made = eval(line, {"PreferenceReward": prefrm.grpo.PreferenceReward, "judge": None, "render": len})
+        assert made.__name__ == "preference"
 
 
 def test_the_line_for_several_rewards_makes_one():

@@ -142,10 +142,32 @@ def test_a_pillow_image_is_sent_as_png():
     assert seen[0].startswith(b"\x89PNG")
 
 
-def test_what_is_no_image_is_refused(scorer):
-    reward = PreferenceReward(scorer, lambda completion, **_: 0, num_generations=2)
-    with pytest.raises(ConfigError, match="encoded bytes; received int"):
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        (0, "to_image", "encoded bytes; received int"),
+        # A path is not taken for a text.
+        ("drawn/0.png", "to_image", "encoded bytes; received str"),
+        (b"0", "to_text", "a text is a string; received bytes"),
+    ],
+)
+def test_what_is_not_of_its_kind_is_refused(scorer, given, options, message):
+    reward = PreferenceReward(scorer, num_generations=2, **{options: lambda completion, **_: given})
+    with pytest.raises(ConfigError, match=message):
         reward(["a"] * 2, ["0", "1"])
+
+
+def test_candidates_are_images_or_texts(scorer):
+    with pytest.raises(ConfigError, match="to_image or to_text, not both"):
+        PreferenceReward(scorer, to_image, to_text=to_image)
+
+
+def test_another_text_of_a_completion_is_compared(scorer):
+    reward = PreferenceReward(
+        scorer, num_generations=3, to_text=lambda completion, **_: completion.partition("</think>")[2]
+    )
+    reward(["a"] * 3, ["...</think>1", "...", "</think>0"])
+    assert scorer.groups == [Group(prompt="a", candidates=("1", None, "0"))]
 
 
 RED, BLUE = (Image.new("RGB", (2, 2), color) for color in ("red", "blue"))
@@ -179,7 +201,8 @@ def test_an_image_that_completions_share_is_encoded_once(scorer, monkeypatch):
     monkeypatch.setattr(
         "prefrm.grpo.trl.encode_image", lambda image: encoded.append(image) or encode_image(image)
     )
-    columns = {"images": [[RED, BLUE]] * 2 + [[BLUE]] * 2}
+    # `datasets` decodes the images of a row again for each of its completions.
+    columns = {"images": [[RED, BLUE], [RED.copy(), BLUE.copy()], [BLUE], [BLUE]]}
     PreferenceReward(scorer, num_generations=2)(["a", "a", "b", "b"], list("0123"), **columns)
     assert encoded == [RED, BLUE]
     red, blue = map(encode_image, (RED, BLUE))
@@ -407,6 +430,21 @@ class TestGroupOfOne:
     def test_it_is_compared_with_a_reference(self, ask):
         rewards = ask(on_single="reference", reference=lambda prompt, row: row["worth"].encode())
         assert rewards == pytest.approx([expected("a", b"4", b"2")[0], expected("b", b"1", b"3")[0]])
+
+    def test_a_text_is_compared_with_a_text(self, scorer):
+        trainer = Trainer(training=False, num_generations_eval=1)
+
+        def ask(reference):
+            options = dict(on_single="reference", reference=lambda prompt, row: reference)
+            return PreferenceReward(scorer, **options)(["a"], ["4"], log_metric=trainer.log_metric)
+
+        assert ask("2") == pytest.approx([expected("a", "4", "2")[0]])
+        with pytest.raises(ConfigError, match=r"the reference of 'a' must be of the kind .*, text; received"):
+            ask(RED)
+
+    def test_a_path_is_not_a_reference_image(self, ask):
+        with pytest.raises(ConfigError, match=r"candidate, image; received 'ref.png', of the kind text"):
+            ask(on_single="reference", reference=lambda prompt, row: "ref.png")
 
     def test_or_stops_the_run(self, ask):
         with pytest.raises(ConfigError, match=r"a group of one image, for 'a'.*set num_generations_eval"):
