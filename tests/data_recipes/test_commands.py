@@ -121,7 +121,11 @@ def test_pairs_report_what_was_left_out(tmp_path: Path) -> None:
     assert result.stdout == f"{tmp_path / 'out'}: 1 train groups; left out: 1 broken image\n"
     assert "left out: record mine.csv:3: " in result.stderr
     assert "c.png" in result.stderr
-    assert "left out by the build: 1 broken image\n" in run("inspect", tmp_path / "out").stdout
+    shown = run("inspect", tmp_path / "out").stdout
+    assert "left out by the build: 1 broken image\n" in shown
+    # Pairs have no known quality.
+    (line,) = (line for line in shown.splitlines() if "contradict the known quality" in line)
+    assert line.split("\u2502")[2].strip() == "-"
 
 
 def test_a_build_that_was_interrupted_says_how_it_goes_on(
