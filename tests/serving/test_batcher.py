@@ -687,7 +687,7 @@ class TestWorkerAndQueue:
 
     def test_a_scorer_that_is_let_go_is_free(self, png):
         scorer = Stepping()
-        found = weakref.ref(scorer)
+        found, before = weakref.ref(scorer), set(threading.enumerate())
 
         async def main(scorer):
             queue = batcher(scorer)
@@ -695,6 +695,9 @@ class TestWorkerAndQueue:
             await queue.drain(5)
 
         asyncio.run(main(scorer))
+        # A drained queue tells its threads to end, and waits for none.
+        for thread in set(threading.enumerate()) - before:
+            thread.join(60)
         del scorer
         gc.collect()
         assert found() is None
