@@ -63,7 +63,8 @@ def identify_run(
         ConfigError: the processes of the run have different base models or libraries.
     """
     template = json.dumps(asdict(get_template(config.judge.template, config.judge.kind)), sort_keys=True)
-    libraries = LIBRARIES if config.judge.quantize is None else (*LIBRARIES, "bitsandbytes")
+    quantizing = () if config.judge.quantize is None else ("bitsandbytes",)
+    decoding = ("av",) if config.judge.kind == "video" else ()
     identity = {
         **_settings(config),
         **{f"base file {name}": sha256 for name, sha256 in hash_base_files(base.folder).items()},
@@ -71,7 +72,10 @@ def identify_run(
         "base weights": base.weights_sha256,
         **{f"{name} fingerprint": survey.fingerprint for name, survey in surveys.items()},
         # Without the local part, by which torch names the devices that it was built for.
-        **{f"version of {name}": version(name).partition("+")[0] for name in libraries},
+        **{
+            f"version of {name}": version(name).partition("+")[0]
+            for name in (*LIBRARIES, *quantizing, *decoding)
+        },
         "dtype": str(dtype).removeprefix("torch."),
         "prompt template": digest(template.encode()),
         "processes": processes(),

@@ -112,6 +112,11 @@ def test_the_wording_of_the_template_and_the_libraries_count(
     assert changed(again, identity(config)) == []
 
 
+def test_what_decodes_videos_counts_where_they_are_read(config: TrainConfig) -> None:
+    of_videos = replace(config, judge=replace(config.judge, kind="video", template=""))
+    assert ["version of av" in identity(one) for one in (config, of_videos)] == [False, True]
+
+
 def test_where_a_run_is_and_how_fast_it_reads_do_not_count(config: TrainConfig) -> None:
     other = replace(
         config,
