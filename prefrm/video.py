@@ -13,6 +13,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 
 from prefrm.containers import is_video, video_format
 from prefrm.errors import ConfigError, MediaError, missing_extra
+from prefrm.h264 import check_packet
 from prefrm.media import DEFAULT_LIMITS, ImageInfo, ImageLimits, VideoLimits, check_size, probe
 from prefrm.mp4 import check_index
 
@@ -29,7 +31,9 @@ __all__ = [
     "Frames",
     "VideoInfo",
     "VideoLimits",
+    "check_installed",
     "encode_video",
+    "iterate_frames",
     "probe_media",
     "probe_video",
     "read_frames",
@@ -170,6 +174,10 @@ class _Index:
     ticks: list[int] = field(repr=False)
     seconds_per_tick: float
 
+    def sampled(self, sampling: FrameSampling) -> list[int]:
+        """The times of the frames that are read."""
+        return [self.ticks[number] for number in sampling.indices(self.info.frames, self.info.seconds)]
+
 
 def probe_video(data: bytes, limits: VideoLimits = DEFAULT_VIDEO_LIMITS) -> VideoInfo:
     """Check an encoded video by its headers and packets, of which none is decoded.
@@ -209,23 +217,17 @@ def read_frames(
         MissingExtraError: PyAV is not installed.
     """
     index = _index(data, limits)
-    wanted = [index.ticks[number] for number in sampling.indices(index.info.frames, index.info.seconds)]
-    with _opened(data, limits) as (container, stream):
-        images: list[Image.Image] = []
-        last = None
-        for frame in _decoded(container, stream, limits):
-            last = frame
-            met = sum(frame.pts >= instant for instant in wanted[len(images) :])
-            if met:
-                images += [shrink(_image(frame))] * met
-            if len(images) == len(wanted):
-                break
-        if last is None:
-            raise MediaError("the video has no frame that can be decoded; encode it again")
-        if missing := len(wanted) - len(images):
-            images += [shrink(_image(last))] * missing
+    wanted = index.sampled(sampling)
+    images = tuple(map(shrink, _images(data, wanted, limits)))
     times = tuple((instant - index.ticks[0]) * index.seconds_per_tick for instant in wanted)
-    return Frames(images=tuple(images), times=times, seconds=index.info.seconds)
+    return Frames(images=images, times=times, seconds=index.info.seconds)
+
+
+def iterate_frames(
+    data: bytes, sampling: FrameSampling, limits: VideoLimits = DEFAULT_VIDEO_LIMITS
+) -> Iterator[Image.Image]:
+    """The images of `read_frames`, each as soon as it is decoded. Raises as that."""
+    return _images(data, _index(data, limits).sampled(sampling), limits)
 
 
 def strip(images: Sequence[Image.Image], *, height: int = 128, most: int = 8, gap: int = 2) -> Image.Image:
@@ -281,6 +283,11 @@ def _evenly(total: int, count: int) -> list[int]:
     return [round(index * (total - 1) / (count - 1)) for index in range(count)]
 
 
+def check_installed() -> None:
+    """Raise `MissingExtraError` if PyAV, which decodes videos, is not installed."""
+    _pyav()
+
+
 def _pyav() -> Any:
     try:
         import av
@@ -310,18 +317,26 @@ def _index(data: bytes, limits: VideoLimits) -> _Index:
         )
     if seconds > limits.max_seconds:
         raise MediaError(f"the video lasts {seconds:.1f} seconds; the limit is {limits.max_seconds:g}")
-    _check_decoded(info.all_pixels, limits)
     return _Index(info=info, ticks=ticks, seconds_per_tick=float(stream.time_base))
 
 
 def _ticks(container: Any, stream: Any, limits: VideoLimits) -> Iterator[int]:
     """The presentation time of each packet that is shown, in ticks of the stream."""
-    shown = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
-    for number, packet in enumerate(shown, 1):
+    context = stream.codec_context
+    configuration = context.extradata or b""
+    # Those that are not shown are decoded all the same.
+    for number, packet in enumerate((packet for packet in container.demux(stream) if packet.size), 1):
         if packet.is_corrupt:
             raise MediaError("the video is truncated")
         if number > limits.max_frames:
             raise _too_many(limits)
+        _check_decoded(number * stream.width * stream.height, limits)
+        if packet.has_sidedata("new_extradata"):
+            raise MediaError("the video's codec is configured anew midway; encode it again")
+        if context.name == "h264":
+            check_packet(bytes(packet), configuration)
+        if packet.is_discard:
+            continue
         if (tick := packet.dts if packet.pts is None else packet.pts) is None:
             raise MediaError("the video has frames without a time; encode it again")
         yield tick
@@ -342,6 +357,23 @@ def _decoded(container: Any, stream: Any, limits: VideoLimits) -> Iterator[Any]:
         if frame.pts is None:
             raise MediaError("the video has frames without a time; encode it again")
         yield frame
+
+
+def _images(data: bytes, wanted: Sequence[int], limits: VideoLimits) -> Iterator[Image.Image]:
+    """The frame of each of these times, which are ascending."""
+    with _opened(data, limits) as (container, stream):
+        count, last = 0, None
+        for frame in _decoded(container, stream, limits):
+            last = frame
+            met = sum(frame.pts >= instant for instant in wanted[count:])
+            if met:
+                yield from repeat(_image(frame), met)
+            count += met
+            if count == len(wanted):
+                return
+        if last is None:
+            raise MediaError("the video has no frame that can be decoded; encode it again")
+        yield from repeat(_image(last), len(wanted) - count)
 
 
 def _image(frame: Any) -> Image.Image:

@@ -78,6 +78,30 @@ def claiming_size(width, height):
     return patched(data, b"\x9d\x01\x2a", 3, width, height, form="<H")
 
 
+def of_pictures(count, *, start_codes=False, size=(WIDTH, HEIGHT)):
+    """An MP4 of one frame of H.264, whose packet holds more pictures; told apart by start codes, or by
+    lengths."""
+    buffer = io.BytesIO()
+    with (
+        av.open(io.BytesIO(clip(frames(1, size)))) as whole,
+        av.open(buffer, "w", format="mp4") as container,
+    ):
+        track = whole.streams.video[0]
+        stream = container.add_stream_from_template(track)
+        (own,) = (packet for packet in whole.demux(track) if packet.size)
+        # The encoder's remarks stand before the picture.
+        picture = bytes(own)[4 + int.from_bytes(bytes(own)[:4]) :]
+        data = picture * count
+        if start_codes:
+            data = b"\0\0\1".join([picture[4:]] * count)
+            data = struct.pack(">I", len(data)) + data
+        packet = av.Packet(data)
+        packet.stream, packet.time_base, packet.is_keyframe = stream, own.time_base, True
+        packet.pts = packet.dts = 0
+        container.mux(packet)
+    return buffer.getvalue()
+
+
 def referring_to(path):
     """An MP4 whose frames are said to be in another file."""
     data = clip(frames(4))
@@ -130,6 +154,7 @@ BOMBS = {
     "a webm whose frame claims 16,383 x 16,383 pixels": lambda: claiming_size(16_383, 16_383),
     "a webm cut in half": lambda: (whole := clip(frames(30), "libvpx", "webm"))[: len(whole) // 2],
     "an mp4 cut in half": lambda: (whole := clip(frames(30)))[: len(whole) // 2],
+    "an mp4 whose frame is 3,000 pictures": lambda: of_pictures(3_000, size=(1280, 720)),
     "sound": sound_alone,
 }
 """Files that a decoder must not spend memory or time on, by what they are; each value makes the bytes."""

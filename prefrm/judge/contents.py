@@ -6,12 +6,13 @@ from prefrm.errors import RecordError
 from prefrm.judge.layout import Content
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode
-from prefrm.video import Frames, FrameSampling, read_frames
+from prefrm.video import Frames, FrameSampling, check_installed, iterate_frames, read_frames
 
 __all__ = ["ContentReader", "Decoded"]
 
 Decoded = Image.Image | Frames | Content
-"""An image, or frames, in their final size if the family has one; otherwise the content."""
+"""An image; frames in their final size; or the content of a text, and of frames that the family prepares one
+by one, which are then not kept in full size."""
 
 
 class ContentReader:
@@ -20,6 +21,9 @@ class ContentReader:
     Args:
         processor: of the judge, which samples the frames of a video as its specification says.
         limits: of an encoded image or video, checked before anything is decoded.
+
+    Raises:
+        MissingExtraError: the judge reads videos, and what decodes them is not installed.
     """
 
     def __init__(self, processor: JudgeProcessor, limits: ImageLimits = DEFAULT_LIMITS) -> None:
@@ -28,6 +32,7 @@ class ContentReader:
         spec = processor.spec
         self._sampling = None
         if spec.frames is not None:
+            check_installed()
             count = spec.frames if spec.frame_rate is None else None
             self._sampling = FrameSampling(count=count, rate=spec.frame_rate, most=spec.frames)
 
@@ -48,6 +53,9 @@ class ContentReader:
             case "text", str():
                 return processor.prepare_text(data)
             case "video", bytes() if self._sampling is not None:
+                if processor.reads_frames_as_images:
+                    images = iterate_frames(data, self._sampling, self._limits.video)
+                    return tuple(map(processor.prepare_image, images))
                 return read_frames(data, self._sampling, self._limits.video, shrink=self._shrunk)
             case "image", bytes():
                 image = decode(data, self._limits)

@@ -23,7 +23,7 @@ from prefrm.judge.images import ImageInput
 from prefrm.judge.layout import TREES, Content, Pair, Tree
 from prefrm.judge.tokens import TokenLayout, render
 from prefrm.manifest.contents import without_references
-from prefrm.manifest.spec import JudgeSpec
+from prefrm.manifest.spec import FRAMES, JudgeSpec
 from prefrm.media import DEFAULT_LIMITS
 from prefrm.prompts import RenderedTemplate, Template
 from prefrm.video import Frames
@@ -135,6 +135,11 @@ class JudgeProcessor:
         with _naming_images():
             return self._input(*self._family.prepare(self.image_processor, image))
 
+    @property
+    def reads_frames_as_images(self) -> bool:
+        """Whether `prepare_frames` prepares each frame by itself."""
+        return self._family.prepare_frames is None
+
     def prepare_frames(self, frames: Frames) -> Content:
         """Frames of a video as the family reads them: as one grid, as grids after their times, or as images.
 
@@ -234,7 +239,9 @@ class JudgeProcessor:
             case "text":
                 return self.prepare_text(f"{place + 1} cubes")
             case "video":
-                return self.prepare_frames(Frames.of([image] * (self.spec.frames or 1), TRIAL_RATE))
+                return self.prepare_frames(
+                    Frames.of([image] * min(self.spec.frames or 1, FRAMES), TRIAL_RATE)
+                )
             case _:
                 return (self.prepare_image(image),)
 

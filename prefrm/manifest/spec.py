@@ -34,7 +34,7 @@ class JudgeSpec:
         kind: of the candidates that the judge compares, one of `KINDS`: encoded images, encoded videos, or
             texts. The context of a group is images for every kind.
         frames: number of frames of a video that are read, evenly spaced, `MOST_FRAMES` at most; with
-            `frame_rate` the upper bound. None is `FRAMES` of kind video.
+            `frame_rate` the upper bound. None is `FRAMES` of kind video, and `MOST_FRAMES` with `frame_rate`.
         frame_rate: frames a second of a video that are read; None reads `frames` of every video.
         head: what is read off the model; one of `HEADS`. "verdict" looks at two candidates and answers which
             is better; "scalar" gives each a utility (Bradley-Terry); "embedding" gives each a
@@ -132,7 +132,7 @@ class JudgeSpec:
                     raise ConfigError(f"{name} is of kind video; received {value} and kind {self.kind!r}")
             return
         if self.frames is None:
-            object.__setattr__(self, "frames", FRAMES)
+            object.__setattr__(self, "frames", FRAMES if self.frame_rate is None else MOST_FRAMES)
         if not 1 <= (self.frames or 0) <= MOST_FRAMES:
             raise ConfigError(f"frames must be in [1, {MOST_FRAMES}]; received {self.frames}")
         if self.frame_rate is not None and not 0 < self.frame_rate < math.inf:

@@ -29,6 +29,7 @@ from tests.videos import (
     claiming_size,
     clip,
     frames,
+    of_pictures,
     patched,
     referring_to,
     sound_alone,
@@ -196,6 +197,10 @@ def test_each_limit_is_checked_before_frames_are_decoded(limits, message, monkey
         (patched(CLIP, b"stsz", 8, 1, 80_000_000), "index has 80000000 entries"),
         (patched(CLIP, b"elst", 8, 1_000_000), "index has 30000000 entries"),
         (claiming_frames(70_000), "truncated"),
+        (of_pictures(3), "a frame of the video holds 3 pictures"),
+        (of_pictures(3, start_codes=True), "a frame of the video holds 3 pictures"),
+        (of_pictures(65), "a frame of the video has more than 64 units"),
+        (of_pictures(65, start_codes=True), "a frame of the video has more than 64 units"),
         (CLIP.replace(b"udta", b"cmov"), "header is compressed"),
         (sound_alone(), "no video stream"),
         (clip(frames(4), format="avi"), "not a valid MP4 or WEBM video but AVI"),
@@ -225,6 +230,20 @@ def test_images_and_videos_are_told_apart_and_checked_by_their_own_limits(tmp_pa
     assert (read(tmp_path / "a.mp4", limits), read(tmp_path / "a.png", limits)) == (CLIP, image)
     with pytest.raises(MediaError, match=r"a\.mp4: the video has \d+ bytes; the limit is 9"):
         read(tmp_path / "a.mp4", ImageLimits(video=VideoLimits(max_bytes=9)))
+
+
+def test_frames_that_an_edit_hides_are_decoded_and_count():
+    # From the 20th frame on, of 512 ticks each.
+    cut = patched(CLIP, b"elst", 16, 20 * 512)
+    assert 0 < probe_video(cut).frames < 15
+    for limits in (VideoLimits(max_frames=29), VideoLimits(max_decoded_pixels=30 * WIDTH * HEIGHT - 1)):
+        with pytest.raises(MediaError, match=r"more than 29 frames|92160 pixels in all"):
+            probe_video(cut, limits)
+
+
+@pytest.mark.parametrize("start_codes", [False, True])
+def test_a_frame_may_be_of_two_fields(start_codes):
+    assert len(read_frames(of_pictures(2, start_codes=start_codes), ALL)) == 1
 
 
 def test_frames_larger_than_the_header_says_are_refused():

@@ -1,9 +1,11 @@
 """Images of several shapes in one pass of the vision tower, in every family."""
 
 import random
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +16,12 @@ from prefrm.engine import Engine, FeatureCache
 from prefrm.engine.encoder import Encoder, JudgeTower
 from prefrm.engine.plan import Key
 from prefrm.engine.refcounted import RefCounted
-from prefrm.errors import MediaError
-from prefrm.judge import Judge, JudgeSpec, contents
+from prefrm.errors import MediaError, MissingExtraError
+from prefrm.judge import ContentReader, Judge, JudgeSpec, contents
 from prefrm.media import DEFAULT_LIMITS, decode, digest
+from prefrm.video import Frames, FrameSampling, read_frames
 from prefrm.winmatrix import Group
+from tests.prefrm.candidates import noise_clip
 from tests.prefrm.judge.families import TINY, save_checkpoint
 
 SIZES = ((48, 32), (32, 32), (16, 64), (100, 70), (32, 32), (64, 48), (20, 20))
@@ -192,3 +196,27 @@ def test_a_shrunk_image_is_what_the_image_processor_makes_of_the_whole(judge: Ju
 def test_the_families_of_qwen_shrink_images(judge: Judge):
     is_shrunk = judge.processor.shrink(Image.new("RGB", (300, 200))) is not None
     assert is_shrunk == judge.family.model_type.startswith("qwen")
+
+
+@pytest.fixture(scope="module")
+def viewer(judge: Judge) -> Judge:
+    return Judge.from_base(replace(judge.spec, kind="video", template="", frames=3), "cpu")
+
+
+def test_a_decoded_video_takes_no_more_than_its_estimate(viewer: Judge):
+    clip, read = noise_clip(0, 640, 480), ContentReader(viewer.processor)
+    decoded = read.decode(clip, "video")
+    if isinstance(decoded, Frames):
+        taken = sum(image.width * image.height * 4 for image in decoded.images)
+    else:
+        taken = sum(part.pixels.nbytes for part in decoded)
+    assert 0 < taken <= Engine(viewer).prepared_bytes
+    whole = viewer.processor.prepare_frames(read_frames(clip, FrameSampling(count=3)))
+    for part, expected in zip(read.prepare(decoded), whole, strict=True):
+        assert part == expected if isinstance(part, list) else torch.equal(part.pixels, expected.pixels)
+
+
+def test_an_engine_of_videos_needs_what_decodes_them(viewer: Judge, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'prefrm\[video\]'"):
+        Engine(viewer)

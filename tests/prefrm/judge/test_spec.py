@@ -61,6 +61,8 @@ def test_bad_values_are_named(fields: dict, message: str):
 def test_the_default_template_of_videos_and_texts_has_a_place_for_a_criterion():
     video = JudgeSpec(base_model="some/model", kind="video")
     assert (video.template, video.frames, video.frame_rate) == ("fit-late-v1", 8, None)
+    by_rate = JudgeSpec(base_model="some/model", kind="video", frame_rate=2.0)
+    assert (by_rate.frames, by_rate.frame_rate) == (256, 2.0)
     answer = JudgeSpec(base_model="some/model", kind="text", attention="joint", ties=True)
     assert (answer.template, answer.frames) == ("fit-or-tie-v1", None)
     assert "Which answer fits better" in get_template(answer.template, answer.kind).turn
