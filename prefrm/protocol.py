@@ -152,9 +152,9 @@ def input_tensors(inputs: Inputs) -> dict[TensorSpec, bool]:
     if texts:
         found[TEXTS] = encoded
     if inputs.context:
-        found[CONTEXT] = True
+        found[CONTEXT] = not inputs.needs_context
     if inputs.criterion:
-        found[CRITERION] = True
+        found[CRITERION] = not inputs.needs_criterion
     return found
 
 

@@ -49,7 +49,8 @@ class _Size(NamedTuple):
 
 class CostEstimate:
     """Tokens that a group sends through the towers: those of its candidates and its context for each time
-    they are read, and those of its prompt and of its questions; and, in the same unit, the time of decoding.
+    they are read, and those of its prompt, its criterion and its questions; and, in the same unit, the time
+    of decoding.
 
     The tokens of an image follow from its number of pixels alone, in powers of two, which are measured here:
     an estimate runs no image processor. Those of a frame of a video are the same part of an image's in any
@@ -73,27 +74,29 @@ class CostEstimate:
         self._tokens_of = _tokens_by_power(self._measure)
         self._frames = self._spec.frames or 1
         self._video_tokens = self._measured_video() if self._spec.kind == "video" else 0.0
-        filled = judge.processor.layout.fill("")
         self._again = judge.processor.template.restates
-        self._question = max(map(len, filled.readouts)) + len(filled.question)
-        self._suffixes = sum(map(len, filled.suffixes))
+        self._places = judge.processor.layout.criterion_places
+        # Without a criterion, the template's lines about one are left out.
+        self._filled = {has: judge.processor.layout.fill("", "." * has) for has in (False, True)}
 
     def __call__(self, group: Group) -> int:
         """Tokens, at least 1."""
-        prompt = group.text_bytes // PROMPT_BYTES
-        question = self._question + (prompt if self._again else 0)
+        prompt, criterion = _text_tokens(group.prompt), _text_tokens(group.criterion)
+        filled = self._filled[bool(group.criterion)]
+        question = max(map(len, filled.readouts)) + len(filled.question) + (prompt if self._again else 0)
+        in_prefix, with_candidate, later = (criterion * places for places in self._places)
         sizes = [size for one in group.candidates if one and (size := self._size(one, self._spec.kind))]
         context = [size for image in group.context if (size := self._size(image, "image"))]
         read, count = sum(size.read for size in sizes), len(sizes)
         orders = count * (count - 1)
         if self._pairs is not None:
             orders = min(orders, 2 * self._pairs)
-        tokens = prompt + read + sum(size.encoded + size.decoding for size in (*sizes, *context))
+        tokens = prompt + in_prefix + read + sum(size.encoded + size.decoding for size in (*sizes, *context))
         tokens += sum(size.read for size in context)
         if self._spec.attention == "joint":
-            tokens += orders * (read // max(1, count) + question)
+            tokens += orders * (read // max(1, count) + question + later)
         else:
-            tokens += count * (question + self._suffixes)
+            tokens += count * (question + with_candidate + sum(map(len, filled.suffixes)) + later)
         if self._spec.attention == "late":
             tokens += orders
         return max(1, tokens)
@@ -101,7 +104,7 @@ class CostEstimate:
     def _size(self, content: bytes | str, kind: str) -> _Size | None:
         """None of what cannot be read."""
         if isinstance(content, str):
-            return _Size(len(content.encode("utf-8", "surrogatepass")) // PROMPT_BYTES, 0, 0)
+            return _Size(_text_tokens(content), 0, 0)
         try:
             if kind == "video":
                 video = probe_video(content, self._limits.video)
@@ -135,6 +138,11 @@ class CostEstimate:
         self.prepared_bytes *= self._frames
         tokens = sum(part.tokens if isinstance(part, ImageInput) else len(part) for part in content)
         return tokens / self._frames / self._processor.prepare_image(image).tokens
+
+
+def _text_tokens(text: str) -> int:
+    """About the number of its tokens."""
+    return len(text.encode("utf-8", "surrogatepass")) // PROMPT_BYTES
 
 
 def _tokens_by_power(measure: Callable[[int], int]) -> dict[int, int]:

@@ -234,15 +234,13 @@ class Engine:
             ) from error
         return [matrices[n] for n in range(len(plans))]
 
-    def differentiable(self, *, batch: int = 4, criterion: str = "") -> DifferentiableScorer:
+    def differentiable(self, *, batch: int = 4) -> DifferentiableScorer:
         """The gradient of this judge's utilities in pixels, with its calibration; it shares the weights.
 
-        Either waits while the other works. `batch`, `criterion` and the errors of a call are as in
+        Either waits while the other works. `batch` and the errors of a call are as in
         `prefrm.judge.DifferentiableJudge`, and `OutOfMemoryError` as in `score`.
         """
-        judge = DifferentiableJudge(
-            self.judge, calibration=self.calibration, batch=batch, criterion=criterion
-        )
+        judge = DifferentiableJudge(self.judge, calibration=self.calibration, batch=batch)
         return LockedGradient(judge, self._lock, batch)
 
     def _before_pass(self) -> None:

@@ -54,7 +54,6 @@ class DifferentiableJudge:
         calibration: of the log-odds; None leaves them as they are. Log-odds beyond 16.6, where the engine's
             end because float32 probabilities do, go on.
         batch: how many candidates, and how many opponents, are read at once with their activations in memory.
-        criterion: what all candidates are compared by; "" is overall preference.
 
     Raises:
         ConfigError: `batch` is out of range, the judge compares videos or texts, or the image processor does
@@ -67,7 +66,6 @@ class DifferentiableJudge:
         *,
         calibration: CalibrationMap | None = None,
         batch: int = 4,
-        criterion: str = "",
     ) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1; received {batch}")
@@ -79,7 +77,6 @@ class DifferentiableJudge:
         self.judge = judge.eval().requires_grad_(False)
         self.calibration = calibration
         self.batch = batch
-        self.criterion = criterion
         has_utilities = judge.spec.head == "scalar" and judge.spec.uncertainty != "integrate"
         self._is_pointwise = has_utilities and not isinstance(calibration, PowerScaling)
 
@@ -118,7 +115,7 @@ class DifferentiableJudge:
             prompt: what the candidates answer.
             pixels: floats [K, 3, H, W] in [0, 1], RGB.
             context: encoded images that belong to the prompt; they are constants.
-            criterion: what the candidates are compared by; "" is the criterion of the scorer.
+            criterion: what the candidates are compared by; "" is overall preference.
 
         Raises:
             ConfigError: `pixels` is not such a tensor.
@@ -136,9 +133,7 @@ class DifferentiableJudge:
                 "candidates of the prompt, and there is one candidate; pass two or more"
             )
         shown = [self.judge.processor.prepare_image(media.decode(image)) for image in context]
-        fill = partial(
-            self.judge.processor.tree, prompt, context=shown, criterion=criterion or self.criterion
-        )
+        fill = partial(self.judge.processor.tree, prompt, context=shown, criterion=criterion)
         return with_gradient(partial(self._differentiated, fill), pixels, self.judge.device)
 
     def _differentiated(

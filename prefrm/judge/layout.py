@@ -212,12 +212,21 @@ class Tree(ABC):
         if length <= self._max_length:
             return None
         nouns, advice = SIZES[self._kind]
-        sizes = " and ".join(str(_length(self._contents[key])) for key in keys)
-        shown = f" and the {nouns} {sizes} tokens" if keys else ""
         prompt = "the prompt and its question have" if self._texts.images_first else "the prompt has"
+        counts, shorter = [f"{prompt} {self._texts.prompt_tokens} tokens"], ["shorten the prompt"]
+        if criterion := self._texts.criterion_tokens:
+            counts.append(f"the criterion {criterion}")
+            shorter.append("the criterion")
+        shorter.append(advice)
+        if context := sum(part.tokens for part in self._texts.opening if isinstance(part, ImageInput)):
+            counts.append(f"the context images {context}")
+            shorter.append("send fewer context images")
+        if keys:
+            sizes = " and ".join(str(_length(self._contents[key])) for key in keys)
+            counts.append(f"the {nouns} {sizes} tokens")
         return (
-            f"the comparison has {length} tokens and the model reads {self._max_length}: {prompt} "
-            f"{self._texts.prompt_tokens} tokens{shown}; shorten the prompt or {advice}"
+            f"the comparison has {length} tokens and the model reads {self._max_length}: "
+            f"{_listed(counts, 'and')}; {_listed(shorter, 'or')}"
         )
 
 
@@ -316,6 +325,12 @@ TREES: dict[str, type[Tree]] = {"joint": _JointTree, "late": _LateTree, "alone":
 def path(tree: Tree, answer: Segment) -> list[Segment]:
     """The segments of an answer of the joint attention or alone, one causal sequence in reading order."""
     return [*(tree.shared[name] for name in answer.sees), answer]
+
+
+def _listed(items: Sequence[str], word: str) -> str:
+    """The items with commas between them, and the word before the last one."""
+    *others, last = items
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def _length(content: Content) -> int:

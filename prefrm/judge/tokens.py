@@ -16,6 +16,7 @@ from prefrm.judge.images import ImageInput
 from prefrm.judge.labels import Labels
 from prefrm.prompts import RenderedTemplate, Template
 from prefrm.prompts.places import CANDIDATE, CONTEXT, CRITERION, MARK, PROMPT, SUFFIX, Piece, readable
+from prefrm.records import SURROGATE
 
 __all__ = ["FilledTemplate", "Part", "TokenLayout", "render"]
 
@@ -23,8 +24,6 @@ Part = list[int] | ImageInput
 """A run of token ids, or an image in the place of its tokens."""
 Text = tuple[str, bool]
 """A text, and whether it comes from outside."""
-SURROGATE = re.compile("[\ud800-\udfff]")
-"""A lone surrogate, which Python strings can hold and tokenizers cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +48,7 @@ class FilledTemplate:
         readouts: `closing` as far as each readout, which is the last token of each.
         images_first: whether the candidates stand before the prompt, and `closing` is tokenized in one piece.
         prompt_tokens: number of tokens of the prompt; with the images first, of all of `closing`.
+        criterion_tokens: number of tokens of the criterion.
     """
 
     opening: tuple[Part, ...]
@@ -59,6 +59,7 @@ class FilledTemplate:
     readouts: tuple[list[int], ...]
     images_first: bool
     prompt_tokens: int
+    criterion_tokens: int
 
 
 class TokenLayout:
@@ -152,6 +153,7 @@ class TokenLayout:
             readouts=tuple(whole[: whole.index(end) + 1] for end in self._ends) or (whole,),
             images_first=self._images_first,
             prompt_tokens=len(closing if self._images_first else tokens((prompt, True))),
+            criterion_tokens=len(tokens((criterion, True))),
         )
 
     def text(self, text: str) -> list[int]:
@@ -172,17 +174,21 @@ class TokenLayout:
 
     @property
     def criterion_level(self) -> int | None:
-        """The first level of a group's tree that depends on its criterion: 0 is the prefix, 1 the candidates,
-        2 the suffixes of late or the answers of others. None if there is no place for a criterion."""
+        """The first level of a group's tree that depends on its criterion, as in `criterion_places`; None if
+        there is no place for a criterion."""
+        return next((level for level, count in enumerate(self.criterion_places) if count), None)
 
-        def state(*runs: Sequence[Piece]) -> bool:
-            return any(piece.content == CRITERION for run in runs for piece in run)
+    @property
+    def criterion_places(self) -> tuple[int, int, int]:
+        """Number of places of a criterion in each level of a group's tree: in the prefix, with a candidate,
+        and in both suffixes of late or an answer of others."""
 
-        if state(self._opening):
-            return 0
-        if self._suffixes and state(self._closing):
-            return 1
-        return 2 if state(self._second, self._closing, *self._suffixes) else None
+        def count(*runs: Sequence[Piece]) -> int:
+            return sum(piece.content == CRITERION for run in runs for piece in run)
+
+        if self._suffixes:
+            return count(self._opening), count(self._closing), count(*self._suffixes)
+        return count(self._opening), 0, count(self._second, self._closing)
 
     def _texts(self, pieces: Sequence[Piece], outside: Mapping[str, str], images: int) -> list[list[Text]]:
         """The texts of pieces, with those from outside in their places, before, between and after images."""

@@ -152,4 +152,5 @@ def _kind(spec: JudgeSpec | DualSpec) -> str:
     """What sort of judge it is, up to the name of its base model."""
     if isinstance(spec, DualSpec):
         return f"dual encoder ({spec.score})"
-    return f"{spec.head} judge ({spec.attention}) on" if spec.is_pairwise else f"{spec.head} judge on"
+    attention = f" ({spec.attention})" if spec.is_pairwise else ""
+    return f"{spec.head} judge of {spec.kind}s{attention} on"

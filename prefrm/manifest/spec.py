@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 from prefrm.errors import ConfigError
 from prefrm.prompts import Template, default_template, get_template, is_builtin
@@ -12,7 +13,7 @@ __all__ = ["ATTENTIONS", "HEADS", "KINDS", "POSITIONS", "QUANTIZATIONS", "UNCERT
 ATTENTIONS = {"verdict": ("late", "joint"), "scalar": ("alone",), "embedding": ("alone",)}
 """Of each head; the first is the default."""
 HEADS = tuple(ATTENTIONS)
-KINDS = ("image", "video", "text")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 POSITIONS = ("family", "sequential")
 QUANTIZATIONS = ("nf4",)
 UNCERTAINTIES = ("ignore", "integrate")
@@ -116,7 +117,9 @@ class JudgeSpec:
             )
         # A file may be gone when its judge is loaded from a bundle, which holds the template itself.
         if is_builtin(self.template):
-            self.check_template(get_template(self.template, self.kind))
+            template = get_template(self.template, self.kind)
+            self.check_template(template)
+            self._check_noun(template)
         for name in ("min_pixels", "max_pixels"):
             if (pixels := getattr(self, name)) is not None and pixels < 1:
                 raise ConfigError(f"{name} must be at least 1; received {pixels}")
@@ -195,7 +198,13 @@ class JudgeSpec:
 
     def inputs(self, template: Template) -> Inputs:
         """What a judge of this specification reads of a group, asked with `template`."""
-        return Inputs(kinds=(self.kind,), context=template.has_context, criterion=template.has_criterion)
+        return Inputs(
+            kinds=(self.kind,),
+            context=template.has_context,
+            criterion=template.has_criterion,
+            needs_context=template.needs_context,
+            needs_criterion=template.needs_criterion,
+        )
 
     def improbable(self, label_mass: float | None) -> str:
         """Why a reading counts for nothing whose answers have that probability together; "" if it counts."""
@@ -206,6 +215,13 @@ class JudgeSpec:
             f"the answers have a probability of {label_mass:.3g} together, less than min_label_mass={least:g}"
             "; use the wording that the judge was trained with"
         )
+
+    def _check_noun(self, template: Template) -> None:
+        if self.kind != "image" and "image" in template.turn.lower():
+            raise ConfigError(
+                f"template {template.id!r} asks about images and the judge compares {self.kind}s; take a "
+                f"template such as {self._fitting_template!r}"
+            )
 
     def check_template(self, template: Template) -> None:
         """Raise `ConfigError` unless a judge of this specification can be asked with `template`."""

@@ -32,7 +32,7 @@ candidate as first and as second of a comparison:
     2
 
 `{space}` is a space that an editor would strip from the end of a line, and `{noun}` is "image", "video" or
-"answer", by the kind of the candidates.
+"answer", by the kind of the candidates, also in the answers.
 """
 
 import hashlib

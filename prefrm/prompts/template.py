@@ -167,8 +167,18 @@ class Template:
 
     def named(self, noun: str) -> "Template":
         """The same wording with that noun for the candidates."""
-        turn, *suffixes = (text.replace(NOUN, noun) for text in (self.turn, *(self.suffixes or ())))
-        return replace(self, turn=turn, suffixes=(suffixes[0], suffixes[1]) if suffixes else None)
+
+        def name(text: str) -> str:
+            return text.replace(NOUN, noun)
+
+        first, second = self.suffixes or ("", "")
+        return replace(
+            self,
+            turn=name(self.turn),
+            suffixes=(name(first), name(second)) if self.suffixes else None,
+            answers=tuple(map(name, self.answers)),
+            answer_prefix=name(self.answer_prefix),
+        )
 
     def messages(
         self, prompt: str, *, context: int = 0, criterion: str = "", texts: Sequence[str] = ()

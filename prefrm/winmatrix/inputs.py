@@ -18,11 +18,15 @@ class Inputs:
         kinds: of candidates.
         context: whether it reads context images.
         criterion: whether it reads a criterion.
+        needs_context: whether it cannot read a group without a context image.
+        needs_criterion: whether it cannot read a group without a criterion.
     """
 
     kinds: tuple[Kind, ...] = ("image",)
     context: bool = False
     criterion: bool = False
+    needs_context: bool = False
+    needs_criterion: bool = False
 
     def refusal(self, group: Group) -> str:
         """Why the scorer cannot read a group; "" if it can.
@@ -49,6 +53,8 @@ class Inputs:
             kinds=tuple(kind for kind in self.kinds if kind in other.kinds),
             context=self.context and other.context,
             criterion=self.criterion and other.criterion,
+            needs_context=self.needs_context or other.needs_context,
+            needs_criterion=self.needs_criterion or other.needs_criterion,
         )
 
 

@@ -78,7 +78,12 @@ def read_text(value: str | LongString, where: str, most: int) -> str:
 
 
 def read_image(
-    value: str | LongString | None, where: str, limits: Limits, lease: Lease
+    value: str | LongString | None,
+    where: str,
+    limits: Limits,
+    lease: Lease,
+    *,
+    absent: str = "leave it out",
 ) -> Steps[tuple[bytes | None, str]]:
     """An encoded image or video and "", or None and why it is not even decoded from base64; None and "" if
     missing.
@@ -88,6 +93,7 @@ def read_image(
         where: the field's place, for errors.
         limits: of the server.
         lease: takes the bytes of the image before it is decoded.
+        absent: what to do where there is no image, for errors.
 
     Raises:
         InvalidRequestError: it is another URL, empty or no base64.
@@ -96,7 +102,7 @@ def read_image(
     if value is None:
         return None, ""
     string = LongString.of(value) if isinstance(value, str) else value
-    start = _base64_start(string, where)
+    start = _base64_start(string, where, absent)
     try:
         length = (yield from string.length()) - start
         padding = bytes(string.raw[-2:])
@@ -140,7 +146,7 @@ def kind_of(received: object) -> str:
     return KINDS.get(type(received), "something else")
 
 
-def _base64_start(string: LongString, where: str) -> int:
+def _base64_start(string: LongString, where: str, absent: str) -> int:
     """Where the base64 begins."""
     start, head = 0, bytes(string.raw[:HEAD_BYTES]).decode("latin-1")
     if found := DATA_URL.match(head):
@@ -150,7 +156,7 @@ def _base64_start(string: LongString, where: str) -> int:
     elif URL.match(head):
         raise InvalidRequestError(f"{where} is a URL; nothing is fetched: send the image itself, in base64")
     if start == len(string.raw):
-        raise InvalidRequestError(f"{where} is empty; send null for a missing image")
+        raise InvalidRequestError(f"{where} is empty; {absent}")
     return start
 
 

@@ -90,8 +90,12 @@ def _group(fields: Any, where: str, limits: Limits, lease: Lease) -> Steps[tuple
     if bool(fields.images) == bool(fields.texts):
         received = "both" if fields.images else "neither"
         raise InvalidRequestError(f"{where} needs one of images and texts; received {received}")
-    candidates, reasons = yield from _images(fields.images, f"{where}.images", limits, lease)
-    context, context_reasons = yield from _images(fields.context, f"{where}.context", limits, lease)
+    candidates, reasons = yield from _images(
+        fields.images, f"{where}.images", limits, lease, absent="send null for a missing image"
+    )
+    context, context_reasons = yield from _images(
+        fields.context, f"{where}.context", limits, lease, absent="leave it out"
+    )
     texts = [
         text and read_text(text, f"{where}.texts[{k}]", limits.text_bytes)
         for k, text in enumerate(fields.texts)
@@ -110,11 +114,11 @@ def _group(fields: Any, where: str, limits: Limits, lease: Lease) -> Steps[tuple
 
 
 def _images(
-    values: Sequence[str | LongString | None], where: str, limits: Limits, lease: Lease
+    values: Sequence[str | LongString | None], where: str, limits: Limits, lease: Lease, *, absent: str
 ) -> Steps[tuple[list[bytes | None], list[str]]]:
     images, reasons = list[bytes | None](), list[str]()
     for k, value in enumerate(values):
-        image, reason = yield from read_image(value, f"{where}[{k}]", limits, lease)
+        image, reason = yield from read_image(value, f"{where}[{k}]", limits, lease, absent=absent)
         images.append(image)
         reasons.append(reason)
     return images, reasons

@@ -9,7 +9,9 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     create_model,
 )
 from pydantic_core import PydanticKnownError
@@ -68,6 +70,11 @@ def _string(value: object) -> object:
 
 def _or_null(value: object) -> object:
     return None if value is None else _string(value)
+
+
+def _empty_or(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """An empty list, which a client may send for one that is left out, or a valid one."""
+    return value if value == [] else validate(value)
 
 
 def _name(value: object) -> object:
@@ -233,8 +240,8 @@ def request_model(limits: Limits) -> type[ScoreRequest]:
         "ScoreGroup",
         __base__=_ScoreGroup,
         __doc__=_ScoreGroup.__doc__,
-        images=(Annotated[list[Image], images], ()),
-        texts=(Annotated[list[MaybeText], texts], ()),
+        images=(Annotated[list[Image], images, WrapValidator(_empty_or)], ()),
+        texts=(Annotated[list[MaybeText], texts, WrapValidator(_empty_or)], ()),
         context=(Annotated[list[Encoded], context], ()),
         criterion=(Annotated[Text, criterion], ""),
     )

@@ -132,7 +132,7 @@ def test_a_bundle_comes_back_with_its_kind(judge: Judge, tmp_path: Path, kind: d
 def test_an_uncalibrated_bundle_says_so(judge: Judge, tmp_path: Path):
     manifest = write(tmp_path / "b", judge, calibration=None)
     assert load_bundle(tmp_path / "b", "cpu").manifest.calibration is None
-    assert "uncalibrated" in manifest.describe()
+    assert " of images (" in manifest.describe() and "uncalibrated" in manifest.describe()
 
 
 def test_no_file_of_a_bundle_is_a_pickle(adapted: Judge, tmp_path: Path):

@@ -56,15 +56,16 @@ By {criterion}:
 {suffix}
 By {criterion}:
 {noun} 2?
-{answer}
-1
-2
+{answer}Of the {noun}s:
+{noun} 1
+{noun} 2
 """
 
 
 def test_a_late_template_has_two_suffixes_and_lines_that_may_be_absent():
     template = parse_template(LATE).named("video")
     assert template.suffixes == ("\nBy {criterion}:\nvideo 1?", "\nBy {criterion}:\nvideo 2?")
+    assert (template.answer_prefix, template.answers) == ("Of the videos:", ("video 1", "video 2"))
     (message,) = template.messages("it")
     assert [item.get("text", "") for item in message["content"]] == ["it", "", "\nvideo 1?"]
     (message,) = template.messages("it", context=2, criterion="hue")

@@ -37,7 +37,10 @@ def mixed(groups, png):
 
 
 def test_groups_of_any_sizes_are_scored_as_the_scorer_scores_them(served, scorer, mixed):
-    response = post(served, as_json(mixed))
+    body = as_json(mixed)
+    # Clients may send a list of nothing for one that is left out.
+    body["groups"][0]["texts"] = []
+    response = post(served, body)
     assert response.status_code == 200
     answer = response.json()
     assert (answer["model"], answer["version"]) == ("judge", "1")
@@ -167,6 +170,8 @@ def one(images=("aGFsbG8=", None), **fields):
             "groups[0].texts[1]: a text has 200000",
         ),
         (of_texts(context=[None]), "groups[0].context[0] is null; send a string"),
+        (of_texts(context=[""]), "groups[0].context[0] is empty; leave it out"),
+        (one(images=[]), "groups[0] needs one of images and texts; received neither"),
         (of_texts(context=["http://example.org"]), "groups[0].context[0] is a URL; nothing is fetched"),
         (of_texts(context=[""] * 65), "groups[0].context has 65 items, and this server takes 64"),
         (of_texts(criterion=None), "groups[0].criterion is null; send a string"),

@@ -81,6 +81,28 @@ def test_a_prompt_costs_its_tokens(judge, png):
     assert long == nothing + 1000 * times
 
 
+@pytest.mark.parametrize(
+    ("attention", "template", "times"),
+    [
+        # Of two images: in both suffixes of each, in both orders, and after each.
+        ("late", "fit-late-v1", 4),
+        ("joint", "fit-v1", 2),
+        ("alone", "fit-alone-v1", 2),
+        ("alone", "Criterion: {criterion}\n{prompt}{image}?", 1),
+    ],
+)
+def test_a_criterion_costs_its_tokens_in_each_of_its_places(
+    tiny_checkpoint, png, attention: str, template: str, times: int
+):
+    head = "scalar" if attention == "alone" else "verdict"
+    spec = JudgeSpec(base_model=str(tiny_checkpoint), head=head, attention=attention, template=template)
+    engine, images = Engine(Judge.from_base(spec, "cpu")), (png(0, 32, 32), png(1, 32, 32))
+    short, long = (
+        engine.cost(Group(prompt="", candidates=images, criterion="x" * 4 * count)) for count in (1, 1001)
+    )
+    assert long == short + 1000 * times
+
+
 def test_an_estimate_runs_no_image_processor(judge, png, monkeypatch):
     prepared = []
     real = judge.processor.prepare_image

@@ -211,4 +211,7 @@ def test_the_command_imports_with_a_wording(repository, tmp_path: Path, capsys):
     command = ["import", "unifiedreward", str(repository[0]), "--template", str(wording)]
     assert run([*command, "--out", str(tmp_path / "b")]) == 0
     printed = capsys.readouterr()
-    assert "verdict judge (joint) on unifiedreward, uncalibrated" in printed.out and "MIT" in printed.err
+    assert (
+        "verdict judge of images (joint) on unifiedreward, uncalibrated" in printed.out
+        and "MIT" in printed.err
+    )

@@ -171,7 +171,8 @@ def test_the_engine_agrees_on_judges_with_ties(judges, kind: str):
 
 def test_the_engine_agrees_by_a_criterion(judges):
     judge, pixels = judges("qwen2_5_vl", template="fit-late-v1"), candidates(3)
-    utilities = [DifferentiableJudge(judge, criterion=one).utilities(PROMPT, pixels) for one in ("hue", "")]
+    scorer = DifferentiableJudge(judge)
+    utilities = [scorer.utilities(PROMPT, pixels, criterion=one) for one in ("hue", "")]
     wanted = mean_log_odds(judged(judge, pixels, criterion="hue"))
     np.testing.assert_allclose(utilities[0], wanted, rtol=0, atol=1e-4)
     assert (utilities[0] - utilities[1]).abs().max() > 1e-3

@@ -294,10 +294,17 @@ def test_a_text_stands_in_a_candidates_place_without_delimiters(attention: str):
 
 def test_a_text_that_is_too_long_costs_its_own_pairs():
     processor = build_processor(PLACES["late"], tokenizer=TOKENIZER, kind="text")
-    candidates = {"a": processor.prepare_text("yes"), "b": processor.prepare_text("x" * 600)}
+    candidates = {"a": processor.prepare_text("yes"), "b": processor.prepare_text("x" * 500)}
     tree = processor.tree("cat", candidates | {"c": processor.prepare_text("no")})
     assert tree.readable(permutations("abc", 2)) == [("a", "c"), ("c", "a")]
-    assert "the texts 600 tokens; shorten the prompt or the texts" in tree.refused["a", "b"]
+    assert "the texts 500 tokens; shorten the prompt or the texts" in tree.refused["a", "b"]
+    images = [processor.prepare_image(Image.new("RGB", SIZES["wide"]))] * 2
+    tree = processor.tree("cat", candidates, images, "hue")
+    tree.readable([("a", "b")])
+    assert tree.refused["a", "b"].endswith(
+        "the prompt has 3 tokens, the criterion 3, the context images 12 and the texts 500 tokens; "
+        "shorten the prompt, the criterion, the texts or send fewer context images"
+    )
 
 
 def test_an_image_spans_a_grid_of_positions():

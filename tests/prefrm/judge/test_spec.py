@@ -17,6 +17,11 @@ from prefrm.prompts import get_template, parse_template
         ({"kind": "video", "frames": 0}, r"frames must be in \[1, 256\]; received 0"),
         ({"kind": "video", "frame_rate": 0.0}, "frame_rate must be positive and finite; received 0.0"),
         ({"kind": "text", "template": "rate-v1"}, "take .*'fit-late-v1'"),
+        (
+            {"kind": "text", "template": "match-late-v1"},
+            "'match-late-v1' asks about images .* compares texts; take .*'fit-late-v1'",
+        ),
+        ({"kind": "video", "head": "scalar", "template": "shows-v1"}, "compares videos; .*'fit-alone-v1'"),
         ({"head": "nope"}, "head must be one of verdict, scalar, embedding; received 'nope'"),
         ({"attention": "isolated"}, "of the verdict head must be late or joint; received 'isolated'"),
         ({"template": "nope"}, "no template 'nope'"),

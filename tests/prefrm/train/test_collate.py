@@ -204,8 +204,15 @@ def test_nothing_is_a_batch_of_nothing(judge: Judge) -> None:
     assert GroupCollator(judge.processor)([])["batch"] is None
 
 
-@pytest.mark.parametrize("template", ["match-late-v1", "fit-late-v1"])
-@pytest.mark.parametrize("kind", ["image", "video", "text"])
+@pytest.mark.parametrize(
+    ("kind", "template"),
+    [
+        ("image", "match-late-v1"),
+        ("image", "fit-late-v1"),
+        ("video", "fit-late-v1"),
+        ("text", "fit-late-v1"),
+    ],
+)
 def test_a_blank_batch_can_be_judged(tiny_checkpoint: Path, kind: str, template: str) -> None:
     spec = JudgeSpec(base_model=str(tiny_checkpoint), kind=kind, template=template)
     judge = Judge.from_base(spec, "cpu")
