@@ -1,0 +1,219 @@
+"""What the viewer is taught: how well one candidate fits a prompt of any world, and what that takes.
+
+A question about a candidate is laid out as in the judges' template fit-late-v1: the context, the prompt, the
+candidate, the prompt again, the criterion. Its answer is the number of claims that the candidate misses. No
+answer compares two candidates. Only prompts of train splits are used.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_recipes.shapes import clips, criteria, edits, questions, recipe
+from data_recipes.shapes.captioner import lessons as captioner
+from data_recipes.shapes.captioner.dialogue import Frames, Taught, Turn
+from data_recipes.shapes.captioner.lessons import NUMBERS
+from data_recipes.shapes.claims import seen_in
+from data_recipes.shapes.clips import Clip, frames
+from data_recipes.shapes.definition import World
+from data_recipes.shapes.prompts import caption
+from data_recipes.shapes.render import render
+from data_recipes.shapes.scene import COLORS, Scene
+
+__all__ = [
+    "KEYWORDS",
+    "MATCH",
+    "WORLDS",
+    "changes",
+    "fit",
+    "lookup",
+    "reply",
+    "truth",
+    "vocabulary",
+]
+
+WORLDS: dict[str, World] = {
+    "images": recipe.WORLD,
+    "edits": edits.WORLD,
+    "clips": clips.WORLD,
+    "questions": questions.WORLD,
+    "criteria": criteria.WORLD,
+}
+# The first words of the shortest answers: "No red stars.", "A red star."
+_STARTS = ("No", "One", "Two", "Three", "A")
+KEYWORDS = (*captioner.KEYWORDS, *COLORS, "yes", "no", *_STARTS, "left", "right", "above", "below")
+"""The words of an answer that cannot be guessed from the words before them."""
+
+_NOUNS = {Scene: "image", Clip: "video", str: "answer"}
+_MOST = 4  # missed claims that are told apart from more
+_CANDIDATES = 3
+FIT = ("\nWhich {noun} fits better, 1 or 2?", "\nThe {noun}:", "\nHow well does {noun} 1 fit?")
+"""The wording of the judges' template fit-late-v1."""
+MATCH = ("\nWhich {noun} matches better, 1 or 2?", "\nImage:", "\nHow well does {noun} 1 match?")
+"""That of match-late-v1."""
+# The wording of the judges' templates, so that each of their words is a token.
+_TEMPLATES = (
+    "Prompt:\n \nContext:\n \nImage 1: \nImage 2: \nImage: \nVideo: \nAnswer: \nThe image: \nThe video:"
+    " \nThe answer: \nThe image 1: \nThe image 2: \nThe video 1: \nThe video 2: \nThe answer 1:"
+    " \nThe answer 2: \nCriterion: alignment \nCriterion: overall \nCriterion: colors \nCriterion: layout"
+    " \nWhich image matches the prompt better, 1 or 2? Answer 0 if neither does."
+    " \nWhich image matches better, 1 or 2, or 0?"
+    " \nWhich image fits better, 1 or 2, or 0? \nWhich video fits better, 1 or 2, or 0?"
+    " \nWhich answer fits better, 1 or 2, or 0?"
+    " \nHow well does image 1 match the prompt? \nHow well does image 1 fit? \nHow well does video 2 fit?"
+    " \nHow well does answer 1 fit?"
+    " \nHow good is this image, by itself and as an answer to the prompt? \nRating: <|Reward|>"
+    " Does this image show everything that the following text asks for? \nAnswer Yes or No. yes no"
+    " user assistant system"
+)
+
+
+def fit(world: World, rng: np.random.Generator, *, wording: tuple[str, str, str] = FIT) -> Turn:
+    """A prompt and candidates, each by itself: the number of claims that it misses, and of each claim whether
+    it holds, under one of the world's criteria.
+    """
+    prompt = _prompt(world, rng)
+    drawn = world.draw(prompt, _CANDIDATES, rng)
+    noun = _NOUNS[type(drawn.candidates[0])]
+    which, the, how = (text.format(noun=noun) for text in wording)
+    branches = []
+    for candidate in drawn.candidates:
+        criterion = world.criteria[rng.integers(len(world.criteria))]
+        verdicts = world.verdicts(prompt, drawn, candidate, criterion)
+        by = ("\nCriterion: ", criterion) if criterion else ()
+        slot = int(rng.integers(2))
+        asked = (
+            Turn(
+                question=(*by, how.replace("1", "12"[slot])),
+                answer=NUMBERS[min(verdicts.count(False), _MOST)],
+                slot=slot,
+            ),
+            Turn(question=(*by, f"\nWhich claims hold for the {noun}?"), answer=_each(verdicts)),
+        )
+        shown = (_shown(candidate, rng), "\nPrompt:\n", prompt.text)
+        branches.append(Turn(question=shown, branches=asked))
+    question = (*_context(drawn.context), "Prompt:\n", prompt.text, f"{which}{the}")
+    return Turn(question=question, branches=tuple(branches))
+
+
+def changes(rng: np.random.Generator) -> Turn:
+    """The source of an edit and some results: of each thing in one, whether the other shows one like it.
+
+    Each is named as in a caption, so that only what was kept is new to learn.
+    """
+    drawn = edits.WORLD.draw(_prompt(edits.WORLD, rng), _CANDIDATES, rng)
+    assert drawn.context is not None
+    branches = []
+    for result in drawn.candidates:
+        asked = (
+            Turn(
+                question=("\nWhat is in the image and was in the context?",),
+                answer=_kept(result, drawn.context),
+            ),
+            Turn(
+                question=("\nWhat was in the context and is in the image?",),
+                answer=_kept(drawn.context, result),
+            ),
+        )
+        branches.append(Turn(question=("The image:", render(result)), branches=asked))
+    return Turn(question=_context(drawn.context), branches=tuple(branches))
+
+
+def _kept(scene: Scene, other: Scene) -> str:
+    looks = {(shape.color, shape.kind) for shape in other.shapes}
+    said = zip(caption(scene).split(" ; "), scene.in_reading_order().shapes, strict=True)
+    return " ; ".join(f"{named} {'yes' if (s.color, s.kind) in looks else 'no'}" for named, s in said)
+
+
+def lookup(rng: np.random.Generator) -> Turn:
+    """A picture, then a text that names things, and the column and row of each.
+
+    As `locate`, but no part of the picture has seen the text: the words must look for themselves.
+    """
+    turn = captioner.locate(1, rng)
+    picture = next(part for part in turn.question if isinstance(part, Image.Image))
+    named = str(turn.question[0]).removeprefix("Prompt:\n")
+    question = ("Context:", picture, "\n", "The answer:", questions.sentences([named]), captioner.WHERE)
+    return Turn(question=question, answer=turn.answer)
+
+
+def reply(rng: np.random.Generator) -> Turn:
+    """A picture, a question and a right answer, which is learnt where a judge reads a candidate."""
+    question = _prompt(questions.WORLD, rng)
+    scene = questions.draw_picture(question, rng)
+    seen = seen_in(scene)
+    said = [questions.answer(part, seen, True, rng) for part in question.parts]
+    text = questions.sentences(questions.phrase(statement, rng) for statement in said)
+    which, the, _ = (text.format(noun="answer") for text in FIT)
+    asked = (*_context(scene), "Prompt:\n", question.text, f"{which}{the}", Taught(text))
+    return Turn(question=asked, answer=NUMBERS[0])
+
+
+def truth(rng: np.random.Generator) -> Turn:
+    """A picture, answers of two sentences, and whether each is true."""
+    question = _prompt(questions.WORLD, rng)
+    scene = questions.draw_picture(question, rng)
+    seen = seen_in(scene)
+    branches = []
+    for _ in range(_CANDIDATES):
+        true = [bool(rng.random() < 0.5) for _ in question.parts]
+        said = [
+            questions.answer(part, seen, each, rng) for part, each in zip(question.parts, true, strict=True)
+        ]
+        text = questions.sentences(questions.phrase(statement, rng) for statement in said)
+        asked = (
+            Turn(question=(captioner.MISSED,), answer=NUMBERS[true.count(False)]),
+            Turn(question=("\nIs each sentence true?",), answer=_each(true)),
+        )
+        branches.append(Turn(question=("The answer:", text), branches=asked))
+    return Turn(question=_context(scene), branches=tuple(branches))
+
+
+def _each(verdicts: Sequence[bool]) -> str:
+    return " ".join("yes" if holds else "no" for holds in verdicts)
+
+
+def vocabulary(rng: np.random.Generator) -> Iterator[str]:
+    """Texts that hold every word of the worlds, of the lessons and of a judge's prompt, many times."""
+    yield from captioner.vocabulary(rng)
+    every: list[Callable[[np.random.Generator], Turn]]
+    every = [*(partial(fit, world) for world in WORLDS.values()), changes, lookup, reply, truth]
+    for _ in range(200):
+        for lesson in every:
+            turn = lesson(rng)
+            yield " ".join((_TEMPLATES, *_texts(turn)))
+
+
+def _texts(turn: Turn) -> Iterator[str]:
+    yield from (part for part in turn.question if isinstance(part, str))
+    yield turn.answer
+    for branch in turn.branches:
+        yield from _texts(branch)
+
+
+def _prompt(world: World, rng: np.random.Generator) -> Any:
+    """A prompt of the train split, of any skill with equal odds."""
+    skill = world.prompts.skills[rng.integers(len(world.prompts.skills))]
+    prompts = world.prompts.of("train", skill)
+    return prompts[rng.integers(len(prompts))]
+
+
+def _context(scene: Scene | None) -> tuple[str | Image.Image, ...]:
+    return ("Context:", render(scene), "\n") if scene else ()
+
+
+def _shown(candidate: Scene | Clip | str, rng: np.random.Generator) -> Image.Image | Frames | str:
+    if isinstance(candidate, Clip):
+        return tuple(_compressed(frame) for frame in frames(candidate))
+    return render(candidate) if isinstance(candidate, Scene) else candidate
+
+
+def _compressed(image: Image.Image) -> Image.Image:
+    """With the colors of neighbouring pixels mixed, as a video file has them."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=92)
+    return Image.open(file)
