@@ -3,17 +3,17 @@
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from prefrm import plots
 from prefrm.bench.cases import GROUPS
-from prefrm.bench.speed import Speed
+from prefrm.bench.speed import TIMED_STEPS, Speed
 from prefrm.bench.training import CPU, Row
 from prefrm.files import write_whole
 
-__all__ = ["write_judges_report"]
+__all__ = ["read_judges_report", "write_judges_report"]
 
 FOLDER = "judges"
 NOTES = "notes.md"
@@ -41,6 +41,14 @@ cannot go round in circles: whatever a scalar judge learns, it can have at most 
 NOISE = """\
 The late verdict, trained on labels of which a share is flipped, against clean labels.
 """
+KINDS = """\
+Late verdicts on the shipped viewer, which has seen the sisters of the shapes world: edits of a picture
+(`prefrm data build shapes-edits`), videos of a moving shape (`shapes-clips`), answers to a question about a
+picture (`shapes-questions`), and pictures by one of two criteria (`shapes-criteria`). One prompt template
+serves all of them. Means of all seeds, the lowest and the highest. Two criteria have columns of their own:
+the accuracy over the pairs of which the other criterion prefers the other candidate, where a judge that is
+not told the criterion is right as often as wrong.
+"""
 SPEED = """\
 Comparisons a second in training, against the same adapter and loss in a plain `transformers.Trainer` over
 single pairs: each pair is a whole prompt for the model's own forward pass. Each presentation order counts
@@ -67,7 +75,10 @@ def write_judges_report(
     pictures.mkdir(parents=True, exist_ok=True)
     rates = {speed.judge: speed for speed in speeds}
     # Speed is measured on the shapes world.
-    entries = [asdict(row) | _rates(None if row.part == "cyclic" else rates.get(_name(row))) for row in rows]
+    entries = [
+        asdict(row) | _rates(None if row.part in ("cyclic", "kinds") else rates.get(_name(row)))
+        for row in rows
+    ]
     write_whole(docs / "judges.json", json.dumps(entries, indent=2, allow_nan=False) + "\n")
     _draw(rows, pictures)
     device = " and ".join(sorted({row.device for row in rows}))
@@ -87,12 +98,35 @@ def write_judges_report(
         NOISE + _sizes(worlds["noise"], "of whose labels the share in the table is flipped"),
         _table(["flipped", "pair accuracy", "95% interval", "calibration error"], _noise_table(rows)),
         f"![Pair accuracy against label noise]({FOLDER}/label_noise.png)",
+        "## Candidates of every kind",
+        KINDS + _sizes(worlds["kinds"]),
+        _table(*_kinds_table(rows)),
         "## Speed",
         SPEED.format(threads=" on one thread" if one_thread else ""),
         _table(["judge", "prefrm", "plain", "times"], _speed_table(speeds)),
         *_notes(pictures / NOTES),
     ]
     write_whole(docs / "judges.md", "\n\n".join(section.strip() for section in sections) + "\n")
+
+
+def read_judges_report(docs: Path) -> tuple[list[Row], list[Speed]]:
+    """The rows and the speeds of a report; none if there is no report."""
+    path = docs / "judges.json"
+    entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    names = [field.name for field in fields(Row)]
+    rows = [Row(**{name: entry[name] for name in names}) for entry in entries]
+    speeds = {
+        _name(row): Speed(
+            judge=_name(row),
+            prefrm=entry["comparisons_per_second"],
+            plain=entry["plain_comparisons_per_second"],
+            steps=TIMED_STEPS,
+            device=row.device,
+        )
+        for row, entry in zip(rows, entries, strict=True)
+        if entry["comparisons_per_second"] is not None
+    }
+    return rows, list(speeds.values())
 
 
 def _notes(path: Path) -> list[str]:
@@ -177,6 +211,28 @@ def _noise_table(rows: Sequence[Row]) -> list[list[str]]:
         [f"{row.flip:.0%}", f"{row.pair_accuracy:.3f}", _interval(row), f"{row.ece:.3f}"]
         for row in _noise_rows(rows)
     ]
+
+
+def _kinds_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The header and the body of the table of kinds."""
+    compared: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.part == "kinds":
+            compared.setdefault(row.compared, []).append(row)
+    criteria = sorted({name for row in rows for name in row.disputed})
+    header = ["compared", "pair accuracy", *(f"by {name}, disputed" for name in criteria)]
+    header += ["calibration error", "order gap", "seconds"]
+    body = []
+    for name, seeds in compared.items():
+        disputed = [
+            _spread([row.disputed[criterion] for row in seeds]) if seeds[0].disputed else "-"
+            for criterion in criteria
+        ]
+        gaps = [row.order_gap for row in seeds if row.order_gap is not None]
+        seconds = f"{statistics.median(row.seconds for row in seeds):.0f}"
+        accuracy, ece = ([getattr(row, field) for row in seeds] for field in ("pair_accuracy", "ece"))
+        body.append([name, _spread(accuracy), *disputed, _spread(ece), _spread(gaps), seconds])
+    return header, body
 
 
 def _speed_table(speeds: Sequence[Speed]) -> list[list[str]]:

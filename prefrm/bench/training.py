@@ -6,7 +6,7 @@ The files that say so are those of `prefrm.bench.kept`.
 import argparse
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any
 import torch
 
 from prefrm.bench.cases import CASES, GROUPS, STEPS, Case, Kind
+from prefrm.bench.disputed import disputed_accuracy
 from prefrm.bench.kept import keep, kept, make_room
 from prefrm.bench.provenance import prefrm_version
 from prefrm.judge import JudgeSpec
 from prefrm.judge.model import resolve_device
+from prefrm.records import PreferenceGroup, read_groups
 from prefrm.resources import MEBIBYTE, Resources
 from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig, run
 
@@ -46,14 +48,17 @@ class Row:
     """What a case gave, on held-out prompts with clean labels, after calibration on the validation split.
 
     Attributes:
-        part: "shapes", "cyclic" or "noise".
+        part: one of `PARTS`.
         judge: the head.
         attention: of a verdict.
         quantised: "nf4", or None.
         flip: the share of flipped training labels.
         seed: of the training.
         steps: of the optimizer.
+        compared: of part "kinds", what is compared; otherwise images.
         pair_accuracy: over strict pairs; `low` and `high` are its 95% interval.
+        disputed: by criterion, the accuracy over the pairs of which another criterion prefers the other
+            candidate; empty where there is one criterion.
         ece: expected calibration error.
         order_gap: mean; None without presentation order.
         seconds: of the training alone.
@@ -68,9 +73,11 @@ class Row:
     flip: float
     seed: int
     steps: int
+    compared: str
     pair_accuracy: float
     low: float
     high: float
+    disputed: Mapping[str, float]
     ece: float
     order_gap: float | None
     seconds: float
@@ -79,9 +86,10 @@ class Row:
 
 
 def spec_of(kind: Kind) -> JudgeSpec:
-    """The judge of a case, on the shapes world's captioner."""
+    """The judge of a case."""
     return JudgeSpec(
-        base_model="shipped:shapes-captioner",
+        base_model=f"shipped:{kind.base}",
+        kind=kind.candidates,
         head=kind.head,
         attention=kind.attention,
         quantize=kind.quantize,
@@ -105,9 +113,11 @@ def train_case(case: Case, runs: Path, *, steps: int = STEPS, device: str = "aut
         flip=case.flip,
         seed=case.seed,
         steps=steps,
+        compared=case.compared,
         pair_accuracy=accuracy.value,
         low=accuracy.low,
         high=accuracy.high,
+        disputed=disputed_accuracy(evaluation.judged, _told(case, runs)),
         ece=evaluation.calibration.ece,
         order_gap=None if math.isnan(gap) else gap,
         seconds=result.seconds,
@@ -122,6 +132,11 @@ def read_row(case: Case, runs: Path, *, steps: int, device: str) -> Row | None:
     """The row of a case that was trained by this version as it would be now, on this device, or None."""
     numbers = kept(runs / case.name, training_asked(_config(case, runs, steps, device)))
     return None if numbers is None else Row(**numbers)
+
+
+def _told(case: Case, runs: Path) -> Iterable[PreferenceGroup]:
+    """The test split of a case, with the criterion of each group."""
+    return read_groups(runs / "data" / case.told.data, "test")
 
 
 def _config(case: Case, runs: Path, steps: int, device: str) -> TrainConfig:

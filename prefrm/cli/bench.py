@@ -11,7 +11,7 @@ import typer
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
 from prefrm.cli.shared import Data, Split, open_scorer, require_judge
-from prefrm.errors import missing_extra
+from prefrm.errors import ConfigError, missing_extra
 from prefrm.files import require_writable_folder
 from prefrm.options import AsJson, Device, Dtype, with_options
 
@@ -26,16 +26,23 @@ def judges(
     runs: Annotated[
         Path, typer.Option(help="folder of the training runs; an interrupted benchmark resumes from it")
     ] = Path("runs/bench-judges"),
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="measure this table alone: shapes, cyclic, noise or kinds; may be repeated"),
+    ] = None,
     device: Device = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="parallel training runs; one for each core by default")
     ] = None,
 ) -> None:
     """Train every kind of judge on the shapes world and write down what each is worth and costs."""
+    from prefrm.bench.cases import PARTS
     from prefrm.bench.judges import bench_judges
 
+    if unknown := sorted(set(part or ()) - set(PARTS)):
+        raise ConfigError(f"--part is one of {', '.join(PARTS)}; received {unknown[0]!r}")
     require_writable_folder(out, "--out")
-    bench_judges(runs, out, device=device, workers=workers)
+    bench_judges(runs, out, parts=part or PARTS, device=device, workers=workers)
     print(f"report: {out / 'judges.md'}")
 
 

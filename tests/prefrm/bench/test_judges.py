@@ -3,28 +3,33 @@
 import json
 import re
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from data_recipes.recipe import Recipe
 from data_recipes.shapes.recipe import RECIPE
 from prefrm.bench import cases, judges, speed, training
-from prefrm.bench.cases import CASES, JUDGES, LATE, SCALAR, Case
+from prefrm.bench.cases import CASES, JUDGES, LATE, SCALAR, SISTERS, Case
+from prefrm.bench.disputed import disputed_accuracy
 from prefrm.bench.judges import BenchError, bench_judges
 from prefrm.bench.plain import PlainCollator, PlainJudge, single_pairs
-from prefrm.bench.report import write_judges_report
+from prefrm.bench.report import read_judges_report, write_judges_report
 from prefrm.bench.speed import Speed, measure_speeds
 from prefrm.bench.training import Row, one_thread_on_cpu, read_row, spec_of, train_case
+from prefrm.eval import JudgedGroup
 from prefrm.judge import Judge
 from prefrm.media import decode
-from prefrm.records import read_groups, read_info
+from prefrm.records import Comparison, PreferenceGroup, read_groups, read_info
+from prefrm.winmatrix import WinMatrix
 
 CASE = Case(part="shapes", kind=SCALAR)
 SHAPES = {"train": 1500, "validation": 300, "test": 600, "group_size": 4, "flip": 0.1}
 CYCLIC = {"train": 1200, "validation": 60, "test": 120, "group_size": 6, "flip": 0.0}
-WORLDS = {"shapes": SHAPES, "cyclic": CYCLIC, "noise": SHAPES | {"flip": 0.3}}
+WORLDS = {"shapes": SHAPES, "cyclic": CYCLIC, "noise": SHAPES | {"flip": 0.3}, "kinds": SHAPES}
 
 
 def small_data(runs: Path) -> Path:
@@ -39,6 +44,8 @@ def test_every_case_has_a_folder_of_its_own_and_every_judge_three_seeds():
         kind: {case.seed for case in CASES if case.part == "shapes" and case.kind == kind} for kind in JUDGES
     }
     assert all(found == {0, 1, 2} for found in seeds.values())
+    kinds = [case for case in CASES if case.part == "kinds"]
+    assert {(case.compared, case.seed) for case in kinds} == set(product(SISTERS, (0, 1, 2)))
     assert {case.flip for case in CASES if case.part != "cyclic"} == {0.0, 0.1, 0.2, 0.3}
     cyclic = [case for case in CASES if case.part == "cyclic"]
     assert {case.flip for case in cyclic} == {0.0}
@@ -162,13 +169,13 @@ def test_threads_are_those_of_the_device():
 def test_data_of_other_sizes_are_built_again_and_measured_again(tmp_path, monkeypatch):
     built = []
     monkeypatch.setattr(judges, "CASES", (CASE,))
-    monkeypatch.setattr(cases, "SIZES", {"shapes": {"train": 2, "validation": 2, "test": 2}})
+    monkeypatch.setattr(cases, "SIZE", {"train": 2, "validation": 2, "test": 2})
     monkeypatch.setattr(Recipe, "build", watched(Recipe.build, built))
     folder = tmp_path / CASE.name
     for test, again in ((2, True), (2, False), (3, True), (3, False)):
         folder.mkdir(exist_ok=True)
         before = len(built)
-        cases.SIZES["shapes"]["test"] = test
+        cases.SIZE["test"] = test
         judges._build_data(tmp_path)
         assert read_info(tmp_path / "data" / CASE.data).options["test"] == test
         assert (len(built) > before) == again
@@ -181,6 +188,31 @@ def watched(build, built):
         return build(*args, **options)
 
     return building
+
+
+@pytest.mark.parametrize(
+    ("right", "accuracy"),
+    [({"a", "b"}, {"colors": 1.0, "layout": 1.0}), ({"a"}, {"colors": 1.0, "layout": 0.0})],
+)
+def test_disputed_pairs_are_those_on_which_the_criteria_disagree(right, accuracy):
+    """Of three candidates the criteria agree on two pairs and disagree on (1, 2)."""
+    better = {"a": (Comparison.preferred(0, 1), Comparison.preferred(0, 2), Comparison.preferred(1, 2))}
+    better["b"] = (*better["a"][:2], better["a"][2].flipped())
+    criteria = {"a": "colors", "b": "layout"}
+    groups = [
+        PreferenceGroup(
+            id=id, prompt="x", candidates=(b"1", b"2", b"3"), comparisons=better[id], criterion=criteria[id]
+        )
+        for id in better
+    ]
+    z = np.array([[0.0, 3, 3], [-3, 0, 1], [-3, -1, 0]])
+    second = z.copy()
+    second[1, 2], second[2, 1] = -1, 1
+    matrices = [WinMatrix.from_order_logits(z), WinMatrix.from_order_logits(second if "b" in right else z)]
+    judged = [JudgedGroup.of(group, matrix) for group, matrix in zip(groups, matrices, strict=True)]
+    assert disputed_accuracy(judged, groups) == accuracy
+    tied = [replace(group, comparisons=(Comparison.tie(1, 2),)) for group in groups[:1]]
+    assert disputed_accuracy(judged[:1], tied) == {}
 
 
 def test_a_case_that_fails_is_named_with_the_end_of_its_log(tmp_path, monkeypatch):
@@ -226,9 +258,11 @@ def row(**changes) -> Row:
         "flip": 0.1,
         "seed": 0,
         "steps": 300,
+        "compared": "images",
         "pair_accuracy": 0.95,
         "low": 0.94,
         "high": 0.96,
+        "disputed": {},
         "ece": 0.01,
         "order_gap": 0.1,
         "seconds": 100.0,
@@ -245,6 +279,8 @@ def test_the_report_shows_every_table(tmp_path):
         row(judge="scalar", attention=None, order_gap=None, pair_accuracy=0.9),
         row(part="cyclic", judge="scalar", attention=None, order_gap=None, pair_accuracy=0.66, flip=0.0),
         row(part="noise", flip=0.3, pair_accuracy=0.85),
+        row(part="kinds", compared="texts", pair_accuracy=0.94),
+        row(part="kinds", compared="criteria", disputed={"colors": 0.93, "layout": 0.91}),
     ]
     speeds = [
         Speed(judge=name, prefrm=90.0, plain=30.0, steps=3, device="CPU")
@@ -258,12 +294,17 @@ def test_the_report_shows_every_table(tmp_path):
     assert "| verdict-joint | 90 | 30 | 3.00 |" in text
     assert "| 10% | 0.950 |" in text and "| 30% | 0.850 |" in text
     assert "| scalar | 0 | 0.660 |" in text
+    assert "| texts | 0.940 (0.940 to 0.940) | - | - |" in text
+    assert "| criteria | 0.950 (0.950 to 0.950) | 0.930 (0.930 to 0.930) | 0.910 (0.910 to 0.910) |" in text
+    assert read_judges_report(tmp_path) == (rows, [replace(one, steps=3) for one in speeds])
     assert re.findall(r"Trained on .*? measured on \S+", " ".join(text.split())) == [
         "Trained on 1,500 groups of 4, of whose labels 10% are flipped; "
         "calibrated on 300 groups and measured on 600.",
         "Trained on 1,200 groups of 6, none of whose labels is flipped; "
         "calibrated on 60 groups and measured on 120.",
         "Trained on 1,500 groups of 4, of whose labels the share in the table is flipped; "
+        "calibrated on 300 groups and measured on 600.",
+        "Trained on 1,500 groups of 4, of whose labels 10% are flipped; "
         "calibrated on 300 groups and measured on 600.",
     ]
     assert "in one process on one thread." in text
@@ -272,8 +313,13 @@ def test_the_report_shows_every_table(tmp_path):
     write_judges_report(rows, on_gpu, tmp_path, steps=300, worlds=WORLDS)
     assert "one thread" not in (tmp_path / "judges.md").read_text()
     entries = json.loads((tmp_path / "judges.json").read_text())
-    # No speed was measured on the cyclic world.
-    assert [entry["plain_comparisons_per_second"] for entry in entries] == [30.0, 30.0, 30.0, None, 30.0]
+    # Speed was measured on the shapes world.
+    assert [entry["plain_comparisons_per_second"] for entry in entries] == [30.0] * 3 + [
+        None,
+        30.0,
+        None,
+        None,
+    ]
     for picture in ("accuracy.png", "label_noise.png"):
         assert (tmp_path / "judges" / picture).read_bytes().startswith(b"\x89PNG")
         assert f"judges/{picture}" in text
