@@ -26,7 +26,7 @@ from prefrm import media
 from prefrm.errors import ConfigError, DataError, DatasetError, MediaError, PrefrmError
 from prefrm.records import SURROGATE
 
-__all__ = ["BAD_ROW", "FileReader", "Judge", "Scanner", "scan_files", "scan_rows"]
+__all__ = ["BAD_ROW", "FileReader", "Judge", "Scanner", "scan_files", "scan_rows", "statements"]
 
 Judge: TypeAlias = Callable[[Row, Any], Iterable[Statement] | Statement]
 """From a row and the options of its recipe to statements.

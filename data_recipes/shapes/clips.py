@@ -22,7 +22,22 @@ from data_recipes.shapes.render import CELL, render_at
 from data_recipes.shapes.scene import COLORS, GRID, SHAPES, Scene, Shape
 from prefrm.video import FrameSampling, encode_video, read_frames
 
-__all__ = ["DIRECTIONS", "FRAMES", "FRAME_RATE", "RECIPE", "WORLD", "Clip", "frames", "read_clip", "track"]
+__all__ = [
+    "DIRECTIONS",
+    "FRAMES",
+    "FRAME_RATE",
+    "RECIPE",
+    "WORLD",
+    "Clip",
+    "Motion",
+    "Moves",
+    "Stays",
+    "Throughout",
+    "encode_clip",
+    "frames",
+    "read_clip",
+    "track",
+]
 
 FRAMES = 8
 FRAME_RATE = 4

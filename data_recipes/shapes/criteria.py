@@ -19,7 +19,7 @@ from data_recipes.shapes.prompts import indefinite
 from data_recipes.shapes.recipe import ShapesOptions, recipe_of
 from data_recipes.shapes.scene import COLORS, GRID, SHAPES, Scene, Shape
 
-__all__ = ["CRITERIA", "RECIPE", "WORLD", "Placed"]
+__all__ = ["CRITERIA", "RECIPE", "WORLD", "CriteriaOptions", "Placed"]
 
 CRITERIA = COLORS_CRITERION, LAYOUT_CRITERION = ("colors", "layout")
 _AXES: tuple[Axis, ...] = ("x", "y")

@@ -18,7 +18,19 @@ from data_recipes.shapes.prompts import indefinite
 from data_recipes.shapes.recipe import recipe_of
 from data_recipes.shapes.scene import COLORS, GRID, MAX_SHAPES, SHAPES, Scene, Shape
 
-__all__ = ["RECIPE", "WORLD", "Part", "Question", "draw_picture", "read_answer", "say"]
+__all__ = [
+    "RECIPE",
+    "WORLD",
+    "Part",
+    "Question",
+    "Says",
+    "answer",
+    "draw_picture",
+    "phrase",
+    "read_answer",
+    "say",
+    "sentences",
+]
 
 _SKILLS = ("count", "color", "exists", "relation")
 _NUMBERS = ("no", "one", "two", "three", "four", "five")

@@ -16,6 +16,7 @@ __all__ = [
     "accuracy_text",
     "against_tables",
     "column_table",
+    "criterion_table",
     "definition_table",
     "difference_text",
     "headline",

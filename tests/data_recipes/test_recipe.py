@@ -132,7 +132,8 @@ def test_disjoint_splits_are_proved_and_leaks_are_counted() -> None:
 
 
 def test_the_registry_knows_its_recipes() -> None:
-    assert list(RECIPES)[:3] == ["shapes", "cyclic", "pairs"]
+    worlds = ["shapes", "shapes-edits", "shapes-clips", "shapes-questions", "shapes-criteria"]
+    assert list(RECIPES)[:7] == [*worlds, "cyclic", "pairs"]
     assert get_recipe("pairs") is RECIPES["pairs"]
-    with pytest.raises(ConfigError, match="unknown recipe 'shape'; the recipes are shapes, cyclic, pairs, "):
+    with pytest.raises(ConfigError, match="unknown recipe 'shape'; the recipes are shapes, shapes-edits, "):
         get_recipe("shape")

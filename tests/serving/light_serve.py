@@ -13,7 +13,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 
-from prefrm.winmatrix import FakeScorer
+from prefrm.winmatrix import FakeScorer, Inputs
 
 MINUTE_S = 60
 
@@ -56,7 +56,7 @@ def compute(begun):
 
 
 def main():
-    manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+    manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64, inputs=Inputs())
     sys.modules["prefrm.manifest"] = SimpleNamespace(
         MANIFEST="manifest.json",
         Manifest=SimpleNamespace,

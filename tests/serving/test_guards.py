@@ -53,7 +53,7 @@ def scorer() -> FakeScorer:
 def tensors(client):
     inputs = [client.InferInput("prompt", [1, 1], "BYTES"), client.InferInput("images", [1, 2], "BYTES")]
     inputs[0].set_data_from_numpy(np.array([[GROUP.prompt.encode()]], dtype=object))
-    inputs[1].set_data_from_numpy(np.array([GROUP.images], dtype=object))
+    inputs[1].set_data_from_numpy(np.array([GROUP.candidates], dtype=object))
     return inputs
 
 

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from prefrm.client import connect
 from prefrm.errors import BundleError, ConfigError, ServerUnavailableError
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
-from prefrm.winmatrix import FakeScorer, Group
+from prefrm.winmatrix import FakeScorer, Group, Inputs
 from serving.announcing import announce
 from serving.commands import serve
 from serving.limits import Limits
@@ -36,7 +36,7 @@ from serving.server import Addresses, JudgeServer
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from prefrm.winmatrix import FakeScorer
+from prefrm.winmatrix import Inputs, FakeScorer
 from serving.announcing import announce
 from serving.models import ModelInfo
 from serving.limits import Limits
@@ -395,7 +395,7 @@ class TestCommand:
     def test_the_engine_is_loaded_where_and_as_the_options_say(
         self, app, tmp_path, monkeypatch, options, asked
     ):
-        manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+        manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64, inputs=Inputs())
         monkeypatch.setattr("serving.bundles.inspect_bundle", lambda folder: manifest)
         monkeypatch.setattr("serving.bundles.read_manifest", lambda folder: manifest)
         monkeypatch.setattr("serving.commands.check_ports", lambda host, ports: None)
@@ -424,7 +424,7 @@ class TestCommand:
         assert "unknown key limits.group_sise (known: image, group_size" in str(result.exception)
 
     def test_several_bundles_need_names(self, app, tmp_path, monkeypatch):
-        manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+        manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64, inputs=Inputs())
         monkeypatch.setattr("serving.bundles.inspect_bundle", lambda folder: manifest)
         monkeypatch.setattr("serving.bundles.read_manifest", lambda folder: manifest)
         result = CliRunner().invoke(app, ["serve", str(tmp_path), str(tmp_path)])
@@ -451,7 +451,7 @@ class TestCommand:
     def test_a_port_that_cannot_be_had_is_said_before_the_judge_is_loaded(
         self, app, tmp_path, monkeypatch, options, reason
     ):
-        manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64)
+        manifest = SimpleNamespace(describe=lambda: "a judge", digest="d" * 64, inputs=Inputs())
         monkeypatch.setattr("serving.bundles.inspect_bundle", lambda folder: manifest)
         monkeypatch.setattr("serving.bundles.read_manifest", lambda folder: manifest)
         with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-__all__ = ["Muon"]
+__all__ = ["Muon", "orthogonalized"]
 
 # N matrices, R rows, C columns
 # Coefficients and number of the Newton-Schulz iterations: Jordan et al.

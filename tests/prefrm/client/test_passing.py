@@ -101,7 +101,7 @@ class TestEveryWay:
             assert agree(found, scorer.score(groups))
             assert not last.known.any()
             assert "the group of 9 candidates has" in last.errors[0]
-            assert "send smaller or fewer images, or raise the server's limit" in last.errors[0]
+            assert "send smaller or fewer candidates, or raise the server's limit" in last.errors[0]
 
 
 class TestHttp:

@@ -64,9 +64,7 @@ class TestEveryWay:
     def test_a_group_that_the_judge_does_not_read_costs_the_others_nothing(self, ask, way, slow, pair, png):
         slow.gate.set()
         others = [replace(pair, context=(png(1),)), replace(pair, candidates=("a", "b"), criterion="hue")]
-        clip = Group(
-            prompt="clip", candidates=(encode_video([Image.new("RGB", (16, 16))], 1), pair.candidates[0])
-        )
+        clip = Group(prompt="clip", candidates=(encode_video([Image.new("RGB", (16, 16))], 1),) * 2)
         with background(JudgeServer(slow, ModelInfo(name="judge"))) as served:
             first, edit, texts, clips, last = ask(way, url_of(way, served), [pair, *others, clip, pair])
         assert agree([first, last], slow.score([pair, pair]))
