@@ -24,7 +24,7 @@ SISTERS = {
     "criteria, not told": "shapes-criteria",
 }
 """By what is compared, the world in which it is learned."""
-KINDS = {"videos": "video", "texts": "text"}
+KINDS: dict[str, Literal["image", "video", "text"]] = {"videos": "video", "texts": "text"}
 """The kind of candidates of a `JudgeSpec`, where they are no images."""
 UNTOLD = "criteria, not told"
 """The judge of two criteria that is never told which one is meant: what the others are compared with."""
@@ -47,7 +47,7 @@ class Kind:
     attention: str = "alone"
     quantize: str | None = None
     base: str = "shapes-captioner"
-    candidates: str = "image"
+    candidates: Literal["image", "video", "text"] = "image"
 
     @property
     def name(self) -> str:
