@@ -45,6 +45,8 @@ DEFAULT_VIDEO_LIMITS = DEFAULT_LIMITS.video
 # FFmpeg's demuxers, by container, and its software decoders, by codec, where they have another name.
 DEMUXERS = {"MP4": "mov", "WEBM": "matroska"}
 DECODERS = {"av1": "libdav1d"}
+OF_UNITS = ("h264", "hevc")
+"""Codecs whose packets are lists of units."""
 # FFmpeg refuses frames that are larger once padded to whole blocks; ours is the exact bound.
 PADDING_FACTOR = 2
 # To turn a frame upright, by the degrees counterclockwise of its display matrix.
@@ -390,14 +392,15 @@ def _opened(data: bytes, limits: VideoLimits) -> Iterator[tuple[Any, Any]]:
     av = _pyav()
     kind = _check_container(data, limits)
     options = {
-        # FFmpeg decodes no frame to learn more than the headers tell.
+        # While it opens a file, FFmpeg decodes no frame to learn more than the headers tell. It hands packets
+        # that are not checked yet to no decoder that lists their units: it takes a hundred times their size.
         "skip_frame": "all",
+        "codec_whitelist": ",".join(DECODERS.get(one, one) for one in limits.codecs if one not in OF_UNITS),
         "probesize": "32",
         "fpsprobesize": "0",
         "max_streams": str(MOST_STREAMS),
         "max_pixels": str(PADDING_FACTOR * limits.max_pixels),
         "threads": "1",
-        "codec_whitelist": ",".join(DECODERS.get(codec, codec) for codec in limits.codecs),
         "format_whitelist": DEMUXERS[kind],
         "enable_drefs": "0",
     }

@@ -155,6 +155,9 @@ BOMBS = {
     "a webm cut in half": lambda: (whole := clip(frames(30), "libvpx", "webm"))[: len(whole) // 2],
     "an mp4 cut in half": lambda: (whole := clip(frames(30)))[: len(whole) // 2],
     "an mp4 whose frame is 3,000 pictures": lambda: of_pictures(3_000, size=(1280, 720)),
+    "an mp4 whose frame is 3,000 pictures by start codes": lambda: of_pictures(
+        3_000, start_codes=True, size=(1280, 720)
+    ),
     "sound": sound_alone,
 }
 """Files that a decoder must not spend memory or time on, by what they are; each value makes the bytes."""
