@@ -21,9 +21,9 @@ from PIL import Image
 
 from prefrm.containers import is_video, video_format
 from prefrm.errors import ConfigError, MediaError, missing_extra
-from prefrm.h264 import check_packet
 from prefrm.media import DEFAULT_LIMITS, ImageInfo, ImageLimits, VideoLimits, check_size, probe
 from prefrm.mp4 import check_index
+from prefrm.nal_units import LENGTH_SIZE, check_packet
 
 __all__ = [
     "DEFAULT_VIDEO_LIMITS",
@@ -45,8 +45,6 @@ DEFAULT_VIDEO_LIMITS = DEFAULT_LIMITS.video
 # FFmpeg's demuxers, by container, and its software decoders, by codec, where they have another name.
 DEMUXERS = {"MP4": "mov", "WEBM": "matroska"}
 DECODERS = {"av1": "libdav1d"}
-OF_UNITS = ("h264", "hevc")
-"""Codecs whose packets are lists of units."""
 # FFmpeg refuses frames that are larger once padded to whole blocks; ours is the exact bound.
 PADDING_FACTOR = 2
 # To turn a frame upright, by the degrees counterclockwise of its display matrix.
@@ -334,9 +332,9 @@ def _ticks(container: Any, stream: Any, limits: VideoLimits) -> Iterator[int]:
             raise _too_many(limits)
         _check_decoded(number * stream.width * stream.height, limits)
         if packet.has_sidedata("new_extradata"):
-            raise MediaError("the video's codec is configured anew midway; encode it again")
-        if context.name == "h264":
-            check_packet(bytes(packet), configuration)
+            raise MediaError("the video's codec changes its configuration midway; encode it again")
+        if context.name in LENGTH_SIZE:
+            check_packet(bytes(packet), configuration, context.name)
         if packet.is_discard:
             continue
         if (tick := packet.dts if packet.pts is None else packet.pts) is None:
@@ -395,7 +393,7 @@ def _opened(data: bytes, limits: VideoLimits) -> Iterator[tuple[Any, Any]]:
         # While it opens a file, FFmpeg decodes no frame to learn more than the headers tell. It hands packets
         # that are not checked yet to no decoder that lists their units: it takes a hundred times their size.
         "skip_frame": "all",
-        "codec_whitelist": ",".join(DECODERS.get(one, one) for one in limits.codecs if one not in OF_UNITS),
+        "codec_whitelist": ",".join(DECODERS.get(x, x) for x in limits.codecs if x not in LENGTH_SIZE),
         "probesize": "32",
         "fpsprobesize": "0",
         "max_streams": str(MOST_STREAMS),

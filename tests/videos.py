@@ -102,6 +102,23 @@ def of_pictures(count, *, start_codes=False, size=(WIDTH, HEIGHT)):
     return buffer.getvalue()
 
 
+def of_remarks(count):
+    """An MP4 of one frame of HEVC, whose packet holds empty remarks before the picture."""
+    buffer = io.BytesIO()
+    with (
+        av.open(io.BytesIO(clip(frames(8), "libx265"))) as whole,
+        av.open(buffer, "w", format="mp4") as container,
+    ):
+        track = whole.streams.video[0]
+        stream = container.add_stream_from_template(track)
+        own = next(packet for packet in whole.demux(track) if packet.size)
+        packet = av.Packet((struct.pack(">I", 3) + b"\x4e\x01\x80") * count + bytes(own))
+        packet.stream, packet.time_base, packet.is_keyframe = stream, own.time_base, True
+        packet.pts = packet.dts = 0
+        container.mux(packet)
+    return buffer.getvalue()
+
+
 def referring_to(path):
     """An MP4 whose frames are said to be in another file."""
     data = clip(frames(4))
@@ -158,6 +175,7 @@ BOMBS = {
     "an mp4 whose frame is 3,000 pictures by start codes": lambda: of_pictures(
         3_000, start_codes=True, size=(1280, 720)
     ),
+    "an mp4 whose frame has 300,000 remarks": lambda: of_remarks(300_000),
     "sound": sound_alone,
 }
 """Files that a decoder must not spend memory or time on, by what they are; each value makes the bytes."""
