@@ -110,8 +110,8 @@ def explain_by_occlusion(
     Args:
         scorer: any scorer.
         group: of two candidates.
-        parts: cells along each side of an image (8), segments of a video (8), or at most so many runs of the
-            words of a text (64).
+        parts: cells along each side of an image (8), segments of a video (8), or the most runs of words of
+            a text (64).
         progress: called with the number of groups done.
 
     Raises:

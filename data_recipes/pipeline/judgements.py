@@ -73,7 +73,7 @@ class Rating:
     Attributes:
         prompt: what the candidate answers.
         candidate: an image, a video or a text.
-        score: higher is better; None for a candidate that nobody rated.
+        score: higher is better; None for a candidate without a rating.
         deviation: standard deviation of the score. If it is not 0, p is Phi((a - b) / sqrt(s_a^2 + s_b^2))
             (Thurstone, 1927), and otherwise 1, 0.5 or 0.
         set: only ratings of one set are compared: a ranking, an annotator.

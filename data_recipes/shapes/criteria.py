@@ -79,7 +79,7 @@ def _draw(prompt: Placed, k: int, rng: np.random.Generator) -> Drawn:
 
 
 def _levels(k: int, rng: np.random.Generator) -> list[int]:
-    """K numbers from 0 to 2, ascending, and different as far as there are so many."""
+    """K numbers from 0 to 2, in ascending order, with as few repetitions as possible."""
     every = [int(n) for _ in range(k // 3 + 1) for n in rng.permutation(3)]
     return sorted(every[:k])
 

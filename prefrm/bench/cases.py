@@ -25,7 +25,7 @@ SISTERS = {
 }
 """By what is compared, the world in which it is learned."""
 KINDS: dict[str, Literal["image", "video", "text"]] = {"videos": "video", "texts": "text"}
-"""The kind of candidates of a `JudgeSpec`, where they are no images."""
+"""The kind of candidates of a `JudgeSpec`; all others are images."""
 UNTOLD = "criteria, not told"
 """The judge of two criteria that is never told which one is meant: what the others are compared with."""
 SIZES: dict[str, dict[str, int]] = {"cyclic": {}}

@@ -110,7 +110,7 @@ def write_judges_report(
 
 
 def read_judges_report(docs: Path) -> tuple[list[Row], list[Speed]]:
-    """The rows and the speeds of a report; none if there is no report."""
+    """The rows and speeds of an earlier report; empty lists if there is none."""
     path = docs / "judges.json"
     entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     names = [field.name for field in fields(Row)]

@@ -196,7 +196,7 @@ class Engine:
         """Decode an image or a video and resize it to the pixel budget, ahead of `score`, in any thread.
 
         `score` does not decode it while the result is kept, which changes no bit of a matrix. What is in the
-        cache is not decoded. One that cannot be read is no error here.
+        cache is not decoded. Unreadable content raises nothing here; `score` gives the reason.
         """
         return self._encode.prepare(data)
 

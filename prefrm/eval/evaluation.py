@@ -125,7 +125,7 @@ def evaluate(
     remote scorer gets several calls at once. `progress` is called with the number of groups done. An image
     that the scorer cannot read costs its own candidate and nothing else, and so does a group that the scorer
     refuses; both are listed in `unreadable`. `thresholds` come from another split
-    (`Evaluation.fitted_thresholds`). With `criteria`, each group is asked by these in the place of its own
+    (`Evaluation.fitted_thresholds`). With `criteria`, each group is judged by these instead of its own
     criterion, and the combined matrix is measured.
 
     Raises:

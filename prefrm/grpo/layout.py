@@ -28,7 +28,7 @@ class Candidate:
         prompt: with its `context`, the same for all candidates of a group.
         content: of the candidate.
         context: encoded images that belong to the prompt.
-        reference: whether it is no candidate of the trainer but what a group of one is compared with.
+        reference: whether it is the reference with which a group of one is compared, not a candidate.
     """
 
     prompt: str

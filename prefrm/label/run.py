@@ -69,7 +69,7 @@ def label(
         groups: what to label, in the same order each time; their comparisons are not read.
         out: the output folder.
         judge: names the judge, such as a bundle's hash; a folder belongs to one judge.
-        criteria: by which each group is asked, in the place of its own criterion; the combined matrix is
+        criteria: by which each group is judged, instead of its own criterion; the combined matrix is
             written, and beside it those of several criteria. None leaves each group its own.
         batch: groups a call of the scorer; None for what suits it.
         on_missing: "drop" writes a pair that was neither judged nor inferred as invalid, with its reason;

@@ -60,7 +60,7 @@ class _Row:
 
 
 class Collator:
-    """Makes one padded batch of turns, each a conversation of its own.
+    """Makes one padded batch of turns, each a separate conversation.
 
     The positions of a video's tokens count up by one in time, as those of an image do in space: the model
     must have as many `tokens_per_second` as that takes.
