@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -151,7 +152,7 @@ def test_a_second_signal_ends_it_though_a_thread_holds_the_interpreter(tmp_path,
         with asked(at.http_url, "gil", png):
             until(lambda: not answers(at))
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.1)
+            until(lambda: is_delivered(signal.SIGTERM, process))
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=PATIENCE_S) == -signal.SIGTERM
 
@@ -163,10 +164,17 @@ def answers(at):
         return False
 
 
-def test_a_second_ctrl_c_ends_it_while_it_loads(tmp_path):
+def is_delivered(number, process):
+    """Until then, a second signal of that number would be lost: pending signals are a set."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (pending,) = re.findall(r"^ShdPnd:\s*(\w+)$", status, re.M)
+    return not int(pending, 16) >> number - 1 & 1
+
+
+def test_a_second_ctrl_c_ends_it_while_it_loads(tmp_path, until):
     with serving(tmp_path / "slow", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as (process, _):
         assert process.stdout.readline() == b"loading\n"
         process.send_signal(signal.SIGINT)
-        time.sleep(0.1)
+        until(lambda: is_delivered(signal.SIGINT, process))
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=PATIENCE_S) == -signal.SIGINT
