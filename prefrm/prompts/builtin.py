@@ -91,7 +91,7 @@ TEMPLATES: dict[str, Template] = {
         Template(
             id="fit-late-v1",
             turn=(
-                "Context:{context}\nPrompt:\n{prompt}\nWhich {noun} fits better, 1 or 2?\nThe {noun}:"
+                "Prompt:\n{prompt}\nContext:{context}\nWhich {noun} fits better, 1 or 2?\nThe {noun}:"
                 "{candidate}\nPrompt:\n{prompt}"
             ),
             suffixes=(
@@ -103,7 +103,7 @@ TEMPLATES: dict[str, Template] = {
         Template(
             id="fit-or-tie-late-v1",
             turn=(
-                "Context:{context}\nPrompt:\n{prompt}\nWhich {noun} fits better, 1 or 2, or 0?\nThe {noun}:"
+                "Prompt:\n{prompt}\nContext:{context}\nWhich {noun} fits better, 1 or 2, or 0?\nThe {noun}:"
                 "{candidate}\nPrompt:\n{prompt}"
             ),
             suffixes=(
@@ -115,7 +115,7 @@ TEMPLATES: dict[str, Template] = {
         Template(
             id="fit-v1",
             turn=(
-                "Context:{context}\nPrompt:\n{prompt}\nThe {noun} 1:{candidate}\nThe {noun} 2:{candidate}"
+                "Prompt:\n{prompt}\nContext:{context}\nThe {noun} 1:{candidate}\nThe {noun} 2:{candidate}"
                 "\nPrompt:\n{prompt}\nCriterion: {criterion}\nWhich {noun} fits better, 1 or 2?"
             ),
             answers=("1", "2"),
@@ -123,7 +123,7 @@ TEMPLATES: dict[str, Template] = {
         Template(
             id="fit-or-tie-v1",
             turn=(
-                "Context:{context}\nPrompt:\n{prompt}\nThe {noun} 1:{candidate}\nThe {noun} 2:{candidate}"
+                "Prompt:\n{prompt}\nContext:{context}\nThe {noun} 1:{candidate}\nThe {noun} 2:{candidate}"
                 "\nPrompt:\n{prompt}\nCriterion: {criterion}\nWhich {noun} fits better, 1 or 2, or 0?"
             ),
             answers=("1", "2", "0"),
@@ -131,7 +131,7 @@ TEMPLATES: dict[str, Template] = {
         Template(
             id="fit-alone-v1",
             turn=(
-                "Context:{context}\nPrompt:\n{prompt}\nThe {noun} 1:{candidate}\nPrompt:\n{prompt}"
+                "Prompt:\n{prompt}\nContext:{context}\nThe {noun} 1:{candidate}\nPrompt:\n{prompt}"
                 "\nCriterion: {criterion}\nHow well does {noun} 1 fit?"
             ),
         ),

@@ -1,6 +1,6 @@
 """What the viewer is taught: how well one candidate fits a prompt of any world, and what that takes.
 
-A question about a candidate is laid out as in the judges' template fit-late-v1: the context, the prompt, the
+A question about a candidate is laid out as in the judges' template fit-late-v1: the prompt, the context, the
 candidate, the prompt again, the criterion. Its answer is the number of claims that the candidate misses. No
 answer compares two candidates. Only prompts of train splits are used.
 """
@@ -17,7 +17,7 @@ from data_recipes.shapes import clips, criteria, edits, questions, recipe
 from data_recipes.shapes.captioner import lessons as captioner
 from data_recipes.shapes.captioner.dialogue import Frames, Taught, Turn
 from data_recipes.shapes.captioner.lessons import NUMBERS
-from data_recipes.shapes.claims import seen_in
+from data_recipes.shapes.claims import Before, Count, Exists, seen_in
 from data_recipes.shapes.clips import Clip, frames
 from data_recipes.shapes.definition import World
 from data_recipes.shapes.prompts import caption
@@ -28,11 +28,10 @@ __all__ = [
     "KEYWORDS",
     "MATCH",
     "WORLDS",
+    "answers",
     "changes",
     "fit",
-    "lookup",
     "reply",
-    "truth",
     "vocabulary",
 ]
 
@@ -49,6 +48,8 @@ KEYWORDS = (*captioner.KEYWORDS, *COLORS, "yes", "no", *_STARTS, "left", "right"
 """The words of an answer that cannot be guessed from the words before them."""
 
 _NOUNS = {Scene: "image", Clip: "video", str: "answer"}
+_SHORTLY = "\nAnswer each part in one word."
+_SIDES = {"x": ("left", "right"), "y": ("above", "below")}
 _MOST = 4  # missed claims that are told apart from more
 _CANDIDATES = 3
 FIT = ("\nWhich {noun} fits better, 1 or 2?", "\nThe {noun}:", "\nHow well does {noun} 1 fit?")
@@ -96,7 +97,7 @@ def fit(world: World, rng: np.random.Generator, *, wording: tuple[str, str, str]
         )
         shown = (_shown(candidate, rng), "\nPrompt:\n", prompt.text)
         branches.append(Turn(question=shown, branches=asked))
-    question = (*_context(drawn.context), "Prompt:\n", prompt.text, f"{which}{the}")
+    question = (*_asked(prompt, drawn.context), f"{which}{the}")
     return Turn(question=question, branches=tuple(branches))
 
 
@@ -105,7 +106,8 @@ def changes(rng: np.random.Generator) -> Turn:
 
     Each is named as in a caption, so that only what was kept is new to learn.
     """
-    drawn = edits.WORLD.draw(_prompt(edits.WORLD, rng), _CANDIDATES, rng)
+    prompt = _prompt(edits.WORLD, rng)
+    drawn = edits.WORLD.draw(prompt, _CANDIDATES, rng)
     assert drawn.context is not None
     branches = []
     for result in drawn.candidates:
@@ -119,8 +121,8 @@ def changes(rng: np.random.Generator) -> Turn:
                 answer=_kept(drawn.context, result),
             ),
         )
-        branches.append(Turn(question=("The image:", render(result)), branches=asked))
-    return Turn(question=_context(drawn.context), branches=tuple(branches))
+        branches.append(Turn(question=("\nThe image:", render(result)), branches=asked))
+    return Turn(question=_asked(prompt, drawn.context), branches=tuple(branches))
 
 
 def _kept(scene: Scene, other: Scene) -> str:
@@ -129,16 +131,24 @@ def _kept(scene: Scene, other: Scene) -> str:
     return " ; ".join(f"{named} {'yes' if (s.color, s.kind) in looks else 'no'}" for named, s in said)
 
 
-def lookup(rng: np.random.Generator) -> Turn:
-    """A picture, then a text that names things, and the column and row of each.
+def answers(rng: np.random.Generator) -> Turn:
+    """A question about a picture, and the answer to each part in one word."""
+    question = _prompt(questions.WORLD, rng)
+    scene = questions.draw_picture(question, rng)
+    seen = seen_in(scene)
+    words = (_word(questions.answer(part, seen, True, rng), part) for part in question.parts)
+    return Turn(question=(*_asked(question, scene), _SHORTLY), answer=" ".join(words))
 
-    As `locate`, but no part of the picture has seen the text: the words must look for themselves.
-    """
-    turn = captioner.locate(1, rng)
-    picture = next(part for part in turn.question if isinstance(part, Image.Image))
-    named = str(turn.question[0]).removeprefix("Prompt:\n")
-    question = ("Context:", picture, "\n", "The answer:", questions.sentences([named]), captioner.WHERE)
-    return Turn(question=question, answer=turn.answer)
+
+def _word(statement: questions.Statement, part: questions.Part) -> str:
+    match statement:
+        case Count(n=n):
+            return NUMBERS[n] if part.skill == "count" else "no"
+        case Exists(noun=noun):
+            return str(noun.color) if part.skill == "color" else "yes"
+        case Before(first=first, axis=axis):
+            return _SIDES[axis][first != part.noun]
+    raise AssertionError(statement)
 
 
 def reply(rng: np.random.Generator) -> Turn:
@@ -149,28 +159,8 @@ def reply(rng: np.random.Generator) -> Turn:
     said = [questions.answer(part, seen, True, rng) for part in question.parts]
     text = questions.sentences(questions.phrase(statement, rng) for statement in said)
     which, the, _ = (text.format(noun="answer") for text in FIT)
-    asked = (*_context(scene), "Prompt:\n", question.text, f"{which}{the}", Taught(text))
+    asked = (*_asked(question, scene), f"{which}{the}", Taught(text))
     return Turn(question=asked, answer=NUMBERS[0])
-
-
-def truth(rng: np.random.Generator) -> Turn:
-    """A picture, answers of two sentences, and whether each is true."""
-    question = _prompt(questions.WORLD, rng)
-    scene = questions.draw_picture(question, rng)
-    seen = seen_in(scene)
-    branches = []
-    for _ in range(_CANDIDATES):
-        true = [bool(rng.random() < 0.5) for _ in question.parts]
-        said = [
-            questions.answer(part, seen, each, rng) for part, each in zip(question.parts, true, strict=True)
-        ]
-        text = questions.sentences(questions.phrase(statement, rng) for statement in said)
-        asked = (
-            Turn(question=(captioner.MISSED,), answer=NUMBERS[true.count(False)]),
-            Turn(question=("\nIs each sentence true?",), answer=_each(true)),
-        )
-        branches.append(Turn(question=("The answer:", text), branches=asked))
-    return Turn(question=_context(scene), branches=tuple(branches))
 
 
 def _each(verdicts: Sequence[bool]) -> str:
@@ -181,7 +171,7 @@ def vocabulary(rng: np.random.Generator) -> Iterator[str]:
     """Texts that hold every word of the worlds, of the lessons and of a judge's prompt, many times."""
     yield from captioner.vocabulary(rng)
     every: list[Callable[[np.random.Generator], Turn]]
-    every = [*(partial(fit, world) for world in WORLDS.values()), changes, lookup, reply, truth]
+    every = [*(partial(fit, world) for world in WORLDS.values()), answers, changes, reply]
     for _ in range(200):
         for lesson in every:
             turn = lesson(rng)
@@ -202,8 +192,8 @@ def _prompt(world: World, rng: np.random.Generator) -> Any:
     return prompts[rng.integers(len(prompts))]
 
 
-def _context(scene: Scene | None) -> tuple[str | Image.Image, ...]:
-    return ("Context:", render(scene), "\n") if scene else ()
+def _asked(prompt: Any, context: Scene | None) -> tuple[str | Image.Image, ...]:
+    return "Prompt:\n", prompt.text, *(("\nContext:", render(context)) if context else ())
 
 
 def _shown(candidate: Scene | Clip | str, rng: np.random.Generator) -> Image.Image | Frames | str:

@@ -32,52 +32,34 @@ LESSONS: dict[str, Lesson] = {
     **{f"fit {name}": partial(lessons.fit, world) for name, world in lessons.WORLDS.items()},
     "match": partial(lessons.fit, lessons.WORLDS["images"], wording=lessons.MATCH),
     "changes": lessons.changes,
-    "lookup": lessons.lookup,
+    "answers": lessons.answers,
     "reply": lessons.reply,
-    "truth": lessons.truth,
 }
 
 # First the layout of a judge's question and what is new, while the captioner's own lessons go on, at a rate
 # that spoils nothing. Then how well candidates fit; at last everything, so that nothing is forgotten.
 COURSES = (
     Course(
-        steps=600,
+        steps=700,
         stages=(
             (
                 1.0,
                 (
-                    *("match", "changes", "fit criteria", "find two", "reply", "match", "fit clips"),
-                    *("count nearly", "fit edits", "changes", "describe", "reply", "fit questions", "lookup"),
+                    *("match", "answers", "changes", "fit criteria", "answers", "fit clips", "reply"),
+                    *("find two", "fit edits", "answers", "changes", "fit questions", "describe"),
                 ),
             ),
         ),
-        lr=8e-4,
+        lr=1.5e-3,
     ),
     Course(
-        steps=1000,
+        steps=1300,
         stages=(
             (
                 1.0,
                 (
-                    *(
-                        "fit edits",
-                        "reply",
-                        "fit criteria",
-                        "lookup",
-                        "fit clips",
-                        "fit questions",
-                        "changes",
-                    ),
-                    *(
-                        "match",
-                        "reply",
-                        "fit edits",
-                        "truth",
-                        "fit criteria",
-                        "lookup",
-                        "fit questions",
-                        "coin",
-                    ),
+                    *("fit edits", "fit questions", "answers", "fit clips", "changes", "fit criteria"),
+                    *("fit questions", "reply", "fit edits", "match", "fit clips", "fit questions", "coin"),
                 ),
             ),
         ),
@@ -89,8 +71,8 @@ COURSES = (
             (
                 1.0,
                 (
-                    *("fit edits", "fit questions", "reply", "fit clips", "match", "fit edits", "coin"),
-                    *("fit criteria", "fit questions", "changes", "truth", "fit images", "fit edits"),
+                    *("fit edits", "fit questions", "answers", "fit clips", "match", "fit edits", "coin"),
+                    *("fit criteria", "fit questions", "changes", "reply", "fit images", "fit edits"),
                     *("count", "fit questions", "find two", "fit clips", "describe", "count nearly"),
                 ),
             ),
