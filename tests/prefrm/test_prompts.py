@@ -21,11 +21,11 @@ PUBLISHED = {
     "rate-twice-v1": "724f44d66b812e61",
     "rate-token-v1": "961d22233b7077db",
     "shows-v1": "bfbae980e5cc37fc",
-    "fit-late-v1": "634ccf2044e837b9",
-    "fit-or-tie-late-v1": "94930c464a4733e7",
-    "fit-v1": "aa4af04e79ddf1b8",
-    "fit-or-tie-v1": "6f5d2ebd9fea09b3",
-    "fit-alone-v1": "1f2dd8fa520c8f83",
+    "fit-late-v1": "b76f08d553a52b61",
+    "fit-or-tie-late-v1": "8992f0b0ab382176",
+    "fit-v1": "b6580b9eef07e341",
+    "fit-or-tie-v1": "53bd6dbd1e54d40d",
+    "fit-alone-v1": "db2de1d7fa036757",
 }
 
 
