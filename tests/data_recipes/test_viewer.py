@@ -42,7 +42,7 @@ def test_questions_are_laid_out_as_a_judge_lays_them_out(name, collate):
     context = [judge.prepare_image(part) for part in turn.question if isinstance(part, Image.Image)]
     criterion = leaf.question[1] if len(leaf.question) == 3 else ""
     candidates = {n: content(judge, branch.question[0]) for n, branch in enumerate(turn.branches)}
-    tree = judge.tree(turn.question[-2], candidates, context, criterion)
+    tree = judge.tree(turn.question[1], candidates, context, criterion)
     read = (tree.prefix, tree.shared[0,], tree.shared[0, "slot", leaf.slot], *tree.answers([(0, 0)]).values())
     batch = collate([turn])
     expected = torch.cat([segment.ids_L for segment in read])
@@ -117,7 +117,7 @@ def test_answers_are_what_the_oracle_counts(name):
         for branch in turn.branches:
             count, each = (leaf.answer for leaf in branch.branches)
             assert count == lessons.NUMBERS[min(each.split().count("no"), 4)]
-        assert turn.question[-2] in {prompt.text for prompt in world.prompts.split("train")}
+        assert turn.question[1] in {prompt.text for prompt in world.prompts.split("train")}
 
 
 def test_each_word_of_a_template_is_a_token_or_two():

@@ -30,6 +30,7 @@ __all__ = [
     "WORLDS",
     "answers",
     "changes",
+    "compare",
     "fit",
     "reply",
     "vocabulary",
@@ -48,6 +49,7 @@ KEYWORDS = (*captioner.KEYWORDS, *COLORS, "yes", "no", *_STARTS, "left", "right"
 """The words of an answer that cannot be guessed from the words before them."""
 
 _NOUNS = {Scene: "image", Clip: "video", str: "answer"}
+_WHICH_HOLD = "\nWhich claims hold for the {noun}?"
 _SHORTLY = "\nAnswer each part in one word."
 _SIDES = {"x": ("left", "right"), "y": ("above", "below")}
 _MOST = 4  # missed claims that are told apart from more
@@ -93,7 +95,7 @@ def fit(world: World, rng: np.random.Generator, *, wording: tuple[str, str, str]
                 answer=NUMBERS[min(verdicts.count(False), _MOST)],
                 slot=slot,
             ),
-            Turn(question=(*by, f"\nWhich claims hold for the {noun}?"), answer=_each(verdicts)),
+            Turn(question=(*by, _WHICH_HOLD.format(noun=noun)), answer=_each(verdicts)),
         )
         shown = (_shown(candidate, rng), "\nPrompt:\n", prompt.text)
         branches.append(Turn(question=shown, branches=asked))
@@ -138,6 +140,36 @@ def answers(rng: np.random.Generator) -> Turn:
     seen = seen_in(scene)
     words = (_word(questions.answer(part, seen, True, rng), part) for part in question.parts)
     return Turn(question=(*_asked(question, scene), _SHORTLY), answer=" ".join(words))
+
+
+def compare(rng: np.random.Generator) -> Turn:
+    """A question about a picture and some answers: of each part, what is true, what is said, and whether they
+    are the same.
+    """
+    question = _prompt(questions.WORLD, rng)
+    scene = questions.draw_picture(question, rng)
+    seen = seen_in(scene)
+    which, the, _ = (text.format(noun="answer") for text in FIT)
+    branches = []
+    for _ in range(_CANDIDATES):
+        right = [bool(rng.random() < 0.5) for _ in question.parts]
+        said = [
+            questions.answer(part, seen, each, rng) for part, each in zip(question.parts, right, strict=True)
+        ]
+        true = [questions.answer(part, seen, True, rng) for part in question.parts]
+        both = (
+            f"{_word(a, part)} {_word(b, part)}"
+            for part, a, b in zip(question.parts, true, said, strict=True)
+        )
+        text = questions.sentences(questions.phrase(statement, rng) for statement in said)
+        asked = (
+            Turn(
+                question=("\nWhat is in the image, and what does the answer say?",), answer=" ; ".join(both)
+            ),
+            Turn(question=(_WHICH_HOLD.format(noun="answer"),), answer=_each(right)),
+        )
+        branches.append(Turn(question=(text, "\nPrompt:\n", question.text), branches=asked))
+    return Turn(question=(*_asked(question, scene), f"{which}{the}"), branches=tuple(branches))
 
 
 def _word(statement: questions.Statement, part: questions.Part) -> str:

@@ -33,6 +33,7 @@ LESSONS: dict[str, Lesson] = {
     "match": partial(lessons.fit, lessons.WORLDS["images"], wording=lessons.MATCH),
     "changes": lessons.changes,
     "answers": lessons.answers,
+    "compare": lessons.compare,
     "reply": lessons.reply,
 }
 
@@ -66,18 +67,27 @@ COURSES = (
         lr=1.5e-3,
     ),
     Course(
-        steps=900,
+        steps=2200,
         stages=(
             (
                 1.0,
                 (
-                    *("fit edits", "fit questions", "answers", "fit clips", "match", "fit edits", "coin"),
-                    *("fit criteria", "fit questions", "changes", "reply", "fit images", "fit edits"),
-                    *("count", "fit questions", "find two", "fit clips", "describe", "count nearly"),
+                    *(
+                        "fit edits",
+                        "compare",
+                        "match",
+                        "fit questions",
+                        "changes",
+                        "fit criteria",
+                        "fit edits",
+                    ),
+                    *("fit questions", "fit clips", "coin", "compare", "fit edits", "answers", "match"),
+                    *("fit questions", "fit criteria", "find two", "fit edits", "fit questions", "describe"),
+                    *("fit images", "count nearly", "compare", "reply", "fit clips", "changes", "count"),
                 ),
             ),
         ),
-        lr=1.3e-3,
+        lr=1.6e-3,
     ),
 )
 
