@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
+from prefrm.cli.app import app as browser_app
 from prefrm.cli.bench import bench
 from prefrm.cli.calibrate import calibrate
 from prefrm.cli.check_trainer import check_trainer
@@ -106,6 +107,7 @@ def _add_commands() -> None:
     app.command()(label)
     app.command()(explain)
     app.command()(flow)
+    app.command(name="app")(browser_app)
     app.command()(push)
     app.command(name="import")(import_published)
     app.command(name="check-trainer")(check_trainer)
