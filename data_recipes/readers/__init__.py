@@ -26,9 +26,9 @@ from data_recipes.readers.part import (
     stamp,
 )
 from data_recipes.readers.tables import read_arrow, read_parquet, survey_parquet
-from data_recipes.readers.text import read_rows, read_text
 from data_recipes.readers.tfrecord import read_tfrecord
 from prefrm.errors import DatasetError
+from prefrm.rows import read_rows, read_text
 
 __all__ = [
     "HUB",

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from data_recipes.readers.part import Numbered, Row
-from data_recipes.readers.text import read_rows
 from prefrm.errors import DatasetError
+from prefrm.rows import read_rows
 
 __all__ = ["read_json"]
 

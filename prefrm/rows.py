@@ -6,7 +6,7 @@ A byte order mark, any line ends, blank lines and rows of nothing but blank fiel
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def read_rows(
         raise DatasetError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def read_text(row: Row, column: str) -> str:
+def read_text(row: Mapping[str, Any], column: str) -> str:
     """The stripped text of a column. Raises `DataError` if it is missing, empty or not valid text."""
     value = row[column]
     # JSON writes 1 and 2 as numbers; CSV knows text alone.
