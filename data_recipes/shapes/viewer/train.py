@@ -72,18 +72,11 @@ COURSES = (
             (
                 1.0,
                 (
-                    *(
-                        "fit edits",
-                        "compare",
-                        "match",
-                        "fit questions",
-                        "changes",
-                        "fit criteria",
-                        "fit edits",
-                    ),
-                    *("fit questions", "fit clips", "coin", "compare", "fit edits", "answers", "match"),
-                    *("fit questions", "fit criteria", "find two", "fit edits", "fit questions", "describe"),
-                    *("fit images", "count nearly", "compare", "reply", "fit clips", "changes", "count"),
+                    *("compare", "fit edits", "match", "compare", "fit questions", "changes", "compare"),
+                    *("fit edits", "fit clips", "fit questions", "coin", "compare", "fit edits", "answers"),
+                    *("fit criteria", "compare", "fit questions", "match", "fit edits", "compare", "reply"),
+                    *("fit edits", "count nearly", "fit questions", "fit clips", "fit images", "changes"),
+                    "find two",
                 ),
             ),
         ),
