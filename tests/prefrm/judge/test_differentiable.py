@@ -17,6 +17,7 @@ from prefrm.judge import DifferentiableJudge, Judge, JudgeSpec, log_odds
 from prefrm.media import encode_png
 from prefrm.winmatrix import CalibrationMap, Group, PowerScaling, TemperatureScaling, WinMatrix
 from prefrm.winmatrix.calibration import CALIBRATION_MAPS
+from tests.prefrm.candidates import noise_png
 from tests.prefrm.judge.families import TINY, save_checkpoint
 
 PROMPT = "two dogs and a red kite"
@@ -39,6 +40,7 @@ OTHERS = {
     "answers": {"head": "scalar", "template": "shows-v1"},
     "labels": {"attention": "joint", "min_label_mass": 0.0},
 }
+EDITS = {"late": {"template": "fit-late-v1"}, "scalar": {"head": "scalar", "template": "fit-alone-v1"}}
 TIES = {"late ties": {"ties": True}, "scalar ties": {"head": "scalar", "ties": True}}
 CALIBRATIONS = [TemperatureScaling(temperature=0.6), PowerScaling(temperature=0.6, power=1.4)]
 CASES = [(family, kind) for family in TINY for kind in KINDS]
@@ -88,10 +90,10 @@ def as_image(pixels: torch.Tensor) -> Image.Image:
 
 
 def judged(
-    judge: Judge, pixels: torch.Tensor, calibration: CalibrationMap | None = None, criterion: str = ""
+    judge: Judge, pixels: torch.Tensor, calibration: CalibrationMap | None = None, **inputs
 ) -> WinMatrix:
     images = tuple(encode_png(as_image(image)) for image in pixels)
-    group = Group(prompt=PROMPT, candidates=images, criterion=criterion)
+    group = Group(prompt=PROMPT, candidates=images, **inputs)
     return Engine(judge, calibration=calibration).score([group])[0]
 
 
@@ -169,13 +171,20 @@ def test_the_engine_agrees_on_judges_with_ties(judges, kind: str):
     np.testing.assert_allclose(found.detach(), mean_log_odds(judged(judge, pixels)), rtol=0, atol=1e-4)
 
 
-def test_the_engine_agrees_by_a_criterion(judges):
-    judge, pixels = judges("qwen2_5_vl", template="fit-late-v1"), candidates(3)
-    scorer = DifferentiableJudge(judge)
-    utilities = [scorer.utilities(PROMPT, pixels, criterion=one) for one in ("hue", "")]
-    wanted = mean_log_odds(judged(judge, pixels, criterion="hue"))
-    np.testing.assert_allclose(utilities[0], wanted, rtol=0, atol=1e-4)
-    assert (utilities[0] - utilities[1]).abs().max() > 1e-3
+def source_and_criterion(seed: int = 2) -> dict[str, object]:
+    """What an edit has besides its candidates."""
+    return {"context": (noise_png(seed, 32, 48),), "criterion": "hue"}
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_the_engine_agrees_on_edits(judges, kind: str):
+    judge, pixels = judges("qwen2_5_vl", **EDITS[kind]), candidates(3)
+    scorer, inputs = DifferentiableJudge(judge), source_and_criterion()
+    found = scorer.utilities(PROMPT, pixels, **inputs)
+    wanted = mean_log_odds(judged(judge, pixels, **inputs))
+    np.testing.assert_allclose(gaps(found) if kind == "scalar" else found, wanted, rtol=0, atol=1e-4)
+    for other in ({"criterion": ""}, {"context": ()}, {"context": source_and_criterion(3)["context"]}):
+        assert (found - scorer.utilities(PROMPT, pixels, **inputs | other)).abs().max() > 1e-3
 
 
 def test_a_judge_of_texts_has_no_gradient_in_pixels(judges):
@@ -195,21 +204,27 @@ def test_a_calibration_is_applied_as_by_the_engine(judges, kind: str, calibratio
 
 
 @pytest.mark.parametrize(
-    ("kind", "calibration"), [*((kind, None) for kind in KINDS), *(("scalar", one) for one in CALIBRATIONS)]
+    ("fields", "calibration"),
+    [
+        *((fields, None) for fields in (*KINDS.values(), *EDITS.values())),
+        *((KINDS["scalar"], one) for one in CALIBRATIONS),
+    ],
+    ids=str,
 )
-def test_the_gradient_is_that_of_finite_differences(judges, kind: str, calibration):
+def test_the_gradient_is_that_of_finite_differences(judges, fields: dict[str, str], calibration):
     """In float64 but for the head and the rotary positions; along a change of one candidate."""
-    judge = judges("qwen2_5_vl", torch.float64, **KINDS[kind])
+    judge = judges("qwen2_5_vl", torch.float64, **fields)
+    inputs = source_and_criterion() if judge.processor.inputs.context else {}
     scorer = DifferentiableJudge(judge, calibration=calibration, batch=2)
     # Of a size that is resized, and away from black and white.
     pixels = (0.1 + 0.8 * candidates(3, (40, 70))).double().requires_grad_()
-    (slopes,) = torch.autograd.grad(scorer.utilities(PROMPT, pixels).sum(), pixels)
+    (slopes,) = torch.autograd.grad(scorer.utilities(PROMPT, pixels, **inputs).sum(), pixels)
     change = torch.zeros_like(pixels)
     change[1] = torch.rand_like(change[1]) * slopes[1].sign()
 
     def at(step: float) -> float:
         with torch.no_grad():
-            return scorer.utilities(PROMPT, pixels + step * change)[1].item()
+            return scorer.utilities(PROMPT, pixels + step * change, **inputs)[1].item()
 
     h = STEP
     found = (8 * (at(h) - at(-h)) - at(2 * h) + at(-2 * h)) / (12 * h)

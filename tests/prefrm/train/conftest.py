@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,20 +10,25 @@ from prefrm.records import PreferenceGroup, comparisons_from_scores, write_group
 from prefrm.train import DataConfig
 from prefrm.train.datasets import open_mixture, survey_data
 from prefrm.train.mixing import Mixture
+from prefrm.video import encode_video
 
 GREYS = (20, 120, 230)
+CRITERIA = ("light", "shade")
 
 
 @pytest.fixture
 def brightness(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a dataset in which the brighter of the images is preferred, whatever the prompt."""
+    """Writes a dataset in which the brighter of the candidates is preferred, whatever the prompt.
 
-    return lambda **sizes: write_brightness(tmp_path / "data", **sizes)
+    They are images unless a kind is named; edits have a context image and a criterion.
+    """
+
+    return lambda kind="image", **sizes: write_brightness(tmp_path / "data", kind, **sizes)
 
 
-def write_brightness(folder: Path, **sizes: int) -> Path:
+def write_brightness(folder: Path, kind: str = "image", **sizes: int) -> Path:
     for split, size in sizes.items():
-        write_groups((group(split, n) for n in range(size)), folder, split)
+        write_groups((group(split, n, kind) for n in range(size)), folder, split)
     return folder
 
 
@@ -32,11 +38,25 @@ def mixture_of(folder: Path, cache: Path) -> Mixture:
     return open_mixture(data, survey_data(data, cache), seed=0, cache=cache)
 
 
-def group(split: str, n: int) -> PreferenceGroup:
+def group(split: str, n: int, kind: str) -> PreferenceGroup:
     levels = [GREYS[(n + k) % len(GREYS)] for k in range(len(GREYS))]
+    is_edit = kind == "edit"
     return PreferenceGroup(
         id=f"{split}-{n}",
         prompt=f"{split} {n}",
-        candidates=tuple(encode_png(Image.new("RGB", (32, 32), (level, level, level))) for level in levels),
+        candidates=tuple(candidate(kind, level) for level in levels),
         comparisons=comparisons_from_scores(levels),
+        context=(encode_png(shade(n)),) if is_edit else (),
+        criterion=CRITERIA[n % len(CRITERIA)] if is_edit else "",
     )
+
+
+@cache
+def candidate(kind: str, level: int) -> bytes | str:
+    if kind == "text":
+        return f"a grey of {level}"
+    return encode_video([shade(0), shade(level)], 2) if kind == "video" else encode_png(shade(level))
+
+
+def shade(level: int) -> Image.Image:
+    return Image.new("RGB", (32, 32), (level, level, level))

@@ -1,4 +1,4 @@
-"""Every kind of judge, trained in a run that is interrupted and resumed, is the judge of a whole run."""
+"""Every kind of judge and of candidate: a run that is resumed gives the judge of an uninterrupted one."""
 
 import hashlib
 import json
@@ -29,6 +29,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "scalar": {"head": "scalar"},
     "embedding": {"head": "embedding"},
     "nf4": {"quantize": "nf4"},
+    "edit": {"template": "fit-late-v1"},
+    "video": {"kind": "video", "frames": 2},
+    "text": {"kind": "text"},
 }
 
 
@@ -83,7 +86,10 @@ def die_in_step(config: TrainConfig, step: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_resumed_judge_of_any_kind_is_that_of_a_whole_run(config: TrainConfig, kind: str) -> None:
+def test_a_resumed_judge_of_any_kind_is_that_of_a_whole_run(
+    config: TrainConfig, brightness: Callable[..., Path], kind: str
+) -> None:
+    brightness(kind if kind in ("edit", "video", "text") else "image", train=4)
     whole = replace(config, judge=JudgeSpec(base_model=config.judge.base_model, **KINDS[kind]))
     run(whole)
     killed = replace(whole, output=config.output.with_name("killed"))
