@@ -29,7 +29,7 @@ from prefrm.containers import is_video
 from prefrm.differentiable import DifferentiableScorer
 from prefrm.errors import ConfigError, ScoringError
 from prefrm.pipeline import batch_size
-from prefrm.progress import Advance
+from prefrm.progress import Tracking, untracked
 from prefrm.video import FrameSampling, encode_video, read_frames
 from prefrm.winmatrix import Candidate, Floats, Group, Kind, Scorer, score_all
 from prefrm.winmatrix.probabilities import logit
@@ -99,7 +99,7 @@ class _Parts:
 
 
 def explain_by_occlusion(
-    scorer: Scorer, group: Group, *, parts: int | None = None, progress: Advance | None = None
+    scorer: Scorer, group: Group, *, parts: int | None = None, progress: Tracking = untracked
 ) -> Explanation:
     """Hide one part after another of each candidate and read the verdict again.
 
@@ -112,7 +112,7 @@ def explain_by_occlusion(
         group: of two candidates.
         parts: cells along each side of an image (8), segments of a video (8), or the most runs of words of
             a text (64).
-        progress: called with the number of groups done.
+        progress: opened with the number of groups, and called with how many are done.
 
     Raises:
         ConfigError: the group is not of two candidates, `parts` is not positive, or a text has one part.
@@ -130,15 +130,15 @@ def explain_by_occlusion(
         )
     whole = replace(group, candidates=tuple(one.whole for one in apart))
     groups = _with_hidden(whole, apart)
-    values: list[float] = []
-    for some in chunks(groups, batch_size(scorer, None)):
-        matrices = score_all(scorer, some)
-        values += [_log_odds(float(one.p[0, 1])) if one.valid[0, 1] else math.nan for one in matrices]
-        if not values or math.isnan(values[0]):
-            raise ScoringError(f"the two candidates were not compared: {matrices[0].reason(0, 1)}")
-        if progress is not None:
-            progress(len(values))
     first, second = apart
+    values: list[float] = []
+    with progress(1 + first.count + second.count) as advance:
+        for some in chunks(groups, batch_size(scorer, None)):
+            matrices = score_all(scorer, some)
+            values += [_log_odds(float(one.p[0, 1])) if one.valid[0, 1] else math.nan for one in matrices]
+            if not values or math.isnan(values[0]):
+                raise ScoringError(f"the two candidates were not compared: {matrices[0].reason(0, 1)}")
+            advance(len(values))
     lost = values[0] - np.array(values[1:])
     return Explanation(
         group=whole,

@@ -6,7 +6,7 @@ Everything goes to standard error, so that standard output stays what a program 
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -20,10 +20,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["Advance", "Tracker", "track"]
+__all__ = ["Advance", "Tracker", "Tracking", "track", "untracked"]
 
 Advance = Callable[[int], None]
 """Called with how much is done so far (not with an increment)."""
+Tracking = Callable[[int], AbstractContextManager[Advance]]
+"""Opened with the number of units of work by who finds it out, such as `partial(track, label)`."""
 
 
 class Tracker(Protocol):
@@ -61,6 +63,12 @@ def track(label: str, total: int | None, done: int = 0) -> Iterator[Tracker]:
             yield _Bar(bar, bar.add_task(label, total=total, completed=done, numbers=""))
     else:
         yield _Lines(label, total, done)
+
+
+@contextmanager
+def untracked(total: int) -> Iterator[Advance]:
+    """A `Tracking` that shows nothing."""
+    yield lambda done: None
 
 
 class _Bar:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -93,8 +94,8 @@ def _explained(
     from prefrm.progress import track
 
     if method == "occlusion":
-        with open_scorer(target, None, remote, local) as scorer, track("explaining", None) as advance:
-            return explain_by_occlusion(scorer, group, parts=parts, progress=advance)
+        with open_scorer(target, None, remote, local) as scorer:
+            return explain_by_occlusion(scorer, group, parts=parts, progress=partial(track, "explaining"))
     from prefrm.engine import Engine
     from prefrm.engine.dual import DualEngine
     from prefrm.scorers.gradients import open_gradient

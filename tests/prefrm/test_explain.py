@@ -2,6 +2,7 @@
 
 import io
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -46,8 +47,14 @@ def images():
 
 
 def test_occlusion_finds_the_place_that_a_scorer_looks_at(images):
-    scorer = CountingScorer(brightness, first_bonus=0.7)
-    found = explain_by_occlusion(scorer, images, parts=4)
+    scorer, totals, done = CountingScorer(brightness, first_bonus=0.7), [], []
+
+    @contextmanager
+    def progress(total):
+        totals.append(total)
+        yield done.append
+
+    found = explain_by_occlusion(scorer, images, parts=4, progress=progress)
     outside = np.ones((32, 48), dtype=bool)
     outside[REGION] = False
     for n, map_ in enumerate(found.maps):
@@ -60,7 +67,7 @@ def test_occlusion_finds_the_place_that_a_scorer_looks_at(images):
     assert found.log_odds == pytest.approx(
         brightness("", images.candidates[0]) - brightness("", images.candidates[1]), abs=1e-4
     )
-    assert len(scorer.groups) == 1 + 2 * 16
+    assert len(scorer.groups) == totals[0] == done[-1] == 1 + 2 * 16
     assert {(group.context, group.criterion) for group in scorer.groups} == {(images.context, "light")}
 
 
