@@ -24,7 +24,7 @@ from PIL import Image
 
 from prefrm.config import Bounded, Count, Positive
 from prefrm.scorers.chat import ChatScorer
-from prefrm.winmatrix import Group
+from prefrm.winmatrix import Group, Inputs
 
 __all__ = ["ChatBench", "ChatReport", "bench_chat"]
 
@@ -128,7 +128,7 @@ def _body(group: Group) -> bytes:
     from prefrm.scorers.chat.dialects import get_dialect
     from prefrm.scorers.chat.showing import ShownGroup
 
-    shown = ShownGroup.of(group)
+    shown = ShownGroup.of(group, inputs=Inputs())
     messages = get_dialect("plain").wording.messages(
         group.prompt, [shown.urls[key] for key in shown.keys[:2]]
     )

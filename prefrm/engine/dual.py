@@ -30,7 +30,7 @@ from prefrm.judge.dual import DifferentiableDual, DualJudge
 from prefrm.judge.dual.pictures import prepare_image
 from prefrm.media import DEFAULT_LIMITS, ImageLimits, decode, probe
 from prefrm.protocol import judge_identity
-from prefrm.winmatrix import CalibrationMap, Group, Inputs, WinMatrix, check_groups
+from prefrm.winmatrix import CalibrationMap, Group, Inputs, WinMatrix, check_groups, score_readable
 
 __all__ = ["DualEngine", "DualTower"]
 
@@ -136,14 +136,18 @@ class DualEngine:
         """One matrix for each group, in order.
 
         A candidate that is missing, unreadable or without a finite utility costs its own pairs, a prompt that
-        cannot be read those of its group; `WinMatrix.errors` says why.
+        cannot be read those of its group, as do other candidates than images, a context and a criterion;
+        `WinMatrix.errors` says why.
 
         Raises:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
-            RecordError: the argument is not a list of groups, or one has other candidates than images, a
-                context or a criterion.
+            RecordError: the argument is not a list of groups.
         """
-        plans = [plan_group(group) for group in check_groups(groups, self.inputs())]
+        found = check_groups(groups)
+        return score_readable(found, list(map(self.inputs().refusal, found)), self._score_readable)
+
+    def _score_readable(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        plans = list(map(plan_group, groups))
         images: RefCounted[EncodedContent] = RefCounted(key for plan in plans for key in plan.candidates)
         matrices: list[WinMatrix] = []
         try:

@@ -37,7 +37,7 @@ from prefrm.judge import Content, DifferentiableJudge, ImageInput, Judge
 from prefrm.media import DEFAULT_LIMITS, ImageLimits
 from prefrm.protocol import judge_identity
 from prefrm.rewards.budget import choose_and_fit
-from prefrm.winmatrix import CalibrationMap, Group, Inputs, WinMatrix, check_groups
+from prefrm.winmatrix import CalibrationMap, Group, Inputs, WinMatrix, check_groups, score_readable
 
 __all__ = ["Engine"]
 
@@ -205,16 +205,18 @@ class Engine:
 
         A candidate that is missing, unreadable or too large costs its own pairs (two candidates of a joint
         verdict that are too large together cost theirs), and a prompt, a context image or a criterion that
-        cannot be read costs those of its group.
+        cannot be read costs those of its group, as does what the judge does not read (`inputs`).
         `WinMatrix.errors` says why, for each candidate that is in no pair that could be read.
 
         Raises:
             OutOfMemoryError: the device ran out of memory; fewer groups may fit.
-            RecordError: the argument is not a list of groups, or one has what the judge does not read
-                (`inputs`).
+            RecordError: the argument is not a list of groups.
         """
-        found = check_groups(groups, self.inputs())
-        plans = [plan_group(group, self.judge.spec.kind) for group in found]
+        found = check_groups(groups)
+        return score_readable(found, list(map(self.inputs().refusal, found)), self._score_readable)
+
+    def _score_readable(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        plans = [plan_group(group, self.judge.spec.kind) for group in groups]
         contents: RefCounted[EncodedContent] = RefCounted(key for plan in plans for key, _ in plan.contents)
         shared: SharedBlocks = RefCounted(key for plan in plans for key in plan.shared)
         order = _neighbours(plans)

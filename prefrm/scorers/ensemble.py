@@ -19,6 +19,7 @@ from prefrm.winmatrix import (
     check_answer,
     check_groups,
     inputs_of,
+    score_readable,
 )
 
 __all__ = ["Ensemble", "Member"]
@@ -110,8 +111,12 @@ class Ensemble:
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order. Raises what a member raises; the others do not replace it."""
         # Each member decides by itself what else it reads.
-        found = check_groups(groups, replace(EVERYTHING, criterion=not self._has_criteria))
-        return [self._combined(matrices) for matrices in zip(*self._answers(found), strict=True)]
+        read = replace(EVERYTHING, criterion=not self._has_criteria)
+        found = check_groups(groups)
+        return score_readable(found, list(map(read.refusal, found)), self._score_readable)
+
+    def _score_readable(self, groups: Sequence[Group]) -> list[WinMatrix]:
+        return [self._combined(matrices) for matrices in zip(*self._answers(groups), strict=True)]
 
     def _answers(self, groups: Sequence[Group]) -> list[list[WinMatrix]]:
         """Of each member. Remote scorers work while those on this machine do."""

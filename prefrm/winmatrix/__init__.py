@@ -24,6 +24,7 @@ from prefrm.winmatrix.scorer import (
     check_answer,
     score_all,
     score_each,
+    score_readable,
     with_refusals,
 )
 
@@ -55,6 +56,7 @@ __all__ = [
     "inputs_of",
     "score_all",
     "score_each",
+    "score_readable",
     "unjudged_reasons",
     "with_refusals",
 ]

@@ -1,4 +1,4 @@
-"""What a scorer reads of a group, and the check that groups hold nothing else."""
+"""What a scorer reads of a group, and why it cannot read another one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -79,17 +79,8 @@ def inputs_of(scorer: object) -> Inputs:
     return scorer.inputs() if isinstance(scorer, InputsScorer) else Inputs()
 
 
-def check_groups(groups: Iterable[Group], inputs: Inputs = EVERYTHING) -> list[Group]:
-    """The groups that a scorer is given, as a list.
-
-    Args:
-        groups: any iterable.
-        inputs: what the scorer reads.
-
-    Raises:
-        RecordError: they are not groups, or one has candidates of other kinds alone than the scorer reads, or
-            a context or a criterion that it does not read.
-    """
+def check_groups(groups: Iterable[Group]) -> list[Group]:
+    """The groups that a scorer is given, as a list. Raises `RecordError` if they are not groups."""
     if not isinstance(groups, Iterable):
         raise RecordError(
             f"score takes a list of groups; received {type(groups).__name__}: write score([group])"
@@ -98,6 +89,4 @@ def check_groups(groups: Iterable[Group], inputs: Inputs = EVERYTHING) -> list[G
     for n, group in enumerate(found):
         if not isinstance(group, Group):
             raise RecordError(f"score takes a list of groups; its item {n} is {type(group).__name__}")
-        if refusal := inputs.refusal(group):
-            raise RecordError(f"item {n}: {refusal}")
     return found

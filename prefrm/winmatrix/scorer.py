@@ -22,6 +22,7 @@ __all__ = [
     "check_answer",
     "score_all",
     "score_each",
+    "score_readable",
     "with_refusals",
 ]
 
@@ -141,6 +142,16 @@ def as_matrix(outcome: Outcome, group: Group) -> WinMatrix:
     if isinstance(outcome, WinMatrix):
         return outcome
     return WinMatrix.missing([f"the group cannot be scored: {outcome}"] * group.size)
+
+
+def score_readable(
+    groups: Sequence[Group],
+    refusals: Sequence[str],
+    score: Callable[[list[Group]], Iterable[WinMatrix]],
+) -> list[WinMatrix]:
+    """`with_refusals`, where `score` is given the groups without a refusal, and not called for none."""
+    readable = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
+    return with_refusals(groups, refusals, score(readable) if readable else ())
 
 
 def with_refusals(

@@ -14,7 +14,7 @@ from prefrm.winmatrix import (
     WinMatrix,
     check_answer,
     inputs_of,
-    with_refusals,
+    score_readable,
 )
 from serving.limits import Limits
 from serving.queueing.cost import cost_of
@@ -46,11 +46,10 @@ class GuardedScorer:
         """As the scorer inside, with the refusals among the matrices' `errors`."""
         reasons = [[self._refusal(candidate) for candidate in group.candidates] for group in groups]
         kept = [_without(*pair) for pair in zip(groups, reasons, strict=True)]
-        # One group that the scorer does not read would fail its whole call.
+        # One group that a scorer does not read may fail its whole call.
         inputs = self.inputs()
         refusals = [self._context_refusal(group) or inputs.refusal(group) for group in kept]
-        accepted = [group for group, refusal in zip(kept, refusals, strict=True) if not refusal]
-        matrices = with_refusals(kept, refusals, self._score(accepted) if accepted else ())
+        matrices = score_readable(kept, refusals, self._score)
         return [_explained(*pair) for pair in zip(matrices, reasons, strict=True)]
 
     def _score(self, groups: Sequence[Group]) -> list[WinMatrix]:

@@ -7,13 +7,14 @@ hands them over together; they are scored in one call. Triton's own module can b
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefrm.engine import open_engine
 from prefrm.errors import PrefrmError, ProtocolError, ScoringError
 from prefrm.protocol import INPUTS, Tensors, decode_groups, encode_matrices
-from prefrm.winmatrix import Group, Scorer, WinMatrix, inputs_of, score_all, with_refusals
+from prefrm.winmatrix import Group, Scorer, WinMatrix, inputs_of, score_all, score_readable
 from serving.errors import ServingError
 from serving.limits import Limits
 from serving.queueing.guard import GuardedScorer
@@ -85,8 +86,7 @@ def answer(scorer: Scorer, requests: Sequence[Tensors], limits: Limits) -> list[
 def _score(scorer: Scorer, groups: Sequence[Group], limits: Limits) -> list[WinMatrix]:
     inputs = inputs_of(scorer)
     refusals = [limits.refusal(group) or inputs.refusal(group) for group in groups]
-    accepted = [group for group, refusal in zip(groups, refusals, strict=True) if not refusal]
-    return with_refusals(groups, refusals, score_all(scorer, accepted))
+    return score_readable(groups, refusals, partial(score_all, scorer))
 
 
 def _groups(tensors: Tensors, limits: Limits) -> list[Group] | PrefrmError:

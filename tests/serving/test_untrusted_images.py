@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from prefrm.client import connect
+from prefrm.errors import RecordError
 from prefrm.media import ImageLimits, VideoLimits, digest
-from prefrm.winmatrix import FakeScorer, Group, Inputs, check_groups
+from prefrm.winmatrix import FakeScorer, Group, Inputs
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
@@ -89,7 +90,7 @@ def test_what_is_refused_never_reaches_the_scorer(recording, wire, kind, what):
 
 
 class OfOneKind(FakeScorer):
-    """Raises, as an engine does, for all groups of a call if it does not read one of them."""
+    """Raises for all groups of a call if it does not read one of them."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(lambda prompt, candidate: float(len(candidate)))
@@ -99,7 +100,9 @@ class OfOneKind(FakeScorer):
         return self._inputs
 
     def score(self, groups):
-        return super().score(check_groups(groups, self._inputs))
+        if any(map(self._inputs.refusal, groups)):
+            raise RecordError("this judge does not read one of the groups")
+        return super().score(groups)
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])

@@ -68,7 +68,9 @@ class ChatScorer:
         self._policy, self._credentials = policy or RetryPolicy(), credentials or Credentials()
         self.dialect, self._wording = _worded(get_dialect(settings.dialect), settings)
         self._context = _context(settings.context, self._wording)
-        self._show = partial(ShownGroup.of, contexts=self._wording.context, context=self._context)
+        self._show = partial(
+            ShownGroup.of, inputs=self.inputs(), contexts=self._wording.context, context=self._context
+        )
         self._bounds = Bounds(min_mass=settings.min_mass, min_read=settings.min_read)
         self._asker: Asker | None = None
 
@@ -130,7 +132,8 @@ class ChatScorer:
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order; groups may differ in size.
 
-        A candidate that cannot be decoded has an error. A pair whose answers cannot be read, or whose
+        A candidate that cannot be decoded has an error, and each of a group that the judge does not read
+        (`inputs`). A pair whose answers cannot be read, or whose
         question the endpoint refuses, is not judged; the matrix has the reason.
 
         Raises:
@@ -142,7 +145,7 @@ class ChatScorer:
 
     def reports(self, groups: Iterable[Group]) -> list[ChatReport]:
         """As `score`, with the mass of the labels, the agreement of samples and the judge's dimensions."""
-        found = check_groups(groups, self.inputs())
+        found = check_groups(groups)
         if self.settings.pairs is None or not self.dialect.compares:
             return [self._report(*one) for one in self._ask(found)]
         # The rounds of a budget follow one another within a group; groups do not wait for each other.

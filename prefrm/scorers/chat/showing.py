@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefrm import media
 from prefrm.errors import MediaError
-from prefrm.winmatrix import Group
+from prefrm.winmatrix import Group, Inputs
 
 __all__ = ["Key", "Order", "ShownGroup", "data_url", "read_context"]
 
@@ -36,20 +36,25 @@ class ShownGroup:
     context: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, group: Group, *, contexts: int = 0, context: tuple[str, ...] = ()) -> "ShownGroup":
+    def of(
+        cls, group: Group, *, inputs: Inputs, contexts: int = 0, context: tuple[str, ...] = ()
+    ) -> "ShownGroup":
         """The group with its images decoded once, to find those that cannot be.
 
         Args:
             group: of candidates.
+            inputs: what is read of a group; of another one, nothing can be judged.
             contexts: number of images of the context that a question shows; of a group with another number,
                 nothing can be judged.
             context: as data URLs, for a group without a context.
         """
+        reason = inputs.refusal(group)
         try:
             context = tuple(map(data_url, group.context)) or context
-            reason = "" if len(context) == contexts else _wanted(contexts, len(context))
         except MediaError as error:
-            reason = f"the context: {error}"
+            reason = reason or f"the context: {error}"
+        if not reason and len(context) != contexts:
+            reason = _wanted(contexts, len(context))
         if reason:
             nothing = ("",) * group.size
             return cls(prompt=group.prompt, keys=nothing, errors=(reason,) * group.size, urls={})

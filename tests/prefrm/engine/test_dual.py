@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from prefrm.bundle import amend_bundle, read_manifest
 from prefrm.engine import DualEngine, Engine, open_engine
-from prefrm.errors import BundleError, RecordError
+from prefrm.errors import BundleError
 from prefrm.judge.dual import DualJudge, TextTokenizer
 from prefrm.judge.dual.pictures import prepare_image
 from prefrm.manifest import CalibrationRecord, DualSpec, ImageFit, TextReading
@@ -92,11 +92,16 @@ def test_what_cannot_be_read_costs_its_own_pairs(engine: DualEngine, png):
 
 def test_what_the_judge_does_not_read_is_refused(engine: DualEngine, make_group, png):
     group = make_group(0, 1)
-    for refused in (replace(group, context=(png(5),)), replace(group, criterion="colours")):
-        with pytest.raises(RecordError, match=r"item 1: the group has a c.* this judge does not read"):
-            engine.score([group, refused])
-    with pytest.raises(RecordError, match="the candidates are texts; this judge reads images"):
-        engine.score([Group(prompt=PROMPT, candidates=("a", "b"))])
+    others = [
+        replace(group, context=(png(5),)),
+        replace(group, criterion="colours"),
+        Group(prompt=PROMPT, candidates=("a", "b")),
+    ]
+    (alone,) = engine.score([group])
+    *refused, judged = engine.score([*others, group])
+    assert judged.equals(alone)
+    for matrix, other in zip(refused, others, strict=True):
+        assert not matrix.valid.any() and set(matrix.errors) == {engine.inputs().refusal(other)}
 
 
 def test_a_group_takes_one_encode_for_each_image_and_one_for_the_prompt(bundles, make_group, monkeypatch):

@@ -10,7 +10,6 @@ import torch
 from prefrm.bundle import load_bundle, write_bundle
 from prefrm.engine import Engine
 from prefrm.engine.passes import Passes
-from prefrm.errors import RecordError
 from prefrm.judge import Judge, JudgeSpec, build_head
 from prefrm.winmatrix import CalibrationMap, Group, PowerScaling, TemperatureScaling
 from tests.prefrm.candidates import group_for, noise_clip, noise_png
@@ -214,9 +213,12 @@ def test_what_the_judge_does_not_read_is_refused(judge: Judge, group: Group):
     wrong = [(f"are {kind}s", one) for kind, one in others.items() if kind != judge.spec.kind]
     wrong += [("has a context", replace(group, context=(noise_png(0),)))] * (not inputs.context)
     wrong += [("has a criterion", replace(group, criterion="hues"))] * (not inputs.criterion)
-    for message, one in wrong:
-        with pytest.raises(RecordError, match=f"item 1: the .*{message}"):
-            engine.score([group, one])
+    (alone,) = engine.score([group])
+    *refused, judged = engine.score([*(one for _, one in wrong), group])
+    assert judged.equals(alone)
+    for matrix, (message, one) in zip(refused, wrong, strict=True):
+        assert not matrix.valid.any() and set(matrix.errors) == {inputs.refusal(one)}
+        assert message in matrix.errors[0]
     nothing = engine.score([Group(prompt="x", candidates=(None, None))])[0]
     assert not nothing.valid.any() and nothing.errors == ("the candidate is missing",) * 2
 
