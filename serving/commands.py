@@ -14,9 +14,9 @@ from prefrm.options import Device, Dtype
 from prefrm.prompts import read_template
 from prefrm.protocol import DEFAULT_MODEL, GRPC_PORT, HTTP_PORT, METRICS_PORT
 from prefrm.shutdown import interruptible, stop_at_end
+from prefrm.sockets import check_ports
 from serving.announcing import announce, remove_address_file
 from serving.observing.logs import configure
-from serving.sockets import check_ports
 
 __all__ = ["serve"]
 
@@ -133,7 +133,7 @@ def serve(
     if stop_with_stdin:
         _stop_with_stdin()
     try:
-        from serving.access.exposure import open_door
+        from prefrm.access.exposure import open_door
         from serving.bundles import BundleShelf, EngineOptions, name_bundle
         from serving.dataplane import DataPlane
         from serving.loading import or_exit

@@ -14,19 +14,19 @@ import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
+from prefrm.access.tls import ServerTls
+from prefrm.access.tokens import TokenFile
 from prefrm.differentiable import DifferentiableScorer
+from prefrm.sockets import address_of, bind, join_address, port_in_use
 from prefrm.winmatrix import Scorer, inputs_of
 from serving.access.connections import GRPC_CONNECTION_OPTIONS
 from serving.access.guards import OPEN_PATHS, TokenInterceptor, TokenMiddleware
-from serving.access.tls import ServerTls
-from serving.access.tokens import TokenFile
 from serving.dataplane import DataPlane
 from serving.limits import Limits
 from serving.models import LoadedModel, ModelInfo, ModelRepository
 from serving.observing.cache import ImageCache
 from serving.observing.metrics import Metrics
 from serving.observing.requests import Observer
-from serving.sockets import address_of, bind, join_address, port_in_use
 from serving.wire.chat_dialects import DIALECTS, Dialect
 from serving.wire.docs_page import DOCS_PAGE
 from serving.wire.grpc import InferenceService

@@ -1,23 +1,64 @@
 """`prefrm app`."""
 
 import functools
-import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prefrm.cli.local import Local
-from prefrm.cli.remote import Remote
+from prefrm.cli.remote import TOKEN_VARIABLE, Connection
 from prefrm.cli.shared import open_scorer
 from prefrm.errors import ConfigError
 from prefrm.options import with_options
+
+if TYPE_CHECKING:
+    from prefrm.access.exposure import Door
 
 __all__ = ["app"]
 
 # Gradio's own.
 PORT = 7860
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """Where the pages are served, and what a browser must show, as options of a command."""
+
+    host: Annotated[str, typer.Option(help="the interface to listen on")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port")] = PORT
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="tokens with which people sign in, one a line (docs/security.md); the token for a judge's "
+            f"server is that of the variable {TOKEN_VARIABLE}"
+        ),
+    ] = None
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="let other machines use the pages without a token")
+    ] = False
+    tls_cert: Annotated[Path | None, typer.Option(help="serve https: the certificate chain, a PEM file")] = (
+        None
+    )
+    tls_key: Annotated[Path | None, typer.Option(help="its private key, a PEM file")] = None
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="require client certificates signed by this CA (mutual TLS)")
+    ] = None
+
+    def door(self) -> "Door":
+        """The tokens and certificates. Raises `ConfigError` if the options contradict each other."""
+        from prefrm.access.exposure import open_door
+
+        return open_door(
+            self.host,
+            token_file=self.token_file,
+            no_token=self.no_token,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+            tls_client_ca=self.tls_client_ca,
+        )
 
 
 @with_options
@@ -26,46 +67,44 @@ def app(
         list[str] | None,
         typer.Argument(metavar="[NAME=]SCORER...", help="judges, each as `prefrm score` takes one"),
     ] = None,
-    host: Annotated[str, typer.Option(help="the interface to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port")] = PORT,
     *,
+    exposure: Exposure,
     local: Local,
-    remote: Remote,
+    connection: Connection,
 ) -> None:
-    """Try and audit judges, and collect preferences, on a page in a browser."""
+    """Try and audit judges, and collect preferences, on pages in a browser."""
     from prefrm.app import Judges
     from prefrm.app.application import View, create_application, require_gradio
+    from prefrm.app.server import serve
     from prefrm.app.trial import trial_view
+    from prefrm.sockets import bind
 
-    local.require_bundle(*(targets or []))
     named = _named(targets or [])
+    if not named:
+        raise ConfigError("there is nothing to show: give a judge, `prefrm app SCORER`")
+    local.require_bundle(*named.values())
+    connection.require_url(*named.values())
     require_gradio()
+    door = exposure.door()
     openers = {
-        name: functools.partial(open_scorer, target, None, remote, local) for name, target in named.items()
+        name: functools.partial(open_scorer, target, None, connection, local)
+        for name, target in named.items()
     }
-    with Judges(openers) as judges:
-        views: list[View] = []
-        if named:
-            views.append(trial_view(judges))
-        if not views:
-            raise ConfigError("there is nothing to show: give a judge, `prefrm app SCORER`")
+    with bind(exposure.host, exposure.port, "pages", "--port") as listener, Judges(openers) as judges:
+        views: list[View] = [trial_view(judges)]
         application = create_application(views)
-        import uvicorn
-
-        listener = socket.create_server((host, port))
-        where, number = listener.getsockname()[:2]
-        print(f"ready: http://{where}:{number}/", flush=True, file=sys.stdout)
-        uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
+        serve(application, listener, door, lambda url: print(f"ready: {url}", flush=True, file=sys.stdout))
 
 
 def _named(targets: list[str]) -> dict[str, str]:
-    """The targets by name; one without a name has that of its last part."""
+    """The targets by name; one without a name has the last part of its own."""
     found: dict[str, str] = {}
     for text in targets:
         name, equals, target = text.partition("=")
-        if not equals or "/" in name or "://" in name:
+        # The = of a URL's query comes after a slash.
+        if not equals or "/" in name:
             name, target = Path(text.rstrip("/")).name, text
         if name in found:
-            raise ConfigError(f"two judges are called {name!r}; name them: {name}-2={target}")
+            raise ConfigError(f"two judges are called {name!r}; name them, such as {name}-2={target}")
         found[name] = target
     return found

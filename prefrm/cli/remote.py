@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prefrm.client import RemoteGradient
     from prefrm.winmatrix import IdentifiedScorer
 
-__all__ = ["TOKEN_VARIABLE", "Remote"]
+__all__ = ["TOKEN_VARIABLE", "Connection", "Remote"]
 
 # A token on the command line could be read by everybody on the machine.
 TOKEN_VARIABLE = "PREFRM_TOKEN"
@@ -27,13 +27,12 @@ _VISIBLE = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remote:
-    """How to reach the judge behind a URL, as options of a command; each None is the client's own default."""
+class Connection:
+    """How to reach the judge behind a URL, as options of a command; each None is the client's own default.
 
-    token_file: Annotated[
-        Path | None,
-        typer.Option(help=f"a file with the token for the server first; else the variable {TOKEN_VARIABLE}"),
-    ] = None
+    The token is that of the variable `PREFRM_TOKEN`.
+    """
+
     ca: Annotated[
         Path | None, typer.Option(help="PEM file of the CAs that sign the server's certificate")
     ] = None
@@ -74,11 +73,6 @@ class Remote:
         encrypted = any(path is not None for path in files.values())
         if encrypted and not url.startswith(("grpcs://", "https://", "chat+https://")):
             raise ConfigError(f"--ca, --cert and --key are for grpcs:// and https://; received {url}")
-        if "token" in own and self.token_file is not None:
-            raise ConfigError(
-                f"--token-file {self.token_file}: for one server; write `token_env: PREFRM_TOKEN_NAME` "
-                "beside each URL of the scorer file"
-            )
         return {
             "token": own["token"] if "token" in own else self._token(),
             "tls": TLS(**files) if encrypted else None,
@@ -87,8 +81,29 @@ class Remote:
         }
 
     def _token(self) -> str | None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote(Connection):
+    """A connection whose token may stand in a file."""
+
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help=f"a file with the token for the server first; else the variable {TOKEN_VARIABLE}"),
+    ] = None
+
+    def _options(self, url: str, **own: Any) -> dict[str, Any]:
+        if "token" in own and self.token_file is not None:
+            raise ConfigError(
+                f"--token-file {self.token_file}: for one server; write `token_env: PREFRM_TOKEN_NAME` "
+                "beside each URL of the scorer file"
+            )
+        return Connection._options(self, url, **own)
+
+    def _token(self) -> str | None:
         if self.token_file is None:
-            return os.environ.get(TOKEN_VARIABLE) or None
+            return Connection._token(self)
         try:
             return _first_token(self.token_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ import typer
 
 from prefrm import scorers
 from prefrm.cli.local import Local
-from prefrm.cli.remote import Remote
+from prefrm.cli.remote import Connection, Remote
 from prefrm.display import one_line
 from prefrm.errors import ConfigError
 from prefrm.options import AsJson
@@ -73,7 +73,7 @@ def require_one_kind(files: Sequence[Path], group: "Group", context: Sequence[Pa
 def open_scorer(
     target: str,
     pairs: int | None = None,
-    remote: Remote | None = None,
+    remote: Connection | None = None,
     local: Local | None = None,
     *,
     calibrated: bool = True,

@@ -1,1 +1,1 @@
-"""Who may come in: tokens, certificates, and where the server may be seen from."""
+"""The tokens and certificates of `prefrm.access` on both wires, and bounds on connections."""

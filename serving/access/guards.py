@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from serving.access.tokens import TokenFile
+from prefrm.access.tokens import TokenFile
 from serving.wire.docs_page import DOCS_PATHS
 
 __all__ = ["OPEN_PATHS", "TokenInterceptor", "TokenMiddleware"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from prefrm.access.tokens import TokenFile
 from prefrm.cli import run
 from prefrm.cli.remote import Remote
 from prefrm.cli.shared import require_judge
@@ -11,7 +12,6 @@ from prefrm.errors import RequestError
 from prefrm.records import Comparison, PreferenceGroup, write_groups
 from prefrm.scorers import ScorerFile, Source, write_scorer_file
 from prefrm.winmatrix import FakeScorer
-from serving.access.tokens import TokenFile
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
@@ -128,7 +128,7 @@ def test_a_file_without_a_good_token_is_named(score, tmp_path, content, said, ca
 
 @pytest.mark.parametrize(
     "options",
-    [["--ca", "ca.pem"], ["--token-file", "t", "--deadline", "3"], ["--allow-plaintext-token"]],
+    [["--ca", "ca.pem"], ["--deadline", "3", "--token-file", "t"], ["--allow-plaintext-token"]],
 )
 def test_what_is_for_a_server_is_refused_with_a_bundle(score, dataset, options, tmp_path, capsys):
     (tmp_path / "bundle").mkdir()

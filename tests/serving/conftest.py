@@ -2,7 +2,6 @@
 
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import httpx
@@ -106,19 +105,6 @@ def gated() -> Iterator[GatedScorer]:
     scorer = GatedScorer()
     yield scorer
     scorer.gate.set()
-
-
-@pytest.fixture(scope="session")
-def until() -> Callable[[Callable[[], bool]], None]:
-    """Wait for a condition that another thread or process brings about."""
-
-    def wait(condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < end, "it never came about"
-            time.sleep(0.01)
-
-    return wait
 
 
 @pytest.fixture(scope="session")

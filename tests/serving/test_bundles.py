@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from prefrm.access.tokens import TokenFile
 from prefrm.errors import BundleError, ConfigError
 from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.scorers import ScorerFile, Source, write_scorer_file
 from prefrm.winmatrix import FakeScorer, Group, Inputs
-from serving.access.tokens import TokenFile
 from serving.bundles import BundleShelf, EngineOptions, NamedBundle, name_bundle
 from serving.models import ModelInfo
 from serving.running import background

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.access.tokens import TokenFile
+from prefrm.access.tokens import TokenFile
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer

@@ -11,14 +11,14 @@ import pytest
 from grpc._cython import cygrpc
 
 import serving.server
+from prefrm.access.tls import ServerTls
+from prefrm.access.tokens import TokenFile
 from serving.access.connections import GRPC_CONNECTION_OPTIONS
-from serving.access.tls import ServerTls
-from serving.access.tokens import TokenFile
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
-from tests.serving.certificates import Authority
+from tests.certificates import Authority
 from tests.serving.http2 import (
     CANCEL,
     END_HEADERS,

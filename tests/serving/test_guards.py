@@ -13,17 +13,17 @@ import tritonclient.http as triton_http
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from prefrm.access import reloading
+from prefrm.access.tls import ServerTls
+from prefrm.access.tokens import TokenFile
 from prefrm.client import TLS, connect
 from prefrm.errors import RequestError, ServerUnavailableError
 from prefrm.winmatrix import FakeScorer, Group
-from serving.access import reloading
-from serving.access.tls import ServerTls
-from serving.access.tokens import TokenFile
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
 from serving.wire import http_protocol
-from tests.serving.certificates import Authority
+from tests.certificates import Authority
 from tests.serving.hostile_images import PICTURE, encoded
 
 TOKEN, OTHER = "ann-0123456789abcdef", "bob-0123456789abcdef"

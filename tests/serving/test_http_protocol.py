@@ -9,14 +9,14 @@ import time
 import httpx
 import pytest
 
+from prefrm.access.tls import ServerTls
 from prefrm.winmatrix import FakeScorer
-from serving.access.tls import ServerTls
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
 from serving.wire import http_protocol
-from tests.serving.certificates import Authority
+from tests.certificates import Authority
 
 POST = b"POST /v2/repository/index HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -13,7 +13,7 @@ import pytest
 from prefrm.client import TLS, connect
 from serving.access.connections import STREAMS
 from serving.limits import Limits
-from tests.serving.certificates import Authority
+from tests.certificates import Authority
 
 CONFIGURATION = Path("docs/serving/nginx.conf")
 

@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from prefrm.access.tokens import TokenFile
 from prefrm.winmatrix import FakeScorer, Group, WinMatrix
-from serving.access.tokens import TokenFile
 from serving.models import ModelInfo
 from serving.observing.logs import JsonFormatter, log_request
 from serving.observing.tracing import span_observer

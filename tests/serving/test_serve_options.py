@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from prefrm.errors import BundleError, ConfigError
 from serving.commands import serve
-from tests.serving.certificates import Authority
+from tests.certificates import Authority
 from tests.serving.chat_calls import jpeg, messages
 
 TOKEN = "ann-0123456789abcdef"

@@ -9,9 +9,9 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefrm.access.tls import ServerTls
+from prefrm.access.tokens import TokenFile
 from prefrm.errors import ConfigError
-from serving.access.tls import ServerTls
-from serving.access.tokens import TokenFile
 
 __all__ = ["Door", "check_exposure", "is_loopback", "open_door"]
 
@@ -35,7 +35,11 @@ def open_door(
     tls_key: Path | None,
     tls_client_ca: Path | None,
 ) -> Door:
-    """What the options of `prefrm serve` ask for. Raises `ConfigError` if they contradict each other."""
+    """What the options of `prefrm serve` and `prefrm app` ask for.
+
+    Raises:
+        ConfigError: they contradict each other, a file is not valid, or the host needs tokens.
+    """
     if no_token and token_file is not None:
         raise ConfigError("--token-file and --no-token contradict each other; give one of them")
     if (tls_cert is None) != (tls_key is None):

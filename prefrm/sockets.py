@@ -16,8 +16,8 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
             held.enter_context(bind(host, port, which))
 
 
-def bind(host: str, port: int, which: str) -> socket.socket:
-    """A listening socket. Raises `ConfigError` that names the option of the wire `which`."""
+def bind(host: str, port: int, which: str, option: str = "") -> socket.socket:
+    """A listening socket. Raises `ConfigError` that names the wire `which` and the option of its port."""
     if not host:
         raise ConfigError(
             "--host is empty; give 127.0.0.1 for this machine alone, 0.0.0.0 for all others too"
@@ -32,15 +32,18 @@ def bind(host: str, port: int, which: str) -> socket.socket:
         listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
-        raise port_in_use(host, port, which, getattr(error, "strerror", None) or str(error)) from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise port_in_use(host, port, which, reason, option) from error
     return listener
 
 
-def port_in_use(host: str, port: int, which: str, reason: str = "it is in use") -> ConfigError:
-    """The error for a port that cannot be had."""
+def port_in_use(
+    host: str, port: int, which: str, reason: str = "it is in use", option: str = ""
+) -> ConfigError:
+    """The error for a port that cannot be had; its option is `--{which}-port` if none is named."""
     return ConfigError(
         f"cannot listen on {join_address(host, port)} for {which}: {reason}; "
-        f"choose another --host or --{which}-port, 0 for any free port"
+        f"choose another --host or {option or f'--{which}-port'}, 0 for any free port"
     )
 
 

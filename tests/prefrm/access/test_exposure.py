@@ -2,8 +2,8 @@
 
 import pytest
 
+from prefrm.access.exposure import check_exposure, is_loopback
 from prefrm.errors import ConfigError
-from serving.access.exposure import check_exposure, is_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])

@@ -1,6 +1,6 @@
 """The bearer tokens that a server accepts, from a file that is read again while it serves.
 
-Knows no HTTP and no gRPC; `serving.access.guards` asks it for both.
+Knows no HTTP and no gRPC: `serving.access.guards` and `prefrm.app.guard` ask it for them.
 """
 
 import functools
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefrm.access.reloading import Reloading
 from prefrm.errors import ConfigError
 from prefrm.files import read_regular
-from serving.access.reloading import Reloading
 
 __all__ = ["TokenFile"]
 

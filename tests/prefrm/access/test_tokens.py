@@ -7,9 +7,9 @@ import os
 
 import pytest
 
+from prefrm.access import reloading
+from prefrm.access.tokens import TokenFile
 from prefrm.errors import ConfigError
-from serving.access import reloading
-from serving.access.tokens import TokenFile
 
 ANN, BOB = "ann-0123456789abcdef", "bob/0123456789+ABCDEF=="
 

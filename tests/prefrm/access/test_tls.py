@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import grpc
 import pytest
 
+from prefrm.access import reloading
+from prefrm.access.tls import ServerTls
 from prefrm.errors import ConfigError
-from serving.access import reloading
-from serving.access.tls import ServerTls
-from tests.serving.certificates import Authority, encrypted
+from tests.certificates import Authority, encrypted
 
 
 @pytest.fixture

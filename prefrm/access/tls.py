@@ -12,9 +12,9 @@ from typing import Any
 
 import grpc
 
+from prefrm.access.reloading import Reloading
 from prefrm.errors import ConfigError
 from prefrm.files import read_regular
-from serving.access.reloading import Reloading
 
 __all__ = ["ServerTls"]
 

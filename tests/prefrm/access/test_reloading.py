@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from serving.access import reloading
-from serving.access.reloading import Reloading
+from prefrm.access import reloading
+from prefrm.access.reloading import Reloading
 
 
 @pytest.fixture(autouse=True)
