@@ -26,7 +26,7 @@ from pathlib import Path
 from posixpath import normpath
 from typing import Annotated
 
-from data_recipes.pipeline import MEDIA_SUFFIXES, Rating, SourceOptions, dataset
+from data_recipes.pipeline import Rating, SourceOptions, dataset
 from data_recipes.readers import SPLIT_NAMES, Numbered, Part, Row, read_rows
 from data_recipes.readers.part import is_hidden, stamp
 from data_recipes.recipe import Source
@@ -83,7 +83,7 @@ def read_parts(options: FolderOptions) -> Sequence[Part]:
         raise DatasetError(f"{options.source} {'is not a folder' if root.exists() else 'does not exist'}")
     if not any(_is_image(path) for path in _files(root)):
         raise DatasetError(
-            f"{root} has no images or videos: no file name ends with {', '.join(MEDIA_SUFFIXES)}"
+            f"{root} has no images or videos: no file name ends with {', '.join(media.MEDIA_SUFFIXES)}"
         )
     return [Part(name=root.resolve().name, read=partial(_rows, root), folder=root, stamp=_stamp(root))]
 
@@ -119,7 +119,7 @@ def _files(root: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    return path.suffix.lower() in media.MEDIA_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
 
 
 def _stamp(root: Path) -> str:

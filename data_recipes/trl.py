@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
-from data_recipes.pipeline import MEDIA_SUFFIXES, Judgement, SourceOptions, Text, dataset
+from data_recipes.pipeline import Judgement, SourceOptions, Text, dataset
 from data_recipes.readers import Part, Row, read_source
 from data_recipes.recipe import Source
 from prefrm.errors import DataError
+from prefrm.media import MEDIA_SUFFIXES
 
 __all__ = ["RECIPE"]
 

@@ -28,6 +28,7 @@ from prefrm.modes import check_samples, for_png, to_rgb
 __all__ = [
     "CONVERTED_FORMATS",
     "DEFAULT_LIMITS",
+    "MEDIA_SUFFIXES",
     "SNIFFED_BYTES",
     "URL",
     "ImageInfo",
@@ -49,6 +50,11 @@ __all__ = [
 CONVERTED_FORMATS = ("GIF", "BMP", "TIFF", "AVIF")
 """Formats that `read` converts to PNG. A server refuses them: each decoder is one more to attack."""
 
+MEDIA_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
+    *(".mp4", ".mov", ".webm", ".mkv"),
+)
+"""Endings of the names of files that are images or videos."""
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/|data:", re.IGNORECASE)
 """Matches a URL given as an image path. `Path` leaves one slash of two; a single letter is a drive."""

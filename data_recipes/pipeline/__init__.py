@@ -8,12 +8,11 @@
 whatever the size of the source, and lets a build that was killed go on.
 """
 
-from data_recipes.pipeline.contents import MEDIA_SUFFIXES, content_name
+from data_recipes.pipeline.contents import content_name
 from data_recipes.pipeline.judgements import Judgement, LeftOut, Rating, Statement, Text, ranked
 from data_recipes.pipeline.recipe import AxisOptions, SourceOptions, dataset, one_of
 
 __all__ = [
-    "MEDIA_SUFFIXES",
     "AxisOptions",
     "Judgement",
     "LeftOut",

@@ -18,7 +18,6 @@ from prefrm.winmatrix import Kind
 
 __all__ = [
     "INLINE",
-    "MEDIA_SUFFIXES",
     "Kept",
     "PackWriter",
     "broken",
@@ -32,12 +31,6 @@ __all__ = [
 
 INLINE = "sha256:"  # begins the name of a content that stands in a row, and not in a file
 TEXT = "text:"  # follows it in the name of a text
-
-MEDIA_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
-    *(".mp4", ".mov", ".webm", ".mkv"),
-)
-"""Endings of the names of files that are images or videos."""
 
 RECENT = 4096  # digests of contents that a process recognises without a query to the spool
 FIRST_FRAME = FrameSampling(count=1)

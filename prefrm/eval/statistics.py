@@ -29,6 +29,7 @@ __all__ = [
     "difference_interval",
     "mean",
     "share_interval",
+    "student_quantile",
     "weighted_mean",
 ]
 
@@ -94,8 +95,13 @@ def _effective_size(
     between = count / (count - 1) * np.sum(residual**2)
     # Compared as products: by chance all prompts may have the same mean.
     size = pairs if between * (pairs - 1) <= variance else variance / between * pairs / (pairs - 1)
-    quantile = _scipy_special().stdtrit(np.array([pairs - 1, count - 1]), (1 + CONFIDENCE) / 2)
-    return float(max(size * min(quantile[0] / quantile[1], 1.0) ** 2, prompts))
+    quantiles = student_quantile(pairs - 1), student_quantile(count - 1)
+    return float(max(size * min(quantiles[0] / quantiles[1], 1.0) ** 2, prompts))
+
+
+def student_quantile(freedom: float) -> float:
+    """Half the width of a 95% interval in standard errors that have so many degrees of freedom; NaN for 0."""
+    return float(_scipy_special().stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def cross_entropy(p: npt.ArrayLike, target: npt.ArrayLike) -> Doubles:

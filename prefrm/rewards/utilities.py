@@ -27,6 +27,7 @@ __all__ = [
     "fit_utilities",
     "hard_win_rate",
     "pref_grpo_rewards",
+    "reachable",
     "win_rate",
 ]
 
@@ -121,24 +122,28 @@ def bradley_terry(
     return utilities.astype(np.float32)
 
 
-def fit_utilities(p_JJ: Doubles, pairs_JJ: Bools, precision: float, centre: Doubles | float = 0.0) -> Doubles:
+def fit_utilities(
+    p_JJ: Doubles, weight_JJ: Doubles | Bools, precision: float, centre: Doubles | float = 0.0
+) -> Doubles:
     """The fit behind `bradley_terry`: float64 [J], mean 0, in nats.
 
     Args:
         p_JJ: P(i beats j), skew-symmetric about 1/2 where it counts.
-        pairs_JJ: symmetric, false on the diagonal: which pairs count.
+        weight_JJ: symmetric, 0 on the diagonal: how much each pair counts; of truth values, which pairs do.
         precision: that of the prior; 0 only where finite utilities exist.
         centre: the prior's mean, [J] or one for all.
     """
 
     def slope_at(u: Doubles) -> Doubles:
-        return np.asarray(np.where(pairs_JJ, p_JJ - _win(u), 0).sum(axis=1) - precision * (u - centre))
+        return np.asarray(
+            np.where(weight_JJ > 0, weight_JJ * (p_JJ - _win(u)), 0).sum(axis=1) - precision * (u - centre)
+        )
 
     size = len(p_JJ)
     u = np.zeros(size)
     for _ in range(MAX_NEWTON_STEPS):
         slope = slope_at(u)
-        curvature = _win(u) * _win(-u) * pairs_JJ
+        curvature = _win(u) * _win(-u) * weight_JJ
         hessian = np.diag(curvature.sum(axis=1) + precision) - curvature
         # The likelihood does not see a common shift; the added rank-one term fixes it at mean 0.
         step = np.linalg.solve(hessian + hessian.max(initial=0.0) / max(size, 1), slope)
@@ -166,7 +171,7 @@ must not end at the first pair of which the judge is certain; the function itsel
 def _pairs_to_fit(matrix: WinMatrix) -> Bools:
     others = ~np.eye(matrix.size, dtype=bool)
     valid, known = matrix.valid & others, matrix.known & others
-    return valid if np.array_equal(_reachable(valid), _reachable(known)) else known
+    return valid if np.array_equal(reachable(valid), reachable(known)) else known
 
 
 def _win(u: Doubles) -> Doubles:
@@ -176,14 +181,14 @@ def _win(u: Doubles) -> Doubles:
 
 
 def _require_finite(p_JJ: Doubles, pairs_JJ: Bools, names: npt.NDArray[np.intp]) -> None:
-    connected = _reachable(pairs_JJ)[0]
+    connected = reachable(pairs_JJ)[0]
     if not connected.all():
         raise IncompleteMatrixError(
             f"candidates {names[connected].tolist()} and {names[~connected].tolist()} were not compared, "
             "even indirectly, so their utilities have no common scale; pass prior_precision=0.1 for instance"
         )
     # Finite utilities exist exactly if every candidate beats every other along some chain (Ford, 1957).
-    reach = _reachable(pairs_JJ & (p_JJ >= CERTAIN))
+    reach = reachable(pairs_JJ & (p_JJ >= CERTAIN))
     if not reach.all():
         below = reach[np.argmin(reach.sum(axis=1))]
         raise ConfigError(
@@ -192,7 +197,8 @@ def _require_finite(p_JJ: Doubles, pairs_JJ: Bools, names: npt.NDArray[np.intp])
         )
 
 
-def _reachable(edges_JJ: Bools) -> Bools:
+def reachable(edges_JJ: Bools) -> Bools:
+    """Bool [J, J]: whether a path of edges leads from one to another; everyone reaches itself."""
     reach = edges_JJ | np.eye(len(edges_JJ), dtype=bool)
     for _ in range(len(edges_JJ).bit_length()):
         reach = (reach.astype(np.float64) @ reach.astype(np.float64)) > 0
