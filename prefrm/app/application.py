@@ -8,8 +8,11 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefrm import media
+from prefrm.app.media import MediaStore, media_router
 from prefrm.errors import missing_extra
 
 if TYPE_CHECKING:
@@ -17,6 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["API", "View", "create_application", "require_gradio"]
 
+# Shades of the plots' blue, from the lightest on.
+BLUE = (
+    *("#f0f6fb", "#dcebf6", "#bdd9ee", "#a9cbe4", "#74a9d2", "#3f83bd", "#2b6cab"),
+    *("#1d5896", "#17508f", "#123f73", "#0c2b50"),
+)
 API = "/api"
 """Where the endpoints of views are: those of the view "Collect" are under `/api/collect`."""
 
@@ -54,8 +62,13 @@ def require_gradio() -> Any:
     return gradio
 
 
-def create_application(views: Sequence[View], *, title: str = "prefrm") -> "FastAPI":
+def create_application(views: Sequence[View], store: MediaStore, *, title: str = "prefrm") -> "FastAPI":
     """The ASGI application of some views, of which the first one is at "/".
+
+    Args:
+        views: at least one.
+        store: of the images and videos that the pages show.
+        title: of the pages.
 
     Raises:
         MissingExtraError: gradio is not installed.
@@ -72,6 +85,7 @@ def create_application(views: Sequence[View], *, title: str = "prefrm") -> "Fast
         with pages.route(view.name, f"/{view.path}"):
             view.build()
     application = FastAPI(title=title, openapi_url=None, docs_url=None, redoc_url=None)
+    application.include_router(media_router(store))
     for view in views:
         if view.router is not None:
             application.include_router(view.router, prefix=f"{API}/{view.path}")
@@ -87,5 +101,36 @@ def create_application(views: Sequence[View], *, title: str = "prefrm") -> "Fast
             ssr_mode=False,
             mcp_server=False,
             pwa=False,
+            theme=_theme(gradio),
+            css=(Path(__file__).parent / "style.css").read_text(encoding="utf-8"),
             head="\n".join(view.head for view in views),
+            allowed_paths=[str(store.folder)],
+            max_file_size=media.VideoLimits().max_bytes,
+            favicon_path=str(Path(__file__).parent / "icon.png"),
         )
+
+
+def _theme(gradio: Any) -> Any:
+    """The look of the plots, in fonts that gradio brings along."""
+    sizes = gradio.themes.sizes
+    return gradio.themes.Base(
+        primary_hue=gradio.themes.Color(*BLUE),
+        neutral_hue="slate",
+        font=[gradio.themes.LocalFont("IBM Plex Sans"), "system-ui", "sans-serif"],
+        font_mono=[gradio.themes.LocalFont("IBM Plex Mono"), "monospace"],
+        text_size=sizes.text_md,
+        radius_size=sizes.radius_md,
+    ).set(
+        body_background_fill="#f6f7f9",
+        body_background_fill_dark="#0e1116",
+        block_background_fill_dark="#171b22",
+        block_label_text_color="#4b5563",
+        block_label_text_color_dark="#c3c9d4",
+        body_text_color_subdued="#4b5563",
+        body_text_color_subdued_dark="#b3bac6",
+        button_primary_background_fill="#17508f",
+        button_primary_background_fill_hover="#123f73",
+        button_primary_background_fill_dark="#2f6fb1",
+        button_primary_background_fill_hover_dark="#3f83bd",
+        button_primary_text_color="#ffffff",
+    )

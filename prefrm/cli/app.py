@@ -4,6 +4,7 @@ import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,6 +68,12 @@ def app(
         list[str] | None,
         typer.Argument(metavar="[NAME=]SCORER...", help="judges, each as `prefrm score` takes one"),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder where trials are kept, so that links to them last; a temporary one if none"
+        ),
+    ] = None,
     *,
     exposure: Exposure,
     local: Local,
@@ -75,8 +82,11 @@ def app(
     """Try and audit judges, and collect preferences, on pages in a browser."""
     from prefrm.app import Judges
     from prefrm.app.application import View, create_application, require_gradio
+    from prefrm.app.media import MediaStore
     from prefrm.app.server import serve
     from prefrm.app.trial import trial_view
+    from prefrm.app.trials import Trials
+    from prefrm.files import require_writable_folder
     from prefrm.sockets import bind
 
     named = _named(targets or [])
@@ -90,9 +100,17 @@ def app(
         name: functools.partial(open_scorer, target, None, connection, local)
         for name, target in named.items()
     }
-    with bind(exposure.host, exposure.port, "pages", "--port") as listener, Judges(openers) as judges:
-        views: list[View] = [trial_view(judges)]
-        application = create_application(views)
+    if state is not None:
+        require_writable_folder(state, "--state")
+    with (
+        bind(exposure.host, exposure.port, "pages", "--port") as listener,
+        TemporaryDirectory(prefix="prefrm-app-") as temporary,
+        Judges(openers) as judges,
+    ):
+        folder = state or Path(temporary)
+        store = MediaStore(folder / "media")
+        views: list[View] = [trial_view(judges, Trials(folder / "trials", store, judges), store)]
+        application = create_application(views, store)
         serve(application, listener, door, lambda url: print(f"ready: {url}", flush=True, file=sys.stdout))
 
 

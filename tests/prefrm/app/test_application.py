@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +12,13 @@ from prefrm.errors import MissingExtraError
 
 # Apart, since gradio leaves event loops open.
 TWO_VIEWS = """
+import sys
+from pathlib import Path
 import gradio
 from fastapi import APIRouter
 from fastapi.testclient import TestClient
 from prefrm.app.application import View, create_application
+from prefrm.app.media import MediaStore
 
 router = APIRouter()
 router.add_api_route("/next", lambda: {"pair": [0, 1]})
@@ -22,7 +26,7 @@ views = [
     View(name="Try", build=lambda: gradio.Textbox(label="Prompt of a trial")),
     View(name="Collect", build=lambda: gradio.Textbox(label="Pairs to answer"), router=router),
 ]
-with TestClient(create_application(views)) as client:
+with TestClient(create_application(views, MediaStore(Path(sys.argv[1])))) as client:
     assert "Prompt of a trial" in client.get("/").text
     assert "Pairs to answer" in client.get("/collect").text
     assert client.get("/api/collect/next").json() == {"pair": [0, 1]}
@@ -31,8 +35,8 @@ with TestClient(create_application(views)) as client:
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
-def test_an_application_has_a_page_and_endpoints_for_each_view() -> None:
-    subprocess.run([sys.executable, "-c", TWO_VIEWS], check=True)
+def test_an_application_has_a_page_and_endpoints_for_each_view(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", TWO_VIEWS, str(tmp_path)], check=True)
 
 
 def test_an_absent_gradio_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
