@@ -75,9 +75,19 @@ _TEMPLATES = (
 )
 
 
-def fit(world: World, rng: np.random.Generator, *, wording: tuple[str, str, str] = FIT) -> Turn:
+def fit(
+    world: World,
+    rng: np.random.Generator,
+    *,
+    wording: tuple[str, str, str] = FIT,
+    spelled: bool = False,
+) -> Turn:
     """A prompt and candidates, each by itself: the number of claims that it misses, and of each claim whether
     it holds, under one of the world's criteria.
+
+    Args:
+        spelled: where a judge answers, which does not see the candidate, the number is followed by each
+            claim, too. Asked for the number alone, a model passes little on to there.
     """
     prompt = _prompt(world, rng)
     drawn = world.draw(prompt, _CANDIDATES, rng)
@@ -89,10 +99,11 @@ def fit(world: World, rng: np.random.Generator, *, wording: tuple[str, str, str]
         verdicts = world.verdicts(prompt, drawn, candidate, criterion)
         by = ("\nCriterion: ", criterion) if criterion else ()
         slot = int(rng.integers(2))
+        missed = NUMBERS[min(verdicts.count(False), _MOST)]
         asked = (
             Turn(
                 question=(*by, how.replace("1", "12"[slot])),
-                answer=NUMBERS[min(verdicts.count(False), _MOST)],
+                answer=f"{missed} {_each(verdicts)}" if spelled else missed,
                 slot=slot,
             ),
             Turn(question=(*by, _WHICH_HOLD.format(noun=noun)), answer=_each(verdicts)),

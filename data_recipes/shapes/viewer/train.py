@@ -30,7 +30,9 @@ VOCABULARY = 768
 LESSONS: dict[str, Lesson] = {
     **first.LESSONS,
     **{f"fit {name}": partial(lessons.fit, world) for name, world in lessons.WORLDS.items()},
+    **{f"spell {name}": partial(lessons.fit, world, spelled=True) for name, world in lessons.WORLDS.items()},
     "match": partial(lessons.fit, lessons.WORLDS["images"], wording=lessons.MATCH),
+    "spell match": partial(lessons.fit, lessons.WORLDS["images"], wording=lessons.MATCH, spelled=True),
     "changes": lessons.changes,
     "answers": lessons.answers,
     "compare": lessons.compare,
@@ -72,15 +74,15 @@ COURSES = (
             (
                 1.0,
                 (
-                    *("compare", "fit edits", "match", "compare", "fit questions", "changes", "compare"),
-                    *("fit edits", "fit clips", "fit questions", "coin", "compare", "fit edits", "answers"),
-                    *("fit criteria", "compare", "fit questions", "match", "fit edits", "compare", "reply"),
-                    *("fit edits", "count nearly", "fit questions", "fit clips", "fit images", "changes"),
-                    "find two",
+                    *("spell edits", "compare", "spell match", "spell questions", "spell clips", "changes"),
+                    *("spell edits", "spell questions", "compare", "spell criteria", "spell edits", "coin"),
+                    *("spell questions", "answers", "spell images", "spell edits", "compare", "spell clips"),
+                    *("spell questions", "count nearly", "spell criteria", "spell edits", "compare", "reply"),
+                    *("find two", "spell questions", "spell match", "describe", "spell clips"),
                 ),
             ),
         ),
-        lr=1.6e-3,
+        lr=1.5e-3,
     ),
 )
 
