@@ -15,7 +15,7 @@ import numpy as np
 
 from prefrm.errors import ConfigError
 from prefrm.grpo.collector import Collector, Keyed
-from prefrm.grpo.groups import GroupRule, OnSingle
+from prefrm.grpo.groups import GroupRule, LogGroups, OnSingle
 from prefrm.grpo.layout import Candidate
 from prefrm.grpo.references import Reference
 from prefrm.pixels import split_images
@@ -60,6 +60,7 @@ class FlowGRPOReward:
         reference: `reference(prompt, metadata)` gives an image; or a folder as `reference_folder` reads it.
         criteria: by which images are compared; see `PreferenceReward`.
         patience: seconds that an incomplete group waits for a further call.
+        log_groups: as of `PreferenceReward`; flow_grpo does not tell its rewards the step.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -77,12 +78,21 @@ class FlowGRPOReward:
         reference: Reference | str | Path | None = None,
         criteria: Criteria | Sequence[str] | None = None,
         patience: float = 600.0,
+        log_groups: LogGroups = None,
     ) -> None:
         if group_size < 2:
             raise ConfigError(f"a group needs at least 2 images; received group_size={group_size}")
         self._scorer = scorer
         self._group_key = group_key
-        self._rule = GroupRule.of(reward, on_missing, on_single, reference, alone=ALONE, criteria=criteria)
+        self._rule = GroupRule.of(
+            reward,
+            on_missing,
+            on_single,
+            reference,
+            alone=ALONE,
+            criteria=criteria,
+            log_groups=log_groups,
+        )
         self._groups = Collector(self._judged, size=group_size, patience=patience, advice=ADVICE)
 
     def __call__(
@@ -118,7 +128,7 @@ class FlowGRPOReward:
                 self._rule.completed([item.candidate], metadata[n] if metadata else None)
                 for n, item in enumerate(self._items(images, prompts, metadata))
             ]
-            outcomes = [outcome for (outcome,) in self._judged(groups)]
+            outcomes = [outcome for (outcome,) in self._judged(groups, evaluation=True)]
         else:
             outcomes = self._groups.outcomes(lambda: self._items(images, prompts, metadata))
         rewards, gaps = np.array(outcomes, dtype=np.float32).reshape(-1, 2).T
@@ -146,7 +156,7 @@ class FlowGRPOReward:
                 "the entry that has"
             ) from error
 
-    def _judged(self, groups: list[list[Candidate]]) -> list[list[Outcome]]:
+    def _judged(self, groups: list[list[Candidate]], evaluation: bool = False) -> list[list[Outcome]]:
         """The outcome of each candidate."""
         to_score = self._rule.to_score(groups)
         gaps: list[list[float]] = []
@@ -155,6 +165,7 @@ class FlowGRPOReward:
             to_score,
             score_all(self._scorer, to_score),
             each=lambda matrix: gaps.append(_gaps(matrix)),
+            evaluation=evaluation,
         )
         return [
             # A reference has a gap, but no reward.

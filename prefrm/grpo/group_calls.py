@@ -11,7 +11,7 @@ import numpy as np
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.grpo.conversations import last_user_text
-from prefrm.grpo.groups import GroupRule, OnSingle
+from prefrm.grpo.groups import GroupRule, LogGroups, OnSingle
 from prefrm.grpo.references import Reference
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.pixels import split_images
@@ -39,6 +39,7 @@ class FlowFactoryReward:
         on_single: what to do about a group of one; see `GroupRule`.
         reference: `reference(prompt, None)` gives an image; or a folder as `reference_folder` reads it.
         criteria: by which images are compared; see `PreferenceReward`.
+        log_groups: as of `PreferenceReward`; Flow-Factory does not tell its rewards the step.
     """
 
     def __init__(
@@ -50,10 +51,17 @@ class FlowFactoryReward:
         on_single: OnSingle = "nan",
         reference: Reference | str | Path | None = None,
         criteria: Criteria | Sequence[str] | None = None,
+        log_groups: LogGroups = None,
     ) -> None:
         self._scorer = scorer
         self._rule = GroupRule.of(
-            reward, on_missing, on_single, reference, alone="set group_size", criteria=criteria
+            reward,
+            on_missing,
+            on_single,
+            reference,
+            alone="set group_size",
+            criteria=criteria,
+            log_groups=log_groups,
         )
 
     def __set_name__(self, owner: Any, name: str) -> None:
@@ -109,6 +117,7 @@ class SlimeReward:
         on_single: what to do about a group of one; see `GroupRule`.
         reference: `reference(prompt, metadata)` gives an image; or a folder as `reference_folder` reads it.
         criteria: by which images are compared; see `PreferenceReward`.
+        log_groups: as of `PreferenceReward`; slime does not tell its rewards the step.
     """
 
     def __init__(
@@ -122,12 +131,19 @@ class SlimeReward:
         on_single: OnSingle = "nan",
         reference: Reference | str | Path | None = None,
         criteria: Criteria | Sequence[str] | None = None,
+        log_groups: LogGroups = None,
     ) -> None:
         self._scorer = scorer
         self._to_image = to_image
         self._to_prompt = to_prompt
         self._rule = GroupRule.of(
-            reward, on_missing, on_single, reference, alone="set --n-samples-per-prompt", criteria=criteria
+            reward,
+            on_missing,
+            on_single,
+            reference,
+            alone="set --n-samples-per-prompt",
+            criteria=criteria,
+            log_groups=log_groups,
         )
 
     async def __call__(self, args: Any, samples: Any) -> list[float] | float:
@@ -146,7 +162,7 @@ class SlimeReward:
                     "slime passed a single sample, which has no other to be compared with: run slime with "
                     '--group-rm; an evaluation of single samples needs on_single="reference"'
                 )
-            return (await self._rewards(args, [samples]))[0]
+            return (await self._rewards(args, [samples], evaluation=True))[0]
         if any(isinstance(sample, Sequence) for sample in samples):
             raise ConfigError(
                 "--custom-generate-function-path returned several samples in the place of one, and slime's "
@@ -154,12 +170,12 @@ class SlimeReward:
             )
         return await self._rewards(args, samples)
 
-    async def _rewards(self, args: Any, samples: Sequence[Any]) -> list[float]:
+    async def _rewards(self, args: Any, samples: Sequence[Any], *, evaluation: bool = False) -> list[float]:
         rows = [self._rule.candidate(self._prompt(args, sample), self._image(sample)) for sample in samples]
         group = self._rule.completed(rows, samples[0].metadata)
         groups = self._rule.to_score([group])
         matrices = await self._scorer.score(groups) if groups else []
-        (rewards,) = self._rule.settle([group], groups, matrices)
+        (rewards,) = self._rule.settle([group], groups, matrices, evaluation=evaluation)
         return self._rule.numbers(rewards)
 
     def _prompt(self, args: Any, sample: Any) -> str:

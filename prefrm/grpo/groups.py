@@ -15,18 +15,21 @@ import numpy as np
 
 from prefrm.containers import is_video
 from prefrm.errors import ConfigError, IncompleteMatrixError, MediaError
+from prefrm.group_log import GroupLog, LoggedGroup
 from prefrm.grpo.layout import Candidate
 from prefrm.grpo.references import Reference, reference_folder
 from prefrm.pixels import encode_image
-from prefrm.rewards import REWARDS, Criteria, RewardFunction
+from prefrm.rewards import REWARDS, Criteria, RewardFunction, criterion_name
 from prefrm.winmatrix import Group, Kind, OnMissing, WinMatrix, check_answer, check_on_missing
 
-__all__ = ["GroupRule", "OnSingle", "Rewards", "to_group"]
+__all__ = ["GroupRule", "LogGroups", "OnSingle", "Rewards", "to_group"]
 
 logger = logging.getLogger(__name__)
 
 Rewards = list[float | None]
 OnSingle = Literal["reference", "nan", "raise"]
+LogGroups = GroupLog | str | Path | None
+"""A log of groups, or the folder of one; None logs nothing."""
 ALONE = "let the trainer make several images of a prompt"
 
 
@@ -62,6 +65,8 @@ class GroupRule:
             the candidate without a reward.
         alone: where the trainer makes groups of one and which setting says so, for the message of "raise".
         criteria: by which groups are compared, and how the matrices become one; None is overall preference.
+        log: where groups are logged with their matrices and rewards.
+        name: of the reward in the log.
     """
 
     reward: RewardFunction
@@ -70,6 +75,8 @@ class GroupRule:
     reference: Reference | None = None
     alone: str = ALONE
     criteria: Criteria | None = None
+    log: GroupLog | None = None
+    name: str = "preference"
 
     @classmethod
     def of(
@@ -81,15 +88,19 @@ class GroupRule:
         *,
         alone: str = ALONE,
         criteria: Criteria | Sequence[str] | None = None,
+        log_groups: LogGroups = None,
+        name: str = "preference",
     ) -> "GroupRule":
         """The rule of a reward's name in `prefrm.rewards.REWARDS`, or of a function.
 
         Args:
             reference: a function, or a folder as `reference_folder` reads it.
             criteria: as of `prefrm.rewards.Criteria`; names alone are combined by their mean.
+            log_groups: a `GroupLog`, or the folder of one.
 
         Raises:
             ConfigError: a setting is wrong.
+            MissingExtraError: groups are logged and pyarrow is not installed.
             DatasetError: the folder cannot be read.
         """
         if isinstance(reward, str) and reward not in REWARDS:
@@ -111,6 +122,8 @@ class GroupRule:
             reference=reference_folder(reference) if isinstance(reference, str | Path) else reference,
             alone=alone,
             criteria=None if criteria is None else Criteria.of(criteria),
+            log=GroupLog.of(log_groups),
+            name=name,
         )
 
     def candidate(
@@ -188,6 +201,8 @@ class GroupRule:
         matrices: Sequence[WinMatrix],
         *,
         each: Callable[[WinMatrix], None] = lambda matrix: None,
+        step: int | None = None,
+        evaluation: bool = False,
     ) -> list[Rewards]:
         """The rewards of every group without its references, None for a candidate that has none.
 
@@ -197,21 +212,61 @@ class GroupRule:
             matrices: the scorer's answer to that.
             each: told of the matrix of each group, the combined one of several criteria; of a group that was
                 not scored, a matrix of nothing.
+            step, evaluation: of the groups in the log, as `LoggedGroup` has them.
+            step, evaluation: as of `LoggedGroup`, for the log.
 
         Raises:
             ProtocolError: the matrices are not those of `scored`.
             IncompleteMatrixError: a pair was neither judged nor inferred and `on_missing` is "raise".
         """
         check_answer(matrices, scored)
-        answers = iter(matrices if self.criteria is None else self.criteria.combined(matrices))
+        answers = iter(self._answers(matrices))
         rewards: list[Rewards] = []
+        logged: list[LoggedGroup] = []
         for rows in groups:
             present = _present(rows)
-            matrix = next(answers) if len(present) > 1 else WinMatrix.missing(["not scored"] * len(rows))
+            named = next(answers) if len(present) > 1 else self._unanswered(len(rows))
+            matrix = named[self.name]
             each(matrix)
             values = self._rewards(matrix, present)
             rewards.append([value for row, value in zip(rows, values, strict=True) if not row.reference])
+            if self.log is not None and len(rows) > 1:
+                logged.append(
+                    LoggedGroup(
+                        group=self._shown(rows),
+                        matrices=named,
+                        rewards={self.name: rewards[-1]},
+                        step=step,
+                        evaluation=evaluation,
+                    )
+                )
+        if self.log is not None:
+            self.log.add(logged)
         return rewards
+
+    def _answers(self, matrices: Sequence[WinMatrix]) -> list[dict[str, WinMatrix]]:
+        """For each scored group its matrix by the reward's name, and those by each of several criteria."""
+        if self.criteria is None:
+            return [{self.name: matrix} for matrix in matrices]
+        return [
+            {self.name: combined}
+            | (
+                {f"{self.name}/{criterion_name(name)}": part for name, part in parts.items()}
+                if len(parts) > 1
+                else {}
+            )
+            for combined, parts in zip(
+                self.criteria.combined(matrices), self.criteria.answers(matrices), strict=True
+            )
+        ]
+
+    def _unanswered(self, size: int) -> dict[str, WinMatrix]:
+        return {self.name: WinMatrix.missing(["not scored"] * size)}
+
+    def _shown(self, rows: Sequence[Candidate]) -> Group:
+        """The group of these rows, with the criterion if there is one alone."""
+        group, names = to_group(rows), () if self.criteria is None else self.criteria.names
+        return replace(group, criterion=names[0]) if len(names) == 1 else group
 
     def numbers(self, rewards: Rewards) -> list[float]:
         """The rewards of a group for a trainer that knows no None, which becomes NaN.

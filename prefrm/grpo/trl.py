@@ -21,7 +21,7 @@ from PIL import Image
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.grpo.conversations import completion_text, last_user_text, prompt_images
-from prefrm.grpo.groups import GroupRule, OnSingle, Rewards
+from prefrm.grpo.groups import GroupRule, LogGroups, OnSingle, Rewards
 from prefrm.grpo.layout import Candidate, Layout, pack, unpack
 from prefrm.grpo.ranks import Ranks, attempt
 from prefrm.grpo.references import Reference
@@ -46,6 +46,8 @@ class _Turn:
     layout: Layout
     groups: list[list[Candidate]]
     log_metric: LogMetric | None
+    step: int | None
+    evaluation: bool
 
 
 class _GroupReward(Generic[S]):
@@ -66,11 +68,19 @@ class _GroupReward(Generic[S]):
         on_single: OnSingle = "nan",
         reference: Reference | str | Path | None = None,
         name: str = "preference",
+        log_groups: LogGroups = None,
     ) -> None:
         if inspect.iscoroutinefunction(type(self).__call__):
             _require_async_rewards()
         rule = GroupRule.of(
-            reward, on_missing, on_single, reference, alone="set num_generations_eval", criteria=criteria
+            reward,
+            on_missing,
+            on_single,
+            reference,
+            alone="set num_generations_eval",
+            criteria=criteria,
+            log_groups=log_groups,
+            name=name,
         )
         if num_generations is not None and num_generations < 2:
             raise ConfigError(
@@ -95,6 +105,7 @@ class _GroupReward(Generic[S]):
         completions: Sequence[Any],
         columns: Mapping[str, Sequence[Any]],
         log_metric: LogMetric | None,
+        trainer_state: Any,
     ) -> _Turn:
         """Bring each group together on one process."""
         local: list[Candidate] = []
@@ -111,7 +122,15 @@ class _GroupReward(Generic[S]):
         counts, sizes = zip(*map(json.loads, self._ranks.share(attempt(counted))), strict=True)
         layout = Layout(counts=counts, size=sizes[0], rank=self._ranks.join())
         heads = [unpack(head) for head in self._ranks.share(pack(local[: layout.head]))]
-        return _Turn(layout=layout, groups=lone or layout.collect(local, heads), log_metric=log_metric)
+        # The steps that are done; the metrics of training have the number of the one that is under way.
+        done, evaluation = getattr(trainer_state, "global_step", None), not _trains(log_metric)
+        return _Turn(
+            layout=layout,
+            groups=lone or layout.collect(local, heads),
+            log_metric=log_metric,
+            step=done if done is None or evaluation else done + 1,
+            evaluation=evaluation,
+        )
 
     def _close(self, turn: _Turn, rewards: bytes | Exception) -> Rewards:
         """Bring each candidate's reward back to the process that holds it."""
@@ -126,7 +145,7 @@ class _GroupReward(Generic[S]):
             if self._num_generations is None:
                 raise ConfigError("the trainer does not say how large its groups are; pass num_generations")
             return self._num_generations
-        training = trainer.model.training
+        training = _trains(log_metric)
         size = int(trainer.num_generations if training else trainer.num_generations_eval)
         if self._num_generations not in (None, size):
             raise ConfigError(
@@ -170,7 +189,12 @@ class _GroupReward(Generic[S]):
     def _settle(self, turn: _Turn, groups: Sequence[Group], matrices: Sequence[WinMatrix]) -> bytes:
         """The rewards of all candidates of the groups scored here, in order, as JSON."""
         rewards = self._rule.settle(
-            turn.groups, groups, matrices, each=lambda matrix: self._log(matrix, turn.log_metric)
+            turn.groups,
+            groups,
+            matrices,
+            each=lambda matrix: self._log(matrix, turn.log_metric),
+            step=turn.step,
+            evaluation=turn.evaluation,
         )
         return json.dumps([reward for group in rewards for reward in group]).encode()
 
@@ -226,6 +250,8 @@ class PreferenceReward(_GroupReward[Scorer]):
         name: names the reward and its metrics in the logs: `name/win_rate_std` (the spread of a group's win
             rates), `name/invalid_pairs` (the share of a group's pairs that were neither judged nor inferred),
             `name/inferred_pairs` and `name/order_gap`, each the mean over groups.
+        log_groups: a folder, or a `prefrm.group_log.GroupLog`, into which each process writes the groups
+            that it scored.
 
     Raises:
         ConfigError: a setting is wrong, the completions are not whole groups of one prompt each, or what
@@ -247,7 +273,7 @@ class PreferenceReward(_GroupReward[Scorer]):
         **columns: Sequence[Any],
     ) -> Rewards:
         """One reward for each completion; None where its candidate is missing or has no judged opponent."""
-        turn = self._open(prompts, completions, columns, log_metric)
+        turn = self._open(prompts, completions, columns, log_metric, trainer_state)
 
         def scored() -> bytes:
             groups = self._scorable(turn)
@@ -279,7 +305,9 @@ class AsyncPreferenceReward(_GroupReward[AsyncScorer]):
         self._ranks.join()
         async with self._ranks.turn():
             # On threads: a process that waits for the others must not hold up the loop they may wait for.
-            turn = await asyncio.to_thread(self._open, prompts, completions, columns, log_metric)
+            turn = await asyncio.to_thread(
+                self._open, prompts, completions, columns, log_metric, trainer_state
+            )
             rewards: bytes | Exception
             try:
                 groups = self._scorable(turn)
@@ -287,6 +315,12 @@ class AsyncPreferenceReward(_GroupReward[AsyncScorer]):
             except Exception as error:
                 rewards = error
             return await asyncio.to_thread(self._close, turn, rewards)
+
+
+def _trains(log_metric: LogMetric | None) -> bool:
+    """Whether the trainer that owns `log_metric` trains or evaluates; True of one that does not say."""
+    model = getattr(getattr(log_metric, "__self__", None), "model", None)
+    return bool(getattr(model, "training", True))
 
 
 def _encoded(image: Any, known: Sequence[tuple[Any, bytes]]) -> bytes:

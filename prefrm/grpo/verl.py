@@ -12,7 +12,7 @@ from typing import Any
 
 from prefrm.errors import ConfigError
 from prefrm.grpo.conversations import last_user_text
-from prefrm.grpo.groups import GroupRule, OnSingle
+from prefrm.grpo.groups import GroupRule, LogGroups, OnSingle
 from prefrm.grpo.layout import Candidate
 from prefrm.grpo.references import Reference
 from prefrm.grpo.scorer import AsyncScorer
@@ -74,6 +74,7 @@ class VerlReward:
         reference: `reference(prompt, non_tensor_batch)` gives an image; or a folder as `reference_folder`
             reads it.
         criteria: by which images are compared; see `PreferenceReward`.
+        log_groups: as of `PreferenceReward`; verl does not tell its rewards the step.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class VerlReward:
         on_single: OnSingle = "nan",
         reference: Reference | str | Path | None = None,
         criteria: Criteria | Sequence[str] | None = None,
+        log_groups: LogGroups = None,
     ) -> None:
         if group_size < 2:
             raise ConfigError(f"a group needs at least 2 samples; received group_size={group_size}")
@@ -95,7 +97,15 @@ class VerlReward:
         self._group_size = group_size
         self._patience = patience
         self._to_prompt = to_prompt or _raw_prompt
-        self._rule = GroupRule.of(reward, on_missing, on_single, reference, alone=ALONE, criteria=criteria)
+        self._rule = GroupRule.of(
+            reward,
+            on_missing,
+            on_single,
+            reference,
+            alone=ALONE,
+            criteria=criteria,
+            log_groups=log_groups,
+        )
         self._waiting: dict[str, _Waiting] = {}
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -114,7 +124,7 @@ class VerlReward:
         item = data[0]
         if getattr(item, "meta_info", {}).get("validate"):
             (reward,) = await self._scored(
-                self._rule.completed([self._candidate(item)], item.non_tensor_batch)
+                self._rule.completed([self._candidate(item)], item.non_tensor_batch), evaluation=True
             )
         else:
             reward = await self._in_group(str(item.non_tensor_batch["uid"]), item)
@@ -155,10 +165,10 @@ class VerlReward:
         finally:
             group.rewards.cancel()
 
-    async def _scored(self, rows: list[Candidate]) -> list[float]:
+    async def _scored(self, rows: list[Candidate], *, evaluation: bool = False) -> list[float]:
         groups = self._rule.to_score([rows])
         matrices = await self._scorer.score(groups) if groups else []
-        (rewards,) = self._rule.settle([rows], groups, matrices)
+        (rewards,) = self._rule.settle([rows], groups, matrices, evaluation=evaluation)
         return self._rule.numbers(rewards)
 
     def _set_alarm(self) -> None:

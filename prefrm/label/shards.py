@@ -26,9 +26,9 @@ import numpy as np
 from prefrm.errors import DatasetError, missing_extra
 from prefrm.files import write_whole
 from prefrm.records import Fingerprint, PreferenceGroup
-from prefrm.rewards import Criteria, ranking
-from prefrm.scoring import pair_errors
-from prefrm.winmatrix import Floats, WinMatrix
+from prefrm.rewards import Criteria
+from prefrm.scoring import matrix_of_row, matrix_row, matrix_types
+from prefrm.winmatrix import WinMatrix
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,8 +52,6 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 2
-OPTIONAL = ("spread", "label_mass")
-"""Fields of a matrix that are null of most judges."""
 FOLDER = "win_matrices"
 METADATA_KEY = b"prefrm"
 
@@ -202,9 +200,9 @@ class ShardWriter:
         """Take in the next group; `criteria` has the matrices by each of the shard's criteria, if any."""
         self.summary += Summary.of(group, matrix)
         self._fingerprint.add(group)
-        parts = {name: _matrix_row(part) for name, part in (criteria or {}).items()}
+        parts = {name: matrix_row(part) for name, part in (criteria or {}).items()}
         criterion = group.criterion if self._criterion is None else self._criterion
-        row = {"id": group.id, "prompt": group.prompt, "criterion": criterion, **_matrix_row(matrix)}
+        row = {"id": group.id, "prompt": group.prompt, "criterion": criterion, **matrix_row(matrix)}
         self._rows.append(row | ({"criteria": parts} if parts else {}))
 
     def write(self) -> None:
@@ -291,65 +289,16 @@ def pyarrow() -> tuple[Any, Any]:
 
 
 def _schema(pa: Any, criteria: Sequence[str]) -> "pa.Schema":
-    fields = _matrix_fields(pa)
+    fields = matrix_types(pa)
     parts = [(name, pa.struct(fields)) for name in criteria]
     columns = [*((name, pa.string()) for name in ("id", "prompt", "criterion")), *fields]
     return pa.schema(columns + ([("criteria", pa.struct(parts))] if parts else []))
 
 
-def _matrix_fields(pa: Any) -> list[tuple[str, Any]]:
-    floats, square = pa.list_(pa.float32()), pa.list_(pa.list_(pa.float32()))
-    return [
-        ("win_matrix", square),
-        ("valid", pa.list_(pa.list_(pa.bool_()))),
-        ("order_gap", square),
-        ("tie", square),
-        *((name, square) for name in OPTIONAL),
-        ("win_rate", floats),
-        ("ranking", pa.list_(pa.int32())),
-        ("errors", pa.list_(pa.string())),
-        ("pair_errors", pa.list_(pa.struct([("pair", pa.list_(pa.int32())), ("reason", pa.string())]))),
-    ]
-
-
-def _matrix_row(matrix: WinMatrix) -> dict[str, Any]:
-    return {
-        "win_matrix": matrix.p.tolist(),
-        "valid": matrix.valid.tolist(),
-        "order_gap": matrix.order_gap.tolist(),
-        "tie": matrix.tie.tolist(),
-        **{name: _lists(getattr(matrix, name)) for name in OPTIONAL},
-        "win_rate": matrix.win_rate(on_missing="drop").tolist(),
-        "ranking": ranking(matrix),
-        "errors": list(matrix.errors),
-        "pair_errors": pair_errors(matrix),
-    }
-
-
-def _lists(array: Floats | None) -> list[list[float]] | None:
-    found: list[list[float]] | None = None if array is None else array.tolist()
-    return found
-
-
 def _from_row(row: dict[str, Any]) -> LabelledGroup:
-    parts = {name: _matrix(part) for name, part in row.get("criteria", {}).items()}
+    parts = {name: matrix_of_row(part) for name, part in row.get("criteria", {}).items()}
     told = {name: row[name] for name in ("id", "prompt", "criterion")}
-    return LabelledGroup(**told, matrix=_matrix(row), criteria=parts)
-
-
-def _matrix(row: dict[str, Any]) -> WinMatrix:
-    reported: dict[str, Any] = {
-        name: np.array(row[name], np.float32) for name in OPTIONAL if row[name] is not None
-    }
-    return WinMatrix(
-        p=np.array(row["win_matrix"], np.float32),
-        valid=np.array(row["valid"], np.bool_),
-        tie=np.array(row["tie"], np.float32),
-        order_gap=np.array(row["order_gap"], np.float32),
-        **reported,
-        errors=tuple(row["errors"]),
-        pair_errors={tuple(entry["pair"]): entry["reason"] for entry in row["pair_errors"]},
-    )
+    return LabelledGroup(**told, matrix=matrix_of_row(row), criteria=parts)
 
 
 def _damaged(path: Path, error: Exception) -> DatasetError:

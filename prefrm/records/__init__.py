@@ -10,6 +10,7 @@ from prefrm.records.parquet import (
     arrow_schema,
     count_groups,
     count_row_groups,
+    group_fields,
     import_pyarrow,
     read_groups,
     read_prompt_keys,
@@ -27,7 +28,14 @@ from prefrm.records.record import (
     comparisons_from_scores,
     prompt_key,
 )
-from prefrm.records.row import Fingerprint, fingerprint, from_row, to_row
+from prefrm.records.row import (
+    Fingerprint,
+    fingerprint,
+    from_row,
+    group_columns,
+    group_of_columns,
+    to_row,
+)
 
 __all__ = [
     "SPLITS",
@@ -44,6 +52,9 @@ __all__ = [
     "count_row_groups",
     "fingerprint",
     "from_row",
+    "group_columns",
+    "group_fields",
+    "group_of_columns",
     "import_pyarrow",
     "prompt_key",
     "read_groups",

@@ -23,6 +23,7 @@ __all__ = [
     "arrow_schema",
     "count_groups",
     "count_row_groups",
+    "group_fields",
     "import_pyarrow",
     "read_groups",
     "read_prompt_keys",
@@ -167,22 +168,30 @@ def arrow_schema() -> "pa.Schema":
     comparison = pa.struct(
         [("i", pa.int32()), ("j", pa.int32()), ("p", pa.float64()), ("weight", pa.float64())]
     )
-    files = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     return pa.schema(
         [
             ("id", pa.string()),
-            ("prompt", pa.string()),
-            ("images", files),
-            ("videos", files),
-            ("texts", pa.list_(pa.string())),
-            ("context", files),
-            ("criterion", pa.string()),
+            *group_fields(),
             ("comparisons", pa.list_(comparison)),
             ("quality", pa.list_(pa.float64())),
             ("tags", pa.string()),
             ("completions", pa.list_(pa.string())),
         ]
     )
+
+
+def group_fields() -> list[tuple[str, "pa.DataType"]]:
+    """Names and types of the columns that `group_columns` fills."""
+    pa, _ = import_pyarrow()
+    files = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    return [
+        ("prompt", pa.string()),
+        ("images", files),
+        ("videos", files),
+        ("texts", pa.list_(pa.string())),
+        ("context", files),
+        ("criterion", pa.string()),
+    ]
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 
 from prefrm.errors import RecordError
 from prefrm.records.record import Comparison, PreferenceGroup
-from prefrm.winmatrix import Candidate
+from prefrm.winmatrix import Candidate, Group
 
-__all__ = ["Fingerprint", "fingerprint", "from_row", "to_row"]
+__all__ = ["Fingerprint", "fingerprint", "from_row", "group_columns", "group_of_columns", "to_row"]
 
 CANDIDATES = ("images", "videos", "texts")
 """The columns of candidates, by kind; a row fills one of them."""
@@ -19,10 +19,7 @@ def to_row(group: PreferenceGroup) -> dict[str, Any]:
     """The record as a row of the parquet file: lists and dictionaries, the tags as JSON."""
     return {
         "id": group.id,
-        "prompt": group.prompt,
-        **_columns(group),
-        "context": _embedded(group.context),
-        "criterion": group.criterion,
+        **group_columns(group.group()),
         "comparisons": [{"i": c.i, "j": c.j, "p": c.p, "weight": c.weight} for c in group.comparisons],
         "quality": None if group.quality is None else list(group.quality),
         "tags": json.dumps(dict(group.tags), sort_keys=True),
@@ -55,6 +52,28 @@ def from_row(row: dict[str, Any]) -> PreferenceGroup:
     return PreferenceGroup(id=row["id"], prompt=row["prompt"], **parts)
 
 
+def group_columns(group: Group) -> dict[str, Any]:
+    """The columns of a group's prompt and content; the candidates are in the column of their kind."""
+    kind = group.kind
+    column = list(group.candidates) if kind == "text" else _embedded(group.candidates)
+    return {
+        "prompt": group.prompt,
+        **{name: column if name == f"{kind}s" else None for name in CANDIDATES},
+        "context": _embedded(group.context),
+        "criterion": group.criterion,
+    }
+
+
+def group_of_columns(row: dict[str, Any]) -> Group:
+    """The group of `group_columns`. Raises `ValueError` or `TypeError` if the columns are not valid."""
+    return Group(
+        prompt=row["prompt"],
+        candidates=_candidates(row),
+        context=tuple(filter(None, map(_bytes, row["context"]))),
+        criterion=row["criterion"],
+    )
+
+
 class Fingerprint:
     """A sha256 over the content of groups, in order: equal content gives an equal fingerprint."""
 
@@ -84,13 +103,6 @@ def fingerprint(groups: Iterable[PreferenceGroup]) -> str:
 def _require_text(value: object, name: str) -> None:
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text; received {value!r:.60}")
-
-
-def _columns(group: PreferenceGroup) -> dict[str, Any]:
-    """The candidates, in the column of their kind; the others are null."""
-    kind = group.group().kind
-    column = list(group.candidates) if kind == "text" else _embedded(group.candidates)
-    return {name: column if name == f"{kind}s" else None for name in CANDIDATES}
 
 
 def _embedded(files: Iterable[Any]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ def test_every_reward_of_a_trainer_has_its_line():
 
 def test_the_examples_name_what_exists():
     examples = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(examples) == 8
+    assert len(examples) == 9
     for example in examples:
         code = compile(example, "docs/grpo.md", "exec")
         names = {name for name in re.findall(r"\b(\w+Reward)\(", example)}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from prefrm.errors import ScoringError
+from prefrm.group_log import GroupLogReader
 from prefrm.grpo import AsyncPreferenceReward, PreferenceReward
 from prefrm.grpo.ranks import Ranks, attempt
 from tests.forked import ranks
@@ -16,9 +17,13 @@ pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def both(folder):
     """What the two processes of `worker.py` saw, by rank."""
-    folder = tmp_path_factory.mktemp("ranks")
     for status, log in ranks(worker.main, folder, folder=folder):
         assert status == 0, log
     return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(worker.WORLD)]
@@ -102,3 +107,16 @@ class TestAlone:
             Ranks().share(failure)
         assert raised.value is failure
         assert not isinstance(raised.value, ScoringError)
+
+
+def test_two_processes_log_each_group_once_within_one_bound(both, folder):
+    entries = GroupLogReader(folder / "log").entries()
+    assert sorted(entry.step for entry in entries) == sorted([*range(1, 11)] * 3)
+    rewards = [
+        entry.rewards["preference"] for step in range(1, 11) for entry in entries if entry.step == step
+    ]
+    calls = zip(*(results["logged"] for results in both), strict=True)
+    pairs = [sorted(tuple((one + other)[n : n + 2]) for n in (0, 2, 4)) for one, other in calls]
+    assert [sorted(rewards[n : n + 3]) for n in range(0, 30, 3)] == pairs
+    kept = [entry.step for entry in GroupLogReader(folder / "bounded").entries()]
+    assert 0 < len(kept) <= 3 and set(kept) == {10}

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from prefrm.group_log import GroupLogReader
 from prefrm.grpo import AsyncPreferenceReward, CombinedReward, PreferenceReward
 from prefrm.pixels import encode_image
 from prefrm.winmatrix import FakeScorer, Group
@@ -178,6 +179,19 @@ def test_a_generation_batch_of_several_steps_is_scored_once(tmp_path):
     run.train()
     assert [len(prompts) for prompts, _, _ in reward.calls] == [8]
     assert [group.size for group in scorer.groups] == [4, 4]
+
+
+def test_logged_groups_have_the_steps_of_the_metrics(tmp_path):
+    log = tmp_path / "log"
+    reward = tiny.Recorded(PreferenceReward(tiny.CountingScorer(), tiny.to_image, log_groups=log))
+    run = tiny.trainer([reward], tmp_path, [{"prompt": "a cat"}, {"prompt": "a dog"}])
+    run.train()
+    found = GroupLogReader(log).entries()
+    assert {entry["step"] for entry in run.state.log_history if "reward" in entry} == {1, 2}
+    for step, (_, _, rewards) in enumerate(reward.calls, start=1):
+        of_step = [one for one in found if one.step == step]
+        assert [value for one in of_step for value in one.rewards["preference"]] == rewards
+    assert len(found) == 4 and not any(one.evaluation for one in found)
 
 
 def test_evaluation_has_its_own_group_size(tmp_path):

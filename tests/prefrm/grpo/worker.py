@@ -8,10 +8,12 @@ import asyncio
 import json
 import os
 from datetime import timedelta
+from types import SimpleNamespace
 
 import torch.distributed as dist
 
 from prefrm.errors import ServerUnavailableError
+from prefrm.group_log import GroupLog
 from prefrm.grpo import AsyncPreferenceReward, PreferenceReward
 from prefrm.winmatrix import FakeScorer
 
@@ -140,6 +142,20 @@ def one_async_reward_twice(rank):
     return outcome(lambda: asyncio.run(both()))
 
 
+def logged(rank, folder):
+    """Both processes log into one folder, whose bound leaves one of their files."""
+    reward = PreferenceReward(Scorer(), to_image, num_generations=2, log_groups=folder / "log")
+    bounded = GroupLog(folder / "bounded", most_groups=3)
+    small = PreferenceReward(Scorer(), to_image, num_generations=2, log_groups=bounded)
+    rewards = []
+    for step in range(10):
+        texts = [f"{step}.{rank}", f"{step}.5", f"{rank}{step}"]
+        state = SimpleNamespace(global_step=step)
+        rewards.append(reward(["a"] * 3, texts, trainer_state=state))
+        small(["a"] * 3, texts, trainer_state=state)
+    return rewards
+
+
 def main(folder):
     rank = int(os.environ["RANK"])
 
@@ -159,6 +175,7 @@ def main(folder):
         },
         "failures": failures(rank),
         "crossing": crossing(rank),
+        "logged": logged(rank, folder),
         "one async reward twice": one_async_reward_twice(rank),
     }
     # A later process group, as a second training run of the same process has one.
