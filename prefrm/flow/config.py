@@ -146,6 +146,8 @@ class FlowConfig(Bounded):
     optim: OptimConfig = field(default_factory=OptimConfig)
     evaluation: EvaluationConfig | None = field(default_factory=EvaluationConfig)  # null leaves it out
     checkpoint_every: Count = 10  # iterations
+    # Groups of the last iterations that are kept in output/groups, in 512 MiB at most; 0 keeps none.
+    log_groups: Natural = 256
     report_to: tuple[str, ...] = ()  # trackers of accelerate, such as tensorboard or wandb
 
     def __post_init__(self) -> None:

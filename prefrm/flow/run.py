@@ -2,6 +2,7 @@
 
 output/lora/         the adapter in diffusers' format: `pipe.load_lora_weights(output / "lora")`
 output/checkpoints/  from which `resume` continues; removed once the run is over
+output/groups/       groups of the last iterations, as `prefrm.group_log` reads them
 and the files of `prefrm.flow.report`.
 """
 
@@ -31,6 +32,7 @@ from prefrm.flow.report import Evaluation, summary, write_report
 from prefrm.flow.rollout import Sampler
 from prefrm.flow.settings import Rollout
 from prefrm.flow.trainer import Trainer, adapters
+from prefrm.group_log import GroupLog
 from prefrm.jsonlines import JsonLines
 from prefrm.progress import track
 from prefrm.resources import Resources
@@ -204,6 +206,7 @@ def _trainer(
         rewards=rewards,
         weights={name: reward.weight for name, reward in config.all_rewards().items()},
         settings=config.optim,
+        log=GroupLog(config.output / "groups", most_groups=config.log_groups) if config.log_groups else None,
     )
 
 

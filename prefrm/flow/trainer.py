@@ -13,11 +13,11 @@ Shapes: N samples of an iteration; B of a batch; T steps.
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,11 @@ from prefrm.flow.config import OptimConfig
 from prefrm.flow.losses import DREW, Losses, Work
 from prefrm.flow.rollout import OLD, Batch, Sample, Sampler, encode_images
 from prefrm.flow.settings import Method, Rollout
-from prefrm.rewards.chain import diversity, extremes, intrinsic_rewards
+from prefrm.group_log import GroupLog, LoggedGroup
+from prefrm.rewards.chain import diversity, extremes, intrinsic_rewards, members
 from prefrm.rewards.numbers import Doubles
 from prefrm.rewards.samples import Reward
+from prefrm.winmatrix import Group, WinMatrix
 
 __all__ = ["AVERAGE", "Trainer", "adapters"]
 
@@ -42,7 +44,10 @@ AVERAGE = "average"
 
 WEIGHTS, STATE = "weights.safetensors", "state.json"
 # Settings that may change when a run is resumed.
-FREE = ("output", "device", "optim.iterations", "checkpoint_every", "report_to", "evaluation", "held_out")
+FREE = (
+    *("output", "device", "optim.iterations", "checkpoint_every", "report_to", "evaluation", "held_out"),
+    "log_groups",
+)
 # Purpose of a seed, beside those of rollouts and losses.
 STEPS = 10
 # The average's decay after n updates is at most n / (n + 9), as in diffusers' EMAModel.
@@ -62,6 +67,13 @@ def adapters(method: Method, settings: OptimConfig) -> list[str]:
     return names if settings.ema is None else [*names, AVERAGE]
 
 
+class _Scores(NamedTuple):
+    """Rewards [N] of samples by name, and their groups for the log, in order of first appearance."""
+
+    rewards: dict[str, Doubles]
+    groups: list[LoggedGroup]
+
+
 @dataclass(kw_only=True)
 class Trainer:
     """Trains the adapter of a policy by a method."""
@@ -73,6 +85,7 @@ class Trainer:
     weights: Mapping[str, float]  # of the rewards
     settings: OptimConfig
     updates: int = 0  # optimizer steps that are done
+    log: GroupLog | None = None  # of the groups of the last iterations
 
     def __post_init__(self) -> None:
         self.policy, self.method, self.seed = self.losses.policy, self.losses.method, self.losses.seed
@@ -96,9 +109,11 @@ class Trainer:
         if DREW in self.policy.adapters:
             self.policy.copy_adapter("default", DREW)
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
-        batches, rewards = self._rollout(list(enumerate(prompts))[rank::count], n)
+        batches, scores = self._rollout(list(enumerate(prompts))[rank::count], n)
         rolled = time.monotonic()
-        advantages, logs = self._advantages(batches, rewards)
+        advantages, logs = self._advantages(batches, scores.rewards)
+        self._write_log(batches, scores.groups, advantages)
+        del scores
         turns = np.array_split(np.arange(len(prompts)), self.settings.updates)
         updates = [self._update(batches, advantages, n, set(places.tolist())) for places in turns]
         if OLD in self.policy.adapters:
@@ -107,7 +122,7 @@ class Trainer:
         logs["images"] = self._total(sum(len(batch.samples) for batch in batches))
         return logs | {"seconds_rollout": rolled - started, "seconds_update": time.monotonic() - rolled}
 
-    def _rollout(self, prompts: Sequence[tuple[int, str]], n: int) -> tuple[list[Batch], dict[str, Doubles]]:
+    def _rollout(self, prompts: Sequence[tuple[int, str]], n: int) -> tuple[list[Batch], _Scores]:
         """The samples of this process; a thread scores groups while the next ones are drawn."""
         rng = np.random.default_rng([self.seed, n, STEPS])
         stochastic = self.method.rollout.stochastic.draw(n, self.policy.steps, rng)
@@ -116,30 +131,64 @@ class Trainer:
             with self.accelerator.autocast():
                 for starts in self.sampler.jobs(prompts):
                     drawn = self.sampler.draw(self._explored(starts, n, thread), stochastic, n)
-                    waiting.append(thread.submit(self._scores, drawn))
+                    waiting.append(thread.submit(self._scores, drawn, n))
                     batches += drawn
             scored = [one.result() for one in waiting]
         finally:
             # After an error or an interrupt, nothing that is left is scored.
             thread.shutdown(cancel_futures=True)
-        return batches, {name: np.concatenate([one[name] for one in scored]) for name in self.rewards}
+        return batches, _Scores(
+            {name: np.concatenate([one.rewards[name] for one in scored]) for name in self.rewards},
+            [group for one in scored for group in one.groups],
+        )
 
     def _explored(self, starts: Sequence[Sample], n: int, thread: Executor) -> Sequence[Sample]:
         """Of explored starts, the best and the worst of each prompt, by cheap samples (Sol-RL)."""
         rule = self.method.rollout
         if rule.explore == 1:
             return starts
-        rewards = thread.submit(self._scores, self.sampler.preview(starts, n)).result()
+        rewards = thread.submit(self._scores, self.sampler.preview(starts, n)).result().rewards
         best, worst = rule.keep_best / rule.explore, rule.keep_worst / rule.explore
         places = [start.place for start in starts]
         return [starts[i] for i in extremes(rewards, places, weights=self.weights, best=best, worst=worst)]
 
-    def _scores(self, batches: Sequence[Batch]) -> dict[str, Doubles]:
-        """Rewards of whole groups by name."""
+    def _scores(self, batches: Sequence[Batch], n: int | None = None) -> _Scores:
+        """Rewards of whole groups; those of iteration `n` are for the log, too."""
         keys = [key for batch in batches for key in batch.keys(self.method.rollout)]
         prompts = [sample.prompt for batch in batches for sample in batch.samples]
         images = encode_images(torch.cat([batch.images for batch in batches]))
-        return {name: reward.rewards(prompts, images, keys) for name, reward in self.rewards.items()}
+        matrices: dict[tuple[int, ...], dict[str, WinMatrix]] = {}
+
+        def rewards(name: str, reward: Reward) -> Doubles:
+            def each(places: Sequence[int], matrix: WinMatrix) -> None:
+                matrices.setdefault(tuple(places), {})[name] = matrix
+
+            return reward.rewards(prompts, images, keys, each=each)
+
+        found = {name: rewards(name, reward) for name, reward in self.rewards.items()}
+        if self.log is None or n is None:
+            return _Scores(found, [])
+        groups = [
+            LoggedGroup(
+                group=Group(prompt=prompts[places[0]], candidates=tuple(images[k] for k in places)),
+                matrices=matrices.get(tuple(places), {}),
+                rewards={name: values[places].tolist() for name, values in found.items()},
+                step=n + 1,
+            )
+            for places in _comparable(keys)
+        ]
+        return _Scores(found, groups)
+
+    def _write_log(
+        self, batches: Sequence[Batch], groups: Sequence[LoggedGroup], advantages: Sequence[Doubles]
+    ) -> None:
+        """Log the groups of all batches with their advantages, of each sample the mean over steps."""
+        if self.log is None:
+            return
+        keys = [key for batch in batches for key in batch.keys(self.method.rollout)]
+        shown = np.concatenate([one.mean(axis=1) for one in advantages])
+        pairs = zip(groups, _comparable(keys), strict=True)
+        self.log.add([replace(group, advantages=shown[places].tolist()) for group, places in pairs])
 
     def _advantages(
         self, batches: Sequence[Batch], rewards: dict[str, Doubles]
@@ -286,3 +335,8 @@ class Trainer:
     def _adapters(self) -> dict[str, torch.Tensor]:
         policy = self.policy
         return {f"{name}.{n}": w for name in policy.adapters for n, w in enumerate(policy.parameters(name))}
+
+
+def _comparable(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Places of the samples of each group that has two at least."""
+    return [places for places in members(keys) if len(places) > 1]

@@ -6,7 +6,8 @@ each whole or absent, with a row for each group:
 step, evaluation          of the trainer; null where it does not tell its reward functions
 prompt, images, videos, texts, context, criterion
                           as in a dataset: one of images, videos and texts holds the candidates
-kind, size                of the candidates, and their number
+kind, size, context_images
+                          of the candidates, their number, and that of context images
 matrices                  a `name` and the fields of `prefrm.scoring.matrix_row`: of each reward that a judge
                           gives, and "REWARD/CRITERION" of each criterion where there are several
 rewards                   a `name` and K `values`, NaN for a candidate without a reward

@@ -1,7 +1,7 @@
 """A logged group as a row of a parquet file, and what can be read of it without its candidates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from prefrm.records import group_columns, group_fields, import_pyarrow
@@ -43,6 +43,7 @@ class LoggedEntry:
         id: of the group in its folder, as `GroupLogReader.group` takes it.
         time: when it was written, in seconds since the epoch.
         kind, size: of the candidates, and K.
+        context_images: how many images the context has.
     """
 
     id: str
@@ -51,16 +52,17 @@ class LoggedEntry:
     criterion: str
     kind: Kind
     size: int
+    context_images: int
     matrices: Mapping[str, WinMatrix]
     rewards: Mapping[str, tuple[float | None, ...]]
-    advantages: tuple[float | None, ...] | None = field(default=None)
+    advantages: tuple[float | None, ...] | None = None
     step: int | None = None
     evaluation: bool = False
 
 
 CONTENT = ("prompt", "images", "videos", "texts", "context", "criterion")
 ENTRY = (
-    *("step", "evaluation", "prompt", "criterion", "kind", "size"),
+    *("step", "evaluation", "prompt", "criterion", "kind", "size", "context_images"),
     *("matrices", "rewards", "advantages"),
 )
 """Columns of an entry: all but those of the content."""
@@ -77,6 +79,7 @@ def schema() -> "pa.Schema":
             *group_fields(),
             ("kind", pa.string()),
             ("size", pa.int32()),
+            ("context_images", pa.int32()),
             ("matrices", pa.list_(pa.struct([("name", pa.string()), *matrix_types(pa)]))),
             ("rewards", pa.list_(pa.struct([("name", pa.string()), ("values", numbers)]))),
             ("advantages", numbers),
@@ -93,6 +96,7 @@ def to_row(logged: LoggedGroup) -> dict[str, Any]:
         **group_columns(_encodable(group)),
         "kind": group.kind,
         "size": group.size,
+        "context_images": len(group.context),
         "matrices": [{"name": name, **matrix_row(matrix)} for name, matrix in logged.matrices.items()],
         "rewards": [{"name": name, "values": list(values)} for name, values in logged.rewards.items()],
         "advantages": None if advantages is None else list(advantages),
@@ -101,15 +105,12 @@ def to_row(logged: LoggedGroup) -> dict[str, Any]:
 
 def entry_of_row(row: Mapping[str, Any], *, id: str, time: float) -> LoggedEntry:
     """The entry of a row, of which the columns `ENTRY` are read."""
-    advantages = row["advantages"]
-    return LoggedEntry(
-        id=id,
-        time=time,
-        **{name: row[name] for name in ("step", "evaluation", "prompt", "criterion", "kind", "size")},
-        matrices={one["name"]: matrix_of_row(one) for one in row["matrices"]},
-        rewards={one["name"]: tuple(one["values"]) for one in row["rewards"]},
-        advantages=None if advantages is None else tuple(advantages),
-    )
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value := row[name], list) else value for name in ENTRY
+    }
+    fields["matrices"] = {one["name"]: matrix_of_row(one) for one in row["matrices"]}
+    fields["rewards"] = {one["name"]: tuple(one["values"]) for one in row["rewards"]}
+    return LoggedEntry(id=id, time=time, **fields)
 
 
 def _encodable(group: Group) -> Group:

@@ -40,6 +40,7 @@ def test_a_group_comes_back(tmp_path):
     assert np.array_equal(one.advantages, [1.0, np.nan, -1.0], equal_nan=True)
     assert two.matrices["judge"].reason(0, 1) == refused[0].reason(0, 1) != ""
     assert (two.rewards, two.advantages, two.criterion) == ({"judge": (0.5, None)}, None, "alignment")
+    assert [entry.context_images for entry in (one, two)] == [0, 1]
     assert [reader.group(entry.id) for entry in (one, two)] == [first.group, context]
     assert reader.group(three.id) == Group(prompt="c?", candidates=("one", "two"))
 

@@ -28,6 +28,7 @@ from prefrm.flow.methods import METHODS
 from prefrm.flow.pipelines import load_pipeline
 from prefrm.flow.report import pixel_distance
 from prefrm.flow.run import OpenScorer, run
+from prefrm.group_log import GroupLogReader
 from prefrm.winmatrix import FakeScorer
 
 
@@ -133,6 +134,27 @@ def test_a_run_writes_what_a_person_looks_at(config: FlowConfig) -> None:
     assert [*config.output.rglob("events.out.tfevents*")]
     with pytest.raises(ConfigError, match="holds a finished run"):
         run(config, open_scorer)
+
+
+def test_a_run_logs_the_groups_of_its_last_iterations(config: FlowConfig) -> None:
+    config = replace(config, log_groups=3, rewards={"dark": RewardConfig(scorer="dark")})
+    run(config, open_scorer)
+    reader = GroupLogReader(config.output / "groups")
+    entries = reader.entries()
+    # Two groups of each iteration, of which a file is kept or goes as a whole.
+    assert [entry.step for entry in entries] == [2, 2] and entries[0].prompt != entries[1].prompt
+    for entry in entries:
+        group = reader.group(entry.id)
+        assert group.prompt == entry.prompt and len(set(group.candidates)) == 4
+        (matrix,) = FakeScorer(brightness).score([group])
+        assert entry.matrices["judge"].equals(matrix)
+        assert np.allclose(entry.matrices["dark"].p, matrix.p.T)
+        assert np.array_equal(entry.rewards["judge"], matrix.win_rate())
+    # The chain of NFT ends at the advantages that the trainer used.
+    row, keys = config.row(), [0] * 4 + [1] * 4
+    rewards = {name: [r for entry in entries for r in entry.rewards[name]] for name in ("judge", "dark")}
+    expected = row.advantage.advantages(rewards, keys, steps=3)
+    assert np.allclose([a for entry in entries for a in entry.advantages or ()], expected.ravel())
 
 
 def test_diversity_is_the_mean_distance_in_pixels_of_two_images_of_a_prompt() -> None:
