@@ -186,7 +186,7 @@ def measure_checks(prompts: PromptSet, images: Iterable[CheckedImage]) -> CheckM
     """The shares of one model's images.
 
     Raises:
-        DataError: an image is of no prompt of the set, or has more or fewer verdicts than the prompt has checks.
+        DataError: an image is of no prompt of the set, or has verdicts of another number of checks.
     """
     by_id = {prompt.id: prompt for prompt in prompts.prompts}
     found = list(images)
@@ -261,10 +261,10 @@ class _Values:
 def _prompt_of(image: CheckedImage, by_id: Mapping[str, ArenaPrompt]) -> ArenaPrompt:
     prompt = by_id.get(image.prompt)
     if prompt is None or len(image.verdicts) != len(prompt.checks):
-        checks = "no such prompt" if prompt is None else f"a prompt with {len(prompt.checks)} checks"
+        checks = "none" if prompt is None else f"one with {len(prompt.checks)} checks"
         raise DataError(
-            f"image {image.image} of prompt {image.prompt!r} has {len(image.verdicts)} verdicts, of {checks}; "
-            "it was judged with another prompt set"
+            f"image {image.image} of prompt {image.prompt!r} has {len(image.verdicts)} verdicts; the set has "
+            f"{checks}: it was judged with another prompt set"
         )
     return prompt
 

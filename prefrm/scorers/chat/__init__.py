@@ -10,8 +10,9 @@ A dialect says how a kind of judge is asked and how its answers are read (`DIALE
 """
 
 from prefrm.scorers.chat.dialects import DIALECTS, Dialect
+from prefrm.scorers.chat.generating import ChatGenerator
 from prefrm.scorers.chat.report import ChatReport
 from prefrm.scorers.chat.scorer import ChatScorer
 from prefrm.scorers.chat.settings import ChatSettings
 
-__all__ = ["DIALECTS", "ChatReport", "ChatScorer", "ChatSettings", "Dialect"]
+__all__ = ["DIALECTS", "ChatGenerator", "ChatReport", "ChatScorer", "ChatSettings", "Dialect"]

@@ -4,27 +4,32 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from prefrm.client._core import Connected
+from prefrm.client import _portal
+from prefrm.client._core import Connected, home
 from prefrm.client._credentials import Credentials
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._policy import Call, RetryPolicy
 from prefrm.client._transport import Unfit
-from prefrm.errors import ConfigError
+from prefrm.errors import ConfigError, MediaError
+from prefrm.questions import ImageQuestion
 from prefrm.scorers.chat.dialects import Dialect
 from prefrm.scorers.chat.parsing import spellings
 from prefrm.scorers.chat.reading import without_tie
 from prefrm.scorers.chat.servers import Server, server_of
-from prefrm.scorers.chat.settings import ChatSettings
+from prefrm.scorers.chat.settings import SAMPLING_TEMPERATURE, ChatSettings
+from prefrm.scorers.chat.showing import data_url
 from prefrm.scorers.chat.transport import ChatTransport
 from prefrm.scorers.chat.wording import Wording
 
-__all__ = ["Answer", "Answers", "Asker", "Question", "Served"]
+__all__ = ["Answer", "Answers", "Asker", "Askers", "Question", "Served"]
 
 Choices = list[Mapping[str, Any]]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +50,15 @@ Answers = Sequence[Answer | Unfit]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A prompt, and what is shown as data URLs: candidates in order, and images of the context."""
+    """A prompt, and what is shown as data URLs: candidates in order, and images of the context.
+
+    A question is asked again, as its answer could not be used, with the next `attempt`: for other samples.
+    """
 
     prompt: str
     images: tuple[str, ...]
     context: tuple[str, ...] = ()
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,13 +114,27 @@ class Asker:
 
     async def ask_all(self, questions: Sequence[Question]) -> Answers:
         """The answers to questions, in order; the first failure cancels those in flight. Raises as `ask`."""
-        tasks = [asyncio.ensure_future(self.ask(question)) for question in questions]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return await _together([self.ask(question) for question in questions])
+
+    async def ask_about(
+        self, questions: Sequence[ImageQuestion], attempt: int = 0
+    ) -> list[Answer | Unfit | MediaError]:
+        """The answers to questions about single images, in order, or why an image cannot be shown.
+
+        Raises as `ask`.
+        """
+
+        async def ask(one: ImageQuestion) -> Answer | Unfit | MediaError:
+            async with room:
+                try:
+                    url = await asyncio.to_thread(data_url, one.image)
+                except MediaError as error:
+                    return error
+                return await self.ask(Question(prompt=one.text, images=(url,), attempt=attempt))
+
+        # No more images are decoded than there are questions in flight.
+        room = asyncio.Semaphore(self._settings.concurrency)
+        return await _together([ask(one) for one in questions])
 
     async def ask(self, question: Question) -> Answer | Unfit:
         """`n` answers to a question, or the endpoint's refusal of it.
@@ -127,7 +150,7 @@ class Asker:
             try:
                 # A server that ignores n returns one answer at a time.
                 while (missing := self._settings.n - len(found)) > 0:
-                    seed = self._settings.seed + len(found)
+                    seed = self._settings.seed + question.attempt * self._settings.n + len(found)
                     sent = set(served.server.neutral) - self._unknown
                     try:
                         found += await self._complete(self._body(question, served, missing, seed))
@@ -216,7 +239,8 @@ class Asker:
             "model": served.model,
             "messages": messages,
             "n": samples,
-            "temperature": settings.sampling_temperature,
+            "temperature": settings.sampling_temperature
+            or (SAMPLING_TEMPERATURE if question.attempt else 0.0),
             "top_p": settings.top_p,
             "seed": seed,
             "max_completion_tokens": settings.max_tokens or dialect.max_tokens,
@@ -240,3 +264,43 @@ class Asker:
                 body["top_logprobs"] = settings.top_logprobs
         # JSON takes the long URLs as they are: they are base64.
         return re.sub(rf"{self._mark}(\d+);", lambda mark: urls[int(mark[1])], json.dumps(body)).encode()
+
+
+class Askers:
+    """The asker of a process: another one in a forked child, and after `close`.
+
+    Args:
+        make: makes an asker, in the portal's event loop.
+    """
+
+    def __init__(self, make: Callable[[], Asker]) -> None:
+        self._make = make
+        self._current: Asker | None = None
+
+    def get(self) -> Asker:
+        """The asker of this process, in the portal's event loop."""
+        if self._current is None or self._current.home != home():
+            self._current = self._make()
+        return self._current
+
+    def close(self) -> None:
+        """Release the connections; asking again opens new ones."""
+        # When the interpreter finalizes, the portal's thread no longer runs.
+        if self._current is not None and not sys.is_finalizing():
+            _portal.run(self._close)
+
+    async def _close(self) -> None:
+        here, self._current = self._current, None
+        if here is not None and here.home == home():
+            await here.close()
+
+
+async def _together(calls: Sequence[Coroutine[Any, Any, Found]]) -> list[Found]:
+    """What the calls return, in order; the first failure cancels the others."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,7 +14,7 @@ from prefrm.scorers.chat.dialects import Dialect
 from prefrm.scorers.chat.parsing import Unreadable, Verdict, spellings
 from prefrm.winmatrix.probabilities import LARGEST_LOG_ODDS
 
-__all__ = ["Bounds", "Reading", "read_answers", "without_tie"]
+__all__ = ["Bounds", "Reading", "read_answers", "read_choice", "without_tie"]
 
 CERTAIN_TIE = 0.99
 """P(tie) from which it does not matter who would win without one: P(first is better) is 0.5 within 0.005."""
@@ -71,7 +71,7 @@ def without_tie(dialect: Dialect, choice: Mapping[str, Any]) -> str | None:
     Raises:
         ProtocolError: the choice is not one of a chat completion.
     """
-    text, tokens = _answer(choice)
+    text, tokens = read_choice(choice)
     if dialect.tie is None or dialect.opening is None or not tokens:
         return None
     try:
@@ -101,7 +101,7 @@ def read_answers(
     samples: list[_Sample] = []
     unread: list[str] = []
     for choice in choices:
-        text, tokens = _answer(choice)
+        text, tokens = read_choice(choice)
         try:
             samples.append(_sample(dialect, text, tokens, untied or {}))
         except Unreadable as error:
@@ -117,7 +117,7 @@ def read_answers(
     if mass < bounds.min_mass:
         reason = (
             f"the labels {', '.join(dialect.labels)} have a probability of {mass:.3g} together, less than "
-            f"min_mass={bounds.min_mass:g}; the answer is {_quoted(_answer(choices[0])[0])}"
+            f"min_mass={bounds.min_mass:g}; the answer is {_quoted(read_choice(choices[0])[0])}"
         )
         return Reading(value=math.nan, mass=mass, agreement=agreement, unread=share, reason=reason)
     return Reading(
@@ -130,8 +130,12 @@ def read_answers(
     )
 
 
-def _answer(choice: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]]]:
-    """The text of a choice, and its tokens if the endpoint returned them: the text is then theirs."""
+def read_choice(choice: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]]]:
+    """The text of a choice, and its tokens if the endpoint returned them: the text is then theirs.
+
+    Raises:
+        ProtocolError: the choice is not one of a chat completion.
+    """
     try:
         tokens = (choice.get("logprobs") or {}).get("content") or []
         if not tokens:
@@ -207,8 +211,8 @@ def _at_label(
         token = _covering(text, verdict.at, tokens)
     elif tie is None:
         return None
-    elif (forced := untied.get(f"{text[: verdict.opening]}{dialect.opening}")) and _answer(forced)[1]:
-        token = _answer(forced)[1][0]
+    elif (forced := untied.get(f"{text[: verdict.opening]}{dialect.opening}")) and read_choice(forced)[1]:
+        token = read_choice(forced)[1][0]
     else:
         return _of_tie(tie, mass)
     found_L = _log_probabilities(dialect.labels, token)

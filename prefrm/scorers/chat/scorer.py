@@ -1,7 +1,6 @@
 """The scorer: groups to questions in both presentation orders, and their readings to win matrices."""
 
 import asyncio
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,22 +11,24 @@ import numpy as np
 
 from prefrm import media
 from prefrm.client import _portal
-from prefrm.client._core import home
-from prefrm.client._credentials import TLS, Credentials, secured
+from prefrm.client._credentials import TLS, Credentials
 from prefrm.client._endpoint import Endpoint
 from prefrm.client._policy import DEFAULT_DEADLINE_S, DEFAULT_UNAVAILABLE_TIMEOUT_S, RetryPolicy
 from prefrm.client._transport import Unfit
-from prefrm.errors import ConfigError, RequestError
+from prefrm.errors import ConfigError, MediaError, RequestError
+from prefrm.questions import ImageQuestion, Probability
 from prefrm.rewards.budget import choose_and_fit
-from prefrm.scorers.chat.asking import Answer, Answers, Asker, Question
+from prefrm.scorers.chat.asking import Answer, Answers, Asker, Askers, Question
+from prefrm.scorers.chat.connecting import parse_connection
 from prefrm.scorers.chat.dialects import Dialect, get_dialect
 from prefrm.scorers.chat.parsing import label
 from prefrm.scorers.chat.reading import Bounds, Reading, read_answers
 from prefrm.scorers.chat.report import ChatReport, merged_log_odds, report_of_pairs, report_of_singles
-from prefrm.scorers.chat.settings import ChatSettings, parse_chat_url
+from prefrm.scorers.chat.settings import ChatSettings
 from prefrm.scorers.chat.showing import Key, Order, ShownGroup, read_context
 from prefrm.scorers.chat.wording import Wording, read_wording
 from prefrm.winmatrix import Group, Inputs, WinMatrix, check_groups
+from prefrm.winmatrix.probabilities import sigmoid
 
 __all__ = ["ChatScorer"]
 
@@ -72,7 +73,11 @@ class ChatScorer:
             ShownGroup.of, inputs=self.inputs(), contexts=self._wording.context, context=self._context
         )
         self._bounds = Bounds(min_mass=settings.min_mass, min_read=settings.min_read)
-        self._asker: Asker | None = None
+        self._askers = Askers(
+            lambda: Asker(
+                self._endpoints, self._policy, self._credentials, settings, self.dialect, self._wording
+            )
+        )
 
     @classmethod
     def connect(
@@ -99,12 +104,16 @@ class ChatScorer:
         Raises:
             ConfigError: an argument is not as described, or the token would travel in plain text.
         """
-        endpoints, settings = parse_chat_url(url)
-        endpoints, credentials = secured(
-            endpoints, token=token, tls=tls, allow_plaintext_token=allow_plaintext_token
+        return cls(
+            *parse_connection(
+                url,
+                token=token,
+                tls=tls,
+                deadline=deadline,
+                unavailable_timeout=unavailable_timeout,
+                allow_plaintext_token=allow_plaintext_token,
+            )
         )
-        policy = RetryPolicy(deadline=deadline, unavailable_timeout=unavailable_timeout)
-        return cls(endpoints, settings, policy, credentials)
 
     @property
     def url(self) -> str:
@@ -120,7 +129,7 @@ class ChatScorer:
 
     def identity(self) -> str:
         """The model, its settings and the wording's digest, wherever the endpoint is. Raises as `score`."""
-        served = _portal.run(lambda: self._connected().served())
+        served = _portal.run(lambda: self._askers.get().served())
         wording = media.digest(repr((self._wording, self._context)).encode())
         settings = replace(self.settings, model=served.model).query(OF_NO_MATTER)
         return f"chat {settings}, server {served.server.name}, wording {wording}"
@@ -155,11 +164,26 @@ class ChatScorer:
         self._require_accepted(answers)
         return reports
 
+    def probabilities(self, questions: Sequence[ImageQuestion]) -> list[Probability]:
+        """P(yes) for each question, by a dialect that answers yes or no about one image, such as "vqascore".
+
+        Satisfies `prefrm.questions.YesNoJudge`. What cannot be decoded or read, or is refused, has a reason.
+
+        Raises:
+            ConfigError: the dialect compares two images, or rates them.
+            ScoringError: as `prefrm.client.RemoteScorer.score`.
+        """
+        if self.dialect.compares or self.dialect.values or len(self.dialect.labels) != 2:
+            raise ConfigError(
+                f"dialect {self.dialect.name} does not answer yes or no about one image; use dialect=vqascore"
+            )
+        answers = _portal.run(lambda: self._askers.get().ask_about(questions))
+        readings = [self._reading(answer) for answer in answers]
+        return [Probability(value=_sigmoid(one.value), reason=one.reason) for one in readings]
+
     def close(self) -> None:
         """Release the connections; scoring again opens new ones."""
-        # When the interpreter finalizes, the portal's thread no longer runs.
-        if self._asker is not None and not sys.is_finalizing():
-            _portal.run(self._close)
+        self._askers.close()
 
     def __enter__(self) -> "ChatScorer":
         return self
@@ -172,18 +196,6 @@ class ChatScorer:
 
     def __repr__(self) -> str:
         return f"ChatScorer({self.url!r})"
-
-    def _connected(self) -> Asker:
-        if self._asker is None or self._asker.home != home():
-            self._asker = Asker(
-                self._endpoints, self._policy, self._credentials, self.settings, self.dialect, self._wording
-            )
-        return self._asker
-
-    async def _close(self) -> None:
-        here, self._asker = self._asker, None
-        if here is not None and here.home == home():
-            await here.close()
 
     def _report(self, group: ShownGroup, readings: Mapping[Key, Reading]) -> ChatReport:
         if not self.dialect.compares:
@@ -204,7 +216,7 @@ class ChatScorer:
             places = [(shown[i], shown[j]) for i, j in pairs]
             asked = group.pairs(order for i, j in places for order in ((i, j), (j, i)))
             keys = [key for key in asked if key not in readings]
-            found = _portal.run(lambda: self._connected().ask_all(self._questions(group, keys)))
+            found = _portal.run(lambda: self._askers.get().ask_all(self._questions(group, keys)))
             answers.extend(found)
             readings.update(self._readings(keys, found))
             return [merged_log_odds(group, readings, i, j) for i, j in places]
@@ -220,7 +232,7 @@ class ChatScorer:
         """Every group with the readings of all its questions."""
 
         async def ask() -> list[tuple[ShownGroup, Sequence[Key], Answers]]:
-            asker = self._connected()
+            asker = self._askers.get()
             asked: list[tuple[ShownGroup, Sequence[Key], asyncio.Task[Answers]]] = []
             try:
                 for group in groups:
@@ -252,11 +264,17 @@ class ChatScorer:
     def _readings(self, keys: Sequence[Key], answers: Answers) -> dict[Key, Reading]:
         return {key: self._reading(answer) for key, answer in zip(keys, answers, strict=True)}
 
-    def _reading(self, answer: Answer | Unfit) -> Reading:
+    def _reading(self, answer: Answer | Unfit | MediaError) -> Reading:
+        if isinstance(answer, MediaError):
+            return Reading(value=np.nan, reason=str(answer))
         if isinstance(answer, Unfit):
             return Reading(value=np.nan, unread=1.0, reason=f"the endpoint refused the question: {answer}")
         reading = read_answers(self.dialect, answer.choices, self._bounds, answer.untied)
         return replace(reading, reason=reading.reason and self._credentials.quoted(reading.reason, SHOWN))
+
+
+def _sigmoid(log_odds: float) -> float:
+    return float(sigmoid(np.array([log_odds]))[0])
 
 
 def _worded(dialect: Dialect, settings: ChatSettings) -> tuple[Dialect, Wording]:

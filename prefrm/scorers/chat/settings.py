@@ -17,10 +17,10 @@ from prefrm.client._endpoint import Endpoint
 from prefrm.config import Bounded, Bounds, Count, Natural, NonNegative, Share, check_bounds, from_mapping
 from prefrm.errors import ConfigError
 
-__all__ = ["ChatSettings", "parse_chat_url"]
+__all__ = ["SAMPLING_TEMPERATURE", "ChatSettings", "parse_chat_url"]
 
 SAMPLING_TEMPERATURE = 0.7
-"""Of several samples, where none is given."""
+"""Of several samples, and of a question that is asked again, where none is given."""
 ASKED = (
     *(
         "messages",
