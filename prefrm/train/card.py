@@ -52,7 +52,7 @@ def model_card(
         "",
         "# A preference judge",
         "",
-        "Says which of two images answers a prompt better. Made with prefrm.",
+        f"Says which of two {config.judge.kind}s answers a prompt better. Made with prefrm.",
         "",
         f"- base model: {_base_model(config.judge.base_model)}",
         f"- head {config.judge.head}, {attention}template {config.judge.template}",
@@ -97,7 +97,7 @@ def _metadata(config: TrainConfig, sources: Sequence[DatasetInfo]) -> dict[str, 
     return {
         **{key: value for key, value in known.items() if value is not None},
         "library_name": "prefrm",
-        "pipeline_tag": "image-text-to-text",
+        "pipeline_tag": "video-text-to-text" if config.judge.kind == "video" else "image-text-to-text",
         "tags": ["prefrm", "preference-judge", "reward-model", config.judge.head],
     }
 

@@ -11,6 +11,7 @@ import torch
 from peft.tuners.lora.layer import Linear
 
 from prefrm.bundle import load_bundle, read_manifest
+from prefrm.client import connect
 from prefrm.config import from_mapping, load_config, to_mapping
 from prefrm.engine import Engine
 from prefrm.errors import BundleError, ConfigError, DatasetError
@@ -19,6 +20,9 @@ from prefrm.media import decode
 from prefrm.records import Comparison, PreferenceGroup, read_groups, write_groups
 from prefrm.train import AdapterConfig, DataConfig, OptimConfig, TrainConfig, fit, run
 from prefrm.train.measure import EXPORT_GROUPS
+from serving.models import ModelInfo
+from serving.running import background
+from serving.server import JudgeServer
 from tests.prefrm.train.conftest import mixture_of
 
 # The loss of the first steps, measured on the CPU with torch 2.13.
@@ -40,8 +44,23 @@ def config(tiny_checkpoint: Path, tmp_path: Path, brightness: Callable[..., Path
     )
 
 
-def test_a_judge_learns_and_its_bundle_says_so(config: TrainConfig) -> None:
-    result = run(config)
+KINDS = {
+    "image": {},
+    "edit": {"template": "fit-late-v1"},
+    "video": {"kind": "video", "frames": 2},
+    "text": {"kind": "text"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_judge_learns_and_its_bundle_says_so(
+    config: TrainConfig, brightness: Callable[..., Path], kind: str
+) -> None:
+    """A server gives the matrices that were measured, too, on either wire."""
+    brightness(kind, train=12, validation=3, test=3)
+    spec = JudgeSpec(base_model=config.judge.base_model, **KINDS[kind])
+    result = run(replace(config, judge=spec))
     assert result.held_out.metrics.accuracy.value == 1.0
     manifest = read_manifest(result.bundle)
     assert manifest.calibration is not None
@@ -53,13 +72,19 @@ def test_a_judge_learns_and_its_bundle_says_so(config: TrainConfig) -> None:
     assert "| pair accuracy | 1.000 (0.292 to 1.000; 9 pairs of 3 prompts) |" in card
     assert f"- calibration: {manifest.calibration.map.describe()}, from 9 pairs of validation\n" in card
     shown = re.findall(r"\]\((plots/.*?)\)", card)
-    assert shown == ["plots/accuracy.png", "plots/order_gap.png", "plots/reliability.png"]
+    by_criterion = ["plots/accuracy_by_criterion.png"] * (kind == "edit")
+    assert shown == ["plots/accuracy.png", *by_criterion, "plots/order_gap.png", "plots/reliability.png"]
+    assert f"Says which of two {spec.kind}s answers a prompt better" in card
     assert all(decode((result.bundle / path).read_bytes()).width > 500 for path in shown)
     groups = [group.group() for group in read_groups(config.data.path, "test")]
-    for matrix, judged in zip(
-        Engine.from_bundle(result.bundle, device="cpu").score(groups), result.held_out.judged, strict=True
-    ):
+    engine = Engine.from_bundle(result.bundle, device="cpu")
+    matrices = engine.score(groups)
+    for matrix, judged in zip(matrices, result.held_out.judged, strict=True):
         np.testing.assert_allclose(matrix.p, judged.matrix.p, atol=1e-5)
+    with background(JudgeServer(engine, ModelInfo(name="judge"))) as addresses:
+        for url in (addresses.grpc_url, addresses.http_url):
+            with connect(url) as client:
+                assert all(one.equals(own) for one, own in zip(client.score(groups), matrices, strict=True))
 
 
 def test_what_is_reported_is_what_the_exported_bundle_says(config: TrainConfig) -> None:

@@ -1,10 +1,14 @@
 """Inference calls of the stock client, and gRPC requests that it cannot make."""
 
+from dataclasses import replace
+
 import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
-from prefrm.winmatrix import Group
-from tests.serving.triton.conftest import noise
+from prefrm.protocol import encode_groups
+from prefrm.winmatrix import Candidate, Group
+from tests.prefrm.candidates import candidate, noise_clip
+from tests.serving.triton.conftest import KINDS, noise
 from tests.serving.triton.registry import add, on
 from tests.serving.triton.wire import AIO, BOTH, Wire, infer_request, packed, rows
 
@@ -13,6 +17,22 @@ GROUPS = [
     Group(prompt="two dogs", candidates=(A, B, C)),
     Group(prompt="zwei Äpfel", candidates=(A, None, b"no image\x00")),
 ]
+
+
+def unreadable(kind: str) -> Candidate:
+    """A candidate of that kind which no judge can read."""
+    if kind == "text":
+        return "x" * 9000
+    return noise_clip(3)[:-40] if kind == "video" else b"no image\x00"
+
+
+def groups_of(kind: str) -> list[Group]:
+    """A group with a context and a criterion, and one without."""
+    one, two, bad = candidate(kind, 1), candidate(kind, 2), unreadable(kind)
+    return [
+        Group(prompt="a hat", candidates=(one, two, None), context=(A, B), criterion="hue"),
+        Group(prompt="zwei Äpfel", candidates=(two, bad, one)),
+    ]
 
 
 @on(*BOTH, *AIO)
@@ -29,6 +49,58 @@ def answers_with_an_id(wire):
 def unknown_model(wire):
     return wire.infer(wire.inputs(GROUPS), model="nobody")
 
+
+for model, kind in KINDS.items():
+
+    def ask_model(wire, groups, model=model):
+        return wire.infer(wire.inputs(groups), model=model)
+
+    whole, plain = groups_of(kind)
+    add(f"answers_of_{model}s", lambda wire, ask=ask_model, two=(whole, plain): ask(wire, two), *BOTH, *AIO)
+    add(f"answers_of_plain_{model}s", lambda wire, ask=ask_model, one=plain: ask(wire, [one]))
+    for field in ("context", "criterion"):
+        part = replace(whole, **{field: Group.__dataclass_fields__[field].default})
+        add(f"answers_of_{model}s_without_a_{field}", lambda wire, ask=ask_model, one=part: ask(wire, [one]))
+
+
+def with_another(wire, model, name, array):
+    """The inputs of a good request to a model, with another input or another array of one."""
+    tensors = encode_groups(groups_of(KINDS[model])[:1]) | {name: array}
+    return wire.infer([wire.tensor(key, value) for key, value in tensors.items()], model=model)
+
+
+# Of each, the model, the input and its array: what a model reads besides a prompt and images.
+for name, arguments in {
+    "context_that_cannot_be_read": ("edit", "context", rows([A, b"junk"])),
+    "context_with_a_gap": ("edit", "context", rows([b"", A])),
+    "context_of_no_image": ("edit", "context", np.empty((1, 0), dtype=object)),
+    "context_of_too_many_images": ("edit", "context", rows([A] * 65)),
+    "context_of_another_number_of_groups": ("edit", "context", rows([A], [A])),
+    "two_criteria_a_group": ("edit", "criterion", rows([b"hue", b"form"])),
+    "criterion_that_is_no_utf8": ("edit", "criterion", rows([b"\xff"])),
+    "empty_criterion": ("edit", "criterion", rows([b""])),
+    "text_that_is_no_utf8": ("text", "texts", rows([b"a", b"\xff", b"b"])),
+    "text_with_nuls": ("text", "texts", rows([b"a\0b\0", b"c", b"\0"])),
+    "missing_texts": ("text", "texts", rows([b"", b"", b""])),
+    "texts_of_one": ("text", "texts", rows([b"a"])),
+    "images_beside_texts": ("text", "images", rows([A, B, C])),
+    "image_among_videos": ("video", "images", rows([A, candidate("video", 1), candidate("video", 2)])),
+    "truncated_video": ("video", "images", rows([candidate("video", n)[:-40] for n in (1, 2)])),
+}.items():
+    add(name, lambda wire, arguments=arguments: with_another(wire, *arguments))
+
+# Groups of what the model does not read.
+for name, (model, kind) in {
+    "context_and_criterion_not_read": ("judge", "image"),
+    "texts_for_a_judge_of_images": ("edit", "text"),
+    "images_for_a_judge_of_texts": ("text", "image"),
+    "images_for_a_judge_of_videos": ("video", "image"),
+    "videos_for_a_judge_of_images": ("edit", "video"),
+}.items():
+    add(
+        name,
+        lambda wire, model=model, kind=kind: wire.infer(wire.inputs(groups_of(kind)[:1]), model=model),
+    )
 
 # What differs from a good request, and how it is said to the stock client.
 for name, options in {

@@ -1,4 +1,4 @@
-"""Bundles of an untrained judge on a tiny checkpoint, whole and as an adapter, and images."""
+"""Bundles of untrained judges on a tiny checkpoint, of each kind, whole and as an adapter, and images."""
 
 import io
 from collections.abc import Callable
@@ -10,8 +10,11 @@ from PIL import Image
 
 from prefrm.bundle import CalibrationRecord, write_bundle
 from prefrm.judge import Judge, JudgeSpec
+from prefrm.winmatrix import Kind
 from tests.prefrm.judge.families import save_checkpoint
 
+# Judges by the name of their model, each with the kind of its candidates; all read a context and a criterion.
+KINDS: dict[str, Kind] = {"edit": "image", "video": "video", "text": "text"}
 CALIBRATION = CalibrationRecord(
     name="power", parameters={"temperature": 1.7, "power": 1.3}, split="validation", pairs=200
 )
@@ -24,8 +27,22 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / "whole"
-    judge = Judge.from_base(JudgeSpec(base_model=str(checkpoint)), "cpu")
+    return write_whole(tmp_path_factory.mktemp("bundles") / "whole", JudgeSpec(base_model=str(checkpoint)))
+
+
+@pytest.fixture(scope="session")
+def kinds_of_bundles(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The bundles of `KINDS`."""
+    folder = tmp_path_factory.mktemp("kinds")
+    specs = {
+        name: JudgeSpec(base_model=str(checkpoint), kind=kind, template="fit-late-v1")
+        for name, kind in KINDS.items()
+    }
+    return {name: write_whole(folder / name, spec) for name, spec in specs.items()}
+
+
+def write_whole(folder: Path, spec: JudgeSpec) -> Path:
+    judge = Judge.from_base(spec, "cpu")
     write_bundle(
         folder, judge, calibration=CALIBRATION, data_fingerprint="f" * 64, metrics={}, card="# A judge\n"
     )

@@ -139,6 +139,17 @@ DIFFERENCES = (
         why="a deadline that passed is no server that is away, which a client would ask again",
     ),
     Difference(
+        what="inputs that the judge does not read: a context, a criterion, candidates of the other tensor",
+        calls=(
+            "context_and_criterion_not_read",
+            "texts_for_a_judge_of_images",
+            "images_for_a_judge_of_texts",
+        ),
+        triton="INVALID_ARGUMENT",
+        ours="OK",
+        why="the group is answered as not judged, with the reason, and costs no other group",
+    ),
+    Difference(
         what="gRPC: more raw contents than inputs",
         calls=("too_many_raw_contents",),
         triton="OK",

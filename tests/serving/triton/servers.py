@@ -17,7 +17,7 @@ __all__ = ["TRITON", "Addresses", "triton"]
 
 # Where `make test-triton` puts it (install.py).
 TRITON = Path(__file__).resolve().parents[3] / ".triton"
-START_S = 120
+START_S = 300
 STOP_S = 20
 
 

@@ -26,7 +26,7 @@ from serving.triton.model import BUNDLE_FOLDER
 from serving.triton.repository import write_repository
 from tests.serving.triton import calls_http, calls_inference, calls_server, calls_stream
 from tests.serving.triton.calls_control import STEPS
-from tests.serving.triton.conftest import noise
+from tests.serving.triton.conftest import KINDS, noise
 from tests.serving.triton.differences import DIFFERENCES
 from tests.serving.triton.registry import CALLS, Call
 from tests.serving.triton.servers import TRITON, Addresses, triton
@@ -46,29 +46,36 @@ Wires = Callable[[str], Wire]
 
 
 @pytest.fixture(scope="module")
-def real(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
-    """A Triton that serves an export of the bundle as `judge`, and could load `second` and `broken`."""
+def bundles(bundle: Path, kinds_of_bundles: dict[str, Path]) -> dict[str, Path]:
+    """By the name of the model: `judge` of images, one of each of `KINDS`, `second` and `broken`."""
+    return kinds_of_bundles | dict.fromkeys(("judge", "second", "broken"), bundle)
+
+
+@pytest.fixture(scope="module")
+def real(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+    """A Triton that serves an export of each bundle, and could load `second` and `broken`."""
     folder = tmp_path_factory.mktemp("triton")
     repository = folder / "repository"
-    write_repository(bundle, repository)
-    for name in ("second", "broken"):
+    repository.mkdir()
+    for name, bundle in bundles.items():
         write_repository(bundle, folder / name, name=name)
         (folder / name / name).rename(repository / name)
     (repository / "broken" / "1" / BUNDLE_FOLDER / MANIFEST).unlink()
-    with triton(repository, folder / "log", "judge") as addresses:
+    with triton(repository, folder / "log", "judge", *KINDS) as addresses:
         yield addresses
 
 
 @pytest.fixture(scope="module")
-def ours(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+def ours(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
     """prefrm's server with the same models, in this process."""
     repository = tmp_path_factory.mktemp("repository")
-    for name in ("judge", "second", "broken"):
+    for name, bundle in bundles.items():
         shutil.copytree(bundle, repository / name)
     (repository / "broken" / "head.safetensors").unlink()
     shelf = BundleShelf([], repository, EngineOptions(device="cpu"))
     limits, metrics = Limits(), Metrics()
-    models = ModelRepository(shelf.load("judge"), limits, metrics, shelf.load)
+    loaded = [model for name in ("judge", *KINDS) for model in shelf.load(name)]
+    models = ModelRepository(loaded, limits, metrics, shelf.load)
     with background(Server(DataPlane(models, limits, metrics))) as addresses:
         yield Addresses(http=addresses.http, grpc=addresses.grpc)
 
@@ -126,20 +133,28 @@ def test_loading_and_unloading_are_alike_or_differ_as_named(step: Call, steps: d
     check(step, steps[str(step)])
 
 
-def test_groups_of_all_sizes_share_batches_and_agree(real: Addresses, ours: Addresses) -> None:
+@pytest.mark.parametrize("model", ["judge", "edit"])
+def test_groups_of_all_sizes_share_batches_and_agree(real: Addresses, ours: Addresses, model: str) -> None:
+    """Of edits, every other group has a context and a criterion, inputs of its own request alone."""
     groups = [
-        Group(prompt="p" * n, candidates=tuple(noise(k) for k in range(n, 2 * n + 2))) for n in range(1, 6)
+        Group(
+            prompt="p" * n,
+            candidates=tuple(noise(k) for k in range(n, 2 * n + 2)),
+            context=(noise(n),) * (model == "edit" and n % 2),
+            criterion="hue" * (model == "edit" and n % 2),
+        )
+        for n in range(1, 6)
     ] * 6
-    urls = [f"grpc://{addresses.grpc}/judge" for addresses in (real, ours)]
+    urls = [f"grpc://{addresses.grpc}/{model}" for addresses in (real, ours)]
 
     async def at_once(url: str):
         async with connect_async(url) as judge:
             return await asyncio.gather(*(judge.score([group]) for group in groups))
 
     with closing(Wire("http", real)) as statistics:
-        before = counts(statistics)
+        before = counts(statistics, model)
         theirs, own = (asyncio.run(at_once(url)) for url in urls)
-        after = counts(statistics)
+        after = counts(statistics, model)
     for (one,), (other,) in zip(theirs, own, strict=True):
         assert abs(one.p - other.p).max() <= TOLERANCE
         assert abs(one.order_gap - other.order_gap).max() <= TOLERANCE
@@ -154,6 +169,6 @@ def test_a_client_knows_the_judge_again_behind_triton(real: Addresses, ours: Add
             assert judge.identity() == read_manifest(bundle).digest
 
 
-def counts(wire: Wire) -> tuple[int, int]:
-    (model,) = wire.call("get_inference_statistics", "judge")["model_stats"]
-    return model["inference_count"], model["execution_count"]
+def counts(wire: Wire, model: str) -> tuple[int, int]:
+    (found,) = wire.call("get_inference_statistics", model)["model_stats"]
+    return found["inference_count"], found["execution_count"]

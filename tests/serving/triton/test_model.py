@@ -19,7 +19,10 @@ from prefrm.imports.importing import import_judge
 from prefrm.protocol import MATRIX_OUTPUTS, decode_matrices, encode_groups
 from prefrm.winmatrix import Group, WinMatrix
 from serving.triton.repository import write_repository
+from tests.prefrm.candidates import candidate
 from tests.prefrm.imports.scalar_checkpoints import save_base, save_hpsv3
+from tests.serving.triton.calls_inference import unreadable
+from tests.serving.triton.conftest import KINDS
 
 
 class Tensor:
@@ -63,9 +66,12 @@ BACKEND = SimpleNamespace(
 )
 
 
-@pytest.fixture(params=["bundle", "dual_bundle", "published"])
+@pytest.fixture(params=["bundle", "dual_bundle", "published", *KINDS])
 def judged_by(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The bundle of a judge that was trained, or of one that was imported, with another head and layout."""
+    """The bundle of a judge of some kind, or of one that was imported, with another head and layout."""
+    if request.param in KINDS:
+        folder: Path = request.getfixturevalue("kinds_of_bundles")[request.param]
+        return folder
     if request.param != "published":
         return request.getfixturevalue(request.param)
     save_base(tmp_path / "base")
@@ -91,9 +97,12 @@ def test_the_exported_model_answers_as_the_engine_does(judged_by, png, tmp_path:
             "model_config": json.dumps({"max_batch_size": 8}),
         }
     )
+    inputs = read_manifest(judged_by).inputs
+    (kind,) = inputs.kinds
+    a, b, c, bad = (*(candidate(kind, seed) for seed in range(3)), unreadable(kind))
     groups = [
-        Group(prompt="two dogs", candidates=(png(0), png(1))),
-        Group(prompt="über", candidates=(png(2), b"no image", png(3))),
+        Group(prompt="two dogs", candidates=(a, b)),
+        Group(prompt="über", candidates=(b, bad, c)),
     ]
     every = [spec.name for spec in MATRIX_OUTPUTS]
     bad = encode_groups(groups[:1]) | {"prompt": np.array([[b"\xff"]], dtype=object)}
@@ -107,9 +116,9 @@ def test_the_exported_model_answers_as_the_engine_does(judged_by, png, tmp_path:
     local = open_engine(judged_by, device="cpu").score(groups)
     for response, matrix in zip((first, second), local, strict=True):
         assert decode_matrices(response.tensors, count=1, size=matrix.size)[0].equals(matrix)
-    edit = Group(prompt="a hat", candidates=(png(4), png(5)), context=(png(6), png(7)), criterion="hue")
+    edit = Group(prompt="a hat", candidates=(a, c), context=(png(6), png(7)), criterion="hue")
     (response,) = model.execute([Request(encode_groups([edit]), every)])
-    if reason := read_manifest(judged_by).inputs.refusal(edit):
+    if reason := inputs.refusal(edit):
         expected = WinMatrix.missing([reason] * 2)
     else:
         (expected,) = open_engine(judged_by, device="cpu").score([edit])
