@@ -5,11 +5,11 @@ and right are preferences, a tie and "both bad" are ties, and skipped pairs are 
 pairs, which measure the annotators, are not part of the dataset. An annotator's equal answers to a repeated
 pair count once.
 
-With `annotators=reliable`, answers of annotators who are surely closer to chance than most others are left
-out (`prefrm.answers.annotators`). With `response_times=read`, p of a strict answer is the probability that it
-is the annotator's true preference, by a drift-diffusion model of the annotator's times
-(`prefrm.answers.response_times`): near 1 for a quick answer, lower for a slow one; and its weight is the
-probability that the annotator attended to the pair at all.
+With `annotators=reliable`, answers of annotators who are surely closer to chance than most others, or nearly
+always prefer the same side, are left out (`prefrm.answers.annotators`). With `response_times=read`, p of a
+strict answer is the probability that it is the annotator's true preference, by a drift-diffusion model of the
+annotator's times (`prefrm.answers.response_times`): near 1 for a quick answer, lower for a slow one; and its
+weight is the probability that the annotator attended to the pair at all.
 """
 
 import hashlib

@@ -37,6 +37,9 @@ TOLERANCE = 1e-6
 CONFIDENCE = 0.95
 FLOOR = 0.6
 """A reliability that is surely lower is too low, whatever that of the others."""
+ONE_SIDED = 0.8
+"""Sides are drawn for each pair, so that a share of answers for one of them that is surely larger is no
+chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,8 @@ class AnnotatorReport:
         skipped: pairs that were skipped.
         median_s: median response time in seconds; NaN without any.
         unreliable: `high` is below 0.6, or below the middle between chance and the median reliability of all
-            annotators: the answers are surely closer to chance than those of most others.
+            annotators: the answers are surely closer to chance than those of most others. Or surely more
+            than 80% of the strict answers prefer the same side.
     """
 
     name: str
@@ -174,11 +178,9 @@ def _report(
     strict = [answer for answer in answers if answer.verdict in ("left", "right")]
     known = [answer for answer in strict if answer.question.known not in (None, 0.5)]
     times = [answer.response_s for answer in answers if answer.response_s is not None]
-    cumulative = np.cumsum(posterior)
-    low, high = (
-        float(GRID[min(int(np.searchsorted(cumulative, tail)), len(GRID) - 1)])
-        for tail in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-    )
+    low, high = _interval(posterior)
+    left = sum(answer.verdict == "left" for answer in strict)
+    least, most = _interval(_of_share(left, len(strict)))
     return AnnotatorReport(
         name=name,
         answers=len(answers),
@@ -187,12 +189,26 @@ def _report(
         high=high,
         known=Share(count=sum(map(_is_right, known)), total=len(known)),
         repeats=_repeats(answers),
-        left=Share(count=sum(answer.verdict == "left" for answer in strict), total=len(strict)),
+        left=Share(count=left, total=len(strict)),
         ties=sum(answer.p_left == 0.5 for answer in answers),
         skipped=sum(answer.verdict == "skip" for answer in answers),
         median_s=float(np.median(times)) if times else float("nan"),
-        unreliable=high < threshold,
+        unreliable=high < threshold or least > ONE_SIDED or most < 1 - ONE_SIDED,
     )
+
+
+def _interval(posterior: Doubles) -> tuple[float, float]:
+    """The 95% credible interval of a distribution on the grid [Q]."""
+    tails = np.searchsorted(np.cumsum(posterior), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = GRID[np.minimum(tails, len(GRID) - 1)]
+    return float(low), float(high)
+
+
+def _of_share(count: int, total: int) -> Doubles:
+    """The posterior [Q] of a share of which `count` of `total` were seen, from a uniform prior."""
+    log_posterior = count * np.log(GRID) + (total - count) * np.log1p(-GRID)
+    posterior = np.exp(log_posterior - log_posterior.max())
+    return np.asarray(posterior / posterior.sum())
 
 
 def _is_right(answer: Answer) -> bool:

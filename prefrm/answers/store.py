@@ -6,6 +6,7 @@ shown the same pair again, and an answer's idempotency key is unique, so a reque
 nothing. A commit is on the disk (`synchronous = FULL`) before the call returns.
 """
 
+import fcntl
 import math
 import sqlite3
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TextIO, get_args
 
 from prefrm.errors import ConfigError, DataError, DatasetError
 
@@ -146,22 +147,24 @@ class AnswerStore:
 
     Raises:
         DatasetError: the file is of another dataset or is not a file of answers.
-        ConfigError: it cannot be created.
+        ConfigError: it cannot be created, or another session is writing to it.
     """
 
     def __init__(
         self, path: Path | str, answers_of: AnswersOf, clock: Callable[[], float] = time.time
     ) -> None:
         self._clock = clock
+        self._lock = _exclusive(Path(path))
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
         except sqlite3.OperationalError as error:
+            self._lock.close()
             raise ConfigError(f"the answers {path} cannot be opened or created: {error}") from error
         try:
             with _of_answers(path):
                 self._open(Path(path), answers_of)
         except BaseException:
-            self._db.close()
+            self.close()
             raise
 
     def _open(self, path: Path, answers_of: AnswersOf) -> None:
@@ -182,6 +185,7 @@ class AnswerStore:
     def close(self) -> None:
         """Close the file; nothing is left to write."""
         self._db.close()
+        self._lock.close()
 
     def __enter__(self) -> "AnswerStore":
         return self
@@ -311,6 +315,20 @@ def read_answers(path: Path | str) -> tuple[AnswersOf, list[Answer]]:
 
 
 _SELECT = "SELECT id, annotator, group_id, left, right, criterion, purpose, known, asked_at FROM question"
+
+
+def _exclusive(path: Path) -> TextIO:
+    """A lock beside the file, which the system gives back however the process ends."""
+    try:
+        lock = path.with_name(f"{path.name}.lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"the answers {path} cannot be opened or created: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise ConfigError(f"another session is writing to {path}; end it, or name another file") from error
+    return lock
 
 
 def _read_only(path: Path) -> sqlite3.Connection:

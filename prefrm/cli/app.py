@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefrm.cli.collect import Collecting
 from prefrm.cli.local import Local
 from prefrm.cli.remote import TOKEN_VARIABLE, Connection
 from prefrm.cli.shared import open_scorer
@@ -75,6 +76,7 @@ def app(
         ),
     ] = None,
     *,
+    collecting: Collecting,
     exposure: Exposure,
     local: Local,
     connection: Connection,
@@ -82,6 +84,7 @@ def app(
     """Try and audit judges, and collect preferences, on pages in a browser."""
     from prefrm.app import Judges
     from prefrm.app.application import View, create_application, require_gradio
+    from prefrm.app.collect.view import collect_view
     from prefrm.app.media import MediaStore
     from prefrm.app.server import serve
     from prefrm.app.trial import trial_view
@@ -90,8 +93,9 @@ def app(
     from prefrm.sockets import bind
 
     named = _named(targets or [])
-    if not named:
-        raise ConfigError("there is nothing to show: give a judge, `prefrm app SCORER`")
+    collecting.check()
+    if not named and collecting.collect is None:
+        raise ConfigError("there is nothing to show: give a judge, `prefrm app SCORER`, or --collect")
     local.require_bundle(*named.values())
     connection.require_url(*named.values())
     require_gradio()
@@ -106,10 +110,15 @@ def app(
         bind(exposure.host, exposure.port, "pages", "--port") as listener,
         TemporaryDirectory(prefix="prefrm-app-") as temporary,
         Judges(openers) as judges,
+        collecting.open(judges) as collection,
     ):
         folder = state or Path(temporary)
         store = MediaStore(folder / "media")
-        views: list[View] = [trial_view(judges, Trials(folder / "trials", store, judges), store)]
+        views: list[View] = []
+        if named:
+            views.append(trial_view(judges, Trials(folder / "trials", store, judges), store))
+        if collection is not None:
+            views.append(collect_view(collection))
         application = create_application(views, store)
         serve(application, listener, door, lambda url: print(f"ready: {url}", flush=True, file=sys.stdout))
 

@@ -1,11 +1,9 @@
 """Which pairs to judge when there is no time for all of them, and what the judged ones say of the others.
 
 Comparisons are chosen in rounds, because each round costs a pass through the model. The first connects all
-candidates. Each later one asks where the Bradley-Terry estimate (Bradley and Terry, 1952) is least certain:
-the pair with the largest `p (1 - p) Var(u_i - u_j)`. That is the pair whose answer shrinks the volume of the
-utilities' confidence ellipsoid most: greedy D-optimal design (Fedorov, "Theory of Optimal Experiments",
-1972), as used for paired comparisons by Glickman and Jensen ("Adaptive paired comparison designs", 2005).
-The variance is updated after each choice, so that a round does not ask the same thing twice.
+candidates. Each later one asks where the Bradley-Terry estimate is least certain: the pair with the largest
+`p (1 - p) Var(u_i - u_j)` (`prefrm.rewards.design`). The variance is updated after each choice, so that a
+round does not ask the same thing twice.
 
 Pairs that were not judged are inferred from utilities that were fitted to those that were. Utilities put
 candidates on a line: a judge that prefers them in circles (arXiv 2410.02197) says so in the pairs that it
@@ -21,6 +19,7 @@ from math import isqrt, log
 import numpy as np
 import numpy.typing as npt
 
+from prefrm.rewards.design import PRIOR_PRECISION, covariance_after, difference_variances
 from prefrm.rewards.numbers import Doubles
 from prefrm.rewards.utilities import fit_utilities
 
@@ -32,9 +31,6 @@ Pair = tuple[int, int]
 Judgement = Callable[[Sequence[Pair]], Sequence[float]]
 """Pairs to the log-odds that i beats j, both presentation orders merged; NaN where it cannot be judged."""
 
-# Utilities have a standard deviation of about 3 nats before anything is known: it bounds the variance of a
-# candidate that few comparisons reach.
-PRIOR_PRECISION = 0.1
 # What the last fit needs to exist however certain the judge is, and hardly sees.
 WEAK_PRIOR_PRECISION = 1e-6
 # Relative to the largest one: above what rounding leaves of 0, below that of a chain of thousands.
@@ -118,11 +114,9 @@ class _Knowledge:
         parts, free, chosen = _parts(self.judged), self.open.copy(), list[Pair]()
         bridges = np.zeros(len(u))
         for _ in range(count):
-            spread = covariance.diagonal()
-            variance_KK = spread[:, None] + spread[None, :] - 2 * covariance
             apart = free & (parts[:, None] != parts[None, :])
             # float32: what differs by rounding alone is a tie, which the lower numbers win.
-            gain = (promise_KK * variance_KK).astype(np.float32)
+            gain = (promise_KK * difference_variances(covariance)).astype(np.float32)
             i, j = divmod(int(np.where(apart if apart.any() else free, gain, -1).argmax()), len(u))
             chosen.append((min(i, j), max(i, j)))
             free[i, j] = free[j, i] = False
@@ -131,7 +125,7 @@ class _Knowledge:
             bridges[one | other] += answerable_KK[i, j]
             if min(bridges[i], bridges[j]) >= 1:
                 parts[other] = parts[i]
-            covariance = _shrunk(covariance, i, j, float(weight_KK[i, j]))
+            covariance = covariance_after(covariance, i, j, float(weight_KK[i, j]))
         return chosen
 
     def inferred(self) -> Doubles:
@@ -189,12 +183,6 @@ def _covariance(weight_KK: Doubles) -> Doubles:
     """Of the utilities: the inverse of the regularised Hessian of the Bradley-Terry likelihood."""
     hessian = np.diag(weight_KK.sum(axis=1) + PRIOR_PRECISION) - weight_KK
     return np.asarray(np.linalg.inv(hessian), dtype=np.float64)
-
-
-def _shrunk(covariance: Doubles, i: int, j: int, weight: float) -> Doubles:
-    """The covariance once the pair has been judged, whatever the answer (Sherman and Morrison, 1950)."""
-    column = covariance[:, i] - covariance[:, j]
-    return np.asarray(covariance - weight / (1 + weight * (column[i] - column[j])) * np.outer(column, column))
 
 
 def _sigmoid(x: Doubles) -> Doubles:

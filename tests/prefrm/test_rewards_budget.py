@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefrm.eval.ranking import kendall_tau
-from prefrm.rewards.budget import PRIOR_PRECISION, choose_and_fit
+from prefrm.rewards.budget import choose_and_fit
+from prefrm.rewards.design import PRIOR_PRECISION
 from prefrm.rewards.utilities import fit_utilities
 from prefrm.winmatrix import WinMatrix
 

@@ -107,6 +107,12 @@ def test_the_key_for_left_held_down_shows_in_repeats_with_the_sides_exchanged() 
     assert report.unreliable
 
 
+def test_one_side_alone_is_no_preference_however_few_pairs_are_checked() -> None:
+    (report,) = assess_annotators([answer(n, "right", n, "right") for n in range(40)])
+    (few,) = assess_annotators([answer(n, "right", n, "right") for n in range(5)])
+    assert report.unreliable and not few.unreliable
+
+
 def test_counts() -> None:
     verdicts = ["left", "right", "tie", "both_bad", "skip"]
     answers = [answer(n, "ada", n, verdict) for n, verdict in enumerate(verdicts, 1)]
@@ -118,7 +124,7 @@ def test_counts() -> None:
 
 
 def test_without_any_check_nothing_is_claimed() -> None:
-    (report,) = assess_annotators([answer(n, "ada", n, "left") for n in range(100)])
+    (report,) = assess_annotators([answer(n, "ada", n, ("left", "right")[n % 2]) for n in range(100)])
     assert report.low < 0.3 and report.high > 0.9 and not report.unreliable
     assert math.isnan(report.known.value)
     assert assess_annotators([]) == []

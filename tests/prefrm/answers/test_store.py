@@ -136,3 +136,11 @@ def test_a_path_where_there_is_nothing(tmp_path: Path) -> None:
         read_answers(tmp_path / "answers.sqlite")
     with pytest.raises(ConfigError, match="cannot be opened or created"):
         AnswerStore(tmp_path / "absent" / "answers.sqlite", SHAPES)
+
+
+def test_two_sessions_do_not_write_to_one_file(path: Path) -> None:
+    with AnswerStore(path, SHAPES):
+        with pytest.raises(ConfigError, match="another session is writing to"):
+            AnswerStore(path, SHAPES)
+        assert read_answers(path) == (SHAPES, [])
+    AnswerStore(path, SHAPES).close()

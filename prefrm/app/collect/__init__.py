@@ -1,0 +1,1 @@
+"""The view "Collect": people compare pairs of candidates, and their answers are kept."""
