@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from prefrm.client import RemoteGradient
+    from prefrm.scorers.chat import ChatGenerator
     from prefrm.winmatrix import IdentifiedScorer
 
 __all__ = ["TOKEN_VARIABLE", "Connection", "Remote"]
@@ -65,6 +66,12 @@ class Connection:
         from prefrm.client import RemoteGradient
 
         return RemoteGradient.connect(url, **self._options(url, **own))
+
+    def generator(self, url: str) -> "ChatGenerator":
+        """The judge at a URL of a chat endpoint that answers in words. Raises as `connect`."""
+        from prefrm.scorers.chat import ChatGenerator
+
+        return ChatGenerator.connect(url, **self._options(url))
 
     def _options(self, url: str, **own: Any) -> dict[str, Any]:
         from prefrm.client import DEFAULT_DEADLINE_S, TLS

@@ -12,6 +12,7 @@ from prefrm.engine.dual import DualEngine
 from prefrm.engine.engine import Engine
 from prefrm.engine.opening import open_engine
 from prefrm.engine.pass_sizes import DEFAULT_TOKENS, is_out_of_memory
+from prefrm.engine.yes_no import YesNoEngine
 
 __all__ = [
     "DEFAULT_CACHE_BYTES",
@@ -19,6 +20,7 @@ __all__ = [
     "DualEngine",
     "Engine",
     "FeatureCache",
+    "YesNoEngine",
     "is_out_of_memory",
     "open_engine",
 ]

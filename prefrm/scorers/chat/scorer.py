@@ -164,6 +164,13 @@ class ChatScorer:
         self._require_accepted(answers)
         return reports
 
+    def require_yes_no(self) -> None:
+        """Raise `ConfigError` if the dialect compares two images, or rates them."""
+        if self.dialect.compares or self.dialect.values or len(self.dialect.labels) != 2:
+            raise ConfigError(
+                f"dialect {self.dialect.name} does not answer yes or no about one image; use dialect=vqascore"
+            )
+
     def probabilities(self, questions: Sequence[ImageQuestion]) -> list[Probability]:
         """P(yes) for each question, by a dialect that answers yes or no about one image, such as "vqascore".
 
@@ -173,10 +180,7 @@ class ChatScorer:
             ConfigError: the dialect compares two images, or rates them.
             ScoringError: as `prefrm.client.RemoteScorer.score`.
         """
-        if self.dialect.compares or self.dialect.values or len(self.dialect.labels) != 2:
-            raise ConfigError(
-                f"dialect {self.dialect.name} does not answer yes or no about one image; use dialect=vqascore"
-            )
+        self.require_yes_no()
         answers = _portal.run(lambda: self._askers.get().ask_about(questions))
         readings = [self._reading(answer) for answer in answers]
         return [Probability(value=_sigmoid(one.value), reason=one.reason) for one in readings]
