@@ -1,6 +1,6 @@
 """The recipes that exist. To add one: write one file that defines a `RECIPE`, and name it here."""
 
-from data_recipes import collected, cyclic, folder, pairs, table, trl
+from data_recipes import collected, corrected, cyclic, folder, pairs, table, trl
 from data_recipes.published import (
     agiqa3k,
     editreward,
@@ -38,7 +38,7 @@ from prefrm.errors import ConfigError
 __all__ = ["RECIPES", "get_recipe"]
 
 DRAWN = (shapes, edits, clips, questions, criteria, cyclic)
-GENERAL = (pairs, table, trl, folder, collected)
+GENERAL = (pairs, table, trl, folder, collected, corrected)
 PUBLISHED = (
     pickapic,
     hpdv2,

@@ -4,6 +4,7 @@ The protocol of a view is `View`: a module such as `prefrm.app.trial` has one fu
 it needs (`trial_view(judges)`). No page loads anything from another machine.
 """
 
+import html
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ BLUE = (
     *("#f0f6fb", "#dcebf6", "#bdd9ee", "#a9cbe4", "#74a9d2", "#3f83bd", "#2b6cab"),
     *("#1d5896", "#17508f", "#123f73", "#0c2b50"),
 )
+# Gradio's files of the other weights have but a few letters.
+FONT_WEIGHTS = (400, 700)
 API = "/api"
 """Where the endpoints of views are: those of the view "Collect" are under `/api/collect`."""
 
@@ -35,6 +38,7 @@ class View:
 
     Attributes:
         name: in the navigation, such as "Try".
+        about: one line about it, below its name.
         build: called once, when the application is made: adds the page's components, with their events, to
             the `gradio.Blocks` that is open.
         router: endpoints without gradio, below `/api/NAME`: a page's own scripts and images call them there.
@@ -44,6 +48,7 @@ class View:
 
     name: str
     build: Callable[[], None]
+    about: str = ""
     router: "APIRouter | None" = None
     head: str = ""
 
@@ -76,13 +81,12 @@ def create_application(views: Sequence[View], store: MediaStore, *, title: str =
     gradio = require_gradio()
     from fastapi import FastAPI
 
-    first, *others = views
+    first = views[0]
     pages = gradio.Blocks(title=title, analytics_enabled=False)
-    with pages:
-        gradio.Navbar(main_page_name=first.name, visible=len(views) > 1)
-        first.build()
-    for view in others:
-        with pages.route(view.name, f"/{view.path}"):
+    for view in views:
+        with pages if view is first else pages.route(view.name, f"/{view.path}"):
+            gradio.Navbar(main_page_name=first.name, visible=len(views) > 1)
+            gradio.HTML(_heading(view), padding=False)
             view.build()
     application = FastAPI(title=title, openapi_url=None, docs_url=None, redoc_url=None)
     application.include_router(media_router(store))
@@ -110,14 +114,19 @@ def create_application(views: Sequence[View], store: MediaStore, *, title: str =
         )
 
 
+def _heading(view: View) -> str:
+    about = f"<p>{html.escape(view.about)}</p>" if view.about else ""
+    return f'<header class="prefrm-heading"><h1>{html.escape(view.name)}</h1>{about}</header>'
+
+
 def _theme(gradio: Any) -> Any:
     """The look of the plots, in fonts that gradio brings along."""
     sizes = gradio.themes.sizes
     return gradio.themes.Base(
         primary_hue=gradio.themes.Color(*BLUE),
         neutral_hue="slate",
-        font=[gradio.themes.LocalFont("IBM Plex Sans"), "system-ui", "sans-serif"],
-        font_mono=[gradio.themes.LocalFont("IBM Plex Mono"), "monospace"],
+        font=[gradio.themes.LocalFont("IBM Plex Sans", FONT_WEIGHTS), "system-ui", "sans-serif"],
+        font_mono=[gradio.themes.LocalFont("IBM Plex Mono", FONT_WEIGHTS), "monospace"],
         text_size=sizes.text_md,
         radius_size=sizes.radius_md,
     ).set(
@@ -131,6 +140,6 @@ def _theme(gradio: Any) -> Any:
         button_primary_background_fill="#17508f",
         button_primary_background_fill_hover="#123f73",
         button_primary_background_fill_dark="#2f6fb1",
-        button_primary_background_fill_hover_dark="#3f83bd",
+        button_primary_background_fill_hover_dark="#2b6cab",
         button_primary_text_color="#ffffff",
     )

@@ -5,6 +5,7 @@ colour, and by a screen reader.
 """
 
 import html
+import json
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
@@ -18,7 +19,17 @@ from prefrm.plots.style import LOSS_TO_WIN
 from prefrm.rewards import ranks
 from prefrm.winmatrix import Candidate, WinMatrix, unjudged_reasons
 
-__all__ = ["alert", "escaped", "facts", "heat_map", "matrix_facts", "not_judged", "ranking_strip", "tile"]
+__all__ = [
+    "alert",
+    "data_attribute",
+    "escaped",
+    "facts",
+    "heat_map",
+    "matrix_facts",
+    "not_judged",
+    "ranking_strip",
+    "tile",
+]
 
 TEXT_CHARACTERS = 240
 
@@ -26,6 +37,11 @@ TEXT_CHARACTERS = 240
 def escaped(text: str, most: int = 500) -> str:
     """An untrusted text on one line, cut at `most` characters, as HTML."""
     return html.escape(shortened(text, most))
+
+
+def data_attribute(value: object) -> str:
+    """A value as JSON, for an attribute between double quotes that a script reads."""
+    return html.escape(json.dumps(value))
 
 
 def tile(candidate: Candidate, store: MediaStore, label: str = "", *, linked: bool = False) -> str:
@@ -89,7 +105,7 @@ def ranking_strip(matrix: WinMatrix, labels: Sequence[str], tiles: Sequence[str]
     rates = matrix.win_rate(on_missing="drop")
     found = [
         f'<li><span class="prefrm-rank">{rank}</span>{tiles[n]}'
-        f'<span class="prefrm-name">{escaped(labels[n])}</span><b>{rates[n]:.3f}</b></li>'
+        f'<span class="prefrm-n" title="{escaped(labels[n])}">{n}</span><b>{rates[n]:.3f}</b></li>'
         for n, rank in ranks(matrix).items()
     ]
     if not found:
@@ -126,7 +142,7 @@ def not_judged(matrix: WinMatrix, labels: Sequence[str]) -> str:
     if not reasons:
         return ""
     lines = "".join(f"<li>{escaped(reason)}</li>" for reason in reasons)
-    return f'<section class="prefrm-not-judged"><h4>Not judged</h4><ul>{lines}</ul></section>'
+    return f'<section class="prefrm-not-judged"><h3>Not judged</h3><ul>{lines}</ul></section>'
 
 
 def alert(message: str) -> str:

@@ -50,6 +50,7 @@ def trial_view(judges: Judges, trials: Trials, store: MediaStore) -> View:
     """The page on which a person gives a prompt and candidates to one judge or two."""
     return View(
         name="Try",
+        about="What judges say of candidates that you choose",
         build=lambda: _build(judges, trials, store),
         router=_router(trials),
         head=SCRIPT,
@@ -91,10 +92,10 @@ def _build(judges: Judges, trials: Trials, store: MediaStore) -> None:
             with gradio.Row():
                 first = gradio.Dropdown(names, value=names[0], label="Judge", min_width=140)
                 second = gradio.Dropdown([NONE, *names], value=NONE, label="Beside it", min_width=140)
-            reads = gradio.HTML()
+            reads = gradio.HTML(padding=False)
             compare = gradio.Button("Compare", variant="primary", elem_id="prefrm-compare")
         with gradio.Column(scale=3, min_width=320):
-            result = gradio.HTML(EMPTY)
+            result = gradio.HTML(EMPTY, padding=False)
     shown = gradio.Textbox(visible=False)
 
     def describe(first: str, second: str) -> list[Any]:
@@ -122,11 +123,11 @@ def _build(judges: Judges, trials: Trials, store: MediaStore) -> None:
     def restore(request: gradio.Request) -> list[Any]:  # type: ignore[name-defined]
         name = request.query_params.get("trial")
         if not name:
-            return [gradio.skip()] * 9
+            return [gradio.skip()] * 10
         try:
             trial = trials.load(name)
         except DataError as error:
-            return [*[gradio.skip()] * 8, alert(str(error))]
+            return [*[gradio.skip()] * 8, alert(str(error)), ""]
         group = trial.group
         is_text = group.kind == "text"
         candidates, pictures = trials.files(name)
@@ -139,14 +140,21 @@ def _build(judges: Judges, trials: Trials, store: MediaStore) -> None:
             group.criterion,
             trial.judges[0] if trial.judges[0] in names else names[0],
             trial.judges[1] if trial.judges[1:] and trial.judges[1] in names else NONE,
-            _result(name, trial, trials.answers(name), store),
+            f'<p class="prefrm-note">asking {escaped(" and ".join(trial.judges))}</p>',
+            name,
         ]
+
+    def reproduce(name: str) -> Any:
+        # A judge may still be loading, while the fields are there already.
+        return _result(name, trials.load(name), trials.answers(name), store) if name else gradio.skip()
 
     def choose(kind: str) -> list[Any]:
         return [gradio.update(visible=kind == FILES), gradio.update(visible=kind == TEXTS)]
 
     given = [prompt, kind, files, texts, context, criterion, first, second]
-    gradio.on(None, restore, None, [*given, result], api_visibility="private")
+    gradio.on(None, restore, None, [*given, result, shown], api_visibility="private").then(
+        reproduce, shown, result, api_visibility="private"
+    )
     gradio.on(None, describe, [first, second], [reads, kind, context, criterion], api_visibility="private")
     kind.change(choose, kind, [files, texts], api_visibility="private")
     gradio.on([compare.click, prompt.submit], run, given, [result, shown], api_visibility="private").then(
@@ -211,7 +219,7 @@ def _result(name: str, trial: Trial, answers: Sequence[Answer], store: MediaStor
 def _card(
     name: str, place: int, answer: Answer, trial: Trial, tiles: Sequence[str], linked: Sequence[str]
 ) -> str:
-    head = f"<h3>{escaped(answer.judge)}</h3>"
+    head = f"<h2>{escaped(answer.judge)}</h2>"
     if answer.matrix is None:
         return f'<article class="prefrm-card">{head}{alert(answer.error)}</article>'
     matrix = answer.matrix

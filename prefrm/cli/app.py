@@ -12,7 +12,7 @@ import typer
 from prefrm.cli.collect import Collecting
 from prefrm.cli.local import Local
 from prefrm.cli.remote import TOKEN_VARIABLE, Connection
-from prefrm.cli.shared import open_scorer
+from prefrm.cli.shared import Split, open_scorer
 from prefrm.errors import ConfigError
 from prefrm.options import with_options
 
@@ -69,11 +69,14 @@ def app(
         list[str] | None,
         typer.Argument(metavar="[NAME=]SCORER...", help="judges, each as `prefrm score` takes one"),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="audit the judges on this dataset: its folder or hf://org/name"),
+    ] = None,
+    split: Split = "test",
     state: Annotated[
         Path | None,
-        typer.Option(
-            help="folder where trials are kept, so that links to them last; a temporary one if none"
-        ),
+        typer.Option(help="folder that keeps trials, findings and corrections; by default a temporary one"),
     ] = None,
     *,
     collecting: Collecting,
@@ -84,11 +87,14 @@ def app(
     """Try and audit judges, and collect preferences, on pages in a browser."""
     from prefrm.app import Judges
     from prefrm.app.application import View, create_application, require_gradio
+    from prefrm.app.audit import audit_view
+    from prefrm.app.auditing import Audit
     from prefrm.app.collect.view import collect_view
     from prefrm.app.media import MediaStore
     from prefrm.app.server import serve
     from prefrm.app.trial import trial_view
     from prefrm.app.trials import Trials
+    from prefrm.data import load_groups
     from prefrm.files import require_writable_folder
     from prefrm.sockets import bind
 
@@ -96,10 +102,13 @@ def app(
     collecting.check()
     if not named and collecting.collect is None:
         raise ConfigError("there is nothing to show: give a judge, `prefrm app SCORER`, or --collect")
+    if data is not None and not named:
+        raise ConfigError("--data: for the audit of a judge; give a judge, `prefrm app SCORER --data DATA`")
     local.require_bundle(*named.values())
     connection.require_url(*named.values())
     require_gradio()
     door = exposure.door()
+    groups = None if data is None else load_groups(data, split)
     openers = {
         name: functools.partial(open_scorer, target, None, connection, local)
         for name, target in named.items()
@@ -117,6 +126,8 @@ def app(
         views: list[View] = []
         if named:
             views.append(trial_view(judges, Trials(folder / "trials", store, judges), store))
+        if groups is not None:
+            views.append(audit_view(judges, Audit(judges, groups, folder), store))
         if collection is not None:
             views.append(collect_view(collection))
         application = create_application(views, store)

@@ -4,6 +4,7 @@ A dataset is a folder with one parquet file for each split and a `dataset.json` 
 came from.
 """
 
+from prefrm.records.corrections import Correction, Corrections
 from prefrm.records.info import DatasetInfo, SplitCounts, read_info, write_info
 from prefrm.records.parquet import (
     SPLITS,
@@ -41,6 +42,8 @@ __all__ = [
     "SPLITS",
     "SURROGATE",
     "Comparison",
+    "Correction",
+    "Corrections",
     "DatasetInfo",
     "Fingerprint",
     "PreferenceGroup",
