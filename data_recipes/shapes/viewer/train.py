@@ -84,6 +84,22 @@ COURSES = (
         ),
         lr=1.5e-3,
     ),
+    Course(
+        steps=2800,
+        stages=(
+            (
+                1.0,
+                (
+                    *("answers", "spell questions", "spell edits", "compare", "answers", "spell images"),
+                    *("spell questions", "compare", "spell edits", "spell clips", "answers", "changes"),
+                    *("spell questions", "spell edits", "compare", "coin", "spell questions", "answers"),
+                    *("spell match", "reply", "compare", "spell edits", "spell questions", "describe"),
+                    *("spell criteria", "count nearly"),
+                ),
+            ),
+        ),
+        lr=2e-3,
+    ),
 )
 
 
