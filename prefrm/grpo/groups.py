@@ -13,14 +13,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from prefrm.containers import is_video
 from prefrm.errors import ConfigError, IncompleteMatrixError, MediaError
 from prefrm.group_log import GroupLog, LoggedGroup
 from prefrm.grpo.layout import Candidate
 from prefrm.grpo.references import Reference, reference_folder
 from prefrm.pixels import encode_image
 from prefrm.rewards import REWARDS, Criteria, RewardFunction, criterion_name
-from prefrm.winmatrix import Group, Kind, OnMissing, WinMatrix, check_answer, check_on_missing
+from prefrm.winmatrix import Group, OnMissing, WinMatrix, check_answer, check_on_missing, kind_of
 
 __all__ = ["GroupRule", "LogGroups", "OnSingle", "Rewards", "to_group"]
 
@@ -181,7 +180,7 @@ class GroupRule:
             )
         found = self.reference(only.prompt, about)
         reference = self.candidate(only.prompt, found, is_text=isinstance(found, str))
-        kinds = [_kind(one.content) for one in (only, reference) if one.content is not None]
+        kinds = [kind_of(one.content) for one in (only, reference) if one.content is not None]
         if len(set(kinds)) > 1:
             raise ConfigError(
                 f"the reference of {only.prompt[:60]!r} must be of the kind of its candidate, {kinds[0]}; "
@@ -290,12 +289,6 @@ class GroupRule:
             for n, value in zip(present, values, strict=True):
                 rewards[n] = None if np.isnan(value) else float(value)
         return rewards
-
-
-def _kind(content: bytes | str) -> Kind:
-    if isinstance(content, str):
-        return "text"
-    return "video" if is_video(content) else "image"
 
 
 def _present(rows: Sequence[Candidate]) -> list[int]:

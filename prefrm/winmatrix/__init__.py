@@ -10,7 +10,7 @@ from prefrm.winmatrix.calibration import (
     TemperatureScaling,
     calibration_map,
 )
-from prefrm.winmatrix.group import Candidate, Group, Kind
+from prefrm.winmatrix.group import Candidate, Group, Kind, kind_of
 from prefrm.winmatrix.inputs import EVERYTHING, Inputs, InputsScorer, check_groups, inputs_of
 from prefrm.winmatrix.matrix import Bools, Floats, OnMissing, WinMatrix, check_on_missing
 from prefrm.winmatrix.reasons import unjudged_reasons
@@ -54,6 +54,7 @@ __all__ = [
     "check_groups",
     "check_on_missing",
     "inputs_of",
+    "kind_of",
     "score_all",
     "score_each",
     "score_readable",

@@ -10,7 +10,7 @@ from prefrm.containers import is_video
 from prefrm.errors import ConfigError, MediaError, RecordError
 from prefrm.pixels import encode_image, split_images
 
-__all__ = ["Candidate", "Group", "Kind", "check_permutation"]
+__all__ = ["Candidate", "Group", "Kind", "check_permutation", "kind_of"]
 
 OTHER_FORMS = "Group.of(prompt, candidates) takes paths, Pillow images and arrays"
 TEXT_FORM = "write Group(prompt=prompt, candidates=(text, text))"
@@ -130,7 +130,7 @@ class Group:
     @property
     def kinds(self) -> frozenset[Kind]:
         """Of each candidate that is there: images and videos may be mixed, and a scorer reads one of them."""
-        return frozenset(_kind(x) for x in self.candidates if x)
+        return frozenset(kind_of(x) for x in self.candidates if x)
 
     @property
     def encoded(self) -> tuple[bytes | None, ...]:
@@ -153,7 +153,8 @@ class Group:
         return replace(self, candidates=tuple(self.candidates[i] for i in order))
 
 
-def _kind(content: bytes | str) -> Kind:
+def kind_of(content: bytes | str) -> Kind:
+    """Of a candidate; encoded bytes that are not a video count as an image."""
     if isinstance(content, str):
         return "text"
     return "video" if is_video(content) else "image"

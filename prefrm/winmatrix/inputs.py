@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, get_args, runtime_checkable
 
 from prefrm.errors import RecordError
-from prefrm.winmatrix.group import Group, Kind
+from prefrm.winmatrix.group import Group, Kind, kind_of
 
 __all__ = ["EVERYTHING", "Inputs", "InputsScorer", "check_groups", "inputs_of"]
 
@@ -46,6 +46,17 @@ class Inputs:
                     f"{{{name}}}, or leave it out"
                 )
         return ""
+
+    def read_as(self, candidate: bytes | str) -> Kind:
+        """The kind as which a candidate is read.
+
+        That is its own, if the scorer reads it. Any other bytes, such as a damaged video's, are read as a
+        video by a scorer that reads no images, which names the formats that it reads.
+        """
+        kind = kind_of(candidate)
+        if kind in self.kinds or kind == "text":
+            return kind
+        return "video" if "video" in self.kinds else "image"
 
     def both(self, other: "Inputs") -> "Inputs":
         """What two scorers read that are given the same groups."""

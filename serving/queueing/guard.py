@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from prefrm.errors import MediaError
 from prefrm.media import probe
-from prefrm.video import probe_media
+from prefrm.video import probe_video
 from prefrm.winmatrix import (
     Candidate,
     Group,
@@ -25,9 +25,9 @@ __all__ = ["GuardedScorer"]
 class GuardedScorer:
     """A scorer that is never handed a candidate or a context image beyond the limits.
 
-    Each is checked by its size and its header, before anything decodes it. A refused candidate becomes a
-    missing one. A group is not judged if a context image is refused, or if the scorer does not read what is
-    left of it. The matrix says why.
+    Each is checked by its size and its header, before anything decodes it, as the kind that the scorer reads.
+    A refused candidate becomes a missing one. A group is not judged if the scorer does not read it, or if a
+    context image is refused. The matrix says why.
 
     Attributes:
         cost: the scorer's own estimate of a group, if it has one.
@@ -44,18 +44,18 @@ class GuardedScorer:
 
     def score(self, groups: Sequence[Group]) -> list[WinMatrix]:
         """As the scorer inside, with the refusals among the matrices' `errors`."""
-        reasons = [[self._refusal(candidate) for candidate in group.candidates] for group in groups]
-        kept = [_without(*pair) for pair in zip(groups, reasons, strict=True)]
-        # One group that a scorer does not read may fail its whole call.
         inputs = self.inputs()
-        refusals = [self._context_refusal(group) or inputs.refusal(group) for group in kept]
-        matrices = score_readable(kept, refusals, self._score)
-        return [_explained(*pair) for pair in zip(matrices, reasons, strict=True)]
+        # One group that a scorer does not read may fail its whole call.
+        refusals = [inputs.refusal(group) or self._context_refusal(group) for group in groups]
+        return score_readable(groups, refusals, self._score)
 
     def _score(self, groups: Sequence[Group]) -> list[WinMatrix]:
-        matrices = self._scorer.score(groups)
-        check_answer(matrices, groups)
-        return matrices
+        inputs = self.inputs()
+        reasons = [[self._refusal(candidate, inputs) for candidate in group.candidates] for group in groups]
+        kept = [_without(*pair) for pair in zip(groups, reasons, strict=True)]
+        matrices = self._scorer.score(kept)
+        check_answer(matrices, kept)
+        return [_explained(*pair) for pair in zip(matrices, reasons, strict=True)]
 
     def _context_refusal(self, group: Group) -> str:
         for n, image in enumerate(group.context):
@@ -65,13 +65,17 @@ class GuardedScorer:
                 return f"context image {n}: {error}"
         return ""
 
-    def _refusal(self, candidate: Candidate) -> str:
+    def _refusal(self, candidate: Candidate, inputs: Inputs) -> str:
         if not candidate:
             return ""
         if isinstance(candidate, str):
             return self._limits.text_refusal(candidate)
+        limits = self._limits.image
         try:
-            probe_media(candidate, self._limits.image)
+            if inputs.read_as(candidate) == "video":
+                probe_video(candidate, limits.video)
+            else:
+                probe(candidate, limits)
         except MediaError as error:
             return str(error)
         return ""

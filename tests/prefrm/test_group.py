@@ -78,6 +78,17 @@ def test_one_candidate_of_a_scorers_kind_is_enough(candidates, refused):
         )
 
 
+def test_bytes_of_no_kind_that_a_scorer_reads_are_read_as_one_that_it_reads():
+    for kinds, expected in {
+        ("image",): ("image", "image"),
+        ("video",): ("video", "video"),
+        ("image", "video"): ("image", "video"),
+        EVERYTHING.kinds: ("image", "video"),
+    }.items():
+        inputs = Inputs(kinds=kinds)
+        assert (inputs.read_as(b"junk"), inputs.read_as(CLIP)) == expected
+
+
 def test_scorers_of_the_same_groups_read_what_each_of_them_reads():
     assert EVERYTHING.both(Inputs(criterion=True)) == Inputs(criterion=True)
     assert inputs_of(FakeScorer(lambda prompt, candidate: 0.0)) == EVERYTHING

@@ -5,6 +5,7 @@ has it.
 import io
 import struct
 import zlib
+from contextlib import ExitStack
 
 import pytest
 from PIL import Image
@@ -56,44 +57,22 @@ REFUSED_VIDEOS = {
     "a bomb": (claiming_frames(10**9), "index has 1000000000 entries"),
     "another container": (clip(frames(1), format="mpegts"), "not a valid MP4 or WEBM video but MPEG-TS"),
     "truncated": (CLIP[:-1], "the video is truncated"),
-    "no video": (b"<html>", "not a valid PNG or JPEG or WEBP image"),
+    "no video": (b"<html>", "not a valid MP4 or WEBM video"),
 }
 REFUSED = {"image": REFUSED_IMAGES, "video": REFUSED_VIDEOS}
 GOOD = {"image": (encoded("PNG"), encoded("JPEG")), "video": (CLIP, clip(frames(3)))}
 
 
-@pytest.fixture(scope="module")
-def recording():
-    """A server with small limits, and the digests of the images that its scorer received."""
-    received = set()
-
-    def utility(prompt: str, image: bytes) -> float:
-        received.add(digest(image))
-        return float(len(image))
-
-    with background(JudgeServer(FakeScorer(utility), ModelInfo(name="judge"), limits=LIMITS)) as addresses:
-        yield addresses, received
-
-
-@pytest.mark.parametrize("wire", ["grpc", "http"])
-@pytest.mark.parametrize(("kind", "what"), [(kind, what) for kind in REFUSED for what in REFUSED[kind]])
-def test_what_is_refused_never_reaches_the_scorer(recording, wire, kind, what):
-    addresses, received = recording
-    received.clear()
-    good, (bad, reason) = GOOD[kind], REFUSED[kind][what]
-    with connect(getattr(addresses, f"{wire}_url")) as judge:
-        (matrix,) = judge.score([Group(prompt="p", candidates=(good[0], bad, good[1]))])
-    assert received == {digest(image) for image in good}
-    assert reason in matrix.errors[1]
-    assert matrix.valid[0, 2]
-    assert not matrix.valid[1].any()
-
-
 class OfOneKind(FakeScorer):
-    """Raises for all groups of a call if it does not read one of them."""
+    """Raises for all groups of a call if it does not read one of them.
+
+    Attributes:
+        received: digests of the candidates that it read.
+    """
 
     def __init__(self, kind: str) -> None:
-        super().__init__(lambda prompt, candidate: float(len(candidate)))
+        super().__init__(self._utility)
+        self.received = set()
         self._inputs = Inputs(kinds=(kind,))
 
     def inputs(self) -> Inputs:
@@ -104,21 +83,55 @@ class OfOneKind(FakeScorer):
             raise RecordError("this judge does not read one of the groups")
         return super().score(groups)
 
+    def _utility(self, prompt: str, candidate: bytes) -> float:
+        self.received.add(digest(candidate))
+        return float(len(candidate))
+
+
+@pytest.fixture(scope="module")
+def recording():
+    """By the kind of its candidates, a server with small limits, and its scorer."""
+    with ExitStack() as servers:
+        found = {}
+        for kind in REFUSED:
+            scorer = OfOneKind(kind)
+            info = ModelInfo(name="judge", inputs=scorer.inputs())
+            server = background(JudgeServer(scorer, info, limits=LIMITS))
+            found[kind] = servers.enter_context(server), scorer
+        yield found
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+@pytest.mark.parametrize(("kind", "what"), [(kind, what) for kind in REFUSED for what in REFUSED[kind]])
+def test_what_is_refused_never_reaches_the_scorer(recording, wire, kind, what):
+    addresses, scorer = recording[kind]
+    scorer.received.clear()
+    good, (bad, reason) = GOOD[kind], REFUSED[kind][what]
+    with connect(getattr(addresses, f"{wire}_url")) as judge:
+        (matrix,) = judge.score([Group(prompt="p", candidates=(good[0], bad, good[1]))])
+    assert scorer.received == {digest(image) for image in good}
+    assert reason in matrix.errors[1]
+    assert matrix.valid[0, 2]
+    assert not matrix.valid[1].any()
+
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
 @pytest.mark.parametrize(
-    ("kind", "other", "bad"), [("video", "image", CLIP[:-1]), ("image", "video", b"<html>")]
+    ("kind", "bad", "other", "reasons"),
+    [
+        ("video", CLIP[:-1], "image", ("the video is truncated", "not a valid MP4 or WEBM video")),
+        ("image", b"<html>", "video", ("not a valid PNG or JPEG or WEBP image",) * 2),
+    ],
 )
-def test_a_group_left_with_candidates_of_another_kind_costs_no_other_group(wire, kind, other, bad):
-    scorer = OfOneKind(kind)
-    info = ModelInfo(name="judge", inputs=scorer.inputs())
+def test_a_group_left_with_candidates_of_another_kind_costs_no_other_group(
+    recording, wire, kind, bad, other, reasons
+):
+    addresses, _ = recording[kind]
     good, hostile = GOOD[kind], (bad, GOOD[other][0])
-    with (
-        background(JudgeServer(scorer, info, limits=LIMITS)) as addresses,
-        connect(getattr(addresses, f"{wire}_url")) as judge,
-    ):
-        judged, refused = judge.score([Group(prompt="p", candidates=one) for one in (good, hostile)])
-    assert judged.valid[0, 1] and not refused.valid.any()
-    reason = "the video is truncated" if kind == "video" else "not a valid PNG"
-    assert reason in refused.errors[0]
-    assert refused.errors[1] == f"the candidates are {other}s; this judge reads {kind}s"
+    with connect(getattr(addresses, f"{wire}_url")) as judge:
+        judged, refused, unread = judge.score(
+            [Group(prompt="p", candidates=one) for one in (good, hostile, GOOD[other])]
+        )
+    assert judged.valid[0, 1] and not refused.valid.any() and not unread.valid.any()
+    assert all(error.startswith(reason) for error, reason in zip(refused.errors, reasons, strict=True))
+    assert set(unread.errors) == {f"the candidates are {other}s; this judge reads {kind}s"}

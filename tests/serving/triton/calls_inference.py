@@ -85,6 +85,11 @@ for name, arguments in {
     "texts_of_one": ("text", "texts", rows([b"a"])),
     "images_beside_texts": ("text", "images", rows([A, B, C])),
     "image_among_videos": ("video", "images", rows([A, candidate("video", 1), candidate("video", 2)])),
+    "garbage_among_videos": (
+        "video",
+        "images",
+        rows([candidate("video", 1), b"no video\x00", candidate("video", 2)]),
+    ),
     "truncated_video": ("video", "images", rows([candidate("video", n)[:-40] for n in (1, 2)])),
 }.items():
     add(name, lambda wire, arguments=arguments: with_another(wire, *arguments))
