@@ -21,7 +21,7 @@ from prefrm.progress import Advance
 from prefrm.records import PreferenceGroup
 from prefrm.winmatrix import Bools
 
-__all__ = ["PATTERNS", "Answers", "ImageFolder", "Place", "read_answers"]
+__all__ = ["PATTERNS", "Answer", "Answers", "ImageFolder", "Place", "read_answers"]
 
 PATTERNS = (
     "{id}_{n}",  # UniGenBench
@@ -120,6 +120,15 @@ class Place:
     image: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An encoded image with its prompt, and its place in [Q, N, M]."""
+
+    prompt: ArenaPrompt
+    place: tuple[int, int, int]
+    data: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answers:
     """What models answer to prompts.
@@ -166,6 +175,14 @@ class Answers:
                 candidates=self.candidates(place),
                 comparisons=(),
             )
+
+    def each(self) -> Iterator[Answer]:
+        """Every readable image, prompt by prompt. Raises `MediaError`."""
+        for q, n, m in np.argwhere(self.readable).tolist():
+            prompt = self.prompts[q]
+            file = self.folders[m].file(prompt, n)
+            assert file is not None
+            yield Answer(prompt=prompt, place=(q, n, m), data=media.read(file))
 
     def coverage(self) -> dict[str, dict[str, Any]]:
         """By model: how many images are `expected`, `found`, `missing` and `unreadable`, the `share` that can

@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from prefrm.cli.app import app as browser_app
+from prefrm.cli.arena import arena
 from prefrm.cli.bench import bench
 from prefrm.cli.calibrate import calibrate
 from prefrm.cli.check_trainer import check_trainer
@@ -107,6 +108,7 @@ def _add_commands() -> None:
     app.command()(label)
     app.command()(explain)
     app.command()(flow)
+    app.command()(arena)
     app.command(name="app")(browser_app)
     app.command()(push)
     app.command(name="import")(import_published)

@@ -25,7 +25,7 @@ from prefrm.flow.recording import Plan, Recording, RecordingScheduler
 from prefrm.flow.replay import Replay
 from prefrm.quiet import quiet
 
-__all__ = ["Policy", "load_pipeline"]
+__all__ = ["Policy", "call_arguments", "load_pipeline"]
 
 POLICIES = "prefrm.policies"
 ODE = Plan()
@@ -85,7 +85,7 @@ class Policy:
                 f"{type(pipe).__name__} has no transformer that takes LoRA adapters; train a flow-matching "
                 "pipeline such as Stable Diffusion 3, FLUX, Sana, Lumina 2, Z-Image or Qwen-Image"
             )
-        self.arguments = _arguments(pipe, settings)
+        self.arguments = call_arguments(pipe, settings)
         pipe.set_progress_bar_config(disable=True)
         pipe.encode_prompt = _memorized(pipe.encode_prompt)
         for part in pipe.components.values():
@@ -242,7 +242,8 @@ class Policy:
         return images
 
 
-def _arguments(pipe: Any, settings: PolicyConfig) -> dict[str, Any]:
+def call_arguments(pipe: Any, settings: PolicyConfig) -> dict[str, Any]:
+    """Keywords of a call of the pipeline. Raises `ConfigError` for one that it does not take."""
     known, guidance = signature(pipe.__call__).parameters, settings.guidance
     if unknown := [name for name in settings.arguments if name not in known]:
         raise ConfigError(f"policy.arguments: {type(pipe).__name__} does not take {', '.join(unknown)}")

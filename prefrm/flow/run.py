@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from datetime import timedelta
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +37,13 @@ from prefrm.progress import track
 from prefrm.resources import Resources
 from prefrm.rewards.samples import Pointwise, Reward, WinRates
 from prefrm.winmatrix import Scorer
+from prefrm.worlds import World, load_world
 
 __all__ = ["OpenGradient", "OpenScorer", "run"]
 
 OpenScorer = Callable[[str], AbstractContextManager[Scorer]]
 OpenGradient = Callable[[str], DifferentiableScorer]
 
-WORLDS = "prefrm.worlds"
 # Timeout of collectives: the other processes wait for the first one, which alone evaluates.
 TIMEOUT = timedelta(hours=24)
 
@@ -220,7 +219,7 @@ def _differentiable(config: FlowConfig, open_gradient: OpenGradient | None) -> D
 
 
 def _opened(
-    rewards: Mapping[str, RewardConfig], world: Any, open_scorer: OpenScorer, stack: ExitStack
+    rewards: Mapping[str, RewardConfig], world: World | None, open_scorer: OpenScorer, stack: ExitStack
 ) -> dict[str, Reward]:
     made: dict[str, Reward] = {}
     for name, reward in rewards.items():
@@ -233,14 +232,12 @@ def _opened(
     return made
 
 
-def _prompts(config: PromptsConfig, seed: int) -> tuple[Any, list[str], list[str]]:
+def _prompts(config: PromptsConfig, seed: int) -> tuple[World | None, list[str], list[str]]:
     """The world, if there is one, and the prompts to train on and to evaluate."""
     if config.train is not None:
         return None, _lines(config.train), _lines(config.held_out or config.train)
-    known = {point.name: point for point in entry_points(group=WORLDS)}
-    if config.world not in known:
-        raise ConfigError(f"prompts.world must be one of {', '.join(known)}; received {config.world!r}")
-    world = known[config.world].load()
+    assert config.world is not None
+    world = load_world(config.world, "prompts.world")
     return world, world.prompts("train", config.count, seed), world.prompts("test", config.count, seed)
 
 

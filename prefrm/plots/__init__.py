@@ -4,7 +4,14 @@ Each function returns a matplotlib `Figure`; `figure.savefig(path)` writes it. O
 interface is used, so there is no global state and no display.
 """
 
-from prefrm.plots.charts import bars, grouped_bars, learning_curve, order_gap_figure, reliability_figure
+from prefrm.plots.charts import (
+    bars,
+    grouped_bars,
+    interval_points,
+    learning_curve,
+    order_gap_figure,
+    reliability_figure,
+)
 from prefrm.plots.explanation import explanation_figure
 from prefrm.plots.matrix import win_matrix_figure
 
@@ -12,6 +19,7 @@ __all__ = [
     "bars",
     "explanation_figure",
     "grouped_bars",
+    "interval_points",
     "learning_curve",
     "order_gap_figure",
     "reliability_figure",

@@ -14,7 +14,15 @@ from prefrm.plots.style import DASHES, INK, SERIES, SOFT, new_figure, style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Bin", "bars", "grouped_bars", "learning_curve", "order_gap_figure", "reliability_figure"]
+__all__ = [
+    "Bin",
+    "bars",
+    "grouped_bars",
+    "interval_points",
+    "learning_curve",
+    "order_gap_figure",
+    "reliability_figure",
+]
 
 MANY_POINTS = 60
 # Of a figure of bars, in inches.
@@ -184,6 +192,49 @@ def grouped_bars(
         ylim=(len(names) - 0.45, -0.55),
         xlabel=LABEL.fit(xlabel, _axes_width(ticks)),
     )
+    axes.legend(**BELOW, borderaxespad=4.0, ncols=len(series), frameon=False, fontsize=9)
+    style(axes, title, grid="x")
+    return figure
+
+
+def interval_points(
+    series: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    *,
+    title: str = "",
+    xlabel: str = "",
+    digits: int = 0,
+) -> "Figure":
+    """A point with its interval for each series under each name, with the number at the right.
+
+    `series` maps what the legend says to (value, low, high) of each name; what is NaN is not drawn.
+    """
+    names = list(next(iter(series.values())))
+    ticks = [NAME.fit(name, TICK_ROOM, keep="ends") for name in names]
+    labels = NAME.share(list(series), _axes_width(ticks) - KEY * len(series))
+    figure = new_figure(WIDTH, 1.5 + 0.24 * len(series) * len(names) + 0.14 * len(names), layout="tight")
+    axes = figure.subplots()
+    height = 0.8 / len(series)
+    for n, (label, values) in enumerate(zip(labels, series.values(), strict=True)):
+        place = np.arange(len(names)) + height * (n - (len(series) - 1) / 2)
+        point, low, high = np.array([values[name] for name in names], dtype=np.float64).T
+        look: dict[str, Any] = {"color": SERIES[n % len(SERIES)], "zorder": 3}
+        axes.errorbar(
+            point,
+            place,
+            xerr=np.abs([point - low, high - point]),
+            fmt="none",
+            elinewidth=2,
+            capsize=3,
+            **look,
+        )
+        axes.scatter(point, place, marker="os^D"[n % 4], s=42, edgecolors="white", label=label, **look)
+        for y, number in zip(place, point, strict=True):
+            # Beyond the right edge of the axes, where no interval ends.
+            where = axes.get_yaxis_transform()
+            text = f"{number:.{digits}f}" if np.isfinite(number) else "-"
+            axes.annotate(text, (1.0, y), (4, 0), xycoords=where, annotation_clip=False, **BESIDE)
+    axes.set_yticks(np.arange(len(names)), ticks)
+    axes.set(ylim=(len(names) - 0.45, -0.55), xlabel=LABEL.fit(xlabel, _axes_width(ticks)))
     axes.legend(**BELOW, borderaxespad=4.0, ncols=len(series), frameon=False, fontsize=9)
     style(axes, title, grid="x")
     return figure

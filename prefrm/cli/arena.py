@@ -1,0 +1,230 @@
+"""`prefrm arena`."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prefrm.cli.criteria import ByCriteria
+from prefrm.cli.local import Local
+from prefrm.cli.remote import Remote
+from prefrm.cli.shared import AsJson, Pairs, open_scorer, require_judge, require_judged
+from prefrm.errors import ConfigError, missing_extra
+from prefrm.files import require_writable_folder
+from prefrm.options import with_options
+
+if TYPE_CHECKING:
+    from prefrm.arena.images import Answers, ImageFolder
+    from prefrm.arena.values import ArenaPrompt
+    from prefrm.arena.verdicts import Verdicts
+
+__all__ = ["arena"]
+
+IMAGES = 4
+"""Of a prompt, that a generator draws by default."""
+
+
+@with_options
+def arena(
+    prompts: Annotated[
+        Path,
+        typer.Argument(
+            help="a file of prompts: UniGenBench's, GenEval's, GenEval2's, DPG-Bench's or T2I-CompBench's, a "
+            "prompt in each line, or a table with --column"
+        ),
+    ],
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME=FOLDER...", help="models, each with the folder of its images"),
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCORER", help="that compares the models' images; may be given several times"),
+    ] = None,
+    generate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE", help="a model that draws the images itself: a YAML file as in docs/arena.md"
+        ),
+    ] = None,
+    world: Annotated[
+        str | None, typer.Option(help="a world, such as shapes, whose oracle is shown beside the judges")
+    ] = None,
+    votes: Annotated[
+        Path | None,
+        typer.Option(
+            help="people's votes, a .csv or .jsonl file with the columns prompt, first, second and preferred"
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="images of a prompt by each model", show_default=f"all; drawn: {IMAGES}"),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(help="names of the image files, such as {id}_{n}.png", show_default="found by itself"),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT=COLUMN",
+            help="of a table of prompts: text, id or a tag, and the column that has it",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="how many of the first prompts are used")] = None,
+    pairs: Pairs = None,
+    out: Annotated[
+        Path, typer.Option(help="folder of everything; an interrupted run continues there")
+    ] = Path("runs/arena"),
+    as_json: AsJson = False,
+    *,
+    by: ByCriteria,
+    local: Local,
+    remote: Remote,
+) -> None:
+    """Compare models by their images for the same prompts: ratings with intervals, win matrices, a report.
+
+    The i-th images of all models for a prompt are a group, which every judge compares. What is missing is
+    coverage, and never a score. The exit status is 1 if nothing could be judged.
+    """
+    from prefrm.arena.images import ImageFolder, read_answers
+    from prefrm.arena.prompts import read_prompts
+    from prefrm.arena.report import Arena, summary, write_report
+    from prefrm.arena.results import measure
+    from prefrm.progress import track
+
+    judges = judge or []
+    if not (judges or world or votes):
+        raise ConfigError("nothing judges; give --judge SCORER, --world NAME or --votes FILE")
+    if repeated := [name for name in judges if judges.count(name) > 1]:
+        raise ConfigError(f"--judge {repeated[0]} is given twice")
+    local.require_bundle(*judges)
+    remote.require_url(*judges)
+    require_writable_folder(out, "--out")
+    criteria = by.criteria()
+    found = read_prompts(prompts, columns=dict(_named(column or [], "--column")) or None)
+    chosen = found.prompts[:limit]
+    folders, generated = dict(_named(models or [], "a model")), dict(_named(generate or [], "--generate"))
+    if both := [name for name in folders if name in generated]:
+        raise ConfigError(f"the model {both[0]} is given twice")
+    sources = [ImageFolder.find(name, Path(path), chosen, pattern) for name, path in folders.items()]
+    for target in judges:
+        require_judge(target, remote)
+    sources += _generated(generated, chosen, images or IMAGES, out)
+    with track("checking images", len(chosen)) as advance:
+        answers = read_answers(chosen, sources, images, advance)
+    _print_coverage(answers)
+    verdicts: list[Verdicts] = []
+    for target in judges:
+        with open_scorer(target, pairs, remote, local) as scorer:
+            verdicts.append(_scored(scorer, target, answers, out, criteria))
+    if world is not None:
+        verdicts.append(_by_oracle(world, answers, out))
+    if votes is not None:
+        from prefrm.arena.verdicts import from_people
+
+        verdicts.append(from_people(votes, answers))
+    result = Arena(
+        prompts=found,
+        answers=answers,
+        results={one.name: measure(one, answers) for one in verdicts},
+        settings={
+            "prefrm": version("prefrm"),
+            "criteria": None if criteria is None else criteria.describe(),
+            "pairs of a group": pairs,
+        },
+    )
+    facts = write_report(result, out)
+    if as_json:
+        print((out / "arena.json").read_text(encoding="utf-8"), end="")
+    else:
+        print("\n".join(summary(result)))
+        print(f"report: {out / 'report.md'}")
+    judged = any(one["comparisons"] for one in facts["judges"].values())
+    require_judged(judged, f"the reasons are in {out / 'report.md'}")
+
+
+def _named(given: Sequence[str], what: str) -> Iterator[tuple[str, str]]:
+    """Each NAME=VALUE. Raises `ConfigError` for one without a name or a value, or a name that comes twice."""
+    seen = set[str]()
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(f"{what} is given as NAME=VALUE; received {one!r}")
+        if name in seen:
+            raise ConfigError(f"{what} {name} is given twice")
+        seen.add(name)
+        yield name, value
+
+
+def _generated(
+    files: "dict[str, str]", prompts: "Sequence[ArenaPrompt]", images: int, out: Path
+) -> "list[ImageFolder]":
+    """The images that models draw, in folders of their own."""
+    if not files:
+        return []
+    try:
+        from prefrm.arena.generating import PATTERN, generate, load_generator
+    except ImportError as error:
+        raise missing_extra(str(error.name), "flow") from error
+    from prefrm.arena.figures import slug
+    from prefrm.arena.images import ImageFolder
+    from prefrm.progress import track
+
+    # All of them, before anything is drawn.
+    configs = {name: load_generator(Path(file)) for name, file in files.items()}
+    found = []
+    for name, config in configs.items():
+        folder = out / "images" / slug(name)
+        with track(f"drawing {name}", len(prompts) * images) as advance:
+            generate(config, prompts, images, folder, advance)
+        found.append(ImageFolder.find(name, folder, prompts, PATTERN))
+    return found
+
+
+def _print_coverage(answers: "Answers") -> None:
+    for model, one in answers.coverage().items():
+        if one["found"] < one["expected"]:
+            first = ", ".join([*one["first"], *one["reasons"].values()])
+            print(
+                f"{model}: {one['found']} of {one['expected']} images, {one['missing']} missing, "
+                f"{one['unreadable']} unreadable: {first}",
+                file=sys.stderr,
+            )
+
+
+def _scored(scorer: Any, target: str, answers: "Answers", out: Path, criteria: Any) -> "Verdicts":
+    from prefrm.arena.verdicts import from_scorer
+    from prefrm.progress import track
+
+    with track(f"judging by {target}", len(answers.places)) as advance:
+        return from_scorer(
+            scorer,
+            target,
+            scorer.identity(),
+            answers,
+            _folder(out, target),
+            criteria=criteria,
+            progress=advance,
+        )
+
+
+def _by_oracle(name: str, answers: "Answers", out: Path) -> "Verdicts":
+    from prefrm.arena.verdicts import from_oracle
+    from prefrm.progress import track
+    from prefrm.worlds import load_world
+
+    oracle: Callable[[str, bytes], float] = load_world(name, "--world").oracle
+    with track(f"oracle of {name}", int(answers.readable.sum())) as advance:
+        return from_oracle(oracle, name, answers, _folder(out, f"oracle of {name}"), advance)
+
+
+def _folder(out: Path, judge: str) -> Path:
+    """Where the verdicts of a judge are kept; names that differ have folders that do."""
+    from prefrm.arena.figures import slug
+    from prefrm.media import digest
+
+    return out / "judges" / f"{slug(judge)[-60:]}-{digest(judge)[:8]}"
