@@ -14,7 +14,7 @@ from prefrm.cli.remote import Remote
 from prefrm.cli.shared import AsJson, Pairs, open_scorer, require_judge, require_judged
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.files import require_writable_folder
-from prefrm.options import with_options
+from prefrm.options import given_options, with_options
 
 if TYPE_CHECKING:
     from prefrm.arena.images import Answers, ImageFolder
@@ -101,8 +101,11 @@ def arena(
         raise ConfigError("nothing judges; give --judge SCORER, --world NAME or --votes FILE")
     if repeated := [name for name in judges if judges.count(name) > 1]:
         raise ConfigError(f"--judge {repeated[0]} is given twice")
-    local.require_bundle(*judges)
-    remote.require_url(*judges)
+    if judges:
+        local.require_bundle(*judges)
+        remote.require_url(*judges)
+    elif given := ", ".join(filter(None, map(given_options, (local, remote, by)))):
+        raise ConfigError(f"{given}: for judges; give --judge SCORER")
     require_writable_folder(out, "--out")
     criteria = by.criteria()
     found = read_prompts(prompts, columns=dict(_named(column or [], "--column")) or None)

@@ -1,0 +1,114 @@
+"""`prefrm arena`: models in folders and models that draw, a world's oracle, votes, and mistakes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_recipes.shapes.prompts import parse_prompt, solve
+from data_recipes.shapes.render import render
+from data_recipes.shapes.world import prompts
+from prefrm.cli import run
+
+TEXTS = prompts("test", 6, 0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of prompts, a model that is always right, and one that answers the next prompt."""
+    root = tmp_path_factory.mktemp("arena")
+    (root / "prompts.txt").write_text("\n".join(TEXTS))
+    rng = np.random.default_rng(0)
+    for shift, model in enumerate(("right", "wrong")):
+        (root / model).mkdir()
+        for n in range(len(TEXTS)):
+            prompt = parse_prompt(TEXTS[(n + shift) % len(TEXTS)])
+            render(solve(prompt, rng)).save(root / model / f"{n}_0.png")
+    (root / "wrong" / "5_0.png").unlink()
+    votes = [{"prompt": n, "first": "right", "second": "wrong", "preferred": "right"} for n in range(3)]
+    (root / "votes.jsonl").write_text("".join(json.dumps(vote) + "\n" for vote in votes))
+    return root
+
+
+def arena(data: Path, *options: str) -> int:
+    return run(["arena", str(data / "prompts.txt"), *options])
+
+
+def test_two_folders_are_compared_by_the_oracle_and_by_people(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [f"{name}={data / name}" for name in ("right", "wrong")]
+    judges = ["--world", "shapes", "--votes", str(data / "votes.jsonl")]
+    assert arena(data, *models, *judges, "--out", str(tmp_path), "--json") == 0
+    printed = capsys.readouterr()
+    assert "wrong: 5 of 6 images, 1 missing, 0 unreadable: 5_0" in printed.err
+    facts = json.loads(printed.out)
+    assert facts == json.loads((tmp_path / "arena.json").read_text())
+    assert (tmp_path / "report.md").is_file()
+    for judge, pairs in (("oracle of shapes", 5), ("people", 3)):
+        found = facts["judges"][judge]
+        assert (found["pairs"], found["not_judged"]) == (pairs, 0)
+        assert found["rating"]["right"]["value"] > found["rating"]["wrong"]["value"]
+    assert facts["judges"]["oracle of shapes"]["scores"]["right"] == 1
+    assert facts["agreement"]["people"]["oracle of shapes"]["value"] == 1
+    assert facts["images"]["patterns"] == {"right": "{id}_{n}", "wrong": "{id}_{n}"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["right=RIGHT", "wrong=WRONG"], "nothing judges; give --judge"),
+        (["right=RIGHT", "--world", "shapes"], "received 1, give at least 2"),
+        (["right=RIGHT", "RIGHT", "--world", "shapes"], "is given as NAME=VALUE"),
+        (["right=RIGHT", "right=WRONG", "--world", "shapes"], "a model right is given twice"),
+        (["right=RIGHT", "wrong=WRONG", "--world", "moon"], "--world must be one of shapes"),
+        (["right=RIGHT", "wrong=WRONG", "--judge", "x", "--judge", "x"], "x is given twice"),
+        (["right=RIGHT", "wrong=WRONG", "--world", "shapes", "--device", "cpu"], "--device: for judges"),
+        (["right=RIGHT", "wrong=WRONG", "--world", "shapes", "--pattern", "{no}"], "is not a valid pattern"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    places = {"RIGHT": data / "right", "WRONG": data / "wrong"}
+    given = [filled(one, places) for one in options]
+    assert arena(data, *given, "--out", str(tmp_path / "out")) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("prefrm: ") and message in error
+
+
+def filled(option: str, places: dict[str, Path]) -> str:
+    name, equals, place = option.rpartition("=")
+    return f"{name}{equals}{places.get(place, place)}"
+
+
+@pytest.mark.slow
+def test_models_that_draw_and_a_run_that_continues(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = []
+    for name, steps in (("many", 4), ("few", 2)):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f"policy: {{model: shapes-flow, steps: {steps}}}\nbatch: 4\n")
+        given += ["--generate", f"{name}={path}"]
+    options = [*given, "--images", "2", "--limit", "3", "--world", "shapes", "--out", str(out)]
+    assert arena(data, *options) == 0
+    first = (out / "arena.json").read_text()
+    folder = out / "images" / "many"
+    lines = [json.loads(line) for line in (folder / "images.jsonl").read_text().splitlines()]
+    assert len(lines) == 1 + 6
+    assert len({line["seed"] for line in lines[1:]}) == 6
+    other = [json.loads(line) for line in (out / "images" / "few" / "images.jsonl").read_text().splitlines()]
+    assert [line["seed"] for line in other[1:]] == [line["seed"] for line in lines[1:]]
+    drawn = {path: path.read_bytes() for path in folder.glob("*.png")}
+    # As a kill leaves it: an image is not there, and neither are the results.
+    (folder / "2_1.png").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("[0]_*.png")}
+    (out / "arena.json").unlink()
+    assert arena(data, *options) == 0
+    assert {path: path.read_bytes() for path in folder.glob("*.png")} == drawn
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    again, before = (json.loads(text) for text in ((out / "arena.json").read_text(), first))
+    for facts in (again, before):
+        facts["judges"]["oracle of shapes"].pop("seconds")
+    assert again == before
