@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,8 @@ from prefrm.files import require_writable_folder
 from prefrm.options import given_options, with_options
 
 if TYPE_CHECKING:
+    from prefrm.arena.checked import CheckedImage
+    from prefrm.arena.checklists import CheckJudge
     from prefrm.arena.images import Answers, ImageFolder
     from prefrm.arena.values import ArenaPrompt
     from prefrm.arena.verdicts import Verdicts
@@ -43,6 +46,18 @@ def arena(
     judge: Annotated[
         list[str] | None,
         typer.Option(metavar="SCORER", help="that compares the models' images; may be given several times"),
+    ] = None,
+    checklist: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="JUDGE",
+            help="that answers the checks of images: the URL of a chat endpoint, or the bundle of a judge "
+            "that answers yes or no; may be given several times",
+        ),
+    ] = None,
+    wording: Annotated[
+        Path | None,
+        typer.Option(help="a text file with the wording of checklists, as docs/arena.md describes it"),
     ] = None,
     generate: Annotated[
         list[str] | None,
@@ -96,20 +111,26 @@ def arena(
     from prefrm.arena.results import measure
     from prefrm.progress import track
 
-    judges = judge or []
-    if not (judges or world or votes):
-        raise ConfigError("nothing judges; give --judge SCORER, --world NAME or --votes FILE")
-    if repeated := [name for name in judges if judges.count(name) > 1]:
-        raise ConfigError(f"--judge {repeated[0]} is given twice")
-    if judges:
-        local.require_bundle(*judges)
-        remote.require_url(*judges)
+    judges, checklists = judge or [], checklist or []
+    targets = [*judges, *checklists]
+    if not (targets or world or votes):
+        raise ConfigError("nothing judges; give --judge, --checklist, --world or --votes")
+    for option, names in (("--judge", judges), ("--checklist", checklists)):
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"{option} {repeated[0]} is given twice")
+    if wording is not None and not checklists:
+        raise ConfigError(f"--wording {wording}: for a judge of checklists; give --checklist JUDGE")
+    if targets:
+        local.require_bundle(*targets)
+        remote.require_url(*targets)
     elif given := ", ".join(filter(None, map(given_options, (local, remote, by)))):
-        raise ConfigError(f"{given}: for judges; give --judge SCORER")
+        raise ConfigError(f"{given}: for judges; give --judge or --checklist")
     require_writable_folder(out, "--out")
     criteria = by.criteria()
     found = read_prompts(prompts, columns=dict(_named(column or [], "--column")) or None)
     chosen = found.prompts[:limit]
+    if checklists and not any(prompt.checks for prompt in chosen):
+        raise ConfigError(f"--checklist: the prompts of {prompts} ({found.name}) have no checks")
     folders, generated = dict(_named(models or [], "a model")), dict(_named(generate or [], "--generate"))
     if both := [name for name in folders if name in generated]:
         raise ConfigError(f"the model {both[0]} is given twice")
@@ -124,6 +145,11 @@ def arena(
     for target in judges:
         with open_scorer(target, pairs, remote, local) as scorer:
             verdicts.append(_scored(scorer, target, answers, out, criteria))
+    checks: dict[str, dict[str, list[CheckedImage]]] = {}
+    for target in checklists:
+        with _check_judge(target, wording, local, remote) as check_judge:
+            one, checks[target] = _checked(check_judge, target, answers, out)
+            verdicts.append(one)
     if world is not None:
         verdicts.append(_by_oracle(world, answers, out))
     if votes is not None:
@@ -134,6 +160,7 @@ def arena(
         prompts=found,
         answers=answers,
         results={one.name: measure(one, answers) for one in verdicts},
+        checks=checks,
         settings={
             "prefrm": version("prefrm"),
             "criteria": None if criteria is None else criteria.describe(),
@@ -213,6 +240,34 @@ def _scored(scorer: Any, target: str, answers: "Answers", out: Path, criteria: A
             criteria=criteria,
             progress=advance,
         )
+
+
+@contextmanager
+def _check_judge(target: str, wording: Path | None, local: Local, remote: Remote) -> "Iterator[CheckJudge]":
+    from prefrm.arena.checklists import WORDING, read_wording
+    from prefrm.scorers.chat import ChatGenerator, ChatScorer
+    from prefrm.scorers.checking import open_check_judge
+
+    with open_check_judge(
+        target,
+        wording=WORDING if wording is None else read_wording(wording),
+        engine={"device": local.device, "dtype": local.dtype},
+        generator=lambda url: ChatGenerator.connect(url, **remote.options(url)),
+        scorer=lambda url: ChatScorer.connect(url, **remote.options(url)),
+    ) as judge:
+        yield judge
+
+
+def _checked(
+    judge: "CheckJudge", target: str, answers: "Answers", out: Path
+) -> "tuple[Verdicts, dict[str, list[CheckedImage]]]":
+    from prefrm.arena.checking import from_checks
+    from prefrm.progress import track
+
+    name = f"checks by {target}"
+    total = sum(bool(answers.prompts[q].checks) for q, *_ in zip(*answers.readable.nonzero(), strict=True))
+    with track(name, total) as advance:
+        return from_checks(judge, name, answers, _folder(out, name), advance)
 
 
 def _by_oracle(name: str, answers: "Answers", out: Path) -> "Verdicts":

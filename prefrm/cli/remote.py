@@ -59,21 +59,22 @@ class Connection:
         Raises:
             ConfigError: the token's file cannot be read or holds none, or the client refuses these settings.
         """
-        return connect_url(url, **self._options(url, **own))
+        return connect_url(url, **self.options(url, **own))
 
     def gradient(self, url: str, **own: Any) -> "RemoteGradient":
         """The gradient of the judge at a URL. Raises as `connect`."""
         from prefrm.client import RemoteGradient
 
-        return RemoteGradient.connect(url, **self._options(url, **own))
+        return RemoteGradient.connect(url, **self.options(url, **own))
 
     def generator(self, url: str) -> "ChatGenerator":
         """The judge at a URL of a chat endpoint that answers in words. Raises as `connect`."""
         from prefrm.scorers.chat import ChatGenerator
 
-        return ChatGenerator.connect(url, **self._options(url))
+        return ChatGenerator.connect(url, **self.options(url))
 
-    def _options(self, url: str, **own: Any) -> dict[str, Any]:
+    def options(self, url: str, **own: Any) -> dict[str, Any]:
+        """Keywords of what opens a URL. Raises as `connect`."""
         from prefrm.client import DEFAULT_DEADLINE_S, TLS
 
         files = {"ca": self.ca, "cert": self.cert, "key": self.key}
@@ -100,7 +101,8 @@ class Remote(Connection):
         typer.Option(help=f"a file with the token for the server first; else the variable {TOKEN_VARIABLE}"),
     ] = None
 
-    def _options(self, url: str, **own: Any) -> dict[str, Any]:
+    def options(self, url: str, **own: Any) -> dict[str, Any]:
+        """Keywords of what opens a URL. Raises as `connect`."""
         if "token" in own and self.token_file is not None:
             raise ConfigError(
                 f"--token-file {self.token_file}: for one server; write `token_env: PREFRM_TOKEN_NAME` "

@@ -58,10 +58,11 @@ def test_two_folders_are_compared_by_the_oracle_and_by_people(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["right=RIGHT", "wrong=WRONG"], "nothing judges; give --judge"),
+        (["right=RIGHT", "wrong=WRONG"], "nothing judges; give --judge, --checklist"),
         (["right=RIGHT", "--world", "shapes"], "received 1, give at least 2"),
         (["right=RIGHT", "RIGHT", "--world", "shapes"], "is given as NAME=VALUE"),
         (["right=RIGHT", "right=WRONG", "--world", "shapes"], "a model right is given twice"),
+        (["right=RIGHT", "wrong=WRONG", "--checklist", "chat+http://a:1/v1"], "(text) have no checks"),
         (["right=RIGHT", "wrong=WRONG", "--world", "moon"], "--world must be one of shapes"),
         (["right=RIGHT", "wrong=WRONG", "--judge", "x", "--judge", "x"], "x is given twice"),
         (["right=RIGHT", "wrong=WRONG", "--world", "shapes", "--device", "cpu"], "--device: for judges"),
