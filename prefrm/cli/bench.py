@@ -10,7 +10,7 @@ import typer
 
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
-from prefrm.cli.shared import Data, Split, open_scorer, require_judge
+from prefrm.cli.shared import Split, open_scorer, require_judge
 from prefrm.errors import ConfigError, missing_extra
 from prefrm.files import require_writable_folder
 from prefrm.options import AsJson, Device, Dtype, with_options
@@ -77,7 +77,13 @@ def engine(
 @bench.command()
 @with_options
 def published(
-    data: Data,
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="a dataset, as `prefrm data build` writes it: its folder or hf://org/name; or the folder of "
+            "an arena"
+        ),
+    ],
     targets: Annotated[
         list[str] | None,
         typer.Argument(metavar="[SCORER]...", help="scorers; by default every bundle in the folder --judges"),
@@ -102,11 +108,21 @@ def published(
     local: Local,
     remote: Remote,
 ) -> None:
-    """Compare imported judges on a dataset: accuracy beside the published one, and the time of a group."""
+    """Compare imported judges on a dataset: accuracy beside the published one, and the time of a group.
+
+    Of an arena's folder: its models beside the published leaderboard of its prompts, and why a number may not
+    stand there.
+    """
+    from prefrm.bench.leaderboards import ARENA, place_arena, placed_text
     from prefrm.bench.published import bench_published, imported_judges, published_table
     from prefrm.data import dataset_folder
     from prefrm.eval.evaluation import to_json
 
+    if (data / ARENA).is_file():
+        board, placed = place_arena(data)
+        plain = to_json({"leaderboard": board and asdict(board), "models": [asdict(one) for one in placed]})
+        print(json.dumps(plain, indent=2, allow_nan=False) if as_json else placed_text(board, placed), end="")
+        return
     found = targets or imported_judges(judges)
     local.require_bundle(*found)
     remote.require_url(*found)
