@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def _as_win_matrix(one: Standings) -> WinMatrix:
     p = mean + np.tril(np.float32(1) - mean.T, -1) + np.eye(len(mean), dtype=np.float32) / 2
     nothing = np.full(p.shape, np.nan, np.float32)
     return WinMatrix(
-        p=p,
+        p=p.astype(np.float32),
         valid=~np.isnan(p),
         tie=nothing,
         order_gap=nothing,
@@ -170,7 +170,13 @@ def _sheet(rows: Sequence[_Row], models: Sequence[str], *, title: str) -> "Figur
     for m, model in enumerate(models):
         x = MARGIN + TEXT_WIDTH + (m + 0.5) * CELL
         label = NAME.fit(model, CELL - 0.15, keep="ends")
-        style = {"fontsize": NAME.points, "weight": NAME.weight, "color": INK, "ha": "center", "va": "center"}
+        style: dict[str, Any] = {
+            "fontsize": NAME.points,
+            "weight": NAME.weight,
+            "color": INK,
+            "ha": "center",
+            "va": "center",
+        }
         figure.text(x / width, 1 - 0.55 / height, label, **style)
     for n, row in enumerate(rows):
         top = height - HEAD - n * (CELL + 0.12)

@@ -245,14 +245,14 @@ def _scored(scorer: Any, target: str, answers: "Answers", out: Path, criteria: A
 @contextmanager
 def _check_judge(target: str, wording: Path | None, local: Local, remote: Remote) -> "Iterator[CheckJudge]":
     from prefrm.arena.checklists import WORDING, read_wording
-    from prefrm.scorers.chat import ChatGenerator, ChatScorer
+    from prefrm.scorers.chat import ChatScorer
     from prefrm.scorers.checking import open_check_judge
 
     with open_check_judge(
         target,
         wording=WORDING if wording is None else read_wording(wording),
         engine={"device": local.device, "dtype": local.dtype},
-        generator=lambda url: ChatGenerator.connect(url, **remote.options(url)),
+        generator=remote.generator,
         scorer=lambda url: ChatScorer.connect(url, **remote.options(url)),
     ) as judge:
         yield judge

@@ -102,13 +102,13 @@ class Remote(Connection):
     ] = None
 
     def options(self, url: str, **own: Any) -> dict[str, Any]:
-        """Keywords of what opens a URL. Raises as `connect`."""
+        """As of `Connection`, with the token of the file."""
         if "token" in own and self.token_file is not None:
             raise ConfigError(
                 f"--token-file {self.token_file}: for one server; write `token_env: PREFRM_TOKEN_NAME` "
                 "beside each URL of the scorer file"
             )
-        return Connection._options(self, url, **own)
+        return Connection.options(self, url, **own)
 
     def _token(self) -> str | None:
         if self.token_file is None:
