@@ -5,6 +5,7 @@ it needs (`trial_view(judges)`). No page loads anything from another machine.
 """
 
 import html
+import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -60,6 +61,8 @@ class View:
 
 def require_gradio() -> Any:
     """The module `gradio`. Raises `MissingExtraError` if it or what it needs is not installed."""
+    # It asks whether there is a newer gradio, and counts.
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio
     except ImportError as error:
@@ -107,11 +110,22 @@ def create_application(views: Sequence[View], store: MediaStore, *, title: str =
             pwa=False,
             theme=_theme(gradio),
             css=(Path(__file__).parent / "style.css").read_text(encoding="utf-8"),
-            head="\n".join(view.head for view in views),
+            head="\n".join([HEAD, *(view.head for view in views)]),
             allowed_paths=[str(store.folder)],
             max_file_size=media.VideoLimits().max_bytes,
             favicon_path=str(Path(__file__).parent / "icon.png"),
         )
+
+
+# Gradio puts the button of an upload into another one, which no screen reader can tell apart.
+HEAD = """<script>
+new MutationObserver(() => {
+  for (const outer of document.querySelectorAll("button:has(button)")) {
+    outer.setAttribute("role", "group");
+    outer.tabIndex = -1;
+  }
+}).observe(document, {childList: true, subtree: true});
+</script>"""
 
 
 def _heading(view: View) -> str:

@@ -113,7 +113,8 @@ def _build(judges: Judges, audit: Audit, store: MediaStore) -> None:
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     start.click(begin, [judge, most, kind, tag], [*outputs, timer], **quiet)
     timer.tick(tick, chosen, [*outputs, timer], **quiet)
-    gradio.on([judge.input, kind.input, tag.input], show, chosen, outputs, **quiet)
+    # When the page is opened, and at each change.
+    gradio.on(None, tick, chosen, [*outputs, timer], **quiet)
 
 
 def _status(done: int, total: int, error: str, running: bool) -> str:

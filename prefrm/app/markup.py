@@ -62,7 +62,7 @@ def tile(candidate: Candidate, store: MediaStore, label: str = "", *, linked: bo
     kind = " prefrm-clip" if is_video(candidate) else ""
     image = (
         f'<img class="prefrm-tile{kind}" src="{thumbnail_url(digest)}" alt="{escaped(label)}" loading="lazy" '
-        'decoding="async">'
+        'decoding="async" onerror="this.classList.add(\'prefrm-missing\')">'
     )
     if not linked:
         return image

@@ -63,31 +63,6 @@ def _build(judges: Judges, trials: Trials, store: MediaStore) -> None:
     with gradio.Row(equal_height=False):
         with gradio.Column(scale=2, min_width=320):
             prompt = gradio.Textbox(label="Prompt", lines=2, placeholder="what the candidates answer")
-            kind = gradio.Radio([FILES, TEXTS], value=FILES, label="Candidates", visible=False)
-            files = gradio.Gallery(
-                label="Candidates: drop, paste or choose files",
-                interactive=True,
-                type="filepath",
-                file_types=["image", "video"],
-                columns=4,
-                height="auto",
-                object_fit="contain",
-                elem_id="prefrm-candidates",
-            )
-            texts = gradio.Textbox(
-                label="Candidates: texts, with a line of --- between two", lines=8, visible=False
-            )
-            context = gradio.Gallery(
-                label="Context: images that belong to the prompt",
-                interactive=True,
-                type="filepath",
-                file_types=["image"],
-                columns=4,
-                height="auto",
-                object_fit="contain",
-                visible=False,
-                elem_id="prefrm-context",
-            )
             criterion = gradio.Textbox(label="Criterion", placeholder="such as alignment", visible=False)
             with gradio.Row():
                 first = gradio.Dropdown(names, value=names[0], label="Judge", min_width=140)
@@ -95,7 +70,20 @@ def _build(judges: Judges, trials: Trials, store: MediaStore) -> None:
             reads = gradio.HTML(padding=False)
             compare = gradio.Button("Compare", variant="primary", elem_id="prefrm-compare")
         with gradio.Column(scale=3, min_width=320):
-            result = gradio.HTML(EMPTY, padding=False)
+            kind = gradio.Radio([FILES, TEXTS], value=FILES, label="Candidates", visible=False)
+            files = _gallery(
+                "Candidates: drop, paste or choose files", ["image", "video"], elem_id="prefrm-candidates"
+            )
+            texts = gradio.Textbox(
+                label="Candidates: texts, with a line of --- between two", lines=8, visible=False
+            )
+            context = _gallery(
+                "Context: images that belong to the prompt",
+                ["image"],
+                elem_id="prefrm-context",
+                visible=False,
+            )
+    result = gradio.HTML(EMPTY, padding=False)
     shown = gradio.Textbox(visible=False)
 
     def describe(first: str, second: str) -> list[Any]:
@@ -159,6 +147,18 @@ def _build(judges: Judges, trials: Trials, store: MediaStore) -> None:
     kind.change(choose, kind, [files, texts], api_visibility="private")
     gradio.on([compare.click, prompt.submit], run, given, [result, shown], api_visibility="private").then(
         None, shown, None, js=SHOW_LINK
+    )
+
+
+def _gallery(label: str, kinds: Sequence[str], **options: Any) -> Any:
+    return require_gradio().Gallery(
+        label=label,
+        interactive=True,
+        type="filepath",
+        file_types=list(kinds),
+        height="auto",
+        object_fit="contain",
+        **options,
     )
 
 
@@ -226,9 +226,10 @@ def _card(
     found = [*matrix_facts(matrix), ("time", f"{answer.seconds:.2f} s")]
     png = f"/api/try/{name}/{place}.png"
     return (
-        f'<article class="prefrm-card">{head}{ranking_strip(matrix, trial.labels, linked)}'
-        f"{heat_map(matrix, trial.labels, tiles)}{facts(found)}{not_judged(matrix, trial.labels)}"
-        f'<p class="prefrm-links"><a href="{png}" download="{name}.png">Download PNG</a></p></article>'
+        f'<article class="prefrm-card">{head}<div class="prefrm-body"><div class="prefrm-side">'
+        f"{ranking_strip(matrix, trial.labels, linked)}{facts(found)}{not_judged(matrix, trial.labels)}"
+        f'<p class="prefrm-links"><a href="{png}" download="{name}.png">Download PNG</a></p></div>'
+        f"<div>{heat_map(matrix, trial.labels, tiles)}</div></div></article>"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from prefrm import media
 from prefrm.app.judges import Judges
 from prefrm.app.media import MediaStore
-from prefrm.errors import DataError, PrefrmError
+from prefrm.errors import DataError, MediaError, PrefrmError
 from prefrm.files import write_whole
 from prefrm.scoring import matrix_to_json
 from prefrm.winmatrix import Candidate, Group, WinMatrix
@@ -48,10 +48,17 @@ class Trial:
     ) -> "Trial":
         """Of image or video files, named as these are, without a suffix that all share.
 
+        A file that is not a valid image or video is for the judge to refuse, with its reason.
+
         Raises:
-            DataError: there are fewer than two, or one cannot be read; names each that cannot.
+            DataError: there are fewer than two, one is too large, or a context image is not valid.
         """
-        group = Group.of(prompt.strip(), list(files), context=list(context), criterion=criterion.strip())
+        group = Group(
+            prompt=prompt.strip(),
+            candidates=tuple(map(_read, files)),
+            context=tuple(map(media.read, context)),
+            criterion=criterion.strip(),
+        )
         names = [Path(file).name for file in files]
         if len({Path(name).suffix for name in names}) == 1:
             names = [Path(name).stem for name in names]
@@ -110,7 +117,8 @@ class Trials:
     def __init__(self, folder: Path, store: MediaStore, judges: Judges) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._store, self._judges = folder, store, judges
-        self._answered = lru_cache(MOST_ANSWERED)(self._answer)
+        # What fails is asked again.
+        self._judged = lru_cache(MOST_ANSWERED)(self._judge)
 
     def save(self, trial: Trial) -> str:
         """Keep a trial; returns its name, the same for an equal trial."""
@@ -162,8 +170,7 @@ class Trials:
 
     def answers(self, name: str) -> list[Answer]:
         """What each of the trial's judges says, in their order. Raises `DataError` as `load`."""
-        trial = self.load(name)
-        return [self._answered(name, judge, self._version(judge)) for judge in trial.judges]
+        return [self._answer(name, judge) for judge in self.load(name).judges]
 
     def as_json(self, name: str) -> dict[str, Any]:
         """The trial and its answers as plain data: what `prefrm score --json` prints, for each judge.
@@ -187,21 +194,27 @@ class Trials:
     def _candidate(self, kept: str | None, kind: str) -> Candidate:
         return kept if kind == "text" or not kept else self._store.read(kept)
 
-    def _version(self, judge: str) -> str:
-        """Changes when another judge takes the place of one of that name."""
+    def _answer(self, name: str, judge: str) -> Answer:
         try:
-            return self._judges.identity(judge)
-        except PrefrmError as error:
-            return str(error)
-
-    def _answer(self, name: str, judge: str, version: str) -> Answer:
-        started = time.perf_counter()
-        try:
-            (matrix,) = self._judges.score(judge, [self.load(name).group])
+            identity = self._judges.identity(judge)
+            matrix, seconds = self._judged(name, judge, identity)
         except PrefrmError as error:
             return Answer(judge=judge, error=str(error))
-        seconds = time.perf_counter() - started
-        return Answer(judge=judge, identity=version, matrix=matrix, seconds=seconds)
+        return Answer(judge=judge, identity=identity, matrix=matrix, seconds=seconds)
+
+    def _judge(self, name: str, judge: str, identity: str) -> tuple[WinMatrix, float]:
+        """The matrix of the judge that has this identity now, and the seconds that it took."""
+        group = self.load(name).group
+        started = time.perf_counter()
+        (matrix,) = self._judges.score(judge, [group])
+        return matrix, time.perf_counter() - started
+
+
+def _read(file: str) -> bytes:
+    try:
+        return media.read(file)
+    except MediaError:
+        return media.read_bytes(file)
 
 
 def _told_apart(names: Sequence[str]) -> tuple[str, ...]:

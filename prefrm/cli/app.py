@@ -1,6 +1,7 @@
 """`prefrm app`."""
 
 import functools
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,10 +101,10 @@ def app(
 
     named = _named(targets or [])
     collecting.check()
-    if not named and collecting.collect is None:
-        raise ConfigError("there is nothing to show: give a judge, `prefrm app SCORER`, or --collect")
     if data is not None and not named:
         raise ConfigError("--data: for the audit of a judge; give a judge, `prefrm app SCORER --data DATA`")
+    if not named and collecting.collect is None:
+        raise ConfigError("there is nothing to show: give a judge, `prefrm app SCORER`, or --collect")
     local.require_bundle(*named.values())
     connection.require_url(*named.values())
     require_gradio()
@@ -122,6 +123,8 @@ def app(
         collecting.open(judges) as collection,
     ):
         folder = state or Path(temporary)
+        # Of uploads, which are gone when the command ends.
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(temporary) / "uploads")
         store = MediaStore(folder / "media")
         views: list[View] = []
         if named:

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from prefrm.app.application import require_gradio
-from prefrm.errors import MissingExtraError
-
 # Apart, since gradio leaves event loops open.
 TWO_VIEWS = """
 import sys
@@ -37,9 +34,3 @@ with TestClient(create_application(views, MediaStore(Path(sys.argv[1])))) as cli
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
 def test_an_application_has_a_page_and_endpoints_for_each_view(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", TWO_VIEWS, str(tmp_path)], check=True)
-
-
-def test_an_absent_gradio_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'prefrm\[app\]'"):
-        require_gradio()

@@ -1,0 +1,38 @@
+"""Mistakes in a command line of `prefrm app`, each one line, before gradio or a judge is loaded."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from prefrm.cli import run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "there is nothing to show: give a judge"),
+        (["--data", "data"], "--data: for the audit of a judge"),
+        (["a/judge", "b/judge"], "two judges are called 'judge'; name them, such as judge-2=b/judge"),
+        (["one=BUNDLE", "--ca", "ca.pem"], "--ca: for a judge behind a URL"),
+        (["grpc://localhost/judge", "--dtype", "float16"], "--dtype: for a bundle on this machine"),
+        (["BUNDLE", "--host", "0.0.0.0"], "there is no token; give --token-file FILE or say --no-token"),
+        (["BUNDLE", "--tls-cert", "cert.pem"], "--tls-cert and --tls-key belong together"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    (tmp_path / "judge").mkdir()
+    assert run(["app", *(word.replace("BUNDLE", str(tmp_path / "judge")) for word in arguments)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_an_absent_gradio_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert run(["app", str(tmp_path)]) == 2
+    assert "pip install 'prefrm[app]'" in capsys.readouterr().err
