@@ -80,7 +80,7 @@ def _build(judges: Judges, audit: Audit, store: MediaStore) -> None:
         )
         tag = gradio.Dropdown([ALL], value=ALL, label="Tag", min_width=160)
     shown = gradio.HTML(padding=False)
-    timer = gradio.Timer(1.0, active=False)
+    timer, seen = gradio.Timer(1.0), gradio.State("")
     skip = gradio.skip()
 
     def show(judge: str, kind: str, tag: str) -> tuple[str, str, Any]:
@@ -101,20 +101,28 @@ def _build(judges: Judges, audit: Audit, store: MediaStore) -> None:
 
     def begin(judge: str, most: float, kind: str, tag: str) -> list[Any]:
         audit.start(judge, int(most or GROUPS))
-        return [*show(judge, kind, tag), gradio.Timer(active=True)]
+        return refresh(judge, kind, tag)
 
-    def tick(judge: str, kind: str, tag: str) -> list[Any]:
-        progress = audit.progress(judge)
-        running = progress is not None and progress.running
-        return [*show(judge, kind, tag), gradio.Timer(active=running)]
+    def refresh(judge: str, kind: str, tag: str) -> list[Any]:
+        return [*show(judge, kind, tag), _state(audit, judge)]
 
-    outputs = [status, shown, tag]
+    def tick(judge: str, kind: str, tag: str, seen: str) -> list[Any]:
+        # What is on the page is left alone, with its notes, unless there is news.
+        return [skip] * 4 if seen == _state(audit, judge) else refresh(judge, kind, tag)
+
+    outputs = [status, shown, tag, seen]
     chosen = [judge, kind, tag]
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    start.click(begin, [judge, most, kind, tag], [*outputs, timer], **quiet)
-    timer.tick(tick, chosen, [*outputs, timer], **quiet)
+    start.click(begin, [judge, most, kind, tag], outputs, **quiet)
+    timer.tick(tick, [*chosen, seen], outputs, **quiet)
     # When the page is opened, and at each change.
-    gradio.on(None, tick, chosen, [*outputs, timer], **quiet)
+    gradio.on(None, refresh, chosen, outputs, **quiet)
+
+
+def _state(audit: Audit, judge: str) -> str:
+    """Changes with the progress of a judge."""
+    progress = audit.progress(judge)
+    return f"{judge}: {'' if progress is None else (len(progress.groups), progress.running)}"
 
 
 def _status(done: int, total: int, error: str, running: bool) -> str:
