@@ -16,7 +16,15 @@ from prefrm.winmatrix import Candidate
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
-__all__ = ["MediaStore", "media_router", "media_url", "thumbnail_url"]
+__all__ = [
+    "CACHING",
+    "MediaStore",
+    "media_router",
+    "media_type",
+    "media_url",
+    "thumbnail_of",
+    "thumbnail_url",
+]
 
 PATH = "/api/media"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -87,13 +95,18 @@ class MediaStore:
         return self._thumbnail(digest)
 
     def _make_thumbnail(self, digest: str) -> bytes:
-        from prefrm.plots.candidates import picture
+        return thumbnail_of(self.read(digest))
 
-        image = picture(self.read(digest))
-        image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        buffer = io.BytesIO()
-        image.save(buffer, format="WEBP", quality=85)
-        return buffer.getvalue()
+
+def thumbnail_of(data: bytes) -> bytes:
+    """A small picture of an encoded image or video, as `MediaStore.thumbnail`. Raises `MediaError`."""
+    from prefrm.plots.candidates import picture
+
+    image = picture(data)
+    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    buffer = io.BytesIO()
+    image.save(buffer, format="WEBP", quality=85)
+    return buffer.getvalue()
 
 
 def media_url(digest: str) -> str:
@@ -117,7 +130,7 @@ def media_router(store: MediaStore) -> "APIRouter":
             data = store.read(digest)
         except MediaError as error:
             return Response(str(error), 404)
-        return Response(data, media_type=_type(data), headers=CACHING)
+        return Response(data, media_type=media_type(data), headers=CACHING)
 
     def thumbnail(digest: str) -> Response:
         try:
@@ -130,7 +143,8 @@ def media_router(store: MediaStore) -> "APIRouter":
     return router
 
 
-def _type(data: bytes) -> str:
+def media_type(data: bytes) -> str:
+    """The content type of an encoded image or video that a browser shows; of others, one that it saves."""
     if is_video(data):
         return WEBM if data.startswith(b"\x1aE\xdf\xa3") else MP4
     kinds = (kind for start, kind in TYPES.items() if data.startswith(start))

@@ -19,6 +19,7 @@ from prefrm.options import with_options
 
 if TYPE_CHECKING:
     from prefrm.access.exposure import Door
+    from prefrm.app.runs import Run
 
 __all__ = ["app"]
 
@@ -79,13 +80,20 @@ def app(
         Path | None,
         typer.Option(help="folder that keeps trials, findings and corrections; by default a temporary one"),
     ] = None,
+    watch: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="output of a running `prefrm train` or `prefrm flow`, or of TRL; may be given several times",
+        ),
+    ] = None,
     *,
     collecting: Collecting,
     exposure: Exposure,
     local: Local,
     connection: Connection,
 ) -> None:
-    """Try and audit judges, and collect preferences, on pages in a browser."""
+    """Try and audit judges, collect preferences, and watch runs, on pages in a browser."""
     from prefrm.app import Judges
     from prefrm.app.application import View, create_application, require_gradio
     from prefrm.app.audit import audit_view
@@ -95,16 +103,20 @@ def app(
     from prefrm.app.server import serve
     from prefrm.app.trial import trial_view
     from prefrm.app.trials import Trials
+    from prefrm.app.watch import watch_view
     from prefrm.data import load_groups
     from prefrm.files import require_writable_folder
     from prefrm.sockets import bind
 
     named = _named(targets or [])
+    runs = _runs(watch or [])
     collecting.check()
     if data is not None and not named:
         raise ConfigError("--data: for the audit of a judge; give a judge, `prefrm app SCORER --data DATA`")
-    if not named and collecting.collect is None:
-        raise ConfigError("there is nothing to show: give a judge, `prefrm app SCORER`, or --collect")
+    if not named and not runs and collecting.collect is None:
+        raise ConfigError(
+            "there is nothing to show: give a judge, `prefrm app SCORER`, or --collect, or --watch FOLDER"
+        )
     local.require_bundle(*named.values())
     connection.require_url(*named.values())
     require_gradio()
@@ -133,8 +145,24 @@ def app(
             views.append(audit_view(judges, Audit(judges, groups, folder), store))
         if collection is not None:
             views.append(collect_view(collection))
+        if runs:
+            views.append(watch_view(runs))
         application = create_application(views, store)
         serve(application, listener, door, lambda url: print(f"ready: {url}", flush=True, file=sys.stdout))
+
+
+def _runs(folders: list[Path]) -> "list[Run]":
+    """The runs of these folders, which are named by their last parts where these differ."""
+    from prefrm.app.runs import Run
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"--watch {folder} is not a folder; name the output folder of a run")
+    names = [folder.resolve().name for folder in folders]
+    return [
+        Run(folder, name if names.count(name) == 1 else str(folder))
+        for folder, name in zip(folders, names, strict=True)
+    ]
 
 
 def _named(targets: list[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from prefrm.cli import run
     [
         ([], "there is nothing to show: give a judge"),
         (["--data", "data"], "--data: for the audit of a judge"),
+        (["--watch", "nowhere"], "--watch nowhere is not a folder; name the output folder of a run"),
         (["a/judge", "b/judge"], "two judges are called 'judge'; name them, such as judge-2=b/judge"),
         (["one=BUNDLE", "--ca", "ca.pem"], "--ca: for a judge behind a URL"),
         (["grpc://localhost/judge", "--dtype", "float16"], "--dtype: for a bundle on this machine"),
