@@ -15,7 +15,7 @@ from prefrm.errors import ConfigError, missing_extra
 from prefrm.files import require_writable_folder
 from prefrm.options import AsJson, Device, Dtype, with_options
 
-__all__ = ["bench", "chat", "engine", "flow", "hacking", "judges", "published", "rows"]
+__all__ = ["bench", "chat", "collecting", "engine", "flow", "hacking", "judges", "published", "rows"]
 
 bench = typer.Typer(help="Measure prefrm itself.", no_args_is_help=True)
 
@@ -189,6 +189,37 @@ def hacking(
     study = QUICK if quick else FULL
     rows = report_hacking(study, runs, out) if report else bench_hacking(study, runs, out, workers=workers)
     print(f"{len(rows)} of {len(study.cells)} trainings; report: {out / 'hacking.md'}")
+
+
+@bench.command()
+def collecting(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="one seed, few answers and short trainings: a few minutes")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="where collecting.md, collecting.json and the curve go; docs, or --runs with --quick"
+        ),
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of the trainings: runs/bench-collecting, or runs/bench-collecting-quick; an "
+            "interrupted study resumes from it"
+        ),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Compare judges trained on pairs that the page Collect chooses with those of pairs drawn by chance."""
+    from prefrm.bench.collecting import FULL, QUICK, answers_needed, bench_collecting
+
+    runs = runs or Path("runs/bench-collecting-quick" if quick else "runs/bench-collecting")
+    out = out or (runs if quick else Path("docs"))
+    require_writable_folder(out, "--out")
+    points = bench_collecting(QUICK if quick else FULL, runs, out, device=device)
+    accuracy, share = answers_needed(points)
+    print(f"accuracy {accuracy:.3f} takes {share:.2f} of the answers; report: {out / 'collecting.md'}")
 
 
 @bench.command()
