@@ -60,7 +60,7 @@ NAMES = {"informative": "chosen", "random": "by chance"}
 JUDGE = Kind(head="scalar")
 ANNOTATOR = "oracle"
 DPI = 160
-SPLITS = {"validation": 150, "test": 600}
+HELD_OUT = ("validation", "test")
 Pair = tuple[str, int, int]
 """Id of a group and two of its candidates i < j."""
 
@@ -76,18 +76,22 @@ class CollectingStudy:
         committee: judges that choose together; they differ by their seed.
         steps: optimizer steps of each training.
         groups: of a training step.
+        validation: groups that the judges are calibrated on.
+        test: groups that their accuracy is measured on.
     """
 
     pool: int = 1500
     counts: tuple[int, ...] = (150, 300, 600, 1200)
     seeds: tuple[int, ...] = (0, 1, 2)
-    committee: int = 3
+    committee: int = 1
     steps: int = 300
     groups: int = 8
+    validation: int = 150
+    test: int = 600
 
 
 FULL = CollectingStudy()
-QUICK = CollectingStudy(pool=120, counts=(40, 80), seeds=(0,), committee=2, steps=20)
+QUICK = CollectingStudy(pool=60, counts=(30, 60), seeds=(0,), steps=10, validation=24, test=48)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +123,9 @@ def bench_collecting(study: CollectingStudy, runs: Path, docs: Path, *, device: 
         device: as in `Judge.from_base`.
     """
     data = runs / "data"
-    build_once(data, "shapes", seed=0, train=study.pool, flip=FLIP, **SPLITS)
+    build_once(
+        data, "shapes", seed=0, train=study.pool, flip=FLIP, validation=study.validation, test=study.test
+    )
     points = []
     total = len(study.seeds) * len(ORDERS) * len(study.counts)
     with one_thread_on_cpu(device), track("points of the curve", total) as advance:
@@ -163,8 +169,8 @@ def _choose(
     """The next pairs, as the page would show them to one annotator."""
     queue = PairQueue(QueueSettings(known=0, repeats=0, order=order, seed=seed))
     digests = {group.id: _digests(group) for group in groups}
-    for n, (group, i, j) in enumerate(asked):
-        queue.shown(_question(n, group, digests[group][i], digests[group][j]))
+    for n, (id, i, j) in enumerate(asked):
+        queue.shown(_question(n, id, digests[id][i], digests[id][j]))
     for n, group in enumerate(groups):
         queue.add(group.id, digests[group.id], [matrices[n] for matrices in judged])
     found = []
@@ -237,7 +243,7 @@ def _write_answers(
     for group, i, j in asked:
         wanted.setdefault(group, []).append(said[group][i, j])
     splits = {"train": [_of(group, wanted[group.id]) for group in groups if group.id in wanted]}
-    splits |= {split: list(read_groups(data, split)) for split in SPLITS}
+    splits |= {split: list(read_groups(data, split)) for split in HELD_OUT}
     for split, some in splits.items():
         write_groups(some, folder, split)
     fingerprints = {split: fingerprint(some) for split, some in splits.items()}
@@ -321,7 +327,7 @@ def report_collecting(study: CollectingStudy, points: Sequence[Point], docs: Pat
         "",
         f"Judges of {study.steps} steps, on a pool of {study.pool:,} groups of 4 of the shapes world;",
         f"{FLIP:.0%} of the answers are wrong. {len(study.seeds)} seeds, committees of {study.committee}.",
-        f"Accuracy is over strict pairs of {SPLITS['test']} groups of held-out prompts, with the lowest",
+        f"Accuracy is over strict pairs of {study.test} groups of held-out prompts, with the lowest",
         "and the highest of the seeds.",
         "",
         markdown_table(["answers", *(NAMES[order] for order in ORDERS)], body),

@@ -1,7 +1,7 @@
 """`prefrm bench`: the group of commands that measure prefrm itself."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -209,6 +209,9 @@ def collecting(
             "interrupted study resumes from it"
         ),
     ] = None,
+    committee: Annotated[
+        int, typer.Option(min=1, help="judges, trained with different seeds, that choose together")
+    ] = 1,
     device: Device = "auto",
 ) -> None:
     """Compare judges trained on pairs that the page Collect chooses with those of pairs drawn by chance."""
@@ -217,7 +220,8 @@ def collecting(
     runs = runs or Path("runs/bench-collecting-quick" if quick else "runs/bench-collecting")
     out = out or (runs if quick else Path("docs"))
     require_writable_folder(out, "--out")
-    points = bench_collecting(QUICK if quick else FULL, runs, out, device=device)
+    study = replace(QUICK if quick else FULL, committee=committee)
+    points = bench_collecting(study, runs, out, device=device)
     accuracy, share = answers_needed(points)
     print(f"accuracy {accuracy:.3f} takes {share:.2f} of the answers; report: {out / 'collecting.md'}")
 

@@ -20,18 +20,29 @@ REFRESH_S = 5.0
 FRAME = f'<iframe class="prefrm-collect" src="{PAGE}" title="Compare two candidates"></iframe>'
 # Keys that are pressed beside the frame are answers, too, unless something else has the focus.
 HEAD = """<style>
-.prefrm-collect { width: 100%; height: max(540px, calc(100vh - 150px)); border: 1px solid
-var(--border-color-primary); border-radius: 12px; display: block; } .prefrm-annotators { width: 100%;
-font-size: .9rem; font-variant-numeric: tabular-nums; } .prefrm-annotators th, .prefrm-annotators td {
-text-align: right;
-padding: .35rem .6rem; white-space: nowrap; } .prefrm-annotators th:first-child, .prefrm-annotators
-td:first-child, .prefrm-annotators td:last-child { text-align: left; } </style><script>
+.prefrm-collect {
+  width: 100%; height: max(540px, calc(100vh - 150px)); display: block;
+  border: 1px solid var(--border-color-primary); border-radius: 12px;
+}
+.prefrm-annotators {
+  width: 100%; margin: .5rem 0; border-collapse: collapse !important;
+  font-size: .9rem; font-variant-numeric: tabular-nums;
+}
+.prefrm-annotators th, .prefrm-annotators td {
+  border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important;
+  text-align: right !important; padding: .4rem .7rem !important; white-space: nowrap;
+}
+.prefrm-annotators thead th { color: var(--body-text-color-subdued); font-weight: 400; }
+.prefrm-annotators th:first-child { text-align: left !important; }
+</style><script>
 document.addEventListener("keydown", event => {
   const frame = document.querySelector(".prefrm-collect");
-  if (!frame || document.activeElement !== document.body || event.ctrlKey || event.metaKey || event.altKey)
-  return; if (!["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"].includes(event.key)) return;
-  event.preventDefault(); frame.focus(); frame.contentDocument.dispatchEvent(new KeyboardEvent("keydown",
-  {key: event.key, repeat: event.repeat}));
+  const {key, repeat, ctrlKey, metaKey, altKey} = event;
+  if (!frame || document.activeElement !== document.body || ctrlKey || metaKey || altKey) return;
+  if (!["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"].includes(key)) return;
+  event.preventDefault();
+  frame.focus();
+  frame.contentDocument.dispatchEvent(new KeyboardEvent("keydown", {key, repeat}));
 });
 </script>"""
 
