@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw", "slug"]
+__all__ = ["as_win_matrix", "draw", "slug"]
 
 MOST_BARS = 40  # of a figure of parts, over all models
 ROWS = 3  # of places where the better model wins most clearly, and as many where it loses
@@ -42,7 +42,7 @@ def draw(results: Mapping[str, JudgeResults], answers: Answers, folder: Path) ->
             continue
         file = f"win_matrix_{slug(name)}.png"
         plots.win_matrix_figure(
-            _as_win_matrix(one.overall), prompt=f"Mean probability of a win, by {name}", labels=answers.models
+            as_win_matrix(one.overall), prompt=f"Mean probability of a win, by {name}", labels=answers.models
         ).savefig(folder / file)
         shown[file] = f"Win matrix by `{name}`: row beats column."
         shown |= _by_part(name, one, answers.models, folder)
@@ -73,10 +73,11 @@ def _ends(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
 
 
-def _as_win_matrix(one: Standings) -> WinMatrix:
-    """The mean matrix of the models, for the figure of a group's."""
-    mean = np.triu(one.win_matrix, 1).astype(np.float32)
-    p = mean + np.tril(np.float32(1) - mean.T, -1) + np.eye(len(mean), dtype=np.float32) / 2
+def as_win_matrix(one: Standings) -> WinMatrix:
+    """The mean win matrix as that of a group, for its figure."""
+    mean = one.win_matrix.astype(np.float32)
+    # The complement of the larger side is exact.
+    p = np.where(mean >= mean.T, mean, np.float32(1) - mean.T)
     nothing = np.full(p.shape, np.nan, np.float32)
     return WinMatrix(
         p=p.astype(np.float32),

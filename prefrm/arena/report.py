@@ -10,6 +10,8 @@ from typing import Any
 from prefrm.arena.checked import CheckedImage, CheckMetrics, Share, measure_checks
 from prefrm.arena.figures import draw
 from prefrm.arena.images import Answers
+from prefrm.arena.leaderboards import ArenaRun, leaderboard_of, why_not_beside
+from prefrm.arena.overlap import Overlap
 from prefrm.arena.rating import Estimate, Standings
 from prefrm.arena.results import Agreement, JudgeResults, agreement
 from prefrm.arena.values import PromptSet
@@ -18,9 +20,11 @@ from prefrm.eval.evaluation import to_json
 from prefrm.eval.tables import number, table
 from prefrm.files import write_whole
 
-__all__ = ["Arena", "summary", "write_report"]
+__all__ = ["CHECKS_BY", "Arena", "overlap_text", "summary", "write_report"]
 
 FORMAT_VERSION = 1
+CHECKS_BY = "checks by "
+"""Before the name of a judge of checklists, in that of its verdicts."""
 REASONS_SHOWN = 5
 WORDS = """\
 - **rating**: Bradley-Terry, maximum likelihood over all comparisons of two models' images of a prompt; 400
@@ -42,9 +46,10 @@ class Arena:
         prompts: the set.
         answers: of the models.
         results: of each judge, by its name; the first one is what reports are ordered by.
-        checks: judge of checklists -> model -> its images.
+        checks: judge of checklists -> model -> its images; `results` has its verdicts as `CHECKS_BY` it.
         settings: with which it ran, as plain data.
-        notes: sentences that the report begins with.
+        overlaps: of the prompts with training sets.
+        own_words: whether checklists were asked in a wording of a person's own.
     """
 
     prompts: PromptSet
@@ -52,7 +57,8 @@ class Arena:
     results: Mapping[str, JudgeResults]
     checks: Mapping[str, Mapping[str, Sequence[CheckedImage]]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    notes: Sequence[str] = ()
+    overlaps: Sequence[Overlap] = ()
+    own_words: bool = False
 
 
 def write_report(arena: Arena, out: Path) -> dict[str, Any]:
@@ -124,8 +130,31 @@ def _facts(
             name: {other: one.to_json() for other, one in others.items()}
             for name, others in agreements.items()
         },
+        "published": {
+            judge: {
+                model: why_not_beside(_run(arena, judge, m, metrics[judge][model]))
+                for m, model in enumerate(answers.models)
+            }
+            for judge in metrics
+        },
+        "overlap": [asdict(one) for one in arena.overlaps],
         "coverage": answers.coverage(),
     }
+
+
+def _run(arena: Arena, judge: str, model: int, metrics: CheckMetrics) -> ArenaRun:
+    """What decides where the numbers of a model may stand."""
+    prompts = arena.answers.prompts
+    return ArenaRun(
+        prompts=arena.prompts.name,
+        count=len(prompts),
+        checks=sum(len(prompt.checks) for prompt in prompts),
+        images=arena.answers.images,
+        missing=int((~arena.answers.readable[:, :, model]).sum()) + metrics.unparsed,
+        judge=arena.results[f"{CHECKS_BY}{judge}"].verdicts.identity,
+        own_words=arena.own_words,
+        trained=len({id for one in arena.overlaps for id in one.ids}),
+    )
 
 
 def _tag_counts(answers: Answers) -> dict[str, dict[str, int]]:
@@ -154,7 +183,8 @@ def _markdown(
 ) -> Iterator[str]:
     yield "# Arena"
     yield _introduction(arena)
-    yield from arena.notes
+    for one in arena.overlaps:
+        yield overlap_text(one)
     yield "## Ratings"
     yield _by_judge(arena, lambda one, m: _rating_text(one.overall.rating[m]))
     yield from _pictures(plots, "ratings")
@@ -170,6 +200,7 @@ def _markdown(
     yield from _pictures(plots, "by_")
     for judge, by_model in metrics.items():
         yield from _checklist(judge, by_model)
+        yield from _beside(arena, judge, by_model)
     if len(agreements) > 1:
         yield "## Agreement"
         yield _agreement_table(agreements)
@@ -242,6 +273,25 @@ def _checklist(judge: str, by_model: Mapping[str, CheckMetrics]) -> Iterator[str
         ["answers not read", *(str(one.unparsed) for one in by_model.values())],
     ]
     yield table(["share of checks that hold", *by_model], [*body, *counts])
+
+
+def _beside(arena: Arena, judge: str, by_model: Mapping[str, CheckMetrics]) -> Iterator[str]:
+    """Whether the numbers may stand beside those of the published leaderboard."""
+    if (board := leaderboard_of(arena.prompts.name)) is None:
+        return
+    lines = [
+        f"- {model}: {'; '.join(why_not_beside(_run(arena, judge, m, one))) or 'may stand beside it'}"
+        for m, (model, one) in enumerate(by_model.items())
+    ]
+    yield f"Published: {board.title} ({board.source}), judged by {board.judge}. Of these numbers,"
+    yield "\n".join(lines)
+
+
+def overlap_text(one: Overlap) -> str:
+    """A sentence for people."""
+    shown = ", ".join(one.ids[:REASONS_SHOWN]) + (", ..." if len(one.ids) > REASONS_SHOWN else "")
+    which = f": {shown}" if one.ids else ""
+    return f"{len(one.ids)} of the prompts are among the {one.trained} of {one.source}{which}."
 
 
 def _agreement_table(agreements: Mapping[str, Mapping[str, Agreement]]) -> str:

@@ -89,6 +89,13 @@ def arena(
             help="of a table of prompts: text, id or a tag, and the column that has it",
         ),
     ] = None,
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATA",
+            help="a dataset or a file of prompts that a model was trained on, for the prompts in both",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="how many of the first prompts are used")] = None,
     pairs: Pairs = None,
     out: Annotated[
@@ -106,8 +113,9 @@ def arena(
     coverage, and never a score. The exit status is 1 if nothing could be judged.
     """
     from prefrm.arena.images import ImageFolder, read_answers
+    from prefrm.arena.overlap import find_overlap
     from prefrm.arena.prompts import read_prompts
-    from prefrm.arena.report import Arena, summary, write_report
+    from prefrm.arena.report import Arena, overlap_text, summary, write_report
     from prefrm.arena.results import measure
     from prefrm.progress import track
 
@@ -131,6 +139,9 @@ def arena(
     chosen = found.prompts[:limit]
     if checklists and not any(prompt.checks for prompt in chosen):
         raise ConfigError(f"--checklist: the prompts of {prompts} ({found.name}) have no checks")
+    overlaps = [find_overlap(chosen, source) for source in trained_on or []]
+    for overlap in overlaps:
+        print(overlap_text(overlap), file=sys.stderr)
     folders, generated = dict(_named(models or [], "a model")), dict(_named(generate or [], "--generate"))
     if both := [name for name in folders if name in generated]:
         raise ConfigError(f"the model {both[0]} is given twice")
@@ -161,6 +172,8 @@ def arena(
         answers=answers,
         results={one.name: measure(one, answers) for one in verdicts},
         checks=checks,
+        overlaps=overlaps,
+        own_words=wording is not None,
         settings={
             "prefrm": version("prefrm"),
             "criteria": None if criteria is None else criteria.describe(),
@@ -262,9 +275,10 @@ def _checked(
     judge: "CheckJudge", target: str, answers: "Answers", out: Path
 ) -> "tuple[Verdicts, dict[str, list[CheckedImage]]]":
     from prefrm.arena.checking import from_checks
+    from prefrm.arena.report import CHECKS_BY
     from prefrm.progress import track
 
-    name = f"checks by {target}"
+    name = f"{CHECKS_BY}{target}"
     total = sum(bool(answers.prompts[q].checks) for q, *_ in zip(*answers.readable.nonzero(), strict=True))
     with track(name, total) as advance:
         return from_checks(judge, name, answers, _folder(out, name), advance)

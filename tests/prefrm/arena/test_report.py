@@ -8,7 +8,10 @@ import pytest
 
 from prefrm.arena import ArenaPrompt, Check, PromptSet
 from prefrm.arena.checked import CheckedImage
+from prefrm.arena.figures import as_win_matrix
 from prefrm.arena.images import Answers, ImageFolder, read_answers
+from prefrm.arena.overlap import Overlap
+from prefrm.arena.rating import standings
 from prefrm.arena.report import Arena, summary, write_report
 from prefrm.arena.results import agreement, measure, parts
 from prefrm.arena.verdicts import Verdicts
@@ -55,6 +58,9 @@ FIRST = said("first", (0.9, 0.8, 0.4), (0.8, 0.9, np.nan), (0.6, 0.5, np.nan))
 SECOND = said("second", (0.7, 0.2, 0.4), (0.8, 0.9, np.nan), (0.3, 0.9, np.nan))
 
 
+READER = said("checks by reader", (0.5, np.nan, np.nan), (np.nan,) * 3, (np.nan,) * 3)
+
+
 def test_a_prompt_counts_for_each_dimension_of_its_checks() -> None:
     assert parts(PROMPTS) == {
         "theme": {"Art": [0, 2], "Design": [1]},
@@ -87,11 +93,20 @@ def arena(answers: Answers) -> Arena:
         "reader": {
             "a": [CheckedImage(prompt="0", image=0, verdicts=(1.0, 0.0)), CheckedImage(prompt="1", image=0)],
             "b": [CheckedImage(prompt="0", image=0, verdicts=(1.0, 1.0))],
+            "c": [],
         }
     }
     prompts = PromptSet(name="cats", digest="ab" * 32, prompts=PROMPTS, defects={"bad rows": 2})
-    results = {one.name: measure(one, answers) for one in (FIRST, SECOND)}
-    return Arena(prompts=prompts, answers=answers, results=results, checks=checks, settings={"seed": 3})
+    results = {one.name: measure(one, answers) for one in (FIRST, SECOND, READER)}
+    overlap = Overlap(source="train.txt", trained=40, ids=("1",))
+    return Arena(
+        prompts=prompts,
+        answers=answers,
+        results=results,
+        checks=checks,
+        settings={"seed": 3},
+        overlaps=(overlap,),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +127,7 @@ def test_the_files_of_a_report(out: Path) -> None:
     rating = judge["rating"]["a"]
     assert rating["low"] < rating["value"] < rating["high"]
     assert judge["by"]["theme"]["Design"]["rating"]["a"]["low"] is None  # one prompt
-    assert facts["unparsed"] == {"reader": {"a": 1, "b": 0}}
+    assert facts["unparsed"] == {"reader": {"a": 1, "b": 0, "c": 0}}
     assert facts["checklists"]["reader"]["a"]["dimensions"]["Style"]["value"] == 0
     assert facts["coverage"]["c"]["missing"] == 1
     assert facts["agreement"]["first"]["second"]["value"] == pytest.approx(4 / 7)
@@ -124,13 +139,31 @@ def test_the_files_of_a_report(out: Path) -> None:
         "win_matrix_first.png",
         "differences_first.png",
     }
-    for part in ("`cats`", "bad rows: 2", "seed: 3", "Checks by `reader`", "digest of second"):
+    assert facts["overlap"] == [{"source": "train.txt", "trained": 40, "ids": ["1"]}]
+    for part in (
+        "`cats`",
+        "1 of the prompts are among the 40 of train.txt: 1",
+        "bad rows: 2",
+        "seed: 3",
+        "Checks by `reader`",
+        "digest of second",
+    ):
         assert part in report
 
 
 def test_a_terminal_shows_the_best_model_first(arena: Arena) -> None:
     lines = list(summary(arena))
     assert [line.split()[0] for line in lines] == ["model", "a", "b", "c"]
+
+
+def test_any_mean_matrix_can_be_drawn() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        p = random.uniform(size=(7, 4, 4))
+        p = np.triu(p, 1) + np.tril(1 - p.swapaxes(1, 2), -1)
+        p[:, 0, 3] = p[:, 3, 0] = np.nan
+        found = standings(p, np.arange(7))
+        np.testing.assert_allclose(as_win_matrix(found).p, found.win_matrix, atol=1e-7)
 
 
 def test_a_judge_of_nothing_has_no_numbers_and_no_plots(answers: Answers, tmp_path: Path) -> None:
