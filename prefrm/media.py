@@ -142,6 +142,10 @@ class ImageInfo:
         return self.pixels * self.scans
 
 
+class _UnknownFormatError(MediaError):
+    """The first bytes are of no image."""
+
+
 def digest(data: bytes | str) -> str:
     """The sha256 of encoded data or of a text in UTF-8, in hex: its identity in caches and manifests."""
     encoded = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
@@ -163,6 +167,10 @@ def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> 
     try:
         data = convert(data, limits)
         probe(data, limits)
+    except _UnknownFormatError as error:
+        raise MediaError(
+            f"{path}: {error} and not a valid {' or '.join(limits.video.formats)} video"
+        ) from error
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from error
     return data
@@ -342,17 +350,18 @@ def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Essence]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(needed.data), formats=limits.formats)
     except UnidentifiedImageError as error:
-        raise MediaError(_refusal(data, limits)) from error
+        raise _refusal(data, limits) from error
     except Exception as error:
         raise MediaError(f"the image's header cannot be read: {error}") from error
     _check_pixels(image.width, image.height, limits)
     return image, needed
 
 
-def _refusal(data: bytes, limits: ImageLimits) -> str:
-    kind = other_format(data)
-    other = f" but {kind}; convert it to PNG" if kind and kind not in limits.formats else ""
-    return f"not a valid {' or '.join(limits.formats)} image{other}"
+def _refusal(data: bytes, limits: ImageLimits) -> MediaError:
+    kind, allowed = other_format(data), f"not a valid {' or '.join(limits.formats)} image"
+    if kind and kind not in limits.formats:
+        return MediaError(f"{allowed} but {kind}; convert it to PNG")
+    return MediaError(allowed) if kind else _UnknownFormatError(allowed)
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:

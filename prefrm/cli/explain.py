@@ -10,7 +10,7 @@ import typer
 
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
-from prefrm.cli.shared import AsJson, Target, open_scorer, require_one_kind
+from prefrm.cli.shared import AsJson, Target, hinting_at_texts, open_scorer, require_one_kind
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
 from prefrm.options import with_options
@@ -67,14 +67,16 @@ def explain(
         raise ConfigError("PROMPT is empty; give the prompt of the candidates")
     if method == "gradient" and parts is not None:
         raise ConfigError("--parts is for --method occlusion")
-    candidates = (first, second) if text else (media.read(first), media.read(second))
+    files = [] if text else [Path(first), Path(second)]
+    with hinting_at_texts(files):
+        candidates = tuple(map(media.read, files))
     group = Group(
         prompt=prompt,
-        candidates=candidates,
+        candidates=candidates or (first, second),
         context=tuple(map(media.read, context or ())),
         criterion=criterion,
     )
-    require_one_kind([] if text else [Path(first), Path(second)], group, context or [])
+    require_one_kind(files, group, context or [])
     require_writable_folder(out, "--out")
     found = _explained(target, group, method, parts, local, remote)
     names = ("A", "B") if text else (Path(first).name, Path(second).name)

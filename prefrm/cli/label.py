@@ -50,7 +50,9 @@ def label(
         float, typer.Option(help="a pair's 2 P(chosen wins) - 1 is more than this, in [0, 1)")
     ] = 0.0,
     pairs: Pairs = None,
-    conversational: Annotated[bool, typer.Option(help="write prompts and texts as chat messages")] = False,
+    conversational: Annotated[
+        bool, typer.Option("--conversational", help="write prompts and texts as chat messages")
+    ] = False,
     *,
     by: ByCriteria,
     local: Local,

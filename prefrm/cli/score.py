@@ -13,7 +13,15 @@ from prefrm import media
 from prefrm.cli.criteria import ByCriteria
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
-from prefrm.cli.shared import AsJson, Pairs, Target, open_scorer, require_judged, require_one_kind
+from prefrm.cli.shared import (
+    AsJson,
+    Pairs,
+    Target,
+    hinting_at_texts,
+    open_scorer,
+    require_judged,
+    require_one_kind,
+)
 from prefrm.display import one_line
 from prefrm.errors import ConfigError, MediaError
 from prefrm.options import with_options
@@ -110,7 +118,8 @@ def score(
 def _group(prompt: str, files: list[Path], texts: list[str], context: list[Path]) -> Group:
     if texts:
         return Group(prompt=prompt, candidates=tuple(texts), context=tuple(map(media.read, context)))
-    return Group.of(prompt, files, context=context)
+    with hinting_at_texts(files):
+        return Group.of(prompt, files, context=context)
 
 
 def _require_files_or_texts(files: list[Path], texts: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Arguments that several commands share, and the scorer of `SCORER`."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from prefrm import scorers
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Connection, Remote
 from prefrm.display import one_line
-from prefrm.errors import ConfigError
+from prefrm.errors import ConfigError, MediaError
 from prefrm.options import AsJson
 from prefrm.scorers import is_url, sources
 
@@ -27,6 +28,7 @@ __all__ = [
     "Pairs",
     "Split",
     "Target",
+    "hinting_at_texts",
     "open_scorer",
     "print_not_judged",
     "print_unreadable",
@@ -67,6 +69,17 @@ def require_one_kind(files: Sequence[Path], group: "Group", context: Sequence[Pa
     kinds = {is_video(data or b""): path for path, data in zip(files, group.encoded, strict=False)}
     if len(kinds) > 1:
         raise ConfigError(f"candidates are of one kind; {kinds[True]} is a video, {kinds[False]} an image")
+
+
+@contextmanager
+def hinting_at_texts(files: Sequence[Path]) -> Iterator[None]:
+    """Add to a `MediaError` that texts are candidates, too, if none of the files exists."""
+    try:
+        yield
+    except MediaError as error:
+        if any(os.path.exists(file) for file in files):
+            raise
+        raise MediaError(f"{error}; if they are texts, give them with --text") from error
 
 
 @contextmanager

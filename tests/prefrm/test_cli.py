@@ -1,11 +1,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from prefrm.bundle import write_bundle
-from prefrm.cli import run
+from prefrm.cli import program, run
 from prefrm.media import decode
 from prefrm.records import Comparison, PreferenceGroup, write_groups
 
@@ -120,6 +122,16 @@ MISTAKES = {
     "no bundle to serve": ["serve", "nowhere"],
     "bad number": ["quickstart", "--seed", "many"],
 }
+
+
+def options_with_two_names(command: Any) -> list[str]:
+    parts = getattr(command, "commands", {}).values()
+    mine = [name for option in command.params for name in option.secondary_opts]
+    return sum(map(options_with_two_names, parts), mine)
+
+
+def test_no_switch_has_a_second_name_with_which_help_cuts_both() -> None:
+    assert options_with_two_names(get_command(program.app)) == []
 
 
 @pytest.mark.parametrize("name", MISTAKES)

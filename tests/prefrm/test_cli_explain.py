@@ -113,19 +113,29 @@ def test_a_mistake_is_one_line(
         ("explain URL p CLIP IMAGE --out out", "candidates are of one kind; CLIP is a video, IMAGE an image"),
         ("score URL --prompt p IMAGE CLIP", "candidates are of one kind; CLIP is a video, IMAGE an image"),
         ("score URL --prompt p --text a --text b --context CLIP", "--context takes images; CLIP is a video"),
+        (
+            "explain URL p two three --out out",
+            "two: cannot be read: No such file or directory; if they are texts",
+        ),
+        ("score URL --prompt p two three", "if they are texts, give them with --text"),
+        (
+            "score URL --prompt p IMAGE JUNK",
+            "JUNK: not a valid PNG or JPEG or WEBP image and not a valid MP4",
+        ),
     ],
 )
-def test_kinds_are_not_mixed(
+def test_candidates_of_another_kind_are_refused_first(
     tmp_path: Path,
     png: Callable[..., bytes],
     command: str,
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    clip, image = tmp_path / "a.mp4", tmp_path / "b.png"
+    clip, image, junk = tmp_path / "a.mp4", tmp_path / "b.png", tmp_path / "c.mp4"
+    junk.write_bytes(b"junk")
     clip.write_bytes(encode_video([Image.new("RGB", (16, 16))] * 2, 2))
     image.write_bytes(png(1))
-    names = {"URL": "grpc://judge:1/judge", "CLIP": str(clip), "IMAGE": str(image)}
+    names = {"URL": "grpc://judge:1/judge", "CLIP": str(clip), "IMAGE": str(image), "JUNK": str(junk)}
     assert run([names.get(word, word) for word in command.split()]) == 2
     for word, name in names.items():
         message = message.replace(word, name)

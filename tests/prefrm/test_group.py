@@ -122,7 +122,7 @@ def test_every_candidate_that_cannot_be_read_is_named(file, tmp_path):
         Group.of("x", [file, text, str(tmp_path / "absent.png"), 7, np.full((3, 4, 5), np.nan)])
     for n, reason in enumerate(
         (
-            f"{text}: not a valid PNG or JPEG or WEBP image",
+            f"{text}: not a valid PNG or JPEG or WEBP image and not a valid MP4 or WEBM video",
             f"{tmp_path / 'absent.png'}: cannot be read: No such file or directory",
             "an image is a Pillow image, an array, a tensor or encoded bytes; received int",
             "an image has a pixel that is NaN",
