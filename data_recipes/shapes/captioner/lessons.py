@@ -31,6 +31,7 @@ __all__ = [
     "describe",
     "describe_any",
     "locate",
+    "places",
     "random_scene",
     "tally",
     "vocabulary",
@@ -77,7 +78,7 @@ def locate(pictures: int, rng: np.random.Generator) -> Turn:
         prompt = _train_prompt(rng)
     nouns = named(prompt)
     scenes = [_hidden(prompt, nouns, rng) for _ in range(pictures)]
-    return _asked(prompt, scenes, WHERE, " ; ".join(_places(nouns, scene) for scene in scenes))
+    return _asked(prompt, scenes, WHERE, " ; ".join(places(nouns, scene) for scene in scenes))
 
 
 def count_missed(rng: np.random.Generator) -> Turn:
@@ -198,7 +199,8 @@ def _distractor(nouns: Sequence[Noun], cell: int, rng: np.random.Generator) -> S
             return shape
 
 
-def _places(nouns: Sequence[Noun], scene: Scene) -> str:
+def places(nouns: Sequence[Noun], scene: Scene) -> str:
+    """The column and row of each thing, or "none"."""
     where = {seen: f"{CELLS[s.x]} {CELLS[s.y]}" for s, seen in zip(scene.shapes, seen_in(scene), strict=True)}
     found = ([where[seen] for seen in noun.among(tuple(where))] for noun in nouns)
     return " and ".join(places[0] if places else NUMBERS[0] for places in found)

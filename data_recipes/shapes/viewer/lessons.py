@@ -17,12 +17,12 @@ from data_recipes.shapes import clips, criteria, edits, questions, recipe
 from data_recipes.shapes.captioner import lessons as captioner
 from data_recipes.shapes.captioner.dialogue import Frames, Taught, Turn
 from data_recipes.shapes.captioner.lessons import NUMBERS
-from data_recipes.shapes.claims import Before, Count, Exists, seen_in
+from data_recipes.shapes.claims import Before, Count, Exists, Noun, seen_in
 from data_recipes.shapes.clips import Clip, frames
 from data_recipes.shapes.definition import World
 from data_recipes.shapes.prompts import caption
 from data_recipes.shapes.render import render
-from data_recipes.shapes.scene import COLORS, Scene
+from data_recipes.shapes.scene import COLORS, SHAPES, Scene
 
 __all__ = [
     "KEYWORDS",
@@ -32,6 +32,7 @@ __all__ = [
     "changes",
     "compare",
     "fit",
+    "lookup",
     "reply",
     "vocabulary",
 ]
@@ -151,6 +152,40 @@ def answers(rng: np.random.Generator) -> Turn:
     seen = seen_in(scene)
     words = (_word(questions.answer(part, seen, True, rng), part) for part in question.parts)
     return Turn(question=(*_asked(question, scene), _SHORTLY), answer=" ".join(words))
+
+
+def lookup(rng: np.random.Generator) -> Turn:
+    """A picture, then sentences that name things, and the column and row of each.
+
+    As `locate`, but no part of the picture has seen the sentences: their words must look for themselves.
+    """
+    question = _prompt(questions.WORLD, rng)
+    scene = questions.draw_picture(question, rng)
+    branches = []
+    for _ in range(_CANDIDATES):
+        nouns = [_mentioned(scene, rng) for _ in range(2)]
+        text = questions.sentences(questions.phrase(Exists(noun=noun), rng) for noun in nouns)
+        branches.append(Turn(question=(text, captioner.WHERE), answer=captioner.places(nouns, scene)))
+    _, the, _ = (part.format(noun="answer") for part in FIT)
+    return Turn(question=(*_asked(question, scene), the), branches=tuple(branches))
+
+
+def _mentioned(scene: Scene, rng: np.random.Generator) -> Noun:
+    """A thing of the scene, or one that is not there, mostly much like one that is; never one of several."""
+    seen = seen_in(scene)
+    while True:
+        like = scene.shapes[rng.integers(len(scene.shapes))]
+        color: str | None = like.color
+        kind = like.kind
+        if rng.random() < 0.2:
+            color = None
+        elif rng.random() < 0.3:
+            color = COLORS[rng.integers(len(COLORS))]
+        if rng.random() < 0.2:
+            kind = SHAPES[rng.integers(len(SHAPES))]
+        noun = Noun(kind=kind, color=color)
+        if len(noun.among(seen)) <= 1:
+            return noun
 
 
 def compare(rng: np.random.Generator) -> Turn:

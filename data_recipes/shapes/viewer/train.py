@@ -36,6 +36,7 @@ LESSONS: dict[str, Lesson] = {
     "changes": lessons.changes,
     "answers": lessons.answers,
     "compare": lessons.compare,
+    "lookup": lessons.lookup,
     "reply": lessons.reply,
 }
 
@@ -88,11 +89,18 @@ COURSES = (
         steps=2800,
         stages=(
             (
+                0.35,
+                (
+                    *("lookup", "spell edits", "lookup", "answers", "lookup", "compare", "spell clips"),
+                    *("lookup", "changes", "lookup", "spell match", "lookup", "coin", "spell questions"),
+                ),
+            ),
+            (
                 1.0,
                 (
-                    *("answers", "spell questions", "spell edits", "compare", "answers", "spell images"),
+                    *("lookup", "spell questions", "spell edits", "compare", "answers", "spell images"),
                     *("spell questions", "compare", "spell edits", "spell clips", "answers", "changes"),
-                    *("spell questions", "spell edits", "compare", "coin", "spell questions", "answers"),
+                    *("spell questions", "spell edits", "lookup", "coin", "spell questions", "find two"),
                     *("spell match", "reply", "compare", "spell edits", "spell questions", "describe"),
                     *("spell criteria", "count nearly"),
                 ),
