@@ -22,10 +22,22 @@ from prefrm.media import digest
 from prefrm.prompts.files import read_text
 from prefrm.questions import Generated, Generator, ImageQuestion, YesNoJudge
 
-__all__ = ["ATTEMPTS", "WORDING", "CheckJudge", "Checklist", "ImageToCheck", "YesNoChecks", "read_wording"]
+__all__ = [
+    "ATTEMPTS",
+    "ONE_BY_ONE",
+    "WORDING",
+    "CheckJudge",
+    "Checklist",
+    "ImageToCheck",
+    "YesNoChecks",
+    "in_own_words",
+    "read_wording",
+]
 
 ATTEMPTS = 10
 """Answers for an image until one can be read, as UniGenBench's script asks for."""
+ONE_BY_ONE = ", each check"
+"""End of the identity of a judge that is asked about each check by itself."""
 SHOWN = 200
 """Characters of an answer that a reason quotes."""
 WORDING = """\
@@ -101,8 +113,8 @@ class Checklist:
 
     def identity(self) -> str:
         """The judge's, with the number of attempts and the digest of the wording."""
-        told = digest(repr((self._wording, sorted(self._definitions.items()))).encode())
-        return f"{self._generator.identity()}, checklist {told}, attempts {self._attempts}"
+        told = _told(self._wording, self._definitions)
+        return f"{self._generator.identity()}, {told}, attempts {self._attempts}"
 
     def question(self, prompt: ArenaPrompt) -> str:
         """What the judge is asked about an image of a prompt."""
@@ -154,7 +166,7 @@ class YesNoChecks:
 
     def identity(self) -> str:
         """The judge's."""
-        return f"{self._judge.identity()}, each check"
+        return f"{self._judge.identity()}{ONE_BY_ONE}"
 
     def check(self, images: Sequence[ImageToCheck]) -> list[CheckedImage]:
         """As in the protocol; an image has no verdicts if one of them is not known."""
@@ -186,6 +198,11 @@ def statement(check: Check, prompt: ArenaPrompt) -> str:
     return check.question or prompt.text
 
 
+def in_own_words(identity: str) -> bool:
+    """Whether a judge of checklists with this identity was asked in another wording than prefrm's."""
+    return "checklist " in identity and _told(WORDING, DEFINITIONS) not in identity
+
+
 def read_wording(path: Path) -> str:
     """The wording of a checklist in a text file.
 
@@ -208,6 +225,10 @@ def _checked_wording(text: str, name: str) -> str:
             f"{', '.join(sorted(given)) or 'no placeholder'}"
         )
     return text
+
+
+def _told(wording: str, definitions: Mapping[str, str]) -> str:
+    return f"checklist {digest(repr((wording, sorted(definitions.items()))).encode())}"
 
 
 def _point(check: Check) -> str:

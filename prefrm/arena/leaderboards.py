@@ -12,9 +12,12 @@ the same checks gives another number, and a rating or win rate exists between th
 | T2I-CompBench | BLIP-VQA, UniDet and CLIP | no: its prompts have no checks here |
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from prefrm.arena.checklists import ONE_BY_ONE
 
 __all__ = ["LEADERBOARDS", "OWN_NUMBERS", "ArenaRun", "Leaderboard", "leaderboard_of", "why_not_beside"]
 
@@ -43,7 +46,7 @@ class Leaderboard:
         checks: number of their checks; 0 if it has none.
         images: of each prompt.
         judge: that gave its numbers.
-        asked: part of a judge's identity by which the same judge is known; "" if it cannot be asked here.
+        asked: name of its model; "" if it cannot be asked here.
         score: title of the number, as `prefrm.arena.checked.SCORINGS` has it.
         models: model -> its number, in percent.
         dimensions: model -> dimension -> its share in percent, of those that were published.
@@ -100,7 +103,7 @@ def _unigenbench(title: str, checks: int, **more: Any) -> Leaderboard:
         checks=checks,
         images=4,
         judge="Gemini 2.5 Pro",
-        asked="model=gemini-2.5-pro",
+        asked="gemini-2.5-pro",
         score="UniGenBench overall",
         source="github.com/CodeGoat24/UniGenBench (arXiv 2510.18701)",
         **more,
@@ -209,8 +212,10 @@ def why_not_beside(run: ArenaRun) -> list[str]:
         found.append(f"it has {board.images} images of each prompt; {run.images} were used")
     if run.missing:
         found.append(f"{run.missing} images are missing; it has all of them")
-    if board.asked and board.asked not in run.judge.casefold():
+    if board.asked and not re.search(rf"{re.escape(board.asked)}(?![\w.-])", run.judge.casefold()):
         found.append(f"its judge is {board.judge}; the judge here is another one")
+    if board.asked and run.judge.endswith(ONE_BY_ONE):
+        found.append("its judge was asked about all checks of an image at once, and this one about each")
     if board.asked and not run.own_words:
         found.append("its judge was asked in its own words; give them as the wording")
     if run.trained:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefrm.arena.checklists import in_own_words
 from prefrm.arena.leaderboards import OWN_NUMBERS, ArenaRun, Leaderboard, leaderboard_of, why_not_beside
 from prefrm.bench.tables import markdown_table
 from prefrm.errors import DatasetError
@@ -80,15 +81,16 @@ def _placed(
     facts: Mapping[str, Any], board: Leaderboard | None, judge: str, model: str, found: Mapping[str, Any]
 ) -> Placed:
     coverage, prompts = facts["coverage"][model], facts["prompts"]
+    identity = facts["judges"][f"checks by {judge}"]["identity"]
     run = ArenaRun(
         prompts=prompts["name"],
         count=prompts["count"],
         checks=prompts["checks"],
         images=facts["images"]["per_prompt"],
         missing=coverage["missing"] + coverage["unreadable"],
-        judge=facts["judges"][judge]["identity"],
-        own_words=bool(facts["settings"].get("wording")),
-        trained=facts["settings"].get("trained on"),
+        judge=identity,
+        own_words=in_own_words(identity),
+        trained=len({id for one in facts.get("overlap", ()) for id in one["ids"]}),
     )
     score = found["published"].get(board.score if board else "") or found["overall"]
     value, low, high = (

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+from prefrm.arena.checklists import Checklist
 from prefrm.cli import run
+from prefrm.questions import FakeGenerator
 
 GEMINI = "chat model=gemini-2.5-pro, server openai, checklist 12, attempts 10"
+
+PLAIN = GEMINI.partition("checklist")[0] + Checklist(FakeGenerator(lambda *_: "")).identity()
 
 
 def share(value: float) -> dict[str, Any]:
@@ -24,8 +28,7 @@ def arena(folder: Path, **changed: Any) -> str:
     facts = {
         "prompts": {"name": "unigenbench-en", "count": 600, "checks": 1813},
         "images": {"per_prompt": 4},
-        "settings": {"wording": "official.txt"},
-        "judges": {"gemini": {"identity": GEMINI}},
+        "judges": {"checks by gemini": {"identity": GEMINI}},
         "checklists": {"gemini": metrics},
         "coverage": {model: {"missing": 0, "unreadable": 0} for model in metrics},
     } | changed
@@ -51,7 +54,10 @@ def test_models_stand_in_the_table_where_they_are_comparable(tmp_path, capsys):
 
 def test_what_keeps_a_number_from_standing_there_is_said(tmp_path, capsys):
     coverage = {"ours": {"missing": 0, "unreadable": 0}, "base": {"missing": 2, "unreadable": 1}}
-    text = printed(capsys, arena(tmp_path, settings={}, coverage=coverage))
+    overlap = [{"source": "train.txt", "trained": 10000, "ids": ["201", "203", "204"]}] * 2
+    judges = {"checks by gemini": {"identity": PLAIN}}
+    text = printed(capsys, arena(tmp_path, judges=judges, coverage=coverage, overlap=overlap))
+    assert "- every model, by gemini: the model was trained on 3 of the prompts" in text
     assert "- every model, by gemini: its judge was asked in its own words" in text
     assert "- base, by gemini: 3 images are missing" in text
     found = json.loads(printed(capsys, arena(tmp_path, coverage=coverage), "--json"))
