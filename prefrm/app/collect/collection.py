@@ -66,7 +66,7 @@ class Progress:
         groups: groups that the dataset has.
         pairs: new pairs that as many people have answered as are to.
         of_pairs: pairs of the listed groups.
-        problems: why judges could not judge, a line each.
+        problems: why judges could not judge or groups not be listed, a line each.
     """
 
     listed: int
@@ -134,8 +134,17 @@ class Collection:
         self.close()
 
     def start(self, judges: Judges | None = None) -> None:
-        """List the groups and let the judges judge them, in the background."""
-        in_daemon_thread(lambda: self.list_groups(judges))
+        """List the groups and let the judges judge them, in the background; `progress` names problems."""
+
+        def listing() -> None:
+            try:
+                self.list_groups(judges)
+            # Nobody waits for this thread: an error that is not kept here would be seen by nobody.
+            except Exception as error:
+                logger.exception("the groups cannot be listed to their end")
+                self._problems[""] = f"the groups cannot be listed to their end: {error}"
+
+        in_daemon_thread(listing)
 
     def list_groups(self, judges: Judges | None = None) -> None:
         """List the groups, judged by every judge that can; their pairs can be asked about as this goes on."""

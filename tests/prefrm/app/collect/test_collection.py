@@ -1,5 +1,7 @@
 """A collection: a dataset, judges, people, and the file of the answers, without a page."""
 
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -152,3 +154,18 @@ def test_a_split_without_a_strict_comparison_has_no_known_pairs(shapes, tmp_path
     write_info(tmp_path, info)
     with pytest.raises(DatasetError, match="none is known"):
         Collection(tmp_path / "answers.sqlite", shapes, known=load_groups(tmp_path, "test"))
+
+
+def test_groups_that_cannot_be_read_are_a_problem_that_is_shown(shapes, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(shapes.folder, folder)
+    with Collection(tmp_path / "answers.sqlite", load_groups(folder, "train"), settings=NEW) as asked:
+        whole = (folder / "train.parquet").read_bytes()
+        (folder / "train.parquet").write_bytes(whole[:4000] + bytes(3000) + whole[7000:])
+        asked.start()
+        for _ in range(1000):
+            if problems := asked.progress().problems:
+                break
+            time.sleep(0.01)
+        assert "cannot be listed to their end" in problems[0] and "train.parquet" in problems[0]
+        assert asked.next("ada") == "loading"
