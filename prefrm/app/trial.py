@@ -211,9 +211,9 @@ def _result(name: str, trial: Trial, answers: Sequence[Answer], store: MediaStor
         f'<p class="prefrm-links"><a href="?trial={name}">Link to this trial</a>'
         f'<a href="/api/try/{name}.json" download="{name}.json">Download JSON</a></p>'
     )
-    return (
-        f'<div class="prefrm-result">{agreement}<div class="prefrm-cards">{"".join(parts)}</div>{links}</div>'
-    )
+    number = "one" if len(parts) == 1 else "two"
+    cards = f'<div class="prefrm-cards prefrm-{number}">{"".join(parts)}</div>'
+    return f'<div class="prefrm-result">{agreement}{cards}{links}</div>'
 
 
 def _card(
@@ -223,11 +223,11 @@ def _card(
     if answer.matrix is None:
         return f'<article class="prefrm-card">{head}{alert(answer.error)}</article>'
     matrix = answer.matrix
-    found = [*matrix_facts(matrix), ("time", f"{answer.seconds:.2f} s")]
     png = f"/api/try/{name}/{place}.png"
     return (
         f'<article class="prefrm-card">{head}<div class="prefrm-body"><div class="prefrm-side">'
-        f"{ranking_strip(matrix, trial.labels, linked)}{facts(found)}{not_judged(matrix, trial.labels)}"
+        f"{ranking_strip(matrix, trial.labels, linked)}{facts(matrix_facts(matrix))}"
+        f"{not_judged(matrix, trial.labels)}"
         f'<p class="prefrm-links"><a href="{png}" download="{name}.png">Download PNG</a></p></div>'
         f"<div>{heat_map(matrix, trial.labels, tiles)}</div></div></article>"
     )

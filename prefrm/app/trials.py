@@ -5,7 +5,6 @@ The name is a digest of the trial, so a link with it shows the same trial as lon
 
 import json
 import re
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -95,14 +94,12 @@ class Answer:
         identity: which judge that is, such as the digest of a bundle; "" if it gave no answer.
         matrix: None if it gave no answer.
         error: why it gave none.
-        seconds: how long the answer took.
     """
 
     judge: str
     identity: str = ""
     matrix: WinMatrix | None = None
     error: str = ""
-    seconds: float = 0.0
 
 
 class Trials:
@@ -197,17 +194,15 @@ class Trials:
     def _answer(self, name: str, judge: str) -> Answer:
         try:
             identity = self._judges.identity(judge)
-            matrix, seconds = self._judged(name, judge, identity)
+            matrix = self._judged(name, judge, identity)
         except PrefrmError as error:
             return Answer(judge=judge, error=str(error))
-        return Answer(judge=judge, identity=identity, matrix=matrix, seconds=seconds)
+        return Answer(judge=judge, identity=identity, matrix=matrix)
 
-    def _judge(self, name: str, judge: str, identity: str) -> tuple[WinMatrix, float]:
-        """The matrix of the judge that has this identity now, and the seconds that it took."""
-        group = self.load(name).group
-        started = time.perf_counter()
-        (matrix,) = self._judges.score(judge, [group])
-        return matrix, time.perf_counter() - started
+    def _judge(self, name: str, judge: str, identity: str) -> WinMatrix:
+        """The matrix of the judge that has this identity now."""
+        (matrix,) = self._judges.score(judge, [self.load(name).group])
+        return matrix
 
 
 def _read(file: str) -> bytes:
