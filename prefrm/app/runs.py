@@ -201,7 +201,7 @@ def _columns(path: Path) -> dict[str, list[Any]]:
     return columns
 
 
-def _advantages(entry: LoggedEntry, columns: Mapping[str, Sequence[Any]]) -> tuple[float, ...] | None:
+def _advantages(entry: LoggedEntry, columns: Mapping[str, list[Any]]) -> tuple[float, ...] | None:
     """Those of the rows of TRL's completions that have the rewards of this group, and its prompt."""
     names = [name for name in entry.rewards if name in columns]
     if not names or "advantage" not in columns:
