@@ -1,8 +1,8 @@
 """What the viewer is taught: how well one candidate fits a prompt of any world, and what that takes.
 
 A question about a candidate is laid out as in the judges' template fit-late-v1: the prompt, the context, the
-candidate, the prompt again, the criterion. Its answer is the number of claims that the candidate misses. No
-answer compares two candidates. Only prompts of train splits are used.
+candidate, the prompt again, the criterion. Its answer says of each claim whether it holds. No answer compares
+two candidates. Only prompts of train splits are used.
 """
 
 import io
@@ -53,7 +53,6 @@ _NOUNS = {Scene: "image", Clip: "video", str: "answer"}
 _WHICH_HOLD = "\nWhich claims hold for the {noun}?"
 _SHORTLY = "\nAnswer each part in one word."
 _SIDES = {"x": ("left", "right"), "y": ("above", "below")}
-_MOST = 4  # missed claims that are told apart from more
 _CANDIDATES = 3
 FIT = ("\nWhich {noun} fits better, 1 or 2?", "\nThe {noun}:", "\nHow well does {noun} 1 fit?")
 """The wording of the judges' template fit-late-v1."""
@@ -76,19 +75,12 @@ _TEMPLATES = (
 )
 
 
-def fit(
-    world: World,
-    rng: np.random.Generator,
-    *,
-    wording: tuple[str, str, str] = FIT,
-    spelled: bool = False,
-) -> Turn:
-    """A prompt and candidates, each by itself: the number of claims that it misses, and of each claim whether
-    it holds, under one of the world's criteria.
+def fit(world: World, rng: np.random.Generator, *, wording: tuple[str, str, str] = FIT) -> Turn:
+    """A prompt and candidates, each by itself: of each of its claims, under one of the world's criteria,
+    whether it holds. Asked where the candidate is seen, and where a judge answers, which sees its suffix.
 
-    Args:
-        spelled: where a judge answers, which does not see the candidate, the number is followed by each
-            claim, too. Asked for the number alone, a model passes little on to there.
+    The number of claims that hold would say as much as a judge needs. Asked for that, a model passes next to
+    nothing on to the suffix.
     """
     prompt = _prompt(world, rng)
     drawn = world.draw(prompt, _CANDIDATES, rng)
@@ -97,17 +89,12 @@ def fit(
     branches = []
     for candidate in drawn.candidates:
         criterion = world.criteria[rng.integers(len(world.criteria))]
-        verdicts = world.verdicts(prompt, drawn, candidate, criterion)
+        holds = _each(world.verdicts(prompt, drawn, candidate, criterion))
         by = ("\nCriterion: ", criterion) if criterion else ()
         slot = int(rng.integers(2))
-        missed = NUMBERS[min(verdicts.count(False), _MOST)]
         asked = (
-            Turn(
-                question=(*by, how.replace("1", "12"[slot])),
-                answer=f"{missed} {_each(verdicts)}" if spelled else missed,
-                slot=slot,
-            ),
-            Turn(question=(*by, _WHICH_HOLD.format(noun=noun)), answer=_each(verdicts)),
+            Turn(question=(*by, how.replace("1", "12"[slot])), answer=holds, slot=slot),
+            Turn(question=(*by, _WHICH_HOLD.format(noun=noun)), answer=holds),
         )
         shown = (_shown(candidate, rng), "\nPrompt:\n", prompt.text)
         branches.append(Turn(question=shown, branches=asked))

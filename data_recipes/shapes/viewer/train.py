@@ -30,9 +30,7 @@ VOCABULARY = 768
 LESSONS: dict[str, Lesson] = {
     **first.LESSONS,
     **{f"fit {name}": partial(lessons.fit, world) for name, world in lessons.WORLDS.items()},
-    **{f"spell {name}": partial(lessons.fit, world, spelled=True) for name, world in lessons.WORLDS.items()},
     "match": partial(lessons.fit, lessons.WORLDS["images"], wording=lessons.MATCH),
-    "spell match": partial(lessons.fit, lessons.WORLDS["images"], wording=lessons.MATCH, spelled=True),
     "changes": lessons.changes,
     "answers": lessons.answers,
     "compare": lessons.compare,
@@ -41,7 +39,8 @@ LESSONS: dict[str, Lesson] = {
 }
 
 # First the layout of a judge's question and what is new, while the captioner's own lessons go on, at a rate
-# that spoils nothing. Then how well candidates fit; at last everything, so that nothing is forgotten.
+# that spoils nothing. Then how well candidates fit, edits and answers most of all, and how to look up what a
+# text names; at last everything, so that nothing is forgotten.
 COURSES = (
     Course(
         steps=700,
@@ -49,7 +48,7 @@ COURSES = (
             (
                 1.0,
                 (
-                    *("match", "answers", "changes", "fit criteria", "answers", "fit clips", "reply"),
+                    *("match", "answers", "changes", "fit criteria", "answers", "fit clips", "lookup"),
                     *("find two", "fit edits", "answers", "changes", "fit questions", "describe"),
                 ),
             ),
@@ -57,52 +56,22 @@ COURSES = (
         lr=1.5e-3,
     ),
     Course(
-        steps=1300,
+        steps=3500,
         stages=(
             (
-                1.0,
+                0.4,
                 (
-                    *("fit edits", "fit questions", "answers", "fit clips", "changes", "fit criteria"),
-                    *("fit questions", "reply", "fit edits", "match", "fit clips", "fit questions", "coin"),
-                ),
-            ),
-        ),
-        lr=1.5e-3,
-    ),
-    Course(
-        steps=2200,
-        stages=(
-            (
-                1.0,
-                (
-                    *("spell edits", "compare", "spell match", "spell questions", "spell clips", "changes"),
-                    *("spell edits", "spell questions", "compare", "spell criteria", "spell edits", "coin"),
-                    *("spell questions", "answers", "spell images", "spell edits", "compare", "spell clips"),
-                    *("spell questions", "count nearly", "spell criteria", "spell edits", "compare", "reply"),
-                    *("find two", "spell questions", "spell match", "describe", "spell clips"),
-                ),
-            ),
-        ),
-        lr=1.5e-3,
-    ),
-    Course(
-        steps=2800,
-        stages=(
-            (
-                0.35,
-                (
-                    *("lookup", "spell edits", "lookup", "answers", "lookup", "compare", "spell clips"),
-                    *("lookup", "changes", "lookup", "spell match", "lookup", "coin", "spell questions"),
+                    *("fit edits", "lookup", "changes", "answers", "fit questions", "fit edits", "lookup"),
+                    *("compare", "fit clips", "match", "fit edits", "coin", "fit questions", "fit criteria"),
                 ),
             ),
             (
                 1.0,
                 (
-                    *("lookup", "spell questions", "spell edits", "compare", "answers", "spell images"),
-                    *("spell questions", "compare", "spell edits", "spell clips", "answers", "changes"),
-                    *("spell questions", "spell edits", "lookup", "coin", "spell questions", "find two"),
-                    *("spell match", "reply", "compare", "spell edits", "spell questions", "describe"),
-                    *("spell criteria", "count nearly"),
+                    *("fit edits", "fit questions", "compare", "match", "fit edits", "answers", "fit clips"),
+                    *("fit questions", "changes", "fit edits", "lookup", "coin", "fit questions", "reply"),
+                    *("fit images", "fit edits", "fit questions", "find two", "fit criteria", "describe"),
+                    *("compare", "fit edits", "count nearly"),
                 ),
             ),
         ),
