@@ -1,6 +1,6 @@
 """Answers of people become a dataset: polarity, merging, and which answers are left out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,10 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(data: Path, tmp_path: Path) -> AnswerStore:
+def store(data: Path, tmp_path: Path) -> Iterator[AnswerStore]:
     of = AnswersOf(data=str(data), split="train", fingerprint=read_info(data).fingerprints["train"])
-    return AnswerStore(tmp_path / "answers.sqlite", of)
+    with AnswerStore(tmp_path / "answers.sqlite", of) as opened:
+        yield opened
 
 
 def say(

@@ -96,7 +96,7 @@ def test_a_group_is_pasted_dropped_compared_and_found_again_by_its_link(
         table = page.locator(".prefrm-matrix")
         table.wait_for()
         page.wait_for_url(re.compile(r"\?trial="))
-        link, numbers = page.url, table.inner_text()
+        link, numbers = page.url, table.locator("td").all_inner_texts()
         name = link.partition("trial=")[2]
         assert page.get_by_text("shape4: ").count() == 1 and page.locator("td.prefrm-missing").count() == 8
         assert faults(page) == []
@@ -115,7 +115,7 @@ def test_a_group_is_pasted_dropped_compared_and_found_again_by_its_link(
     with opened_page(browser, 390, dark=True) as page:
         page.goto(link)
         page.locator(".prefrm-matrix").wait_for()
-        assert page.locator(".prefrm-matrix").inner_text() == numbers
+        assert page.locator(".prefrm-matrix td").all_inner_texts() == numbers
         assert page.get_by_label("Prompt").input_value() == "a red circle"
         page.locator("#prefrm-candidates .grid-container img").nth(len(images) - 2).wait_for()
         assert is_as_wide_as_the_screen(page) and faults(page) == []

@@ -75,7 +75,8 @@ def test_ctrl_c_is_one_line_and_the_next_run_takes_the_folder(tmp_path: Path) ->
         running.kill()
         running.join()
     assert running.exitcode == 130
-    told, error = log.read_text().splitlines()
+    told, *progress, error = log.read_text().splitlines()
+    assert all(line.startswith("rendering: ") for line in progress)
     assert told.startswith("1/7 Data")
     assert error == "prefrm: interrupted"
     with make_room(out):
