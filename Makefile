@@ -24,12 +24,13 @@ LOWEST_TESTS := tests/test_floors.py tests/prefrm/test_bundle_merging.py tests/p
 PYTEST := $(BIN)/python -m pytest
 WORKERS := -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: help quickstart flow-demo check test test-lowest test-hostile test-triton bench-judges bench-hacking bench-engine bench-server bench-gpu format clean
+.PHONY: help quickstart flow-demo check test test-browser test-lowest test-hostile test-triton bench-judges bench-hacking bench-engine bench-server bench-gpu format clean
 
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
 	@echo "make flow-demo    train a judge, serve it, and train a flow policy with its win rates (minutes)"
 	@echo "make test         every test that needs no GPU, no network and no Triton (twelve minutes on two cores)"
+	@echo "make test-browser drive the pages of prefrm app in Debian's chromium, which must be installed (minutes)"
 	@echo "make test-triton  compare the server with NVIDIA's Triton, which this installs (minutes)"
 	@echo "make test-lowest  a few tests with the lowest versions that pyproject.toml allows (minutes)"
 	@echo "make test-hostile send servers 20,000 malformed requests and attacks, and print what came of them (minutes)"
@@ -65,6 +66,9 @@ test: $(VENV)/.installed-dev
 
 test-triton: $(VENV)/.installed-triton
 	$(PYTEST) -m triton
+
+test-browser: $(VENV)/.installed-dev
+	$(PYTEST) -m browser
 
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest $(LOWEST_TESTS)

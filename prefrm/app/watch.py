@@ -29,7 +29,7 @@ from prefrm.winmatrix import Candidate, Group, WinMatrix
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
-__all__ = ["watch_view"]
+__all__ = ["charts", "watch_view"]
 
 HERE = Path(__file__).parent
 PAGE = """<div id="prefrm-watch" class="prefrm-watch">
@@ -123,7 +123,7 @@ class _Watched:
             entry = self._entries[id]
             # Texts stand in the page; images and videos are asked for by themselves.
             texts = self._group(id).candidates if entry.kind == "text" else ()
-        return card(entry, texts, base)
+        return _card(entry, texts, base)
 
     def content(self, id: str, place: str) -> bytes:
         """A candidate, "3", or an image of the context, "context-0". Raises `DataError`."""
@@ -166,7 +166,7 @@ def _chart(title: str, series: Mapping[str, Points], prefix: str = "") -> dict[s
     }
 
 
-def card(entry: LoggedEntry, texts: Sequence[Candidate], base: str) -> str:
+def _card(entry: LoggedEntry, texts: Sequence[Candidate], base: str) -> str:
     """A group as HTML: prompt, candidates from the highest advantage or reward on, and matrices.
 
     Args:

@@ -171,7 +171,7 @@ class YesNoChecks:
     def check(self, images: Sequence[ImageToCheck]) -> list[CheckedImage]:
         """As in the protocol; an image has no verdicts if one of them is not known."""
         questions = [
-            ImageQuestion(text=statement(check, one.prompt), image=one.data)
+            ImageQuestion(text=_statement(check, one.prompt), image=one.data)
             for one in images
             for check in one.prompt.checks
         ]
@@ -191,7 +191,7 @@ class YesNoChecks:
         return found
 
 
-def statement(check: Check, prompt: ArenaPrompt) -> str:
+def _statement(check: Check, prompt: ArenaPrompt) -> str:
     """What an image shows of which a check holds; without a description, the whole prompt."""
     if check.question.endswith("?"):
         return f'The answer to "{check.question}" is {check.answer}.'

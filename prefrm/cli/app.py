@@ -28,7 +28,7 @@ PORT = 7860
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exposure:
+class _Exposure:
     """Where the pages are served, and what a browser must show, as options of a command."""
 
     host: Annotated[str, typer.Option(help="the interface to listen on")] = "127.0.0.1"
@@ -89,7 +89,7 @@ def app(
     ] = None,
     *,
     collecting: Collecting,
-    exposure: Exposure,
+    exposure: _Exposure,
     local: Local,
     connection: Connection,
 ) -> None:

@@ -17,7 +17,7 @@ from prefrm.winmatrix import Group
 from tests.prefrm.app.browser import chromium, faults, is_as_wide_as_the_screen, opened_page, served
 
 pytest.importorskip("gradio", reason="gradio is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PASTE = """files => {
   const transfer = new DataTransfer();
   for (const {name, bytes} of files)

@@ -153,6 +153,7 @@ def url(run: Path) -> Iterator[str]:
             process.terminate()
 
 
+@pytest.mark.browser
 @pytest.mark.slow
 def test_a_person_watches_a_run(url: str, run: Path) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")

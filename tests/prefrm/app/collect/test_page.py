@@ -17,7 +17,7 @@ from prefrm.data import load_groups
 from tests.prefrm.app.browser import chromium
 
 uvicorn = pytest.importorskip("uvicorn")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 READY = "[data-verdict=left]:enabled"
 WAIT_MS = 60_000
 
