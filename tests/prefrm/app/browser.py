@@ -55,6 +55,8 @@ def opened_page(browser: Any, width: int = 1280, *, dark: bool = False) -> Itera
 
 def faults(page: Any) -> list[str]:
     """The serious faults of accessibility of a page, by axe-core, each with its first element."""
+    # While it waits for an answer, gradio fades what is to change.
+    page.wait_for_function("!document.querySelector('.pending')")
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
     found = axe.Axe().run(page).response["violations"]
     return [
