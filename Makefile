@@ -29,7 +29,7 @@ WORKERS := -n logical --maxprocesses 8 --dist worksteal
 help:
 	@echo "make quickstart   install, then train, serve and use a judge on this machine"
 	@echo "make flow-demo    train a judge, serve it, and train a flow policy with its win rates (minutes)"
-	@echo "make test         every test that needs no GPU, no network and no Triton (twelve minutes on two cores)"
+	@echo "make test         every test that needs no GPU, no network and no Triton (a quarter of an hour on two cores)"
 	@echo "make test-browser drive the pages of prefrm app in Debian's chromium, which must be installed (minutes)"
 	@echo "make test-triton  compare the server with NVIDIA's Triton, which this installs (minutes)"
 	@echo "make test-lowest  a few tests with the lowest versions that pyproject.toml allows (minutes)"

@@ -210,25 +210,15 @@ class AnswerStore:
         known: float | None = None,
     ) -> Question:
         """Write down that a pair is shown, before it is; an annotator with an open question is not asked."""
-        asked_at = self._clock()
+        row = (annotator, group, left, right, criterion, purpose, known, self._clock())
         with self._transaction():
             cursor = self._db.execute(
                 "INSERT INTO question (annotator, group_id, left, right, criterion, purpose, known, asked_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (annotator, group, left, right, criterion, purpose, known, asked_at),
+                row,
             )
         assert cursor.lastrowid is not None
-        return Question(
-            id=cursor.lastrowid,
-            annotator=annotator,
-            group=group,
-            left=left,
-            right=right,
-            criterion=criterion,
-            purpose=purpose,
-            known=known,
-            asked_at=asked_at,
-        )
+        return _question((cursor.lastrowid, *row))
 
     def answer(
         self, annotator: str, question: int, *, key: str, verdict: Verdict, response_s: float | None
