@@ -20,7 +20,8 @@ from prefrm.winmatrix import Group
 from serving.server import Addresses
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 20.0
+# Less than the minute for which a judge is busy, and enough for a machine that is.
+PATIENCE_S = 40.0
 
 
 @contextlib.contextmanager
