@@ -13,7 +13,7 @@ import typer
 from prefrm.cli.collect import Collecting
 from prefrm.cli.local import Local
 from prefrm.cli.remote import TOKEN_VARIABLE, Connection
-from prefrm.cli.shared import Split, open_scorer
+from prefrm.cli.shared import Split, inspected, open_scorer
 from prefrm.errors import ConfigError
 from prefrm.options import with_options
 
@@ -121,6 +121,8 @@ def app(
     connection.require_url(*named.values())
     require_gradio()
     door = exposure.door()
+    for target in named.values():
+        inspected(target)
     groups = None if data is None else load_groups(data, split)
     openers = {
         name: functools.partial(open_scorer, target, None, connection, local)

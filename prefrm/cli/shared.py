@@ -29,6 +29,7 @@ __all__ = [
     "Split",
     "Target",
     "hinting_at_texts",
+    "inspected",
     "open_scorer",
     "print_not_judged",
     "print_unreadable",
@@ -96,7 +97,7 @@ def open_scorer(
     `pairs` is the budget of an engine, None for all; `remote` has the options of a connection, `local` those
     of a bundle; `calibrated` is as in `prefrm.scorers.open_scorer`.
     """
-    bundles = _inspected(target)
+    bundles = inspected(target)
     if pairs is not None and not bundles:
         raise ConfigError(
             f"--pairs {pairs}: the server decides how many pairs it judges; give it to `prefrm serve`, or "
@@ -113,15 +114,18 @@ def open_scorer(
 
 def require_judge(target: str, remote: Remote | None = None) -> None:
     """Raise before anything is scored if a judge of `target` is not a bundle, or no server answers."""
-    _inspected(target)
+    inspected(target)
     connect = scorers.with_own_tokens((remote or Remote()).connect, target)
     for source in filter(is_url, sources(target)):
         with connect(source) as scorer:
             scorer.identity()
 
 
-def _inspected(target: str) -> list[str]:
-    """What each bundle that `target` leads to says of itself, before any is loaded."""
+def inspected(target: str) -> list[str]:
+    """What each bundle that `target` leads to says of itself, before any is loaded.
+
+    Raises `BundleError` if one is not a bundle.
+    """
     from prefrm.manifest import bundle_folder, inspect_bundle
 
     bundles = [source for source in sources(target) if not is_url(source)]

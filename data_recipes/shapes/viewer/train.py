@@ -1,6 +1,6 @@
 """Train the viewer: `python -m data_recipes.shapes.viewer.train --out DIR --seed 0`.
 
-From the captioner's weights, through courses of fresh lessons, on one CPU core: three quarters of an hour.
+From the captioner's weights, through courses of fresh lessons, on one CPU core: about a step a second.
 After each course it writes a checkpoint. Equal seeds give equal weights on one machine.
 """
 

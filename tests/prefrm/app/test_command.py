@@ -18,6 +18,8 @@ from prefrm.cli import run
         (["one=BUNDLE", "--ca", "ca.pem"], "--ca: for a judge behind a URL"),
         (["grpc://localhost/judge", "--dtype", "float16"], "--dtype: for a bundle on this machine"),
         (["BUNDLE", "--host", "0.0.0.0"], "there is no token; give --token-file FILE or say --no-token"),
+        (["nowhere"], "nowhere"),
+        (["BUNDLE"], "not a bundle"),
         (["BUNDLE", "--tls-cert", "cert.pem"], "--tls-cert and --tls-key belong together"),
     ],
 )
