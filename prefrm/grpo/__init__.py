@@ -7,6 +7,7 @@ from prefrm.grpo.combined import CombinedReward
 from prefrm.grpo.conversations import last_user_text
 from prefrm.grpo.flow import FlowGRPOReward
 from prefrm.grpo.group_calls import FlowFactoryReward, SlimeReward
+from prefrm.grpo.groups import RewardOptions
 from prefrm.grpo.references import reference_folder
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.grpo.trl import AsyncPreferenceReward, PreferenceReward
@@ -19,6 +20,7 @@ __all__ = [
     "FlowFactoryReward",
     "FlowGRPOReward",
     "PreferenceReward",
+    "RewardOptions",
     "SlimeReward",
     "VerlReward",
     "last_user_text",

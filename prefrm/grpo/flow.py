@@ -7,20 +7,17 @@ over the processes, and newer ones over all batches of an epoch, so the groups a
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from prefrm.errors import ConfigError
 from prefrm.grpo.collector import Collector, Keyed
-from prefrm.grpo.groups import GroupRule, LogGroups, OnSingle
+from prefrm.grpo.groups import GroupRule, RewardOptions
 from prefrm.grpo.layout import Candidate
-from prefrm.grpo.references import Reference
 from prefrm.pixels import split_images
-from prefrm.rewards import Criteria, RewardFunction
-from prefrm.winmatrix import Floats, OnMissing, Scorer, WinMatrix, score_all
+from prefrm.winmatrix import Floats, Scorer, WinMatrix, score_all
 
 __all__ = ["FlowGRPOReward"]
 
@@ -51,16 +48,10 @@ class FlowGRPOReward:
         group_size: the trainer's images of a prompt (`config.sample.num_image_per_prompt`). A prompt that
             was drawn twice makes two groups.
         group_key: the entry of each image's metadata that names its group, instead of prompt and metadata.
-        reward: a name in `prefrm.rewards.REWARDS`, or such a function.
-        on_missing: what to do about an image without a reward, such as one with a pixel that is NaN or out of
-            range: "raise", or "drop", which gives it NaN. The trainer skips no NaN: whoever drops must mask
-            them.
-        on_single: what to do about an image in evaluation: "nan" gives NaN, "raise" stops the run, and
-            "reference" compares it with the image that `reference` gives.
-        reference: `reference(prompt, metadata)` gives an image; or a folder as `reference_folder` reads it.
-        criteria: by which images are compared; see `PreferenceReward`.
         patience: seconds that an incomplete group waits for a further call.
-        log_groups: as of `PreferenceReward`; flow_grpo does not tell its rewards the step.
+        options: `RewardOptions`. With `on_missing="drop"` an image without a reward gets NaN, which the
+            trainer does not skip: whoever drops must mask them. `reference` is called with the prompt and the
+            image's metadata. flow_grpo does not tell its rewards the step, for the log.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -72,27 +63,14 @@ class FlowGRPOReward:
         *,
         group_size: int,
         group_key: str | None = None,
-        reward: str | RewardFunction = "win_rate",
-        on_missing: OnMissing = "raise",
-        on_single: OnSingle = "nan",
-        reference: Reference | str | Path | None = None,
-        criteria: Criteria | Sequence[str] | None = None,
         patience: float = 600.0,
-        log_groups: LogGroups = None,
+        **options: Unpack[RewardOptions],
     ) -> None:
         if group_size < 2:
             raise ConfigError(f"a group needs at least 2 images; received group_size={group_size}")
         self._scorer = scorer
         self._group_key = group_key
-        self._rule = GroupRule.of(
-            reward,
-            on_missing,
-            on_single,
-            reference,
-            alone=ALONE,
-            criteria=criteria,
-            log_groups=log_groups,
-        )
+        self._rule = GroupRule.of(alone=ALONE, **options)
         self._groups = Collector(self._judged, size=group_size, patience=patience, advice=ADVICE)
 
     def __call__(

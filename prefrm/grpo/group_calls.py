@@ -4,19 +4,16 @@ A call is one group, so nothing has to be brought together. Neither package is i
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.grpo.conversations import last_user_text
-from prefrm.grpo.groups import GroupRule, LogGroups, OnSingle
-from prefrm.grpo.references import Reference
-from prefrm.grpo.scorer import AsyncScorer
+from prefrm.grpo.groups import GroupRule, RewardOptions
+from prefrm.grpo.scorer import AsyncScorer, score_group
 from prefrm.pixels import split_images
-from prefrm.rewards import Criteria, RewardFunction
-from prefrm.winmatrix import Floats, OnMissing, Scorer, score_all
+from prefrm.winmatrix import Floats, Scorer, score_all
 
 __all__ = ["FlowFactoryReward", "SlimeReward"]
 
@@ -33,36 +30,18 @@ class FlowFactoryReward:
 
     Args:
         scorer: what judges the groups.
-        reward: a name in `prefrm.rewards.REWARDS`, or such a function.
-        on_missing: what to do about an image without a reward: "raise", or "drop", which gives it NaN.
-            Flow-Factory skips no NaN: whoever drops must mask them.
-        on_single: what to do about a group of one; see `GroupRule`.
-        reference: `reference(prompt, None)` gives an image; or a folder as `reference_folder` reads it.
-        criteria: by which images are compared; see `PreferenceReward`.
-        log_groups: as of `PreferenceReward`; Flow-Factory does not tell its rewards the step.
+        options: `RewardOptions`. With `on_missing="drop"` an image without a reward gets NaN, which
+            Flow-Factory does not skip: whoever drops must mask them. `reference` is called with the prompt
+            and None. Flow-Factory does not tell its rewards the step, for the log.
     """
 
     def __init__(
         self,
         scorer: Scorer,
-        *,
-        reward: str | RewardFunction = "win_rate",
-        on_missing: OnMissing = "raise",
-        on_single: OnSingle = "nan",
-        reference: Reference | str | Path | None = None,
-        criteria: Criteria | Sequence[str] | None = None,
-        log_groups: LogGroups = None,
+        **options: Unpack[RewardOptions],
     ) -> None:
         self._scorer = scorer
-        self._rule = GroupRule.of(
-            reward,
-            on_missing,
-            on_single,
-            reference,
-            alone="set group_size",
-            criteria=criteria,
-            log_groups=log_groups,
-        )
+        self._rule = GroupRule.of(alone="set group_size", **options)
 
     def __set_name__(self, owner: Any, name: str) -> None:
         if "use_tensor_inputs" not in vars(owner):
@@ -110,14 +89,10 @@ class SlimeReward:
         to_prompt: gives the text to judge by. By default, of `sample.prompt`, the text or its last user
             message; not with slime's `--apply-chat-template`, which makes a text with the model's control
             tokens of it.
-        reward: a name in `prefrm.rewards.REWARDS`, or such a function.
-        on_missing: what to do about a sample without a reward: "raise", or "drop", which gives it NaN. slime
+        options: `RewardOptions`. With `on_missing="drop"` a sample without a reward gets NaN. slime
             normalises a group with a NaN to NaN, and its filter `check_reward_nonzero_std` drops the group:
-            whoever drops needs that filter, or `--custom-reward-post-process-path`.
-        on_single: what to do about a group of one; see `GroupRule`.
-        reference: `reference(prompt, metadata)` gives an image; or a folder as `reference_folder` reads it.
-        criteria: by which images are compared; see `PreferenceReward`.
-        log_groups: as of `PreferenceReward`; slime does not tell its rewards the step.
+            whoever drops needs that filter, or `--custom-reward-post-process-path`. `reference` is called
+            with the prompt and the sample's metadata. slime does not tell its rewards the step, for the log.
     """
 
     def __init__(
@@ -126,25 +101,12 @@ class SlimeReward:
         to_image: Callable[[Any], Any],
         *,
         to_prompt: Callable[[Any], str] | None = None,
-        reward: str | RewardFunction = "win_rate",
-        on_missing: OnMissing = "raise",
-        on_single: OnSingle = "nan",
-        reference: Reference | str | Path | None = None,
-        criteria: Criteria | Sequence[str] | None = None,
-        log_groups: LogGroups = None,
+        **options: Unpack[RewardOptions],
     ) -> None:
         self._scorer = scorer
         self._to_image = to_image
         self._to_prompt = to_prompt
-        self._rule = GroupRule.of(
-            reward,
-            on_missing,
-            on_single,
-            reference,
-            alone="set --n-samples-per-prompt",
-            criteria=criteria,
-            log_groups=log_groups,
-        )
+        self._rule = GroupRule.of(alone="set --n-samples-per-prompt", **options)
 
     async def __call__(self, args: Any, samples: Any) -> list[float] | float:
         """One reward for each sample of the group, or for the single sample.
@@ -173,10 +135,7 @@ class SlimeReward:
     async def _rewards(self, args: Any, samples: Sequence[Any], *, evaluation: bool = False) -> list[float]:
         rows = [self._rule.candidate(self._prompt(args, sample), self._image(sample)) for sample in samples]
         group = self._rule.completed(rows, samples[0].metadata)
-        groups = self._rule.to_score([group])
-        matrices = await self._scorer.score(groups) if groups else []
-        (rewards,) = self._rule.settle([group], groups, matrices, evaluation=evaluation)
-        return self._rule.numbers(rewards)
+        return await score_group(self._rule, self._scorer, group, evaluation=evaluation)
 
     def _prompt(self, args: Any, sample: Any) -> str:
         if self._to_prompt is not None:

@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from prefrm.pixels import encode_image
 from prefrm.rewards import REWARDS, Criteria, RewardFunction, criterion_name
 from prefrm.winmatrix import Group, OnMissing, WinMatrix, check_answer, check_on_missing, kind_of
 
-__all__ = ["GroupRule", "LogGroups", "OnSingle", "Rewards", "to_group"]
+__all__ = ["GroupRule", "LogGroups", "OnSingle", "RewardOptions", "Rewards", "to_group"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,34 @@ OnSingle = Literal["reference", "nan", "raise"]
 LogGroups = GroupLog | str | Path | None
 """A log of groups, or the folder of one; None logs nothing."""
 ALONE = "let the trainer make several images of a prompt"
+
+
+class RewardOptions(TypedDict, total=False):
+    """The arguments of every trainer's reward that say how a group becomes rewards.
+
+    Attributes:
+        reward: a name in `prefrm.rewards.REWARDS`, or such a function; by default "win_rate".
+        on_missing: what to do about a candidate that cannot be encoded (a pixel is NaN or out of range), and
+            about a pair that was neither judged nor inferred: by default "raise", which stops the run; "drop"
+            leaves them out.
+        on_single: what to do about a group of one, as trainers make them in evaluation. It has no comparison:
+            "nan", the default, gives NaN, "raise" stops the run, and "reference" compares it with a reference
+            image, so that a win rate is the probability that it is preferred to that image.
+        reference: gives the reference of a prompt and whatever its trainer knows beside it (metadata,
+            columns): an image, or a text where the candidates are texts; None if there is none, which leaves
+            the candidate without a reward. Or a folder of images as `reference_folder` reads it.
+        criteria: by which candidates are compared: names, which are combined by their mean, or
+            `prefrm.rewards.Criteria`; by default, overall preference.
+        log_groups: a folder, or a `prefrm.group_log.GroupLog`, into which each process writes the groups
+            that it scored; by default nothing is logged.
+    """
+
+    reward: str | RewardFunction
+    on_missing: OnMissing
+    on_single: OnSingle
+    reference: Reference | str | Path | None
+    criteria: Criteria | Sequence[str] | None
+    log_groups: LogGroups
 
 
 def to_group(rows: Sequence[Candidate]) -> Group:
@@ -54,14 +82,7 @@ class GroupRule:
 
     Attributes:
         reward: turns a matrix into one number for each candidate.
-        on_missing: what to do about an image that cannot be encoded, and about a pair that was neither judged
-            nor inferred.
-        on_single: what to do about a group of one, as trainers make them in evaluation. It has no comparison:
-            "nan" gives NaN, "raise" stops the run, and "reference" compares it with a reference image, so
-            that a win rate is the probability that it is preferred to that image.
-        reference: gives the reference of a prompt and whatever its trainer knows beside it (metadata,
-            columns): an image, or a text where the candidates are texts; None if there is none, which leaves
-            the candidate without a reward.
+        on_missing, on_single, reference: as of `RewardOptions`.
         alone: where the trainer makes groups of one and which setting says so, for the message of "raise".
         criteria: by which groups are compared, and how the matrices become one; None is overall preference.
         log: where groups are logged with their matrices and rewards.
@@ -80,22 +101,17 @@ class GroupRule:
     @classmethod
     def of(
         cls,
-        reward: str | RewardFunction,
-        on_missing: OnMissing,
+        *,
+        reward: str | RewardFunction = "win_rate",
+        on_missing: OnMissing = "raise",
         on_single: OnSingle = "nan",
         reference: Reference | str | Path | None = None,
-        *,
-        alone: str = ALONE,
         criteria: Criteria | Sequence[str] | None = None,
         log_groups: LogGroups = None,
+        alone: str = ALONE,
         name: str = "preference",
     ) -> "GroupRule":
-        """The rule of a reward's name in `prefrm.rewards.REWARDS`, or of a function.
-
-        Args:
-            reference: a function, or a folder as `reference_folder` reads it.
-            criteria: as of `prefrm.rewards.Criteria`; names alone are combined by their mean.
-            log_groups: a `GroupLog`, or the folder of one.
+        """The rule of `RewardOptions`, with `alone` and `name` as of the rule.
 
         Raises:
             ConfigError: a setting is wrong.
@@ -211,7 +227,6 @@ class GroupRule:
             matrices: the scorer's answer to that.
             each: told of the matrix of each group, the combined one of several criteria; of a group that was
                 not scored, a matrix of nothing.
-            step, evaluation: of the groups in the log, as `LoggedGroup` has them.
             step, evaluation: as of `LoggedGroup`, for the log.
 
         Raises:

@@ -13,22 +13,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 
 import numpy as np
 from PIL import Image
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.grpo.conversations import completion_text, last_user_text, prompt_images
-from prefrm.grpo.groups import GroupRule, LogGroups, OnSingle, Rewards
+from prefrm.grpo.groups import GroupRule, RewardOptions, Rewards
 from prefrm.grpo.layout import Candidate, Layout, pack, unpack
 from prefrm.grpo.ranks import Ranks, attempt
-from prefrm.grpo.references import Reference
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.pixels import encode_image
-from prefrm.rewards import Criteria, RewardFunction
-from prefrm.winmatrix import Group, OnMissing, Scorer, WinMatrix, score_all
+from prefrm.winmatrix import Group, Scorer, WinMatrix, score_all
 
 __all__ = ["AsyncPreferenceReward", "PreferenceReward"]
 
@@ -60,28 +57,14 @@ class _GroupReward(Generic[S]):
         *,
         to_text: Callable[..., str | None] | None = None,
         num_generations: int | None = None,
-        reward: str | RewardFunction = "win_rate",
-        on_missing: OnMissing = "raise",
         to_prompt: Callable[..., str] = last_user_text,
         to_context: Callable[..., Sequence[Any]] | None = None,
-        criteria: Criteria | Sequence[str] | None = None,
-        on_single: OnSingle = "nan",
-        reference: Reference | str | Path | None = None,
         name: str = "preference",
-        log_groups: LogGroups = None,
+        **options: Unpack[RewardOptions],
     ) -> None:
         if inspect.iscoroutinefunction(type(self).__call__):
             _require_async_rewards()
-        rule = GroupRule.of(
-            reward,
-            on_missing,
-            on_single,
-            reference,
-            alone="set num_generations_eval",
-            criteria=criteria,
-            log_groups=log_groups,
-            name=name,
-        )
+        rule = GroupRule.of(alone="set num_generations_eval", name=name, **options)
         if num_generations is not None and num_generations < 2:
             raise ConfigError(
                 f"a group needs at least 2 candidates; received num_generations={num_generations}"
@@ -232,26 +215,16 @@ class PreferenceReward(_GroupReward[Scorer]):
             the completion's own. None, an empty text or a `DataError` is a missing candidate.
         num_generations: the group size, K. Leave it out under `GRPOTrainer`, which is asked, in evaluation
             too; TRL's experimental `AsyncGRPOTrainer` and others do not say, so it must be given there.
-        reward: a name in `prefrm.rewards.REWARDS`, or such a function.
-        on_missing: what to do about a pair that the scorer neither judged nor inferred: "raise" stops the
-            run, "drop" uses the other pairs. A candidate that is missing is not such a pair: its reward is
-            None, and the others are compared without it. With "drop" that goes for an image that cannot be
-            encoded (a pixel is NaN or out of range), too.
         to_prompt: `to_prompt(prompt, **columns)` gives the text that the candidates are judged by.
         to_context: `to_context(prompt, **columns)` gives images that belong to the prompt. By default, with
             `to_image` there are none; without it they are those of a vision-language prompt: the column
             `images` or `image`, or the images in its messages.
-        criteria: by which candidates are compared: names, which are combined by their mean, or
-            `prefrm.rewards.Criteria`. By default, overall preference.
-        on_single: what to do about a group of one, as evaluation with `num_generations_eval=1` has them; see
-            `GroupRule`.
-        reference: `reference(prompt, columns)` gives an image, or a text where candidates are texts; or a
-            folder of images as `reference_folder` reads it.
         name: names the reward and its metrics in the logs: `name/win_rate_std` (the spread of a group's win
             rates), `name/invalid_pairs` (the share of a group's pairs that were neither judged nor inferred),
             `name/inferred_pairs` and `name/order_gap`, each the mean over groups.
-        log_groups: a folder, or a `prefrm.group_log.GroupLog`, into which each process writes the groups
-            that it scored.
+        options: `RewardOptions`. A candidate that is missing, or with `on_missing="drop"` cannot be encoded,
+            gets None, and the others are compared without it. Evaluation with `num_generations_eval=1` has
+            groups of one. `reference` is called with the prompt and the row's columns.
 
     Raises:
         ConfigError: a setting is wrong, the completions are not whole groups of one prompt each, or what

@@ -5,19 +5,15 @@ whole; the group is scored once, and every call gets its part.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from prefrm.errors import ConfigError
 from prefrm.grpo.conversations import last_user_text
-from prefrm.grpo.groups import GroupRule, LogGroups, OnSingle
+from prefrm.grpo.groups import GroupRule, RewardOptions
 from prefrm.grpo.layout import Candidate
-from prefrm.grpo.references import Reference
-from prefrm.grpo.scorer import AsyncScorer
-from prefrm.rewards import Criteria, RewardFunction
-from prefrm.winmatrix import OnMissing
+from prefrm.grpo.scorer import AsyncScorer, score_group
 
 __all__ = ["VerlReward"]
 
@@ -66,15 +62,9 @@ class VerlReward:
         patience: seconds that an incomplete group waits for a further sample, of any group. It stays
             incomplete if a rollout of it fails, which verl does not tell a reward.
         to_prompt: gives the text to judge by; by default, of `raw_prompt`, the text or its last user message.
-        reward: a name in `prefrm.rewards.REWARDS`, or such a function.
-        on_missing: what to do about a sample without a reward: "raise", or "drop", which gives it NaN. A
-            sample whose image cannot be encoded (a pixel is NaN or out of range) is one of them. Of a group
-            that stays incomplete, "drop" compares those that came.
-        on_single: what to do about a sample in validation; see `GroupRule`.
-        reference: `reference(prompt, non_tensor_batch)` gives an image; or a folder as `reference_folder`
-            reads it.
-        criteria: by which images are compared; see `PreferenceReward`.
-        log_groups: as of `PreferenceReward`; verl does not tell its rewards the step.
+        options: `RewardOptions`. With `on_missing="drop"` a sample without a reward gets NaN, and of a group
+            that stays incomplete, those that came are compared. `reference` is called with the prompt and the
+            sample's `non_tensor_batch`. verl does not tell its rewards the step, for the log.
     """
 
     def __init__(
@@ -84,12 +74,7 @@ class VerlReward:
         group_size: int,
         patience: float = 600.0,
         to_prompt: Callable[[Any], str] | None = None,
-        reward: str | RewardFunction = "win_rate",
-        on_missing: OnMissing = "raise",
-        on_single: OnSingle = "nan",
-        reference: Reference | str | Path | None = None,
-        criteria: Criteria | Sequence[str] | None = None,
-        log_groups: LogGroups = None,
+        **options: Unpack[RewardOptions],
     ) -> None:
         if group_size < 2:
             raise ConfigError(f"a group needs at least 2 samples; received group_size={group_size}")
@@ -97,15 +82,7 @@ class VerlReward:
         self._group_size = group_size
         self._patience = patience
         self._to_prompt = to_prompt or _raw_prompt
-        self._rule = GroupRule.of(
-            reward,
-            on_missing,
-            on_single,
-            reference,
-            alone=ALONE,
-            criteria=criteria,
-            log_groups=log_groups,
-        )
+        self._rule = GroupRule.of(alone=ALONE, **options)
         self._waiting: dict[str, _Waiting] = {}
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -123,9 +100,8 @@ class VerlReward:
         """
         item = data[0]
         if getattr(item, "meta_info", {}).get("validate"):
-            (reward,) = await self._scored(
-                self._rule.completed([self._candidate(item)], item.non_tensor_batch), evaluation=True
-            )
+            rows = self._rule.completed([self._candidate(item)], item.non_tensor_batch)
+            (reward,) = await score_group(self._rule, self._scorer, rows, evaluation=True)
         else:
             reward = await self._in_group(str(item.non_tensor_batch["uid"]), item)
         return {"reward_score": reward, "reward_extra_info": {}}
@@ -158,18 +134,12 @@ class VerlReward:
         if group.rewards.done():
             return
         try:
-            group.rewards.set_result(await self._scored(group.rows))
+            group.rewards.set_result(await score_group(self._rule, self._scorer, group.rows))
         # Whatever went wrong concerns every sample of the group.
         except Exception as error:
             group.fail(error)
         finally:
             group.rewards.cancel()
-
-    async def _scored(self, rows: list[Candidate], *, evaluation: bool = False) -> list[float]:
-        groups = self._rule.to_score([rows])
-        matrices = await self._scorer.score(groups) if groups else []
-        (rewards,) = self._rule.settle([rows], groups, matrices, evaluation=evaluation)
-        return self._rule.numbers(rewards)
 
     def _set_alarm(self) -> None:
         """Give incomplete groups up unless a further sample comes in time."""
