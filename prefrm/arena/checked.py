@@ -9,7 +9,7 @@ Shapes: N verdicts, or images; G groups of them.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "Scoring",
     "Share",
     "check_agreement",
+    "image_agreement",
     "macro_mean",
     "measure_checks",
     "scoring_of",
@@ -69,6 +70,10 @@ class CheckedImage:
     def from_row(cls, row: Mapping[str, Any]) -> "CheckedImage":
         """The inverse of `to_row`."""
         return cls(**{**row, "verdicts": tuple(map(float, row["verdicts"]))})
+
+
+ByModel = Mapping[str, Iterable[CheckedImage]]
+"""Model -> its images, by one judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,27 +215,45 @@ def measure_checks(prompts: PromptSet, images: Iterable[CheckedImage]) -> CheckM
     )
 
 
-def check_agreement(
-    prompts: PromptSet, images: Iterable[CheckedImage], reference: Iterable[CheckedImage]
-) -> dict[str, Share]:
+def check_agreement(prompts: PromptSet, images: ByModel, reference: ByModel) -> dict[str, Share]:
     """By dimension, the share of checks on which two judges agree, over the images that both have judged.
 
-    Both have seen the images of the same model. A verdict is whether a check holds. The key "" has the share
-    over all dimensions.
+    A verdict is whether a check holds. The key "" has the share over all dimensions; there is none without an
+    image that both have judged.
 
     Raises:
         DataError: as `measure_checks`.
     """
     by_id = {prompt.id: prompt for prompt in prompts.prompts}
-    other = {(one.prompt, one.image): one.verdicts for one in reference if one.verdicts}
     rows: list[tuple[str, ArenaPrompt, float]] = []
-    for one in images:
-        if not one.verdicts or not (theirs := other.get((one.prompt, one.image))):
-            continue
+    for one, other in _judged_by_both(images, reference):
         prompt = _prompt_of(one, by_id)
-        for check, a, b in zip(prompt.checks, one.verdicts, theirs, strict=True):
+        for check, a, b in zip(prompt.checks, one.verdicts, other.verdicts, strict=True):
             rows += [(key, prompt, float((a >= HOLDS) == (b >= HOLDS))) for key in ("", check.dimension)]
     return _shares(rows)
+
+
+def image_agreement(images: ByModel, reference: ByModel) -> Share:
+    """The share of images on which two judges agree whether every check holds; their checks may differ."""
+    return _Values(
+        [
+            (one.prompt, float(_all_hold(np.array(one.verdicts)) == _all_hold(np.array(other.verdicts))))
+            for one, other in _judged_by_both(images, reference)
+        ]
+    ).share()
+
+
+def _judged_by_both(images: ByModel, reference: ByModel) -> Iterator[tuple[CheckedImage, CheckedImage]]:
+    known = {
+        (model, one.prompt, one.image): one
+        for model, others in reference.items()
+        for one in others
+        if one.verdicts
+    }
+    for model, own in images.items():
+        for one in own:
+            if one.verdicts and (other := known.get((model, one.prompt, one.image))):
+                yield one, other
 
 
 class _Values:

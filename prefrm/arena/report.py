@@ -13,7 +13,7 @@ from prefrm.arena.images import Answers
 from prefrm.arena.leaderboards import ArenaRun, leaderboard_of, why_not_beside
 from prefrm.arena.overlap import Overlap
 from prefrm.arena.rating import Estimate, Standings
-from prefrm.arena.results import Agreement, JudgeResults, agreement
+from prefrm.arena.results import Agreement, CheckAgreement, JudgeResults, agreement, agreements_on_checks
 from prefrm.arena.values import PromptSet
 from prefrm.display import one_line
 from prefrm.eval.evaluation import to_json
@@ -35,6 +35,8 @@ WORDS = """\
 - **intervals** are of 95% and clustered by prompt: the images of one prompt are not independent.
 - **same preference**: of the pairs of images of which the judge in the second column prefers one, the share
   of which the judge in the first prefers the same. A coin gets half.
+- **same answer**: of the checks that two judges have answered, the share of which both say that it holds, or
+  both that it does not; of images, the share of which both say that all is right, or both that it is not.
 - An image that is missing or unreadable, and a pair without a verdict, are in no number but in the counts."""
 
 
@@ -76,10 +78,12 @@ def write_report(arena: Arena, out: Path) -> dict[str, Any]:
         }
         for name, one in arena.results.items()
     }
+    on_checks = agreements_on_checks(arena.prompts, arena.answers, arena.checks, arena.results)
     plots = draw(arena.results, arena.answers, out)
-    facts = _facts(arena, metrics, agreements)
+    facts = _facts(arena, metrics, agreements, on_checks)
     write_whole(out / "arena.json", json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    write_whole(out / "report.md", "\n\n".join(_markdown(arena, metrics, agreements, plots)) + "\n")
+    report = _markdown(arena, metrics, agreements, on_checks, plots)
+    write_whole(out / "report.md", "\n\n".join(report) + "\n")
     return facts
 
 
@@ -97,6 +101,7 @@ def _facts(
     arena: Arena,
     metrics: Mapping[str, Mapping[str, CheckMetrics]],
     agreements: Mapping[str, Mapping[str, Agreement]],
+    on_checks: Mapping[str, Mapping[str, CheckAgreement]],
 ) -> dict[str, Any]:
     prompts, answers = arena.prompts, arena.answers
     return {
@@ -129,6 +134,10 @@ def _facts(
         "agreement": {
             name: {other: one.to_json() for other, one in others.items()}
             for name, others in agreements.items()
+        },
+        "check_agreement": {
+            judge: {other: one.to_json() for other, one in others.items()}
+            for judge, others in on_checks.items()
         },
         "published": {
             judge: {
@@ -179,6 +188,7 @@ def _markdown(
     arena: Arena,
     metrics: Mapping[str, Mapping[str, CheckMetrics]],
     agreements: Mapping[str, Mapping[str, Agreement]],
+    on_checks: Mapping[str, Mapping[str, CheckAgreement]],
     plots: Mapping[str, str],
 ) -> Iterator[str]:
     yield "# Arena"
@@ -201,6 +211,9 @@ def _markdown(
     for judge, by_model in metrics.items():
         yield from _checklist(judge, by_model)
         yield from _beside(arena, judge, by_model)
+    if any(on_checks.values()):
+        yield "## Agreement on checks"
+        yield _check_agreement_table(on_checks)
     if len(agreements) > 1:
         yield "## Agreement"
         yield _agreement_table(agreements)
@@ -307,6 +320,22 @@ def _agreement_table(agreements: Mapping[str, Mapping[str, Agreement]]) -> str:
         for other, one in others.items()
     ]
     return table(["judge", "with", "same preference", "pairs", "Kendall's tau of the ratings"], body)
+
+
+def _check_agreement_table(on_checks: Mapping[str, Mapping[str, CheckAgreement]]) -> str:
+    """Each two judges once, as both agree with each other alike."""
+    rows: dict[tuple[str, str], Mapping[str, Share]] = {}
+    for judge, others in on_checks.items():
+        for other, one in others.items():
+            if (other, judge) not in rows:
+                named = {f"- {name}" if name else "**checks**": share for name, share in one.checks.items()}
+                rows[judge, other] = {"**images**": one.images, **named}
+    body = [
+        [judge, other, about, _share_text(one), str(one.count), str(one.prompts)]
+        for (judge, other), shares in rows.items()
+        for about, one in shares.items()
+    ]
+    return table(["checks by", "with", "of", "same answer", "count", "prompts"], body)
 
 
 def _cost_table(arena: Arena) -> str:

@@ -4,20 +4,29 @@ Shapes: G places (`Answers.places`), M models.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from prefrm.arena.checked import ByModel, CheckedImage, Share, check_agreement, image_agreement
 from prefrm.arena.images import Answers
 from prefrm.arena.rating import Standings, standings
-from prefrm.arena.values import ArenaPrompt
+from prefrm.arena.values import ArenaPrompt, PromptSet
 from prefrm.arena.verdicts import Verdicts
 from prefrm.eval import Accuracy, Pairs, kendall_tau, pair_accuracy
 from prefrm.eval.evaluation import to_json
 
-__all__ = ["Agreement", "JudgeResults", "agreement", "measure", "parts"]
+__all__ = [
+    "Agreement",
+    "CheckAgreement",
+    "JudgeResults",
+    "agreement",
+    "agreements_on_checks",
+    "measure",
+    "parts",
+]
 
 DIMENSION, SUBDIMENSION = "dimension", "subdimension"
 
@@ -77,6 +86,30 @@ class Agreement:
         return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckAgreement:
+    """How far a judge of checklists agrees with another judge of single images.
+
+    Attributes:
+        images: share of the images that both have judged on which they agree whether all is right: every
+            check, or of an oracle all that the prompt asks for.
+        checks: dimension -> share of checks on which they agree, "" over all dimensions; empty beside an
+            oracle, which does not answer checks.
+    """
+
+    images: Share
+    checks: Mapping[str, Share] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, None where there is no data."""
+        dimensions = {name: share for name, share in asdict(self)["checks"].items() if name}
+        found = {"images": asdict(self.images), "dimensions": dimensions}
+        if "" in self.checks:
+            found["checks"] = asdict(self.checks[""])
+        plain: dict[str, Any] = to_json(found)
+        return plain
+
+
 def parts(prompts: Sequence[ArenaPrompt]) -> dict[str, dict[str, list[int]]]:
     """Tag, "dimension" or "subdimension" -> value -> the numbers of the prompts with it, where values differ.
 
@@ -131,6 +164,47 @@ def agreement(judge: JudgeResults, other: JudgeResults, answers: Answers) -> Agr
     ratings = np.array([[one.value for one in each.overall.rating] for each in (judge, other)])
     tau = kendall_tau(*ratings) if np.isfinite(ratings).all() else float("nan")
     return Agreement(pairs=accuracy, kendall_tau=tau)
+
+
+def agreements_on_checks(
+    prompts: PromptSet,
+    answers: Answers,
+    checks: Mapping[str, ByModel],
+    results: Mapping[str, JudgeResults],
+) -> dict[str, dict[str, CheckAgreement]]:
+    """How far each judge of checklists agrees with each other one, and with oracles.
+
+    Args:
+        checks: judge of checklists -> model -> its images.
+        results: of each judge, among them the oracles.
+    """
+    oracles = {name: one.verdicts for name, one in results.items() if one.verdicts.kind == "oracle"}
+    return {
+        judge: {
+            other: CheckAgreement(
+                images=image_agreement(own, theirs), checks=check_agreement(prompts, own, theirs)
+            )
+            for other, theirs in checks.items()
+            if other != judge
+        }
+        | {
+            name: CheckAgreement(images=image_agreement(own, _all_right(oracle, answers)))
+            for name, oracle in oracles.items()
+        }
+        for judge, own in checks.items()
+    }
+
+
+def _all_right(oracle: Verdicts, answers: Answers) -> dict[str, list[CheckedImage]]:
+    """An oracle's scores as verdicts on one check: that all that the prompt asks for is in the image."""
+    assert oracle.scores_QNM is not None
+    found: dict[str, list[CheckedImage]] = {model: [] for model in answers.models}
+    for q, n, m in np.argwhere(np.isfinite(oracle.scores_QNM)).tolist():
+        right = float(oracle.scores_QNM[q, n, m] == 1)
+        found[answers.models[m]].append(
+            CheckedImage(prompt=answers.prompts[q].id, image=n, verdicts=(right,))
+        )
+    return found
 
 
 def _prompt_of_places(answers: Answers) -> npt.NDArray[np.int64]:

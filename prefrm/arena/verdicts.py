@@ -2,7 +2,7 @@
 
 A verdict on two images is the probability that the first is preferred; NaN where there is none.
 
-Shapes: G places (`Answers.places`), M models.
+Shapes: G places (`Answers.places`), M models, Q prompts, N images of a prompt by a model.
 """
 
 import json
@@ -59,8 +59,8 @@ class Verdicts:
         p_GMM: P(model i's image is preferred to model j's), NaN where unknown.
         pairs: number of pairs of images that it was asked for.
         reasons: why pairs of these have no verdict -> how often.
-        scores: mean score of each model's images, in [0, 1], of a judge that scores single images; () of
-            others.
+        scores_QNM: of each of N images of Q prompts by each model, in [0, 1], NaN where there is none, by a
+            judge that scores single images; None of others.
         seconds: of judging, over all runs.
     """
 
@@ -70,13 +70,20 @@ class Verdicts:
     p_GMM: Doubles
     pairs: int
     reasons: Mapping[str, int] = field(default_factory=dict)
-    scores: tuple[float, ...] = ()
+    scores_QNM: Doubles | None = None
     seconds: float = 0.0
 
     @property
     def judged(self) -> int:
         """Number of pairs of images with a verdict."""
         return int(np.isfinite(self.p_GMM[:, *np.triu_indices(self.p_GMM.shape[1], 1)]).sum())
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """Mean score of each model's images; () of a judge that does not score single images."""
+        if self.scores_QNM is None:
+            return ()
+        return tuple(mean(column) for column in np.moveaxis(self.scores_QNM, 2, 0))
 
 
 def from_scorer(
@@ -174,7 +181,7 @@ def from_scores(
         p_GMM=(np.sign(score_GM[:, :, None] - score_GM[:, None]) + 1) / 2,
         pairs=sum(len(_pairs(answers.readable[place.prompt, place.image])) for place in places),
         reasons=dict(reasons or {}),
-        scores=tuple(mean(column) for column in np.moveaxis(scores_QNM, 2, 0)),
+        scores_QNM=scores_QNM,
         seconds=seconds,
     )
 

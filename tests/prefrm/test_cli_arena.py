@@ -1,15 +1,20 @@
-"""`prefrm arena`: models in folders and models that draw, a world's oracle, votes, and mistakes."""
+"""`prefrm arena`: models in folders and models that draw, checklists, an oracle, votes, and mistakes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from data_recipes.shapes.prompts import parse_prompt, solve
 from data_recipes.shapes.render import render
-from data_recipes.shapes.world import prompts
+from data_recipes.shapes.world import oracle, prompts
 from prefrm.cli import run
+from prefrm.manifest import MANIFEST, JudgeSpec, read_manifest
+from tests.prefrm.imports.generative_checkpoints import save_generative
+from tests.prefrm.scorers.chat.endpoints import FakeEndpoint, choice, serving, shown, written
 
 TEXTS = prompts("test", 6, 0)
 
@@ -82,6 +87,73 @@ def test_a_mistake_is_one_line(
 def filled(option: str, places: dict[str, Path]) -> str:
     name, equals, place = option.rpartition("=")
     return f"{name}{equals}{places.get(place, place)}"
+
+
+@pytest.fixture(scope="module")
+def yes_no_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A judge that answers yes or no, with random weights, whatever else it would rather say."""
+    folder = tmp_path_factory.mktemp("vqascore")
+    save_generative(folder / "model")
+    assert run(["import", "vqascore", str(folder / "model"), "--out", str(folder / "bundle")]) == 0
+    manifest = read_manifest(folder / "bundle")
+    assert isinstance(manifest.spec, JudgeSpec) and manifest.spec.min_label_mass == 0.5
+    believed = replace(manifest, spec=replace(manifest.spec, min_label_mass=None))
+    (folder / "bundle" / MANIFEST).write_text(believed.to_json())
+    return folder / "bundle"
+
+
+def checks_right(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Scores of two checks, of which the second holds where the image is all right."""
+    (text,) = (text for text in TEXTS if f"「{text}」" in written(body))
+    (image,) = shown(body)
+    return [choice(f"<score>[1, {int(oracle(text, image) == 1)}]</score>")]
+
+
+def test_checklists_by_a_bundle_and_by_an_endpoint(
+    data: Path, yes_no_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [["How many backgrounds are there?", "one"], ["Is all of it there?", "yes"]]
+    rows = [{"prompt": text, "vqa_list": asked, "skills": ["count", "all"]} for text in TEXTS]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    models = [f"{name}={data / name}" for name in ("right", "wrong")]
+    with serving(FakeEndpoint(checks_right)) as endpoint:
+        bundle, url = str(yes_no_bundle), endpoint.url
+        command = ["arena", str(tmp_path / "prompts.jsonl"), *models, "--checklist", bundle]
+        command += ["--checklist", url, "--world", "shapes", "--out", str(tmp_path / "out"), "--json"]
+        assert run(command) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert len(endpoint.bodies) == 11
+    for judge in (bundle, url):
+        found = facts["checklists"][judge]
+        assert [(found[model]["judged"], found[model]["unparsed"]) for model in found] == [(6, 0), (5, 0)]
+    assert facts["checklists"][url]["right"]["overall"]["value"] == 1
+    assert facts["checklists"][url]["wrong"]["dimensions"]["count"]["value"] == 1
+    with_oracle = facts["check_agreement"][url]["oracle of shapes"]["images"]
+    assert (with_oracle["value"], with_oracle["count"], with_oracle["prompts"]) == (1, 11, 6)
+    by_bundle, by_url = sorted(
+        map(verdicts_in, (tmp_path / "out" / "judges").glob("*/checks.jsonl")), key=soft
+    )
+    alike = [
+        (a >= 0.5) == (b >= 0.5)
+        for key, own in by_bundle.items()
+        for a, b in zip(own, by_url[key], strict=True)
+    ]
+    of_two = facts["check_agreement"][bundle][url]["checks"]
+    assert (of_two["value"], of_two["count"]) == (pytest.approx(sum(alike) / 22), 22)
+    assert "## Agreement on checks" in (tmp_path / "out" / "report.md").read_text()
+
+
+Stored = dict[tuple[str, str], list[float]]
+
+
+def verdicts_in(path: Path) -> Stored:
+    """The verdicts on each image, by its prompt and digest."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()[1:]]
+    return {(row["prompt"], row["sha256"]): row["verdicts"] for row in rows}
+
+
+def soft(stored: Stored) -> bool:
+    return all(verdict in (0, 1) for verdicts in stored.values() for verdict in verdicts)
 
 
 @pytest.mark.slow

@@ -5,7 +5,14 @@ import math
 import pytest
 
 from prefrm.arena import ArenaPrompt, Check, PromptSet
-from prefrm.arena.checked import CheckedImage, check_agreement, macro_mean, measure_checks, scoring_of
+from prefrm.arena.checked import (
+    CheckedImage,
+    check_agreement,
+    image_agreement,
+    macro_mean,
+    measure_checks,
+    scoring_of,
+)
 from prefrm.errors import DataError
 
 STYLE = Check(question="ink", dimension="Style")
@@ -124,12 +131,22 @@ def test_verdicts_of_another_set_are_refused(image: CheckedImage) -> None:
 
 def test_two_judges_agree_by_dimension_where_both_have_verdicts() -> None:
     other = (checked("0", 1, 0.4, 0.6), checked("0", image=1), checked("1", 0))
-    found = check_agreement(prompts(), IMAGES, other)
+    found = check_agreement(prompts(), {"a": IMAGES}, {"a": other})
     assert {name: (share.value, share.count) for name, share in found.items()} == {
         "": (pytest.approx(3 / 4), 4),
         "Attribute": (pytest.approx(2 / 3), 3),
         "Style": (1.0, 1),
     }
+
+
+def test_images_are_paired_by_their_model_and_agree_where_all_holds_or_not() -> None:
+    own = {"a": [checked("0", 1, 1, 1), checked("1", 0)], "b": [checked("0", 1, 0, 1), checked("1", 1)]}
+    other = {"a": [checked("0", 1), checked("1", 1)], "b": [checked("0", 0)], "c": [checked("1", 1)]}
+    found = image_agreement(own, other)
+    assert (found.value, found.count, found.prompts) == (pytest.approx(2 / 3), 3, 2)
+    assert found.low < 2 / 3 < found.high
+    nothing = image_agreement(own, {"a": [checked("0")]})
+    assert (math.isnan(nothing.value), nothing.count) == (True, 0)
 
 
 def test_a_row_of_json_keeps_an_image() -> None:

@@ -14,7 +14,7 @@ from prefrm.arena.overlap import Overlap
 from prefrm.arena.rating import standings
 from prefrm.arena.report import Arena, summary, write_report
 from prefrm.arena.results import agreement, measure, parts
-from prefrm.arena.verdicts import Verdicts
+from prefrm.arena.verdicts import Verdicts, from_scores
 from tests.prefrm.candidates import noise_png
 
 PROMPTS = (
@@ -58,7 +58,10 @@ FIRST = said("first", (0.9, 0.8, 0.4), (0.8, 0.9, np.nan), (0.6, 0.5, np.nan))
 SECOND = said("second", (0.7, 0.2, 0.4), (0.8, 0.9, np.nan), (0.3, 0.9, np.nan))
 
 
-READER = said("checks by reader", (0.5, np.nan, np.nan), (np.nan,) * 3, (np.nan,) * 3)
+READER, OTHER = (
+    said(f"checks by {name}", (0.5, np.nan, np.nan), (np.nan,) * 3, (np.nan,) * 3)
+    for name in ("reader", "other")
+)
 
 
 def test_a_prompt_counts_for_each_dimension_of_its_checks() -> None:
@@ -87,6 +90,22 @@ def test_agreement_by_hand(answers: Answers) -> None:
     assert found.kendall_tau == back.kendall_tau
 
 
+def test_agreement_on_checks_is_of_each_two_judges_and_of_the_oracle(out: Path) -> None:
+    found = json.loads((out / "arena.json").read_text())["check_agreement"]
+    of_two = found["reader"]["other"]
+    assert of_two == found["other"]["reader"]
+    # Of the first image of a, on its second check alone, and of that of b, on both.
+    assert (of_two["checks"]["value"], of_two["checks"]["count"]) == (0.75, 4)
+    assert (of_two["dimensions"]["Attribute"]["value"], of_two["dimensions"]["Style"]["value"]) == (1, 0.5)
+    assert (of_two["images"]["value"], of_two["images"]["count"]) == (0.5, 2)
+    # To the oracle the image of a is all right, which "reader" denies, and that of b is not.
+    with_oracle = {judge: found[judge]["oracle of cats"] for judge in ("reader", "other")}
+    assert [one["images"]["value"] for one in with_oracle.values()] == [0, 0.5]
+    assert with_oracle["reader"]["dimensions"] == {} and "checks" not in with_oracle["reader"]
+    report = (out / "report.md").read_text()
+    assert "## Agreement on checks" in report and report.count("| reader | other | **checks** | 0.750") == 1
+
+
 @pytest.fixture(scope="module")
 def arena(answers: Answers) -> Arena:
     checks = {
@@ -94,10 +113,17 @@ def arena(answers: Answers) -> Arena:
             "a": [CheckedImage(prompt="0", image=0, verdicts=(1.0, 0.0)), CheckedImage(prompt="1", image=0)],
             "b": [CheckedImage(prompt="0", image=0, verdicts=(1.0, 1.0))],
             "c": [],
-        }
+        },
+        "other": {
+            "a": [CheckedImage(prompt="0", image=0, verdicts=(1.0, 1.0))],
+            "b": [CheckedImage(prompt="0", image=0, verdicts=(1.0, 1.0))],
+            "c": [CheckedImage(prompt="0", image=0, verdicts=(1.0, 1.0))],
+        },
     }
     prompts = PromptSet(name="cats", digest="ab" * 32, prompts=PROMPTS, defects={"bad rows": 2})
-    results = {one.name: measure(one, answers) for one in (FIRST, SECOND, READER)}
+    scores = np.array([[1.0, 0.75, np.nan], [1.0, np.nan, np.nan], [np.nan] * 3])[:, None]
+    oracle = from_scores("oracle of cats", "oracle", "cats", scores, answers, seconds=0.0)
+    results = {one.name: measure(one, answers) for one in (FIRST, SECOND, READER, OTHER, oracle)}
     overlap = Overlap(source="train.txt", trained=40, ids=("1",))
     return Arena(
         prompts=prompts,
@@ -127,7 +153,7 @@ def test_the_files_of_a_report(out: Path) -> None:
     rating = judge["rating"]["a"]
     assert rating["low"] < rating["value"] < rating["high"]
     assert judge["by"]["theme"]["Design"]["rating"]["a"]["low"] is None  # one prompt
-    assert facts["unparsed"] == {"reader": {"a": 1, "b": 0, "c": 0}}
+    assert facts["unparsed"]["reader"] == {"a": 1, "b": 0, "c": 0}
     assert facts["checklists"]["reader"]["a"]["dimensions"]["Style"]["value"] == 0
     assert facts["coverage"]["c"]["missing"] == 1
     assert facts["agreement"]["first"]["second"]["value"] == pytest.approx(4 / 7)
