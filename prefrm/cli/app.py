@@ -14,12 +14,21 @@ from prefrm.cli.collect import Collecting
 from prefrm.cli.local import Local
 from prefrm.cli.remote import TOKEN_VARIABLE, Connection
 from prefrm.cli.shared import Split, inspected, open_scorer
-from prefrm.errors import ConfigError
+from prefrm.display import one_line
+from prefrm.errors import ConfigError, PrefrmError, ScoringError
 from prefrm.options import with_options
+from prefrm.shutdown import in_daemon_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prefrm.access.exposure import Door
+    from prefrm.app import Judges
+    from prefrm.app.application import View
+    from prefrm.app.collect.collection import Collection
+    from prefrm.app.media import MediaStore
     from prefrm.app.runs import Run
+    from prefrm.data import LoadedGroups
 
 __all__ = ["app"]
 
@@ -95,15 +104,9 @@ def app(
 ) -> None:
     """Try and audit judges, collect preferences, and watch runs, on pages in a browser."""
     from prefrm.app import Judges
-    from prefrm.app.application import View, create_application, require_gradio
-    from prefrm.app.audit import audit_view
-    from prefrm.app.auditing import Audit
-    from prefrm.app.collect.view import collect_view
+    from prefrm.app.application import create_application, require_gradio
     from prefrm.app.media import MediaStore
     from prefrm.app.server import serve
-    from prefrm.app.trial import trial_view
-    from prefrm.app.trials import Trials
-    from prefrm.app.watch import watch_view
     from prefrm.data import load_groups
     from prefrm.files import require_writable_folder
     from prefrm.sockets import bind
@@ -124,33 +127,69 @@ def app(
     for target in named.values():
         inspected(target)
     groups = None if data is None else load_groups(data, split)
+    if state is not None:
+        require_writable_folder(state, "--state")
     openers = {
         name: functools.partial(open_scorer, target, None, connection, local)
         for name, target in named.items()
     }
-    if state is not None:
-        require_writable_folder(state, "--state")
     with (
         bind(exposure.host, exposure.port, "pages", "--port") as listener,
         TemporaryDirectory(prefix="prefrm-app-") as temporary,
         Judges(openers) as judges,
         collecting.open(judges) as collection,
     ):
-        folder = state or Path(temporary)
         # Of uploads, which are gone when the command ends.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(temporary) / "uploads")
+        folder = state or Path(temporary)
         store = MediaStore(folder / "media")
-        views: list[View] = []
-        if named:
-            views.append(trial_view(judges, Trials(folder / "trials", store, judges), store))
-        if groups is not None:
-            views.append(audit_view(judges, Audit(judges, groups, folder), store))
-        if collection is not None:
-            views.append(collect_view(collection))
-        if runs:
-            views.append(watch_view(runs))
-        application = create_application(views, store)
-        serve(application, listener, door, lambda url: print(f"ready: {url}", flush=True, file=sys.stdout))
+        views = _views(judges, groups, collection, runs, folder, store)
+        for name in judges.names:
+            in_daemon_thread(functools.partial(_warn_unless_ready, judges, name))
+        serve(
+            create_application(views, store),
+            listener,
+            door,
+            lambda url: print(f"ready: {url}", flush=True, file=sys.stdout),
+        )
+
+
+def _warn_unless_ready(judges: "Judges", name: str) -> None:
+    """Say on standard error why a judge cannot be asked; the page, which says so too, is served anyway."""
+    try:
+        judges.identity(name)
+    except PrefrmError as error:
+        # A server is asked again with each trial, and may have come by then.
+        again = " (it is asked again when a page needs it)" if isinstance(error, ScoringError) else ""
+        print(f"prefrm: warning: judge {name!r}: {one_line(str(error))}{again}", file=sys.stderr, flush=True)
+
+
+def _views(
+    judges: "Judges",
+    groups: "LoadedGroups | None",
+    collection: "Collection | None",
+    runs: "Sequence[Run]",
+    folder: Path,
+    store: "MediaStore",
+) -> "list[View]":
+    """The pages for which there is something to show; `folder` keeps what is done on them."""
+    from prefrm.app.audit import audit_view
+    from prefrm.app.auditing import Audit
+    from prefrm.app.collect.view import collect_view
+    from prefrm.app.trial import trial_view
+    from prefrm.app.trials import Trials
+    from prefrm.app.watch import watch_view
+
+    views = []
+    if judges.names:
+        views.append(trial_view(judges, Trials(folder / "trials", store, judges), store))
+    if groups is not None:
+        views.append(audit_view(judges, Audit(judges, groups, folder), store))
+    if collection is not None:
+        views.append(collect_view(collection))
+    if runs:
+        views.append(watch_view(runs))
+    return views
 
 
 def _runs(folders: list[Path]) -> "list[Run]":
