@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,10 +19,13 @@ from prefrm.options import given_options, with_options
 
 if TYPE_CHECKING:
     from prefrm.arena.checked import CheckedImage
-    from prefrm.arena.checklists import CheckJudge
     from prefrm.arena.images import Answers, ImageFolder
     from prefrm.arena.values import ArenaPrompt
     from prefrm.arena.verdicts import Verdicts
+    from prefrm.rewards import Criteria
+
+    Checks = dict[str, dict[str, list[CheckedImage]]]
+    """Judge of checklists -> model -> its images."""
 
 __all__ = ["arena"]
 
@@ -119,25 +122,22 @@ def arena(
     from prefrm.arena.results import measure
     from prefrm.progress import track
 
-    judges, checklists = judge or [], checklist or []
-    targets = [*judges, *checklists]
-    if not (targets or world or votes):
-        raise ConfigError("nothing judges; give --judge, --checklist, --world or --votes")
-    for option, names in (("--judge", judges), ("--checklist", checklists)):
-        if repeated := [name for name in names if names.count(name) > 1]:
-            raise ConfigError(f"{option} {repeated[0]} is given twice")
-    if wording is not None and not checklists:
-        raise ConfigError(f"--wording {wording}: for a judge of checklists; give --checklist JUDGE")
-    if targets:
-        local.require_bundle(*targets)
-        remote.require_url(*targets)
-    elif given := ", ".join(filter(None, map(given_options, (local, remote, by)))):
-        raise ConfigError(f"{given}: for judges; give --judge or --checklist")
+    judging = _Judging(
+        scorers=judge or [],
+        checklists=checklist or [],
+        wording=wording,
+        world=world,
+        votes=votes,
+        pairs=pairs,
+        local=local,
+        remote=remote,
+    )
+    judging.check(by)
     require_writable_folder(out, "--out")
     criteria = by.criteria()
     found = read_prompts(prompts, columns=dict(_named(column or [], "--column")) or None)
     chosen = found.prompts[:limit]
-    if checklists and not any(prompt.checks for prompt in chosen):
+    if judging.checklists and not any(prompt.checks for prompt in chosen):
         raise ConfigError(f"--checklist: the prompts of {prompts} ({found.name}) have no checks")
     overlaps = [find_overlap(chosen, source) for source in trained_on or []]
     for overlap in overlaps:
@@ -146,27 +146,12 @@ def arena(
     if both := [name for name in folders if name in generated]:
         raise ConfigError(f"the model {both[0]} is given twice")
     sources = [ImageFolder.find(name, Path(path), chosen, pattern) for name, path in folders.items()]
-    for target in judges:
-        require_judge(target, remote)
+    judging.require_scorers()
     sources += _generated(generated, chosen, images or IMAGES, out)
     with track("checking images", len(chosen)) as advance:
         answers = read_answers(chosen, sources, images, advance)
     _print_coverage(answers)
-    verdicts: list[Verdicts] = []
-    for target in judges:
-        with open_scorer(target, pairs, remote, local) as scorer:
-            verdicts.append(_scored(scorer, target, answers, out, criteria))
-    checks: dict[str, dict[str, list[CheckedImage]]] = {}
-    for target in checklists:
-        with _check_judge(target, wording, local, remote) as check_judge:
-            one, checks[target] = _checked(check_judge, target, answers, out)
-            verdicts.append(one)
-    if world is not None:
-        verdicts.append(_by_oracle(world, answers, out))
-    if votes is not None:
-        from prefrm.arena.verdicts import from_people
-
-        verdicts.append(from_people(votes, answers))
+    verdicts, checks = judging.verdicts(answers, out, criteria)
     result = Arena(
         prompts=found,
         answers=answers,
@@ -188,6 +173,104 @@ def arena(
         print(f"report: {out / 'report.md'}")
     judged = any(one["comparisons"] for one in facts["judges"].values())
     require_judged(judged, f"the reasons are in {out / 'report.md'}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judging:
+    """The judges that the options name, and what opens each."""
+
+    scorers: Sequence[str]
+    checklists: Sequence[str]
+    wording: Path | None
+    world: str | None
+    votes: Path | None
+    pairs: int | None
+    local: Local
+    remote: Remote
+
+    def check(self, by: ByCriteria) -> None:
+        """Raise `ConfigError` unless there is a judge, and every option for judges has one that it is for."""
+        targets = [*self.scorers, *self.checklists]
+        if not (targets or self.world or self.votes):
+            raise ConfigError("nothing judges; give --judge, --checklist, --world or --votes")
+        for option, names in (("--judge", self.scorers), ("--checklist", self.checklists)):
+            if repeated := [name for name in names if names.count(name) > 1]:
+                raise ConfigError(f"{option} {repeated[0]} is given twice")
+        if self.wording is not None and not self.checklists:
+            raise ConfigError(f"--wording {self.wording}: for a judge of checklists; give --checklist JUDGE")
+        if targets:
+            self.local.require_bundle(*targets)
+            self.remote.require_url(*targets)
+        elif given := ", ".join(filter(None, map(given_options, (self.local, self.remote, by)))):
+            raise ConfigError(f"{given}: for judges; give --judge or --checklist")
+
+    def require_scorers(self) -> None:
+        """Raise before any image is drawn if a scorer is not a bundle, or no server answers."""
+        for target in self.scorers:
+            require_judge(target, self.remote)
+
+    def verdicts(
+        self, answers: "Answers", out: Path, criteria: "Criteria | None"
+    ) -> "tuple[list[Verdicts], Checks]":
+        """The verdicts of all judges, and those of checklists check by check; both are kept in `out`."""
+        found = [self._by_scorer(target, answers, out, criteria) for target in self.scorers]
+        checks: Checks = {}
+        for target in self.checklists:
+            one, checks[target] = self._by_checklist(target, answers, out)
+            found.append(one)
+        if self.world is not None:
+            found.append(_by_oracle(self.world, answers, out))
+        if self.votes is not None:
+            from prefrm.arena.verdicts import from_people
+
+            found.append(from_people(self.votes, answers))
+        return found, checks
+
+    def _by_scorer(
+        self, target: str, answers: "Answers", out: Path, criteria: "Criteria | None"
+    ) -> "Verdicts":
+        from prefrm.arena.verdicts import from_scorer
+        from prefrm.progress import track
+
+        with (
+            open_scorer(target, self.pairs, self.remote, self.local) as scorer,
+            track(f"judging by {target}", len(answers.places)) as advance,
+        ):
+            return from_scorer(
+                scorer,
+                target,
+                scorer.identity(),
+                answers,
+                _folder(out, target),
+                criteria=criteria,
+                progress=advance,
+            )
+
+    def _by_checklist(
+        self, target: str, answers: "Answers", out: Path
+    ) -> "tuple[Verdicts, dict[str, list[CheckedImage]]]":
+        from prefrm.arena.checking import from_checks
+        from prefrm.arena.checklists import WORDING, read_wording
+        from prefrm.arena.report import CHECKS_BY
+        from prefrm.progress import track
+        from prefrm.scorers.chat import ChatScorer
+        from prefrm.scorers.checking import open_check_judge
+
+        name = f"{CHECKS_BY}{target}"
+        total = sum(
+            bool(answers.prompts[q].checks) for q, *_ in zip(*answers.readable.nonzero(), strict=True)
+        )
+        with (
+            open_check_judge(
+                target,
+                wording=WORDING if self.wording is None else read_wording(self.wording),
+                engine={"device": self.local.device, "dtype": self.local.dtype},
+                generator=self.remote.generator,
+                scorer=lambda url: ChatScorer.connect(url, **self.remote.options(url)),
+            ) as judge,
+            track(name, total) as advance,
+        ):
+            return from_checks(judge, name, answers, _folder(out, name), advance)
 
 
 def _named(given: Sequence[str], what: str) -> Iterator[tuple[str, str]]:
@@ -237,51 +320,6 @@ def _print_coverage(answers: "Answers") -> None:
                 f"{one['unreadable']} unreadable: {first}",
                 file=sys.stderr,
             )
-
-
-def _scored(scorer: Any, target: str, answers: "Answers", out: Path, criteria: Any) -> "Verdicts":
-    from prefrm.arena.verdicts import from_scorer
-    from prefrm.progress import track
-
-    with track(f"judging by {target}", len(answers.places)) as advance:
-        return from_scorer(
-            scorer,
-            target,
-            scorer.identity(),
-            answers,
-            _folder(out, target),
-            criteria=criteria,
-            progress=advance,
-        )
-
-
-@contextmanager
-def _check_judge(target: str, wording: Path | None, local: Local, remote: Remote) -> "Iterator[CheckJudge]":
-    from prefrm.arena.checklists import WORDING, read_wording
-    from prefrm.scorers.chat import ChatScorer
-    from prefrm.scorers.checking import open_check_judge
-
-    with open_check_judge(
-        target,
-        wording=WORDING if wording is None else read_wording(wording),
-        engine={"device": local.device, "dtype": local.dtype},
-        generator=remote.generator,
-        scorer=lambda url: ChatScorer.connect(url, **remote.options(url)),
-    ) as judge:
-        yield judge
-
-
-def _checked(
-    judge: "CheckJudge", target: str, answers: "Answers", out: Path
-) -> "tuple[Verdicts, dict[str, list[CheckedImage]]]":
-    from prefrm.arena.checking import from_checks
-    from prefrm.arena.report import CHECKS_BY
-    from prefrm.progress import track
-
-    name = f"{CHECKS_BY}{target}"
-    total = sum(bool(answers.prompts[q].checks) for q, *_ in zip(*answers.readable.nonzero(), strict=True))
-    with track(name, total) as advance:
-        return from_checks(judge, name, answers, _folder(out, name), advance)
 
 
 def _by_oracle(name: str, answers: "Answers", out: Path) -> "Verdicts":
