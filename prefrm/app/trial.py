@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefrm.app.application import View, require_gradio
@@ -57,9 +58,68 @@ def trial_view(judges: Judges, trials: Trials, store: MediaStore) -> View:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Components:
+    """The gradio components of the page, in the order in which `_draw` adds them."""
+
+    prompt: Any
+    criterion: Any
+    first: Any
+    second: Any
+    reads: Any
+    compare: Any
+    kind: Any
+    files: Any
+    texts: Any
+    context: Any
+    result: Any
+    shown: Any
+
+    @property
+    def given(self) -> list[Any]:
+        """Those with a trial, in the order in which `_trial` takes what they hold."""
+        return [
+            *(self.prompt, self.kind, self.files, self.texts),
+            *(self.context, self.criterion, self.first, self.second),
+        ]
+
+    @property
+    def answered(self) -> list[Any]:
+        """Those with the answers: their HTML, and the name of the trial that it is of."""
+        return [self.result, self.shown]
+
+
 def _build(judges: Judges, trials: Trials, store: MediaStore) -> None:
     gradio = require_gradio()
-    names = judges.names
+    page, events = _draw(judges.names), _Events(judges, trials, store)
+
+    # Gradio passes the request to what is annotated with its class.
+    def restore(request: gradio.Request) -> list[Any]:  # type: ignore[name-defined]
+        return events.restore(request.query_params.get("trial"))
+
+    gradio.on(None, restore, None, [*page.given, *page.answered], api_visibility="private").then(
+        events.reproduce, page.shown, page.result, api_visibility="private"
+    )
+    gradio.on(
+        None,
+        events.describe,
+        [page.first, page.second],
+        [page.reads, page.kind, page.context, page.criterion],
+        api_visibility="private",
+    )
+    page.kind.change(events.choose, page.kind, [page.files, page.texts], api_visibility="private")
+    gradio.on(
+        [page.compare.click, page.prompt.submit],
+        events.compare,
+        page.given,
+        page.answered,
+        api_visibility="private",
+    ).then(None, page.shown, None, js=SHOW_LINK)
+
+
+def _draw(names: Sequence[str]) -> _Components:
+    """Add the components to the page that is open; `names` are those of the judges."""
+    gradio = require_gradio()
     with gradio.Row(equal_height=False):
         with gradio.Column(scale=2, min_width=320):
             prompt = gradio.Textbox(label="Prompt", lines=2, placeholder="what the candidates answer")
@@ -83,13 +143,34 @@ def _build(judges: Judges, trials: Trials, store: MediaStore) -> None:
                 elem_id="prefrm-context",
                 visible=False,
             )
-    result = gradio.HTML(EMPTY, padding=False)
-    shown = gradio.Textbox(visible=False)
+    return _Components(
+        prompt=prompt,
+        criterion=criterion,
+        first=first,
+        second=second,
+        reads=reads,
+        compare=compare,
+        kind=kind,
+        files=files,
+        texts=texts,
+        context=context,
+        result=gradio.HTML(EMPTY, padding=False),
+        shown=gradio.Textbox(visible=False),
+    )
 
-    def describe(first: str, second: str) -> list[Any]:
+
+class _Events:
+    """What happens on the page: each takes what components hold and gives what others are to hold."""
+
+    def __init__(self, judges: Judges, trials: Trials, store: MediaStore) -> None:
+        self._judges, self._trials, self._store = judges, trials, store
+
+    def describe(self, first: str, second: str) -> list[Any]:
+        """What the judges read, and the fields for it; waits until they are open."""
+        gradio = require_gradio()
         asked = [first, *([second] if second != NONE else [])]
         try:
-            inputs = [judges.inputs(name) for name in asked]
+            inputs = [self._judges.inputs(name) for name in asked]
         except PrefrmError as error:
             return [alert(str(error)), *[gradio.skip()] * 3]
         both = inputs[0] if len(inputs) == 1 else inputs[0].both(inputs[1])
@@ -100,25 +181,32 @@ def _build(judges: Judges, trials: Trials, store: MediaStore) -> None:
             gradio.update(visible=both.criterion),
         ]
 
-    def run(*fields: Any) -> tuple[str, str]:
+    def choose(self, kind: str) -> list[Any]:
+        """The field of the kind of candidates that was chosen."""
+        gradio = require_gradio()
+        return [gradio.update(visible=kind == FILES), gradio.update(visible=kind == TEXTS)]
+
+    def compare(self, *fields: Any) -> tuple[str, str]:
+        """The answers to the trial that the fields hold, and its name."""
         try:
             trial = _trial(*fields)
-            name = trials.save(trial)
-            return _result(name, trial, trials.answers(name), store), name
+            name = self._trials.save(trial)
+            return _result(name, trial, self._trials.answers(name), self._store), name
         except PrefrmError as error:
             return alert(str(error)), ""
 
-    def restore(request: gradio.Request) -> list[Any]:  # type: ignore[name-defined]
-        name = request.query_params.get("trial")
+    def restore(self, name: str | None) -> list[Any]:
+        """The fields of the trial that the page's URL names, before its judges are asked again."""
+        skip, names = require_gradio().skip(), self._judges.names
         if not name:
-            return [gradio.skip()] * 10
+            return [skip] * 10
         try:
-            trial = trials.load(name)
+            trial = self._trials.load(name)
         except DataError as error:
-            return [*[gradio.skip()] * 8, alert(str(error)), ""]
+            return [*[skip] * 8, alert(str(error)), ""]
         group = trial.group
         is_text = group.kind == "text"
-        candidates, pictures = trials.files(name)
+        candidates, pictures = self._trials.files(name)
         return [
             group.prompt,
             TEXTS if is_text else FILES,
@@ -132,22 +220,11 @@ def _build(judges: Judges, trials: Trials, store: MediaStore) -> None:
             name,
         ]
 
-    def reproduce(name: str) -> Any:
-        # A judge may still be loading, while the fields are there already.
-        return _result(name, trials.load(name), trials.answers(name), store) if name else gradio.skip()
-
-    def choose(kind: str) -> list[Any]:
-        return [gradio.update(visible=kind == FILES), gradio.update(visible=kind == TEXTS)]
-
-    given = [prompt, kind, files, texts, context, criterion, first, second]
-    gradio.on(None, restore, None, [*given, result, shown], api_visibility="private").then(
-        reproduce, shown, result, api_visibility="private"
-    )
-    gradio.on(None, describe, [first, second], [reads, kind, context, criterion], api_visibility="private")
-    kind.change(choose, kind, [files, texts], api_visibility="private")
-    gradio.on([compare.click, prompt.submit], run, given, [result, shown], api_visibility="private").then(
-        None, shown, None, js=SHOW_LINK
-    )
+    def reproduce(self, name: str) -> Any:
+        """The answers to a restored trial, once its judges are open."""
+        if not name:
+            return require_gradio().skip()
+        return _result(name, self._trials.load(name), self._trials.answers(name), self._store)
 
 
 def _gallery(label: str, kinds: Sequence[str], **options: Any) -> Any:
