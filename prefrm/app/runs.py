@@ -22,7 +22,7 @@ import numpy as np
 from prefrm.errors import DataError
 from prefrm.group_log import GroupLogReader, LoggedEntry
 from prefrm.records import import_pyarrow
-from prefrm.winmatrix import Group
+from prefrm.winmatrix import Group, matrix_metrics
 
 __all__ = ["Points", "Run", "group_metrics", "thinned"]
 
@@ -34,6 +34,12 @@ STEPS = ("iteration", "step")
 # Of a metric that is drawn: more than a chart has pixels are not seen.
 MOST_POINTS = 300
 NANO = 10**9
+# Of `matrix_metrics`, with their titles.
+GROUP_METRICS = {
+    "invalid_pairs": "groups/unjudged pairs",
+    "order_gap": "groups/order gap",
+    "win_rate_std": "groups/win-rate spread",
+}
 EVENTS, STATE = "events.out.tfevents.*", "trainer_state.json"
 
 
@@ -140,17 +146,12 @@ def group_metrics(entries: Sequence[LoggedEntry]) -> dict[str, Points]:
     for entry in entries:
         if entry.step is None or entry.evaluation or not entry.matrices:
             continue
-        matrix = next(iter(entry.matrices.values()))
-        pairs = ~np.eye(matrix.size, dtype=bool)
-        values["groups/unjudged pairs"][entry.step].append(float(1 - matrix.known[pairs].mean()))
-        gaps = matrix.order_gap[pairs & np.isfinite(matrix.order_gap)]
-        if gaps.size:
-            values["groups/order gap"][entry.step].append(float(gaps.mean(dtype=np.float64)))
-        if matrix.judged.any():
-            rates = matrix.win_rate(on_missing="drop").astype(np.float64)
-            values["groups/win-rate spread"][entry.step].append(float(np.nanstd(rates)))
+        found = matrix_metrics(next(iter(entry.matrices.values())))
+        for name, title in GROUP_METRICS.items():
+            if name in found:
+                values[title][entry.step].append(found[name])
     return {
-        name: [(step, float(np.mean(found))) for step, found in sorted(steps.items())]
+        name: [(step, float(np.mean(several))) for step, several in sorted(steps.items())]
         for name, steps in sorted(values.items())
     }
 

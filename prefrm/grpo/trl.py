@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Generic, TypeVar, Unpack
 
-import numpy as np
 from PIL import Image
 
 from prefrm.errors import ConfigError, DataError
@@ -25,7 +24,7 @@ from prefrm.grpo.layout import Candidate, Layout, pack, unpack
 from prefrm.grpo.ranks import Ranks, attempt
 from prefrm.grpo.scorer import AsyncScorer
 from prefrm.pixels import encode_image
-from prefrm.winmatrix import Group, Scorer, WinMatrix, score_all
+from prefrm.winmatrix import Group, Scorer, WinMatrix, matrix_metrics, score_all
 
 __all__ = ["AsyncPreferenceReward", "PreferenceReward"]
 
@@ -186,15 +185,8 @@ class _GroupReward(Generic[S]):
         # is then the mean over groups.
         if log_metric is None or matrix.size < 2:
             return
-        pairs = ~np.eye(matrix.size, dtype=bool)
-        log_metric(f"{self.__name__}/invalid_pairs", float(1 - matrix.known[pairs].mean()))
-        log_metric(f"{self.__name__}/inferred_pairs", float(matrix.inferred[pairs].mean()))
-        if matrix.judged.any():
-            win_rate = matrix.win_rate(on_missing="drop").astype(np.float64)
-            log_metric(f"{self.__name__}/win_rate_std", float(np.nanstd(win_rate)))
-        gaps = matrix.order_gap[pairs & np.isfinite(matrix.order_gap)]
-        if gaps.size:
-            log_metric(f"{self.__name__}/order_gap", float(gaps.mean(dtype=np.float64)))
+        for name, value in matrix_metrics(matrix).items():
+            log_metric(f"{self.__name__}/{name}", value)
 
 
 class PreferenceReward(_GroupReward[Scorer]):

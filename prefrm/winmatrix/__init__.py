@@ -13,6 +13,7 @@ from prefrm.winmatrix.calibration import (
 from prefrm.winmatrix.group import Candidate, Group, Kind, kind_of
 from prefrm.winmatrix.inputs import EVERYTHING, Inputs, InputsScorer, check_groups, inputs_of
 from prefrm.winmatrix.matrix import Bools, Floats, OnMissing, WinMatrix, check_on_missing
+from prefrm.winmatrix.metrics import matrix_metrics
 from prefrm.winmatrix.reasons import unjudged_reasons
 from prefrm.winmatrix.scorer import (
     ConcurrentScorer,
@@ -55,6 +56,7 @@ __all__ = [
     "check_on_missing",
     "inputs_of",
     "kind_of",
+    "matrix_metrics",
     "score_all",
     "score_each",
     "score_readable",
