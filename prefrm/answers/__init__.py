@@ -1,8 +1,6 @@
 """People's answers to pairs of candidates: the file that holds them, and what they say of who gave them."""
 
 from prefrm.answers.store import (
-    PURPOSES,
-    VERDICTS,
     Answer,
     AnswerConflict,
     AnswersOf,
@@ -14,8 +12,6 @@ from prefrm.answers.store import (
 )
 
 __all__ = [
-    "PURPOSES",
-    "VERDICTS",
     "Answer",
     "AnswerConflict",
     "AnswerStore",

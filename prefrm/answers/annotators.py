@@ -140,9 +140,7 @@ def _posterior(given: Votes, total: Mapping[Pair, float], own: float) -> Doubles
         -np.logaddexp(0.0, -others_N1) + a_N1 * log_right + b_N1 * log_wrong,
         -np.logaddexp(0.0, others_N1) + b_N1 * log_right + a_N1 * log_wrong,
     )
-    log_posterior = np.log(PRIOR) + likelihood_NQ.sum(axis=0)
-    posterior = np.exp(log_posterior - log_posterior.max())
-    return np.asarray(posterior / posterior.sum())
+    return _normalized(np.log(PRIOR) + likelihood_NQ.sum(axis=0))
 
 
 def _votes(answers: Sequence[Answer]) -> Votes:
@@ -155,7 +153,7 @@ def _votes(answers: Sequence[Answer]) -> Votes:
 
 def _prefers_first(answer: Answer) -> bool | None:
     """Whether a strict answer prefers the candidate with the lower digest; None of any other."""
-    if answer.verdict not in ("left", "right"):
+    if not answer.is_strict:
         return None
     return (answer.verdict == "left") == (answer.question.left < answer.question.right)
 
@@ -175,7 +173,7 @@ def _known_odds(all_answers: Iterable[Sequence[Answer]]) -> dict[Pair, float]:
 def _report(
     name: str, answers: Sequence[Answer], posterior: Doubles, mean: float, threshold: float
 ) -> AnnotatorReport:
-    strict = [answer for answer in answers if answer.verdict in ("left", "right")]
+    strict = [answer for answer in answers if answer.is_strict]
     known = [answer for answer in strict if answer.question.known not in (None, 0.5)]
     times = [answer.response_s for answer in answers if answer.response_s is not None]
     low, high = _interval(posterior)
@@ -206,7 +204,11 @@ def _interval(posterior: Doubles) -> tuple[float, float]:
 
 def _of_share(count: int, total: int) -> Doubles:
     """The posterior [Q] of a share of which `count` of `total` were seen, from a uniform prior."""
-    log_posterior = count * np.log(GRID) + (total - count) * np.log1p(-GRID)
+    return _normalized(count * np.log(GRID) + (total - count) * np.log1p(-GRID))
+
+
+def _normalized(log_posterior: Doubles) -> Doubles:
+    """The distribution [Q] with these logarithms, up to a constant."""
     posterior = np.exp(log_posterior - log_posterior.max())
     return np.asarray(posterior / posterior.sum())
 

@@ -138,7 +138,6 @@ def fit_drift_diffusion(response_s: npt.ArrayLike) -> DriftDiffusion | None:
         raise ConfigError("response times must be positive numbers of seconds")
     quartile, median = np.quantile(times, [0.25, 0.5])
     longest = float(times.max())
-
     scale = float(np.log(median)) / 2
 
     def at(x: Doubles) -> DriftDiffusion:
@@ -172,7 +171,7 @@ def read_response_times(answers: Iterable[Answer]) -> dict[int, TimeReading]:
     """
     timed: defaultdict[str, dict[int, float]] = defaultdict(dict)
     for answer in answers:
-        if answer.verdict in ("left", "right") and answer.response_s:
+        if answer.is_strict and answer.response_s:
             timed[answer.question.annotator][answer.question.id] = answer.response_s
     readings: dict[int, TimeReading] = {}
     for given in timed.values():

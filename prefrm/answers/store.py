@@ -19,8 +19,6 @@ from typing import Literal, TextIO, get_args
 from prefrm.errors import ConfigError, DataError, DatasetError
 
 __all__ = [
-    "PURPOSES",
-    "VERDICTS",
     "Answer",
     "AnswerConflict",
     "AnswerStore",
@@ -130,6 +128,11 @@ class Answer:
     verdict: Verdict
     response_s: float | None
     answered_at: float
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether one of the two is preferred."""
+        return self.verdict in ("left", "right")
 
     @property
     def p_left(self) -> float | None:

@@ -23,6 +23,8 @@ __all__ = ["Audit", "Progress"]
 # Groups a call of the judge: others who use it wait for so many.
 BATCH = 8
 ROW_GROUPS_IN_MEMORY = 4
+# Columns of findings.csv that tell one finding from another.
+KEY = ("judge", "kind", "record", "candidates")
 
 
 @dataclass(slots=True)
@@ -88,13 +90,9 @@ class Audit:
 
     def keep(self, judge: str, finding: Finding, note: str, by: str) -> None:
         """Add a finding to `findings.csv`, unless it is there."""
-        key = (judge, finding.kind, finding.record, " ".join(map(str, finding.candidates)))
         group = self.record(finding.record)
         row = {
-            "judge": judge,
-            "kind": finding.kind,
-            "record": finding.record,
-            "candidates": key[3],
+            **dict(zip(KEY, key := _key(judge, finding), strict=True)),
             "severity": f"{finding.severity:.4f}",
             "finding": finding.text,
             "prompt": group.prompt,
@@ -111,8 +109,7 @@ class Audit:
 
     def is_kept(self, judge: str, finding: Finding) -> bool:
         """Whether a finding is in `findings.csv`."""
-        key = (judge, finding.kind, finding.record, " ".join(map(str, finding.candidates)))
-        return key in self._kept
+        return _key(judge, finding) in self._kept
 
     def _run(self, judge: str, progress: Progress) -> None:
         try:
@@ -134,8 +131,13 @@ class Audit:
         return {group.id: group for group in read_row_groups(self.data.folder, self.data.split, [number])}
 
 
-def _kept(path: Path) -> set[tuple[str, str, str, str]]:
+def _key(judge: str, finding: Finding) -> tuple[str, ...]:
+    """The values of `KEY`."""
+    return judge, finding.kind, finding.record, " ".join(map(str, finding.candidates))
+
+
+def _kept(path: Path) -> set[tuple[str, ...]]:
     if not path.exists():
         return set()
     with path.open(newline="", encoding="utf-8") as file:
-        return {(row["judge"], row["kind"], row["record"], row["candidates"]) for row in csv.DictReader(file)}
+        return {tuple(row[name] for name in KEY) for row in csv.DictReader(file)}

@@ -32,13 +32,6 @@ class AuditedGroup:
         digests = tuple(media.digest(one) if one else "" for one in group.candidates)
         return cls(judged=JudgedGroup.of(group, matrix), digests=digests)
 
-    def label(self, i: int, j: int) -> float | None:
-        """The label's probability that i is preferred to j; None where the dataset has none."""
-        for c in self.judged.comparisons:
-            if {c.i, c.j} == {i, j}:
-                return c.p if c.i == i else 1.0 - c.p
-        return None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:

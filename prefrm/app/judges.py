@@ -1,5 +1,6 @@
 """The judges of an application: by name, each opened in the background and asked by one caller at a time."""
 
+import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -36,23 +37,14 @@ class Judges:
     def __init__(self, openers: Mapping[str, Opener]) -> None:
         self._stack = ExitStack()
         self._opening = threading.Lock()
-        self._opened: dict[str, Future[tuple[IdentifiedScorer, AbstractContextManager[object]]]] = {}
-        for name, opener in openers.items():
-            self.add(name, opener)
-
-    def add(self, name: str, opener: Opener) -> None:
-        """Start to open another scorer, or one that takes the place of an earlier one of that name."""
-        self._opened[name] = in_daemon_thread(lambda: self._open(opener))
+        self._opened: dict[str, Future[tuple[IdentifiedScorer, AbstractContextManager[object]]]] = {
+            name: in_daemon_thread(functools.partial(self._open, opener)) for name, opener in openers.items()
+        }
 
     @property
     def names(self) -> list[str]:
-        """In the order in which they were added."""
+        """In the order of the openers."""
         return list(self._opened)
-
-    def ready(self, name: str) -> bool:
-        """Whether the scorer is open, so that `score` need not wait for it. Raises what opening it raised."""
-        opened = self._future(name)
-        return opened.done() and bool(opened.result())
 
     def inputs(self, name: str) -> Inputs:
         """What the scorer reads. Waits until it is open; raises what opening it raised."""

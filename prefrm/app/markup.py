@@ -17,7 +17,7 @@ from prefrm.display import shortened, text_color
 from prefrm.eval import intransitive_triples
 from prefrm.plots.style import LOSS_TO_WIN
 from prefrm.rewards import ranks
-from prefrm.winmatrix import Candidate, WinMatrix, unjudged_reasons
+from prefrm.winmatrix import Candidate, Floats, WinMatrix, unjudged_reasons
 
 __all__ = [
     "alert",
@@ -117,10 +117,8 @@ def matrix_facts(matrix: WinMatrix) -> list[tuple[str, str]]:
     """What a matrix says beside its numbers: order gaps, ties, cycles, disagreement; names and values."""
     pairs = [(i, j) for i, j in combinations(range(matrix.size), 2) if matrix.valid[i, j]]
     found = [("pairs judged", f"{len(pairs)} of {matrix.size * (matrix.size - 1) // 2}")]
-    for name, values in (("order gap", matrix.order_gap), ("P(tie)", matrix.tie), ("spread", matrix.spread)):
-        if values is None or not (known := [(float(values[i, j]), i, j) for i, j in pairs]):
-            continue
-        if known := [one for one in known if one[0] == one[0]]:
+    for name, values in _measures(matrix).items():
+        if known := [(float(values[i, j]), i, j) for i, j in pairs if np.isfinite(values[i, j])]:
             most, i, j = max(known)
             mean = sum(value for value, *_ in known) / len(known)
             found.append((name, f"{mean:.3f} on average, at most {most:.3f} ({i} against {j})"))
@@ -128,6 +126,12 @@ def matrix_facts(matrix: WinMatrix) -> list[tuple[str, str]]:
     if triples:
         found.append(("cycles", f"{cycles} of {triples} triples"))
     return found
+
+
+def _measures(matrix: WinMatrix) -> dict[str, Floats]:
+    """What else is known of pairs, [K, K] each, NaN where it is not."""
+    spread = {} if matrix.spread is None else {"spread": matrix.spread}
+    return {"order gap": matrix.order_gap, "P(tie)": matrix.tie, **spread}
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
@@ -159,8 +163,8 @@ def _cell(matrix: WinMatrix, i: int, j: int, labels: Sequence[str]) -> str:
         return f'<td class="prefrm-missing" title="{reason}">{_hidden("not judged")}</td>'
     p = float(matrix.p[i, j])
     details = [f"{between}: {p:.3f}"]
-    for name, values in (("order gap", matrix.order_gap), ("P(tie)", matrix.tie), ("spread", matrix.spread)):
-        if values is not None and np.isfinite(values[i, j]):
+    for name, values in _measures(matrix).items():
+        if np.isfinite(values[i, j]):
             details.append(f"{name} {values[i, j]:.3f}")
     inferred = bool(matrix.inferred[i, j])
     details += ["inferred"] * inferred

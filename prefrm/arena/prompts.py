@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from prefrm.arena import benchmarks, unigenbench
-from prefrm.arena.values import ArenaPrompt, Check, PromptSet
+from prefrm.arena.values import ArenaPrompt, PromptSet
 from prefrm.errors import ConfigError, DataError
 from prefrm.files import read_regular
 from prefrm.rows import read_rows, read_text
 
-__all__ = ["ArenaPrompt", "Check", "PromptSet", "read_prompts"]
+__all__ = ["read_prompts"]
 
 MOST_BYTES = 64 * 2**20
 """Of a file of prompts; DPG-Bench's questions, the largest published ones, have 5 MB."""

@@ -16,6 +16,7 @@ from prefrm.arena.rating import Estimate, Standings
 from prefrm.arena.results import Agreement, CheckAgreement, JudgeResults, agreement, agreements_on_checks
 from prefrm.arena.values import PromptSet
 from prefrm.display import one_line
+from prefrm.eval import Accuracy
 from prefrm.eval.evaluation import to_json
 from prefrm.eval.tables import number, table
 from prefrm.files import write_whole
@@ -199,7 +200,7 @@ def _markdown(
     yield _by_judge(arena, lambda one, m: _rating_text(one.overall.rating[m]))
     yield from _pictures(plots, "ratings")
     yield "## Win rates"
-    yield _by_judge(arena, lambda one, m: _estimate_text(one.overall.win_rate[m]))
+    yield _by_judge(arena, lambda one, m: _share_text(one.overall.win_rate[m]))
     if any(one.verdicts.scores for one in arena.results.values()):
         yield "## Scores"
         yield _by_judge(arena, lambda one, m: number(one.verdicts.scores[m]) if one.verdicts.scores else "-")
@@ -265,7 +266,7 @@ def _parts(arena: Arena) -> Iterator[str]:
 
 
 def _part_row(value: str, part: Standings) -> list[str]:
-    return [value, str(part.prompts), *(_estimate_text(one) for one in part.win_rate)]
+    return [value, str(part.prompts), *(_share_text(one) for one in part.win_rate)]
 
 
 def _checklist(judge: str, by_model: Mapping[str, CheckMetrics]) -> Iterator[str]:
@@ -312,7 +313,7 @@ def _agreement_table(agreements: Mapping[str, Mapping[str, Agreement]]) -> str:
         [
             name,
             other,
-            _between(one.pairs.value, one.pairs.low, one.pairs.high),
+            _share_text(one.pairs),
             str(one.pairs.pairs),
             number(one.kendall_tau),
         ]
@@ -385,13 +386,5 @@ def _rating_text(one: Estimate) -> str:
     return f"{one.value:.0f} ({one.low:.0f} to {one.high:.0f})"
 
 
-def _estimate_text(one: Estimate) -> str:
-    return _between(one.value, one.low, one.high)
-
-
-def _share_text(one: Share) -> str:
-    return _between(one.value, one.low, one.high)
-
-
-def _between(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} ({low:.3f} to {high:.3f})" if value == value else "-"
+def _share_text(one: Estimate | Share | Accuracy) -> str:
+    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" if one.value == one.value else "-"

@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 from prefrm.answers import AnswerConflict, Verdict
 from prefrm.app.collect.collection import Collection, Shown
-from prefrm.containers import is_video, video_format
+from prefrm.app.media import CACHING, media_type
 from prefrm.errors import DataError
-from prefrm.media import probe
 
 __all__ = ["ANNOTATOR", "AnswerBody", "collect_router"]
 
@@ -24,7 +23,6 @@ ANNOTATOR = "x-annotator"
 """The header with the name of an annotator, percent-encoded, where the server has no tokens."""
 UNNAMED = "me"
 MAX_NAME = 100
-DAY_S = 86_400
 PAGE = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 
 
@@ -65,10 +63,8 @@ def collect_router(collection: Collection) -> APIRouter:
         found = collection.content(digest)
         if found is None:
             raise HTTPException(404, "no candidate or context image has this digest")
-        headers = {"cache-control": f"private, max-age={DAY_S}, immutable"}
-        if isinstance(found, str):
-            return Response(found, media_type="text/plain; charset=utf-8", headers=headers)
-        return Response(found, media_type=_media_type(found), headers=headers)
+        kind = "text/plain; charset=utf-8" if isinstance(found, str) else media_type(found)
+        return Response(found, media_type=kind, headers=CACHING)
 
     @router.get("/progress")
     def progress() -> dict[str, Any]:
@@ -109,9 +105,3 @@ def _reply(collection: Collection, request: Request) -> dict[str, Any]:
         "of_pairs": progress.of_pairs,
         "by_name": not _visitor(request),
     }
-
-
-def _media_type(content: bytes) -> str:
-    if is_video(content):
-        return f"video/{video_format(content).lower()}"
-    return f"image/{probe(content).format.lower()}"

@@ -96,6 +96,8 @@ HEADER = (
     "Left",
     "Ties",
     "Skipped",
+    "Median time",
+    "",
 )
 
 
@@ -103,7 +105,7 @@ def annotator_table(reports: list[AnnotatorReport]) -> str:
     """What the answers say about each annotator, as an HTML table; "" without any."""
     if not reports:
         return ""
-    head = "".join(f'<th scope="col">{name}</th>' for name in (*HEADER, "Median time", ""))
+    head = "".join(f'<th scope="col">{name}</th>' for name in HEADER)
     rows = "".join(
         f'<tr><th scope="row">{escaped(report.name)}</th>'
         + "".join(f"<td>{cell}</td>" for cell in _cells(report))

@@ -27,7 +27,7 @@ def test_judges_open_in_the_background_and_close_at_the_end() -> None:
 
     with Judges({"length": opener}) as judges:
         (matrix,) = judges.score("length", [GROUP])
-        assert judges.names == ["length"] and judges.ready("length")
+        assert judges.names == ["length"]
         assert judges.identity("length") == "by length" and judges.inputs("length").criterion
         assert matrix.p[2, 1] > matrix.p[0, 1] > 0.5
         assert not closed
