@@ -18,14 +18,13 @@ __all__ = ["check_inputs", "check_output", "check_sharding", "find_checkpoint", 
 
 
 def check_output(output: Path, checkpoints: Checkpoints, *, resume: bool) -> None:
-    """Make the output folder. Raises `ConfigError` if it cannot be one, or holds a run that would be lost."""
+    """Raise `ConfigError` if the output folder cannot be made, or holds a run that would be lost."""
     bundle = output / "bundle"
     if bundle.exists() and not (resume and checkpoints.found()):
         raise ConfigError(f"{bundle} exists already; choose another output, or delete it to train again")
     if not resume:
         checkpoints.require_none()
     require_writable_folder(output, "output")
-    output.mkdir(parents=True, exist_ok=True)
 
 
 def sweep_output(output: Path) -> None:

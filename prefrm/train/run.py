@@ -168,6 +168,7 @@ def _prepare(config: TrainConfig, resume: bool) -> _Run:
     checkpoint = find_checkpoint(checkpoints) if resume else None
     if checkpoint is not None:
         check_same_run(checkpoint, identity)
+    config.output.mkdir(parents=True, exist_ok=True)
     return _Run(
         config=config,
         device=device,

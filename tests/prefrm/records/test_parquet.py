@@ -51,9 +51,9 @@ def test_an_absent_split_names_those_there_are(tmp_path):
     write_groups([pair()], tmp_path, "validation")
     with pytest.raises(DatasetError, match=r"train\.parquet does not exist; .*: validation"):
         next(read_groups(tmp_path, "train"))
-    with pytest.raises(DatasetError, match="none"):
+    with pytest.raises(DatasetError, match="no folder"):
         next(read_groups(tmp_path / "nowhere", "train"))
-    with pytest.raises(DatasetError, match="none"):
+    with pytest.raises(DatasetError, match="no folder"):
         count_groups(tmp_path / "nowhere", "train")
 
 

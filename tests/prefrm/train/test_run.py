@@ -175,6 +175,7 @@ def test_the_splits_are_checked_before_anything_is_loaded(
     with pytest.raises(DatasetError, match=f"data.{role}: ") as error:
         run(replace(config, judge=JudgeSpec(base_model="no/model")))
     assert (f"set data.{role}=null" in str(error.value)) == (role != "train")
+    assert not config.output.exists()
 
 
 def losses(output: Path) -> list[float]:
