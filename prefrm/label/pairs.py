@@ -66,7 +66,8 @@ def write_pairs(
     """Write the tables of pairs into `out` from the win matrices there, each whole or not at all.
 
     The table for text policies is written if a group has texts, that for image policies if one has images.
-    Pairs by different criteria in one table are warned of: a policy would be trained on all of them.
+    Pairs by different criteria in one table are warned of: a policy would be trained on all of them. So are
+    context images that the table for image policies has no place for, such as the source of an edit.
 
     Args:
         groups: the groups that were labelled into `out`, in the same order; their images and texts.
@@ -88,7 +89,7 @@ def write_pairs(
     for path in labelled_shards(folder):
         found += read_metadata(path).summary
     conversational = conversational or found.with_context > 0
-    criteria, mixed = labelled_criteria(folder), set[str]()
+    criteria, mixed, without_source = labelled_criteria(folder), set[str](), 0
     with ExitStack() as tables:
 
         def opened(table: Table, wanted: int, **options: bool) -> Add:
@@ -107,6 +108,7 @@ def write_pairs(
                 mixed.add(criterion_name(labelled.criterion))
             told = [row for row in rows if row is not None]
             if group.group().kind == "image":
+                without_source += bool(kept and group.context)
                 for pair in kept:
                     add_images(diffusion_dpo_row(group, pair, labelled))
             for row in told:
@@ -117,6 +119,12 @@ def write_pairs(
             "the tables mix pairs by %d criteria (%s); their column `criterion` tells them apart",
             len(mixed),
             ", ".join(sorted(mixed)),
+        )
+    if without_source:
+        logger.warning(
+            "%s has no place for context images, and %d groups have some; `id` finds them in the dataset",
+            DIFFUSION_DPO.path(folder),
+            without_source,
         )
     return total
 

@@ -390,6 +390,12 @@ def test_pairs_by_different_criteria_are_told_apart(tmp_path, caplog):
     assert "mix pairs by 2 criteria (light, overall)" in caplog.text
 
 
+def test_the_source_of_an_edit_that_has_no_place_is_warned_of(tmp_path, caplog):
+    groups = [replace(make_group("edit"), context=(picture(40),)), make_group()]
+    write_pairs(labelled(tmp_path, groups), tmp_path)
+    assert "no place for context images, and 1 groups have some" in caplog.text
+
+
 def test_videos_have_no_table(tmp_path):
     clips = replace(make_group(texts=False), candidates=(b"\0\0\0\x18ftypisom1", b"\0\0\0\x18ftypisom"))
     groups = labelled(tmp_path, [clips], FakeScorer(lambda prompt, data: float(len(data))))
