@@ -63,6 +63,8 @@ REFERENCE_FRAMES = 16
 SPEEDUP = 4
 # VideoReward's largest number of frames.
 MOST_FRAMES = 768
+# Between the frames of a strip: frames that share a background would otherwise look like one picture.
+GAP_COLOR = (176, 176, 176)
 EBML_ID, SEGMENT_ID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
@@ -237,11 +239,11 @@ def strip(images: Sequence[Image.Image], *, height: int = 128, most: int = 8, ga
         images: the frames.
         height: to which each is resized, in pixels.
         most: evenly spaced frames, if there are more.
-        gap: white pixels between two frames.
+        gap: grey pixels between two frames.
     """
     chosen = [images[index] for index in _evenly(len(images), min(most, len(images)))]
     sizes = [(max(1, round(image.width * height / image.height)), height) for image in chosen]
-    whole = Image.new("RGB", (sum(width + gap for width, _ in sizes) - gap, height), "white")
+    whole = Image.new("RGB", (sum(width + gap for width, _ in sizes) - gap, height), GAP_COLOR)
     left = 0
     for image, size in zip(chosen, sizes, strict=True):
         whole.paste(image.convert("RGB").resize(size), (left, 0))

@@ -10,7 +10,14 @@ import typer
 
 from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
-from prefrm.cli.shared import AsJson, Target, hinting_at_texts, open_scorer, require_one_kind
+from prefrm.cli.shared import (
+    AsJson,
+    Target,
+    hinting_at_texts,
+    open_scorer,
+    require_one_kind,
+    require_readable,
+)
 from prefrm.errors import ConfigError
 from prefrm.files import require_writable_folder
 from prefrm.options import with_options
@@ -77,6 +84,8 @@ def explain(
         criterion=criterion,
     )
     require_one_kind(files, group, context or [])
+    for path, content in zip(files, group.encoded, strict=False):
+        require_readable(path, content or b"")
     require_writable_folder(out, "--out")
     found = _explained(target, group, method, parts, local, remote)
     names = ("A", "B") if text else (Path(first).name, Path(second).name)

@@ -21,6 +21,7 @@ from prefrm.cli.shared import (
     open_scorer,
     require_judged,
     require_one_kind,
+    require_readable,
 )
 from prefrm.display import one_line
 from prefrm.errors import ConfigError, MediaError
@@ -139,18 +140,13 @@ def _require_plot(plot: Path) -> None:
 
 def _readable(files: list[Path]) -> list[Path]:
     """The files that can be read, at least two; the others are named on standard error, a line each."""
-    from prefrm.containers import is_video
-    from prefrm.video import probe_video
-
     found = []
     for file in files:
         try:
-            data = media.read(file)
-            probe_video(data) if is_video(data) else media.decode(data)
+            require_readable(file, media.read(file))
             found.append(file)
         except MediaError as error:
-            named = str(error) if str(file) in str(error) else f"{file}: {error}"
-            print(f"left out: {one_line(named)}", file=sys.stderr)
+            print(f"left out: {one_line(str(error))}", file=sys.stderr)
     if len(found) < 2:
         raise ConfigError(f"--best ranks at least 2 files; of these {len(files)}, {len(found)} can be read")
     return found

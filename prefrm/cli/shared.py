@@ -36,6 +36,7 @@ __all__ = [
     "require_judge",
     "require_judged",
     "require_one_kind",
+    "require_readable",
 ]
 
 Target = Annotated[
@@ -70,6 +71,18 @@ def require_one_kind(files: Sequence[Path], group: "Group", context: Sequence[Pa
     kinds = {is_video(data or b""): path for path, data in zip(files, group.encoded, strict=False)}
     if len(kinds) > 1:
         raise ConfigError(f"candidates are of one kind; {kinds[True]} is a video, {kinds[False]} an image")
+
+
+def require_readable(path: Path, data: bytes) -> None:
+    """Raises `MediaError` that names the file unless its content is an image or a video that can be read."""
+    from prefrm import media
+    from prefrm.containers import is_video
+    from prefrm.video import probe_video
+
+    try:
+        probe_video(data) if is_video(data) else media.decode(data)
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from error
 
 
 @contextmanager

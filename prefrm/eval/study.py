@@ -116,8 +116,10 @@ def fit_evaluation(held_out: Evaluation, split: str) -> Fitted:
     """Fit calibration and tie thresholds to a split that was scored. Raises as `fit_split`."""
     pairs = pairs_of(held_out.judged).judged
     if not len(pairs):
+        first = next(iter(held_out.unreadable), None)
+        why = "" if first is None else f" (record {first.id!r}: {first.reason})"
         raise DatasetError(
-            f"no pair of the split {split!r} was compared and judged, so nothing can be fitted on it; "
+            f"no pair of the split {split!r} was compared and judged{why}, so nothing can be fitted on it; "
             "choose another validation split, or none"
         )
     if pairs.weight @ ((pairs.p - 0.5) * (pairs.target - 0.5)) < 0:

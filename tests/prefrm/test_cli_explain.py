@@ -117,6 +117,7 @@ def test_a_mistake_is_one_line(
             "explain URL p two three --out out",
             "two: cannot be read: No such file or directory; if they are texts",
         ),
+        ("explain URL p CLIP CUT --out out", "CUT: the video is truncated or corrupt"),
         ("score URL --prompt p two three", "if they are texts, give them with --text"),
         (
             "score URL --prompt p IMAGE JUNK",
@@ -135,7 +136,10 @@ def test_candidates_of_another_kind_are_refused_first(
     junk.write_bytes(b"junk")
     clip.write_bytes(encode_video([Image.new("RGB", (16, 16))] * 2, 2))
     image.write_bytes(png(1))
+    cut = tmp_path / "d.mp4"
+    cut.write_bytes(clip.read_bytes()[:-100])
     names = {"URL": "grpc://judge:1/judge", "CLIP": str(clip), "IMAGE": str(image), "JUNK": str(junk)}
+    names["CUT"] = str(cut)
     assert run([names.get(word, word) for word in command.split()]) == 2
     for word, name in names.items():
         message = message.replace(word, name)

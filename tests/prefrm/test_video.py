@@ -297,7 +297,7 @@ def test_a_video_is_encoded_the_same_each_time_and_read_back():
 def test_a_strip_shows_frames_side_by_side():
     whole = strip(frames(20), height=24, most=4, gap=2)
     assert whole.size == (4 * 32 + 3 * 2, 24)
-    assert np.asarray(whole)[:, 32:34].min() == 255
+    assert np.unique(np.asarray(whole)[:, 32:34]).tolist() == [176]
     assert strip(frames(1)).size == (171, 128)
 
 
