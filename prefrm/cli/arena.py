@@ -189,7 +189,9 @@ class _Judging:
     remote: Remote
 
     def check(self, by: ByCriteria) -> None:
-        """Raise `ConfigError` unless there is a judge, and every option for judges has one that it is for."""
+        """Raise `ConfigError` for a mistake in the options that shows before an image is read or drawn."""
+        from prefrm.worlds import load_world
+
         targets = [*self.scorers, *self.checklists]
         if not (targets or self.world or self.votes):
             raise ConfigError("nothing judges; give --judge, --checklist, --world or --votes")
@@ -198,6 +200,9 @@ class _Judging:
                 raise ConfigError(f"{option} {repeated[0]} is given twice")
         if self.wording is not None and not self.checklists:
             raise ConfigError(f"--wording {self.wording}: for a judge of checklists; give --checklist JUDGE")
+        self._wording()
+        if self.world is not None:
+            load_world(self.world, "--world")
         if targets:
             self.local.require_bundle(*targets)
             self.remote.require_url(*targets)
@@ -213,6 +218,10 @@ class _Judging:
         self, answers: "Answers", out: Path, criteria: "Criteria | None"
     ) -> "tuple[list[Verdicts], Checks]":
         """The verdicts of all judges, and those of checklists check by check; both are kept in `out`."""
+        from prefrm.arena.verdicts import from_people
+
+        # A mistake in the file shows before others judge for hours; in the report people are last.
+        people = [] if self.votes is None else [from_people(self.votes, answers)]
         found = [self._by_scorer(target, answers, out, criteria) for target in self.scorers]
         checks: Checks = {}
         for target in self.checklists:
@@ -220,11 +229,12 @@ class _Judging:
             found.append(one)
         if self.world is not None:
             found.append(_by_oracle(self.world, answers, out))
-        if self.votes is not None:
-            from prefrm.arena.verdicts import from_people
+        return [*found, *people], checks
 
-            found.append(from_people(self.votes, answers))
-        return found, checks
+    def _wording(self) -> str:
+        from prefrm.arena.checklists import WORDING, read_wording
+
+        return WORDING if self.wording is None else read_wording(self.wording)
 
     def _by_scorer(
         self, target: str, answers: "Answers", out: Path, criteria: "Criteria | None"
@@ -250,7 +260,6 @@ class _Judging:
         self, target: str, answers: "Answers", out: Path
     ) -> "tuple[Verdicts, dict[str, list[CheckedImage]]]":
         from prefrm.arena.checking import from_checks
-        from prefrm.arena.checklists import WORDING, read_wording
         from prefrm.arena.report import CHECKS_BY
         from prefrm.progress import track
         from prefrm.scorers.chat import ChatScorer
@@ -263,7 +272,7 @@ class _Judging:
         with (
             open_check_judge(
                 target,
-                wording=WORDING if self.wording is None else read_wording(self.wording),
+                wording=self._wording(),
                 engine={"device": self.local.device, "dtype": self.local.dtype},
                 generator=self.remote.generator,
                 scorer=lambda url: ChatScorer.connect(url, **self.remote.options(url)),

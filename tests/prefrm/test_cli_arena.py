@@ -68,7 +68,9 @@ def test_two_folders_are_compared_by_the_oracle_and_by_people(
         (["right=RIGHT", "RIGHT", "--world", "shapes"], "is given as NAME=VALUE"),
         (["right=RIGHT", "right=WRONG", "--world", "shapes"], "a model right is given twice"),
         (["right=RIGHT", "wrong=WRONG", "--checklist", "chat+http://a:1/v1"], "(text) have no checks"),
-        (["right=RIGHT", "wrong=WRONG", "--world", "moon"], "--world must be one of shapes"),
+        # Before the models are looked at, which may have to draw first.
+        (["--world", "moon"], "--world must be one of shapes"),
+        (["--checklist", "chat+http://a:1/v1", "--wording", "PROMPTS"], "prompts.txt needs {prompt}"),
         (["right=RIGHT", "wrong=WRONG", "--judge", "x", "--judge", "x"], "x is given twice"),
         (["right=RIGHT", "wrong=WRONG", "--world", "shapes", "--device", "cpu"], "--device: for judges"),
         (["right=RIGHT", "wrong=WRONG", "--world", "shapes", "--pattern", "{no}"], "is not a valid pattern"),
@@ -77,11 +79,22 @@ def test_two_folders_are_compared_by_the_oracle_and_by_people(
 def test_a_mistake_is_one_line(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
-    places = {"RIGHT": data / "right", "WRONG": data / "wrong"}
+    places = {"RIGHT": data / "right", "WRONG": data / "wrong", "PROMPTS": data / "prompts.txt"}
     given = [filled(one, places) for one in options]
     assert arena(data, *given, "--out", str(tmp_path / "out")) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("prefrm: ") and message in error
+
+
+def test_a_mistake_in_the_votes_shows_before_anything_is_judged(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    votes, out = tmp_path / "votes.jsonl", tmp_path / "out"
+    votes.write_text('{"prompt": "0", "first": "right", "second": "nobody", "preferred": "tie"}\n')
+    models = [f"{name}={data / name}" for name in ("right", "wrong")]
+    assert arena(data, *models, "--world", "shapes", "--votes", str(votes), "--out", str(out)) == 2
+    assert "line 1 is not a vote on these answers" in capsys.readouterr().err
+    assert not (out / "judges").exists()
 
 
 def filled(option: str, places: dict[str, Path]) -> str:
@@ -113,7 +126,7 @@ def test_checklists_by_a_bundle_and_by_an_endpoint(
     data: Path, yes_no_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = [["How many backgrounds are there?", "one"], ["Is all of it there?", "yes"]]
-    rows = [{"prompt": text, "vqa_list": asked, "skills": ["count", "all"]} for text in TEXTS]
+    rows = [{"prompt": text, "vqa_list": asked, "skills": ["content", "content"]} for text in TEXTS]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     models = [f"{name}={data / name}" for name in ("right", "wrong")]
     with serving(FakeEndpoint(checks_right)) as endpoint:
@@ -127,7 +140,7 @@ def test_checklists_by_a_bundle_and_by_an_endpoint(
         found = facts["checklists"][judge]
         assert [(found[model]["judged"], found[model]["unparsed"]) for model in found] == [(6, 0), (5, 0)]
     assert facts["checklists"][url]["right"]["overall"]["value"] == 1
-    assert facts["checklists"][url]["wrong"]["dimensions"]["count"]["value"] == 1
+    assert facts["checklists"][url]["wrong"]["dimensions"]["content"]["value"] == 0.5
     with_oracle = facts["check_agreement"][url]["oracle of shapes"]["images"]
     assert (with_oracle["value"], with_oracle["count"], with_oracle["prompts"]) == (1, 11, 6)
     by_bundle, by_url = sorted(
