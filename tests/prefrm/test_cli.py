@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from prefrm.__main__ import main
 from prefrm.bundle import write_bundle
 from prefrm.cli import program, run
 from prefrm.media import decode
@@ -167,6 +169,23 @@ def test_two_unknown_keys_are_both_named(tmp_path: Path, capsys: pytest.CaptureF
     error = capsys.readouterr().err
     assert "ouput" in error
     assert "optim.learning_rate" in error
+
+
+def test_an_interruption_of_the_imports_ends_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        @staticmethod
+        def find_spec(name: str, *args: object) -> None:
+            if name == "prefrm.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "prefrm.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted, *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "prefrm: interrupted\n"
 
 
 def test_an_interruption_ends_with_130(
