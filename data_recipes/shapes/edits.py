@@ -18,7 +18,7 @@ from data_recipes.shapes.prompts import SIDES, at_the, indefinite
 from data_recipes.shapes.recipe import recipe_of
 from data_recipes.shapes.scene import COLORS, GRID, SHAPES, Scene, Shape
 
-__all__ = ["RECIPE", "WORLD", "Edit", "apply", "draw_source"]
+__all__ = ["RECIPE", "WORLD", "Edit", "apply", "draw_source", "wanted"]
 
 _SOURCE_SHAPES = (2, 3)  # fewest and most things in a source
 _SIDE_EFFECTS = (0.5, 0.35, 0.15)  # probabilities that a candidate has 0, 1 or 2 faults besides its edit
@@ -129,7 +129,7 @@ _LOOKS = ("recolor", "replace")
 """Edits that change the look of a thing."""
 
 
-def _after(edit: Edit, thing: Seen | Shape) -> Noun:
+def _after(edit: Edit, thing: Seen | Shape | Noun) -> Noun:
     """The look of the edited thing after the edit."""
     return Noun(
         kind=edit.to if edit.skill == "replace" else thing.kind,
@@ -173,14 +173,35 @@ def apply(edit: Edit, scene: Scene, rng: np.random.Generator) -> Scene:
     return Scene(shapes=tuple(shapes))
 
 
+def wanted(edit: Edit, source: Scene, result: Scene) -> dict[tuple[int, int], Noun | None]:
+    """For each cell in which source or result show something, what the result should show there.
+
+    What is added is right in each free cell of the instruction's side.
+    """
+    before, after = (
+        {(s.x, s.y): Noun(kind=s.kind, color=s.color) for s in scene.shapes} for scene in (source, result)
+    )
+    right = dict.fromkeys(after) | before
+    if edit.skill == "add":
+        right |= dict.fromkeys((c for c in after.keys() - before if _is_at(c, edit.to)), edit.noun)
+    else:
+        [(cell, noun)] = ((c, n) for c, n in before.items() if edit.noun in (n, Noun(kind=n.kind)))
+        right[cell] = None if edit.skill == "remove" else _after(edit, noun)
+    return right
+
+
 def _free_place(scene: Scene, side: str, rng: np.random.Generator) -> tuple[int, int]:
     while True:
-        x, y = free_cell(scene, rng)
-        if not side:
-            return x, y
-        axis, low = SIDES[side]
-        if ((x if axis == "x" else y) < GRID // 2) == low:
-            return x, y
+        cell = free_cell(scene, rng)
+        if _is_at(cell, side):
+            return cell
+
+
+def _is_at(cell: tuple[int, int], side: str) -> bool:
+    if not side:
+        return True
+    axis, low = SIDES[side]
+    return (cell["xy".index(axis)] < GRID // 2) == low
 
 
 def _wrong_value(edit: Edit, scene: Scene, rng: np.random.Generator) -> Edit:

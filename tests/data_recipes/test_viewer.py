@@ -1,24 +1,22 @@
 """The shipped viewer: its lessons, its vocabulary, and the script that made it. `test_captioner` has what it
 shares with the captioner."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
-from data_recipes.shapes import questions
-from data_recipes.shapes.captioner.dialogue import IGNORED, Collator, Turn
-from data_recipes.shapes.captioner.lessons import CELLS
+from data_recipes.shapes.captioner.dialogue import IGNORED, Collator, Marked, Turn
 from data_recipes.shapes.captioner.muon import Muon
 from data_recipes.shapes.captioner.tokenizer import IMAGE_PAD, VIDEO_PAD
+from data_recipes.shapes.claims import Noun
 from data_recipes.shapes.clips import FRAME_RATE
 from data_recipes.shapes.definition import World
-from data_recipes.shapes.oracle import read
-from data_recipes.shapes.scene import GRID
-from data_recipes.shapes.viewer import CHECKPOINT, lessons
+from data_recipes.shapes.edits import Edit
+from data_recipes.shapes.questions import Part, Question
+from data_recipes.shapes.scene import Scene
+from data_recipes.shapes.viewer import CHECKPOINT, lessons, marks
 from prefrm.judge.processor import JudgeProcessor
 from prefrm.manifest.spec import JudgeSpec
 from prefrm.media import encode_png
@@ -41,12 +39,12 @@ def collate():
 @pytest.mark.parametrize("name", KINDS)
 def test_questions_are_laid_out_as_a_judge_lays_them_out(name, collate):
     """Token by token and position by position: prefix, candidate, suffix and answer of the late template."""
-    turn = lessons.fit(lessons.WORLDS[name], np.random.default_rng(0))
+    turn = lessons.fit(lessons.WORLDS[name], np.random.default_rng(0), judged=True)
     judge = processor(KINDS[name])
     *_, leaf = next(leaves(turn))
-    context = [judge.prepare_image(part) for part in turn.question if isinstance(part, Image.Image)]
+    context = [judge.prepare_image(picture) for picture in pictures(turn)]
     criterion = leaf.question[1] if len(leaf.question) == 3 else ""
-    candidates = {n: content(judge, branch.question[0]) for n, branch in enumerate(turn.branches)}
+    candidates = {n: content(judge, candidate(branch)) for n, branch in enumerate(turn.branches)}
     tree = judge.tree(turn.question[1], candidates, context, criterion)
     read = (tree.prefix, tree.shared[0,], tree.shared[0, "slot", leaf.slot], *tree.answers([(0, 0)]).values())
     batch = collate([turn])
@@ -69,6 +67,20 @@ def processor(kind: str) -> JudgeProcessor:
     return JudgeProcessor.load(CHECKPOINT, config, spec, get_template("fit-late-v1", kind))
 
 
+def pictures(turn):
+    return [part for part in map(unmarked, turn.question) if isinstance(part, Image.Image)]
+
+
+def candidate(branch):
+    """What stands before the second prompt; an answer stands there sentence by sentence."""
+    parts = [unmarked(part) for part in branch.question[: branch.question.index("\nPrompt:\n")]]
+    return "".join(parts) if isinstance(parts[0], str) else parts[0]
+
+
+def unmarked(part):
+    return part.part if isinstance(part, Marked) else part
+
+
 def content(judge, shown):
     if isinstance(shown, str):
         return judge.prepare_text(shown)
@@ -87,7 +99,7 @@ def leaves(turn: Turn):
 
 @pytest.mark.parametrize("name", ["edits", "clips"])
 def test_a_branch_is_read_as_if_it_were_alone(name, viewer, collate):
-    turn = without_slots(lessons.fit(lessons.WORLDS[name], np.random.default_rng(1)))
+    turn = lessons.fit(lessons.WORLDS[name], np.random.default_rng(1), judged=False)
     alone = [
         Turn(question=tuple(part for each in path for part in each.question), answer=path[-1].answer)
         for path in leaves(turn)
@@ -99,64 +111,87 @@ def test_a_branch_is_read_as_if_it_were_alone(name, viewer, collate):
     torch.testing.assert_close(together, apart, atol=1e-3, rtol=0)
 
 
-def without_slots(turn: Turn) -> Turn:
-    """The same, with answers that see all of the path to them."""
-    return replace(turn, branches=tuple(map(without_slots, turn.branches)), slot=None)
-
-
 @torch.inference_mode()
 def logits(model, batch):
     labels = batch.pop("labels")[:, 1:]
+    batch.pop("marks", None)
     return model(**batch).logits[:, :-1][labels != IGNORED]
 
 
+@pytest.mark.parametrize("judged", [True, False])
 @pytest.mark.parametrize("name", [name for name in lessons.WORLDS if name != "clips"])
-def test_claims_hold_as_the_oracle_finds_in_what_is_shown(name):
+def test_claims_hold_as_the_oracle_finds_in_what_is_shown(name, judged):
     rng = np.random.default_rng(2)
     world: World = lessons.WORLDS[name]
     for _ in range(10):
-        turn = lessons.fit(world, rng)
-        _, prompt, *around = turn.question
+        turn = lessons.fit(world, rng, judged=judged)
+        prompt = turn.question[1]
         assert prompt in {prompt.text for prompt in world.prompts.split("train")}
-        context = [encode_png(part) for part in around if isinstance(part, Image.Image)]
+        context = [encode_png(picture) for picture in pictures(turn)]
         for branch in turn.branches:
-            shown = branch.question[0]
+            shown = candidate(branch)
             found = world.assess(prompt, [shown if name == "questions" else encode_png(shown)], context)
-            for leaf in branch.branches:
-                criterion = leaf.question[1] if len(leaf.question) == 3 else ""
-                (assessment,) = found[criterion]
-                held = [answer == "yes" for answer in leaf.answer.split()]
-                assert (sum(held), len(held)) == (assessment.held, assessment.total)
+            (leaf,) = branch.branches
+            criterion = leaf.question[1] if len(leaf.question) == 3 else ""
+            (assessment,) = found[criterion]
+            held = [answer == "yes" for answer in leaf.answer.split()]
+            assert (sum(held), len(held)) == (assessment.held, assessment.total)
 
 
-def test_a_sentence_is_looked_up_where_its_thing_is():
+def test_the_marks_of_an_edit_say_what_its_cells_should_show():
+    """Faultless marks are those of results of which all claims hold, but for two things that swap places."""
     rng = np.random.default_rng(3)
-    for _ in range(20):
-        turn = lessons.lookup(rng)
-        (picture,) = (part for part in turn.question if isinstance(part, Image.Image))
-        seen = read(picture)
-        for branch in turn.branches:
-            things = questions.read_answer(branch.question[0])
-            for thing, place in zip(things, branch.answer.split(" and "), strict=True):
-                cells = [
-                    f"{CELLS[int(each.x * GRID)]} {CELLS[int(each.y * GRID)]}"
-                    for each in thing.noun.among(seen)
-                ]
-                assert cells == ([] if place == "none" else [place])
+    agree = []
+    for _ in range(60):
+        turn = lessons.fit(lessons.WORLDS["edits"], rng, judged=False)
+        # What should have been added has no cell.
+        for branch in turn.branches if not turn.question[1].startswith("add") else ():
+            (leaf,) = branch.branches
+            told = [words for words in branch.question[0].marks if words]
+            assert {len(words) for words in told} <= {2, 3}
+            agree.append(all(words[0] == "yes" for words in told) == ("no" not in leaf.answer))
+    assert np.mean(agree) > 0.98
 
 
-def test_answers_to_questions_in_one_word_are_those_in_sentences():
-    rng = np.random.default_rng(4)
-    world = lessons.WORLDS["questions"]
-    for _ in range(20):
-        turn = lessons.compare(rng)
-        _, prompt, _, picture, _ = turn.question
-        for branch in turn.branches:
-            both, right = (leaf.answer for leaf in branch.branches)
-            same = [a == b for a, b in (pair.split() for pair in both.split(" ; "))]
-            assert [answer == "yes" for answer in right.split()] == same
-            ((assessment,),) = world.assess(prompt, [branch.question[0]], [encode_png(picture)]).values()
-            assert assessment.held == sum(same)
+def test_what_an_edit_adds_is_marked_as_right_on_its_side_alone():
+    edit = Edit(skill="add", noun=Noun(kind="star", color="red"), to="left")
+    shown = marks.result(edit, PICTURE, Scene(shapes=(*PICTURE.shapes, *Scene.parse(ADDED).shapes)))
+    assert {n: words for n, words in enumerate(shown.marks) if words} == {
+        1: ("yes", "blue", "star"),
+        4: ("yes", "red", "circle"),
+        8: ("yes", "red", "star"),
+        11: ("no", "none"),
+    }
+
+
+ADDED = "red star 0 2 ; red star 3 2"
+
+
+def test_the_marks_of_a_context_say_which_things_are_named():
+    shown = marks.context([Noun(kind="star", color="red"), Noun(kind="circle")], PICTURE)
+    assert [(n, words) for n, words in enumerate(shown.marks) if words] == [(1, ("no",)), (4, ("yes",))]
+
+
+RELATION = Part(skill="relation", noun=Noun(kind="star"), second=Noun(kind="circle"), axis="x")
+PICTURE = Scene.parse("blue star 1 0 ; red circle 0 1")
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence", "words"),
+    [
+        (Part(skill="count", noun=Noun(kind="star")), "There are two stars.", ("no", "one")),
+        (Part(skill="color", noun=Noun(kind="star")), "A blue star.", ("yes", "blue")),
+        (Part(skill="exists", noun=Noun(kind="square")), "There are no squares.", ("yes", "none")),
+        (RELATION, "A star left of a circle.", ("no", "right")),
+        (RELATION, "There is a circle left of a star.", ("yes", "left")),
+    ],
+)
+def test_the_mark_of_a_sentence_says_what_is_true(part, sentence, words):
+    other = Part(skill="exists", noun=Noun(kind="triangle"))
+    text = f"A triangle. {sentence}"
+    shown = tuple(marks.answer(Question(parts=(other, part)), PICTURE, text))
+    assert [each.marks for each in shown] == [(("no", "none"),), (words,)]
+    assert "".join(each.part for each in shown) == text
 
 
 def test_each_word_of_a_template_is_a_token_or_two():
@@ -182,3 +217,16 @@ def test_muon_is_that_of_torch_but_for_rounding():
             optimizer.step()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=0.02, rtol=0)
+
+
+def test_marks_are_at_the_tokens_of_their_cells_and_at_the_last_one_of_a_text(collate):
+    turns = [Turn(question=(marks.context([Noun(kind="star")], PICTURE), Marked("a b", (("red",),)), "c"))]
+    batch = collate(turns)
+    row, token, word = batch["marks"].T
+    assert row.tolist() == [0, 0, 0]
+    ids = batch["input_ids"][0, token]
+    assert collate.tokenizer.convert_ids_to_tokens(ids[:2]) == [IMAGE_PAD] * 2
+    assert collate.tokenizer.decode(ids[2:]).strip() == "b"
+    assert [collate.tokenizer.decode(each).strip() for each in word] == ["yes", "no", "red"]
+    first = int((batch["input_ids"][0] == collate.tokenizer.convert_tokens_to_ids(IMAGE_PAD)).nonzero()[0])
+    assert (token[:2] - first).tolist() == [1, 4]

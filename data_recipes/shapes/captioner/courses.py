@@ -120,17 +120,25 @@ def _optimizers(model: Any, lr: float) -> tuple[torch.optim.Optimizer, ...]:
 
 
 def weighted_loss(model: Any, batch: Batch, keywords: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """The mean cross-entropy of the answers' tokens, in nats, where a keyword counts KEYWORD_WEIGHT times,
-    and the share of keywords that are the likeliest token: NaN if there are none."""
-    labels_BT = batch.pop("labels")[:, 1:]
+    """A loss in nats and the share of keywords that are the likeliest token: NaN if there are none.
+
+    The loss is the mean cross-entropy of the answers' tokens, where a keyword counts KEYWORD_WEIGHT times,
+    plus that of the marks.
+    """
+    labels_BT, marks_W3 = batch.pop("labels")[:, 1:], batch.pop("marks", None)
     learnt_BT = labels_BT != IGNORED
-    logits_NV = model(**batch).logits[:, :-1][learnt_BT]
+    logits_BTV = model(**batch).logits
+    logits_NV = logits_BTV[:, :-1][learnt_BT]
     labels_N = labels_BT[learnt_BT]
     key_N = torch.isin(labels_N, keywords)
     weight_N = torch.where(key_N, KEYWORD_WEIGHT, 1.0)
     loss_N = cross_entropy(logits_NV, labels_N, reduction="none")
     right = (logits_NV.argmax(-1) == labels_N)[key_N].float().mean().item()
-    return (loss_N * weight_N).sum() / weight_N.sum(), right
+    loss = (loss_N * weight_N).sum() / weight_N.sum()
+    if marks_W3 is not None:
+        rows, tokens, words = marks_W3.unbind(1)
+        loss = loss + cross_entropy(logits_BTV[rows, tokens], words)
+    return loss, right
 
 
 def first_tokens(tokenizer: Any, words: Sequence[str]) -> torch.Tensor:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_recipes.shapes.captioner.tokenizer import IM_END, IMAGE_PAD, VIDEO_PAD
 
-__all__ = ["IGNORED", "Batch", "Collator", "Frames", "Taught", "Turn"]
+__all__ = ["IGNORED", "Batch", "Collator", "Frames", "Marked", "Part", "Taught", "Turn"]
 
 # B turns, T tokens, N patches, P values of a patch, M images or videos
 IGNORED = -100
@@ -24,11 +24,28 @@ Frames = tuple[Image.Image, ...]
 """A video: an even number of frames of one size."""
 
 
-_Part: TypeAlias = list[int] | str | Image.Image | Frames
-
-
 class Taught(str):
     """A text of a question that is learnt as an answer is; not the first part of a branch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A part of a question with words that a model is to know at its tokens, where later ones look for them.
+
+    They are learnt as if each could follow there, and never written.
+
+    Attributes:
+        part: a text or an image.
+        marks: the words of a text's last token; those of each token of an image, row by row.
+    """
+
+    part: str | Image.Image
+    marks: tuple[tuple[str, ...], ...]
+
+
+Part: TypeAlias = str | Image.Image | Frames | Marked
+_Plain: TypeAlias = list[int] | str | Image.Image | Frames
+_Part: TypeAlias = _Plain | Marked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +59,7 @@ class Turn:
             stand where that tree has them.
     """
 
-    question: tuple[str | Image.Image | Frames, ...]
+    question: tuple[Part, ...]
     answer: str = ""
     branches: "tuple[Turn, ...]" = ()
     slot: int | None = None
@@ -57,6 +74,7 @@ class _Row:
     nodes: list[int] = field(default_factory=list)
     positions: list[torch.Tensor] = field(default_factory=list)
     sees: list[list[int]] = field(default_factory=list)
+    marks: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Collator:
@@ -81,9 +99,9 @@ class Collator:
 
     def __call__(self, turns: Sequence[Turn]) -> Batch:
         """`input_ids`, `mm_token_type_ids`, `labels` [B, T], padded on the right; `attention_mask`, [B, T]
-        or, where turns branch, [B, 1, T, T] and with `position_ids` [3, B, T]; `pixel_values` [N, P] and
-        `image_grid_thw` [M, 3] of images, if there are any, and `pixel_values_videos` and `video_grid_thw` of
-        videos."""
+        or, where turns branch, [B, 1, T, T] and with `position_ids` [3, B, T]; where there are any,
+        `pixel_values` [N, P] and `image_grid_thw` [M, 3] of images, `pixel_values_videos` and
+        `video_grid_thw` of videos, and `marks` [W, 3], each a row, a token of it, and the token of a word."""
         shown = [part for turn in turns for part in _shown(turn)]
         pixels = {
             **self._images([part for part in shown if isinstance(part, Image.Image)]),
@@ -102,10 +120,12 @@ class Collator:
             else {"attention_mask": _padded([[1] * len(row.ids) for row in rows], 0)}
         )
         labels_BT = _padded([row.labels for row in rows], IGNORED)
+        marks = [(n, token, word) for n, row in enumerate(rows) for token, word in row.marks]
         return {
             "input_ids": ids_BT,
             "mm_token_type_ids": kinds_BT,
             "labels": labels_BT,
+            **({"marks": torch.tensor(marks)} if marks else {}),
             **attention,
             **pixels,
         }
@@ -164,7 +184,10 @@ class Collator:
 
     def _extend(self, row: _Row, parts: Sequence[_Part], start: int) -> int:
         """Append to the last node; returns the position after it."""
-        for part in parts:
+        for given in parts:
+            part = _unmarked(given)
+            if isinstance(given, Marked):
+                row.marks += self._marks(given, len(row.ids))
             ids = part if isinstance(part, list) else self._ids(part)
             block, extent = self._positions(part)
             row.ids += ids
@@ -175,7 +198,15 @@ class Collator:
         return start
 
     def _extent(self, parts: Sequence[_Part]) -> int:
-        return sum(self._positions(part)[1] for part in parts)
+        return sum(self._positions(_unmarked(part))[1] for part in parts)
+
+    def _marks(self, marked: Marked, start: int) -> Iterator[tuple[int, int]]:
+        """The tokens of a part that have marks, each with the first token of a word."""
+        # An image's first token stands before it.
+        first = len(self._ids(marked.part)) - 1 if isinstance(marked.part, str) else 1
+        for token, words in enumerate(marked.marks, start + first):
+            for word in words:
+                yield token, self._encoded(f" {word}")[0]
 
     def _ids(self, part: str | Image.Image | Frames) -> list[int]:
         if isinstance(part, str):
@@ -190,7 +221,7 @@ class Collator:
         time = len(part) // self.processor.temporal_patch_size if isinstance(part, tuple) else 1
         return time, side // self.processor.merge_size, side // self.processor.merge_size
 
-    def _positions(self, part: _Part) -> tuple[torch.Tensor, int]:
+    def _positions(self, part: _Plain) -> tuple[torch.Tensor, int]:
         """Positions [3, L] of a part, from 0 on, and how many it takes (M-RoPE, arXiv 2409.12191)."""
         if isinstance(part, list | str):
             length = len(part if isinstance(part, list) else self._encoded(part))
@@ -206,9 +237,14 @@ class Collator:
         return ids
 
 
+def _unmarked(part: _Part) -> _Plain:
+    return part.part if isinstance(part, Marked) else part
+
+
 def _shown(turn: Turn) -> Iterator[Image.Image | Frames]:
     """The images and videos of a turn and its branches, in the order of their tokens."""
-    yield from (part for part in turn.question if not isinstance(part, str))
+    parts = map(_unmarked, turn.question)
+    yield from (part for part in parts if not isinstance(part, str | list))
     for branch in turn.branches:
         yield from _shown(branch)
 

@@ -29,53 +29,52 @@ VOCABULARY = 768
 
 LESSONS: dict[str, Lesson] = {
     **first.LESSONS,
-    **{f"fit {name}": partial(lessons.fit, world) for name, world in lessons.WORLDS.items()},
-    "match": partial(lessons.fit, lessons.WORLDS["images"], wording=lessons.MATCH),
-    "changes": lessons.changes,
-    "answers": lessons.answers,
-    "compare": lessons.compare,
-    "lookup": lessons.lookup,
+    **{f"see {name}": partial(lessons.fit, world, judged=False) for name, world in lessons.WORLDS.items()},
+    **{f"fit {name}": partial(lessons.fit, world, judged=True) for name, world in lessons.WORLDS.items()},
+    "match": partial(lessons.fit, lessons.WORLDS["images"], judged=True, wording=lessons.MATCH),
     "reply": lessons.reply,
 }
 
-# First the layout of a judge's question and what is new, while the captioner's own lessons go on, at a rate
-# that spoils nothing. Then how well candidates fit, edits and answers most of all, and how to look up what a
-# text names; at last everything, so that nothing is forgotten.
+# First what candidates show and whether that is right, by the marks at their tokens, among the captioner's
+# own lessons. Then a judge's question, whose answer has to gather what the marks say; at last everything, so
+# that nothing is forgotten.
 COURSES = (
     Course(
-        steps=700,
+        steps=1300,
         stages=(
             (
                 1.0,
                 (
-                    *("match", "answers", "changes", "fit criteria", "answers", "fit clips", "lookup"),
-                    *("find two", "fit edits", "answers", "changes", "fit questions", "describe"),
+                    *("see edits", "see questions", "match", "see edits", "see questions", "fit clips"),
+                    *("see edits", "see questions", "find two", "see edits", "see questions"),
+                    *("fit criteria", "describe"),
                 ),
             ),
         ),
-        lr=1.5e-3,
+        lr=3e-3,
     ),
     Course(
-        steps=3500,
+        steps=2100,
         stages=(
             (
-                0.4,
+                0.5,
                 (
-                    *("fit edits", "lookup", "changes", "answers", "fit questions", "fit edits", "lookup"),
-                    *("compare", "fit clips", "match", "fit edits", "coin", "fit questions", "fit criteria"),
+                    *("fit edits", "fit questions", "see edits", "fit questions", "fit clips", "fit edits"),
+                    *("match", "fit questions", "fit edits", "see questions", "fit criteria", "fit edits"),
+                    *("fit questions", "coin"),
                 ),
             ),
             (
                 1.0,
                 (
-                    *("fit edits", "fit questions", "compare", "match", "fit edits", "answers", "fit clips"),
-                    *("fit questions", "changes", "fit edits", "lookup", "coin", "fit questions", "reply"),
-                    *("fit images", "fit edits", "fit questions", "find two", "fit criteria", "describe"),
-                    *("compare", "fit edits", "count nearly"),
+                    *("fit edits", "fit questions", "fit clips", "fit edits", "fit questions"),
+                    *("fit images", "fit edits", "fit questions", "reply", "fit edits", "match"),
+                    *("fit questions", "see edits", "find two", "fit criteria", "fit questions"),
+                    *("fit edits", "describe", "fit clips", "count nearly", "coin"),
                 ),
             ),
         ),
-        lr=2e-3,
+        lr=2.5e-3,
     ),
 )
 
