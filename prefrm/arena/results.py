@@ -79,7 +79,7 @@ class Agreement:
     kendall_tau: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, None where there is no data."""
+        """JSON-serializable data, with None for missing values."""
         kept = ("value", "low", "high", "pairs", "prompts")
         share = {name: value for name, value in asdict(self.pairs).items() if name in kept}
         found: dict[str, Any] = to_json({**share, "kendall_tau": self.kendall_tau})
@@ -101,7 +101,7 @@ class CheckAgreement:
     checks: Mapping[str, Share] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, None where there is no data."""
+        """JSON-serializable data, with None for missing values."""
         dimensions = {name: share for name, share in asdict(self)["checks"].items() if name}
         found = {"images": asdict(self.images), "dimensions": dimensions}
         if "" in self.checks:

@@ -135,7 +135,7 @@ def require_judge(target: str, remote: Remote | None = None) -> None:
 
 
 def inspected(target: str) -> list[str]:
-    """What each bundle that `target` leads to says of itself, before any is loaded.
+    """The manifest summary of each bundle that `target` names, before any is loaded.
 
     Raises `BundleError` if one is not a bundle.
     """

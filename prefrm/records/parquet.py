@@ -157,7 +157,7 @@ def split_file(folder: Path | str, split: str) -> Path:
     """The file of a split. Raises `DatasetError` that lists the splits of the folder if there is none."""
     path = Path(folder) / f"{split}.parquet"
     if not Path(folder).is_dir():
-        raise DatasetError(f"there is no folder {folder}; `prefrm data build` writes a dataset's")
+        raise DatasetError(f"there is no folder {folder}; `prefrm data build` makes datasets")
     if not path.is_file():
         found = sorted(p.stem for p in Path(folder).glob("*.parquet"))
         raise DatasetError(f"{path} does not exist; splits found in {folder}: {', '.join(found) or 'none'}")

@@ -2,8 +2,8 @@
 
 It has the captioner's architecture and starts from its weights; `python -m data_recipes.shapes.viewer.train`
 goes on with lessons about edits, videos, answers and criteria. As the captioner, it was never shown a
-preference. The weights are those of a trial of these lessons in another order. Importing this package imports
-neither torch nor transformers.
+preference. The weights come from a trial with earlier lessons, not from the present script. Importing this
+package imports neither torch nor transformers.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """What the viewer is taught: how well one candidate fits a prompt of any world, and what that takes.
 
 A question about a candidate is laid out as in the judges' template fit-late-v1: the prompt, the context, the
-candidate, the prompt again, the criterion. Its answer says of each claim whether it holds. No answer compares
+candidate, the prompt again, the criterion. Its answer is the truth value of each claim. No answer compares
 two candidates. Only prompts of train splits are used.
 """
 

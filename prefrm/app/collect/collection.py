@@ -139,7 +139,7 @@ class Collection:
         def listing() -> None:
             try:
                 self.list_groups(judges)
-            # Nobody waits for this thread: an error that is not kept here would be seen by nobody.
+            # No caller joins this thread, so an error must be kept for the page to show.
             except Exception as error:
                 logger.exception("the groups cannot be listed to their end")
                 self._problems[""] = f"the groups cannot be listed to their end: {error}"
