@@ -93,7 +93,9 @@ def evaluate(
     splits = evaluation.find_splits(data, split, validation)
     definitions = _definitions(definition or (), data, splits)
     if against is not None:
-        require_judge(against, remote)
+        for name in (target, against):
+            inputs = require_judge(name, remote)
+            evaluation.require_readable(name, inputs, data, split, criteria=criteria)
     require_writable_folder(out, "--out")
     result = _study(target, data, splits, criteria, local, remote)
     opponent = None

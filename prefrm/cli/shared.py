@@ -20,7 +20,8 @@ from prefrm.scorers import is_url, sources
 
 if TYPE_CHECKING:
     from prefrm.eval import Unreadable
-    from prefrm.winmatrix import Group, IdentifiedScorer
+    from prefrm.manifest import Manifest
+    from prefrm.winmatrix import Group, IdentifiedScorer, Inputs
 
 __all__ = [
     "AsJson",
@@ -120,29 +121,36 @@ def open_scorer(
     engine = {"device": options.device, "dtype": options.dtype, "pairs": "all" if pairs is None else pairs}
     connect = (remote or Remote()).connect
     with scorers.open_scorer(target, engine=engine, connect=connect, calibrated=calibrated) as scorer:
-        for description in bundles:
-            print(f"judge: {description}", file=sys.stderr)
+        for manifest in bundles:
+            print(f"judge: {manifest.describe()}", file=sys.stderr)
         yield scorer
 
 
-def require_judge(target: str, remote: Remote | None = None) -> None:
-    """Raise before anything is scored if a judge of `target` is not a bundle, or no server answers."""
-    inspected(target)
+def require_judge(target: str, remote: Remote | None = None) -> "list[Inputs]":
+    """What each judge of `target` reads.
+
+    Raises before anything is scored if one is not a bundle, or no server answers.
+    """
+    from prefrm.winmatrix import inputs_of
+
+    found = [manifest.inputs for manifest in inspected(target)]
     connect = scorers.with_own_tokens((remote or Remote()).connect, target)
     for source in filter(is_url, sources(target)):
         with connect(source) as scorer:
             scorer.identity()
+            found.append(inputs_of(scorer))
+    return found
 
 
-def inspected(target: str) -> list[str]:
-    """The manifest summary of each bundle that `target` names, before any is loaded.
+def inspected(target: str) -> "list[Manifest]":
+    """The manifest of each bundle that `target` names, before any is loaded.
 
     Raises `BundleError` if one is not a bundle.
     """
     from prefrm.manifest import bundle_folder, inspect_bundle
 
     bundles = [source for source in sources(target) if not is_url(source)]
-    return [inspect_bundle(bundle_folder(source)).describe() for source in bundles]
+    return [inspect_bundle(bundle_folder(source)) for source in bundles]
 
 
 def print_not_judged(candidates: Iterable[tuple[str, int, str]]) -> None:

@@ -43,6 +43,7 @@ from prefrm.eval.study import (
     find_splits,
     fit_evaluation,
     fit_split,
+    require_readable,
 )
 from prefrm.eval.tables import accuracy_text
 from prefrm.eval.thresholds import Thresholds, fit_half_tie_threshold, fit_tie_threshold
@@ -97,6 +98,7 @@ __all__ = [
     "pairs_of",
     "prompt_accuracy",
     "published_accuracies",
+    "require_readable",
     "results_section",
     "spearman_rho",
     "summary",

@@ -4,6 +4,7 @@ Scores and shows its progress; writes nothing.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from prefrm.eval.thresholds import Thresholds
 from prefrm.progress import track
 from prefrm.records import count_groups, read_groups
 from prefrm.rewards import Criteria
-from prefrm.winmatrix import CalibrationMap, Scorer
+from prefrm.winmatrix import CalibrationMap, Inputs, Scorer
 
 __all__ = [
     "NO_VALIDATION",
@@ -26,6 +27,7 @@ __all__ = [
     "find_splits",
     "fit_evaluation",
     "fit_split",
+    "require_readable",
 ]
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,28 @@ def find_splits(data: Path | str, test: str, validation: str | None = None) -> S
     chosen = validation or VALIDATION
     count_groups(data, chosen)
     return Splits(test=test, validation=chosen)
+
+
+def require_readable(
+    judge: str, inputs: Sequence[Inputs], data: Path | str, split: str, *, criteria: Criteria | None = None
+) -> None:
+    """Raise `ConfigError` if a judge can read no group of a split. Nothing is scored.
+
+    Args:
+        judge: its name, for the message.
+        inputs: what each scorer of the judge reads; it is enough if one reads a group.
+        data: the dataset's folder.
+        split: of the dataset.
+        criteria: by which groups are judged; None is each group's own.
+    """
+    refusals: list[str] = []
+    for group in read_groups(data, split):
+        for one in [group.group()] if criteria is None else criteria.groups([group.group()]):
+            refusals = [each.refusal(one) for each in inputs]
+            if not all(refusals):
+                return
+    if refusals:
+        raise ConfigError(f"{judge} can read no group of the split {split!r} of {data}: {refusals[0]}")
 
 
 def fit_split(scorer: Scorer, data: Path | str, split: str, *, criteria: Criteria | None = None) -> Fitted:

@@ -20,7 +20,7 @@ from prefrm.label import read_matrices
 from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, SplitCounts, write_groups, write_info
 from prefrm.scorers import ScorerFile, Source, write_scorer_file
-from prefrm.winmatrix import FakeScorer, Group, WinMatrix
+from prefrm.winmatrix import FakeScorer, Group, Inputs, WinMatrix
 from serving.limits import Limits
 from serving.models import ModelInfo
 from serving.running import background
@@ -105,6 +105,30 @@ def test_eval_against_another_judge(
     assert "Their verdicts differ on 3 of 3 pairs." in text
     assert (out / "against.png").is_file()
     assert f"against {other.http_url}: pair accuracy " in capsys.readouterr().out
+
+
+class JudgeOfVideos(FakeScorer):
+    """Reads no images."""
+
+    def inputs(self) -> Inputs:
+        return Inputs(kinds=("video",))
+
+
+def test_eval_refuses_a_judge_of_another_kind_before_anything_is_scored(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored: list[bytes] = []
+    remembering = JudgeServer(FakeScorer(lambda p, i: scored.append(i) or 0.0), ModelInfo(name="judge"))
+    videos = JudgeServer(JudgeOfVideos(brightness), ModelInfo(name="judge"))
+    command = [str(dataset), "--out", str(tmp_path / "out")]
+    with background(remembering) as first, background(videos) as other:
+        for one, against in ((first, other), (other, first)):
+            assert run(["eval", one.grpc_url, *command, "--against", against.grpc_url]) == 2
+            expected = (
+                f"{other.grpc_url} can read no group of the split 'test' of {dataset}: the candidates are"
+            )
+            assert f"{expected} images; this judge reads videos" in capsys.readouterr().err
+    assert not scored
 
 
 def test_ensembles_are_compared_and_label(
