@@ -105,7 +105,7 @@ class OutOfMemoryError(ScoringError, MemoryError):
 
 
 class DeadlineError(ScoringError, TimeoutError):
-    """The answer did not come within the deadline."""
+    """The answer did not come in time: the call took longer than its timeout, or a server gave up."""
 
 
 def missing_extra(package: str, extra: str) -> MissingExtraError:

@@ -95,11 +95,10 @@ class Connected(Generic[AnyWire]):
             if not isinstance(turn, Turn):
                 await asyncio.sleep(turn)
                 continue
-            seconds = call.left()
             try:
-                answer = await self._attempt(question, turn, seconds)
+                answer = await self._attempt(question, turn, call.left())
             except (Failure, ProtocolError, TimeoutError) as failure:
-                error = self._error(failure, turn.replica, seconds)
+                error = self._error(failure, turn.replica, call)
                 final = attempts.failed(turn, error, getattr(failure, "pause", None))
                 try:
                     if final is not None:
@@ -163,17 +162,18 @@ class Connected(Generic[AnyWire]):
             self._transports[replica] = self._open(self._endpoints[replica], self._credentials)
         return self._transports[replica]
 
-    def _error(self, failure: Exception, replica: int, seconds: float) -> ScoringError:
+    def _error(self, failure: Exception, replica: int, call: Call) -> ScoringError:
         """A failed attempt as its caller sees it."""
         url, reason = self._endpoints[replica].url, self._credentials.quoted(failure)
         if isinstance(failure, Failure):
             hints = "".join(hint for words, hint in _HINTS.items() if words in str(failure))
+            # A server that is told the timeout may be the first to notice.
+            if failure.kind is DeadlineError and not call.may_wait(0.0, silence=False):
+                hints += f"; {call.policy.exceeded}"
             return failure.kind(f"{url} {failure.said}: {reason}{hints}")
         if isinstance(failure, ProtocolError):
             return ProtocolError(f"{url} sent an answer that cannot be read: {reason}")
-        return DeadlineError(
-            f"{url} did not answer within {seconds:.3g} s; raise `deadline` or score fewer groups at a time"
-        )
+        return DeadlineError(f"{url} timed out: {call.policy.exceeded}")
 
 
 class Connections(Connected[Transport]):

@@ -60,6 +60,14 @@ class RetryPolicy:
                 f"unavailable_timeout must be a number of seconds, 0 not to wait; received {timeout!r}"
             )
 
+    @property
+    def exceeded(self) -> str:
+        """What went wrong where a call is not answered in time, and what to do."""
+        return (
+            f"the call took longer than its timeout of {self.deadline:g} s; raise it with deadline "
+            "(on the command line, --deadline), or score fewer groups at a time"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
@@ -240,10 +248,7 @@ class Attempts:
         in the time that is left.
         """
         if self._call.left() <= 0:
-            raise DeadlineError(
-                f"not answered within the deadline of {self._call.policy.deadline:g} s; "
-                "raise `deadline` or score fewer groups at a time"
-            )
+            raise DeadlineError(f"timed out: {self._call.policy.exceeded}")
         own = self._waits_until - self._replicas.clock()
         if (turn := self._replicas.take(resting=own <= 0)) is not None:
             return turn

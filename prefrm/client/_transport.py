@@ -40,7 +40,7 @@ _ERRORS: dict[str, tuple[type[ScoringError], str]] = {
     "UNAVAILABLE": (ServerUnavailableError, "is not available"),
     "CANCELLED": (ServerUnavailableError, "is not available"),
     "RESOURCE_EXHAUSTED": (OverloadedError, "is overloaded"),
-    "DEADLINE_EXCEEDED": (DeadlineError, "gave up"),
+    "DEADLINE_EXCEEDED": (DeadlineError, "timed out"),
     "OUT_OF_RANGE": (TooLarge, "refused the request"),
     **dict.fromkeys(_REFUSALS, (RequestError, "refused the request")),
 }

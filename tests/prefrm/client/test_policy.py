@@ -129,7 +129,7 @@ def test_remaining_time_shrinks_and_then_is_an_error():
     world.now += 1
     assert call.left() == pytest.approx(2)
     world.now += 2
-    with pytest.raises(DeadlineError, match="deadline of 3 s"):
+    with pytest.raises(DeadlineError, match="timeout of 3 s; raise it with deadline"):
         world.attempts(call).next()
 
 

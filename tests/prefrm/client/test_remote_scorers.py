@@ -131,7 +131,9 @@ class TestEveryWay:
     def test_the_deadline_holds_while_the_server_thinks(self, ask, way, slow, pair):
         with background(JudgeServer(slow, ModelInfo(name="judge"))) as served:
             started = time.monotonic()
-            with pytest.raises(DeadlineError, match=r"did not answer within|gave up"):
+            with pytest.raises(
+                DeadlineError, match=r"timed out: .*its timeout of 0\.4 s; raise it with deadline"
+            ):
                 ask(way, url_of(way, served), [pair], deadline=0.4)
             assert 0.4 <= time.monotonic() - started < 2
             slow.gate.set()
