@@ -360,7 +360,14 @@ def _router(trials: Trials) -> "APIRouter":
         from prefrm.plots import win_matrix_figure
 
         title = f"{trial.group.prompt} ({answer.judge})"
-        figure = win_matrix_figure(answer.matrix, trial.group.candidates, title, labels=trial.labels)
+        figure = win_matrix_figure(
+            answer.matrix,
+            trial.group.candidates,
+            title,
+            criterion=trial.group.criterion,
+            context=trial.group.context,
+            labels=trial.labels,
+        )
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         return Response(buffer.getvalue(), media_type="image/png")

@@ -129,11 +129,15 @@ def _write(found: "Explanation", names: tuple[str, str], out: Path) -> dict[str,
 
     out.mkdir(parents=True, exist_ok=True)
     group, (first, second) = found.group, found.maps
-    by = f", by {group.criterion}" if group.criterion else ""
     chances = (found.win_probability, 1 - found.win_probability)
-    captions = [f"{name}, wins with {p:.2f}{by}" for name, p in zip(names, chances, strict=True)]
     figure = explanation_figure(
-        group.candidates, found.maps, found.parts, title=group.prompt, captions=captions
+        group.candidates,
+        found.maps,
+        found.parts,
+        title=group.prompt,
+        captions=[f"{name}, wins with {p:.2f}" for name, p in zip(names, chances, strict=True)],
+        criterion=group.criterion,
+        context=group.context,
     )
     figure.savefig(out / "explanation.png")
     np.savez_compressed(

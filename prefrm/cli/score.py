@@ -91,8 +91,15 @@ def score(
     if plot is not None:
         from prefrm.plots import win_matrix_figure
 
-        title = ", ".join(filter(None, [prompt, *(f"by {name}" for name in criteria.names if name)]))
-        win_matrix_figure(matrix, group.candidates, title, labels=labels).savefig(plot)
+        (single, *others) = criteria.names
+        win_matrix_figure(
+            matrix,
+            group.candidates,
+            prompt,
+            criterion=criteria.describe() if others else single,
+            context=group.context,
+            labels=labels,
+        ).savefig(plot)
     ranked = [] if best is None else _best(matrix, parts, shown, best)
     if as_json:
         answer = {"prompt": prompt, "candidates": shown, **matrix_to_json(matrix)}

@@ -14,8 +14,9 @@ from PIL import Image
 
 from prefrm import media
 from prefrm.display import one_line, text_color
+from prefrm.plots.heading import Heading
 from prefrm.plots.lettering import Lettering
-from prefrm.plots.style import EDGE, GRID, INK, MISSING, SERIES, SOFT, TITLE, loss_to_win, new_figure
+from prefrm.plots.style import EDGE, GRID, MISSING, SERIES, SOFT, loss_to_win, new_figure
 from prefrm.video import FrameSampling, read_frames, strip
 from prefrm.winmatrix import Candidate, Floats
 
@@ -26,7 +27,7 @@ __all__ = ["explanation_figure"]
 
 # In inches: of the figure, of a margin and of a line of words.
 WIDTH, MARGIN, WORD_LINE = 9.0, 0.25, 0.24
-HEADER, FOOTER = 0.95, 0.45
+CAPTION_LINE, FOOTER = 0.45, 0.45
 STRIP_FRAMES, MOST_WORD_LINES = 8, 24
 WORDS, CAPTION = Lettering(points=9), Lettering(points=9)
 # The share of white in the picture below a map, and of it that the strongest color hides. Colors end at this
@@ -43,6 +44,8 @@ def explanation_figure(
     *,
     title: str,
     captions: Sequence[str],
+    criterion: str = "",
+    context: Sequence[bytes] = (),
 ) -> Any:
     """The figure of an explanation; `savefig` writes it.
 
@@ -53,6 +56,8 @@ def explanation_figure(
         parts: of each, the times of frames in seconds or the words.
         title: such as the prompt.
         captions: of each candidate.
+        criterion: by what the candidates were compared, named below the title.
+        context: encoded images that belong to the prompt, drawn above the candidates.
 
     Raises:
         MediaError: an image or a video cannot be read.
@@ -68,13 +73,11 @@ def explanation_figure(
         for one, words in zip(shown, parts, strict=True)
     ]
     body = max(heights) if beside else sum(heights) + 0.5
-    height = HEADER + body + FOOTER
+    heading = Heading.of(title, WIDTH - 2 * MARGIN, criterion=criterion, context=context)
+    height = MARGIN + heading.height + CAPTION_LINE + body + FOOTER
     figure = new_figure(WIDTH, height)
-    line = TITLE.fit(title, WIDTH - 2 * MARGIN)
-    figure.text(
-        MARGIN / WIDTH, 1 - 0.3 / height, line, fontsize=TITLE.points, weight="bold", color=INK, va="center"
-    )
-    top = height - HEADER
+    heading.draw(figure, MARGIN, height - MARGIN)
+    top = FOOTER + body
     for n, one in enumerate(shown):
         left = MARGIN + n * WIDTH / 2 if beside else MARGIN
         caption = CAPTION.fit(captions[n], rooms)

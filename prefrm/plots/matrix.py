@@ -16,6 +16,7 @@ import numpy.typing as npt
 from prefrm.display import one_line, text_color
 from prefrm.errors import DataError, MediaError
 from prefrm.plots.candidates import first_lines, picture
+from prefrm.plots.heading import Heading, write_lines
 from prefrm.plots.lettering import Lettering
 from prefrm.plots.style import (
     EDGE,
@@ -26,7 +27,6 @@ from prefrm.plots.style import (
     MISSING,
     SERIES,
     SOFT,
-    TITLE,
     loss_to_win,
     new_figure,
 )
@@ -46,9 +46,9 @@ MOST_DRAWN = 24
 BEFORE, BEFORE_NAMES_ALONE, AFTER, BELOW = 1.35, 0.42, 1.65, 0.05
 # In cells: the sides of a cell that was judged and of one that was inferred.
 JUDGED_SIDE, INFERRED_SIDE = 0.96, 0.62
-# In inches: margins, a line of the title, of the legend and of the notes.
-MARGIN, TITLE_LINE, LEGEND_LINE, NOTE_LINE = 0.22, 0.25, 0.36, 0.17
-MOST_TITLE_LINES, MOST_NOTES = 3, 8
+# In inches: margins, a line of the legend and of the notes.
+MARGIN, LEGEND_LINE, NOTE_LINE = 0.22, 0.36, 0.17
+MOST_NOTES = 8
 NOTE = Lettering(points=7.5)
 # A text in a cell, and one line of it in inches.
 TEXT, TEXT_LINE = Lettering(points=6), 0.1
@@ -59,6 +59,8 @@ def win_matrix_figure(
     candidates: Sequence[Candidate] | None = None,
     prompt: str = "",
     *,
+    criterion: str = "",
+    context: Sequence[bytes] = (),
     labels: Sequence[str] | None = None,
     most: int = MOST_DRAWN,
 ) -> "Figure":
@@ -70,6 +72,8 @@ def win_matrix_figure(
         candidates: K encoded images or videos, or texts; None draws none. A video is a strip of three frames,
             a text its first lines; what is missing or cannot be read is a grey box.
         prompt: the title, of which three lines are shown.
+        criterion: by what the candidates were compared, named below the title.
+        context: encoded images that belong to the prompt, drawn above the matrix, as many as fit in a row.
         labels: K names for the candidates, such as file names; their indices if None.
         most: how many candidates are drawn. Of more, those with the highest win rates are, which a note
             says; a win rate is over all K in any case.
@@ -91,13 +95,13 @@ def win_matrix_figure(
     cell = float(np.clip(8.4 / (size + 2.6), 0.52, 1.15))
     before = BEFORE_NAMES_ALONE if candidates is None else BEFORE
     width = max(cell * (before + size + AFTER), 4.4)
-    title = TITLE.wrap(prompt, width, MOST_TITLE_LINES)
+    heading = Heading.of(prompt, width, criterion=criterion, context=context)
     lines = [NOTE.fit(note, width) for note in notes[:MOST_NOTES]]
     if len(notes) > MOST_NOTES:
         lines.append(f"and {len(notes) - MOST_NOTES} more")
     below = MARGIN + NOTE_LINE * len(lines) + LEGEND_LINE
     height = cell * (before + size + BELOW)
-    total = (width + 2 * MARGIN, below + height + TITLE_LINE * len(title) + MARGIN)
+    total = (width + 2 * MARGIN, below + height + heading.height + MARGIN)
 
     figure = new_figure(*total)
     axes = figure.add_axes((MARGIN / total[0], below / total[1], width / total[0], height / total[1]))
@@ -106,8 +110,8 @@ def win_matrix_figure(
     _draw_win_rates(axes, drawn.rates, cell)
     axes.set(xlim=(-before, width / cell - before), ylim=(size + BELOW, -before), aspect="equal", anchor="W")
     axes.axis("off")
-    _write_lines(figure, title, TITLE, total[1] - MARGIN - TITLE_LINE / 2, TITLE_LINE, INK)
-    _write_lines(figure, lines, NOTE, below - LEGEND_LINE - NOTE_LINE / 2, NOTE_LINE, SOFT)
+    heading.draw(figure, MARGIN, total[1] - MARGIN)
+    write_lines(figure, lines, NOTE, MARGIN, below - LEGEND_LINE - NOTE_LINE / 2, NOTE_LINE, SOFT)
     _draw_legend(figure, below - LEGEND_LINE / 2, with_inferred=bool(drawn.matrix.inferred.any()))
     return figure
 
@@ -241,16 +245,6 @@ def _draw_legend(figure: "Figure", y: float, *, with_inferred: bool) -> None:
         key.axis("off")
         style = "italic" if word == "inferred" else "normal"
         figure.text((MARGIN + left + 0.24) / width, y / height, word, style=style, **text)
-
-
-def _write_lines(
-    figure: "Figure", lines: Sequence[str], lettering: Lettering, top: float, step: float, color: str
-) -> None:
-    """Lines of text at the left margin, the first at `top` inches, `step` inches apart."""
-    width, height = (float(x) for x in figure.get_size_inches())
-    text: dict[str, Any] = {"fontsize": lettering.points, "weight": lettering.weight, "color": color}
-    for n, line in enumerate(lines):
-        figure.text(MARGIN / width, (top - n * step) / height, line, va="center", **text)
 
 
 def _box(

@@ -63,6 +63,35 @@ def test_a_text_shows_its_first_lines_and_a_video_some_frames():
     assert reds == sorted(reds) and reds[2] > 180 and len(figure.axes[0].images) == 2
 
 
+def test_the_criterion_and_the_context_stand_above_the_matrix_and_take_no_room_without_them():
+    wide = media.encode_png(Image.new("RGB", (90, 30), (200, 0, 0)))
+    plain, small = plots.win_matrix_figure(matrix(2), pictures(2), "a cat"), matrix(2)
+    figure = plots.win_matrix_figure(small, pictures(2), "a cat", criterion="detail", context=[wide] * 9)
+    written = texts(figure)
+    assert written[:4] == ["a cat", "criterion", "detail", "context"] and "and 7 more" in written
+    assert not {"criterion", "context"} & {*texts(plain)}
+    assert figure.get_figheight() - plain.get_figheight() == pytest.approx(0.22 + 1.4 / 3 + 2 * 0.08)
+    first, second = figure.axes[1:3]
+    assert first.images[0].get_array()[0, 0].tolist() == [200, 0, 0]
+    box = first.get_position()
+    assert box.x1 < second.get_position().x0
+    assert box.width * figure.get_figwidth() == pytest.approx(3 * box.height * figure.get_figheight())
+    assert not plots.win_matrix_figure(small, context=[b"no image"]).axes[1].images
+
+
+def test_an_explanation_shows_the_criterion_and_the_context():
+    (image,) = pictures(1)
+    maps, parts = [np.ones(2, np.float32)] * 2, [("two", "birds")] * 2
+    made = [
+        plots.explanation_figure(("two birds",) * 2, maps, parts, title="?", captions="AB", **more)
+        for more in ({}, {"criterion": "detail", "context": [image]})
+    ]
+    plain, full = ([text.get_text() for text in figure.texts] for figure in made)
+    assert {*full} - {*plain} == {"criterion", "detail", "context"}
+    assert len(made[1].axes) == len(made[0].axes) + 1
+    assert made[1].get_figheight() > made[0].get_figheight() + 0.8
+
+
 def test_a_win_is_blue_a_loss_is_orange_and_a_tie_is_neither():
     figure = plots.win_matrix_figure(
         WinMatrix.from_order_logits(np.array([[0, 4, 0], [-4, 0, 0], [0, 0, 0.0]]))
