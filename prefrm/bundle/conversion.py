@@ -42,4 +42,5 @@ def merge_bundle(source: Path | str, target: Path | str, dtype: torch.dtype | st
         metrics=bundle.manifest.metrics,
         card=(root / CARD).read_text(encoding="utf-8"),
         plots={path.removeprefix(f"{PLOTS}/"): (root / path).read_bytes() for path in pictures},
+        training_inputs=bundle.manifest.training_inputs,
     )

@@ -25,6 +25,7 @@ from prefrm.manifest import (
     verify_files,
 )
 from prefrm.quiet import quiet
+from prefrm.winmatrix import TrainingCheck
 
 __all__ = ["Bundle", "DualBundle", "check_targets", "load_bundle", "load_dual_bundle"]
 
@@ -122,8 +123,10 @@ def _load(root: Path, manifest: Manifest, spec: JudgeSpec, dtype: torch.dtype) -
     tokens = spec.readouts if manifest.weights == "adapter" else ()
     backbone = load_backbone(base.folder, dtype=dtype, quantize=spec.quantize, tokens=tokens)
     assert manifest.template is not None
+    trained = manifest.training_inputs
+    check = None if trained is None else TrainingCheck(trained, manifest.short_digest)
     processor = JudgeProcessor.load(
-        root / "processor", backbone.config, spec, manifest.template, manifest.rendered
+        root / "processor", backbone.config, spec, manifest.template, manifest.rendered, check
     )
     _try(processor)
     # Without memory for its weights, of which there are as many as the specification says.

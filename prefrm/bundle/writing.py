@@ -40,6 +40,7 @@ from prefrm.manifest import (
 )
 from prefrm.manifest.folder import HOST_PATHS
 from prefrm.quiet import quiet
+from prefrm.winmatrix import TrainingInputs
 
 __all__ = ["amend_bundle", "check_replaceable", "push_judge", "write_bundle", "write_dual_bundle"]
 
@@ -59,6 +60,7 @@ def write_bundle(
     card: str,
     plots: Mapping[str, bytes] = NO_PLOTS,
     origin: ImportRecord | None = None,
+    training_inputs: TrainingInputs | None = None,
 ) -> Manifest:
     """Write `judge` as a bundle, whole or not at all; an earlier bundle in `folder` is replaced.
 
@@ -72,6 +74,7 @@ def write_bundle(
         card: the text of `README.md`.
         plots: encoded pictures by file name; the card finds them in `plots/`.
         origin: what was imported; None if prefrm trained the judge.
+        training_inputs: what the groups of the training data had; None if that is not known.
 
     Raises:
         BundleError: `folder` holds something other than a bundle or is inside one, `metrics` are not JSON, a
@@ -108,6 +111,7 @@ def write_bundle(
             versions=_versions(quantized=judge.spec.quantize is not None),
             files=files,
             origin=origin,
+            training_inputs=training_inputs,
         )
 
     return _write_whole(target, write_parts, describe)

@@ -27,7 +27,7 @@ from prefrm.manifest.spec import FRAMES, JudgeSpec
 from prefrm.media import DEFAULT_LIMITS
 from prefrm.prompts import RenderedTemplate, Template
 from prefrm.video import Frames
-from prefrm.winmatrix import Inputs
+from prefrm.winmatrix import Inputs, TrainingCheck
 
 __all__ = ["JudgeProcessor"]
 
@@ -50,6 +50,8 @@ class JudgeProcessor:
         spec: of the judge.
         template: the wording.
         rendered: that wording as the base model's chat template renders it; None runs the chat template.
+        check: is given the context images and the criterion of each group; None where it is not known with
+            which ones the judge was trained.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class JudgeProcessor:
         spec: JudgeSpec,
         template: Template,
         rendered: RenderedTemplate | None = None,
+        check: TrainingCheck | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.template = template
         self.spec = spec
+        self._check = check
         self._config = config
         self._family = family_of(config)
         image_token_id: int = config.image_token_id
@@ -88,6 +92,7 @@ class JudgeProcessor:
         spec: JudgeSpec,
         template: Template,
         rendered: RenderedTemplate | None = None,
+        check: TrainingCheck | None = None,
     ) -> "JudgeProcessor":
         """From the tokenizer and image-processor files in `folder`, with the pixel budget of `spec`.
 
@@ -110,7 +115,7 @@ class JudgeProcessor:
         family = family_of(config)
         family.pixel_budget(image_processor, spec.min_pixels, spec.max_pixels)
         _check_images(family, image_processor, config)
-        return cls(tokenizer, image_processor, config, spec, template, rendered)
+        return cls(tokenizer, image_processor, config, spec, template, rendered, check)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer and image-processor files, chat template included."""
@@ -212,6 +217,17 @@ class JudgeProcessor:
                 place for the context or the criterion, or needs one.
         """
         self._check_places(context, criterion)
+        if self._check is not None:
+            self._check(len(context), criterion)
+        return self._tree(prompt, candidates, context, criterion)
+
+    def _tree(
+        self,
+        prompt: str,
+        candidates: Mapping[Hashable, Content | ImageInput],
+        context: Sequence[ImageInput],
+        criterion: str,
+    ) -> Tree:
         self._check_length("prompt", prompt)
         self._check_length("criterion", criterion)
         return TREES[self.spec.attention](
@@ -232,7 +248,7 @@ class JudgeProcessor:
         """
         candidates: dict[Hashable, Content] = {n: self._trial(n, x) for n, x in enumerate(images)}
         context = [self.prepare_image(images[0])] if self.layout.has_context else []
-        return self.tree(prompt, candidates, context, TRIAL_CRITERION if self.layout.has_criterion else "")
+        return self._tree(prompt, candidates, context, TRIAL_CRITERION if self.layout.has_criterion else "")
 
     def _trial(self, place: int, image: Image.Image) -> Content:
         match self.spec.kind:

@@ -15,11 +15,13 @@ from prefrm.manifest.folder import HEX, MANIFEST, FileRecord, check_path
 from prefrm.manifest.origin import ImportRecord
 from prefrm.manifest.spec import JudgeSpec
 from prefrm.prompts import RenderedTemplate, Template
-from prefrm.winmatrix import CalibrationRecord, Inputs
+from prefrm.winmatrix import CalibrationRecord, Inputs, TrainingInputs
 
 __all__ = ["Manifest"]
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
+# That of a manifest without training inputs, which is the same to the byte.
+WITHOUT_TRAINING_INPUTS = 6
 MALFORMED = f"{MANIFEST} is malformed"
 # Most of it are the held-out metrics.
 MOST_BYTES = 4 * 2**20
@@ -44,6 +46,8 @@ class Manifest:
         versions: of prefrm and what it was built with.
         files: sha256 and size of every other file, by its path inside the folder.
         origin: what `prefrm import` read; None if prefrm trained the judge.
+        training_inputs: what the groups of the training data had; None where that is not known, as of an
+            import.
 
     Raises:
         ConfigError: a value is out of range, or the template does not fit the specification.
@@ -61,6 +65,7 @@ class Manifest:
     versions: Mapping[str, str]
     files: Mapping[str, FileRecord]
     origin: ImportRecord | None = None
+    training_inputs: TrainingInputs | None = None
 
     def __post_init__(self) -> None:
         self._check_template()
@@ -91,7 +96,23 @@ class Manifest:
     @property
     def digest(self) -> str:
         """A sha256 over all the rest, file hashes included: the identity of the bundle."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._fields, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _fields(self) -> dict[str, Any]:
+        fields = asdict(self)
+        if self.training_inputs is None:
+            del fields["training_inputs"]
+        return fields
+
+    @property
+    def _version(self) -> int:
+        return WITHOUT_TRAINING_INPUTS if self.training_inputs is None else FORMAT_VERSION
+
+    @property
+    def short_digest(self) -> str:
+        """The start of `digest`, by which messages name the judge."""
+        return self.digest[:12]
 
     def describe(self) -> str:
         """One line for a terminal or a log; an uncalibrated judge is called so."""
@@ -101,8 +122,10 @@ class Manifest:
         if self.calibration is not None:
             state = f"calibrated ({self.calibration.describe()})"
         # Names in a manifest are anybody's.
-        name = shortened(self.spec.base_model, 200)
-        return f"{_kind(self.spec)} {name}, {shortened(state, 200)}, {self.digest[:12]}"
+        facts = [shortened(self.spec.base_model, 200), shortened(state, 200)]
+        if self.training_inputs is not None and (self.inputs.context or self.inputs.criterion):
+            facts.append(f"trained with {self.training_inputs.describe()}")
+        return f"{_kind(self.spec)} {', '.join(facts)}, {self.short_digest}"
 
     def to_json(self) -> str:
         """The text of `manifest.json`; its own digest guards it.
@@ -110,7 +133,7 @@ class Manifest:
         Raises:
             BundleError: it is longer than a reader accepts.
         """
-        content = {"format_version": FORMAT_VERSION, "digest": self.digest, **asdict(self)}
+        content = {"format_version": self._version, "digest": self.digest, **self._fields}
         text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
         if len(text) > MOST_BYTES:
             raise BundleError(f"{MANIFEST} would have {len(text)} bytes; {MOST_BYTES} are allowed")
@@ -128,10 +151,10 @@ class Manifest:
             raw = parse_json(text.encode())
             if not isinstance(raw, dict) or "format_version" not in raw:
                 raise ConfigError("an object with a format_version is expected")
-            if (found := raw.pop("format_version")) != FORMAT_VERSION:
+            if (found := raw.pop("format_version")) not in (WITHOUT_TRAINING_INPUTS, FORMAT_VERSION):
                 raise BundleError(
-                    f"its format version is {found!r} and this prefrm reads {FORMAT_VERSION}; "
-                    "use the prefrm version that wrote it"
+                    f"its format version is {found!r} and this prefrm reads {WITHOUT_TRAINING_INPUTS} and "
+                    f"{FORMAT_VERSION}; use the prefrm version that wrote it"
                 )
             raw.pop("digest", None)
             manifest = from_mapping(cls, raw, source=MALFORMED)

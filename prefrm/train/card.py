@@ -11,6 +11,7 @@ from prefrm.bundle import CalibrationRecord
 from prefrm.eval import Evaluation, calibration_line, results_section
 from prefrm.records import DatasetInfo
 from prefrm.train.config import TrainConfig
+from prefrm.winmatrix import TrainingInputs
 
 __all__ = ["model_card"]
 
@@ -27,6 +28,7 @@ def model_card(
     processes: int = 1,
     sources: Sequence[DatasetInfo] = (),
     plots: Sequence[str] = (),
+    inputs: TrainingInputs | None = None,
 ) -> str:
     """The Hub's metadata, then the judge, its training data, and its agreement with held-out labels.
 
@@ -40,6 +42,7 @@ def model_card(
         processes: that shared each step.
         sources: the datasets that the judge learned from, with their licences.
         plots: the files in `plots/` that it shows.
+        inputs: of the training data; None leaves them out.
     """
     adapter = "every weight" if config.adapter is None else f"LoRA, rank {config.adapter.rank}"
     if config.judge.quantize is not None:
@@ -58,6 +61,7 @@ def model_card(
         f"- head {config.judge.head}, {attention}template {config.judge.template}",
         f"- trained: {adapter}, {_steps(config, steps, processes)}, seed {config.seed}",
         *map(_source_line, sources),
+        *([] if inputs is None else [f"- each training group had {inputs.describe()}"]),
         calibration_line(None if calibration is None else calibration.describe()),
         "",
         results_section(config.data.test, evaluation, plots),

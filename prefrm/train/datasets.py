@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 from prefrm.config import from_mapping, to_mapping
@@ -15,8 +16,9 @@ from prefrm.train.distributed import gather, is_first
 from prefrm.train.groups import StoredGroups, StreamedGroups
 from prefrm.train.mixing import Groups, Mixture
 from prefrm.train.prepared import Survey, prepare_split
+from prefrm.winmatrix import TrainingInputs
 
-__all__ = ["data_fingerprint", "local_data", "open_mixture", "read_sources", "survey_data"]
+__all__ = ["data_fingerprint", "local_data", "open_mixture", "read_sources", "survey_data", "training_inputs"]
 
 Surveys = Mapping[str, Survey]
 """By the setting that names the split: `data.train`, `data.mix[0].train`, `data.validation`, `data.test`."""
@@ -60,6 +62,11 @@ def data_fingerprint(data: DataConfig, surveys: Surveys) -> str:
         return surveys["data.train"].fingerprint
     parts = [[one.weight, surveys[name].fingerprint] for name, one in _learned(data).items()]
     return digest(json.dumps(parts).encode())
+
+
+def training_inputs(data: DataConfig, surveys: Surveys) -> TrainingInputs:
+    """Of all datasets to learn from."""
+    return reduce(TrainingInputs.merged, (surveys[name].inputs for name in _learned(data)))
 
 
 def read_sources(data: DataConfig) -> list[DatasetInfo]:
@@ -112,9 +119,6 @@ def _survey_split(
     name: str, folder: Path, split: str, cache: Path, *, table: bool, advice: str = ""
 ) -> Survey:
     try:
-        survey = prepare_split(folder, split, table=table, spare=cache / name).survey
+        return prepare_split(folder, split, table=table, spare=cache / name).survey
     except DatasetError as error:
         raise DatasetError(f"{name}: {error}{advice}") from error
-    if not survey.groups:
-        raise DatasetError(f"{name}: {folder}/{split}.parquet holds no comparison{advice}")
-    return survey

@@ -62,15 +62,18 @@ def check_inputs(judge: JudgeSpec, surveys: Mapping[str, Survey]) -> None:
     """
     template = get_template(judge.template, judge.kind)
     reads = judge.inputs(template)
-    places = {"context": reads.context, "criterion": reads.criterion}
     for name, survey in surveys.items():
-        for kind in set(survey.inputs.kinds) - set(reads.kinds):
+        for kind in set(survey.kinds) - set(reads.kinds):
             raise ConfigError(
                 f"{name} has {kind}s as candidates and the judge compares {judge.kind}s; set "
                 f"judge.kind={kind}, or choose another dataset"
             )
-        for place, is_read in places.items():
-            if getattr(survey.inputs, place) and not is_read:
+        given = survey.inputs
+        for place, is_given, is_read in (
+            ("context", given.most_context > 0, reads.context),
+            ("criterion", given.criteria != (), reads.criterion),
+        ):
+            if is_given and not is_read:
                 other = default_template(attention=judge.attention, ties=template.ties, kind="text")
                 raise ConfigError(
                     f"{name} has groups with a {place}, for which the template {template.id!r} has no place; "

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from filelock import FileLock
 
@@ -24,11 +24,11 @@ from prefrm.hub import in_hub_cache
 from prefrm.media import digest
 from prefrm.records import PreferenceGroup, fingerprint, read_groups, row_group_sizes, split_file
 from prefrm.train.groups import storing
-from prefrm.winmatrix import EVERYTHING, Inputs
+from prefrm.winmatrix import Kind, TrainingInputs
 
 __all__ = ["Prepared", "Survey", "prepare_split"]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 FOLDER = ".prefrm"
 
 
@@ -40,13 +40,15 @@ class Survey:
         fingerprint: of its groups, in order.
         layout: hash of the sizes of the file's row groups.
         groups: how many groups have comparisons.
-        inputs: what a judge must read to learn from them.
+        kinds: of their candidates.
+        inputs: their context images and criteria.
     """
 
     fingerprint: str
     layout: str
     groups: int
-    inputs: Inputs
+    kinds: tuple[Kind, ...]
+    inputs: TrainingInputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,8 @@ def prepare_split(folder: Path, split: str, *, table: bool, spare: Path) -> Prep
         spare: a folder that is used where nothing may be written beside the data.
 
     Raises:
-        DatasetError: the split is absent or unreadable, or no disk has room for the table.
+        DatasetError: the split is absent or unreadable, or compares nothing, or no disk has room for the
+            table.
         RecordError: a record breaks its own rules.
     """
     file = _identity(folder, split)
@@ -103,24 +106,30 @@ def _prepare(place: Path, folder: Path, split: str, file: Mapping[str, int], tab
 
 
 def _survey(folder: Path, split: str, table: Path | None) -> Survey:
-    found: Counter[str] = Counter()
+    kinds: Counter[Kind] = Counter()
+    inputs: TrainingInputs | None = None
 
     def counted(read: Iterable[PreferenceGroup]) -> Iterator[PreferenceGroup]:
+        nonlocal inputs
         for group in read:
             if group.comparisons:
-                found.update(groups=1, context=bool(group.context), criterion=bool(group.criterion))
-                found[group.group().kind] += 1
+                kinds[group.group().kind] += 1
+                own = TrainingInputs.of(len(group.context), group.criterion)
+                inputs = own if inputs is None else inputs.merged(own)
             yield group
 
     read = read_groups(folder, split)
     content = fingerprint(counted(read if table is None else storing(read, table)))
     sizes = json.dumps(row_group_sizes(folder, split))
-    inputs = Inputs(
-        kinds=tuple(kind for kind in EVERYTHING.kinds if found[kind]),
-        context=bool(found["context"]),
-        criterion=bool(found["criterion"]),
+    if inputs is None:
+        raise DatasetError(f"{folder}/{split}.parquet holds no comparison")
+    return Survey(
+        fingerprint=content,
+        layout=digest(sizes.encode()),
+        groups=kinds.total(),
+        kinds=tuple(kind for kind in get_args(Kind) if kinds[kind]),
+        inputs=inputs,
     )
-    return Survey(fingerprint=content, layout=digest(sizes.encode()), groups=found["groups"], inputs=inputs)
 
 
 def _identity(folder: Path, split: str) -> dict[str, int]:

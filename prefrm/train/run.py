@@ -34,7 +34,14 @@ from prefrm.records import DatasetInfo, read_groups
 from prefrm.train.adapters import add_lora, trainable_parameters
 from prefrm.train.card import model_card
 from prefrm.train.config import TrainConfig
-from prefrm.train.datasets import data_fingerprint, local_data, open_mixture, read_sources, survey_data
+from prefrm.train.datasets import (
+    data_fingerprint,
+    local_data,
+    open_mixture,
+    read_sources,
+    survey_data,
+    training_inputs,
+)
 from prefrm.train.distributed import is_first, join, leave, processes, sharding
 from prefrm.train.fit import fit, take_over
 from prefrm.train.identity import check_same_run, identify_run
@@ -52,7 +59,7 @@ from prefrm.train.reporting import tracker_callbacks
 from prefrm.train.state import is_sharded
 from prefrm.train.trainer import read_state
 from prefrm.train.validation import Validation
-from prefrm.winmatrix import WinMatrix
+from prefrm.winmatrix import TrainingInputs, WinMatrix
 
 __all__ = ["TrainResult", "run"]
 
@@ -110,6 +117,11 @@ class _Run:
     def bundle(self) -> Path:
         """The folder of the exported judge."""
         return self.config.output / "bundle"
+
+    @property
+    def inputs(self) -> TrainingInputs:
+        """Of the training data."""
+        return training_inputs(self.config.data, self.surveys)
 
     @property
     def cache(self) -> Path:
@@ -252,7 +264,14 @@ def _validation(config: TrainConfig, judge: Judge) -> Validation | None:
 def _card(run: _Run) -> Callable[..., str]:
     """`model_card`, of a calibration, an evaluation and plots."""
     steps = read_state(run.checkpoints.found()[0])["step"]
-    return partial(model_card, run.config, steps=steps, processes=processes(), sources=run.sources)
+    return partial(
+        model_card,
+        run.config,
+        steps=steps,
+        processes=processes(),
+        sources=run.sources,
+        inputs=run.inputs,
+    )
 
 
 def _export(run: _Run, judge: Judge) -> list[WinMatrix]:
@@ -265,6 +284,7 @@ def _export(run: _Run, judge: Judge) -> list[WinMatrix]:
         data_fingerprint=data_fingerprint(run.config.data, run.surveys),
         metrics={},
         card=_card(run)(None, None),
+        training_inputs=run.inputs,
     )
     judge.to(resolve_device(run.device))
     return Engine(judge, tokens=scored_tokens(run.config)).score(first_groups(run.config.data))

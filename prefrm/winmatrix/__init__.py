@@ -28,6 +28,7 @@ from prefrm.winmatrix.scorer import (
     score_readable,
     with_refusals,
 )
+from prefrm.winmatrix.training_inputs import TrainingCheck, TrainingInputs
 
 __all__ = [
     "EVERYTHING",
@@ -48,6 +49,8 @@ __all__ = [
     "PowerScaling",
     "Scorer",
     "TemperatureScaling",
+    "TrainingCheck",
+    "TrainingInputs",
     "WinMatrix",
     "as_matrix",
     "calibration_map",

@@ -21,8 +21,10 @@ from prefrm.bundle import (
     standalone,
     write_bundle,
 )
+from prefrm.engine import Engine
 from prefrm.errors import BundleError, ConfigError
 from prefrm.judge import Judge, JudgeSpec
+from prefrm.winmatrix import Group, TrainingInputs
 from tests.prefrm.hostile_bundles import forged
 from tests.prefrm.judge.comparing import noise_verdicts
 
@@ -129,6 +131,35 @@ def test_a_bundle_comes_back_with_its_kind(judge: Judge, tmp_path: Path, kind: d
     assert torch.equal(found, expected)
 
 
+def test_a_bundle_records_what_its_training_groups_had(judge: Judge, tmp_path: Path, png, caplog):
+    """A group unlike them is answered, with a warning; loading a bundle, which tries it out, gives none."""
+    trained = TrainingInputs(least_context=1, most_context=1, criteria=("hue", "size"), no_criterion=False)
+    fits_edits = Judge.from_base(replace(judge.spec, template="fit-late-v1"), "cpu")
+    manifest = write(tmp_path / "b", fits_edits, training_inputs=trained)
+    assert json.loads((tmp_path / "b" / MANIFEST).read_text())["format_version"] == 7
+    assert read_manifest(tmp_path / "b") == manifest and manifest.training_inputs == trained
+    assert "trained with 1 context image and criterion 'hue' or 'size'" in manifest.describe()
+    engine = Engine.from_bundle(tmp_path / "b", device="cpu")
+    edit = Group(prompt="a cat", candidates=(png(0), png(1)), context=(png(2),), criterion="hue")
+    engine.score([edit, replace(edit, criterion="size")])
+    assert not caplog.records
+    matrices = engine.score([replace(edit, context=(), criterion=name) for name in ("hue", "mood", "")])
+    assert all(matrix.valid.all() for matrix in matrices)
+    assert [record.getMessage().partition("; ")[0] for record in caplog.records] == [
+        f"judge {manifest.digest[:12]}: a group has no context image, and all in its training data had 1 "
+        "context image",
+        f"judge {manifest.digest[:12]}: a group has another criterion, and all in its training data had "
+        "criterion 'hue' or 'size'",
+    ]
+
+
+def test_a_bundle_without_that_record_is_one_of_the_version_before(bundle: Path):
+    """Such as an import: what wrote and read version 6 has the same bytes and the same digest."""
+    raw = json.loads((bundle / MANIFEST).read_text())
+    assert raw["format_version"] == 6 and "training_inputs" not in raw
+    assert (bundle / MANIFEST).read_text() == forged(raw)
+
+
 def test_an_uncalibrated_bundle_says_so(judge: Judge, tmp_path: Path):
     manifest = write(tmp_path / "b", judge, calibration=None)
     assert load_bundle(tmp_path / "b", "cpu").manifest.calibration is None
@@ -224,7 +255,7 @@ def recorded(name: str = "temperature", **parameters: float) -> dict:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 4}, "format version is 4 and this prefrm reads 6"),
+        ({"format_version": 4}, "format version is 4 and this prefrm reads 6 and 7"),
         ({"format_version": None}, "format version is None"),
         ({"spec": {"base_model": "x", "head": "nope"}}, "head must be one of verdict"),
         ({"calibration": recorded(temperature=-1.0)}, "temperature must be positive"),

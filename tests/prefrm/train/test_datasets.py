@@ -32,8 +32,9 @@ from prefrm.train import (
     run,
 )
 from prefrm.train.collate import GroupCollator
-from prefrm.train.datasets import data_fingerprint, local_data, survey_data
+from prefrm.train.datasets import data_fingerprint, local_data, survey_data, training_inputs
 from prefrm.train.trainer import JudgeTrainer
+from prefrm.winmatrix import TrainingInputs
 from tests.hub import running_hub
 
 
@@ -138,6 +139,25 @@ def test_the_fingerprint_covers_every_dataset(config: TrainConfig, pairs: Path) 
     write_groups(groups[:-1], pairs, "learn")
     fingerprint_of(data)
     assert len(found) == 4
+
+
+def test_what_training_groups_have_is_that_of_every_dataset_to_learn_from(
+    config: TrainConfig, pairs: Path
+) -> None:
+    groups = list(read_groups(pairs, "learn"))
+    edits = [
+        replace(groups[0], criterion="hue", context=(b"x",)),
+        replace(groups[1], criterion="size", context=(b"x", b"x")),
+        replace(groups[2], criterion="left out", comparisons=()),
+    ]
+    write_groups(edits, pairs, "learn")
+    surveys = survey_data(config.data, config.output)
+    assert surveys["data.mix[0].train"].inputs == TrainingInputs(
+        least_context=1, most_context=2, criteria=("hue", "size"), no_criterion=False
+    )
+    assert training_inputs(config.data, surveys) == TrainingInputs(
+        least_context=0, most_context=2, criteria=("hue", "size"), no_criterion=True
+    )
 
 
 def test_a_mistake_in_the_mix_is_found_before_anything_is_loaded(config: TrainConfig, pairs: Path) -> None:

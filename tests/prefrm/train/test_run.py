@@ -52,6 +52,9 @@ KINDS = {
 }
 
 
+NOTHING = "no context image and no criterion"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_judge_learns_and_its_bundle_says_so(
@@ -67,12 +70,17 @@ def test_a_judge_learns_and_its_bundle_says_so(
     assert manifest.calibration.split == "validation"
     assert manifest.calibration.pairs == 9
     assert manifest.metrics["metrics"]["accuracy"]["value"] == 1.0
+    assert manifest.training_inputs is not None
+    had = manifest.training_inputs.describe()
+    is_edit = kind == "edit"
+    assert had == ("1 context image and criterion 'light' or 'shade'" if is_edit else NOTHING)
     assert (config.output / "evaluation" / "report.md").is_file()
     card = (result.bundle / "README.md").read_text()
     assert "| pair accuracy | 1.000 (0.292 to 1.000; 9 pairs of 3 prompts) |" in card
+    assert f"- each training group had {had}\n" in card
     assert f"- calibration: {manifest.calibration.map.describe()}, from 9 pairs of validation\n" in card
     shown = re.findall(r"\]\((plots/.*?)\)", card)
-    by_criterion = ["plots/accuracy_by_criterion.png"] * (kind == "edit")
+    by_criterion = ["plots/accuracy_by_criterion.png"] * is_edit
     assert shown == ["plots/accuracy.png", *by_criterion, "plots/order_gap.png", "plots/reliability.png"]
     assert f"Says which of two {spec.kind}s answers a prompt better" in card
     assert all(decode((result.bundle / path).read_bytes()).width > 500 for path in shown)
