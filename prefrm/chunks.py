@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from prefrm.errors import ConfigError
 
-__all__ = ["chunks"]
+__all__ = ["chunks", "runs_within"]
 
 T = TypeVar("T")
 
@@ -21,4 +21,21 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         raise ConfigError(f"a batch must hold at least 1 item; received {size}")
     rest = iter(items)
     while run := list(islice(rest, size)):
+        yield run
+
+
+def runs_within(items: Iterable[tuple[T, int]], most: int) -> Iterator[list[T]]:
+    """Items of those sizes in consecutive runs of at most `most` in all, or of one item.
+
+    Draws no more than one item beyond a run.
+    """
+    run: list[T] = []
+    total = 0
+    for item, size in items:
+        if run and total + size > most:
+            yield run
+            run, total = [], 0
+        run.append(item)
+        total += size
+    if run:
         yield run

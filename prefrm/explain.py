@@ -24,11 +24,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from prefrm import media
-from prefrm.chunks import chunks
 from prefrm.containers import is_video
 from prefrm.differentiable import DifferentiableScorer
 from prefrm.errors import ConfigError, ScoringError
-from prefrm.pipeline import batch_size
+from prefrm.pipeline import batched
 from prefrm.progress import Tracking, untracked
 from prefrm.video import FrameSampling, encode_video, read_frames
 from prefrm.winmatrix import Candidate, Floats, Group, Kind, Scorer, score_all
@@ -133,7 +132,7 @@ def explain_by_occlusion(
     first, second = apart
     values: list[float] = []
     with progress(1 + first.count + second.count) as advance:
-        for some in chunks(groups, batch_size(scorer, None)):
+        for some in batched(scorer, groups, list):
             matrices = score_all(scorer, some)
             values += [_log_odds(float(one.p[0, 1])) if one.valid[0, 1] else math.nan for one in matrices]
             if not values or math.isnan(values[0]):

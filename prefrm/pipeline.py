@@ -12,9 +12,10 @@ from contextlib import closing
 from queue import SimpleQueue
 from typing import TypeVar
 
-from prefrm.winmatrix import ConcurrentScorer, Group, Scorer, WinMatrix, score_all
+from prefrm.chunks import chunks, runs_within
+from prefrm.winmatrix import ConcurrentScorer, CostedScorer, Group, Scorer, WinMatrix, score_all
 
-__all__ = ["batch_size", "prefetch", "score_batches"]
+__all__ = ["batched", "prefetch", "score_batches"]
 
 T = TypeVar("T")
 Job = tuple[Future[list[WinMatrix]], Sequence[Group]]
@@ -28,11 +29,38 @@ AHEAD = 2
 JOIN_S = 5.0
 
 
-def batch_size(scorer: Scorer, batch: int | None) -> int:
-    """Groups a call: `batch`, or for None what suits the scorer."""
+def batched(
+    scorer: Scorer,
+    items: Iterable[T],
+    groups_of: Callable[[Sequence[T]], Sequence[Group]],
+    batch: int | None = None,
+) -> Iterator[list[T]]:
+    """Items in batches, each for one call of a scorer; they are drawn as they are needed.
+
+    With few groups a call, where these are large, progress is shown often and little is lost by a stop.
+
+    Args:
+        scorer: any scorer.
+        items: such as records.
+        groups_of: the groups of some of them.
+        batch: items a call; None for what suits the scorer: a fixed number, or as many as are worth a call
+            of a `CostedScorer`.
+
+    Raises:
+        ConfigError: `batch` is less than 1.
+    """
     if batch is not None:
-        return batch
-    return REMOTE_BATCH if isinstance(scorer, ConcurrentScorer) else LOCAL_BATCH
+        return chunks(items, batch)
+    if isinstance(scorer, ConcurrentScorer):
+        return chunks(items, REMOTE_BATCH)
+    if not isinstance(scorer, CostedScorer):
+        return chunks(items, LOCAL_BATCH)
+    # The least is the share of one of `LOCAL_BATCH`.
+    costs = (
+        (item, max(scorer.call_cost, LOCAL_BATCH * sum(map(scorer.cost, groups_of([item])))))
+        for item in items
+    )
+    return runs_within(costs, LOCAL_BATCH * scorer.call_cost)
 
 
 def score_batches(

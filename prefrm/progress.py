@@ -4,6 +4,7 @@ Everything goes to standard error, so that standard output stays what a program 
 """
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["Advance", "Tracker", "Tracking", "track", "untracked"]
+__all__ = ["Advance", "Tracker", "Tracking", "track", "untracked", "waiting"]
 
 Advance = Callable[[int], None]
 """Called with how much is done so far (not with an increment)."""
@@ -63,6 +64,34 @@ def track(label: str, total: int | None, done: int = 0) -> Iterator[Tracker]:
             yield _Bar(bar, bar.add_task(label, total=total, completed=done, numbers=""))
     else:
         yield _Lines(label, total, done)
+
+
+@contextmanager
+def waiting(label: str) -> Iterator[None]:
+    """Show that work of unknown progress goes on, and for how long, while the block runs.
+
+    On a terminal that is a moving bar, anywhere else a line now and then.
+    """
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            bar.add_task(label, total=None)
+            yield
+        return
+    over = threading.Event()
+    thread = threading.Thread(target=_print_seconds, args=(label, over), name="prefrm-waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _print_seconds(label: str, over: threading.Event) -> None:
+    started = time.monotonic()
+    while not over.wait(SECONDS_BETWEEN_LINES):
+        print(f"{label}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -67,6 +67,7 @@ def score(
     judged.
     """
     from prefrm.heatmap import terminal_matrix
+    from prefrm.progress import waiting
     from prefrm.scoring import matrix_to_json
 
     local.require_bundle(target)
@@ -81,7 +82,10 @@ def score(
         files = _readable(files)
     group = _group(prompt, files or [], text or [], context or [])
     require_one_kind(files or [], group, context or [])
-    with open_scorer(target, pairs, remote, local) as scorer:
+    with (
+        open_scorer(target, pairs, remote, local) as scorer,
+        waiting(f"scoring {group.size} {group.kind}s"),
+    ):
         matrices = score_all(scorer, criteria.groups([group]))
     (by_criterion,), (matrix,) = criteria.answers(matrices), criteria.combined(matrices)
     # A single criterion's matrix is the whole.

@@ -15,6 +15,7 @@ from typing import Any, Unpack
 import torch
 
 from prefrm.bundle import load_dual_bundle
+from prefrm.chunks import runs_within
 from prefrm.differentiable import DifferentiableScorer
 from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedContent, FeatureCache
 from prefrm.engine.cost import PIXELS_PER_TOKEN, PROMPT_BYTES
@@ -22,7 +23,7 @@ from prefrm.engine.encoder import Encoder, PreparedContent
 from prefrm.engine.gradient import LockedGradient
 from prefrm.engine.options import DualOptions
 from prefrm.engine.pass_sizes import is_out_of_memory
-from prefrm.engine.plan import GroupPlan, Key, plan_group, runs_within
+from prefrm.engine.plan import GroupPlan, Key, plan_group
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import MediaError, OutOfMemoryError, RecordError
 from prefrm.judge import Content, Decoded, ImageInput
@@ -57,7 +58,7 @@ class DualEngine:
 
     Attributes:
         pass_sizes: how many images are encoded at once, as a text.
-        on_pass, pixels_per_token, prepared_bytes: as of `prefrm.engine.Engine`.
+        on_pass, pixels_per_token, prepared_bytes, call_cost: as of `prefrm.engine.Engine`.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class DualEngine:
         side = judge.spec.image.side
         self.prepared_bytes = 3 * side * side * torch.float32.itemsize
         self._tokens = (side // _patch(judge)) ** 2
+        self.call_cost = self._tokens * (at_once if on_cpu else TOGETHER)
         self._limits = limits
         tower = DualTower(judge, limits)
         self._encode = Encoder(tower, self.cache, at_once, deterministic or on_cpu, self._before_pass)

@@ -13,11 +13,12 @@ from weakref import WeakValueDictionary
 
 import torch
 
+from prefrm.chunks import runs_within
 from prefrm.containers import is_video
 from prefrm.engine.ahead import map_ahead
 from prefrm.engine.cache import EncodedContent, FeatureCache
 from prefrm.engine.patches import patches_as_products
-from prefrm.engine.plan import Key, runs_within
+from prefrm.engine.plan import Key
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import MediaError, RecordError
 from prefrm.judge import Content, ContentReader, Decoded, ImageInput, Judge

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from prefrm.bundle import load_bundle
+from prefrm.chunks import runs_within
 from prefrm.differentiable import DifferentiableScorer
 from prefrm.engine.cache import DEFAULT_CACHE_BYTES, EncodedContent, FeatureCache
 from prefrm.engine.comparer import Comparer, Outcome, Scored, SharedBlocks
@@ -30,7 +31,7 @@ from prefrm.engine.gradient import LockedGradient
 from prefrm.engine.options import JudgeOptions
 from prefrm.engine.pass_sizes import PassSizes, is_out_of_memory
 from prefrm.engine.passes import Passes
-from prefrm.engine.plan import GroupPlan, Key, Pair, plan_group, runs_within
+from prefrm.engine.plan import GroupPlan, Key, Pair, plan_group
 from prefrm.engine.refcounted import RefCounted
 from prefrm.errors import ConfigError, OutOfMemoryError, RecordError
 from prefrm.judge import Content, DifferentiableJudge, ImageInput, Judge
@@ -50,6 +51,8 @@ _locks: "WeakKeyDictionary[Any, RLock]" = WeakKeyDictionary()
 
 TOGETHER = 64
 """Contents whose blocks are kept at once where groups share passes: as many as one large group has."""
+SHARED_PASSES = 4
+"""Passes that a call is worth where groups share them: its last one is not full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,7 @@ class Engine:
             bit of the groups that wait for it: so a server need not let small groups wait for a large one.
         pixels_per_token: how many pixels are decoded in the time of a token, by `cost`.
         prepared_bytes: what the largest image takes that `prepare` returns.
+        call_cost: what groups of one call need to cost; more of them at once are not quicker.
 
     Raises:
         ConfigError: a number is out of range.
@@ -147,6 +151,7 @@ class Engine:
         self._cost = CostEstimate(judge, None if pairs == "all" else pairs, limits)
         self.pixels_per_token = PIXELS_PER_TOKEN
         self.prepared_bytes = self._cost.prepared_bytes
+        self.call_cost = self.pass_sizes.tokens * (SHARED_PASSES if self._passes.share else 1)
         self._lock = _locks.setdefault(judge.model, RLock())
         if compile:
             compile_layers(judge)

@@ -8,7 +8,7 @@ Shapes: K candidates.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple, TypeVar
@@ -29,7 +29,6 @@ __all__ = [
     "fixed_shape",
     "plan_group",
     "runs_of_rows",
-    "runs_within",
 ]
 
 T = TypeVar("T")
@@ -164,20 +163,3 @@ def enough_rows(most: int, rows: int) -> int:
     while (half := -(-most // 2)) >= rows and half < most:
         most = half
     return most
-
-
-def runs_within(items: Iterable[tuple[T, int]], most: int) -> Iterator[list[T]]:
-    """Items of those sizes in consecutive runs of at most `most` in all, or of one item.
-
-    Draws no more than one item beyond a run.
-    """
-    run: list[T] = []
-    total = 0
-    for item, size in items:
-        if run and total + size > most:
-            yield run
-            run, total = [], 0
-        run.append(item)
-        total += size
-    if run:
-        yield run

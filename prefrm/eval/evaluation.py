@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from prefrm.chunks import chunks
 from prefrm.errors import DatasetError
 from prefrm.eval.accuracies import Accuracy, pair_accuracy
 from prefrm.eval.calibration import CalibrationMetrics, measure_calibration
@@ -18,7 +17,7 @@ from prefrm.eval.metrics import Metrics, measure
 from prefrm.eval.pairs import JudgedGroup, pairs_of
 from prefrm.eval.recalibration import fit_calibration
 from prefrm.eval.thresholds import Thresholds
-from prefrm.pipeline import batch_size, score_batches
+from prefrm.pipeline import batched, score_batches
 from prefrm.progress import Advance
 from prefrm.records import PreferenceGroup
 from prefrm.rewards import Criteria
@@ -136,12 +135,12 @@ def evaluate(
     judged: list[JudgedGroup] = []
     by_criterion: dict[str, list[JudgedGroup]] = {name: [] for name in criteria.names} if criteria else {}
     unreadable: list[Unreadable] = []
-    batches = chunks(groups, batch_size(scorer, batch))
 
     def asked(part: Sequence[PreferenceGroup]) -> list[Group]:
         own = [group.group() for group in part]
         return own if criteria is None else criteria.groups(own)
 
+    batches = batched(scorer, groups, asked, batch)
     with closing(score_batches(scorer, batches, asked)) as scored:
         for part, answer in scored:
             matrices = answer

@@ -1,13 +1,12 @@
 """Scoring of every group of a dataset, shard by shard, which continues where an earlier run stopped."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
 
-from prefrm.chunks import chunks
 from prefrm.errors import ConfigError, DatasetError, IncompleteMatrixError
 from prefrm.label.shards import (
     ShardWriter,
@@ -18,7 +17,7 @@ from prefrm.label.shards import (
     labelled_shards,
     shard_path,
 )
-from prefrm.pipeline import batch_size, score_batches
+from prefrm.pipeline import batched, score_batches
 from prefrm.progress import Advance
 from prefrm.records import PreferenceGroup
 from prefrm.rewards import Criteria
@@ -87,16 +86,22 @@ def label(
             complete stay.
     """
     check_on_missing(on_missing)
-    size = batch_size(scorer, batch)
-    for name, value in (("batch", size), ("shard_size", shard_size)):
-        if value < 1:
+    for name, value in (("batch", batch), ("shard_size", shard_size)):
+        if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1; received {value}")
     folder = Path(out)
     check_folder(folder, judge=judge, shard_size=shard_size, criteria=criteria)
     total, shard = Summary(), None
-    batches = _batches(groups, folder, shard_size, size, on_missing)
-    asked = _groups if criteria is None else lambda part: criteria.groups(_groups(part))
-    with closing(score_batches(scorer, batches, asked)) as scored:
+
+    def asked(part: Sequence[PreferenceGroup]) -> list[Group]:
+        own = [group.group() for group in part]
+        return own if criteria is None else criteria.groups(own)
+
+    def split(part: Iterable[PreferenceGroup]) -> Iterator[list[PreferenceGroup]]:
+        return batched(scorer, part, asked, batch)
+
+    batches = _batches(groups, folder, shard_size, split, on_missing)
+    with closing(score_batches(scorer, batches, lambda one: asked(one.groups))) as scored:
         for part, matrices in scored:
             if part.summary is not None:
                 total += part.summary
@@ -114,7 +119,11 @@ def label(
 
 
 def _batches(
-    groups: Iterable[PreferenceGroup], folder: Path, shard_size: int, size: int, on_missing: OnMissing
+    groups: Iterable[PreferenceGroup],
+    folder: Path,
+    shard_size: int,
+    split: Callable[[Iterable[PreferenceGroup]], Iterable[Sequence[PreferenceGroup]]],
+    on_missing: OnMissing,
 ) -> Iterator[_Batch]:
     """The batches of each shard; of one that is there, which is compared with its groups, the summary."""
     rest = iter(groups)
@@ -127,11 +136,7 @@ def _batches(
         if path.exists():
             yield _Batch(path=path, summary=_checked(path, part, on_missing))
         else:
-            yield from (_Batch(path=path, groups=some) for some in chunks(part, size))
-
-
-def _groups(batch: _Batch) -> list[Group]:
-    return [group.group() for group in batch.groups]
+            yield from (_Batch(path=path, groups=some) for some in split(part))
 
 
 def _answers(matrices: Sequence[WinMatrix], criteria: Criteria | None) -> list[_Answer]:

@@ -17,6 +17,7 @@ from prefrm.winmatrix.metrics import matrix_metrics
 from prefrm.winmatrix.reasons import unjudged_reasons
 from prefrm.winmatrix.scorer import (
     ConcurrentScorer,
+    CostedScorer,
     FakeScorer,
     IdentifiedScorer,
     Outcome,
@@ -37,6 +38,7 @@ __all__ = [
     "CalibrationRecord",
     "Candidate",
     "ConcurrentScorer",
+    "CostedScorer",
     "FakeScorer",
     "Floats",
     "Group",

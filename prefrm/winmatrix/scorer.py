@@ -14,6 +14,7 @@ from prefrm.winmatrix.matrix import WinMatrix
 
 __all__ = [
     "ConcurrentScorer",
+    "CostedScorer",
     "FakeScorer",
     "IdentifiedScorer",
     "Outcome",
@@ -48,6 +49,20 @@ class ConcurrentScorer(Scorer, Protocol):
     @property
     def concurrency(self) -> int:
         """How many calls keep it busy."""
+        ...
+
+
+@runtime_checkable
+class CostedScorer(Scorer, Protocol):
+    """A scorer that estimates what groups cost."""
+
+    def cost(self, group: Group) -> int:
+        """Of a group, at least 1. Cheap, and safe in another thread than that of `score`."""
+        ...
+
+    @property
+    def call_cost(self) -> int:
+        """What groups of one call need to cost; more of them at once are not quicker."""
         ...
 
 

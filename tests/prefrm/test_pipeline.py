@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prefrm.errors import OutOfMemoryError, ProtocolError, ScoringError
-from prefrm.pipeline import prefetch, score_batches
+from prefrm.pipeline import batched, prefetch, score_batches
 from prefrm.winmatrix import FakeScorer, Group
 
 
@@ -56,6 +56,39 @@ def test_every_batch_has_its_own_matrices_in_order(kind):
     ]
     for batch, matrices in answers:
         assert all(m.equals(own) for m, own in zip(matrices, Local().score(batch), strict=True))
+
+
+class Costed(Local):
+    """A scorer whose cost is what a group's images have, in bytes."""
+
+    call_cost = 100
+
+    def cost(self, group):
+        return sum(map(len, group.encoded))
+
+
+@pytest.mark.parametrize(
+    ("scorer", "batch", "sizes"),
+    [
+        (Costed(), None, [16, 16, 9, 1, 1, 1]),
+        (Costed(), 20, [20, 20, 4]),
+        (Local(), None, [16, 16, 12]),
+        (Remote(), None, [8, 8, 8, 8, 8, 4]),
+    ],
+    ids=["costed", "given", "local", "remote"],
+)
+def test_a_call_has_as_many_groups_as_are_worth_one(scorer, batch, sizes):
+    """Of 41 small groups, of which at most 16 go together, and three that are large."""
+    items = [Group(prompt="p", candidates=(b"a", b"b" * n)) for n in (*[2] * 41, *[99] * 3)]
+    found = list(batched(scorer, iter(items), list, batch))
+    assert [len(some) for some in found] == sizes
+    assert [one for some in found for one in some] == items
+
+
+def test_several_groups_of_an_item_cost_together():
+    group = Group(prompt="p", candidates=(b"a" * 10, b"b" * 10))
+    found = batched(Costed(), [1, 2, 3, 1], lambda some: [group] * sum(some))
+    assert list(found) == [[1, 2], [3, 1]]
 
 
 def test_a_local_scorer_is_called_in_the_callers_thread():

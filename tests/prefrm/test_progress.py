@@ -2,11 +2,13 @@
 
 import io
 import sys
+import threading
+import time
 
 import pytest
 
 from prefrm import progress
-from prefrm.progress import track
+from prefrm.progress import track, waiting
 
 
 class Clock:
@@ -73,6 +75,24 @@ def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     assert "step 3: [all] is well\n" in terminal.getvalue()
     assert "4/4" in terminal.getvalue()
     assert capsys.readouterr().out == ""
+
+
+def test_work_without_progress_shows_that_it_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.02)
+    lines = []
+    with waiting("scoring 2 texts"):
+        end = time.monotonic() + 30
+        while len(lines) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+            lines += capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["scoring 2 texts: 0 s"] * 2
+    assert "prefrm-waiting" not in [thread.name for thread in threading.enumerate()]
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with waiting("scoring 2 texts"):
+        pass
+    assert "scoring 2 texts" in terminal.getvalue() and "0:00:00" in terminal.getvalue()
 
 
 def test_an_error_passes_through():

@@ -1,14 +1,13 @@
 """Plans depend on a group's content, not on its order."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefrm.chunks import runs_within
 from prefrm.engine.pass_sizes import PATCHES
-from prefrm.engine.plan import WHOLE, enough_rows, fixed_shape, plan_group, runs_of_rows, runs_within
+from prefrm.engine.plan import WHOLE, enough_rows, fixed_shape, plan_group, runs_of_rows
 from prefrm.winmatrix import Group
 
 images = st.lists(st.sampled_from([b"a", b"b", b"c", b"", None]), min_size=2, max_size=7)
@@ -97,17 +96,3 @@ def test_passes_that_are_filled_up_to_one_size_and_their_padding(patches, passes
     assert len(runs) == passes
     assert all(sum(run) <= PATCHES for run in runs)
     assert 1 - sum(patches) / (passes * PATCHES) < padding
-
-
-@given(st.lists(st.integers(0, 70), max_size=20), st.integers(0, 100))
-def test_runs_cover_all_items_in_order_within_their_bound(sizes, most):
-    drawn = []
-    items = ((n, drawn.append(n) or size) for n, size in enumerate(sizes))
-    runs = []
-    for run in runs_within(items, most):
-        runs.append(run)
-        assert len(drawn) <= sum(map(len, runs)) + 1
-    assert [n for run in runs for n in run] == list(range(len(sizes)))
-    assert all(len(run) == 1 or sum(sizes[n] for n in run) <= most for run in runs)
-    # No run could have had the next item as well.
-    assert all(sum(sizes[n] for n in [*a, b[0]]) > most for a, b in pairwise(runs))
