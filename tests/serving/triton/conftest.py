@@ -10,7 +10,7 @@ from PIL import Image
 
 from prefrm.bundle import CalibrationRecord, write_bundle
 from prefrm.judge import Judge, JudgeSpec
-from prefrm.winmatrix import Kind
+from prefrm.winmatrix import Kind, TrainingInputs
 from tests.prefrm.judge.families import save_checkpoint
 
 # Judges by the name of their model, each with the kind of its candidates; all read a context and a criterion.
@@ -78,6 +78,7 @@ def adapter_bundle(
         metrics={"pair_accuracy": 0.75},
         card="# An adapter\n",
         plots={"plot.png": png(0), "more/plot.png": png(1)},
+        training_inputs=TrainingInputs.of(0, ""),
     )
     return folder
 

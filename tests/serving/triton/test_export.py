@@ -60,7 +60,8 @@ def test_an_adapter_merged_judges_as_before_and_needs_no_base_model(adapter_bund
     assert capsys.readouterr().err == ""
     manifest, origin = read_manifest(out), read_manifest(adapter_bundle)
     assert manifest.weights == "model" and not (out / "adapter").exists()
-    for name in ("calibration", "metrics", "data_fingerprint", "template", "base_sha256"):
+    kept = ("calibration", "metrics", "data_fingerprint", "training_inputs", "template", "base_sha256")
+    for name in kept:
         assert getattr(manifest, name) == getattr(origin, name)
     for name in ("README.md", "plots/plot.png", "plots/more/plot.png"):
         assert (out / name).read_bytes() == (adapter_bundle / name).read_bytes()
