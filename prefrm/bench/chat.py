@@ -130,7 +130,7 @@ def _body(group: Group) -> bytes:
 
     shown = ShownGroup.of(group, inputs=Inputs())
     messages = get_dialect("plain").wording.messages(
-        group.prompt, [shown.urls[key] for key in shown.keys[:2]]
+        group.prompt, [shown.contents[key] for key in shown.keys[:2]]
     )
     return json.dumps({"model": MODEL, "messages": messages, "max_completion_tokens": 1}).encode()
 

@@ -57,17 +57,20 @@ def mark(text: str) -> str:
     """The text with a mark in the place of each placeholder, and with marks around lines to leave out.
 
     Such a line has `{context}` or `{criterion}` and no other placeholder. The line break before it belongs to
-    it; at the start of the text, the one after it.
+    it; at the start of the text, the one after it, if there is one.
     """
     marked = PLACEHOLDER.sub(lambda found: PLACES[found[1]], text)
-    lines: list[str] = []
+    lines = marked.split("\n")
+    found: list[str] = []
     at_start = True
-    for line in marked.split("\n"):
+    for n, line in enumerate(lines, start=1):
         is_optional = any(set(MARK.findall(line)) == {place} for place in OPTIONAL)
-        whole = f"{line}\n" if at_start and is_optional else line if at_start else f"\n{line}"
-        lines.append(f"{OPEN}{whole}{CLOSE}" if is_optional else whole)
+        before = "" if at_start else "\n"
+        after = "\n" if at_start and is_optional and n < len(lines) else ""
+        whole = f"{before}{line}{after}"
+        found.append(f"{OPEN}{whole}{CLOSE}" if is_optional else whole)
         at_start &= is_optional
-    return "".join(lines)
+    return "".join(found)
 
 
 def cut(marked: str) -> list[Piece]:

@@ -7,10 +7,10 @@ counts outside it alone. prefrm's own `ChatScorer` asks in wordings that it has 
 them is understood word for word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import Template as Form
-from typing import Literal
+from typing import Any, Literal
 
 from prefrm.errors import ConfigError
 from prefrm.prompts import Template
@@ -121,19 +121,26 @@ def _own(name: str, like: Dialect) -> Dialect:
     A tie that prefrm's client does not read counts half to each.
     """
     asked = chat.DIALECTS[name]
-    texts = next(turn.parts for turn in asked.wording.turns if "prompt" in turn.places)
-    at = texts.index("prompt")
-    others = [text for text in texts[::2] if text not in (texts[at - 1], texts[at + 1])]
+    turns = asked.wording.messages(CAPTION, ["", ""])
+    texts = next(texts for texts in map(_texts, turns) if any(CAPTION in text for text in texts))
+    opening, closing = next(text for text in texts if CAPTION in text).split(CAPTION)[:2]
+    others = [part for text in texts for part in text.split(CAPTION) if part not in (opening, closing)]
     return replace(
         like,
         name=f"{name} in prefrm's words",
-        opening=texts[at - 1],
-        closing=texts[at + 1],
+        opening=opening,
+        closing=closing,
         closes="the text",
         before="",
         sign=max(others, key=len, default=""),
         tie=like.tie if asked.ties or like is PAIR_SCORE else "",
     )
+
+
+def _texts(message: Mapping[str, Any]) -> list[str]:
+    """Those of a message, with "" for each image."""
+    content = message["content"]
+    return [content] if isinstance(content, str) else [item.get("text", "") for item in content]
 
 
 DIALECTS: tuple[Dialect, ...] = (
@@ -168,7 +175,7 @@ def dialect_of(template: Template) -> Dialect:
             f"answers; received {template.candidates} images and {len(template.answers)} answers"
         )
     (turn,) = template.messages(CAPTION, context=int(template.needs_context))
-    texts = [item.get("text", "") for item in turn["content"]]
+    texts = _texts(turn)
     opening, closing = next(text for text in texts if CAPTION in text).split(CAPTION)[:2]
     sign = "" if template.images_first else texts[-1].split(CAPTION)[-1]
     if not (opening.strip() or closing.strip()):

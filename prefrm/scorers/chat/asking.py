@@ -50,14 +50,16 @@ Answers = Sequence[Answer | Unfit]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A prompt, and what is shown as data URLs: candidates in order, and images of the context.
+    """The prompt and the criterion of a group, and what is shown.
 
+    Candidates are data URLs, or texts where the wording is for texts; images of the context are data URLs.
     A question is asked again, as its answer could not be used, with the next `attempt`: for other samples.
     """
 
     prompt: str
-    images: tuple[str, ...]
+    candidates: tuple[str, ...]
     context: tuple[str, ...] = ()
+    criterion: str = ""
     attempt: int = 0
 
 
@@ -130,7 +132,7 @@ class Asker:
                     url = await asyncio.to_thread(data_url, one.image)
                 except MediaError as error:
                     return error
-                return await self.ask(Question(prompt=one.text, images=(url,), attempt=attempt))
+                return await self.ask(Question(prompt=one.text, candidates=(url,), attempt=attempt))
 
         # No more images are decoded than there are questions in flight.
         room = asyncio.Semaphore(self._settings.concurrency)
@@ -231,10 +233,13 @@ class Asker:
         settings, dialect = self._settings, self._dialect
         if settings.read == "prefix":
             continued = dialect.prefix or ""
-        urls = (*question.images, *question.context)
+        texts = question.candidates if self._wording.kind == "text" else ()
+        urls = (*question.context, *(() if texts else question.candidates))
         marks = [f"{self._mark}{n};" for n in range(len(urls))]
-        shown = len(question.images)
-        messages = self._wording.messages(question.prompt, marks[:shown], marks[shown:])
+        shown = len(question.context)
+        messages = self._wording.messages(
+            question.prompt, texts or marks[shown:], marks[:shown], question.criterion
+        )
         body: dict[str, Any] = {
             "model": served.model,
             "messages": messages,

@@ -36,7 +36,7 @@ class Dialect:
     Attributes:
         name: as `dialect=` takes it.
         title: of the judges that answer so, with their source.
-        wording: prefrm's own question, with one image (each candidate is rated) or two (a pair is compared).
+        wording: prefrm's own question, with one candidate (each is rated) or two (a pair is compared).
         parser: of the text of an answer.
         labels: the tokens that tell outcomes apart: of a pair those for the image shown first, the second
             and, where there is a third, a tie; of one image "yes" and "no", or the levels of `values`.
@@ -70,7 +70,7 @@ class Dialect:
     @property
     def compares(self) -> bool:
         """Whether one question shows two candidates; otherwise each is rated alone."""
-        return self.wording.images == 2
+        return self.wording.candidates == 2
 
     @property
     def direct(self) -> bool:
@@ -127,9 +127,19 @@ DIALECTS: dict[str, Dialect] = {
     for dialect in (
         _dialect(
             "plain",
-            "Prompt:\n{prompt}\nImage 1:{image}\nImage 2:{image}\nPrompt:\n{prompt}\n"
+            "Prompt:\n{prompt}\nContext:{context}\nImage 1:{image}\nImage 2:{image}\nPrompt:\n{prompt}\n"
             "Which image matches the prompt better? Answer with one digit: 1 or 2.",
             title="any vision-language model",
+            parser=label("1", "2"),
+            labels=("1", "2"),
+            prefix="",
+        ),
+        _dialect(
+            "plain-text",
+            "Question:\n{prompt}\nContext:{context}\nAnswer 1:\n{text}\nAnswer 2:\n{text}\n"
+            "Question:\n{prompt}\nCriterion: {criterion}\n"
+            "Which answer to the question is better? Answer with one digit: 1 or 2.",
+            title="any language model, on texts; with context images, any vision-language model",
             parser=label("1", "2"),
             labels=("1", "2"),
             prefix="",

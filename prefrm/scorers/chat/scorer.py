@@ -135,8 +135,9 @@ class ChatScorer:
         return f"chat {settings}, server {served.server.name}, wording {wording}"
 
     def inputs(self) -> Inputs:
-        """Images, and context images if the question has a place for them."""
-        return Inputs(context=self._wording.context > 0)
+        """Images or texts, and context images and a criterion if the question has places for them."""
+        read = self._wording.inputs
+        return replace(read, needs_context=read.needs_context and not self._context)
 
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order; groups may differ in size.
@@ -165,8 +166,9 @@ class ChatScorer:
         return reports
 
     def require_yes_no(self) -> None:
-        """Raise `ConfigError` if the dialect compares two images, or rates them."""
-        if self.dialect.compares or self.dialect.values or len(self.dialect.labels) != 2:
+        """Raise `ConfigError` if the dialect compares two candidates, rates them, or reads texts."""
+        labels = () if self.dialect.values else self.dialect.labels
+        if self.dialect.compares or len(labels) != 2 or self._wording.kind != "image":
             raise ConfigError(
                 f"dialect {self.dialect.name} does not answer yes or no about one image; use dialect=vqascore"
             )
@@ -256,8 +258,11 @@ class ChatScorer:
         return [(shown, self._readings(keys, answers)) for shown, keys, answers in found]
 
     def _questions(self, group: ShownGroup, keys: Sequence[Key]) -> list[Question]:
-        images = [tuple(group.urls[one] for one in key) for key in keys]
-        return [Question(prompt=group.prompt, images=shown, context=group.context) for shown in images]
+        shown = [tuple(group.contents[one] for one in key) for key in keys]
+        return [
+            Question(prompt=group.prompt, candidates=some, context=group.context, criterion=group.criterion)
+            for some in shown
+        ]
 
     def _require_accepted(self, answers: Answers) -> None:
         """Raise `RequestError` if there are answers and all are refusals."""
@@ -288,10 +293,10 @@ def _worded(dialect: Dialect, settings: ChatSettings) -> tuple[Dialect, Wording]
         ConfigError: the template shows another number of candidates, or does not fit its answers.
     """
     wording = dialect.wording if settings.template is None else read_wording(settings.template)
-    if wording.images != dialect.wording.images:
+    if wording.candidates != dialect.wording.candidates:
         raise ConfigError(
-            f"{settings.template} shows {wording.images} images, and dialect {dialect.name} "
-            f"{dialect.wording.images}"
+            f"{settings.template} shows {wording.candidates} candidates, and dialect {dialect.name} "
+            f"{dialect.wording.candidates}"
         )
     if wording.prefix is not None:
         dialect = dialect.answering(wording.prefix, wording.labels)
@@ -313,7 +318,7 @@ def _context(path: Path | None, wording: Wording) -> tuple[str, ...]:
     """The image of the context as a data URL. Raises `ConfigError` if the wording does not show one."""
     if path is None:
         return ()
-    if wording.context != 1:
+    if wording.context not in (1, None):
         raise ConfigError(
             f"context={path}: the question shows {wording.context} images of the context, not 1"
         )

@@ -1,4 +1,4 @@
-"""Groups as an endpoint is shown them: each candidate checked, upright and as a data URL."""
+"""Groups as an endpoint is shown them: images checked, upright and as data URLs, and texts as they are."""
 
 import base64
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefrm import media
 from prefrm.errors import MediaError
-from prefrm.winmatrix import Group, Inputs
+from prefrm.winmatrix import Candidate, Group, Inputs
 
 __all__ = ["Key", "Order", "ShownGroup", "data_url", "read_context"]
 
@@ -22,30 +22,31 @@ class ShownGroup:
     """A group of K candidates, ready to be asked about.
 
     Attributes:
-        prompt: of the group.
+        prompt, criterion: of the group.
         keys: length K; the digest of each candidate, "" if it cannot be shown.
         errors: length K; why it cannot be shown, "" if it can.
-        urls: the data URL of each digest.
+        contents: the data URL of each digest, or the text.
         context: the data URLs of images of the context, in order.
     """
 
     prompt: str
     keys: tuple[str, ...]
     errors: tuple[str, ...]
-    urls: Mapping[str, str]
+    contents: Mapping[str, str]
     context: tuple[str, ...] = ()
+    criterion: str = ""
 
     @classmethod
     def of(
-        cls, group: Group, *, inputs: Inputs, contexts: int = 0, context: tuple[str, ...] = ()
+        cls, group: Group, *, inputs: Inputs, contexts: int | None = 0, context: tuple[str, ...] = ()
     ) -> "ShownGroup":
         """The group with its images decoded once, to find those that cannot be.
 
         Args:
             group: of candidates.
             inputs: what is read of a group; of another one, nothing can be judged.
-            contexts: number of images of the context that a question shows; of a group with another number,
-                nothing can be judged.
+            contexts: number of images of the context that a question shows, None for any; of a group with
+                another number, nothing can be judged.
             context: as data URLs, for a group without a context.
         """
         reason = inputs.refusal(group)
@@ -53,15 +54,23 @@ class ShownGroup:
             context = tuple(map(data_url, group.context)) or context
         except MediaError as error:
             reason = reason or f"the context: {error}"
-        if not reason and len(context) != contexts:
+        if not reason and contexts is not None and len(context) != contexts:
             reason = _wanted(contexts, len(context))
+        if not reason and inputs.needs_criterion and not group.criterion:
+            reason = "the question names a criterion and the group has none; give it one"
         if reason:
             nothing = ("",) * group.size
-            return cls(prompt=group.prompt, keys=nothing, errors=(reason,) * group.size, urls={})
-        urls: dict[str, str] = {}
-        found = [_shown(image, urls) for image in group.encoded]
-        keys, errors = tuple(key for key, _ in found), tuple(error for _, error in found)
-        return cls(prompt=group.prompt, keys=keys, errors=errors, urls=urls, context=context)
+            return cls(prompt=group.prompt, keys=nothing, errors=(reason,) * group.size, contents={})
+        contents: dict[str, str] = {}
+        found = [_shown(candidate, contents) for candidate in group.candidates]
+        return cls(
+            prompt=group.prompt,
+            keys=tuple(key for key, _ in found),
+            errors=tuple(error for _, error in found),
+            contents=contents,
+            context=context,
+            criterion=group.criterion,
+        )
 
     @property
     def shown(self) -> list[int]:
@@ -90,14 +99,14 @@ def _wanted(wanted: int, received: int) -> str:
     )
 
 
-def _shown(image: bytes | None, urls: dict[str, str]) -> tuple[str, str]:
-    """The digest of a candidate, whose URL is added to `urls`, and ""; or "" and why it cannot be shown."""
-    if not image:
+def _shown(candidate: Candidate, contents: dict[str, str]) -> tuple[str, str]:
+    """The digest of a candidate, which is added to `contents`, and ""; or "" and why it cannot be shown."""
+    if not candidate:
         return "", "the candidate is missing"
-    key = media.digest(image)
+    key = media.digest(candidate)
     try:
-        if key not in urls:
-            urls[key] = data_url(image)
+        if key not in contents:
+            contents[key] = candidate if isinstance(candidate, str) else data_url(candidate)
     except MediaError as error:
         return "", str(error)
     return key, ""

@@ -1,7 +1,8 @@
-"""The shipped captioner behind an endpoint: real tokens and real log-probabilities, as vLLM returns them."""
+"""A shipped model behind an endpoint: real tokens and real log-probabilities, as vLLM returns them."""
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +20,10 @@ NAME = "shapes-captioner"
 class Captioner:
     """Answers questions by the forward pass and the greedy decoding of `transformers`."""
 
-    def __init__(self) -> None:
-        self.model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
-        images = AutoImageProcessor.from_pretrained(CHECKPOINT, backend="pil")
+    def __init__(self, checkpoint: Path = CHECKPOINT) -> None:
+        self.model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        images = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         self.processor = own_processor("qwen2_5_vl", self.tokenizer, images)
 
     def ids(self, text: str) -> list[int]:
@@ -39,7 +40,7 @@ class Captioner:
             continue_final_message=body.get("continue_final_message", False),
         )
         images = [Image.open(io.BytesIO(image)).convert("RGB") for image in shown(body)]
-        inputs = self.processor(text=[text], images=images, return_tensors="pt")
+        inputs = self.processor(text=[text], images=images or None, return_tensors="pt")
         with torch.inference_mode():
             said = self.model.generate(
                 **inputs,

@@ -40,6 +40,7 @@ READABLE = {
     },
     "unifiedreward-pair-score": {SCORES: 0, SCORES.replace("0.75", "0.01").replace("0.25", "0.99"): 1},
     "plain": {"1": 0, " 2.": 1},
+    "plain-text": {"1, it is": 0, "2": 1},
     "vqascore": {"Yes": 0, "no, it does not": 1},
     "rating": {"4": 4, "0": 0},
 }
@@ -75,6 +76,7 @@ UNREADABLE = {
         "0.7",
     ],
     "plain": ["12", "", "Image 1", "3"],
+    "plain-text": ["1a", "Answer 2", "0"],
     "vqascore": ["Yesterday", "It is", ""],
     "rating": ["10", "six", "-1"],
 }

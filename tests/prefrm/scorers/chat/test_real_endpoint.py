@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from data_recipes.shapes.candidates import make_candidates
 from data_recipes.shapes.captioner import CHECKPOINT
 from data_recipes.shapes.prompts import split_prompts
 from data_recipes.shapes.render import render
+from data_recipes.shapes.viewer import CHECKPOINT as VIEWER
 from prefrm.engine import Engine
 from prefrm.judge import Judge, JudgeSpec
 from prefrm.media import encode_png
@@ -70,6 +72,50 @@ def test_verdicts_are_those_of_the_engine(tokenizes, captioner, judge, group, te
     np.testing.assert_allclose(log_odds(report.matrix), log_odds(expected), atol=1e-4)
     np.testing.assert_allclose(report.matrix.order_gap, expected.order_gap, atol=1e-4)
     assert np.nanmin(report.mass) > 0.9
+
+
+EDITS = "{prompt}\nContext:{context}\nImage 1:{candidate}\nImage 2:{candidate}\n{prompt}\nWhich fits, 1 or 2?"
+ANSWERS = (
+    "{prompt}\nContext:{context}\n1:\n{candidate}\n2:\n{candidate}\nBy:\n{criterion}\nWhich fits, 1 or 2?"
+)
+TEXTS = ("There are three yellow squares", "There are two yellow squares", "I can see no green triangle")
+
+
+@pytest.fixture(scope="module")
+def viewer() -> Captioner:
+    return Captioner(VIEWER)
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_verdicts_on_edits_are_those_of_the_engine(contexts, viewer, group, tmp_path):
+    edits = replace(group, context=group.candidates[:contexts])
+    compare_with_engine(viewer, edits, EDITS, EDITS.replace("candidate", "image"), tmp_path)
+
+
+@pytest.mark.parametrize(("contexts", "criterion"), [(0, ""), (1, ""), (1, "detail")])
+def test_verdicts_on_texts_are_those_of_the_engine(contexts, criterion, viewer, group, tmp_path):
+    answers = Group(
+        prompt="how many squares", candidates=TEXTS, context=group.candidates[:contexts], criterion=criterion
+    )
+    compare_with_engine(viewer, answers, ANSWERS, ANSWERS.replace("candidate", "text"), tmp_path)
+
+
+def compare_with_engine(model, group, template, wording, folder):
+    (folder / "wording.txt").write_text(wording)
+    spec = JudgeSpec(
+        base_model="shipped:shapes-viewer",
+        attention="joint",
+        template=f"{template}\n{{answer}}\n1\n2",
+        kind=group.kind,
+    )
+    (expected,) = Engine(Judge.from_base(spec, device="cpu")).score([group])
+    endpoint = FakeEndpoint(model.complete, model=NAME, ids=model.ids)
+    url = f"template={folder / 'wording.txt'}&min_mass=0"
+    with serving(endpoint), ChatScorer.connect(endpoint.url + url) as scorer:
+        (matrix,) = scorer.score([group])
+    assert expected.valid.all() and np.abs(log_odds(expected)).max() > 0.02
+    np.testing.assert_allclose(log_odds(matrix), log_odds(expected), atol=1e-4)
+    np.testing.assert_allclose(matrix.order_gap, expected.order_gap, atol=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,9 @@ import io
 import json
 import math
 import pickle
+import re
 from collections import Counter
+from dataclasses import replace
 from urllib.parse import quote
 
 import numpy as np
@@ -383,12 +385,60 @@ def test_edits_show_the_source_of_their_group_or_the_one_named(tmp_path):
         query = "dialect=unifiedreward-edit&concurrency=1"
         score(endpoint, f"{query}&context={tmp_path / 'source.png'}", group(0, 1), own)
         (matrix,) = score(endpoint, query, group(0, 1))
-        (refused,) = score(endpoint, "dialect=plain", own)
+        (refused,) = score(endpoint, "dialect=unifiedreward-rank", own)
         assert "the group has a context, which this judge does not read" in refused.errors[0]
         with pytest.raises(ConfigError, match="shows 0 images of the context"):
-            score(endpoint, f"context={tmp_path / 'source.png'}", group(0, 1))
+            score(endpoint, f"dialect=vqascore&context={tmp_path / 'source.png'}", group(0, 1))
     assert sorted(shown(body)[0] for body in endpoint.bodies) == sorted([IMAGES[5], IMAGES[4]] * 2)
     assert not matrix.valid.any() and "shows 1 images of the context and the group has 0" in matrix.errors[0]
+
+
+@pytest.mark.parametrize("context", [(), IMAGES[:1], IMAGES[:2]], ids=len)
+def test_a_plain_question_shows_the_context_first(context):
+    with serving(FakeEndpoint(lambda body: digit(body | {"messages": last_two(body)}))) as endpoint:
+        (matrix,) = score(endpoint, "", Group(prompt="p", candidates=IMAGES[2:4], context=context))
+    np.testing.assert_allclose(matrix.p, expected([2, 3]), atol=1e-6)
+    for body in endpoint.bodies:
+        assert tuple(shown(body)[:-2]) == context
+        start = f"Prompt:\np\nContext:{'[image]' * len(context)}\n" if context else "Prompt:\np\n"
+        assert written(body).startswith(f"{start}Image 1:[image]\nImage 2:[image]\n")
+
+
+def last_two(body):
+    images = [item for item in body["messages"][0]["content"] if item["type"] == "image_url"]
+    return [{"role": "user", "content": images[-2:]}]
+
+
+def test_texts_are_compared_about_an_image_and_by_a_criterion():
+    """The fake judge prefers the longer answer."""
+    texts = ("Two birds.", 'Two "birds" on a fence.', "Two birds.", None)
+
+    def longer(body):
+        first, second = re.search("1:\n(.*)\nAnswer 2:\n(.*)\nQuestion", written(body)).groups()
+        return [choice("1", alternatives={0: both((len(first) - len(second)) / 10)})]
+
+    about = Group(prompt="how many?", candidates=texts, context=IMAGES[:1], criterion="detail")
+    alone = Group(prompt="how many?", candidates=texts[:2])
+    with serving(FakeEndpoint(longer)) as endpoint:
+        query = "dialect=plain-text&concurrency=1"
+        one, other = score(endpoint, query, about, alone)
+        assert ChatScorer.connect(endpoint.url + query).inputs().kinds == ("text",)
+        refused = score(endpoint, query, group(0, 1), about)[0].errors[0]
+    assert refused == "the candidates are images; this judge reads texts"
+    assert one.p[1, 0] == one.p[1, 2] == pytest.approx(1 / (1 + math.exp(-1.3))) == other.p[1, 0]
+    assert one.p[0, 2] == 0.5 and one.errors == ("", "", "", "the candidate is missing")
+    assert len(endpoint.bodies) == 3 * 2
+    assert shown(endpoint.bodies[0]) == [IMAGES[0]] and "\nCriterion: detail\n" in written(endpoint.bodies[0])
+    assert shown(endpoint.bodies[2]) == [] and "Criterion" not in written(endpoint.bodies[2])
+
+
+def test_a_wording_that_names_a_criterion_needs_one(tmp_path):
+    (tmp_path / "by.txt").write_text("{image}{image}{prompt}, by {criterion}: 1 or 2?")
+    with serving(FakeEndpoint(digit)) as endpoint:
+        by = replace(group(0, 1), criterion="detail")
+        named, unnamed = score(endpoint, f"template={tmp_path / 'by.txt'}", by, group(0, 1))
+    assert named.valid.all() and "the group has none; give it one" in unnamed.errors[0]
+    assert {written(body) for body in endpoint.bodies} == {"[image][image]a red cube, by detail: 1 or 2?"}
 
 
 def test_the_identity_is_that_of_the_judge_and_not_of_its_address():
@@ -421,7 +471,7 @@ def test_a_scorer_opens_by_its_url_survives_pickling_and_is_concurrent():
         ("chat+http://h/v1?n=2&temperature=0", "samples at temperature 0 are one"),
         ("chat+http://h/v1?min_mass=2", "min_mass must be in"),
         ("chat+http://h/v1?read=tea", "read must be one of auto, prefix, text"),
-        ("chat+http://h/v1?dialect=klingon", "dialects: plain, unifiedreward-rank"),
+        ("chat+http://h/v1?dialect=klingon", "dialects: plain, plain-text, unifiedreward-rank"),
         ("chat+http://h/v1?read=prefix", "no start of an answer"),
         ("chat+http://h/v1?extra=3", "extra must be a JSON object"),
         ("chat+http://h/v1?extra=%7B%22n%22:4%7D", "extra: n cannot be given there"),

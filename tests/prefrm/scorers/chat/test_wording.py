@@ -5,6 +5,7 @@ import pytest
 from prefrm.errors import ConfigError
 from prefrm.scorers.chat import DIALECTS
 from prefrm.scorers.chat.wording import parse_wording, read_wording
+from prefrm.winmatrix import Inputs
 
 
 def image(url):
@@ -31,6 +32,32 @@ def test_turns_and_a_source_image():
         {"role": "user", "content": [text("Before"), image("source")]},
         {"role": "user", "content": [text("1:"), image("a"), text("2:"), image("b")]},
     ]
+
+
+ASKED = "{prompt}\nContext:{context}\n1: {text}\n2: {text}\nBy {criterion}.\nWhich?"
+
+
+def test_texts_and_lines_that_are_left_out_where_a_group_has_nothing_for_them():
+    wording = parse_wording(ASKED, name="t")
+    assert wording.inputs == Inputs(kinds=("text",), context=True, criterion=True)
+    assert wording.messages("p", ["one", "two"]) == [{"role": "user", "content": "p\n1: one\n2: two\nWhich?"}]
+    (message,) = wording.messages("p", ["one", "two"], ["a", "b"], "detail")
+    asked = "\n1: one\n2: two\nBy detail.\nWhich?"
+    assert message["content"] == [text("p\nContext:"), image("a"), image("b"), text(asked)]
+
+
+def test_what_stands_beside_a_candidate_every_group_needs():
+    wording = parse_wording("{context}{context}{image}{image}By {criterion}: {prompt}", name="t")
+    assert wording.context == 2
+    assert wording.inputs == Inputs(context=True, criterion=True, needs_context=True, needs_criterion=True)
+    alone = parse_wording("{user}\nSource:{context}\n{user}\n{image}{prompt}", name="t")
+    assert alone.context is None
+    assert [len(alone.messages("p", ["a"], context)) for context in ([], ["b", "c"])] == [1, 2]
+
+
+def test_text_in_braces_is_no_place_in_a_wording_of_images():
+    wording = parse_wording("{image}{prompt} {text}", name="t")
+    assert wording.messages("p", ["a"])[0]["content"] == [image("a"), text("p {text}")]
 
 
 def test_the_answer_of_a_template_is_its_prefix_and_labels(tmp_path):
@@ -61,11 +88,12 @@ def test_answers_that_a_dialect_does_not_read_are_refused(answers):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("{image}{image}Which?", "needs {image} once or twice and {prompt}"),
+        ("{image}{image}Which?", "needs {image}, or {text}, once or twice and {prompt}"),
         ("{image}{image}{image}{prompt}", "received 3"),
         ("{user}\n{image}{prompt}\n{system}\nno", "its last turn must be the user's"),
         ("{image}{prompt}{answer}1", "at the start of a line"),
         ("{image}{prompt}\n{answer}\n1\n\n2", "empty line"),
+        ("{image}{prompt}\ue000", "private-use characters"),
     ],
 )
 def test_a_template_that_asks_nothing_is_refused(words, said):
@@ -84,7 +112,9 @@ def test_a_template_file_that_cannot_be_read_is_named(tmp_path):
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
 def test_every_wording_shows_what_its_dialect_needs(dialect):
-    images = ["a", "b"][: dialect.wording.images]
-    asked = str(dialect.wording.messages("the caption", images, ["source"]))
-    assert "the caption" in asked and all(f"'{one}'" in asked for one in images)
-    assert (dialect.wording.context > 0) == ("source" in asked)
+    wording = dialect.wording
+    candidates = ["first one", "second one"][: wording.candidates]
+    asked = str(wording.messages("the caption", candidates, ["source"], "the criterion"))
+    assert "the caption" in asked and all(one in asked for one in candidates)
+    assert wording.inputs.context == ("source" in asked)
+    assert wording.inputs.criterion == ("the criterion" in asked)
