@@ -2,18 +2,17 @@
 
 import ctypes
 import gc
-import platform
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 import torch
 from torch import nn
 
+from prefrm.machine import processor_name
 from prefrm.resources import MEBIBYTE, resident_bytes
 
 __all__ = ["SIDES", "PeakMemory", "describe_device", "matrix_product_rate", "seconds_in", "timed", "wait_for"]
@@ -123,16 +122,7 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} {'thread' if threads == 1 else 'threads'}"
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine() or "CPU"
+    return f"{processor_name()}, {threads} {'thread' if threads == 1 else 'threads'}"
 
 
 def _return_free_memory() -> None:

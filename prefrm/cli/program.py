@@ -18,6 +18,7 @@ from prefrm.cli.arena import arena
 from prefrm.cli.bench import bench
 from prefrm.cli.calibrate import calibrate
 from prefrm.cli.check_trainer import check_trainer
+from prefrm.cli.environment import env
 from prefrm.cli.evaluate import evaluate
 from prefrm.cli.explain import explain
 from prefrm.cli.flow import flow
@@ -113,6 +114,7 @@ def _add_commands() -> None:
     app.command()(push)
     app.command(name="import")(import_published)
     app.command(name="check-trainer")(check_trainer)
+    app.command()(env)
     app.add_typer(bench, name="bench")
 
 

@@ -1,10 +1,10 @@
 """Whether a folder is a bundle that can be loaded; reads everything but the weights themselves."""
 
-import os
 from pathlib import Path
 
 from prefrm.errors import BundleError, ConfigError
 from prefrm.files import read_regular
+from prefrm.machine import GIBIBYTE, memory_bytes
 from prefrm.manifest.contents import (
     DUAL_TYPES,
     check_adapter,
@@ -20,7 +20,6 @@ __all__ = ["check_outside_bundles", "inspect_bundle", "read_manifest", "unlisted
 
 # Weights may be stored in a type of twice the size, and parts of them stay on the disk while they are loaded.
 MOST_OF_MEMORY = 4
-GIBIBYTE = 2**30
 
 
 def read_manifest(folder: Path | str) -> Manifest:
@@ -67,12 +66,9 @@ def _check_contents(root: Path, manifest: Manifest) -> None:
 
 def _check_memory(manifest: Manifest) -> None:
     """Raise `ConfigError` if the files could not be loaded here; reading them all would take minutes."""
-    # Windows does not tell.
-    if not hasattr(os, "sysconf"):
-        return
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = memory_bytes()
     size = sum(record.bytes for record in manifest.files.values())
-    if size > MOST_OF_MEMORY * memory:
+    if memory is not None and size > MOST_OF_MEMORY * memory:
         raise ConfigError(
             f"its files have {size / GIBIBYTE:.0f} GiB, and this machine has {memory / GIBIBYTE:.0f} GiB of "
             "memory; load it on a larger one"
