@@ -19,6 +19,8 @@ MOST_CRITERIA = 64
 """Number of criteria that are recorded; a judge that was trained with more is taken to read any."""
 # Of all criteria together: a judge that was trained with paragraphs is taken to read any, too.
 MOST_CHARACTERS = 8192
+# Warnings of a judge; requests may have any number of context images.
+MOST_WARNINGS = 8
 # In a message: criteria, and characters of each.
 SHOWN, SHOWN_CHARACTERS = 4, 40
 
@@ -114,7 +116,9 @@ class TrainingInputs:
 
 
 class TrainingCheck:
-    """Warns of groups that differ from those that a judge was trained with: once, for each way to differ.
+    """Warns of groups that differ from those that a judge was trained with: once for each difference.
+
+    After `MOST_WARNINGS` it is silent.
 
     Args:
         trained: what the judge was trained with.
@@ -128,9 +132,9 @@ class TrainingCheck:
 
     def __call__(self, images: int, criterion: str) -> None:
         """Of a group; arguments are as of `TrainingInputs.differences`."""
-        for what, difference in self._trained.differences(images, criterion).items():
-            if what not in self._reported:
-                self._reported.add(what)
+        for difference in self._trained.differences(images, criterion).values():
+            if difference not in self._reported and len(self._reported) < MOST_WARNINGS:
+                self._reported.add(difference)
                 logger.warning(
                     "judge %s: %s; its answers to such groups may mean nothing (reported once)",
                     self._judge,

@@ -150,6 +150,8 @@ def test_a_bundle_records_what_its_training_groups_had(judge: Judge, tmp_path: P
         "context image",
         f"judge {manifest.digest[:12]}: a group has another criterion, and all in its training data had "
         "criterion 'hue' or 'size'",
+        f"judge {manifest.digest[:12]}: a group has no criterion, and all in its training data had criterion "
+        "'hue' or 'size'",
     ]
 
 

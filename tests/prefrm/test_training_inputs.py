@@ -5,8 +5,8 @@ from functools import reduce
 import pytest
 
 from prefrm.errors import ConfigError
-from prefrm.winmatrix import TrainingInputs
-from prefrm.winmatrix.training_inputs import MOST_CHARACTERS, MOST_CRITERIA
+from prefrm.winmatrix import TrainingCheck, TrainingInputs
+from prefrm.winmatrix.training_inputs import MOST_CHARACTERS, MOST_CRITERIA, MOST_WARNINGS
 
 
 def of_groups(*groups: tuple[int, str]) -> TrainingInputs:
@@ -59,6 +59,17 @@ def test_a_group_differs_where_no_training_group_was_alike(
     trained: TrainingInputs, images: int, criterion: str, expected: list[str]
 ):
     assert list(trained.differences(images, criterion)) == expected
+
+
+def test_each_difference_is_warned_of_once_up_to_a_number(caplog: pytest.LogCaptureFixture):
+    check = TrainingCheck(of_groups((1, "hue")), "mine")
+    for group in [(1, "hue"), (1, ""), (1, "mood"), (0, "hue"), (5, "tone"), (0, "")] * 2:
+        check(*group)
+    found = [record.getMessage().split(": a group has ")[1].split(",")[0] for record in caplog.records]
+    assert found == ["no criterion", "another criterion", "no context image", "5 context images"]
+    for images in range(2, 2 + MOST_WARNINGS):
+        check(images, "hue")
+    assert len(caplog.records) == MOST_WARNINGS
 
 
 @pytest.mark.parametrize(
