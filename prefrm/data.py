@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from prefrm.display import markdown_table
 from prefrm.errors import DatasetError
 from prefrm.hub import HubRepository, is_hub
 from prefrm.records import (
@@ -170,10 +171,10 @@ def _card(info: DatasetInfo, repository: HubRepository) -> str:
     paths = [
         line for split in info.fingerprints for line in (f"  - split: {split}", f"    path: {split}.parquet")
     ]
-    counts = [
-        f"| {split} | {n.groups} | {n.candidates} | {n.strict} | {n.ties} |"
-        for split, n in info.splits.items()
-    ]
+    counts = markdown_table(
+        ["split", "groups", "images", "strict comparisons", "ties"],
+        [[split, *map(str, (n.groups, n.candidates, n.strict, n.ties))] for split, n in info.splits.items()],
+    )
     lines = [
         *(
             "---",
@@ -189,8 +190,7 @@ def _card(info: DatasetInfo, repository: HubRepository) -> str:
         *("", f"# Preference groups of `{info.recipe}`", ""),
         "Prompts, images that answer them, and comparisons of these images. Made with `prefrm data build`.",
         *("", f"- licence: {info.licence or 'not stated'}", f"- source: {info.source or 'not stated'}", ""),
-        *("| split | groups | images | strict comparisons | ties |", "| --- | ---: | ---: | ---: | ---: |"),
-        *(*counts, "", "```python", "from prefrm.data import load_groups", ""),
+        *(counts, "", "```python", "from prefrm.data import load_groups", ""),
         *(f'groups = load_groups("{repository}", "{next(iter(info.fingerprints))}")', "```", ""),
     ]
     return "\n".join(lines)

@@ -1,11 +1,12 @@
-"""Text and colours for people to read: on one line, and with enough contrast.
+"""Text, tables and colours for people to read: on one line, aligned, and with enough contrast.
 
-Shared by the figures and by the terminal, neither of which a prompt or a file name may break.
+Shared by the figures, the reports and the terminal, none of which a prompt or a file name may break.
 """
 
 import unicodedata
+from collections.abc import Sequence
 
-__all__ = ["BLACK", "ELLIPSIS", "WHITE", "one_line", "shortened", "text_color"]
+__all__ = ["BLACK", "ELLIPSIS", "WHITE", "markdown_table", "one_line", "shortened", "text_color"]
 
 ELLIPSIS = "…"
 BLACK, WHITE = "#000000", "#ffffff"
@@ -36,6 +37,19 @@ def shortened(text: str, most: int = 500) -> str:
 def _printable(character: str) -> str:
     hidden = unicodedata.category(character) in UNPRINTABLE
     return REPLACEMENT if hidden or unicodedata.bidirectional(character) in REORDERING else character
+
+
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """A Markdown table, padded so that it can be read as it is.
+
+    The first `text_columns` are aligned to the left, the others, which hold numbers, to the right.
+    """
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (header, *body)]
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * width if n < text_columns else "-" * (width - 1) + ":" for n, width in enumerate(widths)]
+    formats = [f"{'<' if n < text_columns else '>'}{width}" for n, width in enumerate(widths)]
+    lines = (" | ".join(map(format, row, formats)) for row in (rows[0], rule, *rows[1:]))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def text_color(background: tuple[float, float, float]) -> str:

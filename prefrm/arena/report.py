@@ -15,10 +15,10 @@ from prefrm.arena.overlap import Overlap
 from prefrm.arena.rating import Estimate, Standings
 from prefrm.arena.results import Agreement, CheckAgreement, JudgeResults, agreement, agreements_on_checks
 from prefrm.arena.values import PromptSet
-from prefrm.display import one_line
+from prefrm.display import markdown_table, one_line
 from prefrm.eval import Accuracy
 from prefrm.eval.evaluation import to_json
-from prefrm.eval.tables import number, table
+from prefrm.eval.tables import number
 from prefrm.files import write_whole
 
 __all__ = ["CHECKS_BY", "Arena", "overlap_text", "summary", "write_report"]
@@ -254,7 +254,7 @@ def _by_judge(arena: Arena, cell: Any) -> str:
     body = [
         [arena.answers.models[m], *(cell(one, m) for one in arena.results.values())] for m in _order(arena)
     ]
-    return table(["model", *arena.results], body)
+    return markdown_table(["model", *arena.results], body)
 
 
 def _parts(arena: Arena) -> Iterator[str]:
@@ -262,7 +262,8 @@ def _parts(arena: Arena) -> Iterator[str]:
     for name, one in arena.results.items():
         for tag, values in one.by.items():
             yield f"## Win rates by {tag}, `{name}`"
-            yield table([tag, "prompts", *models], [_part_row(value, part) for value, part in values.items()])
+            body = [_part_row(value, part) for value, part in values.items()]
+            yield markdown_table([tag, "prompts", *models], body)
 
 
 def _part_row(value: str, part: Standings) -> list[str]:
@@ -286,7 +287,7 @@ def _checklist(judge: str, by_model: Mapping[str, CheckMetrics]) -> Iterator[str
         ["images judged", *(str(one.judged) for one in by_model.values())],
         ["answers not read", *(str(one.unparsed) for one in by_model.values())],
     ]
-    yield table(["share of checks that hold", *by_model], [*body, *counts])
+    yield markdown_table(["share of checks that hold", *by_model], [*body, *counts])
 
 
 def _beside(arena: Arena, judge: str, by_model: Mapping[str, CheckMetrics]) -> Iterator[str]:
@@ -320,7 +321,7 @@ def _agreement_table(agreements: Mapping[str, Mapping[str, Agreement]]) -> str:
         for name, others in agreements.items()
         for other, one in others.items()
     ]
-    return table(["judge", "with", "same preference", "pairs", "Kendall's tau of the ratings"], body)
+    return markdown_table(["judge", "with", "same preference", "pairs", "Kendall's tau of the ratings"], body)
 
 
 def _check_agreement_table(on_checks: Mapping[str, Mapping[str, CheckAgreement]]) -> str:
@@ -336,7 +337,7 @@ def _check_agreement_table(on_checks: Mapping[str, Mapping[str, CheckAgreement]]
         for (judge, other), shares in rows.items()
         for about, one in shares.items()
     ]
-    return table(["checks by", "with", "of", "same answer", "count", "prompts"], body)
+    return markdown_table(["checks by", "with", "of", "same answer", "count", "prompts"], body)
 
 
 def _cost_table(arena: Arena) -> str:
@@ -350,7 +351,7 @@ def _cost_table(arena: Arena) -> str:
         ]
         for name, one in arena.results.items()
     ]
-    return table(["judge", "kind", "pairs of images", "not judged", "seconds"], body)
+    return markdown_table(["judge", "kind", "pairs of images", "not judged", "seconds"], body)
 
 
 def _reasons(arena: Arena) -> Iterator[str]:
@@ -375,7 +376,7 @@ def _coverage_table(answers: Answers) -> str:
         for folder, one in zip(answers.folders, found.values(), strict=True)
     ]
     columns = ["images expected", "found", "missing", "unreadable", "such as", "files"]
-    return table(["model", *columns], body)
+    return markdown_table(["model", *columns], body)
 
 
 def _rating_text(one: Estimate) -> str:

@@ -26,8 +26,8 @@ from prefrm.answers import Question
 from prefrm.app.collect.queue import PairQueue, QueueSettings
 from prefrm.bench.cases import FLIP, Kind
 from prefrm.bench.kept import build_once, keep, kept, make_room
-from prefrm.bench.tables import markdown_table
 from prefrm.bench.training import ADAPTER, LR, one_thread_on_cpu, spec_of, training_asked
+from prefrm.display import markdown_table
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
 from prefrm.plots.charts import learning_curve

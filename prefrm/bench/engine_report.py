@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrm.bench.contents import FRAMES, VIDEOS, ContentRow, K
-from prefrm.bench.tables import markdown_table
+from prefrm.display import markdown_table
 from prefrm.files import write_whole
 
 __all__ = ["EngineReport", "EngineRow", "write_engine_report"]

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from prefrm.bench.meters import describe_device, wait_for
 from prefrm.bench.provenance import versions
-from prefrm.bench.tables import markdown_table
 from prefrm.bench.training import one_thread_on_cpu
+from prefrm.display import markdown_table
 from prefrm.errors import ConfigError
 from prefrm.flow.config import LORA_TARGETS, OptimConfig, PolicyConfig
 from prefrm.flow.losses import Losses

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from prefrm.bench.kept import keep, kept, make_room, seconds_spent, spending
-from prefrm.bench.tables import markdown_table
 from prefrm.bench.training import one_thread_on_cpu
 from prefrm.config import to_mapping
+from prefrm.display import markdown_table
 from prefrm.files import write_whole
 from prefrm.flow.config import (
     EvaluationConfig,

@@ -12,8 +12,8 @@ from prefrm.bench.hacking_cases import REWARDS, Study
 from prefrm.bench.hacking_figure import hacking_figure
 from prefrm.bench.hacking_judges import JudgeRow
 from prefrm.bench.hacking_rows import Interval, Row, Turn, mean_interval, paired, turn
-from prefrm.bench.tables import markdown_table
 from prefrm.config import flatten
+from prefrm.display import markdown_table
 from prefrm.files import write_whole
 
 __all__ = ["write_hacking_report"]

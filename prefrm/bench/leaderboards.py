@@ -8,7 +8,7 @@ from typing import Any
 
 from prefrm.arena.checklists import in_own_words
 from prefrm.arena.leaderboards import OWN_NUMBERS, ArenaRun, Leaderboard, leaderboard_of, why_not_beside
-from prefrm.bench.tables import markdown_table
+from prefrm.display import markdown_table
 from prefrm.errors import DatasetError
 
 __all__ = ["ARENA", "Placed", "place_arena", "placed_text"]

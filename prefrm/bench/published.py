@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from prefrm.bench.tables import markdown_table
-from prefrm.display import one_line
+from prefrm.display import markdown_table, one_line
 from prefrm.errors import BundleError
 from prefrm.eval import PUBLISHED, Evaluation, choose_definitions, evaluate, find_splits, fit_split
 from prefrm.imports import PUBLISHED as IMPORTS

@@ -7,9 +7,10 @@ regenerates them between their marks and leaves the rest of the page as it is.
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from prefrm.display import markdown_table
 from prefrm.files import write_whole
 from prefrm.hub import is_hub
 from prefrm.imports import PUBLISHED, PublishedJudge
@@ -39,7 +40,7 @@ def page_with_tables(page: str) -> str:
 
 
 def _imports_table() -> str:
-    return _table(HEADER, [_row(judge) for judge in PUBLISHED.values()])
+    return markdown_table(HEADER, [_row(judge) for judge in PUBLISHED.values()], len(HEADER))
 
 
 def _row(judge: PublishedJudge) -> list[str]:
@@ -59,7 +60,7 @@ def _dialects_table() -> str:
         [dialect.title, f"`{dialect.name}`", "pairs" if dialect.compares else "candidates", _reading(dialect)]
         for dialect in DIALECTS.values()
     ]
-    return _table(("judge", "`dialect=`", "a question shows", "how the answer is read"), rows)
+    return markdown_table(("judge", "`dialect=`", "a question shows", "how the answer is read"), rows, 4)
 
 
 def _reading(dialect: Dialect) -> str:
@@ -79,11 +80,6 @@ def _source(judge: PublishedJudge, options: str) -> str:
 
 def _accuracies(accuracies: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.1f}" for name, value in accuracies.items()) or "-"
-
-
-def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    rows = [header, ["---"] * len(header), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from prefrm import plots
 from prefrm.bench.cases import GROUPS
 from prefrm.bench.speed import TIMED_STEPS, Speed
 from prefrm.bench.training import CPU, Row
+from prefrm.display import markdown_table
 from prefrm.files import write_whole
 
 __all__ = ["read_judges_report", "write_judges_report"]
@@ -87,23 +88,23 @@ def write_judges_report(
         INTRODUCTION.format(device=device, steps=steps, groups=GROUPS),
         "## Every judge",
         SHAPES + _sizes(worlds["shapes"]),
-        _table(_shapes_header(), _shapes_table(rows)),
+        markdown_table(_shapes_header(), _shapes_table(rows)),
         f"![Pair accuracy by judge]({FOLDER}/accuracy.png)",
         "## Every seed",
-        _table(["judge", "seed", "pair accuracy", "95% interval"], _seeds_table(rows)),
+        markdown_table(["judge", "seed", "pair accuracy", "95% interval"], _seeds_table(rows)),
         "## Preferences that go round in circles",
         CYCLIC + _sizes(worlds["cyclic"]),
-        _table(["judge", "seed", "pair accuracy", "95% interval"], _cyclic_table(rows)),
+        markdown_table(["judge", "seed", "pair accuracy", "95% interval"], _cyclic_table(rows)),
         "## Label noise",
         NOISE + _sizes(worlds["noise"], "of whose labels the share in the table is flipped"),
-        _table(["flipped", "pair accuracy", "95% interval", "calibration error"], _noise_table(rows)),
+        markdown_table(["flipped", "pair accuracy", "95% interval", "calibration error"], _noise_table(rows)),
         f"![Pair accuracy against label noise]({FOLDER}/label_noise.png)",
         "## Candidates of every kind",
         KINDS + _sizes(worlds["kinds"]),
-        _table(*_kinds_table(rows)),
+        markdown_table(*_kinds_table(rows)),
         "## Speed",
         SPEED.format(threads=" on one thread" if one_thread else ""),
-        _table(["judge", "prefrm", "plain", "times"], _speed_table(speeds)),
+        markdown_table(["judge", "prefrm", "plain", "times"], _speed_table(speeds)),
         *_notes(pictures / NOTES),
     ]
     write_whole(docs / "judges.md", "\n\n".join(section.strip() for section in sections) + "\n")
@@ -260,8 +261,3 @@ def _draw(rows: Sequence[Row], folder: Path) -> None:
         xlabel="training labels flipped (%)",
         ylabel="pair accuracy",
     ).savefig(folder / "label_noise.png")
-
-
-def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    rows = [header, ["---", *["---:"] * (len(header) - 1)], *body]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 
+from prefrm.display import markdown_table
 from prefrm.eval.evaluation import Evaluation
-from prefrm.eval.tables import accuracy_text, headline, illusory_table, number, table, words
+from prefrm.eval.tables import accuracy_text, headline, illusory_table, number, words
 
 __all__ = ["RESULTS", "calibration_line", "results_section", "with_calibration", "with_results"]
 
@@ -63,6 +64,6 @@ def _results(split: str | None, evaluation: Evaluation) -> list[str]:
     rows += [[name, first[name], ""] for name in SHOWN]
     return [
         f"On the split `{split}`:",
-        table(["", "", "chance"], rows),
+        markdown_table(["", "", "chance"], rows),
         f"Illusory advantage. {illusory_table(metrics)}",
     ]

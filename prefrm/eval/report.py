@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prefrm.display import markdown_table
 from prefrm.eval.evaluation import Evaluation, to_json
 from prefrm.eval.figures import draw, remove_stale
 from prefrm.eval.paired import SideBySide, compare
@@ -29,7 +30,6 @@ from prefrm.eval.tables import (
     number,
     published_tables,
     reliability_table,
-    table,
     tag_table,
     turned,
     words,
@@ -155,7 +155,7 @@ def _markdown(
     definitions: Sequence[str],
 ) -> str:
     heads = ["", *map(name, columns)]
-    parts = ["# Evaluation", table(heads, turned([headline(column) for column in columns]))]
+    parts = ["# Evaluation", markdown_table(heads, turned([headline(column) for column in columns]))]
     if against is not None:
         parts += [f"## Against `{against.name}`"]
         parts += against_tables(evaluation, against.evaluation, against.difference)

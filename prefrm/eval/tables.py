@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from prefrm.display import markdown_table
 from prefrm.eval.accuracies import Accuracy
 from prefrm.eval.calibration import CalibrationMetrics
 from prefrm.eval.evaluation import Evaluation
@@ -27,7 +28,6 @@ __all__ = [
     "number",
     "published_tables",
     "reliability_table",
-    "table",
     "tag_table",
     "turned",
     "words",
@@ -85,7 +85,7 @@ def definition_table(evaluation: Evaluation) -> str:
     ]
     columns = ["value", "95% interval", "pairs", "prompts", "unjudged"]
     baselines = ["always first", "chance", "always tie"]
-    return table(["definition", *columns, *baselines, "tie threshold"], body)
+    return markdown_table(["definition", *columns, *baselines, "tie threshold"], body)
 
 
 def published_tables(metrics: Metrics) -> list[str]:
@@ -99,7 +99,7 @@ def published_tables(metrics: Metrics) -> list[str]:
         f"- `{entry}`: {PUBLISHED[entry].summary}. Published on {PUBLISHED[entry].split}."
         for entry in metrics.published
     ]
-    return [table(["definition", *columns], body), "\n".join(meaning)]
+    return [markdown_table(["definition", *columns], body), "\n".join(meaning)]
 
 
 def column_table(metrics: Metrics, definition: str) -> str:
@@ -109,7 +109,7 @@ def column_table(metrics: Metrics, definition: str) -> str:
     cells["**this judge**"] = f"**{number(own.value)}** ({number(own.low)} to {number(own.high)})"
     values = {**PUBLISHED[definition].judges, "**this judge**": own.value if own.pairs else -1.0}
     ranking = sorted(cells, key=lambda judge: -values[judge])
-    return table(["judge", "accuracy"], [[judge, cells[judge]] for judge in ranking])
+    return markdown_table(["judge", "accuracy"], [[judge, cells[judge]] for judge in ranking])
 
 
 def tag_table(metrics: Metrics, tag: str) -> str:
@@ -129,7 +129,7 @@ def tag_table(metrics: Metrics, tag: str) -> str:
         for value, entry in metrics.by_tag[tag].items()
     ]
     columns = ["pair accuracy", "95% interval", "pairs", "prompts", "unjudged", "always first"]
-    return table([tag, *columns, *others], body)
+    return markdown_table([tag, *columns, *others], body)
 
 
 def criterion_table(evaluation: Evaluation) -> str:
@@ -140,7 +140,7 @@ def criterion_table(evaluation: Evaluation) -> str:
         for entry, accuracy in {**named, "**combined**": evaluation.metrics.accuracy}.items()
     ]
     columns = ["pair accuracy", "95% interval", "pairs", "prompts", "unjudged"]
-    return table(["criterion", *columns], body)
+    return markdown_table(["criterion", *columns], body)
 
 
 def length_tables(bias: LengthBias) -> list[str]:
@@ -152,7 +152,7 @@ def length_tables(bias: LengthBias) -> list[str]:
         f"the mean, and the labels with {number(bias.labels)}. Always preferring the longer one is right on "
         f"{number(bias.always_longer)} of the strict pairs."
     )
-    return [table(["", *columns], body), shares]
+    return [markdown_table(["", *columns], body), shares]
 
 
 def illusory_table(metrics: Metrics) -> str:
@@ -182,7 +182,7 @@ def illusory_table(metrics: Metrics) -> str:
         "spread in a set",
         "usual spread",
     ]
-    rows = table(["reward", *columns, "noise to signal"], body)
+    rows = markdown_table(["reward", *columns, "noise to signal"], body)
     return f"Mean |advantage| of {candidates} candidates in {sets} sets of equal quality:\n\n{rows}"
 
 
@@ -198,7 +198,7 @@ def reliability_table(calibration: CalibrationMetrics) -> str:
         ]
         for row in calibration.table
     ]
-    return table(["confidence", "pairs", "share", "mean confidence", "agreement"], body)
+    return markdown_table(["confidence", "pairs", "share", "mean confidence", "agreement"], body)
 
 
 def against_tables(first: Evaluation, second: Evaluation, both: SideBySide) -> list[str]:
@@ -213,10 +213,11 @@ def against_tables(first: Evaluation, second: Evaluation, both: SideBySide) -> l
         f"{both.left_out} pairs that not both of them judged are left out."
     )
     rows = [_all_numbers(entry) for entry in (first, second)]
+    columns = ("difference", "95% interval", "pairs", "prompts")
     return [
-        table(["this judge minus the other", "difference", "95% interval", "pairs", "prompts"], body),
+        markdown_table(["this judge minus the other", *columns], body),
         verdicts,
-        table(["", "this judge", "the other"], turned(rows)),
+        markdown_table(["", "this judge", "the other"], turned(rows)),
     ]
 
 
@@ -242,12 +243,6 @@ def turned(rows: Sequence[Mapping[str, str]]) -> list[list[str]]:
     """Columns of named cells as the rows of a table; a cell that a column lacks is "-"."""
     names = dict.fromkeys(key for row in rows for key in row)
     return [[key, *(row.get(key, "-") for row in rows)] for key in names]
-
-
-def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its first column to the left and all others to the right."""
-    rows = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 def accuracy_text(entry: Accuracy) -> str:

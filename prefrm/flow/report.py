@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prefrm.display import one_line
+from prefrm.display import markdown_table, one_line
 from prefrm.files import write_whole
 from prefrm.flow.config import ORACLE
 from prefrm.flow.rollout import Sampler, encode_images
@@ -131,8 +131,10 @@ def write_report(output: Path, facts: Mapping[str, Any], lines: Sequence[Mapping
         "Held-out prompts with the same seeds before and after. Of a judge: the mean probability that it "
         "prefers a sample to one of the policy before its training. Diversity: the mean distance in pixels "
         "(root mean square) of two samples of a prompt.",
-        "| reward | before | after |\n|---|---|---|\n"
-        + "\n".join(f"| {name} | {before[name]:.3f} | {after[name]:.3f} |" for name in known),
+        markdown_table(
+            ["reward", "before", "after"],
+            [[name, f"{before[name]:.3f}", f"{after[name]:.3f}"] for name in known],
+        ),
         "![learning curves](curves.png)",
         *(f"![samples](samples/{sheet.name})" for sheet in dict.fromkeys([*sheets[:1], *sheets[-1:]])),
         *([f"Rows of the sheets: [samples/{PROMPTS}](samples/{PROMPTS})."] if sheets else []),

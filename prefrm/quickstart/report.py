@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrm import plots
+from prefrm.display import markdown_table
 from prefrm.eval import Evaluation
 from prefrm.quickstart.gallery import gallery
 from prefrm.quickstart.judging import DataSummary
@@ -218,7 +219,7 @@ def _markdown(facts: dict[str, Any], pictures: dict[str, list[str]], more: Path 
         *_shown(pictures["policy"]),
         *_programs(facts["policy"]["shown"]),
         "## What it cost",
-        _table(["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in seconds.items()]),
+        markdown_table(["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in seconds.items()]),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -227,7 +228,7 @@ def _data_section(data: dict[str, Any]) -> list[str]:
     rows = [[split, str(groups), str(data["prompts"][split])] for split, groups in data["groups"].items()]
     return [
         "## The data",
-        _table(["split", "groups", "prompts"], rows),
+        markdown_table(["split", "groups", "prompts"], rows),
         f"No prompt is in two splits. The train split has {data['comparisons']} comparisons, of which "
         f"{data['ties']} are ties.",
     ]
@@ -243,7 +244,7 @@ def _judge_section(judge: dict[str, Any], data: dict[str, Any]) -> list[str]:
         _before_after(
             "pair accuracy", judge["pair_accuracy_before"], judge["pair_accuracy"], judge["by_skill"]
         ),
-        _table(
+        markdown_table(
             ["", "before", "as trained", "calibrated"],
             [
                 [name, *(_number(judge[f"{key}{when}"]) for when in ("_before", "_uncalibrated", ""))]
@@ -286,7 +287,7 @@ def _programs(shown: Sequence[dict[str, Any]]) -> list[str]:
     rows = [
         [entry["prompt"], *(_code(entry[when]["program"]) for when in ("before", "after"))] for entry in shown
     ]
-    return ["The programs that drew these:", _table(["prompt", "before", "after"], rows)]
+    return ["The programs that drew these:", markdown_table(["prompt", "before", "after"], rows, 3)]
 
 
 def _code(program: str) -> str:
@@ -296,7 +297,7 @@ def _code(program: str) -> str:
 
 def _before_after(name: str, before: float, after: float, by_skill: dict[str, dict[str, float]]) -> str:
     rows = {"all": {"before": before, "after": after}, **by_skill}
-    return _table(
+    return markdown_table(
         [name, "before", "after"],
         [[row, _number(entry["before"]), _number(entry["after"])] for row, entry in rows.items()],
     )
@@ -313,8 +314,3 @@ def _number(value: float) -> str:
 
 def _shown(paths: Sequence[str]) -> list[str]:
     return [f"![{Path(path).stem}]({path})" for path in paths]
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prefrm.bench.tables import markdown_table
+from prefrm.display import markdown_table
 from prefrm.files import write_whole
 
 __all__ = ["Overload", "ServerReport", "ServerRow", "percentile", "write_server_report"]

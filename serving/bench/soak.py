@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prefrm.bench.tables import markdown_table
+from prefrm.display import markdown_table
 from prefrm.errors import ScoringError
 from prefrm.files import write_whole
 from prefrm.progress import track

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -191,7 +192,7 @@ def test_eval_shows_a_judge_in_a_published_column(
     column = numbers["columns"]["hpdv3"]
     assert column["this_judge"] == numbers["metrics"]["published"]["hpdv3"]
     assert column["this_judge"]["pairs"] == 3 and column["judges"]["HPSv3"] == 0.769
-    text = (out / "report.md").read_text()
+    text = re.sub(" +", " ", (out / "report.md").read_text())
     assert "## Published: `hpdv3`" in text and "| HPSv3 | 0.769 |" in text and "**this judge**" in text
     assert "pickapic" not in numbers["metrics"]["published"]
     counts = SplitCounts(groups=1, candidates=2, strict=1, ties=0, left_out={"also in b": 3}, complete=False)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from prefrm.display import BLACK, WHITE, one_line, text_color
+from prefrm.display import BLACK, WHITE, markdown_table, one_line, text_color
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,13 @@ from prefrm.display import BLACK, WHITE, one_line, text_color
 )
 def test_a_text_on_one_line(text, line):
     assert one_line(text) == line
+
+
+def test_a_table_is_aligned_in_its_source_too():
+    assert markdown_table(["judge", "p"], [["a|b", "0.5"], ["c", "12.25"]]) == (
+        "| judge |     p |\n| ----- | ----: |\n| a\\|b  |   0.5 |\n| c     | 12.25 |"
+    )
+    assert markdown_table(["a", "b"], [["x", "y"]], 2) == "| a   | b   |\n| --- | --- |\n| x   | y   |"
 
 
 def contrast(a, b):

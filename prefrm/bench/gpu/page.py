@@ -17,7 +17,7 @@ from prefrm.bench.gpu.tables import (
     tests_section,
     training_section,
 )
-from prefrm.bench.tables import markdown_table
+from prefrm.display import markdown_table
 from prefrm.files import write_whole
 
 __all__ = ["COMMAND", "NOT_RUN", "page", "write_page"]

@@ -10,7 +10,7 @@ import yaml
 
 from prefrm.bench.gpu.goals import share_of_peak
 from prefrm.bench.gpu.results import Result
-from prefrm.bench.tables import markdown_table
+from prefrm.display import markdown_table
 
 __all__ = [
     "CONFIGS",

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def test_the_report_holds_before_and_after(tmp_path: Path, prompts: list[Any]) -
         f"all {len(prompts)} held-out prompts",
         f"| {prompts[0].text} | `a masterpiece` | `red circle 0 0` |",
     ):
-        assert text in report
+        assert text in re.sub(" +", " ", report)
 
 
 def test_the_groups_that_differ_most_are_shown_one_of_each_skill() -> None:

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def test_where_there_is_no_number_there_is_none() -> None:
         tags={"skill": "size"},
     )
     card = model_card(CONFIG, None, evaluate(FakeScorer(lambda prompt, image: 0.0), [group]), steps=200)
+    card = re.sub(" +", " ", card)
     assert "| pair accuracy | - |" in card
     assert "| pair accuracy, skill size | - |" in card
     assert "nan" not in card

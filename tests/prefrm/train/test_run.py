@@ -75,7 +75,7 @@ def test_a_judge_learns_and_its_bundle_says_so(
     is_edit = kind == "edit"
     assert had == ("1 context image and criterion 'light' or 'shade'" if is_edit else NOTHING)
     assert (config.output / "evaluation" / "report.md").is_file()
-    card = (result.bundle / "README.md").read_text()
+    card = re.sub(" +", " ", (result.bundle / "README.md").read_text())
     assert "| pair accuracy | 1.000 (0.292 to 1.000; 9 pairs of 3 prompts) |" in card
     assert f"- each training group had {had}\n" in card
     assert f"- calibration: {manifest.calibration.map.describe()}, from 9 pairs of validation\n" in card
