@@ -31,7 +31,7 @@ from prefrm.pipeline import batched
 from prefrm.progress import Tracking, untracked
 from prefrm.video import FrameSampling, encode_video, read_frames
 from prefrm.winmatrix import Candidate, Floats, Group, Kind, Scorer, score_all
-from prefrm.winmatrix.probabilities import logit
+from prefrm.winmatrix.probabilities import logit, sigmoid
 
 __all__ = ["Explanation", "Method", "credit", "explain_by_gradient", "explain_by_occlusion"]
 
@@ -75,7 +75,7 @@ class Explanation:
     @property
     def win_probability(self) -> float:
         """P(candidate 0 beats candidate 1)."""
-        return 1 / (1 + math.exp(-self.log_odds))
+        return float(sigmoid(self.log_odds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

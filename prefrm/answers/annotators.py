@@ -20,13 +20,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from prefrm.answers.store import Answer
+from prefrm.winmatrix import Doubles
 
 __all__ = ["AnnotatorReport", "Share", "assess_annotators"]
 
-Doubles = npt.NDArray[np.float64]
 
 GRID = np.linspace(0.005, 0.995, 199)
 PRIOR = (GRID * (1 - GRID)) ** 0.5 * GRID

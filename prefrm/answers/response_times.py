@@ -38,6 +38,8 @@ import numpy.typing as npt
 
 from prefrm.answers.store import Answer
 from prefrm.errors import ConfigError, missing_extra
+from prefrm.winmatrix import Doubles
+from prefrm.winmatrix.probabilities import sigmoid
 
 __all__ = [
     "MIN_TIMES",
@@ -48,7 +50,6 @@ __all__ = [
     "simulate_drift_diffusion",
 ]
 
-Doubles = npt.NDArray[np.float64]
 
 MIN_TIMES = 50
 """Answers without which an annotator's parameters are not fitted."""
@@ -146,8 +147,8 @@ def fit_drift_diffusion(response_s: npt.ArrayLike) -> DriftDiffusion | None:
             bound=math.exp(scale + bound),
             spread=math.exp(product - scale - bound),
             # At most the median: most answers are decisions.
-            delay=float(median) / (1 + math.exp(-delay)),
-            inattention=1 / (1 + math.exp(-inattention)),
+            delay=float(median * sigmoid(delay)),
+            inattention=float(sigmoid(inattention)),
             longest=longest,
         )
 
@@ -201,7 +202,7 @@ def simulate_drift_diffusion(
         done = waiting[accepted]
         times[done] = t[accepted]
         # Given the time, the odds of the bounds are exp(2 a v).
-        right = 1 / (1 + np.exp(-2 * parameters.bound * v[done]))
+        right = sigmoid(2 * parameters.bound * v[done])
         answer[done] = np.where(rng.random(len(done)) < right, 1.0, -1.0)
         waiting = waiting[~accepted]
     times += parameters.delay

@@ -17,8 +17,8 @@ import numpy as np
 
 from prefrm.arena.values import ArenaPrompt, Check, PromptSet
 from prefrm.errors import DataError
-from prefrm.eval.pairs import Doubles
 from prefrm.eval.statistics import share_interval, weighted_mean
+from prefrm.winmatrix import Doubles
 
 __all__ = [
     "SCORINGS",

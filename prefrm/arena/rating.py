@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from prefrm.eval.statistics import difference_interval, student_quantile, weighted_mean
 from prefrm.rewards.utilities import fit_utilities, reachable
+from prefrm.winmatrix import Doubles
 from prefrm.winmatrix.probabilities import sigmoid
 
 __all__ = ["ELO", "MEAN_RATING", "Estimate", "Standings", "standings"]
 
-Doubles = npt.NDArray[np.float64]
 
 ELO = 400 / np.log(10)
 """Points of a rating per nat: 400 points are odds of 10 to 1 (Elo's scale)."""

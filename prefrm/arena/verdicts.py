@@ -27,7 +27,7 @@ from prefrm.label import label, read_matrices
 from prefrm.progress import Advance
 from prefrm.rewards import Criteria
 from prefrm.rows import read_rows
-from prefrm.winmatrix import Scorer, WinMatrix
+from prefrm.winmatrix import Doubles, Scorer, WinMatrix
 
 __all__ = [
     "SHARD_SIZE",
@@ -40,7 +40,6 @@ __all__ = [
     "timed",
 ]
 
-Doubles = npt.NDArray[np.float64]
 
 SHARD_SIZE = 16
 """Groups, or images, whose results are written together: at most as many are judged again after a kill."""

@@ -18,10 +18,9 @@ from prefrm.engine import Engine
 from prefrm.errors import ConfigError
 from prefrm.records import read_groups
 from prefrm.rewards import REWARDS as REWARD_FUNCTIONS
-from prefrm.rewards.numbers import Doubles
 from prefrm.scorers import Ensemble, Member
 from prefrm.train import DataConfig, OptimConfig, TrainConfig, run
-from prefrm.winmatrix import CalibrationMap, Group, IdentifiedScorer, Scorer, WinMatrix, score_all
+from prefrm.winmatrix import CalibrationMap, Doubles, Group, IdentifiedScorer, Scorer, WinMatrix, score_all
 
 __all__ = ["CALIBRATED", "JudgeRow", "LastAnswer", "judge_asked", "likeness", "open_judges", "train_judges"]
 

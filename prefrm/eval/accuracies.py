@@ -22,10 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
+from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
 from prefrm.eval.statistics import share_interval, weighted_mean
 from prefrm.eval.thresholds import Thresholds, half_tie_credit, label, same_credit, verdict
 from prefrm.rewards import criterion_name
+from prefrm.winmatrix import Doubles
 
 __all__ = [
     "Accuracy",

@@ -13,10 +13,11 @@ import numpy as np
 
 from prefrm.errors import ConfigError
 from prefrm.eval.accuracies import Accuracy, half_tie_accuracy, pair_accuracy, prompt_accuracy
-from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
+from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
 from prefrm.eval.recalibration import order_probabilities
 from prefrm.eval.thresholds import Thresholds
 from prefrm.records import DatasetInfo
+from prefrm.winmatrix import Doubles
 
 __all__ = ["Definition", "both_orders", "by_ranking", "groups_apart"]
 

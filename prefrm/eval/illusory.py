@@ -27,10 +27,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prefrm.eval.pairs import Doubles, JudgedGroup
+from prefrm.eval.pairs import JudgedGroup
 from prefrm.eval.statistics import mean
 from prefrm.rewards import FLOW_GRPO, PREF_GRPO, REWARDS, RewardFunction
-from prefrm.winmatrix import WinMatrix
+from prefrm.winmatrix import Doubles, WinMatrix
 
 __all__ = ["VIEWS", "IllusoryAdvantage", "equal_sets", "illusory_advantages"]
 

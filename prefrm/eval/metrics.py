@@ -15,7 +15,7 @@ import numpy as np
 from prefrm.eval.accuracies import Accuracy, Breakdown, accuracies
 from prefrm.eval.illusory import IllusoryAdvantage, illusory_advantages
 from prefrm.eval.lengths import LengthBias, length_bias
-from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
+from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
 from prefrm.eval.published import published_accuracies
 from prefrm.eval.ranking import (
     best_of_k_regret,
@@ -27,6 +27,7 @@ from prefrm.eval.ranking import (
 )
 from prefrm.eval.statistics import cross_entropy, mean, weighted_mean
 from prefrm.eval.thresholds import Thresholds
+from prefrm.winmatrix import Doubles
 
 __all__ = ["Metrics", "measure"]
 

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import DatasetError
-from prefrm.eval.pairs import Doubles, JudgedGroup, Pairs, pairs_of
+from prefrm.eval.pairs import JudgedGroup, Pairs, pairs_of
 from prefrm.eval.statistics import cross_entropy, difference_interval, weighted_mean
 from prefrm.eval.thresholds import label, verdict
+from prefrm.winmatrix import Doubles
 
 __all__ = ["Difference", "SideBySide", "compare"]
 

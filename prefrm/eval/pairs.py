@@ -12,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.records import Comparison, PreferenceGroup
-from prefrm.winmatrix import Kind, WinMatrix
+from prefrm.winmatrix import Doubles, Kind, WinMatrix
 
 __all__ = ["JudgedGroup", "Pairs", "pairs_of"]
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

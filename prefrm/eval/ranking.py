@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from prefrm.eval.pairs import Doubles, JudgedGroup
-from prefrm.winmatrix import WinMatrix
+from prefrm.eval.pairs import JudgedGroup
+from prefrm.winmatrix import Doubles, WinMatrix
 
 __all__ = [
     "best_of_k_regret",

@@ -4,8 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError
-from prefrm.eval.pairs import Doubles
-from prefrm.winmatrix import CalibrationMap, PowerScaling, TemperatureScaling
+from prefrm.winmatrix import CalibrationMap, Doubles, PowerScaling, TemperatureScaling
 from prefrm.winmatrix.probabilities import half_difference, logit, sigmoid
 
 __all__ = ["apply_calibration", "fit_calibration", "order_probabilities"]

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import missing_extra
-from prefrm.eval.pairs import Doubles
+from prefrm.winmatrix import Doubles
 from prefrm.winmatrix.probabilities import P_EPSILON
 
 __all__ = [

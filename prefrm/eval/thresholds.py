@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError
-from prefrm.eval.pairs import Doubles, Pairs
-from prefrm.winmatrix import CalibrationMap
+from prefrm.eval.pairs import Pairs
+from prefrm.winmatrix import CalibrationMap, Doubles
 
 __all__ = [
     "Thresholds",

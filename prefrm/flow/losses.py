@@ -23,7 +23,7 @@ from prefrm.flow.pipelines import Policy
 from prefrm.flow.rollout import OLD, Batch, normal
 from prefrm.flow.settings import Method
 from prefrm.rewards.chain import members
-from prefrm.rewards.numbers import Doubles
+from prefrm.winmatrix import Doubles
 
 __all__ = ["DREW", "Losses", "Work"]
 

@@ -33,9 +33,8 @@ from prefrm.flow.rollout import OLD, Batch, Sample, Sampler, encode_images
 from prefrm.flow.settings import Method, Rollout
 from prefrm.group_log import GroupLog, LoggedGroup
 from prefrm.rewards.chain import diversity, extremes, intrinsic_rewards, members
-from prefrm.rewards.numbers import Doubles
 from prefrm.rewards.samples import Reward
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.winmatrix import Doubles, Group, WinMatrix
 
 __all__ = ["AVERAGE", "Trainer", "adapters"]
 

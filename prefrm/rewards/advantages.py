@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 
 from prefrm.errors import ConfigError, DataError
-from prefrm.rewards.numbers import Doubles, Numbers, doubles
+from prefrm.rewards.numbers import Numbers, doubles
+from prefrm.winmatrix import Doubles
 
 __all__ = [
     "DANCE_GRPO",

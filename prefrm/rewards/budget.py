@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.rewards.design import PRIOR_PRECISION, covariance_after, difference_variances
-from prefrm.rewards.numbers import Doubles
-from prefrm.rewards.utilities import fit_utilities
+from prefrm.rewards.utilities import fit_utilities, reachable
+from prefrm.winmatrix import Bools, Doubles
+from prefrm.winmatrix.probabilities import sigmoid
 
 __all__ = ["BudgetedPairs", "Judgement", "choose_and_fit"]
 
-Bools = npt.NDArray[np.bool_]
 Pair = tuple[int, int]
 """Two candidates i < j by their numbers."""
 Judgement = Callable[[Sequence[Pair]], Sequence[float]]
@@ -106,7 +106,7 @@ class _Knowledge:
     def choose(self, count: int) -> list[Pair]:
         """The next round: pairs that connect what is apart, then those that tell most."""
         u = self._fit(PRIOR_PRECISION)
-        p_KK = _sigmoid(u[:, None] - u[None, :])
+        p_KK = sigmoid(u[:, None] - u[None, :])
         weight_KK = p_KK * p_KK.T
         covariance = _covariance(np.where(self.judged, weight_KK, 0.0))
         answerable_KK = self._answerable()
@@ -140,7 +140,7 @@ class _Knowledge:
         return np.asarray(np.isfinite(self.log_odds))
 
     def _fit(self, precision: float, centre: Doubles | float = 0.0) -> Doubles:
-        p_KK = _sigmoid(np.where(self.judged, self.log_odds, 0.0))
+        p_KK = sigmoid(np.where(self.judged, self.log_odds, 0.0))
         return fit_utilities(p_KK, self.judged, precision, centre)
 
     def _answerable(self) -> Doubles:
@@ -164,10 +164,7 @@ def _circulant(size: int, count: int) -> list[Pair]:
 
 def _parts(edges_KK: Bools) -> npt.NDArray[np.intp]:
     """[K]; two candidates have the same number exactly if a chain of edges connects them."""
-    reach = edges_KK | np.eye(len(edges_KK), dtype=bool)
-    for _ in range(len(edges_KK).bit_length()):
-        reach = (reach.astype(np.float32) @ reach.astype(np.float32)) > 0
-    return np.asarray(reach.argmax(axis=1)) if len(reach) else np.zeros(0, np.intp)
+    return np.asarray(reachable(edges_KK).argmax(axis=1)) if len(edges_KK) else np.zeros(0, np.intp)
 
 
 def _least_squares(log_odds_KK: Doubles) -> Doubles:
@@ -183,8 +180,3 @@ def _covariance(weight_KK: Doubles) -> Doubles:
     """Of the utilities: the inverse of the regularised Hessian of the Bradley-Terry likelihood."""
     hessian = np.diag(weight_KK.sum(axis=1) + PRIOR_PRECISION) - weight_KK
     return np.asarray(np.linalg.inv(hessian), dtype=np.float64)
-
-
-def _sigmoid(x: Doubles) -> Doubles:
-    small = np.exp(-np.abs(x))
-    return np.asarray(np.where(x >= 0, 1.0, small) / (1.0 + small))

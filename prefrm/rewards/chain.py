@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from prefrm.errors import ConfigError, DataError
 from prefrm.rewards.advantages import AdvantageRule, centered, moments
-from prefrm.rewards.numbers import Doubles, Numbers, at_steps, doubles
+from prefrm.rewards.numbers import Numbers, at_steps, doubles
+from prefrm.winmatrix import Doubles
 
 __all__ = [
     "AdvantageChain",

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError
-from prefrm.rewards.numbers import Doubles, at_steps
-from prefrm.winmatrix import Bools, Floats, Group, WinMatrix
+from prefrm.rewards.numbers import at_steps
+from prefrm.winmatrix import Bools, Doubles, Floats, Group, WinMatrix
 from prefrm.winmatrix.probabilities import logit, win_probabilities
 
 __all__ = ["Combination", "Combine", "Criteria", "criterion_name"]

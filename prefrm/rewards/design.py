@@ -11,7 +11,7 @@ Shapes: K candidates.
 
 import numpy as np
 
-from prefrm.rewards.numbers import Doubles
+from prefrm.winmatrix import Doubles
 
 __all__ = ["PRIOR_PRECISION", "covariance_after", "difference_variances"]
 

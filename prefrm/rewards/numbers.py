@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prefrm.errors import DataError
+from prefrm.winmatrix import Doubles
 
-__all__ = ["Doubles", "Numbers", "at_steps", "doubles"]
+__all__ = ["Numbers", "at_steps", "doubles"]
 
-Doubles = npt.NDArray[np.float64]
 Numbers = Any
 """An array or tensor of booleans, integers or floats, or nested lists of numbers, None and tensors."""
 

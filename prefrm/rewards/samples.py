@@ -9,9 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from prefrm.rewards.chain import members
-from prefrm.rewards.numbers import Doubles
 from prefrm.rewards.utilities import REWARDS
-from prefrm.winmatrix import Group, Scorer, WinMatrix, score_all
+from prefrm.winmatrix import Doubles, Group, Scorer, WinMatrix, score_all
 
 __all__ = ["Pointwise", "Reward", "WinRates"]
 

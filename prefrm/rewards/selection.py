@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from prefrm.errors import ConfigError, DataError
-from prefrm.rewards.numbers import Doubles, Numbers, doubles
-from prefrm.winmatrix import OnMissing, WinMatrix
+from prefrm.rewards.numbers import Numbers, doubles
+from prefrm.winmatrix import Doubles, OnMissing, WinMatrix
 
 __all__ = ["PreferencePair", "best_fraction", "diffusion_nft_rewards", "dpo_pairs", "ranking", "ranks"]
 

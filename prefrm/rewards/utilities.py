@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError, IncompleteMatrixError
-from prefrm.rewards.numbers import Doubles
-from prefrm.winmatrix import Bools, Floats, OnMissing, WinMatrix
+from prefrm.winmatrix import Bools, Doubles, Floats, OnMissing, WinMatrix
+from prefrm.winmatrix.probabilities import sigmoid
 
 __all__ = [
     "REWARDS",
@@ -175,9 +175,7 @@ def _pairs_to_fit(matrix: WinMatrix) -> Bools:
 
 
 def _win(u: Doubles) -> Doubles:
-    gap = u[:, None] - u[None, :]
-    small = np.exp(-np.abs(gap))
-    return np.where(gap >= 0, 1.0, small) / (1.0 + small)
+    return sigmoid(u[:, None] - u[None, :])
 
 
 def _require_finite(p_JJ: Doubles, pairs_JJ: Bools, names: npt.NDArray[np.intp]) -> None:

@@ -14,6 +14,7 @@ from prefrm.winmatrix.group import Candidate, Group, Kind, kind_of
 from prefrm.winmatrix.inputs import EVERYTHING, Inputs, InputsScorer, check_groups, inputs_of
 from prefrm.winmatrix.matrix import Bools, Floats, OnMissing, WinMatrix, check_on_missing
 from prefrm.winmatrix.metrics import matrix_metrics
+from prefrm.winmatrix.probabilities import Doubles
 from prefrm.winmatrix.reasons import unjudged_reasons
 from prefrm.winmatrix.scorer import (
     ConcurrentScorer,
@@ -39,6 +40,7 @@ __all__ = [
     "Candidate",
     "ConcurrentScorer",
     "CostedScorer",
+    "Doubles",
     "FakeScorer",
     "Floats",
     "Group",

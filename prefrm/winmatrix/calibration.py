@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrm.errors import ConfigError
+from prefrm.winmatrix.probabilities import Doubles
 
 __all__ = [
     "CALIBRATION_MAPS",
@@ -24,8 +25,6 @@ __all__ = [
     "TemperatureScaling",
     "calibration_map",
 ]
-
-Doubles = npt.NDArray[np.float64]
 
 
 class CalibrationMap(ABC):

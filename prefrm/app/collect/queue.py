@@ -25,9 +25,8 @@ import numpy as np
 from prefrm.answers import Purpose, Question, Verdict
 from prefrm.errors import ConfigError
 from prefrm.rewards.design import PRIOR_PRECISION, covariance_after, difference_variances
-from prefrm.rewards.numbers import Doubles
 from prefrm.rewards.utilities import fit_utilities
-from prefrm.winmatrix import WinMatrix
+from prefrm.winmatrix import Doubles, WinMatrix
 
 __all__ = ["KnownPair", "Order", "PairQueue", "QueueSettings", "Showing"]
 

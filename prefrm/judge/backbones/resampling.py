@@ -14,12 +14,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from PIL.Image import Resampling
 
 from prefrm.errors import ConfigError
+from prefrm.winmatrix import Doubles
 
 __all__ = ["HALF_LEVEL", "cut_tiles", "normalize", "resize"]
 
@@ -28,7 +28,6 @@ HALF_LEVEL = 0.5 / 255
 # Of the weights, which take 16 MB for 1,456 pixels after and before.
 KEPT_WEIGHTS = 8
 KEPT_ORDERS = 64
-Doubles = npt.NDArray[np.float64]
 
 
 def _triangle(x: Doubles) -> Doubles:

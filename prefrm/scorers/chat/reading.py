@@ -12,7 +12,7 @@ from typing import Any
 from prefrm.errors import ProtocolError
 from prefrm.scorers.chat.dialects import Dialect
 from prefrm.scorers.chat.parsing import Unreadable, Verdict, spellings
-from prefrm.winmatrix.probabilities import LARGEST_LOG_ODDS
+from prefrm.winmatrix.probabilities import LARGEST_LOG_ODDS, sigmoid
 
 __all__ = ["Bounds", "Reading", "read_answers", "read_choice", "without_tie"]
 
@@ -303,15 +303,15 @@ def _merged_scores(samples: Sequence[_Sample]) -> dict[str, float]:
 
 
 def _mean_log_odds(values: Sequence[float]) -> float:
-    shares = [_sigmoid(value) for value in values]
+    total = float(sigmoid(values).sum())
     if all(map(math.isfinite, values)):
-        return _logit(sum(shares) / len(shares))
-    return _logit((sum(shares) + 0.5) / (len(shares) + 1))
+        return _logit(total / len(values))
+    return _logit((total + 0.5) / (len(values) + 1))
 
 
 def _with_ties(log_odds: float, tie: float) -> float:
     """Log-odds of a win where a tie counts half to each."""
-    return _logit((1 - tie) * _sigmoid(log_odds) + tie / 2)
+    return _logit((1 - tie) * float(sigmoid(log_odds)) + tie / 2)
 
 
 def _stated(share: float) -> float:
@@ -324,11 +324,6 @@ def _log_sum(values: Sequence[float]) -> float:
     if len(values) < 2 or not math.isfinite(largest):
         return largest
     return largest + math.log(sum(math.exp(x - largest) for x in values))
-
-
-def _sigmoid(x: float) -> float:
-    small = math.exp(-abs(x))
-    return (1.0 if x >= 0 else small) / (1.0 + small)
 
 
 def _logit(p: float) -> float:

@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from prefrm.scorers.chat.reading import Reading
 from prefrm.scorers.chat.showing import Key, ShownGroup
-from prefrm.winmatrix import WinMatrix
+from prefrm.winmatrix import Doubles, WinMatrix
 
 __all__ = ["ChatReport", "merged_log_odds", "report_of_pairs", "report_of_singles"]
 
-Doubles = npt.NDArray[np.float64]
 Readings = Mapping[Key, Reading]
 
 NOT_ASKED = Reading(value=np.nan)

@@ -185,7 +185,7 @@ class ChatScorer:
         self.require_yes_no()
         answers = _portal.run(lambda: self._askers.get().ask_about(questions))
         readings = [self._reading(answer) for answer in answers]
-        return [Probability(value=_sigmoid(one.value), reason=one.reason) for one in readings]
+        return [Probability(value=float(sigmoid(one.value)), reason=one.reason) for one in readings]
 
     def close(self) -> None:
         """Release the connections; scoring again opens new ones."""
@@ -280,10 +280,6 @@ class ChatScorer:
             return Reading(value=np.nan, unread=1.0, reason=f"the endpoint refused the question: {answer}")
         reading = read_answers(self.dialect, answer.choices, self._bounds, answer.untied)
         return replace(reading, reason=reading.reason and self._credentials.quoted(reading.reason, SHOWN))
-
-
-def _sigmoid(log_odds: float) -> float:
-    return float(sigmoid(np.array([log_odds]))[0])
 
 
 def _worded(dialect: Dialect, settings: ChatSettings) -> tuple[Dialect, Wording]:
