@@ -8,7 +8,7 @@ has the most.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,22 +158,25 @@ def input_tensors(inputs: Inputs) -> dict[TensorSpec, bool]:
     return found
 
 
-def inputs_named(names: Collection[str], kinds: str) -> Inputs:
-    """What a served judge reads, by the names of its input tensors and its parameter `KINDS_PARAMETER`.
+def inputs_named(tensors: Mapping[str, bool], kinds: str) -> Inputs:
+    """What a served judge reads, by its input tensors and its parameter `KINDS_PARAMETER`.
 
-    Without names it may read anything. Without kinds it was not served by prefrm, and reads no video.
+    The tensors are given by name, each with whether a request may leave it out. Without any, the judge may
+    read anything. Without kinds it was not served by prefrm, and reads no video.
     """
-    if not names:
+    if not tensors:
         return EVERYTHING
     named = (
         kinds.split(",")
         if kinds
-        else [*["image"] * (IMAGES.name in names), *["text"] * (TEXTS.name in names)]
+        else [*["image"] * (IMAGES.name in tensors), *["text"] * (TEXTS.name in tensors)]
     )
     return Inputs(
         kinds=tuple(kind for kind in EVERYTHING.kinds if kind in named),
-        context=CONTEXT.name in names,
-        criterion=CRITERION.name in names,
+        context=CONTEXT.name in tensors,
+        criterion=CRITERION.name in tensors,
+        needs_context=not tensors.get(CONTEXT.name, True),
+        needs_criterion=not tensors.get(CRITERION.name, True),
     )
 
 

@@ -17,6 +17,7 @@ from prefrm.display import one_line
 from prefrm.errors import ConfigError, MediaError
 from prefrm.options import AsJson
 from prefrm.scorers import is_url, sources
+from prefrm.scorers.targets import leaves
 
 if TYPE_CHECKING:
     from prefrm.eval import Unreadable
@@ -126,20 +127,27 @@ def open_scorer(
         yield scorer
 
 
-def require_judge(target: str, remote: Remote | None = None) -> "list[Inputs]":
-    """What each judge of `target` reads.
+def require_judge(target: str, remote: Remote | None = None) -> "dict[str, Inputs]":
+    """What each judge of `target` reads of a group, by its name; of an ensemble, its members.
 
-    Raises before anything is scored if one is not a bundle, or no server answers.
+    Raises before anything is scored if one is not a bundle, no server answers, or a judge is to judge by a
+    criterion and reads none.
     """
     from prefrm.winmatrix import inputs_of
 
-    found = [manifest.inputs for manifest in inspected(target)]
+    names = sources(target)
+    bundles = [name for name in names if not is_url(name)]
+    found = {name: one.inputs for name, one in zip(bundles, inspected(target), strict=True)}
     connect = scorers.with_own_tokens((remote or Remote()).connect, target)
-    for source in filter(is_url, sources(target)):
+    for source in filter(is_url, names):
         with connect(source) as scorer:
             scorer.identity()
-            found.append(inputs_of(scorer))
-    return found
+            found[source] = inputs_of(scorer)
+    members = leaves(target)
+    for member in members:
+        if member.criterion and not found[member.scorer].criterion:
+            raise ConfigError(f"{member.name}: this judge does not read a criterion; leave it out")
+    return {member.name: found[member.scorer].by(member.criterion) for member in members}
 
 
 def inspected(target: str) -> "list[Manifest]":

@@ -79,7 +79,8 @@ class GrpcTransport:
 
     async def inputs(self) -> Inputs:
         config = await self._config()
-        return inputs_named([one.name for one in config.input], _parameter(config, KINDS_PARAMETER))
+        tensors = {one.name: one.optional for one in config.input}
+        return inputs_named(tensors, _parameter(config, KINDS_PARAMETER))
 
     async def live(self) -> None:
         await self._call("ServerLive", b"")

@@ -87,10 +87,10 @@ class HttpTransport:
     async def inputs(self) -> Inputs:
         config = await self._config()
         try:
-            names = [str(one["name"]) for one in config["input"]]
+            tensors = {str(one["name"]): bool(one.get("optional")) for one in config["input"]}
         except (LookupError, TypeError):
-            names = []
-        return inputs_named(names, _parameter(config, KINDS_PARAMETER))
+            tensors = {}
+        return inputs_named(tensors, _parameter(config, KINDS_PARAMETER))
 
     async def live(self) -> None:
         await self._ask("GET", f"{self._root}/health/live", LONGEST_TEXT)

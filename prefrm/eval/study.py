@@ -4,7 +4,7 @@ Scores and shows its progress; writes nothing.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,25 +107,33 @@ def find_splits(data: Path | str, test: str, validation: str | None = None) -> S
 
 
 def require_readable(
-    judge: str, inputs: Sequence[Inputs], data: Path | str, split: str, *, criteria: Criteria | None = None
+    judge: str,
+    inputs: Mapping[str, Inputs],
+    data: Path | str,
+    split: str,
+    *,
+    criteria: Criteria | None = None,
 ) -> None:
     """Raise `ConfigError` if a judge can read no group of a split. Nothing is scored.
 
     Args:
         judge: its name, for the message.
-        inputs: what each scorer of the judge reads; it is enough if one reads a group.
+        inputs: what each scorer of the judge reads, by its name; a group is read if all of them read it.
         data: the dataset's folder.
         split: of the dataset.
         criteria: by which groups are judged; None is each group's own.
     """
-    refusals: list[str] = []
+    first = ""
     for group in read_groups(data, split):
         for one in [group.group()] if criteria is None else criteria.groups([group.group()]):
-            refusals = [each.refusal(one) for each in inputs]
-            if not all(refusals):
+            refusals = {name: reason for name, each in inputs.items() if (reason := each.refusal(one))}
+            if not refusals:
                 return
-    if refusals:
-        raise ConfigError(f"{judge} can read no group of the split {split!r} of {data}: {refusals[0]}")
+            first = first or next(
+                reason if name == judge else f"{name}: {reason}" for name, reason in refusals.items()
+            )
+    if first:
+        raise ConfigError(f"{judge} can read no group of the split {split!r} of {data}: {first}")
 
 
 def fit_split(scorer: Scorer, data: Path | str, split: str, *, criteria: Criteria | None = None) -> Fitted:

@@ -49,6 +49,10 @@ class Member:
         by = f" by {self.criterion!r}" if self.criterion else ""
         return f"{self.scorer.identity()}{by}"
 
+    def inputs(self) -> Inputs:
+        """What it reads of a group before it is `shown` with its criterion."""
+        return inputs_of(self.scorer).by(self.criterion)
+
     def shown(self, group: Group) -> Group:
         """The group as the scorer is to see it."""
         return replace(group, criterion=self.criterion) if self.criterion else group
@@ -105,8 +109,7 @@ class Ensemble:
 
     def inputs(self) -> Inputs:
         """What every member reads; of groups without a criterion where members have their own."""
-        read = reduce(Inputs.both, [inputs_of(member.scorer) for member in self.members])
-        return replace(read, criterion=read.criterion and not self._has_criteria)
+        return reduce(Inputs.both, [member.inputs() for member in self.members])
 
     def score(self, groups: Iterable[Group]) -> list[WinMatrix]:
         """One matrix for each group, in order. Raises what a member raises; the others do not replace it."""

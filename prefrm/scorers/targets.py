@@ -1,5 +1,6 @@
 """What a name of a scorer is, by its form alone, and the judges that it leads to."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from prefrm.errors import ConfigError
@@ -42,7 +43,10 @@ def sources(*targets: Path | str | None) -> list[str]:
 
 
 def leaves(target: Path | str) -> list[Source]:
-    """As `sources`, each as its scorer file names it. Raises `ConfigError` as `sources`."""
+    """As `sources`, each as its scorer file names it, with the criterion by which it judges.
+
+    Raises `ConfigError` as `sources`.
+    """
     return _leaves(Source(scorer=str(target)), ())
 
 
@@ -52,5 +56,5 @@ def _leaves(source: Source, within: tuple[Path, ...]) -> list[Source]:
         return [source]
     if (file := Path(target).absolute()) in within:
         raise ConfigError(f"{target} leads to itself; a scorer file names other scorers")
-    found = read_scorer_file(target).scorers
-    return [leaf for one in found for leaf in _leaves(one, (*within, file))]
+    found = [leaf for one in read_scorer_file(target).scorers for leaf in _leaves(one, (*within, file))]
+    return [replace(leaf, criterion=leaf.criterion or source.criterion) for leaf in found]

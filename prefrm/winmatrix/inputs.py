@@ -1,7 +1,7 @@
 """What a scorer reads of a group, and why it cannot read another one."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, get_args, runtime_checkable
 
 from prefrm.errors import RecordError
@@ -36,15 +36,17 @@ class Inputs:
         """
         if group.kinds and group.kinds.isdisjoint(self.kinds):
             return f"the candidates are {_plural(group.kinds)}; this judge reads {_plural(self.kinds)}"
-        for name, value, is_read in (
-            ("context", group.context, self.context),
-            ("criterion", group.criterion, self.criterion),
+        for name, one, value, is_read, is_needed in (
+            ("context", "context image", group.context, self.context, self.needs_context),
+            ("criterion", "criterion", group.criterion, self.criterion, self.needs_criterion),
         ):
             if value and not is_read:
                 return (
                     f"the group has a {name}, which this judge does not read; use a judge whose template has "
                     f"{{{name}}}, or leave it out"
                 )
+            if is_needed and not value:
+                return f"the group has no {one}, which this judge needs; give it one"
         return ""
 
     def read_as(self, candidate: bytes | str) -> Kind:
@@ -57,6 +59,13 @@ class Inputs:
         if kind in self.kinds or kind == "text":
             return kind
         return "video" if "video" in self.kinds else "image"
+
+    def by(self, criterion: str) -> "Inputs":
+        """What is read of a group that is shown with this criterion in place of its own; "" leaves its own.
+
+        A group that has one is then refused.
+        """
+        return replace(self, criterion=False, needs_criterion=False) if criterion else self
 
     def both(self, other: "Inputs") -> "Inputs":
         """What two scorers read that are given the same groups."""

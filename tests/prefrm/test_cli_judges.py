@@ -16,7 +16,9 @@ import pytest
 
 from prefrm.bundle import read_manifest, write_bundle
 from prefrm.cli import run
+from prefrm.cli.shared import require_judge
 from prefrm.errors import OutOfMemoryError
+from prefrm.eval import require_readable
 from prefrm.label import read_matrices
 from prefrm.protocol import BUNDLE_PARAMETER
 from prefrm.records import Comparison, DatasetInfo, PreferenceGroup, SplitCounts, write_groups, write_info
@@ -108,28 +110,59 @@ def test_eval_against_another_judge(
     assert f"against {other.http_url}: pair accuracy " in capsys.readouterr().out
 
 
-class JudgeOfVideos(FakeScorer):
-    """Reads no images."""
+class JudgeOf(FakeScorer):
+    """Reads what it is made for."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(brightness)
+        self._inputs = inputs
 
     def inputs(self) -> Inputs:
-        return Inputs(kinds=("video",))
+        return self._inputs
 
 
-def test_eval_refuses_a_judge_of_another_kind_before_anything_is_scored(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        (Inputs(kinds=("video",)), "the candidates are images; this judge reads videos"),
+        (Inputs(context=True, needs_context=True), "the group has no context image, which this judge needs"),
+        (
+            Inputs(criterion=True, needs_criterion=True),
+            "the group has no criterion, which this judge needs",
+        ),
+    ],
+)
+def test_eval_refuses_a_judge_that_reads_no_group_before_anything_is_scored(
+    inputs: Inputs, reason: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """On either side, over either wire, and as a member of an ensemble whose other member reads all."""
     scored: list[bytes] = []
     remembering = JudgeServer(FakeScorer(lambda p, i: scored.append(i) or 0.0), ModelInfo(name="judge"))
-    videos = JudgeServer(JudgeOfVideos(brightness), ModelInfo(name="judge"))
+    another = JudgeServer(JudgeOf(inputs), ModelInfo(name="judge"))
     command = [str(dataset), "--out", str(tmp_path / "out")]
-    with background(remembering) as first, background(videos) as other:
-        for one, against in ((first, other), (other, first)):
-            assert run(["eval", one.grpc_url, *command, "--against", against.grpc_url]) == 2
-            expected = (
-                f"{other.grpc_url} can read no group of the split 'test' of {dataset}: the candidates are"
-            )
-            assert f"{expected} images; this judge reads videos" in capsys.readouterr().err
+    both = str(tmp_path / "both.yaml")
+    with background(remembering) as first, background(another) as other:
+        members = tuple(Source(scorer=one.grpc_url) for one in (first, other))
+        write_scorer_file(ScorerFile(scorers=members), Path(both))
+        names = {other.grpc_url: "", other.http_url: "", both: f"{other.grpc_url}: "}
+        for name, member in names.items():
+            expected = f"{name} can read no group of the split 'test' of {dataset}: {member}{reason}"
+            assert run(["eval", first.grpc_url, *command, "--against", name]) == 2
+            assert expected in capsys.readouterr().err
+        assert run(["eval", both, *command, "--against", first.grpc_url]) == 2
+        assert expected in capsys.readouterr().err
     assert not scored
+
+
+def test_a_member_that_has_a_criterion_needs_none_of_the_group(dataset: Path, tmp_path: Path) -> None:
+    judge = JudgeServer(JudgeOf(Inputs(criterion=True, needs_criterion=True)), ModelInfo(name="judge"))
+    path = tmp_path / "hue.yaml"
+    with background(judge) as served:
+        members = tuple(Source(scorer=served.grpc_url, criterion=name) for name in ("hue", "size"))
+        write_scorer_file(ScorerFile(scorers=members), path)
+        inputs = require_judge(str(path))
+    assert list(inputs) == [member.name for member in members]
+    require_readable(str(path), inputs, dataset, "test")
 
 
 def test_ensembles_are_compared_and_label(

@@ -1,6 +1,7 @@
 """A group takes candidates in the forms that people have, and refuses others when it is made."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,10 @@ def test_what_a_scorer_does_not_read_is_refused(file):
     ):
         found = Inputs().refusal(group)
         assert found.startswith(reason) and bool(found) == bool(reason)
+    wants = Inputs(context=True, criterion=True, needs_context=True, needs_criterion=True)
+    assert wants.refusal(plain).startswith("the group has no context image, which this judge needs")
+    assert wants.refusal(edit).startswith("the group has no criterion, which this judge needs")
+    assert wants.refusal(replace(edit, criterion="hue")) == ""
 
 
 @pytest.mark.parametrize(

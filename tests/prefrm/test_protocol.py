@@ -1,7 +1,5 @@
 """Round trips of groups and matrices through named tensors, and what is refused."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -161,15 +159,15 @@ def test_what_cannot_be_one_request_is_refused(groups, message):
 def test_the_tensors_of_a_judge_say_what_it_reads(inputs, tensors):
     found = input_tensors(inputs)
     assert " ".join(spec.name + "?" * optional for spec, optional in found.items()) == tensors
-    named = inputs_named([spec.name for spec in found], ",".join(inputs.kinds))
-    # A name does not say whether its tensor is needed.
-    assert named == replace(inputs, needs_context=False, needs_criterion=False)
+    tensors = {spec.name: optional for spec, optional in found.items()}
+    assert inputs_named(tensors, ",".join(inputs.kinds)) == inputs
 
 
 def test_a_judge_that_another_server_serves_reads_what_its_tensors_are_called():
-    assert inputs_named(["prompt", "images"], "") == Inputs()
-    assert inputs_named(["prompt", "texts", "context"], "") == Inputs(kinds=("text",), context=True)
-    assert inputs_named([], "") == EVERYTHING
+    assert inputs_named({"prompt": False, "images": False}, "") == Inputs()
+    needed = inputs_named({"prompt": False, "texts": False, "context": False}, "")
+    assert needed == Inputs(kinds=("text",), context=True, needs_context=True)
+    assert inputs_named({}, "") == EVERYTHING
 
 
 def objects(rows) -> np.ndarray:

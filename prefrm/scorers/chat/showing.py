@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefrm import media
@@ -49,15 +49,14 @@ class ShownGroup:
                 another number, nothing can be judged.
             context: as data URLs, for a group without a context.
         """
-        reason = inputs.refusal(group)
+        # Below, images of the context are counted.
+        reason = replace(inputs, needs_context=False).refusal(group)
         try:
             context = tuple(map(data_url, group.context)) or context
         except MediaError as error:
             reason = reason or f"the context: {error}"
         if not reason and contexts is not None and len(context) != contexts:
             reason = _wanted(contexts, len(context))
-        if not reason and inputs.needs_criterion and not group.criterion:
-            reason = "the question names a criterion and the group has none; give it one"
         if reason:
             nothing = ("",) * group.size
             return cls(prompt=group.prompt, keys=nothing, errors=(reason,) * group.size, contents={})

@@ -260,7 +260,7 @@ def test_editreward_is_an_ensemble_of_its_two_heads(tmp_path: Path, family: str,
     other, without = replace(group, context=(pictures[0],)), replace(group, context=())
     found = engine.score([group, other, without, group])
     assert not np.array_equal(found[0].p, found[1].p) and found[3].equals(found[0])
-    assert not found[2].judged.any() and "needs a context image" in found[2].errors[0]
+    assert not found[2].judged.any() and "has no context image" in found[2].errors[0]
     (broken,) = engine.score([replace(group, context=(b"no image",))])
     assert not broken.judged.any() and "a context image cannot be read" in broken.errors[0]
 

@@ -437,7 +437,7 @@ def test_a_wording_that_names_a_criterion_needs_one(tmp_path):
     with serving(FakeEndpoint(digit)) as endpoint:
         by = replace(group(0, 1), criterion="detail")
         named, unnamed = score(endpoint, f"template={tmp_path / 'by.txt'}", by, group(0, 1))
-    assert named.valid.all() and "the group has none; give it one" in unnamed.errors[0]
+    assert named.valid.all() and "the group has no criterion, which this judge needs" in unnamed.errors[0]
     assert {written(body) for body in endpoint.bodies} == {"[image][image]a red cube, by detail: 1 or 2?"}
 
 
