@@ -86,14 +86,22 @@ def _packages() -> dict[str, dict[str, str | None]]:
 
 
 def _torch() -> dict[str, Any] | None:
-    """The version of torch, what it was built for, and its accelerators; None if it is not installed."""
+    """The version of torch, what it was built for, and its accelerators; None if it is not installed.
+
+    Of an installation or a driver that is broken, the error: it is what a report is about.
+    """
     installed = versions("torch")
     if not installed:
         return None
     try:
-        import torch
-    except (ImportError, OSError) as error:
+        return _probed_torch()
+    except Exception as error:
         return {"version": installed["torch"], "error": f"{type(error).__name__}: {error}"}
+
+
+def _probed_torch() -> dict[str, Any]:
+    import torch
+
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return {
         "version": torch.__version__,
@@ -160,7 +168,7 @@ def _torch_text(torch: dict[str, Any] | None) -> str:
     if torch is None:
         return "not installed"
     if "error" in torch:
-        return f"{torch['version']} cannot be imported: {torch['error']}"
+        return f"{torch['version']}, which fails: {torch['error']}"
     built = [
         f"{name} {torch[key]}"
         for key, name in (("cuda", "CUDA"), ("hip", "HIP"), ("cudnn", "cuDNN"))

@@ -23,6 +23,8 @@ def test_versions_devices_and_variables_without_secrets(
 
     assert facts["prefrm"] == version("prefrm")
     assert facts["torch"]["version"] == torch.__version__
+    assert len(facts["torch"]["devices"]) == torch.accelerator.device_count()
+    assert facts["cpus"] >= 1 and facts["memory_bytes"] > 2**28
     assert facts["packages"]["core"]["numpy"] == version("numpy")
     assert facts["packages"]["judge"]["transformers"] == version("transformers")
     assert "dev" not in facts["packages"]
@@ -58,4 +60,4 @@ def test_a_torch_that_cannot_be_imported_is_named_and_nothing_else_is_imported()
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "cannot be imported: ModuleNotFoundError" in done.stdout
+    assert "which fails: ModuleNotFoundError" in done.stdout
