@@ -20,8 +20,9 @@ from prefrm.judge.dual import DualJudge, TextTokenizer
 from prefrm.judge.dual.pictures import prepare_image
 from prefrm.manifest import CalibrationRecord, DualSpec, ImageFit, TextReading
 from prefrm.media import decode, encode_png
+from prefrm.pipeline import batched
 from prefrm.scorers import open_scorer
-from prefrm.winmatrix import Group, TemperatureScaling
+from prefrm.winmatrix import CostedScorer, Group, TemperatureScaling
 from tests.prefrm.imports.checkpoints import clip_tokenizer
 from tests.prefrm.judge.dual import SCORES, import_tiny
 
@@ -63,6 +64,15 @@ def test_a_matrix_holds_the_differences_of_utilities(engine: DualEngine, make_gr
     for i, j in permutations(range(3), 2):
         assert halved.p[i, j] == pytest.approx(1 / (1 + math.exp((u[j] - u[i]) / 2)), abs=1e-6)
     assert np.isnan(halved.order_gap[0, 1]) and halved.valid.all()
+
+
+def test_a_call_has_as_many_groups_as_fill_a_pass(engine: DualEngine, make_group):
+    assert isinstance(engine, CostedScorer)
+    group = make_group(0, 1)
+    # Of one image, which a pass has on a CPU.
+    images = -(-3 * engine.cost(group) // engine.call_cost)
+    three = DualEngine(engine.judge, images=images)
+    assert [len(some) for some in batched(three, [group] * 7, list)] == [3, 3, 1]
 
 
 def test_what_shares_a_call_changes_no_bit(engine: DualEngine, make_group):

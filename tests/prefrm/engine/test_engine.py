@@ -18,7 +18,8 @@ from prefrm.engine import Engine
 from prefrm.errors import ConfigError, MissingExtraError, RecordError, ScoringError
 from prefrm.judge import ImageInput, Judge, JudgeSpec
 from prefrm.media import ImageLimits
-from prefrm.winmatrix import Group, Scorer, TemperatureScaling
+from prefrm.pipeline import batched
+from prefrm.winmatrix import CostedScorer, Group, Scorer, TemperatureScaling
 from tests.prefrm.judge.comparing import batch_of, compared, prepared
 
 PROMPT = "two dogs and a red kite"
@@ -61,7 +62,13 @@ def test_a_matrix_holds_the_verdicts_of_both_orders(judge: Judge, make_group):
 
 
 def test_the_engine_is_a_scorer(engine: Engine):
-    assert isinstance(engine, Scorer)
+    assert isinstance(engine, Scorer) and isinstance(engine, CostedScorer)
+
+
+def test_a_call_has_as_many_groups_as_fill_a_pass(engine: Engine, make_group):
+    group = make_group(0, 1)
+    three = Engine(engine.judge, tokens=3 * engine.cost(group))
+    assert [len(some) for some in batched(three, [group] * 7, list)] == [3, 3, 1]
 
 
 def test_a_call_from_a_worker_thread_gives_the_same_bits(engine: Engine, make_group):
