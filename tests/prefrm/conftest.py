@@ -31,6 +31,22 @@ def png() -> Callable[..., bytes]:
 
 
 @pytest.fixture
+def figure_texts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The texts outside the axes of each figure that is saved."""
+    from matplotlib.figure import Figure
+
+    found: list[list[str]] = []
+    save = Figure.savefig
+
+    def noted(figure: Figure, *arguments: object, **options: object) -> None:
+        found.append([text.get_text() for text in figure.texts])
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", noted)
+    return found
+
+
+@pytest.fixture
 def judge(tiny_checkpoint: Path):
     """An untrained judge on the tiny checkpoint, in float32 on the CPU, for the test's own use."""
     from prefrm.judge import Judge, JudgeSpec

@@ -57,7 +57,11 @@ def score(*options: str) -> int:
 
 
 def test_texts_are_compared_with_their_context(
-    judge: ByCriterion, tmp_path: Path, png: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
+    judge: ByCriterion,
+    tmp_path: Path,
+    png: Callable[..., bytes],
+    figure_texts: list[list[str]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source = tmp_path / "source.png"
     source.write_bytes(png(1))
@@ -67,6 +71,7 @@ def test_texts_are_compared_with_their_context(
     printed = capsys.readouterr().out
     assert "two birds on a fence" in printed and "together" not in printed
     assert (tmp_path / "matrix.png").stat().st_size > 10_000
+    assert "context" in figure_texts[0] and "criterion" not in figure_texts[0]
 
 
 def test_each_criterion_has_a_matrix_and_the_whole_is_combined(
@@ -98,6 +103,19 @@ def test_one_criterion_is_asked_alone(judge: ByCriterion, capsys: pytest.Capture
     answer = json.loads(capsys.readouterr().out)
     assert [group.criterion for group in judge.groups] == ["brevity"]
     assert answer["win_matrix"] == answer["criteria"]["brevity"]["win_matrix"]
+
+
+@pytest.mark.parametrize(
+    ("criteria", "shown"),
+    [(["detail=3"], "detail"), (["detail=3", "brevity"], "mean of detail x 3, brevity x 1")],
+)
+def test_a_figure_names_one_criterion_or_how_several_are_combined(
+    judge: ByCriterion, tmp_path: Path, figure_texts: list[list[str]], criteria: list[str], shown: str
+) -> None:
+    options = [part for one in criteria for part in ("--criterion", one)]
+    assert score(*options, "--plot", str(tmp_path / "matrix.png")) == 0
+    (found,) = figure_texts
+    assert found[found.index("criterion") + 1] == shown
 
 
 @pytest.mark.parametrize(

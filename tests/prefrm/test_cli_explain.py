@@ -45,7 +45,11 @@ def explain(out: Path, *arguments: str) -> int:
 
 
 def test_texts_by_a_criterion_and_about_an_image(
-    seen: list, tmp_path: Path, png: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
+    seen: list,
+    tmp_path: Path,
+    png: Callable[..., bytes],
+    figure_texts: list[list[str]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source = tmp_path / "source.png"
     source.write_bytes(png(1))
@@ -63,6 +67,7 @@ def test_texts_by_a_criterion_and_about_an_image(
         assert arrays["a"] == pytest.approx([np.nan, 0.006], abs=1e-5, nan_ok=True)
         assert np.isnan(arrays["b"]).all() and arrays["credit_a"].max() == 1
     assert media.decode((tmp_path / "out" / "explanation.png").read_bytes()).width > 1000
+    assert {"criterion", "detail", "context"} < {*figure_texts[0]}
 
 
 def test_videos(seen: list, tmp_path: Path) -> None:

@@ -50,6 +50,23 @@ def test_a_trial_is_found_again_by_its_name(trials: Trials, files: list[str], tm
     assert [Path(file).read_bytes() for file in candidates] == list(trial.group.candidates) and not context
 
 
+def test_a_picture_has_the_criterion_and_the_context_of_the_trial(
+    trials: Trials, files: list[str], tmp_path: Path, figure_texts: list[list[str]]
+) -> None:
+    fastapi = pytest.importorskip("fastapi", reason="fastapi is not installed")
+    from fastapi.testclient import TestClient
+
+    from prefrm.app.trial import trial_view
+
+    name = trials.save(
+        Trial.of_files("noise", files[:2], context=files[2:], criterion="detail", judges=["length"])
+    )
+    app = fastapi.FastAPI()
+    app.include_router(trial_view(Judges({}), trials, MediaStore(tmp_path / "media")).router)
+    assert TestClient(app).get(f"/{name}/0.png").content.startswith(b"\x89PNG")
+    assert {"criterion", "detail", "context"} < {*figure_texts[0]}
+
+
 def test_texts_are_separated_by_lines(trials: Trials) -> None:
     trial = Trial.of_texts("say it", "one\n\nof two lines\n---\n two \n--- \n", judges=["length", "absent"])
     assert trial.group.candidates == ("one\n\nof two lines", "two")
